@@ -14,8 +14,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain import addresses
-from chordwise.domain.json_forms import plain
-from chordwise.domain.json_values import JsonValue
+from chordwise.domain.json_values import JsonValue, plain
 from chordwise.settings import Settings
 from chordwise.settings.environment import without_key
 

@@ -11,6 +11,9 @@ import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import chain, count
+
+from pydantic import TypeAdapter
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses import extraction
@@ -102,11 +105,6 @@ _LETTERS = re.compile(r"[^\W\d_]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
-def table_name(name: str) -> str:
-    """Return a name for a table that needs no quotes in SQL; empty where nothing is left of it."""
-    return _plain(name)
-
-
 def kind_of_rows(types: Sequence[AnalysisType]) -> AnalysisType:
     """Return the analysis type whose jobs make the rows of a table, one for each document."""
     return AnalysisType.EXTRACTION if AnalysisType.EXTRACTION in types else types[0]
@@ -133,36 +131,12 @@ def widened(old: Sequence[AnswerColumn], wanted: Sequence[AnswerColumn]) -> list
     ]
 
 
-def to_json(columns: Sequence[AnswerColumn]) -> list[JsonValue]:
-    """Write columns as they stand in `answer_tables.columns`."""
-    return [
-        {
-            "name": column.name,
-            "item": column.item,
-            "kind": column.kind.value,
-            "rows": column.rows,
-            "analysis_type": column.analysis_type.value,
-            "description": column.description,
-            "is_replaced": column.is_replaced,
-        }
-        for column in columns
-    ]
+_STORED = TypeAdapter(list[AnswerColumn])
 
 
 def from_json(stored: JsonValue) -> list[AnswerColumn]:
-    """Read what `to_json` wrote."""
-    return [
-        AnswerColumn(
-            name=json_values.text(each.get("name")),
-            item=json_values.text(each.get("item")),
-            kind=ColumnKind(json_values.text(each.get("kind"))),
-            rows=json_values.text(each.get("rows")),
-            analysis_type=AnalysisType(json_values.text(each.get("analysis_type"))),
-            description=json_values.text(each.get("description")),
-            is_replaced=each.get("is_replaced") is True,
-        )
-        for each in json_values.objects(stored)
-    ]
+    """Read columns as `answer_tables.columns` holds them, which is their `json_values.plain`."""
+    return _STORED.validate_python(stored)
 
 
 # What each analysis type gives
@@ -292,17 +266,10 @@ def _named(
 
 
 def _renamed(column: AnswerColumn, taken: Collection[str]) -> AnswerColumn:
-    name = _plain(column.name) or "value"
-    candidates = [
-        name,
-        f"{name}_{column.kind}",
-        *(f"{name}_{n}" for n in range(2, MAX_COLUMNS + 2)),
-    ]
-    for candidate in candidates:
-        renamed = replace(column, name=candidate)
-        if not {*sql_names(renamed)} & {*taken}:
-            return renamed
-    raise AssertionError("as many candidates as columns, and one more")
+    name = plain_name(column.name) or "value"
+    names = chain((name, f"{name}_{column.kind}"), (f"{name}_{n}" for n in count(2)))
+    renamed = (replace(column, name=each) for each in names)
+    return next(each for each in renamed if not {*sql_names(each)} & {*taken})
 
 
 def sql_names(column: AnswerColumn) -> Iterator[str]:
@@ -312,8 +279,11 @@ def sql_names(column: AnswerColumn) -> Iterator[str]:
         yield f"{column.name}_currency"
 
 
-def _plain(name: str) -> str:
-    """Return a name as SQL takes it without quotes: ASCII letters, digits and underscores."""
+def plain_name(name: str) -> str:
+    """Return a name as SQL takes it without quotes: ASCII letters, digits and underscores.
+
+    It is empty where nothing is left of it.
+    """
     decomposed = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     plain = "_".join(_WORD.findall(_HUMP.sub("_", decomposed).lower()))[:_MAX_NAME].strip("_")
     if plain[:1].isdigit():

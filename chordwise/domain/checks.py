@@ -57,11 +57,6 @@ class FailedCheck:
     found: str | None = None
     expected: str | None = None
 
-    def to_json(self) -> JsonObject:
-        """Return what `results.failed_checks` keeps."""
-        names = ("check", "path", "problem", "found", "expected")
-        return {name: getattr(self, name) for name in names}
-
 
 def failures(output: JsonObject, options: AnalysisOptions) -> tuple[FailedCheck, ...]:
     """Return what a grounded answer about a whole document does not pass, values before quotes."""
@@ -248,11 +243,11 @@ def _required(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
     for row in _rows(data, max(field, condition, key=_depth)):
         path, value = _at(data, field, row)
         given = _at(data, condition, row)[1]
-        holds = _is_said(given)
+        holds = json_values.is_said(given)
         if "equals" in declared:
             equals = declared["equals"]
             holds = _difference(given, equals) == 0 or _text_difference(given, equals) == 0
-        if holds and not _is_said(value):
+        if holds and not json_values.is_said(value):
             yield _failed(declared, path, f"{field} is missing beside {condition}")
 
 
@@ -292,7 +287,7 @@ def _positions(value: JsonValue, steps: Sequence[str], so_far: _Positions) -> It
         return
     place = list(steps).index(ANY_POSITION)
     for step in steps[:place]:
-        value = _member(value, step)
+        value = json_values.member(value, step)
     for position, item in enumerate(value if isinstance(value, list) else []):
         yield from _positions(item, steps[place + 1 :], (*so_far, position))
 
@@ -302,19 +297,8 @@ def _at(data: JsonValue, path: str, row: _Positions) -> tuple[str, JsonValue]:
     positions, place, value = iter(row), "", data
     for step in json_values.steps(path):
         own = str(next(positions)) if step == ANY_POSITION else step
-        place, value = json_values.pointer(place, own), _member(value, own)
+        place, value = json_values.pointer(place, own), json_values.member(value, own)
     return place, value
-
-
-def _member(value: JsonValue, step: str) -> JsonValue:
-    if isinstance(value, dict):
-        return value.get(step)
-    is_inside = isinstance(value, list) and step.isdecimal() and int(step) < len(value)
-    return value[int(step)] if is_inside and isinstance(value, list) else None
-
-
-def _is_said(value: JsonValue) -> bool:
-    return value not in (None, "", [], {})
 
 
 def _number(value: JsonValue) -> Decimal | None:

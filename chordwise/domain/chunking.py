@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Chunk:
     end_char: int
 
 
-def sentence_ends(text: str, language: str = "en") -> list[int]:
+def sentence_ends(text: str) -> list[int]:
     """Return where sentences end, ascending, the last one at the end of the text.
 
     White space after a sentence belongs to it, so the ends cut the text without gaps. The text is
@@ -59,39 +60,36 @@ def sentence_ends(text: str, language: str = "en") -> list[int]:
     start = 0
     while start < len(text):
         stop = _window_end(text, start)
-        ends += [start + end for end in _ends_in(text[start:stop], language)]
+        ends += [start + end for end in _ends_in(text[start:stop])]
         start = stop
     return ends
 
 
-def _sentence_and_row_ends(text: str, language: str) -> list[int]:
+def _sentence_and_row_ends(text: str) -> list[int]:
     """Return where sentences end outside of rows, and where rows do."""
     rows = list(_rows(text))
-    within = iter(rows)
-    row = next(within, None)
-    ends: list[int] = []
-    for end in sentence_ends(text, language):
-        while row is not None and row[1] <= end:
-            ends.append(row[1])
-            row = next(within, None)
-        if row is None or not row[0] < end < row[1]:
-            ends.append(end)
-    ends += [end for _, end in ([row] if row else []) + list(within)]
-    return sorted({*ends})
+    starts = [start for start, _ in rows]
+
+    def is_in_row(end: int) -> bool:
+        place = bisect_left(starts, end) - 1
+        return place >= 0 and end < rows[place][1]
+
+    outside = (end for end in sentence_ends(text) if not is_in_row(end))
+    return sorted({*outside, *(end for _, end in rows)})
 
 
-Splitter: TypeAlias = Callable[[str, str], Iterable[int]]
-"""Returns where a text, in a language, may be cut: places that ascend to its end."""
+Splitter: TypeAlias = Callable[[str], Iterable[int]]
+"""Returns where a text may be cut: places that ascend to its end."""
 
 
 def _by(pattern: re.Pattern[str]) -> Splitter:
-    def ends(text: str, _: str) -> Iterable[int]:
+    def ends(text: str) -> Iterable[int]:
         return (match.end() for match in pattern.finditer(text) if match.group())
 
     return ends
 
 
-def _records(text: str, language: str) -> Sequence[int]:
+def _records(text: str) -> Sequence[int]:
     """Return where the records of a paragraph end: its sentences, lines, or groups of lines.
 
     A name with its value goes with those below it until the first name that is repeated comes
@@ -99,8 +97,8 @@ def _records(text: str, language: str) -> Sequence[int]:
     half of a record would be wrong, or missing.
     """
     lines = [match.span() for match in _LINE.finditer(text) if match.group()]
-    if len(lines) < _FEWEST_LINES or _is_prose(text, lines, language):
-        return _sentence_and_row_ends(text, language)
+    if len(lines) < _FEWEST_LINES or _is_prose(text, lines):
+        return _sentence_and_row_ends(text)
     keys = [_key(text, *line) for line in lines]
     times = Counter(key for key in keys if key)
     first = next((key for key in keys if key and times[key] > 1), None)
@@ -136,13 +134,13 @@ def _indent(text: str, start: int, end: int) -> int:
     return 2 * (len(line) - len(own)) + own.startswith(_ITEM_MARKS) if own else 0
 
 
-def _is_prose(text: str, lines: Sequence[tuple[int, int]], language: str) -> bool:
+def _is_prose(text: str, lines: Sequence[tuple[int, int]]) -> bool:
     """Tell whether lines are broken by their width, in the middle of sentences."""
     broken = _are_broken(text, lines)
     if sum(broken) < _BROKEN_SHARE * len(broken):
         return False
     ends = {end for _, end in lines}
-    inside = sum(end not in ends for end in sentence_ends(text, language))
+    inside = sum(end not in ends for end in sentence_ends(text))
     return inside * _LINES_BY_SENTENCE >= len(lines)
 
 
@@ -171,7 +169,7 @@ _SPLITTERS: tuple[Splitter, ...] = (
 def _rows(text: str) -> Iterator[tuple[int, int]]:
     """Yield where rows begin and end, the end of the line included."""
     lines = [match.span() for match in _LINE.finditer(text) if match.end() > match.start()]
-    counts = [_delimiters(text, start, end) for start, end in lines]
+    counts = [tuple(text.count(mark, *line) for mark in _DELIMITERS) for line in lines]
     for place, (start, end) in enumerate(lines):
         beside = counts[max(0, place - 1) : place] + counts[place + 1 : place + 2]
         is_record = max(counts[place]) >= _FEWEST_DELIMITERS and counts[place] in beside
@@ -231,14 +229,9 @@ def _count(line: str, mark: str) -> int:
     return _QUOTED.sub("", line).count(mark)
 
 
-def _delimiters(text: str, start: int, end: int) -> tuple[int, ...]:
-    return tuple(text.count(mark, start, end) for mark in _DELIMITERS)
-
-
-def _ends_in(window: str, language: str) -> list[int]:
+def _ends_in(window: str) -> list[int]:
     found = {
-        int(boundary["end_index"])
-        for boundary in sentencex.get_sentence_boundaries(language, window)
+        int(boundary["end_index"]) for boundary in sentencex.get_sentence_boundaries("en", window)
     }
     return sorted(end for end in found | {len(window)} if 0 < end <= len(window))
 
@@ -255,7 +248,7 @@ def _window_end(text: str, start: int) -> int:
     return end
 
 
-def split(text: str, max_tokens: int, language: str = "en") -> list[Chunk]:
+def split(text: str, max_tokens: int) -> list[Chunk]:
     """Cut a text into chunks of at most `max_tokens` (estimated) each.
 
     Joined in order, the chunks give the text back. A text that fits stays whole; the others are
@@ -270,7 +263,7 @@ def split(text: str, max_tokens: int, language: str = "en") -> list[Chunk]:
         raise ValueError("max_tokens must be positive")
     if fits(text, max_tokens):
         return [Chunk(position=0, start_char=0, end_char=len(text))] if text else []
-    pieces = _pieces(text, max_tokens, language)
+    pieces = _pieces(text, max_tokens)
     ends = _with_words(text, _pack(text, pieces, tokens.weigh(text), max_tokens))
     return [
         Chunk(position=position, start_char=start, end_char=end)
@@ -283,7 +276,7 @@ def fits(text: str, max_tokens: int) -> bool:
     return tokens.least(len(text)) <= max_tokens and tokens.weigh(text) <= max_tokens
 
 
-def halfway(text: str, language: str = "en") -> int | None:
+def halfway(text: str) -> int | None:
     """Return where to cut a text in two: near its middle, after a paragraph, or a record.
 
     Where there is none, it is after a line, a sentence, a clause or a word. Either part has a
@@ -297,7 +290,7 @@ def halfway(text: str, language: str = "en") -> int | None:
         parts = [
             start + end
             for start, stop in itertools.pairwise([0, *parts])
-            for end in splitter(text[start:stop], language)
+            for end in splitter(text[start:stop])
         ]
         inside = [place for place in parts if first + quarter < place < last - quarter]
         if inside:
@@ -319,7 +312,7 @@ def _with_words(text: str, ends: Sequence[int]) -> list[int]:
 
 
 def _pieces(
-    text: str, max_tokens: int, language: str, splitters: Sequence[Splitter] = _SPLITTERS
+    text: str, max_tokens: int, splitters: Sequence[Splitter] = _SPLITTERS
 ) -> Iterator[tuple[int, float]]:
     """Yield the ends of pieces with their weights, in order: the largest that fit.
 
@@ -328,13 +321,13 @@ def _pieces(
     splitter, *finer = splitters
     limit = max_tokens / _PARAGRAPHS_IN_CHUNK if splitter is _paragraphs else max_tokens
     start = 0
-    for end in splitter(text, language):
+    for end in splitter(text):
         piece = text[start:end]
         weight = tokens.weigh(piece)
         if weight <= limit:
             yield end, weight
         elif finer:
-            for inner, inner_weight in _pieces(piece, max_tokens, language, finer):
+            for inner, inner_weight in _pieces(piece, max_tokens, finer):
                 yield start + inner, inner_weight
         else:
             yield from _cut_word(text, start, end, max_tokens)

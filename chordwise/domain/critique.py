@@ -159,21 +159,12 @@ def objection_to(revised: Answer, original: Answer, task: AnalysisTask) -> str:
         return "The revision is grounded less well."
     if _grounded(original.output) and not _grounded(revised.output):
         return "The revision has lost its evidence."
-    lost = missing_rows.losses(rows_lost(revised, original, task))
+    analysis = analysis_for(task.analysis_type)
+    found, kept = (analysis.row_counts([a.output], task.options) for a in (original, revised))
+    lost = missing_rows.losses(missing_rows.compare(found, kept))
     if sum(each.wanted - each.kept for each in lost) > _ungrounded(original) - _ungrounded(revised):
         return " ".join(["The revision has lost rows.", *missing_rows.sentences(lost)])
     return ""
-
-
-def rows_lost(
-    revised: Answer, original: Answer, task: AnalysisTask
-) -> tuple[missing_rows.MissingRows, ...]:
-    """Return the lists of which a revision has fewer rows than the original."""
-    analysis = analysis_for(task.analysis_type)
-    return missing_rows.compare(
-        analysis.row_counts([original.output], task.options),
-        analysis.row_counts([revised.output], task.options),
-    )
 
 
 def _ungrounded(answer: Answer) -> int:

@@ -11,7 +11,9 @@ from itertools import islice
 from math import inf, log10
 from typing import TypeAlias
 
-from chordwise.domain.json_values import JsonObject, JsonValue, number, objects, text
+from pydantic import TypeAdapter
+
+from chordwise.domain.json_values import JsonValue
 
 MAX_FLAGS_OF_KIND = 20
 """So many passages of each kind are kept of a document, the first ones."""
@@ -49,14 +51,13 @@ class Flag:
     kind: FlagKind
     excerpt: str = ""
 
-    def to_json(self) -> JsonObject:
-        """Return the flag as `documents.flags` holds it."""
-        return {
-            "kind": self.kind.value,
-            "start_char": self.start_char,
-            "end_char": self.end_char,
-            "excerpt": self.excerpt,
-        }
+
+_STORED = TypeAdapter(tuple[Flag, ...])
+
+
+def from_json(stored: JsonValue) -> tuple[Flag, ...]:
+    """Return the flags that `documents.flags` holds, as their `json_values.plain`; null is none."""
+    return _STORED.validate_python(stored or ())
 
 
 def flags(
@@ -76,24 +77,6 @@ def flags(
         (_of_run(at, run) for at, run in removed),
     )
     return tuple(sorted(flag for found in kinds for flag in islice(found, MAX_FLAGS_OF_KIND)))
-
-
-def to_json(found: Sequence[Flag]) -> JsonValue:
-    """Return the flags as `documents.flags` holds them."""
-    return [each.to_json() for each in found]
-
-
-def from_json(stored: JsonValue) -> tuple[Flag, ...]:
-    """Return the flags that `documents.flags` holds; null is none."""
-    return tuple(
-        Flag(
-            kind=FlagKind(text(each["kind"])),
-            start_char=int(number(each["start_char"]) or 0),
-            end_char=int(number(each["end_char"]) or 0),
-            excerpt=text(each.get("excerpt")),
-        )
-        for each in objects(stored)
-    )
 
 
 def review_reason(found: Sequence[Flag], unseen: str = "") -> str:

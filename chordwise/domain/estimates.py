@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from chordwise.domain.tasks import AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisType
 
 COVERAGE = 0.9
 """How often an interval that rests on observations is to hold."""
@@ -44,9 +44,7 @@ class Interval:
 
     def times(self, factor: float) -> Interval:
         """Return the interval of so many times the number."""
-        return Interval(
-            low=self.low * factor, typical=self.typical * factor, high=self.high * factor
-        )
+        return self.of_each(Interval(low=factor, typical=factor, high=factor))
 
 
 NOTHING = Interval(low=0, typical=0, high=0)
@@ -148,7 +146,3 @@ def syntheses(chunks: int, answer_tokens: float, joined_tokens: float, room: flo
         material += (count - (rest == 1)) * size
         count, size = whole + (rest > 0), joined_tokens
     return Syntheses(questions=questions, material_tokens=material)
-
-
-STAGES = (Stage.ANALYZE, Stage.SYNTHESIZE)
-"""The stages that are quoted; repairs are counted with the questions that they repeat."""

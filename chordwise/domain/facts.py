@@ -14,7 +14,6 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisType
 from chordwise.domain.typed_values import typed
 
-_TEN_POINTS = {AnalysisType.SUMMARY, AnalysisType.EXTRACTION, AnalysisType.REASONING}
 _DERIVED = "evidence"
 _DATA = "data"
 _LARGEST_WHOLE = 1e15
@@ -190,7 +189,7 @@ def _of_data(output: JsonObject, analysis: Analysis) -> Iterator[Fact]:
     for place, value in leaves(output[_DATA], DATA):
         fact = scalar_fact(place, value)
         below = place.path.removeprefix(DATA.path)
-        nearest = next((path for path in _ancestors(below) if path in evidence), None)
+        nearest = next((path for path in json_values.upward(below) if path in evidence), None)
         if nearest is not None:
             used.add(nearest)
             inside = below.removeprefix(nearest)
@@ -201,13 +200,6 @@ def _of_data(output: JsonObject, analysis: Analysis) -> Iterator[Fact]:
         if path not in used:
             place = Place(path=f"/{_DERIVED}/{index}", item=path or _DERIVED)
             yield _with_evidence(scalar_fact(place, None), entry, analysis)
-
-
-def _ancestors(path: str) -> Iterator[str]:
-    """Yield a path and those of the objects and lists that it is inside, without the root."""
-    while path:
-        yield path
-        path = path.rpartition("/")[0]
 
 
 def _surest(entries: Sequence[JsonObject], path: str) -> JsonObject:
@@ -241,6 +233,4 @@ def _with_evidence(fact: Fact, entry: JsonObject, analysis: Analysis, path: str 
 
 def _confidence(value: JsonObject, analysis: Analysis) -> float | None:
     points = json_values.number(value.get("confidence"))
-    if points is None:
-        return None
-    return points / 10 if analysis.type in _TEN_POINTS else points
+    return None if points is None else points / analysis.points

@@ -1,4 +1,4 @@
-"""What goes wrong with one thing after the other: told once, and tried again ever more rarely."""
+"""Failures of recurring work: each is logged once, and tried again at growing intervals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FailureBackoff:
         self._known: dict[Hashable, _Trouble] = {}
 
     def note(self, key: Hashable, reason: str, now: float) -> bool:
-        """Note a failure; tell whether it is news, hence worth a line in the log."""
+        """Note a failure; return whether it is a new one, which is to be logged."""
         known = self._known.get(key)
         pause = min(2 * known.pause_seconds, _LONGEST_SECONDS) if known else _FIRST_SECONDS
         self._known[key] = _Trouble(reason=reason, pause_seconds=pause, retry_at=now + pause)

@@ -32,7 +32,6 @@ _WORD = re.compile(r"\S+")
 # A long quote in a text that repeats it everywhere: the first places are as good as any other.
 _MAX_COMPARED_CHARACTERS = 10_000_000
 _FRAME = " \t\n\"'.…,;:()[]<>"
-_USER_DATA = "data"
 # A superscript or a fraction is not the digit that it decomposes to; a ligature is its letters.
 _SAME_LETTERS = ("<compat>", "<wide>", "<narrow>", "<noBreak>")
 _EVIDENCE_FIELDS = frozenset(
@@ -93,13 +92,13 @@ class Source:
             return None
         if place := best(self.text, _occurrences(quote, self.text), mention):
             return self._span(place, Grounding.EXACT)
-        if place := self._first(reading.find(quote, mention) for reading in self._readings):
+        found = (reading.find(quote, mention) for reading in self._readings)
+        if place := next(filter(None, found), None):
             return self._span(place, Grounding.NORMALIZED)
-        if parts := _parts_of(quote):
-            joined = (reading.find_joined(parts, mention) for reading in self._readings)
-            if place := self._first(joined):
-                return self._span(place, Grounding.JOINED)
-        return None
+        parts = _parts_of(quote)
+        joined = (reading.find_joined(parts, mention) for reading in self._readings if parts)
+        place = next(filter(None, joined), None)
+        return self._span(place, Grounding.JOINED) if place else None
 
     def wording(self, span: Span) -> str:
         """Return the source's own text of a span."""
@@ -108,9 +107,6 @@ class Source:
     def _span(self, place: Place, grounding: Grounding) -> Span:
         start, end = (each + self.offset for each in place)
         return Span(start_char=start, end_char=end, grounding=grounding)
-
-    def _first(self, places: Iterable[Place | None]) -> Place | None:
-        return next(filter(None, places), None)
 
     @property
     def _readings(self) -> Iterator[_Reading]:
@@ -298,7 +294,7 @@ def _is_spaceless(char: str) -> bool:
 def _may_be_left_out(text: str, start: int, end: int) -> bool:
     """Tell whether an ellipsis may stand for this: not for a negation in a sentence quoted in part.
 
-    A sentence that is left out as a whole may negate what it likes.
+    A sentence that is left out as a whole may hold a negation.
     """
     found = (match.span() for match in _SENTENCE_END.finditer(text, start, end + 2))
     ends = [
@@ -356,29 +352,12 @@ def _parts(char: str) -> str:
 
 
 def ground(answer: JsonObject, source: Source) -> JsonObject:
-    """Return the answer with the span of every quote, and `grounded` saying whether there is one.
-
-    An object is a finding with evidence when it has a member `quote`. What stands under `data` is
-    the user's own schema and stays untouched.
-    """
+    """Return the answer with the span of every quote, and in `grounded` whether there is one."""
     mentions: Counter[str] = Counter()
-    return {
-        key: value if key == _USER_DATA else _ground_value(value, source, mentions)
-        for key, value in answer.items()
-    }
-
-
-def _ground_value(value: JsonValue, source: Source, mentions: Counter[str]) -> JsonValue:
-    if isinstance(value, list):
-        return [_ground_value(item, source, mentions) for item in value]
-    if not isinstance(value, dict):
-        return value
-    grounded: JsonObject = {
-        key: _ground_value(item, source, mentions) for key, item in value.items()
-    }
-    if "quote" in value:
-        grounded.update(_evidence(value["quote"], source, mentions))
-    return grounded
+    grounded = json_values.with_findings(
+        answer, lambda finding: finding | _evidence(finding["quote"], source, mentions)
+    )
+    return json_values.as_object(grounded)
 
 
 def _evidence(quote: JsonValue, source: Source, mentions: Counter[str]) -> JsonObject:
@@ -407,9 +386,8 @@ def quotes(value: JsonValue) -> list[JsonObject]:
     if not isinstance(value, dict):
         return []
     own = [value] if value.get("quote") else []
-    return own + [
-        found for key, item in value.items() if key != _USER_DATA for found in quotes(item)
-    ]
+    members = (item for key, item in value.items() if key != json_values.USER_DATA)
+    return own + [found for item in members for found in quotes(item)]
 
 
 def grounded_share(answer: JsonObject) -> float:
@@ -436,16 +414,10 @@ def known_spans(answers: tuple[JsonObject, ...]) -> dict[str, list[Span]]:
 
 def without_spans(value: JsonValue) -> JsonValue:
     """Return a grounded answer as a model would have given it."""
-    if isinstance(value, list):
-        return [without_spans(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    dropped = _EVIDENCE_FIELDS if "quote" in value else frozenset()
-    return {
-        key: item if key == _USER_DATA else without_spans(item)
-        for key, item in value.items()
-        if key not in dropped
-    }
+    return json_values.with_findings(
+        value,
+        lambda finding: {name: finding[name] for name in finding if name not in _EVIDENCE_FIELDS},
+    )
 
 
 _ACCENTS = ("\u0300", "\u036f")
@@ -465,8 +437,7 @@ def best(text: str, places: Iterable[Place], mention: int = 1) -> Place | None:
     """Return a place that is made of whole words, else the first that cuts no number.
 
     Of those of whole words the one of this mention counts, where there are so many that do not
-    overlap, else the first. Scripts without spaces have no whole words to tell, so that the first
-    place counts there.
+    overlap, else the first. In scripts without spaces the first place counts.
     """
     whole: list[Place] = []
     inside: Place | None = None

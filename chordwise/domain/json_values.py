@@ -1,9 +1,14 @@
-"""JSON as a type, and the few ways in which the domain looks into it."""
+"""JSON as a type, the few ways in which the domain looks into it, and values as JSON."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import PurePath
 from typing import cast
 
 from typing_extensions import TypeAliasType
@@ -12,6 +17,8 @@ JsonValue = TypeAliasType(
     "JsonValue", "dict[str, JsonValue] | list[JsonValue] | str | int | float | bool | None"
 )
 JsonObject = TypeAliasType("JsonObject", dict[str, JsonValue])
+USER_DATA = "data"
+"""The member of an answer in which the user's own schema holds."""
 
 
 def objects(value: JsonValue) -> list[JsonObject]:
@@ -71,6 +78,50 @@ def walk(value: JsonValue, path: str = "") -> Iterator[tuple[str, JsonValue]]:
             yield from walk(child, pointer(path, index))
 
 
+def upward(path: str) -> Iterator[str]:
+    """Yield a JSON Pointer and those of the objects and lists around it, without the root."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
+
+
+def member(value: JsonValue, step: str) -> JsonValue:
+    """Return the member of an object or the element of a list; `None` where there is none."""
+    if isinstance(value, dict):
+        return value.get(step)
+    if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+        return value[int(step)]
+    return None
+
+
+def at(value: JsonValue, path: str) -> JsonValue:
+    """Return what a JSON Pointer leads to; `None` where that is nothing."""
+    for step in steps(path):
+        value = member(value, step)
+    return value
+
+
+def is_said(value: JsonValue) -> bool:
+    """Tell whether a value says anything: null, `""`, `[]` and `{}` do not."""
+    return value not in (None, "", [], {})
+
+
+def with_findings(value: JsonValue, changed: Callable[[JsonObject], JsonObject]) -> JsonValue:
+    """Return an answer with every object that has a member `quote` changed, inner ones first.
+
+    What stands under `data` has the user's own schema, and stays as it is.
+    """
+    if isinstance(value, list):
+        return [with_findings(item, changed) for item in value]
+    if not isinstance(value, dict):
+        return value
+    members: JsonObject = {
+        name: item if name == USER_DATA else with_findings(item, changed)
+        for name, item in value.items()
+    }
+    return changed(members) if "quote" in members else members
+
+
 def is_storable(value: JsonValue) -> bool:
     """Tell whether PostgreSQL can store a value: no NaN or infinity, no NUL, no half characters."""
     try:
@@ -84,3 +135,47 @@ def is_storable(value: JsonValue) -> bool:
 def as_object(value: object) -> JsonObject:
     """Treat a mapping that a parser made as a JSON object."""
     return cast("JsonObject", value)
+
+
+def encoded(value: object) -> str:
+    """Return a value as JSON text on one line."""
+    return json.dumps(plain(value), ensure_ascii=False)
+
+
+def plain(value: object) -> JsonValue:
+    """Return what JSON can hold of a value: numbers stay numbers, moments become ISO 8601."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case Decimal():
+            return _decimal(value)
+        case datetime() | date() | time():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case bytes():
+            return f"\\x{value.hex()}"
+        case _:
+            return _composed(value)
+
+
+def _composed(value: object) -> JsonValue:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [field.name for field in dataclasses.fields(value)]
+        return {name: plain(getattr(value, name)) for name in fields}
+    if isinstance(value, Mapping):
+        return {str(name): plain(member) for name, member in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, PurePath):
+        return [plain(member) for member in value]
+    return str(value)
+
+
+def _decimal(value: Decimal) -> JsonValue:
+    """Return a JSON number unless that would change the value."""
+    if not value.is_finite():
+        return str(value)
+    if value == value.to_integral_value():
+        return int(value)
+    return float(value) if Decimal(repr(float(value))) == value else str(value)

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from chordwise.domain import json_values
+from pydantic import TypeAdapter
+
 from chordwise.domain.analyses.analysis import RowCount
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -65,18 +66,16 @@ def compare(
 
     `before` are the rows that what was counted in `found` lacked itself.
     """
-    none = RowCount(number=0)
     lost: Counter[str] = Counter()
     limits = {path: count.max_items for path, count in found.items()}
     for each in before:
         lost[each.path] += each.found - each.kept
         limits.setdefault(each.path, each.max_items)
-    numbers = {path: count.number for path, count in found.items()}
     compared = (
         MissingRows(
             path=path,
-            kept=kept.get(path, none).number,
-            found=numbers.get(path, 0) + lost[path],
+            kept=_number(kept, path),
+            found=_number(found, path) + lost[path],
             max_items=limits[path],
         )
         for path in limits
@@ -88,8 +87,7 @@ def recounted(
     missing: Iterable[MissingRows], kept: Mapping[str, RowCount]
 ) -> tuple[MissingRows, ...]:
     """Return the lists that still lack rows once an answer was revised."""
-    none = RowCount(number=0)
-    now = (replace(each, kept=kept.get(each.path, none).number) for each in missing)
+    now = (replace(each, kept=_number(kept, each.path)) for each in missing)
     return tuple(each for each in now if each.kept < each.found)
 
 
@@ -117,19 +115,6 @@ def sentences(missing: Iterable[MissingRows]) -> list[str]:
     return said
 
 
-def to_json(missing: Iterable[MissingRows]) -> list[JsonValue]:
-    """Return what the columns `missing_rows` keep."""
-    return [
-        {
-            "path": each.path,
-            "kept": each.kept,
-            "found": each.found,
-            "max_items": each.max_items,
-        }
-        for each in missing
-    ]
-
-
 def counts(
     parts: Sequence[JsonObject | None], output: JsonObject, task: AnalysisTask
 ) -> list[JsonValue]:
@@ -145,44 +130,31 @@ def counts(
     counted: list[JsonValue] = []
     for path in {**found, **kept}:
         numbers = [None if each is None else _number(each, path) for each in by_chunk]
-        read = sum(number or 0 for number in numbers)
+        read, spans = sum(number or 0 for number in numbers), places.get(path, [])
         counted.append(
             {
                 "path": path,
                 "by_chunk": list(numbers),
                 "repeated": read - _number(found, path),
                 "kept": _number(kept, path),
-                **_located(places.get(path, ())),
+                "located": len(spans),
+                "start_char": min((start for start, _ in spans), default=None),
+                "end_char": max((end for _, end in spans), default=None),
             }
         )
     return counted
-
-
-def _located(spans: Sequence[tuple[int, int]]) -> JsonObject:
-    return {
-        "located": len(spans),
-        "start_char": min((start for start, _ in spans), default=None),
-        "end_char": max((end for _, end in spans), default=None),
-    }
 
 
 def _number(counted: Mapping[str, RowCount], path: str) -> int:
     return counted[path].number if path in counted else 0
 
 
+_STORED = TypeAdapter(tuple[MissingRows, ...])
+
+
 def from_json(stored: JsonValue) -> tuple[MissingRows, ...]:
-    """Read what `to_json` wrote; null is none."""
-    return tuple(_read(each) for each in json_values.objects(stored))
-
-
-def _read(stored: JsonObject) -> MissingRows:
-    limit = json_values.number(stored.get("max_items"))
-    return MissingRows(
-        path=json_values.text(stored.get("path")),
-        kept=int(json_values.number(stored.get("kept")) or 0),
-        found=int(json_values.number(stored.get("found")) or 0),
-        max_items=None if limit is None else int(limit),
-    )
+    """Read what the columns `missing_rows` hold, as its `json_values.plain`; null is none."""
+    return _STORED.validate_python(stored or ())
 
 
 def _listed(missing: Sequence[MissingRows]) -> str:

@@ -30,7 +30,6 @@ MAX_LABEL = 200
 MESSAGE = "message"
 """The label of a message that is a file of its own."""
 _PER_POINT = 10
-_USER_DATA = "data"
 _NAMED_SECTION = re.compile(r"section\b", re.IGNORECASE)
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _COLUMNS = 7
@@ -98,7 +97,9 @@ class Layout:
         starts, ends, left, top, right, bottom, lines = self._columns
         sizes = ((ends, starts), (right, left), (bottom, top))
         columns = [*map(_steps, (starts, left, top)), *(map(sub, *each) for each in sizes), lines]
-        return zlib.compress(b"".join(_little_endian(array("i", each)) for each in columns))
+        return zlib.compress(
+            b"".join(_little_endian(array("i", each)).tobytes() for each in columns)
+        )
 
     @classmethod
     def unpacked(cls, place: Place) -> Layout:
@@ -109,7 +110,8 @@ class Layout:
         except zlib.error:
             content = b""
         size = len(content) // _LAYOUT_ROW_BYTES * array("i").itemsize
-        steps = [_from_little_endian(content[n * size : (n + 1) * size]) for n in range(_COLUMNS)]
+        pieces = (content[n * size : (n + 1) * size] for n in range(_COLUMNS))
+        steps = [_little_endian(array("i", each)) for each in pieces]
         first = [list(accumulate(each)) for each in steps[:3]]
         last = [list(map(add, *each)) for each in zip(first, steps[3:6], strict=True)]
         (starts, left, top), (ends, right, bottom) = first, last
@@ -149,14 +151,8 @@ def _steps(values: Sequence[int]) -> list[int]:
     return [*values[:1], *(later - earlier for earlier, later in pairwise(values))]
 
 
-def _little_endian(values: array[int]) -> bytes:
-    if sys.byteorder == "big":
-        values.byteswap()
-    return values.tobytes()
-
-
-def _from_little_endian(content: bytes) -> array[int]:
-    values = array("i", content)
+def _little_endian(values: array[int]) -> array[int]:
+    """Turn numbers of this machine into little-endian ones, and back."""
     if sys.byteorder == "big":
         values.byteswap()
     return values
@@ -245,26 +241,19 @@ def _column(number: int) -> str:
 def located(output: JsonObject, places: Places) -> JsonObject:
     """Return an output with `page`, `place` and `boxes` beside each quote that has a span.
 
-    Without places, and under `data`, which is the user's own, it stays as it is.
+    Without places it stays as it is.
     """
-    if not places:
-        return output
-    return {key: _located(key, member, places) for key, member in output.items()}
 
-
-def _located(key: str, value: JsonValue, places: Places) -> JsonValue:
-    if key == _USER_DATA:
-        return value
-    if isinstance(value, list):
-        return [_located("", element, places) for element in value]
-    if not isinstance(value, dict):
-        return value
-    found = located(value, places)
-    start, end = value.get("start_char"), value.get("end_char")
-    if "quote" in value and isinstance(start, int) and isinstance(end, int):
+    def with_place(finding: JsonObject) -> JsonObject:
+        start, end = finding.get("start_char"), finding.get("end_char")
+        if not isinstance(start, int) or not isinstance(end, int):
+            return finding
         where = places.locate(start, end)
-        found |= {"page": where.page, "place": where.place, "boxes": where.boxes}
-    return found
+        return finding | {"page": where.page, "place": where.place, "boxes": where.boxes}
+
+    return (
+        json_values.as_object(json_values.with_findings(output, with_place)) if places else output
+    )
 
 
 def sections(headings: Iterable[tuple[int, str]], length: int) -> list[Place]:
@@ -283,12 +272,8 @@ def sections(headings: Iterable[tuple[int, str]], length: int) -> list[Place]:
     ]
 
 
-def moved(places: Sequence[Place], offset: Callable[[int], int]) -> list[Place]:
-    """Return the places of a text whose characters have moved, by the new offset of each."""
-    return [_moved(each, offset) for each in places]
-
-
-def _moved(place: Place, offset: Callable[[int], int]) -> Place:
+def moved(place: Place, offset: Callable[[int], int]) -> Place:
+    """Return a place of a text whose characters have moved, by the new offset of each."""
     old, new = place.start_char, offset(place.start_char)
     layout = place.layout
     if layout:
@@ -324,18 +309,8 @@ def decode(content: bytes, length: int) -> list[Place]:
 
 def to_json(places: Sequence[Place]) -> list[JsonValue]:
     """Write places as they stand in `documents.places`, without their layouts."""
-    return [
-        {
-            "kind": each.kind.value,
-            "label": each.label,
-            "number": each.number,
-            "start_char": each.start_char,
-            "end_char": each.end_char,
-            "width": each.width,
-            "height": each.height,
-        }
-        for each in places
-    ]
+    names = ("kind", "label", "number", "start_char", "end_char", "width", "height")
+    return [{name: getattr(each, name) for name in names} for each in places]
 
 
 def from_json(stored: JsonValue, layouts: Sequence[bytes] = ()) -> list[Place]:

@@ -11,7 +11,7 @@ from chordwise.domain import json_values, tokens
 from chordwise.domain.analyses import extraction
 from chordwise.domain.answers import Answer
 from chordwise.domain.extractive import words
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, AnalysisType
 
 
@@ -87,7 +87,7 @@ _MANY_ROWS_SHARE = 0.3
 _MANY_FIELDS = 30
 _MANY_INSTRUCTION_WORDS = 150
 _MANY_PARTS = 12
-# Fewer tell no language.
+# Fewer words do not determine a language.
 _FEWEST_WORDS = 20
 _UNKNOWN = 0.5
 _SENTENCE_END = re.compile(
@@ -121,7 +121,8 @@ def complexity(task: AnalysisTask) -> Complexity:
 
     A synthesis is judged by what stands in the answers that it joins, and by how many those are.
     """
-    text = task.text or "\n\n".join(_strings(list(task.answers)))
+    said = (value for _, value in json_values.walk(list(task.answers)))
+    text = task.text or "\n\n".join(value for value in said if isinstance(value, str))
     found = words.words(text)
     return Complexity(
         length=_share(tokens.weigh(text), _LONG_TEXT_TOKENS),
@@ -187,7 +188,3 @@ def _field_count(schema: JsonObject | None) -> int:
     objects = (value for _, value in json_values.walk(schema or {}) if isinstance(value, dict))
     properties = (value.get("properties") for value in objects)
     return sum(len(named) for named in properties if isinstance(named, dict))
-
-
-def _strings(value: JsonValue) -> list[str]:
-    return [text for _, text in json_values.walk(value) if isinstance(text, str)]

@@ -37,13 +37,14 @@ def closed(properties: JsonObject) -> JsonObject:
 
 def string(description: str = "") -> JsonObject:
     """Return the schema of a string."""
-    return _described({"type": "string"}, description)
+    return {"type": "string", "description": description} if description else {"type": "string"}
 
 
 def optional(schema: JsonObject) -> JsonObject:
     """Return the schema that also allows null; for schemas with a single `type`."""
-    kind = schema["type"]
-    return {**schema, "type": [kind, "null"]}
+    nullable: JsonObject = {**schema, "type": [schema["type"], "null"]}
+    choices = schema.get("enum")
+    return nullable | {"enum": [*choices, None]} if isinstance(choices, list) else nullable
 
 
 def array(items: JsonObject, *, at_least: int = 0, at_most: int | None = None) -> JsonObject:
@@ -54,14 +55,14 @@ def array(items: JsonObject, *, at_least: int = 0, at_most: int | None = None) -
     return schema
 
 
-def integer(minimum: int, maximum: int, description: str = "") -> JsonObject:
+def integer(minimum: int, maximum: int) -> JsonObject:
     """Return the schema of a whole number within bounds, both included."""
-    return _described({"type": "integer", "minimum": minimum, "maximum": maximum}, description)
+    return {"type": "integer", "minimum": minimum, "maximum": maximum}
 
 
-def number(minimum: float, maximum: float, description: str = "") -> JsonObject:
+def number(minimum: float, maximum: float) -> JsonObject:
     """Return the schema of a number within bounds, both included."""
-    return _described({"type": "number", "minimum": minimum, "maximum": maximum}, description)
+    return {"type": "number", "minimum": minimum, "maximum": maximum}
 
 
 def one_of(values: Sequence[str]) -> JsonObject:
@@ -73,7 +74,3 @@ def one_of(values: Sequence[str]) -> JsonObject:
 def quote() -> JsonObject:
     """Return the schema of a verbatim quotation."""
     return string("Copied word for word from the text.")
-
-
-def _described(schema: JsonObject, description: str) -> JsonObject:
-    return {**schema, "description": description} if description else schema

@@ -86,16 +86,12 @@ def _most_alike(samples: Sequence[Answer], marks_of: Callable[[JsonObject], Mark
     marks = [marks_of(sample.output) for sample in samples]
     sums = (math.fsum(_alike(own, each) for each in marks) for own in marks)
     agreements = [_share(each, len(marks)) for each in sums]
-    most = max(agreements)
-    equals = [
-        (sample, len(own))
-        for sample, own, agreement in zip(samples, marks, agreements, strict=True)
-        if agreement == most
-    ]
-    if marks_of is _values_of:  # of equals the one with more rows
-        longest = max(length for _, length in equals)
-        equals = [each for each in equals if each[1] == longest]
-    return replace(_foremost([sample for sample, _ in equals]), agreement=most)
+    # Of equals the one with more rows.
+    rows = [len(own) if marks_of is _values_of else 0 for own in marks]
+    ranks = list(zip(agreements, rows, strict=True))
+    best = max(ranks)
+    winners = [sample for sample, rank in zip(samples, ranks, strict=True) if rank == best]
+    return replace(_foremost(winners), agreement=best[0])
 
 
 def _by_item(samples: Sequence[Answer], items: Sequence[str]) -> Answer:
@@ -155,7 +151,12 @@ class _Ballot:
         most = [value for value, entries in self.found.items() if 2 * len(entries) > self.count]
         if most or not self.found or 2 * len(self.denials) >= self.count:
             return most
-        return [max(sorted(self.found), key=lambda value: _weight(self.found[value]))]
+
+        def weight(value: tuple[str, int]) -> tuple[int, float]:
+            entries = self.found[value]
+            return len(entries), math.fsum(claimed(entry) for entry in entries)
+
+        return [max(sorted(self.found), key=weight)]
 
 
 def _words_of(output: JsonObject) -> Marks:
@@ -172,7 +173,8 @@ def _values_of(output: JsonObject) -> Marks:
     marks: set[tuple[str, str, int]] = set()
     for path, value in json_values.walk(output.get("data")):
         if not isinstance(value, dict | list):
-            leaf = (_without_positions(path), _leaf(value))
+            steps = ("*" if step.isdecimal() else step for step in path.split("/"))
+            leaf = ("/".join(steps), _leaf(value))
             met[leaf] += 1
             marks.add((*leaf, met[leaf]))
     return frozenset(marks)
@@ -183,10 +185,6 @@ def _leaf(value: JsonValue) -> str:
     if isinstance(value, str):
         return f'"{_folded(value)}"'
     return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
-
-
-def _without_positions(path: str) -> str:
-    return "/".join("*" if step.isdecimal() else step for step in path.split("/"))
 
 
 def _alike(one: Marks, other: Marks) -> float:
@@ -203,10 +201,6 @@ def _foremost(answers: Collection[Answer]) -> Answer:
 def _surest(entries: Collection[JsonObject]) -> JsonObject:
     """Return the entry whose quote stands in the text, then the one that claims most."""
     return max(entries, key=lambda e: (e.get("grounded") is True, claimed(e), _spelled(e)))
-
-
-def _weight(entries: Sequence[JsonObject]) -> tuple[int, float]:
-    return len(entries), math.fsum(claimed(entry) for entry in entries)
 
 
 def _place(entry: JsonObject) -> tuple[float, str]:

@@ -144,7 +144,7 @@ def sizing(model: Model, load: Load, machine: Machine) -> Sizing:
     runtime = max(LEAST_RUNTIME_BYTES, RUNTIME_SHARE * (model.weight_bytes + cache))
     reading, computing = step_seconds(model, load, machine)
     step = max(reading, computing)
-    documents = _documents_per_hour(model, load, machine, step)
+    documents, rate = _documents_per_hour(model, load, machine, step), machine.usd_per_hour
     return Sizing(
         weight_bytes=model.weight_bytes,
         kv_bytes_per_token=model.kv_bytes_per_token,
@@ -158,7 +158,7 @@ def sizing(model: Model, load: Load, machine: Machine) -> Sizing:
         tokens_per_second_by_bandwidth=load.parallel / reading,
         tokens_per_second_by_compute=load.parallel / computing,
         documents_per_hour=documents,
-        usd_per_thousand_documents=_cost(machine, documents),
+        usd_per_thousand_documents=None if rate is None else rate * 1000 / Decimal(documents),
     )
 
 
@@ -197,9 +197,3 @@ def _documents_per_hour(model: Model, load: Load, machine: Machine, step: float)
     """Return the throughput when prompts are read between the steps of the other streams."""
     reading = model.prompt_operations(load.prompt_tokens) / (machine.compute * COMPUTE_SHARE)
     return _HOUR_SECONDS / (reading + load.output_tokens * step / load.parallel)
-
-
-def _cost(machine: Machine, documents_per_hour: float) -> Decimal | None:
-    if machine.usd_per_hour is None:
-        return None
-    return machine.usd_per_hour * 1000 / Decimal(documents_per_hour)

@@ -167,7 +167,7 @@ class BatchRequestStatus(StrEnum):
 
 
 UNASKED_REQUESTS = (BatchRequestStatus.PENDING, BatchRequestStatus.FOLLOWING)
-"""No provider has heard of a request in one of these for the one who asks."""
+"""A request in one of these was not sent to a provider for the job that asks."""
 
 AWAITED_REQUESTS = (*UNASKED_REQUESTS, BatchRequestStatus.SUBMITTED)
 """A request in one of these has its answer still to come."""

@@ -156,7 +156,7 @@ _NO_QUESTION = (
     "templates",
     "examples",
 )
-"""Options that say how an answer is come by, or when it is marked, and not what is asked."""
+"""Options that say how an answer is obtained, or when it is marked, and not what is asked."""
 
 
 def question_of(stored: JsonObject) -> JsonObject:

@@ -42,7 +42,7 @@ class PromptTemplate:
 
     @property
     def sha256(self) -> str:
-        """Return the hash by which a changed template is told from a released one."""
+        """Return the hash that distinguishes a changed template from a released one."""
         return hashlib.sha256(f"{self.system}\0{self.user}".encode()).hexdigest()
 
 

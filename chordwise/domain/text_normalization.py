@@ -59,17 +59,22 @@ def normalize(text: str) -> NormalizedText:
     marks_at = range(marked - len(text))
     with_returns = text
     text, line_ends_changed = _with_line_feeds(with_returns)
-    visible = without(text)
-    is_suspicious = visible.hiding or visible.removed > FEW
+    visible, removed = _visible(text)
+    runs = tuple(
+        (at, "".join(character for _, character in run))
+        for at, run in groupby(removed, key=itemgetter(0))
+    )
+    hiding = sum(len(_HIDING.findall(run)) for _, run in runs)
+    invisible_at = [at + before for before, (at, _) in enumerate(removed)]
     return NormalizedText(
-        text=visible.text,
+        text=visible,
         nul_removed=len(nul_at),
         surrogates_replaced=surrogates_replaced,
         line_ends_changed=line_ends_changed,
-        invisible_removed=visible.removed,
-        hiding_removed=visible.hiding,
-        runs=visible.runs if is_suspicious else (),
-        removed_at=(nul_at, marks_at, visible.removed_at),
+        invisible_removed=len(removed),
+        hiding_removed=hiding,
+        runs=runs if hiding or len(removed) > FEW else (),
+        removed_at=(nul_at, marks_at, invisible_at),
         with_returns=with_returns if len(text) < len(with_returns) else "",
     )
 
@@ -168,50 +173,29 @@ _IN_RIGHT_TO_LEFT_TEXT = re.compile(
 _HIDING = re.compile("[\U000e0000-\U000e007f\U000e0100-\U000e01ef\ufe00-\ufe0d\u202d\u202e]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VisibleText:
-    """A text without invisible characters: how many were removed, and how many that hide text.
+def _visible(text: str) -> tuple[str, list[tuple[int, str]]]:
+    """Return a text without the invisible characters that have no task where they stand.
 
-    `runs` are those that stood beside each other, with their place in the text; `removed_at` are
-    their offsets in the text as it was.
+    They follow, each with its place in the text that is returned.
     """
-
-    text: str
-    removed: int = 0
-    hiding: int = 0
-    runs: tuple[tuple[int, str], ...] = ()
-    removed_at: Sequence[int] = ()
-
-
-def without(text: str) -> VisibleText:
-    """Return the text without the invisible characters that have no task where they stand."""
-    if text.isascii() or not _CANDIDATE.search(text):
-        return VisibleText(text=text)
-    pattern = _IN_RIGHT_TO_LEFT_TEXT if _RIGHT_TO_LEFT.search(text) else _IN_ANY_TEXT
     removed: list[tuple[int, str]] = []
+    if text.isascii() or not _CANDIDATE.search(text):
+        return text, removed
+    pattern = _IN_RIGHT_TO_LEFT_TEXT if _RIGHT_TO_LEFT.search(text) else _IN_ANY_TEXT
 
     def kept(match: re.Match[str]) -> str:
         if match[1] is None:
             removed.append((match.start() - len(removed), match[0]))
         return match[1] or ""
 
-    visible = pattern.sub(kept, text)
-    runs = tuple(
-        (at, "".join(character for _, character in run))
-        for at, run in groupby(removed, key=itemgetter(0))
-    )
-    hiding = sum(len(_HIDING.findall(run)) for _, run in runs)
-    removed_at = [at + before for before, (at, _) in enumerate(removed)]
-    return VisibleText(
-        text=visible, removed=len(removed), hiding=hiding, runs=runs, removed_at=removed_at
-    )
+    return pattern.sub(kept, text), removed
 
 
 def review_reason(*, unseen: int, removed: int, hiding: int) -> str:
     """Say why a person should look at a document; empty where there is no reason.
 
-    `unseen` counts characters of a PDF that are not visible on its pages, `removed` and `hiding`
-    are those of `VisibleText`.
+    `unseen` counts characters of a PDF that are not visible on its pages, `removed` those that
+    normalization removed, and `hiding` the removed ones that can hide text.
     """
     sentences = []
     if hiding or removed > FEW:

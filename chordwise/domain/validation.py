@@ -137,7 +137,7 @@ def _is_finite(value: JsonValue) -> bool:
 def problems(answer: JsonObject, schema: JsonObject) -> list[str]:
     """Return the first few violations of the schema, each with its JSON Pointer.
 
-    They speak of the schema only and never repeat the answer: the words go into the next prompt,
+    They describe the schema only and never repeat the answer: the words go into the next prompt,
     outside the marks that part a document's text from the instructions.
     """
     errors = _validator_of(schema).iter_errors(answer)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol, cast
+from typing import cast
 
 from chordwise.domain import json_values, tokens
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -48,18 +48,6 @@ class TokenCounter:
     count: Callable[[str], int]
 
 
-class _Toktok(Protocol):
-    def batch_count(self, texts: Sequence[str], encoding: str) -> Sequence[int]:
-        """Return the number of tokens of each text."""
-        ...
-
-
-class _Ctok(Protocol):
-    def token_count(self, text: str, version: str) -> int:
-        """Return the number of tokens of a text as one message."""
-        ...
-
-
 def counter_for(settings: ModelSettings) -> TokenCounter:
     """Return the best counter that is installed for a model."""
     if settings.provider == "anthropic":
@@ -77,17 +65,14 @@ def count_request(counter: TokenCounter, settings: ModelSettings, body: JsonObje
     A schema that the provider enforces is put into the prompt by OpenAI and Anthropic, and counts;
     other servers enforce it by a grammar, which the model does not read.
     """
-    texts = [*_texts(body.get("system")), *_contents(body.get("messages"))]
-    frame = 0
-    if settings.provider != "anthropic":
-        frame = _TOKENS_PER_MESSAGE * len(texts) + _TOKENS_OF_THE_REPLY
-    if _reads_schemas(settings):
+    texts = _texts(body.get("system"))
+    for message in json_values.objects(body.get("messages")):
+        texts += _texts(message.get("content"))
+    is_claude = settings.provider == "anthropic"
+    frame = 0 if is_claude else _TOKENS_PER_MESSAGE * len(texts) + _TOKENS_OF_THE_REPLY
+    if is_claude or has_service_tiers(settings):
         texts += _schemas(body)
     return frame + sum(counter.count(text) for text in texts)
-
-
-def _reads_schemas(settings: ModelSettings) -> bool:
-    return has_service_tiers(settings) or settings.provider == "anthropic"
 
 
 def _schemas(body: JsonObject) -> list[str]:
@@ -95,10 +80,6 @@ def _schemas(body: JsonObject) -> list[str]:
     anthropic = child(child(body, "output_config"), "format")
     found = (child(each, "schema") for each in (openai, anthropic))
     return [json.dumps(schema, separators=(",", ":")) for schema in found if schema]
-
-
-def _contents(messages: JsonValue) -> list[str]:
-    return [text for each in json_values.objects(messages) for text in _texts(each.get("content"))]
 
 
 def _texts(content: JsonValue) -> list[str]:
@@ -120,18 +101,20 @@ def _encoding_of(settings: ModelSettings) -> str:
 
 
 def _toktok(encoding: str) -> Callable[[str], int]:
-    library = cast("_Toktok", importlib.import_module("toktok"))
-    return lambda text: library.batch_count([_encodable(text)], encoding)[0]
+    library = importlib.import_module("toktok")
+    batch_count = cast("Callable[[Sequence[str], str], Sequence[int]]", library.batch_count)
+    return lambda text: batch_count([_encodable(text)], encoding)[0]
 
 
 def _for_claude(model: str) -> TokenCounter:
     if is_installed("ctok"):
-        library, version = cast("_Ctok", importlib.import_module("ctok")), claude_version(model)
-
-        def count(text: str) -> int:
-            return library.token_count(_encodable(text), version)
-
-        return TokenCounter(name=f"Claude {version} (ctok)", is_exact=True, count=count)
+        library, version = importlib.import_module("ctok"), claude_version(model)
+        token_count = cast("Callable[[str, str], int]", library.token_count)
+        return TokenCounter(
+            name=f"Claude {version} (ctok)",
+            is_exact=True,
+            count=lambda text: token_count(_encodable(text), version),
+        )
     is_known = is_installed("toktok")
     counted = _toktok(_OPENAI) if is_known else tokens.estimate
     return TokenCounter(

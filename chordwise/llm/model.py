@@ -13,9 +13,9 @@ from chordwise.domain.tasks import AnalysisTask, AnalysisType
 from chordwise.llm.reported_limits import ReportedLimits
 
 EXTRACTIVE = "extractive"
+"""The provider's name of the built-in model, which is not a language model."""
 UNANSWERED_BY_EXTRACTIVE = frozenset({AnalysisType.REASONING})
 """What takes a language model: whether an argument holds cannot be counted."""
-"""The provider's name of the built-in model, which is not a language model."""
 
 SHORTEST_REQUEST_SECONDS = 1.0
 """With less than this left, a request could not bring an answer."""
@@ -80,6 +80,10 @@ class CompletionRequest:
     timeout_seconds: float | None = None
     call_id: str = ""
     route: Route | None = None
+
+    def within(self, seconds: float) -> float:
+        """Return these seconds, or what is left for the request where that is less."""
+        return seconds if self.timeout_seconds is None else min(seconds, self.timeout_seconds)
 
     def after(self, seconds: float) -> CompletionRequest:
         """Return the request with so much less time left for it, a second at least."""
@@ -147,7 +151,6 @@ class ChatModel(Protocol):
     @property
     def profile(self) -> ModelProfile:
         """Return what is known of the model without asking it."""
-        ...
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Return the model's answer, whatever it finished with (look at `finish_reason`).
@@ -155,4 +158,15 @@ class ChatModel(Protocol):
         Raises:
             ModelError: The request brought no answer; the subclass says why.
         """
-        ...
+
+
+@dataclass(slots=True, eq=False)
+class Middleware:
+    """Wraps a model: its profile is that of the model inside, whose errors go through."""
+
+    model: ChatModel
+
+    @property
+    def profile(self) -> ModelProfile:
+        """Return the profile of the model inside."""
+        return self.model.profile

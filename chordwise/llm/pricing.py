@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from chordwise.domain import money
 from chordwise.domain.json_values import JsonObject
@@ -35,7 +35,7 @@ _CONTEXT: Mapping[str, dict[str, str]] = MappingProxyType(
         FLEX: {"service_tier": "flex"},
         BATCH: {"processing": "batch"},
         PRIORITY: {"service_tier": "priority"},
-        # OpenAI's newer name of it; its answers bear the older one.
+        # OpenAI's newer name of it; its answers have the older one.
         "fast": {"service_tier": "priority"},
     }
 )
@@ -87,37 +87,29 @@ class Price(Protocol):
 
     @property
     def basis(self) -> CostBasis:
-        """Return how the costs are known that this price tells."""
-        ...
+        """Return how the costs by this price are known."""
 
     def cost_usd(self, completion: Completion) -> Decimal | None:
         """Return the cost in US dollars; `None` where price or usage is unknown, never 0 for it."""
-        ...
 
     def failure_cost_usd(self, error: ChordwiseError) -> Decimal | None:
         """Return the cost of a request without an answer; `None` where it cannot be known."""
-        ...
 
     def max_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
         """Return what a request can cost at most; `None` where the price is unknown.
 
         `service_tier` counts where it is certain: of all that is asked in a batch.
         """
-        ...
 
     def is_known(self) -> bool:
         """Tell whether costs can be told before anything is asked."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class FreePrice:
     """A model that Chordwise serves, or that is free by the settings, costs nothing per call."""
 
-    @property
-    def basis(self) -> CostBasis:
-        """Return that the model is free."""
-        return CostBasis.FREE
+    basis: ClassVar[CostBasis] = CostBasis.FREE
 
     def cost_usd(self, completion: Completion) -> Decimal | None:  # noqa: ARG002 - as in the port
         """Return zero."""
@@ -154,14 +146,10 @@ class PaidPrice:
 class OwnPrice(PaidPrice):
     """The prices of the settings; without one for cached tokens these count in full."""
 
+    basis: ClassVar[CostBasis] = CostBasis.SETTINGS
     input_usd_per_million_tokens: Decimal
     output_usd_per_million_tokens: Decimal
     cached_input_usd_per_million_tokens: Decimal | None = None
-
-    @property
-    def basis(self) -> CostBasis:
-        """Return that the settings say the price."""
-        return CostBasis.SETTINGS
 
     def cost_usd(self, completion: Completion) -> Decimal | None:
         """Return the cost of all tokens."""
@@ -204,15 +192,11 @@ class ListPrice(PaidPrice):
     `says_tier` means that each request says how it is served, and never at the price of priority.
     """
 
+    basis: ClassVar[CostBasis] = CostBasis.PRICE_LIST
     provider: str
     model: str
     base_url: str = ""
     says_tier: bool = False
-
-    @property
-    def basis(self) -> CostBasis:
-        """Return that the price list says the price."""
-        return CostBasis.PRICE_LIST
 
     def cost_usd(self, completion: Completion) -> Decimal | None:
         """Return the cost by the model that answered, or by the one that was asked for."""

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -30,28 +27,25 @@ class QuotaKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    """A limit per minute and what is left of it; `reset_seconds` until all of it is there again."""
+    """A limit per minute and what is left of it."""
 
     limit: int
     remaining: int | None = None
-    reset_seconds: float | None = None
 
 
 ReportedLimits: TypeAlias = Mapping[QuotaKind, Quota]
 
 
-def reported_limits(
-    headers: Mapping[str, str], wall_clock: Callable[[], float] = time.time
-) -> ReportedLimits:
+def reported_limits(headers: Mapping[str, str]) -> ReportedLimits:
     """Return the limits that the (lower-case) headers of an answer name; daily ones are left out.
 
-    OpenAI and its likes send `x-ratelimit-limit-requests` with resets as Go durations, Anthropic
-    `anthropic-ratelimit-requests-limit` with resets as RFC 3339 timestamps.
+    OpenAI and compatible servers send `x-ratelimit-limit-requests` with resets as Go durations, by
+    which daily limits are recognized, Anthropic `anthropic-ratelimit-requests-limit`.
     """
     found: dict[QuotaKind, Quota] = {}
     for kind in QuotaKind:
-        quota = _anthropic(kind, headers, wall_clock) or _openai(kind, headers)
-        if quota is not None:
+        name = kind.value.replace("_", "-")
+        if quota := _anthropic(name, headers) or _openai(name, headers):
             found[kind] = quota
     return found
 
@@ -68,14 +62,13 @@ def duration_seconds(text: str) -> float | None:
     return seconds if 0 <= seconds < _LARGEST else None
 
 
-def _openai(kind: QuotaKind, headers: Mapping[str, str]) -> Quota | None:
-    name = kind.value.replace("_", "-")
+def _openai(name: str, headers: Mapping[str, str]) -> Quota | None:
     limit = _count(headers.get(f"x-ratelimit-limit-{name}", ""))
     remaining = _count(headers.get(f"x-ratelimit-remaining-{name}", ""))
     reset = duration_seconds(headers.get(f"x-ratelimit-reset-{name}", ""))
     if not limit or _is_daily(limit, remaining, reset):
         return None
-    return Quota(limit=limit, remaining=remaining, reset_seconds=reset)
+    return Quota(limit=limit, remaining=remaining)
 
 
 def _is_daily(limit: int, remaining: int | None, reset: float | None) -> bool:
@@ -85,21 +78,10 @@ def _is_daily(limit: int, remaining: int | None, reset: float | None) -> bool:
     return reset * limit / (limit - remaining) > LONGEST_MINUTE_SECONDS
 
 
-def _anthropic(
-    kind: QuotaKind, headers: Mapping[str, str], wall_clock: Callable[[], float]
-) -> Quota | None:
-    name = f"anthropic-ratelimit-{kind.value.replace('_', '-')}"
-    limit = _count(headers.get(f"{name}-limit", ""))
-    if not limit:
-        return None
-    reset = _timestamp(headers.get(f"{name}-reset", ""))
-    now = _date(headers.get("date", ""))
-    now = wall_clock() if now is None else now
-    return Quota(
-        limit=limit,
-        remaining=_count(headers.get(f"{name}-remaining", "")),
-        reset_seconds=None if reset is None else max(0.0, reset - now),
-    )
+def _anthropic(name: str, headers: Mapping[str, str]) -> Quota | None:
+    limit = _count(headers.get(f"anthropic-ratelimit-{name}-limit", ""))
+    remaining = _count(headers.get(f"anthropic-ratelimit-{name}-remaining", ""))
+    return Quota(limit=limit, remaining=remaining) if limit else None
 
 
 def _count(text: str) -> int | None:
@@ -107,18 +89,3 @@ def _count(text: str) -> int | None:
     if not (digits.isascii() and digits.isdecimal()) or len(digits) > len(str(_LARGEST)):
         return None
     return min(int(digits), _LARGEST)
-
-
-def _timestamp(text: str) -> float | None:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found.timestamp() if found.tzinfo else None
-
-
-def _date(text: str) -> float | None:
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError):
-        return None

@@ -25,7 +25,7 @@ _FORMATS = frozenset(
 _BOUNDS = frozenset(
     {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "maxItems"}
 )
-# What a dialect does not know of these goes into the description, where the model may heed it.
+# What a dialect does not know of these goes into the description, where the model may follow it.
 _SPEAKABLE = _BOUNDS | {
     "pattern", "format", "minItems", "minLength", "maxLength", "uniqueItems", "minProperties",
     "maxProperties",
@@ -118,7 +118,7 @@ def _schema(value: JsonValue, dialect: _Dialect) -> JsonObject:
     source = _plain(value)
     if "$ref" in source:
         return _reference(source)
-    result = _annotations(source)
+    result = {key: source[key] for key in ("title", "description") if text(source.get(key))}
     if "$defs" in source:
         result["$defs"] = _mapped(source["$defs"], dialect)
     if "enum" in source or "const" in source:
@@ -162,10 +162,6 @@ def _reference(source: JsonObject) -> JsonObject:
     if not target.startswith(REF_PREFIX) or constrains & source.keys():
         raise _UntranslatableError
     return {"$ref": target}
-
-
-def _annotations(source: JsonObject) -> JsonObject:
-    return {key: source[key] for key in ("title", "description") if text(source.get(key))}
 
 
 def _mapped(value: JsonValue, dialect: _Dialect) -> JsonObject:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO, NoReturn, cast
 from urllib.parse import urljoin
 
 import httpcore
@@ -150,7 +150,7 @@ class JsonTransport:
 
     def _channel(self) -> Channel:
         channel = cast("Channel | None", getattr(self._local, "channel", None))
-        # A forked child must not speak on its parent's sockets.
+        # A forked child must not use its parent's sockets.
         if channel is None or channel.process_id != os.getpid():
             channel = Channel()
             self._local.channel = channel
@@ -190,7 +190,7 @@ class JsonTransport:
     def _require_own_answer(
         self, channel: Channel, response: httpx.Response, headers: Mapping[str, str]
     ) -> None:
-        """Refuse an answer that bears the id of another request than ours.
+        """Refuse an answer that has the id of another request than ours.
 
         A gateway that mixes two answers up may do so with the next ones on the same connections.
         """
@@ -270,7 +270,8 @@ def _parsed(response: httpx.Response, raw: bytes) -> JsonResponse:
         body = cast("JsonValue", json.loads(raw))
     except (ValueError, RecursionError) as error:
         if status >= HTTPStatus.BAD_REQUEST:
-            return JsonResponse(status=status, headers=headers, body=None, excerpt=_summary(raw))
+            said = page_title(raw) or excerpt(raw[:4096].decode(errors="replace"))
+            return JsonResponse(status=status, headers=headers, body=None, excerpt=said)
         _raise_not_json(host, raw, error)
     return JsonResponse(status=status, headers=headers, body=body)
 
@@ -283,10 +284,6 @@ def _redirected(response: httpx.Response) -> str:
     with suppress(ValueError):
         return addresses.shown(urljoin(str(response.url), location))
     return addresses.HIDDEN
-
-
-def _summary(raw: bytes) -> str:
-    return page_title(raw) or excerpt(raw[:4096].decode(errors="replace"))
 
 
 def _raise_not_json(host: str, raw: bytes, error: Exception) -> NoReturn:
@@ -338,7 +335,7 @@ def _escaped(character: str) -> str:
 
 PLAIN = frozenset({"", "identity"})
 PACKED = frozenset({"gzip", "x-gzip", "deflate"})
-"""What servers send unasked; both begin with a header that tells which it is."""
+"""What servers send without being asked; both begin with a header that tells which it is."""
 _EITHER_HEADER = zlib.MAX_WBITS | 32
 # A piece of 64 KiB may unpack to a thousand times as much; so much is held of it at once.
 _UNPACKED_BYTES = 1024 * 1024
@@ -422,7 +419,3 @@ def _form(id_: str) -> int | None:
         return uuid.UUID(id_).version
     except ValueError:
         return None
-
-
-if TYPE_CHECKING:
-    from typing import NoReturn

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+from chordwise.readers.limits import MEGABYTE
 from chordwise.settings import ReaderSettings
 
-MEGABYTE = 1024 * 1024
 RESERVED_MEGABYTES = 420
 """What the three processes of a scheduler and their parsers hold before they read a file."""
 READERS = 3

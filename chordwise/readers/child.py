@@ -142,7 +142,7 @@ def _places(extracted: Extracted) -> bytes:
     """Return the places as they are in the text once it is normalized, as JSON and layouts."""
     found = extracted.places[: places.MAX_PLACES]
     offset = normalize(extracted.text).offsets()
-    return places.encode(places.moved(found, offset) if offset else found)
+    return places.encode([places.moved(each, offset) for each in found] if offset else found)
 
 
 def _failure(error: ReadError) -> JsonObject:

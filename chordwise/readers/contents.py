@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from chordwise.errors import ReadError
 from chordwise.readers import failures
-from chordwise.readers.capacity import MEGABYTE
+from chordwise.readers.limits import MEGABYTE
 
 SLICE_BYTES = MEGABYTE
 
@@ -111,9 +111,6 @@ def _write(file: BinaryIO, piece: bytes | bytearray) -> None:
         raise explained(error) from error
 
 
-_MEGABYTE = 1024 * 1024
-
-
 def opened(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> BinaryIO:
     """Return a regular file, open for reading.
 
@@ -132,7 +129,7 @@ def opened(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> BinaryIO
     try:
         status = os.fstat(file.fileno())
         _refuse_irregular(status.st_mode)
-        if status.st_size > max_megabytes * _MEGABYTE:
+        if status.st_size > max_megabytes * MEGABYTE:
             raise failures.larger_than(max_megabytes)
     except ReadError:
         file.close()

@@ -111,7 +111,7 @@ class _Walk:
         self._boundary = os.path.realpath(folder)
 
     def files(self) -> Iterator[FoundFile]:
-        # A stack instead of recursion: folders may be nested deeper than Python likes.
+        # A stack instead of recursion: folders may be nested deeper than Python's recursion.
         waiting: list[tuple[os.DirEntry[str], tuple[str, ...]]] = []
         yield from self._list(self._folder, (), waiting)
         while waiting:
@@ -155,7 +155,8 @@ class _Walk:
             yield _failed(link, explained(error))
             return
         if os.path.commonpath((self._boundary, target)) != self._boundary:
-            yield _failed(link, _leads_outside())
+            what, hint = "is a symbolic link out of its folder.", "Name its target as an argument."
+            yield _failed(link, failures.refused(what, hint, "symlink"))
         elif not Path(target).is_dir():
             yield FoundFile(source=printable(link), path=Path(target), follow_symlinks=False)
 
@@ -168,12 +169,6 @@ def _failed(path: str, error: ReadError) -> FoundFile:
         path=Path(path),
         follow_symlinks=False,
         failure=failures.named(source, error),
-    )
-
-
-def _leads_outside() -> ReadError:
-    return failures.refused(
-        "is a symbolic link out of its folder.", "Name its target as an argument.", "symlink"
     )
 
 

@@ -95,7 +95,7 @@ def failure(header: JsonObject) -> ReadError:
 
 
 def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) -> ReadText:
-    """Take nothing on trust from a process that a hostile file may have taken over.
+    """Check the answer of a parser process, which a hostile file may have taken over.
 
     Raises:
         ReadError: There is no text, or more of it than the limit.

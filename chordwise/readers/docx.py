@@ -9,7 +9,15 @@ from dataclasses import dataclass, replace
 from chordwise.domain import places
 from chordwise.readers import encodings, failures, html
 from chordwise.readers.extracted import SEPARATOR, Extracted, Source, joined
-from chordwise.readers.office_package import OfficePackage, Relationship, value_of
+from chordwise.readers.office_package import (
+    OfficePackage,
+    PartTarget,
+    Relationship,
+    Spending,
+    TitleTarget,
+    local,
+    value_of,
+)
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 _BEFORE = ("header",)
@@ -47,7 +55,8 @@ def read(data: Source, max_characters: int) -> Extracted:
 class _Document:
     def __init__(self, package: OfficePackage, max_characters: int) -> None:
         self._package = package
-        self._left = self._limit = max_characters
+        self._limit = max_characters
+        self._spend = Spending(max_characters)
         self._unseen: list[str] = []
 
     def extracted(self) -> Extracted:
@@ -107,13 +116,8 @@ class _Document:
         self._spend(len(text))
         return text
 
-    def _spend(self, characters: int) -> None:
-        self._left -= characters
-        if self._left < 0:
-            raise failures.too_many_characters(self._limit)
-
     def _title(self, root: Mapping[str, Relationship]) -> str:
-        title = _Title()
+        title = TitleTarget()
         for part in root.values():
             if part.kind == "core-properties" and part.target in self._package:
                 self._package.parse(part.target, title)
@@ -153,7 +157,7 @@ class _Run:
             self.has_ground = name == "highlight" or _is_colored(attributes)
 
 
-class _Story:
+class _Story(PartTarget):
     """Takes the elements of one part (ECMA-376, part 1, §17) and keeps what is shown.
 
     Frames are the containers that are open: the story itself, tables, rows, cells.
@@ -189,8 +193,7 @@ class _Story:
             start += len(block) + len(SEPARATOR) if block else 0
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        """Open an element."""
-        name = tag.rpartition("}")[2]
+        name = local(tag)
         if self._skipped or name in _SKIPPED:
             self._skipped += 1
             self._is_shaded |= name == "shd" and _is_colored(attributes)
@@ -220,8 +223,7 @@ class _Story:
             self._frames[-1].append(self._embedded(value_of(attributes, "id")))
 
     def end(self, tag: str) -> None:
-        """Close an element."""
-        name = tag.rpartition("}")[2]
+        name = local(tag)
         if self._skipped:
             self._skipped -= 1
         elif name == "t":
@@ -234,7 +236,6 @@ class _Story:
             self._end_frame(name)
 
     def data(self, text: str) -> None:
-        """Take a piece of text."""
         if self._in_text and not self._skipped:
             self._append(text)
 
@@ -270,7 +271,7 @@ class _Story:
             self._frames[-1].append(text)
 
 
-class _Styles:
+class _Styles(PartTarget):
     """Takes the styles and keeps which of them are those of headings (ECMA-376, part 1, §17.7)."""
 
     def __init__(self) -> None:
@@ -294,8 +295,7 @@ class _Styles:
         return False
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        """Open an element."""
-        name, value = tag.rpartition("}")[2], value_of(attributes, "val")
+        name, value = local(tag), value_of(attributes, "val")
         if name == "style":
             self._style = value_of(attributes, "styleId")
         elif name == "basedOn":
@@ -304,30 +304,3 @@ class _Styles:
             name == "name" and _HEADING_NAME.match(value)
         ):
             self._headings.add(self._style)
-
-    def end(self, tag: str) -> None:
-        """Nothing is nested."""
-
-    def data(self, text: str) -> None:
-        """Nothing is written."""
-
-
-class _Title:
-    """Takes the core properties and keeps the title."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self._open = False
-
-    def start(self, tag: str, _attributes: Mapping[str, str]) -> None:
-        """Open an element."""
-        self._open = tag.endswith("}title")
-
-    def end(self, _tag: str) -> None:
-        """Close an element."""
-        self._open = False
-
-    def data(self, text: str) -> None:
-        """Take a piece of text."""
-        if self._open:
-            self.text += text

@@ -77,7 +77,7 @@ def _utf8(data: bytes) -> Decoded | None:
 
 
 def _halves(data: bytes) -> Decoded | None:
-    """Read UTF-8 as programs write it that think in UTF-16: half characters, joined in pairs."""
+    """Read UTF-8 by programs that use UTF-16 inside: half characters, joined in pairs."""
     try:
         text = str(data, "utf-8", "surrogatepass").encode("utf-16-le", "surrogatepass")
     except UnicodeError:

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from chordwise.domain import places
 from chordwise.readers import encodings, failures, html
 from chordwise.readers.extracted import Extracted, Source, joined
-from chordwise.readers.office_package import OfficePackage, Spending, local
+from chordwise.readers.office_package import OfficePackage, PartTarget, Spending, local
 
 MEDIA_TYPE = "application/epub+zip"
 CONTAINER = "META-INF/container.xml"
@@ -65,25 +65,18 @@ def _require_legible(package: OfficePackage, chapters: list[str]) -> None:
         raise failures.encrypted()
 
 
-class _Container:
+class _Container(PartTarget):
     """Takes the container and keeps where the book's own description is."""
 
     def __init__(self) -> None:
         self.book = ""
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        """Open an element."""
         if local(tag) == "rootfile" and not self.book:
             self.book = attributes.get("full-path", "")
 
-    def end(self, tag: str) -> None:
-        """Nothing is nested."""
 
-    def data(self, text: str) -> None:
-        """Nothing is written."""
-
-
-class _Book:
+class _Book(PartTarget):
     """Takes the description of a book and keeps its title and the order of its chapters."""
 
     def __init__(self, folder: str) -> None:
@@ -98,7 +91,6 @@ class _Book:
         return [self._parts[each] for each in dict.fromkeys(self._order) if each in self._parts]
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        """Open an element."""
         name = local(tag)
         self._in_title = name == "title" and not self.title
         if name == "item":
@@ -108,10 +100,8 @@ class _Book:
             self._order.append(attributes.get("idref", ""))
 
     def end(self, _tag: str) -> None:
-        """Close an element."""
         self._in_title = False
 
     def data(self, text: str) -> None:
-        """Take a piece of text."""
         if self._in_title:
             self.title += text

@@ -71,7 +71,7 @@ class Extracted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A file inside the file, to be read like any other; `name` tells kinds of text apart.
+    """A file inside the file, to be read like any other; `name` distinguishes kinds of text.
 
     `pieces` are its bytes; taking them may raise ReadError where it is damaged. `label` names a
     message or an attachment for people.

@@ -116,11 +116,6 @@ _EMAIL_START = re.compile(
 )
 
 
-def is_zip(head: bytes) -> bool:
-    """Tell whether a file that begins so is a ZIP archive, an office document among them."""
-    return head.startswith(_ZIP)
-
-
 def detect(data: bytes, name: str) -> Format:
     """Return the format of the content; `name` decides only among kinds of text.
 
@@ -129,8 +124,8 @@ def detect(data: bytes, name: str) -> Format:
     """
     extension = PurePath(name.rstrip("~")).suffix.lower()
     # Before PDF: the first file in an archive may be one, right behind the archive's own head.
-    if is_zip(data):
-        return zip_format(io.BytesIO(data))
+    if data.startswith(_ZIP):
+        return _zip_format(io.BytesIO(data))
     if _is_pdf(data, extension):
         return Format.PDF
     if data.startswith(_OLE):
@@ -149,16 +144,12 @@ def _is_pdf(data: bytes, extension: str) -> bool:
     position = data[:1024].find(b"%PDF-")
     if position < 0:
         return False
-    # A text may speak of PDF; a file with junk before its header also has the trailer.
+    # A text may mention PDF; a file with junk before its header also has the trailer.
     return not data[:position].strip() or extension == ".pdf" or b"startxref" in data
 
 
-def zip_format(file: BinaryIO) -> Format:
-    """Return the format of a file that begins like a ZIP archive.
-
-    Raises:
-        ReadError: It is damaged, or of a format without a reader.
-    """
+def _zip_format(file: BinaryIO) -> Format:
+    """Return the format of a file that begins like a ZIP archive."""
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
@@ -226,17 +217,6 @@ def _ole_contents(data: bytes) -> Callable[[str], bool]:
     return names.__contains__
 
 
-def require_honest_name(name: str) -> None:
-    """Explain binary content of no known format by the name that promises one.
-
-    Raises:
-        ReadError: The name says that the file is something that it is not.
-    """
-    extension = PurePath(name).suffix.lower()
-    if extension in _CONTAINER_NAMES:
-        raise failures.mislabeled(extension)
-
-
 def _text_format(data: bytes, extension: str) -> Format:
     if extension == ".pdf" and b"endobj" in data:
         return Format.PDF
@@ -253,7 +233,7 @@ def _text_format(data: bytes, extension: str) -> Format:
     return Format.PLAIN
 
 
-def is_mailbox(head: bytes, name: str) -> bool:
+def _is_mailbox(head: bytes, name: str) -> bool:
     """Tell by its beginning whether a file is a mailbox, which may be too large for memory."""
     return SEPARATOR.match(head) is not None and detect(head, name) is Format.MAILBOX
 
@@ -311,8 +291,8 @@ def extract(file: BinaryIO, name: str, wanted: Wanted) -> Extracted | Iterator[E
     file.seek(0)
     if not head:
         raise failures.empty()
-    if is_zip(head):
-        kind = zip_format(file)
+    if head.startswith(_ZIP):
+        kind = _zip_format(file)
         file.seek(0)
         if kind is Format.ZIP:
             return _judged(archives.documents(file, wanted), wanted.max_characters)
@@ -320,7 +300,7 @@ def extract(file: BinaryIO, name: str, wanted: Wanted) -> Extracted | Iterator[E
             extracted = _PACKED[kind](file, wanted.max_characters)
             _require_text(extracted, wanted.max_characters)
             return extracted
-    elif is_mailbox(head, name):
+    elif _is_mailbox(head, name):
         mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
         return _judged(mailbox_documents(mapped, wanted), wanted.max_characters)
     data = file.read()
@@ -353,8 +333,9 @@ def _one(data: bytes, kind: Format, name: str, max_characters: int) -> Extracted
     try:
         return _TEXTUAL[kind](data, name)
     except ReadError as error:
-        if error.reason == "binary":
-            require_honest_name(name)
+        extension = PurePath(name).suffix.lower()
+        if error.reason == "binary" and extension in _CONTAINER_NAMES:
+            raise failures.mislabeled(extension) from error
         raise
 
 

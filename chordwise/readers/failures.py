@@ -146,7 +146,7 @@ def too_many_characters(limit: int) -> ReadError:
 
 
 def too_much_text(byte_count: int) -> ReadError:
-    """The text is longer than the memory there is can bear."""
+    """The text is longer than the memory allows."""
     return too_large(
         f"holds more than {byte_count >> 20} MB of text.",
         "Split it, or give Chordwise more memory.",

@@ -8,7 +8,7 @@ import resource
 import signal
 from pathlib import Path
 
-_MEGABYTE = 1024 * 1024
+MEGABYTE = 1024 * 1024
 _OPEN_FILES = 64
 # How the process ends when not even an answer fits into its memory.
 OUT_OF_MEMORY_STATUS = 77
@@ -26,7 +26,7 @@ def limit_process(memory_megabytes: int) -> None:
 
     Not every system enforces every limit (macOS has no bound on the address space).
     """
-    address_space = _address_space_bytes() + memory_megabytes * _MEGABYTE
+    address_space = _address_space_bytes() + memory_megabytes * MEGABYTE
     for limit, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
@@ -74,5 +74,5 @@ def _address_space_bytes() -> int:
     try:
         pages = int(_STATUS.read_text(encoding="ascii").split()[0])
     except (OSError, ValueError, IndexError):
-        return 512 * _MEGABYTE
+        return 512 * MEGABYTE
     return pages * resource.getpagesize()

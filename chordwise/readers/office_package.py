@@ -9,7 +9,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from lxml import etree
 
@@ -29,8 +28,11 @@ _DOCTYPE = "<!DOCTYPE"
 _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError)
 
 
-class PartTarget(Protocol):
-    """Takes the elements of a part; attributes carry their namespace in braces."""
+class PartTarget:
+    """Takes the elements of a part; attributes carry their namespace in braces.
+
+    What it does not take is passed over, and a document type declaration ends it.
+    """
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         """Open an element."""
@@ -40,6 +42,37 @@ class PartTarget(Protocol):
 
     def data(self, text: str) -> None:
         """Take a piece of text."""
+
+    def comment(self, text: str) -> None:
+        """Leave comments out."""
+
+    def doctype(self, _name: str, _public: str | None, _system: str | None) -> None:
+        """Refuse the part by a `ReadError`."""
+        raise _document_type()
+
+    def close(self) -> None:
+        """Finish."""
+
+
+class TitleTarget(PartTarget):
+    """Takes what a document says of itself and keeps its title."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._is_open = False
+
+    def start(self, tag: str, _attributes: Mapping[str, str]) -> None:
+        """Open an element."""
+        self._is_open = local(tag) == "title"
+
+    def end(self, _tag: str) -> None:
+        """Close an element."""
+        self._is_open = False
+
+    def data(self, text: str) -> None:
+        """Take a piece of text."""
+        if self._is_open:
+            self.text += text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +150,7 @@ class OfficePackage:
             ReadError: The part is missing or damaged, or has a document type declaration.
         """
         parser = etree.XMLParser(
-            target=_Guarded(target),  # type: ignore[arg-type]  # the stubs expect bytes, too
+            target=target,  # type: ignore[arg-type]  # the stubs expect bytes, too
             resolve_entities=False,
             load_dtd=False,
             no_network=True,
@@ -163,25 +196,7 @@ class OfficePackage:
             raise _document_type()
 
 
-class _Guarded:
-    """Passes a parser's events on and stops at a document type declaration."""
-
-    def __init__(self, target: PartTarget) -> None:
-        self.start = target.start
-        self.end = target.end
-        self.data = target.data
-
-    def doctype(self, _name: str, _public: str | None, _system: str | None) -> None:
-        raise _document_type()
-
-    def comment(self, text: str) -> None:
-        """Leave comments out."""
-
-    def close(self) -> None:
-        """Finish."""
-
-
-class _Relationships:
+class _Relationships(PartTarget):
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self.by_id: dict[str, Relationship] = {}
@@ -194,12 +209,6 @@ class _Relationships:
             kind=attributes.get("Type", "").rpartition("/")[2],
             target=posixpath.normpath(target).lstrip("/"),
         )
-
-    def end(self, tag: str) -> None:
-        """Nothing is nested."""
-
-    def data(self, text: str) -> None:
-        """Nothing is written."""
 
 
 def local(tag: str) -> str:

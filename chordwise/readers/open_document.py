@@ -7,7 +7,14 @@ from collections.abc import Callable, Mapping
 from chordwise.domain import places
 from chordwise.readers import extracted, failures
 from chordwise.readers.extracted import Extracted, Source
-from chordwise.readers.office_package import OfficePackage, Spending, local, value_of
+from chordwise.readers.office_package import (
+    OfficePackage,
+    PartTarget,
+    Spending,
+    TitleTarget,
+    local,
+    value_of,
+)
 from chordwise.readers.presentation import places_of_slides
 
 _MANIFEST, _CONTENT, _META = "META-INF/manifest.xml", "content.xml", "meta.xml"
@@ -25,7 +32,7 @@ def read(data: Source, max_characters: int) -> Extracted:
     package = OfficePackage(data, "OpenDocument", has_document_types=True)
     if _MANIFEST in package and b"encryption-data" in package.content(_MANIFEST):
         raise failures.encrypted()
-    story, title = _Story(Spending(max_characters)), _Title()
+    story, title = _Story(Spending(max_characters)), TitleTarget()
     package.parse(_CONTENT, story)
     if _META in package:
         package.parse(_META, title)
@@ -49,7 +56,7 @@ def read(data: Source, max_characters: int) -> Extracted:
     )
 
 
-class _Story:
+class _Story(PartTarget):
     """Takes the elements of the content (OpenDocument 1.3, part 3) and keeps what is shown."""
 
     def __init__(self, spend: Callable[[int], None]) -> None:
@@ -69,7 +76,6 @@ class _Story:
         self._skipped = 0
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        """Open an element."""
         name = local(tag)
         if self._skipped or name in _SKIPPED:
             self._skipped += 1
@@ -87,7 +93,6 @@ class _Story:
             self._start_frame(name, attributes)
 
     def end(self, tag: str) -> None:
-        """Close an element."""
         name = local(tag)
         if self._skipped:
             self._skipped -= 1
@@ -147,27 +152,6 @@ class _Story:
         if self._paragraphs:
             self._spend(len(text))
             self._paragraphs[-1].append(text)
-
-
-class _Title:
-    """Takes the description of the document and keeps its title."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self._open = False
-
-    def start(self, tag: str, _attributes: Mapping[str, str]) -> None:
-        """Open an element."""
-        self._open = local(tag) == "title"
-
-    def end(self, _tag: str) -> None:
-        """Close an element."""
-        self._open = False
-
-    def data(self, text: str) -> None:
-        """Take a piece of text."""
-        if self._open:
-            self.text += text
 
 
 def _count(attributes: Mapping[str, str], name: str) -> int:

@@ -97,7 +97,7 @@ class _Message:
     def _require_legible(self, names: list[str]) -> None:
         protected = any(name.lower().endswith(_PROTECTED_NAMES) for name in names)
         message_class = self._string(_CLASS).lower()
-        # What is only signed is one attachment that anybody can read.
+        # What is only signed is one attachment, which is not encrypted.
         signed = message_class.endswith("multipartsigned")
         if protected or (message_class.startswith(_PROTECTED_CLASSES) and not signed):
             raise failures.encrypted()

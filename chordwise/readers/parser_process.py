@@ -17,7 +17,7 @@ from typing import BinaryIO
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import InternalError, ReadError
 from chordwise.readers import contents, failures, frames, limits
-from chordwise.readers.capacity import MEGABYTE, Limits, ReadingTime
+from chordwise.readers.capacity import Limits, ReadingTime
 from chordwise.readers.contents import Content
 from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.settings import ReaderSettings
@@ -189,7 +189,7 @@ class ParserProcess:
             places = bytes(body[end:])
             del body[end:]
             return Answer(header=header, text=body, places=places)
-        arriving = _Part(channel, self._limits.max_file_megabytes * MEGABYTE, deadline)
+        arriving = _Part(channel, self._limits.max_file_megabytes * limits.MEGABYTE, deadline)
         try:
             content = contents.spooled(arriving.pieces())
         except _ChannelError as error:
@@ -205,7 +205,7 @@ class ParserProcess:
             "name": question.name,
             "max_characters": settings.max_characters,
             "max_text_bytes": bounds.max_text_bytes,
-            "max_part_bytes": bounds.max_file_megabytes * MEGABYTE,
+            "max_part_bytes": bounds.max_file_megabytes * limits.MEGABYTE,
             "timeout_seconds": self._seconds,
             "text_column": question.columns.text,
             "id_column": question.columns.identity,

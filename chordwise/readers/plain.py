@@ -71,10 +71,6 @@ def _headings(markdown: str) -> Iterator[tuple[int, int, str]]:
         if mark in _FENCES and fence in ("", mark):
             fence = "" if fence else mark
         elif not fence and (heading := _HEADING.match(line)):
-            yield start, len(heading[1]), _without_closing(heading[2])
+            said = heading[2].rstrip().rstrip("#").strip()  # number signs may close it
+            yield start, len(heading[1]), said
         start += len(line)
-
-
-def _without_closing(heading: str) -> str:
-    """Return a heading without the number signs that may close it."""
-    return heading.rstrip().rstrip("#").strip()

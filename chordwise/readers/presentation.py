@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.readers import extracted, failures
 from chordwise.readers.extracted import Extracted, Source
-from chordwise.readers.office_package import OfficePackage, Spending, local, value_of
+from chordwise.readers.office_package import OfficePackage, PartTarget, Spending, local, value_of
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
 _TITLES = ("title", "ctrTitle")
@@ -80,27 +80,20 @@ def _related(package: OfficePackage, part: str) -> Iterator[tuple[str, str]]:
             yield each.kind, each.target
 
 
-class _Order:
+class _Order(PartTarget):
     """Takes the main part and keeps the relationships of the slides, in their order."""
 
     def __init__(self) -> None:
         self.slides: list[str] = []
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        """Open an element."""
         if local(tag) == "sldId":
             # It has an id of its own, too, without a namespace.
             named = {key: value for key, value in attributes.items() if key.startswith("{")}
             self.slides.append(value_of(named, "id"))
 
-    def end(self, tag: str) -> None:
-        """Nothing is nested."""
 
-    def data(self, text: str) -> None:
-        """Nothing is written."""
-
-
-class _Shapes:
+class _Shapes(PartTarget):
     """Takes a slide's shapes (ECMA-376, part 1, §19 and §21) and keeps what they say."""
 
     def __init__(self, spend: Callable[[int], None]) -> None:
@@ -115,7 +108,6 @@ class _Shapes:
         self._in_text = False
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        """Open an element."""
         name = local(tag)
         if self._skipped or name == "Fallback":
             self._skipped += 1
@@ -129,7 +121,6 @@ class _Shapes:
             self._rows.append([])
 
     def end(self, tag: str) -> None:
-        """Close an element."""
         name = local(tag)
         if self._skipped:
             self._skipped -= 1
@@ -144,7 +135,6 @@ class _Shapes:
             self._end_shape()
 
     def data(self, text: str) -> None:
-        """Take a piece of text."""
         if self._in_text and not self._skipped:
             self._spend(len(text))
             self._words.append(text)

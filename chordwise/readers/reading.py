@@ -18,7 +18,7 @@ from chordwise.domain.json_values import text
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
 from chordwise.readers import contents, failures
-from chordwise.readers.capacity import MEGABYTE, ReadingInterruptedError, ReadingTime, limits
+from chordwise.readers.capacity import ReadingInterruptedError, ReadingTime, limits
 from chordwise.readers.contents import Content
 from chordwise.readers.documents import (
     ReadDocument,
@@ -29,6 +29,7 @@ from chordwise.readers.documents import (
     with_places,
 )
 from chordwise.readers.extracted import WHOLE, Columns
+from chordwise.readers.limits import MEGABYTE
 from chordwise.readers.parser_process import Answer, FileQuestion, ParserProcess
 from chordwise.settings import ReaderSettings
 
@@ -114,7 +115,7 @@ class Reader:
     def documents_from(
         self, stream: BinaryIO, name: str, columns: Columns = WHOLE
     ) -> Iterator[ReadDocument | UnreadDocument]:
-        """Yield what a stream holds up to its end; `name` tells kinds of text apart."""
+        """Yield what a stream holds up to its end; `name` distinguishes kinds of text."""
         self._interruption.clear()
         source = printable(name)
         try:
@@ -127,7 +128,7 @@ class Reader:
     def documents_in(
         self, data: bytes, name: str, columns: Columns = WHOLE
     ) -> Iterator[ReadDocument | UnreadDocument]:
-        """Yield what content in memory holds; `name` tells kinds of text apart."""
+        """Yield what content in memory holds; `name` distinguishes kinds of text."""
         return self.documents_from(io.BytesIO(data), name, columns)
 
     def read(self, path: Path, *, follow_symlinks: bool = True) -> ReadDocument | UnreadDocument:
@@ -197,7 +198,6 @@ def _folders(settings: ReaderSettings) -> Iterator[Path]:
 
 LEVELS = 6
 """How deep files may lie in files: a mailbox, a message in it, one attached, an archive, a file."""
-_MEGABYTE = 1024 * 1024
 _NAME_CHARACTERS = 500
 # A hostile archive could otherwise take a worker's whole time limit for each of its parts.
 _COSTLY = ("timeout", "parser_crashed", "memory")
@@ -228,7 +228,7 @@ class Unpacking:
         self._columns = columns
         self._parser_at = parser_at
         self._documents_left = settings.max_documents
-        self._bytes_left = settings.max_unpacked_megabytes * _MEGABYTE
+        self._bytes_left = settings.max_unpacked_megabytes * MEGABYTE
         self._costly_left = _COSTLY_PARTS
 
     def documents(self, content: Content, source: str) -> Iterator[ReadDocument | UnreadDocument]:

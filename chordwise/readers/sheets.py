@@ -107,7 +107,8 @@ def _sheet_place(
             cells = left, top + row, left + len(sheet.rows[row]) - 1, top + row
             layout.add((place, place + len(line)), cells)
         place += len(line) + 1
-    name = sheet.name if _PLAIN_NAME.fullmatch(sheet.name) else _quoted(sheet.name)
+    quoted = "'" + sheet.name.replace("'", "''") + "'"
+    name = sheet.name if _PLAIN_NAME.fullmatch(sheet.name) else quoted
     return Place(
         kind=PlaceKind.SHEET,
         label=f"{name}!",
@@ -115,10 +116,6 @@ def _sheet_place(
         end_char=start + place - 1,
         layout=layout.packed(),
     )
-
-
-def _quoted(name: str) -> str:
-    return "'" + name.replace("'", "''") + "'"
 
 
 def rows_of_csv(decoded: str) -> list[Place]:
@@ -183,7 +180,8 @@ def documents_of_rows(data: bytes, name: str, wanted: Wanted) -> Iterator[Extrac
     if extension in _LINES or (extension not in _TABLES and first.lstrip().startswith("{")):
         return _of_lines(decoded, wanted.columns)
     delimiter = max(_DELIMITERS, key=first.count)
-    if extension not in _TABLES and wanted.columns.text not in _first_row(first, delimiter):
+    header = next(csv.reader([first.strip()], delimiter=delimiter), [])
+    if extension not in _TABLES and wanted.columns.text not in header:
         return None
     return _of_csv(decoded, delimiter, wanted)
 
@@ -272,10 +270,6 @@ def _text(value: JsonValue) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _first_row(line: str, delimiter: str) -> list[str]:
-    return next(csv.reader([line.strip()], delimiter=delimiter), [])
 
 
 def _no_such_column(column: str, headers: Sequence[Sequence[str]]) -> ReadError:

@@ -26,7 +26,7 @@ from pydantic_settings import (
 )
 
 from chordwise.domain.addresses import is_at_provider
-from chordwise.domain.answer_tables import table_name
+from chordwise.domain.answer_tables import plain_name
 from chordwise.domain.routing import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings import addresses
@@ -173,7 +173,7 @@ class Settings(BaseSettings):
     def name_tables(cls, found: Mapping[str, ProfileSettings]) -> Mapping[str, ProfileSettings]:
         """Name the table of a profile's answers after it where the profile does not."""
         return {
-            name: each if each.save_as else each.model_copy(update={"save_as": table_name(name)})
+            name: each if each.save_as else each.model_copy(update={"save_as": plain_name(name)})
             for name, each in found.items()
         }
 

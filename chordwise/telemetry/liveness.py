@@ -1,4 +1,4 @@
-"""A file that tells whether a process does its work, for health checks that need no server."""
+"""A file that shows whether a process does its work, for health checks that need no server."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def show(home: Path, process: str, state: State) -> None:
 
 
 def forget(home: Path, process: str) -> None:
-    """Remove the sign of a process that is gone, so that the next one's can be told from it."""
+    """Remove the sign of a process that is gone, so that it is not taken for the next one's."""
     with contextlib.suppress(OSError):
         alive_file(home, process).unlink()
 

@@ -20,7 +20,7 @@ from tests.faults.test_broker_connections import wait
 CHUNKS = 36
 # Of twenty requests in a storm one is answered.
 REFUSED = 19
-# `LONGEST_PAUSE_SECONDS` of rate_limited.py: whatever a provider asks for, it is asked again then.
+# `LONGEST_PAUSE_SECONDS` of permits.py: whatever a provider asks for, it is asked again then.
 CAP_SECONDS = 300.0
 _GOOD = Treatment()
 _BY_THE_PEER = 6

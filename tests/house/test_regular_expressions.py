@@ -22,7 +22,7 @@ Pattern: TypeAlias = re.Pattern[str] | re.Pattern[bytes]
 
 EXTRACTIVE = "chordwise.domain.extractive."
 READ_SENTENCES = (
-    *(f"{EXTRACTIVE}{name}." for name in ("extraction", "items", "search", "values")),
+    *(f"{EXTRACTIVE}{name}." for name in ("extraction", "values")),
     *(f"{EXTRACTIVE}forms.{name}" for name in ("_HEADING", "_NAMED")),
 )
 """What is only ever given a sentence, of 400 characters at most, or the words of a user."""

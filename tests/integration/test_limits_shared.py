@@ -285,7 +285,6 @@ def test_the_breaker_opens_probes_and_closes(valkey: redis.Redis) -> None:
     fleet.clock.now += 31
     fleet.settle([fleet.granted()], ANSWERED)
     fleet.settle([fleet.granted() for _ in range(5)], ANSWERED)
-    assert read_state(valkey, ENDPOINT, fleet.policy).broken_seconds == 0
 
 
 def test_failures_between_answers_do_not_open_the_breaker(valkey: redis.Redis) -> None:
@@ -333,20 +332,6 @@ def test_a_caller_that_gave_up_waiting_blocks_no_other(valkey: redis.Redis) -> N
     fleet.clock.now += 20
 
     fleet.granted(Priority.NIGHTLY)
-
-
-def test_the_state_is_told_in_a_line(valkey: redis.Redis) -> None:
-    """People see what is known, what is found out, and what holds the calls up."""
-    fleet = Fleet(client=valkey, policy=LimitPolicy(requests_per_minute=600))
-    fleet.settle([fleet.granted()], CallReport(result=CallResult.LIMITED))
-    fleet.clock.now += 1
-    fleet.granted()
-
-    line = read_state(valkey, ENDPOINT, fleet.policy).describe()
-
-    assert "1 of " in line
-    assert "600 requests/min" in line
-    assert "1 refused" in line
 
 
 def test_the_key_cannot_be_read_in_valkey(valkey: redis.Redis) -> None:

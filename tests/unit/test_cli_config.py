@@ -12,7 +12,7 @@ import pytest
 
 from chordwise.cli.config import Entry, Origin, entries, toml_lines
 from chordwise.cli.rendering.plain_text import document
-from chordwise.domain.json_forms import plain
+from chordwise.domain.json_values import plain
 from chordwise.errors import ExitCode
 from chordwise.settings import load
 from tests.fakes.commands import run

@@ -104,7 +104,7 @@ def test_places_move_with_their_words(gaps: list[str]) -> None:
     offset = normalized.offsets()
     assert offset is not None
 
-    found = Places(places.moved([sheet], offset))
+    found = Places([places.moved(sheet, offset)])
 
     for row, (start, end) in enumerate(spans, start=1):
         begins, ends = offset(start), offset(end)

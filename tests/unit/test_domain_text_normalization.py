@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise import AnalysisRequest, DocumentAnalyzer
-from chordwise.domain.text_normalization import normalize, review_reason, without
+from chordwise.domain.text_normalization import normalize, review_reason
 
 ANY_TEXT = st.text(
     alphabet=st.one_of(
@@ -122,23 +122,25 @@ STRAY = {
 @pytest.mark.parametrize("text", NEEDED.values(), ids=NEEDED)
 def test_what_a_script_or_an_emoji_needs_stays(text: str) -> None:
     """It is the spelling of the text: neither removed nor counted."""
-    found = without(f"Before {text} after.")
+    found = normalize(f"Before {text} after.")
 
-    assert (found.text, found.removed) == (f"Before {text} after.", 0)
+    assert (found.text, found.invisible_removed) == (f"Before {text} after.", 0)
 
 
 @pytest.mark.parametrize(("text", "visible", "removed", "hiding"), STRAY.values(), ids=STRAY)
 def test_what_nothing_needs_is_removed(text: str, visible: str, removed: int, hiding: int) -> None:
     """It is counted, and what can hide text is counted once more."""
-    found = without(text)
+    found = normalize(text)
 
-    assert (found.text, found.removed, found.hiding) == (visible, removed, hiding)
+    assert found.text == visible
+    assert (found.invisible_removed, found.hiding_removed) == (removed, hiding)
 
 
 @given(st.text(alphabet=st.characters(categories=["Cf", "Mn", "Lo", "So", "Ll", "Zs"])))
 def test_nothing_else_is_touched(text: str) -> None:
     """Only ignorable characters go, all others stay in their order, and once is enough."""
-    found = without(text)
+    text = f".{text}"  # a byte order mark at the very start is not counted
+    found = normalize(text)
 
     def seen(whole: str) -> str:
         return "".join(each for each in whole if unicodedata.category(each) not in ("Cf", "Mn"))
@@ -146,8 +148,8 @@ def test_nothing_else_is_touched(text: str) -> None:
     # Hangul's fillers are letters to Unicode.
     kept = seen(found.text).translate(dict.fromkeys((0x115F, 0x1160, 0x3164, 0xFFA0)))
     assert kept == seen(text).translate(dict.fromkeys((0x115F, 0x1160, 0x3164, 0xFFA0)))
-    assert found.removed == len(text) - len(found.text)
-    assert without(found.text).removed == 0
+    assert found.invisible_removed == len(text) - len(found.text)
+    assert normalize(found.text).invisible_removed == 0
 
 
 def test_a_few_leftovers_are_no_reason_to_look() -> None:

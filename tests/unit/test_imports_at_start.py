@@ -43,6 +43,13 @@ def test_commands_that_look_import_what_they_look_with(module: str) -> None:
     assert len(modules) <= 850
 
 
+def test_the_process_that_parses_files_imports_no_settings() -> None:
+    """It knows none, and one starts for every two thousand files and after each that fails."""
+    modules = imported_by("import chordwise.readers.child")
+
+    assert not {"pydantic", "chordwise.settings"} & modules
+
+
 @pytest.mark.parametrize("process", ["worker", "scheduler"])
 def test_processes_import_no_library_that_they_may_never_need(process: str) -> None:
     """Formats of exports and files, migrations and price lists are imported where they are used."""

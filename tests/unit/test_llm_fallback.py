@@ -19,7 +19,7 @@ from chordwise.errors import (
     RateLimitedError,
     RefusedError,
 )
-from chordwise.llm.middleware.fallback import DEFAULT_CAUSES, Fallback
+from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.model import CompletionRequest, ModelProfile
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Line, ScriptedModel
@@ -70,15 +70,6 @@ def test_a_fault_of_the_question_is_not_passed_on(error: ModelError) -> None:
         Fallback([named("one", error), second], ignored).complete(a_request())
 
     assert second.requests == []
-
-
-def test_causes_can_be_chosen() -> None:
-    """A user may want another model's answer where the first declines."""
-    models = [named("one", RefusedError("x")), named("two", "{}")]
-
-    completion = Fallback(models, ignored, (*DEFAULT_CAUSES, RefusedError)).complete(a_request())
-
-    assert completion.model == "two"
 
 
 def test_when_all_fail_a_hope_is_kept() -> None:

@@ -21,6 +21,7 @@ from chordwise.errors import (
     TransientError,
 )
 from chordwise.llm.limits.permits import (
+    LONGEST_PAUSE_SECONDS,
     CallReport,
     CallResult,
     Denial,
@@ -30,7 +31,7 @@ from chordwise.llm.limits.permits import (
     Reason,
     Wait,
 )
-from chordwise.llm.middleware.rate_limited import LONGEST_PAUSE_SECONDS, RateLimited
+from chordwise.llm.middleware.rate_limited import RateLimited
 from chordwise.llm.reported_limits import Quota, QuotaKind
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Line, ScriptedModel

@@ -7,8 +7,7 @@ import re
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from chordwise.domain.json_forms import plain
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain.json_values import JsonObject, plain
 from chordwise.domain.money import dollars
 from chordwise.domain.visible_text import is_shown, visible
 

@@ -210,7 +210,7 @@ def _extractions(
 def _values(output: JsonObject, name: str) -> Text:
     """Return the values of a field in a cell; of rows how many there are."""
     place = f"/data{name}" if name.startswith("/") else ""
-    listed = fields.value_at(output, place) if place else None
+    listed = json_values.at(output, place) if place else None
     if isinstance(listed, list) and any(isinstance(row, dict) for row in listed):
         return Text(counted(len(listed), "row"), style="dim")
     said = "; ".join(text_of(value) or "" for value in fields.values(output, name))

@@ -47,18 +47,20 @@ class Analysis(ABC):
     type: ClassVar[AnalysisType]
     principal_fields: ClassVar[tuple[str, ...]]
     """Of an object with a quote: the members whose first non-empty one is the fact's text."""
+    points: ClassVar[int] = 10
+    """The highest confidence that an answer, or a part of it, can claim."""
 
     @abstractmethod
     def schema(self, options: AnalysisOptions) -> JsonObject:
         """Return the JSON Schema of an answer under these options."""
 
     def kept(self, answer: JsonObject) -> JsonObject:
-        """Return an answer without what was asked for only to think before it."""
+        """Return an answer without the members that only serve the model's reasoning."""
         return answer
 
-    @abstractmethod
     def confidence(self, answer: JsonObject) -> float:
         """Return the answer's own confidence on the scale 0 to 1."""
+        return claimed(answer) / self.points
 
     @abstractmethod
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import assert_never
-
 from chordwise.domain.analyses.analysis import Analysis
 from chordwise.domain.analyses.classification import Classification
 from chordwise.domain.analyses.extraction import Extraction
@@ -13,20 +10,12 @@ from chordwise.domain.analyses.sentiment import Sentiment
 from chordwise.domain.analyses.summary import Summary
 from chordwise.domain.tasks import AnalysisType
 
+_ANALYSES: dict[AnalysisType, Analysis] = {
+    each.type: each
+    for each in (Summary(), Extraction(), Reasoning(), Classification(), Sentiment())
+}
 
-@cache
+
 def analysis_for(analysis_type: AnalysisType) -> Analysis:
     """Return the analysis of a type."""
-    match analysis_type:
-        case AnalysisType.SUMMARY:
-            return Summary()
-        case AnalysisType.EXTRACTION:
-            return Extraction()
-        case AnalysisType.REASONING:
-            return Reasoning()
-        case AnalysisType.CLASSIFICATION:
-            return Classification()
-        case AnalysisType.SENTIMENT:
-            return Sentiment()
-        case _:
-            assert_never(analysis_type)
+    return _ANALYSES[analysis_type]

@@ -1,4 +1,4 @@
-"""Classification: which label fits a text, what decided, and what speaks against it."""
+"""Classification: which label fits a text, what decided, and what is doubtful."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Classification(Analysis):
 
     type = AnalysisType.CLASSIFICATION
     principal_fields = ("feature",)
+    points = 1
 
     def schema(self, options: AnalysisOptions) -> JsonObject:
         """Close the set of labels where the user gave one."""
@@ -34,16 +35,12 @@ class Classification(Analysis):
         return schemas.closed(
             {
                 "primary_label": label,
-                "secondary_label": _or_null(label),
+                "secondary_label": schemas.optional(label),
                 "confidence": schemas.number(0, 1),
                 "features": schemas.array(feature, at_most=MAX_FEATURES),
                 "uncertainty_factors": schemas.array(schemas.string(), at_most=MAX_FACTORS),
             }
         )
-
-    def confidence(self, answer: JsonObject) -> float:
-        """Return the claim itself, which is on the scale 0–1."""
-        return claimed(answer)
 
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
         """Two labels have to differ."""
@@ -68,12 +65,6 @@ class Classification(Analysis):
             "features": list(features),
             "uncertainty_factors": factors,
         }
-
-
-def _or_null(label: JsonObject) -> JsonObject:
-    nullable = schemas.optional(label)
-    choices = nullable.get("enum")
-    return {**nullable, "enum": [*choices, None]} if isinstance(choices, list) else nullable
 
 
 def _votes(answers: Sequence[JsonObject]) -> dict[str, float]:

@@ -64,7 +64,7 @@ class Extraction(Analysis):
         """Return the mean over what was found; nothing found is as sure as its denials."""
         fields = _fields(answer)
         found = [field for field in fields if field.get("status") != NOT_MENTIONED]
-        return mean(claimed(field) for field in found or fields) / 10
+        return mean(claimed(field) for field in found or fields) / self.points
 
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:
         """Every item needs an answer, and a found one its value and quote."""
@@ -153,19 +153,14 @@ def _around(schema: JsonObject) -> JsonObject:
     at_root = {name: schema[name] for name in _OF_THE_ROOT if name in schema}
     left_out = (*at_root, "$id", schemas.CHECKS)
     own = {name: value for name, value in schema.items() if name not in left_out}
-    return {**schemas.closed({"data": own, "evidence": _evidence_schema()}), **at_root}
-
-
-def _evidence_schema() -> JsonObject:
-    return schemas.array(
-        schemas.closed(
-            {
-                "path": schemas.string("JSON Pointer into data, such as /total."),
-                "quote": schemas.quote(),
-                "confidence": schemas.integer(1, 10),
-            }
-        )
+    evidence = schemas.closed(
+        {
+            "path": schemas.string("JSON Pointer into data, such as /total."),
+            "quote": schemas.quote(),
+            "confidence": schemas.integer(1, 10),
+        }
     )
+    return {**schemas.closed({"data": own, "evidence": schemas.array(evidence)}), **at_root}
 
 
 def _fields(answer: JsonObject) -> list[JsonObject]:
@@ -184,7 +179,8 @@ def _once(answers: Sequence[JsonObject]) -> list[JsonObject]:
         own: Counter[Hashable] = Counter()
         for field in _fields(answer):
             span = span_of(field)
-            mention = (field.get("item"), _folded(field), span)
+            value = json_values.text(field.get("value")).strip().casefold()
+            mention = (field.get("item"), value, span)
             own[mention] += 1
             if span is None or own[mention] > seen[mention]:
                 kept.append(field)
@@ -197,10 +193,6 @@ def _all_of(item: str, fields: Sequence[JsonObject]) -> list[JsonValue]:
     own = [field for field in fields if field.get("item") == item]
     found = [field for field in own if field.get("status") == FOUND]
     return list(found or own[:1])
-
-
-def _folded(field: JsonObject) -> str:
-    return json_values.text(field.get("value")).strip().casefold()
 
 
 def _marked_field(field: JsonObject) -> JsonObject:

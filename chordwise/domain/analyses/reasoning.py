@@ -35,8 +35,7 @@ class Reasoning(Analysis):
     def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Ask for every step with its role and the quote where the text takes it.
 
-        What comes first is for the model to think in (chain of thought, arXiv 2201.11903), and may
-        be left out.
+        The first member is room for a chain of thought (arXiv 2201.11903), and optional.
         """
         step = schemas.closed(
             {"step": schemas.string(), "role": schemas.one_of(ROLES), "quote": schemas.quote()}
@@ -61,10 +60,6 @@ class Reasoning(Analysis):
     def kept(self, answer: JsonObject) -> JsonObject:
         """Leave the considerations out."""
         return {name: value for name, value in answer.items() if name != _CONSIDERATIONS}
-
-    def confidence(self, answer: JsonObject) -> float:
-        """Bring 1–10 to 0–1."""
-        return claimed(answer) / 10
 
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Keep the order of the argument; scores are means, assessments those of the surest."""

@@ -89,7 +89,8 @@ def _continued_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set
 
 
 def _is_rest(row: JsonValue, node: SchemaNode) -> bool:
-    said = [value for value in row.values() if _is_said(value)] if isinstance(row, dict) else []
+    values = row.values() if isinstance(row, dict) else ()
+    said = [value for value in values if json_values.is_said(value)]
     is_known = bool(node.items.properties) and node.items.has_single_values
     is_open = bool(said) and all(isinstance(value, list) for value in said)
     return is_open and is_known and not node.is_unique
@@ -224,7 +225,7 @@ def decided(joining: Joining, answer: JsonObject) -> JsonObject:
     data, evidence = joining.output["data"], json_values.objects(joining.output["evidence"])
     for path in joining.contested:
         value = _at(answer.get("data"), path)
-        if not _is_said(value):
+        if not json_values.is_said(value):
             continue
         data = _with(data, json_values.steps(path), value)
         agreeing = (each for each in joining.parts if _same(_at(each.get("data"), path), value))
@@ -283,10 +284,6 @@ def _evidence_below(path: str, answer: JsonObject) -> list[JsonObject]:
     return [entry for entry in entries if _is_below(path, entry)]
 
 
-def _is_said(value: JsonValue) -> bool:
-    return value not in (None, "", [], {})
-
-
 def _same(one: JsonValue, other: JsonValue) -> bool:
     return _folded(one) == _folded(other)
 
@@ -342,7 +339,7 @@ class _Merge:
 
     def join(self, values: Sequence[_Value], node: SchemaNode, place: str) -> JsonValue:
         """Return the merged value, which will stand at `place`."""
-        said = [value for value in values if _is_said(value.content)] or list(values)
+        said = [value for value in values if json_values.is_said(value.content)] or list(values)
         if all(isinstance(value.content, dict) for value in said):
             return self._join_objects(said, node, place)
         if all(isinstance(value.content, list) for value in said) and not node.is_tuple:
@@ -472,16 +469,9 @@ def without_evidence(answer: JsonObject, schema: JsonObject) -> list[str]:
         for path, value in json_values.walk(data)
         if value is not None
         and not isinstance(value, dict | list | bool)
-        and covered.isdisjoint(_up_to(path))
+        and covered.isdisjoint(json_values.upward(path))
         and _inside(data, root, json_values.steps(path))[1].stands_in(value, "", [path]) is not None
     ]
-
-
-def _up_to(path: str) -> Iterator[str]:
-    """Yield a JSON Pointer and those of what it is in, but for the whole."""
-    while path:
-        yield path
-        path = path.rpartition("/")[0]
 
 
 def _marked(entry: JsonObject, data: JsonValue, root: SchemaNode) -> JsonObject:

@@ -173,13 +173,6 @@ class SchemaNode:
 
     def _behind(self, schema: JsonObject) -> Iterator[JsonValue]:
         if reference := json_values.text(schema.get("$ref")):
-            yield _referred(self.root, reference)
+            yield json_values.at(self.root, reference.removeprefix("#"))
         for name in ("allOf", "anyOf", "oneOf"):
             yield from json_values.objects(schema.get(name))
-
-
-def _referred(root: JsonObject, reference: str) -> JsonValue:
-    found: JsonValue = root
-    for step in json_values.steps(reference.removeprefix("#")):
-        found = found.get(step) if isinstance(found, dict) else None
-    return found

@@ -29,6 +29,7 @@ class Sentiment(Analysis):
 
     type = AnalysisType.SENTIMENT
     principal_fields = ("quote",)
+    points = 1
 
     def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Ask for the sentences with a score of their own."""
@@ -43,10 +44,6 @@ class Sentiment(Analysis):
             }
         )
 
-    def confidence(self, answer: JsonObject) -> float:
-        """Return the claim itself, which is on the scale 0–1."""
-        return claimed(answer)
-
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
         """Label and score have to point the same way."""
         wrong = {"positive": -1, "negative": 1}.get(json_values.text(answer.get("label")), 0)
@@ -59,7 +56,9 @@ class Sentiment(Analysis):
         weights = [claimed(answer) or 0.01 for answer in answers]
         scores = [claimed(answer, "score") for answer in answers]
         score = sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
-        sentences = unique(take_turns(_strongest_first(answers), MAX_SENTENCES))
+        lists = gather_objects(answers, "sentences")
+        strongest = [sorted(each, key=lambda s: -abs(claimed(s, "score"))) for each in lists]
+        sentences = unique(take_turns(strongest, MAX_SENTENCES))
         return {
             "label": label_for(score, scores),
             "score": round(score, 3),
@@ -76,10 +75,3 @@ def label_for(score: float, parts: Sequence[float]) -> str:
     if abs(score) < NEUTRAL_BELOW:
         return "neutral"
     return "positive" if score > 0 else "negative"
-
-
-def _strongest_first(answers: Sequence[JsonObject]) -> list[list[JsonObject]]:
-    return [
-        sorted(sentences, key=lambda sentence: -abs(claimed(sentence, "score")))
-        for sentences in gather_objects(answers, "sentences")
-    ]

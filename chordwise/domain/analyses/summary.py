@@ -29,7 +29,7 @@ class Summary(Analysis):
     principal_fields = ("finding",)
 
     def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """Ask for each finding together with the quote that bears it out."""
+        """Ask for each finding together with the quote that supports it."""
         finding = schemas.closed({"finding": schemas.string(), "quote": schemas.quote()})
         return schemas.closed(
             {
@@ -39,10 +39,6 @@ class Summary(Analysis):
                 "confidence": schemas.integer(1, 10),
             }
         )
-
-    def confidence(self, answer: JsonObject) -> float:
-        """Bring 1–10 to 0–1."""
-        return claimed(answer) / 10
 
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Keep findings from all over the document; the surest chunk names the topic."""

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from chordwise.domain import grounding, json_values, typed_values, validation
 from chordwise.domain.analyses.analysis import claimed
-from chordwise.domain.analyses.extraction import (
-    FOUND,
-    NOT_MENTIONED,
-    Extraction,
-    items,
-)
+from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction, items
 from chordwise.domain.analyses.schema_nodes import SchemaNode
-from chordwise.domain.extractive import words
-from chordwise.domain.extractive.items import Item, item_of
-from chordwise.domain.extractive.search import MAX_ENTRIES, Match, SearchableText
-from chordwise.domain.extractive.values import Kind, values
+from chordwise.domain.extractive import forms, words
+from chordwise.domain.extractive.checkpoints import checkpoint
+from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
+from chordwise.domain.extractive.values import Kind, Value, values
+from chordwise.domain.extractive.words import LEXICON
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisTask
 
@@ -56,7 +54,269 @@ def _fields(item: str, searchable: SearchableText) -> Iterator[JsonObject]:
         yield {"item": item, **each}
 
 
+# What an item's own words say about its value: its kind, and how texts announce it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """What is known of an item.
+
+    `kinds` are those of its value, `terms` its words; it `is_pure` where they name nothing but the
+    kind. An item is one value unless `is_list`. `cue` is how sentences with such a value are
+    worded; with `needs_cue` there is no value without it. `layout` names a place in a form. The
+    answer to what `is_question` may be a whole sentence.
+    """
+
+    kinds: tuple[Kind, ...]
+    terms: tuple[str, ...]
+    is_pure: bool
+    is_list: bool
+    cue: re.Pattern[str] | None
+    needs_cue: bool
+    layout: str
+    is_question: bool
+
+
+_KINDS_BY_TERM: dict[str, list[Kind]] = {}
+for _kind, _listed in LEXICON["kinds"].items():
+    for _word in _listed:
+        _KINDS_BY_TERM.setdefault(words.stem(_word), []).append(Kind(_kind))
+# Words that name a kind and nothing else; the others also stand beside the value.
+_PURE = frozenset(words.stem(word) for word in LEXICON["words"]["naming_kinds"])
+_NEEDING_CUE = frozenset({Kind.DATE, Kind.LAW})
+_QUESTION_WORDS = frozenset({"when", "who", "where", "many"})
+_SINGULAR = frozenset({"address", "business", "status", "sales", "terms", "gross", "loss"})
+_IDENTIFIER = re.compile(r"\b(?:number|no\.?|id|code|reference|identifier)\s*$", re.IGNORECASE)
+_LIST_WORD = re.compile(r"\b(?:all|every|list|any|each|names of|people)\b", re.IGNORECASE)
+_JOINTS = re.compile(r"(?<=[a-z])(?=[A-Z])|[_-]+")
+_EMAIL = re.compile(r"\be-mail", re.IGNORECASE)
+_OWN = r"(?:invoice|receipt|purchase|transaction|order|letter|bill|issue|document)"
+_OWN_DATE = re.compile(rf"^(?:{_OWN} date|date of (?:the )?{_OWN})$", re.IGNORECASE)
+_LAYOUTS = {
+    name: re.compile(rf"^(?:{items})$", re.IGNORECASE)
+    for name, items in {
+        "title": r"(?:document|contract|agreement|report|paper) (?:name|title)|title|headline"
+        r"|subject|(?:name|title) of the \w+",
+        "total": r"(?:grand |invoice )?total(?: amount| price| sum)?(?: due| paid)?|amount due",
+        "issuer": r"(?:company|vendor|seller|merchant|store|shop|issuer|supplier)(?: name)?",
+    }.items()
+}
+_CUES: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = tuple(
+    (re.compile(item, re.IGNORECASE), re.compile(cue, re.IGNORECASE | re.DOTALL))
+    for item, cue in {
+        r"\b(?:agreement|contract|signing) date|\bdate of (?:the |this )?(?:agreement|contract)": (
+            r"\bthis\b.{0,150}?\b(?:made|entered|executed|dated|effective|as\s+of)\b"
+            r"|^\W*(?:dated|as\s+of)\b|\b(?:signed|executed|witness)\b.{0,80}\bthis\b"
+        ),
+        r"effective|start date|commence": r"\beffective\b|\bcommenc|\bshall\s+begin\b",
+        r"expir|\bends?\b|terminat\w+ date|until": (
+            r"\b(?:shall|will)\s+(?:expire|terminate|continue|remain)|\bexpir(?:es?|ation)\b"
+            r"|\bterm\s+of\s+this\b|\buntil\b"
+        ),
+        r"\bpart(?:y|ies)\b|between whom": r"\bbetween\b|\bby\s+and\s+among\b",
+        r"governing law|applicable law|jurisdiction|which law": (
+            r"\b(?:govern(?:s|ed)?|constru(?:ed|ction)|interpreted|enforced)\b"
+        ),
+        r"\bterm\b|duration": r"\bterm\s+of\b|\bfor\s+a\s+(?:period|term)\b",
+        r"notice": r"\bnotice\b.{0,80}\bdays?\b|\bdays?\b.{0,80}\bnotice\b",
+        r"deadline|due date": r"\b(?:due|deadline|no\s+later\s+than|on\s+or\s+before)\b",
+        r"birth|born": r"\b(?:born|birth)\b",
+    }.items()
+)
+
+
+def item_of(name: str, description: str = "") -> Item:
+    """Read an item, and a description of it, as the user wrote them."""
+    spelled = _JOINTS.sub(" ", _EMAIL.sub("email", name)).strip().removeprefix("the ")
+    listed = words.words(spelled)
+    terms = words.terms(spelled) or words.terms(description)
+    asked = [words.stem(word) for word in listed if word in _QUESTION_WORDS]
+    kinds = dict.fromkeys(kind for term in asked + terms for kind in _KINDS_BY_TERM.get(term, ()))
+    if _IDENTIFIER.search(spelled):
+        kinds.pop(Kind.NUMBER, None)
+        kinds = kinds or {Kind.IDENTIFIER: None}
+    cue = next((cue for known, cue in _CUES if known.search(f"{spelled} {description}")), None)
+    is_plural = any(
+        word.endswith("s") and not word.endswith("ss") and word not in _SINGULAR
+        for word in listed
+        if words.stem(word) in _KINDS_BY_TERM
+    )
+    is_own_date = _OWN_DATE.match(spelled) is not None
+    return Item(
+        kinds=(Kind.DATE,) if is_own_date else tuple(kinds),
+        terms=tuple(dict.fromkeys(terms)),
+        is_pure=bool(kinds) and cue is None and (is_own_date or _PURE.issuperset(terms)),
+        is_list=is_plural or bool(_LIST_WORD.search(spelled)),
+        cue=cue,
+        needs_cue=cue is not None and not _NEEDING_CUE.isdisjoint(kinds),
+        is_question=bool(asked) or spelled.endswith("?"),
+        layout=next((name for name, known in _LAYOUTS.items() if known.match(spelled)), ""),
+    )
+
+
+# Finding the sentence that answers an item, and the value in it
+
+MAX_ENTRIES = 5
+_LEAST_COVERAGE = 0.5
+_LEAST_COVERAGE_WITH_CUE = 0.25
+_SURE_COVERAGE = 0.8
+_CUE_BONUS = 1.0
+_VALUE_BONUS = 0.3
+_EARLINESS = 0.5
+_CANDIDATES = 6
+_HEADING_TERMS = 6
+_LABEL_SHARE = 0.5
+_LABEL = re.compile(
+    r"^\W*+([^:=\t\n]{1,60}?)(?:\s*+[:=]|(?=\s{3}|[^\S\t]*+\t))\s*+(?=\S)(.+)$", re.DOTALL
+)
+_PATTERN_KINDS = {Kind.EMAIL, Kind.URL, Kind.MONEY, Kind.DATE, Kind.PERCENT, Kind.LAW}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """A value, the words of the text that it stands in, and how sure that is, 1 to 5."""
+
+    value: str
+    quote: str
+    confidence: int
+
+
+class SearchableText:
+    """A text prepared once for many items."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._sentences = sentences(text)
+        self._places: dict[str, list[int]] = defaultdict(list)
+        for place, sentence in enumerate(self._sentences):
+            for term in dict.fromkeys(sentence.terms):
+                self._places[term].append(place)
+        # A word that the text also writes in lower case is no name where it has a capital.
+        bare = (word.strip('.,;:()"“”') for word in text.split())
+        self._ordinary = frozenset(word for word in bare if word.islower())
+
+    def find(self, item: Item, limit: int | None = None) -> list[Match]:
+        """Return what answers an item, the best first: several for a list or a limit, else one."""
+        if found := forms.find(item.layout, self._text, self._sentences):
+            return [Match(value=found[0], quote=found[1], confidence=3)]
+        near = [match for hit in self._hits(item) for match in self._matches(item, *hit)]
+        near.sort(key=lambda match: -match.confidence)
+        unlike: dict[str, Match] = {}
+        for match in self._all_of(item) if item.is_pure else near:
+            unlike.setdefault(" ".join(match.value.casefold().split()), match)
+        return list(unlike.values())[: limit or (MAX_ENTRIES if item.is_list else 1)]
+
+    def _all_of(self, item: Item) -> list[Match]:
+        """Return the values of a kind: of a list the frequent ones first, else what is labelled."""
+        kind = item.kinds[0]
+        confidence = 4 if kind in _PATTERN_KINDS else 2
+        found = [
+            Match(value=value.text, quote=sentence.text, confidence=confidence)
+            for sentence in self._sentences
+            for value in values(kind, sentence.text, self._ordinary)
+        ]
+        if not item.is_list:
+            return sorted(found, key=lambda match: _strangeness(item, match))
+        counts = Counter(match.value for match in found)
+        return sorted(found, key=lambda match: -counts[match.value])
+
+    def _hits(self, item: Item) -> list[tuple[int, float]]:
+        """Return the places of the sentences that fit best, with how much of the item they have."""
+        coverages: dict[int, float] = defaultdict(float)
+        total = sum(self._weight(term) for term in item.terms) or 1.0
+        for term in item.terms:
+            for place in self._places.get(term, ()):
+                coverages[place] += self._weight(term) / total
+        if item.cue:
+            for place, sentence in enumerate(self._sentences):
+                checkpoint()
+                if item.cue.search(sentence.text):
+                    coverages.setdefault(place, 0.0)
+        scores = {place: self._score(item, place, share) for place, share in coverages.items()}
+        ranked = sorted(scores, key=lambda place: (-scores[place], place))[:_CANDIDATES]
+        return [(place, coverages[place]) for place in ranked if scores[place] > 0]
+
+    def _weight(self, term: str) -> float:
+        return math.log(1 + (len(self._sentences) + 1) / (len(self._places.get(term, ())) + 0.5))
+
+    def _score(self, item: Item, place: int, coverage: float) -> float:
+        checkpoint()
+        sentence = self._sentences[place]
+        has_cue = bool(item.cue and item.cue.search(sentence.text))
+        has_value = bool(self._values(item, self._with_next(place)))
+        least = _LEAST_COVERAGE_WITH_CUE if has_cue else _LEAST_COVERAGE
+        is_near = coverage >= least or (has_cue and has_value)
+        if not is_near or (item.needs_cue and not has_cue):
+            return 0.0
+        lateness = _EARLINESS * has_cue * place / len(self._sentences)
+        bonus = _CUE_BONUS * has_cue + _VALUE_BONUS * has_value
+        return 1 + coverage + bonus - lateness - len(sentence.terms) / 1000
+
+    def _matches(self, item: Item, place: int, coverage: float) -> Iterator[Match]:
+        sentence = self._sentences[place]
+        sure = 1 + (coverage >= _LEAST_COVERAGE) + (coverage >= _SURE_COVERAGE)
+        labelled = "" if item.needs_cue else _labelled_value(sentence.text, item.terms)
+        if labelled:
+            value = next((each.text for each in self._values(item, labelled)), labelled)
+            yield Match(value=value, quote=sentence.text, confidence=5)
+            return
+        for quote in (sentence.text, self._with_next(place)):
+            if found := self._nearest_first(item, quote):
+                confidence = min(4, sure + (item.kinds[0] in _PATTERN_KINDS))
+                for each in found if item.is_list else found[:1]:
+                    yield Match(value=each.text, quote=quote, confidence=confidence)
+                return
+        is_sure = coverage >= (_LEAST_COVERAGE if item.is_question else _SURE_COVERAGE)
+        if not item.kinds or (is_sure and not item.is_list and not item.needs_cue):
+            confidence = 1 if item.kinds else max(2, sure)
+            yield Match(value=sentence.text, quote=sentence.text, confidence=confidence)
+
+    def _values(self, item: Item, text: str) -> list[Value]:
+        """Return the values of the first kind of an item that a text has."""
+        found = (list(values(kind, text, self._ordinary)) for kind in item.kinds)
+        return next((each for each in found if each), [])
+
+    def _with_next(self, place: int) -> str:
+        """Return a line that is no whole sentence with the one after it, where its value may be."""
+        one = self._sentences[place]
+        is_whole = len(one.terms) > _HEADING_TERMS and one.text.endswith((".", ";", ":"))
+        if is_whole or place + 1 == len(self._sentences):
+            return one.text
+        following = self._sentences[place + 1]
+        joined = self._text[one.start_char : following.start_char + len(following.text)]
+        return joined if len(joined) <= MAX_QUOTE_CHARACTERS else one.text
+
+    def _nearest_first(self, item: Item, text: str) -> list[Value]:
+        """Return values by nearness to what announces them; one before it is twice as far."""
+        cue = item.cue and item.cue.search(text)
+        own = (m for m in words.WORD.finditer(text) if words.stem(m[0].lower()) in item.terms)
+        ends = (match.end() for match in own)
+        anchor = cue.end() if cue else max(ends, default=0)
+
+        def distance(value: Value) -> int:
+            gap = value.start_char - anchor
+            return gap if gap >= -1 else -2 * (gap + len(value.text))
+
+        return sorted(self._values(item, text), key=distance)
+
+
+def _strangeness(item: Item, match: Match) -> int:
+    """Count the words before a value, where a label of none but the item's words is the best."""
+    before = words.terms(match.quote.partition(match.value)[0])
+    return -1 if before and set(before).issubset(item.terms) else len(before)
+
+
+def _labelled_value(text: str, terms: Sequence[str]) -> str:
+    """Return what stands after a label that has an item's terms; empty where there is none."""
+    match = _LABEL.match(text)
+    label = set(words.terms(match.group(1))) if match and terms else set()
+    if not match or not label.issuperset(terms) or len(set(terms)) < len(label) * _LABEL_SHARE:
+        return ""
+    return match.group(2).strip()
+
+
 # A user's own schema
+
 
 _FORMAT_KINDS = {"date": Kind.DATE, "email": Kind.EMAIL, "phone": Kind.PHONE, "uri": Kind.URL}
 _NUMBER_KINDS = (Kind.MONEY, Kind.PERCENT, Kind.NUMBER)

@@ -40,7 +40,7 @@ class _Rated(NamedTuple):
 
 
 def analyze(task: AnalysisTask) -> JsonObject:
-    """Weigh the words of a chunk; emotions are not told apart."""
+    """Weigh the words of a chunk; emotions are not distinguished."""
     rated = [_rate(sentence) for sentence in sentences(task.text)]
     praise, blame = _total(rated)
     score = _ratio(praise, blame)

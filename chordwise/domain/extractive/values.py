@@ -13,7 +13,7 @@ from chordwise.domain.extractive.words import LEXICON, STOPWORDS
 
 
 class Kind(StrEnum):
-    """A type of value that can be told by how it is written."""
+    """A type of value that can be recognized by how it is written."""
 
     DATE = "date"
     MONEY = "money"
@@ -105,7 +105,7 @@ def values(kind: Kind, text: str, ordinary: AbstractSet[str] = frozenset()) -> I
         yield Value(found.removesuffix(".") if is_word else found, match.start())
 
 
-# Names are told by their capitals, and their kinds by legal forms, titles and prepositions.
+# Names are recognized by their capitals, and their kinds by legal forms, titles and prepositions.
 
 _NAMES = frozenset({Kind.PERSON, Kind.ORGANIZATION, Kind.PLACE})
 _WORD = (

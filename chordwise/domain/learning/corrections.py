@@ -49,7 +49,7 @@ def correct(output: JsonObject, analysis: Analysis, truth: Truth) -> Corrected:
     for name, wrong in truth.wrong_fields.items():
         work.reject_field(name, wrong)
     for remark in latest(truth.remarks):
-        if remark.path and fields.value_at(output, remark.path) == remark.judged:
+        if remark.path and json_values.at(output, remark.path) == remark.judged:
             work.judge_path(remark.path, remark.verdict, remark.corrected)
     work.finish()
     is_changed = work.output != output
@@ -65,7 +65,7 @@ class _Work:
     dropped: set[str] = field(default_factory=set)
 
     def judge_label(self, path: str, truth: Truth) -> None:
-        found = json_values.text(fields.value_at(self.output, path))
+        found = json_values.text(json_values.at(self.output, path))
         if truth.label is not None:
             is_right = fields.normalized(found) == fields.normalized(truth.label)
             verdict = Verdict.APPROVED if is_right else Verdict.CORRECTED
@@ -79,7 +79,7 @@ class _Work:
             return
         self.facts[path] = _judged(self.facts[path], verdict, corrected)
         if verdict is Verdict.CORRECTED and not isinstance(
-            fields.value_at(self.output, path), dict | list
+            json_values.at(self.output, path), dict | list
         ):
             _put(self.output, path, corrected)
 
@@ -91,7 +91,7 @@ class _Work:
 
     def _correct_data(self, path: str, right: Sequence[JsonValue]) -> None:
         """Correct what is at a path in the data: an object, a list, or a scalar."""
-        current = fields.value_at(self.output, path)
+        current = json_values.at(self.output, path)
         is_emptied = not right and _is_structure(current) and bool(fields.keys(current))
         if is_emptied and isinstance(current, list):
             self._replace(path, [])
@@ -105,8 +105,9 @@ class _Work:
             _put(self.output, path, list(right))
         else:
             self._pair(self._below(path) or [self._missing(path)], right[:1], lambda _: path)
-            if not self._says(path, right):
-                _put(self.output, path, right[0] if right else None)
+            first = right[0] if right else None
+            if not _is_same(first, text_of(current)):
+                _put(self.output, path, first)
 
     def reject_field(self, name: str, wrong: JsonValue) -> None:
         """Reject the values of a field where they are still those that were judged."""
@@ -117,7 +118,7 @@ class _Work:
             return
         path = f"{DATA.path}{name}"
         self._judge_below(path, Verdict.REJECTED)
-        current = fields.value_at(self.output, path)
+        current = json_values.at(self.output, path)
         if not _is_structure(current):
             _put(self.output, path, [] if isinstance(current, list) else None)
 
@@ -198,10 +199,6 @@ class _Work:
         names = json_values.steps(path.removeprefix(DATA.path))
         return Fact(path=path, item=".".join(name for name in names if not name.isdecimal()))
 
-    def _says(self, path: str, right: Sequence[JsonValue]) -> bool:
-        said = text_of(fields.value_at(self.output, path))
-        return _is_same(right[0] if right else None, said)
-
 
 def _judged(fact: Fact, verdict: Verdict, corrected: JsonValue) -> Fact:
     """Return a fact with a verdict; what is typed is its final value."""
@@ -243,16 +240,8 @@ def _put(value: JsonValue, path: str, new: JsonValue) -> None:
     """Set what is at a JSON Pointer; a member that is missing is added to its object."""
     *way, last = json_values.steps(path)
     for step in way:
-        value = _child(value, step)
+        value = json_values.member(value, step)
     if isinstance(value, dict):
         value[last] = new
     elif isinstance(value, list) and last.isdecimal() and int(last) < len(value):
         value[int(last)] = new
-
-
-def _child(value: JsonValue, step: str) -> JsonValue:
-    if isinstance(value, dict):
-        return value.get(step)
-    if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
-        return value[int(step)]
-    return None

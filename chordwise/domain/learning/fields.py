@@ -22,7 +22,7 @@ Key: TypeAlias = tuple[str, str]
 Row: TypeAlias = frozenset[Key]
 """An object in a list, as the values that it holds."""
 
-# What ends a word tells grades and languages apart: A, A+ and A-, C, C# and C++.
+# Signs at the end of a word distinguish grades and languages: A, A+ and A-, C, C# and C++.
 _TOKEN = re.compile(r"(?<!\w)-\d+|\w+|[%‰$€£¥]|(?<=\w)(?:\++|#|-)(?!\w)")
 _OPEN = ("$ref", "allOf", "anyOf", "oneOf", "patternProperties", "additionalProperties")
 """Keywords of a JSON Schema whose objects may have members that `properties` does not name."""
@@ -131,18 +131,6 @@ def name_at(output: JsonObject, path: str) -> str | None:
     return None
 
 
-def value_at(value: JsonValue, path: str) -> JsonValue:
-    """Return what a JSON Pointer leads to; `None` where that is nothing."""
-    for step in json_values.steps(path):
-        if isinstance(value, dict):
-            value = value.get(step)
-        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
-            value = value[int(step)]
-        else:
-            return None
-    return value
-
-
 def keys(value: JsonValue) -> frozenset[Key]:
     """Return what a value holds, be it one, a list or an object; nothing for null and no text."""
     found = (_key(path, leaf) for path, leaf in _leaves(value))
@@ -172,7 +160,7 @@ def normalized(value: JsonValue) -> str:
 
 def data_at(output: JsonObject, name: str) -> JsonValue:
     """Return the value of a member of a user's own schema, `None` where there is none."""
-    return value_at(output.get(_DATA), _pointer(name))
+    return json_values.at(output.get(_DATA), _pointer(name))
 
 
 def _pointer(name: str) -> str:

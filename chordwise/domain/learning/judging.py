@@ -116,7 +116,7 @@ def known(answer: Answer, truth: Truth) -> dict[str, bool]:
 
 def _judge_label(answer: Answer, truth: Truth) -> Judged:
     path = LABEL_PATHS[answer.analysis_type]
-    found = json_values.text(fields.value_at(answer.output, path))
+    found = json_values.text(json_values.at(answer.output, path))
     wrong = {fields.normalized(label) for label in truth.wrong_labels}
     if truth.label is None and fields.normalized(found) not in wrong:
         return Judged()
@@ -131,7 +131,8 @@ def _judge_label(answer: Answer, truth: Truth) -> Judged:
 def _judge_fields(answer: Answer, truth: Truth) -> Judged:
     judgments: list[Judgment] = []
     scores: list[FieldScore] = []
-    page_at = _pages(answer) if truth.pages else {}
+    listed = facts(answer.output, analysis_for(answer.analysis_type)) if truth.pages else []
+    page_at = {fact.path: fact.page for fact in listed}
     for name, expected in truth.fields.items():
         found = fields.entries(answer.output, name)
         rule = truth.rules.get(name) or _usual_rule(found)
@@ -163,18 +164,12 @@ def _usual_rule(entries: Sequence[Entry]) -> Rule:
     return Rule.TYPED if has_number else Rule.EQUAL
 
 
-def _pages(answer: Answer) -> dict[str, int | None]:
-    """Return the page of each fact by its path."""
-    listed = facts(answer.output, analysis_for(answer.analysis_type))
-    return {fact.path: fact.page for fact in listed}
-
-
 def _judge_by_remarks(answer: Answer, truth: Truth) -> Judged:
     """Apply verdicts on answers that said the same; what was corrected is not right."""
     verdicts = [
         remark.verdict is Verdict.APPROVED
         for remark in latest(truth.remarks)
-        if fields.value_at(answer.output, remark.path) == remark.judged
+        if json_values.at(answer.output, remark.path) == remark.judged
         and (not remark.path or remark.verdict is not Verdict.APPROVED)
     ]
     if not verdicts:
@@ -212,15 +207,7 @@ def _of_refuted(answer: Answer, name: str) -> Iterator[Judgment]:
     """Yield that the only value of a field is wrong; of several, it is unknown which."""
     entries = fields.entries(answer.output, name)
     if len(entries) == 1:
-        (entry,) = entries
-        yield Judgment(
-            part=Part.FIELD,
-            path=entry.path,
-            confidence=entry.confidence,
-            is_right=False,
-            expected=None,
-            found=entry.value,
-        )
+        yield replace(_of_entry(entries[0], None), is_right=False)
 
 
 def _says(answer: Answer, name: str, value: JsonValue) -> bool:

@@ -11,12 +11,14 @@ from random import Random
 from typing import TypeVar
 
 from chordwise.domain import json_values
+from chordwise.domain.analyses.analysis import mean
 from chordwise.domain.extractive import words
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.fields import normalized
 from chordwise.domain.learning.judging import Choice, FieldScore, Judgment
 
 Item = TypeVar("Item")
+_BINS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,7 @@ def of_choices(choices: Sequence[Choice], random: Random) -> Iterator[Measure]:
     yield share("abstained", len(choices) - len(sure), len(choices))
     if len(sure) not in {0, len(choices)}:
         yield share("accuracy_when_sure", sum(c.expected == c.found for c in sure), len(sure))
-    for label in _labels(choices):
+    for label in sorted({c.found for c in choices} | {c.expected for c in choices if c.expected}):
         yield from _of_label(label, choices)
     pairs = Counter((choice.expected or "", choice.found) for choice in choices)
     for (expected, found), times in sorted(pairs.items()):
@@ -61,24 +63,20 @@ def of_fields(scores: Sequence[FieldScore], random: Random) -> Iterator[Measure]
     """Measure the values of fields: all together, and each field over the documents."""
     if not scores:
         return
-    yield share("match", sum(score.is_right for score in scores), len(scores))
-    yield share("exact_match", sum(score.is_exact for score in scores), len(scores))
-    yield from _of_values("", scores, random)
+    yield from _of_scores("", scores, random)
     by_name: dict[str, list[FieldScore]] = {}
     for score in scores:
         by_name.setdefault(score.name, []).append(score)
     if len(by_name) > 1:
         for name, own in by_name.items():
-            yield share("match", sum(score.is_right for score in own), len(own), name)
-            yield share("exact_match", sum(score.is_exact for score in own), len(own), name)
-            yield from _of_values(name, own, random)
+            yield from _of_scores(name, own, random)
 
 
 def of_means(values: Mapping[str, Sequence[float]], random: Random) -> Iterator[Measure]:
     """Measure the means of numbers, one of each document, by the metric's name."""
     for metric, numbers in values.items():
         if numbers:
-            yield _averaged(metric, numbers, _mean, random)
+            yield _averaged(metric, numbers, mean, random)
 
 
 def of_confidence(judgments: Iterable[Judgment], label: str = "") -> Iterator[Measure]:
@@ -101,7 +99,7 @@ def share(metric: str, part: int, total: int, label: str = "") -> Measure:
 
 
 def calibration_error(
-    claims: Sequence[tuple[float, bool]], binned_by: Sequence[float] = (), bins: int = 10
+    claims: Sequence[tuple[float, bool]], binned_by: Sequence[float] = ()
 ) -> float:
     """Return the expected calibration error of claims and whether they held; 0 for none.
 
@@ -109,10 +107,10 @@ def calibration_error(
     size: Naeini et al., “Obtaining well calibrated probabilities using Bayesian binning”, 2015.
     The bins are those of the claims, unless they are `binned_by` other numbers from 0 to 1.
     """
-    gaps = [0.0] * bins
+    gaps = [0.0] * _BINS
     keys = binned_by or [confidence for confidence, _ in claims]
     for key, (confidence, is_right) in zip(keys, claims, strict=True):
-        gaps[min(int(key * bins), bins - 1)] += confidence - is_right
+        gaps[min(int(key * _BINS), _BINS - 1)] += confidence - is_right
     return sum(map(abs, gaps)) / len(claims) if claims else 0.0
 
 
@@ -129,10 +127,6 @@ def _spelled_alike(choices: Sequence[Choice]) -> list[Choice]:
         )
         for choice in choices
     ]
-
-
-def _labels(choices: Sequence[Choice]) -> list[str]:
-    return sorted({c.found for c in choices} | {c.expected for c in choices if c.expected})
 
 
 def _of_label(label: str, choices: Sequence[Choice]) -> Iterator[Measure]:
@@ -156,10 +150,12 @@ def _macro_f1(choices: Sequence[Choice]) -> float:
     shared = Counter(c.found for c in choices if c.expected == c.found)
     sums = Counter(c.found for c in choices)
     sums.update(c.expected for c in choices if c.expected)
-    return _mean([2 * shared[label] / total for label, total in sums.items()])
+    return mean([2 * shared[label] / total for label, total in sums.items()])
 
 
-def _of_values(name: str, scores: Sequence[FieldScore], random: Random) -> Iterator[Measure]:
+def _of_scores(name: str, scores: Sequence[FieldScore], random: Random) -> Iterator[Measure]:
+    yield share("match", sum(score.is_right for score in scores), len(scores), name)
+    yield share("exact_match", sum(score.is_exact for score in scores), len(scores), name)
     shared = sum(score.shared for score in scores)
     found = shared + sum(score.only_found for score in scores)
     expected = shared + sum(score.only_expected for score in scores)
@@ -179,10 +175,6 @@ def _micro_f1(numbers: Sequence[tuple[int, int]]) -> float:
     """Return F1 out of the numbers of values that both have, and that one of them has."""
     shared, others = sum(map(itemgetter(0), numbers)), sum(map(itemgetter(1), numbers))
     return 2 * shared / (2 * shared + others) if shared + others else 1.0
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _averaged(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from chordwise.domain import json_values, validation
@@ -95,7 +95,7 @@ def _of_label(answer: Answer, saying: Saying, labels: Sequence[str]) -> Understo
     remark = Remark(
         path=path,
         verdict=saying.verdict,
-        judged=fields.value_at(answer.output, path),
+        judged=json_values.at(answer.output, path),
         corrected=value,
     )
     return Understood(remark=remark, confidence=answer.confidence)
@@ -106,7 +106,7 @@ def _of_field(answer: Answer, saying: Saying, schema: JsonObject | None) -> Unde
     entries = fields.entries(answer.output, name)
     own = [e for e in entries if saying.path in (e.path, f"{e.path}/value")]
     path = (own or entries)[0].path if entries else f"{DATA.path}{name}"
-    is_row = isinstance(fields.value_at(answer.output, f"{DATA.path}{name}"), dict)
+    is_row = isinstance(json_values.at(answer.output, f"{DATA.path}{name}"), dict)
     if saying.verdict is Verdict.CORRECTED and saying.value is None and is_row:
         raise UsageError(
             f"{name} is an object, which cannot be corrected to nothing.",
@@ -183,18 +183,11 @@ def _is_field(output: JsonObject, name: str, schema: JsonObject | None) -> bool:
         return bool(fields.entries(output, name))
     pointer = name if name.startswith("/") else f"/{name}"
     there = dict(json_values.walk(output))
-    path, *others = (f"{DATA.path}{each}" for each in _ancestors(pointer))
+    path, *others = (f"{DATA.path}{each}" for each in json_values.upward(pointer))
     rows = [each for each in (path, *others) if each.rpartition("/")[2].isdecimal()]
     if any(row not in there for row in rows):
         return False
     return path in there or (schema is not None and _node(schema, pointer).is_known)
-
-
-def _ancestors(pointer: str) -> Iterator[str]:
-    """Yield a JSON Pointer and those of what it is inside, without the root."""
-    while pointer:
-        yield pointer
-        pointer = pointer.rpartition("/")[0]
 
 
 def _node(schema: JsonObject, name: str) -> SchemaNode:

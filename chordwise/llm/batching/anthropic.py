@@ -27,7 +27,7 @@ from chordwise.settings import ModelSettings
 
 PATH = "/v1/messages/batches"
 
-# What no code tells apart: a request that is wrong.
+# A wrong request, which no code distinguishes.
 _BAD_REQUEST = 400
 _PAGES = 20
 _CLOCK_SKEW = timedelta(minutes=5)
@@ -37,7 +37,7 @@ _NOT_RUN: Mapping[str, str] = MappingProxyType(
 
 
 class AnthropicBatches:
-    """Messages in batches; they go in with the request, and bear no mark of ours but their ids."""
+    """Messages in batches: they are sent with the request, and only their ids identify them."""
 
     def __init__(
         self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
@@ -64,11 +64,7 @@ class AnthropicBatches:
         return ""
 
     def create(self, batch: PreparedBatch) -> BatchState:
-        """Create the batch.
-
-        Raises:
-            ModelError: The provider does not take it, or it is unknown whether it did.
-        """
+        """Create the batch."""
         body: JsonObject = {
             "requests": [{"custom_id": line.custom_id, "params": line.body} for line in batch.lines]
         }
@@ -76,11 +72,7 @@ class AnthropicBatches:
         return self._state(self._http.begin(PATH, content, "application/json"))
 
     def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:
-        """Return the oldest batch that is as old and as large as ours and none of the others.
-
-        Raises:
-            ModelError: The provider cannot be asked.
-        """
+        """Return the oldest batch that is as old and as large as ours and none of the others."""
         found = None
         for listed in self._listed():
             created_at = moment(listed.get("created_at"))
@@ -93,29 +85,17 @@ class AnthropicBatches:
         return found
 
     def look(self, provider_id: str) -> BatchState:
-        """Return how the batch stands.
-
-        Raises:
-            ModelError: The provider cannot be asked, or has no such batch.
-        """
+        """Return how the batch stands."""
         return self._state(self._http.get(f"{PATH}/{provider_id}"))
 
     def results(self, state: BatchState) -> Iterator[LineOutcome]:
-        """Yield the lines.
-
-        Raises:
-            ModelError: They cannot be read.
-        """
+        """Yield the lines."""
         for line in self._http.lines(f"{PATH}/{state.provider_id}/results"):
             result = child(line, "result")
             yield LineOutcome(custom_id=text(line.get("custom_id")), outcome=self._outcome(result))
 
     def cancel(self, provider_id: str) -> None:
-        """Ask for the end of a batch.
-
-        Raises:
-            ModelError: The provider cannot be asked, or the batch has ended.
-        """
+        """Ask for the end of a batch."""
         self._http.post(f"{PATH}/{provider_id}/cancel", {})
 
     def _listed(self) -> Iterator[JsonObject]:

@@ -1,4 +1,4 @@
-"""The port to every Batch API: questions handed in together, answers fetched when ready."""
+"""The port to every Batch API: questions submitted together, answers fetched when ready."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BatchLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedBatch:
-    """What is to be handed in.
+    """What is to be submitted.
 
     `marker` is our id of the batch and `prepared_at` when it was put together; `upload` names the
     file at the provider where that wants one.
@@ -62,7 +62,7 @@ class BatchState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineOutcome:
-    """What became of one question; a `TransientError` may be handed in again."""
+    """What became of one question; a `TransientError` may be submitted again."""
 
     custom_id: str
     outcome: Completion | ModelError
@@ -71,33 +71,28 @@ class LineOutcome:
 class BatchApi(Protocol):
     """A model's Batch API; safe to share between threads.
 
-    Every operation raises `ModelError` where the provider cannot be asked or refuses.
+    Every operation raises `ModelError` where the provider cannot be asked or refuses, does not know
+    the batch, or has ended what is to be cancelled. After an error of `create` it is unknown
+    whether the batch was created.
     """
 
     def body(self, request: CompletionRequest) -> JsonObject:
         """Return what stands for a request in a batch: what would be sent online."""
-        ...
 
     def upload(self, batch: PreparedBatch) -> str:
         """Hand the questions over, where that is a step of its own; return the file's name."""
-        ...
 
     def create(self, batch: PreparedBatch) -> BatchState:
         """Let the provider begin. Twice would be twice the money."""
-        ...
 
     def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:
         """Return a batch whose creation was never confirmed; `known` are others."""
-        ...
 
     def look(self, provider_id: str) -> BatchState:
         """Return how a batch stands."""
-        ...
 
     def results(self, state: BatchState) -> Iterator[LineOutcome]:
         """Yield what became of the questions of an ended batch, in any order, some perhaps not."""
-        ...
 
     def cancel(self, provider_id: str) -> None:
         """Ask the provider to stop; what is done by then is still to be fetched."""
-        ...

@@ -32,7 +32,7 @@ _NOT_THERE = frozenset({404, 405, 501})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchHttp:
-    """A provider's address and how it wants to be spoken to; `label` names the model."""
+    """A provider's address, headers and error codes; `label` names the model."""
 
     base_url: str
     headers: Mapping[str, str]

@@ -78,22 +78,14 @@ class OpenAIBatches:
         return {name: value for name, value in body.items() if name != "service_tier"}
 
     def upload(self, batch: PreparedBatch) -> str:
-        """Upload the file with the lines.
-
-        Raises:
-            ModelError: The provider does not take it.
-        """
+        """Upload the file with the lines."""
         boundary = uuid.uuid4().hex
         content = _multipart(boundary, f"chordwise-{batch.marker}.jsonl", file_of(batch.lines))
         form = f"multipart/form-data; boundary={boundary}"
         return self._id(self._http.begin("/files", content, form))
 
     def create(self, batch: PreparedBatch) -> BatchState:
-        """Create the batch over the file, with our marker in its metadata.
-
-        Raises:
-            ModelError: The provider does not take it, or it is unknown whether it did.
-        """
+        """Create the batch over the file, with our marker in its metadata."""
         body: JsonObject = {
             "input_file_id": batch.upload,
             "endpoint": ENDPOINT,
@@ -103,11 +95,7 @@ class OpenAIBatches:
         return self._state(self._http.post("/batches", body))
 
     def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:  # noqa: ARG002 - the marker tells
-        """Return the batch that has our marker or our file.
-
-        Raises:
-            ModelError: The provider cannot be asked.
-        """
+        """Return the batch that has our marker or our file."""
         for found in self._listed(batch):
             marked = text(child(found, "metadata").get(MARKER)) == batch.marker
             if marked or (batch.upload and found.get("input_file_id") == batch.upload):
@@ -115,19 +103,11 @@ class OpenAIBatches:
         return None
 
     def look(self, provider_id: str) -> BatchState:
-        """Return how the batch stands.
-
-        Raises:
-            ModelError: The provider cannot be asked, or has no such batch.
-        """
+        """Return how the batch stands."""
         return self._state(self._http.get(f"/batches/{provider_id}"))
 
     def results(self, state: BatchState) -> Iterator[LineOutcome]:
-        """Yield the lines of both files.
-
-        Raises:
-            ModelError: A file cannot be read.
-        """
+        """Yield the lines of both files."""
         for file in state.files:
             for line in self._http.lines(f"/files/{file}/content"):
                 yield LineOutcome(
@@ -135,11 +115,7 @@ class OpenAIBatches:
                 )
 
     def cancel(self, provider_id: str) -> None:
-        """Ask for the end of a batch.
-
-        Raises:
-            ModelError: The provider cannot be asked, or the batch has ended.
-        """
+        """Ask for the end of a batch."""
         self._http.post(f"/batches/{provider_id}/cancel", {})
 
     def _listed(self, batch: PreparedBatch) -> Iterator[JsonObject]:

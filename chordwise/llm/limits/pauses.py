@@ -33,7 +33,7 @@ class Place:
     @classmethod
     def of(cls, provider: str, base_url: str, model: str, api_key: SecretStr) -> Place:
         """Return the place for requests with this key."""
-        account = _hash(provider, base_url, api_key.get_secret_value())
+        account = hashed(provider, base_url, api_key.get_secret_value())
         return cls(provider=provider, base_url=base_url, model=model, account=account)
 
     @property
@@ -42,10 +42,10 @@ class Place:
         return [self.account, f"{self.account}/{self.model}"]
 
     def pause(self, denial: Denial) -> JsonObject:
-        """Return what is written down of a pause: enough to tell people, and to find it again."""
+        """Return what is stored of a pause: its name, and what people are shown."""
         return {
             "name": self.names[0 if denial.is_about_key else 1],
-            "address": _hash(self.provider, self.base_url),
+            "address": hashed(self.provider, self.base_url),
             "model": "" if denial.is_about_key else self.model,
             "code": denial.code,
             "what": denial.what,
@@ -69,7 +69,7 @@ class Pause:
 
     def holds_for(self, provider: str, base_url: str, model: str) -> bool:
         """Tell whether it may hold for every request to this model there, with any key."""
-        return self.address == _hash(provider, base_url) and self.model in ("", model)
+        return self.address == hashed(provider, base_url) and self.model in ("", model)
 
 
 def read(client: redis.Redis) -> list[Pause]:
@@ -98,7 +98,8 @@ def resume(client: redis.Redis, wanted: Callable[[Pause], bool]) -> int:
     return resumed
 
 
-def _hash(*parts: str) -> str:
+def hashed(*parts: str) -> str:
+    """Return a name for some parts from which they cannot be read."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 

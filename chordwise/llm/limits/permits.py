@@ -97,7 +97,7 @@ class CallReport:
     """How a call went.
 
     `used` is what it really took of the quotas, as far as the provider said so; `latency_seconds`
-    is 0 where it tells nothing of how long answers take. `denial` goes with `CallResult.DENIED`.
+    is 0 where it says nothing about how long answers take. `denial` goes with `CallResult.DENIED`.
     """
 
     result: CallResult
@@ -134,11 +134,9 @@ class Limits(Protocol):
 
     def take(self, request: PermitRequest) -> Permit | Wait | Denial:
         """Return a permit, how long to wait before asking again, or why requests are stopped."""
-        ...
 
     def settle(self, permit: Permit, report: CallReport) -> None:
         """Give a permit back, with what the call has shown."""
-        ...
 
 
 SECONDS_PER_MINUTE = 60.0
@@ -149,17 +147,12 @@ class LimitState:
     """What all workers together know of an endpoint.
 
     `window` bounds the calls in flight, `rate` is the calls a second that were found out (0 where
-    nothing refused yet), `per_minute` what settings or provider say. `refusals` counts 429s.
+    nothing refused yet), `per_minute` what settings or provider say.
     """
 
     window: float
     rate: float = 0.0
     per_minute: Mapping[QuotaKind, float] = field(default_factory=dict)
-    in_flight: int = 0
-    waiting: int = 0
-    refusals: int = 0
-    paused_seconds: float = 0.0
-    broken_seconds: float = 0.0
 
     @classmethod
     def of_policy(cls, policy: LimitPolicy) -> LimitState:
@@ -180,18 +173,6 @@ class LimitState:
             for kind, limit in self.per_minute.items()
         ]
         return max([1 / self.rate if self.rate else 0.0, *shares])
-
-    def describe(self) -> str:
-        """Return one line for people."""
-        known = [f"{limit:,.0f} {kind}/min" for kind, limit in self.per_minute.items()]
-        found = [f"{self.rate:.3g} calls/s found out"] if self.rate else []
-        stops = [
-            f"{what} for {seconds:.0f} s"
-            for what, seconds in (("paused", self.paused_seconds), ("broken", self.broken_seconds))
-            if seconds > 0
-        ]
-        flight = f"{self.in_flight} of {self.window:.0f} in flight, {self.waiting} waiting"
-        return "; ".join([flight, *known, *found, f"{self.refusals} refused", *stops])
 
 
 log = structlog.get_logger(__name__)
@@ -267,6 +248,7 @@ class ResilientLimits:
 
 
 LONGEST_PAUSE_SECONDS = 300.0
+"""A provider is asked again after this time, whatever it says."""
 _SHORTEST_WAIT_SECONDS = 0.05
 
 

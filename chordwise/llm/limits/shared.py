@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -43,8 +42,7 @@ _sleep = time.sleep  # noqa: TID251 - here the waiting is wired in
 
 def endpoint_id(provider: str, base_url: str, model: str, api_key: SecretStr) -> str:
     """Return what names an endpoint in Valkey; the API key cannot be read from it."""
-    parts = (provider, base_url, model, api_key.get_secret_value())
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    return pauses.hashed(provider, base_url, model, api_key.get_secret_value())
 
 
 class SharedLimits:
@@ -101,7 +99,7 @@ class SharedLimits:
         return Wait(seconds=float(str(answer["seconds"])), reason=Reason(str(answer["reason"])))
 
     def settle(self, permit: Permit, report: CallReport) -> None:
-        """Give a permit back, with the next question that is asked; bad news are told at once.
+        """Give a permit back, with the next question that is asked; failures are reported at once.
 
         Where Valkey is away, or full, the permit runs out by itself.
         """
@@ -150,7 +148,7 @@ def keys(endpoint: str) -> list[str]:
 def refund(permit: Permit, report: CallReport) -> dict[str, int]:
     """Return how much more was reserved than the call took; less than nothing where it took more.
 
-    What the provider did not tell is taken for used up.
+    What the provider did not report counts as used.
     """
     cost = permit.request.cost
     return {kind.value: cost.get(kind, 0) - used for kind, used in report.used.items()}
@@ -235,34 +233,12 @@ def read_state(client: redis.Redis, endpoint: str, policy: LimitPolicy) -> Limit
     Raises:
         redis.RedisError: Valkey is away.
     """
-    state, flight, interactive, nightly, _ = keys(endpoint)
-    with client.pipeline(transaction=False) as pipeline:
-        pipeline.hgetall(state)
-        pipeline.zcard(flight)
-        pipeline.zcard(interactive)
-        pipeline.zcard(nightly)
-        pipeline.time()
-        found = cast("list[object]", pipeline.execute())
-    entries = _numbers(found[0])
-    seconds, microseconds = cast("tuple[int, int]", found[4])
-    now = seconds + microseconds / 1e6
+    stored = cast("Mapping[bytes, bytes]", client.hgetall(keys(endpoint)[0]))
+    entries = {name.decode(): float(value) for name, value in stored.items()}
     before = LimitState.of_policy(policy)
     learnt = {kind: entries.get(f"limit:{kind}", 0.0) for kind in QuotaKind}
     return LimitState(
         window=min(entries.get("window", before.window), policy.max_in_flight or float("inf")),
         rate=entries.get("rate", 0.0),
         per_minute={k: limit for k, limit in learnt.items() if limit} | dict(before.per_minute),
-        in_flight=cast("int", found[1]),
-        waiting=cast("int", found[2]) + cast("int", found[3]),
-        refusals=int(entries.get("refusals", 0)),
-        paused_seconds=max(0.0, entries.get("paused_until", 0.0) - now),
-        broken_seconds=max(0.0, entries.get("open_until", 0.0) - now),
     )
-
-
-def _numbers(found: object) -> dict[str, float]:
-    entries = cast("Mapping[bytes | str, bytes | str]", found)
-    return {
-        name.decode() if isinstance(name, bytes) else name: float(value)
-        for name, value in entries.items()
-    }

@@ -10,7 +10,7 @@ from typing import Protocol
 from chordwise.domain.json_values import JsonObject
 from chordwise.llm.middleware.cached import key_of
 from chordwise.llm.middleware.metered import CallStart, call_start
-from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
+from chordwise.llm.model import Completion, CompletionRequest, Middleware
 from chordwise.llm.pricing import BATCH, Price
 
 
@@ -42,33 +42,19 @@ class BatchQueue(Protocol):
             ConfigurationError: There is a cap, and an unknown price.
             ServiceUnavailableError: The queue is out of reach.
         """
-        ...
 
 
-class Batched:
+@dataclass(slots=True, eq=False)
+class Batched(Middleware):
     """Wraps a model as it is asked online, its cache included; asks it only where nothing waits.
 
     So a question can be repeated: it finds its own answer, however often, and goes on from there.
     """
 
-    def __init__(
-        self,
-        model: ChatModel,
-        queue: BatchQueue,
-        body: Callable[[CompletionRequest], JsonObject],
-        price: Price,
-        about: JsonObject,
-    ) -> None:
-        self._model = model
-        self._queue = queue
-        self._body = body
-        self._price = price
-        self._about = about
-
-    @property
-    def profile(self) -> ModelProfile:
-        """Return the profile of the model inside."""
-        return self._model.profile
+    queue: BatchQueue
+    body: Callable[[CompletionRequest], JsonObject]
+    price: Price
+    about: JsonObject
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Return what a batch has answered, or ask online where no batch will.
@@ -80,11 +66,11 @@ class Batched:
         """
         route = request.route
         question = BatchQuestion(
-            key=key_of(request, self._about),
-            body=self._body(request),
-            max_usd=self._price.max_usd(request, BATCH),
+            key=key_of(request, self.about),
+            body=self.body(request),
+            max_usd=self.price.max_usd(request, BATCH),
             call=call_start(self.profile, request),
             is_compared=route is not None and route.is_compared,
         )
-        found = self._queue.answer(question)
-        return self._model.complete(request) if found is None else found
+        found = self.queue.answer(question)
+        return self.model.complete(request) if found is None else found

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from random import Random
 from typing import Protocol, TypeAlias
 from uuid import UUID
 
 from chordwise.errors import BudgetReservedError, ChordwiseError, ServiceUnavailableError
-from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
+from chordwise.llm.model import Completion, CompletionRequest, Middleware
 from chordwise.llm.pricing import Price, booked_cost, booked_failure
 
 ReservationId: TypeAlias = UUID
@@ -39,11 +40,9 @@ class Budget(Protocol):
             ConfigurationError: There is a cap, and an unknown price.
             ServiceUnavailableError: The account is out of reach.
         """
-        ...
 
     def settle(self, reservation_id: ReservationId, cost_usd: Decimal | None) -> None:
         """Give back what a request did not cost; an unknown cost is all that was reserved."""
-        ...
 
 
 class Unlimited:
@@ -61,32 +60,18 @@ class Unlimited:
         """Do nothing."""
 
 
-class Budgeted:
+@dataclass(slots=True, eq=False)
+class Budgeted(Middleware):
     """Asks only for what the budget has money for.
 
     `sleep` waits so many seconds, `clock` returns seconds and never goes back.
     """
 
-    def __init__(
-        self,
-        model: ChatModel,
-        budget: Budget,
-        price: Price,
-        sleep: Callable[[float], None],
-        random: Random,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._model = model
-        self._budget = budget
-        self._price = price
-        self._sleep = sleep
-        self._random = random
-        self._clock = clock
-
-    @property
-    def profile(self) -> ModelProfile:
-        """Return the profile of the model inside."""
-        return self._model.profile
+    budget: Budget
+    price: Price
+    sleep: Callable[[float], None]
+    random: Random
+    clock: Callable[[], float] = time.monotonic
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Reserve, ask once, and settle.
@@ -101,27 +86,27 @@ class Budgeted:
         """
         reservation_id = self._reserve(request)
         if reservation_id is None:
-            return self._model.complete(request)
+            return self.model.complete(request)
         try:
-            completion = self._model.complete(request)
+            completion = self.model.complete(request)
         except ServiceUnavailableError:
             raise
         except ChordwiseError as error:
-            self._budget.settle(reservation_id, booked_failure(self._price, error).usd)
+            self.budget.settle(reservation_id, booked_failure(self.price, error).usd)
             raise
-        self._budget.settle(reservation_id, booked_cost(self._price, completion).usd)
+        self.budget.settle(reservation_id, booked_cost(self.price, completion).usd)
         return completion
 
     def _reserve(self, request: CompletionRequest) -> ReservationId | None:
         """Reserve, and wait a while for others to settle theirs."""
-        max_usd = self._price.max_usd(request)
-        ends_at = self._clock() + LONGEST_WAIT_SECONDS
+        max_usd = self.price.max_usd(request)
+        ends_at = self.clock() + LONGEST_WAIT_SECONDS
         pause = _SHORTEST_PAUSE_SECONDS
         while True:
             try:
-                return self._budget.reserve(max_usd, request.timeout_seconds)
+                return self.budget.reserve(max_usd, request.timeout_seconds)
             except BudgetReservedError:
-                if self._clock() + pause > ends_at:
+                if self.clock() + pause > ends_at:
                     raise
-            self._sleep(self._random.uniform(pause / 2, pause))
+            self.sleep(self.random.uniform(pause / 2, pause))
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

@@ -12,13 +12,7 @@ from typing import Protocol
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.llm.middleware.metered import CallId, CallStart, call_start
-from chordwise.llm.model import (
-    ChatModel,
-    Completion,
-    CompletionRequest,
-    FinishReason,
-    ModelProfile,
-)
+from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Middleware
 from chordwise.settings import ModelSettings
 
 KEY_FORMAT = 1
@@ -53,15 +47,12 @@ class CompletionCache(Protocol):
 
     def take(self, entry: CacheEntry) -> Completion | Standing:
         """Return the completion, or claim the request for us where it is free."""
-        ...
 
     def store(self, entry: CacheEntry, completion: Completion) -> None:
         """Keep the completion of a request that is ours."""
-        ...
 
     def release(self, entry: CacheEntry) -> None:
         """Give up a request that is ours and brought nothing to keep."""
-        ...
 
 
 class HitLedger(Protocol):
@@ -69,10 +60,10 @@ class HitLedger(Protocol):
 
     def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> CallId:
         """Write a row of its own, which cost nothing."""
-        ...
 
 
-class Cached:
+@dataclass(slots=True, eq=False)
+class Cached(Middleware):
     """Asks a request only where its completion is not known; only clean ones are kept.
 
     While another caller asks the same, it waits for that, up to `longest_wait_seconds` and within
@@ -80,26 +71,11 @@ class Cached:
     decides about its answers (`facts_about`).
     """
 
-    def __init__(
-        self,
-        model: ChatModel,
-        cache: CompletionCache,
-        ledger: HitLedger,
-        about: JsonObject,
-        longest_wait_seconds: float,
-        sleep: Callable[[float], None],
-    ) -> None:
-        self._model = model
-        self._cache = cache
-        self._ledger = ledger
-        self._about = about
-        self._longest_wait_seconds = longest_wait_seconds
-        self._sleep = sleep
-
-    @property
-    def profile(self) -> ModelProfile:
-        """Return the profile of the model inside."""
-        return self._model.profile
+    cache: CompletionCache
+    ledger: HitLedger
+    about: JsonObject
+    longest_wait_seconds: float
+    sleep: Callable[[float], None]
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Return what was answered before, or ask.
@@ -110,49 +86,44 @@ class Cached:
         """
         started = time.monotonic()
         entry = self._entry(request)
-        found = self._take(entry, self._patience(request))
+        found = self._take(entry, request.within(self.longest_wait_seconds))
         waited = time.monotonic() - started
         match found:
             case Standing.OURS:
                 return self._ask_and_keep(request.after(waited), entry)
             case Standing.OTHERS | Standing.UNKNOWN:
-                return self._model.complete(request.after(waited))
+                return self.model.complete(request.after(waited))
             case _:
                 start = call_start(self.profile, request)
-                call_id = self._ledger.note_hit(start, found, round(waited * 1000))
+                call_id = self.ledger.note_hit(start, found, round(waited * 1000))
                 return replace(found, call_id=str(call_id), cache_key=entry.key)
-
-    def _patience(self, request: CompletionRequest) -> float:
-        if request.timeout_seconds is None:
-            return self._longest_wait_seconds
-        return min(self._longest_wait_seconds, request.timeout_seconds)
 
     def _take(self, entry: CacheEntry, patience_seconds: float) -> Completion | Standing:
         """Look, and look again while another asks, less and less often."""
         waited, wait = 0.0, _FIRST_WAIT_SECONDS
         while True:
-            found = self._cache.take(entry)
+            found = self.cache.take(entry)
             if found is not Standing.OTHERS or waited >= patience_seconds:
                 return found
-            self._sleep(wait)
+            self.sleep(wait)
             waited += wait
             wait = min(wait * _GROWTH, _LONGEST_WAIT_SECONDS)
 
     def _ask_and_keep(self, request: CompletionRequest, entry: CacheEntry) -> Completion:
         kept = False
         try:
-            completion = self._model.complete(request)
+            completion = self.model.complete(request)
             if is_worth_keeping(completion):
-                self._cache.store(entry, completion)
+                self.cache.store(entry, completion)
                 kept = True
         finally:
             if not kept:
-                self._cache.release(entry)
+                self.cache.release(entry)
         return replace(completion, cache_key=entry.key) if kept else completion
 
     def _entry(self, request: CompletionRequest) -> CacheEntry:
         return CacheEntry(
-            key=key_of(request, self._about),
+            key=key_of(request, self.about),
             provider=self.profile.provider,
             model=self.profile.model,
             prompt_version=request.prompt_version,

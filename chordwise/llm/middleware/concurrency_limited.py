@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from threading import Semaphore
 
-from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
+from chordwise.llm.model import Completion, CompletionRequest, Middleware
 
 
 class Slots:
@@ -57,27 +58,17 @@ class Turn:
             self._slots.sent.release()
 
 
-class ConcurrencyLimited:
+@dataclass(slots=True, eq=False)
+class ConcurrencyLimited(Middleware):
     """Asks only while it holds one of the `turns`, which all who ask the same server share.
 
     A server of this machine answers a few requests at once and lets the others wait; their
     deadlines would run out in its queue.
     """
 
-    def __init__(self, model: ChatModel, turns: AbstractContextManager[object]) -> None:
-        self._model = model
-        self._turns = turns
-
-    @property
-    def profile(self) -> ModelProfile:
-        """Return the profile of the model inside."""
-        return self._model.profile
+    turns: AbstractContextManager[object]
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Wait for a turn, then ask.
-
-        Raises:
-            ModelError: What the model inside raised.
-        """
-        with self._turns:
-            return self._model.complete(request)
+        """Wait for a turn, then ask."""
+        with self.turns:
+            return self.model.complete(request)

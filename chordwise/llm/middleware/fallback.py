@@ -28,7 +28,8 @@ from chordwise.llm.model import (
 
 OnFallback: TypeAlias = Callable[[ModelProfile, ModelProfile, ModelError], None]
 
-DEFAULT_CAUSES: tuple[type[ModelError], ...] = (
+# After these errors of a model the next one is asked.
+_CAUSES: tuple[type[ModelError], ...] = (
     ModelTransportError,
     ModelOverloadedError,
     RateLimitedError,
@@ -48,22 +49,19 @@ class Fallback:
 
     After a time-out, a language model is passed over for which less time is left than that, and
     after any error the built-in model for what it gives no answer to.
-    `causes` are the errors after which the next one is asked: add `RefusedError` to ask another
-    model what the first declines. `on_fallback` hears of each change: from, to, and why.
+    `on_fallback` is called with each change: from, to, and why.
     """
 
     def __init__(
         self,
         models: Sequence[ChatModel],
         on_fallback: OnFallback,
-        causes: tuple[type[ModelError], ...] = DEFAULT_CAUSES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not models:
             raise ConfigurationError("There is no model to ask.", "Set model.")
         self._models = tuple(models)
         self._on_fallback = on_fallback
-        self._causes = causes
         self._clock = clock
 
     @property
@@ -102,7 +100,7 @@ class Fallback:
             asked.append(model)
             try:
                 return model.complete(remaining)
-            except self._causes as error:
+            except _CAUSES as error:
                 errors.append(error)
         raise first_transient_or_first(errors)
 

@@ -13,10 +13,10 @@ from chordwise.domain.routing import Route
 from chordwise.domain.tasks import AnalysisType, Stage
 from chordwise.errors import ChordwiseError, RefusedError
 from chordwise.llm.model import (
-    ChatModel,
     Completion,
     CompletionRequest,
     FinishReason,
+    Middleware,
     ModelProfile,
 )
 from chordwise.llm.pricing import CostBasis, Price, booked_cost, booked_failure
@@ -70,11 +70,9 @@ class CallLedger(Protocol):
 
     def begin(self, start: CallStart) -> CallId:
         """Write a call that is about to be made; it stays visible if it is never finished."""
-        ...
 
     def finish(self, call_id: CallId, outcome: CallOutcome) -> None:
         """Complete the call's row."""
-        ...
 
 
 class NullLedger:
@@ -111,7 +109,8 @@ def call_start(profile: ModelProfile, request: CompletionRequest) -> CallStart:
     )
 
 
-class Metered:
+@dataclass(slots=True, eq=False)
+class Metered(Middleware):
     """Writes one ledger row for every request, answered or not, with its cost and latency.
 
     `reference` is the price of the largest tier, with which routed questions are compared.
@@ -119,26 +118,11 @@ class Metered:
     `clock` returns seconds and never goes back.
     """
 
-    def __init__(
-        self,
-        model: ChatModel,
-        ledger: CallLedger,
-        price: Price,
-        clock: Callable[[], float] = time.monotonic,
-        reference: Price | None = None,
-        wait: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._model = model
-        self._ledger = ledger
-        self._price = price
-        self._clock = clock
-        self._reference = reference
-        self._wait = wait
-
-    @property
-    def profile(self) -> ModelProfile:
-        """Return the profile of the model inside."""
-        return self._model.profile
+    ledger: CallLedger
+    price: Price
+    clock: Callable[[], float] = time.monotonic
+    reference: Price | None = None
+    wait: Callable[[], None] = lambda: None
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Ask once, between two entries; the completion names its row by `call_id`.
@@ -147,25 +131,25 @@ class Metered:
             ModelError: What the model inside raised.
             ServiceUnavailableError: The ledger is out of reach; before the request, none is sent.
         """
-        call_id = self._ledger.begin(call_start(self.profile, request))
-        self._wait()
-        started = self._clock()
+        call_id = self.ledger.begin(call_start(self.profile, request))
+        self.wait()
+        started = self.clock()
         try:
-            completion = self._model.complete(replace(request, call_id=str(call_id)))
+            completion = self.model.complete(replace(request, call_id=str(call_id)))
         except ChordwiseError as error:
-            self._ledger.finish(call_id, self._failure(error, self._milliseconds_since(started)))
+            self.ledger.finish(call_id, self._failure(error, self._milliseconds_since(started)))
             raise
         outcome = self._success(completion, self._milliseconds_since(started))
         if request.route is not None and request.route.is_compared:
             outcome = replace(outcome, reference_cost_usd=self._reference_cost_usd(completion))
-        self._ledger.finish(call_id, outcome)
+        self.ledger.finish(call_id, outcome)
         return replace(completion, call_id=str(call_id))
 
     def _milliseconds_since(self, started: float) -> int:
-        return round((self._clock() - started) * 1000)
+        return round((self.clock() - started) * 1000)
 
     def _success(self, completion: Completion, latency_ms: int) -> CallOutcome:
-        cost = booked_cost(self._price, completion)
+        cost = booked_cost(self.price, completion)
         return CallOutcome(
             latency_ms=latency_ms,
             input_tokens=completion.usage.input_tokens,
@@ -183,12 +167,12 @@ class Metered:
 
     def _reference_cost_usd(self, completion: Completion) -> Decimal | None:
         """Price the tokens as the reference's own: its name counts, not that of who answered."""
-        if self._reference is None:
+        if self.reference is None:
             return None
-        return self._reference.cost_usd(replace(completion, model=""))
+        return self.reference.cost_usd(replace(completion, model=""))
 
     def _failure(self, error: ChordwiseError, latency_ms: int) -> CallOutcome:
-        cost = booked_failure(self._price, error)
+        cost = booked_failure(self.price, error)
         return CallOutcome(
             latency_ms=latency_ms,
             cost_usd=cost.usd,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from chordwise.domain import tokens
 from chordwise.errors import ModelTimeoutError
-from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile, Timings
+from chordwise.llm.model import ChatModel, Completion, CompletionRequest, Middleware, Timings
 
 MARGIN = 2.0
 """How many times the measured time a request gets."""
@@ -47,7 +47,7 @@ class Speed:
         return reading + writing
 
 
-class Paced:
+class Paced(Middleware):
     """Gives a request a second more than twice the time that prompt and longest answer need.
 
     That is never less than `least_seconds`. Until an answer was measured, and again after a
@@ -55,24 +55,15 @@ class Paced:
     """
 
     def __init__(self, model: ChatModel, least_seconds: float, max_seconds: float) -> None:
-        self._model = model
+        super().__init__(model)
         self._least_seconds = least_seconds
         self._max_seconds = max_seconds
         self._speed = Speed()
 
-    @property
-    def profile(self) -> ModelProfile:
-        """Return the profile of the model inside."""
-        return self._model.profile
-
     def complete(self, request: CompletionRequest) -> Completion:
-        """Ask once, within the time that the measured speed gives.
-
-        Raises:
-            ModelError: What the model inside raised.
-        """
+        """Ask once, within the time that the measured speed gives."""
         try:
-            completion = self._model.complete(
+            completion = self.model.complete(
                 replace(request, timeout_seconds=self._seconds_for(request))
             )
         except ModelTimeoutError:
@@ -86,8 +77,6 @@ class Paced:
         left = self._max_seconds if request.timeout_seconds is None else request.timeout_seconds
         prompt = tokens.estimate(request.system) + tokens.estimate(request.user)
         needed = self._speed.seconds_for(prompt, request.max_output_tokens)
-        return (
-            left
-            if needed is None
-            else min(left, max(self._least_seconds, MARGIN * needed + OVERHEAD_SECONDS))
-        )
+        if needed is None:
+            return left
+        return min(left, max(self._least_seconds, MARGIN * needed + OVERHEAD_SECONDS))

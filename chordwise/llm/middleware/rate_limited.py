@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import NoReturn
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from chordwise.errors import (
     TransientError,
 )
 from chordwise.llm.limits.permits import (
+    LONGEST_PAUSE_SECONDS,
     CallReport,
     CallResult,
     Denial,
@@ -31,40 +33,23 @@ from chordwise.llm.limits.permits import (
     Reason,
     Wait,
 )
-from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile, Usage
+from chordwise.llm.model import Completion, CompletionRequest, Middleware, ModelProfile, Usage
 from chordwise.llm.reported_limits import QuotaKind
 
-# A provider is asked again after this time, whatever it says.
-LONGEST_PAUSE_SECONDS = 300.0
 
-
-class RateLimited:
-    """Waits for a permit, then asks, and tells the limits how it went.
+@dataclass(slots=True, eq=False)
+class RateLimited(Middleware):
+    """Waits for a permit, then asks, and reports the outcome to the limits.
 
     The waiting takes nothing from the request's own time. Where it would be longer than
     `longest_wait_seconds`, the work is to be put off.
     """
 
-    def __init__(
-        self,
-        model: ChatModel,
-        limits: Limits,
-        priority: Priority,
-        longest_wait_seconds: float,
-        sleep: Callable[[float], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._model = model
-        self._limits = limits
-        self._priority = priority
-        self._longest_wait_seconds = longest_wait_seconds
-        self._sleep = sleep
-        self._clock = clock
-
-    @property
-    def profile(self) -> ModelProfile:
-        """Return the profile of the model inside."""
-        return self._model.profile
+    limits: Limits
+    priority: Priority
+    longest_wait_seconds: float
+    sleep: Callable[[float], None]
+    clock: Callable[[], float] = time.monotonic
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Ask once, with a permit.
@@ -77,32 +62,37 @@ class RateLimited:
             ModelError: What the model inside raised.
         """
         permit = self._permit(request)
-        started = self._clock()
+        started = self.clock()
         report = CallReport(result=CallResult.UNSENT)
         try:
-            completion = self._model.complete(request)
-            report = _success(completion, self._clock() - started)
+            completion = self.model.complete(request)
+            report = CallReport(
+                result=CallResult.ANSWERED,
+                latency_seconds=self.clock() - started,
+                used=_used(completion.usage),
+                limits=completion.limits,
+            )
         except ChordwiseError as error:
             report = _failure(error)
             raise
         finally:
-            self._limits.settle(permit, report)
+            self.limits.settle(permit, report)
         return completion
 
     def _permit(self, request: CompletionRequest) -> Permit:
         wanted = PermitRequest(
-            permit=uuid4().hex, priority=self._priority, cost=cost_of(request, self.profile)
+            permit=uuid4().hex, priority=self.priority, cost=cost_of(request, self.profile)
         )
-        ends_at = self._clock() + self._longest_wait_seconds
+        ends_at = self.clock() + self.longest_wait_seconds
         while True:
-            answer = self._limits.take(wanted)
+            answer = self.limits.take(wanted)
             if isinstance(answer, Permit):
                 return answer
             if isinstance(answer, Denial):
                 raise denied(answer)
-            if self._clock() + answer.seconds > ends_at:
+            if self.clock() + answer.seconds > ends_at:
                 self._give_up(answer)
-            self._sleep(answer.seconds)
+            self.sleep(answer.seconds)
 
     def _give_up(self, wait: Wait) -> NoReturn:
         model = f"{self.profile.provider}/{self.profile.model}"
@@ -136,30 +126,23 @@ def cost_of(request: CompletionRequest, profile: ModelProfile) -> Mapping[QuotaK
     }
 
 
-def _success(completion: Completion, seconds: float) -> CallReport:
-    return CallReport(
-        result=CallResult.ANSWERED,
-        latency_seconds=seconds,
-        used=_used(completion.usage),
-        limits=completion.limits,
-    )
-
-
 def _used(usage: Usage) -> Mapping[QuotaKind, int]:
     read, written = usage.input_tokens, usage.output_tokens
-    used: dict[QuotaKind, int] = {}
-    if read is not None:
-        used[QuotaKind.INPUT_TOKENS] = read
-    if written is not None:
-        used[QuotaKind.OUTPUT_TOKENS] = written
-    if read is not None and written is not None:
-        used[QuotaKind.TOKENS] = read + written
-    return used
+    total = None if read is None or written is None else read + written
+    said = {
+        QuotaKind.INPUT_TOKENS: read,
+        QuotaKind.OUTPUT_TOKENS: written,
+        QuotaKind.TOKENS: total,
+    }
+    return {kind: count for kind, count in said.items() if count is not None}
 
 
 def _failure(error: ChordwiseError) -> CallReport:
     if isinstance(error, ModelAccessError | QuotaExceededError):
-        return CallReport(result=CallResult.DENIED, denial=_denial(error))
+        denial = Denial(
+            code=error.code, what=error.what, hint=error.hint, is_about_key=error.is_about_key
+        )
+        return CallReport(result=CallResult.DENIED, denial=denial)
     if not isinstance(error, TransientError):
         return CallReport(result=_result(error))
     if error.retry_after_seconds is not None:
@@ -169,12 +152,6 @@ def _failure(error: ChordwiseError) -> CallReport:
         result=_result(error),
         retry_after_seconds=error.retry_after_seconds,
         limits=reported if isinstance(reported, Mapping) else {},
-    )
-
-
-def _denial(error: ModelAccessError | QuotaExceededError) -> Denial:
-    return Denial(
-        code=error.code, what=error.what, hint=error.hint, is_about_key=error.is_about_key
     )
 
 

@@ -13,10 +13,9 @@ import tenacity
 from chordwise.errors import ModelTimeoutError, TransientError
 from chordwise.llm.model import (
     SHORTEST_REQUEST_SECONDS,
-    ChatModel,
     Completion,
     CompletionRequest,
-    ModelProfile,
+    Middleware,
 )
 from chordwise.settings import RetrySettings
 
@@ -29,7 +28,8 @@ class _Deadline:
     least_seconds: float = SHORTEST_REQUEST_SECONDS
 
 
-class Retrying:
+@dataclass(slots=True, eq=False)
+class Retrying(Middleware):
     """Asks again after a transient error, within the attempts and the seconds of the policy.
 
     No request begins with less time than an earlier one that timed out had.
@@ -37,24 +37,10 @@ class Retrying:
     `retry_after_seconds`, so that the work can be put off without a worker waiting for it.
     """
 
-    def __init__(
-        self,
-        model: ChatModel,
-        policy: RetrySettings,
-        sleep: Callable[[float], None],
-        random: Random,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._model = model
-        self._policy = policy
-        self._sleep = sleep
-        self._random = random
-        self._clock = clock
-
-    @property
-    def profile(self) -> ModelProfile:
-        """Return the profile of the model inside."""
-        return self._model.profile
+    policy: RetrySettings
+    sleep: Callable[[float], None]
+    random: Random
+    clock: Callable[[], float] = time.monotonic
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Return the first answer; the requests are numbered on from `request.attempt`.
@@ -62,14 +48,14 @@ class Retrying:
         Raises:
             ModelError: The last error, or the first that is not transient.
         """
-        seconds = _shorter(request, self._policy.total_seconds)
-        deadline = _Deadline(ends_at=self._clock() + seconds)
+        seconds = request.within(self.policy.total_seconds)
+        deadline = _Deadline(ends_at=self.clock() + seconds)
         numbers = count(request.attempt)
 
         def ask() -> Completion:
-            left = _shorter(request, deadline.ends_at - self._clock())
+            left = request.within(deadline.ends_at - self.clock())
             try:
-                return self._model.complete(
+                return self.model.complete(
                     replace(request, attempt=next(numbers), timeout_seconds=left)
                 )
             except ModelTimeoutError as error:
@@ -93,20 +79,20 @@ class Retrying:
             retry=tenacity.retry_if_exception(_is_worth_repeating),
             wait=self._wait_seconds,
             stop=lambda state: self._exhausted(state, deadline),
-            sleep=self._sleep,
+            sleep=self.sleep,
             reraise=True,
         )
 
     def _wait_seconds(self, state: tenacity.RetryCallState) -> float:
-        doubled = self._policy.base_seconds * 2 ** (state.attempt_number - 1)
-        jitter = self._random.uniform(0, min(doubled, self._policy.max_wait_seconds))
+        doubled = self.policy.base_seconds * 2 ** (state.attempt_number - 1)
+        jitter = self.random.uniform(0, min(doubled, self.policy.max_wait_seconds))
         return max(jitter, _asked_for(state))
 
     def _exhausted(self, state: tenacity.RetryCallState, deadline: _Deadline) -> bool:
         wait = state.upcoming_sleep
-        too_late = self._clock() + wait + deadline.least_seconds > deadline.ends_at
-        too_often = state.attempt_number >= self._policy.attempts
-        return too_often or too_late or wait > self._policy.max_wait_seconds
+        too_late = self.clock() + wait + deadline.least_seconds > deadline.ends_at
+        too_often = state.attempt_number >= self.policy.attempts
+        return too_often or too_late or wait > self.policy.max_wait_seconds
 
 
 def _is_worth_repeating(error: BaseException) -> bool:
@@ -117,7 +103,3 @@ def _asked_for(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     seconds = error.retry_after_seconds if isinstance(error, TransientError) else None
     return seconds or 0.0
-
-
-def _shorter(request: CompletionRequest, seconds: float) -> float:
-    return seconds if request.timeout_seconds is None else min(seconds, request.timeout_seconds)

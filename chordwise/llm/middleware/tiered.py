@@ -10,7 +10,7 @@ from chordwise.domain.routing import Route, Tier, complexity
 from chordwise.domain.tasks import AnalysisTask
 from chordwise.errors import ConfigurationError
 from chordwise.llm.middleware.fallback import Fallback, OnFallback, further_models
-from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
+from chordwise.llm.model import ChatModel, Completion, CompletionRequest, Middleware, ModelProfile
 from chordwise.settings import RoutingSettings
 
 
@@ -18,8 +18,8 @@ class Tiered:
     """Chooses a model by the complexity of each question; the ledger learns of the tier.
 
     `policy` has the thresholds, and says which checked answers are accepted
-    (`chordwise.pipeline.asking.cascade`). `on_change` hears of each change of tier: from, to, and
-    why.
+    (`chordwise.pipeline.asking.cascade`). `on_change` is called with each change of tier: from, to,
+    and why.
     """
 
     def __init__(
@@ -76,39 +76,29 @@ class _Progress:
     is_answered: bool = False
 
 
-class TierModel:
+@dataclass(slots=True, eq=False)
+class TierModel(Middleware):
     """One tier's model, asked one question: its requests say by which route they came."""
 
-    def __init__(self, model: ChatModel, route: Route, progress: _Progress) -> None:
-        self._model = model
-        self._route = route
-        self._progress = progress
+    route: Route
+    progress: _Progress
 
     @property
     def tier(self) -> Tier:
         """Return the tier."""
-        return self._route.tier
-
-    @property
-    def profile(self) -> ModelProfile:
-        """Return the profile of the model inside."""
-        return self._model.profile
+        return self.route.tier
 
     @property
     def further(self) -> tuple[ChatModel, ...]:
         """Return the fallbacks of the model inside, asked on behalf of this tier."""
-        models = further_models(self._model)
-        return tuple(TierModel(model, self._route, self._progress) for model in models)
+        models = further_models(self.model)
+        return tuple(TierModel(model, self.route, self.progress) for model in models)
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Ask; the first completion of a question is what the largest tier is compared with.
-
-        Raises:
-            ModelError: What the model inside raised.
-        """
-        route = replace(self._route, is_compared=not self._progress.is_answered)
-        completion = self._model.complete(replace(request, route=route))
-        self._progress.is_answered = True
+        """Ask; the first completion of a question is what the largest tier is compared with."""
+        route = replace(self.route, is_compared=not self.progress.is_answered)
+        completion = self.model.complete(replace(request, route=route))
+        self.progress.is_answered = True
         return completion
 
 

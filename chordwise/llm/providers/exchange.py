@@ -94,14 +94,6 @@ def endpoint(base_url: str, path: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, base + path, parts.query, ""))
 
 
-def host_of(base_url: str) -> str:
-    """Return the host's name of an address; empty where there is none."""
-    try:
-        return urlsplit(base_url.strip()).hostname or ""
-    except ValueError:
-        return ""
-
-
 def checked_key(api_key: SecretStr) -> str:
     """Return the key as a header may carry it.
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from chordwise.domain import tokens
-from chordwise.domain.extractive import (
-    classification,
-    extraction,
-    sentiment,
-    summary,
-)
+from chordwise.domain.extractive import classification, extraction, sentiment, summary
 from chordwise.domain.extractive.checkpoints import Check, checked
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import AnswerTimeoutError, RefusedError
 from chordwise.llm.model import (
+    EXTRACTIVE,
     ChatModel,
     Completion,
     CompletionRequest,
@@ -28,13 +23,12 @@ from chordwise.llm.model import (
     Usage,
 )
 
-PROVIDER = "extractive"
 MODEL = "textrank-1"
 TIMEOUT_SECONDS = 120.0
 """How long an answer may take where no settings say it; a usual chunk takes milliseconds."""
 _LARGE = 1_000_000
 _PROFILE = ModelProfile(
-    provider=PROVIDER,
+    provider=EXTRACTIVE,
     model=MODEL,
     context_tokens=_LARGE,
     max_output_tokens=_LARGE // 10,  # below the context: the difference is what a text may take
@@ -76,14 +70,13 @@ class ExtractiveModel(ChatModel):
             text=text,
             finish_reason=FinishReason.STOP,
             usage=Usage(input_tokens=tokens.estimate(read), output_tokens=tokens.estimate(text)),
-            provider=PROVIDER,
+            provider=EXTRACTIVE,
             model=MODEL,
         )
 
     def _deadline(self, request: CompletionRequest) -> Check:
         """Return the check that ends an answer to this request when its time is up."""
-        left = math.inf if request.timeout_seconds is None else request.timeout_seconds
-        seconds = min(self._timeout_seconds, left)
+        seconds = request.within(self._timeout_seconds)
         ends_at = self._clock() + seconds
 
         def check() -> None:

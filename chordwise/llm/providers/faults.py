@@ -128,7 +128,7 @@ def read_fault(response: JsonResponse) -> Fault:
     return Fault(
         status=_status(response.status, error),
         codes=_codes(error),
-        message=_message(error) or response.excerpt,
+        message=text(error.get("message")) or text(error.get("detail")) or response.excerpt,
         should_retry={"true": True, "false": False}.get(response.headers.get("x-should-retry", "")),
         retry_after_seconds=retry_after_seconds(response.headers),
         limits=reported_limits(response.headers),
@@ -144,10 +144,6 @@ def _error_object(body: JsonValue) -> JsonObject:
     if isinstance(error, dict):
         return error
     return {"message": error} if isinstance(error, str) else body
-
-
-def _message(error: JsonObject) -> str:
-    return text(error.get("message")) or text(error.get("detail"))
 
 
 def _codes(error: JsonObject) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonValue
 from chordwise.errors import ConfigurationError, ModelError, ModelRequestError
-from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
+from chordwise.llm.model import ChatModel, Completion, CompletionRequest, Middleware
 from chordwise.llm.providers.exchange import checked_key, endpoint
 from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS
 from chordwise.llm.transport import JsonTransport
@@ -85,7 +85,7 @@ def _keeper(
     return keep
 
 
-class KeptLoaded:
+class KeptLoaded(Middleware):
     """Calls `keep` after an answer, unless it did less than `interval_seconds` ago.
 
     After the answer, because the model is loaded then for certain: before it, `keep` would wait for
@@ -99,7 +99,7 @@ class KeptLoaded:
         interval_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._model = model
+        super().__init__(model)
         self._keep = keep
         self._interval_seconds = interval_seconds
         self._clock = clock
@@ -107,18 +107,9 @@ class KeptLoaded:
         self._due_at = clock()
         self._has_failed = False
 
-    @property
-    def profile(self) -> ModelProfile:
-        """Return the profile of the model inside."""
-        return self._model.profile
-
     def complete(self, request: CompletionRequest) -> Completion:
-        """Ask once, then say how long the model is to stay.
-
-        Raises:
-            ModelError: What the model inside raised.
-        """
-        completion = self._model.complete(request)
+        """Ask once, then say how long the model is to stay."""
+        completion = self.model.complete(request)
         if self._is_due():
             self._tell()
         return completion

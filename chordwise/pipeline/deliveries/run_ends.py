@@ -18,7 +18,7 @@ from typing import BinaryIO
 import structlog
 from sqlalchemy.orm import Session
 
-from chordwise.domain import json_forms, json_values
+from chordwise.domain import json_values
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import (
@@ -113,8 +113,8 @@ def _content(session: Session, delivery: Delivery) -> JsonObject:
     return {
         "run": account.run,
         "delivery_id": identity(delivery),
-        "account": json_forms.plain(account),
-        "usage": json_forms.plain(progress.read(session, delivery.run_id).calls),
+        "account": json_values.plain(account),
+        "usage": json_values.plain(progress.read(session, delivery.run_id).calls),
     }
 
 

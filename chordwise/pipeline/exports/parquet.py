@@ -10,7 +10,7 @@ from decimal import Decimal
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, BinaryIO, TypeAlias
 
-from chordwise.domain import json_forms
+from chordwise.domain import json_values
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.exports import table
 from chordwise.pipeline.exports.table import Column, Kind, Table, distinct
@@ -236,7 +236,7 @@ def _value(column: Column, value: object) -> object:
     if value is None:
         return None
     if column.kind is Kind.JSON:
-        return json_forms.encoded(value)
+        return json_values.encoded(value)
     if column.kind is Kind.TEXT:
         return table.text_of(value)
     return float(value) if isinstance(value, Decimal) and column.kind is Kind.FLOAT else value

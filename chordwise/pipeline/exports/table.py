@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import psycopg
 
-from chordwise.domain import json_forms
+from chordwise.domain import json_values
 from chordwise.pipeline.runs.user_sql import Row
 
 
@@ -74,7 +74,7 @@ def write_json_lines(sink: BinaryIO, table: Table) -> int:
     names, count = distinct(table.names), 0
     for rows in table.batches:
         objects = (dict(zip(names, row, strict=True)) for row in rows)
-        sink.write("".join(f"{json_forms.encoded(each)}\n" for each in objects).encode())
+        sink.write("".join(f"{json_values.encoded(each)}\n" for each in objects).encode())
         count += len(rows)
     return count
 
@@ -139,9 +139,9 @@ def text_of(value: object) -> str:
         case Decimal() if value.is_finite():
             return f"{value:f}"
         case dict() | list():
-            return json_forms.encoded(value)
+            return json_values.encoded(value)
         case _:
-            plain = json_forms.plain(value)
+            plain = json_values.plain(value)
             return plain if isinstance(plain, str) else repr(plain)
 
 

@@ -23,7 +23,7 @@ def table_of(options: RunOptions) -> str | None:
     """
     if not options.save_as:
         return None
-    name = answer_tables.table_name(options.save_as)
+    name = answer_tables.plain_name(options.save_as)
     if not name:
         raise UsageError(
             f"No table can be called “{options.save_as}”.",

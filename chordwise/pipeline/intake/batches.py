@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Null, null
 from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking, document_flags, places, text_normalization
+from chordwise.domain.json_values import plain
 from chordwise.domain.states import IntakeOutcome, JobStatus, Lane
 from chordwise.domain.tasks import AnalysisType, options_to_json
 from chordwise.pipeline.intake.run_options import RunOptions
@@ -296,7 +297,7 @@ def _document(found: ReadDocument) -> Document:
         media_type=content.media_type,
         title=content.title or None,
         text=content.text,
-        flags=document_flags.to_json(content.flags),
+        flags=plain(content.flags),
         normalization={
             "nul_removed": content.nul_removed,
             "surrogates_replaced": content.surrogates_replaced,

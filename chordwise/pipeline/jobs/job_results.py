@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from chordwise.domain import answers, missing_rows, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.json_values import JsonValue
+from chordwise.domain.json_values import JsonValue, plain
 from chordwise.domain.places import Places, located
 from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.domain.tasks import AnalysisTask
@@ -140,9 +140,9 @@ def _result(asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined) ->
         agreement=agreement,
         critique=examined.critique.to_json() if examined.critique else None,
         needs_review=examined.needs_review(confidence, task),
-        missing_rows=missing_rows.to_json(answer.missing_rows),
+        missing_rows=plain(answer.missing_rows),
         row_counts=missing_rows.counts([p.answer for p in parts], answer.output, task),
-        failed_checks=[each.to_json() for each in examined.failed_checks(task)],
+        failed_checks=plain(examined.failed_checks(task)),
         failed_chunks=[_named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED],
         provider=answer.provider,
         model=answer.model,

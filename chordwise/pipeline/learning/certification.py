@@ -149,7 +149,7 @@ def _of_result(result: Judgeable, said: Sequence[Feedback], seed: str) -> Iterat
             yield _candidate(result, unit, own, claim, is_right=right, seed=seed)
         return
     label = LABEL_PATHS.get(kind)
-    name = json_values.text(fields.value_at(output, label)) if label else ""
+    name = json_values.text(json_values.at(output, label)) if label else ""
     unit, claim = Unit(kind, name), result.answer.confidence
     yield _candidate(result, unit, listed, claim, is_right=is_right.get(""), seed=seed)
 

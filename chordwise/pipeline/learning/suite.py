@@ -19,7 +19,6 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values, validation
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import Rule
 from chordwise.domain.learning.truths import Truth
 from chordwise.domain.tasks import AnalysisType
@@ -216,9 +215,9 @@ def _of_records(settings: Settings, folder: Path, suite: SuiteSettings) -> Part:
     file = read_records(folder / suite.gold)
     documents, truths = [], {}
     for line, record in file.records:
-        path = json_values.text(fields.value_at(record, suite.path))
-        text = json_values.text(fields.value_at(record, suite.text))
-        name = path or json_values.text(fields.value_at(record, suite.name)) or f"{line}"
+        path = json_values.text(json_values.at(record, suite.path))
+        text = json_values.text(json_values.at(record, suite.text))
+        name = path or json_values.text(json_values.at(record, suite.name)) or f"{line}"
         truth = _truth(record, suite)
         if truth is None or not (path or text):
             continue
@@ -236,9 +235,9 @@ def _of_records(settings: Settings, folder: Path, suite: SuiteSettings) -> Part:
 def _truth(record: JsonObject, suite: SuiteSettings) -> Truth | None:
     """Return what a record says, `None` where that is nothing."""
     truth = Truth(
-        label=json_values.text(fields.value_at(record, suite.label)) or None,
-        reference=json_values.text(fields.value_at(record, suite.summary)) or None,
-        fields={name: fields.value_at(record, place) for name, place in suite.fields.items()},
+        label=json_values.text(json_values.at(record, suite.label)) or None,
+        reference=json_values.text(json_values.at(record, suite.summary)) or None,
+        fields={name: json_values.at(record, place) for name, place in suite.fields.items()},
     )
     return truth if any(gold.says(truth, kind) for kind in AnalysisType) else None
 
@@ -304,9 +303,9 @@ def _json(path: Path) -> JsonValue:
 
 def _rules(schema: JsonValue) -> Iterator[tuple[str, Rule]]:
     """Yield the rules of the fields of a schema; any but a tolerance is `equal` here."""
-    members = fields.value_at(schema, "/properties")
+    members = json_values.at(schema, "/properties")
     for name, member in members.items() if isinstance(members, dict) else ():
-        if "toleranc" in json.dumps(fields.value_at(member, f"/{_RULES}")):
+        if "toleranc" in json.dumps(json_values.at(member, f"/{_RULES}")):
             yield json_values.pointer("", name), Rule.TYPED
 
 
