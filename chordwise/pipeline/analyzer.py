@@ -34,6 +34,7 @@ from chordwise.pipeline.asking.check import CheckResult
 from chordwise.pipeline.asking.critique import Examined, examine, unexamined
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from chordwise.pipeline.asking.question import ONE_PROMPT, policy_of, text_budget
+from chordwise.pipeline.intake.transcription import ModelTranscriber
 from chordwise.pipeline.models.client import Models
 from chordwise.readers.reading import Reader, ReadText, UnreadDocument
 
@@ -170,8 +171,10 @@ def _read(request: AnalysisRequest) -> ReadText:
         return ReadText(text=request.text, media_type="text/plain")
     if request.text:
         raise UsageError("There are a text and a path.", "Give one of them.")
-    with Reader(settings_module.load().readers) as reader:
-        found = reader.read(Path(request.path))
+    settings = settings_module.load()
+    transcriber = ModelTranscriber(settings, Models(settings)) if settings.readers.vision else None
+    with Reader(settings.readers) as reader:
+        found = reader.read(Path(request.path), transcriber=transcriber)
     if isinstance(found, UnreadDocument):
         raise found.error
     return found.content
