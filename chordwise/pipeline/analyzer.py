@@ -77,7 +77,8 @@ class Analysis:
     otherwise. `agreement` is how far the samples of a vote agreed, `critique` what came of
     examining the answer; `None` without one. `missing_rows` are the lists that lack rows of the
     parts, and `coverage` is the share of their rows that is in the output. `failed_checks` are
-    those of the schema's `x-checks` that the output does not pass.
+    those of the schema's `x-checks` that the output does not pass. `transcribed_by` is the model
+    that read the pages of a scan, or `tesseract`; empty where all of it was text in the file.
     """
 
     text: str
@@ -99,6 +100,7 @@ class Analysis:
     critique: Critique | None = None
     missing_rows: tuple[MissingRows, ...] = ()
     failed_checks: tuple[FailedCheck, ...] = ()
+    transcribed_by: str = ""
 
     @property
     def is_partial(self) -> bool:
@@ -162,6 +164,7 @@ class DocumentAnalyzer:
             needs_review=found.needs_review or bool(reason),
             review_reason=reason,
             flags=flags,
+            transcribed_by=read.transcribed_by,
         )
 
 

@@ -25,6 +25,7 @@ from chordwise.errors import (
     ModelRequestError,
 )
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usage
+from chordwise.pipeline.analyzer import AnalysisRequest, DocumentAnalyzer
 from chordwise.pipeline.intake import found_files
 from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.submit import Resume, Submission, open_run
@@ -33,6 +34,7 @@ from chordwise.readers.discovery import discover
 from chordwise.readers.reading import Reader
 from chordwise.settings import ModelSettings, ReaderSettings, Settings
 from tests.fakes.commands import point_to, run
+from tests.fakes.inbox_watch import watching
 from tests.fakes.office_files import archive, pdf, scan, shown
 from tests.fakes.official_types import require_anthropic, require_openai
 from tests.fakes.pipeline import (
@@ -45,7 +47,7 @@ from tests.fakes.pipeline import (
     quoting_the_text,
     with_settings,
 )
-from tests.fakes.scripted_model import Answer, Line
+from tests.fakes.scripted_model import Answer, Line, ScriptedModel
 from tests.peers.faulty_server import answer, faulty_server
 
 TYPED, FIRST, SECOND = "Typed on a machine", "The bridge opened in May", "It closed in June"
@@ -424,3 +426,46 @@ def test_a_scan_becomes_an_answer(
     assert result["transcribed_by"] == f"{provider}/eyes-1"
     findings = objects(as_object(result["output"])["key_findings"])
     assert {each["page"] for each in findings} == {1}
+
+
+def test_the_library_reads_a_scan_without_a_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks the model of the settings, and says who has read the text."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "letter.pdf").write_bytes(scan(FIRST))
+    analyzer = DocumentAnalyzer(ScriptedModel([quoting_the_text]))
+    with faulty_server() as server:
+        server.play(answer(openai_answer(transcription(FIRST))))
+        (tmp_path / "chordwise.toml").write_text(
+            '[readers]\nvision = "eyes"\n[models.eyes]\nprovider = "openai"\nmodel = "eyes-1"\n'
+            f'base_url = "{server.base_url}"\n',
+            "utf-8",
+        )
+        analysis = analyzer.analyze_document(AnalysisRequest(path="letter.pdf"))
+
+    assert (analysis.text, analysis.transcribed_by) == (FIRST, "openai/eyes-1")
+
+
+def test_an_inbox_tries_a_scan_again(tmp_path: Path, settings: Settings) -> None:
+    """While the model is away its files wait, and none of them fails."""
+    answers: list[Answer] = [ModelOverloadedError("busy")]
+    seeing = with_settings(settings, "readers", vision=SCRIPTED)
+    inbox = watching(
+        tmp_path,
+        seeing,
+        lambda changed: a_pipeline(changed, lambda _request: answers[-1], repeat_last=True),
+    )
+    path = inbox.drop("a.pdf", "")
+    path.write_bytes(scan(FIRST))
+    inbox.watch.disturb([path])
+    inbox.take()
+    assert inbox.pipeline.rows("SELECT outcome FROM intakes") == [("not_taken",)]
+
+    answers.append(transcription(FIRST))
+    for _ in range(3):
+        inbox.wait(100)
+    inbox.close()
+
+    taken = "SELECT outcome, text FROM intakes JOIN documents ON documents.id = document_id"
+    assert inbox.pipeline.rows(taken) == [("accepted", FIRST)]
