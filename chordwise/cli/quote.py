@@ -30,11 +30,26 @@ from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.models.budgets import PRICE_HINT
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.quoting import quote as quoting
-from chordwise.pipeline.quoting.quote import ASSUMED, Cost, Gathered, Quote, QuotedLine, Quoter
+from chordwise.pipeline.quoting.quote import (
+    ASSUMED,
+    Cost,
+    Gathered,
+    Quote,
+    QuotedLine,
+    QuotedPages,
+    Quoter,
+)
 from chordwise.pipeline.quoting.sample import ask_sample, expected_cost
+from chordwise.pipeline.quoting.tally import assumed_pages
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import STDIN, FoundFile, discover
-from chordwise.readers.reading import Columns, ReadDocument, Reader, UnreadDocument
+from chordwise.readers.reading import (
+    Columns,
+    ReadDocument,
+    Reader,
+    Transcriber,
+    UnreadDocument,
+)
 from chordwise.settings import Settings
 
 
@@ -75,7 +90,7 @@ def _made(invocation: Invocation, request: Request, sample: int) -> Quote:
     reached = access.reach(invocation, settings)
     with access.database(reached) as database:
         quoter = Quoter(settings=reached, database=database, models=Models(reached))
-        read = read_all(reached, found, options.columns)
+        read = read_all(reached, found, options.columns, assumed_pages(reached))
         gathered = quoting.gather(quoter, read, options, sample)
         made = quoting.priced(quoter, gathered)
         if not sample or not made.lines:
@@ -86,13 +101,16 @@ def _made(invocation: Invocation, request: Request, sample: int) -> Quote:
 
 
 def read_all(
-    settings: Settings, found: Iterable[FoundFile], columns: Columns
+    settings: Settings,
+    found: Iterable[FoundFile],
+    columns: Columns,
+    transcriber: Transcriber | None = None,
 ) -> Iterator[ReadDocument | UnreadDocument]:
-    """Read file after file, as an analysis would."""
+    """Read file after file, as an analysis would; without a transcriber, no scan is read by one."""
     with Reader(settings.readers) as reader:
         source = FileSource(reader, sys.stdin.buffer)
         for file in found:
-            yield from source.read(file, columns)
+            yield from source.read(file, columns, transcriber=transcriber)
 
 
 def announce(
@@ -115,7 +133,8 @@ def announce(
     if STDIN in paths:
         screen.note("What comes from standard input cannot be quoted first.")
         return
-    read = read_all(context.settings, discover(paths), options.columns)
+    settings = context.settings
+    read = read_all(settings, discover(paths), options.columns, assumed_pages(settings))
     made = quoting.estimate(context, read, options)
     screen.tell_laid_out(*in_brief(made))
     for sentence in sentences(made, budget_usd):
@@ -146,6 +165,8 @@ def laid_out(made: Quote, lane: Lane | None) -> Iterator[RenderableType]:
     """
     if made.lines:
         yield _table(made, are_all_shown=lane is None)
+    if made.transcription is not None:
+        yield Text(_of_pages(made.transcription))
     yield from (Text(_in_words(line), style="dim") for line in made.lines)
     yield Text(
         f"{counted(made.documents, 'document')} · {counted(made.jobs, 'analysis')}, "
@@ -154,7 +175,7 @@ def laid_out(made: Quote, lane: Lane | None) -> Iterator[RenderableType]:
     for name, cost in _totals(made, lane).items():
         yield Text(f"Total, {name}: {amount(cost)}")
     if not made.lines:
-        yield Text("Total: $0.00")
+        yield Text(f"Total: {amount(made.total)}")
     yield from (Text(remark, style="dim") for remark in remarks(made, lane))
 
 
@@ -170,8 +191,7 @@ def remarks(made: Quote, lane: Lane | None) -> Iterator[str]:
         yield f"Input is {'counted exactly' if is_exact else 'estimated'}, by {counter}."
     if any(line.basis == ASSUMED for line in made.lines):
         yield "Output is assumed, hence the wide intervals: --sample 10 asks for real first."
-    unpriced = [line.model for line in made.lines if line.costs[line.lane] is None]
-    for model in dict.fromkeys(unpriced):
+    for model in dict.fromkeys(_unpriced(made)):
         yield f"The price of {one_line(model)} is unknown. {PRICE_HINT}"
     if lane is Lane.BATCH:
         yield from _without_batches(made)
@@ -249,6 +269,20 @@ def _row(line: QuotedLine, lane: str) -> tuple[str, ...]:
         return (*kind, read, written, "unknown", "")
     between = "" if cost.low == cost.high else f"{dollars(cost.low)}–{dollars(cost.high)}"
     return (*kind, read, written, dollars(cost.typical), between)
+
+
+def _of_pages(pages: QuotedPages) -> str:
+    read = counted(pages.pages, "page")
+    return (
+        f"Before that, {one_line(pages.model)} reads {read} of scans: {amount(pages.cost)}, "
+        "assumed to have the usual length."
+    )
+
+
+def _unpriced(made: Quote) -> Iterator[str]:
+    yield from (line.model for line in made.lines if line.costs[line.lane] is None)
+    if made.transcription is not None and made.transcription.cost is None:
+        yield made.transcription.model
 
 
 def _in_words(line: QuotedLine) -> str:

@@ -33,6 +33,7 @@ from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting.quote import Quote, Quoter
+from chordwise.pipeline.quoting.tally import assumed_pages
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.readers.discovery import discover
@@ -151,9 +152,9 @@ class Client:
         given = _listed(paths)
         options = self._options(cast("RunArguments", arguments))
         connection = self._connection
-        models = Models(connection.settings)
-        quoter = Quoter(settings=connection.settings, database=connection.database, models=models)
-        read = read_all(connection.settings, discover(given), options.columns)
+        settings = connection.settings
+        quoter = Quoter(settings=settings, database=connection.database, models=Models(settings))
+        read = read_all(settings, discover(given), options.columns, assumed_pages(settings))
         return quoting.estimate(quoter, read, options)
 
     def run(self, name: str = "latest") -> Run:

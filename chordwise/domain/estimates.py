@@ -80,6 +80,12 @@ ASSUMED_CRITIQUE = Interval(low=10, typical=60, high=500)
 """What a critique takes to write, in tokens: most of them find nothing."""
 
 
+ASSUMED_PAGE = Interval(low=100, typical=500, high=1_200)
+"""What the text of a scanned page takes to write, in tokens."""
+ASSUMED_PICTURE = Interval(low=0.5, typical=1, high=2)
+"""What models count for a picture, of what is estimated."""
+
+
 def assumed(kind: AnalysisType, text_tokens: float, max_tokens: float) -> Interval:
     """Return the length of one answer by the habit of its type, wide: a third to three times."""
     habit = HABITS[kind]

@@ -63,6 +63,16 @@ def render_header(template: PromptTemplate, task: AnalysisTask) -> str:
     return Template(template.user).substitute(variables)
 
 
+def render_transcription(template: PromptTemplate, schema: JsonObject) -> Prompt:
+    """Return the question about the picture of a page.
+
+    Raises:
+        KeyError: The template names a variable that does not exist.
+    """
+    system = Template(template.system).substitute({"schema": schemas.as_text(schema)})
+    return Prompt(system=system, user=template.user)
+
+
 def _variables(task: AnalysisTask, schema: JsonObject) -> dict[str, str]:
     answers = [grounding.without_spans(answer) for answer in task.answers]
     material = _json(answers) if answers else task.text

@@ -31,13 +31,17 @@ class AnalysisType(StrEnum):
 
 
 class Stage(StrEnum):
-    """Where in a job's life a model is asked; the values stand in `model_calls.stage`."""
+    """Where in a job's life a model is asked; the values stand in `model_calls.stage`.
+
+    Pages are transcribed before there is a job.
+    """
 
     ANALYZE = "analyze"
     SYNTHESIZE = "synthesize"
     REPAIR = "repair"
     CRITIQUE = "critique"
     REVISE = "revise"
+    TRANSCRIBE = "transcribe"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.pictures import Picture
 from chordwise.domain.routing import Route
 from chordwise.domain.tasks import AnalysisTask, AnalysisType
 from chordwise.llm.reported_limits import ReportedLimits
@@ -62,7 +63,8 @@ class CompletionRequest:
     """One question, as a prompt for language models and as a task for those that are none.
 
     `schema` constrains the answer (JSON Schema, closed objects, every property required);
-    `max_output_tokens` bounds it. `attempt` counts the requests for one question from 1.
+    `max_output_tokens` bounds it. `pictures` are shown before the text of `user`.
+    `attempt` counts the requests for one question from 1.
     `timeout_seconds` is what is left for this request with all its repetitions, where less than the
     model's own timeout and the policy of retries.
     `call_id` names the request in our ledger, and in the provider's logs where those take it.
@@ -76,6 +78,7 @@ class CompletionRequest:
     schema_name: str
     prompt_version: str
     max_output_tokens: int
+    pictures: tuple[Picture, ...] = ()
     attempt: int = 1
     timeout_seconds: float | None = None
     call_id: str = ""

@@ -321,10 +321,14 @@ _SCHEMA_FACTOR = 2
 
 
 def max_input_tokens(request: CompletionRequest) -> int:
-    """Return a number of input tokens that no tokenizer exceeds: each token is a byte or more."""
+    """Return a number of input tokens that no tokenizer exceeds: each token is a byte or more.
+
+    What pictures take is the provider's own affair; theirs is a bound by experience.
+    """
     prompt = _bytes(request.system) + _bytes(request.user)
     schema = _schema_bytes(request.schema) + _bytes(request.schema_name)
-    return prompt + _SCHEMA_FACTOR * schema + _WRAPPING_TOKENS
+    shown = sum(each.max_tokens for each in request.pictures)
+    return prompt + shown + _SCHEMA_FACTOR * schema + _WRAPPING_TOKENS
 
 
 @memoized_by_identity

@@ -34,6 +34,7 @@ from chordwise.pipeline.asking.check import CheckResult
 from chordwise.pipeline.asking.critique import Examined, examine, unexamined
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from chordwise.pipeline.asking.question import ONE_PROMPT, policy_of, text_budget
+from chordwise.pipeline.intake.transcription import ModelTranscriber
 from chordwise.pipeline.models.client import Models
 from chordwise.readers.reading import Reader, ReadText, UnreadDocument
 
@@ -76,7 +77,8 @@ class Analysis:
     otherwise. `agreement` is how far the samples of a vote agreed, `critique` what came of
     examining the answer; `None` without one. `missing_rows` are the lists that lack rows of the
     parts, and `coverage` is the share of their rows that is in the output. `failed_checks` are
-    those of the schema's `x-checks` that the output does not pass.
+    those of the schema's `x-checks` that the output does not pass. `transcribed_by` is the model
+    that read the pages of a scan, or `tesseract`; empty where all of it was text in the file.
     """
 
     text: str
@@ -98,6 +100,7 @@ class Analysis:
     critique: Critique | None = None
     missing_rows: tuple[MissingRows, ...] = ()
     failed_checks: tuple[FailedCheck, ...] = ()
+    transcribed_by: str = ""
 
     @property
     def is_partial(self) -> bool:
@@ -161,6 +164,7 @@ class DocumentAnalyzer:
             needs_review=found.needs_review or bool(reason),
             review_reason=reason,
             flags=flags,
+            transcribed_by=read.transcribed_by,
         )
 
 
@@ -170,8 +174,10 @@ def _read(request: AnalysisRequest) -> ReadText:
         return ReadText(text=request.text, media_type="text/plain")
     if request.text:
         raise UsageError("There are a text and a path.", "Give one of them.")
-    with Reader(settings_module.load().readers) as reader:
-        found = reader.read(Path(request.path))
+    settings = settings_module.load()
+    transcriber = ModelTranscriber(settings, Models(settings)) if settings.readers.vision else None
+    with Reader(settings.readers) as reader:
+        found = reader.read(Path(request.path), transcriber=transcriber)
     if isinstance(found, UnreadDocument):
         raise found.error
     return found.content

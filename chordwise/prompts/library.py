@@ -21,6 +21,7 @@ REPAIR = "repair"
 CRITIQUE = "critique"
 REVISION = "revision"
 TABLE_HEADER = "table-header"
+TRANSCRIPTION = "transcription"
 
 
 @lru_cache(maxsize=1)
@@ -67,7 +68,7 @@ def own(folder: Path, variant: str = "") -> tuple[PromptTemplate, ...]:
 
 def replaceable() -> list[str]:
     """Return the names of the released templates that a user's own one can replace."""
-    fixed = (REPAIR, CRITIQUE, REVISION)
+    fixed = (REPAIR, CRITIQUE, REVISION, TRANSCRIPTION)
     return sorted({each.name for each in released().values()} - {*fixed})
 
 

@@ -11,12 +11,21 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO, assert_never
 
-from chordwise.domain import places
 from chordwise.domain.json_values import JsonObject, number, text
-from chordwise.domain.text_normalization import normalize
 from chordwise.errors import ReadError
 from chordwise.readers import failures, frames, limits
-from chordwise.readers.extracted import Columns, Extracted, Extraction, Ocr, Part, Unread, Wanted
+from chordwise.readers.extracted import (
+    Columns,
+    Extracted,
+    Extraction,
+    Ocr,
+    PageText,
+    Part,
+    Shown,
+    Unread,
+    Wanted,
+    encoded_places,
+)
 from chordwise.readers.extraction import extract
 
 _TITLE_CHARACTERS = 1_000
@@ -73,16 +82,21 @@ def _answers(request: JsonObject, file: BinaryIO) -> Iterator[tuple[JsonObject, 
 
 
 def _wanted(request: JsonObject) -> Wanted:
-    folder = text(request["ocr_data"])
+    folder, pages = text(request["ocr_data"]), int(number(request["shown_pages"]) or 0)
+    edge = int(number(request["edge_pixels"]) or 0)
     return Wanted(
         ocr=Ocr(data=folder, languages=text(request["ocr_languages"])) if folder else None,
+        shown=Shown(max_pages=pages, max_edge_pixels=edge) if pages else None,
         max_characters=int(number(request["max_characters"]) or 0),
         max_part_bytes=int(number(request["max_part_bytes"]) or 0),
         columns=Columns(text=text(request["text_column"]), identity=text(request["id_column"])),
     )
 
 
-def _answer(found: Extraction, max_bytes: int) -> Iterator[tuple[JsonObject, bytes]]:
+def _answer(found: Extraction | PageText, max_bytes: int) -> Iterator[tuple[JsonObject, bytes]]:
+    if isinstance(found, PageText):
+        yield _page(found)
+        return
     place = _cut(found.place)
     try:
         match found:
@@ -120,7 +134,7 @@ def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
     body = extracted.text.encode("utf-8", "surrogatepass")
     if len(body) > max_bytes:
         raise failures.too_much_text(max_bytes)
-    described = _places(extracted) if extracted.places else b""
+    described = encoded_places(extracted.text, extracted.places) if extracted.places else b""
     if len(body) + len(described) > max_bytes:
         described = b""
     header: JsonObject = {
@@ -138,11 +152,14 @@ def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
     return header, body + described
 
 
-def _places(extracted: Extracted) -> bytes:
-    """Return the places as they are in the text once it is normalized, as JSON and layouts."""
-    found = extracted.places[: places.MAX_PLACES]
-    offset = normalize(extracted.text).offsets()
-    return places.encode([places.moved(each, offset) for each in found] if offset else found)
+def _page(page: PageText) -> tuple[JsonObject, bytes]:
+    """Return a page as an answer: its picture, or its text with the places of its words."""
+    header: JsonObject = {"page": page.number, "width": page.width, "height": page.height}
+    if page.picture is not None:
+        pixels: JsonObject = {"pixels": [page.picture.width, page.picture.height]}
+        return {**header, **pixels}, page.picture.data
+    body = page.text.encode("utf-8", "surrogatepass")
+    return {**header, "text_bytes": len(body)}, body + page.layout
 
 
 def _failure(error: ReadError) -> JsonObject:

@@ -22,6 +22,7 @@ class ReadText:
 
     `pages` and `encoding` are `None` where the format has none; `pages_unread` counts damaged
     pages whose text is missing, `pages_scanned` pictures of pages that were not recognized,
+    `pages_transcribed` those that a model read; `transcribed_by` names it, or Tesseract.
     `invisible_characters` those that cannot be seen in a PDF or a Word document. The other counts
     say how often normalisation changed something; `hiding_removed` is a part of
     `invisible_removed`. `flags` are the passages that are suspicious, `places` the pages, slides,
@@ -35,6 +36,8 @@ class ReadText:
     pages: int | None = None
     pages_unread: int = 0
     pages_scanned: int = 0
+    pages_transcribed: int = 0
+    transcribed_by: str = ""
     invisible_characters: int = 0
     nul_removed: int = 0
     surrogates_replaced: int = 0
@@ -100,7 +103,7 @@ def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) ->
     Raises:
         ReadError: There is no text, or more of it than the limit.
     """
-    normalized = normalize(_decoded(body))
+    normalized = normalize(decoded(body))
     if len(normalized.text) > max_characters:
         raise failures.too_many_characters(max_characters)
     if not normalized.text.strip():
@@ -116,6 +119,8 @@ def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) ->
         pages=_count(header.get("pages")),
         pages_unread=_count(header.get("pages_unread")) or 0,
         pages_scanned=_count(header.get("pages_scanned")) or 0,
+        pages_transcribed=_count(header.get("pages_transcribed")) or 0,
+        transcribed_by=line(header.get("transcribed_by")),
         invisible_characters=invisible,
         nul_removed=normalized.nul_removed,
         surrogates_replaced=normalized.surrogates_replaced,
@@ -146,7 +151,7 @@ def line(value: JsonValue) -> str:
     return " ".join(normalize(text(value)).text.split())
 
 
-def _decoded(body: bytes | bytearray) -> str:
+def decoded(body: bytes | bytearray) -> str:
     """Return the text that a reader sent, with its half characters, which are counted later."""
     try:
         return body.decode("utf-8", "surrogatepass")

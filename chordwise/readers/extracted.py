@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, Protocol, TypeAlias
 
+from chordwise.domain import places
+from chordwise.domain.pictures import Picture
 from chordwise.domain.places import Place, PlaceKind
+from chordwise.domain.text_normalization import normalize
 from chordwise.errors import ReadError
 
 
@@ -31,16 +34,43 @@ class Ocr:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """How pages without text are shown to a model: how many at most, and how large."""
+
+    max_pages: int
+    max_edge_pixels: int
+
+
+class Transcriber(Protocol):
+    """Reads pictures of pages, outside of the parser process."""
+
+    @property
+    def model(self) -> str:
+        """Return who reads, as `documents.transcribed_by` has it."""
+        ...
+
+    def transcribe(self, pictures: Iterator[Picture], source: str) -> Mapping[int, str]:
+        """Return the texts of pages of a document, by their numbers.
+
+        Raises:
+            ReadError: A page cannot be read, for good.
+            ChordwiseError: None can be read for now: neither this document nor the next one.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What to read of a file, and how much: characters of a text, bytes of a file inside it.
 
-    `ocr` is set for a file that is known to be a scan or a picture.
+    `ocr` or `shown` is set for a file that is known to be a scan or a picture.
     """
 
     max_characters: int
     max_part_bytes: int
     columns: Columns = field(default=WHOLE)
     ocr: Ocr | None = None
+    shown: Shown | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,20 +121,26 @@ class Unread:
     error: ReadError
 
 
-Extraction: TypeAlias = Extracted | Part | Unread
 Source: TypeAlias = bytes | BinaryIO
 """Bytes in memory, or a file that is read where it is needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageText:
-    """The text of a page, counted from 1, its size as it is shown, and where its words are."""
+    """The text of a page, counted from 1, its size as it is shown, and where its words are.
+
+    `picture` stands for the text of a page that is to be read by a model.
+    """
 
     number: int
     text: str
     width: float
     height: float
     layout: bytes = b""
+    picture: Picture | None = None
+
+
+Extraction: TypeAlias = Extracted | Part | Unread
 
 
 SEPARATOR = "\n\n"
@@ -122,7 +158,7 @@ def of_pages(pages: Iterable[PageText]) -> tuple[str, list[Place]]:
     """Return the text of pages, and the pages as places."""
     listed = list(pages)
     text, starts = joined(each.text for each in listed)
-    places = [
+    found = [
         Place(
             kind=PlaceKind.PAGE,
             label=f"p. {each.number}",
@@ -135,7 +171,14 @@ def of_pages(pages: Iterable[PageText]) -> tuple[str, list[Place]]:
         )
         for each, start in zip(listed, starts, strict=True)
     ]
-    return text, places
+    return text, found
+
+
+def encoded_places(text: str, found: Sequence[Place]) -> bytes:
+    """Return the places of a text as they are once it is normalized, as JSON and layouts."""
+    kept = found[: places.MAX_PLACES]
+    offset = normalize(text).offsets()
+    return places.encode([places.moved(each, offset) for each in kept] if offset else kept)
 
 
 def markdown(rows: Iterable[Sequence[str]], spend: Callable[[int], None]) -> str:

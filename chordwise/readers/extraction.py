@@ -36,7 +36,14 @@ from chordwise.readers import (
     sheets,
     word97,
 )
-from chordwise.readers.extracted import Extracted, Extraction, Source, Unread, Wanted
+from chordwise.readers.extracted import (
+    Extracted,
+    Extraction,
+    PageText,
+    Source,
+    Unread,
+    Wanted,
+)
 from chordwise.readers.mail import SEPARATOR, mailbox_documents
 from chordwise.readers.plain import read_markdown
 from chordwise.readers.scans import picture_kind
@@ -278,8 +285,12 @@ _BYTES_PER_CHARACTER = 4
 _BLANK = " \t\r\n\f\v\0\ufeff\u00a0\u200b\u3000"
 
 
-def extract(file: BinaryIO, name: str, wanted: Wanted) -> Extracted | Iterator[Extraction]:
+def extract(
+    file: BinaryIO, name: str, wanted: Wanted
+) -> Extracted | Iterator[Extraction | PageText]:
     """Return the text of a file, or what is in it where that is several texts or files.
+
+    Of a scan to be shown, those are the pages, and at last a text that is empty.
 
     Archives, mailboxes and office documents are read where they lie, all else is taken into memory.
     `name` only helps where the content is silent.
@@ -309,7 +320,9 @@ def extract(file: BinaryIO, name: str, wanted: Wanted) -> Extracted | Iterator[E
 
 def _of_bytes(
     data: bytes, kind: Format, name: str, wanted: Wanted
-) -> Extracted | Iterator[Extraction]:
+) -> Extracted | Iterator[Extraction | PageText]:
+    if kind in _SCANS and wanted.shown is not None:
+        return scans.shown(_SCANS[kind](data), wanted.shown)
     if kind in _SCANS and wanted.ocr is not None:
         recognized = ocr.read(_SCANS[kind](data), wanted.max_characters, wanted.ocr)
         _require_text(recognized, wanted.max_characters)

@@ -7,10 +7,12 @@ empty.”
 from __future__ import annotations
 
 from chordwise.domain.states import IntakeOutcome
-from chordwise.errors import ReadError
+from chordwise.errors import ChordwiseError, ReadError
 
 NEEDS_OCR = "needs_ocr"
+VISION_FAILED = "vision_failed"
 INSTALL_OCR = 'pip install "chordwise[ocr]"'
+INSTALL_VISION = 'pip install "chordwise[vision]"'
 SUPPORTED = (
     "Chordwise reads PDF, DOCX, DOC, PPTX, XLSX, XLS, ODT, ODS, ODP, RTF, EPUB, HTML, "
     "e-mail (EML, MSG, MBOX), ZIP, Markdown and text (TXT, CSV, JSON, XML, …)."
@@ -75,7 +77,8 @@ def needs_ocr(what: str = "holds no text, only images: it is a scan.") -> ReadEr
     """It is a picture, or a PDF that shows pictures of pages and holds no text."""
     return unreadable(
         what,
-        f"To have it recognized (OCR): {INSTALL_OCR}, and set readers.ocr = true.",
+        f"To have it recognized (OCR): {INSTALL_OCR}, and set readers.ocr = true; "
+        "or name a model that can be shown pictures in readers.vision (docs/formats.md).",
         NEEDS_OCR,
     )
 
@@ -107,6 +110,39 @@ def ocr_failed() -> ReadError:
         "Look at it: its pages or the language data (readers.ocr_data) may be damaged.",
         "ocr_failed",
     )
+
+
+def vision_missing() -> ReadError:
+    """A scan was to be shown to a model, and the library that makes pictures is not there."""
+    return unreadable(
+        "is a scan, and what readers.vision needs to show it to a model is not installed.",
+        f"Install it where files are taken in: {INSTALL_VISION}.",
+        NEEDS_OCR,
+    )
+
+
+def vision_failed(number: int, why: ChordwiseError) -> ReadError:
+    """The model brought no usable transcription of a page."""
+    return unreadable(
+        f"is a scan, page {number} of which the model of readers.vision could not read: {why.what}",
+        f"{why.hint} Or name another model in readers.vision, or set readers.ocr = true to have "
+        "recognized what the model fails at. Then submit it again.".strip(),
+        VISION_FAILED,
+    )
+
+
+def too_many_pages(limit: int) -> ReadError:
+    """There are more pages to be read by a model than the settings allow."""
+    return too_large(
+        f"has more than {limit:,} pages for the model of readers.vision to read.",
+        "Split it, or raise readers.vision_max_pages.",
+        "too_many_pages",
+    )
+
+
+def unshowable() -> ReadError:
+    """No page could be made a picture of."""
+    return malformed("is a scan, no page of which can be shown.")
 
 
 def encrypted() -> ReadError:

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 from chordwise.domain.places import Layout
 from chordwise.readers import failures
 from chordwise.readers.extracted import Extracted, Ocr, PageText, of_pages
-from chordwise.readers.scans import DOTS_PER_INCH, POINTS_PER_INCH, Scan
+from chordwise.readers.scans import Scan, density_of, points_of_pixel
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from tesserocr import PyTessBaseAPI
-
-# What a picture may truly say of itself; Tesseract guesses better than a screen's 72.
-_LEAST_DENSITY, _GREATEST_DENSITY = 100, 2_400
 
 
 def read(scan: Scan, max_characters: int, ocr: Ocr) -> Extracted:
@@ -64,14 +61,12 @@ def _recognized(tesseract: PyTessBaseAPI, page: Image, number: int) -> PageText 
 
     Without a density that can be true, a pixel is a point.
     """
-    density = int(page.info.get(DOTS_PER_INCH, (0, 0))[0])
-    is_known = _LEAST_DENSITY <= density <= _GREATEST_DENSITY
+    density, points = density_of(page), points_of_pixel(page)
     try:
         tesseract.SetImage(page)
-        if is_known:
+        if density is not None:
             tesseract.SetSourceResolution(density)
         text = tesseract.GetUTF8Text().strip()
-        points = POINTS_PER_INCH / density if is_known else 1.0
         layout = _layout(tesseract, text, points)
     except RuntimeError:
         return None

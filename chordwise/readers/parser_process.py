@@ -26,6 +26,8 @@ _CHILD = "chordwise.readers.child"
 _SOURCE = Path(__file__).parents[2]
 # Against leaks in C libraries; a start costs a quarter of a second.
 _FILES_PER_PROCESS = 2_000
+MAX_PICTURE_BYTES = 8 * limits.MEGABYTE
+"""Of a page: one of 2,576 x 2,576 gray pixels has less, whatever it shows."""
 _GOODBYE_SECONDS = 1.0
 _START_SECONDS = 60.0
 _TIME_SIGNALS = (-signal.SIGALRM, -signal.SIGXCPU)
@@ -33,18 +35,22 @@ _TIME_SIGNALS = (-signal.SIGALRM, -signal.SIGXCPU)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileQuestion:
-    """What is asked about a file; `ocr_data` is the folder of languages where it is a scan."""
+    """What is asked about a file; `ocr_data` is the folder of languages where it is a scan.
+
+    With `shows_pages` the answers are the pages of a scan, those without text as pictures.
+    """
 
     name: str
     columns: Columns = WHOLE
     ocr_data: str = ""
+    shows_pages: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A header that describes text, part or failure, with the text or the part.
+    """A header that describes text, part, page or failure, with the text, picture or part.
 
-    `places` are those of the text as the child encoded them.
+    `places` are those of the text as the child encoded them, of a page its layout.
     """
 
     header: JsonObject
@@ -182,7 +188,8 @@ class ParserProcess:
             ReadError: There is no room for the part.
             OSError: The child did not answer in time, is gone, or sends nonsense.
         """
-        header, body = frames.receive(channel, self._limits.max_text_bytes, deadline)
+        max_bytes = max(self._limits.max_text_bytes, MAX_PICTURE_BYTES)
+        header, body = frames.receive(channel, max_bytes, deadline)
         if not header.get("part"):
             size = header.get("text_bytes")
             end = size if isinstance(size, int) else len(body)
@@ -211,6 +218,8 @@ class ParserProcess:
             "id_column": question.columns.identity,
             "ocr_data": question.ocr_data,
             "ocr_languages": settings.ocr_languages,
+            "shown_pages": settings.vision_max_pages if question.shows_pages else 0,
+            "edge_pixels": settings.vision_max_edge_pixels,
         }
 
     def _running(self) -> socket.socket:

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from chordwise.domain.json_values import text
+from chordwise.domain.json_values import JsonObject, number, text
+from chordwise.domain.pictures import Picture
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
 from chordwise.readers import contents, failures
@@ -25,10 +27,18 @@ from chordwise.readers.documents import (
     ReadText,
     UnreadDocument,
     checked,
+    decoded,
     failure,
     with_places,
 )
-from chordwise.readers.extracted import WHOLE, Columns
+from chordwise.readers.extracted import (
+    WHOLE,
+    Columns,
+    PageText,
+    Transcriber,
+    encoded_places,
+    of_pages,
+)
 from chordwise.readers.limits import MEGABYTE
 from chordwise.readers.parser_process import Answer, FileQuestion, ParserProcess
 from chordwise.settings import ReaderSettings
@@ -40,6 +50,7 @@ __all__ = [
     "ReadText",
     "Reader",
     "ReadingInterruptedError",
+    "Transcriber",
     "UnreadDocument",
 ]
 
@@ -91,10 +102,12 @@ class Reader:
         *,
         follow_symlinks: bool = True,
         source: str = "",
+        transcriber: Transcriber | None = None,
     ) -> Iterator[ReadDocument | UnreadDocument]:
         """Yield what a regular file holds, at least one; whatever is wrong is a value, too.
 
         `source` is the printable name that it is shown under, where that is not its path.
+        `transcriber` reads pages without text; what else than a ReadError it raises is passed on.
 
         Most files are one document. A message is followed by its attachments; a mailbox and an
         archive are what they hold; a table is one document, or one for each row by `columns`.
@@ -108,12 +121,17 @@ class Reader:
         try:
             file = contents.opened(path, megabytes, follow_symlinks=follow_symlinks)
             with file:
-                yield from self._documents(contents.of_file(file, megabytes), source, columns)
+                content = contents.of_file(file, megabytes)
+                yield from self._documents(content, source, columns, transcriber)
         except ReadError as error:
             yield UnreadDocument(source=source, error=failures.named(source, error))
 
     def documents_from(
-        self, stream: BinaryIO, name: str, columns: Columns = WHOLE
+        self,
+        stream: BinaryIO,
+        name: str,
+        columns: Columns = WHOLE,
+        transcriber: Transcriber | None = None,
     ) -> Iterator[ReadDocument | UnreadDocument]:
         """Yield what a stream holds up to its end; `name` distinguishes kinds of text."""
         self._interruption.clear()
@@ -121,7 +139,7 @@ class Reader:
         try:
             limited = _limited(contents.slices(stream), self._limits.max_file_megabytes)
             with closing(contents.spooled(limited)) as content:
-                yield from self._documents(content, source, columns)
+                yield from self._documents(content, source, columns, transcriber)
         except ReadError as error:
             yield UnreadDocument(source=source, error=failures.named(source, error))
 
@@ -131,19 +149,26 @@ class Reader:
         """Yield what content in memory holds; `name` distinguishes kinds of text."""
         return self.documents_from(io.BytesIO(data), name, columns)
 
-    def read(self, path: Path, *, follow_symlinks: bool = True) -> ReadDocument | UnreadDocument:
+    def read(
+        self, path: Path, *, follow_symlinks: bool = True, transcriber: Transcriber | None = None
+    ) -> ReadDocument | UnreadDocument:
         """Return the first document of a file: for most, the only one."""
-        return next(self.read_documents(path, follow_symlinks=follow_symlinks))
+        found = self.read_documents(path, follow_symlinks=follow_symlinks, transcriber=transcriber)
+        return next(found)
 
     def read_bytes(self, data: bytes, name: str) -> ReadDocument | UnreadDocument:
         """Return the first document of content that is in memory."""
         return next(self.documents_in(data, name))
 
     def _documents(
-        self, content: Content, source: str, columns: Columns
+        self,
+        content: Content,
+        source: str,
+        columns: Columns,
+        transcriber: Transcriber | None,
     ) -> Iterator[ReadDocument | UnreadDocument]:
         reading_time = ReadingTime(self._settings.file_timeout_seconds, self._interruption)
-        unpacking = Unpacking(self._settings, columns, self._parser_at, reading_time)
+        unpacking = Unpacking(self._settings, columns, self._parser_at, reading_time, transcriber)
         return unpacking.documents(content, source)
 
     def _parser_at(self, level: int) -> ParserProcess:
@@ -196,6 +221,80 @@ def _folders(settings: ReaderSettings) -> Iterator[Path]:
     yield from _OF_THE_SYSTEM
 
 
+TESSERACT = "tesseract"
+"""Who has recognized a text, where no model has read it."""
+
+
+_BYTES_PER_CHARACTER = 4
+_BYTES_PER_PAGE = 1_000
+
+
+class ShownPages:
+    """The pages of a scan as its parser shows them: pictures to be read, and what has text."""
+
+    def __init__(self, answers: Iterator[Answer], settings: ReaderSettings) -> None:
+        self._answers = answers
+        self._settings = settings
+        self._pages: list[PageText] = []
+        self._end = Answer(header={})
+        self._bytes_left = settings.max_characters * _BYTES_PER_CHARACTER
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the pictures as they come.
+
+        Raises:
+            ReadError: The pages cannot be shown.
+        """
+        for answer in self._answers:
+            if "what" in answer.header:
+                raise failure(answer.header)
+            if "page" not in answer.header:
+                self._end = answer
+                continue
+            page = self._page(answer)
+            self._pages.append(page)
+            if page.picture is not None:
+                yield page.picture
+
+    def read_by(self, transcriber: Transcriber, source: str) -> Answer:
+        """Return the text of all pages as if the parser had found it.
+
+        Raises:
+            ReadError: The pages cannot be shown, or one of them cannot be read.
+            ChordwiseError: See `Transcriber.transcribe`.
+        """
+        texts = transcriber.transcribe(self.pictures(), source)
+        pages = [replace(each, text=texts.get(each.number, each.text)) for each in self._pages]
+        whole, places = of_pages(pages)
+        body = bytearray(whole.encode("utf-8", "surrogatepass"))
+        read: JsonObject = {"pages_transcribed": len(texts), "transcribed_by": transcriber.model}
+        header = {**self._end.header, **(read if texts else {})}
+        return Answer(header=header, text=body, places=encoded_places(whole, places))
+
+    def _page(self, answer: Answer) -> PageText:
+        """Return a page; nothing that a hostile file may have made up is trusted.
+
+        Raises:
+            ReadError: There are more pages, or more text, than were asked for.
+        """
+        self._bytes_left -= _BYTES_PER_PAGE + len(answer.places)
+        header, edge = answer.header, self._settings.vision_max_edge_pixels
+        place = len(self._pages) + 1
+        width, height = (number(header.get(name)) or 0.0 for name in ("width", "height"))
+        pixels = header.get("pixels")
+        if not isinstance(pixels, list):
+            self._bytes_left -= len(answer.text)
+            if self._bytes_left < 0:
+                raise failures.too_many_characters(self._settings.max_characters)
+            text, layout = decoded(answer.text), answer.places
+            return PageText(number=place, text=text, width=width, height=height, layout=layout)
+        across, down = (min(edge, max(1, int(number(each) or 0))) for each in (*pixels, 0, 0)[:2])
+        picture = Picture(number=place, data=bytes(answer.text), width=across, height=down)
+        if sum(each.picture is not None for each in self._pages) >= self._settings.vision_max_pages:
+            raise failures.too_many_pages(self._settings.vision_max_pages)
+        return PageText(number=place, text="", width=width, height=height, picture=picture)
+
+
 LEVELS = 6
 """How deep files may lie in files: a mailbox, a message in it, one attached, an archive, a file."""
 _NAME_CHARACTERS = 500
@@ -222,9 +321,11 @@ class Unpacking:
         columns: Columns,
         parser_at: Callable[[int], ParserProcess],
         reading_time: ReadingTime,
+        transcriber: Transcriber | None = None,
     ) -> None:
         self._settings = settings
         self._time = reading_time
+        self._transcriber = transcriber
         self._columns = columns
         self._parser_at = parser_at
         self._documents_left = settings.max_documents
@@ -251,7 +352,7 @@ class Unpacking:
         try:
             if not content.byte_count:
                 raise failures.empty()
-            for answer in self._answers(content, origin.name, level):
+            for answer in self._answers(content, origin, level):
                 yield from self._answered(answer, (content, origin), level)
         except ReadError as error:
             if self._time.is_over:
@@ -259,23 +360,51 @@ class Unpacking:
             self._count_costs(error)
             yield _unread(origin.source, error, content)
 
-    def _answers(self, content: Content, name: str, level: int) -> Iterator[Answer]:
-        """Ask the parser; where it finds pictures of pages, once more if they are to be recognized.
+    def _answers(self, content: Content, origin: _Origin, level: int) -> Iterator[Answer]:
+        """Ask the parser; where it finds pictures of pages, once more if they are to be read.
 
         Raises:
-            ReadError: The parser broke over the file, or scans cannot be recognized here.
+            ReadError: The parser broke over the file, or scans cannot be read here.
         """
-        parser, question = self._parser_at(level), FileQuestion(name=name, columns=self._columns)
+        parser = self._parser_at(level)
+        question = FileQuestion(name=origin.name, columns=self._columns)
         for answer in parser.answers(content.file, question, self._time):
             header = answer.header
             is_scanned = header.get("reason") == failures.NEEDS_OCR or header.get("pages_scanned")
-            if is_scanned and self._settings.ocr:
-                scan = replace(question, ocr_data=str(folder(self._settings)))
+            if is_scanned and (self._settings.ocr or self._transcriber is not None):
+                ask = partial(parser.answers, content.file, reading_time=self._time)
                 seen = {name: header.get(name) for name in ("invisible_characters", "unseen")}
-                for again in parser.answers(content.file, scan, self._time):
+                for again in self._scan(ask, question, origin.source):
                     yield replace(again, header={**again.header, **seen})
             else:
                 yield answer
+
+    def _scan(
+        self,
+        ask: Callable[[FileQuestion], Iterator[Answer]],
+        question: FileQuestion,
+        source: str,
+    ) -> Iterator[Answer]:
+        """Have the pages of a scan read by the model, or recognized.
+
+        Raises:
+            ReadError: A page cannot be read, or scans cannot be read here.
+        """
+        if self._transcriber is not None:
+            try:
+                if importlib.util.find_spec("PIL") is None:
+                    raise failures.vision_missing()
+                shown = ShownPages(ask(replace(question, shows_pages=True)), self._settings)
+                answer = shown.read_by(self._transcriber, source)
+            except ReadError as error:
+                if error.reason != failures.VISION_FAILED or not self._settings.ocr:
+                    raise
+            else:
+                yield answer
+                return
+        recognized: JsonObject = {"transcribed_by": TESSERACT}
+        for answer in ask(replace(question, ocr_data=str(folder(self._settings)))):
+            yield replace(answer, header={**answer.header, **recognized})
 
     def _answered(
         self, answer: Answer, whole: tuple[Content, _Origin], level: int

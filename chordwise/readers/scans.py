@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import pypdfium2
 
+from chordwise.domain.pictures import Picture
 from chordwise.readers import failures, pdf
-from chordwise.readers.extracted import Extracted, PageText
+from chordwise.readers.extracted import Extracted, PageText, Shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,9 +24,14 @@ if TYPE_CHECKING:
 DOTS_PER_INCH = "dpi"
 """Where a picture's `info` says how closely it was looked at, as a pair of numbers."""
 POINTS_PER_INCH = 72
+# What a picture may truly say of itself; Tesseract guesses better than a screen's 72.
+_LEAST_DENSITY, _GREATEST_DENSITY = 100, 2_400
 _DENSITY = 300
 # A page of A3; what claims to be larger is looked at less closely.
 _MAX_PIXELS = 18_000_000
+_JPEG_QUALITY = 85
+# What differs less from the rest of the page is paper, not ink.
+_FAINTEST_INK = 24
 _PICTURES = (
     (b"\x89PNG\r\n", "PNG"),
     (b"\xff\xd8\xff", "JPEG"),
@@ -95,6 +101,57 @@ def of_picture(data: bytes) -> Scan:
         pages=(_frame(picture, index) for index in range(frames)),
         media_type=f"image/{kind.lower()}",
     )
+
+
+def shown(scan: Scan, how: Shown) -> Iterator[PageText | Extracted]:
+    """Yield each page, with a picture in place of its text where it has none; at last what it is.
+
+    An empty page has an empty text and no picture.
+
+    Raises:
+        ReadError: There are too many pages to show, or all are damaged.
+    """
+    number = unread = pictures = 0
+    for number, page in enumerate(scan.pages, start=1):
+        if page is None:
+            unread += 1
+            yield PageText(number=number, text="", width=0, height=0)
+            continue
+        found = page if isinstance(page, PageText) else _shown(page, number, how.max_edge_pixels)
+        pictures += found.picture is not None
+        if pictures > how.max_pages:
+            raise failures.too_many_pages(how.max_pages)
+        yield found
+    if unread == number:
+        raise failures.unshowable()
+    yield Extracted(
+        text="", media_type=scan.media_type, title=scan.title, pages=number, pages_unread=unread
+    )
+
+
+def _shown(page: Image, number: int, max_edge_pixels: int) -> PageText:
+    points = points_of_pixel(page)
+    width, height = page.width * points, page.height * points
+    grays = [gray for gray, pixels in enumerate(page.histogram()) if pixels]
+    if grays[-1] - grays[0] < _FAINTEST_INK:
+        return PageText(number=number, text="", width=width, height=height)
+    page.thumbnail((max_edge_pixels, max_edge_pixels))
+    stream = io.BytesIO()
+    page.save(stream, "JPEG", quality=_JPEG_QUALITY)
+    picture = Picture(number=number, data=stream.getvalue(), width=page.width, height=page.height)
+    return PageText(number=number, text="", width=width, height=height, picture=picture)
+
+
+def density_of(page: Image) -> int | None:
+    """Return the dots per inch of a picture; `None` where it says nothing that can be true."""
+    density = int(page.info.get(DOTS_PER_INCH, (0, 0))[0])
+    return density if _LEAST_DENSITY <= density <= _GREATEST_DENSITY else None
+
+
+def points_of_pixel(page: Image) -> float:
+    """Return how many points a pixel has; one where the density is not known."""
+    density = density_of(page)
+    return POINTS_PER_INCH / density if density else 1.0
 
 
 def _page(document: pypdfium2.PdfDocument, index: int) -> Image | PageText | None:

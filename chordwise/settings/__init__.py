@@ -187,7 +187,8 @@ class Settings(BaseSettings):
                 "retries.total_seconds must not exceed half of worker.visibility_timeout_seconds"
             )
         tiers = self.tiers.configured().values()
-        for name in {*self.models, self.model, *self.fallback, *tiers}:
+        vision = [self.readers.vision] if self.readers.vision else []
+        for name in {*self.models, self.model, *self.fallback, *tiers, *vision}:
             if self._timeout_seconds(name) > self.retries.total_seconds:
                 raise ValueError(f"models.{name}.timeout_seconds exceeds retries.total_seconds")
         return self
@@ -202,6 +203,19 @@ class Settings(BaseSettings):
                 raise ValueError(f"tiers.{tier} names no model: {name}")
             if tier in self.models and name != tier:
                 raise ValueError(f"tiers.{tier} and models.{tier} are two models of one name")
+        return self
+
+    @model_validator(mode="after")
+    def check_vision(self) -> Settings:
+        """Refuse a reader of pictures that is no single language model."""
+        name = self.readers.vision
+        if name in {AUTO, "extractive"}:
+            raise ValueError(f"readers.vision: {name} is no model that can be shown pictures")
+        if name:
+            try:
+                self.model_named(name)
+            except ConfigurationError as error:
+                raise ValueError(f"readers.vision: {error.what}") from error
         return self
 
     @model_validator(mode="after")

@@ -304,6 +304,16 @@ class ReaderSettings(Section):
         default=None, description="The folder of Tesseract's languages; found where it is not set."
     )
     ocr_timeout_seconds: PositiveFloat = 900
+    vision: str = Field(
+        default="",
+        description="The model that reads scans and images: a name in [models] or provider/model.",
+    )
+    vision_max_pages: PositiveInt = Field(
+        default=200, description="Of one document that the model reads; more are too many."
+    )
+    vision_max_edge_pixels: int = Field(
+        default=1_568, ge=256, le=2_576, description="Of the longer edge of a page's picture."
+    )
 
 
 class WorkerSettings(Section):

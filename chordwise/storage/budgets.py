@@ -27,13 +27,14 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import Insert, insert
-from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, aliased, mapped_column
 
 from chordwise.domain import money
-from chordwise.storage import clock
+from chordwise.storage import clock, jobs
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.record import Record, among
+from chordwise.storage.runs import Run
 
 
 class BudgetReservation(Record):
@@ -193,36 +194,42 @@ def _today() -> ColumnElement[date]:
     return cast(func.timezone("UTC", clock.database_now()), Date)
 
 
-def _limits() -> Select[uuid.UUID, uuid.UUID, date, str, Decimal | None, str, Decimal | None]:
+def _limits(
+    owner: InstrumentedAttribute[uuid.UUID], run: InstrumentedAttribute[uuid.UUID]
+) -> Select[uuid.UUID, uuid.UUID, date, str, Decimal | None, str, Decimal | None]:
     of_run, of_day = aliased(Budget), aliased(Budget)
     return (
-        select(
-            Job.id, Job.run_id, _today(), of_run.scope, of_run.cap_usd, of_day.scope, of_day.cap_usd
-        )
-        .outerjoin(of_run, of_run.scope == func.concat("run:", cast(Job.run_id, Text)))
+        select(owner, run, _today(), of_run.scope, of_run.cap_usd, of_day.scope, of_day.cap_usd)
+        .outerjoin(of_run, of_run.scope == func.concat("run:", cast(run, Text)))
         .outerjoin(of_day, of_day.scope == func.concat("day:", cast(_today(), Text)))
-        .where(Job.id.in_(bindparam("job_ids", expanding=True)))
+        .where(owner.in_(bindparam("owner_ids", expanding=True)))
     )
 
 
 # Every call asks this, with a cap or without: it is put together once.
-_LIMITS = _limits()
+_LIMITS = _limits(Job.id, Job.run_id)
+_LIMITS_OF_RUNS = _limits(Run.id, Run.id)
 
 
 def spendings_of(
-    session: Session, job_ids: Collection[uuid.UUID], usd_per_day: Decimal | None
+    session: Session, owner_ids: Collection[uuid.UUID], usd_per_day: Decimal | None
 ) -> dict[uuid.UUID, Spending]:
-    """Return what limits the spending for jobs now, by job; unknown jobs are left out."""
-    rows = session.execute(_LIMITS, {"job_ids": list(job_ids)})
+    """Return what limits the spending now, by its owner: a job, or a run that takes in.
+
+    Unknown ones are left out.
+    """
+    rows = session.execute(_LIMITS, {"owner_ids": list(owner_ids)}).all()
+    if others := set(owner_ids) - {row[0] for row in rows}:
+        rows = [*rows, *session.execute(_LIMITS_OF_RUNS, {"owner_ids": list(others)})]
     return {
-        job_id: Spending(
+        owner_id: Spending(
             run_id=run_id,
             day=day,
             usd_per_run=run_cap,
             usd_per_day=usd_per_day,
             is_open=bool(run_scope and scope) and cap == usd_per_day,
         )
-        for job_id, run_id, day, run_scope, run_cap, scope, cap in rows
+        for owner_id, run_id, day, run_scope, run_cap, scope, cap in rows
     }
 
 
@@ -355,14 +362,13 @@ def of_run(session: Session, run_id: uuid.UUID) -> Sequence[Budget]:
 
 def unpriced_calls(session: Session, account: Budget) -> int:
     """Return how many calls of an account's run or day have ended with an unknown cost."""
+    call = ModelCall if account.run_id is None else jobs.calls_of(account.run_id)
     calls = (
         select(func.count())
-        .select_from(ModelCall)
-        .where(ModelCall.cost_usd.is_(None), ModelCall.finished_at.is_not(None))
+        .select_from(call)
+        .where(call.cost_usd.is_(None), call.finished_at.is_not(None))
     )
-    if account.run_id is not None:
-        calls = calls.join(Job, Job.id == ModelCall.job_id).where(Job.run_id == account.run_id)
-    else:
+    if account.run_id is None:
         begins_at = _beginning_of(date.fromisoformat(account.scope.removeprefix("day:")))
         ends_at = begins_at + timedelta(days=1)
         calls = calls.where(ModelCall.started_at >= begins_at, ModelCall.started_at < ends_at)
@@ -393,12 +399,8 @@ def _open_day(session: Session, day: date, usd_per_day: Decimal | None) -> None:
 
 
 def _cost_of(run_id: uuid.UUID) -> ScalarSelect[Decimal | None]:
-    return (
-        select(func.coalesce(func.sum(ModelCall.cost_usd), 0))
-        .join(Job, Job.id == ModelCall.job_id)
-        .where(Job.run_id == run_id)
-        .scalar_subquery()
-    )
+    calls = jobs.calls_of(run_id)
+    return select(func.coalesce(func.sum(calls.cost_usd), 0)).scalar_subquery()
 
 
 def _opening(scope: str, cap_usd: Decimal | None, known: ScalarSelect[Decimal | None]) -> Insert:

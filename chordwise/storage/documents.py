@@ -24,6 +24,8 @@ from chordwise.storage.record import CreatedAt, Identity, Record, new_id
 class Document(Record):
     """One text; `sha256` is the hash of the normalized stored text, `source` its first name.
 
+    `transcribed_by` is the model that read its pages without text, or `tesseract`, null where
+    all of it was text in the file.
     `flags` are the suspicious passages (`domain.document_flags`), null where none were looked for.
     `places` are its pages, slides, sheets or sections, null where it has none: kind, label, number,
     start_char, end_char, width and height of each. `layouts` are theirs in the same order, null
@@ -37,6 +39,7 @@ class Document(Record):
     source: Mapped[str]
     media_type: Mapped[str]
     title: Mapped[str | None]
+    transcribed_by: Mapped[str | None]
     text: Mapped[str] = mapped_column(deferred=True)
     character_count: Mapped[int]
     normalization: Mapped[JsonObject]
@@ -101,6 +104,7 @@ def _row(sha256: str, document: Document) -> dict[str, object]:
         "source": document.source,
         "media_type": document.media_type,
         "title": document.title,
+        "transcribed_by": document.transcribed_by,
         "text": document.text,
         "character_count": len(document.text),
         "normalization": document.normalization,

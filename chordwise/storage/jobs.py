@@ -18,9 +18,10 @@ from sqlalchemy import (
     select,
     text,
     tuple_,
+    union_all,
     update,
 )
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import (
@@ -209,6 +210,13 @@ def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) ->
 def release(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:
     """Give a synthesis back unharmed: the attempt does not count."""
     return _give_back(session, job_id, token, Job.attempts - 1)
+
+
+def calls_of(run_id: uuid.UUID) -> type[ModelCall]:
+    """Return the calls of a run: those of its jobs, and those that read pages in its intake."""
+    of_jobs = select(ModelCall).join(Job, Job.id == ModelCall.job_id).where(Job.run_id == run_id)
+    of_intake = select(ModelCall).where(ModelCall.run_id == run_id)
+    return aliased(ModelCall, union_all(of_jobs, of_intake).subquery())
 
 
 def give_up(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:

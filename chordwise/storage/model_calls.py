@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import BigInteger, ColumnElement, ForeignKey, func, select, text, update
+from sqlalchemy import BigInteger, ColumnElement, ForeignKey, Index, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -21,7 +21,8 @@ from chordwise.storage.record import CreatedAt, Identity, Record
 class ModelCall(Record):
     """One request. `finished_at` is null while it runs, and stays null if its worker was killed.
 
-    `run` is the name of the run, which stays when its jobs are pruned.
+    `run` is the name of the run, which stays when its jobs are pruned. A call that reads a page
+    while a document is taken in has no job, but the `source` of the document and `run_id`.
     `latency_ms` counts from sending to the whole answer; `cost_usd` is null where the cost is
     unknown, and `cost_basis` says how it is known: `free`, `settings`, `price_list`, `reported` by
     the server, or `not_billed` (no model has worked for it). `response_length` is in characters;
@@ -34,9 +35,14 @@ class ModelCall(Record):
     """
 
     __tablename__ = "model_calls"
+    __table_args__ = (
+        Index("ix_model_calls_run_id", "run_id", postgresql_where="run_id IS NOT NULL"),
+    )
 
     id: Mapped[Identity]
     run: Mapped[str | None]
+    source: Mapped[str | None]
+    run_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("runs.id"))
     job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id"), index=True)
     chunk_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("chunks.id"), index=True)
     stage: Mapped[str]
@@ -71,8 +77,8 @@ class ModelCall(Record):
 
 
 _BEGUN = (
-    *("id", "job_id", "chunk_id", "stage", "provider", "model", "language_model"),
-    *("prompt_version", "tier", "escalated", "attempt", "sample", "cache_hit"),
+    *("id", "source", "run_id", "job_id", "chunk_id", "stage", "provider", "model"),
+    *("language_model", "prompt_version", "tier", "escalated", "attempt", "sample", "cache_hit"),
 )
 _ENDED = (
     *("latency_ms", "input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens"),
@@ -80,7 +86,8 @@ _ENDED = (
     *("service_tier", "finish_reason", "refused", "error_code", "error_message"),
 )
 _CHECKED = ("valid", "quality")
-_RUN = "(SELECT r.name FROM jobs j JOIN runs r ON r.id = j.run_id WHERE j.id = new.job_id)"
+_RUN = """(SELECT r.name FROM runs r WHERE r.id =
+    coalesce(new.run_id, (SELECT j.run_id FROM jobs j WHERE j.id = new.job_id)))"""
 # What is leased is locked, the jobs before the chunks: none is taken over before the commit.
 _BEGIN = text(f"""
     WITH new AS MATERIALIZED (

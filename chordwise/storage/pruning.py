@@ -127,7 +127,8 @@ def forget_run(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
         return 0
     of_run = select(Intake.id).where(Intake.run_id == run_id)
     session.execute(delete(InboxIntake).where(InboxIntake.intake_id.in_(of_run)))
-    session.execute(update(Evaluation).where(Evaluation.run_id == run_id).values(run_id=None))
+    for kept in (Evaluation, ModelCall):
+        session.execute(update(kept).where(kept.run_id == run_id).values(run_id=None))
     for owned in _OWNED_BY_RUN:
         session.execute(delete(owned).where(owned.run_id == run_id))
     return len(session.scalars(delete(Run).where(Run.id == run_id).returning(Run.id)).all())

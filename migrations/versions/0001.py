@@ -167,6 +167,7 @@ _PARTIAL_INDEXES = (
     ("ix_jobs_reused_from", "jobs", ["reused_from"], "reused_from IS NOT NULL"),
     ("ix_jobs_unfinished_created_at", "jobs", ["status", "created_at", "id"], _UNFINISHED_JOBS),
     ("ix_jobs_waiting", "jobs", ["due_at"], "status = 'waiting'"),
+    ("ix_model_calls_run_id", "model_calls", ["run_id"], "run_id IS NOT NULL"),
     ("ix_outbox_promised", "outbox", [sa.text("(arguments ->> -1)")], "sent_at IS NULL"),
     ("ix_outbox_unsent", "outbox", ["id"], "sent_at IS NULL"),
 )

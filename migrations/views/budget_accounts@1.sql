@@ -5,7 +5,7 @@
 CREATE VIEW budget_accounts AS
 WITH unpriced AS (
     SELECT
-        j.run_id,
+        coalesce(c.run_id, j.run_id) AS run_id,
         (c.started_at AT TIME ZONE 'UTC')::date AS day,
         count(*) AS calls
     FROM model_calls AS c

@@ -3,8 +3,9 @@
 -- missing_rows names the lists with fewer rows than the answers about the parts have, row_counts
 -- says of every list how many rows each chunk has and where they stand, failed_checks names the
 -- checks of the schema that the output does not pass, review_reason is what the intake of the
--- document said, flags are its suspicious passages, and accepted says that
--- all of it may be accepted without looking.
+-- document said, flags are its suspicious passages, and accepted says that all of it may be accepted
+-- without looking. transcribed_by is the model that read the document's pages, or tesseract, and null
+-- where all of it was text in the file.
 CREATE VIEW document_results AS
 SELECT
     r.id AS result_id,
@@ -35,7 +36,8 @@ SELECT
     i.message AS review_reason,
     r.failed_checks,
     d.flags,
-    r.accepted
+    r.accepted,
+    d.transcribed_by
 FROM results AS r
 INNER JOIN jobs AS j ON j.id = r.job_id
 INNER JOIN runs AS run ON run.id = j.run_id

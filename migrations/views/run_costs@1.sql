@@ -1,7 +1,26 @@
 -- What each run did cost. cost_usd sums what is known, and is null where nothing is;
 -- unpriced_calls says how many calls have an unknown cost, reported_calls how many have the cost
 -- that the server reported.
+-- The calls that read pages belong to the run whose intake they are for, and to no job.
 CREATE VIEW run_costs AS
+WITH calls AS (
+    SELECT
+        j.run_id,
+        c.cache_hit,
+        c.cost_usd,
+        c.cost_basis
+    FROM model_calls AS c
+    INNER JOIN jobs AS j ON j.id = c.job_id
+    UNION ALL
+    SELECT
+        c.run_id,
+        c.cache_hit,
+        c.cost_usd,
+        c.cost_basis
+    FROM model_calls AS c
+    WHERE c.run_id IS NOT NULL
+)
+
 SELECT
     r.id AS run_id,
     r.name AS run,
@@ -10,7 +29,6 @@ SELECT
     sum(c.cost_usd) AS cost_usd,
     count(*) FILTER (WHERE c.cost_usd IS NULL) AS unpriced_calls,
     count(*) FILTER (WHERE c.cost_basis = 'reported') AS reported_calls
-FROM model_calls AS c
-INNER JOIN jobs AS j ON j.id = c.job_id
-INNER JOIN runs AS r ON r.id = j.run_id
+FROM calls AS c
+INNER JOIN runs AS r ON r.id = c.run_id
 GROUP BY r.id, r.name;

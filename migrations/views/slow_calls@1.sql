@@ -46,7 +46,7 @@ SELECT
     c.input_tokens,
     c.output_tokens,
     c.error_code,
-    i.source,
+    coalesce(c.source, i.source) AS source,
     c.job_id,
     c.chunk_id
 FROM model_calls AS c

@@ -12,12 +12,12 @@ from llmock.pytest_plugin import LLMock
 from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.errors import ContextTooLongError
+from chordwise.errors import ContextTooLongError, ModelRequestError
 from chordwise.llm.model import ChatModel, FinishReason
 from chordwise.llm.providers import connect
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
-from tests.fakes.completion_requests import SENTIMENT_SCHEMA, a_request
+from tests.fakes.completion_requests import SENTIMENT_SCHEMA, a_page, a_request
 from tests.fakes.scripted_model import ScriptedModel
 from tests.peers.llama_server import CONTEXT_TOKENS_PER_SLOT, llama_server
 from tests.peers.tiny_gguf import build
@@ -161,3 +161,15 @@ def test_llama_cpp_takes_both_dialects(llama_url: str, form: JsonObject, provide
     assert completion.finish_reason in {FinishReason.STOP, FinishReason.LENGTH}
     if completion.finish_reason is FinishReason.STOP:
         assert set(json.loads(completion.text)) == {"a"}
+
+
+@pytest.mark.parametrize("name", ["scripted", "llmock-openai", "llmock-anthropic"])
+def test_a_picture_can_be_shown(connected: Callable[[str], ChatModel], name: str) -> None:
+    """A request with one is answered like any other."""
+    assert connected(name).complete(a_request(pictures=(a_page(),))).text
+
+
+def test_llama_cpp_says_that_it_takes_no_pictures(connected: Callable[[str], ChatModel]) -> None:
+    """Its 500 is no outage: asking again would not help."""
+    with pytest.raises(ModelRequestError):
+        connected("llama.cpp").complete(a_request(pictures=(a_page(),)))

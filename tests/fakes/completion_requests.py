@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
+from PIL import Image
+
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.pictures import Picture
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.llm.model import CompletionRequest
 
@@ -17,6 +22,13 @@ SENTIMENT_SCHEMA: JsonObject = {
 }
 
 
+def a_page(number: int = 1, *, width: int = 1, height: int = 1) -> Picture:
+    """Return the picture of a page: one gray pixel, whatever its sizes are said to be."""
+    stream = io.BytesIO()
+    Image.new("L", (1, 1), 128).save(stream, "JPEG")
+    return Picture(number=number, data=stream.getvalue(), width=width, height=height)
+
+
 def a_request(
     *,
     user: str = "The film was a joy from the first minute.",
@@ -24,6 +36,7 @@ def a_request(
     schema: JsonObject | None = None,
     max_output_tokens: int = 512,
     timeout_seconds: float | None = None,
+    pictures: tuple[Picture, ...] = (),
 ) -> CompletionRequest:
     """Return a question about the sentiment of `user`."""
     task = AnalysisTask(analysis_type=AnalysisType.SENTIMENT, stage=Stage.ANALYZE, text=user)
@@ -36,4 +49,5 @@ def a_request(
         prompt_version="sentiment@1",
         max_output_tokens=max_output_tokens,
         timeout_seconds=timeout_seconds,
+        pictures=pictures,
     )

@@ -25,6 +25,7 @@ from chordwise.pipeline.quoting import quote, sample
 from chordwise.pipeline.quoting.quote import Quote, Quoter
 from chordwise.settings import Settings
 from tests.fakes.commands import point_to, run
+from tests.fakes.office_files import scan
 from tests.fakes.pipeline import (
     LONG,
     SCRIPTED,
@@ -95,6 +96,30 @@ def desk(
     narrow = with_settings(settings, "pipeline", chunk_tokens=300)
     pipeline = a_pipeline(narrow, quoting_the_text, repeat_last=True)
     return Desk(pipeline=pipeline, folder=folder, capsys=capsys)
+
+
+def test_pages_of_scans_are_quoted_with_their_pictures(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page is read before its text is asked about; no model is asked for the quote."""
+    monkeypatch.setenv("CHORDWISE_READERS__VISION", GPT)
+    before = desk.quote("--model", GPT, "--lane", "online")
+    for name, words in (("a.pdf", "One page"), ("b.pdf", "Another page")):
+        (desk.folder / name).write_bytes(scan(words))
+
+    after = desk.quote("--model", GPT, "--lane", "online")
+
+    assert before["transcription"] is None
+    pages = json_values.as_object(after["transcription"])
+    assert (after["documents"], pages["pages"], pages["model"]) == (4, 2, GPT)
+    assert 2 * 1_500 < typical(pages["input_tokens"]) < 2 * 4_000
+    cost = typical(json_values.as_object(pages["cost"]))
+    of_lines = sum(
+        typical(json_values.as_object(each["costs"])["online"])
+        for each in json_values.objects(after["lines"])
+    )
+    assert typical(after["total"]) == pytest.approx(cost + of_lines)
+    assert "reads 2 pages of scans" in desk.call("--model", GPT)[1].replace("\n", " ")
 
 
 def line_of(quoted: JsonObject) -> JsonObject:

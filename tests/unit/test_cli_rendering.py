@@ -127,6 +127,7 @@ def a_result(
         failed_checks=[],
         review_reason=None,
         flags=[],
+        transcribed_by=None,
         failed_chunks=[],
         provider="openai",
         model="m",

@@ -23,7 +23,7 @@ from chordwise.llm.middleware.metered import CallStart
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usage
 from chordwise.pipeline.models.answer_cache import from_json, to_json
 from chordwise.settings import ModelSettings
-from tests.fakes.completion_requests import a_request
+from tests.fakes.completion_requests import a_page, a_request
 from tests.fakes.scripted_model import Answer, ScriptedModel
 
 ABOUT = facts_about(ModelSettings(provider="openai", model="gpt"))
@@ -104,6 +104,7 @@ def test_the_same_request_is_asked_once() -> None:
         a_request(max_output_tokens=99),
         replace(a_request(), prompt_version="sentiment@2"),
         replace(a_request(), schema_name="other"),
+        a_request(pictures=(a_page(),)),
     ],
 )
 def test_another_request_has_another_key(other: CompletionRequest) -> None:

@@ -32,7 +32,7 @@ from chordwise.llm.pricing import (
     price_of,
 )
 from chordwise.settings import ModelSettings
-from tests.fakes.completion_requests import a_request
+from tests.fakes.completion_requests import a_page, a_request
 
 
 def completion(model: str, usage: Usage) -> Completion:
@@ -366,6 +366,15 @@ def test_priority_costs_more_and_is_reserved_where_it_can_come(tier: str) -> Non
     assert least is not None
     assert dearer == 2 * usual
     assert most == 2 * least
+
+
+def test_a_picture_is_reserved_for() -> None:
+    """By its pixels: about twice what the providers' own rules of counting come to."""
+    shown = a_request(pictures=(a_page(width=1_109, height=1_568),))
+
+    more = max_input_tokens(shown) - max_input_tokens(a_request())
+
+    assert 2 * 1_109 * 1_568 / 750 < more < 10_000
 
 
 @given(text=st.text(max_size=500))

@@ -29,7 +29,7 @@ from chordwise.llm.providers.ollama import KeptLoaded, interval_seconds
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.pipeline.asking.question import request_for, with_problems, with_raised_limit
 from chordwise.settings import ModelSettings
-from tests.fakes.completion_requests import a_request
+from tests.fakes.completion_requests import a_page, a_request
 from tests.fakes.official_types import require_anthropic, require_openai
 from tests.fakes.scripted_model import ScriptedModel
 
@@ -303,6 +303,20 @@ def sent_to_anthropic(request: CompletionRequest, **given: int) -> JsonObject:
     body = AnthropicModel(settings, SecretStr("sk")).body(request)
     require_anthropic(body)
     return body
+
+
+def test_pictures_stand_before_the_text() -> None:
+    """In the form of each provider; without any, the text alone stays a string."""
+    request = a_request(user="Transcribe.", pictures=(a_page(),))
+    encoded = a_page().base64
+
+    openai, anthropic = sent_to_openai(request), sent_to_anthropic(request)
+
+    text = {"type": "text", "text": "Transcribe."}
+    url = {"url": f"data:image/jpeg;base64,{encoded}"}
+    source = {"type": "base64", "media_type": "image/jpeg", "data": encoded}
+    assert openai["messages"][-1]["content"] == [{"type": "image_url", "image_url": url}, text]  # type: ignore[index,call-overload]  # JSON
+    assert anthropic["messages"][-1]["content"] == [{"type": "image", "source": source}, text]  # type: ignore[index,call-overload]  # JSON
 
 
 def test_long_instructions_are_marked_for_anthropic_to_keep() -> None:

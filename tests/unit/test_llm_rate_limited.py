@@ -33,7 +33,7 @@ from chordwise.llm.limits.permits import (
 )
 from chordwise.llm.middleware.rate_limited import RateLimited
 from chordwise.llm.reported_limits import Quota, QuotaKind
-from tests.fakes.completion_requests import a_request
+from tests.fakes.completion_requests import a_page, a_request
 from tests.fakes.scripted_model import Line, ScriptedModel
 
 
@@ -102,12 +102,14 @@ def test_waiting_takes_nothing_from_the_request_s_time() -> None:
 
 
 def test_the_most_that_a_call_can_take_is_reserved() -> None:
-    """The input as estimated with the schema, and all of the output that may come."""
+    """The input as estimated with schema and pictures, and all of the output that may come."""
     limits = ScriptedLimits()
 
     limited(limits).complete(a_request(max_output_tokens=512))
+    limited(limits).complete(a_request(pictures=(a_page(width=750, height=1_000),)))
 
-    cost = limits.requests[0].cost
+    cost, of_picture = (each.cost for each in limits.requests)
+    assert of_picture[QuotaKind.INPUT_TOKENS] == cost[QuotaKind.INPUT_TOKENS] + 1_000
     assert cost[QuotaKind.REQUESTS] == 1
     assert cost[QuotaKind.OUTPUT_TOKENS] == 512
     assert cost[QuotaKind.TOKENS] == cost[QuotaKind.INPUT_TOKENS] + 512

@@ -279,6 +279,14 @@ def test_a_model_is_known_by_its_name_or_by_its_provider(folder: Path) -> None:
     assert found.model_named("extractive").provider == "extractive"
 
 
+@pytest.mark.parametrize("name", ["auto", "extractive", "eyes"])
+def test_scans_are_read_by_one_model_that_there_is(folder: Path, name: str) -> None:
+    """The built-in model sees nothing, and routing knows nothing of pictures."""
+    write(folder, f'[tiers]\nlarge = "openai/gpt"\n[readers]\nvision = "{name}"\n')
+
+    assert "readers.vision" in refused()
+
+
 @pytest.mark.parametrize("name", ["", "houze", "openai/", "mistral/large", "extractive/x", "/x"])
 def test_an_unknown_model_is_refused_with_those_there_are(folder: Path, name: str) -> None:
     """The hint lists the names."""

@@ -59,6 +59,8 @@ def _in_full(result: StoredResult) -> Iterator[RenderableType]:
     yield Text(f"  {_measures(result)}", style="dim")
     if result.review_reason:
         yield Text(f"  Review: {one_line(result.review_reason)}", style="yellow")
+    if result.transcribed_by:
+        yield Text(f"  Scanned pages read by {one_line(result.transcribed_by)}", style="dim")
     yield from _suspicious(result.flags)
     for chunk in objects(result.failed_chunks):
         start, end, code = (chunk.get(name) for name in ("start_char", "end_char", "error_code"))

@@ -156,6 +156,8 @@ def key_of(request: CompletionRequest, about: JsonObject) -> str:
         "prompt_version": request.prompt_version,
         "max_output_tokens": request.max_output_tokens,
     }
+    if request.pictures:
+        parts["pictures"] = [hashlib.sha256(each.data).hexdigest() for each in request.pictures]
     if request.task.sample > 1:
         parts["sample"] = request.task.sample
     text = json.dumps(parts, sort_keys=True)

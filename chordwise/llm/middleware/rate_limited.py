@@ -117,6 +117,7 @@ def cost_of(request: CompletionRequest, profile: ModelProfile) -> Mapping[QuotaK
     """Return the most that a request can take of each quota, as providers reserve it."""
     read = tokens.estimate(request.system) + tokens.estimate(request.user)
     read += schemas.estimated_tokens(request.schema)
+    read += sum(each.estimated_tokens for each in request.pictures)
     written = min(request.max_output_tokens, profile.output_ceiling)
     return {
         QuotaKind.REQUESTS: 1,

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from chordwise.domain import tokens
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
+from chordwise.domain.pictures import MEDIA_TYPE
 from chordwise.errors import (
     ConfigurationError,
     ContextTooLongError,
@@ -135,7 +136,7 @@ class AnthropicModel:
         body: JsonObject = {
             "model": self._settings.model,
             "max_tokens": min(request.max_output_tokens, self.profile.output_ceiling),
-            "messages": [{"role": "user", "content": request.user}],
+            "messages": [{"role": "user", "content": _user_content(request)}],
         }
         if system:
             body["system"] = _system(system)
@@ -175,6 +176,19 @@ class AnthropicModel:
             service_tier=storable(text(child(body, "usage").get("service_tier"))),
             inference_geo=storable(text(child(body, "usage").get("inference_geo"))),
         )
+
+
+def _user_content(request: CompletionRequest) -> JsonValue:
+    if not request.pictures:
+        return request.user
+    shown: list[JsonValue] = [
+        {
+            "type": "image",
+            "source": {"type": "base64", "media_type": MEDIA_TYPE, "data": each.base64},
+        }
+        for each in request.pictures
+    ]
+    return [*shown, {"type": "text", "text": request.user}]
 
 
 def _system(text: str) -> JsonValue:

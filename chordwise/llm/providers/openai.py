@@ -11,11 +11,13 @@ from pydantic import SecretStr
 
 from chordwise.domain.addresses import is_at_provider
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
+from chordwise.domain.pictures import MEDIA_TYPE
 from chordwise.errors import (
     ContextTooLongError,
     InvalidAnswerError,
     ModelAccessError,
     ModelOverloadedError,
+    ModelRequestError,
     ModelTransportError,
     QuotaExceededError,
     RateLimitedError,
@@ -89,6 +91,8 @@ PHRASES: Mapping[str, Kind] = MappingProxyType(
         "prompt is too long": ContextTooLongError,
         # A 429 whose request alone is above the tokens per minute: waiting cannot help.
         "request too large for": ContextTooLongError,
+        # llama.cpp gives a 500 where the model has no part for pictures.
+        "image input is not supported": ModelRequestError,
         # llama.cpp gives a 500 where the model missed the chat format.
         "does not match the expected peg": InvalidAnswerError,
     }
@@ -238,7 +242,17 @@ def _messages(request: CompletionRequest, instruction: str) -> list[JsonValue]:
     # “system” is understood everywhere; only OpenAI's own models know “developer”, as its synonym.
     system = "\n\n".join(part for part in (request.system, instruction) if part)
     first: list[JsonValue] = [{"role": "system", "content": system}] if system else []
-    return [*first, {"role": "user", "content": request.user}]
+    return [*first, {"role": "user", "content": _user_content(request)}]
+
+
+def _user_content(request: CompletionRequest) -> JsonValue:
+    if not request.pictures:
+        return request.user
+    shown: list[JsonValue] = [
+        {"type": "image_url", "image_url": {"url": f"data:{MEDIA_TYPE};base64,{each.base64}"}}
+        for each in request.pictures
+    ]
+    return [*shown, {"type": "text", "text": request.user}]
 
 
 def _prompt_cache_key(request: CompletionRequest) -> str:

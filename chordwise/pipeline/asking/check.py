@@ -87,7 +87,7 @@ def _draft(completion: Completion) -> JsonObject | None:
 def _check(
     completion: Completion, request: CompletionRequest, source: Source, *, repaired: bool
 ) -> Answer:
-    _require_whole(completion)
+    require_whole(completion)
     task = request.task
     clean = completion.finish_reason is FinishReason.STOP
     parsed = validation.parse(completion.text, lenient=clean)
@@ -116,7 +116,13 @@ def _check(
     )
 
 
-def _require_whole(completion: Completion) -> None:
+def require_whole(completion: Completion) -> None:
+    """Let a completion pass that ended by itself.
+
+    Raises:
+        RefusedError: The model declined.
+        TruncatedError: It hit the output limit.
+    """
     match completion.finish_reason:
         case FinishReason.REFUSAL:
             raise RefusedError(f"{completion.model} declined to answer.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +28,7 @@ from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, guarded
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.broker import BrokerReport
+from chordwise.readers import failures
 from chordwise.readers.reading import Reader, UnreadDocument
 from chordwise.settings import ReaderSettings, Settings
 from chordwise.storage import revisions
@@ -68,7 +70,8 @@ def _names(settings: Settings) -> Iterable[str]:
         asked = settings.names_asked(settings.model)
     except ConfigurationError:
         asked = (settings.model,)  # the look at it says what is missing
-    return dict.fromkeys((*asked, *settings.fallback))
+    vision = [settings.readers.vision] if settings.readers.vision else []
+    return dict.fromkeys((*asked, *settings.fallback, *vision))
 
 
 def _limits(settings: Settings) -> Check:
@@ -303,7 +306,9 @@ trailer <</Root 1 0 R>>
 
 
 def look_at_ocr(settings: ReaderSettings) -> Check:
-    """Recognize a scan of one word where the settings ask for OCR."""
+    """Recognize a scan of one word where the settings ask for OCR, else say who reads scans."""
+    if not settings.ocr and settings.vision:
+        return _vision(settings)
     if not settings.ocr:
         return Check(name="ocr", finding="off (readers.ocr): scans and images are not read")
     with Reader(settings) as reader:
@@ -318,3 +323,16 @@ def look_at_ocr(settings: ReaderSettings) -> Check:
         )
     word = read.content.text.strip()
     return Check(name="ocr", finding=f"a scan was recognized ({settings.ocr_languages}): {word}")
+
+
+def _vision(settings: ReaderSettings) -> Check:
+    if importlib.util.find_spec("PIL") is None:
+        missing = failures.vision_missing()
+        return Check(
+            name="ocr",
+            verdict=CheckStatus.FAIL,
+            finding="readers.vision needs Pillow, which is not installed",
+            hint=missing.hint,
+            exit_code=ExitCode.CONFIGURATION,
+        )
+    return Check(name="ocr", finding=f"off; {settings.vision} reads scans and images")

@@ -346,8 +346,8 @@ class _Batches:
 
     def of(self, placed: _Placed, source: FileSource) -> Iterator[Offered]:
         """Yield what is to be taken in of a file, until there is a reason against it."""
-        found, columns = placed.found, placed.run.submission.columns
-        documents = source.read(found, columns, found.source)
+        found, submission = placed.found, placed.run.submission
+        documents = source.read(found, submission.columns, found.source, submission.transcriber)
         for position, (document, is_last) in enumerate(marking_last(documents)):
             if placed.file.reason is not None:
                 return

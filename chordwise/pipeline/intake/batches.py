@@ -296,6 +296,7 @@ def _document(found: ReadDocument) -> Document:
         source=found.source,
         media_type=content.media_type,
         title=content.title or None,
+        transcribed_by=content.transcribed_by or None,
         text=content.text,
         flags=plain(content.flags),
         normalization={
@@ -306,6 +307,7 @@ def _document(found: ReadDocument) -> Document:
             "pages": content.pages,
             "pages_unread": content.pages_unread,
             "pages_scanned": content.pages_scanned,
+            "pages_transcribed": content.pages_transcribed,
             "invisible_characters": content.invisible_characters + content.invisible_removed,
             "invisible_removed": content.invisible_removed,
         },

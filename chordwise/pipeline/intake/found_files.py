@@ -26,6 +26,7 @@ from chordwise.readers.reading import (
     ReadDocument,
     Reader,
     ReadText,
+    Transcriber,
     UnreadDocument,
 )
 from chordwise.storage.documents import Document
@@ -42,19 +43,32 @@ class FileSource:
         self._reader = reader
         self._stdin = stdin
 
-    def read(self, file: FoundFile, columns: Columns = WHOLE, shown: str = "") -> Iterator[Found]:
+    def read(
+        self,
+        file: FoundFile,
+        columns: Columns = WHOLE,
+        shown: str = "",
+        transcriber: Transcriber | None = None,
+    ) -> Iterator[Found]:
         """Yield the documents in a file, each with its text or why there is none.
 
         `columns` say how tables are read; all other files are read as ever. `shown` is the name
-        to show instead of the path.
+        to show instead of the path. `transcriber` reads pages without text.
+
+        Raises:
+            ChordwiseError: What `transcriber` raises, where that is no ReadError.
         """
         if file.failure is not None:
             yield UnreadDocument(source=file.source, error=file.failure)
         elif file.path is None:
-            yield from self._reader.documents_from(self._stdin, file.source, columns)
+            yield from self._reader.documents_from(self._stdin, file.source, columns, transcriber)
         else:
             yield from self._reader.read_documents(
-                file.path, columns, follow_symlinks=file.follow_symlinks, source=shown
+                file.path,
+                columns,
+                follow_symlinks=file.follow_symlinks,
+                source=shown,
+                transcriber=transcriber,
             )
 
 
@@ -88,6 +102,7 @@ def take_in(
     Raises:
         RunCancelledError: The run is cancelled; the rest is not read.
         LeaseLostError: Another process takes in for this run.
+        ModelError: The model that reads scans cannot be asked for now; the rest is not read.
     """
 
     def store(batch: Sequence[Offered]) -> None:
@@ -135,7 +150,9 @@ def _documents(
         return
     reason = _why_not(listed) if submission.is_resumed else None
     if reason is None:
-        documents = source.read(_found(listed), submission.columns, listed.source)
+        documents = source.read(
+            _found(listed), submission.columns, listed.source, submission.transcriber
+        )
         first = next(rest := islice(documents, listed.documents_taken, None), None)
         if first is not None:
             yield first

@@ -18,7 +18,7 @@ from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import ConfigurationError, LeaseLostError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline.asking.question import text_budget
-from chordwise.pipeline.intake import answer_tables, batches
+from chordwise.pipeline.intake import answer_tables, batches, transcription
 from chordwise.pipeline.intake.batches import Asked, Offered, TakenIn
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
@@ -28,6 +28,7 @@ from chordwise.pipeline.intake.run_options import (
     identity,
     to_json,
 )
+from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.models import budgets, client
 from chordwise.pipeline.models.client import lane_for
 from chordwise.pipeline.runtime.context import PATIENCE, Context
@@ -53,7 +54,7 @@ class Submission:
 
     It holds the lease of the run's intake with `token`. `guard` is called first in each
     transaction, and raises where this process must not write any more. One that `is_resumed` goes
-    on with the list of a run that was interrupted.
+    on with the list of a run that was interrupted. `transcriber` reads pages without text.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Submission:
             budgets=_text_budgets(context, self.options),
         )
         self.lane = Lane(run.lane)
+        self.transcriber = transcription.for_run(context, run, self._require_open)
         self._unlisted = 0
         self._turn = Lock()
         context.leases.keep_intake(token)
@@ -164,6 +166,11 @@ class Submission:
         with self._context.database.read() as session:
             run = session.get_one(Run, self.run_id)
             return run.intake_token == self._token and run.status != RunStatus.CANCELLED
+
+    def _require_open(self) -> None:
+        for attempt in self._context.database.attempts(PATIENCE):
+            with attempt as session:
+                self._require_lease(session)
 
     def _require_lease(self, session: Session) -> None:
         self._guard(session)
@@ -318,7 +325,8 @@ class Resume:
     def resume(self, run_id: uuid.UUID) -> Submission:
         """Go on with a run whose intake was interrupted.
 
-        A process that was killed holds its lease for a while, which is waited for.
+        A process that was killed holds its lease for a while, which is waited for. The model that
+        reads scans is asked again at once, though its key or quota was denied.
 
         Raises:
             UsageError: The run is not interrupted, or a process still takes in for it.
@@ -328,6 +336,8 @@ class Resume:
         submission = claim(self._context, run_id)
         if submission is None:
             raise self._being_taken_in(run_id)
+        if vision := self._context.settings.readers.vision:
+            backoff.resume(self._context.settings, [vision])
         return submission
 
     def _require_interrupted(self, run_id: uuid.UUID) -> None:

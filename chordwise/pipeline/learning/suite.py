@@ -145,7 +145,10 @@ def evaluate(
                 writer.put(Offered(found=_of_text(context.settings, document)))
                 continue
             for found in reader.read_documents(
-                document.path, submission.columns, source=document.name
+                document.path,
+                submission.columns,
+                source=document.name,
+                transcriber=submission.transcriber,
             ):
                 writer.put(Offered(found=found))
     submission.close()

@@ -66,6 +66,8 @@ class Reservations:
     ) -> uuid.UUID | None:
         """Set aside what a request of a job can cost at most; `None` where nothing limits it.
 
+        The id may be that of a run that takes in.
+
         The reservation lasts for the request, and a lease more to settle it.
 
         Raises:
@@ -162,6 +164,7 @@ def _settle_all(
 class JobBudget:
     """What may be spent for one job: the budget of its run, and that of the day.
 
+    `job_id` is the id of the run for what is asked before there is a job.
     Implements `chordwise.llm.middleware.budgeted.Budget`.
     """
 
@@ -196,7 +199,8 @@ def cap_for(settings: Settings, model: str, budget_usd: Decimal | None) -> Decim
     """
     cap_usd = settings.budget.usd_per_run if budget_usd is None else checked_cap(budget_usd)
     if cap_usd is not None or settings.budget.usd_per_day is not None:
-        require_known_prices(settings, (model,))
+        vision = settings.readers.vision
+        require_known_prices(settings, (model, vision) if vision else (model,))
     return cap_usd
 
 

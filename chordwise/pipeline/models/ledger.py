@@ -19,12 +19,14 @@ from chordwise.storage.record import new_id
 
 # Before anything is paid for, there is no reason to wait for long.
 _BEGIN_PATIENCE = timedelta(seconds=15)
-_IDS = ("id", "job_id", "chunk_id")
+_IDS = ("id", "run_id", "job_id", "chunk_id")
 
 
 @dataclass(slots=True, kw_only=True)
 class Ledger:
     """Writes the calls of one chunk, of one synthesis (no chunk), or of a sample (no job either).
+
+    Those that read a page of a document have its `source` and the run that takes it in.
 
     A call is committed before it is made. How it ended goes with the next entry, or with the end of
     the work, which takes it (`take_ended`); an error is stored at once. What is known of an answer
@@ -38,6 +40,8 @@ class Ledger:
     job_id: uuid.UUID | None = None
     chunk_id: uuid.UUID | None = None
     token: uuid.UUID | None = None
+    run_id: uuid.UUID | None = None
+    source: str | None = None
     discard: Callable[[Completion], None] = lambda _completion: None
     _ended: dict[str, dict[str, object]] = field(default_factory=dict)
 
@@ -102,9 +106,9 @@ class Ledger:
             self.enter(CallEntry(ended=self.take_ended()), self.patience)
 
     def _row(self, call_id: uuid.UUID, start: CallStart) -> dict[str, object]:
-        ids = (call_id, self.job_id, self.chunk_id)
+        ids = (call_id, self.run_id, self.job_id, self.chunk_id)
         row = {name: str(id_) if id_ else None for name, id_ in zip(_IDS, ids, strict=True)}
-        return {**row, **row_of(start), "cache_hit": False}
+        return {**row, "source": self.source, **row_of(start), "cache_hit": False}
 
 
 def row_of(start: CallStart) -> JsonObject:

@@ -8,9 +8,12 @@ from decimal import Decimal
 
 from sqlalchemy.orm import Session
 
-from chordwise.domain import estimates
+from chordwise.domain import estimates, pictures
 from chordwise.domain.estimates import NOTHING, Interval
+from chordwise.domain.pictures import Picture
+from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType, Stage
+from chordwise.pipeline.intake import transcription
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.quoting.tally import Tally, Tallying, UnaskedModel, WorkKind
@@ -36,7 +39,8 @@ class Quote:
     """What a run would take; `reused` jobs have a stored result and cost nothing.
 
     `totals` sums each lane, with what a provider does not offer in that lane taken as the run asks
-    it; `total` is what the run would cost. `None` where a price is unknown.
+    it; `total` is what the run would cost. `None` where a price is unknown. `transcription` is what
+    reading the pages of scans takes first, part of all sums; `None` where there are none.
     """
 
     documents: int
@@ -47,6 +51,7 @@ class Quote:
     lines: Sequence[QuotedLine]
     totals: Mapping[str, Cost | None]
     total: Cost | None
+    transcription: QuotedPages | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,6 +102,8 @@ def priced(context: ReadingContext, gathered: Gathered) -> Quote:
             for key, kind in tally.kinds.items()
         ]
     lanes = dict.fromkeys(lane for line in lines for lane in line.costs)
+    pages = _pages(context.settings, tally.pages) if tally.pages else None
+    first = [pages.cost] if pages else []
     return Quote(
         documents=tally.documents,
         duplicates=tally.duplicates,
@@ -104,8 +111,35 @@ def priced(context: ReadingContext, gathered: Gathered) -> Quote:
         jobs=tally.jobs,
         reused=tally.reused,
         lines=lines,
-        totals={lane: _sum([_in_lane(line, lane) for line in lines]) for lane in lanes},
-        total=_sum([_in_lane(line, line.lane) for line in lines]),
+        totals={lane: _sum([*first, *(_in_lane(line, lane) for line in lines)]) for lane in lanes},
+        total=_sum([*first, *(_in_lane(line, line.lane) for line in lines)]),
+        transcription=pages,
+    )
+
+
+def _pages(settings: Settings, count: int) -> QuotedPages:
+    """Return what a model takes to read so many pages, each of the usual form and length."""
+    name, edge = settings.readers.vision, settings.readers.vision_max_edge_pixels
+    model = UnaskedModel(name, settings.model_named(name), Lane.ONLINE)
+    page = Picture(number=1, data=b"", width=1, height=1)
+    prompt = model.tokens_of(transcription.request_for(model.profile, page))
+    shown = estimates.ASSUMED_PICTURE.times(pictures.estimated_tokens(edge))
+    read, written = shown + _exactly(prompt), estimates.ASSUMED_PAGE
+    costs = [
+        model.cost_usd(tokens, text, model.lane_now)
+        for tokens, text in (
+            (read.low, written.low),
+            (read.typical, written.typical),
+            (read.high, written.high),
+        )
+    ]
+    known = [each * count for each in costs if each is not None]
+    return QuotedPages(
+        model=model.label,
+        pages=count,
+        input_tokens=read.times(count),
+        output_tokens=written.times(count),
+        cost=Cost(low=known[0], typical=known[1], high=known[2]) if known else None,
     )
 
 
@@ -134,6 +168,17 @@ class Cost:
     low: Decimal
     typical: Decimal
     high: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotedPages:
+    """What reading so many pages of scans takes; `cost` is `None` where the price is unknown."""
+
+    model: str
+    pages: int
+    input_tokens: Interval
+    output_tokens: Interval
+    cost: Cost | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from random import Random
@@ -14,6 +15,7 @@ from sqlalchemy import select
 from chordwise.domain import chunking, estimates, tokens
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.estimates import Syntheses
+from chordwise.domain.pictures import Picture
 from chordwise.domain.routing import Tier
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
@@ -44,7 +46,7 @@ from chordwise.pipeline.asking.question import (
 )
 from chordwise.pipeline.intake.run_options import RunOptions, answerable, identity
 from chordwise.pipeline.runtime.context import ReadingContext
-from chordwise.readers.reading import ReadDocument, UnreadDocument
+from chordwise.readers.reading import ReadDocument, Transcriber, UnreadDocument
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import documents, results
 from chordwise.storage.documents import Document
@@ -85,11 +87,38 @@ class WorkKind:
         )
 
 
+_ASSUMED_WORDS = 400
+
+
+class AssumedPages:
+    """Stands for the model of `readers.vision` where none is asked: each page has a usual text."""
+
+    def __init__(self, settings: Settings) -> None:
+        named = settings.model_named(settings.readers.vision)
+        self.model = f"{named.provider}/{named.model}"
+
+    def transcribe(self, pictures: Iterator[Picture], source: str) -> Mapping[int, str]:  # noqa: ARG002 - the signature is the port's
+        """Return texts of equal length, equal where the pages are."""
+        words = " ".join(["word"] * _ASSUMED_WORDS)
+        return {
+            each.number: f"{hashlib.sha256(each.data).hexdigest()} {words}" for each in pictures
+        }
+
+
+def assumed_pages(settings: Settings) -> Transcriber | None:
+    """Return what stands for the model that reads pages, where the settings name one."""
+    return AssumedPages(settings) if settings.readers.vision else None
+
+
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """What was counted so far, by analysis type and name of the model."""
+    """What was counted so far, by analysis type and name of the model.
+
+    `pages` are those that a model has to read first.
+    """
 
     documents: int = 0
+    pages: int = 0
     duplicates: int = 0
     jobs: int = 0
     reused: int = 0
@@ -110,6 +139,7 @@ class Tallying:
         self._hashes = {each: identity(context, each, self._options) for each in options.types}
         self._budgets = {each: self._budget(each) for each in options.types}
         self._seen: set[str] = set()
+        self._is_assumed = False
         self._random = Random(0)  # noqa: S311 - the same sample for the same documents
 
     def add(self, found: ReadDocument | UnreadDocument) -> None:
@@ -123,6 +153,8 @@ class Tallying:
             return
         self._seen.add(sha256)
         self.tally.documents += 1
+        self.tally.pages += found.content.pages_transcribed
+        self._is_assumed = found.content.pages_transcribed > 0
         reusable = self._reusable(sha256)
         self.tally.jobs += len(self._options.types)
         self.tally.reused += len(reusable)
@@ -173,7 +205,8 @@ class Tallying:
         kind.questions += kind.votes
         kind.input_tokens += kind.votes * kind.model.tokens_of(request)
         kind.text_tokens += kind.votes * tokens.weigh(task.text)
-        self._draw(kind, request)
+        if not self._is_assumed:
+            self._draw(kind, request)
 
     def _draw(self, kind: WorkKind, request: CompletionRequest) -> None:
         """Keep every request with the same chance (Vitter, Random Sampling with a Reservoir)."""

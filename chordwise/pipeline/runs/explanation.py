@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import select
+from sqlalchemy import select, union_all
 from sqlalchemy.orm import Session, undefer
 
 from chordwise.domain import grounding, json_values, validation
@@ -29,6 +29,7 @@ from chordwise.settings import Settings
 from chordwise.storage.cached_completions import CachedCompletion
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.documents import Document
+from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
 
@@ -142,7 +143,16 @@ def explain(session: Session, settings: Settings, job_id: uuid.UUID) -> Explanat
 
 
 def _calls(session: Session, job_id: uuid.UUID, positions: dict[uuid.UUID, int]) -> Iterator[Call]:
-    made = select(ModelCall).where(ModelCall.job_id == job_id).order_by(ModelCall.id)
+    """Yield the calls of a job, after those that read the pages of its document in its run."""
+    of_intake = (
+        select(ModelCall.id)
+        .join(Job, Job.run_id == ModelCall.run_id)
+        .join(Intake, Intake.id == Job.intake_id)
+        .where(Job.id == job_id, ModelCall.source == Intake.source)
+    )
+    of_job = select(ModelCall.id).where(ModelCall.job_id == job_id)
+    ids = union_all(of_intake, of_job).scalar_subquery()
+    made = select(ModelCall).where(ModelCall.id.in_(ids)).order_by(ModelCall.id)
     for call in session.scalars(made):
         names = (name for name in Call.__dataclass_fields__ if name != "chunk")
         chunk = positions.get(call.chunk_id) if call.chunk_id is not None else None

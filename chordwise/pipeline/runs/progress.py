@@ -22,7 +22,7 @@ from chordwise.domain.states import (
     RunStatus,
 )
 from chordwise.storage import intakes
-from chordwise.storage.jobs import Job
+from chordwise.storage.jobs import Job, calls_of
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.runs import Run
 
@@ -185,19 +185,18 @@ def _chunks(session: Session, run_id: uuid.UUID) -> tuple[int, int]:
 
 def _calls(session: Session, run: Run) -> CallCounts:
     """Return the sums; a call that has not ended in a run that has was cut off, and may cost."""
-    is_over = ModelCall.finished_at.is_not(None) | (run.status != RunStatus.OPEN)
-    tokens = func.coalesce(ModelCall.input_tokens, 0) + func.coalesce(ModelCall.output_tokens, 0)
+    call = calls_of(run.id)
+    is_over = call.finished_at.is_not(None) | (run.status != RunStatus.OPEN)
+    tokens = func.coalesce(call.input_tokens, 0) + func.coalesce(call.output_tokens, 0)
     row = session.execute(
         select(
             func.count(),
-            func.count().filter(~ModelCall.language_model),
+            func.count().filter(~call.language_model),
             func.coalesce(func.sum(tokens), 0),
-            func.sum(ModelCall.cost_usd),
-            func.count().filter(ModelCall.cost_usd.is_(None) & is_over),
-            func.count().filter(ModelCall.error_code.is_not(None)),
+            func.sum(call.cost_usd),
+            func.count().filter(call.cost_usd.is_(None) & is_over),
+            func.count().filter(call.error_code.is_not(None)),
         )
-        .join(Job, Job.id == ModelCall.job_id)
-        .where(Job.run_id == run.id)
     ).one()
     return CallCounts(
         total=row[0],

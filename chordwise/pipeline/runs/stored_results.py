@@ -39,7 +39,8 @@ class Wanted:
 class StoredResult:
     """A result with where it came from; `review_reason` is what its intake says of the document.
 
-    `flags` are the suspicious passages of the document.
+    `flags` are the suspicious passages of the document; `transcribed_by` is the model that read its
+    pages, or `tesseract`, `None` where all of it was text in the file.
     `output` is as people corrected it, where they did.
     """
 
@@ -61,6 +62,7 @@ class StoredResult:
     needs_review: bool
     review_reason: str | None
     flags: JsonValue
+    transcribed_by: str | None
     failed_chunks: JsonValue
     missing_rows: JsonValue
     row_counts: JsonValue
@@ -95,6 +97,7 @@ _COLUMNS = (
     Result.needs_review,
     Intake.message.label("review_reason"),
     Document.flags,
+    Document.transcribed_by,
     Result.failed_chunks,
     Result.missing_rows,
     Result.row_counts,

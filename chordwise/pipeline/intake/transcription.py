@@ -1,0 +1,192 @@
+"""Asking the model of `readers.vision` what stands on the pages of scans and images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+from chordwise.domain import json_values, tokens, validation
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.pictures import Picture
+from chordwise.domain.prompting import render_transcription
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.errors import (
+    InvalidAnswerError,
+    ModelError,
+    PausingError,
+    RefusedError,
+    TransientError,
+)
+from chordwise.llm.limits.permits import Priority
+from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
+from chordwise.pipeline.asking.check import INVALID, CheckResult, RecordCheck, require_whole
+from chordwise.pipeline.asking.question import with_problems
+from chordwise.pipeline.models import answer_cache
+from chordwise.pipeline.models.budgets import JobBudget
+from chordwise.pipeline.models.client import Asking, Models
+from chordwise.pipeline.models.ledger import Ledger
+from chordwise.pipeline.runtime.context import Context
+from chordwise.prompts import library
+from chordwise.readers import failures
+from chordwise.readers.reading import Transcriber
+from chordwise.settings import Settings
+from chordwise.storage.runs import Run
+
+SCHEMA: JsonObject = {
+    "type": "object",
+    "properties": {"text": {"type": "string"}, "is_legible": {"type": "boolean"}},
+    "required": ["text", "is_legible"],
+    "additionalProperties": False,
+}
+_PAGES_AT_ONCE = 4
+_NOT_LEGIBLE = RefusedError(
+    "it says that nothing on it is legible.", "Look at the page: scan it again."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageAsking:
+    """For whom a page is read, and where it is recorded what the check of the answer found."""
+
+    asking: Asking
+    record_check: RecordCheck
+
+
+def unrecorded(_source: str) -> PageAsking:
+    """Return how a page is read by a library without a database."""
+    return PageAsking(asking=Asking(), record_check=lambda _completion, _result: None)
+
+
+def for_run(context: Context, run: Run, require: Callable[[], None]) -> Transcriber | None:
+    """Return who reads pages while a run takes in; `None` where the settings name no model.
+
+    What a page says is looked for in the cache whatever the run wants of its own questions: a file
+    that is taken in again is the same document then, and costs nothing.
+    """
+    settings, database = context.settings, context.database
+    if not settings.readers.vision:
+        return None
+
+    def asked_for(source: str) -> PageAsking:
+        ledger = Ledger(
+            enter=context.stores.chunks.enter,
+            patience=context.outage,
+            run_id=run.id,
+            source=source,
+            discard=partial(answer_cache.discard, database),
+        )
+        asking = Asking(
+            ledger=ledger,
+            budget=JobBudget(reservations=context.stores.reservations, job_id=run.id),
+            priority=Priority(run.priority),
+            cache=answer_cache.stored_completions(settings, database, run.id),
+        )
+        return PageAsking(asking=asking, record_check=ledger.check)
+
+    return ModelTranscriber(settings, context.models, asked_for, require)
+
+
+class ModelTranscriber:
+    """Reads pages with the model of the settings, a few at once; a `Transcriber` of the readers.
+
+    `asked_for` returns for whom the pages of a document are read, by its source, and is called for
+    each page: a ledger belongs to one thread. `require` is called before each page, and raises
+    where the document is not wanted any more.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        models: Models,
+        asked_for: Callable[[str], PageAsking] = unrecorded,
+        require: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._name = settings.readers.vision
+        named = settings.model_named(self._name)
+        self._label = f"{named.provider}/{named.model}"
+        self._models = models
+        self._asked_for = asked_for
+        self._require = require
+        self._at_once = min(_PAGES_AT_ONCE, settings.worker.concurrency)
+
+    @property
+    def model(self) -> str:
+        """Return provider and model."""
+        return self._label
+
+    def transcribe(self, pictures: Iterator[Picture], source: str) -> Mapping[int, str]:
+        """Return the texts of pages of a document, by their numbers.
+
+        Raises:
+            ReadError: The model cannot read a page, or refuses to.
+            ModelError: It cannot be asked for now: no page can be read.
+            LeaseLostError: Another process takes the document in.
+            RunCancelledError: The run is cancelled.
+            ServiceUnavailableError: The database is out of reach.
+            ConfigurationError: The model cannot be used as configured.
+        """
+        texts: dict[int, str] = {}
+        with ThreadPoolExecutor(self._at_once, "transcribing") as threads:
+            while some := list(islice(pictures, self._at_once)):
+                read = threads.map(partial(self._read, source), some)
+                texts.update(zip((each.number for each in some), read, strict=True))
+        return texts
+
+    def _read(self, source: str, picture: Picture) -> str:
+        self._require()
+        page = self._asked_for(source)
+        model = self._models.asked_by(page.asking, self._name)
+        try:
+            answer = _answer(model, request_for(model.profile, picture), page.record_check)
+        except ModelError as error:
+            if isinstance(error, TransientError | PausingError):
+                raise
+            raise failures.vision_failed(picture.number, error) from error
+        if answer["is_legible"] is not True:
+            raise failures.vision_failed(picture.number, _NOT_LEGIBLE)
+        return json_values.text(answer["text"])
+
+
+def request_for(profile: ModelProfile, picture: Picture) -> CompletionRequest:
+    """Return the question about a page, whose text may be as long as the model can write."""
+    template = library.latest(library.TRANSCRIPTION)
+    prompt = render_transcription(template, SCHEMA)
+    read = tokens.estimate(prompt.system + prompt.user) + picture.estimated_tokens
+    room = max(profile.context_tokens - read, profile.max_output_tokens)
+    return CompletionRequest(
+        task=AnalysisTask(analysis_type=AnalysisType.EXTRACTION, stage=Stage.TRANSCRIBE),
+        system=prompt.system,
+        user=prompt.user,
+        schema=SCHEMA,
+        schema_name=library.TRANSCRIPTION,
+        prompt_version=template.version,
+        max_output_tokens=min(profile.output_ceiling, room),
+        pictures=(picture,),
+    )
+
+
+def _answer(model: ChatModel, request: CompletionRequest, record_check: RecordCheck) -> JsonObject:
+    """Return the answer about a page; one that is not of the schema is asked for once more."""
+    completion = model.complete(request)
+    try:
+        return _checked(completion, record_check)
+    except InvalidAnswerError as error:
+        again = with_problems(request, error, model.profile)
+    return _checked(model.complete(again), record_check)
+
+
+def _checked(completion: Completion, record_check: RecordCheck) -> JsonObject:
+    try:
+        require_whole(completion)
+        # Leniently read, a text could lose its end.
+        answer = validation.parse(completion.text, lenient=False).answer
+        if problems := validation.problems(answer, SCHEMA):
+            raise InvalidAnswerError("; ".join(problems))
+    except ModelError:
+        record_check(completion, INVALID)
+        raise
+    record_check(completion, CheckResult(valid=True, quality=None))
+    return answer
