@@ -521,18 +521,17 @@ def _create_feedback() -> None:
     op.create_table(
         "feedback",
         *_required(_UUID, "id", "job_id", "document_id", "result_id"),
-        *_required(_TEXT, "analysis_type"),
+        *_nullable(_UUID, "withdraws"),
+        *_required(_TEXT, "analysis_type", "path", "verdict"),
+        *_nullable(_TEXT, "field", "note", "author"),
         *_required(_JSON, "question"),
-        *_required(_TEXT, "path"),
-        *_nullable(_TEXT, "field"),
-        *_required(_TEXT, "verdict"),
         *_nullable(_JSON, "judged", "corrected"),
         *_nullable(_DOUBLE, "confidence"),
-        *_nullable(_TEXT, "note", "author"),
         _clock_time("created_at"),
         sa.PrimaryKeyConstraint("id", name="pk_feedback"),
         _reference("feedback", "job_id", "jobs"),
         _reference("feedback", "document_id", "documents"),
+        _reference("feedback", "withdraws", "feedback"),
     )
 
 

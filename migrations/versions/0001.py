@@ -147,6 +147,7 @@ _INDEXES = (
     ("ix_evaluations_evaluated_at", "evaluations", ["evaluated_at"]),
     ("ix_evaluations_run_id", "evaluations", ["run_id"]),
     ("ix_facts_job_id_item", "facts", ["job_id", "item"]),
+    ("ix_feedback_created_at", "feedback", ["created_at"]),
     ("ix_feedback_job_id", "feedback", ["job_id"]),
     ("ix_feedback_question", "feedback", ["document_id", "analysis_type"]),
     ("ix_inbox_files_run_id", "inbox_files", ["run_id"]),
@@ -204,6 +205,7 @@ _UNIQUE_INDEXES = (
         "status IN ('due', 'running', 'waiting')",
     ),
     ("ux_batch_requests_leading", "batch_requests", ["key"], "leads AND finished_at IS NULL"),
+    ("ux_feedback_withdraws", "feedback", ["withdraws"], "withdraws IS NOT NULL"),
 )
 _BRIN = {
     "postgresql_using": "brin",
