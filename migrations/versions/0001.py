@@ -70,6 +70,7 @@ VIEWS = (
     "calibration_segments@1",
     "calibrated_results@1",
     "calibrated_facts@1",
+    "review_queue@1",
 )
 # The processes lock these with LOCK TABLE, which readers may not.
 LOCKS = ("leader_lock", "last_attempt_lock", "reader_login_lock")
@@ -165,6 +166,7 @@ _INDEXES = (
     ("ix_result_history_document_id", "result_history", ["document_id"]),
     ("ix_result_history_job_id", "result_history", ["job_id"]),
     ("ix_results_document_id", "results", ["document_id"]),
+    ("ix_results_review", "results", [sa.text("(NOT needs_review)"), "confidence", "id"]),
     ("ix_runs_schedule_run_id", "runs", ["schedule_run_id"]),
 )
 _UNFINISHED_JOBS = "status IN ('queued', 'running', 'waiting', 'synthesizing', 'paused')"
