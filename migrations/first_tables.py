@@ -504,7 +504,8 @@ def _create_batch_requests() -> None:
 def _create_deliveries() -> None:
     op.create_table(
         "deliveries",
-        *_required(_UUID, "id", "run_id"),
+        *_required(_UUID, "id"),
+        *_nullable(_UUID, "run_id"),
         *_required(_TEXT, "kind", "event", "status"),
         *_required(_INTEGER, "attempts"),
         _clock_time("due_at"),

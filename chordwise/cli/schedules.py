@@ -67,8 +67,12 @@ class ScheduleOptions:
         typer.Option(help="For analyze and reanalyze; unset: as the profile, or the runs."),
     ] = None
     folder: Annotated[
-        str, typer.Option(metavar="FOLDER", help="Where a report or an export is written to.")
+        str, typer.Option(metavar="FOLDER", help="Where reports and exports are written to.")
     ] = ""
+    days: Annotated[
+        int | None,
+        typer.Option(min=1, max=3_660, help="For insight: how many days it shows; unset: 30."),
+    ] = None
     view: Annotated[str, typer.Option(metavar="VIEW", help="For export: a view or a table.")] = ""
     sql: Annotated[
         str, typer.Option(metavar='"SELECT …"', help="For export, instead of a view.")

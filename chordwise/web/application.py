@@ -15,19 +15,21 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from chordwise.errors import ChordwiseError, ServiceUnavailableError, UsageError
-from chordwise.web import login, review, runs
+from chordwise.web import insight, login, review, runs
 from chordwise.web.access import SAFE_METHODS, Access, Rules, SecurityHeaders, guarded
 from chordwise.web.site import FOLDER, Site, render
 
 PAGES: Final = {
     "Runs": "/runs",
     "Review": "/review",
+    "Insight": "/insight",
 }
 """The navigation: the pages by title, with their addresses."""
 _MODULES: Final = (
     login,
     runs,
     review,
+    insight,
 )
 _MEBIBYTE = 1024 * 1024
 

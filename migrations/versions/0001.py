@@ -71,6 +71,8 @@ VIEWS = (
     "calibrated_results@1",
     "calibrated_facts@1",
     "review_queue@1",
+    "savings_by_day@1",
+    "failures_by_day@1",
 )
 # The processes lock these with LOCK TABLE, which readers may not.
 LOCKS = ("leader_lock", "last_attempt_lock", "reader_login_lock")

@@ -292,12 +292,16 @@ def test_how_good_the_results_are(reader: Reader) -> None:
     assert {row["calibrated_confidence"] for row in results.rows} == {None}
 
 
-def test_what_to_check(reader: Reader) -> None:
-    """Question 17: an answer of which one value was judged."""
-    (row,) = reader.question(17).rows
+def test_what_to_check_and_what_was_saved(reader: Reader) -> None:
+    """Questions 17 to 19: an answer of which one value was judged, and classes of failures."""
+    queued, _, failed = (reader.question(number) for number in (17, 18, 19))
 
+    (row,) = queued.rows
     assert (row["source"], row["item"], row["confidence"]) == ("unsure.txt", None, 0.3)
     assert row["reasons"] == ["needs review", "low confidence", "disagreement"]
+    classes = {(each["what"], each["error_code"]): each["failures"] for each in failed.rows}
+    assert classes["intake", "needs_ocr"] == 1
+    assert classes["call", "refused"] == classes["chunk", "refused"] == 1
 
 
 def test_what_was_done_by_itself(reader: Reader) -> None:
