@@ -15,17 +15,23 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from chordwise.errors import ChordwiseError, ServiceUnavailableError, UsageError
-from chordwise.web import login, runs
+from chordwise.web import inbox, login, runs, schedules, sql
 from chordwise.web.access import SAFE_METHODS, Access, Rules, SecurityHeaders, guarded
 from chordwise.web.site import FOLDER, Site, render
 
 PAGES: Final = {
     "Runs": "/runs",
+    "Inbox": "/inbox",
+    "Schedules": "/schedules",
+    "SQL": "/sql",
 }
 """The navigation: the pages by title, with their addresses."""
 _MODULES: Final = (
     login,
     runs,
+    inbox,
+    schedules,
+    sql,
 )
 _MEBIBYTE = 1024 * 1024
 
