@@ -16,7 +16,7 @@ from chordwise.web.server import Served
 from tests.fakes.pipeline import with_settings
 from tests.web.conftest import serving
 
-PASSPHRASE = "correct horse battery"
+PASSPHRASE = "correct horse battery"  # noqa: S105 - of this test
 
 
 @pytest.fixture
