@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from chordwise.errors import ChordwiseError, ServiceUnavailableError, UsageError
-from chordwise.web import insight, login, review, runs
+from chordwise.web import inbox, insight, login, review, runs, schedules, sql
 from chordwise.web.access import SAFE_METHODS, Access, Rules, SecurityHeaders, guarded
 from chordwise.web.site import FOLDER, Site, render
 
@@ -23,6 +23,9 @@ PAGES: Final = {
     "Runs": "/runs",
     "Review": "/review",
     "Insight": "/insight",
+    "Inbox": "/inbox",
+    "Schedules": "/schedules",
+    "SQL": "/sql",
 }
 """The navigation: the pages by title, with their addresses."""
 _MODULES: Final = (
@@ -30,6 +33,9 @@ _MODULES: Final = (
     runs,
     review,
     insight,
+    inbox,
+    schedules,
+    sql,
 )
 _MEBIBYTE = 1024 * 1024
 
@@ -71,7 +77,7 @@ def _explain(request: Request, error: Exception) -> Response:
     """Say what an error of ours says; one that may pass is tried again by the browser."""
     assert isinstance(error, ChordwiseError)  # noqa: S101 - what the handler is registered for
     if isinstance(error, ServiceUnavailableError):
-        page = _error(request, 503, "Database out of reach", error.what, error.hint)
+        page = _error(request, 503, "Out of reach", error.what, error.hint)
         page.headers["Retry-After"] = str(_RETRY_SECONDS)
         if request.method in SAFE_METHODS:
             page.headers["Refresh"] = str(_RETRY_SECONDS)

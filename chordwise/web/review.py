@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy.orm import Session
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from chordwise.domain.json_values import JsonValue
@@ -23,7 +23,7 @@ from chordwise.pipeline.learning.review import Question, Scope
 from chordwise.pipeline.runs import accounts
 from chordwise.storage.judgments import Feedback
 from chordwise.web.listing import Listing, listing_of
-from chordwise.web.site import render, see, site_of, text_in, user_of
+from chordwise.web.site import fragment, render, see, site_of, text_in, user_of
 
 _FILTERS = ("run", "analysis_type")
 _MAX_RUNS = 50
@@ -111,7 +111,7 @@ def _decide_cell(request: Request) -> Response:
         _stored(request, session, _signed(request))
     with site_of(request).database.read() as session:
         values = review.cell(session, _id(text_in(request, "job")), text_in(request, "name"))
-    return render(
+    cell = fragment(
         request,
         "review_cell.html",
         values=values,
@@ -119,6 +119,7 @@ def _decide_cell(request: Request) -> Response:
         job_id=text_in(request, "job"),
         result_id=text_in(request, "result"),
     )
+    return HTMLResponse(cell)
 
 
 def _withdraw(request: Request) -> Response:

@@ -20,10 +20,12 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from chordwise.domain.money import dollars
 from chordwise.domain.visible_text import visible
+from chordwise.domain.wording import approximate, counted, money, score, share, span
 from chordwise.settings import Settings
 from chordwise.storage.database import Database
 
 if TYPE_CHECKING:
+    from chordwise.pipeline.intake.background import BackgroundIntakes
     from chordwise.pipeline.runtime.context import Context
 
 FOLDER = Path(__file__).parent
@@ -51,13 +53,26 @@ class Site:
 
         return open_context(self.settings, "web")
 
+    @cached_property
+    def _intakes(self) -> BackgroundIntakes:
+        from chordwise.pipeline.intake.background import BackgroundIntakes  # noqa: PLC0415 - as above
+
+        return BackgroundIntakes(self._context)
+
     def context(self) -> Context:
         """Return the context that runs are begun, retried and resumed with."""
         with self._lock:
             return self._context
 
+    def intakes(self) -> BackgroundIntakes:
+        """Return what takes in for the runs that are begun and resumed here."""
+        with self._lock:
+            return self._intakes
+
     def close(self) -> None:
         """Close what the pages have opened."""
+        if "_intakes" in self.__dict__:
+            self._intakes.close()
         if "_context" in self.__dict__:
             self._context.leases.close()
             self._context.database.close()
@@ -109,17 +124,16 @@ def render(
     return HTMLResponse(html, status_code)
 
 
+def fragment(request: Request, template: str, /, **values: object) -> str:
+    """Return a part of a page for a stream or for htmx, with the same care."""
+    return _TEMPLATES.get_template(template).render(csrf=csrf_of(request), **values)
+
+
 def see(request: Request, address: str, said: str = "") -> RedirectResponse:
     """Send the browser to a page after a POST; the page shows what there is to say."""
     if said:
         request.session["said"] = said
     return RedirectResponse(address, 303)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: 1 document, 2 documents, 3 analyses."""
-    plural = {"analysis": "analyses"}.get(noun, f"{noun}s")
-    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def _shown(value: object) -> object:
@@ -134,7 +148,7 @@ def _moment(when: datetime) -> Markup:
     )
 
 
-def _money(usd: Decimal | None) -> str:
+def _dollars(usd: Decimal | None) -> str:
     return "unknown" if usd is None else dollars(usd)
 
 
@@ -147,8 +161,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters.update(moment=_moment, money=_money)
-    environment.globals.update(counted=counted)
+    environment.filters.update(moment=_moment, dollars=_dollars, share=share, score=score)
+    environment.filters.update(number="{:,}".format, approximate=approximate, span=span)
+    environment.globals.update(counted=counted, money=money)
     return environment
 
 

@@ -69,6 +69,9 @@
       stream.addEventListener("part", (event) => {
         part.innerHTML = event.data;
         showTimes(part);
+        const status = document.getElementById("live-status");
+        const words = part.firstElementChild ? part.firstElementChild.dataset.status : "";
+        if (status && words && status.textContent !== words) status.textContent = words;
         if (window.htmx) window.htmx.process(part);
       });
       stream.addEventListener("end", () => {
@@ -76,6 +79,43 @@
         if (part.dataset.then) location.assign(part.dataset.then);
       });
     }
+  }
+
+  // Files that are dropped on a form with data-drop, or anywhere beside it, are sent with it.
+  function setUpDrop() {
+    const form = document.querySelector("form[data-drop]");
+    if (!form) return;
+    const input = form.querySelector("input[type=file]");
+    const hasFiles = (event) => event.dataTransfer && event.dataTransfer.types.includes("Files");
+    document.addEventListener("dragover", (event) => {
+      if (!hasFiles(event)) return;
+      event.preventDefault();
+      form.classList.add("over");
+    });
+    document.addEventListener("dragleave", (event) => {
+      if (!event.relatedTarget) form.classList.remove("over");
+    });
+    document.addEventListener("drop", (event) => {
+      if (!hasFiles(event)) return;
+      event.preventDefault();
+      form.classList.remove("over");
+      input.files = event.dataTransfer.files;
+      form.requestSubmit();
+    });
+    form.addEventListener("submit", () => {
+      const count = input.files.length;
+      form.querySelector(".sending").textContent = `Sending ${count} file${count === 1 ? "" : "s"} …`;
+    });
+  }
+
+  // Ctrl+Enter in a field with data-run sends its form.
+  function setUpKeys() {
+    document.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+      if (!event.target.matches("[data-run]")) return;
+      event.preventDefault();
+      event.target.form.requestSubmit();
+    });
   }
 
   // What went wrong with a request of htmx is said in the notice.
@@ -96,6 +136,8 @@
     setUpTheme();
     setUpQuestions();
     setUpLiveParts();
+    setUpDrop();
+    setUpKeys();
     setUpErrors();
     showTimes(document);
   });
