@@ -75,7 +75,7 @@
     };
   }
 
-  // What stands at the cursor.
+  // What stands at the cursor, in the colors and the order of the legend.
   function read(element, data, index) {
     const line = element.parentElement.querySelector(".reading");
     if (index === null || index === undefined) {
@@ -83,9 +83,14 @@
       return;
     }
     const where = data.isCurve ? written(data.x[index], "share") : day(data.x[index]);
-    const there = data.series.filter((each) => each.values[index] !== null);
-    const said = there.map((each) => `${each.name ? `${each.name} ` : ""}${written(each.values[index], data.unit)}`);
-    line.textContent = `${where}: ${said.join(", ") || "–"}`;
+    line.textContent = where;
+    data.series.forEach((each, number) => {
+      if (each.values[index] === null) return;
+      const value = document.createElement("b");
+      value.className = `series-${number + 1}`;
+      value.textContent = ` ${written(each.values[index], data.unit)}`;
+      line.append(value);
+    });
   }
 
   function draw(element) {
