@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from chordwise import settings as settings_module
+from chordwise.domain.json_values import JsonObject
 from chordwise.domain.visible_text import visible
 from chordwise.embedded import processes
 from chordwise.errors import ChordwiseError, ExitCode, ServiceUnavailableError
@@ -30,8 +31,10 @@ from chordwise.pipeline.runtime.startup import (
     wait_until_ready,
 )
 from chordwise.pipeline.schedules.runner import ScheduleRunner
+from chordwise.pipeline.schedules.work import Work
 from chordwise.readers import limits
 from chordwise.settings import PipelineSettings, Settings
+from chordwise.settings.schedules import ScheduleKind
 from chordwise.storage import outbox
 from chordwise.storage.database import open_engine
 from chordwise.telemetry import liveness, logging
@@ -179,13 +182,20 @@ _LEAVING_SECONDS = 5.0
 _IDLE_SECONDS = 30.0
 
 
+def _write_insight(work: Work) -> JsonObject:
+    # Templates come with it: a scheduler without such a schedule does without.
+    from chordwise.web.report import write_scheduled  # noqa: PLC0415 - see above
+
+    return write_scheduled(work)
+
+
 class Carrying:
     """Works in a thread, while another one keeps the lease of what is being worked on."""
 
     def __init__(self, context: Context, stop: Event) -> None:
         self._heartbeat_seconds = context.settings.pipeline.heartbeat_seconds
         self._stop = stop
-        self._runner = ScheduleRunner(context, stop.is_set)
+        self._runner = ScheduleRunner(context, stop.is_set, {ScheduleKind.INSIGHT: _write_insight})
         self._thread = Thread(target=self._run, name="schedules", daemon=True)
 
     def run(self) -> None:

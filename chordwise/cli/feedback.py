@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from sqlalchemy.orm import Session
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
@@ -18,6 +19,7 @@ from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import feedback as remarks
 from chordwise.pipeline.learning.feedback import Given, Signed, Target
+from chordwise.pipeline.learning.judgeable import Judgeable
 from chordwise.pipeline.runs.stored_results import Wanted
 
 _MAX_SHOWN = 20
@@ -36,9 +38,12 @@ class FeedbackOptions:
         list[str] | None,
         typer.Option(metavar="PATH=VALUE", help="What should stand there; may be repeated."),
     ] = None
+    withdraw: Annotated[
+        bool, typer.Option("--withdraw", help="Take back what was said last; all rows are kept.")
+    ] = False
     path: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="Approve or reject this value, not the whole."),
+        typer.Option(metavar="PATH", help="Approve, reject or withdraw this value alone."),
     ] = None
     types: OnlyTypes = None
     document: OnlyDocument = ""
@@ -59,14 +64,18 @@ def feedback(
     chordwise feedback --file checked.csv
     """
     sayings = _sayings(options)
-    if bool(sayings) == bool(options.file):
-        raise UsageError("Say --approve, --reject, --correct PATH=VALUE, or --file FILE.")
+    if [bool(sayings), bool(options.file), options.withdraw].count(True) != 1:
+        raise UsageError(
+            "Say --approve, --reject, --correct PATH=VALUE, --withdraw, or --file FILE."
+        )
     results = Wanted(types=tuple(options.types or ()), document=options.document)
     target = Target(name=options.target, wanted=results)
     lines = remarks.read(options.file) if options.file else []
     said = [Signed(saying=each, note=options.note, author=options.author) for each in sayings]
     with access.write(access.reach(invocation)) as session:
-        if said:
+        if options.withdraw:
+            given = _withdrawn(session, remarks.one(session, target), options)
+        elif said:
             given = remarks.give(session, remarks.one(session, target), said)
         else:
             given = remarks.give_all(session, remarks.wanted(session, target), lines)
@@ -74,9 +83,24 @@ def feedback(
     return ExitCode.INCOMPLETE if given.unmatched else ExitCode.SUCCESS
 
 
+def _withdrawn(session: Session, target: Judgeable, options: FeedbackOptions) -> Given:
+    found = {remarks.last(session, target, path).id for path in options.path or [""]}
+    for feedback_id in sorted(found):
+        remarks.withdraw(session, feedback_id, options.author)
+    return Given(withdrawn=len(found))
+
+
 def _report(screen: Screen, given: Given, *, as_json: bool) -> None:
     if as_json:
-        screen.write_json(stored=given.stored, known=given.known, unmatched=given.unmatched)
+        screen.write_json(
+            stored=given.stored,
+            known=given.known,
+            withdrawn=given.withdrawn,
+            unmatched=given.unmatched,
+        )
+        return
+    if given.withdrawn:
+        screen.tell(f"{counted(given.withdrawn, 'remark')} withdrawn.")
         return
     known = f"; {given.known:,} had been said before" if given.known else ""
     screen.tell(f"{counted(given.stored, 'remark')} stored{known}.")
@@ -97,8 +121,8 @@ def _sayings(options: FeedbackOptions) -> list[Saying]:
         raise UsageError("--approve and --reject exclude each other.")
     if options.correct and (approve or reject) and not paths:
         raise UsageError("A whole that is corrected is neither approved nor rejected as well.")
-    if paths and not (approve or reject):
-        raise UsageError("--path goes with --approve or --reject.")
+    if paths and not (approve or reject or options.withdraw):
+        raise UsageError("--path goes with --approve, --reject or --withdraw.")
     found = [_correction(text) for text in options.correct or ()]
     if approve or reject:
         verdict = Verdict.APPROVED if approve else Verdict.REJECTED

@@ -58,6 +58,7 @@ from chordwise.settings.sections import (
     RetrySettings,
     RoutingSettings,
     TierSettings,
+    WebSettings,
     WorkerSettings,
     problems,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "ScheduleSettings",
     "Settings",
     "TierSettings",
+    "WebSettings",
     "WorkerSettings",
     "find_home",
     "load",
@@ -128,6 +130,7 @@ class Settings(BaseSettings):
     readers: ReaderSettings = ReaderSettings()
     delivery: DeliverySettings = DeliverySettings()
     worker: WorkerSettings = WorkerSettings()
+    web: WebSettings = WebSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
     logging: LoggingSettings = LoggingSettings()
     openai_api_key: Annotated[

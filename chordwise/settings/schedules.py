@@ -27,6 +27,7 @@ class ScheduleKind(StrEnum):
     REANALYZE = "reanalyze"
     PRUNE = "prune"
     REPORT = "report"
+    INSIGHT = "insight"
     EXPORT = "export"
     EVALUATE = "evaluate"
     RECALIBRATE = "recalibrate"
@@ -54,7 +55,10 @@ class ScheduleSettings(Section):
         default=None, description="Unset: the profile's; asked anew: that of the runs before."
     )
     folder: str = Field(
-        default="", description="For reports and exports, relative to chordwise.toml."
+        default="", description="For reports, insight and exports, relative to chordwise.toml."
+    )
+    days: int | None = Field(
+        default=None, ge=1, le=3_660, description="For insight: how many days it shows; unset: 30."
     )
     view: str = Field(default="", description="What is exported: a view or a table.")
     sql: str = Field(default="", description="Or the answer to a statement.")
@@ -101,10 +105,8 @@ class ScheduleSettings(Section):
                 raise ValueError(f"{name} is for kind = {known}, and this one is “{self.kind}”")
         if self.kind is ScheduleKind.PRUNE and not any(getattr(self, name) for name in AGES):
             raise ValueError(f"pruning needs an age: {', '.join(AGES)}")
-        if self.kind is ScheduleKind.REPORT and not self.folder:
-            raise ValueError("a report needs a folder to be written to")
-        if self.kind is ScheduleKind.EXPORT and not self.folder:
-            raise ValueError("an export needs a folder to be written to")
+        if self.kind in _OF_KINDS["folder"] and not self.folder:
+            raise ValueError(f"kind = “{self.kind}” needs a folder to be written to")
         if self.kind is ScheduleKind.EXPORT and bool(self.view) == bool(self.sql):
             raise ValueError("an export needs either a view or a statement in sql")
         return self
@@ -119,7 +121,8 @@ _OF_KINDS: Mapping[str, tuple[ScheduleKind, ...]] = {
     "profile": (ScheduleKind.ANALYZE, ScheduleKind.EVALUATE, ScheduleKind.CERTIFY),
     "paths": (ScheduleKind.ANALYZE,),
     "lane": (ScheduleKind.ANALYZE, ScheduleKind.REANALYZE),
-    "folder": (ScheduleKind.REPORT, ScheduleKind.EXPORT),
+    "folder": (ScheduleKind.REPORT, ScheduleKind.INSIGHT, ScheduleKind.EXPORT),
+    "days": (ScheduleKind.INSIGHT,),
     **dict.fromkeys(("view", "sql", "format", "raw"), (ScheduleKind.EXPORT,)),
     "gold": (ScheduleKind.EVALUATE,),
     "max_error_rate": (ScheduleKind.RECALIBRATE, ScheduleKind.CERTIFY),

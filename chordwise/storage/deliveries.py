@@ -1,4 +1,4 @@
-"""Deliveries: what is owed to others since a run ended, and how far that has come."""
+"""Deliveries: what is owed to others since a run ended or a report was written, and how far."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from sqlalchemy import ColumnElement, ForeignKey, Index, exists, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
@@ -33,6 +34,7 @@ class DeliveryStatus(StrEnum):
     SKIPPED = "skipped"
 
 
+REPORT_WRITTEN = "report.written"
 _KINDS = {
     RunStatus.FINISHED: (DeliveryKind.WEBHOOK, DeliveryKind.FILE),
     RunStatus.CANCELLED: (DeliveryKind.WEBHOOK,),
@@ -43,7 +45,8 @@ _KINDS = {
 class Delivery(Record):
     """One thing owed; its id is the same in every attempt, and so is its content once it is made.
 
-    `due_at` is also the end of the time that an attempt under way is given.
+    That of a report belongs to no run, and has the id of the occurrence that wrote it. `due_at` is
+    also the end of the time that an attempt under way is given.
     """
 
     __tablename__ = "deliveries"
@@ -52,7 +55,7 @@ class Delivery(Record):
     )
 
     id: Mapped[Identity]
-    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"), index=True)
+    run_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("runs.id"), index=True)
     kind: Mapped[str]
     event: Mapped[str]
     status: Mapped[str] = mapped_column(default=DeliveryStatus.PENDING)
@@ -81,6 +84,22 @@ def announce(session: Session, run_id: uuid.UUID, status: RunStatus) -> None:
     """Note what is owed since a run has come to this status; in the transaction that brought it."""
     for kind in _KINDS.get(status, ()):
         session.add(Delivery(run_id=run_id, kind=kind, event=f"run.{status}"))
+
+
+def announce_report(session: Session, schedule_run_id: uuid.UUID, content: JsonObject) -> None:
+    """Note that the webhook is to tell of a report, once for an occurrence of its schedule."""
+    session.execute(
+        insert(Delivery)
+        .values(
+            id=schedule_run_id,
+            kind=DeliveryKind.WEBHOOK,
+            event=REPORT_WRITTEN,
+            status=DeliveryStatus.PENDING,
+            attempts=0,
+            content=content,
+        )
+        .on_conflict_do_nothing()
+    )
 
 
 def skip(session: Session, kind: DeliveryKind) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, delete, select
+from sqlalchemy import ColumnElement, ForeignKey, Index, UniqueConstraint, delete, exists, select
 from sqlalchemy.dialects.postgresql import Insert, insert
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.judging import Judgment as JudgmentValue
@@ -29,26 +29,49 @@ class Feedback(Record):
     is what it said, and `confidence` what it claimed of that. `field` names the field of an
     extraction, whose values `judged` and `corrected` hold as lists. `question` is what was asked,
     of whatever model and with whatever threshold.
+
+    Rows are never changed: a row with the verdict `withdrawn` takes back the one with the id
+    `withdraws`, and neither counts any more.
     """
 
     __tablename__ = "feedback"
-    __table_args__ = (Index("ix_feedback_question", "document_id", "analysis_type"),)
+    __table_args__ = (
+        Index("ix_feedback_question", "document_id", "analysis_type"),
+        Index("ix_feedback_created_at", "created_at"),
+        Index(
+            "ux_feedback_withdraws",
+            "withdraws",
+            unique=True,
+            postgresql_where="withdraws IS NOT NULL",
+        ),
+    )
 
     id: Mapped[Identity]
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), index=True)
     document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"))
     result_id: Mapped[uuid.UUID]
+    withdraws: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("feedback.id"))
     analysis_type: Mapped[str]
-    question: Mapped[JsonObject]
     path: Mapped[str]
-    field: Mapped[str | None]
     verdict: Mapped[str]
+    field: Mapped[str | None]
+    note: Mapped[str | None]
+    author: Mapped[str | None]
+    question: Mapped[JsonObject]
     judged: Mapped[JsonValue | None]
     corrected: Mapped[JsonValue | None]
     confidence: Mapped[float | None]
-    note: Mapped[str | None]
-    author: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=database_now())
+
+
+WITHDRAWN = "withdrawn"
+"""The verdict of a row that takes back another one."""
+
+
+def _counts() -> ColumnElement[bool]:
+    """Return the condition that feedback neither withdraws another one nor is withdrawn."""
+    later = aliased(Feedback)
+    return Feedback.withdraws.is_(None) & ~exists().where(later.withdraws == Feedback.id)
 
 
 def store_feedback(session: Session, feedback: Feedback) -> bool:
@@ -59,6 +82,7 @@ def store_feedback(session: Session, feedback: Feedback) -> bool:
             Feedback.document_id == feedback.document_id,  # which has an index
             Feedback.result_id == feedback.result_id,
             Feedback.path == feedback.path,
+            _counts(),
         )
         .order_by(Feedback.created_at.desc(), Feedback.id.desc())
         .limit(1)
@@ -71,11 +95,31 @@ def store_feedback(session: Session, feedback: Feedback) -> bool:
     return True
 
 
+def withdraw(session: Session, feedback_id: uuid.UUID, author: str | None) -> Feedback | None:
+    """Take feedback back; return it, or `None` where there is none of this id that counts."""
+    known = select(Feedback).where(Feedback.id == feedback_id)
+    session.execute(known.with_for_update())
+    found = session.scalars(known.where(_counts())).one_or_none()
+    if found is None:
+        return None
+    same = ("job_id", "document_id", "result_id", "analysis_type", "path", "field", "question")
+    session.add(
+        Feedback(
+            **{name: getattr(found, name) for name in same},
+            withdraws=found.id,
+            verdict=WITHDRAWN,
+            author=author,
+        )
+    )
+    session.flush()
+    return found
+
+
 def of_documents(session: Session, document_ids: Sequence[uuid.UUID]) -> Sequence[Feedback]:
-    """Return what was said of results of these documents, the latest last."""
+    """Return what was said of results of these documents and counts, the latest last."""
     return session.scalars(
         select(Feedback)
-        .where(among(Feedback.document_id, document_ids))
+        .where(among(Feedback.document_id, document_ids), _counts())
         .order_by(Feedback.created_at, Feedback.id)
     ).all()
 

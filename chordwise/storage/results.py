@@ -81,6 +81,10 @@ class Result(Findings, Record):
     """
 
     __tablename__ = "results"
+    __table_args__ = (
+        # The order in which people review.
+        Index("ix_results_review", text("(NOT needs_review)"), "confidence", "id"),
+    )
 
     id: Mapped[Identity]
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), unique=True)

@@ -38,6 +38,9 @@ VIEWS = (
     "calibrated_results@1",
     "calibrated_facts@1",
     "certified_answers@1",
+    "review_queue@1",
+    "savings_by_day@1",
+    "failures_by_day@1",
 )
 # The processes lock these with LOCK TABLE, which readers may not.
 LOCKS = ("leader_lock", "last_attempt_lock", "reader_login_lock")
@@ -122,6 +125,7 @@ _INDEXES = (
     ("ix_evaluations_evaluated_at", "evaluations", ["evaluated_at"]),
     ("ix_evaluations_run_id", "evaluations", ["run_id"]),
     ("ix_facts_job_id_item", "facts", ["job_id", "item"]),
+    ("ix_feedback_created_at", "feedback", ["created_at"]),
     ("ix_feedback_job_id", "feedback", ["job_id"]),
     ("ix_feedback_question", "feedback", ["document_id", "analysis_type"]),
     ("ix_inbox_files_run_id", "inbox_files", ["run_id"]),
@@ -139,6 +143,7 @@ _INDEXES = (
     ("ix_result_history_document_id", "result_history", ["document_id"]),
     ("ix_result_history_job_id", "result_history", ["job_id"]),
     ("ix_results_document_id", "results", ["document_id"]),
+    ("ix_results_review", "results", [sa.text("(NOT needs_review)"), "confidence", "id"]),
     ("ix_runs_schedule_run_id", "runs", ["schedule_run_id"]),
 )
 _UNFINISHED_JOBS = "status IN ('queued', 'running', 'waiting', 'synthesizing', 'paused')"
@@ -180,6 +185,7 @@ _UNIQUE_INDEXES = (
         "status IN ('due', 'running', 'waiting')",
     ),
     ("ux_batch_requests_leading", "batch_requests", ["key"], "leads AND finished_at IS NULL"),
+    ("ux_feedback_withdraws", "feedback", ["withdraws"], "withdraws IS NOT NULL"),
 )
 _BRIN = {
     "postgresql_using": "brin",

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook as Verifier
 
 from chordwise.domain.export_formats import ExportFormat
+from chordwise.domain.json_values import JsonObject
 from chordwise.errors import DeliveryError, DeliveryRefusedError, ModelAccessError
 from chordwise.llm.connections import Deadline
 from chordwise.pipeline.deliveries import run_ends
@@ -23,6 +25,7 @@ from chordwise.pipeline.deliveries.webhook import GuardedNetwork, Webhook
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs import retry
 from chordwise.settings import DeliverySettings, Settings
+from chordwise.storage import deliveries
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_run, quoting_the_text
 from tests.peers.webhook_receiver import WebhookReceiver, receiving
 
@@ -481,3 +484,19 @@ def test_a_missing_folder_is_waited_for(pipeline: Pipeline, tmp_path: Path) -> N
 
     assert (tmp_path / "later" / "late.jsonl").is_file()
     assert pipeline.value(STATES) == "file delivered, webhook skipped"
+
+
+def test_a_report_is_told_of_once(pipeline: Pipeline) -> None:
+    """However often its occurrence is carried out; it belongs to no run."""
+    occurrence = uuid.uuid4()
+    content: JsonObject = {"schedule": "plots", "file": "/reports/plots.html"}
+    for _ in range(2):
+        with pipeline.context.database.write() as session:
+            deliveries.announce_report(session, occurrence, content)
+
+    with receiving(200) as receiver:
+        assert deliver(told_by(pipeline, receiver)) == 1
+
+    message = json.loads(receiver.received[0].body)
+    assert (message["type"], message["data"]) == ("report.written", content)
+    assert receiver.received[0].headers["webhook-id"] == f"report_{occurrence.hex}"

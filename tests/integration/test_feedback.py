@@ -228,3 +228,31 @@ def test_what_cannot_be_meant_is_refused(
 
     assert said in " ".join(capsys.readouterr().err.split())
     assert pipeline.rows(SAID) == []
+
+
+def test_what_was_said_is_taken_back(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The value is that of the remark before, or of the model; every row stays."""
+    extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9), "price": ("12", 6)}})
+    for value in ("price=13", "price=14", "buyer=Smith"):
+        assert run(["feedback", "latest", "--correct", value, "--author", "Ada"]) == 0
+    prices = "SELECT final_value, verdict FROM facts WHERE item = 'price'"
+    seen = [pipeline.rows(prices)]
+
+    for _ in range(2):
+        by_ben = ("--withdraw", "--path", "price", "--author", "Ben")
+        assert run(["feedback", "latest", *by_ben]) == ExitCode.SUCCESS
+        seen.append(pipeline.rows(prices))
+
+    assert [rows[0] for rows in seen] == [("14", "corrected"), ("13", "corrected"), ("12", None)]
+    assert pipeline.rows("SELECT path FROM judgments WHERE part = 'field'") == [("/fields/0",)]
+    assert run(["feedback", "latest", "--withdraw", "--path", "price"]) == ExitCode.USAGE
+    assert run(["feedback", "latest", "--withdraw", "--json"]) == ExitCode.SUCCESS
+    assert json.loads(capsys.readouterr().out)["withdrawn"] == 1
+    assert pipeline.rows("SELECT verdict, author FROM feedback ORDER BY created_at")[3:] == [
+        ("withdrawn", "Ben"),
+        ("withdrawn", "Ben"),
+        ("withdrawn", None),
+    ]
+    assert pipeline.value("SELECT corrected_output IS NULL FROM results")

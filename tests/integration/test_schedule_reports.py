@@ -11,9 +11,12 @@ import pytest
 from chordwise.domain.states import InboxStatus
 from chordwise.errors import ReadError
 from chordwise.pipeline.intake.submit import open_run
+from chordwise.pipeline.schedules.runner import ScheduleRunner
 from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import ScheduleSettings, Settings
+from chordwise.settings.schedules import ScheduleKind
 from chordwise.storage.inbox_files import InboxFile
+from chordwise.web.report import write_scheduled
 from tests.fakes.pipeline import NOW, a_document, a_run, quoting_the_text
 from tests.fakes.scheduling import Night, a_night, pruning
 
@@ -250,3 +253,31 @@ def test_a_report_that_cannot_be_written_is_a_failure(settings: Settings, tmp_pa
     assert status == "failed"
     assert "gone" in str(message)
     assert "No such file" in str(message)
+
+
+def test_plots_are_written_at_night(settings: Settings, tmp_path: Path) -> None:
+    """The outcome has the file and the sums, for programs that are told of it."""
+    plotting = {"cron": "0 * * * *", "kind": "insight", "folder": str(tmp_path), "days": 7}
+    night = a_night(
+        settings,
+        quoting_the_text,
+        repeat_last=True,
+        plots=ScheduleSettings.model_validate(plotting),
+    )
+    night.pipeline.work(night.pipeline.submit("The bridge was opened in May 1902."))
+    night.sleep_until("2026-03-28T06:01")
+    night.tick()
+    runner = ScheduleRunner(
+        night.pipeline.context, lambda: False, {ScheduleKind.INSIGHT: write_scheduled}
+    )
+
+    assert runner.work()
+
+    ((outcome,),) = night.rows("SELECT outcome FROM schedule_runs WHERE status = 'succeeded'")
+    (written,) = tmp_path.glob("plots-*")
+    assert isinstance(outcome, dict)
+    assert outcome["file"] == str(written)
+    assert outcome["totals"]["results"] == 1
+    assert '<h2 id="throughput">' in written.read_text("utf-8")
+    told = night.rows("SELECT event, content FROM deliveries WHERE run_id IS NULL")
+    assert told == [("report.written", {"schedule": "plots", **outcome})]

@@ -168,12 +168,15 @@ def fill(pipeline: Pipeline) -> None:
 def learn(pipeline: Pipeline) -> None:
     """Say of two results whether they are right, and evaluate them all by that."""
     database = pipeline.context.database
-    for name, verdict in (("sure", Verdict.APPROVED), ("unsure", Verdict.REJECTED)):
+    for name, verdict, path in (
+        ("sure", Verdict.APPROVED, ""),
+        ("unsure", Verdict.REJECTED, "/main_topic"),
+    ):
         line = Line(
             number=1,
             document=f"{name}.txt",
             analysis_type=None,
-            signed=Signed(saying=Saying(verdict=verdict)),
+            signed=Signed(saying=Saying(verdict=verdict, path=path)),
         )
         with database.write() as session:
             assert feedback.give_all(session, Wanted(), [line]).stored == 1
@@ -287,6 +290,18 @@ def test_how_good_the_results_are(reader: Reader) -> None:
     assert wrong.row_of("source", "unsure.txt")["judged_by"] == "feedback"
     assert [(row["claims"], row["share_right"]) for row in curve.rows] == [(1, 0), (1, 1)]
     assert {row["calibrated_confidence"] for row in results.rows} == {None}
+
+
+def test_what_to_check_and_what_was_saved(reader: Reader) -> None:
+    """Questions 17 to 19: an answer of which one value was judged, and classes of failures."""
+    queued, _, failed = (reader.question(number) for number in (17, 18, 19))
+
+    (row,) = queued.rows
+    assert (row["source"], row["item"], row["confidence"]) == ("unsure.txt", None, 0.3)
+    assert row["reasons"] == ["needs review", "low confidence", "disagreement"]
+    classes = {(each["what"], each["error_code"]): each["failures"] for each in failed.rows}
+    assert classes["intake", "needs_ocr"] == 1
+    assert classes["call", "refused"] == classes["chunk", "refused"] == 1
 
 
 def test_what_was_done_by_itself(reader: Reader) -> None:

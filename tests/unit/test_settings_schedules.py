@@ -49,13 +49,16 @@ def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
         (('cron = "0 2 * * *"', 'kind = "prune"'), "pruning needs an age"),
         (('cron = "0 2 * * *"', 'kind = "prune"', 'paths = ["a"]'), "paths is for kind"),
         (('cron = "0 2 * * *"', 'paths = ["a"]', "keep_runs_days = 9"), "keep_runs_days is for"),
-        (('cron = "0 2 * * *"', 'kind = "report"'), "a report needs a folder"),
+        (('cron = "0 2 * * *"', 'kind = "report"'), "kind = “report” needs a folder"),
         (('cron = "0 2 * * *"', 'paths = ["a"]', 'folder = "b"'), "folder is for kind"),
         (('cron = "0 2 * * *"', 'paths = ["a"]', 'view = "runs"'), "view is for kind = “export”"),
         (('cron = "0 2 * * *"', 'paths = ["a"]', "raw = true"), "raw is for kind = “export”"),
         (('cron = "0 2 * * *"', 'kind = "prune"', 'lane = "batch"'), "lane is for kind = “ana"),
         (('cron = "0 2 * * *"', 'paths = ["a"]', 'lane = "fast"'), "lane: Input should be"),
-        (('cron = "0 2 * * *"', 'kind = "export"', 'view = "runs"'), "an export needs a folder"),
+        (
+            ('cron = "0 2 * * *"', 'kind = "export"', 'view = "runs"'),
+            "kind = “export” needs a folder",
+        ),
         (('cron = "0 2 * * *"', 'kind = "export"', 'folder = "b"'), "either a view or a statement"),
         (
             ('cron = "0 2 * * *"', 'kind = "export"', 'folder = "b"', 'view = "a"', 'sql = "b"'),

@@ -1,4 +1,7 @@
-"""Delivering: telling others that a run ended, until they know or too many attempts have failed.
+"""Delivering: telling others that a run ended or a report was written.
+
+It is repeated until they know, or too many attempts have failed.
+
 
 An attempt is counted and given time in one transaction, made without any, and recorded in another.
 A process that is killed in between leaves a delivery that is due again later, under the same name.
@@ -10,6 +13,7 @@ import itertools
 import json
 import os
 import re
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -37,7 +41,12 @@ from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runtime.context import Context
 from chordwise.settings import DeliverySettings, Settings
 from chordwise.storage import clock, deliveries, incidents
-from chordwise.storage.deliveries import Delivery, DeliveryKind, DeliveryStatus
+from chordwise.storage.deliveries import (
+    REPORT_WRITTEN,
+    Delivery,
+    DeliveryKind,
+    DeliveryStatus,
+)
 from chordwise.storage.incidents import IncidentKind
 
 log = structlog.get_logger(__name__)
@@ -90,8 +99,8 @@ def _begin(context: Context) -> tuple[Delivery | None, int]:
         delivery = deliveries.take_due(session, _wanted(context))
         if delivery is None:
             return None, 0
-        if delivery.content is None:
-            delivery.content = _content(session, delivery)
+        if delivery.content is None and delivery.run_id is not None:
+            delivery.content = _content(session, delivery, delivery.run_id)
         deliveries.begin_attempt(session, delivery, _time_given(context, delivery))
         return delivery, int(clock.read(session).timestamp())
 
@@ -104,17 +113,18 @@ def _time_given(context: Context, delivery: Delivery) -> timedelta:
 
 def identity(delivery: Delivery) -> str:
     """Return what a delivery is called outside, in every attempt."""
-    return f"run_{delivery.id.hex}"
+    about = "report" if delivery.event == REPORT_WRITTEN else "run"
+    return f"{about}_{delivery.id.hex}"
 
 
-def _content(session: Session, delivery: Delivery) -> JsonObject:
+def _content(session: Session, delivery: Delivery, run_id: uuid.UUID) -> JsonObject:
     """Return the account of a run as it is now; no text of a document is in it."""
-    account = accounts.of_run(session, delivery.run_id)
+    account = accounts.of_run(session, run_id)
     return {
         "run": account.run,
         "delivery_id": identity(delivery),
         "account": json_values.plain(account),
-        "usage": json_values.plain(progress.read(session, delivery.run_id).calls),
+        "usage": json_values.plain(progress.read(session, run_id).calls),
     }
 
 
@@ -134,7 +144,7 @@ def _body(delivery: Delivery) -> bytes:
         "type": delivery.event,
         "timestamp": delivery.created_at.isoformat(),
         "schema_version": SCHEMA_VERSION,
-        "data": {name: content[name] for name in ("account", "usage")},
+        "data": {name: content[name] for name in content if name not in ("run", "delivery_id")},
     }
     # PostgreSQL has an order of its own for the members, and every attempt sends the same bytes.
     text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
@@ -197,7 +207,7 @@ def _end(
 def _named(delivery: Delivery) -> Mapping[str, object]:
     return {
         "kind": delivery.kind,
-        "run_id": str(delivery.run_id),
+        "run_id": str(delivery.run_id) if delivery.run_id else None,
         "attempts": delivery.attempts,
     }
 

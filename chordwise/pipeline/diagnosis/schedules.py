@@ -147,6 +147,7 @@ _NEEDS: Mapping[ScheduleKind, Callable[[Settings, ScheduleSettings], None]] = {
     ScheduleKind.ANALYZE: _analysis,
     ScheduleKind.REANALYZE: _reanalysis,
     ScheduleKind.REPORT: _report,
+    ScheduleKind.INSIGHT: _report,
     ScheduleKind.EXPORT: _export,
     ScheduleKind.EVALUATE: _evaluation,
     ScheduleKind.RECALIBRATE: _recalibration,

@@ -14,7 +14,7 @@ from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import truths
 from chordwise.domain.learning.judging import judge
-from chordwise.domain.learning.remarks import Saying, parsed, understand
+from chordwise.domain.learning.remarks import Saying, Understood, parsed, understand
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
@@ -59,10 +59,11 @@ class Unmatched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """How much feedback was stored, how much was known already, and what was left out."""
+    """How much was stored, known already, or withdrawn, and what was left out."""
 
-    stored: int
-    known: int
+    stored: int = 0
+    known: int = 0
+    withdrawn: int = 0
     unmatched: Sequence[Unmatched] = ()
 
 
@@ -73,10 +74,38 @@ def give(session: Session, target: Judgeable, said: Sequence[Signed]) -> Given:
         UsageError: The answer has no such value, or a correction cannot be right.
     """
     stored = sum(_store(session, target, each) for each in said)
-    _judge_again(session, target)
-    about = target.listed.document_id, target.listed.analysis_type
-    results.correct(session, results.jobs_asked(session, *about))
+    _apply(session, target)
     return Given(stored=stored, known=len(said) - stored)
+
+
+def withdraw(session: Session, feedback_id: uuid.UUID, author: str = "") -> Feedback:
+    """Take back what was said, as if it had not been; return that. The row of it stays.
+
+    Raises:
+        UsageError: There is no such feedback, or it was withdrawn before.
+    """
+    found = judgments.withdraw(session, feedback_id, author.strip() or None)
+    if found is None:
+        raise UsageError("There is no such feedback, or it is withdrawn already.")
+    _apply(session, one(session, Target(name=str(found.job_id), wanted=Wanted())))
+    return found
+
+
+def last(session: Session, target: Judgeable, path: str = "") -> Feedback:
+    """Return what was said last of answers to this question, or of the value at a path.
+
+    Raises:
+        UsageError: The answer has no such value, or nothing was said of it.
+    """
+    said = _said(session, target)
+    if path:
+        saying = Saying(verdict=Verdict.APPROVED, path=path)
+        remark = _understood(target, saying).remark
+        about = remark.path, remark.name or None
+        said = [each for each in said if (each.path, each.field) == about]
+    if not said:
+        raise UsageError("Nothing was said of it that could be withdrawn.")
+    return said[-1]
 
 
 def read(path: Path) -> Sequence[Line]:
@@ -127,11 +156,15 @@ def _target(
     return only(session, found)
 
 
-def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
+def _understood(target: Judgeable, saying: Saying) -> Understood:
     question = target.listed.question
     labels, schema = json_values.strings(question.get("labels")), question.get("schema")
     asked = schema if isinstance(schema, dict) else None
-    understood = understand(target.answer, signed.saying, labels, asked)
+    return understand(target.answer, saying, labels, asked)
+
+
+def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
+    understood = _understood(target, signed.saying)
     remark = understood.remark
     return judgments.store_feedback(
         session,
@@ -140,7 +173,7 @@ def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
             document_id=target.result.document_id,
             result_id=target.result.result_id,
             analysis_type=target.result.analysis_type,
-            question=question,
+            question=target.listed.question,
             path=remark.path,
             field=remark.name or None,
             verdict=remark.verdict,
@@ -153,16 +186,21 @@ def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
     )
 
 
-def _judge_again(session: Session, target: Judgeable) -> None:
-    """Judge a result by all that was said of answers to this question."""
+def _said(session: Session, target: Judgeable) -> Sequence[Feedback]:
+    """Return all that was said of answers to this question, the latest last."""
+    asked = target.answer.analysis_type, target.listed.question
+    found = judgments.of_documents(session, [target.result.document_id])
+    return [each for each in found if (each.analysis_type, each.question) == asked]
+
+
+def _apply(session: Session, target: Judgeable) -> None:
+    """Judge and correct results by all that was said of answers to this question."""
     kind = target.answer.analysis_type
-    said = [
-        judgments.remark(each)
-        for each in judgments.of_documents(session, [target.result.document_id])
-        if (each.analysis_type, each.question) == (kind, target.listed.question)
-    ]
-    judged = judge(target.answer, truths.from_remarks(kind, said))
+    remarks = [judgments.remark(each) for each in _said(session, target)]
+    judged = judge(target.answer, truths.from_remarks(kind, remarks))
     judgments.store(session, [(target.result, judged.judgments)], JudgedBy.FEEDBACK)
+    about = target.listed.document_id, target.listed.analysis_type
+    results.correct(session, results.jobs_asked(session, *about))
 
 
 def _line(file: RecordFile, number: int, record: JsonObject) -> Line:
@@ -232,8 +270,8 @@ def one(session: Session, target: Target) -> Judgeable:
     job = _job(session, target.name)
     if job is None:
         return only(session, judgeable.listed(session, wanted(session, target)))
-    of_run = judgeable.listed(session, replace(target.wanted, run_id=job.run_id))
-    return only(session, [result for result in of_run if result.job_id == job.id])
+    of_job = replace(target.wanted, run_id=job.run_id, job_ids=(job.id,))
+    return only(session, judgeable.listed(session, of_job))
 
 
 def only(session: Session, results: Sequence[Listed]) -> Judgeable:

@@ -34,10 +34,19 @@ def report(work: Work) -> JsonObject:
     with work.context.database.read() as session:
         since = _since(session, work)
         lines = list(_lines(session, work.schedule, since, work.due_at))
-    path = Path(work.settings.folder) / f"{work.run_name()}.md"
-    unfinished = path.with_suffix(".md.part")
+    return {"file": str(write(work, "\n".join(lines), "md"))}
+
+
+def write(work: Work, content: str, ending: str) -> Path:
+    """Write the file of an occurrence, whole or not at all; return its path.
+
+    Raises:
+        ConfigurationError: The file cannot be written.
+    """
+    path = Path(work.settings.folder) / f"{work.run_name()}.{ending}"
+    unfinished = path.with_suffix(f".{ending}.part")
     try:
-        unfinished.write_text("\n".join(lines), "utf-8")
+        unfinished.write_text(content, "utf-8")
         unfinished.replace(path)
     except OSError as error:
         reason = error.strerror or type(error).__name__
@@ -45,7 +54,7 @@ def report(work: Work) -> JsonObject:
             f"The report {path} cannot be written: {reason}.",
             f"Make the folder {path.parent}, mount it, or name another one in the schedule.",
         ) from error
-    return {"file": str(path)}
+    return path
 
 
 def _since(session: Session, work: Work) -> datetime:
@@ -210,10 +219,10 @@ INBOX_FILES = Section(
 DELIVERIES = Section(
     heading="Deliveries that failed for good",
     query="""
-        SELECT r.name AS run, d.kind, d.event, d.attempts, d.last_error AS reason,
-            count(*) OVER () AS there_are
+        SELECT coalesce(r.name, d.content ->> 'schedule') AS run, d.kind, d.event, d.attempts,
+            d.last_error AS reason, count(*) OVER () AS there_are
         FROM deliveries AS d
-        INNER JOIN runs AS r ON r.id = d.run_id
+        LEFT JOIN runs AS r ON r.id = d.run_id
         WHERE d.status = 'failed' AND d.finished_at > :since AND d.finished_at <= :until
         ORDER BY d.finished_at, d.id
         LIMIT :most

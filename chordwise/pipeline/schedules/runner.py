@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import structlog
 from pydantic import ValidationError
@@ -161,11 +162,20 @@ KINDS: Mapping[ScheduleKind, Kind] = {
 
 
 class ScheduleRunner:
-    """Works on one occurrence at a time; `beat` keeps its lease alive from another thread."""
+    """Works on one occurrence at a time; `beat` keeps its lease alive from another thread.
 
-    def __init__(self, context: Context, is_stopped: Callable[[], bool]) -> None:
+    `kinds` are those that the pipeline cannot carry out by itself, such as pages.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        is_stopped: Callable[[], bool],
+        kinds: Mapping[ScheduleKind, Kind] = MappingProxyType({}),
+    ) -> None:
         self._context = context
         self._is_stopped = is_stopped
+        self._kinds = {**KINDS, **kinds}
         self._lease = max(context.lease, _LEAST_LEASE)
         self._current: Work | None = None
 
@@ -230,7 +240,7 @@ class ScheduleRunner:
 
     def _carry_out(self, work: Work) -> None:
         try:
-            self._finish(work, self._outcome(work, KINDS[work.settings.kind](work)))
+            self._finish(work, self._outcome(work, self._kinds[work.settings.kind](work)))
         except InterruptedWorkError:
             self._release(work)
         except ServiceUnavailableError:

@@ -1,0 +1,39 @@
+"""`chordwise report`: speed, quality and cost as one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chordwise.cli import access
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson
+from chordwise.pipeline.exports import writers
+from chordwise.web import report as pages
+
+
+def report(
+    invocation: Invocation,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where to.")],
+    *,
+    days: Annotated[
+        int, typer.Option(min=1, max=pages.MAX_DAYS, help="How many days it shows.")
+    ] = pages.DEFAULT_DAYS,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write plots of speed, quality and cost into one HTML file. It needs nothing but a browser.
+
+    chordwise report --out report.html
+    """
+    writers.check(out, overwrite=force)
+    with access.read(access.reach(invocation)) as session:
+        html, totals = pages.page(session, days)
+    with writers.new_file(out, overwrite=force) as sink:
+        sink.write(html.encode())
+    if as_json:
+        invocation.screen.write_json(file=str(out), totals=totals)
+    else:
+        invocation.screen.tell(f"{out} has the last {days} days.")

@@ -1,0 +1,416 @@
+"""Reviewing: the values that a person should check, one after the other or as a table.
+
+What is to be checked, and in which order, says the view `review_queue`.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TypeAlias
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from chordwise.domain import json_values
+from chordwise.domain.analyses import sentiment
+from chordwise.domain.facts import text_of
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.learning.truths import LABEL_PATHS
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import UsageError
+from chordwise.pipeline.learning import feedback
+from chordwise.pipeline.learning.feedback import Signed, Target
+from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.storage.judgments import Feedback
+from chordwise.storage.results import Result
+
+Place: TypeAlias = tuple[bool, float, str, float, str]
+"""Where a value stands in the queue: not `needs_review`, `result_confidence`, `result_id`, the
+negated `doubt`, and `path`."""
+_FEW_RESULTS, _MANY_RESULTS = 25, 10_000
+_HISTORY = 10
+_AROUND = 700
+_MAX_EVIDENCE = 20
+_MAX_FIELDS = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What is reviewed: of a run by its name, and of an analysis type; empty is all."""
+
+    run: str = ""
+    analysis_type: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """A value of a result with its quote; see the columns of `facts` for what the members mean."""
+
+    path: str
+    item: str
+    value: str | None
+    final_value: str | None
+    verdict: str | None
+    quote: str | None
+    start_char: int | None
+    end_char: int | None
+    grounded: bool | None
+    value_in_quote: bool | None
+    place: str | None
+    confidence: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excerpt:
+    """The text around a quote, which is empty at the beginning of a document without any."""
+
+    before: str
+    quote: str
+    after: str
+    is_start: bool
+    is_end: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A value that a person decides on, or a whole answer, which has no `value` and an empty path.
+
+    `others` are the further values of its field, for which an approval holds, too. `choices` are
+    the labels that there were to choose from. `evidence` has the quote of the value, or all quotes
+    of the answer where the value has none. `reasons`, `calibrated_confidence` and `place` are those
+    of the queue, empty where the value is not in it. `left` is how many values there are to check
+    from here on, at least: `is_all` says whether these are all.
+    """
+
+    run: str
+    source: str
+    analysis_type: str
+    job_id: uuid.UUID
+    result_id: uuid.UUID
+    document_id: uuid.UUID
+    path: str
+    value: Value | None
+    confidence: float
+    agreement: float | None
+    review_reason: str | None
+    output: JsonObject
+    choices: Sequence[str]
+    others: Sequence[Value]
+    evidence: Sequence[Value]
+    excerpt: Excerpt
+    reasons: Sequence[str] = ()
+    calibrated_confidence: float | None = None
+    place: Place | None = None
+    left: int = 0
+    is_all: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a person said of a value or an answer (`name`), and who withdrew it when, if anyone."""
+
+    feedback_id: uuid.UUID
+    job_id: uuid.UUID
+    path: str
+    run: str
+    source: str
+    name: str
+    verdict: str
+    judged: str
+    corrected: str
+    author: str | None
+    created_at: datetime
+    withdrawn_by: str | None
+    withdrawn_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableRow:
+    """A result in the table, with the values of each field by its name."""
+
+    run: str
+    source: str
+    analysis_type: str
+    document_id: uuid.UUID
+    job_id: uuid.UUID
+    result_id: uuid.UUID
+    needs_review: bool
+    confidence: float
+    cells: dict[str, list[Value]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Documents by fields: as many rows as were asked for; `after` leads to further ones."""
+
+    fields: Sequence[str]
+    rows: Sequence[TableRow]
+    after: Place | None
+
+
+_OF_ROW = (
+    *("run", "source", "analysis_type", "document_id", "job_id", "result_id"),
+    *("needs_review", "confidence"),
+)
+# An index has the results in this order; the values of some are looked up in the queue. The planner
+# cannot tell how few the queue has, and would not use the index for both at once.
+_RESULTS = f"""
+    SELECT {", ".join(f"q.{name}" for name in _OF_ROW)}
+    FROM document_results AS q
+    WHERE TRUE {{narrowing}}
+    ORDER BY NOT q.needs_review, q.confidence, q.result_id
+    LIMIT :most"""  # noqa: S608 - names of our own
+_AFTER = """
+    AND (NOT q.needs_review, q.confidence, q.result_id)
+        {comparison} (:fine, :confidence, CAST(:result AS uuid))"""
+_NEXT = """
+    SELECT q.job_id, q.reasons, q.calibrated_confidence, NOT q.needs_review AS fine,
+        q.result_confidence, q.result_id::text, (-q.doubt)::double precision AS doubt, q.path,
+        count(*) OVER () AS here
+    FROM review_queue AS q
+    WHERE q.result_id = ANY(:ids) {continued}
+    ORDER BY NOT q.needs_review, q.result_confidence, q.result_id, -q.doubt, q.path
+    LIMIT 1"""
+_CONTINUED = """
+    AND (NOT q.needs_review, q.result_confidence, q.result_id, -q.doubt, q.path)
+        > (:fine, :confidence, CAST(:result AS uuid), CAST(:doubt AS numeric), :path)"""
+_PLACE = ("fine", "confidence", "result", "doubt", "path")
+
+
+def next_question(session: Session, scope: Scope, after: Place | None = None) -> Question | None:
+    """Return the first value of the queue, or the first one after a place; `None` at its end."""
+    start, most = after, _FEW_RESULTS
+    while True:
+        found = _results(session, scope, most, start, comparison=">=")
+        asked: dict[str, object] = {"ids": [row.result_id for row in found]}
+        if after is not None:
+            asked |= dict(zip(_PLACE, after, strict=True))
+        statement = text(_NEXT.format(continued=_CONTINUED if after else ""))
+        queued = session.execute(statement, asked).one_or_none()
+        if queued is not None:
+            job_id, reasons, calibrated, *place, left = queued
+            return replace(
+                question(session, job_id, queued.path),
+                reasons=reasons,
+                calibrated_confidence=calibrated,
+                place=place_of(place),
+                left=left,
+                is_all=len(found) < most,
+            )
+        if len(found) < most:
+            return None
+        start, most = _place_of_row(found[-1]), min(2 * most, _MANY_RESULTS)
+
+
+def _results(
+    session: Session, scope: Scope, most: int, after: Place | None, *, comparison: str
+) -> list[TableRow]:
+    """Return results in the order of the queue; what is not asked is no part of the statement."""
+    asked: dict[str, object] = {
+        name: getattr(scope, name) for name in ("run", "analysis_type") if getattr(scope, name)
+    }
+    narrowing = "".join(f" AND q.{name} = :{name}" for name in asked)
+    if after is not None:
+        narrowing += _AFTER.format(comparison=comparison)
+        asked |= dict(zip(_PLACE[:3], after[:3], strict=True))
+    statement = text(_RESULTS.format(narrowing=narrowing))
+    rows = session.execute(statement, {**asked, "most": most}).mappings()
+    return [TableRow(**row) for row in rows]
+
+
+def _place_of_row(row: TableRow) -> Place:
+    return not row.needs_review, row.confidence, str(row.result_id), 0.0, ""
+
+
+def place_of(key: Sequence[object]) -> Place | None:
+    """Return a place of the queue that was read as values, `None` where it is none.
+
+    Raises:
+        UsageError: There is no such place.
+    """
+    match list(key):
+        case []:
+            return None
+        case [bool() as fine, int() | float() as confidence, str() as result, doubt, str() as path]:
+            with suppress(ValueError, TypeError):
+                return fine, confidence, str(uuid.UUID(result)), float(str(doubt)), path
+    raise UsageError("There is no such place in the queue.", "Begin with its first value.")
+
+
+def decide(
+    session: Session, job_id: uuid.UUID, result_id: uuid.UUID, signed: Signed
+) -> Feedback | None:
+    """Store what a person decided; return it, `None` where the same had been said before.
+
+    Raises:
+        UsageError: The result was replaced meanwhile, it has no such value, or a correction cannot
+            be right.
+    """
+    target = feedback.one(session, Target(name=str(job_id), wanted=Wanted()))
+    if target.result.result_id != result_id:
+        raise UsageError("The document was analyzed again meanwhile.", "Look at the new answer.")
+    given = feedback.give(session, target, [signed])
+    return feedback.last(session, target, signed.saying.path) if given.stored else None
+
+
+_DECISIONS = text("""
+    SELECT b.id AS feedback_id, b.job_id, b.path, run.name AS run, i.source,
+        coalesce(b.field, nullif(b.path, ''), b.analysis_type) AS name,
+        b.verdict, b.judged, b.corrected, b.author, b.created_at,
+        w.author AS withdrawn_by, w.created_at AS withdrawn_at
+    FROM feedback AS b
+    INNER JOIN jobs AS j ON j.id = b.job_id
+    INNER JOIN runs AS run ON run.id = j.run_id
+    INNER JOIN intakes AS i ON i.id = j.intake_id
+    LEFT JOIN feedback AS w ON w.withdraws = b.id
+    WHERE b.withdraws IS NULL
+    ORDER BY b.created_at DESC, b.id DESC
+    LIMIT :most""")
+
+
+def decisions(session: Session) -> Sequence[Decision]:
+    """Return the last ten decisions, the latest first, with those that were withdrawn."""
+    rows = session.execute(_DECISIONS, {"most": _HISTORY}).mappings()
+    return [
+        Decision(
+            **{**row, "judged": _written(row["judged"]), "corrected": _written(row["corrected"])}
+        )
+        for row in rows
+    ]
+
+
+def _written(value: JsonValue) -> str:
+    """Return what was judged, or said in its place, as one text."""
+    said = value if isinstance(value, list) else [value]
+    texts = [text_of(each) or json.dumps(each, ensure_ascii=False) for each in said if each]
+    return ", ".join(texts) or "none"
+
+
+_RESULT = text("""
+    SELECT r.run, r.source, r.analysis_type, r.result_id, r.document_id, r.output, r.confidence,
+        r.agreement, r.review_reason, j.options
+    FROM document_results AS r INNER JOIN jobs AS j ON j.id = r.job_id
+    WHERE r.job_id = :job_id""")
+_OF_VALUE = ", ".join(Value.__dataclass_fields__)
+_VALUES = text(f"""
+    SELECT job_id, {_OF_VALUE} FROM fact_quotes
+    WHERE job_id = ANY(:ids) AND (parent IS NULL OR NOT :is_flat)
+    ORDER BY job_id, start_char NULLS LAST, path""")  # noqa: S608 - names of our own
+_OF_RESULT = (
+    *("run", "source", "analysis_type", "result_id", "document_id", "output"),
+    *("agreement", "review_reason"),
+)
+
+
+def question(session: Session, job_id: uuid.UUID, path: str) -> Question:
+    """Return a value by its path, whether it is in the queue or not.
+
+    Raises:
+        UsageError: There is no such result, or it has no such value.
+    """
+    result = session.execute(_RESULT, {"job_id": job_id}).one_or_none()
+    if result is None:
+        raise UsageError("There is no such result.", "It may have been deleted.")
+    found = _values(session, [job_id], is_flat=False)[job_id]
+    own = next((each for each in found if each.path == path), None)
+    if path and own is None:
+        raise UsageError("The answer has no such value any more.", "Go on with the queue.")
+    evidence = [own] if own and own.quote else [each for each in found if each.quote]
+    return Question(
+        **{name: getattr(result, name) for name in _OF_RESULT},
+        job_id=job_id,
+        path=path,
+        value=own,
+        confidence=result.confidence if own is None or own.confidence is None else own.confidence,
+        choices=_choices(AnalysisType(result.analysis_type), result.options),
+        others=_others(found, own),
+        evidence=evidence[:_MAX_EVIDENCE],
+        excerpt=_excerpt(session, result.document_id, evidence),
+    )
+
+
+def _values(
+    session: Session, job_ids: Sequence[uuid.UUID], *, is_flat: bool
+) -> dict[uuid.UUID, list[Value]]:
+    """Return the values of results by their jobs, without those of rows where `is_flat`."""
+    found: dict[uuid.UUID, list[Value]] = {job_id: [] for job_id in job_ids}
+    asked = {"ids": list(job_ids), "is_flat": is_flat}
+    for job_id, *columns in session.execute(_VALUES, asked):
+        named = dict(zip(Value.__dataclass_fields__, columns, strict=True))
+        found[job_id].append(Value(**named))
+    return found
+
+
+def _others(found: Sequence[Value], own: Value | None) -> Sequence[Value]:
+    """Return the further values of an item that was asked for; other fields have one each."""
+    if own is None or not own.path.startswith("/fields/"):
+        return ()
+    return [each for each in found if each.item == own.item and each is not own]
+
+
+def _choices(kind: AnalysisType, options: JsonObject) -> Sequence[str]:
+    match kind:
+        case AnalysisType.SENTIMENT:
+            return sentiment.LABELS
+        case AnalysisType.CLASSIFICATION:
+            return json_values.strings(options.get("labels"))
+    return ()
+
+
+# Of quotes that lie far apart the first is shown, and of a document without any its beginning.
+_TEXT = text("""
+    SELECT
+        substr(text, greatest(:start - :around, 0) + 1, least(:around, :start)),
+        substr(text, :start + 1, :end - :start),
+        substr(text, :end + 1, :around),
+        :start <= :around, :end + :around >= character_count
+    FROM documents WHERE id = :document_id""")
+
+
+def _excerpt(session: Session, document_id: uuid.UUID, evidence: Sequence[Value]) -> Excerpt:
+    start, end = next(
+        ((each.start_char or 0, each.end_char or 0) for each in evidence if each.grounded), (0, 0)
+    )
+    around = _AROUND if end else 2 * _AROUND
+    asked = {"start": start, "end": end, "around": around, "document_id": document_id}
+    before, quote, after, is_start, is_end = session.execute(_TEXT, asked).one()
+    return Excerpt(before=before, quote=quote, after=after, is_start=is_start, is_end=is_end)
+
+
+def table(session: Session, scope: Scope, most: int, after: Place | None = None) -> Table:
+    """Return the first results in the order of the queue, or those after one of them.
+
+    Those with labels or fields are listed, whether they have to be checked or not.
+    """
+    found = _results(session, scope, most + 1, after, comparison=">")
+    rows = found[:most]
+    values = _values(session, [row.job_id for row in rows], is_flat=True)
+    for row in rows:
+        row.cells.update(_cells(AnalysisType(row.analysis_type), values[row.job_id]))
+    names = list(dict.fromkeys(name for row in rows for name in row.cells))
+    is_whole = len(found) <= most
+    after = None if is_whole else _place_of_row(rows[-1])
+    return Table(fields=names[:_MAX_FIELDS], rows=rows, after=after)
+
+
+def cell(session: Session, job_id: uuid.UUID, name: str) -> Sequence[Value]:
+    """Return the values of a field of one result, as the table has them; none where it is gone."""
+    result = session.scalars(select(Result).where(Result.job_id == job_id)).one_or_none()
+    if result is None:
+        return ()
+    found = _values(session, [job_id], is_flat=True)[job_id]
+    return _cells(AnalysisType(result.analysis_type), found).get(name, ())
+
+
+def _cells(kind: AnalysisType, values: Sequence[Value]) -> dict[str, list[Value]]:
+    label = LABEL_PATHS.get(kind)
+    found: dict[str, list[Value]] = {}
+    for each in sorted(values, key=lambda value: value.path):
+        if each.path == label or each.path.startswith(("/fields/", "/data/")):
+            found.setdefault("label" if label else each.item, []).append(each)
+    return found

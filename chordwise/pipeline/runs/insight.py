@@ -1,0 +1,251 @@
+"""Insight: what was done, how fast, how well and at which cost, as series of numbers to plot.
+
+Every number comes from a view of docs/sql-cookbook.md.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import TypeAlias
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from chordwise.storage import clock
+
+Cell: TypeAlias = str | int | float | Decimal | dt.date | None
+
+
+class Unit(StrEnum):
+    """What the numbers of a figure count, which decides how they are written."""
+
+    COUNT = "count"
+    SECONDS = "seconds"
+    USD = "usd"
+    SHARE = "share"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A figure: a statement over documented views, and which of its columns are plotted.
+
+    A series is made for each of `values` and each combination of `names`, over `x`: days, unless
+    the figure `is_curve`. The statement takes `since`, a day. Where a day has no row, a count is 0.
+    """
+
+    key: str
+    title: str
+    note: str
+    unit: Unit
+    query: str
+    names: Sequence[str]
+    values: Mapping[str, str]
+    x: str = "day"
+    is_curve: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """A figure with its numbers: the rows as a table, and the series along `x`.
+
+    `x` holds seconds since 1970 for days; a series has `None` where it has no number.
+    """
+
+    figure: Figure
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    x: Sequence[float]
+    series: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+
+
+FIGURES = (
+    Figure(
+        key="throughput",
+        title="Throughput",
+        note="Results by day and analysis type.",
+        unit=Unit.COUNT,
+        query="""
+            SELECT day, analysis_type, results, partial, needing_review FROM results_by_day
+            WHERE day >= :since ORDER BY day, analysis_type""",
+        names=("analysis_type",),
+        values={"results": ""},
+    ),
+    Figure(
+        key="latency",
+        title="Latency",
+        note="Median and 95th percentile of the time that a call took, by model.",
+        unit=Unit.SECONDS,
+        query="""
+            SELECT day, provider, model, calls, median_latency_ms / 1000 AS median_seconds,
+                p95_latency_ms / 1000 AS p95_seconds
+            FROM model_quality_by_day WHERE day >= :since ORDER BY day, provider, model""",
+        names=("provider", "model"),
+        values={"median_seconds": "median", "p95_seconds": "95 %"},
+    ),
+    Figure(
+        key="tokens",
+        title="Tokens",
+        note="Tokens that went into the models and came out of them.",
+        unit=Unit.COUNT,
+        query="""
+            SELECT day, provider, model, calls, cache_hits, input_tokens, output_tokens
+            FROM model_costs_by_day WHERE day >= :since ORDER BY day, provider, model""",
+        names=("provider", "model"),
+        values={"input_tokens": "in", "output_tokens": "out"},
+    ),
+    Figure(
+        key="cost",
+        title="Cost",
+        note="Dollars by model; calls whose price is unknown are counted in unpriced_calls.",
+        unit=Unit.USD,
+        query="""
+            SELECT day, provider, model, cost_usd, unpriced_calls
+            FROM model_costs_by_day WHERE day >= :since ORDER BY day, provider, model""",
+        names=("provider", "model"),
+        values={"cost_usd": ""},
+    ),
+    Figure(
+        key="savings",
+        title="Savings",
+        note="Dollars that the cache and the routing saved.",
+        unit=Unit.USD,
+        query="""
+            SELECT day, cache_hits, cache_saved_usd, routed_questions, routing_saved_usd
+            FROM savings_by_day WHERE day >= :since ORDER BY day""",
+        names=(),
+        values={"cache_saved_usd": "cache", "routing_saved_usd": "routing"},
+    ),
+    Figure(
+        key="refusals",
+        title="Refusals and invalid answers",
+        note="Shares of all calls, by model.",
+        unit=Unit.SHARE,
+        query="""
+            SELECT day, provider, model, calls, refusals, errors, invalid_answers, refusal_share,
+                round(invalid_answers::numeric / calls, 4) AS invalid_share
+            FROM model_quality_by_day WHERE day >= :since ORDER BY day, provider, model""",
+        names=("provider", "model"),
+        values={"refusal_share": "refused", "invalid_share": "invalid"},
+    ),
+    Figure(
+        key="quality",
+        title="Quality",
+        note="Mean quality and confidence of results, by analysis type.",
+        unit=Unit.SHARE,
+        query="""
+            SELECT day, analysis_type, results, mean_quality, mean_confidence, mean_coverage
+            FROM results_by_day WHERE day >= :since ORDER BY day, analysis_type""",
+        names=("analysis_type",),
+        values={"mean_quality": "quality", "mean_confidence": "confidence"},
+    ),
+    Figure(
+        key="failures",
+        title="Failures",
+        note="What did not end well, by where it happened and its class.",
+        unit=Unit.COUNT,
+        query="""
+            SELECT day, what, error_code, failures
+            FROM failures_by_day WHERE day >= :since ORDER BY day, what, error_code""",
+        names=("what", "error_code"),
+        values={"failures": ""},
+    ),
+    Figure(
+        key="reliability",
+        title="Reliability",
+        note="How often claims held, by the confidence that was claimed: on the diagonal, a claim "
+        "is worth what it says. Of all judgments, whenever they were made.",
+        unit=Unit.SHARE,
+        query="""
+            SELECT analysis_type, part, provider, model, claimed_from, claims, mean_claimed,
+                share_right
+            FROM reliability_curve WHERE CAST(:since AS date) IS NOT NULL
+            ORDER BY analysis_type, part, provider, model, claimed_from""",
+        names=("analysis_type", "part", "model"),
+        values={"share_right": ""},
+        x="mean_claimed",
+        is_curve=True,
+    ),
+)
+_MAX_SERIES = 8
+_TOTALS = (
+    ("results", "throughput", "results"),
+    ("needing_review", "throughput", "needing_review"),
+    ("calls", "tokens", "calls"),
+    ("input_tokens", "tokens", "input_tokens"),
+    ("output_tokens", "tokens", "output_tokens"),
+    ("cost_usd", "cost", "cost_usd"),
+    ("unpriced_calls", "cost", "unpriced_calls"),
+    ("cache_saved_usd", "savings", "cache_saved_usd"),
+    ("routing_saved_usd", "savings", "routing_saved_usd"),
+    ("failures", "failures", "failures"),
+)
+
+
+def plots(session: Session, days: int) -> Sequence[Plot]:
+    """Return all figures with the numbers of the last days (UTC), today included."""
+    today = clock.read(session).astimezone(dt.UTC).date()
+    span = [today - dt.timedelta(days=back) for back in reversed(range(days))]
+    return [_plot(session, figure, span) for figure in FIGURES]
+
+
+def totals(found: Sequence[Plot]) -> dict[str, float]:
+    """Return the sums of what can be summed, by the names of the columns."""
+    by_key = {plot.figure.key: plot for plot in found}
+    sums: dict[str, float] = {}
+    for name, key, column in _TOTALS:
+        plot = by_key[key]
+        place = plot.columns.index(column)
+        sums[name] = sum(_number(row[place]) or 0.0 for row in plot.rows)
+    return sums
+
+
+def _plot(session: Session, figure: Figure, days: Sequence[dt.date]) -> Plot:
+    found = session.execute(text(figure.query), {"since": days[0]})
+    columns = list(found.keys())
+    rows = [tuple(row) for row in found]
+    records = [dict(zip(columns, row, strict=True)) for row in rows]
+    if figure.is_curve:
+        places = sorted({0.0, 1.0, *(_number(record[figure.x]) or 0.0 for record in records)})
+    else:
+        places = [_seconds(day) for day in days]
+    return Plot(
+        figure=figure,
+        columns=columns,
+        rows=rows,
+        x=places,
+        series=_series(figure, records, places),
+    )
+
+
+def _series(
+    figure: Figure, records: Sequence[Mapping[str, Cell]], places: Sequence[float]
+) -> dict[str, list[float | None]]:
+    """Return the series by their names: the largest where there are too many to be told apart."""
+    empty = 0.0 if figure.unit is Unit.COUNT else None
+    index = {place: number for number, place in enumerate(places)}
+    found: dict[str, list[float | None]] = {}
+    for record in records:
+        x = record[figure.x]
+        place = index[_seconds(x) if isinstance(x, dt.date) else _number(x) or 0.0]
+        of = " ".join(str(record[name]) for name in figure.names)
+        for column, label in figure.values.items():
+            number = _number(record[column])
+            name = ", ".join(part for part in (of, label) if part)
+            series = found.setdefault(name, [empty] * len(places))
+            if number is not None:
+                series[place] = (series[place] or 0.0) + number if empty == 0.0 else number
+    there = {name: s for name, s in found.items() if any(number is not None for number in s)}
+    largest = sorted(there, key=lambda name: -sum(number or 0.0 for number in there[name]))
+    return {name: there[name] for name in largest[:_MAX_SERIES]}
+
+
+def _number(value: Cell) -> float | None:
+    return float(value) if isinstance(value, int | float | Decimal) else None
+
+
+def _seconds(day: dt.date) -> float:
+    return dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC).timestamp()

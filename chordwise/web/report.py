@@ -1,0 +1,176 @@
+"""The figures of the insight page, and the same as one file that needs nothing but a browser."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+from sqlalchemy.orm import Session
+
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.money import dollars
+from chordwise.domain.visible_text import visible
+from chordwise.pipeline.runs import insight
+from chordwise.pipeline.runs.insight import Cell, Plot
+from chordwise.pipeline.schedules import reports
+from chordwise.pipeline.schedules.work import Work
+from chordwise.storage import clock, deliveries
+
+DEFAULT_DAYS = 30
+MAX_DAYS = 3_660
+_FOLDER = Path(__file__).parent
+_STYLES = ("chordwise.css", "vendor/uPlot.min.css", "plots.css")
+_SCRIPTS = ("vendor/uPlot.iife.min.js", "plots.js")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownFigure:
+    """A figure as its template takes it: `data` is drawn, `columns` and `rows` are the table."""
+
+    key: str
+    title: str
+    note: str
+    data: JsonObject
+    series: Sequence[str]
+    columns: Sequence[str]
+    numeric: Sequence[bool]
+    rows: Sequence[Sequence[str]]
+
+
+def figures(plots: Sequence[Plot]) -> Sequence[ShownFigure]:
+    """Return figures as the templates take them, with names in which nothing is invisible."""
+    return [_figure(plot) for plot in plots]
+
+
+def totals(plots: Sequence[Plot]) -> Sequence[tuple[str, str]]:
+    """Return the sums of the figures in words, for the head of the page."""
+    sums = insight.totals(plots)
+    saved = sums["cache_saved_usd"] + sums["routing_saved_usd"]
+    return (
+        ("Results", f"{sums['results']:,.0f}"),
+        ("Need review", f"{sums['needing_review']:,.0f}"),
+        ("Calls", f"{sums['calls']:,.0f}"),
+        ("Tokens", f"{sums['input_tokens'] + sums['output_tokens']:,.0f}"),
+        ("Cost", dollars(Decimal(str(sums["cost_usd"])))),
+        ("Saved", dollars(Decimal(str(saved)))),
+        ("Failures", f"{sums['failures']:,.0f}"),
+    )
+
+
+def page(session: Session, days: int) -> tuple[str, JsonObject]:
+    """Return the report of the last days as HTML, and its sums.
+
+    Styles and scripts stand in it, and its policy lets nothing be loaded or sent.
+    """
+    plots = insight.plots(session, days)
+    scripts = [_asset(name) for name in _SCRIPTS]
+    html = _template().render(
+        styles=Markup("\n".join(_asset(name) for name in _STYLES)),  # noqa: S704 - ours
+        scripts=[Markup(script) for script in scripts],  # noqa: S704 - ours
+        policy=_policy(scripts),
+        figures=figures(plots),
+        totals=totals(plots),
+        days=days,
+        made_at=f"{clock.read(session).astimezone(dt.UTC):%Y-%m-%d %H:%M}",
+        version=version("chordwise"),
+    )
+    return html, {name: round(number, 8) for name, number in insight.totals(plots).items()}
+
+
+def write_scheduled(work: Work) -> JsonObject:
+    """Write the report of a schedule into its folder; return the file's name and the sums.
+
+    The webhook tells them to its receiver.
+
+    Raises:
+        ConfigurationError: The file cannot be written.
+        LeaseLostError: Another process has taken the occurrence over.
+    """
+    with work.context.database.read() as session:
+        html, sums = page(session, work.settings.days or DEFAULT_DAYS)
+    outcome: JsonObject = {"file": str(reports.write(work, html, "html")), "totals": sums}
+
+    def announce(session: Session) -> int:
+        told = {"schedule": work.schedule, **outcome}
+        deliveries.announce_report(session, work.schedule_run_id, told)
+        return 1
+
+    work.write(announce)
+    return outcome
+
+
+def _figure(plot: Plot) -> ShownFigure:
+    names = [visible(name) for name in plot.series]
+    series: list[JsonValue] = [
+        {"name": name, "values": list(values)}
+        for name, values in zip(names, plot.series.values(), strict=True)
+    ]
+    return ShownFigure(
+        key=plot.figure.key,
+        title=plot.figure.title,
+        note=plot.figure.note,
+        data={
+            "unit": plot.figure.unit.value,
+            "isCurve": plot.figure.is_curve,
+            "x": list(plot.x),
+            "series": series,
+        },
+        series=names,
+        columns=plot.columns,
+        numeric=[_is_numeric(plot, place) for place in range(len(plot.columns))],
+        rows=[
+            [_written(name, cell) for name, cell in zip(plot.columns, row, strict=True)]
+            for row in reversed(plot.rows)
+        ],
+    )
+
+
+def _is_numeric(plot: Plot, place: int) -> bool:
+    return any(isinstance(row[place], int | float | Decimal) for row in plot.rows)
+
+
+def _written(column: str, cell: Cell) -> str:
+    match cell:
+        case None:
+            return "–"
+        case Decimal() if column.endswith("_usd"):
+            return dollars(cell)
+        case int():
+            return f"{cell:,}"
+        case float() | Decimal():
+            return f"{cell:,.0f}" if cell == int(cell) else f"{cell:,.3f}"
+    return visible(str(cell))
+
+
+def _asset(name: str) -> str:
+    return (_FOLDER / "static" / name).read_text("utf-8")
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    known = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {known}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")

@@ -1,0 +1,186 @@
+"""Review: one decision after the other by keyboard, and the same decisions in a table."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from chordwise.domain.json_values import JsonValue
+from chordwise.domain.learning.remarks import Saying, parsed
+from chordwise.domain.learning.truths import Verdict
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import UsageError
+from chordwise.pipeline.learning import feedback, review
+from chordwise.pipeline.learning.feedback import Signed
+from chordwise.pipeline.learning.review import Question, Scope
+from chordwise.pipeline.runs import accounts
+from chordwise.storage.judgments import Feedback
+from chordwise.web.listing import Listing, listing_of
+from chordwise.web.site import fragment, render, see, site_of, text_in, user_of
+
+_FILTERS = ("run", "analysis_type")
+_MAX_RUNS = 50
+_TABLE_ROWS = 25
+_SAID = {
+    Verdict.APPROVED: "Accepted",
+    Verdict.CORRECTED: "Corrected",
+    Verdict.REJECTED: "Rejected",
+}
+
+
+def _review(request: Request) -> Response:
+    listing = listing_of(request, _FILTERS)
+    asked = request.query_params
+    question: Question | None
+    with site_of(request).database.read() as session:
+        if "job" in asked:
+            question = review.question(session, _id(asked["job"]), asked.get("path", ""))
+            following = listing.address()
+        else:
+            after = review.place_of(listing.after)
+            question = review.next_question(session, _scope(listing), after)
+            following = listing.next_page(question.place) if question and question.place else ""
+        page = render(
+            request,
+            "review.html",
+            question=question,
+            name=_name(question) if question else "",
+            following=following,
+            decisions=review.decisions(session),
+            listing=listing,
+            choices=_choices(session, listing),
+        )
+    # What htmx shows in the place of a part is found again by its address.
+    page.headers["HX-Push-Url"] = f"{request.url.path}?{request.url.query}"
+    return page
+
+
+def _table(request: Request) -> Response:
+    listing = listing_of(request, _FILTERS)
+    with site_of(request).database.read() as session:
+        after = review.place_of(listing.after)
+        table = review.table(session, _scope(listing), _TABLE_ROWS, after)
+        return render(
+            request,
+            "review_table.html",
+            table=table,
+            more=listing.next_page(table.after) if table.after else "",
+            listing=listing,
+            choices=_choices(session, listing),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choices:
+    """What the filters of both pages offer, and the query of those that are set."""
+
+    runs: Sequence[str]
+    types: Sequence[AnalysisType]
+    query: str
+
+
+def _choices(session: Session, listing: Listing) -> _Choices:
+    runs = [each.run for each in accounts.newest(session, _MAX_RUNS)]
+    chosen = listing.filters.get("run", "")
+    return _Choices(
+        runs=runs if chosen in ("", *runs) else [chosen, *runs],
+        types=tuple(AnalysisType),
+        query=f"?{urlencode(listing.filters)}" if listing.filters else "",
+    )
+
+
+def _decide(request: Request) -> Response:
+    """Store a decision of the page of single ones, and go on."""
+    signed = _signed(request)
+    with site_of(request).database.write() as session:
+        stored = _stored(request, session, signed)
+    said = f"{_SAID[signed.saying.verdict]}." if stored else "The same had been said before."
+    return see(request, _way_on(request), said)
+
+
+def _decide_cell(request: Request) -> Response:
+    """Store a decision of the table, and show its cell as it is now."""
+    with site_of(request).database.write() as session:
+        _stored(request, session, _signed(request))
+    with site_of(request).database.read() as session:
+        values = review.cell(session, _id(text_in(request, "job")), text_in(request, "name"))
+    cell = fragment(
+        request,
+        "review_cell.html",
+        values=values,
+        name=text_in(request, "name"),
+        job_id=text_in(request, "job"),
+        result_id=text_in(request, "result"),
+    )
+    return HTMLResponse(cell)
+
+
+def _withdraw(request: Request) -> Response:
+    """Take a decision back, and show its value again."""
+    with site_of(request).database.write() as session:
+        taken = feedback.withdraw(session, _id(text_in(request, "feedback")), user_of(request))
+    back = {"job": str(taken.job_id), "path": taken.path}
+    filters = {name: text_in(request, name) for name in _FILTERS if text_in(request, name)}
+    return see(request, f"/review?{urlencode({**filters, **back})}", "Taken back.")
+
+
+def _stored(request: Request, session: Session, signed: Signed) -> Feedback | None:
+    job_id, result_id = _id(text_in(request, "job")), _id(text_in(request, "result"))
+    return review.decide(session, job_id, result_id, signed)
+
+
+def _signed(request: Request) -> Signed:
+    """Return what the form says, by the signed-in user.
+
+    Raises:
+        UsageError: It says no verdict.
+    """
+    try:
+        verdict = Verdict(text_in(request, "verdict"))
+    except ValueError as error:
+        raise UsageError("Nothing was decided.") from error
+    value: JsonValue = None
+    if verdict is Verdict.CORRECTED:
+        value = parsed(text_in(request, "value"))
+    saying = Saying(verdict=verdict, path=text_in(request, "path"), value=value)
+    return Signed(saying=saying, author=user_of(request))
+
+
+def _name(question: Question) -> str:
+    """Return what is decided on, in the words of the question that the model was asked."""
+    if question.value is None:
+        return f"the whole {question.analysis_type}"
+    return "label" if question.choices or not question.value.item else question.value.item
+
+
+def _way_on(request: Request) -> str:
+    """Return where to go on: a place of this page, whatever the form says."""
+    address = text_in(request, "next")
+    return address if address == "/review" or address.startswith("/review?") else "/review"
+
+
+def _scope(listing: Listing) -> Scope:
+    return Scope(**listing.filters)
+
+
+def _id(written: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(written)
+    except ValueError as error:
+        raise UsageError("There is no such result.") from error
+
+
+ROUTES = (
+    Route("/review", _review),
+    Route("/review/table", _table),
+    Route("/review/decisions", _decide, methods=["POST"]),
+    Route("/review/cells", _decide_cell, methods=["POST"]),
+    Route("/review/withdrawals", _withdraw, methods=["POST"]),
+)

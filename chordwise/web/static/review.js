@@ -1,0 +1,135 @@
+// Decisions by keyboard, values out of selected text, and filters that take effect at once.
+"use strict";
+
+(() => {
+  const INTERACTIVE = "a, button, summary, input, select, textarea";
+
+  // A key belongs to the focused cell of the table, else to the page outside of all cells.
+  function elementFor(key) {
+    const cell = document.activeElement && document.activeElement.closest("[data-keys]");
+    const found = (cell || document).querySelectorAll(`[data-key="${CSS.escape(key)}"]`);
+    return [...found].find((each) => cell || !each.closest("[data-keys]"));
+  }
+
+  function act(element) {
+    const details = element.closest("details");
+    if (details) details.open = true;
+    if (element.matches("input")) {
+      element.focus();
+      element.select();
+    } else {
+      element.click();
+    }
+  }
+
+  function isWriting(element) {
+    return element.matches("input, select, textarea") || Boolean(element.closest("dialog[open]"));
+  }
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const focused = document.activeElement || document.body;
+    if (event.key === "Escape") {
+      leave(focused);
+      return;
+    }
+    if (event.key === "Enter" && focused.matches(".correction select")) {
+      focused.form.requestSubmit();
+      return;
+    }
+    if (isWriting(focused)) return;
+    if (event.key.startsWith("Arrow")) {
+      moveFrom(focused, event);
+      return;
+    }
+    if (event.key === " " && focused.matches(INTERACTIVE)) return;
+    const element = elementFor(event.key.toLowerCase());
+    if (!element) return;
+    event.preventDefault();
+    act(element);
+  });
+
+  function leave(focused) {
+    const form = focused.closest(".correction");
+    if (form) show(form, false);
+    const cell = focused.closest("[data-keys]");
+    if (!cell) return;
+    const details = cell.querySelector("details");
+    if (details) details.open = false;
+    cell.focus();
+  }
+
+  const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+
+  function moveFrom(focused, event) {
+    const step = STEPS[event.key];
+    if (!step || !focused.matches("td[data-keys]")) return;
+    const rows = focused.closest("table").rows;
+    const row = rows[focused.parentElement.rowIndex + step[0]];
+    const next = row && row.cells[focused.cellIndex + step[1]];
+    if (!next || !next.matches("[data-keys]")) return;
+    event.preventDefault();
+    next.focus();
+  }
+
+  // The form of a correction, with the text that is selected in the excerpt as its value.
+  function selected() {
+    const selection = getSelection();
+    const node = selection.anchorNode;
+    const element = node && (node.nodeType === Node.TEXT_NODE ? node.parentElement : node);
+    if (!element || !element.closest(".excerpt")) return "";
+    return String(selection).replace(/\s+/g, " ").trim();
+  }
+
+  function show(form, isOpen) {
+    form.hidden = !isOpen;
+    const button = document.querySelector(`[data-opens="${form.id}"]`);
+    button.setAttribute("aria-expanded", String(isOpen));
+    if (!isOpen) {
+      button.focus();
+      return;
+    }
+    const field = form.querySelector("[name=value]");
+    const text = selected();
+    if (text && field.matches("input")) field.value = text;
+    field.focus();
+    if (field.matches("input")) field.select();
+  }
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-opens]");
+    if (!button) return;
+    const form = document.getElementById(button.dataset.opens);
+    show(form, form.hidden);
+  });
+
+  document.addEventListener("selectionchange", () => {
+    const field = document.querySelector(".correction:not([hidden]) input[name=value]");
+    const text = field && selected();
+    if (text) field.value = text;
+  });
+
+  document.addEventListener("change", (event) => {
+    if (event.target.matches("[data-submits]")) event.target.form.requestSubmit();
+  });
+
+  // A part that was replaced keeps the focus: the next question, or the cell. What was refused is
+  // said in the notice, and changes neither.
+  let place = null;
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (event.detail.xhr.status >= 400) {
+      event.detail.selectOverride = ".message";
+      return;
+    }
+    const cell = event.detail.target.closest("td[data-keys]");
+    place = cell && {
+      table: cell.closest("table"), row: cell.parentElement.rowIndex, cell: cell.cellIndex,
+    };
+  });
+  document.addEventListener("htmx:afterSettle", (event) => {
+    const cell = place && place.table.rows[place.row].cells[place.cell];
+    const next = cell || (event.detail.target.id === "review" && document.getElementById("asked"));
+    place = null;
+    if (next) next.focus();
+  });
+})();

@@ -1,0 +1,169 @@
+"""The queue of the review: what is in it, in which order, and how its first page is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import event
+
+from chordwise.domain.learning.remarks import Saying
+from chordwise.domain.learning.truths import Verdict
+from chordwise.errors import UsageError
+from chordwise.pipeline.learning import feedback, review
+from chordwise.pipeline.learning.feedback import Signed
+from chordwise.pipeline.learning.review import Question, Scope
+from chordwise.settings import Settings
+from tests.fakes.learning import a_learner, classified, extracted
+from tests.fakes.pipeline import Pipeline, a_pipeline, a_summary
+
+DOCUMENTS = 3_000
+_COPIES = """
+INSERT INTO jobs (id, run_id, intake_id, document_id, analysis_type, options, options_hash, model,
+                  status, attempts, postponements)
+SELECT uuidv7(), run_id, intake_id, document_id, analysis_type, options, n::text, model, status,
+       1, 0
+FROM jobs, generate_series(1, :size) AS n
+"""
+_RESULTS = """
+INSERT INTO results (id, job_id, document_id, analysis_type, output, confidence, quality, coverage,
+                     needs_review, failed_chunks, provider, model, language_model, prompt_version)
+SELECT uuidv7(), j.id, j.document_id, j.analysis_type, r.output,
+       (row_number() OVER () % 97) / 100.0, 1, 1, row_number() OVER () % 3 = 0,
+       '[]', r.provider, r.model, true, r.prompt_version
+FROM jobs AS j, results AS r WHERE j.options_hash ~ '^[0-9]{1,4}$'
+"""
+_FACTS = """
+INSERT INTO facts (id, job_id, path, item, value, confidence, grounding, value_in_quote)
+SELECT uuidv7(), job_id, '/fields/' || n, 'item ' || n, 'Miller', 0.3, 'none', true
+FROM results, generate_series(0, 3) AS n
+WHERE NOT EXISTS (SELECT FROM facts WHERE facts.job_id = results.job_id)
+"""
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline whose model answers what each document says."""
+    return a_learner(settings)
+
+
+def queue(pipeline: Pipeline, scope: Scope) -> Iterator[Question]:
+    """Yield what a person is asked who skips everything."""
+    after = None
+    while True:
+        with pipeline.context.database.read() as session:
+            found = review.next_question(session, scope, after)
+        if found is None:
+            return
+        yield found
+        after = found.place
+
+
+def test_the_queue_begins_with_what_is_most_doubtful(pipeline: Pipeline) -> None:
+    """Results that need review first, of each its most doubtful value; what is sure is left out."""
+    extracted(
+        pipeline,
+        {
+            "a.txt": {"buyer": ("Miller", 9), "price": ("12", 3)},
+            "b.txt": {"buyer": ("Smith", 9), "price": ("13", 9)},
+            "c.txt": {"buyer": ("Jones", 9), "price": ("14", 4)},
+        },
+    )
+    classified(pipeline, {"d.txt": ("letter", 0.2), "e.txt": ("letter", 0.9)})
+    pipeline.execute("UPDATE results SET needs_review = confidence = 0.6")
+    pipeline.execute("UPDATE facts SET grounding = 'none' WHERE value = 'Smith'")
+
+    found = list(queue(pipeline, Scope()))
+
+    assert [(q.source, q.value.value if q.value else "", *q.reasons) for q in found] == [
+        ("a.txt", "12", "needs review", "low confidence"),
+        ("a.txt", "Miller", "needs review"),
+        ("d.txt", "letter", "low confidence"),
+        ("c.txt", "14", "low confidence"),
+        ("b.txt", "Smith", "ungrounded"),
+    ]
+    assert [(q.left, q.is_all) for q in found] == [(left, True) for left in (5, 4, 3, 2, 1)]
+    assert found[0].excerpt.quote == "12"
+    assert [q.source for q in queue(pipeline, Scope(analysis_type="classification"))] == ["d.txt"]
+
+
+def test_a_calibrated_claim_counts_for_what_it_is_worth(pipeline: Pipeline) -> None:
+    """What the calibration accepts is not asked about, and what it distrusts is."""
+    extracted(pipeline, {"a.txt": {"buyer": ("Miller", 4), "price": ("12", 3)}})
+    pipeline.execute("UPDATE results SET needs_review = false")
+    pipeline.execute(
+        "INSERT INTO calibrations (id, analysis_type, provider, model, part, method, points,"
+        " judged, judged_right, error_before, error_after, max_error_rate, accept_from)"
+        " SELECT gen_random_uuid(), analysis_type, provider, model, 'field', 'isotonic',"
+        " '[[0, 0.1], [1, 0.9]]', 100, 50, 0.1, 0.1, 0.05, 0.4 FROM results"
+    )
+
+    (found,) = queue(pipeline, Scope())
+
+    assert found.value is not None
+    assert found.value.item == "price"
+    assert found.calibrated_confidence == pytest.approx(0.34)
+
+
+def test_a_whole_answer_is_decided_on_once(settings: Settings) -> None:
+    """A summary has no single value that would be right or wrong."""
+    pipeline = a_pipeline(settings, a_summary("The harbour", confidence=3), repeat_last=True)
+    pipeline.work(pipeline.submit("The harbour of Lindau was rebuilt in 1856."))
+    (asked,) = queue(pipeline, Scope())
+    assert (asked.path, asked.value) == ("", None)
+    accepted = Signed(saying=Saying(verdict=Verdict.APPROVED), author="Ada")
+
+    with pipeline.context.database.write() as session:
+        said = review.decide(session, asked.job_id, asked.result_id, accepted)
+
+    assert list(queue(pipeline, Scope())) == []
+    assert said is not None
+    with pipeline.context.database.write() as session:
+        feedback.withdraw(session, said.id, "Ben")
+        (past,) = review.decisions(session)
+    assert (past.author, past.withdrawn_by) == ("Ada", "Ben")
+    assert [each.path for each in queue(pipeline, Scope())] == [""]
+
+
+def test_a_decision_about_an_answer_that_was_replaced_is_refused(pipeline: Pipeline) -> None:
+    """What the person saw is not what the result says now."""
+    classified(pipeline, {"a.txt": ("letter", 0.2)})
+    (asked,) = queue(pipeline, Scope())
+    pipeline.execute("UPDATE results SET id = gen_random_uuid()")
+    accepted = Signed(saying=Saying(verdict=Verdict.APPROVED, path=asked.path))
+
+    with (
+        pytest.raises(UsageError, match="analyzed again"),
+        pipeline.context.database.write() as session,
+    ):
+        review.decide(session, asked.job_id, asked.result_id, accepted)
+
+
+def test_the_first_pages_come_out_of_an_index(pipeline: Pipeline) -> None:
+    """However many results there are, only some of them are read, at any place of the queue."""
+    extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9)}})
+    pipeline.execute(_COPIES.replace(":size", str(DOCUMENTS)))
+    pipeline.execute(_RESULTS)
+    pipeline.execute(_FACTS)
+    pipeline.execute("ANALYZE")
+    statements: list[tuple[str, object]] = []
+    database = pipeline.context.database
+    event.listen(
+        database.engine,
+        "before_cursor_execute",
+        lambda *sent: statements.append((sent[2], sent[3])),
+    )
+    with database.read() as session:
+        first = review.next_question(session, Scope())
+        assert first is not None
+        review.next_question(session, Scope(), (True, 0.5, *(first.place or ())[2:]))
+        review.table(session, Scope(), 25, first.place)
+
+    asked = tuple(statements)
+    plans = []
+    with database.read() as session:
+        for statement, parameters in asked:
+            explained = session.connection().exec_driver_sql(f"EXPLAIN {statement}", parameters)  # type: ignore[arg-type]  # as sent
+            plans.append("\n".join(row[0] for row in explained))
+    assert len([plan for plan in plans if "ix_results_review" in plan]) == 3
+    assert [plan for plan in plans if "Seq Scan on results" in plan] == []

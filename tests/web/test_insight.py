@@ -1,0 +1,90 @@
+"""The plots of the insight page, and the report as a file that needs nothing but a browser."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from chordwise.errors import ExitCode
+from chordwise.settings import Settings
+from tests.fakes.commands import point_to, run
+from tests.fakes.learning import a_learner, classified
+from tests.fakes.pipeline import Pipeline
+from tests.web.conftest import Visit
+
+HOSTILE = "</script><script>document.title = 'broken'</script>\u202e"
+RENAMED = f"UPDATE model_calls SET model = $${HOSTILE}$$, cost_usd = 0.25"  # noqa: S608 - ours
+# A figure counts as drawn where something is on its canvas.
+DRAWN = """() => [...document.querySelectorAll("[data-plot] canvas")].filter(canvas => {
+    const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    return data.some(each => each !== 0);
+}).map(canvas => canvas.closest("section").querySelector("h2").id)"""
+FIGURES = ["throughput", "latency", "tokens", "cost", "quality", "reliability"]
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline that has answered two documents, one of them wrongly."""
+    pipeline = a_learner(settings)
+    classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("report", 0.3)})
+    pipeline.execute(
+        "INSERT INTO judgments (id, document_id, result_id, options_hash, analysis_type, provider,"
+        " model, prompt_version, judged_by, part, path, confidence, is_right)"
+        " SELECT gen_random_uuid(), document_id, id, 'x', analysis_type, provider, model,"
+        " prompt_version, 'gold', 'result', '', confidence, confidence > 0.5 FROM results"
+    )
+    pipeline.execute(RENAMED)
+    return pipeline
+
+
+def drawn(page: Page) -> list[str]:
+    """Return the figures of which something is drawn."""
+    page.wait_for_function("document.querySelectorAll('[data-plot] canvas').length > 0")
+    found: list[str] = page.evaluate(DRAWN)
+    return [key for key in found if key in FIGURES]
+
+
+def test_the_page_draws_what_the_views_say(pipeline: Pipeline, visit: Visit) -> None:
+    """The numbers are one click away, and those of the view."""
+    page = visit.open("/insight?days=7")
+
+    assert drawn(page) == FIGURES
+    page.locator("section[aria-labelledby=cost] summary").click()
+    cells = page.locator("section[aria-labelledby=cost] tbody td").all_inner_texts()
+    assert cells[2:] == [f"{HOSTILE[:-1]}\\u202e", "$0.5000", "0"]
+    assert pipeline.rows("SELECT cost_usd FROM model_costs_by_day") == [(0.5,)]
+    visit.look("insight")
+
+
+def test_the_report_is_one_file(
+    pipeline: Pipeline,
+    settings: Settings,
+    browser: Browser,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is opened without a server, draws its plots, asks for nothing else, and runs no text."""
+    assert pipeline.value("SELECT count(*) FROM results") == 2
+    point_to(settings, monkeypatch)
+    path = tmp_path / "report.html"
+
+    assert run(["report", "--out", str(path), "--json"]) == ExitCode.SUCCESS
+    assert run(["report", "--out", str(path)]) == ExitCode.USAGE
+
+    assert json.loads(capsys.readouterr().out)["totals"]["cost_usd"] == 0.5
+    asked: list[str] = []
+    complaints: list[str] = []
+    context = browser.new_context()
+    page = context.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda said: complaints.append(said.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(path.as_uri())
+    assert drawn(page) == FIGURES
+    assert (asked, complaints) == ([path.as_uri()], [])
+    assert page.title() == "Report · Chordwise"
+    context.close()

@@ -1,0 +1,106 @@
+"""Decisions in the browser, one after the other and in the table, and what SQL finds of them."""
+
+from __future__ import annotations
+
+import getpass
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from chordwise.settings import Settings
+from tests.fakes.learning import a_learner, classified, extracted
+from tests.fakes.pipeline import Pipeline
+from tests.web.conftest import Visit
+
+HOSTILE = "<img src=x onerror=alert(1)>\x1b[31m\u202etxt.exe"
+FACTS = "SELECT final_value, value, verdict FROM fact_quotes WHERE item = '{}'"
+REMARKS = "SELECT verdict, author FROM feedback ORDER BY created_at"
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline whose model answers what each document says."""
+    return a_learner(settings)
+
+
+def name_of(page: Page) -> str:
+    """Return which value is asked about."""
+    return page.locator("#asked").inner_text()
+
+
+def press(page: Page, key: str, then: str) -> None:
+    """Press a key, and wait until another value is asked about."""
+    page.keyboard.press(key)
+    expect(page.locator("#asked")).to_have_text(then)
+
+
+def test_values_are_decided_on_by_keyboard(pipeline: Pipeline, visit: Visit) -> None:
+    """The most doubtful first; a correction is selected in the text, found by SQL, and undone."""
+    extracted(
+        pipeline,
+        {HOSTILE: {"buyer": ("Miller & Sons", 2), "price": ("12 EUR", 4), "law": (None, 3)}},
+    )
+    page = visit.open("/review")
+    assert name_of(page) == "buyer"
+    assert page.locator("mark").inner_text() == "Miller & Sons"
+    assert "\\u001b[31m\\u202etxt.exe" in page.locator("#source").inner_text()
+    visit.look("review")
+
+    page.evaluate("""() => {
+        const node = document.querySelector(".excerpt mark").firstChild;
+        getSelection().setBaseAndExtent(node, 0, node, "Miller".length);
+    }""")
+    page.keyboard.press("c")
+    press(page, "Enter", "law")
+    press(page, "a", "price")
+    page.keyboard.press("x")
+    expect(page.locator(".empty")).to_contain_text("nothing to check")
+
+    assert pipeline.rows(FACTS.format("buyer")) == [("Miller", "Miller & Sons", "corrected")]
+    assert pipeline.rows(FACTS.format("price")) == [(None, "12 EUR", "rejected")]
+    visit.look("review-history")
+    press(page, "u", "price")
+    assert pipeline.rows(FACTS.format("price")) == [("12 EUR", "12 EUR", None)]
+    me = getpass.getuser()
+    said = ("corrected", "approved", "rejected", "withdrawn")
+    assert pipeline.rows(REMARKS) == [(verdict, me) for verdict in said]
+    expect(page.locator(".history .withdrawn")).to_have_count(1)
+
+
+def test_what_is_skipped_comes_again(pipeline: Pipeline, visit: Visit) -> None:
+    """A label is chosen among those of the question."""
+    classified(pipeline, {"a.txt": ("letter", 0.2), "b.txt": ("report", 0.3)}, threshold=0.9)
+    page = visit.open("/review?analysis_type=classification")
+    expect(page.locator(".value")).to_have_text("letter")
+
+    page.keyboard.press("Space")
+    expect(page.locator(".value")).to_have_text("report")
+    page.keyboard.press("c")
+    page.locator("#correction select").select_option("invoice")
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Begin again").click()
+
+    expect(page.locator(".value")).to_have_text("letter")
+    labels = "SELECT final_value FROM facts WHERE path = '/primary_label' ORDER BY value"
+    assert pipeline.rows(labels) == [("letter",), ("invoice",)]
+
+
+def test_a_cell_is_decided_on_in_the_table(pipeline: Pipeline, visit: Visit) -> None:
+    """By keys and by buttons; only the cell changes, and keeps the focus."""
+    extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9), "price": ("12 EUR", 4)}})
+    page = visit.open("/review/table")
+
+    page.locator("td.cell").first.focus()
+    page.keyboard.press("a")
+    expect(page.locator("td.cell").first).to_contain_text("approved")
+    expect(page.locator("td.cell").first).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("c")
+    page.keyboard.type("13 EUR")
+    page.keyboard.press("Enter")
+    expect(page.locator("td.cell ins")).to_have_text("13 EUR")
+    expect(page.locator("td.cell del")).to_have_text("12 EUR")
+
+    visit.look("review-table")
+    assert pipeline.rows(FACTS.format("price")) == [("13 EUR", "12 EUR", "corrected")]
+    assert pipeline.rows(FACTS.format("buyer")) == [("Miller", "Miller", "approved")]
