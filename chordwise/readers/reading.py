@@ -14,7 +14,7 @@ from threading import Event
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from chordwise.domain.json_values import text
+from chordwise.domain.json_values import number, text
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
 from chordwise.readers import contents, failures
@@ -28,19 +28,22 @@ from chordwise.readers.documents import (
     failure,
     with_places,
 )
-from chordwise.readers.extracted import WHOLE, Columns
+from chordwise.readers.extracted import WHOLE, Columns, Picture
 from chordwise.readers.parser_process import Answer, FileQuestion, ParserProcess
 from chordwise.settings import ReaderSettings
 
 __all__ = [
     "WHOLE",
     "Columns",
+    "Picture",
     "ReadDocument",
     "ReadText",
     "Reader",
     "ReadingInterruptedError",
     "UnreadDocument",
 ]
+
+_MAX_PICTURE_BYTES = 8 * MEGABYTE
 
 
 class Reader:
@@ -138,12 +141,33 @@ class Reader:
         """Return the first document of content that is in memory."""
         return next(self.documents_in(data, name))
 
+    def picture(self, file: BinaryIO, page: int) -> Picture:
+        """Return what a page of an open PDF looks like; pages are counted from 1.
+
+        Raises:
+            ReadError: The file is no PDF or damaged, or has no such page.
+            ReadingInterruptedError: See `interrupt`.
+        """
+        self._interruption.clear()
+        question = FileQuestion(name="", page=page, max_picture_bytes=_MAX_PICTURE_BYTES)
+        answers = list(self._parsers.answers(file, question, self._reading_time()))
+        header = answers[0].header if answers else {}
+        if "what" in header:
+            raise failure(header)
+        width, height = (int(number(header.get(name)) or 0) for name in ("width", "height"))
+        found = Picture(width=width, height=height, pixels=answers[0].text if answers else b"")
+        if not found.is_complete:
+            raise failures.malformed(f"has no page {page} that can be shown.")
+        return found
+
     def _documents(
         self, content: Content, source: str, columns: Columns
     ) -> Iterator[ReadDocument | UnreadDocument]:
-        reading_time = ReadingTime(self._settings.file_timeout_seconds, self._interruption)
-        unpacking = Unpacking(self._settings, columns, self._parser_at, reading_time)
+        unpacking = Unpacking(self._settings, columns, self._parser_at, self._reading_time())
         return unpacking.documents(content, source)
+
+    def _reading_time(self) -> ReadingTime:
+        return ReadingTime(self._settings.file_timeout_seconds, self._interruption)
 
     def _parser_at(self, level: int) -> ParserProcess:
         if not level:
