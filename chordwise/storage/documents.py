@@ -18,7 +18,13 @@ from chordwise.domain import places
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.places import Places
 from chordwise.storage.database import Database
-from chordwise.storage.record import CreatedAt, Identity, Record, new_id
+from chordwise.storage.record import (
+    CreatedAt,
+    Identity,
+    Record,
+    new_id,
+    words_index,
+)
 
 
 class Document(Record):
@@ -31,6 +37,7 @@ class Document(Record):
     """
 
     __tablename__ = "documents"
+    __table_args__ = (words_index("ix_documents_words", "text"),)
 
     id: Mapped[Identity]
     sha256: Mapped[str] = mapped_column(unique=True)

@@ -3,7 +3,9 @@
 -- missing_rows names the lists with fewer rows than the answers about the parts have, row_counts
 -- says of every list how many rows each chunk has and where they stand, failed_checks names the
 -- checks of the schema that the output does not pass, review_reason is what the intake of the
--- document said, and flags are its suspicious passages.
+-- document said, and flags are its suspicious passages. saved_as is the profile or name that the
+-- answers of the run are saved as, label the label of a classification or sentiment, and grounded
+-- says whether every quote stands in the document.
 CREATE VIEW document_results AS
 SELECT
     r.id AS result_id,
@@ -33,7 +35,13 @@ SELECT
     r.row_counts,
     i.message AS review_reason,
     r.failed_checks,
-    d.flags
+    d.flags,
+    run.saved_as,
+    coalesce(
+        coalesce(r.corrected_output, r.output) ->> 'primary_label',
+        coalesce(r.corrected_output, r.output) ->> 'label'
+    ) AS label,
+    NOT EXISTS (SELECT FROM facts WHERE job_id = r.job_id AND grounding = 'none') AS grounded
 FROM results AS r
 INNER JOIN jobs AS j ON j.id = r.job_id
 INNER JOIN runs AS run ON run.id = j.run_id
