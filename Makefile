@@ -30,7 +30,7 @@ package := $(VENV)/.package-$(version)-$(call checksum,pyproject.toml)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stop test nightly faults soak bench scale quality check lint format types contracts \
-	house lock lock-check wheel hooks clean
+	house lock lock-check vendor wheel hooks clean
 
 help: ## show this list
 	@echo "Targets:"
@@ -141,6 +141,19 @@ contracts: $(dev) $(package) ## check who may import whom
 
 house: $(dev) $(package) ## check the rules that no linter knows
 	@$(python) -m pytest --quiet -n 2 tests/house
+
+# The pages' libraries as npm has them; SHA512SUMS says which those are.
+vendor: ## fetch the libraries that the pages carry, and check that they are the known ones
+	@rm -rf build/vendor && mkdir -p build/vendor
+	@cd build/vendor && npm pack --silent htmx.org@2.0.11 uplot@1.6.32 >/dev/null \
+		&& sha512sum --quiet --check ../../$(vendored)/SHA512SUMS \
+		&& mkdir htmx uplot && tar -xzf htmx.org-2.0.11.tgz -C htmx && tar -xzf uplot-1.6.32.tgz -C uplot
+	@cp build/vendor/htmx/package/dist/htmx.min.js build/vendor/uplot/package/dist/uPlot.iife.min.js \
+		build/vendor/uplot/package/dist/uPlot.min.css $(vendored)/
+	@cp build/vendor/htmx/package/LICENSE $(vendored)/htmx.LICENSE
+	@cp build/vendor/uplot/package/LICENSE $(vendored)/uPlot.LICENSE
+
+vendored := chordwise/web/static/vendor
 
 wheel: $(dev) ## build the wheel into dist/
 	@$(python) -m hatchling build --target wheel

@@ -110,9 +110,15 @@ def corpora(request: pytest.FixtureRequest) -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Take whether the corpora have to be there, and another PostgreSQL."""
+    """Take what has to be there, where pictures go, and another PostgreSQL."""
     parser.addoption(
         "--require-corpora", action="store_true", help="fail where the shared corpora are absent"
+    )
+    parser.addoption(
+        "--require-browser", action="store_true", help="fail where no Chromium is installed"
+    )
+    parser.addoption(
+        "--screenshots", type=Path, help="a folder for pictures of every page of `chordwise web`"
     )
     parser.addoption("--postgresql", type=Path, help="the folder of PostgreSQL's programs to use")
 

@@ -40,6 +40,7 @@ COMMANDS = {
     "connect": ("connect", "Say how other programs read the answers."),
     "sql": ("sql", "Ask the database in SQL; nothing can be changed that way."),
     "export": ("export", "Write a view or a table into a file."),
+    "web": ("web", "Serve pages to watch runs, read results and correct them."),
     "up": ("services", "Run everything here until Ctrl-C."),
     "down": ("services", "Stop what runs in the background."),
     "migrate": ("services", "Bring the tables to what this version needs."),

@@ -123,7 +123,7 @@ def plan_for(
 def fingerprint(settings: Settings) -> str:
     """Return a hash over all settings, keys included, that a worker could behave by."""
     keys = {name: settings.api_key_for(model) for name, model in settings.models.items()}
-    return _hash({**settings.model_dump(exclude={"home", "embedded"}), "keys": keys})
+    return _hash({**settings.model_dump(exclude={"home", "embedded", "web"}), "keys": keys})
 
 
 def autostart_fingerprint(settings: Settings) -> str:

@@ -62,6 +62,7 @@ from chordwise.settings.sections import (
     Section,
     StructuredOutput,
     TierSettings,
+    WebSettings,
     WorkerSettings,
     problems,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "Settings",
     "StructuredOutput",
     "TierSettings",
+    "WebSettings",
     "WorkerSettings",
     "find_file",
     "find_home",
@@ -139,6 +141,7 @@ class Settings(BaseSettings):
     readers: ReaderSettings = ReaderSettings()
     delivery: DeliverySettings = DeliverySettings()
     worker: WorkerSettings = WorkerSettings()
+    web: WebSettings = WebSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
     logging: LoggingSettings = LoggingSettings()
     openai_api_key: Annotated[

@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
@@ -331,6 +332,37 @@ class EmbeddedSettings(Section):
         description="False where database, broker, workers and scheduler are run by others.",
     )
     idle_minutes: PositiveFloat = 10
+
+
+class WebSettings(Section):
+    """The pages of `chordwise web` (docs/web.md)."""
+
+    address: str = Field(
+        default="127.0.0.1", description="Any other needs a password_hash or a trusted proxy."
+    )
+    port: int = Field(default=0, ge=0, le=65_535, description="0: a free one.")
+    public_url: str = Field(
+        default="", description="Where browsers find it behind a proxy, such as https://docs.lan."
+    )
+    password_hash: SecretStr = Field(
+        default=SecretStr(""), description="What `chordwise web --set-password` prints."
+    )
+    trusted_user_header: str = Field(
+        default="", description="In which a proxy that has checked the user names them."
+    )
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        default=(), description="The addresses from which that header is believed."
+    )
+    max_upload_megabytes: PositiveInt = Field(default=256, description="Of files dropped at once.")
+
+    @model_validator(mode="after")
+    def check_access(self) -> WebSettings:
+        """Refuse an address without a scheme, and a header that anyone could send."""
+        if self.public_url and not self.public_url.startswith(("https://", "http://")):
+            raise ValueError("public_url begins with https:// or http://")
+        if bool(self.trusted_user_header) != bool(self.trusted_proxies):
+            raise ValueError("trusted_user_header and trusted_proxies belong together")
+        return self
 
 
 class LoggingSettings(Section):

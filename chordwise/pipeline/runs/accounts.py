@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping, select, text
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import (
@@ -21,6 +21,7 @@ from chordwise.domain.states import (
 )
 from chordwise.storage import budgets
 from chordwise.storage.budgets import Budget
+from chordwise.storage.runs import Run
 
 _ACCOUNTS = """
 SELECT a.*, r.created_at, r.finished_at
@@ -98,6 +99,17 @@ class Account:
         return self.intake_status == IntakeStatus.INTERRUPTED and not is_cancelled
 
     @property
+    def total(self) -> int:
+        """All jobs, whatever their state."""
+        return sum(self.states.values())
+
+    @property
+    def ended_badly(self) -> int:
+        """Jobs that have ended without a complete answer, and things that were not taken in."""
+        ended = self.total - self.unfinished - self.states[JobStatus.SUCCEEDED]
+        return ended + self.not_accepted
+
+    @property
     def unfinished(self) -> int:
         """Jobs that have not ended."""
         return sum(self.states[each] for each in UNFINISHED_JOBS)
@@ -158,12 +170,39 @@ def of_run(session: Session, run_id: uuid.UUID) -> Account:
     return _account(rows.mappings().one())
 
 
-def newest(session: Session, limit: int) -> Sequence[Account]:
-    """Return the accounts of the newest runs."""
+def newest(
+    session: Session, limit: int, *, before: uuid.UUID | None = None, status: str = ""
+) -> Sequence[Account]:
+    """Return the accounts of the newest runs, of those before one or of one status only."""
     # Chosen first: the view sums over all intakes and jobs of the runs that it is asked for.
-    chosen = "WHERE a.run_id IN (SELECT id FROM runs ORDER BY id DESC LIMIT :limit)"
-    rows = session.execute(text(f"{_ACCOUNTS} {chosen} ORDER BY a.run_id DESC"), {"limit": limit})
-    return [_account(row) for row in rows.mappings()]
+    chosen = select(Run.id).order_by(Run.id.desc()).limit(limit)
+    if before is not None:
+        chosen = chosen.where(Run.id < before)
+    if status:
+        chosen = chosen.where(Run.status == status)
+    ids = session.scalars(chosen).all()
+    of_ids = text(f"{_ACCOUNTS} WHERE a.run_id = ANY(:ids) ORDER BY a.run_id DESC")
+    return [_account(row) for row in session.execute(of_ids, {"ids": ids}).mappings()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCost:
+    """What a run did cost so far; `cost_usd` is `None` where no cost is known."""
+
+    calls: int
+    cache_hits: int
+    cost_usd: Decimal | None
+    unpriced_calls: int
+
+
+def costs(session: Session, run_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, RunCost]:
+    """Return what runs did cost; one without a call has no entry."""
+    rows = session.execute(text(_COSTS), {"ids": list(run_ids)}).mappings()
+    return {row["run_id"]: RunCost(**{n: row[n] for n in _COST_COLUMNS}) for row in rows}
+
+
+_COST_COLUMNS = ("calls", "cache_hits", "cost_usd", "unpriced_calls")
+_COSTS = f"SELECT run_id, {', '.join(_COST_COLUMNS)} FROM run_costs WHERE run_id = ANY(:ids)"  # noqa: S608 - names of columns
 
 
 def failures(session: Session, run: str, limit: int) -> Sequence[Failure]:

@@ -1,0 +1,1 @@
+"""The pages of `chordwise web`: watch runs, read results, check them, correct them."""

@@ -1,0 +1,325 @@
+"""Who may see the pages: the link's token, a password or a proxy's word, and what a browser sends.
+
+A request passes in this order: its Host has to be one of ours (a name of an attacker that leads
+here is refused), a change has to come from our own page (Origin), and it needs a session. A change
+also needs the session's token against forgery, which `guarded` checks for every POST.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import getpass
+import hashlib
+import hmac
+import ipaddress
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from inspect import iscoroutinefunction
+from typing import Final, TypeAlias, cast
+from urllib.parse import urlencode, urlsplit
+
+import structlog
+from pydantic import IPvAnyNetwork
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chordwise.errors import ChordwiseError, ConfigurationError, InternalError
+from chordwise.settings import WebSettings
+from chordwise.web.site import CSRF_FIELD, csrf_of, render, see
+
+log = structlog.get_logger(__name__)
+Endpoint: TypeAlias = Callable[[Request], Response | Awaitable[Response]]
+
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+        "object-src 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # Not no-referrer: with that, browsers send the Origin of a form as null.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+TOKEN = "token"  # noqa: S105 - the name of the parameter
+_OPEN_PATHS = ("/static/", "/login", "/health")
+_MEBIBYTE = 1024 * 1024
+_MAX_FIELDS = 1_000
+_MAX_FILES = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Who may sign in, and by which names browsers find us; an empty entry allows nothing."""
+
+    token: str = ""
+    password_hash: str = ""
+    user_header: str = ""
+    proxies: Sequence[IPvAnyNetwork] = ()
+    public_url: str = ""
+
+    @property
+    def is_https(self) -> bool:
+        """Whether browsers come over TLS, so that the cookie may be kept to it."""
+        return self.public_url.startswith("https://")
+
+    @property
+    def credential(self) -> str:
+        """What a session was opened with; one that was opened with another is over."""
+        known = f"{self.token}\n{self.password_hash}\n{self.user_header}"
+        return hashlib.sha256(known.encode()).hexdigest()[:16]
+
+
+def rules_for(settings: WebSettings, address: str, token: str) -> Rules:
+    """Return the rules of a server that listens at an address; the token is for this machine.
+
+    Raises:
+        ConfigurationError: Others could reach it, and nothing keeps them out.
+    """
+    is_local = address == "localhost" or ipaddress.ip_address(address).is_loopback
+    password_hash = settings.password_hash.get_secret_value()
+    if not is_local and not password_hash and not settings.trusted_user_header:
+        raise ConfigurationError(
+            f"The pages would be open to everyone who reaches {address}.",
+            "Set web.password_hash, which `chordwise web --set-password` makes, or let a proxy "
+            "check users: web.trusted_user_header (docs/web.md).",
+        )
+    return Rules(
+        token=token if is_local else "",
+        password_hash=password_hash,
+        user_header=settings.trusted_user_header,
+        proxies=settings.trusted_proxies,
+        public_url=settings.public_url.rstrip("/"),
+    )
+
+
+_COST = 2**14
+_BLOCK_SIZE = 8
+
+
+def hashed(password: str) -> str:
+    """Return what is kept of a password: `scrypt:salt:hash`, without a dollar sign for Compose."""
+    salt = secrets.token_bytes(16)
+    return f"scrypt:{_encoded(salt)}:{_encoded(_scrypt(password, salt))}"
+
+
+def is_password(password: str, kept: str) -> bool:
+    """Tell whether a password is the one of which this was kept."""
+    try:
+        _, salt, known = kept.split(":")
+        return hmac.compare_digest(_scrypt(password, _decoded(salt)), _decoded(known))
+    except (ValueError, binascii.Error):
+        return False
+
+
+def _scrypt(password: str, salt: bytes) -> bytes:
+    return hashlib.scrypt(password.encode(), salt=salt, n=_COST, r=_BLOCK_SIZE, p=1)
+
+
+def _encoded(value: bytes) -> str:
+    return base64.urlsafe_b64encode(value).decode()
+
+
+def _decoded(value: str) -> bytes:
+    return base64.urlsafe_b64decode(value)
+
+
+class SecurityHeaders:
+    """Puts the headers on every response that tell browsers what a page of ours may do."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and add the headers to its response."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+class Access:
+    """Lets a request pass that may, and answers the others itself."""
+
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+        self._app = app
+        self._rules = rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        refusal = self._refusal(request)
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, request: Request) -> Response | None:
+        if not _is_ours(request.headers.get("host", ""), self._rules.public_url):
+            text = "This server does not answer to that name. Set web.public_url if it should.\n"
+            return PlainTextResponse(text, 421)
+        if request.method not in SAFE_METHODS and not _is_same_origin(request, self._rules):
+            return _refused(request, 403, "This change was asked for by another site.", "")
+        if request.method in SAFE_METHODS and TOKEN in request.query_params:
+            return self._exchange(request)
+        request.state.user = self._user(request)
+        if request.state.user or request.url.path.startswith(_OPEN_PATHS):
+            return None
+        if self._rules.password_hash:
+            return see(request, f"/login?{_next(request)}")
+        return _refused(request, 403, "You are not signed in.", _LINK)
+
+    def _exchange(self, request: Request) -> Response:
+        """Open a session for the token of the link, and take it out of the address."""
+        given = request.query_params[TOKEN].encode()
+        if not self._rules.token or not hmac.compare_digest(given, self._rules.token.encode()):
+            return _refused(request, 403, "This link is not valid.", _LINK)
+        open_session(request, getpass.getuser(), self._rules)
+        rest = request.url.remove_query_params(TOKEN)
+        return RedirectResponse(f"{rest.path}?{rest.query}".rstrip("?"), 303)
+
+    def _user(self, request: Request) -> str:
+        session, client = request.session, request.client
+        if self._rules.user_header and client is not None:
+            found = request.headers.get(self._rules.user_header, "")
+            sender = ipaddress.ip_address(client.host)
+            if found and any(sender in network for network in self._rules.proxies):
+                return found
+        is_valid = session.get("credential") == self._rules.credential
+        return str(session.get("user", "")) if is_valid else ""
+
+
+_LINK = "Open the link that `chordwise web` has printed; `chordwise web --link` prints it again."
+
+
+def rules_of(request: Request) -> Rules:
+    """Return the rules of the server that a request was sent to."""
+    rules: Rules = request.app.state.rules
+    return rules
+
+
+def open_session(request: Request, user: str, rules: Rules) -> None:
+    """Sign a user in, in a session with a new token against forgery."""
+    request.session.clear()
+    request.session.update(user=user, credential=rules.credential)
+    csrf_of(request)
+
+
+def _refused(request: Request, status_code: int, what: str, hint: str) -> Response:
+    return render(
+        request, "error.html", status_code=status_code, title="No access", what=what, hint=hint
+    )
+
+
+def _is_ours(host: str, public_url: str) -> bool:
+    """Tell whether a Host is an address, this machine, or the one at which browsers find us.
+
+    An attacker's name that leads here is none of these: a page of theirs cannot read ours.
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    if name == "localhost" or (public_url and name == urlsplit(public_url).hostname):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_same_origin(request: Request, rules: Rules) -> bool:
+    origin = request.headers.get("origin", "")
+    ours = {urlsplit(rules.public_url).netloc, request.headers.get("host", "")} - {""}
+    return bool(origin) and urlsplit(origin).netloc in ours
+
+
+def _next(request: Request) -> str:
+    """Return where to go on after the login, as a parameter; only pages can be asked for again."""
+    path = request.url.path if request.method in SAFE_METHODS else "/"
+    query = f"?{request.url.query}" if request.url.query and path != "/" else ""
+    return urlencode({"next": f"{path}{query}"})
+
+
+def guarded(route: Route, max_upload_bytes: int) -> Route:
+    """Return a route whose POST requests are bounded in size and checked for the session's token.
+
+    The form of such a request is in `form_of(request)` until the response is made.
+    """
+    endpoint: Endpoint = route.endpoint
+
+    async def respond(request: Request) -> Response:
+        try:
+            return await answer(request)
+        except (ChordwiseError, HTTPException):
+            raise
+        except Exception as error:
+            log.exception("web.defect", path=request.url.path)
+            raise InternalError(
+                f"Something unexpected happened in Chordwise itself: {type(error).__name__}.",
+                "The log of this server has the details.",
+            ) from error
+
+    async def answer(request: Request) -> Response:
+        if request.method in SAFE_METHODS:
+            return await _answer(endpoint, request)
+        request = Request(request.scope, _bounded(request, max_upload_bytes))
+        sent = request.headers.get("x-csrf-token")
+        if sent is not None:  # before anything is received
+            _require_token(request, sent)
+        async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS) as form:
+            if sent is None:
+                _require_token(request, str(form.get(CSRF_FIELD, "")))
+            request.state.form = form
+            return await _answer(endpoint, request)
+
+    methods = None if route.methods is None else sorted(route.methods)
+    return Route(route.path, respond, methods=methods, name=route.name)
+
+
+async def _answer(endpoint: Endpoint, request: Request) -> Response:
+    if iscoroutinefunction(endpoint):
+        answered: Response = await endpoint(request)
+        return answered
+    return await run_in_threadpool(cast("Callable[[Request], Response]", endpoint), request)
+
+
+def _require_token(request: Request, sent: str) -> None:
+    known = str(request.session.get(CSRF_FIELD, ""))
+    if not known or not hmac.compare_digest(sent.encode(), known.encode()):
+        raise HTTPException(403, "This page is out of date: load it again, and repeat the change.")
+
+
+def _bounded(request: Request, max_upload_bytes: int) -> Receive:
+    """Return the body of a request, which is refused where it is too large."""
+    is_upload = request.headers.get("content-type", "").startswith("multipart/")
+    limit = max_upload_bytes if is_upload else _MEBIBYTE
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise HTTPException(413, f"More than {limit // _MEBIBYTE} MB at once are not taken.")
+        return message
+
+    if int(Headers(scope=request.scope).get("content-length") or 0) > limit:
+        raise HTTPException(413, f"More than {limit // _MEBIBYTE} MB at once are not taken.")
+    return receive

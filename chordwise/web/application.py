@@ -1,0 +1,90 @@
+"""Puts the pages together: routes, the way to them, and what a page says of an error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from chordwise.errors import ChordwiseError, ServiceUnavailableError, UsageError
+from chordwise.web import login, runs
+from chordwise.web.access import SAFE_METHODS, Access, Rules, SecurityHeaders, guarded
+from chordwise.web.site import FOLDER, Site, render
+
+PAGES: Final = {
+    "Runs": "/runs",
+}
+"""The navigation: the pages by title, with their addresses."""
+_MODULES: Final = (
+    login,
+    runs,
+)
+_MEBIBYTE = 1024 * 1024
+
+
+def create_app(site: Site, rules: Rules, secret: str, cookie: str = "chordwise") -> Starlette:
+    """Return the application; `secret` signs the sessions, which `cookie` holds."""
+    site.pages = PAGES
+    session = Middleware(
+        SessionMiddleware,
+        secret_key=secret,
+        session_cookie=cookie,
+        same_site="strict",
+        https_only=rules.is_https,
+    )
+    app = Starlette(
+        routes=_routes(site.settings.web.max_upload_megabytes * _MEBIBYTE),
+        middleware=[Middleware(SecurityHeaders), session, Middleware(Access, rules=rules)],
+        exception_handlers={
+            ChordwiseError: _explain,
+            HTTPException: _explain_status,
+        },
+    )
+    app.state.site, app.state.rules = site, rules
+    app.state.failed_logins = login.FailedLogins()
+    return app
+
+
+def _routes(max_upload_bytes: int) -> Sequence[BaseRoute]:
+    pages = [guarded(route, max_upload_bytes) for each in _MODULES for route in each.ROUTES]
+    return [
+        Route("/", lambda _: RedirectResponse("/runs")),
+        Route("/health", lambda _: PlainTextResponse("ok\n")),
+        Mount("/static", StaticFiles(directory=FOLDER / "static"), name="static"),
+        *pages,
+    ]
+
+
+def _explain(request: Request, error: Exception) -> Response:
+    """Say what an error of ours says; one that may pass is tried again by the browser."""
+    assert isinstance(error, ChordwiseError)  # noqa: S101 - what the handler is registered for
+    if isinstance(error, ServiceUnavailableError):
+        page = _error(request, 503, "Database out of reach", error.what, error.hint)
+        page.headers["Retry-After"] = str(_RETRY_SECONDS)
+        if request.method in SAFE_METHODS:
+            page.headers["Refresh"] = str(_RETRY_SECONDS)
+        return page
+    status_code = 400 if isinstance(error, UsageError) else 500
+    return _error(request, status_code, "Not possible", error.what, error.hint)
+
+
+_RETRY_SECONDS = 5
+_TITLES = {403: "No access", 404: "No such page", 405: "No such page", 413: "Too large"}
+
+
+def _explain_status(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - as above
+    title = _TITLES.get(error.status_code, "Not possible")
+    return _error(request, error.status_code, title, error.detail, "")
+
+
+def _error(request: Request, status_code: int, title: str, what: str, hint: str) -> Response:
+    return render(request, "error.html", status_code=status_code, title=title, what=what, hint=hint)

@@ -1,0 +1,192 @@
+"""Serves the pages: a port, a link with its token in the home, and an end once a signal comes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from chordwise.embedded import processes, stack
+from chordwise.embedded.home import Home, home_at, make_folder, password_in, write_private
+from chordwise.embedded.processes import ProcessIdentity
+from chordwise.errors import ConfigurationError, UsageError
+from chordwise.settings import Settings
+from chordwise.storage.database import Database, open_engine
+from chordwise.web.access import TOKEN, rules_for
+from chordwise.web.application import create_app
+from chordwise.web.site import Site
+
+_CONNECTIONS = 10
+_KEEP_ALIVE_SECONDS = 30.0
+_LEAVING_SECONDS = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """Pages that are served: their link, and what ends that, from whatever thread.
+
+    The link holds a token where the pages are for this machine only.
+    """
+
+    link: str
+    stop: Callable[[], None]
+
+
+def serve(settings: Settings, on_ready: Callable[[Served], None]) -> None:
+    """Serve the pages until a signal comes; the settings hold the addresses of the services.
+
+    Raises:
+        ConfigurationError: The address cannot be used, or nothing would keep others out.
+    """
+    if settings.database_url is None:
+        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
+    home = home_at(settings.home)
+    for folder in (home.path, home.run):
+        make_folder(folder)
+    rules = rules_for(settings.web, settings.web.address, password_in(home.path / "web.token"))
+    engine = open_engine(settings.database_url, pool_size=_CONNECTIONS, name="chordwise web")
+    site = Site(settings=settings, database=Database(engine))
+    app = create_app(site, rules, password_in(home.path / "web.secret"), _cookie(home))
+    with _bound(settings.web.address, settings.web.port) as listener:
+        base = rules.public_url or _address(listener)
+        link = f"{base}/?{TOKEN}={rules.token}" if rules.token else f"{base}/"
+        server = _Server(app)
+        server.on_ready = partial(on_ready, Served(link=link, stop=server.stop))
+        site.is_stopping = lambda: server.should_exit
+        try:
+            with _published(home, link), _kept_up(settings):
+                server.run(sockets=[listener])
+        finally:
+            site.close()
+            engine.dispose()
+
+
+class _Server(uvicorn.Server):
+    """Ends on SIGINT and SIGTERM without raising them again, and says when it listens."""
+
+    on_ready: Callable[[], None]
+
+    def __init__(self, app: Starlette) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                # What a proxy says of the client would be believed from every local process.
+                proxy_headers=False,
+                timeout_graceful_shutdown=_LEAVING_SECONDS,
+                lifespan="off",
+            )
+        )
+
+    def stop(self) -> None:
+        """Let `run` return within a moment."""
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on a signal; one more does nothing else."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {each: signal.signal(each, self.handle_exit) for each in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        self.on_ready()
+
+
+def link_of(home: Path) -> str:
+    """Return the link of the server that runs for a home.
+
+    Raises:
+        UsageError: None does.
+    """
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads(_link_file(home_at(home)).read_text("utf-8"))
+        server = ProcessIdentity(pid=int(found["pid"]), created_at=float(found["created_at"]))
+        if processes.is_alive(server):
+            return str(found["link"])
+    raise UsageError(f"No pages are served for {home}.", "Serve them with: chordwise web")
+
+
+def _link_file(home: Home) -> Path:
+    return home.run / "web.json"
+
+
+@contextmanager
+def _published(home: Home, link: str) -> Iterator[None]:
+    """Keep the link where `link_of` finds it, for our eyes only."""
+    own = processes.identify(os.getpid())
+    entry = {"pid": os.getpid(), "created_at": own.created_at if own else 0.0, "link": link}
+    write_private(_link_file(home), json.dumps(entry))
+    try:
+        yield
+    finally:
+        _link_file(home).unlink(missing_ok=True)
+
+
+@contextmanager
+def _kept_up(settings: Settings) -> Iterator[None]:
+    """Keep a stack in the background from leaving while pages are served."""
+    stop = threading.Event()
+
+    def touch() -> None:
+        while not stop.wait(_KEEP_ALIVE_SECONDS):
+            stack.touch_last_used(settings.home)
+
+    thread = threading.Thread(target=touch, name="keep-alive", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        ConfigurationError: The port is taken, or the address is not of this machine.
+    """
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(place)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The pages cannot be served at {address}, port {port}: {error.strerror}.",
+            "Choose another --port; 0 takes a free one.",
+        ) from error
+    return listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _cookie(home: Home) -> str:
+    """Return the name of the cookie: browsers keep those of all ports of a host in one place."""
+    return f"chordwise-{hashlib.sha256(bytes(home.path)).hexdigest()[:8]}"

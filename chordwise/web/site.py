@@ -1,0 +1,155 @@
+"""What every page works with: the settings, the database, the signed-in user, and its layout."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse
+
+from chordwise.domain.money import dollars
+from chordwise.domain.visible_text import visible
+from chordwise.settings import Settings
+from chordwise.storage.database import Database
+
+if TYPE_CHECKING:
+    from chordwise.pipeline.runtime.context import Context
+
+FOLDER = Path(__file__).parent
+CSRF_FIELD = "csrf"
+
+
+@dataclass(kw_only=True)
+class Site:
+    """One per process, and safe to share between threads; the settings hold the addresses.
+
+    `is_stopping` tells whether the server is about to end: streams end then. `pages` are the
+    addresses of the pages in the navigation, by title.
+    """
+
+    settings: Settings
+    database: Database
+    is_stopping: Callable[[], bool] = field(default=lambda: False)
+    pages: Mapping[str, str] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    @cached_property
+    def _context(self) -> Context:
+        # Celery comes with it: a site that is only read does without.
+        from chordwise.pipeline.runtime.startup import open_context  # noqa: PLC0415 - see above
+
+        return open_context(self.settings, "web")
+
+    def context(self) -> Context:
+        """Return the context that runs are begun, retried and resumed with."""
+        with self._lock:
+            return self._context
+
+    def close(self) -> None:
+        """Close what the pages have opened."""
+        if "_context" in self.__dict__:
+            self._context.leases.close()
+            self._context.database.close()
+
+
+def site_of(request: Request) -> Site:
+    """Return the site that a request was sent to."""
+    site: Site = request.app.state.site
+    return site
+
+
+def form_of(request: Request) -> FormData:
+    """Return what was sent with a POST; its CSRF token is checked already."""
+    form: FormData = request.state.form
+    return form
+
+
+def text_in(request: Request, name: str) -> str:
+    """Return a field of a form as text, empty where it is missing."""
+    value = form_of(request).get(name)
+    return value if isinstance(value, str) else ""
+
+
+def user_of(request: Request) -> str:
+    """Return the name of the signed-in user, empty where there is none."""
+    return str(getattr(request.state, "user", ""))
+
+
+def csrf_of(request: Request) -> str:
+    """Return the session's token, which every POST has to send; the first call makes one up."""
+    if CSRF_FIELD not in request.session:
+        request.session[CSRF_FIELD] = secrets.token_urlsafe(24)
+    return str(request.session[CSRF_FIELD])
+
+
+def render(
+    request: Request, template: str, /, *, status_code: int = 200, **values: object
+) -> HTMLResponse:
+    """Return a page; every text in it is escaped, and has nothing invisible."""
+    said = request.session.pop("said", "")
+    html = _TEMPLATES.get_template(template).render(
+        pages=site_of(request).pages,
+        path=request.url.path,
+        user=user_of(request),
+        csrf=csrf_of(request),
+        said=said,
+        **values,
+    )
+    return HTMLResponse(html, status_code)
+
+
+def see(request: Request, address: str, said: str = "") -> RedirectResponse:
+    """Send the browser to a page after a POST; the page shows what there is to say."""
+    if said:
+        request.session["said"] = said
+    return RedirectResponse(address, 303)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 document, 2 documents, 3 analyses."""
+    plural = {"analysis": "analyses"}.get(noun, f"{noun}s")
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def _shown(value: object) -> object:
+    """Return what a template prints: texts of others hold nothing invisible."""
+    return visible(value) if type(value) is str else value
+
+
+def _moment(when: datetime) -> Markup:
+    """Return a moment in UTC; the script shows it on the clock of the browser."""
+    return Markup('<time datetime="{}">{}</time>').format(
+        f"{when:%Y-%m-%dT%H:%M:%SZ}", f"{when:%Y-%m-%d %H:%M} UTC"
+    )
+
+
+def _money(usd: Decimal | None) -> str:
+    return "unknown" if usd is None else dollars(usd)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    environment.filters.update(moment=_moment, money=_money)
+    environment.globals.update(counted=counted)
+    return environment
+
+
+_TEMPLATES = _environment()

@@ -1,0 +1,125 @@
+"""A real browser before the real pages: Chromium, uvicorn, and this test's database and broker."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from typing import Literal, TypeAlias
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+
+from chordwise.settings import Settings
+from chordwise.web.server import Served, serve
+from tests.fakes.pipeline import close_all
+
+Theme: TypeAlias = Literal["light", "dark"]
+_THEMES: tuple[Theme, ...] = ("light", "dark")
+_PHONE: ViewportSize = {"width": 390, "height": 844}
+_DESK: ViewportSize = {"width": 1280, "height": 860}
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+_SERIOUS = {"serious", "critical"}
+
+
+@pytest.fixture(scope="session")
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """Start Chromium; tests that need it skip where none is installed."""
+    program = next(filter(None, map(shutil.which, _NAMES)), None)
+    if program is None:
+        if request.config.getoption("--require-browser"):
+            pytest.fail("No Chromium is installed.")
+        pytest.skip("no Chromium is installed")
+    with sync_playwright() as playwright:
+        # Pages of ours alone are opened, and as root Chromium's own sandbox is not to be had.
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def served(settings: Settings) -> Iterator[Served]:
+    """Serve the pages over this test's database and broker, in a thread."""
+    with serving(settings) as found:
+        yield found
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[Served]:
+    """Serve the pages under these settings until the end of the block."""
+    ready: Queue[Served] = Queue()
+    thread = threading.Thread(target=serve, args=(settings, ready.put), name="pages")
+    thread.start()
+    found = ready.get(timeout=30)
+    try:
+        yield found
+    finally:
+        found.stop()
+        thread.join(30)
+        close_all()
+    assert not thread.is_alive()
+
+
+@dataclass(slots=True, kw_only=True)
+class Visit:
+    """A person with a browser: opens pages, and looks at them in both themes and on a phone."""
+
+    page: Page
+    base: str
+    pictures: Path | None
+
+    def open(self, path: str) -> Page:
+        """Open a page."""
+        self.page.goto(f"{self.base}{path}")
+        return self.page
+
+    def look(self, name: str) -> None:
+        """Take pictures of the open page, and let axe find no serious violation in any theme."""
+        for theme in _THEMES:
+            self.page.emulate_media(color_scheme=theme)
+            found = Axe().run(self.page).response["violations"]
+            serious = [
+                (each["id"], node["html"], node["failureSummary"])
+                for each in found
+                if each["impact"] in _SERIOUS
+                for node in each["nodes"]
+            ]
+            assert serious == [], theme
+            self._picture(f"{name}-{theme}")
+        self.page.emulate_media(color_scheme="light")
+        self.page.set_viewport_size(_PHONE)
+        width = self.page.evaluate("document.documentElement.scrollWidth")
+        self._picture(f"{name}-phone")
+        self.page.set_viewport_size(_DESK)
+        assert width <= _PHONE["width"], "the page is wider than a phone"
+
+    def _picture(self, name: str) -> None:
+        if self.pictures is not None:
+            self.pictures.mkdir(parents=True, exist_ok=True)
+            self.page.screenshot(path=self.pictures / f"{name}.png", full_page=True)
+
+
+@pytest.fixture
+def visit(request: pytest.FixtureRequest, browser: Browser, served: Served) -> Iterator[Visit]:
+    """Sign in by the link; whatever the pages' scripts complain of fails the test."""
+    with visiting(browser, served, request.config.getoption("--screenshots")) as found:
+        yield found
+
+
+@contextmanager
+def visiting(browser: Browser, served: Served, pictures: Path | None = None) -> Iterator[Visit]:
+    """Sign a browser in by the link, and let nothing pass that the pages' scripts complain of."""
+    complaints: list[str] = []
+    context = browser.new_context(viewport=_DESK)
+    page = context.new_page()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.goto(served.link)
+    yield Visit(page=page, base=served.link.partition("/?")[0], pictures=pictures)
+    context.close()
+    assert complaints == []
