@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from pydantic import SecretStr
@@ -68,13 +68,13 @@ def listed(pipeline: Pipeline, wanted: ResultFilter) -> list[str]:
         found = result_lists.read(session, wanted, limit=10)
         assert result_lists.count(session, wanted, limit=10) == len(found)
     with user_sql.answer(database_url, result_lists.as_sql(wanted)) as answer:
-        rows = [ListedResult(**dict(zip(answer.columns, row, strict=True))) for row in answer.rows]
-    assert rows == list(found)
+        rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+    assert rows == [asdict(each) for each in found]
     return [each.source for each in found]
 
 
 _SUREST = ResultOrder.MOST_CONFIDENT
-LISTS = (
+LISTS: tuple[tuple[ResultFilter, list[str]], ...] = (
     (ResultFilter(), ["let_ter.txt", "lease.txt", "harbour.txt"]),
     (ResultFilter(order=ResultOrder.OLDEST), ["harbour.txt", "lease.txt", "let_ter.txt"]),
     (ResultFilter(run="it's 5 %: run"), ["let_ter.txt", "lease.txt"]),

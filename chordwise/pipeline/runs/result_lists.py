@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
 
 from sqlalchemy import (
     ColumnElement,
@@ -147,13 +146,19 @@ def count(session: Session, wanted: ResultFilter, limit: int) -> int:
     return session.scalar(select(func.count()).select_from(found.subquery())) or 0
 
 
-def values_of(
-    session: Session, name: Literal["saved_as", "label", "run"], limit: int
-) -> Sequence[str]:
-    """Return values that a column of the newest results has, for a list to choose from."""
-    newest = select(_OF_VIEW[name].label("value")).order_by(_OF_VIEW.result_id.desc()).limit(limit)
-    found = newest.subquery().c.value
-    return session.scalars(select(found).where(found.is_not(None)).distinct().order_by(found)).all()
+_CHOICES = ("run", "saved_as", "label")
+_COUNTED = 1_000
+
+
+def choices(session: Session) -> dict[str, list[str]]:
+    """Return the values that the newest results have in the columns that lists are filtered by."""
+    columns = (_OF_VIEW[name] for name in _CHOICES)
+    newest = select(*columns).order_by(_OF_VIEW.result_id.desc()).limit(_COUNTED)
+    rows = session.execute(newest).mappings().all()
+    return {
+        name: list(dict.fromkeys(str(row[name]) for row in rows if row[name] is not None))
+        for name in _CHOICES
+    }
 
 
 def _conditions(wanted: ResultFilter) -> Iterator[ColumnElement[bool]]:
