@@ -15,17 +15,20 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from chordwise.errors import ChordwiseError, ServiceUnavailableError, UsageError
-from chordwise.web import login, runs
+from chordwise.web import document, login, results, runs
 from chordwise.web.access import SAFE_METHODS, Access, Rules, SecurityHeaders, guarded
 from chordwise.web.site import FOLDER, Site, render
 
 PAGES: Final = {
     "Runs": "/runs",
+    "Results": "/results",
 }
 """The navigation: the pages by title, with their addresses."""
 _MODULES: Final = (
     login,
     runs,
+    results,
+    document,
 )
 _MEBIBYTE = 1024 * 1024
 

@@ -78,6 +78,22 @@
     }
   }
 
+  // A button with data-copy="SELECTOR" copies the text of that element.
+  function setUpCopying() {
+    document.addEventListener("click", async (event) => {
+      const button = event.target.closest("[data-copy]");
+      if (!button) return;
+      const source = document.querySelector(button.dataset.copy);
+      try {
+        await navigator.clipboard.writeText(source.textContent);
+        button.textContent = "Copied";
+      } catch {
+        getSelection().selectAllChildren(source);
+        button.textContent = "Selected: copy it now";
+      }
+    });
+  }
+
   // What went wrong with a request of htmx is said in the notice.
   function setUpErrors() {
     document.body.addEventListener("htmx:beforeSwap", (event) => {
@@ -97,6 +113,7 @@
     setUpQuestions();
     setUpLiveParts();
     setUpErrors();
+    setUpCopying();
     showTimes(document);
   });
 })();
