@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 from rich.console import RenderableType
 from rich.text import Text
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from chordwise.cli import access, command
 from chordwise.cli.command import EPILOG
@@ -29,12 +26,12 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.diagnosis.checks import CheckStatus
 from chordwise.pipeline.diagnosis.schedules import judged
 from chordwise.pipeline.schedules import occurrences
+from chordwise.pipeline.schedules.occurrences import PastLine, ScheduleLine
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.schedules import CatchUp, ScheduleKind, check_one, reason
 from chordwise.storage import clock
 from chordwise.storage import schedules as stored_schedules
-from chordwise.storage.runs import Run
-from chordwise.storage.schedules import Origin, Schedule, ScheduleRun
+from chordwise.storage.schedules import Origin
 
 Age: TypeAlias = Annotated[
     float | None, typer.Option(min=0, metavar="DAYS", help="For prune: delete what is older.")
@@ -106,7 +103,7 @@ def list_schedules(invocation: Invocation, *, as_json: AsJson = False) -> None:
     """
     screen, settings = invocation.screen, access.reach(invocation)
     with access.read(settings) as session:
-        found = lines(stored_schedules.enabled(session))
+        found = occurrences.lines(stored_schedules.enabled(session))
     if as_json:
         screen.write_json(schedules=found)
     elif found:
@@ -124,9 +121,7 @@ def run(invocation: Invocation, name: Name, *, as_json: AsJson = False) -> None:
     """
     screen, settings = invocation.screen, access.reach(invocation, level=Level.ALL)
     with access.write(settings) as session:
-        now = clock.read(session)
-        _take_from_configuration(session, settings, name, now)
-        occurrences.start_now(session, name, now)
+        now = occurrences.run_now(session, settings, name)
     if as_json:
         screen.write_json(schedule=name, due_at=now)
     screen.tell(f"The schedule {name} is begun by a scheduler within seconds.")
@@ -148,7 +143,7 @@ def history(
     """
     screen, settings = invocation.screen, access.reach(invocation)
     with access.read(settings) as session:
-        found = past_lines(session, stored_schedules.newest(session, name, limit))
+        found = occurrences.past_lines(session, stored_schedules.newest(session, name, limit))
         if name is not None and not found and name not in settings.schedules:
             occurrences.require(session, name)
     if as_json:
@@ -192,16 +187,6 @@ for _each in (run, history, add, remove):
     command.add(schedules, _each.__name__, _each)
 
 
-def _take_from_configuration(
-    session: Session, settings: Settings, name: str, now: datetime
-) -> None:
-    """Define a schedule that stands in the configuration and that no scheduler has seen yet."""
-    if name in settings.schedules:
-        folder = occurrences.folder_of(settings)
-        wanted = occurrences.anchor(settings, settings.schedules[name], folder)
-        occurrences.define(session, name, wanted, Origin.CONFIGURATION, now)
-
-
 def _checked(settings: Settings, name: str, options: ScheduleOptions) -> ScheduleSettings:
     """Return the schedule that the options say.
 
@@ -227,62 +212,6 @@ _NOTHING = "–"
 _OUTCOME_WIDTH = 20
 # Columns whose words are ours, and never long.
 _SHORT = ("Kind", "From", "Due (UTC)", "By", "Status")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleLine:
-    """One schedule that is in force."""
-
-    name: str
-    kind: str
-    cron: str
-    time_zone: str
-    next_due_at: datetime | None
-    origin: str
-    options: JsonObject
-    defect: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PastLine:
-    """What became of one due time, and the names of the runs that it began."""
-
-    schedule: str
-    kind: str
-    due_at: datetime
-    trigger: str
-    status: str
-    runs: tuple[str, ...]
-    outcome: JsonObject | None
-    error_code: str | None
-    error_message: str | None
-    hint: str | None
-    started_at: datetime | None
-    finished_at: datetime | None
-
-
-def lines(found: Sequence[Schedule]) -> list[ScheduleLine]:
-    """Return what there is to say of schedules."""
-    copied = [name for name in ScheduleLine.__dataclass_fields__ if name != "defect"]
-    return [
-        ScheduleLine(
-            defect=occurrences.defect_of(each), **{name: getattr(each, name) for name in copied}
-        )
-        for each in found
-    ]
-
-
-def past_lines(session: Session, found: Sequence[ScheduleRun]) -> list[PastLine]:
-    """Return what there is to say of occurrences."""
-    names: dict[object, list[str]] = {each.id: [] for each in found}
-    begun = select(Run.schedule_run_id, Run.name).where(Run.schedule_run_id.in_(names))
-    for schedule_run_id, name in session.execute(begun.order_by(Run.id)):
-        names[schedule_run_id].append(name)
-    copied = [name for name in PastLine.__dataclass_fields__ if name != "runs"]
-    return [
-        PastLine(runs=tuple(names[each.id]), **{name: getattr(each, name) for name in copied})
-        for each in found
-    ]
 
 
 def table(found: Sequence[ScheduleLine]) -> RenderableType:

@@ -15,13 +15,16 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from chordwise.errors import ChordwiseError, ServiceUnavailableError, UsageError
-from chordwise.web import document, login, results, runs
+from chordwise.web import document, inbox, login, results, runs, schedules, sql
 from chordwise.web.access import SAFE_METHODS, Access, Rules, SecurityHeaders, guarded
 from chordwise.web.site import FOLDER, Site, render
 
 PAGES: Final = {
     "Runs": "/runs",
     "Results": "/results",
+    "Inbox": "/inbox",
+    "Schedules": "/schedules",
+    "SQL": "/sql",
 }
 """The navigation: the pages by title, with their addresses."""
 _MODULES: Final = (
@@ -29,6 +32,9 @@ _MODULES: Final = (
     runs,
     results,
     document,
+    inbox,
+    schedules,
+    sql,
 )
 _MEBIBYTE = 1024 * 1024
 

@@ -1,26 +1,53 @@
-"""Runs: the list, and one run with its progress."""
+"""Runs: the list, one run with its progress, and what can be done with it."""
 
 from __future__ import annotations
 
+import asyncio
+import re
+import shutil
+import time
 import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from pathlib import PurePosixPath
 
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from chordwise.domain.states import RunStatus
-from chordwise.pipeline.runs import accounts
-from chordwise.web.listing import PAGE_ROWS, listing_of
-from chordwise.web.site import render, site_of
+from chordwise.domain.states import RETRYABLE_JOBS, RunStatus
+from chordwise.domain.visible_text import printable
+from chordwise.domain.wording import counted
+from chordwise.embedded.home import Home, home_at, make_folder
+from chordwise.errors import ServiceUnavailableError, UsageError
+from chordwise.pipeline.intake.found_files import entry_of
+from chordwise.pipeline.intake.run_options import run_options
+from chordwise.pipeline.intake.submit import Resume, open_run
+from chordwise.pipeline.jobs import retry as retrying
+from chordwise.pipeline.runs import accounts, progress
+from chordwise.pipeline.runs.accounts import Account, BudgetLine
+from chordwise.pipeline.runs.progress import Pace, Progress
+from chordwise.readers.discovery import FoundFile
+from chordwise.settings import ProfileSettings
+from chordwise.storage import runs as stored_runs
+from chordwise.storage.record import new_id
+from chordwise.storage.runs import Run
+from chordwise.web.listing import PAGE_ROWS, Listing, listing_of
+from chordwise.web.site import form_of, fragment, render, see, site_of, text_in
+
+MAX_FAILURES = 50
 
 
 def _runs(request: Request) -> Response:
     listing = listing_of(request, ("status",))
-    before = uuid.UUID(str(listing.after[0])) if listing.after else None
+    status = listing.filters.get("status", "")
     with site_of(request).database.read() as session:
-        found = accounts.newest(
-            session, PAGE_ROWS + 1, before=before, status=listing.filters.get("status", "")
-        )
+        found = accounts.newest(session, PAGE_ROWS + 1, before=_last(listing), status=status)
         shown = found[:PAGE_ROWS]
         costs = accounts.costs(session, [each.run_id for each in shown])
     more = listing.next_page((str(shown[-1].run_id),)) if len(found) > PAGE_ROWS else ""
@@ -32,7 +59,224 @@ def _runs(request: Request) -> Response:
         costs=costs,
         more=more,
         statuses=tuple(RunStatus),
+        profiles=sorted(site_of(request).settings.profiles),
     )
 
 
-ROUTES = (Route("/runs", _runs),)
+def _run(request: Request) -> Response:
+    listing = listing_of(request, ())
+    with site_of(request).database.read() as session:
+        run = stored_runs.find(session, _name(request))
+        standing = _standing(session, run.id, Pace())
+        account = standing.account
+        found = accounts.jobs_of_run(session, run.id, PAGE_ROWS + 1, after=_last(listing))
+        shown = found[:PAGE_ROWS]
+        failures = accounts.failures(session, account.run, MAX_FAILURES + 1)
+        return render(
+            request,
+            "run.html",
+            run=standing,
+            account=account,
+            saved_as=run.saved_as,
+            model=run.options.get("model"),
+            can_retry=any(account.states[each] for each in RETRYABLE_JOBS),
+            can_cancel=account.status != RunStatus.CANCELLED and account.unfinished > 0,
+            failures=failures[:MAX_FAILURES],
+            has_more_failures=len(failures) > MAX_FAILURES,
+            notices=accounts.notices(session, run.id, MAX_FAILURES),
+            jobs=shown,
+            more=listing.next_page((str(shown[-1].job_id),)) if len(found) > PAGE_ROWS else "",
+            is_first=not listing.after,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a run stands at one moment, as its page shows it; of a rate there may be too little."""
+
+    progress: Progress
+    account: Account
+    caps: Sequence[BudgetLine]
+    documents_per_minute: float | None
+    remaining: timedelta | None
+
+    @property
+    def cap_usd(self) -> Decimal | None:
+        """The cap of the run itself, where it has one."""
+        of_run = (each.cap_usd for each in self.caps if each.scope.startswith("run:"))
+        return next(of_run, None)
+
+    @property
+    def in_words(self) -> str:
+        """A sentence for screen readers, which changes in steps of a tenth."""
+        jobs = self.progress.jobs
+        if self.progress.is_over or not jobs.total:
+            return ""
+        return f"{jobs.done * 10 // jobs.total * 10} % of the analyses are done."
+
+
+def _standing(session: Session, run_id: uuid.UUID, pace: Pace) -> Standing:
+    found = progress.read(session, run_id)
+    pace.note(time.monotonic(), found)
+    return Standing(
+        progress=found,
+        account=accounts.of_run(session, run_id),
+        caps=accounts.caps_of_run(session, run_id),
+        documents_per_minute=pace.documents_per_minute(),
+        remaining=pace.remaining(),
+    )
+
+
+_LEAST_SECONDS = 1.0
+# A large run is looked at less often, so that looking takes little of the database's time.
+_LOOKING_SHARE = 20
+_POLL_SECONDS = 0.25
+_AWAY = "<p class='notice warn'>The database does not answer; this page tries again.</p>"
+
+
+async def _live(request: Request) -> Response:
+    """Stream how a run stands, as parts of its page, until it is over."""
+
+    def run_id() -> uuid.UUID:
+        with site_of(request).database.read() as session:
+            return stored_runs.find(session, _name(request)).id
+
+    events = _events(request, await run_in_threadpool(run_id))
+    return StreamingResponse(events, media_type="text/event-stream")
+
+
+async def _events(request: Request, run_id: uuid.UUID) -> AsyncIterator[str]:
+    site, pace, last = site_of(request), Pace(), ""
+
+    def look() -> tuple[str, bool]:
+        try:
+            with site.database.read() as session:
+                found = _standing(session, run_id, pace)
+        except ServiceUnavailableError:
+            return _AWAY, False
+        return fragment(request, "run_progress.html", run=found), found.progress.is_over
+
+    while not site.is_stopping():
+        begun = time.monotonic()
+        part, is_over = await run_in_threadpool(look)
+        yield _event("part", part) if part != last else ": nothing has changed\n\n"
+        last = part
+        if is_over:
+            yield _event("end", "")
+            return
+        until = begun + max(_LEAST_SECONDS, (time.monotonic() - begun) * _LOOKING_SHARE)
+        while time.monotonic() < until and not site.is_stopping():  # noqa: ASYNC110 - a signal sets it
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+def _event(kind: str, text: str) -> str:
+    lines = "".join(f"data: {line}\n" for line in text.splitlines() or [""])
+    return f"event: {kind}\n{lines}\n"
+
+
+def _begin(request: Request) -> Response:
+    """Begin a run with the files that were dropped on the page."""
+    site, profile = site_of(request), text_in(request, "profile")
+    if profile and profile not in site.settings.profiles:
+        raise UsageError(f"There is no profile “{profile}”.", "Load the page again.")
+    files = [each for each in form_of(request).getlist("files") if isinstance(each, UploadFile)]
+    files = [each for each in files if each.filename]
+    if not files:
+        raise UsageError("No file was sent.", "Choose one or more, or drop them on the page.")
+    options = run_options(site.settings, site.settings.profiles.get(profile, ProfileSettings()))
+    found = _stored(home_at(site.settings.home), files)
+    entries = [entry_of(each, each.source) for each in found]
+    now = datetime.now(UTC)  # noqa: TID251 - the clock
+    submission = open_run(site.context(), options, now, entries)
+    site.intakes().take_in(submission)
+    return see(request, f"/runs/{submission.run_id}", f"{counted(len(files), 'file')} taken.")
+
+
+def _stored(home: Home, files: Sequence[UploadFile]) -> Sequence[FoundFile]:
+    """Store what was sent below the home, each file in a folder of its own under its own name."""
+    folder = make_folder(make_folder(home.path / "web") / "uploads") / new_id().hex
+    found = []
+    for number, sent in enumerate(files, start=1):
+        shown = printable(PurePosixPath((sent.filename or "").replace("\\", "/")).name or "file")
+        path = make_folder(folder / str(number)) / f"file{_suffix(shown)}"
+        with path.open("xb") as stored:
+            shutil.copyfileobj(sent.file, stored)
+        found.append(FoundFile(source=shown, path=path, follow_symlinks=False))
+    return found
+
+
+def _suffix(name: str) -> str:
+    """Return the end of a name by which its format is known, where it is an ordinary one."""
+    suffix = PurePosixPath(name).suffix
+    return suffix if _SUFFIX.fullmatch(suffix) else ""
+
+
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}")
+
+
+def _cancel(request: Request) -> Response:
+    run = _found(request)
+    count = retrying.cancel(site_of(request).database, run.id)
+    return see(request, f"/runs/{run.id}", f"{counted(count, 'analysis')} cancelled.")
+
+
+def _retry(request: Request) -> Response:
+    run = _found(request)
+    count = retrying.retry(site_of(request).context(), run.id, _budget(request))
+    return see(request, f"/runs/{run.id}", f"{counted(count, 'analysis')} taken up again.")
+
+
+def _resume(request: Request) -> Response:
+    site, run = site_of(request), _found(request)
+
+    def refuse(_seconds: float) -> None:
+        raise UsageError(
+            "Another process takes in for this run, or did until just now.",
+            "Try again in a minute.",
+        )
+
+    claim = Resume(site.context(), lambda _sentence: None, refuse)
+    site.intakes().take_in(claim.resume(run.id))
+    return see(request, f"/runs/{run.id}", "The rest is taken in.")
+
+
+def _budget(request: Request) -> Decimal | None:
+    given = text_in(request, "budget").strip()
+    try:
+        return Decimal(given) if given else None
+    except InvalidOperation as error:
+        raise UsageError(
+            f"“{given}” is no amount of money.", "Such as 2.50, in US dollars."
+        ) from error
+
+
+def _found(request: Request) -> Run:
+    with site_of(request).database.read() as session:
+        return stored_runs.find(session, _name(request))
+
+
+def _name(request: Request) -> str:
+    return str(request.path_params["run"])
+
+
+def _last(listing: Listing) -> uuid.UUID | None:
+    """Return the id that a list goes on after.
+
+    Raises:
+        UsageError: The address has none that could be one.
+    """
+    try:
+        return uuid.UUID(str(listing.after[0])) if listing.after else None
+    except ValueError as error:
+        raise UsageError("There is no such page of the list.", "Begin with its first.") from error
+
+
+ROUTES = (
+    Route("/runs", _runs),
+    Route("/runs", _begin, methods=["POST"]),
+    Route("/runs/{run}", _run),
+    Route("/runs/{run}/live", _live),
+    Route("/runs/{run}/cancel", _cancel, methods=["POST"]),
+    Route("/runs/{run}/retry", _retry, methods=["POST"]),
+    Route("/runs/{run}/resume", _resume, methods=["POST"]),
+)

@@ -52,12 +52,12 @@ def serve(settings: Settings, on_ready: Callable[[Served], None]) -> None:
     if settings.database_url is None:
         raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
     home = home_at(settings.home)
-    for folder in (home.path, home.run):
-        make_folder(folder)
-    rules = rules_for(settings.web, settings.web.address, password_in(home.path / "web.token"))
+    for each in (home.path, home.run, folder := home.path / "web"):
+        make_folder(each)
+    rules = rules_for(settings.web, settings.web.address, password_in(folder / "token"))
     engine = open_engine(settings.database_url, pool_size=_CONNECTIONS, name="chordwise web")
     site = Site(settings=settings, database=Database(engine))
-    app = create_app(site, rules, password_in(home.path / "web.secret"), _cookie(home))
+    app = create_app(site, rules, password_in(folder / "secret"), _cookie(home))
     with _bound(settings.web.address, settings.web.port) as listener:
         base = rules.public_url or _address(listener)
         link = f"{base}/?{TOKEN}={rules.token}" if rules.token else f"{base}/"

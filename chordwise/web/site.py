@@ -23,10 +23,12 @@ from chordwise.domain.json_forms import encoded
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.money import dollars
 from chordwise.domain.visible_text import visible
+from chordwise.domain.wording import approximate, counted, money, score, share, span
 from chordwise.settings import Settings
 from chordwise.storage.database import Database
 
 if TYPE_CHECKING:
+    from chordwise.pipeline.intake.background import BackgroundIntakes
     from chordwise.pipeline.runtime.context import Context
 
 FOLDER = Path(__file__).parent
@@ -64,15 +66,28 @@ class Site:
 
         return open_context(self.settings, "web")
 
+    @cached_property
+    def _intakes(self) -> BackgroundIntakes:
+        from chordwise.pipeline.intake.background import BackgroundIntakes  # noqa: PLC0415 - as above
+
+        return BackgroundIntakes(self._context)
+
     def context(self) -> Context:
         """Return the context that runs are begun, retried and resumed with."""
         with self._lock:
             return self._context
 
+    def intakes(self) -> BackgroundIntakes:
+        """Return what takes in for the runs that are begun and resumed here."""
+        with self._lock:
+            return self._intakes
+
     def close(self) -> None:
         """Close what the pages have opened."""
         for each in self.opened.values():
             each.close()
+        if "_intakes" in self.__dict__:
+            self._intakes.close()
         if "_context" in self.__dict__:
             self._context.leases.close()
             self._context.database.close()
@@ -124,17 +139,16 @@ def render(
     return HTMLResponse(html, status_code)
 
 
+def fragment(request: Request, template: str, /, **values: object) -> str:
+    """Return a part of a page for a stream or for htmx, with the same care."""
+    return _TEMPLATES.get_template(template).render(csrf=csrf_of(request), **values)
+
+
 def see(request: Request, address: str, said: str = "") -> RedirectResponse:
     """Send the browser to a page after a POST; the page shows what there is to say."""
     if said:
         request.session["said"] = said
     return RedirectResponse(address, 303)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: 1 document, 2 documents, 3 analyses."""
-    plural = {"analysis": "analyses"}.get(noun, f"{noun}s")
-    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def _shown(value: object) -> object:
@@ -149,7 +163,7 @@ def _moment(when: datetime) -> Markup:
     )
 
 
-def _money(usd: Decimal | None) -> str:
+def _dollars(usd: Decimal | None) -> str:
     return "unknown" if usd is None else dollars(usd)
 
 
@@ -167,11 +181,6 @@ def _file_name(source: str) -> str:
 def _folder(source: str) -> str:
     """Return the folders in the name of a document; empty where it has none."""
     return source.removesuffix(_file_name(source))
-
-
-def _score(value: float | None) -> str:
-    """Return a number from 0 to 1 with two digits, never rounded up to 1."""
-    return "–" if value is None else f"{value if value >= 1 else min(value, 0.99):.2f}"
 
 
 def _as_text(value: JsonValue) -> str:
@@ -193,17 +202,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters.update(
-        moment=_moment,
-        money=_money,
-        in_line=_in_line,
-        file_name=_file_name,
-        folder=_folder,
-        score=_score,
-        as_text=_as_text,
-        as_json=_as_json,
-    )
-    environment.globals.update(counted=counted)
+    environment.filters.update(moment=_moment, dollars=_dollars, share=share, score=score)
+    environment.filters.update(number="{:,}".format, approximate=approximate, span=span)
+    environment.filters.update(in_line=_in_line, file_name=_file_name, folder=_folder)
+    environment.filters.update(as_text=_as_text, as_json=_as_json)
+    environment.globals.update(counted=counted, money=money)
     return environment
 
 

@@ -15,12 +15,13 @@ from chordwise.cli.quote import in_brief
 from chordwise.cli.rendering import accounts, layouts, results
 from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.runs import job_table
-from chordwise.cli.schedules import PastLine, ScheduleLine, _next, past_table, table
+from chordwise.cli.schedules import _next, past_table, table
 from chordwise.domain.estimates import Interval
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.tasks import AnalysisType
 from chordwise.pipeline.quoting.quote import Cost, Quote, QuotedLine
 from chordwise.pipeline.runs.accounts import JobLine
+from chordwise.pipeline.schedules.occurrences import PastLine, ScheduleLine
 from tests.unit.test_cli_rendering import a_result, an_account, shown
 
 NARROW, WIDE = 80, 140
@@ -34,6 +35,7 @@ def a_job(source: str) -> JobLine:
     """Return a job of a document."""
     return JobLine(
         job_id=uuid.uuid4(),
+        document_id=uuid.UUID(int=0),
         source=source,
         analysis_type="classification",
         model="extractive",

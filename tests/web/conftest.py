@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, sync_playwright
 
 from chordwise.settings import Settings
 from chordwise.web.server import Served, serve
@@ -24,6 +24,8 @@ _THEMES: tuple[Theme, ...] = ("light", "dark")
 _PHONE: ViewportSize = {"width": 390, "height": 844}
 _DESK: ViewportSize = {"width": 1280, "height": 860}
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
+# What Chromium says of a refusal that a test asks for.
+_REFUSED = "the server responded with a status of 400"
 _SERIOUS = {"serious", "critical"}
 
 
@@ -78,6 +80,11 @@ class Visit:
         self.page.goto(f"{self.base}{path}")
         return self.page
 
+    def confirm(self, button: str) -> None:
+        """Press a button, and say yes to what it asks."""
+        self.page.get_by_role("button", name=button, exact=True).click()
+        self.page.locator("#confirm [value=yes]").click()
+
     def look(self, name: str) -> None:
         """Take pictures of the open page, and let axe find no serious violation in any theme."""
         for theme in _THEMES:
@@ -118,7 +125,12 @@ def visiting(browser: Browser, served: Served, pictures: Path | None = None) -> 
     context = browser.new_context(viewport=_DESK)
     page = context.new_page()
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+
+    def note(said: ConsoleMessage) -> None:
+        if said.type == "error" and _REFUSED not in said.text:
+            complaints.append(said.text)
+
+    page.on("console", note)
     page.goto(served.link)
     yield Visit(page=page, base=served.link.partition("/?")[0], pictures=pictures)
     context.close()

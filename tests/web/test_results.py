@@ -39,17 +39,17 @@ def answered(settings: Settings) -> Pipeline:
     return pipeline
 
 
-def names(page: Page) -> list[str]:
-    """Return the documents of the page."""
-    return page.locator("tbody th").all_inner_texts()
+def expect_listed(page: Page, names: list[str]) -> None:
+    """Wait until the page has these documents, in this order."""
+    expect(page.locator("tbody th")).to_have_text(names)
 
 
 def test_results_are_found_sorted_and_exported(answered: Pipeline, visit: Visit) -> None:
     """By a form; the SQL that is shown brings the same, and so does the export."""
     page = visit.open("/results")
-    assert names(page) == [f"{number}.txt" for number in reversed(range(10, COUNT))]
+    expect_listed(page, [f"{number}.txt" for number in reversed(range(10, COUNT))])
     page.get_by_role("link", name="Next page").click()
-    assert names(page) == [f"{number}.txt" for number in reversed(range(10))]
+    expect_listed(page, [f"{number}.txt" for number in reversed(range(10))])
 
     page.get_by_label("Words in documents").fill("granite mole")
     page.get_by_label("Type").select_option(AnalysisType.SUMMARY)
@@ -58,7 +58,7 @@ def test_results_are_found_sorted_and_exported(answered: Pipeline, visit: Visit)
     page.get_by_role("link", name="Confidence").click()
 
     found = ["0.txt", "20.txt", "40.txt"]
-    assert names(page) == found
+    expect_listed(page, found)
     expect(page.get_by_role("status").filter(has_text="3 results")).to_be_visible()
     visit.look("results")
     page.get_by_text("The same in SQL").click()

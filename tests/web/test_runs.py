@@ -1,21 +1,126 @@
-"""The list of runs, and one run."""
+"""The list of runs, and one run from its files to its end."""
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from chordwise.pipeline.intake.found_files import entry_of
+from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.readers.discovery import FoundFile
 from chordwise.settings import Settings
-from tests.fakes.pipeline import a_pipeline, a_summary
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
+from tests.fakes.processes import wait_until
 from tests.web.conftest import Visit
 
+TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
+HOSTILE = "<script>alert(1)</script>\x1b[31m\u202etxt.exe"
 
-def test_the_runs_are_listed(settings: Settings, visit: Visit) -> None:
-    """A run stands in the list with its account; the token has left the address."""
-    pipeline = a_pipeline(settings, a_summary("The harbour"), repeat_last=True)
-    pipeline.work(pipeline.submit("The harbour of Lindau was rebuilt in 1856."))
 
+@pytest.fixture
+def pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline whose model always gives the same summary."""
+    return a_pipeline(settings, a_summary("The harbour of Lindau"), repeat_last=True)
+
+
+def submitted(pipeline: Pipeline, *sources: str) -> Submission:
+    """Take documents of these names in."""
+    submission = open_run(pipeline.context, a_run(), NOW)
+    for number, source in enumerate(sources):
+        submission.take_in(a_document(f"{number}. {TEXT}", source))
+    submission.close()
+    return submission
+
+
+def test_a_run_is_watched_to_its_end(pipeline: Pipeline, visit: Visit) -> None:
+    """The page follows the run without being loaded again, and shows its account at the end."""
+    submission = submitted(pipeline, "one.txt", "two.txt", "three.txt")
     page = visit.open("/runs")
+    page.get_by_role("link", name=submission.name).click()
+    documents = page.locator(".figures > div", has_text="Documents done").locator("dd")
+    expect(documents).to_have_text("0 of 3")
+    first, *rest = pipeline.jobs(submission)
 
-    assert "token" not in page.url
-    row = page.locator("tbody tr")
-    assert row.count() == 1
-    assert "finished" in row.inner_text()
+    pipeline.work_on(first.id)
+    expect(documents).to_have_text("1 of 3")
+    for job in rest:
+        pipeline.work_on(job.id)
+
+    expect(page.locator(".heading .state")).to_have_text("finished")
+    expect(documents).to_have_text("3 of 3")
+    expect(page.get_by_text("It balances.")).to_have_count(2)
+    visit.look("run")
+
+
+def test_a_hostile_name_is_text(pipeline: Pipeline, visit: Visit) -> None:
+    """Tags, escape sequences and turned directions in a name are shown, and do nothing."""
+    submission = submitted(pipeline, HOSTILE)
+
+    page = visit.open(f"/runs/{submission.run_id}")
+
+    shown = page.locator("tbody th", has_text="alert(1)").inner_text()
+    assert shown == r"<script>alert(1)</script>\u001b[31m\u202etxt.exe"
+
+
+def test_a_run_is_cancelled_and_retried(pipeline: Pipeline, visit: Visit) -> None:
+    """Both ask first, and do what the commands do."""
+    submission = submitted(pipeline, "one.txt", "two.txt")
+    page = visit.open(f"/runs/{submission.name}")
+    page.get_by_role("button", name="Cancel run").click()
+    page.locator("#confirm").get_by_role("button", name="No").click()
+    assert "cancelled" not in {job.status for job in pipeline.jobs(submission)}
+
+    visit.confirm("Cancel run")
+    expect(page.locator("#notice")).to_have_text("2 analyses cancelled.")
+    visit.look("run-cancelled")
+    visit.confirm("Retry failed")
+    expect(page.locator("#notice")).to_have_text("2 analyses taken up again.")
+
+    assert {job.status for job in pipeline.jobs(submission)} == {"queued"}
+
+
+def test_dropped_files_begin_a_run(settings: Settings, pipeline: Pipeline, visit: Visit) -> None:
+    """What is dropped on the page is taken in under its name, and analyzed."""
+    page = visit.open("/runs")
+    visit.look("runs-empty")
+    page.evaluate(
+        """([name, text]) => {
+            const files = new DataTransfer();
+            files.items.add(new File([text], name));
+            const bytes = new Uint8Array(900).map((_, at) => (at * 7) % 256);
+            files.items.add(new File([bytes], "../../picture.bin"));
+            document.dispatchEvent(new DragEvent("drop", {dataTransfer: files, bubbles: true}));
+        }""",
+        ["harbour.txt", TEXT],
+    )
+    expect(page.locator("#notice")).to_have_text("2 files taken.")
+    wait_until(lambda: pipeline.value("SELECT count(*) FROM jobs") == 1, 60, "taken in")
+    pipeline.work_on(uuid.UUID(str(pipeline.value("SELECT id FROM jobs"))))
+    expect(page.locator(".heading .state").first).to_have_text("finished")
+    visit.look("run-failure")
+    visit.open("/runs")
     visit.look("runs")
+
+    found = pipeline.rows("SELECT source, outcome FROM intakes ORDER BY id")
+    assert found == [("harbour.txt", "accepted"), ("picture.bin", "unsupported")]
+    stored = sorted(each.name for each in (settings.home / "web" / "uploads").rglob("file*"))
+    assert stored == ["file.bin", "file.txt"]
+
+
+def test_an_interrupted_intake_is_resumed(tmp_path: Path, pipeline: Pipeline, visit: Visit) -> None:
+    """What another process has left on the list of its run is taken in."""
+    (tmp_path / "left.txt").write_text(TEXT, "utf-8")
+    entries = [entry_of(FoundFile(source="left.txt", path=tmp_path / "left.txt"))]
+    submission = open_run(pipeline.context, replace(a_run(), model="extractive"), NOW, entries)
+    submission.close()
+    page = visit.open(f"/runs/{submission.run_id}")
+    expect(page.locator(".state.interrupted")).to_have_text("intake interrupted")
+
+    visit.confirm("Resume")
+
+    taken = "SELECT count(*) FROM intakes WHERE outcome = 'accepted'"
+    wait_until(lambda: pipeline.value(taken) == 1, 60, "taken in")

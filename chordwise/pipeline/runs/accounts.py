@@ -40,7 +40,8 @@ ORDER BY id LIMIT :limit
 """
 _JOBS = """
 SELECT
-    j.id AS job_id, i.source, j.analysis_type, j.model, j.status, j.chunk_count AS chunks,
+    j.id AS job_id, j.document_id, i.source, j.analysis_type, j.model, j.status,
+    j.chunk_count AS chunks,
     (SELECT count(*) FROM chunks AS c WHERE c.job_id = j.id AND c.status = 'succeeded')
         AS chunks_done,
     r.confidence, r.coverage, j.finished_at,
@@ -48,7 +49,7 @@ SELECT
 FROM jobs AS j
 INNER JOIN intakes AS i ON i.id = j.intake_id
 LEFT JOIN results AS r ON r.job_id = j.id
-WHERE j.run_id = :run_id
+WHERE j.run_id = :run_id AND j.id > :after
 ORDER BY j.id
 LIMIT :limit
 """
@@ -152,6 +153,7 @@ class JobLine:
     """A job in a list; `chunks` is `None` until the document is split, and where it was reused."""
 
     job_id: uuid.UUID
+    document_id: uuid.UUID
     source: str
     analysis_type: str
     model: str
@@ -217,10 +219,19 @@ def notices(session: Session, run_id: uuid.UUID, limit: int) -> Sequence[Notice]
     return [Notice(**row) for row in rows.mappings()]
 
 
-def jobs_of_run(session: Session, run_id: uuid.UUID, limit: int) -> Sequence[JobLine]:
-    """Return the jobs of a run in the order of their intake."""
-    rows = session.execute(text(_JOBS), {"run_id": run_id, "limit": limit})
+def jobs_of_run(
+    session: Session, run_id: uuid.UUID, limit: int, after: uuid.UUID | None = None
+) -> Sequence[JobLine]:
+    """Return the jobs of a run in the order of their intake, those after one only."""
+    # Ids ascend with the clock, and a job is later than its run: the primary key finds the first,
+    # also where the clock of the machine that takes in is slow by a minute.
+    first = uuid.UUID(int=run_id.int - (_MINUTE_MILLISECONDS << 80))
+    known = {"run_id": run_id, "limit": limit, "after": after or first}
+    rows = session.execute(text(_JOBS), known)
     return [JobLine(**row) for row in rows.mappings()]
+
+
+_MINUTE_MILLISECONDS = 60_000
 
 
 def _account(row: RowMapping) -> Account:

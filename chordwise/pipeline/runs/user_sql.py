@@ -9,6 +9,7 @@ transaction that only reads.
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 import secrets
 from collections.abc import Generator, Iterator, Sequence
@@ -315,6 +316,48 @@ def readable_names(connection: Connection) -> list[str]:
     names = [str(row[0]) for row in connection.execute(_READABLE)]
     connection.rollback()
     return names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readable:
+    """A view or a table that readers may ask, with its columns and their types, in their order."""
+
+    name: str
+    is_view: bool
+    columns: Sequence[tuple[str, str]]
+
+
+def readable(database_url: SecretStr) -> Sequence[Readable]:
+    """Log in as the reader, and return what it may ask: tables of answers, views, then tables.
+
+    Raises:
+        ConfigurationError: The role is missing, or cannot log in.
+    """
+    with reader(database_url) as connection:
+        rows = connection.execute(_READABLE_COLUMNS).fetchall()
+    return [
+        Readable(
+            name=str(name),
+            is_view=bool(is_view),
+            columns=[(str(row[2]), str(row[3])) for row in of_name],
+        )
+        for (name, is_view), of_name in itertools.groupby(rows, key=lambda row: (row[0], row[1]))
+    ]
+
+
+_READABLE_COLUMNS = """
+SELECT
+    CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || c.relname AS name,
+    c.relkind = 'v' AS is_view,
+    a.attname,
+    format_type(a.atttypid, a.atttypmod)
+FROM pg_class AS c
+INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
+INNER JOIN pg_attribute AS a ON a.attrelid = c.oid
+WHERE n.nspname IN ('public', 'answers') AND c.relkind IN ('r', 'v')
+    AND a.attnum > 0 AND NOT a.attisdropped AND has_column_privilege(c.oid, a.attnum, 'SELECT')
+ORDER BY n.nspname, c.relkind DESC, c.relname, a.attnum
+"""
 
 
 @contextmanager

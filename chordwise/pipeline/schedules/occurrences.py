@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias
@@ -203,6 +204,22 @@ def start_now(session: Session, name: str, now: datetime) -> None:
     _add(session, schedule, wanted, due_at=now, now=now, trigger=Trigger.COMMAND)
 
 
+def run_now(session: Session, settings: Settings, name: str) -> datetime:
+    """Let a schedule be done now, and return when that is; its next due time stays.
+
+    One of the configuration that no scheduler has seen yet is defined first.
+
+    Raises:
+        UsageError: There is none, it is being done, or it cannot be read.
+    """
+    now = clock.read(session)
+    if name in settings.schedules:
+        wanted = anchor(settings, settings.schedules[name], folder_of(settings))
+        define(session, name, wanted, Origin.CONFIGURATION, now)
+    start_now(session, name, now)
+    return now
+
+
 def _take_up(session: Session, schedule: Schedule, now: datetime) -> bool:
     """Write the occurrence of a locked schedule that is due, and when it is due next."""
     wanted = ScheduleSettings.model_validate(schedule.options)
@@ -320,3 +337,57 @@ def _end(session: Session, waiting: ScheduleRun) -> End:
             outcome=outcome,
         )
     return End(status=ScheduleRunStatus.SUCCEEDED, outcome=outcome)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleLine:
+    """One schedule that is in force."""
+
+    name: str
+    kind: str
+    cron: str
+    time_zone: str
+    next_due_at: datetime | None
+    origin: str
+    options: JsonObject
+    defect: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastLine:
+    """What became of one due time, and the names of the runs that it began."""
+
+    schedule: str
+    kind: str
+    due_at: datetime
+    trigger: str
+    status: str
+    runs: tuple[str, ...]
+    outcome: JsonObject | None
+    error_code: str | None
+    error_message: str | None
+    hint: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+def lines(found: Sequence[Schedule]) -> list[ScheduleLine]:
+    """Return what there is to say of schedules."""
+    copied = [name for name in ScheduleLine.__dataclass_fields__ if name != "defect"]
+    return [
+        ScheduleLine(defect=defect_of(each), **{name: getattr(each, name) for name in copied})
+        for each in found
+    ]
+
+
+def past_lines(session: Session, found: Sequence[ScheduleRun]) -> list[PastLine]:
+    """Return what there is to say of occurrences."""
+    names: dict[object, list[str]] = {each.id: [] for each in found}
+    begun = select(Run.schedule_run_id, Run.name).where(Run.schedule_run_id.in_(names))
+    for schedule_run_id, name in session.execute(begun.order_by(Run.id)):
+        names[schedule_run_id].append(name)
+    copied = [name for name in PastLine.__dataclass_fields__ if name != "runs"]
+    return [
+        PastLine(runs=tuple(names[each.id]), **{name: getattr(each, name) for name in copied})
+        for each in found
+    ]

@@ -69,6 +69,9 @@
       stream.addEventListener("part", (event) => {
         part.innerHTML = event.data;
         showTimes(part);
+        const status = document.getElementById("live-status");
+        const words = part.firstElementChild ? part.firstElementChild.dataset.status : "";
+        if (status && words && status.textContent !== words) status.textContent = words;
         if (window.htmx) window.htmx.process(part);
       });
       stream.addEventListener("end", () => {
@@ -78,19 +81,40 @@
     }
   }
 
-  // A button with data-copy="SELECTOR" copies the text of that element.
-  function setUpCopying() {
-    document.addEventListener("click", async (event) => {
-      const button = event.target.closest("[data-copy]");
-      if (!button) return;
-      const source = document.querySelector(button.dataset.copy);
-      try {
-        await navigator.clipboard.writeText(source.textContent);
-        button.textContent = "Copied";
-      } catch {
-        getSelection().selectAllChildren(source);
-        button.textContent = "Selected: copy it now";
-      }
+  // Files that are dropped on a form with data-drop, or anywhere beside it, are sent with it.
+  function setUpDrop() {
+    const form = document.querySelector("form[data-drop]");
+    if (!form) return;
+    const input = form.querySelector("input[type=file]");
+    const hasFiles = (event) => event.dataTransfer && event.dataTransfer.types.includes("Files");
+    document.addEventListener("dragover", (event) => {
+      if (!hasFiles(event)) return;
+      event.preventDefault();
+      form.classList.add("over");
+    });
+    document.addEventListener("dragleave", (event) => {
+      if (!event.relatedTarget) form.classList.remove("over");
+    });
+    document.addEventListener("drop", (event) => {
+      if (!hasFiles(event)) return;
+      event.preventDefault();
+      form.classList.remove("over");
+      input.files = event.dataTransfer.files;
+      form.requestSubmit();
+    });
+    form.addEventListener("submit", () => {
+      const count = input.files.length;
+      form.querySelector(".sending").textContent = `Sending ${count} file${count === 1 ? "" : "s"} …`;
+    });
+  }
+
+  // Ctrl+Enter in a field with data-run sends its form.
+  function setUpKeys() {
+    document.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+      if (!event.target.matches("[data-run]")) return;
+      event.preventDefault();
+      event.target.form.requestSubmit();
     });
   }
 
@@ -112,8 +136,9 @@
     setUpTheme();
     setUpQuestions();
     setUpLiveParts();
+    setUpDrop();
+    setUpKeys();
     setUpErrors();
-    setUpCopying();
     showTimes(document);
   });
 })();

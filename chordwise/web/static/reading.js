@@ -1,8 +1,23 @@
 // Values and their quotes: pointing at one, or reaching it by keyboard, marks the other.
 "use strict";
 
+// A button with data-copy="SELECTOR" copies the text of that element.
+document.addEventListener("click", async (event) => {
+  const button = event.target instanceof Element && event.target.closest("[data-copy]");
+  if (!button) return;
+  const source = document.querySelector(button.dataset.copy);
+  try {
+    await navigator.clipboard.writeText(source.textContent);
+    button.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(source);
+    button.textContent = "Selected: copy it now";
+  }
+});
+
 (() => {
   const pane = document.getElementById("pane");
+  if (!pane) return;
   let timer = 0;
 
   function idsAt(target) {

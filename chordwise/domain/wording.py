@@ -1,0 +1,59 @@
+"""Numbers as people read them: counted things, money, lengths of time, shares."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+
+from chordwise.domain.money import dollars
+
+_THOUSAND = 1_000
+_MILLION = 1_000_000
+_MINUTE = 60
+_HOUR = 3_600
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 document, 2 documents, 3 analyses."""
+    if number == 1:
+        return f"1 {noun}"
+    plural = {"analysis": "analyses", "has": "have"}.get(noun, f"{noun}s")
+    return f"{number:,} {plural}"
+
+
+def approximate(number: int) -> str:
+    """Return a large number in three digits: 980, 12.3k, 4.56M."""
+    if number < _THOUSAND:
+        return str(number)
+    if round(number, -3) < _MILLION:
+        return f"{number / _THOUSAND:.3g}k"
+    return f"{number / _MILLION:.3g}M"
+
+
+def money(cost_usd: Decimal, unpriced: int, calls: int) -> str:
+    """Return what calls cost, and say how many of them have an unknown cost."""
+    if unpriced and (not cost_usd or unpriced >= calls):
+        return "cost unknown"
+    known = dollars(cost_usd)
+    return f"{known} and {counted(unpriced, 'call')} of unknown cost" if unpriced else known
+
+
+def span(length: timedelta) -> str:
+    """Return a length of time, rounded as one would say it."""
+    seconds = length.total_seconds()
+    if seconds < _MINUTE:
+        return f"{max(1, round(seconds))} s"
+    if seconds < _HOUR:
+        return f"{round(seconds / _MINUTE)} min"
+    return f"{seconds / _HOUR:.1f} h"
+
+
+def score(value: float) -> str:
+    """Return a number from 0 to 1 with two digits, never rounded up to 1."""
+    return f"{value if value >= 1 else min(value, 0.99):.2f}"
+
+
+def share(value: float) -> str:
+    """Return a number from 0 to 1 as a percentage that is never rounded up to all."""
+    percent = value * 100
+    return f"{percent:.0f} %" if percent in (0, 100) else f"{min(percent, 99.9):.1f} %"

@@ -1,0 +1,29 @@
+"""The inbox: what lies in the watched folders, what became of it, and why."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from chordwise.embedded import stack
+from chordwise.pipeline.inbox import accounts
+from chordwise.web.site import render, site_of
+
+_MAX_RECENT = 50
+
+
+def _inbox(request: Request) -> Response:
+    site = site_of(request)
+    with site.database.read() as session:
+        found = accounts.accounts(session, site.settings, _MAX_RECENT)
+    return render(
+        request,
+        "inbox.html",
+        inboxes=found,
+        is_enabled=site.settings.inbox.enabled,
+        is_watched=stack.keeps_watch(site.settings),
+    )
+
+
+ROUTES = (Route("/inbox", _inbox),)

@@ -1,0 +1,36 @@
+"""Schedules: what is due next, what became of the last due times, and starting one now."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from chordwise.pipeline.schedules import occurrences
+from chordwise.storage import schedules as stored_schedules
+from chordwise.web.site import render, see, site_of
+
+_MAX_PAST = 50
+
+
+def _schedules(request: Request) -> Response:
+    site = site_of(request)
+    with site.database.read() as session:
+        found = occurrences.lines(stored_schedules.enabled(session))
+        past = occurrences.past_lines(session, stored_schedules.newest(session, None, _MAX_PAST))
+    known = {line.name for line in found}
+    unseen = sorted(site.settings.schedules.keys() - known)
+    return render(request, "schedules.html", schedules=found, past=past, unseen=unseen)
+
+
+def _run_now(request: Request) -> Response:
+    site, name = site_of(request), str(request.path_params["name"])
+    with site.database.write() as session:
+        occurrences.run_now(session, site.settings, name)
+    return see(request, "/schedules", f"{name} is begun by a scheduler within seconds.")
+
+
+ROUTES = (
+    Route("/schedules", _schedules),
+    Route("/schedules/{name}/run", _run_now, methods=["POST"]),
+)

@@ -1,0 +1,126 @@
+"""Ask in SQL: an editor over the role of readers, with what it may ask listed beside it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
+from chordwise.pipeline.exports.table import csv_lines, is_number, text_of
+from chordwise.pipeline.runs import user_sql
+from chordwise.pipeline.runs.user_sql import STATEMENT_SECONDS
+from chordwise.web.site import render, site_of, text_in
+
+MAX_ROWS = 200
+_EXAMPLE = "SELECT source, item, value, quote\nFROM fact_quotes\nWHERE grounded\nLIMIT 100"
+_MAX_CELL = 2_000
+_LINES_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """The first rows of an answer: each cell as how it is laid out, and its text."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[tuple[str, str]]]
+    has_more: bool
+
+
+def _editor(request: Request) -> Response:
+    return _page(request, request.query_params.get("sql", "") or _EXAMPLE)
+
+
+def _answer(request: Request) -> Response:
+    """Show the first rows of the answer below the statement, or why there is none."""
+    statement = _statement(request)
+    try:
+        with user_sql.answer(_address(request), statement) as answer:
+            rows = list(itertools.islice(answer.rows, MAX_ROWS + 1))
+    except ServiceUnavailableError:
+        raise
+    except ChordwiseError as error:
+        return _page(request, statement, error=error, status_code=400)
+    shown = Shown(
+        columns=answer.columns,
+        rows=[[_cell(value) for value in row] for row in rows[:MAX_ROWS]],
+        has_more=len(rows) > MAX_ROWS,
+    )
+    return _page(request, statement, answer=shown)
+
+
+def _as_csv(request: Request) -> Response:
+    """Send all rows as a file, as they arrive."""
+    statement = _statement(request)
+    with ExitStack() as opening:
+        try:
+            answer = opening.enter_context(user_sql.answer(_address(request), statement))
+        except ServiceUnavailableError:
+            raise
+        except ChordwiseError as error:
+            return _page(request, statement, error=error, status_code=400)
+        opened = opening.pop_all()
+
+    def parts() -> Iterator[str]:
+        with opened:
+            lines = csv_lines(answer.columns, answer.rows, raw=False)
+            while part := "".join(itertools.islice(lines, _LINES_AT_ONCE)):
+                yield part
+
+    headers = {"Content-Disposition": 'attachment; filename="answer.csv"'}
+    return StreamingResponse(parts(), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _page(
+    request: Request,
+    statement: str,
+    *,
+    answer: Shown | None = None,
+    error: ChordwiseError | None = None,
+    status_code: int = 200,
+) -> Response:
+    return render(
+        request,
+        "sql.html",
+        status_code=status_code,
+        statement=statement,
+        answer=answer,
+        max_rows=MAX_ROWS,
+        seconds=STATEMENT_SECONDS,
+        error=error,
+        readable=user_sql.readable(_address(request)),
+    )
+
+
+def _statement(request: Request) -> str:
+    return text_in(request, "sql").strip().removesuffix(";")
+
+
+def _address(request: Request) -> SecretStr:
+    settings = site_of(request).settings
+    address = settings.sql_url
+    if address is None:
+        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
+    return address
+
+
+def _cell(value: object) -> tuple[str, str]:
+    """Return how a cell is laid out, and its text."""
+    if value is None:
+        return "none", "null"
+    text = text_of(value)
+    kind = "number" if is_number(value) else ""
+    return kind, text if len(text) <= _MAX_CELL else f"{text[:_MAX_CELL]}…"
+
+
+ROUTES = (
+    Route("/sql", _editor),
+    Route("/sql", _answer, methods=["POST"]),
+    Route("/sql/csv", _as_csv, methods=["POST"]),
+)

@@ -1,0 +1,206 @@
+"""Who gets in, and what keeps the others out."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from chordwise.settings import Settings
+from chordwise.web.access import hashed
+from chordwise.web.server import Served
+from tests.fakes.pipeline import with_settings
+from tests.web.conftest import serving
+
+PASSPHRASE = "correct horse battery"
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[httpx.Client]:
+    """Return a client that is not signed in."""
+    with httpx.Client(base_url=served.link.partition("/?")[0]) as opened:
+        yield opened
+
+
+def sign_in(client: httpx.Client, served: Served) -> str:
+    """Open the link; return the token against forgery of the session."""
+    client.get(served.link)
+    page = client.get("/runs").text
+    return page.partition('name="csrf" value="')[2].partition('"')[0]
+
+
+def own(client: httpx.Client) -> dict[str, str]:
+    """Return the header that a browser sends from a page of ours."""
+    return {"Origin": str(client.base_url).rstrip("/")}
+
+
+def test_the_token_becomes_a_cookie(served: Served, client: httpx.Client) -> None:
+    """The link leads to the same page without the token; without either nothing is shown."""
+    before = client.get("/runs")
+    wrong = client.get("/runs?token=wrong")
+    opened = client.get(served.link.replace("/?", "/runs?status=open&"))
+    after = client.get("/runs")
+
+    assert (before.status_code, wrong.status_code) == (403, 403)
+    assert "chordwise web --link" in before.text
+    assert "chordwise web --link" in wrong.text
+    assert (opened.status_code, opened.headers["location"]) == (303, "/runs?status=open")
+    cookie = opened.headers["set-cookie"]
+    assert {"httponly", "samesite=strict"} <= set(cookie.lower().split("; "))
+    assert after.status_code == 200
+
+
+def test_every_response_has_the_headers(served: Served, client: httpx.Client) -> None:
+    """Pages, files and errors may run no script of others, and be framed by none."""
+    sign_in(client, served)
+    for path in ("/runs", "/static/chordwise.js", "/nothing", "/runs?sort=x"):
+        headers = client.get(path).headers
+
+        policy = headers["content-security-policy"]
+        assert "default-src 'self'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("host", ["attacker.example", "127.0.0.1.attacker.example", ""])
+def test_a_name_of_others_is_refused(served: Served, client: httpx.Client, host: str) -> None:
+    """A name that an attacker lets lead here gets no page, also with the right cookie."""
+    sign_in(client, served)
+
+    answer = client.get("/runs", headers={"Host": host})
+
+    assert answer.status_code in (400, 421)
+    assert client.get("/runs").status_code == 200
+
+
+def test_changes_come_from_our_own_pages(served: Served, client: httpx.Client) -> None:
+    """A POST needs our origin and the session's token; a refused one changes nothing."""
+    csrf = sign_in(client, served)
+    refused = [
+        client.post("/logout", data={"csrf": csrf}),
+        client.post("/logout", data={"csrf": csrf}, headers={"Origin": "http://attacker.example"}),
+        client.post("/logout", data={"csrf": csrf}, headers={"Origin": "null"}),
+        client.post("/logout", headers=own(client)),
+        client.post("/logout", data={"csrf": "wrong"}, headers=own(client)),
+        client.post("/logout", headers={**own(client), "X-CSRF-Token": ""}),
+    ]
+    still = client.get("/runs").status_code
+    done = client.post("/logout", data={"csrf": csrf}, headers=own(client))
+
+    assert [each.status_code for each in refused] == [403] * 6
+    assert still == 200
+    assert done.status_code == 303
+    assert client.get("/runs").status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../access.py",
+        "/static/%2e%2e/access.py",
+        "/static/..%2faccess.py",
+        "/static/%2e%2e%2f%2e%2e%2fsettings/__init__.py",
+        "/static//etc/passwd",
+        "/static/vendor/../../server.py",
+    ],
+)
+def test_no_path_leads_out_of_the_static_files(served: Served, path: str) -> None:
+    """Dots, encoded or not, do not climb; httpx would tidy them away, so a bare client asks."""
+    address = urlsplit(served.link)
+    assert address.hostname is not None
+    connection = http.client.HTTPConnection(address.hostname, address.port)
+    connection.putrequest("GET", path)
+    connection.endheaders()
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+
+    assert answer.status in (403, 404)
+    assert b"import" not in content
+    assert b"root:" not in content
+
+
+def test_uploads_are_bounded(settings: Settings) -> None:
+    """What is too large is refused, whether its size is announced or not."""
+    with serving(with_settings(settings, "web", max_upload_megabytes=1)) as served:
+        base = served.link.partition("/?")[0]
+        with httpx.Client(base_url=base) as client:
+            csrf = sign_in(client, served)
+            headers = {**own(client), "X-CSRF-Token": csrf}
+            part = b'--b\r\nContent-Disposition: form-data; name="x"; filename="a"\r\n\r\n'
+            large = b"x" * (2 * 1024 * 1024)
+            announced = client.post("/runs", files={"files": ("a.txt", large)}, headers=headers)
+            chunked = client.post(
+                "/runs",
+                content=iter([part, large]),
+                headers={**headers, "Content-Type": "multipart/form-data; boundary=b"},
+            )
+            field = client.post("/runs", data={"profile": "x" * 1_100_000}, headers=headers)
+
+    assert [each.status_code for each in (announced, chunked, field)] == [413, 413, 413]
+
+
+def test_a_password_opens_the_pages_and_guesses_are_few(settings: Settings) -> None:
+    """The right one leads to the page that was asked for; five wrong ones and none is tried."""
+    known = with_settings(settings, "web", password_hash=SecretStr(hashed(PASSPHRASE)))
+    with serving(known) as served:
+        base = served.link.partition("/?")[0]
+        with httpx.Client(base_url=base) as client:
+            asked = client.get("/runs?status=open")
+            form = client.get(asked.headers["location"])
+            csrf = form.text.partition('name="csrf" value="')[2].partition('"')[0]
+            given = {
+                "csrf": csrf,
+                "name": "Ada",
+                "password": PASSPHRASE,
+                "next": "/runs?status=open",
+            }
+            opened = client.post("/login", data=given, headers=own(client))
+            page = client.get("/runs")
+        with httpx.Client(base_url=base) as client:
+            csrf = client.get("/login").text.partition('name="csrf" value="')[2].partition('"')[0]
+            wrong = {"csrf": csrf, "password": "wrong", "next": "//attacker.example"}
+            tried = [client.post("/login", data=wrong, headers=own(client)) for _ in range(6)]
+            wrong["password"] = PASSPHRASE
+            late = client.post("/login", data=wrong, headers=own(client))
+
+    assert asked.headers["location"] == "/login?next=%2Fruns%3Fstatus%3Dopen"
+    assert (opened.status_code, opened.headers["location"]) == (303, "/runs?status=open")
+    assert "Signed in as Ada" in page.text
+    assert [each.status_code for each in tried] == [403, 403, 403, 403, 403, 429]
+    assert (late.status_code, int(late.headers["retry-after"]) > 0) == (429, True)
+
+
+def test_only_the_proxy_is_believed(settings: Settings) -> None:
+    """The header names the user where it comes from the proxy's address, and nobody elsewhere."""
+    answers = []
+    for proxy in ("127.0.0.1", "10.9.8.7"):
+        web = {"trusted_user_header": "X-Remote-User", "trusted_proxies": [proxy]}
+        known = settings.model_copy(
+            update={"web": type(settings.web).model_validate(web)},
+        )
+        with serving(known) as served:
+            base = served.link.partition("/?")[0]
+            answers.append(httpx.get(f"{base}/runs", headers={"X-Remote-User": "Grace"}))
+
+    assert [each.status_code for each in answers] == [200, 403]
+    assert "Signed in as Grace" in answers[0].text
+
+
+def test_a_new_token_ends_the_sessions(settings: Settings) -> None:
+    """A cookie that was given for a token that was taken away opens nothing."""
+    with serving(settings) as served, httpx.Client() as client:
+        client.get(served.link, follow_redirects=True)
+        cookies = dict(client.cookies)
+    (settings.home / "web" / "token").unlink()
+
+    with serving(settings) as served, httpx.Client(cookies=cookies) as client:
+        answer = client.get(served.link.partition("?")[0] + "runs")
+
+    assert answer.status_code == 403

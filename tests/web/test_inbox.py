@@ -1,0 +1,45 @@
+"""The inbox: what lies where, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from chordwise.settings import ProfileSettings, Settings
+from tests.fakes.inbox_watch import LETTER, watched
+from tests.web.conftest import Visit, serving, visiting
+
+
+def test_what_lies_in_a_folder_is_shown(
+    request: pytest.FixtureRequest, tmp_path: Path, settings: Settings, browser: Browser
+) -> None:
+    """A file that was delivered, one that failed with its reason, and one that waits."""
+    inbox = watched(tmp_path, settings, {"letters": ProfileSettings(instructions="who writes")})
+    inbox.drop("letters/anna.txt", LETTER)
+    inbox.drop("<b>note</b>.bin", "\0\1\2" * 300)
+    inbox.deliver()
+    inbox.drop("berta.txt", LETTER)
+    pictures = request.config.getoption("--screenshots")
+
+    with (
+        serving(inbox.pipeline.context.settings) as served,
+        visiting(browser, served, pictures) as visit,
+    ):
+        page = visit.open("/inbox")
+        figures = page.locator(".figures dd").all_inner_texts()
+        assert [each.split()[0] for each in figures] == ["1", "0", "1", "1"]
+        expect(page.locator("tbody tr", has_text="anna.txt")).to_contain_text("done")
+        failed = page.locator("tbody tr", has_text="<b>note</b>.bin")
+        expect(failed).to_contain_text("failed")
+        expect(failed).to_contain_text("binary content")
+        visit.look("inbox")
+    inbox.close()
+
+
+def test_without_a_folder_the_page_says_how(visit: Visit) -> None:
+    """An installation that watches nothing shows what to write."""
+    page = visit.open("/inbox")
+
+    expect(page.locator(".empty")).to_contain_text('folders = ["inbox"]')

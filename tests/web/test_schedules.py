@@ -1,0 +1,44 @@
+"""Schedules: what is due, what became of it, and starting one now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from chordwise.settings import Settings
+from tests.fakes.pipeline import a_pipeline
+from tests.fakes.scheduling import nightly
+from tests.web.conftest import Visit, serving, visiting
+
+
+def test_a_schedule_is_run_now(
+    request: pytest.FixtureRequest, tmp_path: Path, settings: Settings, browser: Browser
+) -> None:
+    """One of the configuration that no scheduler has seen yet is begun, once; twice is refused."""
+    known = settings.model_copy(update={"schedules": {"nightly": nightly(tmp_path)}})
+    pipeline = a_pipeline(known)
+    pictures = request.config.getoption("--screenshots")
+
+    with serving(known) as served, visiting(browser, served, pictures) as visit:
+        page = visit.open("/schedules")
+        expect(page.locator("tbody tr")).to_contain_text("Not yet taken up by a scheduler")
+        visit.confirm("Run nightly now")
+        expect(page.locator("#notice")).to_contain_text("begun by a scheduler")
+        visit.look("schedules")
+        history = page.locator("section", has_text="What became").locator("tbody tr")
+        expect(history).to_contain_text("due")
+        visit.confirm("Run nightly now")
+        expect(page.locator("main")).to_contain_text("is being done right now")
+
+    assert pipeline.rows("SELECT schedule, trigger, status FROM schedule_runs") == [
+        ("nightly", "command", "due")
+    ]
+
+
+def test_without_a_schedule_the_page_says_how(visit: Visit) -> None:
+    """An installation without schedules shows the command that adds one."""
+    page = visit.open("/schedules")
+
+    expect(page.locator(".empty")).to_contain_text("chordwise schedules add")
