@@ -1,4 +1,4 @@
-"""`chordwise explain`: why a document was answered as it was."""
+"""`chordwise explain`: the whole story of a document and its answer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,26 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering import results as rendered_results
-from chordwise.cli.rendering.plain_text import encoded, one_line, safe, score
+from chordwise.cli.rendering.plain_text import (
+    encoded,
+    moment,
+    money,
+    one_line,
+    safe,
+    score,
+    share,
+)
 from chordwise.cli.rendering.screen import indented
+from chordwise.domain.critique import CritiqueOutcome
+from chordwise.domain.json_values import objects, text
 from chordwise.domain.money import dollars
 from chordwise.pipeline.runs import explanation
 from chordwise.pipeline.runs.explanation import Call, ExplainedChunk, Explanation
 
 _TEXT_CHARACTERS = 1_200
 _MAX_CHUNKS = 3
+_MAX_PATHS = 20
+_LINE = 300
 
 
 def explain(
@@ -36,7 +48,7 @@ def explain(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say why a document was answered so. Prompts, completions, what was changed, calls and costs.
+    """Say why a document was answered so. Coverage, corrections, prompts, completions, costs.
 
     chordwise explain service-agreement.md
 
@@ -44,27 +56,100 @@ def explain(
     """
     settings = access.reach(invocation)
     with access.read(settings) as session:
-        found = explanation.explain(session, settings, explanation.find(session, name))
+        job_id = explanation.find(session, name)
+        parts = None if as_json else _parts_shown(chunk)
+        found = explanation.explain(session, settings, job_id, parts)
     if as_json:
         invocation.screen.write_json(explanation=found)
         return
     invocation.screen.show(*_laid_out(found, chunk))
 
 
+def _parts_shown(chunk: int | None) -> range:
+    return range(_MAX_CHUNKS) if chunk is None else range(chunk - 1, chunk)
+
+
 def _laid_out(found: Explanation, chunk: int | None) -> Iterator[RenderableType]:
     heading = f"{found.analysis_type} by {found.model} · {found.status} · job {found.job_id}"
     yield Text(one_line(heading), style="bold")
-    if found.error_message:
-        yield Text(f"  {one_line(found.error_message)}", style="yellow")
+    yield Text(f"  {_described(found)}", style="dim")
+    for said in filter(None, (found.error_message, found.hint)):
+        yield Text(f"  {one_line(said)}", style="yellow")
+    yield from _corrections(found)
     if found.result is not None:
         yield from rendered_results.laid_out([found.result])
+    yield _chunks(found.chunks)
+    yield from _critique(found)
     yield _calls(found.calls)
-    parts = [each for each in found.chunks if chunk in (None, each.position + 1)]
-    for part in parts if chunk else parts[:_MAX_CHUNKS]:
-        yield from _part(part, len(found.chunks), None if chunk else _TEXT_CHARACTERS)
-    if chunk is None and len(parts) > _MAX_CHUNKS:
-        rest = f"{len(parts) - _MAX_CHUNKS} more parts: --chunk N shows one, --json all."
+    yield Text(f"  {money(found.cost_usd, found.unpriced_calls, len(found.calls))}", style="dim")
+    count = len(found.chunks)
+    for position in _parts_shown(chunk):
+        if position < count:
+            width = None if chunk else _TEXT_CHARACTERS
+            yield from _part(found.chunks[position], count, width)
+    if chunk is None and count > _MAX_CHUNKS:
+        rest = f"{count - _MAX_CHUNKS} more parts: --chunk N shows one, --json all."
         yield Text(rest, style="yellow")
+    yield from _other_jobs(found)
+
+
+def _described(found: Explanation) -> str:
+    document = found.document
+    parts = [document.source, document.media_type, f"{document.character_count:,} characters"]
+    return one_line(" · ".join([*parts, f"run {found.run}"]))
+
+
+def _corrections(found: Explanation) -> Iterator[RenderableType]:
+    """Show what people said, the corrected value before the one that was judged."""
+    for remark in found.remarks:
+        said = f"{remark.verdict} {remark.field or remark.path or 'the whole answer'}"
+        if remark.corrected is not None:
+            said += f": {encoded(remark.corrected)} (was {encoded(remark.judged)})"
+        whose = f" · {remark.author or 'unnamed'}, {moment(remark.created_at)}"
+        note = f" · {remark.note}" if remark.note else ""
+        yield Text(f"  Feedback: {one_line(said + whose + note, _LINE)}", style="green")
+
+
+def _chunks(chunks: Sequence[ExplainedChunk]) -> RenderableType:
+    """Return where the parts of the document begin, and what became of each."""
+    rows = [
+        (
+            str(each.position + 1),
+            f"{each.start_char:,}–{each.end_char:,}",
+            each.status,
+            "–" if each.confidence is None else f"{each.confidence:.2f}",
+            "–" if each.quality is None else score(each.quality),
+            "–" if each.agreement is None else share(each.agreement),
+            one_line(each.error_message or "", 60),
+        )
+        for each in chunks
+    ]
+    names = ("Part", "Characters", "State", "Confidence", "Quality", "Agreement", "Error")
+    return layouts.folded(names, rows, header_style="dim")
+
+
+def _critique(found: Explanation) -> Iterator[RenderableType]:
+    """Show what led to a revision, and what it changed; the result says what stands against it."""
+    critique = (found.result.critique if found.result else None) or {}
+    if critique.get("outcome") != CritiqueOutcome.REVISED:
+        return
+    for each in objects(critique.get("violations")):
+        said = f"{text(each.get('path')) or '/'}: {text(each.get('problem'))}"
+        yield Text(f"  Objection: {one_line(said, _LINE)}", style="dim")
+    if found.revised:
+        changed = one_line(", ".join(found.revised[:_MAX_PATHS]), _LINE)
+        yield Text(f"  Changed by the revision: {changed}", style="dim")
+
+
+def _other_jobs(found: Explanation) -> Iterator[RenderableType]:
+    others = [each for each in found.jobs if each.job_id != found.job_id]
+    if others:
+        rows = [
+            (each.analysis_type, one_line(each.run), each.status, str(each.job_id))
+            for each in others
+        ]
+        yield Rule(Text("Other jobs about this document"), align="left", style="dim")
+        yield layouts.folded(("Type", "Run", "State", "Job"), rows, header_style="dim")
 
 
 def _part(part: ExplainedChunk, count: int, width: int | None) -> Iterator[RenderableType]:
@@ -79,7 +164,9 @@ def _part(part: ExplainedChunk, count: int, width: int | None) -> Iterator[Rende
         yield from _passage("Asked, as the system", part.prompt.system, width)
         yield from _passage("Asked", part.prompt.user, width)
     yield from _passage("Written by the model", part.completion or _NOT_KEPT, width)
-    changes = ", ".join(part.changes[:20]) or "nothing"
+    for number, sample in enumerate(part.samples[1:], start=2):
+        yield from _passage(f"Sample {number} of the vote", sample or _NOT_KEPT, width)
+    changes = ", ".join(part.changes[:_MAX_PATHS]) or "nothing"
     if part.completion is not None:
         yield from _passage("Changed by validation", changes, width)
     answer = part.error_message or encoded(part.answer, indent=2)

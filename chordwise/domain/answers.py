@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chordwise.domain import grounding, value_in_quote
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain import grounding, json_values, value_in_quote
+from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
 from chordwise.domain.missing_rows import MissingRows
+from chordwise.domain.tasks import AnalysisType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,3 +57,32 @@ def lowered_by(value: float, share: float) -> float:
 def coverage(total: int, spans: Sequence[tuple[int, int]]) -> float:
     """Return the share of `total` characters inside the spans, which do not overlap."""
     return sum(end - start for start, end in spans) / total if total else 0.0
+
+
+def headline(analysis_type: str, output: JsonObject) -> str:
+    """Return an output in one line, for lists of many documents."""
+    match analysis_type:
+        case AnalysisType.SUMMARY:
+            return text(output.get("main_topic"))
+        case AnalysisType.CLASSIFICATION:
+            return text(output.get("primary_label"))
+        case AnalysisType.SENTIMENT:
+            return f"{text(output.get('label'))} ({amount(output.get('score'))})"
+        case AnalysisType.REASONING:
+            strength = amount(output.get("argument_strength"))
+            return f"{strength}/10: {text(output.get('overall_assessment'))}"
+        case _:
+            return _extracted(output)
+
+
+def amount(value: JsonValue) -> str:
+    """Return a number for people, and a dash for what is none."""
+    number = json_values.number(value)
+    return "–" if number is None else f"{number:g}"
+
+
+def _extracted(output: JsonObject) -> str:
+    if "data" in output:
+        return json_values.encoded(output["data"])
+    found = [field for field in objects(output.get("fields")) if field.get("value")]
+    return "; ".join(f"{text(each.get('item'))}: {text(each.get('value'))}" for each in found)

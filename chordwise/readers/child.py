@@ -13,7 +13,7 @@ from typing import BinaryIO, assert_never
 
 from chordwise.domain.json_values import JsonObject, number, text
 from chordwise.errors import ReadError
-from chordwise.readers import failures, frames, limits
+from chordwise.readers import failures, frames, limits, pdf
 from chordwise.readers.extracted import (
     Columns,
     Extracted,
@@ -64,6 +64,9 @@ def _serve(channel: socket.socket) -> None:
 def _answers(request: JsonObject, file: BinaryIO) -> Iterator[tuple[JsonObject, bytes]]:
     """Yield an answer for each thing in the file; the last one says that it is."""
     try:
+        if page := int(number(request["page"]) or 0):
+            yield _picture(file.read(), page)
+            return
         max_bytes = int(number(request["max_text_bytes"]) or 0)
         found = extract(file, text(request["name"]), _wanted(request))
         if isinstance(found, Extracted):
@@ -79,6 +82,11 @@ def _answers(request: JsonObject, file: BinaryIO) -> Iterator[tuple[JsonObject, 
         yield _last(failures.out_of_memory()), b""
     except Exception as error:  # noqa: BLE001 - the outermost shell: parsers raise anything
         yield _last(_surprise(error)), b""
+
+
+def _picture(data: bytes, page: int) -> tuple[JsonObject, bytes]:
+    found = pdf.picture_of(data, page)
+    return {"width": found.width, "height": found.height, "last": True}, bytes(found.pixels)
 
 
 def _wanted(request: JsonObject) -> Wanted:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, TypeAlias
@@ -141,6 +143,40 @@ class PageText:
 
 
 Extraction: TypeAlias = Extracted | Part | Unread
+
+
+_CHANNELS = 3
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_EIGHT_BITS, _RGB = 8, 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedPage:
+    """What a page looks like: red, green and blue of each pixel, row by row from the top."""
+
+    width: int
+    height: int
+    pixels: bytes | bytearray
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there are as many pixels as the size says."""
+        is_some = self.width > 0 and self.height > 0
+        return is_some and len(self.pixels) == self.width * self.height * _CHANNELS
+
+    def as_png(self) -> bytes:
+        """Return the picture as a PNG (ISO/IEC 15948), whose rows are not filtered."""
+        row = self.width * _CHANNELS
+        starts = range(0, len(self.pixels), row)
+        rows = b"".join(b"\0" + self.pixels[start : start + row] for start in starts)
+        size = struct.pack("!IIBBBBB", self.width, self.height, _EIGHT_BITS, _RGB, 0, 0, 0)
+        parts = ((b"IHDR", size), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+        return _PNG_SIGNATURE + b"".join(_png_part(*part) for part in parts)
+
+
+def _png_part(kind: bytes, content: bytes) -> bytes:
+    checksum = struct.pack("!I", zlib.crc32(kind + content))
+    return struct.pack("!I", len(content)) + kind + content + checksum
 
 
 SEPARATOR = "\n\n"

@@ -38,12 +38,16 @@ class FileQuestion:
     """What is asked about a file; `ocr_data` is the folder of languages where it is a scan.
 
     With `shows_pages` the answers are the pages of a scan, those without text as pictures.
+    `page` asks for the picture of a page of a PDF instead of texts, 0 for none; `max_picture_bytes`
+    is how large that may be.
     """
 
     name: str
     columns: Columns = WHOLE
     ocr_data: str = ""
     shows_pages: bool = False
+    page: int = 0
+    max_picture_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +127,8 @@ class ParserProcess:
                 self._ask(channel, file, question, reading_time.deadline(self._seconds))
             while not is_idle:
                 with reading_time.counted():
-                    answer = self._answer(channel, reading_time.deadline(self._seconds))
+                    deadline = reading_time.deadline(self._seconds)
+                    answer = self._answer(channel, question.max_picture_bytes, deadline)
                 is_idle = bool(answer.header.get("last"))
                 if answer.header.get("reason") == "memory":
                     # What filled the memory may still be held by a library.
@@ -181,14 +186,14 @@ class ParserProcess:
         frames.send_file(channel, file.fileno(), deadline)
         frames.send(channel, self._request(question), b"", deadline)
 
-    def _answer(self, channel: socket.socket, deadline: float) -> Answer:
+    def _answer(self, channel: socket.socket, picture_bytes: int, deadline: float) -> Answer:
         """Return the next answer; a part is written to a file while it arrives.
 
         Raises:
             ReadError: There is no room for the part.
             OSError: The child did not answer in time, is gone, or sends nonsense.
         """
-        max_bytes = max(self._limits.max_text_bytes, MAX_PICTURE_BYTES)
+        max_bytes = picture_bytes or max(self._limits.max_text_bytes, MAX_PICTURE_BYTES)
         header, body = frames.receive(channel, max_bytes, deadline)
         if not header.get("part"):
             size = header.get("text_bytes")
@@ -220,6 +225,7 @@ class ParserProcess:
             "ocr_languages": settings.ocr_languages,
             "shown_pages": settings.vision_max_pages if question.shows_pages else 0,
             "edge_pixels": settings.vision_max_edge_pixels,
+            "page": question.page,
         }
 
     def _running(self) -> socket.socket:

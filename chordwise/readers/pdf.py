@@ -15,7 +15,7 @@ from pypdfium2 import PdfMatrix, raw
 from chordwise.domain.places import Box, Layout
 from chordwise.errors import ReadError
 from chordwise.readers import failures
-from chordwise.readers.extracted import Extracted, PageText, of_pages
+from chordwise.readers.extracted import Extracted, PageText, RenderedPage, of_pages
 
 # PDFium's mark of a hyphen at a line's end (the word is whole without it), and glyphs with no text.
 _CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1f\ufffe]")
@@ -51,6 +51,40 @@ def read(data: bytes, max_characters: int) -> Extracted:
         invisible_characters=sum(each.characters for each in pages.unseen),
         unseen=tuple(passage for each in pages.unseen for passage in each.passages),
     )
+
+
+_POINTS_PER_INCH = 72
+MAX_PICTURE_PIXELS = 2_000_000
+"""An A4 page at 140 dots an inch."""
+_PICTURE_DENSITY = 144
+_MAX_SIDE = 8_000
+
+
+def picture_of(data: bytes, number: int) -> RenderedPage:
+    """Return what a page looks like; pages are counted from 1.
+
+    Raises:
+        ReadError: The file is encrypted or damaged, or has no such page.
+    """
+    document = opened(data)
+    try:
+        document.init_forms()
+        page = document[number - 1]
+        width, height = page.get_size()
+        bitmap = page.render(scale=_scale_within(width, height), rev_byteorder=True)
+    except (pypdfium2.PdfiumError, IndexError) as error:
+        raise failures.malformed(f"has no page {number} that can be shown.") from error
+    row, used = bitmap.stride, bitmap.width * bitmap.n_channels
+    content = bytes(bitmap.buffer)
+    pixels = b"".join(content[y * row : y * row + used] for y in range(bitmap.height))
+    return RenderedPage(width=bitmap.width, height=bitmap.height, pixels=pixels)
+
+
+def _scale_within(width: float, height: float) -> float:
+    """Return how many pixels a point gets, so that the picture of a page keeps to its limits."""
+    area, side = max(1.0, width * height), max(1.0, width, height)
+    by_area, by_side = (MAX_PICTURE_PIXELS / area) ** 0.5, _MAX_SIDE / side
+    return float(min(_PICTURE_DENSITY / _POINTS_PER_INCH, by_area, by_side))
 
 
 def text_of(page: pypdfium2.PdfPage, text_page: pypdfium2.PdfTextPage, number: int) -> PageText:

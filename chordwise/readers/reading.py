@@ -35,6 +35,7 @@ from chordwise.readers.extracted import (
     WHOLE,
     Columns,
     PageText,
+    RenderedPage,
     Transcriber,
     encoded_places,
     of_pages,
@@ -50,9 +51,12 @@ __all__ = [
     "ReadText",
     "Reader",
     "ReadingInterruptedError",
+    "RenderedPage",
     "Transcriber",
     "UnreadDocument",
 ]
+
+_MAX_PICTURE_BYTES = 8 * MEGABYTE
 
 
 class Reader:
@@ -160,6 +164,25 @@ class Reader:
         """Return the first document of content that is in memory."""
         return next(self.documents_in(data, name))
 
+    def picture(self, file: BinaryIO, page: int) -> RenderedPage:
+        """Return what a page of an open PDF looks like; pages are counted from 1.
+
+        Raises:
+            ReadError: The file is no PDF or damaged, or has no such page.
+            ReadingInterruptedError: See `interrupt`.
+        """
+        self._interruption.clear()
+        question = FileQuestion(name="", page=page, max_picture_bytes=_MAX_PICTURE_BYTES)
+        answers = list(self._parsers.answers(file, question, self._reading_time()))
+        header = answers[0].header if answers else {}
+        if "what" in header:
+            raise failure(header)
+        width, height = (int(number(header.get(name)) or 0) for name in ("width", "height"))
+        found = RenderedPage(width=width, height=height, pixels=answers[0].text if answers else b"")
+        if not found.is_complete:
+            raise failures.malformed(f"has no page {page} that can be shown.")
+        return found
+
     def _documents(
         self,
         content: Content,
@@ -167,9 +190,12 @@ class Reader:
         columns: Columns,
         transcriber: Transcriber | None,
     ) -> Iterator[ReadDocument | UnreadDocument]:
-        reading_time = ReadingTime(self._settings.file_timeout_seconds, self._interruption)
+        reading_time = self._reading_time()
         unpacking = Unpacking(self._settings, columns, self._parser_at, reading_time, transcriber)
         return unpacking.documents(content, source)
+
+    def _reading_time(self) -> ReadingTime:
+        return ReadingTime(self._settings.file_timeout_seconds, self._interruption)
 
     def _parser_at(self, level: int) -> ParserProcess:
         if not level:

@@ -16,9 +16,15 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain import places
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.places import Places
+from chordwise.domain.places import Place, Places
 from chordwise.storage.database import Database
-from chordwise.storage.record import CreatedAt, Identity, Record, new_id
+from chordwise.storage.record import (
+    CreatedAt,
+    Identity,
+    Record,
+    new_id,
+    words_index,
+)
 
 
 class Document(Record):
@@ -33,6 +39,7 @@ class Document(Record):
     """
 
     __tablename__ = "documents"
+    __table_args__ = (words_index("ix_documents_words", "text"),)
 
     id: Mapped[Identity]
     sha256: Mapped[str] = mapped_column(unique=True)
@@ -120,6 +127,12 @@ def text_of(session: Session, document_id: uuid.UUID) -> str:
 
 
 _TEXT = sql("SELECT text FROM documents WHERE id = :id")
+
+
+def listed_places(session: Session, document_id: uuid.UUID) -> Sequence[Place]:
+    """Return the places of a document in the order of its text, without their layouts."""
+    stored = session.scalar(select(Document.places).where(Document.id == document_id))
+    return sorted(places.from_json(stored), key=lambda each: each.start_char)
 
 
 def places_of(database: Database, document_id: uuid.UUID, within: timedelta) -> Places:

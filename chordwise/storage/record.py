@@ -27,12 +27,15 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject, JsonValue
 
+SEARCHED_CHARACTERS = 100_000
+"""How much of a text is searched by its words, which come to less than a megabyte then."""
 _NANOSECONDS = 1_000_000  # in a millisecond
 
 
@@ -110,6 +113,24 @@ def block_range_index(name: str, column: str) -> Index:
     """Return an index for the newest moments in a column; updates of it stay heap-only (HOT)."""
     small = {"autosummarize": True, "pages_per_range": 16}
     return Index(name, column, postgresql_using="brin", postgresql_with=small)
+
+
+def words_index(name: str, column: str) -> Index:
+    """Return an index for full-text search in a column of text.
+
+    New words are appended to a list, and vacuum sorts them in: the insert need not wait for that.
+    """
+    later = {"gin_pending_list_limit": 65_536}
+    return Index(name, text(words_of(column)), postgresql_using="gin", postgresql_with=later)
+
+
+def words_of(column: str) -> str:
+    """Return the SQL for the searched words of a column of text, those of its beginning.
+
+    A `tsvector` holds at most a megabyte, and more would refuse the row. A statement that is to use
+    the index has to repeat this expression.
+    """
+    return f"to_tsvector('simple', \"left\"({column}, {SEARCHED_CHARACTERS}))"
 
 
 class Record(DeclarativeBase):

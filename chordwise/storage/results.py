@@ -35,7 +35,14 @@ from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisType, question_of
 from chordwise.storage import judgments
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import CreatedAt, Identity, Record, among, new_id
+from chordwise.storage.record import (
+    CreatedAt,
+    Identity,
+    Record,
+    among,
+    new_id,
+    words_index,
+)
 
 ResultKey: TypeAlias = tuple[uuid.UUID, str]
 """A document, and the hash of what is asked of it (`jobs.options_hash`)."""
@@ -84,6 +91,8 @@ class Result(Findings, Record):
     __table_args__ = (
         # The order in which people review.
         Index("ix_results_review", text("(NOT needs_review)"), "confidence", "id"),
+        Index("ix_results_confidence_id", "confidence", "id"),
+        Index("ix_results_needing_review", "id", postgresql_where="needs_review"),
     )
 
     id: Mapped[Identity]
@@ -290,7 +299,11 @@ class Fact(Record):
     """
 
     __tablename__ = "facts"
-    __table_args__ = (Index("ix_facts_job_id_item", "job_id", "item"),)
+    __table_args__ = (
+        Index("ix_facts_job_id_item", "job_id", "item"),
+        Index("ix_facts_ungrounded", "job_id", postgresql_where="grounding = 'none'"),
+        words_index("ix_facts_words", "final_value"),
+    )
 
     id: Mapped[Identity]
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"))

@@ -15,12 +15,13 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from chordwise.errors import ChordwiseError, ServiceUnavailableError, UsageError
-from chordwise.web import inbox, insight, login, review, runs, schedules, sql
+from chordwise.web import document, inbox, insight, login, results, review, runs, schedules, sql
 from chordwise.web.access import SAFE_METHODS, Access, Rules, SecurityHeaders, guarded
 from chordwise.web.site import FOLDER, Site, render
 
 PAGES: Final = {
     "Runs": "/runs",
+    "Results": "/results",
     "Review": "/review",
     "Insight": "/insight",
     "Inbox": "/inbox",
@@ -31,6 +32,8 @@ PAGES: Final = {
 _MODULES: Final = (
     login,
     runs,
+    results,
+    document,
     review,
     insight,
     inbox,

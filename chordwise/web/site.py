@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,6 +19,7 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
+from chordwise.domain.json_values import JsonValue, encoded
 from chordwise.domain.money import dollars
 from chordwise.domain.visible_text import visible
 from chordwise.domain.wording import approximate, counted, money, score, share, span
@@ -32,18 +34,28 @@ FOLDER = Path(__file__).parent
 CSRF_FIELD = "csrf"
 
 
+class Closable(Protocol):
+    """Something that ends with the site."""
+
+    def close(self) -> None:
+        """Give up what it holds."""
+        ...
+
+
 @dataclass(kw_only=True)
 class Site:
     """One per process, and safe to share between threads; the settings hold the addresses.
 
     `is_stopping` tells whether the server is about to end: streams end then. `pages` are the
-    addresses of the pages in the navigation, by title.
+    addresses of the pages in the navigation, by title. `opened` is what pages share and the end of
+    the site closes, by its class.
     """
 
     settings: Settings
     database: Database
     is_stopping: Callable[[], bool] = field(default=lambda: False)
     pages: Mapping[str, str] = field(default_factory=dict)
+    opened: dict[type, Closable] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     @cached_property
@@ -71,6 +83,8 @@ class Site:
 
     def close(self) -> None:
         """Close what the pages have opened."""
+        for each in self.opened.values():
+            each.close()
         if "_intakes" in self.__dict__:
             self._intakes.close()
         if "_context" in self.__dict__:
@@ -152,6 +166,32 @@ def _dollars(usd: Decimal | None) -> str:
     return "unknown" if usd is None else dollars(usd)
 
 
+def _in_line(text: str, width: int) -> str:
+    """Return a text on one line; of a longer one the beginning."""
+    line = " ".join(visible(text).split())
+    return line if len(line) <= width else f"{line[: width - 1].rstrip()}…"
+
+
+def _file_name(source: str) -> str:
+    """Return the last part of the name of a document, without its folders."""
+    return source.rstrip("/").rpartition("/")[2] or source
+
+
+def _folder(source: str) -> str:
+    """Return the folders in the name of a document; empty where it has none."""
+    return source.removesuffix(_file_name(source))
+
+
+def _as_text(value: JsonValue) -> str:
+    """Return a value for people: a text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else encoded(value)
+
+
+def _as_json(value: JsonValue) -> str:
+    """Return a value as JSON on several lines."""
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(FOLDER / "templates"),
@@ -163,6 +203,8 @@ def _environment() -> Environment:
     )
     environment.filters.update(moment=_moment, dollars=_dollars, share=share, score=score)
     environment.filters.update(number="{:,}".format, approximate=approximate, span=span)
+    environment.filters.update(in_line=_in_line, file_name=_file_name, folder=_folder)
+    environment.filters.update(as_text=_as_text, as_json=_as_json)
     environment.globals.update(counted=counted, money=money)
     return environment
 

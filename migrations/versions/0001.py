@@ -142,6 +142,7 @@ _INDEXES = (
     ("ix_model_calls_job_id", "model_calls", ["job_id"]),
     ("ix_result_history_document_id", "result_history", ["document_id"]),
     ("ix_result_history_job_id", "result_history", ["job_id"]),
+    ("ix_results_confidence_id", "results", ["confidence", "id"]),
     ("ix_results_document_id", "results", ["document_id"]),
     ("ix_results_review", "results", [sa.text("(NOT needs_review)"), "confidence", "id"]),
     ("ix_runs_schedule_run_id", "runs", ["schedule_run_id"]),
@@ -167,6 +168,7 @@ _PARTIAL_INDEXES = (
     ("ix_chunks_waiting", "chunks", ["due_at"], "status = 'waiting'"),
     ("ix_deliveries_pending", "deliveries", ["due_at"], "status = 'pending'"),
     ("ix_inbox_files_undelivered", "inbox_files", ["store_id", "status"], _UNDELIVERED_FILES),
+    ("ix_facts_ungrounded", "facts", ["job_id"], "grounding = 'none'"),
     ("ix_jobs_following", "jobs", ["id"], _FOLLOWING_JOBS),
     ("ix_jobs_retryable", "jobs", ["run_id", "id"], _RETRYABLE_JOBS),
     ("ix_jobs_reused_from", "jobs", ["reused_from"], "reused_from IS NOT NULL"),
@@ -175,6 +177,7 @@ _PARTIAL_INDEXES = (
     ("ix_model_calls_run_id", "model_calls", ["run_id"], "run_id IS NOT NULL"),
     ("ix_outbox_promised", "outbox", [sa.text("(arguments ->> -1)")], "sent_at IS NULL"),
     ("ix_outbox_unsent", "outbox", ["id"], "sent_at IS NULL"),
+    ("ix_results_needing_review", "results", ["id"], "needs_review"),
 )
 _UNIQUE_INDEXES = (
     ("ix_listed_files_run_id_position", "listed_files", ["run_id", "position"], None),
@@ -187,6 +190,12 @@ _UNIQUE_INDEXES = (
     ("ux_batch_requests_leading", "batch_requests", ["key"], "leads AND finished_at IS NULL"),
     ("ux_feedback_withdraws", "feedback", ["withdraws"], "withdraws IS NOT NULL"),
 )
+# The words of documents and values, for full-text search. A `tsvector` holds at most a megabyte,
+# and more would refuse the row: the words of a hundred thousand characters are always less. New
+# words are appended to a list, and vacuum sorts them in.
+_WORDS = "to_tsvector('simple', \"left\"({column}, 100000))"
+_SEARCHED = {"documents": "text", "facts": "final_value"}
+_GIN = {"postgresql_using": "gin", "postgresql_with": {"gin_pending_list_limit": 65_536}}
 _BRIN = {
     "postgresql_using": "brin",
     "postgresql_with": {"autosummarize": True, "pages_per_range": 16},
@@ -201,6 +210,11 @@ def _create_indexes() -> None:
     for name, table, columns, condition in _UNIQUE_INDEXES:
         where = None if condition is None else sa.text(condition)
         op.create_index(name, table, columns, unique=True, postgresql_where=where)
+    for table, column in _SEARCHED.items():
+        name, words = f"ix_{table}_words", sa.text(_WORDS.format(column=column))
+        op.create_index(name, table, [words], **_GIN)
+        # To count the words of a sample for the planner would take long.
+        op.execute(f"ALTER INDEX {name} ALTER COLUMN 1 SET STATISTICS 0")
     for table in ("chunks", "jobs"):
         op.create_index(f"ix_{table}_started_at", table, ["started_at"], **_BRIN)
 

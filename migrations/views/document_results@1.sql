@@ -6,6 +6,8 @@
 -- document said, flags are its suspicious passages, and accepted says that all of it may be accepted
 -- without looking. transcribed_by is the model that read the document's pages, or tesseract, and null
 -- where all of it was text in the file.
+-- saved_as is the profile or name that the answers of the run are saved as, label the label of a
+-- classification or sentiment, and grounded says whether every quote stands in the document.
 CREATE VIEW document_results AS
 SELECT
     r.id AS result_id,
@@ -37,7 +39,13 @@ SELECT
     r.failed_checks,
     d.flags,
     r.accepted,
-    d.transcribed_by
+    d.transcribed_by,
+    run.saved_as,
+    coalesce(
+        coalesce(r.corrected_output, r.output) ->> 'primary_label',
+        coalesce(r.corrected_output, r.output) ->> 'label'
+    ) AS label,
+    NOT EXISTS (SELECT FROM facts WHERE job_id = r.job_id AND grounding = 'none') AS grounded
 FROM results AS r
 INNER JOIN jobs AS j ON j.id = r.job_id
 INNER JOIN runs AS run ON run.id = j.run_id

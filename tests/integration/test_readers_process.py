@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from chordwise.errors import ReadError
 from chordwise.readers import capacity
-from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
+from chordwise.readers.reading import ReadDocument, Reader, RenderedPage, UnreadDocument
 from chordwise.settings import ReaderSettings
 from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown
 
@@ -345,3 +346,40 @@ def test_the_kernel_stops_a_child_whose_parent_does_not() -> None:
         clock.join()
 
         assert failure_of(outcome) == ("unreadable", "timeout")
+
+
+def test_a_page_is_a_picture(reader: Reader, tmp_path: Path) -> None:
+    """Of bounded size, dark where its words are; a page that is not there costs nothing else."""
+    path = tmp_path / "a.pdf"
+    path.write_bytes(pdf([shown("HHHH", x=20, y=200), shown("I", x=20, y=20)]))
+    with path.open("rb") as file:
+        first = reader.picture(file, 1)
+        with pytest.raises(ReadError, match="no page 3"):
+            reader.picture(file, 3)
+        second = reader.picture(file, 2)
+
+    assert (first.width, first.height) == (600, 600)
+    assert 168 <= first_dark_row(first) < 200
+    assert 528 <= first_dark_row(second) < 560
+    assert first.as_png().startswith(b"\x89PNG\r\n")
+
+
+def first_dark_row(picture: RenderedPage) -> int:
+    """Return the first row of pixels that has ink."""
+    row = picture.width * 3
+    return next(
+        y for y in range(picture.height) if min(picture.pixels[y * row : (y + 1) * row]) < 100
+    )
+
+
+@pytest.mark.parametrize("data", [b"%PDF-1.4 nothing", b"text", b""])
+def test_what_is_no_pdf_has_no_picture(reader: Reader, tmp_path: Path, data: bytes) -> None:
+    """The parser says so, and shows the next file."""
+    path, other = tmp_path / "a.pdf", tmp_path / "b.pdf"
+    path.write_bytes(data)
+    other.write_bytes(pdf([shown("x")]))
+    with path.open("rb") as file, pytest.raises(ReadError):
+        reader.picture(file, 1)
+
+    with other.open("rb") as file:
+        assert reader.picture(file, 1).width == 600

@@ -27,7 +27,8 @@ from chordwise.cli.rendering.plain_text import (
     safe,
     share,
 )
-from chordwise.cli.rendering.results import answer, headline, quote
+from chordwise.cli.rendering.results import answer, quote
+from chordwise.domain.answers import headline
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.domain.tasks import AnalysisType

@@ -24,6 +24,7 @@ from chordwise.cli.rendering.plain_text import (
     share,
 )
 from chordwise.domain import document_flags, json_values, missing_rows, value_in_quote
+from chordwise.domain.answers import amount, headline
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.facts import text_of
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, strings, text
@@ -260,22 +261,6 @@ def answer(analysis_type: str, output: JsonObject) -> RenderableType:
     return Padding(table, (0, 0, 0, 2))
 
 
-def headline(analysis_type: str, output: JsonObject) -> str:
-    """Return the answer in one line, for a table of many documents."""
-    match analysis_type:
-        case AnalysisType.SUMMARY:
-            return text(output.get("main_topic"))
-        case AnalysisType.CLASSIFICATION:
-            return text(output.get("primary_label"))
-        case AnalysisType.SENTIMENT:
-            return f"{text(output.get('label'))} ({_amount(output.get('score'))})"
-        case AnalysisType.REASONING:
-            strength = _amount(output.get("argument_strength"))
-            return f"{strength}/10: {text(output.get('overall_assessment'))}"
-        case _:
-            return _extracted(output)
-
-
 def quote(item: Mapping[str, JsonValue]) -> Text:
     """Return a quote with its place, and what is wrong: not found, or without the value."""
     words = text(item.get("quote"))
@@ -323,7 +308,7 @@ def _fields(found: Iterable[JsonObject], name: str) -> Table:
     rows: list[list[str | Text]] = []
     for field in found:
         value = [_cell(field.get("value") or field.get("status"))] if is_item else []
-        confidence = f"{_amount(field.get('confidence'))}/10"
+        confidence = f"{amount(field.get('confidence'))}/10"
         if field.get("corrected") is True:
             confidence = "corrected"
         rows.append([_cell(field.get(name)), *value, quote(field), confidence])
@@ -332,7 +317,7 @@ def _fields(found: Iterable[JsonObject], name: str) -> Table:
 
 def _classification(output: JsonObject) -> Rows:
     label = Text(one_line(text(output.get("primary_label"))), style="bold")
-    label.append(f"  confidence {_amount(output.get('confidence'))}", style="not bold dim")
+    label.append(f"  confidence {amount(output.get('confidence'))}", style="not bold dim")
     yield "Label", label
     if secondary := text(output.get("secondary_label")):
         yield "Second", Text(one_line(secondary))
@@ -348,7 +333,7 @@ def _sentiment(output: JsonObject) -> Rows:
     label = text(output.get("label"))
     style = {"positive": "green", "negative": "red"}.get(label, "bold")
     shown = Text(one_line(label), style=style)
-    shown.append(f"  score {_amount(output.get('score'))} of −1…1", style="not bold dim")
+    shown.append(f"  score {amount(output.get('score'))} of −1…1", style="not bold dim")
     yield "Sentiment", shown
     if emotions := strings(output.get("emotions")):
         yield "Emotions", Text(one_line(", ".join(emotions)))
@@ -356,15 +341,15 @@ def _sentiment(output: JsonObject) -> Rows:
 
 
 def _sentence(item: JsonObject) -> Text:
-    return Text(f"{_amount(item.get('score')):>6}  ").append_text(quote(item))
+    return Text(f"{amount(item.get('score')):>6}  ").append_text(quote(item))
 
 
 def _reasoning(output: JsonObject) -> Rows:
     yield from _listed("Argument", map(_step, objects(output.get("logical_flow"))))
-    yield "Strength", Text(f"{_amount(output.get('argument_strength'))} of 10")
+    yield "Strength", Text(f"{amount(output.get('argument_strength'))} of 10")
     stored = output.get("evidence_quality")
     evidence = stored if isinstance(stored, dict) else {}
-    score = _amount(evidence.get("score"))
+    score = amount(evidence.get("score"))
     yield "Evidence", Text(f"{score} of 10: ").append_text(_prose(evidence.get("assessment")))
     yield from _listed("Weaknesses", map(_prose, strings(output.get("weaknesses"))))
     yield from _listed("Gaps", map(_prose, strings(output.get("gaps"))))
@@ -411,18 +396,6 @@ def _prose(value: JsonValue) -> Text:
 def _cell(value: JsonValue) -> Text:
     shown = value if isinstance(value, str) else encoded(value)
     return Text(one_line(shown, _CELL_WIDTH))
-
-
-def _amount(value: JsonValue) -> str:
-    number = json_values.number(value)
-    return "–" if number is None else f"{number:g}"
-
-
-def _extracted(output: JsonObject) -> str:
-    if "data" in output:
-        return encoded(output["data"])
-    found = [field for field in objects(output.get("fields")) if field.get("value")]
-    return "; ".join(f"{text(each.get('item'))}: {text(each.get('value'))}" for each in found)
 
 
 _LAYOUTS: Mapping[str, Callable[[JsonObject], Rows]] = {

@@ -1,22 +1,27 @@
-"""Why a job was answered as it was: what each chunk was asked, what came back, and what it cost."""
+"""Why a job was answered as it was: what each chunk was asked, what came back, and what it cost.
+
+Beside it stand the document, the values with what people said of them, and its other jobs.
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from typing import TypeVar
 
 from sqlalchemy import select, union_all
 from sqlalchemy.orm import Session, undefer
 
 from chordwise.domain import grounding, json_values, validation
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.prompting import Prompt
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_from
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_from, question_of
 from chordwise.errors import ChordwiseError, InvalidAnswerError, UsageError
 from chordwise.llm.middleware.cached import facts_about, key_of
 from chordwise.llm.model import CompletionRequest
@@ -26,12 +31,15 @@ from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import StoredResult, Wanted
 from chordwise.prompts import library
 from chordwise.settings import Settings
+from chordwise.storage import judgments
 from chordwise.storage.cached_completions import CachedCompletion
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
+from chordwise.storage.results import Fact, Result
+from chordwise.storage.runs import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +68,9 @@ class ExplainedChunk:
     """A part of the document: the prompt as it was rendered, the completion, and the answer.
 
     `prompt` is `None` where the template is no longer known, `completion` where the cache does not
-    keep it. `changes` are the places where the answer differs from what the model wrote: repaired
-    JSON, quotes that were corrected, values that were dropped.
+    keep it, and both where they were not asked for. `samples` are the completions of all samples of
+    a vote, the first one among them. `changes` are the places where the answer differs from what
+    the model wrote: repaired JSON, quotes that were corrected, values that were dropped.
     """
 
     position: int
@@ -70,31 +79,120 @@ class ExplainedChunk:
     status: str
     prompt: Prompt | None
     completion: str | None
+    samples: Sequence[str | None]
     answer: JsonObject | None
     changes: Sequence[str]
     confidence: float | None
     quality: float | None
     agreement: float | None
+    error_code: str | None
     error_message: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """A job with its chunks, its calls, and its result, if there is one."""
+class ExplainedDocument:
+    """A document; `source` is its first name."""
+
+    id: uuid.UUID
+    source: str
+    title: str | None
+    media_type: str
+    character_count: int
+    flags: JsonValue
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainedFact:
+    """A value of the answer as the table `facts` has it."""
+
+    id: uuid.UUID
+    path: str
+    item: str
+    value: str | None
+    corrected_value: str | None
+    final_value: str | None
+    verdict: str | None
+    confidence: float | None
+    quote: str | None
+    start_char: int | None
+    end_char: int | None
+    grounding: str | None
+    value_in_quote: bool | None
+    page: int | None
+    place: str | None
+    boxes: JsonValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """What a person said of an answer to the question, as the table `feedback` has it."""
+
+    path: str
+    field: str | None
+    verdict: str
+    judged: JsonValue
+    corrected: JsonValue
+    note: str | None
+    author: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOfDocument:
+    """A job about the same document; `confidence` is `None` while there is no result."""
 
     job_id: uuid.UUID
+    run: str
+    analysis_type: str
+    model: str
+    status: str
+    confidence: float | None
+    needs_review: bool | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """A job with its document, its chunks, its calls, and its result, if there is one.
+
+    Facts that a person spoke of come first. `revised` are the places where a revision differs from
+    the answer before it, as far as that is known: for a document of one chunk. `jobs` are all jobs
+    about the document, this one among them, the newest first.
+    """
+
+    job_id: uuid.UUID
+    run: str
     analysis_type: str
     model: str
     status: str
     error_message: str | None
+    hint: str | None
     options: JsonObject
+    document: ExplainedDocument
     chunks: Sequence[ExplainedChunk]
     calls: Sequence[Call]
     result: StoredResult | None
+    revised: Sequence[str]
+    facts: Sequence[ExplainedFact]
+    remarks: Sequence[Remark]
+    jobs: Sequence[JobOfDocument]
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """What the calls did cost, as far as that is known."""
+        return sum((call.cost_usd for call in self.calls if call.cost_usd is not None), Decimal(0))
+
+    @property
+    def unpriced_calls(self) -> int:
+        """How many calls have an unknown cost."""
+        return sum(call.cost_usd is None for call in self.calls)
 
 
 def find(session: Session, name: str) -> uuid.UUID:
     """Return the job with this id, or the newest about the one document that has this in its name.
+
+    A job with a result goes before newer ones without.
 
     Raises:
         UsageError: There is none, or there are several documents.
@@ -102,17 +200,25 @@ def find(session: Session, name: str) -> uuid.UUID:
     with suppress(ValueError):
         if session.get(Job, uuid.UUID(name)) is not None:
             return uuid.UUID(name)
-    found = stored_results.read(session, Wanted(document=name), limit=_MANY)
-    documents = {result.document_id: result.source for result in found}
+    statement = (
+        select(Job.id, Job.document_id, Intake.source)
+        .where(Intake.id == Job.intake_id, Document.id == Job.document_id)
+        .where(stored_results.is_named(Intake, name))
+        .outerjoin(Result, Result.job_id == Job.id)
+        .order_by(Result.id.is_(None), Job.id.desc())
+        .limit(_MANY)
+    )
+    found = session.execute(statement).all()
+    documents = {document_id: source for _, document_id, source in found}
     if not found:
         raise UsageError(
-            f"There is no job or document “{name}” with a result.",
+            f"There is no job or document “{name}”.",
             "`chordwise results` and `chordwise runs RUN --json` have the ids of jobs.",
         )
     if len(documents) > 1:
         shown = ", ".join(sorted(documents.values())[:_MAX_SHOWN])
         raise UsageError(f"{len(documents)} documents fit: {shown}.", "Give a longer part.")
-    return found[0].job_id
+    return found[0][0]
 
 
 _MANY = 100
@@ -120,8 +226,13 @@ _MAX_SHOWN = 5
 _SPANS = ("start_char", "end_char", "grounded", "grounding")
 
 
-def explain(session: Session, settings: Settings, job_id: uuid.UUID) -> Explanation:
-    """Return all that is stored of a job, with the prompts rendered again."""
+def explain(
+    session: Session,
+    settings: Settings,
+    job_id: uuid.UUID,
+    parts: Collection[int] | None = None,
+) -> Explanation:
+    """Return all that is stored of a job, with the prompts of `parts` rendered again, or of all."""
     job = session.get_one(Job, job_id)
     document = session.get_one(Document, job.document_id, options=[undefer(Document.text)])
     chunks = session.scalars(
@@ -129,17 +240,79 @@ def explain(session: Session, settings: Settings, job_id: uuid.UUID) -> Explanat
     ).all()
     positions = {chunk.id: chunk.position for chunk in chunks}
     found = stored_results.read(session, Wanted(run_id=job.run_id, job_ids=(job_id,)))
+    result = found[0] if found else None
+    about = _Asked(session, settings, job, document.text)
     return Explanation(
         job_id=job_id,
-        analysis_type=job.analysis_type,
-        model=job.model,
-        status=job.status,
-        error_message=job.error_message,
-        options=job.options,
-        chunks=[_chunk(session, settings, job, document.text, chunk) for chunk in chunks],
+        run=session.get_one(Run, job.run_id).name,
+        **{name: getattr(job, name) for name in _OF_JOB},
+        document=_taken(ExplainedDocument, document),
+        chunks=[
+            _chunk(chunk, about if parts is None or chunk.position in parts else None)
+            for chunk in chunks
+        ],
         calls=list(_calls(session, job_id, positions)),
-        result=found[0] if found else None,
+        result=result,
+        revised=_revised(chunks, result),
+        facts=_facts(session, job_id),
+        remarks=_remarks(session, job),
+        jobs=jobs_of(session, document.id),
     )
+
+
+_OF_JOB = ("analysis_type", "model", "status", "error_message", "hint", "options")
+_T = TypeVar("_T")
+
+
+def _taken(kind: type[_T], row: object) -> _T:
+    """Return what a dataclass has in common with a row, which is everything."""
+    return kind(**{name: getattr(row, name) for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]  # of a dataclass
+
+
+def jobs_of(session: Session, document_id: uuid.UUID) -> Sequence[JobOfDocument]:
+    """Return all jobs about a document, the newest first."""
+    statement = (
+        select(
+            Job.id.label("job_id"),
+            Run.name.label("run"),
+            *(Job.analysis_type, Job.model, Job.status, Job.created_at),
+            *(Result.confidence, Result.needs_review),
+        )
+        .join(Run, Run.id == Job.run_id)
+        .outerjoin(Result, Result.job_id == Job.id)
+        .where(Job.document_id == document_id)
+        .order_by(Job.id.desc())
+        .limit(_MANY)
+    )
+    return [JobOfDocument(**row) for row in session.execute(statement).mappings()]
+
+
+def job_of_fact(session: Session, fact_id: uuid.UUID) -> uuid.UUID | None:
+    """Return the job that a fact belongs to; results that are corrected or replaced have others."""
+    return session.scalar(select(Fact.job_id).where(Fact.id == fact_id))
+
+
+def _facts(session: Session, job_id: uuid.UUID) -> Sequence[ExplainedFact]:
+    statement = select(Fact).where(Fact.job_id == job_id).order_by(Fact.verdict.is_(None), Fact.id)
+    return [_taken(ExplainedFact, each) for each in session.scalars(statement)]
+
+
+def _remarks(session: Session, job: Job) -> Sequence[Remark]:
+    """Return what was said of any answer to the question of a job, the latest first."""
+    question = question_of(job.options)
+    return [
+        _taken(Remark, each)
+        for each in reversed(judgments.of_documents(session, [job.document_id]))
+        if each.analysis_type == job.analysis_type and each.question == question
+    ]
+
+
+def _revised(chunks: Sequence[Chunk], result: StoredResult | None) -> Sequence[str]:
+    if result is None or len(chunks) != 1 or chunks[0].answer is None or result.corrected:
+        return []
+    if (result.critique or {}).get("outcome") != CritiqueOutcome.REVISED:
+        return []
+    return _differences(chunks[0].answer, result.output)
 
 
 def _calls(session: Session, job_id: uuid.UUID, positions: dict[uuid.UUID, int]) -> Iterator[Call]:
@@ -159,51 +332,72 @@ def _calls(session: Session, job_id: uuid.UUID, positions: dict[uuid.UUID, int])
         yield Call(chunk=chunk, **{name: getattr(call, name) for name in names})
 
 
-def _chunk(
-    session: Session, settings: Settings, job: Job, text: str, chunk: Chunk
-) -> ExplainedChunk:
-    request = _request(settings, job, text, chunk)
-    completion = None if request is None else _completion(session, settings, job, request)
-    prompt = None if request is None else Prompt(system=request.system, user=request.user)
-    same = ("position", "start_char", "end_char", "status", "answer", "confidence", "quality")
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the questions about the chunks of a job are rendered from."""
+
+    session: Session
+    settings: Settings
+    job: Job
+    text: str
+
+    def request(self, chunk: Chunk) -> CompletionRequest | None:
+        """Return the request about a chunk, where its template and its model are known here."""
+        job = self.job
+        asked = AnalysisTask(
+            analysis_type=AnalysisType(job.analysis_type),
+            stage=Stage.ANALYZE,
+            options=options_from(job.options),
+        )
+        task, _ = about_part(asked, self.text, chunk.start_char, chunk.end_char)
+        template = library.with_version(
+            chunk.prompt_version or library.template_for(task).version, task
+        )
+        with suppress(ChordwiseError):
+            if template is not None:
+                return request_for(Models(self.settings).open(job.model), task, template)
+        return None
+
+    def completion(self, request: CompletionRequest) -> str | None:
+        """Return what the model wrote, where the cache keeps it."""
+        with suppress(ChordwiseError):
+            for name in self.settings.names_asked(self.job.model):
+                key = key_of(request, facts_about(self.settings.model_named(name)))
+                kept = self.session.get(CachedCompletion, key)
+                if kept is not None and kept.completion is not None:
+                    return json_values.text(kept.completion.get("text"))
+        return None
+
+    def samples(self, request: CompletionRequest) -> list[str | None]:
+        """Return what the model wrote as each sample of a vote; of no vote none."""
+        votes = request.task.options.votes
+        numbers = range(1, votes + 1) if votes > 1 else ()
+        tasks = [replace(request.task, sample=number) for number in numbers]
+        return [self.completion(replace(request, task=task)) for task in tasks]
+
+
+def _chunk(chunk: Chunk, asked: _Asked | None) -> ExplainedChunk:
+    request = None if asked is None else asked.request(chunk)
+    completion = prompt = None
+    samples: list[str | None] = []
+    changes: list[str] = []
+    if asked is not None and request is not None:
+        completion, samples = asked.completion(request), asked.samples(request)
+        prompt = Prompt(system=request.system, user=request.user)
+        changes = _changes(AnalysisType(asked.job.analysis_type), completion, chunk.answer)
     return ExplainedChunk(
         prompt=prompt,
         completion=completion,
-        changes=_changes(AnalysisType(job.analysis_type), completion, chunk.answer),
-        agreement=chunk.agreement,
-        error_message=chunk.error_message,
-        **{name: getattr(chunk, name) for name in same},
+        samples=samples,
+        changes=changes,
+        **{name: getattr(chunk, name) for name in _OF_CHUNK},
     )
 
 
-def _request(settings: Settings, job: Job, text: str, chunk: Chunk) -> CompletionRequest | None:
-    """Return the request about a chunk, where its template and its model are known here."""
-    asked = AnalysisTask(
-        analysis_type=AnalysisType(job.analysis_type),
-        stage=Stage.ANALYZE,
-        options=options_from(job.options),
-    )
-    task, _ = about_part(asked, text, chunk.start_char, chunk.end_char)
-    template = library.with_version(
-        chunk.prompt_version or library.template_for(task).version, task
-    )
-    with suppress(ChordwiseError):
-        if template is not None:
-            return request_for(Models(settings).open(job.model), task, template)
-    return None
-
-
-def _completion(
-    session: Session, settings: Settings, job: Job, request: CompletionRequest
-) -> str | None:
-    """Return what the model wrote, where the cache keeps it."""
-    with suppress(ChordwiseError):
-        for name in settings.names_asked(job.model):
-            key = key_of(request, facts_about(settings.model_named(name)))
-            kept = session.get(CachedCompletion, key)
-            if kept is not None and kept.completion is not None:
-                return json_values.text(kept.completion.get("text"))
-    return None
+_OF_CHUNK = (
+    *("position", "start_char", "end_char", "status", "answer", "confidence", "quality"),
+    *("agreement", "error_code", "error_message"),
+)
 
 
 def _changes(kind: AnalysisType, completion: str | None, answer: JsonObject | None) -> list[str]:
@@ -212,9 +406,13 @@ def _changes(kind: AnalysisType, completion: str | None, answer: JsonObject | No
         return []
     try:
         parsed = analysis_for(kind).kept(validation.parse(completion).answer)
-        written = dict(json_values.walk(parsed))
     except InvalidAnswerError as error:
         return [error.what]
+    return _differences(parsed, answer)
+
+
+def _differences(before: JsonObject, answer: JsonObject) -> list[str]:
+    written = dict(json_values.walk(grounding.without_spans(before)))
     kept = dict(json_values.walk(grounding.without_spans(answer)))
     return [
         path or "/"

@@ -166,7 +166,7 @@ def _narrowing(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
     if wanted.document:
         yield Intake.id == Job.intake_id
         yield Document.id == Result.document_id
-        yield _is_named(Intake, wanted.document)
+        yield is_named(Intake, wanted.document)
 
 
 def _has_newer_answer(wanted: Wanted) -> ColumnElement[bool]:
@@ -183,11 +183,12 @@ def _has_newer_answer(wanted: Wanted) -> ColumnElement[bool]:
     )
     if wanted.document:
         intake = aliased(Intake)
-        found = found.where(intake.id == again.intake_id, _is_named(intake, wanted.document))
+        found = found.where(intake.id == again.intake_id, is_named(intake, wanted.document))
     return found
 
 
-def _is_named(intake: type[Intake], part: str) -> ColumnElement[bool]:
+def is_named(intake: type[Intake], part: str) -> ColumnElement[bool]:
+    """Return the condition that an intake or its document has a part in its name, or is the id."""
     return (
         intake.source.icontains(part, autoescape=True)
         | Document.title.icontains(part, autoescape=True)

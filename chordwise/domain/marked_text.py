@@ -1,0 +1,71 @@
+"""A text cut into segments by what is marked in it, so that overlapping passages can be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Characters `start_char` up to `end_char` of a text, which carry a mark."""
+
+    start_char: int
+    end_char: int
+    mark: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A piece of a text that has the same marks from its first to its last character."""
+
+    start_char: int
+    text: str
+    marks: tuple[str, ...]
+
+
+def segments(
+    text: str, window: tuple[int, int], spans: Iterable[Span], cuts: Collection[int] = ()
+) -> list[Segment]:
+    """Return the segments of a part of a text, in its order; none is empty.
+
+    They are cut where a span begins or ends, and at `cuts`. The marks of a segment are in the order
+    in which their spans are given. It takes time for the characters and for the marks of segments.
+    """
+    start, end = max(0, window[0]), min(window[1], len(text))
+    if start >= end:
+        return []
+    inside = [each for each in spans if max(start, each.start_char) < min(end, each.end_char)]
+    begins: dict[int, list[int]] = {}
+    ends: dict[int, list[int]] = {}
+    for number, each in enumerate(inside):
+        begins.setdefault(max(start, each.start_char), []).append(number)
+        ends.setdefault(each.end_char, []).append(number)
+    within = {at for at in (*begins, *ends, *cuts) if start < at < end}
+    active: set[int] = set()
+    found: list[Segment] = []
+    for first, last in pairwise(sorted({start, *within, end})):
+        active |= set(begins.get(first, ()))
+        active -= set(ends.get(first, ()))
+        marks = tuple(dict.fromkeys(inside[number].mark for number in sorted(active)))
+        found.append(Segment(start_char=first, text=text[first:last], marks=marks))
+    return found
+
+
+_SEARCHED_FOR_A_LINE_END = 2_000
+
+
+def window_of(text: str, number: int, size: int) -> tuple[int, int]:
+    """Return where a part of a long text begins and ends; parts count from 0 and end with a line.
+
+    All parts together are the text.
+    """
+    return _edge(text, number * size), _edge(text, (number + 1) * size)
+
+
+def _edge(text: str, position: int) -> int:
+    if position <= 0 or position >= len(text):
+        return max(0, min(position, len(text)))
+    line_end = text.find("\n", position, position + _SEARCHED_FOR_A_LINE_END)
+    return position if line_end < 0 else line_end + 1

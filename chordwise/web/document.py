@@ -1,0 +1,353 @@
+"""A document beside its answers: each value with its place, and the story of each answer."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+
+from sqlalchemy.orm import Session
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from chordwise.domain import document_flags, json_values, missing_rows
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.marked_text import Segment, Span, segments, window_of
+from chordwise.domain.places import Place, PlaceKind
+from chordwise.domain.states import FAILED_CHUNKS
+from chordwise.errors import ReadError, UsageError
+from chordwise.pipeline.runs import explanation
+from chordwise.pipeline.runs.explanation import ExplainedFact, Explanation
+from chordwise.pipeline.runs.page_pictures import PagePictures
+from chordwise.storage import documents
+from chordwise.web.site import Site, render, site_of
+
+_EXCERPT_CHARACTERS = 40_000
+_MAX_FACTS = 300
+_MAX_PAGES = 300
+_PICTURE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Box:
+    """A line of a quote on a page, in points; `begins` is set for the first line of a quote."""
+
+    fact: ExplainedFact
+    x: float
+    y: float
+    width: float
+    height: float
+    begins: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Page:
+    """A page with what is marked on it; the size is in points."""
+
+    number: int
+    width: float
+    height: float
+    boxes: Sequence[_Box]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Piece:
+    """A segment of the text, what is announced above it, and the facts that it belongs to."""
+
+    segment: Segment
+    headings: Sequence[str]
+    chunk: int | None
+    facts: Sequence[str]
+    marks: Sequence[str]
+    begins: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Text:
+    """An excerpt of the text, and which of how many it is, from 1."""
+
+    pieces: Sequence[_Piece]
+    number: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """What of a document is asked for: a job, a fact of it, pages or text, an excerpt of that."""
+
+    job_id: uuid.UUID
+    fact_id: uuid.UUID | None = None
+    as_text: bool = False
+    excerpt: int = 0
+    all_facts: bool = False
+
+
+def _document(request: Request) -> Response:
+    document_id: uuid.UUID = request.path_params["document_id"]
+    site = site_of(request)
+    with site.database.read() as session:
+        shown = _shown(session, request, document_id)
+        found = explanation.explain(session, site.settings, shown.job_id, parts=())
+        places = documents.listed_places(session, document_id)
+        text = documents.text_of(session, document_id)
+        is_there = _is_there(site, session, found)
+    pages = _pages(places, found.facts)
+    as_pages = bool(is_there and pages and not shown.as_text)
+    return render(
+        request,
+        "document.html",
+        found=found,
+        shown=shown,
+        facts=_first(found.facts, shown),
+        is_paged=bool(pages),
+        is_there=is_there,
+        pictured=pages[:_MAX_PAGES] if as_pages else (),
+        page_count=len(pages),
+        text=None if as_pages else _text(text, places, found, shown),
+        flags=document_flags.from_json(found.document.flags),
+        losses=_losses(found),
+        checks=_checks(found),
+        violations=_violations(found),
+        samples=_samples(found),
+    )
+
+
+def _shown(session: Session, request: Request, document_id: uuid.UUID) -> _Shown:
+    """Return what is asked for; without a job its newest answer.
+
+    Raises:
+        HTTPException: There is no such document, or no such job of it.
+    """
+    asked = request.query_params
+    job_id, fact_id = _id(asked.get("job", "")), _id(asked.get("fact", ""))
+    jobs = explanation.jobs_of(session, document_id)
+    if fact_id is not None:
+        job_id = explanation.job_of_fact(session, fact_id) or job_id
+    elif job_id is None and jobs:
+        job_id = next((each for each in jobs if each.confidence is not None), jobs[0]).job_id
+    if job_id is None or job_id not in {each.job_id for each in jobs}:
+        raise HTTPException(404, "There is no such document, or no such answer about it.")
+    number = asked.get("excerpt", "")
+    return _Shown(
+        job_id=job_id,
+        fact_id=fact_id,
+        as_text=asked.get("view") == "text",
+        excerpt=max(0, int(number) - 1) if number.isdecimal() else 0,
+        all_facts=asked.get("facts") == "all",
+    )
+
+
+def _id(given: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(given) if given else None
+    except ValueError as error:
+        raise UsageError(f"“{given}” is no id.") from error
+
+
+def _is_there(site: Site, session: Session, found: Explanation) -> bool:
+    """Tell whether the file is still where it was read, to be shown page by page."""
+    if found.document.media_type != "application/pdf":
+        return False
+    original = _pictures(site).original(session, found.document.id)
+    if original is not None:
+        original[0].close()
+    return original is not None
+
+
+def _first(facts: Sequence[ExplainedFact], shown: _Shown) -> Sequence[ExplainedFact]:
+    """Return the facts to list: the first ones, and the one that is asked for."""
+    if shown.all_facts:
+        return facts
+    rest = [each for each in facts[_MAX_FACTS:] if each.id == shown.fact_id]
+    return [*facts[:_MAX_FACTS], *rest]
+
+
+# Pages
+
+
+def _pages(places: Sequence[Place], facts: Sequence[ExplainedFact]) -> list[_Page]:
+    boxes: dict[int, list[_Box]] = defaultdict(list)
+    for fact in facts:
+        for page, box in _boxes(fact):
+            boxes[page].append(box)
+    return [
+        _Page(
+            number=each.number,
+            width=each.width,
+            height=each.height,
+            boxes=boxes.get(each.number, ()),
+        )
+        for each in places
+        if each.kind is PlaceKind.PAGE and each.number and each.width and each.height
+    ]
+
+
+def _boxes(fact: ExplainedFact) -> Iterator[tuple[int, _Box]]:
+    lines = fact.boxes if isinstance(fact.boxes, list) else []
+    for number, line in enumerate(lines):
+        edges = [json_values.number(each) for each in line] if isinstance(line, list) else []
+        page, left, top, right, bottom = (each or 0.0 for each in (*edges, *[None] * 5)[:5])
+        yield (
+            int(page),
+            _Box(
+                fact=fact,
+                x=left,
+                y=top,
+                width=right - left,
+                height=bottom - top,
+                begins=number == 0,
+            ),
+        )
+
+
+def _page(request: Request) -> Response:
+    """Return the picture of a page; the browser keeps it, and asks whether it is still right."""
+    number: int = request.path_params["number"]
+    site = site_of(request)
+    with site.database.read() as session:
+        original = _pictures(site).original(session, request.path_params["document_id"])
+    if original is None:
+        raise HTTPException(404, "The file lies no more where it was read.")
+    file, sha256 = original
+    tag = f'"{sha256[:32]}-{number}-{_PICTURE_VERSION}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    with file:
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        try:
+            picture = _pictures(site).png(file, number)
+        except ReadError as error:
+            raise HTTPException(404, f"The file {error.what}") from error
+    return Response(picture, media_type="image/png", headers=headers)
+
+
+_opening = Lock()
+
+
+def _pictures(site: Site) -> PagePictures:
+    """Return what renders pages for a site; it is closed with it."""
+    with _opening:
+        if PagePictures not in site.opened:
+            site.opened[PagePictures] = PagePictures(site.settings.readers)
+        found = site.opened[PagePictures]
+    assert isinstance(found, PagePictures)  # noqa: S101 - what the key says
+    return found
+
+
+# Text
+
+
+def _text(content: str, places: Sequence[Place], found: Explanation, shown: _Shown) -> _Text:
+    count = max(1, -(-len(content) // _EXCERPT_CHARACTERS))
+    number = min(_number_of_excerpt(content, found, shown), count - 1)
+    window = window_of(content, number, _EXCERPT_CHARACTERS)
+    announced = _Announced.of(places, found, window[0])
+    cut = segments(content, window, _spans(found), [*announced.headings, *announced.chunks])
+    begun: set[str] = set()
+    return _Text(
+        pieces=[_piece(each, announced, begun) for each in cut], number=number + 1, count=count
+    )
+
+
+def _number_of_excerpt(content: str, found: Explanation, shown: _Shown) -> int:
+    """Return the excerpt that is asked for, or in which the quote of a fact begins."""
+    fact = next((each for each in found.facts if each.id == shown.fact_id), None)
+    start = None if fact is None else fact.start_char
+    if start is None:
+        return shown.excerpt
+    number = start // _EXCERPT_CHARACTERS
+    return number if start >= window_of(content, number, _EXCERPT_CHARACTERS)[0] else number - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Announced:
+    """What stands above a place of the text: headings, and the chunk that begins there."""
+
+    headings: Mapping[int, list[str]] = field(default_factory=lambda: defaultdict(list))
+    chunks: dict[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, places: Sequence[Place], found: Explanation, start: int) -> _Announced:
+        """Return what is announced from a place of the text on, and the place itself there."""
+        announced = cls()
+        current = ""
+        for place in places:
+            if place.start_char < start:
+                current = place.label if place.end_char > start else current
+            else:
+                announced.headings[place.start_char].append(place.label)
+        if current and start not in announced.headings:
+            announced.headings[start].append(f"{current}, continued")
+        if len(found.chunks) > 1:
+            announced.chunks.update({each.start_char: each.position for each in found.chunks})
+        return announced
+
+
+def _spans(found: Explanation) -> Iterator[Span]:
+    for fact in found.facts:
+        if fact.start_char is not None and fact.end_char is not None:
+            yield Span(start_char=fact.start_char, end_char=fact.end_char, mark=str(fact.id))
+    for flag in document_flags.from_json(found.document.flags):
+        yield Span(start_char=flag.start_char, end_char=flag.end_char, mark="suspicious")
+    for chunk in found.chunks:
+        if chunk.status in FAILED_CHUNKS:
+            yield Span(start_char=chunk.start_char, end_char=chunk.end_char, mark="uncovered")
+
+
+def _piece(segment: Segment, announced: _Announced, begun: set[str]) -> _Piece:
+    marks = [each for each in segment.marks if each in {"suspicious", "uncovered"}]
+    facts = [each for each in segment.marks if each not in marks]
+    begins = [each for each in facts if each not in begun]
+    begun.update(facts)
+    return _Piece(
+        segment=segment,
+        headings=announced.headings.get(segment.start_char, ()),
+        chunk=announced.chunks.get(segment.start_char),
+        facts=facts,
+        marks=marks,
+        begins=begins,
+    )
+
+
+# The story
+
+
+def _losses(found: Explanation) -> list[str]:
+    stored = found.result.missing_rows if found.result else None
+    return missing_rows.sentences(missing_rows.from_json(stored))
+
+
+def _checks(found: Explanation) -> list[JsonObject]:
+    return json_values.objects(found.result.failed_checks if found.result else None)
+
+
+def _violations(found: Explanation) -> list[JsonObject]:
+    critique = (found.result.critique if found.result else None) or {}
+    return json_values.objects(critique.get("violations"))
+
+
+def _samples(found: Explanation) -> int:
+    """Return how often a question of this job was asked for a vote."""
+    return max((call.sample for call in found.calls), default=1)
+
+
+def _chunk(request: Request) -> Response:
+    """Return what one part of a document was asked and answered, when somebody opens it."""
+    site, number = site_of(request), int(request.path_params["number"])
+    with site.database.read() as session:
+        job_id = explanation.find(session, str(request.path_params["job_id"]))
+        found = explanation.explain(session, site.settings, job_id, parts=(number,))
+    if number >= len(found.chunks):
+        raise HTTPException(404, "The job has no such part.")
+    return render(request, "document_part.html", part=found.chunks[number])
+
+
+ROUTES = (
+    Route("/documents/{document_id:uuid}", _document),
+    Route("/documents/{document_id:uuid}/pages/{number:int}.png", _page),
+    Route("/jobs/{job_id:uuid}/parts/{number:int}", _chunk),
+)

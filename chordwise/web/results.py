@@ -1,0 +1,141 @@
+"""Results: a list with filters, search and order, its SQL, and the same as a file."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from chordwise.domain.answers import headline
+from chordwise.domain.export_formats import ExportFormat
+from chordwise.domain.states import JobStatus
+from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import UsageError
+from chordwise.pipeline.exports import selection, writers
+from chordwise.pipeline.runs import result_lists
+from chordwise.pipeline.runs.result_lists import ListedResult, Mark, ResultFilter, ResultOrder
+from chordwise.web.listing import PAGE_ROWS, Key, Listing, listing_of
+from chordwise.web.site import render, site_of
+
+_FILTERS = (
+    *("run", "profile", "type", "status", "label", "document", "words"),
+    *("from", "to", "grounded", "review"),
+)
+_SORTS: Mapping[tuple[str, bool], ResultOrder] = {
+    ("created", True): ResultOrder.NEWEST,
+    ("created", False): ResultOrder.OLDEST,
+    ("confidence", True): ResultOrder.MOST_CONFIDENT,
+    ("confidence", False): ResultOrder.LEAST_CONFIDENT,
+}
+_STATUSES = (JobStatus.SUCCEEDED, JobStatus.PARTIAL)
+_YES_OR_NO = {"": None, "yes": True, "no": False}
+_MAX_COUNTED = 1_000
+
+
+def _results(request: Request) -> Response:
+    listing = _listing(request)
+    wanted = _wanted(listing)
+    with site_of(request).database.read() as session:
+        found = result_lists.read(session, wanted, PAGE_ROWS + 1, _mark(listing.after))
+        count = result_lists.count(session, wanted, _MAX_COUNTED + 1)
+        choices = result_lists.choices(session)
+    shown = found[:PAGE_ROWS]
+    more = listing.next_page(_key(shown[-1])) if len(found) > PAGE_ROWS else ""
+    return render(
+        request,
+        "results.html",
+        listing=listing,
+        results=[(each, headline(each.analysis_type, each.output)) for each in shown],
+        count=f"{count:,}" if count <= _MAX_COUNTED else f"more than {_MAX_COUNTED:,}",
+        more=more,
+        choices={"type": [each.value for each in AnalysisType], **_renamed(choices)},
+        statuses=[each.value for each in _STATUSES],
+        sql=result_lists.as_sql(wanted),
+        formats=[each.value for each in ExportFormat],
+        query=request.url.query,
+    )
+
+
+def _renamed(choices: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {"run": choices["run"], "profile": choices["saved_as"], "label": choices["label"]}
+
+
+def _export(request: Request) -> Response:
+    """Write all that the list has into a file, which is gone once it is sent."""
+    wanted = _wanted(_listing(request))
+    chosen = next((e for e in ExportFormat if e == request.path_params["format"]), None)
+    if chosen is None:
+        raise UsageError("There is no such format.", f"One of {', '.join(ExportFormat)}.")
+    writers.require(chosen)
+    database_url = site_of(request).settings.require_sql_url()
+    with tempfile.NamedTemporaryFile(prefix="chordwise-", delete=False) as file:
+        path = Path(file.name)
+        try:
+            with selection.opened(database_url, result_lists.as_sql(wanted)) as table:
+                writers.write(cast("BinaryIO", file), table, chosen)
+        except BaseException:
+            path.unlink()
+            raise
+    return FileResponse(path, filename=f"results.{chosen}", background=BackgroundTask(path.unlink))
+
+
+def _listing(request: Request) -> Listing:
+    return listing_of(request, _FILTERS, ("created", "confidence"), "-created")
+
+
+def _wanted(listing: Listing) -> ResultFilter:
+    given = {name: value.replace("\0", "") for name, value in listing.filters.items()}
+    chosen = given.get("type", "")
+    if chosen and chosen not in set(AnalysisType):
+        raise UsageError(f"There is no analysis type “{chosen}”.", f"{', '.join(AnalysisType)}.")
+    return ResultFilter(
+        run=given.get("run", ""),
+        saved_as=given.get("profile", ""),
+        analysis_type=AnalysisType(chosen) if chosen else None,
+        status=given.get("status", ""),
+        label=given.get("label", ""),
+        document=given.get("document", ""),
+        words=given.get("words", ""),
+        min_confidence=_number(given.get("from", "")),
+        max_confidence=_number(given.get("to", "")),
+        grounded=_YES_OR_NO.get(given.get("grounded", "")),
+        needs_review=_YES_OR_NO.get(given.get("review", "")),
+        order=_SORTS[listing.sort, listing.is_descending],
+    )
+
+
+def _number(given: str) -> float | None:
+    try:
+        found = float(given) if given else None
+    except ValueError:
+        found = -1.0
+    if found is not None and not 0 <= found <= 1:
+        raise UsageError(f"“{given}” is no confidence.", "It is a number from 0 to 1.")
+    return found
+
+
+def _key(row: ListedResult) -> Key:
+    return row.confidence, str(row.result_id)
+
+
+def _mark(key: Key) -> Mark | None:
+    if not key:
+        return None
+    try:
+        confidence, result_id = key
+        return Mark(float(str(confidence)), uuid.UUID(str(result_id)))
+    except ValueError as error:
+        raise UsageError("There is no such page of the list.", "Begin with its first.") from error
+
+
+ROUTES = (
+    Route("/results", _results),
+    Route("/results/export.{format}", _export),
+)

@@ -1,0 +1,207 @@
+"""Lists of results: filters, search, order and pages; the SQL says the same and reads indexes."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import asdict, replace
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.intake.submit import open_run
+from chordwise.pipeline.runs import result_lists, user_sql
+from chordwise.pipeline.runs.result_lists import ListedResult, Mark, ResultFilter, ResultOrder
+from chordwise.settings import Settings
+from chordwise.storage.record import SEARCHED_CHARACTERS, words_of
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
+
+HARBOUR = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
+LEASE = "The tenant's fee is 5 % of the rent, due at the first of May."
+LETTER = "Dear Anna, the rent is late again. It's the third time: C:\\letters\\3."
+
+
+def answering(request: CompletionRequest) -> str:
+    """Answer surely about the lease only, and quote the letter wrongly."""
+    task, is_lease = request.task, "tenant" in request.task.text
+    if task.analysis_type is AnalysisType.CLASSIFICATION:
+        label, quote = ("lease", "due at the first") if is_lease else ("letter", "Dear Bernard")
+        answer = {
+            "primary_label": label,
+            "secondary_label": None,
+            "confidence": 0.9 if is_lease else 0.3,
+            "features": [{"feature": "a word", "quote": quote}],
+            "uncertainty_factors": [],
+        }
+        return json.dumps(answer)
+    return a_summary(task.text[:20], topic="A breakwater of granite.")
+
+
+@pytest.fixture
+def answered(settings: Settings) -> Pipeline:
+    """Return a pipeline with two runs: a summary of one document, two classified ones."""
+    pipeline = a_pipeline(settings, answering, repeat_last=True)
+    labels = AnalysisOptions(labels=("lease", "letter"), votes=1)
+    classified = replace(
+        a_run(AnalysisType.CLASSIFICATION, analysis=labels), name="it's 5 %: run", save_as="post"
+    )
+    for options, named in (
+        (replace(a_run(), name="first"), {"harbour.txt": HARBOUR}),
+        (classified, {"lease.txt": LEASE, "let_ter.txt": LETTER}),
+    ):
+        submission = open_run(pipeline.context, options, NOW)
+        for source, content in named.items():
+            submission.take_in(a_document(content, source))
+        submission.close()
+        pipeline.work(submission)
+    return pipeline
+
+
+def listed(pipeline: Pipeline, wanted: ResultFilter) -> list[str]:
+    """Return the documents of a list, after a look that its SQL brings the same to a reader."""
+    database_url = pipeline.context.settings.database_url
+    assert isinstance(database_url, SecretStr)
+    with pipeline.context.database.read() as session:
+        found = result_lists.read(session, wanted, limit=10)
+        assert result_lists.count(session, wanted, limit=10) == len(found)
+    with user_sql.answer(database_url, result_lists.as_sql(wanted)) as answer:
+        rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+    assert rows == [asdict(each) for each in found]
+    return [each.source for each in found]
+
+
+_SUREST = ResultOrder.MOST_CONFIDENT
+LISTS: tuple[tuple[ResultFilter, list[str]], ...] = (
+    (ResultFilter(), ["let_ter.txt", "lease.txt", "harbour.txt"]),
+    (ResultFilter(order=ResultOrder.OLDEST), ["harbour.txt", "lease.txt", "let_ter.txt"]),
+    (ResultFilter(run="it's 5 %: run"), ["let_ter.txt", "lease.txt"]),
+    (ResultFilter(saved_as="post", label="lease"), ["lease.txt"]),
+    (ResultFilter(analysis_type=AnalysisType.SUMMARY), ["harbour.txt"]),
+    (ResultFilter(min_confidence=0.5, order=_SUREST), ["lease.txt", "harbour.txt"]),
+    (ResultFilter(max_confidence=0.5), ["let_ter.txt"]),
+    (ResultFilter(grounded=False), ["let_ter.txt"]),
+    (ResultFilter(grounded=True, needs_review=False), ["lease.txt", "harbour.txt"]),
+    (ResultFilter(needs_review=True), ["let_ter.txt"]),
+    (ResultFilter(document="T_T"), ["let_ter.txt"]),
+    (ResultFilter(status="partial"), []),
+    (ResultFilter(words="rent"), ["let_ter.txt", "lease.txt"]),
+    (ResultFilter(words="rent -anna"), ["lease.txt"]),
+    (ResultFilter(words='"third time" or granite'), ["let_ter.txt", "harbour.txt"]),
+    (ResultFilter(words="it's 5 %' :x \\"), []),
+)
+
+
+def test_results_are_filtered_and_sorted(answered: Pipeline) -> None:
+    """A search finds words of documents and of answers; all others compare columns of the view."""
+    for wanted, sources in LISTS:
+        assert listed(answered, wanted) == sources, wanted
+
+
+@pytest.mark.parametrize("order", ResultOrder)
+def test_pages_have_each_result_once(answered: Pipeline, order: ResultOrder) -> None:
+    """The next page begins after the last row of the one before, of equal confidence or not."""
+    answered.execute("UPDATE results SET confidence = 0.7 WHERE confidence > 0.5")
+    wanted, read = ResultFilter(order=order), list[ListedResult]()
+
+    with answered.context.database.read() as session:
+        whole = result_lists.read(session, wanted, limit=10)
+        while page := result_lists.read(session, wanted, 1, read[-1].mark if read else None):
+            read += page
+
+    assert read == list(whole)
+    assert len(read) == 3
+
+
+_MANY = 100_000
+_FILLED = (
+    """
+    INSERT INTO documents (id, sha256, source, media_type, text, character_count, normalization)
+    SELECT uuidv7(), n::text, 'doc ' || n, 'text/plain', 'number ' || n, 12, '{}'
+    FROM generate_series(1, :many) AS n
+    """,
+    """
+    INSERT INTO intakes (id, run_id, source, outcome, document_id)
+    SELECT uuidv7(), (SELECT id FROM runs), source, 'accepted', id FROM documents
+    """,
+    """
+    INSERT INTO jobs (id, run_id, intake_id, document_id, analysis_type, options, options_hash,
+                      model, status, attempts, postponements)
+    SELECT uuidv7(), run_id, id, document_id, 'summary', '{}', 'h', 'm', 'succeeded', 1, 0
+    FROM intakes
+    """,
+    """
+    INSERT INTO results (id, job_id, document_id, analysis_type, output, confidence, quality,
+                         coverage, needs_review, failed_chunks, provider, model, language_model,
+                         prompt_version)
+    SELECT uuidv7(), id, document_id, 'summary', '{}', random(), 1, 1, random() < 0.01, '[]', 'p',
+           'm', true, 'x@1'
+    FROM jobs
+    """,
+    """
+    INSERT INTO facts (id, job_id, path, item, value, grounding)
+    SELECT uuidv7(), job_id, '/a', 'a', 'value of ' || left(job_id::text, 13),
+           CASE WHEN needs_review THEN 'none' ELSE 'exact' END
+    FROM results
+    """,
+)
+_LARGE = {"documents", "intakes", "jobs", "results", "facts"}
+
+
+def test_the_lists_of_a_hundred_thousand_documents_read_indexes(settings: Settings) -> None:
+    """The first page and a later one, in each order and filtered: no large table is read whole."""
+    pipeline = a_pipeline(settings)
+    pipeline.submit()
+    with pipeline.context.database.write() as session:
+        session.execute(text("SET LOCAL session_replication_role = replica"))
+        for statement in _FILLED:
+            session.execute(text(statement), {"many": _MANY} if ":many" in statement else {})
+    with pipeline.context.database.autocommit() as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+    middle = "SELECT id FROM results ORDER BY id OFFSET 50000 LIMIT 1"
+    later = Mark(0.5, uuid.UUID(str(pipeline.value(middle))))
+    wanted = [
+        *(ResultFilter(order=order) for order in ResultOrder),
+        ResultFilter(needs_review=True),
+        ResultFilter(grounded=False),
+        ResultFilter(words="number 77777"),
+    ]
+
+    for each in wanted:
+        for mark in (None, later):
+            assert not tables_read_whole(pipeline, each, mark) & _LARGE, (each, mark)
+
+
+def tables_read_whole(pipeline: Pipeline, wanted: ResultFilter, after: Mark | None) -> set[str]:
+    """Return the tables that the plan of a page reads from one end to the other."""
+    plan = pipeline.rows(
+        f"EXPLAIN {result_lists.literal_sql(result_lists.page(wanted, 51, after))}"
+    )
+    lines = [str(line) for (line,) in plan]
+    return {line.split(" on ")[1].split()[0] for line in lines if "Seq Scan on" in line}
+
+
+_WIDE = "\U00020000"
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        "".join(f"{chr(0x20000 + n % 40000)}{_WIDE} " for n in range(SEARCHED_CHARACTERS)),
+        "-".join(_WIDE * (n % 400 + 1) for n in range(1000)),
+        " ".join(f"a{n}.example.com/b{n}" for n in range(20_000)),
+    ],
+    ids=["short words", "hyphens", "addresses"],
+)
+def test_no_text_has_too_many_words(settings: Settings, long: str) -> None:
+    """What would be more than a `tsvector` holds is cut: the document is taken in all the same."""
+    pipeline = a_pipeline(settings)
+
+    with pipeline.context.database.write() as session:
+        words = session.execute(text(f"SELECT {words_of(':long')} IS NULL"), {"long": long})
+        assert words.scalar_one() is False
+    pipeline.submit(long)
+
+    assert pipeline.value("SELECT count(*) FROM documents") == 1

@@ -1,0 +1,200 @@
+"""A document beside its answers: boxes lie on the words, and nothing in a document is run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pypdfium2
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.learning.remarks import Saying
+from chordwise.domain.learning.truths import Verdict
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.pipeline.intake.submit import open_run
+from chordwise.pipeline.learning import feedback
+from chordwise.pipeline.learning.feedback import Line, Signed
+from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.readers.reading import Reader
+from chordwise.settings import ReaderSettings, Settings
+from tests.fakes.office_files import pdf, shown
+from tests.fakes.pipeline import (
+    LONG,
+    NOW,
+    Pipeline,
+    a_document,
+    a_pipeline,
+    a_run,
+    a_summary,
+    with_settings,
+)
+from tests.web.conftest import Visit, serving, visiting
+
+FEE: JsonObject = {
+    "item": "annual fee",
+    "status": "found",
+    "value": "500 EUR",
+    "quote": "annual fee: 500 EUR",
+    "confidence": 9,
+}
+FIRST = "SELECT document_id FROM jobs ORDER BY id LIMIT 1"
+FACT = "SELECT id FROM facts WHERE item = 'annual fee'"
+
+
+@pytest.fixture
+def lease(settings: Settings, tmp_path: Path) -> tuple[Pipeline, Path]:
+    """Return a pipeline that has found the fee on the second page of a lease, and the file."""
+    path = tmp_path / "lease.pdf"
+    lines = [shown("The parties agree on an", y=90), shown("annual fee: 500 EUR, paid by", y=50)]
+    path.write_bytes(pdf([shown("Lease of a house"), " ".join(lines)]))
+    pipeline = a_pipeline(settings, json.dumps({"fields": [FEE]}), repeat_last=True)
+    asked = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(instructions="annual fee"))
+    submission = open_run(pipeline.context, asked, NOW)
+    with Reader(ReaderSettings()) as reader:
+        for found in reader.read_documents(path):
+            submission.take_in(found)
+    submission.close()
+    pipeline.work(submission)
+    return pipeline, path
+
+
+def words_below(page: Page, path: Path, fact: object) -> str:
+    """Return the words of the PDF that PDFium finds below the box of a fact's quote."""
+    box = page.locator(f"#quote-{fact} rect").bounding_box()
+    image = page.locator("#page-2 img").bounding_box()
+    assert box is not None
+    assert image is not None
+    scale = 300 / image["width"]
+    left, top = (box["x"] - image["x"]) * scale, (box["y"] - image["y"]) * scale
+    right, bottom = left + box["width"] * scale, top + box["height"] * scale
+    text_page = pypdfium2.PdfDocument(path)[1].get_textpage()
+    return str(text_page.get_text_bounded(left, 300 - bottom, right, 300 - top))
+
+
+def test_a_box_lies_on_the_words_of_its_quote(lease: tuple[Pipeline, Path], visit: Visit) -> None:
+    """The link to a value opens the page at its quote; pointing at one marks the other."""
+    pipeline, path = lease
+    document, fact = pipeline.value(FIRST), pipeline.value(FACT)
+
+    page = visit.open(f"/documents/{document}?fact={fact}")
+
+    expect(page.locator(f"#quote-{fact} rect")).to_be_in_viewport()
+    expect(page.locator("#page-2 img")).to_have_js_property("naturalWidth", 600)
+    assert words_below(page, path, fact) == "annual fee: 500 EUR"
+    quote, value = page.locator(f"#quote-{fact}"), page.locator(f"#fact-{fact}")
+    expect(value).to_be_focused()
+    visit.look("document-pages")
+    page.locator("h1").hover()
+    expect(quote).not_to_contain_class("lit")
+    value.hover()
+    expect(quote).to_contain_class("lit")
+    page.locator("h1").hover()
+    quote.locator("rect").hover()
+    expect(value).to_contain_class("lit")
+
+
+def test_a_page_is_rendered_once_and_gone_with_its_file(
+    lease: tuple[Pipeline, Path], visit: Visit
+) -> None:
+    """The browser's copy is good as long as the file is what was read; afterwards there is text."""
+    pipeline, path = lease
+    document = pipeline.value(FIRST)
+    address = f"{visit.base}/documents/{document}/pages/1.png"
+
+    first = visit.page.request.get(address)
+    again = visit.page.request.get(address, headers={"If-None-Match": first.headers["etag"]})
+    path.write_bytes(path.read_bytes() + b"\n")
+    changed = visit.page.request.get(address, headers={"If-None-Match": first.headers["etag"]})
+    page = visit.open(f"/documents/{document}")
+
+    assert (first.status, again.status, changed.status) == (200, 304, 404)
+    expect(page.get_by_text("The file lies no more where it was read")).to_be_visible()
+    expect(page.locator(".text .quote")).to_have_text("annual fee: 500 EUR")
+    assert page.locator(".text .place").all_inner_texts() == ["p. 1", "p. 2"]
+
+
+def test_a_correction_is_shown_first_with_what_the_model_said(
+    lease: tuple[Pipeline, Path], visit: Visit
+) -> None:
+    """And who said so, in the story below."""
+    pipeline, _ = lease
+    corrected = Saying(verdict=Verdict.CORRECTED, path="annual fee", value="600 EUR")
+    line = Line(
+        number=1,
+        document="lease.pdf",
+        analysis_type=None,
+        signed=Signed(saying=corrected, author="Anna"),
+    )
+    with pipeline.context.database.write() as session:
+        assert feedback.give_all(session, Wanted(), [line]).stored == 1
+
+    page = visit.open(f"/documents/{pipeline.value(FIRST)}")
+
+    assert page.locator(".fact .value ins").inner_text() == "600 EUR"
+    assert page.locator(".fact .before del").inner_text() == "500 EUR"
+    expect(page.locator(".remarks")).to_contain_text("Anna")
+
+
+def test_a_long_document_tells_its_story(
+    settings: Settings, browser: Browser, request: pytest.FixtureRequest
+) -> None:
+    """Its text has the parts that were asked about; a part that is opened shows its prompt."""
+    quoting = a_summary("It cost more than the town had planned")
+    small = with_settings(settings, "pipeline", chunk_tokens=800)
+    pipeline = a_pipeline(small, quoting, repeat_last=True)
+    pipeline.work(pipeline.submit(LONG))
+
+    with (
+        serving(pipeline.context.settings) as served,
+        visiting(browser, served, request.config.getoption("--screenshots")) as visit,
+    ):
+        page = visit.open(f"/documents/{pipeline.value(FIRST)}")
+        page.locator(".story > details > summary", has_text="Parts of the document").click()
+        page.locator(".chunks summary").first.click()
+
+        expect(page.locator(".chunks pre").nth(1)).to_contain_text("The harbour of Lindau")
+        assert page.locator(".text .chunk").count() > 1
+        page.locator(".story > details > summary", has_text="Calls").click()
+        assert page.locator(".story tbody tr").count() == len(pipeline.model.requests)
+        visit.look("document-text")
+
+
+SCRIPT = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title='owned'\">"
+HOSTILE = f"Report \x1b[31mred\x1b[0m {SCRIPT} and \u202eevil\u202c text. The harbour."
+
+
+def test_hostile_documents_and_answers_are_inert(settings: Settings, visit: Visit) -> None:
+    """Names, texts and answers are shown letter by letter, with what is invisible in them."""
+    answer = a_summary("The harbour", topic=f"{SCRIPT} \u202etopic")
+    pipeline = a_pipeline(settings, answer, repeat_last=True)
+    submission = open_run(pipeline.context, replace(a_run(), name=f"run {SCRIPT}"), NOW)
+    submission.take_in(a_document(HOSTILE, f"{SCRIPT}\\u202e.txt"))
+    submission.close()
+    pipeline.work(submission)
+
+    for address in ("/results", f"/documents/{pipeline.value(FIRST)}", "/results?words=harbour"):
+        page = visit.open(address)
+        assert page.title() != "owned"
+        assert page.locator("main script, main img[src=x]").count() == 0
+        assert "\u202e" not in page.content()
+        assert "\x1b" not in page.content()
+    page = visit.open(f"/documents/{pipeline.value(FIRST)}")
+    expect(page.locator(".text")).to_contain_text("<script>document.title")
+    expect(page.locator(".text")).to_contain_text("\\u202eevil")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/documents/00000000-0000-0000-0000-000000000000",
+        "/documents/00000000-0000-0000-0000-000000000000/pages/1.png",
+        "/documents/..%2f..%2fetc%2fpasswd",
+        "/documents/x",
+    ],
+)
+def test_what_is_not_there_is_not_found(visit: Visit, address: str) -> None:
+    """No address leads to a file by its name."""
+    assert visit.page.request.get(f"{visit.base}{address}").status == 404

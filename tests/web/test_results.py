@@ -1,0 +1,87 @@
+"""The list of results in a browser: filters, search, order, its SQL and its export."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from chordwise.domain.tasks import AnalysisType
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.intake.submit import open_run
+from chordwise.pipeline.runs import user_sql
+from chordwise.settings import Settings
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
+from tests.web.conftest import Visit
+
+COUNT = 60
+
+
+def answering(request: CompletionRequest) -> str:
+    """Be sure about some texts only."""
+    return a_summary(request.task.text[:12], confidence=9 if "granite" in request.task.text else 4)
+
+
+@pytest.fixture
+def answered(settings: Settings) -> Pipeline:
+    """Return a pipeline that has summarized more documents than a page has, a few with granite."""
+    pipeline = a_pipeline(settings, answering, repeat_last=True)
+    submission = open_run(pipeline.context, replace(a_run(), name="harbours"), NOW)
+    for number in range(COUNT):
+        stone = "granite" if number % 20 == 0 else "timber"
+        submission.take_in(
+            a_document(f"Harbour {number}. Its mole is of {stone}.", f"{number}.txt")
+        )
+    submission.close()
+    pipeline.work(submission)
+    return pipeline
+
+
+def expect_listed(page: Page, names: list[str]) -> None:
+    """Wait until the page has these documents, in this order."""
+    expect(page.locator("tbody th")).to_have_text(names)
+
+
+def test_results_are_found_sorted_and_exported(answered: Pipeline, visit: Visit) -> None:
+    """By a form; the SQL that is shown brings the same, and so does the export."""
+    page = visit.open("/results")
+    expect_listed(page, [f"{number}.txt" for number in reversed(range(10, COUNT))])
+    page.get_by_role("link", name="Next page").click()
+    expect_listed(page, [f"{number}.txt" for number in reversed(range(10))])
+
+    page.get_by_label("Words in documents").fill("granite mole")
+    page.get_by_label("Type").select_option(AnalysisType.SUMMARY)
+    page.get_by_label("Confidence from").fill("0.5")
+    page.get_by_role("button", name="Show").click()
+    page.get_by_role("link", name="Confidence").click()
+
+    found = ["0.txt", "20.txt", "40.txt"]
+    expect_listed(page, found)
+    expect(page.get_by_role("status").filter(has_text="3 results")).to_be_visible()
+    visit.look("results")
+    page.get_by_text("The same in SQL").click()
+    statement = page.locator("#sql").inner_text()
+    assert answered.context.settings.database_url is not None
+    with user_sql.answer(answered.context.settings.database_url, statement) as answer:
+        at = list(answer.columns).index("source")
+        assert [row[at] for row in answer.rows] == found
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    assert download.value.suggested_filename == "results.csv"
+    with download.value.path().open(newline="", encoding="utf-8") as file:
+        assert [row["source"] for row in csv.DictReader(file)] == found
+    page.get_by_role("link", name="40.txt").click()
+    expect(page.locator(".text")).to_contain_text("Harbour 40. Its mole is of granite.")
+
+
+def test_an_empty_list_says_what_to_do(visit: Visit) -> None:
+    """Where nothing was analyzed yet, where no result is like this, and where a filter is none."""
+    expect(visit.open("/results").locator(".empty")).to_contain_text("chordwise analyze")
+    page = visit.open("/results?words=%22%27%3B--%00&run=x")
+    expect(page.locator(".empty")).to_contain_text("Show all results")
+    visit.look("results-empty")
+    for query in ("type=novel", "from=2", "sort=colour", "after=!"):
+        response = visit.page.request.get(f"{visit.base}/results?{query}")
+        assert response.status == 400, query
