@@ -32,7 +32,10 @@ def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
     Raises:
         ReadError: The message is encrypted.
     """
-    message = _parsed(data)
+    # The lenient policy: the modern one raises on the headers that real mail programs write.
+    message = email.message_from_bytes(data)
+    if any(part.get_content_type() in _ENCRYPTED for part in message.walk()):
+        raise failures.encrypted()
     try:
         yield _text(message, wanted.max_characters)
     except ReadError as error:
@@ -42,24 +45,8 @@ def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
         yield _attachment(part, naming, wanted)
 
 
-def read(data: bytes, max_characters: int) -> Extracted:
-    """Return headers and body; of a body in several forms the plain one, else the HTML.
-
-    Raises:
-        ReadError: The message is encrypted, empty, or longer than the limit.
-    """
-    return _text(_parsed(data), max_characters)
-
-
-def _parsed(data: bytes) -> Message:
-    # The lenient policy: the modern one raises on the headers that real mail programs write.
-    message = email.message_from_bytes(data)
-    if any(part.get_content_type() in _ENCRYPTED for part in message.walk()):
-        raise failures.encrypted()
-    return message
-
-
 def _text(message: Message, max_characters: int) -> Extracted:
+    """Return headers and body; of a body in several forms the plain one, else the HTML."""
     bodies = [body for part in _shown(message) if (body := _body(part, max_characters)).strip()]
     headers = [f"{name}: {value}" for name in _HEADERS if (value := _header(message, name))]
     names = [f"Attachment: {name}" for part in _attachments(message) if (name := _file_name(part))]

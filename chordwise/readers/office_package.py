@@ -118,10 +118,6 @@ class OfficePackage:
     def __contains__(self, name: str) -> bool:
         return name in self._archive.NameToInfo
 
-    def names(self) -> list[str]:
-        """Return the names of all parts."""
-        return self._archive.namelist()
-
     def content(self, part: str) -> bytes:
         """Return a part's bytes.
 

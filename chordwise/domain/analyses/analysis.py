@@ -193,6 +193,11 @@ def gather_objects(answers: Sequence[JsonObject], name: str) -> list[list[JsonOb
     return [json_values.objects(answer.get(name)) for answer in answers]
 
 
+def gather_findings(answers: Sequence[JsonObject], name: str, limit: int) -> list[JsonValue]:
+    """Return the distinct objects under `name`, taking turns between the answers."""
+    return list(unique(take_turns(gather_objects(answers, name), limit)))
+
+
 def gather_strings(answers: Sequence[JsonObject], name: str, limit: int) -> list[JsonValue]:
     """Return the distinct strings under `name`, taking turns between the answers."""
     lists = [json_values.strings(answer.get(name)) for answer in answers]

@@ -9,10 +9,8 @@ from chordwise.domain import json_values, schemas
 from chordwise.domain.analyses.analysis import (
     Analysis,
     claimed,
-    gather_objects,
+    gather_findings,
     gather_strings,
-    take_turns,
-    unique,
 )
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
@@ -54,7 +52,6 @@ class Classification(Analysis):
         ranked = sorted(votes, key=lambda label: -votes[label])
         share = votes[ranked[0]] / (sum(votes.values()) or 1.0)
         winners = [a for a in answers if a.get("primary_label") == ranked[0]] or list(answers)
-        features = unique(take_turns(gather_objects(winners, "features"), MAX_FEATURES))
         factors = gather_strings(answers, "uncertainty_factors", MAX_FACTORS - 1)
         if len(ranked) > 1:
             factors.append(f"{1 - share:.0%} of the votes of the chunks are for other labels")
@@ -62,7 +59,7 @@ class Classification(Analysis):
             "primary_label": ranked[0],
             "secondary_label": ranked[1] if len(ranked) > 1 else None,
             "confidence": round(share * max(claimed(answer) for answer in winners), 3),
-            "features": list(features),
+            "features": gather_findings(winners, "features", MAX_FEATURES),
             "uncertainty_factors": factors,
         }
 

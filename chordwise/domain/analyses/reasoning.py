@@ -8,12 +8,10 @@ from chordwise.domain import json_values, schemas
 from chordwise.domain.analyses.analysis import (
     Analysis,
     claimed,
-    gather_objects,
+    gather_findings,
     gather_strings,
     mean,
     scale_to_ten,
-    take_turns,
-    unique,
 )
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
@@ -64,9 +62,8 @@ class Reasoning(Analysis):
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Keep the order of the argument; scores are means, assessments those of the surest."""
         surest = max(answers, key=claimed)
-        steps = unique(take_turns(gather_objects(answers, "logical_flow"), MAX_STEPS))
         return {
-            "logical_flow": list(steps),
+            "logical_flow": gather_findings(answers, "logical_flow", MAX_STEPS),
             "argument_strength": _mean_score(answers, "argument_strength"),
             "weaknesses": gather_strings(answers, "weaknesses", MAX_REMARKS),
             "gaps": gather_strings(answers, "gaps", MAX_REMARKS),

@@ -81,7 +81,7 @@ def _continued_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set
             {
                 path
                 for listed, path, row in first
-                if listed in begun and _is_rest(row, _node_at(node, listed))
+                if listed in begun and _is_rest(row, node.at(listed))
             }
         )
         begun |= {listed for listed, _, _ in first}
@@ -240,7 +240,7 @@ def _single_values(answer: JsonObject, node: SchemaNode, *, is_first: bool) -> J
     data = answer.get("data")
     rows = list(_joined_rows(data, node, ""))
     counts = Counter(listed for listed, _, _ in rows)
-    least = {listed: _node_at(node, listed).min_items if is_first else 0 for listed in counts}
+    least = {listed: node.at(listed).min_items if is_first else 0 for listed in counts}
     left_out = {path for listed, path, _ in rows if _position(path) >= least[listed]}
     data = _without_rows(data, left_out)
     evidence: list[JsonValue] = [
@@ -249,12 +249,6 @@ def _single_values(answer: JsonObject, node: SchemaNode, *, is_first: bool) -> J
         if _exact(json_values.text(entry.get("path")), data) is not None
     ]
     return {"data": data, "evidence": evidence}
-
-
-def _node_at(node: SchemaNode, path: str) -> SchemaNode:
-    for step in json_values.steps(path):
-        node = node.member(step)
-    return node
 
 
 def _position(path: str) -> int:

@@ -35,6 +35,14 @@ class SchemaNode:
             self.root, tuple(each for each in named if each is not None) or (*others,)
         )
 
+    def at(self, path: str) -> SchemaNode:
+        """Return the node at a JSON Pointer into the data."""
+        node = self
+        for step in json_values.steps(path):
+            is_position = step.isdecimal() and "array" in node.types
+            node = node.items if is_position else node.member(step)
+        return node
+
     @property
     def items(self) -> SchemaNode:
         """Return the node of a list's items."""

@@ -8,12 +8,10 @@ from chordwise.domain import grounding, json_values, schemas
 from chordwise.domain.analyses.analysis import (
     Analysis,
     claimed,
-    gather_objects,
+    gather_findings,
     gather_strings,
     mean,
     scale_to_ten,
-    take_turns,
-    unique,
 )
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
@@ -43,10 +41,9 @@ class Summary(Analysis):
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Keep findings from all over the document; the surest chunk names the topic."""
         surest = max(answers, key=claimed)
-        findings = unique(take_turns(gather_objects(answers, "key_findings"), MAX_FINDINGS))
         return {
             "main_topic": json_values.text(surest.get("main_topic")),
-            "key_findings": list(findings),
+            "key_findings": gather_findings(answers, "key_findings", MAX_FINDINGS),
             "conclusions": gather_strings(answers, "conclusions", MAX_CONCLUSIONS),
             "confidence": scale_to_ten(mean(claimed(answer) for answer in answers)),
         }

@@ -187,15 +187,7 @@ def _is_field(output: JsonObject, name: str, schema: JsonObject | None) -> bool:
     rows = [each for each in (path, *others) if each.rpartition("/")[2].isdecimal()]
     if any(row not in there for row in rows):
         return False
-    return path in there or (schema is not None and _node(schema, pointer).is_known)
-
-
-def _node(schema: JsonObject, name: str) -> SchemaNode:
-    node = SchemaNode.of(schema)
-    for step in json_values.steps(name):
-        is_position = step.isdecimal() and "array" in node.types
-        node = node.items if is_position else node.member(step)
-    return node
+    return path in there or (schema is not None and SchemaNode.of(schema).at(pointer).is_known)
 
 
 def _fitting(schema: JsonObject, name: str, value: JsonValue) -> JsonValue:
@@ -204,7 +196,7 @@ def _fitting(schema: JsonObject, name: str, value: JsonValue) -> JsonValue:
     Raises:
         UsageError: The schema does not allow it.
     """
-    node = _node(schema, name)
+    node = SchemaNode.of(schema).at(name)
     fitting = _converted(node, value)
     if value is None or not node.is_known:
         return fitting
