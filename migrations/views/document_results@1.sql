@@ -3,8 +3,9 @@
 -- missing_rows names the lists with fewer rows than the answers about the parts have, row_counts
 -- says of every list how many rows each chunk has and where they stand, failed_checks names the
 -- checks of the schema that the output does not pass, review_reason is what the intake of the
--- document said, and flags are its suspicious passages. transcribed_by is the model that read the
--- document's pages, or tesseract, and null where all of it was text in the file.
+-- document said, and why its answer needs review; flags are its suspicious passages.
+-- transcribed_by is the model that read the document's pages, or tesseract, and null where all of
+-- it was text in the file.
 CREATE VIEW document_results AS
 SELECT
     r.id AS result_id,
@@ -32,7 +33,7 @@ SELECT
     r.critique ->> 'outcome' AS critique_outcome,
     r.missing_rows,
     r.row_counts,
-    i.message AS review_reason,
+    nullif(concat_ws(' ', i.message, r.review_reason), '') AS review_reason,
     r.failed_checks,
     d.flags,
     d.transcribed_by
