@@ -56,9 +56,9 @@ def _columns_of_an_answer() -> list[sa.Column[object]]:
         *_required(_BOOLEAN, "needs_review"),
         *_required(_JSON, "failed_chunks"),
         *_nullable(_JSON, "missing_rows", "row_counts", "failed_checks"),
-        *_required(_TEXT, "provider", "model"),
+        *_required(_TEXT, "provider", "model", "prompt_version"),
         *_required(_BOOLEAN, "language_model"),
-        *_required(_TEXT, "prompt_version"),
+        *_nullable(_TEXT, "review_reason"),
     ]
 
 

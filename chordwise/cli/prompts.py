@@ -21,7 +21,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.prompting import Prompt, render
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.templates import PromptTemplate
-from chordwise.errors import UsageError
+from chordwise.errors import ConfigurationError, ExitCode, UsageError
 from chordwise.prompts import library, packs
 from chordwise.readers.discovery import discover
 from chordwise.readers.extracted import WHOLE
@@ -40,24 +40,32 @@ chordwise prompts diff summary.analyze@brief
 """
 
 
-def list_prompts(invocation: Invocation, *, as_json: AsJson = False) -> None:
+def list_prompts(invocation: Invocation, *, as_json: AsJson = False) -> ExitCode:
     """List the newest released templates, your own, and the packs.
 
     chordwise prompts list
     """
     settings, screen = invocation.settings(), invocation.screen
+    folder = settings.prompts.folder
+    own = library.examined(settings.base_folder / folder) if folder else []
+    wrong = [each for each in own if isinstance(each, ConfigurationError)]
     released = [library.latest(name) for name in library.replaceable()]
     found = [(each, "released") for each in released]
-    found += [(each, str(settings.prompts.folder)) for each in _own(settings)]
+    found += [(each, str(folder)) for each in own if isinstance(each, PromptTemplate)]
+    code = ExitCode.CONFIGURATION if wrong else ExitCode.SUCCESS
     if as_json:
         members = [{**_members(each), "origin": origin} for each, origin in found]
         titles = [{"name": each.name, "title": each.title} for each in packs.every().values()]
-        screen.write_json(templates=members, packs=titles)
-        return
+        problems = [{"message": each.what, "hint": each.hint} for each in wrong]
+        screen.write_json(templates=members, packs=titles, problems=problems)
+        return code
     rows = [(each.title, each.version, origin) for each, origin in found]
     screen.show(layouts.folded(("Template", "Version", "From"), rows, ("Version",)))
     named = [(each.name, each.title) for each in packs.every().values()]
     screen.show(layouts.folded(("Pack", "What it asks"), named, ("Pack",)))
+    for each in wrong:
+        screen.tell(f"{each.what} {each.hint}")
+    return code
 
 
 def show(invocation: Invocation, name: Name, *, as_json: AsJson = False) -> None:
@@ -88,15 +96,18 @@ def render_prompt(
     profile: Annotated[
         str, typer.Option(metavar="NAME", help="Fill in what [profiles.NAME] asks.")
     ] = "",
+    pack: Annotated[str, typer.Option(metavar="NAME", help="Fill in what a pack asks.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Show a prompt as it is sent about a document. No model is asked.
 
     chordwise prompts render summary.analyze@brief letter.txt
+
+    chordwise prompts render extraction.schema.analyze contract.pdf --pack legal
     """
     settings = invocation.settings()
     template = _find(settings, name)
-    task = _task(settings, template, profile)
+    task = _task(settings, template, profile, pack)
     rendered = {
         source: render(template, each, analysis_for(task.analysis_type).schema(task.options))
         for source, each in _about(settings, task, documents or [])
@@ -162,18 +173,20 @@ def _find(settings: Settings, name: str) -> PromptTemplate:
     return known[name]
 
 
-def _task(settings: Settings, template: PromptTemplate, profile: str) -> AnalysisTask:
-    """Return what a template asks, with the options of a profile and without a text.
+def _task(settings: Settings, template: PromptTemplate, profile: str, pack: str) -> AnalysisTask:
+    """Return what a template asks, with the options of a profile or pack and without a text.
 
     Raises:
-        UsageError: The template is no question about a document.
+        UsageError: The template is no question about a document, or there is no such pack.
     """
     if template.name not in library.replaceable():
         raise UsageError(f"{template.name} is part of other prompts.", "`prompts show` shows it.")
     kind = AnalysisType(template.name.partition(".")[0])
     options = AnalysisOptions()
-    if profile:
-        options = run_options(Request(paths=[], profile=profile), settings).analysis
+    if profile or pack:
+        types = [kind] if pack else None
+        request = Request(paths=[], profile=profile, pack=pack, types=types)
+        options = run_options(request, settings).analysis
     if kind is AnalysisType.EXTRACTION:
         is_own = template.name.startswith("extraction.schema.")
         options = replace(options, schema=(options.schema or _ANY) if is_own else None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter
 
+from chordwise.domain import json_values
 from chordwise.domain.analyses.analysis import RowCount
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -143,6 +144,37 @@ def counts(
             }
         )
     return counted
+
+
+_DENSE = 5
+"""A chunk with so many rows of a list is taken to lie within it."""
+
+
+def gaps(counted: list[JsonValue]) -> list[str]:
+    """Say which lists, as `counts` returns them, have chunks without rows in their midst."""
+    said = []
+    for each in json_values.objects(counted):
+        numbers = each["by_chunk"]
+        empty = _empty_within(numbers) if isinstance(numbers, list) else 0
+        if empty:
+            chunks = "1 chunk brings" if empty == 1 else f"{empty} chunks bring"
+            path = json_values.text(each["path"])
+            said.append(f"{chunks} no rows of {path}, between others that bring many.")
+    return said
+
+
+def _empty_within(numbers: Sequence[JsonValue]) -> int:
+    """Return how many chunks have no row, each run of them between two with many."""
+    empty = run = 0
+    before = 0.0
+    for number in map(json_values.number, numbers):
+        if number == 0:
+            run += 1
+            continue
+        rows = number or 0.0
+        empty += run if min(before, rows) >= _DENSE else 0
+        before, run = rows, 0
+    return empty
 
 
 def _number(counted: Mapping[str, RowCount], path: str) -> int:

@@ -72,7 +72,7 @@ class Analysis:
 
     `output` has the shape that the analysis type documents; `facts` lists it flat. Offsets count
     characters of `text`, which is the request's text after normalization; `flags` are its
-    suspicious passages, and `review_reason` says what was invisible in it or speaks to a model.
+    suspicious passages, and `review_reason` says why the answer needs review.
     `merged_without_model` says why the parts of a long text had to be joined by rule; it is empty
     otherwise. `agreement` is how far the samples of a vote agreed, `critique` what came of
     examining the answer; `None` without one. `missing_rows` are the lists that lack rows of the
@@ -136,8 +136,7 @@ class DocumentAnalyzer:
         """
         read = _read(request)
         normalized = normalize(read.text)
-        text = normalized.text
-        places = Places(read.places)
+        text, places = normalized.text, Places(read.places)
         if not text.strip():
             raise UsageError("The text is empty.")
         task = _task(request)
@@ -162,7 +161,7 @@ class DocumentAnalyzer:
         return replace(
             found,
             needs_review=found.needs_review or bool(reason),
-            review_reason=reason,
+            review_reason=" ".join(filter(None, (reason, found.review_reason))),
             flags=flags,
             transcribed_by=read.transcribed_by,
         )
@@ -217,6 +216,7 @@ def _analysis(
     task = _task(request)
     output = located(analysis.complete(answer.output, task.options), places)
     confidence = self_consistency.tempered(answer.confidence, answer.agreement, analysis.type)
+    doubts = examined.review_reason(confidence, task)
     return Analysis(
         text=text,
         output=output,
@@ -224,7 +224,8 @@ def _analysis(
         confidence=confidence,
         quality=examined.quality(task),
         coverage=missing_rows.share(answer.missing_rows),
-        needs_review=examined.needs_review(confidence, task),
+        needs_review=bool(doubts),
+        review_reason=doubts,
         chunk_count=chunk_count,
         provider=answer.provider,
         model=answer.model,

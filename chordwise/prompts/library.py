@@ -53,17 +53,36 @@ def own(folder: Path, variant: str = "") -> tuple[PromptTemplate, ...]:
         ConfigurationError: The folder cannot be read, has none of that variant, or one that cannot
             be used.
     """
-    try:
-        files = sorted(file for file in folder.iterdir() if file.suffix == ".toml")
-        chosen = [file for file in files if not variant or file.stem.endswith(f"@{variant}")]
-        found = tuple(_checked(file, file.read_text("utf-8-sig")) for file in chosen)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"The prompts in {folder} cannot be read: {error}.") from error
+    files = _files_in(folder)
+    chosen = [file for file in files if not variant or file.stem.endswith(f"@{variant}")]
+    found = tuple(_checked(file) for file in chosen)
     if variant and not found:
         known = ", ".join(sorted({file.stem.rpartition("@")[2] for file in files})) or "none"
         what = f"There is no prompt “{variant}” in {folder}."
         raise ConfigurationError(what, f"Known: {known}. A file is TEMPLATE@{variant}.toml.")
     return found
+
+
+def examined(folder: Path) -> list[PromptTemplate | ConfigurationError]:
+    """Return each template in a user's folder, or why it cannot be used.
+
+    Raises:
+        ConfigurationError: The folder cannot be read.
+    """
+    found: list[PromptTemplate | ConfigurationError] = []
+    for file in _files_in(folder):
+        try:
+            found.append(_checked(file))
+        except ConfigurationError as error:
+            found.append(error)
+    return found
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(file for file in folder.iterdir() if file.suffix == ".toml")
+    except OSError as error:
+        raise ConfigurationError(f"The prompts in {folder} cannot be read: {error}.") from error
 
 
 def replaceable() -> list[str]:
@@ -138,10 +157,13 @@ def _read(file_name: str, content: str) -> PromptTemplate:
     )
 
 
-def _checked(file: Path, content: str) -> PromptTemplate:
+def _checked(file: Path) -> PromptTemplate:
     """Read a user's own template; what is wrong with it is said with its line."""
     try:
+        content = file.read_text("utf-8-sig")
         template = _read(file.name, content)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} cannot be read: {error}.") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{file} is not valid TOML: {error}.") from error
     except KeyError as error:

@@ -61,6 +61,7 @@ class Findings:
     agreement: Mapped[float | None]
     critique: Mapped[JsonObject | None]
     needs_review: Mapped[bool]
+    review_reason: Mapped[str | None]
     failed_chunks: Mapped[JsonValue]
     missing_rows: Mapped[JsonValue | None]
     row_counts: Mapped[JsonValue | None]
@@ -82,6 +83,8 @@ class Result(Findings, Record):
     results of versions that did not count. `row_counts` has every list: path, by_chunk, repeated,
     kept, located, start_char, end_char. `failed_checks` names the checks of the schema that the
     output does not pass: check, path, problem, found, expected.
+    `review_reason` says why a person should look at the answer, null where only its document is a
+    reason, or nothing is.
     `critique` says what was objected to and what became of it, null where none was asked for.
     `accepted` says that all that it states may be accepted without looking (`certifications`).
     `language_model` is false where the built-in extractive model answered, be it for one chunk.

@@ -3,9 +3,10 @@
 -- missing_rows names the lists with fewer rows than the answers about the parts have, row_counts
 -- says of every list how many rows each chunk has and where they stand, failed_checks names the
 -- checks of the schema that the output does not pass, review_reason is what the intake of the
--- document said, flags are its suspicious passages, and accepted says that all of it may be accepted
--- without looking. transcribed_by is the model that read the document's pages, or tesseract, and null
--- where all of it was text in the file.
+-- document said, and why its answer needs review; flags are its suspicious passages, and accepted
+-- says that all of it may be accepted without looking.
+-- transcribed_by is the model that read the document's pages, or tesseract, and null where all of
+-- it was text in the file.
 -- saved_as is the profile or name that the answers of the run are saved as, label the label of a
 -- classification or sentiment, and grounded says whether every quote stands in the document.
 CREATE VIEW document_results AS
@@ -35,7 +36,7 @@ SELECT
     r.critique ->> 'outcome' AS critique_outcome,
     r.missing_rows,
     r.row_counts,
-    i.message AS review_reason,
+    nullif(concat_ws(' ', i.message, r.review_reason), '') AS review_reason,
     r.failed_checks,
     d.flags,
     r.accepted,

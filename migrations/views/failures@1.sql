@@ -1,5 +1,6 @@
 -- Everything that did not end well, by where it happened and its class.
--- What is not taken in yet has not ended.
+-- What is not taken in yet has not ended. The only chunk of a job is left out, for the job says the
+-- same.
 CREATE VIEW failures AS
 SELECT
     run.name AS run,
@@ -47,4 +48,4 @@ FROM chunks AS c
 INNER JOIN jobs AS j ON j.id = c.job_id
 INNER JOIN runs AS run ON run.id = j.run_id
 INNER JOIN intakes AS i ON i.id = j.intake_id
-WHERE c.status IN ('failed', 'quarantined');
+WHERE c.status IN ('failed', 'quarantined') AND j.chunk_count > 1;

@@ -19,6 +19,8 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode, UsageError
 from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.exports import selection
+from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.intake import answer_tables
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, open_run
@@ -148,6 +150,22 @@ def invoices(pipeline: Pipeline) -> Submission:
     """Analyze the twelve invoices."""
     documents = {f"/files/invoice-{n:02}.txt": an_invoice(n) for n in range(12)}
     return saved(pipeline, "invoices", AnalysisOptions(schema=INVOICE), documents)
+
+
+def test_an_export_is_in_the_order_of_documents_and_rows(
+    pipeline: Pipeline, settings: Settings
+) -> None:
+    """In whatever order they were taken in; the same file comes out every time."""
+    numbers = (5, 2, 8)
+    documents = {f"/files/invoice-{n:02}.txt": an_invoice(n) for n in numbers}
+    saved(pipeline, "invoices", AnalysisOptions(schema=INVOICE), documents)
+    wanted = Selection(name="answers.invoices_line_items", columns=("document", "row_index"))
+    assert settings.database_url is not None
+
+    with selection.opened(settings.database_url, wanted) as table:
+        rows = [tuple(row) for batch in table.batches for row in batch]
+
+    assert rows == [(f"invoice-{n:02}.txt", row) for n in sorted(numbers) for row in range(3)]
 
 
 def test_questions_about_contracts(pipeline: Pipeline) -> None:

@@ -114,7 +114,7 @@ def test_a_run_as_json(desk: Desk, by: str) -> None:
     assert found["run"]["outcomes"]["encrypted"] == 1
     assert found["run"]["intakes_balance"] is True
     assert [job["status"] for job in found["jobs"]] == ["succeeded", "failed"]
-    assert {failure["what"] for failure in found["failures"]} == {"intake", "job", "chunk"}
+    assert {failure["what"] for failure in found["failures"]} == {"intake", "job"}
     assert found["usage"]["total"] == 2
 
 

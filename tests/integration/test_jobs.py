@@ -244,8 +244,9 @@ def test_an_answer_of_the_built_in_model_that_takes_too_long_fails(settings: Set
 
     job = pipeline.job(submission)
     assert (job.status, job.error_code) == (JobStatus.FAILED, "answer_timeout")
-    assert pipeline.rows("SELECT state, error_code, hint FROM failures WHERE what = 'chunk'") == [
-        ("failed", "answer_timeout", AnswerTimeoutError.usual_hint)
+    failures = "SELECT what, state, error_code, hint FROM failures"
+    assert pipeline.rows(failures) == [
+        ("job", "failed", "answer_timeout", AnswerTimeoutError.usual_hint)
     ]
     assert pipeline.rows("SELECT error_code FROM model_calls") == [("answer_timeout",)]
     assert pipeline.value("SELECT status FROM runs") == "finished"

@@ -120,6 +120,22 @@ def test_a_result_says_how_its_lists_came_about(small_chunks: Settings) -> None:
     }
 
 
+def test_a_chunk_without_rows_amid_a_list_needs_review(small_chunks: Settings) -> None:
+    """The answer is valid; that a part of the list brought nothing is told all the same."""
+    middle = ORDER.splitlines()[ROW_COUNT // 2 + 1]
+
+    def passing_over(request: CompletionRequest) -> str:
+        return an_extraction([]) if middle in request.task.text else extracting()(request)
+
+    pipeline, submission = worked(small_chunks, passing_over)
+
+    assert pipeline.job(submission).status == JobStatus.SUCCEEDED
+    reviewed = "SELECT needs_review, review_reason FROM document_results"
+    assert pipeline.rows(reviewed) == [
+        (True, "1 chunk brings no rows of /data/line_items, between others that bring many.")
+    ]
+
+
 def test_the_header_of_a_table_travels_with_each_chunk(small_chunks: Settings) -> None:
     """Beside the text; what is quoted of it stands where the table begins, and is one row."""
     header = "| name | price 1 |\n|---|---|"

@@ -10,6 +10,7 @@ import pytest
 from chordwise.domain import critique, json_values
 from chordwise.domain.answers import Answer
 from chordwise.domain.critique import CritiqueOutcome
+from chordwise.domain.json_values import JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import (
     AwaitingBatchError,
@@ -256,8 +257,8 @@ def test_an_objection_that_stands_and_an_answer_without_a_critique_need_review(
     """However sure the model is; what was mended or found good needs none by itself."""
     found, _, _ = examined(*script)
 
-    assert found.needs_review(1.0, TASK) is doubt
-    assert found.needs_review(0.4, TASK)
+    assert bool(found.review_reason(1.0, TASK)) is doubt
+    assert "The confidence 0.40 is below 0.5." in found.review_reason(0.4, TASK)
 
 
 @pytest.mark.parametrize(
@@ -273,8 +274,31 @@ def test_a_sample_that_is_left_alone_needs_review(
 
     found = Examined(answer=answer)
 
-    assert found.needs_review(1.0, replace(TASK, options=AnalysisOptions(votes=5))) is review
-    assert not found.needs_review(1.0, replace(TASK, options=AnalysisOptions(votes=1)))
+    reason = found.review_reason(1.0, replace(TASK, options=AnalysisOptions(votes=5)))
+    assert bool(reason) is review
+    assert not found.review_reason(1.0, replace(TASK, options=AnalysisOptions(votes=1)))
+
+
+def test_the_reason_names_what_does_not_hold() -> None:
+    """Quotes that are not in the text, and values outside their quotes, the first few of them."""
+    _, before, _ = examined(FINE)
+    lost: list[JsonValue] = [
+        {"finding": "a", "quote": "b", "grounded": each == 0} for each in range(3)
+    ]
+    unsure = replace(before, output={**before.output, "key_findings": lost}, quality=0.333)
+    other: list[JsonValue] = [
+        {"item": f"item {each}", "quote": "c", "grounded": True, "value_in_quote": False}
+        for each in range(7)
+    ]
+    outside = replace(before, output={**before.output, "key_findings": other})
+
+    assert Examined(answer=unsure).review_reason(1.0, TASK) == (
+        "The quality 0.33 is below 0.8: 2 of 3 quotes are not in the text."
+    )
+    assert Examined(answer=outside).review_reason(1.0, TASK) == (
+        "Values that do not stand in their quotes: "
+        "item 0, item 1, item 2, item 3, item 4 and 2 more."
+    )
 
 
 def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
@@ -289,7 +313,7 @@ def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
     found = examine(wanted, merged, (0, len(TEXT)))
 
     assert (found.answer, outcome_of(found)) == (answer, CritiqueOutcome.FAILED)
-    assert found.needs_review(1.0, TASK)
+    assert found.review_reason(1.0, TASK).startswith("The parts were merged by rule.")
     assert examine(unwanted, merged, (0, len(TEXT))).critique is None
 
 

@@ -115,3 +115,30 @@ def test_a_template_that_there_is_not_is_named(capsys: pytest.CaptureFixture[str
     """With the command that lists them."""
     assert run(["prompts", "show", "summary.analyze@none"]) == ExitCode.USAGE
     assert "prompts list" in capsys.readouterr().err
+
+
+def test_a_prompt_is_rendered_with_what_a_pack_asks(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its labels with what they mean, and no other type of question."""
+    code = run(["prompts", "render", "classification.analyze", "--pack", "legal"])
+
+    shown = capsys.readouterr().out
+    assert code == ExitCode.SUCCESS
+    assert all(label in shown for label in packs.named("legal").labels)
+    assert run(["prompts", "render", "summary.analyze", "--pack", "no"]) == ExitCode.USAGE
+
+
+def test_a_template_that_cannot_be_used_does_not_hide_the_others(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is named with what is wrong, and the exit code says it to scripts."""
+    (folder / "summary.analyze@long.toml").write_text("system = 1", "utf-8")
+    (folder / "summary.analyze@wild.toml").write_bytes(b"\xff\xfe")
+
+    as_json = run(["prompts", "list", "--json"])
+    listed = json.loads(capsys.readouterr().out)
+    code = run(["prompts", "list"])
+
+    assert (as_json, code) == (ExitCode.CONFIGURATION, ExitCode.CONFIGURATION)
+    assert [each["title"] for each in listed["templates"]][-1] == "summary.analyze@brief"
+    assert len(listed["problems"]) == 2
+    assert "summary.analyze@wild.toml" in capsys.readouterr().err

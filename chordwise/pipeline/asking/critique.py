@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import structlog
 
-from chordwise.domain import checks, critique, missing_rows, value_in_quote
+from chordwise.domain import checks, critique, grounding, missing_rows, value_in_quote
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import CHECK_FACTOR, Answer, lowered_by, quality_of
 from chordwise.domain.checks import FailedCheck
@@ -43,26 +44,56 @@ class Examined:
         """Return the quality of the answer, lowered by each check that it does not pass."""
         return lowered_by(self.answer.quality, CHECK_FACTOR ** len(self.failed_checks(task)))
 
-    def needs_review(self, confidence: float, task: AnalysisTask) -> bool:
-        """Tell whether a person should look.
+    def review_reason(self, confidence: float, task: AnalysisTask) -> str:
+        """Say why a person should look; empty where there is no reason.
 
         It found nothing of what was asked for, or it is unsure, or much of it could not be checked
         against the text, or a value has no quote or does not stand in it, or its critique leaves a
         doubt, or of the votes that were asked for a language model has given one alone, or rows are
         missing, or it was merged by rule, or a check failed.
         """
-        if self.is_merged_by_rule or missing_rows.losses(self.answer.missing_rows):
-            return True
-        output, options = self.answer.output, task.options
-        if self.failed_checks(task) or value_in_quote.outside(output):
-            return True
-        analysis = analysis_for(task.analysis_type)
-        if not analysis.has_findings(output) or analysis.without_evidence(output, options):
-            return True
-        is_unsure = confidence < options.confidence_threshold or self.answer.quality < MIN_QUALITY
-        leaves_doubt = self.critique is not None and self.critique.leaves_doubt
-        is_alone = options.votes > 1 and self.answer.agreement is None
-        return is_unsure or leaves_doubt or (is_alone and self.answer.provider != EXTRACTIVE)
+        return " ".join((*self._losses(), *self._flaws(task), *self._doubts(confidence, task)))
+
+    def _losses(self) -> Iterator[str]:
+        if self.is_merged_by_rule:
+            yield "The parts were merged by rule."
+        yield from missing_rows.sentences(missing_rows.losses(self.answer.missing_rows))
+
+    def _flaws(self, task: AnalysisTask) -> Iterator[str]:
+        """Yield what of the output does not hold against the text and the schema."""
+        output, analysis = self.answer.output, analysis_for(task.analysis_type)
+        if failed := self.failed_checks(task):
+            yield f"Checks failed: {_few(f'{each.check} {each.path}' for each in failed)}."
+        if outside := value_in_quote.outside(output):
+            yield f"Values that do not stand in their quotes: {_few(outside)}."
+        if without := analysis.without_evidence(output, task.options):
+            yield f"Values without a quote: {_few(without)}."
+        if not analysis.has_findings(output):
+            yield "Nothing was found of what was asked for."
+
+    def _doubts(self, confidence: float, task: AnalysisTask) -> Iterator[str]:
+        answer, options = self.answer, task.options
+        if answer.quality < MIN_QUALITY:
+            quotes = grounding.quotes(answer.output)
+            lost = sum(each.get("grounded") is not True for each in quotes)
+            of_quotes = f": {lost} of {len(quotes)} quotes are not in the text" if lost else ""
+            yield f"The quality {answer.quality:.2f} is below {MIN_QUALITY:g}{of_quotes}."
+        if confidence < options.confidence_threshold:
+            yield f"The confidence {confidence:.2f} is below {options.confidence_threshold:g}."
+        if self.critique is not None and self.critique.leaves_doubt:
+            yield "The critique leaves a doubt."
+        if options.votes > 1 and answer.agreement is None and answer.provider != EXTRACTIVE:
+            yield "A single sample of the vote was usable."
+
+
+_FEW = 5
+
+
+def _few(names: Iterable[str]) -> str:
+    """Return the first few of some names, and how many more there are."""
+    every = list(dict.fromkeys(names))
+    more = f" and {len(every) - _FEW} more" if len(every) > _FEW else ""
+    return f"{', '.join(every[:_FEW])}{more}"
 
 
 def examine(synthesizer: Synthesizer, synthesis: Synthesis, span: tuple[int, int]) -> Examined:

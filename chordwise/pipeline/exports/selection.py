@@ -23,6 +23,7 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.exports.table import Column, Table
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.user_sql import Connection, Row
+from chordwise.storage.answer_tables import SCHEMA
 
 _STATEMENT_SECONDS = 600
 """For one batch; the first one of a sorted view takes longest."""
@@ -47,6 +48,7 @@ _OF_RUN_BY_NAME: Mapping[str, str] = {
     "runs": "id = {run_id}",
     "documents": "id IN (SELECT document_id FROM intakes WHERE run_id = {run_id})",
 }
+_ORDER = ("document", "job_id", "parent_row", "row_index")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,11 +152,20 @@ def _statement(connection: Connection, wanted: Selection, names: Sequence[str]) 
         raise UsageError(
             f"{wanted.name} has no column “{unknown[0]}”.", f"Columns: {', '.join(columns)}."
         )
-    return sql.SQL("SELECT {} FROM {} WHERE {}").format(
+    return sql.SQL("SELECT {} FROM {} WHERE {}{}").format(
         sql.SQL(", ").join(map(sql.Identifier, wanted.columns or columns)),
         name,
         sql.SQL("true") if wanted.run_id is None else _of_run(wanted.name, columns, wanted.run_id),
+        _ordered(wanted.name, columns),
     )
+
+
+def _ordered(name: str, columns: Sequence[str]) -> sql.Composable:
+    """Return the order of a table of answers: by document, and in it as in the document."""
+    by = [each for each in _ORDER if each in columns] if name.startswith(f"{SCHEMA}.") else []
+    if not by:
+        return sql.SQL("")
+    return sql.SQL(" ORDER BY {}").format(sql.SQL(", ").join(map(sql.Identifier, by)))
 
 
 def _of_run(name: str, columns: Sequence[str], run_id: uuid.UUID) -> sql.Composed:

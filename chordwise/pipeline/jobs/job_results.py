@@ -126,6 +126,9 @@ def _result(asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined) ->
     output = located(analysis.complete(answer.output, task.options), asked.places())
     agreement = answer.agreement
     confidence = self_consistency.tempered(answer.confidence, agreement, task.analysis_type)
+    counts = missing_rows.counts([p.answer for p in parts], answer.output, task)
+    reasons = [examined.review_reason(confidence, task), *missing_rows.gaps(counts)]
+    reason = " ".join(filter(None, reasons))
     covered = [(p.start_char, p.end_char) for p in parts if p.status == ChunkStatus.SUCCEEDED]
     return Result(
         job_id=asked.id,
@@ -139,9 +142,10 @@ def _result(asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined) ->
         * missing_rows.share(answer.missing_rows),
         agreement=agreement,
         critique=examined.critique.to_json() if examined.critique else None,
-        needs_review=examined.needs_review(confidence, task),
+        needs_review=bool(reason),
+        review_reason=reason or None,
         missing_rows=plain(answer.missing_rows),
-        row_counts=missing_rows.counts([p.answer for p in parts], answer.output, task),
+        row_counts=counts,
         failed_checks=plain(examined.failed_checks(task)),
         failed_chunks=[_named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED],
         provider=answer.provider,

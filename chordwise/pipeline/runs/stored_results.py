@@ -37,8 +37,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResult:
-    """A result with where it came from; `review_reason` is what its intake says of the document.
+    """A result with where it came from.
 
+    `review_reason` is what its intake says of the document, and why the answer needs review.
     `flags` are the suspicious passages of the document; `transcribed_by` is the model that read its
     pages, or `tesseract`, `None` where all of it was text in the file.
     `output` is as people corrected it, where they did.
@@ -95,7 +96,9 @@ _COLUMNS = (
     Result.agreement,
     Result.critique,
     Result.needs_review,
-    Intake.message.label("review_reason"),
+    func.nullif(func.concat_ws(" ", Intake.message, Result.review_reason), "").label(
+        "review_reason"
+    ),
     Document.flags,
     Document.transcribed_by,
     Result.failed_chunks,
