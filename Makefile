@@ -102,7 +102,7 @@ done;
 endef
 
 # House rules belong to `make check`.
-suites := tests/unit tests/contract tests/integration tests/e2e tests/faults
+suites := tests/unit tests/contract tests/integration tests/e2e tests/faults tests/web
 parallel = -n $(JOBS) --dist worksteal
 
 faults: $(dev) $(package) ## run every fault experiment, and write the table of docs/reliability.md

@@ -16,7 +16,9 @@ from sqlalchemy.exc import ProgrammingError
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Model
-from chordwise.embedded import stack
+from chordwise.cli.rendering.screen import Screen
+from chordwise.embedded import processes, stack
+from chordwise.embedded.home import home_at, web_link
 from chordwise.embedded.stack import Services
 from chordwise.errors import ConfigurationError
 from chordwise.storage import migration
@@ -24,7 +26,7 @@ from chordwise.storage.database import open_engine, translate_errors
 
 
 def up(invocation: Invocation, *, model: Model = None) -> None:
-    """Run everything here until Ctrl-C. Database, broker, worker and scheduler have one log.
+    """Run everything here until Ctrl-C. The pages are served, too; all of it has one log.
 
     chordwise up
 
@@ -36,13 +38,33 @@ def up(invocation: Invocation, *, model: Model = None) -> None:
         screen.tell(f"Ready. The data is in {settings.home}; Ctrl-C stops everything.")
         if services.broker_url is None:
             screen.note("There is no broker.")
+        threading.Thread(target=_tell_link, args=(screen, settings.home), daemon=True).start()
 
     # The servers talk about themselves: that is for those who ask.
-    wanted = ("*",) if invocation.is_verbose else ("worker", "scheduler", "llama*")
+    wanted = ("*",) if invocation.is_verbose else ("worker", "scheduler", "web", "llama*")
     logs = LogLines(settings.home.expanduser() / "logs", screen.note, *wanted)
     with logs.followed():
-        stack.hold(settings, config=invocation.config, on_progress=screen.note, on_ready=ready)
+        stack.hold(
+            settings,
+            config=invocation.config,
+            on_progress=screen.note,
+            on_ready=ready,
+            serves_pages=True,
+        )
     screen.tell("Stopped.")
+
+
+_LINK_SECONDS = 30.0
+
+
+def _tell_link(screen: Screen, folder: Path) -> None:
+    """Say where the pages are once they are served."""
+    home = home_at(folder)
+    if processes.wait_until(lambda: web_link(home) is not None, _LINK_SECONDS, every=0.2):
+        found = web_link(home)
+        screen.tell_whole(f"The pages: {found.link}" if found else "The pages ended at once.")
+    else:
+        screen.note(f"The pages are not served yet: see {home.log('web')}.")
 
 
 def down(invocation: Invocation, *, as_json: AsJson = False) -> None:

@@ -9,8 +9,12 @@ import typer
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
+from chordwise.cli.rendering.screen import Screen
+from chordwise.embedded import processes
+from chordwise.embedded.home import home_at, web_link
 from chordwise.embedded.stack import Level
 from chordwise.errors import UsageError
+from chordwise.settings import Settings
 
 _SHORTEST_PASSWORD = 12
 
@@ -36,29 +40,46 @@ def web(
 
     chordwise web --link
     """
-    from chordwise.web import access as web_access  # noqa: PLC0415 - the others have other needs
-    from chordwise.web import server  # noqa: PLC0415 - as above
-
     screen = invocation.screen
     if set_password:
-        screen.write(f"{web_access.hashed(_password())}\n")
-        screen.tell('Set it as password_hash = "…" below [web], or CHORDWISE_WEB__PASSWORD_HASH.')
+        _print_hash(screen)
         return
     settings = invocation.settings()
-    if link:
-        screen.write(f"{server.link_of(settings.home)}\n")
+    running = web_link(home_at(settings.home))
+    if running is not None or link:
+        if running is None:
+            raise UsageError(
+                f"No pages are served for {settings.home}.", "Serve them with: chordwise web"
+            )
+        screen.write(f"{running.link}\n")
+        screen.note(f"Process {running.server.pid} serves the pages.")
         return
+    _serve(invocation, settings, port)
+    screen.tell("Stopped.")
+
+
+def _serve(invocation: Invocation, settings: Settings, port: int | None) -> None:
+    from chordwise.web import server  # noqa: PLC0415 - no other command loads its libraries
+
+    screen = invocation.screen
     reached = access.reach(invocation, settings, Level.ALL)
     if port is not None:
         changed = reached.web.model_copy(update={"port": port})
         reached = reached.model_copy(update={"web": changed})
 
     def ready(served: server.Served) -> None:
+        processes.watch_parent(served.stop)
         screen.write(f"{served.link}\n")
         screen.tell("The pages are served at this address; Ctrl-C ends that.")
 
     server.serve(reached, ready)
-    screen.tell("Stopped.")
+
+
+def _print_hash(screen: Screen) -> None:
+    from chordwise.web.access import hashed  # noqa: PLC0415 - as above
+
+    screen.write(f"{hashed(_password())}\n")
+    screen.tell('Set it as password_hash = "…" below [web], or as CHORDWISE_WEB__PASSWORD_HASH.')
 
 
 def _password() -> str:

@@ -71,6 +71,16 @@ class Home:
         """Its time of change says when a command last needed the stack."""
         return self.run / "last_used"
 
+    @property
+    def web(self) -> Path:
+        """What the pages keep: their token, the key of their sessions, and files sent to them."""
+        return self.path / "web"
+
+    @property
+    def web_link_file(self) -> Path:
+        """Where the pages are served, as `web_link` reads it."""
+        return self.run / "web.json"
+
     def log(self, name: str) -> Path:
         """Return the log of a process."""
         return self.logs / f"{name}.log"
@@ -298,6 +308,24 @@ def last_state(home: Home) -> StackState | None:
         return StackState.model_validate_json(home.state_file.read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         return None
+
+
+class WebLink(BaseModel):
+    """Where a process serves the pages of a home; the link may hold a token."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    server: ProcessIdentity
+    link: str
+
+
+def web_link(home: Home) -> WebLink | None:
+    """Return where the pages of a home are served now."""
+    try:
+        found = WebLink.model_validate_json(home.web_link_file.read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None
+    return found if processes.is_alive(found.server) else None
 
 
 def current_state(home: Home) -> StackState | None:

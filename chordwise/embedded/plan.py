@@ -29,6 +29,7 @@ class Commands(BaseModel):
     migrate: tuple[str, ...] = (*_PYTHON, "chordwise", "migrate")
     worker: tuple[str, ...] = (*_PYTHON, "worker")
     scheduler: tuple[str, ...] = (*_PYTHON, "scheduler")
+    web: tuple[str, ...] = (*_PYTHON, "chordwise", "web")
 
 
 class Plan(BaseModel):
@@ -38,6 +39,7 @@ class Plan(BaseModel):
     ones. `stays` is for a stack that has folders to watch: it does not leave by itself. `directory`
     is the folder from which relative paths in the settings count, `settings_file` is theirs.
     `autostart_fingerprint` is a hash of what the stack does by itself, empty where that is nothing.
+    `serves_pages` is for a stack in the foreground: it runs `chordwise web` as well.
     `worker_concurrency` is set where the settings of the worker's process do not know it.
     """
 
@@ -55,6 +57,7 @@ class Plan(BaseModel):
     worker_concurrency: int | None = None
     commands: Commands = Commands()
     stays: bool = False
+    serves_pages: bool = False
     idle_seconds: float
     grace_seconds: float
 

@@ -219,6 +219,7 @@ POSTGRES = "postgres"
 VALKEY = "valkey"
 SCHEDULER = "scheduler"
 WORKER = "worker"
+WEB = "web"
 LLAMA_PREFIX = "llama"
 _MIGRATE_SECONDS = 300.0
 # A worker that has not begun by then may be on a machine that is very busy: it is not given up.
@@ -240,6 +241,7 @@ class Children:
         self._tell = tell
         self._is_stopped = is_stopped
         self._watched: dict[str, Watched] = {}
+        self._serves_pages = False  # once asked for, whatever a later plan says
         self._reader, self._writer = os.pipe()
         self.database_url: str | None = None
         self.broker_url: str | None = None
@@ -339,6 +341,9 @@ class Children:
         worker = self._process(plan, WORKER)
         self._start(WORKER, worker, "Starting the worker")
         self._await_worker(worker)
+        self._serves_pages |= plan.serves_pages
+        if self._serves_pages:
+            self._start(WEB, self._process(plan, WEB), "Serving the pages")
         self.plan = plan
 
     def _await_worker(self, worker: BackgroundProcess) -> None:
@@ -363,11 +368,12 @@ class Children:
             self._tell(f"The worker does not consume yet. {sign}")
 
     def _process(self, plan: Plan, name: str) -> BackgroundProcess:
-        commands = {SCHEDULER: plan.commands.scheduler, WORKER: plan.commands.worker}
+        programs = plan.commands
+        commands = {SCHEDULER: programs.scheduler, WORKER: programs.worker, WEB: programs.web}
         return BackgroundProcess(
             commands[name],
             log=self._home.log(name),
-            environment=self._environment(plan) | _concurrency(plan, name),
+            environment=self._environment(plan) | _variables(plan, name),
             inherited=(self._reader,),
             grace_seconds=plan.grace_seconds,
             directory=plan.directory,
@@ -393,8 +399,13 @@ class Children:
             self._watched.pop(name).service.stop()
 
 
-def _concurrency(plan: Plan, name: str) -> dict[str, str]:
-    """Return the variable by which a worker takes no more chunks than local models have slots."""
+def _variables(plan: Plan, name: str) -> dict[str, str]:
+    """Return what a process is told: the pages start no stack beside the one that they belong to.
+
+    A worker takes no more chunks than local models have slots.
+    """
+    if name == WEB:
+        return {"CHORDWISE_EMBEDDED__START": "false"}
     if name != WORKER or plan.worker_concurrency is None:
         return {}
     return {"CHORDWISE_WORKER__CONCURRENCY": str(plan.worker_concurrency)}

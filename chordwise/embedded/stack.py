@@ -101,14 +101,16 @@ def hold(
     on_progress: Callable[[str], None],
     on_ready: Callable[[Services], None],
     commands: Commands | None = None,
+    serves_pages: bool = False,
 ) -> None:
-    """Run the whole stack in this process until a signal comes.
+    """Run the whole stack in this process until a signal comes, with the pages where asked for.
 
     Raises:
         ConfigurationError: A setting stands in the way.
         ServiceUnavailableError: The stack is up already, or a service does not start.
     """
     plan = plan_for(settings, Level.ALL, config=config, commands=commands)
+    plan = plan.model_copy(update={"serves_pages": serves_pages})
     Supervisor(
         home_at(settings.home),
         plan,

@@ -85,7 +85,7 @@ def rules_for(settings: WebSettings, address: str, token: str) -> Rules:
     Raises:
         ConfigurationError: Others could reach it, and nothing keeps them out.
     """
-    is_local = address == "localhost" or ipaddress.ip_address(address).is_loopback
+    is_local = address == "localhost" or _is_loopback(address)
     password_hash = settings.password_hash.get_secret_value()
     if not is_local and not password_hash and not settings.trusted_user_header:
         raise ConfigurationError(
@@ -100,6 +100,13 @@ def rules_for(settings: WebSettings, address: str, token: str) -> Rules:
         proxies=settings.trusted_proxies,
         public_url=settings.public_url.rstrip("/"),
     )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:  # a name, which may lead anywhere
+        return False
 
 
 _COST = 2**14
@@ -182,7 +189,8 @@ class Access:
             return None
         if self._rules.password_hash:
             return see(request, f"/login?{_next(request)}")
-        return _refused(request, 403, "You are not signed in.", _LINK)
+        hint = _LINK if self._rules.token else "Come by the proxy that knows who you are."
+        return _refused(request, 403, "You are not signed in.", hint)
 
     def _exchange(self, request: Request) -> Response:
         """Open a session for the token of the link, and take it out of the address."""

@@ -76,7 +76,7 @@ def _explain(request: Request, error: Exception) -> Response:
     """Say what an error of ours says; one that may pass is tried again by the browser."""
     assert isinstance(error, ChordwiseError)  # noqa: S101 - what the handler is registered for
     if isinstance(error, ServiceUnavailableError):
-        page = _error(request, 503, "Database out of reach", error.what, error.hint)
+        page = _error(request, 503, "Out of reach", error.what, error.hint)
         page.headers["Retry-After"] = str(_RETRY_SECONDS)
         if request.method in SAFE_METHODS:
             page.headers["Refresh"] = str(_RETRY_SECONDS)

@@ -194,7 +194,7 @@ def _begin(request: Request) -> Response:
 
 def _stored(home: Home, files: Sequence[UploadFile]) -> Sequence[FoundFile]:
     """Store what was sent below the home, each file in a folder of its own under its own name."""
-    folder = make_folder(make_folder(home.path / "web") / "uploads") / new_id().hex
+    folder = make_folder(home.web / "uploads") / new_id().hex
     found = []
     for number, sent in enumerate(files, start=1):
         shown = printable(PurePosixPath((sent.filename or "").replace("\\", "/")).name or "file")

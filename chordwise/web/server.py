@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import signal
 import socket
@@ -12,17 +11,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import uvicorn
+from sqlalchemy import Engine
+from sqlalchemy.pool import QueuePool
 from starlette.applications import Starlette
 
 from chordwise.embedded import processes, stack
-from chordwise.embedded.home import Home, home_at, make_folder, password_in, write_private
+from chordwise.embedded.home import (
+    Home,
+    WebLink,
+    home_at,
+    make_folder,
+    password_in,
+    write_private,
+)
 from chordwise.embedded.processes import ProcessIdentity
-from chordwise.errors import ConfigurationError, UsageError
+from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.settings import Settings
-from chordwise.storage.database import Database, open_engine
+from chordwise.storage.database import Database, admitted, open_engine
+from chordwise.storage.revisions import require_compatible
 from chordwise.web.access import TOKEN, rules_for
 from chordwise.web.application import create_app
 from chordwise.web.site import Site
@@ -52,24 +60,32 @@ def serve(settings: Settings, on_ready: Callable[[Served], None]) -> None:
     if settings.database_url is None:
         raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
     home = home_at(settings.home)
-    for each in (home.path, home.run, folder := home.path / "web"):
-        make_folder(each)
-    rules = rules_for(settings.web, settings.web.address, password_in(folder / "token"))
+    for folder in (home.path, home.run, home.web):
+        make_folder(folder)
+    rules = rules_for(settings.web, settings.web.address, password_in(home.web / "token"))
     engine = open_engine(settings.database_url, pool_size=_CONNECTIONS, name="chordwise web")
     site = Site(settings=settings, database=Database(engine))
-    app = create_app(site, rules, password_in(folder / "secret"), _cookie(home))
-    with _bound(settings.web.address, settings.web.port) as listener:
-        base = rules.public_url or _address(listener)
-        link = f"{base}/?{TOKEN}={rules.token}" if rules.token else f"{base}/"
-        server = _Server(app)
-        server.on_ready = partial(on_ready, Served(link=link, stop=server.stop))
-        site.is_stopping = lambda: server.should_exit
-        try:
-            with _published(home, link), _kept_up(settings):
+    try:
+        with suppress(ServiceUnavailableError):  # the pages say so, and try again
+            admitted(lambda: require_compatible(engine))
+        app = create_app(site, rules, password_in(home.web / "secret"), _cookie(home))
+        with _listener(settings, home) as listener, _kept_up(settings):
+            base = rules.public_url or _address(listener)
+            link = f"{base}/?{TOKEN}={rules.token}" if rules.token else f"{base}/"
+            server = _Server(app)
+            server.on_ready = partial(on_ready, Served(link=link, stop=server.stop))
+            site.is_stopping = lambda: server.should_exit
+            with _published(home, link):
                 server.run(sockets=[listener])
-        finally:
-            site.close()
-            engine.dispose()
+    finally:
+        site.close()
+        # A thread that still asks gives its connection back first.
+        processes.wait_until(lambda: _is_idle(engine), _LEAVING_SECONDS)
+        engine.dispose()
+
+
+def _is_idle(engine: Engine) -> bool:
+    return not isinstance(engine.pool, QueuePool) or engine.pool.checkedout() == 0
 
 
 class _Server(uvicorn.Server):
@@ -115,34 +131,15 @@ class _Server(uvicorn.Server):
         self.on_ready()
 
 
-def link_of(home: Path) -> str:
-    """Return the link of the server that runs for a home.
-
-    Raises:
-        UsageError: None does.
-    """
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(_link_file(home_at(home)).read_text("utf-8"))
-        server = ProcessIdentity(pid=int(found["pid"]), created_at=float(found["created_at"]))
-        if processes.is_alive(server):
-            return str(found["link"])
-    raise UsageError(f"No pages are served for {home}.", "Serve them with: chordwise web")
-
-
-def _link_file(home: Home) -> Path:
-    return home.run / "web.json"
-
-
 @contextmanager
 def _published(home: Home, link: str) -> Iterator[None]:
-    """Keep the link where `link_of` finds it, for our eyes only."""
-    own = processes.identify(os.getpid())
-    entry = {"pid": os.getpid(), "created_at": own.created_at if own else 0.0, "link": link}
-    write_private(_link_file(home), json.dumps(entry))
+    """Keep the link where `web_link` finds it, for our eyes only."""
+    own = processes.identify(os.getpid()) or ProcessIdentity(pid=os.getpid(), created_at=0)
+    write_private(home.web_link_file, WebLink(server=own, link=link).model_dump_json())
     try:
         yield
     finally:
-        _link_file(home).unlink(missing_ok=True)
+        home.web_link_file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -163,22 +160,36 @@ def _kept_up(settings: Settings) -> Iterator[None]:
         thread.join()
 
 
-def _bound(address: str, port: int) -> socket.socket:
-    """Return a socket that listens.
+def _listener(settings: Settings, home: Home) -> socket.socket:
+    """Return a socket at the address; a port that is ours to choose stays the same if it is free.
 
     Raises:
         ConfigurationError: The port is taken, or the address is not of this machine.
     """
+    address, port = settings.web.address, settings.web.port
+    known = home.web / "port"
+    with suppress(OSError, ValueError):
+        return _bound(address, port or int(known.read_text("utf-8")))
     try:
-        family, kind, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(place)
+        listener = _bound(address, port)
     except OSError as error:
         raise ConfigurationError(
             f"The pages cannot be served at {address}, port {port}: {error.strerror}.",
             "Choose another --port; 0 takes a free one.",
         ) from error
+    write_private(known, str(listener.getsockname()[1]))
+    return listener
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    family, kind, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(place)
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 

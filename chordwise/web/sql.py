@@ -85,6 +85,9 @@ def _page(
     error: ChordwiseError | None = None,
     status_code: int = 200,
 ) -> Response:
+    readable = user_sql.readable(_address(request))
+    answers = [each for each in readable if each.name.startswith("answers.")]
+    views = [each for each in readable if each.is_view and each not in answers]
     return render(
         request,
         "sql.html",
@@ -94,7 +97,11 @@ def _page(
         max_rows=MAX_ROWS,
         seconds=STATEMENT_SECONDS,
         error=error,
-        readable=user_sql.readable(_address(request)),
+        groups={
+            "Tables of answers": answers,
+            "Views": views,
+            "Tables": [each for each in readable if each not in (*answers, *views)],
+        },
     )
 
 

@@ -20,10 +20,10 @@ from tests.house.checkout import PACKAGES, ROOT
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text("utf-8")
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
-OURS = ("migrate", "worker", "scheduler", "chordwise")
+OURS = ("migrate", "worker", "scheduler", "web", "chordwise")
 SERVERS = ("postgres", "valkey")
-LASTING = (*SERVERS, "worker", "scheduler")
-READING = ("scheduler", "chordwise")
+LASTING = (*SERVERS, "worker", "scheduler", "web")
+READING = ("scheduler", "web", "chordwise")
 HOME = PurePosixPath("/var/lib/chordwise")
 SCRATCH = PurePosixPath("/var/tmp")  # noqa: S108 - a volume in the container
 FOLDERS = PurePosixPath("/folders")
@@ -106,7 +106,7 @@ def seconds(text: str) -> timedelta:
 
 
 def test_the_services_are_those_of_the_picture(compose: Compose) -> None:
-    """Two servers, one migration, two processes, and the command for people."""
+    """Two servers, one migration, two processes, the pages, and the command for people."""
     assert set(compose.services) == {*SERVERS, *OURS}
 
 
@@ -121,11 +121,15 @@ def test_the_commands_are_those_that_the_embedded_stack_runs(compose: Compose) -
         *own.scheduler[OPTIONS_OF_PYTHON:],
     ]
     assert compose.services["migrate"].command == [*own.migrate[OPTIONS_OF_PYTHON:]]
+    assert compose.services["web"].command == [*own.web[OPTIONS_OF_PYTHON:]]
 
 
 @pytest.mark.parametrize("name", [*SERVERS, *OURS])
 def test_every_container_is_hardened(compose: Compose, name: str) -> None:
-    """No root, no capability, nothing to write to but what is named, nothing published."""
+    """No root, no capability, nothing to write to but what is named.
+
+    Only the pages are published, to the host itself.
+    """
     service = compose.services[name]
 
     assert service.user not in ("", "root", "0")
@@ -133,7 +137,7 @@ def test_every_container_is_hardened(compose: Compose, name: str) -> None:
     assert service.init
     assert service.cap_drop == ["ALL"]
     assert "no-new-privileges:true" in service.security_opt
-    assert service.ports == []
+    assert service.ports == (["127.0.0.1:8484:8484"] if name == "web" else [])
     assert not service.privileged
 
 
@@ -150,7 +154,7 @@ def test_every_lasting_service_is_watched_bounded_and_restarted(
     assert "limits" in str(service.deploy)
 
 
-@pytest.mark.parametrize("name", ["worker", "scheduler", "chordwise"])
+@pytest.mark.parametrize("name", ["worker", "scheduler", "web", "chordwise"])
 def test_processes_start_on_a_migrated_database(compose: Compose, name: str) -> None:
     """The servers are well and the migration is done before anything of ours works."""
     conditions = {key: need.condition for key, need in compose.services[name].depends_on.items()}
@@ -220,9 +224,14 @@ def test_only_what_takes_files_sees_the_folders(compose: Compose) -> None:
     """Workers read what is in the database, and nothing else."""
     sees = {name: compose.services[name].mounted(writable=True) for name in OURS}
 
-    assert {name for name, mounts in sees.items() if mounts} == {"scheduler", "chordwise"}
+    assert {name for name, mounts in sees.items() if FOLDERS in mounts} == {
+        "scheduler",
+        "chordwise",
+    }
+    assert set(sees.pop("web")) == {HOME / "web", SCRATCH}
     assert sees["chordwise"] == sees["scheduler"]
     assert set(sees["chordwise"]) == {FOLDERS, HOME / "inbox", SCRATCH}
+    assert sees["worker"] == sees["migrate"] == {}
 
 
 @pytest.mark.parametrize("name", READING)
@@ -267,7 +276,7 @@ def test_the_store_outlives_its_container(compose: Compose) -> None:
     assert compose.services["scheduler"].mounted(writable=True)[HOME / "inbox"] in compose.volumes
     assert "uid=10001,gid=10001,mode=0700" in home
     # An empty volume takes its owner from the folder of the image.
-    assert re.search(rf"--mode=0700 \\\n\s+{HOME} {HOME}/inbox\n", DOCKERFILE)
+    assert re.search(rf"--mode=0700 \\\n\s+{HOME} {HOME}/inbox {HOME}/web\n", DOCKERFILE)
 
 
 def test_an_inbox_and_what_is_beside_it_are_one_mount() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from chordwise.cli.rendering.plain_text import EXTRACTIVE
@@ -188,11 +189,34 @@ def test_up_holds_the_stack_until_it_is_told_to_stop(desk: Desk) -> None:
     up = desk.processes.start("chordwise", "up")
     wait_until(lambda: "Ready." in desk.processes.logs(), 60, "the stack is up")
     desk.call("analyze", "letters/one.txt", "--fresh")
+    wait_until(lambda: "The pages: http://" in desk.processes.logs(), 60, "the pages")
+    link = desk.call("web", "--link").strip()
+    page = httpx.get(link, follow_redirects=True)
 
     up.send_signal(signal.SIGTERM)
 
     assert up.wait(timeout=60) == ExitCode.SUCCESS
     log = desk.processes.logs()
+    assert page.status_code == 200
+    assert f"The pages: {link}" in log
     assert "worker.started" in log
     assert "Stopped." in log
     assert "Nothing runs" in desk.talk("down")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_pages_are_served_until_they_are_told_to_stop(desk: Desk, number: signal.Signals) -> None:
+    """Once in a home, at the same port each time, and with success at the end."""
+    web = desk.processes.start("chordwise", "web")
+    wait_until(lambda: desk.processes.run("web", "--link").returncode == 0, 60, "the pages")
+    link = desk.call("web").strip()
+    with httpx.stream("GET", f"{link}&", follow_redirects=True) as open_page:
+        web.send_signal(number)
+        status = web.wait(timeout=60)
+
+    assert status == ExitCode.SUCCESS
+    assert open_page.status_code == 200
+    desk.call("web", "--link", expects=ExitCode.USAGE)
+    assert link.partition("/?")[0].rpartition(":")[2] == (
+        desk.folder / "home" / "web" / "port"
+    ).read_text("utf-8")

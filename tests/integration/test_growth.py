@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,8 @@ from chordwise.pipeline.jobs import retry
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.recovery.chunks import MAX_PROMISED
 from chordwise.pipeline.recovery.recover import RULES, Rule, recover
+from chordwise.pipeline.runs import accounts
+from chordwise.pipeline.runs.accounts import JobLine
 from chordwise.settings import Settings
 from chordwise.storage import chunk_leases, fan_outs, jobs, outbox, runs, synthesis_claims
 from chordwise.storage.chunk_work import CallEntry, ChunkEnd
@@ -299,6 +301,24 @@ def test_a_kill_while_everything_is_sent(
     assert pipeline.context.messenger.marker() == pipeline.value(
         "SELECT marker FROM broker_markers"
     )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_page_of_a_list_reads_its_own_jobs(settings: Settings, size: int) -> None:
+    """The first page of a run's analyses, and one from the middle of it."""
+    pipeline, run_id = a_large_run(settings, size, "succeeded", "failed")
+    middle = pipeline.value("SELECT id FROM jobs ORDER BY id OFFSET :half LIMIT 1", half=size // 2)
+    shown: list[Sequence[JobLine]] = []
+
+    def page(after: uuid.UUID | None) -> Callable[[Session], object]:
+        return lambda session: shown.append(accounts.jobs_of_run(session, run_id, 50, after))
+
+    first = rows_read(pipeline, page(None))
+    later = rows_read(pipeline, page(uuid.UUID(str(middle))))
+
+    assert [len(each) for each in shown] == [50, 50]
+    # A job and its chunk.
+    assert max(first, later) <= 120
 
 
 @pytest.mark.parametrize("size", SIZES)
