@@ -127,8 +127,7 @@ class ParserProcess:
                 self._ask(channel, file, question, reading_time.deadline(self._seconds))
             while not is_idle:
                 with reading_time.counted():
-                    deadline = reading_time.deadline(self._seconds)
-                    answer = self._answer(channel, question.max_picture_bytes, deadline)
+                    answer = self._answer(channel, question, reading_time)
                 is_idle = bool(answer.header.get("last"))
                 if answer.header.get("reason") == "memory":
                     # What filled the memory may still be held by a library.
@@ -186,14 +185,19 @@ class ParserProcess:
         frames.send_file(channel, file.fileno(), deadline)
         frames.send(channel, self._request(question), b"", deadline)
 
-    def _answer(self, channel: socket.socket, picture_bytes: int, deadline: float) -> Answer:
+    def _answer(
+        self, channel: socket.socket, question: FileQuestion, reading_time: ReadingTime
+    ) -> Answer:
         """Return the next answer; a part is written to a file while it arrives.
 
         Raises:
             ReadError: There is no room for the part.
             OSError: The child did not answer in time, is gone, or sends nonsense.
         """
-        max_bytes = picture_bytes or max(self._limits.max_text_bytes, MAX_PICTURE_BYTES)
+        deadline = reading_time.deadline(self._seconds)
+        max_bytes = question.max_picture_bytes or max(
+            self._limits.max_text_bytes, MAX_PICTURE_BYTES
+        )
         header, body = frames.receive(channel, max_bytes, deadline)
         if not header.get("part"):
             size = header.get("text_bytes")

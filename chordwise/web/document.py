@@ -30,6 +30,8 @@ _EXCERPT_CHARACTERS = 40_000
 _MAX_FACTS = 300
 _MAX_PAGES = 300
 _PICTURE_VERSION = 1
+_HEADING_CHARACTERS = 300
+_HEADING, _SUSPICIOUS, _UNCOVERED = _MARKS = ("heading", "suspicious", "uncovered")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +248,8 @@ def _text(content: str, places: Sequence[Place], found: Explanation, shown: _Sho
     number = min(_number_of_excerpt(content, found, shown), count - 1)
     window = window_of(content, number, _EXCERPT_CHARACTERS)
     announced = _Announced.of(places, found, window[0])
-    cut = segments(content, window, _spans(found), [*announced.headings, *announced.chunks])
+    spans = [*_spans(found), *_headings(content, places)]
+    cut = segments(content, window, spans, [*announced.headings, *announced.chunks])
     begun: set[str] = set()
     return _Text(
         pieces=[_piece(each, announced, begun) for each in cut], number=number + 1, count=count
@@ -276,6 +279,8 @@ class _Announced:
         announced = cls()
         current = ""
         for place in places:
+            if place.kind is PlaceKind.SECTION:
+                continue
             if place.start_char < start:
                 current = place.label if place.end_char > start else current
             else:
@@ -292,14 +297,24 @@ def _spans(found: Explanation) -> Iterator[Span]:
         if fact.start_char is not None and fact.end_char is not None:
             yield Span(start_char=fact.start_char, end_char=fact.end_char, mark=str(fact.id))
     for flag in document_flags.from_json(found.document.flags):
-        yield Span(start_char=flag.start_char, end_char=flag.end_char, mark="suspicious")
+        yield Span(start_char=flag.start_char, end_char=flag.end_char, mark=_SUSPICIOUS)
     for chunk in found.chunks:
         if chunk.status in FAILED_CHUNKS:
-            yield Span(start_char=chunk.start_char, end_char=chunk.end_char, mark="uncovered")
+            yield Span(start_char=chunk.start_char, end_char=chunk.end_char, mark=_UNCOVERED)
+
+
+def _headings(content: str, places: Sequence[Place]) -> Iterator[Span]:
+    """Yield the first line of each section, which is its heading."""
+    for place in places:
+        if place.kind is PlaceKind.SECTION:
+            inside = content[place.start_char : place.start_char + _HEADING_CHARACTERS]
+            start = place.start_char + len(inside) - len(inside.lstrip())
+            line = inside.lstrip().partition("\n")[0]
+            yield Span(start_char=start, end_char=start + len(line), mark=_HEADING)
 
 
 def _piece(segment: Segment, announced: _Announced, begun: set[str]) -> _Piece:
-    marks = [each for each in segment.marks if each in {"suspicious", "uncovered"}]
+    marks = [each for each in segment.marks if each in _MARKS]
     facts = [each for each in segment.marks if each not in marks]
     begins = [each for each in facts if each not in begun]
     begun.update(facts)

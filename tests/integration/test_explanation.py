@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import uuid
 
 import pytest
 
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
-from chordwise.errors import ExitCode, UsageError
+from chordwise.errors import ExitCode, ModelRequestError, UsageError
 from chordwise.pipeline.runs import explanation
 from chordwise.settings import Settings
 from tests.fakes.commands import run
@@ -110,3 +111,59 @@ def test_the_command_finds_a_document_by_a_part_of_its_name(
     shown = capsys.readouterr().out
     assert "the model of this answer is not known here" in shown
     assert "rebuilt in 1856" in shown
+
+
+def the_fee(value: str) -> str:
+    """Return an answer that names the fee."""
+    field: JsonObject = {
+        "item": "annual fee",
+        "status": "found",
+        "value": value,
+        "quote": f"fee is {value}",
+        "confidence": 9,
+    }
+    return json.dumps({"fields": [field]})
+
+
+def test_the_story_has_votes_and_corrections(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What each sample said, and what a person made of it, which comes first."""
+    text = "The fee is 500 EUR a year, or 510 EUR. There is nothing else in this lease."
+    pipeline = a_pipeline(settings, the_fee("500 EUR"), the_fee("510 EUR"), the_fee("500 EUR"))
+    asked = AnalysisOptions(instructions="annual fee", votes=3)
+    submission = pipeline.submit(text, options=a_run(AnalysisType.EXTRACTION, analysis=asked))
+    pipeline.work(submission)
+    job_id = str(pipeline.job(submission).id)
+    assert run(["feedback", job_id, "--correct", "annual fee=505 EUR"]) == ExitCode.SUCCESS
+
+    with pipeline.context.database.read() as session:
+        found = explanation.explain(session, pipeline.context.settings, uuid.UUID(job_id))
+
+    said = [json.loads(sample or "")["fields"][0]["value"] for sample in found.chunks[0].samples]
+    assert said == ["500 EUR", "510 EUR", "500 EUR"]
+    assert [call.sample for call in found.calls] == [1, 2, 3]
+    (fact,), (remark,) = found.facts, found.remarks
+    assert (fact.final_value, fact.value, fact.verdict) == ("505 EUR", "500 EUR", "corrected")
+    assert (remark.judged, remark.corrected) == (["500 EUR"], ["505 EUR"])
+    assert run(["explain", job_id]) == ExitCode.SUCCESS
+    shown = capsys.readouterr().out
+    assert shown.index("505 EUR") < shown.index("500 EUR")
+
+
+def test_a_job_without_a_result_is_explained(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the name of its document: why there is none, and the other jobs about the document."""
+    pipeline = a_pipeline(settings, ModelRequestError("The provider rejects this text."))
+    pipeline.work(submission := pipeline.submit(TEXT, options=a_run(AnalysisType.SENTIMENT)))
+    pipeline.submit(TEXT)
+
+    assert pipeline.job(submission).status == "failed"
+    capsys.readouterr()
+    assert run(["explain", str(pipeline.value(FIRST)), "--json"]) == ExitCode.SUCCESS
+    explained = json.loads(capsys.readouterr().out)["explanation"]
+    assert explained["analysis_type"] == "summary"
+    assert [job["status"] for job in explained["jobs"]] == ["queued", "failed"]
+    assert run(["explain", str(pipeline.job(submission).id)]) == ExitCode.SUCCESS
+    assert "The provider rejects this text." in capsys.readouterr().out
