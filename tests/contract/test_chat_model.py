@@ -111,9 +111,7 @@ def test_llama_cpp_reports_truncation(connected: Callable[[str], ChatModel]) -> 
     assert completion.usage.output_tokens == 3
 
 
-def test_llama_cpp_reports_a_prompt_that_is_too_long(
-    connected: Callable[[str], ChatModel],
-) -> None:
+def test_llama_cpp_reports_a_prompt_that_is_too_long(connected: Callable[[str], ChatModel]) -> None:
     """The real error of a real server is told from other bad requests."""
     prompt = "word " * CONTEXT_TOKENS_PER_SLOT
 

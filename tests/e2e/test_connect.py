@@ -52,18 +52,14 @@ def recipe(opened: Mapping[str, object], name: str) -> str:
 
 
 def test_psql(opened: Mapping[str, object]) -> None:
-    """As it is typed into a shell."""
     if shutil.which("psql") is None:
         pytest.skip("psql is not installed")
     typed = ["/bin/sh", "-c", recipe(opened, "psql")]
-    done = subprocess.run(typed, capture_output=True, text=True, check=True)
-
-    assert "48600.00" in done.stdout
+    assert "48600.00" in subprocess.run(typed, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("name", ["pandas", "Polars"])
 def test_data_frames(opened: Mapping[str, object], name: str) -> None:
-    """As it is pasted into a notebook."""
     names: dict[str, object] = {}
     exec(recipe(opened, name), names)  # noqa: S102 - it is ours
     names["engine"].dispose()  # type: ignore[attr-defined]
@@ -107,7 +103,6 @@ def test_programs_can_only_read(opened: Mapping[str, object], statement: str) ->
 
 
 def test_metabase_finds_tables_and_comments(opened: Mapping[str, object]) -> None:
-    """By what its synchronization asks the catalogue for."""
     tables = """
         SELECT n.nspname, c.relname, pg_catalog.obj_description(c.oid, 'pg_class')
         FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace

@@ -40,7 +40,6 @@ def files(stage: Stage) -> list[str]:
 
 
 def test_a_run_ends_and_others_are_told(stage: Stage) -> None:
-    """One request, one file with its account, and both in the account of the run."""
     with receiving() as receiver:
         configure(stage, receiver)
         stage.processes.start("scheduler")

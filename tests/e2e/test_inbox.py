@@ -247,7 +247,6 @@ def has_begun(stage: Stage, attempt: int) -> bool:
 
 
 def has_results(stage: Stage, count: int) -> bool:
-    """Tell whether there are so many results."""
     return stage.count("SELECT count(*) FROM results") == count
 
 

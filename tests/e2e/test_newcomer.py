@@ -154,7 +154,6 @@ def read_contract(contract: Contract, chunk: str) -> JsonObject:
 
 
 def field(item: str, status: str, value: str | None, quote: str | None) -> JsonObject:
-    """Return one field of an answer."""
     return {"item": item, "status": status, "value": value, "quote": quote, "confidence": 9}
 
 
@@ -327,7 +326,6 @@ def shown(rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
 
 
 def laws(contracts: Sequence[Contract]) -> list[tuple[object, ...]]:
-    """Return how many contracts have which law."""
     counted = Counter(each.value("governing law") for each in contracts)
     return sorted((law, number) for law, number in counted.items() if law)
 

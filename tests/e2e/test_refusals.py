@@ -191,10 +191,7 @@ def test_too_few_files_for_the_concurrency(tmp_path: Path, database_url: SecretS
     url = make_url(database_url.get_secret_value())
 
     refusal = start(
-        tmp_path,
-        "worker",
-        url,
-        before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
+        tmp_path, "worker", url, before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     )
 
     judge(refusal, "64 files", "worker.concurrency = 16", "ulimit -n")

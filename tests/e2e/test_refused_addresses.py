@@ -45,9 +45,7 @@ def environment_with(folder: Path, name: str) -> dict[str, str]:
 def test_a_process_refuses_it(tmp_path: Path, process: str, name: str) -> None:
     """Two lines, no traceback, and nothing of the address but its scheme."""
     processes = Processes(folder=tmp_path, environment=environment_with(tmp_path, name))
-    started = processes.start(process)
-
-    assert started.wait(timeout=60) == 78
+    assert processes.start(process).wait(timeout=60) == 78
     said = processes.logs()
     assert WRONG[name][1] in said
     assert SECRET not in said
@@ -56,7 +54,6 @@ def test_a_process_refuses_it(tmp_path: Path, process: str, name: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_a_command_refuses_it(tmp_path: Path, command: tuple[str, ...]) -> None:
-    """Before anything is started or taken in."""
     (tmp_path / "a.txt").write_text("The harbour was rebuilt in 1856.", "utf-8")
     processes = Processes(folder=tmp_path, environment=environment_with(tmp_path, "BROKER_URL"))
 

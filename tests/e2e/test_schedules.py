@@ -92,5 +92,4 @@ def test_a_scheduler_killed_in_the_middle_costs_nothing(stage: Stage) -> None:
     stage.wait_for(ENDED, 120)
     judge(stage)
     assert stage.count("SELECT attempts FROM schedule_runs") == 2
-    again = stage.processes.run("schedules", "run", "none")
-    assert again.returncode == 2
+    assert stage.processes.run("schedules", "run", "none").returncode == 2

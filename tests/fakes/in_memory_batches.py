@@ -139,10 +139,7 @@ class InMemoryBatches:
             provider_id=batch.id,
             phase=Phase.FAILED if batch.refusal else phase,
             status="failed" if batch.refusal else phase.value,
-            counts={
-                "total": len(batch.lines),
-                "completed": (batch.fates or []).count(ANSWERED),
-            },
+            counts={"total": len(batch.lines), "completed": (batch.fates or []).count(ANSWERED)},
             expires_at=datetime.fromtimestamp(batch.created_at, UTC) + _DAY,
             error=refused if batch.refusal else None,
         )

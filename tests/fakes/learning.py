@@ -82,10 +82,7 @@ def _field(item: str, said: Sequence[object]) -> dict[str, object]:
 
 
 def _worked(
-    pipeline: Pipeline,
-    kind: AnalysisType,
-    options: AnalysisOptions,
-    texts: Mapping[str, str],
+    pipeline: Pipeline, kind: AnalysisType, options: AnalysisOptions, texts: Mapping[str, str]
 ) -> Submission:
     submission = open_run(pipeline.context, a_run(kind, analysis=options), NOW)
     for name, text in texts.items():

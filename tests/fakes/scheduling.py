@@ -90,12 +90,7 @@ def a_night_over(pipeline: Pipeline, **schedules: ScheduleSettings) -> Night:
 
 def nightly(folder: Path, **values: object) -> ScheduleSettings:
     """Return a schedule at half past two in Berlin."""
-    given = {
-        "cron": "30 2 * * *",
-        "time_zone": "Europe/Berlin",
-        "paths": (str(folder),),
-        **values,
-    }
+    given = {"cron": "30 2 * * *", "time_zone": "Europe/Berlin", "paths": (str(folder),), **values}
     return ScheduleSettings.model_validate(given)
 
 

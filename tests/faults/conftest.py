@@ -70,10 +70,7 @@ def session_servers(servers: Servers) -> tuple[DatabaseServer, BrokerServer]:
     return (
         DatabaseServer(postgres=servers.postgres, data=data, sockets=sockets, is_ours_alone=False),
         BrokerServer(
-            valkey=servers.valkey,
-            data=data.parent / "valkey",
-            sockets=sockets,
-            is_ours_alone=False,
+            valkey=servers.valkey, data=data.parent / "valkey", sockets=sockets, is_ours_alone=False
         ),
     )
 

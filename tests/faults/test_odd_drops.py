@@ -115,10 +115,7 @@ def refusals(scheduler: Member) -> Counter[str]:
 
 @pytest.mark.thorough
 def test_what_is_no_plain_file(
-    cluster: Cluster,
-    experiment: Experiment,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    cluster: Cluster, experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F07: links, loops, pipes, sockets and devices are reported once, and left where they are."""
     experiment.begin("F07", "links, loops, a second name, a pipe, a socket, a device")

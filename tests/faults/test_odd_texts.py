@@ -72,8 +72,7 @@ def test_characters_that_databases_refuse(cluster: Cluster, experiment: Experime
         bound_seconds=WAITING_SECONDS + (1 + chunks / CHUNKS) * experiment.undisturbed_seconds,
         notes=f"{chunks} chunks",
     )
-    outcomes = drops.outcomes()
-    assert outcomes == dict.fromkeys(texts, "done")
+    assert drops.outcomes() == dict.fromkeys(texts, "done")
     assert all("\0" not in text for text, _ in found.values())
     assert "\u0301" * _MARKS_OF_ONE in found["accents.txt"][0]
     assert found["nul.txt"][1].get("nul_removed") == 1

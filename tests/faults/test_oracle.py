@@ -19,7 +19,6 @@ Tampering: TypeAlias = Callable[[Cluster], object]
 
 
 def by(statement: str) -> Tampering:
-    """Tamper with the database."""
     return lambda cluster: cluster.rows(f"{statement} RETURNING 1")
 
 

@@ -92,9 +92,7 @@ def test_a_flapping_provider(cluster: Cluster, experiment: Experiment) -> None:
     experiment.fault_is_over()
 
     experiment.finish(
-        Allowance(extra_calls=flaps * MAX_FAILURES),
-        bound_seconds=RECOVERY_SECONDS,
-        tolerance=1.0,
+        Allowance(extra_calls=flaps * MAX_FAILURES), bound_seconds=RECOVERY_SECONDS, tolerance=1.0
     )
 
 

@@ -53,7 +53,6 @@ def echo() -> Iterator[Echo]:
 
 @pytest.fixture
 def proxy(echo: Echo) -> Iterator[Proxy]:
-    """Lead to the echo."""
     with proxy_to(Target(port=echo.listener.getsockname()[1])) as opened:
         yield opened
 
@@ -72,7 +71,6 @@ def ask(client: socket.socket, question: bytes) -> bytes:
 
 
 def test_fair_weather_carries_both_ways(proxy: Proxy) -> None:
-    """What is sent comes back."""
     with connected(proxy) as client:
         assert ask(client, b"hello") == b"hello"
 
@@ -127,7 +125,6 @@ def test_swallowing_keeps_connections_open_and_silent(proxy: Proxy, echo: Echo) 
 
 
 def test_a_delay_holds_each_piece_back(proxy: Proxy) -> None:
-    """There and back again takes twice the delay."""
     proxy.delay(0.1)
 
     begun = time.monotonic()

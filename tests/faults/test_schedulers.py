@@ -47,9 +47,7 @@ def test_a_scheduler_killed_between_sending_and_noting_it(
     experiment.begin("P07 dispatch.sent", "kill -9 of a scheduler whose messages are out")
     cluster.start_worker()
     cluster.submit(*(cluster.documents.write(chunks=4) for _ in range(6)))
-    scheduler = cluster.start_scheduler("dispatch.sent:kill")
-
-    assert scheduler.wait_for_end() == -9
+    assert cluster.start_scheduler("dispatch.sent:kill").wait_for_end() == -9
     experiment.fault_is_over()
     cluster.start_scheduler()
 

@@ -39,8 +39,7 @@ def run(experiment: Experiment, schedule: list[Fault], number: int, turn: int) -
 
     recoveries = RECOVERY_SECONDS * len(schedule) + experiment.undisturbed_seconds
     experiment.finish(
-        Allowance(extra_calls=monkey.extra_calls),
-        bound_seconds=recoveries + monkey.outage_seconds,
+        Allowance(extra_calls=monkey.extra_calls), bound_seconds=recoveries + monkey.outage_seconds
     )
 
 
@@ -82,5 +81,4 @@ def test_a_few_schedules_of_a_new_seed(begin: Begin, number: int) -> None:
 @pytest.mark.thorough
 @pytest.mark.timeout(1_800)
 def test_many_schedules_of_a_new_seed(begin: Begin, number: int) -> None:
-    """So do many more."""
     play(begin, number, MANY)

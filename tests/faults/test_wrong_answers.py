@@ -157,8 +157,7 @@ def test_answers_that_are_mixed_up_unseen(cluster: Cluster, experiment: Experime
 
     cluster.wait_until_finished(90)
     experiment.finish(
-        Allowance(ungrounded=mixer.mixed_up),
-        notes=f"{mixer.mixed_up} swapped, all of them marked",
+        Allowance(ungrounded=mixer.mixed_up), notes=f"{mixer.mixed_up} swapped, all of them marked"
     )
     assert mixer.mixed_up >= 2
     assert cluster.rows(_MARKED) == [(mixer.mixed_up, mixer.mixed_up)]

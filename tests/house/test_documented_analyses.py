@@ -29,7 +29,6 @@ OWN_SCHEMA = AnalysisOptions(
 
 
 def described(analysis_type: AnalysisType) -> str:
-    """Return the section of a type."""
     (found,) = re.findall(rf"(?ms)^## {analysis_type}\n(.*?)(?=^## |\Z)", TEXT)
     return str(found)
 

@@ -84,7 +84,6 @@ def compiled() -> dict[str, Pattern]:
 
 
 def patterns_in(place: str, value: object) -> Iterator[tuple[str, Pattern]]:
-    """Yield the patterns that a value is or holds."""
     if isinstance(value, re.Pattern):
         yield place, value
     elif isinstance(value, dict):

@@ -30,9 +30,7 @@ def test_every_target_is_in_the_help() -> None:
     (phony,) = re.findall(r"(?m)^\.PHONY: ((?:.*\\\n)*.*)$", MAKEFILE)
     targets = set(phony.replace("\\\n", " ").split())
 
-    listed = re.findall(r"(?m)^  make (\S+) +\S", make("help").stdout)
-
-    assert set(listed) == targets
+    assert set(re.findall(r"(?m)^  make (\S+) +\S", make("help").stdout)) == targets
 
 
 def test_hooks_run_targets_of_the_makefile() -> None:

@@ -342,7 +342,6 @@ def test_data_frames_have_the_columns_of_the_table(pipeline: Pipeline, save_as: 
 def test_the_name_of_a_table_is_said_where_it_is_another(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And an empty one is refused."""
     file = tmp_path / "a.txt"
     file.write_text("price: 5 EUR")
     told = ["submit", str(file), "--type", "extraction", "--instructions", "price", "--save-as"]
@@ -428,10 +427,7 @@ def test_every_element_of_a_list_is_a_row(pipeline: Pipeline) -> None:
     }
     schema: JsonObject = {
         "type": "object",
-        "properties": {
-            "vendor": {"type": "string"},
-            "orders": {"type": "array", "items": order},
-        },
+        "properties": {"vendor": {"type": "string"}, "orders": {"type": "array", "items": order}},
     }
     orders: list[JsonValue] = [
         {},
@@ -466,7 +462,6 @@ def test_a_very_wide_schema_has_a_table(pipeline: Pipeline) -> None:
 
 
 def test_other_analysis_types_have_columns_beside(settings: Settings) -> None:
-    """A profile may extract and classify."""
     label = json.dumps(
         {
             "primary_label": "license",

@@ -167,7 +167,6 @@ def test_an_answer_that_came_twice_is_stored_once(
 
 
 def test_a_model_without_batches_is_asked_online(small_chunks: Settings) -> None:
-    """And the run says so."""
     pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
 
     submission = pipeline.submit(PARAGRAPH, options=in_batches())

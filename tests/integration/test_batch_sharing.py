@@ -30,23 +30,11 @@ from tests.peers.batch_server import serving_batches
 
 # Other documents, for each has another hash, and the same question: the ends of a text are trimmed.
 TWINS = (PARAGRAPH, f"\n\n{PARAGRAPH}", f"   {PARAGRAPH}\n")
-
-
 OTHER = f"Something else. {PARAGRAPH}"
-
-
 FOLLOWING = "SELECT count(*) FROM batch_requests WHERE status = 'following'"
-
-
 STATUSES = "SELECT string_agg(status, ' ' ORDER BY status) FROM batch_requests"
-
-
 HITS = "SELECT count(*) FROM model_calls WHERE cache_hit AND cost_usd = 0 AND input_tokens = 0"
-
-
 PAID = "SELECT sum(spent_usd) FROM budgets WHERE run_id IS NOT NULL"
-
-
 ONE_QUESTION = Decimal("0.01")
 
 
@@ -177,7 +165,6 @@ def test_an_error_for_good_is_that_of_all(pipeline: Pipeline, provider: BatchPro
 
 
 def test_an_invalid_answer_is_repaired_once(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """The repair of the same answer is the same question again."""
     provider.fate = lambda _question, _: "answered" if provider.lines else INVALID
     submission = pipeline.submit(*TWINS, options=in_batches())
 
@@ -192,7 +179,6 @@ def test_an_invalid_answer_is_repaired_once(pipeline: Pipeline, provider: BatchP
 def test_what_no_batch_answers_is_asked_online_once(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The cache of online has one request for all of them."""
     provider.fate = lambda _question, _: EXPIRED
     submission = pipeline.submit(*TWINS, options=in_batches("100"))
 

@@ -81,7 +81,6 @@ def test_tls_with_an_authority(tls_address: str, own_certificate: Certificate) -
 
 @pytest.mark.parametrize("none", ["none", "CERT_NONE"])
 def test_tls_without_verification(tls_address: str, none: str) -> None:
-    """It has to be asked for."""
     assert reached(load(broker_url=f"{tls_address}?ssl_cert_reqs={none}"))["messages"] == 3
 
 

@@ -173,7 +173,6 @@ def with_budget(usd: str | None = None, votes: int = 1, *, critique: bool = Fals
 
 @pytest.fixture
 def provider() -> Iterator[ChargingServer]:
-    """Serve the provider."""
     with serving() as server:
         yield server
 

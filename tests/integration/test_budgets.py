@@ -29,20 +29,14 @@ from tests.fakes.pipeline import with_settings
 _RUN = """
 INSERT INTO runs (id, name, status, options, type_count) VALUES (:run, :name, 'open', '{}', 1)
 """
-
-
 _DOCUMENT = """
 INSERT INTO documents (id, sha256, source, media_type, text, character_count, normalization)
 VALUES (:document, :name, 'a.txt', 'text/plain', 'text', 4, '{}')
 """
-
-
 _INTAKE = """
 INSERT INTO intakes (id, run_id, source, outcome, document_id)
 VALUES (:intake, :run, 'a.txt', 'accepted', :document)
 """
-
-
 _JOB = """
 INSERT INTO jobs (id, run_id, intake_id, document_id, analysis_type, options, options_hash, model,
     status, attempts, postponements)
@@ -109,9 +103,7 @@ def test_without_any_cap_nothing_is_reserved(bank: Bank) -> None:
     """Who sets no limit pays no transaction that locks anything."""
     _, job_id = bank.job()
 
-    reservation = bank.budget(job_id).reserve(Decimal(1), 60)
-
-    assert reservation is None
+    assert bank.budget(job_id).reserve(Decimal(1), 60) is None
 
 
 def test_what_was_not_spent_comes_back(bank: Bank) -> None:
@@ -212,9 +204,7 @@ def test_another_cap_of_the_day_holds_at_once(bank: Bank) -> None:
     assert reservation is not None
     bank.budget(job_id, Decimal(1)).settle(reservation, None)
 
-    more = bank.budget(job_id, Decimal(2)).reserve(Decimal(1), 60)
-
-    assert more is not None
+    assert bank.budget(job_id, Decimal(2)).reserve(Decimal(1), 60) is not None
     assert bank.day() == (Decimal(1), Decimal(1))
 
 

@@ -380,8 +380,7 @@ def test_an_inbox_stops_when_its_run_is_cancelled(inbox: WatchedInbox) -> None:
     recover(inbox.pipeline.context)
     inbox.wait(1)
 
-    note = inbox.folders.note(inbox.folders.failed / "letters.mbox")
-    assert note["reason"] == "cancelled"
+    assert inbox.folders.note(inbox.folders.failed / "letters.mbox")["reason"] == "cancelled"
     assert inbox.pipeline.value("SELECT count(*) FROM intakes WHERE outcome <> 'not_taken'") == 2
     assert inbox.pipeline.value(STATUSES) == ["cancelled"]
 

@@ -82,12 +82,9 @@ def test_what_cannot_be_kept_is_refused_before_anything_begins(
 
 @pytest.mark.usefixtures("_addresses")
 def test_a_run_shows_its_budget(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Spent, reserved and left, below the usage."""
     a_budgeted_run(settings)
 
-    code = run(["runs", "latest"])
-
-    assert code == ExitCode.SUCCESS
+    assert run(["runs", "latest"]) == ExitCode.SUCCESS
     line = "$0.2500 of $2.00 spent by this run · $0.5000 reserved for calls · $1.25 left"
     assert f"Budget   {line}" in capsys.readouterr().out
 
@@ -175,7 +172,6 @@ def test_a_retry_with_a_budget_that_cannot_be_kept_takes_nothing_up(
 def test_a_run_without_a_budget_shows_none(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No cap is shown."""
     pipeline = a_pipeline(settings, a_summary("The bridge was opened in May."))
     pipeline.work(pipeline.submit(TEXT))
 

@@ -120,7 +120,6 @@ def test_a_run_as_json(desk: Desk, by: str) -> None:
 
 @pytest.mark.parametrize("command", [("runs", "nope"), ("results", "--run", "nope")])
 def test_an_unknown_run_is_a_usage_error(desk: Desk, command: tuple[str, ...]) -> None:
-    """With a hint where to find those that are there."""
     shown = desk.call(*command)
 
     assert shown.code == ExitCode.USAGE
@@ -165,7 +164,6 @@ def test_without_a_run_the_newest_answer_to_a_question_counts(desk: Desk) -> Non
 
 
 def test_sql_as_csv_json_and_table(desk: Desk) -> None:
-    """The same rows in three forms."""
     statement = "SELECT source, outcome, NULL AS nothing FROM intakes ORDER BY outcome, source"
 
     as_csv = desk.call("sql", "--csv", statement)
@@ -209,8 +207,7 @@ def on_terminal(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> st
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [("sql", "--csv", NASTY), ("export", "--sql", NASTY, "-o", "-")],
+    "arguments", [("sql", "--csv", NASTY), ("export", "--sql", NASTY, "-o", "-")]
 )
 def test_csv_on_a_terminal_is_seen_and_not_obeyed(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
@@ -375,9 +372,7 @@ def test_a_wait_ends_with_the_run(desk: Desk) -> None:
         said.append,
         pause=cancel_meanwhile,
     )
-    last = watch.until_over(waiting.run_id, Lines(said.append))
-
-    assert last.status is RunStatus.FINISHED
+    assert watch.until_over(waiting.run_id, Lines(said.append)).status is RunStatus.FINISHED
     assert [line.split(" · ")[0] for line in said] == ["0/1 documents", "1/1 documents"]
 
 
@@ -423,7 +418,6 @@ def test_a_wait_says_that_a_worker_is_there(desk: Desk) -> None:
 
 
 def test_a_wait_outlives_a_short_outage_of_the_database(desk: Desk) -> None:
-    """A minute is borne, more is reported."""
     now = [0.0]
     database = desk.pipeline.context.database
     broken = a_pipeline(

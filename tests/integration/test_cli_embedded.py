@@ -89,7 +89,6 @@ def test_the_same_question_is_not_asked_twice(desk: Desk) -> None:
 
 
 def test_standard_input_is_a_document(desk: Desk) -> None:
-    """With several types at once."""
     command = "printf '%s' 'I am happy. It works.' | \"$0\" -P -m chordwise analyze - --json"
 
     done = subprocess.run(
@@ -121,12 +120,10 @@ def test_ctrl_c_detaches_and_the_work_goes_on(desk: Desk) -> None:
 
     assert waiting.wait(timeout=60) == ExitCode.DETACHED
     assert "wait --home" in desk.processes.logs()
-    account = json.loads(desk.call("runs", run_id, "--json"))["run"]
-    assert account["status"] == "open"
+    assert json.loads(desk.call("runs", run_id, "--json"))["run"]["status"] == "open"
     assert "1 analysis" in desk.talk("cancel", run_id)
     desk.call("wait", run_id, expects=ExitCode.INCOMPLETE)
-    retried = json.loads(desk.call("retry", run_id, "--no-wait", "--json"))
-    assert retried["retried"] == 1
+    assert json.loads(desk.call("retry", run_id, "--no-wait", "--json"))["retried"] == 1
     desk.call("cancel", run_id)
 
 

@@ -43,7 +43,6 @@ def inbox(
 def test_a_folder_that_is_not_there_yet_is_no_matter_of_permissions(
     inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The scheduler, which creates it, has not been started yet."""
     inbox.folders.inbox.rmdir()
 
     assert run(["inbox", "--json"]) == ExitCode.SUCCESS
@@ -57,7 +56,6 @@ def test_a_folder_that_is_not_there_yet_is_no_matter_of_permissions(
 def test_everything_is_counted_where_it_lies(
     inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One file in each place, and one that is refused."""
     inbox.drop("done.txt", LETTER)
     inbox.drop("failed.txt", "")
     inbox.deliver()
@@ -123,7 +121,6 @@ def test_a_failure_is_shown_with_the_place_of_its_reason(
 def test_a_profile_that_keeps_its_files_waiting_says_why(
     inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With how many they are and what to do; files of other profiles are not named."""
     add_to_profile(inbox, 'schema = "gone.json"')
     inbox.drop("bills/a.txt", LETTER)
     inbox.drop("bills/2026/b.txt", LETTER)
@@ -147,7 +144,6 @@ def test_a_profile_that_keeps_its_files_waiting_says_why(
 def test_nothing_is_held_back_by_a_profile_without_waiting_files(
     inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is wrong with it is for `doctor` to say."""
     add_to_profile(inbox, 'schema = "gone.json"')
     inbox.drop("c.txt", LETTER)
     capsys.readouterr()
@@ -188,7 +184,6 @@ def test_a_side_car_that_belongs_to_no_file_is_told(
 def test_of_many_side_cars_without_a_file_the_first_are_named(
     inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The others are counted."""
     for number in range(23):
         inbox.drop(f"{number:02}.txt.chordwise.toml", "critique = true")
     capsys.readouterr()
@@ -208,9 +203,7 @@ def test_without_a_folder_it_says_what_to_set(
     """Nothing is started, and the exit code is that of a wrong use."""
     monkeypatch.chdir(tmp_path)
 
-    code = run(["inbox"])
-
-    assert code == ExitCode.USAGE
+    assert run(["inbox"]) == ExitCode.USAGE
     assert "[inbox] folders" in capsys.readouterr().err
 
 

@@ -52,10 +52,7 @@ def test_a_model_without_batches_is_asked_online_and_says_so(
 def test_a_model_with_batches_waits_for_them(
     capsys: pytest.CaptureFixture[str], settings: Settings
 ) -> None:
-    """Nothing has to be said about it."""
-    found = run(["submit", "letter.txt", "--lane", "batch", "--model", MODEL])
-
-    assert found == ExitCode.SUCCESS
+    assert run(["submit", "letter.txt", "--lane", "batch", "--model", MODEL]) == ExitCode.SUCCESS
     assert SAID not in capsys.readouterr().err
     assert lane_of_the_run(settings) == ("batch", True)
 

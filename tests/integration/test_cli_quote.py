@@ -38,8 +38,6 @@ from tests.fakes.pipeline import (
 from tests.peers.answering_server import AnsweringServer, serving
 
 GPT = "openai/gpt-6.1-terra"
-
-
 SHORT = "The bridge was opened in May. Carts crossed it on the same day."
 
 
@@ -98,7 +96,6 @@ def desk(
 
 
 def line_of(quoted: JsonObject) -> JsonObject:
-    """Return the only line."""
     (line,) = json_values.objects(quoted["lines"])
     return line
 
@@ -153,7 +150,6 @@ def test_nothing_is_stored(desk: Desk) -> None:
 
 
 def test_the_questions_are_those_that_a_run_asks(desk: Desk) -> None:
-    """As many chunks, and as many syntheses, as the run has then."""
     (line,) = desk.estimate(LONG, SHORT).lines
     desk.pipeline.work(desk.pipeline.submit(LONG, SHORT))
 
@@ -188,7 +184,6 @@ def test_the_tokens_are_those_of_the_requests_that_a_run_sends(desk: Desk) -> No
 def test_a_quote_says_whether_it_counted_exactly(
     desk: Desk, model: str, *, is_exact: bool, remark: str
 ) -> None:
-    """In words, and in JSON."""
     _, shown, _ = desk.call("--model", model)
 
     assert remark in " ".join(shown.split())
@@ -239,7 +234,6 @@ def test_what_cannot_be_read_is_named(desk: Desk) -> None:
 
 
 def test_a_model_that_is_not_there_is_refused(desk: Desk) -> None:
-    """As `analyze` would refuse it."""
     code, _, said = desk.call("--model", "nonsense")
 
     assert code == ExitCode.CONFIGURATION
@@ -367,7 +361,6 @@ def test_an_unknown_price_is_not_zero(
 def test_a_model_that_the_settings_call_free_is_quoted_so(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server of one's own, for example."""
     house = {"provider": "openai", "model": "x", "base_url": "http://localhost:11434/v1"}
     monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house | {"price": "free"}}))
 
@@ -397,13 +390,10 @@ def test_tiers_are_quoted_by_the_model_that_each_question_goes_to(
     monkeypatch.setenv("CHORDWISE_ROUTING__MEDIUM_FROM", "1")
     monkeypatch.setenv("CHORDWISE_ROUTING__LARGE_FROM", "1")
 
-    quoted = desk.quote("--model", "auto")
-
-    assert line_of(quoted)["model"] == tiers["small"]
+    assert line_of(desk.quote("--model", "auto"))["model"] == tiers["small"]
 
 
 def test_the_built_in_model_costs_nothing(desk: Desk) -> None:
-    """And has one lane."""
     quoted = desk.quote()
 
     assert quoted["total"] == {"low": 0, "typical": 0, "high": 0}
@@ -411,8 +401,7 @@ def test_the_built_in_model_costs_nothing(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "warning"),
-    [("0.01", "is likely not to last"), ("1.05", "may not last"), ("100", "")],
+    ("share", "warning"), [("0.01", "is likely not to last"), ("1.05", "may not last"), ("100", "")]
 )
 def test_a_budget_is_compared_with_what_is_expected(desk: Desk, share: str, warning: str) -> None:
     """Below what is expected it is warned of, above the upper end nothing is said."""

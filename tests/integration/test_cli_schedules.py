@@ -156,7 +156,6 @@ def test_the_next_time_is_shown_in_its_own_zone(capsys: pytest.CaptureFixture[st
 def test_what_cannot_be_done_is_said(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
 ) -> None:
-    """With exit code 2, and nothing is written."""
     assert run(arguments) == ExitCode.USAGE
 
     assert said in " ".join(capsys.readouterr().err.split())

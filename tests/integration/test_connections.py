@@ -47,7 +47,6 @@ def engine(servers: Servers, proxy: Proxy) -> Iterator[Engine]:
 
 
 def ask(engine: Engine, statement: str = "SELECT 1") -> object:
-    """Return the one value of a statement."""
     with translate_errors(), engine.begin() as connection:
         return connection.scalar(text(statement))
 

@@ -174,10 +174,7 @@ def test_a_worker_asks_no_model_of_unknown_price_within_a_budget(
 
 @pytest.mark.parametrize(
     ("model", "expected"),
-    [
-        ({"price": "free"}, (Decimal(0), "free")),
-        (PRICES, (COMPUTED_USD, "settings")),
-    ],
+    [({"price": "free"}, (Decimal(0), "free")), (PRICES, (COMPUTED_USD, "settings"))],
 )
 def test_a_price_in_the_settings_is_kept_to(
     settings: Settings,
@@ -234,7 +231,6 @@ def test_a_reported_cost_is_booked_and_marked(
 def test_a_report_that_is_no_amount_is_passed_over(
     settings: Settings, server: AnsweringServer, usd: str
 ) -> None:
-    """Without a price the cost is unknown then."""
     server.cost_headers = {COST_HEADER: usd} if usd.isascii() else {}
     server.cost_usage = {"cost": usd}
     office = an_office(settings, server)

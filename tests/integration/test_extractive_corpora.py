@@ -27,11 +27,7 @@ CORPORA = Path(__file__).parents[2] / ".." / "shared" / "corpora"
 CHUNK_CHARACTERS = 12_000
 ANSWERED = tuple(each for each in AnalysisType if each is not AnalysisType.REASONING)
 
-pytestmark = [
-    pytest.mark.nightly,
-    pytest.mark.corpus,
-    pytest.mark.usefixtures("corpora"),
-]
+pytestmark = [pytest.mark.nightly, pytest.mark.corpus, pytest.mark.usefixtures("corpora")]
 
 
 class Row(TypedDict, total=False):
@@ -147,7 +143,6 @@ def test_sentiment_of_reviews() -> None:
     ("source", "least"), [("sentence_polarity", 0.67), ("product_reviews", 0.72)]
 )
 def test_sentiment_of_sentences(source: str, least: float) -> None:
-    """Single sentences: above chance in both sources."""
     texts = [
         (row["text"], row["label"])
         for row in rows("sentence_sentiment")
@@ -168,8 +163,7 @@ def test_classification_by_the_title_and_the_labels_words() -> None:
     answers = [analyze(AnalysisType.CLASSIFICATION, text, options) for text, _ in labelled]
 
     chosen = [json_values.text(found["primary_label"]) for found in answers]
-    pairs = list(zip(chosen, (label for _, label in labelled), strict=True))
-    assert accuracy(pairs) >= 0.78
+    assert accuracy(list(zip(chosen, (label for _, label in labelled), strict=True))) >= 0.78
 
 
 def test_classification_knows_what_it_does_not_know() -> None:

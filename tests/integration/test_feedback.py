@@ -20,8 +20,6 @@ from tests.fakes.pipeline import Pipeline
 
 SAID = "SELECT path, verdict, judged, corrected, confidence FROM feedback ORDER BY created_at"
 WHOLE = "SELECT is_right, expected, confidence FROM judgments WHERE part = 'result'"
-
-
 pytestmark = pytest.mark.usefixtures("addressed")
 
 
@@ -89,9 +87,7 @@ def test_a_date_that_cannot_be_read_is_refused(
     """It would be an empty cell in the table of answers."""
     extracted(pipeline, {"a.txt": {"effective date": ("May 3, 2025", 9), "notes": ("none", 9)}})
 
-    code = run(["feedback", "latest", "--correct", "effective date=03/04/2025"])
-
-    assert code == ExitCode.USAGE
+    assert run(["feedback", "latest", "--correct", "effective date=03/04/2025"]) == ExitCode.USAGE
     assert "such as 2025-04-03" in capsys.readouterr().err
     for right in ("effective date=13/04/2025", "effective date=at once", "notes=03/04/2025"):
         assert run(["feedback", "latest", "--correct", right]) == ExitCode.SUCCESS
@@ -191,7 +187,6 @@ def test_many_are_said_in_a_file(
 
 
 def test_the_last_word_on_a_document_counts(pipeline: Pipeline, tmp_path: Path) -> None:
-    """Also where one file has them all."""
     classified(pipeline, {"a.txt": ("letter", 0.75)})
     verdicts = ["rejected", "approved"] * 20
     file = written(
@@ -221,7 +216,6 @@ def test_the_last_word_on_a_document_counts(pipeline: Pipeline, tmp_path: Path) 
 def test_what_cannot_be_meant_is_refused(
     pipeline: Pipeline, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
 ) -> None:
-    """With exit code 2, and nothing is stored."""
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
 
     assert run(["feedback", *arguments]) == ExitCode.USAGE

@@ -61,7 +61,6 @@ def running(pipeline: Pipeline) -> Iterator[Listener]:
 
 
 def promise(pipeline: Pipeline) -> None:
-    """Promise a message."""
     with pipeline.context.database.write() as session:
         outbox.put(session, FAN_OUT, uuid.uuid4(), reason="a test")
 
@@ -105,7 +104,6 @@ def test_a_promise_is_kept_at_once_by_an_idle_scheduler(pipeline: Pipeline) -> N
 
 
 def test_a_promise_is_kept_where_no_notification_comes(pipeline: Pipeline) -> None:
-    """The outbox is looked at, though seldom."""
     pipeline.execute("ALTER TABLE outbox DISABLE TRIGGER tell_of_outbox")
 
     with running(pipeline) as listener:

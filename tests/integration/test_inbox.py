@@ -74,7 +74,6 @@ def test_a_run_is_closed_when_no_file_comes_for_a_while(inbox: WatchedInbox) -> 
 
 
 def test_files_that_come_after_a_cancellation_get_another_run(inbox: WatchedInbox) -> None:
-    """A cancelled run takes nothing more in."""
     inbox.drop("a.txt", LETTER)
     inbox.take()
     inbox.pipeline.execute("UPDATE runs SET status = 'cancelled'")
@@ -161,7 +160,6 @@ def test_what_cannot_be_read_goes_to_failed_with_its_outcome(inbox: WatchedInbox
 
 
 def test_a_job_that_failed_sends_its_file_to_failed(inbox: WatchedInbox) -> None:
-    """With code, hint and attempts."""
     inbox.drop("a.txt", LETTER)
     inbox.take()
     inbox.pipeline.execute(
@@ -290,8 +288,7 @@ def test_odd_names_stay_as_they_are(inbox: WatchedInbox, name: bytes) -> None:
     arrived = [os.fsencode(each.name) for each in inbox.folders.done.iterdir()]
     assert len(arrived) == 2
     assert name in arrived
-    shown = inbox.pipeline.value("SELECT name FROM inbox_files")
-    assert str(shown).isprintable()
+    assert str(inbox.pipeline.value("SELECT name FROM inbox_files")).isprintable()
 
 
 def test_twins_of_normal_forms_are_two_files(inbox: WatchedInbox) -> None:

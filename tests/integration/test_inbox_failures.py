@@ -21,14 +21,7 @@ from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.settings import ProfileSettings, Settings
 from chordwise.storage.inbox_files import InboxFile
-from tests.fakes.inbox_watch import (
-    LETTER,
-    OTHER,
-    QUIET_SECONDS,
-    WatchedInbox,
-    intake,
-    watched,
-)
+from tests.fakes.inbox_watch import LETTER, OTHER, QUIET_SECONDS, WatchedInbox, intake, watched
 
 
 class KilledError(BaseException):

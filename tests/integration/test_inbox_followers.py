@@ -37,7 +37,6 @@ BALANCE = "SELECT bool_and(intakes_balance AND jobs_balance) FROM run_accounts"
 
 @pytest.fixture
 def inbox(tmp_path: Path, settings: Settings) -> Iterator[WatchedInbox]:
-    """Watch an inbox."""
     found = watched(tmp_path, settings, PROFILES)
     yield found
     found.close()
@@ -81,7 +80,6 @@ def intake(inbox: WatchedInbox, name: str) -> JsonObject:
 
 
 def jobs(of_intake: JsonObject) -> list[JsonObject]:
-    """Return its jobs."""
     return list(json_values.objects(of_intake["jobs"]))
 
 
@@ -105,7 +103,6 @@ def test_one_analysis_for_two_drops(inbox: WatchedInbox) -> None:
 
 
 def test_a_third_drop_points_to_the_first(inbox: WatchedInbox) -> None:
-    """Not to the second, which asked no model."""
     drop_in_runs(inbox, "a.txt", "b.txt")
     go_on(inbox)
 
@@ -271,7 +268,6 @@ def test_a_pause_of_its_run_keeps_no_answer_from_it(inbox: WatchedInbox) -> None
 
 
 def test_a_command_does_not_wait_for_another_run(inbox: WatchedInbox) -> None:
-    """It is a person who waits: only files of an inbox wait for another run."""
     drop_in_runs(inbox, "a.txt")
 
     inbox.pipeline.submit(LETTER, options=a_run())

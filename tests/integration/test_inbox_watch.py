@@ -131,9 +131,7 @@ def test_a_crowd_waits_for_no_pause(inbox: WatchedInbox, monkeypatch: pytest.Mon
     monkeypatch.setattr(inbox.watch._waiting, "forget", forget_slowly)
     monkeypatch.setattr(watch, "_BATCH", 1)
 
-    told = [(inbox.watch.tick(), len(inbox.left)) for _ in range(2)]
-
-    assert told == [(True, 1), (False, 0)]
+    assert [(inbox.watch.tick(), len(inbox.left)) for _ in range(2)] == [(True, 1), (False, 0)]
 
 
 def test_one_watch_at_a_time(inbox: WatchedInbox) -> None:
@@ -207,9 +205,7 @@ def test_schedules_may_share_a_folder_that_is_not_watched(tmp_path: Path, *, ena
     shared = tmp_path / ("out" if enabled else "in/bills")
     profiles = {name: ProfileSettings(folder=shared) for name in ("bills", "more")}
 
-    found = places(Settings(inbox=inbox, profiles=profiles))
-
-    assert shared in found.bindings
+    assert shared in places(Settings(inbox=inbox, profiles=profiles)).bindings
 
 
 Changes = set[tuple[watchfiles.Change, str]]

@@ -73,7 +73,6 @@ def test_counting_at_the_same_time_loses_nothing(database_url: SecretStr) -> Non
 
 
 def test_readers_see_them(database_url: SecretStr) -> None:
-    """`chordwise sql` answers what went wrong lately."""
     engine = open_engine(database_url)
     with Database(engine).write() as session:
         incidents.count(session, IncidentKind.RESCUE, "lease_expired")

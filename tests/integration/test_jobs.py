@@ -192,7 +192,6 @@ def test_a_failed_chunk_makes_the_result_partial_and_is_named(small_chunks: Sett
 
 
 def test_a_single_chunk_is_not_counted_in_its_reason(settings: Settings) -> None:
-    """The reason itself is what the reader wants."""
     pipeline = a_pipeline(settings, "no JSON", repeat_last=True)
     submission = pipeline.submit(PARAGRAPH)
 
@@ -303,7 +302,6 @@ def test_the_same_question_in_a_later_run_reuses_the_answer(settings: Settings) 
 
 
 def test_fresh_asks_again(settings: Settings) -> None:
-    """With `--fresh` a stored answer does not count."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     pipeline.work(pipeline.submit(PARAGRAPH))
 

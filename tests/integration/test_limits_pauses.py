@@ -125,12 +125,10 @@ def test_a_refused_key_pauses_everybody(worker: Worker) -> None:
 
 
 def test_another_key_is_another_matter(worker: Worker) -> None:
-    """A changed key asks at once."""
     worker.beside(key="sk-new").granted()
 
 
 def test_a_missing_model_pauses_only_itself(valkey: redis.Redis) -> None:
-    """With the same key, another model is asked."""
     worker = Worker(client=valkey)
     worker.settle(worker.granted(), MODEL_DENIED)
 
@@ -155,7 +153,6 @@ def test_after_a_while_one_call_looks(worker: Worker) -> None:
 
 
 def test_a_look_in_vain_begins_the_pause_anew(worker: Worker) -> None:
-    """Who waited for it is denied too."""
     worker.pass_time(PAUSE_SECONDS)
     looking = worker.granted()
     assert worker.waits() is Reason.HEAD_START
@@ -232,7 +229,6 @@ def test_a_look_in_the_future_is_not_waited_for(worker: Worker) -> None:
 
 
 def test_a_mended_key_that_has_no_such_model_pauses_the_model(worker: Worker) -> None:
-    """What the look brings is what holds from then on."""
     worker.pass_time(PAUSE_SECONDS)
 
     worker.settle(worker.granted(), MODEL_DENIED)
@@ -308,7 +304,6 @@ def test_a_first_call_in_the_future_holds_up_no_worker(valkey: redis.Redis) -> N
 
 
 def test_a_forgetful_valkey_costs_a_call(worker: Worker) -> None:
-    """What is lost is found out again."""
     worker.client.flushall()
 
     worker.settle(worker.granted(), KEY_DENIED)

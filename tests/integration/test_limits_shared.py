@@ -289,7 +289,6 @@ def test_the_breaker_opens_probes_and_closes(valkey: redis.Redis) -> None:
 
 
 def test_failures_between_answers_do_not_open_the_breaker(valkey: redis.Redis) -> None:
-    """Only failures in a row count."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(breaker_failures=3))
 
     for _ in range(5):

@@ -43,7 +43,6 @@ def minute(per_minute: float = 60 * PER_SECOND, capacity: float | None = None) -
 
 
 def requests(capacity: float | None = None) -> Mapping[QuotaKind, Bucket]:
-    """Return a limit of requests."""
     return {QuotaKind.REQUESTS: minute(capacity=capacity)}
 
 
@@ -163,7 +162,6 @@ KNOWN = {
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_limits_are_kept_from_the_start(valkey: redis.Redis, name: str) -> None:
-    """With known limits nothing is refused and nothing wasted."""
     provider, policy = deepcopy(KNOWN[name])
 
     tally = simulated(valkey, provider, policy)

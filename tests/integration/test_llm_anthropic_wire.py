@@ -48,7 +48,6 @@ def message_body(
 
 
 def model_at(server: FaultyServer, **settings: object) -> AnthropicModel:
-    """Return a model at the test's server."""
     given = {"provider": "anthropic", "model": "claude-haiku-5-5", "base_url": server.base_url}
     return AnthropicModel(ModelSettings.model_validate(given | settings), SecretStr("sk-ant"))
 
@@ -201,11 +200,7 @@ def test_json_without_a_message_is_no_answer(server: FaultyServer, body: JsonVal
     ],
 )
 def test_limits_are_told_apart(
-    server: FaultyServer,
-    status: int,
-    kind: str,
-    error_code: str | None,
-    expected: type[Exception],
+    server: FaultyServer, status: int, kind: str, error_code: str | None, expected: type[Exception]
 ) -> None:
     """A spend limit pauses the work, a rate limit only slows it down."""
     details: JsonValue = {"error_code": error_code} if error_code else None

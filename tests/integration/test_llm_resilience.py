@@ -43,9 +43,7 @@ def test_a_rate_limit_is_waited_out(model: Retrying, llmock: LLMock) -> None:
     """The peer finds every Retry-After kept, and the third request answered."""
     llmock.rate_limit(times=2, retry_after=0.4)
 
-    completion = model.complete(a_request())
-
-    assert completion.text
+    assert model.complete(a_request()).text
     assert len(llmock.requests) == 3
     llmock.assert_resilient()
 

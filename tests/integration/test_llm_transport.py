@@ -22,8 +22,6 @@ from tests.peers import faulty_server as peer
 from tests.peers.certificates import OPENSSL_IS_ABSENT, self_signed
 
 DEADLINE_SECONDS = 0.4
-
-
 PATIENT_SECONDS = 30.0
 
 
@@ -101,9 +99,7 @@ def test_a_late_call_does_not_shorten_the_next(
     with pytest.raises(ModelTransportError):
         transport.post_json(server.base_url, {}, {}, DEADLINE_SECONDS)
 
-    response = transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
-
-    assert response.body == {"fine": True}
+    assert transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS).body == {"fine": True}
     assert server.connections == 2
 
 
@@ -123,10 +119,7 @@ def test_a_late_call_does_not_shorten_the_next(
     ],
 )
 def test_half_an_answer_is_a_transient_error(
-    server: peer.FaultyServer,
-    transport: JsonTransport,
-    behavior: peer.Behavior,
-    sentence: str,
+    server: peer.FaultyServer, transport: JsonTransport, behavior: peer.Behavior, sentence: str
 ) -> None:
     """What is no complete JSON answer may be one the next time."""
     server.play(behavior)
@@ -136,7 +129,6 @@ def test_half_an_answer_is_a_transient_error(
 
 
 def test_a_packed_answer_is_read(server: peer.FaultyServer, transport: JsonTransport) -> None:
-    """A gateway that packs unasked does no harm."""
     server.play(packed(gzip.compress(b'{"fine": true}')))
 
     assert transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS).body == {"fine": True}
@@ -146,7 +138,6 @@ def test_a_packed_answer_is_read(server: peer.FaultyServer, transport: JsonTrans
 def test_a_file_is_downloaded_unpacked(
     server: peer.FaultyServer, transport: JsonTransport, encoding: str
 ) -> None:
-    """It may be larger than an answer."""
     content = b'{"fine": true}\n' * 100_000
     server.play(packed(gzip.compress(content)) if encoding else peer.answer(content))
     target = io.BytesIO()
@@ -352,15 +343,11 @@ def test_text_that_is_no_utf_8_is_sent_all_the_same(
 
 
 WHOLE_SECONDS = 2.0
-
-
 TOLERANCE = 0.1
 
 
 # No socket's buffers take this much.
 LARGE = b'{"text": "' + b"a" * 40_000_000 + b'"}'
-
-
 _CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
@@ -402,8 +389,6 @@ AFTER_THE_REQUEST: Mapping[str, peer.Behavior] = {
     "body of a refusal": body_of(b"429 Too Many Requests"),
     "body of a redirect": body_of(b"307 Temporary Redirect\r\nlocation: http://127.0.0.1/"),
 }
-
-
 BEFORE_THE_REQUEST: Mapping[str, tuple[str, peer.Behavior]] = {
     "TLS, silence": ("https", peer.silence),
     "TLS, greeting": ("https", dripping(b"", _TLS_RECORD)),
@@ -450,19 +435,15 @@ def test_every_slowness_ends_at_the_deadline(addresses: dict[str, str]) -> None:
         shares = dict(zip(addresses, threads.map(share_of_the_deadline, addresses), strict=True))
     transport.close()
 
-    wrong = {name: each for name, each in shares.items() if abs(each - 1) > TOLERANCE}
-    assert wrong == {}
+    assert {name: each for name, each in shares.items() if abs(each - 1) > TOLERANCE} == {}
 
 
 # As the ledger gives them: UUIDv7.
 OWN_ID = "01a21236-8fe4-769e-a599-1bc2ea2fea46"
-
-
 OTHER_ID = "01a21236-8fe5-7a01-8c1d-0d5c2e6b7f10"
 
 
 def ask(server: peer.FaultyServer, transport: JsonTransport, id_: str = OWN_ID) -> JsonResponse:
-    """Ask with an id."""
     return transport.post_json(server.base_url, {CALL_HEADER: id_}, {}, PATIENT_SECONDS)
 
 

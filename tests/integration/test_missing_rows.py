@@ -57,7 +57,6 @@ def worked(
 
 
 def output_of(pipeline: Pipeline) -> JsonObject:
-    """Return the output of the only result."""
     return json_values.as_object(pipeline.value("SELECT output FROM results"))
 
 
@@ -178,7 +177,6 @@ def test_a_synthesis_that_drops_rows_is_partial_and_names_the_counts(
 
 
 def test_one_missing_row_of_many_is_not_rounded_away(small_chunks: Settings) -> None:
-    """Neither quality nor coverage says 1."""
     pipeline, _ = worked(
         small_chunks, extracting(at_most=ROW_COUNT - 1), options=an_extraction_run(UNJOINABLE)
     )
@@ -264,7 +262,6 @@ def test_a_retry_asks_for_the_synthesis_again(small_chunks: Settings) -> None:
 
 
 def test_a_partial_result_is_not_reused(small_chunks: Settings) -> None:
-    """The next run asks for itself."""
     pipeline, _ = worked(
         small_chunks, extracting(at_most=30), options=an_extraction_run(UNJOINABLE)
     )
@@ -276,8 +273,6 @@ def test_a_partial_result_is_not_reused(small_chunks: Settings) -> None:
 
 
 def test_failed_chunks_and_missing_rows_are_both_named(small_chunks: Settings) -> None:
-    """The coverage counts both."""
-
     def failing_first(request: CompletionRequest) -> str:
         is_first = request.task.text.startswith(ORDER[:30])
         return "no JSON" if is_first else extracting(at_most=30)(request)
@@ -311,7 +306,6 @@ def test_a_repair_that_drops_rows_is_partial(settings: Settings) -> None:
 
 
 def test_a_repair_that_keeps_its_rows_succeeds(settings: Settings) -> None:
-    """Its quality tells that it was one."""
     text = "".join(ORDER.splitlines(keepends=True)[:20])
     rows = rows_in(text)
     invalid = an_extraction([*rows[:-1], {"name": "Part-19"}])

@@ -109,9 +109,7 @@ def test_a_finished_chunk_is_only_looked_at(settings: Settings) -> None:
     analyze_chunk(pipeline.context, chunk_id)
     before = pipeline.value("SELECT xmax::text || ctid::text FROM jobs")
 
-    outcome = analyze_chunk(pipeline.context, chunk_id)
-
-    assert outcome is ChunkOutcome.ENDED
+    assert analyze_chunk(pipeline.context, chunk_id) is ChunkOutcome.ENDED
     assert pipeline.value("SELECT xmax::text || ctid::text FROM jobs") == before
 
 
@@ -273,9 +271,7 @@ def test_what_was_never_sent_is_sent_after_a_lease(settings: Settings) -> None:
     assert "chunk_never_sent" not in recover(pipeline.context)
     pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '61 seconds'")
 
-    rescued = recover(pipeline.context)
-
-    assert rescued["chunk_never_sent"] == 1
+    assert recover(pipeline.context)["chunk_never_sent"] == 1
     assert pipeline.value("SELECT task FROM outbox") == "chordwise.analyze_slice"
 
 
@@ -433,22 +429,17 @@ def test_a_throttled_document_is_never_given_up(impatient: Settings, *, synthesi
     script = failing(RateLimitedError, TIMES, synthesis=synthesis)
     pipeline = a_pipeline(impatient, script, repeat_last=True)
 
-    status = work_until(pipeline, LONG, TIMES + 2)
-
-    assert status == JobStatus.SUCCEEDED
+    assert work_until(pipeline, LONG, TIMES + 2) == JobStatus.SUCCEEDED
     assert pipeline.value("SELECT max(postponements) FROM chunks") == 0
     assert pipeline.value("SELECT max(postponements) FROM jobs") == 0
 
 
 @pytest.mark.nightly
 def test_a_broken_provider_is_given_up(impatient: Settings) -> None:
-    """What is no throttling uses the postponements up."""
     script = failing(ModelOverloadedError, 1_000, synthesis=False)
     pipeline = a_pipeline(impatient, script, repeat_last=True)
 
-    status = work_until(pipeline, LONG, TIMES)
-
-    assert status == JobStatus.FAILED
+    assert work_until(pipeline, LONG, TIMES) == JobStatus.FAILED
 
 
 DEADLINE_SECONDS = 1.6
@@ -456,14 +447,8 @@ DEADLINE_SECONDS = 1.6
 
 # Room for a second request, and not for one with as much time.
 TOTAL_SECONDS = 3.0
-
-
 SLOW_SECONDS = 4.0
-
-
 _GRANTED = "SELECT error_code, error_message FROM model_calls ORDER BY started_at"
-
-
 _CHUNK = "SELECT status, error_code, hint FROM chunks"
 
 

@@ -55,7 +55,6 @@ def a_mail(subject: str, *attachments: tuple[str, bytes]) -> bytes:
 
 
 def nested(levels: int, content: bytes) -> bytes:
-    """Return archives in archives."""
     for _ in range(levels):
         content = archive({"in.zip": content})
     return content
@@ -127,8 +126,7 @@ def test_a_part_that_breaks_its_limits_costs_itself_only() -> None:
     with Reader(ReaderSettings(memory_megabytes=200)) as reader:
         found = listed(reader.documents_in(data, "a.zip"))
 
-    texts = [text for _, text in found]
-    assert texts == ["one", "memory", "three"]
+    assert [text for _, text in found] == ["one", "memory", "three"]
 
 
 @pytest.mark.parametrize(

@@ -54,15 +54,11 @@ LANGUAGE_PROBES = {
     "Ukrainian-Cyrillic": "ДЕКЛАРАЦІЯ",
 }
 
-pytestmark = [
-    pytest.mark.corpus,
-    pytest.mark.usefixtures("corpora"),
-]
+pytestmark = [pytest.mark.corpus, pytest.mark.usefixtures("corpora")]
 
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[Reader]:
-    """One reader for all files."""
     with Reader(ReaderSettings()) as opened:
         yield opened
 

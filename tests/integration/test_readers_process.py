@@ -33,7 +33,6 @@ def reader() -> Iterator[Reader]:
 
 
 def text_of(outcome: ReadDocument | UnreadDocument) -> str:
-    """Return the text of what was read."""
     assert isinstance(outcome, ReadDocument), outcome
     return outcome.content.text
 
@@ -53,7 +52,6 @@ def await_condition(condition: Callable[[], bool]) -> None:
 
 
 def child_of(reader: Reader) -> psutil.Process:
-    """Return the process that parses for the reader."""
     process_id = reader._parsers.process_id
     assert process_id is not None
     return psutil.Process(process_id)
@@ -218,7 +216,6 @@ def test_the_child_knows_no_secrets(reader: Reader, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="needs /proc")
 def test_the_child_may_neither_write_files_nor_dump_core(reader: Reader) -> None:
-    """The kernel's limits are in force."""
     text_of(reader.read_bytes(b"text", "a.txt"))
 
     lines = Path(f"/proc/{child_of(reader).pid}/limits").read_text().splitlines()
@@ -310,9 +307,7 @@ def test_the_kernel_ends_the_child_before_its_parent(reader: Reader) -> None:
     """Whatever runs out of memory, the process that stores what was read lives on."""
     text_of(reader.read_bytes(b"text", "a.txt"))
 
-    score = Path(f"/proc/{child_of(reader).pid}/oom_score_adj").read_text("ascii")
-
-    assert score.strip() == "1000"
+    assert Path(f"/proc/{child_of(reader).pid}/oom_score_adj").read_text("ascii").strip() == "1000"
 
 
 def test_a_failure_names_the_file_and_keeps_its_hash(reader: Reader) -> None:

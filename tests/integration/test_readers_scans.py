@@ -103,7 +103,6 @@ def test_a_scan_is_recognized() -> None:
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
 def test_a_picture_is_recognized(form: str) -> None:
-    """Of whatever kind, and whatever its name."""
     assert outcome(RECOGNIZING, saved(picture(WORDS), form), "a.dat") == WORDS
 
 
@@ -116,8 +115,7 @@ def test_pages_that_lie_on_their_sides_are_read() -> None:
 
     for turned in (upright.rotate(90, expand=True), upright.rotate(180)):
         assert WORDS in outcome(RECOGNIZING, saved(turned, "PNG"))
-    held = saved(picture(WORDS).rotate(180), "JPEG", camera)
-    assert outcome(RECOGNIZING, held) == WORDS
+    assert outcome(RECOGNIZING, saved(picture(WORDS).rotate(180), "JPEG", camera)) == WORDS
 
 
 def test_all_pages_of_a_tiff_are_read() -> None:
@@ -129,7 +127,6 @@ def test_all_pages_of_a_tiff_are_read() -> None:
 
 
 def test_transparency_is_white_paper() -> None:
-    """Black letters on nothing are legible."""
     letters = Image.new("RGBA", (1_000, 400))
     letters.putalpha(picture(WORDS).point(lambda value: 255 - value))
 
@@ -182,12 +179,10 @@ def test_a_missing_language_is_named(tmp_path: Path) -> None:
 
 
 def test_languages_are_found_where_they_usually_are() -> None:
-    """The extra brings English along."""
     assert reading.folder(ReaderSettings()) == DATA
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hint is the command that installs it."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
 
     error = failure(RECOGNIZING, scan(WORDS))

@@ -38,11 +38,7 @@ from tests.fakes.pipeline import (
 from tests.fakes.scripted_model import Answer, Line, ScriptedModel
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
 PRICES = {"small": "1", "large": "10"}
-
-
 DOUBTFUL = "80. The harbour"
 
 
@@ -190,7 +186,6 @@ def test_a_pinned_tier_is_asked_alone(settings: Settings, database_url: SecretSt
 
 
 def test_a_tier_whose_key_is_refused_does_not_pause_the_run(settings: Settings) -> None:
-    """The next tier answers; with the last one the run pauses."""
     refused = ModelAccessError("The key is refused.")
     half, none = (routed(settings, refused, line) for line in (quoting_the_text, refused))
     text = "The harbour of Lindau is old."
@@ -229,14 +224,8 @@ def _decimal(value: object) -> Decimal:
 
 
 TEXT = "The bridge was opened in May. Carts crossed it on the same day."
-
-
 SUMMARY = a_summary("The bridge was opened in May.")
-
-
 SECOND = "second"
-
-
 PRICED = ModelSettings(
     provider="openai",
     model=SECOND,
@@ -308,7 +297,6 @@ def test_the_ledger_says_who_failed_and_who_answered(settings: Settings, error: 
 
 
 def test_a_fallback_is_not_asked_where_the_first_model_answers(settings: Settings) -> None:
-    """One row, of the first."""
     pair = a_pair(settings, SUMMARY)
 
     pair.work()

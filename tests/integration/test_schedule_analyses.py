@@ -20,21 +20,15 @@ from tests.fakes.scheduling import A_DAY, Night, a_night, a_night_over, nightly
 from tests.peers.batch_provider import BatchProvider
 
 TEXTS = tuple(f"The bridge was opened in May 190{year}. Carts crossed it." for year in range(3))
-
-
 STALE = (
     "UPDATE results SET prompt_version = 'summary.analyze@0'",
     "UPDATE jobs SET options_hash = 'of the older prompt'",
     "DELETE FROM cached_completions",  # a newer prompt is another question
 )
-
-
 RUNS = (
     "SELECT lane, priority, (SELECT count(*) FROM jobs WHERE run_id = runs.id AND"
     " status = 'succeeded') FROM runs WHERE schedule_run_id IS NOT NULL ORDER BY lane"
 )
-
-
 COSTS = (
     "SELECT DISTINCT c.service_tier, c.cost_usd FROM model_calls AS c JOIN jobs AS j"
     " ON j.id = c.job_id JOIN runs AS r ON r.id = j.run_id WHERE r.schedule_run_id IS NOT NULL"
@@ -162,7 +156,6 @@ def test_what_is_stale_goes_as_it_went_before(settings: Settings, server: BatchP
 
 
 def test_what_is_stale_may_be_asked_online(settings: Settings, server: BatchProvider) -> None:
-    """Where the schedule says so."""
     schedule = anew(lane="online")
     night = a_stale_night(settings, server, schedule, Lane.ONLINE, Lane.BATCH)
 
@@ -174,7 +167,6 @@ def test_what_is_stale_may_be_asked_online(settings: Settings, server: BatchProv
 def test_a_model_without_batches_is_asked_online(
     settings: Settings, server: BatchProvider, folder: Path
 ) -> None:
-    """And the run says so."""
     night = a_night_over(opened(settings, server), nightly=nightly(folder, lane="batch"))
     context = night.pipeline.context
     without = {
@@ -191,14 +183,10 @@ def test_a_model_without_batches_is_asked_online(
 
 
 WANTED = ScheduleSettings.model_validate({"cron": "0 3 * * *", "kind": "reanalyze"})
-
-
 STALE_PROMPTS = (
     "UPDATE results SET prompt_version = 'summary.analyze@0'",
     "UPDATE jobs SET options_hash = 'of the older prompt'",
 )
-
-
 OUTCOME = "SELECT status, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
 
 
@@ -287,7 +275,6 @@ def test_one_that_was_stopped_goes_on_where_it_was(settings: Settings) -> None:
 
 
 def test_nothing_stale_is_nothing_to_do(settings: Settings) -> None:
-    """And makes no run."""
     night = a_night(settings, quoting_the_text, repeat_last=True, again=WANTED)
     options = replace(a_run(), types=(AnalysisType.SUMMARY,))
     night.pipeline.work(night.pipeline.submit(*TEXTS, options=options))
@@ -301,8 +288,6 @@ def test_nothing_stale_is_nothing_to_do(settings: Settings) -> None:
 
 
 STATE = "SELECT status, error_code, error_message, hint FROM schedule_runs ORDER BY due_at LIMIT 1"
-
-
 WHY = "The budget of the run is spent."
 
 
@@ -332,7 +317,6 @@ def test_history_says_what_is_paused_and_why(paused: Night) -> None:
 
 
 def test_once_it_is_taken_up_it_ends_as_any_other(paused: Night) -> None:
-    """Nothing of the pause is left."""
     ((run_id,),) = paused.rows("SELECT id FROM runs")
     retry(paused.pipeline.context, UUID(str(run_id)))
     paused.tick()

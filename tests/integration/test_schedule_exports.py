@@ -56,7 +56,6 @@ def test_a_view_is_exported_at_its_time(settings: Settings, tmp_path: Path) -> N
 def test_formulas_are_neutralized_unless_they_are_wanted(
     settings: Settings, tmp_path: Path, values: dict[str, object], text: str
 ) -> None:
-    """In what a statement answers, too."""
     night = a_morning(settings, exporting(tmp_path, sql=FORMULA, **values))
 
     night.carry_out()
@@ -66,7 +65,6 @@ def test_formulas_are_neutralized_unless_they_are_wanted(
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet", "xlsx"])
 def test_every_format_is_written(settings: Settings, tmp_path: Path, ending: str) -> None:
-    """With the ending that says so."""
     night = a_morning(settings, exporting(tmp_path, sql=FORMULA, format=ending))
 
     night.carry_out()
@@ -127,7 +125,6 @@ def test_a_killed_scheduler_leaves_one_file(
 def test_what_cannot_be_exported_is_said(
     settings: Settings, tmp_path: Path, values: dict[str, object], reason: str
 ) -> None:
-    """In the history; no file is begun."""
     night = a_morning(settings, exporting(tmp_path, **values))
 
     night.carry_out()

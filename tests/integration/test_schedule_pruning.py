@@ -82,7 +82,6 @@ def counts(night: Night) -> dict[str, object]:
 
 
 def test_old_runs_go_and_what_newer_ones_use_stays(settings: Settings) -> None:
-    """With the document that both have, and the result that the newer one used again."""
     night = a_past(settings, pruned_after(keep_runs_days=30))
 
     assert night.carry_out()
@@ -114,8 +113,7 @@ def test_an_interrupted_run_goes_when_it_is_old(settings: Settings) -> None:
     assert night.carry_out()
 
     assert night.rows("SELECT outcome ->> 'runs' FROM schedule_runs") == [("2",)]
-    kept = {name for (name,) in night.rows("SELECT name FROM runs")}
-    assert kept & set(names) == set(names[1:])
+    assert {name for (name,) in night.rows("SELECT name FROM runs")} & set(names) == set(names[1:])
     assert night.rows("SELECT count(*) FROM listed_files") == [(6,)]
 
 
@@ -272,7 +270,6 @@ def test_a_run_that_ended_again_meanwhile_is_young(
 
 
 def test_a_run_that_is_not_over_stays(settings: Settings) -> None:
-    """However long ago it was begun."""
     night = a_night(
         settings, quoting_the_text, repeat_last=True, tidy=pruned_after(keep_runs_days=1)
     )
@@ -325,7 +322,6 @@ def test_answers_go_only_where_a_result_stands(settings: Settings) -> None:
 
 
 def test_replaced_results_go_with_the_answers(settings: Settings) -> None:
-    """Current ones stay."""
     night = a_past(settings, pruned_after(keep_answers_days=30))
     night.pipeline.execute(into_history("now() - interval '31 days'"))
 
@@ -339,7 +335,6 @@ def test_replaced_results_go_with_the_answers(settings: Settings) -> None:
 def test_pruning_in_small_steps_ends(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    """Whatever fits a transaction, all of it goes."""
     monkeypatch.setattr(pruning, "STEP", step)
     night = a_past(settings, pruned_after(keep_runs_days=30, keep_answers_days=30))
 

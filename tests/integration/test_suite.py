@@ -103,10 +103,7 @@ def test_labelled_documents_are_answered_by_both_models(
     assert {("grounded", ""), ("cost_usd", ""), ("seconds", "")} <= found.keys()
     assert (scripted.model, built_in.model) == (SCRIPTED, "extractive")
     stored = "SELECT run, provider, judged FROM evaluations ORDER BY id"
-    assert pipeline.rows(stored) == [
-        (scripted.run, "scripted", 3),
-        (built_in.run, "extractive", 3),
-    ]
+    assert pipeline.rows(stored) == [(scripted.run, "scripted", 3), (built_in.run, "extractive", 3)]
     screen = Console(width=120, file=io.StringIO(), record=True)
     screen.print(*beside([scripted, built_in]))
     shown = screen.export_text()

@@ -62,7 +62,6 @@ REFUSED = [
 
 
 def ask(database_url: SecretStr, statement: str) -> list[Row]:
-    """Return all rows of a statement."""
     with user_sql.answer(database_url, statement) as answer:
         return list(answer.rows)
 
@@ -111,7 +110,6 @@ def test_what_reads_is_answered(statement: str, database_url: SecretStr) -> None
 def test_a_slip_of_the_finger_is_a_syntax_error(
     statement: str, hint: str, database_url: SecretStr
 ) -> None:
-    """And no attempt to change anything."""
     with pytest.raises(UsageError, match="Syntax error") as refused:
         ask(database_url, statement)
 
@@ -124,7 +122,6 @@ def test_a_percent_sign_is_nothing_special(database_url: SecretStr) -> None:
 
 
 def test_an_empty_answer_has_its_columns(database_url: SecretStr) -> None:
-    """No rows, but a header."""
     with user_sql.answer(database_url, "SELECT id, name FROM runs") as answer:
         assert list(answer.columns) == ["id", "name"]
         assert list(answer.rows) == []
@@ -153,7 +150,6 @@ def test_every_view_and_table_for_users_can_be_read(database_url: SecretStr) -> 
 def test_names_are_listed_where_a_name_is_wrong_only(
     database_url: SecretStr, statement: str, hint: str
 ) -> None:
-    """A list of names does not help with another mistake."""
     with pytest.raises(UsageError) as caught:
         ask(database_url, statement)
 
@@ -192,7 +188,6 @@ def test_an_error_after_some_rows_is_told(database_url: SecretStr) -> None:
 
 
 def test_a_statement_that_takes_too_long_is_ended(database_url: SecretStr) -> None:
-    """The server itself stops it."""
     with (
         user_sql.reader(database_url, statement_seconds=1) as connection,
         pytest.raises(UsageError, match="took longer"),
@@ -312,7 +307,6 @@ def test_the_password_is_good_for_minutes_only(
 def test_a_role_that_may_not_set_the_password_gets_a_hint(
     database_url: SecretStr, owner: psycopg.Connection[Row]
 ) -> None:
-    """What an administrator has to do is in the message."""
     owner.execute("DROP ROLE IF EXISTS humble")
     owner.execute("CREATE ROLE humble LOGIN PASSWORD 'humble'")
     url = make_url(database_url.get_secret_value()).set(username="humble", password="humble")  # noqa: S106

@@ -27,11 +27,7 @@ from tests.fakes.pipeline import (
 from tests.fakes.scripted_model import Answer, Line
 
 OBJECTION = {"principle": 1, "path": "/main_topic", "problem": "It names no harbour."}
-
-
 MENDED = a_summary("The harbour of Lindau", topic="The harbour of Lindau.")
-
-
 STAGES = "SELECT string_agg(stage, ' ' ORDER BY id) FROM model_calls WHERE NOT cache_hit"
 
 
@@ -161,9 +157,7 @@ def test_a_run_without_money_pauses_before_the_critique_and_goes_on(settings: Se
     assert asked == [Stage.ANALYZE, Stage.CRITIQUE, Stage.CRITIQUE, Stage.REVISE]
 
 
-def test_principles_are_part_of_a_results_identity_and_off_they_are_not(
-    settings: Settings,
-) -> None:
+def test_principles_are_part_of_a_results_identity_and_off_they_are_not(settings: Settings) -> None:
     """The same ones reuse the result; those of the settings hold where a run has none."""
     own = with_settings(settings, "critique", principles=("Say less.",))
     pipeline = a_pipeline(own, objecting, repeat_last=True)

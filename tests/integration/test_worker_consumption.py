@@ -238,9 +238,7 @@ def test_a_worker_that_does_not_consume_is_replaced(impatient_scene: Scene) -> N
     begun_at = time.monotonic()
     wait_until(lambda: time.monotonic() - begun_at > 1.5, 10, "an answer lost on its way")
     scene.proxy.pass_on()
-    code = worker.wait(timeout=30)
-
-    assert code == os.EX_SOFTWARE
+    assert worker.wait(timeout=30) == os.EX_SOFTWARE
     assert "worker.not_consuming" in scene.processes.logs()
     assert scene.count("SELECT count(*) FROM chunks WHERE status = 'running'") == 0
     assert scene.value("SELECT max(attempts) = 0 FROM chunks")

@@ -74,7 +74,6 @@ def summarized(
 
 
 def ended_by(reason: FinishReason, text: str = GOOD) -> Completion:
-    """Return a completion with this end."""
     return replace(ScriptedModel([]).completion(text), finish_reason=reason)
 
 
@@ -132,7 +131,6 @@ def test_what_a_document_made_the_model_say_is_no_instruction_of_the_repair() ->
 
 
 def test_a_lenient_reading_counts_as_repaired() -> None:
-    """No second request, but a lower quality."""
     answer, model, _ = summarized(GOOD.removesuffix("}") + ",}")
 
     assert len(model.requests) == 1
@@ -140,7 +138,6 @@ def test_a_lenient_reading_counts_as_repaired() -> None:
 
 
 def test_two_invalid_answers_are_the_end() -> None:
-    """There is one repair and no third request."""
     model, record_check = ScriptedModel(["no JSON", "{}"]), Judgements()
 
     with pytest.raises(InvalidAnswerError):
@@ -169,7 +166,6 @@ def test_refused_and_truncated_answers_are_not_read(
 
 
 def test_a_repair_may_be_refused() -> None:
-    """Then the refusal is what is reported."""
     model = ScriptedModel(["no JSON", ended_by(FinishReason.REFUSAL)])
 
     with pytest.raises(RefusedError):
@@ -177,7 +173,6 @@ def test_a_repair_may_be_refused() -> None:
 
 
 def test_what_kept_the_model_from_answering_goes_up_unjudged() -> None:
-    """No completion, no verdict."""
     model, record_check = ScriptedModel([ModelOverloadedError("busy")]), Judgements()
 
     with pytest.raises(ModelOverloadedError):
@@ -265,7 +260,6 @@ def test_an_answer_that_was_cut_off_is_asked_for_with_more_room() -> None:
 
 @pytest.mark.parametrize("most", [None, 200, 100])
 def test_a_limit_that_cannot_be_raised_is_the_end(most: int | None) -> None:
-    """Never is the answer taken for one."""
     model = a_model(cut_off(), most=most)
 
     with pytest.raises(TruncatedError):
@@ -325,7 +319,6 @@ def test_an_answer_that_stays_invalid_is_asked_for_in_plainer_words() -> None:
 
 
 def test_without_further_prompts_an_invalid_answer_is_the_end() -> None:
-    """As configured."""
     model = a_model("no JSON", "{}")
 
     with pytest.raises(InvalidAnswerError):
@@ -348,7 +341,6 @@ def test_all_calls_of_a_question_share_its_time() -> None:
 
 
 def test_further_models_are_asked_after_further_prompts() -> None:
-    """Each with every prompt, in the order of the settings."""
     first = a_model("no JSON", "{}", "no JSON", "{}")
     second = a_model("no JSON", "{}", GOOD, name="script-2")
 
@@ -518,7 +510,6 @@ def test_a_half_that_fails_is_not_left_out() -> None:
 
 
 def test_white_space_around_a_text_is_not_asked_about() -> None:
-    """Quotes keep their place all the same."""
     model = ScriptedModel([GOOD])
 
     answer = asked(model, text=f"\n\n   {TEXT}   ")
@@ -540,7 +531,6 @@ BILL = "Five and six make eleven: 5 and 6 is 11."
 
 
 def a_bill(total: int, *parts: int, quote: str = "5 and 6 is 11") -> str:
-    """Return the extraction of a bill."""
     evidence = [{"path": "/total", "quote": quote, "confidence": 9}]
     return json.dumps({"data": {"parts": parts, "total": total}, "evidence": evidence})
 
@@ -586,9 +576,7 @@ def test_an_answer_stays_where_another_one_is_no_better(second: Line) -> None:
 
 def test_a_part_of_a_document_is_not_held_to_checks() -> None:
     """The other values may stand in another part."""
-    model = ScriptedModel([a_bill(12, 5, 6)])
-
-    assert total_of(model, is_whole=False) == 12
+    assert total_of(ScriptedModel([a_bill(12, 5, 6)]), is_whole=False) == 12
 
 
 def test_a_quote_out_of_an_example_is_asked_for_once_more() -> None:

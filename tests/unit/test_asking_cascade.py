@@ -154,9 +154,7 @@ def test_the_best_of_weak_answers_wins(small: str, large: str, winner: str) -> N
 )
 def test_a_weak_answer_is_better_than_none(failure: ModelError) -> None:
     """Where the larger tier fails, what the smaller one said is taken."""
-    found = asked(small=[UNSURE], large=[failure])
-
-    assert found.answer.model == "small"
+    assert asked(small=[UNSURE], large=[failure]).answer.model == "small"
 
 
 @pytest.mark.parametrize("failure", [overloaded(), ModelAccessError("The key is refused.")])
@@ -174,14 +172,12 @@ def test_a_provider_that_fails_hands_over_to_the_next_tier(
 
 
 def test_without_the_cascade_a_weak_answer_is_taken() -> None:
-    """Routing alone chooses one model."""
     found = asked(policy=RoutingSettings(cascade=False), small=[UNSURE], large=[])
 
     assert found.answer.model == "small"
 
 
 def test_without_the_cascade_an_invalid_answer_fails_the_question() -> None:
-    """No other tier is asked for it."""
     with pytest.raises(InvalidAnswerError):
         asked(policy=RoutingSettings(cascade=False), small=[INVALID, INVALID], large=[])
 
@@ -225,9 +221,7 @@ def test_a_model_without_tiers_is_asked_as_ever() -> None:
     """The cascade is for tiers only, however weak the answer."""
     model = ScriptedModel([UNSURE])
 
-    answer = ask(question(model, EASY, TEXT))
-
-    assert answer.model == "script-1"
+    assert ask(question(model, EASY, TEXT)).model == "script-1"
     assert model.requests[0].route is None
 
 
@@ -235,9 +229,7 @@ def test_tiers_without_a_check_go_up_where_a_provider_fails() -> None:
     """Asked as a plain model, they choose by complexity and fall back upward."""
     model, models = tiered(small=[overloaded()], medium=[GOOD], large=[])
 
-    completion = model.complete(a_request())
-
-    assert completion.model == "medium"
+    assert model.complete(a_request()).model == "medium"
     assert models[MEDIUM].requests[0].route == Route(tier=MEDIUM, escalated=True, is_compared=True)
 
 

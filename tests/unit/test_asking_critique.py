@@ -70,7 +70,6 @@ def test_an_answer_without_a_violation_is_left_alone() -> None:
 
 
 def test_text_and_answer_stand_between_marks_that_neither_holds() -> None:
-    """A mark of the text's own does not end it."""
     _, _, model = examined(FINE)
     (request,) = model.requests
     mark = request.user.split("the mark ")[1].split(",")[0]
@@ -217,7 +216,6 @@ def test_what_time_or_a_person_mends_is_waited_for(
 
 
 def test_a_job_that_wants_no_critique_has_none() -> None:
-    """No critic is asked."""
     task = replace(TASK, options=AnalysisOptions())
 
     found, before, model = examined(task=task)
@@ -235,8 +233,7 @@ def test_the_built_in_model_neither_examines_nor_is_examined() -> None:
     of_it = question(model, TASK, TEXT)
     found, before, _ = examined(OBJECTED, as_fallback)
 
-    answer = replace(built_in, provider="openai")
-    assert examine_answer(answer, by_it).critique is None
+    assert examine_answer(replace(built_in, provider="openai"), by_it).critique is None
     assert examine_answer(built_in, of_it).critique is None
     assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.KEPT)
 

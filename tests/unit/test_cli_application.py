@@ -42,13 +42,11 @@ def test_options_of_every_command_may_stand_anywhere(given: list[str], hoisted: 
 
 
 def test_only_the_module_of_the_named_command_is_loaded() -> None:
-    """A command loads one module, help and completion load them all."""
     assert set(named_in(["--home", "h", "version"])) == {"version"}
     assert set(named_in(["--help"])) == set(MODULES.values())
 
 
 def test_the_list_of_commands_needs_none_of_them(capsys: pytest.CaptureFixture[str]) -> None:
-    """It says the same as the commands themselves do."""
     code = run(["--help"])
     listed = capsys.readouterr().out
     every = application.application(dict.fromkeys(MODULES.values()))
@@ -65,7 +63,6 @@ def test_the_list_of_commands_needs_none_of_them(capsys: pytest.CaptureFixture[s
 def test_every_command_has_help_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The help of a command shows how it is called."""
     code = run([command, "--help"])
 
     shown = capsys.readouterr().out
@@ -131,9 +128,7 @@ def test_a_wrong_database_starts_nothing(
     document = tmp_path / "a.txt"
     document.write_text("Tea.", "utf-8")
 
-    code = run(["analyze", str(document), "--home", str(tmp_path / "home")])
-
-    assert code == ExitCode.UNAVAILABLE
+    assert run(["analyze", str(document), "--home", str(tmp_path / "home")]) == ExitCode.UNAVAILABLE
     assert "PostgreSQL cannot be reached" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
 
@@ -224,7 +219,6 @@ def test_version_loads_nothing_heavy() -> None:
 
 
 def test_a_reader_that_has_left_is_no_error(tmp_path: Path) -> None:
-    """`chordwise … | head` ends quietly."""
     program = f"{sys.executable} -m chordwise config --home {tmp_path}"
 
     done = subprocess.run(
@@ -243,8 +237,7 @@ def test_the_application_knows_every_command() -> None:
     app = application.application(dict.fromkeys(MODULES.values()))
 
     names = {command.callback.__name__ for command in app.registered_commands if command.callback}
-    groups = {group.name for group in app.registered_groups}
-    assert names | groups == set(MODULES)
+    assert names | {group.name for group in app.registered_groups} == set(MODULES)
 
 
 class Freed:

@@ -31,7 +31,6 @@ ZONE = "America/Argentina/ComodRivadavia"
 
 
 def a_job(source: str) -> JobLine:
-    """Return a job of a document."""
     return JobLine(
         job_id=uuid.uuid4(),
         source=source,
@@ -161,7 +160,6 @@ def test_schedules_are_shown_whole(name: str, zone: str) -> None:
 
 
 def test_schedules_have_a_line_each_where_there_is_room() -> None:
-    """With a column for the time zone."""
     lines = shown(table([a_schedule("nightly")] * 2), width=WIDE).splitlines()
 
     assert len(lines) == 3
@@ -194,14 +192,12 @@ def test_a_quote_keeps_its_numbers() -> None:
 
 
 def test_a_table_that_is_far_too_wide_marks_what_it_cuts() -> None:
-    """Where not even our own words fit."""
     account = replace(an_account(succeeded=1), run=LONG)
 
     assert "…" in shown(accounts.table([account]), width=40)
 
 
 def test_long_names_in_an_evaluation_are_broken() -> None:
-    """A name of a field has no blank at which to break it."""
     names = [f"contracts_termination_clause_{number}_notice_period_in_days" for number in "ab"]
     measures = [
         Measure(metric=metric, value=0.5, count=10, label=name)

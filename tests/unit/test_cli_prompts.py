@@ -101,7 +101,6 @@ def test_a_template_is_compared_with_the_newest_released_one(
 def test_a_template_that_cannot_be_used_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str], name: str, content: str, complaint: str
 ) -> None:
-    """With its file, and the line of a variable."""
     (folder / name).write_text(content, "utf-8")
 
     assert run(["prompts", "list"]) == ExitCode.CONFIGURATION
@@ -112,6 +111,5 @@ def test_a_template_that_cannot_be_used_is_refused(
 
 
 def test_a_template_that_there_is_not_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    """With the command that lists them."""
     assert run(["prompts", "show", "summary.analyze@none"]) == ExitCode.USAGE
     assert "prompts list" in capsys.readouterr().err

@@ -162,7 +162,6 @@ def test_a_list_that_its_schema_limits_is_complete_when_it_is_full() -> None:
 
 
 def test_a_refusal_and_a_truncation_have_their_own_errors() -> None:
-    """Both name the model and say what to do."""
     whole = ScriptedModel([]).completion(a_summary("x"))
     refused = replace(whole, finish_reason=FinishReason.REFUSAL)
     truncated = replace(whole, finish_reason=FinishReason.LENGTH)
@@ -175,7 +174,6 @@ def test_a_refusal_and_a_truncation_have_their_own_errors() -> None:
 
 
 def test_two_invalid_answers_end_the_analysis() -> None:
-    """There is no third request."""
     model = ScriptedModel(["{}", '{"main_topic": 1}'])
 
     with pytest.raises(InvalidAnswerError, match="main_topic"):
@@ -188,7 +186,6 @@ def test_two_invalid_answers_end_the_analysis() -> None:
     ("confidence", "threshold", "review"), [(7, 0.8, True), (8, 0.8, False), (1, 0.0, False)]
 )
 def test_an_unsure_answer_needs_review(confidence: int, threshold: float, *, review: bool) -> None:
-    """Below the threshold, not at it."""
     model = ScriptedModel([a_summary("rebuilt in 1856", confidence=confidence)])
 
     analysis = DocumentAnalyzer(model).analyze_document(
@@ -205,7 +202,6 @@ def an_order(**changed: json_values.JsonValue) -> str:
 
 
 def an_order_request(text: str = TEXT) -> AnalysisRequest:
-    """Return the request of an order out of a text."""
     return AnalysisRequest(text=text, analysis_type=AnalysisType.EXTRACTION, schema=ORDER)
 
 
@@ -272,7 +268,6 @@ def test_what_no_model_has_to_be_asked_about() -> None:
 
 
 def test_a_context_too_small_for_the_prompt_is_a_wrong_setting() -> None:
-    """No request goes out."""
     profile = ModelProfile(
         provider="scripted", model="tiny", context_tokens=500, max_output_tokens=400
     )

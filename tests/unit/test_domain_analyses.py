@@ -114,7 +114,6 @@ def test_confidence_is_on_the_scale_of_the_columns(
 
 
 def a_finding(name: str, quote: str) -> JsonObject:
-    """Return a finding with its quote."""
     return {"finding": name, "quote": quote}
 
 
@@ -141,7 +140,6 @@ def test_a_merged_summary_takes_from_the_whole_document() -> None:
 
 
 def test_the_surest_chunk_names_the_topic() -> None:
-    """And the confidence is the mean."""
     parts = [
         a_summary(a_finding("a", "a"), confidence=3, topic="vague"),
         a_summary(a_finding("b", "b"), confidence=9, topic="clear"),
@@ -190,7 +188,6 @@ def test_the_chunks_vote_with_their_confidence() -> None:
 
 
 def test_chunks_without_any_confidence_still_give_a_label() -> None:
-    """Zero votes are no division by zero."""
     merged = analysis_for(AnalysisType.CLASSIFICATION).merge(
         [a_vote("a", 0.0), a_vote("b", 0.0, "c")], AnalysisOptions()
     )
@@ -361,7 +358,6 @@ def test_a_value_that_two_chunks_read_at_the_same_place_is_one() -> None:
 
 
 def test_the_confidence_of_an_extraction_is_that_of_what_it_found() -> None:
-    """Denials count only where nothing was found."""
     analysis = analysis_for(AnalysisType.EXTRACTION)
 
     assert analysis.confidence({"fields": [a_field("a", "x", 8), a_field("b", None, 2)]}) == 0.8
@@ -428,7 +424,6 @@ def test_merged_data_tells_true_from_one() -> None:
 
 
 def entries_of(answer: JsonObject) -> list[JsonObject]:
-    """Return the evidence of an answer."""
     return json_values.objects(answer["evidence"])
 
 
@@ -456,8 +451,7 @@ def test_a_row_that_two_chunks_read_at_the_same_place_is_one() -> None:
     paths = [(each["path"], each["start_char"]) for each in entries_of(merged)]
     assert paths == [("/parties/0", 0), ("/parties/1/name", 10), ("/parties/2", 50)]
     assert analysis.row_counts(parts, options)["/data/parties"].number == 4
-    places = analysis.row_places(merged, options)
-    assert places == {"/data/parties": [(0, 3), (10, 13), (50, 53)]}
+    assert analysis.row_places(merged, options) == {"/data/parties": [(0, 3), (10, 13), (50, 53)]}
 
 
 def test_a_row_that_goes_on_in_the_next_chunk_is_one() -> None:

@@ -100,7 +100,6 @@ def test_what_holds_passes(declared: JsonObject, data: JsonObject) -> None:
 def test_what_does_not_hold_fails(
     declared: JsonObject, data: JsonObject, failed: tuple[str, str | None, str | None]
 ) -> None:
-    """With the place of the value, what it is, and what it is compared with."""
     assert failing(declared, data) == [failed]
 
 
@@ -150,7 +149,6 @@ def test_a_message_of_the_user_says_what_is_wrong() -> None:
     ],
 )
 def test_what_is_no_check_is_refused(declared: JsonValue, complaint: str) -> None:
-    """When the schema is read, with the number of the check."""
     with pytest.raises(UsageError) as caught:
         validation.check_schema(with_checks(NET, declared))
 

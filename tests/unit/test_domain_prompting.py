@@ -168,7 +168,6 @@ def test_the_items_of_an_extraction_are_listed_and_not_repeated() -> None:
 
 
 def test_labels_are_named_or_left_to_the_model() -> None:
-    """A closed set is written out."""
     task = AnalysisTask(
         analysis_type=AnalysisType.CLASSIFICATION,
         stage=Stage.ANALYZE,
@@ -195,7 +194,6 @@ def test_what_labels_mean_is_said_to_those_who_choose() -> None:
 
 @pytest.mark.parametrize("task", EVERY_TASK)
 def test_every_question_names_the_language_of_the_answer(task: AnalysisTask) -> None:
-    """Where there is one; what is copied stays as it is."""
     german = replace(task, options=AnalysisOptions(answer_language="de"))
 
     assert "with the tag “de”" in ask(german).system
@@ -219,7 +217,6 @@ def test_a_version_names_template_and_number() -> None:
 
 
 def test_the_newest_version_is_asked_with() -> None:
-    """By number, not by the order of letters."""
     names = {template.name for template in library.released().values()}
 
     for name in names:
@@ -238,13 +235,11 @@ def test_a_repair_repeats_the_first_question() -> None:
 
 
 def test_a_file_with_another_name_is_no_template() -> None:
-    """The version is in the file's name."""
     with pytest.raises(ConfigurationError, match=r"notes\.toml"):
         library._read("notes.toml", "")
 
 
 def test_quality_is_the_share_of_grounded_quotes_lowered_by_a_repair() -> None:
-    """Three digits are enough."""
     answer: JsonObject = {
         "a": [{"quote": "x", "grounded": True}, {"quote": "y", "grounded": False}, {"quote": ""}]
     }
@@ -255,7 +250,6 @@ def test_quality_is_the_share_of_grounded_quotes_lowered_by_a_repair() -> None:
 
 
 def test_coverage_is_the_share_of_characters_with_an_answer() -> None:
-    """Nothing of nothing is nothing."""
     assert answers.coverage(10, [(0, 4), (5, 10)]) == 0.9
     assert answers.coverage(10, []) == 0
     assert answers.coverage(0, []) == 0

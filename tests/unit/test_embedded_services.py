@@ -57,7 +57,6 @@ class Clock:
 
 @pytest.fixture
 def service() -> FragileService:
-    """Return a service that has not been started."""
     return FragileService()
 
 
@@ -77,7 +76,6 @@ def test_a_living_service_is_left_alone(service: FragileService, clock: Clock) -
 
 
 def test_a_dead_service_starts_after_half_a_second(service: FragileService, clock: Clock) -> None:
-    """The first pause is short."""
     watched = Watched(service, clock=clock)
     watched.start()
     service.is_alive = False

@@ -190,9 +190,7 @@ def test_what_is_not_found_takes_the_emptiest_valid_value(
     whole = closed(horoscope=schema)
     whole["$defs"] = {"nothing": {"type": ["string", "null"], "minLength": 1}}
 
-    found = fill("Nothing of the sort.", whole)
-
-    assert found == {"data": {"horoscope": value}, "evidence": []}
+    assert fill("Nothing of the sort.", whole) == {"data": {"horoscope": value}, "evidence": []}
 
 
 @pytest.mark.parametrize(
@@ -243,9 +241,7 @@ def test_a_schema_may_refer_to_its_own_properties() -> None:
     """A reference to a sibling is followed, and its values are checked."""
     schema = closed(fee={"type": "number", "minimum": 10}, late_fee={"$ref": "#/properties/fee"})
 
-    found = fill("The late fee is $7. The fee is $12.", schema)
-
-    assert found["data"] == {"fee": 12}
+    assert fill("The late fee is $7. The fee is $12.", schema)["data"] == {"fee": 12}
 
 
 RECEIPT = """NORTH SEA TRADING

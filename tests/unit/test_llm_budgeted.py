@@ -103,7 +103,6 @@ def test_the_most_is_reserved_and_the_cost_is_settled() -> None:
 
 
 def test_an_unknown_usage_is_settled_as_unknown() -> None:
-    """The budget then counts all that was reserved."""
     desk = a_desk(
         Completion(
             text="{}",

@@ -77,7 +77,6 @@ def cached(
 
 
 def ended_by(reason: FinishReason, text: str = "{}") -> Completion:
-    """Return a completion with this end."""
     return replace(ScriptedModel([]).completion(text), finish_reason=reason)
 
 
@@ -137,7 +136,6 @@ def test_how_a_request_is_made_is_no_part_of_its_key(other: CompletionRequest) -
     ],
 )
 def test_another_model_has_another_key(change: dict[str, object]) -> None:
-    """Provider, name, address and parameters."""
     given = {"provider": "openai", "model": "gpt"} | change
     about = facts_about(ModelSettings.model_validate(given))
 
@@ -181,7 +179,6 @@ def test_an_error_is_not_kept() -> None:
 
 
 def test_who_asks_the_same_meanwhile_waits_less_and_less_often() -> None:
-    """Up to a second between two looks."""
     hits = Hits()
     model, behind = cached("{}", cache=MemoryCache([Standing.OTHERS] * 12), hits=hits)
 
@@ -206,7 +203,6 @@ def test_a_cache_that_is_of_no_help_is_gone_around(standing: Standing) -> None:
 
 
 def test_waiting_for_others_takes_from_the_time_of_the_request() -> None:
-    """The wait ends in time to leave a second for the request."""
     hits = Hits()
     model, behind = cached("{}", cache=MemoryCache([Standing.OTHERS] * 100), hits=hits)
 
@@ -219,7 +215,6 @@ def test_waiting_for_others_takes_from_the_time_of_the_request() -> None:
 
 @pytest.mark.parametrize("tokens", [None, 0, 7])
 def test_a_completion_survives_its_row(tokens: int | None) -> None:
-    """What is unknown stays unknown."""
     usage = Usage(input_tokens=tokens, output_tokens=3, cache_write_tokens=tokens)
     completion = replace(
         ScriptedModel([]).completion('{"ü": "\\u0000"}'), usage=usage, service_tier="flex"

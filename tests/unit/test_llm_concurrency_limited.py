@@ -72,7 +72,6 @@ def sending(slots: Slots, *answers: str | Exception) -> tuple[ConcurrencyLimited
 
 
 def has_room(semaphore: threading.Semaphore) -> bool:
-    """Take one of a semaphore, if there is any."""
     return semaphore.acquire(blocking=False)
 
 
@@ -93,7 +92,6 @@ def test_a_slot_is_kept_until_the_answer_is_stored() -> None:
 
 
 def test_the_next_request_is_prepared_while_an_answer_is_stored() -> None:
-    """It is sent when that is done."""
     slots = Slots(1)
     queued, turn = sending(slots, "{}")
 

@@ -55,9 +55,7 @@ def test_the_second_model_answers_for_the_first(error: ModelError) -> None:
         lambda before, after, why: changes.append((before.model, after.model, why)),
     )
 
-    completion = subject.complete(a_request())
-
-    assert completion.model == "two"
+    assert subject.complete(a_request()).model == "two"
     assert changes == [("one", "two", error)]
 
 

@@ -195,7 +195,6 @@ def test_the_wait_survives_pickling() -> None:
 def test_a_refusal_concerns_the_key_or_the_one_model(
     status: int, code: str, *, is_about_key: bool
 ) -> None:
-    """What is unclear concerns the one model, so that no other one is stopped by it."""
     body = openai_body("No.", None, code)
     fault = read_fault(JsonResponse(status=status, headers={}, body=body))
 

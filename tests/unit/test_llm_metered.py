@@ -153,6 +153,4 @@ def test_no_row_no_request() -> None:
 
 def test_the_null_ledger_lets_a_model_work() -> None:
     """As a library, Chordwise asks models without a database."""
-    answer = Metered(ScriptedModel(["{}"]), NullLedger(), PRICE).complete(a_request())
-
-    assert answer.text == "{}"
+    assert Metered(ScriptedModel(["{}"]), NullLedger(), PRICE).complete(a_request()).text == "{}"

@@ -80,9 +80,7 @@ def test_the_permit_is_waited_for_and_settled() -> None:
     """It asks with the same name until it is let through, and tells how long the answer took."""
     limits, clock = ScriptedLimits([Wait(seconds=5, reason=Reason.RATE)] * 3), SleptClock()
 
-    completion = limited(limits, "{}", clock=clock).complete(a_request())
-
-    assert completion.text == "{}"
+    assert limited(limits, "{}", clock=clock).complete(a_request()).text == "{}"
     assert clock.now == 15
     assert len({request.permit for request in limits.requests}) == 1
     assert [report.result for report in limits.reports] == [CallResult.ANSWERED]

@@ -25,7 +25,6 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_without_control_groups_the_machine_counts(kernel: Path) -> None:
-    """As on macOS; and a group without a limit is none."""
     machine = capacity.memory_megabytes()
     write(kernel / "groups", "0::/")
     write(kernel / "memory.max", "max")

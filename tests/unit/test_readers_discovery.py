@@ -41,7 +41,6 @@ def test_any_name_can_be_stored(name: str) -> None:
 
 @given(st.text(alphabet="ab\\xnu0\n\udcff\x1b"), st.text(alphabet="ab\\xnu0\n\udcff\x1b"))
 def test_different_names_look_different(one: str, other: str) -> None:
-    """Escaping never makes two names the same."""
     assert (printable(one) == printable(other)) == (one == other)
 
 
@@ -80,7 +79,6 @@ def test_a_match_is_never_cut_off_by_not_looking(path: list[str], pattern: str) 
 
 
 def test_the_title_of_markdown_is_its_first_heading() -> None:
-    """A comment in a code block is no heading."""
     extracted = read_markdown(b"```sh\n# a comment\n```\n\n# The title #\n\nText\n", "a.md")
 
     assert extracted.title == "The title"

@@ -70,9 +70,7 @@ def test_a_table_row_is_a_line(markup: str, expected: str) -> None:
 )
 def test_hidden_text_is_left_out(hidden: str) -> None:
     """Scripts, styles, comments and hidden elements do not reach a model; what follows does."""
-    shown = text(f"{hidden}<p>seen</p>")
-
-    assert shown == "seen"
+    assert text(f"{hidden}<p>seen</p>") == "seen"
 
 
 @pytest.mark.parametrize("size", ["13px", "0.9em", "small", "05%"])
@@ -117,7 +115,6 @@ def test_declared_encoding_and_title_are_used() -> None:
 
 
 def test_the_limit_of_characters_holds() -> None:
-    """Text beyond the limit stops the reading."""
     with pytest.raises(ReadError) as failure:
         html.visible_text("<p>word</p>" * 1_000, 1_000)
 

@@ -45,7 +45,6 @@ def doc(
 
 
 def text(data: bytes) -> str:
-    """Return the text of a document."""
     return word97.read(data, LIMIT).text
 
 
@@ -81,7 +80,6 @@ def test_notes_headers_and_boxes_follow() -> None:
 
 
 def test_tables_have_bars() -> None:
-    """A row is a line."""
     assert text(doc("a\x07b\x07\x07c\x07d\x07\x07Then\r")) == "a | b\nc | d\nThen"
 
 

@@ -70,7 +70,6 @@ def refused(**flags: str) -> str:
     ],
 )
 def test_a_broker_that_cannot_be_used_is_refused(url: str, reason: str) -> None:
-    """With what is wrong and what is supported."""
     assert reason in refused(broker_url=url)
 
 
@@ -109,7 +108,6 @@ def test_a_broker_that_can_be_used_is_taken(url: str) -> None:
     ],
 )
 def test_a_database_that_cannot_be_used_is_refused(url: str, reason: str) -> None:
-    """With what is wrong and what is supported."""
     assert reason in refused(database_url=url)
 
 
@@ -125,7 +123,6 @@ def test_a_database_that_cannot_be_used_is_refused(url: str, reason: str) -> Non
     ],
 )
 def test_a_database_that_can_be_used_is_taken(url: str) -> None:
-    """With a host, or with a Unix socket."""
     assert load(database_url=url).database_url is not None
 
 
@@ -141,11 +138,8 @@ def test_a_database_that_can_be_used_is_taken(url: str) -> None:
     ],
 )
 def test_a_models_address_that_cannot_be_used_is_refused(url: str, reason: str) -> None:
-    """Also that of a model which is not asked."""
     Path(FILE_NAME).write_text(
         f'[models.house]\nprovider = "openai"\nmodel = "m"\nbase_url = "{url}"\n', "utf-8"
     )
 
-    said = refused()
-
-    assert f"models.house.base_url: {reason}" in said
+    assert f"models.house.base_url: {reason}" in refused()

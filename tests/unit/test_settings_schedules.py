@@ -29,7 +29,6 @@ def load(folder: Path, *lines: str) -> settings.Settings:
 
 
 def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
-    """With defaults for all but the time and the paths."""
     found = load(tmp_path, 'cron = "0 2 * * *"', 'paths = ["in/*.pdf"]').schedules["nightly"]
 
     assert (found.kind, found.time_zone, found.profile) == (ScheduleKind.ANALYZE, "UTC", "")
@@ -66,10 +65,7 @@ def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
             "max_error_rate is for",
         ),
         (('cron = "0 2 * * *"', 'kind = "recalibrate"', 'gold = "a.csv"'), "gold is for kind"),
-        (
-            ('cron = "0 2 * * *"', 'kind = "report"', 'profile = "letters"'),
-            "profile is for kind",
-        ),
+        (('cron = "0 2 * * *"', 'kind = "report"', 'profile = "letters"'), "profile is for kind"),
         (
             ('cron = "0 2 * * *"', 'kind = "recalibrate"', "max_error_rate = 2"),
             "less than or equal",
@@ -80,7 +76,6 @@ def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
 def test_what_cannot_be_kept_is_refused(
     tmp_path: Path, lines: tuple[str, ...], complaint: str
 ) -> None:
-    """At once, and not in the night."""
     with pytest.raises(ConfigurationError, match=complaint):
         load(tmp_path, *lines)
 
@@ -113,7 +108,6 @@ def test_a_profile_does_not_lead_out_of_the_inbox(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ['kind = "report"', 'kind = "export"\nview = "runs"'])
 def test_a_folder_to_write_to_counts_from_the_file(tmp_path: Path, kind: str) -> None:
-    """Wherever the scheduler was started."""
     found = load(tmp_path, 'cron = "0 2 * * *"', kind, 'folder = "out"')
 
     anchored = occurrences.anchor(found, found.schedules["nightly"], tmp_path)
@@ -122,7 +116,6 @@ def test_a_folder_to_write_to_counts_from_the_file(tmp_path: Path, kind: str) ->
 
 
 def test_a_name_can_be_part_of_a_run_name(tmp_path: Path) -> None:
-    """Which excludes spaces and slashes."""
     file = tmp_path / "chordwise.toml"
     file.write_text('[schedules."a b"]\ncron = "0 2 * * *"\npaths = ["a"]\n', "utf-8")
 

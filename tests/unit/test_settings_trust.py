@@ -98,7 +98,6 @@ def test_a_file_that_all_may_write_is_refused(folder: Path, mode: int, *, is_nam
 @pytest.mark.skipif(not IS_ROOT, reason="needs root to give a file to a group")
 @pytest.mark.parametrize("place", ["chordwise.toml", "."])
 def test_a_group_of_others_may_not_write(folder: Path, place: str) -> None:
-    """Neither the file nor its folder."""
     (folder / place).chmod(0o775)
     os.chown(folder / place, -1, STRANGER)
 

@@ -47,7 +47,6 @@ def a_log(written_as: Format) -> structlog.stdlib.BoundLogger:
 
 
 def fail(secret: str) -> None:
-    """Fail with a secret in the error."""
     raise ValueError(f"cannot connect to {secret}")
 
 
@@ -114,7 +113,6 @@ def test_only_secrets_are_hidden(text: str, expected: str | None) -> None:
 
 @given(st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=30))
 def test_any_password_of_a_url_is_hidden(password: str) -> None:
-    """Whatever its letters are."""
     hidden = without_secrets(f"connecting to redis://user:{password}@host:6379/0 now")
 
     assert hidden == "connecting to redis://user:…@host:6379/0 now"

@@ -81,7 +81,6 @@ def test_a_message_that_is_done_makes_room_although_the_broker_is_silent() -> No
 
 
 def test_another_connection_tells_what_the_first_could_not() -> None:
-    """Receipts end with their connection; what they could not tell does not."""
     broker = Broker(answers=False)
     receipts_of(broker, "first", most=2).ack("first")
     broker.answers = True
@@ -112,6 +111,4 @@ def test_a_connection_that_is_closed_meanwhile(
     """It is tried once more; what stays behind then is said to, and raises nothing."""
     monkeypatch.setattr(transport.PatientReceipts, "in_use", {Receipts(closed)})
 
-    found = transport.give_back(5)
-
-    assert found == given
+    assert transport.give_back(5) == given
