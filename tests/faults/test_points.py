@@ -26,7 +26,6 @@ for _ in range(3):
 
 
 def run(*arguments: str, failpoints: str = "") -> subprocess.CompletedProcess[str]:
-    """Run Python in the checkout."""
     return subprocess.run(
         [sys.executable, "-P", *arguments],
         capture_output=True,

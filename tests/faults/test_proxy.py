@@ -41,7 +41,6 @@ class Echo:
 
 @pytest.fixture
 def echo() -> Iterator[Echo]:
-    """Serve on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Echo(listener)
         thread = threading.Thread(target=server.serve, daemon=True)
@@ -65,7 +64,6 @@ def connected(proxy: Proxy) -> Iterator[socket.socket]:
 
 
 def ask(client: socket.socket, question: bytes) -> bytes:
-    """Send and return what comes back."""
     client.sendall(question)
     return client.recv(4_096)
 
