@@ -16,6 +16,8 @@ import pytest
 from chordwise.embedded import stack
 from tests.fakes.stacks import open_to_programs, postgres_extension_of_duckdb
 
+pytestmark = pytest.mark.xdist_group("connect")
+
 TEXT = "Lease. The annual fee is 48,600.00 EUR. It is effective as of 1 May 2026."
 COMMAND = (sys.executable, "-m", "chordwise")
 
@@ -39,13 +41,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def opened(home: Path) -> Iterator[Mapping[str, object]]:
-    """Open the database to other programs."""
     with open_to_programs(home) as opened:
         yield opened
 
 
 def recipe(opened: Mapping[str, object], name: str) -> str:
-    """Return what is printed for a program."""
     recipes = opened["recipes"]
     assert isinstance(recipes, dict)
     return str(recipes[name])
@@ -68,7 +68,6 @@ def test_data_frames(opened: Mapping[str, object], name: str) -> None:
 
 
 def test_duckdb_reads_an_export(home: Path, tmp_path: Path) -> None:
-    """As a file, where its extension for PostgreSQL is not wanted."""
     file = tmp_path / "contracts.parquet"
     subprocess.run(
         [*COMMAND, "export", "answers.contracts", "-o", str(file), "--home", str(home)], check=True
