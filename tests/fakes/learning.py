@@ -64,7 +64,6 @@ def extracted(
 
 
 def written(path: Path, *records: Mapping[str, object]) -> Path:
-    """Write records as JSON Lines."""
     lines = (json.dumps(record, ensure_ascii=False) for record in records)
     path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     return path

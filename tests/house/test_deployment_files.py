@@ -101,7 +101,6 @@ def compose() -> Compose:
 
 
 def seconds(text: str) -> timedelta:
-    """Return a duration that is written in seconds."""
     return timedelta(seconds=int(text.removesuffix("s")))
 
 

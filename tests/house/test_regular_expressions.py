@@ -129,7 +129,6 @@ def timed(apply: Callable[[str], object], text: str, limit: float) -> float:
 
 
 def growth_of(place: str) -> Growth:
-    """Return what is allowed of a pattern."""
     return QUADRATIC if place.startswith(READ_SENTENCES) else LINEAR
 
 

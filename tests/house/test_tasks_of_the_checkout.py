@@ -15,7 +15,6 @@ MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run make without running anything."""
     return subprocess.run(
         ["make", "--no-print-directory", *arguments],  # noqa: S607 - make of the PATH
         cwd=ROOT,

@@ -59,7 +59,6 @@ class Asked:
 def tiered(
     policy: RoutingSettings | None = None, **scripts: list[Line]
 ) -> tuple[Tiered, dict[Tier, ScriptedModel]]:
-    """Return tiers that play their scripts."""
     models = {
         Tier(name): ScriptedModel(
             script,
@@ -75,7 +74,6 @@ def tiered(
 def asked(
     task: AnalysisTask = EASY, policy: RoutingSettings | None = None, **scripts: list[Line]
 ) -> Asked:
-    """Ask the tiers a question about `TEXT`."""
     model, models = tiered(policy, **scripts)
     answer = ask(question(model, task, TEXT))
     requests = list(itertools.chain(*(each.requests for each in models.values())))
@@ -142,7 +140,6 @@ def test_a_refusal_is_not_repaired_but_escalated() -> None:
     ],
 )
 def test_the_best_of_weak_answers_wins(small: str, large: str, winner: str) -> None:
-    """By quality, then by confidence; each tier is asked once."""
     found = asked(small=[small], large=[large])
 
     assert found.answer.model == winner

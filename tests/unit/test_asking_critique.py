@@ -50,7 +50,6 @@ def examined(
 
 
 def outcome_of(found: Examined) -> CritiqueOutcome:
-    """Return what the critique came to."""
     assert found.critique is not None
     return found.critique.outcome
 
@@ -275,7 +274,6 @@ def test_a_sample_that_is_left_alone_needs_review(
 
 
 def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
-    """Only where a critique was wanted; no critic is asked."""
     model = ScriptedModel([])
     answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
     wanted = Synthesizer(document=question(model, TASK, TEXT))
@@ -302,7 +300,6 @@ def test_the_agreement_of_a_vote_outlives_a_revision() -> None:
 
 
 def test_neither_a_critique_nor_a_revision_is_voted_on() -> None:
-    """Each is asked for once, whatever the number of votes."""
     task = replace(TASK, options=replace(OPTIONS, votes=3))
     answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
     model = ScriptedModel([OBJECTED, BETTER])

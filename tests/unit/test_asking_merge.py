@@ -50,7 +50,6 @@ TASK = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE)
 
 
 def a_profile(context_tokens: int, max_output_tokens: int = 300) -> ModelProfile:
-    """Return the profile of a model with a small context."""
     return ModelProfile(
         provider="scripted",
         model="script-1",
@@ -69,7 +68,6 @@ def an_answer(place: int, quote: str = "") -> Answer:
 
 
 def synthesizer(model: ScriptedModel) -> Synthesizer:
-    """Return a synthesizer of the text's summary."""
     return Synthesizer(document=question(model, TASK, TEXT))
 
 
@@ -245,7 +243,6 @@ def a_model(context_tokens: int = CONTEXT) -> ScriptedModel:
 
 
 def a_task(analysis_type: AnalysisType, *, critique: bool = False) -> AnalysisTask:
-    """Return a question without a text."""
     return AnalysisTask(
         analysis_type=analysis_type, stage=Stage.ANALYZE, options=AnalysisOptions(critique=critique)
     )

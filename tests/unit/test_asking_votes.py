@@ -33,7 +33,6 @@ TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town ha
 
 
 def a_task(votes: int) -> AnalysisTask:
-    """Return a classification that wants so many votes."""
     options = AnalysisOptions(votes=votes)
     return AnalysisTask(
         analysis_type=AnalysisType.CLASSIFICATION, stage=Stage.ANALYZE, text=TEXT, options=options
@@ -41,7 +40,6 @@ def a_task(votes: int) -> AnalysisTask:
 
 
 def a_label(label: str) -> str:
-    """Return a classification's answer."""
     feature = {"feature": "it says so", "quote": "rebuilt in 1856"}
     return json.dumps(
         {
@@ -57,7 +55,6 @@ def a_label(label: str) -> str:
 def asked(
     *script: Line, votes: int = 3, policy: AskingPolicy = ONE_PROMPT
 ) -> tuple[Answer, ScriptedModel]:
-    """Ask a model that plays the script."""
     model = ScriptedModel(script)
     return ask(replace(question(model, a_task(votes), TEXT), policy=policy)), model
 

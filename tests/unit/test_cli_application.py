@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def fail_with(error: BaseException) -> None:
-    """Raise an error, as a command may."""
     raise error
 
 
@@ -133,15 +132,26 @@ def test_a_wrong_database_starts_nothing(
     assert not (tmp_path / "home").exists()
 
 
-def test_an_error_of_ours_is_a_sentence_a_hint_and_a_code(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (
+            ConfigurationError("The file \x1b[31m is wrong.", "Mend it."),
+            ExitCode.CONFIGURATION,
+            "Error: The file is wrong.\nHint: Mend it.\n",
+        ),
+        (KeyboardInterrupt(), ExitCode.DETACHED, "Interrupted.\n"),
+    ],
+)
+def test_an_error_is_a_sentence_and_a_code(
+    capsys: pytest.CaptureFixture[str], error: BaseException, code: ExitCode, said: str
 ) -> None:
     """No traceback; control characters in it do not reach the terminal."""
     with explained(Invocation()) as outcome:
-        fail_with(ConfigurationError("The file \x1b[31m is wrong.", "Mend it."))
+        fail_with(error)
 
-    assert outcome.exit_code == ExitCode.CONFIGURATION
-    assert capsys.readouterr().err == "Error: The file is wrong.\nHint: Mend it.\n"
+    assert outcome.exit_code == code
+    assert capsys.readouterr().err == said
 
 
 def test_a_traceback_shows_neither_secrets_nor_commands_a_terminal(
@@ -179,15 +189,6 @@ def test_a_defect_is_written_down_without_secrets(
     assert "Traceback" in written
     assert "ZeroDivisionError" in written
     assert "hunter2" not in shown + written
-
-
-def test_ctrl_c_ends_with_its_code_and_a_word(capsys: pytest.CaptureFixture[str]) -> None:
-    """130, as shells expect; who presses it before there is a run to come back to hears of it."""
-    with explained(Invocation()) as outcome:
-        fail_with(KeyboardInterrupt())
-
-    assert outcome.exit_code == ExitCode.DETACHED
-    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 def test_version_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,7 +278,6 @@ def test_the_second_ctrl_c_insists() -> None:
 
 
 def test_the_handler_before_comes_back() -> None:
-    """After the wait Ctrl-C means what it did."""
     before = signal.getsignal(signal.SIGINT)
     with noted():
         assert signal.getsignal(signal.SIGINT) is not before

@@ -68,7 +68,6 @@ def test_every_value_has_its_origin(capsys: pytest.CaptureFixture[str], tmp_path
 
 
 def test_no_secret_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither keys nor passwords, also not those in an address' parameters."""
     run(["config"])
     run(["config", "--json"])
 

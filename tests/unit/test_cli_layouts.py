@@ -62,7 +62,6 @@ def a_schedule(name: str, zone: str = "Europe/Berlin") -> ScheduleLine:
 
 
 def past(name: str) -> PastLine:
-    """Return what became of a due time."""
     return PastLine(
         schedule=name,
         kind="analyze",
@@ -146,7 +145,6 @@ def test_a_folder_that_results_share_says_nothing() -> None:
 @pytest.mark.parametrize("name", ["nightly", LONG])
 @pytest.mark.parametrize("zone", ["Europe/Berlin", ZONE])
 def test_schedules_are_shown_whole(name: str, zone: str) -> None:
-    """On a narrow terminal the time zone stands below the time."""
     line = a_schedule(name, zone)
 
     narrow = shown(table([line]), width=NARROW)
@@ -219,7 +217,6 @@ def in_sql(names: list[str], *rows: list[str]) -> FirstThatFits:
 
 
 def test_rows_that_do_not_fit_stand_below_each_other() -> None:
-    """Each column has its line then; the values are whole."""
     names = [f"column_{number}" for number in range(21)]
     laid_out = in_sql(names, *[[f"value {number}-{row}" for number in range(21)] for row in "ab"])
 

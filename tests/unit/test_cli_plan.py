@@ -25,7 +25,6 @@ def test_it_shows_the_outcome_and_every_assumption(capsys: pytest.CaptureFixture
 
 
 def test_as_json_it_is_in_bytes_and_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    """With the schema's version, as everywhere; an unknown cost is null."""
     run([*LLAMA, "--json"])
 
     found = json.loads(capsys.readouterr().out)

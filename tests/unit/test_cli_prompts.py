@@ -44,7 +44,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_own_templates_stand_beside_the_released_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each with its version, which names the content of one's own."""
     assert run(["prompts", "list", "--json"]) == ExitCode.SUCCESS
 
     shown = json.loads(capsys.readouterr().out)

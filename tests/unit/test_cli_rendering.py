@@ -153,7 +153,6 @@ def an_account(**states: int) -> Account:
 
 
 def a_failure(source: str, **values: str | None) -> Failure:
-    """Return a failed job."""
     failure = Failure(
         what="job",
         source=source,
@@ -236,7 +235,6 @@ def test_markup_and_escapes_of_documents_are_text() -> None:
 
 
 def test_many_results_become_a_table() -> None:
-    """One line each, with the end of a long path."""
     many = [a_result(source=f"/{'folder/' * 12}{number}.txt") for number in range(11)]
 
     lines = shown(*rendered_results.laid_out(many)).splitlines()

@@ -89,7 +89,6 @@ def test_a_schema_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def with_profile(**changes: object) -> Request:
-    """Return a request that names the profile `letters`."""
     values = {"paths": ["x"], "profile": "letters"} | changes
     return Request(**values)  # type: ignore[arg-type]  # the names are checked by the call
 
@@ -188,7 +187,6 @@ def test_labels_with_descriptions_imply_a_classification(tmp_path: Path) -> None
 
 
 def test_a_pack_asks_where_the_user_does_not() -> None:
-    """With a profile and without; options go before it."""
     settings = Settings(profiles={"letters": ProfileSettings(pack="legal")})
     support = packs.named("support")
 

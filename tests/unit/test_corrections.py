@@ -58,7 +58,6 @@ def corrected(output: JsonObject, right: Mapping[str, JsonValue], **truth: objec
 
 
 def field(found: Corrected, place: int) -> JsonObject:
-    """Return an entry of the corrected output."""
     assert found.output is not None
     return json_values.objects(found.output["fields"])[place]
 
@@ -272,7 +271,6 @@ def test_a_list_takes_the_place_of_what_was_said_of_its_rows() -> None:
 
 
 def test_a_list_is_emptied() -> None:
-    """None of its rows has a final value then."""
     found = corrected(DATA, {"/rows": []})
 
     assert found.output is not None

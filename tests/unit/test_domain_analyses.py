@@ -23,11 +23,10 @@ EVERY_TYPE = pytest.mark.parametrize("analysis_type", list(AnalysisType))
 
 
 # Answers are drawn from schemas and then sorted out: that takes its time.
-patiently = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+patiently = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 
 
 def task_of(analysis_type: AnalysisType, options: AnalysisOptions | None = None) -> AnalysisTask:
-    """Return a question under these options."""
     return AnalysisTask(
         analysis_type=analysis_type, stage=Stage.ANALYZE, options=options or AnalysisOptions()
     )
@@ -118,7 +117,6 @@ def a_finding(name: str, quote: str) -> JsonObject:
 
 
 def a_summary(*findings: JsonObject, confidence: int = 5, topic: str = "t") -> JsonObject:
-    """Return a summary's answer."""
     return {
         "main_topic": topic,
         "key_findings": list(findings),
@@ -164,7 +162,6 @@ def test_a_completed_summary_lists_its_evidence() -> None:
 
 
 def a_vote(primary: str, confidence: float, secondary: str | None = None) -> JsonObject:
-    """Return a classification's answer."""
     return {
         "primary_label": primary,
         "secondary_label": secondary,
@@ -222,7 +219,6 @@ def test_the_labels_of_the_user_close_the_set() -> None:
 def test_label_and_score_point_the_same_way(
     label: str, score: float, *, contradiction: bool
 ) -> None:
-    """Only the plain contradiction is sent back to the model."""
     answer: JsonObject = {"label": label, "score": score}
 
     found = analysis_for(AnalysisType.SENTIMENT).problems(answer, task_of(AnalysisType.SENTIMENT))
@@ -417,7 +413,6 @@ def test_evidence_with_a_path_to_nowhere_stays_as_it_is() -> None:
 
 
 def test_merged_data_tells_true_from_one() -> None:
-    """In JSON they are different values, in Python they are equal."""
     data, _ = merged_orders(an_order({"flags": [1, True]}), an_order({"flags": [True, 0, False]}))
 
     assert json.dumps(data) == '{"flags": [1, true, 0, false]}'

@@ -202,7 +202,6 @@ def test_no_record_of_several_lines_is_cut(kind: str, max_tokens: int) -> None:
 @pytest.mark.parametrize("kind", ROWS)
 @pytest.mark.parametrize("max_tokens", [60, 150, 400])
 def test_no_row_is_cut(kind: str, max_tokens: int) -> None:
-    """However many sentences and full stops are in it."""
     text = ROWS[kind]
 
     chunks = split(text, max_tokens)

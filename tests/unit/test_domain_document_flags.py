@@ -32,7 +32,6 @@ REQUESTS = (
 
 
 def kinds(content: str) -> list[FlagKind]:
-    """Return the kinds of what is flagged in a text."""
     return [each.kind for each in flags(content)]
 
 

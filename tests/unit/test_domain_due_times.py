@@ -25,7 +25,6 @@ ZONES = (
     "Asia/Kathmandu",
     "UTC",
 )
-DAY = timedelta(days=1)
 
 zones = st.sampled_from(ZONES).map(ZoneInfo)
 moments = st.datetimes(
@@ -42,7 +41,6 @@ def daily(hour: int, minute: int) -> str:
 
 
 def at(text: str, zone: ZoneInfo = BERLIN, fold: int = 0) -> datetime:
-    """Return a local time as a moment."""
     return datetime.fromisoformat(text).replace(tzinfo=zone, fold=fold).astimezone(UTC)
 
 
@@ -59,17 +57,14 @@ def exists(local: datetime) -> bool:
     return local.astimezone(UTC).astimezone(local.tzinfo).replace(fold=0) == local
 
 
-def test_a_skipped_hour_is_made_up_for_right_after_the_gap() -> None:
+@pytest.mark.parametrize(("minutes", "next_minute"), [("30", "30"), ("0,30", "00")])
+def test_a_skipped_hour_is_made_up_for_once_right_after_the_gap(
+    minutes: str, next_minute: str
+) -> None:
     """On 29 March 2026 the clock goes from 2:00 to 3:00 in Berlin."""
-    found = days_of("30 2 * * *", BERLIN, at("2026-03-28T12:00"), 2)
+    found = days_of(f"{minutes} 2 * * *", BERLIN, at("2026-03-28T12:00"), 2)
 
-    assert found == [at("2026-03-29T03:00"), at("2026-03-30T02:30")]
-
-
-def test_two_times_in_a_gap_are_due_once() -> None:
-    found = days_of("0,30 2 * * *", BERLIN, at("2026-03-28T12:00"), 2)
-
-    assert found == [at("2026-03-29T03:00"), at("2026-03-30T02:00")]
+    assert found == [at("2026-03-29T03:00"), at(f"2026-03-30T02:{next_minute}")]
 
 
 @pytest.mark.parametrize("minutes", range(0, 180, 5))

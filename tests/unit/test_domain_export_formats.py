@@ -35,7 +35,6 @@ values = (
 
 
 def read_back(lines: str) -> list[list[str]]:
-    """Return the cells of CSV."""
     return list(csv.reader(io.StringIO(lines, newline="")))
 
 

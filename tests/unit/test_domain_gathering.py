@@ -22,7 +22,6 @@ class Group:
         self.gathering: Gathering[int, int] = Gathering(self.act, gather, max_items=THREADS)
 
     def act(self, group: list[Entry[int, int]]) -> list[Entry[int, int]]:
-        """Settle a group."""
         self.groups.append([entry.item for entry in group])
         for entry in group:
             if entry.item < 0:

@@ -112,7 +112,6 @@ def test_a_file_is_ripe_when_it_was_quiet_and_unchanged() -> None:
 
 
 def test_a_side_car_belongs_to_what_must_not_change() -> None:
-    """One that comes within the delay begins the wait anew."""
     waiting, a = Sightings(5, most=10), PurePath("/a")
     waiting.replace([(a, (print_of(),))], now=0)
 
@@ -135,7 +134,6 @@ def test_the_oldest_come_first_and_never_too_many(ages: list[int], most: int) ->
 
 
 def test_what_was_taken_is_waited_for_no_longer() -> None:
-    """Neither is a file that is gone at the next look."""
     waiting, a, b = Sightings(1, most=10), PurePath("/a"), PurePath("/b")
     waiting.replace([(a, (print_of(),)), (b, (print_of(),))], now=0)
 

@@ -29,13 +29,11 @@ EVERY_TASK = [
 
 
 def ask(task: AnalysisTask) -> Prompt:
-    """Render the released template of a task."""
     schema = analysis_for(task.analysis_type).schema(task.options)
     return render(library.template_for(task), task, schema)
 
 
 def summarize(text: str, instructions: str = "") -> Prompt:
-    """Render a summary's question."""
     options = AnalysisOptions(instructions=instructions)
     return ask(
         AnalysisTask(
@@ -45,7 +43,6 @@ def summarize(text: str, instructions: str = "") -> Prompt:
 
 
 def mark_of(prompt: Prompt) -> str:
-    """Return the mark that the message names."""
     found = re.search(r"with the mark (TEXT-[0-9a-f]+)[,.]", prompt.user)
     assert found is not None
     return found.group(1)
@@ -209,7 +206,6 @@ def test_a_template_with_an_unknown_variable_fails() -> None:
 
 
 def test_a_version_names_template_and_number() -> None:
-    """And the hash tells a changed text from a released one."""
     template = PromptTemplate(name="summary.analyze", number=3, system="s", user="u")
 
     assert template.version == "summary.analyze@3"

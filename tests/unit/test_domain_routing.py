@@ -41,7 +41,6 @@ def of(
     options: AnalysisOptions | None = None,
     answers: tuple[JsonObject, ...] = (),
 ) -> Complexity:
-    """Return the estimate of a question."""
     return complexity(
         AnalysisTask(
             analysis_type=analysis_type,
@@ -65,7 +64,6 @@ def test_the_weights_add_up_to_one() -> None:
     instructions=st.text(max_size=50),
 )
 def test_every_part_is_a_share(text: str, analysis_type: AnalysisType, instructions: str) -> None:
-    """Whatever the text, nothing leaves the scale and nothing is raised."""
     found = of(text, analysis_type, AnalysisOptions(instructions=instructions))
 
     assert all(0 <= float(getattr(found, name)) <= 1 for name in WEIGHTS)

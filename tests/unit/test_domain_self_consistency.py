@@ -37,7 +37,6 @@ def a_sample(kind: AnalysisType, output: JsonObject, model: str = "m") -> Answer
 
 
 def a_label(label: str, confidence: float = 0.8, *, grounded: bool = True) -> Answer:
-    """Return a classification with one deciding feature."""
     return a_sample(
         CLASSIFICATION,
         {
@@ -78,7 +77,6 @@ def denied(item: str) -> JsonObject:
 
 
 def an_extraction(*entries: JsonObject) -> Answer:
-    """Return an extraction with these entries."""
     return a_sample(EXTRACTION, {"fields": list(entries)})
 
 
@@ -95,7 +93,6 @@ def a_summary(topic: str, *findings: str) -> Answer:
 
 
 def values(answer: Answer) -> list[tuple[str, str | None]]:
-    """Return item and value of each entry."""
     fields = json_values.objects(answer.output["fields"])
     return [(str(f["item"]), json_values.text(f["value"]) or None) for f in fields]
 

@@ -28,14 +28,12 @@ class FragileService:
         self.is_broken = False
 
     def start(self) -> None:
-        """Start, unless it is broken."""
         self.starts += 1
         if self.is_broken:
             raise ServiceUnavailableError("It does not start.")
         self.is_alive = True
 
     def stop(self) -> bool:
-        """Stop it."""
         was_alive, self.is_alive = self.is_alive, False
         return was_alive
 
@@ -51,7 +49,6 @@ class Clock:
         self.now = 1_000.0
 
     def __call__(self) -> float:
-        """Return the time."""
         return self.now
 
 
@@ -62,7 +59,6 @@ def service() -> FragileService:
 
 @pytest.fixture
 def clock() -> Clock:
-    """Return a clock that stands still."""
     return Clock()
 
 
@@ -139,7 +135,6 @@ def test_a_fingerprint_tells_keys_apart() -> None:
 
 
 def plan(level: Level, *, database_url: str | None = None) -> Plan:
-    """Return a plan with nothing unusual in it."""
     return Plan(
         level=level,
         fingerprint="these settings",
@@ -209,7 +204,6 @@ LOCAL = "local/model.gguf"
 def test_a_quota_of_a_container_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], usable: int
 ) -> None:
-    """Of either version of cgroups, and of the groups above."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(8)), raising=False)
     (tmp_path / "own").write_text("0::/a/b\n", "utf-8")
     for name, content in files.items():

@@ -241,7 +241,6 @@ the better choice for short distances."""
 
 
 def analyze(analysis_type: AnalysisType, text: str, labels: tuple[str, ...] = ()) -> JsonObject:
-    """Answer for one chunk."""
     options = AnalysisOptions(labels=labels)
     task = AnalysisTask(
         analysis_type=analysis_type, stage=Stage.ANALYZE, options=options, text=text
@@ -250,7 +249,6 @@ def analyze(analysis_type: AnalysisType, text: str, labels: tuple[str, ...] = ()
 
 
 def synthesize(analysis_type: AnalysisType, texts: list[str]) -> JsonObject:
-    """Answer for a document of several chunks."""
     answers = tuple(
         grounding.ground(analyze(analysis_type, text), grounding.Source(text)) for text in texts
     )

@@ -32,7 +32,6 @@ Contact: sales@northwind.example
 
 
 def extract(text: str, instructions: str) -> dict[str, list[str]]:
-    """Return the values found for each item."""
     task = AnalysisTask(
         analysis_type=AnalysisType.EXTRACTION,
         stage=Stage.ANALYZE,
@@ -100,7 +99,6 @@ def test_a_value_may_stand_below_its_heading() -> None:
 
 
 def test_the_default_items_are_lists_of_names_dates_and_amounts() -> None:
-    """Without instructions, everything that is recognized by its form is listed."""
     text = "On 3 May 2021 Mary Jones of Contoso Ltd. paid €500 in Vienna. Mary Jones left."
 
     assert extract(text, "") == {

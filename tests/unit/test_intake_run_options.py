@@ -68,12 +68,10 @@ def variants(options: RunOptions) -> object:
 
 
 def meanings(options: RunOptions) -> object:
-    """Return what labels mean."""
     return options.analysis.label_descriptions
 
 
 def shown(options: RunOptions) -> object:
-    """Return the texts of the examples."""
     return [each.text for each in options.analysis.examples]
 
 
@@ -206,7 +204,6 @@ def test_what_contradicts_itself_is_refused(
 
 
 def test_a_profile_says_everything_that_a_run_asks(tmp_path: Path) -> None:
-    """Each entry reaches the options; the schema is read."""
     schema = tmp_path / "contract.json"
     schema.write_text(json.dumps({"type": "object", "properties": {"fee": {"type": "number"}}}))
     profile = ProfileSettings.model_validate(
@@ -298,7 +295,6 @@ def test_a_schema_that_cannot_be_used_has_a_hint(
     ],
 )
 def test_labels_are_read_with_what_they_mean(tmp_path: Path, name: str, content: str) -> None:
-    """From lines, TOML or JSON; a label may have no description."""
     file = tmp_path / name
     file.write_text(content, "utf-8")
 

@@ -18,7 +18,6 @@ from chordwise.errors import UsageError
 
 
 def a_field(item: str, value: str | None, points: int) -> JsonObject:
-    """Return what an extraction says of an item."""
     status = "found" if value else "not mentioned"
     return {"item": item, "status": status, "value": value, "quote": value, "confidence": points}
 
@@ -45,7 +44,6 @@ def an_extraction(output: JsonObject) -> Answer:
 
 
 def a_sentiment(label: str) -> Answer:
-    """Return a sentiment that claims 0.8."""
     return Answer(
         analysis_type=AnalysisType.SENTIMENT, output={"label": label, "score": 0.1}, confidence=0.8
     )

@@ -33,7 +33,6 @@ CHOICES = st.lists(
 
 
 def seeded(seed: int = 1) -> Random:
-    """Return the same chances each time."""
     return Random(seed)  # noqa: S311 - statistics, not secrets
 
 
@@ -45,7 +44,6 @@ def choices(*pairs: tuple[str | None, str]) -> list[Choice]:
 
 
 def measured(found: Sequence[Choice]) -> dict[tuple[str, str, str], Measure]:
-    """Return the measures of choices by metric, label and found."""
     return {(m.metric, m.label, m.found): m for m in measures.of_choices(found, seeded(1))}
 
 
@@ -126,7 +124,6 @@ def test_what_is_not_defined_is_left_out() -> None:
 
 
 def test_what_asks_for_a_look_is_measured_apart() -> None:
-    """One of three abstains, and the others are half right."""
     found = measured(
         [*choices(("a", "a"), ("a", "b")), Choice(expected="a", found="b", is_abstaining=True)]
     )

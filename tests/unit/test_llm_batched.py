@@ -39,7 +39,6 @@ class ScriptedQueue:
         self._said = said
 
     def answer(self, question: BatchQuestion) -> Completion | None:
-        """Say it."""
         self.questions.append(question)
         if isinstance(self._said, Exception):
             raise self._said
@@ -47,7 +46,6 @@ class ScriptedQueue:
 
 
 def batched(queue: ScriptedQueue, model: ScriptedModel) -> Batched:
-    """Wrap a model that is asked online."""
     connected = OpenAIModel(PUBLIC, SecretStr("key"))
     return Batched(model, queue, connected.body, price_of(PUBLIC), facts_about(PUBLIC))
 
@@ -220,7 +218,6 @@ def test_a_tier_has_no_place_in_a_batch(tier: str) -> None:
 
 @pytest.mark.parametrize("reason", list(FinishReason))
 def test_an_answer_is_kept_as_it_came(reason: FinishReason) -> None:
-    """However it ended; only what no table can hold is replaced."""
     completion = replace(
         ScriptedModel([]).completion("a\0b"),
         finish_reason=reason,

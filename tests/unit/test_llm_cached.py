@@ -38,17 +38,14 @@ class MemoryCache:
         self._first = list(first)
 
     def take(self, entry: CacheEntry) -> Completion | Standing:
-        """Play the script, then look."""
         if self._first:
             return self._first.pop(0)
         return self.kept.get(entry.key, Standing.OURS)
 
     def store(self, entry: CacheEntry, completion: Completion) -> None:
-        """Keep a completion."""
         self.kept[entry.key] = completion
 
     def release(self, entry: CacheEntry) -> None:
-        """Remember that nothing was kept."""
         self.released.append(entry.key)
 
 
@@ -60,7 +57,6 @@ class Hits:
         self.slept: list[float] = []
 
     def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> UUID:
-        """Write a row."""
         assert completion.text
         assert latency_ms >= 0
         call_id = uuid4()
@@ -106,7 +102,6 @@ def test_the_same_request_is_asked_once() -> None:
     ],
 )
 def test_another_request_has_another_key(other: CompletionRequest) -> None:
-    """All that decides about the answer is part of it."""
     assert key_of(other, ABOUT) != key_of(a_request(), ABOUT)
 
 

@@ -106,24 +106,23 @@ def test_a_server_of_ones_own_may_serve_anything(installed: Path) -> None:
     assert not counting.counter_for(HOUSE).is_exact
 
 
-def test_claude_is_counted_by_its_generation(installed: Path) -> None:
-    """The library knows several; the model's name says which."""
-    (installed / "ctok.py").write_text(CTOK)
+@pytest.mark.parametrize(
+    ("name", "code", "is_exact", "text", "count"),
+    [
+        ("ctok.py", CTOK, True, "eighteen letters..", 18),
+        ("toktok.py", TOKTOK, False, "word " * 100, 165),
+    ],
+)
+def test_claude_is_counted_by_its_generation(
+    installed: Path, name: str, code: str, text: str, count: int, *, is_exact: bool
+) -> None:
+    """Without its tokenizer it is estimated from another: newer ones count more than o200k does."""
+    (installed / name).write_text(code)
 
     counter = counting.counter_for(CLAUDE)
 
-    assert counter.is_exact
-    assert counter.count("eighteen letters..") == 18
-
-
-def test_claude_without_its_tokenizer_is_estimated_from_another(installed: Path) -> None:
-    """Newer Claude models count more than o200k does."""
-    (installed / "toktok.py").write_text(TOKTOK)
-
-    counter = counting.counter_for(CLAUDE)
-
-    assert not counter.is_exact
-    assert counter.count("word " * 100) == 165
+    assert counter.is_exact is is_exact
+    assert counter.count(text) == count
 
 
 @pytest.mark.parametrize(
@@ -160,7 +159,6 @@ def test_a_grammar_is_not_read_by_the_model() -> None:
 
 
 def test_a_request_to_claude_counts_the_system_in_either_form() -> None:
-    """As one string, and as blocks of which some are cached."""
     body = AnthropicModel(CLAUDE, SecretStr("k")).body(a_request(system="abc", user="defgh"))
     blocks: JsonObject = {**body, "system": [{"type": "text", "text": "abc"}]}
 

@@ -26,7 +26,6 @@ from tests.fakes.scripted_model import Line, ScriptedModel
 
 
 def named(name: str, line: Line, context_tokens: int = 8_000) -> ScriptedModel:
-    """Return a model of one line that is called `name`."""
     profile = ModelProfile(
         provider="scripted", model=name, context_tokens=context_tokens, max_output_tokens=500
     )

@@ -32,7 +32,6 @@ def answered(timings: Timings | None) -> Completion:
 
 
 def a_question(output_tokens: int = OUTPUT_TOKENS) -> CompletionRequest:
-    """Return a request of a known size."""
     return a_request(system="", user="a" * 4 * PROMPT_TOKENS, max_output_tokens=output_tokens)
 
 

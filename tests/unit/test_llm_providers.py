@@ -114,18 +114,15 @@ class Server:
     asked_before: list[int] = field(default_factory=list)
 
     def keep(self) -> None:
-        """Be told."""
         self.told += 1
         if self.fails:
             raise ModelTransportError("Nobody is there.")
 
     def clock(self) -> float:
-        """Return the time."""
         return self.now
 
 
 def test_it_is_told_after_the_first_answer_and_then_now_and_then() -> None:
-    """Not for every question: the time holds until another is given."""
     server = Server()
     kept = KeptLoaded(ScriptedModel(["{}"], repeat_last=True), server.keep, 60, server.clock)
 

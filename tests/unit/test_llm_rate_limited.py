@@ -45,12 +45,10 @@ class ScriptedLimits:
         self._waits = list(waits)
 
     def take(self, request: PermitRequest) -> Permit | Wait | Denial:
-        """Return the next wait, or a permit."""
         self.requests.append(request)
         return self._waits.pop(0) if self._waits else Permit(request=request, granted_at=0.0)
 
     def settle(self, permit: Permit, report: CallReport) -> None:  # noqa: ARG002 - as in the port
-        """Remember how the call went."""
         self.reports.append(report)
 
 
@@ -201,8 +199,6 @@ def test_a_refusal_tells_its_wait_and_its_limits() -> None:
 
 
 def test_a_defect_gives_the_permit_back_too() -> None:
-    """Whatever happens inside, the permit does not stay taken."""
-
     def broken(_: object) -> str:
         raise ZeroDivisionError
 

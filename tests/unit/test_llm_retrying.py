@@ -76,7 +76,6 @@ def test_other_errors_are_raised_at_once(error: QuotaExceededError | TruncatedEr
 
 
 def test_attempts_are_bounded() -> None:
-    """After the last attempt its error is raised as it is."""
     errors = [ModelTransportError(str(number)) for number in range(4)]
     subject, model, _ = retrying([*errors, "{}"])
 

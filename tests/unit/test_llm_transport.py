@@ -22,7 +22,6 @@ def read(body: Iterable[bytes], encoding: str, max_bytes: int) -> bytes:
 
 
 def pieces(body: bytes) -> list[bytes]:
-    """Return a body as it comes from the network."""
     return [body[start : start + 100] for start in range(0, len(body), 100)]
 
 

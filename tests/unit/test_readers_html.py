@@ -11,7 +11,6 @@ LIMIT = 50_000_000
 
 
 def text(markup: str) -> str:
-    """Return the visible text of some markup."""
     return html.visible_text(markup, LIMIT).text.text()
 
 
@@ -122,7 +121,6 @@ def test_the_limit_of_characters_holds() -> None:
 
 
 def test_headings_name_the_sections_below_them() -> None:
-    """Whatever is inside of them; hidden ones are none."""
     read = html.read(
         b"<p>Lead<h1>The <b>first</b>\n part</h1><p>one<h2 hidden>No</h2><h3>Next</h3>two", LIMIT
     )

@@ -22,7 +22,6 @@ NOTE = {"0037001F": "Tides", "0C1A001F": "Zoë", "0E04001F": "me", "1000001F": "
 
 
 def shown(found: Iterable[Extraction]) -> list[tuple[str, str]]:
-    """Return place and content of each."""
     return [(each.place, content(each)) for each in found]
 
 
@@ -39,13 +38,11 @@ def content(each: Extraction) -> str:
 
 
 def mixed(*parts: bytes) -> bytes:
-    """Return a message of these parts."""
     bodies = b"".join(b"--b\n" + part + b"\n" for part in parts)
     return HEADERS + b"Content-Type: multipart/mixed; boundary=b\n\n" + bodies + b"--b--\n"
 
 
 def attachment(name: str, body: str, kind: str = "text/plain") -> bytes:
-    """Return an attached part."""
     disposition = f"Content-Disposition: attachment; filename={name}"
     return f"Content-Type: {kind}\n{disposition}\n\n{body}".encode()
 
@@ -238,7 +235,6 @@ def a_mail(content: str) -> bytes:
 
 
 def multipart(kind: str, *parts: str) -> str:
-    """Return a body of several parts."""
     bodies = "".join(f"--{kind}-b\n{part}\n" for part in parts)
     return f"Content-Type: multipart/{kind}; boundary={kind}-b\n\n{bodies}--{kind}-b--\n"
 

@@ -142,7 +142,6 @@ PLACES = ("300 0 0 300 0 0", "300 0 0 50 0 0")
 
 @pytest.mark.parametrize(("ground", "expected"), [("", LETTERS), ("0 0 1 rg 0 0 300 40 re f", 0)])
 def test_what_a_form_holds_lies_where_the_form_is_put(ground: str, expected: int) -> None:
-    """Many programs wrap a page, or its headings, into a form."""
     form = f"{ground} 1 g {shown(PLANTED, y=10)}"
 
     file = picture_page("q 1 0 0 1 0 150 cm /X Do Q", SEEN, form=form)
@@ -248,7 +247,6 @@ def test_a_word_that_a_hyphen_parts_has_two_boxes() -> None:
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
 def test_boxes_are_those_of_the_page_as_it_is_shown(turn: int) -> None:
-    """From its top left corner, turned and cropped."""
     box = f"/Rotate {turn}/CropBox [10 40 280 290]/MediaBox[0 0 300 300]".encode()
     data = build([shown("Wheat", x=50, y=230)]).replace(b"/MediaBox[0 0 300 300]", box)
     page = pypdfium2.PdfDocument(data)[0]

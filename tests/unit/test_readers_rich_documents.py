@@ -23,12 +23,10 @@ CELLS = "".join(
 
 
 def slides(*shapes: str, parts: dict[str, str | bytes] | None = None) -> str:
-    """Return the text of a presentation."""
     return presentation.read(office_files.presentation(*shapes, parts=parts), LIMIT).text
 
 
 def odt(body: str) -> str:
-    """Return the text of an OpenDocument text."""
     return open_document.read(office_files.open_document(body), LIMIT).text
 
 
@@ -90,7 +88,6 @@ def test_tables_and_footnotes_of_an_open_document() -> None:
 
 
 def test_slides_of_an_open_presentation_are_counted() -> None:
-    """Each page is a heading, and the notes are marked."""
     body = (
         "<draw:page><text:p>Hello</text:p>"
         "<presentation:notes><text:p>Speak up</text:p></presentation:notes></draw:page>"
@@ -148,7 +145,6 @@ def test_rich_text_is_plain() -> None:
 def test_more_text_than_the_limit_is_too_large(
     read: Callable[[bytes, int], Extracted], data: bytes
 ) -> None:
-    """Every reader keeps to the limit of characters."""
     assert read(data, LIMIT).text
     with pytest.raises(ReadError) as failure:
         read(data, 10)
@@ -236,13 +232,11 @@ def packed(contents: bytes) -> bytes:
 
 
 def where(read: Extracted, quote: str) -> Location:
-    """Return where the first mention of a quote is."""
     start = read.text.index(quote)
     return Places(read.places).locate(start, start + len(quote))
 
 
 def test_slides_are_places() -> None:
-    """By their numbers in the show, those without words counted, too."""
     shapes = (shape("Tides", "title"), "", shape("High at six"))
     shown = presentation.read(office_files.presentation(*shapes), LIMIT)
     pages = "<draw:page><text:p>One</text:p></draw:page><draw:page><text:h>Two</text:h></draw:page>"

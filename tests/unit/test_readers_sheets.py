@@ -31,7 +31,6 @@ def places(found: object) -> list[tuple[str, str]]:
 
 
 def reason(each: Extraction) -> str:
-    """Return why something is unread."""
     assert isinstance(each, Unread)
     return each.error.reason
 

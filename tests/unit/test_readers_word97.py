@@ -49,7 +49,6 @@ def text(data: bytes) -> str:
 
 
 def failure(data: bytes, limit: int = LIMIT) -> ReadError:
-    """Return why a document cannot be read."""
     with pytest.raises(ReadError) as caught:
         word97.read(data, limit)
     return caught.value

@@ -36,7 +36,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(folder: Path, content: str) -> Path:
-    """Write the settings file of a folder."""
     file = folder / module.FILE_NAME
     file.write_text(content, "utf-8")
     return file
@@ -174,7 +173,6 @@ def test_contradictions_are_refused(section: str, values: dict[str, float], word
 
 
 def test_a_free_model_has_no_prices(folder: Path) -> None:
-    """One of the two would be passed over."""
     prices = "input_usd_per_million_tokens = 1\noutput_usd_per_million_tokens = 2\n"
     write(folder, f'[models.house]\nprovider = "openai"\nprice = "free"\n{prices}')
 
@@ -454,7 +452,6 @@ TIERS = {"small": "tiny", "large": "anthropic/claude-haiku-5-5"}
 
 
 def given(**values: object) -> Settings:
-    """Return settings with a model `tiny`."""
     flags = {"models": {"tiny": TINY}, "tiers": TIERS, **values}
     return settings.load(None, **flags)
 

@@ -22,7 +22,6 @@ folder = "letters"
 
 
 def load(folder: Path, *lines: str) -> settings.Settings:
-    """Read a configuration with one schedule."""
     file = folder / "chordwise.toml"
     file.write_text("\n".join(["[schedules.nightly]", *lines, PROFILES]), "utf-8")
     return settings.load(file)
@@ -99,7 +98,6 @@ def test_a_profile_without_a_folder_of_its_own_has_one_in_each_inbox(tmp_path: P
 
 
 def test_a_profile_does_not_lead_out_of_the_inbox(tmp_path: Path) -> None:
-    """Neither for what is dropped, nor for a schedule."""
     lines = ('cron = "0 2 * * *"', 'profile = "out"', '[inbox]\nfolders = ["in"]')
 
     with pytest.raises(ConfigurationError, match="leads out of the inbox"):
@@ -145,7 +143,6 @@ def test_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_gold_file_counts_from_the_folder_of_the_file(tmp_path: Path) -> None:
-    """As paths do; an evaluation by feedback has none."""
     measured = load(tmp_path, 'cron = "0 6 * * *"', 'kind = "evaluate"', 'gold = "truth.csv"')
     said = load(tmp_path, 'cron = "0 6 * * *"', 'kind = "evaluate"', 'profile = "letters"')
 

@@ -85,7 +85,6 @@ def test_the_command_ends_with_78(
 @pytest.mark.parametrize("is_named", [False, True])
 @pytest.mark.parametrize("mode", [0o666, 0o646])
 def test_a_file_that_all_may_write_is_refused(folder: Path, mode: int, *, is_named: bool) -> None:
-    """However it was found: any user could have written it."""
     file = folder / "chordwise.toml"
     file.chmod(mode)
 

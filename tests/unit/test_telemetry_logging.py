@@ -27,7 +27,6 @@ HEADER = f"Bearer {PLANTED}{PLANTED}"
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """Put the loggers back as they were."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     yield
@@ -82,7 +81,6 @@ def test_no_secret_gets_through(
 def test_what_is_named_a_secret_is_hidden(
     name: str, written_as: Format, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever it looks like; numbers of tokens are no secrets."""
     a_log(written_as).info("event", **{name: "plainword"}, input_tokens=12345)
 
     written = capsys.readouterr().err
@@ -119,7 +117,6 @@ def test_any_password_of_a_url_is_hidden(password: str) -> None:
 
 
 def test_a_json_line_names_process_time_and_level(capsys: pytest.CaptureFixture[str]) -> None:
-    """One object a line, ours and the libraries' alike."""
     configure(LoggingSettings(format="json"), "scheduler")
 
     structlog.get_logger("test").info("started", count=3, text="zwei\nZeilen")

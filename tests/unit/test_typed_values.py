@@ -56,7 +56,6 @@ def test_amounts(text: str, number: str, currency: str | None, unit: str | None)
     ],
 )
 def test_dates(text: str, day: date) -> None:
-    """In words and in figures, wherever the day comes."""
     assert typed(text) == TypedValue(date=day)
 
 

@@ -26,7 +26,6 @@ class World:
     questions: int = 0
 
     def ask(self) -> None:
-        """Answer as the broker."""
         self.questions += 1
         if not self.broker_is_well:
             raise ServiceUnavailableError("The broker is full.")

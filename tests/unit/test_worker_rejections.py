@@ -56,7 +56,6 @@ def test_a_chord_of_one_header_passes() -> None:
 
 
 def test_what_would_call_other_tasks_does_not_pass() -> None:
-    """Neither after it, nor with it, nor when it fails."""
     ids = [str(uuid.uuid4()), str(uuid.uuid4())]
     other = {**SYNTHESIS, "task": "celery.chord_unlock"}
     options = [{"chain": [other]}, {"chain": [SYNTHESIS, SYNTHESIS]}, {"chord": other}]

@@ -25,20 +25,16 @@ class Broker:
 
     @contextmanager
     def conn_or_acquire(self, client: object = None) -> Iterator[Broker]:
-        """Return what speaks with the broker."""
         assert client is None
         yield self
 
     def pipeline(self) -> Broker:
-        """Begin a transaction."""
         return self
 
     def zrem(self, _key: str, *_tags: str) -> Broker:
-        """Take part in it."""
         return self
 
     def hdel(self, _key: str, *tags: str) -> Broker:
-        """Forget messages, if the broker is there."""
         if not self.answers:
             raise redis.exceptions.TimeoutError("Timeout reading from socket")
         self.unacked.difference_update(tags)
@@ -59,7 +55,6 @@ def receipts_of(broker: Broker, *tags: str, most: int) -> PatientReceipts:
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """Leave nothing unsettled."""
     yield
     PatientReceipts.unsettled.clear()
 
