@@ -40,14 +40,12 @@ PROVIDERS = ("openai", "anthropic", MEMORY)
 
 @pytest.fixture
 def server() -> Iterator[BatchServer]:
-    """Serve both APIs."""
     with serving_batches() as server:
         yield server
 
 
 @pytest.fixture(params=PROVIDERS)
 def api(request: pytest.FixtureRequest, server: BatchServer) -> Iterator[BatchApi]:
-    """Connect each implementation."""
     if request.param == MEMORY:
         yield InMemoryBatches(server)
         return
@@ -67,12 +65,10 @@ def a_batch(api: BatchApi, *texts: str) -> PreparedBatch:
 
 
 def handed_in(api: BatchApi, batch: PreparedBatch) -> BatchState:
-    """Upload and create a batch."""
     return api.create(replace(batch, upload=api.upload(batch)))
 
 
 def outcomes(api: BatchApi, state: BatchState) -> dict[str, Completion | ModelError]:
-    """Return what became of each line."""
     found = list(api.results(state))
     assert len({each.custom_id for each in found}) == len(found)
     return {each.custom_id: each.outcome for each in found}
@@ -258,7 +254,6 @@ def test_every_operation_says_why_it_was_refused(
 
 
 def test_a_provider_says_how_long_to_wait(api: BatchApi, server: BatchServer) -> None:
-    """In the header that it uses online, too."""
     provider_id = handed_in(api, a_batch(api, "one")).provider_id
     server.statuses, server.retry_after = {"look": 429}, 90
 
@@ -272,7 +267,6 @@ def test_a_provider_says_how_long_to_wait(api: BatchApi, server: BatchServer) ->
 def test_a_server_without_batches_is_told_apart(
     api: BatchApi, server: BatchServer, status: int
 ) -> None:
-    """From a wrong key or model; what to set is said."""
     server.statuses = {"upload": status, "create": status}
 
     with pytest.raises(ModelAccessError, match="has no Batch API"):

@@ -46,7 +46,6 @@ class NoLedger:
         self.hits = 0
 
     def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> uuid.UUID:
-        """Count one more."""
         assert start.provider
         assert completion.text
         assert latency_ms >= 0
@@ -57,7 +56,6 @@ class NoLedger:
 
 @contextmanager
 def opened(url: SecretStr) -> Iterator[Database]:
-    """Open the database inside the block."""
     engine = open_engine(url, pool_size=5)
     yield Database(engine)
     engine.dispose()
@@ -82,7 +80,6 @@ def cache_of(
     claim_lasts: timedelta = timedelta(seconds=60),
     max_age: timedelta = MONTH,
 ) -> StoredCompletions:
-    """Return the cache as a chunk sees it."""
     return StoredCompletions(
         database=database, owner=owner or uuid.uuid4(), claim_lasts=claim_lasts, max_age=max_age
     )
@@ -148,7 +145,6 @@ def test_nothing_is_locked_while_a_model_is_asked(database: Database) -> None:
 
 
 def test_a_claim_of_a_killed_worker_is_taken_over(database: Database) -> None:
-    """Once it has run out, by one of those who wait."""
     assert cache_of(database, claim_lasts=timedelta(seconds=1)).take(ENTRY) is Standing.OURS
 
     others = [cache_of(database) for _ in range(5)]

@@ -45,8 +45,9 @@ def seconds_to_the_next_look(pipeline: Pipeline) -> float:
     return found
 
 
-@pytest.mark.parametrize("operation", ["upload", "create", "look", "results"])
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("operation", "status"), [("upload", 429), ("create", 503), ("look", 429), ("results", 503)]
+)
 def test_a_provider_that_is_busy_is_asked_again_later_and_later(
     pipeline: Pipeline, provider: BatchProvider, operation: str, status: int
 ) -> None:
@@ -294,7 +295,6 @@ def test_a_question_that_found_no_room_waits_before_it_is_handed_in_again(
 
 
 def test_a_file_that_is_too_large_is_cut(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """Down to one question, which then is asked online."""
     provider.statuses = {"upload": 413}
     submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
 

@@ -23,7 +23,6 @@ from tests.peers.batch_provider import BatchProvider
 
 @pytest.fixture
 def provider() -> BatchProvider:
-    """Return the provider, which holds its batches."""
     provider = BatchProvider()
     provider.holds = True
     return provider
@@ -51,13 +50,11 @@ def show(
 
 
 def found(pipeline: Pipeline, submission: Submission) -> Sequence[BatchWait]:
-    """Return what a run waits for."""
     with pipeline.context.database.read() as session:
         return progress.of_run(session, submission.run_id)
 
 
 def in_words(pipeline: Pipeline, submission: Submission) -> list[str]:
-    """Return the lines that people are shown."""
     return [line.plain for line in rendered.batch_lines(found(pipeline, submission))]
 
 

@@ -53,7 +53,6 @@ def own_certificate(tmp_path: Path) -> Certificate:
 
 @pytest.fixture
 def tls_address(servers: Servers, own_certificate: Certificate) -> Iterator[str]:
-    """Return the address of the broker behind TLS."""
     parts = urlsplit(servers.valkey.redis_url())
     with tls_tunnel(own_certificate.context(), Path(parts.path)) as port:
         yield f"rediss://:{parts.password}@localhost:{port}/3"

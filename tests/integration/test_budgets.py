@@ -64,18 +64,15 @@ class Bank:
         return ids["run"], ids["job"]
 
     def budget(self, job_id: uuid.UUID, usd_per_day: Decimal | None = None) -> JobBudget:
-        """Return the budget of a job for a worker with this cap for the day."""
         limited = with_settings(self.settings, "budget", usd_per_day=usd_per_day)
         return JobBudget(reservations=Reservations(limited, self.database), job_id=job_id)
 
     def account(self, scope: str) -> tuple[Decimal, Decimal]:
-        """Return what is spent and what is reserved."""
         with self.database.read() as session:
             found = session.get_one(Budget, scope)
             return found.spent_usd, found.reserved_usd
 
     def day(self) -> tuple[Decimal, Decimal]:
-        """Return what is spent and reserved on the only day there is."""
         with self.database.read() as session:
             statement = text("SELECT scope FROM budgets WHERE run_id IS NULL")
             scope = str(session.execute(statement).scalar_one())

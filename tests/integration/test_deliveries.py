@@ -45,7 +45,6 @@ def settings_for(url: str, **values: object) -> DeliverySettings:
 
 
 def post(receiver: WebhookReceiver, **values: object) -> None:
-    """Send the body now."""
     Webhook(settings_for(receiver.url, **values)).post("run_1", int(time.time()), BODY)
 
 
@@ -160,7 +159,6 @@ class Recording(httpcore.NetworkBackend):
         local_address: str | None = None,  # noqa: ARG002 - as above
         socket_options: Iterable[object] | None = None,  # noqa: ARG002 - as above
     ) -> httpcore.NetworkStream:
-        """Note the address, and fail."""
         self.addresses.append(host)
         raise httpcore.ConnectError("nobody is there")
 
@@ -173,7 +171,6 @@ class Resolver:
         self.questions = 0
 
     def __call__(self, host: str, port: int) -> Sequence[str]:
-        """Answer."""
         assert (host, port) == ("hook.example.org", 443)
         self.questions += 1
         return self.answers.pop(0)
@@ -235,7 +232,6 @@ STATES = "SELECT string_agg(kind || ' ' || status, ', ' ORDER BY created_at, kin
 
 @pytest.fixture
 def pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline without deliveries."""
     return a_pipeline(settings, quoting_the_text, repeat_last=True)
 
 
@@ -256,7 +252,6 @@ def dropping(
 
 
 def deliver(pipeline: Pipeline) -> int:
-    """Deliver what is due; return how many attempts that were."""
     run_ends.skip_unwanted(pipeline.context)
     attempts = 0
     while run_ends.deliver_next(pipeline.context):
@@ -265,7 +260,6 @@ def deliver(pipeline: Pipeline) -> int:
 
 
 def a_finished_run(pipeline: Pipeline, name: str = "") -> Submission:
-    """Run one document to its end."""
     options = replace(a_run(), name=name) if name else a_run()
     submission = pipeline.submit(TEXT, options=options)
     pipeline.work(submission)
@@ -301,7 +295,6 @@ def test_an_unwanted_delivery_is_never_attempted(pipeline: Pipeline) -> None:
 
 
 def test_failures_are_repeated_under_the_same_name(pipeline: Pipeline) -> None:
-    """With the same content and growing waits, until the receiver accepts."""
     a_finished_run(pipeline)
 
     with receiving(500, 503, 200) as receiver:
@@ -323,7 +316,6 @@ def test_failures_are_repeated_under_the_same_name(pipeline: Pipeline) -> None:
 
 
 def test_after_the_last_attempt_it_has_failed(pipeline: Pipeline) -> None:
-    """And that can be seen: why, and as an incident."""
     a_finished_run(pipeline)
 
     with receiving(500) as receiver:

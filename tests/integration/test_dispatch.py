@@ -33,7 +33,6 @@ class SlowMessenger:
         self.sent: list[str] = []
 
     def send(self, task: str, ids: Sequence[str]) -> None:
-        """Send one message slowly."""
         Event().wait(0.3)
         self.sent.append(f"{task} {ids}")
 

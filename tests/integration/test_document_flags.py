@@ -64,12 +64,10 @@ def worked(settings: Settings, content: str, *script: Line) -> Pipeline:
 
 
 def extraction() -> RunOptions:
-    """Return the options of an extraction by the schema."""
     return a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(schema=SCHEMA))
 
 
 def data_of(pipeline: Pipeline) -> list[JsonObject]:
-    """Return the data of every stored result."""
     rows = pipeline.rows("SELECT output -> 'data' FROM results")
     return [as_object(data) for (data,) in rows]
 
@@ -152,7 +150,6 @@ REQUESTS = (
 
 
 def texts(folder: Path) -> Iterator[str]:
-    """Yield the plain texts of a corpus."""
     for file in sorted((folder / "docs").glob("*.txt")):
         yield file.read_text("utf-8", "replace")
 

@@ -62,7 +62,6 @@ def take_in(
 
 @pytest.fixture
 def lease(settings: Settings) -> Pipeline:
-    """Return a pipeline that has found the fee of a lease."""
     pipeline = a_pipeline(settings, json.dumps({"fields": [FEE]}), repeat_last=True)
     asked = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(instructions="annual fee"))
     asked = replace(asked, save_as="leases", name="first")
@@ -71,7 +70,7 @@ def lease(settings: Settings) -> Pipeline:
 
 
 def test_a_fact_has_page_place_and_boxes(lease: Pipeline) -> None:
-    """In the table, the view, the output, and beside the quote in the table of evidence."""
+    """In the table, the view, the output, and beside the quote; a corrected one keeps them."""
     evidence = "SELECT annual_fee_page, annual_fee_place FROM answers.leases_evidence"
     output = "SELECT f ->> 'page', f ->> 'place', f -> 'boxes' FROM {} AS f"
     listed = "results, jsonb_array_elements(output -> 'fields')"
@@ -86,6 +85,10 @@ def test_a_fact_has_page_place_and_boxes(lease: Pipeline) -> None:
         (1, "p. 1", 300.0, 300.0, "Lease "),
         (2, "p. 2", 300.0, 300.0, "annual"),
     ]
+    said = ["--document", "lease", "--correct", "annual fee=600 EUR"]
+    assert run(["feedback", "first", *said]) == ExitCode.SUCCESS
+    assert [row[1:3] for row in lease.rows(FACTS)] == [(2, "p. 2")]
+    assert lease.value("SELECT final_value FROM facts") == "600 EUR"
 
 
 @pytest.mark.usefixtures("lease")
@@ -109,15 +112,6 @@ def test_results_show_the_place_behind_the_quote(
     assert (fee.page, fee.place, fee.boxes) == (2, "p. 2", result["output"]["fields"][0]["boxes"])
     header, row, *_ = openpyxl.load_workbook(path)["leases_evidence"].iter_rows(values_only=True)
     assert dict(zip(header, row, strict=True))["annual_fee_page"] == 2
-
-
-def test_a_corrected_fact_keeps_its_place(lease: Pipeline) -> None:
-    said = ["--document", "lease", "--correct", "annual fee=600 EUR"]
-
-    assert run(["feedback", "first", *said]) == ExitCode.SUCCESS
-
-    assert [row[1:3] for row in lease.rows(FACTS)] == [(2, "p. 2")]
-    assert lease.value("SELECT final_value FROM facts") == "600 EUR"
 
 
 def test_places_cost_one_statement_where_there_are_any(settings: Settings) -> None:

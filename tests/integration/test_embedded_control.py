@@ -46,7 +46,6 @@ def listener(home: Home) -> Iterator[socket.socket]:
 
 
 def a_client(listener: socket.socket, sent: bytes = b"") -> socket.socket:
-    """Return a connection on which something was sent."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.connect(listener.getsockname())
     client.sendall(sent)

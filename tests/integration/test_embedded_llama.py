@@ -22,6 +22,8 @@ from chordwise.settings import ModelSettings, Settings
 from tests.fakes.completion_requests import a_request
 from tests.peers import tiny_gguf
 
+pytestmark = pytest.mark.xdist_group("embedded_llama")
+
 pytest.importorskip("xllamacpp")
 
 NOTHING = (sys.executable, "-c", "")
@@ -46,7 +48,6 @@ class Attempts(NullLedger):
         self.numbers: list[int] = []
 
     def begin(self, start: CallStart) -> CallId:
-        """Note the attempt."""
         self.numbers.append(start.attempt)
         return super().begin(start)
 
@@ -75,14 +76,12 @@ def server_of(model: Path, home: Home) -> EmbeddedLlama:
 
 @pytest.fixture
 def server(home: Home, model: Path) -> Iterator[EmbeddedLlama]:
-    """Return a server that is stopped after the test."""
     server = server_of(model, home)
     yield server
     server.stop()
 
 
 def ask(url: str, key: str) -> httpx.Response:
-    """Ask the server for a short completion."""
     body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
     headers = {"Authorization": f"Bearer {key}"}
     return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30)

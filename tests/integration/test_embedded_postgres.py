@@ -35,14 +35,12 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(home: Path) -> Iterator[EmbeddedPostgres]:
-    """Return a server that is stopped after the test."""
     server = EmbeddedPostgres(home / "postgres", home / "run")
     yield server
     server.stop()
 
 
 def answer(server: EmbeddedPostgres, query: str) -> object:
-    """Return the one value that a query finds."""
     engine = sqlalchemy.create_engine(server.url())
     try:
         with engine.connect() as connection:
@@ -74,7 +72,6 @@ def test_text_is_utf8_and_folds_alike_everywhere(server: EmbeddedPostgres) -> No
 
 
 def test_it_leaves_the_folders_of_others_alone(home: Path, server: EmbeddedPostgres) -> None:
-    """Every folder above the data keeps its mode and its owner."""
     above = (home, home.parent, home.parent.parent)
     before = [(folder.stat().st_mode, folder.stat().st_uid) for folder in above]
 
@@ -194,7 +191,6 @@ def test_it_starts_after_a_kill(home: Path, server: EmbeddedPostgres, crash: str
 
 
 def test_an_interrupted_initialization_is_begun_anew(home: Path, server: EmbeddedPostgres) -> None:
-    """Half a data folder from a crash is no obstacle."""
     half = home / "postgres.new"
     half.mkdir()
     (half / "PG_VERSION").write_text("18", encoding="utf-8")

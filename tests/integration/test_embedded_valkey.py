@@ -48,7 +48,6 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(home: Path) -> Iterator[EmbeddedValkey]:
-    """Return a server that is stopped after the test."""
     server = EmbeddedValkey(home / "valkey", home / "run")
     yield server
     server.stop()

@@ -184,31 +184,31 @@ def test_a_run_has_rows_of_its_own_only(desk: Desk) -> None:
         assert len(lines) == 1, name
 
 
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (["outbox"], "no table or view “outbox”"),
-        (["runs; DROP TABLE runs"], "no table or view"),
-        (["pg_authid"], "no table or view"),
-        (["runs", "--columns", "name,nothing"], "no column “nothing”"),
-        (["runs", "--run", "unheard-of"], "There is no run"),
-        (["results_by_day", "--run", "latest"], "belong to no run"),
-        (["runs", "-o", "runs.txt"], "names no format"),
-        (["runs", "-o", "nowhere/runs.csv"], "no folder"),
-        (["runs", "--sql", "SELECT 1"], "Name a view"),
-        ([], "Name a view"),
-        (["--sql", "DELETE FROM runs"], "Only statements that read"),
-        (["--sql", "SELECT 1; DROP TABLE runs"], "refuses"),
-        (["--sql", "WITH x AS (DELETE FROM runs RETURNING 1) SELECT * FROM x"], "refuses"),
-        (["--sql", "SELECT * FROM outbox"], "refuses"),
-        (["--sql", "SELECT pg_read_file('/etc/hostname')"], "refuses"),
-        (["--sql", "SELECT set_config('role', 'chordwise', false)"], "refuses"),
-    ],
-)
-def test_what_cannot_be_exported_is_refused(desk: Desk, arguments: list[str], reason: str) -> None:
-    assert reason in desk.refusal(*arguments)
-    assert not [file for file in desk.folder.iterdir() if file.suffix in (".txt", ".csv")]
-    assert desk.pipeline.value("SELECT count(*) FROM runs") == 2
+REFUSED: list[tuple[list[str], str]] = [
+    (["outbox"], "no table or view “outbox”"),
+    (["runs; DROP TABLE runs"], "no table or view"),
+    (["pg_authid"], "no table or view"),
+    (["runs", "--columns", "name,nothing"], "no column “nothing”"),
+    (["runs", "--run", "unheard-of"], "There is no run"),
+    (["results_by_day", "--run", "latest"], "belong to no run"),
+    (["runs", "-o", "runs.txt"], "names no format"),
+    (["runs", "-o", "nowhere/runs.csv"], "no folder"),
+    (["runs", "--sql", "SELECT 1"], "Name a view"),
+    ([], "Name a view"),
+    (["--sql", "DELETE FROM runs"], "Only statements that read"),
+    (["--sql", "SELECT 1; DROP TABLE runs"], "refuses"),
+    (["--sql", "WITH x AS (DELETE FROM runs RETURNING 1) SELECT * FROM x"], "refuses"),
+    (["--sql", "SELECT * FROM outbox"], "refuses"),
+    (["--sql", "SELECT pg_read_file('/etc/hostname')"], "refuses"),
+    (["--sql", "SELECT set_config('role', 'chordwise', false)"], "refuses"),
+]
+
+
+def test_what_cannot_be_exported_is_refused(desk: Desk) -> None:
+    for arguments, reason in REFUSED:
+        assert reason in desk.refusal(*arguments)
+        assert not [file for file in desk.folder.iterdir() if file.suffix in (".txt", ".csv")]
+        assert desk.pipeline.value("SELECT count(*) FROM runs") == 2
 
 
 def test_an_error_in_the_middle_leaves_no_file(desk: Desk) -> None:
@@ -247,7 +247,6 @@ def test_a_reader_may_stop_early(desk: Desk) -> None:
 
 
 def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
-    """Run a line as a shell does."""
     return subprocess.run(
         ["bash", "-c", command],  # noqa: S607 - the shell of the PATH
         cwd=folder,

@@ -47,20 +47,17 @@ class Row(TypedDict, total=False):
 
 
 def rows(corpus: str) -> list[Row]:
-    """Read the truths of a corpus."""
     lines = (CORPORA / corpus / "labels.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
 def text_of(corpus: str, row: Row) -> str:
-    """Read the document of a truth."""
     return (CORPORA / corpus / row["path"]).read_text(encoding="utf-8", errors="replace")
 
 
 def analyze(
     analysis_type: AnalysisType, text: str, options: AnalysisOptions | None = None
 ) -> JsonObject:
-    """Answer for one chunk."""
     return answer(
         AnalysisTask(
             analysis_type=analysis_type,
@@ -72,7 +69,6 @@ def analyze(
 
 
 def quoted(found: JsonObject) -> str:
-    """Join the quotes of an answer."""
     return " ".join(json_values.text(item["quote"]) for item in grounding.quotes(found))
 
 
@@ -87,7 +83,6 @@ def recall(selected: str, references: Sequence[str]) -> float:
 
 
 def accuracy(pairs: Sequence[tuple[str, str]]) -> float:
-    """Return the share of equal pairs."""
     return sum(one == other for one, other in pairs) / len(pairs)
 
 

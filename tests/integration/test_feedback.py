@@ -125,7 +125,6 @@ def test_feedback_outlives_a_new_answer_and_judges_it(
 
 
 def test_what_was_said_is_read_once(pipeline: Pipeline, database_url: SecretStr) -> None:
-    """However many results there are, and of however many analysis types."""
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
     extracted(pipeline, {"c.txt": {"sum": ("12", 7)}})
     for (job_id,) in pipeline.rows("SELECT id FROM jobs"):
@@ -199,26 +198,25 @@ def test_the_last_word_on_a_document_counts(pipeline: Pipeline, tmp_path: Path) 
     assert pipeline.rows(WHOLE) == [(True, "letter", 0.75)]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("latest",), "Say --approve, --reject"),
-        (("latest", "--approve", "--reject"), "exclude each other"),
-        (("latest", "--approve"), "2 results fit: a.txt (classification), b.txt"),
-        (("latest", "--document", "c", "--approve"), "There is no such result"),
-        (("none", "--approve"), "There is no run “none”"),
-        (("latest", "--document", "a", "--correct", "invoice"), "is not PATH=VALUE"),
-        (("latest", "--document", "a", "--correct", "label=novel"), "none of the labels"),
-        (("latest", "--document", "a", "--correct", "/nothing=1"), "has nothing at “/nothing”"),
-        (("latest", "--document", "a", "--path", "label"), "--path goes with"),
-    ],
-)
+REFUSED: list[tuple[tuple[str, ...], str]] = [
+    (("latest",), "Say --approve, --reject"),
+    (("latest", "--approve", "--reject"), "exclude each other"),
+    (("latest", "--approve"), "2 results fit: a.txt (classification), b.txt"),
+    (("latest", "--document", "c", "--approve"), "There is no such result"),
+    (("none", "--approve"), "There is no run “none”"),
+    (("latest", "--document", "a", "--correct", "invoice"), "is not PATH=VALUE"),
+    (("latest", "--document", "a", "--correct", "label=novel"), "none of the labels"),
+    (("latest", "--document", "a", "--correct", "/nothing=1"), "has nothing at “/nothing”"),
+    (("latest", "--document", "a", "--path", "label"), "--path goes with"),
+]
+
+
 def test_what_cannot_be_meant_is_refused(
-    pipeline: Pipeline, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
+    for arguments, said in REFUSED:
+        assert run(["feedback", *arguments]) == ExitCode.USAGE
 
-    assert run(["feedback", *arguments]) == ExitCode.USAGE
-
-    assert said in " ".join(capsys.readouterr().err.split())
-    assert pipeline.rows(SAID) == []
+        assert said in " ".join(capsys.readouterr().err.split())
+        assert pipeline.rows(SAID) == []

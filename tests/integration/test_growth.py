@@ -94,19 +94,16 @@ class Meter:
     changed: int = 0
 
     def note(self, statement: str, rows: int) -> None:
-        """Count a statement."""
         self.statements += 1
         if not statement.lstrip().startswith("SELECT"):
             self.changed += max(0, rows)
 
     def commit(self, _connection: Connection) -> None:
-        """End a transaction."""
         self.transactions.append((self.statements, self.changed))
         self.statements = self.changed = 0
 
     @property
     def max_statements(self) -> int:
-        """Return how many statements the longest transaction had."""
         return max(statements for statements, _ in self.transactions)
 
     @property
@@ -117,7 +114,6 @@ class Meter:
 
 @contextmanager
 def measured(pipeline: Pipeline) -> Iterator[Meter]:
-    """Count what the block asks the database."""
     with pipeline.context.database.read() as session:
         engine = session.get_bind()
     assert isinstance(engine, Engine)
@@ -200,7 +196,6 @@ def test_a_retry_takes_steps(settings: Settings, size: int) -> None:
 
 
 def test_a_step_of_a_retry_reads_its_own_jobs(settings: Settings) -> None:
-    """Not those before or after it, which another step takes."""
     pipeline, run_id = a_large_run(settings, SIZES[1], "failed", "succeeded")
     middle = pipeline.rows("SELECT id FROM jobs WHERE status = 'failed' ORDER BY id OFFSET 5000")
 
@@ -227,7 +222,6 @@ def test_a_cancellation_takes_steps(settings: Settings, size: int) -> None:
 
 
 def flush(pipeline: Pipeline) -> None:
-    """Let the broker lose its memory."""
     with pipeline.context.messenger._app.connection_for_write() as connection:
         connection.default_channel.client.flushall()
 
@@ -301,7 +295,6 @@ def test_rules_of_recovery_read_what_concerns_them(settings: Settings, size: int
 
 
 def test_many_expired_leases_are_a_few_statements(settings: Settings) -> None:
-    """As many as one tick takes are freed and sent together."""
     pipeline, _ = a_large_run(settings, SIZES[0], "running")
     pipeline.execute("UPDATE chunks SET status = 'running', attempts = 1, lease_token = id")
     pipeline.expire_leases()

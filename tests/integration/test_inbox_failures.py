@@ -319,7 +319,6 @@ def a_wanted(path: Path, prints: tuple[Fingerprint, ...]) -> Wanted:
 
 
 def out_of_service(*_: object) -> None:
-    """Find the database gone."""
     raise ServiceUnavailableError("PostgreSQL is away.", "Wait.")
 
 
@@ -329,7 +328,6 @@ def another_file_system(source: Path, _target: Path) -> None:
 
 
 def out_of_reach(_source: Path, target: Path, _token: str) -> None:
-    """Find the file system gone."""
     raise OSError(errno.EIO, os.strerror(errno.EIO), str(target))
 
 

@@ -43,15 +43,9 @@ def inbox(tmp_path: Path, settings: Settings) -> Iterator[WatchedInbox]:
 
 
 @pytest.fixture
-def server() -> BatchProvider:
-    """Return the provider of a Batch API."""
-    return BatchProvider()
-
-
-@pytest.fixture
-def cheap(tmp_path: Path, settings: Settings, server: BatchProvider) -> Iterator[WatchedInbox]:
+def cheap(tmp_path: Path, settings: Settings, provider: BatchProvider) -> Iterator[WatchedInbox]:
     """Watch an inbox whose model has a Batch API."""
-    found = watching(tmp_path, settings, lambda changed: opened(changed, server), PROFILES)
+    found = watching(tmp_path, settings, lambda changed: opened(changed, provider), PROFILES)
     yield found
     found.close()
 
@@ -129,7 +123,7 @@ def test_each_analysis_type_waits_for_its_own(inbox: WatchedInbox) -> None:
     assert third["same_as_intake"] in {first["id"], second["id"]}
 
 
-def test_a_night_in_batches_has_one_analysis(cheap: WatchedInbox, server: BatchProvider) -> None:
+def test_a_night_in_batches_has_one_analysis(cheap: WatchedInbox, provider: BatchProvider) -> None:
     """However long the batch takes; the second one is delivered with the first."""
     drop_in_runs(cheap, "cheap/a.txt")
     cheap.work()
@@ -146,9 +140,9 @@ def test_a_night_in_batches_has_one_analysis(cheap: WatchedInbox, server: BatchP
 
     first, second = intake(cheap, "cheap/a.txt"), intake(cheap, "cheap/b.txt")
     assert second["same_as_intake"] == first["id"]
-    assert len(handed_in(server)) == 1
+    assert len(handed_in(provider)) == 1
     assert cheap.pipeline.value("SELECT count(*) FROM model_calls") == 1
-    judge(cheap.pipeline, server)
+    judge(cheap.pipeline, provider)
 
 
 @pytest.mark.parametrize("status", ["failed", "partial", "quarantined", "cancelled", "paused"])
@@ -231,7 +225,6 @@ def test_who_waits_has_no_message(inbox: WatchedInbox) -> None:
 
 
 def test_one_that_was_called_off_is_taken_up_again(inbox: WatchedInbox) -> None:
-    """And has the answer that the first has got meanwhile."""
     drop_in_runs(inbox, "a.txt", "b.txt")
     with inbox.pipeline.context.database.read() as session:
         run = runs.newest(session, 1)[0]

@@ -182,7 +182,6 @@ def test_a_profile_stays_in_the_inbox(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["in/bills", "in/other/../bills", "link"])
 def test_two_profiles_for_one_folder_are_refused(tmp_path: Path, folder: str) -> None:
-    """However it is written: a file could belong to either."""
     (tmp_path / "in" / "bills").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "in" / "bills")
     inbox = InboxSettings(folders=(tmp_path / "in",))
@@ -226,7 +225,6 @@ def listened_to(tmp_path: Path, settings: Settings) -> Iterator[Path]:
 
 
 def a_watcher(settings: Settings, folder: Path, stop: Event) -> InboxWatcher:
-    """Return what watches a folder until `stop`."""
     changed = settings.model_copy(update={"inbox": InboxSettings(folders=(folder,))})
     return InboxWatcher(a_pipeline(changed).context, stop)
 

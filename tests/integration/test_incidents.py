@@ -27,7 +27,6 @@ from worker.rejections import Rejection, Rejections
 
 
 def counts(database: Database) -> dict[tuple[str, str], int]:
-    """Return every count by kind and reason."""
     with database.read() as session:
         return {(row.kind, row.reason): row.count for row in session.scalars(select(Incident))}
 
@@ -112,7 +111,6 @@ LOSSES = "SELECT coalesce(string_agg(reason || count, ' '), '') FROM incidents"
 
 
 def a_chunk(pipeline: Pipeline) -> uuid.UUID:
-    """Fan a document of one chunk out; return the chunk."""
     job = pipeline.job(pipeline.submit(PARAGRAPH))
     fan_out(pipeline.context, job.id)
     (chunk_id,) = pipeline.open_chunks(job.id)

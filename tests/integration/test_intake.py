@@ -56,12 +56,10 @@ rows. A file in a transaction of its own takes more than a thousand statements f
 
 
 def a_letter(number: int) -> ReadDocument:
-    """Return a document of its own for a number."""
     return a_document(f"Letter {number}. {PARAGRAPH}", f"{number}.txt")
 
 
 def offered(*documents: ReadDocument) -> list[Offered]:
-    """Return documents as things to take in."""
     return [Offered(found=each) for each in documents]
 
 
@@ -258,7 +256,6 @@ def test_a_question_that_is_being_asked_is_followed_by_the_batch(settings: Setti
 
 
 def test_two_runs_may_store_the_same_documents_at_once(settings: Settings) -> None:
-    """In opposite orders: they do not wait for each other."""
     pipeline = a_pipeline(settings)
     letters = offered(*map(a_letter, range(150)))
     backwards = [replace(each, intake_id=new_id()) for each in reversed(letters)]
@@ -304,7 +301,6 @@ class Writing:
         self.has_begun = threading.Event()
 
     def store(self, batch: Sequence[Offered]) -> None:
-        """Keep a batch, when it may."""
         self.has_begun.set()
         assert self.may_store.wait(30)
         self.batches.append(list(batch))
@@ -399,7 +395,6 @@ def test_what_waits_when_the_reading_is_broken_off_is_not_stored() -> None:
 
 
 def test_ids_that_are_made_in_a_row_ascend() -> None:
-    """Within a millisecond, too: what is stored together keeps its order."""
     ids = [new_id() for _ in range(20_000)]
 
     assert ids == sorted(ids)
@@ -424,7 +419,6 @@ STRANGE = {
 
 @pytest.fixture
 def pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline over this test's database."""
     return a_pipeline(settings)
 
 

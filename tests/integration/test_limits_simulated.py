@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from itertools import product
 from random import Random
@@ -13,10 +13,9 @@ from typing import TypeAlias
 
 import pytest
 import redis
-from pydantic import SecretStr
 
 from chordwise.llm.limits.permits import LimitPolicy, Priority
-from chordwise.llm.limits.shared import SharedLimits, open_client
+from chordwise.llm.limits.shared import SharedLimits
 from chordwise.llm.reported_limits import QuotaKind
 from tests.fakes.simulated_provider import Bucket, SimulatedProvider, Simulation, Tally
 
@@ -28,13 +27,6 @@ WORKERS = (120, 240, 300, 400)
 SEEDS = (1, 2, 3, 4, 5)
 
 pytestmark = pytest.mark.nightly
-
-
-@pytest.fixture
-def valkey(broker_url: SecretStr) -> Iterator[redis.Redis]:
-    """Return a client of the emptied Valkey."""
-    with open_client(broker_url) as client:
-        yield client
 
 
 def minute(per_minute: float = 60 * PER_SECOND, capacity: float | None = None) -> Bucket:
@@ -71,7 +63,6 @@ def a_random(seed: int = 1) -> Random:
 
 
 def seeded(provider: SimulatedProvider, seed: int) -> SimulatedProvider:
-    """Return a provider of its own with this jitter."""
     own = deepcopy(provider)
     own.random = a_random(seed)
     return own

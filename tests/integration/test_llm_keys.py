@@ -200,19 +200,6 @@ def test_user_information_and_a_key_are_one_too_many(folder: Path, server: Fault
     assert "hush" not in f"{error.what} {error.hint}"
 
 
-def test_proxies_of_the_environment_are_not_used(
-    folder: Path, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another server than the named one would see the key."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    configured(folder, server.base_url, f'api_key = "{OWN}"')
-
-    ask()
-
-    assert server.received[-1].headers["authorization"] == f"Bearer {OWN}"
-
-
 def test_a_redirect_does_not_show_what_its_address_repeats(
     folder: Path, server: FaultyServer
 ) -> None:

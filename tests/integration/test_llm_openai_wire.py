@@ -37,7 +37,6 @@ def server() -> Iterator[FaultyServer]:
 def completion_body(
     message: JsonObject | None = None, finish_reason: JsonValue = "stop", usage: JsonValue = None
 ) -> JsonObject:
-    """Return a complete answer in OpenAI's form."""
     choice: JsonObject = {
         "index": 0,
         "finish_reason": finish_reason,

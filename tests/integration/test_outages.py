@@ -56,7 +56,6 @@ def fanned_out(pipeline: Pipeline, *texts: str) -> list[tuple[uuid.UUID, uuid.UU
 
 
 def lose_worker(pipeline: Pipeline, *chunk_ids: uuid.UUID) -> None:
-    """Claim chunks and let their worker die."""
     for chunk_id in chunk_ids:
         pipeline.claim(chunk_id)
     pipeline.expire_leases()
@@ -103,7 +102,7 @@ def ambiguous(pipeline: Pipeline, statement: str) -> Callable[[], None]:
 
 
 def test_a_finished_chunk_is_only_looked_at(settings: Settings) -> None:
-    """A replayed message takes no lock and writes nothing."""
+    """A replayed message asks nothing, takes no lock and writes nothing."""
     pipeline = a_pipeline(settings, quoting_the_text)
     ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
     analyze_chunk(pipeline.context, chunk_id)
@@ -111,6 +110,7 @@ def test_a_finished_chunk_is_only_looked_at(settings: Settings) -> None:
 
     assert analyze_chunk(pipeline.context, chunk_id) is ChunkOutcome.ENDED
     assert pipeline.value("SELECT xmax::text || ctid::text FROM jobs") == before
+    assert len(pipeline.model.requests) == 1
 
 
 def test_a_chunk_that_there_is_not_is_unknown(settings: Settings) -> None:
@@ -179,7 +179,6 @@ def test_a_slice_that_could_not_be_claimed_is_left_alone(
 
 
 def is_away(*_: object) -> object:
-    """Be a database that cannot be reached."""
     raise ServiceUnavailableError("PostgreSQL cannot be reached.", "Wait for it.")
 
 
@@ -313,7 +312,6 @@ def test_neighbours_of_a_poisonous_chunk_get_their_last_attempt_alone(settings: 
 
 
 def sent_chunk(pipeline: Pipeline) -> uuid.UUID:
-    """Return the only chunk that is on its way to a worker."""
     found = pipeline.value("SELECT id FROM chunks WHERE status = 'pending' AND sent_at IS NOT NULL")
     assert isinstance(found, uuid.UUID)
     return found
@@ -350,7 +348,6 @@ def test_a_document_whose_commit_was_made_unseen_is_taken_in_once(settings: Sett
 
 
 def test_a_submitter_whose_lease_ran_out_may_go_on(settings: Settings) -> None:
-    """Unless another one has taken over: then it stores nothing more."""
     pipeline = a_pipeline(settings, quoting_the_text)
     submission = open_run(pipeline.context, a_run(), NOW)
     submission.take_in(a_document(PARAGRAPH))
@@ -461,7 +458,6 @@ def provider() -> Iterator[AnsweringServer]:
 
 
 def pipeline_asking(provider: AnsweringServer, settings: Settings) -> Pipeline:
-    """Return a pipeline that asks this provider over HTTP."""
     named = ModelSettings(
         provider="openai",
         model="slow",

@@ -29,7 +29,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 def with_folder(settings: Settings, folder: Path) -> Settings:
-    """Return settings that name the folder of prompts."""
     return settings.model_copy(update={"prompts": PromptSettings(folder=folder)})
 
 

@@ -54,7 +54,11 @@ LANGUAGE_PROBES = {
     "Ukrainian-Cyrillic": "ДЕКЛАРАЦІЯ",
 }
 
-pytestmark = [pytest.mark.corpus, pytest.mark.usefixtures("corpora")]
+pytestmark = [
+    pytest.mark.xdist_group("readers_corpora"),
+    pytest.mark.corpus,
+    pytest.mark.usefixtures("corpora"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,6 @@ def outcome(settings: ReaderSettings, data: bytes, name: str = "a.pdf") -> str:
 
 
 def failure(settings: ReaderSettings, data: bytes, name: str = "a.pdf") -> ReadError:
-    """Return why there is no text."""
     with Reader(settings) as reader:
         each = reader.read_bytes(data, name)
     assert isinstance(each, UnreadDocument)
@@ -51,14 +50,12 @@ def picture(*texts: str) -> Image.Image:
 
 
 def saved(image: Image.Image, form: str, exif: Image.Exif | None = None) -> bytes:
-    """Return the picture as a file."""
     stream = io.BytesIO()
     image.save(stream, form, dpi=(300, 300), **({"exif": exif} if exif else {}))
     return stream.getvalue()
 
 
 def joined(*files: bytes) -> bytes:
-    """Return a PDF with the pages of all."""
     whole, stream = pypdfium2.PdfDocument.new(), io.BytesIO()
     for file in files:
         whole.import_pages(pypdfium2.PdfDocument(file))
@@ -119,7 +116,6 @@ def test_pages_that_lie_on_their_sides_are_read() -> None:
 
 
 def test_all_pages_of_a_tiff_are_read() -> None:
-    """In their order, with a blank line between them."""
     stream = io.BytesIO()
     picture(WORDS).save(stream, "TIFF", save_all=True, append_images=[picture(OTHERS)])
 

@@ -23,18 +23,6 @@ from chordwise.storage.jobs import Job
 from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline, a_pipeline, quoting_the_text
 
 
-def test_a_message_for_a_finished_chunk_costs_nothing(settings: Settings) -> None:
-    """Delivered again, an ended chunk says so without a call."""
-    pipeline = a_pipeline(settings, quoting_the_text)
-    job = pipeline.job(pipeline.submit(PARAGRAPH))
-    fan_out(pipeline.context, job.id)
-    (chunk_id,) = pipeline.open_chunks(job.id)
-    analyze_chunk(pipeline.context, chunk_id)
-
-    assert analyze_chunk(pipeline.context, chunk_id) is ChunkOutcome.ENDED
-    assert len(pipeline.model.requests) == 1
-
-
 def test_a_chunk_under_a_live_lease_is_left_alone(settings: Settings) -> None:
     """A second worker does not count for the chord while the first is at it."""
     pipeline = a_pipeline(settings)
@@ -301,7 +289,6 @@ def queued(pipeline: Pipeline, count: int) -> Iterator[None]:
 
 
 def test_recovery_finishes_what_the_chord_dropped(pipeline: Pipeline) -> None:
-    """All chunks ended and no synthesis came: recovery sends it."""
     without_synthesis(pipeline)
     pipeline.execute(LONG_AGO)
 

@@ -62,7 +62,6 @@ def a_tier(name: str, line: Line) -> ScriptedModel:
 
 
 def routed(settings: Settings, small: Line, large: Line) -> Pipeline:
-    """Return a pipeline with two tiers."""
     plain = a_pipeline(settings)
     tiers = {"small": a_tier("small", small), "large": a_tier("large", large)}
     own = plain.context.settings.model_copy(
@@ -76,7 +75,6 @@ def routed(settings: Settings, small: Line, large: Line) -> Pipeline:
 
 
 def a_routed_run(model: str = AUTO) -> RunOptions:
-    """Return options of a run of summaries."""
     return replace(a_run(AnalysisType.SUMMARY), model=model)
 
 
@@ -128,48 +126,31 @@ def test_weak_parts_are_answered_by_the_larger_tier(
 def test_what_routing_saved_is_what_the_large_tier_would_have_charged(
     small_chunks: Settings, database_url: SecretStr
 ) -> None:
-    """Each question counts once at the large tier's price, and everything paid goes off."""
-    pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
+    """Each question counts once at the large tier's price, and everything paid goes off.
 
+    With an unknown price what was saved is unknown; the calls are counted all the same.
+    """
+    pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
     pipeline.work(pipeline.submit(LONG, options=a_routed_run()))
+    statement, columns = documented()
 
     found = statistics(database_url)
+    with user_sql.answer(database_url, statement) as answer:
+        rows = list(answer.rows)
+    pipeline.execute("UPDATE model_calls SET cost_usd = NULL WHERE tier = 'large'")
+    unknown = statistics(database_url)
+
     small, large = found["small"], found["large"]
     assert small["reference_cost_usd"] == 10 * _decimal(small["cost_usd"])
     assert small["saved_usd"] == 9 * _decimal(small["cost_usd"])
     assert large["reference_cost_usd"] is None
     assert large["saved_usd"] == -_decimal(large["cost_usd"])
-
-
-def test_the_documented_statement_brings_the_columns_that_the_page_names(
-    small_chunks: Settings, database_url: SecretStr
-) -> None:
-    """A reader may ask it, and finds a row for each tier."""
-    pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
-    pipeline.work(pipeline.submit(LONG, options=a_routed_run()))
-    statement, columns = documented()
-
-    with user_sql.answer(database_url, statement) as answer:
-        rows = list(answer.rows)
-
     assert list(answer.columns) == columns
     assert [row[1] for row in rows] == ["large", "small"]
-
-
-def test_an_unknown_price_leaves_the_savings_unknown(
-    small_chunks: Settings, database_url: SecretStr
-) -> None:
-    """What was saved is unknown; the calls are counted all the same."""
-    pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
-    pipeline.work(pipeline.submit(LONG, options=a_routed_run()))
-
-    pipeline.execute("UPDATE model_calls SET cost_usd = NULL WHERE tier = 'large'")
-
-    found = statistics(database_url)
-    assert [found[tier]["saved_usd"] for tier in ("small", "large")] == [None, None]
-    assert found["small"]["cost_usd"] is not None
-    assert found["small"]["unpriced_calls"] == 0
-    assert found["large"]["unpriced_calls"] == found["large"]["calls"]
+    assert [unknown[tier]["saved_usd"] for tier in ("small", "large")] == [None, None]
+    assert unknown["small"]["cost_usd"] is not None
+    assert unknown["small"]["unpriced_calls"] == 0
+    assert unknown["large"]["unpriced_calls"] == unknown["large"]["calls"]
 
 
 def test_a_pinned_tier_is_asked_alone(settings: Settings, database_url: SecretStr) -> None:
@@ -242,7 +223,6 @@ class Pair:
     pipeline: Pipeline
 
     def work(self) -> Submission:
-        """Analyze one document."""
         submission = self.pipeline.submit(TEXT, options=a_run())
         self.pipeline.work(submission)
         return submission
@@ -256,7 +236,6 @@ class Pair:
 
 
 def a_pair(settings: Settings, first: Line, *second: Line) -> Pair:
-    """Connect both models to a pipeline."""
     pipeline = a_pipeline(settings, first, repeat_last=True)
     of_both = pipeline.context.settings
     models = {**of_both.models, SECOND: PRICED}

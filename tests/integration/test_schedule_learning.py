@@ -18,7 +18,6 @@ CHOICES = {f"{n}.txt": ("letter" if n < 15 else "report", n / 30) for n in range
 
 
 def at_six(**values: object) -> ScheduleSettings:
-    """Return a schedule of the morning."""
     return ScheduleSettings.model_validate(
         {"cron": "0 6 * * *", "time_zone": "Europe/Berlin", **values}
     )

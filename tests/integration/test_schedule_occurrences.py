@@ -30,7 +30,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 def start_now(night: Night, name: str = "nightly") -> None:
-    """Ask for a schedule by hand."""
     with night.pipeline.context.database.write() as session:
         occurrences.start_now(session, name, night.now)
 

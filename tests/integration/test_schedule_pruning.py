@@ -74,7 +74,6 @@ def a_past(settings: Settings, wanted: ScheduleSettings) -> Night:
 
 
 def counts(night: Night) -> dict[str, object]:
-    """Return how many rows there are."""
     return {
         name: night.pipeline.value(f"SELECT count(*) FROM {name}")  # noqa: S608 - names of ours
         for name in TABLES
@@ -82,6 +81,7 @@ def counts(night: Night) -> dict[str, object]:
 
 
 def test_old_runs_go_and_what_newer_ones_use_stays(settings: Settings) -> None:
+    """The next run pays again only for what went."""
     night = a_past(settings, pruned_after(keep_runs_days=30))
 
     assert night.carry_out()
@@ -92,6 +92,9 @@ def test_old_runs_go_and_what_newer_ones_use_stays(settings: Settings) -> None:
     assert night.rows("SELECT count(*) FROM document_results WHERE status = 'succeeded'") == [(2,)]
     assert night.rows("SELECT intakes_balance, jobs_balance FROM run_accounts") == [(True, True)]
     assert night.rows("SELECT count(*), count(job_id) FROM model_calls") == [(3, 1)]
+    again = night.pipeline.submit(OLD, SHARED, NEW)
+    reused = [job.reused_from is not None for job in night.pipeline.jobs(again)]
+    assert reused == [False, True, True]
 
 
 def test_an_interrupted_run_goes_when_it_is_old(settings: Settings) -> None:
@@ -180,28 +183,6 @@ def test_a_run_goes_with_its_inbox_files_and_deliveries(
     assert night.rows("SELECT count(DISTINCT run_id) FROM deliveries") == [(left,)]
 
 
-def test_the_next_run_pays_again_only_for_what_went(settings: Settings) -> None:
-    """And finds the documents that are there, or stores them anew."""
-    night = a_past(settings, pruned_after(keep_runs_days=30))
-    night.carry_out()
-
-    again = night.pipeline.submit(OLD, SHARED, NEW)
-
-    reused = [job.reused_from is not None for job in night.pipeline.jobs(again)]
-    assert reused == [False, True, True]
-
-
-def test_nothing_goes_without_an_age(settings: Settings) -> None:
-    """Runs and documents stay where only the cache is pruned, whatever their age."""
-    night = a_past(settings, pruned_after(keep_cache_days=30))
-    before = counts(night)
-
-    night.carry_out()
-
-    assert counts(night) == before
-    assert night.rows(OUTCOME) == [("succeeded", {"completions": 0})]
-
-
 def test_a_run_that_is_retried_while_it_is_pruned_stays(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,8 +266,9 @@ def test_a_run_that_is_not_over_stays(settings: Settings) -> None:
 
 
 def test_the_cache_loses_what_is_old(settings: Settings) -> None:
-    """And keeps what is not, and claims of those who ask right now."""
+    """It keeps what is not, and claims of those who ask right now; nothing else goes."""
     night = a_past(settings, pruned_after(keep_cache_days=30))
+    before = counts(night)
     for key, age, completion in (("old", 31, "{}"), ("new", 29, "{}"), ("asked", 31, None)):
         night.pipeline.execute(
             "INSERT INTO cached_completions (key, provider, model, prompt_version, completion,"
@@ -303,6 +285,8 @@ def test_the_cache_loses_what_is_old(settings: Settings) -> None:
         ("new",),
         ("asked",),
     ]
+    assert counts(night) == before
+    assert night.rows(OUTCOME) == [("succeeded", {"completions": 1})]
 
 
 def test_answers_go_only_where_a_result_stands(settings: Settings) -> None:

@@ -26,7 +26,6 @@ HOSTILE = "letter|<b>one</b>.txt"
 
 
 def reporting(folder: Path) -> ScheduleSettings:
-    """Return a schedule that reports every hour."""
     return ScheduleSettings.model_validate(
         {"cron": "0 * * * *", "kind": "report", "folder": str(folder)}
     )
@@ -50,7 +49,6 @@ def a_night_with_a_run(settings: Settings, folder: Path) -> Night:
 
 
 def report_of(night: Night, hour: str, folder: Path) -> str:
-    """Return what the report of an hour in Berlin says."""
     night.sleep_until(f"2026-03-28T{hour}:01")
     night.tick()
     night.carry_out()
@@ -65,7 +63,6 @@ def section(written: str, heading: str) -> str:
 
 
 def test_a_report_has_every_section(settings: Settings, tmp_path: Path) -> None:
-    """With names that cannot break out of their cells."""
     night = a_night_with_a_run(settings, tmp_path)
 
     assert night.carry_out()

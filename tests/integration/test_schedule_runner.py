@@ -30,7 +30,6 @@ class KilledError(BaseException):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder with five letters in it."""
     made = tmp_path / "letters"
     made.mkdir()
     for number in range(5):

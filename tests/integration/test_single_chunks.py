@@ -62,7 +62,6 @@ class Messages:
         self.sent: list[tuple[str, list[str]]] = []
 
     def send(self, task: str, ids: Sequence[str]) -> None:
-        """Note one message."""
         self.sent.append((task, list(ids)))
 
 

@@ -42,7 +42,6 @@ SCHEMA = {
 
 
 def a_suite(folder: Path, **entries: object) -> Path:
-    """Write the file of a suite."""
     folder.mkdir(exist_ok=True)
     lines = [f"{name} = {json.dumps(value)}" for name, value in entries.items()]
     (folder / suite.FILE).write_text("\n".join(lines), "utf-8")
@@ -151,7 +150,6 @@ def test_the_pages_of_facts_are_compared(settings: Settings, tmp_path: Path) -> 
 
 
 def path_of(name: str) -> dict[str, str]:
-    """Return where the text of a record is."""
     return {"path": f"texts/{name}.txt"}
 
 
