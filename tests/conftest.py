@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.util import LRUCache
 
+from chordwise import embedded
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.settings import Settings, load
@@ -56,7 +57,10 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
         places = (folder / "postgres", folder / "run")
         postgres = OtherPostgres(*places, programs) if programs else EmbeddedPostgres(*places)
         valkey = EmbeddedValkey(folder / "valkey", folder / "run")
-        postgres.start()
+        with pytest.MonkeyPatch.context() as patch:
+            # Only a machine that loses its power would need it, and each test commits often.
+            patch.setitem(embedded.postgres._SETTINGS, "fsync", "off")
+            postgres.start()
         valkey.start()
         yield Servers(postgres=postgres, valkey=valkey)
         valkey.stop()
