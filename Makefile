@@ -103,7 +103,8 @@ endef
 
 # House rules belong to `make check`.
 suites := tests/unit tests/contract tests/integration tests/e2e tests/faults tests/web
-parallel = -n $(JOBS) --dist worksteal
+# A group of tests shares what is expensive to set up, and runs in one process.
+parallel = -n $(JOBS) --dist loadgroup
 
 faults: $(dev) $(package) ## run every fault experiment, and write the table of docs/reliability.md
 	@$(python) -m pytest tests/faults -m 'thorough or not thorough' $(ARGS); outcome=$$?; \

@@ -13,11 +13,14 @@ import pytest
 import redis
 from psycopg import sql
 from pydantic import SecretStr
+from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy.util import LRUCache
 
+from chordwise import embedded
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.settings import Settings, load
-from chordwise.storage import migration
+from chordwise.storage import database, migration
 from chordwise.storage.database import open_engine
 from tests.fakes.other_postgres import OtherPostgres
 
@@ -54,7 +57,10 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
         places = (folder / "postgres", folder / "run")
         postgres = OtherPostgres(*places, programs) if programs else EmbeddedPostgres(*places)
         valkey = EmbeddedValkey(folder / "valkey", folder / "run")
-        postgres.start()
+        with pytest.MonkeyPatch.context() as patch:
+            # Only a machine that loses its power would need it, and each test commits often.
+            patch.setitem(embedded.postgres._SETTINGS, "fsync", "off")
+            postgres.start()
         valkey.start()
         yield Servers(postgres=postgres, valkey=valkey)
         valkey.stop()
@@ -62,14 +68,26 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
 
 
 @pytest.fixture(scope="session")
-def template(servers: Servers) -> str:
+def template(servers: Servers) -> Iterator[str]:
     """Migrate one database, of which every test gets a copy."""
     with servers.connect() as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_TEMPLATE)))
     engine = open_engine(SecretStr(servers.postgres.url(_TEMPLATE)))
     migration.migrate(engine)
     engine.dispose()
-    return _TEMPLATE
+    cache = engine._compiled_cache
+    assert isinstance(cache, LRUCache)
+    cache.capacity = 5_000
+
+    def opened(url: URL, **options: object) -> Engine:
+        """Open an engine that compiles no statement again: each test has a database of its own."""
+        other: Engine = create_engine(url, **options)
+        other.dialect, other._compiled_cache = engine.dialect, cache
+        return other
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "create_engine", opened)
+        yield _TEMPLATE
 
 
 @pytest.fixture
@@ -87,7 +105,6 @@ def database_url(servers: Servers, template: str) -> Iterator[SecretStr]:
 
 @pytest.fixture
 def broker_url(servers: Servers) -> Iterator[SecretStr]:
-    """Return the address of the broker, emptied for this test."""
     with redis.Redis.from_url(servers.valkey.redis_url()) as client:
         client.flushall()
         yield SecretStr(servers.valkey.url())
@@ -95,7 +112,6 @@ def broker_url(servers: Servers) -> Iterator[SecretStr]:
 
 @pytest.fixture
 def settings(tmp_path: Path, database_url: SecretStr, broker_url: SecretStr) -> Settings:
-    """Return settings that point to this test's database and broker."""
     return load(home=tmp_path / "home", database_url=database_url, broker_url=broker_url)
 
 
@@ -121,6 +137,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--screenshots", type=Path, help="a folder for pictures of every page of `chordwise web`"
     )
     parser.addoption("--postgresql", type=Path, help="the folder of PostgreSQL's programs to use")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In parallel, mix the tests that wait for processes with those that compute."""
+    if not hasattr(config, "workerinput"):
+        return
+    waiting = [item for item in items if {"e2e", "faults"} & {*item.path.parts}]
+    computing = [item for item in items if not {"e2e", "faults"} & {*item.path.parts}]
+    share = len(computing) // (len(waiting) + 1)
+    for place, item in enumerate(waiting):
+        computing.insert(place * (share + 1), item)
+    items[:] = computing
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -40,14 +40,12 @@ PROVIDERS = ("openai", "anthropic", MEMORY)
 
 @pytest.fixture
 def server() -> Iterator[BatchServer]:
-    """Serve both APIs."""
     with serving_batches() as server:
         yield server
 
 
 @pytest.fixture(params=PROVIDERS)
 def api(request: pytest.FixtureRequest, server: BatchServer) -> Iterator[BatchApi]:
-    """Connect each implementation."""
     if request.param == MEMORY:
         yield InMemoryBatches(server)
         return
@@ -67,19 +65,16 @@ def a_batch(api: BatchApi, *texts: str) -> PreparedBatch:
 
 
 def handed_in(api: BatchApi, batch: PreparedBatch) -> BatchState:
-    """Upload and create a batch."""
     return api.create(replace(batch, upload=api.upload(batch)))
 
 
 def outcomes(api: BatchApi, state: BatchState) -> dict[str, Completion | ModelError]:
-    """Return what became of each line."""
     found = list(api.results(state))
     assert len({each.custom_id for each in found}) == len(found)
     return {each.custom_id: each.outcome for each in found}
 
 
 def test_a_batch_brings_every_answer_under_its_id(api: BatchApi) -> None:
-    """In whatever order they come."""
     state = api.look(handed_in(api, a_batch(api, "one", "two", "three")).provider_id)
 
     assert state.phase is Phase.ENDED
@@ -114,7 +109,6 @@ def test_lines_that_expired_may_be_handed_in_again(api: BatchApi, server: BatchS
 
 
 def test_a_batch_without_any_answer_has_its_errors(api: BatchApi, server: BatchServer) -> None:
-    """All of them refused for good, and no file of answers at all."""
     server.fate = lambda _question, _: "400"
 
     found = outcomes(api, api.look(handed_in(api, a_batch(api, "one", "two")).provider_id))
@@ -129,7 +123,6 @@ def test_a_batch_without_any_answer_has_its_errors(api: BatchApi, server: BatchS
 def test_lines_that_cannot_be_read_are_passed_over(
     api: BatchApi, server: BatchServer, fate: str
 ) -> None:
-    """The caller has to notice which are missing."""
     server.fate = lambda question, _: fate if "two" in question else "answered"
 
     found = outcomes(api, api.look(handed_in(api, a_batch(api, "one", "two")).provider_id))
@@ -140,7 +133,6 @@ def test_lines_that_cannot_be_read_are_passed_over(
 def test_a_batch_whose_creation_was_not_answered_is_found(
     api: BatchApi, server: BatchServer
 ) -> None:
-    """The answer to the request was lost, but there is the batch."""
     server.holds = True
     earlier = handed_in(api, replace(a_batch(api, "one", "two"), marker="theirs"))
     server.loses_answer = True
@@ -156,7 +148,6 @@ def test_a_batch_whose_creation_was_not_answered_is_found(
 
 
 def test_a_batch_that_was_never_created_is_not_found(api: BatchApi) -> None:
-    """Others' batches are none of ours."""
     earlier = handed_in(api, replace(a_batch(api, "one"), marker="theirs"))
 
     assert api.find(a_batch(api, "one"), {earlier.provider_id}) is None
@@ -173,7 +164,6 @@ def test_batches_of_long_ago_are_none_of_ours(api: BatchApi) -> None:
 
 
 def test_a_cancelled_batch_ends(api: BatchApi, server: BatchServer) -> None:
-    """What had not been run by then says so."""
     server.holds = True
     provider_id = handed_in(api, a_batch(api, "one")).provider_id
 
@@ -185,7 +175,6 @@ def test_a_cancelled_batch_ends(api: BatchApi, server: BatchServer) -> None:
 
 
 def test_a_cancelled_batch_has_what_was_done_by_then(api: BatchApi, server: BatchServer) -> None:
-    """It is paid for, and to be fetched."""
     server.holds, server.done_by_then = True, 1
     provider_id = handed_in(api, a_batch(api, "one", "two")).provider_id
     api.cancel(provider_id)
@@ -246,7 +235,6 @@ def test_what_is_sent_has_the_shapes_of_the_official_packages(
 def test_every_operation_says_why_it_was_refused(
     api: BatchApi, server: BatchServer, operation: str, status: int, expected: type[ModelError]
 ) -> None:
-    """By the same classes as online."""
     batch = a_batch(api, "one")
     state = api.look(handed_in(api, batch).provider_id)
     deeds: dict[str, Callable[[], object]] = {
@@ -266,7 +254,6 @@ def test_every_operation_says_why_it_was_refused(
 
 
 def test_a_provider_says_how_long_to_wait(api: BatchApi, server: BatchServer) -> None:
-    """In the header that it uses online, too."""
     provider_id = handed_in(api, a_batch(api, "one")).provider_id
     server.statuses, server.retry_after = {"look": 429}, 90
 
@@ -280,7 +267,6 @@ def test_a_provider_says_how_long_to_wait(api: BatchApi, server: BatchServer) ->
 def test_a_server_without_batches_is_told_apart(
     api: BatchApi, server: BatchServer, status: int
 ) -> None:
-    """From a wrong key or model; what to set is said."""
     server.statuses = {"upload": status, "create": status}
 
     with pytest.raises(ModelAccessError, match="has no Batch API"):

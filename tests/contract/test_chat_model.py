@@ -22,6 +22,8 @@ from tests.fakes.scripted_model import ScriptedModel
 from tests.peers.llama_server import CONTEXT_TOKENS_PER_SLOT, llama_server
 from tests.peers.tiny_gguf import build
 
+pytestmark = pytest.mark.xdist_group("chat_model")
+
 SCRIPTED_ANSWER = '{"sentiment": "positive", "reason": "joy"}'
 IMPLEMENTATIONS = ("scripted", "llama.cpp", "llmock-openai", "llmock-anthropic")
 # llmock does not read Anthropic's `output_config`.
@@ -82,7 +84,6 @@ def test_an_answer_says_who_gave_it_and_what_it_took(
 
 @pytest.mark.parametrize("name", ENFORCING)
 def test_an_answer_keeps_to_the_schema(connected: Callable[[str], ChatModel], name: str) -> None:
-    """Where the server enforces schemas, ours arrives there and works."""
     completion = connected(name).complete(a_request())
 
     assert completion.finish_reason is FinishReason.STOP
@@ -111,9 +112,7 @@ def test_llama_cpp_reports_truncation(connected: Callable[[str], ChatModel]) -> 
     assert completion.usage.output_tokens == 3
 
 
-def test_llama_cpp_reports_a_prompt_that_is_too_long(
-    connected: Callable[[str], ChatModel],
-) -> None:
+def test_llama_cpp_reports_a_prompt_that_is_too_long(connected: Callable[[str], ChatModel]) -> None:
     """The real error of a real server is told from other bad requests."""
     prompt = "word " * CONTEXT_TOKENS_PER_SLOT
 

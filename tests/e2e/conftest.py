@@ -27,19 +27,16 @@ class Stage:
     folder: Path
 
     def value(self, query: str) -> object:
-        """Return the one value that a query finds."""
         with self.engine.connect() as connection:
             found: object = connection.execute(text(query)).scalar_one()
             return found
 
     def count(self, query: str) -> int:
-        """Return the one number that a query finds."""
         found = self.value(query)
         assert isinstance(found, int)
         return found
 
     def wait_for(self, query: str, seconds: float = 60) -> None:
-        """Wait until a query finds true."""
         wait_until(lambda: self.value(query) is True, seconds, query)
 
     def submit(self, *arguments: str) -> str:

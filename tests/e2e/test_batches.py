@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from tests.e2e.conftest import Stage, set_stage
 from tests.fakes.configuration import configuration
-from tests.fakes.processes import kill, wait_until
+from tests.fakes.processes import kill
 from tests.peers.batch_provider import EXPIRED, question_of
 from tests.peers.batch_server import BatchServer, serving_batches
 
@@ -105,23 +105,6 @@ def test_a_night_with_expired_lines_and_new_processes(night: Stage, server: Batc
     server.holds = False
     for each in ("scheduler", "worker"):
         night.processes.start(each)
-
-    night.wait_for(FINISHED, seconds=120)
-    judge(night, server)
-
-
-def test_a_scheduler_that_ends_while_it_hands_in(night: Stage, server: BatchServer) -> None:
-    """The provider has the batch, and nobody heard its answer: the next scheduler finds it."""
-    server.holds = True
-    server.loses_answer = True
-    scheduler = night.processes.start("scheduler")
-    night.processes.start("worker")
-    submit(night)
-    wait_until(lambda: len(server.batches) > 0, 60, "a batch")
-
-    kill(scheduler)
-    server.holds = False
-    night.processes.start("scheduler")
 
     night.wait_for(FINISHED, seconds=120)
     judge(night, server)

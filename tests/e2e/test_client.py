@@ -80,7 +80,6 @@ def test_a_name_that_asks_something_else_is_refused(client: Client, stage: Stage
 
 
 def test_the_client_for_asyncio(client: Client, stage: Stage, database_url: SecretStr) -> None:
-    """The same, while other things go on."""
     client.close()
 
     async def work(file: Path) -> tuple[list[str], int]:

@@ -16,6 +16,8 @@ import pytest
 from chordwise.embedded import stack
 from tests.fakes.stacks import open_to_programs, postgres_extension_of_duckdb
 
+pytestmark = pytest.mark.xdist_group("connect")
+
 TEXT = "Lease. The annual fee is 48,600.00 EUR. It is effective as of 1 May 2026."
 COMMAND = (sys.executable, "-m", "chordwise")
 
@@ -39,31 +41,25 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def opened(home: Path) -> Iterator[Mapping[str, object]]:
-    """Open the database to other programs."""
     with open_to_programs(home) as opened:
         yield opened
 
 
 def recipe(opened: Mapping[str, object], name: str) -> str:
-    """Return what is printed for a program."""
     recipes = opened["recipes"]
     assert isinstance(recipes, dict)
     return str(recipes[name])
 
 
 def test_psql(opened: Mapping[str, object]) -> None:
-    """As it is typed into a shell."""
     if shutil.which("psql") is None:
         pytest.skip("psql is not installed")
     typed = ["/bin/sh", "-c", recipe(opened, "psql")]
-    done = subprocess.run(typed, capture_output=True, text=True, check=True)
-
-    assert "48600.00" in done.stdout
+    assert "48600.00" in subprocess.run(typed, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("name", ["pandas", "Polars"])
 def test_data_frames(opened: Mapping[str, object], name: str) -> None:
-    """As it is pasted into a notebook."""
     names: dict[str, object] = {}
     exec(recipe(opened, name), names)  # noqa: S102 - it is ours
     names["engine"].dispose()  # type: ignore[attr-defined]
@@ -72,7 +68,6 @@ def test_data_frames(opened: Mapping[str, object], name: str) -> None:
 
 
 def test_duckdb_reads_an_export(home: Path, tmp_path: Path) -> None:
-    """As a file, where its extension for PostgreSQL is not wanted."""
     file = tmp_path / "contracts.parquet"
     subprocess.run(
         [*COMMAND, "export", "answers.contracts", "-o", str(file), "--home", str(home)], check=True
@@ -107,7 +102,6 @@ def test_programs_can_only_read(opened: Mapping[str, object], statement: str) ->
 
 
 def test_metabase_finds_tables_and_comments(opened: Mapping[str, object]) -> None:
-    """By what its synchronization asks the catalogue for."""
     tables = """
         SELECT n.nspname, c.relname, pg_catalog.obj_description(c.oid, 'pg_class')
         FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tests.e2e.conftest import Stage
-from tests.fakes.processes import kill, wait_until
 from tests.peers.webhook_receiver import WebhookReceiver, receiving
 
 DELIVERY = """
@@ -28,19 +27,16 @@ def configure(stage: Stage, receiver: WebhookReceiver) -> None:
 
 
 def submit(stage: Stage) -> None:
-    """Submit a short document."""
     document = stage.folder / "bridge.txt"
     document.write_text("The bridge was opened in May. Carts crossed it.", "utf-8")
     stage.submit(str(document), "--run-name", "bridges")
 
 
 def files(stage: Stage) -> list[str]:
-    """Return what was put into the folder."""
     return sorted(path.name for path in (stage.folder / "delivered").iterdir())
 
 
 def test_a_run_ends_and_others_are_told(stage: Stage) -> None:
-    """One request, one file with its account, and both in the account of the run."""
     with receiving() as receiver:
         configure(stage, receiver)
         stage.processes.start("scheduler")
@@ -54,22 +50,3 @@ def test_a_run_ends_and_others_are_told(stage: Stage) -> None:
     assert files(stage) == ["bridges.account.json", "bridges.csv"]
     assert len((stage.folder / "delivered" / "bridges.csv").read_text("utf-8").splitlines()) == 2
     assert "webhook of run.finished · delivered" in shown.stdout
-
-
-def test_a_scheduler_killed_over_it_tells_again_under_the_same_name(stage: Stage) -> None:
-    """The receiver had the request already, nobody noted that, and it can tell them to be one."""
-    with receiving(delay_seconds=2.0) as receiver:
-        configure(stage, receiver)
-        scheduler = stage.processes.start("scheduler")
-        stage.processes.start("worker")
-        submit(stage)
-        wait_until(lambda: len(receiver.received) == 1, 60, "the first request")
-
-        kill(scheduler)
-        stage.processes.start("scheduler")
-        stage.wait_for(ALL_DELIVERED)
-
-    assert len(receiver.received) == 2
-    assert len({request.identity for request in receiver.received}) == 1
-    assert len({request.body for request in receiver.received}) == 1
-    assert files(stage) == ["bridges.account.json", "bridges.csv"]

@@ -31,7 +31,6 @@ def a_letter(name: str) -> str:
 
 @pytest.fixture
 def held(stage: Stage) -> Stage:
-    """Put letters into the folder `letters`."""
     (stage.folder / "letters").mkdir()
     for name in FILES:
         (stage.folder / "letters" / name).write_text(a_letter(name), "utf-8")
@@ -50,25 +49,25 @@ def begin(stage: Stage, *options: str) -> subprocess.Popen[bytes]:
 
 
 def again(stage: Stage, *options: str) -> subprocess.CompletedProcess[str]:
-    """Give the same command again."""
     paths = ("letters/a.txt", "letters/b.txt", "-", "letters/c.txt")
     return stage.processes.run("submit", *paths, "--run-name", "spring", *options)
 
 
 def rows(stage: Stage, query: str) -> list[tuple[object, ...]]:
-    """Return every row that a query finds."""
     with stage.engine.connect() as connection:
         return [tuple(row) for row in connection.exec_driver_sql(query)]
 
 
 def work(stage: Stage) -> None:
-    """Let a worker and a scheduler work."""
     stage.processes.start("scheduler")
     stage.processes.start("worker")
 
 
 def test_a_killed_intake_is_not_certified(held: Stage) -> None:
-    """`wait` ends with 3, and every command says how much of what was found is taken in."""
+    """`wait` ends with 3, and every command says how much of what was found is taken in.
+
+    A retry takes up again what is in the run and has not succeeded, and nothing else.
+    """
     work(held)
     kill(begin(held))
 
@@ -76,6 +75,7 @@ def test_a_killed_intake_is_not_certified(held: Stage) -> None:
     as_json = json.loads(held.processes.run("wait", "spring", "--json").stdout)["run"]
     listed = held.processes.run("runs")
     shown = held.processes.run("runs", "spring")
+    retried = held.processes.run("retry", "spring")
 
     assert waited.returncode == ExitCode.INCOMPLETE
     assert "2 of 4 taken in; 2 of 2 analyses succeeded" in waited.stderr
@@ -85,6 +85,10 @@ def test_a_killed_intake_is_not_certified(held: Stage) -> None:
     assert (as_json["status"], as_json["finished_at"]) == ("open", None)
     assert "interrupted, 2 of 4 taken in" in listed.stdout
     assert "4 found = 2 accepted + 2 not taken ✗ interrupted, 2 of 4 taken in" in shown.stdout
+    assert retried.returncode == ExitCode.INCOMPLETE
+    assert "0 analyses taken up again" in retried.stderr
+    assert "The intake was interrupted. Take in the rest with:" in retried.stderr
+    assert held.value(LEFT) is True
 
 
 def test_a_killed_intake_is_resumed_from_another_folder(held: Stage, tmp_path: Path) -> None:
@@ -186,29 +190,6 @@ def test_what_vanished_or_changed_meanwhile_is_accounted_for(held: Stage) -> Non
     assert held.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
 
 
-def test_a_file_half_taken_in_is_continued(held: Stage) -> None:
-    """Killed in the middle of a table: every row is taken in once, and under its own name."""
-    table = held.folder / "letters" / "rows.csv"
-    lines = [f"{number},{a_letter(str(number))!r}" for number in range(400)]
-    table.write_text("\n".join(["id,text", *(each.replace("'", '"') for each in lines)]), "utf-8")
-    options = ("--run-name", "rows", "--text-column", "text", "--id-column", "id")
-    process = held.processes.start("chordwise", "submit", "letters", *options)
-    held.wait_for("SELECT count(*) > 20 FROM intakes WHERE source LIKE '%rows.csv#%'")
-    kill(process)
-    before = held.count(ROWS)
-
-    resumed = held.processes.run("resume", "rows", "--no-wait")
-
-    assert 0 < before < 400
-    assert resumed.returncode == ExitCode.SUCCESS, resumed.stderr
-    assert held.count("SELECT count(*) FROM jobs") == len(FILES) + 400
-    assert held.count("SELECT count(DISTINCT source) FROM intakes") == len(FILES) + 400
-    assert held.value(
-        "SELECT accepted = 403 AND intakes_found = 403 AND intakes_balance AND jobs_balance"
-        " FROM run_accounts"
-    )
-
-
 def test_a_table_that_changed_halfway_is_not_mixed(held: Stage) -> None:
     """The rows that are in the run stay; the file has an outcome that says how many those are."""
     table = held.folder / "rows.csv"
@@ -245,17 +226,3 @@ def test_cancelling_an_interrupted_run_ends_it(held: Stage) -> None:
     assert waited.returncode == ExitCode.INCOMPLETE
     assert (account["status"], account["outcomes"]["not_taken"]) == ("cancelled", 2)
     assert (resumed.returncode, "is cancelled" in resumed.stderr) == (ExitCode.USAGE, True)
-
-
-def test_a_retry_of_an_interrupted_run_says_how_to_resume_it(held: Stage) -> None:
-    """It retries what is in the run and has not succeeded, and nothing else."""
-    work(held)
-    kill(begin(held))
-    held.wait_for("SELECT count(*) = 2 FROM jobs WHERE status = 'succeeded'")
-
-    retried = held.processes.run("retry", "spring")
-
-    assert retried.returncode == ExitCode.INCOMPLETE
-    assert "0 analyses retried" in retried.stderr
-    assert "The intake was interrupted. Take in the rest with:" in retried.stderr
-    assert held.value(LEFT) is True

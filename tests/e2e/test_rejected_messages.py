@@ -42,7 +42,6 @@ def working(stage: Stage) -> Iterator[None]:
 
 
 def counted(stage: Stage) -> dict[str, int]:
-    """Return what the database has counted, by reason."""
     found = stage.value(COUNTS)
     return found if isinstance(found, dict) else {}
 

@@ -89,7 +89,6 @@ def drive(stage: Stage, moment: datetime) -> None:
 
 
 def days_from(first: date) -> Iterator[date]:
-    """Yield one day after the other."""
     return (first + number * A_DAY for number in count())
 
 

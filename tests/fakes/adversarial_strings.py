@@ -57,7 +57,6 @@ class Attack:
     end: str
 
     def of_length(self, length: int) -> str:
-        """Return the string of about this length."""
         return self.prefix + self.pump * (length // len(self.pump)) + self.end
 
 
@@ -87,7 +86,6 @@ def _is_repetition(node: Node) -> bool:
 
 
 def _children(node: Node) -> list[list[Node]]:
-    """Return the sequences of nodes inside a node."""
     found: list[list[Node]] = []
     waiting = [node[1]]
     while waiting:
@@ -135,7 +133,6 @@ def _candidates(value: object) -> Iterator[str]:
 
 
 def _takes(kind: str, value: object, sample: str) -> bool:
-    """Tell whether a set of characters takes this one."""
     if kind == "ANY":
         return sample != "\n"
     if kind == "NOT_LITERAL":

@@ -42,10 +42,7 @@ GROUP BY table_name
 
 
 def opened(
-    settings: Settings,
-    provider: BatchProvider,
-    max_requests: int = 1_000,
-    **lane: float,
+    settings: Settings, provider: BatchProvider, max_requests: int = 1_000, **lane: float
 ) -> Pipeline:
     """Open a pipeline over the same database: another process, as it were.
 

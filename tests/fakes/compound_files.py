@@ -27,7 +27,6 @@ def message(properties: Mapping[str, str | bytes], *attachments: Tree) -> Tree:
 
 
 def attached(name: str, content: bytes | Tree) -> Tree:
-    """Return an attachment; a tree is a message."""
     kind = "000D" if isinstance(content, Mapping) else "0102"
     filled = content if isinstance(content, Mapping) else content.ljust(_SHORTEST_STREAM)
     return {"__substg1.0_3707001F": _filled(name), f"__substg1.0_3701{kind}": filled}

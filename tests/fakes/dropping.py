@@ -20,26 +20,21 @@ class Folders:
 
     @property
     def inbox(self) -> Path:
-        """The watched folder."""
         return self.root / "inbox"
 
     @property
     def done(self) -> Path:
-        """Where what succeeded goes."""
         return self.root / "done"
 
     @property
     def failed(self) -> Path:
-        """Where all else goes."""
         return self.root / "failed"
 
     @property
     def store(self) -> Path:
-        """Where files lie meanwhile."""
         return self.home / "inbox"
 
     def note(self, delivered: Path) -> JsonObject:
-        """Return the note beside a file."""
         found: JsonObject = json.loads(
             delivered.with_name(f"{delivered.name}.json").read_text("utf-8")
         )
@@ -63,7 +58,6 @@ def identity(file: Path) -> tuple[int, int]:
 
 
 def sha256(file: Path) -> str:
-    """Return the hash of a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 

@@ -21,7 +21,6 @@ CANARY = "c4n4ryWord"
 
 
 def encoded(body: JsonValue) -> str:
-    """Return a body as it stands in an envelope."""
     return base64.b64encode(json.dumps(body).encode()).decode()
 
 
@@ -46,7 +45,6 @@ def envelope(task: str, arguments: JsonValue, **changes: JsonValue) -> JsonObjec
 
 
 def an_id() -> str:
-    """Return an id that nothing has."""
     return str(uuid.uuid4())
 
 

@@ -36,7 +36,6 @@ def options_for(analysis_type: AnalysisType) -> AnalysisOptions:
 
 
 def task_for(analysis_type: AnalysisType, text: str = TEXT) -> AnalysisTask:
-    """Return the question that the answers of a type answer."""
     options = options_for(analysis_type)
     return AnalysisTask(
         analysis_type=analysis_type, stage=Stage.ANALYZE, options=options, text=text

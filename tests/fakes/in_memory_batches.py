@@ -65,11 +65,9 @@ class InMemoryBatches:
         self._prepared: dict[str, str] = {}
 
     def body(self, request: CompletionRequest) -> JsonObject:
-        """Return what would be sent online."""
         return self._model.body(request)
 
     def upload(self, batch: PreparedBatch) -> str:
-        """Name the file after the batch."""
         self._begin("upload")
         return f"file-{batch.marker}"
 
@@ -84,7 +82,6 @@ class InMemoryBatches:
         return self._state(created)
 
     def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:
-        """Return the batch with our marker."""
         self._begin("find")
         return next(
             (
@@ -139,10 +136,7 @@ class InMemoryBatches:
             provider_id=batch.id,
             phase=Phase.FAILED if batch.refusal else phase,
             status="failed" if batch.refusal else phase.value,
-            counts={
-                "total": len(batch.lines),
-                "completed": (batch.fates or []).count(ANSWERED),
-            },
+            counts={"total": len(batch.lines), "completed": (batch.fates or []).count(ANSWERED)},
             expires_at=datetime.fromtimestamp(batch.created_at, UTC) + _DAY,
             error=refused if batch.refusal else None,
         )

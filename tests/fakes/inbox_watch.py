@@ -34,7 +34,6 @@ class WatchedInbox:
     watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin to watch."""
         self.folders.inbox.mkdir(parents=True, exist_ok=True)
         self.store = Store(self.folders.home)
         assert self.store.acquire()
@@ -46,7 +45,6 @@ class WatchedInbox:
         self.begin()
 
     def begin(self) -> None:
-        """Make a watch."""
         self.watch = Watch(
             self.pipeline.context,
             self.store,
@@ -56,12 +54,10 @@ class WatchedInbox:
         )
 
     def close(self) -> None:
-        """End the watch."""
         self.watch.close()
         self.store.release()
 
     def drop(self, name: str, content: str) -> Path:
-        """Write a file into the inbox."""
         path = self.folders.inbox / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, "utf-8")
@@ -75,7 +71,6 @@ class WatchedInbox:
         return [each for each in self.folders.inbox.iterdir() if each not in profiles]
 
     def wait(self, seconds: float) -> None:
-        """Let time pass."""
         self.now += seconds
         self.watch.tick()
 
@@ -94,7 +89,6 @@ class WatchedInbox:
             shared_jobs.served(self.pipeline.context, session)
 
     def deliver(self) -> None:
-        """Take, work, and deliver."""
         self.take()
         self.work()
         self.wait(1)
@@ -126,7 +120,6 @@ def watching(
     profiles: Mapping[str, ProfileSettings] | None = None,
     **more: object,
 ) -> WatchedInbox:
-    """Return an inbox whose pipeline is opened with the settings that it has then."""
     folders = Folders(root=tmp_path, home=tmp_path / "home")
     given = {
         "folders": (folders.inbox,),
@@ -141,14 +134,12 @@ def watching(
 
 
 def intake(note: object) -> dict[str, object]:
-    """Return the only intake of a note."""
     assert isinstance(note, dict)
     (found,) = note["intakes"]
     return dict(found)
 
 
 def jobs(of_intake: dict[str, object]) -> list[dict[str, object]]:
-    """Return the jobs of an intake of a note."""
     found = of_intake["jobs"]
     assert isinstance(found, list)
     return found

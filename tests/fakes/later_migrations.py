@@ -45,7 +45,6 @@ def newer_version(folder: Path, patch: pytest.MonkeyPatch, works_from: str) -> N
 
 
 def take_back(engine: Engine, revision: str) -> None:
-    """Migrate down."""
     config = migration.configuration()
     with engine.connect() as connection:
         config.attributes["connection"] = connection

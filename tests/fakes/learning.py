@@ -64,7 +64,6 @@ def extracted(
 
 
 def written(path: Path, *records: Mapping[str, object]) -> Path:
-    """Write records as JSON Lines."""
     lines = (json.dumps(record, ensure_ascii=False) for record in records)
     path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     return path
@@ -82,10 +81,7 @@ def _field(item: str, said: Sequence[object]) -> dict[str, object]:
 
 
 def _worked(
-    pipeline: Pipeline,
-    kind: AnalysisType,
-    options: AnalysisOptions,
-    texts: Mapping[str, str],
+    pipeline: Pipeline, kind: AnalysisType, options: AnalysisOptions, texts: Mapping[str, str]
 ) -> Submission:
     submission = open_run(pipeline.context, a_run(kind, analysis=options), NOW)
     for name, text in texts.items():

@@ -37,12 +37,10 @@ def document(body: str, prologue: str = "") -> str:
 
 
 def paragraph(text: str) -> str:
-    """Return a paragraph of one run."""
     return f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>"
 
 
 def docx(main: str | bytes, parts: Mapping[str, str | bytes] | None = None) -> bytes:
-    """Return a DOCX with the main part given and any further parts."""
     members: dict[str, str | bytes] = {
         "[Content_Types].xml": _CONTENT_TYPES,
         "_rels/.rels": relationships(officeDocument="word/document.xml"),
@@ -72,7 +70,6 @@ def presentation(*slides: str, parts: Mapping[str, str | bytes] | None = None) -
 
 
 def shape(text: str, placeholder: str = "body") -> str:
-    """Return a shape of one paragraph."""
     return (
         f'<p:sp><p:nvPr><p:ph type="{placeholder}"/></p:nvPr>'
         f"<p:txBody><a:p><a:r><a:t>{text}</a:t></a:r></a:p></p:txBody></p:sp>"
@@ -147,7 +144,6 @@ def book(chapters: Mapping[str, str], parts: Mapping[str, str | bytes] | None = 
 
 
 def archive(members: Mapping[str, str | bytes]) -> bytes:
-    """Return a ZIP archive of the members."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as writer:
         for name, content in members.items():

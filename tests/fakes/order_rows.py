@@ -56,7 +56,6 @@ UNJOINABLE: JsonObject = {
 
 
 def rows_in(text: str) -> list[JsonValue]:
-    """Return the rows of a text, in order."""
     return [{"name": name, "price": int(price)} for name, price in _ROW.findall(text)]
 
 
@@ -76,7 +75,6 @@ def an_extraction(rows: Sequence[JsonValue], **single: JsonValue) -> str:
 
 
 def rows_of(output: JsonObject) -> list[JsonValue]:
-    """Return the rows of an answer."""
     data = json_values.as_object(output["data"])
     rows = data["line_items"]
     assert isinstance(rows, list)

@@ -90,7 +90,6 @@ class Pipeline:
         return job
 
     def open_chunks(self, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
-        """Return the chunks with work to come."""
         with self.context.database.read() as session:
             return session.scalars(
                 select(Chunk.id)
@@ -114,23 +113,19 @@ class Pipeline:
         self.execute("UPDATE jobs SET lease_until = now() - interval '1 second'")
 
     def result(self, job_id: uuid.UUID) -> Result | None:
-        """Return the job's current result."""
         with self.context.database.read() as session:
             return session.scalars(select(Result).where(Result.job_id == job_id)).one_or_none()
 
     def value(self, query: str, **parameters: object) -> object:
-        """Return the one value that a query finds."""
         with self.context.database.read() as session:
             found: object = session.execute(text(query), parameters).scalar_one()
             return found
 
     def rows(self, query: str) -> list[tuple[object, ...]]:
-        """Return every row that a query finds."""
         with self.context.database.read() as session:
             return [tuple(row) for row in session.execute(text(query))]
 
     def execute(self, statement: str, **parameters: object) -> None:
-        """Change rows behind the pipeline's back."""
         with self.context.database.write() as session:
             session.execute(text(statement), parameters)
 

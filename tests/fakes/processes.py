@@ -58,7 +58,6 @@ class Processes:
         )
 
     def logs(self) -> str:
-        """Return everything that the processes have written."""
         return "\n".join(file.read_text("utf-8") for file in sorted(self.folder.glob("*.log")))
 
     def end_all(self) -> None:

@@ -31,7 +31,6 @@ class Night:
     troubles: FailureBackoff = field(default_factory=FailureBackoff)
 
     def read_clock(self, _session: Session) -> datetime:
-        """Tell the test's time."""
         return self.now
 
     def synchronize(self) -> None:
@@ -39,7 +38,6 @@ class Night:
         occurrences.synchronize(self.pipeline.context, self.read_clock)
 
     def tick(self) -> int:
-        """Start what is due now."""
         return occurrences.tick(self.pipeline.context, self.read_clock, self.troubles)
 
     def sleep_until(self, local: str) -> None:
@@ -51,7 +49,6 @@ class Night:
         return self.runner().work()
 
     def runner(self) -> ScheduleRunner:
-        """Return what carries out."""
         return ScheduleRunner(self.pipeline.context, lambda: self.stopped)
 
     def work(self) -> None:
@@ -60,7 +57,6 @@ class Night:
             self.pipeline.work_on(job_id)  # type: ignore[arg-type]  # a UUID, says the table
 
     def rows(self, query: str) -> list[tuple[object, ...]]:
-        """Return what a query finds."""
         return self.pipeline.rows(query)
 
     def history(self) -> list[tuple[object, ...]]:
@@ -79,7 +75,6 @@ def a_night(
 
 
 def a_night_over(pipeline: Pipeline, **schedules: ScheduleSettings) -> Night:
-    """Return such an evening over a pipeline that there is."""
     changed = pipeline.context.settings.model_copy(
         update={"schedules": schedules, "model": "scripted"}
     )
@@ -90,12 +85,7 @@ def a_night_over(pipeline: Pipeline, **schedules: ScheduleSettings) -> Night:
 
 def nightly(folder: Path, **values: object) -> ScheduleSettings:
     """Return a schedule at half past two in Berlin."""
-    given = {
-        "cron": "30 2 * * *",
-        "time_zone": "Europe/Berlin",
-        "paths": (str(folder),),
-        **values,
-    }
+    given = {"cron": "30 2 * * *", "time_zone": "Europe/Berlin", "paths": (str(folder),), **values}
     return ScheduleSettings.model_validate(given)
 
 

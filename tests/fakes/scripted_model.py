@@ -43,12 +43,10 @@ class ScriptedModel:
         )
 
     def narrow(self, context_tokens: int) -> None:
-        """Leave the model a smaller context."""
         self._profile = replace(self._profile, context_tokens=context_tokens)
 
     @property
     def profile(self) -> ModelProfile:
-        """Return the profile given at the start."""
         return self._profile
 
     def complete(self, request: CompletionRequest) -> Completion:

@@ -140,7 +140,6 @@ class Simulation:
         self._cost = {QuotaKind.REQUESTS: 1, QuotaKind.TOKENS: 2_000}
 
     def clock(self) -> float:
-        """Return the virtual time."""
         return self.now
 
     def run(self, limits: Limits, seconds: float) -> Tally:

@@ -102,18 +102,15 @@ def note_of(home: Path, name: str) -> str:
 
 
 def kill(identity: ProcessIdentity) -> None:
-    """Kill a process outright."""
     processes.stop(identity)
     assert not processes.is_alive(identity)
 
 
 def everybody(state: StackState) -> list[ProcessIdentity]:
-    """Return all processes of a stack."""
     return [state.supervisor, *state.children.values()]
 
 
 def nobody_left(identities: list[ProcessIdentity]) -> bool:
-    """Return whether all processes are gone."""
     return not any(processes.is_alive(identity) for identity in identities)
 
 

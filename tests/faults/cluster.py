@@ -107,7 +107,6 @@ class Cluster:
         return self.members.start("worker", failpoints, **environment)
 
     def start_scheduler(self, failpoints: str = "", **environment: str) -> Member:
-        """Start a scheduler."""
         return self.members.start("scheduler", failpoints, **environment)
 
     def open_inbox(
@@ -143,11 +142,9 @@ class Cluster:
             return connection.execute(query.encode()).fetchall()
 
     def value(self, query: str) -> object:
-        """Return the one value that a query finds."""
         return self.rows(query)[0][0]
 
     def count(self, query: str) -> int:
-        """Return the one number that a query finds."""
         found = self.value(query)
         assert isinstance(found, int)
         return found

@@ -41,7 +41,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything here."""
     for item in items:
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.faults)
@@ -64,16 +63,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def session_servers(servers: Servers) -> tuple[DatabaseServer, BrokerServer]:
-    """Return the servers that everybody uses."""
     data = servers.postgres._data
     sockets = data.parent / "run"
     return (
         DatabaseServer(postgres=servers.postgres, data=data, sockets=sockets, is_ours_alone=False),
         BrokerServer(
-            valkey=servers.valkey,
-            data=data.parent / "valkey",
-            sockets=sockets,
-            is_ours_alone=False,
+            valkey=servers.valkey, data=data.parent / "valkey", sockets=sockets, is_ours_alone=False
         ),
     )
 
@@ -109,7 +104,6 @@ def disk() -> Iterator[SmallDisk]:
 def cluster(
     tmp_path: Path, session_servers: tuple[DatabaseServer, BrokerServer], template: str
 ) -> Iterator[Cluster]:
-    """Build a world on the servers of the session."""
     with (
         fresh_database(session_servers[0], template) as name,
         open_cluster(tmp_path / "world", *session_servers, name) as opened,

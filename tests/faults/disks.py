@@ -21,7 +21,6 @@ class SmallDisk:
     folder: Path
 
     def fill(self) -> None:
-        """Leave no room at all."""
         with self._filler.open("ab", buffering=0) as output:
             try:
                 while True:
@@ -30,7 +29,6 @@ class SmallDisk:
                 return
 
     def make_room(self) -> None:
-        """Give back what was filled."""
         self._filler.unlink()
 
     @property

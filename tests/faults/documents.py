@@ -31,7 +31,6 @@ class Documents:
         return path
 
     def text(self, number: int, chunks: int = 1) -> str:
-        """Return a text of about so many chunks, a different one for each number."""
         sentences = [f"This is document {number}, in which a {self.canary} in the dark."]
         characters, day = len(sentences[0]), 0
         while characters < max(1, chunks - 0.5) * _CHUNK_CHARACTERS or day == 0:

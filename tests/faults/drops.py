@@ -91,7 +91,6 @@ class Drops:
             raise AssertionError(f"{found}\n{story()}") from error
 
     def delivered_count(self) -> int:
-        """Return how many files have their notes."""
         return sum(1 for _ in self._notes())
 
     def _notes(self) -> Iterator[Path]:

@@ -27,7 +27,6 @@ class Front(ThreadingTCPServer):
 
     @property
     def port(self) -> int:
-        """Return where it listens."""
         return int(self.server_address[1])
 
 

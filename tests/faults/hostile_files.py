@@ -34,7 +34,6 @@ def external_entity() -> bytes:
 
 
 def nested_archives(levels: int) -> bytes:
-    """Return a ZIP in a ZIP in a ZIP."""
     inner = archive({"inner.txt": "The innermost one."})
     for _ in range(levels):
         inner = archive({"inner.zip": inner})

@@ -47,7 +47,6 @@ class Killer:
             self.step()
 
     def step(self, *_: object) -> None:
-        """Count a step."""
         self.count += 1
         if self.count == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -92,7 +91,6 @@ def succeed(context: Context) -> None:
 
 
 def notes(folders: Folders) -> list[str]:
-    """Return the notes in done/ and failed/."""
     found = (*folders.done.rglob("*.json"), *folders.failed.rglob("*.json"))
     return [str(note.relative_to(folders.root)) for note in found]
 
@@ -114,7 +112,6 @@ def in_child(do: Callable[[], None]) -> int:
 
 
 def armed(folders: Folders, step: int) -> None:
-    """Watch, and be killed at a step."""
     killer = Killer(below=(str(folders.root), str(folders.store)), at=step)
     event.listen(Session, "before_commit", killer.step)
     event.listen(Session, "after_commit", killer.step)

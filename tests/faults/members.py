@@ -38,16 +38,13 @@ class Member:
 
     @property
     def was_killed(self) -> bool:
-        """Whether SIGKILL ended it."""
         return self.process.poll() == -signal.SIGKILL
 
     @property
     def has_started(self) -> bool:
-        """Whether it has said that it works."""
         return _STARTED.search(self.text()) is not None
 
     def text(self) -> str:
-        """Return what it has written so far."""
         return self.log.read_text("utf-8", errors="replace")
 
     @property
@@ -73,7 +70,6 @@ class Member:
         self._signal(signal.SIGSTOP)
 
     def wait_until_frozen(self, seconds: float = 60) -> None:
-        """Wait until a failpoint has stopped it."""
         process = psutil.Process(self.process.pid)
         wait_until(
             lambda: process.status() == psutil.STATUS_STOPPED, seconds, f"{self.log.name} freezes"
@@ -81,7 +77,6 @@ class Member:
         self.disturbed += 1
 
     def thaw(self) -> None:
-        """Let it go on."""
         self._signal(signal.SIGCONT)
 
     def wait_for_end(self, seconds: float = 60) -> int:
@@ -139,7 +134,6 @@ class Members:
         return member
 
     def alive(self, role: str) -> list[Member]:
-        """Return the members of this role that run."""
         return [member for member in self.all if member.role == role and member.is_alive]
 
     @property
@@ -154,7 +148,6 @@ class Members:
                 member.sample()
 
     def end(self) -> None:
-        """End whatever runs, politely at first."""
         self._stopped.set()
         running = [member for member in self.all if member.is_alive]
         for member in running:

@@ -26,9 +26,7 @@ EVERY_PASSING = 0
 class Function(Protocol):
     """Whatever is wrapped."""
 
-    def __call__(self, *args: object, **named: object) -> object:
-        """Do what it does."""
-        ...
+    def __call__(self, *args: object, **named: object) -> object: ...
 
 
 class UnknownPointError(Exception):

@@ -85,12 +85,10 @@ class Provider(AnsweringServer):
 
     @property
     def target(self) -> Target:
-        """Return where it listens."""
         return Target(port=int(self.server_address[1]))
 
     @property
     def requests(self) -> list[Request]:
-        """Return all requests in the order of arrival."""
         with self._guard:
             return list(self._requests)
 
@@ -113,7 +111,6 @@ class Provider(AnsweringServer):
         self.release()
 
     def release(self) -> None:
-        """Answer what is held."""
         self._released.set()
 
     def wait_for_release(self) -> None:
@@ -135,7 +132,6 @@ class Provider(AnsweringServer):
         """Keep quiet: clients are killed here."""
 
     def treatment_of(self, request: Request) -> Treatment:
-        """Return what this request meets."""
         with self._guard:
             for rule in self._rules:
                 if rule.left > 0 and rule.containing in request.prompt:

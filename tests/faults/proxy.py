@@ -148,7 +148,6 @@ class Proxy:
         return self.counts["answers dropped"]
 
     def start(self) -> None:
-        """Begin to listen."""
         self._thread.start()
         self._await(self._listen())
 

@@ -46,7 +46,6 @@ class Row:
 
 
 def append(row: Row, file: Path = FILE) -> None:
-    """Add a row to the file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as output:
         output.write(json.dumps(asdict(row)) + "\n")
@@ -59,7 +58,6 @@ def read(file: Path = FILE) -> list[Row]:
 
 
 def plain_table(rows: Iterable[Row]) -> list[str]:
-    """Return lines for a terminal."""
     cells = [_HEAD, *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
     return [

@@ -14,7 +14,6 @@ _SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
 
 
 def faults(kinds: tuple[Kind, ...]) -> SearchStrategy[Fault]:
-    """Return single faults of these kinds."""
     return strategies.builds(
         Fault,
         kind=strategies.sampled_from(kinds),

@@ -44,12 +44,10 @@ class DatabaseServer:
 
     @property
     def target(self) -> Target:
-        """Return where its socket is."""
         return Target(path=self.sockets / POSTGRES_SOCKET)
 
     @property
     def password(self) -> str:
-        """Return the superuser's password."""
         return make_url(self.postgres.url()).password or ""
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
@@ -64,7 +62,6 @@ class DatabaseServer:
         _kill(self.postgres.identity())
 
     def stop(self) -> None:
-        """Stop the server in order."""
         self._require_ours()
         self.postgres.stop()
 
@@ -95,12 +92,10 @@ class BrokerServer:
 
     @property
     def target(self) -> Target:
-        """Return where its socket is."""
         return Target(path=self.sockets / VALKEY_SOCKET)
 
     @property
     def password(self) -> str:
-        """Return its password."""
         return urlsplit(self.valkey.redis_url()).password or ""
 
     @contextmanager
@@ -110,17 +105,14 @@ class BrokerServer:
             yield client
 
     def flush(self) -> None:
-        """Make it forget everything."""
         with self.client() as client:
             client.flushall()
 
     def kill(self) -> None:
-        """End the server by SIGKILL."""
         self._require_ours()
         _kill(self.valkey.identity())
 
     def stop(self) -> None:
-        """Stop the server in order."""
         self._require_ours()
         self.valkey.stop()
 

@@ -22,7 +22,6 @@ _NO_HEADERS: Mapping[str, str] = {}
 def sends(
     payload: bytes, *, status: int = 200, headers: Mapping[str, str] = _NO_HEADERS
 ) -> Treatment:
-    """Send these bytes, whatever is asked."""
     return wraps(lambda _: payload, status=status, headers=headers)
 
 
@@ -69,7 +68,6 @@ def counts(usage: JsonValue) -> Treatment:
 
 
 def refuses(status: int, code: str, message: str) -> Treatment:
-    """Send an error in OpenAI's form."""
     error = {"error": {"message": message, "type": "invalid_request_error", "code": code}}
     return sends(json.dumps(error).encode(), status=status)
 

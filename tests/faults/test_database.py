@@ -1,16 +1,25 @@
-"""D: the database dies, restarts, answers commits into the void, falls silent, or is crowded."""
+"""D: the database dies, falls silent, is crowded, locked, or changes its tables under load."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from random import Random
 from signal import Signals
 
+import psycopg
 import pytest
+from psycopg import errors, sql
+from pydantic import SecretStr
+from sqlalchemy import Engine, make_url
 
 from chordwise.embedded import postgres, processes
+from chordwise.storage import migration, revisions
+from chordwise.storage.database import open_engine
 from tests.fakes.configuration import CONCURRENCY, LEASE_SECONDS
+from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
 from tests.fakes.processes import wait_until
 from tests.faults.cluster import Cluster
 from tests.faults.experiment import RECOVERY_SECONDS, Experiment
@@ -209,3 +218,246 @@ def test_a_database_with_few_connections(
     assert seconds < TURNS_SECONDS + experiment.undisturbed_seconds
     assert listed == [0, 0, 0]
     assert all(alive)
+
+
+ROUNDS = 4
+_SOMEBODY_WAITS = (
+    "SELECT count(*) > 0 FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)"
+    " WHERE NOT l.granted AND a.datname = current_database()"
+)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("table", ["jobs", "chunks"])
+def test_rows_that_are_locked_for_long(
+    cluster: Cluster, experiment: Experiment, table: str
+) -> None:
+    """Answers wait for the lock in bounded steps; nothing is asked again or fails."""
+    experiment.begin(f"D03 {table} locked", f"all {table} locked for three leases")
+    cluster.start_scheduler()
+    cluster.start_worker()
+    cluster.submit(cluster.documents.write(chunks=24))
+    cluster.wait_for_share(0.3)
+
+    with cluster.database.connect(cluster.name) as other, other.transaction():
+        other.execute(sql.SQL("SELECT id FROM {} FOR UPDATE").format(sql.Identifier(table)))
+        asked = len(cluster.provider.requests)
+        time.sleep(3 * LEASE_SECONDS)  # noqa: TID251 - the lock is held for so long
+        asked = len(cluster.provider.requests) - asked
+    experiment.fault_is_over()
+
+    experiment.finish(
+        bound_seconds=RECOVERY_SECONDS + AFTER_OUTAGE_SECONDS + experiment.undisturbed_seconds,
+        notes=f"{asked} calls meanwhile",
+    )
+    assert cluster.count("SELECT max(attempts) FROM chunks") == 1
+
+
+@pytest.mark.thorough
+def test_rows_that_are_locked_in_the_other_order(cluster: Cluster, experiment: Experiment) -> None:
+    """A transaction that is ended as a deadlock's victim is repeated."""
+    experiment.begin("D03 deadlock", f"{ROUNDS} times chunks locked before their job")
+    cluster.provider.treat(Treatment(delay_seconds=1), times=1_000)
+    cluster.start_scheduler()
+    cluster.start_worker()
+    cluster.submit(cluster.documents.write(chunks=24))
+    cluster.wait_for_share(0.05)
+
+    for _ in range(ROUNDS):
+        _provoke(cluster)
+    cluster.provider.forgive()
+    experiment.fault_is_over()
+
+    victims = cluster.logs().count("deadlock detected")
+    experiment.finish(notes=f"{_deadlocks(cluster)} deadlocks, {victims} in our logs")
+    assert _deadlocks(cluster) > 0
+    assert cluster.count("SELECT max(attempts) FROM chunks") == 1
+
+
+def _provoke(cluster: Cluster) -> None:
+    """Lock what is at work, wait until somebody waits for it, and want what that one has."""
+    with cluster.database.connect(cluster.name) as other:
+        # Patience decides whose wait is looked at first: the victim should be one of ours.
+        other.execute("SET deadlock_timeout = '60s'")
+        other.execute("SET lock_timeout = '10s'")
+        try:
+            with other.transaction():
+                other.execute("SELECT id FROM chunks WHERE status = 'running' FOR UPDATE")
+                wait_until(lambda: cluster.value(_SOMEBODY_WAITS) is True, 20, "somebody waits")
+                other.execute("SELECT id FROM jobs FOR UPDATE")
+        except (errors.DeadlockDetected, errors.LockNotAvailable):
+            return
+
+
+def _deadlocks(cluster: Cluster) -> int:
+    return cluster.count(
+        "SELECT deadlocks::int FROM pg_stat_database WHERE datname = current_database()"
+    )
+
+
+@pytest.mark.thorough
+def test_transactions_that_cannot_be_put_in_order(cluster: Cluster, experiment: Experiment) -> None:
+    """Serialization failures are repeated like every trouble of the database's."""
+    experiment.begin("D03 serializable", "every transaction serializable")
+    with cluster.database.connect() as other:
+        statement = sql.SQL("ALTER DATABASE {} SET default_transaction_isolation = 'serializable'")
+        other.execute(statement.format(sql.Identifier(cluster.name)))
+    cluster.start_scheduler()
+    for _ in range(2):
+        cluster.start_worker()
+    cluster.submit(cluster.documents.write(chunks=24))
+    experiment.fault_is_over()
+
+    cluster.wait_until_finished(60)
+    rollbacks = cluster.count(
+        "SELECT xact_rollback::int FROM pg_stat_database WHERE datname = current_database()"
+    )
+    experiment.finish(
+        notes=f"{rollbacks} transactions rolled back",
+        bound_seconds=RECOVERY_SECONDS + 2 * experiment.undisturbed_seconds,
+    )
+
+
+@pytest.mark.thorough
+def test_a_statement_that_takes_too_long(cluster: Cluster, experiment: Experiment) -> None:
+    """A table that is locked as a whole stops statements for as long as they may take, no more."""
+    experiment.begin("D03 table locked", "model_calls locked as a whole for two leases")
+    cluster.start_scheduler()
+    cluster.start_worker()
+    cluster.submit(cluster.documents.write(chunks=24))
+    cluster.wait_for_share(0.3)
+
+    with cluster.database.connect(cluster.name) as other, other.transaction():
+        other.execute("LOCK TABLE model_calls IN ACCESS EXCLUSIVE MODE")
+        longest = _longest_wait(cluster, 2 * LEASE_SECONDS)
+    experiment.fault_is_over()
+
+    experiment.finish(
+        bound_seconds=RECOVERY_SECONDS + AFTER_OUTAGE_SECONDS + experiment.undisturbed_seconds,
+        notes=f"longest wait {longest:.1f} s",
+    )
+    assert 0 < longest < LEASE_SECONDS
+
+
+def _longest_wait(cluster: Cluster, seconds: float) -> float:
+    """Return how long the longest statement has waited for a lock during so many seconds."""
+    query = (
+        "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - query_start)), 0)::float"
+        " FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    longest, end = 0.0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            found = cluster.value(query)
+        except psycopg.OperationalError:
+            continue
+        longest = max(longest, found if isinstance(found, float) else 0.0)
+        time.sleep(0.1)  # noqa: TID251 - as often as is precise enough
+    return longest
+
+
+MIGRATIONS = 3
+VARIABLE = "CHORDWISE_DATABASE_URL"
+ROLE = "only_reads"
+PASSWORD = "not-the-right-one-4c1e"  # noqa: S105 - planted
+
+
+@contextmanager
+def owner(cluster: Cluster) -> Iterator[Engine]:
+    """Open the database as its owner, around the proxy."""
+    engine = open_engine(SecretStr(cluster.database.postgres.url(cluster.name)), pool_size=1)
+    yield engine
+    engine.dispose()
+
+
+@pytest.mark.thorough
+def test_migrations_up_down_and_up_under_load(
+    tmp_path: Path, cluster: Cluster, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D06: old workers go on, another old one starts on the newer schema, and none fails."""
+    experiment.begin("D06", f"{MIGRATIONS} times up and down, and up, under load", chunks=48)
+    newer_version(tmp_path, monkeypatch, NEWEST)
+    cluster.start_scheduler()
+    cluster.start_worker()
+    for _ in range(2):
+        cluster.submit(cluster.documents.write(chunks=24))
+    cluster.wait_for_share(0.1)
+
+    with owner(cluster) as engine:
+        for _ in range(MIGRATIONS):
+            migration.migrate(engine)
+            take_back(engine, NEWEST)
+        migration.migrate(engine)
+        in_the_middle = cluster.value("SELECT bool_or(status <> 'succeeded') FROM chunks")
+        found = revisions.revision_of(engine)
+    beside = cluster.start_worker()
+    experiment.fault_is_over()
+
+    experiment.finish()
+    assert in_the_middle is True
+    assert found == LATER
+    assert beside.has_started
+    assert "defect" not in cluster.logs()
+    assert cluster.count("SELECT max(attempts) FROM chunks") == 1
+
+
+def _wrong_password(cluster: Cluster) -> str:
+    return _address(cluster, password=PASSWORD)
+
+
+def _without_rights(cluster: Cluster) -> str:
+    _make_role(cluster, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}")
+    return _address(cluster, username=ROLE, password=PASSWORD)
+
+
+def _read_only(cluster: Cluster) -> str:
+    _make_role(
+        cluster,
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO {}",
+        "ALTER ROLE {} SET default_transaction_read_only = on",
+    )
+    return _address(cluster, username=ROLE, password=PASSWORD)
+
+
+WRONG_ADDRESSES = {
+    "wrong password": _wrong_password,
+    "without rights": _without_rights,
+    "read-only": _read_only,
+}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("case", WRONG_ADDRESSES)
+def test_a_database_that_does_not_let_us_work(
+    own_cluster: Cluster, experiment: Experiment, case: str
+) -> None:
+    """D07: what is wrong is told at the start with code 78 and the setting, and nothing happens."""
+    experiment.begin(f"D07 {case}", case, chunks=12)
+    wrong = {VARIABLE: WRONG_ADDRESSES[case](own_cluster)}
+    own_cluster.submit(own_cluster.documents.write(chunks=12))
+
+    refused = [own_cluster.start_worker(**wrong), own_cluster.start_scheduler(**wrong)]
+    codes = [member.wait_for_end() for member in refused]
+    own_cluster.start_scheduler()
+    own_cluster.start_worker()
+    experiment.fault_is_over()
+
+    experiment.finish(notes=f"exit codes {codes}")
+    assert codes == [78, 78]
+    assert all(VARIABLE in member.text() for member in refused)
+    assert all(PASSWORD not in member.text() for member in refused)
+
+
+def _make_role(cluster: Cluster, *statements: str) -> None:
+    name = sql.Identifier(ROLE)
+    create = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
+    with cluster.database.connect(cluster.name) as connection:
+        connection.execute(create.format(name, sql.Literal(PASSWORD)))
+        for statement in statements:
+            connection.execute(statement.format(ROLE).encode())
+
+
+def _address(cluster: Cluster, **changes: str) -> str:
+    url = make_url(cluster.members.environment[VARIABLE])
+    changed = url.set(username=changes.get("username", url.username), password=changes["password"])
+    return changed.render_as_string(hide_password=False)

@@ -41,7 +41,6 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 def killed_at_every_step(
     tmp_path: Path, home: Path, database_url: SecretStr, broker_url: SecretStr
 ) -> list[JsonObject]:
-    """Return what came of a kill at each step."""
     config = tmp_path / "chordwise.toml"
     config.write_text(SETTINGS, "utf-8")
     done = subprocess.run(

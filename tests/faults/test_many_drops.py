@@ -1,18 +1,23 @@
-"""F10: ten thousand files at once, and a file every second for a while."""
+"""F04, F09 and F10: thousands of files, files of a gigabyte, and stores on other disks."""
 
 from __future__ import annotations
 
 import os
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.fakes.processes import wait_until
+from tests.faults.allowance import Allowance
 from tests.faults.cluster import Cluster
+from tests.faults.disks import SmallDisk, another_file_system, mounted
 from tests.faults.drops import WAITING_SECONDS, Drops
 from tests.faults.experiment import Experiment
 from tests.faults.members import Member
+from tests.faults.provider import HOLD
 
 pytestmark = pytest.mark.thorough
 
@@ -110,3 +115,203 @@ def test_a_file_each_second(
     )
     assert len(waited) == files
     assert growth < GROWTH_MEGABYTES
+
+
+MEGABYTE = 1_048_576
+READER_MEGABYTES = 1_024
+LONG_LINE_CHARACTERS = 40_000
+_USUAL_MEGABYTES = 400
+_EXPECTED = {
+    "empty.txt": "empty",
+    "blank.txt": "empty",
+    "gigabyte.txt": "too_large",
+    "line-500.txt": "too_large",
+    "line-200.txt": "too_many_characters",
+    "line.txt": "done",
+    "plain.txt": "done",
+}
+
+
+@pytest.fixture
+def large(cluster: Cluster) -> Iterator[Path]:
+    """Return a folder for large files; wherever they go in the experiment, they are removed."""
+    folder = cluster.folder / "large"
+    folder.mkdir()
+    yield folder
+    for path in cluster.folder.rglob("*.txt"):
+        if path.stat().st_size > MEGABYTE:
+            path.unlink()
+
+
+def write_line(path: Path, megabytes: int) -> Path:
+    """Write one line of words without an end of a sentence."""
+    with path.open("wb") as file:
+        for _ in range(megabytes):
+            file.write(b"words of " * (MEGABYTE // 9) + b" " * (MEGABYTE % 9))
+    return path
+
+
+def write_gigabyte(path: Path) -> Path:
+    """Write a text that is a gigabyte long, most of it a hole in the file."""
+    with path.open("wb") as file:
+        file.write(b"A text that never ends. ")
+        file.truncate(1_024 * MEGABYTE)
+    return path
+
+
+def peak_megabytes(member: Member) -> int:
+    """Return the most memory that a member was seen to hold, with its children."""
+    return member.peak_bytes // MEGABYTE
+
+
+@pytest.mark.thorough
+def test_nothing_and_far_too_much(cluster: Cluster, large: Path, experiment: Experiment) -> None:
+    """F04: each gets a clear code; what is too large is not read; a long line is split hard."""
+    experiment.begin("F04", "0 bytes, white space, 1 GB, lines of 500 MB, 200 MB and 40 kB")
+    drops = cluster.open_inbox()
+    scheduler = cluster.start_watching()
+    drops.drop("first.txt", cluster.documents.text(1))
+    drops.wait_until_delivered(1, 60, cluster.story)
+    before = peak_megabytes(scheduler)
+    line = f"{cluster.documents.text(2)[:-1]} {'x' * LONG_LINE_CHARACTERS}"
+
+    drops.put(write_gigabyte(large / "gigabyte"), "gigabyte.txt")
+    drops.put(write_line(large / "500", 500), "line-500.txt")
+    drops.wait_until_delivered(3, 90, cluster.story)
+    unread = peak_megabytes(scheduler)
+    drops.put(write_line(large / "200", 200), "line-200.txt")
+    for name, content in (("empty", ""), ("blank", " \n\t" * 9_000), ("line", line)):
+        drops.drop(f"{name}.txt", content)
+    drops.drop("plain.txt", cluster.documents.text(3))
+    experiment.fault_is_over()
+
+    drops.wait_until_delivered(8, 120, cluster.story)
+    read = peak_megabytes(scheduler)
+    experiment.finish(
+        Allowance(memory_megabytes=_USUAL_MEGABYTES + READER_MEGABYTES),
+        bound_seconds=WAITING_SECONDS + experiment.undisturbed_seconds,
+        notes=f"scheduler with reader: {before} MB, {unread} MB beside 1 GB, {read} MB over 200 MB",
+    )
+    assert {name: drops.outcomes()[name] for name in _EXPECTED} == _EXPECTED
+    assert unread <= _USUAL_MEGABYTES
+    assert cluster.count("SELECT max(end_char - start_char) FROM chunks") < LONG_LINE_CHARACTERS
+
+
+FEW_FILES = 24
+POLLING_SECONDS = 1.0
+PADDING_BYTES = 2_000_000
+# The pause after the sixth failure in a row; each is twice as long as the one before.
+LONGEST_PAUSE_SECONDS = 32.0
+_MEGABYTES = 24
+_POLLING = f"polling = true\npolling_seconds = {POLLING_SECONDS}"
+
+
+@pytest.fixture
+def small_disk() -> Iterator[SmallDisk]:
+    """Mount a file system of a few megabytes."""
+    with mounted(_MEGABYTES) as small:
+        yield small
+
+
+def page(cluster: Cluster, number: int, padding_bytes: int = PADDING_BYTES) -> str:
+    """Return a document that is large and says little."""
+    return f"<p>{cluster.documents.text(number)}</p><!-- {'.' * padding_bytes} -->"
+
+
+def drop_pages(cluster: Cluster, drops: Drops, count: int, padding_bytes: int) -> None:
+    """Drop large files that take time, and room, to be copied."""
+    for number in range(1, count + 1):
+        drops.drop(f"{number}.html", page(cluster, number, padding_bytes))
+
+
+@pytest.mark.thorough
+def test_a_store_on_another_file_system(
+    cluster: Cluster, experiment: Experiment, tmp_path: Path
+) -> None:
+    """F09: files are copied over and back, whole and once, although the watch is killed meanwhile.
+
+    It polls, and hears of no event.
+    """
+    experiment.begin("F09 across", "store on another file system, no events, 3 kills of the watch")
+    with another_file_system(tmp_path) as memory:
+        home = str(memory / "home")
+        drops = cluster.open_inbox(_POLLING, home=memory / "home")
+        scheduler = cluster.start_watching(CHORDWISE_HOME=home)
+        drop_pages(cluster, drops, FEW_FILES, PADDING_BYTES)
+        for taken in (1, FEW_FILES // 3, FEW_FILES // 2):
+            cluster.wait_for(f"SELECT count(*) >= {taken} FROM inbox_files")  # noqa: S608 - a number
+            scheduler.kill()
+            scheduler = cluster.start_scheduler(CHORDWISE_HOME=home)
+        experiment.fault_is_over()
+
+        drops.wait_until_delivered(FEW_FILES, 120, cluster.story)
+        experiment.finish(
+            bound_seconds=POLLING_SECONDS + WAITING_SECONDS + 3 * experiment.undisturbed_seconds
+        )
+        assert set(drops.outcomes().values()) == {"done"}
+        assert cluster.count("SELECT count(*) FROM inbox_files") == FEW_FILES
+
+
+@pytest.mark.thorough
+def test_a_full_store(small_disk: SmallDisk, cluster: Cluster, experiment: Experiment) -> None:
+    """F09: without room in the store files stay where they are, and are taken once there is some.
+
+    The watch is killed and started again while there is none.
+    """
+    experiment.begin("F09 full store", "no room in the store, and a kill of the watch meanwhile")
+    home = small_disk.folder / "home"
+    drops = cluster.open_inbox(home=home)
+    scheduler = cluster.start_watching(CHORDWISE_HOME=str(home))
+    drops.drop("first.html", page(cluster, 99))
+    drops.wait_until_delivered(1, 60, cluster.story)
+
+    small_disk.fill()
+    drop_pages(cluster, drops, FEW_FILES, PADDING_BYTES // 4)
+    wait_until(lambda: _told(scheduler.text()) == FEW_FILES, 60, "every file is put off")
+    scheduler.kill()
+    scheduler = cluster.start_scheduler(CHORDWISE_HOME=str(home))
+    wait_until(lambda: _told(scheduler.text()) == FEW_FILES, 60, "every file is put off again")
+    left = len(list(drops.folders.inbox.iterdir()))
+    small_disk.make_room()
+    experiment.fault_is_over()
+
+    drops.wait_until_delivered(FEW_FILES + 1, 120, cluster.story)
+    experiment.finish(
+        bound_seconds=LONGEST_PAUSE_SECONDS + WAITING_SECONDS + experiment.undisturbed_seconds,
+        notes="each told once for each watch",
+    )
+    assert left == FEW_FILES
+    assert _told(scheduler.text()) == FEW_FILES
+    assert set(drops.outcomes().values()) == {"done"}
+
+
+@pytest.mark.thorough
+def test_a_full_disk_under_the_inbox(
+    small_disk: SmallDisk, cluster: Cluster, experiment: Experiment
+) -> None:
+    """F09: without room beside the inbox files stay in the store, and are delivered later."""
+    experiment.begin("F09 full inbox", "no room for done/, which is on another file system")
+    drops = cluster.open_inbox(root=small_disk.folder)
+    scheduler = cluster.start_watching()
+    cluster.provider.treat(HOLD, times=FEW_FILES)
+    drop_pages(cluster, drops, FEW_FILES, PADDING_BYTES // 4)
+    cluster.wait_for(f"SELECT count(*) = {FEW_FILES} FROM inbox_files WHERE status = 'submitted'")  # noqa: S608 - a number
+
+    small_disk.fill()
+    cluster.provider.forgive()
+    wait_until(lambda: _told(scheduler.text()) == FEW_FILES, 60, "every file is put off")
+    delivered = drops.delivered_count()
+    small_disk.make_room()
+    experiment.fault_is_over()
+
+    drops.wait_until_delivered(FEW_FILES, 120, cluster.story)
+    experiment.finish(
+        bound_seconds=LONGEST_PAUSE_SECONDS + WAITING_SECONDS + experiment.undisturbed_seconds,
+        notes="each told once",
+    )
+    assert delivered == 0
+    assert set(drops.outcomes().values()) == {"done"}
+
+
+def _told(log: str) -> int:
+    return log.count('"inbox.put_off"')

@@ -19,13 +19,10 @@ Tampering: TypeAlias = Callable[[Cluster], object]
 
 
 def by(statement: str) -> Tampering:
-    """Tamper with the database."""
     return lambda cluster: cluster.rows(f"{statement} RETURNING 1")
 
 
 def by_log(text: Callable[[Cluster], str]) -> Tampering:
-    """Add a line to a log."""
-
     def add(cluster: Cluster) -> None:
         with cluster.members.all[0].log.open("a", encoding="utf-8") as log:
             log.write(f"{text(cluster)}\n")
@@ -34,7 +31,6 @@ def by_log(text: Callable[[Cluster], str]) -> Tampering:
 
 
 def by_message(cluster: Cluster) -> None:
-    """Leave a message in a queue."""
     with cluster.broker.client() as client:
         client.lpush("chordwise:chordwise.chunks", "{}")
 
@@ -122,6 +118,7 @@ def copied_database(cluster: Cluster) -> Iterator[None]:
         connection.execute(drop.format(sql.Identifier(copy)))
 
 
+@pytest.mark.thorough
 def test_a_healthy_history_is_accepted_and_a_tampered_one_is_not(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

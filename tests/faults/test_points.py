@@ -26,7 +26,6 @@ for _ in range(3):
 
 
 def run(*arguments: str, failpoints: str = "") -> subprocess.CompletedProcess[str]:
-    """Run Python in the checkout."""
     return subprocess.run(
         [sys.executable, "-P", *arguments],
         capture_output=True,
@@ -66,7 +65,6 @@ def test_a_kill_happens_at_its_passing() -> None:
 
 
 def test_an_error_can_be_raised_at_every_passing() -> None:
-    """The error names the point."""
     done = run("-c", THREE_TIMES, "chunk.before_commit:raise:*")
 
     assert "InjectedError: the failpoint chunk.before_commit" in done.stderr

@@ -1,19 +1,26 @@
-"""L02: a provider that is out of order, for a while or again and again."""
+"""L02 to L05 and L10: a provider that is out of order, slow, out of reach, or breaks off."""
 
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from llmock.pytest_plugin import LLMock
 
+from tests.fakes.configuration import CONCURRENCY
 from tests.fakes.processes import wait_until
+from tests.faults import strange_answers as strange
 from tests.faults.allowance import Allowance
+from tests.faults.cases import add_model
 from tests.faults.cluster import Cluster
 from tests.faults.experiment import Experiment
+from tests.faults.fronts import front_of
 from tests.faults.peer import ask_the_peer, invariants_beside
 from tests.faults.provider import Treatment
-from tests.faults.test_broker_connections import wait
+from tests.faults.test_broker import wait
+from tests.faults.wire import BROKEN, SLOW
+from tests.peers.certificates import FAR_OFF, LONG_AGO, OPENSSL_IS_ABSENT, self_signed
 
 CHUNKS = 24
 # With so many failures, those under way when it opens included, the breaker is open.
@@ -92,9 +99,7 @@ def test_a_flapping_provider(cluster: Cluster, experiment: Experiment) -> None:
     experiment.fault_is_over()
 
     experiment.finish(
-        Allowance(extra_calls=flaps * MAX_FAILURES),
-        bound_seconds=RECOVERY_SECONDS,
-        tolerance=1.0,
+        Allowance(extra_calls=flaps * MAX_FAILURES), bound_seconds=RECOVERY_SECONDS, tolerance=1.0
     )
 
 
@@ -114,3 +119,250 @@ def test_an_outage_as_a_peer_sees_it(
         bound_seconds=RECOVERY_SECONDS + experiment.undisturbed_seconds,
         invariants=invariants_beside(llmock),
     )
+
+
+DEADLINE_SECONDS = 4.0
+TOLERANCE = 0.1
+_FAILED = "SELECT count(*) FROM model_calls WHERE error_code IS NOT NULL"
+_WAITED = """
+SELECT min(latency_ms) / 1000.0::float8, max(latency_ms) / 1000.0::float8 FROM model_calls
+WHERE error_code = 'model_timeout'"""
+_DEADLINE = {"CHORDWISE_MODELS__PEER__TIMEOUT_SECONDS": str(DEADLINE_SECONDS)}
+
+
+def assert_deadline_kept(cluster: Cluster, failed: int) -> None:
+    """Every failed call has failed at its deadline, give or take a tenth."""
+    assert cluster.count(_FAILED) == failed
+    shortest, longest = cluster.rows(_WAITED)[0]
+    assert isinstance(shortest, float)
+    assert isinstance(longest, float)
+    assert shortest >= DEADLINE_SECONDS * (1 - TOLERANCE)
+    assert longest <= DEADLINE_SECONDS * (1 + TOLERANCE)
+
+
+def hold_all_slots(cluster: Cluster, experiment: Experiment, slow: list[Treatment]) -> None:
+    """Let every slot meet one of these; they are free again after the deadline."""
+    for treatment in slow:
+        cluster.provider.treat(treatment)
+    cluster.start_scheduler()
+    cluster.start_worker(**_DEADLINE)
+
+    cluster.submit(cluster.documents.write(chunks=24))
+
+    experiment.finish(
+        Allowance(extra_calls=len(slow)),
+        bound_seconds=experiment.undisturbed_seconds + DEADLINE_SECONDS,
+    )
+    assert_deadline_kept(cluster, len(slow))
+    assert cluster.count("SELECT max(attempts) FROM chunks") == 1
+
+
+@pytest.mark.thorough
+def test_every_slot_meets_another_slowness(cluster: Cluster, experiment: Experiment) -> None:
+    """L03, L04: one deadline for the whole call, and every slot is free after it."""
+    experiment.begin("L03 L04 each", "each slot: no word, or a byte of head or body every 0.5 s")
+
+    hold_all_slots(cluster, experiment, [*SLOW.values(), SLOW["no word"]])
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("id_", "name"), [("L03", "no word"), ("L04", "the head"), ("L04", "the body")]
+)
+def test_all_slots_meet_the_same_slowness(
+    cluster: Cluster, experiment: Experiment, id_: str, name: str
+) -> None:
+    """L03, L04: the same for each kind alone."""
+    experiment.begin(f"{id_} {name}", f"all slots wait for a slow provider: {name}")
+
+    hold_all_slots(cluster, experiment, [SLOW[name]] * CONCURRENCY)
+
+
+@pytest.mark.thorough
+def test_a_network_that_swallows_requests(cluster: Cluster, experiment: Experiment) -> None:
+    """L03: connections that are open and dead end at the deadline, and new ones are made."""
+    experiment.begin("L03 swallowed", "bytes to the provider vanish until the first calls fail")
+    cluster.start_scheduler()
+    cluster.start_worker(**_DEADLINE)
+    cluster.submit(cluster.documents.write(chunks=24))
+    cluster.wait_for_share(0.25)
+
+    cluster.to_provider.swallow()
+    cluster.wait_for(f"SELECT ({_FAILED}) > 0")
+    cluster.to_provider.pass_on()
+    experiment.fault_is_over()
+
+    experiment.finish(
+        Allowance(extra_calls=2 * CONCURRENCY),
+        bound_seconds=experiment.undisturbed_seconds + DEADLINE_SECONDS,
+    )
+    assert_deadline_kept(cluster, cluster.count(_FAILED))
+
+
+FEW_CHUNKS = 12
+METADATA_SERVICE = "http://169.254.169.254/latest/meta-data/"
+FAILURE = "SELECT error_code, error_message, hint FROM jobs WHERE model = '{model}'"
+
+
+def failure_of(cluster: Cluster, model: str) -> tuple[str, str, str]:
+    """Return code, sentence and hint of the job that asked a model."""
+    ((code, what, hint),) = cluster.rows(FAILURE.format(model=model))
+    return str(code), str(what), str(hint)
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(OPENSSL_IS_ABSENT, reason="makes its certificates with openssl")
+@pytest.mark.parametrize(
+    ("name", "host", "ends", "reason"),
+    [
+        ("expired", "localhost", LONG_AGO, "certificate has expired"),
+        pytest.param(
+            "other-host", "elsewhere.test", FAR_OFF, "Hostname mismatch", marks=pytest.mark.thorough
+        ),
+        pytest.param("unknown", "localhost", FAR_OFF, "self-signed", marks=pytest.mark.thorough),
+    ],
+)
+def test_a_certificate_that_is_not_good(
+    cluster: Cluster, experiment: Experiment, name: str, host: str, ends: str, reason: str
+) -> None:
+    """L10: nothing is sent, the run pauses with the reason, and goes on with a good one."""
+    experiment.begin(
+        f"L10 TLS {name}", f"a certificate: {reason}, then a good one", chunks=FEW_CHUNKS
+    )
+    bad = self_signed(cluster.folder, name, host=host, ends=ends)
+    good = self_signed(cluster.folder, "good")
+    trusted = trust(
+        cluster.folder, good.certificate, *([] if name == "unknown" else [bad.certificate])
+    )
+    with front_of(cluster.provider, context=bad.context()) as front:
+        add_model(cluster, name, f"https://localhost:{front.port}/v1")
+        cluster.start_scheduler()
+        cluster.start_worker(SSL_CERT_FILE=str(trusted))
+        run_id = cluster.submit(
+            cluster.documents.write(chunks=FEW_CHUNKS), options=("--model", name)
+        )
+
+        cluster.wait_for("SELECT status = 'paused' FROM runs")
+        code, what, hint = failure_of(cluster, name)
+        assert code == "model_access"
+        assert reason in what
+        assert "SSL_CERT_FILE" in hint
+        assert cluster.provider.requests == []
+        front.context = good.context()
+        experiment.fault_is_over()
+        assert cluster.run("retry", "--no-wait", run_id).returncode == 0
+
+        experiment.finish()
+
+
+def trust(folder: Path, *certificates: Path) -> Path:
+    """Return a file with the certificates that a worker is to trust."""
+    file = folder / "trusted.pem"
+    file.write_text("".join(each.read_text("utf-8") for each in certificates), "utf-8")
+    return file
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("name", "base_url"),
+    [("no-name", "http://nowhere.invalid/v1"), ("no-route", "http://[2001:db8::1]/v1")],
+)
+def test_an_address_that_leads_nowhere(
+    cluster: Cluster, experiment: Experiment, name: str, base_url: str
+) -> None:
+    """L10: after the usual patience the document fails, and the hint names the setting."""
+    experiment.begin(f"L10 {name}", f"{base_url}, one postponement allowed")
+    add_model(cluster, name, base_url, seconds=4)
+    cluster.start_scheduler()
+    cluster.start_worker(CHORDWISE_PIPELINE__MAX_POSTPONEMENTS="1")
+
+    cluster.submit(cluster.documents.write(chunks=1), options=("--model", name))
+
+    allowed = frozenset({"succeeded", "failed"})
+    experiment.finish(Allowance(ends=allowed), bound_seconds=45)
+    code, what, hint = failure_of(cluster, name)
+    assert code == "model_transport"
+    assert "cannot be reached" in what or "could not be reached" in what
+    assert "base_url" in hint
+
+
+@pytest.mark.thorough
+def test_a_redirect(cluster: Cluster, experiment: Experiment) -> None:
+    """L10: neither document nor key follows it, not even to the machine's own metadata."""
+    experiment.begin("L10 redirect", f"307 to {METADATA_SERVICE}, then answers", chunks=FEW_CHUNKS)
+    elsewhere = f"http://127.0.0.1:{cluster.to_provider.port}/v1/elsewhere"
+    for target in (METADATA_SERVICE, elsewhere):
+        cluster.provider.treat(strange.sends(b"", status=307, headers={"Location": target}))
+    cluster.start_scheduler()
+    cluster.start_worker()
+    run_id = cluster.submit(cluster.documents.write(chunks=1))
+
+    cluster.wait_for("SELECT status = 'paused' FROM runs")
+    code, what, hint = failure_of(cluster, "peer")
+    assert code == "model_access"
+    assert METADATA_SERVICE in what
+    assert "base_url" in hint
+    assert len(cluster.provider.requests) == 1
+    experiment.fault_is_over()
+    assert cluster.run("retry", "--no-wait", run_id).returncode == 0
+    cluster.wait_for("SELECT count(*) = 2 FROM model_calls WHERE error_code = 'model_access'")
+    cluster.wait_for("SELECT status = 'paused' FROM runs")
+    assert cluster.run("retry", "--no-wait", run_id).returncode == 0
+
+    experiment.finish(Allowance(extra_calls=2))
+
+
+@pytest.mark.thorough
+def test_a_provider_on_ipv6_only(cluster: Cluster, experiment: Experiment) -> None:
+    """L10: an address in brackets is as good as any other."""
+    experiment.begin("L10 IPv6", "a provider on [::1] only", chunks=FEW_CHUNKS)
+    with front_of(cluster.provider, host="::1") as front:
+        add_model(cluster, "six", f"http://[::1]:{front.port}/v1")
+        cluster.start_scheduler()
+        cluster.start_worker()
+
+        cluster.submit(cluster.documents.write(chunks=FEW_CHUNKS), options=("--model", "six"))
+
+        experiment.finish()
+
+
+_GOOD = Treatment()
+_FAILED_CALLS = (
+    "SELECT error_code, count(*) FROM model_calls WHERE error_code IS NOT NULL GROUP BY 1"
+)
+# Of a chunk whose answers were all broken, which then waited to be taken up again.
+_POSTPONED = "SELECT count(*) FROM chunks WHERE attempts > 1"
+
+
+def survive(cluster: Cluster, experiment: Experiment, broken: list[Treatment]) -> None:
+    """Break every second answer until all were broken; each is asked for again, none is stored."""
+    for treatment in broken:
+        cluster.provider.treat(treatment)
+        cluster.provider.treat(_GOOD)
+    cluster.start_scheduler()
+    cluster.start_worker()
+
+    cluster.submit(cluster.documents.write(chunks=CHUNKS))
+
+    experiment.finish(Allowance(extra_calls=len(broken)))
+    assert cluster.rows(_FAILED_CALLS) == [("model_transport", len(broken))]
+    assert cluster.count(_POSTPONED) <= len(broken) // CONCURRENCY
+
+
+@pytest.mark.thorough
+def test_every_broken_answer_once(cluster: Cluster, experiment: Experiment) -> None:
+    """L05: whatever is wrong with it, half an answer is no answer, and asked for again."""
+    experiment.begin("L05 each", f"{len(BROKEN)} ways to break an answer, one after the other")
+
+    survive(cluster, experiment, list(BROKEN.values()))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", BROKEN)
+def test_one_broken_answer_again_and_again(
+    cluster: Cluster, experiment: Experiment, name: str
+) -> None:
+    """L05: the same for each way alone, on connections that were in use before."""
+    experiment.begin(f"L05 {name}", f"every second of 16 answers broken: {name}")
+
+    survive(cluster, experiment, [BROKEN[name]] * 8)

@@ -41,7 +41,6 @@ class Echo:
 
 @pytest.fixture
 def echo() -> Iterator[Echo]:
-    """Serve on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Echo(listener)
         thread = threading.Thread(target=server.serve, daemon=True)
@@ -53,7 +52,6 @@ def echo() -> Iterator[Echo]:
 
 @pytest.fixture
 def proxy(echo: Echo) -> Iterator[Proxy]:
-    """Lead to the echo."""
     with proxy_to(Target(port=echo.listener.getsockname()[1])) as opened:
         yield opened
 
@@ -66,13 +64,11 @@ def connected(proxy: Proxy) -> Iterator[socket.socket]:
 
 
 def ask(client: socket.socket, question: bytes) -> bytes:
-    """Send and return what comes back."""
     client.sendall(question)
     return client.recv(4_096)
 
 
 def test_fair_weather_carries_both_ways(proxy: Proxy) -> None:
-    """What is sent comes back."""
     with connected(proxy) as client:
         assert ask(client, b"hello") == b"hello"
 
@@ -127,7 +123,6 @@ def test_swallowing_keeps_connections_open_and_silent(proxy: Proxy, echo: Echo) 
 
 
 def test_a_delay_holds_each_piece_back(proxy: Proxy) -> None:
-    """There and back again takes twice the delay."""
     proxy.delay(0.1)
 
     begun = time.monotonic()

@@ -1,13 +1,18 @@
-"""F02 and F03: what is dropped again, and what happens to a name after its file was taken."""
+"""F01 to F03: files that are written slowly, and those that are dropped again."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from tests.faults.cluster import Cluster
-from tests.faults.drops import WAITING_SECONDS
+from tests.faults.drops import STABILITY_SECONDS, WAITING_SECONDS, Drops
 from tests.faults.experiment import Experiment
 from tests.faults.provider import HOLD
 
@@ -75,3 +80,133 @@ def test_a_name_whose_file_was_taken(cluster: Cluster, experiment: Experiment) -
     assert [len(drops.notes(name)) for name in names] == [1, 2, 2]
     assert {each.name for each in drops.folders.failed.glob("*.txt")} == {"truncated.txt"}
     assert drops.notes("withdrawn.txt") == []
+
+
+PAUSE_SECONDS = 3 * STABILITY_SECONDS
+# The sixty seconds of the plan, with a delay that is a fifth of the usual one.
+WRITING_SECONDS = 12 * STABILITY_SECONDS
+_PARTS = 8
+
+
+def parts(cluster: Cluster, number: int) -> list[str]:
+    """Return a text in parts of a sentence or more."""
+    text = cluster.documents.text(number, chunks=4)
+    size = len(text) // _PARTS + 1
+    return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+def write_held_open(path: Path, written: Iterable[str], pause_seconds: float) -> None:
+    """Write part after part into a file that stays open."""
+    with path.open("w", encoding="utf-8") as file:
+        for part in written:
+            file.write(part)
+            file.flush()
+            time.sleep(pause_seconds)  # noqa: TID251 - the pause is what is tried
+
+
+def write_reopened(path: Path, written: Iterable[str], pause_seconds: float) -> None:
+    """Open the file by its name for each part, as a script with `>>` does."""
+    for part in written:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(part)
+        time.sleep(pause_seconds)  # noqa: TID251 - the pause is what is tried
+
+
+def at_once(*tasks: Callable[[], None]) -> None:
+    """Do everything at the same time, to the end."""
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        for done in [pool.submit(task) for task in tasks]:
+            done.result()
+
+
+def expect(drops: Drops, *contents: Iterable[str]) -> None:
+    """Note contents that come to be in the inbox itself."""
+    for written in contents:
+        copy = drops.folders.root / "whole"
+        copy.write_text("".join(written), "utf-8")
+        drops.expect(copy)
+
+
+@pytest.mark.thorough
+def test_files_written_slowly(cluster: Cluster, experiment: Experiment) -> None:
+    """F01: held open, renamed into place, or touched again and again: each is taken once, whole."""
+    experiment.begin("F01 slow", f"writers that take {WRITING_SECONDS:.0f} stability delays")
+    drops = cluster.open_inbox()
+    cluster.start_watching()
+    inbox, elsewhere = drops.folders.inbox, drops.folders.root / "elsewhere.txt"
+    texts = [parts(cluster, number) for number in range(4)]
+    expect(drops, *texts)
+
+    def renamed(path: Path, target: str, written: list[str]) -> None:
+        write_reopened(path, written, WRITING_SECONDS / _PARTS)
+        path.rename(inbox / target)
+
+    at_once(
+        lambda: write_held_open(inbox / "held.txt", texts[0], WRITING_SECONDS / _PARTS),
+        lambda: renamed(elsewhere, "renamed.txt", texts[1]),
+        lambda: renamed(inbox / "hidden.txt.part", "hidden.txt", texts[2]),
+        lambda: write_reopened(inbox / "grows.txt", texts[3], STABILITY_SECONDS / 2),
+    )
+    experiment.fault_is_over()
+
+    drops.wait_until_delivered(4, 60, cluster.story)
+    experiment.finish(
+        bound_seconds=WAITING_SECONDS + experiment.undisturbed_seconds,
+        notes=f"stability delay {STABILITY_SECONDS:g} s",
+    )
+    names = ["grows.txt", "held.txt", "hidden.txt", "renamed.txt"]
+    assert drops.outcomes() == dict.fromkeys(names, "done")
+
+
+@pytest.mark.thorough
+def test_a_pause_longer_than_the_delay(cluster: Cluster, experiment: Experiment) -> None:
+    """F01: closed for longer than the delay, a file is taken as it is; what follows is another."""
+    experiment.begin("F01 pause", f"a pause of {PAUSE_SECONDS:.0f} stability delays in the middle")
+    drops = cluster.open_inbox()
+    cluster.start_watching()
+    inbox = drops.folders.inbox
+    held, closed = parts(cluster, 1), parts(cluster, 2)
+    halves = ["".join(closed[:4]), "".join(closed[4:])]
+    expect(drops, held, *halves)
+
+    at_once(
+        lambda: write_held_open(
+            inbox / "held.txt", ["".join(held[:4]), "".join(held[4:])], PAUSE_SECONDS
+        ),
+        lambda: write_reopened(inbox / "closed.txt", halves, PAUSE_SECONDS),
+    )
+    experiment.fault_is_over()
+
+    drops.wait_until_delivered(3, 60, cluster.story)
+    experiment.finish(
+        bound_seconds=WAITING_SECONDS + experiment.undisturbed_seconds,
+        notes="held open: taken once, whole; closed meanwhile: both halves, nothing lost",
+    )
+    assert len(drops.notes("held.txt")) == 1
+    assert len(drops.notes("closed.txt")) == len(halves)
+    assert {"closed.txt", "closed (2).txt"} <= {each.name for each in drops.folders.done.iterdir()}
+
+
+@pytest.mark.thorough
+def test_a_watch_that_starts_in_mid_write(cluster: Cluster, experiment: Experiment) -> None:
+    """F01: a watch that starts, or is killed and started again, takes nothing that still grows."""
+    experiment.begin("F01 mid write", "a watch started in mid write, killed, and started again")
+    drops = cluster.open_inbox()
+    inbox = drops.folders.inbox
+    held, grows = parts(cluster, 1), parts(cluster, 2) * 4
+    expect(drops, held, grows)
+
+    def watch_twice() -> None:
+        cluster.start_watching().kill()
+        cluster.start_watching()
+
+    at_once(
+        lambda: write_held_open(inbox / "held.txt", held, 2 * STABILITY_SECONDS),
+        lambda: write_reopened(inbox / "grows.txt", grows, STABILITY_SECONDS / 2),
+        watch_twice,
+    )
+    experiment.fault_is_over()
+
+    drops.wait_until_delivered(2, 60, cluster.story)
+    experiment.finish(bound_seconds=WAITING_SECONDS + experiment.undisturbed_seconds)
+    assert drops.outcomes() == {"held.txt": "done", "grows.txt": "done"}

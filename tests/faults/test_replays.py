@@ -60,7 +60,6 @@ def deliver(cluster: Cluster, copies: list[bytes], *tasks: str) -> None:
 
 
 def forget(client: redis.Redis, pattern: str) -> int:
-    """Delete the keys of a pattern; return how many there were."""
     keys = list(client.scan_iter(match=pattern, count=1_000))
     return int(client.delete(*keys)) if keys else 0
 

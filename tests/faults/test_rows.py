@@ -23,7 +23,6 @@ ROW = Row(
 
 
 def test_the_latest_row_of_an_experiment_counts(tmp_path: Path) -> None:
-    """What is measured again replaces what was."""
     file = tmp_path / "build" / "rows.jsonl"
     for row in (replace(ROW, id="R01"), ROW, replace(ROW, seconds=6.0)):
         rows.append(row, file)

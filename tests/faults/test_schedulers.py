@@ -1,14 +1,23 @@
-"""P07 and P08: schedulers are killed and frozen, and there may be two of them."""
+"""P07 and P08: schedulers are killed and frozen; and generated schedules of faults."""
 
 from __future__ import annotations
 
+import itertools
+import secrets
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TypeAlias
+
 import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.fakes.processes import wait_until
 from tests.faults.allowance import Allowance
 from tests.faults.cluster import Cluster
 from tests.faults.experiment import RECOVERY_SECONDS, Experiment
 from tests.faults.members import Member
+from tests.faults.monkey import ON_ANY_SERVERS, Fault, Monkey
+from tests.faults.schedules import schedules
 
 TAKEOVER_SECONDS = 30.0
 MANY = 32
@@ -26,7 +35,6 @@ def leader(cluster: Cluster) -> int:
 
 
 def start_two_schedulers(cluster: Cluster) -> tuple[Member, Member]:
-    """Start two, of which the first leads."""
     first = cluster.start_scheduler()
     wait_until(lambda: leader(cluster) != 0, 30, "somebody leads")
     second = cluster.start_scheduler()
@@ -47,9 +55,7 @@ def test_a_scheduler_killed_between_sending_and_noting_it(
     experiment.begin("P07 dispatch.sent", "kill -9 of a scheduler whose messages are out")
     cluster.start_worker()
     cluster.submit(*(cluster.documents.write(chunks=4) for _ in range(6)))
-    scheduler = cluster.start_scheduler("dispatch.sent:kill")
-
-    assert scheduler.wait_for_end() == -9
+    assert cluster.start_scheduler("dispatch.sent:kill").wait_for_end() == -9
     experiment.fault_is_over()
     cluster.start_scheduler()
 
@@ -149,3 +155,71 @@ def test_a_broker_slower_than_the_messages_for_it(cluster: Cluster, experiment: 
     experiment.finish()
     # One for every document; that of the oracle has one chunk, which needs no fan-out.
     assert cluster.count(_FAN_OUTS) == MANY
+
+
+FEW = 2
+MANY_SCHEDULES = 25
+CHUNKS = 24
+
+Begin: TypeAlias = Callable[[], AbstractContextManager[Experiment]]
+
+
+def run(experiment: Experiment, schedule: list[Fault], number: int, turn: int) -> None:
+    """Play a schedule while a document is at work, and judge."""
+    cluster = experiment.cluster
+    experiment.begin(f"H{turn:02}", ", ".join(map(str, schedule)), chunks=CHUNKS, seed=number)
+    monkey = Monkey(cluster=cluster)
+    cluster.start_scheduler()
+    cluster.start_worker()
+    cluster.submit(cluster.documents.write(chunks=CHUNKS))
+
+    experiment.fault_is_over()
+    for fault in schedule:
+        cluster.wait_for_share(fault.share)
+        monkey.strike(fault)
+
+    recoveries = RECOVERY_SECONDS * len(schedule) + experiment.undisturbed_seconds
+    experiment.finish(
+        Allowance(extra_calls=monkey.extra_calls), bound_seconds=recoveries + monkey.outage_seconds
+    )
+
+
+def play(begin: Begin, number: int, examples: int) -> None:
+    """Play so many schedules of one seed, each in a world of its own."""
+    turns = itertools.count(1)
+
+    @seed(number)
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate,),  # shrinking would repeat what takes a quarter of a minute
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+    @given(schedules(ON_ANY_SERVERS))
+    def one(schedule: list[Fault]) -> None:
+        with begin() as experiment:
+            run(experiment, schedule, number, next(turns))
+
+    one()
+
+
+@pytest.fixture
+def number(request: pytest.FixtureRequest) -> int:
+    """Return the seed: `--fault-seed`, or a new one."""
+    given_one: int | None = request.config.getoption("--fault-seed", None)
+    return secrets.randbelow(1_000_000) if given_one is None else given_one
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(240)
+def test_a_few_schedules_of_a_new_seed(begin: Begin, number: int) -> None:
+    """Two generated schedules hold; the row says which seed repeats them."""
+    play(begin, number, FEW)
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(1_800)
+def test_many_schedules_of_a_new_seed(begin: Begin, number: int) -> None:
+    play(begin, number, MANY_SCHEDULES)

@@ -1,7 +1,8 @@
-"""L01: a provider that refuses nearly everything for a while, and says when to come back."""
+"""L01 and L08: a provider that refuses for a while, and keys and questions refused for good."""
 
 from __future__ import annotations
 
+import json
 import time
 from email.utils import formatdate
 
@@ -10,12 +11,16 @@ from llmock.pytest_plugin import LLMock
 
 from tests.fakes.configuration import CONCURRENCY
 from tests.fakes.processes import wait_until
+from tests.faults import strange_answers as strange
 from tests.faults.allowance import Allowance
+from tests.faults.cases import calls, ends, saying, write_cases
 from tests.faults.cluster import Cluster
 from tests.faults.experiment import Experiment
 from tests.faults.peer import ask_the_peer, invariants_beside
 from tests.faults.provider import Treatment
-from tests.faults.test_broker_connections import wait
+from tests.faults.test_broker import wait
+from tests.peers.admission import SLOW_DOWN, Admission
+from tests.peers.answering_server import AnsweringHandler, completion, summary
 
 CHUNKS = 36
 # Of twenty requests in a storm one is answered.
@@ -29,7 +34,6 @@ _FORMS = ("0", "-1", "soon", "1e999")
 
 
 def refusal(retry_after: str) -> Treatment:
-    """Return a 429 with this header."""
     return Treatment(status=429, headers={"Retry-After": retry_after})
 
 
@@ -144,3 +148,219 @@ def test_a_storm_as_a_peer_sees_it(
         bound_seconds=60 + experiment.undisturbed_seconds, invariants=invariants_beside(llmock)
     )
     assert cluster.count(_REFUSALS) == _BY_THE_PEER
+
+
+REFUSALS = {
+    "401": strange.refuses(401, "invalid_api_key", "Incorrect API key provided."),
+    "403": strange.refuses(403, "forbidden", "The key may not do this."),
+    "404": strange.refuses(404, "model_not_found", "The model peer does not exist."),
+    "429": strange.refuses(429, "insufficient_quota", "You exceeded your current quota."),
+}
+CODES = {"429": "quota_exceeded"}
+RUNS = 4
+RUN_CHUNKS = 50
+WORKERS = 2
+PAUSE_SECONDS = 3.0
+_ALL_PAUSED = "SELECT count(*) = {} AND bool_and(status = 'paused') FROM runs"
+_ALWAYS = 99_999
+
+
+def submit(cluster: Cluster, runs: int, chunks: int) -> list[str]:
+    return [cluster.submit(cluster.documents.write(chunks=chunks)) for _ in range(runs)]
+
+
+def retry(cluster: Cluster, *run_ids: str) -> None:
+    for run_id in run_ids:
+        assert cluster.run("retry", "--no-wait", run_id).returncode == 0
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("status", REFUSALS)
+def test_a_refused_key(cluster: Cluster, experiment: Experiment, status: str) -> None:
+    """L08: of 200 chunks in four runs and eight slots one is asked about, before and after."""
+    chunks = RUNS * RUN_CHUNKS
+    experiment.begin(
+        f"L08 {status}", f"{status} for {chunks} chunks of {RUNS} runs, then no more", chunks=chunks
+    )
+    cluster.provider.treat(REFUSALS[status], times=_ALWAYS)
+    cluster.start_scheduler()
+    run_ids = submit(cluster, RUNS, RUN_CHUNKS)
+    for _ in range(WORKERS):
+        cluster.start_worker()
+
+    cluster.wait_for(_ALL_PAUSED.format(RUNS))
+    said = cluster.rows("SELECT DISTINCT status, error_code, error_message, hint FROM jobs")
+    assert [row[:2] for row in said] == [("paused", CODES.get(status, "model_access"))]
+    assert said[0][3], "there is no hint"
+    assert cluster.count("SELECT count(*) FROM chunks WHERE status = 'failed'") == 0
+    refused = len(cluster.provider.requests)
+    assert refused == 1
+    retry(cluster, run_ids[0])
+    cluster.wait_for(_ALL_PAUSED.format(RUNS))
+    refused_again = len(cluster.provider.requests)
+    assert refused_again == refused + 1
+    cluster.provider.forgive()
+    experiment.fault_is_over()
+    retry(cluster, *run_ids)
+
+    experiment.finish(
+        Allowance(extra_calls=refused_again),
+        notes=f"{refused} request refused, {refused_again - refused} more after a retry in vain",
+    )
+
+
+@pytest.mark.thorough
+def test_a_broker_that_forgets_a_pause(cluster: Cluster, experiment: Experiment) -> None:
+    """L08: losing the pause costs one more request."""
+    experiment.begin(
+        "L08 401 forgotten", "401 for two runs, and a broker that forgets between them"
+    )
+    cluster.provider.treat(REFUSALS["401"], times=_ALWAYS)
+    cluster.start_scheduler()
+    cluster.start_worker()
+    first = submit(cluster, 1, 12)
+    cluster.wait_for(_ALL_PAUSED.format(1))
+    assert len(cluster.provider.requests) == 1
+
+    cluster.broker.flush()
+    second = submit(cluster, 1, 12)
+    cluster.wait_for(_ALL_PAUSED.format(2))
+    assert len(cluster.provider.requests) == 2
+    cluster.provider.forgive()
+    experiment.fault_is_over()
+    retry(cluster, *first, *second)
+
+    experiment.finish(Allowance(extra_calls=2))
+
+
+@pytest.mark.thorough
+def test_a_pause_that_ends_by_itself(cluster: Cluster, experiment: Experiment) -> None:
+    """L08: after its time a new run asks without anybody's help."""
+    experiment.begin("L08 401 later", f"401 for one run, mended; pause {PAUSE_SECONDS:g} s")
+    cluster.provider.treat(REFUSALS["401"], times=_ALWAYS)
+    cluster.start_scheduler()
+    cluster.start_worker(CHORDWISE_LIMITS__PAUSE_SECONDS=str(PAUSE_SECONDS))
+    paused = submit(cluster, 1, 12)
+    cluster.wait_for(_ALL_PAUSED.format(1))
+    cluster.provider.forgive()
+
+    wait(PAUSE_SECONDS)
+    submit(cluster, 1, 12)
+    cluster.wait_for("SELECT count(*) = 1 FROM runs WHERE status = 'finished'")
+    experiment.fault_is_over()
+    retry(cluster, *paused)
+
+    experiment.finish(Allowance(extra_calls=1))
+
+
+MALFORMED = {"malformed": strange.refuses(400, "invalid_value", "Unknown parameter.")}
+_TOO_LONG = "This model's maximum context length is 100 tokens."
+_LONGEST_PROMPT = 1_250
+
+
+@pytest.mark.thorough
+def test_a_request_that_is_rejected(cluster: Cluster, experiment: Experiment) -> None:
+    """L08: what is rejected for good is asked once, and its neighbours do not mind."""
+    experiment.begin("L08 400", "400 for one of four documents")
+    cluster.start_scheduler()
+    cluster.start_worker()
+
+    rejected = write_cases(cluster, MALFORMED, times=99)
+    cluster.submit(*rejected, *(cluster.documents.write(chunks=2) for _ in range(3)))
+
+    experiment.finish(Allowance(ends=frozenset({"succeeded", "failed"})))
+    assert calls(cluster) == {"malformed": ("model_request",)}
+    assert ends(cluster)["malformed"][:2] == ("failed", "model_request")
+
+
+@pytest.mark.thorough
+def test_a_context_that_is_too_short(cluster: Cluster, experiment: Experiment) -> None:
+    """L08: a chunk that is too long is asked about in halves, and its answer covers both."""
+    experiment.begin("L08 too long", f"400 for prompts above {_LONGEST_PROMPT:,} characters")
+    cluster.provider.treat(short_of_context(), times=9_999, containing="Case long")
+    cluster.start_scheduler()
+    cluster.start_worker()
+
+    cluster.submit(cluster.documents.write(chunks=2, saying=saying("long")))
+
+    experiment.finish()
+    found = calls(cluster)["long"]
+    assert found.count("context_too_long") >= 1
+    assert found.count("valid") >= 2
+    assert cluster.rows("SELECT coverage FROM results ORDER BY created_at LIMIT 1") == [(1.0,)]
+
+
+def short_of_context() -> Treatment:
+    """Refuse what is too long, and answer what is not."""
+    error = {"error": {"message": _TOO_LONG, "code": "context_length_exceeded"}}
+
+    def answer(handler: AnsweringHandler, user: str) -> None:
+        if len(user) > _LONGEST_PROMPT:
+            handler.reply(400, json.dumps(error).encode())
+        else:
+            handler.reply(200, json.dumps(completion(summary(user))).encode())
+
+    return Treatment(answering=answer)
+
+
+FLEET = 4
+DOCUMENTS = 36
+CHUNKS_EACH = 20
+PER_SECOND = 8.0
+BURST = 16.0
+DELAY_SECONDS = 0.2
+# From the first answer on; refusals begin when the burst is used up, and find the limit.
+WARM_UP_SECONDS = 30.0
+_PATIENCE_SECONDS = 300.0
+
+
+def limited(admission: Admission, *, says_when: bool) -> Treatment:
+    """Answer what is admitted, and refuse everything else, with a `Retry-After` or without."""
+
+    def answer(handler: AnsweringHandler, user: str) -> None:
+        wait = admission.wait_for_room()
+        if wait > 0:
+            handler.reply(429, SLOW_DOWN, {"Retry-After": f"{wait:.3f}"} if says_when else {})
+            return
+        time.sleep(DELAY_SECONDS)  # noqa: TID251 - the slowness is the point
+        handler.reply(200, json.dumps(completion(summary(user))).encode())
+
+    return Treatment(answering=answer)
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("says_when", [True, False])
+def test_a_limit_that_four_workers_find_out(
+    cluster: Cluster, experiment: Experiment, *, says_when: bool
+) -> None:
+    """L01: at least 90 % of the allowed rate, under 2 % refused after warm-up, nothing failed."""
+    chunks = DOCUMENTS * CHUNKS_EACH
+    experiment.begin(
+        f"L01 fleet {'told when' if says_when else 'untold'}",
+        f"{FLEET} workers, {PER_SECOND:g} calls a second allowed; 429 "
+        f"{'with' if says_when else 'without'} Retry-After",
+    )
+    admission = Admission.of(PER_SECOND, BURST)
+    cluster.provider.treat(limited(admission, says_when=says_when), times=100 * chunks)
+    cluster.start_scheduler()
+    cluster.submit(*(cluster.documents.write(chunks=CHUNKS_EACH) for _ in range(DOCUMENTS)))
+    for _ in range(FLEET):
+        cluster.start_worker()
+
+    # The last tenth may not have enough open chunks for all slots.
+    cluster.wait_for_share(0.9, _PATIENCE_SECONDS)
+    end = time.monotonic()
+    cluster.wait_until_finished(_PATIENCE_SECONDS)
+    experiment.fault_is_over()
+    start = admission.answered_at[0] + WARM_UP_SECONDS
+
+    rate, share = admission.rate(start, end), admission.refused_share(start, end)
+    experiment.finish(
+        Allowance(extra_calls=len(admission.refused_at)),
+        notes=f"{rate / PER_SECOND:.1%} of the rate, {share:.2%} refused in {end - start:.0f} s"
+        f" after {WARM_UP_SECONDS:g} s of warm-up",
+    )
+    assert rate >= 0.9 * PER_SECOND
+    assert share < 0.02
+    assert cluster.count("SELECT count(*) FROM chunks WHERE status <> 'succeeded'") == 0

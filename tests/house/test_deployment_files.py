@@ -101,7 +101,6 @@ def compose() -> Compose:
 
 
 def seconds(text: str) -> timedelta:
-    """Return a duration that is written in seconds."""
     return timedelta(seconds=int(text.removesuffix("s")))
 
 
@@ -291,7 +290,6 @@ def test_an_inbox_and_what_is_beside_it_are_one_mount() -> None:
 
 
 def test_the_settings_of_the_containers_can_be_used_to_the_last_comment(tmp_path: Path) -> None:
-    """What is only to be uncommented is right as well."""
     text = (ROOT / "deploy" / "settings" / "chordwise.toml").read_text("utf-8")
     lifted = re.sub(r"(?m)^# (?=\[|\w+ = )", "", text)
     (tmp_path / "chordwise.toml").write_text(lifted, "utf-8")

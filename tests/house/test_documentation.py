@@ -35,7 +35,6 @@ TWO_SENTENCES = re.compile(r"[a-z0-9)`”*][.!?] [A-Z`“*]")
 
 
 def text_of(name: str) -> str:
-    """Return a page."""
     return (ROOT / name).read_text("utf-8")
 
 
@@ -81,7 +80,6 @@ def section(text: str, heading: str) -> str:
 
 
 def test_links_between_files_resolve() -> None:
-    """Each link leads to a file of the checkout, and to a heading that is there."""
     broken = []
     for page, target in local_links():
         name, _, anchor = target.partition("#")
@@ -195,8 +193,7 @@ def test_every_command_is_described_with_every_option(name: str) -> None:
         if option.startswith("--") and option != "--help"
     ]
 
-    missing = [option for option in options if not re.search(rf"`{option}[` ]", described)]
-    assert missing == []
+    assert [option for option in options if not re.search(rf"`{option}[` ]", described)] == []
     assert f"`chordwise {name}" in text_of("README.md")
 
 

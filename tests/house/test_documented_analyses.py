@@ -29,13 +29,11 @@ OWN_SCHEMA = AnalysisOptions(
 
 
 def described(analysis_type: AnalysisType) -> str:
-    """Return the section of a type."""
     (found,) = re.findall(rf"(?ms)^## {analysis_type}\n(.*?)(?=^## |\Z)", TEXT)
     return str(found)
 
 
 def examples(analysis_type: AnalysisType) -> list[tuple[AnalysisOptions, JsonObject]]:
-    """Return the examples of a type with the options that they answer."""
     blocks = re.findall(r"(?ms)^```json\n(.*?)^```", described(analysis_type))
     options = [OPTIONS.get(analysis_type, AnalysisOptions()), OWN_SCHEMA]
     return [(each, json.loads(block)) for each, block in zip(options, blocks, strict=False)]

@@ -22,7 +22,6 @@ def lint(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_contracts_are_kept() -> None:
-    """No import crosses a border."""
     outcome = lint()
 
     assert outcome.returncode == 0, outcome.stdout

@@ -83,7 +83,6 @@ def test_everything_that_is_asked_for_is_pinned(lock: Path) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 def test_every_pin_has_hashes(lock: Path) -> None:
-    """What is installed is what was locked, byte for byte."""
     found = list(pins(lock))
 
     assert found

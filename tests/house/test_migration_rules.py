@@ -102,7 +102,6 @@ def depends_on_the_code(tree: ast.Module) -> bool:
 
 
 def revisions() -> list[Path]:
-    """Return the revisions in order."""
     return sorted((ROOT / "migrations" / "versions").glob("*.py"))
 
 
@@ -132,7 +131,6 @@ def test_a_revision_that_adds_is_good() -> None:
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_revision_is_noticed(name: str) -> None:
-    """Each rule is broken once."""
     assert problems(BAD[name], "0004") == [name]
 
 

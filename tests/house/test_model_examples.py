@@ -35,5 +35,4 @@ def test_a_block_can_be_copied(block: str, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_every_kind_of_server_has_its_block() -> None:
-    """Those that the page promises."""
     assert set(BLOCKS) >= {"OpenAI", "Azure", "Anthropic", "vLLM", "llama.cpp", "Ollama"}

@@ -16,7 +16,6 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 
 def blocks(language: str) -> list[str]:
-    """Return the blocks of a language."""
     return [str(found) for found in re.findall(rf"(?ms)^```{language}\n(.*?)^```", README)]
 
 
@@ -42,7 +41,6 @@ def test_the_program_prints_facts_with_their_places(tmp_path: Path) -> None:
 def loaded(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> settings.Settings:
-    """The settings that an example is."""
     (tmp_path / settings.FILE_NAME).write_text(request.param, "utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CHORDWISE_MODEL", raising=False)
@@ -50,7 +48,6 @@ def loaded(
 
 
 def test_a_settings_file_can_be_read(loaded: settings.Settings) -> None:
-    """Each example names what the settings then know."""
     model = loaded.model_named(loaded.model)
 
     assert loaded.inbox.folders or model.max_tokens_field == "max_tokens"

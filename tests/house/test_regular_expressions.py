@@ -84,7 +84,6 @@ def compiled() -> dict[str, Pattern]:
 
 
 def patterns_in(place: str, value: object) -> Iterator[tuple[str, Pattern]]:
-    """Yield the patterns that a value is or holds."""
     if isinstance(value, re.Pattern):
         yield place, value
     elif isinstance(value, dict):
@@ -130,7 +129,6 @@ def timed(apply: Callable[[str], object], text: str, limit: float) -> float:
 
 
 def growth_of(place: str) -> Growth:
-    """Return what is allowed of a pattern."""
     return QUADRATIC if place.startswith(READ_SENTENCES) else LINEAR
 
 

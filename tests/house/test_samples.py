@@ -23,7 +23,6 @@ def documents() -> dict[str, ReadDocument]:
 def test_the_samples_are_of_every_format_that_can_be_read(
     documents: dict[str, ReadDocument],
 ) -> None:
-    """Plain text, Markdown, HTML, PDF and DOCX."""
     endings = {source.rpartition(".")[2] for source in documents}
 
     assert endings == {"txt", "md", "html", "pdf", "docx"}

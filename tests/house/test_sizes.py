@@ -13,7 +13,6 @@ MAX_LINES_OF_A_FILE = 600
 
 
 def functions(file: Path) -> Iterator[tuple[str, int]]:
-    """Yield the place and the length of each function in a file."""
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
             place = f"{file.relative_to(ROOT)}:{node.lineno} {node.name}"

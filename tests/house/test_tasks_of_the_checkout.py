@@ -15,7 +15,6 @@ MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run make without running anything."""
     return subprocess.run(
         ["make", "--no-print-directory", *arguments],  # noqa: S607 - make of the PATH
         cwd=ROOT,
@@ -30,9 +29,7 @@ def test_every_target_is_in_the_help() -> None:
     (phony,) = re.findall(r"(?m)^\.PHONY: ((?:.*\\\n)*.*)$", MAKEFILE)
     targets = set(phony.replace("\\\n", " ").split())
 
-    listed = re.findall(r"(?m)^  make (\S+) +\S", make("help").stdout)
-
-    assert set(listed) == targets
+    assert set(re.findall(r"(?m)^  make (\S+) +\S", make("help").stdout)) == targets
 
 
 def test_hooks_run_targets_of_the_makefile() -> None:

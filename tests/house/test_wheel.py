@@ -28,7 +28,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
 
 
 def names(wheel: zipfile.Path) -> set[str]:
-    """Return the paths of all files in the wheel."""
     return set(wheel.root.namelist())
 
 

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
+from pydantic import SecretStr
 
+from chordwise.llm.limits.shared import open_client
 from chordwise.settings import ProfileSettings, Settings
 from tests.fakes.commands import point_to
 from tests.fakes.inbox_watch import WatchedInbox, watched
@@ -43,6 +46,12 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def valkey(broker_url: SecretStr) -> Iterator[redis.Redis]:
+    with open_client(broker_url) as client:
+        yield client
+
+
+@pytest.fixture
 def provider() -> BatchProvider:
     """Return the provider of the Batch API, in memory."""
     return BatchProvider()
@@ -50,7 +59,6 @@ def provider() -> BatchProvider:
 
 @pytest.fixture
 def inbox(tmp_path: Path, settings: Settings) -> Iterator[WatchedInbox]:
-    """Watch an inbox with two profiles."""
     profiles = {
         "letters": ProfileSettings(instructions="who writes to whom"),
         "bills": ProfileSettings(folder=Path("letters/bills"), budget_usd=None),

@@ -46,7 +46,6 @@ class NoLedger:
         self.hits = 0
 
     def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> uuid.UUID:
-        """Count one more."""
         assert start.provider
         assert completion.text
         assert latency_ms >= 0
@@ -57,7 +56,6 @@ class NoLedger:
 
 @contextmanager
 def opened(url: SecretStr) -> Iterator[Database]:
-    """Open the database inside the block."""
     engine = open_engine(url, pool_size=5)
     yield Database(engine)
     engine.dispose()
@@ -65,7 +63,6 @@ def opened(url: SecretStr) -> Iterator[Database]:
 
 @pytest.fixture
 def database(database_url: SecretStr) -> Iterator[Database]:
-    """Return this test's database."""
     with opened(database_url) as found:
         yield found
 
@@ -83,30 +80,25 @@ def cache_of(
     claim_lasts: timedelta = timedelta(seconds=60),
     max_age: timedelta = MONTH,
 ) -> StoredCompletions:
-    """Return the cache as a chunk sees it."""
     return StoredCompletions(
         database=database, owner=owner or uuid.uuid4(), claim_lasts=claim_lasts, max_age=max_age
     )
 
 
 def a_completion(content: str = "{}") -> Completion:
-    """Return a clean completion."""
     return ScriptedModel([]).completion(content)
 
 
 def wrapped(model: ChatModel, cache: StoredCompletions, ledger: NoLedger | None = None) -> Cached:
-    """Return a model with a cache in front."""
     about = facts_about(ModelSettings(provider="openai", model="peer"))
     return Cached(model, cache, ledger or NoLedger(), about, 60, pause)
 
 
 def pause(seconds: float) -> None:
-    """Wait."""
     threading.Event().wait(seconds)
 
 
 def value(database: Database, query: str) -> object:
-    """Return the one value that a query finds."""
     with database.read() as session:
         found: object = session.execute(text(query)).scalar_one()
         return found
@@ -153,9 +145,7 @@ def test_nothing_is_locked_while_a_model_is_asked(database: Database) -> None:
 
 
 def test_a_claim_of_a_killed_worker_is_taken_over(database: Database) -> None:
-    """Once it has run out, by one of those who wait."""
-    lost = cache_of(database, claim_lasts=timedelta(seconds=1))
-    assert lost.take(ENTRY) is Standing.OURS
+    assert cache_of(database, claim_lasts=timedelta(seconds=1)).take(ENTRY) is Standing.OURS
 
     others = [cache_of(database) for _ in range(5)]
     at_first = [each.take(ENTRY) for each in others]
@@ -176,7 +166,6 @@ def test_a_chunk_is_taken_over_with_its_claim(database: Database) -> None:
 
 
 def test_who_was_taken_over_stores_nothing(database: Database) -> None:
-    """It comes too late."""
     late = cache_of(database, claim_lasts=timedelta(0))
     assert late.take(ENTRY) is Standing.OURS
     assert cache_of(database).take(ENTRY) is Standing.OURS
@@ -188,7 +177,6 @@ def test_who_was_taken_over_stores_nothing(database: Database) -> None:
 
 
 def test_after_a_failure_the_next_one_may_ask(database: Database) -> None:
-    """A failed request is not waited for."""
     with pytest.raises(ModelOverloadedError):
         wrapped(ScriptedModel([ModelOverloadedError("busy")]), cache_of(database)).complete(
             a_request()
@@ -204,9 +192,7 @@ def test_what_is_too_old_is_asked_again(database: Database) -> None:
     cache.store(ENTRY, a_completion('{"a": 1}'))
     assert cache.take(ENTRY) == a_completion('{"a": 1}')
 
-    strict = cache_of(database, max_age=timedelta(0))
-
-    assert strict.take(ENTRY) is Standing.OURS
+    assert cache_of(database, max_age=timedelta(0)).take(ENTRY) is Standing.OURS
     assert value(database, "SELECT uses FROM cached_completions") == 0
 
 
@@ -285,7 +271,6 @@ def test_a_hit_has_its_row_in_the_ledger(settings: Settings) -> None:
 def test_a_run_says_whether_it_uses_the_cache(
     settings: Settings, *, fresh: bool, use_cache: bool, expected: bool
 ) -> None:
-    """`--no-cache` does not, and `--fresh` implies it."""
     pipeline = a_pipeline(settings)
     options = replace(a_run(fresh=fresh), use_cache=use_cache)
 
@@ -333,7 +318,6 @@ def test_an_invalid_answer_is_not_used_again(settings: Settings) -> None:
 
 
 def test_without_the_cache_the_same_question_is_asked_again(settings: Settings) -> None:
-    """As the settings or the run say."""
     off = with_settings(settings, "cache", enabled=False)
     pipeline = a_pipeline(off, a_summary("rebuilt in 1856"), repeat_last=True)
     for threshold in (0.1, 0.2):

@@ -140,14 +140,12 @@ def saved(
 def contracts(
     pipeline: Pipeline, items: tuple[str, ...] = ITEMS, *, fresh: bool = False
 ) -> Submission:
-    """Analyze the twelve contracts."""
     documents = {f"/files/contract-{n:02}.txt": a_contract(n) for n in range(12)}
     analysis = AnalysisOptions(instructions=", ".join(items))
     return saved(pipeline, "contracts", analysis, documents, fresh=fresh)
 
 
 def invoices(pipeline: Pipeline) -> Submission:
-    """Analyze the twelve invoices."""
     documents = {f"/files/invoice-{n:02}.txt": an_invoice(n) for n in range(12)}
     return saved(pipeline, "invoices", AnalysisOptions(schema=INVOICE), documents)
 
@@ -316,7 +314,6 @@ def test_columns_are_added_and_old_ones_stay_until_they_are_pruned(pipeline: Pip
 
 
 def test_a_column_that_was_replaced_is_not_named_as_unread(pipeline: Pipeline) -> None:
-    """While its values are asked for with another type."""
     shown = "SELECT document, total, total_text, unread FROM answers.bills ORDER BY 1"
     for name, kind, total in (("a", "number", 5), ("b", "string", "as agreed")):
         saved(pipeline, "bills", *a_bill(name, kind, total))
@@ -360,7 +357,6 @@ def test_data_frames_have_the_columns_of_the_table(pipeline: Pipeline, save_as: 
 def test_the_name_of_a_table_is_said_where_it_is_another(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And an empty one is refused."""
     file = tmp_path / "a.txt"
     file.write_text("price: 5 EUR")
     told = ["submit", str(file), "--type", "extraction", "--instructions", "price", "--save-as"]
@@ -434,7 +430,6 @@ def test_nothing_of_an_odd_schema_is_lost(pipeline: Pipeline) -> None:
 
 
 def test_every_element_of_a_list_is_a_row(pipeline: Pipeline) -> None:
-    """Also one without any scalar, so that rows can be counted."""
     line: JsonObject = {"type": "object", "properties": {"a": {"type": "string"}}}
     order: JsonObject = {
         "type": ["object", "null"],
@@ -446,10 +441,7 @@ def test_every_element_of_a_list_is_a_row(pipeline: Pipeline) -> None:
     }
     schema: JsonObject = {
         "type": "object",
-        "properties": {
-            "vendor": {"type": "string"},
-            "orders": {"type": "array", "items": order},
-        },
+        "properties": {"vendor": {"type": "string"}, "orders": {"type": "array", "items": order}},
     }
     orders: list[JsonValue] = [
         {},
@@ -484,7 +476,6 @@ def test_a_very_wide_schema_has_a_table(pipeline: Pipeline) -> None:
 
 
 def test_other_analysis_types_have_columns_beside(settings: Settings) -> None:
-    """A profile may extract and classify."""
     label = json.dumps(
         {
             "primary_label": "license",
@@ -516,7 +507,6 @@ def test_other_analysis_types_have_columns_beside(settings: Settings) -> None:
 def test_the_command_lists_tables_and_readers_may_ask_them(
     pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With types, comments, and questions to begin with that work."""
     invoices(pipeline)
 
     assert run(["tables", "invoices"]) == ExitCode.SUCCESS

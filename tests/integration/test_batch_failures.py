@@ -29,8 +29,6 @@ from tests.fakes.pipeline import LONG, PARAGRAPH, SCRIPTED, Pipeline, a_pipeline
 from tests.peers.batch_provider import EXPIRED, BatchProvider
 
 RUNNING = "SELECT status = 'running' FROM batches"
-
-
 NEXT_LOOK = "SELECT extract(epoch FROM poll_at - clock_timestamp())::float FROM batches"
 
 
@@ -47,8 +45,9 @@ def seconds_to_the_next_look(pipeline: Pipeline) -> float:
     return found
 
 
-@pytest.mark.parametrize("operation", ["upload", "create", "look", "results"])
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("operation", "status"), [("upload", 429), ("create", 503), ("look", 429), ("results", 503)]
+)
 def test_a_provider_that_is_busy_is_asked_again_later_and_later(
     pipeline: Pipeline, provider: BatchProvider, operation: str, status: int
 ) -> None:
@@ -77,7 +76,6 @@ def test_a_provider_that_is_busy_is_asked_again_later_and_later(
 def test_without_a_word_from_the_provider_the_pauses_grow(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """Up to the limit of the settings."""
     provider.statuses = {"look": 500}
     pipeline.work(pipeline.submit(PARAGRAPH, options=in_batches()))
     pauses = []
@@ -226,7 +224,6 @@ def test_two_leaders_create_a_batch_once(
 def test_a_server_without_batches_pauses_the_run_and_says_what_to_set(
     pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
 ) -> None:
-    """With the setting changed, `retry` asks everything online."""
     provider.statuses = {"upload": 404}
     submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
     for _ in range(2):
@@ -266,8 +263,7 @@ def test_a_provider_whose_queue_is_full_gets_smaller_batches_one_by_one(
 
     pass_the_night(pipeline, submission)
 
-    sizes = [len(batch.lines) for batch in provider.batches]
-    assert sizes == [8, 4, 2, 2, 2, 2]
+    assert [len(batch.lines) for batch in provider.batches] == [8, 4, 2, 2, 2, 2]
     assert pipeline.model.requests == []
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
     judge(pipeline, provider)
@@ -299,7 +295,6 @@ def test_a_question_that_found_no_room_waits_before_it_is_handed_in_again(
 
 
 def test_a_file_that_is_too_large_is_cut(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """Down to one question, which then is asked online."""
     provider.statuses = {"upload": 413}
     submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
 

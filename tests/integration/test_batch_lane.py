@@ -6,8 +6,6 @@ from decimal import Decimal
 
 import pytest
 
-from chordwise.domain.states import Lane
-from chordwise.pipeline.batches.arrivals import MAX_ATTEMPTS
 from chordwise.pipeline.jobs import retry
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import batch_requests
@@ -23,7 +21,7 @@ from tests.fakes.batch_nights import (
     pass_time,
 )
 from tests.fakes.pipeline import LONG, PARAGRAPH, SCRIPTED, Pipeline, a_pipeline, quoting_the_text
-from tests.peers.batch_provider import EXPIRED, INVALID, MISSING, BatchProvider
+from tests.peers.batch_provider import EXPIRED, MISSING, BatchProvider
 from tests.peers.batch_server import serving_batches
 
 
@@ -95,61 +93,6 @@ def test_only_what_brought_no_answer_is_handed_in_again(
     judge(pipeline, provider)
 
 
-def test_what_no_batch_answers_is_asked_online(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """After so many batches, once, and at the price of online."""
-    provider.fate = lambda _question, _: EXPIRED
-    submission = pipeline.submit(PARAGRAPH, options=in_batches())
-
-    pass_the_night(pipeline, submission)
-
-    assert len(handed_in(provider)) == MAX_ATTEMPTS
-    assert len(pipeline.model.requests) == 1
-    assert pipeline.job(submission).status == "succeeded"
-    judge(pipeline, provider)
-
-
-def test_an_error_for_good_is_that_of_online(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """The chunk fails with the same code, and is not asked again."""
-    provider.fate = lambda _question, _: "400"
-    submission = pipeline.submit(PARAGRAPH, options=in_batches())
-
-    pass_the_night(pipeline, submission)
-
-    assert pipeline.job(submission).error_code == "model_request"
-    assert len(handed_in(provider)) == 1
-    judge(pipeline, provider)
-
-
-def test_a_repair_is_a_question_of_a_later_batch(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
-    """The invalid answer is not asked for again, and its row says that it was invalid."""
-    provider.fate = lambda _question, _: "answered" if provider.lines else INVALID
-    submission = pipeline.submit(PARAGRAPH, options=in_batches())
-
-    pass_the_night(pipeline, submission)
-
-    assert pipeline.job(submission).status == "succeeded"
-    stages = "SELECT string_agg(stage || ' ' || valid, ', ' ORDER BY id) FROM model_calls"
-    assert pipeline.value(stages) == "analyze false, repair true"
-    judge(pipeline, provider)
-
-
-def test_a_batch_whose_creation_was_not_answered_is_taken_up(
-    pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
-) -> None:
-    """The answer is lost, and so is the process: the next one finds the batch by its mark."""
-    submission = pipeline.submit(PARAGRAPH, options=in_batches())
-    pipeline.work(submission)
-    provider.loses_answer = True
-    pass_time(pipeline)
-
-    pass_the_night(opened(small_chunks, provider), submission)
-
-    assert len(provider.batches) == 1
-    judge(pipeline, provider)
-
-
 def test_an_answer_that_came_twice_is_stored_once(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
@@ -164,18 +107,6 @@ def test_an_answer_that_came_twice_is_stored_once(
     assert pipeline.value("SELECT status FROM batches") == "ended"
     assert pipeline.value(spent) == before
     judge(pipeline, provider)
-
-
-def test_a_model_without_batches_is_asked_online(small_chunks: Settings) -> None:
-    """And the run says so."""
-    pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
-
-    submission = pipeline.submit(PARAGRAPH, options=in_batches())
-    pipeline.work(submission)
-
-    assert submission.lane is Lane.ONLINE
-    assert pipeline.value("SELECT lane FROM runs") == "online"
-    assert pipeline.job(submission).status == "succeeded"
 
 
 def test_the_cache_answers_before_any_batch(pipeline: Pipeline, provider: BatchProvider) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from chordwise.pipeline.batches import exchange
+from chordwise.pipeline.batches.arrivals import MAX_ATTEMPTS
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs import retry
 from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
@@ -25,28 +26,16 @@ from tests.fakes.batch_nights import (
     pass_time,
 )
 from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline
-from tests.peers.batch_provider import EXPIRED, INVALID, MISSING, BatchProvider
+from tests.peers.batch_provider import EXPIRED, INVALID, BatchProvider
 from tests.peers.batch_server import serving_batches
 
 # Other documents, for each has another hash, and the same question: the ends of a text are trimmed.
 TWINS = (PARAGRAPH, f"\n\n{PARAGRAPH}", f"   {PARAGRAPH}\n")
-
-
 OTHER = f"Something else. {PARAGRAPH}"
-
-
 FOLLOWING = "SELECT count(*) FROM batch_requests WHERE status = 'following'"
-
-
 STATUSES = "SELECT string_agg(status, ' ' ORDER BY status) FROM batch_requests"
-
-
 HITS = "SELECT count(*) FROM model_calls WHERE cache_hit AND cost_usd = 0 AND input_tokens = 0"
-
-
 PAID = "SELECT sum(spent_usd) FROM budgets WHERE run_id IS NOT NULL"
-
-
 ONE_QUESTION = Decimal("0.01")
 
 
@@ -149,12 +138,11 @@ def test_without_the_cache_everybody_asks(pipeline: Pipeline, provider: BatchPro
     judge(pipeline, provider)
 
 
-@pytest.mark.parametrize("fate", [EXPIRED, MISSING, "429"])
 def test_what_brought_no_answer_is_handed_in_again_once(
-    pipeline: Pipeline, provider: BatchProvider, fate: str
+    pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """The others wait for the next batch, too, without a question of their own."""
-    provider.fate = lambda _question, before: "answered" if before else fate
+    provider.fate = lambda _question, before: "answered" if before else EXPIRED
     submission = pipeline.submit(*TWINS, options=in_batches("100"))
 
     pass_the_night(pipeline, submission)
@@ -177,7 +165,7 @@ def test_an_error_for_good_is_that_of_all(pipeline: Pipeline, provider: BatchPro
 
 
 def test_an_invalid_answer_is_repaired_once(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """The repair of the same answer is the same question again."""
+    """In a later batch; the row of the invalid answer says that it was invalid."""
     provider.fate = lambda _question, _: "answered" if provider.lines else INVALID
     submission = pipeline.submit(*TWINS, options=in_batches())
 
@@ -185,19 +173,20 @@ def test_an_invalid_answer_is_repaired_once(pipeline: Pipeline, provider: BatchP
 
     assert [len(batch.lines) for batch in provider.batches] == [1, 1]
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
-    assert pipeline.value("SELECT count(*) FROM model_calls WHERE NOT valid") == 3
+    stages = "SELECT stage, valid, count(*) FROM model_calls GROUP BY 1, 2 ORDER BY 1"
+    assert pipeline.rows(stages) == [("analyze", False, 3), ("repair", True, 3)]
     judge(pipeline, provider)
 
 
 def test_what_no_batch_answers_is_asked_online_once(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The cache of online has one request for all of them."""
     provider.fate = lambda _question, _: EXPIRED
     submission = pipeline.submit(*TWINS, options=in_batches("100"))
 
     pass_the_night(pipeline, submission)
 
+    assert len(handed_in(provider)) == MAX_ATTEMPTS
     assert len(pipeline.model.requests) == 1
     assert pipeline.value("SELECT count(*) FROM results") == 3
     judge(pipeline, provider)
@@ -351,25 +340,6 @@ def test_another_process_takes_over_the_followers(
     judge(pipeline, provider)
 
 
-def test_all_samples_of_a_vote_go_into_the_same_batch(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
-    """Those of all chunks into the first, those of the synthesis into the second."""
-    submission = pipeline.submit(LONG, options=in_batches("100", votes=3))
-
-    pass_the_night(pipeline, submission)
-
-    chunks = pipeline.value("SELECT count(*) FROM chunks")
-    assert isinstance(chunks, int)
-    assert [len(batch.lines) for batch in provider.batches] == [3 * chunks, 3]
-    assert pipeline.job(submission).status == "succeeded"
-    assert pipeline.value("SELECT agreement FROM results") == 1
-    samples = "SELECT sample, count(*) FROM model_calls GROUP BY 1 ORDER BY 1"
-    assert pipeline.rows(samples) == [(number, chunks + 1) for number in (1, 2, 3)]
-    assert pipeline.model.requests == []
-    judge(pipeline, provider)
-
-
 def test_a_sample_that_needs_repair_is_repaired_in_a_later_batch(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
@@ -398,6 +368,10 @@ def test_critique_and_revision_are_further_batches_of_the_same_night(
     assert isinstance(chunks, int)
     assert [len(batch.lines) for batch in provider.batches] == [2 * chunks, 2, 1, 1]
     assert pipeline.job(submission).status == "succeeded"
+    assert pipeline.value("SELECT agreement FROM results") == 1
+    asked = "WHERE stage IN ('analyze', 'synthesize') GROUP BY 1 ORDER BY 1"
+    samples = pipeline.rows(f"SELECT sample, count(*) FROM model_calls {asked}")  # noqa: S608
+    assert samples == [(1, chunks + 1), (2, chunks + 1)]
     assert pipeline.value("SELECT critique_outcome FROM document_results") == "revised"
     assert pipeline.value("SELECT count(*) FROM model_calls WHERE stage = 'critique'") == 1
     assert pipeline.value("SELECT bool_and(service_tier = 'batch') FROM model_calls")

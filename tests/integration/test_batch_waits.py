@@ -23,7 +23,6 @@ from tests.peers.batch_provider import BatchProvider
 
 @pytest.fixture
 def provider() -> BatchProvider:
-    """Return the provider, which holds its batches."""
     provider = BatchProvider()
     provider.holds = True
     return provider
@@ -51,13 +50,11 @@ def show(
 
 
 def found(pipeline: Pipeline, submission: Submission) -> Sequence[BatchWait]:
-    """Return what a run waits for."""
     with pipeline.context.database.read() as session:
         return progress.of_run(session, submission.run_id)
 
 
 def in_words(pipeline: Pipeline, submission: Submission) -> list[str]:
-    """Return the lines that people are shown."""
     return [line.plain for line in rendered.batch_lines(found(pipeline, submission))]
 
 
@@ -79,7 +76,6 @@ def test_a_run_says_which_batches_it_waits_for(
 
 
 def test_questions_that_are_in_no_batch_yet_are_gathered(pipeline: Pipeline) -> None:
-    """Nothing has been handed in."""
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     pipeline.work(submission)
 
@@ -109,7 +105,6 @@ def test_a_batch_with_questions_of_other_runs_says_how_many_there_are(
 
 
 def test_a_follower_waits_for_the_batch_of_the_other(pipeline: Pipeline) -> None:
-    """It has no question of its own in it."""
     leading = pipeline.submit(PARAGRAPH, options=in_batches())
     following = pipeline.submit(f" {PARAGRAPH}", options=in_batches())
     pipeline.work(leading)
@@ -137,7 +132,6 @@ def test_a_provider_that_cannot_be_asked_is_named_with_its_words(
 
 
 def test_a_run_that_is_over_waits_for_nothing(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """Neither with its answers, nor cancelled."""
     done = pipeline.submit(PARAGRAPH, options=in_batches())
     provider.holds = False
     pass_the_night(pipeline, done)

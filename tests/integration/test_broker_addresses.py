@@ -53,7 +53,6 @@ def own_certificate(tmp_path: Path) -> Certificate:
 
 @pytest.fixture
 def tls_address(servers: Servers, own_certificate: Certificate) -> Iterator[str]:
-    """Return the address of the broker behind TLS."""
     parts = urlsplit(servers.valkey.redis_url())
     with tls_tunnel(own_certificate.context(), Path(parts.path)) as port:
         yield f"rediss://:{parts.password}@localhost:{port}/3"
@@ -81,7 +80,6 @@ def test_tls_with_an_authority(tls_address: str, own_certificate: Certificate) -
 
 @pytest.mark.parametrize("none", ["none", "CERT_NONE"])
 def test_tls_without_verification(tls_address: str, none: str) -> None:
-    """It has to be asked for."""
     assert reached(load(broker_url=f"{tls_address}?ssl_cert_reqs={none}"))["messages"] == 3
 
 

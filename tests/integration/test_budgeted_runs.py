@@ -66,7 +66,6 @@ class ChargingHandler(AnsweringHandler):
     server: ChargingServer
 
     def converse(self, user: str) -> None:
-        """Charge and answer."""
         usage, fate = self.server.charge(user), self.server.fate()
         if fate < 0.05:
             self.reply(503, b'{"error": {"message": "broken, after the work"}}')
@@ -114,12 +113,10 @@ class Company:
         return self.lines(submission)[0]
 
     def lines(self, submission: Submission) -> Sequence[BudgetLine]:
-        """Return what all budgets have come to."""
         with self.pipeline.context.database.read() as session:
             return caps_of_run(session, submission.run_id)
 
     def states(self, submission: Submission) -> set[str]:
-        """Return the states of the jobs."""
         return {job.status for job in self.pipeline.jobs(submission)}
 
     def _open(self, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
@@ -173,7 +170,6 @@ def with_budget(usd: str | None = None, votes: int = 1, *, critique: bool = Fals
 
 @pytest.fixture
 def provider() -> Iterator[ChargingServer]:
-    """Serve the provider."""
     with serving() as server:
         yield server
 
@@ -291,23 +287,7 @@ def test_a_run_that_the_day_stopped_goes_on_the_next_day(
     assert provider.charged_usd > 0
 
 
-def test_less_than_what_is_spent_is_refused(
-    small_chunks: Settings, provider: ChargingServer
-) -> None:
-    """The command says what was spent, and nothing is taken up."""
-    company = a_company(small_chunks, provider)
-    submission = company.submit(with_budget("0.08"))
-    company.work(submission)
-
-    with pytest.raises(UsageError, match=r"has spent \$0\.0\d+ already"):
-        retry(company.pipeline.context, submission.run_id, Decimal("0.001"))
-
-    assert JobStatus.QUEUED not in company.states(submission)
-    assert company.line(submission).cap_usd == Decimal("0.08")
-
-
 def test_a_budget_with_an_unknown_price_is_refused(settings: Settings) -> None:
-    """Before anything is stored; the hint says what to set."""
     named = ModelSettings(provider="openai", model="ours", base_url="https://llm.example/v1")
     unpriced = settings.model_copy(update={"models": {PEER: named}})
 

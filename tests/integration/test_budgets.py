@@ -29,20 +29,14 @@ from tests.fakes.pipeline import with_settings
 _RUN = """
 INSERT INTO runs (id, name, status, options, type_count) VALUES (:run, :name, 'open', '{}', 1)
 """
-
-
 _DOCUMENT = """
 INSERT INTO documents (id, sha256, source, media_type, text, character_count, normalization)
 VALUES (:document, :name, 'a.txt', 'text/plain', 'text', 4, '{}')
 """
-
-
 _INTAKE = """
 INSERT INTO intakes (id, run_id, source, outcome, document_id)
 VALUES (:intake, :run, 'a.txt', 'accepted', :document)
 """
-
-
 _JOB = """
 INSERT INTO jobs (id, run_id, intake_id, document_id, analysis_type, options, options_hash, model,
     status, attempts, postponements)
@@ -70,18 +64,15 @@ class Bank:
         return ids["run"], ids["job"]
 
     def budget(self, job_id: uuid.UUID, usd_per_day: Decimal | None = None) -> JobBudget:
-        """Return the budget of a job for a worker with this cap for the day."""
         limited = with_settings(self.settings, "budget", usd_per_day=usd_per_day)
         return JobBudget(reservations=Reservations(limited, self.database), job_id=job_id)
 
     def account(self, scope: str) -> tuple[Decimal, Decimal]:
-        """Return what is spent and what is reserved."""
         with self.database.read() as session:
             found = session.get_one(Budget, scope)
             return found.spent_usd, found.reserved_usd
 
     def day(self) -> tuple[Decimal, Decimal]:
-        """Return what is spent and reserved on the only day there is."""
         with self.database.read() as session:
             statement = text("SELECT scope FROM budgets WHERE run_id IS NULL")
             scope = str(session.execute(statement).scalar_one())
@@ -109,9 +100,7 @@ def test_without_any_cap_nothing_is_reserved(bank: Bank) -> None:
     """Who sets no limit pays no transaction that locks anything."""
     _, job_id = bank.job()
 
-    reservation = bank.budget(job_id).reserve(Decimal(1), 60)
-
-    assert reservation is None
+    assert bank.budget(job_id).reserve(Decimal(1), 60) is None
 
 
 def test_what_was_not_spent_comes_back(bank: Bank) -> None:
@@ -212,9 +201,7 @@ def test_another_cap_of_the_day_holds_at_once(bank: Bank) -> None:
     assert reservation is not None
     bank.budget(job_id, Decimal(1)).settle(reservation, None)
 
-    more = bank.budget(job_id, Decimal(2)).reserve(Decimal(1), 60)
-
-    assert more is not None
+    assert bank.budget(job_id, Decimal(2)).reserve(Decimal(1), 60) is not None
     assert bank.day() == (Decimal(1), Decimal(1))
 
 

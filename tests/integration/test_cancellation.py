@@ -275,7 +275,6 @@ def test_a_killed_cancellation_is_completed(settings: Settings, by: str) -> None
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_retry_takes_a_cancelled_run_up_again(settings: Settings, *, killed: bool) -> None:
-    """All of it, however far the cancellation had come."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     submission = a_half_cancelled_run(pipeline, PARAGRAPH, OTHER)
     if not killed:
@@ -360,7 +359,6 @@ def test_a_submit_stops_when_its_run_is_cancelled(settings: Settings, tmp_path: 
 
 @pytest.fixture
 def _pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Store two documents in each transaction."""
     monkeypatch.setattr(batches, "MAX_DOCUMENTS", 2)
     monkeypatch.setattr(batches, "FLUSH_SECONDS", 60)
 
@@ -380,8 +378,7 @@ def test_an_inbox_stops_when_its_run_is_cancelled(inbox: WatchedInbox) -> None:
     recover(inbox.pipeline.context)
     inbox.wait(1)
 
-    note = inbox.folders.note(inbox.folders.failed / "letters.mbox")
-    assert note["reason"] == "cancelled"
+    assert inbox.folders.note(inbox.folders.failed / "letters.mbox")["reason"] == "cancelled"
     assert inbox.pipeline.value("SELECT count(*) FROM intakes WHERE outcome <> 'not_taken'") == 2
     assert inbox.pipeline.value(STATUSES) == ["cancelled"]
 

@@ -57,7 +57,6 @@ class Desk:
     capsys: pytest.CaptureFixture[str]
 
     def call(self, *arguments: str) -> Shown:
-        """Run a command."""
         self.capsys.readouterr()
         code = run(arguments)
         captured = self.capsys.readouterr()
@@ -66,7 +65,6 @@ class Desk:
 
 @pytest.fixture
 def desk(settings: Settings, addressed: None, capsys: pytest.CaptureFixture[str]) -> Desk:
-    """Fill the database."""
     assert addressed is None
     failing = ModelRequestError("The model does not like it.", "Ask otherwise.")
     pipeline = a_pipeline(settings, ANSWER, failing)
@@ -80,47 +78,37 @@ def desk(settings: Settings, addressed: None, capsys: pytest.CaptureFixture[str]
     return Desk(pipeline=pipeline, submission=submission, capsys=capsys)
 
 
-def test_runs_lists_them(desk: Desk) -> None:
-    """Name, status, and how many jobs are well."""
-    shown = desk.call("runs")
-
-    assert shown.code == ExitCode.SUCCESS
-    assert desk.submission.name in shown.out
-    assert "finished" in shown.out
-    assert "1/2" in shown.out
-
-
-def test_a_run_shows_both_lines_of_its_account(desk: Desk) -> None:
+def test_runs_lists_them_and_shows_both_lines_of_an_account(desk: Desk) -> None:
     """They balance, and what went wrong stands below, with what to do."""
-    shown = desk.call("runs", "latest")
+    listed, shown = desk.call("runs"), desk.call("runs", "latest")
 
+    assert listed.code == shown.code == ExitCode.SUCCESS
+    for words in (desk.submission.name, "finished", "1/2"):
+        assert words in listed.out
     assert "3 found = 2 accepted + 1 encrypted ✓" in shown.out
     assert "2 planned = 1 succeeded + 1 failed ✓" in shown.out
     assert "Unlock it." in shown.out
     assert "Ask otherwise." in shown.out
     assert "\x1b" not in shown.out
-    assert shown.code == ExitCode.SUCCESS
 
 
-@pytest.mark.parametrize("by", ["name", "id", "latest"])
-def test_a_run_as_json(desk: Desk, by: str) -> None:
-    """By name, by id, or as the latest: the same document."""
-    named = {"name": desk.submission.name, "id": str(desk.submission.run_id), "latest": "latest"}
+def test_a_run_as_json(desk: Desk) -> None:
+    """The states go into the exit code, and are all there."""
+    for name in (desk.submission.name, str(desk.submission.run_id), "latest"):
+        found = json.loads(desk.call("runs", name, "--json").out)
 
-    found = json.loads(desk.call("runs", named[by], "--json").out)
-
-    assert found["schema_version"] == 1
-    assert found["run"]["run_id"] == str(desk.submission.run_id)
-    assert found["run"]["outcomes"]["encrypted"] == 1
-    assert found["run"]["intakes_balance"] is True
-    assert [job["status"] for job in found["jobs"]] == ["succeeded", "failed"]
-    assert {failure["what"] for failure in found["failures"]} == {"intake", "job"}
-    assert found["usage"]["total"] == 2
+        assert found["schema_version"] == 1
+        assert found["run"]["run_id"] == str(desk.submission.run_id)
+        assert found["run"]["outcomes"]["encrypted"] == 1
+        assert found["run"]["intakes_balance"] is True
+        assert set(found["run"]["states"]) == {each.value for each in JobStatus}
+        assert [job["status"] for job in found["jobs"]] == ["succeeded", "failed"]
+        assert {failure["what"] for failure in found["failures"]} == {"intake", "job"}
+        assert found["usage"]["total"] == 2
 
 
 @pytest.mark.parametrize("command", [("runs", "nope"), ("results", "--run", "nope")])
 def test_an_unknown_run_is_a_usage_error(desk: Desk, command: tuple[str, ...]) -> None:
-    """With a hint where to find those that are there."""
     shown = desk.call(*command)
 
     assert shown.code == ExitCode.USAGE
@@ -165,7 +153,6 @@ def test_without_a_run_the_newest_answer_to_a_question_counts(desk: Desk) -> Non
 
 
 def test_sql_as_csv_json_and_table(desk: Desk) -> None:
-    """The same rows in three forms."""
     statement = "SELECT source, outcome, NULL AS nothing FROM intakes ORDER BY outcome, source"
 
     as_csv = desk.call("sql", "--csv", statement)
@@ -209,8 +196,7 @@ def on_terminal(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> st
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [("sql", "--csv", NASTY), ("export", "--sql", NASTY, "-o", "-")],
+    "arguments", [("sql", "--csv", NASTY), ("export", "--sql", NASTY, "-o", "-")]
 )
 def test_csv_on_a_terminal_is_seen_and_not_obeyed(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
@@ -226,28 +212,25 @@ def test_csv_on_a_terminal_is_seen_and_not_obeyed(
     assert "a\x1b[2Jb\x07c\x9dd\re\u202ef".encode() in redirected
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("sql", NASTY),
-        ("sql", "--json", NASTY),
-        ("sql", "SELECT source FROM intakes"),
-        ("export", "--sql", NASTY, "--format", "jsonl", "-o", "-"),
-        ("runs", "latest"),
-        ("runs", "latest", "--json"),
-        ("results",),
-    ],
-)
-def test_a_terminal_is_never_commanded(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
-) -> None:
+PRINTING: list[tuple[str, ...]] = [
+    ("sql", NASTY),
+    ("sql", "--json", NASTY),
+    ("sql", "SELECT source FROM intakes"),
+    ("export", "--sql", NASTY, "--format", "jsonl", "-o", "-"),
+    ("runs", "latest"),
+    ("runs", "latest", "--json"),
+    ("results",),
+]
+
+
+def test_a_terminal_is_never_commanded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a command prints of documents, names and answers; only line ends are left."""
     assert desk.submission.name
+    for arguments in PRINTING:
+        shown = on_terminal(arguments, monkeypatch)
 
-    shown = on_terminal(arguments, monkeypatch)
-
-    assert shown.strip()
-    assert [c for c in shown if unicodedata.category(c) in {"Cc", "Cf"} and c != "\n"] == []
+        assert shown.strip()
+        assert [c for c in shown if unicodedata.category(c) in {"Cc", "Cf"} and c != "\n"] == []
 
 
 def test_a_wide_view_is_shown_row_by_row(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,14 +358,11 @@ def test_a_wait_ends_with_the_run(desk: Desk) -> None:
         said.append,
         pause=cancel_meanwhile,
     )
-    last = watch.until_over(waiting.run_id, Lines(said.append))
-
-    assert last.status is RunStatus.FINISHED
+    assert watch.until_over(waiting.run_id, Lines(said.append)).status is RunStatus.FINISHED
     assert [line.split(" · ")[0] for line in said] == ["0/1 documents", "1/1 documents"]
 
 
 def test_a_wait_says_when_nothing_moves(desk: Desk) -> None:
-    """After a minute, and again after the next."""
     waiting = open_run(desk.pipeline.context, a_run(fresh=True), NOW)
     waiting.take_in(a_document(TEXT, "bridge.txt"))
     waiting.close()
@@ -408,7 +388,6 @@ def test_a_wait_says_when_nothing_moves(desk: Desk) -> None:
 
 
 def test_a_wait_says_that_a_worker_is_there(desk: Desk) -> None:
-    """Wherever it runs: the database sees its sessions."""
     context = desk.pipeline.context
     waiting = open_run(context, a_run(fresh=True), NOW)
     waiting.close()
@@ -423,7 +402,6 @@ def test_a_wait_says_that_a_worker_is_there(desk: Desk) -> None:
 
 
 def test_a_wait_outlives_a_short_outage_of_the_database(desk: Desk) -> None:
-    """A minute is borne, more is reported."""
     now = [0.0]
     database = desk.pipeline.context.database
     broken = a_pipeline(
@@ -445,13 +423,6 @@ def test_a_wait_outlives_a_short_outage_of_the_database(desk: Desk) -> None:
     assert now[0] >= 60
     with database.read() as session:
         assert progress.read(session, desk.submission.run_id).jobs.total == 2
-
-
-def test_cancelled_jobs_are_no_success(desk: Desk) -> None:
-    """The statuses of the account go into the exit code; here they are all there."""
-    found = json.loads(desk.call("runs", "latest", "--json").out)
-
-    assert set(found["run"]["states"]) == {each.value for each in JobStatus}
 
 
 def test_a_document_with_invisible_characters_needs_review(desk: Desk) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -18,6 +18,8 @@ import pytest
 from chordwise.cli.rendering.plain_text import EXTRACTIVE
 from chordwise.errors import ExitCode
 from tests.fakes.processes import Processes, wait_until
+
+pytestmark = pytest.mark.xdist_group("cli_embedded")
 
 NOBODY = """
 [models.nobody]
@@ -74,23 +76,7 @@ def test_documents_become_answers(desk: Desk) -> None:
     assert EXTRACTIVE in shown
 
 
-def test_the_same_question_is_not_asked_twice(desk: Desk) -> None:
-    """A later run reuses the answer; `--fresh` asks again."""
-    one = str(desk.folder / "letters" / "one.txt")
-    desk.call("analyze", one)
-
-    again = json.loads(desk.call("analyze", one, "--json"))
-    fresh = json.loads(desk.call("analyze", one, "--json", "--fresh"))
-
-    assert again["run"]["reused"] == 1
-    assert again["usage"]["total"] == 0
-    assert fresh["run"]["reused"] == 0
-    assert fresh["usage"]["total"] == 1
-    assert again["results"][0]["output"] == fresh["results"][0]["output"]
-
-
 def test_standard_input_is_a_document(desk: Desk) -> None:
-    """With several types at once."""
     command = "printf '%s' 'I am happy. It works.' | \"$0\" -P -m chordwise analyze - --json"
 
     done = subprocess.run(
@@ -122,25 +108,11 @@ def test_ctrl_c_detaches_and_the_work_goes_on(desk: Desk) -> None:
 
     assert waiting.wait(timeout=60) == ExitCode.DETACHED
     assert "wait --home" in desk.processes.logs()
-    account = json.loads(desk.call("runs", run_id, "--json"))["run"]
-    assert account["status"] == "open"
+    assert json.loads(desk.call("runs", run_id, "--json"))["run"]["status"] == "open"
     assert "1 analysis" in desk.talk("cancel", run_id)
     desk.call("wait", run_id, expects=ExitCode.INCOMPLETE)
-    retried = json.loads(desk.call("retry", run_id, "--no-wait", "--json"))
-    assert retried["retried"] == 1
+    assert json.loads(desk.call("retry", run_id, "--no-wait", "--json"))["retried"] == 1
     desk.call("cancel", run_id)
-
-
-def test_a_schema_shapes_the_answer(desk: Desk) -> None:
-    """The user's own structure comes back, as JSON."""
-    schema = desk.folder / "schema.json"
-    schema.write_text('{"type": "object", "properties": {"day": {"type": "string"}}}', "utf-8")
-
-    shown = desk.call("analyze", "letters/one.txt", "--schema", str(schema), "--json")
-
-    (result,) = json.loads(shown)["results"]
-    assert result["analysis_type"] == "extraction"
-    assert set(result["output"]) == {"data", "evidence"}
 
 
 def test_the_stack_is_one_and_can_be_stopped(desk: Desk) -> None:
@@ -161,27 +133,6 @@ def test_the_stack_is_one_and_can_be_stopped(desk: Desk) -> None:
     assert "Nothing runs" in desk.talk("down")
     assert json.loads(desk.call("doctor", "--json"))["exit_code"] == 0
     desk.call("down")
-
-
-@pytest.mark.nightly
-def test_a_command_from_elsewhere_ends_no_watch(desk: Desk, tmp_path: Path) -> None:
-    """It is refused, and says how to go on; `inbox` says when nothing watches."""
-    own = Processes(folder=tmp_path, environment={"CHORDWISE_HOME": str(desk.folder / "watch")})
-    (tmp_path / "chordwise.toml").write_text('[inbox]\nfolders = ["inbox"]\n', "utf-8")
-    before = own.run("inbox")
-    assert own.run("analyze", str(desk.folder / "letters" / "one.txt")).returncode == 0
-
-    elsewhere = replace(own, folder=desk.folder).run("analyze", "letters")
-    waited = replace(own, folder=desk.folder).run("wait", "latest")
-    during, checked = own.run("inbox", "--json"), replace(own, folder=desk.folder).run("doctor")
-    own.run("down")
-
-    assert "Nothing here watches them now" in before.stderr
-    assert elsewhere.returncode == ExitCode.CONFIGURATION
-    assert f"--config {tmp_path / 'chordwise.toml'}" in " ".join(elsewhere.stderr.split())
-    assert waited.returncode == 0, waited.stderr
-    assert json.loads(during.stdout)["watched"] is True
-    assert checked.returncode == 0, checked.stdout
 
 
 def test_up_holds_the_stack_until_it_is_told_to_stop(desk: Desk) -> None:

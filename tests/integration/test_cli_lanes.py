@@ -41,7 +41,6 @@ def lane_of_the_run(settings: Settings) -> object:
 def test_a_model_without_batches_is_asked_online_and_says_so(
     capsys: pytest.CaptureFixture[str], settings: Settings
 ) -> None:
-    """Once, on standard error; the run's row says it, too."""
     found = run(["submit", "letter.txt", "--lane", "batch", "--model", "extractive"])
 
     assert found == ExitCode.SUCCESS
@@ -52,16 +51,12 @@ def test_a_model_without_batches_is_asked_online_and_says_so(
 def test_a_model_with_batches_waits_for_them(
     capsys: pytest.CaptureFixture[str], settings: Settings
 ) -> None:
-    """Nothing has to be said about it."""
-    found = run(["submit", "letter.txt", "--lane", "batch", "--model", MODEL])
-
-    assert found == ExitCode.SUCCESS
+    assert run(["submit", "letter.txt", "--lane", "batch", "--model", MODEL]) == ExitCode.SUCCESS
     assert SAID not in capsys.readouterr().err
     assert lane_of_the_run(settings) == ("batch", True)
 
 
 def test_without_the_option_a_run_is_online(settings: Settings) -> None:
-    """Half the price is for those who can wait."""
     run(["submit", "letter.txt", "--model", "openai/gpt-6.1-terra"])
 
     assert lane_of_the_run(settings) == ("online", False)

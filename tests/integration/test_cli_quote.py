@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from chordwise.cli.quote import amount, announce, sentences
+from chordwise.cli.quote import announce, sentences
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
@@ -39,9 +39,10 @@ from tests.fakes.pipeline import (
 from tests.peers.answering_server import AnsweringServer, serving
 
 GPT = "openai/gpt-6.1-terra"
-
-
 SHORT = "The bridge was opened in May. Carts crossed it on the same day."
+
+
+FREE = {"low": 0, "typical": 0, "high": 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +67,9 @@ class Desk:
         return code, captured.out, captured.err
 
     def quote(self, *arguments: str) -> JsonObject:
-        """Quote the folder as JSON."""
         return json_values.as_object(json.loads(self.call("--json", *arguments)[1]))
 
     def count(self, table: str) -> object:
-        """Return how many rows a table has."""
         return self.pipeline.value(f"SELECT count(*) FROM {table}")  # noqa: S608 - our own names
 
     def estimate(self, *texts: str, options: RunOptions | None = None) -> Quote:
@@ -123,13 +122,11 @@ def test_pages_of_scans_are_quoted_with_their_pictures(
 
 
 def line_of(quoted: JsonObject) -> JsonObject:
-    """Return the only line."""
     (line,) = json_values.objects(quoted["lines"])
     return line
 
 
 def typical(value: object) -> float:
-    """Return what is expected of an interval."""
     assert isinstance(value, dict)
     assert value["low"] <= value["typical"] <= value["high"]
     return float(value["typical"])
@@ -168,7 +165,6 @@ def test_rows_are_quoted_as_documents(desk: Desk) -> None:
 
 
 def test_nothing_is_stored(desk: Desk) -> None:
-    """Neither a document nor a run nor a call."""
     code, shown, _ = desk.call("--model", GPT)
 
     assert code == ExitCode.SUCCESS
@@ -178,7 +174,6 @@ def test_nothing_is_stored(desk: Desk) -> None:
 
 
 def test_the_questions_are_those_that_a_run_asks(desk: Desk) -> None:
-    """As many chunks, and as many syntheses, as the run has then."""
     (line,) = desk.estimate(LONG, SHORT).lines
     desk.pipeline.work(desk.pipeline.submit(LONG, SHORT))
 
@@ -213,7 +208,6 @@ def test_the_tokens_are_those_of_the_requests_that_a_run_sends(desk: Desk) -> No
 def test_a_quote_says_whether_it_counted_exactly(
     desk: Desk, model: str, *, is_exact: bool, remark: str
 ) -> None:
-    """In words, and in JSON."""
     _, shown, _ = desk.call("--model", model)
 
     assert remark in " ".join(shown.split())
@@ -264,7 +258,6 @@ def test_what_cannot_be_read_is_named(desk: Desk) -> None:
 
 
 def test_a_model_that_is_not_there_is_refused(desk: Desk) -> None:
-    """As `analyze` would refuse it."""
     code, _, said = desk.call("--model", "nonsense")
 
     assert code == ExitCode.CONFIGURATION
@@ -286,7 +279,6 @@ def test_votes_multiply_what_is_quoted(desk: Desk) -> None:
 
 
 def test_the_samples_are_those_that_a_run_asks(desk: Desk) -> None:
-    """As many questions as there are rows in the ledger afterwards."""
     options = a_run(analysis=AnalysisOptions(votes=3))
     (line,) = desk.estimate(LONG, SHORT, options=options).lines
     desk.pipeline.work(desk.pipeline.submit(LONG, SHORT, options=options))
@@ -372,45 +364,34 @@ def test_flex_has_no_part_in_a_quote_for_batches(
     assert lanes == ["flex", "batch"]
 
 
-@pytest.mark.parametrize("base_url", ["https://models.example/v1", "http://localhost:4000/v1"])
+@pytest.mark.parametrize(
+    ("more", "lane", "costs"),
+    [
+        ({"base_url": "https://models.example/v1"}, "online", {"online": None}),
+        ({"base_url": "http://localhost:4000/v1"}, "online", {"online": None}),
+        ({"batch": True}, "batch", {"online": None, "batch": None}),
+        ({"price": "free"}, "online", {"online": FREE}),
+    ],
+)
 def test_an_unknown_price_is_not_zero(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, base_url: str
+    desk: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    more: dict[str, object],
+    lane: str,
+    costs: dict[str, object],
 ) -> None:
     """The total is unknown then, too, on this machine as elsewhere; the quote says what to set."""
-    house = {"provider": "openai", "model": "x", "base_url": base_url}
+    house = {"provider": "openai", "model": "x", "base_url": "https://models.example/v1", **more}
     monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house}))
 
-    quoted = desk.quote("--model", "house")
+    quoted = desk.quote("--model", "house", "--lane", lane)
 
-    assert quoted["total"] is None
-    assert line_of(quoted)["costs"] == {"online": None}
-    shown = " ".join(desk.call("--model", "house")[1].split())
-    assert "Total, online: unknown" in shown
-    assert "The price of openai/x is unknown. Set input_usd_per_million_tokens" in shown
-
-
-def test_a_model_that_the_settings_call_free_is_quoted_so(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A server of one's own, for example."""
-    house = {"provider": "openai", "model": "x", "base_url": "http://localhost:11434/v1"}
-    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house | {"price": "free"}}))
-
-    assert desk.quote("--model", "house")["total"] == {"low": 0, "typical": 0, "high": 0}
-
-
-def test_an_unknown_price_of_batches_is_not_zero(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither for a lane that is asked for by name."""
-    house = {"provider": "openai", "model": "x", "base_url": "https://models.example/v1"}
-    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house | {"batch": True}}))
-
-    quoted = desk.quote("--model", "house", "--lane", "batch")
-
-    assert quoted["total"] is None
-    assert line_of(quoted)["costs"] == {"online": None, "batch": None}
-    assert "Total, batch: unknown" in desk.call("--model", "house", "--lane", "batch")[1]
+    assert quoted["total"] == costs[lane]
+    assert line_of(quoted)["costs"] == costs
+    shown = " ".join(desk.call("--model", "house", "--lane", lane)[1].split())
+    unknown = costs[lane] is None
+    hint = "The price of openai/x is unknown. Set input_usd_per_million_tokens"
+    assert (f"Total, {lane}: unknown" in shown, hint in shown) == (unknown, unknown)
 
 
 def test_tiers_are_quoted_by_the_model_that_each_question_goes_to(
@@ -422,13 +403,10 @@ def test_tiers_are_quoted_by_the_model_that_each_question_goes_to(
     monkeypatch.setenv("CHORDWISE_ROUTING__MEDIUM_FROM", "1")
     monkeypatch.setenv("CHORDWISE_ROUTING__LARGE_FROM", "1")
 
-    quoted = desk.quote("--model", "auto")
-
-    assert line_of(quoted)["model"] == tiers["small"]
+    assert line_of(desk.quote("--model", "auto"))["model"] == tiers["small"]
 
 
 def test_the_built_in_model_costs_nothing(desk: Desk) -> None:
-    """And has one lane."""
     quoted = desk.quote()
 
     assert quoted["total"] == {"low": 0, "typical": 0, "high": 0}
@@ -436,8 +414,7 @@ def test_the_built_in_model_costs_nothing(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "warning"),
-    [("0.01", "is likely not to last"), ("1.05", "may not last"), ("100", "")],
+    ("share", "warning"), [("0.01", "is likely not to last"), ("1.05", "may not last"), ("100", "")]
 )
 def test_a_budget_is_compared_with_what_is_expected(desk: Desk, share: str, warning: str) -> None:
     """Below what is expected it is warned of, above the upper end nothing is said."""
@@ -466,21 +443,6 @@ def test_the_numbers_are_said_before_a_run_with_a_budget(desk: Desk) -> None:
     assert "standard input cannot be quoted" in said
 
 
-@pytest.mark.parametrize("lane", list(Lane))
-def test_the_numbers_before_a_run_are_those_of_its_lane(desk: Desk, lane: Lane) -> None:
-    """Half of online, for a run that waits for batches."""
-    options = RunOptions(types=(AnalysisType.SUMMARY,), model=GPT, lane=lane)
-    texts = [path.read_text("utf-8") for path in desk.folder.iterdir()]
-    quoted = desk.estimate(*texts, options=options)
-    desk.capsys.readouterr()
-
-    announce(desk.pipeline.context, [str(desk.folder)], options, Decimal(5), Screen())
-
-    assert quoted.total == quoted.totals[lane.value]
-    assert quoted.totals["batch"] != quoted.totals["online"]
-    assert f"Expected cost: {amount(quoted.total)}, of" in desk.capsys.readouterr().err
-
-
 @pytest.fixture
 def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnsweringServer]:
     """Serve a model `house` whose price is known; as `slow` it may be asked once a minute."""
@@ -493,8 +455,15 @@ def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnsweringServer]:
         yield server
 
 
-def test_a_sample_is_asked_and_paid(desk: Desk, house: AnsweringServer) -> None:
-    """It is announced with its cost first, leaves rows in the ledger, and decides the output."""
+def test_a_sample_is_asked_and_paid(
+    desk: Desk, house: AnsweringServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is announced with its cost first, and decides the output.
+
+    It leaves rows in the ledger, and is paid from the budget of the day.
+    """
+    monkeypatch.setenv("CHORDWISE_BUDGET__USD_PER_DAY", "1")
+
     code, shown, said = desk.call("--model", "house", "--sample", "2", "--json")
 
     line = line_of(json.loads(shown))
@@ -504,6 +473,7 @@ def test_a_sample_is_asked_and_paid(desk: Desk, house: AnsweringServer) -> None:
     assert (line["basis"], line["observations"]) == ("sample", 2)
     paid = desk.pipeline.value("SELECT sum(cost_usd) FROM model_calls WHERE job_id IS NULL")
     assert paid == 2 * (100 * Decimal(1) + 50 * Decimal(5)) / 1_000_000
+    assert desk.pipeline.value("SELECT spent_usd FROM budgets WHERE cap_usd = 1") == paid
 
 
 def test_a_sample_for_the_batch_lane_is_announced_as_online(desk: Desk) -> None:
@@ -518,44 +488,32 @@ def test_a_sample_for_the_batch_lane_is_announced_as_online(desk: Desk) -> None:
     assert announced[0] == announced[1] is not None
 
 
-def test_a_sample_is_paid_from_the_budget_of_the_day(
-    desk: Desk, house: AnsweringServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("model", "setting", "words"),
+    [
+        (
+            "house",
+            ("BUDGET__USD_PER_DAY", "0.001"),
+            ("The day's budget of $0.001 is used up", "Quote without --sample"),
+        ),
+        ("slow", ("LIMITS__LONGEST_WAIT_SECONDS", "1"), ("peer",)),
+    ],
+)
+def test_a_sample_keeps_to_budget_and_limits(
+    desk: Desk,
+    house: AnsweringServer,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    setting: tuple[str, str],
+    words: tuple[str, ...],
 ) -> None:
-    """The account of the day counts what the calls did cost, no more."""
-    monkeypatch.setenv("CHORDWISE_BUDGET__USD_PER_DAY", "1")
+    """Without money or a permit in time nothing is asked, and the hint is not about a run."""
+    monkeypatch.setenv(f"CHORDWISE_{setting[0]}", setting[1])
 
-    code, _, _ = desk.call("--model", "house", "--sample", "2")
-
-    paid = desk.pipeline.value("SELECT sum(cost_usd) FROM model_calls")
-    assert code == ExitCode.SUCCESS
-    assert len(house.journal) == 2
-    assert desk.pipeline.value("SELECT spent_usd FROM budgets WHERE cap_usd = 1") == paid
-
-
-def test_a_day_without_money_has_none_for_a_sample(
-    desk: Desk, house: AnsweringServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is asked, and the hint is not about a run."""
-    monkeypatch.setenv("CHORDWISE_BUDGET__USD_PER_DAY", "0.001")
-
-    code, _, said = desk.call("--model", "house", "--sample", "2")
+    code, _, said = desk.call("--model", model, "--sample", "2")
 
     assert code == ExitCode.INCOMPLETE
-    assert "The day's budget of $0.001 is used up" in said
-    assert "Quote without --sample" in said
-    assert house.journal == []
-
-
-def test_a_sample_keeps_to_the_limits(
-    desk: Desk, house: AnsweringServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A question for which there is no permit in time is not asked."""
-    monkeypatch.setenv("CHORDWISE_LIMITS__LONGEST_WAIT_SECONDS", "1")
-
-    code, _, said = desk.call("--model", "slow", "--sample", "2")
-
-    assert code == ExitCode.INCOMPLETE
-    assert "peer" in said
+    assert [word for word in words if word not in said] == []
     assert house.journal == []
 
 

@@ -27,7 +27,6 @@ BOUND = SECONDS * 1.25 + 1
 
 @pytest.fixture
 def proxy(servers: Servers) -> Iterator[Proxy]:
-    """Stand between us and the server."""
     sockets = servers.postgres._data.parent / "run"
     with proxy_to(Target(path=sockets / ".s.PGSQL.5432")) as opened:
         yield opened
@@ -47,7 +46,6 @@ def engine(servers: Servers, proxy: Proxy) -> Iterator[Engine]:
 
 
 def ask(engine: Engine, statement: str = "SELECT 1") -> object:
-    """Return the one value of a statement."""
     with translate_errors(), engine.begin() as connection:
         return connection.scalar(text(statement))
 

@@ -33,7 +33,6 @@ class SlowMessenger:
         self.sent: list[str] = []
 
     def send(self, task: str, ids: Sequence[str]) -> None:
-        """Send one message slowly."""
         Event().wait(0.3)
         self.sent.append(f"{task} {ids}")
 
@@ -45,9 +44,7 @@ def test_what_is_out_is_noted_before_the_transaction_is_silent_for_long(settings
     messenger = SlowMessenger()
     context = replace(pipeline.context, messenger=cast("Messenger", messenger))
 
-    first = dispatch(context)
-
-    assert first == 1
+    assert dispatch(context) == 1
     assert pipeline.value("SELECT count(*) FROM outbox WHERE sent_at IS NOT NULL") == 1
     while dispatch(context):
         continue
@@ -67,7 +64,6 @@ def test_what_is_promised_already_is_not_promised_again(settings: Settings) -> N
 
 
 def test_a_message_that_went_out_and_got_lost_is_promised_again(settings: Settings) -> None:
-    """Once, until it has gone out again."""
     pipeline = a_pipeline(settings)
     pipeline.submit(*TEXTS)
     pipeline.execute("UPDATE outbox SET sent_at = now()")

@@ -64,12 +64,10 @@ def worked(settings: Settings, content: str, *script: Line) -> Pipeline:
 
 
 def extraction() -> RunOptions:
-    """Return the options of an extraction by the schema."""
     return a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(schema=SCHEMA))
 
 
 def data_of(pipeline: Pipeline) -> list[JsonObject]:
-    """Return the data of every stored result."""
     rows = pipeline.rows("SELECT output -> 'data' FROM results")
     return [as_object(data) for (data,) in rows]
 
@@ -89,8 +87,7 @@ def test_what_is_stored_fits_the_schema_whatever_a_document_orders(
         jsonschema_rs.validate(SCHEMA, data)
     assert stored in ([HONEST], []), "the note is nowhere"
     assert not is_corrected or stored
-    facts = pipeline.rows("SELECT path, value FROM facts WHERE value LIKE '%PWNED%'")
-    assert facts == []
+    assert pipeline.rows("SELECT path, value FROM facts WHERE value LIKE '%PWNED%'") == []
 
 
 def test_a_value_that_the_document_does_not_have_is_not_grounded(settings: Settings) -> None:
@@ -153,7 +150,6 @@ REQUESTS = (
 
 
 def texts(folder: Path) -> Iterator[str]:
-    """Yield the plain texts of a corpus."""
     for file in sorted((folder / "docs").glob("*.txt")):
         yield file.read_text("utf-8", "replace")
 

@@ -49,10 +49,7 @@ FEE: JsonObject = {
 
 
 def take_in(
-    pipeline: Pipeline,
-    data: bytes,
-    name: str,
-    options: RunOptions | None = None,
+    pipeline: Pipeline, data: bytes, name: str, options: RunOptions | None = None
 ) -> Submission:
     """Take in what a file holds as a run."""
     submission = open_run(pipeline.context, options or a_run(), NOW)
@@ -65,7 +62,6 @@ def take_in(
 
 @pytest.fixture
 def lease(settings: Settings) -> Pipeline:
-    """Return a pipeline that has found the fee of a lease."""
     pipeline = a_pipeline(settings, json.dumps({"fields": [FEE]}), repeat_last=True)
     asked = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(instructions="annual fee"))
     asked = replace(asked, save_as="leases", name="first")
@@ -74,7 +70,7 @@ def lease(settings: Settings) -> Pipeline:
 
 
 def test_a_fact_has_page_place_and_boxes(lease: Pipeline) -> None:
-    """In the table, the view, the output, and beside the quote in the table of evidence."""
+    """In the table, the view, the output, and beside the quote; a corrected one keeps them."""
     evidence = "SELECT annual_fee_page, annual_fee_place FROM answers.leases_evidence"
     output = "SELECT f ->> 'page', f ->> 'place', f -> 'boxes' FROM {} AS f"
     listed = "results, jsonb_array_elements(output -> 'fields')"
@@ -89,6 +85,10 @@ def test_a_fact_has_page_place_and_boxes(lease: Pipeline) -> None:
         (1, "p. 1", 300.0, 300.0, "Lease "),
         (2, "p. 2", 300.0, 300.0, "annual"),
     ]
+    said = ["--document", "lease", "--correct", "annual fee=600 EUR"]
+    assert run(["feedback", "first", *said]) == ExitCode.SUCCESS
+    assert [row[1:3] for row in lease.rows(FACTS)] == [(2, "p. 2")]
+    assert lease.value("SELECT final_value FROM facts") == "600 EUR"
 
 
 @pytest.mark.usefixtures("lease")
@@ -114,16 +114,6 @@ def test_results_show_the_place_behind_the_quote(
     assert dict(zip(header, row, strict=True))["annual_fee_page"] == 2
 
 
-def test_a_corrected_fact_keeps_its_place(lease: Pipeline) -> None:
-    """The quote is still there."""
-    said = ["--document", "lease", "--correct", "annual fee=600 EUR"]
-
-    assert run(["feedback", "first", *said]) == ExitCode.SUCCESS
-
-    assert [row[1:3] for row in lease.rows(FACTS)] == [(2, "p. 2")]
-    assert lease.value("SELECT final_value FROM facts") == "600 EUR"
-
-
 def test_places_cost_one_statement_where_there_are_any(settings: Settings) -> None:
     """A text without places costs none, neither when it is taken in nor when it has ended."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
@@ -143,7 +133,6 @@ def test_places_cost_one_statement_where_there_are_any(settings: Settings) -> No
 
 
 def test_a_document_of_many_chunks_is_one_with_places(settings: Settings) -> None:
-    """A quote of the synthesis is on the page that it was on in its chunk."""
     lines = [PARAGRAPH[start : start + 40] for start in (0, 40)]
     page = " ".join(shown(line, y=280 - 13 * row) for row, line in enumerate(lines * 10))
     pages = [page] * 29 + [f"{page} {shown('The last word of all', y=10)}"]
@@ -157,7 +146,6 @@ def test_a_document_of_many_chunks_is_one_with_places(settings: Settings) -> Non
 
 
 def test_other_places_have_neither_page_nor_boxes(settings: Settings) -> None:
-    """A range of cells is a place."""
     pipeline = a_pipeline(settings, a_summary("Bergen"), repeat_last=True)
 
     pipeline.work(take_in(pipeline, workbook({"Ports": [["port"], ["Bergen"]]}), "a.xlsx"))

@@ -41,13 +41,11 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 @pytest.fixture
 def listener(home: Home) -> Iterator[socket.socket]:
-    """Lend the socket of a home."""
     with control.listen(home) as lent:
         yield lent
 
 
 def a_client(listener: socket.socket, sent: bytes = b"") -> socket.socket:
-    """Return a connection on which something was sent."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.connect(listener.getsockname())
     client.sendall(sent)
@@ -63,16 +61,12 @@ def taken(listener: socket.socket) -> socket.socket:
 
 
 def test_the_socket_is_closed_to_others(listener: socket.socket) -> None:
-    """So is its folder."""
     path = Path(listener.getsockname())
 
-    modes = [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)]
-
-    assert modes == [0o600, 0o700]
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)] == [0o600, 0o700]
 
 
 def test_a_socket_that_cannot_be_created_is_named(home: Home, listener: socket.socket) -> None:
-    """The error says which, and why."""
     with pytest.raises(ConfigurationError, match=f"{listener.getsockname()} cannot be created: "):
         control.listen(home)
 
@@ -100,7 +94,6 @@ def send_forever(client: socket.socket) -> None:
 def test_a_client_that_does_not_finish_its_request_is_left(
     listener: socket.socket, *, is_endless: bool
 ) -> None:
-    """The one behind it is served."""
     with (
         ThreadPoolExecutor() as pool,
         a_client(listener, b"{") as slow,
@@ -115,14 +108,12 @@ def test_a_client_that_does_not_finish_its_request_is_left(
 
 
 def test_a_command_that_is_gone_has_withdrawn_its_request(listener: socket.socket) -> None:
-    """Nothing is started for it."""
     a_client(listener, REQUEST).close()
 
     assert control.next_request(listener) is None
 
 
 def test_a_command_that_leaves_or_stops_reading_holds_nobody_up(listener: socket.socket) -> None:
-    """What the supervisor tells it is dropped."""
     with a_client(listener, REQUEST), taken(listener) as unread:
         while control.send(unread, Message(activity="x" * 100_000)):
             continue

@@ -34,9 +34,7 @@ def test_stop_leaves_no_process(home: Path) -> None:
     stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
     identities = everybody(running(home))
 
-    stopped = stack.stop(home)
-
-    assert stopped
+    assert stack.stop(home)
     assert len(identities) == 5
     assert nobody_left(identities)
     assert stack.find(home) is None
@@ -59,14 +57,11 @@ def test_a_killed_supervisor_leaves_no_orphans(home: Path) -> None:
 
 
 def test_down_stops_what_a_killed_supervisor_left(home: Path) -> None:
-    """`down` works without a supervisor too."""
     stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
     before = running(home)
     kill(before.supervisor)
 
-    stopped = stack.stop(home)
-
-    assert stopped
+    assert stack.stop(home)
     assert nobody_left(everybody(before))
 
 

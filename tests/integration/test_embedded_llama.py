@@ -22,6 +22,8 @@ from chordwise.settings import ModelSettings, Settings
 from tests.fakes.completion_requests import a_request
 from tests.peers import tiny_gguf
 
+pytestmark = pytest.mark.xdist_group("embedded_llama")
+
 pytest.importorskip("xllamacpp")
 
 NOTHING = (sys.executable, "-c", "")
@@ -46,7 +48,6 @@ class Attempts(NullLedger):
         self.numbers: list[int] = []
 
     def begin(self, start: CallStart) -> CallId:
-        """Note the attempt."""
         self.numbers.append(start.attempt)
         return super().begin(start)
 
@@ -59,14 +60,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """Return a prepared home."""
     home = home_at(tmp_path / "home")
     home.prepare()
     return home
 
 
 def server_of(model: Path, home: Home) -> EmbeddedLlama:
-    """Return a server that has not been started."""
     return EmbeddedLlama(
         LocalModel(file=model, context_tokens=512),
         home.run,
@@ -77,14 +76,12 @@ def server_of(model: Path, home: Home) -> EmbeddedLlama:
 
 @pytest.fixture
 def server(home: Home, model: Path) -> Iterator[EmbeddedLlama]:
-    """Return a server that is stopped after the test."""
     server = server_of(model, home)
     yield server
     server.stop()
 
 
 def ask(url: str, key: str) -> httpx.Response:
-    """Ask the server for a short completion."""
     body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
     headers = {"Authorization": f"Bearer {key}"}
     return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30)
@@ -121,9 +118,7 @@ def test_nothing_is_left_after_a_stop(home: Home, model: Path, server: EmbeddedL
     server.start()
     identity = server.identity()
 
-    stopped = server.stop()
-
-    assert stopped
+    assert server.stop()
     assert not processes.is_alive(identity)
     assert llama.running(home, str(model)) is None
 

@@ -35,14 +35,12 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(home: Path) -> Iterator[EmbeddedPostgres]:
-    """Return a server that is stopped after the test."""
     server = EmbeddedPostgres(home / "postgres", home / "run")
     yield server
     server.stop()
 
 
 def answer(server: EmbeddedPostgres, query: str) -> object:
-    """Return the one value that a query finds."""
     engine = sqlalchemy.create_engine(server.url())
     try:
         with engine.connect() as connection:
@@ -74,7 +72,6 @@ def test_text_is_utf8_and_folds_alike_everywhere(server: EmbeddedPostgres) -> No
 
 
 def test_it_leaves_the_folders_of_others_alone(home: Path, server: EmbeddedPostgres) -> None:
-    """Every folder above the data keeps its mode and its owner."""
     above = (home, home.parent, home.parent.parent)
     before = [(folder.stat().st_mode, folder.stat().st_uid) for folder in above]
 
@@ -86,7 +83,6 @@ def test_it_leaves_the_folders_of_others_alone(home: Path, server: EmbeddedPostg
 
 
 def test_a_wrong_password_is_refused(server: EmbeddedPostgres) -> None:
-    """Reaching the socket is not enough."""
     server.start()
     forged = server.connection_string().replace("://chordwise:", "://chordwise:not-")
 
@@ -95,7 +91,6 @@ def test_a_wrong_password_is_refused(server: EmbeddedPostgres) -> None:
 
 
 def test_it_listens_on_no_network(server: EmbeddedPostgres) -> None:
-    """There is a socket file and no port."""
     server.start()
 
     assert answer(server, "SHOW listen_addresses") == ""
@@ -196,7 +191,6 @@ def test_it_starts_after_a_kill(home: Path, server: EmbeddedPostgres, crash: str
 
 
 def test_an_interrupted_initialization_is_begun_anew(home: Path, server: EmbeddedPostgres) -> None:
-    """Half a data folder from a crash is no obstacle."""
     half = home / "postgres.new"
     half.mkdir()
     (half / "PG_VERSION").write_text("18", encoding="utf-8")
@@ -229,7 +223,6 @@ def test_a_missing_password_is_named(home: Path, server: EmbeddedPostgres) -> No
 
 
 def test_a_second_start_is_refused(server: EmbeddedPostgres) -> None:
-    """Two servers never share their data."""
     server.start()
 
     with pytest.raises(ServiceUnavailableError, match="runs already"):
@@ -250,7 +243,6 @@ def test_a_failed_start_says_why(home: Path, server: EmbeddedPostgres) -> None:
 
 
 def test_nothing_is_left_after_a_stop(server: EmbeddedPostgres) -> None:
-    """No process of the server outlives it."""
     server.start()
     identity = server.identity()
     assert identity is not None

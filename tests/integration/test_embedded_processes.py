@@ -20,14 +20,11 @@ SLEEP = "import signal; signal.pause()"
 
 
 def test_a_stubborn_child_is_killed_after_its_grace(tmp_path: Path) -> None:
-    """Who ignores SIGTERM gets SIGKILL."""
     log = tmp_path / "log"
     child = processes.launch([sys.executable, "-c", STUBBORN + SLEEP], log=log)
     assert processes.wait_until(lambda: log.read_text(encoding="utf-8") != "", 10)
 
-    stopped = processes.stop(child, (Signals.SIGTERM, 0.3))
-
-    assert stopped
+    assert processes.stop(child, (Signals.SIGTERM, 0.3))
     assert not processes.is_alive(child)
 
 
@@ -37,9 +34,7 @@ def test_a_stranger_of_the_same_number_is_left_alone(tmp_path: Path) -> None:
     assert child is not None
     former = ProcessIdentity(pid=child.pid, created_at=child.created_at - 60)
 
-    stopped = processes.stop(former)
-
-    assert not stopped
+    assert not processes.stop(former)
     assert processes.is_alive(child)
     processes.stop(child)
 
@@ -75,7 +70,6 @@ def test_a_pid_file_counts_only_with_the_right_command(tmp_path: Path) -> None:
 
 
 def test_a_long_log_is_set_aside(tmp_path: Path) -> None:
-    """A log does not grow over the years."""
     log = tmp_path / "log"
     log.write_bytes(b"x" * (processes.MAX_LOG_BYTES + 1))
 
@@ -148,10 +142,7 @@ def test_the_lock_says_who_holds_it(tmp_path: Path) -> None:
 
     with locked(home):
         holder = lock_holder(home)
-        with (
-            pytest.raises(ServiceUnavailableError, match=f"process {os.getpid()}"),
-            locked(home),
-        ):
+        with pytest.raises(ServiceUnavailableError, match=f"process {os.getpid()}"), locked(home):
             pytest.fail("two held the lock")
 
     assert holder == processes.identify(os.getpid())

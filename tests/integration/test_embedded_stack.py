@@ -15,15 +15,7 @@ from chordwise.embedded.home import home_at
 from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError
 from chordwise.settings import InboxSettings
-from tests.fakes.stacks import (
-    COMMANDS,
-    becomes,
-    kill,
-    nobody_left,
-    note_of,
-    running,
-    settings_for,
-)
+from tests.fakes.stacks import COMMANDS, becomes, kill, nobody_left, note_of, running, settings_for
 
 
 def test_the_database_alone_is_enough_for_reading(home: Path) -> None:
@@ -43,7 +35,10 @@ def test_the_database_alone_is_enough_for_reading(home: Path) -> None:
 
 
 def test_the_level_rises_and_never_falls(home: Path) -> None:
-    """A command that works on jobs gets the rest started; one that reads takes nothing away."""
+    """A command that works on jobs gets the rest started; one that reads takes nothing away.
+
+    The processes of ours find database and broker in their environment.
+    """
     settings = settings_for(home)
     stack.ensure(settings, Level.DATABASE, commands=COMMANDS)
     before = running(home)
@@ -55,13 +50,6 @@ def test_the_level_rises_and_never_falls(home: Path) -> None:
     assert after.supervisor == before.supervisor
     assert after.children["postgres"] == before.children["postgres"]
     assert set(after.children) == {"postgres", "valkey", "scheduler", "worker"}
-    assert services.broker_url is not None
-
-
-def test_worker_and_scheduler_get_the_addresses(home: Path) -> None:
-    """The processes of ours find database and broker in their environment."""
-    services = stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
-
     assert services.broker_url is not None
     expected = [
         services.require_database_url().get_secret_value(),
@@ -88,7 +76,10 @@ def test_other_settings_bring_a_new_worker(home: Path) -> None:
 
 
 def test_what_a_stack_watches_is_not_ended_from_elsewhere(home: Path, tmp_path: Path) -> None:
-    """Files would wait, and nights pass, for a command that somebody gave in another folder."""
+    """Files would wait, and nights pass, for a command that somebody gave in another folder.
+
+    A change of its own file may end it.
+    """
     file = tmp_path / "chordwise.toml"
     inbox = InboxSettings(folders=(tmp_path / "inbox",))
     stack.ensure(settings_for(home, file=file, inbox=inbox), Level.ALL, commands=COMMANDS)
@@ -104,19 +95,7 @@ def test_what_a_stack_watches_is_not_ended_from_elsewhere(home: Path, tmp_path: 
 
     assert running(home).children == before.children
     assert stack.keeps_watch(settings_for(home, file=file, inbox=inbox))
-
-
-def test_who_changes_the_settings_of_a_stack_may_end_what_it_watches(
-    home: Path, tmp_path: Path
-) -> None:
-    """It is the same file: somebody took the folder out of it."""
-    file = tmp_path / "chordwise.toml"
-    inbox = InboxSettings(folders=(tmp_path / "inbox",))
-    stack.ensure(settings_for(home, file=file, inbox=inbox), Level.ALL, commands=COMMANDS)
-    before = running(home)
-
     stack.ensure(settings_for(home, file=file), Level.ALL, commands=COMMANDS)
-
     assert nobody_left([before.children["scheduler"]])
 
 

@@ -138,7 +138,6 @@ def worker(state: State, seconds: float = 0.0) -> Commands:
 
 
 def test_a_stack_is_ready_when_its_worker_consumes(home: Path) -> None:
-    """Not when its process is there, and not by the sign of the one before it."""
     signs = []
 
     for model in ("openai/gpt-5", "openai/gpt-6"):

@@ -48,7 +48,6 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(home: Path) -> Iterator[EmbeddedValkey]:
-    """Return a server that is stopped after the test."""
     server = EmbeddedValkey(home / "valkey", home / "run")
     yield server
     server.stop()
@@ -56,7 +55,6 @@ def server(home: Path) -> Iterator[EmbeddedValkey]:
 
 @contextmanager
 def client(server: EmbeddedValkey) -> Iterator[redis.Redis]:
-    """Return a client of the server."""
     connection = redis.Redis.from_url(server.redis_url(), decode_responses=True)
     try:
         yield connection
@@ -117,7 +115,6 @@ def test_a_client_without_the_password_is_refused(home: Path, server: EmbeddedVa
 
 
 def test_a_second_start_is_refused(server: EmbeddedValkey) -> None:
-    """Two servers never share their data."""
     server.start()
 
     with pytest.raises(ServiceUnavailableError, match="runs already"):

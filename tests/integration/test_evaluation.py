@@ -33,8 +33,6 @@ TRUTH = (
     {"document": "c.txt", "label": "letter"},
     {"document": "gone.txt", "label": "report"},
 )
-
-
 pytestmark = pytest.mark.usefixtures("addressed")
 
 
@@ -59,7 +57,10 @@ def evaluated(
 def test_labels_are_compared_with_a_gold_file(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By any end of a document's path and however the label is spelled; what is missing is told."""
+    """By any end of a document's path and however the label is spelled; what is missing is told.
+
+    It is named on the screen and in the row of the evaluation, with what was not judged.
+    """
     classified(pipeline, CHOICES, threshold=0.75)
     gold = written(tmp_path / "gold.jsonl", *TRUTH)
 
@@ -74,23 +75,12 @@ def test_labels_are_compared_with_a_gold_file(
     assert found["macro_f1", "", ""]["value"] == pytest.approx(2 / 3)
     assert found["abstained", "", ""]["value"] == pytest.approx(1 / 3)
     assert found["calibration_error", "", ""]["value"] == pytest.approx((0.1 + 0.8 + 0.3) / 3)
-
-
-def test_what_is_missing_is_named(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """On the screen and in the row of the evaluation, with what was not judged."""
-    classified(pipeline, CHOICES)
-    gold = written(tmp_path / "gold.jsonl", *TRUTH)
-
+    row = "SELECT judged, unjudged, missing, is_whole, gold_file, model FROM evaluations"
+    assert pipeline.rows(row) == [(3, 1, 1, True, "gold.jsonl", "script-1")]
     assert run(["evaluate", "latest", "--gold", str(gold)]) == ExitCode.INCOMPLETE
-
     said = capsys.readouterr().out
     assert "gone.txt: no such document" in said
     assert "classification: 3 results, 1 not judged" in said
-    assert pipeline.rows(
-        "SELECT judged, unjudged, missing, is_whole, gold_file, model FROM evaluations"
-    ) == [(3, 1, 1, True, "gold.jsonl", "script-1")]
 
 
 def test_fields_are_compared_one_by_one(
@@ -235,7 +225,6 @@ def test_lines_about_the_same_content_may_not_contradict_each_other(
 def test_a_label_of_two_types_needs_one_to_be_named(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And only that one is evaluated then."""
     classified(pipeline, CHOICES)
     pipeline.execute("UPDATE results SET analysis_type = 'sentiment' WHERE confidence < 0.75")
     gold = written(tmp_path / "gold.jsonl", *TRUTH[:2])
@@ -250,7 +239,6 @@ def test_a_label_of_two_types_needs_one_to_be_named(
 def test_each_model_is_measured_where_several_answered(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After all of them together."""
     classified(pipeline, CHOICES)
     pipeline.execute("UPDATE results SET model = 'other' WHERE confidence = 0.8")
     gold = written(tmp_path / "gold.jsonl", *TRUTH[:3])
@@ -261,46 +249,41 @@ def test_each_model_is_measured_where_several_answered(
     assert pipeline.rows(
         "SELECT is_whole, model, count, value FROM evaluation_history WHERE metric = 'accuracy'"
         " ORDER BY is_whole DESC, model"
-    ) == [
-        (True, None, 3, pytest.approx(2 / 3)),
-        (False, "other", 1, 0),
-        (False, "script-1", 2, 1),
-    ]
+    ) == [(True, None, 3, pytest.approx(2 / 3)), (False, "other", 1, 0), (False, "script-1", 2, 1)]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ('{"document": "a", "fields": {"b": NaN}}', "line 1 has characters that cannot be stored"),
-        ('{"document": "a", "fields": {"b": 1e999}}', "or a number that is none"),
-        ('{"document": "a.txt"}', "line 1: it says neither label nor fields nor summary"),
-        ('{"label": "letter"}', "line 1: there is no “document”"),
-        ('{"document": "a", "label": 7}', "line 1: “label” is no text"),
-        ('{"document": "a", "lable": "b"}', "line 1: “lable” is none of"),
-        ('{"document": "a", "fields": []}', "line 1: “fields” is no object"),
-        ('{"document": "a", "fields": {"b": "c"}, "pages": {"d": 1}}', "line 1: “pages” is no"),
-        ('{"document": "a", "fields": {"b": "c"}, "pages": {"b": [1, 0]}}', "“pages” of “b” is no"),
-        ('{"document": "a", "label": "b\\u0000"}', "line 1 has characters that cannot be stored"),
-        ('{"document": "a", "label": "b"}\n\n{"document": "a", "label": "c"}', "line 3: “a” was"),
-        ('{"document": "a"', "line 1 is not JSON"),
-        ("", "nothing is in it"),
-        (
-            '{"document": "other.txt", "label": "letter"}',
-            "There is no result of which gold.jsonl says",
-        ),
-    ],
-)
+SENSELESS: list[tuple[str, str]] = [
+    ('{"document": "a", "fields": {"b": NaN}}', "line 1 has characters that cannot be stored"),
+    ('{"document": "a", "fields": {"b": 1e999}}', "or a number that is none"),
+    ('{"document": "a.txt"}', "line 1: it says neither label nor fields nor summary"),
+    ('{"label": "letter"}', "line 1: there is no “document”"),
+    ('{"document": "a", "label": 7}', "line 1: “label” is no text"),
+    ('{"document": "a", "lable": "b"}', "line 1: “lable” is none of"),
+    ('{"document": "a", "fields": []}', "line 1: “fields” is no object"),
+    ('{"document": "a", "fields": {"b": "c"}, "pages": {"d": 1}}', "line 1: “pages” is no"),
+    ('{"document": "a", "fields": {"b": "c"}, "pages": {"b": [1, 0]}}', "“pages” of “b” is no"),
+    ('{"document": "a", "label": "b\\u0000"}', "line 1 has characters that cannot be stored"),
+    ('{"document": "a", "label": "b"}\n\n{"document": "a", "label": "c"}', "line 3: “a” was"),
+    ('{"document": "a"', "line 1 is not JSON"),
+    ("", "nothing is in it"),
+    (
+        '{"document": "other.txt", "label": "letter"}',
+        "There is no result of which gold.jsonl says",
+    ),
+]
+
+
 def test_a_gold_file_that_makes_no_sense_is_refused(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the line and the reason, and nothing is stored."""
     classified(pipeline, {"a.txt": ("letter", 0.5)})
-    (tmp_path / "gold.jsonl").write_text(text, "utf-8")
+    for text, said in SENSELESS:
+        (tmp_path / "gold.jsonl").write_text(text, "utf-8")
 
-    assert run(["evaluate", "--gold", str(tmp_path / "gold.jsonl")]) == ExitCode.USAGE
+        assert run(["evaluate", "--gold", str(tmp_path / "gold.jsonl")]) == ExitCode.USAGE
 
-    assert said in " ".join(capsys.readouterr().err.split())
-    assert pipeline.value("SELECT count(*) FROM evaluations") == 0
+        assert said in " ".join(capsys.readouterr().err.split())
+        assert pipeline.value("SELECT count(*) FROM evaluations") == 0
 
 
 @pytest.mark.nightly

@@ -65,7 +65,6 @@ def test_what_validation_changed_is_named(settings: Settings) -> None:
 
 
 def test_what_a_model_thought_first_is_no_change(settings: Settings) -> None:
-    """It stands in the completion alone."""
     remark: JsonValue = []
     written: JsonObject = {
         "considerations": "First the fact, then its price.",
@@ -94,7 +93,6 @@ def test_what_a_model_thought_first_is_no_change(settings: Settings) -> None:
 def test_the_command_finds_a_document_by_a_part_of_its_name(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of several documents none is guessed."""
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), repeat_last=True)
     pipeline.work(pipeline.submit(TEXT, f"{TEXT} Twice."))
 

@@ -52,7 +52,6 @@ EMPTY: Row = (None,) * len(COLUMNS)
 
 
 def a_table(*batches: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> Table:
-    """Return a table of these batches."""
     return Table(columns=columns, batches=iter(batches))
 
 
@@ -106,7 +105,6 @@ def test_parquet_keeps_types_and_values() -> None:
 
 
 def test_decimals_of_parquet_have_the_digits_that_their_values_need() -> None:
-    """Over all batches; a column without values has a type, too."""
     columns = [Column(name=name, kind=Kind.DECIMAL) for name in ("sum", "none", "odd")]
     rows: list[Row] = [
         (Decimal(12345678901234567890), None, Decimal(1)),
@@ -160,7 +158,6 @@ def test_no_rows_are_a_table_too(wanted: ExportFormat) -> None:
 
 
 def cells_of(content: BinaryIO) -> Iterator[list[Cell]]:
-    """Return the rows of the first sheet."""
     for row in openpyxl.load_workbook(content).worksheets[0].iter_rows():
         yield [cell for cell in row if isinstance(cell, Cell)]
 
@@ -202,7 +199,6 @@ def test_no_text_of_an_xlsx_is_a_formula(raw: bool) -> None:  # noqa: FBT001 - p
 
 
 def test_more_rows_than_a_sheet_has_go_on_a_further_one() -> None:
-    """With the header again, and none lost at the seams."""
     table = a_table([(n,) for n in range(7)], [], columns=[Column(name="n", kind=Kind.INTEGER)])
     sink = io.BytesIO()
 
@@ -224,7 +220,6 @@ def test_a_text_too_long_for_a_cell_is_refused() -> None:
 
 
 def test_a_value_that_parquet_cannot_hold_is_refused() -> None:
-    """The column is named; nothing is rounded."""
     columns = [Column(name="cost", kind=Kind.DECIMAL, precision=4, scale=2)]
 
     with pytest.raises(UsageError, match="A value in cost does not fit"):

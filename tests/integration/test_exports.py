@@ -98,7 +98,6 @@ def test_a_view_as_csv(desk: Desk) -> None:
 
 
 def test_sql_as_csv_is_harmless_too(desk: Desk) -> None:
-    """The same rule, and the same way out of it."""
     statement = 'SELECT source AS "=s" FROM intakes LIMIT 1'
 
     assert run(["sql", "--csv", statement]) == ExitCode.SUCCESS
@@ -185,43 +184,38 @@ def test_a_run_has_rows_of_its_own_only(desk: Desk) -> None:
         assert len(lines) == 1, name
 
 
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (["outbox"], "no table or view “outbox”"),
-        (["runs; DROP TABLE runs"], "no table or view"),
-        (["pg_authid"], "no table or view"),
-        (["runs", "--columns", "name,nothing"], "no column “nothing”"),
-        (["runs", "--run", "unheard-of"], "There is no run"),
-        (["results_by_day", "--run", "latest"], "belong to no run"),
-        (["runs", "-o", "runs.txt"], "names no format"),
-        (["runs", "-o", "nowhere/runs.csv"], "no folder"),
-        (["runs", "--sql", "SELECT 1"], "Name a view"),
-        ([], "Name a view"),
-        (["--sql", "DELETE FROM runs"], "Only statements that read"),
-        (["--sql", "SELECT 1; DROP TABLE runs"], "refuses"),
-        (["--sql", "WITH x AS (DELETE FROM runs RETURNING 1) SELECT * FROM x"], "refuses"),
-        (["--sql", "SELECT * FROM outbox"], "refuses"),
-        (["--sql", "SELECT pg_read_file('/etc/hostname')"], "refuses"),
-        (["--sql", "SELECT set_config('role', 'chordwise', false)"], "refuses"),
-    ],
-)
-def test_what_cannot_be_exported_is_refused(desk: Desk, arguments: list[str], reason: str) -> None:
-    """With the reason, and nothing is written."""
-    refused = desk.refusal(*arguments)
+REFUSED: list[tuple[list[str], str]] = [
+    (["outbox"], "no table or view “outbox”"),
+    (["runs; DROP TABLE runs"], "no table or view"),
+    (["pg_authid"], "no table or view"),
+    (["runs", "--columns", "name,nothing"], "no column “nothing”"),
+    (["runs", "--run", "unheard-of"], "There is no run"),
+    (["results_by_day", "--run", "latest"], "belong to no run"),
+    (["runs", "-o", "runs.txt"], "names no format"),
+    (["runs", "-o", "nowhere/runs.csv"], "no folder"),
+    (["runs", "--sql", "SELECT 1"], "Name a view"),
+    ([], "Name a view"),
+    (["--sql", "DELETE FROM runs"], "Only statements that read"),
+    (["--sql", "SELECT 1; DROP TABLE runs"], "refuses"),
+    (["--sql", "WITH x AS (DELETE FROM runs RETURNING 1) SELECT * FROM x"], "refuses"),
+    (["--sql", "SELECT * FROM outbox"], "refuses"),
+    (["--sql", "SELECT pg_read_file('/etc/hostname')"], "refuses"),
+    (["--sql", "SELECT set_config('role', 'chordwise', false)"], "refuses"),
+]
 
-    assert reason in refused
-    assert not [file for file in desk.folder.iterdir() if file.suffix in (".txt", ".csv")]
-    assert desk.pipeline.value("SELECT count(*) FROM runs") == 2
+
+def test_what_cannot_be_exported_is_refused(desk: Desk) -> None:
+    for arguments, reason in REFUSED:
+        assert reason in desk.refusal(*arguments)
+        assert not [file for file in desk.folder.iterdir() if file.suffix in (".txt", ".csv")]
+        assert desk.pipeline.value("SELECT count(*) FROM runs") == 2
 
 
 def test_an_error_in_the_middle_leaves_no_file(desk: Desk) -> None:
     """The rows before it were written, and are gone with the rest."""
     statement = "SELECT 10 / (3000 - n) FROM generate_series(1, 5000) AS n"
 
-    refused = desk.refusal("--sql", statement, "-o", "numbers.csv")
-
-    assert "division by zero" in refused
+    assert "division by zero" in desk.refusal("--sql", statement, "-o", "numbers.csv")
     assert not list(desk.folder.glob("*numbers*"))
     assert not list(desk.folder.glob(".chordwise-*"))
 
@@ -253,7 +247,6 @@ def test_a_reader_may_stop_early(desk: Desk) -> None:
 
 
 def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
-    """Run a line as a shell does."""
     return subprocess.run(
         ["bash", "-c", command],  # noqa: S607 - the shell of the PATH
         cwd=folder,
@@ -292,7 +285,6 @@ def test_large_values_come_few_at_a_time(database_url: SecretStr) -> None:
 
 
 def test_a_statement_in_sql_may_have_no_rows(database_url: SecretStr) -> None:
-    """Its columns are known all the same."""
     with selection.opened(database_url, "SELECT 1 AS x, 'a%sb' AS y LIMIT 0") as table:
         assert table.names == ["x", "y"]
         assert list(table.batches) == []

@@ -27,11 +27,7 @@ CORPORA = Path(__file__).parents[2] / ".." / "shared" / "corpora"
 CHUNK_CHARACTERS = 12_000
 ANSWERED = tuple(each for each in AnalysisType if each is not AnalysisType.REASONING)
 
-pytestmark = [
-    pytest.mark.nightly,
-    pytest.mark.corpus,
-    pytest.mark.usefixtures("corpora"),
-]
+pytestmark = [pytest.mark.nightly, pytest.mark.corpus, pytest.mark.usefixtures("corpora")]
 
 
 class Row(TypedDict, total=False):
@@ -51,20 +47,17 @@ class Row(TypedDict, total=False):
 
 
 def rows(corpus: str) -> list[Row]:
-    """Read the truths of a corpus."""
     lines = (CORPORA / corpus / "labels.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
 def text_of(corpus: str, row: Row) -> str:
-    """Read the document of a truth."""
     return (CORPORA / corpus / row["path"]).read_text(encoding="utf-8", errors="replace")
 
 
 def analyze(
     analysis_type: AnalysisType, text: str, options: AnalysisOptions | None = None
 ) -> JsonObject:
-    """Answer for one chunk."""
     return answer(
         AnalysisTask(
             analysis_type=analysis_type,
@@ -76,7 +69,6 @@ def analyze(
 
 
 def quoted(found: JsonObject) -> str:
-    """Join the quotes of an answer."""
     return " ".join(json_values.text(item["quote"]) for item in grounding.quotes(found))
 
 
@@ -91,7 +83,6 @@ def recall(selected: str, references: Sequence[str]) -> float:
 
 
 def accuracy(pairs: Sequence[tuple[str, str]]) -> float:
-    """Return the share of equal pairs."""
     return sum(one == other for one, other in pairs) / len(pairs)
 
 
@@ -147,7 +138,6 @@ def test_sentiment_of_reviews() -> None:
     ("source", "least"), [("sentence_polarity", 0.67), ("product_reviews", 0.72)]
 )
 def test_sentiment_of_sentences(source: str, least: float) -> None:
-    """Single sentences: above chance in both sources."""
     texts = [
         (row["text"], row["label"])
         for row in rows("sentence_sentiment")
@@ -168,8 +158,7 @@ def test_classification_by_the_title_and_the_labels_words() -> None:
     answers = [analyze(AnalysisType.CLASSIFICATION, text, options) for text, _ in labelled]
 
     chosen = [json_values.text(found["primary_label"]) for found in answers]
-    pairs = list(zip(chosen, (label for _, label in labelled), strict=True))
-    assert accuracy(pairs) >= 0.78
+    assert accuracy(list(zip(chosen, (label for _, label in labelled), strict=True))) >= 0.78
 
 
 def test_classification_knows_what_it_does_not_know() -> None:

@@ -20,8 +20,6 @@ from tests.fakes.pipeline import Pipeline
 
 SAID = "SELECT path, verdict, judged, corrected, confidence FROM feedback ORDER BY created_at"
 WHOLE = "SELECT is_right, expected, confidence FROM judgments WHERE part = 'result'"
-
-
 pytestmark = pytest.mark.usefixtures("addressed")
 
 
@@ -89,9 +87,7 @@ def test_a_date_that_cannot_be_read_is_refused(
     """It would be an empty cell in the table of answers."""
     extracted(pipeline, {"a.txt": {"effective date": ("May 3, 2025", 9), "notes": ("none", 9)}})
 
-    code = run(["feedback", "latest", "--correct", "effective date=03/04/2025"])
-
-    assert code == ExitCode.USAGE
+    assert run(["feedback", "latest", "--correct", "effective date=03/04/2025"]) == ExitCode.USAGE
     assert "such as 2025-04-03" in capsys.readouterr().err
     for right in ("effective date=13/04/2025", "effective date=at once", "notes=03/04/2025"):
         assert run(["feedback", "latest", "--correct", right]) == ExitCode.SUCCESS
@@ -129,7 +125,6 @@ def test_feedback_outlives_a_new_answer_and_judges_it(
 
 
 def test_what_was_said_is_read_once(pipeline: Pipeline, database_url: SecretStr) -> None:
-    """However many results there are, and of however many analysis types."""
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
     extracted(pipeline, {"c.txt": {"sum": ("12", 7)}})
     for (job_id,) in pipeline.rows("SELECT id FROM jobs"):
@@ -191,7 +186,6 @@ def test_many_are_said_in_a_file(
 
 
 def test_the_last_word_on_a_document_counts(pipeline: Pipeline, tmp_path: Path) -> None:
-    """Also where one file has them all."""
     classified(pipeline, {"a.txt": ("letter", 0.75)})
     verdicts = ["rejected", "approved"] * 20
     file = written(
@@ -204,30 +198,28 @@ def test_the_last_word_on_a_document_counts(pipeline: Pipeline, tmp_path: Path) 
     assert pipeline.rows(WHOLE) == [(True, "letter", 0.75)]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("latest",), "Say --approve, --reject"),
-        (("latest", "--approve", "--reject"), "exclude each other"),
-        (("latest", "--approve"), "2 results fit: a.txt (classification), b.txt"),
-        (("latest", "--document", "c", "--approve"), "There is no such result"),
-        (("none", "--approve"), "There is no run “none”"),
-        (("latest", "--document", "a", "--correct", "invoice"), "is not PATH=VALUE"),
-        (("latest", "--document", "a", "--correct", "label=novel"), "none of the labels"),
-        (("latest", "--document", "a", "--correct", "/nothing=1"), "has nothing at “/nothing”"),
-        (("latest", "--document", "a", "--path", "label"), "--path goes with"),
-    ],
-)
+REFUSED: list[tuple[tuple[str, ...], str]] = [
+    (("latest",), "Say --approve, --reject"),
+    (("latest", "--approve", "--reject"), "exclude each other"),
+    (("latest", "--approve"), "2 results fit: a.txt (classification), b.txt"),
+    (("latest", "--document", "c", "--approve"), "There is no such result"),
+    (("none", "--approve"), "There is no run “none”"),
+    (("latest", "--document", "a", "--correct", "invoice"), "is not PATH=VALUE"),
+    (("latest", "--document", "a", "--correct", "label=novel"), "none of the labels"),
+    (("latest", "--document", "a", "--correct", "/nothing=1"), "has nothing at “/nothing”"),
+    (("latest", "--document", "a", "--path", "label"), "--path goes with"),
+]
+
+
 def test_what_cannot_be_meant_is_refused(
-    pipeline: Pipeline, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With exit code 2, and nothing is stored."""
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
+    for arguments, said in REFUSED:
+        assert run(["feedback", *arguments]) == ExitCode.USAGE
 
-    assert run(["feedback", *arguments]) == ExitCode.USAGE
-
-    assert said in " ".join(capsys.readouterr().err.split())
-    assert pipeline.rows(SAID) == []
+        assert said in " ".join(capsys.readouterr().err.split())
+        assert pipeline.rows(SAID) == []
 
 
 def test_what_was_said_is_taken_back(

@@ -31,11 +31,7 @@ from tests.fakes.inbox_watch import watched
 from tests.fakes.pipeline import PARAGRAPH, Pipeline, a_pipeline
 
 SIZES = (1_000, 20_000)
-
-
 STEP = 1_000
-
-
 _JOBS = """
 INSERT INTO jobs (id, run_id, intake_id, document_id, analysis_type, options, options_hash, model,
                   status, attempts, postponements, chunk_count, started_at)
@@ -43,8 +39,6 @@ SELECT uuidv7(), run_id, intake_id, document_id, analysis_type, options, n::text
        states[1 + (cardinality(states) * (n - 1)) / :size], 0, 0, 1, now() - interval '1 hour'
 FROM jobs, CAST(:states AS text[]) AS states, generate_series(1, :size) AS n
 """
-
-
 _CHUNKS = """
 INSERT INTO chunks (id, job_id, position, start_char, end_char, status, attempts, postponements,
                     sent_at, started_at, finished_at)
@@ -55,35 +49,25 @@ FROM jobs AS j,
 LATERAL (SELECT CASE j.status WHEN 'running' THEN 'pending' ELSE j.status END AS status) AS s
 WHERE j.status <> 'queued' ORDER BY j.id
 """
-
-
 _CALLS = """
 INSERT INTO model_calls (id, job_id, chunk_id, stage, provider, model, language_model,
                          prompt_version, attempt, cache_hit)
 SELECT uuidv7(), job_id, id, 'analysis', 'openai', 'a-model', true, 'summary@1', 1, false
 FROM chunks
 """
-
-
 _CLAIMED = """
 UPDATE chunks SET status = 'running', lease_token = id, started_at = now(),
                   lease_until = now() + interval '1 minute'
 WHERE id IN (SELECT id FROM chunks WHERE status = 'pending' ORDER BY id LIMIT 16)
 """
-
-
 _READ = """
 SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0) FROM pg_stat_xact_user_tables
 WHERE relname IN ('jobs', 'chunks', 'outbox')
 """
-
-
 _UPDATED = """
 SELECT relname, n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables
 WHERE relname IN ('jobs', 'chunks', 'model_calls')
 """
-
-
 _ENDED = """
 UPDATE model_calls SET finished_at = clock_timestamp(), latency_ms = 500, input_tokens = 900,
        output_tokens = 300, cost_usd = 0.001, cost_basis = 'price_list', response_length = 900,
@@ -112,19 +96,16 @@ class Meter:
     changed: int = 0
 
     def note(self, statement: str, rows: int) -> None:
-        """Count a statement."""
         self.statements += 1
         if not statement.lstrip().startswith("SELECT"):
             self.changed += max(0, rows)
 
     def commit(self, _connection: Connection) -> None:
-        """End a transaction."""
         self.transactions.append((self.statements, self.changed))
         self.statements = self.changed = 0
 
     @property
     def max_statements(self) -> int:
-        """Return how many statements the longest transaction had."""
         return max(statements for statements, _ in self.transactions)
 
     @property
@@ -135,7 +116,6 @@ class Meter:
 
 @contextmanager
 def measured(pipeline: Pipeline) -> Iterator[Meter]:
-    """Count what the block asks the database."""
     with pipeline.context.database.read() as session:
         engine = session.get_bind()
     assert isinstance(engine, Engine)
@@ -218,7 +198,6 @@ def test_a_retry_takes_steps(settings: Settings, size: int) -> None:
 
 
 def test_a_step_of_a_retry_reads_its_own_jobs(settings: Settings) -> None:
-    """Not those before or after it, which another step takes."""
     pipeline, run_id = a_large_run(settings, SIZES[1], "failed", "succeeded")
     middle = pipeline.rows("SELECT id FROM jobs WHERE status = 'failed' ORDER BY id OFFSET 5000")
 
@@ -231,7 +210,6 @@ def test_a_step_of_a_retry_reads_its_own_jobs(settings: Settings) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_cancellation_takes_steps(settings: Settings, size: int) -> None:
-    """However many jobs are queued, running or paused."""
     pipeline, run_id = a_large_run(settings, size, "queued", "running", "paused", "succeeded")
     unfinished = size - size // 4
 
@@ -246,7 +224,6 @@ def test_a_cancellation_takes_steps(settings: Settings, size: int) -> None:
 
 
 def flush(pipeline: Pipeline) -> None:
-    """Let the broker lose its memory."""
     with pipeline.context.messenger._app.connection_for_write() as connection:
         connection.default_channel.client.flushall()
 
@@ -293,9 +270,7 @@ def test_a_kill_while_everything_is_sent(
         assert outbox.begun_at(marker) is not None
         pipeline.execute("UPDATE outbox SET sent_at = now()")
 
-    rescued = recover(pipeline.context)
-
-    assert 0 < rescued["broker_forgot"] < size
+    assert 0 < recover(pipeline.context)["broker_forgot"] < size
     assert pipeline.value("SELECT count(*) FROM outbox") == size
     assert pipeline.value("SELECT count(DISTINCT arguments ->> -1) FROM outbox") == size
     assert pipeline.context.messenger.marker() == pipeline.value(
@@ -340,7 +315,6 @@ def test_rules_of_recovery_read_what_concerns_them(settings: Settings, size: int
 
 
 def test_many_expired_leases_are_a_few_statements(settings: Settings) -> None:
-    """As many as one tick takes are freed and sent together."""
     pipeline, _ = a_large_run(settings, SIZES[0], "running")
     pipeline.execute("UPDATE chunks SET status = 'running', attempts = 1, lease_token = id")
     pipeline.expire_leases()
@@ -421,25 +395,17 @@ def test_frequent_updates_are_heap_only(settings: Settings) -> None:
 
 
 MANY = 66_000
-
-
 _MORE_CHUNKS = """
 INSERT INTO chunks
 SELECT (jsonb_populate_record(c, jsonb_build_object('id', gen_random_uuid(), 'position', n))).*
 FROM chunks AS c, generate_series(1, :more) AS n
 """
-
-
 _MORE_JOBS = """
 INSERT INTO jobs
 SELECT (jsonb_populate_record(j, jsonb_build_object('id', gen_random_uuid(), 'options_hash', n))).*
 FROM jobs AS j, generate_series(1, :more) AS n
 """
-
-
 _ROWS = 5_000
-
-
 _ROWS_OF_A_FILE = (
     """
     CREATE TEMPORARY TABLE more ON COMMIT DROP AS
@@ -471,8 +437,6 @@ _ROWS_OF_A_FILE = (
     FROM jobs AS j, more
     """,
 )
-
-
 _CUT_OFF = """
 INSERT INTO inbox_files
 SELECT (
@@ -494,24 +458,19 @@ def test_a_broker_forgets_more_than_a_statement_may_name(settings: Settings) -> 
     with pipeline.context.messenger._app.connection_for_write() as connection:
         connection.default_channel.client.flushall()
 
-    rescued = recover(pipeline.context)
-
-    assert rescued["broker_forgot"] == MANY
+    assert recover(pipeline.context)["broker_forgot"] == MANY
     assert pipeline.value("SELECT count(DISTINCT arguments ->> 1) FROM outbox") == MANY
     assert pipeline.value("SELECT bool_and(sent_at IS NOT NULL) FROM chunks") is True
 
 
 @pytest.mark.nightly
 def test_a_run_of_more_jobs_than_a_statement_may_name_is_cancelled(settings: Settings) -> None:
-    """All of them, and what they had to do."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH)
     fan_out(pipeline.context, pipeline.job(submission).id)
     pipeline.execute(_MORE_JOBS, more=MANY - 1)
 
-    cancelled = retry.cancel(pipeline.context.database, submission.run_id)
-
-    assert cancelled == MANY
+    assert retry.cancel(pipeline.context.database, submission.run_id) == MANY
     assert pipeline.rows("SELECT DISTINCT status FROM jobs") == [("cancelled",)]
     assert pipeline.value("SELECT bool_and(status = 'cancelled') FROM chunks") is True
 

@@ -30,12 +30,10 @@ LOOKS_OF_RECOVERY = 6
 
 @pytest.fixture
 def pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline without any work."""
     return a_pipeline(settings)
 
 
 def a_listener(settings: Settings, wake: Event) -> Listener:
-    """Return what hears of the outbox."""
     assert settings.database_url is not None
     engine = open_engine(settings.database_url, pool_size=1, name="a listener")
     return Listener(engine, outbox.CHANNEL, wake)
@@ -43,7 +41,6 @@ def a_listener(settings: Settings, wake: Event) -> Listener:
 
 @contextmanager
 def running(pipeline: Pipeline) -> Iterator[Listener]:
-    """Let a scheduler's loop run."""
     settings, stop, wake = pipeline.context.settings, Event(), Event()
     assert settings.database_url is not None
     listener = a_listener(settings, wake)
@@ -61,13 +58,11 @@ def running(pipeline: Pipeline) -> Iterator[Listener]:
 
 
 def promise(pipeline: Pipeline) -> None:
-    """Promise a message."""
     with pipeline.context.database.write() as session:
         outbox.put(session, FAN_OUT, uuid.uuid4(), reason="a test")
 
 
 def is_sent(pipeline: Pipeline) -> bool:
-    """Tell whether every message is out."""
     return pipeline.value("SELECT count(*) FROM outbox WHERE sent_at IS NULL") == 0
 
 
@@ -105,7 +100,6 @@ def test_a_promise_is_kept_at_once_by_an_idle_scheduler(pipeline: Pipeline) -> N
 
 
 def test_a_promise_is_kept_where_no_notification_comes(pipeline: Pipeline) -> None:
-    """The outbox is looked at, though seldom."""
     pipeline.execute("ALTER TABLE outbox DISABLE TRIGGER tell_of_outbox")
 
     with running(pipeline) as listener:
@@ -115,7 +109,6 @@ def test_a_promise_is_kept_where_no_notification_comes(pipeline: Pipeline) -> No
 
 
 def test_several_schedulers_hear_of_one_promise(pipeline: Pipeline) -> None:
-    """And each one again after its connection was lost."""
     settings, wakes = pipeline.context.settings, [Event(), Event()]
     listeners = [a_listener(settings, wake) for wake in wakes]
     for each in listeners:

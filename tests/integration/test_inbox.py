@@ -73,19 +73,6 @@ def test_a_run_is_closed_when_no_file_comes_for_a_while(inbox: WatchedInbox) -> 
     assert inbox.pipeline.value(balance) is True
 
 
-def test_files_that_come_after_a_cancellation_get_another_run(inbox: WatchedInbox) -> None:
-    """A cancelled run takes nothing more in."""
-    inbox.drop("a.txt", LETTER)
-    inbox.take()
-    inbox.pipeline.execute("UPDATE runs SET status = 'cancelled'")
-
-    inbox.drop("b.txt", OTHER)
-    inbox.deliver()
-
-    assert (inbox.folders.done / "b.txt").exists()
-    assert inbox.pipeline.value("SELECT count(*) FROM runs") == 2
-
-
 def test_the_same_content_is_analyzed_once(inbox: WatchedInbox) -> None:
     """In one run the second intake points to the first; in a later one the result is used again."""
     inbox.drop("a.txt", LETTER)
@@ -148,38 +135,11 @@ def test_a_broken_side_car_sends_its_file_to_failed(
     assert inbox.pipeline.value("SELECT count(*) FROM jobs") == 0
 
 
-def test_what_cannot_be_read_goes_to_failed_with_its_outcome(inbox: WatchedInbox) -> None:
-    """The note names the file as it was dropped, not where it lay meanwhile."""
-    dropped = inbox.drop("empty.txt", "")
-
-    inbox.deliver()
-
-    note = intake(inbox.folders.note(inbox.folders.failed / "empty.txt"))
-    assert note["outcome"] == "empty"
-    assert str(note["message"]).startswith(f"{dropped} ")
-    assert note["hint"]
-
-
-def test_a_job_that_failed_sends_its_file_to_failed(inbox: WatchedInbox) -> None:
-    """With code, hint and attempts."""
-    inbox.drop("a.txt", LETTER)
-    inbox.take()
-    inbox.pipeline.execute(
-        "UPDATE jobs SET status = 'failed', error_code = 'refused', hint = 'Ask otherwise.'"
-    )
-
-    inbox.wait(1)
-
-    (job,) = jobs(intake(inbox.folders.note(inbox.folders.failed / "a.txt")))
-    assert (job["status"], job["code"], job["hint"]) == ("failed", "refused", "Ask otherwise.")
-    assert job["attempts"] == 0
-
-
 def test_the_row_says_what_went_wrong_first(inbox: WatchedInbox) -> None:
     """Of intake or job; the note says the same further down, and a file that is done nothing."""
     inbox.drop("a.txt", LETTER)
     inbox.drop("b.txt", OTHER)
-    inbox.drop("c.txt", "")
+    dropped = inbox.drop("c.txt", "")
     inbox.drop("d.txt.chordwise.toml", "types = [")
     inbox.drop("d.txt", LETTER)
     inbox.take()
@@ -188,6 +148,7 @@ def test_the_row_says_what_went_wrong_first(inbox: WatchedInbox) -> None:
         " hint = 'Ask otherwise.' FROM intakes AS i"
         " WHERE i.id = intake_id AND i.source LIKE '%b.txt'"
     )
+
     inbox.work()
     inbox.wait(1)
 
@@ -201,6 +162,10 @@ def test_the_row_says_what_went_wrong_first(inbox: WatchedInbox) -> None:
         tuple(notes[2][name] for name in ("reason", "message", "hint")),
     ]
     assert (job["code"], job["message"], job["hint"]) == rows[1]
+    assert (job["status"], job["attempts"]) == ("failed", 0)
+    assert empty["outcome"] == "empty"
+    assert str(empty["message"]).startswith(f"{dropped} ")
+    assert empty["hint"]
     assert [note["message"] is None for note in notes] == [True, True, False]
 
 
@@ -290,8 +255,7 @@ def test_odd_names_stay_as_they_are(inbox: WatchedInbox, name: bytes) -> None:
     arrived = [os.fsencode(each.name) for each in inbox.folders.done.iterdir()]
     assert len(arrived) == 2
     assert name in arrived
-    shown = inbox.pipeline.value("SELECT name FROM inbox_files")
-    assert str(shown).isprintable()
+    assert str(inbox.pipeline.value("SELECT name FROM inbox_files")).isprintable()
 
 
 def test_twins_of_normal_forms_are_two_files(inbox: WatchedInbox) -> None:

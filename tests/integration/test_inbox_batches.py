@@ -163,7 +163,6 @@ def test_forty_files_are_delivered_in_few_transactions(inbox: WatchedInbox) -> N
 
 
 def test_two_files_of_a_name_are_delivered_together(inbox: WatchedInbox) -> None:
-    """Each under a name of its own, with its own note."""
     for content in ("The first.", "The second."):
         inbox.drop("a.txt", f"{content} {LETTER}")
         inbox.take()
@@ -180,7 +179,6 @@ def test_two_files_of_a_name_are_delivered_together(inbox: WatchedInbox) -> None
 def test_a_file_that_cannot_be_delivered_harms_only_itself(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others are delivered, and it is later."""
     drop(inbox, "a.txt", "b.txt", "c.txt")
     inbox.take()
     inbox.work()

@@ -21,14 +21,7 @@ from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.settings import ProfileSettings, Settings
 from chordwise.storage.inbox_files import InboxFile
-from tests.fakes.inbox_watch import (
-    LETTER,
-    OTHER,
-    QUIET_SECONDS,
-    WatchedInbox,
-    intake,
-    watched,
-)
+from tests.fakes.inbox_watch import LETTER, OTHER, QUIET_SECONDS, WatchedInbox, intake, watched
 
 
 class KilledError(BaseException):
@@ -326,7 +319,6 @@ def a_wanted(path: Path, prints: tuple[Fingerprint, ...]) -> Wanted:
 
 
 def out_of_service(*_: object) -> None:
-    """Find the database gone."""
     raise ServiceUnavailableError("PostgreSQL is away.", "Wait.")
 
 
@@ -336,7 +328,6 @@ def another_file_system(source: Path, _target: Path) -> None:
 
 
 def out_of_reach(_source: Path, target: Path, _token: str) -> None:
-    """Find the file system gone."""
     raise OSError(errno.EIO, os.strerror(errno.EIO), str(target))
 
 

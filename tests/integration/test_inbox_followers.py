@@ -37,22 +37,15 @@ BALANCE = "SELECT bool_and(intakes_balance AND jobs_balance) FROM run_accounts"
 
 @pytest.fixture
 def inbox(tmp_path: Path, settings: Settings) -> Iterator[WatchedInbox]:
-    """Watch an inbox."""
     found = watched(tmp_path, settings, PROFILES)
     yield found
     found.close()
 
 
 @pytest.fixture
-def server() -> BatchProvider:
-    """Return the provider of a Batch API."""
-    return BatchProvider()
-
-
-@pytest.fixture
-def cheap(tmp_path: Path, settings: Settings, server: BatchProvider) -> Iterator[WatchedInbox]:
+def cheap(tmp_path: Path, settings: Settings, provider: BatchProvider) -> Iterator[WatchedInbox]:
     """Watch an inbox whose model has a Batch API."""
-    found = watching(tmp_path, settings, lambda changed: opened(changed, server), PROFILES)
+    found = watching(tmp_path, settings, lambda changed: opened(changed, provider), PROFILES)
     yield found
     found.close()
 
@@ -81,7 +74,6 @@ def intake(inbox: WatchedInbox, name: str) -> JsonObject:
 
 
 def jobs(of_intake: JsonObject) -> list[JsonObject]:
-    """Return its jobs."""
     return list(json_values.objects(of_intake["jobs"]))
 
 
@@ -105,7 +97,6 @@ def test_one_analysis_for_two_drops(inbox: WatchedInbox) -> None:
 
 
 def test_a_third_drop_points_to_the_first(inbox: WatchedInbox) -> None:
-    """Not to the second, which asked no model."""
     drop_in_runs(inbox, "a.txt", "b.txt")
     go_on(inbox)
 
@@ -132,7 +123,7 @@ def test_each_analysis_type_waits_for_its_own(inbox: WatchedInbox) -> None:
     assert third["same_as_intake"] in {first["id"], second["id"]}
 
 
-def test_a_night_in_batches_has_one_analysis(cheap: WatchedInbox, server: BatchProvider) -> None:
+def test_a_night_in_batches_has_one_analysis(cheap: WatchedInbox, provider: BatchProvider) -> None:
     """However long the batch takes; the second one is delivered with the first."""
     drop_in_runs(cheap, "cheap/a.txt")
     cheap.work()
@@ -149,9 +140,9 @@ def test_a_night_in_batches_has_one_analysis(cheap: WatchedInbox, server: BatchP
 
     first, second = intake(cheap, "cheap/a.txt"), intake(cheap, "cheap/b.txt")
     assert second["same_as_intake"] == first["id"]
-    assert len(handed_in(server)) == 1
+    assert len(handed_in(provider)) == 1
     assert cheap.pipeline.value("SELECT count(*) FROM model_calls") == 1
-    judge(cheap.pipeline, server)
+    judge(cheap.pipeline, provider)
 
 
 @pytest.mark.parametrize("status", ["failed", "partial", "quarantined", "cancelled", "paused"])
@@ -234,7 +225,6 @@ def test_who_waits_has_no_message(inbox: WatchedInbox) -> None:
 
 
 def test_one_that_was_called_off_is_taken_up_again(inbox: WatchedInbox) -> None:
-    """And has the answer that the first has got meanwhile."""
     drop_in_runs(inbox, "a.txt", "b.txt")
     with inbox.pipeline.context.database.read() as session:
         run = runs.newest(session, 1)[0]
@@ -271,7 +261,6 @@ def test_a_pause_of_its_run_keeps_no_answer_from_it(inbox: WatchedInbox) -> None
 
 
 def test_a_command_does_not_wait_for_another_run(inbox: WatchedInbox) -> None:
-    """It is a person who waits: only files of an inbox wait for another run."""
     drop_in_runs(inbox, "a.txt")
 
     inbox.pipeline.submit(LETTER, options=a_run())

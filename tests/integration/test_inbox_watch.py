@@ -131,9 +131,7 @@ def test_a_crowd_waits_for_no_pause(inbox: WatchedInbox, monkeypatch: pytest.Mon
     monkeypatch.setattr(inbox.watch._waiting, "forget", forget_slowly)
     monkeypatch.setattr(watch, "_BATCH", 1)
 
-    told = [(inbox.watch.tick(), len(inbox.left)) for _ in range(2)]
-
-    assert told == [(True, 1), (False, 0)]
+    assert [(inbox.watch.tick(), len(inbox.left)) for _ in range(2)] == [(True, 1), (False, 0)]
 
 
 def test_one_watch_at_a_time(inbox: WatchedInbox) -> None:
@@ -184,7 +182,6 @@ def test_a_profile_stays_in_the_inbox(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["in/bills", "in/other/../bills", "link"])
 def test_two_profiles_for_one_folder_are_refused(tmp_path: Path, folder: str) -> None:
-    """However it is written: a file could belong to either."""
     (tmp_path / "in" / "bills").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "in" / "bills")
     inbox = InboxSettings(folders=(tmp_path / "in",))
@@ -207,9 +204,7 @@ def test_schedules_may_share_a_folder_that_is_not_watched(tmp_path: Path, *, ena
     shared = tmp_path / ("out" if enabled else "in/bills")
     profiles = {name: ProfileSettings(folder=shared) for name in ("bills", "more")}
 
-    found = places(Settings(inbox=inbox, profiles=profiles))
-
-    assert shared in found.bindings
+    assert shared in places(Settings(inbox=inbox, profiles=profiles)).bindings
 
 
 Changes = set[tuple[watchfiles.Change, str]]
@@ -230,7 +225,6 @@ def listened_to(tmp_path: Path, settings: Settings) -> Iterator[Path]:
 
 
 def a_watcher(settings: Settings, folder: Path, stop: Event) -> InboxWatcher:
-    """Return what watches a folder until `stop`."""
     changed = settings.model_copy(update={"inbox": InboxSettings(folders=(folder,))})
     return InboxWatcher(a_pipeline(changed).context, stop)
 

@@ -27,7 +27,6 @@ from worker.rejections import Rejection, Rejections
 
 
 def counts(database: Database) -> dict[tuple[str, str], int]:
-    """Return every count by kind and reason."""
     with database.read() as session:
         return {(row.kind, row.reason): row.count for row in session.scalars(select(Incident))}
 
@@ -73,7 +72,6 @@ def test_counting_at_the_same_time_loses_nothing(database_url: SecretStr) -> Non
 
 
 def test_readers_see_them(database_url: SecretStr) -> None:
-    """`chordwise sql` answers what went wrong lately."""
     engine = open_engine(database_url)
     with Database(engine).write() as session:
         incidents.count(session, IncidentKind.RESCUE, "lease_expired")
@@ -113,7 +111,6 @@ LOSSES = "SELECT coalesce(string_agg(reason || count, ' '), '') FROM incidents"
 
 
 def a_chunk(pipeline: Pipeline) -> uuid.UUID:
-    """Fan a document of one chunk out; return the chunk."""
     job = pipeline.job(pipeline.submit(PARAGRAPH))
     fan_out(pipeline.context, job.id)
     (chunk_id,) = pipeline.open_chunks(job.id)

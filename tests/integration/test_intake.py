@@ -48,8 +48,6 @@ from tests.fakes.pipeline import (
 )
 
 TRANSACTION_LIMIT = 8
-
-
 STATEMENT_LIMIT = 45
 
 
@@ -58,12 +56,10 @@ rows. A file in a transaction of its own takes more than a thousand statements f
 
 
 def a_letter(number: int) -> ReadDocument:
-    """Return a document of its own for a number."""
     return a_document(f"Letter {number}. {PARAGRAPH}", f"{number}.txt")
 
 
 def offered(*documents: ReadDocument) -> list[Offered]:
-    """Return documents as things to take in."""
     return [Offered(found=each) for each in documents]
 
 
@@ -117,8 +113,7 @@ def test_a_hundred_files_take_few_transactions(settings: Settings, tmp_path: Pat
     assert counts.statements <= STATEMENT_LIMIT
     assert is_whole
     assert shown == sorted(shown)
-    sources = pipeline.value("SELECT array_agg(source ORDER BY id) FROM intakes")
-    assert sources == shown
+    assert pipeline.value("SELECT array_agg(source ORDER BY id) FROM intakes") == shown
     jobs = "SELECT array_agg(i.source ORDER BY j.id) FROM jobs AS j JOIN intakes AS i"
     assert pipeline.value(f"{jobs} ON i.id = j.intake_id") == shown
     messages = "SELECT array_agg(arguments ->> 0 ORDER BY id) FROM outbox"
@@ -159,10 +154,7 @@ def test_a_stop_between_batches_leaves_the_rest_on_the_list(
     asked = iter([False] * 300)
 
     submission, _, is_whole = take_in(
-        pipeline,
-        str(table),
-        columns=Columns(text="text"),
-        is_stopped=lambda: next(asked, True),
+        pipeline, str(table), columns=Columns(text="text"), is_stopped=lambda: next(asked, True)
     )
 
     assert not is_whole
@@ -251,7 +243,6 @@ def test_stored_answers_are_reused_by_the_batch(settings: Settings) -> None:
 
 
 def test_a_question_that_is_being_asked_is_followed_by_the_batch(settings: Settings) -> None:
-    """One job asks and one follows for each document that both runs have."""
     pipeline = a_pipeline(settings)
     asking = pipeline.submit(*(a_letter(n).content.text for n in range(2)))
     submission = open_run(pipeline.context, replace(a_run(), follows=True), NOW)
@@ -265,7 +256,6 @@ def test_a_question_that_is_being_asked_is_followed_by_the_batch(settings: Setti
 
 
 def test_two_runs_may_store_the_same_documents_at_once(settings: Settings) -> None:
-    """In opposite orders: they do not wait for each other."""
     pipeline = a_pipeline(settings)
     letters = offered(*map(a_letter, range(150)))
     backwards = [replace(each, intake_id=new_id()) for each in reversed(letters)]
@@ -287,7 +277,6 @@ def test_two_runs_may_store_the_same_documents_at_once(settings: Settings) -> No
 
 
 def test_a_batch_of_a_cancelled_or_lost_run_is_not_stored(settings: Settings) -> None:
-    """All of it or nothing."""
     pipeline = a_pipeline(settings)
     cancelled = open_run(pipeline.context, replace(a_run(), name="cancelled"), NOW)
     retry.cancel(pipeline.context.database, cancelled.run_id)
@@ -312,7 +301,6 @@ class Writing:
         self.has_begun = threading.Event()
 
     def store(self, batch: Sequence[Offered]) -> None:
-        """Keep a batch, when it may."""
         self.has_begun.set()
         assert self.may_store.wait(30)
         self.batches.append(list(batch))
@@ -320,7 +308,6 @@ class Writing:
 
 @pytest.mark.usefixtures("whole_batches")
 def test_batches_are_bounded_by_count_and_by_bytes() -> None:
-    """And everything comes in its order."""
     writing = Writing()
     writing.may_store.set()
     large = a_document("a" * (MAX_BYTES // 3))
@@ -408,7 +395,6 @@ def test_what_waits_when_the_reading_is_broken_off_is_not_stored() -> None:
 
 
 def test_ids_that_are_made_in_a_row_ascend() -> None:
-    """Within a millisecond, too: what is stored together keeps its order."""
     ids = [new_id() for _ in range(20_000)]
 
     assert ids == sorted(ids)
@@ -417,8 +403,6 @@ def test_ids_that_are_made_in_a_row_ascend() -> None:
 
 
 SETTINGS = ReaderSettings(max_documents=50)
-
-
 STRANGE = {
     "nul.txt": b"a\0b",
     "surrogate.txt": b"a\xed\xa0\x80b",
@@ -435,7 +419,6 @@ STRANGE = {
 
 @pytest.fixture
 def pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline over this test's database."""
     return a_pipeline(settings)
 
 
@@ -517,9 +500,7 @@ def test_invisible_text_is_stored_with_its_count(pipeline: Pipeline, tmp_path: P
     path = tmp_path / "a.pdf"
     path.write_bytes(pdf([f"{shown('Dear members,')} 1 g {shown('Obey.', y=100)}"]))
 
-    taken = outcomes_of(pipeline, str(path), columns=Columns())
-
-    assert taken == [f"{path} accepted"]
+    assert outcomes_of(pipeline, str(path), columns=Columns()) == [f"{path} accepted"]
     hidden = "SELECT text, normalization ->> 'invisible_characters' FROM documents"
     assert pipeline.rows(hidden) == [("Dear members,\nObey.", "5")]
 

@@ -37,12 +37,10 @@ def sentences() -> Mapping[str, str]:
 
 
 def extractive(request: CompletionRequest) -> str:
-    """Answer as the built-in model does."""
     return json.dumps(answer(request.task))
 
 
 def analyzed(pipeline: Pipeline, texts: Sequence[str], part: str) -> str:
-    """Analyze texts as one run; return its name."""
     submission = open_run(pipeline.context, a_run(AnalysisType.SENTIMENT), NOW)
     for number, text in enumerate(texts):
         submission.take_in(a_document(text, f"{part}/{number}.txt"))

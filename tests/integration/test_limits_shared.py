@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -25,7 +25,6 @@ from chordwise.llm.limits.shared import (
     SharedLimits,
     endpoint_id,
     keys,
-    open_client,
     open_limits,
     policy_of,
     read_state,
@@ -67,7 +66,6 @@ class Fleet:
     def ask(
         self, priority: Priority = Priority.INTERACTIVE, tokens: int = 10
     ) -> Permit | Wait | Denial:
-        """Ask for one more call."""
         self._asked += 1
         cost = {QuotaKind.REQUESTS: 1, QuotaKind.TOKENS: tokens}
         name = f"permit-{self._asked}"
@@ -102,16 +100,8 @@ class Fleet:
         return float(window or 0), float(rate or 0)
 
     def settle(self, permits: Sequence[Permit], report: CallReport) -> None:
-        """Let calls end."""
         for permit in permits:
             self.limits().settle(permit, report)
-
-
-@pytest.fixture
-def valkey(broker_url: SecretStr) -> Iterator[redis.Redis]:
-    """Return a client of the emptied Valkey."""
-    with open_client(broker_url) as client:
-        yield client
 
 
 def test_calls_in_flight_are_bounded_for_all_together(valkey: redis.Redis) -> None:
@@ -288,7 +278,6 @@ def test_the_breaker_opens_probes_and_closes(valkey: redis.Redis) -> None:
 
 
 def test_failures_between_answers_do_not_open_the_breaker(valkey: redis.Redis) -> None:
-    """Only failures in a row count."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(breaker_failures=3))
 
     for _ in range(5):
@@ -312,25 +301,15 @@ def test_a_lost_probe_is_followed_by_another(valkey: redis.Redis) -> None:
 
 
 def test_interactive_work_goes_first(valkey: redis.Redis) -> None:
-    """While interactive work waits, nightly work gets nothing, though there is room."""
+    """While it waits, nightly work gets nothing; a caller that does not come back is forgotten."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=1))
     held = fleet.granted()
     fleet.refused(Priority.INTERACTIVE)
-
     fleet.settle([held], ANSWERED)
 
     assert fleet.refused(Priority.NIGHTLY).reason is Reason.PRIORITY
 
-
-def test_a_caller_that_gave_up_waiting_blocks_no_other(valkey: redis.Redis) -> None:
-    """A waiter that does not come back is forgotten."""
-    fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=1))
-    held = fleet.granted()
-    fleet.refused(Priority.INTERACTIVE)
-    fleet.settle([held], ANSWERED)
-
     fleet.clock.now += 20
-
     fleet.granted(Priority.NIGHTLY)
 
 

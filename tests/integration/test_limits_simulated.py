@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from itertools import product
 from random import Random
@@ -13,10 +13,9 @@ from typing import TypeAlias
 
 import pytest
 import redis
-from pydantic import SecretStr
 
 from chordwise.llm.limits.permits import LimitPolicy, Priority
-from chordwise.llm.limits.shared import SharedLimits, open_client
+from chordwise.llm.limits.shared import SharedLimits
 from chordwise.llm.reported_limits import QuotaKind
 from tests.fakes.simulated_provider import Bucket, SimulatedProvider, Simulation, Tally
 
@@ -30,20 +29,12 @@ SEEDS = (1, 2, 3, 4, 5)
 pytestmark = pytest.mark.nightly
 
 
-@pytest.fixture
-def valkey(broker_url: SecretStr) -> Iterator[redis.Redis]:
-    """Return a client of the emptied Valkey."""
-    with open_client(broker_url) as client:
-        yield client
-
-
 def minute(per_minute: float = 60 * PER_SECOND, capacity: float | None = None) -> Bucket:
     """Return a bucket that is full at first, of a whole minute if nothing else is said."""
     return Bucket(per_minute=per_minute, capacity=per_minute if capacity is None else capacity)
 
 
 def requests(capacity: float | None = None) -> Mapping[QuotaKind, Bucket]:
-    """Return a limit of requests."""
     return {QuotaKind.REQUESTS: minute(capacity=capacity)}
 
 
@@ -72,7 +63,6 @@ def a_random(seed: int = 1) -> Random:
 
 
 def seeded(provider: SimulatedProvider, seed: int) -> SimulatedProvider:
-    """Return a provider of its own with this jitter."""
     own = deepcopy(provider)
     own.random = a_random(seed)
     return own
@@ -163,7 +153,6 @@ KNOWN = {
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_limits_are_kept_from_the_start(valkey: redis.Redis, name: str) -> None:
-    """With known limits nothing is refused and nothing wasted."""
     provider, policy = deepcopy(KNOWN[name])
 
     tally = simulated(valkey, provider, policy)

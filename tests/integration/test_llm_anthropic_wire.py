@@ -9,13 +9,10 @@ from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.errors import (
-    ModelOverloadedError,
     ModelTransportError,
-    QuotaExceededError,
-    RateLimitedError,
 )
 from chordwise.llm.model import FinishReason, Usage
-from chordwise.llm.providers.anthropic import MAX_UNSTREAMED_TOKENS, AnthropicModel
+from chordwise.llm.providers.anthropic import AnthropicModel
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
 from tests.fakes.official_types import require_anthropic
@@ -33,7 +30,6 @@ def server() -> Iterator[FaultyServer]:
 def message_body(
     content: JsonValue = None, stop_reason: JsonValue = "end_turn", **more: JsonValue
 ) -> JsonObject:
-    """Return a complete answer in Anthropic's form."""
     blocks: JsonValue = [{"type": "text", "text": "{}"}] if content is None else content
     body: JsonObject = {
         "id": "msg_1",
@@ -48,7 +44,6 @@ def message_body(
 
 
 def model_at(server: FaultyServer, **settings: object) -> AnthropicModel:
-    """Return a model at the test's server."""
     given = {"provider": "anthropic", "model": "claude-haiku-5-5", "base_url": server.base_url}
     return AnthropicModel(ModelSettings.model_validate(given | settings), SecretStr("sk-ant"))
 
@@ -94,16 +89,6 @@ def test_a_schema_that_cannot_be_enforced_is_said_in_the_prompt(server: FaultySe
     require_anthropic(body)
     assert "output_config" not in body
     assert '"additionalProperties":{"type":"string"}' in str(body["system"])
-
-
-def test_an_answer_stays_below_the_limit_of_streaming(server: FaultyServer) -> None:
-    """More tokens than ten minutes can bring are not asked for in one piece."""
-    model = model_at(server, max_output_tokens=64_000)
-
-    model.complete(a_request(max_output_tokens=64_000))
-
-    assert model.profile.max_output_tokens == MAX_UNSTREAMED_TOKENS
-    assert server.received[0].body["max_tokens"] == MAX_UNSTREAMED_TOKENS
 
 
 def test_cached_tokens_are_counted_in(server: FaultyServer) -> None:
@@ -189,30 +174,3 @@ def test_json_without_a_message_is_no_answer(server: FaultyServer, body: JsonVal
 
     with pytest.raises(ModelTransportError):
         model_at(server).complete(a_request())
-
-
-@pytest.mark.parametrize(
-    ("status", "kind", "error_code", "expected"),
-    [
-        (429, "rate_limit_error", None, RateLimitedError),
-        (429, "rate_limit_error", "ramp_limit_exceeded", RateLimitedError),
-        (429, "rate_limit_error", "enforced_spend_limit_reached", QuotaExceededError),
-        (529, "overloaded_error", None, ModelOverloadedError),
-    ],
-)
-def test_limits_are_told_apart(
-    server: FaultyServer,
-    status: int,
-    kind: str,
-    error_code: str | None,
-    expected: type[Exception],
-) -> None:
-    """A spend limit pauses the work, a rate limit only slows it down."""
-    details: JsonValue = {"error_code": error_code} if error_code else None
-    body: JsonObject = {"type": "error", "error": {"type": kind, "details": details}}
-    server.play(answer(body, status, {"retry-after": "3"}))
-
-    with pytest.raises(expected) as caught:
-        model_at(server).complete(a_request())
-
-    assert getattr(caught.value, "retry_after_seconds", 3.0) == 3.0

@@ -86,7 +86,6 @@ def test_a_key_of_the_environment_goes_to_no_other_address(
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
 def test_nor_does_it_by_the_batch_api(folder: Path, server: FaultyServer, provider: str) -> None:
-    """Neither files nor batches carry it there."""
     configured(folder, server.base_url, "batch = true", provider=provider)
     settings = load()
     model = settings.model_named("house")
@@ -114,7 +113,6 @@ def test_nor_to_ollamas_own_api(folder: Path, server: FaultyServer) -> None:
 def test_a_model_may_have_a_key_of_its_own(
     folder: Path, server: FaultyServer, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
-    """In the file, or in the variable that it names."""
     monkeypatch.setenv("GATEWAY_API_KEY", OWN)
     configured(folder, server.base_url, line)
 
@@ -177,7 +175,6 @@ def test_only_the_very_address_of_a_provider_is_its_own(
 def test_the_commands_say_that_no_key_is_sent(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the address and the line to write."""
     configured(folder, "https://gateway.example/v1?code=hush")
 
     run(["config"])
@@ -203,19 +200,6 @@ def test_user_information_and_a_key_are_one_too_many(folder: Path, server: Fault
     assert "hush" not in f"{error.what} {error.hint}"
 
 
-def test_proxies_of_the_environment_are_not_used(
-    folder: Path, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another server than the named one would see the key."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    configured(folder, server.base_url, f'api_key = "{OWN}"')
-
-    ask()
-
-    assert server.received[-1].headers["authorization"] == f"Bearer {OWN}"
-
-
 def test_a_redirect_does_not_show_what_its_address_repeats(
     folder: Path, server: FaultyServer
 ) -> None:
@@ -234,7 +218,6 @@ def test_a_redirect_does_not_show_what_its_address_repeats(
 def test_an_error_of_a_server_does_not_repeat_the_secrets_of_its_address(
     folder: Path, server: FaultyServer
 ) -> None:
-    """Some quote the request line."""
     server.behaviors.clear()
     server.play(*[answer({"error": {"message": f"Bad query code={OWN}"}}, status=400)] * 9)
     configured(folder, f"{server.base_url}?code={OWN}")
@@ -246,7 +229,6 @@ def test_an_error_of_a_server_does_not_repeat_the_secrets_of_its_address(
 
 
 def test_the_users_own_model_is_as_before() -> None:
-    """A key in the settings goes first."""
     model = ModelSettings.model_validate({"provider": "openai", "api_key": OWN})
 
     assert load().api_key_for(model).get_secret_value() == OWN

@@ -46,7 +46,6 @@ class OllamaHandler(AnsweringHandler):
 
 @contextmanager
 def ollama(status: int = 200) -> Iterator[OllamaServer]:
-    """Serve inside the block."""
     server = OllamaServer(status)
     with serving_in_a_thread(server):
         yield server

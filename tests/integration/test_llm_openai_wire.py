@@ -37,7 +37,6 @@ def server() -> Iterator[FaultyServer]:
 def completion_body(
     message: JsonObject | None = None, finish_reason: JsonValue = "stop", usage: JsonValue = None
 ) -> JsonObject:
-    """Return a complete answer in OpenAI's form."""
     choice: JsonObject = {
         "index": 0,
         "finish_reason": finish_reason,
@@ -47,7 +46,6 @@ def completion_body(
 
 
 def model_at(server: FaultyServer, **settings: object) -> OpenAIModel:
-    """Return a model at the test's server."""
     given = {"provider": "openai", "model": "gpt-6.1-terra", "base_url": server.base_url}
     return OpenAIModel(ModelSettings.model_validate(given | settings), SecretStr("sk-test"))
 
@@ -131,9 +129,7 @@ def test_a_free_form_schema_is_sent_as_it_is_and_not_strict(server: FaultyServer
 
 def test_a_schema_that_is_no_object_is_only_said(server: FaultyServer) -> None:
     """The API takes objects at the root; a list is asked for in words."""
-    body = sent_by(server, {"type": "array", "items": {"type": "string"}})
-
-    assert "response_format" not in body
+    assert "response_format" not in sent_by(server, {"type": "array", "items": {"type": "string"}})
 
 
 def test_a_local_server_gets_the_bounds_of_the_schema(server: FaultyServer) -> None:
@@ -147,12 +143,10 @@ def test_a_local_server_gets_the_bounds_of_the_schema(server: FaultyServer) -> N
 
     body = sent_by(server, schema, provider="local")
 
-    response_format = cast("dict[str, JsonObject]", body["response_format"])
-    assert response_format["json_schema"]["schema"] == schema
+    assert cast("dict[str, JsonObject]", body["response_format"])["json_schema"]["schema"] == schema
 
 
 def test_an_answer_is_read_whole(server: FaultyServer) -> None:
-    """Text, reason, tokens, and who answered."""
     usage: JsonObject = {
         "prompt_tokens": 11,
         "completion_tokens": 7,

@@ -90,7 +90,6 @@ def test_an_old_version_works_on_a_newer_schema_that_says_so(
 
 
 def test_a_newer_schema_without_a_note_is_refused(engine: Engine) -> None:
-    """A revision without a note of the versions that it suits is refused."""
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
 
@@ -137,7 +136,6 @@ def test_a_new_version_on_an_older_schema_is_told_to_migrate(
 def test_a_revision_that_is_taken_back_is_forgotten(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the database notes are the revisions that it has."""
     newer_version(tmp_path, monkeypatch, NEWEST)
     migration.migrate(engine)
     query = text("SELECT string_agg(revision, ' ' ORDER BY revision) FROM schema_versions")

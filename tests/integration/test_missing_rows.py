@@ -41,7 +41,6 @@ MEASURES = "SELECT status, quality, coverage, needs_review FROM document_results
 
 
 def an_extraction_run(schema: JsonObject = SCHEMA, **options: object) -> RunOptions:
-    """Return the options of an extraction by the schema of an order."""
     analysis = replace(AnalysisOptions(schema=schema), **options)  # type: ignore[arg-type]  # a test's options
     return a_run(AnalysisType.EXTRACTION, analysis=analysis)
 
@@ -57,7 +56,6 @@ def worked(
 
 
 def output_of(pipeline: Pipeline) -> JsonObject:
-    """Return the output of the only result."""
     return json_values.as_object(pipeline.value("SELECT output FROM results"))
 
 
@@ -194,7 +192,6 @@ def test_a_synthesis_that_drops_rows_is_partial_and_names_the_counts(
 
 
 def test_one_missing_row_of_many_is_not_rounded_away(small_chunks: Settings) -> None:
-    """Neither quality nor coverage says 1."""
     pipeline, _ = worked(
         small_chunks, extracting(at_most=ROW_COUNT - 1), options=an_extraction_run(UNJOINABLE)
     )
@@ -237,24 +234,17 @@ def test_missing_rows_are_seen_wherever_a_result_is(
 
 
 def test_a_synthesis_that_is_cut_off_loses_no_row_to_the_rule(small_chunks: Settings) -> None:
-    """Equal rows stay; the result is partial, of lower quality, and needs review."""
+    """Equal rows stay, each beside its quote; the result is partial and needs review."""
     pipeline, submission = worked(small_chunks, cut_off, options=an_extraction_run(TITLED))
 
     job = pipeline.job(submission)
-    rows = rows_of(output_of(pipeline))
+    output = output_of(pipeline)
+    rows = rows_of(output)
     assert (job.status, job.error_code) == (JobStatus.PARTIAL, "truncated")
     assert pipeline.rows(MEASURES) == [("partial", 0.8, 1.0, True)]
     assert rows == rows_in(ORDER)
     assert rows.count({"name": "Coffee", "price": 3}) == EQUAL_COUNT
     assert pipeline.value("SELECT missing_rows FROM results") == []
-
-
-def test_evidence_follows_its_row_past_equal_ones(small_chunks: Settings) -> None:
-    """Each quote of the merged answer stands beside the row that it was found with."""
-    pipeline, _ = worked(small_chunks, cut_off, options=an_extraction_run(TITLED))
-
-    output = output_of(pipeline)
-    rows = rows_of(output)
     for entry in json_values.objects(output["evidence"]):
         row = json_values.as_object(rows[int(str(entry["path"]).rpartition("/")[2])])
         assert str(entry["quote"]).startswith(f"{row['name']} costs")
@@ -262,7 +252,7 @@ def test_evidence_follows_its_row_past_equal_ones(small_chunks: Settings) -> Non
 
 
 def test_a_retry_asks_for_the_synthesis_again(small_chunks: Settings) -> None:
-    """The completion that lost rows is not taken out of the cache."""
+    """A partial result is not reused, nor is the completion that lost rows by the cache."""
     losing, complete = extracting(at_most=30), extracting()
     is_over = [False]
 
@@ -270,6 +260,9 @@ def test_a_retry_asks_for_the_synthesis_again(small_chunks: Settings) -> None:
         return (complete if is_over[0] else losing)(request)
 
     pipeline, submission = worked(small_chunks, better_later, options=an_extraction_run(UNJOINABLE))
+    second = pipeline.submit(ORDER, options=an_extraction_run(UNJOINABLE))
+    assert pipeline.job(second).status == JobStatus.QUEUED
+    assert pipeline.job(second).reused_from is None
     is_over[0] = True
 
     retry(pipeline.context, submission.run_id)
@@ -279,21 +272,7 @@ def test_a_retry_asks_for_the_synthesis_again(small_chunks: Settings) -> None:
     assert len(rows_of(output_of(pipeline))) == ROW_COUNT
 
 
-def test_a_partial_result_is_not_reused(small_chunks: Settings) -> None:
-    """The next run asks for itself."""
-    pipeline, _ = worked(
-        small_chunks, extracting(at_most=30), options=an_extraction_run(UNJOINABLE)
-    )
-
-    second = pipeline.submit(ORDER, options=an_extraction_run(UNJOINABLE))
-
-    assert pipeline.job(second).status == JobStatus.QUEUED
-    assert pipeline.job(second).reused_from is None
-
-
 def test_failed_chunks_and_missing_rows_are_both_named(small_chunks: Settings) -> None:
-    """The coverage counts both."""
-
     def failing_first(request: CompletionRequest) -> str:
         is_first = request.task.text.startswith(ORDER[:30])
         return "no JSON" if is_first else extracting(at_most=30)(request)
@@ -311,7 +290,7 @@ def test_failed_chunks_and_missing_rows_are_both_named(small_chunks: Settings) -
 
 
 def test_a_repair_that_drops_rows_is_partial(settings: Settings) -> None:
-    """The invalid answer before it had them: of one chunk, too."""
+    """The invalid answer before it had them: of one chunk, too; one that keeps them succeeds."""
     text = "".join(ORDER.splitlines(keepends=True)[:20])
     rows = rows_in(text)
     invalid = an_extraction([*rows[:-1], {"name": "Part-19"}])
@@ -324,16 +303,8 @@ def test_a_repair_that_drops_rows_is_partial(settings: Settings) -> None:
     assert "--fresh" in str(job.hint)
     assert pipeline.rows(MEASURES) == [("partial", 0.2, 0.25, True)]
     assert pipeline.value("SELECT missing_rows -> 0 ->> 'found' FROM chunks") == "20"
-
-
-def test_a_repair_that_keeps_its_rows_succeeds(settings: Settings) -> None:
-    """Its quality tells that it was one."""
-    text = "".join(ORDER.splitlines(keepends=True)[:20])
-    rows = rows_in(text)
-    invalid = an_extraction([*rows[:-1], {"name": "Part-19"}])
-
+    pipeline.execute("TRUNCATE runs, documents, cached_completions CASCADE")
     pipeline, _ = worked(settings, invalid, an_extraction(rows), text=text)
-
     assert pipeline.rows(MEASURES) == [("succeeded", 0.8, 1.0, False)]
 
 

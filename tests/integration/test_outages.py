@@ -56,7 +56,6 @@ def fanned_out(pipeline: Pipeline, *texts: str) -> list[tuple[uuid.UUID, uuid.UU
 
 
 def lose_worker(pipeline: Pipeline, *chunk_ids: uuid.UUID) -> None:
-    """Claim chunks and let their worker die."""
     for chunk_id in chunk_ids:
         pipeline.claim(chunk_id)
     pipeline.expire_leases()
@@ -103,16 +102,15 @@ def ambiguous(pipeline: Pipeline, statement: str) -> Callable[[], None]:
 
 
 def test_a_finished_chunk_is_only_looked_at(settings: Settings) -> None:
-    """A replayed message takes no lock and writes nothing."""
+    """A replayed message asks nothing, takes no lock and writes nothing."""
     pipeline = a_pipeline(settings, quoting_the_text)
     ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
     analyze_chunk(pipeline.context, chunk_id)
     before = pipeline.value("SELECT xmax::text || ctid::text FROM jobs")
 
-    outcome = analyze_chunk(pipeline.context, chunk_id)
-
-    assert outcome is ChunkOutcome.ENDED
+    assert analyze_chunk(pipeline.context, chunk_id) is ChunkOutcome.ENDED
     assert pipeline.value("SELECT xmax::text || ctid::text FROM jobs") == before
+    assert len(pipeline.model.requests) == 1
 
 
 def test_a_chunk_that_there_is_not_is_unknown(settings: Settings) -> None:
@@ -181,7 +179,6 @@ def test_a_slice_that_could_not_be_claimed_is_left_alone(
 
 
 def is_away(*_: object) -> object:
-    """Be a database that cannot be reached."""
     raise ServiceUnavailableError("PostgreSQL cannot be reached.", "Wait for it.")
 
 
@@ -273,9 +270,7 @@ def test_what_was_never_sent_is_sent_after_a_lease(settings: Settings) -> None:
     assert "chunk_never_sent" not in recover(pipeline.context)
     pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '61 seconds'")
 
-    rescued = recover(pipeline.context)
-
-    assert rescued["chunk_never_sent"] == 1
+    assert recover(pipeline.context)["chunk_never_sent"] == 1
     assert pipeline.value("SELECT task FROM outbox") == "chordwise.analyze_slice"
 
 
@@ -317,7 +312,6 @@ def test_neighbours_of_a_poisonous_chunk_get_their_last_attempt_alone(settings: 
 
 
 def sent_chunk(pipeline: Pipeline) -> uuid.UUID:
-    """Return the only chunk that is on its way to a worker."""
     found = pipeline.value("SELECT id FROM chunks WHERE status = 'pending' AND sent_at IS NOT NULL")
     assert isinstance(found, uuid.UUID)
     return found
@@ -354,7 +348,6 @@ def test_a_document_whose_commit_was_made_unseen_is_taken_in_once(settings: Sett
 
 
 def test_a_submitter_whose_lease_ran_out_may_go_on(settings: Settings) -> None:
-    """Unless another one has taken over: then it stores nothing more."""
     pipeline = a_pipeline(settings, quoting_the_text)
     submission = open_run(pipeline.context, a_run(), NOW)
     submission.take_in(a_document(PARAGRAPH))
@@ -433,22 +426,17 @@ def test_a_throttled_document_is_never_given_up(impatient: Settings, *, synthesi
     script = failing(RateLimitedError, TIMES, synthesis=synthesis)
     pipeline = a_pipeline(impatient, script, repeat_last=True)
 
-    status = work_until(pipeline, LONG, TIMES + 2)
-
-    assert status == JobStatus.SUCCEEDED
+    assert work_until(pipeline, LONG, TIMES + 2) == JobStatus.SUCCEEDED
     assert pipeline.value("SELECT max(postponements) FROM chunks") == 0
     assert pipeline.value("SELECT max(postponements) FROM jobs") == 0
 
 
 @pytest.mark.nightly
 def test_a_broken_provider_is_given_up(impatient: Settings) -> None:
-    """What is no throttling uses the postponements up."""
     script = failing(ModelOverloadedError, 1_000, synthesis=False)
     pipeline = a_pipeline(impatient, script, repeat_last=True)
 
-    status = work_until(pipeline, LONG, TIMES)
-
-    assert status == JobStatus.FAILED
+    assert work_until(pipeline, LONG, TIMES) == JobStatus.FAILED
 
 
 DEADLINE_SECONDS = 1.6
@@ -456,14 +444,8 @@ DEADLINE_SECONDS = 1.6
 
 # Room for a second request, and not for one with as much time.
 TOTAL_SECONDS = 3.0
-
-
 SLOW_SECONDS = 4.0
-
-
 _GRANTED = "SELECT error_code, error_message FROM model_calls ORDER BY started_at"
-
-
 _CHUNK = "SELECT status, error_code, hint FROM chunks"
 
 
@@ -476,7 +458,6 @@ def provider() -> Iterator[AnsweringServer]:
 
 
 def pipeline_asking(provider: AnsweringServer, settings: Settings) -> Pipeline:
-    """Return a pipeline that asks this provider over HTTP."""
     named = ModelSettings(
         provider="openai",
         model="slow",

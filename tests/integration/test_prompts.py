@@ -29,7 +29,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 def with_folder(settings: Settings, folder: Path) -> Settings:
-    """Return settings that name the folder of prompts."""
     return settings.model_copy(update={"prompts": PromptSettings(folder=folder)})
 
 
@@ -71,7 +70,6 @@ def test_an_edit_asks_anew(settings: Settings, folder: Path) -> None:
 
 
 def test_a_variant_that_asks_nothing_is_refused(settings: Settings, folder: Path) -> None:
-    """Without a folder, without the variant, or without a template for what is asked."""
     own = with_folder(settings, folder)
 
     with pytest.raises(UsageError, match="no folder of prompts"):

@@ -29,7 +29,6 @@ WORD = docx(word_document(word_paragraph("three")))
 
 @pytest.fixture
 def reader() -> Iterator[Reader]:
-    """A reader with the default limits."""
     with Reader(ReaderSettings()) as opened:
         yield opened
 
@@ -40,12 +39,10 @@ def listed(found: Iterator[ReadDocument | UnreadDocument]) -> list[tuple[str, st
 
 
 def outcome(each: ReadDocument | UnreadDocument) -> str:
-    """Return text or reason."""
     return each.content.text if isinstance(each, ReadDocument) else each.error.reason
 
 
 def a_mail(subject: str, *attachments: tuple[str, bytes]) -> bytes:
-    """Return a message with attached files."""
     written = EmailMessage()
     written["Subject"] = subject
     written.set_content("Hello")
@@ -55,7 +52,6 @@ def a_mail(subject: str, *attachments: tuple[str, bytes]) -> bytes:
 
 
 def nested(levels: int, content: bytes) -> bytes:
-    """Return archives in archives."""
     for _ in range(levels):
         content = archive({"in.zip": content})
     return content
@@ -127,8 +123,7 @@ def test_a_part_that_breaks_its_limits_costs_itself_only() -> None:
     with Reader(ReaderSettings(memory_megabytes=200)) as reader:
         found = listed(reader.documents_in(data, "a.zip"))
 
-    texts = [text for _, text in found]
-    assert texts == ["one", "memory", "three"]
+    assert [text for _, text in found] == ["one", "memory", "three"]
 
 
 @pytest.mark.parametrize(
@@ -216,24 +211,22 @@ def test_many_costly_parts_end_the_reading() -> None:
     assert [reason for _, reason in found] == ["parser_crashed"] * 19 + ["too_many_failures"]
 
 
-def test_a_mailbox_of_ten_thousand_messages_takes_little_memory(
-    reader: Reader, tmp_path: Path
-) -> None:
+def test_a_mailbox_of_many_messages_takes_little_memory(reader: Reader, tmp_path: Path) -> None:
     """Documents are handed on one by one; neither side gathers them."""
     path = tmp_path / "in.mbox"
-    message_bytes = FROM + a_mail("one") + b"x" * 2_000 + b"\n\n"
-    path.write_bytes(message_bytes * 10_000)
+    message_bytes = FROM + a_mail("one") + b"x" * 12_000 + b"\n\n"
+    path.write_bytes(message_bytes * 2_000)
     before = psutil.Process().memory_info().rss
-    peak, count = 0, 0
 
+    peak, count = 0, 0
     for count, each in enumerate(reader.read_documents(path), start=1):
         assert isinstance(each, ReadDocument)
         assert each.source == f"{path}#{count}"
-        if count % 500 == 0:
+        if count % 100 == 0:
             everybody = [psutil.Process(), *psutil.Process().children(recursive=True)]
             peak = max(peak, sum(process.memory_info().rss for process in everybody))
 
-    assert count == 10_000
+    assert count == 2_000
     # The file itself is held by both sides; its messages would be as much again, and more.
     assert peak - before < 350 * MEGABYTE
 

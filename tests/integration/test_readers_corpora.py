@@ -55,6 +55,7 @@ LANGUAGE_PROBES = {
 }
 
 pytestmark = [
+    pytest.mark.xdist_group("readers_corpora"),
     pytest.mark.corpus,
     pytest.mark.usefixtures("corpora"),
 ]
@@ -62,7 +63,6 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[Reader]:
-    """One reader for all files."""
     with Reader(ReaderSettings()) as opened:
         yield opened
 

@@ -31,7 +31,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def sources(*arguments: str) -> list[str]:
-    """Return the sources of what the arguments find."""
     return [found.source for found in discover(arguments)]
 
 

@@ -25,6 +25,8 @@ from tests.fakes.office_files import (
     workbook,
 )
 
+pytestmark = pytest.mark.xdist_group("readers_hostile")
+
 MEGABYTE = 1024 * 1024
 BOMB = docx(document(paragraph("A" * 200_000_000)))
 ENTITIES = "".join(

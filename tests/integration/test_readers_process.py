@@ -28,13 +28,11 @@ SLOW = b"<html>" + b"<p>x &amp; y</p>" * 4_000_000
 
 @pytest.fixture
 def reader() -> Iterator[Reader]:
-    """A reader with the default limits."""
     with Reader(ReaderSettings()) as opened:
         yield opened
 
 
 def text_of(outcome: ReadDocument | UnreadDocument) -> str:
-    """Return the text of what was read."""
     assert isinstance(outcome, ReadDocument), outcome
     return outcome.content.text
 
@@ -54,7 +52,6 @@ def await_condition(condition: Callable[[], bool]) -> None:
 
 
 def child_of(reader: Reader) -> psutil.Process:
-    """Return the process that parses for the reader."""
     process_id = reader._parsers.process_id
     assert process_id is not None
     return psutil.Process(process_id)
@@ -129,8 +126,7 @@ def test_a_child_that_stands_still_is_replaced() -> None:
         assert text_of(reader.read_bytes(b"after", "a.txt")) == "after"
 
 
-@pytest.mark.parametrize("name", ["long.txt", "long.html"])
-@pytest.mark.parametrize("memory_megabytes", [64, 200])
+@pytest.mark.parametrize(("name", "memory_megabytes"), [("long.txt", 64), ("long.html", 200)])
 def test_memory_is_bounded(name: str, memory_megabytes: int) -> None:
     """A file that needs more memory than allowed is too large, and the next one is read."""
     data = b"<html>" + "ж".encode() * 30_000_000
@@ -141,22 +137,27 @@ def test_memory_is_bounded(name: str, memory_megabytes: int) -> None:
         assert text_of(reader.read_bytes(b"after", "a.txt")) == "after"
 
 
-def test_a_child_that_is_killed_over_a_file_costs_this_file_only(reader: Reader) -> None:
-    """The kernel's out-of-memory killer takes the child, not the reader."""
+@pytest.mark.parametrize(
+    ("number", "reason"), [(signal.SIGKILL, "parser_crashed"), (signal.SIGALRM, "timeout")]
+)
+def test_a_child_that_is_stopped_over_a_file_costs_this_file_only(
+    reader: Reader, number: signal.Signals, reason: str
+) -> None:
+    """By the kernel's out-of-memory killer, or by the child's own timer, but not the reader."""
     text_of(reader.read_bytes(b"before", "a.txt"))
     child = child_of(reader)
     idle = child.cpu_times().user
 
-    def kill_when_busy() -> None:
+    def stop_when_busy() -> None:
         await_condition(lambda: child.cpu_times().user > idle + 0.2)
-        child.kill()
+        child.send_signal(number)
 
-    killer = threading.Thread(target=kill_when_busy)
-    killer.start()
+    stopper = threading.Thread(target=stop_when_busy)
+    stopper.start()
     outcome = reader.read_bytes(SLOW, "slow.html")
-    killer.join()
+    stopper.join()
 
-    assert failure_of(outcome) == ("unreadable", "parser_crashed")
+    assert failure_of(outcome) == ("unreadable", reason)
     assert text_of(reader.read_bytes(b"after", "a.txt")) == "after"
 
 
@@ -219,7 +220,6 @@ def test_the_child_knows_no_secrets(reader: Reader, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="needs /proc")
 def test_the_child_may_neither_write_files_nor_dump_core(reader: Reader) -> None:
-    """The kernel's limits are in force."""
     text_of(reader.read_bytes(b"text", "a.txt"))
 
     lines = Path(f"/proc/{child_of(reader).pid}/limits").read_text().splitlines()
@@ -311,9 +311,7 @@ def test_the_kernel_ends_the_child_before_its_parent(reader: Reader) -> None:
     """Whatever runs out of memory, the process that stores what was read lives on."""
     text_of(reader.read_bytes(b"text", "a.txt"))
 
-    score = Path(f"/proc/{child_of(reader).pid}/oom_score_adj").read_text("ascii")
-
-    assert score.strip() == "1000"
+    assert Path(f"/proc/{child_of(reader).pid}/oom_score_adj").read_text("ascii").strip() == "1000"
 
 
 def test_a_failure_names_the_file_and_keeps_its_hash(reader: Reader) -> None:
@@ -327,25 +325,6 @@ def test_a_failure_names_the_file_and_keeps_its_hash(reader: Reader) -> None:
     assert str(outcome.error) == "scan\\n1.png is an image (PNG)."
     assert "OCR" in outcome.error.hint
     assert (outcome.sha256, outcome.byte_count) == (sha256(data).hexdigest(), len(data))
-
-
-def test_the_kernel_stops_a_child_whose_parent_does_not() -> None:
-    """A child has a timer of its own, in case its parent cannot kill it."""
-    with Reader(ReaderSettings(timeout_seconds=60)) as reader:
-        text_of(reader.read_bytes(b"before", "a.txt"))
-        child = child_of(reader)
-        idle = child.cpu_times().user
-
-        def ring() -> None:
-            await_condition(lambda: child.cpu_times().user > idle + 0.2)
-            child.send_signal(signal.SIGALRM)
-
-        clock = threading.Thread(target=ring)
-        clock.start()
-        outcome = reader.read_bytes(SLOW, "slow.html")
-        clock.join()
-
-        assert failure_of(outcome) == ("unreadable", "timeout")
 
 
 def test_a_page_is_a_picture(reader: Reader, tmp_path: Path) -> None:

@@ -38,7 +38,6 @@ def outcome(settings: ReaderSettings, data: bytes, name: str = "a.pdf") -> str:
 
 
 def failure(settings: ReaderSettings, data: bytes, name: str = "a.pdf") -> ReadError:
-    """Return why there is no text."""
     with Reader(settings) as reader:
         each = reader.read_bytes(data, name)
     assert isinstance(each, UnreadDocument)
@@ -55,14 +54,12 @@ def picture(*texts: str) -> Image.Image:
 
 
 def saved(image: Image.Image, form: str, exif: Image.Exif | None = None) -> bytes:
-    """Return the picture as a file."""
     stream = io.BytesIO()
     image.save(stream, form, dpi=(300, 300), **({"exif": exif} if exif else {}))
     return stream.getvalue()
 
 
 def joined(*files: bytes) -> bytes:
-    """Return a PDF with the pages of all."""
     whole, stream = pypdfium2.PdfDocument.new(), io.BytesIO()
     for file in files:
         whole.import_pages(pypdfium2.PdfDocument(file))
@@ -107,7 +104,6 @@ def test_a_scan_is_recognized() -> None:
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
 def test_a_picture_is_recognized(form: str) -> None:
-    """Of whatever kind, and whatever its name."""
     assert outcome(RECOGNIZING, saved(picture(WORDS), form), "a.dat") == WORDS
 
 
@@ -120,12 +116,10 @@ def test_pages_that_lie_on_their_sides_are_read() -> None:
 
     for turned in (upright.rotate(90, expand=True), upright.rotate(180)):
         assert WORDS in outcome(RECOGNIZING, saved(turned, "PNG"))
-    held = saved(picture(WORDS).rotate(180), "JPEG", camera)
-    assert outcome(RECOGNIZING, held) == WORDS
+    assert outcome(RECOGNIZING, saved(picture(WORDS).rotate(180), "JPEG", camera)) == WORDS
 
 
 def test_all_pages_of_a_tiff_are_read() -> None:
-    """In their order, with a blank line between them."""
     stream = io.BytesIO()
     picture(WORDS).save(stream, "TIFF", save_all=True, append_images=[picture(OTHERS)])
 
@@ -133,7 +127,6 @@ def test_all_pages_of_a_tiff_are_read() -> None:
 
 
 def test_transparency_is_white_paper() -> None:
-    """Black letters on nothing are legible."""
     letters = Image.new("RGBA", (1_000, 400))
     letters.putalpha(picture(WORDS).point(lambda value: 255 - value))
 
@@ -186,12 +179,10 @@ def test_a_missing_language_is_named(tmp_path: Path) -> None:
 
 
 def test_languages_are_found_where_they_usually_are() -> None:
-    """The extra brings English along."""
     assert reading.folder(ReaderSettings()) == DATA
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hint is the command that installs it."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
 
     error = failure(RECOGNIZING, scan(WORDS))

@@ -130,9 +130,7 @@ def test_an_answer_that_several_runs_have_counts_once(pipeline: Pipeline) -> Non
     )
     pipeline.execute("UPDATE judgments SET judged_at = now() WHERE judged_by = 'gold'")
 
-    found = pipeline.rows("SELECT is_right, judged_by FROM judged_claims")
-
-    assert found == [(False, "feedback")]
+    assert pipeline.rows("SELECT is_right, judged_by FROM judged_claims") == [(False, "feedback")]
     assert pipeline.rows(
         "SELECT claimed_from, claims, mean_claimed::float, share_right::float"
         " FROM reliability_curve"

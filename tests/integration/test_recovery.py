@@ -23,20 +23,6 @@ from chordwise.storage.jobs import Job
 from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline, a_pipeline, quoting_the_text
 
 
-def test_a_message_for_a_finished_chunk_costs_nothing(settings: Settings) -> None:
-    """Delivered again, an ended chunk says so without a call."""
-    pipeline = a_pipeline(settings, quoting_the_text)
-    job = pipeline.job(pipeline.submit(PARAGRAPH))
-    fan_out(pipeline.context, job.id)
-    (chunk_id,) = pipeline.open_chunks(job.id)
-    analyze_chunk(pipeline.context, chunk_id)
-
-    again = analyze_chunk(pipeline.context, chunk_id)
-
-    assert again is ChunkOutcome.ENDED
-    assert len(pipeline.model.requests) == 1
-
-
 def test_a_chunk_under_a_live_lease_is_left_alone(settings: Settings) -> None:
     """A second worker does not count for the chord while the first is at it."""
     pipeline = a_pipeline(settings)
@@ -45,9 +31,7 @@ def test_a_chunk_under_a_live_lease_is_left_alone(settings: Settings) -> None:
     (chunk_id,) = pipeline.open_chunks(job.id)
     pipeline.claim(chunk_id)
 
-    outcome = analyze_chunk(pipeline.context, chunk_id)
-
-    assert outcome is ChunkOutcome.NOT_ENDED
+    assert analyze_chunk(pipeline.context, chunk_id) is ChunkOutcome.NOT_ENDED
     assert pipeline.model.requests == []
 
 
@@ -64,9 +48,7 @@ def test_a_writer_who_lost_the_lease_is_fenced(settings: Settings) -> None:
     fan_out(pipeline.context, job.id)
     (chunk_id,) = pipeline.open_chunks(job.id)
 
-    outcome = analyze_chunk(pipeline.context, chunk_id)
-
-    assert outcome is ChunkOutcome.NOT_ENDED
+    assert analyze_chunk(pipeline.context, chunk_id) is ChunkOutcome.NOT_ENDED
     assert pipeline.value("SELECT status FROM chunks") == ChunkStatus.RUNNING
     assert pipeline.value("SELECT answer IS NULL FROM chunks")
 
@@ -100,7 +82,6 @@ def test_throttling_counts_no_postponement(settings: Settings) -> None:
 
 
 def test_a_refused_key_pauses_the_run_and_retry_goes_on(settings: Settings) -> None:
-    """One refused request pauses all jobs of the run; the retry finishes them."""
     pipeline = a_pipeline(
         settings, ModelAccessError("The key is refused."), quoting_the_text, quoting_the_text
     )
@@ -145,9 +126,7 @@ def test_recovery_fans_a_forgotten_job_out(settings: Settings) -> None:
     pipeline.execute("UPDATE jobs SET created_at = now() - interval '1 hour'")
     pipeline.execute("UPDATE jobs SET last_progress_at = created_at")
 
-    rescued = recover(pipeline.context)
-
-    assert rescued["job_message_lost"] == 1
+    assert recover(pipeline.context)["job_message_lost"] == 1
     assert pipeline.value("SELECT task FROM outbox") == "chordwise.fan_out"
 
 
@@ -199,9 +178,7 @@ def test_recovery_notices_a_broker_without_memory(settings: Settings) -> None:
     with pipeline.context.messenger._app.connection_for_write() as connection:
         connection.default_channel.client.flushall()
 
-    rescued = recover(pipeline.context)
-
-    assert rescued["broker_forgot"] == 2
+    assert recover(pipeline.context)["broker_forgot"] == 2
     assert "broker_forgot" not in recover(pipeline.context)
 
 
@@ -212,9 +189,7 @@ def test_a_new_leader_takes_up_what_a_stop_left_behind(settings: Settings) -> No
     fan_out(pipeline.context, pipeline.jobs(submission)[0].id)
     pipeline.execute("DELETE FROM outbox")
 
-    sent = [take_up_after_standstill(pipeline.context) for _ in range(2)]
-
-    assert sent == [2, 0]
+    assert [take_up_after_standstill(pipeline.context) for _ in range(2)] == [2, 0]
     assert pipeline.value("SELECT count(*) FROM outbox") == 2
 
 
@@ -271,9 +246,7 @@ def test_a_shutdown_hands_its_chunks_back(settings: Settings) -> None:
     (chunk_id,) = pipeline.open_chunks(job.id)
     pipeline.execute("DELETE FROM outbox")
 
-    outcome = analyze_chunk(pipeline.context, chunk_id)
-
-    assert outcome is ChunkOutcome.NOT_ENDED
+    assert analyze_chunk(pipeline.context, chunk_id) is ChunkOutcome.NOT_ENDED
     assert pipeline.value("SELECT status = 'pending' AND attempts = 0 FROM chunks")
     assert pipeline.value("SELECT reason FROM outbox") == "shutdown"
 
@@ -316,13 +289,10 @@ def queued(pipeline: Pipeline, count: int) -> Iterator[None]:
 
 
 def test_recovery_finishes_what_the_chord_dropped(pipeline: Pipeline) -> None:
-    """All chunks ended and no synthesis came: recovery sends it."""
     without_synthesis(pipeline)
     pipeline.execute(LONG_AGO)
 
-    rescued = recover(pipeline.context)
-
-    assert rescued["synthesis_missing"] == 1
+    assert recover(pipeline.context)["synthesis_missing"] == 1
     assert pipeline.value("SELECT task FROM outbox") == "chordwise.synthesize"
 
 

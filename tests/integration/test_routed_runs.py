@@ -38,11 +38,7 @@ from tests.fakes.pipeline import (
 from tests.fakes.scripted_model import Answer, Line, ScriptedModel
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
 PRICES = {"small": "1", "large": "10"}
-
-
 DOUBTFUL = "80. The harbour"
 
 
@@ -66,7 +62,6 @@ def a_tier(name: str, line: Line) -> ScriptedModel:
 
 
 def routed(settings: Settings, small: Line, large: Line) -> Pipeline:
-    """Return a pipeline with two tiers."""
     plain = a_pipeline(settings)
     tiers = {"small": a_tier("small", small), "large": a_tier("large", large)}
     own = plain.context.settings.model_copy(
@@ -80,7 +75,6 @@ def routed(settings: Settings, small: Line, large: Line) -> Pipeline:
 
 
 def a_routed_run(model: str = AUTO) -> RunOptions:
-    """Return options of a run of summaries."""
     return replace(a_run(AnalysisType.SUMMARY), model=model)
 
 
@@ -132,48 +126,31 @@ def test_weak_parts_are_answered_by_the_larger_tier(
 def test_what_routing_saved_is_what_the_large_tier_would_have_charged(
     small_chunks: Settings, database_url: SecretStr
 ) -> None:
-    """Each question counts once at the large tier's price, and everything paid goes off."""
-    pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
+    """Each question counts once at the large tier's price, and everything paid goes off.
 
+    With an unknown price what was saved is unknown; the calls are counted all the same.
+    """
+    pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
     pipeline.work(pipeline.submit(LONG, options=a_routed_run()))
+    statement, columns = documented()
 
     found = statistics(database_url)
+    with user_sql.answer(database_url, statement) as answer:
+        rows = list(answer.rows)
+    pipeline.execute("UPDATE model_calls SET cost_usd = NULL WHERE tier = 'large'")
+    unknown = statistics(database_url)
+
     small, large = found["small"], found["large"]
     assert small["reference_cost_usd"] == 10 * _decimal(small["cost_usd"])
     assert small["saved_usd"] == 9 * _decimal(small["cost_usd"])
     assert large["reference_cost_usd"] is None
     assert large["saved_usd"] == -_decimal(large["cost_usd"])
-
-
-def test_the_documented_statement_brings_the_columns_that_the_page_names(
-    small_chunks: Settings, database_url: SecretStr
-) -> None:
-    """A reader may ask it, and finds a row for each tier."""
-    pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
-    pipeline.work(pipeline.submit(LONG, options=a_routed_run()))
-    statement, columns = documented()
-
-    with user_sql.answer(database_url, statement) as answer:
-        rows = list(answer.rows)
-
     assert list(answer.columns) == columns
     assert [row[1] for row in rows] == ["large", "small"]
-
-
-def test_an_unknown_price_leaves_the_savings_unknown(
-    small_chunks: Settings, database_url: SecretStr
-) -> None:
-    """What was saved is unknown; the calls are counted all the same."""
-    pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
-    pipeline.work(pipeline.submit(LONG, options=a_routed_run()))
-
-    pipeline.execute("UPDATE model_calls SET cost_usd = NULL WHERE tier = 'large'")
-
-    found = statistics(database_url)
-    assert [found[tier]["saved_usd"] for tier in ("small", "large")] == [None, None]
-    assert found["small"]["cost_usd"] is not None
-    assert found["small"]["unpriced_calls"] == 0
-    assert found["large"]["unpriced_calls"] == found["large"]["calls"]
+    assert [unknown[tier]["saved_usd"] for tier in ("small", "large")] == [None, None]
+    assert unknown["small"]["cost_usd"] is not None
+    assert unknown["small"]["unpriced_calls"] == 0
+    assert unknown["large"]["unpriced_calls"] == unknown["large"]["calls"]
 
 
 def test_a_pinned_tier_is_asked_alone(settings: Settings, database_url: SecretStr) -> None:
@@ -190,7 +167,6 @@ def test_a_pinned_tier_is_asked_alone(settings: Settings, database_url: SecretSt
 
 
 def test_a_tier_whose_key_is_refused_does_not_pause_the_run(settings: Settings) -> None:
-    """The next tier answers; with the last one the run pauses."""
     refused = ModelAccessError("The key is refused.")
     half, none = (routed(settings, refused, line) for line in (quoting_the_text, refused))
     text = "The harbour of Lindau is old."
@@ -229,14 +205,8 @@ def _decimal(value: object) -> Decimal:
 
 
 TEXT = "The bridge was opened in May. Carts crossed it on the same day."
-
-
 SUMMARY = a_summary("The bridge was opened in May.")
-
-
 SECOND = "second"
-
-
 PRICED = ModelSettings(
     provider="openai",
     model=SECOND,
@@ -253,7 +223,6 @@ class Pair:
     pipeline: Pipeline
 
     def work(self) -> Submission:
-        """Analyze one document."""
         submission = self.pipeline.submit(TEXT, options=a_run())
         self.pipeline.work(submission)
         return submission
@@ -267,7 +236,6 @@ class Pair:
 
 
 def a_pair(settings: Settings, first: Line, *second: Line) -> Pair:
-    """Connect both models to a pipeline."""
     pipeline = a_pipeline(settings, first, repeat_last=True)
     of_both = pipeline.context.settings
     models = {**of_both.models, SECOND: PRICED}
@@ -308,7 +276,6 @@ def test_the_ledger_says_who_failed_and_who_answered(settings: Settings, error: 
 
 
 def test_a_fallback_is_not_asked_where_the_first_model_answers(settings: Settings) -> None:
-    """One row, of the first."""
     pair = a_pair(settings, SUMMARY)
 
     pair.work()

@@ -20,21 +20,15 @@ from tests.fakes.scheduling import A_DAY, Night, a_night, a_night_over, nightly
 from tests.peers.batch_provider import BatchProvider
 
 TEXTS = tuple(f"The bridge was opened in May 190{year}. Carts crossed it." for year in range(3))
-
-
 STALE = (
     "UPDATE results SET prompt_version = 'summary.analyze@0'",
     "UPDATE jobs SET options_hash = 'of the older prompt'",
     "DELETE FROM cached_completions",  # a newer prompt is another question
 )
-
-
 RUNS = (
     "SELECT lane, priority, (SELECT count(*) FROM jobs WHERE run_id = runs.id AND"
     " status = 'succeeded') FROM runs WHERE schedule_run_id IS NOT NULL ORDER BY lane"
 )
-
-
 COSTS = (
     "SELECT DISTINCT c.service_tier, c.cost_usd FROM model_calls AS c JOIN jobs AS j"
     " ON j.id = c.job_id JOIN runs AS r ON r.id = j.run_id WHERE r.schedule_run_id IS NOT NULL"
@@ -42,14 +36,7 @@ COSTS = (
 
 
 @pytest.fixture
-def server() -> BatchProvider:
-    """Return the provider of the Batch API."""
-    return BatchProvider()
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder with three letters in it."""
     made = tmp_path / "letters"
     made.mkdir()
     for number, text in enumerate(TEXTS):
@@ -64,10 +51,10 @@ def anew(**values: object) -> ScheduleSettings:
 
 
 def a_stale_night(
-    settings: Settings, server: BatchProvider, schedule: ScheduleSettings, *lanes: Lane
+    settings: Settings, provider: BatchProvider, schedule: ScheduleSettings, *lanes: Lane
 ) -> Night:
     """Return a night after a run in each of these lanes, whose prompts have become old."""
-    night = a_night_over(opened(settings, server), nightly=schedule)
+    night = a_night_over(opened(settings, provider), nightly=schedule)
     for lane, text in zip(lanes, TEXTS, strict=False):
         options = in_batches() if lane is Lane.BATCH else a_run()
         night.pipeline.submit(text, options=options)
@@ -96,32 +83,31 @@ def let_it_be_due(night: Night) -> None:
 
 
 def test_an_analysis_goes_through_batches(
-    settings: Settings, server: BatchProvider, folder: Path
+    settings: Settings, provider: BatchProvider, folder: Path
 ) -> None:
     """Although its profile says nothing of them: all questions in one batch, at half the price."""
-    night = a_night_over(opened(settings, server), nightly=nightly(folder, lane="batch"))
+    night = a_night_over(opened(settings, provider), nightly=nightly(folder, lane="batch"))
 
     let_it_be_due(night)
 
     assert night.rows(RUNS) == [("batch", "nightly", 3)]
-    assert [len(batch.lines) for batch in server.batches] == [3]
+    assert [len(batch.lines) for batch in provider.batches] == [3]
     assert night.rows(COSTS) == [("batch", Decimal("0.01"))]
     assert night.pipeline.model.requests == []
-    judge(night.pipeline, server)
+    judge(night.pipeline, provider)
 
 
 @pytest.mark.parametrize(
     ("of_schedule", "of_profile", "expected"),
     [
         (None, "batch", "batch"),
-        (None, "online", "online"),
         ("online", "batch", "online"),
         ("batch", "online", "batch"),
     ],
 )
 def test_the_schedule_goes_before_the_profile(
     settings: Settings,
-    server: BatchProvider,
+    provider: BatchProvider,
     folder: Path,
     of_schedule: str | None,
     of_profile: str,
@@ -131,18 +117,17 @@ def test_the_schedule_goes_before_the_profile(
     profile = ProfileSettings.model_validate({"lane": of_profile})
     named = settings.model_copy(update={"profiles": {"letters": profile}})
     schedule = nightly(folder, profile="letters", lane=of_schedule)
-    night = a_night_over(opened(named, server), nightly=schedule)
+    night = a_night_over(opened(named, provider), nightly=schedule)
 
     let_it_be_due(night)
 
     assert night.rows(RUNS) == [(expected, "nightly", 3)]
-    assert len(handed_in(server)) == (3 if expected == "batch" else 0)
+    assert len(handed_in(provider)) == (3 if expected == "batch" else 0)
 
 
-def test_what_is_stale_goes_through_batches(settings: Settings, server: BatchProvider) -> None:
-    """However it was asked before: one run, at half the price."""
+def test_what_is_stale_goes_through_batches(settings: Settings, provider: BatchProvider) -> None:
     schedule = anew(lane="batch")
-    night = a_stale_night(settings, server, schedule, Lane.ONLINE, Lane.BATCH, Lane.ONLINE)
+    night = a_stale_night(settings, provider, schedule, Lane.ONLINE, Lane.BATCH, Lane.ONLINE)
     asked_online = len(night.pipeline.model.requests)
 
     let_it_be_due(night)
@@ -152,53 +137,29 @@ def test_what_is_stale_goes_through_batches(settings: Settings, server: BatchPro
     assert len(night.pipeline.model.requests) == asked_online
 
 
-def test_what_is_stale_goes_as_it_went_before(settings: Settings, server: BatchProvider) -> None:
+def test_what_is_stale_goes_as_it_went_before(settings: Settings, provider: BatchProvider) -> None:
     """Without a lane of the schedule: a run for each, and a night in batches stays one."""
-    night = a_stale_night(settings, server, anew(), Lane.ONLINE, Lane.BATCH, Lane.BATCH)
+    night = a_stale_night(settings, provider, anew(), Lane.ONLINE, Lane.BATCH, Lane.BATCH)
 
     let_it_be_due(night)
 
     assert night.rows(RUNS) == [("batch", "nightly", 2), ("online", "nightly", 1)]
 
 
-def test_what_is_stale_may_be_asked_online(settings: Settings, server: BatchProvider) -> None:
-    """Where the schedule says so."""
+def test_what_is_stale_may_be_asked_online(settings: Settings, provider: BatchProvider) -> None:
     schedule = anew(lane="online")
-    night = a_stale_night(settings, server, schedule, Lane.ONLINE, Lane.BATCH)
+    night = a_stale_night(settings, provider, schedule, Lane.ONLINE, Lane.BATCH)
 
     let_it_be_due(night)
 
     assert night.rows(RUNS) == [("online", "nightly", 2)]
 
 
-def test_a_model_without_batches_is_asked_online(
-    settings: Settings, server: BatchProvider, folder: Path
-) -> None:
-    """And the run says so."""
-    night = a_night_over(opened(settings, server), nightly=nightly(folder, lane="batch"))
-    context = night.pipeline.context
-    without = {
-        name: model.model_copy(update={"batch": False})
-        for name, model in context.settings.models.items()
-    }
-    changed = context.settings.model_copy(update={"models": without})
-    night.pipeline = replace(night.pipeline, context=replace(context, settings=changed))
-
-    let_it_be_due(night)
-
-    assert night.rows(RUNS) == [("online", "nightly", 3)]
-    assert handed_in(server) == []
-
-
 WANTED = ScheduleSettings.model_validate({"cron": "0 3 * * *", "kind": "reanalyze"})
-
-
 STALE_PROMPTS = (
     "UPDATE results SET prompt_version = 'summary.analyze@0'",
     "UPDATE jobs SET options_hash = 'of the older prompt'",
 )
-
-
 OUTCOME = "SELECT status, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
 
 
@@ -287,7 +248,6 @@ def test_one_that_was_stopped_goes_on_where_it_was(settings: Settings) -> None:
 
 
 def test_nothing_stale_is_nothing_to_do(settings: Settings) -> None:
-    """And makes no run."""
     night = a_night(settings, quoting_the_text, repeat_last=True, again=WANTED)
     options = replace(a_run(), types=(AnalysisType.SUMMARY,))
     night.pipeline.work(night.pipeline.submit(*TEXTS, options=options))
@@ -301,8 +261,6 @@ def test_nothing_stale_is_nothing_to_do(settings: Settings) -> None:
 
 
 STATE = "SELECT status, error_code, error_message, hint FROM schedule_runs ORDER BY due_at LIMIT 1"
-
-
 WHY = "The budget of the run is spent."
 
 
@@ -322,17 +280,24 @@ def paused(settings: Settings, tmp_path: Path) -> Night:
 
 
 def test_history_says_what_is_paused_and_why(paused: Night) -> None:
-    """Long before it expires, and what goes on with it."""
+    """Long before it expires as paused, after which its run can still be taken up."""
     ((status, code, message, hint),) = paused.rows(STATE)
     ((run,),) = paused.rows("SELECT name FROM runs")
-
     assert (status, code) == ("waiting", "paused")
     assert message == f"Its run {run} is paused: {WHY}"
     assert f"chordwise retry {run}" in str(hint)
 
+    paused.now += A_DAY
+    assert paused.tick() == 1
+
+    assert [status for *_, status in paused.history()] == ["expired", "due"]
+    ((_, code, message, _),) = paused.rows(STATE)
+    assert code == "paused"
+    assert WHY in str(message)
+    assert paused.rows("SELECT status FROM runs") == [("paused",)]
+
 
 def test_once_it_is_taken_up_it_ends_as_any_other(paused: Night) -> None:
-    """Nothing of the pause is left."""
     ((run_id,),) = paused.rows("SELECT id FROM runs")
     retry(paused.pipeline.context, UUID(str(run_id)))
     paused.tick()
@@ -342,19 +307,6 @@ def test_once_it_is_taken_up_it_ends_as_any_other(paused: Night) -> None:
     paused.tick()
 
     assert paused.rows(STATE) == [("succeeded", None, None, None)]
-
-
-def test_it_expires_as_paused_and_the_next_night_starts(paused: Night) -> None:
-    """The reason stays in the history; its run can still be taken up."""
-    paused.now += A_DAY
-
-    assert paused.tick() == 1
-
-    assert [status for *_, status in paused.history()] == ["expired", "due"]
-    ((_, code, message, _),) = paused.rows(STATE)
-    assert code == "paused"
-    assert WHY in str(message)
-    assert paused.rows("SELECT status FROM runs") == [("paused",)]
 
 
 def test_one_that_ends_with_its_time_has_succeeded(paused: Night) -> None:

@@ -18,7 +18,6 @@ CHOICES = {f"{n}.txt": ("letter" if n < 15 else "report", n / 30) for n in range
 
 
 def at_six(**values: object) -> ScheduleSettings:
-    """Return a schedule of the morning."""
     return ScheduleSettings.model_validate(
         {"cron": "0 6 * * *", "time_zone": "Europe/Berlin", **values}
     )
@@ -115,7 +114,6 @@ def test_without_feedback_nothing_is_evaluated(settings: Settings) -> None:
 
 
 def test_a_gold_file_that_is_gone_is_a_failure(settings: Settings, tmp_path: Path) -> None:
-    """With its name."""
     night = a_morning(settings, measure=at_six(kind="evaluate", gold=str(tmp_path / "gone.csv")))
 
     assert night.carry_out()
@@ -128,7 +126,6 @@ def test_a_gold_file_that_is_gone_is_a_failure(settings: Settings, tmp_path: Pat
 def test_without_scikit_learn_a_schedule_fails(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The history says what to install."""
     monkeypatch.setitem(sys.modules, "sklearn", None)
     night = a_morning(settings, learn=at_six(kind="recalibrate"))
 

@@ -23,7 +23,6 @@ NEXT = (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder with one letter in it."""
     made = tmp_path / "letters"
     made.mkdir()
     (made / "letter.txt").write_text("The bridge was opened in May.", "utf-8")
@@ -31,7 +30,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 def start_now(night: Night, name: str = "nightly") -> None:
-    """Ask for a schedule by hand."""
     with night.pipeline.context.database.write() as session:
         occurrences.start_now(session, name, night.now)
 
@@ -47,7 +45,6 @@ def test_nothing_is_due_before_its_time(settings: Settings, folder: Path) -> Non
 
 
 def test_two_schedulers_that_tick_at_once_start_it_once(settings: Settings, folder: Path) -> None:
-    """Again and again, with a barrier between them."""
     night = a_night(settings, nightly=nightly(folder, cron="30 * * * *"))
     barrier = threading.Barrier(4)
     started: list[int] = []

@@ -74,7 +74,6 @@ def a_past(settings: Settings, wanted: ScheduleSettings) -> Night:
 
 
 def counts(night: Night) -> dict[str, object]:
-    """Return how many rows there are."""
     return {
         name: night.pipeline.value(f"SELECT count(*) FROM {name}")  # noqa: S608 - names of ours
         for name in TABLES
@@ -82,7 +81,7 @@ def counts(night: Night) -> dict[str, object]:
 
 
 def test_old_runs_go_and_what_newer_ones_use_stays(settings: Settings) -> None:
-    """With the document that both have, and the result that the newer one used again."""
+    """The next run pays again only for what went."""
     night = a_past(settings, pruned_after(keep_runs_days=30))
 
     assert night.carry_out()
@@ -93,6 +92,9 @@ def test_old_runs_go_and_what_newer_ones_use_stays(settings: Settings) -> None:
     assert night.rows("SELECT count(*) FROM document_results WHERE status = 'succeeded'") == [(2,)]
     assert night.rows("SELECT intakes_balance, jobs_balance FROM run_accounts") == [(True, True)]
     assert night.rows("SELECT count(*), count(job_id) FROM model_calls") == [(3, 1)]
+    again = night.pipeline.submit(OLD, SHARED, NEW)
+    reused = [job.reused_from is not None for job in night.pipeline.jobs(again)]
+    assert reused == [False, True, True]
 
 
 def test_the_calls_of_an_intake_stay_without_their_run(settings: Settings) -> None:
@@ -126,8 +128,7 @@ def test_an_interrupted_run_goes_when_it_is_old(settings: Settings) -> None:
     assert night.carry_out()
 
     assert night.rows("SELECT outcome ->> 'runs' FROM schedule_runs") == [("2",)]
-    kept = {name for (name,) in night.rows("SELECT name FROM runs")}
-    assert kept & set(names) == set(names[1:])
+    assert {name for (name,) in night.rows("SELECT name FROM runs")} & set(names) == set(names[1:])
     assert night.rows("SELECT count(*) FROM listed_files") == [(6,)]
 
 
@@ -192,28 +193,6 @@ def test_a_run_goes_with_its_inbox_files_and_deliveries(
     assert counts(night)["runs"] == left
     assert night.rows("SELECT count(*) FROM inbox_files") == [(left - 1,)]
     assert night.rows("SELECT count(DISTINCT run_id) FROM deliveries") == [(left,)]
-
-
-def test_the_next_run_pays_again_only_for_what_went(settings: Settings) -> None:
-    """And finds the documents that are there, or stores them anew."""
-    night = a_past(settings, pruned_after(keep_runs_days=30))
-    night.carry_out()
-
-    again = night.pipeline.submit(OLD, SHARED, NEW)
-
-    reused = [job.reused_from is not None for job in night.pipeline.jobs(again)]
-    assert reused == [False, True, True]
-
-
-def test_nothing_goes_without_an_age(settings: Settings) -> None:
-    """Runs and documents stay where only the cache is pruned, whatever their age."""
-    night = a_past(settings, pruned_after(keep_cache_days=30))
-    before = counts(night)
-
-    night.carry_out()
-
-    assert counts(night) == before
-    assert night.rows(OUTCOME) == [("succeeded", {"completions": 0})]
 
 
 def test_a_run_that_is_retried_while_it_is_pruned_stays(
@@ -284,7 +263,6 @@ def test_a_run_that_ended_again_meanwhile_is_young(
 
 
 def test_a_run_that_is_not_over_stays(settings: Settings) -> None:
-    """However long ago it was begun."""
     night = a_night(
         settings, quoting_the_text, repeat_last=True, tidy=pruned_after(keep_runs_days=1)
     )
@@ -300,8 +278,9 @@ def test_a_run_that_is_not_over_stays(settings: Settings) -> None:
 
 
 def test_the_cache_loses_what_is_old(settings: Settings) -> None:
-    """And keeps what is not, and claims of those who ask right now."""
+    """It keeps what is not, and claims of those who ask right now; nothing else goes."""
     night = a_past(settings, pruned_after(keep_cache_days=30))
+    before = counts(night)
     for key, age, completion in (("old", 31, "{}"), ("new", 29, "{}"), ("asked", 31, None)):
         night.pipeline.execute(
             "INSERT INTO cached_completions (key, provider, model, prompt_version, completion,"
@@ -318,6 +297,8 @@ def test_the_cache_loses_what_is_old(settings: Settings) -> None:
         ("new",),
         ("asked",),
     ]
+    assert counts(night) == before
+    assert night.rows(OUTCOME) == [("succeeded", {"completions": 1})]
 
 
 def test_answers_go_only_where_a_result_stands(settings: Settings) -> None:
@@ -337,7 +318,6 @@ def test_answers_go_only_where_a_result_stands(settings: Settings) -> None:
 
 
 def test_replaced_results_go_with_the_answers(settings: Settings) -> None:
-    """Current ones stay."""
     night = a_past(settings, pruned_after(keep_answers_days=30))
     night.pipeline.execute(into_history("now() - interval '31 days'"))
 
@@ -351,7 +331,6 @@ def test_replaced_results_go_with_the_answers(settings: Settings) -> None:
 def test_pruning_in_small_steps_ends(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    """Whatever fits a transaction, all of it goes."""
     monkeypatch.setattr(pruning, "STEP", step)
     night = a_past(settings, pruned_after(keep_runs_days=30, keep_answers_days=30))
 

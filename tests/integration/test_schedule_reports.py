@@ -29,7 +29,6 @@ HOSTILE = "letter|<b>one</b>.txt"
 
 
 def reporting(folder: Path) -> ScheduleSettings:
-    """Return a schedule that reports every hour."""
     return ScheduleSettings.model_validate(
         {"cron": "0 * * * *", "kind": "report", "folder": str(folder)}
     )
@@ -53,7 +52,6 @@ def a_night_with_a_run(settings: Settings, folder: Path) -> Night:
 
 
 def report_of(night: Night, hour: str, folder: Path) -> str:
-    """Return what the report of an hour in Berlin says."""
     night.sleep_until(f"2026-03-28T{hour}:01")
     night.tick()
     night.carry_out()
@@ -68,7 +66,6 @@ def section(written: str, heading: str) -> str:
 
 
 def test_a_report_has_every_section(settings: Settings, tmp_path: Path) -> None:
-    """With names that cannot break out of their cells."""
     night = a_night_with_a_run(settings, tmp_path)
 
     assert night.carry_out()
@@ -76,8 +73,7 @@ def test_a_report_has_every_section(settings: Settings, tmp_path: Path) -> None:
     ((status, outcome),) = night.rows("SELECT status, outcome ->> 'file' FROM schedule_runs")
     assert status == "succeeded"
     written = Path(str(outcome)).read_text("utf-8")
-    headings = [line for line in written.splitlines() if line.startswith("#")]
-    assert len(headings) == 9
+    assert len([line for line in written.splitlines() if line.startswith("#")]) == 9
     assert "letter\\|&lt;b&gt;one&lt;/b&gt;.txt" in written
     assert "| needs_ocr | 1 |" in section(written, "What failed")
     assert "| needs_ocr | scan.pdf holds no text. | Run it through OCR. |" in written
@@ -87,7 +83,6 @@ def test_a_report_has_every_section(settings: Settings, tmp_path: Path) -> None:
 def test_the_next_report_begins_where_the_last_one_ended(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """And says so where nothing has happened since."""
     night = a_night_with_a_run(settings, tmp_path)
     night.carry_out()
 
@@ -169,8 +164,7 @@ def test_what_failed_is_named_with_its_own_hint(settings: Settings, tmp_path: Pa
 
     written = report_of(night, "06", tmp_path)
 
-    names = section(written, "What failed, by name").splitlines()[2:]
-    assert len(names) == 20
+    assert len(section(written, "What failed, by name").splitlines()[2:]) == 20
     assert "| zz.pdf | – | encrypted | zz_locked | It is locked. | Unlock it. |" in written
     assert "| 07.pdf | – | unreadable | broken | No 7. | Mend 7. |" in written
     assert "… and 6 more" in written
@@ -238,13 +232,10 @@ def test_costs_are_shown_as_elsewhere(
     night = a_night_with_a_run(settings, tmp_path)
     night.pipeline.execute("UPDATE model_calls SET cost_usd = CAST(:usd AS numeric)", usd=usd)
 
-    written = report_of(night, "06", tmp_path)
-
-    assert f"| {shown} |" in section(written, "What it cost")
+    assert f"| {shown} |" in section(report_of(night, "06", tmp_path), "What it cost")
 
 
 def test_a_report_that_cannot_be_written_is_a_failure(settings: Settings, tmp_path: Path) -> None:
-    """With the folder's name and the reason."""
     night = a_night_with_a_run(settings, tmp_path / "gone")
 
     night.carry_out()

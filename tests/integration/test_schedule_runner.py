@@ -30,7 +30,6 @@ class KilledError(BaseException):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder with five letters in it."""
     made = tmp_path / "letters"
     made.mkdir()
     for number in range(5):
@@ -100,7 +99,6 @@ def test_a_folder_is_analyzed_and_the_occurrence_ends_with_its_run(
 
 
 def test_the_next_night_pays_for_new_letters_only(settings: Settings, folder: Path) -> None:
-    """What is answered already is used again."""
     night = a_due_night(settings, nightly(folder))
     night.carry_out()
     night.work()
@@ -215,7 +213,6 @@ def test_a_heartbeat_keeps_it(
 
 
 def test_one_over_which_schedulers_are_lost_is_given_up(settings: Settings, folder: Path) -> None:
-    """So that it does not take them all with it, night after night."""
     night = a_due_night(settings, nightly(folder))
     night.pipeline.execute(
         "UPDATE schedule_runs SET status = 'running', attempts = :attempts,"
@@ -277,7 +274,6 @@ def test_what_could_not_be_read_makes_it_incomplete(settings: Settings, folder: 
 
 
 def test_a_profile_says_what_is_asked(settings: Settings, folder: Path) -> None:
-    """Of every document of the folder."""
     profile = ProfileSettings.model_validate({"types": ["summary", "sentiment"], "model": SCRIPTED})
     with_profile = settings.model_copy(update={"profiles": {"letters": profile}})
     night = a_due_night(with_profile, nightly(folder, profile="letters"))

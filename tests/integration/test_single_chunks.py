@@ -62,7 +62,6 @@ class Messages:
         self.sent: list[tuple[str, list[str]]] = []
 
     def send(self, task: str, ids: Sequence[str]) -> None:
-        """Note one message."""
         self.sent.append((task, list(ids)))
 
 
@@ -192,8 +191,7 @@ def changing(
 
 
 @pytest.mark.parametrize(
-    "statement",
-    ["UPDATE jobs SET status = 'paused'", "UPDATE runs SET status = 'cancelled'"],
+    "statement", ["UPDATE jobs SET status = 'paused'", "UPDATE runs SET status = 'cancelled'"]
 )
 def test_a_job_that_may_not_end_keeps_its_answer(settings: Settings, statement: str) -> None:
     """It was paused, or its run cancelled, during the call: there is no result until a retry."""
@@ -279,7 +277,6 @@ def test_a_critique_is_left_to_the_synthesis(settings: Settings) -> None:
 
 
 def test_runs_that_end_in_one_transaction_are_all_settled(settings: Settings) -> None:
-    """Each of them once."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     for text in TEXTS[:5]:
         pipeline.submit(text)

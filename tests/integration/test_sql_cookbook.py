@@ -79,7 +79,6 @@ class Table:
     rows: list[dict[str, object]]
 
     def row_of(self, column: str, value: object) -> dict[str, object]:
-        """Return the only row with this value."""
         (found,) = [row for row in self.rows if row[column] == value]
         return found
 
@@ -196,7 +195,6 @@ def pipeline(small_chunks: Settings) -> Pipeline:
 
 @pytest.fixture
 def reader(pipeline: Pipeline, database_url: SecretStr) -> Reader:
-    """Return a reader of a database that a run has filled."""
     fill(pipeline)
     return Reader(database_url)
 

@@ -42,7 +42,6 @@ SCHEMA = {
 
 
 def a_suite(folder: Path, **entries: object) -> Path:
-    """Write the file of a suite."""
     folder.mkdir(exist_ok=True)
     lines = [f"{name} = {json.dumps(value)}" for name, value in entries.items()]
     (folder / suite.FILE).write_text("\n".join(lines), "utf-8")
@@ -103,10 +102,7 @@ def test_labelled_documents_are_answered_by_both_models(
     assert {("grounded", ""), ("cost_usd", ""), ("seconds", "")} <= found.keys()
     assert (scripted.model, built_in.model) == (SCRIPTED, "extractive")
     stored = "SELECT run, provider, judged FROM evaluations ORDER BY id"
-    assert pipeline.rows(stored) == [
-        (scripted.run, "scripted", 3),
-        (built_in.run, "extractive", 3),
-    ]
+    assert pipeline.rows(stored) == [(scripted.run, "scripted", 3), (built_in.run, "extractive", 3)]
     screen = Console(width=120, file=io.StringIO(), record=True)
     screen.print(*beside([scripted, built_in]))
     shown = screen.export_text()
@@ -154,7 +150,6 @@ def test_the_pages_of_facts_are_compared(settings: Settings, tmp_path: Path) -> 
 
 
 def path_of(name: str) -> dict[str, str]:
-    """Return where the text of a record is."""
     return {"path": f"texts/{name}.txt"}
 
 

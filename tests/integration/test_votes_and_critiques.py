@@ -27,11 +27,7 @@ from tests.fakes.pipeline import (
 from tests.fakes.scripted_model import Answer, Line
 
 OBJECTION = {"principle": 1, "path": "/main_topic", "problem": "It names no harbour."}
-
-
 MENDED = a_summary("The harbour of Lindau", topic="The harbour of Lindau.")
-
-
 STAGES = "SELECT string_agg(stage, ' ' ORDER BY id) FROM model_calls WHERE NOT cache_hit"
 
 
@@ -59,7 +55,6 @@ def failing_once(stage: Stage, error: ChordwiseError) -> Line:
 
 
 def worked(pipeline: Pipeline, text: str, options: RunOptions) -> Submission:
-    """Take a text in as a run and do all there is to do."""
     submission = pipeline.submit(text, options=options)
     pipeline.work(submission)
     return submission
@@ -161,9 +156,7 @@ def test_a_run_without_money_pauses_before_the_critique_and_goes_on(settings: Se
     assert asked == [Stage.ANALYZE, Stage.CRITIQUE, Stage.CRITIQUE, Stage.REVISE]
 
 
-def test_principles_are_part_of_a_results_identity_and_off_they_are_not(
-    settings: Settings,
-) -> None:
+def test_principles_are_part_of_a_results_identity_and_off_they_are_not(settings: Settings) -> None:
     """The same ones reuse the result; those of the settings hold where a run has none."""
     own = with_settings(settings, "critique", principles=("Say less.",))
     pipeline = a_pipeline(own, objecting, repeat_last=True)
@@ -183,13 +176,16 @@ def test_principles_are_part_of_a_results_identity_and_off_they_are_not(
     assert "critique" not in pipeline.job(pipeline.submit(LONG, options=off)).options
 
 
-def test_the_built_in_model_is_not_examined(settings: Settings) -> None:
-    """The run says nothing of a critique, and its result has none."""
+def test_the_built_in_model_is_not_examined_and_has_no_votes(settings: Settings) -> None:
+    """Nothing in the run, the job or its identity speaks of them, so results are reused."""
     pipeline = a_pipeline(settings)
+    options = a_run(analysis=AnalysisOptions(votes=5, critique=True))
 
-    submission = worked(pipeline, PARAGRAPH, replace(with_critique(), model="extractive"))
+    submission = worked(pipeline, PARAGRAPH, replace(options, model="extractive"))
 
-    assert not submission.options.analysis.critique
+    assert (submission.options.analysis.votes, submission.options.analysis.critique) == (1, False)
+    assert not {"votes", "critique"} & set(pipeline.job(submission).options)
+    assert pipeline.value("SELECT options ->> 'votes' FROM runs") is None
     assert pipeline.value("SELECT critique IS NULL FROM results")
     assert pipeline.value(STAGES) == "analyze"
 
@@ -204,7 +200,6 @@ def with_votes(votes: int, *, fresh: bool = False) -> RunOptions:
 
 
 def a_label(label: str) -> str:
-    """Return a classification's answer."""
     feature = {"feature": "it says so", "quote": "rebuilt in 1856"}
     return json.dumps(
         {
@@ -223,7 +218,6 @@ def voting(request: CompletionRequest) -> str:
 
 
 def voted(pipeline: Pipeline, text: str, options: RunOptions) -> Submission:
-    """Take a text in as a run and do all there is to do."""
     submission = pipeline.submit(text, options=options)
     pipeline.work(submission)
     assert pipeline.job(submission).status == "succeeded"
@@ -314,17 +308,6 @@ def test_a_vote_that_was_put_off_goes_on_with_the_samples_it_has(settings: Setti
     assert pipeline.job(submission).status == "succeeded"
     assert len(pipeline.model.requests) == 3
     assert pipeline.value("SELECT count(*) FROM model_calls WHERE cache_hit") == 3
-
-
-def test_the_built_in_model_has_no_votes(settings: Settings) -> None:
-    """Nothing in the run, the job or its identity speaks of them, so results are reused."""
-    pipeline = a_pipeline(settings)
-
-    submission = pipeline.submit(PARAGRAPH, options=replace(with_votes(5), model="extractive"))
-
-    assert submission.options.analysis.votes == 1
-    assert "votes" not in pipeline.job(submission).options
-    assert pipeline.value("SELECT options ->> 'votes' FROM runs") is None
 
 
 def test_a_worker_that_has_lost_its_work_asks_for_no_further_sample(settings: Settings) -> None:

@@ -20,7 +20,6 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from chordwise.embedded.valkey import SOCKET_NAME, EmbeddedValkey
-from chordwise.errors import ExitCode
 from chordwise.storage.database import open_engine
 from tests.fakes.configuration import configuration
 from tests.fakes.processes import ROOT, Processes, wait_until
@@ -58,13 +57,11 @@ class Scene:
             self.start_worker()
 
     def value(self, query: str) -> object:
-        """Return the one value that a query finds."""
         with self.engine.connect() as connection:
             found: object = connection.execute(text(query)).scalar_one()
             return found
 
     def count(self, query: str) -> int:
-        """Return the one number that a query finds."""
         found = self.value(query)
         assert isinstance(found, int)
         return found
@@ -180,12 +177,12 @@ def impatient_scene(tmp_path: Path, database_url: SecretStr) -> Iterator[Scene]:
 def test_a_full_broker_is_emptied(scene: Scene) -> None:
     """A broker that takes nothing still gives: the worker goes on, and nothing is lost."""
     worker = scene.start_worker()
-    scene.submit(years=900)
+    scene.submit(years=450)
     scene.wait_for("SELECT count(*) > 4 FROM chunks WHERE status = 'succeeded'")
 
     with scene.full_broker():
         done = scene.count(DONE)
-        wait_until(lambda: scene.count(DONE) > done + 10, 60, "work before a full broker")
+        wait_until(lambda: scene.count(DONE) > done + 5, 60, "work before a full broker")
 
     scene.wait_for("SELECT status = 'finished' FROM runs")
     scene.judge()
@@ -194,37 +191,7 @@ def test_a_full_broker_is_emptied(scene: Scene) -> None:
     assert "worker.broker_full" in scene.processes.logs()
 
 
-def test_a_worker_that_starts_before_a_full_broker_consumes(scene: Scene) -> None:
-    """It needs no room to begin with, and takes what comes once there is some."""
-    with scene.full_broker():
-        worker = scene.start_worker()
-        scene.submit(years=60)
-        consuming = scene.wait_for_health("The worker is consuming.")
-
-    scene.wait_for("SELECT status = 'finished' FROM runs")
-    scene.judge()
-    assert consuming == ExitCode.SUCCESS
-    assert worker.poll() is None
-    assert "Traceback" not in scene.processes.logs()
-
-
 @pytest.mark.nightly
-def test_a_silent_network_is_outlived(scene: Scene) -> None:
-    """Connections that are open and dead are given up, and work goes on after the silence."""
-    worker = scene.start_worker()
-    scene.submit(years=400)
-    scene.wait_for("SELECT count(*) > 4 FROM chunks WHERE status = 'succeeded'")
-
-    scene.proxy.swallow()
-    waiting = scene.wait_for_health("The worker is waiting for the broker.")
-    scene.proxy.pass_on()
-
-    scene.wait_for("SELECT status = 'finished' FROM runs")
-    scene.judge()
-    assert waiting == ExitCode.UNAVAILABLE
-    assert worker.poll() is None
-
-
 def test_a_worker_that_does_not_consume_is_replaced(impatient_scene: Scene) -> None:
     """With a dead connection to a broker that is well it leaves, and hands its work back."""
     scene = impatient_scene
@@ -238,9 +205,7 @@ def test_a_worker_that_does_not_consume_is_replaced(impatient_scene: Scene) -> N
     begun_at = time.monotonic()
     wait_until(lambda: time.monotonic() - begun_at > 1.5, 10, "an answer lost on its way")
     scene.proxy.pass_on()
-    code = worker.wait(timeout=30)
-
-    assert code == os.EX_SOFTWARE
+    assert worker.wait(timeout=30) == os.EX_SOFTWARE
     assert "worker.not_consuming" in scene.processes.logs()
     assert scene.count("SELECT count(*) FROM chunks WHERE status = 'running'") == 0
     assert scene.value("SELECT max(attempts) = 0 FROM chunks")

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from tests.fakes.simulated_provider import Bucket
 
+SLOW_DOWN = b'{"error":{"message":"slow down"}}'
+
 
 @dataclass(slots=True)
 class Admission:

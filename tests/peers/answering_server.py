@@ -49,7 +49,6 @@ class AnsweringServer(ThreadingHTTPServer):
             return list(self._journal)
 
     def note(self, message: str) -> None:
-        """Write a request down."""
         with self._lock:
             self._journal.append(message)
 
@@ -141,7 +140,6 @@ def material_of(user: str) -> str:
 
 
 def completion(content: str | None) -> dict[str, JsonValue]:
-    """Return a complete answer with this content."""
     message: JsonObject = {"role": "assistant", "content": content}
     return {
         "id": "answer",

@@ -64,7 +64,6 @@ class BatchHandler(AnsweringHandler):
             self._create(path, json_values.as_object(json.loads(payload)))
 
     def do_GET(self) -> None:  # noqa: N802 - as above
-        """Look at batches, and read files."""
         path = self.path.partition("?")[0].removeprefix("/v1")
         steps = path.strip("/").split("/")
         names = {"content": "results", "results": "results", "batches": "find"}

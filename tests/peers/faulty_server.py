@@ -28,7 +28,6 @@ class Received:
 
     @property
     def body(self) -> JsonObject:
-        """Return the JSON that was sent."""
         return cast("JsonObject", json.loads(self.content))
 
 
@@ -75,11 +74,9 @@ class FaultyServer:
     connections: int = 0
 
     def play(self, *behaviors: Behavior) -> None:
-        """Set what the next requests meet."""
         self.behaviors[:] = behaviors
 
     def next_behavior(self) -> Behavior:
-        """Take the next behavior."""
         return self.behaviors.pop(0) if len(self.behaviors) > 1 else self.behaviors[0]
 
 
@@ -166,7 +163,6 @@ def answer(
     headers: Mapping[str, str] | None = None,
     content_type: str = "application/json",
 ) -> Behavior:
-    """Answer properly, with whatever body."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     extra = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     head = (
@@ -177,12 +173,10 @@ def answer(
 
 
 def silence(connection: Connection) -> None:
-    """Take the request and say nothing."""
     connection.stopped.wait()
 
 
 def header_drip(connection: Connection) -> None:
-    """Send the header byte by byte."""
     connection.drip(b"HTTP/1.1 200 OK\r\nx-padding: " + b"a" * DRIPPED_BYTES)
 
 
@@ -212,5 +206,4 @@ def endless_body(connection: Connection) -> None:
 
 
 def hang_up(connection: Connection) -> None:
-    """Close without a word."""
     connection.socket.shutdown(socket.SHUT_RDWR)

@@ -21,7 +21,6 @@ class Received:
 
     @property
     def identity(self) -> str:
-        """Return what the sender calls it."""
         return self.headers["webhook-id"]
 
 
@@ -40,7 +39,6 @@ class WebhookReceiver(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Return the address to post to."""
         return f"http://127.0.0.1:{self.server_address[1]}/hook?token=secret"
 
     @property

@@ -52,7 +52,6 @@ class Judgements:
         self.verdicts: list[CheckResult] = []
 
     def __call__(self, _completion: Completion, verdict: CheckResult) -> None:
-        """Remember a verdict."""
         self.verdicts.append(verdict)
 
 
@@ -68,13 +67,11 @@ def a_question(
 def summarized(
     *script: Line, task: AnalysisTask = SUMMARY_TASK
 ) -> tuple[Answer, ScriptedModel, Judgements]:
-    """Ask a model that plays the script."""
     model, record_check = ScriptedModel(script), Judgements()
     return ask(a_question(model, record_check, task)), model, record_check
 
 
 def ended_by(reason: FinishReason, text: str = GOOD) -> Completion:
-    """Return a completion with this end."""
     return replace(ScriptedModel([]).completion(text), finish_reason=reason)
 
 
@@ -132,58 +129,34 @@ def test_what_a_document_made_the_model_say_is_no_instruction_of_the_repair() ->
 
 
 def test_a_lenient_reading_counts_as_repaired() -> None:
-    """No second request, but a lower quality."""
     answer, model, _ = summarized(GOOD.removesuffix("}") + ",}")
 
     assert len(model.requests) == 1
     assert (answer.repaired, answer.quality) == (True, 0.8)
 
 
-def test_two_invalid_answers_are_the_end() -> None:
-    """There is one repair and no third request."""
-    model, record_check = ScriptedModel(["no JSON", "{}"]), Judgements()
-
-    with pytest.raises(InvalidAnswerError):
-        ask(a_question(model, record_check))
-
-    assert len(model.requests) == 2
-    assert record_check.verdicts == [CheckResult(valid=False, quality=None)] * 2
-
-
 @pytest.mark.parametrize(
-    ("reason", "expected"),
-    [(FinishReason.REFUSAL, RefusedError), (FinishReason.LENGTH, TruncatedError)],
+    ("script", "expected", "verdicts"),
+    [
+        (["no JSON", "{}"], InvalidAnswerError, 2),
+        (["no JSON", ended_by(FinishReason.REFUSAL)], RefusedError, 2),
+        ([ended_by(FinishReason.REFUSAL)], RefusedError, 1),
+        ([ended_by(FinishReason.LENGTH)], TruncatedError, 1),
+        ([ModelOverloadedError("busy")], ModelOverloadedError, 0),
+    ],
 )
-def test_refused_and_truncated_answers_are_not_read(
-    reason: FinishReason, expected: type[ChordwiseError]
+def test_without_a_valid_answer_the_last_reason_is_reported(
+    script: list[Line], expected: type[ChordwiseError], verdicts: int
 ) -> None:
-    """Even where the text looks whole; asking again would bring the same."""
-    model, record_check = ScriptedModel([ended_by(reason)]), Judgements()
+    """There is one repair; what was refused or cut off is not read, even where it looks whole."""
+    model, record_check = ScriptedModel(script), Judgements()
 
     with pytest.raises(expected) as caught:
         ask(a_question(model, record_check))
 
-    assert caught.value.hint
-    assert len(model.requests) == 1
-    assert record_check.verdicts == [CheckResult(valid=False, quality=None)]
-
-
-def test_a_repair_may_be_refused() -> None:
-    """Then the refusal is what is reported."""
-    model = ScriptedModel(["no JSON", ended_by(FinishReason.REFUSAL)])
-
-    with pytest.raises(RefusedError):
-        ask(a_question(model, Judgements()))
-
-
-def test_what_kept_the_model_from_answering_goes_up_unjudged() -> None:
-    """No completion, no verdict."""
-    model, record_check = ScriptedModel([ModelOverloadedError("busy")]), Judgements()
-
-    with pytest.raises(ModelOverloadedError):
-        ask(a_question(model, record_check))
-
-    assert record_check.verdicts == []
+    assert caught.value.hint or not verdicts or expected is InvalidAnswerError
+    assert len(model.requests) == len(script)
+    assert record_check.verdicts == [CheckResult(valid=False, quality=None)] * verdicts
 
 
 def test_an_analysis_refuses_what_its_schema_cannot_say() -> None:
@@ -245,7 +218,6 @@ def falling_back(*models: ScriptedModel) -> Fallback:
 
 
 def versions(model: ScriptedModel) -> list[str]:
-    """Return the prompts with which a model was asked."""
     return [request.prompt_version for request in model.requests]
 
 
@@ -263,25 +235,24 @@ def test_an_answer_that_was_cut_off_is_asked_for_with_more_room() -> None:
     assert not answer.repaired
 
 
-@pytest.mark.parametrize("most", [None, 200, 100])
-def test_a_limit_that_cannot_be_raised_is_the_end(most: int | None) -> None:
-    """Never is the answer taken for one."""
-    model = a_model(cut_off(), most=most)
+@pytest.mark.parametrize(
+    ("most", "text", "requests"),
+    [
+        (None, TEXT, 1),
+        (200, TEXT, 1),
+        (100, TEXT, 1),
+        (800, TEXT, 2),
+        (400, "One sentence is here. Another one is there.", 2),
+    ],
+)
+def test_a_limit_is_raised_once_if_it_can_be(most: int | None, text: str, requests: int) -> None:
+    """A model that never stops is not asked a third time, nor about ever smaller parts."""
+    model = a_model(cut_off(), cut_off(), most=most)
 
     with pytest.raises(TruncatedError):
-        asked(model)
+        asked(model, text=text)
 
-    assert len(model.requests) == 1
-
-
-def test_a_limit_is_raised_once() -> None:
-    """A model that never stops is not asked a third time."""
-    model = a_model(cut_off(), cut_off())
-
-    with pytest.raises(TruncatedError):
-        asked(model)
-
-    assert len(model.requests) == 2
+    assert len(model.requests) == requests
 
 
 def test_a_raised_limit_holds_for_the_repair() -> None:
@@ -325,7 +296,6 @@ def test_an_answer_that_stays_invalid_is_asked_for_in_plainer_words() -> None:
 
 
 def test_without_further_prompts_an_invalid_answer_is_the_end() -> None:
-    """As configured."""
     model = a_model("no JSON", "{}")
 
     with pytest.raises(InvalidAnswerError):
@@ -335,7 +305,6 @@ def test_without_further_prompts_an_invalid_answer_is_the_end() -> None:
 
 
 def test_all_calls_of_a_question_share_its_time() -> None:
-    """Each is told what is left, repair and further prompts included."""
     model = a_model("no JSON", "{}", "no JSON", GOOD)
     times = iter(range(0, 1_000, 10))
 
@@ -348,7 +317,6 @@ def test_all_calls_of_a_question_share_its_time() -> None:
 
 
 def test_further_models_are_asked_after_further_prompts() -> None:
-    """Each with every prompt, in the order of the settings."""
     first = a_model("no JSON", "{}", "no JSON", "{}")
     second = a_model("no JSON", "{}", GOOD, name="script-2")
 
@@ -363,7 +331,6 @@ def test_further_models_are_asked_after_further_prompts() -> None:
     "line", [RefusedError("no"), replace(cut_off("I won't."), finish_reason=FinishReason.REFUSAL)]
 )
 def test_a_refusal_is_never_taken_for_a_mistake(line: Scripted) -> None:
-    """Neither other words nor other models are tried against it."""
     first, second = a_model("no JSON", line), a_model(name="script-2")
 
     with pytest.raises(RefusedError):
@@ -394,7 +361,6 @@ def test_what_is_wrong_with_a_further_model_does_not_hide_what_the_first_said(
 
 
 def test_nothing_further_is_tried_when_the_time_is_up() -> None:
-    """Not even a repair, which would have a second."""
     ticks = count(0.0, 100.0)
     policy = replace(PLAIN, seconds=50, clock=lambda: next(ticks))
     model = a_model("no JSON", "{}")
@@ -432,7 +398,6 @@ def spans(answer: Answer) -> Sequence[tuple[str, int, int]]:
 
 
 def test_a_text_that_is_too_long_is_asked_about_in_halves() -> None:
-    """At sentences; the quotes keep their places in the document."""
     text = "".join(f"Sentence number {number} is here. " for number in range(8))
     model = ScriptedModel([limited_to(80)], repeat_last=True)
 
@@ -489,16 +454,6 @@ def test_an_answer_that_is_too_long_is_asked_for_in_halves() -> None:
     assert answer.quality == 1
 
 
-def test_a_model_that_never_stops_is_not_asked_about_ever_smaller_parts() -> None:
-    """A short text needs no more room than there is; the model repeats itself."""
-    model = a_model(cut_off(), cut_off(), most=400)
-
-    with pytest.raises(TruncatedError):
-        asked(model, text="One sentence is here. Another one is there.")
-
-    assert len(model.requests) == 2
-
-
 def test_a_text_is_halved_five_times_at_most() -> None:
     """A server that finds everything too long is not asked for ever."""
     model = ScriptedModel([ContextTooLongError("too long")], repeat_last=True)
@@ -518,7 +473,6 @@ def test_a_half_that_fails_is_not_left_out() -> None:
 
 
 def test_white_space_around_a_text_is_not_asked_about() -> None:
-    """Quotes keep their place all the same."""
     model = ScriptedModel([GOOD])
 
     answer = asked(model, text=f"\n\n   {TEXT}   ")
@@ -540,13 +494,11 @@ BILL = "Five and six make eleven: 5 and 6 is 11."
 
 
 def a_bill(total: int, *parts: int, quote: str = "5 and 6 is 11") -> str:
-    """Return the extraction of a bill."""
     evidence = [{"path": "/total", "quote": quote, "confidence": 9}]
     return json.dumps({"data": {"parts": parts, "total": total}, "evidence": evidence})
 
 
 def total_of(model: ScriptedModel, *, is_whole: bool = True) -> object:
-    """Return the total that is found in a bill."""
     task = AnalysisTask(
         analysis_type=AnalysisType.EXTRACTION,
         stage=Stage.ANALYZE,
@@ -582,13 +534,8 @@ def test_values_that_fail_a_check_are_asked_for_once_more() -> None:
 def test_an_answer_stays_where_another_one_is_no_better(second: Line) -> None:
     """It fails as well, its quote stands nowhere, it has lost a row, or it is none."""
     assert total_of(ScriptedModel([a_bill(12, 5, 6), second])) == 12
-
-
-def test_a_part_of_a_document_is_not_held_to_checks() -> None:
-    """The other values may stand in another part."""
-    model = ScriptedModel([a_bill(12, 5, 6)])
-
-    assert total_of(model, is_whole=False) == 12
+    # The other values of a part of a document may stand in another part: it is asked about once.
+    assert total_of(ScriptedModel([a_bill(12, 5, 6)]), is_whole=False) == 12
 
 
 def test_a_quote_out_of_an_example_is_asked_for_once_more() -> None:

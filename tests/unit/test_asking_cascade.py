@@ -59,7 +59,6 @@ class Asked:
 def tiered(
     policy: RoutingSettings | None = None, **scripts: list[Line]
 ) -> tuple[Tiered, dict[Tier, ScriptedModel]]:
-    """Return tiers that play their scripts."""
     models = {
         Tier(name): ScriptedModel(
             script,
@@ -75,7 +74,6 @@ def tiered(
 def asked(
     task: AnalysisTask = EASY, policy: RoutingSettings | None = None, **scripts: list[Line]
 ) -> Asked:
-    """Ask the tiers a question about `TEXT`."""
     model, models = tiered(policy, **scripts)
     answer = ask(question(model, task, TEXT))
     requests = list(itertools.chain(*(each.requests for each in models.values())))
@@ -142,7 +140,6 @@ def test_a_refusal_is_not_repaired_but_escalated() -> None:
     ],
 )
 def test_the_best_of_weak_answers_wins(small: str, large: str, winner: str) -> None:
-    """By quality, then by confidence; each tier is asked once."""
     found = asked(small=[small], large=[large])
 
     assert found.answer.model == winner
@@ -154,9 +151,7 @@ def test_the_best_of_weak_answers_wins(small: str, large: str, winner: str) -> N
 )
 def test_a_weak_answer_is_better_than_none(failure: ModelError) -> None:
     """Where the larger tier fails, what the smaller one said is taken."""
-    found = asked(small=[UNSURE], large=[failure])
-
-    assert found.answer.model == "small"
+    assert asked(small=[UNSURE], large=[failure]).answer.model == "small"
 
 
 @pytest.mark.parametrize("failure", [overloaded(), ModelAccessError("The key is refused.")])
@@ -174,14 +169,12 @@ def test_a_provider_that_fails_hands_over_to_the_next_tier(
 
 
 def test_without_the_cascade_a_weak_answer_is_taken() -> None:
-    """Routing alone chooses one model."""
     found = asked(policy=RoutingSettings(cascade=False), small=[UNSURE], large=[])
 
     assert found.answer.model == "small"
 
 
 def test_without_the_cascade_an_invalid_answer_fails_the_question() -> None:
-    """No other tier is asked for it."""
     with pytest.raises(InvalidAnswerError):
         asked(policy=RoutingSettings(cascade=False), small=[INVALID, INVALID], large=[])
 
@@ -225,9 +218,7 @@ def test_a_model_without_tiers_is_asked_as_ever() -> None:
     """The cascade is for tiers only, however weak the answer."""
     model = ScriptedModel([UNSURE])
 
-    answer = ask(question(model, EASY, TEXT))
-
-    assert answer.model == "script-1"
+    assert ask(question(model, EASY, TEXT)).model == "script-1"
     assert model.requests[0].route is None
 
 
@@ -235,9 +226,7 @@ def test_tiers_without_a_check_go_up_where_a_provider_fails() -> None:
     """Asked as a plain model, they choose by complexity and fall back upward."""
     model, models = tiered(small=[overloaded()], medium=[GOOD], large=[])
 
-    completion = model.complete(a_request())
-
-    assert completion.model == "medium"
+    assert model.complete(a_request()).model == "medium"
     assert models[MEDIUM].requests[0].route == Route(tier=MEDIUM, escalated=True, is_compared=True)
 
 

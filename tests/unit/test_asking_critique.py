@@ -51,7 +51,6 @@ def examined(
 
 
 def outcome_of(found: Examined) -> CritiqueOutcome:
-    """Return what the critique came to."""
     assert found.critique is not None
     return found.critique.outcome
 
@@ -71,7 +70,6 @@ def test_an_answer_without_a_violation_is_left_alone() -> None:
 
 
 def test_text_and_answer_stand_between_marks_that_neither_holds() -> None:
-    """A mark of the text's own does not end it."""
     _, _, model = examined(FINE)
     (request,) = model.requests
     mark = request.user.split("the mark ")[1].split(",")[0]
@@ -218,7 +216,6 @@ def test_what_time_or_a_person_mends_is_waited_for(
 
 
 def test_a_job_that_wants_no_critique_has_none() -> None:
-    """No critic is asked."""
     task = replace(TASK, options=AnalysisOptions())
 
     found, before, model = examined(task=task)
@@ -236,8 +233,7 @@ def test_the_built_in_model_neither_examines_nor_is_examined() -> None:
     of_it = question(model, TASK, TEXT)
     found, before, _ = examined(OBJECTED, as_fallback)
 
-    answer = replace(built_in, provider="openai")
-    assert examine_answer(answer, by_it).critique is None
+    assert examine_answer(replace(built_in, provider="openai"), by_it).critique is None
     assert examine_answer(built_in, of_it).critique is None
     assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.KEPT)
 
@@ -302,7 +298,6 @@ def test_the_reason_names_what_does_not_hold() -> None:
 
 
 def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
-    """Only where a critique was wanted; no critic is asked."""
     model = ScriptedModel([])
     answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
     wanted = Synthesizer(document=question(model, TASK, TEXT))
@@ -329,7 +324,6 @@ def test_the_agreement_of_a_vote_outlives_a_revision() -> None:
 
 
 def test_neither_a_critique_nor_a_revision_is_voted_on() -> None:
-    """Each is asked for once, whatever the number of votes."""
     task = replace(TASK, options=replace(OPTIONS, votes=3))
     answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
     model = ScriptedModel([OBJECTED, BETTER])

@@ -45,16 +45,11 @@ from tests.fakes.pipeline import a_summary, quoting_the_text
 from tests.fakes.scripted_model import Line, ScriptedModel
 
 SENTENCES = [f"Sentence number {number} of the document is here. " for number in range(40)]
-
-
 TEXT = "".join(SENTENCES)
-
-
 TASK = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE)
 
 
 def a_profile(context_tokens: int, max_output_tokens: int = 300) -> ModelProfile:
-    """Return the profile of a model with a small context."""
     return ModelProfile(
         provider="scripted",
         model="script-1",
@@ -73,7 +68,6 @@ def an_answer(place: int, quote: str = "") -> Answer:
 
 
 def synthesizer(model: ScriptedModel) -> Synthesizer:
-    """Return a synthesizer of the text's summary."""
     return Synthesizer(document=question(model, TASK, TEXT))
 
 
@@ -184,7 +178,6 @@ def test_a_text_leaves_room_for_the_critique_of_its_answer() -> None:
 
 
 def test_a_context_that_the_prompt_fills_is_a_wrong_setting() -> None:
-    """No chunk could be small enough."""
     with pytest.raises(ConfigurationError, match="script-1") as caught:
         text_budget(ScriptedModel([], profile=a_profile(700)), TASK, chunk_tokens=100)
 
@@ -204,7 +197,6 @@ def test_a_context_that_the_prompt_fills_is_a_wrong_setting() -> None:
     )
 )
 def test_options_survive_their_row(options: AnalysisOptions) -> None:
-    """What was stored as JSON is read as it was."""
     assert options_from(json.loads(json.dumps(options_to_json(options)))) == options
 
 
@@ -230,11 +222,7 @@ def test_waits_grow_to_a_ceiling_and_honour_the_server(
 
 
 CONTEXT = 2_000
-
-
 WRONG = InvalidAnswerError("“main_topic” is missing; " * 100)
-
-
 TYPES = pytest.mark.parametrize("analysis_type", list(AnalysisType))
 
 
@@ -255,11 +243,8 @@ def a_model(context_tokens: int = CONTEXT) -> ScriptedModel:
 
 
 def a_task(analysis_type: AnalysisType, *, critique: bool = False) -> AnalysisTask:
-    """Return a question without a text."""
     return AnalysisTask(
-        analysis_type=analysis_type,
-        stage=Stage.ANALYZE,
-        options=AnalysisOptions(critique=critique),
+        analysis_type=analysis_type, stage=Stage.ANALYZE, options=AnalysisOptions(critique=critique)
     )
 
 
@@ -279,7 +264,6 @@ def cut_off(text: str) -> Completion:
 
 
 def a_chunk_answer(number: int) -> Answer:
-    """Return the answer of a chunk."""
     text = f"{number}. The harbour was rebuilt."
     model = ScriptedModel([a_summary("rebuilt", topic=f"Chunk {number}.")])
     return ask(question(model, replace(a_task(AnalysisType.SUMMARY), text=text), text))
@@ -287,7 +271,6 @@ def a_chunk_answer(number: int) -> Answer:
 
 @given(st.text(min_size=1, max_size=5_000))
 def test_the_remark_of_a_repair_has_the_room_that_is_left_for_it(problems: str) -> None:
-    """However much is wrong with an answer."""
     model = a_model()
     request = request_for(model, a_task(AnalysisType.SUMMARY))
 

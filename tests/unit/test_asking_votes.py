@@ -33,7 +33,6 @@ TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town ha
 
 
 def a_task(votes: int) -> AnalysisTask:
-    """Return a classification that wants so many votes."""
     options = AnalysisOptions(votes=votes)
     return AnalysisTask(
         analysis_type=AnalysisType.CLASSIFICATION, stage=Stage.ANALYZE, text=TEXT, options=options
@@ -41,7 +40,6 @@ def a_task(votes: int) -> AnalysisTask:
 
 
 def a_label(label: str) -> str:
-    """Return a classification's answer."""
     feature = {"feature": "it says so", "quote": "rebuilt in 1856"}
     return json.dumps(
         {
@@ -57,7 +55,6 @@ def a_label(label: str) -> str:
 def asked(
     *script: Line, votes: int = 3, policy: AskingPolicy = ONE_PROMPT
 ) -> tuple[Answer, ScriptedModel]:
-    """Ask a model that plays the script."""
     model = ScriptedModel(script)
     return ask(replace(question(model, a_task(votes), TEXT), policy=policy)), model
 
@@ -82,7 +79,6 @@ def test_the_majority_answers_and_stays_grounded() -> None:
 
 
 def test_without_votes_one_question_is_asked() -> None:
-    """One request, and no agreement."""
     answer, model = asked(a_label("history"), votes=1)
 
     assert answer.agreement is None
@@ -119,7 +115,6 @@ def test_a_repaired_sample_keeps_its_number() -> None:
     ],
 )
 def test_a_sample_that_fails_has_no_vote(failures: list[Line]) -> None:
-    """The other two agree."""
     answer, model = asked(a_label("a"), *failures, a_label("a"))
 
     assert (answer.output["primary_label"], answer.agreement) == ("a", 1)
@@ -127,7 +122,6 @@ def test_a_sample_that_fails_has_no_vote(failures: list[Line]) -> None:
 
 
 def test_a_lonely_sample_claims_no_agreement() -> None:
-    """It is the answer where all others failed."""
     answer, _ = asked(RefusedError("No."), a_label("a"), RefusedError("No."))
 
     assert (answer.output["primary_label"], answer.agreement) == ("a", None)
@@ -205,9 +199,7 @@ def test_nothing_more_is_asked_after_the_lease_was_lost() -> None:
 
 def test_the_built_in_model_is_asked_once() -> None:
     """It would repeat itself, and repeating is not agreeing."""
-    answer = ask(question(ExtractiveModel(), a_task(5), TEXT))
-
-    assert answer.agreement is None
+    assert ask(question(ExtractiveModel(), a_task(5), TEXT)).agreement is None
 
 
 def test_a_fallback_to_the_built_in_model_has_no_vote() -> None:
@@ -224,6 +216,5 @@ def test_a_fallback_to_the_built_in_model_has_no_vote() -> None:
 
 
 def test_an_invalid_vote_alone_is_reported_as_invalid() -> None:
-    """Two questions each, none of use."""
     with pytest.raises(InvalidAnswerError):
         asked(*["no JSON"] * 4, votes=2)

@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def fail_with(error: BaseException) -> None:
-    """Raise an error, as a command may."""
     raise error
 
 
@@ -42,13 +41,11 @@ def test_options_of_every_command_may_stand_anywhere(given: list[str], hoisted: 
 
 
 def test_only_the_module_of_the_named_command_is_loaded() -> None:
-    """A command loads one module, help and completion load them all."""
     assert set(named_in(["--home", "h", "version"])) == {"version"}
     assert set(named_in(["--help"])) == set(MODULES.values())
 
 
 def test_the_list_of_commands_needs_none_of_them(capsys: pytest.CaptureFixture[str]) -> None:
-    """It says the same as the commands themselves do."""
     code = run(["--help"])
     listed = capsys.readouterr().out
     every = application.application(dict.fromkeys(MODULES.values()))
@@ -65,7 +62,6 @@ def test_the_list_of_commands_needs_none_of_them(capsys: pytest.CaptureFixture[s
 def test_every_command_has_help_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The help of a command shows how it is called."""
     code = run([command, "--help"])
 
     shown = capsys.readouterr().out
@@ -131,21 +127,28 @@ def test_a_wrong_database_starts_nothing(
     document = tmp_path / "a.txt"
     document.write_text("Tea.", "utf-8")
 
-    code = run(["analyze", str(document), "--home", str(tmp_path / "home")])
-
-    assert code == ExitCode.UNAVAILABLE
+    assert run(["analyze", str(document), "--home", str(tmp_path / "home")]) == ExitCode.UNAVAILABLE
     assert "PostgreSQL cannot be reached" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
 
 
-def test_an_error_of_ours_is_a_sentence_a_hint_and_a_code(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (
+            ConfigurationError("The file \x1b[31m is wrong.", "Mend it."),
+            ExitCode.CONFIGURATION,
+            "Error: The file is wrong.\nHint: Mend it.\n",
+        ),
+        (KeyboardInterrupt(), ExitCode.DETACHED, "Interrupted.\n"),
+    ],
+)
+def test_an_error_is_a_sentence_and_a_code(
+    capsys: pytest.CaptureFixture[str], error: BaseException, code: ExitCode, said: str
 ) -> None:
     """No traceback; control characters in it do not reach the terminal."""
-    code = explain(ConfigurationError("The file \x1b[31m is wrong.", "Mend it."), Invocation())
-
-    assert code == ExitCode.CONFIGURATION
-    assert capsys.readouterr().err == "Error: The file is wrong.\nHint: Mend it.\n"
+    assert explain(error, Invocation()) == code
+    assert capsys.readouterr().err == said
 
 
 def test_a_traceback_shows_neither_secrets_nor_commands_a_terminal(
@@ -188,14 +191,6 @@ def test_a_defect_is_written_down_without_secrets(
     assert "hunter2" not in shown + written
 
 
-def test_ctrl_c_ends_with_its_code_and_a_word(capsys: pytest.CaptureFixture[str]) -> None:
-    """130, as shells expect; who presses it before there is a run to come back to hears of it."""
-    code = explain(KeyboardInterrupt(), Invocation())
-
-    assert code == ExitCode.DETACHED
-    assert capsys.readouterr().err == "Interrupted.\n"
-
-
 def test_version_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     """One document that says what runs here, and which schema it needs."""
     code = run(["version", "--json"])
@@ -225,7 +220,6 @@ def test_version_loads_nothing_heavy() -> None:
 
 
 def test_a_reader_that_has_left_is_no_error(tmp_path: Path) -> None:
-    """`chordwise … | head` ends quietly."""
     program = f"{sys.executable} -m chordwise config --home {tmp_path}"
 
     done = subprocess.run(
@@ -244,8 +238,7 @@ def test_the_application_knows_every_command() -> None:
     app = application.application(dict.fromkeys(MODULES.values()))
 
     names = {command.callback.__name__ for command in app.registered_commands if command.callback}
-    groups = {group.name for group in app.registered_groups}
-    assert names | groups == set(MODULES)
+    assert names | {group.name for group in app.registered_groups} == set(MODULES)
 
 
 class Freed:
@@ -285,7 +278,6 @@ def test_the_second_ctrl_c_insists() -> None:
 
 
 def test_the_handler_before_comes_back() -> None:
-    """After the wait Ctrl-C means what it did."""
     before = signal.getsignal(signal.SIGINT)
     with noted():
         assert signal.getsignal(signal.SIGINT) is not before

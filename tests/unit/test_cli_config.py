@@ -68,7 +68,6 @@ def test_every_value_has_its_origin(capsys: pytest.CaptureFixture[str], tmp_path
 
 
 def test_no_secret_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither keys nor passwords, also not those in an address' parameters."""
     run(["config"])
     run(["config", "--json"])
 
@@ -155,7 +154,6 @@ def test_a_value_without_a_source_is_a_default() -> None:
 
 
 def test_a_value_that_is_not_set_is_a_comment() -> None:
-    """TOML has no null."""
     entry = Entry(section="", name="broker_url", value=None, origin=Origin.DEFAULT)
 
     (line,) = toml_lines([entry])
@@ -183,5 +181,4 @@ def test_any_value_of_the_database_becomes_json(value: object, expected: object)
 
 
 def test_a_document_says_which_version_its_schema_has() -> None:
-    """Scripts can tell when something changes."""
     assert json.loads(document(total=1)) == {"schema_version": 1, "total": 1}

@@ -32,7 +32,6 @@ ZONE = "America/Argentina/ComodRivadavia"
 
 
 def a_job(source: str) -> JobLine:
-    """Return a job of a document."""
     return JobLine(
         job_id=uuid.uuid4(),
         document_id=uuid.UUID(int=0),
@@ -65,7 +64,6 @@ def a_schedule(name: str, zone: str = "Europe/Berlin") -> ScheduleLine:
 
 
 def past(name: str) -> PastLine:
-    """Return what became of a due time."""
     return PastLine(
         schedule=name,
         kind="analyze",
@@ -149,7 +147,6 @@ def test_a_folder_that_results_share_says_nothing() -> None:
 @pytest.mark.parametrize("name", ["nightly", LONG])
 @pytest.mark.parametrize("zone", ["Europe/Berlin", ZONE])
 def test_schedules_are_shown_whole(name: str, zone: str) -> None:
-    """On a narrow terminal the time zone stands below the time."""
     line = a_schedule(name, zone)
 
     narrow = shown(table([line]), width=NARROW)
@@ -163,7 +160,6 @@ def test_schedules_are_shown_whole(name: str, zone: str) -> None:
 
 
 def test_schedules_have_a_line_each_where_there_is_room() -> None:
-    """With a column for the time zone."""
     lines = shown(table([a_schedule("nightly")] * 2), width=WIDE).splitlines()
 
     assert len(lines) == 3
@@ -196,14 +192,12 @@ def test_a_quote_keeps_its_numbers() -> None:
 
 
 def test_a_table_that_is_far_too_wide_marks_what_it_cuts() -> None:
-    """Where not even our own words fit."""
     account = replace(an_account(succeeded=1), run=LONG)
 
     assert "…" in shown(accounts.table([account]), width=40)
 
 
 def test_long_names_in_an_evaluation_are_broken() -> None:
-    """A name of a field has no blank at which to break it."""
     names = [f"contracts_termination_clause_{number}_notice_period_in_days" for number in "ab"]
     measures = [
         Measure(metric=metric, value=0.5, count=10, label=name)
@@ -225,7 +219,6 @@ def in_sql(names: list[str], *rows: list[str]) -> FirstThatFits:
 
 
 def test_rows_that_do_not_fit_stand_below_each_other() -> None:
-    """Each column has its line then; the values are whole."""
     names = [f"column_{number}" for number in range(21)]
     laid_out = in_sql(names, *[[f"value {number}-{row}" for number in range(21)] for row in "ab"])
 

@@ -13,7 +13,6 @@ LLAMA = ("plan", "--parameters", "8e9", "--context", "8192", "--parallel", "16")
 
 
 def test_it_shows_the_outcome_and_every_assumption(capsys: pytest.CaptureFixture[str]) -> None:
-    """What was not given is named, with where it comes from."""
     code = run([*LLAMA, "--usd-per-hour", "2"])
 
     shown = capsys.readouterr().out
@@ -26,7 +25,6 @@ def test_it_shows_the_outcome_and_every_assumption(capsys: pytest.CaptureFixture
 
 
 def test_as_json_it_is_in_bytes_and_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    """With the schema's version, as everywhere; an unknown cost is null."""
     run([*LLAMA, "--json"])
 
     found = json.loads(capsys.readouterr().out)
@@ -50,8 +48,5 @@ def test_what_is_given_is_not_assumed(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_what_does_not_fit_the_context_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """Prompt and answer share it."""
-    code = run([*LLAMA, "--prompt-tokens", "8000", "--output-tokens", "400"])
-
-    assert code == ExitCode.USAGE
+    assert run([*LLAMA, "--prompt-tokens", "8000", "--output-tokens", "400"]) == ExitCode.USAGE
     assert "--context" in capsys.readouterr().err

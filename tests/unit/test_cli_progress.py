@@ -97,7 +97,6 @@ def test_a_log_gets_the_first_the_last_and_a_line_now_and_then() -> None:
 
 
 def test_a_log_says_why_calls_fail() -> None:
-    """As long as the run goes on."""
     said: list[str] = []
     lines = Lines(said.append, iter(range(0, 100, 10)).__next__)
     trouble = "127.0.0.1 cannot be reached."
@@ -110,7 +109,6 @@ def test_a_log_says_why_calls_fail() -> None:
 
 
 def test_bars_show_what_lines_say() -> None:
-    """Both displays take the same calls."""
     shown: list[object] = []
     bars = Bars(shown.append)
 
@@ -144,7 +142,6 @@ def test_logs_are_followed_from_now_on(tmp_path: Path) -> None:
 
 
 def test_a_log_that_was_rotated_is_read_from_its_beginning(tmp_path: Path) -> None:
-    """A file that has shrunk is another one."""
     log = tmp_path / "worker.log"
     log.write_text("a long line that was there before\n", "utf-8")
     said: list[str] = []

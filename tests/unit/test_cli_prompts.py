@@ -44,7 +44,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_own_templates_stand_beside_the_released_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each with its version, which names the content of one's own."""
     assert run(["prompts", "list", "--json"]) == ExitCode.SUCCESS
 
     shown = json.loads(capsys.readouterr().out)
@@ -101,7 +100,6 @@ def test_a_template_is_compared_with_the_newest_released_one(
 def test_a_template_that_cannot_be_used_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str], name: str, content: str, complaint: str
 ) -> None:
-    """With its file, and the line of a variable."""
     (folder / name).write_text(content, "utf-8")
 
     assert run(["prompts", "list"]) == ExitCode.CONFIGURATION
@@ -112,7 +110,6 @@ def test_a_template_that_cannot_be_used_is_refused(
 
 
 def test_a_template_that_there_is_not_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    """With the command that lists them."""
     assert run(["prompts", "show", "summary.analyze@none"]) == ExitCode.USAGE
     assert "prompts list" in capsys.readouterr().err
 

@@ -36,8 +36,6 @@ from chordwise.pipeline.runs.accounts import Account, Failure
 from chordwise.pipeline.runs.stored_results import StoredResult
 
 SPAN: JsonObject = {"quote": "It rained.", "start_char": 4, "end_char": 14, "grounded": True}
-
-
 OUTPUTS: dict[AnalysisType, JsonObject] = {
     AnalysisType.SUMMARY: {
         "main_topic": "The weather",
@@ -72,8 +70,6 @@ OUTPUTS: dict[AnalysisType, JsonObject] = {
         "overall_assessment": "plausible",
     },
 }
-
-
 MENTIONED = {
     AnalysisType.SUMMARY: ["The weather", "Rain fell", "Take an umbrella"],
     AnalysisType.EXTRACTION: ["day", "Monday", "8/10", "place", "not mentioned"],
@@ -159,7 +155,6 @@ def an_account(**states: int) -> Account:
 
 
 def a_failure(source: str, **values: str | None) -> Failure:
-    """Return a failed job."""
     failure = Failure(
         what="job",
         source=source,
@@ -206,7 +201,6 @@ def test_a_users_own_structure_is_shown_as_json() -> None:
 
 
 def test_what_is_not_shown_of_long_data_is_said() -> None:
-    """The beginning is shown, and where the rest is."""
     output: JsonObject = {"data": {"lines": ["x" * 100] * 100}, "evidence": []}
 
     text = shown(answer(AnalysisType.EXTRACTION, output))
@@ -216,14 +210,10 @@ def test_what_is_not_shown_of_long_data_is_said() -> None:
 
 
 def test_a_quote_that_the_document_does_not_have_is_marked() -> None:
-    """It must not be mistaken for a quotation."""
-    text = shown(quote({"quote": "Invented.", "grounded": False}))
-
-    assert "not found in the document" in text
+    assert "not found in the document" in shown(quote({"quote": "Invented.", "grounded": False}))
 
 
 def test_a_value_that_its_quote_does_not_have_is_named() -> None:
-    """In a row the member is named as well."""
     entry: JsonObject = {
         "path": "/rows/0",
         **SPAN,
@@ -247,7 +237,6 @@ def test_markup_and_escapes_of_documents_are_text() -> None:
 
 
 def test_many_results_become_a_table() -> None:
-    """One line each, with the end of a long path."""
     many = [a_result(source=f"/{'folder/' * 12}{number}.txt") for number in range(11)]
 
     lines = shown(*rendered_results.laid_out(many)).splitlines()
@@ -259,7 +248,6 @@ def test_many_results_become_a_table() -> None:
 
 
 def test_the_built_in_model_is_named_wherever_it_answered() -> None:
-    """In the short form and in the long one."""
     built_in = replace(a_result(), language_model=False)
 
     assert EXTRACTIVE in shown(*rendered_results.laid_out([built_in]))
@@ -295,7 +283,6 @@ def test_missing_rows_are_named() -> None:
 
 
 def test_an_account_that_does_not_balance_says_so() -> None:
-    """Three things found, one accounted for."""
     text = shown(*rendered_accounts.laid_out(an_account(succeeded=2, failed=1)))
 
     assert "3 found = 1 accepted ✗ does not balance" in text
@@ -303,14 +290,12 @@ def test_an_account_that_does_not_balance_says_so() -> None:
 
 
 def test_how_a_run_ended_is_one_sentence() -> None:
-    """With every state that is not well."""
     sentence = rendered_accounts.in_words(an_account(succeeded=2, failed=1, paused=1))
 
     assert sentence == "2 of 4 analyses succeeded; 1 analysis failed, 1 analysis paused."
 
 
 def test_only_success_of_everything_is_complete() -> None:
-    """The exit code goes by this."""
     assert an_account(succeeded=2).is_complete
     assert not an_account(succeeded=2, partial=1).is_complete
     refused = {**an_account().outcomes, "unreadable": 1}
@@ -337,7 +322,6 @@ def test_failures_alike_stand_under_one_reason() -> None:
     [(7, "7"), (999, "999"), (1_234, "1.23k"), (999_700, "1M"), (4.56e6, "4.56M")],
 )
 def test_large_numbers_have_three_digits(number: int, text: str) -> None:
-    """As one would say them."""
     assert approximate(int(number)) == text
 
 
@@ -352,7 +336,6 @@ def test_a_sum_of_money_says_what_it_does_not_know() -> None:
 
 
 def test_a_share_is_never_rounded_up_to_all() -> None:
-    """100 % means that nothing is missing."""
     assert share(1) == "100 %"
     assert share(0.99999) == "99.9 %"
     assert share(0.5) == "50.0 %"
@@ -428,7 +411,6 @@ def test_nothing_that_is_not_shown_gets_through(text: str) -> None:
 
 @given(st.text(), st.integers(min_value=2, max_value=40))
 def test_a_line_has_no_line_ends_and_keeps_its_width(text: str, width: int) -> None:
-    """One line is one line, and not longer than was asked for."""
     line = one_line(text, width)
 
     assert len(line) <= width

@@ -21,7 +21,6 @@ SCHEMA = '{"type": "object", "properties": {"total": {"type": "number"}}}'
 def a_request(
     *types: AnalysisType, labels: str = "", schema: Path | None = None, instructions: str = ""
 ) -> Request:
-    """Return a request with what a test cares for."""
     return Request(
         paths=["x"], types=list(types), labels=labels, schema=schema, instructions=instructions
     )
@@ -38,19 +37,16 @@ def options_of(request: Request) -> AnalysisOptions:
 
 
 def test_without_a_type_it_is_a_summary() -> None:
-    """The default of the command."""
     assert types_of(a_request()) == (AnalysisType.SUMMARY,)
 
 
 def test_a_type_counts_once_and_keeps_its_place() -> None:
-    """Repeating a type does not analyze twice."""
     twice = a_request(AnalysisType.SENTIMENT, AnalysisType.SUMMARY, AnalysisType.SENTIMENT)
 
     assert types_of(twice) == (AnalysisType.SENTIMENT, AnalysisType.SUMMARY)
 
 
 def test_a_schema_alone_means_an_extraction(tmp_path: Path) -> None:
-    """It makes sense with nothing else."""
     file = tmp_path / "schema.json"
     file.write_text(SCHEMA, "utf-8")
 
@@ -97,7 +93,6 @@ def test_a_schema_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def with_profile(**changes: object) -> Request:
-    """Return a request that names the profile `letters`."""
     values = {"paths": ["x"], "profile": "letters"} | changes
     return Request(**values)  # type: ignore[arg-type]  # the names are checked by the call
 
@@ -123,7 +118,6 @@ def test_options_go_before_the_entries_of_a_profile() -> None:
 
 
 def test_a_profile_that_is_not_there_is_named() -> None:
-    """With those that are."""
     settings = Settings(profiles={"bills": ProfileSettings()})
 
     with pytest.raises(UsageError, match="letters") as caught:
@@ -172,7 +166,6 @@ def test_principles_that_are_none_too_long_or_too_many_are_refused(
 
 
 def test_principles_that_are_not_there_are_refused(tmp_path: Path) -> None:
-    """With the file's name."""
     with pytest.raises(UsageError, match=r"absent\.txt"):
         options_of(Request(paths=["x"], principles=tmp_path / "absent.txt"))
 
@@ -198,7 +191,6 @@ def test_labels_with_descriptions_imply_a_classification(tmp_path: Path) -> None
 
 
 def test_a_pack_asks_where_the_user_does_not() -> None:
-    """With a profile and without; options go before it."""
     settings = Settings(profiles={"letters": ProfileSettings(pack="legal")})
     support = packs.named("support")
 

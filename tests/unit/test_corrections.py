@@ -58,7 +58,6 @@ def corrected(output: JsonObject, right: Mapping[str, JsonValue], **truth: objec
 
 
 def field(found: Corrected, place: int) -> JsonObject:
-    """Return an entry of the corrected output."""
     assert found.output is not None
     return json_values.objects(found.output["fields"])[place]
 
@@ -72,10 +71,7 @@ def test_a_wrong_value_of_an_item_is_replaced() -> None:
     """The original and its quote stay in the fact; what is typed is the right value."""
     found = corrected(items(("fee", "5 USD"), ("law", "Texas")), {"fee": ["7 EUR"]})
 
-    assert final(found) == [
-        ("fee", "5 USD", "corrected", "7 EUR"),
-        ("law", "Texas", None, None),
-    ]
+    assert final(found) == [("fee", "5 USD", "corrected", "7 EUR"), ("law", "Texas", None, None)]
     fee = found.facts[0]
     assert (fee.number, fee.currency, fee.quote) == (Decimal(7), "EUR", "5 USD")
     assert field(found, 0)["value"] == "7 EUR"
@@ -109,7 +105,6 @@ def test_what_should_be_nothing_is_not_mentioned() -> None:
 
 
 def test_confirming_changes_nothing_but_the_verdict() -> None:
-    """So an approved answer has no corrected output."""
     found = corrected(items(("fee", "5 USD"), ("law", None)), {"fee": ["5 usd"], "law": []})
 
     assert [fact.verdict for fact in found.facts] == ["approved", "approved"]
@@ -117,7 +112,6 @@ def test_confirming_changes_nothing_but_the_verdict() -> None:
 
 
 def test_data_is_corrected_by_its_members() -> None:
-    """A scalar, a list of scalars, and rows."""
     rows: list[JsonValue] = [{"n": 1}, {"n": 5}]
 
     found = corrected(DATA, {"/total": [13], "/parties": ["Bob", "Dan"], "/rows": rows})
@@ -145,7 +139,6 @@ def test_rows_are_added_and_taken_away() -> None:
 
 
 def test_a_member_that_was_left_out_is_added() -> None:
-    """The schema has it, and the answer did not."""
     found = corrected(DATA, {"/issued": ["2026-03-01"]})
 
     assert found.output is not None
@@ -154,7 +147,6 @@ def test_a_member_that_was_left_out_is_added() -> None:
 
 
 def test_a_label_is_corrected() -> None:
-    """In the output and in its fact."""
     output: JsonObject = {"primary_label": "letter", "confidence": 0.5}
     classification = analysis_for(AnalysisType.CLASSIFICATION)
 
@@ -167,7 +159,6 @@ def test_a_label_is_corrected() -> None:
 
 
 def test_a_remark_holds_for_the_same_value_only() -> None:
-    """Another answer has another value there."""
     output: JsonObject = {"main_topic": "Cats", "key_findings": []}
     summary = analysis_for(AnalysisType.SUMMARY)
     remark = Remark(path="/main_topic", verdict=Verdict.CORRECTED, judged="Cats", corrected="Dogs")
@@ -210,7 +201,6 @@ def test_a_correction_is_converted_to_what_the_schema_wants(
     ],
 )
 def test_a_correction_that_does_not_fit_is_refused(path: str, typed: str, complaint: str) -> None:
-    """Before anything is stored."""
     answer = Answer(analysis_type=AnalysisType.EXTRACTION, output=DATA, confidence=0.5)
 
     with pytest.raises(UsageError, match=complaint):
@@ -218,7 +208,6 @@ def test_a_correction_that_does_not_fit_is_refused(path: str, typed: str, compla
 
 
 def test_the_field_that_was_perhaps_meant_is_named() -> None:
-    """A slip of the finger is not a new field."""
     output = items(("governing law", "Texas"), ("fee", "5"))
     answer = Answer(analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.5)
 
@@ -246,7 +235,6 @@ def remarks(*said: tuple[str, Verdict, JsonValue]) -> Truth:
 
 
 def test_an_approval_confirms_what_is_shown() -> None:
-    """That is the correction by then, not what the model had said."""
     whole = Remark(path="", verdict=Verdict.APPROVED, judged=DATA)
     corrected_before = remarks(("/total", Verdict.CORRECTED, [77]))
     truth = from_remarks(
@@ -283,13 +271,11 @@ def test_a_list_takes_the_place_of_what_was_said_of_its_rows() -> None:
 
 
 def test_a_list_is_emptied() -> None:
-    """None of its rows has a final value then."""
     found = corrected(DATA, {"/rows": []})
 
     assert found.output is not None
     assert json_values.as_object(found.output["data"])["rows"] == []
-    verdicts = {fact.verdict for fact in found.facts if fact.item == "rows.n"}
-    assert verdicts == {"rejected"}
+    assert {fact.verdict for fact in found.facts if fact.item == "rows.n"} == {"rejected"}
 
 
 @pytest.mark.parametrize(("path", "value"), [("/rows/1", None), ("/rows/5/n", 4)])

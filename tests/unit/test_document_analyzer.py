@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -12,15 +11,10 @@ from chordwise import Analysis, AnalysisRequest, AnalysisType, DocumentAnalyzer
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import (
-    ConfigurationError,
-    InvalidAnswerError,
-    ModelOverloadedError,
     ReadError,
-    RefusedError,
-    TruncatedError,
     UsageError,
 )
-from chordwise.llm.model import CompletionRequest, FinishReason, ModelProfile
+from chordwise.llm.model import CompletionRequest
 from tests.fakes import order_rows
 from tests.fakes.pipeline import a_summary, quoting_the_text
 from tests.fakes.scripted_model import ScriptedModel
@@ -161,34 +155,10 @@ def test_a_list_that_its_schema_limits_is_complete_when_it_is_full() -> None:
     assert not any(request.task.answers for request in model.requests)
 
 
-def test_a_refusal_and_a_truncation_have_their_own_errors() -> None:
-    """Both name the model and say what to do."""
-    whole = ScriptedModel([]).completion(a_summary("x"))
-    refused = replace(whole, finish_reason=FinishReason.REFUSAL)
-    truncated = replace(whole, finish_reason=FinishReason.LENGTH)
-    analyzer = DocumentAnalyzer(ScriptedModel([refused, truncated]))
-
-    with pytest.raises(RefusedError, match="script-1"):
-        analyzer.analyze_document(AnalysisRequest(text=TEXT))
-    with pytest.raises(TruncatedError, match="script-1"):
-        analyzer.analyze_document(AnalysisRequest(text=TEXT))
-
-
-def test_two_invalid_answers_end_the_analysis() -> None:
-    """There is no third request."""
-    model = ScriptedModel(["{}", '{"main_topic": 1}'])
-
-    with pytest.raises(InvalidAnswerError, match="main_topic"):
-        DocumentAnalyzer(model).analyze_document(AnalysisRequest(text=TEXT))
-
-    assert len(model.requests) == 2
-
-
 @pytest.mark.parametrize(
     ("confidence", "threshold", "review"), [(7, 0.8, True), (8, 0.8, False), (1, 0.0, False)]
 )
 def test_an_unsure_answer_needs_review(confidence: int, threshold: float, *, review: bool) -> None:
-    """Below the threshold, not at it."""
     model = ScriptedModel([a_summary("rebuilt in 1856", confidence=confidence)])
 
     analysis = DocumentAnalyzer(model).analyze_document(
@@ -205,7 +175,6 @@ def an_order(**changed: json_values.JsonValue) -> str:
 
 
 def an_order_request(text: str = TEXT) -> AnalysisRequest:
-    """Return the request of an order out of a text."""
     return AnalysisRequest(text=text, analysis_type=AnalysisType.EXTRACTION, schema=ORDER)
 
 
@@ -223,44 +192,6 @@ def test_a_users_schema_shapes_the_extraction() -> None:
     assert model.requests[0].prompt_version == "extraction.schema.analyze@2"
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("email", "ada at example"),
-        ("site", "no site"),
-        ("date", "2026-02-30"),
-        ("phone", "call me"),
-        ("unknown", 1),
-    ],
-)
-def test_a_value_of_the_wrong_format_is_sent_back(name: str, value: json_values.JsonValue) -> None:
-    """The repair names the place, and the second answer counts."""
-    model = ScriptedModel([an_order(**{name: value}), an_order()])
-
-    analysis = DocumentAnalyzer(model).analyze_document(an_order_request())
-
-    place = "/data" if name == "unknown" else f"/data/{name}"
-    assert f"{place}: " in model.requests[1].user
-    assert analysis.output["data"] == DATA
-
-
-def test_chunks_under_a_users_schema_are_merged_with_their_evidence() -> None:
-    """Each chunk's line is found again where the merged list has it."""
-
-    def answer(request: CompletionRequest) -> str:
-        line = f"line {len(model.requests)}"
-        return "no JSON" if request.task.answers else an_order(lines=[line])
-
-    model = ScriptedModel([answer], repeat_last=True)
-
-    analysis = DocumentAnalyzer(model, chunk_tokens=400).analyze_document(an_order_request(LONG))
-
-    lines = json_values.as_object(analysis.output["data"])["lines"]
-    paths = [entry["path"] for entry in json_values.objects(analysis.output["evidence"])]
-    assert len(json_values.strings(lines)) == analysis.chunk_count > 2
-    assert paths == [f"/lines/{place}" for place in range(analysis.chunk_count)]
-
-
 def test_what_no_model_has_to_be_asked_about() -> None:
     """A blank text and a broken schema are refused before."""
     analyzer = DocumentAnalyzer(ScriptedModel([]))
@@ -271,23 +202,10 @@ def test_what_no_model_has_to_be_asked_about() -> None:
         analyzer.analyze_document(AnalysisRequest(text=TEXT, schema={"type": "array"}))
 
 
-def test_a_context_too_small_for_the_prompt_is_a_wrong_setting() -> None:
-    """No request goes out."""
-    profile = ModelProfile(
-        provider="scripted", model="tiny", context_tokens=500, max_output_tokens=400
-    )
-
-    with pytest.raises(ConfigurationError, match="tiny"):
-        DocumentAnalyzer(ScriptedModel([], profile=profile)).analyze_document(
-            AnalysisRequest(text=TEXT)
-        )
-
-
 @pytest.mark.parametrize(
     "analysis_type", [each for each in AnalysisType if each is not AnalysisType.REASONING]
 )
 def test_the_built_in_model_needs_no_setting(analysis_type: AnalysisType) -> None:
-    """Every analysis works offline, and admits that no language model answered."""
     analysis = DocumentAnalyzer().analyze_document(
         AnalysisRequest(text=LONG, analysis_type=analysis_type, labels=("harbours", "law"))
     )
@@ -328,18 +246,6 @@ def test_an_answer_may_be_examined_and_mended() -> None:
     assert analysis.critique is not None
     assert analysis.critique.violations == ({**violation, "principle": "Say where."},)
     assert not analysis.needs_review
-
-
-def test_a_critique_that_is_not_to_be_had_leaves_the_answer() -> None:
-    """For any reason: the library does not ask again later."""
-    model = ScriptedModel([a_summary("rebuilt in 1856"), ModelOverloadedError("Not now.")])
-
-    analysis = DocumentAnalyzer(model).analyze_document(AnalysisRequest(text=TEXT, critique=True))
-
-    assert analysis.output["main_topic"] == "A topic."
-    assert analysis.critique is not None
-    assert (analysis.critique.outcome, analysis.critique.reason) == ("failed", "Not now.")
-    assert analysis.needs_review
 
 
 def test_a_file_is_read_by_its_path() -> None:

@@ -23,11 +23,10 @@ EVERY_TYPE = pytest.mark.parametrize("analysis_type", list(AnalysisType))
 
 
 # Answers are drawn from schemas and then sorted out: that takes its time.
-patiently = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+patiently = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 
 
 def task_of(analysis_type: AnalysisType, options: AnalysisOptions | None = None) -> AnalysisTask:
-    """Return a question under these options."""
     return AnalysisTask(
         analysis_type=analysis_type, stage=Stage.ANALYZE, options=options or AnalysisOptions()
     )
@@ -114,12 +113,10 @@ def test_confidence_is_on_the_scale_of_the_columns(
 
 
 def a_finding(name: str, quote: str) -> JsonObject:
-    """Return a finding with its quote."""
     return {"finding": name, "quote": quote}
 
 
 def a_summary(*findings: JsonObject, confidence: int = 5, topic: str = "t") -> JsonObject:
-    """Return a summary's answer."""
     return {
         "main_topic": topic,
         "key_findings": list(findings),
@@ -141,7 +138,6 @@ def test_a_merged_summary_takes_from_the_whole_document() -> None:
 
 
 def test_the_surest_chunk_names_the_topic() -> None:
-    """And the confidence is the mean."""
     parts = [
         a_summary(a_finding("a", "a"), confidence=3, topic="vague"),
         a_summary(a_finding("b", "b"), confidence=9, topic="clear"),
@@ -166,7 +162,6 @@ def test_a_completed_summary_lists_its_evidence() -> None:
 
 
 def a_vote(primary: str, confidence: float, secondary: str | None = None) -> JsonObject:
-    """Return a classification's answer."""
     return {
         "primary_label": primary,
         "secondary_label": secondary,
@@ -190,7 +185,6 @@ def test_the_chunks_vote_with_their_confidence() -> None:
 
 
 def test_chunks_without_any_confidence_still_give_a_label() -> None:
-    """Zero votes are no division by zero."""
     merged = analysis_for(AnalysisType.CLASSIFICATION).merge(
         [a_vote("a", 0.0), a_vote("b", 0.0, "c")], AnalysisOptions()
     )
@@ -225,7 +219,6 @@ def test_the_labels_of_the_user_close_the_set() -> None:
 def test_label_and_score_point_the_same_way(
     label: str, score: float, *, contradiction: bool
 ) -> None:
-    """Only the plain contradiction is sent back to the model."""
     answer: JsonObject = {"label": label, "score": score}
 
     found = analysis_for(AnalysisType.SENTIMENT).problems(answer, task_of(AnalysisType.SENTIMENT))
@@ -361,7 +354,6 @@ def test_a_value_that_two_chunks_read_at_the_same_place_is_one() -> None:
 
 
 def test_the_confidence_of_an_extraction_is_that_of_what_it_found() -> None:
-    """Denials count only where nothing was found."""
     analysis = analysis_for(AnalysisType.EXTRACTION)
 
     assert analysis.confidence({"fields": [a_field("a", "x", 8), a_field("b", None, 2)]}) == 0.8
@@ -421,14 +413,12 @@ def test_evidence_with_a_path_to_nowhere_stays_as_it_is() -> None:
 
 
 def test_merged_data_tells_true_from_one() -> None:
-    """In JSON they are different values, in Python they are equal."""
     data, _ = merged_orders(an_order({"flags": [1, True]}), an_order({"flags": [True, 0, False]}))
 
     assert json.dumps(data) == '{"flags": [1, true, 0, false]}'
 
 
 def entries_of(answer: JsonObject) -> list[JsonObject]:
-    """Return the evidence of an answer."""
     return json_values.objects(answer["evidence"])
 
 
@@ -456,8 +446,7 @@ def test_a_row_that_two_chunks_read_at_the_same_place_is_one() -> None:
     paths = [(each["path"], each["start_char"]) for each in entries_of(merged)]
     assert paths == [("/parties/0", 0), ("/parties/1/name", 10), ("/parties/2", 50)]
     assert analysis.row_counts(parts, options)["/data/parties"].number == 4
-    places = analysis.row_places(merged, options)
-    assert places == {"/data/parties": [(0, 3), (10, 13), (50, 53)]}
+    assert analysis.row_places(merged, options) == {"/data/parties": [(0, 3), (10, 13), (50, 53)]}
 
 
 def test_a_row_that_goes_on_in_the_next_chunk_is_one() -> None:

@@ -27,7 +27,6 @@ ROUNDING = 1e-6
 
 
 def pieces(text: str, max_tokens: int) -> list[str]:
-    """Return the texts of the chunks."""
     return [text[chunk.start_char : chunk.end_char] for chunk in split(text, max_tokens)]
 
 
@@ -85,7 +84,6 @@ def test_a_text_that_fits_stays_whole() -> None:
 
 @given(TEXTS.filter(bool), st.integers(1, 80))
 def test_a_text_is_known_to_stay_whole_without_being_cut(text: str, max_tokens: int) -> None:
-    """Where it weighs no more than the budget."""
     fits = chunking.fits(text, max_tokens)
 
     assert fits == (tokens.weigh(text) <= max_tokens)
@@ -104,7 +102,6 @@ def test_chunks_end_at_sentences_and_are_of_similar_size() -> None:
 
 
 def test_a_budget_has_to_be_positive() -> None:
-    """Zero tokens hold nothing, ever."""
     with pytest.raises(ValueError, match="positive"):
         split("text", 0)
 
@@ -120,7 +117,6 @@ def test_sentence_ends_ascend_to_the_end_of_the_text(text: str) -> None:
 
 
 def test_sentence_ends_of_a_long_text_fall_together_with_its_windows() -> None:
-    """Where the text is read in windows, a window's end does not cut a sentence."""
     sentence = "The council of the town voted about the harbour. "
     text = sentence * 700
 
@@ -175,8 +171,6 @@ ROWS = {
     "numbers": "".join(f"{n}. Part of Miller Inc. It costs {n} EUR.\n" for n in range(300)),
     "values": "".join(f"Item {n}: Miller Inc. It costs {n} EUR.\n" for n in range(300)),
 }
-
-
 RECORDS = {
     "blocks": "".join(f"Name: Part {n}\nPrice: {n} EUR\n\n" for n in range(300)),
     "names": "".join(f"Name: Part {n}\nUnit: piece\nPrice: {n} EUR\n" for n in range(300)),
@@ -208,7 +202,6 @@ def test_no_record_of_several_lines_is_cut(kind: str, max_tokens: int) -> None:
 @pytest.mark.parametrize("kind", ROWS)
 @pytest.mark.parametrize("max_tokens", [60, 150, 400])
 def test_no_row_is_cut(kind: str, max_tokens: int) -> None:
-    """However many sentences and full stops are in it."""
     text = ROWS[kind]
 
     chunks = split(text, max_tokens)
@@ -221,7 +214,6 @@ def test_no_row_is_cut(kind: str, max_tokens: int) -> None:
 
 
 def test_prose_is_cut_after_sentences_whatever_its_lines() -> None:
-    """Lines that are broken by their width are no rows."""
     text = "The council voted again and\nadjourned at noon. Nobody\nobjected to that.\n" * 40
 
     ends = {chunk.end_char for chunk in split(text, 60)}
@@ -270,7 +262,6 @@ def test_where_no_table_goes_on_there_is_no_header(before: str, after: str) -> N
 
 @given(TEXTS, st.integers(0, 400))
 def test_a_header_stands_before_the_table_that_it_is_of(text: str, place: int) -> None:
-    """Whatever the text."""
     found = chunking.table_header(text, min(place, len(text)))
 
     assert found is None or 0 <= found[0] < found[1] <= place

@@ -38,9 +38,7 @@ def test_more_observations_narrow_the_interval() -> None:
 
 def test_a_prediction_is_never_below_what_was_the_least() -> None:
     """No number of answers is shorter than so many of the shortest answer."""
-    predicted = estimates.predicted([10, 1_000, 20, 900, 15], 3)
-
-    assert predicted.low >= 3 * 10
+    assert estimates.predicted([10, 1_000, 20, 900, 15], 3).low >= 3 * 10
 
 
 @pytest.mark.parametrize("kind", AnalysisType)

@@ -21,7 +21,6 @@ GIVEN: dict[str, JsonValue] = {"type": "summary", "text": TEXT, "answer": a_summ
 
 
 def an_example() -> Example:
-    """Return an example of a summary."""
     (example,) = examples.parse([dict(GIVEN)])
     return example
 
@@ -47,7 +46,6 @@ def test_an_answer_is_an_object_or_its_json() -> None:
     ],
 )
 def test_what_is_no_example_is_refused(stored: JsonValue, complaint: str) -> None:
-    """With its number."""
     with pytest.raises(UsageError, match=complaint):
         examples.parse(stored)
 

@@ -35,7 +35,6 @@ values = (
 
 
 def read_back(lines: str) -> list[list[str]]:
-    """Return the cells of CSV."""
     return list(csv.reader(io.StringIO(lines, newline="")))
 
 
@@ -95,15 +94,10 @@ def test_csv_quotes_where_it_has_to() -> None:
 
     lines = list(csv_lines(["x", "y", "z"], rows, raw=True))
 
-    assert lines == [
-        "x,y,z\n",
-        ',=1+1,"say ""a, b"""\n',
-        'true,"{""a"": 1}",1.50\n',
-    ]
+    assert lines == ["x,y,z\n", ',=1+1,"say ""a, b"""\n', 'true,"{""a"": 1}",1.50\n']
 
 
 def test_a_carriage_return_inside_a_text_begins_no_row() -> None:
-    """For a spreadsheet it would, and a formula with it."""
     (_, line) = csv_lines(["x"], [("a\r=1+1",)], raw=False)
 
     assert line == '"a\r=1+1"\n'

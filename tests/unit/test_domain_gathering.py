@@ -22,7 +22,6 @@ class Group:
         self.gathering: Gathering[int, int] = Gathering(self.act, gather, max_items=THREADS)
 
     def act(self, group: list[Entry[int, int]]) -> list[Entry[int, int]]:
-        """Settle a group."""
         self.groups.append([entry.item for entry in group])
         for entry in group:
             if entry.item < 0:
@@ -33,7 +32,6 @@ class Group:
 
 
 def test_what_comes_while_the_leader_waits_is_done_with_its_own() -> None:
-    """Each thread has the outcome of its own item."""
     everyone = Barrier(THREADS)
     come = Event()
     group = Group(gather=lambda: assert_set(come))
@@ -51,7 +49,6 @@ def test_what_comes_while_the_leader_waits_is_done_with_its_own() -> None:
 
 
 def test_an_error_is_raised_where_its_item_came_from() -> None:
-    """The next item is not harmed."""
     group = Group()
 
     with pytest.raises(ValueError, match="negative"):
@@ -78,7 +75,6 @@ def test_what_was_left_is_done_by_the_leader_before_it_returns() -> None:
 
 
 def test_what_is_left_alone_is_done_at_once() -> None:
-    """Its error reaches no other caller."""
     group = Group()
 
     group.gathering.leave(-1)
@@ -101,7 +97,6 @@ def test_what_lingers_goes_with_the_next_item() -> None:
 
 
 def test_what_lingers_without_a_next_item_is_done_all_the_same() -> None:
-    """After the time that it may linger."""
     done = Event()
 
     def act(group: list[Entry[int, int]]) -> list[Entry[int, int]]:
@@ -116,5 +111,4 @@ def test_what_lingers_without_a_next_item_is_done_all_the_same() -> None:
 
 
 def assert_set(event: Event) -> None:
-    """Wait for an event."""
     assert event.wait(PATIENCE_SECONDS)

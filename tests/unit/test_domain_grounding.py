@@ -17,13 +17,9 @@ from chordwise.domain.grounding import Grounding, Source, Span
 from chordwise.domain.json_values import JsonObject, JsonValue
 
 CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
-
-
 ALPHABET = st.sampled_from(
     [*"aAbé .,\n\"'()[]*+?\\|^$-", "\u0130", "Σ", "ς", "ß", "“", "—", "字", "ﬁ"]
 )
-
-
 TEXTS = st.text(ALPHABET | CHARACTERS, min_size=1, max_size=80)
 
 
@@ -149,10 +145,30 @@ def test_what_models_change_without_meaning_to(quote: str, text: str, wording: s
         ("102", "10²"),
         ("f", "o\ufb03ce"),
         ("anything", ""),
+        ("5 million", "They paid 15 million."),
+        ("$5", "They paid $5.2 billion."),
+        ("$5,000", "It costs $5,000,000."),
+        ("000", "It costs 5,000."),
+        ("1.5", "Version 1.50 is out."),
+        ("12", "Es kostet 12,5 Euro."),
+        ("7.000", "Es sind 7.000.000,00 Euro."),
+        ("٣", "العدد ٣٤"),
+        ("profit of 5 million", "a profit of 5\u00b9 million"),
+        ("grew by 5 %", "grew by\n> 5 %"),
+        ("a loss of 5 million", "a loss of\n- 5 million"),
+        ("53 pieces", "5*3 pieces"),
+        ("5 m wide", "a room 5 m\u00b2 wide"),
+        ("10 metres long", "10 metres\u00b2 long"),
+        ("from 510", "from 5-\n10"),
+        ("Smith[13] says", "as Smith[12] says"),
+        ("see [this](http://a.b/2)", "see [this](http://a.b/1)"),
+        ("the co-operation", "the cooperation"),
+        ("Revenue Costs 300", "Revenue\n\n500\n\nCosts\n\n300"),
+        ("the snakecase name", "the snake_case name"),
     ],
 )
 def test_what_is_not_in_the_text(quote: str, text: str) -> None:
-    """Blank quotes, elisions, and digits made of superscripts are no quotes."""
+    """Blank quotes and elisions; a number cut in two; signs, powers and comparisons left out."""
     assert Source(text).locate(quote) is None
 
 
@@ -235,9 +251,7 @@ def test_a_quote_is_looked_for_in_linear_time(unit: str, end: str) -> None:
     quote = unit * 2_500 + end
     started = time.process_time()
 
-    found = Source(unit * 200_000).locate(quote)
-
-    assert (found is None) == bool(end) or quote.isspace()
+    assert (Source(unit * 200_000).locate(quote) is None) == bool(end) or quote.isspace()
     assert time.process_time() - started < 5
 
 
@@ -245,24 +259,6 @@ def found(quote: str, text: str) -> str | None:
     """Return what stands before the place at which the quote is found, `None` where it is not."""
     span = Source(text).locate(quote)
     return None if span is None else text[: span.start_char]
-
-
-@pytest.mark.parametrize(
-    ("quote", "text"),
-    [
-        ("5 million", "They paid 15 million."),
-        ("$5", "They paid $5.2 billion."),
-        ("$5,000", "It costs $5,000,000."),
-        ("000", "It costs 5,000."),
-        ("1.5", "Version 1.50 is out."),
-        ("12", "Es kostet 12,5 Euro."),
-        ("7.000", "Es sind 7.000.000,00 Euro."),
-        ("٣", "العدد ٣٤"),
-    ],
-)
-def test_a_part_of_a_number_is_not_what_the_text_says(quote: str, text: str) -> None:
-    """A quote that cuts a number in two is not found."""
-    assert Source(text).locate(quote) is None
 
 
 @pytest.mark.parametrize(
@@ -302,7 +298,6 @@ def test_a_part_of_a_word_counts_where_no_whole_word_does() -> None:
 
 
 def test_a_letter_without_its_accent_is_another_letter() -> None:
-    """“cafe” does not stand in “café”, composed or not."""
     assert Source("a cafe\u0301 here").locate("cafe") is None
     assert Source("a caf\u00e9 here").locate("cafe") is None
 
@@ -322,7 +317,6 @@ FORMS = ("hyphens", "mail", "bold", "pages", "notes", "everything")
 
 
 def written(form: str, random: Random) -> str:
-    """Return the sentences as a document of this form has them."""
     words = list(WORDS)
     if form in ("bold", "everything"):
         for place in random.sample(range(len(words)), 12):
@@ -395,7 +389,6 @@ def test_quotes_are_found_through_the_form_of_a_document(form: str, seed: int) -
 
 
 def letters(text: str) -> str:
-    """Return the letters and digits of a text."""
     return "".join(char for char in text if char.isalnum())
 
 
@@ -448,28 +441,6 @@ def test_a_sentence_may_be_left_out_as_a_whole() -> None:
 @pytest.mark.parametrize(
     ("quote", "text"),
     [
-        ("profit of 5 million", "a profit of 5\u00b9 million"),
-        ("grew by 5 %", "grew by\n> 5 %"),
-        ("a loss of 5 million", "a loss of\n- 5 million"),
-        ("53 pieces", "5*3 pieces"),
-        ("5 m wide", "a room 5 m\u00b2 wide"),
-        ("10 metres long", "10 metres\u00b2 long"),
-        ("from 510", "from 5-\n10"),
-        ("Smith[13] says", "as Smith[12] says"),
-        ("see [this](http://a.b/2)", "see [this](http://a.b/1)"),
-        ("the co-operation", "the cooperation"),
-        ("Revenue Costs 300", "Revenue\n\n500\n\nCosts\n\n300"),
-        ("the snakecase name", "the snake_case name"),
-    ],
-)
-def test_what_looks_like_a_mark_and_carries_meaning(quote: str, text: str) -> None:
-    """Signs, powers, comparisons, numbers in a table: none of them is left out."""
-    assert Source(text).locate(quote) is None
-
-
-@pytest.mark.parametrize(
-    ("quote", "text"),
-    [
         ("an agreement on non-compete", "an agree-\nment on non-\ncompete, as non-compete"),
         ("a non-compete clause", "a non-\ncompete clause"),
         ("a noncompete clause", "a non-\ncompete clause of non-compete clauses"),
@@ -492,10 +463,10 @@ def test_marks_and_hyphens_without_meaning(quote: str, text: str) -> None:
 
 @pytest.mark.parametrize("unit", [".", "-", "*", "> ", "a-\n", "[a](", "1\n", "Page 1\n\n\n\n\n"])
 def test_hostile_documents_take_linear_time(unit: str) -> None:
-    """A megabyte of marks is searched in seconds, for a quote with parts, too."""
+    """A long run of marks is searched in seconds, for a quote with parts, too."""
     started = time.process_time()
 
-    span = Source(unit * (500_000 // len(unit))).locate("some three words ... and three others")
+    span = Source(unit * (200_000 // len(unit))).locate("some three words ... and three others")
 
     assert span is None
     assert time.process_time() - started < 20

@@ -26,7 +26,6 @@ NAMES = st.text(min_size=1, max_size=300).filter(lambda name: "/" not in name an
 
 
 def print_of(size: int = 1, modified_ns: int = 0) -> Fingerprint:
-    """Return the fingerprint of a file."""
     return Fingerprint(inode=1, size=size, modified_ns=modified_ns)
 
 
@@ -47,20 +46,17 @@ def test_names_that_no_document_has_are_ignored(name: str) -> None:
     "name", ["a.txt", "party.pdf", "tmp", "a.toml", "-rf", "=cmd()", "uv.lock"]
 )
 def test_names_of_documents_are_not_ignored(name: str) -> None:
-    """What merely looks like them is a document."""
     assert not is_ignored(name)
 
 
 @given(name=NAMES)
 def test_a_side_car_is_for_the_file_that_it_is_named_after(name: str) -> None:
-    """In whatever case its end is written."""
     assert side_car_owner(side_car_name(name)) == name
     assert side_car_owner(f"{name}.CHORDWISE.toml") == name
 
 
 @pytest.mark.parametrize("name", ["a.txt", ".chordwise.toml", "chordwise.toml", "a.toml"])
 def test_what_is_no_side_car_is_for_no_file(name: str) -> None:
-    """Neither is what is nothing but the end."""
     assert side_car_owner(name) is None
 
 
@@ -82,9 +78,7 @@ def test_the_note_of_a_very_long_name_fits() -> None:
     """255 bytes leave no room for an extension: whole characters are left out."""
     name = "ü" * 127 + "x"
 
-    note = note_name(name)
-
-    assert note == "ü" * 125 + ".json"
+    assert note_name(name) == "ü" * 125 + ".json"
 
 
 def test_the_deepest_folder_decides_about_the_profile() -> None:
@@ -118,7 +112,6 @@ def test_a_file_is_ripe_when_it_was_quiet_and_unchanged() -> None:
 
 
 def test_a_side_car_belongs_to_what_must_not_change() -> None:
-    """One that comes within the delay begins the wait anew."""
     waiting, a = Sightings(5, most=10), PurePath("/a")
     waiting.replace([(a, (print_of(),))], now=0)
 
@@ -136,13 +129,11 @@ def test_the_oldest_come_first_and_never_too_many(ages: list[int], most: int) ->
 
     left_out = waiting.replace([(path, (print_of(modified_ns=age),)) for age, path in found], 0)
 
-    ripe = [each.prints[0].modified_ns for each in waiting.ripe(now=1)]
-    assert ripe == sorted(ages)[:most]
+    assert [each.prints[0].modified_ns for each in waiting.ripe(now=1)] == sorted(ages)[:most]
     assert left_out == max(0, len(ages) - most)
 
 
 def test_what_was_taken_is_waited_for_no_longer() -> None:
-    """Neither is a file that is gone at the next look."""
     waiting, a, b = Sightings(1, most=10), PurePath("/a"), PurePath("/b")
     waiting.replace([(a, (print_of(),)), (b, (print_of(),))], now=0)
 

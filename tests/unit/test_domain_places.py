@@ -43,7 +43,6 @@ def test_a_span_has_a_box_for_each_line_that_it_touches() -> None:
 
 
 def test_a_span_over_a_page_break_has_boxes_on_both_pages() -> None:
-    """It is on the page where it begins."""
     found = Places([TWO, ONE]).locate(90, 111)
 
     assert (found.page, found.place) == (1, "p. 1")
@@ -83,7 +82,6 @@ def test_a_layout_of_any_bytes_has_no_power(content: bytes) -> None:
 
 @given(st.binary(max_size=100), st.integers(0, 100))
 def test_places_of_any_bytes_are_places_of_the_text(content: bytes, length: int) -> None:
-    """Nothing is read where the bytes are not what was written."""
     assert places.decode(content, length) == []
     assert places.decode(places.encode([ONE, TWO]) + content, 1_000) == [ONE, TWO]
     assert places.decode(places.encode([ONE, TWO]), 150) == [ONE]

@@ -29,13 +29,11 @@ EVERY_TASK = [
 
 
 def ask(task: AnalysisTask) -> Prompt:
-    """Render the released template of a task."""
     schema = analysis_for(task.analysis_type).schema(task.options)
     return render(library.template_for(task), task, schema)
 
 
 def summarize(text: str, instructions: str = "") -> Prompt:
-    """Render a summary's question."""
     options = AnalysisOptions(instructions=instructions)
     return ask(
         AnalysisTask(
@@ -45,7 +43,6 @@ def summarize(text: str, instructions: str = "") -> Prompt:
 
 
 def mark_of(prompt: Prompt) -> str:
-    """Return the mark that the message names."""
     found = re.search(r"with the mark (TEXT-[0-9a-f]+)[,.]", prompt.user)
     assert found is not None
     return found.group(1)
@@ -168,7 +165,6 @@ def test_the_items_of_an_extraction_are_listed_and_not_repeated() -> None:
 
 
 def test_labels_are_named_or_left_to_the_model() -> None:
-    """A closed set is written out."""
     task = AnalysisTask(
         analysis_type=AnalysisType.CLASSIFICATION,
         stage=Stage.ANALYZE,
@@ -195,7 +191,6 @@ def test_what_labels_mean_is_said_to_those_who_choose() -> None:
 
 @pytest.mark.parametrize("task", EVERY_TASK)
 def test_every_question_names_the_language_of_the_answer(task: AnalysisTask) -> None:
-    """Where there is one; what is copied stays as it is."""
     german = replace(task, options=AnalysisOptions(answer_language="de"))
 
     assert "with the tag “de”" in ask(german).system
@@ -211,7 +206,6 @@ def test_a_template_with_an_unknown_variable_fails() -> None:
 
 
 def test_a_version_names_template_and_number() -> None:
-    """And the hash tells a changed text from a released one."""
     template = PromptTemplate(name="summary.analyze", number=3, system="s", user="u")
 
     assert template.version == "summary.analyze@3"
@@ -219,7 +213,6 @@ def test_a_version_names_template_and_number() -> None:
 
 
 def test_the_newest_version_is_asked_with() -> None:
-    """By number, not by the order of letters."""
     names = {template.name for template in library.released().values()}
 
     for name in names:
@@ -238,13 +231,11 @@ def test_a_repair_repeats_the_first_question() -> None:
 
 
 def test_a_file_with_another_name_is_no_template() -> None:
-    """The version is in the file's name."""
     with pytest.raises(ConfigurationError, match=r"notes\.toml"):
         library._read("notes.toml", "")
 
 
 def test_quality_is_the_share_of_grounded_quotes_lowered_by_a_repair() -> None:
-    """Three digits are enough."""
     answer: JsonObject = {
         "a": [{"quote": "x", "grounded": True}, {"quote": "y", "grounded": False}, {"quote": ""}]
     }
@@ -255,7 +246,6 @@ def test_quality_is_the_share_of_grounded_quotes_lowered_by_a_repair() -> None:
 
 
 def test_coverage_is_the_share_of_characters_with_an_answer() -> None:
-    """Nothing of nothing is nothing."""
     assert answers.coverage(10, [(0, 4), (5, 10)]) == 0.9
     assert answers.coverage(10, []) == 0
     assert answers.coverage(0, []) == 0

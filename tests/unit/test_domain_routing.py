@@ -17,23 +17,15 @@ from chordwise.domain.routing import WEIGHTS, Complexity, Tier, best, complexity
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 
 EASY = "The cat sat on the mat. It was a warm day and it slept. Then it went home to eat. "
-
-
 HARD = (
     "Notwithstanding contractual representations concerning indemnification obligations, the "
     "counterparty's subsidiaries irrevocably relinquish territorial jurisdictional objections. "
 )
-
-
 GERMAN = (
     "Der Hafen von Lindau wurde im Jahre 1856 neu gebaut und kostete die Stadt weit mehr, als man "
     "geplant hatte, weshalb die Steuern stiegen und viele Bürger klagten."
 )
-
-
 TYPES = tuple(AnalysisType)
-
-
 WIDE: JsonObject = {
     "type": "object",
     "properties": {
@@ -49,7 +41,6 @@ def of(
     options: AnalysisOptions | None = None,
     answers: tuple[JsonObject, ...] = (),
 ) -> Complexity:
-    """Return the estimate of a question."""
     return complexity(
         AnalysisTask(
             analysis_type=analysis_type,
@@ -73,7 +64,6 @@ def test_the_weights_add_up_to_one() -> None:
     instructions=st.text(max_size=50),
 )
 def test_every_part_is_a_share(text: str, analysis_type: AnalysisType, instructions: str) -> None:
-    """Whatever the text, nothing leaves the scale and nothing is raised."""
     found = of(text, analysis_type, AnalysisOptions(instructions=instructions))
 
     assert all(0 <= float(getattr(found, name)) <= 1 for name in WEIGHTS)
@@ -129,7 +119,6 @@ def test_a_script_without_spaces_has_no_readability_to_measure() -> None:
 
 
 def test_reasoning_weighs_more_than_classification() -> None:
-    """The same text, asked for more."""
     scores = [of(EASY, analysis_type).score for analysis_type in TYPES]
     by_type = dict(zip(TYPES, scores, strict=True))
 
@@ -147,9 +136,7 @@ def test_reasoning_weighs_more_than_classification() -> None:
 )
 def test_fields_labels_and_instructions_are_demands(options: AnalysisOptions, fields: int) -> None:
     """A schema counts by its properties at every level, instructions by their words."""
-    found = of(EASY, AnalysisType.SUMMARY, options)
-
-    assert found.demand == pytest.approx(fields / 30)
+    assert of(EASY, AnalysisType.SUMMARY, options).demand == pytest.approx(fields / 30)
 
 
 def test_the_items_of_an_extraction_are_demands() -> None:
@@ -190,8 +177,6 @@ def _scores(folder: Path) -> list[float]:
 
 
 SMALL, MEDIUM, LARGE = Tier
-
-
 ANSWER = Answer(
     output={},
     confidence=0.5,

@@ -25,7 +25,6 @@ OWN_SCHEMA = AnalysisOptions(schema={"type": "object"})
 
 
 def a_sample(kind: AnalysisType, output: JsonObject, model: str = "m") -> Answer:
-    """Return a checked answer."""
     return Answer(
         output=output,
         confidence=analysis_for(kind).confidence(output),
@@ -38,7 +37,6 @@ def a_sample(kind: AnalysisType, output: JsonObject, model: str = "m") -> Answer
 
 
 def a_label(label: str, confidence: float = 0.8, *, grounded: bool = True) -> Answer:
-    """Return a classification with one deciding feature."""
     return a_sample(
         CLASSIFICATION,
         {
@@ -66,7 +64,6 @@ def found(item: str, value: str, start: int = 0, confidence: int = 7) -> JsonObj
 
 
 def denied(item: str) -> JsonObject:
-    """Return an entry for an item that is not there."""
     return {
         "item": item,
         "status": "not mentioned",
@@ -80,12 +77,10 @@ def denied(item: str) -> JsonObject:
 
 
 def an_extraction(*entries: JsonObject) -> Answer:
-    """Return an extraction with these entries."""
     return a_sample(EXTRACTION, {"fields": list(entries)})
 
 
 def a_summary(topic: str, *findings: str) -> Answer:
-    """Return a summary."""
     return a_sample(
         SUMMARY,
         {
@@ -98,7 +93,6 @@ def a_summary(topic: str, *findings: str) -> Answer:
 
 
 def values(answer: Answer) -> list[tuple[str, str | None]]:
-    """Return item and value of each entry."""
     fields = json_values.objects(answer.output["fields"])
     return [(str(f["item"]), json_values.text(f["value"]) or None) for f in fields]
 
@@ -202,7 +196,6 @@ def test_a_label_wins_by_the_number_of_its_votes(vote: tuple[AnalysisType, list[
 
 
 def test_a_single_sample_has_nothing_to_agree_with() -> None:
-    """It is the answer, as it was."""
     only = a_label("invoice")
 
     assert elected([only], CLASSIFICATION, NO_OPTIONS) is only
@@ -264,7 +257,6 @@ def test_several_values_of_an_item_stand_in_the_order_of_the_document() -> None:
 
 
 def test_the_summary_most_like_the_others_wins() -> None:
-    """The summary that shares its words with both others wins."""
     lindau = a_summary("The harbour of Lindau", "It was rebuilt in 1856", "It cost much")
     close = a_summary("Lindau's harbour", "It was rebuilt in 1856")
     strange = a_summary("A recipe for soup", "Take three onions")
@@ -307,7 +299,6 @@ def test_equal_rows_of_a_users_own_schema_count_each() -> None:
 def test_values_of_a_users_own_schema_are_the_same_but_for_their_form(
     one: JsonValue, other: JsonValue, agreement: float
 ) -> None:
-    """As those of named items are."""
     samples = [
         a_sample(EXTRACTION, {"data": {"total": value}, "evidence": []}) for value in (one, other)
     ]

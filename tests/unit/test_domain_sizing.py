@@ -11,9 +11,7 @@ from chordwise.domain import sizing
 from chordwise.domain.sizing import Load, Machine, Model, Shape
 
 LLAMA_3_8B = Model(
-    parameters=8.03e9,
-    active_parameters=8.03e9,
-    shape=Shape(layers=32, kv_heads=8, head_size=128),
+    parameters=8.03e9, active_parameters=8.03e9, shape=Shape(layers=32, kv_heads=8, head_size=128)
 )
 LOAD = Load(context_tokens=8_192, parallel=16, prompt_tokens=4_096, output_tokens=512)
 MACHINE = Machine(bandwidth=2_000e9, compute=300e12)
@@ -30,9 +28,7 @@ MACHINE = Machine(bandwidth=2_000e9, compute=300e12)
 )
 def test_the_cache_of_a_token(shape: Shape, bits: float, expected: int) -> None:
     """Keys and values of every layer, as the models' own papers and servers report them."""
-    model = replace(LLAMA_3_8B, shape=shape, kv_bits=bits)
-
-    assert model.kv_bytes_per_token == expected
+    assert replace(LLAMA_3_8B, shape=shape, kv_bits=bits).kv_bytes_per_token == expected
 
 
 def test_memory_adds_up() -> None:
@@ -130,5 +126,4 @@ def test_what_is_said_to_fit_fits() -> None:
 def test_the_usual_shape_is_that_of_a_model_of_the_same_size(
     parameters: float, source: str
 ) -> None:
-    """The nearest by ratio."""
     assert sizing.usual_shape(parameters).source == source

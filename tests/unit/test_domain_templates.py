@@ -27,7 +27,6 @@ def test_an_edit_makes_another_version() -> None:
 
 
 def test_a_complete_template_has_no_problems() -> None:
-    """Braces and doubled dollar signs are fine."""
     braced = replace(OWN, system="Costs in $$: ${instructions} ${schema} $kind")
 
     assert list(templates.problems(braced)) == []
@@ -50,7 +49,6 @@ def test_a_complete_template_has_no_problems() -> None:
 def test_what_is_wrong_with_the_variables_is_said(
     changes: dict[str, str], complaint: str, found: str
 ) -> None:
-    """With what is allowed or needed, and where it stands."""
     (problem, *_) = templates.problems(replace(OWN, **changes))  # type: ignore[arg-type]  # texts
 
     assert complaint in problem.what
@@ -58,6 +56,5 @@ def test_what_is_wrong_with_the_variables_is_said(
 
 
 def test_templates_are_read_back_as_they_were_written() -> None:
-    """They travel with the options of a job."""
     assert templates.from_json(templates.to_json([OWN])) == (OWN,)
     assert templates.from_json(None) == ()

@@ -60,7 +60,6 @@ def answered(data: JsonValue, schema: JsonObject) -> list[str]:
 
 
 def property_of(kind: JsonObject) -> JsonObject:
-    """Return the schema of an object with the one property `a`."""
     return {"type": "object", "properties": {"a": kind}}
 
 

@@ -17,7 +17,6 @@ SECRET = f"whsec_{base64.b64encode(bytes(range(32))).decode()}"
 
 @given(st.text(alphabet="abc_0123", min_size=1), st.text())
 def test_another_implementation_finds_them_good(identity: str, body: str) -> None:
-    """Headers and body go together."""
     now = int(datetime.now(UTC).timestamp())  # noqa: TID251 - the other one has a clock of its own
 
     headers = signed_headers(key_of(SECRET), identity, now, body.encode())
@@ -27,7 +26,6 @@ def test_another_implementation_finds_them_good(identity: str, body: str) -> Non
 
 
 def test_a_changed_body_is_noticed() -> None:
-    """And so is another key."""
     now = int(datetime.now(UTC).timestamp())  # noqa: TID251 - as above
     headers = dict(signed_headers(key_of(SECRET), "run_1", now, b'{"a": 1}'))
     other = base64.b64encode(bytes(32)).decode()

@@ -28,14 +28,12 @@ class FragileService:
         self.is_broken = False
 
     def start(self) -> None:
-        """Start, unless it is broken."""
         self.starts += 1
         if self.is_broken:
             raise ServiceUnavailableError("It does not start.")
         self.is_alive = True
 
     def stop(self) -> bool:
-        """Stop it."""
         was_alive, self.is_alive = self.is_alive, False
         return was_alive
 
@@ -51,19 +49,16 @@ class Clock:
         self.now = 1_000.0
 
     def __call__(self) -> float:
-        """Return the time."""
         return self.now
 
 
 @pytest.fixture
 def service() -> FragileService:
-    """Return a service that has not been started."""
     return FragileService()
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """Return a clock that stands still."""
     return Clock()
 
 
@@ -77,7 +72,6 @@ def test_a_living_service_is_left_alone(service: FragileService, clock: Clock) -
 
 
 def test_a_dead_service_starts_after_half_a_second(service: FragileService, clock: Clock) -> None:
-    """The first pause is short."""
     watched = Watched(service, clock=clock)
     watched.start()
     service.is_alive = False
@@ -141,7 +135,6 @@ def test_a_fingerprint_tells_keys_apart() -> None:
 
 
 def plan(level: Level, *, database_url: str | None = None) -> Plan:
-    """Return a plan with nothing unusual in it."""
     return Plan(
         level=level,
         fingerprint="these settings",
@@ -211,7 +204,6 @@ LOCAL = "local/model.gguf"
 def test_a_quota_of_a_container_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], usable: int
 ) -> None:
-    """Of either version of cgroups, and of the groups above."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(8)), raising=False)
     (tmp_path / "own").write_text("0::/a/b\n", "utf-8")
     for name, content in files.items():

@@ -11,7 +11,6 @@ from chordwise.errors import ChordwiseError, ModelError
 
 
 def below(kind: type[ChordwiseError]) -> Iterator[type[ChordwiseError]]:
-    """Yield all classes below one."""
     for each in kind.__subclasses__():
         yield each
         yield from below(each)

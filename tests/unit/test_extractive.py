@@ -31,8 +31,6 @@ the carrier must be replaced. Please write to billing@example.com or call +1 555
 Sincerely,
 John Smith, Acme Corporation, Berlin
 """
-
-
 SCHEMA: JsonObject = {
     "type": "object",
     "properties": {
@@ -44,8 +42,6 @@ SCHEMA: JsonObject = {
     },
     "required": ["emails"],
 }
-
-
 ANSWERED = tuple(each for each in AnalysisType if each is not AnalysisType.REASONING)
 OPTIONS = (
     AnalysisOptions(),
@@ -54,8 +50,6 @@ OPTIONS = (
     AnalysisOptions(labels=("positive", "negative")),
     AnalysisOptions(schema=SCHEMA),
 )
-
-
 EDGES = (
     "word",
     "...!?",
@@ -68,8 +62,6 @@ EDGES = (
     "\U0001d4b3\U0001d4b4 🙂",
     "a\u0301b" * 9,
 )
-
-
 TEXTS = st.one_of(
     st.text(max_size=300),
     st.lists(st.sampled_from(LETTER.split(" ") + list(EDGES)), min_size=25, max_size=60).map(
@@ -97,7 +89,6 @@ def problems(found: JsonObject, task: AnalysisTask) -> list[str]:
 
 
 def quotes(found: JsonObject) -> list[str]:
-    """List the quotes of an answer."""
     return [json_values.text(item["quote"]) for item in grounding.quotes(found)]
 
 
@@ -156,11 +147,8 @@ def test_a_synthesis_is_valid_and_keeps_quotes(texts: list[str]) -> None:
 
 @pytest.mark.parametrize("task", list(tasks(LETTER)), ids=lambda task: str(task.analysis_type))
 def test_the_same_task_gets_the_same_answer(task: AnalysisTask) -> None:
-    """Two instances agree to the byte."""
     one = ExtractiveModel().complete(request(task))
-    other = ExtractiveModel().complete(request(task))
-
-    assert one == other
+    assert one == ExtractiveModel().complete(request(task))
     assert json.loads(one.text) == answer(task)
 
 
@@ -178,7 +166,6 @@ def test_a_completion_says_who_answered_and_what_it_took() -> None:
 
 
 def test_a_repair_is_an_analysis_anew() -> None:
-    """The stage repair reads the text again."""
     analyze, repair = (
         AnalysisTask(analysis_type=AnalysisType.SENTIMENT, stage=stage, text=LETTER)
         for stage in (Stage.ANALYZE, Stage.REPAIR)
@@ -254,7 +241,6 @@ the better choice for short distances."""
 
 
 def analyze(analysis_type: AnalysisType, text: str, labels: tuple[str, ...] = ()) -> JsonObject:
-    """Answer for one chunk."""
     options = AnalysisOptions(labels=labels)
     task = AnalysisTask(
         analysis_type=analysis_type, stage=Stage.ANALYZE, options=options, text=text
@@ -263,7 +249,6 @@ def analyze(analysis_type: AnalysisType, text: str, labels: tuple[str, ...] = ()
 
 
 def synthesize(analysis_type: AnalysisType, texts: list[str]) -> JsonObject:
-    """Answer for a document of several chunks."""
     answers = tuple(
         grounding.ground(analyze(analysis_type, text), grounding.Source(text)) for text in texts
     )
@@ -287,7 +272,6 @@ def test_a_summary_quotes_and_admits_that_it_counts_words() -> None:
 
 
 def test_repeated_lines_are_quoted_once() -> None:
-    """A page header is no finding twice."""
     found = analyze(AnalysisType.SUMMARY, "Annual report of the river authority.\n\n" * 9)
 
     assert len(json_values.objects(found["key_findings"])) == 1
@@ -352,7 +336,6 @@ def test_much_praise_and_much_blame_is_mixed() -> None:
 
 
 def test_sentiment_without_feeling_claims_next_to_nothing() -> None:
-    """No word of the lexicon, no confidence."""
     found = analyze(AnalysisType.SENTIMENT, "Der Zug hält am Bahnhof.")
 
     assert (found["label"], found["confidence"], found["sentences"]) == ("neutral", 0.05, [])
@@ -434,14 +417,12 @@ def test_a_text_that_fits_no_label_goes_to_the_label_for_the_rest() -> None:
 
 
 def test_labels_of_feeling_are_left_to_the_lexicon() -> None:
-    """Positive and negative are no topics."""
     found = analyze(AnalysisType.CLASSIFICATION, "What a dreadful mess.", ("Positive", "Negative"))
 
     assert found["primary_label"] == "Negative"
 
 
 def test_without_labels_the_words_that_stand_out_are_the_label() -> None:
-    """The answer says that the labels are its own."""
     found = analyze(AnalysisType.CLASSIFICATION, ESSAY)
 
     assert found["primary_label"] == "trains"

@@ -32,7 +32,6 @@ Contact: sales@northwind.example
 
 
 def extract(text: str, instructions: str) -> dict[str, list[str]]:
-    """Return the values found for each item."""
     task = AnalysisTask(
         analysis_type=AnalysisType.EXTRACTION,
         stage=Stage.ANALYZE,
@@ -100,7 +99,6 @@ def test_a_value_may_stand_below_its_heading() -> None:
 
 
 def test_the_default_items_are_lists_of_names_dates_and_amounts() -> None:
-    """Without instructions, everything that is recognized by its form is listed."""
     text = "On 3 May 2021 Mary Jones of Contoso Ltd. paid €500 in Vienna. Mary Jones left."
 
     assert extract(text, "") == {
@@ -190,9 +188,7 @@ def test_what_is_not_found_takes_the_emptiest_valid_value(
     whole = closed(horoscope=schema)
     whole["$defs"] = {"nothing": {"type": ["string", "null"], "minLength": 1}}
 
-    found = fill("Nothing of the sort.", whole)
-
-    assert found == {"data": {"horoscope": value}, "evidence": []}
+    assert fill("Nothing of the sort.", whole) == {"data": {"horoscope": value}, "evidence": []}
 
 
 @pytest.mark.parametrize(
@@ -243,9 +239,7 @@ def test_a_schema_may_refer_to_its_own_properties() -> None:
     """A reference to a sibling is followed, and its values are checked."""
     schema = closed(fee={"type": "number", "minimum": 10}, late_fee={"$ref": "#/properties/fee"})
 
-    found = fill("The late fee is $7. The fee is $12.", schema)
-
-    assert found["data"] == {"fee": 12}
+    assert fill("The late fee is $7. The fee is $12.", schema)["data"] == {"fee": 12}
 
 
 RECEIPT = """NORTH SEA TRADING

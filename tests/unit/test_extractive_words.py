@@ -24,7 +24,6 @@ from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentence
     ],
 )
 def test_forms_of_a_word_meet(one: str, other: str) -> None:
-    """Inflected forms share a stem."""
     assert words.stem(one) == words.stem(other)
 
 
@@ -35,23 +34,19 @@ def test_different_words_stay_apart(one: str, other: str) -> None:
 
 
 def test_terms_leave_function_words_out() -> None:
-    """Only what says something is compared."""
     assert words.terms("The committees of this House have agreed") == ["committe", "hous", "agr"]
 
 
 def test_ideographs_are_compared_in_pairs() -> None:
-    """A script without spaces still has terms."""
     assert words.terms("华沙大学 AI") == ["华沙", "沙大", "大学", "ai"]
 
 
 def test_vowel_signs_belong_to_their_word() -> None:
-    """A Hindi word is one word."""
     assert words.words("वारसॉ की सैक्सन") == ["वारसॉ", "की", "सैक्सन"]
 
 
 @given(st.text(max_size=2_000))
 def test_sentences_stand_in_the_text_in_order(text: str) -> None:
-    """Each sentence is trimmed, quotable, and where it says it is."""
     found = sentences(text)
 
     starts = [one.start_char for one in found]
@@ -65,9 +60,7 @@ def test_sentences_stand_in_the_text_in_order(text: str) -> None:
 @given(st.text(max_size=2_000))
 def test_sentences_cover_everything_but_white_space(text: str) -> None:
     """Nothing of a text is lost before it is ranked."""
-    covered = "".join("".join(one.text.split()) for one in sentences(text))
-
-    assert covered == "".join(text.split())
+    assert "".join("".join(one.text.split()) for one in sentences(text)) == "".join(text.split())
 
 
 def test_a_long_text_loses_nothing_at_its_windows() -> None:
@@ -81,7 +74,6 @@ def test_a_long_text_loses_nothing_at_its_windows() -> None:
 
 
 def test_lines_of_a_wrapped_text_are_joined() -> None:
-    """A line that is full does not end its sentence."""
     text = (
         "When a text is wrapped by hand at some width then a sentence\n"
         "runs over several lines of the file and a line end within it\n"
@@ -99,7 +91,6 @@ def test_lines_of_a_wrapped_text_are_joined() -> None:
 
 
 def test_lines_of_a_list_are_sentences() -> None:
-    """Where lines are not wrapped, each stands for itself."""
     assert [one.text for one in sentences("Name: Ann\nAge: 7\nCity: Rome")] == [
         "Name: Ann",
         "Age: 7",
@@ -142,7 +133,6 @@ def test_a_topic_moves_the_ranking() -> None:
 
 
 def test_picked_sentences_differ() -> None:
-    """The second best is not a copy of the best."""
     vectors = [{"a": 1.0}, {"a": 1.0}, {"b": 1.0}]
 
     assert ranking.pick([1.0, 0.95, 0.6], vectors, 2) == [0, 2]

@@ -36,7 +36,6 @@ def resolve(path: str, value: JsonValue) -> JsonValue:
 
 
 def facts_of(output: JsonObject, analysis_type: AnalysisType) -> list[Fact]:
-    """Return the facts of an output."""
     return facts(output, analysis_for(analysis_type))
 
 
@@ -102,7 +101,6 @@ def test_the_text_of_a_number_has_all_its_digits(number: float) -> None:
     ],
 )
 def test_numbers_are_written_as_people_write_them(number: float, text: str) -> None:
-    """Without an exponent where there is no need for one."""
     (fact,) = facts_of({"data": {"n": number}}, AnalysisType.EXTRACTION)
 
     assert fact.value == text
@@ -160,7 +158,6 @@ def test_the_evidence_of_a_summary_is_not_listed_twice() -> None:
 
 
 def test_truth_values_have_text_and_number() -> None:
-    """So that SQL can filter by either."""
     (fact,) = facts_of({"data": {"paid": True}}, AnalysisType.EXTRACTION)
 
     assert (fact.value, fact.number) == ("true", Decimal(1))

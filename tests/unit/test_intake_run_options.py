@@ -43,8 +43,6 @@ examples = "examples.toml"
 text_column = "body"
 id_column = "number"
 """
-
-
 NOTHING = '{"data": {}, "evidence": []}'
 EXAMPLES = f"""
 [[examples]]
@@ -54,11 +52,7 @@ answer = '{NOTHING}'
 """
 TEMPLATE = "system = '$schema $instructions'\nuser = '$mark $text $mark'\n"
 FEE = '{"type": "object", "properties": {"fee": {"type": "number"}}}'
-
-
 RENT = FEE.replace("fee", "rent")
-
-
 Asked: TypeAlias = Callable[[RunOptions], object]
 
 
@@ -74,12 +68,10 @@ def variants(options: RunOptions) -> object:
 
 
 def meanings(options: RunOptions) -> object:
-    """Return what labels mean."""
     return options.analysis.label_descriptions
 
 
 def shown(options: RunOptions) -> object:
-    """Return the texts of the examples."""
     return [each.text for each in options.analysis.examples]
 
 
@@ -114,7 +106,6 @@ ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
 
 
 def asked(folder: Path, side_car: str, profile: str = PROFILE) -> RunOptions:
-    """Return what is asked of a file of the profile with this side-car."""
     (folder / "contract.json").write_text(FEE, "utf-8")
     (folder / "rent.json").write_text(RENT, "utf-8")
     (folder / "examples.toml").write_text(EXAMPLES, "utf-8")
@@ -138,7 +129,6 @@ def asked(folder: Path, side_car: str, profile: str = PROFILE) -> RunOptions:
 
 
 def test_every_entry_is_looked_at() -> None:
-    """All that a profile has, but for its folder."""
     names = {field.alias or name for name, field in ProfileSettings.model_fields.items()}
 
     assert names - {"folder"} == ENTRIES.keys()
@@ -179,7 +169,6 @@ def test_types_leave_out_what_does_not_fit_them(
 
 
 def test_without_a_text_column_there_is_no_other(tmp_path: Path) -> None:
-    """The file is read as a whole."""
     options = asked(tmp_path, 'text_column = ""')
 
     assert (options.columns.text, options.columns.identity) == ("", "")
@@ -208,7 +197,6 @@ def test_a_profile_may_say_none_as_well(tmp_path: Path) -> None:
 def test_what_contradicts_itself_is_refused(
     tmp_path: Path, side_car: str, complaint: str, hint: str
 ) -> None:
-    """With a sentence that says what to change."""
     with pytest.raises(UsageError, match=complaint) as caught:
         asked(tmp_path, side_car, '[profiles.contracts]\ntypes = ["sentiment"]\n')
 
@@ -216,7 +204,6 @@ def test_what_contradicts_itself_is_refused(
 
 
 def test_a_profile_says_everything_that_a_run_asks(tmp_path: Path) -> None:
-    """Each entry reaches the options; the schema is read."""
     schema = tmp_path / "contract.json"
     schema.write_text(json.dumps({"type": "object", "properties": {"fee": {"type": "number"}}}))
     profile = ProfileSettings.model_validate(
@@ -246,7 +233,6 @@ def test_a_profile_says_everything_that_a_run_asks(tmp_path: Path) -> None:
 
 
 def test_an_empty_profile_is_a_summary_by_the_usual_model() -> None:
-    """What is not said is as on the command line."""
     options = run_options(Settings(model="house"), ProfileSettings())
 
     assert options.types == (AnalysisType.SUMMARY,)
@@ -271,7 +257,6 @@ def test_an_empty_profile_is_a_summary_by_the_usual_model() -> None:
 def test_a_profile_that_contradicts_itself_is_refused(
     entries: dict[str, object], complaint: str
 ) -> None:
-    """With a sentence about what is wrong."""
     profile = ProfileSettings.model_validate(entries)
 
     with pytest.raises(UsageError, match=complaint):
@@ -310,7 +295,6 @@ def test_a_schema_that_cannot_be_used_has_a_hint(
     ],
 )
 def test_labels_are_read_with_what_they_mean(tmp_path: Path, name: str, content: str) -> None:
-    """From lines, TOML or JSON; a label may have no description."""
     file = tmp_path / name
     file.write_text(content, "utf-8")
 
@@ -333,7 +317,6 @@ def test_labels_are_read_with_what_they_mean(tmp_path: Path, name: str, content:
 def test_a_file_of_no_labels_is_refused(
     tmp_path: Path, name: str, content: str, complaint: str
 ) -> None:
-    """With its name."""
     file = tmp_path / name
     file.write_text(content, "utf-8")
 
@@ -344,7 +327,6 @@ def test_a_file_of_no_labels_is_refused(
 
 
 def test_a_side_car_replaces_labels_by_a_file_of_them(tmp_path: Path) -> None:
-    """And names none outside of the folder."""
     assert asked(tmp_path, 'labels_file = "kinds.txt"').analysis.labels == ("a", "b")
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -353,7 +335,6 @@ def test_a_side_car_replaces_labels_by_a_file_of_them(tmp_path: Path) -> None:
 
 
 def test_examples_that_could_not_be_answered_so_are_refused(tmp_path: Path) -> None:
-    """And so is a file that cannot be read."""
     (tmp_path / "other.toml").write_text(EXAMPLES.replace('"data"', '"date"'), "utf-8")
     (tmp_path / "broken.json").write_text("[", "utf-8")
 
@@ -374,5 +355,4 @@ def test_reasoning_by_the_built_in_model_alone_is_refused() -> None:
 
     assert "--model" in raised.value.hint
     loaded = settings.load(fallback=("extractive",))
-    answered = replace(asked, model="openai/gpt-x")
-    assert answerable(loaded, answered).types == asked.types
+    assert answerable(loaded, replace(asked, model="openai/gpt-x")).types == asked.types

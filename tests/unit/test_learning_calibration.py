@@ -53,7 +53,6 @@ def claims(*judged: tuple[float, int, int]) -> list[Claim]:
 
 
 def drawn(count: int, seed: int, power: float) -> list[Claim]:
-    """Return claims that are worth a power of what they claim."""
     random = Random(seed)  # noqa: S311 - the same sample each time
     confidences = [random.uniform(0.2, 1) for _ in range(count)]
     return [
@@ -75,9 +74,7 @@ def test_neighbors_that_violate_the_order_are_pooled() -> None:
     """By hand: 0.2 and 0.3 contradict each other and share 1/3; 0.6 fits above."""
     judged = claims((0.2, 1, 1), (0.3, 0, 1), (0.6, 3, 1))
 
-    points = isotonic(judged)
-
-    assert points == ((0.2, 1 / 3), (0.3, 1 / 3), (0.6, 0.75))
+    assert isotonic(judged) == ((0.2, 1 / 3), (0.3, 1 / 3), (0.6, 0.75))
 
 
 def test_a_late_violation_pools_backwards() -> None:
@@ -116,7 +113,6 @@ def test_an_isotonic_curve_rises_and_keeps_the_mean(judged: list[Claim]) -> None
 
 @given(CLAIMS)
 def test_no_rising_curve_is_closer_than_the_isotonic_one(judged: list[Claim]) -> None:
-    """Neither a level one nor the claims themselves."""
     points = isotonic(judged)
     mean = sum(each.is_right for each in judged) / len(judged)
 
@@ -149,7 +145,6 @@ def test_a_logistic_curve_finds_the_logistic_truth() -> None:
 
 
 def test_beyond_its_ends_a_curve_is_level_and_in_between_straight() -> None:
-    """As the SQL view has it."""
     points = ((0.2, 0.1), (0.6, 0.5))
 
     assert [worth(points, c) for c in (0.0, 0.2, 0.3, 0.6, 1.0)] == pytest.approx(

@@ -18,7 +18,6 @@ from chordwise.errors import UsageError
 
 
 def a_field(item: str, value: str | None, points: int) -> JsonObject:
-    """Return what an extraction says of an item."""
     status = "found" if value else "not mentioned"
     return {"item": item, "status": status, "value": value, "quote": value, "confidence": points}
 
@@ -45,7 +44,6 @@ def an_extraction(output: JsonObject) -> Answer:
 
 
 def a_sentiment(label: str) -> Answer:
-    """Return a sentiment that claims 0.8."""
     return Answer(
         analysis_type=AnalysisType.SENTIMENT, output={"label": label, "score": 0.1}, confidence=0.8
     )
@@ -186,7 +184,6 @@ def test_data_of_a_schema_is_compared_by_pointers() -> None:
 def test_what_was_said_of_one_answer_judges_another(
     before: list[Saying], now: str, expected: list[tuple[str, float | None, bool]]
 ) -> None:
-    """Of “mixed” it was said; of what is not known nothing is."""
     truth = said(a_sentiment("mixed"), *before)
 
     assert verdicts(a_sentiment(now), truth) == expected
@@ -203,7 +200,6 @@ def test_an_approved_extraction_approves_every_field() -> None:
 
 
 def test_one_of_several_values_is_corrected() -> None:
-    """The others of its field stay as they are."""
     saying = Saying(verdict=Verdict.CORRECTED, path="/fields/1", value="Smith")
 
     understood = understand(an_extraction(FIELDS), saying)
@@ -220,7 +216,6 @@ def test_one_of_several_values_is_corrected() -> None:
 
 @pytest.mark.parametrize("path", ["penalty", "Penalty", "/fields/2", "/fields/2/value"])
 def test_a_field_is_meant_by_its_name_or_by_a_pointer(path: str) -> None:
-    """With the claim of its one value."""
     saying = Saying(verdict=Verdict.CORRECTED, path=path, value="5 %")
 
     understood = understand(an_extraction(FIELDS), saying)
@@ -232,7 +227,6 @@ def test_a_field_is_meant_by_its_name_or_by_a_pointer(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["total", "/total", "/data/total"])
 def test_a_member_of_the_data_is_meant_by_its_name_or_by_a_pointer(path: str) -> None:
-    """The pointer may begin at the data or at the output."""
     understood = understand(an_extraction(DATA), Saying(verdict=Verdict.APPROVED, path=path))
 
     remark = understood.remark
@@ -240,7 +234,6 @@ def test_a_member_of_the_data_is_meant_by_its_name_or_by_a_pointer(path: str) ->
 
 
 def test_a_rejected_value_is_wrong_until_it_changes() -> None:
-    """Of another value nothing is known."""
     truth = said(an_extraction(FIELDS), Saying(verdict=Verdict.REJECTED, path="penalty"))
     other: JsonObject = {"fields": [a_field("penalty", "5 %", 3)]}
 
@@ -280,7 +273,6 @@ def test_a_summary_is_judged_as_long_as_it_says_the_same() -> None:
     ],
 )
 def test_what_cannot_be_meant_is_said(answer: Answer, saying: Saying, what: str) -> None:
-    """With what there is instead."""
     with pytest.raises(UsageError, match=what) as refused:
         understand(answer, saying)
 
@@ -363,7 +355,6 @@ def test_a_rule_says_when_a_value_is_the_right_one(
     ("dates", "same"), [(None, False), (DateOrder.MONTH_FIRST, True), (DateOrder.DAY_FIRST, False)]
 )
 def test_dates_are_read_in_the_order_of_the_truth(dates: DateOrder | None, *, same: bool) -> None:
-    """In figures there, written out in the answer."""
     answer = an_extraction({"fields": [a_field("signed", "March 1, 2003", 9)]})
     truth = Truth(fields={"signed": "3/1/03"}, rules={"signed": Rule.TYPED}, dates=dates)
 

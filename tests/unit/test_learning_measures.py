@@ -25,10 +25,7 @@ from chordwise.domain.learning.measures import (
 LABELS = st.sampled_from(["a", "b", "c"])
 CHOICES = st.lists(
     st.builds(
-        Choice,
-        expected=st.one_of(st.none(), LABELS),
-        found=LABELS,
-        is_abstaining=st.booleans(),
+        Choice, expected=st.one_of(st.none(), LABELS), found=LABELS, is_abstaining=st.booleans()
     ),
     min_size=1,
     max_size=30,
@@ -36,7 +33,6 @@ CHOICES = st.lists(
 
 
 def seeded(seed: int = 1) -> Random:
-    """Return the same chances each time."""
     return Random(seed)  # noqa: S311 - statistics, not secrets
 
 
@@ -48,7 +44,6 @@ def choices(*pairs: tuple[str | None, str]) -> list[Choice]:
 
 
 def measured(found: Sequence[Choice]) -> dict[tuple[str, str, str], Measure]:
-    """Return the measures of choices by metric, label and found."""
     return {(m.metric, m.label, m.found): m for m in measures.of_choices(found, seeded(1))}
 
 
@@ -57,11 +52,7 @@ def score(
 ) -> FieldScore:
     """Return how the values of a field compare."""
     return FieldScore(
-        name=name,
-        shared=shared,
-        only_found=only_found,
-        only_expected=only_expected,
-        is_exact=exact,
+        name=name, shared=shared, only_found=only_found, only_expected=only_expected, is_exact=exact
     )
 
 
@@ -79,7 +70,6 @@ def score(
 def test_wilsons_interval_is_the_published_one(
     successes: int, total: int, low: float, high: float
 ) -> None:
-    """To four digits."""
     assert wilson(successes, total) == pytest.approx((low, high), abs=6e-5)
 
 
@@ -134,7 +124,6 @@ def test_what_is_not_defined_is_left_out() -> None:
 
 
 def test_what_asks_for_a_look_is_measured_apart() -> None:
-    """One of three abstains, and the others are half right."""
     found = measured(
         [*choices(("a", "a"), ("a", "b")), Choice(expected="a", found="b", is_abstaining=True)]
     )
@@ -212,7 +201,6 @@ def test_rouge_by_hand(text: str, reference: str, one: float, longest: float) ->
 
 @given(st.lists(st.sampled_from("abcd")), st.lists(st.sampled_from("abcd")))
 def test_rouge_is_symmetric_and_order_only_lowers_it(one: list[str], other: list[str]) -> None:
-    """A text is wholly in itself."""
     text, reference = " ".join(one), " ".join(other)
 
     assert rouge_l(text, reference) == rouge_l(reference, text)
@@ -221,7 +209,6 @@ def test_rouge_is_symmetric_and_order_only_lowers_it(one: list[str], other: list
 
 
 def test_a_summary_is_compared_by_its_own_words() -> None:
-    """And not by its quotes."""
     finding: JsonObject = {"finding": "It opened.", "quote": "was opened"}
 
     text = summary_text(

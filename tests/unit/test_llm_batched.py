@@ -10,12 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from chordwise.domain.states import Lane
-from chordwise.errors import (
-    AwaitingBatchError,
-    ConfigurationError,
-    ModelError,
-    RefusedError,
-)
+from chordwise.errors import AwaitingBatchError, ConfigurationError, ModelError, RefusedError
 from chordwise.llm import batching
 from chordwise.llm.middleware.batched import Batched, BatchQuestion
 from chordwise.llm.middleware.cached import facts_about, key_of
@@ -44,7 +39,6 @@ class ScriptedQueue:
         self._said = said
 
     def answer(self, question: BatchQuestion) -> Completion | None:
-        """Say it."""
         self.questions.append(question)
         if isinstance(self._said, Exception):
             raise self._said
@@ -52,19 +46,15 @@ class ScriptedQueue:
 
 
 def batched(queue: ScriptedQueue, model: ScriptedModel) -> Batched:
-    """Wrap a model that is asked online."""
     connected = OpenAIModel(PUBLIC, SecretStr("key"))
     return Batched(model, queue, connected.body, price_of(PUBLIC), facts_about(PUBLIC))
 
 
 def test_an_answer_that_has_arrived_is_the_completion() -> None:
-    """No model is asked online."""
     model = ScriptedModel([])
     completion = model.completion("{}")
 
-    found = batched(ScriptedQueue(completion), model).complete(a_request())
-
-    assert found is completion
+    assert batched(ScriptedQueue(completion), model).complete(a_request()) is completion
     assert model.requests == []
 
 
@@ -106,7 +96,6 @@ def test_a_waiting_question_is_no_reason_to_fall_back() -> None:
 
 
 def test_every_question_is_asked_before_the_first_one_waits() -> None:
-    """So they all go into the same batch."""
     asked: list[str] = []
 
     def ask(name: str, error: Exception | None) -> str:
@@ -123,8 +112,6 @@ def test_every_question_is_asked_before_the_first_one_waits() -> None:
 
 
 def test_another_error_ends_the_questions_at_once() -> None:
-    """Only waiting goes on with the next."""
-
     def refuse() -> str:
         raise RefusedError("No.")
 
@@ -133,7 +120,6 @@ def test_another_error_ends_the_questions_at_once() -> None:
 
 
 def test_own_prices_are_halved() -> None:
-    """For what is asked in a batch for certain."""
     price = OwnPrice(
         input_usd_per_million_tokens=Decimal(1), output_usd_per_million_tokens=Decimal(2)
     )
@@ -144,7 +130,6 @@ def test_own_prices_are_halved() -> None:
 
 
 def test_the_price_list_knows_batches() -> None:
-    """It has its own prices for them."""
     price = ListPrice(provider="anthropic", model="claude-haiku-5-5")
     online, in_batch = price.max_usd(a_request()), price.max_usd(a_request(), BATCH)
 
@@ -195,14 +180,12 @@ def test_a_cached_prompt_in_a_batch_has_both_discounts_and_stays_within_its_rese
 def test_batches_are_there_at_public_addresses_and_where_the_settings_say_so(
     given: dict[str, object], *, expected: bool
 ) -> None:
-    """Other servers mostly have none."""
     settings = ModelSettings.model_validate({"provider": "openai", "model": "m", **given})
 
     assert batching.has_batches(settings) is expected
 
 
 def test_a_model_without_batches_has_no_api() -> None:
-    """The error names the setting."""
     settings = ModelSettings(provider="openai", model="m", base_url="http://127.0.0.1:1/v1")
 
     with pytest.raises(ConfigurationError, match="has no Batch API"):
@@ -210,7 +193,6 @@ def test_a_model_without_batches_has_no_api() -> None:
 
 
 def test_a_run_is_in_the_batch_lane_if_one_of_its_models_can_be() -> None:
-    """One of several tiers suffices."""
     models = {"house": ModelSettings(provider="local", model="m"), "cloud": PUBLIC}
     settings = Settings.model_validate(
         {"models": models, "tiers": {"small": "house", "large": "cloud"}}
@@ -236,7 +218,6 @@ def test_a_tier_has_no_place_in_a_batch(tier: str) -> None:
 
 @pytest.mark.parametrize("reason", list(FinishReason))
 def test_an_answer_is_kept_as_it_came(reason: FinishReason) -> None:
-    """However it ended; only what no table can hold is replaced."""
     completion = replace(
         ScriptedModel([]).completion("a\0b"),
         finish_reason=reason,

@@ -38,13 +38,11 @@ class OneFile(JsonTransport):
         target: BinaryIO,
         timeout_seconds: float,  # noqa: ARG002 - as above
     ) -> JsonResponse | None:
-        """Write the file."""
         target.writelines(self._content)
         return None
 
 
 def lines_of(*pieces: bytes) -> list[JsonObject]:
-    """Return what is read out of a file."""
     reader = BatchHttp(
         base_url="http://127.0.0.1",
         headers={},

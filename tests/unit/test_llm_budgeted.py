@@ -46,7 +46,6 @@ class ListBudget:
     settled: list[Decimal | None] = field(default_factory=list)
 
     def reserve(self, max_usd: Decimal | None, timeout_seconds: float | None) -> UUID | None:
-        """Give the next answer."""
         self.reserved.append((max_usd, timeout_seconds))
         answer = self.answers.pop(0) if self.answers else None
         if answer is not None:
@@ -55,7 +54,6 @@ class ListBudget:
         return self.granted[-1]
 
     def settle(self, reservation_id: UUID, cost_usd: Decimal | None) -> None:
-        """Take the cost down."""
         assert reservation_id in self.granted
         self.settled.append(cost_usd)
 
@@ -70,7 +68,6 @@ class Desk:
     seconds: float = 0.0
 
     def ask(self) -> Completion:
-        """Ask one question."""
         jitter = Random(1)  # noqa: S311 - the same in every run
         budgeted = Budgeted(
             self.model, self.budget, self.price, self.sleep, jitter, lambda: self.seconds
@@ -78,7 +75,6 @@ class Desk:
         return budgeted.complete(a_request(timeout_seconds=30))
 
     def sleep(self, seconds: float) -> None:
-        """Let time go by."""
         self.seconds += seconds
 
 
@@ -103,7 +99,6 @@ def test_the_most_is_reserved_and_the_cost_is_settled() -> None:
 
 
 def test_an_unknown_usage_is_settled_as_unknown() -> None:
-    """The budget then counts all that was reserved."""
     desk = a_desk(
         Completion(
             text="{}",
@@ -171,7 +166,6 @@ def test_without_our_database_the_reservation_stays() -> None:
 @pytest.mark.parametrize("price", [PRICE, FreePrice(), UNKNOWN])
 @pytest.mark.parametrize("reported", ["0", "0.002"])
 def test_a_reported_cost_is_settled(price: Price, reported: str) -> None:
-    """Whatever the price says: the server knows better what it charges."""
     desk = a_desk(replace(ANSWER, reported_cost_usd=Decimal(reported)), price=price)
 
     desk.ask()
@@ -204,7 +198,6 @@ def test_nothing_is_sent_without_money() -> None:
 
 
 def test_money_that_comes_back_is_waited_for() -> None:
-    """As soon as others have settled, the request goes out."""
     desk = a_desk(ANSWER, answers=[BudgetReservedError("reserved")] * 3)
 
     desk.ask()

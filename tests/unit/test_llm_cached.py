@@ -38,17 +38,14 @@ class MemoryCache:
         self._first = list(first)
 
     def take(self, entry: CacheEntry) -> Completion | Standing:
-        """Play the script, then look."""
         if self._first:
             return self._first.pop(0)
         return self.kept.get(entry.key, Standing.OURS)
 
     def store(self, entry: CacheEntry, completion: Completion) -> None:
-        """Keep a completion."""
         self.kept[entry.key] = completion
 
     def release(self, entry: CacheEntry) -> None:
-        """Remember that nothing was kept."""
         self.released.append(entry.key)
 
 
@@ -60,7 +57,6 @@ class Hits:
         self.slept: list[float] = []
 
     def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> UUID:
-        """Write a row."""
         assert completion.text
         assert latency_ms >= 0
         call_id = uuid4()
@@ -77,7 +73,6 @@ def cached(
 
 
 def ended_by(reason: FinishReason, text: str = "{}") -> Completion:
-    """Return a completion with this end."""
     return replace(ScriptedModel([]).completion(text), finish_reason=reason)
 
 
@@ -108,7 +103,6 @@ def test_the_same_request_is_asked_once() -> None:
     ],
 )
 def test_another_request_has_another_key(other: CompletionRequest) -> None:
-    """All that decides about the answer is part of it."""
     assert key_of(other, ABOUT) != key_of(a_request(), ABOUT)
 
 
@@ -138,7 +132,6 @@ def test_how_a_request_is_made_is_no_part_of_its_key(other: CompletionRequest) -
     ],
 )
 def test_another_model_has_another_key(change: dict[str, object]) -> None:
-    """Provider, name, address and parameters."""
     given = {"provider": "openai", "model": "gpt"} | change
     about = facts_about(ModelSettings.model_validate(given))
 
@@ -182,7 +175,6 @@ def test_an_error_is_not_kept() -> None:
 
 
 def test_who_asks_the_same_meanwhile_waits_less_and_less_often() -> None:
-    """Up to a second between two looks."""
     hits = Hits()
     model, behind = cached("{}", cache=MemoryCache([Standing.OTHERS] * 12), hits=hits)
 
@@ -207,7 +199,6 @@ def test_a_cache_that_is_of_no_help_is_gone_around(standing: Standing) -> None:
 
 
 def test_waiting_for_others_takes_from_the_time_of_the_request() -> None:
-    """The wait ends in time to leave a second for the request."""
     hits = Hits()
     model, behind = cached("{}", cache=MemoryCache([Standing.OTHERS] * 100), hits=hits)
 
@@ -220,7 +211,6 @@ def test_waiting_for_others_takes_from_the_time_of_the_request() -> None:
 
 @pytest.mark.parametrize("tokens", [None, 0, 7])
 def test_a_completion_survives_its_row(tokens: int | None) -> None:
-    """What is unknown stays unknown."""
     usage = Usage(input_tokens=tokens, output_tokens=3, cache_write_tokens=tokens)
     completion = replace(
         ScriptedModel([]).completion('{"ü": "\\u0000"}'), usage=usage, service_tier="flex"

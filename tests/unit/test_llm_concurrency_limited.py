@@ -72,39 +72,29 @@ def sending(slots: Slots, *answers: str | Exception) -> tuple[ConcurrencyLimited
 
 
 def has_room(semaphore: threading.Semaphore) -> bool:
-    """Take one of a semaphore, if there is any."""
     return semaphore.acquire(blocking=False)
 
 
 def test_a_slot_is_kept_until_the_answer_is_stored() -> None:
-    """Further questions of the same work need no second one; others wait until it is closed."""
+    """Further questions of the same work need no second one; others wait until it is closed.
+
+    While an answer is stored, the next request is prepared.
+    """
     slots = Slots(1)
     queued, turn = sending(slots, "{}", "{}")
-
     queued.complete(a_request())
     queued.complete(a_request())
-
     assert not has_room(slots.prepared)
-    assert not has_room(slots.sent)
-    turn.close()
-    turn.close()
-    assert has_room(slots.sent)
-    assert not has_room(slots.sent)
 
-
-def test_the_next_request_is_prepared_while_an_answer_is_stored() -> None:
-    """It is sent when that is done."""
-    slots = Slots(1)
-    queued, turn = sending(slots, "{}")
-
-    queued.complete(a_request())
     turn.finish()
-
     assert has_room(slots.prepared)
     assert not has_room(slots.sent)
+
+    turn.close()
     turn.close()
     assert not has_room(slots.prepared)
     assert has_room(slots.sent)
+    assert not has_room(slots.sent)
 
 
 def test_a_failed_question_keeps_no_slot() -> None:

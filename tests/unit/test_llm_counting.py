@@ -20,23 +20,13 @@ from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
 
 GPT = ModelSettings(provider="openai", model="gpt-5.4-mini")
-
-
 CLAUDE = ModelSettings(provider="anthropic", model="claude-haiku-5-5")
-
-
 HOUSE = ModelSettings(provider="openai", model="mistral-7b", base_url="http://127.0.0.1:1/v1")
-
-
 BY_CHARACTER = TokenCounter(name="characters", is_exact=True, count=len)
-
-
 TOKTOK = """
 def batch_count(texts, encoding):
     return [len(text.split()) if encoding == "o200k_base" else 7 for text in texts]
 """
-
-
 CTOK = """
 def token_count(text, version):
     return len(text) if version == "5.5" else 0
@@ -104,7 +94,6 @@ def test_only_models_whose_vocabulary_is_known_are_counted_exactly(
 
 @pytest.mark.parametrize("model", ["gpt-oss-20b", "Qwen3.5-9B-Instruct"])
 def test_open_models_with_a_known_vocabulary_are_counted(installed: Path, model: str) -> None:
-    """Wherever they are served."""
     (installed / "toktok.py").write_text(TOKTOK)
     settings = HOUSE.model_copy(update={"model": model})
 
@@ -112,30 +101,28 @@ def test_open_models_with_a_known_vocabulary_are_counted(installed: Path, model:
 
 
 def test_a_server_of_ones_own_may_serve_anything(installed: Path) -> None:
-    """Its models are estimated."""
     (installed / "toktok.py").write_text(TOKTOK)
 
     assert not counting.counter_for(HOUSE).is_exact
 
 
-def test_claude_is_counted_by_its_generation(installed: Path) -> None:
-    """The library knows several; the model's name says which."""
-    (installed / "ctok.py").write_text(CTOK)
+@pytest.mark.parametrize(
+    ("name", "code", "is_exact", "text", "count"),
+    [
+        ("ctok.py", CTOK, True, "eighteen letters..", 18),
+        ("toktok.py", TOKTOK, False, "word " * 100, 165),
+    ],
+)
+def test_claude_is_counted_by_its_generation(
+    installed: Path, name: str, code: str, text: str, count: int, *, is_exact: bool
+) -> None:
+    """Without its tokenizer it is estimated from another: newer ones count more than o200k does."""
+    (installed / name).write_text(code)
 
     counter = counting.counter_for(CLAUDE)
 
-    assert counter.is_exact
-    assert counter.count("eighteen letters..") == 18
-
-
-def test_claude_without_its_tokenizer_is_estimated_from_another(installed: Path) -> None:
-    """Newer Claude models count more than o200k does."""
-    (installed / "toktok.py").write_text(TOKTOK)
-
-    counter = counting.counter_for(CLAUDE)
-
-    assert not counter.is_exact
-    assert counter.count("word " * 100) == 165
+    assert counter.is_exact is is_exact
+    assert counter.count(text) == count
 
 
 @pytest.mark.parametrize(
@@ -149,7 +136,6 @@ def test_claude_without_its_tokenizer_is_estimated_from_another(installed: Path)
     ],
 )
 def test_the_generation_of_a_claude_model(model: str, version: str) -> None:
-    """Dates are no generations."""
     assert counting.claude_version(model) == version
 
 
@@ -173,7 +159,6 @@ def test_a_grammar_is_not_read_by_the_model() -> None:
 
 
 def test_a_request_to_claude_counts_the_system_in_either_form() -> None:
-    """As one string, and as blocks of which some are cached."""
     body = AnthropicModel(CLAUDE, SecretStr("k")).body(a_request(system="abc", user="defgh"))
     blocks: JsonObject = {**body, "system": [{"type": "text", "text": "abc"}]}
 
@@ -211,8 +196,7 @@ def test_long_runs_are_counted_in_time(run: str) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="ctok needs Python 3.12")
 @pytest.mark.parametrize(
-    ("model", "count"),
-    [("claude-3-5-haiku", 10), ("claude-opus-4-7", 15), ("claude-opus-4-8", 10)],
+    ("model", "count"), [("claude-3-5-haiku", 10), ("claude-opus-4-7", 15), ("claude-opus-4-8", 10)]
 )
 def test_claude_is_counted_as_its_tokenizer_documents(model: str, count: int) -> None:
     """Each generation has its own vocabulary and its own frame around a message."""
@@ -224,7 +208,6 @@ def test_claude_is_counted_as_its_tokenizer_documents(model: str, count: int) ->
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="ctok is there")
 def test_claude_is_estimated_where_its_tokenizer_is_not_to_be_had() -> None:
-    """By the vocabulary that is there."""
     counter = counter_for(OPUS)
 
     assert not counter.is_exact

@@ -26,7 +26,6 @@ from tests.fakes.scripted_model import Line, ScriptedModel
 
 
 def named(name: str, line: Line, context_tokens: int = 8_000) -> ScriptedModel:
-    """Return a model of one line that is called `name`."""
     profile = ModelProfile(
         provider="scripted", model=name, context_tokens=context_tokens, max_output_tokens=500
     )
@@ -55,9 +54,7 @@ def test_the_second_model_answers_for_the_first(error: ModelError) -> None:
         lambda before, after, why: changes.append((before.model, after.model, why)),
     )
 
-    completion = subject.complete(a_request())
-
-    assert completion.model == "two"
+    assert subject.complete(a_request()).model == "two"
     assert changes == [("one", "two", error)]
 
 

@@ -27,12 +27,10 @@ from chordwise.llm.transport import JsonResponse
 
 
 def openai_body(message: str, kind: str | None = None, code: JsonValue = None) -> JsonValue:
-    """Return an error in OpenAI's form."""
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
 def anthropic_body(kind: str, message: str = "", error_code: str = "") -> JsonValue:
-    """Return an error in Anthropic's form."""
     details: JsonValue = {"error_code": error_code} if error_code else None
     error: JsonValue = {"type": kind, "message": message, "details": details}
     return {"type": "error", "error": error, "request_id": "req_1"}
@@ -195,7 +193,6 @@ def test_the_wait_survives_pickling() -> None:
 def test_a_refusal_concerns_the_key_or_the_one_model(
     status: int, code: str, *, is_about_key: bool
 ) -> None:
-    """What is unclear concerns the one model, so that no other one is stopped by it."""
     body = openai_body("No.", None, code)
     fault = read_fault(JsonResponse(status=status, headers={}, body=body))
 

@@ -25,12 +25,8 @@ from chordwise.llm.limits.permits import (
 from chordwise.llm.reported_limits import Quota, QuotaKind, duration_seconds, reported_limits
 
 ANSWERED = CallReport(result=CallResult.ANSWERED)
-
-
 REQUEST = PermitRequest(
-    permit="p",
-    priority=Priority.INTERACTIVE,
-    cost={QuotaKind.REQUESTS: 1, QuotaKind.TOKENS: 500},
+    permit="p", priority=Priority.INTERACTIVE, cost={QuotaKind.REQUESTS: 1, QuotaKind.TOKENS: 500}
 )
 
 
@@ -67,14 +63,12 @@ class BrokenLimits:
 
 
 def granted(limits: ProcessLimits | ResilientLimits) -> Permit:
-    """Return the permit that has to be given."""
     answer = limits.take(REQUEST)
     assert isinstance(answer, Permit), answer
     return answer
 
 
 def refused(limits: ProcessLimits | ResilientLimits) -> Wait:
-    """Return the wait that has to be asked for."""
     answer = limits.take(REQUEST)
     assert isinstance(answer, Wait)
     return answer
@@ -201,7 +195,6 @@ def test_durations_are_go_s(text: str, seconds: float | None) -> None:
 
 
 def test_openai_s_headers() -> None:
-    """Requests and tokens are told apart."""
     headers = {
         "x-ratelimit-limit-requests": "500",
         "x-ratelimit-remaining-requests": "499",
@@ -254,7 +247,6 @@ def test_anthropic_s_headers() -> None:
 
 @pytest.mark.parametrize("limit", ["", "0", "-5", "many", "5.5", "9" * 40, "٣"])
 def test_nonsense_is_no_limit(limit: str) -> None:
-    """What is no sensible number says nothing."""
     headers = {"x-ratelimit-limit-requests": limit, "anthropic-ratelimit-tokens-limit": limit}
 
     assert reported_limits(headers) == {}

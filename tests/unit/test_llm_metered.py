@@ -26,18 +26,15 @@ class ListLedger:
         self.rows: dict[UUID, tuple[CallStart, CallOutcome | None]] = {}
 
     def begin(self, start: CallStart) -> UUID:
-        """Write a row."""
         call_id = uuid4()
         self.rows[call_id] = (start, None)
         return call_id
 
     def finish(self, call_id: UUID, outcome: CallOutcome) -> None:
-        """Complete the row."""
         self.rows[call_id] = (self.rows[call_id][0], outcome)
 
     @property
     def only_row(self) -> tuple[CallStart, CallOutcome | None]:
-        """Return the one row."""
         (row,) = self.rows.values()
         return row
 
@@ -46,7 +43,6 @@ class UnreachableLedger(NullLedger):
     """A ledger whose database is down."""
 
     def begin(self, start: CallStart) -> UUID:
-        """Fail."""
         raise ServiceUnavailableError(f"no database for {start.model}")
 
 
@@ -57,7 +53,6 @@ def ticking() -> Callable[[], float]:
 
 
 def completion(finish_reason: FinishReason = FinishReason.STOP) -> Completion:
-    """Return an answer with a known usage."""
     return Completion(
         text='{"ü": 1}',
         finish_reason=finish_reason,
@@ -152,7 +147,4 @@ def test_no_row_no_request() -> None:
 
 
 def test_the_null_ledger_lets_a_model_work() -> None:
-    """As a library, Chordwise asks models without a database."""
-    answer = Metered(ScriptedModel(["{}"]), NullLedger(), PRICE).complete(a_request())
-
-    assert answer.text == "{}"
+    assert Metered(ScriptedModel(["{}"]), NullLedger(), PRICE).complete(a_request()).text == "{}"

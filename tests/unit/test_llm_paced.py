@@ -32,7 +32,6 @@ def answered(timings: Timings | None) -> Completion:
 
 
 def a_question(output_tokens: int = OUTPUT_TOKENS) -> CompletionRequest:
-    """Return a request of a known size."""
     return a_request(system="", user="a" * 4 * PROMPT_TOKENS, max_output_tokens=output_tokens)
 
 
@@ -49,7 +48,6 @@ def granted(*script: Line, requests: int | None = None, left: float | None = Non
 
 
 def test_before_the_first_answer_a_request_has_all_the_time() -> None:
-    """What is left of the question, or the most there is."""
     assert granted(answered(SLOW)) == [MOST]
     assert granted(answered(SLOW), left=60.0) == [60.0]
 
@@ -62,7 +60,6 @@ def test_then_it_has_what_prompt_and_answer_need_at_the_measured_speed() -> None
 
 
 def test_it_never_has_less_than_the_settings_say_nor_more_than_is_left() -> None:
-    """The bounds hold whatever was measured."""
     fast = replace(SLOW, prompt_seconds=0.01, output_seconds=0.01)
 
     assert granted(answered(fast), requests=2)[1] == LEAST

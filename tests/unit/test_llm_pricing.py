@@ -36,14 +36,12 @@ from tests.fakes.completion_requests import a_page, a_request
 
 
 def completion(model: str, usage: Usage) -> Completion:
-    """Return an answer of `model`."""
     return Completion(
         text="{}", finish_reason=FinishReason.STOP, usage=usage, provider="p", model=model
     )
 
 
 def cost(settings: ModelSettings, usage: Usage, answered_by: str = "") -> Decimal | None:
-    """Return what the settings make of a usage."""
     return price_of(settings).cost_usd(completion(answered_by or settings.model, usage))
 
 
@@ -74,7 +72,6 @@ def test_the_model_that_answered_is_priced() -> None:
 
 
 def test_own_prices_win() -> None:
-    """What the settings say is the price, cached or not."""
     settings = ModelSettings(
         provider="openai",
         model="gpt-6.1-terra",
@@ -88,7 +85,6 @@ def test_own_prices_win() -> None:
 @pytest.mark.parametrize("usage", [Usage(), Usage(input_tokens=5), Usage(output_tokens=5)])
 @pytest.mark.parametrize("own", [None, Decimal(1)])
 def test_unknown_usage_has_an_unknown_cost(usage: Usage, own: Decimal | None) -> None:
-    """An unknown cost is never zero."""
     settings = ModelSettings(
         provider="openai",
         model="gpt-6.1-terra",
@@ -115,7 +111,6 @@ def test_unknown_usage_has_an_unknown_cost(usage: Usage, own: Decimal | None) ->
 def test_what_chordwise_serves_and_what_the_settings_call_free_costs_nothing(
     settings: ModelSettings,
 ) -> None:
-    """Nothing else does."""
     assert price_of(settings) == FreePrice()
     assert cost(settings, FRESH) == 0
     assert booked_cost(price_of(settings), completion("m", FRESH)).basis == "free"
@@ -261,7 +256,6 @@ def test_an_absurd_usage_has_an_unknown_cost(settings: ModelSettings) -> None:
 def test_a_failure_is_free_only_where_no_model_can_have_worked(
     error: ChordwiseError, expected: int | None
 ) -> None:
-    """Unknown is not zero."""
     assert price_of(OWN).failure_cost_usd(error) == expected
     assert price_of(LISTED).failure_cost_usd(error) == expected
 
@@ -280,7 +274,6 @@ def test_a_failure_is_free_only_where_no_model_can_have_worked(
     ],
 )
 def test_whether_a_price_is_known_is_known_before(settings: ModelSettings, *, known: bool) -> None:
-    """Without a price there is no bound."""
     price = price_of(settings)
 
     assert price.is_known() is known
@@ -308,9 +301,7 @@ def test_whether_a_price_is_known_is_known_before(settings: ModelSettings, *, kn
     ),
 )
 def test_no_usage_within_the_request_costs_more_than_the_bound(
-    text: str,
-    shares: tuple[float, float, float, float],
-    asked: tuple[ModelSettings, str],
+    text: str, shares: tuple[float, float, float, float], asked: tuple[ModelSettings, str]
 ) -> None:
     """However many of its tokens were cached, written, or answered, and in whichever tier."""
     settings, service_tier = asked

@@ -47,7 +47,6 @@ NO_KEY = SecretStr("")
 def test_each_provider_has_its_adapter(
     settings: ModelSettings, kind: type[OpenAIModel | AnthropicModel]
 ) -> None:
-    """The profile says what the settings say."""
     model = connect(settings, SecretStr("sk-test"))
 
     assert isinstance(model, kind)
@@ -115,18 +114,15 @@ class Server:
     asked_before: list[int] = field(default_factory=list)
 
     def keep(self) -> None:
-        """Be told."""
         self.told += 1
         if self.fails:
             raise ModelTransportError("Nobody is there.")
 
     def clock(self) -> float:
-        """Return the time."""
         return self.now
 
 
 def test_it_is_told_after_the_first_answer_and_then_now_and_then() -> None:
-    """Not for every question: the time holds until another is given."""
     server = Server()
     kept = KeptLoaded(ScriptedModel(["{}"], repeat_last=True), server.keep, 60, server.clock)
 
@@ -143,14 +139,11 @@ def test_a_failure_costs_no_answer() -> None:
     server = Server(fails=True)
     kept = KeptLoaded(ScriptedModel(["{}"]), server.keep, 60, server.clock)
 
-    completion = kept.complete(a_request())
-
-    assert completion.text == "{}"
+    assert kept.complete(a_request()).text == "{}"
     assert server.told == 1
 
 
 def test_it_is_not_told_after_a_failed_question() -> None:
-    """The model is not loaded for certain then."""
     server = Server()
     kept = KeptLoaded(ScriptedModel([ModelTransportError("x")]), server.keep, 60, server.clock)
 
@@ -185,14 +178,11 @@ def test_what_is_no_time_is_refused(keep_alive: str) -> None:
     ],
 )
 def test_providers_without_it_are_refused(settings: ModelSettings) -> None:
-    """The setting would have no effect there."""
     with pytest.raises(ConfigurationError, match="keep_alive"):
         connect(settings, SecretStr("k"))
 
 
 FLEX = ModelSettings(provider="openai", model="gpt-6.1-terra", service_tier="flex")
-
-
 KEY = SecretStr("sk-test")
 
 
@@ -224,7 +214,6 @@ def test_openai_is_asked_for_the_usual_tier_where_none_is_set(base_url: str) -> 
     ],
 )
 def test_nothing_is_sent_elsewhere(base_url: str) -> None:
-    """Servers that refuse unknown fields see none."""
     plain = FLEX.model_copy(update={"service_tier": "", "base_url": base_url})
 
     assert "service_tier" not in OpenAIModel(plain, KEY).body(a_request())
@@ -234,7 +223,6 @@ def test_nothing_is_sent_elsewhere(base_url: str) -> None:
     "base_url", ["", "https://api.openai.com/v1", "https://api.openai.com:443/v1/"]
 )
 def test_the_public_address_has_it(base_url: str) -> None:
-    """Said or not said."""
     model = connect(FLEX.model_copy(update={"base_url": base_url}), KEY)
 
     assert model.profile.model == "gpt-6.1-terra"
@@ -329,12 +317,10 @@ def test_long_instructions_are_marked_for_anthropic_to_keep() -> None:
 
 
 def test_short_instructions_are_not_worth_a_mark() -> None:
-    """Anthropic would not keep them."""
     assert sent_to_anthropic(a_request(system="Be short."))["system"] == "Be short."
 
 
 def test_openai_learns_which_questions_begin_alike() -> None:
-    """By their instructions, whatever the text is."""
     one, another = sent_to_openai(a_request()), sent_to_openai(a_request(user="Another text."))
     other = sent_to_openai(a_request(system="Another task."))
 
@@ -365,7 +351,6 @@ def test_a_request_names_no_more_than_the_ceiling(given: dict[str, int], expecte
 
 
 def test_anthropic_is_never_asked_for_what_has_to_be_streamed() -> None:
-    """However high the ceiling is set."""
     request = replace(a_request(), max_output_tokens=100_000)
 
     sent = sent_to_anthropic(request, max_output_tokens=20_000, max_output_tokens_on_retry=100_000)
@@ -383,8 +368,6 @@ OWN_SCHEMA: JsonObject = {
     "required": ["total"],
     "$defs": {"line": {"type": "object", "properties": {"text": {"type": "string"}}}},
 }
-
-
 QUESTIONS = {
     AnalysisType.SUMMARY: AnalysisOptions(),
     AnalysisType.EXTRACTION: AnalysisOptions(schema=OWN_SCHEMA),
@@ -392,8 +375,6 @@ QUESTIONS = {
     AnalysisType.CLASSIFICATION: AnalysisOptions(labels=("contract", "letter")),
     AnalysisType.SENTIMENT: AnalysisOptions(),
 }
-
-
 OPENAI: dict[str, dict[str, object]] = {
     "public": {},
     "flex": {"service_tier": "flex"},
@@ -408,8 +389,6 @@ OPENAI: dict[str, dict[str, object]] = {
     "a temperature": {"temperature": 0.2},
     "llama.cpp": {"provider": "local", "base_url": "http://127.0.0.1:8080/v1"},
 }
-
-
 ANTHROPIC: dict[str, dict[str, object]] = {
     "public": {},
     "words only": {"structured_output": "none"},
@@ -424,7 +403,6 @@ def openai(**given: object) -> OpenAIModel:
 
 
 def anthropic(**given: object) -> AnthropicModel:
-    """Return a model of Anthropic."""
     values = {"provider": "anthropic", "model": "claude-haiku-5-5", **given}
     return AnthropicModel(ModelSettings.model_validate(values), KEY)
 
@@ -498,7 +476,6 @@ def test_what_is_wrong_is_found(
     model: OpenAIModel | AnthropicModel,
     changes: dict[str, JsonValue],
 ) -> None:
-    """Deep inside, and unknown fields too."""
     body = {**model.body(a_request()), **changes}
 
     with pytest.raises((ValidationError, AssertionError)):

@@ -46,12 +46,10 @@ class ScriptedLimits:
         self._waits = list(waits)
 
     def take(self, request: PermitRequest) -> Permit | Wait | Denial:
-        """Return the next wait, or a permit."""
         self.requests.append(request)
         return self._waits.pop(0) if self._waits else Permit(request=request, granted_at=0.0)
 
     def settle(self, permit: Permit, report: CallReport) -> None:  # noqa: ARG002 - as in the port
-        """Remember how the call went."""
         self.reports.append(report)
 
 
@@ -81,9 +79,7 @@ def test_the_permit_is_waited_for_and_settled() -> None:
     """It asks with the same name until it is let through, and tells how long the answer took."""
     limits, clock = ScriptedLimits([Wait(seconds=5, reason=Reason.RATE)] * 3), SleptClock()
 
-    completion = limited(limits, "{}", clock=clock).complete(a_request())
-
-    assert completion.text == "{}"
+    assert limited(limits, "{}", clock=clock).complete(a_request()).text == "{}"
     assert clock.now == 15
     assert len({request.permit for request in limits.requests}) == 1
     assert [report.result for report in limits.reports] == [CallResult.ANSWERED]
@@ -206,8 +202,6 @@ def test_a_refusal_tells_its_wait_and_its_limits() -> None:
 
 
 def test_a_defect_gives_the_permit_back_too() -> None:
-    """Whatever happens inside, the permit does not stay taken."""
-
     def broken(_: object) -> str:
         raise ZeroDivisionError
 

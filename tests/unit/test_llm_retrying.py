@@ -56,12 +56,9 @@ def retrying(
 
 
 def test_a_transient_error_is_asked_again_and_counted() -> None:
-    """Every request carries its number."""
     subject, model, clock = retrying([ModelTransportError("a"), ModelOverloadedError("b"), "{}"])
 
-    completion = subject.complete(a_request())
-
-    assert completion.text == "{}"
+    assert subject.complete(a_request()).text == "{}"
     assert [request.attempt for request in model.requests] == [1, 2, 3]
     assert len(clock.sleeps) == 2
 
@@ -79,7 +76,6 @@ def test_other_errors_are_raised_at_once(error: QuotaExceededError | TruncatedEr
 
 
 def test_attempts_are_bounded() -> None:
-    """After the last attempt its error is raised as it is."""
     errors = [ModelTransportError(str(number)) for number in range(4)]
     subject, model, _ = retrying([*errors, "{}"])
 

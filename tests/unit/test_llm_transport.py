@@ -18,12 +18,10 @@ CONTENT = b'{"fine": true}' * 1_000
 
 
 def read(body: Iterable[bytes], encoding: str, max_bytes: int) -> bytes:
-    """Return what is in a packed body."""
     return b"".join(transport.unpacked(body, encoding, max_bytes))
 
 
 def pieces(body: bytes) -> list[bytes]:
-    """Return a body as it comes from the network."""
     return [body[start : start + 100] for start in range(0, len(body), 100)]
 
 
@@ -45,7 +43,6 @@ def test_what_servers_send_is_read(encoding: str, body: bytes) -> None:
 
 @pytest.mark.parametrize(("encoding", "body"), [("", CONTENT), ("gzip", gzip.compress(CONTENT))])
 def test_more_than_is_wanted_is_refused(encoding: str, body: bytes) -> None:
-    """One byte more is too many."""
     with pytest.raises(transport.TooLargeError):
         read(pieces(body), encoding, len(CONTENT) - 1)
 
@@ -134,6 +131,5 @@ def test_words_of_the_provider_are_shown() -> None:
 
 
 def test_a_page_without_a_title_has_none() -> None:
-    """Only a title says which page it is."""
     assert page_title(b"<html><body>hello</body></html>") == ""
     assert page_title(b"<TITLE lang=en> Log in </TITLE>") == "Log in"

@@ -80,7 +80,6 @@ def test_a_pack_adds_nothing_to_what_is_not_asked() -> None:
 
 
 def test_a_pack_that_there_is_not_is_refused() -> None:
-    """With those that there are."""
     with pytest.raises(UsageError, match="no pack “medical”") as caught:
         packs.named("medical")
 

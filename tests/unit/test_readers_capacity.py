@@ -11,7 +11,6 @@ from chordwise.settings import ReaderSettings
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file of the kernel's."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{text}\n", "ascii")
 
@@ -25,7 +24,6 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_without_control_groups_the_machine_counts(kernel: Path) -> None:
-    """As on macOS; and a group without a limit is none."""
     machine = capacity.memory_megabytes()
     write(kernel / "groups", "0::/")
     write(kernel / "memory.max", "max")
@@ -54,7 +52,6 @@ def test_a_container_of_version_1_sees_its_own_group_as_the_root(kernel: Path) -
     ("megabytes", "memory", "file"), [(256, 48, 48), (1_536, 372, 256), (16_384, 1_024, 256)]
 )
 def test_limits_grow_with_the_memory_up_to_a_point(megabytes: int, memory: int, file: int) -> None:
-    """In little memory small files are still read."""
     found = capacity.limits(ReaderSettings(), megabytes)
 
     assert (found.memory_megabytes, found.max_file_megabytes) == (memory, file)

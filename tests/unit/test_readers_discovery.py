@@ -41,7 +41,6 @@ def test_any_name_can_be_stored(name: str) -> None:
 
 @given(st.text(alphabet="ab\\xnu0\n\udcff\x1b"), st.text(alphabet="ab\\xnu0\n\udcff\x1b"))
 def test_different_names_look_different(one: str, other: str) -> None:
-    """Escaping never makes two names the same."""
     assert (printable(one) == printable(other)) == (one == other)
 
 
@@ -72,7 +71,6 @@ def test_patterns_match_as_in_a_shell(pattern: str, path: str, *, expected: bool
 
 @given(st.lists(st.sampled_from(["a", "b"]), max_size=5), st.sampled_from(["**", "a/*", "*/b"]))
 def test_a_match_is_never_cut_off_by_not_looking(path: list[str], pattern: str) -> None:
-    """Every folder above a matching path may hold something."""
     segments = pattern.split("/")
 
     if discovery.matches(path, segments):
@@ -80,7 +78,6 @@ def test_a_match_is_never_cut_off_by_not_looking(path: list[str], pattern: str) 
 
 
 def test_the_title_of_markdown_is_its_first_heading() -> None:
-    """A comment in a code block is no heading."""
     extracted = read_markdown(b"```sh\n# a comment\n```\n\n# The title #\n\nText\n", "a.md")
 
     assert extracted.title == "The title"
@@ -88,7 +85,6 @@ def test_the_title_of_markdown_is_its_first_heading() -> None:
 
 
 def test_headings_of_markdown_name_the_sections_below_them() -> None:
-    """Of whatever level; a comment in a code block is none."""
     read = read_markdown(b"Lead\n# One #\r\ntext\n```\n# no\n```\n### 1.1 Two\nend\n", "a.md")
 
     named = [(each.label, read.text[each.start_char : each.end_char]) for each in read.places]

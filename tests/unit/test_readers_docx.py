@@ -10,12 +10,7 @@ import pytest
 from chordwise.domain.places import Places
 from chordwise.errors import ReadError
 from chordwise.readers import docx
-from tests.fakes.office_files import (
-    W,
-    document,
-    paragraph,
-    relationships,
-)
+from tests.fakes.office_files import W, document, paragraph, relationships
 from tests.fakes.office_files import docx as build
 
 LIMIT = 50_000_000
@@ -23,7 +18,6 @@ LAUGHS = '<!DOCTYPE d [<!ENTITY a "ha"><!ENTITY b "&a;&a;"><!ENTITY c "&b;&b;">]
 
 
 def text(body: str, parts: dict[str, str | bytes] | None = None) -> str:
-    """Return the text of a document with this body."""
     return docx.read(build(document(body), parts), LIMIT).text
 
 
@@ -89,7 +83,6 @@ def test_what_is_not_shown_is_left_out(hidden: str) -> None:
 
 
 def test_vanish_that_is_switched_off_hides_nothing() -> None:
-    """`w:val="0"` takes the hiding back."""
     body = '<w:p><w:r><w:rPr><w:vanish w:val="0"/></w:rPr><w:t>seen</w:t></w:r></w:p>'
 
     assert text(body) == "seen"
@@ -131,7 +124,6 @@ def test_white_text_that_may_stand_on_color_is_not_counted(body: str) -> None:
 
 
 def test_notes_headers_and_footers_surround_the_body() -> None:
-    """The header comes first; notes and the footer follow the body."""
     parts: dict[str, str | bytes] = {
         "word/_rels/document.xml.rels": relationships(
             footer="footer1.xml", footnotes="footnotes.xml", header="header1.xml"
@@ -184,7 +176,6 @@ def test_a_document_type_in_an_unread_part_is_an_error_too() -> None:
 
 
 def test_a_document_type_in_utf16_is_an_error_too() -> None:
-    """Another encoding hides nothing."""
     main = f'<?xml version="1.0" encoding="utf-16"?>{LAUGHS}<d/>'.encode("utf-16")
 
     assert "document type" in failure(build(main)).what
@@ -205,7 +196,6 @@ def test_too_many_members_are_refused() -> None:
 
 
 def test_the_limit_of_characters_holds() -> None:
-    """Text beyond the limit stops the reading."""
     data = build(document(paragraph("word") * 1_000))
 
     assert failure(data, limit=1_000).reason == "too_many_characters"

@@ -11,7 +11,6 @@ LIMIT = 50_000_000
 
 
 def text(markup: str) -> str:
-    """Return the visible text of some markup."""
     return html.visible_text(markup, LIMIT).text.text()
 
 
@@ -70,9 +69,7 @@ def test_a_table_row_is_a_line(markup: str, expected: str) -> None:
 )
 def test_hidden_text_is_left_out(hidden: str) -> None:
     """Scripts, styles, comments and hidden elements do not reach a model; what follows does."""
-    shown = text(f"{hidden}<p>seen</p>")
-
-    assert shown == "seen"
+    assert text(f"{hidden}<p>seen</p>") == "seen"
 
 
 @pytest.mark.parametrize("size", ["13px", "0.9em", "small", "05%"])
@@ -117,7 +114,6 @@ def test_declared_encoding_and_title_are_used() -> None:
 
 
 def test_the_limit_of_characters_holds() -> None:
-    """Text beyond the limit stops the reading."""
     with pytest.raises(ReadError) as failure:
         html.visible_text("<p>word</p>" * 1_000, 1_000)
 
@@ -125,7 +121,6 @@ def test_the_limit_of_characters_holds() -> None:
 
 
 def test_headings_name_the_sections_below_them() -> None:
-    """Whatever is inside of them; hidden ones are none."""
     read = html.read(
         b"<p>Lead<h1>The <b>first</b>\n part</h1><p>one<h2 hidden>No</h2><h3>Next</h3>two", LIMIT
     )

@@ -17,16 +17,11 @@ from tests.fakes.compound_files import attached, compound_file, message
 from tests.fakes.office_files import archive
 
 WANTED = Wanted(max_characters=10_000, max_part_bytes=10_000)
-
-
 HEADERS = b"From: a@b.example\nMIME-Version: 1.0\n"
-
-
 NOTE = {"0037001F": "Tides", "0C1A001F": "Zoë", "0E04001F": "me", "1000001F": "High at six."}
 
 
 def shown(found: Iterable[Extraction]) -> list[tuple[str, str]]:
-    """Return place and content of each."""
     return [(each.place, content(each)) for each in found]
 
 
@@ -43,13 +38,11 @@ def content(each: Extraction) -> str:
 
 
 def mixed(*parts: bytes) -> bytes:
-    """Return a message of these parts."""
     bodies = b"".join(b"--b\n" + part + b"\n" for part in parts)
     return HEADERS + b"Content-Type: multipart/mixed; boundary=b\n\n" + bodies + b"--b--\n"
 
 
 def attachment(name: str, body: str, kind: str = "text/plain") -> bytes:
-    """Return an attached part."""
     disposition = f"Content-Disposition: attachment; filename={name}"
     return f"Content-Type: {kind}\n{disposition}\n\n{body}".encode()
 
@@ -85,7 +78,6 @@ def test_an_attached_message_is_given_as_it_is() -> None:
 
 
 def test_an_attachment_above_the_limit_is_named() -> None:
-    """The message itself is read."""
     data = mixed(b"\nHello", attachment("big.txt", "x" * 10_001))
 
     assert [place for place, _ in shown(mail.documents(data, WANTED))] == ["", "big.txt"]
@@ -115,10 +107,7 @@ def test_an_outlook_message_is_read_with_its_attachments() -> None:
     found = shown(outlook.documents(data, WANTED))
 
     assert found == [
-        (
-            "",
-            f"{headers}\n\nHigh at six.\n\nAttachment: a.txt\nAttachment: fwd",
-        ),
+        ("", f"{headers}\n\nHigh at six.\n\nAttachment: a.txt\nAttachment: fwd"),
         ("a.txt", "one"),
         ("fwd", "Subject: Ebb\n\nLow.\n\nAttachment: b.txt"),
         ("fwd/b.txt", "two"),
@@ -126,7 +115,6 @@ def test_an_outlook_message_is_read_with_its_attachments() -> None:
 
 
 def test_an_html_body_of_outlook_is_read_as_html() -> None:
-    """It counts where there is no plain one."""
     data = compound_file(message({"10130102": b"<p>One<script>x</script><p>Two"}))
 
     assert shown(outlook.documents(data, WANTED)) == [("", "One\n\nTwo")]
@@ -162,7 +150,6 @@ def test_a_body_that_cannot_be_read_is_not_lost_in_silence() -> None:
     ],
 )
 def test_an_encrypted_outlook_message_is_encrypted(tree: dict[str, bytes]) -> None:
-    """S/MIME and rights management."""
     with pytest.raises(ReadError) as failure:
         shown(outlook.documents(compound_file(tree), WANTED))
 
@@ -202,7 +189,6 @@ def test_files_in_an_archive_have_their_paths() -> None:
 
 
 def test_a_damaged_file_in_an_archive_costs_itself_only() -> None:
-    """Its neighbors are unpacked."""
     data = bytearray(archive({"a.txt": "some longer text", "b.txt": "fine"}))
     data[36:38] = b"\xff\xff"
 
@@ -221,13 +207,11 @@ def test_a_file_above_the_limit_is_not_unpacked() -> None:
 
 
 def test_a_stump_of_an_archive_is_damaged() -> None:
-    """The error is ours."""
     with pytest.raises(ReadError):
         shown(archives.documents(b"PK\x03\x04", WANTED))
 
 
 def test_an_encrypted_file_in_an_archive_is_encrypted() -> None:
-    """The flag of the member says so."""
     buffer = io.BytesIO(archive({"a.txt": "x"}))
     with zipfile.ZipFile(buffer) as opened:
         start = opened.start_dir
@@ -237,6 +221,7 @@ def test_an_encrypted_file_in_an_archive_is_encrypted() -> None:
     assert shown(archives.documents(bytes(data), WANTED)) == [("a.txt", "encrypted")]
 
 
+LIMIT = 1_000_000
 MAIL_HEADERS = (
     "From: =?utf-8?B?Wm/Dqw==?= <zoe@example.org>\n"
     "Subject: =?utf-8?Q?Gr=C3=BC=C3=9Fe?=\n"
@@ -250,17 +235,12 @@ def a_mail(content: str) -> bytes:
 
 
 def multipart(kind: str, *parts: str) -> str:
-    """Return a body of several parts."""
     bodies = "".join(f"--{kind}-b\n{part}\n" for part in parts)
     return f"Content-Type: multipart/{kind}; boundary={kind}-b\n\n{bodies}--{kind}-b--\n"
 
 
 PLAIN = "Content-Type: text/plain; charset=utf-8\n\nHello\n"
-
-
 HTML = "Content-Type: text/html\n\n<p>One</p><script>x</script><p>Two</p>\n"
-
-
 ATTACHMENT = "Content-Type: application/pdf\nContent-Disposition: attachment; filename=a.pdf\n\nx\n"
 
 

@@ -16,8 +16,6 @@ from tests.fakes import office_files
 from tests.fakes.office_files import archive, book, relationships, shape
 
 LIMIT = 1_000_000
-
-
 CELLS = "".join(
     f"<a:tr>{''.join(f'<a:tc><a:p><a:t>{cell}</a:t></a:p></a:tc>' for cell in row)}</a:tr>"
     for row in (("Port", "Ships"), ("Bergen", "7"))
@@ -25,12 +23,10 @@ CELLS = "".join(
 
 
 def slides(*shapes: str, parts: dict[str, str | bytes] | None = None) -> str:
-    """Return the text of a presentation."""
     return presentation.read(office_files.presentation(*shapes, parts=parts), LIMIT).text
 
 
 def odt(body: str) -> str:
-    """Return the text of an OpenDocument text."""
     return open_document.read(office_files.open_document(body), LIMIT).text
 
 
@@ -44,14 +40,12 @@ def test_slides_come_in_the_order_of_the_show() -> None:
 
 
 def test_tables_on_slides_are_markdown() -> None:
-    """The first row is the heading."""
     text = slides(f"<a:tbl>{CELLS}</a:tbl>")
 
     assert text.endswith("| Port | Ships |\n| --- | --- |\n| Bergen | 7 |")
 
 
 def test_the_speakers_notes_follow_their_slide() -> None:
-    """They are marked, and the picture of the slide in them is not text."""
     notes = f'<n xmlns:a="urn:a" xmlns:p="urn:p">{shape("x", "sldImg")}{shape("Speak up")}</n>'
     parts: dict[str, str | bytes] = {
         "ppt/slides/_rels/slide1.xml.rels": relationships(notesSlide="../notes/n.xml"),
@@ -94,7 +88,6 @@ def test_tables_and_footnotes_of_an_open_document() -> None:
 
 
 def test_slides_of_an_open_presentation_are_counted() -> None:
-    """Each page is a heading, and the notes are marked."""
     body = (
         "<draw:page><text:p>Hello</text:p>"
         "<presentation:notes><text:p>Speak up</text:p></presentation:notes></draw:page>"
@@ -152,7 +145,6 @@ def test_rich_text_is_plain() -> None:
 def test_more_text_than_the_limit_is_too_large(
     read: Callable[[bytes, int], Extracted], data: bytes
 ) -> None:
-    """Every reader keeps to the limit of characters."""
     assert read(data, LIMIT).text
     with pytest.raises(ReadError) as failure:
         read(data, 10)
@@ -165,7 +157,6 @@ def test_more_text_than_the_limit_is_too_large(
 def test_a_package_without_its_main_part_is_damaged(
     read: Callable[[bytes, int], Extracted],
 ) -> None:
-    """Whatever is missing, it is said."""
     with pytest.raises(ReadError) as failure:
         read(archive({"other.xml": "<x/>"}), LIMIT)
 
@@ -173,7 +164,6 @@ def test_a_package_without_its_main_part_is_damaged(
 
 
 def test_an_encrypted_open_document_is_encrypted() -> None:
-    """The list of parts says so."""
     with pytest.raises(ReadError) as failure:
         open_document.read(office_files.open_document("", manifest="<encryption-data/>"), LIMIT)
 
@@ -185,8 +175,6 @@ SIMPLE = (
     "2d0000002b0000004c5a4675f1c5c7a703000a00726370673132354232"
     "0af32068656c090020627705b06c647d0a800fa0"
 )
-
-
 CROSSING = "1a0000001c0000004c5a4675e2d44b51410004205758595a0d6e7d010eb0"
 
 
@@ -213,7 +201,6 @@ def test_the_window_moves_on() -> None:
 
 
 def test_what_is_stored_as_it_is() -> None:
-    """Without a compression, the header's size counts."""
     assert decompressed(struct.pack("<II4sI", 17, 5, b"MELA", 0) + b"{\\rtf junk") == b"{\\rtf"
 
 
@@ -245,13 +232,11 @@ def packed(contents: bytes) -> bytes:
 
 
 def where(read: Extracted, quote: str) -> Location:
-    """Return where the first mention of a quote is."""
     start = read.text.index(quote)
     return Places(read.places).locate(start, start + len(quote))
 
 
 def test_slides_are_places() -> None:
-    """By their numbers in the show, those without words counted, too."""
     shapes = (shape("Tides", "title"), "", shape("High at six"))
     shown = presentation.read(office_files.presentation(*shapes), LIMIT)
     pages = "<draw:page><text:p>One</text:p></draw:page><draw:page><text:h>Two</text:h></draw:page>"

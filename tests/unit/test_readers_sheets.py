@@ -17,10 +17,7 @@ BY_ROW = Wanted(
 )
 NUMBERED = Wanted(max_characters=10_000, max_part_bytes=10_000, columns=Columns(text="review"))
 REVIEWS = workbook(
-    {
-        "Spring": [["id", "review"], ["a", "Fine."], ["b", "Poor."]],
-        "Notes": [["who"], ["me"]],
-    }
+    {"Spring": [["id", "review"], ["a", "Fine."], ["b", "Poor."]], "Notes": [["who"], ["me"]]}
 )
 
 
@@ -34,7 +31,6 @@ def places(found: object) -> list[tuple[str, str]]:
 
 
 def reason(each: Extraction) -> str:
-    """Return why something is unread."""
     assert isinstance(each, Unread)
     return each.error.reason
 
@@ -61,7 +57,6 @@ def test_rows_of_a_workbook_are_documents() -> None:
 
 
 def test_a_workbook_of_one_sheet_needs_no_name_of_it() -> None:
-    """Without a column for them, the names are numbers."""
     data = workbook({"Only": [["review"], ["Fine."]]})
 
     assert places(sheets.documents(data, NUMBERED)) == [("1", "Fine.")]
@@ -108,7 +103,6 @@ def test_a_missing_column_is_named_with_those_that_are_there(data: bytes, name: 
 
 
 def test_a_workbook_without_the_column_says_so() -> None:
-    """All sheets' headings are listed."""
     with pytest.raises(ReadError) as failure:
         places(sheets.documents(workbook({"A": [["x"], ["1"]], "B": [["y"]]}), BY_ROW))
 
@@ -116,7 +110,6 @@ def test_a_workbook_without_the_column_says_so() -> None:
 
 
 def test_a_damaged_workbook_is_unreadable() -> None:
-    """What the library raises is translated."""
     with pytest.raises(ReadError) as failure:
         sheets.documents(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(2000), WHOLE)
 

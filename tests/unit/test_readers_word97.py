@@ -45,12 +45,10 @@ def doc(
 
 
 def text(data: bytes) -> str:
-    """Return the text of a document."""
     return word97.read(data, LIMIT).text
 
 
 def failure(data: bytes, limit: int = LIMIT) -> ReadError:
-    """Return why a document cannot be read."""
     with pytest.raises(ReadError) as caught:
         word97.read(data, limit)
     return caught.value
@@ -81,7 +79,6 @@ def test_notes_headers_and_boxes_follow() -> None:
 
 
 def test_tables_have_bars() -> None:
-    """A row is a line."""
     assert text(doc("a\x07b\x07\x07c\x07d\x07\x07Then\r")) == "a | b\nc | d\nThen"
 
 

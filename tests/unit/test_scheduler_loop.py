@@ -29,7 +29,6 @@ def test_it_works_only_while_it_leads() -> None:
 
 
 def test_neither_an_outage_nor_a_defect_ends_it() -> None:
-    """The next step comes all the same."""
     errors = [ServiceUnavailableError("away"), ValueError("defect")]
     reached = Event()
 

@@ -36,7 +36,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(folder: Path, content: str) -> Path:
-    """Write the settings file of a folder."""
     file = folder / module.FILE_NAME
     file.write_text(content, "utf-8")
     return file
@@ -52,7 +51,6 @@ def refused(config: Path | None = None, **flags: object) -> str:
 
 
 def test_without_anything_there_are_defaults() -> None:
-    """The built-in model, embedded servers, no keys."""
     found = load()
 
     assert found.model == "extractive"
@@ -64,7 +62,6 @@ def test_without_anything_there_are_defaults() -> None:
 def test_flags_go_before_variables_before_the_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And a flag that was not given does not count."""
     write(folder, 'model = "file"\n')
     assert load().model == "file"
 
@@ -119,8 +116,7 @@ def test_a_wrong_value_is_named_and_never_shown(folder: Path, content: str) -> N
     """The message says which entry of which file, without what stood there."""
     said = refused(write(folder, content))
 
-    entry = content.removeprefix("[").split("]")[0].split(" ")[0]
-    assert entry in said
+    assert content.removeprefix("[").split("]")[0].split(" ")[0] in said
     assert module.FILE_NAME in said
     assert PLANTED not in said
 
@@ -149,7 +145,6 @@ def test_a_wrong_variable_is_no_traceback(name: str, monkeypatch: pytest.MonkeyP
     "content", [b"model = ", b"model = 'a'\nmodel = 'b'", b"model = '\xff'", b"\xff\xfe"]
 )
 def test_a_broken_file_is_no_traceback(folder: Path, content: bytes) -> None:
-    """Neither bad TOML nor another encoding."""
     file = folder / module.FILE_NAME
     file.write_bytes(content)
 
@@ -157,7 +152,6 @@ def test_a_broken_file_is_no_traceback(folder: Path, content: bytes) -> None:
 
 
 def test_a_missing_file_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A named file must be there; a folder is no file."""
     assert "nowhere.toml" in refused(folder / "nowhere.toml")
 
     monkeypatch.setenv("CHORDWISE_CONFIG", str(folder))
@@ -179,7 +173,6 @@ def test_contradictions_are_refused(section: str, values: dict[str, float], word
 
 
 def test_a_free_model_has_no_prices(folder: Path) -> None:
-    """One of the two would be passed over."""
     prices = "input_usd_per_million_tokens = 1\noutput_usd_per_million_tokens = 2\n"
     write(folder, f'[models.house]\nprovider = "openai"\nprice = "free"\n{prices}')
 
@@ -190,15 +183,11 @@ def test_a_free_model_has_no_prices(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "missing"),
-    [("input", "output"), ("output", "input"), ("cached_input", "input")],
+    ("given", "missing"), [("input", "output"), ("output", "input"), ("cached_input", "input")]
 )
 def test_half_a_price_is_refused(folder: Path, given: str, missing: str) -> None:
     """It would be passed over in silence, and the public price or none would count."""
-    write(
-        folder,
-        f'[models.house]\nprovider = "openai"\n{given}_usd_per_million_tokens = 1.5\n',
-    )
+    write(folder, f'[models.house]\nprovider = "openai"\n{given}_usd_per_million_tokens = 1.5\n')
 
     said = refused()
 
@@ -245,10 +234,7 @@ def test_what_is_wrong_is_said_in_words_of_ours(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (
-            '[inbox]\nfolders = "letters"',
-            'inbox.folders: it wants a list, such as ["inbox"].',
-        ),
+        ('[inbox]\nfolders = "letters"', 'inbox.folders: it wants a list, such as ["inbox"].'),
         (
             '[schedules.x]\ncron = "0 2 * * *"\npaths = "a"',
             'schedules.x.paths: it wants a list, such as ["letters"].',
@@ -266,7 +252,6 @@ def test_lists_and_tables_are_called_so(folder: Path, content: str, said: str) -
 
 
 def test_a_model_is_known_by_its_name_or_by_its_provider(folder: Path) -> None:
-    """What the user named goes first."""
     found = load(
         write(
             folder, '[models.house]\nprovider = "openai"\nmodel = "qwen"\nbase_url = "http://h/v1"'
@@ -289,7 +274,6 @@ def test_scans_are_read_by_one_model_that_there_is(folder: Path, name: str) -> N
 
 @pytest.mark.parametrize("name", ["", "houze", "openai/", "mistral/large", "extractive/x", "/x"])
 def test_an_unknown_model_is_refused_with_those_there_are(folder: Path, name: str) -> None:
-    """The hint lists the names."""
     found = load(write(folder, '[models.house]\nprovider = "openai"\n'))
 
     with pytest.raises(ConfigurationError) as caught:
@@ -318,7 +302,6 @@ def test_keys_come_from_the_model_or_from_the_providers_variable(
 def test_a_key_in_the_file_yields_to_the_variable(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under both spellings of its name."""
     write(folder, 'openai_api_key = "file"\n')
     assert load().openai_api_key.get_secret_value() == "file"
 
@@ -368,9 +351,7 @@ def test_settings_are_frozen() -> None:
         setattr(load(), "model", "other")  # noqa: B010 - mypy forbids the plain assignment
 
 
-def test_every_field_of_a_section_can_come_from_a_variable(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_every_field_of_a_section_can_come_from_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     """The path with double underscores, in any case."""
     monkeypatch.setenv("CHORDWISE_MODELS__HOUSE__PROVIDER", "openai")
     monkeypatch.setenv("CHORDWISE_MODELS__HOUSE__API_KEY", PLANTED)
@@ -435,7 +416,6 @@ SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # the convention's own e
 
 
 def test_an_address_with_a_secret_is_taken() -> None:
-    """With the prefix of the convention or without it."""
     for secret in (SECRET, SECRET.removeprefix("whsec_")):
         settings = DeliverySettings.model_validate(
             {"webhook_url": "https://example.org/hook?token=x", "webhook_secret": secret}
@@ -476,19 +456,15 @@ def test_what_cannot_work_is_refused(url: str, secret: str, reason: str) -> None
 
 
 TINY = {"provider": "openai", "model": "tiny-1", "base_url": "http://127.0.0.1:9/v1"}
-
-
 TIERS = {"small": "tiny", "large": "anthropic/claude-haiku-5-5"}
 
 
 def given(**values: object) -> Settings:
-    """Return settings with a model `tiny`."""
     flags = {"models": {"tiny": TINY}, "tiers": TIERS, **values}
     return settings.load(None, **flags)
 
 
 def test_auto_stands_for_the_tiers_and_a_tier_for_its_model() -> None:
-    """A model's name stands for itself."""
     found = given()
 
     assert found.tiers.behind(AUTO) == {Tier.SMALL: "tiny", Tier.LARGE: TIERS["large"]}
@@ -499,7 +475,6 @@ def test_auto_stands_for_the_tiers_and_a_tier_for_its_model() -> None:
 
 
 def test_a_model_may_be_called_as_its_tier() -> None:
-    """The commonest way to write it."""
     found = given(models={"small": TINY}, tiers={"small": "small"})
 
     assert found.model_named("small").model == "tiny-1"
@@ -508,7 +483,6 @@ def test_a_model_may_be_called_as_its_tier() -> None:
 
 @pytest.mark.parametrize("name", [AUTO, "small", "medium"])
 def test_tiers_that_are_not_set_cannot_be_asked(name: str) -> None:
-    """The sentence says so."""
     without = given(tiers={})
 
     with pytest.raises(ConfigurationError):

@@ -42,7 +42,6 @@ def test_the_home_has_the_precedence_of_the_settings(
 
 @pytest.mark.parametrize("content", [b"home = 5\n", b'home = "a\n', b'home = "\xff"\n'])
 def test_a_home_that_cannot_be_read_does_not_count(folder: Path, content: bytes) -> None:
-    """Nothing is guessed from it."""
     default = find_home()
 
     (folder / FILE_NAME).write_bytes(content)

@@ -22,14 +22,12 @@ folder = "letters"
 
 
 def load(folder: Path, *lines: str) -> settings.Settings:
-    """Read a configuration with one schedule."""
     file = folder / "chordwise.toml"
     file.write_text("\n".join(["[schedules.nightly]", *lines, PROFILES]), "utf-8")
     return settings.load(file)
 
 
 def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
-    """With defaults for all but the time and the paths."""
     found = load(tmp_path, 'cron = "0 2 * * *"', 'paths = ["in/*.pdf"]').schedules["nightly"]
 
     assert (found.kind, found.time_zone, found.profile) == (ScheduleKind.ANALYZE, "UTC", "")
@@ -69,10 +67,7 @@ def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
             "max_error_rate is for",
         ),
         (('cron = "0 2 * * *"', 'kind = "recalibrate"', 'gold = "a.csv"'), "gold is for kind"),
-        (
-            ('cron = "0 2 * * *"', 'kind = "report"', 'profile = "letters"'),
-            "profile is for kind",
-        ),
+        (('cron = "0 2 * * *"', 'kind = "report"', 'profile = "letters"'), "profile is for kind"),
         (
             ('cron = "0 2 * * *"', 'kind = "recalibrate"', "max_error_rate = 2"),
             "less than or equal",
@@ -83,7 +78,6 @@ def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
 def test_what_cannot_be_kept_is_refused(
     tmp_path: Path, lines: tuple[str, ...], complaint: str
 ) -> None:
-    """At once, and not in the night."""
     with pytest.raises(ConfigurationError, match=complaint):
         load(tmp_path, *lines)
 
@@ -107,7 +101,6 @@ def test_a_profile_without_a_folder_of_its_own_has_one_in_each_inbox(tmp_path: P
 
 
 def test_a_profile_does_not_lead_out_of_the_inbox(tmp_path: Path) -> None:
-    """Neither for what is dropped, nor for a schedule."""
     lines = ('cron = "0 2 * * *"', 'profile = "out"', '[inbox]\nfolders = ["in"]')
 
     with pytest.raises(ConfigurationError, match="leads out of the inbox"):
@@ -116,7 +109,6 @@ def test_a_profile_does_not_lead_out_of_the_inbox(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ['kind = "report"', 'kind = "export"\nview = "runs"'])
 def test_a_folder_to_write_to_counts_from_the_file(tmp_path: Path, kind: str) -> None:
-    """Wherever the scheduler was started."""
     found = load(tmp_path, 'cron = "0 2 * * *"', kind, 'folder = "out"')
 
     anchored = occurrences.anchor(found, found.schedules["nightly"], tmp_path)
@@ -125,7 +117,6 @@ def test_a_folder_to_write_to_counts_from_the_file(tmp_path: Path, kind: str) ->
 
 
 def test_a_name_can_be_part_of_a_run_name(tmp_path: Path) -> None:
-    """Which excludes spaces and slashes."""
     file = tmp_path / "chordwise.toml"
     file.write_text('[schedules."a b"]\ncron = "0 2 * * *"\npaths = ["a"]\n', "utf-8")
 
@@ -155,7 +146,6 @@ def test_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_gold_file_counts_from_the_folder_of_the_file(tmp_path: Path) -> None:
-    """As paths do; an evaluation by feedback has none."""
     measured = load(tmp_path, 'cron = "0 6 * * *"', 'kind = "evaluate"', 'gold = "truth.csv"')
     said = load(tmp_path, 'cron = "0 6 * * *"', 'kind = "evaluate"', 'profile = "letters"')
 

@@ -85,7 +85,6 @@ def test_the_command_ends_with_78(
 @pytest.mark.parametrize("is_named", [False, True])
 @pytest.mark.parametrize("mode", [0o666, 0o646])
 def test_a_file_that_all_may_write_is_refused(folder: Path, mode: int, *, is_named: bool) -> None:
-    """However it was found: any user could have written it."""
     file = folder / "chordwise.toml"
     file.chmod(mode)
 
@@ -98,7 +97,6 @@ def test_a_file_that_all_may_write_is_refused(folder: Path, mode: int, *, is_nam
 @pytest.mark.skipif(not IS_ROOT, reason="needs root to give a file to a group")
 @pytest.mark.parametrize("place", ["chordwise.toml", "."])
 def test_a_group_of_others_may_not_write(folder: Path, place: str) -> None:
-    """Neither the file nor its folder."""
     (folder / place).chmod(0o775)
     os.chown(folder / place, -1, STRANGER)
 

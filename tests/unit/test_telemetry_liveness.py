@@ -38,7 +38,6 @@ def test_a_process_that_fell_silent_is_not_healthy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("state", State)
 def test_only_a_working_process_is_healthy(tmp_path: Path, state: State) -> None:
-    """A waiting process is alive, says what it waits for, and is not healthy."""
     liveness.show(tmp_path, "worker", state)
 
     sign = liveness.last_sign(tmp_path, "worker")
@@ -76,9 +75,7 @@ def test_health_is_an_exit_code_and_a_sentence(
 
     before = main()
     liveness.show(tmp_path, process, State.WORKING)
-    after = main()
-
-    assert (before, after) == (ExitCode.UNAVAILABLE, ExitCode.SUCCESS)
+    assert (before, main()) == (ExitCode.UNAVAILABLE, ExitCode.SUCCESS)
     assert capsys.readouterr().out.splitlines() == [
         f"The {process} has shown no sign of life here.",
         f"The {process} is working.",

@@ -27,7 +27,6 @@ HEADER = f"Bearer {PLANTED}{PLANTED}"
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """Put the loggers back as they were."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     yield
@@ -47,7 +46,6 @@ def a_log(written_as: Format) -> structlog.stdlib.BoundLogger:
 
 
 def fail(secret: str) -> None:
-    """Fail with a secret in the error."""
     raise ValueError(f"cannot connect to {secret}")
 
 
@@ -83,7 +81,6 @@ def test_no_secret_gets_through(
 def test_what_is_named_a_secret_is_hidden(
     name: str, written_as: Format, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever it looks like; numbers of tokens are no secrets."""
     a_log(written_as).info("event", **{name: "plainword"}, input_tokens=12345)
 
     written = capsys.readouterr().err
@@ -114,14 +111,12 @@ def test_only_secrets_are_hidden(text: str, expected: str | None) -> None:
 
 @given(st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=30))
 def test_any_password_of_a_url_is_hidden(password: str) -> None:
-    """Whatever its letters are."""
     hidden = without_secrets(f"connecting to redis://user:{password}@host:6379/0 now")
 
     assert hidden == "connecting to redis://user:…@host:6379/0 now"
 
 
 def test_a_json_line_names_process_time_and_level(capsys: pytest.CaptureFixture[str]) -> None:
-    """One object a line, ours and the libraries' alike."""
     configure(LoggingSettings(format="json"), "scheduler")
 
     structlog.get_logger("test").info("started", count=3, text="zwei\nZeilen")

@@ -56,7 +56,6 @@ def test_amounts(text: str, number: str, currency: str | None, unit: str | None)
     ],
 )
 def test_dates(text: str, day: date) -> None:
-    """In words and in figures, wherever the day comes."""
     assert typed(text) == TypedValue(date=day)
 
 
@@ -106,7 +105,6 @@ def test_what_is_ambiguous_stays_untyped(text: str) -> None:
 
 @given(st.integers() | st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_of_json_keep_their_value(number: float) -> None:
-    """However large they are."""
     found = typed(number).number
     assert found is not None
     assert (int(found) if isinstance(number, int) else float(found)) == number
@@ -114,6 +112,5 @@ def test_numbers_of_json_keep_their_value(number: float) -> None:
 
 @given(st.text(max_size=60))
 def test_any_text_is_read_without_an_error(text: str) -> None:
-    """Documents write what they like."""
     found = typed(text)
     assert found.number is None or found.number.is_finite()

@@ -71,7 +71,6 @@ def test_a_value_stands_in_its_quote_in_another_format(value: JsonValue, quote: 
     ],
 )
 def test_a_value_that_its_quote_does_not_have(value: JsonValue, quote: str) -> None:
-    """Another number, another day, another name."""
     assert value_in_quote.stands_in(value, quote) is False
 
 
@@ -96,7 +95,6 @@ def test_what_cannot_be_judged(value: JsonValue, quote: str, said: str) -> None:
 
 @given(st.text(max_size=60), st.text(max_size=80))
 def test_any_value_is_judged_without_an_error(value: str, quote: str) -> None:
-    """And what is quoted as it is stands there."""
     value_in_quote.stands_in(value, quote)
     assert value_in_quote.stands_in(value, f"{value} {quote}") is not False
 
@@ -124,10 +122,7 @@ TEXT = "Total: 25.00\nBolts 12.50 EUR\nNuts 12.50 EUR\n"
 def judged(total: float, amount: float) -> JsonObject:
     """Return an answer by the schema, grounded and with its marks."""
     answer: JsonObject = {
-        "data": {
-            "total": total,
-            "rows": [{"name": "Bolts", "amount": amount, "vat": "Full"}],
-        },
+        "data": {"total": total, "rows": [{"name": "Bolts", "amount": amount, "vat": "Full"}]},
         "evidence": [
             {"path": "/total", "quote": "Total: 25.00", "confidence": 9},
             {"path": "/rows/0", "quote": "Bolts 12.50 EUR", "confidence": 9},

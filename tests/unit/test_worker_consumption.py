@@ -26,7 +26,6 @@ class World:
     questions: int = 0
 
     def ask(self) -> None:
-        """Answer as the broker."""
         self.questions += 1
         if not self.broker_is_well:
             raise ServiceUnavailableError("The broker is full.")
@@ -53,9 +52,7 @@ def test_who_gets_answers_consumes() -> None:
     world.now = 60
     consumption.answered()
     world.now = 65
-    state = watchdog.look()
-
-    assert state is State.CONSUMING
+    assert watchdog.look() is State.CONSUMING
     assert world.shown == [State.CONSUMING]
     assert world.questions == 0
 
@@ -93,9 +90,7 @@ def test_a_broker_that_is_away_is_waited_for() -> None:
     _, watchdog = watched(world)
 
     world.now = 60
-    states = [watchdog.look() for _ in range(20)]
-
-    assert states == [State.WAITING] * 20
+    assert [watchdog.look() for _ in range(20)] == [State.WAITING] * 20
     assert world.reasons == []
 
 
@@ -161,7 +156,6 @@ def test_a_broker_that_is_away_is_shown_from_the_beginning() -> None:
 
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountedThreads]:
-    """Return a pool of one thread."""
     monkeypatch.setattr(CountedThreads, "consumption", Consumption(1), raising=False)
     opened = CountedThreads(1)
     yield opened

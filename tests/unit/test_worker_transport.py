@@ -25,20 +25,16 @@ class Broker:
 
     @contextmanager
     def conn_or_acquire(self, client: object = None) -> Iterator[Broker]:
-        """Return what speaks with the broker."""
         assert client is None
         yield self
 
     def pipeline(self) -> Broker:
-        """Begin a transaction."""
         return self
 
     def zrem(self, _key: str, *_tags: str) -> Broker:
-        """Take part in it."""
         return self
 
     def hdel(self, _key: str, *tags: str) -> Broker:
-        """Forget messages, if the broker is there."""
         if not self.answers:
             raise redis.exceptions.TimeoutError("Timeout reading from socket")
         self.unacked.difference_update(tags)
@@ -59,7 +55,6 @@ def receipts_of(broker: Broker, *tags: str, most: int) -> PatientReceipts:
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """Leave nothing unsettled."""
     yield
     PatientReceipts.unsettled.clear()
 
@@ -81,7 +76,6 @@ def test_a_message_that_is_done_makes_room_although_the_broker_is_silent() -> No
 
 
 def test_another_connection_tells_what_the_first_could_not() -> None:
-    """Receipts end with their connection; what they could not tell does not."""
     broker = Broker(answers=False)
     receipts_of(broker, "first", most=2).ack("first")
     broker.answers = True
@@ -112,6 +106,4 @@ def test_a_connection_that_is_closed_meanwhile(
     """It is tried once more; what stays behind then is said to, and raises nothing."""
     monkeypatch.setattr(transport.PatientReceipts, "in_use", {Receipts(closed)})
 
-    found = transport.give_back(5)
-
-    assert found == given
+    assert transport.give_back(5) == given
