@@ -65,7 +65,13 @@ def _checks(invocation: Invocation, *, asks_model: bool) -> Iterator[Check]:
         return
     file = type(settings).toml_file
     yield Check(name="settings", finding=f"from {file}" if file else "defaults and environment")
-    yield from _unknown(unknown_variables(type(settings).model_fields))
+    if unknown := unknown_variables(type(settings).model_fields):
+        yield Check(
+            name="environment",
+            verdict=CheckStatus.WARN,
+            finding=f"no setting is called like {', '.join(unknown)}",
+            hint="Those of a section are CHORDWISE_SECTION__NAME; `chordwise config` shows all.",
+        )
     try:
         settings = _reach(invocation, settings)
     except ChordwiseError as error:
@@ -84,16 +90,6 @@ def _unwatched(settings: Settings) -> Iterator[Check]:
             verdict=CheckStatus.WARN,
             finding="under other settings: it watches none of these inboxes, nor keeps schedules",
             hint="`chordwise down`, then `chordwise up` with these settings.",
-        )
-
-
-def _unknown(variables: Sequence[str]) -> Iterator[Check]:
-    if variables:
-        yield Check(
-            name="environment",
-            verdict=CheckStatus.WARN,
-            finding=f"no setting is called like {', '.join(variables)}",
-            hint="Those of a section are CHORDWISE_SECTION__NAME; `chordwise config` shows all.",
         )
 
 

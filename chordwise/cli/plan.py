@@ -58,28 +58,21 @@ def plan(invocation: Invocation, options: PlanOptions, *, as_json: AsJson = Fals
 
     chordwise plan --parameters 30e9 --active 3e9 --bits 4.8 --memory 24 --bandwidth 1008
     """
-    made = _made(options)
+    model, load, machine = _model(options), _load(options), _machine(options)
+    memory = None if options.memory is None else options.memory * GIGA
+    made = Plan(
+        model=model,
+        load=load,
+        machine=machine,
+        sizing=sizing.sizing(model, load, machine),
+        memory_bytes=memory,
+        max_parallel=sizing.max_parallel(model, load.context_tokens, memory) if memory else None,
+    )
     if as_json:
         values = {field.name: getattr(made, field.name) for field in fields(made)}
         invocation.screen.write_json(**values, assumptions=list(assumptions(made)))
     else:
         invocation.screen.show(*laid_out(made))
-
-
-def _made(options: PlanOptions) -> Plan:
-    memory_bytes = None if options.memory is None else options.memory * GIGA
-    model, load, machine = _model(options), _load(options), _machine(options)
-    max_parallel = (
-        sizing.max_parallel(model, load.context_tokens, memory_bytes) if memory_bytes else None
-    )
-    return Plan(
-        model=model,
-        load=load,
-        machine=machine,
-        sizing=sizing.sizing(model, load, machine),
-        memory_bytes=memory_bytes,
-        max_parallel=max_parallel,
-    )
 
 
 def _model(options: PlanOptions) -> Model:

@@ -152,8 +152,9 @@ def profile_with(settings: Settings, name: str, given: Mapping[str, object]) -> 
     save_as = given["save_as"]
     if isinstance(save_as, str) and not save_as.strip():
         raise UsageError("--save-as has no name.", "Such as --save-as contracts; or leave it out.")
-    # A confidence of 0 is one that was given.
-    changes = {key: value for key, value in given.items() if value or isinstance(value, float)}
+    changes = {key: value for key, value in given.items() if value}
+    if (threshold := given["confidence_threshold"]) is not None:
+        changes["confidence_threshold"] = threshold  # 0 is one, too
     if not _OF_LABELS.isdisjoint(changes):
         changes = {"labels": (), "labels_file": None} | changes
     if not {*_OF_LABELS, "schema_file"}.isdisjoint(changes):

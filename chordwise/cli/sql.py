@@ -47,17 +47,13 @@ def sql(
     screen = invocation.screen
     with user_sql.answer(access.reach(invocation).require_sql_url(), statement) as answer:
         if as_csv:
-            _write_csv(screen, answer, limit, raw=raw)
+            rows = itertools.islice(answer.rows, limit)
+            for line in csv_lines(answer.columns, rows, raw=raw):
+                screen.write(line)
         elif as_json:
             _write_json(screen, answer, limit)
         else:
             _show_table(screen, answer, limit or MAX_ROWS)
-
-
-def _write_csv(screen: Screen, answer: Answer, limit: int | None, *, raw: bool) -> None:
-    rows = itertools.islice(answer.rows, limit)
-    for line in csv_lines(answer.columns, rows, raw=raw):
-        screen.write(line)
 
 
 def _write_json(screen: Screen, answer: Answer, limit: int | None) -> None:

@@ -327,12 +327,9 @@ def load(config: Path | None = None, **flags: object) -> Settings:
     try:
         return source(**given)  # type: ignore[no-any-return]  # a class made at run time
     except ValidationError as error:
-        raise ConfigurationError(_sentence(error, path), "See chordwise.example.toml.") from error
+        where = f" in {path} or the environment" if path else ""
+        what = f"The settings{where} are wrong: {'; '.join(problems(error))}."
+        raise ConfigurationError(what, "See chordwise.example.toml.") from error
     except SettingsError as error:  # names the field; the variable's text is in its cause only
         what = f"A variable in the environment is wrong: {error}."
         raise ConfigurationError(what, "Lists and tables are written as JSON there.") from error
-
-
-def _sentence(error: ValidationError, path: Path | None) -> str:
-    where = f" in {path} or the environment" if path else ""
-    return f"The settings{where} are wrong: {'; '.join(problems(error))}."

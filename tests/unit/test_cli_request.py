@@ -109,10 +109,12 @@ def test_options_go_before_the_entries_of_a_profile() -> None:
     changed = run_options(
         with_profile(types=[AnalysisType.SUMMARY], model="other", budget="2.50"), settings
     )
+    unmarked = run_options(with_profile(confidence_threshold=0), settings)
 
     assert (plain.types, plain.analysis.instructions) == ((AnalysisType.SENTIMENT,), "tone")
     assert (plain.model, plain.lane, plain.nightly) == ("house", Lane.BATCH, True)
     assert (plain.analysis.votes, voted.analysis.votes) == (5, 1)
+    assert plain.analysis.confidence_threshold > unmarked.analysis.confidence_threshold == 0
     assert (changed.types, changed.model) == ((AnalysisType.SUMMARY,), "other")
     assert (changed.analysis.instructions, changed.budget_usd) == ("tone", Decimal("2.5"))
 

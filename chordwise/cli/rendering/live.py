@@ -75,7 +75,12 @@ class Lines(Display):
 
     def progress(self, progress: Progress, pace: Pace) -> None:
         """Say how far a run has come."""
-        line = f"{_done(progress)} · {spent(progress)}{_speed(progress, pace)}"
+        jobs = progress.jobs
+        done = (
+            f"{jobs.documents_done:,}/{jobs.documents:,} documents · "
+            f"{progress.chunks_done:,}/{progress.chunks:,} chunks"
+        )
+        line = f"{done} · {spent(progress)}{_speed(progress, pace)}"
         self._say(line, is_last=progress.is_over)
 
     def _say(self, line: str, *, is_last: bool) -> None:
@@ -135,14 +140,6 @@ def spent(progress: Progress) -> str:
 def _bar(done: int, total: int) -> tuple[RenderableType, Text]:
     bar = ProgressBar(total=total or 1, completed=done, width=_BAR_WIDTH)
     return bar, Text(f"{done:,}/{total:,}")
-
-
-def _done(progress: Progress) -> str:
-    jobs = progress.jobs
-    return (
-        f"{jobs.documents_done:,}/{jobs.documents:,} documents · "
-        f"{progress.chunks_done:,}/{progress.chunks:,} chunks"
-    )
 
 
 def _speed(progress: Progress, pace: Pace) -> str:
