@@ -189,7 +189,8 @@ class Access:
             return None
         if self._rules.password_hash:
             return see(request, f"/login?{_next(request)}")
-        return _refused(request, 403, "You are not signed in.", _LINK)
+        hint = _LINK if self._rules.token else "Come by the proxy that knows who you are."
+        return _refused(request, 403, "You are not signed in.", hint)
 
     def _exchange(self, request: Request) -> Response:
         """Open a session for the token of the link, and take it out of the address."""

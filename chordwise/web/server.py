@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import uvicorn
+from sqlalchemy import Engine
+from sqlalchemy.pool import QueuePool
 from starlette.applications import Starlette
 
 from chordwise.embedded import processes, stack
@@ -77,7 +79,13 @@ def serve(settings: Settings, on_ready: Callable[[Served], None]) -> None:
                 server.run(sockets=[listener])
     finally:
         site.close()
+        # A thread that still asks gives its connection back first.
+        processes.wait_until(lambda: _is_idle(engine), _LEAVING_SECONDS)
         engine.dispose()
+
+
+def _is_idle(engine: Engine) -> bool:
+    return not isinstance(engine.pool, QueuePool) or engine.pool.checkedout() == 0
 
 
 class _Server(uvicorn.Server):

@@ -9,7 +9,9 @@ import pytest
 
 COMMAND = "from chordwise.cli import application; application.run([{!r}])"
 LIBRARIES = {"pydantic", "sqlalchemy", "psycopg", "celery", "kombu", "redis", "rich", "structlog"}
+WEB = {"starlette", "uvicorn", "jinja2", "itsdangerous", "multipart"}
 RARE = {
+    *WEB,
     *("alembic", "xlsxwriter", "pyarrow", "lxml", "pypdfium2", "olefile", "genai_prices"),
     *("sklearn", "numpy"),
 }
@@ -41,6 +43,12 @@ def test_commands_that_look_import_what_they_look_with(module: str) -> None:
     assert not modules & {"celery", "kombu", "redis", "httpx", *RARE}
     assert not {"chordwise.llm", "chordwise.readers", "chordwise.storage.tables"} & modules
     assert len(modules) <= 850
+
+
+@pytest.mark.parametrize("module", ["services", "web", "submit"])
+def test_only_serving_imports_the_libraries_of_the_pages(module: str) -> None:
+    """`up` starts a process for them, and `web --link` reads a file."""
+    assert not imported_by(f"import chordwise.cli.{module}") & WEB
 
 
 @pytest.mark.parametrize("process", ["worker", "scheduler"])

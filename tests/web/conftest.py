@@ -24,8 +24,11 @@ _THEMES: tuple[Theme, ...] = ("light", "dark")
 _PHONE: ViewportSize = {"width": 390, "height": 844}
 _DESK: ViewportSize = {"width": 1280, "height": 860}
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
-# What Chromium says of a refusal that a test asks for.
-_REFUSED = "the server responded with a status of 400"
+# What Chromium says of refusals that a test asks for.
+_REFUSALS = (
+    "the server responded with a status of 400",
+    "the server responded with a status of 403",
+)
 _SERIOUS = {"serious", "critical"}
 
 
@@ -42,6 +45,13 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
         started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield started
         started.close()
+
+
+@pytest.fixture(autouse=True)
+def _closing() -> Iterator[None]:
+    """Leave no connection open behind a test."""
+    yield
+    close_all()
 
 
 @pytest.fixture
@@ -63,7 +73,6 @@ def serving(settings: Settings) -> Iterator[Served]:
     finally:
         found.stop()
         thread.join(30)
-        close_all()
     assert not thread.is_alive()
 
 
@@ -127,7 +136,7 @@ def visiting(browser: Browser, served: Served, pictures: Path | None = None) -> 
     page.on("pageerror", lambda error: complaints.append(str(error)))
 
     def note(said: ConsoleMessage) -> None:
-        if said.type == "error" and _REFUSED not in said.text:
+        if said.type == "error" and not any(each in said.text for each in _REFUSALS):
             complaints.append(said.text)
 
     page.on("console", note)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, expect
 from pydantic import SecretStr
 
 from chordwise.settings import Settings
 from chordwise.web.access import hashed
 from chordwise.web.server import Served
 from tests.fakes.pipeline import with_settings
-from tests.web.conftest import serving
+from tests.web.conftest import serving, visiting
 
 PASSPHRASE = "correct horse battery"  # noqa: S105 - of this test
 
@@ -175,6 +177,31 @@ def test_a_password_opens_the_pages_and_guesses_are_few(settings: Settings) -> N
     assert "Signed in as Ada" in page.text
     assert [each.status_code for each in tried] == [403, 403, 403, 403, 403, 429]
     assert (late.status_code, int(late.headers["retry-after"]) > 0) == (429, True)
+
+
+def test_a_person_signs_in_and_out(
+    request: pytest.FixtureRequest, settings: Settings, browser: Browser
+) -> None:
+    """A wrong password is told, the right one opens the page, and signing out closes it."""
+    known = with_settings(settings, "web", password_hash=SecretStr(hashed(PASSPHRASE)))
+    with serving(known) as served:
+        away = replace(served, link=served.link.partition("?")[0] + "runs")
+        pictures = request.config.getoption("--screenshots")
+        with visiting(browser, away, pictures) as visit:
+            page = visit.page
+            page.get_by_label("Your name").fill("Ada")
+            page.get_by_label("Password").fill("wrong")
+            page.get_by_role("button", name="Sign in").click()
+            expect(page.get_by_role("alert")).to_have_text("This password is wrong.")
+            visit.look("login")
+            page.get_by_label("Your name").fill("Ada")
+            page.get_by_label("Password").fill(PASSPHRASE)
+            page.get_by_role("button", name="Sign in").click()
+            expect(page.get_by_role("heading", name="Runs")).to_be_visible()
+            page.goto(f"{away.link}?sort=nothing")
+            visit.look("error")
+            page.get_by_role("button", name="Sign out").click()
+            expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
 def test_only_the_proxy_is_believed(settings: Settings) -> None:

@@ -104,6 +104,10 @@ def test_dropped_files_begin_a_run(settings: Settings, pipeline: Pipeline, visit
     visit.look("run-failure")
     visit.open("/runs")
     visit.look("runs")
+    page.get_by_role("button", name="Dark").click()
+    assert page.locator("html").get_attribute("data-theme") == "dark"
+    page.reload()
+    expect(page.get_by_role("button", name="Light")).to_be_visible()
 
     found = pipeline.rows("SELECT source, outcome FROM intakes ORDER BY id")
     assert found == [("harbour.txt", "accepted"), ("picture.bin", "unsupported")]

@@ -1,0 +1,67 @@
+"""What the address of a list says, and the addresses of its other pages."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from starlette.requests import Request
+
+from chordwise.errors import UsageError
+from chordwise.web.listing import Listing, listing_of
+
+
+def asked(query: str) -> Listing:
+    """Return the list that an address asks for."""
+    scope = {
+        "type": "http",
+        "path": "/results",
+        "query_string": query.encode(),
+        "headers": [],
+        "server": ("127.0.0.1", 80),
+        "scheme": "http",
+    }
+    return listing_of(Request(scope), ("type", "label"), ("created", "confidence"), "-created")
+
+
+def test_an_address_is_read_as_it_was_written() -> None:
+    """Filters, order and the last row come back from the address of the next page."""
+    first = asked("type=summary&label=&sort=confidence&unknown=1")
+    key = (0.25, None, "Straße & Söhne", 7)
+
+    second = asked(urlsplit(first.next_page(key)).query)
+
+    assert first.filters == {"type": "summary"}
+    assert first.after == ()
+    assert (second.filters, second.sort, second.is_descending) == (
+        first.filters,
+        "confidence",
+        False,
+    )
+    assert second.after == key
+
+
+def test_a_change_begins_at_the_first_page() -> None:
+    """Of the filters and of the order; an order that is chosen again is turned."""
+    listing = asked("type=summary&sort=confidence&after=WzFd")
+
+    assert listing.after == (1,)
+    assert parse_qs(urlsplit(listing.address(label="a&b")).query) == {
+        "type": ["summary"],
+        "label": ["a&b"],
+        "sort": ["confidence"],
+    }
+    assert listing.address(type="") == "/results?sort=confidence"
+    assert listing.sorted_by("confidence").endswith("sort=-confidence")
+    assert listing.sorted_by("created").endswith("sort=created")
+    assert listing.direction_of("confidence") == "ascending"
+    assert asked("").direction_of("created") == "descending"
+
+
+@pytest.mark.parametrize(
+    "query", ["sort=password", "sort=--created", "after=%20", "after=e30=", "after=W1tdXQ=="]
+)
+def test_an_address_of_no_page_is_refused(query: str) -> None:
+    """Orders that there are not, and keys that are none."""
+    with pytest.raises(UsageError):
+        asked(query)
