@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
@@ -13,6 +15,7 @@ from chordwise.web.report import DEFAULT_DAYS, MAX_DAYS
 from chordwise.web.site import render, site_of
 
 _SPANS = (7, 30, 90, 365)
+_DAYS = re.compile(r"[0-9]{1,4}")
 
 
 def _insight(request: Request) -> Response:
@@ -38,9 +41,10 @@ def _report(request: Request) -> Response:
 
 def _days(request: Request) -> int:
     asked = request.query_params.get("days", str(DEFAULT_DAYS))
-    if not (asked.isascii() and asked.isdecimal()) or not 1 <= int(asked) <= MAX_DAYS:
+    days = int(asked) if _DAYS.fullmatch(asked) else 0
+    if not 1 <= days <= MAX_DAYS:
         raise UsageError(f"“{asked}” is no number of days from 1 to {MAX_DAYS:,}.")
-    return int(asked)
+    return days
 
 
 ROUTES = (
