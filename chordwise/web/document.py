@@ -11,7 +11,7 @@ from threading import Lock
 from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from chordwise.domain import document_flags, json_values, missing_rows
@@ -24,12 +24,13 @@ from chordwise.pipeline.runs import explanation
 from chordwise.pipeline.runs.explanation import ExplainedFact, Explanation
 from chordwise.pipeline.runs.page_pictures import PagePictures
 from chordwise.storage import documents
-from chordwise.web.site import Site, render, site_of
+from chordwise.web.site import Site, fragment, render, site_of
 
 _EXCERPT_CHARACTERS = 40_000
 _MAX_FACTS = 300
 _MAX_PAGES = 300
 _PICTURE_VERSION = 1
+_DIGITS = 6
 _HEADING_CHARACTERS = 300
 _HEADING, _SUSPICIOUS, _UNCOVERED = _MARKS = ("heading", "suspicious", "uncovered")
 
@@ -138,7 +139,7 @@ def _shown(session: Session, request: Request, document_id: uuid.UUID) -> _Shown
         job_id=job_id,
         fact_id=fact_id,
         as_text=asked.get("view") == "text",
-        excerpt=max(0, int(number) - 1) if number.isdecimal() else 0,
+        excerpt=max(0, int(number[:_DIGITS]) - 1) if number.isdecimal() else 0,
         all_facts=asked.get("facts") == "all",
     )
 
@@ -221,7 +222,7 @@ def _page(request: Request) -> Response:
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
         try:
-            picture = _pictures(site).png(file, number)
+            picture = _pictures(site).png(file, max(1, number))
         except ReadError as error:
             raise HTTPException(404, f"The file {error.what}") from error
     return Response(picture, media_type="image/png", headers=headers)
@@ -351,14 +352,14 @@ def _samples(found: Explanation) -> int:
 
 
 def _chunk(request: Request) -> Response:
-    """Return what one part of a document was asked and answered, when somebody opens it."""
+    """Return what one part of a document was asked and answered, once it is opened."""
     site, number = site_of(request), int(request.path_params["number"])
     with site.database.read() as session:
         job_id = explanation.find(session, str(request.path_params["job_id"]))
         found = explanation.explain(session, site.settings, job_id, parts=(number,))
     if number >= len(found.chunks):
         raise HTTPException(404, "The job has no such part.")
-    return render(request, "document_part.html", part=found.chunks[number])
+    return HTMLResponse(fragment(request, "document_part.html", part=found.chunks[number]))
 
 
 ROUTES = (

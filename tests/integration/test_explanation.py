@@ -161,7 +161,7 @@ def test_a_job_without_a_result_is_explained(
     capsys.readouterr()
     assert run(["explain", str(pipeline.value(FIRST)), "--json"]) == ExitCode.SUCCESS
     explained = json.loads(capsys.readouterr().out)["explanation"]
-    assert explained["analysis_type"] == "summary"
-    assert [job["status"] for job in explained["jobs"]] == ["queued", "failed"]
+    assert explained["analysis_type"] == "sentiment"
+    assert [job["status"] for job in explained["jobs"]] == ["running", "failed"]
     assert run(["explain", str(pipeline.job(submission).id)]) == ExitCode.SUCCESS
     assert "The provider rejects this text." in capsys.readouterr().out
