@@ -196,14 +196,7 @@ def _certified(
     """Certify a unit anew, or leave it as it was where only later answers have no checks yet."""
     answers = [each.answer for each in candidates]
     certificate = certification.certify(answers, bounds.max_error, bounds.risk)
-    later: list[Candidate] = []
-    if before is not None and before.verdict == Verdict.CERTIFIED:
-        later = [
-            each
-            for each in candidates
-            if each.created_at > before.certified_at
-            and each.answer.score >= (before.accept_from or 0)
-        ]
+    later = _later(candidates, before)
     checked = list(takewhile(_is_checked, later))
     wrong = sum(each.answer.is_right is False for each in checked)
     if certification.is_above(len(checked), wrong, bounds.max_error, bounds.risk):
@@ -229,6 +222,18 @@ def _certified(
         further_wrong=wrong,
         to_check=to_check[:_MAX_TO_CHECK],
     )
+
+
+def _later(candidates: Sequence[Candidate], before: Certification | None) -> list[Candidate]:
+    """Return the answers that came after a unit was certified, and are accepted by that."""
+    if before is None or before.verdict != Verdict.CERTIFIED:
+        return []
+    accept_from = before.accept_from or 0
+    return [
+        each
+        for each in candidates
+        if each.created_at > before.certified_at and each.answer.score >= accept_from
+    ]
 
 
 def _is_checked(candidate: Candidate) -> bool:
