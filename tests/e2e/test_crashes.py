@@ -1,0 +1,79 @@
+"""A document survives a killed worker, and one that is told to leave."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.e2e.conftest import Stage
+from tests.fakes.processes import kill
+
+pytestmark = pytest.mark.nightly
+SENTENCES = "".join(
+    f"In year {year} the council of the town voted {year % 7} times about the harbour. "
+    for year in range(1500, 1800)
+)
+FINISHED = "SELECT status = 'finished' FROM runs"
+STARTED = "SELECT count(*) > 3 FROM chunks WHERE status = 'succeeded'"
+
+
+def submit(stage: Stage, *options: str) -> None:
+    """Submit one document that makes many chunks."""
+    document = stage.folder / "council.txt"
+    document.write_text(SENTENCES, "utf-8")
+    stage.submit(str(document), *options)
+
+
+def judge(stage: Stage, max_extra_calls: int, votes: int = 1) -> None:
+    """Check what has to hold after every accident."""
+    chunks = stage.count("SELECT count(*) FROM chunks")
+    later = "stage IN ('synthesize', 'critique', 'revise')"
+    syntheses = stage.count(f"SELECT count(*) FROM model_calls WHERE {later}")  # noqa: S608 - our own words
+    assert chunks > 8
+    assert stage.value("SELECT bool_and(status = 'succeeded') FROM jobs")
+    assert stage.count("SELECT count(*) FROM results") == 1
+    assert stage.value("SELECT coverage = 1 FROM results")
+    assert stage.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
+    assert stage.value("SELECT bool_and(grounded) FROM facts WHERE quote IS NOT NULL")
+    calls = stage.count("SELECT count(*) FROM model_calls WHERE NOT cache_hit")
+    cut_off = stage.count("SELECT count(*) FROM model_calls WHERE finished_at IS NULL")
+    assert calls - cut_off <= len(stage.provider.journal) <= calls
+    assert len(stage.provider.journal) <= votes * chunks + syntheses + max_extra_calls
+    assert "Traceback" not in stage.processes.logs()
+
+
+def test_a_vote_and_a_critique_survive_a_killed_worker(stage: Stage) -> None:
+    """The samples that were answered are not asked for again; the answer is examined in the end."""
+    stage.processes.start("scheduler")
+    worker = stage.processes.start("worker")
+    submit(stage, "--votes", "3", "--critique")
+    stage.wait_for("SELECT count(*) > 8 FROM model_calls WHERE valid")
+
+    kill(worker)
+    stage.processes.start("worker")
+
+    stage.wait_for(FINISHED)
+    judge(stage, max_extra_calls=4, votes=3)
+    assert stage.value("SELECT agreement = 1 FROM results")
+    assert stage.value("SELECT critique_outcome FROM document_results") == "revised"
+    assert stage.count("SELECT count(DISTINCT sample) FROM model_calls") == 3
+
+
+def test_a_worker_that_is_told_to_leave_hands_its_work_back(stage: Stage) -> None:
+    """SIGTERM with calls in flight longer than the grace: they are pending again at once."""
+    stage.processes.start("scheduler")
+    stage.provider.delay_seconds = 8.0
+    worker = stage.processes.start("worker")
+    submit(stage)
+    stage.wait_for("SELECT count(*) >= 4 FROM chunks WHERE status = 'running'")
+
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=10) == 0
+
+    assert stage.value("SELECT count(*) = 0 FROM chunks WHERE status = 'running'")
+    assert stage.value("SELECT max(attempts) = 0 FROM chunks")
+    stage.provider.delay_seconds = 0.1
+    stage.processes.start("worker")
+    stage.wait_for(FINISHED)
+    judge(stage, max_extra_calls=4)
