@@ -135,7 +135,7 @@ def test_a_correction_is_shown_first_with_what_the_model_said(
 
     assert page.locator(".fact .value ins").inner_text() == "600 EUR"
     assert page.locator(".fact .before del").inner_text() == "500 EUR"
-    expect(page.locator(".remarks")).to_contain_text("Anna")
+    expect(page.locator(".remarks")).to_contain_text("600 EUR, before 500 EUR Anna")
 
 
 def test_a_long_document_tells_its_story(
