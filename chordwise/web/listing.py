@@ -78,7 +78,8 @@ def listing_of(
     order = asked.get("sort", default_sort)
     sort = order.removeprefix(_DESCENDING)
     if sort and sort not in sorts:
-        raise UsageError(f"The list cannot be sorted by “{sort}”.", f"By: {', '.join(sorts)}.")
+        hint = f"By: {', '.join(sorts)}." if sorts else ""
+        raise UsageError(f"The list cannot be sorted by “{sort}”.", hint)
     return Listing(
         path=request.url.path,
         filters={name: asked[name].strip() for name in filters if asked.get(name, "").strip()},

@@ -59,8 +59,7 @@ def _sign_in(request: Request) -> Response:
     if not is_password(text_in(request, "password"), rules.password_hash):
         failed.note(address)
         return _form(request, "This password is wrong.", to, 403)
-    name = text_in(request, "name").strip()[:_LONGEST_NAME]
-    open_session(request, name or "unnamed", rules)
+    open_session(request, _given_name(request) or "unnamed", rules)
     return see(request, to if _is_page(to) else "/")
 
 
@@ -76,9 +75,14 @@ def _form(
     status_code: int = 200,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    page = render(request, "login.html", status_code=status_code, error=error, next=to)
+    name = _given_name(request) if error else ""
+    page = render(request, "login.html", status_code=status_code, error=error, next=to, name=name)
     page.headers.update(headers or {})
     return page
+
+
+def _given_name(request: Request) -> str:
+    return text_in(request, "name").strip()[:_LONGEST_NAME]
 
 
 def _is_page(address: str) -> bool:

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from chordwise.domain.states import RETRYABLE_JOBS, RunStatus
+from chordwise.domain.states import RETRYABLE_JOBS, JobStatus, RunStatus
 from chordwise.domain.visible_text import printable
 from chordwise.domain.wording import counted
 from chordwise.embedded.home import Home, home_at, make_folder
@@ -71,7 +71,9 @@ def _run(request: Request) -> Response:
         account = standing.account
         found = accounts.jobs_of_run(session, run.id, PAGE_ROWS + 1, after=_last(listing))
         shown = found[:PAGE_ROWS]
-        failures = accounts.failures(session, account.run, MAX_FAILURES + 1)
+        has_failures = account.ended_badly or account.states[JobStatus.PAUSED]
+        wanted = MAX_FAILURES + 1 if has_failures else 0
+        failures = accounts.failures(session, account.run, wanted)
         return render(
             request,
             "run.html",

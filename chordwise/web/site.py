@@ -14,7 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
@@ -156,6 +156,17 @@ def _shown(value: object) -> object:
     return visible(value) if type(value) is str else value
 
 
+def _prose(sentence: str) -> Markup:
+    """Return a sentence with what stands between backticks as code."""
+    parts = visible(sentence).split("`")
+    if len(parts) % 2 == 0:
+        return escape(visible(sentence))
+    shown = [
+        Markup("<code>{}</code>").format(p) if n % 2 else escape(p) for n, p in enumerate(parts)
+    ]
+    return Markup("").join(shown)
+
+
 def _moment(when: datetime) -> Markup:
     """Return a moment in UTC; the script shows it on the clock of the browser."""
     return Markup('<time datetime="{}">{}</time>').format(
@@ -204,7 +215,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters.update(moment=_moment, dollars=_dollars, share=share, score=score)
+    environment.filters.update(
+        prose=_prose, moment=_moment, dollars=_dollars, share=share, score=score
+    )
     environment.filters.update(number="{:,}".format, approximate=approximate, span=span)
     environment.filters.update(in_line=_in_line, file_name=_file_name, folder=_folder)
     environment.filters.update(as_text=_as_text, as_json=_as_json)

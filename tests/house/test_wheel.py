@@ -48,11 +48,12 @@ def test_data_is_packaged(wheel: zipfile.Path, folder: str) -> None:
 
 
 def test_files_are_packaged(wheel: zipfile.Path) -> None:
-    """The example settings, prompts and packs, the licence and the types' marker are there."""
-    prompts = {name for name in below("chordwise") if "/prompts/" in name}
+    """Example settings, prompts, packs, all that the pages show, licence and types' marker."""
+    for folder in ("/prompts/", "/web/templates/", "/web/static/vendor/"):
+        expected = {name for name in below("chordwise") if folder in name}
 
-    assert prompts
-    assert prompts <= names(wheel)
+        assert expected
+        assert expected <= names(wheel)
     assert f"{PACKAGED}/chordwise.example.toml" in names(wheel)
     assert f"{PACKAGED}/alembic.ini" in names(wheel)
     assert "chordwise/py.typed" in names(wheel)

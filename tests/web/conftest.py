@@ -13,7 +13,14 @@ from typing import Literal, TypeAlias
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
 from chordwise.settings import Settings
 from chordwise.web.server import Served, serve
@@ -30,6 +37,9 @@ _REFUSALS = (
     "the server responded with a status of 403",
 )
 _SERIOUS = {"serious", "critical"}
+
+
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="session")
