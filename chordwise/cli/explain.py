@@ -81,7 +81,8 @@ def _laid_out(found: Explanation, chunk: int | None) -> Iterator[RenderableType]
     yield _chunks(found.chunks)
     yield from _critique(found)
     yield _calls(found.calls)
-    yield Text(f"  {money(found.cost_usd, found.unpriced_calls, len(found.calls))}", style="dim")
+    cost = money(found.cost_usd, found.unpriced_calls, len(found.calls))
+    yield Text(f"  Together: {cost}", style="dim")
     count = len(found.chunks)
     for position in _parts_shown(chunk):
         if position < count:

@@ -32,7 +32,7 @@ _MAX_PAGES = 300
 _PICTURE_VERSION = 1
 _DIGITS = 6
 _HEADING_CHARACTERS = 300
-_HEADING, _SUSPICIOUS, _UNCOVERED = _MARKS = ("heading", "suspicious", "uncovered")
+_HEADING, _SUSPICIOUS, _UNCOVERED = _MARKS = ("headline", "suspicious", "uncovered")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

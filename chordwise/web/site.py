@@ -194,7 +194,9 @@ def _folder(source: str) -> str:
 
 
 def _as_text(value: JsonValue) -> str:
-    """Return a value for people: a text as it is, anything else as JSON."""
+    """Return a value for people: texts as they are, anything else as JSON."""
+    if isinstance(value, list) and value:
+        return "; ".join(map(_as_text, value))
     return value if isinstance(value, str) else encoded(value)
 
 
