@@ -33,9 +33,10 @@ from chordwise.pipeline.intake.run_options import RunOptions, answerable, to_jso
 from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.quoting import quote as quoting
-from chordwise.pipeline.quoting.quote import Quote, Quoter
+from chordwise.pipeline.quoting.quote import Quote
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import discover
 from chordwise.readers.reading import Reader
 from chordwise.settings import load
@@ -158,7 +159,9 @@ class Client:
         options = self._options(given, cast("RunArguments", arguments))
         connection = self._connection
         models = Models(connection.settings)
-        quoter = Quoter(settings=connection.settings, database=connection.database, models=models)
+        quoter = ReadingContext(
+            settings=connection.settings, database=connection.database, models=models
+        )
         read = read_all(connection.settings, discover(given), options.columns)
         return quoting.priced(quoter, quoting.gather(quoter, read, options, 0))
 

@@ -237,7 +237,7 @@ def test_one_that_was_called_off_is_taken_up_again(inbox: WatchedInbox) -> None:
     """And has the answer that the first has got meanwhile."""
     drop_in_runs(inbox, "a.txt", "b.txt")
     with inbox.pipeline.context.database.read() as session:
-        run = runs.newest(session, 1)[0]
+        run = runs.find(session, "latest")
     retry.cancel(inbox.pipeline.context.database, run.id)
     inbox.work()
     assert inbox.pipeline.value(STATES) == ["succeeded", "cancelled"]
