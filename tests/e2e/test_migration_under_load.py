@@ -36,7 +36,8 @@ def test_up_down_and_up_while_a_worker_works(
     both = "both workers have started"
     wait_until(lambda: stage.processes.logs().count("worker.started") == 2, 60, both)
     assert in_the_middle
-    assert revisions.revision_of(stage.engine) == LATER
+    with stage.engine.connect() as connection:
+        assert revisions.current(connection) == LATER
     assert stage.value("SELECT bool_and(status = 'succeeded') FROM jobs")
     assert stage.value("SELECT max(attempts) = 1 FROM chunks")
     assert "Traceback" not in stage.processes.logs()
