@@ -44,12 +44,9 @@ class Examined:
         return lowered_by(self.answer.quality, CHECK_FACTOR ** len(self.failed_checks(task)))
 
     def needs_review(self, confidence: float, task: AnalysisTask) -> bool:
-        """Tell whether a person should look.
+        """Tell whether a person should look: it is unsure, ungrounded, incomplete, or in doubt.
 
-        It found nothing of what was asked for, or it is unsure, or much of it could not be checked
-        against the text, or a value has no quote or does not stand in it, or its critique leaves a
-        doubt, or of the votes that were asked for a language model has given one alone, or rows are
-        missing, or it was merged by rule, or a check failed.
+        Of the votes that were asked for, one alone of a language model is no vote.
         """
         if self.is_merged_by_rule or missing_rows.losses(self.answer.missing_rows):
             return True
@@ -168,10 +165,6 @@ def _examined(
 
 
 def _require_the_end(error: ModelError) -> None:
-    """Go on only after what neither time nor a person mends.
-
-    Raises:
-        ModelError: The caller asks the question again later.
-    """
+    """Go on only after what neither time nor a person mends."""
     if isinstance(error, TransientError | PausingError):
         raise error

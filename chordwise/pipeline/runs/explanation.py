@@ -31,6 +31,7 @@ from chordwise.storage.chunks import Chunk
 from chordwise.storage.documents import Document
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
+from chordwise.storage.record import id_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +99,9 @@ def find(session: Session, name: str) -> uuid.UUID:
     Raises:
         UsageError: There is none, or there are several documents.
     """
-    with suppress(ValueError):
-        if session.get(Job, uuid.UUID(name)) is not None:
-            return uuid.UUID(name)
+    job_id = id_in(name)
+    if job_id is not None and session.get(Job, job_id) is not None:
+        return job_id
     found = stored_results.read(session, Wanted(document=name), limit=_MANY)
     documents = {result.document_id: result.source for result in found}
     if not found:
@@ -186,7 +187,6 @@ def _request(settings: Settings, job: Job, text: str, chunk: Chunk) -> Completio
 def _completion(
     session: Session, settings: Settings, job: Job, request: CompletionRequest
 ) -> str | None:
-    """Return what the model wrote, where the cache keeps it."""
     with suppress(ChordwiseError):
         for name in settings.names_asked(job.model):
             key = key_of(request, facts_about(settings.model_named(name)))

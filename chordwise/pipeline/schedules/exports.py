@@ -54,10 +54,7 @@ def _write(work: Work, path: Path) -> int:
     address = work.context.settings.sql_url
     if address is None:
         raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
-    with (
-        selection.opened(address, selection_of(work.settings)) as table,
-        new_file(path) as sink,
-    ):
+    with selection.opened(address, selection_of(work.settings)) as table, new_file(path) as sink:
         watched = replace(table, batches=_while_allowed(work, table.batches))
         return writers.write(sink, watched, format_of(work.settings), raw=work.settings.raw)
 
