@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
@@ -30,23 +28,16 @@ _RETRY_SECONDS = 30.0
 _LONGEST_PAUSE_SECONDS = 2.0
 
 
-@contextmanager
-def watched(context: Context, stop: Event) -> Iterator[None]:
-    """Watch the inboxes of the settings, if there are any, until `stop` is set.
+def watch(context: Context, stop: Event) -> None:
+    """Watch the inboxes of the settings until `stop` is set.
 
     Raises:
         ConfigurationError: The inboxes overlap, or a profile's folder lies outside.
     """
-    if not context.settings.inbox.is_watched:
-        yield
-        return
     watcher = InboxWatcher(context, stop)
     watcher.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        watcher.join(_LEAVING_SECONDS)
+    stop.wait()
+    watcher.join(_LEAVING_SECONDS)
 
 
 class InboxWatcher(Thread):

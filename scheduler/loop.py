@@ -29,13 +29,14 @@ _FORGET_SECONDS = 3_600.0
 _OUTAGE_SECONDS = 1.0
 _DISPATCH_SECONDS = 2.0
 _LOOK_SECONDS = 1.0
+_SCHEDULES_SECONDS = 10.0
 # How seldom the outbox is looked at while nothing is told of it: a notification may be lost.
 _QUIET_SECONDS = 2.0
 # Longer than the longest pause between two tries to store an answer.
 _AFTER_OUTAGE_SECONDS = 6.0
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Chore:
     """Something to do every so many seconds."""
 
@@ -63,35 +64,25 @@ class Loop:
         self.waiting = Waiting()
         self._led = False
         self._acts = False
-        self._batching = Batching(partial(exchange.tick, context))
+        self._batching = LeaderWork("batches", partial(exchange.tick, context))
         self._is_held_up = False
         self._recovers_from = 0.0
-        self._scheduling = Scheduling(context, leadership)
-        self._deliveries = Deliveries(context, lambda: self._led and self.waiting.deliveries)
-        self._dispatching = Chore(
-            name="dispatch", every_seconds=settings.dispatch_interval_seconds, do=self._dispatch
-        )
+        self._has_synchronized = False
+        self._troubles = FailureBackoff()
+        self._deliveries = LeaderWork("deliveries", self._deliver)
+        self._dispatching = Chore("dispatch", settings.dispatch_interval_seconds, self._dispatch)
         self._chores = [
             # First of all: what is still promised when it looks was never lost.
-            Chore(
-                name="recover",
-                every_seconds=settings.recovery_interval_seconds,
-                do=self._recover,
-            ),
+            Chore("recover", settings.recovery_interval_seconds, self._recover),
             self._dispatching,
-            Chore(name="look", every_seconds=_LOOK_SECONDS, do=self._look),
-            Chore(
-                name="schedules",
-                every_seconds=TICK_SECONDS,
-                do=self._scheduling.tick,
-            ),
-            Chore(name="show", every_seconds=liveness.INTERVAL_SECONDS, do=self._show),
-            Chore(name="forget", every_seconds=_FORGET_SECONDS, do=self._forget),
+            Chore("look", _LOOK_SECONDS, self._look),
+            Chore("schedules", _SCHEDULES_SECONDS, self._start_schedules),
+            Chore("show", liveness.INTERVAL_SECONDS, self._show),
+            Chore("forget", _FORGET_SECONDS, self._forget),
         ]
 
     def run(self, stop: Event) -> None:
         """Do what is due until `stop` is set."""
-        self._deliveries.start()
         self._listener.start()
         Thread(target=self._wake_at, args=(stop,), name="stop", daemon=True).start()
         while not stop.is_set():
@@ -136,7 +127,15 @@ class Loop:
         """See what waits for the parts, in one statement for all of them."""
         with self._context.database.read() as session:
             self.waiting = waiting(session)
+        self._lead()
+
+    def _lead(self) -> None:
         self._batching.lead(leads=self._acts and self.waiting.batches)
+        self._deliveries.lead(leads=self._led and self.waiting.deliveries)
+
+    def _deliver(self) -> bool:
+        run_ends.skip_unwanted(self._context)
+        return run_ends.deliver_next(self._context)
 
     def _show(self) -> None:
         """Show what held since the last time: a chore that was put off is not forgotten."""
@@ -163,12 +162,12 @@ class Loop:
     def _recover(self) -> None:
         try:
             self._acts = self._takes_the_lead()
-            self._batching.lead(leads=self._acts and self.waiting.batches)
+            self._lead()
             if self._acts:
                 recover(self._context)
         except ServiceUnavailableError:
             self._acts = False
-            self._batching.lead(leads=False)
+            self._lead()
             # Once the database is back, who holds an answer stores it before leases are looked at.
             self._recovers_from = time.monotonic() + _AFTER_OUTAGE_SECONDS
             raise
@@ -183,27 +182,40 @@ class Loop:
         self._led = True
         return True
 
+    def _start_schedules(self) -> None:
+        """Start what is due, where this process leads; a new leader brings its configuration."""
+        if not self._leadership.hold():
+            self._has_synchronized = False
+            return
+        if not self._has_synchronized:
+            occurrences.synchronize(self._context)
+            self._has_synchronized = True
+        occurrences.tick(self._context, troubles=self._troubles)
+
     def _forget(self) -> None:
         if self._leadership.hold():
             dispatch.forget(self._context)
 
 
-EVERY_SECONDS = 1.0
+_STEP_SECONDS = 1.0
 _LEAVING_SECONDS = 5.0
 
 
-class Batching:
-    """Does its work over and over in a thread of its own: the network must not hold up the chores.
+class LeaderWork:
+    """Work of the leader in a thread of its own: the network must not hold up the chores.
 
-    A step that is cut off at the end of the process is resumed by the next leader.
+    `do` makes one step, and tells whether another one may follow at once. A step that is cut off at
+    the end of the process is made by the next leader, or again.
     """
 
-    def __init__(self, do: Callable[[], None], every_seconds: float = EVERY_SECONDS) -> None:
+    def __init__(
+        self, name: str, do: Callable[[], object], every_seconds: float = _STEP_SECONDS
+    ) -> None:
         self._do = do
         self._every_seconds = every_seconds
         self._leads = Event()
         self._stopped = Event()
-        self._thread: Thread | None = None
+        self._thread = Thread(target=self._run, name=name, daemon=True)
 
     def lead(self, *, leads: bool) -> None:
         """Begin, go on, or rest until this process leads again."""
@@ -211,85 +223,21 @@ class Batching:
             self._leads.clear()
             return
         self._leads.set()
-        if self._thread is None:
-            self._thread = Thread(target=self._run, name="batching", daemon=True)
+        if self._thread.ident is None:
             self._thread.start()
 
     def stop(self) -> None:
         """Do nothing any more; wait a moment for a step that is being made."""
         self._stopped.set()
-        if self._thread is not None:
+        if self._thread.ident is not None:
             self._thread.join(_LEAVING_SECONDS)
 
     def _run(self) -> None:
         while not self._stopped.wait(self._every_seconds):
-            if not self._leads.is_set():
-                continue
             try:
-                self._do()
+                while self._leads.is_set() and self._do() and not self._stopped.is_set():
+                    continue
             except ServiceUnavailableError as error:
-                log.warning("batching.put_off", reason=error.what)
-            except Exception:  # one defect must not end the lane
-                log.exception("batching.defect")
-
-
-_INTERVAL_SECONDS = 1.0
-_FAREWELL_SECONDS = 5.0
-
-
-class Deliveries:
-    """Delivers while this process leads; two at once are harmless, for each takes its own."""
-
-    def __init__(self, context: Context, leads: Callable[[], bool]) -> None:
-        self._context = context
-        self._leads = leads
-        self._stop = Event()
-        self._thread = Thread(target=self._run, name="deliveries", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Leave after the attempt under way, or without it: it is made again under its name."""
-        self._stop.set()
-        self._thread.join(_FAREWELL_SECONDS)
-
-    def _run(self) -> None:
-        while not self._stop.wait(_INTERVAL_SECONDS):
-            try:
-                self._deliver()
-            except ServiceUnavailableError as error:
-                log.warning("scheduler.put_off", chore="deliver", reason=error.what)
-            except Exception:  # a defect must not end the thread
-                log.exception("scheduler.defect", chore="deliver")
-
-    def _deliver(self) -> None:
-        if not self._leads():
-            return
-        run_ends.skip_unwanted(self._context)
-        while not self._stop.is_set() and run_ends.deliver_next(self._context):
-            continue
-
-
-TICK_SECONDS = 10.0
-
-
-class Scheduling:
-    """One for each scheduler process; every one of them carries out, the leader alone ticks."""
-
-    def __init__(self, context: Context, leadership: Leadership) -> None:
-        self._context = context
-        self._leadership = leadership
-        self._is_synchronized = False
-        self._troubles = FailureBackoff()
-
-    def tick(self) -> None:
-        """Start what is due; a new leader brings its configuration along."""
-        if not self._leadership.hold():
-            self._is_synchronized = False
-            return
-        if not self._is_synchronized:
-            occurrences.synchronize(self._context)
-            self._is_synchronized = True
-        occurrences.tick(self._context, troubles=self._troubles)
+                log.warning("scheduler.put_off", chore=self._thread.name, reason=error.what)
+            except Exception:  # one defect must not end the thread
+                log.exception("scheduler.defect", chore=self._thread.name)

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from threading import Event, Thread
 
 import structlog
-from pydantic import SecretStr
-from sqlalchemy import Engine
 
 from chordwise import settings as settings_module
 from chordwise.domain.json_values import JsonObject
@@ -103,16 +101,6 @@ def take_part(settings: Settings, do: Callable[[Context, Event], None]) -> int:
     return ExitCode.SUCCESS
 
 
-def watch_inboxes(context: Context, stop: Event) -> None:
-    """Watch the inboxes until `stop` is set.
-
-    Raises:
-        ConfigurationError: The inboxes overlap, or a profile's folder lies outside.
-    """
-    with inbox.watched(context, stop):
-        stop.wait()
-
-
 def carry_out(context: Context, stop: Event) -> None:
     """Carry schedules out until there is nothing to do, or `stop` is set."""
     Carrying(context, stop).run()
@@ -131,7 +119,8 @@ def run(settings: Settings, context: Context, stop: Event) -> None:
     engine = open_engine(url, pool_size=1, name="chordwise leader", statement_seconds=seconds)
     leadership = Leadership(engine, silence_seconds=2 * seconds)
     wake = Event()
-    listener = Listener(_listening_engine(url), outbox.CHANNEL, wake)
+    listening = open_engine(url, pool_size=1, name="chordwise listener")
+    listener = Listener(listening, outbox.CHANNEL, wake)
     loop = Loop(context, leadership, listener, wake)
     parts = [
         Part(
@@ -140,12 +129,7 @@ def run(settings: Settings, context: Context, stop: Event) -> None:
             stop,
             is_wanted=lambda: context.settings.inbox.is_watched,
         ),
-        Part(
-            context,
-            ("scheduler", "schedules"),
-            stop,
-            is_wanted=lambda: loop.waiting.schedules,
-        ),
+        Part(context, ("scheduler", "schedules"), stop, is_wanted=lambda: loop.waiting.schedules),
     ]
     log.info("scheduler.started")
     for part in parts:
@@ -154,10 +138,6 @@ def run(settings: Settings, context: Context, stop: Event) -> None:
     for part in parts:
         part.wait()
     log.info("scheduler.stopped")
-
-
-def _listening_engine(url: SecretStr) -> Engine:
-    return open_engine(url, pool_size=1, name="chordwise listener")
 
 
 def _stopped_by_signals() -> Event:
@@ -173,7 +153,7 @@ def _leader_seconds(pipeline: PipelineSettings) -> float:
     return max(most, 2 * pipeline.recovery_interval_seconds)
 
 
-_PARTS = {"inbox": watch_inboxes, "schedules": carry_out}
+_PARTS = {"inbox": inbox.watch, "schedules": carry_out}
 
 
 _LOOK_SECONDS = 2.0

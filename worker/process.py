@@ -34,12 +34,11 @@ from chordwise.pipeline.runtime.startup import (
 from chordwise.settings import Settings
 from chordwise.telemetry import liveness, logging
 from worker import tasks, transport
-from worker.consumption import Consumption, CountedThreads
+from worker.consumption import Consumption, CountedThreads, Watchdog
 from worker.rejections import Rejections
 from worker.shutdown import Shutdown, Siblings, shares_of
 from worker.slots import Slots
 from worker.transport import forgive
-from worker.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
 

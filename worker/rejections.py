@@ -53,17 +53,15 @@ class Rejections:
         with self._lock:
             counted, self._uncounted = self._uncounted, Counter()
         try:
-            if counted:
-                self._write(counted)
+            if not counted:
+                return
+            with self._database.write() as session:
+                for reason, number in sorted(counted.items()):
+                    incidents.count(session, IncidentKind.REJECTED_MESSAGE, reason.value, number)
         except Exception:
             with self._lock:
                 self._uncounted += counted
             raise
-
-    def _write(self, counted: Counter[Rejection]) -> None:
-        with self._database.write() as session:
-            for reason, number in sorted(counted.items()):
-                incidents.count(session, IncidentKind.REJECTED_MESSAGE, reason.value, number)
 
     def _run(self) -> None:
         pause = threading.Event()

@@ -51,12 +51,9 @@ class Shutdown:
 
     def install(self, app: Celery) -> None:
         """Listen for the signal with which Celery begins its shutdown, and for its end."""
-        worker_shutting_down.connect(self._told, weak=False)
+        worker_shutting_down.connect(lambda **_: self.begin(), weak=False)
         Ending.shutdown = self
         app.steps["worker"].add(Ending)
-
-    def _told(self, **_: object) -> None:
-        self.begin()
 
     def begin(self, reason: str = "") -> None:
         """Leave after the grace; with a reason, as a worker that its supervisor has to replace."""

@@ -33,14 +33,13 @@ from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting.quote import (
     ASSUMED,
     Cost,
-    Gathered,
     Quote,
     QuotedLine,
     QuotedPages,
-    Quoter,
+    ask_sample,
+    expected_cost,
 )
-from chordwise.pipeline.quoting.sample import ask_sample, expected_cost
-from chordwise.pipeline.quoting.tally import assumed_pages
+from chordwise.pipeline.quoting.tally import Tally, assumed_pages
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import STDIN, FoundFile, discover
 from chordwise.readers.reading import (
@@ -89,15 +88,15 @@ def _made(invocation: Invocation, request: Request, sample: int) -> Quote:
     found = discover(request.paths)
     reached = access.reach(invocation, settings)
     with access.database(reached) as database:
-        quoter = Quoter(settings=reached, database=database, models=Models(reached))
+        quoter = ReadingContext(settings=reached, database=database, models=Models(reached))
         read = read_all(reached, found, options.columns, assumed_pages(reached))
-        gathered = quoting.gather(quoter, read, options, sample)
-        made = quoting.priced(quoter, gathered)
+        tally = quoting.gather(quoter, read, options, sample)
+        made = quoting.priced(quoter, tally)
         if not sample or not made.lines:
             return made
-        invocation.screen.tell(of_sample(gathered, expected_cost(made, gathered)))
-        ask_sample(quoter, gathered, fresh=options.fresh)
-        return quoting.priced(quoter, gathered)
+        invocation.screen.tell(of_sample(tally, expected_cost(made, tally)))
+        ask_sample(quoter, tally, fresh=options.fresh)
+        return quoting.priced(quoter, tally)
 
 
 def read_all(
@@ -203,9 +202,9 @@ def remarks(made: Quote, lane: Lane | None) -> Iterator[str]:
         yield f"… and {len(made.unread) - _MAX_UNREAD:,} more that cannot be read."
 
 
-def of_sample(gathered: Gathered, cost_usd: Decimal | None) -> str:
+def of_sample(tally: Tally, cost_usd: Decimal | None) -> str:
     """Return what is about to be asked, and what that costs at most."""
-    count = sum(len(kind.sample) for kind in gathered.tally.kinds.values())
+    count = sum(len(kind.sample) for kind in tally.kinds.values())
     costs = "an unknown sum" if cost_usd is None else f"{dollars(cost_usd)} or less"
     return f"Asking {counted(count, 'question')} for real now, which costs {costs}."
 

@@ -32,10 +32,11 @@ from chordwise.pipeline.intake.run_options import RunOptions, answerable, run_op
 from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.quoting import quote as quoting
-from chordwise.pipeline.quoting.quote import Quote, Quoter
+from chordwise.pipeline.quoting.quote import Quote
 from chordwise.pipeline.quoting.tally import assumed_pages
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import discover
 from chordwise.readers.reading import Reader
 from chordwise.settings import load
@@ -153,7 +154,9 @@ class Client:
         options = self._options(cast("RunArguments", arguments))
         connection = self._connection
         settings = connection.settings
-        quoter = Quoter(settings=settings, database=connection.database, models=Models(settings))
+        quoter = ReadingContext(
+            settings=settings, database=connection.database, models=Models(settings)
+        )
         read = read_all(settings, discover(given), options.columns, assumed_pages(settings))
         return quoting.estimate(quoter, read, options)
 

@@ -28,9 +28,8 @@ from chordwise.domain.tasks import (
 from chordwise.domain.text_normalization import normalize, review_reason
 from chordwise.domain.validation import check_schema
 from chordwise.errors import ModelError, UsageError
-from chordwise.llm.model import EXTRACTIVE, ChatModel, Completion
+from chordwise.llm.model import EXTRACTIVE, ChatModel
 from chordwise.pipeline.asking import Question, ask
-from chordwise.pipeline.asking.check import CheckResult
 from chordwise.pipeline.asking.critique import Examined, examine, unexamined
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from chordwise.pipeline.asking.question import ONE_PROMPT, policy_of, text_budget
@@ -145,7 +144,7 @@ class DocumentAnalyzer:
             model=self._model,
             task=task,
             source=Source(text),
-            record_check=_keep_no_ledger,
+            record_check=lambda *_: None,
             policy=self._policy,
         )
         synthesizer = Synthesizer(document=document)
@@ -237,7 +236,3 @@ def _analysis(
         missing_rows=answer.missing_rows,
         failed_checks=examined.failed_checks(task),
     )
-
-
-def _keep_no_ledger(completion: Completion, verdict: CheckResult) -> None:
-    """Hear of a completion and write nothing down."""

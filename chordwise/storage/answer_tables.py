@@ -13,11 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from psycopg import sql
-from psycopg.errors import (
-    DependentObjectsStillExist,
-    InsufficientPrivilege,
-    InvalidTableDefinition,
-)
+from psycopg.errors import DependentObjectsStillExist, InsufficientPrivilege, InvalidTableDefinition
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -159,7 +155,7 @@ def view_names(table: AnswerTable) -> list[str]:
 def _list_names(table: str, columns: Sequence[AnswerColumn]) -> dict[str, str]:
     """Return the names of the views for lists of objects, by the lists; all differ."""
     names: dict[str, str] = {}
-    for rows in _lists(columns):
+    for rows in dict.fromkeys(column.rows for column in columns if column.rows):
         name = f"{table}_{answer_tables.plain_name(rows) or 'rows'}"
         taken = {*names.values(), f"{table}{EVIDENCE}"}
         numbered = (f"{name}_{number}" for number in range(2, len(taken) + 3))
@@ -167,17 +163,8 @@ def _list_names(table: str, columns: Sequence[AnswerColumn]) -> dict[str, str]:
     return names
 
 
-def _lists(columns: Sequence[AnswerColumn]) -> list[str]:
-    return list(dict.fromkeys(column.rows for column in columns if column.rows))
-
-
 def _execute(session: Session, *statements: sql.Composed) -> None:
-    """Run statements that change views.
-
-    Raises:
-        ConfigurationError: The role of the database may not.
-        UsageError: Other views need what is to go, or have the name.
-    """
+    """Run statements that change views."""
     try:
         for statement in statements:
             session.execute(text(statement.as_string(None).replace(":", r"\:")))
@@ -228,16 +215,6 @@ class _Source:
     others: sql.Composed
 
 
-def _saved_as(name: str, analysis_type: str) -> _Source:
-    """Return the newest jobs that are saved under a name."""
-    return _Source(
-        jobs=sql.SQL("answer_jobs AS n WHERE n.saved_as = {} AND n.analysis_type = {}").format(
-            name, analysis_type
-        ),
-        others=sql.SQL("answer_jobs AS o WHERE o.saved_as = {}").format(name),
-    )
-
-
 def query_of_run(run_id: uuid.UUID, kind: AnalysisType, columns: Sequence[AnswerColumn]) -> str:
     """Return the query for the answers of one run, as the table that it is saved as shows them."""
     jobs = sql.SQL(
@@ -262,8 +239,11 @@ def query_of_run(run_id: uuid.UUID, kind: AnalysisType, columns: Sequence[Answer
 
 
 def _statements(table: AnswerTable, columns: Sequence[AnswerColumn]) -> Iterator[sql.Composed]:
-    """Yield what makes or widens the views of a table."""
-    source = _saved_as(table.name, table.analysis_type)
+    newest = sql.SQL("answer_jobs AS n WHERE n.saved_as = {} AND n.analysis_type = {}")
+    source = _Source(
+        jobs=newest.format(table.name, table.analysis_type),
+        others=sql.SQL("answer_jobs AS o WHERE o.saved_as = {}").format(table.name),
+    )
     own = [column for column in columns if not column.rows]
     extracted = [
         column
@@ -303,7 +283,6 @@ def _identifier(view: str) -> sql.Identifier:
 
 
 def _document_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
-    """Return the query with a row for each document."""
     shown = [each for column in columns for each in _shown(column, source)]
     return sql.SQL(
         """
@@ -315,7 +294,6 @@ def _document_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Comp
 
 
 def _shown(column: AnswerColumn, source: _Source) -> Iterator[sql.Composed]:
-    """Yield the expressions of a column, with their names."""
     if column.kind in (ColumnKind.LABEL, ColumnKind.SCORE):
         yield _named(_of_output(column, source), column.name)
     elif column.kind is ColumnKind.JSON:
@@ -353,11 +331,7 @@ _IS_TRUTH = sql.SQL("f.final_value IN ('true', 'false')")
 def _formatted(template: sql.SQL, column: AnswerColumn, **further: sql.Composable) -> sql.Composed:
     value, said = _value(column)
     return template.format(
-        value=value,
-        said=said,
-        of_item=_OF_ITEM.format(item=column.item),
-        surest=_SUREST,
-        **further,
+        value=value, said=said, of_item=_OF_ITEM.format(item=column.item), surest=_SUREST, **further
     )
 
 
@@ -509,5 +483,4 @@ def _named(expression: sql.Composable, name: str) -> sql.Composed:
 
 
 def _listed(expressions: Sequence[sql.Composed]) -> sql.Composed:
-    """Return expressions that follow others in a list."""
     return sql.SQL("").join(sql.SQL(", {}").format(each) for each in expressions)

@@ -51,7 +51,7 @@ class BatchRequest(Record):
     `key` is the hash of the whole request, `body` the JSON for the provider, letter by letter.
     `call` is the ledger's row to come; `call_id` names it once the question is in a batch, and the
     line there. `given_up` is asked online instead; its late answer is paid for and not used.
-    `attempts` counts the batches that it was in. While it `leads`, an owner that asks the very same
+    `attempts` counts the batches that it was in. While it `leads`, an owner that asks the same
     only follows (status `following`), and gets its answer.
     """
 
@@ -231,14 +231,17 @@ def with_lines(
 
 
 def is_wanted(session: Session, batch_id: uuid.UUID) -> bool:
-    """Tell whether anybody still waits for an answer of a batch to a question of its own."""
-    wanted = exists().where(
+    """Tell whether a job still waits for an answer of a batch, to its own question or another's."""
+    own = exists().where(
         BatchRequest.batch_id == batch_id,
         BatchRequest.status == BatchRequestStatus.SUBMITTED,
         Job.id == BatchRequest.job_id,
         Job.status.in_(UNFINISHED_JOBS),
     )
-    return bool(session.scalar(select(wanted)))
+    followed = exists().where(
+        BatchRequest.batch_id == batch_id, BatchRequest.leads, _is_followed(UNFINISHED_JOBS)
+    )
+    return bool(session.scalar(select(own))) or bool(session.scalar(select(followed)))
 
 
 def drop_unwanted(session: Session, limit: int) -> int:
@@ -311,25 +314,11 @@ def lock_followers(session: Session, keys: Collection[str]) -> Sequence[BatchReq
         return []
     return session.scalars(
         select(BatchRequest)
-        .where(BatchRequest.key.in_(keys), _follows(BatchRequest.status))
+        .where(BatchRequest.key.in_(keys), BatchRequest.status == BatchRequestStatus.FOLLOWING)
         .order_by(BatchRequest.id)
         .with_for_update()
         .execution_options(populate_existing=True)
     ).all()
-
-
-def want(session: Session, batch_id: uuid.UUID) -> bool:
-    """Tell whether anybody waits for an answer of a batch to the same question of another."""
-    follower = aliased(BatchRequest)
-    wanted = exists().where(
-        BatchRequest.batch_id == batch_id,
-        BatchRequest.leads,
-        follower.key == BatchRequest.key,
-        _follows(follower.status),
-        Job.id == follower.job_id,
-        Job.status.in_(UNFINISHED_JOBS),
-    )
-    return bool(session.scalar(select(wanted)))
 
 
 def has_cancelled(session: Session, batch_id: uuid.UUID) -> bool:
@@ -345,19 +334,12 @@ def has_cancelled(session: Session, batch_id: uuid.UUID) -> bool:
     session.execute(
         select(Run.id).where(Run.id.in_(in_batch)).order_by(Run.id).with_for_update(read=True)
     )
-    follower, of_follower = aliased(BatchRequest), aliased(Job)
-    followed = exists().where(
-        follower.key == BatchRequest.key,
-        _follows(follower.status),
-        of_follower.id == follower.job_id,
-        of_follower.status.in_(UNFINISHED_JOBS),
-    )
     cancelled = exists().where(
         BatchRequest.batch_id == batch_id,
         BatchRequest.status == BatchRequestStatus.SUBMITTED,
         Job.id == BatchRequest.job_id,
         of_cancelled_run(),
-        ~(BatchRequest.leads & followed),
+        ~(BatchRequest.leads & _is_followed(UNFINISHED_JOBS)),
     )
     return bool(session.scalar(select(cancelled)))
 
@@ -367,13 +349,6 @@ def drop_idle_leaders(session: Session, limit: int) -> int:
 
     Their own jobs ask anew when they are retried; the others need not wait for that.
     """
-    follower, of_follower = aliased(BatchRequest), aliased(Job)
-    followed = exists().where(
-        follower.key == BatchRequest.key,
-        _follows(follower.status),
-        of_follower.id == follower.job_id,
-        of_follower.status.in_(WORKING_JOBS),
-    )
     moves = exists().where(Job.id == BatchRequest.job_id, Job.status.in_(WORKING_JOBS))
     rows = session.scalars(
         select(BatchRequest)
@@ -381,7 +356,7 @@ def drop_idle_leaders(session: Session, limit: int) -> int:
             BatchRequest.leads,
             BatchRequest.status == BatchRequestStatus.PENDING,
             ~moves,
-            followed,
+            _is_followed(WORKING_JOBS),
         )
         .order_by(BatchRequest.id)
         .limit(limit)
@@ -402,7 +377,7 @@ def drop_lost(session: Session, limit: int) -> int:
     )
     lost = (
         select(BatchRequest.id)
-        .where(_follows(BatchRequest.status), ~leads)
+        .where(BatchRequest.status == BatchRequestStatus.FOLLOWING, ~leads)
         .order_by(BatchRequest.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -411,5 +386,12 @@ def drop_lost(session: Session, limit: int) -> int:
     return len(session.scalars(statement).all())
 
 
-def _follows(status: SQLColumnExpression[str]) -> ColumnElement[bool]:
-    return status == BatchRequestStatus.FOLLOWING
+def _is_followed(states: Collection[JobStatus]) -> ColumnElement[bool]:
+    """Return the condition that a job in one of these states asks the same and follows."""
+    follower, job = aliased(BatchRequest), aliased(Job)
+    return exists().where(
+        follower.key == BatchRequest.key,
+        follower.status == BatchRequestStatus.FOLLOWING,
+        job.id == follower.job_id,
+        job.status.in_(states),
+    )

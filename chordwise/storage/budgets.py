@@ -90,32 +90,6 @@ def locked(session: Session, scopes: Sequence[str]) -> Sequence[Budget]:
     return session.scalars(_LOCKED, _between(scopes)).all()
 
 
-def book(session: Session, scopes: Sequence[str], spent: Decimal, reserved: Decimal) -> None:
-    """Add to what is spent and reserved on one or two accounts."""
-    session.execute(_BOOK, _change(scopes, spent, reserved))
-
-
-def book_reservation(
-    session: Session, reservation: BudgetReservation, scopes: Sequence[str], lasts: timedelta
-) -> None:
-    """Write a reservation, and set its amount aside on its accounts."""
-    session.execute(
-        _RESERVE,
-        {
-            **_change(scopes, Decimal(0), reservation.amount_usd),
-            "reservation": reservation.id,
-            "of_run": reservation.run_id,
-            "of_day": reservation.day,
-            "amount": reservation.amount_usd,
-            "lasts": lasts,
-        },
-    )
-
-
-def _change(scopes: Sequence[str], spent: Decimal, reserved: Decimal) -> dict[str, object]:
-    return {**_between(scopes), "spent": spent, "reserved": reserved}
-
-
 def _between(scopes: Sequence[str]) -> dict[str, str]:
     return {"first_scope": scopes[0], "last_scope": scopes[-1]}
 
@@ -233,14 +207,6 @@ def spendings_of(
     }
 
 
-def is_capped(session: Session, run_id: uuid.UUID) -> bool:
-    """Tell whether the budget of a run is limited."""
-    found = select(Budget.scope).where(
-        Budget.scope == scope_of_run(run_id), Budget.cap_usd.is_not(None)
-    )
-    return session.scalar(found) is not None
-
-
 def lock_accounts(session: Session, spending: Spending) -> Sequence[Budget]:
     """Return the accounts of day and run, opened where needed; they are locked."""
     if not spending.is_open:
@@ -262,9 +228,9 @@ def lock_day(session: Session, usd_per_day: Decimal) -> Budget:
     return account
 
 
-def spend(session: Session, scope: str, usd: Decimal) -> None:
-    """Book money on one account as spent, or give some of it back."""
-    book(session, [scope], usd, Decimal(0))
+def spend(session: Session, scope: str, usd: Decimal, reserved: Decimal = Decimal(0)) -> None:
+    """Add to what is spent and reserved on one account, or give some of it back."""
+    session.execute(_BOOK, {**_between([scope]), "spent": usd, "reserved": reserved})
 
 
 def reserve(
@@ -275,11 +241,19 @@ def reserve(
     lasts: timedelta,
 ) -> None:
     """Set an amount aside on both accounts, which are locked."""
-    reservation = BudgetReservation(
-        id=reservation_id, run_id=spending.run_id, day=spending.day, amount_usd=amount_usd
+    session.execute(
+        _RESERVE,
+        {
+            **_between(_scopes(spending.run_id, spending.day)),
+            "spent": Decimal(0),
+            "reserved": amount_usd,
+            "reservation": reservation_id,
+            "of_run": spending.run_id,
+            "of_day": spending.day,
+            "amount": amount_usd,
+            "lasts": lasts,
+        },
     )
-    scopes = _scopes(spending.run_id, spending.day)
-    book_reservation(session, reservation, scopes, lasts)
 
 
 def settle_all(
@@ -309,14 +283,14 @@ def settle_all(
         row.settled_at, row.settled_usd = now, cost
     session.flush()
     for scope in sorted(spent):
-        book(session, [scope], spent[scope], reserved[scope])
+        spend(session, scope, spent[scope], reserved[scope])
     return {row.id: row.amount_usd for row in rows}
 
 
 def settle_abandoned(session: Session, limit: int) -> int:
     """Book requests that were not settled in time as spent; return how many those were."""
-    rows = session.scalars(
-        select(BudgetReservation)
+    ids = session.scalars(
+        select(BudgetReservation.id)
         .where(
             BudgetReservation.settled_at.is_(None),
             BudgetReservation.expires_at < clock.database_now(),
@@ -324,18 +298,8 @@ def settle_abandoned(session: Session, limit: int) -> int:
         .order_by(BudgetReservation.id)
         .limit(limit)
         .with_for_update(key_share=True, skip_locked=True)
-        .execution_options(populate_existing=True)
     ).all()
-    now = clock.read(session)
-    sums: defaultdict[str, Decimal] = defaultdict(Decimal)
-    for row in rows:
-        row.settled_at, row.settled_usd = now, row.amount_usd
-        for scope in _scopes(row.run_id, row.day):
-            sums[scope] += row.amount_usd
-    session.flush()
-    for scope in sorted(sums):
-        book(session, [scope], sums[scope], -sums[scope])
-    return len(rows)
+    return len(settle_all(session, dict.fromkeys(ids)))
 
 
 def cap_run(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> Budget:

@@ -1,4 +1,4 @@
-"""Cached completions: what a model answered to a request, for the very same request."""
+"""Cached completions: what a model answered to a request, for the same request later."""
 
 from __future__ import annotations
 
@@ -66,13 +66,11 @@ class Claim:
 
 def find(session: Session, key: str, max_age: timedelta) -> JsonObject | None:
     """Return the completion of a request that is not too old, and count its use."""
-    fresh = CachedCompletion.created_at > clock.database_now() - max_age
-    found = and_(CachedCompletion.key == key, CachedCompletion.completion.is_not(None), fresh)
-    if session.scalar(select(CachedCompletion.key).where(found)) is None:
+    if not has(session, key, max_age):
         return None
     return session.scalar(
         update(CachedCompletion)
-        .where(found)
+        .where(_is_fresh(key, max_age))
         .values(uses=CachedCompletion.uses + 1, used_at=clock.database_now())
         .returning(CachedCompletion.completion)
     )
@@ -80,11 +78,13 @@ def find(session: Session, key: str, max_age: timedelta) -> JsonObject | None:
 
 def has(session: Session, key: str, max_age: timedelta) -> bool:
     """Tell whether there is a completion of a request that is not too old; it is not used yet."""
-    fresh = CachedCompletion.created_at > clock.database_now() - max_age
-    found = select(CachedCompletion.key).where(
-        CachedCompletion.key == key, CachedCompletion.completion.is_not(None), fresh
-    )
+    found = select(CachedCompletion.key).where(_is_fresh(key, max_age))
     return session.scalar(found) is not None
+
+
+def _is_fresh(key: str, max_age: timedelta) -> ColumnElement[bool]:
+    fresh = CachedCompletion.created_at > clock.database_now() - max_age
+    return and_(CachedCompletion.key == key, CachedCompletion.completion.is_not(None), fresh)
 
 
 def put(session: Session, values: Mapping[str, object]) -> None:
@@ -103,7 +103,9 @@ def put(session: Session, values: Mapping[str, object]) -> None:
 
 def claim(session: Session, claim: Claim, max_age: timedelta) -> bool:
     """Claim a request that was not asked and is not being asked; false otherwise."""
-    if _is_claimed(session, claim):
+    # Looked at without a lock: most who wait find the claim of another.
+    is_held = CachedCompletion.key == claim.key, _held_by_others(claim)
+    if session.scalar(select(CachedCompletion.key).where(*is_held)) is not None:
         return False
     values: dict[str, object] = {
         "claim_token": claim.token,
@@ -168,14 +170,6 @@ def forget(session: Session, older_than: timedelta) -> None:
     session.execute(
         delete(CachedCompletion).where(CachedCompletion.created_at < now - older_than, abandoned)
     )
-
-
-def _is_claimed(session: Session, claim: Claim) -> bool:
-    """Look without a lock: most who wait find the claim of another."""
-    held = select(CachedCompletion.key).where(
-        CachedCompletion.key == claim.key, _held_by_others(claim)
-    )
-    return session.scalar(held) is not None
 
 
 def _held_by_others(claim: Claim) -> ColumnElement[bool]:

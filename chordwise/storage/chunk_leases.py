@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeAlias
 
 from sqlalchemy import ColumnElement, and_, case, exists, or_, select, text, update
 from sqlalchemy.orm import Session, aliased
@@ -16,7 +17,7 @@ from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk, held, leave
 from chordwise.storage.clock import HOLDERS_HAVE_COME
 from chordwise.storage.database import Lock, Store
-from chordwise.storage.jobs import Job, of_cancelled_run
+from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
 
 
@@ -94,7 +95,7 @@ _CLAIM = text(f"""
         JOIN jobs j ON j.id = c.job_id
         JOIN runs r ON r.id = j.run_id
         WHERE (SELECT count(*) >= 0 FROM marked)  -- the jobs first, as everywhere
-            AND {_NAMED} AND {_CLAIMABLE} AND c.attempts < :last_attempt
+            AND {_NAMED} AND {_CLAIMABLE} AND c.attempts < :below
             AND j.status IN ('running', 'waiting') AND r.status <> 'cancelled'
         ORDER BY c.id
         FOR NO KEY UPDATE OF c
@@ -116,30 +117,29 @@ _LOOK = text(f"""
     {_SELECT} c.status, c.attempts, c.lease_token {_FROM_WANTED} WHERE {_NAMED}""")  # noqa: S608 - as above
 
 
+Claims: TypeAlias = Sequence[tuple[uuid.UUID, uuid.UUID]]
+"""Chunks, or jobs to be synthesized, with the tokens to claim them by."""
+
+
 def claim_all(
-    store: Store,
-    claims: Sequence[tuple[uuid.UUID, uuid.UUID]],
-    lease: timedelta,
-    max_attempts: int,
+    store: Store, claims: Claims, lease: timedelta, below: int
 ) -> dict[uuid.UUID, ClaimedChunk]:
     """Take chunks, given with the tokens to claim them by; return what is found, by token.
 
-    A chunk is not taken while it is finished, not due, or leased, nor where it has to wait for its
-    last attempt (`claim` takes those). A claim that was made already with its token stands.
+    A chunk is not taken while it is finished, not due, or leased, nor where it has been attempted
+    `below` times. A claim that was made already with its token stands.
     """
-    last = first_last(max_attempts)
-    named = {**_arrays(claims), "lease": lease, "last_attempt": last}
+    named = {**arrays_of(claims), "lease": lease, "below": below}
     return {row[1]: ClaimedChunk(*row) for row in store.execute(_CLAIM, named)}
 
 
-def look(
-    store: Store, claims: Sequence[tuple[uuid.UUID, uuid.UUID]]
-) -> dict[uuid.UUID, ClaimedChunk]:
+def look(store: Store, claims: Claims) -> dict[uuid.UUID, ClaimedChunk]:
     """Return chunks, given with the tokens of attempts to claim them, as they are; by token."""
-    return {row[1]: ClaimedChunk(*row) for row in store.execute(_LOOK, _arrays(claims))}
+    return {row[1]: ClaimedChunk(*row) for row in store.execute(_LOOK, arrays_of(claims))}
 
 
-def _arrays(claims: Sequence[tuple[uuid.UUID, uuid.UUID]]) -> dict[str, object]:
+def arrays_of(claims: Claims) -> dict[str, object]:
+    """Return claims as the parameters of a statement."""
     return {"ids": [each[0] for each in claims], "tokens": [each[1] for each in claims]}
 
 
@@ -157,40 +157,21 @@ def claimable() -> ColumnElement[bool]:
 
 
 def claim(
-    session: Session,
-    chunk_id: uuid.UUID,
-    token: uuid.UUID,
-    lease: timedelta,
-    max_attempts: int,
-) -> Chunk | None:
-    """Take an open chunk of a job whose row is locked, counting the attempt.
+    session: Session, chunk_id: uuid.UUID, token: uuid.UUID, lease: timedelta, max_attempts: int
+) -> ClaimedChunk | None:
+    """Take a chunk of a job whose row is locked as `claim_all` does, be it for its last attempt.
 
-    Nothing is returned when the chunk is finished, not due yet, or at work, and when it
-    has to wait for its last attempt. A claim that was made already with this token is found again.
+    Where it has to wait for that, its message has come too early and is gone.
     """
-    chunk = session.get(Chunk, chunk_id, populate_existing=True)
-    if chunk is None:
-        return None
-    if chunk.lease_token == token and chunk.status == ChunkStatus.RUNNING:
-        return chunk
-    if not may_begin(session, chunk.attempts, max_attempts):
-        _forget_message(session, chunk_id)
-        return None
-    statement = (
-        update(Chunk)
-        .where(Chunk.id == chunk_id, claimable(), _of_working_job())
-        .values(
-            status=ChunkStatus.RUNNING,
-            attempts=Chunk.attempts + 1,
-            lease_token=token,
-            lease_until=clock.after(lease),
-            due_at=None,
-            started_at=clock.database_now(),
-        )
-        .returning(Chunk)
-        .execution_options(populate_existing=True)
-    )
-    return session.scalars(statement).one_or_none()
+    claims = [(chunk_id, token)]
+    found = look(session, claims).get(token)
+    if found is None or found.is_claimed:
+        return found
+    if may_begin(session, found.attempts, max_attempts):
+        return claim_all(session, claims, lease, max_attempts).get(token)
+    is_pending = and_(Chunk.id == chunk_id, Chunk.status == ChunkStatus.PENDING)
+    session.execute(update(Chunk).where(is_pending).values(sent_at=None))
+    return found
 
 
 def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) -> set[uuid.UUID]:
@@ -210,11 +191,7 @@ def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) ->
 
 
 def postpone(
-    session: Session,
-    chunk_id: uuid.UUID,
-    token: uuid.UUID,
-    delay: timedelta,
-    error: TransientError,
+    session: Session, chunk_id: uuid.UUID, token: uuid.UUID, delay: timedelta, error: TransientError
 ) -> bool:
     """Put a chunk off to a due-time; the attempt does not count.
 
@@ -273,21 +250,6 @@ def quarantine(session: Session, chunk_id: uuid.UUID, attempts: int) -> bool:
         error_message=f"The worker was lost {attempts} times while it was at this chunk.",
         hint="Look at the worker's log; `chordwise retry RUN` tries again.",
     )
-
-
-def _forget_message(session: Session, chunk_id: uuid.UUID) -> None:
-    """Note that the message for a chunk has come too early and is gone."""
-    session.execute(
-        update(Chunk)
-        .where(Chunk.id == chunk_id, Chunk.status == ChunkStatus.PENDING)
-        .values(sent_at=None)
-    )
-
-
-def _of_working_job() -> ColumnElement[bool]:
-    """Return the condition that the chunk's job is neither paused nor at its end, nor its run."""
-    working = Job.status.in_((JobStatus.RUNNING, JobStatus.WAITING))
-    return exists().where(Job.id == Chunk.job_id, working, ~of_cancelled_run())
 
 
 def is_last(attempts: int, max_attempts: int) -> bool:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from operator import attrgetter
-from typing import TypeAlias
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from chordwise.storage import chunk_leases, chunks, jobs, model_calls, synthesis_claims
-from chordwise.storage.chunk_leases import ClaimedChunk, first_last
+from chordwise.storage.chunk_leases import ClaimedChunk, Claims, first_last
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.database import Database
 from chordwise.storage.group_commit import GroupCommit
@@ -41,10 +40,6 @@ class Stored(Enum):
     LOST = "lost"
     STORED = "stored"
     LAST = "last"
-
-
-Claims: TypeAlias = Sequence[tuple[uuid.UUID, uuid.UUID]]
-"""Chunks with the tokens to claim them by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,23 +80,6 @@ class CallEntry:
     checked: Sequence[Mapping[str, object]] = ()
 
 
-class CallStore:
-    """Stores entries of the ledger alone; safe to share between threads."""
-
-    def __init__(self, database: Database) -> None:
-        self._entries = GroupCommit(database.transaction, _store_entries, _GATHER_SECONDS)
-
-    def enter(self, entry: CallEntry, within: timedelta) -> bool:
-        """Store an entry; false where its call may not begin, since the lease is lost.
-
-        The run of a lease may be cancelled as well. The ends are stored whatever the outcome.
-
-        Raises:
-            ServiceUnavailableError: The database stayed away for longer than `within`.
-        """
-        return self._entries.commit(entry, within)
-
-
 class ChunkWork:
     """What the threads of a worker store; safe to share between them.
 
@@ -111,11 +89,7 @@ class ChunkWork:
     """
 
     def __init__(
-        self,
-        database: Database,
-        lease: timedelta,
-        max_attempts: int,
-        synthesis: str,
+        self, database: Database, lease: timedelta, max_attempts: int, synthesis: str
     ) -> None:
         self._lease = lease
         self._max_attempts = max_attempts
@@ -141,7 +115,9 @@ class ChunkWork:
         return self._synthesis_claims.commit((job_id, token), self._lease)
 
     def enter(self, entry: CallEntry, within: timedelta) -> bool:
-        """Store an entry of the ledger, as `CallStore` does.
+        """Store an entry of the ledger; false where its call may not begin.
+
+        The lease is lost then, or its run is cancelled. The ends are stored whatever the outcome.
 
         Raises:
             ServiceUnavailableError: The database stayed away for longer than `within`.
@@ -163,11 +139,11 @@ class ChunkWork:
         self, store: Connection, group: Sequence[Claims]
     ) -> Sequence[Mapping[uuid.UUID, ClaimedChunk]]:
         claims = [claim for slice_ in group for claim in slice_]
-        found = chunk_leases.claim_all(store, claims, self._lease, self._max_attempts)
+        found = chunk_leases.claim_all(store, claims, self._lease, first_last(self._max_attempts))
         return [{token: found[token] for _, token in slice_ if token in found} for slice_ in group]
 
     def _store_synthesis_claims(
-        self, store: Connection, group: synthesis_claims.Claims
+        self, store: Connection, group: Claims
     ) -> Sequence[ClaimedSynthesis | None]:
         below = first_last(self._max_attempts)
         found = synthesis_claims.claim_all(store, group, self._lease, below)
@@ -183,7 +159,7 @@ class ChunkWork:
         ended = self._end_chunks(store, of_chunks, [end.job_end for end in syntheses], entries)
         calls = [call for end in of_chunks for call in end.calls]
         calls += [call for end in syntheses for call in end.calls]
-        begun = iter(_store_entries(store, entries, calls))
+        begun = iter(store_entries(store, entries, calls))
         job_ids = jobs.ended_by(
             store, [(end.job_end.job_id, end.job_end.token) for end in syntheses]
         )
@@ -247,12 +223,10 @@ def _end_jobs(store: Connection, ends: Sequence[JobEnd]) -> set[uuid.UUID]:
     return ended
 
 
-def _store_entries(
-    store: Connection,
-    entries: Sequence[CallEntry],
-    ended: Sequence[Mapping[str, object]] = (),
+def store_entries(
+    store: Connection, entries: Sequence[CallEntry], ended: Sequence[Mapping[str, object]] = ()
 ) -> Sequence[bool]:
-    """Store entries, and ends of other calls with theirs."""
+    """Store entries, and ends of other calls with theirs; return whether each call may begin."""
     begun = [entry.begun for entry in entries if entry.begun]
     tokens = {str(each.begun["id"]): each.token for each in entries if each.begun and each.token}
     model_calls.end_all(store, [*ended, *(call for each in entries for call in each.ended)])

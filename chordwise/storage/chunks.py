@@ -210,13 +210,6 @@ def left(store: Store, chunk_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, uuid.U
     return {row[0]: row[1] for row in rows}
 
 
-def has_left(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
-    """Tell whether the holder of this token has brought the chunk to its end, or put it off."""
-    left = Chunk.status != ChunkStatus.RUNNING
-    found = select(Chunk.id).where(Chunk.id == chunk_id, Chunk.lease_token == token, left)
-    return session.scalar(found) is not None
-
-
 def answer_of(chunk: EndedChunk) -> Answer:
     """Return the answer of a chunk that succeeded; of repairs its quality tells."""
     return Answer(

@@ -131,12 +131,6 @@ def take_due(session: Session, kinds: Collection[DeliveryKind]) -> Delivery | No
     ).one_or_none()
 
 
-def begin_attempt(session: Session, delivery: Delivery, time_given: timedelta) -> None:
-    """Count an attempt before it is made, so that a kill counts, and keep others away meanwhile."""
-    delivery.attempts += 1
-    delivery.due_at = clock.read(session) + time_given
-
-
 def end(
     session: Session, delivery: Delivery, status: DeliveryStatus, reason: str | None = None
 ) -> None:

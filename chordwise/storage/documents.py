@@ -61,11 +61,6 @@ def hash_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def store(session: Session, document: Document) -> uuid.UUID:
-    """Insert a document unless its content is known; return the id under which it is stored."""
-    return store_all(session, [document])[0]
-
-
 def store_all(session: Session, documents: Sequence[Document]) -> list[uuid.UUID]:
     """Insert the documents whose content is not known; return the ids under which all are stored.
 
@@ -104,21 +99,15 @@ def _known(hashes: Sequence[str]) -> Select[str, uuid.UUID]:
     )
 
 
+_GIVEN = (
+    *("source", "media_type", "title", "transcribed_by", "text", "normalization", "flags"),
+    *("places", "layouts"),
+)
+
+
 def _row(sha256: str, document: Document) -> dict[str, object]:
-    return {
-        "id": new_id(),
-        "sha256": sha256,
-        "source": document.source,
-        "media_type": document.media_type,
-        "title": document.title,
-        "transcribed_by": document.transcribed_by,
-        "text": document.text,
-        "character_count": len(document.text),
-        "normalization": document.normalization,
-        "flags": document.flags,
-        "places": document.places,
-        "layouts": document.layouts,
-    }
+    given = {name: getattr(document, name) for name in _GIVEN}
+    return {"id": new_id(), "sha256": sha256, "character_count": len(document.text), **given}
 
 
 def text_of(session: Session, document_id: uuid.UUID) -> str:

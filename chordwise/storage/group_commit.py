@@ -27,8 +27,6 @@ _sleep = time.sleep  # noqa: TID251 - here the waiting is wired in
 
 @dataclass(frozen=True, slots=True)
 class _Patient(Generic[Item]):
-    """An item that waits for a database that is away until `ends_at`."""
-
     item: Item
     ends_at: float
 
@@ -79,7 +77,8 @@ class GroupCommit(Generic[Transaction, Item, Outcome]):
 
     def _store(self, group: _Group[Item, Outcome]) -> _Group[Item, Outcome]:
         try:
-            outcomes = self._transact(group)
+            with self._begin() as transaction:
+                outcomes = self._write(transaction, [entry.item.item for entry in group])
         except ServiceUnavailableError as error:
             return _without_expired(group, error)
         except Exception as error:  # noqa: BLE001 - it is handed to the thread whose item it is
@@ -90,10 +89,6 @@ class GroupCommit(Generic[Transaction, Item, Outcome]):
         for entry, outcome in zip(group, outcomes, strict=True):
             entry.settle(outcome)
         return []
-
-    def _transact(self, group: _Group[Item, Outcome]) -> Sequence[Outcome]:
-        with self._begin() as transaction:
-            return self._write(transaction, [entry.item.item for entry in group])
 
 
 def _without_expired(

@@ -26,13 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
-from chordwise.domain.states import (
-    TAKEN_IN,
-    UNDELIVERED,
-    UNFINISHED_JOBS,
-    InboxStatus,
-    JobStatus,
-)
+from chordwise.domain.states import TAKEN_IN, UNDELIVERED, UNFINISHED_JOBS, InboxStatus, JobStatus
 from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.intakes import Intake
@@ -116,15 +110,8 @@ def change_all(session: Session, ids: Collection[uuid.UUID], values: Mapping[str
         session.execute(update(InboxFile).where(among(InboxFile.id, ids)).values(**values))
 
 
-def count_attempts(session: Session, ids: Collection[uuid.UUID]) -> None:
-    """Note that a process begins to read files, before it does."""
-    change_all(session, ids, {"attempts": InboxFile.attempts + 1})
-
-
 def write_each(
-    session: Session,
-    files: Mapping[uuid.UUID, Mapping[str, object]],
-    same: Mapping[str, object],
+    session: Session, files: Mapping[uuid.UUID, Mapping[str, object]], same: Mapping[str, object]
 ) -> None:
     """Write columns of files in one statement: of each its own values, and `same` of all."""
     if not files:

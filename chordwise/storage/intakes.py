@@ -124,13 +124,14 @@ def enlist(session: Session, run_id: uuid.UUID, entries: Sequence[Entry]) -> Seq
     for begin in range(0, len(entries), _AT_ONCE):
         step = slice(begin, begin + _AT_ONCE)
         some = list(zip(ids[step], entries[step], strict=True))
-        insert_all(session, Intake, [_intake(run_id, id_, each) for id_, each in some])
-        listed = [
-            _listed(run_id, id_, position + begin + index, each)
+        insert_all(session, Intake, [_intake(id_, each) for id_, each in some], run_id=run_id)
+        listed: list[dict[str, object]] = [
+            {"intake_id": id_, "position": position + begin + index}
+            | {name: getattr(each, name) for name in _LISTED}
             for index, (id_, each) in enumerate(some)
             if each.error is None
         ]
-        insert_all(session, ListedFile, listed)
+        insert_all(session, ListedFile, listed, run_id=run_id)
     return ids
 
 
@@ -204,32 +205,18 @@ def _require_all(found: Sequence[uuid.UUID], wanted: Collection[uuid.UUID]) -> N
         raise LeaseLostError("Another process has taken this file in.")
 
 
-def _intake(run_id: uuid.UUID, intake_id: uuid.UUID, entry: Entry) -> dict[str, object]:
+_LISTED = ("source", "raw_path", "follow_symlinks", "byte_count", "modified_ns", "job_id")
+
+
+def _intake(intake_id: uuid.UUID, entry: Entry) -> dict[str, object]:
     error = entry.error
     return {
         "id": intake_id,
-        "run_id": run_id,
         "source": entry.source,
         "outcome": IntakeOutcome.NOT_TAKEN if error is None else error.outcome,
         "reason": error and error.reason,
         "message": error and error.what,
         "hint": (error and error.hint) or None,
-    }
-
-
-def _listed(
-    run_id: uuid.UUID, intake_id: uuid.UUID, position: int, entry: Entry
-) -> dict[str, object]:
-    return {
-        "intake_id": intake_id,
-        "run_id": run_id,
-        "position": position,
-        "source": entry.source,
-        "raw_path": entry.raw_path,
-        "follow_symlinks": entry.follow_symlinks,
-        "byte_count": entry.byte_count,
-        "modified_ns": entry.modified_ns,
-        "job_id": entry.job_id,
     }
 
 

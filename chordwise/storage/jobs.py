@@ -36,13 +36,7 @@ from chordwise.storage import clock
 from chordwise.storage.database import Store
 from chordwise.storage.documents import Document
 from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.record import (
-    CreatedAt,
-    Identity,
-    Record,
-    block_range_index,
-    status_among,
-)
+from chordwise.storage.record import CreatedAt, Identity, Record, block_range_index, status_among
 
 STEP_CHUNKS = 20_000
 """How many chunks a transaction changes that changes many jobs."""
@@ -70,9 +64,7 @@ class Job(Record):
         ),
         Index("ix_jobs_retryable", "run_id", "id", postgresql_where=status_among(RETRYABLE_JOBS)),
         Index(
-            "ix_jobs_waiting",
-            "due_at",
-            postgresql_where=f"status = '{JobStatus.WAITING.value}'",
+            "ix_jobs_waiting", "due_at", postgresql_where=f"status = '{JobStatus.WAITING.value}'"
         ),
         Index(
             "ix_jobs_unfinished_created_at",
@@ -261,15 +253,6 @@ def note_progress(session: Session, job_id: uuid.UUID) -> None:
     session.execute(
         update(Job).where(Job.id == job_id).values(last_progress_at=clock.database_now())
     )
-
-
-def mark_running(session: Session, job_id: uuid.UUID) -> Job:
-    """Return a locked job that is at work (again); waiting is over."""
-    job = session.scalars(select(Job).where(Job.id == job_id)).one()
-    if job.status == JobStatus.WAITING:
-        job.status, job.due_at = JobStatus.RUNNING, None
-        job.error_code = job.error_message = job.hint = None
-    return job
 
 
 def mark_waiting(session: Session, job_id: uuid.UUID) -> None:

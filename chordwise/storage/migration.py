@@ -82,8 +82,8 @@ def _alone(connection: Connection) -> Iterator[None]:
 def _upgrade(connection: Connection) -> None:
     """Apply what is missing, each revision in a transaction of its own.
 
-    Behind a statement that waits for a table's lock everybody else waits, too. So it waits for a
-    moment only, lets them pass, and tries again.
+    Behind a statement that waits for a table's lock all other statements wait, too. So it waits for
+    a moment only, lets them pass, and tries again.
     """
     config = configuration()
     config.attributes["connection"] = connection

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import BigInteger, ColumnElement, ForeignKey, Index, func, select, text, update
+from sqlalchemy import BigInteger, ForeignKey, Index, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -200,8 +200,10 @@ def read(
     session: Session, analysis_type: AnalysisType, stage: Stage, provider: str, model: str
 ) -> CallHistory:
     """Return what the newest answers to such questions took."""
+    version = ModelCall.prompt_version
+    template = func.split_part(version, "@", 1, type_=version.type)  # without its number
     kind = (
-        _name().in_((f"{analysis_type}.{stage}", f"{analysis_type}.schema.{stage}")),
+        template.in_((f"{analysis_type}.{stage}", f"{analysis_type}.schema.{stage}")),
         ModelCall.provider == provider,
         ModelCall.model == model,
         ModelCall.output_tokens.is_not(None),
@@ -218,8 +220,3 @@ def read(
     first = [row.output_tokens for row in rows if row.stage == stage]
     repeated = sum(row.stage == Stage.REPAIR for row in rows)
     return CallHistory(output_tokens=first, asked=len(first), repeated=repeated)
-
-
-def _name() -> ColumnElement[str]:
-    """Return the template's name: its version without the number."""
-    return func.split_part(ModelCall.prompt_version, "@", 1, type_=ModelCall.prompt_version.type)

@@ -124,9 +124,7 @@ def is_promised(task: str, *, of: SQLColumnExpression[uuid.UUID]) -> ColumnEleme
     return (
         select(OutboxMessage.id)
         .where(
-            OutboxMessage.sent_at.is_(None),
-            OutboxMessage.task == task,
-            _named() == cast(of, Text),
+            OutboxMessage.sent_at.is_(None), OutboxMessage.task == task, _named() == cast(of, Text)
         )
         .exists()
     )

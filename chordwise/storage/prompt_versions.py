@@ -41,15 +41,9 @@ def register(session: Session, templates: Iterable[PromptTemplate]) -> None:
                 "A released version never changes: give the new text the next number.",
             )
         if template.version not in known:
-            rows.append(_row(template))
+            rows.append({name: getattr(template, name) for name in _STORED})
     if rows:
         session.execute(insert(PromptVersion).values(rows).on_conflict_do_nothing())
 
 
-def _row(template: PromptTemplate) -> dict[str, str]:
-    return {
-        "version": template.version,
-        "sha256": template.sha256,
-        "system": template.system,
-        "user": template.user,
-    }
+_STORED = ("version", "sha256", "system", "user")

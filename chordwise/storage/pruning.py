@@ -154,7 +154,8 @@ def _is_old(age: timedelta) -> ColumnElement[bool]:
     unfinished = exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
     is_ended = Run.status.in_(_OVER) & Run.finished_at.is_not(None)
     is_over = is_ended | (intakes.is_interrupted() & ~unfinished)
-    return is_over & (ended_at < clock.database_now() - age) & ~_has_files()
+    has_files = exists().where(InboxFile.run_id == Run.id, InboxFile.status.in_(UNDELIVERED))
+    return is_over & (ended_at < clock.database_now() - age) & ~has_files
 
 
 def _is_still_old(session: Session, run_id: uuid.UUID, age: timedelta) -> bool:
@@ -163,10 +164,6 @@ def _is_still_old(session: Session, run_id: uuid.UUID, age: timedelta) -> bool:
     if session.scalar(locked) is None:
         return False
     return session.scalar(select(Run.id).where(Run.id == run_id, _is_old(age))) is not None
-
-
-def _has_files() -> ColumnElement[bool]:
-    return exists().where(InboxFile.run_id == Run.id, InboxFile.status.in_(UNDELIVERED))
 
 
 def _unused() -> ColumnElement[bool]:

@@ -38,7 +38,7 @@ def require_ready(engine: Engine) -> None:
     with engine.connect() as connection:
         _require_writable(connection)
         _require_rights(connection)
-    revisions.require_compatible(engine)
+        revisions.require_suitable(connection)
 
 
 def _require_writable(connection: Connection) -> None:

@@ -52,11 +52,16 @@ def new_id() -> uuid.UUID:
     return uuid.UUID(bytes=bytes(octets))
 
 
+def id_in(text: str) -> uuid.UUID | None:
+    """Return the id that a text is, if it is one."""
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
+
+
 def insert_all(
-    session: Session,
-    table: type[Record],
-    rows: Sequence[Mapping[str, object]],
-    **same: object,
+    session: Session, table: type[Record], rows: Sequence[Mapping[str, object]], **same: object
 ) -> None:
     """Insert many rows in one statement, with an array for each column.
 

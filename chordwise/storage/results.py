@@ -25,7 +25,6 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.domain.analyses.analysis import Analysis
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.facts import Fact as FactValue
 from chordwise.domain.facts import facts
@@ -141,7 +140,9 @@ def _add(session: Session, results: Sequence[Result]) -> set[uuid.UUID]:
     stated = [
         row
         for each in results
-        for row in _rows_of(each.job_id, facts(each.output, _analysis(each.analysis_type)))
+        for row in _rows_of(
+            each.job_id, facts(each.output, analysis_for(AnalysisType(each.analysis_type)))
+        )
     ]
     added = session.execute(_ADD, {"rows": _as_json(rows), "facts": _as_json(stated)}).all()
     correct(session, [job_id for job_id, is_judged in added if is_judged])
@@ -286,10 +287,6 @@ def _rows_of(job_id: uuid.UUID, found: Sequence[FactValue]) -> list[dict[str, ob
         | {name: getattr(fact, name) for name in FactValue.__dataclass_fields__}
         for fact in found
     ]
-
-
-def _analysis(name: str) -> Analysis:
-    return analysis_for(AnalysisType(name))
 
 
 class Fact(Record):

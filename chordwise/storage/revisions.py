@@ -36,12 +36,6 @@ def newest_revision() -> str:
     return max(known())
 
 
-def revision_of(engine: Engine) -> str | None:
-    """Return the revision that the database is at; `None` when it is empty."""
-    with engine.connect() as connection:
-        return current(connection)
-
-
 def current(connection: Connection) -> str | None:
     """Return the revision that the database is at; `None` when it is empty."""
     if not connection.scalar(_EXISTS, {"table": "alembic_version"}):
@@ -51,22 +45,22 @@ def current(connection: Connection) -> str | None:
 
 
 def require_compatible(engine: Engine) -> None:
-    """Refuse to work on a schema that this version's code does not fit.
-
-    A newer schema is good as long as it says so: it notes from which revision on code still works.
+    """Refuse as `require_suitable`, over a connection of its own.
 
     Raises:
-        ConfigurationError: The database is empty, older, or newer in a way that breaks us.
+        ConfigurationError: As said there.
     """
     with engine.connect() as connection:
         require_suitable(connection)
 
 
 def require_suitable(connection: Connection) -> None:
-    """Refuse as `require_compatible`, over a connection that is open.
+    """Refuse to work on a schema that this version's code does not fit.
+
+    A newer schema is good as long as it says so: it notes from which revision on code still works.
 
     Raises:
-        ConfigurationError: As said.
+        ConfigurationError: The database is empty, older, or newer in a way that breaks us.
     """
     found, wanted = current(connection), newest_revision()
     require_released(connection, found)
@@ -111,12 +105,8 @@ def note(connection: Connection, revision: str, oldest: str) -> None:
 
 def forget(connection: Connection, revision: str) -> None:
     """Delete a revision that has just been taken back, maybe together with this table."""
-    if _exists(connection):
+    if connection.scalar(_EXISTS, {"table": "schema_versions"}):
         connection.execute(delete(SchemaVersion).where(SchemaVersion.revision == revision))
-
-
-def _exists(connection: Connection) -> bool:
-    return connection.scalar(text("SELECT to_regclass('schema_versions')")) is not None
 
 
 def first_revision() -> str:

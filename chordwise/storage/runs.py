@@ -23,7 +23,7 @@ from chordwise.errors import UsageError
 from chordwise.storage import clock, deliveries, jobs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import CreatedAt, Identity, Record, among, status_among
+from chordwise.storage.record import CreatedAt, Identity, Record, among, id_in, status_among
 from chordwise.storage.schedules import ScheduleRun
 
 
@@ -68,7 +68,7 @@ def find(session: Session, name_or_id: str) -> Run:
     if name_or_id == "latest":
         run = session.scalars(select(Run).order_by(Run.id.desc()).limit(1)).one_or_none()
     else:
-        wanted = _id(name_or_id)
+        wanted = id_in(name_or_id)
         condition = Run.id == wanted if wanted else Run.name == name_or_id
         run = session.scalars(select(Run).where(condition)).one_or_none()
     if run is None:
@@ -76,18 +76,6 @@ def find(session: Session, name_or_id: str) -> Run:
             f"There is no run “{name_or_id}”.", "`chordwise runs` lists the runs there are."
         )
     return run
-
-
-def of_job(session: Session, job_id: uuid.UUID) -> Run:
-    """Return the run that a job belongs to."""
-    return session.scalars(
-        select(Run).join(Job, Job.run_id == Run.id).where(Job.id == job_id)
-    ).one()
-
-
-def newest(session: Session, limit: int) -> Sequence[Run]:
-    """Return the newest runs first."""
-    return session.scalars(select(Run).order_by(Run.id.desc()).limit(limit)).all()
 
 
 def is_cancelled(session: Session, run_id: uuid.UUID) -> bool:
@@ -124,7 +112,8 @@ def cancel_jobs(session: Session, run_id: uuid.UUID, limit: int) -> int:
     if run.status != RunStatus.CANCELLED:
         return 0
     _cancel(session, job_ids)
-    if run.finished_at is None and not _has_jobs(session, run_id, UNFINISHED_JOBS):
+    unfinished = {"run_id": run_id, "states": list(UNFINISHED_JOBS)}
+    if run.finished_at is None and not session.scalar(_HAS_JOBS, unfinished):
         run.finished_at = clock.read(session)
         deliveries.announce(session, run_id, RunStatus.CANCELLED)
     return len(job_ids)
@@ -180,10 +169,6 @@ def settle(session: Session, run_id: uuid.UUID) -> None:
         deliveries.announce(session, run_id, RunStatus(run.status))
 
 
-def _has_jobs(session: Session, run_id: uuid.UUID, states: Sequence[JobStatus]) -> bool:
-    return bool(session.scalar(_HAS_JOBS, {"run_id": run_id, "states": list(states)}))
-
-
 def _locked(session: Session, run_id: uuid.UUID) -> Run:
     """Return a run as it is now, whatever this transaction read of it before."""
     return session.scalars(_LOCK, {"id": run_id}).one()
@@ -202,10 +187,3 @@ _LOCK = (
     .with_for_update(key_share=True)
     .execution_options(populate_existing=True)
 )
-
-
-def _id(text: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(text)
-    except ValueError:
-        return None

@@ -202,8 +202,7 @@ def unfinished(session: Session, schedule_id: uuid.UUID) -> ScheduleRun | None:
     """Return what of a schedule has begun, or is about to, and has not ended."""
     return session.scalars(
         select(ScheduleRun).where(
-            ScheduleRun.schedule_id == schedule_id,
-            ScheduleRun.status.in_(UNFINISHED_SCHEDULE_RUNS),
+            ScheduleRun.schedule_id == schedule_id, ScheduleRun.status.in_(UNFINISHED_SCHEDULE_RUNS)
         )
     ).one_or_none()
 

@@ -6,13 +6,13 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeAlias
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import JobStatus
 from chordwise.storage import chunks, jobs, results, runs
+from chordwise.storage.chunk_leases import Claims, arrays_of
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.clock import HOLDERS_HAVE_COME
 from chordwise.storage.database import Store
@@ -87,8 +87,6 @@ _LOOK = text(f"""
     WITH {_WANTED}
     {_SELECT} FROM wanted JOIN jobs j ON j.id = wanted.id AND j.lease_token = wanted.token
     JOIN runs r ON r.id = j.run_id WHERE j.status = 'synthesizing'""")
-Claims: TypeAlias = Sequence[tuple[uuid.UUID, uuid.UUID]]
-"""Jobs with the tokens to claim their syntheses by."""
 
 
 def claim_all(
@@ -99,17 +97,13 @@ def claim_all(
     A job is not taken while chunks are open, after its end, while another lease lives, where the
     run is cancelled, and where its synthesis has been attempted `below` times.
     """
-    named = {**_arrays(claims), "lease": lease, "below": below}
+    named = {**arrays_of(claims), "lease": lease, "below": below}
     return _found(store, _CLAIM, named)
 
 
 def look(store: Store, job_id: uuid.UUID, token: uuid.UUID) -> ClaimedSynthesis | None:
     """Return a job if its synthesis is claimed with this token."""
-    return _found(store, _LOOK, _arrays([(job_id, token)])).get(token)
-
-
-def _arrays(claims: Claims) -> dict[str, object]:
-    return {"ids": [each[0] for each in claims], "tokens": [each[1] for each in claims]}
+    return _found(store, _LOOK, arrays_of([(job_id, token)])).get(token)
 
 
 def _found(

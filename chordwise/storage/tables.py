@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import configure_mappers
 
-from chordwise.storage import (
+from chordwise.storage import (  # noqa: F401 - each has tables of its own
     answer_tables,
     batch_requests,
     batches,
@@ -29,29 +29,6 @@ from chordwise.storage import (
 )
 from chordwise.storage.record import Record
 
-modules = (
-    answer_tables,
-    batch_requests,
-    batches,
-    cached_completions,
-    calibrations,
-    certifications,
-    chunks,
-    deliveries,
-    documents,
-    inbox_files,
-    incidents,
-    intakes,
-    jobs,
-    judgments,
-    model_calls,
-    outbox,
-    prompt_versions,
-    results,
-    revisions,
-    runs,
-    schedules,
-)
 metadata = Record.metadata
 
 

@@ -102,7 +102,10 @@ class Pipeline:
         token = uuid.uuid4()
         max_attempts = self.context.settings.pipeline.max_attempts
         with self.context.database.write() as session:
-            assert chunk_leases.claim(session, chunk_id, token, timedelta(seconds=60), max_attempts)
+            lease = timedelta(seconds=60)
+            claimed = chunk_leases.claim(session, chunk_id, token, lease, max_attempts)
+            assert claimed is not None
+            assert claimed.is_claimed
         return token
 
     def expire_leases(self) -> None:

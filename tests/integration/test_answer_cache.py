@@ -26,8 +26,9 @@ from chordwise.pipeline.models.answer_cache import StoredCompletions, stored_com
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import runs
-from chordwise.storage.chunk_work import CallStore
+from chordwise.storage.chunk_work import store_entries
 from chordwise.storage.database import Database, open_engine
+from chordwise.storage.group_commit import GroupCommit
 from tests.fakes.completion_requests import a_request
 from tests.fakes.pipeline import AWAY, PARAGRAPH, a_pipeline, a_run, a_summary, with_settings
 from tests.fakes.processes import wait_until
@@ -246,7 +247,8 @@ def test_a_hit_has_its_row_in_the_ledger(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     job = pipeline.job(pipeline.submit(PARAGRAPH))
     database = pipeline.context.database
-    ledger = Ledger(enter=CallStore(database).enter, patience=timedelta(seconds=5), job_id=job.id)
+    enter = GroupCommit(database.transaction, store_entries).commit
+    ledger = Ledger(enter=enter, patience=timedelta(seconds=5), job_id=job.id)
     about = facts_about(ModelSettings(provider="openai", model="peer"))
     cache = stored_completions(settings, database, job.id)
     assert cache is not None
@@ -277,7 +279,7 @@ def test_a_run_says_whether_it_uses_the_cache(
     submission = pipeline.submit(PARAGRAPH, options=options)
 
     with pipeline.context.database.read() as session:
-        assert runs.of_job(session, pipeline.job(submission).id).use_cache is expected
+        assert runs.find(session, submission.name).use_cache is expected
 
 
 @pytest.mark.parametrize(

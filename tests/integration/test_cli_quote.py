@@ -21,8 +21,9 @@ from chordwise.errors import ExitCode
 from chordwise.llm.counting import count_request, counter_for
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.pipeline.intake.run_options import RunOptions
-from chordwise.pipeline.quoting import quote, sample
-from chordwise.pipeline.quoting.quote import Quote, Quoter
+from chordwise.pipeline.quoting import quote
+from chordwise.pipeline.quoting.quote import Quote
+from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.settings import Settings
 from tests.fakes.commands import point_to, run
 from tests.fakes.office_files import scan
@@ -54,10 +55,12 @@ class Desk:
     capsys: pytest.CaptureFixture[str]
 
     @property
-    def quoter(self) -> Quoter:
+    def quoter(self) -> ReadingContext:
         """Return what quotes as the command does, over the pipeline's database."""
         context = self.pipeline.context
-        return Quoter(settings=context.settings, database=context.database, models=context.models)
+        return ReadingContext(
+            settings=context.settings, database=context.database, models=context.models
+        )
 
     def call(self, *arguments: str) -> tuple[int, str, str]:
         """Quote the folder; return the exit code and what was written."""
@@ -483,7 +486,7 @@ def test_a_sample_for_the_batch_lane_is_announced_as_online(desk: Desk) -> None:
     for lane in Lane:
         options = RunOptions(types=(AnalysisType.SUMMARY,), model=GPT, lane=lane)
         gathered = quote.gather(quoter, [a_document(LONG)], options, 2)
-        announced.append(sample.expected_cost(quote.priced(quoter, gathered), gathered))
+        announced.append(quote.expected_cost(quote.priced(quoter, gathered), gathered))
 
     assert announced[0] == announced[1] is not None
 
@@ -525,7 +528,7 @@ def test_answers_of_a_sample_are_used_again(desk: Desk) -> None:
 
     counts = []
     for fresh in (False, False, True):
-        sample.ask_sample(quoter, gathered, fresh=fresh)
+        quote.ask_sample(quoter, gathered, fresh=fresh)
         counts.append(len(asked))
     desk.pipeline.work(desk.pipeline.submit(LONG, SHORT))
 

@@ -21,7 +21,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.errors import DeliveryError, DeliveryRefusedError, ModelAccessError
 from chordwise.llm.connections import Deadline
 from chordwise.pipeline.deliveries import run_ends
-from chordwise.pipeline.deliveries.webhook import GuardedNetwork, Webhook
+from chordwise.pipeline.deliveries.webhook import Webhook, guarded_network
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs import retry
 from chordwise.settings import DeliverySettings, Settings
@@ -183,7 +183,7 @@ def connect(resolver: Resolver) -> Sequence[str]:
     """Try to connect to a name; return the addresses that were tried."""
     deadline, sockets = Deadline(), Recording()
     deadline.start(5)
-    network = GuardedNetwork(deadline, allow_private=False, resolve=resolver, sockets=sockets)
+    network = guarded_network(deadline, allow_private=False, resolve=resolver, sockets=sockets)
     with pytest.raises(httpcore.ConnectError):
         network.connect_tcp("hook.example.org", 443)
     return sockets.addresses
@@ -202,7 +202,7 @@ def test_one_address_inside_is_one_too_many() -> None:
     resolver = Resolver([OUTSIDE, "169.254.169.254"])
     deadline, sockets = Deadline(), Recording()
     deadline.start(5)
-    network = GuardedNetwork(deadline, allow_private=False, resolve=resolver, sockets=sockets)
+    network = guarded_network(deadline, allow_private=False, resolve=resolver, sockets=sockets)
 
     with pytest.raises(DeliveryError, match=r"169\.254\.169\.254"):
         network.connect_tcp("hook.example.org", 443)

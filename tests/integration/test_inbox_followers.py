@@ -227,7 +227,7 @@ def test_who_waits_has_no_message(inbox: WatchedInbox) -> None:
 def test_one_that_was_called_off_is_taken_up_again(inbox: WatchedInbox) -> None:
     drop_in_runs(inbox, "a.txt", "b.txt")
     with inbox.pipeline.context.database.read() as session:
-        run = runs.newest(session, 1)[0]
+        run = runs.find(session, "latest")
     retry.cancel(inbox.pipeline.context.database, run.id)
     inbox.work()
     assert inbox.pipeline.value(STATES) == ["succeeded", "cancelled"]

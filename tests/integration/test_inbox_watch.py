@@ -16,7 +16,6 @@ from chordwise.pipeline.inbox.folders import places
 from chordwise.pipeline.inbox.scan import Refused
 from chordwise.settings import InboxSettings, ProfileSettings, Settings
 from scheduler.inbox import InboxWatcher
-from scheduler.inbox import watched as watching
 from tests.fakes.inbox_watch import LETTER, OTHER, STABILITY_SECONDS, WatchedInbox, watched
 from tests.fakes.pipeline import SCRIPTED, a_pipeline, quoting_the_text
 from tests.fakes.processes import wait_until
@@ -220,8 +219,12 @@ def listened_to(tmp_path: Path, settings: Settings) -> Iterator[Path]:
     watch = InboxSettings(folders=(folder,), stability_seconds=0.2)
     changes = {"inbox": watch, "model": SCRIPTED}
     pipeline = a_pipeline(settings.model_copy(update=changes), quoting_the_text, repeat_last=True)
-    with watching(pipeline.context, Event()):
-        yield folder
+    stop = Event()
+    watcher = InboxWatcher(pipeline.context, stop)
+    watcher.start()
+    yield folder
+    stop.set()
+    watcher.join(PATIENCE_SECONDS)
 
 
 def a_watcher(settings: Settings, folder: Path, stop: Event) -> InboxWatcher:

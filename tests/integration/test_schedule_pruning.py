@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.orm import Session
 
 from chordwise.domain.learning.remarks import Saying
 from chordwise.domain.learning.truths import Verdict
@@ -149,11 +147,7 @@ def test_feedback_goes_with_its_job_and_what_it_taught_stays(settings: Settings)
         assert feedback.give_all(session, Wanted(), said).stored == 2
     ((run,),) = night.rows("SELECT name FROM runs ORDER BY finished_at LIMIT 1")
 
-    def write(change: Callable[[Session], int]) -> int:
-        with database.write() as session:
-            return change(session)
-
-    evaluation.evaluate(database, Scope(run=str(run)), None, write)
+    evaluation.evaluate(database, Scope(run=str(run)), None)
     night.pipeline.execute("UPDATE judgments SET expected = '1', found = '2'")
 
     assert night.carry_out()
@@ -351,13 +345,13 @@ def test_a_document_that_is_taken_in_meanwhile_is_not_lost(settings: Settings) -
         return Document(source="a", media_type="text/plain", text=OLD, normalization={})
 
     with database.write() as session:
-        documents.store(session, letter())
+        documents.store_all(session, [letter()])
     night.pipeline.execute("UPDATE documents SET created_at = now() - interval '40 days'")
 
     def store() -> None:
         with database.write() as session:
             again.set()
-            stored.append(documents.store(session, letter()))
+            stored.extend(documents.store_all(session, [letter()]))
 
     thread = threading.Thread(target=store)
     with database.write() as session:
@@ -382,7 +376,7 @@ def test_a_document_that_was_just_taken_in_stays(settings: Settings) -> None:
 
     with database.write() as taking_in:
         letter = Document(source="a", media_type="text/plain", text=OLD, normalization={})
-        documents.store(taking_in, letter)
+        documents.store_all(taking_in, [letter])
         with database.write() as session:
             assert pruning.forget_documents(session, A_DAY) == 0
 

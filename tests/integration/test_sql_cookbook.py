@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy.orm import Session
 
 from chordwise.domain.learning.remarks import Saying
 from chordwise.domain.learning.truths import Verdict
@@ -180,11 +178,7 @@ def learn(pipeline: Pipeline) -> None:
         with database.write() as session:
             assert feedback.give_all(session, Wanted(), [line]).stored == 1
 
-    def write(change: Callable[[Session], int]) -> int:
-        with database.write() as session:
-            return change(session)
-
-    evaluation.evaluate(database, Scope(), None, write)
+    evaluation.evaluate(database, Scope(), None)
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from structlog.testing import capture_logs
 
 from chordwise.errors import ServiceUnavailableError
 from chordwise.telemetry.liveness import State
-from worker.consumption import Consumption, CountedThreads
-from worker.watchdog import Watchdog
+from worker.consumption import Consumption, CountedThreads, Watchdog
 
 
 @dataclass(slots=True)

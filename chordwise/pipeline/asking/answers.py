@@ -99,8 +99,6 @@ def _whole_or_halves(question: Question, ends_at: float, splits: int) -> Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Attempts:
-    """The attempts at a question: its model and the fallbacks, each with every prompt."""
-
     question: Question
     ends_at: float
 
@@ -140,7 +138,6 @@ class _Attempts:
         return model is not self.question.model and not ends
 
     def _attempt(self, request: CompletionRequest, model: ChatModel) -> Answer:
-        """Ask with one prompt, and once more with what was wrong."""
         source, record_check = self.question.source, self.question.record_check
         request, completion = self._completed(request, model)
         try:

@@ -52,8 +52,6 @@ def ask_tiers(question: Question) -> Answer:
 
 @dataclass(slots=True, kw_only=True)
 class _Cascade:
-    """What one question has come to so far."""
-
     policy: RoutingSettings
     weak: list[Answer] = field(default_factory=list)
     errors: list[ModelError] = field(default_factory=list)

@@ -77,7 +77,6 @@ def with_dropped_rows(answer: Answer, before: Completion, request: CompletionReq
 
 
 def _draft(completion: Completion) -> JsonObject | None:
-    """Return an invalid answer as far as it can be read."""
     try:
         return validation.parse(completion.text).answer
     except InvalidAnswerError:
@@ -101,8 +100,7 @@ def _check(
     output = grounding.ground(marked, source)
     mended = repaired or parsed.repaired
     missing = missing_rows.compare(
-        analysis.row_counts(task.answers, task.options),
-        analysis.row_counts([output], task.options),
+        analysis.row_counts(task.answers, task.options), analysis.row_counts([output], task.options)
     )
     return Answer(
         output=output,

@@ -47,10 +47,7 @@ class Examined:
     def review_reason(self, confidence: float, task: AnalysisTask) -> str:
         """Say why a person should look; empty where there is no reason.
 
-        It found nothing of what was asked for, or it is unsure, or much of it could not be checked
-        against the text, or a value has no quote or does not stand in it, or its critique leaves a
-        doubt, or of the votes that were asked for a language model has given one alone, or rows are
-        missing, or it was merged by rule, or a check failed.
+        Of the votes that were asked for, one alone of a language model is no vote.
         """
         return " ".join((*self._losses(), *self._flaws(task), *self._doubts(confidence, task)))
 
@@ -199,10 +196,6 @@ def _examined(
 
 
 def _require_the_end(error: ModelError) -> None:
-    """Go on only after what neither time nor a person mends.
-
-    Raises:
-        ModelError: The caller asks the question again later.
-    """
+    """Go on only after what neither time nor a person mends."""
     if isinstance(error, TransientError | PausingError):
         raise error

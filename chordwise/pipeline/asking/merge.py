@@ -19,7 +19,6 @@ from chordwise.domain.analyses.analysis import Joining
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import REPAIR_FACTOR, Answer, lowered_by, quality_of
 from chordwise.domain.grounding import Source
-from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.pipeline.asking import Question, ask
@@ -111,7 +110,6 @@ class Synthesizer:
         return joining
 
     def _decided(self, answer: Answer, joining: Joining, answers: Sequence[Answer]) -> Answer:
-        """Return the joined answers with what the model has decided of them."""
         analysis, whole = analysis_for(self.task.analysis_type), merged(answers, self.task)
         output = analysis.decided(joining, answer.output)
         factor = REPAIR_FACTOR if answer.repaired else 1.0
@@ -147,7 +145,8 @@ class Synthesizer:
         groups: list[list[Answer]] = [[]]
         filled = 0.0
         for answer in answers:
-            weight = tokens.weigh(_as_material(answer.output))
+            material = json.dumps(grounding.without_spans(answer.output), ensure_ascii=False)
+            weight = tokens.weigh(material)
             if len(groups[-1]) > 1 and filled + weight > room:
                 groups.append([])
                 filled = 0.0
@@ -161,7 +160,3 @@ class Synthesizer:
         joined = ask(self.joining(group))
         parts = [answer.agreement for answer in group]
         return replace(joined, agreement=self_consistency.combined(parts, joined.agreement))
-
-
-def _as_material(output: JsonObject) -> str:
-    return json.dumps(grounding.without_spans(output), ensure_ascii=False)

@@ -176,8 +176,8 @@ def with_problems(
 
     A limit that was raised for the answer gives way to them: both fit the context together.
     """
-    problems = error.what
-    while tokens.estimate(remark := _remark(problems)) > REPAIR_TOKENS:
+    problems, words = error.what, f"\n\n{library.latest(library.REPAIR).user}"
+    while tokens.estimate(remark := words.replace("$problems", problems)) > REPAIR_TOKENS:
         problems = problems[: len(problems) * 9 // 10]
     user = f"{request.user}{remark}"
     room = profile.context_tokens - tokens.estimate(request.system + user)
@@ -203,8 +203,3 @@ def with_raised_limit(
     if limit <= request.max_output_tokens:
         return None
     return replace(request, max_output_tokens=limit)
-
-
-def _remark(problems: str) -> str:
-    words = library.latest(library.REPAIR).user.replace("$problems", problems)
-    return f"\n\n{words}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 from sqlalchemy import func, select
@@ -24,7 +24,7 @@ from chordwise.pipeline.models.ledger import hit_of
 from chordwise.storage import batch_requests, budgets, cached_completions, clock, model_calls
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import new_id
+from chordwise.storage.record import id_in, new_id
 from chordwise.storage.runs import Run
 
 MAX_ATTEMPTS = 3
@@ -48,7 +48,7 @@ class Arrivals:
 
     def store(self, session: Session, outcomes: Sequence[LineOutcome]) -> int:
         """Store what is not known yet of these lines, in any order; return how many those were."""
-        by_call = {_id(each.custom_id): each.outcome for each in outcomes}
+        by_call = {id_in(each.custom_id): each.outcome for each in outcomes}
         wanted = [call_id for call_id in by_call if call_id is not None]
         rows = batch_requests.with_lines(session, self.batch_id, wanted, len(wanted))
         return self._store(session, {row: by_call[row.call_id] for row in rows})
@@ -118,7 +118,6 @@ class Arrivals:
         return cost
 
     def _keep(self, session: Session, row: BatchRequest, completion: Completion) -> None:
-        """Put a clean answer into the cache, for later requests that are the same."""
         if not self.uses_cache or not is_worth_keeping(completion):
             return
         of_job = select(Run.use_cache).join(Job, Job.run_id == Run.id).where(Job.id == row.job_id)
@@ -155,13 +154,6 @@ def _finish_call(session: Session, row: BatchRequest, values: Mapping[str, objec
         model_calls.change(session, row.call_id, finished_at=finished_at, **values)
 
 
-def _id(custom_id: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(custom_id)
-    except ValueError:
-        return None
-
-
 def share(session: Session, rows: Sequence[BatchRequest]) -> None:
     """Give what these questions brought to those that follow them, and let them lead no more.
 
@@ -181,10 +173,15 @@ def _give(
     """Copy the outcomes; thousands may follow one question, so the ledger is written at once."""
     now = clock.read(session)
     hits = {
-        key: _hit_of(leader, now) for key, leader in leaders.items() if leader.answer is not None
+        key: {**hit_of(from_json(leader)), "finished_at": now}
+        for key, leader in leaders.items()
+        if leader.answer is not None
     }
     answered = {new_id(): row for row in followers if row.key in hits}
-    calls = [_call_of(row, id_) | hits[row.key] for id_, row in answered.items()]
+    calls = [
+        {**row.call, "id": id_, "job_id": row.job_id, "chunk_id": row.chunk_id, **hits[row.key]}
+        for id_, row in answered.items()
+    ]
     model_calls.add_all(session, calls)
     for id_, row in answered.items():
         row.call_id = id_
@@ -200,12 +197,3 @@ def _copy(leader: BatchRequest, follower: BatchRequest) -> None:
         follower.error_code, follower.error_message = leader.error_code, leader.error_message
     else:
         follower.status, follower.answer = BatchRequestStatus.ANSWERED, leader.answer
-
-
-def _hit_of(leader: BatchRequest, now: datetime) -> dict[str, object]:
-    return {**hit_of(from_json(leader)), "finished_at": now}
-
-
-def _call_of(follower: BatchRequest, id_: uuid.UUID) -> dict[str, object]:
-    owner = {"id": id_, "job_id": follower.job_id, "chunk_id": follower.chunk_id}
-    return {**follower.call, **owner}

@@ -104,11 +104,9 @@ class _Batches:
             return
         try:
             state = state or self._created(api, batch, prepared)
-        except _CancelledQuestionsError as error:
-            self._turn_away(batch, error)
-            return
         except ModelError as error:
-            if isinstance(error, TransientError):
+            is_cancelled = isinstance(error, _CancelledQuestionsError)
+            if isinstance(error, TransientError) and not is_cancelled:
                 raise
             self._turn_away(batch, error)
             return
@@ -142,13 +140,7 @@ class _Batches:
         return api.find(prepared, self._store(batches.provider_ids))
 
     def _created(self, api: BatchApi, batch: Batch, prepared: PreparedBatch) -> BatchState | None:
-        """Create the batch; `None` where another leader does it at this very moment.
-
-        Raises:
-            _CancelledQuestionsError: A run was cancelled since the batch was put together; none of
-                its questions is handed in.
-            ModelError: The provider does not take the batch, or cannot be asked.
-        """
+        """Create the batch; `None` where another leader does it at this very moment."""
         self._store(lambda s: _require_no_cancelled(s, batch))
         upload = prepared.upload or api.upload(prepared)
 
@@ -162,9 +154,7 @@ class _Batches:
         return api.create(replace(prepared, upload=upload))
 
     def _is_wanted(self, batch: Batch) -> bool:
-        return self._store(
-            lambda s: batch_requests.is_wanted(s, batch.id) or batch_requests.want(s, batch.id)
-        )
+        return self._store(lambda s: batch_requests.is_wanted(s, batch.id))
 
     def _prepared(self, batch: Batch) -> PreparedBatch:
         rows = self._store(lambda s: batch_requests.of_batch(s, batch.id))
@@ -299,11 +289,7 @@ class _Batches:
 
 
 def _require_no_cancelled(session: Session, batch: Batch) -> None:
-    """Keep the runs of a batch from being cancelled before the commit.
-
-    Raises:
-        _CancelledQuestionsError: One of them is.
-    """
+    """Keep the runs of a batch from being cancelled before the commit."""
     if batch_requests.has_cancelled(session, batch.id):
         raise _CancelledQuestionsError(
             "A run was cancelled before this batch was handed in; other runs ask again."

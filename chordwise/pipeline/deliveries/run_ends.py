@@ -39,7 +39,7 @@ from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.exports.writers import new_file
 from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runtime.context import Context
-from chordwise.settings import DeliverySettings, Settings
+from chordwise.settings import Settings
 from chordwise.storage import clock, deliveries, incidents
 from chordwise.storage.deliveries import (
     REPORT_WRITTEN,
@@ -101,8 +101,10 @@ def _begin(context: Context) -> tuple[Delivery | None, int]:
             return None, 0
         if delivery.content is None and delivery.run_id is not None:
             delivery.content = _content(session, delivery, delivery.run_id)
-        deliveries.begin_attempt(session, delivery, _time_given(context, delivery))
-        return delivery, int(clock.read(session).timestamp())
+        delivery.attempts += 1  # before it is made, so that a kill counts
+        now = clock.read(session)
+        delivery.due_at = now + _time_given(context, delivery)  # which keeps others away meanwhile
+        return delivery, int(now.timestamp())
 
 
 def _time_given(context: Context, delivery: Delivery) -> timedelta:
@@ -184,15 +186,12 @@ def _record_failure(context: Context, delivery: Delivery, error: ChordwiseError)
         _end(context, delivery, DeliveryStatus.FAILED, error.what)
         log.error("delivery.failed", reason=error.what, **_named(delivery))
         return
-    delay = _delay(settings, delivery.attempts) * context.random.uniform(0.8, 1.2)
+    doubled = settings.first_wait_seconds * 2.0 ** min(delivery.attempts - 1, 30)
+    seconds = min(settings.max_wait_seconds, doubled) * context.random.uniform(0.8, 1.2)
+    delay = timedelta(seconds=seconds)
     with context.database.write() as session:
         deliveries.put_off(session, delivery, delay, error.what)
     log.warning("delivery.put_off", reason=error.what, **_named(delivery))
-
-
-def _delay(settings: DeliverySettings, attempts: int) -> timedelta:
-    doubled = settings.first_wait_seconds * 2.0 ** min(attempts - 1, 30)
-    return timedelta(seconds=min(settings.max_wait_seconds, doubled))
 
 
 def _end(
@@ -218,10 +217,7 @@ _MAX_NAMES = 1_000
 
 
 def drop(
-    folder: Path,
-    wanted: ExportFormat,
-    content: JsonObject,
-    write: Callable[[BinaryIO], object],
+    folder: Path, wanted: ExportFormat, content: JsonObject, write: Callable[[BinaryIO], object]
 ) -> Path:
     """Put the account of a run and its answers into a folder, once; return the path of the latter.
 

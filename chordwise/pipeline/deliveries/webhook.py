@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from importlib.metadata import version
 from urllib.parse import urlsplit
@@ -55,11 +55,8 @@ class Webhook:
         """Return the status of the answer, whatever follows it."""
         deadline = Deadline()
         deadline.start(self._settings.timeout_seconds)
-        network = GuardedNetwork(
-            deadline,
-            allow_private=self._settings.allow_private_addresses,
-            resolve=self._resolve,
-        )
+        allow_private = self._settings.allow_private_addresses
+        network = guarded_network(deadline, allow_private=allow_private, resolve=self._resolve)
         with (
             httpcore.ConnectionPool(ssl_context=_certificates(), network_backend=network) as pool,
             pool.stream("POST", url, headers=list(headers.items()), content=body) as answer,
@@ -98,11 +95,7 @@ def _certificates() -> ssl.SSLContext:
 
 @contextmanager
 def _translated(host: str, timeout_seconds: float) -> Iterator[None]:
-    """Turn every error of the HTTP library into one of ours, which never holds the address.
-
-    Raises:
-        DeliveryError: Always, where the library fails.
-    """
+    """Turn every error of the HTTP library into one of ours, which never holds the address."""
     try:
         yield
     except httpcore.TimeoutException as error:
@@ -117,21 +110,16 @@ def _translated(host: str, timeout_seconds: float) -> Iterator[None]:
         ) from error
 
 
-class GuardedNetwork(DeadlineNetwork):
-    """Opens connections within a deadline, and to no address inside unless that is allowed."""
-
-    def __init__(
-        self,
-        deadline: Deadline,
-        *,
-        allow_private: bool,
-        resolve: Resolve = addresses_of,
-        sockets: httpcore.NetworkBackend | None = None,
-    ) -> None:
-        def checked(host: str, port: int) -> Sequence[str]:
-            return allowed_addresses(host, port, allow_private=allow_private, resolve=resolve)
-
-        super().__init__(deadline, resolve=checked, sockets=sockets)
+def guarded_network(
+    deadline: Deadline,
+    *,
+    allow_private: bool,
+    resolve: Resolve,
+    sockets: httpcore.NetworkBackend | None = None,
+) -> DeadlineNetwork:
+    """Return what opens connections within a deadline, and only to addresses that are allowed."""
+    checked = partial(allowed_addresses, allow_private=allow_private, resolve=resolve)
+    return DeadlineNetwork(deadline, resolve=checked, sockets=sockets)
 
 
 def allowed_addresses(

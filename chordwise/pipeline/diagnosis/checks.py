@@ -28,20 +28,21 @@ class Check:
     exit_code: ExitCode = ExitCode.SUCCESS
 
 
+def warning(name: str, finding: str, hint: str) -> Check:
+    """Return a check that came out with a warning."""
+    return Check(name=name, verdict=CheckStatus.WARN, finding=finding, hint=hint)
+
+
 def failed(name: str, error: ChordwiseError) -> Check:
     """Return the check that an error of ours amounts to."""
+    is_ours = error.exit_code in (ExitCode.CONFIGURATION, ExitCode.UNAVAILABLE)
     return Check(
         name=name,
         verdict=CheckStatus.FAIL,
         finding=error.what,
         hint=error.hint,
-        exit_code=_exit_code(error),
+        exit_code=error.exit_code if is_ours else ExitCode.UNAVAILABLE,
     )
-
-
-def _exit_code(error: ChordwiseError) -> ExitCode:
-    codes = (ExitCode.CONFIGURATION, ExitCode.UNAVAILABLE)
-    return error.exit_code if error.exit_code in codes else ExitCode.UNAVAILABLE
 
 
 def guarded(name: str, check: Callable[[], Check]) -> Check:

@@ -24,7 +24,7 @@ from chordwise.errors import (
     ServiceUnavailableError,
 )
 from chordwise.pipeline.diagnosis import models, places, schedules
-from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, guarded
+from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, guarded, warning
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.broker import BrokerReport
@@ -65,7 +65,6 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
 
 
 def _names(settings: Settings) -> Iterable[str]:
-    """Return the names of the models that may be asked, each once."""
     try:
         asked = settings.names_asked(settings.model)
     except ConfigurationError:
@@ -151,12 +150,8 @@ def _clock(engine: Engine) -> Check:
     apart = abs((ours - theirs).total_seconds()) if theirs else 0.0
     if apart <= _CLOCK_TOLERANCE_SECONDS:
         return Check(name="clock", finding=f"{apart:.1f} s apart from the database's")
-    return Check(
-        name="clock",
-        verdict=CheckStatus.WARN,
-        finding=f"{apart:.0f} s apart from the database's",
-        hint="Leases go by the database's clock; set both by NTP.",
-    )
+    finding = f"{apart:.0f} s apart from the database's"
+    return warning("clock", finding, "Leases go by the database's clock; set both by NTP.")
 
 
 def _reader(settings: Settings) -> Check:
@@ -164,14 +159,11 @@ def _reader(settings: Settings) -> Check:
     try:
         callable_ = user_sql.callable_functions(settings.require_database_url())
     except ChordwiseError as error:
-        return Check(name="reader", verdict=CheckStatus.WARN, finding=error.what, hint=error.hint)
+        return warning("reader", error.what, error.hint)
     if callable_:
-        return Check(
-            name="reader",
-            verdict=CheckStatus.WARN,
-            finding=f"{user_sql.READER} can call {', '.join(callable_)}",
-            hint="A superuser revokes them from PUBLIC: docs/operations.md, “The role of readers”.",
-        )
+        finding = f"{user_sql.READER} can call {', '.join(callable_)}"
+        hint = "A superuser revokes them from PUBLIC: docs/operations.md, “The role of readers”."
+        return warning("reader", finding, hint)
     return Check(name="reader", finding=f"{user_sql.READER} can log in (chordwise sql)")
 
 
@@ -194,20 +186,13 @@ def look_at_broker(settings: Settings) -> Check:
     found = broker.report(settings.broker_url)
     broker.require_working(settings.broker_url)
     if found.policy != "noeviction":
-        return Check(
-            name="broker",
-            verdict=CheckStatus.WARN,
-            finding=f"{found.version} drops messages when memory is short ({found.policy})",
-            hint="Set maxmemory-policy noeviction; what is lost is only sent again later.",
-        )
+        finding = f"{found.version} drops messages when memory is short ({found.policy})"
+        hint = "Set maxmemory-policy noeviction; what is lost is only sent again later."
+        return warning("broker", finding, hint)
     memory = _memory(found)
     if found.memory_share > _MUCH_MEMORY:
-        return Check(
-            name="broker",
-            verdict=CheckStatus.WARN,
-            finding=f"{found.version} answers, with {memory}",
-            hint="Full, it takes no messages: raise its maxmemory, or let the workers empty it.",
-        )
+        hint = "Full, it takes no messages: raise its maxmemory, or let the workers empty it."
+        return warning("broker", f"{found.version} answers, with {memory}", hint)
     kept = "keeps" if found.persistent else "loses"
     return Check(
         name="broker",
@@ -246,12 +231,9 @@ def look_at_processes(settings: Settings, elsewhere: Mapping[str, ConnectedProce
     absent = [sign for sign in signs if sign.process not in running and not sign.is_fresh]
     missing = [sign.process for sign in absent if sign.process not in elsewhere]
     if missing:
-        return Check(
-            name="processes",
-            verdict=CheckStatus.WARN,
-            finding=f"no {' and no '.join(missing)} here or connected to the database",
-            hint="chordwise up, or python -m worker and python -m scheduler.",
-        )
+        finding = f"no {' and no '.join(missing)} here or connected to the database"
+        hint = "chordwise up, or python -m worker and python -m scheduler."
+        return warning("processes", finding, hint)
     if absent:
         seen = "; ".join(str(elsewhere[sign.process]) for sign in absent)
         return Check(name="processes", finding=f"not on this machine; the database sees {seen}")
@@ -279,12 +261,7 @@ def _judged(settings: Settings, signs: list[Sign]) -> Check:
     if not ill:
         return Check(name="processes", finding=finding)
     logs = " and ".join(str(home_at(settings.home).log(process)) for process in ill)
-    return Check(
-        name="processes",
-        verdict=CheckStatus.WARN,
-        finding=finding,
-        hint=f"If that stays: see {logs}.",
-    )
+    return warning("processes", finding, f"If that stays: see {logs}.")
 
 
 # A PDF without text, whose lines draw the word FILE.

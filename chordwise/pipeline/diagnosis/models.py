@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from pydantic import SecretStr
-
 from chordwise.domain.grounding import Source
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.embedded import llama
@@ -15,10 +13,10 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.llm.pricing import price_of
 from chordwise.llm.providers import connect
 from chordwise.pipeline.asking import Question, ask
-from chordwise.pipeline.diagnosis.checks import Check, CheckStatus
+from chordwise.pipeline.diagnosis.checks import Check, warning
 from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.models.budgets import PRICE_HINT
-from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.models.client import Models, server_of
 from chordwise.settings import ModelSettings, Settings
 from chordwise.settings.environment import without_key
 
@@ -59,7 +57,7 @@ def _of_unknown_price(settings: Settings, check: Check) -> Check:
         meaning = "budgets count only those of its calls whose cost the server reports"
     finding = f"{check.finding}; its price is unknown: {meaning}"
     hint = " ".join(filter(None, (check.hint, PRICE_HINT)))
-    return replace(check, verdict=CheckStatus.WARN, finding=finding, hint=hint)
+    return warning(check.name, finding, hint)
 
 
 def _local_model(settings: Settings, name: str, named: ModelSettings) -> Check:
@@ -80,12 +78,7 @@ def question(settings: Settings) -> Check:
         ModelError: It did not bring a usable answer.
     """
     once = settings.retries.model_copy(update={"attempts": 1})
-
-    def local_server(name: str) -> tuple[str, SecretStr] | None:
-        found = llama.running(home_at(settings.home), name)
-        return (found[0], SecretStr(found[1])) if found else None
-
-    models = Models(settings.model_copy(update={"retries": once}), local_server)
+    models = Models(settings.model_copy(update={"retries": once}), server_of(settings))
     task = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=_TINY_TEXT)
     backoff.resume(settings, [settings.model])
     started = time.monotonic()
@@ -108,9 +101,5 @@ def pauses(settings: Settings) -> Check:
     first = paused[0]
     minutes = max(1, round(first.seconds / _MINUTE))
     when = f"calls are paused for {minutes} min" if first.seconds else "the next call looks again"
-    return Check(
-        name=PAUSES,
-        verdict=CheckStatus.WARN,
-        finding=f"{first.denial.what} For all runs: {when}.",
-        hint=f"{first.denial.hint} chordwise retry RUN asks at once.".strip(),
-    )
+    hint = f"{first.denial.hint} chordwise retry RUN asks at once.".strip()
+    return warning(PAUSES, f"{first.denial.what} For all runs: {when}.", hint)

@@ -13,7 +13,7 @@ from chordwise.domain.inbox_names import MARK
 from chordwise.errors import ConfigurationError, DeliveryError, UsageError
 from chordwise.pipeline.deliveries import run_ends
 from chordwise.pipeline.deliveries.webhook import allowed_addresses
-from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, guarded
+from chordwise.pipeline.diagnosis.checks import Check, guarded, warning
 from chordwise.pipeline.exports import writers
 from chordwise.pipeline.inbox.folders import Place, places
 from chordwise.pipeline.intake.run_options import run_options
@@ -72,12 +72,8 @@ def _inbox(settings: Settings) -> Check:
         return Check(name="inbox", finding=f"{folders}, not watched (inbox.enabled = false)")
     for each in found:
         if (reason := _unmakeable(each.folder)) is not None:
-            return Check(
-                name="inbox",
-                verdict=CheckStatus.WARN,
-                finding=f"{each.folder} cannot be made: {reason}",
-                hint="Make it, or name another folder in inbox.folders.",
-            )
+            finding = f"{each.folder} cannot be made: {reason}"
+            return warning("inbox", finding, "Make it, or name another folder in inbox.folders.")
     how = "polled" if settings.inbox.polling else "watched"
     return Check(name="inbox", finding=f"{how}: {folders}")
 
@@ -103,7 +99,6 @@ def _unmakeable(folder: Path) -> str | None:
 
 
 def _nearest(folder: Path) -> Path:
-    """Return the folder, or the deepest one above it that is there."""
     return next(each for each in (folder, *folder.parents) if each.exists())
 
 

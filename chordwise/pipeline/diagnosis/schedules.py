@@ -63,7 +63,8 @@ def judged(settings: Settings, name: str, wanted: ScheduleSettings) -> Check:
     What is missing may be there in time, such as a share that is mounted at night.
     """
     try:
-        _NEEDS.get(wanted.kind, _nothing)(settings, wanted)
+        if wanted.kind in _NEEDS:
+            _NEEDS[wanted.kind](settings, wanted)
     except ChordwiseError as error:
         verdict, hint, what = CheckStatus.WARN, error.hint, f"; {error.what}"
     else:
@@ -135,14 +136,6 @@ def _evaluation(settings: Settings, wanted: ScheduleSettings) -> None:
         gold.read(Path(wanted.gold))
 
 
-def _recalibration(_settings: Settings, _wanted: ScheduleSettings) -> None:
-    calibration.require()
-
-
-def _nothing(_settings: Settings, _wanted: ScheduleSettings) -> None:
-    """Need nothing but the database."""
-
-
 _NEEDS: Mapping[ScheduleKind, Callable[[Settings, ScheduleSettings], None]] = {
     ScheduleKind.ANALYZE: _analysis,
     ScheduleKind.REANALYZE: _reanalysis,
@@ -150,6 +143,6 @@ _NEEDS: Mapping[ScheduleKind, Callable[[Settings, ScheduleSettings], None]] = {
     ScheduleKind.INSIGHT: _report,
     ScheduleKind.EXPORT: _export,
     ScheduleKind.EVALUATE: _evaluation,
-    ScheduleKind.RECALIBRATE: _recalibration,
+    ScheduleKind.RECALIBRATE: lambda _settings, _wanted: calibration.require(),
     ScheduleKind.CERTIFY: _require_profile,
 }

@@ -106,8 +106,6 @@ def _workbook(sink: BinaryIO) -> Iterator[Workbook]:
 
 
 class _Cells:
-    """Fills sheets with cells."""
-
     def __init__(
         self,
         book: Workbook,

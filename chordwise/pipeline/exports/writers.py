@@ -107,7 +107,7 @@ def new_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
             _give_name(name, path, overwrite=overwrite)
-            _keep_name(path.parent)
+            sync_folder(path.parent)
     except FileExistsError as error:
         raise _exists(path) from error
     except OSError as error:
@@ -143,7 +143,8 @@ def _give_name(name: Path, path: Path, *, overwrite: bool) -> None:
         name.replace(path)
 
 
-def _keep_name(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Return once the names in a folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

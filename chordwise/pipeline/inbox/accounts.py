@@ -121,10 +121,6 @@ def _account(
 
 
 def _held_back(settings: Settings, waiting: Mapping[str, int]) -> list[HeldBack]:
-    if not waiting:
-        return []
-    # Celery comes with it: only where files wait is it worth a third of a second.
-
     found = []
     for name, files in sorted(waiting.items()):
         try:

@@ -168,7 +168,7 @@ class Delivering:
         side_car = self._store.side_car_of(file.id, file.relative.name)
         if os.path.lexists(side_car):
             beside = destination.with_name(side_car_name(destination.name))
-            _place_freely(side_car, beside, f"{file.id.hex}-side-car")
+            folders.place_freely(side_car, beside, f"{file.id.hex}-side-car")
 
     def _add_note(self, file: InboxFile, destination: Path, found: FileOutcome) -> None:
         note = destination.with_name(note_name(destination.name))
@@ -179,7 +179,7 @@ class Delivering:
         found.note.seek(0)
         with mark.open("w", encoding="utf-8") as written:
             shutil.copyfileobj(found.note, written)
-        _place_freely(mark, note, f"{file.id.hex}-note-again")
+        folders.place_freely(mark, note, f"{file.id.hex}-note-again")
 
 
 def _by_file(
@@ -210,7 +210,6 @@ def _free_place(file: InboxFile, found: FileOutcome, chosen: set[Path]) -> Path:
 
 
 def _end(file: InboxFile, destination: Path, found: FileOutcome) -> Mapping[str, object]:
-    """Return what the row of a delivered file gets."""
     return {
         "status": InboxStatus.DONE if found.is_done else InboxStatus.FAILED,
         "delivered_path": printable(str(destination)),
@@ -226,15 +225,6 @@ def _folder_for(file: InboxFile, found: FileOutcome) -> Path:
     if not is_inside(relative):
         relative = Path(relative.name)
     return (place.done if found.is_done else place.failed) / relative.parent
-
-
-def _place_freely(source: Path, target: Path, token: str) -> None:
-    for name in names_like(target.name):
-        try:
-            folders.place(source, target.with_name(name), token)
-        except FileExistsError:
-            continue
-        return
 
 
 SCHEMA_VERSION = 1

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeAlias
 
-from chordwise.domain.inbox_names import DONE, FAILED, MARK, profile_of, side_car_name
+from chordwise.domain.inbox_names import DONE, FAILED, MARK, names_like, profile_of, side_car_name
 from chordwise.embedded import home
 from chordwise.embedded.home import write_private
 from chordwise.errors import ConfigurationError
+from chordwise.pipeline.exports.writers import sync_folder
 from chordwise.settings import Settings
 from chordwise.settings.sections import folders_of
-from chordwise.storage.record import new_id
+from chordwise.storage.record import id_in, new_id
 
 Rename: TypeAlias = Callable[[Path, Path], None]
 _COPYING = ".copying"
@@ -58,7 +59,7 @@ def finish_taking(mark: Path, target: Path) -> None:
             os.rename(copying, target)  # noqa: PTH104 - atomic, and under our lock
         finally:
             copying.unlink(missing_ok=True)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     mark.unlink()
 
 
@@ -80,8 +81,18 @@ def place(source: Path, target: Path, token: str) -> None:
             _name(mark, target)
         finally:
             mark.unlink(missing_ok=True)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         source.unlink()
+
+
+def place_freely(source: Path, target: Path, token: str) -> None:
+    """Move a file to a name, or to one like it where that is taken."""
+    for name in names_like(target.name):
+        try:
+            place(source, target.with_name(name), token)
+        except FileExistsError:
+            continue
+        return
 
 
 def is_copy(first: Path, second: Path) -> bool:
@@ -124,14 +135,6 @@ def _name(source: Path, target: Path) -> None:
         os.rename(source, target)  # noqa: PTH104 - fails with EXDEV as the link did
     else:
         source.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,8 +310,5 @@ class Store:
 
     def ids(self) -> Iterator[uuid.UUID]:
         """Yield the ids of all sub-folders."""
-        for entry in self.folder.iterdir():
-            try:
-                yield uuid.UUID(entry.name)
-            except ValueError:
-                continue
+        found = (id_in(entry.name) for entry in self.folder.iterdir())
+        yield from (each for each in found if each is not None)

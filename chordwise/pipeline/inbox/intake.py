@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from chordwise.domain.inbox_names import names_like, side_car_name
+from chordwise.domain.inbox_names import side_car_name
 from chordwise.domain.stability import Fingerprint
 from chordwise.domain.states import InboxStatus
 from chordwise.domain.visible_text import printable
@@ -32,7 +32,6 @@ CutOff: TypeAlias = tuple[uuid.UUID, Callable[[], None]]
 
 The call may raise OSError where the file cannot be moved; nothing is lost, and a later one goes on.
 """
-_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +99,8 @@ class Taking:
         """Return all that a kill has cut off, and what was left behind."""
         self._left_behind = []
         orphans = set(self._store.ids())  # before the rows: a sub-folder comes after its row
-        files = self._in_status(InboxStatus.TAKING, limit=None)
         with self._context.database.read() as session:
+            files = inbox_files.in_status(session, self._store.id, InboxStatus.TAKING, None)
             orphans -= inbox_files.known_ids(session, list(orphans))
         return [
             *((file.id, partial(self._settle, file)) for file in files),
@@ -130,7 +129,7 @@ class Taking:
         yield source, self._store.path_of(file.id, name), token
 
     def _is_as_seen(self, file: InboxFile, prints: tuple[Fingerprint, ...]) -> bool:
-        """Tell whether what was moved is the very file that was looked at."""
+        """Tell whether what was moved is the file that was looked at."""
         stored = self._store.path_of(file.id, file.relative.name)
         found = scan.fingerprints(stored)
         if found is None or scan.refusal(stored) is not None or len(found) != len(prints):
@@ -150,7 +149,8 @@ class Taking:
         if os.path.lexists(stored):
             if folders.is_copy(stored, file.source):  # on its way back when we were killed
                 file.source.unlink()
-            self._mark_taken(file)
+            taken = {"status": InboxStatus.TAKEN}
+            self._write(lambda session: inbox_files.change(session, file.id, taken))
         else:
             self._undo(file)
         log.warning("inbox.recovered", file=file.name, folder=file.folder)
@@ -186,15 +186,6 @@ class Taking:
         self._store.end(file_id)
         log.warning("inbox.put_back", file=printable(str(origin)))
 
-    def _mark_taken(self, file: InboxFile) -> None:
-        taken = {"status": InboxStatus.TAKEN}
-        self._write(lambda session: inbox_files.change(session, file.id, taken))
-        file.status = InboxStatus.TAKEN
-
-    def _in_status(self, status: InboxStatus, limit: int | None = _BATCH) -> list[InboxFile]:
-        with self._context.database.read() as session:
-            return list(inbox_files.in_status(session, self._store.id, status, limit))
-
     def _write(self, write: Callable[[Session], object]) -> None:
         with self._context.database.write() as session:
             write(session)
@@ -212,9 +203,4 @@ def _put_back(source: Path, stored: Path, token: str) -> None:
         folders.mark_beside(source, f"{token}-back").unlink(missing_ok=True)
         moved.unlink()
         return
-    for name in names_like(source.name):
-        try:
-            folders.place(moved, source.with_name(name), f"{token}-back")
-        except FileExistsError:
-            continue
-        return
+    folders.place_freely(moved, source, f"{token}-back")

@@ -184,7 +184,6 @@ class Lanes:
             reader.close()
 
     def _sort_out(self) -> None:
-        """Clear the quick lane of a file that is slow."""
         task = self._quick
         if task is None or task.alone or task.ended.is_set() or task.is_interrupted:
             return

@@ -170,7 +170,7 @@ class Submitting:
             intakes.finish_all(session, is_abandoned)
 
     def take_attempts_back(self) -> None:
-        """Let no file bear the blame that this process leaves."""
+        """Uncount the attempts of this process, which leaves in good order."""
         with self._context.database.write() as session:
             inbox_files.take_attempts_back(session, self._begun)
 
@@ -195,7 +195,7 @@ class Submitting:
         begun = {file.id for file in new if file.reason is None}
         if begun:
             with self._context.database.write() as session:
-                inbox_files.count_attempts(session, begun)
+                inbox_files.change_all(session, begun, {"attempts": InboxFile.attempts + 1})
         self._begun |= begun
 
     def _place(self, files: Sequence[InboxFile], placed: list[_Placed]) -> None:

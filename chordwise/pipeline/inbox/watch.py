@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path, PurePath
 from queue import SimpleQueue
 
@@ -158,7 +157,8 @@ class Watch:
         self._cut_off += self._taking.left_behind()
         for file_id, settle in self._cut_off:
             if not self._troubles.is_waiting(file_id, now):
-                self._tried(file_id, "recover", settle)
+                with self._trying(file_id, "recover"):
+                    settle()
         self._cut_off = [each for each in self._cut_off if self._troubles.is_waiting(each[0], now)]
 
     def _scan_if_due(self) -> None:
@@ -194,20 +194,20 @@ class Watch:
 
     def _take_ripe(self) -> bool:
         """Take files for as long as a turn lasts; tell whether it was too short for all."""
-        now, in_time = self._monotonic(), self._in_time()
+        now = self._monotonic()
         ripe = (
             each
             for each in self._waiting.ripe(now)
             if not self._troubles.is_waiting(each.path, now)
         )
-        while in_time(None) and self._lanes.is_free:
+        while self._monotonic() <= now + _TURN_SECONDS and self._lanes.is_free:
             some = list(itertools.islice(ripe, _BATCH))
             if not some:
                 return False
             wanted: list[Wanted] = []
             for sighting in some:
-                want = partial(self._want, sighting, wanted)
-                self._tried(sighting.path, "take", want, is_whole=False)
+                with self._trying(sighting.path, "take", is_whole=False):
+                    self._want(sighting, wanted)
             self._take(wanted)
         return self._lanes.is_free
 
@@ -229,13 +229,12 @@ class Watch:
     def _take(self, wanted: Sequence[Wanted]) -> None:
         files = []
         for each, file in zip(wanted, self._taking.take(wanted), strict=True):
-            if isinstance(file, OSError):
-                self._tried(each.path, "take", partial(_fail, file))
-                continue
-            self._troubles.clear(each.path)
-            self._waiting.forget(each.path)
-            if file is not None:
-                files.append(file)
+            with self._trying(each.path, "take"):
+                if isinstance(file, OSError):
+                    raise file
+                self._waiting.forget(each.path)
+                if file is not None:
+                    files.append(file)
         self._read(files)
 
     def _submit_pending(self) -> None:
@@ -268,13 +267,12 @@ class Watch:
 
     def _collect(self) -> None:
         for file, outcome in self._lanes.ended():
-            self._tried(file.id, "submit", partial(self._submitted, file, outcome))
-
-    def _submitted(self, file: InboxFile, outcome: bool | BaseException) -> None:  # noqa: FBT001 - passed on
-        if isinstance(outcome, BaseException):
-            raise outcome
-        if outcome:
-            log.info("inbox.taken", file=file.name, folder=file.folder, profile=file.profile)
+            with self._trying(file.id, "submit"):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                if outcome:
+                    of = {"folder": file.folder, "profile": file.profile}
+                    log.info("inbox.taken", file=file.name, **of)
 
     def _deliver_due(self) -> None:
         now = self._monotonic()
@@ -284,31 +282,26 @@ class Watch:
         # With thousands of files at work the question takes a while, and is asked less often.
         pause = max(_DELIVER_SECONDS, _SHARE * (self._monotonic() - now))
         ready = (each for each in due if not self._troubles.is_waiting(each.id, now))
-        in_time = self._in_time()
-        while in_time(None) and (files := list(itertools.islice(ready, _DELIVERED_TOGETHER))):
+        until = self._monotonic() + _TURN_SECONDS
+        while self._monotonic() <= until:
+            files = list(itertools.islice(ready, _DELIVERED_TOGETHER))
+            if not files:
+                break
             for file, brought in zip(files, self._delivering.deliver(files), strict=True):
-                self._tried(file.id, "deliver", partial(self._delivered, file, brought))
+                with self._trying(file.id, "deliver"):
+                    if isinstance(brought, Exception):
+                        raise brought
+                    log.info("inbox.delivered", file=file.name, to=printable(str(brought)))
         self._deliver_at = self._monotonic() + pause
 
-    def _in_time(self) -> Callable[[object], bool]:
-        """Return what tells for how long to go on, so that everything has its turn."""
-        until = self._monotonic() + _TURN_SECONDS
-        return lambda _: self._monotonic() <= until
-
-    def _delivered(self, file: InboxFile, brought: Path | Exception) -> None:
-        if isinstance(brought, Exception):
-            raise brought
-        log.info("inbox.delivered", file=file.name, to=printable(str(brought)))
-
-    def _tried(
-        self, key: Hashable, what: str, do: Callable[[], None], *, is_whole: bool = True
-    ) -> None:
-        """Do something with one file; whatever is wrong with it is told once and tried again.
+    @contextlib.contextmanager
+    def _trying(self, key: Hashable, what: str, *, is_whole: bool = True) -> Iterator[None]:
+        """Tell what is wrong with one file in the block once; it is tried again later.
 
         Where it `is_whole`, its success ends the trouble with the file.
         """
         try:
-            do()
+            yield
         except ServiceUnavailableError:
             raise
         except (OSError, ChordwiseError) as error:
@@ -321,7 +314,3 @@ class Watch:
         else:
             if is_whole:
                 self._troubles.clear(key)
-
-
-def _fail(error: OSError) -> None:
-    raise error

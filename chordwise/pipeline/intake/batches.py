@@ -18,12 +18,13 @@ from chordwise.domain import chunking, document_flags, places, text_normalizatio
 from chordwise.domain.json_values import plain
 from chordwise.domain.states import IntakeOutcome, JobStatus, Lane
 from chordwise.domain.tasks import AnalysisType, options_to_json
+from chordwise.errors import ReadError
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.models.client import batch_until
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT
 from chordwise.readers import failures
-from chordwise.readers.reading import ReadDocument, UnreadDocument
+from chordwise.readers.reading import ReadDocument, ReadText, UnreadDocument
 from chordwise.settings import Settings
 from chordwise.storage import chunks, clock, documents, intakes, outbox, results
 from chordwise.storage.documents import Document
@@ -132,15 +133,18 @@ def store(
     rows: list[dict[str, object]] = []
     new: dict[uuid.UUID, _NewDocument] = {}
     for each in offered:
-        if isinstance(each.found, UnreadDocument):
-            rows.append(_refused(each.intake_id, each.found))
+        found = each.found
+        names = {"id": each.intake_id, "source": found.source}
+        row = {**names, "sha256": found.sha256, "byte_count": found.byte_count}
+        if isinstance(found, UnreadDocument):
+            rows.append({**row, **_refused(found.error)})
             continue
         document_id = document_ids[each.intake_id]
         is_again = document_id in seen
         if not is_again:
             seen.add(document_id)
-            new[each.intake_id] = _NewDocument(document_id, each.found.content.text)
-        rows.append(_accepted(each.intake_id, each.found, document_id, is_again=is_again))
+            new[each.intake_id] = _NewDocument(document_id, found.content.text)
+        rows.append({**row, **_accepted(found.content, document_id, is_again=is_again)})
     insert_all(session, Intake, rows, run_id=asked.run.id)
     reused = _add_jobs(session, settings, asked, new)
     _take_off_list(session, asked.run.id, offered)
@@ -156,7 +160,6 @@ def store(
 
 
 def _documents(session: Session, offered: Sequence[Offered]) -> dict[uuid.UUID, uuid.UUID]:
-    """Store the documents; return their ids by those of the intakes."""
     read = {
         each.intake_id: _document(each.found)
         for each in offered
@@ -251,13 +254,8 @@ def _take_off_list(session: Session, run_id: uuid.UUID, offered: Sequence[Offere
     intakes.unlist(session, run_id, {of: counts[of] for of in counts if of in ended})
 
 
-def _refused(intake_id: uuid.UUID, found: UnreadDocument) -> dict[str, object]:
-    error = found.error
+def _refused(error: ReadError) -> dict[str, object]:
     return {
-        "id": intake_id,
-        "source": found.source,
-        "sha256": found.sha256,
-        "byte_count": found.byte_count,
         "outcome": error.outcome,
         "reason": error.reason,
         "message": error.what,
@@ -266,10 +264,7 @@ def _refused(intake_id: uuid.UUID, found: UnreadDocument) -> dict[str, object]:
     }
 
 
-def _accepted(
-    intake_id: uuid.UUID, found: ReadDocument, document_id: uuid.UUID, *, is_again: bool
-) -> dict[str, object]:
-    content = found.content
+def _accepted(content: ReadText, document_id: uuid.UUID, *, is_again: bool) -> dict[str, object]:
     review = content.review_reason
     code, hint = (
         (text_normalization.REASON, text_normalization.HINT)
@@ -277,16 +272,18 @@ def _accepted(
         else (document_flags.REASON, document_flags.HINT)
     )
     return {
-        "id": intake_id,
-        "source": found.source,
-        "sha256": found.sha256,
-        "byte_count": found.byte_count,
         "outcome": IntakeOutcome.DUPLICATE if is_again else IntakeOutcome.ACCEPTED,
         "reason": "same_content_in_run" if is_again else (code if review else None),
         "message": review or None,
         "hint": hint if review else None,
         "document_id": document_id,
     }
+
+
+_NORMALIZATION = (
+    *("nul_removed", "surrogates_replaced", "line_ends_changed", "encoding", "pages"),
+    *("pages_unread", "pages_scanned", "invisible_removed"),
+)
 
 
 def _document(found: ReadDocument) -> Document:
@@ -300,16 +297,8 @@ def _document(found: ReadDocument) -> Document:
         text=content.text,
         flags=plain(content.flags),
         normalization={
-            "nul_removed": content.nul_removed,
-            "surrogates_replaced": content.surrogates_replaced,
-            "line_ends_changed": content.line_ends_changed,
-            "encoding": content.encoding,
-            "pages": content.pages,
-            "pages_unread": content.pages_unread,
-            "pages_scanned": content.pages_scanned,
-            "pages_transcribed": content.pages_transcribed,
+            **{name: getattr(content, name) for name in _NORMALIZATION},
             "invisible_characters": content.invisible_characters + content.invisible_removed,
-            "invisible_removed": content.invisible_removed,
         },
         places=places.to_json(content.places) or None,
         layouts=layouts if any(layouts) else None,

@@ -114,9 +114,11 @@ def take_in(
             for listed in submission.untaken():
                 if is_stopped():
                     return False
-                for offered in _offered(context, submission, source, listed):
-                    writer.put(offered)
-                    if not offered.is_last and is_stopped():  # a file may hold very many
+                documents = _documents(context, submission, source, listed)
+                for found, last in marking_last(documents):
+                    of, shown = listed.intake_id, listed.source
+                    writer.put(Offered(found=found, of=of, is_last=last, shown=shown))
+                    if not last and is_stopped():  # a file may hold very many
                         return False
         return True
     finally:
@@ -132,13 +134,6 @@ def marking_last(documents: Iterable[Found]) -> Iterator[tuple[Found, bool]]:
         waiting.append(document)
     for document in waiting:
         yield document, True
-
-
-def _offered(
-    context: Context, submission: Submission, source: FileSource, listed: ListedFile
-) -> Iterator[Offered]:
-    for found, is_last in marking_last(_documents(context, submission, source, listed)):
-        yield Offered(found=found, of=listed.intake_id, is_last=is_last, shown=listed.source)
 
 
 def _documents(

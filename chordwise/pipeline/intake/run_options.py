@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import tomllib
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -35,6 +34,7 @@ from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.prompts import library, packs
 from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.settings import CritiqueSettings, ProfileSettings, Settings
+from chordwise.storage.record import id_in
 
 PIPELINE_VERSION = 4
 """Raised whenever the same question would get another answer for reasons of our own code."""
@@ -170,11 +170,7 @@ def check_name(name: str) -> None:
     Raises:
         UsageError: It cannot be used.
     """
-    try:
-        uuid.UUID(name)
-    except ValueError:
-        pass
-    else:
+    if id_in(name) is not None:
         raise UsageError("A run's name must not look like an id.", "Choose another --run-name.")
     fits = len(name) <= MAX_NAME_LENGTH and name.isprintable() and name.strip()
     if name == "latest" or not fits:
@@ -314,11 +310,7 @@ def _read_labels(path: Path) -> dict[str, str]:
 
 
 def _examples(path: Path, options: RunOptions) -> tuple[Example, ...]:
-    """Return the examples in a file that are for the types that are asked for.
-
-    Raises:
-        UsageError: They cannot be read, or an answer of theirs could not be given.
-    """
+    """Return the examples in a file that are for the types that are asked for."""
     content = _text_in(path, "examples")
     try:
         if path.suffix.lower() == ".toml":
@@ -336,11 +328,7 @@ def _examples(path: Path, options: RunOptions) -> tuple[Example, ...]:
 
 
 def _text_in(path: Path, noun: str) -> str:
-    """Return what a file of the user's says.
-
-    Raises:
-        UsageError: It cannot be read, or is no UTF-8 text.
-    """
+    """Return what a file of the user's says."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -348,10 +336,6 @@ def _text_in(path: Path, noun: str) -> str:
         raise UsageError(f"The {noun} {path} cannot be read: {reason}.") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"The {noun} {path} are no UTF-8 text.") from error
-
-
-def _below(base: Path, path: Path | None) -> Path | None:
-    return None if path is None else base / path
 
 
 def read_principles(path: Path) -> tuple[str, ...]:
@@ -381,7 +365,8 @@ def _columns(profile: ProfileSettings) -> Columns:
 def _analysis_options(
     profile: ProfileSettings, types: tuple[AnalysisType, ...], base: Path
 ) -> AnalysisOptions:
-    labels, descriptions = labels_of(profile.labels, _below(base, profile.labels_file))
+    file = profile.labels_file and base / profile.labels_file
+    labels, descriptions = labels_of(profile.labels, file)
     if profile.schema_file is not None and AnalysisType.EXTRACTION not in types:
         raise UsageError("A schema is for extractions.", "Add the type extraction.")
     if labels and AnalysisType.CLASSIFICATION not in types:

@@ -247,11 +247,7 @@ def open_run(
 
 
 def _store(
-    context: Context,
-    session: Session,
-    run: Run,
-    found: Sequence[Entry],
-    cap_usd: Decimal | None,
+    context: Context, session: Session, run: Run, found: Sequence[Entry], cap_usd: Decimal | None
 ) -> None:
     session.add(run)
     session.flush()
@@ -313,10 +309,7 @@ class Resume:
     """Claims interrupted runs; `tell` says what is waited for, `pause` waits some seconds."""
 
     def __init__(
-        self,
-        context: Context,
-        tell: Callable[[str], None],
-        pause: Callable[[float], object],
+        self, context: Context, tell: Callable[[str], None], pause: Callable[[float], object]
     ) -> None:
         self._context = context
         self._tell = tell
@@ -331,16 +324,18 @@ class Resume:
         Raises:
             UsageError: The run is not interrupted, or a process still takes in for it.
         """
-        self._require_interrupted(run_id)
-        self._await_lease(run_id)
-        submission = claim(self._context, run_id)
+        name = self._require_interrupted(run_id)
+        submission = claim(self._context, run_id) if self._is_given_up(run_id) else None
         if submission is None:
-            raise self._being_taken_in(run_id)
+            raise UsageError(
+                "Another process is taking in for this run.",
+                f"Wait for it with `chordwise wait {name}`.",
+            )
         if vision := self._context.settings.readers.vision:
             backoff.resume(self._context.settings, [vision])
         return submission
 
-    def _require_interrupted(self, run_id: uuid.UUID) -> None:
+    def _require_interrupted(self, run_id: uuid.UUID) -> str:
         of_inbox = select(InboxFile.id).where(
             InboxFile.run_id == run_id, InboxFile.status == InboxStatus.TAKEN
         )
@@ -361,11 +356,13 @@ class Resume:
                 f"The run {run.name} belongs to an inbox.",
                 "The scheduler goes on with it: `chordwise inbox` shows the files.",
             )
+        return run.name
 
-    def _await_lease(self, run_id: uuid.UUID) -> None:
+    def _is_given_up(self, run_id: uuid.UUID) -> bool:
+        """Wait for the end of a lease, and tell whether it was not prolonged meanwhile."""
         first = self._held_until(run_id)
         if first is None:
-            return
+            return True
         seconds = self._context.settings.pipeline.lease_seconds
         self._tell(
             "Another process was taking in for this run until just now. Waiting for up to "
@@ -373,16 +370,9 @@ class Resume:
         )
         while (until := self._held_until(run_id)) is not None:
             if until != first:
-                raise self._being_taken_in(run_id)
+                return False
             self._pause(_LOOK_SECONDS)
-
-    def _being_taken_in(self, run_id: uuid.UUID) -> UsageError:
-        with self._context.database.read() as session:
-            name = session.get_one(Run, run_id).name
-        return UsageError(
-            "Another process is taking in for this run.",
-            f"Wait for it with `chordwise wait {name}`.",
-        )
+        return True
 
     def _held_until(self, run_id: uuid.UUID) -> datetime | None:
         with self._context.database.read() as session:
@@ -400,7 +390,7 @@ def open_or_resume(
     """
     with context.database.read() as session:
         known = session.scalars(select(Run).where(Run.name == options.name)).one_or_none()
-    if known is None or not _can_be_resumed(known):
+    if known is None or known.intake_finished_at or known.status == RunStatus.CANCELLED:
         return open_run(context, options, now, found)
     asked = to_json(answerable(context.settings, options))
     differing = sorted(name for name in asked if asked[name] != known.options.get(name))
@@ -427,7 +417,3 @@ def claim(
             is_ours = intakes.claim(session, run_id, token, context.lease, by_force=by_force)
             run = session.get_one(Run, run_id) if is_ours else None
     return None if run is None else Submission(context, run, token, guard, is_resumed=True)
-
-
-def _can_be_resumed(run: Run) -> bool:
-    return run.intake_finished_at is None and run.status != RunStatus.CANCELLED

@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import partial
 from threading import Lock
 
 import structlog
 
 from chordwise.domain.grounding import Source
-from chordwise.domain.places import Places
 from chordwise.domain.states import OPEN_CHUNKS
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_of
+from chordwise.domain.tasks import AnalysisTask
 from chordwise.errors import (
     ChordwiseError,
     ConfigurationError,
@@ -29,16 +27,15 @@ from chordwise.llm.middleware.concurrency_limited import Turn
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.question import about_part, policy_of
 from chordwise.pipeline.jobs import backoff, job_results
-from chordwise.pipeline.jobs.job_results import AskedJob
+from chordwise.pipeline.jobs.job_results import asked_job, task_of
 from chordwise.pipeline.models.ledger import Ledger
-from chordwise.pipeline.runtime.context import Context, Owner
+from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.pipeline.runtime.messages import SYNTHESIZE, slice_size
 from chordwise.storage import chunk_leases, chunks, jobs
 from chordwise.storage.chunk_leases import ClaimedChunk
 from chordwise.storage.chunk_work import ChunkEnd, Stored
 from chordwise.storage.chunks import EndedChunk
-from chordwise.storage.documents import places_of
 from chordwise.storage.synthesis_claims import JobEnd
 
 log = structlog.get_logger(__name__)
@@ -63,7 +60,6 @@ class _Work:
     chunk: ClaimedChunk
     task: AnalysisTask
     source: Source
-    owner: Owner
     ledger: Ledger
     turn: Turn
     claims: SliceClaims
@@ -151,10 +147,10 @@ def _claim_last(context: Context, chunk: ClaimedChunk) -> ClaimedChunk | None:
             jobs.lock(session, chunk.job_id)
             if chunk_leases.quarantine(session, chunk.id, max_attempts):
                 jobs.count_down(session, [chunk.job_id], SYNTHESIZE)
-            elif chunk_leases.claim(session, chunk.id, token, context.lease, max_attempts):
-                jobs.mark_running(session, chunk.job_id)
-            found = chunk_leases.look(session, [(chunk.id, token)])
-    return found.get(token)
+                found = chunk_leases.look(session, [(chunk.id, token)]).get(token)
+            else:
+                found = chunk_leases.claim(session, chunk.id, token, context.lease, max_attempts)
+    return found
 
 
 def _work_on(context: Context, work: _Work) -> ChunkOutcome:
@@ -174,31 +170,16 @@ def _work_on(context: Context, work: _Work) -> ChunkOutcome:
 
 
 def _work(context: Context, lease: Lease, chunk: ClaimedChunk, claims: SliceClaims) -> _Work:
-    owner = Owner(
-        job_id=chunk.job_id,
-        chunk_id=chunk.id,
-        token=lease.token,
-        priority=chunk.priority,
-        lane=chunk.lane,
-        use_cache=chunk.use_cache,
-        is_capped=chunk.is_capped,
-    )
-    asked = AnalysisTask(
-        analysis_type=AnalysisType(chunk.analysis_type),
-        stage=Stage.ANALYZE,
-        options=options_of(chunk.options),
-    )
     text = chunk.text
     if text is None:
         text = context.stores.texts.of(chunk.document_id, within=context.lease)
-    task, source = about_part(asked, text, chunk.start_char, chunk.end_char)
+    task, source = about_part(task_of(chunk), text, chunk.start_char, chunk.end_char)
     return _Work(
         lease=lease,
         chunk=chunk,
         task=task,
         source=source,
-        owner=owner,
-        ledger=context.ledger(owner),
+        ledger=context.ledger(lease),
         turn=context.models.turn(),
         claims=claims,
     )
@@ -206,7 +187,7 @@ def _work(context: Context, lease: Lease, chunk: ClaimedChunk, claims: SliceClai
 
 def _analyze(context: Context, work: _Work) -> ChunkOutcome:
     try:
-        asking = context.asking(work.owner, work.ledger, work.turn)
+        asking = context.asking(work.chunk, work.ledger, work.turn)
         question = Question(
             model=context.models.open(work.chunk.model, asking),
             task=work.task,
@@ -246,7 +227,7 @@ def _postpone(context: Context, work: _Work, error: TransientError) -> ChunkOutc
             if chunk_leases.postpone(session, chunk.id, work.lease.token, delay, error):
                 jobs.note_progress(session, chunk.job_id)
                 jobs.mark_waiting(session, chunk.job_id)
-            elif not chunks.has_left(session, chunk.id, work.lease.token):
+            elif chunks.left(session, [chunk.id]).get(chunk.id) != work.lease.token:
                 raise _taken_over()
     log.info("chunk.postponed", chunk_id=str(chunk.id), code=error.code, delay=str(delay))
     return ChunkOutcome.NOT_ENDED
@@ -265,9 +246,6 @@ def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
 
     An answer that has been paid for waits while the database is unavailable; no other worker can
     claim the chunk meanwhile.
-
-    Raises:
-        LeaseLostError: Another worker has claimed the chunk.
     """
     work.lease.require()
     work.turn.finish()
@@ -298,15 +276,7 @@ def _job_end(context: Context, work: _Work, ended: EndedChunk) -> JobEnd | None:
     chunk = work.chunk
     if chunk.chunk_count != 1:
         return None
-    asked = AskedJob(
-        id=chunk.job_id,
-        document_id=chunk.document_id,
-        task=work.task,
-        characters=chunk.character_count,
-        places=partial(places_of, context.database, chunk.document_id, context.outage)
-        if chunk.has_places
-        else Places,
-    )
+    asked = asked_job(context, chunk, work.task, chunk.character_count)
     part = replace(ended, start_char=chunk.start_char, end_char=chunk.end_char)
     return job_results.of_only_chunk(asked, part)
 

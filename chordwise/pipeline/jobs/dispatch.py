@@ -1,4 +1,4 @@
-"""Sending what committed transactions promised: the outbox, in batches, by any number of hands."""
+"""Sending the messages that committed transactions promised: the outbox, in batches."""
 
 from __future__ import annotations
 
@@ -47,18 +47,17 @@ def _apart(
     session: Session, messages: Sequence[OutboxMessage]
 ) -> tuple[list[OutboxMessage], list[OutboxMessage]]:
     """Part messages that are wanted from syntheses that a chord has begun meanwhile."""
-    of_jobs = {json_values.strings(each.arguments)[-1] for each in messages if _joins(each)}
-    past = jobs.past_synthesis(session, of_jobs)
+    syntheses = {
+        each.id: json_values.strings(each.arguments)[-1]
+        for each in messages
+        if each.task == SYNTHESIZE
+    }
+    past = jobs.past_synthesis(session, set(syntheses.values()))
     wanted: list[OutboxMessage] = []
     overtaken: list[OutboxMessage] = []
     for each in messages:
-        is_past = _joins(each) and not past.isdisjoint(json_values.strings(each.arguments))
-        (overtaken if is_past else wanted).append(each)
+        (overtaken if syntheses.get(each.id) in past else wanted).append(each)
     return wanted, overtaken
-
-
-def _joins(message: OutboxMessage) -> bool:
-    return message.task == SYNTHESIZE
 
 
 def _packed(messages: Sequence[OutboxMessage], size: int) -> Iterator[Sequence[OutboxMessage]]:

@@ -8,10 +8,10 @@ from typing import Literal
 
 from chordwise.domain import chunking
 from chordwise.domain.states import JobStatus
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_of
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline.asking.question import text_budget
 from chordwise.pipeline.jobs import backoff
+from chordwise.pipeline.jobs.job_results import task_of
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import slice_size, sliced
 from chordwise.storage import jobs, runs
@@ -80,9 +80,5 @@ def _cut(context: Context, begun: FanOut) -> Sequence[chunking.Chunk]:
     if begun.text is not None:
         texts.keep(begun.document_id, begun.text)
     text = begun.text or texts.of(begun.document_id, within=context.lease)
-    options, kind = options_of(begun.options), AnalysisType(begun.analysis_type)
-    task = AnalysisTask(analysis_type=kind, stage=Stage.ANALYZE, text="", options=options)
-    budget = text_budget(
-        context.models.open(begun.model), task, context.settings.pipeline.chunk_tokens
-    )
-    return chunking.split(text, budget)
+    model, most = context.models.open(begun.model), context.settings.pipeline.chunk_tokens
+    return chunking.split(text, text_budget(model, task_of(begun), most))

@@ -6,21 +6,26 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from chordwise.domain import answers, missing_rows, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonValue, plain
 from chordwise.domain.places import Places, located
 from chordwise.domain.states import ChunkStatus, JobStatus
-from chordwise.domain.tasks import AnalysisTask
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_of
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking.critique import Examined
 from chordwise.pipeline.asking.merge import Synthesis
+from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import chunks
+from chordwise.storage.chunk_leases import ClaimedChunk
 from chordwise.storage.chunks import EndedChunk
+from chordwise.storage.documents import places_of
+from chordwise.storage.fan_outs import FanOut
 from chordwise.storage.jobs import JobFailure
 from chordwise.storage.results import Result
-from chordwise.storage.synthesis_claims import JobEnd
+from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +40,29 @@ class AskedJob:
     task: AnalysisTask
     characters: int
     places: Callable[[], Places]
+
+
+def task_of(claimed: ClaimedChunk | ClaimedSynthesis | FanOut) -> AnalysisTask:
+    """Return what is asked for a job, without a text."""
+    return AnalysisTask(
+        analysis_type=AnalysisType(claimed.analysis_type),
+        stage=Stage.ANALYZE,
+        options=options_of(claimed.options),
+    )
+
+
+def asked_job(
+    context: Context, claimed: ClaimedChunk | ClaimedSynthesis, task: AnalysisTask, characters: int
+) -> AskedJob:
+    """Return the job of claimed work; the places of its document are read when they are needed."""
+    read = partial(places_of, context.database, claimed.document_id, context.outage)
+    return AskedJob(
+        id=claimed.job_id,
+        document_id=claimed.document_id,
+        task=task,
+        characters=characters,
+        places=read if claimed.has_places else Places,
+    )
 
 
 def with_result(

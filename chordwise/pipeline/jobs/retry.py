@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import ColumnElement, ScalarSelect, case, func, null, select, true, update
+from sqlalchemy import case, func, null, select, true, update
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import RETRYABLE_JOBS, ChunkStatus, JobStatus, RunStatus
@@ -41,11 +41,15 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
         UsageError: More is spent already, or the budget is none.
         ConfigurationError: There is a new budget, and an unknown price.
     """
-    _resume_models(context, run_id)
+    with context.database.read() as session:
+        models = session.scalars(select(Job.model).where(Job.run_id == run_id).distinct()).all()
+    # Before anything is queued: no worker may meet a pause that a person has just ended.
+    backoff.resume(context.settings, models)
     _cancel_jobs(context.database, run_id)
     if budget_usd is not None:
+        budgets.require_known_prices(context.settings, models)
         with context.database.write() as session:
-            _change_budget(context, session, run_id, budget_usd)
+            budgets.change_cap(session, run_id, budgets.checked_cap(budget_usd))
     begun_at = _now(context.database)
     steps = list(_reopen_jobs(context, run_id))
     for step in steps:
@@ -90,21 +94,6 @@ def _cancel_jobs(database: Database, run_id: uuid.UUID) -> None:
                 cancelled = runs.cancel_jobs(session, run_id, limit=_STEP)
 
 
-def _resume_models(context: Context, run_id: uuid.UUID) -> None:
-    """Before anything is queued: no worker may meet a pause that a person has just ended."""
-    with context.database.read() as session:
-        models = session.scalars(select(Job.model).where(Job.run_id == run_id).distinct()).all()
-    backoff.resume(context.settings, models)
-
-
-def _change_budget(
-    context: Context, session: Session, run_id: uuid.UUID, budget_usd: Decimal
-) -> None:
-    models = session.scalars(select(Job.model).where(Job.run_id == run_id).distinct()).all()
-    budgets.require_known_prices(context.settings, models)
-    budgets.change_cap(session, run_id, budgets.checked_cap(budget_usd))
-
-
 _STEP = 1_000
 """How many jobs are cancelled or queued in a transaction, at most."""
 _BEFORE_ALL = uuid.UUID(int=0)
@@ -119,17 +108,6 @@ class _Step:
     first: uuid.UUID
     last: uuid.UUID
     count: int
-
-
-def _is_in_flight() -> ColumnElement[bool]:
-    """Return the condition that a chunk is at work: its answer is worth waiting for."""
-    return (Chunk.status == ChunkStatus.RUNNING) & (Chunk.lease_until > clock.database_now())
-
-
-def _batch_until(context: Context) -> ColumnElement[datetime | None]:
-    """Return until when a job that waited for batches does so from now on."""
-    until = spill_over(context.settings)
-    return case((Job.batch_until.is_not(None), until), else_=null())
 
 
 def _reopen_jobs(context: Context, run_id: uuid.UUID) -> Iterator[_Step]:
@@ -169,7 +147,12 @@ def _reopen_some(
 def _reopen(context: Context, session: Session, job_ids: Sequence[uuid.UUID]) -> None:
     batch_requests.forget_failures(session, job_ids)
     cleared = {**_FRESH, "hint": None, "due_at": None, "lease_token": None, "lease_until": None}
-    is_left = (Chunk.status != ChunkStatus.SUCCEEDED) & ~_is_in_flight()
+    is_at_work = (Chunk.status == ChunkStatus.RUNNING) & (Chunk.lease_until > clock.database_now())
+    is_left = (Chunk.status != ChunkStatus.SUCCEEDED) & ~is_at_work
+    # Found by their job and not by their state.
+    is_open = (Chunk.job_id == Job.id) & Chunk.finished_at.is_(None)
+    open_chunks = select(func.count()).select_from(Chunk).where(is_open)
+    waited_for_batches, until = Job.batch_until.is_not(None), spill_over(context.settings)
     session.execute(
         update(Chunk)
         .where(among(Chunk.job_id, job_ids), is_left)
@@ -182,17 +165,11 @@ def _reopen(context: Context, session: Session, job_ids: Sequence[uuid.UUID]) ->
             status=JobStatus.QUEUED,
             finished_at=None,
             last_progress_at=clock.database_now(),
-            batch_until=_batch_until(context),
-            open_chunks=_open_chunks(),
+            batch_until=case((waited_for_batches, until), else_=null()),
+            open_chunks=open_chunks.correlate(Job).scalar_subquery(),
             **cleared,
         )
     )
-
-
-def _open_chunks() -> ScalarSelect[int]:
-    """Count the chunks of a job that have not ended, found by the job and not by their state."""
-    is_open = (Chunk.job_id == Job.id) & Chunk.finished_at.is_(None)
-    return select(func.count()).select_from(Chunk).where(is_open).correlate(Job).scalar_subquery()
 
 
 def _send(session: Session, run_id: uuid.UUID, step: _Step, begun_at: datetime) -> None:

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import structlog
@@ -14,9 +13,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
-from chordwise.domain.places import Places
 from chordwise.domain.states import WORKING_JOBS, ChunkStatus, JobStatus
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_of
 from chordwise.errors import (
     AwaitingBatchError,
     ChordwiseError,
@@ -33,13 +30,12 @@ from chordwise.pipeline.asking.critique import Examined, examine, unexamined
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from chordwise.pipeline.asking.question import policy_of
 from chordwise.pipeline.jobs import backoff, job_results
-from chordwise.pipeline.jobs.job_results import AskedJob
+from chordwise.pipeline.jobs.job_results import asked_job, task_of
 from chordwise.pipeline.models.ledger import Ledger
-from chordwise.pipeline.runtime.context import Context, Owner
+from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.storage import chunk_leases, chunks, jobs, synthesis_claims
 from chordwise.storage.chunk_work import Stored, SynthesisEnd
-from chordwise.storage.documents import places_of
 from chordwise.storage.jobs import JobFailure
 from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
 
@@ -52,7 +48,6 @@ class _Work:
 
     lease: Lease
     job: ClaimedSynthesis
-    owner: Owner
     ledger: Ledger
     turn: Turn
 
@@ -73,7 +68,8 @@ def synthesize(context: Context, job_id: uuid.UUID) -> bool:
             with attempt as session:
                 claimed = _claim_last(context, session, lease)
     if isinstance(claimed, ClaimedSynthesis):
-        _work_on(context, _work(context, lease, claimed))
+        ledger, turn = context.ledger(lease), context.models.turn()
+        _work_on(context, _Work(lease=lease, job=claimed, ledger=ledger, turn=turn))
     return claimed is not None
 
 
@@ -120,20 +116,6 @@ def _claim_last(
     return claimed.get(lease.token, False)
 
 
-def _work(context: Context, lease: Lease, job: ClaimedSynthesis) -> _Work:
-    owner = Owner(
-        job_id=job.job_id,
-        chunk_id=None,
-        token=lease.token,
-        priority=job.priority,
-        lane=job.lane,
-        use_cache=job.use_cache,
-        is_capped=job.is_capped,
-    )
-    ledger, turn = context.ledger(owner), context.models.turn()
-    return _Work(lease=lease, job=job, owner=owner, ledger=ledger, turn=turn)
-
-
 def _synthesize(context: Context, work: _Work) -> None:
     job_id, parts = work.job.job_id, work.job.parts
     if work.job.attempts > context.settings.pipeline.max_attempts:
@@ -148,11 +130,11 @@ def _synthesize_document(context: Context, work: _Work) -> None:
     job, parts = work.job, work.job.parts
     answers = [chunks.answer_of(part) for part in parts if part.status == ChunkStatus.SUCCEEDED]
     text = context.stores.texts.of(job.document_id, within=context.lease)
-    asking = context.asking(work.owner, work.ledger, work.turn)
+    asking = context.asking(job, work.ledger, work.turn)
     try:
         document = Question(
             model=context.models.open(job.model, asking),
-            task=_task_of(job),
+            task=task_of(job),
             source=Source(text),
             record_check=work.ledger.check,
             policy=policy_of(context.settings, work.lease.require),
@@ -168,24 +150,8 @@ def _synthesize_document(context: Context, work: _Work) -> None:
     except (ModelError, AwaitingBatchError) as error:
         _postpone(context, work, error)
     else:
-        asked = AskedJob(
-            id=job.job_id,
-            document_id=job.document_id,
-            task=synthesizer.task,
-            characters=len(text),
-            places=partial(places_of, context.database, job.document_id, context.outage)
-            if job.has_places
-            else Places,
-        )
+        asked = asked_job(context, job, synthesizer.task, len(text))
         _end(context, work, job_results.with_result(asked, parts, synthesis, examined))
-
-
-def _task_of(job: ClaimedSynthesis) -> AnalysisTask:
-    return AnalysisTask(
-        analysis_type=AnalysisType(job.analysis_type),
-        stage=Stage.ANALYZE,
-        options=options_of(job.options),
-    )
 
 
 def _synthesized(
@@ -201,10 +167,7 @@ def _synthesized(
 
 
 def _examined(
-    context: Context,
-    synthesizer: Synthesizer,
-    synthesis: Synthesis,
-    job: ClaimedSynthesis,
+    context: Context, synthesizer: Synthesizer, synthesis: Synthesis, job: ClaimedSynthesis
 ) -> Examined:
     """Let the answer be examined; after the last postponement it is kept as it is."""
     first = next(part for part in job.parts if part.status == ChunkStatus.SUCCEEDED)

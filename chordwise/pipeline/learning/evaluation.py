@@ -54,11 +54,11 @@ class Evaluated:
 
 
 def evaluate(
-    database: Database, scope: Scope, gold: Gold | None, write: Write
+    database: Database, scope: Scope, gold: Gold | None, write: Write | None = None
 ) -> Sequence[Evaluated]:
     """Compare results with a gold file, or without one with feedback, and write down how they are.
 
-    Returns nothing where there is no feedback yet.
+    Returns nothing where there is no feedback yet. `write` runs the transaction that stores it.
     No transaction is open while it is computed. The intervals are the same each time.
 
     Raises:
@@ -76,7 +76,11 @@ def evaluate(
             _store(session, scope, (chosen.run_id, run), gold, evaluated)
         return len(found)
 
-    write(store)
+    if write is not None:
+        write(store)
+        return found
+    with database.write() as session:
+        store(session)
     return found
 
 
@@ -298,11 +302,7 @@ def _with_gold(
 
 
 def _kinds(wanted: Wanted, results: Sequence[Listed], gold: Gold) -> Sequence[AnalysisType]:
-    """Return the types to evaluate: those that the gold file says something of, and that there are.
-
-    Raises:
-        UsageError: A label may be a class or a sentiment.
-    """
+    """Return the types that the gold file says something of, and that there are."""
     there = {result.analysis_type for result in results}
     kinds = [kind for kind in AnalysisType if kind in there and gold.names_of(kind)]
     if len(set(kinds) & set(LABEL_PATHS)) > 1:

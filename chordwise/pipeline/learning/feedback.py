@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,8 +22,8 @@ from chordwise.pipeline.learning.gold import RecordFile, read_records
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.storage import jobs, judgments, results, runs
-from chordwise.storage.jobs import Job
 from chordwise.storage.judgments import Feedback, JudgedBy
+from chordwise.storage.record import id_in
 
 _COLUMNS = ("document", "type", "path", "verdict", "value", "note", "author")
 
@@ -212,19 +211,18 @@ def _line(file: RecordFile, number: int, record: JsonObject) -> Line:
     return Line(
         number=number,
         document=said["document"],
-        analysis_type=next(iter(_types(file, number, said["type"])), None),
+        analysis_type=_type(file, number, said["type"]),
         signed=Signed(
             saying=_saying(file, number, record, said), note=said["note"], author=said["author"]
         ),
     )
 
 
-def _types(file: RecordFile, number: int, name: str) -> Iterator[AnalysisType]:
-    if name:
-        try:
-            yield AnalysisType(name)
-        except ValueError as error:
-            raise file.wrong(number, f"there is no analysis type “{name}”.") from error
+def _type(file: RecordFile, number: int, name: str) -> AnalysisType | None:
+    try:
+        return AnalysisType(name) if name else None
+    except ValueError as error:
+        raise file.wrong(number, f"there is no analysis type “{name}”.") from error
 
 
 def _saying(file: RecordFile, number: int, record: JsonObject, said: dict[str, str]) -> Saying:
@@ -267,7 +265,8 @@ def one(session: Session, target: Target) -> Judgeable:
     Raises:
         UsageError: There is no such run, no result, or more than one.
     """
-    job = _job(session, target.name)
+    job_id = id_in(target.name or "")
+    job = None if job_id is None else jobs.get(session, job_id)
     if job is None:
         return only(session, judgeable.listed(session, wanted(session, target)))
     of_job = replace(target.wanted, run_id=job.run_id, job_ids=(job.id,))
@@ -291,9 +290,3 @@ def only(session: Session, results: Sequence[Listed]) -> Judgeable:
     for found in judgeable.read(session, results):
         return found
     raise UsageError("The result was replaced meanwhile.", "Look at it again, then say it again.")
-
-
-def _job(session: Session, name: str | None) -> Job | None:
-    with suppress(ValueError):
-        return jobs.get(session, uuid.UUID(name or ""))
-    return None

@@ -131,9 +131,9 @@ class RecordFile:
     is_csv: bool
     records: Sequence[tuple[int, JsonObject]]
 
-    def wrong(self, line: int, what: str, hint: str = "") -> UsageError:
+    def wrong(self, line: int, what: str) -> UsageError:
         """Return an error about a line of this file."""
-        return UsageError(f"{self.path.name}, line {line}: {what}", hint or _HINT)
+        return UsageError(f"{self.path.name}, line {line}: {what}", _HINT)
 
 
 _HINT = "docs/evaluation.md shows what such a file looks like."
@@ -143,14 +143,14 @@ def read_records(path: Path) -> RecordFile:
     """Read a file of records.
 
     Raises:
-        UsageError: It cannot be read_records, or is neither CSV nor JSON Lines.
+        UsageError: It cannot be read, or is neither CSV nor JSON Lines.
     """
     try:
         data = path.read_bytes()
         text = encodings.decode(data).text
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise UsageError(f"{path} cannot be read_records: {reason}.") from error
+        raise UsageError(f"{path} cannot be read: {reason}.") from error
     except ReadError as error:
         raise UsageError(f"{path} is no text.", _HINT) from error
     is_csv = path.suffix.lower() not in _LINES and not text.lstrip().startswith("{")
@@ -195,11 +195,7 @@ def _of_csv(text: str) -> Iterator[tuple[int, JsonObject]]:
 
 
 def _require_different(names: Sequence[str]) -> None:
-    """Refuse a header that has a name twice: one column would be taken for the other.
-
-    Raises:
-        csv.Error: There is such a name.
-    """
+    """Refuse a header that has a name twice: one column would be taken for the other."""
     named = Counter(name.strip() for name in names if name.strip())
     for name, times in named.items():
         if times > 1:

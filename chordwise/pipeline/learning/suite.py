@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import Field, ValidationError
-from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values, validation
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -40,8 +38,6 @@ from chordwise.settings import ProfileSettings, Settings
 
 FILE = "suite.toml"
 _HINT = "docs/evaluation.md, Suites, shows what a suite looks like."
-
-Item = TypeVar("Item")
 
 
 class Layout(StrEnum):
@@ -123,11 +119,7 @@ def read(settings: Settings, folder: Path, limit: int | None = None) -> Sequence
 
 
 def evaluate(
-    context: Context,
-    part: Part,
-    model: str,
-    now: datetime,
-    wait: Callable[[uuid.UUID], object],
+    context: Context, part: Part, model: str, now: datetime, wait: Callable[[uuid.UUID], object]
 ) -> Answered:
     """Ask a model about the documents anew, `wait` for the run, and compare it with the truth.
 
@@ -136,10 +128,7 @@ def evaluate(
     """
     options = replace(part.options, model=model, fresh=True, save_as="")
     submission = open_run(context, options, now)
-    with (
-        BatchWriter(submission.take_in_all) as writer,
-        Reader(context.settings.readers) as reader,
-    ):
+    with BatchWriter(submission.take_in_all) as writer, Reader(context.settings.readers) as reader:
         for document in part.documents:
             if document.path is None:
                 writer.put(Offered(found=_of_text(context.settings, document)))
@@ -153,13 +142,8 @@ def evaluate(
                 writer.put(Offered(found=found))
     submission.close()
     wait(submission.run_id)
-
-    def write(change: Callable[[Session], int]) -> int:
-        with context.database.write() as session:
-            return change(session)
-
     scope = Scope(run=submission.name, types=options.types)
-    measured = evaluation.evaluate(context.database, scope, part.gold, write)
+    measured = evaluation.evaluate(context.database, scope, part.gold)
     return Answered(part=part.name, model=model, run=submission.name, evaluated=measured)
 
 
@@ -341,11 +325,7 @@ def _limited(part: Part, limit: int | None) -> Part:
 
 
 def _of_text(settings: Settings, document: SuiteDocument) -> ReadDocument:
-    """Return a text of a record as a reader would give it.
-
-    Raises:
-        ReadError: It is empty, or longer than the limit.
-    """
+    """Return a text of a record as a reader would give it."""
     data = document.text.encode("utf-8", "surrogatepass")
     return ReadDocument(
         source=document.name,

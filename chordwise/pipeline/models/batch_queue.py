@@ -83,18 +83,17 @@ class JobBatches:
         if row is not None and row.status == BatchRequestStatus.ANSWERED:
             return from_json(row)
         if row is not None and row.status == BatchRequestStatus.FAILED:
-            return _error_of(row)
+            kind = _KINDS.get(row.error_code or "", ModelError)
+            return kind(row.error_message or "The question failed in its batch.", row.hint or "")
         if left is None or left <= 0 or batch_requests.has_given_up(session, self._owner_id):
             self._give_up(session, row)
             return None
         if row is None:
-            if self._is_cached(session, question.key):
+            age = self.max_age
+            if age is not None and cached_completions.has(session, question.key, age):
                 return None
             self._add(session, question, timedelta(seconds=left))
         return _awaiting(question, left)
-
-    def _is_cached(self, session: Session, key: str) -> bool:
-        return self.max_age is not None and cached_completions.has(session, key, self.max_age)
 
     def _give_up(self, session: Session, row: BatchRequest | None) -> None:
         """Leave a question that is asked online now: out of its batch, or to its late answer."""
@@ -108,7 +107,7 @@ class JobBatches:
     def _add(self, session: Session, question: BatchQuestion, left: timedelta) -> None:
         """Write the question and reserve its money, or none of both.
 
-        Where another owner waits for the answer to the very same one, it is only noted that this
+        Where another owner waits for the answer to the same question, it is only noted that this
         owner waits for it, too: it is asked and paid once.
         """
         body = json.dumps(question.body, ensure_ascii=False)
@@ -158,11 +157,6 @@ def from_json(row: BatchRequest) -> Completion:
         call_id=str(row.call_id or ""),
         cache_key=row.key,
     )
-
-
-def _error_of(row: BatchRequest) -> ModelError:
-    kind = _KINDS.get(row.error_code or "", ModelError)
-    return kind(row.error_message or "The question failed in its batch.", row.hint or "")
 
 
 def _awaiting(question: BatchQuestion, seconds_left: float) -> AwaitingBatchError:

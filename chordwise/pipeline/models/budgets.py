@@ -21,6 +21,7 @@ from chordwise.errors import (
 )
 from chordwise.llm.pricing import MAX_USD, price_of
 from chordwise.settings import Settings
+from chordwise.settings.sections import BudgetSettings
 from chordwise.storage import budgets
 from chordwise.storage.budgets import Budget, Spending
 from chordwise.storage.database import Database
@@ -38,8 +39,6 @@ PRICE_HINT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wanted:
-    """A reservation to be made for a request."""
-
     reservation_id: uuid.UUID
     job_id: uuid.UUID
     max_usd: Decimal | None
@@ -57,67 +56,19 @@ class Reservations:
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        self._settings = settings
-        self._reserved = GroupCommit(database.write, self._reserve_all)
-        self._settled = GroupCommit(database.write, _settle_all)
+        self.settings = settings
+        self.reserved = GroupCommit(database.write, self._reserve_all)
+        self.settled = GroupCommit(database.write, _settle_all)
 
-    def reserve(
-        self, job_id: uuid.UUID, max_usd: Decimal | None, timeout_seconds: float | None
-    ) -> uuid.UUID | None:
-        """Set aside what a request of a job can cost at most; `None` where nothing limits it.
-
-        The id may be that of a run that takes in.
-
-        The reservation lasts for the request, and a lease more to settle it.
-
-        Raises:
-            BudgetReservedError: The money is there, but others have reserved it.
-            BudgetExceededError: So much is not left.
-            ConfigurationError: There is a cap, and an unknown price.
-        """
-        seconds = timeout_seconds or self._settings.retries.total_seconds
-        lasts = timedelta(seconds=seconds + self._settings.pipeline.lease_seconds)
-        wanted = _Wanted(reservation_id=new_id(), job_id=job_id, max_usd=max_usd, lasts=lasts)
-        outcome = self._reserved.commit(wanted, _RESERVE_PATIENCE)
-        if isinstance(outcome, ChordwiseError):
-            raise outcome
-        return wanted.reservation_id if outcome else None
-
-    def reserve_in(
-        self,
-        session: Session,
-        reservation_id: uuid.UUID,
-        job_id: uuid.UUID,
-        max_usd: Decimal | None,
-        lasts: timedelta,
-    ) -> bool:
-        """Reserve for a request of a job in the caller's transaction; false without a limit.
-
-        Raises:
-            BudgetReservedError: As above.
-            BudgetExceededError: As above.
-            ConfigurationError: As above.
-        """
-        wanted = _Wanted(reservation_id=reservation_id, job_id=job_id, max_usd=max_usd, lasts=lasts)
-        return self._reserve(session, wanted, self._spendings(session, [job_id]).get(job_id))
-
-    def settle(self, reservation_id: uuid.UUID, cost_usd: Decimal | None) -> None:
-        """Give back what a request did not cost; an unknown cost is all that was reserved.
-
-        Raises:
-            ServiceUnavailableError: The database stayed away; the reservation counts as spent.
-        """
-        patience = timedelta(seconds=self._settings.pipeline.database_outage_timeout_seconds)
-        reserved_usd = self._settled.commit((reservation_id, cost_usd), patience)
-        if cost_usd is not None and reserved_usd and cost_usd > reserved_usd:
-            log.warning(
-                "budget.bound_exceeded", cost_usd=str(cost_usd), reserved_usd=str(reserved_usd)
-            )
+    def reserve_in(self, session: Session, wanted: _Wanted) -> bool:
+        """Reserve for a request in the caller's transaction, as `JobBudget.reserve_in`."""
+        spendings = self._spendings(session, [wanted.job_id])
+        return self._reserve(session, wanted, spendings.get(wanted.job_id))
 
     def _spendings(
         self, session: Session, job_ids: Collection[uuid.UUID]
     ) -> dict[uuid.UUID, Spending]:
-        return budgets.spendings_of(session, job_ids, self._settings.budget.usd_per_day)
+        return budgets.spendings_of(session, job_ids, self.settings.budget.usd_per_day)
 
     def _reserve_all(
         self, session: Session, group: Sequence[_Wanted]
@@ -130,12 +81,9 @@ class Reservations:
             made = budgets.reserved(session, ids)
         outcomes: list[bool | ChordwiseError] = []
         for wanted in group:
-            if wanted.reservation_id in made:
-                outcomes.append(True)
-                continue
-            spending = spendings.get(wanted.job_id)
+            is_made, spending = wanted.reservation_id in made, spendings.get(wanted.job_id)
             try:
-                outcomes.append(self._reserve(session, wanted, spending))
+                outcomes.append(is_made or self._reserve(session, wanted, spending))
             except _REFUSALS as refusal:
                 outcomes.append(refusal)
         return outcomes
@@ -143,11 +91,9 @@ class Reservations:
     def _reserve(self, session: Session, wanted: _Wanted, spending: Spending | None) -> bool:
         if spending is None or not spending.is_limited:
             return False
-        max_usd = wanted.max_usd
-        waived = max_usd is None and self._settings.budget.allow_unknown_prices
-        amount_usd = Decimal(0) if waived else money.rounded_up(known(max_usd))
+        amount_usd = _amount(self.settings.budget, wanted.max_usd)
         accounts = budgets.lock_accounts(session, spending)
-        if max_usd != 0:
+        if wanted.max_usd != 0:
             require(accounts, amount_usd)
         budgets.reserve(session, wanted.reservation_id, spending, amount_usd, wanted.lasts)
         return True
@@ -172,22 +118,50 @@ class JobBudget:
     job_id: uuid.UUID
 
     def reserve(self, max_usd: Decimal | None, timeout_seconds: float | None) -> uuid.UUID | None:
-        """Set aside what a request can cost at most, as `Reservations.reserve`."""
-        return self.reservations.reserve(self.job_id, max_usd, timeout_seconds)
+        """Set aside what a request can cost at most; `None` where nothing limits it.
+
+        The reservation lasts for the request, and a lease more to settle it.
+
+        Raises:
+            BudgetReservedError: The money is there, but others have reserved it.
+            BudgetExceededError: So much is not left.
+            ConfigurationError: There is a cap, and an unknown price.
+        """
+        settings = self.reservations.settings
+        seconds = timeout_seconds or settings.retries.total_seconds
+        lasts = timedelta(seconds=seconds + settings.pipeline.lease_seconds)
+        wanted = _Wanted(reservation_id=new_id(), job_id=self.job_id, max_usd=max_usd, lasts=lasts)
+        outcome = self.reservations.reserved.commit(wanted, _RESERVE_PATIENCE)
+        if isinstance(outcome, ChordwiseError):
+            raise outcome
+        return wanted.reservation_id if outcome else None
 
     def reserve_in(
-        self,
-        session: Session,
-        reservation_id: uuid.UUID,
-        max_usd: Decimal | None,
-        lasts: timedelta,
+        self, session: Session, reservation_id: uuid.UUID, max_usd: Decimal | None, lasts: timedelta
     ) -> bool:
-        """Reserve in the caller's transaction, as `Reservations.reserve_in`."""
-        return self.reservations.reserve_in(session, reservation_id, self.job_id, max_usd, lasts)
+        """Reserve in the caller's transaction; false without a limit.
+
+        Raises:
+            ChordwiseError: As `reserve` does.
+        """
+        wanted = _Wanted(
+            reservation_id=reservation_id, job_id=self.job_id, max_usd=max_usd, lasts=lasts
+        )
+        return self.reservations.reserve_in(session, wanted)
 
     def settle(self, reservation_id: uuid.UUID, cost_usd: Decimal | None) -> None:
-        """Give back what a request did not cost, as `Reservations.settle`."""
-        self.reservations.settle(reservation_id, cost_usd)
+        """Give back what a request did not cost; an unknown cost is all that was reserved.
+
+        Raises:
+            ServiceUnavailableError: The database stayed away; the reservation counts as spent.
+        """
+        settings = self.reservations.settings.pipeline
+        patience = timedelta(seconds=settings.database_outage_timeout_seconds)
+        reserved_usd = self.reservations.settled.commit((reservation_id, cost_usd), patience)
+        if cost_usd is not None and reserved_usd and cost_usd > reserved_usd:
+            log.warning(
+                "budget.bound_exceeded", cost_usd=str(cost_usd), reserved_usd=str(reserved_usd)
+            )
 
 
 def cap_for(settings: Settings, model: str, budget_usd: Decimal | None) -> Decimal | None:
@@ -250,17 +224,15 @@ def change_cap(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> None:
         )
 
 
-def known(max_usd: Decimal | None) -> Decimal:
-    """Return what a request can cost at most.
-
-    Raises:
-        ConfigurationError: The price is unknown.
-    """
-    if max_usd is None:
-        raise ConfigurationError(
-            "There is a budget, but the price of the model is unknown.", PRICE_HINT
-        )
-    return max_usd
+def _amount(settings: BudgetSettings, max_usd: Decimal | None) -> Decimal:
+    """Return what is set aside for a request that can cost so much at most."""
+    if max_usd is not None:
+        return money.rounded_up(max_usd)
+    if settings.allow_unknown_prices:
+        return Decimal(0)
+    raise ConfigurationError(
+        "There is a budget, but the price of the model is unknown.", PRICE_HINT
+    )
 
 
 def require(accounts: Sequence[Budget], amount_usd: Decimal) -> None:
@@ -292,8 +264,7 @@ def _exceeded(account: Budget, cap_usd: Decimal, amount_usd: Decimal) -> BudgetE
         return BudgetExceededError(what, "Raise it and go on: chordwise retry RUN --budget USD")
     day = account.scope.removeprefix("day:")
     return BudgetExceededError(
-        what,
-        f"{day} ends at midnight UTC; then: chordwise retry RUN. Or raise budget.usd_per_day.",
+        what, f"{day} ends at midnight UTC; then: chordwise retry RUN. Or raise budget.usd_per_day."
     )
 
 
@@ -336,8 +307,7 @@ class DayBudget:
         usd_per_day = self._settings.usd_per_day
         if usd_per_day is None:
             return None
-        is_waived = max_usd is None and self._settings.allow_unknown_prices
-        amount_usd = Decimal(0) if is_waived else money.rounded_up(known(max_usd))
+        amount_usd = _amount(self._settings, max_usd)
         with self._database.write() as session:
             day = budgets.lock_day(session, usd_per_day)
             if max_usd != 0:

@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import Lane
 from chordwise.embedded import llama
+from chordwise.embedded.home import home_at
 from chordwise.errors import ConfigurationError, ModelError
 from chordwise.llm import batching
 from chordwise.llm.batching import has_batches
@@ -49,6 +50,16 @@ LocalServer: TypeAlias = Callable[[str], tuple[str, SecretStr] | None]
 _sleep = time.sleep  # noqa: TID251 - here the waiting is wired in
 
 
+def server_of(settings: Settings) -> LocalServer:
+    """Return what finds the servers that run below the home of the settings."""
+
+    def find(model: str) -> tuple[str, SecretStr] | None:
+        found = llama.running(home_at(settings.home), model)
+        return (found[0], SecretStr(found[1])) if found else None
+
+    return find
+
+
 class KeptLedger(CallLedger, HitLedger, Protocol):
     """Where requests are written down, and that there was no need of one."""
 
@@ -71,8 +82,6 @@ class Asking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Named:
-    """A model of the settings, and what does not depend on who asks it."""
-
     name: str
     settings: ModelSettings
     connection: ChatModel
@@ -82,8 +91,6 @@ class _Named:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Use:
-    """A model, and for whom it is asked."""
-
     named: _Named
     asking: Asking
 

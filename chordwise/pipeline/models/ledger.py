@@ -88,11 +88,7 @@ class Ledger:
         if known is not None:
             known.update(valid=verdict.valid, quality=verdict.quality)
         elif completion.call_id:
-            checked = {
-                "id": completion.call_id,
-                "valid": verdict.valid,
-                "quality": verdict.quality,
-            }
+            checked = {"id": completion.call_id, "valid": verdict.valid, "quality": verdict.quality}
             self.enter(CallEntry(checked=(checked,)), self.patience)
 
     def take_ended(self) -> list[dict[str, object]]:

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 
 from sqlalchemy.orm import Session
 
-from chordwise.domain import estimates, pictures
+from chordwise.domain import estimates, pictures, tokens
 from chordwise.domain.estimates import NOTHING, Interval
 from chordwise.domain.pictures import Picture
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType, Stage
+from chordwise.llm.model import ChatModel
 from chordwise.pipeline.intake import transcription
 from chordwise.pipeline.intake.run_options import RunOptions
-from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.models import answer_cache
+from chordwise.pipeline.models.budgets import DayBudget
+from chordwise.pipeline.models.client import Asking
+from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.quoting.tally import Tally, Tallying, UnaskedModel, WorkKind
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.settings import Settings
 from chordwise.storage import model_calls
-from chordwise.storage.database import Database
+from chordwise.storage.chunk_work import store_entries
+from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.model_calls import CallHistory
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quoter:
-    """A context for quoting where none to work in is open."""
-
-    settings: Settings
-    database: Database
-    models: Models
+from chordwise.storage.record import new_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +52,6 @@ class Quote:
     transcription: QuotedPages | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class Gathered:
-    """What was read and counted, and the output tokens that a sample has shown.
-
-    The latter by analysis type and name of the model.
-    """
-
-    tally: Tally
-    observed: dict[tuple[AnalysisType, str], list[int]] = field(default_factory=dict)
-
-
 def estimate(
     context: ReadingContext, found: Iterable[ReadDocument | UnreadDocument], options: RunOptions
 ) -> Quote:
@@ -81,7 +68,7 @@ def gather(
     found: Iterable[ReadDocument | UnreadDocument],
     options: RunOptions,
     sample: int = 0,
-) -> Gathered:
+) -> Tally:
     """Render and count the questions of a run; keep `sample` of each kind for asking them.
 
     Raises:
@@ -90,17 +77,13 @@ def gather(
     tallying = Tallying(context, options, sample)
     for each in found:
         tallying.add(each)
-    return Gathered(tally=tallying.tally)
+    return tallying.tally
 
 
-def priced(context: ReadingContext, gathered: Gathered) -> Quote:
-    """Return the quote for what was gathered."""
-    tally = gathered.tally
+def priced(context: ReadingContext, tally: Tally) -> Quote:
+    """Return the quote for what was counted."""
     with context.database.read() as session:
-        lines = [
-            Pricing(session, kind, gathered.observed.get(key, [])).line()
-            for key, kind in tally.kinds.items()
-        ]
+        lines = [Pricing(session, kind).line() for kind in tally.kinds.values()]
     lanes = dict.fromkeys(lane for line in lines for lane in line.costs)
     pages = _pages(context.settings, tally.pages) if tally.pages else None
     first = [pages.cost] if pages else []
@@ -208,13 +191,12 @@ class QuotedLine:
 
 
 class Pricing:
-    """Turns the counts of one kind of work into a line; `observed` are a sample's output tokens."""
+    """Turns the counts of one kind of work into a line."""
 
-    def __init__(self, session: Session, kind: WorkKind, observed: Sequence[int]) -> None:
+    def __init__(self, session: Session, kind: WorkKind) -> None:
         self._session = session
         self._kind = kind
         self._model: UnaskedModel = kind.model
-        self._observed = observed
         self._asked = self._history(Stage.ANALYZE)
         self._joined = self._history(Stage.SYNTHESIZE)
 
@@ -224,9 +206,12 @@ class Pricing:
         answers = self._answers()
         syntheses, material, joined = self._syntheses(answers)
         critiques, examined, mended = self._critiques(answers)
+        asked = _exactly(kind.questions) + syntheses + critiques
         repeated = estimates.repeats(self._asked.asked, self._asked.repeated)
-        input_tokens = _repeated(_exactly(kind.input_tokens) + material + examined, repeated)
-        output_tokens = _repeated(answers + joined + mended, repeated)
+        read = _exactly(kind.input_tokens) + material + examined
+        written = answers + joined + mended
+        input_tokens = read + read.of_each(repeated)
+        output_tokens = written + written.of_each(repeated)
         return QuotedLine(
             analysis_type=kind.analysis_type,
             model=self._model.label,
@@ -241,9 +226,7 @@ class Pricing:
             counts_exactly=self._model.counter.is_exact,
             lane=self._model.lane,
             costs={
-                lane: self._cost(
-                    kind.questions, syntheses + critiques, input_tokens, output_tokens, lane
-                )
+                lane: self._cost(asked, input_tokens, output_tokens, lane)
                 for lane in self._model.lanes
             },
         )
@@ -254,18 +237,17 @@ class Pricing:
         return model_calls.read(self._session, kind, stage, profile.provider, profile.model)
 
     def _experience(self) -> Sequence[int]:
-        if len(self._observed) > 1:
-            return self._observed
+        if len(self._kind.observed) > 1:
+            return self._kind.observed
         enough = len(self._asked.output_tokens) >= estimates.LEAST_OBSERVATIONS
         return self._asked.output_tokens if enough else []
 
     def _basis(self) -> str:
         if not self._experience():
             return ASSUMED
-        return SAMPLE if self._experience() is self._observed else HISTORY
+        return SAMPLE if self._experience() is self._kind.observed else HISTORY
 
     def _answers(self) -> Interval:
-        """Return the tokens of all answers about chunks."""
         kind = self._kind
         if not kind.questions:
             return NOTHING
@@ -283,17 +265,12 @@ class Pricing:
         kind = self._kind
         answer = answers.times(1 / kind.questions) if kind.questions else self._assumed(0)
         joined = self._joined_answer(answer)
-        counted = [
-            kind.syntheses(own, of_several)
-            for own, of_several in (
-                (answer.low, joined.low),
-                (answer.typical, joined.typical),
-                (answer.high, joined.high),
-            )
-        ]
-        questions = _interval([each.questions for each in counted])
+        low = kind.syntheses(answer.low, joined.low)
+        typical = kind.syntheses(answer.typical, joined.typical)
+        high = kind.syntheses(answer.high, joined.high)
+        questions = _interval(low.questions, typical.questions, high.questions)
         frames = questions.times(kind.synthesis_frame)
-        material = _interval([each.material_tokens for each in counted])
+        material = _interval(low.material_tokens, typical.material_tokens, high.material_tokens)
         return questions, frames + material, questions.of_each(joined)
 
     def _critiques(self, answers: Interval) -> tuple[Interval, Interval, Interval]:
@@ -318,23 +295,10 @@ class Pricing:
         most = self._model.profile.max_output_tokens
         return Interval(low=answer.low, typical=answer.typical, high=min(most, 2 * answer.high))
 
-    def _cost(
-        self,
-        questions: int,
-        others: Interval,
-        input_tokens: Interval,
-        output_tokens: Interval,
-        lane: str,
-    ) -> Cost | None:
-        parts = [
-            self._cost_of(questions + count, read, written, lane)
-            for count, read, written in (
-                (others.low, input_tokens.low, output_tokens.low),
-                (others.typical, input_tokens.typical, output_tokens.typical),
-                (others.high, input_tokens.high, output_tokens.high),
-            )
-        ]
-        low, typical, high = parts
+    def _cost(self, asked: Interval, read: Interval, written: Interval, lane: str) -> Cost | None:
+        low = self._cost_of(asked.low, read.low, written.low, lane)
+        typical = self._cost_of(asked.typical, read.typical, written.typical, lane)
+        high = self._cost_of(asked.high, read.high, written.high, lane)
         if low is None or typical is None or high is None:
             return None
         return Cost(low=low, typical=typical, high=high)
@@ -351,14 +315,57 @@ def _exactly(number: float) -> Interval:
     return Interval(low=number, typical=number, high=number)
 
 
-def _interval(values: Sequence[float]) -> Interval:
-    low, typical, high = values
-    return Interval(low=min(values), typical=typical, high=max(low, high))
+def _interval(low: float, typical: float, high: float) -> Interval:
+    return Interval(low=min(low, typical, high), typical=typical, high=max(low, high))
 
 
-def _repeated(tokens: Interval, share: Interval) -> Interval:
-    return Interval(
-        low=tokens.low * (1 + share.low),
-        typical=tokens.typical * (1 + share.typical),
-        high=tokens.high * (1 + share.high),
+def expected_cost(quote: Quote, tally: Tally) -> Decimal | None:
+    """Return what the sample will cost by a quote made without it; `None` where it is unknown.
+
+    It is asked at once, whatever the lane of the run.
+    """
+    total = Decimal(0)
+    for line, kind in zip(quote.lines, tally.kinds.values(), strict=True):
+        cost = line.costs[kind.model.lane_now]
+        if cost is None:
+            return None
+        count = Decimal(line.questions + line.syntheses.typical + line.critiques.typical)
+        total += cost.high * len(kind.sample) / count if count else Decimal(0)
+    return total
+
+
+def ask_sample(context: ReadingContext, tally: Tally, *, fresh: bool) -> None:
+    """Ask what was kept for it, and note the output tokens.
+
+    The calls belong to no run: they keep to the limits that all workers share and to the budget of
+    the day, have their rows in the ledger, and a run that asks the same later uses the answers
+    again; with `fresh`, none that is stored counts. Fallbacks are not asked: theirs would be other
+    answers.
+
+    Raises:
+        ModelError: A question brought no answer, or the day has no money for it.
+        ConfigurationError: A model cannot be asked as it is configured, or not within a budget.
+    """
+    asking = _asking(context, fresh=fresh)
+    for kind in tally.kinds.values():
+        model = context.models.asked_by(asking, kind.model.name)
+        kind.observed = list(_ask(model, kind))
+
+
+def _asking(context: ReadingContext, *, fresh: bool) -> Asking:
+    settings, database = context.settings, context.database
+    patience = timedelta(seconds=settings.pipeline.database_outage_timeout_seconds)
+    return Asking(
+        ledger=Ledger(
+            enter=GroupCommit(database.transaction, store_entries).commit, patience=patience
+        ),
+        budget=DayBudget(settings, database),
+        cache=None if fresh else answer_cache.stored_completions(settings, database, new_id()),
     )
+
+
+def _ask(model: ChatModel, kind: WorkKind) -> Iterator[int]:
+    for request in kind.sample:
+        completion = model.complete(request)
+        known = completion.usage.output_tokens
+        yield tokens.estimate(completion.text) if known is None else known

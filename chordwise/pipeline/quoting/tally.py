@@ -20,7 +20,7 @@ from chordwise.domain.routing import Tier
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.embedded import llama
-from chordwise.errors import InternalError, ModelError
+from chordwise.errors import InternalError
 from chordwise.llm import pricing
 from chordwise.llm.batching import has_batches
 from chordwise.llm.counting import TokenCounter, count_request, counter_for
@@ -58,7 +58,8 @@ class WorkKind:
 
     `joined` has for each document of several chunks how many there are; `synthesis_frame` is what a
     question that joins answers takes without them, `room` what answers may take in it. A critique
-    reads `critique_tokens`, the `critiqued_answers` of chunks, and the answer that it is about.
+    reads `critique_tokens`, the `critiqued_answers` of chunks, and the answer that it is about. The
+    answers to the `sample` had the `observed` numbers of tokens.
     """
 
     analysis_type: AnalysisType
@@ -71,6 +72,7 @@ class WorkKind:
     text_tokens: float = 0
     joined: list[int] = field(default_factory=list)
     sample: list[CompletionRequest] = field(default_factory=list)
+    observed: list[int] = field(default_factory=list)
     critiques: int = 0
     critique_tokens: int = 0
     critiqued_answers: int = 0
@@ -137,7 +139,10 @@ class Tallying:
         self._models = opened(context.settings, options.model, options.lane)
         self._model = self._models.asked
         self._hashes = {each: identity(context, each, self._options) for each in options.types}
-        self._budgets = {each: self._budget(each) for each in options.types}
+        most = context.settings.pipeline.chunk_tokens
+        self._budgets = {
+            each: text_budget(self._model, self._task(each), most) for each in options.types
+        }
         self._seen: set[str] = set()
         self._is_assumed = False
         self._random = Random(0)  # noqa: S311 - the same sample for the same documents
@@ -181,15 +186,13 @@ class Tallying:
             task = self._task(analysis_type)
             asked, _ = about_part(task, text, part.start_char, part.end_char)
             self._add_question(replace(asked, text=asked.text.strip() or asked.text))
-        if len(parts) > 1 and self._asks_model_to_join(analysis_type):
+        # Chunks that may contradict each other are counted as if they did.
+        analysis = analysis_for(analysis_type)
+        if len(parts) > 1 and analysis.needs_model_to_join(self._options.analysis):
             joining = replace(self._task(analysis_type), stage=Stage.SYNTHESIZE)
             self._kind(joining).joined.append(len(parts))
         if self._options.analysis.critique:
             self._add_critique(analysis_type, text if len(parts) == 1 else "", len(parts))
-
-    def _asks_model_to_join(self, analysis_type: AnalysisType) -> bool:
-        """Tell whether chunks may contradict each other, which is counted as if they did."""
-        return analysis_for(analysis_type).needs_model_to_join(self._options.analysis)
 
     def _add_critique(self, analysis_type: AnalysisType, text: str, parts: int) -> None:
         """Count the critique of an answer: about a text, or without one about several answers."""
@@ -240,10 +243,6 @@ class Tallying:
     def _task(self, analysis_type: AnalysisType) -> AnalysisTask:
         options = self._options.analysis
         return AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options)
-
-    def _budget(self, analysis_type: AnalysisType) -> int:
-        chunk_tokens = self._context.settings.pipeline.chunk_tokens
-        return text_budget(self._model, self._task(analysis_type), chunk_tokens)
 
 
 ONLINE = Lane.ONLINE.value
@@ -347,7 +346,7 @@ def opened(settings: Settings, name: str, wanted: Lane = Lane.ONLINE) -> Unasked
     if not tiers:
         single = unasked(name)
         return UnaskedModels(asked=single, tiers={}, largest=single)
-    asked = Tiered(tiers, settings.routing, _nothing_changes)
+    asked = Tiered(tiers, settings.routing, lambda *_: None)
     return UnaskedModels(asked=asked, tiers=tiers, largest=list(tiers.values())[-1])
 
 
@@ -358,7 +357,3 @@ def _connected(settings: ModelSettings) -> ChatModel:
     if llama.is_served_here(settings):
         changes |= {"base_url": _NO_ADDRESS, "context_tokens": llama.context_tokens(settings)}
     return connect(settings.model_copy(update=changes), _NO_KEY)
-
-
-def _nothing_changes(asked: ModelProfile, following: ModelProfile, error: ModelError) -> None:
-    """Hear of nothing: no model is asked."""

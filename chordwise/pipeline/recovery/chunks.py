@@ -33,7 +33,8 @@ from chordwise.storage.record import among
 
 BATCH = 500
 OVERTAKEN = timedelta(seconds=10)
-_WORKING = (JobStatus.RUNNING, JobStatus.WAITING)
+ANALYZING = (JobStatus.RUNNING, JobStatus.WAITING)
+"""Jobs whose chunks are to be analyzed."""
 
 
 def expired_leases(context: Context, session: Session) -> int:
@@ -74,9 +75,9 @@ def _reopen(session: Session, chunk_ids: Sequence[uuid.UUID], max_attempts: int)
             finished_at=None,
             sent_at=None,
         )
-        .returning(Chunk.id, Chunk.job_id, Chunk.attempts)
+        .returning(Chunk.id, Chunk.attempts)
     ).all()
-    again = [(row[0], row[1]) for row in freed if not chunk_leases.is_last(row[2], max_attempts)]
+    again = [row[0] for row in freed if not chunk_leases.is_last(row[1], max_attempts)]
     send_again(session, again, "lease expired")
 
 
@@ -87,12 +88,12 @@ def last_attempts_in_turn(context: Context, session: Session) -> int:
     claimed_before = (Chunk.status == ChunkStatus.PENDING) & (Chunk.attempts > 0)
     waiting = claimed_before & (Chunk.attempts >= max_attempts - 1)
     on_its_way = select(Chunk.id).where(waiting, Chunk.sent_at > clock.database_now() - stalled)
-    row = session.execute(
-        select(Chunk.id, Chunk.job_id)
+    ids = session.scalars(
+        select(Chunk.id)
         .join(Job, Job.id == Chunk.job_id)
         .where(
             waiting,
-            Job.status.in_(_WORKING),
+            Job.status.in_(ANALYZING),
             Chunk.sent_at.is_(None),
             ~outbox.is_promised(ANALYZE_SLICE, of=Chunk.id),
             ~on_its_way.exists(),
@@ -101,21 +102,21 @@ def last_attempts_in_turn(context: Context, session: Session) -> int:
         .order_by(Chunk.id)
         .limit(1)
         .with_for_update(key_share=True, skip_locked=True, of=Chunk)
-    ).first()
-    return send_again(session, [(row[0], row[1])], outbox.LAST_ATTEMPT) if row else 0
+    ).all()
+    return send_again(session, ids, outbox.LAST_ATTEMPT)
 
 
 def never_sent(context: Context, session: Session) -> int:
     """Send chunks that the broker was never given, of jobs that are not being fanned out."""
     max_attempts = context.settings.pipeline.max_attempts
-    rows = session.execute(
-        select(Chunk.id, Chunk.job_id)
+    ids = session.scalars(
+        select(Chunk.id)
         .join(Job, Job.id == Chunk.job_id)
         .where(
             Chunk.status == ChunkStatus.PENDING,
             Chunk.attempts < max(1, max_attempts - 1),
             Chunk.sent_at.is_(None),
-            Job.status.in_(_WORKING),
+            Job.status.in_(ANALYZING),
             Job.last_progress_at < clock.database_now() - context.lease,
             ~outbox.is_promised(ANALYZE_SLICE, of=Chunk.id),
         )
@@ -123,13 +124,13 @@ def never_sent(context: Context, session: Session) -> int:
         .limit(BATCH)
         .with_for_update(key_share=True, skip_locked=True, of=Chunk)
     ).all()
-    return send_again(session, [(row[0], row[1]) for row in rows], "never sent")
+    return send_again(session, ids, "never sent")
 
 
 def due(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
     """Send chunks whose wait is over; `sent_at` after `due_at` says that this was done."""
-    rows = session.execute(
-        select(Chunk.id, Chunk.job_id)
+    ids = session.scalars(
+        select(Chunk.id)
         .where(
             Chunk.status == ChunkStatus.WAITING,
             Chunk.due_at <= clock.statement_start(),
@@ -139,7 +140,7 @@ def due(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape 
         .limit(BATCH)
         .with_for_update(key_share=True, skip_locked=True)
     ).all()
-    return send_again(session, [(row[0], row[1]) for row in rows], "due")
+    return send_again(session, ids, "due")
 
 
 def lost_messages(context: Context, session: Session) -> int:
@@ -160,20 +161,22 @@ def lost_messages(context: Context, session: Session) -> int:
     if sent_before is None:
         return 0
     waiting = aliased(Chunk)
-    rows = session.execute(
-        select(waiting.id, waiting.job_id)
+    is_due = (waiting.status == ChunkStatus.WAITING) & (waiting.due_at <= clock.database_now())
+    ids = session.scalars(
+        select(waiting.id)
         .join(Job, Job.id == waiting.job_id)
         .where(
-            Job.status.in_(_WORKING),
-            unclaimed(waiting),
-            or_(waiting.status == ChunkStatus.PENDING, waiting.sent_at >= waiting.due_at),
+            Job.status.in_(ANALYZING),
+            or_(
+                waiting.status == ChunkStatus.PENDING, is_due & (waiting.sent_at >= waiting.due_at)
+            ),
             waiting.sent_at < sent_before,
             ~outbox.is_promised(ANALYZE_SLICE, of=waiting.id),
         )
         .limit(BATCH)
         .with_for_update(key_share=True, skip_locked=True, of=waiting)
     ).all()
-    return send_again(session, [(row[0], row[1]) for row in rows], "message lost")
+    return send_again(session, ids, "message lost")
 
 
 MAX_PROMISED = 2_000
@@ -226,17 +229,12 @@ def lost_since(
     return session.scalar(select(func.greatest(overtaken, left)))
 
 
-def unclaimed(chunk: type[Chunk]) -> ColumnElement[bool]:
-    """Return the condition that a chunk can be claimed by the worker that gets its message."""
-    due = (chunk.status == ChunkStatus.WAITING) & (chunk.due_at <= clock.database_now())
-    return or_(chunk.status == ChunkStatus.PENDING, due)
-
-
-def send_again(session: Session, found: Sequence[tuple[uuid.UUID, uuid.UUID]], reason: str) -> int:
-    """Promise messages for chunks, given with their jobs; return how many those are."""
-    outbox.put_all(session, ANALYZE_SLICE, ((chunk_id,) for chunk_id, _ in found), reason=reason)
-    chunks.mark_sent(session, [chunk_id for chunk_id, _ in found])
-    return len(found)
+def send_again(session: Session, chunk_ids: Sequence[uuid.UUID], reason: str) -> int:
+    """Promise messages for chunks; return how many those are."""
+    if chunk_ids:
+        outbox.put_all(session, ANALYZE_SLICE, ((id_,) for id_ in chunk_ids), reason=reason)
+        chunks.mark_sent(session, chunk_ids)
+    return len(chunk_ids)
 
 
 def send_everything(context: Context, begun_at: datetime) -> int:
@@ -292,7 +290,7 @@ def _send_chunks(session: Session, condition: ColumnElement[bool]) -> tuple[int,
     wanted = (
         select(Chunk.id)
         .join(Job, Job.id == Chunk.job_id)
-        .where(is_wanted, Job.status.in_((JobStatus.RUNNING, JobStatus.WAITING)))
+        .where(is_wanted, Job.status.in_(ANALYZING))
         .order_by(Chunk.id)
     )
     return len(ids), outbox.put_selected(session, ANALYZE_SLICE, wanted, reason="everything")
@@ -303,9 +301,7 @@ def _send_queued(
 ) -> tuple[_Place | None, int]:
     """Send a batch of queued jobs; return the place after it, if any is left, and how many."""
     statement = select(Job.created_at, Job.id).where(
-        Job.status == JobStatus.QUEUED,
-        Job.reused_from.is_(None),
-        Job.last_progress_at < begun_at,
+        Job.status == JobStatus.QUEUED, Job.reused_from.is_(None), Job.last_progress_at < begun_at
     )
     if after is not None:
         statement = statement.where(tuple_(Job.created_at, Job.id) > tuple_(*after))

@@ -28,6 +28,7 @@ from chordwise.errors import AwaitingBatchError, ServiceUnavailableError
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.recovery import chunks
 from chordwise.pipeline.recovery.chunks import (
+    ANALYZING,
     BATCH,
     OVERTAKEN,
     lost_since,
@@ -59,8 +60,8 @@ from chordwise.storage.jobs import Job
 from chordwise.storage.record import among, new_id
 from chordwise.storage.runs import Run
 
-_MOST = 500
-_WORKING = (JobStatus.RUNNING, JobStatus.WAITING)
+_STEP = 400
+"""How many jobs each walk looks at in a call."""
 
 
 def answered(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
@@ -78,32 +79,28 @@ def unwanted(context: Context, session: Session) -> int:  # noqa: ARG001 - one s
     Those are of jobs that were cancelled; of paused ones for which others wait; and those that
     wait for the answer to the same question of a job that does not ask it any more.
     """
-    dropped = batch_requests.drop_unwanted(session, _MOST)
-    dropped += batch_requests.drop_idle_leaders(session, _MOST)
-    return dropped + batch_requests.drop_lost(session, _MOST)
+    dropped = batch_requests.drop_unwanted(session, BATCH)
+    dropped += batch_requests.drop_idle_leaders(session, BATCH)
+    return dropped + batch_requests.drop_lost(session, BATCH)
 
 
 def _chunks(session: Session) -> int:
-    rows = session.execute(
-        select(Chunk.id, Chunk.job_id)
+    ids = session.scalars(
+        select(Chunk.id)
         .join(Job, Job.id == Chunk.job_id)
         .where(
             Chunk.status == ChunkStatus.WAITING,
             Chunk.error_code == AwaitingBatchError.code,
             Chunk.due_at > clock.database_now(),
-            Job.status.in_(_WORKING),
+            Job.status.in_(ANALYZING),
             ~batch_requests.is_awaited(Chunk.id),
         )
         .order_by(Chunk.id)
-        .limit(_MOST)
+        .limit(BATCH)
         .with_for_update(key_share=True, skip_locked=True, of=Chunk)
     ).all()
-    session.execute(
-        update(Chunk)
-        .where(Chunk.id.in_([row[0] for row in rows]))
-        .values(due_at=clock.database_now())
-    )
-    return send_again(session, [(row[0], row[1]) for row in rows], "batch answered")
+    session.execute(update(Chunk).where(Chunk.id.in_(ids)).values(due_at=clock.database_now()))
+    return send_again(session, ids, "batch answered")
 
 
 def _syntheses(session: Session) -> int:
@@ -116,16 +113,13 @@ def _syntheses(session: Session) -> int:
             ~batch_requests.is_awaited(Job.id),
         )
         .order_by(Job.id)
-        .limit(_MOST)
+        .limit(BATCH)
         .with_for_update(key_share=True, skip_locked=True)
     ).all()
     outbox.put_all(session, SYNTHESIZE, ((job_id,) for job_id in ids), reason="batch answered")
     now = clock.database_now()
     session.execute(update(Job).where(Job.id.in_(ids)).values(due_at=now, last_progress_at=now))
     return len(ids)
-
-
-_STEP = 400
 
 
 def lost_messages(context: Context, session: Session) -> int:
@@ -237,12 +231,10 @@ log = structlog.get_logger(__name__)
 Rule: TypeAlias = Callable[[Context, Session], int]
 """Takes up what stopped for one reason; returns how much that was."""
 
-_BATCH = 500
-
 
 def abandoned_reservations(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
     """Count requests that were not settled in time as spent."""
-    return budgets.settle_abandoned(session, _BATCH)
+    return budgets.settle_abandoned(session, BATCH)
 
 
 RULES: tuple[tuple[str, Rule], ...] = (
@@ -271,17 +263,14 @@ def recover(context: Context) -> dict[str, int]:
     Where nothing is unfinished no rule is asked. Each rescue is logged, and counted in `incidents`.
     """
     rescues = {"broker_forgot": _broker_forgot(context)}
-    for reason, rule in RULES if _may_find_something(context) else ():
+    with context.database.read() as session:
+        may_find_something = may_stop_moving(session)
+    for reason, rule in RULES if may_find_something else ():
         rescues[reason] = _in_transaction(context, reason, rule)
     found = {reason: count for reason, count in rescues.items() if count}
     for reason, count in found.items():
         log.warning("recovery.rescued", reason=reason, count=count)
     return found
-
-
-def _may_find_something(context: Context) -> bool:
-    with context.database.read() as session:
-        return may_stop_moving(session)
 
 
 def take_up_after_standstill(context: Context) -> int:

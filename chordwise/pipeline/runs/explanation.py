@@ -38,6 +38,7 @@ from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
+from chordwise.storage.record import id_in
 from chordwise.storage.results import Fact, Result
 from chordwise.storage.runs import Run
 
@@ -197,9 +198,9 @@ def find(session: Session, name: str) -> uuid.UUID:
     Raises:
         UsageError: There is none, or there are several documents.
     """
-    with suppress(ValueError):
-        if session.get(Job, uuid.UUID(name)) is not None:
-            return uuid.UUID(name)
+    job_id = id_in(name)
+    if job_id is not None and session.get(Job, job_id) is not None:
+        return job_id
     statement = (
         select(Job.id, Job.document_id, Intake.source)
         .where(Intake.id == Job.intake_id, Document.id == Job.document_id)

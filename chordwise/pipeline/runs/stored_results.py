@@ -79,38 +79,21 @@ class StoredResult:
 MAX_COUNTED = 10_000
 """How many results are counted to say how many there are; more is said to be more."""
 
+_OF_RESULT = StoredResult.__dataclass_fields__.keys() - {"output", "review_reason"}
 _COLUMNS = (
     Run.name.label("run"),
     Intake.source,
     Document.title,
-    Result.document_id,
-    Result.job_id,
-    Result.analysis_type,
     Job.status,
     func.coalesce(Result.corrected_output, Result.output).label("output"),
     Result.corrected_output.is_not(None).label("corrected"),
-    Result.nothing_found,
-    Result.confidence,
-    Result.quality,
-    Result.coverage,
-    Result.agreement,
-    Result.critique,
-    Result.needs_review,
     func.nullif(func.concat_ws(" ", Intake.message, Result.review_reason), "").label(
         "review_reason"
     ),
     Document.flags,
     Document.transcribed_by,
-    Result.failed_chunks,
-    Result.missing_rows,
-    Result.row_counts,
-    Result.failed_checks,
-    Result.provider,
-    Result.model,
-    Result.language_model,
-    Result.prompt_version,
     Job.reused_from.is_not(None).label("reused"),
-    Result.created_at,
+    *(column for column in Result.__table__.c if column.name in _OF_RESULT),
 )
 _LINKS = (
     Job.id == Result.job_id,
@@ -155,7 +138,6 @@ def ids(wanted: Wanted) -> Select[uuid.UUID]:
 
 
 def _narrowing(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
-    """Yield the conditions of a query for results and their jobs."""
     if wanted.run_id is not None:
         yield Job.run_id == wanted.run_id
     else:

@@ -14,28 +14,14 @@ from psycopg import sql
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
+from chordwise.pipeline.runs.user_sql import in_ten_minutes, verifier
+
 LOGIN = "chordwise_tools"
 """The role that other programs log in as on a server of the user's own; here its name goes on."""
 _STATEMENT_SECONDS = 600
-_VALID = "now() + interval '10 minutes'"
-# Rights that every role has, and with which it could write: temporary tables, large objects.
-_CLOSE = """
-DO $$
-DECLARE
-    f regprocedure;
-    owner text := (SELECT pg_get_userbyid(datdba) FROM pg_database
-                   WHERE datname = current_database());
-BEGIN
-    EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
-    FOR f IN
-        SELECT oid FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
-            AND (proname LIKE 'lo\\_%' OR proname IN ('lowrite', 'loread'))
-    LOOP
-        EXECUTE format('REVOKE EXECUTE ON FUNCTION %1$s FROM PUBLIC', f);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %1$s TO %2$I, pg_read_all_data', f, owner);
-    END LOOP;
-END $$
-"""
+# A right that every role has, and with which it could write. The functions with which it could do
+# so are revoked by the migration.
+_CLOSE = sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC")
 _LEFT_BEHIND = "SELECT rolname FROM pg_roles WHERE rolname LIKE %s AND rolvaliduntil < now()"
 _END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
 
@@ -57,13 +43,10 @@ def allow(database_url: SecretStr) -> Login:
     with _owner(database_url) as owner:
         for (role,) in owner.execute(_LEFT_BEHIND, (f"{LOGIN}\\_%",)).fetchall():
             owner.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
-        owner.execute(_CLOSE)
-        # Hashed on this side, so that no log of statements holds the password.
-        verifier = owner.pgconn.encrypt_password(
-            login.password.encode(), login.role.encode(), b"scram-sha-256"
-        ).decode()
+        owner.execute(_CLOSE.format(sql.Identifier(owner.info.dbname)))
+        password = verifier(owner, login.role, login.password)
         make = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE chordwise_reader")
-        owner.execute(make.format(sql.Identifier(login.role), verifier))
+        owner.execute(make.format(sql.Identifier(login.role), password))
         for name, value in (
             ("default_transaction_read_only", "on"),
             ("statement_timeout", f"{_STATEMENT_SECONDS}s"),
@@ -79,12 +62,8 @@ def allow(database_url: SecretStr) -> Login:
 def prolong(database_url: SecretStr, login: Login) -> None:
     """Let a login hold for another ten minutes."""
     with _owner(database_url) as owner:
-        until = owner.execute(f"SELECT ({_VALID})::text").fetchone()
-        owner.execute(
-            sql.SQL("ALTER ROLE {} VALID UNTIL {}").format(
-                sql.Identifier(login.role), until[0] if until else ""
-            )
-        )
+        change = sql.SQL("ALTER ROLE {} VALID UNTIL {}")
+        owner.execute(change.format(sql.Identifier(login.role), in_ten_minutes(owner)))
 
 
 def forbid(database_url: SecretStr, login: Login) -> None:

@@ -115,11 +115,7 @@ def callable_functions(database_url: SecretStr) -> list[str]:
 
 
 def _described(connection: Connection, statement: str) -> list[str]:
-    """Return the names of a statement's columns without running it.
-
-    Raises:
-        psycopg.Error: PostgreSQL refuses it, or it is more than one statement.
-    """
+    """Return the names of a statement's columns without running it."""
     encoding = connection.info.encoding
     prepared = connection.pgconn.prepare(b"", statement.encode(encoding))
     if prepared.status != ExecStatus.COMMAND_OK:
@@ -214,11 +210,7 @@ def _opened(url: URL, options: str) -> Connection:
 
 
 def _as_member(url: URL, options: str) -> Connection:
-    """Return a session of the owner that has taken the role of readers.
-
-    Raises:
-        psycopg.errors.InsufficientPrivilege: The owner is no member of it.
-    """
+    """Return a session of the owner that has taken the role of readers."""
     session = _connect(url, options, autocommit=False)
     try:
         session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(READER)))
@@ -247,20 +239,16 @@ def _login_once(url: URL, options: str) -> Connection:
     password = secrets.token_urlsafe(32)
     # The password has to be committed before it can be used, and the lock is held beyond that.
     with _connect(url, autocommit=False) as holder, _connect(url) as owner:
-        _take_turns(holder)
+        try:
+            holder.execute(Lock.READER_LOGIN.statement().encode())
+        except errors.UndefinedTable as error:
+            raise ConfigurationError(
+                "The database is not at the schema of this version.", "Run `chordwise migrate`."
+            ) from error
         _set_password(owner, password)
         session = _connect(url.set(username=READER, password=password), options, autocommit=False)
     session.read_only = True
     return session
-
-
-def _take_turns(holder: Connection) -> None:
-    try:
-        holder.execute(Lock.READER_LOGIN.statement().encode())
-    except errors.UndefinedTable as error:
-        raise ConfigurationError(
-            "The database is not at the schema of this version.", "Run `chordwise migrate`."
-        ) from error
 
 
 def _connect(
@@ -299,16 +287,23 @@ def _set_password(owner: Connection, password: str) -> None:
         raise ConfigurationError(
             f"The role {READER} is a superuser.", f"ALTER ROLE {READER} NOSUPERUSER;"
         )
-    # Hashed on this side, so that no log of statements holds the password.
-    verifier = owner.pgconn.encrypt_password(
-        password.encode(), READER.encode(), b"scram-sha-256"
-    ).decode()
-    until = owner.execute("SELECT (now() + interval '10 minutes')::text").fetchone()
     owner.execute(
         sql.SQL("ALTER ROLE {} LOGIN PASSWORD {} VALID UNTIL {}").format(
-            sql.Identifier(READER), sql.Literal(verifier), sql.Literal(until[0] if until else "")
+            sql.Identifier(READER), verifier(owner, READER, password), in_ten_minutes(owner)
         )
     )
+
+
+def verifier(owner: psycopg.Connection[Row], role: str, password: str) -> str:
+    """Return the hash of a password: made on this side, so that no log of statements holds it."""
+    content = password.encode(), role.encode(), b"scram-sha-256"
+    return owner.pgconn.encrypt_password(*content).decode()
+
+
+def in_ten_minutes(owner: psycopg.Connection[Row]) -> str:
+    """Return until when a password holds, on the server's clock."""
+    until = owner.execute("SELECT (now() + interval '10 minutes')::text").fetchone()
+    return str(until[0]) if until else ""
 
 
 def readable_names(connection: Connection) -> list[str]:
@@ -362,11 +357,7 @@ ORDER BY n.nspname, c.relkind DESC, c.relname, a.attnum
 
 @contextmanager
 def _reaching() -> Iterator[None]:
-    """Translate what keeps the reader from logging in.
-
-    Raises:
-        ConfigurationError: The password may not be set, or the server takes no passwords.
-    """
+    """Translate what keeps the reader from logging in."""
     try:
         yield
     except errors.InsufficientPrivilege as error:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from random import Random
-from typing import Protocol
 
 from chordwise.domain.states import JobStatus, Lane
 from chordwise.llm.limits.permits import Priority
@@ -20,37 +18,29 @@ from chordwise.pipeline.models.batch_queue import JobBatches
 from chordwise.pipeline.models.budgets import JobBudget, Reservations
 from chordwise.pipeline.models.client import Asking, Models
 from chordwise.pipeline.models.ledger import Ledger
-from chordwise.pipeline.runtime.leases import LeaseKeeper
+from chordwise.pipeline.runtime.leases import Lease, LeaseKeeper
 from chordwise.pipeline.runtime.messages import SYNTHESIZE, Messenger
 from chordwise.settings import Settings
+from chordwise.storage.chunk_leases import ClaimedChunk
 from chordwise.storage.chunk_work import ChunkWork
 from chordwise.storage.database import Database
 from chordwise.storage.documents import DocumentTexts
 from chordwise.storage.fan_outs import FanOuts
 from chordwise.storage.jobs import Walk
+from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 _WALKED = (JobStatus.RUNNING, JobStatus.WAITING, JobStatus.SYNTHESIZING)
 PATIENCE = timedelta(seconds=20)
 """How long a person waits for a database that restarts, before being told."""
 
 
-class ReadingContext(Protocol):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingContext:
     """The part of a context that reading and estimating need."""
 
-    @property
-    def settings(self) -> Settings:
-        """Return the settings."""
-        ...
-
-    @property
-    def database(self) -> Database:
-        """Return the database."""
-        ...
-
-    @property
-    def models(self) -> Models:
-        """Return the models."""
-        ...
+    settings: Settings
+    database: Database
+    models: Models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,33 +68,13 @@ def open_stores(settings: Settings, database: Database, together: Database | Non
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
-    """The chunk, or the synthesis of a job (no chunk), for which models are asked.
-
-    Nothing is asked once the lease of `token` is lost. The rest are options of its run; it
-    `is_capped` where its budget was limited when the work was claimed.
-    """
-
-    job_id: uuid.UUID
-    chunk_id: uuid.UUID | None
-    token: uuid.UUID
-    priority: str
-    lane: str
-    use_cache: bool
-    is_capped: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(ReadingContext):
     """One per process; safe to share between threads.
 
     `walks` are how far recovery has come among the jobs that may wait for a synthesis.
     """
 
-    settings: Settings
-    database: Database
     stores: Stores
-    models: Models
     messenger: Messenger
     leases: LeaseKeeper
     random: Random
@@ -120,32 +90,33 @@ class Context:
         """How long what has been paid for waits for a database that is away."""
         return timedelta(seconds=self.settings.pipeline.database_outage_timeout_seconds)
 
-    def ledger(self, owner: Owner) -> Ledger:
-        """Return the ledger of a chunk or a synthesis."""
+    def ledger(self, lease: Lease) -> Ledger:
+        """Return the ledger of a chunk or a synthesis: no call begins once its lease is lost."""
         return Ledger(
             enter=self.stores.chunks.enter,
             patience=self.outage,
-            job_id=owner.job_id,
-            chunk_id=owner.chunk_id,
-            token=owner.token,
+            job_id=lease.job_id,
+            chunk_id=lease.chunk_id,
+            token=lease.token,
             discard=partial(answer_cache.discard, self.database),
         )
 
-    def asking(self, owner: Owner, ledger: Ledger, turn: Turn) -> Asking:
+    def asking(
+        self, claimed: ClaimedChunk | ClaimedSynthesis, ledger: Ledger, turn: Turn
+    ) -> Asking:
         """Return how models are asked for a chunk or a synthesis: its budget, urgency and cache."""
-        budget = JobBudget(reservations=self.stores.reservations, job_id=owner.job_id)
-        stored = answer_cache.stored_completions(
-            self.settings, self.database, owner.chunk_id or owner.job_id
-        )
-        cache = stored if owner.use_cache else None
-        is_limited = owner.is_capped or self.settings.budget.usd_per_day is not None
+        job_id, chunk_id = claimed.job_id, ledger.chunk_id
+        budget = JobBudget(reservations=self.stores.reservations, job_id=job_id)
+        stored = answer_cache.stored_completions(self.settings, self.database, chunk_id or job_id)
+        cache = stored if claimed.use_cache else None
+        is_limited = claimed.is_capped or self.settings.budget.usd_per_day is not None
 
         def batches(name: str) -> BatchQueue:
             return JobBatches(
                 database=self.database,
                 budget=budget,
-                job_id=owner.job_id,
-                chunk_id=owner.chunk_id,
+                job_id=job_id,
+                chunk_id=chunk_id,
                 model_name=name,
                 max_age=cache.max_age if cache else None,
             )
@@ -153,8 +124,8 @@ class Context:
         return Asking(
             ledger=ledger,
             budget=budget if is_limited else Unlimited(),
-            priority=Priority(owner.priority),
+            priority=Priority(claimed.priority),
             cache=cache,
             turn=turn,
-            batches=batches if owner.lane == Lane.BATCH else None,
+            batches=batches if claimed.lane == Lane.BATCH else None,
         )

@@ -231,7 +231,7 @@ class LeaseKeeper:
 def _has_ended(session: Session, lease: Lease) -> bool:
     """Tell whether the work was just brought to its end under this lease."""
     if lease.chunk_id is not None:
-        return chunks.has_left(session, lease.chunk_id, lease.token)
+        return chunks.left(session, [lease.chunk_id]).get(lease.chunk_id) == lease.token
     job = jobs.get(session, lease.job_id)
     return job is not None and job.lease_token == lease.token
 
@@ -245,12 +245,7 @@ def _free(session: Session, lease: Lease, *, is_leaving: bool) -> bool:
         free = chunk_leases.release if is_leaving else chunk_leases.give_up
     freed = free(session, lease.chunk_id or lease.job_id, lease.token)
     if freed:
-        _promise(session, lease, "shutdown" if is_leaving else "database was away")
+        task = SYNTHESIZE if lease.chunk_id is None else ANALYZE_SLICE
+        reason = "shutdown" if is_leaving else "database was away"
+        outbox.put(session, task, lease.chunk_id or lease.job_id, reason=reason)
     return freed
-
-
-def _promise(session: Session, lease: Lease, reason: str) -> None:
-    if lease.chunk_id is None:
-        outbox.put(session, SYNTHESIZE, lease.job_id, reason=reason)
-    else:
-        outbox.put(session, ANALYZE_SLICE, lease.chunk_id, reason=reason)

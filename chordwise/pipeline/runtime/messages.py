@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TypeVar
 
+import redis
 from celery import Celery, chord
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
@@ -18,7 +19,6 @@ from chordwise.settings import Settings, addresses
 FAN_OUT = "chordwise.fan_out"
 ANALYZE_SLICE = "chordwise.analyze_slice"
 SYNTHESIZE = "chordwise.synthesize"
-TASKS = (FAN_OUT, ANALYZE_SLICE, SYNTHESIZE)
 
 MAX_SLICE = 32
 """How many chunks a message names at most."""
@@ -142,8 +142,8 @@ class Messenger:
         Raises:
             ServiceUnavailableError: The broker cannot be reached.
         """
-        with reaching_broker(), self._app.pool.acquire(block=True) as connection:
-            return bool(connection.default_channel.client.llen(queue) > more_than)
+        with self._client() as client:
+            return bool(client.llen(queue) > more_than)
 
     def marker(self) -> str | None:
         """Return the marker in the broker; `None` when it lost its memory or never had one.
@@ -151,8 +151,8 @@ class Messenger:
         Raises:
             ServiceUnavailableError: The broker cannot be reached.
         """
-        with reaching_broker(), self._app.pool.acquire(block=True) as connection:
-            value = connection.default_channel.client.hget(_STATE_KEY, _MARKER)
+        with self._client() as client:
+            value = client.hget(_STATE_KEY, _MARKER)
         return value.decode() if isinstance(value, bytes) else value
 
     def set_marker(self, marker: str) -> None:
@@ -161,8 +161,13 @@ class Messenger:
         Raises:
             ServiceUnavailableError: The broker cannot be reached.
         """
+        with self._client() as client:
+            client.hset(_STATE_KEY, _MARKER, marker)
+
+    @contextmanager
+    def _client(self) -> Iterator[redis.Redis]:
         with reaching_broker(), self._app.pool.acquire(block=True) as connection:
-            connection.default_channel.client.hset(_STATE_KEY, _MARKER, marker)
+            yield connection.default_channel.client
 
 
 @contextmanager

@@ -90,7 +90,9 @@ class Part(Thread):
         if time.monotonic() - begun_at > _LONGEST_PAUSE_SECONDS:
             self._pause = _FIRST_PAUSE_SECONDS  # it has not died of its start
         pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
-        self._count_loss(status, pause)
+        log.error("process.lost", process=self.name, status=status, again_seconds=pause)
+        with self._context.database.write() as session:
+            incidents.count(session, IncidentKind.PROCESS_LOST, self.name)
         return pause
 
     def _spawned(self, pipe: int) -> subprocess.Popen[bytes]:
@@ -101,11 +103,6 @@ class Part(Thread):
             env={**environment, **self._environment, SUPERVISOR_PIPE_VARIABLE: str(pipe)},
             pass_fds=(pipe,),
         )
-
-    def _count_loss(self, status: int, pause: float) -> None:
-        log.error("process.lost", process=self.name, status=status, again_seconds=pause)
-        with self._context.database.write() as session:
-            incidents.count(session, IncidentKind.PROCESS_LOST, self.name)
 
     def _ended(self, process: subprocess.Popen[bytes]) -> int:
         """Return how a process has ended; one that still runs is asked to leave."""

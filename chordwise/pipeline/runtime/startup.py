@@ -12,10 +12,8 @@ import structlog
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from chordwise.embedded import llama
-from chordwise.embedded.home import home_at
 from chordwise.errors import ConfigurationError, DatabaseRefusedError, ServiceUnavailableError
-from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.models.client import Models, server_of
 from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.context import Context, open_stores
 from chordwise.pipeline.runtime.leases import LeaseKeeper
@@ -51,16 +49,11 @@ def open_context(
     )
     database = Database(opened(pool_size=min(connections, _MAX_CONNECTIONS)))
     together = Database(opened(pool_size=_GROUPS, keeps_plans=True))
-
-    def local_server(model: str) -> tuple[str, SecretStr] | None:
-        found = llama.running(home_at(settings.home), model)
-        return (found[0], SecretStr(found[1])) if found else None
-
     return Context(
         settings=settings,
         database=database,
         stores=open_stores(settings, database, together),
-        models=Models(settings, local_server),
+        models=Models(settings, server_of(settings)),
         messenger=Messenger(open_app(settings)),
         leases=_lease_keeper(pipeline, url, name),
         random=Random(),  # noqa: S311 - jitter needs no secrecy

@@ -51,10 +51,7 @@ def selection_of(wanted: ScheduleSettings) -> Selection | str:
 
 def _write(work: Work, path: Path) -> int:
     address = work.context.settings.require_sql_url()
-    with (
-        selection.opened(address, selection_of(work.settings)) as table,
-        new_file(path) as sink,
-    ):
+    with selection.opened(address, selection_of(work.settings)) as table, new_file(path) as sink:
         watched = replace(table, batches=_while_allowed(work, table.batches))
         return writers.write(sink, watched, format_of(work.settings), raw=work.settings.raw)
 

@@ -87,7 +87,6 @@ def _lines(session: Session, schedule: str, since: datetime, until: datetime) ->
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    """Write rows as far as they have names."""
     yield _row(names)
     yield _row(["---"] * len(names))
     for row in rows:

@@ -242,14 +242,18 @@ class ScheduleRunner:
         try:
             self._finish(work, self._outcome(work, self._kinds[work.settings.kind](work)))
         except InterruptedWorkError:
-            self._release(work)
+            with self._context.database.write() as session:
+                schedules.release(session, work.schedule_run_id, work.token)
+            log.info("schedule.handed_back", schedule=work.schedule)
         except ServiceUnavailableError:
             raise
         except LeaseLostError as error:
             log.warning("schedule.lease_lost", schedule=work.schedule, reason=error.what)
         except ChordwiseError as error:
             log.warning("schedule.failed", schedule=work.schedule, reason=error.what)
-            self._finish(work, _failure(error))
+            failed = ScheduleRunStatus.FAILED
+            end = End(status=failed, code=error.code, message=error.what, hint=error.hint)
+            self._finish(work, end)
         except Exception:  # a defect must not be met again and again by every scheduler
             log.exception("schedule.defect", schedule=work.schedule)
             self._finish(work, _DEFECT)
@@ -268,14 +272,3 @@ class ScheduleRunner:
                 finished = schedules.finish(session, work.schedule_run_id, work.token, end)
         if finished:
             log.info("schedule.done", schedule=work.schedule, status=end.status)
-
-    def _release(self, work: Work) -> None:
-        with self._context.database.write() as session:
-            schedules.release(session, work.schedule_run_id, work.token)
-        log.info("schedule.handed_back", schedule=work.schedule)
-
-
-def _failure(error: ChordwiseError) -> End:
-    return End(
-        status=ScheduleRunStatus.FAILED, code=error.code, message=error.what, hint=error.hint
-    )

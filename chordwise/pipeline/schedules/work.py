@@ -120,7 +120,6 @@ def _run_named(work: Work, name: str) -> Run | None:
 
 
 def _attach(work: Work, name: str) -> None:
-    """Note which occurrence has begun a run."""
     mine = update(Run).where(Run.name == name).values(schedule_run_id=work.schedule_run_id)
     work.write(lambda session: len(session.scalars(mine.returning(Run.id)).all()))
 
