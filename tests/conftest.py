@@ -157,8 +157,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """In parallel, mix the tests that wait for processes with those that compute."""
     if not hasattr(config, "workerinput"):
         return
-    waiting = [item for item in items if {"e2e", "faults"} & {*item.path.parts}]
-    computing = [item for item in items if not {"e2e", "faults"} & {*item.path.parts}]
+    waiting: list[pytest.Item] = []
+    computing: list[pytest.Item] = []
+    for item in items:
+        # Tests of a group share their set-up as long as no other test comes between them.
+        is_grouped = item.get_closest_marker("xdist_group") is not None
+        waits = not is_grouped and {"e2e", "faults"} & {*item.path.parts}
+        (waiting if waits else computing).append(item)
     share = len(computing) // (len(waiting) + 1)
     for place, item in enumerate(waiting):
         computing.insert(place * (share + 1), item)
