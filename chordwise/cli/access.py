@@ -74,6 +74,12 @@ def write(settings: Settings) -> Iterator[Session]:
         yield session
 
 
+def commit(database: Database, change: Callable[[Session], int]) -> int:
+    """Run a change in a transaction of its own, and return what it returns."""
+    with database.write() as session:
+        return change(session)
+
+
 def require_own_database(settings: Settings) -> None:
     """Make sure that a database which is not embedded can be used, before anything is started.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 from rich.text import Text
-from sqlalchemy.orm import Session
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
@@ -26,7 +25,6 @@ from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import evaluation, gold
 from chordwise.pipeline.learning.evaluation import Comparison, Evaluated, Measured
 from chordwise.settings import Settings
-from chordwise.storage.database import Database
 
 if TYPE_CHECKING:
     from chordwise.pipeline.learning.suite import Answered
@@ -77,7 +75,7 @@ def evaluate(
     truth = gold.read(truths.gold_file) if truths.gold_file else None
     scope = evaluation.of(settings, run, truths.profile, truths.types or ())
     with access.database(access.reach(invocation, settings)) as database:
-        found = evaluation.evaluate(database, scope, truth, partial(_write, database))
+        found = evaluation.evaluate(database, scope, truth, partial(access.commit, database))
     if not found:
         raise UsageError(
             "There is neither feedback nor a gold file for these results.",
@@ -126,11 +124,6 @@ def _evaluate_suite(
 def _code(found: Sequence[Evaluated]) -> ExitCode:
     is_incomplete = any(each.comparison.missing for each in found)
     return ExitCode.INCOMPLETE if is_incomplete else ExitCode.SUCCESS
-
-
-def _write(database: Database, change: Callable[[Session], int]) -> int:
-    with database.write() as session:
-        return change(session)
 
 
 def _as_json(evaluated: Evaluated) -> Mapping[str, object]:
