@@ -6,6 +6,7 @@ import itertools
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -17,6 +18,11 @@ from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.sql.compiler import Compiled
 from sqlalchemy.util import LRUCache
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import (  # type: ignore[import-untyped]
+    LoadGroupScheduling,
+    Scheduling,
+)
 
 from chordwise import embedded
 from chordwise.embedded.postgres import EmbeddedPostgres
@@ -157,12 +163,38 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """In parallel, mix the tests that wait for processes with those that compute."""
     if not hasattr(config, "workerinput"):
         return
-    waiting = [item for item in items if {"e2e", "faults"} & {*item.path.parts}]
-    computing = [item for item in items if not {"e2e", "faults"} & {*item.path.parts}]
+    waiting: list[pytest.Item] = []
+    computing: list[pytest.Item] = []
+    for item in items:
+        # Tests of a group share their set-up as long as no other test comes between them.
+        is_grouped = item.get_closest_marker("xdist_group") is not None
+        waits = not is_grouped and {"e2e", "faults"} & {*item.path.parts}
+        (waiting if waits else computing).append(item)
     share = len(computing) // (len(waiting) + 1)
     for place, item in enumerate(waiting):
         computing.insert(place * (share + 1), item)
     items[:] = computing
+
+
+class _ByGroup(LoadGroupScheduling):  # type: ignore[misc]  # of a library without types
+    """Keeps the tests of a module that names a group in one process.
+
+    pytest-xdist 3.8 marks them by a suffix of their names, which pytest 9.2 does not keep.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return module if _has_group(self.config.rootpath / module) else nodeid
+
+
+@cache
+def _has_group(module: Path) -> bool:
+    return "mark.xdist_group(" in module.read_text("utf-8")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """Return what hands the tests out to the processes."""
+    return _ByGroup(config, log)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
 from rich.console import RenderableType
 from rich.text import Text
-from sqlalchemy.orm import Session
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
@@ -20,7 +18,6 @@ from chordwise.domain.learning.certification import Verdict
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import certification, evaluation
 from chordwise.pipeline.learning.certification import Bounds, Certified
-from chordwise.storage.database import Database
 
 _WIDTH = 40
 _MAX_SHOWN = 5
@@ -52,7 +49,7 @@ def certify(  # noqa: PLR0913 - the options of a command
     settings = invocation.settings()
     scope = evaluation.of(settings, run, profile, types or ())
     with access.database(access.reach(invocation, settings)) as database:
-        found = certification.certify(database, scope, bounds, partial(_write, database))
+        found = certification.certify(database, scope, bounds)
     if as_json:
         invocation.screen.write_json(bounds=bounds, certified=[_as_json(each) for each in found])
     elif found:
@@ -61,11 +58,6 @@ def certify(  # noqa: PLR0913 - the options of a command
         invocation.screen.tell("There are no such results (yet). `chordwise runs` lists the runs.")
     is_withdrawn = any(each.certificate.verdict is Verdict.WITHDRAWN for each in found)
     return ExitCode.INCOMPLETE if is_withdrawn else ExitCode.SUCCESS
-
-
-def _write(database: Database, change: Callable[[Session], int]) -> int:
-    with database.write() as session:
-        return change(session)
 
 
 def _share(option: str, text: str) -> float:

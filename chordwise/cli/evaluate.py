@@ -17,9 +17,10 @@ from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AnyRun, AsJson, Model, OnlyTypes
 from chordwise.cli.rendering import layouts, live
-from chordwise.cli.rendering.plain_text import counted, one_line
+from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.run_watch import Watch
 from chordwise.domain.learning.measures import Measure
+from chordwise.domain.wording import counted
 from chordwise.embedded.stack import Level
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import evaluation, gold

@@ -15,19 +15,12 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering import results as rendered_results
-from chordwise.cli.rendering.plain_text import (
-    encoded,
-    moment,
-    money,
-    one_line,
-    safe,
-    score,
-    share,
-)
+from chordwise.cli.rendering.plain_text import encoded, moment, one_line, safe
 from chordwise.cli.rendering.screen import indented
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.json_values import objects, text
 from chordwise.domain.money import dollars
+from chordwise.domain.wording import money, score, share
 from chordwise.pipeline.runs import explanation
 from chordwise.pipeline.runs.explanation import Call, ExplainedChunk, Explanation
 

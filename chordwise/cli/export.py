@@ -14,10 +14,10 @@ import typer
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import OnlyRun, Raw
-from chordwise.cli.rendering.plain_text import counted
 from chordwise.cli.rendering.screen import until_reader_left
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.visible_text import visible
+from chordwise.domain.wording import counted
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.exports.selection import Selection

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, OnlyDocument, OnlyTypes
-from chordwise.cli.rendering.plain_text import counted
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.learning.remarks import Saying, parsed
 from chordwise.domain.learning.truths import Verdict
+from chordwise.domain.wording import counted
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import feedback as remarks
 from chordwise.pipeline.learning.feedback import Given, Signed, Target

@@ -15,10 +15,11 @@ from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.plain_text import counted, moment, one_line
+from chordwise.cli.rendering.plain_text import moment, one_line
 from chordwise.cli.rendering.screen import hint, indented
 from chordwise.domain.inbox_names import FAILED, side_car_name
 from chordwise.domain.states import InboxStatus
+from chordwise.domain.wording import counted
 from chordwise.embedded import stack
 from chordwise.errors import UsageError
 from chordwise.pipeline.inbox import accounts

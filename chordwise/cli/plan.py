@@ -14,10 +14,10 @@ from rich.text import Text
 
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering.plain_text import counted
 from chordwise.domain import sizing
 from chordwise.domain.money import dollars
 from chordwise.domain.sizing import GIGA, TERA, Load, Machine, Model, Shape, Sizing
+from chordwise.domain.wording import counted
 from chordwise.errors import UsageError
 
 OfTheShape: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Default: by the size.")]

@@ -18,11 +18,12 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.layouts import FirstThatFits
-from chordwise.cli.rendering.plain_text import approximate, counted, one_line
+from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.request import Request, run_options
 from chordwise.domain.money import dollars
 from chordwise.domain.states import Lane
+from chordwise.domain.wording import approximate, counted
 from chordwise.errors import ExitCode
 from chordwise.llm.pricing import BATCH
 from chordwise.pipeline.intake.found_files import FileSource

@@ -13,8 +13,9 @@ from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.plain_text import one_line, share
+from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain.learning.calibration import FEWEST, FEWEST_OF_EACH
+from chordwise.domain.wording import share
 from chordwise.pipeline.learning import recalibration
 from chordwise.pipeline.learning.recalibration import Lesson
 from chordwise.storage import calibrations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from chordwise.cli import access, run_watch
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument, budget_of
-from chordwise.cli.rendering.plain_text import counted
+from chordwise.domain.wording import counted
 from chordwise.embedded import stack
 from chordwise.errors import ExitCode
 from chordwise.pipeline.jobs import retry as retrying

@@ -24,8 +24,8 @@ from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering import results as rendered_results
 from chordwise.cli.rendering.live import Display
-from chordwise.cli.rendering.plain_text import counted
 from chordwise.domain.states import JobStatus
+from chordwise.domain.wording import counted
 from chordwise.embedded import stack
 from chordwise.errors import ExitCode, ServiceUnavailableError
 from chordwise.pipeline.runs import accounts, progress, stored_results

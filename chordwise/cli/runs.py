@@ -16,11 +16,12 @@ from chordwise.cli.options import AnyRun, AsJson
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import layouts, live
 from chordwise.cli.rendering.layouts import FirstThatFits
-from chordwise.cli.rendering.plain_text import EXTRACTIVE, counted, moment, one_line, share
+from chordwise.cli.rendering.plain_text import EXTRACTIVE, moment, one_line
 from chordwise.cli.rendering.results import shortened
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.run_watch import EVERY, MAX_FAILURES
 from chordwise.domain.states import JobStatus
+from chordwise.domain.wording import counted, share
 from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runs.accounts import JobLine, caps_of_run
 from chordwise.pipeline.runs.progress import Progress

@@ -17,10 +17,10 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, NoWait, RunArgument
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
-from chordwise.cli.rendering.plain_text import counted
 from chordwise.cli.request import Request, absolute, run_options
 from chordwise.cli.run_watch import suggest
 from chordwise.domain.states import IntakeStatus
+from chordwise.domain.wording import counted
 from chordwise.embedded.stack import Level
 from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError
 from chordwise.pipeline.intake import answer_tables, found_files

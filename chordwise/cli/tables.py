@@ -13,9 +13,10 @@ from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.plain_text import counted, one_line
+from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import hint, indented
 from chordwise.domain.answer_tables import BASE_COLUMNS
+from chordwise.domain.wording import counted
 from chordwise.errors import UsageError
 from chordwise.pipeline.intake.answer_tables import prune as prune_table
 from chordwise.settings import Settings

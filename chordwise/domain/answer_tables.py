@@ -282,7 +282,7 @@ def sql_names(column: AnswerColumn) -> Iterator[str]:
 def plain_name(name: str) -> str:
     """Return a name as SQL takes it without quotes: ASCII letters, digits and underscores.
 
-    It is empty where nothing is left of it.
+    It is empty where all of it was removed.
     """
     decomposed = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     plain = "_".join(_WORD.findall(_HUMP.sub("_", decomposed).lower()))[:_MAX_NAME].strip("_")

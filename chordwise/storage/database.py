@@ -130,6 +130,11 @@ class Database:
         with translate_errors(), self._sessions.begin() as session:
             yield session
 
+    def commit(self, change: Callable[[Session], int]) -> int:
+        """Run a change in a transaction of its own, and return what it returns."""
+        with self.write() as session:
+            return change(session)
+
     def attempts(self, within: timedelta) -> Iterator[AbstractContextManager[Session]]:
         """Yield transactions until one is committed, while the database is away.
 

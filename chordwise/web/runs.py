@@ -225,7 +225,7 @@ def _cancel(request: Request) -> Response:
 def _retry(request: Request) -> Response:
     run = _found(request)
     count = retrying.retry(site_of(request).context(), run.id, _budget(request))
-    return see(request, f"/runs/{run.id}", f"{counted(count, 'analysis')} taken up again.")
+    return see(request, f"/runs/{run.id}", f"{counted(count, 'analysis')} retried.")
 
 
 def _resume(request: Request) -> Response:

@@ -86,7 +86,7 @@ def test_a_killed_intake_is_not_certified(held: Stage) -> None:
     assert "interrupted, 2 of 4 taken in" in listed.stdout
     assert "4 found = 2 accepted + 2 not taken ✗ interrupted, 2 of 4 taken in" in shown.stdout
     assert retried.returncode == ExitCode.INCOMPLETE
-    assert "0 analyses taken up again" in retried.stderr
+    assert "0 analyses retried" in retried.stderr
     assert "The intake was interrupted. Take in the rest with:" in retried.stderr
     assert held.value(LEFT) is True
 

@@ -248,7 +248,7 @@ def test_a_worker_that_waits_can_be_stopped(tmp_path: Path, broker_url: SecretSt
     """SIGTERM during the wait ends it at once and in order."""
     environment = {
         "CHORDWISE_HOME": str(tmp_path / "home"),
-        "CHORDWISE_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/nothing",
+        "CHORDWISE_DATABASE_URL": "postgresql://absent@127.0.0.1:9/nothing",
         "CHORDWISE_BROKER_URL": broker_url.get_secret_value(),
     }
     processes = Processes(folder=tmp_path, environment=environment)

@@ -19,7 +19,7 @@ def test_a_command_refuses_it(tmp_path: Path, command: tuple[str, ...]) -> None:
     (tmp_path / "a.txt").write_text("The harbour was rebuilt in 1856.", "utf-8")
     environment = {
         "CHORDWISE_HOME": str(tmp_path / "home"),
-        "CHORDWISE_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/nothing",
+        "CHORDWISE_DATABASE_URL": "postgresql://absent@127.0.0.1:9/nothing",
         "CHORDWISE_BROKER_URL": WRONG,
     }
     processes = Processes(folder=tmp_path, environment=environment)

@@ -1,4 +1,4 @@
-"""What experiments take: a cluster, their own cluster, and somebody who keeps the minutes."""
+"""Fixtures of the experiments: a cluster, a cluster of their own, and the record of each."""
 
 from __future__ import annotations
 

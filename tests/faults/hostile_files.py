@@ -1,4 +1,4 @@
-"""Files that were made to hurt whoever reads them, each in a few megabytes at most but one."""
+"""Files that were made to harm their readers, all but one of a few megabytes at most."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Monkey:
     deeds: list[str] = field(default_factory=list)
 
     def strike(self, fault: Fault) -> None:
-        """Do it, and mend what a supervisor would mend."""
+        """Do it, and restart what a supervisor would restart."""
         self.deeds.append(str(fault.kind))
         begun = time.monotonic()
         self._deeds[fault.kind](self, fault.seconds)

@@ -15,7 +15,7 @@ _REQUESTS = "SELECT count(*) FROM model_calls WHERE NOT cache_hit"
 
 
 def ask_the_peer(cluster: Cluster, llmock: LLMock) -> None:
-    """Let whoever is started from now on ask llmock instead of our own provider."""
+    """Let processes that start from now on ask llmock instead of our own provider."""
     file = cluster.folder / "chordwise.toml"
     ours = f"http://127.0.0.1:{cluster.to_provider.port}/v1"
     file.write_text(file.read_text("utf-8").replace(ours, llmock.base_url("openai")), "utf-8")

@@ -1,4 +1,4 @@
-"""The database and the broker of an experiment, as somebody with a terminal would treat them."""
+"""The database and the broker of an experiment, stopped and restarted as by an operator."""
 
 from __future__ import annotations
 

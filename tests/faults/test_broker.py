@@ -18,7 +18,7 @@ from tests.faults.experiment import MESSAGES, RECOVERY_SECONDS, Experiment
 from tests.faults.members import Member
 from tests.faults.proxy import Proxy, proxy_to
 
-# Of everybody who tries to reach it again, and may have just begun to wait.
+# Of each process that reconnects, which may have just begun to wait.
 RECONNECTION_SECONDS = 5.0
 _FORGOTTEN = "SELECT count(*) FROM incidents WHERE kind = 'rescue' AND reason = 'broker_forgot'"
 
@@ -142,7 +142,7 @@ def test_a_broker_that_is_down_for_several_leases(
 
 # `_SILENCE_SECONDS` of messages.py, after which an open connection is given up.
 SILENCE_SECONDS = 10.0
-# Of everybody who tries to reach the broker again, and may have just begun to wait.
+# Of each process that reconnects, which may have just begun to wait.
 # `OVERTAKEN` of recovery/chunks.py: by so much later messages show that one is lost.
 OVERTAKEN_SECONDS = 10.0
 
@@ -353,7 +353,7 @@ def test_a_broker_that_remembers_what_is_done(own_cluster: Cluster, experiment: 
 def test_a_broker_that_reads_its_memory_for_a_while(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
-    """While it answers that it is loading, everybody waits; a submission is accepted."""
+    """While it answers that it is loading, all processes wait; a submission is accepted."""
     begin(own_cluster, experiment, "R02 loading", "kill -9 of the broker, which then loads long")
     own_cluster.wait_for_share(0.25)
     with own_cluster.broker.client() as client:

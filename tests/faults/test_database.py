@@ -221,7 +221,7 @@ def test_a_database_with_few_connections(
 
 
 ROUNDS = 4
-_SOMEBODY_WAITS = (
+_A_LOCK_IS_AWAITED = (
     "SELECT count(*) > 0 FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)"
     " WHERE NOT l.granted AND a.datname = current_database()"
 )
@@ -275,7 +275,7 @@ def test_rows_that_are_locked_in_the_other_order(cluster: Cluster, experiment: E
 
 
 def _provoke(cluster: Cluster) -> None:
-    """Lock what is at work, wait until somebody waits for it, and want what that one has."""
+    """Lock a running row, wait until a session waits for that lock, and request its row."""
     with cluster.database.connect(cluster.name) as other:
         # Patience decides whose wait is looked at first: the victim should be one of ours.
         other.execute("SET deadlock_timeout = '60s'")
@@ -283,7 +283,7 @@ def _provoke(cluster: Cluster) -> None:
         try:
             with other.transaction():
                 other.execute("SELECT id FROM chunks WHERE status = 'running' FOR UPDATE")
-                wait_until(lambda: cluster.value(_SOMEBODY_WAITS) is True, 20, "somebody waits")
+                wait_until(lambda: cluster.value(_A_LOCK_IS_AWAITED) is True, 20, "a session waits")
                 other.execute("SELECT id FROM jobs FOR UPDATE")
         except (errors.DeadlockDetected, errors.LockNotAvailable):
             return

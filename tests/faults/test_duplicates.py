@@ -1,4 +1,4 @@
-"""Messages that arrive twice, early or late, and R07: messages that somebody else has written."""
+"""Messages that arrive twice, early or late, and R07: messages of another program."""
 
 from __future__ import annotations
 

@@ -328,12 +328,12 @@ def test_hostile_files_beside_honest_ones(cluster: Cluster, experiment: Experime
 
 
 LOOKS = 16
-_NOBODY = 65_534
+_OTHER_USER = 65_534
 _POLLING_SECONDS = 0.5
 _LOOKS = f"polling_seconds = {_POLLING_SECONDS}"
 # The pause after as many failures as fit into the looks.
 _PAUSE_SECONDS = 16.0
-# Without these, permissions bind root as they bind everybody.
+# Without these capabilities, permissions apply to root as well.
 _RIGHTS = "-dac_override,-dac_read_search,-fowner"
 
 
@@ -367,7 +367,7 @@ def forbid(drops: Drops) -> dict[Path, int]:
 
 @pytest.mark.thorough
 def test_what_the_scheduler_may_not_touch(cluster: Cluster, experiment: Experiment) -> None:
-    """F08: each is reported once however often it is looked at, and goes on once it is mended."""
+    """F08: each is reported once however often it is checked, and continues after its repair."""
     experiment.begin("F08", "chmod 000; folders not listed, not writable; done/ not writable")
     cluster.members.prefix = without_rights()
     drops = cluster.open_inbox(_LOOKS)
@@ -375,7 +375,7 @@ def test_what_the_scheduler_may_not_touch(cluster: Cluster, experiment: Experime
     paths = [drops.drop(name, cluster.documents.text(at)) for at, name in enumerate(names)]
     rights = forbid(drops)
     if os.geteuid() == 0:
-        os.chown(paths[-1], _NOBODY, _NOBODY)  # a file of somebody else's, which we may read
+        os.chown(paths[-1], _OTHER_USER, _OTHER_USER)  # a file of another user, which we may read
 
     scheduler = cluster.start_watching()
     cluster.wait_for("SELECT count(*) = 2 FROM results")

@@ -71,7 +71,7 @@ def test_an_error_can_be_raised_at_every_passing() -> None:
 
 
 def test_the_clock_of_a_process_can_be_wrong(tmp_path: Path) -> None:
-    """Whoever asks for the time afterwards is told a wrong one."""
+    """Later readings of the clock are wrong."""
     script = tmp_path / "clock.py"
     script.write_text(
         "import time; before = time.time()\n"

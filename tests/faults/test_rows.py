@@ -43,7 +43,7 @@ def test_the_table_replaces_what_stood_between_the_markers() -> None:
 
 
 def test_rows_that_were_not_measured_again_stay() -> None:
-    """Whoever runs one experiment loses none of the others, nor the day of the first."""
+    """Running one experiment keeps the rows of the others and the date of the first run."""
     page = report.written(f"{report.BEGIN}\n{report.END}", [ROW, replace(ROW, id="R01")])
 
     written = report.written(page, [replace(ROW, seconds=6.0, date="2026-11-26")])

@@ -36,7 +36,7 @@ def leader(cluster: Cluster) -> int:
 
 def start_two_schedulers(cluster: Cluster) -> tuple[Member, Member]:
     first = cluster.start_scheduler()
-    wait_until(lambda: leader(cluster) != 0, 30, "somebody leads")
+    wait_until(lambda: leader(cluster) != 0, 30, "a scheduler leads")
     second = cluster.start_scheduler()
     wait_until(lambda: second.has_started, 30, "the second one starts")
     return first, second

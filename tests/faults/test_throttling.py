@@ -235,8 +235,8 @@ def test_a_broker_that_forgets_a_pause(cluster: Cluster, experiment: Experiment)
 
 @pytest.mark.thorough
 def test_a_pause_that_ends_by_itself(cluster: Cluster, experiment: Experiment) -> None:
-    """L08: after its time a new run asks without anybody's help."""
-    experiment.begin("L08 401 later", f"401 for one run, mended; pause {PAUSE_SECONDS:g} s")
+    """L08: after its time a new run asks without intervention."""
+    experiment.begin("L08 401 later", f"401, then a valid key; pause {PAUSE_SECONDS:g} s")
     cluster.provider.treat(REFUSALS["401"], times=_ALWAYS)
     cluster.start_scheduler()
     cluster.start_worker(CHORDWISE_LIMITS__PAUSE_SECONDS=str(PAUSE_SECONDS))

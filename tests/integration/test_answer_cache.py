@@ -211,7 +211,7 @@ def test_an_invalid_completion_is_taken_out_again(database: Database) -> None:
 
 def test_without_its_database_the_cache_is_left_out() -> None:
     """The model is asked, and nothing is kept."""
-    with opened(SecretStr("postgresql://nobody@127.0.0.1:9/nothing")) as away:
+    with opened(SecretStr("postgresql://absent@127.0.0.1:9/nothing")) as away:
         cache = cache_of(away)
         model = ScriptedModel(["{}"])
 

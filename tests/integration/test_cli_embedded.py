@@ -137,6 +137,7 @@ def test_the_stack_is_one_and_can_be_stopped(desk: Desk) -> None:
 
 def test_up_holds_the_stack_until_it_is_told_to_stop(desk: Desk) -> None:
     """One log of all processes; SIGTERM stops them in order, with success."""
+    desk.talk("down")  # beside a stack in the background it is refused
     up = desk.processes.start("chordwise", "up")
     wait_until(lambda: "Ready." in desk.processes.logs(), 60, "the stack is up")
     desk.call("analyze", "letters/one.txt", "--fresh")

@@ -18,7 +18,7 @@ from chordwise.pipeline.intake import batches
 from chordwise.pipeline.intake.found_files import FileSource, Found
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.readers.discovery import FoundFile
-from chordwise.readers.reading import Columns
+from chordwise.readers.reading import Columns, Transcriber
 from tests.fakes.counting import counting
 from tests.fakes.inbox_watch import LETTER, STABILITY_SECONDS, WatchedInbox, intake
 from tests.fakes.processes import wait_until
@@ -89,11 +89,15 @@ def test_files_behind_a_slow_one_are_read_meanwhile(
     read = FileSource.read
 
     def slowly(
-        self: FileSource, file: FoundFile, columns: Columns, shown: str = ""
+        self: FileSource,
+        file: FoundFile,
+        columns: Columns,
+        shown: str = "",
+        transcriber: Transcriber | None = None,
     ) -> Iterator[Found]:
         if file.source.endswith("b.txt"):
             assert may_go_on.wait(60)
-        yield from read(self, file, columns, shown)
+        yield from read(self, file, columns, shown, transcriber)
 
     monkeypatch.setattr(FileSource, "read", slowly)
     monkeypatch.setattr(inbox.watch, "_reading_turn_seconds", 0.1)

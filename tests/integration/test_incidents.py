@@ -87,7 +87,7 @@ def test_a_rejection_is_counted_once_the_database_is_back(
     database_url: SecretStr, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it is away nothing is raised into the worker, and nothing forgotten."""
-    away = open_engine(SecretStr("postgresql://nobody@127.0.0.1:9/nothing"))
+    away = open_engine(SecretStr("postgresql://absent@127.0.0.1:9/nothing"))
     back = open_engine(database_url)
     database = Database(away)
     rejections = Rejections(database)

@@ -16,7 +16,8 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ModelRequestError, ReadError, RefusedError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.submit import open_run
-from chordwise.pipeline.learning import evaluation, feedback
+from chordwise.pipeline.learning import certification, evaluation, feedback
+from chordwise.pipeline.learning.certification import Bounds
 from chordwise.pipeline.learning.evaluation import Scope
 from chordwise.pipeline.learning.feedback import Line, Signed
 from chordwise.pipeline.runs import user_sql
@@ -179,6 +180,7 @@ def learn(pipeline: Pipeline) -> None:
             assert feedback.give_all(session, Wanted(), [line]).stored == 1
 
     evaluation.evaluate(database, Scope(), None)
+    certification.certify(database, Scope(), Bounds())
 
 
 @pytest.fixture
@@ -285,8 +287,8 @@ def test_how_good_the_results_are(reader: Reader) -> None:
 
 
 def test_what_to_check_and_what_was_saved(reader: Reader) -> None:
-    """Questions 17 to 19: an answer of which one value was judged, and classes of failures."""
-    queued, _, failed = (reader.question(number) for number in (17, 18, 19))
+    """Questions 18 to 20: an answer of which one value was judged, and classes of failures."""
+    queued, _, failed = (reader.question(number) for number in (18, 19, 20))
 
     (row,) = queued.rows
     assert (row["source"], row["item"], row["confidence"]) == ("unsure.txt", None, 0.3)

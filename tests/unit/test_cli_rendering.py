@@ -18,20 +18,13 @@ from rich.console import Console, RenderableType
 
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import results as rendered_results
-from chordwise.cli.rendering.plain_text import (
-    EXTRACTIVE,
-    approximate,
-    escape_json,
-    money,
-    one_line,
-    safe,
-    share,
-)
+from chordwise.cli.rendering.plain_text import EXTRACTIVE, escape_json, one_line, safe
 from chordwise.cli.rendering.results import answer, quote
 from chordwise.domain.answers import headline
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.wording import approximate, money, share
 from chordwise.pipeline.runs.accounts import Account, Failure
 from chordwise.pipeline.runs.stored_results import StoredResult
 

@@ -25,6 +25,7 @@ EVERY_TASK = [
     AnalysisTask(analysis_type=each, stage=stage, text="A text.")
     for each in AnalysisType
     for stage in Stage
+    if stage is not Stage.TRANSCRIBE
 ]
 
 

@@ -205,7 +205,7 @@ def test_a_person_signs_in_and_out(
 
 
 def test_only_the_proxy_is_believed(settings: Settings) -> None:
-    """The header names the user where it comes from the proxy's address, and nobody elsewhere."""
+    """The header names the user if it comes from the address of the proxy, and counts only then."""
     answers = []
     for proxy in ("127.0.0.1", "10.9.8.7"):
         web = {"trusted_user_header": "X-Remote-User", "trusted_proxies": [proxy]}

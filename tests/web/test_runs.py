@@ -78,7 +78,7 @@ def test_a_run_is_cancelled_and_retried(pipeline: Pipeline, visit: Visit) -> Non
     expect(page.locator("#notice")).to_have_text("2 analyses cancelled.")
     visit.look("run-cancelled")
     visit.confirm("Retry failed")
-    expect(page.locator("#notice")).to_have_text("2 analyses taken up again.")
+    expect(page.locator("#notice")).to_have_text("2 analyses retried.")
 
     assert {job.status for job in pipeline.jobs(submission)} == {"queued"}
 

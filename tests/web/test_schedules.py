@@ -23,7 +23,7 @@ def test_a_schedule_is_run_now(
 
     with serving(known) as served, visiting(browser, served, pictures) as visit:
         page = visit.open("/schedules")
-        expect(page.locator("tbody tr")).to_contain_text("Not yet taken up by a scheduler")
+        expect(page.locator("tbody tr")).to_contain_text("Not yet seen by a scheduler")
         visit.confirm("Run nightly now")
         expect(page.locator("#notice")).to_contain_text("begun by a scheduler")
         visit.look("schedules")

@@ -30,7 +30,7 @@ def test_a_database_that_is_away_is_asked_for_again(settings: Settings) -> None:
 
 
 def test_the_link_is_kept_for_us_alone(settings: Settings) -> None:
-    """It is found while pages are served, and nobody else can read it or the keys."""
+    """It is found while pages are served, and no other user can read it or the keys."""
     home = home_at(settings.home)
     with serving(settings) as served:
         found = web_link(home)

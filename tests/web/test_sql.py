@@ -37,7 +37,7 @@ def test_a_statement_is_answered(settings: Settings, visit: Visit) -> None:
 
 
 def test_a_statement_that_writes_is_refused(settings: Settings, visit: Visit) -> None:
-    """The reason stands below the statement, which stays to be mended; nothing is changed."""
+    """The reason stands below the statement, which stays to be corrected; nothing is changed."""
     pipeline = a_pipeline(settings, a_summary("The harbour"), repeat_last=True)
     pipeline.submit("A text.")
     page = visit.open("/sql?sql=SELECT * FROM outbox")

@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.plain_text import counted, moment, one_line
+from chordwise.cli.rendering.plain_text import moment, one_line
 from chordwise.cli.rendering.screen import hint, indented
 from chordwise.domain.money import dollars
 from chordwise.domain.states import JobStatus
+from chordwise.domain.wording import counted
 from chordwise.pipeline.runs.accounts import Account, BudgetLine, Failure, Notice
 
 _MESSAGE_WIDTH = 300

@@ -13,16 +13,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli.rendering.plain_text import (
-    EXTRACTIVE,
-    approximate,
-    counted,
-    moment,
-    money,
-    one_line,
-    span,
-)
+from chordwise.cli.rendering.plain_text import EXTRACTIVE, moment, one_line
 from chordwise.cli.rendering.screen import Screen
+from chordwise.domain.wording import approximate, counted, money, span
 from chordwise.pipeline.runs.progress import BatchWait, Pace, Progress
 
 _LINE_SECONDS = 5.0

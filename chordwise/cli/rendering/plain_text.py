@@ -1,4 +1,4 @@
-"""Text of documents and models without what a terminal would execute, and numbers in words."""
+"""Text of documents and models without what a terminal would execute, moments, and JSON."""
 
 from __future__ import annotations
 
@@ -8,24 +8,6 @@ from datetime import datetime
 
 from chordwise.domain.json_values import JsonObject, plain
 from chordwise.domain.visible_text import is_shown, visible
-from chordwise.domain.wording import approximate, counted, money, score, share, span
-
-__all__ = [
-    "EXTRACTIVE",
-    "SCHEMA_VERSION",
-    "approximate",
-    "counted",
-    "document",
-    "encoded",
-    "escape_json",
-    "moment",
-    "money",
-    "one_line",
-    "safe",
-    "score",
-    "share",
-    "span",
-]
 
 # ECMA-48: control sequences; operating system commands and their like up to their terminator.
 _ESCAPES = re.compile(

@@ -14,15 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.plain_text import (
-    EXTRACTIVE,
-    counted,
-    encoded,
-    one_line,
-    safe,
-    score,
-    share,
-)
+from chordwise.cli.rendering.plain_text import EXTRACTIVE, encoded, one_line, safe
 from chordwise.domain import document_flags, json_values, missing_rows, value_in_quote
 from chordwise.domain.answers import amount, headline
 from chordwise.domain.critique import CritiqueOutcome
@@ -31,6 +23,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue, objects, strings
 from chordwise.domain.learning import fields
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.wording import counted, score, share
 from chordwise.pipeline.runs.stored_results import StoredResult
 
 MAX_IN_FULL = 10

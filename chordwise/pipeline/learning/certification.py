@@ -81,7 +81,9 @@ class Certified:
     to_check: Sequence[Candidate]
 
 
-def certify(database: Database, scope: Scope, bounds: Bounds, write: Write) -> Sequence[Certified]:
+def certify(
+    database: Database, scope: Scope, bounds: Bounds, write: Write | None = None
+) -> Sequence[Certified]:
     """Certify each field and label of a scope, store that, and mark what is accepted.
 
     The risk holds for all of them together: each one has its part of it (Bonferroni).
@@ -112,9 +114,10 @@ def certify(database: Database, scope: Scope, bounds: Bounds, write: Write) -> S
         risk=bounds.risk,
     )
     rows = [_row(each, of) for each in done if not each.is_kept]
-    write(partial(_store, rows=rows))
+    commit = write or database.commit
+    commit(partial(_store, rows=rows))
     for change in _marks(done, units):
-        write(change)
+        commit(change)
     return done
 
 

@@ -76,11 +76,7 @@ def evaluate(
             _store(session, scope, (chosen.run_id, run), gold, evaluated)
         return len(found)
 
-    if write is not None:
-        write(store)
-        return found
-    with database.write() as session:
-        store(session)
+    (write or database.commit)(store)
     return found
 
 
