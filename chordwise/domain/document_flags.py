@@ -1,4 +1,4 @@
-"""Finds the passages of a document that speak to a language model instead of to a reader."""
+"""Finds the passages of a document that speak to a model, or that could not be read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FlagKind(StrEnum):
     """What is suspicious about a passage.
 
     An order names the model or its instructions; a request is a task for an assistant that has
-    nothing to do with the text around it.
+    nothing to do with the text around it. Illegible is what a transcriber marked as such.
     """
 
     ORDER = "order"
@@ -36,6 +36,7 @@ class FlagKind(StrEnum):
     ENCODED_TEXT = "encoded_text"
     HIDDEN_TEXT = "hidden_text"
     INVISIBLE_CHARACTERS = "invisible_characters"
+    ILLEGIBLE = "illegible"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -75,6 +76,10 @@ def flags(
         _encoded(content),
         _hidden(content, unseen),
         (_of_run(at, run) for at, run in removed),
+        (
+            _flag(content, FlagKind.ILLEGIBLE, *match.span())
+            for match in _ILLEGIBLE.finditer(content)
+        ),
     )
     return tuple(sorted(flag for found in kinds for flag in islice(found, MAX_FLAGS_OF_KIND)))
 
@@ -99,6 +104,7 @@ _NAMES = {
     FlagKind.ENCODED_TEXT: "an encoded text",
     FlagKind.HIDDEN_TEXT: "a passage that cannot be seen",
     FlagKind.INVISIBLE_CHARACTERS: "invisible characters, which were removed",
+    FlagKind.ILLEGIBLE: "a passage that could not be read",
 }
 
 
@@ -518,6 +524,8 @@ def _hidden(content: str, unseen: Sequence[str]) -> Iterator[Flag]:
             yield _flag(content, FlagKind.HIDDEN_TEXT, start, end)
 
 
+# As the prompt of a transcription asks for it.
+_ILLEGIBLE = re.compile(r"\[illegible\]", re.IGNORECASE)
 _TAG_TEXT = range(0xE0020, 0xE007F)
 _TAGS = 0xE0000
 
