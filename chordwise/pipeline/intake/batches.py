@@ -282,7 +282,7 @@ def _accepted(content: ReadText, document_id: uuid.UUID, *, is_again: bool) -> d
 
 _NORMALIZATION = (
     *("nul_removed", "surrogates_replaced", "line_ends_changed", "encoding", "pages"),
-    *("pages_unread", "pages_scanned", "invisible_removed"),
+    *("pages_unread", "pages_scanned", "pages_transcribed", "invisible_removed"),
 )
 
 
