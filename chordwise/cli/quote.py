@@ -170,13 +170,17 @@ def laid_out(made: Quote, lane: Lane | None) -> Iterator[RenderableType]:
     yield from (Text(_in_words(line), style="dim") for line in made.lines)
     yield Text(
         f"{counted(made.documents, 'document')} · {counted(made.jobs, 'analysis')}, "
-        f"{made.reused:,} of them stored already and free."
+        f"{made.reused:,} of them stored already and free{_of_cache(made)}."
     )
     for name, cost in _totals(made, lane).items():
         yield Text(f"Total, {name}: {amount(cost)}")
     if not made.lines:
         yield Text(f"Total: {amount(made.total)}")
     yield from (Text(remark, style="dim") for remark in remarks(made, lane))
+
+
+def _of_cache(made: Quote) -> str:
+    return f"; {counted(made.cached, 'question')} out of the cache and free" if made.cached else ""
 
 
 def in_brief(made: Quote) -> Iterator[RenderableType]:
