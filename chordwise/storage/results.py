@@ -169,13 +169,9 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
     said = judgments.of_documents(session, [result.document_id for result, _ in asked])
     for result, options in asked:
         kind, question = AnalysisType(result.analysis_type), question_of(options)
-        remarks = [
-            judgments.remark(each)
-            for each in said
-            if (each.document_id, each.analysis_type) == (result.document_id, kind)
-            and each.question == question
-        ]
-        truth = truths.from_remarks(kind, remarks)
+        of_document = [each for each in said if each.document_id == result.document_id]
+        about = judgments.about(of_document, kind, question)
+        truth = truths.from_remarks(kind, [judgments.remark(each) for each in about])
         corrected = corrections.correct(result.output, analysis_for(kind), truth)
         result.corrected_output = corrected.output
         of_result = Fact.job_id == result.job_id
