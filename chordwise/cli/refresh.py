@@ -42,6 +42,7 @@ from chordwise.storage import runs
 from chordwise.storage.runs import Run
 
 _WIDTH = 60
+_SAMPLE = "--try 50"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,7 @@ def refresh(invocation: Invocation, options: Renewing, *, as_json: AsJson = Fals
     if not as_json:
         work.show(made)
     elif options.dry_run or not made.documents:
-        invocation.screen.write_json(stale=work.members(), quote=quote.members(made))
+        invocation.screen.write_json(**work.members(), quote=quote.members(made))
     if options.dry_run or not made.documents:
         return ExitCode.SUCCESS
     if not _is_agreed(options, made):
@@ -148,13 +149,17 @@ class _Work:
         self._others = refreshing.transcribed_by_others(context, self.target)
         tries = options.tries
         self._sample = refreshing.draw(context, self.target, tries) if tries else None
+        # What is waited for is asked at once.
+        online = replace(self.target.options, lane=Lane.ONLINE)
+        self._first = replace(self.target, options=online) if tries else self.target
 
     def quote(self) -> Quote:
         """Return what it would take to renew what is stale, or the sample of that."""
-        return _quoted(self._context, self.target, self._sample)
+        return _quoted(self._context, self._first, self._sample)
 
-    def members(self) -> object:
-        return self.stale
+    def members(self) -> dict[str, object]:
+        """Return what the JSON document says of the answers."""
+        return {"stale": self.stale, "transcribed_by_others": self._others}
 
     def show(self, made: Quote) -> None:
         """Show what is stale, and what it would cost."""
@@ -170,9 +175,11 @@ class _Work:
             screen.tell(f"Nothing is {what}.")
             return
         screen.show(_table(self.stale, "Failed" if self._options.failed else "Stale"))
-        if self._sample is not None:
-            screen.show(Text(f"A sample of {counted(made.documents, 'document')}:"))
-        screen.show(*quote.laid_out(made, self._options.lane))
+        if self._sample is None:
+            screen.show(*quote.laid_out(made, self._options.lane, _SAMPLE))
+            return
+        screen.show(Text(f"A sample of {counted(made.documents, 'document')}, asked online:"))
+        screen.show(*quote.laid_out(made, Lane.ONLINE, ""))
 
     def carry_out(self, settings: Settings, *, as_json: bool) -> ExitCode:
         """Take the stored documents in as a new run; wait, and show what it brought."""
@@ -180,7 +187,7 @@ class _Work:
         only = None if self._sample is None else self._sample.documents
         with access.working_context(settings) as context:
             now = datetime.now(UTC)  # noqa: TID251 - the clock
-            submission = refreshing.begin(context, self.target, now, only)
+            submission = refreshing.begin(context, self._first, now, only)
             intake.screen.tell(f"Run {submission.name} asks again.")
             account = intake.take_in(context, submission)
         if self._sample is None or account.is_interrupted:
@@ -206,14 +213,14 @@ class _Work:
         screen = self._invocation.screen
         if as_json:
             screen.write_json(
-                stale=self.members(), run=account, trials=trials, rest=quote.members(rest)
+                **self.members(), run=account, trials=trials, rest=quote.members(rest)
             )
         else:
             due: Counter[AnalysisType] = Counter()
             for each in self.stale:
                 due[each.analysis_type] += each.due
             screen.show(*compared(trials, due))
-            screen.show(Text("The rest:"), *quote.laid_out(rest, self._options.lane))
+            screen.show(Text("The rest:"), *quote.laid_out(rest, self._options.lane, ""))
             screen.tell("Look further, or renew the rest with:")
             suggest(self._invocation, settings, "results", "--run", account.run)
             suggest(self._invocation, settings, "refresh", *_named(self._options))

@@ -292,34 +292,37 @@ def answer_groups(session: Session, of: Renewal) -> Sequence[AnswerGroup]:
     ]
 
 
+def documents_behind(
+    session: Session, of: Renewal, after: uuid.UUID | None, limit: int
+) -> Sequence[uuid.UUID]:
+    """Return the next documents about which there are jobs, in the order of their ids."""
+    asked = select(Job.document_id).join(Run, Run.id == Job.run_id).where(*_in_scope(of))
+    if after is not None:
+        asked = asked.where(Job.document_id > after)
+    return session.scalars(asked.distinct().order_by(Job.document_id).limit(limit)).all()
+
+
 def due_documents(
-    session: Session,
-    of: Renewal,
-    after: uuid.UUID | None,
-    limit: int,
-    only: Collection[uuid.UUID] | None = None,
-) -> Sequence[tuple[uuid.UUID, uuid.UUID, str]]:
-    """Return the next documents with an answer that is due, a job of each, and its source."""
-    newest = _Newest(of, after, only).columns
+    session: Session, of: Renewal, only: Collection[uuid.UUID]
+) -> Sequence[tuple[uuid.UUID, str]]:
+    """Return a job and its source of each of these documents that has an answer that is due."""
+    newest = _Newest(of, only).columns
     statement = (
-        select(newest.document_id, newest.job_id, Intake.source)
+        select(newest.job_id, Intake.source)
         .join(Job, Job.id == newest.job_id)
         .join(Intake, Intake.id == Job.intake_id)
         .where(newest.is_due)
         .ext(distinct_on(newest.document_id))
         .order_by(newest.document_id, newest.job_id.desc())
-        .limit(limit)
     )
-    return [
-        (document_id, job_id, source) for document_id, job_id, source in session.execute(statement)
-    ]
+    return [(job_id, source) for job_id, source in session.execute(statement)]
 
 
 def due_jobs(
     session: Session, of: Renewal, only: Collection[uuid.UUID]
 ) -> Sequence[tuple[uuid.UUID, str, uuid.UUID]]:
     """Return document, analysis type and job of the answers that are due about some documents."""
-    newest = _Newest(of, None, only).columns
+    newest = _Newest(of, only).columns
     columns = newest.document_id, newest.analysis_type, newest.job_id
     found = session.execute(select(*columns).where(newest.is_due))
     return [(document_id, kind, job_id) for document_id, kind, job_id in found]
@@ -375,24 +378,17 @@ _OUTPUT = func.coalesce(Result.corrected_output, Result.output)
 _LABEL = func.coalesce(_OUTPUT.op("->>")("primary_label"), _OUTPUT.op("->>")("label"))
 
 
+def _in_scope(of: Renewal) -> list[ColumnElement[bool]]:
+    of_runs = Job.run_id == of.run_id if of.run_id else Run.saved_as == of.saved_as
+    return [of_runs, Job.analysis_type.in_(of.hashes)]
+
+
 class _Newest:
-    """For each document and analysis type the newest job, with an answer where one has it.
+    """For each document and analysis type the newest job, with an answer where one has it."""
 
-    Only about documents behind `after`, or `only` about these.
-    """
-
-    def __init__(
-        self,
-        of: Renewal,
-        after: uuid.UUID | None = None,
-        only: Collection[uuid.UUID] | None = None,
-    ) -> None:
-        is_in_scope = Job.run_id == of.run_id if of.run_id else Run.saved_as == of.saved_as
-        conditions = [is_in_scope, Job.analysis_type.in_(of.hashes)]
-        if after is not None:
-            conditions.append(Job.document_id > after)
-        if only is not None:
-            conditions.append(among(Job.document_id, only))
+    def __init__(self, of: Renewal, only: Collection[uuid.UUID] | None = None) -> None:
+        self._of, self._only = of, only
+        about = [] if only is None else [among(Job.document_id, only)]
         has_none = [] if of.of_failed else [Result.id.is_(None)]
         newest = (
             select(
@@ -406,22 +402,29 @@ class _Newest:
             )
             .join(Run, Run.id == Job.run_id)
             .outerjoin(Result, Result.job_id == Job.id)
-            .where(*conditions)
+            .where(*_in_scope(of), *about)
             .ext(distinct_on(Job.document_id, Job.analysis_type))
             .order_by(Job.document_id, Job.analysis_type, *has_none, Job.id.desc())
             .subquery()
         )
         self._found = newest.c
-        self.columns = select(newest, self._is_due(of).label("is_due")).subquery().c
+        self.columns = select(newest, self._is_due().label("is_due")).subquery().c
 
-    def _is_due(self, of: Renewal) -> ColumnElement[bool]:
-        found, other, today = self._found, aliased(Job), list(of.hashes.values())
+    def _is_due(self) -> ColumnElement[bool]:
+        of, found, other, today = (
+            self._of,
+            self._found,
+            aliased(Job),
+            list(self._of.hashes.values()),
+        )
         is_asked = exists().where(
             other.document_id == found.document_id,
             other.analysis_type == found.analysis_type,
             other.options_hash.in_(today),
             other.status.not_in([*_WITHOUT_ANSWER, JobStatus.CANCELLED]),
         )
+        if self._only is not None:  # by the index of documents, instead of all jobs
+            is_asked = is_asked.where(among(other.document_id, self._only))
         if of.saved_as is not None:
             run = aliased(Run)
             is_asked = is_asked.where(run.id == other.run_id, run.saved_as == of.saved_as)

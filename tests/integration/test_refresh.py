@@ -190,6 +190,22 @@ def test_an_older_template_or_version_is_the_reason(desk: Desk) -> None:
     assert "template (was classification.analyze@0)" in desk.said(submission.name, "--dry-run")
 
 
+def test_pages_that_another_model_read_are_counted(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their texts stay, and what was asked about them is not stale for that."""
+    desk.classify("a.txt", "b.txt")
+    desk.pipeline.execute(
+        "UPDATE documents SET transcribed_by = 'tesseract' WHERE source = 'a.txt'"
+    )
+    monkeypatch.setenv("CHORDWISE_READERS__VISION", GPT)
+
+    found = desk.call("--profile", "letters", "--dry-run")
+
+    assert (found["stale"], found["transcribed_by_others"]) == ([], 1)
+    assert "1 document has pages that another model read" in desk.said("--profile", "letters")
+
+
 def test_a_price_is_said_online_and_in_batches(desk: Desk) -> None:
     """Without a key, and without --yes nothing is asked; what the cache has is free."""
     desk.classify("a.txt", "b.txt")

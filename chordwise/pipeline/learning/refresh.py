@@ -262,14 +262,25 @@ def begin(
 def _pages(
     database: Database, of: Target, only: Collection[uuid.UUID] | None
 ) -> Iterator[Sequence[Entry]]:
+    """Yield the documents that are due, as they go on the list of a run."""
+    all_ids = judgeable.batches(sorted(only)) if only is not None else _asked(database, of)
+    for ids in all_ids:
+        with database.read() as session:
+            page = results.due_documents(session, of.renewal, ids)
+        if page:
+            yield [Entry(source=source, job_id=job_id) for job_id, source in page]
+
+
+def _asked(database: Database, of: Target) -> Iterator[Sequence[uuid.UUID]]:
+    """Yield all documents about which something was asked, some at a time."""
     after: uuid.UUID | None = None
     while True:
         with database.read() as session:
-            page = results.due_documents(session, of.renewal, after, _AT_ONCE, only)
-        if not page:
+            ids = results.documents_behind(session, of.renewal, after, _AT_ONCE)
+        if not ids:
             return
-        yield [Entry(source=source, job_id=job_id) for _, job_id, source in page]
-        after = page[-1][0]
+        yield ids
+        after = ids[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
