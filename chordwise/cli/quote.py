@@ -157,11 +157,14 @@ _COLUMNS = ("Type", "Model", "Lane", *_NUMBERS)
 _MAX_UNREAD = 5
 
 
-def laid_out(made: Quote, lane: Lane | None) -> Iterator[RenderableType]:
+_SAMPLE = "--sample 10"
+
+
+def laid_out(made: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterator[RenderableType]:
     """Return the table, the totals, and what the numbers rest on.
 
     Without a lane all those that the providers have stand side by side; with one, what the run
-    would take.
+    would take. `sample` is the option that asks some questions for real, empty where there is none.
     """
     if made.lines:
         yield _table(made, are_all_shown=lane is None)
@@ -170,13 +173,17 @@ def laid_out(made: Quote, lane: Lane | None) -> Iterator[RenderableType]:
     yield from (Text(_in_words(line), style="dim") for line in made.lines)
     yield Text(
         f"{counted(made.documents, 'document')} · {counted(made.jobs, 'analysis')}, "
-        f"{made.reused:,} of them stored already and free."
+        f"{made.reused:,} of them stored already and free{_of_cache(made)}."
     )
     for name, cost in _totals(made, lane).items():
         yield Text(f"Total, {name}: {amount(cost)}")
     if not made.lines:
         yield Text(f"Total: {amount(made.total)}")
-    yield from (Text(remark, style="dim") for remark in remarks(made, lane))
+    yield from (Text(remark, style="dim") for remark in remarks(made, lane, sample))
+
+
+def _of_cache(made: Quote) -> str:
+    return f"; {counted(made.cached, 'question')} out of the cache and free" if made.cached else ""
 
 
 def in_brief(made: Quote) -> Iterator[RenderableType]:
@@ -185,12 +192,13 @@ def in_brief(made: Quote) -> Iterator[RenderableType]:
         yield _table(made, are_all_shown=False)
 
 
-def remarks(made: Quote, lane: Lane | None) -> Iterator[str]:
+def remarks(made: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterator[str]:
     """Return what a reader has to know in order not to take a quote for more than it is."""
     for counter, is_exact in {line.counter: line.counts_exactly for line in made.lines}.items():
         yield f"Input is {'counted exactly' if is_exact else 'estimated'}, by {counter}."
     if any(line.basis == ASSUMED for line in made.lines):
-        yield "Output is assumed, hence the wide intervals: --sample 10 asks for real first."
+        asks = f": {sample} asks for real first" if sample else ""
+        yield f"Output is assumed, hence the wide intervals{asks}."
     for model in dict.fromkeys(_unpriced(made)):
         yield f"The price of {one_line(model)} is unknown. {PRICE_HINT}"
     if lane is Lane.BATCH:

@@ -47,18 +47,29 @@ def follow(
     Raises:
         ServiceUnavailableError: The database stays away.
     """
-    screen = invocation.screen
     with access.database(settings) as database:
         try:
-            with noted() as interruption, live.display(screen) as display:
-                watch = Watch(settings, database, screen.tell, pause=interruption.wait)
-                watch.until_over(run_id, display)
+            await_end(invocation, settings, database, run_id)
         except KeyboardInterrupt:
             return let_go(invocation, settings, name, was_interrupted=True)
         with database.read() as session:
             account = accounts.of_run(session, run_id)
             report(invocation, settings, session, account, as_json=as_json)
     return ExitCode.SUCCESS if account.is_complete else ExitCode.INCOMPLETE
+
+
+def await_end(
+    invocation: Invocation, settings: Settings, database: Database, run_id: uuid.UUID
+) -> None:
+    """Show how a run comes on until it is over or needs a person.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the work goes on.
+        ServiceUnavailableError: The database stays away.
+    """
+    screen = invocation.screen
+    with noted() as interruption, live.display(screen) as display:
+        Watch(settings, database, screen.tell, pause=interruption.wait).until_over(run_id, display)
 
 
 def let_go(

@@ -15,6 +15,7 @@ from chordwise.readers import failures
 from chordwise.readers.contents import explained
 
 STDIN = "-"
+STDIN_SOURCE = "stdin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,7 @@ def _once(found: Iterator[FoundFile]) -> Iterator[FoundFile]:
 
 def _found(argument: str) -> Iterator[FoundFile]:
     if argument == STDIN:
-        return iter([FoundFile(source="stdin")])
+        return iter([FoundFile(source=STDIN_SOURCE)])
     if "\0" in argument or not argument:
         return iter(())
     path = Path(argument)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Text,
     and_,
+    any_,
     delete,
     false,
     func,
+    literal,
     not_,
     null,
     or_,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
@@ -82,9 +85,21 @@ def has(session: Session, key: str, max_age: timedelta) -> bool:
     return session.scalar(found) is not None
 
 
+def known(session: Session, keys: Collection[str], max_age: timedelta) -> set[str]:
+    """Return those of the requests that `has` is true of."""
+    if not keys:
+        return set()
+    asked = CachedCompletion.key == any_(literal(list(keys), ARRAY(Text())))
+    return set(session.scalars(select(CachedCompletion.key).where(asked, _is_usable(max_age))))
+
+
 def _is_fresh(key: str, max_age: timedelta) -> ColumnElement[bool]:
+    return and_(CachedCompletion.key == key, _is_usable(max_age))
+
+
+def _is_usable(max_age: timedelta) -> ColumnElement[bool]:
     fresh = CachedCompletion.created_at > clock.database_now() - max_age
-    return and_(CachedCompletion.key == key, CachedCompletion.completion.is_not(None), fresh)
+    return and_(CachedCompletion.completion.is_not(None), fresh)
 
 
 def put(session: Session, values: Mapping[str, object]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -13,9 +13,11 @@ from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.learning import truths
 from chordwise.domain.learning.judging import Judgment as JudgmentValue
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.learning.truths import Remark, Verdict
+from chordwise.domain.tasks import AnalysisType
 from chordwise.storage import jobs
 from chordwise.storage.clock import database_now
 from chordwise.storage.record import Identity, Record, among, new_id
@@ -122,6 +124,16 @@ def of_documents(session: Session, document_ids: Sequence[uuid.UUID]) -> Sequenc
         .where(among(Feedback.document_id, document_ids), _counts())
         .order_by(Feedback.created_at, Feedback.id)
     ).all()
+
+
+def about(said: Iterable[Feedback], kind: AnalysisType, question: JsonObject) -> Sequence[Feedback]:
+    """Return what of it holds for answers to a question (`truths.holds_for`)."""
+    return [
+        each
+        for each in said
+        if each.analysis_type == kind
+        and truths.holds_for(kind, remark(each), each.question, question)
+    ]
 
 
 def remark(feedback: Feedback) -> Remark:

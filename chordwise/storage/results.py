@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TypeAlias
 
 from sqlalchemy import (
+    ColumnElement,
     Computed,
     ForeignKey,
     Index,
     Numeric,
+    Text,
+    cast,
     delete,
+    exists,
     false,
     func,
     literal,
@@ -22,8 +27,8 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, distinct_on
+from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.facts import Fact as FactValue
@@ -33,6 +38,8 @@ from chordwise.domain.learning import corrections, truths
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisType, question_of
 from chordwise.storage import judgments
+from chordwise.storage.documents import Document
+from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import (
     CreatedAt,
@@ -42,6 +49,7 @@ from chordwise.storage.record import (
     new_id,
     words_index,
 )
+from chordwise.storage.runs import Run
 
 ResultKey: TypeAlias = tuple[uuid.UUID, str]
 """A document, and the hash of what is asked of it (`jobs.options_hash`)."""
@@ -169,13 +177,9 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
     said = judgments.of_documents(session, [result.document_id for result, _ in asked])
     for result, options in asked:
         kind, question = AnalysisType(result.analysis_type), question_of(options)
-        remarks = [
-            judgments.remark(each)
-            for each in said
-            if (each.document_id, each.analysis_type) == (result.document_id, kind)
-            and each.question == question
-        ]
-        truth = truths.from_remarks(kind, remarks)
+        of_document = [each for each in said if each.document_id == result.document_id]
+        about = judgments.about(of_document, kind, question)
+        truth = truths.from_remarks(kind, [judgments.remark(each) for each in about])
         corrected = corrections.correct(result.output, analysis_for(kind), truth)
         result.corrected_output = corrected.output
         of_result = Fact.job_id == result.job_id
@@ -238,6 +242,195 @@ def reusable_all(session: Session, questions: Sequence[ResultKey]) -> dict[Resul
     )
     found = session.execute(select(asked.c.document_id, asked.c.options_hash, best.c.id))
     return {(document_id, options_hash): job_id for document_id, options_hash, job_id in found}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """The newest answers of a run, or without one of all runs that are saved under a name.
+
+    An answer is due where it is one to another question than those of today, of which `hashes` are
+    the identities by analysis type, and where today's has no answer and is not being asked; where
+    the answers are saved under a name, under that one.
+    `of_failed` jobs means those without an answer instead, whatever they asked.
+    """
+
+    hashes: Mapping[str, str]
+    run_id: uuid.UUID | None = None
+    saved_as: str | None = None
+    of_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerGroup:
+    """Answers that were come by in the same way; `job_id` is that of one of them.
+
+    `asked` is the name of the model that was asked for, `provider` and `model` say which answered.
+    These and `prompt_version` are null without an answer.
+    """
+
+    analysis_type: str
+    options_hash: str
+    asked: str
+    provider: str | None
+    model: str | None
+    prompt_version: str | None
+    error_code: str | None
+    is_due: bool
+    count: int
+    job_id: uuid.UUID
+
+
+def answer_groups(session: Session, of: Renewal) -> Sequence[AnswerGroup]:
+    """Return all answers that may be due, counted by how they were come by."""
+    newest = _Newest(of).columns
+    alike = [newest[name] for name in _ALIKE]
+    counts = func.count().label("count"), func.max(cast(newest.job_id, Text)).label("job_id")
+    statement = select(*alike, *counts).group_by(*alike).order_by(*alike)
+    return [
+        AnswerGroup(**{**row, "job_id": uuid.UUID(row["job_id"])})
+        for row in session.execute(statement).mappings()
+    ]
+
+
+def documents_behind(
+    session: Session, of: Renewal, after: uuid.UUID | None, limit: int
+) -> Sequence[uuid.UUID]:
+    """Return the next documents about which there are jobs, in the order of their ids."""
+    asked = select(Job.document_id).join(Run, Run.id == Job.run_id).where(*_in_scope(of))
+    if after is not None:
+        asked = asked.where(Job.document_id > after)
+    return session.scalars(asked.distinct().order_by(Job.document_id).limit(limit)).all()
+
+
+def due_documents(
+    session: Session, of: Renewal, only: Collection[uuid.UUID]
+) -> Sequence[tuple[uuid.UUID, str]]:
+    """Return a job and its source of each of these documents that has an answer that is due."""
+    newest = _Newest(of, only).columns
+    statement = (
+        select(newest.job_id, Intake.source)
+        .join(Job, Job.id == newest.job_id)
+        .join(Intake, Intake.id == Job.intake_id)
+        .where(newest.is_due)
+        .ext(distinct_on(newest.document_id))
+        .order_by(newest.document_id, newest.job_id.desc())
+    )
+    return [(job_id, source) for job_id, source in session.execute(statement)]
+
+
+def due_jobs(
+    session: Session, of: Renewal, only: Collection[uuid.UUID]
+) -> Sequence[tuple[uuid.UUID, str, uuid.UUID]]:
+    """Return document, analysis type and job of the answers that are due about some documents."""
+    newest = _Newest(of, only).columns
+    columns = newest.document_id, newest.analysis_type, newest.job_id
+    found = session.execute(select(*columns).where(newest.is_due))
+    return [(document_id, kind, job_id) for document_id, kind, job_id in found]
+
+
+def due_strata(
+    session: Session, of: Renewal, limit: int
+) -> Mapping[str, tuple[int, Sequence[uuid.UUID]]]:
+    """Return for each stratum of documents how many there are, and the first in an order by hash.
+
+    A stratum has the same analysis types due, with the same labels; at most `limit` are returned.
+    """
+    newest = _Newest(of).columns
+    asked = newest.analysis_type + " " + func.coalesce(newest.label, "")
+    strata = func.string_agg(asked, aggregate_order_by(literal("; "), asked)).label("stratum")
+    of_document = (
+        select(newest.document_id, strata)
+        .where(newest.is_due)
+        .group_by(newest.document_id)
+        .subquery()
+    )
+    document_id, stratum = of_document.c.document_id, of_document.c.stratum
+    by_hash = func.md5(cast(document_id, Text))
+    size = func.count().over(partition_by=stratum).label("size")
+    place = func.row_number().over(partition_by=stratum, order_by=by_hash).label("place")
+    ranked = select(document_id, stratum, size, place).subquery()
+    first = select(ranked).where(ranked.c.place <= limit).order_by(ranked.c.stratum, ranked.c.place)
+    found: dict[str, tuple[int, list[uuid.UUID]]] = {}
+    for row in session.execute(first):
+        found.setdefault(row.stratum, (row.size, []))[1].append(row.document_id)
+    return found
+
+
+def transcribed_by_others(session: Session, of: Renewal, reader: str) -> int:
+    """Return how many of the documents have pages that another model than `reader` has read."""
+    newest = _Newest(of).columns
+    statement = (
+        select(func.count(newest.document_id.distinct()))
+        .join(Document, Document.id == newest.document_id)
+        .where(Document.transcribed_by != reader)
+    )
+    return session.scalar(statement) or 0
+
+
+_ALIKE = (
+    *("analysis_type", "options_hash", "asked", "provider", "model", "prompt_version"),
+    *("error_code", "is_due"),
+)
+_WITHOUT_ANSWER = (JobStatus.FAILED, JobStatus.QUARANTINED)
+
+
+_OUTPUT = func.coalesce(Result.corrected_output, Result.output)
+_LABEL = func.coalesce(_OUTPUT.op("->>")("primary_label"), _OUTPUT.op("->>")("label"))
+
+
+def _in_scope(of: Renewal) -> list[ColumnElement[bool]]:
+    of_runs = Job.run_id == of.run_id if of.run_id else Run.saved_as == of.saved_as
+    return [of_runs, Job.analysis_type.in_(of.hashes)]
+
+
+class _Newest:
+    """For each document and analysis type the newest job, with an answer where one has it."""
+
+    def __init__(self, of: Renewal, only: Collection[uuid.UUID] | None = None) -> None:
+        self._of, self._only = of, only
+        about = [] if only is None else [among(Job.document_id, only)]
+        has_none = [] if of.of_failed else [Result.id.is_(None)]
+        newest = (
+            select(
+                Job.id.label("job_id"),
+                *(Job.document_id, Job.analysis_type, Job.options_hash),
+                Job.model.label("asked"),
+                *(Job.status, Job.error_code),
+                Result.id.label("result_id"),
+                *(Result.provider, Result.model, Result.prompt_version),
+                _LABEL.label("label"),
+            )
+            .join(Run, Run.id == Job.run_id)
+            .outerjoin(Result, Result.job_id == Job.id)
+            .where(*_in_scope(of), *about)
+            .ext(distinct_on(Job.document_id, Job.analysis_type))
+            .order_by(Job.document_id, Job.analysis_type, *has_none, Job.id.desc())
+            .subquery()
+        )
+        self._found = newest.c
+        self.columns = select(newest, self._is_due().label("is_due")).subquery().c
+
+    def _is_due(self) -> ColumnElement[bool]:
+        of, found, other, today = (
+            self._of,
+            self._found,
+            aliased(Job),
+            list(self._of.hashes.values()),
+        )
+        is_asked = exists().where(
+            other.document_id == found.document_id,
+            other.analysis_type == found.analysis_type,
+            other.options_hash.in_(today),
+            other.status.not_in([*_WITHOUT_ANSWER, JobStatus.CANCELLED]),
+        )
+        if self._only is not None:  # by the index of documents, instead of all jobs
+            is_asked = is_asked.where(among(other.document_id, self._only))
+        if of.saved_as is not None:
+            run = aliased(Run)
+            is_asked = is_asked.where(run.id == other.run_id, run.saved_as == of.saved_as)
+        is_stale = found.result_id.is_not(None) & found.options_hash.not_in(today)
+        is_failed = found.status.in_(_WITHOUT_ANSWER)
+        return (is_failed if of.of_failed else is_stale) & ~is_asked
 
 
 _COLUMNS = [column.key for column in Result.__table__.columns if column.key != "accepted"]

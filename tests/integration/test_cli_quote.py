@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -228,6 +228,22 @@ def test_stored_results_are_free(desk: Desk) -> None:
     assert (again.jobs, again.reused) == (2, 1)
     assert both.reused == other.reused == 0
     assert both.lines[0].questions == again.lines[0].questions + 1
+
+
+def test_cached_questions_are_free(desk: Desk) -> None:
+    """Those of another question that is rendered alike; of a vote the samples that are there."""
+    desk.pipeline.work(desk.pipeline.submit(SHORT, LONG))
+    stricter = AnalysisOptions(confidence_threshold=0.9)
+
+    again = desk.estimate(SHORT, LONG, options=a_run(analysis=stricter))
+    thrice = desk.estimate(SHORT, options=a_run(analysis=replace(stricter, votes=3)))
+    fresh = desk.estimate(SHORT, options=a_run(analysis=stricter, fresh=True))
+
+    (line,) = again.lines
+    assert (again.reused, line.questions) == (0, 0)
+    assert again.cached == desk.count("chunks")
+    assert (thrice.cached, thrice.lines[0].questions) == (1, 2)
+    assert (fresh.cached, fresh.lines[0].questions) == (0, 1)
 
 
 def test_history_replaces_assumptions(desk: Desk) -> None:

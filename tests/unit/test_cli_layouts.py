@@ -100,6 +100,7 @@ def a_quote() -> Quote:
         costs={"online": cost, "batch": cost},
     )
     return Quote(
+        cached=0,
         documents=1,
         duplicates=0,
         unread=(),

@@ -9,10 +9,10 @@ import pytest
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields, truths
 from chordwise.domain.learning.fields import Rule
-from chordwise.domain.learning.judging import Answer, judge
+from chordwise.domain.learning.judging import Answer, Difference, difference, judge
 from chordwise.domain.learning.remarks import Saying, parsed, understand
 from chordwise.domain.learning.truths import Remark, Truth, Verdict
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, options_to_json
 from chordwise.domain.typed_values import DateOrder
 from chordwise.errors import UsageError
 
@@ -407,3 +407,106 @@ def test_rows_count_as_often_as_they_should_be_there() -> None:
     (score,) = judge(answer, Truth(fields={"/lines": rows})).scores
 
     assert (score.rows, score.rows_found) == (3, 2)
+
+
+def test_answers_differ_by_field() -> None:
+    """In spelling alone they do not; one that is mentioned by one of them alone does."""
+    before = an_extraction({"fields": [a_field("party", "ACME Corp.", 9), a_field("term", "1", 5)]})
+    after = an_extraction({"fields": [a_field("party", "acme corp", 4), a_field("law", "NY", 5)]})
+
+    found = difference(before, after, Truth(fields={"party": ["ACME"], "term": []}))
+
+    assert found == Difference(fields=3, changed=2, checked=2, better=1, worse=0)
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("negative", Difference(fields=1, changed=1, checked=1, better=1, worse=0)),
+        ("Positive", Difference(fields=1, changed=0, checked=1, better=0, worse=0)),
+    ],
+)
+def test_a_label_differs_for_better_or_worse(label: str, expected: Difference) -> None:
+    """By what people said is right; the other way round it is worse."""
+    before, after, truth = a_sentiment("positive"), a_sentiment(label), Truth(label="negative")
+
+    assert difference(before, after, truth) == expected
+    back = replace(expected, better=expected.worse, worse=expected.better)
+    assert difference(after, before, truth) == back
+
+
+def test_answers_without_fields_differ_as_wholes() -> None:
+    """Confidence is no part of what they say."""
+    summary: JsonObject = {"main_topic": "A bridge.", "key_findings": [], "conclusions": []}
+    before, same, other = (
+        Answer(analysis_type=AnalysisType.SUMMARY, output=output, confidence=confidence)
+        for output, confidence in (
+            (summary, 0.5),
+            (summary, 0.9),
+            (summary | {"main_topic": "A harbour."}, 0.5),
+        )
+    )
+
+    found = [difference(before, after, Truth()) for after in (same, other)]
+
+    assert [(each.fields, each.changed, each.checked) for each in found] == [(1, 0, 0), (1, 1, 0)]
+
+
+def of_items(instructions: str) -> JsonObject:
+    return options_to_json(AnalysisOptions(instructions=instructions))
+
+
+def of_schema(instructions: str = "", **properties: JsonValue) -> JsonObject:
+    schema: JsonObject = {"type": "object", "properties": properties}
+    return options_to_json(AnalysisOptions(schema=schema, instructions=instructions))
+
+
+def of_labels(*labels: str, **meanings: str) -> JsonObject:
+    return options_to_json(AnalysisOptions(labels=labels, label_descriptions=meanings))
+
+
+NUMBER: JsonObject = {"type": "number"}
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "question", "holds"),
+    [
+        ("party", of_items("party, term"), of_items("party; law"), True),
+        ("term", of_items("party, term"), of_items("party; law"), False),
+        ("", of_items("party, term"), of_items("party; law"), False),
+        ("", of_items("party, term"), of_items("party, term"), True),
+        ("/total", of_schema(total=NUMBER), of_schema("Look.", total=NUMBER, tax=NUMBER), True),
+        ("/total", of_schema(total=NUMBER), of_schema(total={"type": "string"}), False),
+        ("/tax/0", of_schema(total=NUMBER), of_schema(total=NUMBER), True),
+        ("/tax/0", of_schema(total=NUMBER), of_schema("Look.", total=NUMBER), False),
+        ("total", of_items("total"), of_schema(total=NUMBER), False),
+    ],
+)
+def test_a_remark_holds_where_its_field_is_asked_alike(
+    name: str, asked: JsonObject, question: JsonObject, *, holds: bool
+) -> None:
+    """Whatever else is asked; one on a whole answer holds for the same question alone."""
+    remark = Remark(path=name, name=name, verdict=Verdict.CORRECTED, judged=None)
+
+    assert truths.holds_for(AnalysisType.EXTRACTION, remark, asked, question) is holds
+
+
+@pytest.mark.parametrize(
+    ("verdict", "question", "holds"),
+    [
+        (Verdict.CORRECTED, of_labels("invoice", "bill"), True),
+        (Verdict.CORRECTED, of_labels("letter", "bill"), False),
+        (Verdict.CORRECTED, of_labels("invoice", "bill", invoice="It has a sum."), False),
+        (Verdict.APPROVED, of_labels("letter", "bill"), True),
+        (Verdict.REJECTED, of_labels("invoice", "bill"), False),
+    ],
+)
+def test_a_remark_holds_where_its_label_means_the_same(
+    verdict: Verdict, question: JsonObject, *, holds: bool
+) -> None:
+    """That is the right one of a correction, else the one that was judged."""
+    asked, path = of_labels("invoice", "letter"), "/primary_label"
+    right = "invoice" if verdict is Verdict.CORRECTED else None
+    remark = Remark(path=path, verdict=verdict, judged="letter", corrected=right)
+
+    assert truths.holds_for(AnalysisType.CLASSIFICATION, remark, asked, question) is holds

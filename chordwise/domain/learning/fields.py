@@ -26,6 +26,7 @@ Row: TypeAlias = frozenset[Key]
 _TOKEN = re.compile(r"(?<!\w)-\d+|\w+|[%‰$€£¥]|(?<=\w)(?:\++|#|-)(?!\w)")
 _OPEN = ("$ref", "allOf", "anyOf", "oneOf", "patternProperties", "additionalProperties")
 """Keywords of a JSON Schema whose objects may have members that `properties` does not name."""
+_DEFINITIONS = ("$defs", "definitions")
 _DATA = "data"
 _POINTS = 10
 
@@ -99,6 +100,23 @@ def asked(name: str, options: AnalysisOptions) -> str | None:
         return name
     step = json_values.steps(name if name.startswith("/") else f"/{name}")[0]
     return name if step in members else None
+
+
+def is_asked_alike(name: str, one: AnalysisOptions, other: AnalysisOptions) -> bool:
+    """Tell whether two questions ask for a field of this name, by the same schema if by one."""
+    if one.schema is None and other.schema is None:
+        return name in extraction.items(one) and name in extraction.items(other)
+    if one.schema is None or other.schema is None:
+        return False
+    step = json_values.steps(_pointer(name))[0]
+    parts = [
+        {
+            **{each: schema.get(each) for each in _DEFINITIONS},
+            "asked": json_values.member(schema.get("properties"), step),
+        }
+        for schema in (one.schema, other.schema)
+    ]
+    return parts[0]["asked"] is not None and parts[0] == parts[1]
 
 
 def entries(output: JsonObject, name: str) -> list[Entry]:

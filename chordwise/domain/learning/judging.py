@@ -114,6 +114,50 @@ def known(answer: Answer, truth: Truth) -> dict[str, bool]:
     return {score.name: score.is_right for score in judged.scores} | dict.fromkeys(refuted, False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """How a new answer differs from an earlier one, by the number of fields.
+
+    Of the `checked` fields the truth says of both answers whether they are right. An answer without
+    fields counts as one.
+    """
+
+    fields: int
+    changed: int
+    checked: int
+    better: int
+    worse: int
+
+
+def difference(before: Answer, after: Answer, truth: Truth) -> Difference:
+    """Compare two answers about one document field by field, and with what is known to be true."""
+    old, new = _by_field(before), _by_field(after)
+    names = {*old, *new}
+    was_right, is_right = known(before, truth), known(after, truth)
+    checked = was_right.keys() & is_right.keys()
+    return Difference(
+        fields=len(names),
+        changed=sum(old.get(name, _NOTHING) != new.get(name, _NOTHING) for name in names),
+        checked=len(checked),
+        better=sum(is_right[name] and not was_right[name] for name in checked),
+        worse=sum(was_right[name] and not is_right[name] for name in checked),
+    )
+
+
+_NOTHING: frozenset[fields.Key] = frozenset()
+
+
+def _by_field(answer: Answer) -> dict[str, frozenset[fields.Key]]:
+    """Return what an answer says, by field, or under the empty name as `known` does."""
+    if answer.analysis_type is AnalysisType.EXTRACTION:
+        names = fields.names(answer.output)
+        return {name: fields.keys(fields.values(answer.output, name)) for name in names}
+    if path := LABEL_PATHS.get(answer.analysis_type):
+        return {"": fields.keys(json_values.at(answer.output, path))}
+    stated = facts(answer.output, analysis_for(answer.analysis_type))
+    return {"": frozenset((fact.item, fields.normalized(fact.value)) for fact in stated)}
+
+
 def _judge_label(answer: Answer, truth: Truth) -> Judged:
     path = LABEL_PATHS[answer.analysis_type]
     found = json_values.text(json_values.at(answer.output, path))

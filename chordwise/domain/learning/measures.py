@@ -242,7 +242,7 @@ _DRAWS = 1_000_000
 """How many items are drawn in all, about: many items need fewer repetitions."""
 
 
-def wilson(successes: int, total: int) -> tuple[float, float]:
+def wilson(successes: float, total: int) -> tuple[float, float]:
     """Return the interval of a share; nothing is known of none.
 
     Wilson, “Probable inference, the law of succession, and statistical inference”, 1927.

@@ -10,7 +10,7 @@ from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import Rule
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.tasks import AnalysisType, options_from
 from chordwise.domain.typed_values import DateOrder
 
 LABEL_PATHS = {
@@ -62,6 +62,30 @@ class Truth:
     pages: Mapping[str, frozenset[int]] = field(default_factory=dict)
     reference: str | None = None
     remarks: tuple[Remark, ...] = ()
+
+
+def holds_for(kind: AnalysisType, remark: Remark, asked: JsonObject, question: JsonObject) -> bool:
+    """Tell whether a remark on an answer to what was `asked` says what is right for a question.
+
+    It does for the same question, for a field that both ask for in the same way, and for a label
+    that both have with the same meaning; instructions for schemas and labels may differ.
+    """
+    if asked == question:
+        return True
+    if kind is AnalysisType.EXTRACTION:
+        options = options_from(asked), options_from(question)
+        return bool(remark.name) and fields.is_asked_alike(remark.name, *options)
+    if kind is not AnalysisType.CLASSIFICATION:
+        return remark.path == LABEL_PATHS.get(kind)
+    said = remark.corrected if remark.verdict is Verdict.CORRECTED else remark.judged
+    label = json_values.text(said)
+    meanings = [
+        json_values.texts(each.get("label_descriptions")).get(label, "")
+        for each in (asked, question)
+        if label in json_values.strings(each.get("labels"))
+    ]
+    is_label = remark.path == LABEL_PATHS[kind]
+    return is_label and len(meanings) == 2 and meanings[0] == meanings[1]  # noqa: PLR2004 - both
 
 
 def from_remarks(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:

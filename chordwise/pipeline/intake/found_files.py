@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from sqlalchemy import select
-from sqlalchemy.orm import undefer
+from sqlalchemy.orm import Session, undefer
 
 from chordwise.domain import document_flags
 from chordwise.domain.visible_text import printable
@@ -19,7 +19,7 @@ from chordwise.pipeline.intake.batches import BatchWriter, Offered, TakenIn
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers import failures
-from chordwise.readers.discovery import FoundFile
+from chordwise.readers.discovery import STDIN_SOURCE, FoundFile
 from chordwise.readers.reading import (
     WHOLE,
     Columns,
@@ -32,6 +32,7 @@ from chordwise.readers.reading import (
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Entry, Intake, ListedFile
 from chordwise.storage.jobs import Job
+from chordwise.storage.record import among
 
 Found: TypeAlias = ReadDocument | UnreadDocument
 
@@ -111,10 +112,10 @@ def take_in(
 
     try:
         with BatchWriter(store) as writer:
-            for listed in submission.untaken():
+            for listed, stored in _with_stored(context, submission.untaken()):
                 if is_stopped():
                     return False
-                documents = _documents(context, submission, source, listed)
+                documents = _documents(submission, source, listed, stored)
                 for found, last in marking_last(documents):
                     of, shown = listed.intake_id, listed.source
                     writer.put(Offered(found=found, of=of, is_last=last, shown=shown))
@@ -137,13 +138,14 @@ def marking_last(documents: Iterable[Found]) -> Iterator[tuple[Found, bool]]:
 
 
 def _documents(
-    context: Context, submission: Submission, source: FileSource, listed: ListedFile
+    submission: Submission, source: FileSource, listed: ListedFile, stored: ReadDocument | None
 ) -> Iterator[Found]:
     """Yield what is to be taken in of an entry on the list, at least one."""
-    if listed.job_id is not None:
-        yield _stored_document(context, listed.job_id)
+    if stored is not None:
+        yield stored
         return
-    reason = _why_not(listed) if submission.is_resumed else None
+    is_gone = listed.raw_path is None and listed.source != STDIN_SOURCE
+    reason = _why_not(listed) if submission.is_resumed or is_gone else None
     if reason is None:
         documents = source.read(
             _found(listed), submission.columns, listed.source, submission.transcriber
@@ -194,16 +196,50 @@ def _fingerprint(path: Path, *, follow_symlinks: bool) -> tuple[int | None, int 
     return status.st_size, status.st_mtime_ns
 
 
-def _stored_document(context: Context, job_id: uuid.UUID) -> ReadDocument:
-    """Return the document of a job as its reader had found it."""
-    with context.database.read() as session:
-        intake, document = session.execute(
-            select(Intake, Document)
-            .join(Job, Job.intake_id == Intake.id)
-            .join(Document, Document.id == Job.document_id)
-            .where(Job.id == job_id)
-            .options(undefer(Document.text))
-        ).one()
+STORED_AT_ONCE = 20
+"""How many stored texts a statement reads."""
+
+
+def _with_stored(
+    context: Context, listed: Iterable[ListedFile]
+) -> Iterator[tuple[ListedFile, ReadDocument | None]]:
+    """Yield each entry with the stored document that it stands for, if it is there."""
+    waiting: list[ListedFile] = []
+    for each in listed:
+        waiting.append(each)
+        if each.job_id is None or len(waiting) == STORED_AT_ONCE:
+            yield from _found_together(context, waiting)
+            waiting = []
+    yield from _found_together(context, waiting)
+
+
+def _found_together(
+    context: Context, listed: Sequence[ListedFile]
+) -> Iterator[tuple[ListedFile, ReadDocument | None]]:
+    job_ids = [each.job_id for each in listed if each.job_id is not None]
+    stored: Mapping[uuid.UUID, ReadDocument] = {}
+    if job_ids:
+        with context.database.read() as session:
+            stored = stored_documents(session, job_ids)
+    for each in listed:
+        yield each, None if each.job_id is None else stored.get(each.job_id)
+
+
+def stored_documents(
+    session: Session, job_ids: Sequence[uuid.UUID]
+) -> Mapping[uuid.UUID, ReadDocument]:
+    """Return the documents of jobs as their readers had found them; pruned ones are left out."""
+    found = session.execute(
+        select(Job.id, Intake, Document)
+        .join(Intake, Intake.id == Job.intake_id)
+        .join(Document, Document.id == Job.document_id)
+        .where(among(Job.id, job_ids))
+        .options(undefer(Document.text))
+    )
+    return {job_id: _as_read(intake, document) for job_id, intake, document in found}
+
+
+def _as_read(intake: Intake, document: Document) -> ReadDocument:
     return ReadDocument(
         source=intake.source,
         sha256=intake.sha256 or "",

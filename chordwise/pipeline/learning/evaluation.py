@@ -273,13 +273,11 @@ def _said_of_kind(
 ) -> Comparison:
     truth_of: dict[uuid.UUID, Truth] = {}
     for result in results:
-        about = [
-            judgments.remark(each)
-            for each in said.get(result.document_id, ())
-            if (each.analysis_type, each.question) == (result.analysis_type, result.question)
-        ]
+        of_document = said.get(result.document_id, ())
+        about = judgments.about(of_document, result.analysis_type, result.question)
         if about:
-            truth_of[result.result_id] = truths.from_remarks(result.analysis_type, about)
+            remarks = [judgments.remark(each) for each in about]
+            truth_of[result.result_id] = truths.from_remarks(result.analysis_type, remarks)
     compared = _compared(session, [r for r in results if r.result_id in truth_of], truth_of)
     return Comparison(
         kind=results[0].analysis_type,

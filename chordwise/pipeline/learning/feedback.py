@@ -187,9 +187,8 @@ def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
 
 def _said(session: Session, target: Judgeable) -> Sequence[Feedback]:
     """Return all that was said of answers to this question, the latest last."""
-    asked = target.answer.analysis_type, target.listed.question
     found = judgments.of_documents(session, [target.result.document_id])
-    return [each for each in found if (each.analysis_type, each.question) == asked]
+    return judgments.about(found, target.answer.analysis_type, target.listed.question)
 
 
 def _apply(session: Session, target: Judgeable) -> None:

@@ -34,7 +34,9 @@ from chordwise.storage.record import new_id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """What a run would take; `reused` jobs have a stored result and cost nothing.
+    """What a run would take.
+
+    `reused` jobs have a stored result, `cached` questions a completion in the cache: both are free.
 
     `totals` sums each lane, with what a provider does not offer in that lane taken as the run asks
     it; `total` is what the run would cost. `None` where a price is unknown. `transcription` is what
@@ -46,6 +48,7 @@ class Quote:
     unread: Sequence[UnreadDocument]
     jobs: int
     reused: int
+    cached: int
     lines: Sequence[QuotedLine]
     totals: Mapping[str, Cost | None]
     total: Cost | None
@@ -77,7 +80,7 @@ def gather(
     tallying = Tallying(context, options, sample)
     for each in found:
         tallying.add(each)
-    return tallying.tally
+    return tallying.finish()
 
 
 def priced(context: ReadingContext, tally: Tally) -> Quote:
@@ -93,6 +96,7 @@ def priced(context: ReadingContext, tally: Tally) -> Quote:
         unread=tally.unread,
         jobs=tally.jobs,
         reused=tally.reused,
+        cached=tally.cached,
         lines=lines,
         totals={lane: _sum([*first, *(_in_lane(line, lane) for line in lines)]) for lane in lanes},
         total=_sum([*first, *(_in_lane(line, line.lane) for line in lines)]),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from decimal import Decimal
 from random import Random
 
@@ -24,6 +26,7 @@ from chordwise.errors import InternalError
 from chordwise.llm import pricing
 from chordwise.llm.batching import has_batches
 from chordwise.llm.counting import TokenCounter, count_request, counter_for
+from chordwise.llm.middleware.cached import facts_about, key_of
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import (
     EXTRACTIVE,
@@ -48,8 +51,9 @@ from chordwise.pipeline.intake.run_options import RunOptions, answerable, identi
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reading import ReadDocument, Transcriber, UnreadDocument
 from chordwise.settings import ModelSettings, Settings
-from chordwise.storage import documents, results
+from chordwise.storage import cached_completions, documents, results
 from chordwise.storage.documents import Document
+from chordwise.storage.results import ResultKey
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,7 +63,7 @@ class WorkKind:
     `joined` has for each document of several chunks how many there are; `synthesis_frame` is what a
     question that joins answers takes without them, `room` what answers may take in it. A critique
     reads `critique_tokens`, the `critiqued_answers` of chunks, and the answer that it is about. The
-    answers to the `sample` had the `observed` numbers of tokens.
+    answers to the `sample`, drawn from those `offered`, had the `observed` numbers of tokens.
     """
 
     analysis_type: AnalysisType
@@ -67,6 +71,7 @@ class WorkKind:
     synthesis_frame: int
     room: float
     votes: int = 1
+    offered: int = 0
     questions: int = 0
     input_tokens: int = 0
     text_tokens: float = 0
@@ -116,10 +121,12 @@ def assumed_pages(settings: Settings) -> Transcriber | None:
 class Tally:
     """What was counted so far, by analysis type and name of the model.
 
-    `pages` are those that a model has to read first.
+    `pages` are those that a model has to read first; `cached` questions have their completions in
+    the cache, and are not among those of `kinds`.
     """
 
     documents: int = 0
+    cached: int = 0
     pages: int = 0
     duplicates: int = 0
     jobs: int = 0
@@ -128,12 +135,36 @@ class Tally:
     kinds: dict[tuple[AnalysisType, str], WorkKind] = field(default_factory=dict)
 
 
+_DOCUMENTS_AT_ONCE = 50
+_CHARACTERS_AT_ONCE = 1_000_000
+_QUESTIONS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counted:
+    """A question as it was rendered; `keys` are those of its samples in the cache."""
+
+    kind: WorkKind
+    request: CompletionRequest | None
+    input_tokens: int
+    text_tokens: float
+    keys: Sequence[str]
+
+
 class Tallying:
-    """Counts one document after the other; keeps `sample` requests of each kind, drawn evenly."""
+    """Counts documents; keeps `sample` requests of each kind, drawn evenly.
+
+    What is stored already is looked up for some documents and some questions at once.
+    """
 
     def __init__(self, context: ReadingContext, options: RunOptions, sample: int) -> None:
-        self.tally = Tally()
+        self._tally = Tally()
         self._context = context
+        cache = context.settings.cache
+        uses_cache = cache.enabled and options.use_cache and not options.fresh
+        self._max_age = timedelta(days=cache.max_age_days) if uses_cache else None
+        self._waiting: list[tuple[str, ReadDocument]] = []
+        self._counted: list[_Counted] = []
         self._options = answerable(context.settings, options)
         self._sample = sample
         self._models = opened(context.settings, options.model, options.lane)
@@ -150,35 +181,49 @@ class Tallying:
     def add(self, found: ReadDocument | UnreadDocument) -> None:
         """Count a document."""
         if isinstance(found, UnreadDocument):
-            self.tally.unread.append(found)
+            self._tally.unread.append(found)
             return
         sha256 = documents.hash_of(found.content.text)
         if sha256 in self._seen:
-            self.tally.duplicates += 1
+            self._tally.duplicates += 1
             return
         self._seen.add(sha256)
-        self.tally.documents += 1
-        self.tally.pages += found.content.pages_transcribed
-        self._is_assumed = found.content.pages_transcribed > 0
-        reusable = self._reusable(sha256)
-        self.tally.jobs += len(self._options.types)
-        self.tally.reused += len(reusable)
-        for each in self._options.types:
-            if each not in reusable:
-                self._add_job(each, found.content.text)
+        self._waiting.append((sha256, found))
+        characters = sum(len(each.content.text) for _, each in self._waiting)
+        if len(self._waiting) == _DOCUMENTS_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
+            self._count_waiting()
 
-    def _reusable(self, sha256: str) -> set[AnalysisType]:
+    def finish(self) -> Tally:
+        """Return what was counted."""
+        self._count_waiting()
+        self._add_counted()
+        return self._tally
+
+    def _count_waiting(self) -> None:
+        ids, answered = self._stored([sha256 for sha256, _ in self._waiting])
+        for sha256, found in self._waiting:
+            self._tally.documents += 1
+            self._tally.pages += found.content.pages_transcribed
+            self._is_assumed = found.content.pages_transcribed > 0
+            self._tally.jobs += len(self._options.types)
+            for each in self._options.types:
+                if (ids.get(sha256), self._hashes[each]) in answered:
+                    self._tally.reused += 1
+                else:
+                    self._add_job(each, found.content.text)
+        self._waiting.clear()
+
+    def _stored(
+        self, hashes: Collection[str]
+    ) -> tuple[Mapping[str, uuid.UUID], Collection[ResultKey]]:
+        """Return which of these texts are stored, and the questions about them with results."""
         if self._options.fresh:
-            return set()
+            return {}, ()
         with self._context.database.read() as session:
-            stored = session.scalar(select(Document.id).where(Document.sha256 == sha256))
-            if stored is None:
-                return set()
-            return {
-                each
-                for each, options_hash in self._hashes.items()
-                if results.reusable(session, stored, options_hash)
-            }
+            of = select(Document.sha256, Document.id).where(Document.sha256.in_(hashes))
+            ids = {sha256: id_ for sha256, id_ in session.execute(of)}  # noqa: C416 - rows are no pairs to mypy
+            asked = [(each, of_type) for each in ids.values() for of_type in self._hashes.values()]
+            return ids, results.reusable_all(session, asked)
 
     def _add_job(self, analysis_type: AnalysisType, text: str) -> None:
         parts = chunking.split(text, self._budgets[analysis_type])
@@ -205,34 +250,64 @@ class Tallying:
     def _add_question(self, task: AnalysisTask) -> None:
         kind = self._kind(task)
         request = request_for(self._model, task)
-        kind.questions += kind.votes
-        kind.input_tokens += kind.votes * kind.model.tokens_of(request)
-        kind.text_tokens += kind.votes * tokens.weigh(task.text)
-        if not self._is_assumed:
-            self._draw(kind, request)
+        counted = _Counted(
+            kind=kind,
+            request=request if self._sample and not self._is_assumed else None,
+            input_tokens=kind.model.tokens_of(request),
+            text_tokens=tokens.weigh(task.text),
+            keys=self._keys(kind, request),
+        )
+        self._counted.append(counted)
+        if len(self._counted) == _QUESTIONS_AT_ONCE:
+            self._add_counted()
+
+    def _keys(self, kind: WorkKind, request: CompletionRequest) -> Sequence[str]:
+        if self._max_age is None or not kind.model.profile.understands_language:
+            return ()
+        about = facts_about(kind.model.settings)
+        tasks = (replace(request.task, sample=number + 1) for number in range(kind.votes))
+        return [key_of(replace(request, task=task), about) for task in tasks]
+
+    def _add_counted(self) -> None:
+        """Add the questions that are not answered out of the cache."""
+        keys = {key for each in self._counted for key in each.keys}
+        found: Collection[str] = ()
+        if keys and self._max_age is not None:
+            with self._context.database.read() as session:
+                found = cached_completions.known(session, keys, self._max_age)
+        for each in self._counted:
+            kind, cached = each.kind, sum(key in found for key in each.keys)
+            self._tally.cached += cached
+            kind.questions += kind.votes - cached
+            kind.input_tokens += (kind.votes - cached) * each.input_tokens
+            kind.text_tokens += (kind.votes - cached) * each.text_tokens
+            if each.request is not None and cached < kind.votes:
+                self._draw(kind, each.request)
+        self._counted.clear()
 
     def _draw(self, kind: WorkKind, request: CompletionRequest) -> None:
         """Keep every request with the same chance (Vitter, Random Sampling with a Reservoir)."""
+        kind.offered += 1
         if len(kind.sample) < self._sample:
             kind.sample.append(request)
             return
-        place = self._random.randrange(kind.questions // kind.votes)
+        place = self._random.randrange(kind.offered)
         if place < self._sample:
             kind.sample[place] = request
 
     def _kind(self, task: AnalysisTask) -> WorkKind:
         model = self._asked_first(task)
         key = (task.analysis_type, model.name)
-        if key not in self.tally.kinds:
+        if key not in self._tally.kinds:
             joining = replace(self._task(task.analysis_type), stage=Stage.SYNTHESIZE)
-            self.tally.kinds[key] = WorkKind(
+            self._tally.kinds[key] = WorkKind(
                 analysis_type=task.analysis_type,
                 model=model,
                 votes=task.options.votes if model.profile.understands_language else 1,
                 synthesis_frame=model.tokens_of(request_for(model, joining)),
                 room=room_for_answers(model, joining),
             )
-        return self.tally.kinds[key]
+        return self._tally.kinds[key]
 
     def _asked_first(self, task: AnalysisTask) -> UnaskedModel:
         """Return the model that a question goes to; what tiers escalate is not foreseen."""

@@ -300,12 +300,9 @@ def _facts(session: Session, job_id: uuid.UUID) -> Sequence[ExplainedFact]:
 
 def _remarks(session: Session, job: Job) -> Sequence[Remark]:
     """Return what was said of any answer to the question of a job, the latest first."""
-    question = question_of(job.options)
-    return [
-        _taken(Remark, each)
-        for each in reversed(judgments.of_documents(session, [job.document_id]))
-        if each.analysis_type == job.analysis_type and each.question == question
-    ]
+    kind, question = AnalysisType(job.analysis_type), question_of(job.options)
+    said = judgments.of_documents(session, [job.document_id])
+    return [_taken(Remark, each) for each in reversed(judgments.about(said, kind, question))]
 
 
 def _revised(chunks: Sequence[Chunk], result: StoredResult | None) -> Sequence[str]:

@@ -1,0 +1,348 @@
+"""`chordwise refresh`: which stored answers are stale, what renewing them costs, and doing it."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from chordwise.cli import access, quote, run_watch
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AnyRun, AsJson, Budget, Model, NoWait, budget_of
+from chordwise.cli.rendering import layouts
+from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.request import profile_with
+from chordwise.cli.run_watch import suggest
+from chordwise.cli.submit import Intake
+from chordwise.domain import wording
+from chordwise.domain.learning.measures import wilson
+from chordwise.domain.states import Lane
+from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.wording import approximate, counted
+from chordwise.embedded.stack import Level
+from chordwise.errors import ExitCode, UsageError
+from chordwise.pipeline.intake.run_options import RunOptions, run_options
+from chordwise.pipeline.learning import refresh as refreshing
+from chordwise.pipeline.learning.refresh import Reason, Sample, Stale, Target, Trial
+from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.quoting import quote as quoting
+from chordwise.pipeline.quoting.quote import Quote
+from chordwise.pipeline.runs import accounts
+from chordwise.pipeline.runtime.context import ReadingContext
+from chordwise.settings import Settings
+from chordwise.storage import runs
+from chordwise.storage.runs import Run
+
+_WIDTH = 60
+_SAMPLE = "--try 50"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewing:
+    """The options of the command: whose answers, what is asked, and how far it goes."""
+
+    run: AnyRun = None
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="Ask what [profiles.NAME] says today.")
+    ] = ""
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what is stale, and what it would cost.")
+    ] = False
+    tries: Annotated[
+        int,
+        typer.Option(
+            "--try", min=0, metavar="N", help="Renew N documents, and say what would change."
+        ),
+    ] = 0
+    failed: Annotated[bool, typer.Option("--failed", help="Only what failed, stale or not.")] = (
+        False
+    )
+    model: Model = None
+    lane: Annotated[
+        Lane | None, typer.Option(help="batch: half the price, within a day; else online.")
+    ] = None
+    budget: Budget = None
+    run_name: Annotated[
+        str, typer.Option(metavar="NAME", help="What to call the new run; made up if not given.")
+    ] = ""
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent.")] = (
+        False
+    )
+    no_wait: NoWait = False
+
+
+def refresh(invocation: Invocation, options: Renewing, *, as_json: AsJson = False) -> ExitCode:
+    """Ask anew where stored answers are stale. The stored texts are used, and no file is read.
+
+    chordwise refresh contracts --dry-run
+
+    chordwise refresh --profile contracts --try 50
+
+    chordwise refresh --profile contracts --lane batch --yes
+    """
+    _check(options)
+    settings = access.reach(invocation)
+    with access.database(settings) as database:
+        context = ReadingContext(settings=settings, database=database, models=Models(settings))
+        work = _Work(invocation, options, context)
+        made = work.quote()
+    if not as_json:
+        work.show(made)
+    elif options.dry_run or not made.documents:
+        invocation.screen.write_json(**work.members(), quote=quote.members(made))
+    if options.dry_run or not made.documents:
+        return ExitCode.SUCCESS
+    if not _is_agreed(options, made):
+        invocation.screen.tell("Nothing was asked.")
+        return ExitCode.SUCCESS
+    reached = access.with_model(invocation, invocation.settings(), work.target.options.model)
+    reached = access.reach(invocation, reached, Level.ALL)
+    return work.carry_out(reached, as_json=as_json)
+
+
+def _check(options: Renewing) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        UsageError: They do.
+    """
+    if not options.run and not options.profile:
+        raise UsageError("Name a run or a profile.", "chordwise refresh latest --dry-run")
+    if options.tries and options.failed:
+        raise UsageError("What failed has no answer to compare with.", "Leave out --try.")
+    if options.tries and options.no_wait:
+        raise UsageError("A sample has to be waited for.", "Leave out --no-wait.")
+
+
+def _is_agreed(options: Renewing, made: Quote) -> bool:
+    """Ask before money is spent.
+
+    Raises:
+        UsageError: Standard input is no terminal.
+    """
+    if options.yes or (made.total is not None and not made.total.high):
+        return True
+    cost = quote.amount(made.total) if made.total else "an unknown sum"
+    if not sys.stdin.isatty():
+        raise UsageError(f"This would cost {cost}.", "Say --yes, or look first with --dry-run.")
+    what = counted(made.documents, "document")
+    return typer.confirm(f"Ask again about {what} for {cost}?", err=True)
+
+
+class _Work:
+    """One refresh: its target, what is stale of it, and the sample where one is tried."""
+
+    def __init__(self, invocation: Invocation, options: Renewing, context: ReadingContext) -> None:
+        self._invocation = invocation
+        self._options = options
+        self.target = _target(invocation, options, context)
+        self._context = context
+        self.stale = refreshing.survey(context, self.target)
+        self._others = refreshing.transcribed_by_others(context, self.target)
+        tries = options.tries
+        self._sample = refreshing.draw(context, self.target, tries) if tries else None
+        # What is waited for is asked at once.
+        online = replace(self.target.options, lane=Lane.ONLINE)
+        self._first = replace(self.target, options=online) if tries else self.target
+
+    def quote(self) -> Quote:
+        """Return what it would take to renew what is stale, or the sample of that."""
+        return _quoted(self._context, self._first, self._sample)
+
+    def members(self) -> dict[str, object]:
+        """Return what the JSON document says of the answers."""
+        return {"stale": self.stale, "transcribed_by_others": self._others}
+
+    def show(self, made: Quote) -> None:
+        """Show what is stale, and what it would cost."""
+        screen = self._invocation.screen
+        if self._others:
+            has = "document has" if self._others == 1 else "documents have"
+            screen.tell(
+                f"{self._others:,} {has} pages that another model read than would read them today; "
+                "their texts stay as they are. Submit the files again to have them read again."
+            )
+        if not self.stale:
+            what = "failed" if self._options.failed else "stale"
+            screen.tell(f"Nothing is {what}.")
+            return
+        screen.show(_table(self.stale, "Failed" if self._options.failed else "Stale"))
+        if self._sample is None:
+            screen.show(*quote.laid_out(made, self._options.lane, _SAMPLE))
+            return
+        screen.show(Text(f"A sample of {counted(made.documents, 'document')}, asked online:"))
+        screen.show(*quote.laid_out(made, Lane.ONLINE, ""))
+
+    def carry_out(self, settings: Settings, *, as_json: bool) -> ExitCode:
+        """Take the stored documents in as a new run; wait, and show what it brought."""
+        intake = Intake(self._invocation, settings)
+        only = None if self._sample is None else self._sample.documents
+        with access.working_context(settings) as context:
+            now = datetime.now(UTC)  # noqa: TID251 - the clock
+            submission = refreshing.begin(context, self._first, now, only)
+            intake.screen.tell(f"Run {submission.name} asks again.")
+            account = intake.take_in(context, submission)
+        if self._sample is None or account.is_interrupted:
+            return intake.conclude(account, waits=not self._options.no_wait, as_json=as_json)
+        return self._conclude(settings, self._sample, account.run_id, as_json=as_json)
+
+    def _conclude(
+        self, settings: Settings, sample: Sample, run_id: uuid.UUID, *, as_json: bool
+    ) -> ExitCode:
+        """Wait for the run of a sample; compare its answers with those before, price the rest."""
+        with access.database(settings) as database:
+            context = ReadingContext(settings=settings, database=database, models=Models(settings))
+            try:
+                run_watch.await_end(self._invocation, settings, database, run_id)
+            except KeyboardInterrupt:
+                return run_watch.let_go(
+                    self._invocation, settings, str(run_id), was_interrupted=True
+                )
+            trials = refreshing.compare(database, sample, run_id)
+            rest = _quoted(context, self.target, None)
+            with database.read() as session:
+                account = accounts.of_run(session, run_id)
+        screen = self._invocation.screen
+        if as_json:
+            screen.write_json(
+                **self.members(), run=account, trials=trials, rest=quote.members(rest)
+            )
+        else:
+            due: Counter[AnalysisType] = Counter()
+            for each in self.stale:
+                due[each.analysis_type] += each.due
+            screen.show(*compared(trials, due))
+            screen.show(Text("The rest:"), *quote.laid_out(rest, self._options.lane, ""))
+            screen.tell("Look further, or renew the rest with:")
+            suggest(self._invocation, settings, "results", "--run", account.run)
+            suggest(self._invocation, settings, "refresh", *_named(self._options))
+        return ExitCode.SUCCESS if account.is_complete else ExitCode.INCOMPLETE
+
+
+def _named(options: Renewing) -> Iterator[str]:
+    if options.run:
+        yield options.run
+    for name in ("profile", "model", "lane", "budget"):
+        if value := getattr(options, name):
+            yield from (f"--{name}", str(value))
+
+
+def _target(invocation: Invocation, options: Renewing, context: ReadingContext) -> Target:
+    """Return whose answers are looked at, and what is asked today in their place.
+
+    Raises:
+        UsageError: There is no such run or profile.
+        ConfigurationError: The model, or a template, is unknown.
+    """
+    settings, run = context.settings, None
+    if options.run:
+        with context.database.read() as session:
+            run = runs.find(session, options.run)
+    asked = _asked(invocation, options, settings, run)
+    name = options.profile if run is None else run.name
+    run_id = None if run is None else run.id
+    return refreshing.target(context, name, asked, run_id, of_failed=options.failed)
+
+
+def _asked(
+    invocation: Invocation, options: Renewing, settings: Settings, run: Run | None
+) -> RunOptions:
+    budget_usd = budget_of(options.budget)
+    profile = options.profile or (refreshing.profile_of(settings, run) if run else "")
+    if profile or run is None:
+        given = {"model": options.model, "lane": options.lane, "budget_usd": budget_usd}
+        unsaid = {"save_as": None, "confidence_threshold": None}
+        chosen = profile_with(settings, profile, {**given, **unsaid})
+        if not options.profile:
+            invocation.screen.note(f"What is asked is what [profiles.{profile}] says today.")
+        return run_options(settings, chosen, options.run_name)
+    asked = refreshing.options_of(settings, run)
+    if not options.model and asked.model != settings.model:
+        invocation.screen.note(
+            f"The run asked {asked.model}, and so does this; the settings name {settings.model}, "
+            f"which --model {settings.model} would ask."
+        )
+    return replace(
+        asked,
+        name=options.run_name,
+        model=options.model or asked.model,
+        lane=options.lane or asked.lane,
+        budget_usd=budget_usd or asked.budget_usd,
+    )
+
+
+def _quoted(context: ReadingContext, target: Target, sample: Sample | None) -> Quote:
+    only: Collection[uuid.UUID] | None = None if sample is None else sample.documents
+    found = refreshing.documents(context, target, only)
+    return quoting.estimate(context, found, target.options)
+
+
+_NAMES = ("Type", "Why", "Documents", "Results")
+
+
+def _table(stale: Sequence[Stale], due: str) -> RenderableType:
+    """Return a row for each analysis type and each combination of reasons."""
+    rows = [
+        (
+            each.analysis_type.value,
+            ", ".join(_in_words(reason, was) for reason, was in each.reasons.items()),
+            *(f"{number:,}" for number in (each.documents, each.results, each.due)),
+        )
+        for each in stale
+    ]
+    numbers = (*_NAMES[2:], due)
+    return layouts.folded((*_NAMES, due), rows, ("Type", *numbers), right=numbers)
+
+
+def _in_words(reason: Reason, was: str) -> str:
+    if not was:
+        return reason.value
+    is_earlier = reason in {Reason.MODEL, Reason.TEMPLATE}
+    return f"{reason.value} ({'was ' if is_earlier else ''}{one_line(was, _WIDTH)})"
+
+
+_COUNTS = ("documents", "fields", "changed", "checked", "better", "worse")
+
+
+def compared(trials: Sequence[Trial], due: Mapping[AnalysisType, int]) -> Iterator[RenderableType]:
+    """Return how the new answers of a sample differ from those before, and what that says of all.
+
+    `due` says of how many answers the sample is.
+    """
+    rows = [
+        (each.analysis_type.value, *(f"{getattr(each, name):,}" for name in _COUNTS))
+        for each in trials
+    ]
+    names = ("Type", *(name.capitalize() for name in _COUNTS))
+    yield layouts.folded(names, rows, names, right=names[1:])
+    for each in trials:
+        yield from (Text(f"{each.analysis_type}: {line}") for line in _of_trial(each, due))
+
+
+def _of_trial(each: Trial, due: Mapping[AnalysisType, int]) -> Iterator[str]:
+    if each.unanswered:
+        yield f"{counted(each.unanswered, 'document')} without a new answer."
+    if not each.fields:
+        return
+    low, high = wording.share(each.low), wording.share(each.high)
+    all_fields = each.fields / each.documents * due[each.analysis_type]
+    changed = approximate(round(all_fields * each.changed / each.fields))
+    yield (
+        f"{wording.share(each.changed / each.fields)} of the fields changed, {low} to {high} with "
+        f"95 %; of all that are stale about {changed} of {approximate(round(all_fields))}."
+    )
+    if decided := each.better + each.worse:
+        low, high = (wording.share(bound) for bound in wilson(each.better, decided))
+        better = wording.share(each.better / decided)
+        yield (
+            f"of {counted(decided, 'change')} that corrections decide on, {better} are for the "
+            f"better, {low} to {high} with 95 %."
+        )

@@ -1,0 +1,407 @@
+"""Refreshing: which stored answers are stale, and asking today's question about the same texts."""
+
+from __future__ import annotations
+
+import heapq
+import uuid
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from chordwise.domain import answer_tables
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.learning import truths
+from chordwise.domain.learning.judging import Answer, Difference, difference
+from chordwise.domain.learning.measures import wilson
+from chordwise.domain.tasks import (
+    AnalysisTask,
+    AnalysisType,
+    Stage,
+    options_to_json,
+    question_of,
+)
+from chordwise.pipeline.intake.answer_tables import table_of
+from chordwise.pipeline.intake.found_files import STORED_AT_ONCE, stored_documents
+from chordwise.pipeline.intake.run_options import (
+    MAX_NAME_LENGTH,
+    RunOptions,
+    answerable,
+    from_json,
+    identity,
+    own_templates,
+)
+from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.learning import judgeable
+from chordwise.pipeline.runtime.context import Context, ReadingContext
+from chordwise.prompts import library
+from chordwise.readers.reading import ReadDocument
+from chordwise.settings import Settings
+from chordwise.storage import judgments, results
+from chordwise.storage.database import Database
+from chordwise.storage.intakes import Entry
+from chordwise.storage.jobs import Job
+from chordwise.storage.judgments import Feedback
+from chordwise.storage.record import among
+from chordwise.storage.results import AnswerGroup, Renewal, Result
+from chordwise.storage.runs import Run
+
+_AT_ONCE = 1_000
+
+
+class Reason(StrEnum):
+    """Why an answer is due: what differs between its question and today's, or that it failed.
+
+    A version is that of Chordwise, or a setting or a template that decides about answers and is
+    named nowhere else.
+    """
+
+    MODEL = "model"
+    TEMPLATE = "template"
+    SCHEMA = "schema"
+    LABELS = "labels"
+    INSTRUCTIONS = "instructions"
+    OPTIONS = "options"
+    VERSION = "version"
+    FAILED = "failed"
+
+
+_OPTIONS = {
+    "schema": Reason.SCHEMA,
+    "labels": Reason.LABELS,
+    "label_descriptions": Reason.LABELS,
+    "instructions": Reason.INSTRUCTIONS,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The answers of a run or a profile of this name, and what is asked today in their place."""
+
+    name: str
+    options: RunOptions
+    renewal: Renewal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stale:
+    """Answers of one analysis type that are due for the same reasons.
+
+    Of all its `documents` those of `results` have an answer; `due` are to be asked again. `reasons`
+    say what was before, where that is short: a model, a template, names of options, or an error.
+    """
+
+    analysis_type: AnalysisType
+    reasons: Mapping[Reason, str]
+    documents: int
+    results: int
+    due: int
+
+
+def target(
+    context: ReadingContext,
+    name: str,
+    options: RunOptions,
+    run_id: uuid.UUID | None = None,
+    *,
+    of_failed: bool = False,
+) -> Target:
+    """Return what is refreshed: the answers of a run, or all that are saved as the options say.
+
+    Raises:
+        ConfigurationError: The model is unknown.
+        UsageError: The built-in model alone is asked for what it gives no answer to.
+    """
+    asked = answerable(context.settings, options)
+    renewal = Renewal(
+        hashes={each.value: identity(context, each, asked) for each in asked.types},
+        run_id=run_id,
+        saved_as=table_of(asked),
+        of_failed=of_failed,
+    )
+    return Target(name=name, options=asked, renewal=renewal)
+
+
+def profile_of(settings: Settings, run: Run) -> str:
+    """Return the profile whose table has the answers of a run; empty where it is not one alone."""
+    found = [
+        name
+        for name, profile in settings.profiles.items()
+        if answer_tables.plain_name(profile.save_as) == run.saved_as
+    ]
+    return found[0] if len(found) == 1 else ""
+
+
+def options_of(settings: Settings, run: Run) -> RunOptions:
+    """Return what a run asked, with the user's own templates as they are now.
+
+    Raises:
+        UsageError: There is no folder of templates any more.
+        ConfigurationError: There is no such template any more, or it cannot be used.
+    """
+    options = replace(from_json(run.options, ""), fresh=False, use_cache=True, paths=())
+    if not options.analysis.templates:
+        return options
+    variant = options.analysis.templates[0].variant
+    templates = own_templates(settings, variant, options.types)
+    return replace(options, analysis=replace(options.analysis, templates=templates))
+
+
+def survey(context: ReadingContext, of: Target) -> Sequence[Stale]:
+    """Return how many answers of each analysis type are due, and why."""
+    with context.database.read() as session:
+        groups = results.answer_groups(session, of.renewal)
+        examples = [group.job_id for group in groups if group.is_due]
+        asked = select(Job.id, Job.options).where(among(Job.id, examples))
+        options = {job_id: stored for job_id, stored in session.execute(asked)}  # noqa: C416 - rows are no pairs to mypy
+    documents: dict[str, int] = defaultdict(int)
+    answered: dict[str, int] = defaultdict(int)
+    due: dict[tuple[str, tuple[tuple[Reason, str], ...]], int] = defaultdict(int)
+    for group in groups:
+        documents[group.analysis_type] += group.count
+        answered[group.analysis_type] += group.count if group.prompt_version else 0
+        if group.is_due:
+            why = tuple(_reasons(context.settings, of, group, options[group.job_id]))
+            due[group.analysis_type, why] += group.count
+    return [
+        Stale(
+            analysis_type=AnalysisType(kind),
+            reasons=dict(why),
+            documents=documents[kind],
+            results=answered[kind],
+            due=count,
+        )
+        for (kind, why), count in due.items()
+    ]
+
+
+def transcribed_by_others(context: ReadingContext, of: Target) -> int:
+    """Return how many documents have pages that another model read than would read them today."""
+    readers = context.settings.readers
+    reader = "tesseract" if readers.ocr else ""
+    if readers.vision:
+        named = context.settings.model_named(readers.vision)
+        reader = f"{named.provider}/{named.model}"
+    if not reader:
+        return 0
+    with context.database.read() as session:
+        return results.transcribed_by_others(session, of.renewal, reader)
+
+
+def _reasons(
+    settings: Settings, of: Target, group: AnswerGroup, asked: JsonObject
+) -> Iterator[tuple[Reason, str]]:
+    """Yield what differs between the question of an answer and today's."""
+    if of.renewal.of_failed:
+        yield Reason.FAILED, group.error_code or ""
+        return
+    found = [*_of_answer(settings, of, group), *_of_options(of, asked)]
+    yield from found or [(Reason.VERSION, "")]
+
+
+def _of_answer(settings: Settings, of: Target, group: AnswerGroup) -> Iterator[tuple[Reason, str]]:
+    answered_by = f"{group.provider}/{group.model}"
+    names = [*settings.names_asked(of.options.model), *settings.fallback]
+    today = [settings.model_named(name) for name in names]
+    # Providers add a date to the name that they were asked by.
+    if not any(answered_by.startswith(f"{each.provider}/{each.model}") for each in today):
+        yield Reason.MODEL, answered_by
+    kind, options = AnalysisType(group.analysis_type), of.options.analysis
+    stages = (Stage.ANALYZE, Stage.SYNTHESIZE)
+    tasks = [AnalysisTask(analysis_type=kind, stage=each, options=options) for each in stages]
+    fallback = settings.prompts.fallback
+    versions = [each.version for task in tasks for each in library.templates_for(task, fallback)]
+    if group.prompt_version not in versions:
+        yield Reason.TEMPLATE, group.prompt_version or ""
+
+
+def _of_options(of: Target, asked: JsonObject) -> Iterator[tuple[Reason, str]]:
+    today = options_to_json(of.options.analysis)
+    names = (asked.keys() | today.keys()) - {"templates"}
+    differing = sorted(name for name in names if asked.get(name) != today.get(name))
+    yield from ((each, "") for each in dict.fromkeys(_OPTIONS.get(n) for n in differing) if each)
+    if others := [name for name in differing if name not in _OPTIONS]:
+        yield Reason.OPTIONS, ", ".join(others)
+
+
+def documents(
+    context: ReadingContext, of: Target, only: Collection[uuid.UUID] | None = None
+) -> Iterator[ReadDocument]:
+    """Yield the stored documents with an answer that is due, `only` some of them, a few at once."""
+    for page in _pages(context.database, of, only):
+        job_ids = [each.job_id for each in page if each.job_id]
+        for start in range(0, len(job_ids), STORED_AT_ONCE):
+            with context.database.read() as session:
+                found = stored_documents(session, job_ids[start : start + STORED_AT_ONCE])
+            yield from found.values()
+
+
+def begin(
+    context: Context, of: Target, now: datetime, only: Collection[uuid.UUID] | None = None
+) -> Submission:
+    """Open the run that asks today's question, with the documents that are due on its list.
+
+    It is named after the target and `now`, unless the options name it. A document is asked all
+    that the options ask; what is answered already is used again.
+
+    Raises:
+        UsageError: The name is taken.
+        ConfigurationError: The model is unknown, or its price where there is a budget.
+    """
+    name = of.options.name or f"{of.name}-refresh-{now:%Y%m%d-%H%M%S}"[-MAX_NAME_LENGTH:]
+    submission = open_run(context, replace(of.options, name=name), now)
+    for page in _pages(context.database, of, only):
+        submission.enlist(page)
+    return submission
+
+
+def _pages(
+    database: Database, of: Target, only: Collection[uuid.UUID] | None
+) -> Iterator[Sequence[Entry]]:
+    """Yield the documents that are due, as they go on the list of a run."""
+    all_ids = judgeable.batches(sorted(only)) if only is not None else _asked(database, of)
+    for ids in all_ids:
+        with database.read() as session:
+            page = results.due_documents(session, of.renewal, ids)
+        if page:
+            yield [Entry(source=source, job_id=job_id) for job_id, source in page]
+
+
+def _asked(database: Database, of: Target) -> Iterator[Sequence[uuid.UUID]]:
+    """Yield all documents about which something was asked, some at a time."""
+    after: uuid.UUID | None = None
+    while True:
+        with database.read() as session:
+            ids = results.documents_behind(session, of.renewal, after, _AT_ONCE)
+        if not ids:
+            return
+        yield ids
+        after = ids[-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Documents to try, and the jobs whose answers are due about them."""
+
+    documents: Collection[uuid.UUID]
+    jobs: Sequence[tuple[uuid.UUID, str, uuid.UUID]]
+
+
+def draw(context: ReadingContext, of: Target, count: int) -> Sample:
+    """Return a sample of the documents that are due, the same as long as these are the same.
+
+    Each stratum of documents with the same analysis types and labels gives its share.
+    """
+    with context.database.read() as session:
+        strata = results.due_strata(session, of.renewal, count)
+        allotted = allot({name: size for name, (size, _) in strata.items()}, count)
+        drawn = [each for name, (_, ids) in strata.items() for each in ids[: allotted[name]]]
+        return Sample(documents=drawn, jobs=results.due_jobs(session, of.renewal, drawn))
+
+
+def allot(sizes: Mapping[str, int], count: int) -> Mapping[str, int]:
+    """Return how many of `count` each stratum gives, in proportion to its size.
+
+    Webster's method: each next one is of the stratum with the most for each half more than it has.
+    """
+    given = dict.fromkeys(sizes, 0)
+    waiting = [(-2.0 * size, name) for name, size in sizes.items()]
+    heapq.heapify(waiting)
+    for _ in range(min(count, sum(sizes.values()))):
+        _, name = heapq.heappop(waiting)
+        given[name] += 1
+        if given[name] < sizes[name]:
+            heapq.heappush(waiting, (-sizes[name] / (given[name] + 0.5), name))
+    return given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """How the new answers of one analysis type differ from those that were due, on a sample.
+
+    Of the `fields` about `documents` so many `changed`, a share between `low` and `high` in all
+    with 95 %. Of the `checked` ones people said what is right. `unanswered` have no new answer.
+    """
+
+    analysis_type: AnalysisType
+    documents: int
+    unanswered: int
+    fields: int
+    changed: int
+    low: float
+    high: float
+    checked: int
+    better: int
+    worse: int
+
+
+def compare(database: Database, sample: Sample, run_id: uuid.UUID) -> Sequence[Trial]:
+    """Compare the answers of a run with those of the sample that it was to renew."""
+    found: dict[str, list[Difference | None]] = defaultdict(list)
+    for some in judgeable.batches(sample.jobs):
+        with database.read() as session:
+            for kind, each in _differences(session, some, run_id):
+                found[kind].append(each)
+    return [_trial(AnalysisType(kind), found[kind]) for kind in sorted(found)]
+
+
+def _trial(kind: AnalysisType, differences: Sequence[Difference | None]) -> Trial:
+    known = [each for each in differences if each is not None]
+    fields, changed = sum(each.fields for each in known), sum(each.changed for each in known)
+    # The fields of a document change together: the interval counts each document once.
+    low, high = wilson(len(known) * changed / fields if fields else 0, len(known))
+    return Trial(
+        analysis_type=kind,
+        documents=len(known),
+        unanswered=len(differences) - len(known),
+        fields=fields,
+        changed=changed,
+        low=low,
+        high=high,
+        checked=sum(each.checked for each in known),
+        better=sum(each.better for each in known),
+        worse=sum(each.worse for each in known),
+    )
+
+
+def _differences(
+    session: Session, jobs: Sequence[tuple[uuid.UUID, str, uuid.UUID]], run_id: uuid.UUID
+) -> Iterator[tuple[str, Difference | None]]:
+    document_ids = [document_id for document_id, _, _ in jobs]
+    is_new = (Job.run_id == run_id) & among(Job.document_id, document_ids)
+    is_old = among(Job.id, [job_id for _, _, job_id in jobs])
+    answers = select(Result, Job.options).join(Job, Job.id == Result.job_id).where(is_new | is_old)
+    rows = session.execute(answers).all()
+    old = {result.job_id: result for result, _ in rows}
+    earlier = {job_id for _, _, job_id in jobs}
+    new = {
+        (result.document_id, result.analysis_type): (result, question_of(options))
+        for result, options in rows
+        if result.job_id not in earlier
+    }
+    said: dict[uuid.UUID, list[Feedback]] = defaultdict(list)
+    for feedback in judgments.of_documents(session, document_ids):
+        said[feedback.document_id].append(feedback)
+    for document_id, kind, job_id in jobs:
+        before, after = old.get(job_id), new.get((document_id, kind))
+        if before is None or after is None:
+            yield kind, None
+            continue
+        result, question = after
+        about = judgments.about(said[document_id], AnalysisType(kind), question)
+        remarks = [judgments.remark(each) for each in about]
+        truth = truths.from_remarks(AnalysisType(kind), remarks)
+        yield kind, difference(_answer(before), _answer(result), truth)
+
+
+def _answer(result: Result) -> Answer:
+    return Answer(
+        analysis_type=AnalysisType(result.analysis_type),
+        output=result.output,
+        confidence=result.confidence,
+        needs_review=result.needs_review,
+    )

@@ -1,0 +1,447 @@
+"""`chordwise refresh`: what is stale and why, what renewing it takes, samples, and corrections."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, event
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.errors import ExitCode, ModelRequestError
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.intake.found_files import STORED_AT_ONCE, FileSource, take_in
+from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.learning import refresh
+from chordwise.pipeline.learning.refresh import Target
+from chordwise.pipeline.quoting import quote
+from chordwise.readers.reading import Reader
+from chordwise.settings import Settings
+from chordwise.storage import pruning
+from tests.fakes.commands import run
+from tests.fakes.learning import LABELS, obeying
+from tests.fakes.pipeline import AWAY, NOW, SCRIPTED, Pipeline, a_document, a_pipeline, a_run
+from tests.fakes.processes import wait_until
+from tests.fakes.scripted_model import Answer
+
+GPT = "openai/gpt-6.1-terra"
+PROFILE = f'[profiles.letters]\ntypes = ["classification"]\nmodel = "{SCRIPTED}"\n'
+THREE = f"labels = {json.dumps(LABELS)}\n"
+SERVED = "UPDATE results SET provider = 'openai', model = 'scripted'"
+OLDER = (
+    "UPDATE results SET prompt_version = 'classification.analyze@0'",
+    "UPDATE jobs SET options_hash = 'of the older prompt'",
+    "DELETE FROM cached_completions",  # a newer prompt is another question
+)
+SHOWN = (
+    "SELECT r.run, r.source, r.output ->> 'primary_label', f.value, f.corrected_value, s.author"
+    " FROM document_results AS r JOIN fact_quotes AS f ON f.job_id = r.job_id"
+    " LEFT JOIN feedback AS s ON s.document_id = r.document_id"
+    " WHERE f.path = '/primary_label' ORDER BY r.created_at, r.source"
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Desk:
+    """Letters that are classified under a profile, with a model whose mind can be changed."""
+
+    pipeline: Pipeline
+    folder: Path
+    capsys: pytest.CaptureFixture[str]
+    answers: dict[str, str]
+
+    def profile(self, *lines: str) -> None:
+        """Let the profile have these entries beside its types and its model."""
+        text = PROFILE + "".join(f"{line}\n" for line in lines or [THREE])
+        (self.folder / "chordwise.toml").write_text(text, "utf-8")
+
+    def classify(self, *names: str) -> Submission:
+        """Classify a letter of each name under the profile, each as the one named."""
+        analysis = AnalysisOptions(labels=LABELS)
+        options = replace(a_run(AnalysisType.CLASSIFICATION, analysis=analysis), save_as="letters")
+        submission = open_run(self.pipeline.context, options, NOW)
+        for name in names:
+            submission.take_in(a_document(a_letter(name), name))
+        submission.close()
+        self.pipeline.work(submission)
+        self.pipeline.execute(SERVED)
+        return submission
+
+    def age(self) -> None:
+        """Let a newer prompt be there by now."""
+        for statement in OLDER:
+            self.pipeline.execute(statement)
+
+    def call(self, *arguments: str, code: ExitCode = ExitCode.SUCCESS) -> JsonObject:
+        """Refresh, and return the JSON document."""
+        self.capsys.readouterr()
+        found = run(["refresh", *arguments, "--json"])
+        captured = self.capsys.readouterr()
+        assert found == code, captured.err
+        return json_values.as_object(json.loads(captured.out)) if captured.out else {}
+
+    def said(self, *arguments: str) -> str:
+        """Return what is shown and told, in one line."""
+        self.capsys.readouterr()
+        run(["refresh", *arguments])
+        captured = self.capsys.readouterr()
+        return " ".join(f"{captured.out} {captured.err}".split())
+
+    def reasons(self, *arguments: str) -> list[tuple[object, object]]:
+        """Return why answers are stale, and how many."""
+        stale = json_values.objects(self.call(*arguments, "--dry-run")["stale"])
+        return [(each["reasons"], each["due"]) for each in stale]
+
+    def target(self, **changes: object) -> Target:
+        analysis = AnalysisOptions(labels=LABELS, instructions="Look twice.")
+        options = a_run(AnalysisType.CLASSIFICATION, analysis=analysis)
+        options = replace(options, save_as="letters", name="", **changes)  # type: ignore[arg-type]  # of the test
+        return refresh.target(self.pipeline.context, "letters", options)
+
+    def take_in(self, submission: Submission) -> None:
+        """Take in what is on the list of a run."""
+        context = self.pipeline.context
+        with Reader(context.settings.readers) as reader, (self.folder / "empty").open("rb") as none:
+            source = FileSource(reader, none)
+            take_in(context, submission, source, on_taken=lambda *_: None, is_stopped=lambda: False)
+
+
+def a_letter(name: str) -> str:
+    return f"This is {name}. CHOOSE letter 0.9 and nothing else."
+
+
+@pytest.fixture
+def desk(
+    settings: Settings,
+    addressed: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> Desk:
+    assert addressed is None
+    known = AWAY.model_dump(mode="json", exclude_defaults=True)
+    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({SCRIPTED: known}))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    (tmp_path / "empty").touch()
+    answers: dict[str, str] = {}
+
+    def answering(request: CompletionRequest) -> Answer:
+        found = [label for name, label in answers.items() if name in request.task.text]
+        if found == ["failure"]:
+            return ModelRequestError("The model does not like it.", "Ask otherwise.")
+        said = json.loads(obeying(request))
+        return json.dumps(said | ({"primary_label": found[0]} if found else {}))
+
+    pipeline = a_pipeline(settings, answering, repeat_last=True)
+    made = Desk(pipeline=pipeline, folder=tmp_path, capsys=capsys, answers=answers)
+    made.profile()
+    return made
+
+
+def test_what_is_asked_today_is_not_stale(desk: Desk) -> None:
+    """Neither of the run nor of the profile; nothing is asked."""
+    submission = desk.classify("a.txt", "b.txt")
+
+    assert desk.reasons(submission.name) == desk.reasons("--profile", "letters") == []
+    assert "Nothing is stale." in desk.said("--profile", "letters")
+
+
+@pytest.mark.parametrize(
+    ("lines", "reasons"),
+    [
+        (['labels = ["invoice", "letter"]'], {"labels": ""}),
+        ([THREE, 'instructions = "Look twice."'], {"instructions": ""}),
+        (
+            [THREE, "votes = 3", "confidence_threshold = 0.9"],
+            {"options": "confidence_threshold, votes"},
+        ),
+        ([THREE, f'model = "{GPT}"'], {"model": "openai/scripted"}),
+    ],
+)
+def test_what_differs_is_the_reason(
+    desk: Desk, lines: Sequence[str], reasons: Mapping[str, str]
+) -> None:
+    """Of the run's answers as well, since they are shown in the profile's table."""
+    submission = desk.classify("a.txt", "b.txt")
+    text = PROFILE.replace(f'model = "{SCRIPTED}"\n', "") if "model" in reasons else PROFILE
+    (desk.folder / "chordwise.toml").write_text(text + "\n".join(lines), "utf-8")
+
+    assert desk.reasons("--profile", "letters") == desk.reasons(submission.name) == [(reasons, 2)]
+
+
+def test_an_older_template_or_version_is_the_reason(desk: Desk) -> None:
+    """A run without a profile is asked again as it was, with today's template."""
+    submission = desk.classify("a.txt", "b.txt")
+    desk.pipeline.execute("UPDATE runs SET saved_as = NULL")
+    desk.pipeline.execute("UPDATE jobs SET options_hash = 'of an older version'")
+
+    assert desk.reasons(submission.name) == [({"version": ""}, 2)]
+    desk.age()
+    assert desk.reasons(submission.name) == [({"template": "classification.analyze@0"}, 2)]
+    assert "template (was classification.analyze@0)" in desk.said(submission.name, "--dry-run")
+
+
+def test_pages_that_another_model_read_are_counted(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their texts stay, and what was asked about them is not stale for that."""
+    desk.classify("a.txt", "b.txt")
+    desk.pipeline.execute(
+        "UPDATE documents SET transcribed_by = 'tesseract' WHERE source = 'a.txt'"
+    )
+    monkeypatch.setenv("CHORDWISE_READERS__VISION", GPT)
+
+    found = desk.call("--profile", "letters", "--dry-run")
+
+    assert (found["stale"], found["transcribed_by_others"]) == ([], 1)
+    assert "1 document has pages that another model read" in desk.said("--profile", "letters")
+
+
+def test_a_price_is_said_online_and_in_batches(desk: Desk) -> None:
+    """Without a key, and without --yes nothing is asked; what the cache has is free."""
+    desk.classify("a.txt", "b.txt")
+    desk.pipeline.execute("UPDATE jobs SET options_hash = 'of an older version'")
+
+    cached = json_values.as_object(desk.call("--profile", "letters", "--dry-run")["quote"])
+    other = desk.call("--profile", "letters", "--dry-run", "--model", GPT)["quote"]
+    refused = desk.call("--profile", "letters", "--model", GPT, code=ExitCode.USAGE)
+
+    assert (cached["documents"], cached["cached"]) == (2, 2)
+    totals = json_values.as_object(json_values.as_object(other)["totals"])
+    online, batch = (json_values.as_object(totals[lane]) for lane in ("online", "batch"))
+    assert 0 < float(str(batch["typical"])) < float(str(online["typical"]))
+    assert refused == {}
+    assert desk.pipeline.value("SELECT count(*) FROM runs") == 1
+
+
+def test_stored_texts_are_asked_again_once(desk: Desk) -> None:
+    """In a run of its own, in the table of the profile; what was renewed is not stale any more."""
+    submission = desk.classify("a.txt", "b.txt")
+    desk.age()
+    desk.answers["a.txt"] = "invoice"
+
+    begun = desk.call("--profile", "letters", "--no-wait", "--run-name", "again")
+    assert desk.reasons("--profile", "letters") == []  # it is being asked
+    renewed(desk)
+
+    assert (begun["run"], begun["intakes_taken"]) == ("again", 2)
+    assert desk.pipeline.rows(
+        "SELECT run, output ->> 'primary_label' FROM answer_jobs ORDER BY source"
+    ) == [
+        ("again", "invoice"),
+        ("again", "letter"),
+    ]
+    assert desk.reasons("--profile", "letters") == desk.reasons(submission.name) == []
+    assert desk.pipeline.value("SELECT count(*) FROM documents") == 2
+
+
+def renewed(desk: Desk) -> None:
+    """Do what the workers would do for all jobs."""
+    queued = "SELECT id FROM jobs WHERE status IN ('queued', 'running') ORDER BY id"
+    for (job_id,) in desk.pipeline.rows(queued):
+        assert isinstance(job_id, UUID)
+        desk.pipeline.work_on(job_id)
+    desk.pipeline.execute(SERVED)
+
+
+def test_corrections_are_kept_and_judge_the_new_answer(desk: Desk) -> None:
+    """Both values stay, with who said so, and the answer that it repeats counts as wrong."""
+    submission = desk.classify("a.txt", "b.txt")
+    said = ("--correct", "label=invoice", "--author", "Ada")
+    assert run(["feedback", submission.name, "--document", "a.txt", *said]) == ExitCode.SUCCESS
+    desk.age()
+
+    desk.call("--profile", "letters", "--no-wait", "--run-name", "again")
+    renewed(desk)
+
+    before, after = desk.pipeline.rows(SHOWN)[:2], desk.pipeline.rows(SHOWN)[2:]
+    assert after == [
+        ("again", "a.txt", "invoice", "letter", "invoice", "Ada"),
+        ("again", "b.txt", "letter", "letter", None, None),
+    ]
+    assert [row[1:] for row in before] == [row[1:] for row in after]
+    assert run(["evaluate", "again"]) == ExitCode.SUCCESS
+    assert desk.pipeline.rows(
+        "SELECT is_right, expected, found FROM judgments AS j JOIN document_results AS r"
+        " ON r.result_id = j.result_id WHERE r.run = 'again' AND part = 'result'"
+    ) == [(False, "invoice", "letter")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "shown"),
+    [
+        ([THREE, 'instructions = "Look twice."'], "invoice"),
+        (['labels = ["invoice", "letter", "bill"]'], "invoice"),
+        (['labels = ["bill", "letter"]'], "letter"),
+    ],
+)
+def test_corrections_are_kept_for_another_question_about_the_same(
+    desk: Desk, lines: Sequence[str], shown: str
+) -> None:
+    """As long as their label is there."""
+    submission = desk.classify("a.txt")
+    assert run(["feedback", submission.name, "--correct", "label=invoice"]) == ExitCode.SUCCESS
+    desk.profile(*lines)
+
+    desk.call("--profile", "letters", "--no-wait", "--run-name", "again")
+    renewed(desk)
+
+    assert desk.pipeline.rows(
+        "SELECT output ->> 'primary_label' FROM document_results WHERE run = 'again'"
+    ) == [(shown,)]
+
+
+@contextmanager
+def worked_on(desk: Desk) -> Iterator[None]:
+    """Do in a thread what a worker would do for the next run."""
+
+    def work() -> None:
+        taken = "SELECT count(*) FROM runs WHERE intake_finished_at IS NOT NULL"
+        wait_until(lambda: desk.pipeline.value(taken) == 2, 60, taken)
+        renewed(desk)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    yield
+    worker.join()
+
+
+def test_a_sample_says_what_would_change(desk: Desk) -> None:
+    """For better or worse where people spoke; a later refresh asks about the rest alone."""
+    names = [f"{place}.txt" for place in range(10)]
+    submission = desk.classify(*names)
+    for name, label in (("0.txt", "invoice"), ("1.txt", "letter"), ("2.txt", "invoice")):
+        right = ("--correct", f"label={label}")
+        assert run(["feedback", submission.name, "--document", name, *right]) == ExitCode.SUCCESS
+    desk.age()
+    desk.answers |= {f"is {name}": "invoice" for name in ("0.txt", "1.txt", "5.txt")}
+
+    with worked_on(desk):
+        tried = desk.call("--profile", "letters", "--try", "9")
+
+    (trial,) = json_values.objects(tried["trials"])
+    rest = json_values.as_object(tried["rest"])
+    new = desk.pipeline.rows("SELECT source, run FROM document_results WHERE run ~ '-refresh-'")
+    assert (trial["documents"], trial["fields"], len(new)) == (9, 9, 9)
+    changed = sum(name in {"0.txt", "1.txt", "5.txt"} for name, _ in new)
+    checked = sum(name in {"0.txt", "1.txt", "2.txt"} for name, _ in new)
+    assert (trial["changed"], trial["checked"]) == (changed, checked)
+    assert trial["better"] == sum(name == "0.txt" for name, _ in new)
+    assert trial["worse"] == sum(name == "1.txt" for name, _ in new)
+    assert 0 < float(str(trial["low"])) < changed / 9 < float(str(trial["high"])) < 1
+    assert rest["documents"] == 1
+    assert [due for _, due in desk.reasons("--profile", "letters")] == [1]
+
+
+def test_a_sample_is_the_same_each_time_and_has_its_share_of_each_label(desk: Desk) -> None:
+    """Until some of it is renewed."""
+    desk.answers |= {f"is {place}.txt": "invoice" for place in range(6)}
+    desk.classify(*(f"{place}.txt" for place in range(24)))
+    context, target = desk.pipeline.context, desk.target()
+
+    first, second = (refresh.draw(context, target, 8) for _ in range(2))
+
+    assert first == second
+    labels = {
+        str(document_id): label
+        for document_id, label in desk.pipeline.rows(
+            "SELECT document_id, output ->> 'primary_label' FROM document_results"
+        )
+    }
+    drawn = [labels[str(each)] for each in first.documents]
+    assert (drawn.count("invoice"), drawn.count("letter")) == (2, 6)
+
+
+def test_what_failed_alone_is_asked_again(desk: Desk) -> None:
+    """Whatever else is stale."""
+    desk.answers["b.txt"] = "failure"
+    submission = desk.classify("a.txt", "b.txt")
+    desk.age()
+    desk.answers.clear()
+
+    assert [due for _, due in desk.reasons("--profile", "letters")] == [1]
+    assert desk.reasons("--profile", "letters", "--failed") == [({"failed": "model_request"}, 1)]
+    desk.call(submission.name, "--failed", "--no-wait", "--run-name", "again")
+    renewed(desk)
+
+    assert desk.pipeline.rows("SELECT source FROM document_results WHERE run = 'again'") == [
+        ("b.txt",)
+    ]
+    assert desk.reasons("--profile", "letters", "--failed") == []
+
+
+def test_a_text_that_is_deleted_meanwhile_is_named(desk: Desk) -> None:
+    """It is left out, and the others are asked."""
+    pruned = desk.classify("a.txt")
+    desk.classify("b.txt")
+    submission = refresh.begin(desk.pipeline.context, desk.target(), NOW)
+    with desk.pipeline.context.database.write() as session:
+        assert pruning.forget_jobs(session, pruned.run_id, timedelta(0)) == 1
+
+    desk.take_in(submission)
+
+    of_run = f"FROM intakes WHERE run_id = '{submission.run_id}' ORDER BY source"
+    assert desk.pipeline.rows(f"SELECT source, outcome, reason {of_run}") == [
+        ("a.txt", "unreadable", "not_resumable"),
+        ("b.txt", "accepted", None),
+    ]
+
+
+def test_the_number_of_statements_grows_with_pages_and_not_with_documents(desk: Desk) -> None:
+    """Nothing is looked up document by document."""
+    few = [f"{place}.txt" for place in range(STORED_AT_ONCE)]
+    desk.classify(*few)
+    counts = [statements(desk)]
+    desk.classify(*(f"{place}.txt" for place in range(STORED_AT_ONCE, 3 * STORED_AT_ONCE)))
+    counts.append(statements(desk))
+
+    (looked, taken), (looked_later, taken_later) = counts
+    # A statement for each further page of texts, and a lookup of results for fifty of them.
+    assert looked_later - looked <= 2 + 2
+    assert taken_later - taken <= 2
+
+
+def statements(desk: Desk) -> tuple[int, int]:
+    """Return how many statements quoting and taking in take, and leave nothing of it."""
+    context, target = desk.pipeline.context, desk.target()
+    with counted(context.database.engine) as looked:
+        refresh.survey(context, target)
+        quote.estimate(context, refresh.documents(context, target), target.options)
+    with counted(context.database.engine) as taken:
+        desk.take_in(refresh.begin(context, target, NOW))
+    desk.pipeline.execute("UPDATE jobs SET status = 'cancelled' WHERE status <> 'succeeded'")
+    desk.pipeline.execute("UPDATE runs SET name = id::text")
+    return len(looked), len(taken)
+
+
+@contextmanager
+def counted(engine: Engine) -> Iterator[list[str]]:
+    sent: list[str] = []
+
+    def note(*given: object) -> None:
+        sent.append(str(given[2]))
+
+    event.listen(engine, "before_cursor_execute", note)
+    yield sent
+    event.remove(engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("latest", "--try", "5", "--failed"), ("latest", "--try", "5", "--no-wait"), ("gone",)],
+)
+def test_what_makes_no_sense_is_refused(desk: Desk, arguments: Sequence[str]) -> None:
+    """Before anything is stored."""
+    desk.classify("a.txt")
+
+    assert run(["refresh", *arguments]) == ExitCode.USAGE
+    assert desk.pipeline.value("SELECT count(*) FROM runs") == 1
