@@ -35,6 +35,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "Compare results with the truth."),
     "recalibrate": ("recalibrate", "Learn what a claimed confidence is worth."),
     "certify": ("certify", "Say what may be accepted without looking."),
+    "experiment": ("experiment", "Compare variants of a profile, and keep the best one."),
     "inbox": ("inbox", "Show the watched folders."),
     "tables": ("tables", "Show the tables of answers that SQL can ask."),
     "connect": ("connect", "Say how other programs read the answers."),
