@@ -36,6 +36,7 @@ COMMANDS = {
     "recalibrate": ("recalibrate", "Learn what a claimed confidence is worth."),
     "certify": ("certify", "Say what may be accepted without looking."),
     "refresh": ("refresh", "Ask anew where stored answers are stale."),
+    "experiment": ("experiment", "Compare variants of a profile, and keep the best one."),
     "inbox": ("inbox", "Show the watched folders."),
     "tables": ("tables", "Show the tables of answers that SQL can ask."),
     "connect": ("connect", "Say how other programs read the answers."),

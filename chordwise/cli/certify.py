@@ -11,11 +11,11 @@ from rich.text import Text
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AnyRun, AsJson, OnlyTypes
+from chordwise.cli.options import AnyRun, AsJson, OnlyTypes, share_of
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain.learning.certification import Verdict
-from chordwise.errors import ExitCode, UsageError
+from chordwise.errors import ExitCode
 from chordwise.pipeline.learning import certification, evaluation
 from chordwise.pipeline.learning.certification import Bounds, Certified
 
@@ -45,7 +45,7 @@ def certify(  # noqa: PLR0913 - the options of a command
 
     chordwise certify --profile contracts
     """
-    bounds = Bounds(max_error=_share("--max-error", max_error), risk=_share("--risk", risk))
+    bounds = Bounds(max_error=share_of("--max-error", max_error), risk=share_of("--risk", risk))
     settings = invocation.settings()
     scope = evaluation.of(settings, run, profile, types or ())
     with access.database(access.reach(invocation, settings)) as database:
@@ -58,22 +58,6 @@ def certify(  # noqa: PLR0913 - the options of a command
         invocation.screen.tell("There are no such results (yet). `chordwise runs` lists the runs.")
     is_withdrawn = any(each.certificate.verdict is Verdict.WITHDRAWN for each in found)
     return ExitCode.INCOMPLETE if is_withdrawn else ExitCode.SUCCESS
-
-
-def _share(option: str, text: str) -> float:
-    """Read a share: 2%, 2 % or 0.02.
-
-    Raises:
-        UsageError: It is none, or not between 0 and 1.
-    """
-    number = text.strip().removesuffix("%")
-    try:
-        share = float(number) / (100 if text.strip().endswith("%") else 1)
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise UsageError(f"{option} {text} is no share.", "Give a percentage, such as 2%, or 0.02.")
-    return share
 
 
 def laid_out(found: Sequence[Certified], risk: float) -> Iterator[RenderableType]:

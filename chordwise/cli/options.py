@@ -57,3 +57,21 @@ def budget_of(given: str | None) -> Decimal | None:
         return checked_cap(Decimal(given.strip().removeprefix("$")))
     except InvalidOperation as error:
         raise UsageError(f"A budget of {given} is no amount.", "--budget 2.50") from error
+
+
+def share_of(option: str, given: str, up_to: float | None = None) -> float:
+    """Read a share: 2%, 2 % or 0.02; `up_to` is the largest, else it is below 100 %.
+
+    Raises:
+        UsageError: It is none, or not in that range.
+    """
+    number = given.strip().removesuffix("%")
+    try:
+        share = float(number) / (100 if given.strip().endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not (0 < share < 1 if up_to is None else 0 < share <= up_to):
+        raise UsageError(
+            f"{option} {given} is no share.", "Give a percentage, such as 2%, or 0.02."
+        )
+    return share

@@ -62,7 +62,8 @@ class AnalysisOptions:
     document is examined against `principles`, or the usual ones where there are none. `templates`
     are the user's own, and go before the released ones of the same names. `label_descriptions` say
     what labels mean, by label; `answer_language` is the language that a model answers in, as a tag
-    of BCP 47 such as `de`, and empty where that is left to it. `examples` are shown to it.
+    of BCP 47 such as `de`, and empty where that is left to it. `examples` are shown to it. A chunk
+    has at most `chunk_tokens` of text; 0 leaves that to the settings.
     """
 
     instructions: str = ""
@@ -76,6 +77,7 @@ class AnalysisOptions:
     label_descriptions: Mapping[str, str] = field(default_factory=dict)
     answer_language: str = ""
     examples: tuple[Example, ...] = ()
+    chunk_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +143,7 @@ def options_from(stored: JsonObject) -> AnalysisOptions:
         label_descriptions=json_values.texts(stored.get("label_descriptions")),
         answer_language=json_values.text(stored.get("answer_language")),
         examples=tuple(_example(each) for each in json_values.objects(stored.get("examples"))),
+        chunk_tokens=int(json_values.number(stored.get("chunk_tokens")) or 0),
     )
 
 
@@ -159,6 +162,7 @@ _NO_QUESTION = (
     "principles",
     "templates",
     "examples",
+    "chunk_tokens",
 )
 """Options that say how an answer is obtained, or when it is marked, and not what is asked."""
 
@@ -179,6 +183,7 @@ def options_to_json(options: AnalysisOptions) -> JsonObject:
             {"type": each.analysis_type.value, "text": each.text, "answer": each.answer}
             for each in options.examples
         ],
+        "chunk_tokens": options.chunk_tokens,
     }
     return {
         "instructions": options.instructions,

@@ -32,6 +32,7 @@ class ScheduleKind(StrEnum):
     EVALUATE = "evaluate"
     RECALIBRATE = "recalibrate"
     CERTIFY = "certify"
+    EXPERIMENT = "experiment"
 
 
 class CatchUp(StrEnum):

@@ -458,12 +458,18 @@ class ProfileSettings(Section):
     votes: int = Field(
         default=1, ge=1, le=MAX_VOTES, description="How often a question is asked; 1: no vote."
     )
+    chunk_tokens: PositiveInt | None = Field(
+        default=None, description="Of text in one chunk; unset: pipeline.chunk_tokens."
+    )
     text_column: str = Field(
         default="", description="CSV, JSONL and XLSX: a row for each document, its text from here."
     )
     id_column: str = Field(default="", description="The column that names the rows.")
 
-    @field_validator("schema_file", "labels_file", "examples_file", "budget_usd", mode="before")
+    @field_validator(
+        *("schema_file", "labels_file", "examples_file", "budget_usd", "chunk_tokens"),
+        mode="before",
+    )
     @classmethod
     def unset(cls, value: object) -> object:
         """Take an empty text for none: so a side-car takes away what its profile has."""

@@ -35,6 +35,7 @@ class DeliveryStatus(StrEnum):
 
 
 REPORT_WRITTEN = "report.written"
+VARIANT_STOPPED = "experiment.variant_stopped"
 _KINDS = {
     RunStatus.FINISHED: (DeliveryKind.WEBHOOK, DeliveryKind.FILE),
     RunStatus.CANCELLED: (DeliveryKind.WEBHOOK,),
@@ -45,8 +46,8 @@ _KINDS = {
 class Delivery(Record):
     """One thing owed; its id is the same in every attempt, and so is its content once it is made.
 
-    That of a report belongs to no run, and has the id of the occurrence that wrote it. `due_at` is
-    also the end of the time that an attempt under way is given.
+    That of a report belongs to no run, and has the id of the occurrence that wrote it; neither does
+    that of an experiment. `due_at` is also the end of the time that an attempt under way is given.
     """
 
     __tablename__ = "deliveries"
@@ -100,6 +101,11 @@ def announce_report(session: Session, schedule_run_id: uuid.UUID, content: JsonO
         )
         .on_conflict_do_nothing()
     )
+
+
+def announce_stop(session: Session, content: JsonObject) -> None:
+    """Note that the webhook is to tell of a variant of an experiment that was stopped."""
+    session.add(Delivery(kind=DeliveryKind.WEBHOOK, event=VARIANT_STOPPED, content=content))
 
 
 def skip(session: Session, kind: DeliveryKind) -> None:

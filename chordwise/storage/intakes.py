@@ -69,6 +69,17 @@ def documents_in(
     return {each for each in session.scalars(statement) if each is not None}
 
 
+def copy_all(session: Session, run_id: uuid.UUID, copies: Mapping[uuid.UUID, uuid.UUID]) -> None:
+    """Copy intakes into another run, given by the ids of the copies."""
+    session.execute(_COPY, {"run_id": run_id, "ids": list(copies), "of": list(copies.values())})
+
+
+_COPIED = "source, sha256, byte_count, outcome, reason, message, hint, document_id"
+_COPY = text(f"""
+    INSERT INTO intakes (id, run_id, {_COPIED})
+    SELECT copy.id, :run_id, {_COPIED}
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:of AS uuid[])) AS copy (id, of)
+    INNER JOIN intakes ON intakes.id = copy.of""")  # noqa: S608 - names of our own
 _AT_ONCE = 1_000
 
 

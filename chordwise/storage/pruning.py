@@ -18,6 +18,7 @@ from chordwise.storage.certifications import Certification
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.deliveries import Delivery
 from chordwise.storage.documents import Document
+from chordwise.storage.experiments import Experiment, ExperimentDocument
 from chordwise.storage.inbox_files import InboxFile, InboxIntake
 from chordwise.storage.intakes import Intake, ListedFile
 from chordwise.storage.jobs import Job
@@ -126,8 +127,9 @@ def forget_run(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
     if not _is_still_old(session, run_id, age):
         return 0
     of_run = select(Intake.id).where(Intake.run_id == run_id)
-    session.execute(delete(InboxIntake).where(InboxIntake.intake_id.in_(of_run)))
-    for kept in (Evaluation, ModelCall):
+    for owned_by_intake in (InboxIntake, ExperimentDocument):
+        session.execute(delete(owned_by_intake).where(owned_by_intake.intake_id.in_(of_run)))
+    for kept in (Evaluation, ModelCall, Experiment):
         session.execute(update(kept).where(kept.run_id == run_id).values(run_id=None))
     for owned in _OWNED_BY_RUN:
         session.execute(delete(owned).where(owned.run_id == run_id))
@@ -155,7 +157,8 @@ def _is_old(age: timedelta) -> ColumnElement[bool]:
     is_ended = Run.status.in_(_OVER) & Run.finished_at.is_not(None)
     is_over = is_ended | (intakes.is_interrupted() & ~unfinished)
     has_files = exists().where(InboxFile.run_id == Run.id, InboxFile.status.in_(UNDELIVERED))
-    return is_over & (ended_at < clock.database_now() - age) & ~has_files
+    is_needed = exists().where(Experiment.run_id == Run.id, Experiment.concluded_at.is_(None))
+    return is_over & (ended_at < clock.database_now() - age) & ~has_files & ~is_needed
 
 
 def _is_still_old(session: Session, run_id: uuid.UUID, age: timedelta) -> bool:

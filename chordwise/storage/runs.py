@@ -153,6 +153,8 @@ def settle(session: Session, run_id: uuid.UUID) -> None:
     The row's lock puts two jobs that end at once into an order, so that the later one sees both.
     It is not FOR UPDATE: a job that was written twice in a transaction has its foreign key checked,
     and shares a lock here with others, each of which would then wait for the other.
+    A run that holds the further answers of an experiment is reopened and finished again and again,
+    which is no news to anyone.
     """
     run = _locked(session, run_id)
     if run.intake_finished_at is None or run.status == RunStatus.CANCELLED:
@@ -165,7 +167,7 @@ def settle(session: Session, run_id: uuid.UUID) -> None:
         run.status, run.finished_at = RunStatus.PAUSED, None
     else:
         run.status, run.finished_at = RunStatus.FINISHED, func.now()
-    if run.status != before:
+    if run.status != before and not session.scalar(_IS_OF_PAIRS, {"run_id": run_id}):
         deliveries.announce(session, run_id, RunStatus(run.status))
 
 
@@ -178,6 +180,7 @@ def _locked(session: Session, run_id: uuid.UUID) -> Run:
 _STANDING = text(f"""
     SELECT EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND {status_among(WORKING_JOBS)}),
         EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND status = 'paused')""")  # noqa: S608
+_IS_OF_PAIRS = text("SELECT EXISTS (SELECT FROM experiments WHERE run_id = :run_id)")
 _HAS_JOBS = text(
     "SELECT EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND status = ANY(:states))"
 )

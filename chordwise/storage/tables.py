@@ -14,6 +14,7 @@ from chordwise.storage import (  # noqa: F401 - each has tables of its own
     chunks,
     deliveries,
     documents,
+    experiments,
     inbox_files,
     incidents,
     intakes,

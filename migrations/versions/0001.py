@@ -38,6 +38,7 @@ VIEWS = (
     "calibrated_results@1",
     "calibrated_facts@1",
     "certified_answers@1",
+    "experiment_answers@1",
     "review_queue@1",
     "savings_by_day@1",
     "failures_by_day@1",
@@ -72,6 +73,9 @@ READABLE_TABLES = (
     "judgments",
     "calibrations",
     "certifications",
+    "experiments",
+    "experiment_variants",
+    "experiment_documents",
 )
 
 
@@ -124,6 +128,12 @@ _INDEXES = (
     ("ix_deliveries_run_id", "deliveries", ["run_id"]),
     ("ix_evaluations_evaluated_at", "evaluations", ["evaluated_at"]),
     ("ix_evaluations_run_id", "evaluations", ["run_id"]),
+    (
+        "ix_experiment_documents_experiment_id",
+        "experiment_documents",
+        ["experiment_id", "document_id"],
+    ),
+    ("ix_experiments_run_id", "experiments", ["run_id"]),
     ("ix_facts_job_id_item", "facts", ["job_id", "item"]),
     ("ix_feedback_created_at", "feedback", ["created_at"]),
     ("ix_feedback_job_id", "feedback", ["job_id"]),
@@ -188,6 +198,7 @@ _UNIQUE_INDEXES = (
         "status IN ('due', 'running', 'waiting')",
     ),
     ("ux_batch_requests_leading", "batch_requests", ["key"], "leads AND finished_at IS NULL"),
+    ("ux_experiments_running", "experiments", ["profile"], "concluded_at IS NULL"),
     ("ux_feedback_withdraws", "feedback", ["withdraws"], "withdraws IS NOT NULL"),
 )
 # The words of documents and values, for full-text search. A `tsvector` holds at most a megabyte,

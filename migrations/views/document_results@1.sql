@@ -51,4 +51,5 @@ FROM results AS r
 INNER JOIN jobs AS j ON j.id = r.job_id
 INNER JOIN runs AS run ON run.id = j.run_id
 INNER JOIN intakes AS i ON i.id = j.intake_id
-INNER JOIN documents AS d ON d.id = j.document_id;
+INNER JOIN documents AS d ON d.id = j.document_id
+WHERE NOT EXISTS (SELECT FROM experiments AS e WHERE e.run_id = j.run_id);

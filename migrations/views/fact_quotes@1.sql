@@ -34,4 +34,5 @@ SELECT
 FROM facts AS f
 INNER JOIN jobs AS j ON j.id = f.job_id
 INNER JOIN runs AS run ON run.id = j.run_id
-INNER JOIN intakes AS i ON i.id = j.intake_id;
+INNER JOIN intakes AS i ON i.id = j.intake_id
+WHERE NOT EXISTS (SELECT FROM experiments AS e WHERE e.run_id = j.run_id);

@@ -75,6 +75,7 @@ CROSS JOIN LATERAL (
 ) AS d
 WHERE
     d.reasons <> '{}'
+    AND NOT EXISTS (SELECT FROM experiments AS e WHERE e.run_id = j.run_id)
     AND CASE
         WHEN f.id IS NOT NULL THEN f.verdict IS NULL
         ELSE NOT EXISTS (

@@ -221,9 +221,9 @@ def test_every_state_is_explained(states: type[StrEnum]) -> None:
 def test_the_glossary_is_free_of_repetitions_and_knows_the_words_of_the_code() -> None:
     """Each word is explained once; types and stages are named where they belong."""
     text = text_of("docs/glossary.md")
-    first, second = re.findall(r"(?m)^\| word \| meaning \|\n(?:\|.*\n)+", text)
+    (table,) = re.findall(r"(?m)^\| word \| meaning \|\n(?:\|.*\n)+", text)
 
-    words = first_cells(first) + first_cells(second)
+    words = first_cells(table)
 
     assert len(words) == len(set(words))
     assert {"document", "chunk", "job", "run", "result", "grounded", "quarantined"} <= set(words)

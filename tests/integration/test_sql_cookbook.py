@@ -158,9 +158,24 @@ def fill(pipeline: Pipeline) -> None:
         " SELECT gen_random_uuid(), id, name, kind, now(), 'clock', 'incomplete', now()"
         " FROM schedules"
     )
+    experiment(pipeline)
     pipeline.execute("UPDATE results SET agreement = 0.6 WHERE confidence < 0.5")
     pipeline.execute("UPDATE runs SET schedule_run_id = (SELECT id FROM schedule_runs)")
     learn(pipeline)
+
+
+def experiment(pipeline: Pipeline) -> None:
+    """Let the control of an experiment have answered all documents."""
+    pipeline.execute(
+        "INSERT INTO experiments (id, name, profile, outcome, control, share, paired, risk,"
+        " max_invalid, max_cost, max_latency) VALUES"
+        " (gen_random_uuid(), 'shorter', 'letters', 'right', '{}', 0.5, 0, 0.05, 0.05, 0.5, 1)"
+    )
+    pipeline.execute(
+        "INSERT INTO experiment_documents (intake_id, experiment_id, document_id, variant, paired)"
+        " SELECT i.id, e.id, i.document_id, 'control', FALSE"
+        " FROM intakes AS i CROSS JOIN experiments AS e WHERE i.outcome = 'accepted'"
+    )
 
 
 def learn(pipeline: Pipeline) -> None:

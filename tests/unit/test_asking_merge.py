@@ -151,6 +151,8 @@ def test_the_budget_leaves_room_for_prompt_and_answer() -> None:
     assert tokens.estimate(longest) <= budget
     assert tokens.estimate(request.system + request.user) + request.max_output_tokens <= 2_000
     assert text_budget(model, TASK, chunk_tokens=80) == 80
+    own = replace(TASK, options=replace(TASK.options, chunk_tokens=60))
+    assert text_budget(model, own, chunk_tokens=80) == 60
 
 
 def test_a_text_leaves_room_for_the_critique_of_its_answer() -> None:

@@ -37,6 +37,7 @@ confidence_threshold = 0.7
 critique = true
 principles = ["No guessing."]
 votes = 3
+chunk_tokens = 900
 prompt = "brief"
 answer_language = "de"
 examples = "examples.toml"
@@ -94,6 +95,7 @@ ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
     "confidence_threshold": (lambda o: o.analysis.confidence_threshold, "0.2", 0.2, "0", 0.0),
     "critique": (lambda options: options.analysis.critique, "true", True, "false", False),
     "principles": (lambda options: options.analysis.principles, '["y"]', ("y",), "[]", ()),
+    "chunk_tokens": (lambda o: o.analysis.chunk_tokens, "500", 500, '""', 0),
     "votes": (lambda options: options.analysis.votes, "5", 5, "1", 1),
     "labels_file": (meanings, '"kinds.txt"', {"a": "the first"}, '""', {}),
     "answer_language": (lambda o: o.analysis.answer_language, '"pt-BR"', "pt-BR", '""', ""),

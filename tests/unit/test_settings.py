@@ -521,3 +521,10 @@ def test_the_identity_of_auto_covers_models_thresholds_and_fallbacks() -> None:
     assert len(set(identities)) == len(identities)
     assert client.identity(known, "small") == client.identity(known, "tiny")
     assert client.identity(known, "small") == client.identity(others[2], "small")
+
+
+def test_a_temperature_belongs_to_the_identity() -> None:
+    """Its answers are other ones."""
+    found = given(models={"tiny": TINY, "warm": {**TINY, "temperature": 0.7}})
+
+    assert client.identity(found, "tiny") != client.identity(found, "warm")

@@ -130,6 +130,7 @@ def reserve_for_critique(model: ChatModel, task: AnalysisTask) -> int:
 def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
     """Return how many tokens of text one question to this model may carry, repeated ones included.
 
+    They are at most `chunk_tokens`, unless the task has options of its own about that.
     It is less where a list of objects is asked for: a row takes more tokens in an answer than in a
     text, the more values it has, and the answer has its limit.
 
@@ -150,7 +151,7 @@ def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
     if values and profile.understands_language:
         answer_tokens = _RAISED_BY * profile.max_output_tokens
         room = min(room, max(_LEAST_LIST_TOKENS, answer_tokens // (1 + values)))
-    return min(chunk_tokens, room)
+    return min(task.options.chunk_tokens or chunk_tokens, room)
 
 
 def values_of_rows(options: AnalysisOptions) -> int:

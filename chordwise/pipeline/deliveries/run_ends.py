@@ -41,12 +41,7 @@ from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runtime.context import Context
 from chordwise.settings import Settings
 from chordwise.storage import clock, deliveries, incidents
-from chordwise.storage.deliveries import (
-    REPORT_WRITTEN,
-    Delivery,
-    DeliveryKind,
-    DeliveryStatus,
-)
+from chordwise.storage.deliveries import Delivery, DeliveryKind, DeliveryStatus
 from chordwise.storage.incidents import IncidentKind
 
 log = structlog.get_logger(__name__)
@@ -115,8 +110,7 @@ def _time_given(context: Context, delivery: Delivery) -> timedelta:
 
 def identity(delivery: Delivery) -> str:
     """Return what a delivery is called outside, in every attempt."""
-    about = "report" if delivery.event == REPORT_WRITTEN else "run"
-    return f"{about}_{delivery.id.hex}"
+    return f"{delivery.event.partition('.')[0]}_{delivery.id.hex}"
 
 
 def _content(session: Session, delivery: Delivery, run_id: uuid.UUID) -> JsonObject:

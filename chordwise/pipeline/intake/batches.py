@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Condition, Thread
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 
 from sqlalchemy import ColumnElement, Null, null
 from sqlalchemy.orm import Session
@@ -17,11 +17,13 @@ from sqlalchemy.orm import Session
 from chordwise.domain import chunking, document_flags, places, text_normalization
 from chordwise.domain.json_values import plain
 from chordwise.domain.states import IntakeOutcome, JobStatus, Lane
-from chordwise.domain.tasks import AnalysisType, options_to_json
-from chordwise.errors import ReadError
-from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_to_json
+from chordwise.errors import ConfigurationError, ReadError
+from chordwise.pipeline.asking.question import text_budget
+from chordwise.pipeline.intake.run_options import RunOptions, identity
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.models.client import batch_until
+from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT
 from chordwise.readers import failures
 from chordwise.readers.reading import ReadDocument, ReadText, UnreadDocument
@@ -83,15 +85,43 @@ class Asked:
     hashes: Mapping[AnalysisType, str]
     budgets: Mapping[AnalysisType, int]
 
+    @classmethod
+    def by(cls, context: Context, run: Run, options: RunOptions) -> Self:
+        """Return what a run asks by some options.
+
+        Raises:
+            ConfigurationError: The model is unknown.
+        """
+        return cls(
+            run=run,
+            options=options,
+            hashes={each: identity(context, each, options) for each in options.types},
+            budgets=_text_budgets(context, options),
+        )
+
     def is_whole(self, job: _NewJob) -> bool:
         """Tell whether a document is a single chunk for a job."""
         budget = self.budgets.get(job.analysis_type)
         return budget is not None and bool(job.text) and chunking.fits(job.text, budget)
 
 
-class _NewDocument(NamedTuple):
+class NewDocument(NamedTuple):
+    """A document that is new to a run."""
+
     id: uuid.UUID
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Documents, by their intakes, of which the same is asked."""
+
+    asked: Asked
+    documents: Mapping[uuid.UUID, NewDocument]
+
+
+Divide: TypeAlias = Callable[[Session, Mapping[uuid.UUID, NewDocument]], Sequence[Group]]
+"""Divides the documents that are new to a run by what is asked of them."""
 
 
 class _NewJob(NamedTuple):
@@ -100,6 +130,27 @@ class _NewJob(NamedTuple):
     question: ResultKey
     analysis_type: AnalysisType
     text: str
+
+
+def _text_budgets(context: Context, options: RunOptions) -> dict[AnalysisType, int]:
+    """Return how many tokens of text a chunk may have, by type.
+
+    Empty where this process cannot open the model, for example because it has no key: the workers
+    fan those jobs out.
+    """
+    chunk_tokens = context.settings.pipeline.chunk_tokens
+    try:
+        model = context.models.open(options.model)
+        return {
+            each: text_budget(
+                model,
+                AnalysisTask(analysis_type=each, stage=Stage.ANALYZE, options=options.analysis),
+                chunk_tokens,
+            )
+            for each in options.types
+        }
+    except ConfigurationError:
+        return {}
 
 
 def unstorable(offered: Offered, error: Exception) -> Offered:
@@ -119,7 +170,7 @@ def unstorable(offered: Offered, error: Exception) -> Offered:
 
 
 def store(
-    session: Session, settings: Settings, asked: Asked, offered: Sequence[Offered]
+    session: Session, settings: Settings, asked: Asked, offered: Sequence[Offered], divide: Divide
 ) -> list[TakenIn]:
     """Store each thing with its jobs and their messages, or why there is no document.
 
@@ -131,11 +182,10 @@ def store(
     document_ids = _documents(session, offered)
     seen = intakes.documents_in(session, asked.run.id, list(document_ids.values()))
     rows: list[dict[str, object]] = []
-    new: dict[uuid.UUID, _NewDocument] = {}
+    new: dict[uuid.UUID, NewDocument] = {}
     for each in offered:
         found = each.found
-        names = {"id": each.intake_id, "source": found.source}
-        row = {**names, "sha256": found.sha256, "byte_count": found.byte_count}
+        row = {"id": each.intake_id, **{name: getattr(found, name) for name in _OF_FILE}}
         if isinstance(found, UnreadDocument):
             rows.append({**row, **_refused(found.error)})
             continue
@@ -143,10 +193,12 @@ def store(
         is_again = document_id in seen
         if not is_again:
             seen.add(document_id)
-            new[each.intake_id] = _NewDocument(document_id, found.content.text)
+            new[each.intake_id] = NewDocument(document_id, found.content.text)
         rows.append({**row, **_accepted(found.content, document_id, is_again=is_again)})
     insert_all(session, Intake, rows, run_id=asked.run.id)
-    reused = _add_jobs(session, settings, asked, new)
+    reused = Counter[uuid.UUID]()
+    for group in divide(session, new):
+        reused += _add_jobs(session, settings, group.asked, group.documents)
     _take_off_list(session, asked.run.id, offered)
     jobs = len(asked.options.types)
     return [
@@ -159,6 +211,9 @@ def store(
     ]
 
 
+_OF_FILE = ("source", "sha256", "byte_count")
+
+
 def _documents(session: Session, offered: Sequence[Offered]) -> dict[uuid.UUID, uuid.UUID]:
     read = {
         each.intake_id: _document(each.found)
@@ -169,7 +224,7 @@ def _documents(session: Session, offered: Sequence[Offered]) -> dict[uuid.UUID, 
 
 
 def _add_jobs(
-    session: Session, settings: Settings, asked: Asked, new: Mapping[uuid.UUID, _NewDocument]
+    session: Session, settings: Settings, asked: Asked, new: Mapping[uuid.UUID, NewDocument]
 ) -> Counter[uuid.UUID]:
     """Add the jobs of documents that are new to the run, by their intakes; count the reused ones.
 

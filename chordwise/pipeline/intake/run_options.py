@@ -381,4 +381,5 @@ def _analysis_options(
         votes=profile.votes,
         critique=profile.critique or bool(profile.principles),
         principles=profile.principles,
+        chunk_tokens=profile.chunk_tokens or 0,
     )

@@ -14,18 +14,16 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import InboxStatus, Lane, RunStatus
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
-from chordwise.errors import ConfigurationError, LeaseLostError, RunCancelledError, UsageError
+from chordwise.errors import LeaseLostError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
-from chordwise.pipeline.asking.question import text_budget
 from chordwise.pipeline.intake import answer_tables, batches, transcription
 from chordwise.pipeline.intake.batches import Asked, Offered, TakenIn
+from chordwise.pipeline.intake.experiments import Trial
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
     answerable,
     check_name,
     from_json,
-    identity,
     to_json,
 )
 from chordwise.pipeline.jobs import backoff
@@ -73,12 +71,8 @@ class Submission:
         self._token = token
         self._guard = guard
         self.options = answerable(context.settings, from_json(run.options, run.name))
-        self._asked = Asked(
-            run=run,
-            options=self.options,
-            hashes={each: identity(context, each, self.options) for each in self.options.types},
-            budgets=_text_budgets(context, self.options),
-        )
+        self._asked = Asked.by(context, run, self.options)
+        self._trial = Trial(context, self._asked)
         self.lane = Lane(run.lane)
         self.transcriber = transcription.for_run(context, run, self._require_open)
         self._unlisted = 0
@@ -195,12 +189,14 @@ class Submission:
                     if taken and intakes.exists(session, offered[0].intake_id):
                         continue  # an earlier commit was made, and only its answer was lost
                     self._require_lease(session)
-                    taken = batches.store(session, self._context.settings, self._asked, offered)
+                    settings, divide = self._context.settings, self._trial.groups
+                    taken = batches.store(session, settings, self._asked, offered, divide)
                     if also is not None:
                         also(session, offered)
         except (DataError, UnicodeError) as error:
             return [each for part in _apart(offered, error) for each in self._store(part, also)]
         self._unlisted += sum(each.of is None for each in offered)
+        self._trial.check()
         return taken
 
 
@@ -268,27 +264,6 @@ def _run(context: Context, run_id: uuid.UUID, name: str, options: RunOptions) ->
         use_cache=options.use_cache and not options.fresh,
         lane=lane_for(context.settings, options.model, options.lane),
     )
-
-
-def _text_budgets(context: Context, options: RunOptions) -> dict[AnalysisType, int]:
-    """Return how many tokens of text a chunk may have, by type.
-
-    Empty where this process cannot open the model, for example because it has no key: the workers
-    fan those jobs out.
-    """
-    chunk_tokens = context.settings.pipeline.chunk_tokens
-    try:
-        model = context.models.open(options.model)
-        return {
-            each: text_budget(
-                model,
-                AnalysisTask(analysis_type=each, stage=Stage.ANALYZE, options=options.analysis),
-                chunk_tokens,
-            )
-            for each in options.types
-        }
-    except ConfigurationError:
-        return {}
 
 
 def _apart(offered: Sequence[Offered], error: Exception) -> list[Sequence[Offered]]:

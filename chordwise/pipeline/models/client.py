@@ -294,10 +294,14 @@ def identity(settings: Settings, name: str) -> list[str]:
     tiers = settings.tiers.behind(name)
     names = dict.fromkeys((*(tiers.values() or (name,)), *settings.fallback))
     found = [settings.model_named(each) for each in names]
-    models = [f"{each.provider}/{each.model}@{each.base_url}" for each in found]
+    models = [f"{each.provider}/{each.model}@{each.base_url}{_warmth(each)}" for each in found]
     if len(tiers) < 2:  # noqa: PLR2004 - one tier is asked whatever the policy says
         return models
     return [*models, f"tiers {' '.join(tiers)}", settings.routing.model_dump_json()]
+
+
+def _warmth(model: ModelSettings) -> str:
+    return "" if model.temperature is None else f" at temperature {model.temperature}"
 
 
 def _log_fallback(asked: ModelProfile, following: ModelProfile, error: ModelError) -> None:

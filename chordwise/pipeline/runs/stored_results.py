@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, aliased
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisType
 from chordwise.storage.documents import Document
+from chordwise.storage.experiments import Experiment
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import among
@@ -25,7 +26,8 @@ class Wanted:
     """Which results to read; what is `None` or empty does not narrow them down.
 
     `document` is a part of a source or title, or a document's id. Without a run, only the newest
-    of several answers to the same question about the same document counts.
+    of several answers to the same question about the same document counts, and none that was asked
+    for a comparison alone (`experiments.run_id`), unless `every_answer` is wanted.
     """
 
     run_id: uuid.UUID | None = None
@@ -33,6 +35,7 @@ class Wanted:
     document: str = ""
     job_ids: tuple[uuid.UUID, ...] | None = None
     needs_review: bool = False
+    every_answer: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +143,9 @@ def ids(wanted: Wanted) -> Select[uuid.UUID]:
 def _narrowing(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
     if wanted.run_id is not None:
         yield Job.run_id == wanted.run_id
-    else:
+    elif not wanted.every_answer:
         yield ~_has_newer_answer(wanted)
+        yield ~_is_for_comparison(Job)
     if wanted.needs_review:
         yield Result.needs_review.is_(True)
     if wanted.job_ids is not None:
@@ -165,11 +169,16 @@ def _has_newer_answer(wanted: Wanted) -> ColumnElement[bool]:
         again.id == newer.job_id,
         again.document_id == Job.document_id,
         again.options_hash == Job.options_hash,
+        ~_is_for_comparison(again),
     )
     if wanted.document:
         intake = aliased(Intake)
         found = found.where(intake.id == again.intake_id, is_named(intake, wanted.document))
     return found
+
+
+def _is_for_comparison(job: type[Job]) -> ColumnElement[bool]:
+    return exists().where(Experiment.run_id == job.run_id)
 
 
 def is_named(intake: type[Intake], part: str) -> ColumnElement[bool]:

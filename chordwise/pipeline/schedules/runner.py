@@ -20,6 +20,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.certification import Verdict
 from chordwise.domain.states import ScheduleRunStatus
 from chordwise.errors import ChordwiseError, LeaseLostError, ServiceUnavailableError
+from chordwise.pipeline.intake import experiments
 from chordwise.pipeline.learning import certification, evaluation, gold, recalibration
 from chordwise.pipeline.learning.certification import Bounds
 from chordwise.pipeline.runtime.context import PATIENCE, Context
@@ -131,6 +132,15 @@ def certify(work: Work) -> JsonObject:
     return {verdict: verdicts[verdict] for verdict in Verdict}
 
 
+def experiment(work: Work) -> JsonObject:
+    """Check the guardrails of running experiments; return how many variants were stopped.
+
+    Raises:
+        LeaseLostError: Another process continues it.
+    """
+    return {"stopped": experiments.check(work.context.database, write=work.write)}
+
+
 log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS = 5
@@ -158,6 +168,7 @@ KINDS: Mapping[ScheduleKind, Kind] = {
     ScheduleKind.EVALUATE: evaluate,
     ScheduleKind.RECALIBRATE: recalibrate,
     ScheduleKind.CERTIFY: certify,
+    ScheduleKind.EXPERIMENT: experiment,
 }
 
 

@@ -1,0 +1,372 @@
+"""`chordwise experiment`: variants of a profile are compared, and the best one is kept."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from chordwise.cli import access, command
+from chordwise.cli.command import EPILOG
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson, budget_of, share_of
+from chordwise.cli.rendering import layouts
+from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.screen import Screen
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.learning.experiments import CONTROL, MIN_AMOUNTS, Outcome, Verdict
+from chordwise.domain.money import dollars
+from chordwise.errors import UsageError
+from chordwise.pipeline.learning import experiments
+from chordwise.pipeline.learning.experiments import Compared, Plan, Status, Variant, VariantStatus
+from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.runtime.context import ReadingContext
+from chordwise.settings import Settings
+from chordwise.storage import experiments as stored
+
+Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name.")]
+_HELP = """Compare variants of a profile on its documents, and keep the best one.
+
+chordwise experiment start shorter --profile contracts --variant terse:prompt=terse
+
+chordwise experiment status shorter
+
+chordwise experiment conclude shorter --promote terse
+"""
+_WIDTH = 40
+_NOTHING = "–"
+_MAX_TIMES = 100.0
+# A comma begins another entry only where a name and “=” follow, so that a value may have some.
+_ENTRIES = re.compile(r",(?=[a-z_]+=)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentOptions:
+    """The options of `chordwise experiment start`."""
+
+    profile: Annotated[str, typer.Option(metavar="NAME", help="The profile: the control.")]
+    variant: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME:KEY=VALUE[,…]",
+            help="The profile with other entries, such as terse:prompt=terse; may be repeated.",
+        ),
+    ]
+    outcome: Annotated[Outcome, typer.Option(help="What they are compared by.")] = Outcome.RIGHT
+    share: Annotated[
+        str, typer.Option(metavar="SHARE", help="Of unpaired documents, for each; else equal.")
+    ] = ""
+    paired: Annotated[
+        str, typer.Option(metavar="SHARE", help="Of the documents, answered by all variants.")
+    ] = ""
+    budget: Annotated[
+        str | None, typer.Option(metavar="USD", help="What the further answers to these may cost.")
+    ] = None
+    risk: Annotated[
+        str, typer.Option(metavar="SHARE", help="How likely a wrong verdict may be.")
+    ] = "5%"
+    max_invalid: Annotated[
+        str, typer.Option(metavar="SHARE", help="Stop a variant with fewer valid answers by more.")
+    ] = "5%"
+    max_cost: Annotated[
+        str, typer.Option(metavar="SHARE", help="Stop one that costs more by a larger part.")
+    ] = "50%"
+    max_latency: Annotated[
+        str, typer.Option(metavar="SHARE", help="Stop one that takes longer by a larger part.")
+    ] = "100%"
+
+
+def start(invocation: Invocation, name: Name, options: ExperimentOptions) -> None:
+    """Begin an experiment with a profile: its documents are shared out among the variants.
+
+    chordwise experiment start cheaper --profile contracts --variant small:model=small --paired 20%
+    """
+    plan = Plan(
+        name=name,
+        profile=options.profile,
+        variants=[_variant(each) for each in options.variant],
+        outcome=options.outcome,
+        share=share_of("--share", options.share) if options.share else None,
+        paired=share_of("--paired", options.paired, up_to=1) if options.paired else 0.0,
+        budget_usd=budget_of(options.budget),
+        risk=share_of("--risk", options.risk),
+        max_invalid=share_of("--max-invalid", options.max_invalid),
+        max_cost=share_of("--max-cost", options.max_cost, up_to=_MAX_TIMES),
+        max_latency=share_of("--max-latency", options.max_latency, up_to=_MAX_TIMES),
+    )
+    settings = access.reach(invocation)
+    with access.database(settings) as database:
+        context = ReadingContext(settings=settings, database=database, models=Models(settings))
+        begun = experiments.start(context, plan)
+    pairs = f"{begun.paired:.0%} is answered by all variants" if begun.paired else ""
+    shares = f"{begun.share:.0%}{' of the rest' if pairs else ''} by each variant alone"
+    invocation.screen.tell(
+        f"The experiment {name} is on. Of the documents that come with the profile "
+        f"{begun.profile}, {' and '.join(filter(None, (pairs, shares if begun.share else '')))}."
+    )
+    invocation.screen.suggest(f"chordwise experiment status {name}")
+
+
+def _variant(given: str) -> Variant:
+    """Read NAME:KEY=VALUE,KEY=VALUE.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    name, _, entries = given.partition(":")
+    pairs = [each.partition("=") for each in _ENTRIES.split(entries)]
+    if not all(key.strip() and separator for key, separator, _ in pairs):
+        raise UsageError(
+            f"“{given}” is not NAME:KEY=VALUE.", "Such as --variant terse:prompt=terse,votes=3."
+        )
+    return Variant(name=name.strip(), changes={key.strip(): value for key, _, value in pairs})
+
+
+def status(
+    invocation: Invocation,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The experiment's name; else all.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show how the variants compare, or all experiments. It may be looked at whenever you like.
+
+    chordwise experiment status shorter
+    """
+    screen, settings = invocation.screen, access.reach(invocation)
+    with access.read(settings) as session:
+        found = [experiments.find(session, name)] if name else stored.listed(session)
+        statuses = [experiments.status(session, settings, each) for each in found]
+    if as_json:
+        screen.write_json(experiments=statuses)
+    elif name:
+        screen.show(*laid_out(statuses[0]))
+    elif statuses:
+        names = ("Experiment", "Profile", "Outcome", "Documents", "Began", "State")
+        screen.show(layouts.folded(names, list(map(_line, statuses)), right=("Documents",)))
+    else:
+        screen.tell("There are no experiments. `chordwise experiment start --help` begins one.")
+
+
+def conclude(
+    invocation: Invocation,
+    name: Name,
+    *,
+    promote: Annotated[
+        str, typer.Option(metavar="VARIANT", help="Make this variant the profile.")
+    ] = "",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Change chordwise.toml without asking.")
+    ] = False,
+) -> None:
+    """End an experiment: its documents are asked what the profile asks. The answers stay.
+
+    chordwise experiment conclude shorter --promote terse
+    """
+    screen, settings = invocation.screen, access.reach(invocation)
+    with access.database(settings) as database:
+        with database.read() as session:
+            experiment = experiments.find(session, name)
+            found = experiments.status(session, settings, experiment)
+        if found.concluded_at is not None:
+            raise UsageError(f"The experiment {name} is concluded already.")
+        changes = {each.name: each.changes for each in found.variants if each.name != CONTROL}
+        if promote and promote not in changes:
+            known = ", ".join(changes)
+            raise UsageError(f"There is no variant “{promote}”.", f"There are: {known}.")
+        if promote:
+            _promote(screen, settings, found.profile, changes[promote], is_agreed=yes)
+        with database.write() as session:
+            experiments.conclude(session, experiments.find(session, name), found, promote or None)
+    screen.tell(f"The experiment {name} is concluded; its answers stay.")
+
+
+def _promote(
+    screen: Screen, settings: Settings, profile: str, changes: JsonObject, *, is_agreed: bool
+) -> None:
+    """Change the profile in the settings file, or say what to change where that cannot be done.
+
+    Raises:
+        UsageError: Not agreed to.
+    """
+    path = type(settings).toml_file
+    before = path.read_text("utf-8") if path else ""
+    after = experiments.promoted(before, profile, changes)
+    if path is not None and after is not None:
+        screen.write("".join(_diff(before, after, path)))
+        if not is_agreed:
+            _require_consent(path)
+        try:
+            _replace(path, after)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            screen.tell(f"{path} cannot be written: {reason}.")
+        else:
+            screen.tell(f"{path} is changed.")
+            return
+    screen.tell("Set this where the profile stands:")
+    screen.tell_whole(experiments.lines(profile, changes))
+
+
+def _diff(before: str, after: str, path: Path) -> Iterator[str]:
+    lines = (before.splitlines(keepends=True), after.splitlines(keepends=True))
+    for line in difflib.unified_diff(*lines, str(path), str(path), n=2):
+        yield line if line.endswith("\n") else f"{line}\n"
+
+
+def _require_consent(path: Path) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError(f"Nothing is changed in {path} unasked.", "Say --yes.")
+    if not typer.confirm(f"Change {path} so?", err=True):
+        raise UsageError("Nothing is changed, and the experiment goes on.")
+
+
+def _replace(path: Path, content: str) -> None:
+    """Put a file in the place of another one, at once and with its rights."""
+    target = path.resolve()
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.copymode(target, name)
+        Path(name).replace(target)
+    except OSError:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def _line(found: Status) -> Sequence[str]:
+    documents = sum(each.documents for each in found.variants)
+    state = "running"
+    if found.concluded_at is not None:
+        state = f"promoted {found.promoted}" if found.promoted else "concluded"
+    began = f"{found.created_at:%Y-%m-%d}"
+    names = [one_line(each, _WIDTH) for each in (found.name, found.profile)]
+    return *names, found.outcome, f"{documents:,}", began, state
+
+
+def laid_out(found: Status) -> Iterator[RenderableType]:
+    """Return a table of what they are compared by, one of the rest, and what is to be known."""
+    level = f"Difference ({1 - found.risk:.0%})"
+    names = ("Variant", "Documents", "With outcome", found.outcome.capitalize(), level, "Verdict")
+    rows = [_outcome_row(found, each) for each in found.variants]
+    yield layouts.folded(names, rows, right=("Documents", "With outcome"))
+    others = [each for each in Outcome if each is not found.outcome]
+    yield layouts.folded(
+        ("Variant", *(each.capitalize() for each in others)),
+        [(_named(each), *(_cell(_of(each, one)) for one in others)) for each in found.variants],
+    )
+    for text in _notes(found):
+        yield Text(one_line(text, 10 * _WIDTH), style="dim")
+
+
+def _named(each: VariantStatus) -> str:
+    return one_line(each.name, _WIDTH)
+
+
+def _of(variant: VariantStatus, outcome: Outcome) -> Compared:
+    (found,) = (each for each in variant.outcomes if each.outcome is outcome)
+    return found
+
+
+def _outcome_row(found: Status, each: VariantStatus) -> Sequence[str]:
+    compared = _of(each, found.outcome)
+    documents = f"{each.documents:,}"
+    if each.paired:
+        documents += f" ({each.paired:,} paired)"
+    mean = _mean(compared)
+    return (
+        _named(each),
+        documents,
+        f"{compared.documents:,}",
+        mean,
+        _interval(compared),
+        (_verdict(each, compared)),
+    )
+
+
+def _mean(compared: Compared) -> str:
+    return _NOTHING if compared.mean is None else _value(compared.outcome, compared.mean)
+
+
+def _value(outcome: Outcome, value: float, sign: str = "") -> str:
+    match outcome:
+        case Outcome.COST:
+            return f"{value:{sign}.5f} $"
+        case Outcome.LATENCY:
+            return f"{value:{sign}.2f} s"
+        case _:
+            return f"{value:{sign}.1%}"
+
+
+def _interval(compared: Compared) -> str:
+    found = compared.difference
+    if found is None or not found.count:
+        return _NOTHING
+    shown = _value(compared.outcome, found.mean, "+")
+    if not compared.outcome.is_share and found.count < MIN_AMOUNTS:
+        return shown
+    low, high = (_value(compared.outcome, each, "+") for each in (found.low, found.high))
+    return f"{shown} ({low} … {high})"
+
+
+def _cell(compared: Compared) -> str:
+    mean = _mean(compared)
+    if compared.verdict in {None, Verdict.UNDECIDED}:
+        return mean
+    return f"{mean}, {compared.verdict}"
+
+
+def _verdict(each: VariantStatus, compared: Compared) -> str:
+    if compared.verdict is None:
+        return _NOTHING
+    if each.stopped_at is not None:
+        return f"stopped; {compared.verdict}"
+    if compared.verdict is not Verdict.UNDECIDED:
+        return compared.verdict
+    if each.further is None:
+        return "undecided"
+    return f"undecided: about {each.further:,} more would do"
+
+
+def _notes(found: Status) -> Iterator[str]:
+    for each in found.variants:
+        if each.stopped_because:
+            yield f"{each.name} was stopped: {each.stopped_because}"
+    if found.outcome is Outcome.RIGHT and not any(
+        _of(each, found.outcome).documents for each in found.variants
+    ):
+        yield "Nothing is judged yet: `chordwise feedback` says what is right."
+    if found.concluded_at is None and not found.is_current:
+        yield (
+            f"The profile {found.profile} asks something else than when the experiment began, so "
+            "no documents come to it."
+        )
+    if found.budget_usd is not None:
+        spent = dollars(found.spent_usd or Decimal(0))
+        yield f"Further answers to paired documents: {spent} of {dollars(found.budget_usd)} spent."
+    if found.concluded_at is not None:
+        how = f"; {found.promoted} became the profile" if found.promoted else ""
+        yield f"Concluded on {found.concluded_at:%Y-%m-%d}{how}."
+
+
+experiment = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP, epilog=EPILOG)
+for _each in (start, status, conclude):
+    command.add(experiment, _each.__name__, _each)

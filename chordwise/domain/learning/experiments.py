@@ -1,0 +1,286 @@
+"""Comparing variants on documents: who is asked what, and intervals that may be looked at anytime.
+
+The interval of a mean is a confidence sequence: with a probability of at least 1 - `risk` the mean
+lies within it at every moment at once, so an experiment may be looked at after each document and
+ended at any time. For shares it is the predictable plug-in empirical-Bernstein sequence
+(Waudby-Smith and Ramdas, “Estimating means of bounded random variables by betting”, JRSS B 2024,
+theorem 2), which holds for any number of documents. Amounts such as costs have no bound; theirs is
+the asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, “Time-uniform
+central limit theory and asymptotic confidence sequences”, Annals of Statistics 2024, theorem 2.2),
+which holds approximately from some number of documents on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+CONTROL = "control"
+"""The name of the profile as it is, among the variants."""
+MIN_AMOUNTS = 30
+"""How many amounts there have to be before their interval holds well enough to be shown."""
+_MAX_BET = 0.5
+_SHARPEST_AT = 100
+"""The number of amounts at which their interval is as narrow as it can be made."""
+_MAX_TIMES = 64
+_MAX_REPEATED = 100_000
+
+
+class Outcome(StrEnum):
+    """What variants are compared by; the values stand in `experiments.outcome`."""
+
+    RIGHT = "right"
+    VALID = "valid"
+    GROUNDED = "grounded"
+    QUALITY = "quality"
+    COST = "cost"
+    LATENCY = "latency"
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a number from 0 to 1, of which more is better; of an amount less is."""
+        return self not in {Outcome.COST, Outcome.LATENCY}
+
+
+class Verdict(StrEnum):
+    """What is shown of a variant beside the control."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A mean of `count` numbers and its bounds."""
+
+    count: int
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the sign of the mean is shown."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """The outcome of one document; `known_at` is when it became known."""
+
+    document_id: uuid.UUID
+    value: float
+    known_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The outcomes of control and variant, each in the order in which they became known.
+
+    `pairs` are those of documents that both have answered, the control's first.
+    """
+
+    control: Sequence[float]
+    variant: Sequence[float]
+    pairs: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """The variant whose answer is the result of a document; `is_paired` asks the others as well."""
+
+    variant: str
+    is_paired: bool
+
+
+def assign(
+    experiment: str, text: str, variants: Sequence[str], share: float, paired: float
+) -> Assignment:
+    """Return who answers a text: the share `paired` is answered by all of them, first the control.
+
+    Of the rest each variant gets `share`, and the control what is left. The same text is always
+    given to the same one, whatever it was submitted with.
+    """
+    digest = hashlib.sha256(f"{experiment}\n{text}".encode()).digest()
+    if int.from_bytes(digest[:8]) < paired * 2**64:
+        return Assignment(variant=CONTROL, is_paired=True)
+    place = int.from_bytes(digest[8:16]) / 2**64
+    chosen = math.floor(place / share) if share else len(variants)
+    variant = variants[chosen] if chosen < len(variants) else CONTROL
+    return Assignment(variant=variant, is_paired=False)
+
+
+class ShareSequence:
+    """The interval of a mean of numbers from 0 to 1, of which more and more become known."""
+
+    def __init__(self, risk: float) -> None:
+        self._reach = math.log(2 / risk)
+        self._count = 0
+        self._total = self._weight = self._weighted = self._deviation = 0.0
+        self._estimate, self._spread, self._variance = 0.5, 0.25, 0.25
+
+    def add(self, value: float) -> None:
+        """Take the next number."""
+        self._count += 1
+        scale = self._variance * self._count * math.log(1 + self._count)
+        bet = min(math.sqrt(2 * self._reach / scale), _MAX_BET)
+        self._weight += bet
+        self._weighted += bet * value
+        self._deviation += (value - self._estimate) ** 2 * (-math.log(1 - bet) - bet)
+        self._total += value
+        self._estimate = (0.5 + self._total) / (self._count + 1)
+        self._spread += (value - self._estimate) ** 2
+        self._variance = self._spread / (self._count + 1)
+
+    def interval(self) -> Interval:
+        """Return what is known by now; without any number the mean may be anything."""
+        if not self._count:
+            return Interval(count=0, mean=0.5, low=0.0, high=1.0)
+        middle = self._weighted / self._weight
+        reach = (self._reach + self._deviation) / self._weight
+        low, high = max(0.0, middle - reach), min(1.0, middle + reach)
+        return Interval(count=self._count, mean=self._total / self._count, low=low, high=high)
+
+
+class AmountSequence:
+    """The interval of a mean of numbers without bounds, of which more and more become known."""
+
+    def __init__(self, risk: float) -> None:
+        self._risk = risk
+        log = -2 * math.log(risk)
+        self._rho2 = (log + math.log(log + 1)) / _SHARPEST_AT
+        self._count = 0
+        self._mean = self._squares = 0.0
+
+    def add(self, value: float) -> None:
+        """Take the next number."""
+        self._count += 1
+        before = value - self._mean
+        self._mean += before / self._count
+        self._squares += before * (value - self._mean)
+
+    def interval(self) -> Interval:
+        """Return what is known by now; of few numbers nothing is."""
+        if self._count < MIN_AMOUNTS:
+            return Interval(count=self._count, mean=self._mean, low=-math.inf, high=math.inf)
+        scaled = self._count * self._rho2 + 1
+        margin = 2 * scaled * math.log(math.sqrt(scaled) / self._risk)
+        margin = math.sqrt(margin / (self._count**2 * self._rho2))
+        reach = margin * math.sqrt(self._squares / self._count)
+        low, high = self._mean - reach, self._mean + reach
+        return Interval(count=self._count, mean=self._mean, low=low, high=high)
+
+
+def evidence(control: Sequence[Observation], variant: Sequence[Observation]) -> Evidence:
+    """Return the outcomes of both in the order of their becoming known."""
+    of_control = {each.document_id: each for each in control}
+    pairs = [
+        (max(known.known_at, each.known_at), each.document_id, known.value, each.value)
+        for each in variant
+        if (known := of_control.get(each.document_id)) is not None
+    ]
+    return Evidence(
+        control=_in_order(control),
+        variant=_in_order(variant),
+        pairs=[(one, other) for _, _, one, other in sorted(pairs)],
+    )
+
+
+def _in_order(observations: Sequence[Observation]) -> list[float]:
+    ordered = sorted(observations, key=lambda each: (each.known_at, each.document_id))
+    return [each.value for each in ordered]
+
+
+def difference(found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) -> Interval:
+    """Return how much more the variant has than the control.
+
+    Without pairs the means are compared. Where an experiment `is_paired` the differences on the
+    documents that both answered are as well, and both intervals share the risk.
+    """
+    apart_risk = risk / 2 if is_paired else risk
+    control = _mean(found.control, outcome, apart_risk / 2)
+    variant = _mean(found.variant, outcome, apart_risk / 2)
+    apart = Interval(
+        count=min(control.count, variant.count),
+        mean=variant.mean - control.mean if control.count and variant.count else 0.0,
+        low=variant.low - control.high,
+        high=variant.high - control.low,
+    )
+    if not is_paired or not found.pairs:
+        return apart
+    paired = _paired(found.pairs, outcome, risk / 2)
+    low, high = max(apart.low, paired.low), min(apart.high, paired.high)
+    closer = min((apart, paired), key=lambda each: each.high - each.low)
+    return replace(closer, low=low, high=high) if low <= high else paired
+
+
+def _mean(values: Sequence[float], outcome: Outcome, risk: float) -> Interval:
+    sequence = ShareSequence(risk) if outcome.is_share else AmountSequence(risk)
+    for value in values:
+        sequence.add(value)
+    return sequence.interval()
+
+
+def _paired(pairs: Sequence[tuple[float, float]], outcome: Outcome, risk: float) -> Interval:
+    if not outcome.is_share:
+        return _mean([other - one for one, other in pairs], outcome, risk)
+    found = _mean([(other - one + 1) / 2 for one, other in pairs], outcome, risk)
+    mean, low, high = (2 * each - 1 for each in (found.mean, found.low, found.high))
+    return Interval(count=found.count, mean=mean, low=low, high=high)
+
+
+def verdict(difference: Interval, outcome: Outcome) -> Verdict:
+    """Return what an interval of the difference to the control shows."""
+    if not difference.excludes_zero:
+        return Verdict.UNDECIDED
+    return Verdict.BETTER if (difference.low > 0) == outcome.is_share else Verdict.WORSE
+
+
+def further(found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) -> int | None:
+    """Return how many more documents of the variant would probably decide.
+
+    It is estimated by repeating what there is; None where it would take very many, or where there
+    is nothing to repeat.
+    """
+    count = len(found.variant)
+    most = min(_MAX_TIMES, _MAX_REPEATED // max(1, len(found.control) + count))
+
+    def decides(times: int) -> bool:
+        repeated = Evidence(
+            control=[*found.control] * times,
+            variant=[*found.variant] * times,
+            pairs=[*found.pairs] * times,
+        )
+        return difference(repeated, outcome, risk, is_paired=is_paired).excludes_zero
+
+    if not found.control or not count or most < 1 or not decides(most):
+        return None
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return (high - 1) * count
+
+
+def exceeds(
+    found: Evidence, outcome: Outcome, bound: float, risk: float, *, is_paired: bool
+) -> bool:
+    """Tell whether the variant is shown to be worse than the control by more than a bound.
+
+    Of a share the bound is a difference, of an amount a part of the control's: 0.5 allows half as
+    much again.
+    """
+    if outcome.is_share:
+        return difference(found, outcome, risk, is_paired=is_paired).high < -bound
+    scaled = replace(
+        found,
+        control=[each * (1 + bound) for each in found.control],
+        pairs=[(one * (1 + bound), other) for one, other in found.pairs],
+    )
+    return difference(scaled, outcome, risk, is_paired=is_paired).low > 0

@@ -1,0 +1,459 @@
+"""Experiments: variants of a profile are compared on its documents, and the best one becomes it."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+import tomlkit
+from pydantic import ValidationError
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+from tomlkit.exceptions import TOMLKitError
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject, plain
+from chordwise.domain.learning import experiments as statistics
+from chordwise.domain.learning import truths
+from chordwise.domain.learning.experiments import CONTROL, Interval, Outcome, Verdict
+from chordwise.domain.learning.judging import known
+from chordwise.domain.states import Lane, RunStatus
+from chordwise.domain.tasks import options_from, options_to_json, question_of
+from chordwise.errors import ConfigurationError, UsageError
+from chordwise.llm.limits.permits import Priority
+from chordwise.pipeline.intake.experiments import Known, asked_of, observations
+from chordwise.pipeline.intake.run_options import (
+    RunOptions,
+    answerable,
+    identity,
+    run_options,
+    to_json,
+)
+from chordwise.pipeline.learning import judgeable
+from chordwise.pipeline.models import budgets
+from chordwise.pipeline.models.client import lane_for
+from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runtime.context import ReadingContext
+from chordwise.settings import ProfileSettings, Settings
+from chordwise.settings.sections import problems
+from chordwise.storage import clock, experiments, judgments
+from chordwise.storage.budgets import Budget, scope_of_run
+from chordwise.storage.database import Database
+from chordwise.storage.experiments import AnsweredJob, Experiment, ExperimentVariant
+from chordwise.storage.judgments import Feedback
+from chordwise.storage.record import new_id
+from chordwise.storage.runs import Run
+
+CHANGEABLE = (
+    *("model", "prompt", "pack", "instructions", "answer_language", "examples"),
+    *("chunk_tokens", "votes", "critique", "confidence_threshold"),
+)
+"""The entries of a profile that a variant may have otherwise: how it is asked, and not what for."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A variant as a user names it: its changes to the entries of a profile, as texts."""
+
+    name: str
+    changes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is compared, by what, and within which bounds; see the table `experiments`.
+
+    The `share` is of the documents that are not paired; without one all get the same. `budget_usd`
+    is what further answers to paired documents may cost.
+    """
+
+    name: str
+    profile: str
+    variants: Sequence[Variant]
+    outcome: Outcome = Outcome.RIGHT
+    share: float | None = None
+    paired: float = 0.0
+    budget_usd: Decimal | None = None
+    risk: float = 0.05
+    max_invalid: float = 0.05
+    max_cost: float = 0.5
+    max_latency: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """An outcome of a variant: how many documents have it, its mean, and the difference."""
+
+    outcome: Outcome
+    documents: int
+    mean: float | None
+    difference: Interval | None
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantStatus:
+    """What is known of a variant, the control included; `further` documents would decide.
+
+    `paired` of its `documents` are answered by the others as well.
+    """
+
+    name: str
+    changes: JsonObject
+    documents: int
+    paired: int
+    outcomes: Sequence[Compared]
+    further: int | None = None
+    stopped_at: datetime | None = None
+    stopped_because: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What is known of an experiment.
+
+    It `is_current` unless the profile asks something else by now, so that no documents come.
+    """
+
+    name: str
+    profile: str
+    outcome: Outcome
+    risk: float
+    created_at: datetime
+    concluded_at: datetime | None
+    promoted: str | None
+    is_current: bool
+    budget_usd: Decimal | None
+    spent_usd: Decimal | None
+    variants: Sequence[VariantStatus]
+
+
+def start(context: ReadingContext, plan: Plan) -> Experiment:
+    """Begin an experiment: from now on documents that are asked what the profile asks are in it.
+
+    Raises:
+        UsageError: The plan contradicts itself, the name is taken, a variant asks nothing else, or
+            there is an experiment with the profile already.
+        ConfigurationError: There is no such profile or model, or a price is unknown.
+    """
+    settings = context.settings
+    _check(plan)
+    profile = _profile(settings, plan.profile)
+    control = answerable(settings, run_options(settings, profile))
+    wanted = [_with_changes(context, profile, control, each) for each in plan.variants]
+    for options in (control, *(each for _, each in wanted)):
+        budgets.cap_for(settings, options.model, plan.budget_usd or profile.budget_usd)
+    lanes = {lane_for(settings, each.model, profile.lane) for _, each in wanted}
+    run = _run_of_pairs(plan.name, control, Lane.BATCH if lanes == {Lane.BATCH} else Lane.ONLINE)
+    experiment = Experiment(
+        id=new_id(),
+        name=plan.name,
+        profile=plan.profile,
+        outcome=plan.outcome,
+        control=asked_of(control),
+        share=plan.share or (1 - plan.paired and 1 / (len(plan.variants) + 1)),
+        **{each: getattr(plan, each) for each in _BOUNDS},
+    )
+    variants = [
+        ExperimentVariant(name=each.name, position=place, changes=changes, options=to_json(options))
+        for place, (each, (changes, options)) in enumerate(zip(plan.variants, wanted, strict=True))
+    ]
+    _store(context.database, run, experiment, variants, plan.budget_usd)
+    return experiment
+
+
+def _run_of_pairs(name: str, control: RunOptions, lane: Lane) -> Run:
+    """Return the run of the further answers, which is finished while there are none to be given."""
+    return Run(
+        id=new_id(),
+        name=f"experiment-{name}",
+        status=RunStatus.FINISHED,
+        options=to_json(control),
+        type_count=len(control.types),
+        priority=Priority.NIGHTLY,
+        lane=lane,
+        found_count=0,
+    )
+
+
+_BOUNDS = ("paired", "risk", "max_invalid", "max_cost", "max_latency")
+
+
+def _check(plan: Plan) -> None:
+    """Refuse names that cannot be used, and shares that do not go together.
+
+    Raises:
+        UsageError: They do not.
+    """
+    names = [each.name for each in plan.variants]
+    if not names or len({*names, CONTROL}) <= len(names):
+        raise UsageError(
+            "An experiment needs a variant or more, each with a name of its own.",
+            f"--variant terse:prompt=terse; {CONTROL} is the profile as it is.",
+        )
+    for name in (plan.name, *names):
+        if not _NAME.fullmatch(name):
+            hint = "A name is of letters, digits, “.”, “_” and “-”."
+            raise UsageError(f"“{name}” cannot be the name of an experiment or variant.", hint)
+    if plan.share is not None and plan.share * len(names) >= 1:
+        raise UsageError(
+            f"With {len(names)} times {plan.share:.0%} nothing is left for the control.",
+            "Lower --share.",
+        )
+
+
+def _profile(settings: Settings, name: str) -> ProfileSettings:
+    if name not in settings.profiles:
+        raise ConfigurationError(
+            f"There is no profile “{name}”.", "The profiles stand in chordwise.toml."
+        )
+    return settings.profiles[name]
+
+
+def _with_changes(
+    context: ReadingContext, profile: ProfileSettings, control: RunOptions, variant: Variant
+) -> tuple[JsonObject, RunOptions]:
+    """Return the changes as values, and what is asked with them.
+
+    Raises:
+        UsageError: An entry cannot be changed, or nothing else is asked by it.
+    """
+    settings = context.settings
+    for entry in variant.changes:
+        if entry not in CHANGEABLE:
+            raise UsageError(
+                f"A variant cannot have another {entry}.", f"It may have: {', '.join(CHANGEABLE)}."
+            )
+    entries = profile.model_dump(by_alias=True, exclude_unset=True)
+    try:
+        changed = ProfileSettings.model_validate({**entries, **variant.changes})
+    except ValidationError as error:
+        what = f"The variant {variant.name} cannot be: {'; '.join(problems(error))}."
+        raise UsageError(what) from error
+    options = answerable(settings, run_options(settings, changed))
+    if options.types != control.types:
+        raise UsageError(f"The variant {variant.name} would be other analyses.")
+    hashes = [
+        [identity(context, each, asked) for each in control.types] for asked in (control, options)
+    ]
+    if hashes[0] == hashes[1]:
+        raise UsageError(
+            f"The variant {variant.name} asks the same as the profile.", "Change something in it."
+        )
+    values = changed.model_dump(mode="json", by_alias=True)
+    return {entry: values[entry] for entry in variant.changes}, options
+
+
+def _store(
+    database: Database,
+    run: Run,
+    experiment: Experiment,
+    variants: Sequence[ExperimentVariant],
+    budget_usd: Decimal | None,
+) -> None:
+    try:
+        with database.write() as session:
+            run.intake_finished_at = run.finished_at = clock.read(session)
+            session.add(run)
+            session.flush()
+            experiment.run_id = run.id
+            session.add(experiment)
+            session.flush()
+            for each in variants:
+                each.experiment_id = experiment.id
+            session.add_all(variants)
+            if budget_usd is not None:
+                budgets.change_cap(session, run.id, budget_usd)
+    except IntegrityError as error:
+        raise UsageError(
+            f"There is an experiment “{experiment.name}”, or a running one with the profile "
+            f"{experiment.profile}, already.",
+            "`chordwise experiment status` lists them; `experiment conclude` ends one.",
+        ) from error
+
+
+def find(session: Session, name: str) -> Experiment:
+    """Return the experiment of this name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    found = experiments.named(session, name)
+    if found is None:
+        raise UsageError(
+            f"There is no experiment “{name}”.", "`chordwise experiment status` lists them."
+        )
+    return found
+
+
+def status(session: Session, settings: Settings, experiment: Experiment) -> Status:
+    """Return what is known of an experiment by now."""
+    variants = experiments.variants(session, experiment.id)
+    run_id = experiment.run_id
+    account = session.get(Budget, scope_of_run(run_id)) if run_id else None
+    return Status(
+        **{name: getattr(experiment, name) for name in _OF_EXPERIMENT},
+        outcome=Outcome(experiment.outcome),
+        is_current=_is_current(settings, experiment),
+        budget_usd=account.cap_usd if account else None,
+        spent_usd=account.spent_usd if account else None,
+        variants=_statuses(session, experiment, variants),
+    )
+
+
+_OF_EXPERIMENT = ("name", "profile", "risk", "created_at", "concluded_at", "promoted")
+
+
+def _is_current(settings: Settings, experiment: Experiment) -> bool:
+    profile = settings.profiles.get(experiment.profile)
+    if profile is None:
+        return False
+    asked = answerable(settings, run_options(settings, profile))
+    return plain(asked_of(asked)) == experiment.control
+
+
+def _statuses(
+    session: Session, experiment: Experiment, variants: Sequence[ExperimentVariant]
+) -> list[VariantStatus]:
+    jobs = experiments.answered(session, experiment.id)
+    judged = _judged(session, experiment, variants, jobs)
+    documents: dict[str, set[uuid.UUID]] = defaultdict(set)
+    for each in jobs:
+        documents[each.variant].add(each.document_id)
+    shared = documents[CONTROL]
+    risk = experiment.risk / len(variants)
+    comparison = _Comparison(
+        jobs=jobs,
+        judged=judged,
+        outcome=Outcome(experiment.outcome),
+        risk=risk,
+        is_paired=experiment.paired > 0,
+    )
+    control = VariantStatus(
+        name=CONTROL,
+        changes={},
+        documents=len(shared),
+        paired=len(shared & set().union(*(documents[each.name] for each in variants))),
+        outcomes=[comparison.of(CONTROL, each) for each in Outcome],
+    )
+    others = [
+        VariantStatus(
+            name=each.name,
+            changes=each.changes,
+            documents=len(documents[each.name]),
+            paired=len(documents[each.name] & shared),
+            outcomes=[comparison.of(each.name, outcome) for outcome in Outcome],
+            further=comparison.further(each.name),
+            stopped_at=each.stopped_at,
+            stopped_because=each.stopped_because,
+        )
+        for each in variants
+    ]
+    return [control, *others]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Comparison:
+    """The jobs of an experiment, with what people said of them, and how they are compared."""
+
+    jobs: Sequence[AnsweredJob]
+    judged: Mapping[uuid.UUID, Known]
+    outcome: Outcome
+    risk: float
+    is_paired: bool
+
+    def of(self, variant: str, outcome: Outcome) -> Compared:
+        """Return an outcome of a variant beside the control's."""
+        found = self._evidence(variant, outcome)
+        values = found.variant
+        difference = statistics.difference(found, outcome, self.risk, is_paired=self.is_paired)
+        is_control = variant == CONTROL
+        return Compared(
+            outcome=outcome,
+            documents=len(values),
+            mean=sum(values) / len(values) if values else None,
+            difference=None if is_control else difference,
+            verdict=None if is_control else statistics.verdict(difference, outcome),
+        )
+
+    def further(self, variant: str) -> int | None:
+        """Return how many more documents would probably decide about a variant."""
+        found = self._evidence(variant, self.outcome)
+        return statistics.further(found, self.outcome, self.risk, is_paired=self.is_paired)
+
+    def _evidence(self, variant: str, outcome: Outcome) -> statistics.Evidence:
+        judged = self.judged if outcome is Outcome.RIGHT else {}
+        return statistics.evidence(
+            *(observations(self.jobs, name, outcome, judged) for name in (CONTROL, variant))
+        )
+
+
+def _judged(
+    session: Session,
+    experiment: Experiment,
+    variants: Sequence[ExperimentVariant],
+    jobs: Sequence[AnsweredJob],
+) -> Mapping[uuid.UUID, Known]:
+    """Return what people's remarks say of each job's answer: the share of its fields that is right.
+
+    A remark on one answer also says something of another one to the same document.
+    """
+    said: dict[tuple[uuid.UUID, str], list[Feedback]] = defaultdict(list)
+    asked = [experiment.control, *(each.options for each in variants)]
+    questions = [plain(question_of(options_to_json(options_from(each)))) for each in asked]
+    for each in judgments.of_documents(session, sorted({one.document_id for one in jobs})):
+        if each.question in questions:
+            said[each.document_id, each.analysis_type].append(each)
+    wanted = [one.job_id for one in jobs if (one.document_id, one.analysis_type) in said]
+    found: dict[uuid.UUID, Known] = {}
+    for some in judgeable.batches(wanted):
+        listed = judgeable.listed(session, Wanted(job_ids=tuple(some), every_answer=True))
+        for result in judgeable.read(session, listed):
+            kind, document_id = result.listed.analysis_type, result.listed.document_id
+            remarks = said[document_id, kind]
+            truth = truths.from_remarks(kind, [judgments.remark(one) for one in remarks])
+            if is_right := known(result.answer, truth):
+                share = sum(is_right.values()) / len(is_right)
+                known_at = max(result.created_at, *(one.created_at for one in remarks))
+                found[result.listed.job_id] = share, known_at
+    return found
+
+
+def conclude(session: Session, experiment: Experiment, found: Status, promoted: str | None) -> None:
+    """End an experiment, keeping what is known of it; a variant may have become the profile."""
+    experiment.concluded_at = clock.read(session)
+    experiment.promoted = promoted
+    experiment.conclusion = json_values.as_object(plain(found))
+
+
+def promoted(content: str, profile: str, changes: JsonObject) -> str | None:
+    """Return a settings file in which a profile has these entries, its comments included.
+
+    None where the profile is not in the file, but set otherwise.
+    """
+    try:
+        file = tomlkit.parse(content)
+    except TOMLKitError:
+        return None
+    profiles = file.get("profiles")
+    table = profiles.get(profile) if isinstance(profiles, dict) else None
+    if not isinstance(table, dict):
+        return None
+    for entry, value in changes.items():
+        if value is not None:
+            table[entry] = value
+        else:
+            table.pop(entry, None)
+    return tomlkit.dumps(file)
+
+
+def lines(profile: str, changes: JsonObject) -> str:
+    """Return the lines to be set in a settings file so that a profile has these entries."""
+    entries = {entry: value for entry, value in changes.items() if value is not None}
+    return tomlkit.dumps({"profiles": {profile: entries}})

@@ -1,0 +1,223 @@
+"""Experiments: which variants of a profile are compared, and who answered which document."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from sqlalchemy import JSON, ForeignKey, Index, exists, func, or_, select, text, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import RunStatus
+from chordwise.storage import budgets, clock
+from chordwise.storage.budgets import Budget
+from chordwise.storage.record import CreatedAt, Identity, Record, among, insert_all
+from chordwise.storage.runs import Run
+
+
+class Experiment(Record):
+    """Variants of a profile that are compared by an `outcome`.
+
+    `control` is what the profile asks, as the runs with it ask. The share `paired` of the documents
+    is answered by all variants, the further answers in the run `run_id`, whose budget is the
+    experiment's. Of the others each variant gets the share `share`. The intervals hold but for
+    `risk`. A variant is stopped that is shown to have fewer valid answers by more than
+    `max_invalid`, or to cost or take more by more than these parts of what the control does.
+    `promoted` is the variant that became the profile, and `conclusion` what was known when the
+    experiment was concluded.
+    """
+
+    __tablename__ = "experiments"
+    __table_args__ = (
+        Index(
+            "ux_experiments_running",
+            "profile",
+            unique=True,
+            postgresql_where="concluded_at IS NULL",
+        ),
+    )
+
+    id: Mapped[Identity]
+    name: Mapped[str] = mapped_column(unique=True)
+    profile: Mapped[str]
+    outcome: Mapped[str]
+    control: Mapped[JsonObject] = mapped_column(JSON)
+    run_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("runs.id"), index=True)
+    share: Mapped[float]
+    paired: Mapped[float]
+    risk: Mapped[float]
+    max_invalid: Mapped[float]
+    max_cost: Mapped[float]
+    max_latency: Mapped[float]
+    promoted: Mapped[str | None]
+    conclusion: Mapped[JsonObject | None]
+    created_at: Mapped[CreatedAt]
+    checked_at: Mapped[datetime | None]
+    concluded_at: Mapped[datetime | None]
+
+
+class ExperimentVariant(Record):
+    """A variant: the `changes` to the entries of the profile, and what is asked with them.
+
+    One that a guardrail has stopped gets no more documents.
+    """
+
+    __tablename__ = "experiment_variants"
+
+    experiment_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("experiments.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]
+    changes: Mapped[JsonObject]
+    options: Mapped[JsonObject] = mapped_column(JSON)
+    stopped_at: Mapped[datetime | None]
+    stopped_because: Mapped[str | None]
+
+
+class ExperimentDocument(Record):
+    """The variant that answers a document, by the intake whose jobs ask it.
+
+    A `paired` document has an intake for each variant.
+    """
+
+    __tablename__ = "experiment_documents"
+    __table_args__ = (
+        Index("ix_experiment_documents_experiment_id", "experiment_id", "document_id"),
+    )
+
+    intake_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("intakes.id"), primary_key=True)
+    experiment_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("experiments.id"))
+    document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"))
+    variant: Mapped[str]
+    paired: Mapped[bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnsweredJob:
+    """How a job of an experiment ended: a row of the view `experiment_answers`.
+
+    What is not known is None; `cost_usd` and `latency_ms` are also where an answer was reused.
+    """
+
+    variant: str
+    document_id: uuid.UUID
+    job_id: uuid.UUID
+    analysis_type: str
+    finished_at: datetime | None
+    valid: bool | None
+    grounded: float | None
+    quality: float | None
+    cost_usd: Decimal | None
+    latency_ms: int | None
+
+
+def named(session: Session, name: str) -> Experiment | None:
+    """Return the experiment of this name, if there is one."""
+    return session.scalars(select(Experiment).where(Experiment.name == name)).one_or_none()
+
+
+def listed(session: Session) -> Sequence[Experiment]:
+    """Return all experiments, the newest first."""
+    return session.scalars(select(Experiment).order_by(Experiment.id.desc())).all()
+
+
+def running(session: Session) -> Sequence[Experiment]:
+    """Return the experiments that are not concluded."""
+    return session.scalars(select(Experiment).where(Experiment.concluded_at.is_(None))).all()
+
+
+def variants(session: Session, experiment_id: uuid.UUID) -> Sequence[ExperimentVariant]:
+    """Return the variants of an experiment in their order."""
+    return session.scalars(
+        select(ExperimentVariant)
+        .where(ExperimentVariant.experiment_id == experiment_id)
+        .order_by(ExperimentVariant.position)
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def documents_in(
+    session: Session, experiment_id: uuid.UUID, document_ids: Collection[uuid.UUID]
+) -> set[uuid.UUID]:
+    """Return those of the documents that belong to the experiment already."""
+    return set(
+        session.scalars(
+            select(ExperimentDocument.document_id).where(
+                ExperimentDocument.experiment_id == experiment_id,
+                among(ExperimentDocument.document_id, document_ids),
+            )
+        )
+    )
+
+
+def add_documents(
+    session: Session, experiment_id: uuid.UUID, rows: Sequence[dict[str, object]]
+) -> None:
+    """Note who answers documents; a row has `intake_id`, `document_id`, `variant`, `paired`."""
+    insert_all(session, ExperimentDocument, rows, experiment_id=experiment_id)
+
+
+def open_pairs(session: Session, experiment: Experiment, count: int) -> bool:
+    """Reopen the run of the further answers for so many more; false where there are to be none.
+
+    That is so where the run is cancelled or pruned, or its budget is spent.
+    """
+    is_spent = exists().where(
+        Budget.scope == budgets.scope_of_run(experiment.run_id or uuid.UUID(int=0)),
+        Budget.spent_usd + Budget.reserved_usd >= Budget.cap_usd,
+    )
+    statement = (
+        update(Run)
+        .where(Run.id == experiment.run_id, Run.status != RunStatus.CANCELLED, ~is_spent)
+        .values(
+            status=RunStatus.OPEN,
+            finished_at=None,
+            found_count=func.coalesce(Run.found_count, 0) + count,
+        )
+        .returning(Run.id)
+    )
+    return session.scalar(statement) is not None
+
+
+def claim_check(session: Session, experiment_id: uuid.UUID, interval: timedelta) -> bool:
+    """Tell whether the guardrails are to be checked now, and not again before an interval ends."""
+    is_due = or_(
+        Experiment.checked_at.is_(None), Experiment.checked_at < clock.database_now() - interval
+    )
+    statement = (
+        update(Experiment)
+        .where(Experiment.id == experiment_id, Experiment.concluded_at.is_(None), is_due)
+        .values(checked_at=clock.database_now())
+        .returning(Experiment.id)
+    )
+    return session.scalar(statement) is not None
+
+
+def stop(session: Session, experiment_id: uuid.UUID, variant: str, because: str) -> bool:
+    """Stop a variant; false where it was stopped before."""
+    statement = (
+        update(ExperimentVariant)
+        .where(
+            ExperimentVariant.experiment_id == experiment_id,
+            ExperimentVariant.name == variant,
+            ExperimentVariant.stopped_at.is_(None),
+        )
+        .values(stopped_at=clock.database_now(), stopped_because=because)
+        .returning(ExperimentVariant.name)
+    )
+    return session.scalar(statement) is not None
+
+
+_ANSWERED = text("""
+    SELECT variant, document_id, job_id, analysis_type, finished_at, valid, grounded, quality,
+        cost_usd, latency_ms
+    FROM experiment_answers WHERE experiment_id = :id""")
+
+
+def answered(session: Session, experiment_id: uuid.UUID) -> Sequence[AnsweredJob]:
+    """Return the jobs of an experiment, those that have not ended as well."""
+    rows = session.execute(_ANSWERED, {"id": experiment_id}).mappings()
+    return [AnsweredJob(**row) for row in rows]

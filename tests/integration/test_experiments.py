@@ -1,0 +1,310 @@
+"""`chordwise experiment`: documents are shared out, compared, and the best variant is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from chordwise.domain.json_values import JsonObject, as_object, objects
+from chordwise.errors import ExitCode
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.intake import experiments
+from chordwise.pipeline.intake.run_options import run_options
+from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.settings import ScheduleSettings, Settings, load
+from chordwise.storage import pruning
+from tests.fakes.commands import run
+from tests.fakes.learning import written
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline
+from tests.fakes.scheduling import a_night
+
+pytestmark = pytest.mark.usefixtures("addressed")
+FILE = """
+model = "scripted"
+
+[models.scripted]
+provider = "openai"
+model = "scripted"
+base_url = "http://127.0.0.1:9/v1"
+input_usd_per_million_tokens = 1
+output_usd_per_million_tokens = 1
+
+[profiles.mail] # what comes in
+types = ["classification"]
+labels = ["invoice", "letter", "report"]
+votes = 1 # once is enough
+"""
+TERSE = "terse:instructions=Be terse, and brief.,confidence_threshold=0.1"
+START = ("experiment", "start", "shorter", "--profile", "mail", "--variant", TERSE)
+VARIANTS = "SELECT variant, paired, count(*) FROM experiment_answers GROUP BY 1, 2 ORDER BY 1"
+
+
+def answering(request: CompletionRequest) -> str:
+    """Say invoice, and letter where brevity is asked for: that is right of all documents."""
+    label = "letter" if "terse" in request.task.options.instructions else "invoice"
+    return json.dumps(
+        {
+            "primary_label": label,
+            "secondary_label": None,
+            "confidence": 0.9,
+            "features": [{"feature": "it says so", "quote": "Dear madam"}],
+            "uncertainty_factors": [],
+        }
+    )
+
+
+def failing(request: CompletionRequest) -> str:
+    """Answer nothing of use where brevity is asked for."""
+    return "No." if "terse" in request.task.options.instructions else answering(request)
+
+
+@pytest.fixture
+def settings_file(tmp_path: Path) -> Path:
+    file = tmp_path / "chordwise.toml"
+    file.write_text(FILE, "utf-8")
+    return file
+
+
+def opened(settings: Settings, file: Path, answer: Callable[[CompletionRequest], str]) -> Pipeline:
+    """Return a pipeline with the profile, whose model answers so."""
+    found = load(file)
+    changes = {"profiles": found.profiles, "model": "scripted"}
+    return a_pipeline(
+        settings.model_copy(update=changes),
+        answer,
+        repeat_last=True,
+        named=found.models["scripted"],
+    )
+
+
+def submitted(pipeline: Pipeline, first: int, count: int) -> Submission:
+    """Take numbered documents in with the profile, and analyze them, pairs included."""
+    settings = pipeline.context.settings
+    submission = open_run(
+        pipeline.context, run_options(settings, settings.profiles["mail"], f"mail-{first}"), NOW
+    )
+    for number in range(first, first + count):
+        submission.take_in(a_document(f"Dear madam, this is letter {number}.", f"{number}.txt"))
+    submission.close()
+    for row in pipeline.rows("SELECT id FROM jobs WHERE status IN ('queued', 'running')"):
+        pipeline.work_on(row[0])  # type: ignore[arg-type]  # a UUID
+    return submission
+
+
+def status(capsys: pytest.CaptureFixture[str]) -> JsonObject:
+    capsys.readouterr()
+    assert run(["experiment", "status", "shorter", "--json"]) == ExitCode.SUCCESS
+    (found,) = objects(json.loads(capsys.readouterr().out)["experiments"])
+    return found
+
+
+def outcome(found: JsonObject, variant: str, name: str) -> JsonObject:
+    (of,) = (each for each in objects(found["variants"]) if each["name"] == variant)
+    (compared,) = (each for each in objects(of["outcomes"]) if each["outcome"] == name)
+    return compared
+
+
+def test_feedback_shows_which_variant_is_right(
+    settings: Settings,
+    settings_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each document has one answer in the table of the profile, and counts once."""
+    pipeline = opened(settings, settings_file, answering)
+    assert run([*START]) == ExitCode.SUCCESS
+    submitted(pipeline, 0, 70)
+    submitted(pipeline, 60, 10).close()
+    said = [{"document": f"{n}.txt", "value": "letter"} for n in range(70)]
+    truth = written(tmp_path / "said.jsonl", *said)
+
+    assert run(["feedback", "--file", str(truth)]) == ExitCode.SUCCESS
+
+    found = status(capsys)
+    counts = {str(each["name"]): each["documents"] for each in objects(found["variants"])}
+    assert sum(map(int, map(str, counts.values()))) == 70
+    assert min(int(str(each)) for each in counts.values()) > 20
+    right = outcome(found, "terse", "right")
+    assert (right["mean"], right["verdict"]) == (1.0, "better")
+    assert outcome(found, "control", "right")["mean"] == 0.0
+    assert outcome(found, "terse", "valid")["verdict"] == "undecided"
+    assert pipeline.value("SELECT count(*) FROM document_results") == 80
+    assert pipeline.rows("SELECT saved_as, count(*) FROM answer_jobs GROUP BY 1") == [("mail", 70)]
+    assert run(["experiment", "status", "shorter"]) == ExitCode.SUCCESS
+    assert "better" in capsys.readouterr().out
+
+
+def test_paired_documents_have_a_further_answer_while_the_budget_lasts(
+    settings: Settings, settings_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The result is the control's; a correction of it also judges the other answer."""
+    pipeline = opened(settings, settings_file, answering)
+    assert run([*START, "--paired", "100%", "--budget", "0.50"]) == ExitCode.SUCCESS
+    submission = submitted(pipeline, 0, 5)
+
+    assert pipeline.rows(VARIANTS) == [("control", True, 5), ("terse", True, 5)]
+    assert pipeline.rows("SELECT label, count(*) FROM document_results GROUP BY 1") == [
+        ("invoice", 5)
+    ]
+    assert pipeline.rows("SELECT run, accepted, status FROM run_accounts ORDER BY 2, 1") == [
+        ("experiment-shorter", 5, "finished"),
+        (submission.name, 5, "finished"),
+    ]
+    correction = ["feedback", submission.name, "--document", "3.txt", "--correct", "label=letter"]
+    assert run(correction) == ExitCode.SUCCESS
+    found = status(capsys)
+    assert float(str(found["spent_usd"])) > 0
+    assert outcome(found, "terse", "right")["mean"] == 1.0
+    assert outcome(found, "control", "right")["mean"] == 0.0
+    assert pipeline.rows("SELECT event FROM deliveries WHERE kind = 'webhook'") == [
+        ("run.finished",)
+    ]
+
+    pipeline.execute("UPDATE budgets SET spent_usd = cap_usd WHERE cap_usd IS NOT NULL")
+    submitted(pipeline, 5, 5)
+
+    assert pipeline.rows(VARIANTS) == [
+        ("control", False, 5),
+        ("control", True, 5),
+        ("terse", True, 5),
+    ]
+
+
+def test_the_run_of_further_answers_is_kept_while_they_may_come(
+    settings: Settings, settings_file: Path
+) -> None:
+    """Once the experiment is concluded, it is pruned as any other, and the conclusion stays."""
+    pipeline = opened(settings, settings_file, answering)
+    assert run([*START, "--paired", "100%"]) == ExitCode.SUCCESS
+    own = submitted(pipeline, 0, 2).run_id
+    now = timedelta(seconds=-1)
+    database = pipeline.context.database
+    with database.read() as session:
+        assert pruning.old_runs(session, now) == [own]
+
+    assert run(["experiment", "conclude", "shorter"]) == ExitCode.SUCCESS
+
+    with database.write() as session:
+        old = pruning.old_runs(session, now)
+        for run_id in old:
+            pruning.forget_jobs(session, run_id, now)
+            pruning.forget_run(session, run_id, now)
+    assert len(old) == 2
+    assert pipeline.value("SELECT count(*) FROM runs") == 0
+    kept = pipeline.value("SELECT conclusion FROM experiments")
+    assert [each["documents"] for each in objects(as_object(kept)["variants"])] == [2, 2]
+
+
+def test_a_variant_that_fails_is_stopped(
+    settings: Settings, settings_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Later documents are all the control's, and the webhook is told."""
+    pipeline = opened(settings, settings_file, failing)
+    assert run([*START]) == ExitCode.SUCCESS
+    submitted(pipeline, 0, 90)
+    assert pipeline.value("SELECT stopped_at FROM experiment_variants") is None
+    pipeline.execute("UPDATE experiments SET checked_at = NULL")
+    submitted(pipeline, 90, 1)
+
+    later = submitted(pipeline, 91, 9)
+
+    assert {job.options["instructions"] for job in pipeline.jobs(later)} == {""}
+    found = status(capsys)
+    (terse,) = (each for each in objects(found["variants"]) if each["name"] == "terse")
+    assert str(terse["stopped_because"]).startswith("0.0% of its answers are valid")
+    (told,) = pipeline.rows("SELECT content FROM deliveries WHERE event LIKE 'experiment.%'")
+    assert as_object(told[0])["variant"] == "terse"
+    assert experiments.check(pipeline.context.database) == 0
+
+
+def test_a_schedule_checks_the_guardrails(settings: Settings) -> None:
+    """Also where nothing is submitted."""
+    guard = ScheduleSettings(cron="0 6 * * *", kind="experiment")
+    night = a_night(settings, answering, repeat_last=True, guard=guard)
+    night.sleep_until("2026-03-28T08:01")
+    night.tick()
+
+    assert night.carry_out()
+
+    assert night.rows("SELECT status, outcome FROM schedule_runs") == [
+        ("succeeded", {"stopped": 0})
+    ]
+
+
+def test_the_winner_becomes_the_profile(
+    settings: Settings, settings_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file keeps its comments, and the next documents are asked what it says."""
+    pipeline = opened(settings, settings_file, answering)
+    assert run([*START]) == ExitCode.SUCCESS
+    conclude = ["experiment", "conclude", "shorter", "--promote", "terse"]
+    assert run(conclude) == ExitCode.USAGE
+    assert settings_file.read_text("utf-8") == FILE
+    capsys.readouterr()
+
+    assert run([*conclude, "--yes"]) == ExitCode.SUCCESS
+
+    shown, changed = capsys.readouterr().out, settings_file.read_text("utf-8")
+    assert '+instructions = "Be terse, and brief."' in shown
+    assert "[profiles.mail] # what comes in" in changed
+    assert "votes = 1 # once is enough" in changed
+    assert load(settings_file).profiles["mail"].confidence_threshold == 0.1
+    assert status(capsys)["promoted"] == "terse"
+    after = submitted(opened(settings, settings_file, answering), 0, 5)
+    assert pipeline.value("SELECT count(*) FROM experiment_documents") == 0
+    assert {job.options["instructions"] for job in pipeline.jobs(after)} == {"Be terse, and brief."}
+    assert run([*START]) == ExitCode.USAGE
+
+
+def test_what_cannot_be_written_is_printed(
+    settings: Settings,
+    settings_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A profile that is set in the environment is changed there, by its owner."""
+    opened(settings, settings_file, answering)
+    profile, _, _ = FILE.partition("[profiles")
+    settings_file.write_text(profile, "utf-8")
+    mail = {"types": ["classification"], "labels": ["invoice", "letter"]}
+    monkeypatch.setenv("CHORDWISE_PROFILES", json.dumps({"mail": mail}))
+    assert run([*START]) == ExitCode.SUCCESS
+
+    promote = ["experiment", "conclude", "shorter", "--promote", "terse", "--yes"]
+    assert run(promote) == ExitCode.SUCCESS
+
+    said = capsys.readouterr().err
+    assert "[profiles.mail]" in said
+    assert 'instructions = "Be terse, and brief."' in said
+    assert settings_file.read_text("utf-8") == profile
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--variant", "short:labels=a"], "cannot have another labels"),
+        (["--variant", "short:votes=1"], "asks the same"),
+        (["--variant", "short:votes=many"], "votes"),
+        (["--variant", "short:model=nobody"], "no model named"),
+        (["--variant", "control:votes=3"], "a name of its own"),
+        (["--variant", "short"], "is not NAME:KEY=VALUE"),
+        (["--variant", "short:votes=3", "--share", "100%"], "is no share"),
+        (["--variant", "a:votes=3", "--variant", "b:votes=5", "--share", "50%"], "nothing is left"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(
+    settings_file: Path,
+    arguments: list[str],
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert settings_file.exists()
+
+    code = run(["experiment", "start", "odd", "--profile", "mail", *arguments])
+
+    assert code in {ExitCode.USAGE, ExitCode.CONFIGURATION}
+    assert reason in capsys.readouterr().err

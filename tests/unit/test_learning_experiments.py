@@ -1,0 +1,232 @@
+"""Experiments: intervals that may be looked at anytime, and documents shared out by their text."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from chordwise.domain.learning import experiments
+from chordwise.domain.learning.experiments import (
+    CONTROL,
+    AmountSequence,
+    Evidence,
+    Observation,
+    Outcome,
+    ShareSequence,
+    Verdict,
+    assign,
+    difference,
+    exceeds,
+    further,
+    verdict,
+)
+
+# ruff: noqa: S311 - statistics, not secrets
+
+RISK = 0.05
+DOCUMENTS = 300
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+SEEDS = [50, pytest.param(1000, marks=pytest.mark.nightly)]
+
+
+def at_most(promised: float, seeds: int) -> float:
+    """Return how many of the seeds may break a promise that is kept, but for one in a thousand."""
+    return promised * seeds + 3.1 * math.sqrt(promised * (1 - promised) * seeds)
+
+
+def decided(seed: int, control: float, variant: float, *, is_paired: bool) -> bool:
+    """Judge right or wrong of document after document, and look after each of them."""
+    random = Random(seed)
+    one, other = ShareSequence(RISK / 2), ShareSequence(RISK / 2)
+    between = ShareSequence(RISK)
+    for _ in range(DOCUMENTS):
+        first, second = float(random.random() < control), float(random.random() < variant)
+        one.add(first)
+        other.add(second)
+        between.add((second - first + 1) / 2)
+        if is_paired:
+            low, high = between.interval().low - 0.5, between.interval().high - 0.5
+        else:
+            low = other.interval().low - one.interval().high
+            high = other.interval().high - one.interval().low
+        if low > 0 or high < 0:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("seeds", SEEDS)
+@pytest.mark.parametrize("is_paired", [False, True])
+@pytest.mark.parametrize("rate", [0.5, 0.8, 0.98])
+def test_equal_variants_are_told_apart_no_more_often_than_the_risk_says(
+    seeds: int, rate: float, *, is_paired: bool
+) -> None:
+    """Though every document is followed by a look."""
+    found = sum(decided(seed, rate, rate, is_paired=is_paired) for seed in range(seeds))
+
+    assert found <= at_most(RISK, seeds)
+
+
+@pytest.mark.parametrize("seeds", SEEDS)
+@pytest.mark.parametrize(
+    ("variant", "is_paired", "power"), [(0.95, False, 0.9), (0.9, True, 0.9), (0.85, True, 0.5)]
+)
+def test_a_large_difference_is_seen_within_three_hundred_documents(
+    seeds: int, variant: float, power: float, *, is_paired: bool
+) -> None:
+    """Beside a control that is right on 70 %; pairs need fewer documents."""
+    found = sum(decided(seed, 0.7, variant, is_paired=is_paired) for seed in range(seeds))
+
+    assert found >= power * seeds
+
+
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_the_interval_of_amounts_rarely_misses_their_mean(seeds: int) -> None:
+    """Skewed ones, as costs are, looked at after each."""
+    missed = 0
+    for seed in range(seeds):
+        random, sequence = Random(seed), AmountSequence(RISK)
+        for _ in range(DOCUMENTS):
+            sequence.add(random.expovariate(2.0))
+            found = sequence.interval()
+            if not found.low <= 0.5 <= found.high:
+                missed += 1
+                break
+
+    assert missed <= at_most(RISK, seeds)
+    assert found.high - found.low < 0.5
+
+
+def of_shares(control: float, variant: float, count: int, *, is_paired: bool = False) -> Evidence:
+    """Return outcomes of these rates without chance: every so many documents one is right."""
+    one, other = (
+        [float(math.floor((place + 1) * rate) > math.floor(place * rate)) for place in range(count)]
+        for rate in (control, variant)
+    )
+    pairs = list(zip(one, other, strict=True)) if is_paired else []
+    return Evidence(control=one, variant=other, pairs=pairs)
+
+
+def test_pairs_narrow_the_interval() -> None:
+    """Where both are right or wrong on the same documents nearly always."""
+    apart = of_shares(0.7, 0.8, 200)
+    control = apart.control
+    variant = [1.0 if place % 10 == 0 else each for place, each in enumerate(control)]
+    alone = Evidence(control=control, variant=variant, pairs=[])
+    paired = Evidence(
+        control=control, variant=variant, pairs=list(zip(control, variant, strict=True))
+    )
+
+    wide = difference(alone, Outcome.RIGHT, RISK, is_paired=False)
+    narrow = difference(paired, Outcome.RIGHT, RISK, is_paired=True)
+
+    assert narrow.high - narrow.low < wide.high - wide.low
+    assert narrow.mean == pytest.approx(wide.mean)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"), [(Outcome.RIGHT, Verdict.BETTER), (Outcome.COST, Verdict.WORSE)]
+)
+def test_more_is_better_of_a_share_and_worse_of_a_cost(outcome: Outcome, expected: Verdict) -> None:
+    found = difference(of_shares(0.2, 0.9, 300), outcome, RISK, is_paired=False)
+
+    assert found.low > 0
+    assert verdict(found, outcome) is expected
+
+
+def test_nothing_is_known_of_no_documents() -> None:
+    empty = Evidence(control=[], variant=[], pairs=[])
+
+    shares = difference(empty, Outcome.RIGHT, RISK, is_paired=True)
+    amounts = difference(empty, Outcome.COST, RISK, is_paired=True)
+
+    assert (shares.low, shares.high, shares.count) == (-1, 1, 0)
+    assert (amounts.low, amounts.high) == (-math.inf, math.inf)
+    assert further(empty, Outcome.RIGHT, RISK, is_paired=True) is None
+
+
+def test_how_many_more_would_do_does_it() -> None:
+    """The estimate is enough where the documents go on as before, and half of it is not."""
+    found = of_shares(0.7, 0.9, 40)
+    more = further(found, Outcome.RIGHT, RISK, is_paired=False)
+
+    assert more
+    enough, too_few = of_shares(0.7, 0.9, 40 + more), of_shares(0.7, 0.9, 40 + more // 2)
+    assert difference(enough, Outcome.RIGHT, RISK, is_paired=False).excludes_zero
+    assert not difference(too_few, Outcome.RIGHT, RISK, is_paired=False).excludes_zero
+    assert further(of_shares(0.7, 0.7, 40), Outcome.RIGHT, RISK, is_paired=False) is None
+
+
+@pytest.mark.parametrize(("variant", "is_stopped"), [(0.0, True), (0.85, False), (1.0, False)])
+def test_a_guardrail_stops_what_fails_and_nothing_else(variant: float, *, is_stopped: bool) -> None:
+    """At most five points below the control are allowed, and sixty documents show what is not."""
+    found = of_shares(0.9, variant, 60)
+
+    assert exceeds(found, Outcome.VALID, 0.05, RISK, is_paired=False) is is_stopped
+
+
+def test_a_guardrail_of_costs_counts_from_those_of_the_control() -> None:
+    """Twice the cost is above half as much again, and below three times it."""
+    random = Random(1)
+    control = [random.uniform(0.8, 1.2) for _ in range(100)]
+    found = Evidence(control=control, variant=[2 * each for each in control], pairs=[])
+
+    assert exceeds(found, Outcome.COST, 0.5, RISK, is_paired=False)
+    assert not exceeds(found, Outcome.COST, 2.0, RISK, is_paired=False)
+
+
+def test_outcomes_count_in_the_order_in_which_they_became_known() -> None:
+    """A pair is known with the later of its two."""
+    ids = [uuid.UUID(int=number) for number in range(3)]
+
+    def observed(*known: tuple[int, float, int]) -> list[Observation]:
+        return [
+            Observation(document_id=ids[of], value=value, known_at=NOW + timedelta(hours=hours))
+            for of, value, hours in known
+        ]
+
+    found = experiments.evidence(
+        observed((0, 0.1, 3), (1, 0.2, 1), (2, 0.3, 2)), observed((0, 0.4, 1), (1, 0.5, 4))
+    )
+
+    assert found.control == [0.2, 0.3, 0.1]
+    assert found.variant == [0.4, 0.5]
+    assert found.pairs == [(0.1, 0.4), (0.2, 0.5)]
+
+
+def shares_of(give: Callable[[str], str]) -> dict[str, float]:
+    counts = Counter(give(f"document {number}") for number in range(4000))
+    return {name: count / 4000 for name, count in counts.items()}
+
+
+def test_documents_are_shared_out_by_their_text() -> None:
+    """Each variant gets its share, pairs come first, and other experiments share out otherwise."""
+    shares = shares_of(lambda text: assign("one", text, ["terse", "long"], 0.25, 0.0).variant)
+    paired = shares_of(lambda text: str(assign("one", text, ["terse"], 0.5, 0.2).is_paired))
+    again = shares_of(
+        lambda text: "".join(assign(name, text, ["terse"], 0.5, 0).variant for name in "ab")
+    )
+
+    assert shares == pytest.approx({CONTROL: 0.5, "terse": 0.25, "long": 0.25}, abs=0.03)
+    assert paired["True"] == pytest.approx(0.2, abs=0.03)
+    assert min(again.values()) == pytest.approx(0.25, abs=0.03)
+
+
+def test_the_interval_shrinks_with_what_is_known() -> None:
+    """From all there could be to a few points."""
+    sequence, widths = ShareSequence(RISK), []
+    for number in range(1000):
+        sequence.add(float(number % 4 != 0))
+        if number in {9, 99, 999}:
+            found = sequence.interval()
+            widths.append(found.high - found.low)
+            assert found.low <= 0.75 <= found.high
+
+    assert all(later < earlier for earlier, later in pairwise(widths))
+    assert widths[-1] < 0.15
