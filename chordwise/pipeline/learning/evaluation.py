@@ -185,6 +185,35 @@ def of(
     )
 
 
+def named(
+    session: Session,
+    settings: Settings,
+    name: str | None,
+    profile: str = "",
+    types: Sequence[AnalysisType] = (),
+) -> Scope:
+    """Return the scope that RUN|PROFILE says; the run is named so that it stays the same one.
+
+    Raises:
+        ConfigurationError: There is no such profile, or it names a model that is unknown.
+        UsageError: There is neither, or both are called so.
+    """
+    if not name:
+        return of(settings, None, profile, types)
+    try:
+        run = runs.find(session, name).name
+    except UsageError:
+        if profile or name not in settings.profiles:
+            raise
+        return of(settings, None, name, types)
+    if name in settings.profiles and not profile:
+        raise UsageError(
+            f"There is a run “{name}” and a profile “{name}”.",
+            "--profile NAME means the profile, the run's id the run.",
+        )
+    return of(settings, run, profile, types)
+
+
 def wanted(session: Session, scope: Scope) -> tuple[Wanted, str | None]:
     """Return which results are meant, and the name of their run where it is one.
 
