@@ -1,4 +1,4 @@
-"""Delivering: telling others that a run ended or a report was written.
+"""Delivering: telling others that a run ended, or what came of a schedule.
 
 It is repeated until they know, or too many attempts have failed.
 
@@ -42,6 +42,7 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.settings import Settings
 from chordwise.storage import clock, deliveries, incidents
 from chordwise.storage.deliveries import (
+    ANSWERS_REGRESSED,
     REPORT_WRITTEN,
     Delivery,
     DeliveryKind,
@@ -54,6 +55,7 @@ SCHEMA_VERSION = 1
 _MARGIN_SECONDS = 5.0
 _FILE_SECONDS = 120.0  # a second attempt beside a slow one finds what that has done
 _WHAT_HOLDS_THE_RESULTS = "document_results"
+_ABOUT = {REPORT_WRITTEN: "report", ANSWERS_REGRESSED: "regression"}
 
 
 def deliver_next(context: Context) -> bool:
@@ -115,8 +117,7 @@ def _time_given(context: Context, delivery: Delivery) -> timedelta:
 
 def identity(delivery: Delivery) -> str:
     """Return what a delivery is called outside, in every attempt."""
-    about = "report" if delivery.event == REPORT_WRITTEN else "run"
-    return f"{about}_{delivery.id.hex}"
+    return f"{_ABOUT.get(delivery.event, 'run')}_{delivery.id.hex}"
 
 
 def _content(session: Session, delivery: Delivery, run_id: uuid.UUID) -> JsonObject:
