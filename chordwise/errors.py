@@ -26,6 +26,7 @@
     ├── AwaitingBatchError            the answer comes with a batch           (transient)
     ├── DeliveryError                 a receiver could not be told that a run ended
     │   └── DeliveryRefusedError      the receiver rejected it permanently
+    ├── RegressionError               answers are worse than they were
     ├── LeaseLostError                another process took the work over
     └── RunCancelledError             the run takes nothing more in
 
@@ -125,6 +126,14 @@ class ServiceUnavailableError(TransientError):
 
     code = "service_unavailable"
     exit_code = ExitCode.UNAVAILABLE
+
+
+class RegressionError(ChordwiseError):
+    """Answers are worse than they were, by more than chance explains."""
+
+    code = "regression"
+    exit_code = ExitCode.INCOMPLETE
+    usual_hint = "Look at what changed: documents, model, prompt. docs/learning.md says how."
 
 
 class DatabaseRefusedError(ServiceUnavailableError):

@@ -482,6 +482,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_required(_INTEGER, "population", "accepted", "checks", "wrong"),
         *_nullable(_DOUBLE, "accept_from", "check_from"),
         *_nullable(_INTEGER, "more_checks"),
+        *_required(_JSON, "to_check"),
         _clock_time("certified_at"),
         sa.PrimaryKeyConstraint("id", name="pk_certifications"),
         _reference("certifications", "run_id", "runs"),

@@ -34,6 +34,7 @@ COMMANDS = {
     "feedback": ("feedback", "Say that a result is right or wrong, or what it should be."),
     "evaluate": ("evaluate", "Compare results with the truth."),
     "recalibrate": ("recalibrate", "Learn what a claimed confidence is worth."),
+    "review": ("review", "Check the answers that certifying needs, one after the other."),
     "certify": ("certify", "Say what may be accepted without looking."),
     "refresh": ("refresh", "Ask anew where stored answers are stale."),
     "experiment": ("experiment", "Compare variants of a profile, and keep the best one."),

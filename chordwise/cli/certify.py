@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AnyRun, AsJson, OnlyTypes, share_of
+from chordwise.cli.options import AsJson, OnlyTypes, RunOrProfile, share_of
 from chordwise.cli.rendering import layouts
+from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain.learning.certification import Verdict
 from chordwise.errors import ExitCode
 from chordwise.pipeline.learning import certification, evaluation
 from chordwise.pipeline.learning.certification import Bounds, Certified
+from chordwise.pipeline.learning.evaluation import Scope
 
 _WIDTH = 40
-_MAX_SHOWN = 5
+_MAX_LISTED = 20
 
 
 def certify(  # noqa: PLR0913 - the options of a command
     invocation: Invocation,
-    run: AnyRun = None,
+    target: RunOrProfile = None,
     *,
     profile: Annotated[
         str, typer.Option(metavar="NAME", help="Only what [profiles.NAME] asks.")
@@ -43,37 +46,52 @@ def certify(  # noqa: PLR0913 - the options of a command
 
     chordwise certify contracts --max-error 2% --risk 5%
 
-    chordwise certify --profile contracts
+    chordwise review contracts --queue term
     """
     bounds = Bounds(max_error=share_of("--max-error", max_error), risk=share_of("--risk", risk))
     settings = invocation.settings()
-    scope = evaluation.of(settings, run, profile, types or ())
     with access.database(access.reach(invocation, settings)) as database:
+        with database.read() as session:
+            scope = evaluation.named(session, settings, target, profile, types or ())
         found = certification.certify(database, scope, bounds)
     if as_json:
         invocation.screen.write_json(bounds=bounds, certified=[_as_json(each) for each in found])
     elif found:
-        invocation.screen.show(*laid_out(found, bounds.risk))
+        invocation.screen.show(laid_out(found, scope, bounds.risk))
     else:
         invocation.screen.tell("There are no such results (yet). `chordwise runs` lists the runs.")
     is_withdrawn = any(each.certificate.verdict is Verdict.WITHDRAWN for each in found)
     return ExitCode.INCOMPLETE if is_withdrawn else ExitCode.SUCCESS
 
 
-def laid_out(found: Sequence[Certified], risk: float) -> Iterator[RenderableType]:
-    """Return a row for each field or label, and what to check next where checks are missing."""
+def laid_out(found: Sequence[Certified], scope: Scope, risk: float) -> RenderableType:
+    """Return a row for each field or label, with the command that leads to missing checks.
+
+    On a narrow terminal the commands stand below the table.
+    """
     names = ("Field", "Accepted", f"Error ({1 - risk:.0%})", "Checks", "To certify")
-    yield layouts.folded(names, [_row(each) for each in found], right=("Checks",))
-    missing = [each for each in found if each.to_check and _is_open(each)]
-    if missing:
-        yield Text("To be checked next, in this order, with `chordwise feedback`:", style="dim")
-        for each in missing:
-            sources = ", ".join(one_line(one.source, _WIDTH) for one in each.to_check[:_MAX_SHOWN])
-            yield Text(f"  {_name(each)}: {sources}, …", style="dim")
+    rows = [_row(each) for each in found]
+    commands = [
+        review_command(each, scope) if each.certificate.verdict is Verdict.OPEN else ""
+        for each in found
+    ]
+    wide = [
+        (*row[:-1], f"{row[-1]}: {command}" if command else row[-1])
+        for row, command in zip(rows, commands, strict=True)
+    ]
+    below = [Text(f"  {command}", style="cyan") for command in commands if command]
+    return FirstThatFits(
+        layouts.table(names, wide, right=("Checks",)),
+        Group(layouts.folded(names, rows, right=("Checks",)), *below),
+    )
 
 
-def _is_open(each: Certified) -> bool:
-    return each.certificate.verdict is Verdict.OPEN
+def review_command(each: Certified, scope: Scope) -> str:
+    """Return the command that shows one after the other what should be checked next."""
+    parts = [scope.run] if scope.run else []
+    parts += ["--profile", scope.profile] if scope.profile else []
+    parts += ["--queue", each.unit.name or each.unit.analysis_type]
+    return one_line(f"chordwise review {shlex.join(parts)}")
 
 
 def _name(each: Certified) -> str:
@@ -107,6 +125,6 @@ def _as_json(each: Certified) -> dict[str, object]:
         "later_wrong": each.further_wrong,
         "to_check": [
             {"source": one.source, "job_id": one.job_id, "paths": one.paths}
-            for one in each.to_check
+            for one in each.to_check[:_MAX_LISTED]
         ],
     }

@@ -123,7 +123,7 @@ def _evaluate_suite(
 
 
 def _code(found: Sequence[Evaluated]) -> ExitCode:
-    is_incomplete = any(each.comparison.missing for each in found)
+    is_incomplete = any(each.comparison.missing or each.drops for each in found)
     return ExitCode.INCOMPLETE if is_incomplete else ExitCode.SUCCESS
 
 
@@ -132,6 +132,7 @@ def _as_json(evaluated: Evaluated) -> Mapping[str, object]:
         "analysis_type": evaluated.comparison.kind,
         "missing": evaluated.comparison.missing,
         "measured": [_measured(each) for each in evaluated.measured],
+        "drops": evaluated.drops,
     }
 
 
@@ -182,6 +183,9 @@ def laid_out(evaluated: Evaluated) -> Iterator[RenderableType]:
         if each.is_whole:
             yield from _by_label(each.measures)
             yield from _confused(each.measures)
+    for drop in evaluated.drops:
+        when = f"since {drop.earlier_at:%Y-%m-%d %H:%M}"
+        yield Text(one_line(f"  {evaluation.drop_in_words(drop)} {when}"), style="yellow")
     yield from _missing(evaluated.comparison)
 
 

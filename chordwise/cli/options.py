@@ -35,6 +35,10 @@ AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="As one JSON doc
 Raw: TypeAlias = Annotated[
     bool, typer.Option("--raw", help="Leave texts in CSV and XLSX that begin like formulas.")
 ]
+RunOrProfile: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN|PROFILE", help="A run's name or id, latest, or a profile's name."),
+]
 RunArgument: TypeAlias = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's name or id, or latest.")
 ]

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Index, column, select, table
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.learning.calibration import Claim
+from chordwise.domain.learning.calibration import Claim, Points
 from chordwise.storage.clock import database_now
 from chordwise.storage.record import Identity, Record
 
@@ -72,6 +74,27 @@ def claims(session: Session) -> Mapping[Key, Sequence[Claim]]:
         )
         found.setdefault(key, []).append(claim)
     return {key: found[key] for key in sorted(found)}
+
+
+def curves(session: Session, learnt_until: datetime) -> Mapping[Key, Points]:
+    """Return the points of the calibrations that were in force at a time."""
+    names = Key.__dataclass_fields__
+    key = [getattr(Calibration, name) for name in names]
+    found = session.scalars(
+        select(Calibration)
+        .where(Calibration.learnt_at <= learnt_until)
+        .ext(distinct_on(*key))
+        .order_by(*key, Calibration.learnt_at.desc(), Calibration.id.desc())
+    )
+    return {
+        Key(**{name: getattr(each, name) for name in names}): _points(each.points) for each in found
+    }
+
+
+def _points(stored: JsonValue) -> Points:
+    pairs = [pair for pair in stored if isinstance(pair, list)] if isinstance(stored, list) else []
+    numbers = [[json_values.number(each) or 0.0 for each in pair] for pair in pairs]
+    return tuple((claim, worth) for claim, worth in numbers)
 
 
 def store(session: Session, calibration: Calibration) -> bool:

@@ -7,10 +7,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, select, text
+from sqlalchemy import ForeignKey, Index, func, select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from chordwise.domain.json_values import JsonValue
 from chordwise.storage.clock import database_now
 from chordwise.storage.record import Identity, Record
 
@@ -25,7 +26,8 @@ class Certification(Record):
     accepted; the share of wrong ones among them is at most `error_bound`, but for the risk `risk`
     for all fields and labels of the scope together. `checks` and `wrong` count the checks in random
     order, `more_checks` those that are missing, null where no number would do. `must_review` is the
-    share that has to be reviewed where nothing can be accepted.
+    share that has to be reviewed where nothing can be accepted. `to_check` holds the ids of jobs
+    whose answers should be checked next, in this order.
     """
 
     __tablename__ = "certifications"
@@ -50,6 +52,7 @@ class Certification(Record):
     accept_from: Mapped[float | None]
     check_from: Mapped[float | None]
     more_checks: Mapped[int | None]
+    to_check: Mapped[JsonValue]
     certified_at: Mapped[datetime] = mapped_column(server_default=database_now())
 
 
@@ -74,6 +77,12 @@ def in_force(session: Session, run: str, profile: str) -> Sequence[Certification
             Certification.id.desc(),
         )
     ).all()
+
+
+def drawn_at(session: Session, run: str, profile: str) -> datetime | None:
+    """Return when the order of the checks of a scope was drawn, `None` where it was not yet."""
+    of_scope = (Certification.run == run, Certification.profile == profile)
+    return session.scalar(select(func.min(Certification.certified_at)).where(*of_scope))
 
 
 def accept(

@@ -1,4 +1,4 @@
-"""Deliveries: what is owed to others since a run ended or a report was written, and how far."""
+"""Deliveries: what is owed to others since a run or a schedule's work ended, and how far."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class DeliveryStatus(StrEnum):
 
 REPORT_WRITTEN = "report.written"
 VARIANT_STOPPED = "experiment.variant_stopped"
+ANSWERS_REGRESSED = "answers.regressed"
 _KINDS = {
     RunStatus.FINISHED: (DeliveryKind.WEBHOOK, DeliveryKind.FILE),
     RunStatus.CANCELLED: (DeliveryKind.WEBHOOK,),
@@ -46,8 +47,8 @@ _KINDS = {
 class Delivery(Record):
     """One thing owed; its id is the same in every attempt, and so is its content once it is made.
 
-    That of a report belongs to no run, and has the id of the occurrence that wrote it; neither does
-    that of an experiment. `due_at` is also the end of the time that an attempt under way is given.
+    That of a schedule or an experiment belongs to no run; a schedule's has the id of the occurrence
+    that it tells of. `due_at` is also the end of the time that an attempt under way is given.
     """
 
     __tablename__ = "deliveries"
@@ -87,14 +88,16 @@ def announce(session: Session, run_id: uuid.UUID, status: RunStatus) -> None:
         session.add(Delivery(run_id=run_id, kind=kind, event=f"run.{status}"))
 
 
-def announce_report(session: Session, schedule_run_id: uuid.UUID, content: JsonObject) -> None:
-    """Note that the webhook is to tell of a report, once for an occurrence of its schedule."""
+def announce_occurrence(
+    session: Session, schedule_run_id: uuid.UUID, event: str, content: JsonObject
+) -> None:
+    """Note that the webhook is to tell what came of a schedule, once for an occurrence of it."""
     session.execute(
         insert(Delivery)
         .values(
             id=schedule_run_id,
             kind=DeliveryKind.WEBHOOK,
-            event=REPORT_WRITTEN,
+            event=event,
             status=DeliveryStatus.PENDING,
             attempts=0,
             content=content,

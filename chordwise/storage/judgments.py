@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, ForeignKey, Index, UniqueConstraint, delete, exists, select
+from sqlalchemy import (
+    ColumnElement,
+    ForeignKey,
+    Index,
+    UniqueConstraint,
+    column,
+    delete,
+    exists,
+    select,
+    table,
+)
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
@@ -208,6 +218,43 @@ def store_evaluation(session: Session, evaluation: Evaluation, measured: Sequenc
     ]
     if rows:
         session.execute(insert(EvaluationMeasure), rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """A number of an evaluation that fell since the one before, by more than chance explains.
+
+    `change_low` and `change_high` bound the change with 95 %.
+    """
+
+    analysis_type: str
+    metric: str
+    value: float
+    earlier_value: float
+    earlier_at: datetime
+    change_low: float
+    change_high: float
+
+
+_CHANGES = table(
+    "evaluation_changes",
+    *map(column, Drop.__dataclass_fields__),
+    *map(column, ("evaluation_id", "label", "has_dropped")),
+)
+
+
+def drops(session: Session, evaluation_ids: Sequence[uuid.UUID]) -> Sequence[Drop]:
+    """Return what fell of the numbers over all labels or fields of some evaluations."""
+    found = session.execute(
+        select(*(_CHANGES.c[name] for name in Drop.__dataclass_fields__))
+        .where(
+            _CHANGES.c.evaluation_id.in_(evaluation_ids),
+            _CHANGES.c.has_dropped,
+            _CHANGES.c.label == "",
+        )
+        .order_by(_CHANGES.c.analysis_type, _CHANGES.c.metric)
+    )
+    return [Drop(**row) for row in found.mappings()]
 
 
 _AT_ONCE = 500

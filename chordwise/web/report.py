@@ -101,7 +101,8 @@ def write_scheduled(work: Work) -> JsonObject:
 
     def announce(session: Session) -> int:
         told = {"schedule": work.schedule, **outcome}
-        deliveries.announce_report(session, work.schedule_run_id, told)
+        event = deliveries.REPORT_WRITTEN
+        deliveries.announce_occurrence(session, work.schedule_run_id, event, told)
         return 1
 
     work.write(announce)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
 from sqlalchemy.orm import Session
@@ -17,7 +17,7 @@ from chordwise.domain.learning.remarks import Saying, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
-from chordwise.pipeline.learning import feedback, review
+from chordwise.pipeline.learning import certification, evaluation, feedback, review
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.review import Question, Scope
 from chordwise.pipeline.runs import accounts
@@ -25,7 +25,7 @@ from chordwise.storage.judgments import Feedback
 from chordwise.web.listing import Listing, listing_of
 from chordwise.web.site import fragment, render, see, site_of, text_in, user_of
 
-_FILTERS = ("run", "analysis_type")
+_FILTERS = ("run", "analysis_type", "queue", "profile")
 _MAX_RUNS = 50
 _TABLE_ROWS = 25
 _SAID = {
@@ -43,10 +43,14 @@ def _review(request: Request) -> Response:
         if "job" in asked:
             question = review.question(session, _id(asked["job"]), asked.get("path", ""))
             following = listing.address()
+        elif "queue" in listing.filters:
+            question, following = _queued(session, listing)
         else:
             after = review.place_of(listing.after)
             question = review.next_question(session, _scope(listing), after)
-            following = listing.next_page(question.place) if question and question.place else ""
+            following = listing.address() if after else ""
+            if question and question.place:
+                following = listing.next_page(question.place)
         page = render(
             request,
             "review.html",
@@ -60,6 +64,23 @@ def _review(request: Request) -> Response:
     # What htmx shows in the place of a part is found again by its address.
     page.headers["HX-Push-Url"] = f"{request.url.path}?{request.url.query}"
     return page
+
+
+def _queued(session: Session, listing: Listing) -> tuple[Question | None, str]:
+    """Return the next answer that certifying needs a check of, and the address to go on at.
+
+    At the end that is the address of what was skipped, empty where all is checked.
+    """
+    filters = listing.filters
+    types = tuple(each for each in AnalysisType if each == filters.get("analysis_type"))
+    scope = evaluation.Scope(run=filters.get("run"), profile=filters.get("profile"), types=types)
+    queue = certification.queue(session, scope, filters["queue"])
+    after = str(listing.after[0]) if listing.after else ""
+    left = [each for each in queue.candidates if each.order > after]
+    if not left:
+        return None, listing.address() if queue.candidates else ""
+    question = review.question(session, left[0].job_id, left[0].path)
+    return replace(question, left=len(left)), listing.next_page((left[0].order,))
 
 
 def _table(request: Request) -> Response:
@@ -167,7 +188,8 @@ def _way_on(request: Request) -> str:
 
 
 def _scope(listing: Listing) -> Scope:
-    return Scope(**listing.filters)
+    run, analysis_type = (listing.filters.get(name, "") for name in ("run", "analysis_type"))
+    return Scope(run=run, analysis_type=analysis_type)
 
 
 def _id(written: str) -> uuid.UUID:

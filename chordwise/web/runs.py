@@ -34,6 +34,7 @@ from chordwise.pipeline.runs.accounts import Account, BudgetLine
 from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.readers.discovery import FoundFile
 from chordwise.settings import ProfileSettings
+from chordwise.storage import certifications
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
@@ -86,6 +87,7 @@ def _run(request: Request) -> Response:
             failures=failures[:MAX_FAILURES],
             has_more_failures=len(failures) > MAX_FAILURES,
             notices=accounts.notices(session, run.id, MAX_FAILURES),
+            certified=certifications.in_force(session, run.name, ""),
             jobs=shown,
             more=listing.next_page((str(shown[-1].job_id),)) if len(found) > PAGE_ROWS else "",
             is_first=not listing.after,

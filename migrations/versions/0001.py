@@ -32,6 +32,7 @@ VIEWS = (
     "tier_statistics@1",
     "budget_accounts@1",
     "evaluation_history@1",
+    "evaluation_changes@1",
     "judged_claims@1",
     "reliability_curve@1",
     "calibration_segments@1",

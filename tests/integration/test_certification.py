@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from chordwise.domain.json_values import JsonObject, objects
+from chordwise.domain.json_values import JsonObject, JsonValue, objects
 from chordwise.errors import ExitCode
 from chordwise.settings import Settings
+from chordwise.storage.calibrations import Calibration
 from tests.fakes.commands import run
 from tests.fakes.learning import a_learner, extracted, written
 from tests.fakes.pipeline import Pipeline
@@ -121,6 +123,107 @@ def test_later_answers_are_accepted_until_their_checks_show_a_drift(
     check(tmp_path, {"name": "party", "to_check": list(later)}, ["rejected"] * 5)
     assert certified(capsys, ExitCode.INCOMPLETE)["party"]["later_wrong"] == 5
     assert accepted(pipeline)[0] == ("party", 0)
+
+
+def review(monkeypatch: pytest.MonkeyPatch, keys: str, *arguments: str) -> None:
+    """Work through a queue in the terminal, with a line for each answer."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in keys.split(","))))
+    assert run(["review", *arguments]) == ExitCode.SUCCESS
+
+
+def test_the_queue_leads_from_missing_checks_to_a_certificate(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It goes on where it was left, with what was skipped first."""
+    run_name = str(pipeline.value("SELECT name FROM runs"))
+    queue = (run_name, "--queue", "party")
+    assert run(["certify", "latest", *BOUNDS]) == ExitCode.SUCCESS
+    assert f"  chordwise review '{run_name}' --queue party\n" in capsys.readouterr().out
+
+    review(monkeypatch, "a,s,?,a", *queue)
+    shown = capsys.readouterr()
+    assert "1 of 30" in shown.out
+    assert "2 checked, 28 left." in shown.err
+    review(monkeypatch, ",".join("a" * 28), *queue)
+    capsys.readouterr()
+    assert run(["review", *queue, "--json"]) == ExitCode.SUCCESS
+    assert json.loads(capsys.readouterr().out)["to_check"] == []
+
+    assert run(["certify", run_name, *BOUNDS]) == ExitCode.SUCCESS
+    assert accepted(pipeline)[0] == ("party", DOCUMENTS)
+
+
+def test_a_profile_is_certified_by_its_queue_until_later_checks_are_wrong(
+    pipeline: Pipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A correction says that the model's answer was wrong; the exit code tells of the end."""
+    profile = '[profiles.deals]\ntypes = ["extraction"]\ninstructions = "party, term"\n'
+    (tmp_path / "chordwise.toml").write_text(profile, "utf-8")
+    certify = ["certify", "deals", *BOUNDS]
+    assert run(certify) == ExitCode.SUCCESS
+    review(monkeypatch, ",".join("a" * 30), "deals", "--queue", "term")
+    assert run(certify) == ExitCode.SUCCESS
+    assert accepted(pipeline)[2] == ("term", DOCUMENTS)
+
+    extract(pipeline, "later", DOCUMENTS)
+    assert run(certify) == ExitCode.SUCCESS
+    assert accepted(pipeline)[2] == ("term", 2 * DOCUMENTS)
+    review(monkeypatch, ",".join(["c,another term"] * 5), "deals", "--queue", "term")
+
+    capsys.readouterr()
+    assert run(certify) == ExitCode.INCOMPLETE
+    assert "5 of 5 later checks are wrong" in capsys.readouterr().out
+    assert accepted(pipeline)[2] == ("term", 0)
+
+
+def test_answers_are_ranked_by_the_calibration_that_there_was_when_their_order_was_drawn(
+    pipeline: Pipeline,
+) -> None:
+    """One that is learnt later, from these checks, changes no rank."""
+    ((provider, model),) = pipeline.rows("SELECT DISTINCT provider, model FROM results")
+
+    def calibrate(worth: float) -> None:
+        points: JsonValue = [[0, 0], [1, worth]]
+        learnt = Calibration(
+            analysis_type="extraction",
+            provider=provider,
+            model=model,
+            part="field",
+            method="platt",
+            points=points,
+            judged=30,
+            judged_right=20,
+            error_before=0.1,
+            error_after=0.1,
+            max_error_rate=0.05,
+        )
+        with pipeline.context.database.write() as session:
+            session.add(learnt)
+
+    ranks = "SELECT name, check_from FROM certifications ORDER BY certified_at, name"
+    calibrate(0.8)
+    assert run(["certify", *BOUNDS]) == ExitCode.SUCCESS
+    calibrate(0.5)
+    assert run(["certify", *BOUNDS]) == ExitCode.SUCCESS
+
+    drawn = [("party", pytest.approx(0.72)), ("term", pytest.approx(0.4))]
+    assert pipeline.rows(ranks) == drawn * 2
+    assert run(["certify", "latest", *BOUNDS]) == ExitCode.SUCCESS
+    assert pipeline.rows(ranks)[4:] == [("party", pytest.approx(0.45)), ("term", 0.25)]
+
+
+def test_a_queue_has_to_be_drawn_first(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that was not certified is refused, with those that were."""
+    assert run(["review", "--queue", "party"]) == ExitCode.USAGE
+    assert run(["certify", *BOUNDS]) == ExitCode.SUCCESS
+    assert run(["review", "--queue", "penalty"]) == ExitCode.USAGE
+    assert "It was for party, term." in capsys.readouterr().err
+    assert pipeline.value("SELECT count(*) FROM feedback") == 0
 
 
 @pytest.mark.parametrize("share", ["0", "100%", "much"])

@@ -463,7 +463,8 @@ def test_a_report_is_told_of_once(pipeline: Pipeline) -> None:
     content: JsonObject = {"schedule": "plots", "file": "/reports/plots.html"}
     for _ in range(2):
         with pipeline.context.database.write() as session:
-            deliveries.announce_report(session, occurrence, content)
+            event = deliveries.REPORT_WRITTEN
+            deliveries.announce_occurrence(session, occurrence, event, content)
 
     with receiving(200) as receiver:
         assert deliver(told_by(pipeline, receiver)) == 1

@@ -83,6 +83,35 @@ def test_labels_are_compared_with_a_gold_file(
     assert "classification: 3 results, 1 not judged" in said
 
 
+def test_a_drop_is_told_and_ends_with_three(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only where the bounds of the change lie below zero; the view has each label as well."""
+    names = [f"{number}.txt" for number in range(20)]
+    classified(pipeline, dict.fromkeys(names, ("letter", 0.9)))
+    gold = tmp_path / "truth.jsonl"
+    wrong = iter((1, 3, 12))
+
+    def evaluate_again() -> int:
+        right = 20 - next(wrong)
+        labels = ["letter"] * right + ["report"] * (20 - right)
+        lines = zip(names, labels, strict=True)
+        written(gold, *({"document": name, "label": label} for name, label in lines))
+        return run(["evaluate", "latest", "--gold", str(gold), "--json"])
+
+    assert [evaluate_again() for _ in range(2)] == [ExitCode.SUCCESS, ExitCode.SUCCESS]
+    capsys.readouterr()
+    assert evaluate_again() == ExitCode.INCOMPLETE
+
+    (drop,) = json.loads(capsys.readouterr().out)["evaluations"][0]["drops"]
+    assert (drop["metric"], drop["earlier_value"], drop["value"]) == ("accuracy", 0.85, 0.4)
+    bounds = (drop["change_low"], drop["change_high"])
+    assert bounds == pytest.approx((-0.6558, -0.1503), abs=1e-4)
+    assert pipeline.rows(
+        "SELECT metric, label FROM evaluation_changes WHERE has_dropped ORDER BY 1, 2"
+    ) == [("accuracy", ""), ("precision", "letter")]
+
+
 def test_fields_are_compared_one_by_one(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from chordwise.pipeline.learning import evaluation
+from chordwise.domain.learning.remarks import Saying
+from chordwise.domain.learning.truths import Verdict
+from chordwise.pipeline.learning import evaluation, feedback
+from chordwise.pipeline.learning.feedback import Line, Signed
+from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.sections import ProfileSettings
 from tests.fakes.learning import LABELS, classified, obeying, written
@@ -78,6 +83,68 @@ def test_only_what_a_profile_asks_is_evaluated(settings: Settings, tmp_path: Pat
 
     assert night.rows(ENDS) == [("succeeded", {"judged": 30, "missing": 0}, None)]
     assert night.rows("SELECT profile FROM evaluations") == [("letters",)]
+
+
+def test_a_drop_fails_the_night_and_is_told(settings: Settings, tmp_path: Path) -> None:
+    """Once: a scheduler that is killed after it tells of the same, and the next night of none."""
+    gold = tmp_path / "truth.jsonl"
+    written(gold, *({"document": name, "label": label} for name, (label, _) in CHOICES.items()))
+    night = a_morning(settings, measure=at_six(kind="evaluate", gold=str(gold)))
+    assert night.carry_out()
+    assert night.rows(ENDS) == [("succeeded", {"judged": 30, "missing": 0}, None)]
+    written(gold, *({"document": name, "label": "letter"} for name in CHOICES))
+
+    night.sleep_until("2026-03-29T06:01")
+    night.tick()
+    assert night.carry_out()
+    night.pipeline.execute(
+        "UPDATE schedule_runs SET status = 'due' WHERE status = 'failed' AND attempts = 1"
+    )
+    assert night.carry_out()
+
+    fell = "accuracy of classification fell from 1.000 to 0.500 (by 0.297 to 0.668)"
+    ((status, outcome, message),) = night.rows(ENDS)
+    assert (status, message) == ("failed", f"Answers are worse than before: {fell}.")
+    assert outcome == {"judged": 30, "missing": 0, "fell": [fell]}
+    assert night.rows("SELECT event, content FROM deliveries WHERE run_id IS NULL") == [
+        ("answers.regressed", {"schedule": "measure", "profile": "", **outcome})
+    ]
+    night.sleep_until("2026-03-30T06:01")
+    night.tick()
+    assert night.carry_out()
+    assert [row[0] for row in night.rows(ENDS)] == ["succeeded"]
+    assert night.rows("SELECT count(*) FROM evaluations") == [(3,)]
+
+
+def say(night: Night, verdict: Verdict, names: Iterable[str]) -> None:
+    """Say the same of the newest result of each document."""
+    signed = Signed(saying=Saying(verdict=verdict))
+    lines = [Line(number=1, document=each, analysis_type=None, signed=signed) for each in names]
+    with night.pipeline.context.database.write() as session:
+        assert feedback.give_all(session, Wanted(), lines).stored == len(lines)
+
+
+def test_a_certificate_that_is_withdrawn_fails_the_night(settings: Settings) -> None:
+    night = a_morning(settings, accept=at_six(kind="certify", max_error_rate=0.3))
+    say(night, Verdict.APPROVED, CHOICES)
+    assert night.carry_out()
+    assert night.rows("SELECT count(*) FROM results WHERE accepted") == [(30,)]
+    later = {f"late-{n}.txt": ("report", 0.9) for n in range(20)}
+    classified(night.pipeline, later)
+    say(night, Verdict.REJECTED, later)
+
+    night.sleep_until("2026-03-29T06:01")
+    night.tick()
+    assert night.carry_out()
+
+    ((status, _, message),) = night.rows(ENDS)
+    withdrawn = "Later checks have withdrawn the certificate of report."
+    assert (status, message) == ("failed", withdrawn)
+    told = {"schedule": "accept", "profile": "", "withdrawn": ["report"]}
+    assert night.rows("SELECT event, content FROM deliveries WHERE run_id IS NULL") == [
+        ("answers.regressed", told)
+    ]
+    assert night.rows("SELECT count(*) FROM results WHERE accepted") == [(15,)]
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 
 import pytest
 
-from chordwise.domain.learning import certification
+from chordwise.domain.json_values import JsonValue
+from chordwise.domain.learning import certification, judging
 from chordwise.domain.learning.certification import (
     Answer,
     Verdict,
@@ -17,8 +19,10 @@ from chordwise.domain.learning.certification import (
     is_above,
     least_wrong,
     most_wrong,
+    scored,
     trust,
 )
+from chordwise.domain.tasks import AnalysisType
 
 # ruff: noqa: S311 - statistics, not secrets
 
@@ -170,6 +174,42 @@ def test_a_drift_is_seen_and_none_is_seen_where_there_is_none() -> None:
 
     assert alarms(MAX_ERROR) <= at_most(RISK, 300)
     assert alarms(4 * MAX_ERROR) > 285
+
+
+def test_a_field_is_ranked_by_what_its_claim_is_worth_and_by_its_evidence() -> None:
+    """The least sure of its values counts; without a claim of its own it has that of the answer."""
+
+    def field(item: str, confidence: int | None, grounding: str) -> JsonValue:
+        return {
+            "item": item,
+            "value": "ACME",
+            "quote": "ACME",
+            "confidence": confidence,
+            "grounding": grounding,
+        }
+
+    answer = judging.Answer(
+        analysis_type=AnalysisType.EXTRACTION,
+        output={
+            "fields": [
+                field("party", 9, "exact"),
+                field("party", 7, "exact"),
+                field("term", 10, "none"),
+                field("law", None, "exact"),
+            ]
+        },
+        confidence=0.6,
+    )
+    found = list(scored(answer, None, lambda part, claim: claim / (2 if part == "field" else 3)))
+
+    assert [(each.name, each.path) for each in found] == [
+        ("party", "/fields/0"),
+        ("term", "/fields/2"),
+        ("law", "/fields/3"),
+    ]
+    assert [each.score for each in found] == pytest.approx([0.35, -1.5, 0.2])
+    assert found[0].paths == ["/fields/0", "/fields/1"]
+    assert next(scored(replace(answer, needs_review=True), 0.3)).score == pytest.approx(-1.7)
 
 
 def test_doubts_go_before_every_claim() -> None:

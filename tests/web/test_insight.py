@@ -9,9 +9,11 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from chordwise.errors import ExitCode
+from chordwise.pipeline.learning.evaluation import Scope, evaluate
+from chordwise.pipeline.learning.gold import read
 from chordwise.settings import Settings
 from tests.fakes.commands import point_to, run
-from tests.fakes.learning import a_learner, classified
+from tests.fakes.learning import a_learner, classified, written
 from tests.fakes.pipeline import Pipeline
 from tests.web.conftest import Visit
 
@@ -22,20 +24,17 @@ DRAWN = """() => [...document.querySelectorAll("[data-plot] canvas")].filter(can
     const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
     return data.some(each => each !== 0);
 }).map(canvas => canvas.closest("section").querySelector("h2").id)"""
-FIGURES = ["throughput", "latency", "tokens", "cost", "quality", "reliability"]
+FIGURES = ["throughput", "latency", "tokens", "cost", "quality", "evaluations", "reliability"]
 
 
 @pytest.fixture
-def pipeline(settings: Settings) -> Pipeline:
+def pipeline(settings: Settings, tmp_path: Path) -> Pipeline:
     """Return a pipeline that has answered two documents, one of them wrongly."""
     pipeline = a_learner(settings)
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("report", 0.3)})
-    pipeline.execute(
-        "INSERT INTO judgments (id, document_id, result_id, options_hash, analysis_type, provider,"
-        " model, prompt_version, judged_by, part, path, confidence, is_right)"
-        " SELECT gen_random_uuid(), document_id, id, 'x', analysis_type, provider, model,"
-        " prompt_version, 'gold', 'result', '', confidence, confidence > 0.5 FROM results"
-    )
+    truth = [{"document": name, "label": "letter"} for name in ("a.txt", "b.txt")]
+    gold = written(tmp_path / "truth.jsonl", *truth)
+    evaluate(pipeline.context.database, Scope(), read(gold))
     pipeline.execute(RENAMED)
     return pipeline
 

@@ -7,6 +7,8 @@ import getpass
 import pytest
 from playwright.sync_api import Page, expect
 
+from chordwise.pipeline.learning.certification import Bounds, certify
+from chordwise.pipeline.learning.evaluation import Scope
 from chordwise.settings import Settings
 from tests.fakes.learning import a_learner, classified, extracted
 from tests.fakes.pipeline import Pipeline
@@ -83,6 +85,36 @@ def test_what_is_skipped_comes_again(pipeline: Pipeline, visit: Visit) -> None:
     expect(page.locator(".value")).to_have_text("letter")
     labels = "SELECT final_value FROM facts WHERE path = '/primary_label' ORDER BY value"
     assert pipeline.rows(labels) == [("letter",), ("invoice",)]
+
+
+def test_the_page_of_a_run_leads_to_the_checks_that_are_missing(
+    pipeline: Pipeline, visit: Visit
+) -> None:
+    """All answers of a field come in their random order, and what was skipped comes again."""
+    submission = extracted(
+        pipeline, {f"{n}.txt": {"term": (f"{n} days", 9), "law": (None, 9)} for n in range(3)}
+    )
+    scope = Scope(run=submission.name)
+    assert len(certify(pipeline.context.database, scope, Bounds())) == 2
+    page = visit.open(f"/runs/{submission.run_id}")
+    visit.look("run-certified")
+
+    page.locator("tr", has_text="term").get_by_role("link", name="3 more checks").click()
+    order = [page.locator("#source").inner_text()]
+    page.keyboard.press("Space")
+    for left in (2, 1):
+        expect(page.locator(".measures dd").last).to_have_text(str(left))
+        order.append(page.locator("#source").inner_text())
+        page.keyboard.press("a")
+    page.get_by_role("link", name="Begin again").click()
+    assert page.locator("#source").inner_text() == order[0]
+    visit.look("review-queue")
+    page.keyboard.press("a")
+    expect(page.locator(".empty")).to_contain_text("All of the queue is checked")
+
+    assert sorted(order) == ["0.txt", "1.txt", "2.txt"]
+    found = certify(pipeline.context.database, scope, Bounds())
+    assert {each.unit.name: each.certificate.checks for each in found} == {"term": 3, "law": 0}
 
 
 def test_a_cell_is_decided_on_in_the_table(pipeline: Pipeline, visit: Visit) -> None:

@@ -66,6 +66,13 @@ class Screen:
         """Print a sentence of less importance to standard error."""
         self.talk.print(Text(one_line(text), style="dim"), soft_wrap=True)
 
+    def ask(self, text: str) -> str | None:
+        """Ask on standard error, and return the line that is typed, None at the end of input."""
+        try:
+            return self.talk.input(Text(text))
+        except EOFError:
+            return None
+
     def suggest(self, command: str) -> None:
         """Show a command to type next, in one piece however long it is."""
         self.talk.print(Text(f"  {command}", style="cyan"), soft_wrap=True)

@@ -12,17 +12,29 @@ Bonferroni procedure for testing multiple endpoints”, 2003).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from itertools import takewhile
 from operator import itemgetter
+from typing import TypeAlias
+
+from chordwise.domain import json_values
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.facts import DATA, Fact, facts
+from chordwise.domain.learning import fields, judging
+from chordwise.domain.learning.judging import Part
+from chordwise.domain.learning.truths import LABEL_PATHS
+from chordwise.domain.tasks import AnalysisType
 
 SETS = 5
 """How many sets of answers are tested: the best fifth, the best two fifths, and so on."""
 _STEEPEST = 6
 """Error rates from twice to 2⁶ times the bound are the alternatives when errors are watched."""
+
+Worth: TypeAlias = Callable[[Part, float], float]
+"""What a claimed confidence is worth, by a calibration."""
 
 
 class Verdict(StrEnum):
@@ -40,6 +52,20 @@ class Answer:
 
     score: float
     is_right: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """A part of an answer that is certified by itself, with its score.
+
+    `name` is that of a field, the label that was chosen, or empty for an answer as a whole. `path`
+    is where a person judges it, and `paths` are those of its facts.
+    """
+
+    name: str
+    path: str
+    paths: Sequence[str]
+    score: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,13 +141,43 @@ def certify(answers: Sequence[Answer], max_error: float, risk: float) -> Certifi
     )
 
 
-def trust(confidence: float, agreement: float | None, doubts: int) -> float:
+def scored(
+    answer: judging.Answer, agreement: float | None, worth: Worth = lambda _part, claim: claim
+) -> Iterator[Scored]:
+    """Yield what is certified of an answer: its fields, its label, or the whole.
+
+    Without a claim of its own a field has that of the answer. What speaks against it whatever it
+    claims are quotes that are not in the document, values that are not in their quotes, and that
+    the answer needs review, as one does that failed a check.
+    """
+    kind, output = answer.analysis_type, answer.output
+    listed = facts(output, analysis_for(kind))
+    whole = worth(Part.RESULT, answer.confidence)
+    if kind is not AnalysisType.EXTRACTION:
+        path = LABEL_PATHS.get(kind, "")
+        name = json_values.text(json_values.at(output, path)) if path else ""
+        score = trust(whole, agreement, _doubts(answer, listed))
+        yield Scored(name=name, path=path, paths=[fact.path for fact in listed], score=score)
+        return
+    for name in fields.names(output):
+        entries = fields.entries(output, name)
+        own = _at([entry.path for entry in entries], listed)
+        claims = [entry.confidence for entry in entries if entry.confidence is not None]
+        claim = worth(Part.FIELD, min(claims)) if claims else whole
+        yield Scored(
+            name=name,
+            path=f"{DATA.path}{name}" if name.startswith("/") else entries[0].path,
+            paths=[fact.path for fact in own],
+            score=trust(claim, agreement, _doubts(answer, own)),
+        )
+
+
+def trust(claim: float, agreement: float | None, doubts: int) -> float:
     """Return the score of an answer: what it claims, or the agreement of its votes where lower.
 
-    `doubts` counts what speaks against it whatever it claims, such as a quote that is not in the
-    document; answers with fewer doubts go before all others.
+    `doubts` counts what speaks against it; answers with fewer doubts go before all others.
     """
-    return min(confidence, 1.0 if agreement is None else agreement) - 2 * doubts
+    return min(claim, 1.0 if agreement is None else agreement) - 2 * doubts
 
 
 def further_checks(
@@ -188,6 +244,20 @@ def is_above(checks: int, wrong: int, max_error: float, risk: float) -> bool:
         for rate in rates
     ]
     return _log_sum(ratios) - math.log(len(ratios)) >= -math.log(risk)
+
+
+def _at(paths: Sequence[str], listed: Sequence[Fact]) -> list[Fact]:
+    """Return the facts at these paths or below."""
+    return [
+        fact
+        for fact in listed
+        if any(fact.path == path or fact.path.startswith(f"{path}/") for path in paths)
+    ]
+
+
+def _doubts(answer: judging.Answer, own: Sequence[Fact]) -> int:
+    refuted = (fact.grounded is False or fact.value_in_quote is False for fact in own)
+    return answer.needs_review + sum(refuted)
 
 
 def _sets(answers: Sequence[Answer]) -> Iterator[_Set]:

@@ -1,4 +1,4 @@
-"""Delivering: telling others that a run ended or a report was written.
+"""Delivering: telling others that a run ended, or what came of a schedule.
 
 It is repeated until they know, or too many attempts have failed.
 

@@ -15,22 +15,23 @@ from itertools import takewhile
 from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
-from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.facts import Fact, facts
-from chordwise.domain.learning import certification, fields, truths
-from chordwise.domain.learning.certification import Answer, Certificate, Verdict
-from chordwise.domain.learning.judging import known
-from chordwise.domain.learning.truths import LABEL_PATHS
+from chordwise.domain.json_values import JsonValue
+from chordwise.domain.learning import calibration, certification, truths
+from chordwise.domain.learning.calibration import Points
+from chordwise.domain.learning.certification import Answer, Certificate, Verdict, Worth
+from chordwise.domain.learning.judging import Part, known
 from chordwise.domain.tasks import AnalysisType
+from chordwise.errors import UsageError
 from chordwise.pipeline.learning import evaluation, judgeable
 from chordwise.pipeline.learning.evaluation import Scope, Write
 from chordwise.pipeline.learning.judgeable import Judgeable
-from chordwise.storage import certifications, judgments
+from chordwise.storage import calibrations, certifications, clock, judgments
+from chordwise.storage.calibrations import Key
 from chordwise.storage.certifications import Accepted, Certification
 from chordwise.storage.database import Database
-from chordwise.storage.judgments import Feedback
+from chordwise.storage.judgments import Feedback, JudgedResult
 
-_MAX_TO_CHECK = 20
+_MAX_TO_CHECK = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +52,16 @@ class Unit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """An answer of a unit about one document; `paths` are where it stands in the job's output.
+    """An answer of a unit about one document.
 
-    `order` is its place in the random order of the checks.
+    `path` is where a person judges it, and `paths` are its facts in the job's output. `order` is
+    its place in the random order of the checks.
     """
 
     unit: Unit
     job_id: uuid.UUID
     source: str
+    path: str
     paths: Sequence[str]
     created_at: datetime
     order: str
@@ -96,8 +99,10 @@ def certify(
     with database.read() as session:
         wanted, run = evaluation.wanted(session, scope)
         before = certifications.in_force(session, run or "", scope.profile or "")
-        seed = before[0].seed if before else secrets.token_hex(16)
-        found = _candidates(session, judgeable.listed(session, wanted, scope.question), seed)
+        seed = before[0].seed if before else ""
+        draw = _Draw.of(session, run or "", scope.profile or "", seed)
+        certified_at = clock.read(session)
+        found = _candidates(session, judgeable.listed(session, wanted, scope.question), draw)
     units: dict[Unit, list[Candidate]] = defaultdict(list)
     for each in sorted(found, key=lambda each: each.order):
         units[each.unit].append(each)
@@ -110,18 +115,114 @@ def certify(
         run_id=wanted.run_id,
         run=run or "",
         profile=scope.profile or "",
-        seed=seed,
+        seed=draw.seed,
         risk=bounds.risk,
+        certified_at=certified_at,
     )
-    rows = [_row(each, of) for each in done if not each.is_kept]
     commit = write or database.commit
-    commit(partial(_store, rows=rows))
+    commit(partial(_store, done=done, of=of, before=earlier))
     for change in _marks(done, units):
         commit(change)
     return done
 
 
-def _candidates(session: Session, listed: Sequence[judgeable.Listed], seed: str) -> list[Candidate]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """The answers of a field or label that should be checked next, the first first.
+
+    `run` and `profile` are the scope that it was certified in, and `stored` is how many the queue
+    had when it was.
+    """
+
+    unit: Unit
+    run: str
+    profile: str
+    stored: int
+    candidates: Sequence[Candidate]
+
+
+def queue(session: Session, scope: Scope, name: str) -> Queue:
+    """Return what certifying a field or label of a scope needs, without what is checked by now.
+
+    `name` is that of the field or label, or the analysis type of answers judged as a whole.
+
+    Raises:
+        UsageError: There is no such run, nothing of this name was certified, or several types are.
+    """
+    wanted, run = evaluation.wanted(session, scope)
+    in_force = certifications.in_force(session, run or "", scope.profile or "")
+    found = [
+        each
+        for each in in_force
+        if name == (each.name or each.analysis_type)
+        and (not scope.types or each.analysis_type in scope.types)
+    ]
+    if len(found) != 1:
+        raise _no_queue(name, in_force, is_ambiguous=bool(found))
+    of = found[0]
+    unit = Unit(AnalysisType(of.analysis_type), of.name)
+    stored = [uuid.UUID(each) for each in json_values.strings(of.to_check)]
+    named = judgeable.listed(session, replace(wanted, job_ids=tuple(stored)))
+    candidates = [
+        each
+        for each in _candidates(session, named, _Draw.of(session, of.run, of.profile, of.seed))
+        if each.unit == unit and not _is_checked(each)
+    ]
+    return Queue(
+        unit=unit,
+        run=of.run,
+        profile=of.profile,
+        stored=len(stored),
+        candidates=sorted(candidates, key=lambda each: each.order),
+    )
+
+
+def _no_queue(name: str, in_force: Sequence[Certification], *, is_ambiguous: bool) -> UsageError:
+    if is_ambiguous:
+        return UsageError(f"“{name}” is of several analysis types.", "Say which one with --type.")
+    known = ", ".join(each.name or each.analysis_type for each in in_force)
+    return UsageError(
+        f"The order in which “{name}” is to be checked was not drawn yet.",
+        f"It was for {known}." if known else "`chordwise certify` draws it.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draw:
+    """The random order of a scope, and the calibrations that were in force when it was drawn.
+
+    What is learnt later, from these very checks, changes neither the scores nor the order.
+    """
+
+    seed: str
+    curves: Mapping[Key, Points]
+
+    @classmethod
+    def of(cls, session: Session, run: str, profile: str, seed: str = "") -> _Draw:
+        """Return that of a scope, a new one where it has none."""
+        drawn_at = certifications.drawn_at(session, run, profile) or clock.read(session)
+        curves = calibrations.curves(session, drawn_at)
+        return cls(seed=seed or secrets.token_hex(16), curves=curves)
+
+    def worth(self, result: JudgedResult) -> Worth:
+        """Return what the claims of a result are worth."""
+
+        def worth(part: Part, claim: float) -> float:
+            key = Key(
+                analysis_type=result.analysis_type,
+                part=part,
+                provider=result.provider,
+                model=result.model,
+            )
+            points = self.curves.get(key)
+            return claim if points is None else calibration.worth(points, claim)
+
+        return worth
+
+
+def _candidates(
+    session: Session, listed: Sequence[judgeable.Listed], draw: _Draw
+) -> list[Candidate]:
     """Return all answers with what people said of them."""
     said: dict[uuid.UUID, list[Feedback]] = defaultdict(list)
     for each in judgments.of_documents(session, sorted({one.document_id for one in listed})):
@@ -129,65 +230,32 @@ def _candidates(session: Session, listed: Sequence[judgeable.Listed], seed: str)
     return [
         candidate
         for result in judgeable.read(session, listed)
-        for candidate in _of_result(result, said.get(result.listed.document_id, ()), seed)
+        for candidate in _of_result(result, said.get(result.listed.document_id, ()), draw)
     ]
 
 
-def _of_result(result: Judgeable, said: Sequence[Feedback], seed: str) -> Iterator[Candidate]:
-    kind, output = result.listed.analysis_type, result.answer.output
+def _of_result(result: Judgeable, said: Sequence[Feedback], draw: _Draw) -> Iterator[Candidate]:
+    kind = result.listed.analysis_type
     remarks = [
         judgments.remark(each)
         for each in said
         if (each.analysis_type, each.question) == (kind, result.listed.question)
     ]
     is_right = known(result.answer, truths.from_remarks(kind, remarks)) if remarks else {}
-    listed = facts(output, analysis_for(kind))
-    if kind is AnalysisType.EXTRACTION:
-        for name in fields.names(output):
-            entries = fields.entries(output, name)
-            own = _at([entry.path for entry in entries], listed)
-            claims = [entry.confidence for entry in entries if entry.confidence is not None]
-            claim = min(claims, default=result.answer.confidence)
-            unit, right = Unit(kind, name), is_right.get(name)
-            yield _candidate(result, unit, own, claim, is_right=right, seed=seed)
-        return
-    label = LABEL_PATHS.get(kind)
-    name = json_values.text(json_values.at(output, label)) if label else ""
-    unit, claim = Unit(kind, name), result.answer.confidence
-    yield _candidate(result, unit, listed, claim, is_right=is_right.get(""), seed=seed)
-
-
-def _candidate(
-    result: Judgeable,
-    unit: Unit,
-    own: Sequence[Fact],
-    claim: float,
-    *,
-    is_right: bool | None,
-    seed: str,
-) -> Candidate:
-    doubts = result.answer.needs_review + sum(
-        fact.grounded is False or fact.value_in_quote is False for fact in own
-    )
-    named = f"{seed} {result.listed.document_id} {result.result.options_hash} {unit.name}"
-    return Candidate(
-        unit=unit,
-        job_id=result.listed.job_id,
-        source=result.listed.source,
-        paths=[fact.path for fact in own],
-        created_at=result.created_at,
-        order=hashlib.sha256(named.encode()).hexdigest(),
-        answer=Answer(certification.trust(claim, result.agreement, doubts), is_right),
-    )
-
-
-def _at(paths: Sequence[str], listed: Sequence[Fact]) -> list[Fact]:
-    """Return the facts at these paths or below."""
-    return [
-        fact
-        for fact in listed
-        if any(fact.path == path or fact.path.startswith(f"{path}/") for path in paths)
-    ]
+    is_of_fields = kind is AnalysisType.EXTRACTION
+    worth = draw.worth(result.result)
+    for each in certification.scored(result.answer, result.agreement, worth):
+        about = f"{result.listed.document_id} {result.result.options_hash} {each.name}"
+        yield Candidate(
+            unit=Unit(kind, each.name),
+            job_id=result.listed.job_id,
+            source=result.listed.source,
+            path=each.path,
+            paths=each.paths,
+            created_at=result.created_at,
+            order=hashlib.sha256(f"{draw.seed} {about}".encode()).hexdigest(),
+            answer=Answer(each.score, is_right.get(each.name if is_of_fields else "")),
+        )
 
 
 def _certified(
@@ -214,9 +282,9 @@ def _certified(
             accept_from=before.accept_from,
             error_bound=before.error_bound,
         )
-    queue = (each for each in candidates if not _is_checked(each))
     start = certificate.check_from
-    to_check = [each for each in queue if start is None or each.answer.score >= start]
+    unchecked = [each for each in candidates if not _is_checked(each)]
+    to_check = [each for each in unchecked if start is None or each.answer.score >= start]
     return Certified(
         unit=unit,
         certificate=certificate,
@@ -243,9 +311,17 @@ def _is_checked(candidate: Candidate) -> bool:
     return candidate.answer.is_right is not None
 
 
-def _store(session: Session, rows: Sequence[Certification]) -> int:
-    session.add_all(rows)
-    return len(rows)
+def _store(
+    session: Session, done: Sequence[Certified], of: _Of, before: Mapping[Unit, Certification]
+) -> int:
+    """Store the certificates; of one that is kept, what should be checked next."""
+    for each in done:
+        to_check: JsonValue = [str(one.job_id) for one in each.to_check]
+        if each.is_kept:
+            session.get_one(Certification, before[each.unit].id).to_check = to_check
+        else:
+            session.add(_row(each, of, to_check))
+    return len(done)
 
 
 def _marks(
@@ -277,10 +353,11 @@ class _Of:
     profile: str
     seed: str
     risk: float
+    certified_at: datetime
 
 
-def _row(each: Certified, of: _Of) -> Certification:
+def _row(each: Certified, of: _Of, to_check: JsonValue) -> Certification:
     shared = {name: getattr(of, name) for name in _Of.__dataclass_fields__}
     own = {name: getattr(each.certificate, name) for name in Certificate.__dataclass_fields__}
     unit = {"analysis_type": each.unit.analysis_type, "name": each.unit.name}
-    return Certification(**shared, **own, **unit)
+    return Certification(**shared, **own, **unit, to_check=to_check)

@@ -27,10 +27,12 @@ from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.settings import Settings
 from chordwise.storage import judgments, runs
 from chordwise.storage.database import Database
-from chordwise.storage.judgments import Evaluation, Feedback, JudgedBy, JudgedResult
+from chordwise.storage.judgments import Drop, Evaluation, Feedback, JudgedBy, JudgedResult
 
 Write: TypeAlias = Callable[[Callable[[Session], int]], int]
 """Runs a transaction."""
+OnStored: TypeAlias = "Callable[[Session, Sequence[Evaluated]], None]"
+"""What belongs to the transaction that stores evaluations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,19 +49,28 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """The results of one analysis type beside the truth, and what was measured on them."""
+    """The results of one analysis type beside the truth, and what was measured on them.
+
+    `drops` are the numbers that fell since the evaluation before.
+    """
 
     comparison: Comparison
     measured: Sequence[Measured]
+    drops: Sequence[Drop] = ()
 
 
 def evaluate(
-    database: Database, scope: Scope, gold: Gold | None, write: Write | None = None
+    database: Database,
+    scope: Scope,
+    gold: Gold | None,
+    write: Write | None = None,
+    on_stored: OnStored | None = None,
 ) -> Sequence[Evaluated]:
     """Compare results with a gold file, or without one with feedback, and write down how they are.
 
-    Returns nothing where there is no feedback yet. `write` runs the transaction that stores it.
-    No transaction is open while it is computed. The intervals are the same each time.
+    Returns nothing where there is no feedback yet. `write` runs the transaction that stores it, and
+    `on_stored` belongs to that. No transaction is open while it is computed. The intervals are the
+    same each time.
 
     Raises:
         UsageError: There is no such run, the gold file is about none of the results, or a label
@@ -70,14 +81,27 @@ def evaluate(
         comparisons = compare(session, chosen, scope.question, gold)
     random = Random(0)  # noqa: S311 - statistics, not secrets
     found = [Evaluated(comparison=each, measured=measure(each, random)) for each in comparisons]
+    done: list[Evaluated] = []
 
     def store(session: Session) -> int:
-        for evaluated in found:
-            _store(session, scope, (chosen.run_id, run), gold, evaluated)
-        return len(found)
+        done.clear()
+        for each in found:
+            ids = _store(session, scope, (chosen.run_id, run), gold, each)
+            done.append(replace(each, drops=judgments.drops(session, ids)))
+        if on_stored:
+            on_stored(session, done)
+        return len(done)
 
     (write or database.commit)(store)
-    return found
+    return done
+
+
+def drop_in_words(drop: Drop) -> str:
+    """Return how far a number fell, and between which bounds."""
+    return (
+        f"{drop.metric} of {drop.analysis_type} fell from {drop.earlier_value:.3f} to "
+        f"{drop.value:.3f} (by {-drop.change_high:.3f} to {-drop.change_low:.3f})"
+    )
 
 
 def measure(comparison: Comparison, random: Random) -> Sequence[Measured]:
@@ -109,8 +133,12 @@ def _store(
     of: tuple[uuid.UUID | None, str | None],
     gold: Gold | None,
     evaluated: Evaluated,
-) -> None:
-    """Write down what was measured, and each judgment under the evaluation of the whole."""
+) -> Sequence[uuid.UUID]:
+    """Write down what was measured, and each judgment under the evaluation of the whole.
+
+    Return the ids of the evaluations.
+    """
+    ids = []
     for each in evaluated.measured:
         provider, model, prompt_version = each.group or (None, None, None)
         evaluation = Evaluation(
@@ -129,10 +157,12 @@ def _store(
             missing=len(evaluated.comparison.missing),
         )
         judgments.store_evaluation(session, evaluation, each.measures)
+        ids.append(evaluation.id)
         if each.is_whole:
             judged = [(c.result, c.judged.judgments) for c in evaluated.comparison.compared]
             source = JudgedBy.GOLD if gold else JudgedBy.FEEDBACK
             judgments.store(session, judged, source, evaluation.id)
+    return ids
 
 
 def _measures(found: Sequence[Compared], random: Random) -> Iterator[Measure]:
@@ -183,6 +213,35 @@ def of(
         types=tuple(types) or asked.types,
         question=options_to_json(asked.analysis),
     )
+
+
+def named(
+    session: Session,
+    settings: Settings,
+    name: str | None,
+    profile: str = "",
+    types: Sequence[AnalysisType] = (),
+) -> Scope:
+    """Return the scope that RUN|PROFILE says; the run is named so that it stays the same one.
+
+    Raises:
+        ConfigurationError: There is no such profile, or it names a model that is unknown.
+        UsageError: There is neither, or both are called so.
+    """
+    if not name:
+        return of(settings, None, profile, types)
+    try:
+        run = runs.find(session, name).name
+    except UsageError:
+        if profile or name not in settings.profiles:
+            raise
+        return of(settings, None, name, types)
+    if name in settings.profiles and not profile:
+        raise UsageError(
+            f"There is a run “{name}” and a profile “{name}”.",
+            "--profile NAME means the profile, the run's id the run.",
+        )
+    return of(settings, run, profile, types)
 
 
 def wanted(session: Session, scope: Scope) -> tuple[Wanted, str | None]:

@@ -317,10 +317,11 @@ def question(session: Session, job_id: uuid.UUID, path: str) -> Question:
     if result is None:
         raise UsageError("There is no such result.", "It may have been deleted.")
     found = _values(session, [job_id], is_flat=False)[job_id]
-    own = next((each for each in found if each.path == path), None)
-    if path and own is None:
+    at = [each for each in found if each.path == path or each.path.startswith(f"{path}/")]
+    if path and not at:
         raise UsageError("The answer has no such value any more.", "Go on with the queue.")
-    evidence = [own] if own and own.quote else [each for each in found if each.quote]
+    own = _value(result.output, path, at) if path else None
+    evidence = [each for each in at if each.quote] or [each for each in found if each.quote]
     return Question(
         **{name: getattr(result, name) for name in _OF_RESULT},
         job_id=job_id,
@@ -332,6 +333,16 @@ def question(session: Session, job_id: uuid.UUID, path: str) -> Question:
         evidence=evidence[:_MAX_EVIDENCE],
         excerpt=_excerpt(session, result.document_id, evidence),
     )
+
+
+def _value(output: JsonObject, path: str, at: Sequence[Value]) -> Value:
+    """Return the value at a path, which may be a list or an object with values in it."""
+    first = at[0]
+    if first.path == path:
+        return first
+    whole = json.dumps(json_values.at(output, path), ensure_ascii=False)
+    item = ".".join(json_values.steps(path)[1:])
+    return replace(first, path=path, item=item, value=whole, final_value=whole, verdict=None)
 
 
 def _values(

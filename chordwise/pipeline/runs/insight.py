@@ -143,6 +143,23 @@ FIGURES = (
         values={"mean_quality": "quality", "mean_confidence": "confidence"},
     ),
     Figure(
+        key="evaluations",
+        title="Evaluations",
+        note="Share of right results at the last evaluation of each day, by profile or run.",
+        unit=Unit.SHARE,
+        query="""
+            SELECT DISTINCT ON (day, evaluated, analysis_type)
+                CAST(evaluated_at AT TIME ZONE 'UTC' AS date) AS day,
+                coalesce(nullif(profile, ''), run, 'all') AS evaluated, analysis_type,
+                judged, value AS accuracy, low, high
+            FROM evaluation_history
+            WHERE is_whole AND metric = 'accuracy'
+                AND CAST(evaluated_at AT TIME ZONE 'UTC' AS date) >= :since
+            ORDER BY day, evaluated, analysis_type, evaluated_at DESC""",
+        names=("evaluated", "analysis_type"),
+        values={"accuracy": ""},
+    ),
+    Figure(
         key="failures",
         title="Failures",
         note="What did not end well, by where it happened and its class.",

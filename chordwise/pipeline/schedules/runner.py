@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -16,13 +16,20 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.certification import Verdict
 from chordwise.domain.states import ScheduleRunStatus
-from chordwise.errors import ChordwiseError, LeaseLostError, ServiceUnavailableError
+from chordwise.errors import (
+    ChordwiseError,
+    LeaseLostError,
+    RegressionError,
+    ServiceUnavailableError,
+)
 from chordwise.pipeline.intake import experiments
 from chordwise.pipeline.learning import certification, evaluation, gold, recalibration
 from chordwise.pipeline.learning.certification import Bounds
+from chordwise.pipeline.learning.evaluation import Evaluated
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.pipeline.schedules.analyses import analyze, reanalyze
 from chordwise.pipeline.schedules.exports import export
@@ -30,7 +37,7 @@ from chordwise.pipeline.schedules.reports import report
 from chordwise.pipeline.schedules.work import InterruptedWorkError, Kind, Work
 from chordwise.settings import ScheduleSettings
 from chordwise.settings.schedules import ScheduleKind
-from chordwise.storage import calibrations, pruning, schedules
+from chordwise.storage import calibrations, deliveries, pruning, schedules
 from chordwise.storage.runs import Run
 from chordwise.storage.schedules import End, Schedule, ScheduleRun
 
@@ -85,18 +92,47 @@ def _all_of(work: Work, step: Callable[[Session], int]) -> int:
 def evaluate(work: Work) -> JsonObject:
     """Evaluate what the profile asks, or all current results; return how much was judged.
 
+    What came of it is noted in the transaction that stores it, so that the process that continues
+    after a kill tells of the same drop, and does not compare the evaluation with itself.
+
     Raises:
+        RegressionError: The answers are worse than at the evaluation before.
         UsageError: The gold file makes no sense, or is about none of the results.
         ConfigurationError: There is no such profile any more.
         LeaseLostError: Another process continues it.
     """
-    truth = gold.read(Path(work.settings.gold)) if work.settings.gold else None
-    scope = evaluation.of(work.context.settings, None, work.settings.profile)
-    found = evaluation.evaluate(work.context.database, scope, truth, work.write)
-    return {
+    outcome = _noted(work)
+    if outcome is None:
+        truth = gold.read(Path(work.settings.gold)) if work.settings.gold else None
+        scope = evaluation.of(work.context.settings, None, work.settings.profile)
+        note = partial(_note_evaluation, work)
+        evaluation.evaluate(work.context.database, scope, truth, work.write, note)
+        outcome = _noted(work) or {}
+    if fell := json_values.strings(outcome.get("fell")):
+        raise RegressionError(f"Answers are worse than before: {'; '.join(fell)}.")
+    return outcome
+
+
+def _noted(work: Work) -> JsonObject | None:
+    with work.context.database.read() as session:
+        return session.get_one(ScheduleRun, work.schedule_run_id).outcome
+
+
+def _note_evaluation(work: Work, session: Session, found: Sequence[Evaluated]) -> None:
+    outcome: JsonObject = {
         "judged": sum(len(each.comparison.compared) for each in found),
         "missing": sum(len(each.comparison.missing) for each in found),
     }
+    if fell := [evaluation.drop_in_words(drop) for each in found for drop in each.drops]:
+        outcome["fell"] = list[JsonValue](fell)
+        _announce_regression(work, session, outcome)
+    session.get_one(ScheduleRun, work.schedule_run_id).outcome = outcome
+
+
+def _announce_regression(work: Work, session: Session, outcome: JsonObject) -> None:
+    told = {"schedule": work.schedule, "profile": work.settings.profile, **outcome}
+    event = deliveries.ANSWERS_REGRESSED
+    deliveries.announce_occurrence(session, work.schedule_run_id, event, told)
 
 
 def recalibrate(work: Work) -> JsonObject:
@@ -120,6 +156,7 @@ def certify(work: Work) -> JsonObject:
     """Certify what the profile asks, or all current results; return how many verdicts there are.
 
     Raises:
+        RegressionError: Checks of later answers have withdrawn a certificate.
         ConfigurationError: There is no such profile any more.
         LeaseLostError: Another process continues it.
     """
@@ -129,7 +166,23 @@ def certify(work: Work) -> JsonObject:
     scope = evaluation.of(work.context.settings, None, work.settings.profile)
     found = certification.certify(work.context.database, scope, bounds, work.write)
     verdicts = Counter(each.certificate.verdict for each in found)
-    return {verdict: verdicts[verdict] for verdict in Verdict}
+    withdrawn = [
+        each.unit.name or each.unit.analysis_type
+        for each in found
+        if each.certificate.verdict is Verdict.WITHDRAWN
+    ]
+    if not withdrawn:
+        return {verdict: verdicts[verdict] for verdict in Verdict}
+
+    def announce(session: Session) -> int:
+        _announce_regression(work, session, {"withdrawn": list[JsonValue](withdrawn)})
+        return len(withdrawn)
+
+    work.write(announce)
+    raise RegressionError(
+        f"Later checks have withdrawn the certificate of {', '.join(withdrawn)}.",
+        "Nothing of it is accepted any more; `chordwise certify` shows the checks.",
+    )
 
 
 def experiment(work: Work) -> JsonObject:

@@ -1,0 +1,157 @@
+"""`chordwise review`: checking the answers that certifying needs, one after the other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from chordwise.cli import access
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson, OnlyTypes, RunOrProfile
+from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.rendering.screen import Screen, indented
+from chordwise.domain.learning.remarks import Saying, parsed
+from chordwise.domain.learning.truths import Verdict
+from chordwise.errors import UsageError
+from chordwise.pipeline.learning import certification, evaluation
+from chordwise.pipeline.learning import review as reviewing
+from chordwise.pipeline.learning.certification import Candidate, Queue
+from chordwise.pipeline.learning.feedback import Signed
+from chordwise.pipeline.learning.review import Question
+from chordwise.storage.database import Database
+
+_AROUND = 200
+_KEYS = {"a": Verdict.APPROVED, "c": Verdict.CORRECTED, "x": Verdict.REJECTED}
+_SKIP, _QUIT = "s", "q"
+_ASK = "[a]ccept, [c]orrect, reject [x], [s]kip, [q]uit: "
+
+
+def review(  # noqa: PLR0913 - the options of a command
+    invocation: Invocation,
+    target: RunOrProfile = None,
+    *,
+    queue: Annotated[
+        str, typer.Option(metavar="FIELD", help="The field or label that is to be certified.")
+    ],
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="Only what [profiles.NAME] asks.")
+    ] = "",
+    types: OnlyTypes = None,
+    author: Annotated[str, typer.Option(metavar="NAME", help="Who says so.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Check the answers that certifying needs, one after the other. The next call goes on there.
+
+    chordwise review contracts --queue term
+    """
+    settings = invocation.settings()
+    with access.database(access.reach(invocation, settings)) as database:
+        with database.read() as session:
+            scope = evaluation.named(session, settings, target, profile, types or ())
+            found = certification.queue(session, scope, queue)
+        if as_json:
+            invocation.screen.write_json(**_as_json(found))
+            return
+        done = _go_through(database, invocation.screen, found, author)
+    _tell(invocation.screen, found, done)
+
+
+def _go_through(
+    database: Database, screen: Screen, found: Queue, author: str
+) -> Counter[Verdict | None]:
+    """Ask about one answer after the other until the end; count the verdicts, None for skipped."""
+    done: Counter[Verdict | None] = Counter()
+    for place, candidate in enumerate(found.candidates, start=1):
+        try:
+            with database.read() as session:
+                question = reviewing.question(session, candidate.job_id, candidate.path)
+        except UsageError as error:
+            screen.tell(f"{candidate.source}: {error.what}")
+            continue
+        screen.show(*laid_out(question, f"{place:,} of {len(found.candidates):,}"))
+        key = _decided(database, screen, candidate, question, author)
+        if key == _QUIT:
+            break
+        done[_KEYS.get(key)] += 1
+    return done
+
+
+def _decided(
+    database: Database, screen: Screen, candidate: Candidate, question: Question, author: str
+) -> str:
+    """Ask until there is an answer that can be stored, or the answer is skipped; return the key."""
+    while True:
+        typed = screen.ask(_ASK)
+        key = _QUIT if typed is None else typed.strip().casefold()
+        if key in (_SKIP, _QUIT):
+            return key
+        if key not in _KEYS:
+            continue
+        written = screen.ask(_wanted(question)) if key == "c" else ""
+        if written is None:
+            return _QUIT
+        value = parsed(written) if key == "c" else None
+        saying = Saying(verdict=_KEYS[key], path=candidate.path, value=value)
+        try:
+            with database.write() as session:
+                signed = Signed(saying=saying, author=author)
+                reviewing.decide(session, candidate.job_id, question.result_id, signed)
+        except UsageError as error:
+            screen.tell(f"{error.what} {error.hint}")
+            continue
+        return key
+
+
+def _wanted(question: Question) -> str:
+    if question.choices:
+        return f"The right label ({', '.join(question.choices)}): "
+    return "The right value (nothing: there is none): "
+
+
+def laid_out(question: Question, place: str) -> Iterator[RenderableType]:
+    """Return what is decided on, with its quote in the text around it."""
+    yield Text(f"\n{place} · {one_line(question.source)}", style="bold")
+    value = question.value
+    if value is None:
+        for name, said in question.output.items():
+            if isinstance(said, str) and said:
+                yield indented(Text(one_line(f"{name}: {said}")), 2)
+    else:
+        yield indented(Text(one_line(f"{value.item}: {value.value or 'not mentioned'}")), 2)
+    notes = [f"confidence {question.confidence:.2f}"]
+    notes += [value.place] if value and value.place else []
+    notes += ["the quote is not in the document"] if value and value.grounded is False else []
+    yield indented(Text(one_line(", ".join(notes)), style="dim"), 2)
+    excerpt = question.excerpt
+    before, after = excerpt.before[-_AROUND:], excerpt.after[:_AROUND]
+    shown = Text(one_line(f"… {before}") if before else "", style="dim")
+    shown.append(f" {one_line(excerpt.quote)} ", style="not dim bold")
+    shown.append(f"{one_line(after)} …" if after else "")
+    yield indented(shown, 2)
+
+
+def _tell(screen: Screen, found: Queue, done: Counter[Verdict | None]) -> None:
+    checked = done.total() - done[None]
+    left = len(found.candidates) - checked
+    screen.tell(f"{checked:,} checked, {left:,} left.")
+    if done[None]:
+        screen.tell("Checks count up to the first answer without one: skipped ones come first.")
+    parts = [found.run] if found.run else []
+    parts += ["--profile", found.profile] if found.profile else []
+    screen.suggest(one_line(" ".join(["chordwise certify", *parts])))
+
+
+def _as_json(found: Queue) -> dict[str, object]:
+    return {
+        "analysis_type": found.unit.analysis_type,
+        "name": found.unit.name,
+        "to_check": [
+            {"source": each.source, "job_id": each.job_id, "path": each.path}
+            for each in found.candidates
+        ],
+    }
