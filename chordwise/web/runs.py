@@ -276,9 +276,10 @@ def _last(listing: Listing) -> uuid.UUID | None:
 ROUTES = (
     Route("/runs", _runs),
     Route("/runs", _begin, methods=["POST"]),
-    Route("/runs/{run}", _run),
-    Route("/runs/{run}/live", _live),
-    Route("/runs/{run}/cancel", _cancel, methods=["POST"]),
-    Route("/runs/{run}/retry", _retry, methods=["POST"]),
-    Route("/runs/{run}/resume", _resume, methods=["POST"]),
+    Route("/runs/{run:path}/live", _live),
+    Route("/runs/{run:path}/cancel", _cancel, methods=["POST"]),
+    Route("/runs/{run:path}/retry", _retry, methods=["POST"]),
+    Route("/runs/{run:path}/resume", _resume, methods=["POST"]),
+    # The name of a run may hold slashes.
+    Route("/runs/{run:path}", _run),
 )
