@@ -53,13 +53,14 @@ class Offered:
     """One thing to take in; it gets the intake `intake_id`.
 
     `of` is the intake of the entry on the list in which it was found: the entry is taken off with
-    the last document in it. `shown` is the name of that entry.
+    the last document in it. `shown` is the name of that entry, `raw_path` that of its file.
     """
 
     found: ReadDocument | UnreadDocument
     of: uuid.UUID | None = None
     is_last: bool = True
     shown: str = ""
+    raw_path: bytes | None = None
     intake_id: uuid.UUID = field(default_factory=new_id)
 
     @property
@@ -134,7 +135,7 @@ def store(
     new: dict[uuid.UUID, _NewDocument] = {}
     for each in offered:
         found = each.found
-        names = {"id": each.intake_id, "source": found.source}
+        names = {"id": each.intake_id, "source": found.source, "raw_path": each.raw_path}
         row = {**names, "sha256": found.sha256, "byte_count": found.byte_count}
         if isinstance(found, UnreadDocument):
             rows.append({**row, **_refused(found.error)})
