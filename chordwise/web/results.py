@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from chordwise.domain.answers import headline
 from chordwise.domain.export_formats import ExportFormat
+from chordwise.domain.marked_text import sought_in
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
@@ -54,6 +55,7 @@ def _results(request: Request) -> Response:
         request,
         "results.html",
         listing=listing,
+        sought=sought_in(wanted.words),
         results=[(each, headline(each.analysis_type, each.output)) for each in shown],
         count=f"{count:,}" if count <= most else f"more than {most:,}",
         more=more,
