@@ -19,6 +19,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.marked_text import Segment, Span, segments, window_of
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.domain.states import FAILED_CHUNKS
+from chordwise.domain.tasks import Stage
 from chordwise.errors import ReadError, UsageError
 from chordwise.pipeline.runs import explanation
 from chordwise.pipeline.runs.explanation import ExplainedFact, Explanation
@@ -36,6 +37,7 @@ _HEADING_CHARACTERS = 300
 _MAX_WORDS = 200
 _MARKS = ("headline", "suspicious", "uncovered", "sought")
 _HEADING, _SUSPICIOUS, _UNCOVERED, _SOUGHT = _MARKS
+_LATER_STAGES = (Stage.SYNTHESIZE, Stage.CRITIQUE, Stage.REVISE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,7 @@ def _document(request: Request) -> Response:
         checks=_checks(found),
         violations=_violations(found),
         samples=_samples(found),
+        has_steps=any(call.stage in _LATER_STAGES for call in found.calls),
     )
 
 
@@ -379,8 +382,18 @@ def _chunk(request: Request) -> Response:
     return HTMLResponse(fragment(request, "document_part.html", part=found.chunks[number]))
 
 
+def _steps(request: Request) -> Response:
+    """Return what a model was asked after the parts, once it is opened."""
+    site = site_of(request)
+    with site.database.read() as session:
+        job_id = explanation.find(session, str(request.path_params["job_id"]))
+        steps = explanation.steps(session, site.settings, job_id)
+    return HTMLResponse(fragment(request, "document_steps.html", steps=steps))
+
+
 ROUTES = (
     Route("/documents/{document_id:uuid}", _document),
     Route("/documents/{document_id:uuid}/pages/{number:int}.png", _page),
     Route("/jobs/{job_id:uuid}/parts/{number:int}", _chunk),
+    Route("/jobs/{job_id:uuid}/steps", _steps),
 )
