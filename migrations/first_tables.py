@@ -176,6 +176,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_required(_TEXT, "outcome"),
         *_nullable(_TEXT, "reason", "message", "hint"),
         *_nullable(_UUID, "document_id"),
+        *_nullable(_BYTES, "raw_path"),
         _transaction_time("created_at"),
         sa.PrimaryKeyConstraint("id", name="pk_intakes"),
         _reference("intakes", "run_id", "runs"),

@@ -22,7 +22,7 @@ from chordwise.domain.json_values import objects, text
 from chordwise.domain.money import dollars
 from chordwise.domain.wording import money, score, share
 from chordwise.pipeline.runs import explanation
-from chordwise.pipeline.runs.explanation import Call, ExplainedChunk, Explanation
+from chordwise.pipeline.runs.explanation import Call, ExplainedChunk, ExplainedStep, Explanation
 
 _TEXT_CHARACTERS = 1_200
 _MAX_CHUNKS = 3
@@ -52,10 +52,11 @@ def explain(
         job_id = explanation.find(session, name)
         parts = None if as_json else _parts_shown(chunk)
         found = explanation.explain(session, settings, job_id, parts)
+        steps = explanation.steps(session, settings, job_id)
     if as_json:
-        invocation.screen.write_json(explanation=found)
+        invocation.screen.write_json(explanation=found, steps=steps)
         return
-    invocation.screen.show(*_laid_out(found, chunk))
+    invocation.screen.show(*_laid_out(found, chunk), *(() if chunk else _later(steps)))
 
 
 def _parts_shown(chunk: int | None) -> range:
@@ -165,6 +166,14 @@ def _part(part: ExplainedChunk, count: int, width: int | None) -> Iterator[Rende
         yield from _passage("Changed by validation", changes, width)
     answer = part.error_message or encoded(part.answer, indent=2)
     yield from _passage("Stored", answer, width)
+
+
+def _later(steps: Sequence[ExplainedStep]) -> Iterator[RenderableType]:
+    for step in steps:
+        yield Rule(Text(step.stage.capitalize()), align="left", style="dim")
+        yield from _passage("Asked, as the system", step.prompt.system, _TEXT_CHARACTERS)
+        yield from _passage("Asked", step.prompt.user, _TEXT_CHARACTERS)
+        yield from _passage("Written by the model", step.completion or _NOT_KEPT, _TEXT_CHARACTERS)
 
 
 _NOT_KEPT = "It is not kept: the cache has no completion of this request."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -51,6 +52,28 @@ def segments(
         marks = tuple(dict.fromkeys(inside[number].mark for number in sorted(active)))
         found.append(Segment(start_char=first, text=text[first:last], marks=marks))
     return found
+
+
+_SOUGHT = re.compile(r'(?P<left_out>-?)(?:"(?P<phrase>[^"]*)"|(?P<word>[^\s"]+))')
+_WORD = re.compile(r"\w+")
+
+
+def sought_in(words: str) -> frozenset[str]:
+    """Return the single words of a search that are to be found, in lower case.
+
+    `words` are what a search engine takes: `"a phrase"`, `or`, `-without`.
+    """
+    found: set[str] = set()
+    for each in _SOUGHT.finditer(words):
+        if not each["left_out"] and (each["word"] or "").lower() != "or":
+            found.update(_WORD.findall((each["phrase"] or each["word"] or "").casefold()))
+    return frozenset(found)
+
+
+def words_at(text: str, sought: Collection[str]) -> Iterator[tuple[int, int]]:
+    """Yield where the words of a search stand in a text, whole ones, in its order."""
+    if sought:
+        yield from (each.span() for each in _WORD.finditer(text) if each[0].casefold() in sought)
 
 
 _SEARCHED_FOR_A_LINE_END = 2_000

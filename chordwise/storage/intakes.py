@@ -36,6 +36,8 @@ from chordwise.storage.runs import Run
 class Intake(Record):
     """One file, row or stream; `sha256` is the hash of its bytes, `reason` a stable code.
 
+    `raw_path` holds the bytes of the absolute path of the file that it is or lies in, null where
+    that is not known, as of standard input.
     A file that is not read yet has the outcome `not_taken`, and a row in `listed_files`.
     """
 
@@ -51,6 +53,7 @@ class Intake(Record):
     message: Mapped[str | None]
     hint: Mapped[str | None]
     document_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("documents.id"), index=True)
+    raw_path: Mapped[bytes | None]
     created_at: Mapped[CreatedAt]
 
 

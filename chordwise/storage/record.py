@@ -52,6 +52,11 @@ def new_id() -> uuid.UUID:
     return uuid.UUID(bytes=bytes(octets))
 
 
+def first_id(moment: datetime) -> uuid.UUID:
+    """Return the least id that can be made at a moment: all that are made later are greater."""
+    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
+
+
 def id_in(text: str) -> uuid.UUID | None:
     """Return the id that a text is, if it is one."""
     try:

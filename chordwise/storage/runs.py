@@ -78,6 +78,11 @@ def find(session: Session, name_or_id: str) -> Run:
     return run
 
 
+def newest_names(session: Session, limit: int) -> Sequence[str]:
+    """Return the names of the newest runs, the newest first."""
+    return session.scalars(select(Run.name).order_by(Run.id.desc()).limit(limit)).all()
+
+
 def is_cancelled(session: Session, run_id: uuid.UUID) -> bool:
     """Tell whether a run is cancelled."""
     return session.scalar(select(Run.status).where(Run.id == run_id)) == RunStatus.CANCELLED

@@ -7,6 +7,7 @@ also needs the session's token against forgery, which `guarded` checks for every
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import getpass
@@ -32,7 +33,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chordwise.errors import ChordwiseError, ConfigurationError, InternalError
 from chordwise.settings import WebSettings
-from chordwise.web.site import CSRF_FIELD, csrf_of, render, see
+from chordwise.web.site import CSRF_FIELD, csrf_of, render, see, user_of
 
 log = structlog.get_logger(__name__)
 Endpoint: TypeAlias = Callable[[Request], Response | Awaitable[Response]]
@@ -53,6 +54,9 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 TOKEN = "token"  # noqa: S105 - the name of the parameter
 _OPEN_PATHS = ("/static/", "/login", "/health")
 _MEBIBYTE = 1024 * 1024
+_BODY_SECONDS = 30.0
+# Otherwise the rest of a refused body would be received, and dropped.
+_CLOSING = {"Connection": "close"}
 _MAX_FIELDS = 1_000
 _MAX_FILES = 1_000
 
@@ -315,19 +319,32 @@ def _require_token(request: Request, sent: str) -> None:
 
 
 def _bounded(request: Request, max_upload_bytes: int) -> Receive:
-    """Return the body of a request, which is refused where it is too large."""
-    is_upload = request.headers.get("content-type", "").startswith("multipart/")
+    """Return the body of a request, which is refused where it is too large or too slow.
+
+    Files are taken from signed-in users only. Each part of an upload has its time, and any other
+    body as a whole.
+    """
+    is_multipart = request.headers.get("content-type", "").startswith("multipart/")
+    is_upload = is_multipart and bool(user_of(request))
     limit = max_upload_bytes if is_upload else _MEBIBYTE
-    received = 0
+    clock = asyncio.get_running_loop().time
+    received, until = 0, clock() + _BODY_SECONDS
 
     async def receive() -> Message:
-        nonlocal received
-        message = await request.receive()
+        nonlocal received, until
+        try:
+            async with asyncio.timeout_at(until):
+                message = await request.receive()
+        except TimeoutError as error:
+            raise HTTPException(408, "The request did not arrive in time.", _CLOSING) from error
+        if is_upload:
+            until = clock() + _BODY_SECONDS
         received += len(message.get("body", b""))
         if received > limit:
-            raise HTTPException(413, f"More than {limit // _MEBIBYTE} MB at once are not taken.")
+            raise HTTPException(413, too_much, _CLOSING)
         return message
 
+    too_much = f"More than {limit // _MEBIBYTE} MB at once are not taken."
     if int(Headers(scope=request.scope).get("content-length") or 0) > limit:
-        raise HTTPException(413, f"More than {limit // _MEBIBYTE} MB at once are not taken.")
+        raise HTTPException(413, too_much, _CLOSING)
     return receive

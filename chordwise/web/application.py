@@ -96,7 +96,9 @@ _TITLES = {403: "No access", 404: "No such page", 405: "No such page", 413: "Too
 def _explain_status(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
     title = _TITLES.get(error.status_code, "Not possible")
-    return _error(request, error.status_code, title, error.detail, "")
+    page = _error(request, error.status_code, title, error.detail, "")
+    page.headers.update(error.headers or {})
+    return page
 
 
 def _error(request: Request, status_code: int, title: str, what: str, hint: str) -> Response:

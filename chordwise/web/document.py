@@ -14,16 +14,18 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from chordwise.domain import document_flags, json_values, missing_rows
+from chordwise.domain import document_flags, json_values, marked_text, missing_rows
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.marked_text import Segment, Span, segments, window_of
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.domain.states import FAILED_CHUNKS
+from chordwise.domain.tasks import Stage
 from chordwise.errors import ReadError, UsageError
 from chordwise.pipeline.runs import explanation
 from chordwise.pipeline.runs.explanation import ExplainedFact, Explanation
 from chordwise.pipeline.runs.page_pictures import PagePictures
 from chordwise.storage import documents
+from chordwise.storage.record import SEARCHED_CHARACTERS
 from chordwise.web.site import Site, fragment, render, site_of
 
 _EXCERPT_CHARACTERS = 40_000
@@ -32,7 +34,10 @@ _MAX_PAGES = 300
 _PICTURE_VERSION = 1
 _DIGITS = 6
 _HEADING_CHARACTERS = 300
-_HEADING, _SUSPICIOUS, _UNCOVERED = _MARKS = ("headline", "suspicious", "uncovered")
+_MAX_WORDS = 200
+_MARKS = ("headline", "suspicious", "uncovered", "sought")
+_HEADING, _SUSPICIOUS, _UNCOVERED, _SOUGHT = _MARKS
+_LATER_STAGES = (Stage.SYNTHESIZE, Stage.CRITIQUE, Stage.REVISE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +85,16 @@ class _Text:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shown:
-    """What of a document is asked for: a job, a fact of it, pages or text, an excerpt of that."""
+    """What of a document is asked for: a job, a fact of it, pages or text, an excerpt of that.
+
+    `words` are those of the search that led here.
+    """
 
     job_id: uuid.UUID
     fact_id: uuid.UUID | None = None
     as_text: bool = False
-    excerpt: int = 0
+    excerpt: int | None = None
+    words: str = ""
     all_facts: bool = False
 
 
@@ -116,6 +125,7 @@ def _document(request: Request) -> Response:
         checks=_checks(found),
         violations=_violations(found),
         samples=_samples(found),
+        has_steps=any(call.stage in _LATER_STAGES for call in found.calls),
     )
 
 
@@ -139,7 +149,8 @@ def _shown(session: Session, request: Request, document_id: uuid.UUID) -> _Shown
         job_id=job_id,
         fact_id=fact_id,
         as_text=asked.get("view") == "text",
-        excerpt=max(0, int(number[:_DIGITS]) - 1) if number.isdecimal() else 0,
+        excerpt=max(0, int(number[:_DIGITS]) - 1) if number.isdecimal() else None,
+        words=asked.get("words", "")[:_MAX_WORDS],
         all_facts=asked.get("facts") == "all",
     )
 
@@ -249,7 +260,12 @@ def _text(content: str, places: Sequence[Place], found: Explanation, shown: _Sho
     number = min(_number_of_excerpt(content, found, shown), count - 1)
     window = window_of(content, number, _EXCERPT_CHARACTERS)
     announced = _Announced.of(places, found, window[0])
-    spans = [*_spans(found), *_headings(content, places)]
+    sought = marked_text.sought_in(shown.words)
+    words = (
+        Span(start_char=window[0] + start, end_char=window[0] + end, mark=_SOUGHT)
+        for start, end in marked_text.words_at(content[slice(*window)], sought)
+    )
+    spans = [*_spans(found), *_headings(content, places), *words]
     cut = segments(content, window, spans, [*announced.headings, *announced.chunks])
     begun: set[str] = set()
     return _Text(
@@ -258,11 +274,15 @@ def _text(content: str, places: Sequence[Place], found: Explanation, shown: _Sho
 
 
 def _number_of_excerpt(content: str, found: Explanation, shown: _Shown) -> int:
-    """Return the excerpt that is asked for, or in which the quote of a fact begins."""
+    """Return the excerpt that is asked for, else that of the fact or of the first word sought."""
     fact = next((each for each in found.facts if each.id == shown.fact_id), None)
     start = None if fact is None else fact.start_char
+    if start is None and shown.excerpt is None:
+        searched = content[:SEARCHED_CHARACTERS]
+        words = marked_text.words_at(searched, marked_text.sought_in(shown.words))
+        start = next(words, (None, None))[0]
     if start is None:
-        return shown.excerpt
+        return shown.excerpt or 0
     number = start // _EXCERPT_CHARACTERS
     return number if start >= window_of(content, number, _EXCERPT_CHARACTERS)[0] else number - 1
 
@@ -317,8 +337,8 @@ def _headings(content: str, places: Sequence[Place]) -> Iterator[Span]:
 def _piece(segment: Segment, announced: _Announced, begun: set[str]) -> _Piece:
     marks = [each for each in segment.marks if each in _MARKS]
     facts = [each for each in segment.marks if each not in marks]
-    begins = [each for each in facts if each not in begun]
-    begun.update(facts)
+    begins = [each for each in segment.marks if each not in begun and each in (*facts, _SOUGHT)]
+    begun.update(begins)
     return _Piece(
         segment=segment,
         headings=announced.headings.get(segment.start_char, ()),
@@ -362,8 +382,18 @@ def _chunk(request: Request) -> Response:
     return HTMLResponse(fragment(request, "document_part.html", part=found.chunks[number]))
 
 
+def _steps(request: Request) -> Response:
+    """Return what a model was asked after the parts, once it is opened."""
+    site = site_of(request)
+    with site.database.read() as session:
+        job_id = explanation.find(session, str(request.path_params["job_id"]))
+        steps = explanation.steps(session, site.settings, job_id)
+    return HTMLResponse(fragment(request, "document_steps.html", steps=steps))
+
+
 ROUTES = (
     Route("/documents/{document_id:uuid}", _document),
     Route("/documents/{document_id:uuid}/pages/{number:int}.png", _page),
     Route("/jobs/{job_id:uuid}/parts/{number:int}", _chunk),
+    Route("/jobs/{job_id:uuid}/steps", _steps),
 )

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from chordwise.domain.answers import headline
 from chordwise.domain.export_formats import ExportFormat
+from chordwise.domain.marked_text import sought_in
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
@@ -36,7 +37,8 @@ _SORTS: Mapping[tuple[str, bool], ResultOrder] = {
 }
 _STATUSES = (JobStatus.SUCCEEDED, JobStatus.PARTIAL)
 _YES_OR_NO = {"": None, "yes": True, "no": False}
-_MAX_COUNTED = 1_000
+# Each document with a word that many have is read to be counted.
+_MAX_COUNTED, _MAX_COUNTED_WITH_WORDS = 1_000, 100
 
 
 def _results(request: Request) -> Response:
@@ -44,7 +46,8 @@ def _results(request: Request) -> Response:
     wanted = _wanted(listing)
     with site_of(request).database.read() as session:
         found = result_lists.read(session, wanted, PAGE_ROWS + 1, _mark(listing.after))
-        count = result_lists.count(session, wanted, _MAX_COUNTED + 1)
+        most = _MAX_COUNTED_WITH_WORDS if wanted.words else _MAX_COUNTED
+        count = result_lists.count(session, wanted, most + 1)
         choices = result_lists.choices(session)
     shown = found[:PAGE_ROWS]
     more = listing.next_page(_key(shown[-1])) if len(found) > PAGE_ROWS else ""
@@ -52,8 +55,9 @@ def _results(request: Request) -> Response:
         request,
         "results.html",
         listing=listing,
+        sought=sought_in(wanted.words),
         results=[(each, headline(each.analysis_type, each.output)) for each in shown],
-        count=f"{count:,}" if count <= _MAX_COUNTED else f"more than {_MAX_COUNTED:,}",
+        count=f"{count:,}" if count <= most else f"more than {most:,}",
         more=more,
         choices={"type": [each.value for each in AnalysisType], **_renamed(choices)},
         statuses=[each.value for each in _STATUSES],

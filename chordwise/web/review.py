@@ -20,7 +20,7 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.learning import certification, evaluation, feedback, review
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.review import Question, Scope
-from chordwise.pipeline.runs import accounts
+from chordwise.storage import runs as stored_runs
 from chordwise.storage.judgments import Feedback
 from chordwise.web.listing import Listing, listing_of
 from chordwise.web.site import fragment, render, see, site_of, text_in, user_of
@@ -108,7 +108,7 @@ class _Choices:
 
 
 def _choices(session: Session, listing: Listing) -> _Choices:
-    runs = [each.run for each in accounts.newest(session, _MAX_RUNS)]
+    runs = stored_runs.newest_names(session, _MAX_RUNS)
     chosen = listing.filters.get("run", "")
     return _Choices(
         runs=runs if chosen in ("", *runs) else [chosen, *runs],

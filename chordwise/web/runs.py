@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from pathlib import PurePosixPath
 
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
@@ -21,9 +18,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from chordwise.domain.states import RETRYABLE_JOBS, JobStatus, RunStatus
-from chordwise.domain.visible_text import printable
 from chordwise.domain.wording import counted
-from chordwise.embedded.home import Home, home_at, make_folder
+from chordwise.embedded.home import home_at
 from chordwise.errors import ServiceUnavailableError, UsageError
 from chordwise.pipeline.intake.found_files import entry_of
 from chordwise.pipeline.intake.run_options import run_options
@@ -32,12 +28,12 @@ from chordwise.pipeline.jobs import retry as retrying
 from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runs.accounts import Account, BudgetLine
 from chordwise.pipeline.runs.progress import Pace, Progress
-from chordwise.readers.discovery import FoundFile
 from chordwise.settings import ProfileSettings
 from chordwise.storage import certifications
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
+from chordwise.web import uploads
 from chordwise.web.listing import PAGE_ROWS, Listing, listing_of
 from chordwise.web.site import form_of, fragment, render, see, site_of, text_in
 
@@ -188,34 +184,12 @@ def _begin(request: Request) -> Response:
     if not files:
         raise UsageError("No file was sent.", "Choose one or more, or drop them on the page.")
     options = run_options(site.settings, site.settings.profiles.get(profile, ProfileSettings()))
-    found = _stored(home_at(site.settings.home), files)
-    entries = [entry_of(each, each.source) for each in found]
-    now = datetime.now(UTC)  # noqa: TID251 - the clock
-    submission = open_run(site.context(), options, now, entries)
+    run_id, now = new_id(), datetime.now(UTC)  # noqa: TID251 - the clock
+    with uploads.stored(home_at(site.settings.home), run_id, files) as found:
+        entries = [entry_of(each, each.source) for each in found]
+        submission = open_run(site.context(), options, now, entries, run_id=run_id)
     site.intakes().take_in(submission)
     return see(request, f"/runs/{submission.run_id}", f"{counted(len(files), 'file')} taken.")
-
-
-def _stored(home: Home, files: Sequence[UploadFile]) -> Sequence[FoundFile]:
-    """Store what was sent below the home, each file in a folder of its own under its own name."""
-    folder = make_folder(home.web / "uploads") / new_id().hex
-    found = []
-    for number, sent in enumerate(files, start=1):
-        shown = printable(PurePosixPath((sent.filename or "").replace("\\", "/")).name or "file")
-        path = make_folder(folder / str(number)) / f"file{_suffix(shown)}"
-        with path.open("xb") as stored:
-            shutil.copyfileobj(sent.file, stored)
-        found.append(FoundFile(source=shown, path=path, follow_symlinks=False))
-    return found
-
-
-def _suffix(name: str) -> str:
-    """Return the end of a name by which its format is known, where it is an ordinary one."""
-    suffix = PurePosixPath(name).suffix
-    return suffix if _SUFFIX.fullmatch(suffix) else ""
-
-
-_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}")
 
 
 def _cancel(request: Request) -> Response:
@@ -278,9 +252,10 @@ def _last(listing: Listing) -> uuid.UUID | None:
 ROUTES = (
     Route("/runs", _runs),
     Route("/runs", _begin, methods=["POST"]),
-    Route("/runs/{run}", _run),
-    Route("/runs/{run}/live", _live),
-    Route("/runs/{run}/cancel", _cancel, methods=["POST"]),
-    Route("/runs/{run}/retry", _retry, methods=["POST"]),
-    Route("/runs/{run}/resume", _resume, methods=["POST"]),
+    Route("/runs/{run:path}/live", _live),
+    Route("/runs/{run:path}/cancel", _cancel, methods=["POST"]),
+    Route("/runs/{run:path}/retry", _retry, methods=["POST"]),
+    Route("/runs/{run:path}/resume", _resume, methods=["POST"]),
+    # The name of a run may hold slashes.
+    Route("/runs/{run:path}", _run),
 )

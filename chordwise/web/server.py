@@ -31,12 +31,14 @@ from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.settings import Settings
 from chordwise.storage.database import Database, admitted, open_engine
 from chordwise.storage.revisions import require_compatible
+from chordwise.web import uploads
 from chordwise.web.access import TOKEN, rules_for
 from chordwise.web.application import create_app
 from chordwise.web.site import Site
 
 _CONNECTIONS = 10
 _KEEP_ALIVE_SECONDS = 30.0
+_FORGET_SECONDS = 3_600.0
 _LEAVING_SECONDS = 1
 
 
@@ -69,7 +71,14 @@ def serve(settings: Settings, on_ready: Callable[[Served], None]) -> None:
         with suppress(ServiceUnavailableError):  # the pages say so, and try again
             admitted(lambda: require_compatible(engine))
         app = create_app(site, rules, password_in(home.web / "secret"), _cookie(home))
-        with _listener(settings, home) as listener, _kept_up(settings):
+        # A stack in the background does not leave while pages are served.
+        keep_up = partial(stack.touch_last_used, settings.home)
+        forget = partial(uploads.forget, home, site.database)
+        with (
+            _listener(settings, home) as listener,
+            _repeating(keep_up, _KEEP_ALIVE_SECONDS),
+            _repeating(forget, _FORGET_SECONDS),
+        ):
             base = rules.public_url or _address(listener)
             link = f"{base}/?{TOKEN}={rules.token}" if rules.token else f"{base}/"
             server = _Server(app)
@@ -143,15 +152,16 @@ def _published(home: Home, link: str) -> Iterator[None]:
 
 
 @contextmanager
-def _kept_up(settings: Settings) -> Iterator[None]:
-    """Keep a stack in the background from leaving while pages are served."""
+def _repeating(work: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Do something at once, and again and again until the block ends."""
     stop = threading.Event()
 
-    def touch() -> None:
-        while not stop.wait(_KEEP_ALIVE_SECONDS):
-            stack.touch_last_used(settings.home)
+    def repeat() -> None:
+        work()
+        while not stop.wait(seconds):
+            work()
 
-    thread = threading.Thread(target=touch, name="keep-alive", daemon=True)
+    thread = threading.Thread(target=repeat, name="repeating", daemon=True)
     thread.start()
     try:
         yield

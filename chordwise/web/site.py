@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from chordwise.domain.json_values import JsonValue, encoded
+from chordwise.domain.marked_text import words_at
 from chordwise.domain.money import dollars
 from chordwise.domain.visible_text import visible
 from chordwise.domain.wording import approximate, counted, money, score, share, span
@@ -183,6 +184,15 @@ def _in_line(text: str, width: int) -> str:
     return line if len(line) <= width else f"{line[: width - 1].rstrip()}…"
 
 
+def _marked(text: str, sought: Collection[str]) -> Markup:
+    """Return a text with the words of a search marked."""
+    shown, end = Markup(), 0
+    for start, stop in words_at(text, sought):
+        word = Markup("<mark>{}</mark>").format(text[start:stop])
+        shown, end = shown + visible(text[end:start]) + word, stop
+    return shown + visible(text[end:])
+
+
 def _file_name(source: str) -> str:
     """Return the last part of the name of a document, without its folders."""
     return source.rstrip("/").rpartition("/")[2] or source
@@ -218,7 +228,9 @@ def _environment() -> Environment:
         prose=_prose, moment=_moment, dollars=_dollars, share=share, score=score
     )
     environment.filters.update(number="{:,}".format, approximate=approximate, span=span)
-    environment.filters.update(in_line=_in_line, file_name=_file_name, folder=_folder)
+    environment.filters.update(
+        in_line=_in_line, marked=_marked, file_name=_file_name, folder=_folder
+    )
     environment.filters.update(as_text=_as_text, as_json=_as_json)
     environment.globals.update(counted=counted, money=money)
     return environment

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 
 import pytest
 
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.errors import ExitCode, ModelRequestError, UsageError
+from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.runs import explanation
 from chordwise.settings import Settings
 from tests.fakes.commands import run
-from tests.fakes.pipeline import a_pipeline, a_run, a_summary
+from tests.fakes.pipeline import LONG, a_pipeline, a_run, a_summary, with_settings
 
 TEXT = "The harbour was rebuilt in 1856. It cost more than the town had planned."
 FIRST = "SELECT i.source FROM jobs j JOIN intakes i ON i.id = j.intake_id ORDER BY j.id LIMIT 1"
@@ -147,6 +149,41 @@ def test_the_story_has_votes_and_corrections(
     assert run(["explain", job_id]) == ExitCode.SUCCESS
     shown = capsys.readouterr().out
     assert shown.index("505 EUR") < shown.index("500 EUR")
+
+
+OBJECTION: JsonObject = {"principle": 1, "path": "/main_topic", "problem": "It names no place."}
+
+
+def objecting(request: CompletionRequest) -> str:
+    """Answer and revise, and object to what was answered."""
+    if request.task.is_critique:
+        return json.dumps({"violations": [OBJECTION]})
+    return a_summary("It cost more than the town had planned.")
+
+
+@pytest.mark.parametrize("content", [TEXT, LONG], ids=["one part", "several parts"])
+def test_what_is_asked_after_the_parts_is_shown_as_it_was_asked(
+    settings: Settings, content: str
+) -> None:
+    """Synthesis, critique and revision; of a revised synthesis the draft is not kept."""
+    small = with_settings(settings, "pipeline", chunk_tokens=800)
+    pipeline = a_pipeline(small, objecting, repeat_last=True)
+    asked = AnalysisOptions(critique=True, principles=("Name the place.",))
+    pipeline.work(submission := pipeline.submit(content, options=replace(a_run(), analysis=asked)))
+    job_id = pipeline.job(submission).id
+
+    with pipeline.context.database.read() as session:
+        steps = explanation.steps(session, pipeline.context.settings, job_id)
+
+    later = [each for each in pipeline.model.requests if each.task.stage is not Stage.ANALYZE]
+    known = later if content is TEXT else later[:1]
+    assert {each.task.stage.value for each in known} == (
+        {"critique", "revise"} if content is TEXT else {"synthesize"}
+    )
+    assert [(each.prompt.system, each.prompt.user) for each in steps] == [
+        (each.system, each.user) for each in known
+    ]
+    assert [each.completion for each in steps] == [objecting(each) for each in known]
 
 
 def test_a_job_without_a_result_is_explained(

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain.marked_text import Segment, Span, segments, window_of
+from chordwise.domain.marked_text import (
+    Segment,
+    Span,
+    segments,
+    sought_in,
+    window_of,
+    words_at,
+)
 
 PLACES = st.integers(-3, 40)
 SPANS = st.lists(
@@ -63,3 +71,24 @@ def test_windows_are_the_text(text: str, size: int) -> None:
 
     assert "".join(text[start:end] for start, end in windows) == text
     assert all(text[end - 1] == "\n" for _, end in windows if "\n" in text[end - 1 : end + 60])
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("annual fee", ["Annual", "fee", "fee"]),
+        ('"annual fee" or Fees', ["Annual", "fee", "fees", "fee"]),
+        ("fees -annual", ["fees"]),
+        ("or", []),
+        ('"', []),
+        ("fee's", ["fee", "fee"]),
+        ("", []),
+    ],
+)
+def test_the_words_of_a_search_are_found(words: str, found: list[str]) -> None:
+    """Whole words in any case; not those that are left out, and not what joins them."""
+    text = "Annual fee: all fees of it, a fee."
+
+    places = words_at(text, sought_in(words))
+
+    assert [text[start:end] for start, end in places] == found

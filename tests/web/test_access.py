@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -18,6 +20,7 @@ from chordwise.web.server import Served
 from tests.fakes.pipeline import with_settings
 from tests.web.conftest import serving, visiting
 
+_PIECES = 100
 PASSPHRASE = "correct horse battery"  # noqa: S105 - of this test
 
 
@@ -146,6 +149,42 @@ def test_uploads_are_bounded(settings: Settings) -> None:
             field = client.post("/runs", data={"profile": "x" * 1_100_000}, headers=headers)
 
     assert [each.status_code for each in (announced, chunked, field)] == [413, 413, 413]
+
+
+def test_no_file_is_taken_before_signing_in(served: Served, client: httpx.Client) -> None:
+    """The login takes a form, however large an upload may be."""
+    large = {"files": ("a.txt", b"x" * 1_100_000)}
+
+    answer = client.post("/login", files=large, headers=own(client))
+
+    assert answer.status_code == 413
+    assert served.link
+
+
+def test_a_slow_body_is_refused(
+    served: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A form has its time as a whole: sending a byte now and then does not prolong it."""
+    monkeypatch.setattr("chordwise.web.access._BODY_SECONDS", 0.3)
+    csrf = sign_in(client, served)
+    sent: list[bytes] = []
+    pause = threading.Event()
+
+    def trickle() -> Iterator[bytes]:
+        while len(sent) < _PIECES:
+            pause.wait(0.1)
+            sent.append(b"x")
+            yield b"x"
+
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    # The server closes the connection while more is sent.
+    with suppress(httpx.TransportError):
+        answer = client.post("/logout", content=trickle(), headers={**own(client), **kind})
+        assert answer.status_code == 408
+
+    assert len(sent) < _PIECES
+    still = client.post("/logout", data={"csrf": csrf}, headers=own(client))
+    assert still.status_code == 303
 
 
 def test_a_password_opens_the_pages_and_guesses_are_few(settings: Settings) -> None:

@@ -51,6 +51,9 @@ def test_results_are_found_sorted_and_exported(answered: Pipeline, visit: Visit)
     page.get_by_role("link", name="Next page").click()
     expect_listed(page, [f"{number}.txt" for number in reversed(range(10))])
 
+    page.get_by_label("Words in documents").fill("a topic")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("td.answer").first.locator("mark")).to_have_text(["A", "topic"])
     page.get_by_label("Words in documents").fill("granite mole")
     page.get_by_label("Type").select_option(AnalysisType.SUMMARY)
     page.get_by_label("Confidence from").fill("0.5")
@@ -74,6 +77,7 @@ def test_results_are_found_sorted_and_exported(answered: Pipeline, visit: Visit)
         assert [row["source"] for row in csv.DictReader(file)] == found
     page.get_by_role("link", name="40.txt").click()
     expect(page.locator(".text")).to_contain_text("Harbour 40. Its mole is of granite.")
+    expect(page.locator(".text .sought")).to_have_text(["mole", "granite"])
 
 
 def test_an_empty_list_says_what_to_do(visit: Visit) -> None:

@@ -67,8 +67,11 @@ def test_a_hostile_name_is_text(pipeline: Pipeline, visit: Visit) -> None:
 
 
 def test_a_run_is_cancelled_and_retried(pipeline: Pipeline, visit: Visit) -> None:
-    """Both ask first, and do what the commands do."""
-    submission = submitted(pipeline, "one.txt", "two.txt")
+    """Both ask first, and do what the commands do; the name of the run is its address."""
+    submission = open_run(pipeline.context, replace(a_run(), name="acme/2026"), NOW)
+    for number in range(2):
+        submission.take_in(a_document(f"{number}. {TEXT}", f"{number}.txt"))
+    submission.close()
     page = visit.open(f"/runs/{submission.name}")
     page.get_by_role("button", name="Cancel run").click()
     page.locator("#confirm").get_by_role("button", name="No").click()

@@ -78,10 +78,9 @@ class Synthesizer:
         if len(answers) == 1:
             return Synthesis(answer=answers[0])
         joining = self._joining(answers)
-        if not joining.parts:
+        level = _level(answers, joining)
+        if not level:
             return Synthesis(answer=merged(answers, self.task), joined=tuple(answers))
-        parts = zip(answers, joining.parts, strict=True)
-        level = [replace(answer, output=part) for answer, part in parts]
         groups: list[list[Answer]] = [[]]
         try:
             while len(level) > 1:
@@ -95,6 +94,13 @@ class Synthesizer:
             answer = self._decided(level[0], joining, answers)
             return Synthesis(answer=answer, joined=tuple(answers))
         return Synthesis(answer=self._counted(level[0], answers), joined=tuple(groups[0]))
+
+    def first_questions(self, answers: Sequence[Answer]) -> list[Question]:
+        """Return the questions that a model is asked first to join answers, if any."""
+        if len(answers) < 2:  # noqa: PLR2004 - there is nothing to join
+            return []
+        groups = self._groups(_level(answers, self._joining(answers)))
+        return [self.joining(group) for group in groups if len(group) > 1]
 
     def _joining(self, answers: Sequence[Answer]) -> Joining:
         """Return the answers joined by rule, or all of them for the model where it forbids that.
@@ -160,3 +166,9 @@ class Synthesizer:
         joined = ask(self.joining(group))
         parts = [answer.agreement for answer in group]
         return replace(joined, agreement=self_consistency.combined(parts, joined.agreement))
+
+
+def _level(answers: Sequence[Answer], joining: Joining) -> list[Answer]:
+    """Return the answers as a model is to join them; none where all is joined by rule."""
+    parts = zip(answers, joining.parts, strict=True) if joining.parts else ()
+    return [replace(answer, output=part) for answer, part in parts]

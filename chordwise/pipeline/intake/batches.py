@@ -55,13 +55,14 @@ class Offered:
     """One thing to take in; it gets the intake `intake_id`.
 
     `of` is the intake of the entry on the list in which it was found: the entry is taken off with
-    the last document in it. `shown` is the name of that entry.
+    the last document in it. `shown` is the name of that entry, `raw_path` that of its file.
     """
 
     found: ReadDocument | UnreadDocument
     of: uuid.UUID | None = None
     is_last: bool = True
     shown: str = ""
+    raw_path: bytes | None = None
     intake_id: uuid.UUID = field(default_factory=new_id)
 
     @property
@@ -185,7 +186,11 @@ def store(
     new: dict[uuid.UUID, NewDocument] = {}
     for each in offered:
         found = each.found
-        row = {"id": each.intake_id, **{name: getattr(found, name) for name in _OF_FILE}}
+        row = {
+            "id": each.intake_id,
+            "raw_path": each.raw_path,
+            **{name: getattr(found, name) for name in _OF_FILE},
+        }
         if isinstance(found, UnreadDocument):
             rows.append({**row, **_refused(found.error)})
             continue

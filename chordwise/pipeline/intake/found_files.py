@@ -117,8 +117,15 @@ def take_in(
                     return False
                 documents = _documents(submission, source, listed, stored)
                 for found, last in marking_last(documents):
-                    of, shown = listed.intake_id, listed.source
-                    writer.put(Offered(found=found, of=of, is_last=last, shown=shown))
+                    writer.put(
+                        Offered(
+                            found=found,
+                            of=listed.intake_id,
+                            is_last=last,
+                            shown=listed.source,
+                            raw_path=listed.raw_path,
+                        )
+                    )
                     if not last and is_stopped():  # a file may hold very many
                         return False
         return True

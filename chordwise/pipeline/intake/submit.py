@@ -206,10 +206,12 @@ def open_run(
     now: datetime,
     found: Sequence[Entry] = (),
     guard: Guard = unguarded,
+    run_id: uuid.UUID | None = None,
 ) -> Submission:
     """Begin a run with the list of what was found; `now` names it where the user does not.
 
-    Both are stored in one transaction, so that there is no run with half a list.
+    `run_id` is its id where one was made already.
+    Run and list are stored in one transaction, so that there is no run with half a list.
 
     Raises:
         UsageError: The name is taken or could be an id, or the budget is none, or no table can have
@@ -219,7 +221,7 @@ def open_run(
     client.identity(context.settings, options.model)
     options = answerable(context.settings, options)
     cap_usd = budgets.cap_for(context.settings, options.model, options.budget_usd)
-    run_id, token = new_id(), uuid.uuid4()
+    run_id, token = run_id or new_id(), uuid.uuid4()
     name = options.name or f"{now:%Y%m%d-%H%M%S}-{run_id.hex[-4:]}"
     check_name(name)
     saved_as = answer_tables.table_of(options)

@@ -19,21 +19,25 @@ from sqlalchemy.orm import Session, undefer
 from chordwise.domain import grounding, json_values, validation
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.critique import CritiqueOutcome
+from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.prompting import Prompt
+from chordwise.domain.states import ChunkStatus
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_from, question_of
 from chordwise.errors import ChordwiseError, InvalidAnswerError, UsageError
 from chordwise.llm.middleware.cached import facts_about, key_of
 from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.asking import Question
+from chordwise.pipeline.asking.merge import Synthesizer
 from chordwise.pipeline.asking.question import about_part, request_for
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import StoredResult, Wanted
 from chordwise.prompts import library
 from chordwise.settings import Settings
-from chordwise.storage import judgments
+from chordwise.storage import documents, judgments
 from chordwise.storage.cached_completions import CachedCompletion
-from chordwise.storage.chunks import Chunk
+from chordwise.storage.chunks import Chunk, EndedChunk, answer_of
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
@@ -88,6 +92,18 @@ class ExplainedChunk:
     agreement: float | None
     error_code: str | None
     error_message: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainedStep:
+    """A question after those about the parts: their synthesis, its critique, or its revision.
+
+    `completion` is `None` where the cache does not keep it.
+    """
+
+    stage: str
+    prompt: Prompt
+    completion: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +277,60 @@ def explain(
     )
 
 
+def steps(session: Session, settings: Settings, job_id: uuid.UUID) -> Sequence[ExplainedStep]:
+    """Return what a model was asked after the parts, as far as that can be put together again.
+
+    Of answers that are joined in several levels it is the first one, and a critique is known where
+    its draft is: the answer that was kept, or the only part of one that was revised.
+    """
+    job = session.get_one(Job, job_id)
+    content = documents.text_of(session, job.document_id)
+    asked = _Asked(session, settings, job, content)
+    stages = {call.stage: call.prompt_version for call in _calls(session, job_id, {})}
+    chunks = session.scalars(
+        select(Chunk)
+        .where(Chunk.job_id == job_id, Chunk.status == ChunkStatus.SUCCEEDED)
+        .order_by(Chunk.position)
+    ).all()
+    result = session.scalars(select(Result).where(Result.job_id == job_id)).one_or_none()
+    with suppress(ChordwiseError):
+        found = _later_questions(asked, chunks, result)
+        asked_for = (each for each in found if each.task.stage in stages)
+        shown = (asked.step(each, stages[each.task.stage]) for each in asked_for)
+        return [each for each in shown if each is not None]
+    return []
+
+
+_OF_VIOLATION = ("principle", "path", "problem")
+
+
+def _later_questions(
+    asked: _Asked, chunks: Sequence[Chunk], result: Result | None
+) -> Iterator[Question]:
+    synthesizer = Synthesizer(document=asked.document())
+    answers = [answer_of(_taken(EndedChunk, each)) for each in chunks]
+    joining = synthesizer.first_questions(answers)
+    yield from joining
+    critique = (result.critique if result else None) or {}
+    if result is None or not critique or len(joining) > 1:
+        return
+    is_revised = critique.get("outcome") == CritiqueOutcome.REVISED
+    draft = chunks[0].answer if len(chunks) == 1 else None if is_revised else result.output
+    if draft is None:
+        return
+    if len(answers) > 1:
+        question = joining[0] if joining else synthesizer.joining(answers)
+    else:
+        question = synthesizer.about(chunks[0].start_char, chunks[0].end_char)
+    task = replace(question.task, stage=Stage.CRITIQUE, draft=draft)
+    yield replace(question, task=task)
+    stored = json_values.objects(critique.get("violations"))
+    # PostgreSQL keeps the members of an object in an order of its own.
+    if violations := tuple({name: each.get(name) for name in _OF_VIOLATION} for each in stored):
+        task = replace(task, stage=Stage.REVISE, violations=violations)
+        yield replace(question, task=task)
+
+
 _OF_JOB = ("analysis_type", "model", "status", "error_message", "hint", "options")
 _T = TypeVar("_T")
 
@@ -355,6 +425,36 @@ class _Asked:
             if template is not None:
                 return request_for(Models(self.settings).open(job.model), task, template)
         return None
+
+    def document(self) -> Question:
+        """Return the question about the whole document, of which others are made.
+
+        Raises:
+            ConfigurationError: The model is not known here.
+        """
+        task = AnalysisTask(
+            analysis_type=AnalysisType(self.job.analysis_type),
+            stage=Stage.ANALYZE,
+            options=options_from(self.job.options),
+        )
+        return Question(
+            model=Models(self.settings).open(self.job.model),
+            task=task,
+            source=Source(self.text),
+            record_check=lambda _completion, _check: None,
+        )
+
+    def step(self, question: Question, version: str) -> ExplainedStep | None:
+        """Return a question as it was asked; `None` where its template is not known here."""
+        template = library.with_version(version, question.task)
+        if template is None:
+            return None
+        request = request_for(question.model, question.task, template)
+        return ExplainedStep(
+            stage=question.task.stage,
+            prompt=Prompt(system=request.system, user=request.user),
+            completion=self.completion(request),
+        )
 
     def completion(self, request: CompletionRequest) -> str | None:
         """Return what the model wrote, where the cache keeps it."""

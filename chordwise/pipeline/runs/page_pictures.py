@@ -85,15 +85,19 @@ class PagePictures:
 def _names(session: Session, document_id: uuid.UUID) -> Iterator[tuple[Path, str]]:
     """Yield where a document was read from, and the hash that the file had; the newest first."""
     found = session.execute(
-        select(Intake.source, Intake.sha256, InboxFile.stored_path, InboxFile.raw_destination)
+        select(
+            *(Intake.source, Intake.raw_path, Intake.sha256),
+            *(InboxFile.stored_path, InboxFile.raw_destination),
+        )
         .outerjoin(InboxIntake, InboxIntake.intake_id == Intake.id)
         .outerjoin(InboxFile, InboxFile.id == InboxIntake.inbox_file_id)
         .where(Intake.document_id == document_id, Intake.outcome.in_(TAKEN_IN))
         .order_by(Intake.id.desc())
         .limit(_MAX_NAMES)
     )
-    for source, sha256, stored_path, raw_destination in found:
-        delivered = Path(os.fsdecode(raw_destination)) if raw_destination else None
-        for path in filter(None, (delivered, Path(stored_path or source))):
-            if sha256 is not None:
+    for source, raw_path, sha256, stored_path, raw_destination in found:
+        known = (Path(os.fsdecode(each)) for each in (raw_destination, raw_path) if each)
+        for path in (*known, Path(stored_path or source)):
+            # A name is relative to the folder that its command was in.
+            if sha256 is not None and path.is_absolute():
                 yield path, sha256

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Double,
     Select,
     Uuid,
@@ -18,8 +19,10 @@ from sqlalchemy import (
     literal,
     literal_column,
     not_,
+    or_,
     select,
     table,
+    text,
     tuple_,
     union,
 )
@@ -28,7 +31,8 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisType
-from chordwise.storage.record import words_of
+from chordwise.storage.record import first_id, words_of
+from chordwise.storage.runs import Run
 
 
 class ResultOrder(StrEnum):
@@ -110,8 +114,11 @@ _SQL = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  
 
 def statement(wanted: ResultFilter) -> Select[*tuple[object, ...]]:
     """Return the statement for all that is wanted."""
-    columns = (_OF_VIEW[name] for name in ListedResult.__dataclass_fields__)
-    return select(*columns).where(*_conditions(wanted)).order_by(*_order(wanted.order))
+    return _columns().where(*_conditions(wanted)).order_by(*_order(wanted.order))
+
+
+def _columns() -> Select[*tuple[object, ...]]:
+    return select(*(_OF_VIEW[name] for name in ListedResult.__dataclass_fields__))
 
 
 def as_sql(wanted: ResultFilter) -> str:
@@ -125,25 +132,80 @@ def literal_sql(found: Select[*tuple[object, ...]]) -> str:
 
 
 def page(
-    wanted: ResultFilter, limit: int, after: Mark | None = None
-) -> Select[*tuple[object, ...]]:
-    """Return the statement for the first results of a list, or the first ones after a row."""
-    found = statement(wanted).limit(limit)
-    return found if after is None else found.where(_follows(wanted.order, after))
+    session: Session, wanted: ResultFilter, limit: int, after: Mark | None = None
+) -> Select[*tuple[object, ...]] | None:
+    """Return the statement for the first results of a list, or the first ones after a row.
+
+    It is planned well in this transaction. `None` where there is no run that could have any.
+    """
+    written = _written(session, wanted)
+    if written is None:
+        return None
+    _plan_for_few(session, wanted)
+    order = _order(wanted.order)
+    follows = () if after is None else (_follows(wanted.order, after),)
+    asked = (*_conditions(replace(wanted, words="")), *follows, *written)
+    if not wanted.words:
+        return _columns().where(*asked).order_by(*order).limit(limit)
+    ids = select(_OF_VIEW.result_id).where(*asked).order_by(*order).limit(limit)
+    found = _OF_VIEW.result_id.in_(_having(wanted.words, ids))
+    return _columns().where(found).order_by(*order).limit(limit)
 
 
 def read(
     session: Session, wanted: ResultFilter, limit: int, after: Mark | None = None
 ) -> Sequence[ListedResult]:
     """Return the first results of a list, or the first ones after a row."""
-    rows = session.execute(page(wanted, limit, after)).mappings()
-    return [ListedResult(**row) for row in rows]
+    found = page(session, wanted, limit, after)
+    if found is None:
+        return []
+    return [ListedResult(**row) for row in session.execute(found).mappings()]
 
 
 def count(session: Session, wanted: ResultFilter, limit: int) -> int:
     """Return how many results there are, or `limit` if there are more."""
-    found = select(_OF_VIEW.result_id).where(*_conditions(wanted)).limit(limit)
+    written = _written(session, wanted)
+    if written is None:
+        return 0
+    asked = (*_conditions(replace(wanted, words="")), *written)
+    ids = select(_OF_VIEW.result_id).where(*asked).limit(limit)
+    found = _having(wanted.words, ids).limit(limit) if wanted.words else ids
+    _plan_for_few(session, wanted)
     return session.scalar(select(func.count()).select_from(found.subquery())) or 0
+
+
+def _plan_for_few(session: Session, wanted: ResultFilter) -> None:
+    """Let the planner take what finds a few rows soon, up to the end of the transaction."""
+    # Each helper of a parallel plan reads on by itself, though a few rows are wanted only.
+    session.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
+    if wanted.words:  # the planner takes the words of a text for as cheap as a comparison
+        session.execute(text("SET LOCAL enable_seqscan = off"))
+
+
+# How far the clocks may differ that ids and ends of runs are made with.
+_CLOCKS_DIFFER = timedelta(hours=1)
+
+
+def _written(session: Session, wanted: ResultFilter) -> Sequence[ColumnElement[bool]] | None:
+    """Return the conditions that results were written while the runs that are wanted went on.
+
+    The ids of results ascend with time: without these conditions the results of all other runs
+    would be read to find those of one. `None` where there is no such run.
+    """
+    if not wanted.run and not wanted.saved_as:
+        return ()
+    of_runs = [
+        getattr(Run, name) == value
+        for name, value in (("name", wanted.run), ("saved_as", wanted.saved_as))
+        if value
+    ]
+    is_over = func.bool_and(Run.finished_at.is_not(None))
+    spans = select(func.min(Run.created_at), is_over, func.max(Run.finished_at)).where(*of_runs)
+    begun, are_over, ended = session.execute(spans).one()
+    if begun is None:
+        return None
+    since = _OF_VIEW.result_id >= first_id(begun - _CLOCKS_DIFFER)
+    return (since, _OF_VIEW.result_id < first_id(ended + _CLOCKS_DIFFER)) if are_over else (since,)
 
 
 _CHOICES = ("run", "saved_as", "label")
@@ -174,21 +236,33 @@ def _conditions(wanted: ResultFilter) -> Iterator[ColumnElement[bool]]:
     if wanted.document:
         yield _OF_VIEW.source.icontains(wanted.document, autoescape=True)
     if wanted.words:
-        yield _OF_VIEW.job_id.in_(_jobs_about(wanted.words))
+        yield or_(*_mentions(wanted.words))
 
 
-def _jobs_about(words: str) -> Select[object]:
-    """Return the jobs whose document or whose values have these words."""
-    jobs = table("jobs", column("id"), column("document_id")).alias("j")
+def _mentions(words: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Return the conditions that the document of a result has these words, and that a value has."""
     documents = table("documents", column("id")).alias("d")
     facts = table("facts", column("job_id")).alias("f")
     sought = func.websearch_to_tsquery(literal_column("'simple'"), words)
     in_text, in_value = (
         literal_column(words_of(name)).op("@@", is_comparison=True)(sought)
-        for name in ("text", "final_value")
+        for name in ("d.text", "f.final_value")
     )
-    by_text = select(jobs.c.id).where(jobs.c.document_id == documents.c.id, in_text)
-    return select(union(by_text, select(facts.c.job_id).where(in_value)).subquery("found").c.id)
+    of_document = documents.c.id == _OF_VIEW.document_id
+    of_job = facts.c.job_id == _OF_VIEW.job_id
+    return (
+        select(documents.c.id).where(of_document, in_text).exists(),
+        select(facts.c.job_id).where(of_job, in_value).exists(),
+    )
+
+
+def _having(words: str, results: Select[uuid.UUID]) -> CompoundSelect[uuid.UUID]:
+    """Return those of a selection of ids that have these words.
+
+    Documents and values are searched apart, each in the order and up to the limit of the selection:
+    so the first results with a word that is in every document are found by reading a few.
+    """
+    return union(*(results.where(each) for each in _mentions(words)))
 
 
 def _order(order: ResultOrder) -> Sequence[ColumnElement[object]]:
