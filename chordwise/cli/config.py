@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from pydantic import SecretStr
 from pydantic_settings import EnvSettingsSource
@@ -15,7 +16,7 @@ from chordwise.cli.options import AsJson
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain import addresses
 from chordwise.domain.json_values import JsonValue, plain
-from chordwise.settings import Settings
+from chordwise.settings import Settings, secret_values
 from chordwise.settings.environment import without_key
 
 _COMMENT_COLUMN = 50
@@ -26,6 +27,7 @@ class Origin(StrEnum):
 
     FLAG = "flag"
     ENVIRONMENT = "environment"
+    SECRET = "secret"  # noqa: S105 - a file of one
     FILE = "file"
     DEFAULT = "default"
 
@@ -51,7 +53,8 @@ def config(invocation: Invocation, *, as_json: AsJson = False) -> None:
     file = type(settings).toml_file
     written = type(settings).toml_values
     flags = {"home": str(invocation.home)} if invocation.home is not None else {}
-    found = list(entries(settings, flags, EnvSettingsSource(Settings)(), written))
+    variables = EnvSettingsSource(Settings)()
+    found = list(entries(settings, flags, variables, written, secret_values()))
     notes = list(key_notes(settings))
     if as_json:
         screen.write_json(file=str(file) if file else None, settings=found, notes=notes)
@@ -68,9 +71,15 @@ def entries(
     flags: Mapping[str, object],
     variables: Mapping[str, object],
     written: Mapping[str, object],
+    secrets: Mapping[str, object] = MappingProxyType({}),
 ) -> Iterator[Entry]:
     """Yield every setting, those at the top before the sections."""
-    sources = {Origin.FLAG: flags, Origin.ENVIRONMENT: variables, Origin.FILE: written}
+    sources = {
+        Origin.FLAG: flags,
+        Origin.ENVIRONMENT: variables,
+        Origin.SECRET: secrets,
+        Origin.FILE: written,
+    }
     # Those at the top have a path of one step.
     leaves = sorted(_leaves(settings.model_dump()), key=lambda leaf: len(leaf[0]) > 1)
     for path, value in leaves:

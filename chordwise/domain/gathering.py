@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event, Lock, Timer
 from typing import Generic, TypeVar
+
+from chordwise.errors import InternalError
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -54,7 +57,8 @@ class Gathering(Generic[Item, Outcome]):
 
     `act` settles the entries of a group and returns those that are to be tried again. A thread that
     finds none at it leads: it waits a moment (`gather`) for others, again while some have come,
-    acts for all, and hands the lead to the next in line once its own entry is settled.
+    acts for all, and hands the lead to the next in line once its own entry is settled. Where the
+    leader fails, so do the entries that it acted for.
     An item that is left for others (`leave`) waits at most `linger_seconds` for the next leader.
     """
 
@@ -98,8 +102,7 @@ class Gathering(Generic[Item, Outcome]):
             if self._is_led or not self._waiting:
                 return
             self._is_led = True
-        while not self._hands_over():
-            self._act_once()
+        self._hand_over()
 
     def outcome(self, item: Item) -> Outcome:
         """Return the outcome of an item.
@@ -127,8 +130,7 @@ class Gathering(Generic[Item, Outcome]):
             while not entry.is_settled:
                 self._act_once()
         finally:
-            while not self._hands_over():
-                self._act_once()
+            self._hand_over()
 
     def _wait_for_others(self) -> None:
         for _ in range(_MAX_WAITS):
@@ -141,9 +143,22 @@ class Gathering(Generic[Item, Outcome]):
         with self._lock:
             group = self._waiting[: self._max_items]
             del self._waiting[: self._max_items]
-        again = self._act(group)
+        try:
+            again = self._act(group)
+        except BaseException as error:
+            for entry in group:
+                if not entry.is_settled:
+                    what = f"The thread that acted for this one failed ({type(error).__name__})."
+                    entry.fail(InternalError(what, "The log has the details."))
+            raise
         with self._lock:
             self._waiting[:0] = again
+
+    def _hand_over(self) -> None:
+        """Act for what is left to this leader, and hand the lead over, whatever fails."""
+        while not self._hands_over():
+            with suppress(Exception):  # no thread waits for what was left
+                self._act_once()
 
     def _hands_over(self) -> bool:
         """Make the first waiting thread the leader; false while only handed-over items are left."""

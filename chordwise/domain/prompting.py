@@ -74,14 +74,11 @@ def render_transcription(template: PromptTemplate, schema: JsonObject) -> Prompt
 
 
 def _variables(task: AnalysisTask, schema: JsonObject) -> dict[str, str]:
-    answers = [grounding.without_spans(answer) for answer in task.answers]
-    material = _json(answers) if answers else task.text
-    draft = _draft(task) if task.is_critique else ""
     principles = critique.principles_for(task.analysis_type, task.options)
     return {
-        "text": material,
-        "draft": draft,
-        "mark": _mark(material + draft),
+        "text": _material(task),
+        "draft": _examined(task),
+        "mark": mark_of(task),
         "kind": task.analysis_type.value,
         "principles": "\n".join(f"{n}. {each}" for n, each in enumerate(principles, start=1)),
         "instructions": _instructions(task),
@@ -89,6 +86,20 @@ def _variables(task: AnalysisTask, schema: JsonObject) -> dict[str, str]:
         "items": "\n".join(f"- {item}" for item in extraction.items(task.options)),
         "schema": schemas.as_text(schema),
     }
+
+
+def mark_of(task: AnalysisTask) -> str:
+    """Return the mark above and below what a question is about, which no answer has to repeat."""
+    return _mark(_material(task) + _examined(task))
+
+
+def _material(task: AnalysisTask) -> str:
+    answers = [grounding.without_spans(answer) for answer in task.answers]
+    return _json(answers) if answers else task.text
+
+
+def _examined(task: AnalysisTask) -> str:
+    return _draft(task) if task.is_critique else ""
 
 
 def _draft(task: AnalysisTask) -> str:

@@ -17,7 +17,7 @@ import threading
 import uuid
 import weakref
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -48,6 +48,7 @@ CALL_HEADER = "x-client-request-id"
 _HEADERS: Mapping[str, str] = MappingProxyType(
     {"accept": "application/json", "accept-encoding": "identity", "user-agent": "chordwise"}
 )
+_KEY_HEADERS = ("authorization", "x-api-key")
 HIDDEN_ENDPOINT_HINT = "Check base_url: does it lead to the API, or to a login page?"
 
 
@@ -168,7 +169,8 @@ class JsonTransport:
             what = f"{host} sent more than {max_bytes:,} bytes."
             raise ModelTransportError(what, HIDDEN_ENDPOINT_HINT) from error
         except UnknownPackingError as error:
-            what = f"{host} sent a packed body ({excerpt(encoding)}), which it was not asked for."
+            named = excerpt(encoding, _hidden(response))
+            what = f"{host} sent a packed body ({named}), which it was not asked for."
             raise ModelTransportError(what, HIDDEN_ENDPOINT_HINT) from error
         except zlib.error as error:
             raise ModelTransportError(f"{host} sent a packed body that is broken.") from error
@@ -201,7 +203,8 @@ class JsonTransport:
             return
         self._abandon(channel)
         raise ModelTransportError(
-            f"{host} sent the answer to another request ({excerpt(', '.join(theirs))}).",
+            f"{host} sent the answer to another request "
+            f"({excerpt(', '.join(theirs), _hidden(response))}).",
             "A gateway on the way mixes answers up, or writes ids of its own into "
             f"{CALL_HEADER}; look at base_url.",
         )
@@ -259,9 +262,9 @@ def _raise_connect_error(host: str, error: httpcore.ConnectError) -> NoReturn:
 
 
 def _parsed(response: httpx.Response, raw: bytes) -> JsonResponse:
-    status, host = response.status_code, response.url.host
+    status, host, hidden = response.status_code, response.url.host, _hidden(response)
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        target = excerpt(_redirected(response))
+        target = excerpt(_redirected(response), hidden)
         raise ModelAccessError(
             f"{host} redirects the request (HTTP {status}) to {target}.", HIDDEN_ENDPOINT_HINT
         )
@@ -270,10 +273,17 @@ def _parsed(response: httpx.Response, raw: bytes) -> JsonResponse:
         body = cast("JsonValue", json.loads(raw))
     except (ValueError, RecursionError) as error:
         if status >= HTTPStatus.BAD_REQUEST:
-            said = page_title(raw) or excerpt(raw[:4096].decode(errors="replace"))
+            said = page_title(raw, hidden) or excerpt(raw[:4096].decode(errors="replace"), hidden)
             return JsonResponse(status=status, headers=headers, body=None, excerpt=said)
-        _raise_not_json(host, raw, error)
+        _raise_not_json(host, raw, hidden, error)
     return JsonResponse(status=status, headers=headers, body=body)
+
+
+def _hidden(response: httpx.Response) -> Sequence[str]:
+    """Return what no error may repeat of a request: its key, and what is secret in its address."""
+    sent = response.request
+    keys = [sent.headers.get(name, "").rpartition(" ")[2] for name in _KEY_HEADERS]
+    return (*keys, *addresses.secrets_in(str(sent.url)))
 
 
 def _redirected(response: httpx.Response) -> str:
@@ -286,10 +296,10 @@ def _redirected(response: httpx.Response) -> str:
     return addresses.HIDDEN
 
 
-def _raise_not_json(host: str, raw: bytes, error: Exception) -> NoReturn:
+def _raise_not_json(host: str, raw: bytes, hidden: Sequence[str], error: Exception) -> NoReturn:
     if raw.lstrip()[:1] == b"<":
         raise ModelAccessError(
-            f"{host} answers with a web page (“{page_title(raw)}”) instead of JSON.",
+            f"{host} answers with a web page (“{page_title(raw, hidden)}”) instead of JSON.",
             HIDDEN_ENDPOINT_HINT,
         ) from error
     raise ModelTransportError(
@@ -315,14 +325,14 @@ def excerpt(text: str, hidden: Iterable[str] = ()) -> str:
     return shown if len(shown) <= MAX_CHARACTERS else shown[: MAX_CHARACTERS - 1] + "…"
 
 
-def page_title(raw: bytes) -> str:
-    """Return the title of a web page, or nothing."""
+def page_title(raw: bytes, hidden: Iterable[str] = ()) -> str:
+    """Return the title of a web page, as `excerpt` returns a text, or nothing."""
     found = _TITLE.search(raw[:65_536])
-    return excerpt(html.unescape(found[1].decode(errors="replace"))) if found else ""
+    return excerpt(html.unescape(found[1].decode(errors="replace")), hidden) if found else ""
 
 
 def _echoes(line: str, secret: str) -> bool:
-    secret = " ".join(secret.split())
+    line, secret = line.lower(), " ".join(secret.split()).lower()  # codes are kept in small letters
     length = min(_ECHO_CHARACTERS, len(secret))
     if length == 0:
         return False

@@ -1,6 +1,7 @@
 """The settings: the only reader of the environment and of `chordwise.toml`.
 
-Order of precedence: command-line flags, then `CHORDWISE_…` variables, then the file, then defaults.
+Order of precedence: command-line flags, then `CHORDWISE_…` variables, then files of secrets, then
+`chordwise.toml`, then defaults.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from pydantic import (
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
+    NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
+    SecretsSettingsSource,
     SettingsConfigDict,
     SettingsError,
 )
@@ -86,6 +89,7 @@ __all__ = [
     "WorkerSettings",
     "find_home",
     "load",
+    "secret_values",
 ]
 
 
@@ -102,6 +106,7 @@ class Settings(BaseSettings):
     )
     toml_file: ClassVar[Path | None] = None
     toml_values: ClassVar[Mapping[str, object]] = {}
+    secrets_folder: ClassVar[Path] = Path("/run/secrets")
 
     home: Path = Field(default_factory=default_home)
     database_url: SecretStr | None = Field(default=None, description="Unset: embedded.")
@@ -153,7 +158,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Rank the sources: flags, environment, secret files, `chordwise.toml`."""
         file = InitSettingsSource(settings_cls, dict(cls.toml_values))
-        return init_settings, env_settings, file_secret_settings, file
+        return init_settings, env_settings, _secret_files(file_secret_settings), file
 
     @field_validator("database_url", "reader_url")
     @classmethod
@@ -311,6 +316,21 @@ class Settings(BaseSettings):
             return SecretStr("")
         keys = {"openai": self.openai_api_key, "anthropic": self.anthropic_api_key}
         return keys.get(model.provider, SecretStr(""))
+
+
+def secret_values() -> Mapping[str, object]:
+    """Return the settings that files of secrets hold."""
+    return _secret_files(SecretsSettingsSource(Settings))()
+
+
+def _secret_files(source: PydanticBaseSettingsSource) -> NestedSecretsSettingsSource:
+    """Read each setting from a file of its variable's name, as containers are given secrets."""
+    return NestedSecretsSettingsSource(
+        source,
+        secrets_dir=Settings.secrets_folder,
+        secrets_dir_missing="ok",
+        secrets_nested_delimiter="__",
+    )
 
 
 def load(config: Path | None = None, **flags: object) -> Settings:

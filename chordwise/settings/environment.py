@@ -19,7 +19,7 @@ PREFIX = "CHORDWISE_"
 CONFIG_VARIABLE = "CHORDWISE_CONFIG"
 SUPERVISOR_PIPE_VARIABLE = "CHORDWISE_SUPERVISOR_PIPE"
 # Those that the Compose file reads itself may stand in the same shell.
-_OF_COMPOSE = ("DATABASE_PASSWORD", "FOLDERS", "LOCK", "SETTINGS")
+_OF_COMPOSE = ("FOLDERS", "LOCK", "SECRETS", "SETTINGS")
 _NO_SETTINGS = {CONFIG_VARIABLE, SUPERVISOR_PIPE_VARIABLE, *(PREFIX + each for each in _OF_COMPOSE)}
 # Set in every container beside a service called `chordwise…`.
 _OF_KUBERNETES = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)\w*)?$")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -75,6 +78,7 @@ class Service(BaseModel):
     stop_grace_period: str = "10s"
     ports: list[str] = []
     volumes: list[Mount | str] = []
+    secrets: list[str] = []
     tmpfs: list[str] = []
     privileged: bool = False
     deploy: dict[str, object] = {}
@@ -92,6 +96,7 @@ class Compose(BaseModel):
     networks: dict[str, dict[str, bool]]
     volumes: dict[str, dict[str, str]]
     configs: dict[str, dict[str, str]] = Field(default_factory=dict)
+    secrets: dict[str, dict[str, str]] = Field(default_factory=dict)
 
 
 @pytest.fixture(scope="module")
@@ -186,15 +191,56 @@ def test_a_worker_may_finish_before_it_is_killed(compose: Compose) -> None:
     assert seconds(compose.services["worker"].stop_grace_period) > grace + timedelta(seconds=10)
 
 
-def test_secrets_are_asked_for_and_never_have_a_default(compose: Compose) -> None:
-    """Nobody starts with a password that stands in a public file."""
-    example = (ROOT / ".env.example").read_text("utf-8")
-    required = set(re.findall(r"\$\{([A-Z_]+):\?", COMPOSE))
+def test_secrets_are_files_and_never_have_a_default(compose: Compose, tmp_path: Path) -> None:
+    """Nobody starts with a password that stands in a public file, and no environment holds one."""
+    made = tmp_path / "secrets"
+    command = ["sh", str(ROOT / "deploy" / "make-secrets.sh"), str(made)]
+    subprocess.run(command, check=True)
+    written = {file.name: file.read_text("utf-8") for file in made.iterdir()}
+    again = subprocess.run(command, capture_output=True, check=False)
+    used = [name for service in compose.services.values() for name in service.secrets]
 
-    assert required == {"POSTGRES_PASSWORD", "CHORDWISE_DATABASE_PASSWORD", "VALKEY_PASSWORD"}
-    assert all(re.search(rf"(?m)^{name}=$", example) for name in required)
-    assert not re.search(r"\$\{\w*(PASSWORD|KEY)\w*(:?-|\})", COMPOSE)
+    assert again.returncode != 0
+    assert {file.name: file.read_text("utf-8") for file in made.iterdir()} == written
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert set(used) == set(compose.secrets) == set(written)
+    assert all(
+        each["file"] == f"${{CHORDWISE_SECRETS:-./secrets}}/{name}"
+        for name, each in compose.secrets.items()
+    )
+    passwords = {name: each for name, each in written.items() if name.endswith("_password")}
+    assert all(re.fullmatch(r"[0-9a-f]{48}", each) for each in passwords.values())
+    assert len(set(passwords.values())) == len(passwords)
+    assert passwords["database_password"] in written["chordwise_database_url"]
+    assert passwords["valkey_password"] in written["chordwise_broker_url"]
+    assert not re.search(r"\$\{\w*(PASSWORD|API_KEY)", COMPOSE)
     assert compose.services["worker"].environment["OPENAI_API_KEY"] is None
+
+
+@pytest.mark.parametrize("name", [*SERVERS, *OURS])
+def test_no_container_fills_the_host_with_processes(compose: Compose, name: str) -> None:
+    limits = compose.services[name].deploy["resources"]["limits"]  # type: ignore[index]  # YAML
+
+    assert 0 < limits["pids"] <= 512
+
+
+def test_compose_takes_the_file(tmp_path: Path) -> None:
+    """As it does before it starts anything; skipped where Compose is not installed."""
+    commands = (["docker-compose"], ["docker", "compose"])
+    command = next((each for each in commands if shutil.which(each[0])), None)
+    if command is None:
+        pytest.skip("Compose is not installed")
+    subprocess.run(["sh", str(ROOT / "deploy" / "make-secrets.sh"), f"{tmp_path}/s"], check=True)  # noqa: S607 - as above
+    file = str(ROOT / "docker-compose.yml")
+    done = subprocess.run(
+        [*command, "--file", file, "--profile", "web", "config", "--quiet"],
+        env={"PATH": os.defpath, "CHORDWISE_SECRETS": f"{tmp_path}/s"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_every_file_that_compose_mounts_is_there(compose: Compose) -> None:
@@ -313,7 +359,10 @@ def test_the_image_takes_its_libraries_from_the_lock_files() -> None:
     installs = re.findall(r"(?m)^.*\bpip .*?\binstall (.+?)(?: \\)?$", DOCKERFILE)
 
     assert len(installs) == DOCKERFILE.count("-m pip ")
-    assert re.findall(r"(?m)^ARG (.+)$", DOCKERFILE) == ["LOCK=requirements.lock"]
+    assert re.findall(r"(?m)^ARG (.+)$", DOCKERFILE) == [
+        "PYTHON_IMAGE=python:3.13-slim",
+        "LOCK=requirements.lock",
+    ]
     assert installs == [
         "--require-hashes -r ${LOCK}",
         "--require-hashes -r requirements-build.lock",

@@ -36,6 +36,14 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
+def secret(folder: Path) -> Path:
+    """Return a file with a password, as Compose mounts one."""
+    file = folder / "password"
+    file.write_text(PASSWORD, "utf-8")
+    return file
+
+
+@pytest.fixture
 def database(folder: Path) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
     """Return the administrator's connection to a server as the image hands it to the script."""
     (folder / "run").mkdir(mode=0o700)
@@ -64,7 +72,7 @@ def clear_the_names(server: EmbeddedPostgres) -> None:
         )
 
 
-def create_role(administrator: psycopg.Connection[tuple[object, ...]]) -> None:
+def create_role(administrator: psycopg.Connection[tuple[object, ...]], secret: Path) -> None:
     """Run the script that Compose mounts into PostgreSQL's container."""
     subprocess.run(
         ["sh", str(ROOT / "deploy" / "create-role.sh")],  # noqa: S607 - the shell of the PATH
@@ -72,17 +80,17 @@ def create_role(administrator: psycopg.Connection[tuple[object, ...]]) -> None:
             "PATH": f"{postgres.programs()}:/usr/bin:/bin",
             "PGHOST": administrator.info.host,
             "PGPASSWORD": administrator.info.password,
-            "CHORDWISE_DATABASE_PASSWORD": PASSWORD,
+            "CHORDWISE_DATABASE_PASSWORD_FILE": str(secret),
         },
         check=True,
     )
 
 
 def test_chordwise_works_as_a_role_of_few_privileges(
-    database: psycopg.Connection[tuple[object, ...]],
+    database: psycopg.Connection[tuple[object, ...]], secret: Path
 ) -> None:
     """The role that the script makes can migrate its database and read as `chordwise_reader`."""
-    create_role(database)
+    create_role(database, secret)
     url = URL.create(
         "postgresql",
         username="chordwise",
@@ -113,7 +121,7 @@ def test_chordwise_works_as_a_role_of_few_privileges(
     assert rights == (False, True, False)
 
 
-def test_the_broker_keeps_what_it_is_told(folder: Path) -> None:
+def test_the_broker_keeps_what_it_is_told(folder: Path, secret: Path) -> None:
     """The container's command makes a server that needs the password, logs and never evicts."""
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
     shell, script, *options = compose["services"]["valkey"]["command"]
@@ -125,7 +133,7 @@ def test_the_broker_keeps_what_it_is_told(folder: Path) -> None:
     environment = {
         "PATH": f"{valkey.program().parent}:/usr/bin:/bin",
         "TMPDIR": str(folder),
-        "REDISCLI_AUTH": PASSWORD,
+        "VALKEY_PASSWORD_FILE": str(secret),
     }
 
     command = [shell, str(started), *options, *local]
@@ -155,7 +163,7 @@ def test_the_broker_keeps_what_it_is_told(folder: Path) -> None:
     }
 
 
-def test_the_role_is_made_without_its_password_among_arguments(folder: Path) -> None:
+def test_the_role_is_made_without_its_password_among_arguments(folder: Path, secret: Path) -> None:
     """Every user of the host can read the arguments of a process."""
     script = (ROOT / "deploy" / "create-role.sh").read_text("utf-8")
     written = folder / "arguments"
@@ -163,7 +171,10 @@ def test_the_role_is_made_without_its_password_among_arguments(folder: Path) -> 
     psql.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{written}\ncat >/dev/null\n', "utf-8")
     psql.chmod(0o700)
 
-    environment = {"PATH": f"{folder}:/usr/bin:/bin", "CHORDWISE_DATABASE_PASSWORD": PASSWORD}
+    environment = {
+        "PATH": f"{folder}:/usr/bin:/bin",
+        "CHORDWISE_DATABASE_PASSWORD_FILE": str(secret),
+    }
     subprocess.run(["sh", "-c", script], env=environment, check=True)  # noqa: S607 - as above
 
     assert "--quiet" in written.read_text("utf-8")

@@ -54,6 +54,7 @@ def wanted(lock: str) -> list[str]:
     tested = ("tokenizers", "ocr", "learning")
     return {
         "requirements.lock": [*runtime],
+        "requirements-audit.lock": [*groups["audit"]],
         "requirements-bench.lock": [*groups["bench"]],
         "requirements-build.lock": [*groups["build"]],
         "requirements-dev.lock": [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from chordwise import AnalysisRequest, AnalysisType, DocumentAnalyzer
+from chordwise.domain.json_values import JsonValue
 from chordwise.errors import ChordwiseError, ConfigurationError, ModelAccessError
 from chordwise.llm import batching
 from chordwise.llm.providers import connect
@@ -15,7 +17,7 @@ from chordwise.pipeline.diagnosis import models
 from chordwise.settings import ModelSettings, load
 from tests.fakes.commands import run
 from tests.fakes.completion_requests import a_request
-from tests.peers.faulty_server import FaultyServer, answer, faulty_server
+from tests.peers.faulty_server import Behavior, FaultyServer, answer, faulty_server
 
 SECRET = "sk-planted-in-the-environment"  # noqa: S105 - nobody's
 OWN = "gateway-planted-key"
@@ -232,3 +234,34 @@ def test_the_users_own_model_is_as_before() -> None:
     model = ModelSettings.model_validate({"provider": "openai", "api_key": OWN})
 
     assert load().api_key_for(model).get_secret_value() == OWN
+
+
+CAPITAL = "Gateway-Planted-Key-5D1C"
+CODE: JsonValue = {"error": {"message": "No.", "code": CAPITAL, "type": CAPITAL}}
+REPEATING: dict[str, Behavior] = {
+    "a message": answer({"error": {"message": f"Wrong key {CAPITAL}"}}, status=401),
+    "a code": answer(CODE, status=401),
+    "a title": answer(f"<html><title>Who is {CAPITAL}?</title>".encode()),
+    "a title of an error": answer(f"<html><title>{CAPITAL}</title>".encode(), status=502),
+    "a text": answer(f"{'x' * 280} {CAPITAL}".encode(), status=400),
+    "a redirect": answer(b"", status=307, headers={"Location": f"/login/{CAPITAL}"}),
+    "an id": answer({}, headers={"X-Client-Request-Id": CAPITAL}),
+    "a packing": answer(b"x", headers={"Content-Encoding": CAPITAL}),
+}
+
+
+@pytest.mark.parametrize("repeating", REPEATING.values(), ids=REPEATING.keys())
+def test_a_key_that_a_server_repeats_stands_in_no_error(
+    folder: Path, server: FaultyServer, repeating: Behavior
+) -> None:
+    """Errors are stored and shown; nothing of them repeats what was sent to prove who asks."""
+    configured(folder, server.base_url, f'api_key = "{CAPITAL}"')
+    server.play(repeating)
+    settings = load()
+    model = settings.model_named("house")
+
+    with pytest.raises(ChordwiseError) as caught:
+        connect(model, settings.api_key_for(model)).complete(replace(a_request(), call_id="1"))
+
+    said = f"{caught.value.what} {caught.value.hint}".lower()
+    assert CAPITAL[:12].lower() not in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
@@ -101,6 +102,20 @@ def test_an_invented_quote_lowers_the_quality() -> None:
 
     assert answer.quality == 0.5
     assert record_check.verdicts == [CheckResult(valid=True, quality=0.5)]
+
+
+def test_an_answer_that_repeats_the_mark_is_asked_again() -> None:
+    """It tells of what surrounds the text, which a document may have ordered it to."""
+
+    def leaking(request: CompletionRequest) -> str:
+        (mark,) = set(re.findall(r"TEXT-[0-9a-f]{32}", request.user))
+        return a_summary("rebuilt in 1856", topic=f"The mark is {mark}.")
+
+    answer, model, record_check = summarized(leaking, GOOD)
+
+    assert len(model.requests) == 2
+    assert "TEXT-" not in json.dumps(answer.output)
+    assert [each.valid for each in record_check.verdicts] == [False, True]
 
 
 def test_an_invalid_answer_is_asked_again_with_what_was_wrong() -> None:

@@ -14,7 +14,7 @@ from chordwise.cli.config import Entry, Origin, entries, toml_lines
 from chordwise.cli.rendering.plain_text import document
 from chordwise.domain.json_values import plain
 from chordwise.errors import ExitCode
-from chordwise.settings import load
+from chordwise.settings import Settings, load
 from tests.fakes.commands import run
 
 SIGNING = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
@@ -182,3 +182,28 @@ def test_any_value_of_the_database_becomes_json(value: object, expected: object)
 
 def test_a_document_says_which_version_its_schema_has() -> None:
     assert json.loads(document(total=1)) == {"schema_version": 1, "total": 1}
+
+
+def test_a_secret_may_be_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes before `chordwise.toml`, and behind the environment; other files do no harm."""
+    monkeypatch.setattr(Settings, "secrets_folder", tmp_path)
+    monkeypatch.delenv("CHORDWISE_DATABASE_URL")
+    (tmp_path / "chordwise_database_url").write_text("postgresql://u:planted@host/db\n", "utf-8")
+    (tmp_path / "chordwise_models__mine__api_key").write_text("planted\n", "utf-8")
+    (tmp_path / "openai_api_key").write_text("planted", "utf-8")
+    (tmp_path / "kubernetes.io").mkdir()
+    settings = load()
+
+    run(["config", "--json"])
+
+    shown = capsys.readouterr().out
+    found = {
+        (each["section"], each["name"]): each["origin"] for each in json.loads(shown)["settings"]
+    }
+    assert settings.require_database_url().get_secret_value() == "postgresql://u:planted@host/db"
+    assert settings.models["mine"].api_key.get_secret_value() == "planted"
+    assert settings.openai_api_key.get_secret_value() == "sk-inthevariable"
+    assert found["", "database_url"] == found["models.mine", "api_key"] == "secret"
+    assert "planted" not in shown

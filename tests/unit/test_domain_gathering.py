@@ -9,6 +9,8 @@ from threading import Barrier, Event
 import pytest
 
 from chordwise.domain.gathering import Entry, Gathering
+from chordwise.errors import InternalError
+from tests.fakes.processes import wait_until
 
 THREADS = 8
 PATIENCE_SECONDS = 20.0
@@ -112,3 +114,43 @@ def test_what_lingers_without_a_next_item_is_done_all_the_same() -> None:
 
 def assert_set(event: Event) -> None:
     assert event.wait(PATIENCE_SECONDS)
+
+
+def test_a_leader_that_dies_leaves_no_thread_waiting() -> None:
+    """Those that it acted for get an error, and the next one leads."""
+    died = Event()
+
+    def act(group: list[Entry[int, int]]) -> list[Entry[int, int]]:
+        if not died.is_set():
+            died.set()
+            raise SystemExit
+        group[0].settle(group[0].item)
+        return []
+
+    def both_have_come() -> bool:
+        return died.is_set() or len(gathering._waiting) == 2
+
+    def gather() -> None:
+        wait_until(both_have_come, PATIENCE_SECONDS, "both threads have come")
+
+    gathering: Gathering[int, int] = Gathering(act, gather, max_items=2)
+    with ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(gathering.outcome, number) for number in range(2)]
+        raised = {type(each.exception(PATIENCE_SECONDS)) for each in asked}
+
+    assert raised == {SystemExit, InternalError}
+    assert gathering.outcome(3) == 3
+
+
+def test_what_fails_for_those_that_left_it_keeps_no_other_from_leading() -> None:
+    def act(group: list[Entry[int, int]]) -> list[Entry[int, int]]:
+        for entry in group:
+            if entry.is_left:
+                raise ValueError("nobody hears of it")
+            entry.settle(entry.item)
+        return []
+
+    gathering: Gathering[int, int] = Gathering(act, lambda: gathering.leave(-1), max_items=1)
+
+    assert gathering.outcome(1) == 1
+    assert gathering.outcome(2) == 2

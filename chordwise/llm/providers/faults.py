@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TypeAlias
@@ -91,9 +91,9 @@ class Fault:
                 return kind
         return self._kind_by_header() or self._kind_by_status()
 
-    def error(self, kind: Kind, label: str, hidden: Iterable[str], hint: str = "") -> ModelError:
-        """Return the error, with a short quote of the provider that repeats nothing `hidden`."""
-        named = f", {excerpt(self.codes[0])}" if self.codes else ""
+    def error(self, kind: Kind, label: str, hidden: Sequence[str], hint: str = "") -> ModelError:
+        """Return the error, with short quotes of the provider that repeat nothing `hidden`."""
+        named = f", {excerpt(self.codes[0], hidden)}" if self.codes else ""
         quote = excerpt(self.message, hidden)
         said = f": “{quote}”" if quote else ""
         error = kind(f"{label} {_DEEDS[kind]} (HTTP {self.status}{named}){said}.", hint)

