@@ -37,7 +37,6 @@ COMMANDS = {
     "review": ("review", "Check the answers that certifying needs, one after the other."),
     "certify": ("certify", "Say what may be accepted without looking."),
     "refresh": ("refresh", "Ask anew where stored answers are stale."),
-    "experiment": ("experiment", "Compare variants of a profile, and keep the best one."),
     "inbox": ("inbox", "Show the watched folders."),
     "tables": ("tables", "Show the tables of answers that SQL can ask."),
     "connect": ("connect", "Say how other programs read the answers."),
@@ -51,6 +50,7 @@ COMMANDS = {
     "doctor": ("doctor", "Say what is wrong and what to do."),
     "config": ("config", "Show every setting, and where it comes from."),
     "version": ("version", "Show the versions of Chordwise, Python and the schema."),
+    "experiment": ("experiment", "Compare variants of a profile, and keep the best one."),
     "prompts": ("prompts", "Show the prompts that models are asked with."),
     "schedules": ("schedules", "Show schedules, start them now, and change them."),
 }

@@ -38,7 +38,7 @@ from chordwise.settings import Settings
 from chordwise.storage import experiments as stored
 
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name.")]
-_HELP = """Compare variants of a profile on its documents, and keep the best one.
+_HELP = """Compare variants of a profile, and keep the best one.
 
 chordwise experiment start shorter --profile contracts --variant terse:prompt=terse
 

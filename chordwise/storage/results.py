@@ -262,7 +262,7 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerGroup:
-    """Answers that were come by in the same way; `job_id` is that of one of them.
+    """Answers to the same question by the same model and template, and a job of one of them.
 
     `asked` is the name of the model that was asked for, `provider` and `model` say which answered.
     These and `prompt_version` are null without an answer.
@@ -281,7 +281,7 @@ class AnswerGroup:
 
 
 def answer_groups(session: Session, of: Renewal) -> Sequence[AnswerGroup]:
-    """Return all answers that may be due, counted by how they were come by."""
+    """Return all answers that may be due, counted by question, model and template."""
     newest = _Newest(of).columns
     alike = [newest[name] for name in _ALIKE]
     counts = func.count().label("count"), func.max(cast(newest.job_id, Text)).label("job_id")

@@ -221,6 +221,20 @@ def test_a_variant_that_fails_is_stopped(
     assert experiments.check(pipeline.context.database) == 0
 
 
+def test_a_variant_whose_model_is_unknown_here_gets_no_documents(
+    settings: Settings, settings_file: Path
+) -> None:
+    """A process with other settings takes documents in all the same, for the control."""
+    other = '\n[models.other]\nprovider = "openai"\nmodel = "other"\nprice = "free"\n'
+    pipeline = opened(settings, settings_file, answering)
+    settings_file.write_text(FILE + other, "utf-8")
+    assert run([*START[:-1], "other:model=other"]) == ExitCode.SUCCESS
+
+    submitted(pipeline, 0, 5)
+
+    assert pipeline.rows(VARIANTS) == [("control", False, 5)]
+
+
 def test_a_schedule_checks_the_guardrails(settings: Settings) -> None:
     """Also where nothing is submitted."""
     guard = ScheduleSettings(cron="0 6 * * *", kind="experiment")

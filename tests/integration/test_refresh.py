@@ -52,7 +52,7 @@ SHOWN = (
 
 @dataclass(slots=True, kw_only=True)
 class Desk:
-    """Letters that are classified under a profile, with a model whose mind can be changed."""
+    """Letters that are classified under a profile, by a model whose answers a test can change."""
 
     pipeline: Pipeline
     folder: Path
