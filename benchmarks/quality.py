@@ -14,18 +14,23 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from random import Random
 
 from chordwise.domain import json_values, typed_values
 from chordwise.domain.extractive import ranking, words
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.learning import certification, judging
+from chordwise.domain.learning.certification import Verdict
 from chordwise.domain.tasks import AnalysisType
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.analyzer import AnalysisRequest, DocumentAnalyzer
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "quality.md"
 _TABLE_STARTS = "<!-- make quality -->\n"
+_CERTIFIED_STARTS = "<!-- make quality: certified -->\n"
 _TABLE_ENDS = "<!-- end -->\n"
 _DEVIATIONS = 1.96
 _CLAUSES = (
@@ -83,9 +88,10 @@ def share(
     )
 
 
-def analyze(
+@cache
+def answered(
     analysis_type: AnalysisType, text: str, *, labels: tuple[str, ...] = (), instructions: str = ""
-) -> JsonObject:
+) -> judging.Answer:
     """Return what the built-in model says of a document, as the pipeline would store it."""
     request = AnalysisRequest(
         text=text,
@@ -93,7 +99,20 @@ def analyze(
         labels=labels,
         specific_instructions=instructions,
     )
-    return DocumentAnalyzer(ExtractiveModel()).analyze_document(request).output
+    found = DocumentAnalyzer(ExtractiveModel()).analyze_document(request)
+    return judging.Answer(
+        analysis_type=analysis_type,
+        output=found.output,
+        confidence=found.confidence,
+        needs_review=found.needs_review,
+    )
+
+
+def analyze(
+    analysis_type: AnalysisType, text: str, *, labels: tuple[str, ...] = (), instructions: str = ""
+) -> JsonObject:
+    """Return the output of what the built-in model says."""
+    return answered(analysis_type, text, labels=labels, instructions=instructions).output
 
 
 def text_of(row: JsonObject, folder: Path) -> str:
@@ -254,6 +273,160 @@ def by_questions(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Itera
     yield share(corpus, "quote has the answer", hits)
 
 
+# Certifying
+
+MAX_ERROR, RISK = 0.1, 0.05
+_SURE = 0.5
+_SEEDS = 100
+_DRAWN = 5_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """An answer that could be certified: its field or label, its score, and whether it is right."""
+
+    unit: str
+    score: float
+    claim: float
+    is_right: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """How much was checked and accepted: `unseen` is what was accepted without a check."""
+
+    checks: int
+    unseen: int
+    unseen_wrong: int
+    is_broken: bool
+
+
+def labels_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
+    """Yield the labels that were chosen; each of them is certified by itself."""
+    named = [(text_of(row, folder), _label(row)) for row in rows if _label(row) != "out_of_scope"]
+    labels = tuple(sorted({label for _, label in named}))
+    for text, label in named:
+        answer = answered(AnalysisType.CLASSIFICATION, text, labels=labels)
+        yield from _known(answer, label)
+
+
+def signs_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
+    """Yield the feelings that were found; any other than that of the truth is wrong."""
+    for row in rows:
+        answer = answered(AnalysisType.SENTIMENT, text_of(row, folder))
+        yield from _known(answer, _label(row))
+
+
+def clauses_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
+    """Yield the items of contracts: all values have to be right, or there has to be none."""
+    for item in _CLAUSES:
+        for row in rows:
+            clause = json_values.as_object(json_values.as_object(row["clauses"])[item])
+            text = text_of(row, folder)
+            answer = answered(AnalysisType.EXTRACTION, text, instructions=item)
+            fields = json_values.objects(answer.output["fields"])
+            values = [json_values.text(each["value"]) for each in fields if each["value"]]
+            is_right = all(_meets(each, clause) for each in values)
+            if not values:
+                is_right = not clause["spans"]
+            yield from _known(answer, item if is_right else "")
+
+
+def _known(answer: judging.Answer, right: str) -> Iterator[Known]:
+    """Yield the units of an answer, of which the one of this name is right."""
+    for each in certification.scored(answer, None):
+        yield Known(
+            unit=each.name,
+            score=each.score,
+            claim=answer.confidence,
+            is_right=each.name == right,
+        )
+
+
+def accepted(answers: Sequence[Known], random: Random) -> Accepted:
+    """Check in random order what certifying asks for, and what would accept more than it takes."""
+    units: dict[str, list[Known]] = defaultdict(list)
+    for each in random.sample(answers, len(answers)):
+        units[each.unit].append(each)
+    parts = [_accepted_of(own, RISK / len(units)) for own in units.values()]
+    return Accepted(
+        checks=sum(part.checks for part in parts),
+        unseen=sum(part.unseen for part in parts),
+        unseen_wrong=sum(part.unseen_wrong for part in parts),
+        is_broken=any(part.is_broken for part in parts),
+    )
+
+
+def _accepted_of(ordered: Sequence[Known], risk: float) -> Accepted:
+    is_checked = [False] * len(ordered)
+    while True:
+        certificate = certification.certify(
+            [
+                certification.Answer(each.score, each.is_right if checked else None)
+                for each, checked in zip(ordered, is_checked, strict=True)
+            ],
+            MAX_ERROR,
+            risk,
+        )
+        start = certificate.check_from
+        if start is None or certificate.more_checks is None:
+            break
+        lowest = math.inf if certificate.accept_from is None else certificate.accept_from
+        missing = [
+            place
+            for place, each in enumerate(ordered)
+            if each.score >= start and not is_checked[place]
+        ]
+        gained = sum(ordered[place].score < lowest for place in missing)
+        pays = gained > 2 * certificate.more_checks
+        if certificate.verdict is Verdict.CERTIFIED and not pays:
+            break
+        for place in missing[: certificate.more_checks]:
+            is_checked[place] = True
+    lowest = math.inf if certificate.accept_from is None else certificate.accept_from
+    found = [
+        (each.is_right, checked)
+        for each, checked in zip(ordered, is_checked, strict=True)
+        if each.score >= lowest
+    ]
+    unseen = [is_right for is_right, checked in found if not checked]
+    wrong = sum(not is_right for is_right, _ in found)
+    return Accepted(
+        checks=sum(is_checked),
+        unseen=len(unseen),
+        unseen_wrong=unseen.count(False),
+        is_broken=wrong > MAX_ERROR * len(found),
+    )
+
+
+def certified(corpus: str, answers: Sequence[Known]) -> Iterator[str]:
+    """Yield rows of the second table: of the answers as they are, and of as many drawn of them."""
+    sure = [each.is_right for each in answers if each.claim >= _SURE]
+    everything = [each.is_right for each in answers]
+    for drawn in (0, _DRAWN):
+        found = []
+        for seed in range(_SEEDS):
+            random = Random(seed)  # noqa: S311 - statistics, not secrets
+            found.append(accepted(random.choices(answers, k=drawn) if drawn else answers, random))
+        count = drawn or len(answers)
+        checks, unseen = (
+            statistics.fmean(getattr(each, name) for each in found) / count
+            for name in ("checks", "unseen")
+        )
+        wrong = sum(each.unseen_wrong for each in found) / max(1, sum(e.unseen for e in found))
+        broken = sum(each.is_broken for each in found)
+        yield (
+            f"| `{corpus}` | {count:,} | {checks:.0%} | {unseen:.0%} | {wrong:.1%} "
+            f"| {broken} of {_SEEDS} | {everything.count(False) / len(everything):.0%} "
+            f"| {len(sure) / len(answers):.0%}, {sure.count(False) / max(1, len(sure)):.0%} wrong |"
+        )
+
+
+CERTIFIED: dict[str, Callable[[Sequence[JsonObject], Path], Iterator[Known]]] = {
+    "clinc_oos": labels_known,
+    "movie_reviews": signs_known,
+    "cuad_contracts": clauses_known,
+}
 MEASURES: dict[str, tuple[Measure, ...]] = {
     "speeches": (by_labels,),
     "cuad_contracts": (by_labels, by_clauses),
@@ -266,17 +439,39 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
 }
 
 
-def measured(folder: Path, names: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows of the corpora that are in a folder."""
+def truths_of(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, Sequence[JsonObject]]]:
+    """Yield the corpora that are in a folder, with their truths."""
     for name in names:
         truths = folder / name / "labels.jsonl"
         if not truths.is_file():
             print(f"{name} is absent", file=sys.stderr)
             continue
         lines = truths.read_text("utf-8").splitlines()
-        rows = [json_values.as_object(json.loads(line)) for line in lines]
+        yield name, [json_values.as_object(json.loads(line)) for line in lines]
+
+
+def measured(folder: Path, names: Sequence[str]) -> Iterator[Row]:
+    """Yield the rows of the corpora that are in a folder."""
+    for name, rows in truths_of(folder, names):
         for measure in MEASURES.get(name, (by_labels,)):
             yield from measure(name, rows, folder / name)
+
+
+_CERTIFIED_HEAD = (
+    "| corpus | answers | checked | accepted unseen | wrong of these | promise broken "
+    f"| wrong of all | claim ≥ {_SURE} |"
+)
+
+
+def certified_table(folder: Path, names: Sequence[str]) -> str:
+    """Return what is accepted without looking as a table in Markdown."""
+    lines = [
+        _CERTIFIED_HEAD,
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, rows in truths_of(folder, [name for name in names if name in CERTIFIED]):
+        lines += certified(name, list(CERTIFIED[name](rows, folder / name)))
+    return "\n".join(lines) + "\n"
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -301,12 +496,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(MEASURES), metavar="NAME")
     parser.add_argument("--write", action="store_true", help="write the table into docs/quality.md")
     options = parser.parse_args()
-    found = table(measured(options.corpora, options.only))
-    print(found, end="")
-    if options.write:
-        before, _, rest = PAGE.read_text("utf-8").partition(_TABLE_STARTS)
-        _, _, after = rest.partition(_TABLE_ENDS)
-        PAGE.write_text(f"{before}{_TABLE_STARTS}\n{found}\n{_TABLE_ENDS}{after}", "utf-8")
+    tables = {
+        _TABLE_STARTS: table(measured(options.corpora, options.only)),
+        _CERTIFIED_STARTS: certified_table(options.corpora, options.only),
+    }
+    for starts, found in tables.items():
+        print(found)
+        if options.write:
+            before, _, rest = PAGE.read_text("utf-8").partition(starts)
+            _, _, after = rest.partition(_TABLE_ENDS)
+            PAGE.write_text(f"{before}{starts}\n{found}\n{_TABLE_ENDS}{after}", "utf-8")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain.learning.certification import Verdict
+from chordwise.domain.wording import counted
 from chordwise.errors import ExitCode
 from chordwise.pipeline.learning import certification, evaluation
 from chordwise.pipeline.learning.certification import Bounds, Certified
@@ -106,7 +107,7 @@ def _row(each: Certified) -> Sequence[str]:
             error, todo = f"≤ {certificate.error_bound:.1%}", "certified"
         case Verdict.OPEN:
             accepted, error = "–", "–"
-            todo = f"{certificate.more_checks:,} more checks would do"
+            todo = f"{counted(certificate.more_checks or 0, 'more check')} would do"
         case Verdict.IMPOSSIBLE:
             accepted, error = "not possible", f"base {certificate.error_bound:.1%}"
             todo = f"at least {certificate.must_review:.1%} must be reviewed"

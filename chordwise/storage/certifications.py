@@ -25,9 +25,10 @@ class Certification(Record):
     the first time. From the score `accept_from` on, `accepted` of `population` answers may be
     accepted; the share of wrong ones among them is at most `error_bound`, but for the risk `risk`
     for all fields and labels of the scope together. `checks` and `wrong` count the checks in random
-    order, `more_checks` those that are missing, null where no number would do. `must_review` is the
-    share that has to be reviewed where nothing can be accepted. `to_check` holds the ids of jobs
-    whose answers should be checked next, in this order.
+    order of the accepted answers, else of those from `check_from` on, else of all; `more_checks`
+    those that are missing, null where no number would do. `must_review` is the share that has to be
+    reviewed where nothing can be accepted. `to_check` holds the ids of jobs whose answers should be
+    checked next, in this order.
     """
 
     __tablename__ = "certifications"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -17,6 +18,21 @@ from benchmarks import quality
 def test_intervals_are_those_of_wilson(right: float, count: int, low: float, high: float) -> None:
     """Ten of ten is no certainty; more documents make an interval narrower."""
     assert list(quality.wilson(right, count)) == pytest.approx([low, high], abs=5e-3)
+
+
+def test_answers_that_are_right_are_accepted_after_few_checks() -> None:
+    """One field is right throughout, of the other nothing can be accepted; the table says so."""
+    answers = [
+        quality.Known(unit=unit, score=place / 500, claim=0.9, is_right=unit == "party")
+        for unit in ("party", "term")
+        for place in range(500)
+    ]
+
+    found = quality.accepted(answers, Random(1))  # noqa: S311 - statistics, not secrets
+
+    assert (found.unseen_wrong, found.is_broken) == (0, False)
+    assert found.unseen > 250
+    assert found.checks + found.unseen < 1000
 
 
 def test_a_folder_is_measured_and_an_absent_one_skipped(

@@ -75,7 +75,8 @@ class Certificate:
     `accept_from` is the lowest score that is accepted, None where nothing is, and `accepted` counts
     the answers from there on. At most the share `error_bound` of them is wrong, which is at most
     `max_error`; without accepted ones it is the share of wrong checks. `checks` and `wrong` count
-    the checks of all answers in random order up to the first one that is missing.
+    the checks in random order up to the first one that is missing: of the accepted answers, else of
+    those from `check_from` on, else of all.
     `more_checks` is how many further ones would do if all of them are right, counted in the set
     that begins at `check_from`; None where no number would do.
     `must_review` is the share of the answers that has to be reviewed where nothing can be accepted.
@@ -126,6 +127,7 @@ def certify(answers: Sequence[Answer], max_error: float, risk: float) -> Certifi
     nearest = min(open_sets, default=None, key=itemgetter(0))
     every = sets[-1]
     base = every.wrong / every.checks if every.checks else 0.0
+    shown = certified[0] if certified else nearest[1] if nearest else every
     return Certificate(
         verdict=_verdict(certified, nearest),
         population=every.population,
@@ -133,8 +135,8 @@ def certify(answers: Sequence[Answer], max_error: float, risk: float) -> Certifi
         accept_from=certified[0].begins_at if certified else None,
         max_error=max_error,
         error_bound=min(max_error, _bound(*certified)) if certified else base,
-        checks=every.checks,
-        wrong=every.wrong,
+        checks=shown.checks,
+        wrong=shown.wrong,
         more_checks=nearest[0] if nearest else None,
         check_from=nearest[1].begins_at if nearest else None,
         must_review=max(0.0, (base - max_error) / (1 - max_error)),
