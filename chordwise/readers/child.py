@@ -13,7 +13,7 @@ from typing import BinaryIO, assert_never
 
 from chordwise.domain.json_values import JsonObject, number, text
 from chordwise.errors import ReadError
-from chordwise.readers import failures, frames, limits, pdf
+from chordwise.readers import failures, frames, limits, pdf, scans
 from chordwise.readers.extracted import (
     Columns,
     Extracted,
@@ -85,7 +85,8 @@ def _answers(request: JsonObject, file: BinaryIO) -> Iterator[tuple[JsonObject, 
 
 
 def _picture(data: bytes, page: int) -> tuple[JsonObject, bytes]:
-    found = pdf.picture_of(data, page)
+    is_picture = bool(scans.picture_kind(data))
+    found = scans.picture_of(data, page) if is_picture else pdf.picture_of(data, page)
     return {"width": found.width, "height": found.height, "last": True}, bytes(found.pixels)
 
 

@@ -38,8 +38,8 @@ class FileQuestion:
     """What is asked about a file; `ocr_data` is the folder of languages where it is a scan.
 
     With `shows_pages` the answers are the pages of a scan, those without text as pictures.
-    `page` asks for the picture of a page of a PDF instead of texts, 0 for none; `max_picture_bytes`
-    is how large that may be.
+    `page` asks for the picture of a page instead of texts, 0 for none; `max_picture_bytes` is how
+    large that may be.
     """
 
     name: str

@@ -165,10 +165,10 @@ class Reader:
         return next(self.documents_in(data, name))
 
     def picture(self, file: BinaryIO, page: int) -> RenderedPage:
-        """Return what a page of an open PDF looks like; pages are counted from 1.
+        """Return what a page of an open PDF or picture looks like; pages are counted from 1.
 
         Raises:
-            ReadError: The file is no PDF or damaged, or has no such page.
+            ReadError: The file is neither or damaged, or has no such page.
             ReadingInterruptedError: See `interrupt`.
         """
         self._interruption.clear()

@@ -16,7 +16,7 @@ import pypdfium2
 
 from chordwise.domain.pictures import Picture
 from chordwise.readers import failures, pdf
-from chordwise.readers.extracted import Extracted, PageText, Shown
+from chordwise.readers.extracted import Extracted, PageText, RenderedPage, Shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -103,6 +103,25 @@ def of_picture(data: bytes) -> Scan:
     )
 
 
+def picture_of(data: bytes, number: int) -> RenderedPage:
+    """Return what a page of a picture looks like, in color; pages are counted from 1.
+
+    Raises:
+        ReadError: It is damaged, or has no such page.
+    """
+    from PIL import Image, ImageOps  # noqa: PLC0415 - of an extra
+
+    try:
+        picture = Image.open(io.BytesIO(data), formats=[picture_kind(data)])
+        picture.seek(number - 1)
+        picture.draft("RGB", _bounded(picture.size, pdf.MAX_PICTURE_PIXELS))
+        frame = _on_paper(ImageOps.exif_transpose(picture), "RGB")
+    except (*_DAMAGES, EOFError, Image.DecompressionBombError) as error:
+        raise failures.malformed(f"has no page {number} that can be shown.") from error
+    frame.thumbnail(_bounded(frame.size, pdf.MAX_PICTURE_PIXELS))
+    return RenderedPage(width=frame.width, height=frame.height, pixels=frame.tobytes())
+
+
 def shown(scan: Scan, how: Shown) -> Iterator[PageText | Extracted]:
     """Yield each page, with a picture in place of its text where it has none; at last what it is.
 
@@ -175,27 +194,27 @@ def _frame(picture: Image, index: int) -> Image | None:
 
     try:
         picture.seek(index)
-        picture.draft("L", _bounded(picture.size))
-        frame = _in_gray(ImageOps.exif_transpose(picture))
+        picture.draft("L", _bounded(picture.size, _MAX_PIXELS))
+        frame = _on_paper(ImageOps.exif_transpose(picture), "L")
     except _DAMAGES:
         return None
     if frame.width * frame.height > _MAX_PIXELS:
-        frame.thumbnail(_bounded(frame.size))
+        frame.thumbnail(_bounded(frame.size, _MAX_PIXELS))
         frame.info.pop(DOTS_PER_INCH, None)
     return frame
 
 
-def _in_gray(picture: Image) -> Image:
-    """Return a picture in gray; what is transparent shows white paper."""
+def _on_paper(picture: Image, mode: str) -> Image:
+    """Return a picture in gray (`L`) or in color; what is transparent shows white paper."""
     from PIL import Image  # noqa: PLC0415 - of an extra
 
     if picture.has_transparency_data:
         paper = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(paper, picture.convert("RGBA")).convert("L")
-    return picture.convert("L")
+        return Image.alpha_composite(paper, picture.convert("RGBA")).convert(mode)
+    return picture.convert(mode)
 
 
-def _bounded(size: tuple[int, int]) -> tuple[int, int]:
+def _bounded(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
     width, height = size
-    factor = min(1.0, (_MAX_PIXELS / (width * height)) ** 0.5)
+    factor = min(1.0, (max_pixels / (width * height)) ** 0.5)
     return max(1, int(width * factor)), max(1, int(height * factor))

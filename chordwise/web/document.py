@@ -117,6 +117,7 @@ def _document(request: Request) -> Response:
         facts=_first(found.facts, shown),
         is_paged=bool(pages),
         is_there=is_there,
+        has_pictures=_has_pictures(found.document.media_type),
         pictured=pages[:_MAX_PAGES] if as_pages else (),
         page_count=len(pages),
         text=None if as_pages else _text(text, places, found, shown),
@@ -164,12 +165,16 @@ def _id(given: str) -> uuid.UUID | None:
 
 def _is_there(site: Site, session: Session, found: Explanation) -> bool:
     """Tell whether the file is still where it was read, to be shown page by page."""
-    if found.document.media_type != "application/pdf":
+    if not _has_pictures(found.document.media_type):
         return False
     original = _pictures(site).original(session, found.document.id)
     if original is not None:
         original[0].close()
     return original is not None
+
+
+def _has_pictures(media_type: str) -> bool:
+    return media_type == "application/pdf" or media_type.startswith("image/")
 
 
 def _first(facts: Sequence[ExplainedFact], shown: _Shown) -> Sequence[ExplainedFact]:

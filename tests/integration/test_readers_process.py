@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
 from chordwise.errors import ReadError
 from chordwise.readers import capacity
@@ -341,6 +342,21 @@ def test_a_page_is_a_picture(reader: Reader, tmp_path: Path) -> None:
     assert 168 <= first_dark_row(first) < 200
     assert 528 <= first_dark_row(second) < 560
     assert first.as_png().startswith(b"\x89PNG\r\n")
+
+
+def test_an_image_is_a_picture_in_color(reader: Reader, tmp_path: Path) -> None:
+    """Of bounded size, each page of a TIFF; one that is not there costs nothing else."""
+    path = tmp_path / "a.tif"
+    red, blue = Image.new("RGB", (40, 20), "red"), Image.new("RGB", (4_000, 2_000), "blue")
+    red.save(path, save_all=True, append_images=[blue])
+    with path.open("rb") as file:
+        first = reader.picture(file, 1)
+        with pytest.raises(ReadError, match="no page 3"):
+            reader.picture(file, 3)
+        second = reader.picture(file, 2)
+
+    assert (first.width, first.height, bytes(first.pixels[:3])) == (40, 20, b"\xff\0\0")
+    assert (second.width, second.height, bytes(second.pixels[:3])) == (2_000, 1_000, b"\0\0\xff")
 
 
 def first_dark_row(picture: RenderedPage) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from chordwise.pipeline.intake.found_files import entry_of
 from chordwise.pipeline.intake.submit import Submission, open_run
@@ -36,8 +36,19 @@ def submitted(pipeline: Pipeline, *sources: str) -> Submission:
     return submission
 
 
+def show_tab(page: Page, *, is_shown: bool) -> None:
+    """Let a page believe that its tab is seen, or is not."""
+    page.evaluate(
+        """isShown => {
+            Object.defineProperty(document, "hidden", {value: !isShown, configurable: true});
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        is_shown,
+    )
+
+
 def test_a_run_is_watched_to_its_end(pipeline: Pipeline, visit: Visit) -> None:
-    """The page follows the run without being loaded again, and shows its account at the end."""
+    """The page follows the run while it is seen, without being loaded again, up to its account."""
     submission = submitted(pipeline, "one.txt", "two.txt", "three.txt")
     page = visit.open("/runs")
     page.get_by_role("link", name=submission.name).click()
@@ -47,6 +58,14 @@ def test_a_run_is_watched_to_its_end(pipeline: Pipeline, visit: Visit) -> None:
 
     pipeline.work_on(first.id)
     expect(documents).to_have_text("1 of 3")
+    streams: list[str] = []
+    page.on("request", lambda each: streams.append(each.resource_type))
+    show_tab(page, is_shown=False)
+    pipeline.work_on(rest.pop().id)
+    assert streams == []
+    show_tab(page, is_shown=True)
+    expect(documents).to_have_text("2 of 3")
+    assert streams == ["eventsource"]
     for job in rest:
         pipeline.work_on(job.id)
 

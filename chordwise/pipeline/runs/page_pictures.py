@@ -58,10 +58,10 @@ class PagePictures:
         return None
 
     def png(self, file: BinaryIO, page: int) -> bytes:
-        """Return what a page of an open PDF looks like.
+        """Return what a page of an open PDF or picture looks like.
 
         Raises:
-            ReadError: The file is no PDF or damaged, or has no such page.
+            ReadError: The file is neither or damaged, or has no such page.
         """
         with self._lock:
             picture = self._reader.picture(file, page)

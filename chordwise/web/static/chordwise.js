@@ -62,23 +62,36 @@
     }, true);
   }
 
-  // An element with data-live="ADDRESS" shows the newest event of that stream, until its end.
+  // An element with data-live="ADDRESS" shows the newest event of that stream, until its end. A page
+  // that is not seen has no stream: browsers have few connections to a server for all their tabs.
   function setUpLiveParts() {
     for (const part of document.querySelectorAll("[data-live]")) {
-      const stream = new EventSource(part.dataset.live);
-      stream.addEventListener("part", (event) => {
-        part.innerHTML = event.data;
-        showTimes(part);
-        const status = document.getElementById("live-status");
-        const words = part.firstElementChild ? part.firstElementChild.dataset.status : "";
-        if (status && words && status.textContent !== words) status.textContent = words;
-        if (window.htmx) window.htmx.process(part);
-      });
-      stream.addEventListener("end", () => {
-        stream.close();
-        if (part.dataset.then) location.assign(part.dataset.then);
-      });
+      let stream = null;
+      const follow = () => {
+        if (stream) stream.close();
+        stream = document.hidden || !part.dataset.live ? null : followed(part);
+      };
+      document.addEventListener("visibilitychange", follow);
+      follow();
     }
+  }
+
+  function followed(part) {
+    const stream = new EventSource(part.dataset.live);
+    stream.addEventListener("part", (event) => {
+      part.innerHTML = event.data;
+      showTimes(part);
+      const status = document.getElementById("live-status");
+      const words = part.firstElementChild ? part.firstElementChild.dataset.status : "";
+      if (status && words && status.textContent !== words) status.textContent = words;
+      if (window.htmx) window.htmx.process(part);
+    });
+    stream.addEventListener("end", () => {
+      stream.close();
+      delete part.dataset.live;
+      if (part.dataset.then) location.assign(part.dataset.then);
+    });
+    return stream;
   }
 
   // Files that are dropped on a form with data-drop, or anywhere beside it, are sent with it.
