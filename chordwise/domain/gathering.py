@@ -17,6 +17,10 @@ Outcome = TypeVar("Outcome")
 _MAX_WAITS = 5
 
 
+class LeaderFailedError(InternalError):
+    """The thread that acted for others failed before all of their entries were settled."""
+
+
 @dataclass(slots=True, eq=False)
 class Entry(Generic[Item, Outcome]):
     """An item of one thread, which waits for its outcome or error, or to become the leader.
@@ -149,7 +153,7 @@ class Gathering(Generic[Item, Outcome]):
             for entry in group:
                 if not entry.is_settled:
                     what = f"The thread that acted for this one failed ({type(error).__name__})."
-                    entry.fail(InternalError(what, "The log has the details."))
+                    entry.fail(LeaderFailedError(what, "The log has the details."))
             raise
         with self._lock:
             self._waiting[:0] = again

@@ -11,7 +11,7 @@ from functools import partial
 from random import Random
 from typing import Generic, TypeAlias, TypeVar
 
-from chordwise.domain.gathering import Entry, Gathering
+from chordwise.domain.gathering import Entry, Gathering, LeaderFailedError
 from chordwise.errors import ServiceUnavailableError
 
 Transaction = TypeVar("Transaction")
@@ -64,7 +64,11 @@ class GroupCommit(Generic[Transaction, Item, Outcome]):
             Exception: What `write` raised for this item alone.
         """
         ends_at = time.monotonic() + within.total_seconds()
-        return self._gathering.outcome(_Patient(item, ends_at))
+        while True:
+            try:
+                return self._gathering.outcome(_Patient(item, ends_at))
+            except LeaderFailedError:  # it is not known what was stored, and may be stored again
+                continue
 
     def _store_or_pause(self, group: _Group[Item, Outcome]) -> _Group[Item, Outcome]:
         """Store a group; pause where the database is away, and return those that try again."""

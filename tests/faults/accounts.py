@@ -22,6 +22,13 @@ _REPEATED = """
 SELECT j.document_id, count(*) FROM jobs AS j JOIN results AS r ON r.job_id = j.id
 WHERE j.reused_from IS NULL GROUP BY j.document_id, j.options_hash HAVING count(*) > 1"""
 
+_WRONG_COUNTDOWN = """
+SELECT j.id, j.open_chunks, open.chunks FROM jobs AS j CROSS JOIN LATERAL (
+    SELECT count(*) AS chunks FROM chunks AS c
+    WHERE c.job_id = j.id AND c.status IN ('pending', 'running', 'waiting')
+) AS open
+WHERE j.open_chunks <> open.chunks"""
+
 # A gap before a chunk, an overlap with the one before it, or an end that is not the text's.
 _GAPS = """
 WITH spans AS (
@@ -81,13 +88,14 @@ WHERE error_code IS NOT NULL AND (coalesce(error_message, '') = '' OR attempt < 
 
 
 def end_states(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
-    """I1: every job is in an end state, every run is finished, and its account balances."""
+    """I1: every job is in an end state and counts its chunks, and its run's account balances."""
     statuses = cluster.rows("SELECT status, count(*) FROM jobs GROUP BY status")
     if not statuses:
         yield "no job was ever there"
     for status, count in statuses:
         if status not in allowance.ends:
             yield f"{count} jobs are {status}"
+    yield from _each(cluster, _WRONG_COUNTDOWN, "a job has not as many open chunks as it counts")
     yield from _each(cluster, _UNFINISHED, "a run is not finished")
     yield from _each(cluster, _UNBALANCED, "the account of a run does not balance")
 

@@ -36,6 +36,7 @@ def text_of_documents(cluster: Cluster, _: Allowance) -> Iterator[str]:
 
 def _visible(cluster: Cluster) -> Mapping[str, str]:
     texts = {member.log.name: member.text() for member in cluster.members.all}
+    texts.update(_server_logs(cluster.folder / "home" / "logs"))
     texts.update(_server_logs(cluster.database.data.parent / "logs"))
     texts["the commands' output"] = "\n".join(cluster.spoken)
     with cluster.broker.client() as client:

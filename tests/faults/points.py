@@ -14,8 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias, cast
+
+from chordwise.storage.chunk_work import ChunkEnd, SynthesisEnd
 
 Condition: TypeAlias = Callable[[tuple[object, ...], Mapping[str, object], object], bool]
 """Looks at the arguments, the named arguments, and (afterwards) at what was returned."""
@@ -67,6 +69,15 @@ class Point:
     condition: Condition = _always
 
 
+def _ends_work(args: tuple[object, ...], *_: object) -> bool:
+    group = args[1]
+    assert isinstance(group, list)
+    return any(isinstance(entry.item.item, ChunkEnd | SynthesisEnd) for entry in group)
+
+
+_GROUP = Point(
+    module="chordwise.storage.group_commit", function="GroupCommit._store", condition=_ends_work
+)
 _CHORD = "celery.backends.redis"
 POINTS: Mapping[str, Point] = {
     "chunk.before_claim": Point(module="worker.tasks", function="analyze_chunk", before=True),
@@ -81,6 +92,8 @@ POINTS: Mapping[str, Point] = {
     ),
     "call.answered": Point(module="chordwise.llm.transport", function="JsonTransport.post_json"),
     "chunk.before_commit": Point(module="chordwise.storage.chunks", function="end_all"),
+    "group.before_commit": replace(_GROUP, before=True),
+    "group.committed": _GROUP,
     "chunk.committed": Point(module="worker.tasks", function="analyze_chunk", condition=_has_ended),
     "chord.before_count": Point(
         module=_CHORD, function="RedisBackend.on_chord_part_return", before=True

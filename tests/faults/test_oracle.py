@@ -50,6 +50,7 @@ OUTBOX = """INSERT INTO outbox (task, arguments, reason, created_at)
 
 CASES: dict[str, tuple[Invariant, Tampering]] = {
     "jobs are running": (accounts.end_states, by("UPDATE jobs SET status = 'running'")),
+    "open chunks": (accounts.end_states, by("UPDATE jobs SET open_chunks = 1")),
     "a run is not finished": (accounts.end_states, by("UPDATE runs SET status = 'open'")),
     "does not balance": (accounts.end_states, by("UPDATE runs SET found_count = 5")),
     "number of results": (accounts.one_result_each, by("DELETE FROM results")),

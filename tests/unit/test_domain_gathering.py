@@ -8,8 +8,7 @@ from threading import Barrier, Event
 
 import pytest
 
-from chordwise.domain.gathering import Entry, Gathering
-from chordwise.errors import InternalError
+from chordwise.domain.gathering import Entry, Gathering, LeaderFailedError
 from tests.fakes.processes import wait_until
 
 THREADS = 8
@@ -138,7 +137,7 @@ def test_a_leader_that_dies_leaves_no_thread_waiting() -> None:
         asked = [threads.submit(gathering.outcome, number) for number in range(2)]
         raised = {type(each.exception(PATIENCE_SECONDS)) for each in asked}
 
-    assert raised == {SystemExit, InternalError}
+    assert raised == {SystemExit, LeaderFailedError}
     assert gathering.outcome(3) == 3
 
 

@@ -264,11 +264,22 @@ def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
         raise
     except Exception:  # the answer is kept, and the synthesis says what is wrong with the result
         log.exception("result.defect", job_id=str(chunk.job_id))
-        stored = stores.end(end, patience)
+        stored = _end_alone(context, work, end)
     if stored is Stored.LOST:
         raise _taken_over()
     if stored is Stored.LAST and chunk.chunk_count <= slice_size(context.settings):
         work.claims.finished_jobs.append(chunk.job_id)
+
+
+def _end_alone(context: Context, work: _Work, end: ChunkEnd) -> Stored:
+    """Store the end of a chunk without that of its job; its calls are kept where it is refused."""
+    try:
+        return context.stores.chunks.end(end, context.outage)
+    except ServiceUnavailableError:
+        raise
+    except Exception:
+        work.ledger.put_back(end.calls)
+        raise
 
 
 def _job_end(context: Context, work: _Work, ended: EndedChunk) -> JobEnd | None:

@@ -199,7 +199,14 @@ def _end(context: Context, work: _Work, end: JobEnd) -> None:
     work.turn.finish()
     calls = work.ledger.take_ended()
     ended = SynthesisEnd(job_end=replace(end, token=lease.token), calls=calls)
-    if context.stores.chunks.end(ended, context.outage) is Stored.LOST:
+    try:
+        stored = context.stores.chunks.end(ended, context.outage)
+    except ServiceUnavailableError:
+        raise
+    except Exception:
+        work.ledger.put_back(calls)
+        raise
+    if stored is Stored.LOST:
         raise LeaseLostError("Another worker has claimed the synthesis.")
     log.info("job.ended", job_id=str(lease.job_id), status=end.status)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
@@ -58,7 +58,7 @@ class Ledger:
         try:
             begins = self.enter(entry, _BEGIN_PATIENCE)
         except BaseException:
-            self._ended = {str(each["id"]): each for each in ended}
+            self.put_back(ended)
             raise
         if not begins:
             raise LeaseLostError("The run was cancelled, or the work was taken over.")
@@ -95,6 +95,10 @@ class Ledger:
         """Return the ends of calls that are not stored yet; the caller stores them."""
         ended, self._ended = list(self._ended.values()), {}
         return ended
+
+    def put_back(self, ended: Sequence[Mapping[str, object]]) -> None:
+        """Keep ends of calls that were taken and could not be stored."""
+        self._ended = {str(each["id"]): dict(each) for each in ended} | self._ended
 
     def flush(self) -> None:
         """Store the ends of calls that are not stored yet."""
