@@ -185,7 +185,8 @@ def _begin(request: Request) -> Response:
     files = [each for each in files if each.filename]
     if not files:
         raise UsageError("No file was sent.", "Choose one or more, or drop them on the page.")
-    options = run_options(site.settings, site.settings.profiles.get(profile, ProfileSettings()))
+    named = site.settings.profiles.get(profile, ProfileSettings())
+    options = run_options(site.settings, named, profile_name=profile)
     found = _stored(home_at(site.settings.home), files)
     entries = [entry_of(each, each.source) for each in found]
     now = datetime.now(UTC)  # noqa: TID251 - the clock

@@ -16,9 +16,11 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking, document_flags, places, text_normalization
 from chordwise.domain.json_values import plain
+from chordwise.domain.learning.learned_examples import LearnedExample
 from chordwise.domain.states import IntakeOutcome, JobStatus, Lane
 from chordwise.domain.tasks import AnalysisType, options_to_json
 from chordwise.errors import ReadError
+from chordwise.pipeline.intake.learned_examples import Examples
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.models.client import batch_until
@@ -26,7 +28,15 @@ from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT
 from chordwise.readers import failures
 from chordwise.readers.reading import ReadDocument, ReadText, UnreadDocument
 from chordwise.settings import Settings
-from chordwise.storage import chunks, clock, documents, intakes, outbox, results
+from chordwise.storage import (
+    chunks,
+    clock,
+    documents,
+    intakes,
+    learned_examples,
+    outbox,
+    results,
+)
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
@@ -76,17 +86,26 @@ class Asked:
     """What a run asks of each document; `hashes` are the identities of the results by type.
 
     `budgets` are the tokens of text that a chunk may have, by type; none where only a worker knows.
+    `examples` are the learned ones to choose from, by type.
     """
 
     run: Run
     options: RunOptions
     hashes: Mapping[AnalysisType, str]
     budgets: Mapping[AnalysisType, int]
+    examples: Examples
 
-    def is_whole(self, job: _NewJob) -> bool:
-        """Tell whether a document is a single chunk for a job."""
+    def is_whole(self, job: _NewJob, shown: Sequence[LearnedExample]) -> bool:
+        """Tell whether a document is a single chunk for a job, the examples shown beside it."""
         budget = self.budgets.get(job.analysis_type)
-        return budget is not None and bool(job.text) and chunking.fits(job.text, budget)
+        if budget is None or not job.text:
+            return False
+        return chunking.fits(job.text, budget - sum(each.token_count for each in shown))
+
+    def shown(self, job: _NewJob) -> Sequence[LearnedExample]:
+        """Return the learned examples that are shown for a job."""
+        found = self.examples.get(job.analysis_type)
+        return found.chosen(job.question[0], job.text) if found else ()
 
 
 class _NewDocument(NamedTuple):
@@ -183,12 +202,20 @@ def _add_jobs(
     ]
     stored, leaders = _answers(session, asked, jobs)
     asking = [each for each in jobs if each.question not in {*stored, *leaders}]
-    whole = {each.id: len(each.text) for each in asking if asked.is_whole(each)}
+    shown = {each.id: asked.shown(each) for each in jobs if each.question not in stored}
+    learned_examples.keep(session, [each for own in shown.values() for each in own])
+    whole = {each.id: len(each.text) for each in asking if asked.is_whole(each, shown[each.id])}
     now = clock.read(session) if stored else None
     insert_all(
         session,
         Job,
-        [_job(each, stored, leaders, now, whole) for each in jobs],
+        [
+            {
+                **_job(each, stored, leaders, now, whole),
+                "examples": [str(one.id) for one in shown.get(each.id, ())] or None,
+            }
+            for each in jobs
+        ],
         run_id=asked.run.id,
         options=options_to_json(asked.options.analysis),
         model=asked.options.model,

@@ -18,7 +18,7 @@ from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import ConfigurationError, LeaseLostError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline.asking.question import text_budget
-from chordwise.pipeline.intake import answer_tables, batches, transcription
+from chordwise.pipeline.intake import answer_tables, batches, learned_examples, transcription
 from chordwise.pipeline.intake.batches import Asked, Offered, TakenIn
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
@@ -73,17 +73,24 @@ class Submission:
         self._token = token
         self._guard = guard
         self.options = answerable(context.settings, from_json(run.options, run.name))
+        text_budgets = _text_budgets(context, self.options)
         self._asked = Asked(
             run=run,
             options=self.options,
             hashes={each: identity(context, each, self.options) for each in self.options.types},
-            budgets=_text_budgets(context, self.options),
+            budgets=text_budgets,
+            examples=learned_examples.of_run(context, self.options, text_budgets),
         )
         self.lane = Lane(run.lane)
         self.transcriber = transcription.for_run(context, run, self._require_open)
         self._unlisted = 0
         self._turn = Lock()
         context.leases.keep_intake(token)
+
+    @property
+    def example_count(self) -> int:
+        """How many learned examples there are to choose from, for all analysis types together."""
+        return sum(map(len, self._asked.examples.values()))
 
     @property
     def columns(self) -> Columns:
