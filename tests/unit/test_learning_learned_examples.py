@@ -20,6 +20,7 @@ from chordwise.domain.learning.learned_examples import (
 from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.domain.prompting import render_examples
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Example, Stage
+from chordwise.storage.documents import hash_of
 
 TEXT = "The seller is Miller Ltd. The price is 120 EUR, payable in May."
 LABELLED: JsonObject = {
@@ -63,6 +64,7 @@ def judged(kind: AnalysisType, output: JsonObject, *remarks: Remark) -> JudgedAn
     items = "seller, price" if kind is AnalysisType.EXTRACTION else ""
     return JudgedAnswer(
         document_id=uuid.uuid4(),
+        sha256=hash_of(TEXT),
         text=TEXT,
         analysis_type=kind,
         options=AnalysisOptions(labels=labels, instructions=items),
@@ -174,6 +176,7 @@ def an_example(text: str, label: str = "letter") -> LearnedExample:
     found = learned(
         JudgedAnswer(
             document_id=uuid.uuid5(uuid.NAMESPACE_URL, text),
+            sha256=hash_of(text),
             text=text,
             analysis_type=AnalysisType.CLASSIFICATION,
             options=AnalysisOptions(labels=("invoice", "letter")),
@@ -197,19 +200,19 @@ def test_examples_are_like_the_document_and_unlike_each_other() -> None:
     """The most similar one stands last, its twin is passed over, and a stranger is none."""
     index = ExampleIndex([BILL, BOAT, SAME_BOAT, HARBOUR], 2, 10_000)
 
-    chosen = index.chosen(uuid.uuid4(), "When does the boat leave the harbour with our mail?")
+    chosen = index.chosen("0", "When does the boat leave the harbour with our mail?")
 
     assert chosen == (HARBOUR, BOAT)
-    assert index.chosen(uuid.uuid4(), "Nothing in common.") == ()
+    assert index.chosen("0", "Nothing in common.") == ()
 
 
 def test_a_document_is_not_its_own_example() -> None:
     """Nor is another file with the same words."""
     index = ExampleIndex([BOAT, HARBOUR], 4, 10_000)
 
-    assert BOAT not in index.chosen(BOAT.document_id, "The boat in the harbour.")
+    assert BOAT not in index.chosen(BOAT.sha256, "The boat in the harbour.")
     shouted = BOAT.example.text.upper().replace(" ", "\n")
-    assert index.chosen(uuid.uuid4(), shouted) == (HARBOUR,)
+    assert index.chosen("0", shouted) == (HARBOUR,)
 
 
 def test_examples_keep_to_their_tokens() -> None:
@@ -217,8 +220,8 @@ def test_examples_keep_to_their_tokens() -> None:
     long = an_example(f"The boat and the harbour, the mail. {'The boat. ' * 80}")
     index = ExampleIndex([long, HARBOUR], 4, HARBOUR.token_count + 1)
 
-    assert index.chosen(uuid.uuid4(), "The boat, the mail.") == ()
-    assert index.chosen(uuid.uuid4(), "The boat in the harbour.") == (HARBOUR,)
+    assert index.chosen("0", "The boat, the mail.") == ()
+    assert index.chosen("0", "The boat in the harbour.") == (HARBOUR,)
 
 
 def test_an_example_is_another_one_after_other_feedback() -> None:

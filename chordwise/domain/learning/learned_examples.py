@@ -47,9 +47,13 @@ def is_held_out(sha256: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedAnswer:
-    """An answer about a text under these options, and what people said of it, the latest last."""
+    """An answer about a text under these options, and what people said of it, the latest last.
+
+    `sha256` is the hash of the text.
+    """
 
     document_id: uuid.UUID
+    sha256: str
     text: str
     analysis_type: AnalysisType
     options: AnalysisOptions
@@ -64,6 +68,7 @@ class LearnedExample:
 
     example: Example
     document_id: uuid.UUID
+    sha256: str
     feedback_ids: tuple[uuid.UUID, ...]
     terms: tuple[str, ...]
 
@@ -100,6 +105,7 @@ def learned(judged: JudgedAnswer, characters: int) -> LearnedExample | None:
     found = LearnedExample(
         example=example,
         document_id=judged.document_id,
+        sha256=judged.sha256,
         feedback_ids=tuple(judged.feedback_ids),
         terms=terms_of(judged.text),
     )
@@ -269,10 +275,10 @@ class ExampleIndex:
         """Return how many examples there are to choose from."""
         return len(self._found)
 
-    def chosen(self, document_id: uuid.UUID | None, text: str) -> tuple[LearnedExample, ...]:
+    def chosen(self, sha256: str, text: str) -> tuple[LearnedExample, ...]:
         """Return the examples to show for a document, the most similar one last.
 
-        None of them is of the document itself, or of a text with the same words.
+        None of them is of the document itself, by the hash of its text, or of the same words.
         """
         if not self._found:
             return ()
@@ -281,7 +287,7 @@ class ExampleIndex:
         pool = {
             place: value
             for place, value in heapq.nlargest(_POOL, likeness.items(), key=lambda each: each[1])
-            if self._found[place].document_id != document_id and self._found[place].terms != own
+            if self._found[place].sha256 != sha256 and self._found[place].terms != own
         }
         chosen: list[int] = []
         left = self._max_tokens

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Condition, Thread
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 
 from sqlalchemy import ColumnElement, Null, null
 from sqlalchemy.orm import Session
@@ -81,6 +81,10 @@ class Offered:
         return len(self.found.content.text) + layouts
 
 
+Shown: TypeAlias = Mapping[tuple[uuid.UUID, AnalysisType], Sequence[LearnedExample]]
+"""The learned examples that are shown for a document, by its intake and the analysis type."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What a run asks of each document; `hashes` are the identities of the results by type.
@@ -95,17 +99,21 @@ class Asked:
     budgets: Mapping[AnalysisType, int]
     examples: Examples
 
-    def is_whole(self, job: _NewJob, shown: Sequence[LearnedExample]) -> bool:
-        """Tell whether a document is a single chunk for a job, the examples shown beside it."""
+    def is_whole(self, job: _NewJob) -> bool:
+        """Tell whether a document is a single chunk for a job, its examples beside it."""
         budget = self.budgets.get(job.analysis_type)
         if budget is None or not job.text:
             return False
-        return chunking.fits(job.text, budget - sum(each.token_count for each in shown))
+        return chunking.fits(job.text, budget - sum(each.token_count for each in job.shown))
 
-    def shown(self, job: _NewJob) -> Sequence[LearnedExample]:
-        """Return the learned examples that are shown for a job."""
-        found = self.examples.get(job.analysis_type)
-        return found.chosen(job.question[0], job.text) if found else ()
+    def shown(self, offered: Sequence[Offered]) -> Shown:
+        """Choose the learned examples for each document; nothing is written."""
+        return {
+            (each.intake_id, kind): found.chosen(documents.hash_of(text), text)
+            for each in offered
+            if isinstance(each.found, ReadDocument) and (text := each.found.content.text)
+            for kind, found in self.examples.items()
+        }
 
 
 class _NewDocument(NamedTuple):
@@ -119,6 +127,7 @@ class _NewJob(NamedTuple):
     question: ResultKey
     analysis_type: AnalysisType
     text: str
+    shown: Sequence[LearnedExample]
 
 
 def unstorable(offered: Offered, error: Exception) -> Offered:
@@ -138,7 +147,7 @@ def unstorable(offered: Offered, error: Exception) -> Offered:
 
 
 def store(
-    session: Session, settings: Settings, asked: Asked, offered: Sequence[Offered]
+    session: Session, settings: Settings, asked: Asked, offered: Sequence[Offered], shown: Shown
 ) -> list[TakenIn]:
     """Store each thing with its jobs and their messages, or why there is no document.
 
@@ -165,7 +174,7 @@ def store(
             new[each.intake_id] = _NewDocument(document_id, found.content.text)
         rows.append({**row, **_accepted(found.content, document_id, is_again=is_again)})
     insert_all(session, Intake, rows, run_id=asked.run.id)
-    reused = _add_jobs(session, settings, asked, new)
+    reused = _add_jobs(session, settings, asked, new, shown)
     _take_off_list(session, asked.run.id, offered)
     jobs = len(asked.options.types)
     return [
@@ -188,7 +197,11 @@ def _documents(session: Session, offered: Sequence[Offered]) -> dict[uuid.UUID, 
 
 
 def _add_jobs(
-    session: Session, settings: Settings, asked: Asked, new: Mapping[uuid.UUID, _NewDocument]
+    session: Session,
+    settings: Settings,
+    asked: Asked,
+    new: Mapping[uuid.UUID, _NewDocument],
+    shown: Shown,
 ) -> Counter[uuid.UUID]:
     """Add the jobs of documents that are new to the run, by their intakes; count the reused ones.
 
@@ -196,26 +209,27 @@ def _add_jobs(
     message: for the only chunk of a job, which is written here, or for the fan-out.
     """
     jobs = [
-        _NewJob(new_id(), intake_id, (document.id, asked.hashes[each]), each, document.text)
+        _NewJob(
+            new_id(),
+            intake_id,
+            (document.id, asked.hashes[each]),
+            each,
+            document.text,
+            shown.get((intake_id, each), ()),
+        )
         for intake_id, document in new.items()
         for each in asked.options.types
     ]
     stored, leaders = _answers(session, asked, jobs)
     asking = [each for each in jobs if each.question not in {*stored, *leaders}]
-    shown = {each.id: asked.shown(each) for each in jobs if each.question not in stored}
-    learned_examples.keep(session, [each for own in shown.values() for each in own])
-    whole = {each.id: len(each.text) for each in asking if asked.is_whole(each, shown[each.id])}
+    unanswered = [each for each in jobs if each.question not in stored]
+    learned_examples.keep(session, [one for each in unanswered for one in each.shown])
+    whole = {each.id: len(each.text) for each in asking if asked.is_whole(each)}
     now = clock.read(session) if stored else None
     insert_all(
         session,
         Job,
-        [
-            {
-                **_job(each, stored, leaders, now, whole),
-                "examples": [str(one.id) for one in shown.get(each.id, ())] or None,
-            }
-            for each in jobs
-        ],
+        [_job(each, stored, leaders, now, whole) for each in jobs],
         run_id=asked.run.id,
         options=options_to_json(asked.options.analysis),
         model=asked.options.model,
@@ -261,6 +275,7 @@ def _job(
         "document_id": document_id,
         "analysis_type": job.analysis_type.value,
         "options_hash": options_hash,
+        "examples": None if is_answered else [str(each.id) for each in job.shown] or None,
         "status": JobStatus.SUCCEEDED if is_answered else status,
         "chunk_count": chunk_count,
         "open_chunks": chunk_count,

@@ -26,7 +26,7 @@ from chordwise.domain.tasks import (
 from chordwise.errors import ConfigurationError
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.intake.run_options import RunOptions
-from chordwise.pipeline.runtime.context import ReadingContext
+from chordwise.pipeline.runtime.context import PATIENCE, ReadingContext
 from chordwise.settings import Settings
 from chordwise.storage import judgments, learned_examples
 from chordwise.storage.documents import Document
@@ -57,38 +57,40 @@ def of_run(
     if not is_wanted or options.is_suite or not _addresses(settings, options.model):
         return {}
     found: dict[AnalysisType, ExampleIndex] = {}
-    with context.database.read() as session:
-        for kind in options.types:
-            room = budgets.get(kind, settings.pipeline.chunk_tokens) // _CONTEXT_SHARE
-            max_tokens = min(prompts.learned_example_tokens, room)
-            examples = list(_learned(session, settings, options, kind, max_tokens))
-            if examples:
-                found[kind] = ExampleIndex(examples, prompts.learned_examples, max_tokens)
+    for kind in options.types:
+        room = budgets.get(kind, settings.pipeline.chunk_tokens) // _CONTEXT_SHARE
+        max_tokens = min(prompts.learned_example_tokens, room)
+        examples = list(_learned(context, options, kind, max_tokens))
+        if examples:
+            found[kind] = ExampleIndex(examples, prompts.learned_examples, max_tokens)
     return found
 
 
 def _learned(
-    session: Session, settings: Settings, options: RunOptions, kind: AnalysisType, max_tokens: int
+    context: ReadingContext, options: RunOptions, kind: AnalysisType, max_tokens: int
 ) -> Iterator[LearnedExample]:
     """Yield an example for each document that makes one, of its newest answer that does.
 
-    An excerpt has a character for each token that all examples together may take.
+    An excerpt has a character for each token that all examples together may take. No transaction is
+    open while examples are made.
     """
     by_document: dict[uuid.UUID, list[JudgedResult]] = defaultdict(list)
-    for result in _usable(session, settings, options, kind):
+    for attempt in context.database.attempts(PATIENCE):
+        with attempt as session:
+            results = list(_usable(session, context.settings, options, kind))
+    for result in results:
         by_document[result.document_id].append(result)
     ids = list(by_document)
     for some in (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)):
-        rows = session.execute(select(Document.id, Document.text).where(among(Document.id, some)))
-        texts = {row.id: row.text for row in rows}
-        said = judgments.of_documents(session, some)
-        for document_id in some:
+        texts = select(Document.id, Document.text).where(among(Document.id, some))
+        for attempt in context.database.attempts(PATIENCE):
+            with attempt as session:
+                said = judgments.of_documents(session, some)
+                found = session.execute(texts).all()
+        for document_id, text in found:
             about = [each for each in said if each.document_id == document_id]
-            answers = (
-                _judged(result, texts[document_id], kind, about)
-                for result in by_document[document_id]
-            )
-            made = (learned(answer, max_tokens) for answer in answers)
+            own = by_document[document_id]
+            made = (learned(_judged(each, text, kind, about), max_tokens) for each in own)
             if (example := next(filter(None, made), None)) is not None:
                 yield example
 
@@ -100,6 +102,7 @@ def _judged(
     about = [each for each in said if (each.analysis_type, each.question) == (kind, question)]
     return JudgedAnswer(
         document_id=result.document_id,
+        sha256=result.sha256,
         text=text,
         analysis_type=kind,
         options=options_from(result.options),

@@ -196,13 +196,15 @@ class Submission:
 
     def _store(self, offered: Sequence[Offered], also: AlsoOfBatch | None) -> Sequence[TakenIn]:
         taken: Sequence[TakenIn] = ()
+        shown = self._asked.shown(offered)
         try:
             for attempt in self._context.database.attempts(PATIENCE):
                 with attempt as session:
                     if taken and intakes.exists(session, offered[0].intake_id):
                         continue  # an earlier commit was made, and only its answer was lost
                     self._require_lease(session)
-                    taken = batches.store(session, self._context.settings, self._asked, offered)
+                    settings = self._context.settings
+                    taken = batches.store(session, settings, self._asked, offered, shown)
                     if also is not None:
                         also(session, offered)
         except (DataError, UnicodeError) as error:

@@ -185,7 +185,8 @@ class Tallying:
     def _add_job(self, analysis_type: AnalysisType, text: str) -> None:
         task, budget = self._task(analysis_type), self._budgets[analysis_type]
         if found := self._examples.get(analysis_type):
-            shown = tuple(each.example for each in found.chosen(None, text))
+            sha256 = documents.hash_of(text)
+            shown = tuple(each.example for each in found.chosen(sha256, text))
             task = replace(task, examples=shown)
             most = self._context.settings.pipeline.chunk_tokens
             budget = text_budget(self._model, task, most)
