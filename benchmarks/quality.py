@@ -108,7 +108,8 @@ def text_of(row: JsonObject, folder: Path) -> str:
 
 def by_labels(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
     """Measure how often the label is right; nothing is learned from the corpus."""
-    named = [(text_of(row, folder), _label(row)) for row in rows if _label(row) != "out_of_scope"]
+    labelled = [(text_of(row, folder), label_of(row)) for row in rows]
+    named = [(text, label) for text, label in labelled if label != "out_of_scope"]
     labels = tuple(sorted({label for _, label in named}))
     chosen = [
         json_values.text(analyze(AnalysisType.CLASSIFICATION, text, labels=labels)["primary_label"])
@@ -128,7 +129,8 @@ def by_labels(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator
     )
 
 
-def _label(row: JsonObject) -> str:
+def label_of(row: JsonObject) -> str:
+    """Return the label of a truth."""
     found = row.get("label") or row.get("contract_type") or row.get("kind")
     return json_values.text(found)
 
@@ -158,7 +160,7 @@ def by_sign(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[R
     """Measure how often the score has the sign of the truth; a score of zero is half right."""
     sources: dict[str, list[JsonObject]] = defaultdict(list)
     for row in rows:
-        if _label(row) in _SENTIMENTS:
+        if label_of(row) in _SENTIMENTS:
             source, _, _ = json_values.text(row.get("source") or "").partition(":")
             sources[source].append(row)
     for source, own in sources.items():
@@ -166,8 +168,8 @@ def by_sign(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[R
         for row in own:
             answer = analyze(AnalysisType.SENTIMENT, text_of(row, folder))
             score = json_values.number(answer["score"]) or 0.0
-            hits.append(0.5 if score == 0 else float((score > 0) == (_label(row) == "positive")))
-        most = max(Counter(_label(row) for row in own).values()) / len(own)
+            hits.append(0.5 if score == 0 else float((score > 0) == (label_of(row) == "positive")))
+        most = max(Counter(label_of(row) for row in own).values()) / len(own)
         yield share(f"{corpus} {source}".strip(), "right sign", hits, {"majority": most})
 
 
@@ -269,14 +271,28 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
 def measured(folder: Path, names: Sequence[str]) -> Iterator[Row]:
     """Yield the rows of the corpora that are in a folder."""
     for name in names:
-        truths = folder / name / "labels.jsonl"
-        if not truths.is_file():
-            print(f"{name} is absent", file=sys.stderr)
+        rows = truths_in(folder / name)
+        if not rows:
             continue
-        lines = truths.read_text("utf-8").splitlines()
-        rows = [json_values.as_object(json.loads(line)) for line in lines]
         for measure in MEASURES.get(name, (by_labels,)):
             yield from measure(name, rows, folder / name)
+
+
+def truths_in(folder: Path) -> list[JsonObject]:
+    """Return the truths of a corpus; none where it is absent, which is told."""
+    truths = folder / "labels.jsonl"
+    if not truths.is_file():
+        print(f"{folder.name} is absent", file=sys.stderr)
+        return []
+    lines = truths.read_text("utf-8").splitlines()
+    return [json_values.as_object(json.loads(line)) for line in lines]
+
+
+def write(starts: str, found: str) -> None:
+    """Write a table into the page, after this line and up to the next end of a table."""
+    before, _, rest = PAGE.read_text("utf-8").partition(starts)
+    _, _, after = rest.partition(_TABLE_ENDS)
+    PAGE.write_text(f"{before}{starts}\n{found}\n{_TABLE_ENDS}{after}", "utf-8")
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -304,9 +320,7 @@ def main() -> None:
     found = table(measured(options.corpora, options.only))
     print(found, end="")
     if options.write:
-        before, _, rest = PAGE.read_text("utf-8").partition(_TABLE_STARTS)
-        _, _, after = rest.partition(_TABLE_ENDS)
-        PAGE.write_text(f"{before}{_TABLE_STARTS}\n{found}\n{_TABLE_ENDS}{after}", "utf-8")
+        write(_TABLE_STARTS, found)
 
 
 if __name__ == "__main__":

@@ -221,7 +221,7 @@ def test_a_quote_out_of_an_example_is_refused_and_counted(settings: Settings) ->
 
 def test_every_part_of_a_long_document_shows_the_same(small_chunks: Settings) -> None:
     """What joins their answers shows none."""
-    answer = {
+    answer: dict[str, object] = {
         "primary_label": "letter",
         "secondary_label": None,
         "confidence": 0.5,

@@ -35,6 +35,7 @@ _COMPARED_CHARACTERS = 8_000
 _POOL = 50
 _RELEVANCE = 0.5
 _FRAME_TOKENS = 60
+_COMMON, _COMMON_SHARE = 20, 4
 
 
 def is_held_out(sha256: str) -> bool:
@@ -64,12 +65,16 @@ class JudgedAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnedExample:
-    """An example, the document and the feedback that it comes from, and the terms of its text."""
+    """An example, the document and the feedback that it comes from, and the terms of its text.
+
+    `folded` is the beginning of the text without regard to case and white space.
+    """
 
     example: Example
     document_id: uuid.UUID
     sha256: str
     feedback_ids: tuple[uuid.UUID, ...]
+    folded: str
     terms: tuple[str, ...]
 
     @property
@@ -107,7 +112,8 @@ def learned(judged: JudgedAnswer, characters: int) -> LearnedExample | None:
         document_id=judged.document_id,
         sha256=judged.sha256,
         feedback_ids=tuple(judged.feedback_ids),
-        terms=terms_of(judged.text),
+        folded=_folded(judged.text),
+        terms=_terms(judged.text),
     )
     return replace(found, example=replace(example, id=found.id))
 
@@ -249,7 +255,11 @@ def _at_blanks(text: str, span: tuple[int, int], around: int) -> tuple[int, int]
     return start, end
 
 
-def terms_of(text: str) -> tuple[str, ...]:
+def _folded(text: str) -> str:
+    return " ".join(text[:_COMPARED_CHARACTERS].casefold().split())
+
+
+def _terms(text: str) -> tuple[str, ...]:
     """Return what a text is compared by: the terms of its beginning."""
     return tuple(words.terms(text[:_COMPARED_CHARACTERS]))
 
@@ -266,10 +276,16 @@ class ExampleIndex:
         self._max_tokens = max_tokens
         self._weights = ranking.inverse_frequencies([each.terms for each in found])
         self._vectors = [ranking.vector(each.terms, self._weights) for each in found]
+        self._tokens = [each.token_count for each in found]
+        self._cosines: dict[tuple[int, int], float] = {}
         self._postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
         for place, vector in enumerate(self._vectors):
             for term, value in vector.items():
                 self._postings[term].append((place, value))
+        most_common = max(_COMMON, len(found) // _COMMON_SHARE)
+        common = [term for term, listed in self._postings.items() if len(listed) > most_common]
+        for term in common:  # which say little, and have the longest lists
+            del self._postings[term]
 
     def __len__(self) -> int:
         """Return how many examples there are to choose from."""
@@ -278,26 +294,40 @@ class ExampleIndex:
     def chosen(self, sha256: str, text: str) -> tuple[LearnedExample, ...]:
         """Return the examples to show for a document, the most similar one last.
 
-        None of them is of the document itself, by the hash of its text, or of the same words.
+        None of them is of the document itself, by the hash of its text, or of a text that differs
+        from it in case and white space only.
         """
         if not self._found:
             return ()
-        own = terms_of(text)
-        likeness = self._likeness(ranking.vector(own, self._weights))
-        pool = {
-            place: value
-            for place, value in heapq.nlargest(_POOL, likeness.items(), key=lambda each: each[1])
-            if self._found[place].sha256 != sha256 and self._found[place].terms != own
-        }
-        chosen: list[int] = []
+        folded = _folded(text)
+        likeness = self._likeness(ranking.vector(_terms(text), self._weights))
+        others = (
+            (place, value)
+            for place, value in likeness.items()
+            if self._found[place].sha256 != sha256 and self._found[place].folded != folded
+        )
+        pool = dict(heapq.nlargest(_POOL, others, key=lambda each: each[1]))
+        return tuple(self._found[place] for place in reversed(self._picked(pool)))
+
+    def _picked(self, pool: dict[int, float]) -> Sequence[int]:
+        """Pick from the most similar ones, given with their likeness, the best first."""
+        alike = dict.fromkeys(pool, 0.0)
+        picked: list[int] = []
         left = self._max_tokens
-        while pool and len(chosen) < self._most:
-            best = max(pool, key=lambda place: self._worth(place, pool[place], chosen))
-            del pool[best]
-            if (needed := self._found[best].token_count) <= left:
-                left -= needed
-                chosen.append(best)
-        return tuple(self._found[place] for place in reversed(chosen))
+        while len(picked) < self._most:
+            worth = {
+                place: _RELEVANCE * likeness - (1 - _RELEVANCE) * alike[place]
+                for place, likeness in pool.items()
+                if place not in picked and self._tokens[place] <= left
+            }
+            if not worth:
+                break
+            best = max(worth, key=worth.__getitem__)
+            picked.append(best)
+            left -= self._tokens[best]
+            for place in worth:
+                alike[place] = max(alike[place], self._between(place, best))
+        return picked
 
     def _likeness(self, vector: ranking.Vector) -> dict[int, float]:
         """Return the cosines with a text, by the places of the examples that share a term."""
@@ -307,6 +337,9 @@ class ExampleIndex:
                 likeness[place] += value * other
         return likeness
 
-    def _worth(self, place: int, likeness: float, chosen: Sequence[int]) -> float:
-        alike = (ranking.similarity(self._vectors[place], self._vectors[other]) for other in chosen)
-        return _RELEVANCE * likeness - (1 - _RELEVANCE) * max(alike, default=0.0)
+    def _between(self, one: int, other: int) -> float:
+        """Return the cosine of two examples, which is computed once."""
+        pair = (one, other) if one < other else (other, one)
+        if pair not in self._cosines:
+            self._cosines[pair] = ranking.similarity(self._vectors[one], self._vectors[other])
+        return self._cosines[pair]

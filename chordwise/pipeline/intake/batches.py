@@ -209,14 +209,7 @@ def _add_jobs(
     message: for the only chunk of a job, which is written here, or for the fan-out.
     """
     jobs = [
-        _NewJob(
-            new_id(),
-            intake_id,
-            (document.id, asked.hashes[each]),
-            each,
-            document.text,
-            shown.get((intake_id, each), ()),
-        )
+        _new_job(asked, intake_id, document, each, shown)
         for intake_id, document in new.items()
         for each in asked.options.types
     ]
@@ -242,6 +235,14 @@ def _add_jobs(
     cut = ((each.id,) for each in asking if each.id not in whole)
     outbox.put_all(session, FAN_OUT, cut, reason="submitted")
     return Counter(each.intake_id for each in ended)
+
+
+def _new_job(
+    asked: Asked, intake_id: uuid.UUID, document: _NewDocument, kind: AnalysisType, shown: Shown
+) -> _NewJob:
+    question = document.id, asked.hashes[kind]
+    own = shown.get((intake_id, kind), ())
+    return _NewJob(new_id(), intake_id, question, kind, document.text, own)
 
 
 def _answers(
