@@ -127,7 +127,8 @@ def text_of(row: JsonObject, folder: Path) -> str:
 
 def by_labels(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
     """Measure how often the label is right; nothing is learned from the corpus."""
-    named = [(text_of(row, folder), _label(row)) for row in rows if _label(row) != "out_of_scope"]
+    labelled = [(text_of(row, folder), label_of(row)) for row in rows]
+    named = [(text, label) for text, label in labelled if label != "out_of_scope"]
     labels = tuple(sorted({label for _, label in named}))
     chosen = [
         json_values.text(analyze(AnalysisType.CLASSIFICATION, text, labels=labels)["primary_label"])
@@ -147,7 +148,8 @@ def by_labels(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator
     )
 
 
-def _label(row: JsonObject) -> str:
+def label_of(row: JsonObject) -> str:
+    """Return the label of a truth."""
     found = row.get("label") or row.get("contract_type") or row.get("kind")
     return json_values.text(found)
 
@@ -177,7 +179,7 @@ def by_sign(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[R
     """Measure how often the score has the sign of the truth; a score of zero is half right."""
     sources: dict[str, list[JsonObject]] = defaultdict(list)
     for row in rows:
-        if _label(row) in _SENTIMENTS:
+        if label_of(row) in _SENTIMENTS:
             source, _, _ = json_values.text(row.get("source") or "").partition(":")
             sources[source].append(row)
     for source, own in sources.items():
@@ -185,8 +187,8 @@ def by_sign(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[R
         for row in own:
             answer = analyze(AnalysisType.SENTIMENT, text_of(row, folder))
             score = json_values.number(answer["score"]) or 0.0
-            hits.append(0.5 if score == 0 else float((score > 0) == (_label(row) == "positive")))
-        most = max(Counter(_label(row) for row in own).values()) / len(own)
+            hits.append(0.5 if score == 0 else float((score > 0) == (label_of(row) == "positive")))
+        most = max(Counter(label_of(row) for row in own).values()) / len(own)
         yield share(f"{corpus} {source}".strip(), "right sign", hits, {"majority": most})
 
 
@@ -303,7 +305,9 @@ class Accepted:
 
 def labels_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
     """Yield the labels that were chosen; each of them is certified by itself."""
-    named = [(text_of(row, folder), _label(row)) for row in rows if _label(row) != "out_of_scope"]
+    named = [
+        (text_of(row, folder), label_of(row)) for row in rows if label_of(row) != "out_of_scope"
+    ]
     labels = tuple(sorted({label for _, label in named}))
     for text, label in named:
         answer = answered(AnalysisType.CLASSIFICATION, text, labels=labels)
@@ -314,7 +318,7 @@ def signs_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
     """Yield the feelings that were found; any other than that of the truth is wrong."""
     for row in rows:
         answer = answered(AnalysisType.SENTIMENT, text_of(row, folder))
-        yield from _known(answer, _label(row))
+        yield from _known(answer, label_of(row))
 
 
 def clauses_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
@@ -442,12 +446,8 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
 def truths_of(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, Sequence[JsonObject]]]:
     """Yield the corpora that are in a folder, with their truths."""
     for name in names:
-        truths = folder / name / "labels.jsonl"
-        if not truths.is_file():
-            print(f"{name} is absent", file=sys.stderr)
-            continue
-        lines = truths.read_text("utf-8").splitlines()
-        yield name, [json_values.as_object(json.loads(line)) for line in lines]
+        if rows := truths_in(folder / name):
+            yield name, rows
 
 
 def measured(folder: Path, names: Sequence[str]) -> Iterator[Row]:
@@ -455,6 +455,23 @@ def measured(folder: Path, names: Sequence[str]) -> Iterator[Row]:
     for name, rows in truths_of(folder, names):
         for measure in MEASURES.get(name, (by_labels,)):
             yield from measure(name, rows, folder / name)
+
+
+def truths_in(folder: Path) -> list[JsonObject]:
+    """Return the truths of a corpus; none where it is absent, which is told."""
+    truths = folder / "labels.jsonl"
+    if not truths.is_file():
+        print(f"{folder.name} is absent", file=sys.stderr)
+        return []
+    lines = truths.read_text("utf-8").splitlines()
+    return [json_values.as_object(json.loads(line)) for line in lines]
+
+
+def write(starts: str, found: str) -> None:
+    """Write a table into the page, after this line and up to the next end of a table."""
+    before, _, rest = PAGE.read_text("utf-8").partition(starts)
+    _, _, after = rest.partition(_TABLE_ENDS)
+    PAGE.write_text(f"{before}{starts}\n{found}\n{_TABLE_ENDS}{after}", "utf-8")
 
 
 _CERTIFIED_HEAD = (
@@ -503,9 +520,7 @@ def main() -> None:
     for starts, found in tables.items():
         print(found)
         if options.write:
-            before, _, rest = PAGE.read_text("utf-8").partition(starts)
-            _, _, after = rest.partition(_TABLE_ENDS)
-            PAGE.write_text(f"{before}{starts}\n{found}\n{_TABLE_ENDS}{after}", "utf-8")
+            write(starts, found)
 
 
 if __name__ == "__main__":

@@ -140,6 +140,7 @@ def _measured(measured: Measured) -> Mapping[str, object]:
     provider, model, prompt_version = measured.group or (None, None, None)
     return {
         "is_whole": measured.is_whole,
+        "is_held_out": measured.is_held_out,
         "provider": provider,
         "model": model,
         "prompt_version": prompt_version,
@@ -228,7 +229,9 @@ def _heading(measured: Measured) -> str:
         provider, model, prompt_version = measured.group
         who = f"{provider}/{model}, {prompt_version}"
     unjudged = f", {measured.unjudged:,} not judged" if measured.unjudged else ""
-    return f"{measured.analysis_type}: {counted(measured.judged, 'result')}{unjudged} · {who}"
+    held_out = " held out of the examples" if measured.is_held_out else ""
+    judged = f"{counted(measured.judged, 'result')}{held_out}{unjudged}"
+    return f"{measured.analysis_type}: {judged} · {who}"
 
 
 def _numbers(measures: Sequence[Measure]) -> RenderableType:

@@ -20,7 +20,7 @@ from chordwise.cli.rendering.screen import indented
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.json_values import objects, text
 from chordwise.domain.money import dollars
-from chordwise.domain.wording import money, score, share
+from chordwise.domain.wording import counted, money, score, share
 from chordwise.pipeline.runs import explanation
 from chordwise.pipeline.runs.explanation import Call, ExplainedChunk, ExplainedStep, Explanation
 
@@ -74,6 +74,7 @@ def _laid_out(found: Explanation, chunk: int | None) -> Iterator[RenderableType]
         yield from rendered_results.laid_out([found.result])
     yield _chunks(found.chunks)
     yield from _critique(found)
+    yield from _examples(found)
     yield _calls(found.calls)
     cost = money(found.cost_usd, found.unpriced_calls, len(found.calls))
     yield Text(f"  Together: {cost}", style="dim")
@@ -134,6 +135,13 @@ def _critique(found: Explanation) -> Iterator[RenderableType]:
     if found.revised:
         changed = one_line(", ".join(found.revised[:_MAX_PATHS]), _LINE)
         yield Text(f"  Changed by the revision: {changed}", style="dim")
+
+
+def _examples(found: Explanation) -> Iterator[RenderableType]:
+    """Show which learned examples the questions showed, the most similar document last."""
+    for each in found.examples:
+        said = f"{each.source}, version {each.version}, {counted(len(each.feedback_ids), 'remark')}"
+        yield Text(f"  Example shown: {one_line(said, _LINE)}", style="dim")
 
 
 def _other_jobs(found: Explanation) -> Iterator[RenderableType]:

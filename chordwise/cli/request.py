@@ -116,6 +116,10 @@ class Request:
         Path | None, typer.Option(metavar="FILE", help="Examine by these, one on each line.")
     ] = None
     budget: Budget = None
+    learned_examples: Annotated[
+        bool | None,
+        typer.Option(help="Show what people said is right of the profile's answers as examples."),
+    ] = None
 
 
 def run_options(request: Request, settings: Settings) -> RunOptions:
@@ -133,9 +137,10 @@ def run_options(request: Request, settings: Settings) -> RunOptions:
         "labels_file": labels_file.absolute() if labels_file else None,
         "principles": intake_options.read_principles(principles) if principles else (),
         "budget_usd": budget_of(request.budget),
+        "learned_examples": request.learned_examples,
     }
     profile = profile_with(settings, request.profile, given)
-    options = intake_options.run_options(settings, profile, request.run_name)
+    options = intake_options.run_options(settings, profile, request.run_name, request.profile)
     return replace(options, fresh=request.fresh, use_cache=not request.no_cache)
 
 
@@ -153,8 +158,9 @@ def profile_with(settings: Settings, name: str, given: Mapping[str, object]) -> 
     if isinstance(save_as, str) and not save_as.strip():
         raise UsageError("--save-as has no name.", "Such as --save-as contracts; or leave it out.")
     changes = {key: value for key, value in given.items() if value}
-    if (threshold := given["confidence_threshold"]) is not None:
-        changes["confidence_threshold"] = threshold  # 0 is one, too
+    for each in ("confidence_threshold", "learned_examples"):
+        if (said := given[each]) is not None:
+            changes[each] = said  # 0 and false are one, too
     if not _OF_LABELS.isdisjoint(changes):
         changes = {"labels": (), "labels_file": None} | changes
     if not {*_OF_LABELS, "schema_file"}.isdisjoint(changes):

@@ -186,6 +186,10 @@ def _open(
         screen.tell(f"{options.model} has no Batch API: the run is asked online.")
     if submission.asks_once(options):
         screen.tell(_ASKED_ONCE)
+    if submission.example_count:
+        most = context.settings.prompts.learned_examples
+        learned = counted(submission.example_count, "corrected or approved answer")
+        screen.tell(f"Examples: up to {most} of {learned} are shown with each document.")
     is_typed = any(file.path is None for file in found) and sys.stdin.isatty()
     if is_typed and not submission.is_resumed:
         screen.tell("Standard input is read from the keyboard; Ctrl-D ends it.")

@@ -76,6 +76,7 @@ class RunArguments(AnalysisArguments, total=False):
     no_cache: bool
     nightly: bool
     budget_usd: Decimal | float | str
+    learned_examples: bool
 
 
 class Client:
@@ -216,10 +217,11 @@ class Client:
             "principles": _texts(arguments.get("principles", ())),
             "lane": None if lane is None else Lane(str(lane)),
             "budget_usd": None if budget is None else budget_of(str(budget)),
+            "learned_examples": arguments.get("learned_examples"),
         }
         settings = self._connection.settings
-        profile = profile_with(settings, arguments.get("profile", ""), given)
-        options = run_options(settings, profile, arguments.get("run_name", ""))
+        named, run_name = arguments.get("profile", ""), arguments.get("run_name", "")
+        options = run_options(settings, profile_with(settings, named, given), run_name, named)
         analysis = options.analysis
         if own is not None:
             analysis = replace(analysis, schema=own, examples=())

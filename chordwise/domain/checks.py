@@ -24,7 +24,7 @@ from chordwise.domain.facts import text_of
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.schemas import CHECKS
-from chordwise.domain.tasks import AnalysisOptions
+from chordwise.domain.tasks import AnalysisOptions, Example
 from chordwise.domain.typed_values import typed
 from chordwise.errors import UsageError
 
@@ -58,8 +58,13 @@ class FailedCheck:
     expected: str | None = None
 
 
-def failures(output: JsonObject, options: AnalysisOptions) -> tuple[FailedCheck, ...]:
-    """Return what a grounded answer about a whole document does not pass, values before quotes."""
+def failures(
+    output: JsonObject, options: AnalysisOptions, learned: Sequence[Example] = ()
+) -> tuple[FailedCheck, ...]:
+    """Return what a grounded answer about a whole document does not pass, values before quotes.
+
+    `learned` are the examples that were shown beside those of the options.
+    """
     declared = json_values.objects(options.schema.get(CHECKS)) if options.schema else []
     data = output.get("data")
     found = [
@@ -67,12 +72,14 @@ def failures(output: JsonObject, options: AnalysisOptions) -> tuple[FailedCheck,
         for each in declared
         for failed in _KINDS[json_values.text(each["check"])](each, data)
     ]
-    return (*found, *leaks(output, options))
+    return (*found, *leaks(output, options, learned))
 
 
-def leaks(output: JsonObject, options: AnalysisOptions) -> tuple[FailedCheck, ...]:
+def leaks(
+    output: JsonObject, options: AnalysisOptions, learned: Sequence[Example] = ()
+) -> tuple[FailedCheck, ...]:
     """Return the quotes of a grounded answer that stand in an example, and not in the text."""
-    sources = [Source(each.text) for each in options.examples]
+    sources = [Source(each.text) for each in (*options.examples, *learned)]
     own: JsonObject = {name: value for name, value in output.items() if name != "data"}
     return tuple(
         FailedCheck(

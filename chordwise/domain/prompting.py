@@ -10,7 +10,7 @@ from string import Template
 from chordwise.domain import critique, examples, grounding, schemas
 from chordwise.domain.analyses import extraction
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.templates import PromptTemplate
 
 # A document that holds its own mark costs its author 2 to the power of four times as many hashes:
@@ -61,6 +61,17 @@ def render_header(template: PromptTemplate, task: AnalysisTask) -> str:
     """
     variables = {"header": task.header, "mark": _mark(task.header)}
     return Template(template.user).substitute(variables)
+
+
+def render_examples(task: AnalysisTask) -> str:
+    """Return what is said above a question that shows examples learned from feedback.
+
+    They are texts of other documents, so that they stand beside the text and not in the
+    instructions, each between marks as the text does. Empty where there are none.
+    """
+    if not task.examples or not task.shows_examples:
+        return ""
+    return examples.in_prompt(task.examples, _mark("".join(each.text for each in task.examples)))
 
 
 def render_transcription(template: PromptTemplate, schema: JsonObject) -> Prompt:
@@ -149,7 +160,6 @@ def _language(options: AnalysisOptions) -> str:
 
 
 def _examples(task: AnalysisTask) -> str:
-    """Return the examples of questions about a text; answers to be joined look otherwise."""
-    is_about_text = not (task.answers or task.is_critique or task.stage is Stage.SYNTHESIZE)
+    """Return the user's own examples."""
     own = [each for each in task.options.examples if each.analysis_type is task.analysis_type]
-    return examples.in_prompt(own) if is_about_text else ""
+    return examples.in_prompt(own) if task.shows_examples else ""

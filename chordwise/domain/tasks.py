@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -46,11 +47,15 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """A text with the right answer about it, in the shape that models answer in."""
+    """A text with the right answer about it, in the shape that models answer in.
+
+    `id` is that of an example learned from feedback, `None` for one that the user wrote.
+    """
 
     analysis_type: AnalysisType
     text: str
     answer: JsonObject
+    id: uuid.UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +94,8 @@ class AnalysisTask:
     table that the text goes on with, if it does. `sample` numbers, from 1, the
     times that the same is asked for a vote. For the stages critique and revise, `draft` is the
     answer to this question that is examined, or revised where `violations` object to it.
-    `is_whole` says that the text is the whole document.
+    `is_whole` says that the text is the whole document. `examples` were learned from feedback and
+    chosen for this document; they are shown after those of the options.
     """
 
     analysis_type: AnalysisType
@@ -102,6 +108,12 @@ class AnalysisTask:
     draft: JsonObject | None = None
     violations: tuple[JsonObject, ...] = ()
     is_whole: bool = False
+    examples: tuple[Example, ...] = ()
+
+    @property
+    def shows_examples(self) -> bool:
+        """Tell whether the question is about a text; answers to be joined look otherwise."""
+        return not (self.answers or self.is_critique or self.stage is Stage.SYNTHESIZE)
 
     @property
     def is_critique(self) -> bool:
@@ -142,16 +154,21 @@ def options_from(stored: JsonObject) -> AnalysisOptions:
         templates=templates.from_json(stored.get("templates")),
         label_descriptions=json_values.texts(stored.get("label_descriptions")),
         answer_language=json_values.text(stored.get("answer_language")),
-        examples=tuple(_example(each) for each in json_values.objects(stored.get("examples"))),
+        examples=examples_from(json_values.objects(stored.get("examples"))),
         chunk_tokens=int(json_values.number(stored.get("chunk_tokens")) or 0),
     )
 
 
-def _example(stored: JsonObject) -> Example:
-    return Example(
-        analysis_type=AnalysisType(json_values.text(stored["type"])),
-        text=json_values.text(stored["text"]),
-        answer=json_values.as_object(stored["answer"]),
+def examples_from(stored: Iterable[JsonObject]) -> tuple[Example, ...]:
+    """Read examples: the `type`, `text` and `answer` of each, and the `id` of a learned one."""
+    return tuple(
+        Example(
+            analysis_type=AnalysisType(json_values.text(each["type"])),
+            text=json_values.text(each["text"]),
+            answer=json_values.as_object(each["answer"]),
+            id=uuid.UUID(json_values.text(each["id"])) if "id" in each else None,
+        )
+        for each in stored
     )
 
 

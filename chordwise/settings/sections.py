@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     IPvAnyNetwork,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -281,6 +282,10 @@ class PromptSettings(Section):
     fallback: tuple[Literal["plain"], ...] = Field(
         default=("plain",), description="In this order, before further models are asked."
     )
+    learned_examples: NonNegativeInt = Field(
+        default=4, le=20, description="Of a profile's feedback, at most in a prompt; 0: none."
+    )
+    learned_example_tokens: PositiveInt = Field(default=1_200, description="Of them together.")
 
 
 class ReaderSettings(Section):
@@ -448,6 +453,9 @@ class ProfileSettings(Section):
     )
     examples_file: Path | None = Field(
         default=None, alias="examples", description="Texts with the right answers, relative so."
+    )
+    learned_examples: bool = Field(
+        default=True, description="Show what people said is right of its answers as examples."
     )
     pack: str = Field(
         default="", description="legal, financial, scientific or support; own entries go before it."

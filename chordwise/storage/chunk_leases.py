@@ -11,9 +11,10 @@ from typing import TypeAlias
 from sqlalchemy import ColumnElement, and_, case, exists, or_, select, text, update
 from sqlalchemy.orm import Session, aliased
 
+from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.errors import TransientError
-from chordwise.storage import clock
+from chordwise.storage import clock, learned_examples
 from chordwise.storage.chunks import Chunk, held, leave
 from chordwise.storage.clock import HOLDERS_HAVE_COME
 from chordwise.storage.database import Lock, Store
@@ -26,8 +27,9 @@ class ClaimedChunk:
     """A chunk as it is after an attempt to claim it, with its job, document and run.
 
     `claim_token` is that of the attempt; the chunk is claimed where `lease_token` equals it and the
-    chunk is running. `chunk_count` is that of its job. `options` is JSON text. `text` is the
-    document's where the chunk is all of it, else null; `has_places` says whether that has any.
+    chunk is running. `chunk_count` is that of its job. `options` is JSON text; `examples` are the
+    learned ones of the job, null where it has none. `text` is the document's where the chunk is all
+    of it, else null; `has_places` says whether that has any.
     """
 
     id: uuid.UUID
@@ -40,6 +42,7 @@ class ClaimedChunk:
     character_count: int
     analysis_type: str
     options: str
+    examples: Sequence[JsonObject] | None
     model: str
     document_id: uuid.UUID
     text: str | None
@@ -58,15 +61,15 @@ class ClaimedChunk:
         return self.lease_token == self.claim_token and self.status == ChunkStatus.RUNNING
 
 
-_SELECT = """
+_SELECT = f"""
     SELECT c.id, wanted.token, c.job_id, c.postponements, c.start_char, c.end_char,
-        j.chunk_count, d.character_count, j.analysis_type, CAST(j.options AS text), j.model,
-        j.document_id,
+        j.chunk_count, d.character_count, j.analysis_type, CAST(j.options AS text),
+        {learned_examples.OF_JOB}, j.model, j.document_id,
         CASE WHEN c.start_char = 0 AND c.end_char = d.character_count THEN d.text END,
         d.places IS NOT NULL,
         r.priority, r.lane, r.use_cache, EXISTS (
             SELECT FROM budgets b WHERE b.scope = concat('run:', r.id) AND b.cap_usd IS NOT NULL
-        ),"""
+        ),"""  # noqa: S608 - names of our own
 _FROM_WANTED = """
     FROM wanted JOIN chunks c ON c.id = wanted.id
     JOIN jobs j ON j.id = c.job_id

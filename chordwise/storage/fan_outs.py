@@ -11,6 +11,8 @@ from datetime import timedelta
 from sqlalchemy import Connection, text
 
 from chordwise.domain.chunking import Chunk
+from chordwise.domain.json_values import JsonObject
+from chordwise.storage import learned_examples
 from chordwise.storage.database import Database, Store
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.record import new_id
@@ -23,13 +25,14 @@ _GATHER_SECONDS = 0.01
 class FanOut:
     """A job whose chunks are to be sent; `chunk_count` is null where they are not written yet.
 
-    `options` is JSON text. `text` is the document's, if the chunks are to be written and it is not
-    large.
+    `options` is JSON text; `examples` are the learned ones of the job, null where it has none.
+    `text` is the document's, if the chunks are to be written and it is not large.
     """
 
     document_id: uuid.UUID
     analysis_type: str
     options: str
+    examples: Sequence[JsonObject] | None
     model: str
     chunk_count: int | None
     text: str | None
@@ -148,8 +151,8 @@ _BEGIN = text(f"""
     FROM locked, documents d
     WHERE j.id = locked.id AND j.id = ANY(CAST(:ids AS uuid[])) AND d.id = j.document_id
         AND ({_COMES_ON} OR j.attempts < :max_attempts)
-    RETURNING j.id, j.document_id, j.analysis_type, CAST(j.options AS text), j.model,
-        j.chunk_count, CASE
+    RETURNING j.id, j.document_id, j.analysis_type, CAST(j.options AS text),
+        {learned_examples.OF_JOB}, j.model, j.chunk_count, CASE
             WHEN j.chunk_count IS NULL AND d.character_count < {_SHORT_CHARACTERS} THEN d.text
         END""")  # noqa: S608 - names of our own
 _LOCK = text(f"SELECT id FROM jobs WHERE {_MAY_FAN_OUT} ORDER BY id FOR NO KEY UPDATE")  # noqa: S608

@@ -50,6 +50,8 @@ class Job(Record):
     `reused_from` is the job that has its answer, or of which it waits for the answer while queued.
     In the batch lane its questions wait for batches as long as `batch_until`; else it is null.
     `open_chunks` counts the chunks that have not ended; the chunks themselves are the truth.
+    `examples` are the ids of the learned ones that its questions show, null where there are none;
+    they are not part of `options_hash`.
     """
 
     __tablename__ = "jobs"
@@ -82,6 +84,7 @@ class Job(Record):
     analysis_type: Mapped[str]
     options: Mapped[JsonObject]
     options_hash: Mapped[str]
+    examples: Mapped[JsonValue | None]
     model: Mapped[str]
     status: Mapped[str] = mapped_column(default=JobStatus.QUEUED)
     error_code: Mapped[str | None]

@@ -16,6 +16,7 @@ from sqlalchemy import (
     column,
     delete,
     exists,
+    false,
     select,
     table,
 )
@@ -161,10 +162,11 @@ class Evaluation(Record):
     """The results of one analysis type beside the truth.
 
     `is_whole` is false for the part of one provider, model and prompt version, where there are
-    several; those of the whole are null then. `run` is the run's name, null for the current results
-    of all runs; `gold_file` and its hash are null where feedback was the truth. `missing` are
-    documents of the truth without a result, and fields of it that no question asks for; `unjudged`
-    are results that it says nothing of.
+    several; those of the whole are null then. It is false, too, for the part that `is_held_out`:
+    the documents that are kept from becoming examples. `run` is the run's name, null for the
+    current results of all runs; `gold_file` and its hash are null where feedback was the truth.
+    `missing` are documents of the truth without a result, and fields of it that no question asks
+    for; `unjudged` are results that it says nothing of.
     """
 
     __tablename__ = "evaluations"
@@ -175,6 +177,7 @@ class Evaluation(Record):
     profile: Mapped[str | None]
     analysis_type: Mapped[str]
     is_whole: Mapped[bool]
+    is_held_out: Mapped[bool] = mapped_column(server_default=false())
     provider: Mapped[str | None]
     model: Mapped[str | None]
     prompt_version: Mapped[str | None]

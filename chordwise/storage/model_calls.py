@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from chordwise.domain.json_values import JsonValue
 from chordwise.domain.tasks import AnalysisType, Stage
 from chordwise.storage.database import Store
 from chordwise.storage.record import CreatedAt, Identity, Record
@@ -31,7 +32,8 @@ class ModelCall(Record):
     smaller one had been asked), `service_tier` the provider's own word for how it served the
     request. `reference_cost_usd` is what the same tokens would have cost at the largest tier: one
     answered request of each routed question has it. `sample` numbers, from 1, the times that the
-    same question was asked for a vote.
+    same question was asked for a vote. `examples` are the ids of the learned ones that its prompt
+    showed, null where it showed none.
     """
 
     __tablename__ = "model_calls"
@@ -55,6 +57,7 @@ class ModelCall(Record):
     service_tier: Mapped[str | None]
     attempt: Mapped[int]
     sample: Mapped[int] = mapped_column(server_default="1")
+    examples: Mapped[JsonValue | None]
     started_at: Mapped[CreatedAt]
     finished_at: Mapped[datetime | None]
     latency_ms: Mapped[int | None] = mapped_column(BigInteger)
@@ -78,7 +81,8 @@ class ModelCall(Record):
 
 _BEGUN = (
     *("id", "source", "run_id", "job_id", "chunk_id", "stage", "provider", "model"),
-    *("language_model", "prompt_version", "tier", "escalated", "attempt", "sample", "cache_hit"),
+    *("language_model", "prompt_version", "tier", "escalated", "attempt", "sample", "examples"),
+    "cache_hit",
 )
 _ENDED = (
     *("latency_ms", "input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens"),

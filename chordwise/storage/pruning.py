@@ -23,6 +23,7 @@ from chordwise.storage.inbox_files import InboxFile, InboxIntake
 from chordwise.storage.intakes import Intake, ListedFile
 from chordwise.storage.jobs import Job
 from chordwise.storage.judgments import Evaluation, Feedback, Judgment
+from chordwise.storage.learned_examples import LearnedExample
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.results import Fact, PastResult, Result
 from chordwise.storage.runs import Run
@@ -137,7 +138,9 @@ def forget_run(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
 
 
 def forget_documents(session: Session, age: timedelta) -> int:
-    """Delete documents stored longer ago that no run refers to; return how many.
+    """Delete documents stored longer ago that no run refers to, with the examples learned of them.
+
+    Returns how many documents those are.
 
     The lock keeps others from referring to them; what they did just before is seen after it.
     """
@@ -147,6 +150,8 @@ def forget_documents(session: Session, age: timedelta) -> int:
         .limit(STEP)
         .with_for_update(skip_locked=True)
     ).all()
+    gone = select(Document.id).where(Document.id.in_(ids), _unused())
+    session.execute(delete(LearnedExample).where(LearnedExample.document_id.in_(gone)))
     statement = delete(Document).where(Document.id.in_(ids), _unused()).returning(Document.id)
     return len(session.scalars(statement).all())
 

@@ -10,8 +10,9 @@ from datetime import timedelta
 from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
 
+from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import JobStatus
-from chordwise.storage import chunks, jobs, results, runs
+from chordwise.storage import chunks, jobs, learned_examples, results, runs
 from chordwise.storage.chunk_leases import Claims, arrays_of
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.clock import HOLDERS_HAVE_COME
@@ -24,8 +25,9 @@ from chordwise.storage.results import Result
 class ClaimedSynthesis:
     """A job that is claimed for its synthesis, with what is known of its run, and its chunks.
 
-    `options` is JSON text; the job `is_capped` where the budget of its run is limited.
-    `has_places` says whether its document has any.
+    `options` is JSON text; `examples` are the learned ones of the job, null where it has none. The
+    job `is_capped` where the budget of its run is limited. `has_places` says whether its document
+    has any.
     """
 
     parts: Sequence[EndedChunk]
@@ -33,6 +35,7 @@ class ClaimedSynthesis:
     document_id: uuid.UUID
     analysis_type: str
     options: str
+    examples: Sequence[JsonObject] | None
     model: str
     attempts: int
     postponements: int
@@ -44,8 +47,9 @@ class ClaimedSynthesis:
 
 
 _SELECT = f"""
-    SELECT wanted.token, j.id, j.document_id, j.analysis_type, CAST(j.options AS text), j.model,
-        j.attempts, j.postponements, r.priority, r.lane, r.use_cache, EXISTS (
+    SELECT wanted.token, j.id, j.document_id, j.analysis_type, CAST(j.options AS text),
+        {learned_examples.OF_JOB}, j.model, j.attempts, j.postponements, r.priority, r.lane,
+        r.use_cache, EXISTS (
             SELECT FROM budgets b WHERE b.scope = concat('run:', r.id) AND b.cap_usd IS NOT NULL
         ), EXISTS (SELECT FROM documents d WHERE d.id = j.document_id AND d.places IS NOT NULL), (
             SELECT json_agg(part ORDER BY position)

@@ -20,6 +20,7 @@ from chordwise.storage import (  # noqa: F401 - each has tables of its own
     intakes,
     jobs,
     judgments,
+    learned_examples,
     model_calls,
     outbox,
     prompt_versions,

@@ -183,7 +183,8 @@ def _begin(request: Request) -> Response:
     files = [each for each in files if each.filename]
     if not files:
         raise UsageError("No file was sent.", "Choose one or more, or drop them on the page.")
-    options = run_options(site.settings, site.settings.profiles.get(profile, ProfileSettings()))
+    named = site.settings.profiles.get(profile, ProfileSettings())
+    options = run_options(site.settings, named, profile_name=profile)
     run_id, now = new_id(), datetime.now(UTC)  # noqa: TID251 - the clock
     with uploads.stored(home_at(site.settings.home), run_id, files) as found:
         entries = [entry_of(each, each.source) for each in found]

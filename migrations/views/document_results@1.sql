@@ -9,6 +9,8 @@
 -- it was text in the file.
 -- saved_as is the profile or name that the answers of the run are saved as, label the label of a
 -- classification or sentiment, and grounded says whether every quote stands in the document.
+-- answered_output is the answer before it was corrected; judged_by and judged_at say who spoke last
+-- of an answer to the question, and when.
 CREATE VIEW document_results AS
 SELECT
     r.id AS result_id,
@@ -46,7 +48,36 @@ SELECT
         coalesce(r.corrected_output, r.output) ->> 'primary_label',
         coalesce(r.corrected_output, r.output) ->> 'label'
     ) AS label,
-    NOT EXISTS (SELECT FROM facts WHERE job_id = r.job_id AND grounding = 'none') AS grounded
+    NOT EXISTS (SELECT FROM facts WHERE job_id = r.job_id AND grounding = 'none') AS grounded,
+    r.output AS answered_output,
+    (
+        SELECT b.author
+        FROM feedback AS b
+        WHERE
+            b.document_id = r.document_id
+            AND b.analysis_type = j.analysis_type
+            AND b.question = j.options - ARRAY[
+                'confidence_threshold', 'votes', 'critique', 'principles', 'templates', 'examples'
+            ]
+            AND b.withdraws IS NULL
+            AND NOT EXISTS (SELECT FROM feedback AS w WHERE w.withdraws = b.id)
+        ORDER BY b.created_at DESC, b.id DESC
+        LIMIT 1
+    ) AS judged_by,
+    (
+        SELECT b.created_at
+        FROM feedback AS b
+        WHERE
+            b.document_id = r.document_id
+            AND b.analysis_type = j.analysis_type
+            AND b.question = j.options - ARRAY[
+                'confidence_threshold', 'votes', 'critique', 'principles', 'templates', 'examples'
+            ]
+            AND b.withdraws IS NULL
+            AND NOT EXISTS (SELECT FROM feedback AS w WHERE w.withdraws = b.id)
+        ORDER BY b.created_at DESC, b.id DESC
+        LIMIT 1
+    ) AS judged_at
 FROM results AS r
 INNER JOIN jobs AS j ON j.id = r.job_id
 INNER JOIN runs AS run ON run.id = j.run_id

@@ -1,4 +1,5 @@
--- Every number of every evaluation, ready to be drawn over time.
+-- Every number of every evaluation, ready to be drawn over time. is_held_out marks the part that
+-- never becomes an example.
 CREATE VIEW evaluation_history AS
 SELECT
     e.evaluated_at,
@@ -21,6 +22,7 @@ SELECT
     m.low,
     m.high,
     m.count,
-    e.id AS evaluation_id
+    e.id AS evaluation_id,
+    e.is_held_out
 FROM evaluations AS e
 INNER JOIN evaluation_measures AS m ON m.evaluation_id = e.id;

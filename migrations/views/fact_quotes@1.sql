@@ -1,15 +1,17 @@
 -- Every fact with its quote, its place in the document (page, place and boxes where the document has
 -- pages, slides, sheets or sections), and where the document came from. Values in lists have a
 -- row_index, and parent names the object in a list that they are a member of.
+-- final_value is the corrected value where a person spoke of it, value the one that was answered;
+-- judged_by and judged_at say who spoke last of it, and when.
 CREATE VIEW fact_quotes AS
 SELECT
     run.name AS run,
     i.source,
     j.analysis_type,
     f.item,
+    f.final_value,
     f.value,
     f.corrected_value,
-    f.final_value,
     f.verdict,
     f.number,
     f.currency,
@@ -30,7 +32,49 @@ SELECT
     f.row_index,
     j.document_id,
     f.job_id,
-    f.accepted
+    f.accepted,
+    (
+        SELECT b.author
+        FROM feedback AS b
+        WHERE
+            f.verdict IS NOT NULL
+            AND b.document_id = j.document_id
+            AND b.analysis_type = j.analysis_type
+            AND b.question = j.options - ARRAY[
+                'confidence_threshold', 'votes', 'critique', 'principles', 'templates', 'examples'
+            ]
+            AND CASE
+                WHEN b.field IS NULL THEN starts_with(f.path || '/', b.path || '/')
+                WHEN starts_with(b.field, '/')
+                    THEN starts_with(f.path || '/', '/data' || b.field || '/')
+                ELSE b.field = f.item
+            END
+            AND b.withdraws IS NULL
+            AND NOT EXISTS (SELECT FROM feedback AS w WHERE w.withdraws = b.id)
+        ORDER BY b.created_at DESC, b.id DESC
+        LIMIT 1
+    ) AS judged_by,
+    (
+        SELECT b.created_at
+        FROM feedback AS b
+        WHERE
+            f.verdict IS NOT NULL
+            AND b.document_id = j.document_id
+            AND b.analysis_type = j.analysis_type
+            AND b.question = j.options - ARRAY[
+                'confidence_threshold', 'votes', 'critique', 'principles', 'templates', 'examples'
+            ]
+            AND CASE
+                WHEN b.field IS NULL THEN starts_with(f.path || '/', b.path || '/')
+                WHEN starts_with(b.field, '/')
+                    THEN starts_with(f.path || '/', '/data' || b.field || '/')
+                ELSE b.field = f.item
+            END
+            AND b.withdraws IS NULL
+            AND NOT EXISTS (SELECT FROM feedback AS w WHERE w.withdraws = b.id)
+        ORDER BY b.created_at DESC, b.id DESC
+        LIMIT 1
+    ) AS judged_at
 FROM facts AS f
 INNER JOIN jobs AS j ON j.id = f.job_id
 INNER JOIN runs AS run ON run.id = j.run_id

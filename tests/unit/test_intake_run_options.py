@@ -101,6 +101,7 @@ ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
     "answer_language": (lambda o: o.analysis.answer_language, '"pt-BR"', "pt-BR", '""', ""),
     "pack": (lambda o: "invoices" in o.analysis.instructions, '"financial"', True, '""', False),
     "examples": (shown, '"more.json"', ["Another mill."], '""', []),
+    "learned_examples": (lambda options: options.learned_examples, "false", False, "true", True),
     "prompt": (variants, '"long"', {"long"}, '""', set()),
     "text_column": (lambda options: options.columns.text, '"text"', "text", '""', ""),
     "id_column": (lambda options: options.columns.identity, '"id"', "id", '""', ""),
@@ -150,6 +151,12 @@ def test_an_entry_is_taken_away(tmp_path: Path, name: str) -> None:
     of, _, _, nothing, expected = ENTRIES[name]
 
     assert of(asked(tmp_path, f"{name} = {nothing}")) == expected
+
+
+def test_a_side_car_cannot_show_what_its_profile_does_not(tmp_path: Path) -> None:
+    """Learned examples hold parts of documents that who dropped the file may not know."""
+    with pytest.raises(UsageError, match="its profile shows none"):
+        asked(tmp_path, "learned_examples = true", f"{PROFILE}\nlearned_examples = false\n")
 
 
 @pytest.mark.parametrize(

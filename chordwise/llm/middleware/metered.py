@@ -26,7 +26,10 @@ CallId: TypeAlias = UUID
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallStart:
-    """A model call about to be made; `model` is the name that is asked for."""
+    """A model call about to be made; `model` is the name that is asked for.
+
+    `examples` are the ids of the learned ones that its prompt shows.
+    """
 
     provider: str
     model: str
@@ -36,6 +39,7 @@ class CallStart:
     attempt: int
     sample: int = 1
     route: Route | None = None
+    examples: tuple[UUID, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,7 @@ class NullLedger:
 
 def call_start(profile: ModelProfile, request: CompletionRequest) -> CallStart:
     """Return what the ledger says of a request to a model before it is made."""
+    shown = request.task.examples if request.task.shows_examples else ()
     return CallStart(
         provider=profile.provider,
         model=profile.model,
@@ -106,6 +111,7 @@ def call_start(profile: ModelProfile, request: CompletionRequest) -> CallStart:
         attempt=request.attempt,
         sample=request.task.sample,
         route=request.route,
+        examples=tuple(each.id for each in shown if each.id is not None),
     )
 
 

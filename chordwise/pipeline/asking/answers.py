@@ -159,7 +159,7 @@ class _Attempts:
         """
         task = request.task
         fails = checks.failures if task.is_whole else checks.leaks
-        failed = fails(answer.output, task.options)
+        failed = fails(answer.output, task.options, task.examples)
         is_built_in = model.profile.provider == EXTRACTIVE
         if not failed or is_built_in or self._left() < SHORTEST_REQUEST_SECONDS:
             return answer
@@ -171,7 +171,7 @@ class _Attempts:
             other = checked(completion, again, source, record_check, repaired=True)
         except (InvalidAnswerError, RefusedError, TruncatedError):
             return answer
-        is_better = len(fails(other.output, task.options)) < len(failed)
+        is_better = len(fails(other.output, task.options, task.examples)) < len(failed)
         return other if is_better and not objection_to(other, answer, task) else answer
 
     def _completed(

@@ -38,7 +38,7 @@ class Examined:
 
     def failed_checks(self, task: AnalysisTask) -> tuple[FailedCheck, ...]:
         """Return the checks that the answer does not pass."""
-        return checks.failures(self.answer.output, task.options)
+        return checks.failures(self.answer.output, task.options, task.examples)
 
     def quality(self, task: AnalysisTask) -> float:
         """Return the quality of the answer, lowered by each check that it does not pass."""

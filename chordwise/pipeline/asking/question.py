@@ -13,7 +13,7 @@ from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.memo import memoized_by_identity
-from chordwise.domain.prompting import render, render_header, render_revision
+from chordwise.domain.prompting import render, render_examples, render_header, render_revision
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, Stage
 from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError, InvalidAnswerError
@@ -94,8 +94,10 @@ def request_for(
     template = template or library.template_for(task)
     prompt = render(template, task, schema)
     remark = header = ""
+    if examples := render_examples(task):
+        header = f"{examples}\n\n"
     if task.header:
-        header = f"{render_header(library.latest(library.TABLE_HEADER), task)}\n\n"
+        header += f"{render_header(library.latest(library.TABLE_HEADER), task)}\n\n"
     if task.stage is Stage.REVISE:
         remark = f"\n\n{render_revision(library.latest(library.REVISION), task)}"
     return CompletionRequest(

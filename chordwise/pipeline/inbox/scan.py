@@ -201,6 +201,9 @@ def with_side_car(profile: ProfileSettings, side_car: Path) -> ProfileSettings:
         raise UsageError(
             f"The side-car is wrong: {'; '.join(problems(error))}.", _hint(given)
         ) from error
+    if given.get("learned_examples") and not profile.learned_examples:
+        hint = "They hold parts of other documents: only the profile can say so."
+        raise UsageError("The side-car wants learned examples, and its profile shows none.", hint)
     files = {
         "schema": wanted.schema_file,
         "labels_file": wanted.labels_file,

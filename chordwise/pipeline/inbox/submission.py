@@ -323,7 +323,7 @@ class Submitting:
             self._retired.append(self._open.pop(key))
             known = None
         if known is None:
-            asked = run_options(self._context.settings, profile, self._run_name(name))
+            asked = run_options(self._context.settings, profile, self._run_name(name), name)
             options = replace(asked, follows=True)
             known = self._opened(key, open_run(self._context, options, self._now()))
         leased.add(key)

@@ -16,10 +16,12 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking, document_flags, places, text_normalization
 from chordwise.domain.json_values import plain
+from chordwise.domain.learning.learned_examples import LearnedExample
 from chordwise.domain.states import IntakeOutcome, JobStatus, Lane
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_to_json
 from chordwise.errors import ConfigurationError, ReadError
 from chordwise.pipeline.asking.question import text_budget
+from chordwise.pipeline.intake.learned_examples import Examples
 from chordwise.pipeline.intake.run_options import RunOptions, identity
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.models.client import batch_until
@@ -28,7 +30,15 @@ from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT
 from chordwise.readers import failures
 from chordwise.readers.reading import ReadDocument, ReadText, UnreadDocument
 from chordwise.settings import Settings
-from chordwise.storage import chunks, clock, documents, intakes, outbox, results
+from chordwise.storage import (
+    chunks,
+    clock,
+    documents,
+    intakes,
+    learned_examples,
+    outbox,
+    results,
+)
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
@@ -74,17 +84,23 @@ class Offered:
         return len(self.found.content.text) + layouts
 
 
+Shown: TypeAlias = Mapping[tuple[str, AnalysisType], Sequence[LearnedExample]]
+"""The learned examples that are shown for a document, by its hash and the analysis type."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What a run asks of each document; `hashes` are the identities of the results by type.
 
     `budgets` are the tokens of text that a chunk may have, by type; none where only a worker knows.
+    `examples` are the learned ones to choose from, by type.
     """
 
     run: Run
     options: RunOptions
     hashes: Mapping[AnalysisType, str]
     budgets: Mapping[AnalysisType, int]
+    examples: Examples = field(default_factory=dict)
 
     @classmethod
     def by(cls, context: Context, run: Run, options: RunOptions) -> Self:
@@ -101,9 +117,21 @@ class Asked:
         )
 
     def is_whole(self, job: _NewJob) -> bool:
-        """Tell whether a document is a single chunk for a job."""
+        """Tell whether a document is a single chunk for a job, its examples beside it."""
         budget = self.budgets.get(job.analysis_type)
-        return budget is not None and bool(job.text) and chunking.fits(job.text, budget)
+        if budget is None or not job.text:
+            return False
+        return chunking.fits(job.text, budget - sum(each.token_count for each in job.shown))
+
+    def shown(self, offered: Sequence[Offered]) -> Shown:
+        """Choose the learned examples for each document; nothing is written."""
+        return {
+            (sha256, kind): found.chosen(sha256, text)
+            for each in offered
+            if isinstance(each.found, ReadDocument) and (text := each.found.content.text)
+            for sha256 in (documents.hash_of(text),)
+            for kind, found in self.examples.items()
+        }
 
 
 class NewDocument(NamedTuple):
@@ -131,6 +159,7 @@ class _NewJob(NamedTuple):
     question: ResultKey
     analysis_type: AnalysisType
     text: str
+    shown: Sequence[LearnedExample]
 
 
 def _text_budgets(context: Context, options: RunOptions) -> dict[AnalysisType, int]:
@@ -171,7 +200,12 @@ def unstorable(offered: Offered, error: Exception) -> Offered:
 
 
 def store(
-    session: Session, settings: Settings, asked: Asked, offered: Sequence[Offered], divide: Divide
+    session: Session,
+    settings: Settings,
+    asked: Asked,
+    offered: Sequence[Offered],
+    shown: Shown,
+    divide: Divide,
 ) -> list[TakenIn]:
     """Store each thing with its jobs and their messages, or why there is no document.
 
@@ -203,7 +237,7 @@ def store(
     insert_all(session, Intake, rows, run_id=asked.run.id)
     reused = Counter[uuid.UUID]()
     for group in divide(session, new):
-        reused += _add_jobs(session, settings, group.asked, group.documents)
+        reused += _add_jobs(session, settings, group.asked, group.documents, shown)
     _take_off_list(session, asked.run.id, offered)
     jobs = len(asked.options.types)
     return [
@@ -229,7 +263,11 @@ def _documents(session: Session, offered: Sequence[Offered]) -> dict[uuid.UUID, 
 
 
 def _add_jobs(
-    session: Session, settings: Settings, asked: Asked, new: Mapping[uuid.UUID, NewDocument]
+    session: Session,
+    settings: Settings,
+    asked: Asked,
+    new: Mapping[uuid.UUID, NewDocument],
+    shown: Shown,
 ) -> Counter[uuid.UUID]:
     """Add the jobs of documents that are new to the run, by their intakes; count the reused ones.
 
@@ -237,12 +275,14 @@ def _add_jobs(
     message: for the only chunk of a job, which is written here, or for the fan-out.
     """
     jobs = [
-        _NewJob(new_id(), intake_id, (document.id, asked.hashes[each]), each, document.text)
+        _new_job(asked, intake_id, document, each, shown)
         for intake_id, document in new.items()
         for each in asked.options.types
     ]
     stored, leaders = _answers(session, asked, jobs)
     asking = [each for each in jobs if each.question not in {*stored, *leaders}]
+    unanswered = [each for each in jobs if each.question not in stored]
+    learned_examples.keep(session, [one for each in unanswered for one in each.shown])
     whole = {each.id: len(each.text) for each in asking if asked.is_whole(each)}
     now = clock.read(session) if stored else None
     insert_all(
@@ -261,6 +301,14 @@ def _add_jobs(
     cut = ((each.id,) for each in asking if each.id not in whole)
     outbox.put_all(session, FAN_OUT, cut, reason="submitted")
     return Counter(each.intake_id for each in ended)
+
+
+def _new_job(
+    asked: Asked, intake_id: uuid.UUID, document: NewDocument, kind: AnalysisType, shown: Shown
+) -> _NewJob:
+    question = document.id, asked.hashes[kind]
+    own = shown.get((documents.hash_of(document.text), kind), ()) if shown else ()
+    return _NewJob(new_id(), intake_id, question, kind, document.text, own)
 
 
 def _answers(
@@ -294,6 +342,7 @@ def _job(
         "document_id": document_id,
         "analysis_type": job.analysis_type.value,
         "options_hash": options_hash,
+        "examples": None if is_answered else [str(each.id) for each in job.shown] or None,
         "status": JobStatus.SUCCEEDED if is_answered else status,
         "chunk_count": chunk_count,
         "open_chunks": chunk_count,

@@ -53,6 +53,8 @@ class RunOptions:
     already, and waits for its answer. `budget_usd` is what its calls may cost, where not what the
     settings say; `columns` are how tables are read. `paths` are the arguments that name what is
     taken in, absolute and printable: the same command again goes on with an interrupted run.
+    `profile` is the one that was named, if any; with `learned_examples`, what people said is right
+    of its answers is shown as examples. The documents of a run that `is_suite` never become any.
     """
 
     types: tuple[AnalysisType, ...] = (AnalysisType.SUMMARY,)
@@ -68,6 +70,9 @@ class RunOptions:
     budget_usd: Decimal | None = None
     columns: Columns = WHOLE
     paths: tuple[str, ...] = ()
+    profile: str = ""
+    learned_examples: bool = True
+    is_suite: bool = False
 
 
 def answerable(settings: Settings, options: RunOptions) -> RunOptions:
@@ -137,6 +142,9 @@ def to_json(options: RunOptions) -> JsonObject:
         "text_column": options.columns.text,
         "id_column": options.columns.identity,
         "paths": list(options.paths),
+        "profile": options.profile,
+        "learned_examples": options.learned_examples,
+        "is_suite": options.is_suite,
         **options_to_json(options.analysis),
     }
 
@@ -161,6 +169,9 @@ def from_json(stored: JsonObject, name: str) -> RunOptions:
             identity=json_values.text(stored.get("id_column")),
         ),
         paths=tuple(json_values.strings(stored.get("paths"))),
+        profile=json_values.text(stored.get("profile")),
+        learned_examples=stored.get("learned_examples") is not False,
+        is_suite=stored.get("is_suite") is True,
     )
 
 
@@ -184,8 +195,10 @@ _FEWEST_LABELS = 2
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8}){0,4}")
 
 
-def run_options(settings: Settings, profile: ProfileSettings, run_name: str = "") -> RunOptions:
-    """Return the options of a run that asks what the profile says.
+def run_options(
+    settings: Settings, profile: ProfileSettings, run_name: str = "", profile_name: str = ""
+) -> RunOptions:
+    """Return the options of a run that asks what the profile says, which has a name or none.
 
     Raises:
         UsageError: The profile contradicts itself, or its schema, its pack or its templates cannot
@@ -209,6 +222,8 @@ def run_options(settings: Settings, profile: ProfileSettings, run_name: str = ""
         lane=profile.lane,
         budget_usd=profile.budget_usd,
         columns=_columns(profile),
+        profile=profile_name,
+        learned_examples=profile.learned_examples,
     )
     if profile.examples_file is None:
         return options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from threading import Lock
@@ -16,7 +17,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.states import InboxStatus, Lane, RunStatus
 from chordwise.errors import LeaseLostError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
-from chordwise.pipeline.intake import answer_tables, batches, transcription
+from chordwise.pipeline.intake import answer_tables, batches, learned_examples, transcription
 from chordwise.pipeline.intake.batches import Asked, Offered, TakenIn
 from chordwise.pipeline.intake.experiments import Trial
 from chordwise.pipeline.intake.run_options import (
@@ -71,13 +72,20 @@ class Submission:
         self._token = token
         self._guard = guard
         self.options = answerable(context.settings, from_json(run.options, run.name))
-        self._asked = Asked.by(context, run, self.options)
+        asked = Asked.by(context, run, self.options)
+        examples = learned_examples.of_run(context, self.options, asked.budgets)
+        self._asked = replace(asked, examples=examples)
         self._trial = Trial(context, self._asked)
         self.lane = Lane(run.lane)
         self.transcriber = transcription.for_run(context, run, self._require_open)
         self._unlisted = 0
         self._turn = Lock()
         context.leases.keep_intake(token)
+
+    @property
+    def example_count(self) -> int:
+        """How many learned examples there are to choose from, for all analysis types together."""
+        return sum(map(len, self._asked.examples.values()))
 
     @property
     def columns(self) -> Columns:
@@ -183,6 +191,7 @@ class Submission:
 
     def _store(self, offered: Sequence[Offered], also: AlsoOfBatch | None) -> Sequence[TakenIn]:
         taken: Sequence[TakenIn] = ()
+        shown = self._asked.shown(offered)
         try:
             for attempt in self._context.database.attempts(PATIENCE):
                 with attempt as session:
@@ -190,7 +199,7 @@ class Submission:
                         continue  # an earlier commit was made, and only its answer was lost
                     self._require_lease(session)
                     settings, divide = self._context.settings, self._trial.groups
-                    taken = batches.store(session, settings, self._asked, offered, divide)
+                    taken = batches.store(session, settings, self._asked, offered, shown, divide)
                     if also is not None:
                         also(session, offered)
         except (DataError, UnicodeError) as error:

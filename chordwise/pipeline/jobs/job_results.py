@@ -13,7 +13,7 @@ from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonValue, plain
 from chordwise.domain.places import Places, located
 from chordwise.domain.states import ChunkStatus, JobStatus
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_of
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, examples_from, options_of
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking.critique import Examined
 from chordwise.pipeline.asking.merge import Synthesis
@@ -48,6 +48,7 @@ def task_of(claimed: ClaimedChunk | ClaimedSynthesis | FanOut) -> AnalysisTask:
         analysis_type=AnalysisType(claimed.analysis_type),
         stage=Stage.ANALYZE,
         options=options_of(claimed.options),
+        examples=examples_from(claimed.examples or ()),
     )
 
 

@@ -37,11 +37,15 @@ OnStored: TypeAlias = "Callable[[Session, Sequence[Evaluated]], None]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What was measured on all results of a type, or on those of one group."""
+    """What was measured on all results of a type, on those of one group, or of held-out documents.
+
+    Where learned examples were shown, documents that never become examples say what they are worth.
+    """
 
     analysis_type: AnalysisType
     group: Group | None
     is_whole: bool
+    is_held_out: bool
     judged: int
     unjudged: int
     measures: Sequence[Measure]
@@ -109,21 +113,23 @@ def measure(comparison: Comparison, random: Random) -> Sequence[Measured]:
     groups: dict[Group, list[Compared]] = defaultdict(list)
     for each in comparison.compared:
         groups[each.group].append(each)
-    parts = [(group, found) for group, found in sorted(groups.items()) if len(groups) > 1]
     only = next(iter(groups)) if len(groups) == 1 else None
+    whole = comparison.compared
+    parts = [(only, whole), *(sorted(groups.items()) if len(groups) > 1 else ())]
+    held_out = [each for each in whole if each.is_held_out]
+    if held_out and any(each.saw_examples for each in whole):
+        parts.append((only, held_out))
     return [
         Measured(
             analysis_type=comparison.kind,
             group=group,
-            is_whole=is_whole,
+            is_whole=found is whole,
+            is_held_out=found is held_out,
             judged=len(found),
-            unjudged=comparison.unjudged if is_whole else 0,
+            unjudged=comparison.unjudged if found is whole else 0,
             measures=list(_measures(found, random)),
         )
-        for group, found, is_whole in (
-            (only, comparison.compared, True),
-            *((group, found, False) for group, found in parts),
-        )
+        for group, found in parts
     ]
 
 
@@ -147,6 +153,7 @@ def _store(
             profile=scope.profile,
             analysis_type=each.analysis_type,
             is_whole=each.is_whole,
+            is_held_out=each.is_held_out,
             provider=provider,
             model=model,
             prompt_version=prompt_version,
@@ -270,11 +277,16 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """A result beside the truth; `means` are numbers whose mean is asked for, by their names."""
+    """A result beside the truth; `means` are numbers whose mean is asked for, by their names.
+
+    `saw_examples` and `is_held_out` are those of the result (`Judgeable`).
+    """
 
     result: JudgedResult
     judged: Judged
     means: Mapping[str, float]
+    saw_examples: bool
+    is_held_out: bool
 
     @property
     def group(self) -> Group:
@@ -441,7 +453,13 @@ def _compared_one(each: Judgeable, truth: Truth) -> Compared | None:
     judged = judge(each.answer, truth)
     if not judged.judgments and not says(truth, each.answer.analysis_type):
         return None
-    return Compared(result=each.result, judged=judged, means=dict(_means(each, truth)))
+    return Compared(
+        result=each.result,
+        judged=judged,
+        means=dict(_means(each, truth)),
+        saw_examples=each.saw_examples,
+        is_held_out=each.is_held_out,
+    )
 
 
 def _means(each: Judgeable, truth: Truth) -> Iterator[tuple[str, float]]:

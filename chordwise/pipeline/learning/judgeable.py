@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.judging import Answer
+from chordwise.domain.learning.learned_examples import is_held_out
 from chordwise.domain.tasks import AnalysisType, question_of
 from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import Wanted
@@ -47,7 +48,8 @@ class Judgeable:
     """A result with its answer, and what it took, where that is known: seconds and US dollars.
 
     A result that was reused took nothing, which says nothing of the model. `agreement` is that of
-    votes.
+    votes. `saw_examples` says that learned ones were shown for it; a document that `is_held_out` is
+    never one itself.
     """
 
     listed: Listed
@@ -57,6 +59,8 @@ class Judgeable:
     created_at: datetime
     seconds: float | None
     cost_usd: float | None
+    saw_examples: bool
+    is_held_out: bool
 
 
 @dataclass(slots=True)
@@ -136,13 +140,14 @@ def read(session: Session, results: Sequence[Listed]) -> Iterator[Judgeable]:
     for some in batches(results):
         by_id: Mapping[uuid.UUID, Listed] = {each.result_id: each for each in some}
         statement = (
-            select(Result, Job, _COST.label("cost_usd"))
+            select(Result, Job, _COST.label("cost_usd"), Document.sha256)
             .join(Job, Job.id == Result.job_id)
+            .join(Document, Document.id == Result.document_id)
             .where(Result.id.in_(by_id))
             .order_by(Result.id)
         )
-        for result, job, cost_usd in session.execute(statement):
-            yield _judgeable(by_id[result.id], result, job, cost_usd)
+        for result, job, cost_usd, sha256 in session.execute(statement):
+            yield _judgeable(by_id[result.id], result, job, cost_usd, sha256)
 
 
 # Unknown where one call has no price.
@@ -160,7 +165,9 @@ def batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
         yield items[start : start + _AT_ONCE]
 
 
-def _judgeable(of: Listed, result: Result, job: Job, cost_usd: Decimal | None) -> Judgeable:
+def _judgeable(
+    of: Listed, result: Result, job: Job, cost_usd: Decimal | None, sha256: str
+) -> Judgeable:
     return Judgeable(
         listed=of,
         result=JudgedResult(
@@ -183,6 +190,8 @@ def _judgeable(of: Listed, result: Result, job: Job, cost_usd: Decimal | None) -
         created_at=result.created_at,
         seconds=_seconds(job),
         cost_usd=None if cost_usd is None else float(cost_usd),
+        saw_examples=job.examples is not None,
+        is_held_out=is_held_out(sha256),
     )
 
 

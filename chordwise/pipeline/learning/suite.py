@@ -126,7 +126,7 @@ def evaluate(
     Raises:
         UsageError: No document has an answer.
     """
-    options = replace(part.options, model=model, fresh=True, save_as="")
+    options = replace(part.options, model=model, fresh=True, save_as="", is_suite=True)
     submission = open_run(context, options, now)
     with BatchWriter(submission.take_in_all) as writer, Reader(context.settings.readers) as reader:
         for document in part.documents:

@@ -121,6 +121,7 @@ def row_of(start: CallStart) -> JsonObject:
         "prompt_version": start.prompt_version,
         "attempt": start.attempt,
         "sample": start.sample,
+        "examples": [str(each) for each in start.examples] or None,
         "tier": start.route.tier.value if start.route else None,
         "escalated": start.route.escalated if start.route else None,
     }

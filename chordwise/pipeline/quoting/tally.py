@@ -47,6 +47,7 @@ from chordwise.pipeline.asking.question import (
     room_for_answers,
     text_budget,
 )
+from chordwise.pipeline.intake import learned_examples
 from chordwise.pipeline.intake.run_options import RunOptions, answerable, identity
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reading import ReadDocument, Transcriber, UnreadDocument
@@ -174,6 +175,7 @@ class Tallying:
         self._budgets = {
             each: text_budget(self._model, self._task(each), most) for each in options.types
         }
+        self._examples = learned_examples.of_run(context, self._options, self._budgets)
         self._seen: set[str] = set()
         self._is_assumed = False
         self._random = Random(0)  # noqa: S311 - the same sample for the same documents
@@ -226,9 +228,15 @@ class Tallying:
             return ids, results.reusable_all(session, asked)
 
     def _add_job(self, analysis_type: AnalysisType, text: str) -> None:
-        parts = chunking.split(text, self._budgets[analysis_type])
+        task, budget = self._task(analysis_type), self._budgets[analysis_type]
+        if found := self._examples.get(analysis_type):
+            sha256 = documents.hash_of(text)
+            shown = tuple(each.example for each in found.chosen(sha256, text))
+            task = replace(task, examples=shown)
+            most = self._context.settings.pipeline.chunk_tokens
+            budget = text_budget(self._model, task, most)
+        parts = chunking.split(text, budget)
         for part in parts:
-            task = self._task(analysis_type)
             asked, _ = about_part(task, text, part.start_char, part.end_char)
             self._add_question(replace(asked, text=asked.text.strip() or asked.text))
         # Chunks that may contradict each other are counted as if they did.

@@ -35,14 +35,15 @@ from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import StoredResult, Wanted
 from chordwise.prompts import library
 from chordwise.settings import Settings
-from chordwise.storage import documents, judgments
+from chordwise.storage import documents, judgments, learned_examples
 from chordwise.storage.cached_completions import CachedCompletion
 from chordwise.storage.chunks import Chunk, EndedChunk, answer_of
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
+from chordwise.storage.learned_examples import LearnedExample
 from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.record import id_in
+from chordwise.storage.record import among, id_in
 from chordwise.storage.results import Fact, Result
 from chordwise.storage.runs import Run
 
@@ -65,6 +66,7 @@ class Call:
     cost_usd: Decimal | None
     cache_hit: bool
     valid: bool | None
+    examples: JsonValue
     error_message: str | None
 
 
@@ -156,6 +158,19 @@ class Remark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShownExample:
+    """A learned example that the questions of the job show, and the document it comes from."""
+
+    id: uuid.UUID
+    document_id: uuid.UUID
+    source: str
+    version: int
+    feedback_ids: Sequence[uuid.UUID]
+    text: str
+    answer: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobOfDocument:
     """A job about the same document; `confidence` is `None` while there is no result."""
 
@@ -175,7 +190,8 @@ class Explanation:
 
     Facts that a person spoke of come first. `revised` are the places where a revision differs from
     the answer before it, as far as that is known: for a document of one chunk. `jobs` are all jobs
-    about the document, this one among them, the newest first.
+    about the document, this one among them, the newest first. `examples` are the learned ones that
+    were chosen for the job, in the order of the prompt.
     """
 
     job_id: uuid.UUID
@@ -193,6 +209,7 @@ class Explanation:
     revised: Sequence[str]
     facts: Sequence[ExplainedFact]
     remarks: Sequence[Remark]
+    examples: Sequence[ShownExample]
     jobs: Sequence[JobOfDocument]
 
     @property
@@ -273,6 +290,7 @@ def explain(
         revised=_revised(chunks, result),
         facts=_facts(session, job_id),
         remarks=_remarks(session, job),
+        examples=_examples(session, job),
         jobs=jobs_of(session, document.id),
     )
 
@@ -375,6 +393,21 @@ def _remarks(session: Session, job: Job) -> Sequence[Remark]:
     return [_taken(Remark, each) for each in reversed(judgments.about(said, kind, question))]
 
 
+def _examples(session: Session, job: Job) -> Sequence[ShownExample]:
+    ids = list(map(uuid.UUID, json_values.strings(job.examples)))
+    statement = (
+        select(LearnedExample, Document.source)
+        .join(Document, Document.id == LearnedExample.document_id)
+        .where(among(LearnedExample.id, ids))
+    )
+    names = [name for name in ShownExample.__dataclass_fields__ if name != "source"]
+    found = {
+        row.id: ShownExample(source=source, **{name: getattr(row, name) for name in names})
+        for row, source in session.execute(statement)
+    }
+    return [found[each] for each in ids if each in found]
+
+
 def _revised(chunks: Sequence[Chunk], result: StoredResult | None) -> Sequence[str]:
     if result is None or len(chunks) != 1 or chunks[0].answer is None or result.corrected:
         return []
@@ -412,10 +445,12 @@ class _Asked:
     def request(self, chunk: Chunk) -> CompletionRequest | None:
         """Return the request about a chunk, where its template and its model are known here."""
         job = self.job
+        ids = list(map(uuid.UUID, json_values.strings(job.examples)))
         asked = AnalysisTask(
             analysis_type=AnalysisType(job.analysis_type),
             stage=Stage.ANALYZE,
             options=options_from(job.options),
+            examples=learned_examples.named(self.session, ids) if ids else (),
         )
         task, _ = about_part(asked, self.text, chunk.start_char, chunk.end_char)
         template = library.with_version(

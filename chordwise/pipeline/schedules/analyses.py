@@ -31,6 +31,7 @@ from chordwise.storage.runs import Run
 
 _STALE = table("stale_results", column("job_id"))
 _SAVED_AS: ColumnElement[str] = func.coalesce(Run.saved_as, "")
+_PROFILE: ColumnElement[str] = func.coalesce(Run.options["profile"].as_string(), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class StaleQuestion:
     """What was asked of documents whose results are stale: type, options and model of the jobs.
 
     `lane` is the one to ask in now: the schedule's, else that of their runs. `saved_as` names the
-    table of the answers, and is empty where they have none.
+    table of the answers, `profile` that of the runs; each is empty where there is none.
     """
 
     analysis_type: AnalysisType
@@ -46,6 +47,7 @@ class StaleQuestion:
     model: str
     lane: Lane
     saved_as: str = ""
+    profile: str = ""
 
     def asked_anew(self, name: str) -> RunOptions:
         """Return the options of a run that asks the same."""
@@ -57,11 +59,13 @@ class StaleQuestion:
             nightly=True,
             lane=self.lane,
             save_as=self.saved_as,
+            profile=self.profile,
         )
 
     def __str__(self) -> str:
         asked = [self.analysis_type, self.options, self.model, self.lane]
-        asked += [self.saved_as] if self.saved_as else []
+        asked += [self.saved_as] if self.saved_as or self.profile else []
+        asked += [self.profile] if self.profile else []
         return json.dumps(asked, sort_keys=True)
 
 
@@ -81,7 +85,8 @@ def analyze(work: Work) -> JsonObject:
             "Change the schedule, or the scheduler's chordwise.toml.",
         )
     lane = work.settings.lane or profile.lane
-    options = replace(run_options(settings, profile, work.run_name()), nightly=True, lane=lane)
+    asked = run_options(settings, profile, work.run_name(), work.settings.profile)
+    options = replace(asked, nightly=True, lane=lane)
 
     def found() -> list[Entry]:
         paths = [path for path in work.settings.paths if holds_something(path)]
@@ -140,11 +145,11 @@ def _lane(work: Work) -> ColumnElement[str]:
 def _stale_questions(session: Session, lane: ColumnElement[str]) -> Sequence[StaleQuestion]:
     asked_in = lane.label("asked_in")
     statement = (
-        select(Job.analysis_type, Job.options, Job.model, asked_in, _SAVED_AS)
+        select(Job.analysis_type, Job.options, Job.model, asked_in, _SAVED_AS, _PROFILE)
         .join(Run, Run.id == Job.run_id)
         .where(Job.id.in_(select(_STALE.c.job_id)))
         .distinct()
-        .order_by(Job.analysis_type, Job.model, Job.options, asked_in, _SAVED_AS)
+        .order_by(Job.analysis_type, Job.model, Job.options, asked_in, _SAVED_AS, _PROFILE)
     )
     return [
         StaleQuestion(
@@ -153,8 +158,9 @@ def _stale_questions(session: Session, lane: ColumnElement[str]) -> Sequence[Sta
             model=model,
             lane=Lane(lane_name),
             saved_as=saved_as,
+            profile=profile,
         )
-        for kind, options, model, lane_name, saved_as in session.execute(statement)
+        for kind, options, model, lane_name, saved_as, profile in session.execute(statement)
     ]
 
 
@@ -189,6 +195,7 @@ def _stale_jobs(
             Job.model == question.model,
             lane == question.lane,
             _SAVED_AS.in_([question.saved_as]),
+            _PROFILE.in_([question.profile]),
             ~asked,
         )
         .ext(distinct_on(Job.document_id))

@@ -1,0 +1,345 @@
+"""Examples learned from feedback: which answers can be shown, with what text, for which document.
+
+An answer that people approved or corrected becomes an example. For a document those are chosen
+whose texts are like its own and unlike each other, by maximal marginal relevance (Carbonell and
+Goldstein, The Use of MMR, SIGIR 1998), with an inverted index over their words.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import uuid
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from chordwise.domain import examples, grounding, json_values, tokens, value_in_quote
+from chordwise.domain.analyses.analysis import Analysis
+from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analyses.extraction import FOUND
+from chordwise.domain.extractive import ranking, words
+from chordwise.domain.facts import text_of
+from chordwise.domain.grounding import Source
+from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
+from chordwise.domain.learning import corrections, fields, truths
+from chordwise.domain.learning.corrections import Corrected
+from chordwise.domain.learning.truths import LABEL_PATHS, Remark, Truth, Verdict
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Example
+
+_HELD_OUT = 5
+_NAMESPACE = uuid.UUID("5b0c8a52-6a3e-4d6e-9a0b-0c1f3f6d7e21")
+_GAP = "\n[…]\n"
+_LEAST_AROUND = 20
+_COMPARED_CHARACTERS = 8_000
+_POOL = 50
+_RELEVANCE = 0.5
+_FRAME_TOKENS = 60
+_COMMON, _COMMON_SHARE = 20, 4
+
+
+def is_held_out(sha256: str) -> bool:
+    """Tell whether a document is kept for measuring: one in five, by the hash of its text.
+
+    It never becomes an example, so that what is measured on it was not shown.
+    """
+    return int(sha256[:8], 16) % _HELD_OUT == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedAnswer:
+    """An answer about a text under these options, and what people said of it, the latest last.
+
+    `sha256` is the hash of the text.
+    """
+
+    document_id: uuid.UUID
+    sha256: str
+    text: str
+    analysis_type: AnalysisType
+    options: AnalysisOptions
+    output: JsonObject
+    remarks: Sequence[Remark]
+    feedback_ids: Sequence[uuid.UUID]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedExample:
+    """An example, the document and the feedback that it comes from, and the terms of its text.
+
+    `folded` is the beginning of the text without regard to case and white space.
+    """
+
+    example: Example
+    document_id: uuid.UUID
+    sha256: str
+    feedback_ids: tuple[uuid.UUID, ...]
+    folded: str
+    terms: tuple[str, ...]
+
+    @property
+    def id(self) -> uuid.UUID:
+        """Return the identity: other text, other answer or other feedback is another example."""
+        said = [str(self.document_id), self.example.analysis_type, self.example.text]
+        said += [json.dumps(self.example.answer, sort_keys=True), *map(str, self.feedback_ids)]
+        return uuid.uuid5(_NAMESPACE, json.dumps(said))
+
+    @property
+    def token_count(self) -> int:
+        """Return what it takes in a prompt (estimated)."""
+        answer = json.dumps(self.example.answer, ensure_ascii=False)
+        return tokens.estimate(f"{self.example.text}{answer}") + _FRAME_TOKENS
+
+
+def learned(judged: JudgedAnswer, characters: int) -> LearnedExample | None:
+    """Return the example that a judged answer makes, with at most so much text.
+
+    `None` where people have not said what is right, or it could not be an answer to the question:
+    each of its quotes has to stand in the text that is shown.
+    """
+    answer = confirmed(judged)
+    if answer is None:
+        return None
+    quotes = [json_values.text(each["quote"]) for each in grounding.quotes(answer)]
+    shown = excerpt(judged.text, quotes, characters)
+    if shown is None:
+        return None
+    example = Example(analysis_type=judged.analysis_type, text=shown, answer=answer)
+    if examples.problem(example, judged.options):
+        return None
+    found = LearnedExample(
+        example=example,
+        document_id=judged.document_id,
+        sha256=judged.sha256,
+        feedback_ids=tuple(judged.feedback_ids),
+        folded=_folded(judged.text),
+        terms=_terms(judged.text),
+    )
+    return replace(found, example=replace(example, id=found.id))
+
+
+def confirmed(judged: JudgedAnswer) -> JsonObject | None:
+    """Return the right answer as a model would have given it; `None` where it is not known.
+
+    A label has to be approved or corrected. Of an extraction a value has to be corrected, or each
+    field approved, and of any other answer the whole approved or a value corrected; and nothing of
+    it may be rejected of which is not said what is right.
+    """
+    analysis = analysis_for(judged.analysis_type)
+    truth = truths.from_remarks(judged.analysis_type, judged.remarks)
+    corrected = corrections.correct(judged.output, analysis, truth)
+    if not _is_confirmed(judged, truth, corrected):
+        return None
+    output = judged.output if corrected.output is None else corrected.output
+    if truth.label is not None:
+        output = _with_label(judged, truth.label)
+    return _as_answered(output, judged, analysis)
+
+
+def _is_confirmed(judged: JudgedAnswer, truth: Truth, corrected: Corrected) -> bool:
+    if judged.analysis_type in LABEL_PATHS:
+        return truth.label is not None
+    about_it = [
+        remark
+        for remark in truths.latest(truth.remarks)
+        if json_values.at(judged.output, remark.path) == remark.judged
+    ]
+    if truth.wrong_fields or any(each.verdict is Verdict.REJECTED for each in about_it):
+        return False
+    if corrected.output is not None:
+        return True
+    if judged.analysis_type is AnalysisType.EXTRACTION:
+        return all(name in truth.fields for name in fields.names(judged.output))
+    return any(not each.path and each.verdict is Verdict.APPROVED for each in about_it)
+
+
+_SCORES = {"positive": 0.5, "negative": -0.5}
+
+
+def _with_label(judged: JudgedAnswer, label: str) -> JsonObject:
+    """Return the answer with the right label; what was found for another one is left out."""
+    output = judged.output
+    found = json_values.at(output, LABEL_PATHS[judged.analysis_type])
+    if fields.normalized(found) == fields.normalized(label):
+        return output
+    if judged.analysis_type is AnalysisType.SENTIMENT:
+        answer: JsonObject = {"label": label, "score": _SCORES.get(label, 0.0), "confidence": 1.0}
+        return answer | {"emotions": [], "sentences": []}
+    answer = {"primary_label": label, "secondary_label": None, "confidence": 1.0}
+    return answer | {"features": [], "uncertainty_factors": []}
+
+
+def _as_answered(output: JsonObject, judged: JudgedAnswer, analysis: Analysis) -> JsonObject:
+    """Return a stored output without what was added to the model's answer, its quotes mended."""
+    source = Source(judged.text)
+    answer = json_values.as_object(_fitted(output, analysis.schema(judged.options)))
+    if judged.analysis_type is not AnalysisType.EXTRACTION:
+        return answer
+    if USER_DATA in answer:
+        evidence = json_values.objects(answer.get("evidence"))
+        kept = (_requoted(each, answer, source) for each in evidence)
+        return {**answer, "evidence": [each for each in kept if each.get("quote")]}
+    listed = json_values.objects(answer.get("fields"))
+    return {**answer, "fields": [_requoted(each, answer, source) for each in listed]}
+
+
+def _fitted(value: JsonValue, schema: JsonObject) -> JsonValue:
+    """Return what a closed schema knows of a value, without findings that are not grounded."""
+    known = schema.get("properties")
+    if isinstance(value, dict) and isinstance(known, dict):
+        return {
+            name: value[name]
+            if name == USER_DATA
+            else _fitted(value[name], json_values.as_object(known[name]))
+            for name in known
+            if name in value
+        }
+    if isinstance(value, list):
+        grounded = [e for e in value if not (isinstance(e, dict) and e.get("grounded") is False)]
+        return [_fitted(each, json_values.as_object(schema.get("items"))) for each in grounded]
+    return value
+
+
+def _requoted(entry: JsonObject, answer: JsonObject, source: Source) -> JsonObject:
+    """Return a value's entry with a quote in which it stands; without one where there is none."""
+    quote = json_values.text(entry.get("quote"))
+    if "path" in entry:
+        item = json_values.text(entry["path"])
+        value = json_values.at(answer[USER_DATA], item)
+    else:
+        item, value = json_values.text(entry.get("item")), entry.get("value")
+        if entry.get("status") != FOUND:
+            return {**entry, "value": None, "quote": None}
+    if isinstance(value, dict | list):
+        return entry
+    if quote and value_in_quote.stands_in(value, quote, item) is not False:
+        return entry
+    span = source.locate(text_of(value) or "")
+    return {**entry, "quote": source.wording(span) if span else None}
+
+
+def excerpt(text: str, quotes: Sequence[str], characters: int) -> str | None:
+    """Return a text, or of a longer one what stands around the quotes; `None` where it is too long.
+
+    Without quotes it is the beginning. What is left out is marked.
+    """
+    if len(text) <= characters:
+        return text
+    source = Source(text)
+    found = [source.locate(quote) for quote in quotes]
+    spans = sorted((each.start_char, each.end_char) for each in found if each is not None)
+    spans = spans or [(0, 0)]
+    room = characters - sum(end - start for start, end in spans) - len(_GAP) * (len(spans) + 1)
+    around = room // (2 * len(spans)) if quotes else room
+    if around < _LEAST_AROUND or len(spans) < len(quotes):
+        return None
+    windows: list[tuple[int, int]] = []
+    for start, end in spans:
+        window = _at_blanks(text, (start, end), around)
+        if windows and window[0] <= windows[-1][1]:
+            before = windows.pop()
+            window = before[0], max(before[1], window[1])
+        windows.append(window)
+    shown = _GAP.join(text[start:end].strip() for start, end in windows)
+    beginning = _GAP.lstrip() if windows[0][0] else ""
+    return f"{beginning}{shown}{_GAP.rstrip() if windows[-1][1] < len(text) else ''}"
+
+
+def _at_blanks(text: str, span: tuple[int, int], around: int) -> tuple[int, int]:
+    """Return a span with at most so many characters around it that cuts no word, where it can."""
+    start, end = max(0, span[0] - around), min(len(text), span[1] + around)
+    if start:
+        start = next((at for at in range(start, span[0]) if text[at].isspace()), start)
+    if end < len(text):
+        end = next((at for at in range(end, span[1], -1) if text[at - 1].isspace()), end)
+    return start, end
+
+
+def _folded(text: str) -> str:
+    return " ".join(text[:_COMPARED_CHARACTERS].casefold().split())
+
+
+def _terms(text: str) -> tuple[str, ...]:
+    """Return what a text is compared by: the terms of its beginning."""
+    return tuple(words.terms(text[:_COMPARED_CHARACTERS]))
+
+
+class ExampleIndex:
+    """The examples of a profile and an analysis type by the terms of their texts.
+
+    Of these at most `most` are shown for a document, in at most `max_tokens` (estimated).
+    """
+
+    def __init__(self, found: Sequence[LearnedExample], most: int, max_tokens: int) -> None:
+        self._found = found
+        self._most = most
+        self._max_tokens = max_tokens
+        self._weights = ranking.inverse_frequencies([each.terms for each in found])
+        self._vectors = [ranking.vector(each.terms, self._weights) for each in found]
+        self._tokens = [each.token_count for each in found]
+        self._cosines: dict[tuple[int, int], float] = {}
+        self._postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        for place, vector in enumerate(self._vectors):
+            for term, value in vector.items():
+                self._postings[term].append((place, value))
+        most_common = max(_COMMON, len(found) // _COMMON_SHARE)
+        common = [term for term, listed in self._postings.items() if len(listed) > most_common]
+        for term in common:  # which say little, and have the longest lists
+            del self._postings[term]
+
+    def __len__(self) -> int:
+        """Return how many examples there are to choose from."""
+        return len(self._found)
+
+    def chosen(self, sha256: str, text: str) -> tuple[LearnedExample, ...]:
+        """Return the examples to show for a document, the most similar one last.
+
+        None of them is of the document itself, by the hash of its text, or of a text that differs
+        from it in case and white space only.
+        """
+        if not self._found:
+            return ()
+        folded = _folded(text)
+        likeness = self._likeness(ranking.vector(_terms(text), self._weights))
+        others = (
+            (place, value)
+            for place, value in likeness.items()
+            if self._found[place].sha256 != sha256 and self._found[place].folded != folded
+        )
+        pool = dict(heapq.nlargest(_POOL, others, key=lambda each: each[1]))
+        return tuple(self._found[place] for place in reversed(self._picked(pool)))
+
+    def _picked(self, pool: dict[int, float]) -> Sequence[int]:
+        """Pick from the most similar ones, given with their likeness, the best first."""
+        alike = dict.fromkeys(pool, 0.0)
+        picked: list[int] = []
+        left = self._max_tokens
+        while len(picked) < self._most:
+            worth = {
+                place: _RELEVANCE * likeness - (1 - _RELEVANCE) * alike[place]
+                for place, likeness in pool.items()
+                if place not in picked and self._tokens[place] <= left
+            }
+            if not worth:
+                break
+            best = max(worth, key=worth.__getitem__)
+            picked.append(best)
+            left -= self._tokens[best]
+            for place in worth:
+                alike[place] = max(alike[place], self._between(place, best))
+        return picked
+
+    def _likeness(self, vector: ranking.Vector) -> dict[int, float]:
+        """Return the cosines with a text, by the places of the examples that share a term."""
+        likeness: dict[int, float] = defaultdict(float)
+        for term, value in vector.items():
+            for place, other in self._postings.get(term, ()):
+                likeness[place] += value * other
+        return likeness
+
+    def _between(self, one: int, other: int) -> float:
+        """Return the cosine of two examples, which is computed once."""
+        pair = (one, other) if one < other else (other, one)
+        if pair not in self._cosines:
+            self._cosines[pair] = ranking.similarity(self._vectors[one], self._vectors[other])
+        return self._cosines[pair]

@@ -1,0 +1,145 @@
+"""The learned examples of a run: what feedback on its profile has brought, read once."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from chordwise.domain.learning.learned_examples import (
+    ExampleIndex,
+    JudgedAnswer,
+    LearnedExample,
+    is_held_out,
+    learned,
+)
+from chordwise.domain.tasks import (
+    AnalysisOptions,
+    AnalysisType,
+    options_from,
+    options_to_json,
+    question_of,
+)
+from chordwise.errors import ConfigurationError
+from chordwise.llm.model import EXTRACTIVE
+from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.runtime.context import PATIENCE, ReadingContext
+from chordwise.settings import Settings
+from chordwise.storage import judgments, learned_examples
+from chordwise.storage.documents import Document
+from chordwise.storage.judgments import Feedback
+from chordwise.storage.learned_examples import JudgedResult
+from chordwise.storage.record import among
+
+_MAX_DOCUMENTS = 1_000
+_AT_ONCE = 50
+_CONTEXT_SHARE = 4
+"""Examples take at most a fourth of what a text may take."""
+
+Examples = Mapping[AnalysisType, ExampleIndex]
+
+
+def of_run(
+    context: ReadingContext, options: RunOptions, budgets: Mapping[AnalysisType, int]
+) -> Examples:
+    """Return the examples that a run may show, by analysis type; none where it is to show none.
+
+    They come from answers that people approved or corrected: of the same profile, to the same
+    question, asked with the same variant of templates. None is of a document that is held out, and
+    none would show a text to a provider that has not had it. `budgets` are the tokens of text that
+    a chunk may have, as far as they are known. A suite measures the question alone.
+    """
+    settings, prompts = context.settings, context.settings.prompts
+    is_wanted = options.profile and options.learned_examples and prompts.learned_examples
+    if not is_wanted or options.is_suite or not _addresses(settings, options.model):
+        return {}
+    found: dict[AnalysisType, ExampleIndex] = {}
+    for kind in options.types:
+        room = budgets.get(kind, settings.pipeline.chunk_tokens) // _CONTEXT_SHARE
+        max_tokens = min(prompts.learned_example_tokens, room)
+        examples = list(_learned(context, options, kind, max_tokens))
+        if examples:
+            found[kind] = ExampleIndex(examples, prompts.learned_examples, max_tokens)
+    return found
+
+
+def _learned(
+    context: ReadingContext, options: RunOptions, kind: AnalysisType, max_tokens: int
+) -> Iterator[LearnedExample]:
+    """Yield an example for each document that makes one, of its newest answer that does.
+
+    An excerpt has a character for each token that all examples together may take. No transaction is
+    open while examples are made.
+    """
+    by_document: dict[uuid.UUID, list[JudgedResult]] = defaultdict(list)
+    for attempt in context.database.attempts(PATIENCE):
+        with attempt as session:
+            results = list(_usable(session, context.settings, options, kind))
+    for result in results:
+        by_document[result.document_id].append(result)
+    ids = list(by_document)
+    for some in (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)):
+        texts = select(Document.id, Document.text).where(among(Document.id, some))
+        for attempt in context.database.attempts(PATIENCE):
+            with attempt as session:
+                said = judgments.of_documents(session, some)
+                found = session.execute(texts).all()
+        for document_id, text in found:
+            about = [each for each in said if each.document_id == document_id]
+            own = by_document[document_id]
+            made = (learned(_judged(each, text, kind, about), max_tokens) for each in own)
+            if (example := next(filter(None, made), None)) is not None:
+                yield example
+
+
+def _judged(
+    result: JudgedResult, text: str, kind: AnalysisType, said: Sequence[Feedback]
+) -> JudgedAnswer:
+    question = question_of(result.options)
+    about = [each for each in said if (each.analysis_type, each.question) == (kind, question)]
+    return JudgedAnswer(
+        document_id=result.document_id,
+        sha256=result.sha256,
+        text=text,
+        analysis_type=kind,
+        options=options_from(result.options),
+        output=result.output,
+        remarks=[judgments.remark(each) for each in about],
+        feedback_ids=[each.id for each in about],
+    )
+
+
+def _usable(
+    session: Session, settings: Settings, options: RunOptions, kind: AnalysisType
+) -> Iterator[JudgedResult]:
+    question = question_of(options_to_json(options.analysis))
+    addresses = _addresses(settings, options.model)
+    variants = _variants(options.analysis)
+    found = learned_examples.judged(session, options.profile, kind, question, _MAX_DOCUMENTS)
+    for each in found:
+        is_same = question_of(each.options) == question
+        is_same = is_same and _variants(options_from(each.options)) == variants
+        may_go = any(addresses <= _addresses(settings, model) for model in each.models)
+        if is_same and may_go and not is_held_out(each.sha256):
+            yield each
+
+
+def _variants(options: AnalysisOptions) -> set[str]:
+    return {each.variant for each in options.templates}
+
+
+def _addresses(settings: Settings, model: str) -> frozenset[tuple[str, str]]:
+    """Return where the texts of a run go that asks a model: provider and address of each.
+
+    Empty for the built-in model, and for one that is not known any more.
+    """
+    try:
+        asked = [settings.model_named(name) for name in settings.names_asked(model)]
+    except ConfigurationError:
+        return frozenset()
+    return frozenset(
+        (each.provider, each.base_url) for each in asked if each.provider != EXTRACTIVE
+    )

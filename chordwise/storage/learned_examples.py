@@ -1,0 +1,144 @@
+"""Learned examples: what people said is right of a document, as it is shown beside others."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ForeignKey, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, UUID
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.learning.learned_examples import LearnedExample as LearnedExampleValue
+from chordwise.domain.tasks import AnalysisType, Example, examples_from
+from chordwise.storage.record import CreatedAt, Record, among
+
+
+class LearnedExample(Record):
+    """An answer that people approved or corrected, with the text that is shown beside it.
+
+    Rows are never changed: other feedback, or another text of the same document, makes another row
+    with the next `version`. `feedback_ids` are the rows of feedback that it comes from.
+    """
+
+    __tablename__ = "learned_examples"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"), index=True)
+    analysis_type: Mapped[str]
+    version: Mapped[int]
+    feedback_ids: Mapped[list[uuid.UUID]] = mapped_column(ARRAY(UUID(as_uuid=True)))
+    text: Mapped[str]
+    answer: Mapped[JsonObject]
+    created_at: Mapped[CreatedAt]
+
+
+OF_JOB = """CASE WHEN j.examples IS NOT NULL THEN (
+            SELECT json_agg(json_build_object(
+                'id', e.id, 'type', e.analysis_type, 'text', e.text, 'answer', e.answer
+            ) ORDER BY shown.position)
+            FROM jsonb_array_elements_text(j.examples) WITH ORDINALITY AS shown (id, position)
+            JOIN learned_examples e ON e.id = CAST(shown.id AS uuid)
+        ) END"""
+"""The SQL for the examples of a job `j` as a list of objects; null where it has none."""
+
+
+def keep(session: Session, found: Collection[LearnedExampleValue]) -> None:
+    """Store examples that are not stored yet, but for those whose document was pruned meanwhile."""
+    by_id = {each.id: each for each in found}
+    if not by_id:
+        return
+    known = select(LearnedExample.id).where(among(LearnedExample.id, by_id))
+    for id_ in session.scalars(known):
+        del by_id[id_]
+    rows = [
+        {
+            "id": id_,
+            "document_id": each.document_id,
+            "analysis_type": each.example.analysis_type,
+            "feedback_ids": each.feedback_ids,
+            "text": each.example.text,
+            "answer": each.example.answer,
+        }
+        for id_, each in sorted(by_id.items())
+    ]
+    if rows:
+        session.execute(_KEEP, {"rows": json.dumps(rows, default=str)})
+
+
+_KEEP = text("""
+    INSERT INTO learned_examples
+        (id, document_id, analysis_type, version, feedback_ids, text, answer)
+    SELECT new.id, d.id, new.analysis_type, 1 + (
+            SELECT coalesce(max(e.version), 0) FROM learned_examples e
+            WHERE e.document_id = d.id AND e.analysis_type = new.analysis_type
+        ), new.feedback_ids, new.text, new.answer
+    FROM json_populate_recordset(NULL::learned_examples, CAST(:rows AS json)) AS new
+    JOIN documents d ON d.id = new.document_id
+    FOR KEY SHARE OF d
+    ON CONFLICT DO NOTHING""")
+
+
+def named(session: Session, ids: Sequence[uuid.UUID]) -> tuple[Example, ...]:
+    """Return the examples with these ids, in their order; those of pruned documents are gone."""
+    found = session.scalars(select(LearnedExample).where(among(LearnedExample.id, ids)))
+    rows = {each.id: each for each in found}
+    return examples_from(
+        {
+            "id": str(row.id),
+            "type": row.analysis_type,
+            "text": row.text,
+            "answer": row.answer,
+        }
+        for id_ in ids
+        if (row := rows.get(id_)) is not None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedResult:
+    """A result of which people said something, with its job's options and its document.
+
+    `models` are those that any job has asked about the document.
+    """
+
+    document_id: uuid.UUID
+    sha256: str
+    output: JsonObject
+    options: JsonObject
+    models: Sequence[str]
+
+
+def judged(
+    session: Session, profile: str, kind: AnalysisType, question: JsonObject, most: int
+) -> Sequence[JudgedResult]:
+    """Return results of a profile of whose question people said something, the newest first.
+
+    They are about at most so many documents, those of the latest feedback. Left out are documents
+    with suspicious passages, and those of a suite.
+    """
+    wanted = {"profile": profile, "type": kind, "question": json.dumps(question), "most": most}
+    return [JudgedResult(*row) for row in session.execute(_JUDGED, wanted)]
+
+
+_JUDGED = text("""
+    WITH said AS (
+        SELECT document_id FROM feedback
+        WHERE analysis_type = :type AND question = CAST(:question AS jsonb)
+        GROUP BY document_id ORDER BY max(created_at) DESC LIMIT :most
+    )
+    SELECT d.id, d.sha256, r.output, j.options,
+        (SELECT array_agg(DISTINCT asked.model) FROM jobs asked WHERE asked.document_id = d.id)
+    FROM said
+    JOIN documents d ON d.id = said.document_id
+    JOIN results r ON r.document_id = d.id AND r.analysis_type = :type
+    JOIN jobs j ON j.id = r.job_id
+    JOIN runs run ON run.id = j.run_id AND run.options ->> 'profile' = :profile
+    WHERE coalesce(d.flags, '[]') = '[]' AND NOT EXISTS (
+        SELECT FROM jobs other JOIN runs suite ON suite.id = other.run_id
+        WHERE other.document_id = d.id AND suite.options ->> 'is_suite' = 'true'
+    )
+    ORDER BY r.id DESC""")

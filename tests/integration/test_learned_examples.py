@@ -1,0 +1,334 @@
+"""What people said is right of a profile's answers is shown as examples in later prompts of it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, event
+
+from chordwise.domain.learning.learned_examples import is_held_out
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.errors import ExitCode
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.jobs.retry import retry
+from chordwise.pipeline.learning.evaluation import Scope, evaluate
+from chordwise.pipeline.runs.explanation import explain
+from chordwise.settings import Settings
+from chordwise.storage import pruning
+from chordwise.storage.documents import hash_of
+from tests.fakes.commands import run
+from tests.fakes.learning import LABELS, a_learner, obeying
+from tests.fakes.pipeline import LONG, NOW, Pipeline, a_document, a_pipeline, a_run
+
+pytestmark = pytest.mark.usefixtures("addressed")
+SHOWN = """
+    SELECT c.stage, e.source, e.version, cardinality(e.feedback_ids), e.answer ->> 'primary_label'
+    FROM model_calls c LEFT JOIN call_examples e ON e.call_id = c.id
+    WHERE c.run = (SELECT name FROM runs ORDER BY id DESC LIMIT 1) ORDER BY c.id, e.position"""
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline whose model answers what each document says."""
+    return a_learner(settings)
+
+
+def texts(names: str, *, held_out: bool = False) -> Mapping[str, str]:
+    """Return a text for each name, which says what the model is to answer about it."""
+    found = {}
+    for name in names.split():
+        numbered = (
+            f"The {name} is no. {number}: CHOOSE letter 0.5 and nothing else."
+            for number in range(100)
+        )
+        found[name] = next(each for each in numbered if is_held_out(hash_of(each)) is held_out)
+    return found
+
+
+def asked(profile: str = "post", **changes: object) -> RunOptions:
+    options = a_run(
+        AnalysisType.CLASSIFICATION,
+        analysis=AnalysisOptions(labels=LABELS, confidence_threshold=0.0),
+    )
+    return replace(options, profile=profile, **changes)  # type: ignore[arg-type]  # by their names
+
+
+def taken(pipeline: Pipeline, options: RunOptions, found: Mapping[str, str]) -> Submission:
+    submission = open_run(pipeline.context, options, NOW)
+    for name, text in found.items():
+        submission.take_in(a_document(text, name))
+    submission.close()
+    return submission
+
+
+def worked(pipeline: Pipeline, options: RunOptions, found: Mapping[str, str]) -> Submission:
+    submission = taken(pipeline, options, found)
+    pipeline.work(submission)
+    return submission
+
+
+def correct(name: str, label: str = "invoice") -> None:
+    command = ["feedback", "--document", name, "--correct", f"label={label}"]
+    assert run([*command, "--author", "Ada"]) == ExitCode.SUCCESS
+
+
+@contextmanager
+def noted(statements: list[object]) -> Iterator[None]:
+    """Note every statement that is sent meanwhile."""
+
+    def note(*sent: object) -> None:
+        statements.append(sent[2])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    yield
+    event.remove(Engine, "before_cursor_execute", note)
+
+
+def prompts(pipeline: Pipeline, submission: Submission) -> list[str]:
+    """Return what the model was asked about the documents of a run, by the end of the script."""
+    return [each.user for each in pipeline.model.requests[-len(pipeline.jobs(submission)) :]]
+
+
+def test_a_correction_is_shown_to_later_documents(pipeline: Pipeline) -> None:
+    """Beside the text, not in the instructions; the call records it, and the hash is the same."""
+    first = worked(pipeline, asked(), texts("boat"))
+    correct("boat")
+
+    later = worked(pipeline, asked(), texts("ship"))
+
+    (prompt,) = prompts(pipeline, later)
+    assert prompt.index(texts("boat")["boat"]) < prompt.index(texts("ship")["ship"])
+    assert '"primary_label": "invoice"' in prompt
+    assert "boat" not in pipeline.model.requests[-1].system
+    assert pipeline.rows(SHOWN) == [("analyze", "boat", 1, 1, "invoice")]
+    assert pipeline.job(first).options_hash == pipeline.job(later).options_hash
+    assert later.example_count == 1
+
+
+def test_the_same_question_again_has_the_same_result(pipeline: Pipeline) -> None:
+    """An example that came meanwhile does not ask a document again; `--fresh` does, with it."""
+    worked(pipeline, asked(), texts("boat ship"))
+    correct("boat")
+
+    again = taken(pipeline, asked(), texts("ship"))
+    fresh = worked(pipeline, asked(fresh=True), texts("ship"))
+
+    assert pipeline.job(again).reused_from is not None
+    assert pipeline.job(again).examples is None
+    assert pipeline.job(fresh).examples is not None
+
+
+def test_neither_itself_nor_held_out_nor_another_profile_nor_switched_off(
+    pipeline: Pipeline,
+) -> None:
+    """A document never sees its own answer, and what is kept for measuring is shown to none."""
+    worked(pipeline, asked(), {**texts("boat"), **texts("raft", held_out=True)})
+    correct("boat")
+    correct("raft")
+
+    runs = {
+        "itself": worked(pipeline, asked(fresh=True), texts("boat")),
+        "another profile": worked(pipeline, asked("else"), texts("ship")),
+        "no profile": worked(pipeline, asked(""), texts("canoe")),
+        "off": worked(pipeline, asked(learned_examples=False), texts("ferry")),
+        "a suite": worked(pipeline, asked(is_suite=True), texts("barge")),
+    }
+
+    assert {name for name, each in runs.items() if pipeline.job(each).examples} == set()
+    assert worked(pipeline, asked(), texts("yacht")).example_count == 1
+
+
+def test_documents_of_a_suite_never_become_examples(pipeline: Pipeline) -> None:
+    """Whatever other run has them as well."""
+    worked(pipeline, asked(), texts("boat"))
+    correct("boat")
+    worked(pipeline, asked(is_suite=True, fresh=True), texts("boat"))
+
+    assert worked(pipeline, asked(), texts("ship")).example_count == 0
+
+
+def test_what_is_withdrawn_is_shown_no_more(pipeline: Pipeline) -> None:
+    """Other feedback makes another version; without any there is no example."""
+    worked(pipeline, asked(), texts("boat"))
+    correct("boat")
+    worked(pipeline, asked(), texts("ship"))
+    correct("boat", "report")
+    worked(pipeline, asked(), texts("canoe"))
+    assert pipeline.rows(SHOWN) == [("analyze", "boat", 2, 2, "report")]
+
+    for _ in range(2):
+        assert run(["feedback", "--document", "boat", "--withdraw"]) == ExitCode.SUCCESS
+
+    assert worked(pipeline, asked(), texts("yacht")).example_count == 0
+
+
+def test_a_text_goes_only_where_it_has_been(settings: Settings) -> None:
+    """A document that was analyzed here is not shown to a provider that has not had it."""
+    here = a_learner(settings)
+    worked(here, asked(), texts("boat"))
+    correct("boat")
+    here.execute("UPDATE jobs SET model = 'extractive'")
+
+    assert worked(here, asked(), texts("ship")).example_count == 0
+
+
+def test_a_retry_shows_what_was_chosen(settings: Settings) -> None:
+    """Feedback that came after the document was taken in changes nothing for it."""
+    pipeline = a_learner(settings)
+    worked(pipeline, asked(), texts("boat"))
+    correct("boat")
+    submission = taken(pipeline, asked(), texts("ship"))
+    correct("boat", "report")
+    chosen = pipeline.job(submission).examples
+    pipeline.execute("UPDATE jobs SET status = 'failed' WHERE run_id = :id", id=submission.run_id)
+    pipeline.execute(
+        "UPDATE chunks SET status = 'failed' WHERE job_id = :id", id=pipeline.job(submission).id
+    )
+
+    assert retry(pipeline.context, submission.run_id) == 1
+    pipeline.work(submission)
+
+    assert pipeline.job(submission).examples == chosen
+    assert pipeline.rows(SHOWN) == [("analyze", "boat", 1, 1, "invoice")]
+
+
+def test_a_quote_out_of_an_example_is_refused_and_counted(settings: Settings) -> None:
+    """As one out of an example that the user wrote."""
+
+    def answers(request: CompletionRequest) -> str:
+        answer = json.loads(obeying(request))
+        leaking = [{"feature": "a boat", "quote": "The boat is no."}]
+        return json.dumps({**answer, "features": leaking} if request.task.examples else answer)
+
+    pipeline = a_pipeline(settings, answers, repeat_last=True)
+    worked(pipeline, asked(), texts("boat"))
+    correct("boat")
+
+    submission = worked(pipeline, asked(), texts("ship"))
+
+    failed = "SELECT failed_checks -> 0 ->> 'check', needs_review FROM results WHERE job_id = "
+    job_id = pipeline.job(submission).id
+    assert pipeline.rows(f"{failed}'{job_id}'") == [("example", True)]
+
+
+def test_every_part_of_a_long_document_shows_the_same(small_chunks: Settings) -> None:
+    """What joins their answers shows none."""
+    answer: dict[str, object] = {
+        "primary_label": "letter",
+        "secondary_label": None,
+        "confidence": 0.5,
+        "features": [],
+        "uncertainty_factors": [],
+    }
+    pipeline = a_pipeline(small_chunks, json.dumps(answer), repeat_last=True)
+    worked(pipeline, asked(), {"harbour": texts("harbour")["harbour"]})
+    correct("harbour")
+
+    submission = worked(pipeline, asked(), {"long": LONG})
+
+    assert (pipeline.job(submission).chunk_count or 0) > 1
+    stages = {(stage, source) for stage, source, *_ in pipeline.rows(SHOWN)}
+    assert stages == {("analyze", "harbour"), ("synthesize", None)}
+
+
+def test_examples_cost_no_further_statement(pipeline: Pipeline) -> None:
+    """A chunk is worked on with as many statements as one without any."""
+    worked(pipeline, asked(), texts("boat"))
+    correct("boat")
+    counts = []
+    for profile, name in (("post", "ship"), ("else", "canoe")):
+        submission = taken(pipeline, asked(profile), texts(name))
+        statements: list[object] = []
+        with noted(statements):
+            pipeline.work(submission)
+        counts.append((len(statements), pipeline.job(submission).examples is not None))
+
+    (with_examples, has), (without, has_none) = counts
+
+    assert (has, has_none) == (True, False)
+    assert with_examples == without
+
+
+def test_held_out_documents_are_measured_by_themselves(pipeline: Pipeline) -> None:
+    """Where examples were shown; else there is nothing to part."""
+    both = {**texts("boat ship"), **texts("raft canoe", held_out=True)}
+    worked(pipeline, asked(), both)
+    for name in both:
+        correct(name)
+    database = pipeline.context.database
+    (before,) = evaluate(database, Scope(), None)
+    worked(pipeline, asked(fresh=True), both)
+
+    (after,) = evaluate(database, Scope(), None)
+
+    parts = [(each.is_whole, each.is_held_out, each.judged) for each in after.measured]
+    assert [each.is_held_out for each in before.measured] == [False]
+    assert parts == [(True, False, 4), (False, True, 2)]
+    history = "SELECT DISTINCT is_whole, is_held_out, judged FROM evaluation_history ORDER BY 1, 2"
+    assert pipeline.rows(history) == [(False, True, 2), (True, False, 4)]
+
+
+def test_a_correction_stays_in_sight_after_a_new_answer(pipeline: Pipeline) -> None:
+    """The views have the corrected value, the one that was answered, who said it and when."""
+    worked(pipeline, asked(), texts("boat"))
+    correct("boat")
+
+    worked(pipeline, asked(fresh=True), texts("boat"))
+
+    results = "SELECT label, answered_output ->> 'primary_label', judged_by FROM document_results"
+    assert pipeline.rows(results) == [("invoice", "letter", "Ada")] * 2
+    facts = "SELECT final_value, value, judged_by, judged_at IS NOT NULL FROM fact_quotes"
+    assert (
+        pipeline.rows(f"{facts} WHERE path = '/primary_label'")
+        == [("invoice", "letter", "Ada", True)] * 2
+    )
+    said = "SELECT right_value, judged, author, results FROM corrections"
+    assert pipeline.rows(said) == [("invoice", "letter", "Ada", 2)]
+
+
+def test_the_story_names_the_examples(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the prompt is shown as it was asked."""
+    worked(pipeline, asked(), texts("boat"))
+    correct("boat")
+    job = pipeline.job(worked(pipeline, asked(), texts("ship")))
+    capsys.readouterr()
+
+    assert run(["explain", str(job.id)]) == ExitCode.SUCCESS
+
+    assert "Example shown: boat, version 1, 1 remark" in capsys.readouterr().out
+    with pipeline.context.database.read() as session:
+        found = explain(session, pipeline.context.settings, job.id)
+    assert [each.source for each in found.examples] == ["boat"]
+    prompt = found.chunks[0].prompt
+    assert prompt is not None
+    assert prompt.user == pipeline.model.requests[-1].user
+
+
+def test_examples_go_with_their_documents(pipeline: Pipeline) -> None:
+    """A pruned document is shown to no one any more, and jobs go on without it."""
+    worked(pipeline, asked(), texts("boat"))
+    correct("boat")
+    submission = taken(pipeline, asked(), texts("ship"))
+    pipeline.execute("UPDATE runs SET finished_at = now() - interval '9 days', status = 'finished'")
+    pipeline.execute("UPDATE documents SET created_at = now() - interval '9 days'")
+    first = pipeline.value("SELECT id FROM runs ORDER BY id LIMIT 1")
+    with pipeline.context.database.write() as session:
+        pruning.forget_jobs(session, uuid.UUID(str(first)), timedelta(days=1))
+        pruning.forget_run(session, uuid.UUID(str(first)), timedelta(days=1))
+        assert pruning.forget_documents(session, timedelta(days=1)) == 1
+    pipeline.execute("UPDATE runs SET finished_at = NULL, status = 'open'")
+
+    pipeline.work(submission)
+
+    assert pipeline.value("SELECT count(*) FROM learned_examples") == 0
+    assert pipeline.job(submission).status == "succeeded"

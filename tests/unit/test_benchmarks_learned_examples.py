@@ -1,0 +1,28 @@
+"""What corrections bring, on a corpus of which nothing but the examples tells the label."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks import learned_examples
+
+
+def test_examples_are_read_out_of_the_prompt(tmp_path: Path) -> None:
+    """Each document is answered once for each number of corrections; prompts become longer."""
+    rows = [
+        {"text": f"Note {number}: {words} and more.", "label": label}
+        for number in range(30)
+        for words, label in (("boats leave the harbour", "alpha"), ("cows eat the grass", "beta"))
+    ]
+    lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+    (tmp_path / "labels.jsonl").write_text(lines, "utf-8")
+
+    documents = learned_examples.documents_in(tmp_path)
+    without, with_some = learned_examples.measured("notes", documents, (0, 20))
+
+    assert without.count == with_some.count == len(rows)
+    assert without.value < 0.9
+    assert with_some.value > 0.9
+    assert with_some.prompt_tokens > without.prompt_tokens
+    assert "| `notes` | 20 | 60 | 0.97 | 0.89 to 0.99 |" in learned_examples.table([with_some])

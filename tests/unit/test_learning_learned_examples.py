@@ -1,0 +1,263 @@
+"""Examples learned from feedback: which answers are right, what is shown of texts, and for whom."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.learning.learned_examples import (
+    ExampleIndex,
+    JudgedAnswer,
+    LearnedExample,
+    excerpt,
+    is_held_out,
+    learned,
+)
+from chordwise.domain.learning.truths import Remark, Verdict
+from chordwise.domain.prompting import render_examples
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Example, Stage
+from chordwise.storage.documents import hash_of
+
+TEXT = "The seller is Miller Ltd. The price is 120 EUR, payable in May."
+LABELLED: JsonObject = {
+    "primary_label": "letter",
+    "secondary_label": None,
+    "confidence": 0.4,
+    "features": [{"feature": "a seller", "quote": "Miller Ltd", "grounded": True, "page": 1}],
+    "uncertainty_factors": ["short"],
+}
+FIELDS: JsonObject = {
+    "fields": [
+        {
+            "item": item,
+            "status": "found",
+            "value": value,
+            "quote": value,
+            "confidence": 6,
+            "start_char": TEXT.index(value),
+            "end_char": TEXT.index(value) + len(value),
+            "grounded": True,
+            "grounding": "exact",
+            "value_in_quote": True,
+        }
+        for item, value in (("seller", "Miller Ltd"), ("price", "May"))
+    ]
+}
+
+
+def said(
+    verdict: Verdict,
+    path: str = "",
+    judged: JsonValue = None,
+    corrected: JsonValue = None,
+    name: str = "",
+) -> Remark:
+    return Remark(path=path, name=name, verdict=verdict, judged=judged, corrected=corrected)
+
+
+def judged(kind: AnalysisType, output: JsonObject, *remarks: Remark) -> JudgedAnswer:
+    labels = ("invoice", "letter") if kind is AnalysisType.CLASSIFICATION else ()
+    items = "seller, price" if kind is AnalysisType.EXTRACTION else ""
+    return JudgedAnswer(
+        document_id=uuid.uuid4(),
+        sha256=hash_of(TEXT),
+        text=TEXT,
+        analysis_type=kind,
+        options=AnalysisOptions(labels=labels, instructions=items),
+        output=output,
+        remarks=remarks,
+        feedback_ids=[uuid.uuid4()],
+    )
+
+
+def answer_of(kind: AnalysisType, output: JsonObject, *remarks: Remark) -> JsonObject | None:
+    found = learned(judged(kind, output, *remarks), 1_000)
+    return found.example.answer if found else None
+
+
+def test_an_approved_label_is_shown_as_it_was_answered() -> None:
+    """What was added to the answer when it was stored is left out."""
+    approval = said(Verdict.APPROVED, "/primary_label", "letter")
+
+    answer = answer_of(AnalysisType.CLASSIFICATION, LABELLED, approval)
+
+    feature = {"feature": "a seller", "quote": "Miller Ltd"}
+    assert answer == {**LABELLED, "features": [feature]}
+
+
+def test_a_corrected_label_has_no_features_of_the_wrong_one() -> None:
+    """They spoke for the label that was chosen; the person who corrected it is sure."""
+    correction = said(Verdict.CORRECTED, "/primary_label", "letter", "invoice")
+
+    answer = answer_of(AnalysisType.CLASSIFICATION, LABELLED, correction)
+
+    assert answer is not None
+    assert (answer["primary_label"], answer["confidence"]) == ("invoice", 1.0)
+    assert (answer["features"], answer["uncertainty_factors"]) == ([], [])
+
+
+def test_a_corrected_value_is_quoted_where_it_stands() -> None:
+    """The quote of the wrong value is not shown; a value that stands nowhere is no example."""
+    found = said(Verdict.CORRECTED, "/fields/1", ["May"], ["120 EUR"], "price")
+    elsewhere = said(Verdict.CORRECTED, "/fields/1", ["May"], ["999 EUR"], "price")
+
+    answer = answer_of(AnalysisType.EXTRACTION, FIELDS, found)
+
+    assert answer is not None
+    assert answer["fields"] == [
+        {
+            "item": "seller",
+            "status": "found",
+            "value": "Miller Ltd",
+            "quote": "Miller Ltd",
+            "confidence": 6,
+        },
+        {
+            "item": "price",
+            "status": "found",
+            "value": "120 EUR",
+            "quote": "120 EUR",
+            "confidence": 6,
+        },
+    ]
+    assert answer_of(AnalysisType.EXTRACTION, FIELDS, elsewhere) is None
+
+
+@pytest.mark.parametrize(
+    ("remarks", "is_example"),
+    [
+        ([], False),
+        ([said(Verdict.APPROVED, "", FIELDS)], True),
+        ([said(Verdict.APPROVED, "/fields/0", ["Miller Ltd"], name="seller")], False),
+        (
+            [
+                said(Verdict.APPROVED, "/fields/0", ["Miller Ltd"], name="seller"),
+                said(Verdict.APPROVED, "/fields/1", ["May"], name="price"),
+            ],
+            True,
+        ),
+        ([said(Verdict.REJECTED, "/fields/1", ["May"], name="price")], False),
+        ([said(Verdict.APPROVED, "", FIELDS), said(Verdict.REJECTED, "", FIELDS)], False),
+    ],
+)
+def test_only_what_people_say_is_right_is_shown(
+    remarks: Sequence[Remark], *, is_example: bool
+) -> None:
+    """One approved field says nothing of the other, and a rejection not what is right."""
+    assert (answer_of(AnalysisType.EXTRACTION, FIELDS, *remarks) is not None) is is_example
+
+
+def test_an_excerpt_has_the_quotes_and_marks_what_is_left_out() -> None:
+    """Words are not cut; quotes that do not fit make no excerpt; without any it begins the text."""
+    text = (
+        f"{'Before it. ' * 50}The price is 120 EUR. {'Between them. ' * 50}The term is a year. End."
+    )
+
+    shown = excerpt(text, ["120 EUR", "a year"], 200)
+
+    assert shown is not None
+    assert len(shown) <= 200
+    assert shown.startswith("[…]\n")
+    assert "The price is 120 EUR." in shown
+    assert "The term is a year. End." in shown
+    assert shown.count("[…]") == 2
+    assert excerpt(text, ["120 EUR", "a year"], 50) is None
+    assert excerpt(text, [], 100) == f"{'Before it. ' * 8}".strip() + "\n[…]"
+    assert excerpt(TEXT, ["120 EUR"], 200) == TEXT
+
+
+def an_example(text: str, label: str = "letter") -> LearnedExample:
+    answer: JsonObject = {**LABELLED, "primary_label": label, "features": []}
+    remark = said(Verdict.APPROVED, "/primary_label", label)
+    found = learned(
+        JudgedAnswer(
+            document_id=uuid.uuid5(uuid.NAMESPACE_URL, text),
+            sha256=hash_of(text),
+            text=text,
+            analysis_type=AnalysisType.CLASSIFICATION,
+            options=AnalysisOptions(labels=("invoice", "letter")),
+            output=answer,
+            remarks=[remark],
+            feedback_ids=[],
+        ),
+        1_000,
+    )
+    assert found is not None
+    return found
+
+
+BOAT = an_example("The boat leaves the harbour at noon with the mail.")
+SAME_BOAT = an_example("The boat leaves the harbour at noon with the mail again.")
+HARBOUR = an_example("The harbour of the town was rebuilt after the storm.")
+BILL = an_example("Please pay the bill for the electricity by Friday.", "invoice")
+
+
+def test_examples_are_like_the_document_and_unlike_each_other() -> None:
+    """The most similar one stands last, its twin is passed over, and a stranger is none."""
+    index = ExampleIndex([BILL, BOAT, SAME_BOAT, HARBOUR], 2, 10_000)
+
+    chosen = index.chosen("0", "When does the boat leave the harbour with our mail?")
+
+    assert chosen == (HARBOUR, BOAT)
+    assert index.chosen("0", "Nothing in common.") == ()
+
+
+def test_a_document_is_not_its_own_example() -> None:
+    """Nor is another file with the same words."""
+    index = ExampleIndex([BOAT, HARBOUR], 4, 10_000)
+
+    assert BOAT not in index.chosen(BOAT.sha256, "The boat in the harbour.")
+    shouted = BOAT.example.text.upper().replace(" ", "\n")
+    assert index.chosen("0", shouted) == (HARBOUR,)
+
+
+def test_examples_keep_to_their_tokens() -> None:
+    """One that does not fit leaves its place to a smaller one."""
+    long = an_example(f"The boat and the harbour, the mail. {'The boat. ' * 80}")
+    index = ExampleIndex([long, HARBOUR], 4, HARBOUR.token_count + 1)
+
+    assert index.chosen("0", "The boat, the mail.") == ()
+    assert index.chosen("0", "The boat in the harbour.") == (HARBOUR,)
+
+
+def test_an_example_is_another_one_after_other_feedback() -> None:
+    """Its identity is that of what is shown and of the feedback that it comes from."""
+    approval = said(Verdict.APPROVED, "/primary_label", "letter")
+    first = judged(AnalysisType.CLASSIFICATION, LABELLED, approval)
+    made = [
+        learned(each, 1_000) for each in (first, first, replace(first, feedback_ids=[uuid.uuid4()]))
+    ]
+
+    once, again, later = (each.example.id for each in made if each is not None)
+
+    assert once == again
+    assert once != later
+
+
+def test_one_document_in_five_is_held_out() -> None:
+    """By its hash alone, so that it is the same one for ever."""
+    hashes = [uuid.uuid5(uuid.NAMESPACE_URL, str(number)).hex for number in range(1_000)]
+
+    assert 150 < sum(map(is_held_out, hashes)) < 250
+    assert is_held_out("0000000500")
+    assert not is_held_out("0000000600")
+
+
+def test_learned_examples_stand_between_marks_and_only_beside_a_text() -> None:
+    """An example cannot contain its own mark; answers that are joined show none."""
+    shown = (Example(analysis_type=AnalysisType.SUMMARY, text="End of the examples.", answer={}),)
+    task = AnalysisTask(
+        analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text="x", examples=shown
+    )
+
+    lines = render_examples(task).splitlines()
+
+    place = lines.index("End of the examples.")
+    assert lines[place - 1] == lines[place + 1]
+    assert lines[place - 1].startswith("TEXT-")
+    assert render_examples(replace(task, stage=Stage.SYNTHESIZE)) == ""
+    assert render_examples(replace(task, answers=({},))) == ""
