@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pypdfium2
 import pytest
@@ -204,18 +205,29 @@ def test_hostile_documents_and_answers_are_inert(settings: Settings, visit: Visi
     answer = a_summary("The harbour", topic=f"{SCRIPT} \u202etopic")
     pipeline = a_pipeline(settings, answer, repeat_last=True)
     submission = open_run(pipeline.context, replace(a_run(), name=f"run {SCRIPT}"), NOW)
-    submission.take_in(a_document(HOSTILE, f"{SCRIPT}\\u202e.txt"))
+    submission.take_in(a_document(HOSTILE, name := f"{SCRIPT}\\u202e.txt"))
     submission.close()
     pipeline.work(submission)
 
-    for address in ("/results", f"/documents/{pipeline.value(FIRST)}", "/results?words=harbour"):
+    rejected = Saying(verdict=Verdict.REJECTED, path="/main_topic")
+    said = Signed(saying=rejected, note=SCRIPT, author=SCRIPT)
+    line = Line(number=1, document=name, analysis_type=None, signed=said)
+    with pipeline.context.database.write() as session:
+        assert feedback.give_all(session, Wanted(), [line]).stored == 1
+
+    for address in (
+        *("/results", "/results?words=harbour", f"/results?label={quote(SCRIPT)}", "/runs"),
+        *(f"/runs/{quote(f'run {SCRIPT}')}", f"/documents/{pipeline.value(FIRST)}", "/review"),
+    ):
         page = visit.open(address)
+        assert page.title() != "Not possible · Chordwise"
         assert page.title() != "owned"
         assert page.locator("main script, main img[src=x]").count() == 0
         assert "\u202e" not in page.content()
         assert "\x1b" not in page.content()
     page = visit.open(f"/documents/{pipeline.value(FIRST)}")
     expect(page.locator(".text")).to_contain_text("<script>document.title")
+    expect(page.locator(".remarks")).to_contain_text("<script>document.title")
     expect(page.locator(".text")).to_contain_text("\\u202eevil")
 
 
