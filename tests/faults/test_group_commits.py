@@ -1,0 +1,151 @@
+"""P13 to P16: what is stored together, what is counted, what is lost with a process."""
+
+from __future__ import annotations
+
+import pytest
+
+from chordwise.pipeline.runtime.messages import CHUNK_QUEUE
+from tests.fakes.configuration import CONCURRENCY
+from tests.fakes.processes import wait_until
+from tests.faults.allowance import SUCCEEDED, Allowance
+from tests.faults.cluster import Cluster
+from tests.faults.experiment import CHUNKS, MESSAGES, RECOVERY_SECONDS, Experiment
+from tests.faults.provider import HOLD
+
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(600)]
+
+SMALL_DOCUMENTS = 24
+
+
+@pytest.mark.parametrize("documents", [1, SMALL_DOCUMENTS])
+def test_a_worker_killed_between_commit_and_acknowledgement(
+    cluster: Cluster, experiment: Experiment, documents: int
+) -> None:
+    """P13: what a group has stored is not asked again, though no thread has heard of it."""
+    injected = f"kill -9 once a group is committed, over documents: {documents}"
+    experiment.begin(f"P13 group committed {documents}", injected)
+    cluster.start_scheduler()
+    worker = cluster.start_worker("group.committed:kill:3")
+    chunks = CHUNKS // documents
+    cluster.submit(*(cluster.documents.write(chunks=chunks) for _ in range(documents)))
+
+    assert worker.wait_for_end() == -9
+    experiment.fault_is_over()
+    cluster.start_worker()
+
+    experiment.finish()
+
+
+def test_a_thread_that_dies_while_it_stores_for_others(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """P13: the others hear of it, and store what they have by themselves."""
+    experiment.begin("P13 storing thread", "the storing thread dies before the third group")
+    cluster.start_scheduler()
+    worker = cluster.start_worker("group.before_commit:raise:3")
+    cluster.submit(cluster.documents.write(chunks=24))
+    experiment.fault_is_over()
+
+    experiment.finish(
+        Allowance(ends=SUCCEEDED | {"partial"}, extra_calls=1, tracebacks=("InjectedError",))
+    )
+    assert worker.is_alive
+    assert cluster.count(_FAILED) <= 1  # what the thread that died had in hand
+    assert "failpoint group.before_commit passed" in worker.text()
+
+
+_FAILED = "SELECT count(*) FROM chunks WHERE status = 'failed'"
+# A row that PostgreSQL refuses, whenever it comes.
+_REFUSE = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'this row is refused'; END $$;
+CREATE TRIGGER refuse BEFORE UPDATE ON chunks FOR EACH ROW
+    WHEN (NEW.status = 'succeeded' AND NEW.id = '{chunk}') EXECUTE FUNCTION refuse()"""
+_A_CHUNK = "SELECT id FROM chunks ORDER BY id OFFSET 5 LIMIT 1"
+_REFUSED = "SELECT count(*) FROM chunks WHERE status = 'failed' AND error_code = 'internal'"
+
+
+def test_one_row_of_a_group_that_is_refused(cluster: Cluster, experiment: Experiment) -> None:
+    """P13: it fails alone and is named; those that were stored with it lose nothing."""
+    experiment.begin("P13 bad row", "the end of one of 24 chunks is refused by PostgreSQL")
+    cluster.start_scheduler()
+    cluster.submit(*(cluster.documents.write(chunks=1) for _ in range(SMALL_DOCUMENTS)))
+    cluster.wait_for(f"SELECT count(*) = {SMALL_DOCUMENTS} FROM chunks")  # noqa: S608 - a number
+    with cluster.database.connect(cluster.name) as other:
+        other.execute(_REFUSE.format(chunk=cluster.value(_A_CHUNK)).encode())
+    cluster.start_worker()
+    experiment.fault_is_over()
+
+    experiment.finish(
+        Allowance(ends=SUCCEEDED | {"failed"}, tracebacks=("this row is refused",)),
+    )
+    assert cluster.count(_REFUSED) == 1
+    succeeded = "SELECT count(*) FROM chunks WHERE status = 'succeeded'"
+    assert cluster.count(succeeded) == SMALL_DOCUMENTS  # with that of the oracle
+
+
+def test_two_processes_with_one_slice(cluster: Cluster, experiment: Experiment) -> None:
+    """P14: each chunk is claimed by one of them, asked once, and stored once."""
+    experiment.begin("P14", "every message of a document twice, for two workers")
+    cluster.provider.delay_seconds = 1.0
+    cluster.start_scheduler()
+    fanning = cluster.start_worker("fan_out.published:kill")
+    cluster.submit(cluster.documents.write(chunks=24))
+    assert fanning.wait_for_end() == -9
+    with cluster.broker.client() as client:
+        queue = f"chordwise:{CHUNK_QUEUE}"
+        messages = client.lrange(queue, 0, -1)
+        assert len(messages) > MESSAGES // 2  # the others are with the one that was killed
+        client.rpush(queue, *messages)
+    experiment.fault_is_over()
+    for _ in range(2):
+        cluster.start_worker()
+
+    experiment.finish(bound_seconds=RECOVERY_SECONDS + experiment.undisturbed_seconds + 24)
+
+
+@pytest.mark.parametrize("wrong_by", [1, -1])
+def test_a_countdown_that_is_wrong(cluster: Cluster, experiment: Experiment, wrong_by: int) -> None:
+    """P15: the chunks are the truth; the synthesis comes once, when the last of them has ended."""
+    experiment.begin(f"P15 {wrong_by:+}", f"jobs.open_chunks wrong by {wrong_by:+} at a quarter")
+    cluster.provider.delay_seconds = 0.5
+    cluster.start_scheduler()
+    cluster.start_worker()
+    cluster.submit(cluster.documents.write(chunks=24))
+    cluster.wait_for_share(0.25)
+
+    with cluster.database.connect(cluster.name) as other:
+        other.execute(f"UPDATE jobs SET open_chunks = open_chunks + ({wrong_by})".encode())  # noqa: S608 - a number
+    experiment.fault_is_over()
+
+    experiment.finish(bound_seconds=RECOVERY_SECONDS + experiment.undisturbed_seconds + 8)
+    syntheses = "SELECT count(*) FROM model_calls WHERE stage = 'synthesize'"
+    assert cluster.count(syntheses) == 1
+
+
+# `lease_seconds` of limits/shared.py: the timeout of a call, and a margin.
+_PERMIT_SECONDS = 25.0
+
+
+def test_permits_that_are_lost_with_their_process(cluster: Cluster, experiment: Experiment) -> None:
+    """P16: the permits of a killed worker are free again once its calls would have ended."""
+    experiment.begin("P16", f"kill -9 of a worker that holds all {CONCURRENCY} permits")
+    cluster.members.environment = {
+        **cluster.members.environment,
+        "CHORDWISE_LIMITS__FIRST_IN_FLIGHT": str(CONCURRENCY),
+        "CHORDWISE_LIMITS__MAX_IN_FLIGHT": str(CONCURRENCY),
+    }
+    cluster.provider.treat(HOLD, times=CONCURRENCY)
+    cluster.start_scheduler()
+    worker = cluster.start_worker()
+    cluster.submit(cluster.documents.write(chunks=24))
+    wait_until(lambda: len(cluster.provider.requests) == CONCURRENCY, 60, "all permits are taken")
+
+    worker.kill()
+    experiment.fault_is_over()
+    cluster.start_worker()
+    cluster.provider.release()
+
+    experiment.finish(
+        bound_seconds=_PERMIT_SECONDS + RECOVERY_SECONDS + experiment.undisturbed_seconds
+    )
