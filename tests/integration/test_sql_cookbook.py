@@ -194,6 +194,16 @@ def learn(pipeline: Pipeline) -> None:
         with database.write() as session:
             assert feedback.give_all(session, Wanted(), [line]).stored == 1
 
+    pipeline.execute(
+        "INSERT INTO learned_examples"
+        " (id, document_id, analysis_type, version, feedback_ids, text, answer)"
+        " SELECT gen_random_uuid(), document_id, analysis_type, 1, ARRAY[id], 'text', '{}'"
+        " FROM feedback WHERE verdict = 'approved'"
+    )
+    pipeline.execute(
+        "UPDATE model_calls SET examples = (SELECT jsonb_agg(id) FROM learned_examples)"
+        " WHERE stage = 'analyze'"
+    )
     evaluation.evaluate(database, Scope(), None)
     certification.certify(database, Scope(), Bounds())
 
