@@ -117,20 +117,22 @@ def take_in(
                     return False
                 documents = _documents(submission, source, listed, stored)
                 for found, last in marking_last(documents):
-                    writer.put(
-                        Offered(
-                            found=found,
-                            of=listed.intake_id,
-                            is_last=last,
-                            shown=listed.source,
-                            raw_path=listed.raw_path,
-                        )
-                    )
+                    writer.put(_offered(listed, found, is_last=last))
                     if not last and is_stopped():  # a file may hold very many
                         return False
         return True
     finally:
         submission.close()
+
+
+def _offered(listed: ListedFile, found: Found, *, is_last: bool) -> Offered:
+    return Offered(
+        found=found,
+        of=listed.intake_id,
+        is_last=is_last,
+        shown=listed.source,
+        raw_path=listed.raw_path,
+    )
 
 
 def marking_last(documents: Iterable[Found]) -> Iterator[tuple[Found, bool]]:

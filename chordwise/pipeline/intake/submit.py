@@ -219,12 +219,10 @@ def open_run(
 ) -> Submission:
     """Begin a run with the list of what was found; `now` names it where the user does not.
 
-    `run_id` is its id where one was made already.
-    Run and list are stored in one transaction, so that there is no run with half a list.
+    Both are stored in one transaction: there is no run with half a list. `run_id` may be given.
 
     Raises:
-        UsageError: The name is taken or could be an id, or the budget is none, or no table can have
-            the name under which the answers are saved.
+        UsageError: The name is taken or could be an id, there is no such budget, or no such table.
         ConfigurationError: The model is unknown, or its price where there is a budget.
     """
     client.identity(context.settings, options.model)
