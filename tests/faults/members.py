@@ -19,11 +19,12 @@ from tests.faults.armed import VARIABLE
 
 _STARTED = re.compile(r"(worker|scheduler)\.started")
 _SAMPLE_SECONDS = 0.25
+_MODULES = {"web": ["chordwise", "web", "--port", "0"], "up": ["chordwise", "up"]}
 
 
 @dataclass(slots=True, kw_only=True)
 class Member:
-    """A worker or a scheduler; `peak_bytes` is the most memory that it was seen to hold."""
+    """A process of ours; `peak_bytes` is the most memory that it was seen to hold."""
 
     role: str
     log: Path
@@ -115,8 +116,11 @@ class Members:
     _stopped: threading.Event = field(default_factory=threading.Event)
 
     def start(self, role: str, failpoints: str, **environment: str) -> Member:
-        """Start a worker or a scheduler, armed only where there are failpoints."""
-        module = ["tests.faults.armed", role] if failpoints else [role]
+        """Start a worker, a scheduler, the pages (`web`) or the supervisor (`up`).
+
+        It is armed only where there are failpoints.
+        """
+        module = ["tests.faults.armed", role] if failpoints else _MODULES.get(role, [role])
         extra = {VARIABLE: failpoints} if failpoints else {}
         log = self.folder / f"{role}-{len(self.all)}.log"
         with log.open("wb") as output:
