@@ -7,7 +7,6 @@ from base64 import b64decode
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cache
 from itertools import islice
 from math import inf, log10
 from typing import TypeAlias
@@ -119,7 +118,8 @@ def _shortened(words: str) -> str:
     return line if len(line) <= _MAX_EXCERPT else f"{line[: _MAX_EXCERPT - 1]}…"
 
 
-_Cue: TypeAlias = tuple[tuple[str, ...], str]
+_WRITTEN = re.IGNORECASE | re.MULTILINE
+_Cue: TypeAlias = tuple[tuple[str, ...], re.Pattern[str]]
 """Words in small letters without one of which a text is not searched, and what is searched for."""
 
 
@@ -147,50 +147,61 @@ _ORDERS = (
     # “Ignore all previous instructions”, and that in other languages.
     (
         _IGNORE,
-        (
+        re.compile(
             r"\b(?:ignore|disregard|forget|override|bypass|(?:do not|don't|stop) (?:follow|obey)"
-            rf"(?:ing)?)\s+{_EARLIER}(?:instructions?|prompts?|commands?|directives?|guidelines)\b"
+            rf"(?:ing)?)\s+{_EARLIER}(?:instructions?|prompts?|commands?|directives?|guidelines)\b",
+            _WRITTEN,
         ),
     ),
     (
         _IGNORE,
-        (
+        re.compile(
             r"\b(?:ignore|disregard|forget) (?:(?:all|everything) )?(?:of )?(?:the )?above"
-            r"(?= (?:and|then)\b|[.,;:!])"
+            r"(?= (?:and|then)\b|[.,;:!])",
+            _WRITTEN,
         ),
     ),
     (
         ("forget",),
-        (
+        re.compile(
             r"\bforget (?:everything|all|what)(?: that)? you(?:'ve| have| were| are)?"
-            r"(?: been)? (?:told|instructed|taught)\b"
+            r"(?: been)? (?:told|instructed|taught)\b",
+            _WRITTEN,
         ),
     ),
     (
         ("ignorier", "vergiss", "missacht"),
-        (r"\b(?:ignorier|vergiss|missacht)\w*\s+(?:\w+\s+){0,4}(?:anweisung|instruktion|vorgabe)"),
+        re.compile(
+            r"\b(?:ignorier|vergiss|missacht)\w*\s+(?:\w+\s+){0,4}(?:anweisung|instruktion|vorgabe)",
+            _WRITTEN,
+        ),
     ),
     (
         ("ignore", "oublie"),
-        (r"\b(?:ignore|oublie)[zr]?\s+(?:\w+\s+){0,4}(?:instructions|consignes)\b"),
+        re.compile(
+            r"\b(?:ignore|oublie)[zr]?\s+(?:\w+\s+){0,4}(?:instructions|consignes)\b", _WRITTEN
+        ),
     ),
     (
         ("ignor", "olvid", "esque"),
-        (r"\b(?:ignor|olvid|esque[çc])(?:[ae]n?)\s+(?:\w+\s+){0,4}instruc(?:ciones|[õo]es)"),
+        re.compile(
+            r"\b(?:ignor|olvid|esque[çc])(?:[ae]n?)\s+(?:\w+\s+){0,4}instruc(?:ciones|[õo]es)",
+            _WRITTEN,
+        ),
     ),
     (
         ("ignor", "dimentica"),
-        r"\b(?:ignor|dimentic)\w+\s+(?:\w+\s+){0,4}istruzioni\b",
+        re.compile(r"\b(?:ignor|dimentic)\w+\s+(?:\w+\s+){0,4}istruzioni\b", _WRITTEN),
     ),
-    (("忽略",), r"忽略[^\n。]{0,12}(?:指令|指示|说明)"),
+    (("忽略",), re.compile(r"忽略[^\n。]{0,12}(?:指令|指示|说明)", _WRITTEN)),
     (
         ("игнорируй",),
-        r"\bигнорируй\w*\s+(?:\w+\s+){0,4}(?:инструкци|указани)",  # noqa: RUF001 - Russian
+        re.compile(r"\bигнорируй\w*\s+(?:\w+\s+){0,4}(?:инструкци|указани)", _WRITTEN),  # noqa: RUF001 - Russian
     ),
     # Who the model is to be.
     (
         _MODEL_WORDS,
-        (
+        re.compile(
             rf"\byou are (?:now |hereby )?(?:an? |the )?(?:\w+,? ){{0,3}}{_MODEL}\b(?!'s)"
             rf"|\bas an? (?:\w+ )?{_MODEL}, (?:you|i|please|do|your)\b"
             rf"|\bif you are an? (?:\w+ )?{_MODEL}\b"
@@ -198,67 +209,77 @@ _ORDERS = (
             rf"|instructions? (?:to|for)) (?:the |any |all )?{_MODEL}\b"
             r"(?= *[:,!\n]| (?:reading|processing))"
             rf"|\b{_MODEL} (?:(?:that|which|who) )?(?:is |are )?(?:reading|processing|analy[sz]ing"
-            r"|summari[sz]ing|reviewing|evaluating) this\b"
+            r"|summari[sz]ing|reviewing|evaluating) this\b",
+            _WRITTEN,
         ),
     ),
     # Its instructions and its output.
     (
         ("instruction:", "instructions:", "task:", "directive:", "directives:"),
-        (
+        re.compile(
             r"\b(?:new|real|actual|updated|additional|secret|hidden)"
-            r" (?:instruction|task|directive)s?:"
+            r" (?:instruction|task|directive)s?:",
+            _WRITTEN,
         ),
     ),
     (
         ("m prompt", "m message", "n prompt", "l prompt", "r prompt", "your instructions"),
-        (
+        re.compile(
             r"\b(?:reveal|print|output|show|repeat|display|leak|return|disclose|tell)\s+"
             r"(?:\w+ ){0,3}(?:system (?:prompt|message)|(?:hidden|initial|your) prompt"
-            r"|your instructions)\b"
+            r"|your instructions)\b",
+            _WRITTEN,
         ),
     ),
     (
         ("these instructions", "this instruction", "this prompt", "system prompt"),
-        (
+        re.compile(
             r"\b(?:do not|don't|never) (?:reveal|mention|disclose|tell|acknowledge) (?:\w+ ){0,3}"
-            r"(?:these instructions|this instruction|this prompt|system prompt)\b"
+            r"(?:these instructions|this instruction|this prompt|system prompt)\b",
+            _WRITTEN,
         ),
     ),
     (
         ("from now on",),
-        (
+        re.compile(
             rf"{_START}from now on,? (?:you (?:are|must|will|should|respond|answer)"
-            r"|(?:always |only )?(?:answer|respond|reply|act|write|output|speak))\b"
+            r"|(?:always |only )?(?:answer|respond|reply|act|write|output|speak))\b",
+            _WRITTEN,
         ),
     ),
 )
 _HEADINGS = ("instruction", "response", "system", "assistant", "human")
 _ROLES = (
-    (("<|",), r"<\|[a-z_]{2,30}\|>"),
-    (("inst]", "sys>>"), r"\[/?INST\]|<</?SYS>>"),
+    (("<|",), re.compile(r"<\|[a-z_]{2,30}\|>", _WRITTEN)),
+    (("inst]", "sys>>"), re.compile(r"\[/?INST\]|<</?SYS>>", _WRITTEN)),
     (
         tuple(f"#{space}{word}" for space in ("", " ") for word in _HEADINGS),
-        (r"^#{2,4} ?(?:instruction|response|system(?: prompt)?|assistant|human) ?:? ?$"),
+        re.compile(
+            r"^#{2,4} ?(?:instruction|response|system(?: prompt)?|assistant|human) ?:? ?$", _WRITTEN
+        ),
     ),
     (
         ("<system", "</system", "<assistant", "</assistant", "<human", "</human"),
-        (r"</?(?:system|assistant|human)(?:[_-](?:prompt|message|instructions?))?>"),
+        re.compile(
+            r"</?(?:system|assistant|human)(?:[_-](?:prompt|message|instructions?))?>", _WRITTEN
+        ),
     ),
     (
         ('"role"',),
-        (r"\"role\"\s{0,9}:\s{0,9}\"(?:system|assistant|developer)\""),
+        re.compile(r"\"role\"\s{0,9}:\s{0,9}\"(?:system|assistant|developer)\"", _WRITTEN),
     ),
     (
         ("system:", "system :", "developer:", "assistant:", "prompt:", "message:", "instruction:"),
-        (
+        re.compile(
             r"^\W{0,3}(?:system|developer|assistant)(?: (?:prompt|message|instruction|override))?"
             r" ?: ?(?:\w+,? )?(?:you\b|ignore|disregard|your\b|the (?:user|previous)\b|do not\b"
-            r"|always\b|never\b|please\b|respond|answer|reply|output|set\b|return\b)"
+            r"|always\b|never\b|please\b|respond|answer|reply|output|set\b|return\b)",
+            _WRITTEN,
         ),
     ),
     (
         ("system prompt", "system message", "system override"),
-        r"^system (?:prompt|message|override) ?:",
+        re.compile(r"^system (?:prompt|message|override) ?:", _WRITTEN),
     ),
 )
 _BEFORE, _BEHIND = 160, 240
@@ -271,19 +292,13 @@ def _orders(content: str, kind: FlagKind, cues: Sequence[_Cue]) -> Iterator[Flag
         match.span()
         for needles, pattern in cues
         for start, end in _windows(small, needles)
-        for match in _compiled(pattern).finditer(content, start, end)
+        for match in pattern.finditer(content, start, end)
     }
     last = 0
     for start, end in sorted(spans):
         if start >= last:
             yield _flag(content, kind, start, end)
             last = end
-
-
-@cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    """Compile a pattern when a text first has its words: all of them take a tenth of a second."""
-    return re.compile(pattern, re.IGNORECASE | re.MULTILINE)
 
 
 def _windows(small: str, needles: Iterable[str]) -> Iterator[tuple[int, int]]:
