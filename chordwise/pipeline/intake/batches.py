@@ -219,12 +219,7 @@ def store(
     rows: list[dict[str, object]] = []
     new: dict[uuid.UUID, NewDocument] = {}
     for each in offered:
-        found = each.found
-        row = {
-            "id": each.intake_id,
-            "raw_path": each.raw_path,
-            **{name: getattr(found, name) for name in _OF_FILE},
-        }
+        found, row = each.found, _row(each)
         if isinstance(found, UnreadDocument):
             rows.append({**row, **_refused(found.error)})
             continue
@@ -250,7 +245,9 @@ def store(
     ]
 
 
-_OF_FILE = ("source", "sha256", "byte_count")
+def _row(offered: Offered) -> dict[str, object]:
+    of_file = {name: getattr(offered.found, name) for name in ("source", "sha256", "byte_count")}
+    return {"id": offered.intake_id, "raw_path": offered.raw_path, **of_file}
 
 
 def _documents(session: Session, offered: Sequence[Offered]) -> dict[uuid.UUID, uuid.UUID]:
