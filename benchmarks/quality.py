@@ -11,9 +11,11 @@ import json
 import math
 import statistics
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chordwise.domain import json_values, typed_values
@@ -21,6 +23,7 @@ from chordwise.domain.extractive import ranking, words
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisType
+from chordwise.llm.providers.encoder import Encoder
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.analyzer import AnalysisRequest, DocumentAnalyzer
 
@@ -41,7 +44,10 @@ _SENTIMENTS = ("negative", "positive")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A measurement: `low` and `high` bound it with 95 % confidence, `baselines` by their name."""
+    """A measurement: `low` and `high` bound it with 95 % confidence, `baselines` by their name.
+
+    `seconds` is the processor's time for an answer, on average.
+    """
 
     corpus: str
     measure: str
@@ -50,9 +56,22 @@ class Row:
     low: float
     high: float
     baselines: Mapping[str, float]
+    seconds: float = 0.0
 
 
 Measure = Callable[[str, Sequence[JsonObject], Path], Iterator[Row]]
+
+
+@dataclass(slots=True)
+class Measured:
+    """The model that is measured now, and what its answers have taken."""
+
+    model: ExtractiveModel
+    seconds: float = 0.0
+    answers: int = 0
+
+
+_measured: ContextVar[Measured] = ContextVar("measured")
 
 
 def wilson(right: float, count: int) -> tuple[float, float]:
@@ -93,7 +112,12 @@ def analyze(
         labels=labels,
         specific_instructions=instructions,
     )
-    return DocumentAnalyzer(ExtractiveModel()).analyze_document(request).output
+    measured = _measured.get()
+    started = time.process_time()
+    output = DocumentAnalyzer(measured.model).analyze_document(request).output
+    measured.seconds += time.process_time() - started
+    measured.answers += 1
+    return output
 
 
 def text_of(row: JsonObject, folder: Path) -> str:
@@ -264,10 +288,11 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
     "qmsum_meetings": (by_terms,),
     "xquad": (by_questions,),
 }
+_WITH_ENCODER = frozenset({by_labels, by_sign, by_questions})
 
 
-def measured(folder: Path, names: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows of the corpora that are in a folder."""
+def measured(folder: Path, names: Sequence[str], encoder: Encoder | None = None) -> Iterator[Row]:
+    """Yield the rows of the corpora that are in a folder; some also with an encoder."""
     for name in names:
         truths = folder / name / "labels.jsonl"
         if not truths.is_file():
@@ -276,20 +301,35 @@ def measured(folder: Path, names: Sequence[str]) -> Iterator[Row]:
         lines = truths.read_text("utf-8").splitlines()
         rows = [json_values.as_object(json.loads(line)) for line in lines]
         for measure in MEASURES.get(name, (by_labels,)):
-            yield from measure(name, rows, folder / name)
+            yield from _timed(ExtractiveModel(), measure(name, rows, folder / name))
+            if encoder is not None and measure in _WITH_ENCODER:
+                model = ExtractiveModel(encoder=encoder)
+                for row in _timed(model, measure(name, rows, folder / name)):
+                    yield replace(row, measure=f"{row.measure}, with the encoder", baselines={})
+
+
+def _timed(model: ExtractiveModel, rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield the rows of a model with what its answers have taken."""
+    now = Measured(model)
+    token = _measured.set(now)
+    try:
+        for row in rows:
+            yield replace(row, seconds=now.seconds / max(1, now.answers))
+    finally:
+        _measured.reset(token)
 
 
 def table(rows: Iterable[Row]) -> str:
     """Return the rows as a table in Markdown."""
     lines = [
-        "| corpus | measure | n | built-in model | 95 % | baselines |",
-        "|---|---|---|---|---|---|",
+        "| corpus | measure | n | built-in model | 95 % | baselines | CPU |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         beside = ", ".join(f"{name} {value:.2f}" for name, value in row.baselines.items())
         lines.append(
             f"| `{row.corpus}` | {row.measure} | {row.count} | {row.value:.2f} "
-            f"| {row.low:.2f} to {row.high:.2f} | {beside} |"
+            f"| {row.low:.2f} to {row.high:.2f} | {beside} | {row.seconds * 1000:.0f} ms |"
         )
     return "\n".join(lines) + "\n"
 
@@ -299,9 +339,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("corpora", type=Path, help="the folder with a folder for each corpus")
     parser.add_argument("--only", nargs="+", default=list(MEASURES), metavar="NAME")
+    parser.add_argument("--encoder", action="store_true", help="measure with the encoder as well")
     parser.add_argument("--write", action="store_true", help="write the table into docs/quality.md")
     options = parser.parse_args()
-    found = table(measured(options.corpora, options.only))
+    encoder = Encoder() if options.encoder else None
+    found = table(measured(options.corpora, options.only, encoder))
     print(found, end="")
     if options.write:
         before, _, rest = PAGE.read_text("utf-8").partition(_TABLE_STARTS)
