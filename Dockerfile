@@ -10,6 +10,7 @@ WORKDIR /source
 ARG LOCK=requirements.lock
 # The libraries first: this layer stays as long as the lock files do.
 COPY requirements.lock requirements-ocr.lock requirements-learning.lock requirements-build.lock ./
+COPY requirements-encoder.lock ./
 RUN python -m venv --without-pip /opt/chordwise \
     && python -m pip --python /opt/chordwise install --require-hashes -r ${LOCK} \
     && python -m pip install --require-hashes -r requirements-build.lock

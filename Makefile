@@ -193,7 +193,7 @@ define compile_in
 	@$(compile) --directory $(1) --output-file requirements.lock pyproject.toml
 	@$(compile) --directory $(1) --output-file requirements-build.lock --group build
 	@$(compile) --directory $(1) --output-file requirements-dev.lock pyproject.toml --group dev \
-		--extra tokenizers --extra ocr --extra learning \
+		--extra tokenizers --extra ocr --extra learning --extra encoder \
 		--constraints requirements.lock --constraints requirements-build.lock
 	@$(compile) --directory $(1) --output-file requirements-local.lock pyproject.toml \
 		--extra local --constraints requirements-dev.lock
@@ -201,6 +201,8 @@ define compile_in
 		--extra ocr --constraints requirements-dev.lock
 	@$(compile) --directory $(1) --output-file requirements-learning.lock pyproject.toml \
 		--extra learning --constraints requirements-dev.lock
+	@$(compile) --directory $(1) --output-file requirements-encoder.lock pyproject.toml \
+		--extra encoder --constraints requirements-dev.lock
 	@$(compile) --directory $(1) --output-file requirements-bench.lock --group bench \
 		--constraints requirements-dev.lock
 	@$(compile) --directory $(1) --output-file requirements-audit.lock --group audit \

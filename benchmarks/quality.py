@@ -11,9 +11,11 @@ import json
 import math
 import statistics
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -25,6 +27,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import certification, judging
 from chordwise.domain.learning.certification import Verdict
 from chordwise.domain.tasks import AnalysisType
+from chordwise.llm.providers.encoder import Encoder
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.analyzer import AnalysisRequest, DocumentAnalyzer
 
@@ -46,7 +49,10 @@ _SENTIMENTS = ("negative", "positive")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A measurement: `low` and `high` bound it with 95 % confidence, `baselines` by their name."""
+    """A measurement: `low` and `high` bound it with 95 % confidence, `baselines` by their name.
+
+    `seconds` is the processor's time for an answer, on average.
+    """
 
     corpus: str
     measure: str
@@ -55,9 +61,22 @@ class Row:
     low: float
     high: float
     baselines: Mapping[str, float]
+    seconds: float = 0.0
 
 
 Measure = Callable[[str, Sequence[JsonObject], Path], Iterator[Row]]
+
+
+@dataclass(slots=True)
+class Measured:
+    """The model that is measured now, and what its answers have taken."""
+
+    model: ExtractiveModel
+    seconds: float = 0.0
+    answers: int = 0
+
+
+_measured: ContextVar[Measured] = ContextVar("measured")
 
 
 def wilson(right: float, count: int) -> tuple[float, float]:
@@ -99,7 +118,11 @@ def answered(
         labels=labels,
         specific_instructions=instructions,
     )
-    found = DocumentAnalyzer(ExtractiveModel()).analyze_document(request)
+    measured = _measured.get()
+    started = time.process_time()
+    found = DocumentAnalyzer(measured.model).analyze_document(request)
+    measured.seconds += time.process_time() - started
+    measured.answers += 1
     return judging.Answer(
         analysis_type=analysis_type,
         output=found.output,
@@ -441,6 +464,7 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
     "qmsum_meetings": (by_terms,),
     "xquad": (by_questions,),
 }
+_WITH_ENCODER = frozenset({by_labels, by_sign, by_questions})
 
 
 def truths_of(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, Sequence[JsonObject]]]:
@@ -450,11 +474,26 @@ def truths_of(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, Sequenc
             yield name, rows
 
 
-def measured(folder: Path, names: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows of the corpora that are in a folder."""
+def measured(folder: Path, names: Sequence[str], encoder: Encoder | None = None) -> Iterator[Row]:
+    """Yield the rows of the corpora that are in a folder; some also with an encoder."""
     for name, rows in truths_of(folder, names):
         for measure in MEASURES.get(name, (by_labels,)):
-            yield from measure(name, rows, folder / name)
+            yield from _timed(ExtractiveModel(), measure(name, rows, folder / name))
+            if encoder is not None and measure in _WITH_ENCODER:
+                model = ExtractiveModel(encoder=encoder)
+                for row in _timed(model, measure(name, rows, folder / name)):
+                    yield replace(row, measure=f"{row.measure}, with the encoder", baselines={})
+
+
+def _timed(model: ExtractiveModel, rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield the rows of a model with what its answers have taken."""
+    now = Measured(model)
+    token = _measured.set(now)
+    try:
+        for row in rows:
+            yield replace(row, seconds=now.seconds / max(1, now.answers))
+    finally:
+        _measured.reset(token)
 
 
 def truths_in(folder: Path) -> list[JsonObject]:
@@ -494,14 +533,14 @@ def certified_table(folder: Path, names: Sequence[str]) -> str:
 def table(rows: Iterable[Row]) -> str:
     """Return the rows as a table in Markdown."""
     lines = [
-        "| corpus | measure | n | built-in model | 95 % | baselines |",
-        "|---|---|---|---|---|---|",
+        "| corpus | measure | n | built-in model | 95 % | baselines | CPU |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         beside = ", ".join(f"{name} {value:.2f}" for name, value in row.baselines.items())
         lines.append(
             f"| `{row.corpus}` | {row.measure} | {row.count} | {row.value:.2f} "
-            f"| {row.low:.2f} to {row.high:.2f} | {beside} |"
+            f"| {row.low:.2f} to {row.high:.2f} | {beside} | {row.seconds * 1000:.0f} ms |"
         )
     return "\n".join(lines) + "\n"
 
@@ -511,10 +550,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("corpora", type=Path, help="the folder with a folder for each corpus")
     parser.add_argument("--only", nargs="+", default=list(MEASURES), metavar="NAME")
+    parser.add_argument("--encoder", action="store_true", help="measure with the encoder as well")
     parser.add_argument("--write", action="store_true", help="write the table into docs/quality.md")
     options = parser.parse_args()
+    encoder = Encoder() if options.encoder else None
     tables = {
-        _TABLE_STARTS: table(measured(options.corpora, options.only)),
+        _TABLE_STARTS: table(measured(options.corpora, options.only, encoder)),
         _CERTIFIED_STARTS: certified_table(options.corpora, options.only),
     }
     for starts, found in tables.items():

@@ -44,6 +44,8 @@ from chordwise.settings.places import (
 from chordwise.settings.schedules import ScheduleSettings
 from chordwise.settings.sections import (
     AUTO,
+    BY_MEANING,
+    BY_WORDS,
     BatchSettings,
     BudgetSettings,
     CacheSettings,
@@ -217,7 +219,7 @@ class Settings(BaseSettings):
     def check_vision(self) -> Settings:
         """Refuse a reader of pictures that is no single language model."""
         name = self.readers.vision
-        if name in {AUTO, "extractive"}:
+        if name == AUTO or name.partition("/")[0] == "extractive":
             raise ValueError(f"readers.vision: {name} is no model that can be shown pictures")
         if name:
             try:
@@ -293,8 +295,8 @@ class Settings(BaseSettings):
         if name in self.models:
             return self.models[name]
         provider, _, model = name.partition("/")
-        if provider == "extractive" and not model:
-            return ModelSettings(provider="extractive", model="textrank-1")
+        if provider == "extractive" and model in ("", BY_WORDS, BY_MEANING):
+            return ModelSettings(provider="extractive", model=model or BY_WORDS)
         if provider in ("openai", "anthropic", "local") and model:
             return ModelSettings.model_validate({"provider": provider, "model": model})
         known = ", ".join(sorted({*self.models, "extractive"}))

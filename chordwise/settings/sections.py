@@ -36,6 +36,9 @@ from chordwise.settings import addresses
 AUTO = "auto"
 """The name that stands for the tiers: routing chooses among them."""
 
+BY_WORDS = "textrank-1"
+BY_MEANING = "minilm-1"
+"""The built-in model, and the one that also compares meanings by the encoder of an extra."""
 Provider: TypeAlias = Literal["extractive", "openai", "anthropic", "local"]
 StructuredOutput: TypeAlias = Literal["json_schema", "json_object", "none"]
 

@@ -51,7 +51,7 @@ def wanted(lock: str) -> list[str]:
     """Return what pyproject.toml asks for in a lock file."""
     runtime, groups = PROJECT["project"]["dependencies"], PROJECT["dependency-groups"]
     extras = PROJECT["project"]["optional-dependencies"]
-    tested = ("tokenizers", "ocr", "learning")
+    tested = ("tokenizers", "ocr", "learning", "encoder")
     return {
         "requirements.lock": [*runtime],
         "requirements-audit.lock": [*groups["audit"]],
@@ -61,6 +61,7 @@ def wanted(lock: str) -> list[str]:
             *(*runtime, *groups["dev"]),
             *(requirement for extra in tested for requirement in extras[extra]),
         ],
+        "requirements-encoder.lock": [*runtime, *extras["encoder"]],
         "requirements-learning.lock": [*runtime, *extras["learning"]],
         "requirements-local.lock": [*runtime, *extras["local"]],
         "requirements-ocr.lock": [*runtime, *extras["ocr"]],

@@ -262,9 +262,11 @@ def test_a_model_is_known_by_its_name_or_by_its_provider(folder: Path) -> None:
     assert found.model_named("openai/gpt").model == "gpt"
     assert found.model_named("local/path/to/file.gguf").model == "path/to/file.gguf"
     assert found.model_named("extractive").provider == "extractive"
+    assert found.model_named("extractive").model == "textrank-1"
+    assert found.model_named("extractive/minilm-1").model == "minilm-1"
 
 
-@pytest.mark.parametrize("name", ["auto", "extractive", "eyes"])
+@pytest.mark.parametrize("name", ["auto", "extractive", "extractive/minilm-1", "eyes"])
 def test_scans_are_read_by_one_model_that_there_is(folder: Path, name: str) -> None:
     """The built-in model sees nothing, and routing knows nothing of pictures."""
     write(folder, f'[tiers]\nlarge = "openai/gpt"\n[readers]\nvision = "{name}"\n')

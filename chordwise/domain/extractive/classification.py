@@ -1,4 +1,4 @@
-"""Classification by comparing a text's words with the labels' words and words that go with them."""
+"""Classification by a text's words, the labels' words and their topics, and meaning if known."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from chordwise.domain import grounding, json_values
+from chordwise.domain import grounding, json_values, meaning
 from chordwise.domain.analyses.analysis import claimed
 from chordwise.domain.analyses.classification import Classification
+from chordwise.domain.checkpoints import checkpoint
 from chordwise.domain.extractive import forms, ranking, sentiment, words
-from chordwise.domain.extractive.checkpoints import checkpoint
 from chordwise.domain.extractive.sentences import Sentence, sentences
 from chordwise.domain.extractive.words import FOREIGN_FUNCTION_WORDS, LEXICON
 from chordwise.domain.json_values import JsonObject
@@ -25,6 +25,11 @@ _MIN_VOTING_CONFIDENCE = 1 / 3
 _TITLE_WEIGHT = 5.0
 _OWN_WORD = 3.0
 _ENOUGH_EVIDENCE = 6.0
+_LEXICAL_WEIGHT = 3.0
+_MEANING_WEIGHT = 10.0
+_UNRELATED = 0.15
+_COMPARED = 4
+_UNKNOWN = (0.0, "")
 _MAX_FEATURES = 5
 _SHORTEST_ABBREVIATION = 3
 _SHORTEST_BEGINNING = 4
@@ -49,11 +54,20 @@ def analyze(task: AnalysisTask) -> JsonObject:
         return _named_by_words(found)
     if _FEELINGS.issuperset(label.casefold() for label in labels):
         return _by_feeling(labels, task)
-    parts = _contributions(labels, found, task.options.instructions)
-    totals = {label: sum(parts[label].values()) for label in labels}
+    lines = _DESCRIPTION.findall(task.options.instructions)
+    described = {label.strip().casefold(): description for label, description in lines}
+    parts = _contributions(labels, found, described)
+    near = _nearest(labels, found, described)
+    totals = {label: sum(own.values()) for label, own in parts.items()}
+    if near:
+        share = _LEXICAL_WEIGHT / max(_ENOUGH_EVIDENCE, *totals.values())
+        totals = {each: share * totals[each] + near.get(each, _UNKNOWN)[0] for each in labels}
     ranked = sorted(
         labels, key=lambda label: (-totals[label], label.casefold() not in _NONE_OF_THEM)
     )
+    nearest = near.get(ranked[0], _UNKNOWN)[1]
+    means: JsonObject = {"feature": "nearest in meaning", "quote": nearest}
+    features = itertools.chain([means] * bool(nearest), _features(parts[ranked[0]], found))
     best, second = totals[ranked[0]], totals[ranked[1]] if len(ranked) > 1 else 0.0
     margin = (best - second) / best if best > 0 else 0.0
     confidence = MAX_CONFIDENCE * margin * min(1.0, best / _ENOUGH_EVIDENCE)
@@ -61,7 +75,7 @@ def analyze(task: AnalysisTask) -> JsonObject:
         "primary_label": ranked[0],
         "secondary_label": ranked[1] if second > 0 else None,
         "confidence": round(max(_LEAST_CONFIDENCE, confidence), 3),
-        "features": list(itertools.islice(_features(parts[ranked[0]], found), _MAX_FEATURES)),
+        "features": list(itertools.islice(features, _MAX_FEATURES)),
         "uncertainty_factors": [
             _DISCLAIMER,
             *["No label fits: the text has none of their words."] * (best <= 0),
@@ -77,8 +91,8 @@ def synthesize(task: AnalysisTask) -> JsonObject:
     """
     votes: list[JsonObject] = []
     for place, answer in enumerate(task.answers):
-        has_second = claimed(answer) >= _MIN_VOTING_CONFIDENCE
-        secondary = answer.get("secondary_label") if has_second else None
+        is_sure = claimed(answer) >= _MIN_VOTING_CONFIDENCE
+        secondary = answer.get("secondary_label") if is_sure else None
         confidence = claimed(answer) / (1 + place)
         votes.append({**answer, "secondary_label": secondary, "confidence": confidence})
     merged = Classification().merge(votes, task.options)
@@ -87,7 +101,7 @@ def synthesize(task: AnalysisTask) -> JsonObject:
 
 
 def _contributions(
-    labels: Sequence[str], found: Sequence[Sentence], instructions: str
+    labels: Sequence[str], found: Sequence[Sentence], described: Mapping[str, str]
 ) -> dict[str, dict[str, float]]:
     """Return what the terms of a text add to labels: their own words, and those that go with them.
 
@@ -96,14 +110,10 @@ def _contributions(
     phrases = {label: _phrases(label) for label in labels}
     own = {label: {term for each in phrases[label] for term in each} for label in labels}
     shared = Counter(term for terms in own.values() for term in terms)
-    described = {
-        label.strip().casefold(): words.terms(description)
-        for label, description in _DESCRIPTION.findall(instructions)
-    }
     related = {
         label: {
             *(word for term in own[label] if shared[term] == 1 for word in _related(term)),
-            *described.get(label.casefold(), ()),
+            *words.terms(described.get(label.casefold(), "")),
         }
         for label in labels
     }
@@ -116,6 +126,24 @@ def _contributions(
         for term in related[label].intersection(counts):
             parts[label][term] += related_weights[term] * math.log1p(counts[term])
     return parts
+
+
+def _nearest(
+    labels: Sequence[str], found: Sequence[Sentence], described: Mapping[str, str]
+) -> dict[str, tuple[float, str]]:
+    """Return which of the first sentences is nearest to a label in meaning, and what that adds.
+
+    Empty without an encoder. A label for the rest has no meaning of its own.
+    """
+    texts = [one.text for one in found[:_COMPARED]]
+    nearest = {}
+    for label in labels:
+        about = f"This is about {label.replace('_', ' ')}. {described.get(label.casefold(), '')}"
+        near = meaning.similarities(about.strip(), texts)
+        if near and label.casefold() not in _NONE_OF_THEM:
+            weights = (_MEANING_WEIGHT * (one - _UNRELATED) for one in near)
+            nearest[label] = max(zip(weights, texts, strict=True))
+    return nearest
 
 
 def _phrases(label: str) -> list[list[str]]:

@@ -8,12 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from chordwise.domain import grounding, json_values, typed_values, validation
+from chordwise.domain import grounding, json_values, meaning, typed_values, validation
 from chordwise.domain.analyses.analysis import claimed
 from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction, items
 from chordwise.domain.analyses.schema_nodes import SchemaNode
+from chordwise.domain.checkpoints import checkpoint
 from chordwise.domain.extractive import forms, words
-from chordwise.domain.extractive.checkpoints import checkpoint
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
 from chordwise.domain.extractive.values import Kind, Value, values
 from chordwise.domain.extractive.words import LEXICON
@@ -55,16 +55,14 @@ def _fields(item: str, searchable: SearchableText) -> Iterator[JsonObject]:
 
 
 # What an item's own words say about its value: its kind, and how texts announce it
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """What is known of an item.
 
     `kinds` are those of its value, `terms` its words; it `is_pure` where they name nothing but the
     kind. An item is one value unless `is_list`. `cue` is how sentences with such a value are
-    worded; with `needs_cue` there is no value without it. `layout` names a place in a form. The
-    answer to what `is_question` may be a whole sentence.
+    worded; with `needs_cue` there is no value without it. `layout` names a place in a form.
+    `question` is the item as it was asked if a whole sentence may be the answer, else empty.
     """
 
     kinds: tuple[Kind, ...]
@@ -74,7 +72,7 @@ class Item:
     cue: re.Pattern[str] | None
     needs_cue: bool
     layout: str
-    is_question: bool
+    question: str
 
 
 _KINDS_BY_TERM: dict[str, list[Kind]] = {}
@@ -85,6 +83,7 @@ for _kind, _listed in LEXICON["kinds"].items():
 _PURE = frozenset(words.stem(word) for word in LEXICON["words"]["naming_kinds"])
 _NEEDING_CUE = frozenset({Kind.DATE, Kind.LAW})
 _QUESTION_WORDS = frozenset({"when", "who", "where", "many"})
+_QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 _SINGULAR = frozenset({"address", "business", "status", "sales", "terms", "gross", "loss"})
 _IDENTIFIER = re.compile(r"\b(?:number|no\.?|id|code|reference|identifier)\s*$", re.IGNORECASE)
 _LIST_WORD = re.compile(r"\b(?:all|every|list|any|each|names of|people)\b", re.IGNORECASE)
@@ -149,21 +148,23 @@ def item_of(name: str, description: str = "") -> Item:
         is_list=is_plural or bool(_LIST_WORD.search(spelled)),
         cue=cue,
         needs_cue=cue is not None and not _NEEDING_CUE.isdisjoint(kinds),
-        is_question=bool(asked) or spelled.endswith("?"),
+        question=spelled if asked or spelled.endswith(_QUESTION_MARKS) else "",
         layout=next((name for name, known in _LAYOUTS.items() if known.match(spelled)), ""),
     )
 
 
 # Finding the sentence that answers an item, and the value in it
-
 MAX_ENTRIES = 5
 _LEAST_COVERAGE = 0.5
+_LEAST_COVERAGE_OF_QUESTION = 0.3
 _LEAST_COVERAGE_WITH_CUE = 0.25
 _SURE_COVERAGE = 0.8
 _CUE_BONUS = 1.0
 _VALUE_BONUS = 0.3
 _EARLINESS = 0.5
 _CANDIDATES = 6
+_COMPARED = 8
+_UNRELATED = 0.3
 _HEADING_TERMS = 6
 _LABEL_SHARE = 0.5
 _LABEL = re.compile(
@@ -200,7 +201,7 @@ class SearchableText:
         if found := forms.find(item.layout, self._text, self._sentences):
             return [Match(value=found[0], quote=found[1], confidence=3)]
         near = [match for hit in self._hits(item) for match in self._matches(item, *hit)]
-        near.sort(key=lambda match: -match.confidence)
+        near.sort(key=lambda match: 0 if item.question else -match.confidence)
         unlike: dict[str, Match] = {}
         for match in self._all_of(item) if item.is_pure else near:
             unlike.setdefault(" ".join(match.value.casefold().split()), match)
@@ -232,6 +233,11 @@ class SearchableText:
                 checkpoint()
                 if item.cue.search(sentence.text):
                     coverages.setdefault(place, 0.0)
+        if item.question:  # only its best sentences are compared by meaning
+            best = sorted(coverages, key=lambda place: (-coverages[place], place))[:_COMPARED]
+            texts = [self._sentences[place].text for place in best]
+            near = zip(best, meaning.similarities(item.question, texts), strict=False)
+            coverages = {at: coverages[at] + one - _UNRELATED for at, one in near} or coverages
         scores = {place: self._score(item, place, share) for place, share in coverages.items()}
         ranked = sorted(scores, key=lambda place: (-scores[place], place))[:_CANDIDATES]
         return [(place, coverages[place]) for place in ranked if scores[place] > 0]
@@ -244,7 +250,8 @@ class SearchableText:
         sentence = self._sentences[place]
         has_cue = bool(item.cue and item.cue.search(sentence.text))
         has_value = bool(self._values(item, self._with_next(place)))
-        least = _LEAST_COVERAGE_WITH_CUE if has_cue else _LEAST_COVERAGE
+        least = _LEAST_COVERAGE_OF_QUESTION if item.question else _LEAST_COVERAGE
+        least = _LEAST_COVERAGE_WITH_CUE if has_cue else least
         is_near = coverage >= least or (has_cue and has_value)
         if not is_near or (item.needs_cue and not has_cue):
             return 0.0
@@ -266,8 +273,8 @@ class SearchableText:
                 for each in found if item.is_list else found[:1]:
                     yield Match(value=each.text, quote=quote, confidence=confidence)
                 return
-        is_sure = coverage >= (_LEAST_COVERAGE if item.is_question else _SURE_COVERAGE)
-        if not item.kinds or (is_sure and not item.is_list and not item.needs_cue):
+        is_whole = coverage >= _SURE_COVERAGE and not item.is_list and not item.needs_cue
+        if not item.kinds or item.question or is_whole:
             confidence = 1 if item.kinds else max(2, sure)
             yield Match(value=sentence.text, quote=sentence.text, confidence=confidence)
 
@@ -316,8 +323,6 @@ def _labelled_value(text: str, terms: Sequence[str]) -> str:
 
 
 # A user's own schema
-
-
 _FORMAT_KINDS = {"date": Kind.DATE, "email": Kind.EMAIL, "phone": Kind.PHONE, "uri": Kind.URL}
 _NUMBER_KINDS = (Kind.MONEY, Kind.PERCENT, Kind.NUMBER)
 _NEGATION = re.compile(r"\b(?:not|no|never|neither|nor|without|none)\b|n['’]t\b", re.IGNORECASE)

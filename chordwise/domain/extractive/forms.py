@@ -47,7 +47,6 @@ def title(sentences: Sequence[Sentence]) -> Found | None:
 
 
 # Receipts and invoices: short lines of labels and amounts, which may stand in separate columns.
-
 _AMOUNT = (
     r"(?<![\w.,])(?:[A-Z]{1,3} ?)?[$€£¥₹]? ?-?(?:\d{1,3}(?:[.,]\d{3})*+|\d++)?[.,]\d\d"
     r"(?: ?[A-Z]{1,3}| ?€)?"

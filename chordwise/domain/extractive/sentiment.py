@@ -1,15 +1,15 @@
-"""Sentiment by a lexicon: words that praise and blame, bent by negation and emphasis."""
+"""Sentiment by words of praise and blame, bent by others, and by meaning with an encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from chordwise.domain import grounding, json_values
+from chordwise.domain import grounding, json_values, meaning
 from chordwise.domain.analyses.analysis import claimed, mean
 from chordwise.domain.analyses.sentiment import MAX_SENTENCES, NEUTRAL_BELOW, Sentiment, label_for
+from chordwise.domain.checkpoints import checkpoint
 from chordwise.domain.extractive import words
-from chordwise.domain.extractive.checkpoints import checkpoint
 from chordwise.domain.extractive.sentences import Sentence, sentences
 from chordwise.domain.extractive.words import LEXICON
 from chordwise.domain.json_values import JsonObject
@@ -29,6 +29,15 @@ _BALANCED = 0.75
 _BALANCE = 0.03
 _ENOUGH_SENTENCES = 20
 _MIXED_FEWEST = 4
+_LEANING_WEIGHT = 30.0
+_OPPOSITES = (
+    ("This is great, I love it.", "This is terrible, I hate it."),
+    ("I like it and recommend it.", "I do not like it and do not recommend it."),
+    ("It works very well.", "It does not work."),
+    ("excellent, wonderful, enjoyable", "awful, terrible, boring"),
+    ("a positive opinion", "a negative opinion"),
+    ("praise", "complaint"),
+)
 _VALENCE = {word: int(name) for name, listed in LEXICON["valence"].items() for word in listed}
 _BENDING = {name: frozenset(listed) for name, listed in LEXICON["words"].items()}
 
@@ -72,13 +81,20 @@ def _rate(sentence: Sentence) -> _Rated:
     checkpoint()
     listed = words.words(sentence.text)
     turn = max((at for at, word in enumerate(listed) if word in _BENDING["turning"]), default=0)
-    praise = blame = 0.0
+    leaning = _LEANING_WEIGHT * _leaning(sentence.text)
+    praise, blame = max(0.0, leaning), max(0.0, -leaning)
     for place, word in enumerate(listed):
         if word in _VALENCE:
             strength = _bent(listed, place) * (_BEFORE_TURN if place < turn else 1.0)
             praise += max(0.0, strength)
             blame += max(0.0, -strength) * _BLAME_WEIGHT
     return _Rated(sentence.text, praise, blame)
+
+
+def _leaning(text: str) -> float:
+    """Return how much nearer a text is to praise than to blame in meaning; 0 without an encoder."""
+    near = meaning.similarities(text, [phrase for pair in _OPPOSITES for phrase in pair])
+    return mean(near[::2]) - mean(near[1::2])
 
 
 def _bent(listed: Sequence[str], place: int) -> float:

@@ -28,9 +28,8 @@ _CONCLUDES = re.compile(
 
 def analyze(task: AnalysisTask) -> JsonObject:
     """Summarize a chunk; a repeated sentence, such as a page header, counts once."""
-    found = list({one.text.casefold(): one for one in reversed(sentences(task.text))}.values())[
-        ::-1
-    ]
+    by_text = {one.text.casefold(): one for one in reversed(sentences(task.text))}
+    found = list(by_text.values())[::-1]
     count = min(MAX_FINDINGS, _FEWEST_FINDINGS + len(found) // _SENTENCES_PER_FURTHER_FINDING)
     chosen = _central(found, count, task.options.instructions)
     quotes = [one.text for one in chosen] or [task.text.strip()[:MAX_QUOTE_CHARACTERS]]

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import NamedTuple
 
-from chordwise.domain.extractive.checkpoints import checkpoint
+from chordwise.domain.checkpoints import checkpoint
 from chordwise.domain.extractive.words import LEXICON, STOPWORDS
 
 
@@ -106,7 +106,6 @@ def values(kind: Kind, text: str, ordinary: AbstractSet[str] = frozenset()) -> I
 
 
 # Names are recognized by their capitals, and their kinds by legal forms, titles and prepositions.
-
 _NAMES = frozenset({Kind.PERSON, Kind.ORGANIZATION, Kind.PLACE})
 _WORD = (
     r"(?:(?:[A-Z]\.)+|(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Inc|Corp|Ltd|Co)\."

@@ -1,15 +1,19 @@
-"""The built-in model: no network, no key, no language model; it ranks and quotes sentences."""
+"""The built-in model: no network, no key, no language model; it ranks and quotes sentences.
+
+With the encoder of `chordwise[encoder]` it also compares what English texts mean.
+"""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
-from chordwise.domain import tokens
+from chordwise.domain import meaning, tokens
+from chordwise.domain.checkpoints import Check, checked
 from chordwise.domain.extractive import classification, extraction, sentiment, summary
-from chordwise.domain.extractive.checkpoints import Check, checked
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import AnswerTimeoutError, RefusedError
@@ -22,18 +26,20 @@ from chordwise.llm.model import (
     ModelProfile,
     Usage,
 )
+from chordwise.llm.providers.encoder import Encoder
+from chordwise.settings.sections import BY_MEANING, BY_WORDS, ModelSettings
 
-MODEL = "textrank-1"
 TIMEOUT_SECONDS = 120.0
 """How long an answer may take where no settings say it; a usual chunk takes milliseconds."""
 _LARGE = 1_000_000
 _PROFILE = ModelProfile(
     provider=EXTRACTIVE,
-    model=MODEL,
+    model=BY_WORDS,
     context_tokens=_LARGE,
     max_output_tokens=_LARGE // 10,  # below the context: the difference is what a text may take
     understands_language=False,
 )
+_LATIN_SHARE = 0.9
 
 
 class ExtractiveModel(ChatModel):
@@ -41,20 +47,24 @@ class ExtractiveModel(ChatModel):
 
     It answers `request.task` by statistics of words and ignores the prompt. Its usage is an
     estimate and costs nothing. `timeout_seconds` bounds an answer; `clock` never goes back.
+    An `encoder` compares what texts in Latin letters mean, where words alone do not tell.
     """
 
     def __init__(
         self,
         timeout_seconds: float = TIMEOUT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        encoder: Encoder | None = None,
     ) -> None:
         self._timeout_seconds = timeout_seconds
         self._clock = clock
+        self._encoder = encoder
+        self._profile = replace(_PROFILE, model=BY_MEANING) if encoder else _PROFILE
 
     @property
     def profile(self) -> ModelProfile:
         """Say that it does not understand language, and that no prompt is too long for it."""
-        return _PROFILE
+        return self._profile
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Return an answer that keeps to the schema.
@@ -63,7 +73,11 @@ class ExtractiveModel(ChatModel):
             AnswerTimeoutError: It took longer than it may.
             RefusedError: An argument is to be examined, which takes a language model.
         """
-        with checked(self._deadline(request)):
+        encoder = self._encoder if _is_latin(request.task.text) else None
+        with (
+            checked(self._deadline(request)),
+            meaning.compared(encoder.similarity if encoder else None),
+        ):
             text = json.dumps(answer(request.task), ensure_ascii=False)
         read = request.task.text or json.dumps(request.task.answers, ensure_ascii=False)
         return Completion(
@@ -71,7 +85,7 @@ class ExtractiveModel(ChatModel):
             finish_reason=FinishReason.STOP,
             usage=Usage(input_tokens=tokens.estimate(read), output_tokens=tokens.estimate(text)),
             provider=EXTRACTIVE,
-            model=MODEL,
+            model=self._profile.model,
         )
 
     def _deadline(self, request: CompletionRequest) -> Check:
@@ -86,6 +100,21 @@ class ExtractiveModel(ChatModel):
                 )
 
         return check
+
+
+def built_in(settings: ModelSettings) -> ExtractiveModel:
+    """Return the built-in model that settings name, with the encoder if they name that.
+
+    Raises:
+        ConfigurationError: The encoder is not installed.
+    """
+    encoder = Encoder() if settings.model == BY_MEANING else None
+    return ExtractiveModel(settings.timeout_seconds, encoder=encoder)
+
+
+def _is_latin(text: str) -> bool:
+    """Tell whether a text is in the letters that the encoder knows; it was made for English."""
+    return sum(map(str.isascii, text)) >= _LATIN_SHARE * len(text)
 
 
 class _Method(NamedTuple):

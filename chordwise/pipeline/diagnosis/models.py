@@ -12,6 +12,7 @@ from chordwise.embedded.home import home_at
 from chordwise.errors import ServiceUnavailableError
 from chordwise.llm.pricing import price_of
 from chordwise.llm.providers import connect
+from chordwise.llm.providers.extractive import built_in
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.diagnosis.checks import Check, warning
 from chordwise.pipeline.jobs import backoff
@@ -29,11 +30,12 @@ def model(settings: Settings, name: str) -> Check:
     """Look at a model without asking it.
 
     Raises:
-        ConfigurationError: It is unknown, or a key or a file is missing.
+        ConfigurationError: It is unknown, or a key, a file or an extra is missing.
         ServiceUnavailableError: Its local server does not run.
     """
     named = settings.model_named(name)
     if named.provider == "extractive":
+        built_in(named)
         finding = "built in, no key needed; it quotes and counts, it is not a language model"
         return Check(name=f"model {name}", finding=finding)
     if named.provider == "local" and not named.base_url:

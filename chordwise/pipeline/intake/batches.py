@@ -216,19 +216,7 @@ def store(
     """
     document_ids = _documents(session, offered)
     seen = intakes.documents_in(session, asked.run.id, list(document_ids.values()))
-    rows: list[dict[str, object]] = []
-    new: dict[uuid.UUID, NewDocument] = {}
-    for each in offered:
-        found, row = each.found, _row(each)
-        if isinstance(found, UnreadDocument):
-            rows.append({**row, **_refused(found.error)})
-            continue
-        document_id = document_ids[each.intake_id]
-        is_again = document_id in seen
-        if not is_again:
-            seen.add(document_id)
-            new[each.intake_id] = NewDocument(document_id, found.content.text)
-        rows.append({**row, **_accepted(found.content, document_id, is_again=is_again)})
+    rows, new = _rows(offered, document_ids, seen)
     insert_all(session, Intake, rows, run_id=asked.run.id)
     reused = Counter[uuid.UUID]()
     for group in divide(session, new):
@@ -245,9 +233,26 @@ def store(
     ]
 
 
-def _row(offered: Offered) -> dict[str, object]:
-    of_file = {name: getattr(offered.found, name) for name in ("source", "sha256", "byte_count")}
-    return {"id": offered.intake_id, "raw_path": offered.raw_path, **of_file}
+def _rows(
+    offered: Sequence[Offered], document_ids: Mapping[uuid.UUID, uuid.UUID], seen: set[uuid.UUID]
+) -> tuple[list[dict[str, object]], dict[uuid.UUID, NewDocument]]:
+    """Return the rows of intakes, and by their ids the documents that are new to the run."""
+    rows: list[dict[str, object]] = []
+    new: dict[uuid.UUID, NewDocument] = {}
+    for each in offered:
+        found = each.found
+        of_file = {name: getattr(found, name) for name in ("source", "sha256", "byte_count")}
+        row = {"id": each.intake_id, "raw_path": each.raw_path, **of_file}
+        if isinstance(found, UnreadDocument):
+            rows.append({**row, **_refused(found.error)})
+            continue
+        document_id = document_ids[each.intake_id]
+        is_again = document_id in seen
+        if not is_again:
+            seen.add(document_id)
+            new[each.intake_id] = NewDocument(document_id, found.content.text)
+        rows.append({**row, **_accepted(found.content, document_id, is_again=is_again)})
+    return rows, new
 
 
 def _documents(session: Session, offered: Sequence[Offered]) -> dict[uuid.UUID, uuid.UUID]:

@@ -38,7 +38,7 @@ from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import ChatModel, ModelProfile
 from chordwise.llm.pricing import Price, price_of
 from chordwise.llm.providers import connect
-from chordwise.llm.providers.extractive import ExtractiveModel
+from chordwise.llm.providers.extractive import built_in
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import clock
 
@@ -258,7 +258,7 @@ class Models:
 
     def _connect(self, settings: ModelSettings) -> ChatModel:
         if settings.provider == "extractive":
-            return ExtractiveModel(settings.timeout_seconds)
+            return built_in(settings)
         key = self._settings.api_key_for(settings)
         if not llama.is_served_here(settings):
             return connect(settings, key)

@@ -39,7 +39,7 @@ from chordwise.llm.model import (
 )
 from chordwise.llm.providers import connect, has_service_tiers
 from chordwise.llm.providers.anthropic import AnthropicModel
-from chordwise.llm.providers.extractive import ExtractiveModel
+from chordwise.llm.providers.extractive import built_in
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.pipeline.asking.question import (
     about_part,
@@ -435,7 +435,7 @@ def opened(settings: Settings, name: str, wanted: Lane = Lane.ONLINE) -> Unasked
 
 def _connected(settings: ModelSettings) -> ChatModel:
     if settings.provider == EXTRACTIVE:
-        return ExtractiveModel()
+        return built_in(settings)
     changes: dict[str, object] = {"keep_alive": ""}
     if llama.is_served_here(settings):
         changes |= {"base_url": _NO_ADDRESS, "context_tokens": llama.context_tokens(settings)}

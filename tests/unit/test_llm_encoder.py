@@ -1,0 +1,122 @@
+"""The encoder of the built-in model: what it adds to words, and where words are left alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import pytest
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.errors import ConfigurationError
+from chordwise.llm.model import CompletionRequest
+from chordwise.llm.providers.encoder import Encoder
+from chordwise.llm.providers.extractive import ExtractiveModel, answer, built_in
+from chordwise.settings import ModelSettings
+
+NAMED = ModelSettings(provider="extractive", model="minilm-1")
+FORECAST = "Heavy rain and strong winds are expected tomorrow."
+TRIP = """The ferry sails at noon. Our guide met us at the harbour with umbrellas for all.
+Cabins for the night cost 90 dollars. The captain was proud of the old engine."""
+
+
+@pytest.fixture(scope="module")
+def with_encoder() -> ExtractiveModel:
+    return built_in(NAMED)
+
+
+def task(kind: AnalysisType, text: str, options: AnalysisOptions | None = None) -> AnalysisTask:
+    return AnalysisTask(
+        analysis_type=kind, stage=Stage.ANALYZE, text=text, options=options or AnalysisOptions()
+    )
+
+
+def answered(model: ExtractiveModel, asked: AnalysisTask) -> JsonObject:
+    request = CompletionRequest(
+        task=asked,
+        system="",
+        user="",
+        schema={},
+        schema_name="answer",
+        prompt_version="none@1",
+        max_output_tokens=1_000,
+    )
+    return json_values.as_object(json.loads(model.complete(request).text))
+
+
+def test_texts_that_mean_alike_are_nearer(with_encoder: ExtractiveModel) -> None:
+    """The same vectors come from any thread, and a text is as near as can be to itself."""
+    encoder = Encoder()
+    near = encoder.similarity(FORECAST, "There will be a storm.")
+
+    assert near > encoder.similarity(FORECAST, "The invoice is due in May.") + 0.2
+    assert encoder.similarity(FORECAST, FORECAST) == pytest.approx(1, abs=1e-5)
+    assert with_encoder.profile.model == "minilm-1"
+    assert not with_encoder.profile.understands_language
+
+
+def test_a_label_is_found_that_shares_no_word_with_the_text(with_encoder: ExtractiveModel) -> None:
+    options = AnalysisOptions(labels=("astronomy", "gardening", "weather"))
+    asked = task(AnalysisType.CLASSIFICATION, FORECAST, options)
+
+    found = answered(with_encoder, asked)
+
+    assert answer(asked)["primary_label"] != "weather"
+    assert found["primary_label"] == "weather"
+    assert json_values.objects(found["features"])[0]["quote"] == FORECAST
+
+
+def test_a_text_far_from_all_labels_goes_to_the_label_for_the_rest(
+    with_encoder: ExtractiveModel,
+) -> None:
+    options = AnalysisOptions(labels=("other", "astronomy", "tax law"))
+    asked = task(AnalysisType.CLASSIFICATION, "My sister knits woollen socks.", options)
+
+    assert answered(with_encoder, asked)["primary_label"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "sign"),
+    [("I would buy it again at once.", 1), ("I sent it back after one day.", -1)],
+)
+def test_sentiment_needs_no_word_of_the_lexicon(
+    with_encoder: ExtractiveModel, text: str, sign: int
+) -> None:
+    asked = task(AnalysisType.SENTIMENT, text)
+
+    assert answer(asked)["score"] == 0
+    assert (json_values.number(answered(with_encoder, asked)["score"]) or 0) * sign > 0
+
+
+def test_a_question_finds_the_sentence_that_means_the_answer(
+    with_encoder: ExtractiveModel,
+) -> None:
+    options = AnalysisOptions(instructions="How much is a bed on the ferry for one night?")
+    asked = task(AnalysisType.EXTRACTION, TRIP, options)
+
+    (by_words,) = json_values.objects(answer(asked)["fields"])
+    (by_meaning,) = json_values.objects(answered(with_encoder, asked)["fields"])
+
+    assert by_words["quote"] is None
+    assert by_meaning["quote"] == "Cabins for the night cost 90 dollars."
+
+
+def test_other_scripts_are_left_to_the_words(with_encoder: ExtractiveModel) -> None:
+    """The encoder was made for English: it ranks Russian or Chinese worse than words do."""
+    asked = task(AnalysisType.SENTIMENT, "Это было прекрасно. Мне очень понравилось.")
+
+    assert answered(with_encoder, asked) == answer(asked)
+
+
+def test_without_the_extra_the_model_is_refused_with_a_hint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+
+    with pytest.raises(ConfigurationError, match="not installed") as caught:
+        built_in(NAMED)
+
+    assert "chordwise[encoder]" in caught.value.hint
+    assert built_in(ModelSettings(provider="extractive")).profile.model == "textrank-1"
