@@ -262,3 +262,28 @@ def test_a_file_is_read_by_its_path() -> None:
         analyzer.analyze_document(AnalysisRequest(text="Rain.", path=path))
     with pytest.raises(ReadError):
         analyzer.analyze_document(AnalysisRequest(path=ROOT / "there-is-no-such-file.pdf"))
+
+
+def test_an_item_of_one_value_has_the_surest_of_all_chunks_and_a_list_has_every_one() -> None:
+    clauses = "\n\n".join(
+        f"Clause {number}. The supplier keeps the goods dry and answers within a week."
+        for number in range(60)
+    )
+    text = (
+        f"This Agreement is made as of 3 March 2021 for a fee of 500 euros.\n\n{clauses}\n\n"
+        "This Agreement was signed on 9 May 2022 for a fee of 700 euros."
+    )
+    found = DocumentAnalyzer(chunk_tokens=300).analyze_document(
+        AnalysisRequest(
+            text=text,
+            analysis_type=AnalysisType.EXTRACTION,
+            specific_instructions="agreement date, amounts of money",
+        )
+    )
+    fields = json_values.objects(found.output["fields"])
+    assert found.chunk_count > 1
+    assert [(each["item"], each["value"]) for each in fields] == [
+        ("agreement date", "3 March 2021"),
+        ("amounts of money", "500 euros"),
+        ("amounts of money", "700 euros"),
+    ]

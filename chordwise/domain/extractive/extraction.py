@@ -18,7 +18,7 @@ from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentence
 from chordwise.domain.extractive.values import Kind, Value, values
 from chordwise.domain.extractive.words import LEXICON
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisTask
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask
 
 _DENIAL: JsonObject = {"status": NOT_MENTIONED, "value": None, "quote": None, "confidence": 3}
 
@@ -33,11 +33,16 @@ def analyze(task: AnalysisTask) -> JsonObject:
 
 def synthesize(task: AnalysisTask) -> JsonObject:
     """Keep the distinct values of a list, and the surest value of any other item."""
-    merged = Extraction().merge(task.answers, task.options)
-    if task.options.schema is None:
-        fields = json_values.objects(merged["fields"])
-        merged["fields"] = [each for item in items(task.options) for each in _kept(item, fields)]
+    merged = surest(Extraction().merge(task.answers, task.options), task.options)
     return json_values.as_object(grounding.without_spans(merged))
+
+
+def surest(joined: JsonObject, options: AnalysisOptions) -> JsonObject:
+    """Return joined answers of this model with one value for each item that is no list."""
+    if options.schema is not None:
+        return joined
+    fields = json_values.objects(joined["fields"])
+    return {**joined, "fields": [each for item in items(options) for each in _kept(item, fields)]}
 
 
 def _kept(item: str, fields: Sequence[JsonObject]) -> list[JsonObject]:

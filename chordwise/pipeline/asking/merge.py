@@ -18,9 +18,11 @@ from chordwise.domain import (
 from chordwise.domain.analyses.analysis import Joining
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import REPAIR_FACTOR, Answer, lowered_by, quality_of
+from chordwise.domain.extractive.extraction import surest
 from chordwise.domain.grounding import Source
-from chordwise.domain.tasks import AnalysisTask, Stage
+from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
+from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.answers import gather, merged, rows_missing_in
 from chordwise.pipeline.asking.question import about_part, room_for_answers, schema_of
@@ -80,7 +82,7 @@ class Synthesizer:
         joining = self._joining(answers)
         level = _level(answers, joining)
         if not level:
-            return Synthesis(answer=merged(answers, self.task), joined=tuple(answers))
+            return Synthesis(answer=self._by_rule(answers), joined=tuple(answers))
         groups: list[list[Answer]] = [[]]
         try:
             while len(level) > 1:
@@ -114,6 +116,16 @@ class Synthesizer:
         if validation.problems(plain, schema_of(task.options, analysis)):
             return Joining(output=joining.output, parts=outputs)
         return joining
+
+    def _by_rule(self, answers: Sequence[Answer]) -> Answer:
+        """Join answers without a model; of those of the built-in one the surest values count."""
+        answer, task = merged(answers, self.task), self.task
+        is_built_in = all(each.provider == EXTRACTIVE for each in answers)
+        if not is_built_in or task.analysis_type is not AnalysisType.EXTRACTION:
+            return answer
+        output = surest(answer.output, task.options)
+        confidence = analysis_for(task.analysis_type).confidence(output)
+        return replace(answer, output=output, confidence=confidence)
 
     def _decided(self, answer: Answer, joining: Joining, answers: Sequence[Answer]) -> Answer:
         analysis, whole = analysis_for(self.task.analysis_type), merged(answers, self.task)
