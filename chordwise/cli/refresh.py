@@ -259,11 +259,10 @@ def _asked(
     profile = options.profile or (refreshing.profile_of(settings, run) if run else "")
     if profile or run is None:
         given = {"model": options.model, "lane": options.lane, "budget_usd": budget_usd}
-        unsaid = {"save_as": None, "confidence_threshold": None}
-        chosen = profile_with(settings, profile, {**given, **unsaid})
+        chosen = profile_with(settings, profile, given)
         if not options.profile:
             invocation.screen.note(f"What is asked is what [profiles.{profile}] says today.")
-        return run_options(settings, chosen, options.run_name)
+        return run_options(settings, chosen, options.run_name, profile)
     asked = refreshing.options_of(settings, run)
     if not options.model and asked.model != settings.model:
         invocation.screen.note(

@@ -154,12 +154,12 @@ def profile_with(settings: Settings, name: str, given: Mapping[str, object]) -> 
         known = ", ".join(sorted(settings.profiles))
         hint = f"Known: {known}." if known else "[profiles.NAME] in chordwise.toml makes one."
         raise UsageError(f"There is no profile “{name}”.", hint)
-    save_as = given["save_as"]
+    save_as = given.get("save_as")
     if isinstance(save_as, str) and not save_as.strip():
         raise UsageError("--save-as has no name.", "Such as --save-as contracts; or leave it out.")
     changes = {key: value for key, value in given.items() if value}
     for each in ("confidence_threshold", "learned_examples"):
-        if (said := given[each]) is not None:
+        if (said := given.get(each)) is not None:
             changes[each] = said  # 0 and false are one, too
     if not _OF_LABELS.isdisjoint(changes):
         changes = {"labels": (), "labels_file": None} | changes
