@@ -162,7 +162,7 @@ def queue(session: Session, scope: Scope, name: str) -> Queue:
     of = found[0]
     unit = Unit(AnalysisType(of.analysis_type), of.name)
     stored = [uuid.UUID(each) for each in json_values.strings(of.to_check)]
-    named = judgeable.listed(session, replace(wanted, job_ids=tuple(stored)))
+    named = judgeable.listed(session, replace(wanted, job_ids=tuple(stored)), scope.question)
     candidates = [
         each
         for each in _candidates(session, named, _Draw.of(session, of.run, of.profile, of.seed))
@@ -236,11 +236,8 @@ def _candidates(
 
 def _of_result(result: Judgeable, said: Sequence[Feedback], draw: _Draw) -> Iterator[Candidate]:
     kind = result.listed.analysis_type
-    remarks = [
-        judgments.remark(each)
-        for each in said
-        if (each.analysis_type, each.question) == (kind, result.listed.question)
-    ]
+    about_it = judgments.about(said, kind, result.listed.question)
+    remarks = [judgments.remark(each) for each in about_it]
     is_right = known(result.answer, truths.from_remarks(kind, remarks)) if remarks else {}
     is_of_fields = kind is AnalysisType.EXTRACTION
     worth = draw.worth(result.result)
