@@ -525,7 +525,7 @@ def _hidden(content: str, unseen: Sequence[str]) -> Iterator[Flag]:
 
 
 # As the prompt of a transcription asks for it.
-_ILLEGIBLE = re.compile(r"\[illegible\]", re.IGNORECASE)
+_ILLEGIBLE = re.compile(r"\[illegible\]")
 _TAG_TEXT = range(0xE0020, 0xE007F)
 _TAGS = 0xE0000
 

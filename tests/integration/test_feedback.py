@@ -132,7 +132,7 @@ def test_what_was_said_is_read_once(pipeline: Pipeline, database_url: SecretStr)
     engine, statements = open_engine(database_url), list[str]()
     event.listen(engine, "before_cursor_execute", lambda *sent: statements.append(sent[2]))
 
-    found = evaluate(Database(engine), Scope(), None, lambda _write: 0)
+    found = evaluate(Database(engine), Scope(), None)
 
     engine.dispose()
     assert len(found) == 2  # of two analysis types

@@ -124,7 +124,13 @@ class Asked:
         return chunking.fits(job.text, budget - sum(each.token_count for each in job.shown))
 
     def shown(self, offered: Sequence[Offered]) -> Shown:
-        """Choose the learned examples for each document; nothing is written."""
+        """Choose the learned examples for each document; nothing is written.
+
+        Raises:
+            UnicodeError: A text cannot be stored.
+        """
+        if not self.examples:
+            return {}
         return {
             (sha256, kind): found.chosen(sha256, text)
             for each in offered

@@ -191,8 +191,8 @@ class Submission:
 
     def _store(self, offered: Sequence[Offered], also: AlsoOfBatch | None) -> Sequence[TakenIn]:
         taken: Sequence[TakenIn] = ()
-        shown = self._asked.shown(offered)
         try:
+            shown = self._asked.shown(offered)
             for attempt in self._context.database.attempts(PATIENCE):
                 with attempt as session:
                     if taken and intakes.exists(session, offered[0].intake_id):
