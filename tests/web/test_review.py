@@ -77,9 +77,11 @@ def test_what_is_skipped_comes_again(pipeline: Pipeline, visit: Visit) -> None:
 
     page.keyboard.press("Space")
     expect(page.locator(".value")).to_have_text("report")
+    page.wait_for_load_state()  # the keys work then
     page.keyboard.press("c")
-    page.locator("#correction select").select_option("invoice")
-    page.keyboard.press("Enter")
+    label = page.locator("#correction select")
+    label.select_option("invoice")
+    label.press("Enter")
     page.get_by_role("link", name="Begin again").click()
 
     expect(page.locator(".value")).to_have_text("letter")
@@ -100,13 +102,16 @@ def test_the_page_of_a_run_leads_to_the_checks_that_are_missing(
     visit.look("run-certified")
 
     page.locator("tr", has_text="term").get_by_role("link", name="3 more checks").click()
+    page.wait_for_load_state()  # the keys work then
     order = [page.locator("#source").inner_text()]
     page.keyboard.press("Space")
     for left in (2, 1):
         expect(page.locator(".measures dd").last).to_have_text(str(left))
+        page.wait_for_load_state()
         order.append(page.locator("#source").inner_text())
         page.keyboard.press("a")
     page.get_by_role("link", name="Begin again").click()
+    page.wait_for_load_state()
     assert page.locator("#source").inner_text() == order[0]
     visit.look("review-queue")
     page.keyboard.press("a")
