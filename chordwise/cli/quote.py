@@ -198,7 +198,7 @@ def remarks(made: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterator[s
         yield f"Input is {'counted exactly' if is_exact else 'estimated'}, by {counter}."
     if any(line.basis == ASSUMED for line in made.lines):
         asks = f": {sample} asks for real first" if sample else ""
-        yield f"Output is assumed, hence the wide intervals{asks}."
+        yield f"Output is assumed, so the intervals are wide{asks}."
     for model in dict.fromkeys(_unpriced(made)):
         yield f"The price of {one_line(model)} is unknown. {PRICE_HINT}"
     if lane is Lane.BATCH:

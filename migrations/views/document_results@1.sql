@@ -56,9 +56,13 @@ SELECT
         WHERE
             b.document_id = r.document_id
             AND b.analysis_type = j.analysis_type
-            AND b.question = j.options - ARRAY[
-                'confidence_threshold', 'votes', 'critique', 'principles', 'templates', 'examples'
-            ]
+            AND (
+                r.corrected_output IS NOT NULL
+                OR b.question = j.options - ARRAY[
+                    'confidence_threshold', 'votes', 'critique', 'principles', 'templates',
+                    'examples'
+                ]
+            )
             AND b.withdraws IS NULL
             AND NOT EXISTS (SELECT FROM feedback AS w WHERE w.withdraws = b.id)
         ORDER BY b.created_at DESC, b.id DESC
@@ -70,9 +74,13 @@ SELECT
         WHERE
             b.document_id = r.document_id
             AND b.analysis_type = j.analysis_type
-            AND b.question = j.options - ARRAY[
-                'confidence_threshold', 'votes', 'critique', 'principles', 'templates', 'examples'
-            ]
+            AND (
+                r.corrected_output IS NOT NULL
+                OR b.question = j.options - ARRAY[
+                    'confidence_threshold', 'votes', 'critique', 'principles', 'templates',
+                    'examples'
+                ]
+            )
             AND b.withdraws IS NULL
             AND NOT EXISTS (SELECT FROM feedback AS w WHERE w.withdraws = b.id)
         ORDER BY b.created_at DESC, b.id DESC

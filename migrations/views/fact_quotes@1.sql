@@ -40,9 +40,6 @@ SELECT
             f.verdict IS NOT NULL
             AND b.document_id = j.document_id
             AND b.analysis_type = j.analysis_type
-            AND b.question = j.options - ARRAY[
-                'confidence_threshold', 'votes', 'critique', 'principles', 'templates', 'examples'
-            ]
             AND CASE
                 WHEN b.field IS NULL THEN starts_with(f.path || '/', b.path || '/')
                 WHEN starts_with(b.field, '/')
@@ -61,9 +58,6 @@ SELECT
             f.verdict IS NOT NULL
             AND b.document_id = j.document_id
             AND b.analysis_type = j.analysis_type
-            AND b.question = j.options - ARRAY[
-                'confidence_threshold', 'votes', 'critique', 'principles', 'templates', 'examples'
-            ]
             AND CASE
                 WHEN b.field IS NULL THEN starts_with(f.path || '/', b.path || '/')
                 WHEN starts_with(b.field, '/')

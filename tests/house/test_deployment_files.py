@@ -192,7 +192,7 @@ def test_a_worker_may_finish_before_it_is_killed(compose: Compose) -> None:
 
 
 def test_secrets_are_files_and_never_have_a_default(compose: Compose, tmp_path: Path) -> None:
-    """Nobody starts with a password that stands in a public file, and no environment holds one."""
+    """No password is in a public file or an environment; services start with generated ones."""
     made = tmp_path / "secrets"
     command = ["sh", str(ROOT / "deploy" / "make-secrets.sh"), str(made)]
     subprocess.run(command, check=True)

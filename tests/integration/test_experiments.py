@@ -303,7 +303,7 @@ def test_what_cannot_be_written_is_printed(
         (["--variant", "short:labels=a"], "cannot have another labels"),
         (["--variant", "short:votes=1"], "asks the same"),
         (["--variant", "short:votes=many"], "votes"),
-        (["--variant", "short:model=nobody"], "no model named"),
+        (["--variant", "short:model=unknown"], "no model named"),
         (["--variant", "control:votes=3"], "a name of its own"),
         (["--variant", "short"], "is not NAME:KEY=VALUE"),
         (["--variant", "short:votes=3", "--share", "100%"], "is no share"),

@@ -289,15 +289,22 @@ def test_corrections_are_kept_for_another_question_about_the_same(
 ) -> None:
     """As long as their label is there."""
     submission = desk.classify("a.txt")
-    assert run(["feedback", submission.name, "--correct", "label=invoice"]) == ExitCode.SUCCESS
+    right = ["--correct", "label=invoice", "--author", "Ada"]
+    assert run(["feedback", submission.name, *right]) == ExitCode.SUCCESS
     desk.profile(*lines)
 
     desk.call("--profile", "letters", "--no-wait", "--run-name", "again")
     renewed(desk)
 
+    said = "Ada" if shown == "invoice" else None
     assert desk.pipeline.rows(
-        "SELECT output ->> 'primary_label' FROM document_results WHERE run = 'again'"
-    ) == [(shown,)]
+        "SELECT output ->> 'primary_label', judged_by, judged_at IS NOT NULL"
+        " FROM document_results WHERE run = 'again'"
+    ) == [(shown, said, said is not None)]
+    assert desk.pipeline.rows(
+        "SELECT final_value, judged_by, judged_at IS NOT NULL"
+        " FROM fact_quotes WHERE run = 'again' AND path = '/primary_label'"
+    ) == [(shown, said, said is not None)]
 
 
 @contextmanager

@@ -145,7 +145,7 @@ def test_what_fails_for_those_that_left_it_keeps_no_other_from_leading() -> None
     def act(group: list[Entry[int, int]]) -> list[Entry[int, int]]:
         for entry in group:
             if entry.is_left:
-                raise ValueError("nobody hears of it")
+                raise ValueError("not reported")
             entry.settle(entry.item)
         return []
 

@@ -8,11 +8,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from chordwise.domain import grounding, json_values, meaning
+from chordwise.domain import grounding, json_values
 from chordwise.domain.analyses.analysis import claimed
 from chordwise.domain.analyses.classification import Classification
-from chordwise.domain.checkpoints import checkpoint
 from chordwise.domain.extractive import forms, ranking, sentiment, words
+from chordwise.domain.extractive.checkpoints import checkpoint
 from chordwise.domain.extractive.sentences import Sentence, sentences
 from chordwise.domain.extractive.words import FOREIGN_FUNCTION_WORDS, LEXICON
 from chordwise.domain.json_values import JsonObject
@@ -139,7 +139,7 @@ def _nearest(
     nearest = {}
     for label in labels:
         about = f"This is about {label.replace('_', ' ')}. {described.get(label.casefold(), '')}"
-        near = meaning.similarities(about.strip(), texts)
+        near = ranking.similarities(about.strip(), texts)
         if near and label.casefold() not in _NONE_OF_THEM:
             weights = (_MEANING_WEIGHT * (one - _UNRELATED) for one in near)
             nearest[label] = max(zip(weights, texts, strict=True))

@@ -8,12 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from chordwise.domain import grounding, json_values, meaning, typed_values, validation
+from chordwise.domain import grounding, json_values, typed_values, validation
 from chordwise.domain.analyses.analysis import claimed
 from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction, items
 from chordwise.domain.analyses.schema_nodes import SchemaNode
-from chordwise.domain.checkpoints import checkpoint
-from chordwise.domain.extractive import forms, words
+from chordwise.domain.extractive import forms, ranking, words
+from chordwise.domain.extractive.checkpoints import checkpoint
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
 from chordwise.domain.extractive.values import Kind, Value, values
 from chordwise.domain.extractive.words import LEXICON
@@ -241,7 +241,7 @@ class SearchableText:
         if item.question:  # only its best sentences are compared by meaning
             best = sorted(coverages, key=lambda place: (-coverages[place], place))[:_COMPARED]
             texts = [self._sentences[place].text for place in best]
-            near = zip(best, meaning.similarities(item.question, texts), strict=False)
+            near = zip(best, ranking.similarities(item.question, texts), strict=False)
             coverages = {at: coverages[at] + one - _UNRELATED for at, one in near} or coverages
         scores = {place: self._score(item, place, share) for place, share in coverages.items()}
         ranked = sorted(scores, key=lambda place: (-scores[place], place))[:_CANDIDATES]

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from chordwise.domain import chunking, grounding
-from chordwise.domain.checkpoints import checkpoint
 from chordwise.domain.extractive import words
+from chordwise.domain.extractive.checkpoints import checkpoint
 
 MAX_QUOTE_CHARACTERS = 400
 _SHORTEST_CUT = 150

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from chordwise.domain import grounding, json_values, meaning
+from chordwise.domain import grounding, json_values
 from chordwise.domain.analyses.analysis import claimed, mean
 from chordwise.domain.analyses.sentiment import MAX_SENTENCES, NEUTRAL_BELOW, Sentiment, label_for
-from chordwise.domain.checkpoints import checkpoint
-from chordwise.domain.extractive import words
+from chordwise.domain.extractive import ranking, words
+from chordwise.domain.extractive.checkpoints import checkpoint
 from chordwise.domain.extractive.sentences import Sentence, sentences
 from chordwise.domain.extractive.words import LEXICON
 from chordwise.domain.json_values import JsonObject
@@ -93,7 +93,7 @@ def _rate(sentence: Sentence) -> _Rated:
 
 def _leaning(text: str) -> float:
     """Return how much nearer a text is to praise than to blame in meaning; 0 without an encoder."""
-    near = meaning.similarities(text, [phrase for pair in _OPPOSITES for phrase in pair])
+    near = ranking.similarities(text, [phrase for pair in _OPPOSITES for phrase in pair])
     return mean(near[::2]) - mean(near[1::2])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import NamedTuple
 
-from chordwise.domain.checkpoints import checkpoint
+from chordwise.domain.extractive.checkpoints import checkpoint
 from chordwise.domain.extractive.words import LEXICON, STOPWORDS
 
 

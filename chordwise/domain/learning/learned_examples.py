@@ -170,7 +170,7 @@ def _with_label(judged: JudgedAnswer, label: str) -> JsonObject:
 
 
 def _as_answered(output: JsonObject, judged: JudgedAnswer, analysis: Analysis) -> JsonObject:
-    """Return a stored output without what was added to the model's answer, its quotes mended."""
+    """Return a stored output as a model would have given it, with quotes that stand in the text."""
     source = Source(judged.text)
     answer = json_values.as_object(_fitted(output, analysis.schema(judged.options)))
     if judged.analysis_type is not AnalysisType.EXTRACTION:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from chordwise.domain import meaning, tokens
-from chordwise.domain.checkpoints import Check, checked
-from chordwise.domain.extractive import classification, extraction, sentiment, summary
+from chordwise.domain import tokens
+from chordwise.domain.extractive import classification, extraction, ranking, sentiment, summary
+from chordwise.domain.extractive.checkpoints import Check, checked
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import AnswerTimeoutError, RefusedError
@@ -76,7 +76,7 @@ class ExtractiveModel(ChatModel):
         encoder = self._encoder if _is_latin(request.task.text) else None
         with (
             checked(self._deadline(request)),
-            meaning.compared(encoder.similarity if encoder else None),
+            ranking.compared(encoder.similarity if encoder else None),
         ):
             text = json.dumps(answer(request.task), ensure_ascii=False)
         read = request.task.text or json.dumps(request.task.answers, ensure_ascii=False)
