@@ -23,6 +23,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering import results as rendered_results
+from chordwise.cli.rendering.accounts import EVERY, MAX_FAILURES
 from chordwise.cli.rendering.live import Display
 from chordwise.domain.states import JobStatus
 from chordwise.domain.wording import counted
@@ -197,9 +198,7 @@ class Watch:
             stack.touch_last_used(self._settings.home)
 
 
-MAX_FAILURES = 10_000
 MAX_RESULTS = 100
-EVERY = 1_000_000_000
 
 
 def report(

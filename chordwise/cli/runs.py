@@ -15,11 +15,10 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AnyRun, AsJson
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import layouts, live
+from chordwise.cli.rendering.accounts import EVERY, MAX_FAILURES
 from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.rendering.plain_text import EXTRACTIVE, moment, one_line
-from chordwise.cli.rendering.results import shortened
 from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.run_watch import EVERY, MAX_FAILURES
 from chordwise.domain.states import JobStatus
 from chordwise.domain.wording import counted, share
 from chordwise.pipeline.runs import accounts, progress
@@ -110,7 +109,7 @@ def job_table(found: Sequence[JobLine], total: int) -> RenderableType:
     rest = [_row(job) for job in found]
     names = [job.source for job in found]
     whole = [[one_line(name), *row] for name, row in zip(names, rest, strict=True)]
-    short = [[name, *row] for name, row in zip(shortened(names, room=0), rest, strict=True)]
+    short = [[name, *row] for name, row in zip(layouts.shortened(names, room=0), rest, strict=True)]
     table = FirstThatFits(
         layouts.table(_COLUMNS, whole, right=_NUMBERS),
         layouts.folded(_COLUMNS, short, whole=_COLUMNS[1:], right=_NUMBERS),

@@ -7,7 +7,6 @@ more for each list of objects in its JSON Schema with a row for each element.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -15,7 +14,7 @@ from itertools import chain, count
 
 from pydantic import TypeAdapter
 
-from chordwise.domain import json_values
+from chordwise.domain import identifiers, json_values
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.json_values import JsonValue
@@ -23,7 +22,6 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 
 MAX_COLUMNS = 500
 """How many columns a table may have; PostgreSQL allows about three times as many."""
-_MAX_NAME = 40
 _MAX_DEPTH = 5
 
 
@@ -89,20 +87,7 @@ BASE_COLUMNS = (
 )
 """The columns that every table has, or the tables of lists."""
 
-# Words that PostgreSQL takes for a column's name only in quotes.
-_RESERVED = """
-all analyse analyze and any array as asc asymmetric authorization binary both case cast check
-collate collation column concurrently constraint create cross current_catalog current_date
-current_role current_schema current_time current_timestamp current_user default deferrable desc
-distinct do else end except false fetch for foreign freeze from full grant group having ilike in
-initially inner intersect into is isnull join lateral leading left like limit localtime
-localtimestamp natural not notnull null offset on only or order outer overlaps placing primary
-references returning right select session_user similar some symmetric system_user table
-tablesample then to trailing true union unique user using variadic verbose when where window with
-"""
-_WORD = re.compile(r"[a-z0-9]+")
 _LETTERS = re.compile(r"[^\W\d_]+")
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def kind_of_rows(types: Sequence[AnalysisType]) -> AnalysisType:
@@ -266,7 +251,7 @@ def _named(
 
 
 def _renamed(column: AnswerColumn, taken: Collection[str]) -> AnswerColumn:
-    name = plain_name(column.name) or "value"
+    name = identifiers.plain(column.name) or "value"
     names = chain((name, f"{name}_{column.kind}"), (f"{name}_{n}" for n in count(2)))
     renamed = (replace(column, name=each) for each in names)
     return next(each for each in renamed if not {*sql_names(each)} & {*taken})
@@ -277,15 +262,3 @@ def sql_names(column: AnswerColumn) -> Iterator[str]:
     yield column.name
     if column.kind is ColumnKind.MONEY:
         yield f"{column.name}_currency"
-
-
-def plain_name(name: str) -> str:
-    """Return a name as SQL takes it without quotes: ASCII letters, digits and underscores.
-
-    It is empty where all of it was removed.
-    """
-    decomposed = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    plain = "_".join(_WORD.findall(_HUMP.sub("_", decomposed).lower()))[:_MAX_NAME].strip("_")
-    if plain[:1].isdigit():
-        plain = f"n_{plain}"
-    return f"{plain}_value" if plain in _RESERVED.split() else plain

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from chordwise.domain import json_values, tokens
 from chordwise.domain.analyses import extraction
@@ -13,27 +12,7 @@ from chordwise.domain.answers import Answer
 from chordwise.domain.extractive import words
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, AnalysisType
-
-
-class Tier(StrEnum):
-    """How much a model can do; the values stand in `model_calls.tier`, in ascending order here."""
-
-    SMALL = "small"
-    MEDIUM = "medium"
-    LARGE = "large"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """How a request came to its model, for the ledger.
-
-    `escalated` says that a smaller tier was asked before. Exactly one answered request of a
-    question `is_compared` with what the largest tier would have charged for it.
-    """
-
-    tier: Tier
-    escalated: bool = False
-    is_compared: bool = False
+from chordwise.domain.tiers import Tier
 
 
 def tier_for(score: float, medium_from: float, large_from: float) -> Tier:

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.pictures import Picture
-from chordwise.domain.routing import Route
 from chordwise.domain.tasks import AnalysisTask, AnalysisType
+from chordwise.domain.tiers import Route
 from chordwise.llm.reported_limits import ReportedLimits
 
 EXTRACTIVE = "extractive"

@@ -28,9 +28,9 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from chordwise.domain import identifiers
 from chordwise.domain.addresses import is_at_provider
-from chordwise.domain.answer_tables import plain_name
-from chordwise.domain.routing import Tier
+from chordwise.domain.tiers import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings import addresses
 from chordwise.settings import schedules as schedules_module
@@ -183,7 +183,9 @@ class Settings(BaseSettings):
     def name_tables(cls, found: Mapping[str, ProfileSettings]) -> Mapping[str, ProfileSettings]:
         """Name the table of a profile's answers after it where the profile does not."""
         return {
-            name: each if each.save_as else each.model_copy(update={"save_as": plain_name(name)})
+            name: each
+            if each.save_as
+            else each.model_copy(update={"save_as": identifiers.plain(name)})
             for name, each in found.items()
         }
 

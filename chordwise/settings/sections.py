@@ -27,9 +27,9 @@ from chordwise.domain import webhook_signatures
 from chordwise.domain.addresses import has_user, is_at_provider, provider_host
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.inbox_names import is_inside
-from chordwise.domain.routing import Tier
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import CONFIDENCE_THRESHOLD, MAX_VOTES, AnalysisType
+from chordwise.domain.tiers import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings import addresses
 

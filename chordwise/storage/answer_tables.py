@@ -18,7 +18,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.domain import answer_tables, json_values
+from chordwise.domain import answer_tables, identifiers, json_values
 from chordwise.domain.answer_tables import AnswerColumn, ColumnKind
 from chordwise.domain.json_values import JsonValue, plain
 from chordwise.domain.tasks import AnalysisType
@@ -156,7 +156,7 @@ def _list_names(table: str, columns: Sequence[AnswerColumn]) -> dict[str, str]:
     """Return the names of the views for lists of objects, by the lists; all differ."""
     names: dict[str, str] = {}
     for rows in dict.fromkeys(column.rows for column in columns if column.rows):
-        name = f"{table}_{answer_tables.plain_name(rows) or 'rows'}"
+        name = f"{table}_{identifiers.plain(rows) or 'rows'}"
         taken = {*names.values(), f"{table}{EVIDENCE}"}
         numbered = (f"{name}_{number}" for number in range(2, len(taken) + 3))
         names[rows] = next(each for each in (name, *numbered) if each not in taken)

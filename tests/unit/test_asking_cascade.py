@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pytest
 
 from chordwise.domain.answers import Answer
-from chordwise.domain.routing import Route, Tier
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tiers import Route, Tier
 from chordwise.errors import (
     BudgetExceededError,
     ConfigurationError,

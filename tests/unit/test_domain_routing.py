@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from chordwise.domain import chunking
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.routing import WEIGHTS, Complexity, Tier, best, complexity, steps, tier_for
+from chordwise.domain.routing import WEIGHTS, Complexity, best, complexity, steps, tier_for
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tiers import Tier
 
 EASY = "The cat sat on the mat. It was a warm day and it slept. Then it went home to eat. "
 HARD = (

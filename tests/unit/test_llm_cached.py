@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from chordwise.domain.routing import Route, Tier
 from chordwise.domain.tasks import Stage
+from chordwise.domain.tiers import Route, Tier
 from chordwise.errors import ModelOverloadedError
 from chordwise.llm.middleware.cached import (
     Cached,

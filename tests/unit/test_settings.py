@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from chordwise import settings
 from chordwise import settings as module
-from chordwise.domain.routing import Tier
+from chordwise.domain.tiers import Tier
 from chordwise.errors import ConfigurationError, ExitCode
 from chordwise.pipeline.models import client
 from chordwise.settings import (

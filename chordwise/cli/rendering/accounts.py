@@ -18,6 +18,8 @@ from chordwise.domain.states import JobStatus
 from chordwise.domain.wording import counted
 from chordwise.pipeline.runs.accounts import Account, BudgetLine, Failure, Notice
 
+MAX_FAILURES = 10_000
+EVERY = 1_000_000_000
 _MESSAGE_WIDTH = 300
 _MAX_REASONS = 30
 _MAX_OF_A_REASON = 3

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import takewhile
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
+
+from chordwise.cli.rendering.plain_text import one_line
 
 _ENDLESS = 100_000
 
@@ -106,3 +109,27 @@ def records(names: Sequence[str], rows: Sequence[Sequence[Text]]) -> RenderableT
             lines.add_row(Text(name), "|", cell)
         shown += [Rule(f"Row {number}", align="left", characters="─", style="dim"), lines]
     return Group(*shown)
+
+
+NAME_WIDTH = 48
+
+
+def shortened(found: Sequence[str], room: int = NAME_WIDTH) -> list[Text]:
+    """Return the names, cut at their front; beyond the room without the folder that all are in."""
+    names = [one_line(source) for source in found]
+    folder = _common_folder(names)
+    if folder and max(map(len, names)) > room:
+        names = [f"…/{name.removeprefix(folder)}" for name in names]
+    return [
+        Text(name if len(name) <= NAME_WIDTH else f"…{name[1 - NAME_WIDTH :]}") for name in names
+    ]
+
+
+def _common_folder(names: Sequence[str]) -> str:
+    """Return the folder of them all with its slash; nothing where there is one document only."""
+    if len(set(names)) == 1:
+        return ""
+    folders = [name.split("/")[:-1] for name in names]
+    common = takewhile(lambda steps: len(set(steps)) == 1, zip(*folders, strict=False))
+    folder = "/".join(steps[0] for steps in common)
+    return f"{folder}/" if folder else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import takewhile
 from typing import TypeAlias
 
 from rich.console import RenderableType
@@ -99,7 +98,7 @@ def _critique(critique: JsonObject) -> Iterator[RenderableType]:
 
 
 def _heading(result: StoredResult) -> Text:
-    heading = shortened([result.source])[0]
+    heading = layouts.shortened([result.source])[0]
     heading.stylize("bold")
     heading.append(f" · {result.analysis_type}", style="not bold")
     if result.status != JobStatus.SUCCEEDED:
@@ -132,13 +131,13 @@ def _critiqued(critique: JsonObject) -> list[str]:
 
 def _table(results: Sequence[StoredResult]) -> Table:
     table = layouts.empty()
-    table.add_column("Document", max_width=WIDTH, overflow="fold")
+    table.add_column("Document", max_width=layouts.NAME_WIDTH, overflow="fold")
     types = {result.analysis_type for result in results}
     if len(types) > 1:
         table.add_column("Type", no_wrap=True)
     table.add_column("Conf.", justify="right", no_wrap=True)
     table.add_column("Answer", ratio=1)
-    documents = shortened([result.source for result in results])
+    documents = layouts.shortened([result.source for result in results])
     for document, result in zip(documents, results, strict=True):
         kind = [result.analysis_type] if len(types) > 1 else []
         table.add_row(document, *kind, f"{result.confidence:.2f}", _answer(result))
@@ -191,7 +190,7 @@ def _extractions(
         if not names or len(found) == 1:
             continue
         shown |= {result.job_id for result in found}
-        documents = shortened([result.source for result in found], room=_DOCUMENT_WIDTH)
+        documents = layouts.shortened([result.source for result in found], room=_DOCUMENT_WIDTH)
         columns = ("Document", *(name.removeprefix("/") for name in names))
         rows = [
             [document, *(_values(result.output, name) for name in names)]
@@ -211,28 +210,6 @@ def _values(output: JsonObject, name: str) -> Text:
         return Text(counted(len(listed), "row"), style="dim")
     said = "; ".join(text_of(value) or "" for value in fields.values(output, name))
     return Text(one_line(said, _VALUE_WIDTH)) if said else Text("∅", style="dim")
-
-
-WIDTH = 48
-
-
-def shortened(found: Sequence[str], room: int = WIDTH) -> list[Text]:
-    """Return the names, cut at their front; beyond the room without the folder that all are in."""
-    names = [one_line(source) for source in found]
-    folder = _common_folder(names)
-    if folder and max(map(len, names)) > room:
-        names = [f"…/{name.removeprefix(folder)}" for name in names]
-    return [Text(name if len(name) <= WIDTH else f"…{name[1 - WIDTH :]}") for name in names]
-
-
-def _common_folder(names: Sequence[str]) -> str:
-    """Return the folder of them all with its slash; nothing where there is one document only."""
-    if len(set(names)) == 1:
-        return ""
-    folders = [name.split("/")[:-1] for name in names]
-    common = takewhile(lambda steps: len(set(steps)) == 1, zip(*folders, strict=False))
-    folder = "/".join(steps[0] for steps in common)
-    return f"{folder}/" if folder else ""
 
 
 Rows: TypeAlias = Iterator[tuple[str, RenderableType]]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from chordwise.domain import answer_tables
+from chordwise.domain import answer_tables, identifiers
 from chordwise.domain.answer_tables import AnswerColumn
 from chordwise.errors import UsageError
 from chordwise.pipeline.intake.run_options import RunOptions, from_json
@@ -23,7 +23,7 @@ def table_of(options: RunOptions) -> str | None:
     """
     if not options.save_as:
         return None
-    name = answer_tables.plain_name(options.save_as)
+    name = identifiers.plain(options.save_as)
     if not name:
         raise UsageError(
             f"No table can be called “{options.save_as}”.",

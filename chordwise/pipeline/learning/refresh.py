@@ -13,7 +13,7 @@ from enum import StrEnum
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from chordwise.domain import answer_tables
+from chordwise.domain import identifiers
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import truths
 from chordwise.domain.learning.judging import Answer, Difference, difference
@@ -131,7 +131,7 @@ def profile_of(settings: Settings, run: Run) -> str:
     found = [
         name
         for name, profile in settings.profiles.items()
-        if answer_tables.plain_name(profile.save_as) == run.saved_as
+        if identifiers.plain(profile.save_as) == run.saved_as
     ]
     return found[0] if len(found) == 1 else ""
 

@@ -1,0 +1,33 @@
+"""Identifiers of SQL that need no quotes."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_MAX_NAME = 40
+# Words that PostgreSQL takes for a column's name only in quotes.
+_RESERVED = """
+all analyse analyze and any array as asc asymmetric authorization binary both case cast check
+collate collation column concurrently constraint create cross current_catalog current_date
+current_role current_schema current_time current_timestamp current_user default deferrable desc
+distinct do else end except false fetch for foreign freeze from full grant group having ilike in
+initially inner intersect into is isnull join lateral leading left like limit localtime
+localtimestamp natural not notnull null offset on only or order outer overlaps placing primary
+references returning right select session_user similar some symmetric system_user table
+tablesample then to trailing true union unique user using variadic verbose when where window with
+"""
+_WORD = re.compile(r"[a-z0-9]+")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def plain(name: str) -> str:
+    """Return a name as SQL takes it without quotes: ASCII letters, digits and underscores.
+
+    It is empty where all of it was removed.
+    """
+    decomposed = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    name = "_".join(_WORD.findall(_HUMP.sub("_", decomposed).lower()))[:_MAX_NAME].strip("_")
+    if name[:1].isdigit():
+        name = f"n_{name}"
+    return f"{name}_value" if name in _RESERVED.split() else name
