@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,11 +29,11 @@ from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.settings import Settings, load
 from chordwise.storage import database, migration
 from chordwise.storage.database import open_engine
+from tests.fakes.databases import Databases
 from tests.fakes.other_postgres import OtherPostgres
 
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
 _TEMPLATE = "template_chordwise"
-_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,17 +108,16 @@ def template(servers: Servers) -> Iterator[str]:
         yield _TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def databases(servers: Servers, template: str) -> Databases:
+    return Databases(servers.postgres, template)
+
+
 @pytest.fixture
-def database_url(servers: Servers, template: str) -> Iterator[SecretStr]:
+def database_url(servers: Servers, databases: Databases) -> Iterator[SecretStr]:
     """Return the address of a migrated, empty database of this test's own."""
-    name = f"test_{next(_numbers)}"
-    copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-    drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
-    with servers.connect() as connection:
-        connection.execute(copy.format(sql.Identifier(name), sql.Identifier(template)))
-    yield SecretStr(servers.postgres.url(name))
-    with servers.connect() as connection:
-        connection.execute(drop.format(sql.Identifier(name)))
+    with databases.lend() as name:
+        yield SecretStr(servers.postgres.url(name))
 
 
 @pytest.fixture

@@ -1,0 +1,118 @@
+"""Databases for tests: each test has one, which a later test gets again where it can be emptied."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import sql
+
+from chordwise.embedded.postgres import EmbeddedPostgres
+
+# What a test may change besides rows; what has been written anew has another `xmin`.
+_SCHEMA = " UNION ALL ".join(
+    f"SELECT '{catalog}', count(*)::text || ' ' || max(xmin::text::bigint) FROM {catalog}"  # noqa: S608 - constants of ours
+    for catalog in (
+        "pg_attribute",
+        "pg_attrdef",
+        "pg_constraint",
+        "pg_depend",
+        "pg_index",
+        "pg_namespace",
+        "pg_proc",
+        "pg_rewrite",
+        "pg_trigger",
+        "pg_type",
+    )
+)
+_RELATIONS = """
+SELECT 'pg_class', md5(string_agg(concat(relname, relkind, relacl, reloptions), ' ' ORDER BY oid))
+FROM pg_class
+UNION ALL
+SELECT 'pg_statistic', count(*)::text FROM pg_statistic
+UNION ALL
+SELECT 'pg_database', concat(datconnlimit, datacl, s.setconfig)
+FROM pg_database AS d LEFT JOIN pg_db_role_setting AS s ON s.setdatabase = d.oid
+WHERE datname = current_database()
+"""
+_FILLED = """
+SELECT relname FROM pg_class
+WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND pg_relation_size(oid) > 0
+ORDER BY relname
+"""
+_DISCONNECTION = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
+
+
+class Databases:
+    """Lends migrated, empty databases of a server; used by one thread at a time."""
+
+    def __init__(self, postgres: EmbeddedPostgres, template: str) -> None:
+        self._postgres = postgres
+        self._template = template
+        self._numbers = itertools.count(1)
+        self._empty: list[str] = []
+        with self._connected(template) as connection:
+            self._filled = self._filled_tables(connection)
+            self._whole = self._state(connection)
+
+    @contextmanager
+    def lend(self) -> Iterator[str]:
+        """Lend the database of this name, which no other has had before."""
+        name = f"test_{next(self._numbers)}"
+        with self._connected() as connection:
+            connection.execute(self._making(name, connection.info.server_version))
+        yield name
+        with self._connected() as connection:
+            leave = (
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
+            )
+            connection.execute(leave, [name])
+            if self._is_emptied(name):
+                self._empty.append(name)
+                return
+            drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
+            connection.execute(drop.format(sql.Identifier(name)))
+
+    def _making(self, name: str, version: int) -> sql.Composed:
+        """Return what makes an empty database of this name: of another, or of the template."""
+        if self._empty:
+            rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+            return rename.format(sql.Identifier(self._empty.pop()), sql.Identifier(name))
+        # Copying files takes half as long as logging each page; PostgreSQL 14 does nothing else.
+        way = sql.SQL("STRATEGY FILE_COPY" if version >= 150_000 else "")
+        copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} {}")
+        return copy.format(sql.Identifier(name), sql.Identifier(self._template), way)
+
+    def _is_emptied(self, name: str) -> bool:
+        """Delete all rows, unless the test has changed more than those."""
+        try:
+            with self._connected(name) as connection:
+                if self._state(connection) != self._whole:
+                    return False
+                if filled := set(self._filled_tables(connection)) - set(self._filled):
+                    names = sql.SQL(", ").join(map(sql.Identifier, sorted(filled)))
+                    connection.execute(
+                        sql.SQL("TRUNCATE {} RESTART IDENTITY CASCADE").format(names)
+                    )
+                connection.execute("SELECT pg_stat_reset()")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _state(self, connection: psycopg.Connection[tuple[object, ...]]) -> list[object]:
+        """Return what tells whether anything but the rows of emptied tables has changed."""
+        found: list[object] = [*connection.execute(f"{_SCHEMA} UNION ALL {_RELATIONS}")]
+        for name in self._filled:
+            rows = sql.SQL("SELECT md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM {} AS t")
+            found += connection.execute(rows.format(sql.Identifier(name)))
+        return found
+
+    @staticmethod
+    def _filled_tables(connection: psycopg.Connection[tuple[object, ...]]) -> list[str]:
+        return [str(name) for (name,) in connection.execute(_FILLED)]
+
+    def _connected(self, name: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
+        """Return a connection of the owner that commits every statement."""
+        return psycopg.connect(self._postgres.connection_string(name), autocommit=True)
