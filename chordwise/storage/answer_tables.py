@@ -386,7 +386,7 @@ def _evidence_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Comp
             _named(sql.SQL("{}.{}").format(alias, sql.Identifier(name)), f"{column.name}_{name}")
             for name in names
         ]
-        joined.append(_evidence_of(column, alias))
+        joined.append(_evidence_of(column, names, alias))
     return sql.SQL(
         """
         SELECT n.document, n.source, n.run, n.document_id, n.job_id{shown}
@@ -395,20 +395,19 @@ def _evidence_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Comp
     ).format(shown=_listed(shown), joined=sql.SQL(" ").join(joined), jobs=source.jobs)
 
 
-def _evidence_of(column: AnswerColumn, alias: sql.Identifier) -> sql.Composed:
+def _evidence_of(column: AnswerColumn, names: Sequence[str], alias: sql.Identifier) -> sql.Composed:
+    every = sql.SQL("array_agg(f.{name} ORDER BY f.id) AS {name}")
+    field = every if column.kind.is_list else sql.SQL("f.{name}")
+    fields = sql.SQL(", ").join(field.format(name=sql.Identifier(name)) for name in names)
     if column.kind.is_list:
-        fields = [
-            sql.SQL("array_agg(f.{field} ORDER BY f.id) AS {field}").format(
-                field=sql.Identifier(name)
-            )
-            for name in OF_EVIDENCE
-        ]
-        picked = sql.SQL("{fields} {of_item} AND f.value IS NOT NULL").format(
-            fields=sql.SQL(", ").join(fields), of_item=_OF_ITEM.format(item=column.item)
+        picked = sql.SQL("{} {} AND f.value IS NOT NULL").format(
+            fields, _OF_ITEM.format(item=column.item)
         )
     else:
-        surest = sql.SQL("f.* {of_item} ORDER BY NOT {said}, f.confidence DESC NULLS LAST, f.id")
-        picked = sql.SQL("{} LIMIT 1").format(_formatted(surest, column))
+        surest = sql.SQL(
+            "{fields} {of_item} ORDER BY NOT {said}, f.confidence DESC NULLS LAST, f.id LIMIT 1"
+        )
+        picked = _formatted(surest, column, fields=fields)
     return sql.SQL("LEFT JOIN LATERAL (SELECT {}) AS {} ON true").format(picked, alias)
 
 

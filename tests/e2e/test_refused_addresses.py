@@ -11,7 +11,7 @@ from tests.fakes.processes import Processes
 
 SECRET = "s3cr3tP4ssword"  # noqa: S105 - planted, to be looked for
 WRONG = f"amqp://user:{SECRET}@host//"
-COMMANDS = (("analyze", "a.txt"), ("wait", "a run"), ("doctor",), ("up",))
+COMMANDS = (("analyze", "a.txt"), ("doctor",), ("up",))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
@@ -34,7 +34,9 @@ def test_a_command_refuses_it(tmp_path: Path, command: tuple[str, ...]) -> None:
     assert not (tmp_path / "home").exists()
 
 
-@pytest.mark.parametrize("process", ["worker", "scheduler"])
+@pytest.mark.parametrize(
+    "process", ["worker", pytest.param("scheduler", marks=pytest.mark.nightly)]
+)
 def test_a_number_that_the_broker_does_not_have_is_refused(
     tmp_path: Path, database_url: SecretStr, broker_url: SecretStr, process: str
 ) -> None:

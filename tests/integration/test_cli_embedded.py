@@ -156,7 +156,9 @@ def test_up_holds_the_stack_until_it_is_told_to_stop(desk: Desk) -> None:
     assert "Nothing runs" in desk.talk("down")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)]
+)
 def test_pages_are_served_until_they_are_told_to_stop(desk: Desk, number: signal.Signals) -> None:
     """Once in a home, at the same port each time, and with success at the end."""
     web = desk.processes.start("chordwise", "web")
