@@ -46,7 +46,14 @@ def test_every_point_can_be_armed() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("wrong", ["chunk.nowhere:kill", "chunk.claimed:explode", "chunk.claimed"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "chunk.nowhere:kill",
+        pytest.param("chunk.claimed:explode", marks=pytest.mark.nightly),
+        pytest.param("chunk.claimed", marks=pytest.mark.nightly),
+    ],
+)
 def test_what_cannot_be_armed_ends_with_a_sentence(wrong: str) -> None:
     """An unknown name or action ends the process before it does anything."""
     done = run("-m", "tests.faults.armed", "worker", failpoints=wrong)
