@@ -132,7 +132,7 @@ class Provider:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def reset(self) -> None:
-        """Begin to count anew."""
+        """Begin to count again."""
         self._get("reset")
 
     def counts(self) -> Counts:

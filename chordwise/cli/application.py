@@ -36,7 +36,7 @@ COMMANDS = {
     "recalibrate": ("recalibrate", "Learn what a claimed confidence is worth."),
     "review": ("review", "Check the answers that certifying needs, one after the other."),
     "certify": ("certify", "Say what may be accepted without looking."),
-    "refresh": ("refresh", "Ask anew where stored answers are stale."),
+    "refresh": ("refresh", "Ask again where stored answers are stale."),
     "inbox": ("inbox", "Show the watched folders."),
     "tables": ("tables", "Show the tables of answers that SQL can ask."),
     "connect": ("connect", "Say how other programs read the answers."),

@@ -196,7 +196,7 @@ class LogLines:
     def _look_into(self, file: Path) -> None:
         size = file.stat().st_size
         start = self._read.get(file, 0)
-        if size < start:  # rotated, and begun anew
+        if size < start:  # rotated, and begun again
             start = 0
         with file.open("rb") as opened:
             opened.seek(start)

@@ -71,7 +71,7 @@ def _due_times(cron: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]
     """Yield due times in UTC, each later than the one before and all later than `after`.
 
     The library works on the clock's own time: two times in a gap end at the same moment, and after
-    the second showing of an hour it starts anew at the first.
+    the second showing of an hour it starts again at the first.
     """
     last = after.astimezone(UTC)
     for local in CronSim(cron, after.astimezone(zone)):

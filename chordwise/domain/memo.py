@@ -27,7 +27,7 @@ def memoized_by_identity(
     def memoized(first: First, /, *rest: Rest.args, **named: Rest.kwargs) -> Returned:
         key = (id(first), *rest)
         found = known.get(key)
-        # An id is given anew once its object is gone, so the object is kept.
+        # An id is given again once its object is gone, so the object is kept.
         if found is not None and found[0] is first:
             return found[1]
         returned = function(first, *rest, **named)

@@ -55,7 +55,7 @@ class Sightings:
     def replace(self, found: Iterable[Found], now: float) -> int:
         """Wait for the files that a scan found, oldest first; return how many had no room.
 
-        Whatever the scan did not find is forgotten, and whatever changed has to be quiet anew.
+        Whatever the scan did not find is forgotten, and whatever changed has to be quiet again.
         """
         before, self._seen = self._seen, {}
         left_out = 0

@@ -168,7 +168,7 @@ class EmbeddedPostgres:
         if not self._password_file.exists():
             raise ConfigurationError(
                 f"The password file {self._password_file} is missing.",
-                "Restore it from a backup, or move the data folder away to begin anew.",
+                "Restore it from a backup, or move the data folder away to begin again.",
             )
 
     def _remove_stale_locks(self) -> None:

@@ -168,7 +168,7 @@ class OwnPrice(PaidPrice):
         return _believable(usd * _DISCOUNT.get(completion.service_tier, Decimal(1)))
 
     def max_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
-        """Return the cost if all of the prompt is cached anew and all of the answer is written."""
+        """Return the cost if the whole prompt is new to the cache and the answer is the longest."""
         dearest = max(
             self.input_usd_per_million_tokens * CACHE_WRITE_FACTOR,
             self.cached_input_usd_per_million_tokens or Decimal(0),
@@ -209,7 +209,7 @@ class ListPrice(PaidPrice):
         return cost * REGIONAL_FACTOR
 
     def max_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
-        """Return the cost if all of the answer is written, and the prompt read or cached anew.
+        """Return the cost of the longest answer, and of a prompt read from the cache or new to it.
 
         Whether the provider will grant a discount is not known before it answers; whether it will
         serve first and charge more is, where requests rule that out. A workspace at Anthropic may

@@ -66,6 +66,6 @@ def _pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes
                 yield piece
     except NotImplementedError as error:
         kind = "packed in a way that is not supported"
-        raise failures.unsupported(kind, "Pack it anew.") from error
+        raise failures.unsupported(kind, "Pack it again.") from error
     except (*_DAMAGES, RuntimeError) as error:
         raise failures.malformed("is damaged: it cannot be unpacked.") from error

@@ -53,7 +53,7 @@ class ScheduleSettings(Section):
         default=(), description="Files, folders, patterns, relative to chordwise.toml."
     )
     lane: Lane | None = Field(
-        default=None, description="Unset: the profile's; asked anew: that of the runs before."
+        default=None, description="Unset: the profile's; asked again: that of the runs before."
     )
     folder: str = Field(
         default="", description="For reports, insight and exports, relative to chordwise.toml."

@@ -347,7 +347,7 @@ def has_cancelled(session: Session, batch_id: uuid.UUID) -> bool:
 def drop_idle_leaders(session: Session, limit: int) -> int:
     """Delete questions of paused jobs that others follow and no provider knows; free their money.
 
-    Their own jobs ask anew when they are retried; the others need not wait for that.
+    Their own jobs ask again when they are retried; the others need not wait for that.
     """
     moves = exists().where(Job.id == BatchRequest.job_id, Job.status.in_(WORKING_JOBS))
     rows = session.scalars(
@@ -367,7 +367,7 @@ def drop_idle_leaders(session: Session, limit: int) -> int:
 
 
 def drop_lost(session: Session, limit: int) -> int:
-    """Delete questions that follow none any more; their chunks are sent again and ask anew.
+    """Delete questions that follow none any more; their chunks are sent and ask again.
 
     The leader was cancelled or asked online, or has just got its answer.
     """

@@ -120,7 +120,7 @@ def get(session: Session, job_id: uuid.UUID) -> Job | None:
 
 
 class Walk:
-    """Goes through the jobs of a state, some in each step, and begins anew after the last one."""
+    """Goes through the jobs of a state, some in each step, and begins again after the last one."""
 
     def __init__(self, status: JobStatus) -> None:
         self._status = status

@@ -39,7 +39,7 @@ def forget_completions(session: Session, age: timedelta) -> int:
         CachedCompletion.completion.is_not(None)
     )
     old = select(CachedCompletion.key).where(is_old).limit(STEP)
-    # Looked at again: one that is asked anew at this moment is not deleted with its claim.
+    # Looked at again: one that is asked for at this moment is not deleted with its claim.
     statement = delete(CachedCompletion).where(CachedCompletion.key.in_(old), is_old)
     return len(session.scalars(statement.returning(CachedCompletion.key)).all())
 

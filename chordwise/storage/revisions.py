@@ -126,6 +126,6 @@ def require_released(connection: Connection, found: str | None) -> None:
         raise ConfigurationError(
             f"The database's schema ({found}) was made by an unreleased version of Chordwise, and "
             "there is no migration from it.",
-            "The schema has to be made anew: use an empty database, or another home "
+            "The schema has to be created from scratch: use an empty database, or another home "
             "(CHORDWISE_HOME) for the embedded one, and run `chordwise migrate`.",
         )

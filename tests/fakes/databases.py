@@ -11,7 +11,7 @@ from psycopg import sql
 
 from chordwise.embedded.postgres import EmbeddedPostgres
 
-# What a test may change besides rows; what has been written anew has another `xmin`.
+# What a test may change besides rows; what has been rewritten has another `xmin`.
 _SCHEMA = " UNION ALL ".join(
     f"SELECT '{catalog}', count(*)::text || ' ' || max(xmin::text::bigint) FROM {catalog}"  # noqa: S608 - constants of ours
     for catalog in (

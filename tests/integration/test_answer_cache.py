@@ -187,7 +187,7 @@ def test_after_a_failure_the_next_one_may_ask(database: Database) -> None:
 
 
 def test_what_is_too_old_is_asked_again(database: Database) -> None:
-    """Its row is claimed anew, and counts its uses anew."""
+    """Its row is claimed again, and counts its uses from zero."""
     cache = cache_of(database)
     assert cache.take(ENTRY) is Standing.OURS
     cache.store(ENTRY, a_completion('{"a": 1}'))
@@ -306,7 +306,7 @@ def test_another_run_uses_what_was_answered_to_the_same_question(
 
 
 def test_an_invalid_answer_is_not_used_again(settings: Settings) -> None:
-    """What failed one run is asked anew by the next."""
+    """What failed one run is asked again by the next."""
     pipeline = a_pipeline(settings, *["no JSON"] * 4, a_summary("rebuilt in 1856"))
     failed = pipeline.submit(PARAGRAPH)
     pipeline.work(failed)

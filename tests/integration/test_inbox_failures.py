@@ -67,7 +67,7 @@ def test_a_profile_that_cannot_work_leaves_its_files_where_they_are(
 
 
 def test_a_file_that_the_database_forgot_is_put_back(inbox: WatchedInbox) -> None:
-    """After a restored backup the store's files go back into the inbox, and are taken anew."""
+    """After a restored backup the store's files go back into the inbox, and are taken again."""
     inbox.drop("letters/a.txt.chordwise.toml", "instructions = 'x'")
     inbox.drop("letters/a.txt", LETTER)
     inbox.take()

@@ -86,7 +86,7 @@ def test_each_inbox_has_places_of_its_own(tmp_path: Path, settings: Settings) ->
 
 
 def test_a_side_car_within_the_delay_counts(inbox: WatchedInbox) -> None:
-    """It may come after its file, which then has to be quiet anew."""
+    """It may come after its file, which then has to be quiet again."""
     path = inbox.drop("a.txt", LETTER)
     inbox.watch.tick()
     inbox.wait(4)

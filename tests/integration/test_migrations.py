@@ -108,7 +108,7 @@ def test_a_newer_schema_without_a_note_is_refused(engine: Engine) -> None:
 def test_a_schema_of_an_unreleased_version_is_refused(
     engine: Engine, revision: str, noted: str
 ) -> None:
-    """Its migrations are no more, whatever number it is at: it has to be made anew."""
+    """Its migrations are no more, whatever number it is at: it has to be created from scratch."""
     with engine.begin() as connection:
         connection.execute(text(f"UPDATE alembic_version SET version_num = '{revision}'"))  # noqa: S608
         connection.execute(text(noted))
@@ -116,7 +116,7 @@ def test_a_schema_of_an_unreleased_version_is_refused(
     for refuse in (revisions.require_compatible, migration.migrate):
         with pytest.raises(ConfigurationError, match=f"{revision}.*unreleased") as caught:
             refuse(engine)
-        assert "made anew" in caught.value.hint
+        assert "from scratch" in caught.value.hint
     engine.dispose()
 
 

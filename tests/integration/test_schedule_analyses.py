@@ -1,4 +1,4 @@
-"""Schedules that analyze and ask anew: their lanes, and what they wait for."""
+"""Schedules that analyze and ask again: their lanes, and what they wait for."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def anew(**values: object) -> ScheduleSettings:
-    """Return a schedule that asks anew what is stale, at half past two in Berlin."""
+def reanalysis(**values: object) -> ScheduleSettings:
+    """Return a schedule that asks again what is stale, at half past two in Berlin."""
     given = {"cron": "30 2 * * *", "time_zone": "Europe/Berlin", "kind": "reanalyze", **values}
     return ScheduleSettings.model_validate(given)
 
@@ -126,7 +126,7 @@ def test_the_schedule_goes_before_the_profile(
 
 
 def test_what_is_stale_goes_through_batches(settings: Settings, provider: BatchProvider) -> None:
-    schedule = anew(lane="batch")
+    schedule = reanalysis(lane="batch")
     night = a_stale_night(settings, provider, schedule, Lane.ONLINE, Lane.BATCH, Lane.ONLINE)
     asked_online = len(night.pipeline.model.requests)
 
@@ -139,7 +139,7 @@ def test_what_is_stale_goes_through_batches(settings: Settings, provider: BatchP
 
 def test_what_is_stale_goes_as_it_went_before(settings: Settings, provider: BatchProvider) -> None:
     """Without a lane of the schedule: a run for each, and a night in batches stays one."""
-    night = a_stale_night(settings, provider, anew(), Lane.ONLINE, Lane.BATCH, Lane.BATCH)
+    night = a_stale_night(settings, provider, reanalysis(), Lane.ONLINE, Lane.BATCH, Lane.BATCH)
 
     let_it_be_due(night)
 
@@ -147,7 +147,7 @@ def test_what_is_stale_goes_as_it_went_before(settings: Settings, provider: Batc
 
 
 def test_what_is_stale_may_be_asked_online(settings: Settings, provider: BatchProvider) -> None:
-    schedule = anew(lane="online")
+    schedule = reanalysis(lane="online")
     night = a_stale_night(settings, provider, schedule, Lane.ONLINE, Lane.BATCH)
 
     let_it_be_due(night)
@@ -198,7 +198,7 @@ def test_what_is_stale_is_asked_anew(settings: Settings) -> None:
 
 
 def test_the_next_night_does_not_ask_again(settings: Settings) -> None:
-    """Old results stay stale in the view; that they were asked anew is enough, even in vain."""
+    """Old results stay stale in the view; that they were asked again is enough, even in vain."""
     night = a_night_of_stale_results(settings)
     night.carry_out()
     night.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE status = 'running'")

@@ -335,7 +335,7 @@ def test_pruning_in_small_steps_ends(
 
 
 def test_a_document_that_is_taken_in_meanwhile_is_not_lost(settings: Settings) -> None:
-    """An intake that stores it while it is being deleted waits, and stores it anew."""
+    """An intake that stores it while it is being deleted waits, and stores it again."""
     night = a_night(settings, tidy=pruned_after(keep_runs_days=30))
     database = night.pipeline.context.database
     again = threading.Event()

@@ -98,7 +98,7 @@ def test_paths_that_lead_out_are_known(path: str) -> None:
 
 
 def test_a_file_is_ripe_when_it_was_quiet_and_unchanged() -> None:
-    """An event or a change begins the wait anew."""
+    """An event or a change begins the wait again."""
     waiting, a, b = Sightings(5, most=10), PurePath("/a"), PurePath("/b")
     waiting.replace([(a, (print_of(),)), (b, (print_of(),))], now=0)
     waiting.disturb(a, now=2)

@@ -133,7 +133,7 @@ _METHODS = {
 def answer(task: AnalysisTask) -> JsonObject:
     """Answer a task; the same task always gets the same answer.
 
-    A repair is an analysis anew: the text is the same, and so are the rules.
+    A repair is a second analysis: the text is the same, and so are the rules.
 
     Raises:
         RefusedError: An argument is to be examined, which takes a language model.

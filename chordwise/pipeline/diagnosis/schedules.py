@@ -96,7 +96,7 @@ def _reanalysis(settings: Settings, wanted: ScheduleSettings) -> None:
         *(each.lane for each in settings.profiles.values()),
         *(each.lane for each in settings.schedules.values()),
     }
-    # Without a lane of its own, what it asks anew goes the way that its run had gone.
+    # Without a lane of its own, what it asks again goes the way that its run had gone.
     if wanted.lane is Lane.BATCH or (wanted.lane is None and Lane.BATCH in lanes_of_runs):
         _require_time_for_the_rest(settings, wanted)
 

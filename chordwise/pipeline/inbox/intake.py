@@ -170,7 +170,7 @@ class Taking:
         )
 
     def _put_orphan_back(self, file_id: uuid.UUID) -> None:
-        """Give a file that the database knows nothing of back to its inbox, to be taken anew."""
+        """Give a file that the database knows nothing of back to its inbox, to be taken again."""
         if not self._store.folder_of(file_id).exists():
             return
         origin = self._store.origin(file_id)

@@ -104,8 +104,8 @@ Submit: TypeAlias = Callable[[Task, Reader], None]
 class Lanes:
     """Two tasks at once: where a file in the quick lane is slow, it leaves that lane.
 
-    It goes on in the slow lane, and the files behind it are begun anew; where another slow file is
-    there, it is put off until that has ended, and then begun anew. All methods are for one thread.
+    It goes on in the slow lane, and the files behind it are begun again; where another slow file is
+    there, it is put off until that has ended, and then begun again. All methods are for one thread.
     """
 
     def __init__(

@@ -117,7 +117,7 @@ class Watch:
             self._deliver_due()
             self._submitting.close_quiet()
         except ServiceUnavailableError:
-            # Whether the last statement was carried out is not known: look at everything anew.
+            # Whether the last statement was carried out is not known: look at everything again.
             self._must_recover = True
             raise
         return is_behind

@@ -1,6 +1,6 @@
 """A further process of a scheduler or a worker, which its first process starts and watches.
 
-Its end does not touch the first process; it is counted, and the process is started anew.
+Its end does not touch the first process; it is counted, and the process is started again.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Part(Thread):
         self._pause = _FIRST_PAUSE_SECONDS
 
     def run(self) -> None:
-        """Start the process, wait for its end, and start it anew."""
+        """Start the process, wait for its end, and start it again."""
         while not self._stop_event.is_set():
             pause = _LOOK_SECONDS
             try:
@@ -73,7 +73,7 @@ class Part(Thread):
         self.join(self._leaving_seconds + _LOOK_SECONDS)
 
     def _live(self) -> float:
-        """Let the process live; return how long to wait before it is started anew."""
+        """Let the process live; return how long to wait before it is started again."""
         reading, writing = os.pipe()
         begun_at = time.monotonic()
         try:

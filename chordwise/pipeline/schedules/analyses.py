@@ -98,7 +98,7 @@ def analyze(work: Work) -> JsonObject:
 
 
 def reanalyze(work: Work) -> JsonObject:
-    """Ask anew what the view `stale_results` has, from the stored texts, a run for each question.
+    """Ask again what the view `stale_results` has, from the stored texts, a run for each question.
 
     A document that was asked the new question already, with whatever success, is left out.
 
@@ -137,7 +137,7 @@ def holds_something(path: str) -> bool:
 
 
 def _lane(work: Work) -> ColumnElement[str]:
-    """Return in which lane a stale job is asked anew: the schedule's, else that of its run."""
+    """Return in which lane a stale job is asked again: the schedule's, else that of its run."""
     wanted = work.settings.lane
     return Run.lane.expression if wanted is None else literal(wanted.value)
 
