@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 from psycopg import sql
@@ -45,6 +45,11 @@ ORDER BY relname
 _DISCONNECTION = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
 
 
+def _renaming(name: str, other: str) -> sql.Composed:
+    rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+    return rename.format(sql.Identifier(name), sql.Identifier(other))
+
+
 class Databases:
     """Lends migrated, empty databases of a server; used by one thread at a time."""
 
@@ -65,11 +70,12 @@ class Databases:
             connection.execute(self._making(name, connection.info.server_version))
         yield name
         with self._connected() as connection:
-            leave = (
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
-            )
-            connection.execute(leave, [name])
-            if self._is_emptied(name):
+            connection.execute(_DISCONNECTION, [name])
+            spare = f"spare_{name}"
+            with suppress(psycopg.errors.ObjectInUse):  # something connects again and again
+                connection.execute(_renaming(name, spare))
+                name = spare
+            if name == spare and self._is_emptied(name):
                 self._empty.append(name)
                 return
             drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
@@ -78,8 +84,7 @@ class Databases:
     def _making(self, name: str, version: int) -> sql.Composed:
         """Return what makes an empty database of this name: of another, or of the template."""
         if self._empty:
-            rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
-            return rename.format(sql.Identifier(self._empty.pop()), sql.Identifier(name))
+            return _renaming(self._empty.pop(), name)
         # Copying files takes half as long as logging each page; PostgreSQL 14 does nothing else.
         way = sql.SQL("STRATEGY FILE_COPY" if version >= 150_000 else "")
         copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} {}")
@@ -97,7 +102,7 @@ class Databases:
                         sql.SQL("TRUNCATE {} RESTART IDENTITY CASCADE").format(names)
                     )
                 connection.execute("SELECT pg_stat_reset()")
-        except psycopg.OperationalError:
+        except psycopg.Error:  # it is out of reach, or lacks a table
             return False
         return True
 
