@@ -8,6 +8,7 @@ import re
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import SupportsIndex, cast
 
 import json_repair
 import jsonschema_rs
@@ -26,7 +27,8 @@ _OWN_REFERENCES = ("#/$defs/", "#/definitions/")
 _FENCE = "```"
 _THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# One that is not closed is found once, to its end, and not from each quote mark in it anew.
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+("?)', re.DOTALL)
 _ELLIPSIS = re.compile(r"\.\.\.|…")
 _PHONE = re.compile(r"\+?[0-9(][0-9 ()./-]{4,}[0-9]")
 _MODELS_OWN_WORDS = {
@@ -36,10 +38,27 @@ _MODELS_OWN_WORDS = {
 }
 """Complaints that would repeat names which a model, and so perhaps a document, made up."""
 _LONGEST_STEP = 60
+_MAX_LOOKS = 2_000_000
+"""Of the lenient parser; an honest answer takes about two for each character."""
 
 
 class _RepeatedMemberError(ValueError):
     """An object has two values for a name; never leaves this module."""
+
+
+class _Bounded(str):
+    """A text that may be looked at so often: the lenient parser takes quadratic time over some."""
+
+    __slots__ = ("_looks",)
+
+    def __init__(self, _text: str) -> None:
+        self._looks = 0
+
+    def __getitem__(self, key: object) -> str:
+        self._looks += 1
+        if self._looks > _MAX_LOOKS:
+            raise InvalidAnswerError("The answer is not JSON.")
+        return super().__getitem__(cast("SupportsIndex", key))  # or a slice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,14 +107,18 @@ def _load(text: str, *, lenient: bool) -> tuple[JsonValue, bool]:
         pass
     if not lenient or not text.endswith("}"):
         raise InvalidAnswerError("The answer is not JSON, or it breaks off.")
-    if _ELLIPSIS.search(_STRING.sub("", text[text.find("{") :])):
+    if _ELLIPSIS.search(_without_strings(text[text.find("{") :])):
         raise InvalidAnswerError(
             "The answer leaves values out with an ellipsis; write all of them."
         )
     try:
-        return json_repair.loads(text, skip_json_loads=True, strict=True), True  # type: ignore[return-value]  # its JSON types are ours under another name
+        return json_repair.loads(_Bounded(text), skip_json_loads=True, strict=True), True  # type: ignore[return-value]  # its JSON types are ours under another name
     except (ValueError, RecursionError) as error:
         raise InvalidAnswerError("The answer is not JSON.") from error
+
+
+def _without_strings(text: str) -> str:
+    return _STRING.sub(lambda found: "" if found[1] else found[0], text)
 
 
 def _object(members: list[tuple[str, JsonValue]]) -> JsonObject:

@@ -70,6 +70,7 @@ _FINISHED = (
 class Cluster:
     """See the module's docstring.
 
+    `planted` are further secrets that must stand nowhere, under the names of what they are.
     `spoken` is everything that commands have written, `redelivered` how many messages of killed
     workers the oracle has delivered once more; `drops` is the watched folder, where there is one.
     """
@@ -84,6 +85,7 @@ class Cluster:
     provider: Provider
     documents: Documents
     members: Members
+    planted: dict[str, str] = field(default_factory=dict)
     spoken: list[str] = field(default_factory=list)
     redelivered: int = 0
     drops: Drops | None = None
@@ -95,6 +97,7 @@ class Cluster:
             "the API key": API_KEY,
             "the database's password": self.database.password,
             "the broker's password": self.broker.password,
+            **self.planted,
         }
 
     @property

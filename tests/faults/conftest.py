@@ -33,10 +33,11 @@ _measured: list[Row] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Take the lengths of a soak and a stream, and the seed of what is random."""
+    """Take the lengths of a soak, a stream and a large run, and the seed of what is random."""
     group = parser.getgroup("fault experiments")
     group.addoption("--soak-minutes", type=float, default=0.0, help="how long to soak; 0: not")
     group.addoption("--stream-minutes", type=float, default=2.0, help="how long files come for F10")
+    group.addoption("--many-jobs", type=int, default=600, help="how many jobs D08 has")
     group.addoption("--fault-seed", type=int, default=None, help="repeat what this seed did")
 
 

@@ -43,10 +43,6 @@ def _always(*_: object) -> bool:
     return True
 
 
-def _is_chunk_lease(args: tuple[object, ...], *_: object) -> bool:
-    return any(getattr(value, "chunk_id", None) is not None for value in args)
-
-
 def _is_synthesis_lease(args: tuple[object, ...], *_: object) -> bool:
     return any(getattr(value, "chunk_id", value) is None for value in args)
 
@@ -82,10 +78,7 @@ _CHORD = "celery.backends.redis"
 POINTS: Mapping[str, Point] = {
     "chunk.before_claim": Point(module="worker.tasks", function="analyze_chunk", before=True),
     "chunk.claimed": Point(
-        module="chordwise.pipeline.runtime.leases",
-        function="LeaseKeeper.holding",
-        before=True,
-        condition=_is_chunk_lease,
+        module="chordwise.pipeline.jobs.analyze_chunk", function="_work", before=True
     ),
     "call.before_request": Point(
         module="chordwise.llm.transport", function="JsonTransport.post_json", before=True

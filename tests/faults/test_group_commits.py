@@ -1,6 +1,8 @@
-"""P13 to P16: what is stored together, what is counted, what is lost with a process."""
+"""P13 to P16 and D08: what is stored together, what is counted, what is lost with a process."""
 
 from __future__ import annotations
+
+import csv
 
 import pytest
 
@@ -149,3 +151,44 @@ def test_permits_that_are_lost_with_their_process(cluster: Cluster, experiment: 
     experiment.finish(
         bound_seconds=_PERMIT_SECONDS + RECOVERY_SECONDS + experiment.undisturbed_seconds
     )
+
+
+_RESTARTS = 5
+_JOBS_A_SECOND = 25
+
+
+@pytest.fixture
+def jobs(request: pytest.FixtureRequest) -> int:
+    """Return how many jobs `--many-jobs` asks for."""
+    return int(request.config.getoption("--many-jobs"))
+
+
+@pytest.mark.timeout(0)
+def test_many_jobs_while_the_database_restarts(
+    own_cluster: Cluster, experiment: Experiment, jobs: int
+) -> None:
+    """D08: one run of very many jobs ends with a result for each, and asks nothing twice."""
+    experiment.begin("D08", f"{jobs:,} jobs, PostgreSQL killed {_RESTARTS} times meanwhile")
+    own_cluster.provider.delay_seconds = 0.0
+    rows = own_cluster.documents.folder / "rows.csv"
+    with rows.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "text"])
+        texts = (own_cluster.documents.text(number) for number in range(jobs))
+        writer.writerows(enumerate(texts))
+    own_cluster.start_scheduler()
+    own_cluster.start_worker()
+    columns = ("--text-column", "text", "--id-column", "id")
+    done = own_cluster.run("submit", *columns, str(rows), timeout=60 + jobs / 10)
+    assert done.returncode == 0, done.stderr
+
+    for restart in range(1, _RESTARTS + 1):
+        share = restart / (_RESTARTS + 1)
+        own_cluster.wait_for_share(share, jobs)
+        own_cluster.database.kill()
+        own_cluster.database.start()
+    experiment.fault_is_over()
+
+    seconds = jobs / _JOBS_A_SECOND
+    experiment.finish(patience_seconds=10 * seconds, bound_seconds=RECOVERY_SECONDS + 30 + seconds)
+    assert own_cluster.count("SELECT count(*) FROM results") == jobs + 1

@@ -175,7 +175,7 @@ def test_an_answer_is_read_whole(server: FaultyServer) -> None:
         ({"content": "x"}, "eos_token", "x", FinishReason.STOP, ""),
         ({"content": [{"type": "text", "text": "a"}, 3]}, "stop", "a", FinishReason.STOP, ""),
         ({"content": 7}, "stop", "", FinishReason.STOP, ""),
-        ({"content": "a\ud800"}, "stop", "a?", FinishReason.STOP, ""),
+        ({"content": "a\ud800\0"}, "stop", "a?\ufffd", FinishReason.STOP, ""),
     ],
 )
 def test_every_ending_is_told_apart(
@@ -194,6 +194,19 @@ def test_every_ending_is_told_apart(
     assert completion.text == text
     assert completion.finish_reason is finish_reason
     assert completion.refusal == refusal
+
+
+def test_what_an_answer_says_of_itself_can_be_stored(server: FaultyServer) -> None:
+    """PostgreSQL has no NUL in a text, and a number of 400 digits is no time."""
+    timings: JsonObject = {"prompt_n": 1, "prompt_ms": 10**400, "predicted_n": 1, "predicted_ms": 2}
+    odd: JsonObject = {"id": "\0a", "model": "\0b", "service_tier": "\0c", "timings": timings}
+    server.play(answer(completion_body() | odd))
+
+    completion = model_at(server).complete(a_request())
+
+    said = (completion.response_id, completion.model, completion.service_tier)
+    assert said == ("\ufffda", "\ufffdb", "\ufffdc")
+    assert completion.timings is None
 
 
 @pytest.mark.parametrize(

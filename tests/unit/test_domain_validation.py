@@ -178,6 +178,15 @@ def test_runs_of_line_feeds_take_no_time() -> None:
     assert time.process_time() - started < 2
 
 
+@pytest.mark.parametrize(
+    ("beginning", "repeated"), [("{", '\\"'), ('{"a":"', ":{1"), ('{"a":"', "]\\}")]
+)
+def test_no_text_keeps_the_lenient_parser_busy(beginning: str, repeated: str) -> None:
+    """Some take it quadratic time: days for as much as a server may send."""
+    with pytest.raises(InvalidAnswerError):
+        parse(beginning + repeated * 50_000 + "}")
+
+
 def test_problems_are_few_and_have_a_place() -> None:
     """The first five violations, each with the JSON Pointer of its value."""
     schema: JsonObject = {"type": "object", "additionalProperties": {"type": "integer"}}

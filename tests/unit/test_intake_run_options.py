@@ -97,7 +97,7 @@ ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
     "principles": (lambda options: options.analysis.principles, '["y"]', ("y",), "[]", ()),
     "chunk_tokens": (lambda o: o.analysis.chunk_tokens, "500", 500, '""', 0),
     "votes": (lambda options: options.analysis.votes, "5", 5, "1", 1),
-    "labels_file": (meanings, '"kinds.txt"', {"a": "the first"}, '""', {}),
+    "labels_file": (meanings, '"kinds.toml"', {"a": "the first"}, '""', {}),
     "answer_language": (lambda o: o.analysis.answer_language, '"pt-BR"', "pt-BR", '""', ""),
     "pack": (lambda o: "invoices" in o.analysis.instructions, '"financial"', True, '""', False),
     "examples": (shown, '"more.json"', ["Another mill."], '""', []),
@@ -114,7 +114,7 @@ def asked(folder: Path, side_car: str, profile: str = PROFILE) -> RunOptions:
     (folder / "examples.toml").write_text(EXAMPLES, "utf-8")
     stored = [{"type": "extraction", "text": "Another mill.", "answer": NOTHING}]
     (folder / "more.json").write_text(json.dumps(stored), "utf-8")
-    (folder / "kinds.txt").write_text("a: the first\nb\n", "utf-8")
+    (folder / "kinds.toml").write_text('a = "the first"\nb = ""\n', "utf-8")
     (folder / "prompts").mkdir()
     for name in ("brief", "long"):
         for kind in ("extraction.schema", "summary", "classification"):
@@ -128,7 +128,7 @@ def asked(folder: Path, side_car: str, profile: str = PROFILE) -> RunOptions:
     beside = folder / "a.txt.chordwise.toml"
     beside.write_text(side_car, "utf-8")
     found = settings.load(folder / "chordwise.toml")
-    return run_options(found, with_side_car(found.profiles["contracts"], beside))
+    return run_options(found, with_side_car(found.profiles["contracts"], beside, folder))
 
 
 def test_every_entry_is_looked_at() -> None:
@@ -336,11 +336,23 @@ def test_a_file_of_no_labels_is_refused(
 
 
 def test_a_side_car_replaces_labels_by_a_file_of_them(tmp_path: Path) -> None:
-    assert asked(tmp_path, 'labels_file = "kinds.txt"').analysis.labels == ("a", "b")
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    with pytest.raises(UsageError, match="labels_file lies outside"):
-        asked(outside, 'labels_file = "../kinds.txt"')
+    assert asked(tmp_path, 'labels_file = "kinds.toml"').analysis.labels == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "named", ["../kinds.toml", "{above}/kinds.toml", ".env", ".aws/keys.json", "a.txt", "link.toml"]
+)
+def test_a_side_car_has_no_other_files_read(tmp_path: Path, named: str) -> None:
+    """Who puts it into an inbox would learn the lines of a file as labels of an answer."""
+    (tmp_path / "kinds.toml").write_text('a = ""\nb = ""\n', "utf-8")
+    folder = tmp_path / "settings"
+    (folder / ".aws").mkdir(parents=True)
+    for name in (".env", ".aws/keys.json", "a.txt"):
+        (folder / name).write_text('{"a": "secret", "b": "secret"}\n\nc', "utf-8")
+    (folder / "link.toml").symlink_to(tmp_path / "kinds.toml")
+
+    with pytest.raises(UsageError, match="labels_file is no TOML or JSON file below"):
+        asked(folder, f'labels_file = "{named.format(above=tmp_path)}"')
 
 
 def test_examples_that_could_not_be_answered_so_are_refused(tmp_path: Path) -> None:

@@ -165,6 +165,6 @@ def key_of(request: CompletionRequest, about: JsonObject) -> str:
 
 
 def is_worth_keeping(completion: Completion) -> bool:
-    """Tell whether a completion ended cleanly, says something, and can be stored as JSON."""
+    """Tell whether a completion ended cleanly and says something."""
     clean = completion.finish_reason is FinishReason.STOP and not completion.refusal
-    return clean and bool(completion.text.strip()) and "\0" not in completion.text
+    return clean and bool(completion.text.strip())

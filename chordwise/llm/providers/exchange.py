@@ -170,5 +170,5 @@ def _usd(written: str) -> Decimal | None:
 
 
 def storable(text: str) -> str:
-    """Return the text with each half of a broken surrogate pair replaced: UTF-8 has none."""
-    return text.encode(errors="replace").decode()
+    """Return the text with NUL and each half of a surrogate pair replaced: no table holds them."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()

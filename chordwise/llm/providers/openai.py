@@ -47,6 +47,7 @@ from chordwise.settings import ModelSettings
 
 PUBLIC_BASE_URL = "https://api.openai.com/v1"
 MAX_SCHEMA_NAME_CHARACTERS = 64
+_MAX_MILLISECONDS = 1e9
 USUAL_TIER = "default"
 """Standard price and speed. Without a tier that of the project holds, which may cost more."""
 
@@ -311,4 +312,6 @@ def _timings(timings: JsonObject) -> Timings | None:
 
 def _milliseconds(timings: JsonObject, name: str) -> float | None:
     value = timings.get(name)
-    return float(value) if isinstance(value, int | float) and value >= 0 else None
+    if not isinstance(value, int | float) or not 0 <= value <= _MAX_MILLISECONDS:
+        return None
+    return float(value)

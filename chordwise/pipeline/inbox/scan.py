@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from chordwise.domain.inbox_names import is_inside, side_car_name, side_car_owner
+from chordwise.domain.inbox_names import side_car_name, side_car_owner
 from chordwise.domain.stability import Fingerprint, Found
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
@@ -171,6 +171,7 @@ def _fingerprint(path: Path) -> Fingerprint | None:
 
 
 _MAX_BYTES = 256 * 1024
+_NAMED_SUFFIXES = frozenset({".toml", ".json"})
 _FOR_TYPES = (
     ("schema", AnalysisType.EXTRACTION, "The side-car's schema is for extractions"),
     ("labels", AnalysisType.CLASSIFICATION, "The side-car's labels are for classifications"),
@@ -183,8 +184,10 @@ def profile_named(settings: Settings, name: str) -> ProfileSettings:
     return settings.profiles.get(name, ProfileSettings())
 
 
-def with_side_car(profile: ProfileSettings, side_car: Path) -> ProfileSettings:
+def with_side_car(profile: ProfileSettings, side_car: Path, base: Path) -> ProfileSettings:
     """Return the profile with the entries of a side-car in place of its own.
+
+    `base` is the folder of `chordwise.toml`, below which the files lie that a side-car may name.
 
     What the profile has for analysis types that the side-car does not ask for is left out, and so
     is what is for reading rows, or for a critique, where the side-car has turned that off.
@@ -210,9 +213,10 @@ def with_side_car(profile: ProfileSettings, side_car: Path) -> ProfileSettings:
         "examples": wanted.examples_file,
     }
     for name, file in files.items():
-        if file is not None and not is_inside(file):
+        if file is not None and not _may_be_named(file, base.resolve()):
             raise UsageError(
-                f"The side-car's {name} lies outside of the folder of chordwise.toml.",
+                f"The side-car's {name} is no TOML or JSON file below the folder of "
+                "chordwise.toml, or is hidden.",
                 "Name it relative to that folder.",
             )
     own = profile.model_dump(exclude_unset=True, by_alias=True)
@@ -220,6 +224,15 @@ def with_side_car(profile: ProfileSettings, side_car: Path) -> ProfileSettings:
     merged = ProfileSettings.model_validate(kept | given)
     _require_types(given, merged)
     return merged
+
+
+def _may_be_named(file: Path, base: Path) -> bool:
+    """Tell whether a side-car may have a file read: what stands in others is not for its author."""
+    target = (base / file).resolve()
+    if file.is_absolute() or not target.is_relative_to(base):
+        return False
+    is_hidden = any(part.startswith(".") for part in target.relative_to(base).parts)
+    return target.suffix.lower() in _NAMED_SUFFIXES and not is_hidden
 
 
 def check(settings: Settings, profile: ProfileSettings) -> None:

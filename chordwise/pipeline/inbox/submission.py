@@ -311,7 +311,7 @@ class Submitting:
             return profile
         if side_car.is_symlink():
             raise UsageError("The side-car is a symbolic link.", "Put the file itself there.")
-        merged = with_side_car(profile, side_car)
+        merged = with_side_car(profile, side_car, self._context.settings.base_folder)
         check(self._context.settings, merged)
         return merged
 

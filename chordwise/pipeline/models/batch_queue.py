@@ -141,7 +141,7 @@ class JobBatches:
 def to_json(completion: Completion) -> JsonObject:
     """Write a completion as it stands in `batch_requests.answer`; it may have ended badly."""
     return {
-        **answer_cache.to_json(replace(completion, text=completion.text.replace("\0", "\ufffd"))),
+        **answer_cache.to_json(completion),
         "finish_reason": completion.finish_reason.value,
         "refusal": completion.refusal,
     }

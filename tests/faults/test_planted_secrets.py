@@ -1,0 +1,169 @@
+"""S02: secrets that are planted wherever one may be, and stand nowhere else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import pytest
+
+from tests.fakes.processes import Processes, wait_until
+from tests.faults.allowance import SUCCEEDED, Allowance
+from tests.faults.cases import write_cases
+from tests.faults.cluster import Cluster
+from tests.faults.experiment import Experiment
+from tests.faults.oracle import INVARIANTS
+from tests.faults.provider import CALL_HEADER, Treatment
+from tests.faults.test_hostile_words import DELIVERY
+from tests.peers.answering_server import AnsweringHandler, completion, summary
+from tests.peers.webhook_receiver import WebhookReceiver, receiving
+
+# None of them looks like a key.
+PLANTED = {
+    "model key": "Planted-Model-Key-5d1c0f3a9b7e",
+    "OpenAI key": "Planted-OpenAI-Key-7a1b",
+    "Anthropic key": "Planted-Anthropic-Key-8b2c",
+    "webhook secret": "UGxhbnRlZFNlY3JldE9mVGhlV2ViaG9vazEyMw==",
+    "webhook token": "Planted-Token-9c3d",
+    "web password": "scrypt:UGxhbnRlZFNhbHQ=:UGxhbnRlZEhhc2g=",
+    "another password": "Planted-Password-0d4e",
+}
+_ELSEWHERE = PLANTED["another password"]
+# Settings that are refused, all at once, and servers that are away, each with a secret in it.
+INVALID = {
+    "CHORDWISE_DATABASE_URL": f"postgresql://chordwise:{_ELSEWHERE}@127.0.0.1:port/chordwise",
+    "CHORDWISE_BROKER_URL": f"redis://:{_ELSEWHERE}@[::1/0",
+    "CHORDWISE_READER_URL": f"mysql://reader:{_ELSEWHERE}@127.0.0.1/chordwise",
+    "CHORDWISE_MODELS__PEER__BASE_URL": f"http://chordwise:{_ELSEWHERE}@127.0.0.1:port/v1",
+    "CHORDWISE_DELIVERY__WEBHOOK_SECRET": _ELSEWHERE,
+    "CHORDWISE_DELIVERY__WEBHOOK_URL": f"ftp://hooks.example/{_ELSEWHERE}",
+    "CHORDWISE_PIPELINE__LEASE_SECONDS": _ELSEWHERE,
+    "CHORDWISE_OPENAI_KEY": _ELSEWHERE,
+}
+AWAY = {
+    "CHORDWISE_DATABASE_URL": f"postgresql://chordwise:{_ELSEWHERE}@127.0.0.1:1/chordwise",
+    "CHORDWISE_BROKER_URL": f"redis://:{_ELSEWHERE}@127.0.0.1:1/0",
+    "CHORDWISE_READER_URL": f"postgresql://reader:{_ELSEWHERE}@127.0.0.1:1/chordwise",
+    "CHORDWISE_MODELS__PEER__BASE_URL": f"http://chordwise:{_ELSEWHERE}@127.0.0.1:1/v1",
+    "CHORDWISE_MODELS__PEER__API_KEY": "",  # it would be one of two
+}
+_COMMANDS = (("config",), ("--debug", "doctor"))
+_AFTERWARDS = (("config", "--json"), ("sql", "SELECT * FROM failures"), ("runs",), ("doctor",))
+_ALL_TOLD = "SELECT count(*) > 0 AND bool_and(status <> 'pending') FROM deliveries"
+# What ends one request, and what pauses the run until a person says so.
+_FAILING = ("a message", "a text", "a title of an error", "an id", "a code")
+_PAUSING = ("a refusal", "a title", "a redirect")
+
+
+def repeating(where: str) -> Treatment:
+    """Answer with an error that repeats the key of the request in one place."""
+
+    def answer(handler: AnsweringHandler, user: str) -> None:
+        key = handler.headers["Authorization"].rpartition(" ")[2]
+        error = json.dumps({"error": {"message": f"Not with {key}.", "code": "x", "type": "x"}})
+        coded = json.dumps({"error": {"message": "No.", "code": key, "type": key}})
+        proper = json.dumps(completion(summary(user)))
+        page = f"<html><title>Who is {key}?</title>"
+        status, body, headers = {
+            "a message": (400, error, {}),
+            "a code": (400, coded, {}),
+            "a text": (400, f"{'x' * 280} {key}", {}),
+            "a title of an error": (502, page, {}),
+            "an id": (200, proper, {CALL_HEADER: key}),
+            "a refusal": (401, error, {}),
+            "a title": (200, page, {}),
+            "a redirect": (307, "", {"Location": f"/login/{key}"}),
+        }[where]
+        handler.reply(status, body.encode(), headers)
+
+    return Treatment(answering=answer)
+
+
+def plant(cluster: Cluster, receiver: WebhookReceiver) -> None:
+    """Put the secrets into the environment of all processes, and a webhook into the settings."""
+    url = f"{receiver.url}&key={PLANTED['webhook token']}"
+    with (cluster.folder / "chordwise.toml").open("a", encoding="utf-8") as file:
+        file.write(DELIVERY.format(url=url, secret=f"whsec_{PLANTED['webhook secret']}"))
+    cluster.planted.update(PLANTED)
+    cluster.members.environment = {
+        **cluster.members.environment,
+        "CHORDWISE_MODELS__PEER__API_KEY": PLANTED["model key"],
+        "OPENAI_API_KEY": PLANTED["OpenAI key"],
+        "ANTHROPIC_API_KEY": PLANTED["Anthropic key"],
+        "CHORDWISE_WEB__PASSWORD_HASH": PLANTED["web password"],
+    }
+
+
+def run_with(cluster: Cluster, wrong: Mapping[str, str]) -> None:
+    """Let commands and processes run with settings that are wrong, and keep what they say."""
+    environment = {**cluster.members.environment, **wrong}
+    processes = Processes(folder=cluster.folder, environment=environment)
+    members = [cluster.members.start(role, "", **wrong) for role in ("worker", "scheduler", "web")]
+    for words in _COMMANDS:
+        done = processes.run(*words, timeout=300)
+        cluster.spoken.append(done.stdout + done.stderr)
+    for member in members:  # some wait for a server that is away
+        member.kill()
+
+
+def work_through_defects(cluster: Cluster) -> None:
+    """Let both processes raise errors in the middle of their work, and others finish it."""
+    cluster.start_scheduler("dispatch.sent:raise")
+    cluster.start_worker("chunk.claimed:raise; chunk.before_commit:raise:2")
+    cluster.start_scheduler()
+    cluster.start_worker()
+    cluster.submit(cluster.documents.write(chunks=6))
+    cluster.wait_until_finished(400)
+
+
+def repeat_the_key(cluster: Cluster) -> None:
+    """Let the provider answer with the key in every place where an error can have it."""
+    failing = write_cases(cluster, {name: repeating(name) for name in _FAILING})
+    damaged = cluster.folder / "documents" / "damaged.docx"
+    damaged.write_bytes(b"PK\x03\x04 no document")
+    cluster.run("submit", *map(str, [*failing, damaged]))
+    cluster.wait_until_finished(400)
+    for where in _PAUSING:
+        cluster.provider.treat(repeating(where))
+        run = cluster.submit(cluster.documents.write(chunks=1, saying=f"Paused by {where}."))
+        cluster.wait_for("SELECT count(*) = 1 FROM jobs WHERE status = 'paused'", 240)
+        for words in (("runs", run), ("doctor", "--json"), ("retry", run)):
+            cluster.run(*words)
+        cluster.wait_until_finished(400)
+
+
+def supervise(cluster: Cluster) -> None:
+    """Run everything under the supervisor, look around, and take the database away."""
+    up = cluster.members.start("up", "", CHORDWISE_EMBEDDED__START="true")
+    wait_until(lambda: "Ready." in up.text(), 300, "everything runs")
+    for words in _AFTERWARDS:
+        cluster.run(*words)
+    cluster.to_database.refuse()
+    cluster.run("runs")
+    cluster.to_database.pass_on()
+    assert up.terminate(60) == 0
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(1_800)
+def test_secrets_stand_in_no_output(cluster: Cluster, experiment: Experiment) -> None:
+    """S02: whatever goes wrong in whichever process, none of them is shown, logged or stored."""
+    secrets = len(PLANTED) + 2  # and those of the servers
+    experiment.begin("S02", f"{secrets} secrets, and every error that is known to be shown")
+    with receiving(500, 302, 410) as receiver:
+        plant(cluster, receiver)
+        for wrong in (INVALID, AWAY):
+            run_with(cluster, wrong)
+        work_through_defects(cluster)
+        repeat_the_key(cluster)
+        cluster.wait_for(_ALL_TOLD, 240)
+        supervise(cluster)
+        experiment.fault_is_over()
+        cluster.spoken.extend(each.body.decode() for each in receiver.received)
+    known = sum(len(each) for each in (INVALID, AWAY, _FAILING, _PAUSING))
+
+    experiment.finish(
+        Allowance(ends=SUCCEEDED | {"failed", "partial"}, tracebacks=("InjectedError",)),
+        notes=f"{known} errors with a secret in them, of all processes",
+        invariants=[(name, each) for name, each in INVARIANTS if name in ("I1", "I5", "I8")],
+    )
