@@ -95,7 +95,7 @@ class FollowingExamples:
             scores[label] += ranking.similarity(own, _vector(text))
         best = max(scores, key=scores.__getitem__)
         secondary = None if answer["secondary_label"] == best else answer["secondary_label"]
-        answer |= {"primary_label": best, "secondary_label": secondary}
+        answer |= {"primary_label": best or None, "secondary_label": secondary}
         return replace(completion, text=json.dumps(answer))
 
 

@@ -171,6 +171,18 @@ def by_labels(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator
     )
 
 
+def by_abstention(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
+    """Measure how often there is no label where none fits, and one where one does."""
+    labels = tuple(sorted({label_of(row) for row in rows} - {"out_of_scope"}))
+    hits: dict[bool, list[float]] = {True: [], False: []}
+    for row in rows:
+        answer = analyze(AnalysisType.CLASSIFICATION, text_of(row, folder), labels=labels)
+        fits = label_of(row) != "out_of_scope"
+        hits[fits].append(float((answer["primary_label"] is not None) == fits))
+    yield share(corpus, "no label where none fits", hits[False], {"always a label": 0.0})
+    yield share(corpus, "a label where one fits", hits[True], {"always a label": 1.0})
+
+
 def label_of(row: JsonObject) -> str:
     """Return the label of a truth."""
     found = row.get("label") or row.get("contract_type") or row.get("kind")
@@ -457,7 +469,7 @@ CERTIFIED: dict[str, Callable[[Sequence[JsonObject], Path], Iterator[Known]]] = 
 MEASURES: dict[str, tuple[Measure, ...]] = {
     "speeches": (by_labels,),
     "cuad_contracts": (by_labels, by_clauses),
-    "clinc_oos": (by_labels,),
+    "clinc_oos": (by_labels, by_abstention),
     "movie_reviews": (by_sign,),
     "sentence_sentiment": (by_sign,),
     "scitldr_abstracts": (by_terms,),

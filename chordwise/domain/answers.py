@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chordwise.domain import grounding, json_values, value_in_quote
+from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
 from chordwise.domain.missing_rows import MissingRows
 from chordwise.domain.tasks import AnalysisType
@@ -65,7 +66,7 @@ def headline(analysis_type: str, output: JsonObject) -> str:
         case AnalysisType.SUMMARY:
             return text(output.get("main_topic"))
         case AnalysisType.CLASSIFICATION:
-            return text(output.get("primary_label"))
+            return text(output.get("primary_label")) or NO_LABEL
         case AnalysisType.SENTIMENT:
             return f"{text(output.get('label'))} ({amount(output.get('score'))})"
         case AnalysisType.REASONING:

@@ -1,28 +1,44 @@
-"""Rows of lists: how many each part of a document has, and which an answer lacks of them."""
+"""Rows of lists: how many each part of a document has, and which an answer lacks of them.
+
+Rows get lost when answers are joined or mended, or when a model leaves records of the text out.
+Records are lines of a similar shape, such as the rows of a table.
+"""
 
 from __future__ import annotations
 
+import itertools
+import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import TypeAlias
 
 from pydantic import TypeAdapter
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses.analysis import RowCount
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.places import Places
 from chordwise.domain.tasks import AnalysisTask
 
 CODE = "missing_rows"
-HINT = (
+_HINT = (
     "The answers of the parts, with all their rows, are in chunks.answer. chordwise retry RUN "
     "joins them again; a larger pipeline.chunk_tokens leaves fewer parts to join. If equal values "
     'are meant to count once, say "uniqueItems": true of the list in your schema.'
 )
-HINT_OF_ONE_CHUNK = (
+_HINT_OF_ONE_CHUNK = (
     "The model dropped them when it repaired an invalid answer. Submit the document again with "
     "--fresh, with another model (--model) or a smaller pipeline.chunk_tokens."
+)
+_HINT_OF_RECORDS = (
+    "The model left records of the text out. Submit the document again with --fresh, with another "
+    "model (--model) or a smaller pipeline.chunk_tokens. If the list is meant to hold only some of "
+    'the records, say "x-selection": true of it in your schema.'
 )
 _MAX_NAMED = 5
 _PREFIXES = {"/data/": "rows", "/fields/": "values"}
@@ -34,13 +50,16 @@ class MissingRows:
 
     `path` is a JSON Pointer into the output, with `*` for the position of an enclosing row;
     `/fields/ITEM` stands for the distinct values of an item. `max_items` is the limit that the
-    user's schema sets.
+    user's schema sets. `records` of the missing ones are records of the text that no answer has,
+    and `where` names their places.
     """
 
     path: str
     kept: int
     found: int
     max_items: int | None = None
+    records: int = 0
+    where: tuple[str, ...] = ()
 
     @property
     def wanted(self) -> int:
@@ -55,7 +74,8 @@ class MissingRows:
     def __str__(self) -> str:
         prefix = next((each for each in _PREFIXES if self.path.startswith(each)), "")
         noun = _PREFIXES.get(prefix, "rows")
-        return f"{self.kept:,} of {self.found:,} {noun} of `{self.path.removeprefix(prefix)}`"
+        named = f"{self.kept:,} of {self.found:,} {noun} of `{self.path.removeprefix(prefix)}`"
+        return f"{named} (without: {'; '.join(self.where)})" if self.where else named
 
 
 def compare(
@@ -117,7 +137,10 @@ def sentences(missing: Iterable[MissingRows]) -> list[str]:
 
 
 def counts(
-    parts: Sequence[JsonObject | None], output: JsonObject, task: AnalysisTask
+    parts: Sequence[JsonObject | None],
+    output: JsonObject,
+    task: AnalysisTask,
+    missing: Iterable[MissingRows] = (),
 ) -> list[JsonValue]:
     """Return what the column `row_counts` keeps: the lists of an output and how they came about.
 
@@ -128,17 +151,20 @@ def counts(
     found = analysis.row_counts([part for part in parts if part is not None], options)
     kept = analysis.row_counts([output], options)
     places = analysis.row_places(output, options)
+    unread_by_path = {each.path: each.records for each in missing}
     counted: list[JsonValue] = []
     for path in {**found, **kept}:
         numbers = [None if each is None else _number(each, path) for each in by_chunk]
-        read, spans = sum(number or 0 for number in numbers), places.get(path, [])
+        read, rows = sum(number or 0 for number in numbers), places.get(path, [])
+        spans = [span for row in rows for span in row]
         counted.append(
             {
                 "path": path,
                 "by_chunk": list(numbers),
                 "repeated": read - _number(found, path),
                 "kept": _number(kept, path),
-                "located": len(spans),
+                "located": len(rows),
+                "unread": unread_by_path.get(path, 0),
                 "start_char": min((start for start, _ in spans), default=None),
                 "end_char": max((end for _, end in spans), default=None),
             }
@@ -151,10 +177,13 @@ _DENSE = 5
 
 
 def gaps(counted: list[JsonValue]) -> list[str]:
-    """Say which lists, as `counts` returns them, have chunks without rows in their midst."""
+    """Say which lists, as `counts` returns them, have chunks without rows in their midst.
+
+    Where records without a row are counted, those say it.
+    """
     said = []
     for each in json_values.objects(counted):
-        numbers = each["by_chunk"]
+        numbers = each["by_chunk"] if not each["unread"] else None
         empty = _empty_within(numbers) if isinstance(numbers, list) else 0
         if empty:
             chunks = "1 chunk brings" if empty == 1 else f"{empty} chunks bring"
@@ -179,6 +208,246 @@ def _empty_within(numbers: Sequence[JsonValue]) -> int:
 
 def _number(counted: Mapping[str, RowCount], path: str) -> int:
     return counted[path].number if path in counted else 0
+
+
+Span: TypeAlias = tuple[int, int]
+
+_FEWEST_ROWS = 2
+_FEWEST_ROWS_OF_LINES = 5
+"""So many rows have to stand in lines of one shape before the other lines count as records."""
+_LEAST_SHARE = 0.5
+_LEAST_LINES_BY_ROW = 0.8
+_MAX_UNREAD = 2
+_MAX_UNREAD_SHARE = 0.02
+"""So many records without a row, not side by side, are taken for headers, totals and the like."""
+_LINES_BETWEEN = 4
+_LONGEST_ITEM = 200
+_LONGEST_LINE = 300
+_LINE = re.compile(r"[^\n]*+(?:\n|$)")
+_ITEM = re.compile(r"(?:([-*•–+])|\(?\w{1,3}([.)]))\s")
+_KEY = re.compile(r"([^:\n]{1,40}+):(?=\s)")
+_DELIMITER = re.compile(r"[,;](?!\d{3}(?!\d))")
+_QUOTED = re.compile(r'"[^"\n]*+"')
+_STOP = re.compile(r"[.!?] +")
+_CELL = re.compile(r"[|\t,;]")
+_GAP = re.compile(r"(?<=[^\s.?!:]) {2,}+(?=\S)")
+_NUMBER = re.compile(r"\d[\d.,]*+")
+_AMOUNT = re.compile(r"[-+($€£¥−]{0,3}+\d[\d.,]*+[)%€£¥]{0,3}+")
+_WORDS = re.compile(r"[^\W\d_][\w'’-]*+(?: ++[^\W\d_][\w'’-]*+)*+")
+
+
+def unread(
+    source: Source,
+    output: JsonObject,
+    task: AnalysisTask,
+    answered: Sequence[Span] | None = None,
+    place: Callable[[int, int], str] = lambda *_: "",
+) -> tuple[MissingRows, ...]:
+    """Return the lists of which a text has records without a row.
+
+    They are looked for in the spans `answered`, which ascend and do not overlap, or everywhere.
+    Where most rows of a list stand in lines of one shape, each in one of its own, the other lines
+    of that shape near them are records, too. A list that the schema calls a selection, and one of
+    distinct values, has no records. `place` names a span of the text.
+    """
+    analysis, options = analysis_for(task.analysis_type), task.options
+    counted, located = analysis.row_counts([output], options), analysis.row_places(output, options)
+    lines: _Lines | None = None
+    found = []
+    for path, rows in located.items():
+        count = counted.get(path)
+        if count is None or count.is_selection or len(rows) < _FEWEST_ROWS:
+            continue
+        lines = lines or _Lines(source=source, answered=answered)
+        runs = lines.without_row(rows)
+        left = [span for run in runs for span in run]
+        number = len(left) - (count.number - len(rows))
+        few = max(_MAX_UNREAD, _MAX_UNREAD_SHARE * (count.number + number))
+        if number > few or min(number, max(map(len, runs), default=0)) >= _DENSE:
+            named = list(dict.fromkeys(filter(None, (place(*span) for span in left))))
+            found.append(
+                MissingRows(
+                    path=path,
+                    kept=count.number,
+                    found=count.number + number,
+                    max_items=count.max_items,
+                    records=number,
+                    where=tuple(_few(named)),
+                )
+            )
+    return tuple(found)
+
+
+def _few(names: Sequence[str]) -> list[str]:
+    more = len(names) - _MAX_NAMED
+    return [*names[:_MAX_NAMED], *([f"{more:,} more"] if more > 0 else [])]
+
+
+def naming(places: Callable[[], Places], parts: Sequence[Span]) -> Callable[[int, int], str]:
+    """Return what names a span of a document: by its page or other place, else by its part."""
+    known, starts = cache(places), [start for start, _ in parts]
+
+    def name(start: int, end: int) -> str:
+        if place := known().locate(start, end).place:
+            return place
+        if len(parts) > 1:
+            return f"part {bisect_right(starts, start)}"
+        return f"characters {start:,}–{end:,}"
+
+    return name
+
+
+def hint(lost: Sequence[MissingRows], parts: int) -> str:
+    """Say what can be done about rows that an answer joined of so many parts lacks."""
+    if any(each.records for each in lost):
+        return _HINT_OF_RECORDS
+    return _HINT if parts > 1 else _HINT_OF_ONE_CHUNK
+
+
+def together(one: Iterable[MissingRows], other: Iterable[MissingRows]) -> tuple[MissingRows, ...]:
+    """Return what two counts of the same output found missing; of a list the larger number."""
+    largest: dict[str, MissingRows] = {}
+    for each in (*one, *other):
+        known = largest.setdefault(each.path, each)
+        if each.found > known.found:
+            largest[each.path] = each
+    return tuple(largest.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lines:
+    """The lines of a text that are not blank, and the shapes of those that were answered."""
+
+    source: Source
+    answered: Sequence[Span] | None
+
+    @cached_property
+    def _spans(self) -> list[Span]:
+        offset = self.source.offset
+        found = _lines(self.source.text)
+        return [(start + offset, end + offset) for start, end in found]
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return [end for _, end in self._spans]
+
+    @cached_property
+    def _numbers(self) -> dict[str, list[int]]:
+        """The numbers of the lines of each shape."""
+        numbers: dict[str, list[int]] = {}
+        borders = [border for span in self.answered or () for border in span]
+        for number, (start, _) in enumerate(self._spans):
+            is_answered = self.answered is None or bisect_right(borders, start) % 2 == 1
+            if is_answered and (shape := _shape(self._line(number))):
+                numbers.setdefault(shape, []).append(number)
+        return numbers
+
+    @cached_property
+    def _shapes(self) -> dict[int, str]:
+        return {number: shape for shape, own in self._numbers.items() for number in own}
+
+    def without_row(self, rows: Sequence[Sequence[Span]]) -> list[list[Span]]:
+        """Return the lines that look like those in which the rows stand, and have none, by runs."""
+        touched = [self._touched(spans) for spans in rows]
+        shapes = Counter(shape for own in touched for shape in {self._shapes[each] for each in own})
+        shape, count = next(iter(shapes.most_common(1)), ("", 0))
+        if count < max(_fewest_rows(shape), _LEAST_SHARE * len(rows)):
+            return []
+        taken = {each for own in touched for each in own if self._shapes[each] == shape}
+        if len(taken) < _LEAST_LINES_BY_ROW * count:
+            return []
+        cells = min(_filled_cells(self._line(each)) for each in taken)
+        lines = [
+            each
+            for each in self._numbers[shape]
+            if each in taken or _filled_cells(self._line(each)) >= cells
+        ]
+        blocks = _blocks(lines, sorted(taken))
+        runs = (run for block in blocks for run in itertools.groupby(block, taken.__contains__))
+        return [[self._spans[each] for each in run] for is_taken, run in runs if not is_taken]
+
+    def _touched(self, spans: Sequence[Span]) -> set[int]:
+        """Return the numbers of the lines with a shape in which spans stand."""
+        found: set[int] = set()
+        for start, end in spans:
+            number = bisect_right(self._ends, start)
+            while number < len(self._spans) and self._spans[number][0] < end:
+                found |= {number} & self._shapes.keys()
+                number += 1
+        return found
+
+    def _line(self, number: int) -> str:
+        start, end = (place - self.source.offset for place in self._spans[number])
+        return self.source.text[start:end]
+
+
+def _lines(text: str) -> Iterator[Span]:
+    """Yield the lines that are not blank, and of long ones the sentences."""
+    for line in _LINE.finditer(text):
+        start, end = line.span()
+        stops = _STOP.finditer(text, start, end) if end - start > _LONGEST_LINE else ()
+        for own_start, own_end in itertools.pairwise([start, *(stop.end() for stop in stops), end]):
+            if text[own_start:own_end].strip():
+                yield own_start, own_end
+
+
+def _filled_cells(line: str) -> int:
+    """Return how many cells of a row are not empty: a row with a total has fewer than others."""
+    return sum(1 for cell in _CELL.split(line) if cell.strip())
+
+
+def _fewest_rows(shape: str) -> int:
+    is_line = shape.startswith((_LINE_OF_WORDS, _NAMED))
+    return _FEWEST_ROWS_OF_LINES if is_line else _FEWEST_ROWS
+
+
+def _blocks(numbers: Sequence[int], taken: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Yield the lines of one shape that stand near each other, where some of them are taken.
+
+    A record may have more lines than one, so that those of the shape stand as far apart as they
+    stand where they are taken, or a heading farther.
+    """
+    least = min((after - before for before, after in itertools.pairwise(taken)), default=1)
+    borders = [
+        place
+        for place, (before, after) in enumerate(itertools.pairwise(numbers), start=1)
+        if after - before > least + _LINES_BETWEEN
+    ]
+    for start, end in itertools.pairwise([0, *borders, len(numbers)]):
+        first = bisect_left(taken, numbers[start])
+        if first < len(taken) and taken[first] <= numbers[end - 1]:
+            yield numbers[start:end]
+
+
+_LINE_OF_WORDS, _NAMED = "words ", "name "
+
+
+def _shape(line: str) -> str:
+    """Return what lines that are records of one list have in common; empty where that is nothing.
+
+    It is the number of cells in a row of a table, the mark of an item of a list, the name in front
+    of a value, how many amounts end a line, or how words and numbers follow each other.
+    """
+    own = line.rstrip("\r\n")
+    has_number = _NUMBER.search(own) is not None
+    for mark, least in (("|", 2), ("\t", 1)):
+        if (count := own.count(mark)) >= least:
+            return f"{mark} {count} {has_number}"
+    own = own.strip()
+    if (item := _ITEM.match(own)) and len(own) <= _LONGEST_ITEM:
+        return f"{_LINE_OF_WORDS}{item[1] or item[2]} {len(line) - len(line.lstrip())} {has_number}"
+    if key := _KEY.match(own):
+        return f"{_NAMED}{_NUMBER.sub('0', key[1]).casefold()}"
+    bare = _QUOTED.sub("", own)
+    if _DELIMITER.search(bare) and not any(f"{mark} " in bare for mark in ",;"):
+        return f", {bare.count(',')} {bare.count(';')} {has_number}"
+    if gaps := len(_GAP.findall(own)):
+        return f"columns {gaps} {has_number}"
+    words = reversed(own.split())
+    amounts = sum(1 for _ in itertools.takewhile(_AMOUNT.fullmatch, words))
+    if amounts >= _FEWEST_ROWS:
+        return f"amounts {amounts}"
+    return _LINE_OF_WORDS + _NUMBER.sub("0", _WORDS.sub("a", own)) if has_number else ""
 
 
 _STORED = TypeAdapter(tuple[MissingRows, ...])

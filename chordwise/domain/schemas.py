@@ -11,6 +11,8 @@ from chordwise.domain.memo import memoized_by_identity
 
 CHECKS = "x-checks"
 """The member of a user's schema that declares checks between values; models do not see it."""
+SELECTION = "x-selection"
+"""The member of a list's schema that says that only some records of a text are wanted."""
 
 
 @memoized_by_identity

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chordwise import settings as settings_module
 from chordwise.domain import chunking, document_flags, facts, missing_rows, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.answers import Answer
 from chordwise.domain.checks import FailedCheck
 from chordwise.domain.critique import Critique
 from chordwise.domain.document_flags import Flag
 from chordwise.domain.facts import Fact
 from chordwise.domain.grounding import Source
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.missing_rows import MissingRows
 from chordwise.domain.places import Places, located
 from chordwise.domain.tasks import (
@@ -75,9 +76,10 @@ class Analysis:
     `merged_without_model` says why the parts of a long text had to be joined by rule; it is empty
     otherwise. `agreement` is how far the samples of a vote agreed, `critique` what came of
     examining the answer; `None` without one. `missing_rows` are the lists that lack rows of the
-    parts, and `coverage` is the share of their rows that is in the output. `failed_checks` are
-    those of the schema's `x-checks` that the output does not pass. `transcribed_by` is the model
-    that read the pages of a scan, or `tesseract`; empty where all of it was text in the file.
+    parts or for records of the text, and `coverage` is the share of their rows that is in the
+    output. `row_counts` says of each list how it came about. `failed_checks` are those of the
+    schema's `x-checks` that the output does not pass. `transcribed_by` is the model that read
+    the pages of a scan, or `tesseract`; empty where all of it was text in the file.
     """
 
     text: str
@@ -98,6 +100,7 @@ class Analysis:
     agreement: float | None = None
     critique: Critique | None = None
     missing_rows: tuple[MissingRows, ...] = ()
+    row_counts: Sequence[JsonValue] = ()
     failed_checks: tuple[FailedCheck, ...] = ()
     transcribed_by: str = ""
 
@@ -150,8 +153,8 @@ class DocumentAnalyzer:
         synthesizer = Synthesizer(document=document)
         answers = [ask(synthesizer.about(part.start_char, part.end_char)) for part in parts]
         synthesis = synthesizer.synthesize(answers)
-        examined = _examined(synthesizer, synthesis, parts[0])
-        found = _analysis(request, examined, synthesis.error, (text, places), len(parts))
+        examined = _examined(synthesizer, synthesis, parts, places)
+        found = _analysis(request, examined, synthesis.error, (text, places), answers)
         unseen = review_reason(
             unseen=0, removed=normalized.invisible_removed, hiding=normalized.hiding_removed
         )
@@ -181,11 +184,19 @@ def _read(request: AnalysisRequest) -> ReadText:
     return found.content
 
 
-def _examined(synthesizer: Synthesizer, synthesis: Synthesis, part: chunking.Chunk) -> Examined:
+def _examined(
+    synthesizer: Synthesizer,
+    synthesis: Synthesis,
+    parts: Sequence[chunking.Chunk],
+    places: Places,
+) -> Examined:
+    spans = [(part.start_char, part.end_char) for part in parts]
+    task, text = synthesizer.task, synthesizer.document.source.text
     try:
-        return examine(synthesizer, synthesis, (part.start_char, part.end_char))
+        found = examine(synthesizer, synthesis, spans[0])
     except ModelError as error:  # there is no later attempt
-        return unexamined(synthesis.answer, synthesizer.task, error)
+        found = unexamined(synthesis.answer, task, error)
+    return found.with_unread_records(text, task, spans, missing_rows.naming(lambda: places, spans))
 
 
 def _task(request: AnalysisRequest) -> AnalysisTask:
@@ -208,14 +219,17 @@ def _analysis(
     examined: Examined,
     error: ModelError | None,
     document: tuple[str, Places],
-    chunk_count: int,
+    parts: Sequence[Answer],
 ) -> Analysis:
     answer, (text, places) = examined.answer, document
     analysis = analysis_for(request.analysis_type)
     task = _task(request)
     output = located(analysis.complete(answer.output, task.options), places)
     confidence = self_consistency.tempered(answer.confidence, answer.agreement, analysis.type)
-    doubts = examined.review_reason(confidence, task)
+    outputs = [part.output for part in parts]
+    counts = missing_rows.counts(outputs, answer.output, task, answer.missing_rows)
+    reasons = [examined.review_reason(confidence, task), *missing_rows.gaps(counts)]
+    doubts = " ".join(filter(None, reasons))
     return Analysis(
         text=text,
         output=output,
@@ -225,7 +239,7 @@ def _analysis(
         coverage=missing_rows.share(answer.missing_rows),
         needs_review=bool(doubts),
         review_reason=doubts,
-        chunk_count=chunk_count,
+        chunk_count=len(parts),
         provider=answer.provider,
         model=answer.model,
         language_model=answer.provider != EXTRACTIVE,
@@ -234,5 +248,6 @@ def _analysis(
         agreement=answer.agreement,
         critique=examined.critique,
         missing_rows=answer.missing_rows,
+        row_counts=counts,
         failed_checks=examined.failed_checks(task),
     )

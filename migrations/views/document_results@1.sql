@@ -1,7 +1,8 @@
 -- Every current result with its run, document and state, as people corrected it; agreement is that
 -- of votes.
--- missing_rows names the lists with fewer rows than the answers about the parts have, row_counts
--- says of every list how many rows each chunk has and where they stand, failed_checks names the
+-- missing_rows names the lists with fewer rows than the answers about the parts have, or the text
+-- has records, row_counts says of every list how many rows each chunk has and where they stand,
+-- label is null where none fits, failed_checks names the
 -- checks of the schema that the output does not pass, review_reason is what the intake of the
 -- document said, and why its answer needs review; flags are its suspicious passages, and accepted
 -- says that all of it may be accepted without looking.

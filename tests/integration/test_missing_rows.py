@@ -113,13 +113,14 @@ def test_a_result_says_how_its_lists_came_about(small_chunks: Settings) -> None:
         "repeated": 0,
         "kept": kept,
         "located": kept,
+        "unread": 0,
         "start_char": start,
         "end_char": len(ORDER) - 1,
     }
 
 
-def test_a_chunk_without_rows_amid_a_list_needs_review(small_chunks: Settings) -> None:
-    """The answer is valid; that a part of the list brought nothing is told all the same."""
+def test_a_chunk_without_rows_amid_a_list_is_partial(small_chunks: Settings) -> None:
+    """The answer is valid; that records of the text have no row is told all the same."""
     middle = ORDER.splitlines()[ROW_COUNT // 2 + 1]
 
     def passing_over(request: CompletionRequest) -> str:
@@ -127,11 +128,20 @@ def test_a_chunk_without_rows_amid_a_list_needs_review(small_chunks: Settings) -
 
     pipeline, submission = worked(small_chunks, passing_over)
 
-    assert pipeline.job(submission).status == JobStatus.SUCCEEDED
-    reviewed = "SELECT needs_review, review_reason FROM document_results"
-    assert pipeline.rows(reviewed) == [
-        (True, "1 chunk brings no rows of /data/line_items, between others that bring many.")
-    ]
+    kept = len(rows_of(output_of(pipeline)))
+    empty = pipeline.value(
+        "SELECT position + 1 FROM chunks"
+        " WHERE jsonb_array_length(answer -> 'data' -> 'line_items') = 0"
+    )
+    said = f"{kept:,} of 1,200 rows of `line_items` (without: part {empty}) are in the result."
+    job = pipeline.job(submission)
+    assert (job.status, job.error_code, job.error_message) == ("partial", "missing_rows", said)
+    assert "x-selection" in str(job.hint)
+    reviewed = "SELECT needs_review, review_reason, coverage FROM document_results"
+    assert pipeline.rows(reviewed) == [(True, said, pytest.approx(kept / ROW_COUNT))]
+    assert pipeline.value("SELECT row_counts -> 0 ->> 'unread' FROM results") == str(
+        ROW_COUNT - kept
+    )
 
 
 def test_the_header_of_a_table_travels_with_each_chunk(small_chunks: Settings) -> None:
@@ -184,7 +194,14 @@ def test_a_synthesis_that_drops_rows_is_partial_and_names_the_counts(
     assert "chordwise retry" in str(job.hint)
     assert pipeline.rows(MEASURES) == [("partial", 0.025, 0.025, True)]
     assert pipeline.value("SELECT missing_rows FROM document_results") == [
-        {"path": "/data/line_items", "kept": 30, "found": ROW_COUNT, "max_items": None}
+        {
+            "path": "/data/line_items",
+            "kept": 30,
+            "found": ROW_COUNT,
+            "max_items": None,
+            "records": 0,
+            "where": [],
+        }
     ]
     assert pipeline.value("SELECT count(*) > 1 FROM model_calls WHERE stage = 'synthesize'")
     assert pipeline.value("SELECT coverage < 1 FROM document_coverage")

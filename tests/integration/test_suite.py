@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tomllib
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from chordwise.cli.evaluate import beside
+from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.errors import ExitCode, UsageError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.learning import suite
@@ -209,3 +211,25 @@ def test_a_suite_that_makes_no_sense_is_a_usage_error(settings: Settings, tmp_pa
     assert run(["evaluate", "latest", "--suite", str(folder)]) == ExitCode.USAGE
     assert run(["evaluate", "--model", "extractive"]) == ExitCode.USAGE
     assert a_pipeline(settings).value("SELECT count(*) FROM runs") == 0
+
+
+def test_a_folder_of_a_published_corpus_needs_no_file_of_its_own(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Its name says what is asked, and which label says that none of the others fits."""
+    folder = tmp_path / "clinc_oos"
+    folder.mkdir()
+    records = (("pay my bill", "banking"), ("how old is the sun", "out_of_scope"))
+    lines = (json.dumps({"id": text, "text": text, "label": label}) for text, label in records)
+    (folder / "labels.jsonl").write_text("\n".join(lines), "utf-8")
+
+    (part,) = suite.read(settings, folder)
+
+    assert "banking" in part.options.analysis.labels
+    labels = {name: truth.label for name, truth in part.gold.truths.items()}
+    assert labels == {"pay my bill": "banking", "how old is the sun": NO_LABEL}
+
+
+@pytest.mark.parametrize("known", sorted(suite.OF_CORPORA.glob("*.toml")), ids=lambda p: p.stem)
+def test_the_suites_of_corpora_can_be_read(known: Path) -> None:
+    assert suite.SuiteSettings.model_validate(tomllib.loads(known.read_text("utf-8"))).types

@@ -289,7 +289,7 @@ def test_the_reason_names_what_does_not_hold() -> None:
     outside = replace(before, output={**before.output, "key_findings": other})
 
     assert Examined(answer=unsure).review_reason(1.0, TASK) == (
-        "The quality 0.33 is below 0.8: 2 of 3 quotes are not in the text."
+        "The quality 0.33 is below 0.8: 2 of 3 quotes are not in the text, “b”."
     )
     assert Examined(answer=outside).review_reason(1.0, TASK) == (
         "Values that do not stand in their quotes: "

@@ -259,6 +259,14 @@ def test_what_no_answer_covers_is_named() -> None:
     assert "characters 10–20 (refused)" in text
 
 
+def test_a_text_that_no_label_fits_is_said_to_have_none() -> None:
+    output = {**OUTPUTS[AnalysisType.CLASSIFICATION], "primary_label": None}
+    result = a_result(AnalysisType.CLASSIFICATION, output)
+
+    assert headline(AnalysisType.CLASSIFICATION, output) == "no label fits"
+    assert "no label fits" in shown(*rendered_results.laid_out([result]))
+
+
 def test_missing_rows_are_named() -> None:
     """In full, in a table, and apart from those that the schema leaves no room for."""
     rows: JsonObject = {"path": "/data/lines", "kept": 30, "found": 1200, "max_items": None}

@@ -10,6 +10,7 @@ import chordwise
 from chordwise import Analysis, AnalysisRequest, AnalysisType, DocumentAnalyzer
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.tasks import Stage
 from chordwise.errors import (
     ReadError,
     UsageError,
@@ -136,6 +137,33 @@ def test_rows_that_a_synthesis_drops_are_told() -> None:
     assert (complete.quality, complete.coverage, complete.missing_rows) == (1.0, 1.0, ())
     assert not complete.is_partial
     assert not complete.needs_review
+
+
+def test_a_model_that_stops_early_is_asked_for_the_other_rows() -> None:
+    """Once for each chunk; what stays away makes the analysis partial."""
+    request = AnalysisRequest(
+        text=order_rows.ORDER, analysis_type=AnalysisType.EXTRACTION, schema=order_rows.SCHEMA
+    )
+
+    def lazy(asked: CompletionRequest) -> str:
+        rows = order_rows.rows_in(asked.task.text)
+        is_mending = asked.task.stage is Stage.REPAIR and "Part-1 costs" in asked.task.text
+        return order_rows.an_extraction(rows if is_mending else rows[: len(rows) * 2 // 5])
+
+    model = ScriptedModel([lazy], repeat_last=True)
+
+    found = DocumentAnalyzer(model, chunk_tokens=800).analyze_document(request)
+
+    assert len(model.requests) == 2 * found.chunk_count
+    assert "has no row for some" in model.requests[1].user
+    (missing,) = found.missing_rows
+    (counted,) = json_values.objects(list(found.row_counts))
+    assert (missing.found, counted["unread"]) == (order_rows.ROW_COUNT, missing.records)
+    first, second = (json_values.number(json_values.at(counted, f"/by_chunk/{n}")) for n in (0, 1))
+    assert (first or 0) > 2 * (second or 0)
+    assert found.is_partial
+    assert found.coverage == missing.kept / order_rows.ROW_COUNT
+    assert "`line_items` (without: part 2; " in found.review_reason
 
 
 def test_a_list_that_its_schema_limits_is_complete_when_it_is_full() -> None:

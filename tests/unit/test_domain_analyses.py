@@ -161,12 +161,12 @@ def test_a_completed_summary_lists_its_evidence() -> None:
     assert [entry["grounded"] for entry in evidence] == [True, False]
 
 
-def a_vote(primary: str, confidence: float, secondary: str | None = None) -> JsonObject:
+def a_vote(primary: str | None, confidence: float, secondary: str | None = None) -> JsonObject:
     return {
         "primary_label": primary,
         "secondary_label": secondary,
         "confidence": confidence,
-        "features": [{"feature": f"says {primary}", "quote": primary}],
+        "features": [{"feature": f"says {primary}", "quote": primary or "nothing"}],
         "uncertainty_factors": [],
     }
 
@@ -193,16 +193,32 @@ def test_chunks_without_any_confidence_still_give_a_label() -> None:
     assert merged["confidence"] == 0
 
 
+def test_chunks_that_no_label_fits_have_no_vote() -> None:
+    """Where none fits any of them, none fits the document, which has no findings then."""
+    analysis, abstained = analysis_for(AnalysisType.CLASSIFICATION), a_vote(None, 0.9)
+
+    merged = analysis.merge([abstained, a_vote("law", 0.4), abstained], AnalysisOptions())
+    none_fits = analysis.merge([a_vote(None, 0.2), abstained], AnalysisOptions())
+
+    assert (merged["primary_label"], merged["confidence"]) == ("law", 0.4)
+    assert (none_fits["primary_label"], none_fits["confidence"]) == (None, 0.9)
+    assert [analysis.has_findings(each) for each in (merged, none_fits)] == [True, False]
+
+
 def test_the_labels_of_the_user_close_the_set() -> None:
-    """The second label may be missing, the first may not, and they have to differ."""
+    """Both may be missing, but not the first one alone, and they have to differ."""
     options = AnalysisOptions(labels=("news", "law"))
     analysis = analysis_for(AnalysisType.CLASSIFICATION)
     schema = analysis.schema(options)
 
     assert validation.problems(a_vote("news", 0.5), schema) == []
+    assert validation.problems(a_vote(None, 0.5), schema) == []
     assert validation.problems(a_vote("sports", 0.5), schema)
     assert validation.problems(a_vote("news", 0.5, "sports"), schema)
-    assert analysis.problems(a_vote("a", 0.5, "a"), task_of(AnalysisType.CLASSIFICATION))
+    task = task_of(AnalysisType.CLASSIFICATION)
+    assert analysis.problems(a_vote("a", 0.5, "a"), task)
+    assert analysis.problems(a_vote(None, 0.5, "a"), task)
+    assert analysis.problems(a_vote(None, 0.5), task) == []
 
 
 @pytest.mark.parametrize(
@@ -446,7 +462,9 @@ def test_a_row_that_two_chunks_read_at_the_same_place_is_one() -> None:
     paths = [(each["path"], each["start_char"]) for each in entries_of(merged)]
     assert paths == [("/parties/0", 0), ("/parties/1/name", 10), ("/parties/2", 50)]
     assert analysis.row_counts(parts, options)["/data/parties"].number == 4
-    assert analysis.row_places(merged, options) == {"/data/parties": [(0, 3), (10, 13), (50, 53)]}
+    assert analysis.row_places(merged, options) == {
+        "/data/parties": [[(0, 3)], [(10, 13)], [(50, 53)]]
+    }
 
 
 def test_a_row_that_goes_on_in_the_next_chunk_is_one() -> None:

@@ -374,7 +374,6 @@ maintenance of the lift are included; every service is described below.
     [
         (("Service", "Supply", "Maintenance", "Lease_Agreements"), "Lease_Agreements"),
         (("kitchen_and_heating", "office_supply_chain"), "kitchen_and_heating"),
-        (("Maintaining", "Hosting"), "Maintaining"),
     ],
 )
 def test_the_title_names_what_a_document_is(labels: tuple[str, ...], label: str) -> None:
@@ -414,6 +413,13 @@ def test_a_text_that_fits_no_label_goes_to_the_label_for_the_rest() -> None:
     assert (found["primary_label"], found["secondary_label"]) == ("other", None)
     assert found["confidence"] == 0.05
     assert any("No label fits" in one for one in json_values.strings(found["uncertainty_factors"]))
+
+
+def test_a_text_that_fits_no_label_has_none() -> None:
+    """The first of the labels is no answer."""
+    found = analyze(AnalysisType.CLASSIFICATION, "Lorem ipsum dolor.", ("sports", "politics"))
+
+    assert (found["primary_label"], found["secondary_label"]) == (None, None)
 
 
 def test_labels_of_feeling_are_left_to_the_lexicon() -> None:

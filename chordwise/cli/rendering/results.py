@@ -286,7 +286,7 @@ def _fields(found: Iterable[JsonObject], name: str) -> Table:
 
 
 def _classification(output: JsonObject) -> Rows:
-    label = Text(one_line(text(output.get("primary_label"))), style="bold")
+    label = Text(one_line(headline(AnalysisType.CLASSIFICATION, output)), style="bold")
     label.append(f"  confidence {amount(output.get('confidence'))}", style="not bold dim")
     yield "Label", label
     if secondary := text(output.get("secondary_label")):

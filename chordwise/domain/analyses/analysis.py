@@ -16,10 +16,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowCount:
-    """How many rows a list has, and how many the user's schema allows, where it says so."""
+    """How many rows a list has, and how many the user's schema allows, where it says so.
+
+    A list that is a selection does not have to have a row for each record of a text.
+    """
 
     number: int
     max_items: int | None = None
+    is_selection: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +98,8 @@ class Analysis(ABC):
         self,
         answer: JsonObject,  # noqa: ARG002
         options: AnalysisOptions,  # noqa: ARG002
-    ) -> dict[str, list[tuple[int, int]]]:
-        """Return where the rows of each list stand in the document: a span for each that has one.
+    ) -> dict[str, list[list[tuple[int, int]]]]:
+        """Return where the rows of each list stand: the spans of each that has some.
 
         The lists are those of `row_counts`.
         """

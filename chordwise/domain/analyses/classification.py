@@ -1,4 +1,4 @@
-"""Classification: which label fits a text, what decided, and what is doubtful."""
+"""Classification: which label fits a text, if any, what decided, and what is doubtful."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 
 MAX_FEATURES = 8
 MAX_FACTORS = 6
+NO_LABEL = "no label fits"
+"""What is said, and what a truth says, where there is no primary label."""
 
 
 class Classification(Analysis):
-    """Primary and secondary label, confidence 0–1, deciding features, uncertainty factors."""
+    """Primary and secondary label, confidence 0–1, deciding features, uncertainty factors.
+
+    There is no primary label where none fits.
+    """
 
     type = AnalysisType.CLASSIFICATION
     principal_fields = ("feature",)
@@ -32,7 +37,7 @@ class Classification(Analysis):
         label = schemas.one_of(options.labels) if options.labels else schemas.string()
         return schemas.closed(
             {
-                "primary_label": label,
+                "primary_label": schemas.optional(label),
                 "secondary_label": schemas.optional(label),
                 "confidence": schemas.number(0, 1),
                 "features": schemas.array(feature, at_most=MAX_FEATURES),
@@ -41,14 +46,26 @@ class Classification(Analysis):
         )
 
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
-        """Two labels have to differ."""
-        if answer.get("primary_label") == answer.get("secondary_label"):
+        """Two labels have to differ, and a second one goes with a first one."""
+        primary, secondary = (answer.get(f"{each}_label") for each in ("primary", "secondary"))
+        if secondary is not None and primary in (secondary, None):
             return ["/secondary_label: must differ from primary_label, or be null"]
         return []
 
+    def has_findings(self, answer: JsonObject) -> bool:
+        """Tell whether a label fits."""
+        return answer.get("primary_label") is not None
+
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """Let the chunks vote with their confidence; disagreement becomes an uncertainty."""
-        votes = _votes(answers)
+        """Let the chunks vote with their confidence; disagreement becomes an uncertainty.
+
+        A chunk that no label fits has no vote, unless none fits any of them.
+        """
+        voters = [each for each in answers if self.has_findings(each)]
+        if not voters:
+            surest = max(answers, key=claimed)
+            return dict(surest)
+        answers, votes = voters, _votes(voters)
         ranked = sorted(votes, key=lambda label: -votes[label])
         share = votes[ranked[0]] / (sum(votes.values()) or 1.0)
         winners = [a for a in answers if a.get("primary_label") == ranked[0]] or list(answers)

@@ -133,15 +133,15 @@ class Extraction(Analysis):
 
     def row_places(
         self, answer: JsonObject, options: AnalysisOptions
-    ) -> dict[str, list[tuple[int, int]]]:
+    ) -> dict[str, list[list[tuple[int, int]]]]:
         """Return the spans of the rows of the user's data, or of the values of each item."""
         if options.schema is not None:
             found = schema_data.row_places(answer)
             return {f"/data{path}": spans for path, spans in found.items()}
-        places: dict[str, list[tuple[int, int]]] = {}
+        places: dict[str, list[list[tuple[int, int]]]] = {}
         for field in _fields(answer):
             if (span := span_of(field)) is not None:
-                places.setdefault(_list_of(field), []).append(span)
+                places.setdefault(_list_of(field), []).append([span])
         return places
 
 

@@ -21,7 +21,7 @@ MAX_REMARKS = 6
 ROLES = ("premise", "evidence", "inference", "counterargument", "conclusion")
 
 _CONSIDERATIONS = "considerations"
-_THINK = "Written before the rest, in a few sentences: how the argument goes. It is not kept."
+_THINK = "Written before the rest, in a few sentences: how the argument goes."
 
 
 class Reasoning(Analysis):

@@ -32,16 +32,15 @@ def row_counts(answers: Sequence[JsonObject], schema: JsonObject) -> dict[str, R
     return {path: tally.count(path) for path in tally.rows}
 
 
-def row_places(answer: JsonObject) -> dict[str, list[tuple[int, int]]]:
-    """Return by list where its rows stand: the span of the evidence of each that has some."""
-    spans: dict[tuple[str, str], tuple[int, int]] = {}
-    for path, (start, end) in _grounded_paths(answer):
+def row_places(answer: JsonObject) -> dict[str, list[list[tuple[int, int]]]]:
+    """Return by list where its rows stand: the spans of the evidence of each that has some."""
+    spans: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for path, span in _grounded_paths(answer):
         for row, listed in _rows_around(path, answer.get("data")):
-            first, last = spans.get((listed, row), (start, end))
-            spans[listed, row] = (min(first, start), max(last, end))
-    places: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for (listed, _), span in spans.items():
-        places[listed].append(span)
+            spans[listed, row].append(span)
+    places: dict[str, list[list[tuple[int, int]]]] = defaultdict(list)
+    for (listed, _), own in spans.items():
+        places[listed].append(own)
     return places
 
 
@@ -165,6 +164,7 @@ class _Tally:
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
     distinct: dict[str, set[str]] = dataclasses.field(default_factory=dict)
     limits: dict[str, int | None] = dataclasses.field(default_factory=dict)
+    selections: set[str] = dataclasses.field(default_factory=set)
 
     def add(self, value: JsonValue, node: SchemaNode, path: str) -> None:
         if isinstance(value, dict):
@@ -180,6 +180,8 @@ class _Tally:
             self.distinct.setdefault(path, set()).update(identity(item) for item in value)
         self.rows[path] = self.rows.get(path, 0) + len(value)
         self.limits[path] = None if is_nested else node.max_items
+        if node.is_unique or node.is_selection:
+            self.selections.add(path)
         items, place = node.items, json_values.pointer(path, ANY_POSITION)
         for item in value:
             self.add(item, items, place)
@@ -187,7 +189,8 @@ class _Tally:
     def count(self, path: str) -> RowCount:
         distinct = self.distinct.get(path)
         number = self.rows[path] if distinct is None else len(distinct)
-        return RowCount(number=number, max_items=self.limits[path])
+        is_selection = path in self.selections
+        return RowCount(number=number, max_items=self.limits[path], is_selection=is_selection)
 
 
 def join(answers: Sequence[JsonObject], schema: JsonObject) -> Joining:

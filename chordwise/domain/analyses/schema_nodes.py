@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from chordwise.domain import json_values, value_in_quote
+from chordwise.domain import json_values, schemas, value_in_quote
 from chordwise.domain.json_values import JsonObject, JsonValue
 
 _MAX_FORMS = 64
@@ -102,6 +102,11 @@ class SchemaNode:
     def is_unique(self) -> bool:
         """Tell whether a list holds distinct values: the same value twice is one row."""
         return any(form.get("uniqueItems") is True for form in self._forms)
+
+    @property
+    def is_selection(self) -> bool:
+        """Tell whether a list is declared to hold only some of the records of a text."""
+        return any(form.get(schemas.SELECTION) is True for form in self._forms)
 
     def stands_in(self, value: JsonValue, quote: str, names: Sequence[str]) -> bool | None:
         """Tell whether a value here stands in a quote; `None` of choices, and of free text."""

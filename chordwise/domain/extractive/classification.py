@@ -71,8 +71,9 @@ def analyze(task: AnalysisTask) -> JsonObject:
     best, second = totals[ranked[0]], totals[ranked[1]] if len(ranked) > 1 else 0.0
     margin = (best - second) / best if best > 0 else 0.0
     confidence = MAX_CONFIDENCE * margin * min(1.0, best / _ENOUGH_EVIDENCE)
+    fits = best > 0 or ranked[0].casefold() in _NONE_OF_THEM
     return {
-        "primary_label": ranked[0],
+        "primary_label": ranked[0] if fits else None,
         "secondary_label": ranked[1] if second > 0 else None,
         "confidence": round(max(_LEAST_CONFIDENCE, confidence), 3),
         "features": list(itertools.islice(features, _MAX_FEATURES)),
@@ -226,7 +227,7 @@ def _named_by_words(found: Sequence[Sentence]) -> JsonObject:
     named = [word for word in telling if word not in FOREIGN_FUNCTION_WORDS][:2]
     quotes = [one.text for one in found if named and named[0] in one.text.lower()][:1]
     return {
-        "primary_label": named[0] if named else "unnamed",
+        "primary_label": named[0] if named else None,
         "secondary_label": named[1] if named[1:] else None,
         "confidence": _UNLABELLED_CONFIDENCE if named else _LEAST_CONFIDENCE,
         "features": [{"feature": f"“{named[0]}” stands out", "quote": quote} for quote in quotes],

@@ -22,6 +22,7 @@ from typing import TypeAlias
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.facts import DATA, Fact, facts
 from chordwise.domain.learning import fields, judging
 from chordwise.domain.learning.judging import Part
@@ -157,7 +158,7 @@ def scored(
     whole = worth(Part.RESULT, answer.confidence)
     if kind is not AnalysisType.EXTRACTION:
         path = LABEL_PATHS.get(kind, "")
-        name = json_values.text(json_values.at(output, path)) if path else ""
+        name = (json_values.text(json_values.at(output, path)) or NO_LABEL) if path else ""
         score = trust(whole, agreement, _doubts(answer, listed))
         yield Scored(name=name, path=path, paths=[fact.path for fact in listed], score=score)
         return

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
@@ -160,7 +161,7 @@ def _by_field(answer: Answer) -> dict[str, frozenset[fields.Key]]:
 
 def _judge_label(answer: Answer, truth: Truth) -> Judged:
     path = LABEL_PATHS[answer.analysis_type]
-    found = json_values.text(json_values.at(answer.output, path))
+    found = json_values.text(json_values.at(answer.output, path)) or NO_LABEL
     wrong = {fields.normalized(label) for label in truth.wrong_labels}
     if truth.label is None and fields.normalized(found) not in wrong:
         return Judged()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,7 +42,7 @@ from chordwise.llm.model import (
     CompletionRequest,
     FinishReason,
 )
-from chordwise.pipeline.asking.check import INVALID, checked, with_dropped_rows
+from chordwise.pipeline.asking.check import INVALID, checked, unread, with_dropped_rows
 from chordwise.pipeline.asking.question import (
     Question,
     request_for,
@@ -152,18 +153,16 @@ class _Attempts:
         return with_dropped_rows(answer, completion, request)
 
     def _passing(self, answer: Answer, request: CompletionRequest, model: ChatModel) -> Answer:
-        """Return a valid answer, or another one that passes more of the checks and loses nothing.
+        """Return a valid answer, or another one that has fewer flaws and loses nothing.
 
         Checks between values need all values of the document, so that a chunk of several is held to
         those of its quotes only. The built-in model would repeat itself.
         """
-        task = request.task
-        fails = checks.failures if task.is_whole else checks.leaks
-        failed = fails(answer.output, task.options, task.examples)
+        task, flaws = request.task, _flaws_of(answer, request.task, self.question.source)
         is_built_in = model.profile.provider == EXTRACTIVE
-        if not failed or is_built_in or self._left() < SHORTEST_REQUEST_SECONDS:
+        if not flaws or is_built_in or self._left() < SHORTEST_REQUEST_SECONDS:
             return answer
-        said = "; ".join(f"{each.path}: {each.problem}" for each in failed[:MAX_PROBLEMS])
+        said = "; ".join(list(flaws)[:MAX_PROBLEMS])
         again = with_problems(request, InvalidAnswerError(said), model.profile)
         try:
             again, completion = self._completed(again, model)
@@ -171,7 +170,8 @@ class _Attempts:
             other = checked(completion, again, source, record_check, repaired=True)
         except (InvalidAnswerError, RefusedError, TruncatedError):
             return answer
-        is_better = len(fails(other.output, task.options, task.examples)) < len(failed)
+        left = _flaws_of(other, task, source)
+        is_better = flaws.total() > left.total()
         return other if is_better and not objection_to(other, answer, task) else answer
 
     def _completed(
@@ -195,6 +195,17 @@ class _Attempts:
 
     def _left(self) -> float:
         return self.ends_at - self.question.policy.clock()
+
+
+def _flaws_of(answer: Answer, task: AnalysisTask, source: Source) -> Counter[str]:
+    """Return what is wrong with a valid answer: failed checks, and how many rows are missing."""
+    fails = checks.failures if task.is_whole else checks.leaks
+    failed = fails(answer.output, task.options, task.examples)
+    flaws = Counter(f"{each.path}: {each.problem}" for each in failed)
+    for each in missing_rows.losses(unread(answer, task, source)):
+        said = f"{each.path}: has no row for some {each.records} records of the text; give them all"
+        flaws[said] = each.records
+    return flaws
 
 
 def _may_fill_the_limit(question: Question) -> bool:

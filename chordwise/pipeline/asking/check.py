@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -11,6 +11,8 @@ from chordwise.domain.answers import Answer, lowered_by, quality_of
 from chordwise.domain.critique import analysis_of
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.missing_rows import MissingRows
+from chordwise.domain.tasks import AnalysisTask
 from chordwise.errors import InvalidAnswerError, RefusedError, TruncatedError
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason
 
@@ -52,7 +54,8 @@ def checked(
     except (InvalidAnswerError, RefusedError, TruncatedError):
         record_check(completion, INVALID)
         raise
-    is_complete = not missing_rows.losses(answer.missing_rows)
+    missing = [*answer.missing_rows, *unread(answer, request.task, source)]
+    is_complete = not missing_rows.losses(missing)
     record_check(
         completion, CheckResult(valid=True, quality=answer.quality, is_complete=is_complete)
     )
@@ -74,6 +77,21 @@ def with_dropped_rows(answer: Answer, before: Completion, request: CompletionReq
         return answer  # the rows only moved to where they belong
     lowered = lowered_by(answer.quality, missing_rows.share(missing))
     return replace(answer, missing_rows=missing, quality=lowered)
+
+
+def unread(answer: Answer, task: AnalysisTask, source: Source) -> tuple[MissingRows, ...]:
+    """Return the lists of an answer about a chunk that have no row for records of its text."""
+    if task.answers or task.draft is not None:
+        return ()
+    return missing_rows.unread(source, answer.output, task)
+
+
+def with_missing_rows(answer: Answer, missing: Sequence[MissingRows]) -> Answer:
+    """Return an answer that lacks further rows, its quality lowered by them."""
+    every = missing_rows.together(answer.missing_rows, missing)
+    before, after = (missing_rows.share(each) for each in (answer.missing_rows, every))
+    lowered = lowered_by(answer.quality, after / before if before else 1.0)
+    return replace(answer, missing_rows=every, quality=lowered)
 
 
 def _draft(completion: Completion) -> JsonObject | None:

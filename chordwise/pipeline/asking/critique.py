@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
-from chordwise.domain import checks, critique, grounding, missing_rows, value_in_quote
+from chordwise.domain import (
+    checks,
+    critique,
+    grounding,
+    json_values,
+    missing_rows,
+    value_in_quote,
+)
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import CHECK_FACTOR, Answer, lowered_by, quality_of
 from chordwise.domain.checks import FailedCheck
 from chordwise.domain.critique import Critique, CritiqueOutcome
+from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking import Question, ask
+from chordwise.pipeline.asking.check import with_missing_rows
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 
 MIN_QUALITY = 0.8
@@ -35,6 +44,20 @@ class Examined:
     answer: Answer
     critique: Critique | None = None
     is_merged_by_rule: bool = False
+
+    def with_unread_records(
+        self,
+        text: str,
+        task: AnalysisTask,
+        answered: Sequence[tuple[int, int]],
+        place: Callable[[int, int], str],
+    ) -> Examined:
+        """Return the same with the rows that are missing for records of the document's text.
+
+        They are looked for in the spans `answered`; `place` names a span.
+        """
+        missing = missing_rows.unread(Source(text), self.answer.output, task, answered, place)
+        return replace(self, answer=with_missing_rows(self.answer, missing))
 
     def failed_checks(self, task: AnalysisTask) -> tuple[FailedCheck, ...]:
         """Return the checks that the answer does not pass."""
@@ -60,7 +83,8 @@ class Examined:
         """Yield what of the output does not hold against the text and the schema."""
         output, analysis = self.answer.output, analysis_for(task.analysis_type)
         if failed := self.failed_checks(task):
-            yield f"Checks failed: {_few(f'{each.check} {each.path}' for each in failed)}."
+            said = (f"{each.check} {each.path}: {each.problem}" for each in failed)
+            yield f"Checks failed: {_few(said, '; ')}."
         if outside := value_in_quote.outside(output):
             yield f"Values that do not stand in their quotes: {_few(outside)}."
         if without := analysis.without_evidence(output, task.options):
@@ -72,8 +96,10 @@ class Examined:
         answer, options = self.answer, task.options
         if answer.quality < MIN_QUALITY:
             quotes = grounding.quotes(answer.output)
-            lost = sum(each.get("grounded") is not True for each in quotes)
-            of_quotes = f": {lost} of {len(quotes)} quotes are not in the text" if lost else ""
+            lost = [each for each in quotes if each.get("grounded") is not True]
+            named = _few(_shortened(json_values.text(each.get("quote"))) for each in lost)
+            counted = f": {len(lost)} of {len(quotes)} quotes are not in the text, {named}"
+            of_quotes = counted if lost else ""
             yield f"The quality {answer.quality:.2f} is below {MIN_QUALITY:g}{of_quotes}."
         if confidence < options.confidence_threshold:
             yield f"The confidence {confidence:.2f} is below {options.confidence_threshold:g}."
@@ -84,13 +110,19 @@ class Examined:
 
 
 _FEW = 5
+_QUOTE_CHARACTERS = 80
 
 
-def _few(names: Iterable[str]) -> str:
+def _shortened(quote: str) -> str:
+    whole = " ".join(quote.split())
+    return f"“{whole if len(whole) <= _QUOTE_CHARACTERS else f'{whole[:_QUOTE_CHARACTERS]}…'}”"
+
+
+def _few(names: Iterable[str], mark: str = ", ") -> str:
     """Return the first few of some names, and how many more there are."""
     every = list(dict.fromkeys(names))
     more = f" and {len(every) - _FEW} more" if len(every) > _FEW else ""
-    return f"{', '.join(every[:_FEW])}{more}"
+    return f"{mark.join(every[:_FEW])}{more}"
 
 
 def examine(synthesizer: Synthesizer, synthesis: Synthesis, span: tuple[int, int]) -> Examined:

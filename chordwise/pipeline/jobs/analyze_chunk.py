@@ -287,7 +287,7 @@ def _job_end(context: Context, work: _Work, ended: EndedChunk) -> JobEnd | None:
     chunk = work.chunk
     if chunk.chunk_count != 1:
         return None
-    asked = asked_job(context, chunk, work.task, chunk.character_count)
+    asked = asked_job(context, chunk, work.task, work.source.text)
     part = replace(ended, start_char=chunk.start_char, end_char=chunk.end_char)
     return job_results.of_only_chunk(asked, part)
 

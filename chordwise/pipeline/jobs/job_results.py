@@ -30,7 +30,7 @@ from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedJob:
-    """What a result needs of its job: the question, and a document of so many `characters`.
+    """What a result needs of its job: the question, and the document's text.
 
     `places` reads those of the document.
     """
@@ -38,7 +38,7 @@ class AskedJob:
     id: uuid.UUID
     document_id: uuid.UUID
     task: AnalysisTask
-    characters: int
+    text: str
     places: Callable[[], Places]
 
 
@@ -53,7 +53,7 @@ def task_of(claimed: ClaimedChunk | ClaimedSynthesis | FanOut) -> AnalysisTask:
 
 
 def asked_job(
-    context: Context, claimed: ClaimedChunk | ClaimedSynthesis, task: AnalysisTask, characters: int
+    context: Context, claimed: ClaimedChunk | ClaimedSynthesis, task: AnalysisTask, text: str
 ) -> AskedJob:
     """Return the job of claimed work; the places of its document are read when they are needed."""
     read = partial(places_of, context.database, claimed.document_id, context.outage)
@@ -61,7 +61,7 @@ def asked_job(
         id=claimed.job_id,
         document_id=claimed.document_id,
         task=task,
-        characters=characters,
+        text=text,
         places=read if claimed.has_places else Places,
     )
 
@@ -70,9 +70,20 @@ def with_result(
     asked: AskedJob, parts: Sequence[EndedChunk], synthesis: Synthesis, examined: Examined
 ) -> JobEnd:
     """Return the end of a job that has an answer, which joins those of the chunks `parts`."""
+    examined = _with_unread_records(asked, parts, examined)
     status, failure = _standing(parts, synthesis, examined)
     result = _result(asked, parts, examined)
     return JobEnd(job_id=asked.id, status=status, failure=failure, result=result)
+
+
+def _with_unread_records(
+    asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined
+) -> Examined:
+    """Count the records of the text, as far as it was answered, that have no row in the answer."""
+    spans = [(part.start_char, part.end_char) for part in parts]
+    answered = [(p.start_char, p.end_char) for p in parts if p.status == ChunkStatus.SUCCEEDED]
+    place = missing_rows.naming(asked.places, spans)
+    return examined.with_unread_records(asked.text, asked.task, answered, place)
 
 
 def without_result(job_id: uuid.UUID, parts: Sequence[EndedChunk]) -> JobEnd:
@@ -140,7 +151,7 @@ def _standing(
         reasons.append(JobFailure(code=error.code, message=message, hint=error.hint))
     if lost := missing_rows.losses(examined.answer.missing_rows):
         said = " ".join(missing_rows.sentences(lost))
-        hint = missing_rows.HINT if len(parts) > 1 else missing_rows.HINT_OF_ONE_CHUNK
+        hint = missing_rows.hint(lost, len(parts))
         failure = JobFailure(code=missing_rows.CODE, message=said, hint=hint)
         reasons.append(failure)
     if not reasons:
@@ -155,7 +166,8 @@ def _result(asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined) ->
     output = located(analysis.complete(answer.output, task.options), asked.places())
     agreement = answer.agreement
     confidence = self_consistency.tempered(answer.confidence, agreement, task.analysis_type)
-    counts = missing_rows.counts([p.answer for p in parts], answer.output, task)
+    outputs = [part.answer for part in parts]
+    counts = missing_rows.counts(outputs, answer.output, task, answer.missing_rows)
     reasons = [examined.review_reason(confidence, task), *missing_rows.gaps(counts)]
     reason = " ".join(filter(None, reasons))
     covered = [(p.start_char, p.end_char) for p in parts if p.status == ChunkStatus.SUCCEEDED]
@@ -167,7 +179,7 @@ def _result(asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined) ->
         nothing_found=not analysis.has_findings(output),
         confidence=confidence,
         quality=examined.quality(task),
-        coverage=answers.coverage(asked.characters, covered)
+        coverage=answers.coverage(len(asked.text), covered)
         * missing_rows.share(answer.missing_rows),
         agreement=agreement,
         critique=examined.critique.to_json() if examined.critique else None,

@@ -150,7 +150,7 @@ def _synthesize_document(context: Context, work: _Work) -> None:
     except (ModelError, AwaitingBatchError) as error:
         _postpone(context, work, error)
     else:
-        asked = asked_job(context, job, synthesizer.task, len(text))
+        asked = asked_job(context, job, synthesizer.task, text)
         _end(context, work, job_results.with_result(asked, parts, synthesis, examined))
 
 

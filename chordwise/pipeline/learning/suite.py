@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from chordwise.domain import json_values, validation
+from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.fields import Rule
 from chordwise.domain.learning.truths import Truth
@@ -37,6 +38,8 @@ from chordwise.readers.reading import Reader
 from chordwise.settings import ProfileSettings, Settings
 
 FILE = "suite.toml"
+OF_CORPORA = Path(__file__).parent / "suites"
+"""The files of suites for published corpora, by the names of the corpora's folders."""
 _HINT = "docs/evaluation.md, Suites, shows what a suite looks like."
 
 
@@ -54,6 +57,7 @@ class SuiteSettings(ProfileSettings):
     Paths are relative to the file. The others are JSON Pointers into the records of the layout
     `records`, whose paths are relative to the file of the records. `rules` say of fields when a
     value counts as the right one, and `dates` how ambiguous dates are read for the rule `typed`.
+    `no_label` is the label that says that no label fits.
     """
 
     layout: Layout = Layout.FILES
@@ -63,6 +67,7 @@ class SuiteSettings(ProfileSettings):
     path: str = "/path"
     text: str = "/text"
     label: str = ""
+    no_label: str = ""
     summary: str = ""
     fields: Mapping[str, str] = Field(default_factory=dict)
     rules: Mapping[str, Rule] = Field(default_factory=dict)
@@ -161,7 +166,9 @@ def both(
 
 
 def _suite_settings(folder: Path) -> SuiteSettings:
-    path = folder / FILE
+    path, known = folder / FILE, OF_CORPORA / f"{folder.absolute().name}.toml"
+    if known.is_file() and not path.exists():
+        path = known
     try:
         return SuiteSettings.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
     except OSError as error:
@@ -221,8 +228,9 @@ def _of_records(settings: Settings, folder: Path, suite: SuiteSettings) -> Part:
 
 def _truth(record: JsonObject, suite: SuiteSettings) -> Truth | None:
     """Return what a record says, `None` where that is nothing."""
+    label = json_values.text(json_values.at(record, suite.label)) or None
     truth = Truth(
-        label=json_values.text(json_values.at(record, suite.label)) or None,
+        label=NO_LABEL if label and label == suite.no_label else label,
         reference=json_values.text(json_values.at(record, suite.summary)) or None,
         fields={name: json_values.at(record, place) for name, place in suite.fields.items()},
     )

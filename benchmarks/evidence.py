@@ -1,0 +1,201 @@
+"""`python -m benchmarks.evidence` measures what is said of rows that are missing, and of pages.
+
+No language model is asked: rows are left out of answers, or quotes taken from pages, by a script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pypdfium2
+
+from benchmarks import quality
+from benchmarks.quality import Row
+from chordwise.domain import json_values, missing_rows
+from chordwise.domain.grounding import Source
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.llm.model import Completion, CompletionRequest, FinishReason, ModelProfile, Usage
+from chordwise.pipeline.analyzer import AnalysisRequest, DocumentAnalyzer
+
+_TABLE_STARTS = "<!-- make quality: evidence -->\n"
+_ROWS_OF_A_LIST = 40
+_LEFT_OUT = 0.4
+_LONGEST_TEXT = 400_000
+_LEAST_QUOTE = 40
+_VALUES = {
+    "dates": re.compile(r"\b[A-Z][a-z]{2,8} \d{1,2}, \d{4}|\b\d{1,2}/\d{1,2}/\d{2,4}"),
+    "amounts": re.compile(r"[$€£] ?\d[\d,.]*|\b\d[\d,.]* ?%"),
+    "names": re.compile(r"\b[A-Z][a-z]+ (?:[A-Z]\. )?[A-Z][a-z]+\b"),
+}
+_LAYOUTS: tuple[Callable[[str, str, int], str], ...] = (
+    lambda text, label, number: f'"{text}",{label},{number}\n',
+    lambda text, label, number: f"| {number} | {text} | {label} |\n",
+    lambda text, label, number: f"- {text}\n  {label} {number}\n",
+    lambda text, label, number: f"Text: {text}\nLabel: {label}\nNumber: {number}\n\n",
+)
+_SCHEMA: JsonObject = {"properties": {"rows": {"type": "array", "items": {"type": "string"}}}}
+_TASK = AnalysisTask(
+    analysis_type=AnalysisType.EXTRACTION,
+    stage=Stage.ANALYZE,
+    options=AnalysisOptions(schema=_SCHEMA),
+)
+
+
+def is_taken_for_whole(text: str, spans: Sequence[tuple[int, int]]) -> bool:
+    """Tell whether a list whose rows stand at these places is taken for complete."""
+    rows: list[JsonValue] = [text[slice(*span)] for span in spans]
+    evidence: list[JsonValue] = [
+        {"path": f"/rows/{number}", "quote": text[start:end], "start_char": start, "end_char": end}
+        for number, (start, end) in enumerate(spans)
+    ]
+    output: JsonObject = {"data": {"rows": rows}, "evidence": evidence}
+    return not missing_rows.unread(Source(text), output, _TASK)
+
+
+def by_lists(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
+    """Measure how often a list of rows in tables, items or blocks says that rows are left out.
+
+    The texts of the corpus are the rows; a part of them, or five side by side, is left out.
+    """
+    texts = [" ".join(quality.text_of(row, folder).split())[:80] for row in rows]
+    labels = [quality.label_of(row) for row in rows]
+    told, whole = [], []
+    for first in range(0, len(texts) - _ROWS_OF_A_LIST + 1, _ROWS_OF_A_LIST):
+        own = range(first, first + _ROWS_OF_A_LIST)
+        for layout in _LAYOUTS:
+            records = [layout(texts[each], labels[each], each) for each in own]
+            ends = [sum(map(len, records[: number + 1])) for number in range(len(records))]
+            spans = [(end - len(each), end) for end, each in zip(ends, records, strict=True)]
+            text, kept = "".join(records), round((1 - _LEFT_OUT) * len(spans))
+            whole.append(float(is_taken_for_whole(text, spans)))
+            told += [
+                float(not is_taken_for_whole(text, some))
+                for some in (spans[:kept], spans[:15] + spans[20:])
+            ]
+    yield quality.share(corpus, "rows that are left out of a list are told", told)
+    yield quality.share(corpus, "a complete list is taken for complete", whole)
+
+
+def by_prose(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
+    """Measure how often a list of all dates, amounts or names in a text is taken for complete."""
+    hits = []
+    for row in rows:
+        text = quality.text_of(row, folder)[:_LONGEST_TEXT]
+        for pattern in _VALUES.values():
+            spans = [match.span() for match in pattern.finditer(text)]
+            if len(spans) > 1:
+                hits.append(float(is_taken_for_whole(text, spans)))
+    yield quality.share(corpus, "a list out of prose is taken for complete", hits)
+
+
+_PROFILE = ModelProfile(
+    provider="scripted", model="quoting", context_tokens=65_536, max_output_tokens=16_384
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quoting:
+    """A model that quotes those of some lines that are in the text."""
+
+    lines: Sequence[str]
+    profile: ModelProfile = _PROFILE
+
+    def complete(self, request: CompletionRequest) -> Completion:
+        """Answer with an entry for each of the lines."""
+        quotes = [line for line in self.lines if line in request.task.text]
+        fields = [
+            {"item": "line", "status": "found", "value": each, "quote": each, "confidence": 9}
+            for each in quotes
+        ]
+        denied = {"item": "line", "status": "not mentioned", "value": None, "quote": None}
+        return Completion(
+            text=json.dumps({"fields": fields or [{**denied, "confidence": 9}]}),
+            finish_reason=FinishReason.STOP,
+            usage=Usage(),
+            provider=self.profile.provider,
+            model=self.profile.model,
+        )
+
+
+def by_pages(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
+    """Measure how often a quote is said to stand on its page: the longest line of each page."""
+    hits = []
+    for path in (folder / json_values.text(row["path"]) for row in rows):
+        pages = _longest_lines(path)
+        if not pages:
+            continue
+        request = AnalysisRequest(
+            path=path, analysis_type=AnalysisType.EXTRACTION, specific_instructions="line"
+        )
+        found = DocumentAnalyzer(Quoting(list(pages))).analyze_document(request)
+        page_of = {fact.value: fact.page for fact in found.facts}
+        read = {line: page for line, page in pages.items() if line in found.text}
+        hits += [float(page_of.get(line) == page) for line, page in read.items()]
+    yield quality.share(corpus, "the page of a quote", hits)
+
+
+def _longest_lines(path: Path) -> dict[str, int]:
+    """Return the longest line of each page, where it stands nowhere else; none of a broken file."""
+    try:
+        with pypdfium2.PdfDocument(path) as document:
+            texts = [page.get_textpage().get_text_range() for page in document]
+    except pypdfium2.PdfiumError:
+        return {}
+    lines = [max(text.splitlines(), key=len, default="").strip() for text in texts]
+    whole = "\n".join(texts)
+    return {
+        line: number
+        for number, line in enumerate(lines, start=1)
+        if len(line) >= _LEAST_QUOTE and whole.count(line) == 1
+    }
+
+
+MEASURES: dict[str, tuple[quality.Measure, ...]] = {
+    "clinc_oos": (by_lists,),
+    "sentence_sentiment": (by_lists,),
+    "speeches": (by_prose,),
+    "cuad_contracts": (by_prose,),
+    "qmsum_meetings": (by_prose,),
+    "sec_filings": (by_prose,),
+    "court_docs": (by_pages,),
+}
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as a table in Markdown."""
+    lines = ["| corpus | measure | n | share | 95 % |", "|---|---|---|---|---|"]
+    lines += [
+        f"| `{row.corpus}` | {row.measure} | {row.count} | {row.value:.2f} "
+        f"| {row.low:.2f} to {row.high:.2f} |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure the corpora, print the table, and write it into the page where that is said."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__)
+    parser.add_argument("corpora", type=Path, help="the folder with a folder for each corpus")
+    parser.add_argument("--only", nargs="+", default=list(MEASURES), metavar="NAME")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/quality.md")
+    options = parser.parse_args()
+    rows = [
+        row
+        for name, truths in quality.truths_of(options.corpora, options.only)
+        for measure in MEASURES[name]
+        for row in measure(name, truths, options.corpora / name)
+    ]
+    found = table(rows)
+    print(found, end="")
+    if options.write:
+        quality.write(_TABLE_STARTS, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Records of a text that have no row in the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from chordwise.domain import missing_rows
+from chordwise.domain.grounding import Source, ground
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.missing_rows import MissingRows
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+
+COUNT = 60
+NAMES = [
+    "Tea" if number % 10 == 0 else f"Bolt no. {number}" if number % 3 else f"Nut {number}"
+    for number in range(COUNT)
+]
+Record = Callable[[str, int], str]
+
+LAYOUTS: dict[str, Record] = {
+    "csv": lambda name, price: f'"{name}, new",{price},{price}.50\n',
+    "markdown": lambda name, price: f"| {name} | {price} | EUR |\n",
+    "items": lambda name, price: f"- {name}\n  costs {price} EUR\n",
+    "names and values": lambda name, price: f"Name: {name}\nPrice: {price}\nUnit: piece\n\n",
+    "columns": lambda name, price: f"{name:<30}{price:>8}{price:>10}.50\n",
+    "amounts": lambda name, price: f"{name} {price} {price}.50 €{price}.50\n",
+    "sentences": lambda name, price: f"We bought {name} at {price} EUR. ",
+}
+
+
+def records_of(layout: str) -> list[str]:
+    return [LAYOUTS[layout](name, number + 1) for number, name in enumerate(NAMES)]
+
+
+def missing_in(
+    text: str, quotes: Sequence[str], rows: int | None = None, **of_list: JsonValue
+) -> tuple[MissingRows, ...]:
+    """Return what an answer lacks that has a row for each quote, or more rows than quotes."""
+    items: JsonObject = {"type": "object", "properties": {"name": {"type": "string"}}}
+    schema: JsonObject = {"properties": {"rows": {"type": "array", "items": items, **of_list}}}
+    data: list[JsonValue] = [{"name": str(number)} for number in range(rows or len(quotes))]
+    evidence: list[JsonValue] = [
+        {"path": f"/rows/{number}", "quote": quote.strip(), "confidence": 9}
+        for number, quote in enumerate(quotes)
+    ]
+    source = Source(text)
+    output = ground({"data": {"rows": data}, "evidence": evidence}, source)
+    options = AnalysisOptions(schema=schema)
+    task = AnalysisTask(analysis_type=AnalysisType.EXTRACTION, stage=Stage.ANALYZE, options=options)
+    return missing_rows.unread(source, output, task)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_records_without_a_row_are_missing(layout: str) -> None:
+    """Whether a model stops early, or passes over a part in the middle; a whole answer is whole."""
+    records = records_of(layout)
+    text = f"The order of May.\n\n{''.join(records)}\nWith kind regards."
+
+    (stopped,) = missing_in(text, records[: COUNT // 2])
+    (without_middle,) = missing_in(text, records[:25] + records[35:])
+
+    assert (stopped.kept, without_middle.kept) == (COUNT // 2, COUNT - 10)
+    assert all(0.8 * COUNT <= each.found <= COUNT for each in (stopped, without_middle))
+    assert missing_in(text, records) == ()
+
+
+def test_the_rest_of_a_table_is_missing_behind_a_break() -> None:
+    """Also where all of its records are, and a page ends, or a heading parts it."""
+    records = records_of("markdown")
+    head = "| name | price | unit |\n|---|---|---|\n"
+    parts = [f"## Store {number}\n\n{head}{''.join(records[number::3])}\n" for number in range(3)]
+
+    (found,) = missing_in("".join(parts), records[0::3])
+
+    assert (found.path, found.kept, found.found) == ("/data/rows", COUNT // 3, COUNT)
+
+
+def test_headers_and_totals_are_no_records() -> None:
+    """They have no amounts, or fewer cells than any row, or are few."""
+    rows = [f"{name},{number},{number}.50\n" for number, name in enumerate(NAMES[:12])]
+    totals = [f"{name},,{12}.50\n" for name in ("Subtotal", "Tax", "Shipping", "Total")]
+    text = f"name,amount,price\n{''.join(rows)}{''.join(totals)}"
+
+    assert missing_in(text, rows) == ()
+
+
+def test_values_of_prose_leave_no_records_behind() -> None:
+    """Lines that are broken by their width, and sentences, have hardly ever one shape."""
+    text = (
+        "The company was founded in 1901 by two brothers, who had come\n"
+        "from Bremen in 1898. It moved to Hull in 1912, where it stayed\n"
+        "for 40 years; its 200 workers built ships, and later engines.\n"
+        "In 1952 the family sold it to a bank for 3 million pounds. Ten\n"
+        "years later, in 1962, it was closed. The site was cleared only\n"
+        "in 1975, and 12 houses stand there now, of which 7 are empty.\n"
+    ) * 3
+
+    assert missing_in(text, ["founded in 1901", "Bremen in 1898", "Hull in 1912"]) == ()
+
+
+@pytest.mark.parametrize("keyword", ["x-selection", "uniqueItems"])
+def test_a_list_need_not_have_a_row_for_each_record(keyword: str) -> None:
+    records = records_of("csv")
+
+    assert missing_in("".join(records), records[::3], **{keyword: True}) == ()
+
+
+def test_rows_without_a_place_count_for_records() -> None:
+    """Where they stand is not known, and not that records are missing."""
+    records = records_of("csv")
+
+    assert missing_in("".join(records), records[::2], rows=COUNT) == ()
+
+
+def test_a_chunk_without_rows_amid_others_is_named() -> None:
+    """Of a list whose records have no shape; what is counted already is not said again."""
+    counted: JsonObject = {"path": "/data/rows", "by_chunk": [9, 0, 0, 7, 0], "unread": 0}
+
+    assert missing_rows.gaps([counted]) == [
+        "2 chunks bring no rows of /data/rows, between others that bring many."
+    ]
+    assert missing_rows.gaps([{**counted, "unread": 12}]) == []
