@@ -187,12 +187,8 @@ def by_scope(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
         right: list[float] = []
         abstained: dict[bool, list[float]] = {True: [], False: []}
         for row in rows:
-            answer = analyze(
-                AnalysisType.CLASSIFICATION,
-                text_of(row, folder),
-                labels=labels,
-                instructions=instructions,
-            )
+            text, asked = text_of(row, folder), AnalysisType.CLASSIFICATION
+            answer = analyze(asked, text, labels=labels, instructions=instructions)
             factors = json_values.strings(answer["uncertainty_factors"])
             is_in_scope = label_of(row) in labels
             abstained[is_in_scope].append(float(classification.NO_LABEL_FITS in factors))
