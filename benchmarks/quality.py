@@ -44,6 +44,7 @@ _CLAUSES = (
     "Expiration Date",
     "Governing Law",
 )
+_OUT_OF_SCOPE = "out_of_scope"
 _SENTIMENTS = ("negative", "positive")
 
 
@@ -151,7 +152,7 @@ def text_of(row: JsonObject, folder: Path) -> str:
 def by_labels(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
     """Measure how often the label is right; nothing is learned from the corpus."""
     labelled = [(text_of(row, folder), label_of(row)) for row in rows]
-    named = [(text, label) for text, label in labelled if label != "out_of_scope"]
+    named = [(text, label) for text, label in labelled if label != _OUT_OF_SCOPE]
     labels = tuple(sorted({label for _, label in named}))
     chosen = [
         json_values.text(analyze(AnalysisType.CLASSIFICATION, text, labels=labels)["primary_label"])
@@ -171,16 +172,31 @@ def by_labels(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator
     )
 
 
-def by_abstention(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
-    """Measure how often there is no label where none fits, and one where one does."""
-    labels = tuple(sorted({label_of(row) for row in rows} - {"out_of_scope"}))
-    hits: dict[bool, list[float]] = {True: [], False: []}
+def by_scope(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
+    """Measure how often no label fits where one does and where none does.
+
+    It is repeated with labels that are described by the names of the intents in them.
+    """
+    intents: dict[str, list[str]] = defaultdict(list)
     for row in rows:
-        answer = analyze(AnalysisType.CLASSIFICATION, text_of(row, folder), labels=labels)
-        fits = label_of(row) != "out_of_scope"
-        hits[fits].append(float((answer["primary_label"] is not None) == fits))
-    yield share(corpus, "no label where none fits", hits[False], {"always a label": 0.0})
-    yield share(corpus, "a label where one fits", hits[True], {"always a label": 1.0})
+        if label_of(row) != _OUT_OF_SCOPE:
+            intents[label_of(row)].append(json_values.text(row["intent"]).replace("_", " "))
+    labels = tuple(sorted(intents))
+    lines = (f"{each}: {', '.join(sorted(set(intents[each])))}" for each in labels)
+    for suffix, instructions in (("", ""), (", with descriptions", "\n".join(lines))):
+        right: list[float] = []
+        abstained: dict[bool, list[float]] = {True: [], False: []}
+        for row in rows:
+            text, asked = text_of(row, folder), AnalysisType.CLASSIFICATION
+            answer = analyze(asked, text, labels=labels, instructions=instructions)
+            is_in_scope = label_of(row) in labels
+            abstained[is_in_scope].append(float(answer["primary_label"] is None))
+            if is_in_scope:
+                right.append(float(answer["primary_label"] == label_of(row)))
+        if instructions:
+            yield share(corpus, f"right label of {len(labels)}{suffix}", right)
+        yield share(corpus, f"no label fits, where one does{suffix}", abstained[True])
+        yield share(corpus, f"no label fits, out of scope{suffix}", abstained[False])
 
 
 def label_of(row: JsonObject) -> str:
@@ -341,7 +357,7 @@ class Accepted:
 def labels_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
     """Yield the labels that were chosen; each of them is certified by itself."""
     named = [
-        (text_of(row, folder), label_of(row)) for row in rows if label_of(row) != "out_of_scope"
+        (text_of(row, folder), label_of(row)) for row in rows if label_of(row) != _OUT_OF_SCOPE
     ]
     labels = tuple(sorted({label for _, label in named}))
     for text, label in named:
@@ -469,14 +485,14 @@ CERTIFIED: dict[str, Callable[[Sequence[JsonObject], Path], Iterator[Known]]] = 
 MEASURES: dict[str, tuple[Measure, ...]] = {
     "speeches": (by_labels,),
     "cuad_contracts": (by_labels, by_clauses),
-    "clinc_oos": (by_labels, by_abstention),
+    "clinc_oos": (by_labels, by_scope),
     "movie_reviews": (by_sign,),
     "sentence_sentiment": (by_sign,),
     "scitldr_abstracts": (by_terms,),
     "qmsum_meetings": (by_terms,),
     "xquad": (by_questions,),
 }
-_WITH_ENCODER = frozenset({by_labels, by_sign, by_questions})
+_WITH_ENCODER = frozenset({by_labels, by_scope, by_sign, by_questions})
 
 
 def truths_of(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, Sequence[JsonObject]]]:

@@ -381,11 +381,16 @@ def test_the_title_names_what_a_document_is(labels: tuple[str, ...], label: str)
     assert analyze(AnalysisType.CLASSIFICATION, LEASE, labels)["primary_label"] == label
 
 
-def test_a_description_brings_words_to_its_label() -> None:
-    """A line of the instructions that begins with a label describes it."""
-    options = AnalysisOptions(
-        labels=("oral", "written"), instructions="written: letters, mail\noral: a call, telephone"
-    )
+@pytest.mark.parametrize(
+    "described",
+    [
+        AnalysisOptions(instructions="written: letters, mail\noral: a call, telephone"),
+        AnalysisOptions(label_descriptions={"written": "letters", "oral": "a call, telephone"}),
+    ],
+)
+def test_a_description_brings_words_to_its_label(described: AnalysisOptions) -> None:
+    """Labels have descriptions; so does a line of the instructions that begins with a label."""
+    options = replace(described, labels=("written", "oral"))
     task = AnalysisTask(
         analysis_type=AnalysisType.CLASSIFICATION,
         stage=Stage.ANALYZE,

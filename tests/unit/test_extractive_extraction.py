@@ -279,6 +279,53 @@ def test_a_receipt_is_read_by_its_layout(item: str, value: str) -> None:
     assert extract(RECEIPT, item) == {item: [value]}
 
 
+FORM = """Order number: PO-77
+Order date: 28 March 2021
+Start date: 1 April 2021   End date: 31 March 2022
+Due date
+30 April 2021
+Customer:
+Hill & Sons Trading
+Net 35.50
+Fee 4.50
+Total RM 31.00 SR
+"""
+
+
+@pytest.mark.parametrize(
+    ("item", "value"),
+    [
+        ("start date", "1 April 2021"),
+        ("end date", "31 March 2022"),
+        ("due date", "30 April 2021"),
+        ("order date", "28 March 2021"),
+        ("invoice date", "28 March 2021"),
+        ("date", "28 March 2021"),
+        ("order number", "PO-77"),
+        ("customer", "Hill & Sons Trading"),
+        ("fee", "4.50"),
+        ("total", "RM 31.00"),
+        ("delivery date", None),
+        ("company", "Hill & Sons Trading"),
+    ],
+)
+def test_the_nearest_label_decides_which_value_is_meant(item: str, value: str | None) -> None:
+    """A value follows its label or stands below it; that of another label is none of the item."""
+    assert extract(FORM, item) == {item: [value] if value else []}
+
+
+def test_a_description_names_the_label_of_a_field() -> None:
+    """The words of a field's name need not stand in the text."""
+    schema = closed(
+        dob={"type": "string", "format": "date", "description": "Date of birth of the patient"},
+        weight={"type": "number", "description": "Body mass in kg"},
+    )
+
+    found = fill("Admitted: 2024-02-01\nDate of birth: 1990-05-17\nMass: 81", schema)
+
+    assert found["data"] == {"dob": "1990-05-17", "weight": 81}
+
+
 @pytest.mark.parametrize(
     "text",
     [

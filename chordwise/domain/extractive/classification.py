@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import NormalDist
 
 from chordwise.domain import grounding, json_values
 from chordwise.domain.analyses.analysis import claimed
@@ -16,7 +17,7 @@ from chordwise.domain.extractive.checkpoints import checkpoint
 from chordwise.domain.extractive.sentences import Sentence, sentences
 from chordwise.domain.extractive.words import FOREIGN_FUNCTION_WORDS, LEXICON
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisTask
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask
 
 MAX_CONFIDENCE = 0.6
 _LEAST_CONFIDENCE = 0.05
@@ -27,13 +28,15 @@ _OWN_WORD = 3.0
 _ENOUGH_EVIDENCE = 6.0
 _LEXICAL_WEIGHT = 3.0
 _MEANING_WEIGHT = 10.0
-_UNRELATED = 0.15
+# The cosines of labels with sentences that are about something else, 3,600 of them.
+_UNRELATED = NormalDist(0.06, 0.074)
 _COMPARED = 4
 _UNKNOWN = (0.0, "")
 _MAX_FEATURES = 5
 _SHORTEST_ABBREVIATION = 3
 _SHORTEST_BEGINNING = 4
 _SHORTEST_ROOT = 6
+NO_LABEL_FITS = "No label fits: the text has none of their words."
 _DISCLAIMER = "The built-in extractive model compares words; it does not read."
 _FEELINGS = frozenset({"positive", "negative", "neutral", "mixed"})
 _NONE_OF_THEM = frozenset({"other", "none", "unknown", "miscellaneous", "oos", "out_of_scope"})
@@ -54,8 +57,7 @@ def analyze(task: AnalysisTask) -> JsonObject:
         return _named_by_words(found)
     if _FEELINGS.issuperset(label.casefold() for label in labels):
         return _by_feeling(labels, task)
-    lines = _DESCRIPTION.findall(task.options.instructions)
-    described = {label.strip().casefold(): description for label, description in lines}
+    described = _descriptions(task.options)
     parts = _contributions(labels, found, described)
     near = _nearest(labels, found, described)
     totals = {label: sum(own.values()) for label, own in parts.items()}
@@ -79,7 +81,7 @@ def analyze(task: AnalysisTask) -> JsonObject:
         "features": list(itertools.islice(features, _MAX_FEATURES)),
         "uncertainty_factors": [
             _DISCLAIMER,
-            *["No label fits: the text has none of their words."] * (best <= 0),
+            *[NO_LABEL_FITS] * (best <= 0),
             *["The second label is close."] * (0 < best < second * 2),
         ],
     }
@@ -101,12 +103,21 @@ def synthesize(task: AnalysisTask) -> JsonObject:
     return json_values.as_object(grounding.without_spans(merged))
 
 
+def _descriptions(options: AnalysisOptions) -> dict[str, str]:
+    """Return what labels mean: their descriptions, and lines of the instructions “label: …”."""
+    lines = [*options.label_descriptions.items(), *_DESCRIPTION.findall(options.instructions)]
+    described: dict[str, str] = defaultdict(str)
+    for label, description in lines:
+        described[label.strip().casefold()] += f" {description.strip()}"
+    return described
+
+
 def _contributions(
     labels: Sequence[str], found: Sequence[Sentence], described: Mapping[str, str]
 ) -> dict[str, dict[str, float]]:
     """Return what the terms of a text add to labels: their own words, and those that go with them.
 
-    A line of the instructions that begins with a label and a colon describes it.
+    Those are the words of their descriptions, and of common topics.
     """
     phrases = {label: _phrases(label) for label in labels}
     own = {label: {term for each in phrases[label] for term in each} for label in labels}
@@ -134,15 +145,17 @@ def _nearest(
 ) -> dict[str, tuple[float, str]]:
     """Return which of the first sentences is nearest to a label in meaning, and what that adds.
 
-    Empty without an encoder. A label for the rest has no meaning of its own.
+    That is how far its cosine lies above the highest one to be expected by chance. Empty without
+    an encoder. A label for the rest has no meaning of its own.
     """
     texts = [one.text for one in found[:_COMPARED]]
+    by_chance = _UNRELATED.inv_cdf(0.5 ** (1 / max(1, len(labels) * len(texts))))
     nearest = {}
     for label in labels:
         about = f"This is about {label.replace('_', ' ')}. {described.get(label.casefold(), '')}"
         near = ranking.similarities(about.strip(), texts)
         if near and label.casefold() not in _NONE_OF_THEM:
-            weights = (_MEANING_WEIGHT * (one - _UNRELATED) for one in near)
+            weights = (_MEANING_WEIGHT * (one - by_chance) for one in near)
             nearest[label] = max(zip(weights, texts, strict=True))
     return nearest
 

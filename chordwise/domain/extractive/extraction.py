@@ -15,7 +15,7 @@ from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.extractive import forms, ranking, words
 from chordwise.domain.extractive.checkpoints import checkpoint
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
-from chordwise.domain.extractive.values import Kind, Value, values
+from chordwise.domain.extractive.values import NAMES, Kind, Value, values
 from chordwise.domain.extractive.words import LEXICON
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask
@@ -64,20 +64,41 @@ def _fields(item: str, searchable: SearchableText) -> Iterator[JsonObject]:
 class Item:
     """What is known of an item.
 
-    `kinds` are those of its value, `terms` its words; it `is_pure` where they name nothing but the
-    kind. An item is one value unless `is_list`. `cue` is how sentences with such a value are
+    `kinds` are those of its value, `terms` its words, `known` those of its description, too;
+    `specific` are those that tell it from others of its kind, and it `is_pure` where there are
+    none. An item is one value unless `is_list`. `cue` is how sentences with such a value are
     worded; with `needs_cue` there is no value without it. `layout` names a place in a form.
     `question` is the item as it was asked if a whole sentence may be the answer, else empty.
     """
 
     kinds: tuple[Kind, ...]
     terms: tuple[str, ...]
+    known: frozenset[str]
+    specific: frozenset[str]
     is_pure: bool
     is_list: bool
     cue: re.Pattern[str] | None
     needs_cue: bool
     layout: str
     question: str
+
+    def distance(self, label: Sequence[str]) -> int | None:
+        """Return in how many words a label differs from the item; `None` if it is of another one.
+
+        It has what is specific to the item, or nothing but words of the item's description.
+        """
+        named, own = set(label), set(self.terms)
+        foreign = named - self.known - (_OWN if Kind.DATE in self.kinds else set())
+        described = self.known - own - _PURE
+        is_named = self.specific <= named and (self.is_pure or not named.isdisjoint(own))
+        if not (is_named or (not foreign and named & described)):
+            return None
+        if not self.is_pure and len(named - foreign) < len(named) * _LABEL_SHARE:
+            return None
+        is_modified = bool(named & _PURE) and bool(foreign)  # "due date" is no "invoice date"
+        if is_modified and not self.specific and own - _PURE:
+            return None
+        return len(foreign) + len(own - named)
 
 
 _KINDS_BY_TERM: dict[str, list[Kind]] = {}
@@ -86,6 +107,10 @@ for _kind, _listed in LEXICON["kinds"].items():
         _KINDS_BY_TERM.setdefault(words.stem(_word), []).append(Kind(_kind))
 # Words that name a kind and nothing else; the others also stand beside the value.
 _PURE = frozenset(words.stem(word) for word in LEXICON["words"]["naming_kinds"])
+# Words for the document itself, whose date needs no label.
+_OWN = frozenset(
+    words.terms("invoice receipt purchase transaction order letter bill issue document")
+)
 _NEEDING_CUE = frozenset({Kind.DATE, Kind.LAW})
 _QUESTION_WORDS = frozenset({"when", "who", "where", "many"})
 _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
@@ -94,8 +119,6 @@ _IDENTIFIER = re.compile(r"\b(?:number|no\.?|id|code|reference|identifier)\s*$",
 _LIST_WORD = re.compile(r"\b(?:all|every|list|any|each|names of|people)\b", re.IGNORECASE)
 _JOINTS = re.compile(r"(?<=[a-z])(?=[A-Z])|[_-]+")
 _EMAIL = re.compile(r"\be-mail", re.IGNORECASE)
-_OWN = r"(?:invoice|receipt|purchase|transaction|order|letter|bill|issue|document)"
-_OWN_DATE = re.compile(rf"^(?:{_OWN} date|date of (?:the )?{_OWN})$", re.IGNORECASE)
 _LAYOUTS = {
     name: re.compile(rf"^(?:{items})$", re.IGNORECASE)
     for name, items in {
@@ -133,9 +156,10 @@ def item_of(name: str, description: str = "") -> Item:
     """Read an item, and a description of it, as the user wrote them."""
     spelled = _JOINTS.sub(" ", _EMAIL.sub("email", name)).strip().removeprefix("the ")
     listed = words.words(spelled)
-    terms = words.terms(spelled) or words.terms(description)
+    described = words.terms(description)
+    terms = words.terms(spelled) or described
     asked = [words.stem(word) for word in listed if word in _QUESTION_WORDS]
-    kinds = dict.fromkeys(kind for term in asked + terms for kind in _KINDS_BY_TERM.get(term, ()))
+    kinds = _kinds(asked + terms) or _kinds(described)
     if _IDENTIFIER.search(spelled):
         kinds.pop(Kind.NUMBER, None)
         kinds = kinds or {Kind.IDENTIFIER: None}
@@ -145,17 +169,23 @@ def item_of(name: str, description: str = "") -> Item:
         for word in listed
         if words.stem(word) in _KINDS_BY_TERM
     )
-    is_own_date = _OWN_DATE.match(spelled) is not None
+    specific = frozenset(terms) - _PURE - (_OWN if Kind.DATE in kinds else set())
     return Item(
-        kinds=(Kind.DATE,) if is_own_date else tuple(kinds),
+        kinds=tuple(kinds),
         terms=tuple(dict.fromkeys(terms)),
-        is_pure=bool(kinds) and cue is None and (is_own_date or _PURE.issuperset(terms)),
+        known=frozenset(terms + described),
+        specific=specific,
+        is_pure=bool(kinds) and cue is None and not specific,
         is_list=is_plural or bool(_LIST_WORD.search(spelled)),
         cue=cue,
         needs_cue=cue is not None and not _NEEDING_CUE.isdisjoint(kinds),
         question=spelled if asked or spelled.endswith(_QUESTION_MARKS) else "",
         layout=next((name for name, known in _LAYOUTS.items() if known.match(spelled)), ""),
     )
+
+
+def _kinds(terms: Sequence[str]) -> dict[Kind, None]:
+    return dict.fromkeys(kind for term in terms for kind in _KINDS_BY_TERM.get(term, ()))
 
 
 # Finding the sentence that answers an item, and the value in it
@@ -170,11 +200,13 @@ _EARLINESS = 0.5
 _CANDIDATES = 6
 _COMPARED = 8
 _UNRELATED = 0.3
+_SURE = 5
 _HEADING_TERMS = 6
 _LABEL_SHARE = 0.5
-_LABEL = re.compile(
-    r"^\W*+([^:=\t\n]{1,60}?)(?:\s*+[:=]|(?=\s{3}|[^\S\t]*+\t))\s*+(?=\S)(.+)$", re.DOTALL
-)
+_LABEL_ENDS = " \t\n:=#"
+_LABEL = re.compile(r"^\W*+([^:=\t\n]{1,60}?)(?:\s*+[:=]|[^\S\t]*+\t)\s*+(?=\S)(.+)$", re.DOTALL)
+_SET_OFF = re.compile(r"[:=#\t]\s*$")
+_SEGMENT = re.compile(r"[.;|,(]\s|\t|\n|\s{3}")
 _PATTERN_KINDS = {Kind.EMAIL, Kind.URL, Kind.MONEY, Kind.DATE, Kind.PERCENT, Kind.LAW}
 
 
@@ -202,35 +234,71 @@ class SearchableText:
         self._ordinary = frozenset(word for word in bare if word.islower())
 
     def find(self, item: Item, limit: int | None = None) -> list[Match]:
-        """Return what answers an item, the best first: several for a list or a limit, else one."""
-        if found := forms.find(item.layout, self._text, self._sentences):
+        """Return what answers an item, the best first: several for a list or a limit, else one.
+
+        A label decides before the wording of sentences, that of an issuer before the layout, too.
+        """
+        labelled = self._labelled(item)
+        is_labelled = item.layout == "issuer" and labelled[:1] and labelled[0].confidence == _SURE
+        if not is_labelled and (found := forms.find(item.layout, self._text, self._sentences)):
             return [Match(value=found[0], quote=found[1], confidence=3)]
-        near = [match for hit in self._hits(item) for match in self._matches(item, *hit)]
-        near.sort(key=lambda match: 0 if item.question else -match.confidence)
+        if item.is_list and item.is_pure:
+            counts = Counter(match.value for match in labelled)
+            labelled.sort(key=lambda match: -counts[match.value])
+        near: list[Match] = []
+        if not item.is_pure and (item.is_list or not labelled):
+            near = [match for hit in self._hits(item) for match in self._matches(item, *hit)]
+            near.sort(key=lambda match: 0 if item.question else -match.confidence)
         unlike: dict[str, Match] = {}
-        for match in self._all_of(item) if item.is_pure else near:
+        for match in [*labelled, *near]:
             unlike.setdefault(" ".join(match.value.casefold().split()), match)
         return list(unlike.values())[: limit or (MAX_ENTRIES if item.is_list else 1)]
 
-    def _all_of(self, item: Item) -> list[Match]:
-        """Return the values of a kind: of a list the frequent ones first, else what is labelled."""
-        kind = item.kinds[0]
-        confidence = 4 if kind in _PATTERN_KINDS else 2
-        found = [
-            Match(value=value.text, quote=sentence.text, confidence=confidence)
-            for sentence in self._sentences
-            for value in values(kind, sentence.text, self._ordinary)
-        ]
-        if not item.is_list:
-            return sorted(found, key=lambda match: _strangeness(item, match))
-        counts = Counter(match.value for match in found)
-        return sorted(found, key=lambda match: -counts[match.value])
+    def _labelled(self, item: Item) -> list[Match]:
+        """Return the values beside labels that fit an item, the best fitting ones first."""
+        found: list[tuple[int, Match]] = []
+        unlabelled = 2 + 2 * (not _PATTERN_KINDS.isdisjoint(item.kinds[:1]))
+        near = (
+            at + step for term in item.known for at in self._places.get(term, ()) for step in (0, 1)
+        )
+        everywhere = range(len(self._sentences))
+        for place in everywhere if item.is_pure else sorted(set(near).intersection(everywhere)):
+            for label, value, quote in self._pairs(item, place):
+                distance = item.distance(words.terms(label))
+                if distance is not None:
+                    confidence = unlabelled if distance else _SURE
+                    found.append((distance, Match(value=value, quote=quote, confidence=confidence)))
+        return [match for _, match in sorted(found, key=lambda pair: pair[0])]
+
+    def _pairs(self, item: Item, place: int) -> Iterator[tuple[str, str, str]]:
+        """Yield what may be labels, their values, and quotes: before a value or in the line above.
+
+        After a colon a value may be any words, unless its kind is told by how it is written.
+        """
+        text, end = self._sentences[place].text, 0
+        is_loose = not item.needs_cue and NAMES.isdisjoint(item.kinds)
+        plain = (Kind.NUMBER,) * (Kind.MONEY in item.kinds and not item.is_pure)
+        for value in self._values((*item.kinds, *plain), text):
+            before = text[end : value.start_char]
+            end = value.start_char + len(value.text)
+            last = " ".join(before.split()[-1:])
+            if item.is_pure or _SET_OFF.search(before) or (is_loose and words.terms(last)):
+                yield _SEGMENT.split(before.rstrip(_LABEL_ENDS))[-1], value.text, text
+            if place and not text[: value.start_char].strip(_LABEL_ENDS):
+                above = self._sentences[place - 1].text
+                yield above, value.text, self._joined(place - 1) or text
+        if not end and _PATTERN_KINDS.isdisjoint(item.kinds):
+            quote = text if not text.endswith(":") else self._joined(place)
+            match = _LABEL.match(quote)
+            if match and item.known.issuperset(words.terms(match[1])):
+                yield match[1], _SEGMENT.split(match[2])[0].strip(), quote
 
     def _hits(self, item: Item) -> list[tuple[int, float]]:
         """Return the places of the sentences that fit best, with how much of the item they have."""
         coverages: dict[int, float] = defaultdict(float)
-        total = sum(self._weight(term) for term in item.terms) or 1.0
-        for term in item.terms:
+        terms = item.terms if self._places.keys() & set(item.terms) else item.known
+        total = sum(self._weight(term) for term in terms) or 1.0
+        for term in terms:
             for place in self._places.get(term, ()):
                 coverages[place] += self._weight(term) / total
         if item.cue:
@@ -254,7 +322,7 @@ class SearchableText:
         checkpoint()
         sentence = self._sentences[place]
         has_cue = bool(item.cue and item.cue.search(sentence.text))
-        has_value = bool(self._values(item, self._with_next(place)))
+        has_value = bool(self._values(item.kinds, self._with_next(place)))
         least = _LEAST_COVERAGE_OF_QUESTION if item.question else _LEAST_COVERAGE
         least = _LEAST_COVERAGE_WITH_CUE if has_cue else least
         is_near = coverage >= least or (has_cue and has_value)
@@ -267,11 +335,6 @@ class SearchableText:
     def _matches(self, item: Item, place: int, coverage: float) -> Iterator[Match]:
         sentence = self._sentences[place]
         sure = 1 + (coverage >= _LEAST_COVERAGE) + (coverage >= _SURE_COVERAGE)
-        labelled = "" if item.needs_cue else _labelled_value(sentence.text, item.terms)
-        if labelled:
-            value = next((each.text for each in self._values(item, labelled)), labelled)
-            yield Match(value=value, quote=sentence.text, confidence=5)
-            return
         for quote in (sentence.text, self._with_next(place)):
             if found := self._nearest_first(item, quote):
                 confidence = min(4, sure + (item.kinds[0] in _PATTERN_KINDS))
@@ -283,20 +346,23 @@ class SearchableText:
             confidence = 1 if item.kinds else max(2, sure)
             yield Match(value=sentence.text, quote=sentence.text, confidence=confidence)
 
-    def _values(self, item: Item, text: str) -> list[Value]:
-        """Return the values of the first kind of an item that a text has."""
-        found = (list(values(kind, text, self._ordinary)) for kind in item.kinds)
+    def _values(self, kinds: Sequence[Kind], text: str) -> list[Value]:
+        """Return the values of the first of some kinds that a text has."""
+        found = (list(values(kind, text, self._ordinary)) for kind in kinds)
         return next((each for each in found if each), [])
 
     def _with_next(self, place: int) -> str:
         """Return a line that is no whole sentence with the one after it, where its value may be."""
         one = self._sentences[place]
         is_whole = len(one.terms) > _HEADING_TERMS and one.text.endswith((".", ";", ":"))
-        if is_whole or place + 1 == len(self._sentences):
-            return one.text
-        following = self._sentences[place + 1]
-        joined = self._text[one.start_char : following.start_char + len(following.text)]
-        return joined if len(joined) <= MAX_QUOTE_CHARACTERS else one.text
+        return one.text if is_whole else self._joined(place) or one.text
+
+    def _joined(self, place: int) -> str:
+        """Return two neighbouring sentences; empty where they are too long to be quoted."""
+        start, following = self._sentences[place].start_char, self._sentences[place + 1 : place + 2]
+        ends = [each.start_char + len(each.text) for each in following]
+        joined = self._text[start : ends[0]] if ends else ""
+        return joined if len(joined) <= MAX_QUOTE_CHARACTERS else ""
 
     def _nearest_first(self, item: Item, text: str) -> list[Value]:
         """Return values by nearness to what announces them; one before it is twice as far."""
@@ -309,22 +375,7 @@ class SearchableText:
             gap = value.start_char - anchor
             return gap if gap >= -1 else -2 * (gap + len(value.text))
 
-        return sorted(self._values(item, text), key=distance)
-
-
-def _strangeness(item: Item, match: Match) -> int:
-    """Count the words before a value, where a label of none but the item's words is the best."""
-    before = words.terms(match.quote.partition(match.value)[0])
-    return -1 if before and set(before).issubset(item.terms) else len(before)
-
-
-def _labelled_value(text: str, terms: Sequence[str]) -> str:
-    """Return what stands after a label that has an item's terms; empty where there is none."""
-    match = _LABEL.match(text)
-    label = set(words.terms(match.group(1))) if match and terms else set()
-    if not match or not label.issuperset(terms) or len(set(terms)) < len(label) * _LABEL_SHARE:
-        return ""
-    return match.group(2).strip()
+        return sorted(self._values(item.kinds, text), key=distance)
 
 
 # A user's own schema

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from chordwise.domain.extractive import words
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence
-from chordwise.domain.extractive.values import FORMS
+from chordwise.domain.extractive.values import CURRENCY, FORMS
 
 Found = tuple[str, str]  # a value, and the words of the text that it stands in
 
@@ -48,11 +49,12 @@ def title(sentences: Sequence[Sentence]) -> Found | None:
 
 # Receipts and invoices: short lines of labels and amounts, which may stand in separate columns.
 _AMOUNT = (
-    r"(?<![\w.,])(?:[A-Z]{1,3} ?)?[$€£¥₹]? ?-?(?:\d{1,3}(?:[.,]\d{3})*+|\d++)?[.,]\d\d"
-    r"(?: ?[A-Z]{1,3}| ?€)?"
+    rf"(?<![\w.,])(?:{CURRENCY} ?)?[$€£¥₹]? ?-?(?:\d{{1,3}}(?:[.,]\d{{3}})*+|\d++)?[.,]\d\d"
+    rf"(?: ?(?:{CURRENCY}|€))?"
 )
 _LINE = re.compile(
-    rf"^[^\S\n]*+(?P<label>[^\n]{{0,60}}?)(?P<amount>{_AMOUNT})?[^\S\n]*$", re.MULTILINE
+    rf"^[^\S\n]*+(?P<label>[^\n]{{0,60}}?)(?:(?P<amount>{_AMOUNT})(?: ?[A-Z]{{1,3}})?)?[^\S\n]*$",
+    re.MULTILINE,
 )
 _TOTAL = re.compile(r"\b(?:total|(?:amount|balance)\s+(?:due|payable))\b", re.IGNORECASE)
 _PART = re.compile(
@@ -64,6 +66,7 @@ _TAX = re.compile(r"\b(?:tax|gst|vat)\b", re.IGNORECASE)
 _WHOLE = re.compile(r"\b(?:incl\w*|with|rounded|payable|due)\b", re.IGNORECASE)
 _PAID = re.compile(r"\b(?:cash|paid|payment|tender\w*|accepted|credit|visa|card)\b", re.IGNORECASE)
 _CHANGE = re.compile(r"\bchange\b", re.IGNORECASE)
+_LABELLED = re.compile(r"[^:\n(]{1,60}:")
 _REGISTRATION = re.compile(r"(?<!\s)\s*+\([\w.,\s-]*+\)?$")
 _ARITHMETIC_WEIGHT = 1.5
 _MAX_LABELS = 12
@@ -127,7 +130,8 @@ def _cents(line: re.Match[str]) -> int:
 def issuer(text: str) -> Found | None:
     """Return who issued a receipt or an invoice: the name at its top; `None` for other texts."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    named = [line for line in lines[:_TOP_LINES] if sum(map(str.isalpha, line)) > 1]
+    top = itertools.takewhile(lambda line: not _LABELLED.match(line), lines[:_TOP_LINES])
+    named = [line for line in top if sum(map(str.isalpha, line)) > 1]
     if not named or sorted(map(len, lines))[len(lines) // 2] > _SHORT_LINE:
         return None
     spoken = [words.words(_REGISTRATION.sub("", line)) for line in named]

@@ -18,6 +18,7 @@ _LINE_END = re.compile(r"(?:(?<![^\S\n])[^\S\n]++)?\n\s*")
 # With the full stops, question marks and commas of Chinese, Japanese, Hindi and Arabic.
 _SENTENCE_END = re.compile(r"[.!?…:;\u3002\uff01\uff1f\u0964\u061f]['\")\]”’]*$")
 _CLAUSE_END = re.compile(r"[;:,\u3001\uff0c\uff1b\u060c]\s*")
+_BEGINS_ANEW = re.compile(r"\s*+(?:[A-Z0-9]|[^\w\s\"'(“])")
 _WIDEST_WRAPPED_LINE = 100
 _SHORT_LINE = 0.6
 _FEWEST_WRAPPED_LINES = 4
@@ -63,7 +64,9 @@ def _wrap_width(text: str) -> int:
         return 0
     width = sorted(len(line) for line in lines)[len(lines) * 9 // 10]
     open_ended = sum(not _SENTENCE_END.search(line.rstrip()) for line in lines)
-    is_wrapped = width <= _WIDEST_WRAPPED_LINE and open_ended * 2 > len(lines)
+    begun = sum(_BEGINS_ANEW.match(line) is not None for line in lines)
+    goes_on = open_ended * 2 > len(lines) and begun * 3 < len(lines) * 2
+    is_wrapped = width <= _WIDEST_WRAPPED_LINE and goes_on
     return width if is_wrapped else 0
 
 

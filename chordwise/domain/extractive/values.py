@@ -50,7 +50,7 @@ _DAY = (
 )
 _MONTH_NUMBER = r"(?:1[0-2]|0?[1-9])"
 _AMOUNT = r"(?:\d[\d,]*+(?:\.\d+)?|\.\d\d)(?:\s?(?:million|billion|trillion|thousand|bn)\b)?"
-_CURRENCY = r"(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|INR|CNY|MYR|RM|Rs\.?)"
+CURRENCY = r"(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|INR|CNY|MYR|RM|Rs\.?)"
 _COUNT = (
     r"(?:\d+|one|two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|eighteen|twenty"
     r"|thirty|forty-five|sixty|ninety)(?:\s*\(\s*\d+\s*\))?"
@@ -69,8 +69,8 @@ _PATTERNS: dict[Kind, re.Pattern[str]] = {
         rf"|\b{_MONTH}(?:\s*+,)?\s++\d{{4}}\b|\b{_MONTH}\s+{_DAY}\b|\b{_DAY}\s+{_MONTH}(?=\W)"
     ),
     Kind.MONEY: re.compile(
-        rf"(?:\b(?:US|CA|AU|HK)\s?)?[$€£¥₹]\s?{_AMOUNT}|\b{_CURRENCY}\s?{_AMOUNT}"
-        rf"|\b{_AMOUNT}\s?(?:(?:US\s)?dollars\b|euros?\b|pounds\b|cents\b|€|{_CURRENCY}\b)"
+        rf"(?:\b(?:US|CA|AU|HK)\s?)?[$€£¥₹]\s?{_AMOUNT}|\b{CURRENCY}\s?{_AMOUNT}"
+        rf"|\b{_AMOUNT}\s?(?:(?:US\s)?dollars\b|euros?\b|pounds\b|cents\b|€|{CURRENCY}\b)"
     ),
     Kind.PERCENT: re.compile(r"\d[\d.,]*+\s?(?:%|percent\b|per\s?cent\b|percentage points)"),
     Kind.EMAIL: re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,6}\b"),
@@ -96,7 +96,7 @@ _PATTERNS: dict[Kind, re.Pattern[str]] = {
 def values(kind: Kind, text: str, ordinary: AbstractSet[str] = frozenset()) -> Iterator[Value]:
     """Yield the values of a kind in order; words in `ordinary` are no part of a name."""
     checkpoint()
-    if kind in _NAMES:
+    if kind in NAMES:
         yield from _names(kind, text, ordinary)
         return
     for match in _PATTERNS[kind].finditer(text):
@@ -106,7 +106,7 @@ def values(kind: Kind, text: str, ordinary: AbstractSet[str] = frozenset()) -> I
 
 
 # Names are recognized by their capitals, and their kinds by legal forms, titles and prepositions.
-_NAMES = frozenset({Kind.PERSON, Kind.ORGANIZATION, Kind.PLACE})
+NAMES = frozenset({Kind.PERSON, Kind.ORGANIZATION, Kind.PLACE})
 _WORD = (
     r"(?:(?:[A-Z]\.)+|(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Inc|Corp|Ltd|Co)\."
     r"|[A-ZÀ-ÖØ-Þ](?:[\w&-]|['’](?!s\b))*)"
