@@ -212,6 +212,7 @@ _AMOUNT = re.compile(
     rf"(?:[{_SPACES}-]?(?P<scale>(?i:{_SCALE})))?(?:,?[-–—])?(?P<close>\))?"
     rf"{_GAP}(?:(?P<after>{_CURRENCY})|(?P<unit>{_UNIT}))?"
 )
+_BEFORE_MINUS = re.compile(r"\b(?:a|at|by|from|is|of|to|was|were)$")
 _MINUS = ("-", "−", "–", "minus", "negative")
 # A number in words before its figures: "thirty (30) days".
 _IN_WORDS = re.compile(r"^[A-Za-z-]+(?: [A-Za-z-]+)? \(")
@@ -297,15 +298,16 @@ def _is_in_brackets(match: re.Match[str], text: str) -> bool:
 def _signed(match: re.Match[str], text: str, number: Decimal) -> tuple[Decimal, ...]:
     """Return a number with the sign that it has, or with both where that cannot be told.
 
-    A minus is told from the hyphen of a range and the dash of a list, and brackets of accountants
-    from those around a number that stands before them in words.
+    A minus is told from the hyphen of a range and the dash of a list, “minus” from that of a sum,
+    and brackets of accountants from those around a number that stands before them in words.
     """
     start, end = match.span("sign")
-    if match["sign"] in _MINUS and (match["sign"].isalpha() or not text[end].isspace()):
-        before = text[:start].rstrip(_SPACES)
-        if before[-1:].isalnum() and len(before) == start:
-            return (number,)
-        return (number, -number) if before[-1:].isdecimal() else (-number,)
+    before = text[:start].rstrip(_SPACES)
+    if match["sign"] in _MINUS[-2:]:
+        is_sum = before[-1:].isalnum() and not _BEFORE_MINUS.search(before)
+        return (number, -number) if is_sum else (-number,)
+    if match["sign"] in _MINUS and not text[end].isspace():
+        return (number,) if before[-1:].isalnum() and len(before) == start else (-number,)
     is_closed = match["closed"] or match["close"]
     is_in_brackets = is_closed and (match["open"] or match["inner"])
     if not is_in_brackets or text[: match.start()].rstrip().endswith(f"{number.normalize():f}"):

@@ -81,8 +81,8 @@ _MONTH_OF = {name: number for number, names in _MONTHS.items() for name in names
 _ISO = re.compile(r"(?<!\d)(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?!\d)")
 _MONTH_FIRST = re.compile(r"\b([^\W\d]{3,})\.?\s+(\d{1,2})(?:st|nd|rd|th)?(?:,|\s)\s*(\d{4})\b")
 _DAY_FIRST = re.compile(
-    r"(?<!\d)(\d{1,2})(?:st|nd|rd|th|er|\.|º)?[\s-]+(?:day\s+of\s+|of\s+|de\s+)?([^\W\d]{3,})\.?,?"
-    r"(?:\s+de|\s+of)?[\s-]+(\d{4})\b",
+    r"(?<!\d)(\d{1,2})(?:s ?t|n ?d|r ?d|t ?h|er|\.|º)?\)?[\s-]+(?:day\s+of\s+|of\s+|de\s+)?"
+    r"([^\W\d]{3,})\.?,?(?:\s+de|\s+of)?[\s-]+(\d{4})\b",
     re.IGNORECASE,
 )
 _NUMERIC = re.compile(r"(?<!\d)(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(?!\d)")

@@ -57,8 +57,8 @@ _FREE = re.compile(
     re.IGNORECASE,
 )
 _LOSS = re.compile(
-    r"(?<![a-z])(?:loss|lost|deficit|credit|debit|refund|discount|deduct|decreas|declin|less|minus"
-    r"|negative|fell|drop|down|below)",
+    r"(?<![a-z])(?:loss|deficit|credit(?:ed|s| note)|debit|refund|discount|deduct|decreas|declin"
+    r"|negative|(?:lost|less(?! than)|minus|fell|dropp?(?:s|ed)?|down|below)(?![a-z]))",
     re.IGNORECASE,
 )
 _COST = re.compile(

@@ -168,6 +168,7 @@ def test_what_models_change_without_meaning_to(quote: str, text: str, wording: s
         ("under No. The buyer", "under No.3 The buyer"),
         ("the rate 3 was fixed", "the rate12 was fixed"),
         ("paid Tea", "paid,3\nTea"),
+        ("this Paragraph by", "this&nbsp;Paragraph&nbsp;4 by"),
         ("The develop of it", "The develop-\n\n3\n\nment of it"),
         ("Total 1,300", "| Total | 1,200 |"),
         ("Total 1", "| Total | 1,200 |"),
