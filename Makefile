@@ -124,6 +124,7 @@ quality: $(dev) $(package) ## measure the built-in model on documents with a tru
 	@test -n '$(CORPORA)' || { echo "Name the folder of the corpora: make quality CORPORA=…" >&2; exit 1; }
 	@$(python) -m benchmarks.quality '$(CORPORA)' --write $(ARGS)
 	@$(python) -m benchmarks.learned_examples '$(CORPORA)' --write
+	@$(python) -m benchmarks.quotes '$(CORPORA)' --write
 
 check: lint types contracts house lock-check ## everything but the tests: what CI asks first
 

@@ -102,11 +102,15 @@ def stands_in(value: JsonValue, quote: str, said: str = "") -> bool | None:
 def measured(number: Decimal, quote: str) -> Quantity | None:
     """Return a number with the currency or the unit that it has in a quote, where it is one."""
     found = {
-        (each.code, each.unit if each.measure[1] and not each.code else None): each
+        Quantity(
+            number=number,
+            currency=each.code,
+            unit=each.unit if each.measure[1] and not each.code else None,
+        )
         for each in _all_in(quote)
         if abs(each.number) == abs(number) and (each.code or each.measure[1])
     }
-    return next(iter(found.values())) if len(found) == 1 else None
+    return found.pop() if len(found) == 1 else None
 
 
 # Numbers
