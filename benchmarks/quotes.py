@@ -18,7 +18,7 @@ from random import Random
 from benchmarks import quality
 from chordwise.domain import value_in_quote
 from chordwise.domain.extractive.sentences import sentences
-from chordwise.domain.grounding import Source
+from chordwise.domain.grounding import Grounding, Source
 from chordwise.domain.json_values import JsonValue
 
 CORPORA = ("cuad_contracts", "sec_filings", "qmsum_meetings", "xquad")
@@ -126,7 +126,7 @@ def false_quotes(words: Words, others: Words, random: Random) -> Iterator[tuple[
     yield "word swapped", [*words[:place], random.choice(others), *words[place + 1 :]]
     yield "negation added", [*words[:place], "not", *words[place:]]
     yield "words reordered", [*words[:place], words[place + 1], words[place], *words[place + 2 :]]
-    if words[place].isalnum():
+    if words[place].isalnum() and re.search(r"\w", " ".join(words[:place])):
         yield "word left out", [*words[:place], *words[place + 1 :]]
     for number, word in enumerate(words):
         if re.search(r"\d", word):
@@ -148,9 +148,12 @@ def true_ellipses(words: Words, random: Random) -> Iterator[tuple[str, Words]]:
         yield kind, [*words[:start], "...", *words[end:]]
 
 
-def quotes(texts: Sequence[str]) -> tuple[Hits, Hits]:
-    """Return for each form whether true quotes were found, and for each change, false ones not."""
-    right, wrong = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+def quotes(texts: Sequence[str]) -> tuple[Hits, Hits, Hits]:
+    """Return for each form whether true quotes were found, for each change, false ones not.
+
+    The last is in which tier the true ones without ellipses were found.
+    """
+    right, wrong, tiers = (defaultdict[str, list[float]](list) for _ in range(3))
     random = Random(16)  # noqa: S311 - not for secrets
     for text in texts:
         found = [each.text.split() for each in sentences(text[:_MAX_CHARACTERS])]
@@ -163,6 +166,9 @@ def quotes(texts: Sequence[str]) -> tuple[Hits, Hits]:
             source = Source(form)
             for words in chosen:
                 span = source.locate(" ".join(words))
+                tier = Grounding.NONE if span is None else span.grounding
+                for each in Grounding:
+                    tiers[each].append(float(each is tier))
                 right[name].append(float(span is not None))
                 if name != "as the document has it":
                     _refuse(source, words, others, random, wrong)
@@ -170,7 +176,7 @@ def quotes(texts: Sequence[str]) -> tuple[Hits, Hits]:
                     is_joined = source.locate(" ".join(quote)) is not None
                     denies = kind == "that leave a negation out"
                     (wrong if denies else right)[f"ellipses {kind}"].append(denies ^ is_joined)
-    return right, wrong
+    return right, wrong, tiers
 
 
 def _refuse(source: Source, words: Words, others: Words, random: Random, wrong: Hits) -> None:
@@ -275,15 +281,17 @@ def judged(texts: Sequence[str]) -> tuple[Hits, Hits]:
 def table(texts: Sequence[str]) -> str:
     """Return what was right as a table in Markdown."""
     lines = ["| what | n | right | 95 % |", "|---|---|---|---|"]
-    (found, refused), (accepted, rejected) = quotes(texts), judged(texts)
+    (found, refused, tiers), (accepted, rejected) = quotes(texts), judged(texts)
     kinds = {
+        "tier of a true quote": tiers,
         "true quote found": found,
         "false quote refused": refused,
         "right value accepted": accepted,
         "wrong value refused": rejected,
     }
     for name, hits in kinds.items():
-        for kind, own in [*hits.items(), ("all", [hit for each in hits.values() for hit in each])]:
+        whole = {} if hits is tiers else {"all": [hit for each in hits.values() for hit in each]}
+        for kind, own in (hits | whole).items():
             low, high = quality.wilson(sum(own), len(own))
             share = sum(own) / max(1, len(own))
             lines.append(

@@ -14,7 +14,7 @@ def test_true_and_false_quotes_and_values_are_told_apart() -> None:
     """In every form of a document, and with every change."""
     table = quotes.table([TEXT])
 
-    rows = [line.split(" | ") for line in table.splitlines()[2:]]
+    rows = [line.split(" | ") for line in table.splitlines()[2:] if "| tier" not in line]
     assert {row[2] for row in rows} == {"1.000"}
     assert {row[0].split(": ")[0].strip("| ") for row in rows} == {
         "true quote found",
