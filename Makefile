@@ -125,6 +125,7 @@ quality: $(dev) $(package) ## measure the built-in model on documents with a tru
 	@$(python) -m benchmarks.quality '$(CORPORA)' --write $(ARGS)
 	@$(python) -m benchmarks.learned_examples '$(CORPORA)' --write
 	@$(python) -m benchmarks.evidence '$(CORPORA)' --write
+	@$(python) -m benchmarks.quotes '$(CORPORA)' --write
 
 check: lint types contracts house lock-check ## everything but the tests: what CI asks first
 

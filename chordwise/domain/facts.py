@@ -29,7 +29,8 @@ class Fact:
 
     Of a value in a list, `row_index` is its position there, from 0; `parent` is the path of the
     object in a list that it is a member of. `number`, `currency`, `unit` and `date` are what the
-    final value says (see `typed_values`). `confidence` is on the scale 0 to 1; `start_char` and
+    final value says (see `typed_values`); a number alone has the currency or the unit that it has
+    in its quote. `confidence` is on the scale 0 to 1; `start_char` and
     `end_char` are set where `grounded`; `grounding` says how the quote was found. `value_in_quote`
     says whether the value occurs in its quote, and is `None` where that was not judged. `page`,
     `place` and `boxes` say where the quote is in a document with places (see `places`).
@@ -217,14 +218,19 @@ def _surest(entries: Sequence[JsonObject], path: str) -> JsonObject:
 def _with_evidence(fact: Fact, entry: JsonObject, analysis: Analysis, path: str = "") -> Fact:
     """Return a fact with its evidence; `path` leads to it from what that is about."""
     start, end, page = (entry.get(name) for name in ("start_char", "end_char", "page"))
+    quote = json_values.text(entry.get("quote"))
+    stands = value_in_quote.mark_at(entry, path)
+    number = fact.number if stands and not (fact.currency or fact.unit) else None
+    if number is not None and (found := value_in_quote.measured(number, quote)):
+        fact = replace(fact, currency=found.code, unit=found.unit)
     return replace(
         fact,
         confidence=_confidence(entry, analysis),
-        quote=json_values.text(entry.get("quote")) or None,
+        quote=quote or None,
         start_char=start if isinstance(start, int) else None,
         end_char=end if isinstance(end, int) else None,
         grounding=json_values.text(entry.get("grounding")) or None,
-        value_in_quote=value_in_quote.mark_at(entry, path),
+        value_in_quote=stands,
         page=page if isinstance(page, int) else None,
         place=json_values.text(entry.get("place")) or None,
         boxes=entry.get("boxes"),

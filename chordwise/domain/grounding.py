@@ -22,11 +22,12 @@ from functools import cached_property
 from chordwise.domain import json_values, layout
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.layout import Place, Plain
+from chordwise.domain.negation import denies
 
 # The last three are the letters whose lower case is longer, or depends on where they stand.
 _TYPOGRAPHY = str.maketrans(
-    "‘’‚‛“”„‟«»‐‑‒–—―\u00a0\u202f\u2007\u0130\u03a3\u03c2",
-    '\'\'\'\'""""""------   i\u03c3\u03c3',
+    "‘’‚‛\u2039\u203a\u2032\u00b4“”„‟«»″‐‑‒–—―\u00a0\u202f\u2007\u0130\u03a3\u03c2",
+    "''''''''\"\"\"\"\"\"\"------   i\u03c3\u03c3",
 )
 _WORD = re.compile(r"\S+")
 # A long quote in a text that repeats it everywhere: the first places are as good as any other.
@@ -189,7 +190,7 @@ class _Reading:
 
     def _spellings(self, quote: str) -> Iterable[str]:
         """Return a quote as it is, then without its own mark-up, then with the text's hyphens."""
-        plain = layout.without_markup(quote).text
+        plain = layout.without_markup(quote).text.replace(" | ", " ")
         return dict.fromkeys((quote, plain, layout.respelled(plain, self._plain)))
 
     def _folded_places(self, quote: str) -> Iterator[Place]:
@@ -304,7 +305,7 @@ def _may_be_left_out(text: str, start: int, end: int) -> bool:
     ]
     cut = [(start, ends[0][0]), (ends[-1][1], end)] if ends else [(start, end)]
     plain = (layout.without_insertions(text[slice(*place)]).text for place in cut)
-    return not any(layout.NEGATION.search(_decompose(_fold(each))) for each in plain)
+    return not any(denies(_decompose(_fold(each))) for each in plain)
 
 
 def _ends_sentence(text: str, place: int) -> bool:

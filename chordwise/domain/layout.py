@@ -6,14 +6,17 @@ addresses of links, and the headers, footers and numbers of pages.
 
 from __future__ import annotations
 
+import html
 import itertools
 import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+
+from chordwise.domain.negation import denies
 
 Place = tuple[int, int]
 """Start and end in a text, the end exclusive."""
@@ -44,19 +47,24 @@ class Plain:
         piece = bisect_right(self.starts, place) - 1
         return self.origins[piece] + place - self.starts[piece]
 
-    def without(self, cuts: Iterable[Place]) -> Plain:
-        """Return the text without some places, which may overlap."""
+    def without(self, cuts: Iterable[Place], signs: Mapping[Place, str] | None = None) -> Plain:
+        """Return the text without some places, which may overlap; some have a sign instead."""
         pieces: list[str] = []
         starts, origins = array("q"), array("q")
         length = place = 0
-        for start, end in [*sorted(cuts), (len(self.text), len(self.text))]:
-            if start > place:
-                pieces.append(self.text[place:start])
-                starts.append(length)
-                origins.append(place)
-                length += start - place
+        signs = signs or {}
+        for start, end in [*sorted([*cuts, *signs]), (len(self.text), len(self.text))]:
+            parts = [(place, self.text[place:start])]
+            if start >= place and (start, end) in signs:
+                parts.append((end - 1, signs[start, end]))
+            for origin, piece in parts:
+                if piece:
+                    pieces.append(piece)
+                    starts.append(length)
+                    origins.append(origin)
+                    length += len(piece)
             place = max(place, end)
-        if length == len(self.text):
+        if length == len(self.text) and not signs:
             return self
         return Plain("".join(pieces), before=self, starts=starts, origins=origins)
 
@@ -64,10 +72,10 @@ class Plain:
 def without_markup(text: str) -> Plain:
     """Return a text without mark-up, the signs of quoted mail, and hyphens at line ends.
 
-    No letter and no digit is left out.
+    No letter and no digit is left out; entities of HTML are the characters that they stand for.
     """
     plain = Plain(text)
-    return _without_marks(plain.without(_mail_prefixes(text)))
+    return _without_marks(plain.without(_mail_prefixes(text), _signs(text)))
 
 
 def without_insertions(text: str) -> Plain:
@@ -78,7 +86,7 @@ def without_insertions(text: str) -> Plain:
     plain = Plain(text)
     insertions = (match.span() for match in _INSERTION.finditer(text))
     cuts = [*_mail_prefixes(text), *insertions, *_Pages(text).furniture()]
-    return _without_marks(plain.without(cuts))
+    return _without_marks(plain.without(cuts, _signs(text)))
 
 
 # Mark-up
@@ -96,23 +104,59 @@ _MARK = re.compile(
     rf"|(?<=\w[{_HYPHENS}])\n\s*+(?=\w)",
     re.MULTILINE,
 )
+_DELIMITERS = re.compile(r"\|?[ \t]*+:?-[ \t|:-]*+")
+_BORDER = " | "
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _LONGEST_PART = 40
 _HYPHEN = re.compile(rf"(?<=[^\W\d_])[{_HYPHENS}](?=[^\W\d_])")
 _MAIL_PREFIX = re.compile(r"^[ \t]*+(?:>[ \t]*+)++", re.MULTILINE)
+
+
+def _not_after(words: Iterable[str]) -> str:
+    """Return a pattern that matches where none of these stands before."""
+    return "".join(f"(?<!{re.escape(word)})" for word in words)
+
+
 _OF_NUMBERS = re.compile(r"[\d$€£¥₹.,=+(\u2212-]")
 _SUPERSCRIPTS = "\u2070\u00b9\u00b2\u00b3\u2074-\u2079"
 _AFTER = r".,;:!?\"'\u201d\u2019)"
 _ADDRESS = r"[^()\s]*+(?:\([^()\s]*+\)[^()\s]*+)?(?:[ \t]++\"[^\"\n]{0,200}\")?\)"
+_LENGTHS = "metres meters metre meter feet foot inches inch yards miles Meter Metern"
+_NO_POWER = rf"(?:(?![\u00b2\u00b3](?![{_SUPERSCRIPTS}]))|{_not_after(_LENGTHS.split())})"
+_NUMBERED = "no nr art sec fig abs para vol tab cl ch ziff rev ver app bd lit rn pp ex cf pt st"
+_NO_NUMBER = _not_after(f"{each}." for word in _NUMBERED.split() for each in (word, word.title()))
 _INSERTION = re.compile(
     rf"(?<=[\w{_AFTER}\]%])\[(?:\d{{1,3}}|\^\w{{1,20}})\](?![\w(])"
     # 5 metres² and 10² are numbers and units, and so may everything be that follows a digit.
     rf"|(?:(?<=[^\W\d_]{{3}}[{_AFTER}])|(?<=[^\W\d_][.,;:!?)][\"'\u201d\u2019]))[{_SUPERSCRIPTS}]{{1,3}}+(?!\w)"
-    rf"|(?<=[^\W\d_]{{3}})(?![\u00b2\u00b3](?![{_SUPERSCRIPTS}]))[{_SUPERSCRIPTS}]{{1,3}}+(?!\w)"
+    rf"|(?=[{_SUPERSCRIPTS}])(?<=[^\W\d_]{{3}}){_NO_POWER}[{_SUPERSCRIPTS}]{{1,3}}+(?!\w)"
+    # Plain digits, as of superscripts in a PDF.
+    rf"|(?=\d)(?:(?<=[a-z]{{4}})\d{{1,2}}(?=[.,;:!?)]++(?:\s|$)|\s++[\"'\u201c(]?[^\W\d_]|$)"
+    rf"|(?<=[^\W\d_]{{2}}[.!?]){_NO_NUMBER}\d{{1,2}}(?=\s++(?:[\"'\u201c(]?[A-Z]|$)|$)"
+    r"|(?<=[a-z]{4},)\d{1,2}(?= [a-z]))"
     r"|(?<=[^\W_])[\u2020\u2021]++"
     r"|!?+\[(?=[^\[\]]{1,500}\]\([^()\s]*[/#:@])"
     rf"|\]\((?=[^()\s]*[/#:@]){_ADDRESS}"
 )
+
+
+def _signs(text: str) -> dict[Place, str]:
+    """Return what to read in some places: blanks between the cells of a row, and entities."""
+    found = {}
+    for row in _LINE.finditer(text) if "|" in text else ():
+        start, line = row.start(), row[0].rstrip()
+        is_row = line.startswith("|") and line.endswith("|")
+        if is_row and _DELIMITERS.fullmatch(line):
+            found[row.span()] = " "
+        elif is_row or line.count(_BORDER) > 1:
+            places = (start + place for place, char in enumerate(line) if char == "|")
+            found |= {(place, place + 1): " " for place in places}
+    for entity in _ENTITY.finditer(text) if "&" in text else ():
+        sign = html.unescape(entity[0])
+        if len(sign) == 1:
+            found[entity.span()] = sign
+    return found
 
 
 def _without_marks(plain: Plain) -> Plain:
@@ -166,17 +210,6 @@ def _mail_prefixes(text: str) -> Iterator[Place]:
 
 # Pages
 
-NEGATION = re.compile(
-    r"(?<![^\W\d_])(?:no|nor|none|neither|never|nothing|nobody|cannot|unless|except|excluding|hardly"
-    r"|without(?! limitation)|not(?!(?<=but not) limited to)"
-    r"|nicht|nie|niemals|ohne|weder|kein\w{0,2}|niet|geen|nooit|zonder"
-    r"|ne|pas|jamais|sans|aucune?|sin|nunca|non|mai|senza|não|sem"
-    r"|\u043d\u0435|\u043d\u0438|\u043d\u0435\u0442|\u0431\u0435\u0437"
-    r"|\u0644\u0627|\u0644\u0645|\u0644\u0646|\u0644\u064a\u0633|\u063a\u064a\u0631)(?![^\W\d_])"
-    r"|n['’]t(?![^\W\d_])|(?<![^\W\d_])n['’]|[不没沒无無未非否]|ない|ません|\u0928\u0939\u0940\u0902|\u0e44\u0e21\u0e48",
-    re.IGNORECASE,
-)
-"""Words that turn a sentence into its opposite, or limit it; of some languages a few."""
 _LINE = re.compile(r"\S[^\n\f]*+")
 _PAGE_NUMBER = re.compile(
     r"(?:page[ \t]++\d{1,4}(?:[ \t]++of[ \t]++\d{1,4})?|-[ \t]*+\d{1,4}[ \t]*+-"
@@ -185,6 +218,7 @@ _PAGE_NUMBER = re.compile(
 )
 _NUMBER_AT_END = re.compile(r"(?<=[ \t]{2})(?:-[ \t]?)?(\d{1,4})(?:[ \t]?-)?(?=[ \t]*+$)")
 _NUMBER = re.compile(r"\d++")
+_PARTED = re.compile(rf"[^\W\d_]{{2}}[{_HYPHENS}][ \t]*+$")
 _LINES_OF_A_BREAK = 4
 _LINES_BESIDE_IT = 3
 _PAGE_LINE_CHARACTERS = range(6, 151)
@@ -220,6 +254,7 @@ class _Pages:
             number
             for number, page in self._page_numbers.items()
             if not self._line(number)[0].isdigit()
+            or self._parts_word(number)
             or self._is_in_series(page, self._lines[number][0])
         ]
         return [*map(self._around, self._gaps), *(self._around(number) for number in numbered)]
@@ -254,13 +289,24 @@ class _Pages:
     def _line(self, number: int) -> str:
         return self._text[slice(*self._lines[number])]
 
+    def _parts_word(self, number: int) -> bool:
+        """Tell whether the line before this ends inside of a word that the next goes on with."""
+        beside = 0 < number < len(self._lines) - 1
+        return (
+            beside
+            and _PARTED.search(self._line(number - 1)) is not None
+            and self._line(number + 1)[0].islower()
+        )
+
     def _is_furniture(self, number: int) -> bool:
         return number in self._page_numbers or self._repeated[self._masked(number)] > 1
 
     @cached_property
     def _repeated(self) -> Counter[str]:
         """How often lines stand beside breaks, without those that may say something."""
+        last = len(self._lines)
         sides = {number for each in self._breaks for lines in each for number in lines}
+        sides |= {*range(_LINES_BESIDE_IT), *range(last - _LINES_BESIDE_IT, last)} & {*range(last)}
         counts = Counter(self._masked(number) for number in sides)
         counts[""] = 0
         return counts
@@ -269,7 +315,7 @@ class _Pages:
         """Return a line without its digits; empty where it is no header or footer."""
         start, end = self._lines[number]
         line = self._text[start:end].strip() if end - start in _PAGE_LINE_CHARACTERS else ""
-        return "" if NEGATION.search(line) else _NUMBER.sub("0", line)
+        return "" if denies(line) else _NUMBER.sub("0", line)
 
     def _number_at_end(self, number: int) -> tuple[Place, int] | None:
         """Return a number that ends a line after several blanks."""

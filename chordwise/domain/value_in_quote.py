@@ -6,13 +6,27 @@ text are not, since they may say the same in other words.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 
 from chordwise.domain import grounding, json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.typed_values import dates_in, numbers_in, typed
+from chordwise.domain.quantities import (
+    TIMES,
+    Quantity,
+    cells_in,
+    currencies_in,
+    currencies_of,
+    powers_in,
+    quantities,
+    sole,
+    units_in,
+)
+from chordwise.domain.typed_values import dates_in, month_of, months_in, typed
 
 MARK = "value_in_quote"
 """The member that an object with a quote has: what `stands_in` says of its value.
@@ -35,73 +49,252 @@ _MAY_BE_MISSING = frozenset((*_FORMS, *_OPTIONAL.split()))
 _FEWEST_LETTERS, _LONGEST_ENDING = 4, 2
 _MAX_IDEOGRAPHS = 8
 _SHORTEST_CODE = 5
+_LONG_NUMBER = re.compile(r"\+?\d(?:[ -]?\d){6,}")
+_BESIDE = re.compile(r"[ .'’-]{1,2}")
 _FREE = re.compile(
     r"(?<![a-z])(?:summar|descri|expla|reason|why|overview|opinion|assess|categor|classif|type|kind"
     r"|sentiment|topic|translat|paraphras|infer|in your own words)",
     re.IGNORECASE,
 )
 _LOSS = re.compile(
-    r"(?<![a-z])(?:loss|lost|deficit|credit|debit|refund|discount|deduct|decreas|declin|less|minus"
-    r"|negative|fell|drop|down|below)",
+    r"(?<![a-z])(?:loss|deficit|credit(?:ed|s| note)|debit|refund|discount|deduct|decreas|declin"
+    r"|negative|(?:lost|less(?! than)|minus|fell|dropp?(?:s|ed)?|down|below)(?![a-z]))",
     re.IGNORECASE,
 )
+_COST = re.compile(
+    r"(?<![a-z])(?:expens|cost|charge|pay|paid|purchas|repurchas|tax|dividend|depreciat|amorti[sz]"
+    r"|impair|allowance|liabilit|outflow|withh)",
+    re.IGNORECASE,
+)
+"""What is given without a sign where a document has it in brackets."""
+_PROFIT_OR_LOSS = re.compile(r"(?:income|profit|gain|earnings)[ _(]*(?:or[ _])?loss", re.IGNORECASE)
 _COMPUTED = re.compile(
     r"(?<![a-z])(?:calculat|comput|conver|count|how many|average|score|rating|rank)", re.IGNORECASE
 )
+_HUNDRED = 100
 
 
 def stands_in(value: JsonValue, quote: str, said: str = "") -> bool | None:
     """Tell whether a value occurs in a quote; `None` where it cannot be judged.
 
-    `said` is what was asked for: a summary, a category or a calculation occurs nowhere.
+    A number has to have the sign, the scale, the currency and the unit that it has in the quote,
+    as far as both name them. `said` is what was asked for: a summary, a category or a calculation
+    occurs nowhere, and a number may be asked for in millions, or in months.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return None if _COMPUTED.search(said) else _has_number(value, quote)
+        return None if _COMPUTED.search(said) else _has_number(value, quote, said)
     text = json_values.text(value).strip()
     is_free = not text or len(text.split()) > _MAX_WORDS or _FREE.search(said) is not None
     if is_free or text.casefold() in _UNNAMED.split():
         return None
     if dates := dates_in(text):
-        return bool(dates & dates_in(quote)) or _has_words(text, quote) is True
-    if typed(text).number is not None:
-        return numbers_in(text) & numbers_in(quote) != set() or _has_words(text, quote) is True
-    return _has_words(text, quote)
+        stated = dates_in(quote)
+        return bool(dates & stated) or (not stated and _has_words(text, quote, said) is True)
+    if month := month_of(text):
+        return month in months_in(quote) or (
+            not text[0].isdecimal() and _has_words(text, quote, said) is True
+        )
+    if (currencies := currencies_of(text)) and (stated_in := currencies_in(quote)):
+        return bool(currencies & stated_in)
+    return _has_words(text, quote, said)
 
 
-def _has_number(value: float, quote: str) -> bool:
-    """Tell whether a number occurs; that of a loss may stand without its sign."""
+def measured(number: Decimal, quote: str) -> Quantity | None:
+    """Return a number with the currency or the unit that it has in a quote, where it is one."""
+    found = {
+        Quantity(
+            number=number,
+            currency=each.code,
+            unit=each.unit if each.measure[1] and not each.code else None,
+        )
+        for each in _all_in(quote)
+        if abs(each.number) == abs(number) and (each.code or each.measure[1])
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+# Numbers
+
+
+def _has_number(value: float, quote: str, said: str) -> bool:
     number = typed(value).number
-    accepted = {number, abs(number)} if number and _LOSS.search(quote) else {number}
-    return number is not None and bool(accepted & numbers_in(quote))
+    return number is not None and _Stated(quote, said).has(Quantity(number=number))
 
 
-def _has_words(text: str, quote: str) -> bool | None:
+def _all_in(quote: str) -> Iterator[Quantity]:
+    """Yield whatever the numbers in a quote may be, those in the cells of its records, too."""
+    for part in (quote, *cells_in(quote)):
+        yield from itertools.chain.from_iterable(quantities(part))
+
+
+class _Stated:
+    """The numbers that a quote states; `said` is what was asked for."""
+
+    def __init__(self, quote: str, said: str) -> None:
+        self._quote, self._said = quote, said
+        powers = powers_in(said)
+        found = list(_all_in(quote))
+        asked = (each for each in found if each.power in powers)
+        unscaled = [replace(each, number=each.number.scaleb(-each.power)) for each in asked]
+        self._quantities = [*found, *unscaled]
+
+    def has(self, wanted: Quantity) -> bool:
+        """Tell whether a quantity is stated; that of a loss or a cost may be without its sign."""
+        if self._has(wanted):
+            return True
+        if wanted.number < 0:
+            is_known = _LOSS.search(f"{self._said} {self._quote}")
+        else:
+            is_known = _LOSS.search(self._said) or _COST.search(self._said)
+        is_open = is_known and not _PROFIT_OR_LOSS.search(self._said)
+        return bool(is_open) and self._has(replace(wanted, number=wanted.number.copy_negate()))
+
+    def _has(self, wanted: Quantity) -> bool:
+        asked = units_in(self._said) if not (wanted.unit or wanted.currency) else {}
+        if len(asked) == 1:
+            found = self._compared(replace(wanted, unit=next(iter(asked.values()))))
+            if True in found or (
+                found and {unit for unit, _ in asked} <= TIMES and set(found) == {False}
+            ):
+                return True in found
+        found = self._compared(wanted)
+        return True in found or (set(found) == {None} and self._is_open(wanted))
+
+    def _compared(self, wanted: Quantity) -> list[bool | None]:
+        """Say for each number of the same value whether it is the same quantity.
+
+        `None` where it has no currency or no unit, and the other has.
+        """
+        return [_is_same(wanted, each) for each in self._quantities if _is_equal(wanted, each)]
+
+    def _is_open(self, wanted: Quantity) -> bool:
+        """Tell whether the quote names no currency, or unit of time, but others than this."""
+        named = currencies_in(self._quote)
+        times = {unit for unit, _ in units_in(self._quote)} & TIMES
+        is_other_currency = wanted.currencies and named and not wanted.currencies & named
+        unit = wanted.measure[1]
+        return not is_other_currency and (unit not in TIMES or not times or unit in times)
+
+
+def _is_equal(one: Quantity, other: Quantity) -> bool:
+    """Tell whether two numbers are equal: 24 months are 2 years, and 5 % may be 0.05."""
+    (number, unit), (other_number, other_unit) = one.measure, other.measure
+    if one.number == other.number or (unit == other_unit and number == other_number):
+        return True
+    if unit or other_unit != "%":
+        number, other_number = other_number, number
+        unit, other_unit = other_unit, unit
+    return not unit and other_unit == "%" and number in (other_number, other_number / _HUNDRED)
+
+
+def _is_same(wanted: Quantity, stated: Quantity) -> bool | None:
+    """Tell whether equal numbers have the same currency or unit; `None` where only one is known."""
+    kind, other = _kind(wanted), _kind(stated)
+    if not kind or not other:
+        return None if kind else True
+    return bool(kind & other) and (bool(wanted.currencies) or wanted.measure == stated.measure)
+
+
+def _kind(quantity: Quantity) -> frozenset[str]:
+    unit = quantity.measure[1]
+    return quantity.currencies or frozenset([unit] if unit else [])
+
+
+# Names and codes
+
+
+def _has_words(text: str, quote: str, said: str) -> bool | None:
     """Tell whether the numbers and names in a text occur; `None` where it has neither."""
     plain, other = _plain(text), _plain(quote)
+    stated = _Stated(quote, said)
     if _has_no_case(plain):
-        squeezed, within = _PUNCTUATION.sub("", plain), _PUNCTUATION.sub("", other)
-        return squeezed in within if len(squeezed) <= _MAX_IDEOGRAPHS else None
+        is_short = len(_PUNCTUATION.sub("", plain)) <= _MAX_IDEOGRAPHS
+        number = sole(text)
+        return _has_code(plain, other) or bool(number and stated.has(number)) if is_short else None
     tokens = list(_names_and_numbers(plain))
     if not tokens:
         return None
     words = {word.casefold() for word in _TOKEN.findall(other)}
-    forms = {_FORMS[each] for each in map(str.casefold, tokens) if each in _FORMS}
-    others = {_FORMS[each] for each in words if each in _FORMS}
-    if forms and others and not forms & others:
-        return False
-    numbers = numbers_in(other)
-    wanted = [token for token in tokens if token.casefold() not in _MAY_BE_MISSING] or tokens
-    if all(_is_among(token, words) or numbers_in(token) & numbers for token in wanted):
-        return True
-    return any(token[0].isdigit() for token in tokens) and _has_code(plain, other)
+    numbers = list(quantities(text))
+    if (
+        all(_is_among(name, words) for name in _names(tokens, numbers))
+        and all(any(map(stated.has, each)) for each in numbers)
+        and all(token in words or any(quantities(token)) for token in tokens if token[0].isdigit())
+    ):
+        return _is_company(tokens, words) and _is_one_name(plain, other)
+    is_code = sole(text) is None or _LONG_NUMBER.fullmatch(text) is not None
+    is_long = len(_PUNCTUATION.sub("", plain)) >= _SHORTEST_CODE
+    has_digits = any(token[0].isdigit() for token in tokens)
+    return has_digits and is_code and is_long and _has_code(plain, other)
+
+
+def _names(tokens: Sequence[str], numbers: Iterable[Sequence[Quantity]]) -> Sequence[str]:
+    """Return the words with capitals that a quote has to have: no currencies, units and forms."""
+    measured = {
+        word
+        for readings in numbers
+        for each in readings
+        for word in _TOKEN.findall(each.currency or (each.unit if each.measure[1] else "") or "")
+    }
+    names = [token for token in tokens if not token[0].isdigit() and token not in measured]
+    return [name for name in names if name.casefold() not in _MAY_BE_MISSING] or names
 
 
 def _has_code(text: str, quote: str) -> bool:
     """Tell whether a code occurs, whatever parts it: AB-12-34 is AB1234, and not in AB12345."""
     code, within = (_PUNCTUATION.sub("", each).casefold() for each in (text, quote))
     place = within.find(code)
-    is_cut = code[-1].isdigit() and within[place + len(code) :][:1].isdigit()
-    return place >= 0 and len(code) >= _SHORTEST_CODE and not is_cut
+    before, after = within[:place][-1:], within[place + len(code) :][:1]
+    is_cut = (code[-1].isdigit() and after.isdigit()) or (code[0].isdigit() and before.isdigit())
+    return place >= 0 and not is_cut
+
+
+def _is_company(tokens: Sequence[str], words: Collection[str]) -> bool:
+    """Tell whether the forms of companies among the words of a name are those of its quote."""
+    forms = {_FORMS[each] for each in map(str.casefold, tokens) if each in _FORMS}
+    others = {_FORMS[each] for each in words if each in _FORMS}
+    return not forms or not others or bool(forms & others)
+
+
+def _is_one_name(text: str, quote: str) -> bool:
+    """Tell whether the words of a name are not put together out of parts of several names."""
+    others = _name_groups(quote, joins="," not in text)
+    return all(
+        len(group) == 1 or _is_part_of_one(group, others)
+        for group in _name_groups(text, joins=False)
+    )
+
+
+def _is_part_of_one(group: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
+    """Tell whether a name of the quote has all of these words, or is among them as a whole."""
+    sharing = [other for other in others if any(_is_among(word, other) for word in group)]
+    return len(sharing) < 2 or any(  # noqa: PLR2004 - parts of two names
+        all(_is_among(word, other) for word in group) or all(word in group for word in other)
+        for other in sharing
+    )
+
+
+def _name_groups(text: str, *, joins: bool) -> list[list[str]]:
+    """Return the words with capitals that stand beside each other: each group is a name, or more.
+
+    Where `joins`, “Smith, John” is one; “Acme, Inc.” always is.
+    """
+    groups: list[list[str]] = []
+    end, is_open = 0, False
+    for match in _TOKEN.finditer(text):
+        word = match[0].casefold()
+        if not match[0][0].isupper() or word in ("and", "or"):
+            is_open = False
+            continue
+        gap = text[end : match.start()]
+        is_inverted = joins and gap == ", " and len(groups[-1]) == 1 if groups else False
+        is_beside = _BESIDE.fullmatch(gap) is not None or word in _FORMS or is_inverted
+        if is_open and is_beside:
+            groups[-1].append(word)
+        else:
+            groups.append([word])
+        end, is_open = match.end(), True
+    return groups
 
 
 def _names_and_numbers(text: str) -> Iterator[str]:

@@ -46,6 +46,8 @@ def test_amounts(text: str, number: str, currency: str | None, unit: str | None)
         ("May 3, 2020", date(2020, 5, 3)),
         ("Sept. 5, 2019", date(2019, 9, 5)),
         ("3rd day of May, 2020", date(2020, 5, 3)),
+        ("this first (1st) day of May, 2020", date(2020, 5, 1)),
+        ("14t h day of May, 2020", date(2020, 5, 14)),
         ("as of 31 December 2021", date(2021, 12, 31)),
         ("3. März 2021", date(2021, 3, 3)),
         ("1er mars 2020", date(2020, 3, 1)),

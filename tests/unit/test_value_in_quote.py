@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,10 +45,38 @@ EXTRACTION = analysis_for(AnalysisType.EXTRACTION)
         ("INV-2024/001", "Invoice INV-2024/001"),
         ("AB-12-34", "code AB1234"),
         ("\u4f1a\u8b70", "\u4e94\u6708\u306e\u4f1a\u8b70\u306f"),
+        ("48,600.00 EUR", "€48,600"),
+        ("EUR", "a fee of €48,600"),
+        ("CAD 500", "a fee of $500"),
+        ("$5 million", "five million dollars ($5,000,000)"),
+        ("12 months", "for one (1) year"),
+        ("30 days", "within thirty (30) calendar days"),
+        ("5 kg", "5000 g of it"),
+        ("2/3", "two-thirds of the votes"),
+        ("0.99 %", "the prime rate minus 0.99%"),
+        (48600, "48\u202f600,00 €"),
+        (48600, "CHF 48’600.00"),
+        (2500, "\uff12\uff0c\uff15\uff10\uff10\u5186"),
+        (500_000, "Rs. 5 lakh"),
+        (1_500_000_000, "EUR 1,5 Mrd."),
+        (2_350_000, "two million three hundred and fifty thousand"),
+        (5, "5–10 days"),
+        (10, "5-10 days"),
+        (-5, "a change of –5 %"),
+        (0.5, "50 basis points"),
+        (2.5, "2½ years"),
+        (3, "on the third anniversary"),
+        ("2021-03-12", "12-Mar-21"),
+        ("2021-03", "on 3 March 2021"),
+        ("1.2.3", "version 1.2.3"),
+        ("Mary Jones", "John Smith and Mary Jones"),
+        ("Jones, Mary", "John Smith and Mary Jones"),
+        ("Acme Corp and Beta Ltd", "Acme Corp., a Delaware corporation, and Beta Ltd."),
+        ("DE89370400440532013000", "IBAN DE89 3704 0044 0532 0130 00"),
     ],
 )
 def test_a_value_stands_in_its_quote_in_another_format(value: JsonValue, quote: str) -> None:
-    """Marks of thousands, dates, forms of companies, order and case of names make no difference."""
+    """Marks, scales, units and names of the same quantity, date or name make no difference."""
     assert value_in_quote.stands_in(value, quote) is True
 
 
@@ -68,10 +98,57 @@ def test_a_value_stands_in_its_quote_in_another_format(value: JsonValue, quote: 
         ("INV-2024/001", "Invoice INV-2024/007"),
         ("AB12", "code AB123"),
         ("\u4f1a\u8b70", "\u4e94\u6708"),
+        ("48,600.00 USD", "a fee of 48,600.00 EUR"),
+        ("USD", "a fee of 48,600.00 EUR"),
+        ("30 months", "within thirty (30) days"),
+        ("10 weeks", "within ten (10) days"),
+        ("5 months", "5-10 days"),
+        ("5 %", "50 employees and 5 bps"),
+        ("20 °C", "20 °F"),
+        ("5 %", "a change of -5 %"),
+        (5, "minus 5 degrees"),
+        ("3.31 %", "1.1 -3.31%"),
+        (-5, "payable in less than 30 days, a Lessor's fee of 5"),
+        (1234, "a result of (1,234)"),
+        (1234, "a result of $(1,234) thousand"),
+        (5, "5 million"),
+        (5e9, "5 Mio."),
+        (2, "two-thirds of the votes"),
+        (600, "48\u202f600 EUR"),
+        (1.2, "version 1.2.3"),
+        ("1.2.4", "version 1.2.3"),
+        ("2021-05-12", "am 05.12.2021"),
+        ("2021-04", "on 3 April 2022"),
+        ("2021-03-04", "on 4 May 2021 all 3"),
+        ("John Jones", "John Smith and Mary Jones"),
+        ("John Jones", "Smith, John and Jones, Mary"),
+        ("Hartmann AG", "Hartmann GmbH and Weber AG"),
+        ("3\u65e5", "13\u65e5\u4ee5\u5185"),
     ],
 )
 def test_a_value_that_its_quote_does_not_have(value: JsonValue, quote: str) -> None:
+    """Nor with another sign, scale, currency or unit, nor out of the halves of two names."""
     assert value_in_quote.stands_in(value, quote) is False
+
+
+@pytest.mark.parametrize(
+    ("value", "quote", "said", "stands"),
+    [
+        (5, "5 million EUR", "revenue in millions", True),
+        (24, "for two years", "term in months", True),
+        (2, "for 24 months", "term_years", True),
+        (30, "within 30 months", "notice_period_days", False),
+        (1234, "a loss of (1,234)", "net_loss", True),
+        (1234, "a loss of (1,234)", "net income or loss", False),
+    ],
+)
+def test_what_was_asked_for_names_scale_unit_and_sign(
+    value: JsonValue,
+    quote: str,
+    said: str,
+    stands: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    assert value_in_quote.stands_in(value, quote, said) is stands
 
 
 @pytest.mark.parametrize(
@@ -151,6 +228,17 @@ def test_each_fact_says_whether_its_value_is_in_the_quote() -> None:
         "/data/rows/0/amount": False,
         "/data/rows/0/vat": None,
     }
+
+
+def test_a_number_alone_has_the_currency_of_its_quote() -> None:
+    """Of a schema, too; a number that its quote does not have has none."""
+    right, wrong = (facts(judged(25, amount), EXTRACTION) for amount in (12.5, 21.5))
+
+    assert [(fact.number, fact.currency) for fact in right if fact.number] == [
+        (25, None),
+        (Decimal("12.5"), "EUR"),
+    ]
+    assert {fact.currency for fact in wrong} == {None}
 
 
 def test_marks_of_rows_stay_right_when_answers_are_merged() -> None:
