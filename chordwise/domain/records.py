@@ -37,8 +37,8 @@ _ROMAN = re.compile(r"[ivxIVX]++")
 _QUANTITY = re.compile(r"\d++(?:[.,]\d{3})*+(?:[.,]\d++)?[%,;]?")
 _REPEATED = re.compile(r"(.)\1{3,}")
 _RULE = re.compile(r"\s*+([-=*_~#+])(?:[ \t]*+\1){2,}+\s*+")
-_TAG = re.compile(r"<(/?)([\w:.-]+)[^<>]*+>")
-_BRACKET = re.compile(r'"(?:[^"\\\n]|\\.)*+"|[\[\]{}]')
+_TAG = re.compile(r"<(/?)([\w:.-]++)[^<>]*+>")
+_BRACKET = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|[\[\]{}]')
 _CLOSING = ("}", "]", ")", "</")
 _LONG_LINE_CHARACTERS = 200
 _MAX_DEPTH = 100
@@ -273,12 +273,12 @@ def _nested(text: str, start: int, end: int) -> Iterator[Line]:
             name = {"]": "[", "}": "{"}.get(name, name)
             while name in open_ and open_.pop() != name:
                 pass
-        elif name[0] != '"':
+        elif name[0] != '"' and len(open_) < _MAX_DEPTH:
             if open_:
                 beginning = text[match.start() : match.start() + _LONG_LINE_CHARACTERS]
                 shapes = _shapes(beginning, indent + len(open_))
                 yield Line(match.start(), is_apart=False, shapes=shapes)
-            if len(open_) < _MAX_DEPTH and not match[0].endswith("/>"):
+            if not match[0].endswith("/>"):
                 open_.append(name)
 
 
