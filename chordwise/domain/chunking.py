@@ -6,37 +6,33 @@ import itertools
 import math
 import re
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import sentencex
 
 from chordwise.domain import tokens
+from chordwise.domain.records import QUOTED_FIELD, Division, Span, divide, is_prose
 
 _WINDOW_CHARACTERS = 10_000
 _LINE = re.compile(r"[^\n]*+(?:\n|$)")
-# An item of a list, a line of a table with tabs or bars, or a name with its value.
-_ROW = re.compile(
-    r"\s*+(?:[-*•–]\s|\(?\w{1,3}[.)]\s)|[^\t\n]*+\t|[^|\n]*+\|[^|\n]*+\||[^:\n]{1,40}+:\s+\S"
-)
 _DELIMITERS = ",;"
 _FEWEST_DELIMITERS = 2
+_BRACKETS = ("{", "[", "(", "<")
 _WORD = re.compile(r"\s*\S+\s*|\s+")
-_PARAGRAPH = re.compile(r"(?:(?![ \t]*+\n)[^\n]++\n?)*+(?:(?:[ \t]*+\n)++|\Z)")
 _UP_TO_SEMICOLON = re.compile(r"[^;]*+(?:;\s*+|\Z)")
 _UP_TO_COMMA = re.compile(r"(?:[^,]|,(?!\s))*+(?:,\s++|\Z)")
-_KEY = re.compile(r"([^:\n]{1,40}+):(?=\s)")
-_FIRST_WORD = re.compile(r"\s*+\S++")
-_BROKEN_SHARE = 0.6
-_ITEM_MARKS = ("- ", "* ", "• ", "– ")
-_LINES_BY_SENTENCE = 5
-_FEWEST_LINES = 2
 _PARAGRAPHS_IN_CHUNK = 4
-_QUOTED = re.compile(r'"[^"\n]*+"|\\\|')
-_HEADER_RULE = re.compile(r"^[ \t]*+\|?[ \t]*+:?-+:?[ \t]*+(?:\|[-: \t|]*+)?$")
-_WITHOUT_MARK = {mark: re.compile(rf"^[^{re.escape(mark)}\n]*+\n", re.MULTILINE) for mark in "|\t"}
+_QUOTED = re.compile(r'"[^"]*+"|\\\|')
+_GAP = "  "
+_COLUMN_GAP = re.compile(r"(?<=[^\s.!?]) {2,}+(?=\S)")
+_TABLE_RULE = re.compile(r"(?=[^\n]*?[-=]{2})[-=+|: \t]++$", re.MULTILINE)
+_WITHOUT_MARK = {
+    mark: re.compile(rf"^(?![ \t]*+[-+=]{{2}})[^{re.escape(mark)}\n]*+\n", re.MULTILINE)
+    for mark in "|\t"
+}
+_MAX_LINES_ABOVE_TABLE = 50
 _MAX_HEADER_CHARACTERS = 1_000
 
 
@@ -65,167 +61,140 @@ def sentence_ends(text: str) -> list[int]:
     return ends
 
 
-def _sentence_and_row_ends(text: str) -> list[int]:
-    """Return where sentences end outside of rows, and where rows do."""
-    rows = list(_rows(text))
-    starts = [start for start, _ in rows]
-
-    def is_in_row(end: int) -> bool:
-        place = bisect_left(starts, end) - 1
-        return place >= 0 and end < rows[place][1]
-
-    outside = (end for end in sentence_ends(text) if not is_in_row(end))
-    return sorted({*outside, *(end for _, end in rows)})
-
-
-Splitter: TypeAlias = Callable[[str], Iterable[int]]
-"""Returns where a text may be cut: places that ascend to its end."""
+Splitter: TypeAlias = Callable[[str], Division]
 
 
 def _by(pattern: re.Pattern[str]) -> Splitter:
-    def ends(text: str) -> Iterable[int]:
-        return (match.end() for match in pattern.finditer(text) if match.group())
-
-    return ends
+    return lambda text: Division([match.end() for match in pattern.finditer(text) if match.group()])
 
 
-def _records(text: str) -> Sequence[int]:
-    """Return where the records of a paragraph end: its sentences, lines, or groups of lines.
+def _sentences(text: str) -> Division:
+    return Division(sentence_ends(text))
 
-    A name with its value goes with those below it until the first name that is repeated comes
-    again. An indented line goes with the one above it, and so do items of a list. An answer about
-    half of a record would be wrong, or missing.
-    """
+
+def _lines(text: str) -> Division:
+    """Return where lines end, or the sentences of prose that is broken into lines."""
     lines = [match.span() for match in _LINE.finditer(text) if match.group()]
-    if len(lines) < _FEWEST_LINES or _is_prose(text, lines):
-        return _sentence_and_row_ends(text)
-    keys = [_key(text, *line) for line in lines]
-    times = Counter(key for key in keys if key)
-    first = next((key for key in keys if key and times[key] > 1), None)
-    if first is not None:
-        starts = [start for (start, _), key in zip(lines, keys, strict=True) if key == first]
-    else:
-        is_record = 2 * len(times) >= len(lines)
-        starts = [] if is_record else _starts_of_rows(text, lines)
-    return [*(start for start in starts if start), len(text)]
+    return _sentences(text) if is_prose(text, lines) else Division([end for _, end in lines])
 
 
-def _starts_of_rows(text: str, lines: Sequence[tuple[int, int]]) -> list[int]:
-    """Return where lines begin that go on with no other: not indented, nor broken by the width."""
-    indents = [_indent(text, *line) for line in lines]
-    least = min(indents)
-    goes_on = [False, *_are_broken(text, lines)]
-    return [
-        start
-        for (start, _), indent, is_rest in zip(lines, indents, goes_on, strict=True)
-        if indent == least and not (is_rest and text[start].islower())
-    ]
-
-
-def _key(text: str, start: int, end: int) -> str:
-    match = _KEY.match(text[start:end].lstrip())
-    return match.group(1).strip().casefold() if match else ""
-
-
-def _indent(text: str, start: int, end: int) -> int:
-    """Return how far a line is indented, in half blanks: the mark of a list's item is one."""
-    line = text[start:end]
-    own = line.lstrip()
-    return 2 * (len(line) - len(own)) + own.startswith(_ITEM_MARKS) if own else 0
-
-
-def _is_prose(text: str, lines: Sequence[tuple[int, int]]) -> bool:
-    """Tell whether lines are broken by their width, in the middle of sentences."""
-    broken = _are_broken(text, lines)
-    if sum(broken) < _BROKEN_SHARE * len(broken):
-        return False
-    ends = {end for _, end in lines}
-    inside = sum(end not in ends for end in sentence_ends(text))
-    return inside * _LINES_BY_SENTENCE >= len(lines)
-
-
-def _are_broken(text: str, lines: Sequence[tuple[int, int]]) -> list[bool]:
-    """Tell of each line but the last whether the next word would have been too much for it."""
-    width = max(end - start for start, end in lines)
-    words = [_FIRST_WORD.match(text, *line) for line in lines[1:]]
-    return [
-        word is not None and end - start + len(word.group()) > width
-        for (start, end), word in zip(lines, words, strict=False)
-    ]
-
-
-_paragraphs, _lines, _words = _by(_PARAGRAPH), _by(_LINE), _by(_WORD)
+_LEVELS = 6
+"""How often a part of a text is divided into its own records, paragraphs or lines."""
 _SPLITTERS: tuple[Splitter, ...] = (
-    _paragraphs,
-    _records,
+    *[divide] * _LEVELS,
     _lines,
-    sentence_ends,
+    _sentences,
     _by(_UP_TO_SEMICOLON),
     _by(_UP_TO_COMMA),
-    _words,
+    _by(_WORD),
 )
 
 
-def _rows(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where rows begin and end, the end of the line included."""
-    lines = [match.span() for match in _LINE.finditer(text) if match.end() > match.start()]
-    counts = [tuple(text.count(mark, *line) for mark in _DELIMITERS) for line in lines]
-    for place, (start, end) in enumerate(lines):
-        beside = counts[max(0, place - 1) : place] + counts[place + 1 : place + 2]
-        is_record = max(counts[place]) >= _FEWEST_DELIMITERS and counts[place] in beside
-        if is_record or _ROW.match(text, start, end):
-            yield start, end
+def table_header(text: str, place: int) -> Span | None:
+    """Return where the table begins that goes on at `place`: its first row, with the rules around.
 
-
-def table_header(text: str, place: int) -> tuple[int, int] | None:
-    """Return where the table begins that goes on at `place`: its first line, with the rule below.
-
-    Tables are lines with bars or tabs, and records of CSV, without a blank line between them. It is
-    `None` where no table goes on, and where its first line is too long to be repeated.
+    Tables are lines with bars, tabs or columns parted by blanks, and records of CSV, without a
+    blank line between them. It is `None` where no table goes on, and where its first row is too
+    long to be repeated.
     """
     if not place or text[place - 1] != "\n":
         return None
-    line, before = _line_at(text, place), _line_at(text, text.rfind("\n", 0, place - 1) + 1)
-    mark = _mark_of(line)
-    if not mark or not _count(before, mark):
+    fields = [each.span() for each in QUOTED_FIELD.finditer(text, 0, place) if "\n" in each[0]]
+    rule = _TABLE_RULE.match(text, place)
+    row = _record_at(text, rule.end() + 1 if rule else place)
+    before = text[_record_start(text, place, fields) : place]
+    mark = _mark_of(row)
+    if not mark or (mark != _GAP and not _count(before, mark) and not _TABLE_RULE.match(before)):
         return None
-    start = text.rfind("\n\n", 0, place) + 1
+    start = _paragraph_start(text, place, fields)
     if mark in _WITHOUT_MARK:
-        start = max([start, *(m.end() for m in _WITHOUT_MARK[mark].finditer(text, start, place))])
-    elif _count(before, mark) != _count(line, mark):
+        others = _WITHOUT_MARK[mark].finditer(text, start, place)
+        start = max([start, *(m.end() for m in others if not _field_around(m.start(), fields))])
+    elif mark in _DELIMITERS and _count(before, mark) != _count(row, mark):
         return None
-    first = _first_line(text, start, place, mark)
-    return first if first and first[1] - first[0] <= _MAX_HEADER_CHARACTERS else None
+    header = _first_row(text, (start, place), mark, _count(row, mark))
+    return header if header and header[1] - header[0] <= _MAX_HEADER_CHARACTERS else None
 
 
-def _first_line(text: str, start: int, end: int, mark: str) -> tuple[int, int] | None:
-    """Return the first line with as many marks as the one at `end`, and the rule that follows."""
-    wanted = _count(_line_at(text, end), mark)
-    for match in _LINE.finditer(text, start, end):
-        first, last = match.start(), match.start() + len(match.group().rstrip())
-        following = match.end()
-        if mark == "|" and _HEADER_RULE.match(_line_at(text, following)):
-            return first, following + len(_line_at(text, following).rstrip())
-        if _count(match.group(), mark) == wanted:
-            return first, last
+def _first_row(text: str, table: Span, mark: str, wanted: int) -> Span | None:
+    """Return the first line with as many marks as wanted, and the rules above and below it."""
+    top: int | None = None
+    place, end = table
+    for _ in range(_MAX_LINES_ABOVE_TABLE):
+        line = _record_at(text, place)
+        after = place + len(line) + 1
+        if after > end:
+            return None
+        is_rule = bool(_TABLE_RULE.match(line))
+        has_rule = bool(_TABLE_RULE.match(text, after)) and after < end
+        count = _count(line, mark)
+        is_row = count == wanted or (mark == _GAP and count > 0 and wanted <= count + 1)
+        if is_rule and top is not None:
+            return top, place + len(line)
+        if is_rule:
+            top = place
+        elif has_rule and mark not in _DELIMITERS:
+            last = len(_record_at(text, after).rstrip())
+            return place if top is None else top, after + last
+        elif is_row and top is None:
+            return place, place + len(line.rstrip())
+        place = after
     return None
 
 
-def _line_at(text: str, start: int) -> str:
-    end = text.find("\n", start)
-    return text[start : end if end >= 0 else len(text)]
+def _record_at(text: str, start: int) -> str:
+    """Return the line that begins at a place, with the further lines of the fields in it."""
+    end = _line_end(text, start)
+    for field in QUOTED_FIELD.finditer(text, start):
+        if field.start() >= end:
+            break
+        end = _line_end(text, max(end, field.end()))
+    return text[start:end]
+
+
+def _line_end(text: str, place: int) -> int:
+    end = text.find("\n", place)
+    return end if end >= 0 else len(text)
+
+
+def _record_start(text: str, place: int, fields: Sequence[Span]) -> int:
+    """Return where the line before a place begins, or the record whose field goes on there."""
+    start = text.rfind("\n", 0, place - 1) + 1
+    while field := _field_around(start, fields):
+        start = text.rfind("\n", 0, field[0]) + 1
+    return start
+
+
+def _paragraph_start(text: str, place: int, fields: Sequence[Span]) -> int:
+    blank = text.rfind("\n\n", 0, place)
+    while blank >= 0 and (field := _field_around(blank, fields)):
+        blank = text.rfind("\n\n", 0, field[0])
+    return blank + 2 if blank >= 0 else 0
+
+
+def _field_around(place: int, fields: Sequence[Span]) -> Span | None:
+    """Return the field of several lines in which a place lies."""
+    field = fields[bisect_left(fields, (place,)) - 1] if fields else (0, 0)
+    return field if field[0] < place < field[1] else None
 
 
 def _mark_of(line: str) -> str:
     """Return what parts the cells of a row; empty where the line is none."""
+    if line.lstrip().startswith(_BRACKETS):
+        return ""
     if "|" in line or "\t" in line:
         return "|" if "|" in line else "\t"
     mark = max(_DELIMITERS, key=lambda each: _count(line, each))
-    is_pair = mark in line and f"{mark} " not in line
-    return mark if is_pair or _count(line, mark) >= _FEWEST_DELIMITERS else ""
+    if mark in line and f"{mark} " not in line:
+        return mark
+    if _count(line, _GAP):
+        return _GAP
+    return mark if _count(line, mark) >= _FEWEST_DELIMITERS else ""
 
 
 def _count(line: str, mark: str) -> int:
+    if mark == _GAP:
+        return len(_COLUMN_GAP.findall(line))
     return _QUOTED.sub("", line).count(mark)
 
 
@@ -290,7 +259,7 @@ def halfway(text: str) -> int | None:
         parts = [
             start + end
             for start, stop in itertools.pairwise([0, *parts])
-            for end in splitter(text[start:stop])
+            for end in splitter(text[start:stop]).ends
         ]
         inside = [place for place in parts if first + quarter < place < last - quarter]
         if inside:
@@ -319,9 +288,12 @@ def _pieces(
     A paragraph stays whole only where it is small, so that chunks become of similar size.
     """
     splitter, *finer = splitters
-    limit = max_tokens / _PARAGRAPHS_IN_CHUNK if splitter is _paragraphs else max_tokens
+    ends, are_paragraphs = splitter(text)
+    limit = max_tokens / _PARAGRAPHS_IN_CHUNK if are_paragraphs else max_tokens
+    if len(ends) <= 1:
+        finer = [each for each in finer if each is not splitter]
     start = 0
-    for end in splitter(text):
+    for end in ends:
         piece = text[start:end]
         weight = tokens.weigh(piece)
         if weight <= limit:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from chordwise.domain import grounding, json_values, tokens
 from chordwise.domain.answers import Answer
+from chordwise.domain.chunking import split
 from chordwise.domain.grounding import Source
 from chordwise.domain.tasks import (
     AnalysisOptions,
@@ -40,6 +41,7 @@ from chordwise.pipeline.asking.question import (
 )
 from chordwise.pipeline.jobs import backoff
 from chordwise.settings import PipelineSettings
+from tests.fakes import order_rows
 from tests.fakes.asking import ignore, question
 from tests.fakes.pipeline import a_summary, quoting_the_text
 from tests.fakes.scripted_model import Line, ScriptedModel
@@ -177,6 +179,22 @@ def test_a_text_leaves_room_for_the_critique_of_its_answer() -> None:
     for request in (critique, revision):
         used = tokens.estimate(request.system + request.user)
         assert used + request.max_output_tokens <= 4_000
+
+
+@pytest.mark.parametrize("limit", [1_000, 3_000])
+def test_rows_with_their_quotes_fit_the_answer_about_a_chunk(limit: int) -> None:
+    """When it is asked for once more, with the room that the model has for that."""
+    profile = a_profile(100_000, limit)
+    raised = replace(profile, max_output_tokens_on_retry=4 * limit)
+    options = AnalysisOptions(schema=order_rows.SCHEMA)
+    task = replace(TASK, analysis_type=AnalysisType.EXTRACTION, options=options)
+
+    for each, room in ((profile, limit), (raised, 2 * limit)):
+        budget = text_budget(ScriptedModel([], profile=each), task, chunk_tokens=100_000)
+        part = split(order_rows.ORDER, budget)[1]
+        text = order_rows.ORDER[part.start_char : part.end_char]
+        answer = order_rows.an_extraction(order_rows.rows_in(text))
+        assert room / 2 < tokens.estimate(answer) <= room
 
 
 def test_a_context_that_the_prompt_fills_is_a_wrong_setting() -> None:

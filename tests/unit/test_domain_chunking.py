@@ -230,6 +230,9 @@ def test_prose_is_cut_after_sentences_whatever_its_lines() -> None:
         ("A title\nname\tprice\n", "name\tprice"),
         ('name,price\n"Bolt, M3",1\n', "name,price"),
         ("name;price;unit\nNut;2;EUR\n", "name;price;unit"),
+        ('name,price\n"Bolt\n\nof iron",1\n', "name,price"),
+        ("+---+---+\n| a | b |\n+===+===+\n", "+---+---+\n| a | b |\n+===+===+"),
+        ("| a | b |\n+---+---+\n", "| a | b |\n+---+---+"),
     ],
 )
 def test_a_table_that_goes_on_is_known_by_its_beginning(before: str, header: str) -> None:
@@ -244,10 +247,21 @@ def test_a_table_that_goes_on_is_known_by_its_beginning(before: str, header: str
     assert text[slice(*found)] == header
 
 
+def test_a_table_of_columns_has_its_beginning_below_wrapped_cells() -> None:
+    text = "Order 5\nname      qty   price\n" + "Bolt, M3    1    3.50\n  of iron, blue\n" * 3
+
+    found = chunking.table_header(text, text.rindex("Bolt"))
+
+    assert found is not None
+    assert text[slice(*found)] == "name      qty   price"
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
         ("", "| a | b |\n"),
+        ("He came.  She went.\n", "Then  they left.\n"),
+        ('{"a": 1, "b": 2, "c": 3}\n', '{"a": 4, "b": 5, "c": 6}\n'),
         ("| a | b |\n\n", "| c | d |\n"),
         ("One, two and three.\n", "Four, five.\n"),
         ("name: Ann\n", "name: Ben\n"),

@@ -81,7 +81,9 @@ def about_part(task: AnalysisTask, text: str, start: int, end: int) -> tuple[Ana
 REPAIR_TOKENS = 256
 """What the remark below a repeated question takes at most (estimated)."""
 _LEAST_TEXT_TOKENS = 64
-_LEAST_LIST_TOKENS = 200
+_LEAST_LIST_TOKENS = 100
+_GROWTH_OF_ROWS, _GROWTH_BY_ROW = 4, 9
+"""A value of 3 tokens has 9 in an answer; for the quote of a row there are 27 and the row again."""
 _RAISED_BY = 2
 _MATERIAL_SHARE = 0.9
 
@@ -133,8 +135,8 @@ def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
     """Return how many tokens of text one question to this model may carry, repeated ones included.
 
     They are at most `chunk_tokens`, unless the task has options of its own about that.
-    It is less where a list of objects is asked for: a row takes more tokens in an answer than in a
-    text, the more values it has, and the answer has its limit.
+    It is less where a list of objects is asked for: a row with its quote takes more tokens in an
+    answer than in a text, the more values it has, and the answer has its limit.
 
     Raises:
         ConfigurationError: The prompt alone fills the model's context.
@@ -151,8 +153,9 @@ def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
         )
     values, profile = values_of_rows(task.options), model.profile
     if values and profile.understands_language:
-        answer_tokens = _RAISED_BY * profile.max_output_tokens
-        room = min(room, max(_LEAST_LIST_TOKENS, answer_tokens // (1 + values)))
+        answer = min(_RAISED_BY * profile.max_output_tokens, profile.output_ceiling)
+        growth = max(1 + values, _GROWTH_OF_ROWS + _GROWTH_BY_ROW / values)
+        room = min(room, max(_LEAST_LIST_TOKENS, int(answer / growth)))
     return min(task.options.chunk_tokens or chunk_tokens, room)
 
 
