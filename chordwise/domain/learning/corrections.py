@@ -96,7 +96,8 @@ class _Work:
         if is_emptied and isinstance(current, list):
             self._replace(path, [])
         elif any(isinstance(value, dict | list) for value in right):
-            self._replace(path, list(right) if isinstance(current, list) else right[0])
+            is_list = isinstance(current, list) or len(right) > 1
+            self._replace(path, list(right) if is_list else right[0])
         elif _is_structure(current):
             if fields.keys(current) == fields.keys(list(right)):
                 self._judge_below(path, Verdict.APPROVED)
