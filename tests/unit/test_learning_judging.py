@@ -293,7 +293,12 @@ def test_a_summary_is_judged_as_long_as_it_says_the_same() -> None:
         (
             a_sentiment("mixed"),
             Saying(verdict=Verdict.CORRECTED, path="label", value="glad"),
-            "none of the labels",
+            "“glad” is none of the labels",
+        ),
+        (
+            a_sentiment("mixed"),
+            Saying(verdict=Verdict.CORRECTED, path="label"),
+            "Nothing is none of the labels",
         ),
         (an_extraction(FIELDS), Saying(verdict=Verdict.APPROVED, path="place"), "no field “place”"),
         (an_extraction(FIELDS), Saying(verdict=Verdict.CORRECTED, value="x"), "which value"),
