@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import takewhile
+from typing import TypeAlias
 
 from sqlalchemy.orm import Session
 
@@ -32,6 +33,10 @@ from chordwise.storage.database import Database
 from chordwise.storage.judgments import Feedback, JudgedResult
 
 _MAX_TO_CHECK = 500
+
+
+OnStored: TypeAlias = "Callable[[Session, Sequence[Certified]], None]"
+"""What belongs to the transaction that stores certificates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +90,17 @@ class Certified:
 
 
 def certify(
-    database: Database, scope: Scope, bounds: Bounds, write: Write | None = None
+    database: Database,
+    scope: Scope,
+    bounds: Bounds,
+    write: Write | None = None,
+    on_stored: OnStored | None = None,
 ) -> Sequence[Certified]:
     """Certify each field and label of a scope, store that, and mark what is accepted.
+
+    What is accepted no more loses its mark before the certificates are stored, and what is accepted
+    newly gets it after that: a process that is killed in between leaves too few marks, never too
+    many, and the next one sets them. `on_stored` belongs to the transaction that stores.
 
     The risk holds for all of them together: each one has its part of it (Bonferroni).
     The answers of a certified field or label that came later are accepted from the same score on,
@@ -108,7 +121,7 @@ def certify(
         units[each.unit].append(each)
     earlier = {Unit(AnalysisType(each.analysis_type), each.name): each for each in before}
     done = [
-        _certified(unit, of_unit, earlier.get(unit), replace(bounds, risk=bounds.risk / len(units)))
+        _certified(unit, of_unit, earlier.get(unit), bounds, bounds.risk / len(units))
         for unit, of_unit in sorted(units.items())
     ]
     of = _Of(
@@ -119,10 +132,19 @@ def certify(
         risk=bounds.risk,
         certified_at=certified_at,
     )
+
+    def store(session: Session) -> int:
+        stored = _store(session, done, of, earlier)
+        if on_stored:
+            on_stored(session, done)
+        return stored
+
     commit = write or database.commit
-    commit(partial(_store, done=done, of=of, before=earlier))
-    for change in _marks(done, units):
-        commit(change)
+    for mark in _marks(done, units, may_add=False):
+        commit(mark)
+    commit(store)
+    for mark in _marks(done, units, may_add=True):
+        commit(mark)
     return done
 
 
@@ -260,16 +282,25 @@ def _certified(
     candidates: Sequence[Candidate],
     before: Certification | None,
     bounds: Bounds,
+    risk: float,
 ) -> Certified:
-    """Certify a unit anew, or leave it as it was where only later answers have no checks yet."""
+    """Certify a unit anew, or leave it as it was where only later answers have no checks yet.
+
+    `risk` is its part of that of the bounds.
+    """
     answers = [each.answer for each in candidates]
-    certificate = certification.certify(answers, bounds.max_error, bounds.risk)
+    certificate = certification.certify(answers, bounds.max_error, risk)
     later = _later(candidates, before)
     checked = list(takewhile(_is_checked, later))
     wrong = sum(each.answer.is_right is False for each in checked)
-    if certification.is_above(len(checked), wrong, bounds.max_error, bounds.risk):
+    if certification.is_above(len(checked), wrong, bounds.max_error, risk):
         certificate = replace(certificate, verdict=Verdict.WITHDRAWN, accepted=0, accept_from=None)
-    is_kept = bool(later) and certificate.verdict is Verdict.OPEN
+    is_kept = (
+        before is not None
+        and bool(later)
+        and certificate.verdict is Verdict.OPEN
+        and _holds(candidates, before, bounds, risk)
+    )
     if before is not None and is_kept:
         accepted = sum(each.answer.score >= (before.accept_from or 0) for each in candidates)
         certificate = replace(
@@ -290,6 +321,29 @@ def _certified(
         further_wrong=wrong,
         to_check=to_check[:_MAX_TO_CHECK],
     )
+
+
+def _holds(
+    candidates: Sequence[Candidate], before: Certification, bounds: Bounds, risk: float
+) -> bool:
+    """Tell whether the checks of the answers that were certified still say what they said.
+
+    They do not for narrower bounds, nor where so many became wrong that these answers would not be
+    certified again.
+    """
+    if before.error_bound > bounds.max_error or before.risk > bounds.risk:
+        return False
+    accept_from = before.accept_from or 0
+    certified = [
+        each
+        for each in candidates
+        if each.created_at <= before.certified_at and each.answer.score >= accept_from
+    ]
+    checked = list(takewhile(_is_checked, certified))
+    wrong = sum(each.answer.is_right is False for each in checked)
+    population, checks = max(len(certified), before.accepted), max(len(checked), before.checks)
+    further = certification.further_checks(population, checks, wrong, bounds.max_error, risk)
+    return wrong <= before.wrong or further == 0
 
 
 def _later(candidates: Sequence[Candidate], before: Certification | None) -> list[Candidate]:
@@ -322,9 +376,9 @@ def _store(
 
 
 def _marks(
-    done: Sequence[Certified], units: Mapping[Unit, Sequence[Candidate]]
+    done: Sequence[Certified], units: Mapping[Unit, Sequence[Candidate]], *, may_add: bool
 ) -> Iterator[Callable[[Session], int]]:
-    """Yield the transactions that mark what is accepted, some jobs at a time."""
+    """Yield the transactions that mark what is accepted, some jobs at a time; see `accept`."""
     paths: dict[uuid.UUID, list[str]] = defaultdict(list)
     refused: set[uuid.UUID] = set()
     for each in done:
@@ -338,7 +392,9 @@ def _marks(
     for some in judgeable.batches(list(paths)):
         values = [Accepted(job_id, path) for job_id in some for path in paths[job_id]]
         whole = set(some) - refused
-        yield partial(certifications.accept, job_ids=some, values=values, whole=whole)
+        yield partial(
+            certifications.accept, job_ids=some, values=values, whole=whole, may_add=may_add
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
