@@ -110,42 +110,41 @@ def certify(
         UsageError: There is no such run.
     """
     with database.read() as session:
-        wanted, run = evaluation.wanted(session, scope)
-        before = certifications.in_force(session, run or "", scope.profile or "")
-        seed = before[0].seed if before else ""
-        draw = _Draw.of(session, run or "", scope.profile or "", seed)
-        certified_at = clock.read(session)
-        found = _candidates(session, judgeable.listed(session, wanted, scope.question), draw)
+        found, before, of = _read(session, scope, bounds.risk)
     units: dict[Unit, list[Candidate]] = defaultdict(list)
     for each in sorted(found, key=lambda each: each.order):
         units[each.unit].append(each)
-    earlier = {Unit(AnalysisType(each.analysis_type), each.name): each for each in before}
     done = [
-        _certified(unit, of_unit, earlier.get(unit), bounds, bounds.risk / len(units))
+        _certified(unit, of_unit, before.get(unit), bounds, bounds.risk / len(units))
         for unit, of_unit in sorted(units.items())
     ]
-    of = _Of(
-        run_id=wanted.run_id,
-        run=run or "",
-        profile=scope.profile or "",
-        seed=draw.seed,
-        risk=bounds.risk,
-        certified_at=certified_at,
-    )
-
-    def store(session: Session) -> int:
-        stored = _store(session, done, of, earlier)
-        if on_stored:
-            on_stored(session, done)
-        return stored
-
     commit = write or database.commit
     for mark in _marks(done, units, may_add=False):
         commit(mark)
-    commit(store)
+    commit(partial(_store, done=done, of=of, before=before, on_stored=on_stored))
     for mark in _marks(done, units, may_add=True):
         commit(mark)
     return done
+
+
+def _read(
+    session: Session, scope: Scope, risk: float
+) -> tuple[Sequence[Candidate], Mapping[Unit, Certification], _Of]:
+    """Return the answers of a scope, the certifications in force, and what new ones share."""
+    wanted, found_run = evaluation.wanted(session, scope)
+    run, profile = found_run or "", scope.profile or ""
+    before = certifications.in_force(session, run, profile)
+    draw = _Draw.of(session, run, profile, before[0].seed if before else "")
+    of = _Of(
+        run_id=wanted.run_id,
+        run=run,
+        profile=profile,
+        seed=draw.seed,
+        risk=risk,
+        certified_at=clock.read(session),
+    )
+    found = _candidates(session, judgeable.listed(session, wanted, scope.question), draw)
+    return found, {Unit(AnalysisType(one.analysis_type), one.name): one for one in before}, of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,12 +294,8 @@ def _certified(
     wrong = sum(each.answer.is_right is False for each in checked)
     if certification.is_above(len(checked), wrong, bounds.max_error, risk):
         certificate = replace(certificate, verdict=Verdict.WITHDRAWN, accepted=0, accept_from=None)
-    is_kept = (
-        before is not None
-        and bool(later)
-        and certificate.verdict is Verdict.OPEN
-        and _holds(candidates, before, bounds, risk)
-    )
+    is_open = bool(later) and certificate.verdict is Verdict.OPEN
+    is_kept = before is not None and is_open and _holds(candidates, before, bounds, risk)
     if before is not None and is_kept:
         accepted = sum(each.answer.score >= (before.accept_from or 0) for each in candidates)
         certificate = replace(
@@ -363,7 +358,11 @@ def _is_checked(candidate: Candidate) -> bool:
 
 
 def _store(
-    session: Session, done: Sequence[Certified], of: _Of, before: Mapping[Unit, Certification]
+    session: Session,
+    done: Sequence[Certified],
+    of: _Of,
+    before: Mapping[Unit, Certification],
+    on_stored: OnStored | None,
 ) -> int:
     """Store the certificates; of one that is kept, what should be checked next."""
     for each in done:
@@ -372,6 +371,8 @@ def _store(
             session.get_one(Certification, before[each.unit].id).to_check = to_check
         else:
             session.add(_row(each, of, to_check))
+    if on_stored:
+        on_stored(session, done)
     return len(done)
 
 
