@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -49,6 +49,15 @@ chordwise experiment conclude shorter --promote terse
 _WIDTH = 40
 _NOTHING = "–"
 _MAX_TIMES = 100.0
+SHARES: Mapping[str, float | None] = {
+    "share": None,
+    "paired": 1,
+    "risk": None,
+    "max_invalid": None,
+    "max_cost": _MAX_TIMES,
+    "max_latency": _MAX_TIMES,
+}
+"""The options that are shares, with the largest one; see `share_of`."""
 # A comma begins another entry only where a name and “=” follow, so that a value may have some.
 _ENTRIES = re.compile(r",(?=[a-z_]+=)")
 
@@ -94,18 +103,18 @@ def start(invocation: Invocation, name: Name, options: ExperimentOptions) -> Non
 
     chordwise experiment start cheaper --profile contracts --variant small:model=small --paired 20%
     """
+    given_shares = {
+        each: share_of(f"--{each.replace('_', '-')}", given, up_to)
+        for each, up_to in SHARES.items()
+        if (given := getattr(options, each))
+    }
     plan = Plan(
         name=name,
         profile=options.profile,
         variants=[_variant(each) for each in options.variant],
         outcome=options.outcome,
-        share=share_of("--share", options.share) if options.share else None,
-        paired=share_of("--paired", options.paired, up_to=1) if options.paired else 0.0,
         budget_usd=budget_of(options.budget),
-        risk=share_of("--risk", options.risk),
-        max_invalid=share_of("--max-invalid", options.max_invalid),
-        max_cost=share_of("--max-cost", options.max_cost, up_to=_MAX_TIMES),
-        max_latency=share_of("--max-latency", options.max_latency, up_to=_MAX_TIMES),
+        **given_shares,
     )
     settings = access.reach(invocation)
     with access.database(settings) as database:
@@ -180,10 +189,8 @@ def conclude(
     screen, settings = invocation.screen, access.reach(invocation)
     with access.database(settings) as database:
         with database.read() as session:
-            experiment = experiments.find(session, name)
+            experiment = experiments.find_running(session, name)
             found = experiments.status(session, settings, experiment)
-        if found.concluded_at is not None:
-            raise UsageError(f"The experiment {name} is concluded already.")
         changes = {each.name: each.changes for each in found.variants if each.name != CONTROL}
         if promote and promote not in changes:
             known = ", ".join(changes)
@@ -191,7 +198,8 @@ def conclude(
         if promote:
             _promote(screen, settings, found.profile, changes[promote], is_agreed=yes)
         with database.write() as session:
-            experiments.conclude(session, experiments.find(session, name), found, promote or None)
+            experiment = experiments.find_running(session, name)
+            experiments.conclude(session, experiment, found, promote or None)
     screen.tell(f"The experiment {name} is concluded; its answers stay.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated
@@ -88,7 +88,7 @@ def refresh(invocation: Invocation, options: Renewing, *, as_json: AsJson = Fals
 
     chordwise refresh --profile contracts --lane batch --yes
     """
-    _check(options)
+    refuse_contradictions(options)
     settings = access.reach(invocation)
     with access.database(settings) as database:
         context = ReadingContext(settings=settings, database=database, models=Models(settings))
@@ -108,7 +108,7 @@ def refresh(invocation: Invocation, options: Renewing, *, as_json: AsJson = Fals
     return work.carry_out(reached, as_json=as_json)
 
 
-def _check(options: Renewing) -> None:
+def refuse_contradictions(options: Renewing) -> None:
     """Refuse options that contradict each other.
 
     Raises:
@@ -143,7 +143,7 @@ class _Work:
     def __init__(self, invocation: Invocation, options: Renewing, context: ReadingContext) -> None:
         self._invocation = invocation
         self._options = options
-        self.target = _target(invocation, options, context)
+        self.target = target_of(options, context, invocation.screen.note)
         self._context = context
         self.stale = refreshing.survey(context, self.target)
         self._others = refreshing.transcribed_by_others(context, self.target)
@@ -235,8 +235,10 @@ def _named(options: Renewing) -> Iterator[str]:
             yield from (f"--{name}", str(value))
 
 
-def _target(invocation: Invocation, options: Renewing, context: ReadingContext) -> Target:
+def target_of(options: Renewing, context: ReadingContext, note: Callable[[str], None]) -> Target:
     """Return whose answers are looked at, and what is asked today in their place.
+
+    `note` is told what the options do not say.
 
     Raises:
         UsageError: There is no such run or profile.
@@ -246,14 +248,14 @@ def _target(invocation: Invocation, options: Renewing, context: ReadingContext) 
     if options.run:
         with context.database.read() as session:
             run = runs.find(session, options.run)
-    asked = _asked(invocation, options, settings, run)
+    asked = _asked(options, settings, run, note)
     name = options.profile if run is None else run.name
     run_id = None if run is None else run.id
     return refreshing.target(context, name, asked, run_id, of_failed=options.failed)
 
 
 def _asked(
-    invocation: Invocation, options: Renewing, settings: Settings, run: Run | None
+    options: Renewing, settings: Settings, run: Run | None, note: Callable[[str], None]
 ) -> RunOptions:
     budget_usd = budget_of(options.budget)
     profile = options.profile or (refreshing.profile_of(settings, run) if run else "")
@@ -261,11 +263,11 @@ def _asked(
         given = {"model": options.model, "lane": options.lane, "budget_usd": budget_usd}
         chosen = profile_with(settings, profile, given)
         if not options.profile:
-            invocation.screen.note(f"What is asked is what [profiles.{profile}] says today.")
+            note(f"What is asked is what [profiles.{profile}] says today.")
         return run_options(settings, chosen, options.run_name, profile)
     asked = refreshing.options_of(settings, run)
     if not options.model and asked.model != settings.model:
-        invocation.screen.note(
+        note(
             f"The run asked {asked.model}, and so does this; the settings name {settings.model}, "
             f"which --model {settings.model} would ask."
         )

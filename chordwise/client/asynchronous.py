@@ -8,9 +8,22 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Self, Unpack
 
-from chordwise.client.client import AnalysisArguments, Client, Paths, RunArguments
+from chordwise.client.client import (
+    AnalysisArguments,
+    Client,
+    ExperimentArguments,
+    Paths,
+    RefreshArguments,
+    RunArguments,
+)
 from chordwise.client.run import Result, Run
 from chordwise.domain.json_values import JsonValue
+from chordwise.domain.learning.truths import Verdict
+from chordwise.domain.tasks import AnalysisType
+from chordwise.pipeline.learning.certification import Certified
+from chordwise.pipeline.learning.experiments import Status
+from chordwise.pipeline.learning.refresh import Stale
+from chordwise.pipeline.learning.review import Question
 from chordwise.pipeline.quoting.quote import Quote
 from chordwise.pipeline.runs.accounts import Account
 from chordwise.pipeline.runs.progress import Progress
@@ -54,6 +67,71 @@ class AsyncClient:
     async def run(self, name: str = "latest") -> AsyncRun:
         """Return a run by its name or id."""
         return AsyncRun(await asyncio.to_thread(self._client.run, name))
+
+    async def certify(
+        self,
+        name: str | None = None,
+        *,
+        types: Sequence[AnalysisType | str] = (),
+        max_error: float | str = 0.02,
+        risk: float | str = 0.05,
+    ) -> Sequence[Certified]:
+        """Mark what may be accepted without looking, and return what that says of each field."""
+        return await asyncio.to_thread(
+            self._client.certify, name, types=types, max_error=max_error, risk=risk
+        )
+
+    async def to_check(
+        self, field: str, name: str | None = None, *, types: Sequence[AnalysisType | str] = ()
+    ) -> AsyncIterator[Question]:
+        """Yield the answers that certifying a field or label needs checked."""
+        found = self._client.to_check(field, name, types=types)
+        while (question := await asyncio.to_thread(next, found, None)) is not None:
+            yield question
+
+    async def decide(
+        self,
+        question: Question,
+        verdict: Verdict | str,
+        value: JsonValue = None,
+        *,
+        author: str = "",
+    ) -> bool:
+        """Say of an answer that it is approved, rejected, or corrected; return if that is new."""
+        return await asyncio.to_thread(self._client.decide, question, verdict, value, author=author)
+
+    async def stale(
+        self, name: str | None = None, **arguments: Unpack[RefreshArguments]
+    ) -> Sequence[Stale]:
+        """Return how many answers of a run or a profile are stale, and why."""
+        return await asyncio.to_thread(self._client.stale, name, **arguments)
+
+    async def refresh(
+        self, name: str | None = None, **arguments: Unpack[RefreshArguments]
+    ) -> AsyncRun | None:
+        """Ask anew where answers of a run or a profile are stale; `None` where none is."""
+        run = await asyncio.to_thread(self._client.refresh, name, **arguments)
+        return None if run is None else AsyncRun(run)
+
+    async def start_experiment(
+        self,
+        name: str,
+        profile: str,
+        variants: Mapping[str, Mapping[str, object]],
+        **arguments: Unpack[ExperimentArguments],
+    ) -> Status:
+        """Compare a profile with variants of it."""
+        return await asyncio.to_thread(
+            self._client.start_experiment, name, profile, variants, **arguments
+        )
+
+    async def experiment(self, name: str) -> Status:
+        """Return how the variants of an experiment compare by now."""
+        return await asyncio.to_thread(self._client.experiment, name)
+
+    async def conclude_experiment(self, name: str) -> Status:
+        """End an experiment; its answers stay."""
+        return await asyncio.to_thread(self._client.conclude_experiment, name)
 
     async def sql(self, statement: str) -> list[dict[str, object]]:
         """Return the rows of a statement that reads."""

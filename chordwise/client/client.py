@@ -9,18 +9,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
-from typing import Self, TypeAlias, TypedDict, Unpack, cast
+from typing import Self, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from chordwise.cli.options import budget_of
+from chordwise.cli.experiment import SHARES
+from chordwise.cli.options import budget_of, share_of
 from chordwise.cli.quote import read_all
+from chordwise.cli.refresh import Renewing, refuse_contradictions, target_of
 from chordwise.cli.request import AS_IN_A_PROFILE, absolute, profile_with
 from chordwise.client.connection import Connection
 from chordwise.client.run import Result, Run
 from chordwise.domain.json_values import JsonValue
+from chordwise.domain.learning.experiments import Outcome
+from chordwise.domain.learning.remarks import Saying
+from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.states import Lane, RunStatus
 from chordwise.domain.tasks import AnalysisType, implied_types
 from chordwise.domain.validation import check_schema
@@ -30,6 +36,14 @@ from chordwise.pipeline.intake import found_files
 from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.run_options import RunOptions, answerable, run_options, to_json
 from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
+from chordwise.pipeline.learning import certification, evaluation, experiments, review
+from chordwise.pipeline.learning import refresh as refreshing
+from chordwise.pipeline.learning.certification import Bounds, Certified
+from chordwise.pipeline.learning.evaluation import Scope
+from chordwise.pipeline.learning.experiments import Plan, Status, Variant
+from chordwise.pipeline.learning.feedback import Signed
+from chordwise.pipeline.learning.refresh import Stale, Target
+from chordwise.pipeline.learning.review import Question
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting.quote import Quote
@@ -77,6 +91,30 @@ class RunArguments(AnalysisArguments, total=False):
     nightly: bool
     budget_usd: Decimal | float | str
     learned_examples: bool
+
+
+class RefreshArguments(TypedDict, total=False):
+    """What is asked anew; see `chordwise refresh`, where the options are the same."""
+
+    profile: str
+    model: str
+    lane: Lane | str
+    budget_usd: Decimal | float | str
+    run_name: str
+    failed: bool
+
+
+class ExperimentArguments(TypedDict, total=False):
+    """How variants are compared; see `chordwise experiment start`. Shares are 0.2 or "20%"."""
+
+    outcome: Outcome | str
+    share: float | str
+    paired: float | str
+    budget_usd: Decimal | float | str
+    risk: float | str
+    max_invalid: float | str
+    max_cost: float | str
+    max_latency: float | str
 
 
 class Client:
@@ -131,7 +169,7 @@ class Client:
             ConfigurationError: The model is unknown, or a setting is missing.
             ServiceUnavailableError: A service does not start or cannot be reached.
         """
-        _refuse_unknown(arguments)
+        _refuse_unknown(arguments, AnalysisArguments, RunArguments)
         given = _listed(paths)
         options = replace(self._options(arguments), paths=tuple(map(absolute, given)))
         known = self._known(options)
@@ -150,16 +188,12 @@ class Client:
         Raises:
             UsageError: Nothing matches the paths, or the arguments contradict each other.
         """
-        _refuse_unknown(arguments)
+        _refuse_unknown(arguments, AnalysisArguments, RunArguments)
         given = _listed(paths)
         options = self._options(cast("RunArguments", arguments))
-        connection = self._connection
-        settings = connection.settings
-        quoter = ReadingContext(
-            settings=settings, database=connection.database, models=Models(settings)
-        )
+        settings = self._connection.settings
         read = read_all(settings, discover(given), options.columns, assumed_pages(settings))
-        return quoting.estimate(quoter, read, options)
+        return quoting.estimate(self._reading(), read, options)
 
     def run(self, name: str = "latest") -> Run:
         """Return a run by its name or id.
@@ -187,6 +221,154 @@ class Client:
         kinds = tuple(AnalysisType(each) for each in types)
         yield from Result.read(self._connection, Wanted(types=kinds, document=document))
 
+    def certify(
+        self,
+        name: str | None = None,
+        *,
+        types: Sequence[AnalysisType | str] = (),
+        max_error: float | str = 0.02,
+        risk: float | str = 0.05,
+    ) -> Sequence[Certified]:
+        """Mark what may be accepted without looking, and return what that says of each field.
+
+        `name` is that of a run or a profile; without it all current answers are certified.
+
+        Raises:
+            UsageError: There is no such run or profile, or a share is none.
+        """
+        bounds = Bounds(
+            max_error=share_of("max_error", str(max_error)), risk=share_of("risk", str(risk))
+        )
+        return certification.certify(self._connection.database, self._scope(name, types), bounds)
+
+    def to_check(
+        self, field: str, name: str | None = None, *, types: Sequence[AnalysisType | str] = ()
+    ) -> Iterator[Question]:
+        """Yield the answers that certifying a field or label needs checked, in their random order.
+
+        One that was replaced meanwhile is left out.
+
+        Raises:
+            UsageError: There is no such run or profile, or the field was not certified yet.
+        """
+        database, scope = self._connection.database, self._scope(name, types)
+        with database.read() as session:
+            candidates = certification.queue(session, scope, field).candidates
+        for each in candidates:
+            try:
+                with database.read() as session:
+                    question = review.question(session, each.job_id, each.path)
+            except UsageError:
+                continue
+            yield question
+
+    def decide(
+        self,
+        question: Question,
+        verdict: Verdict | str,
+        value: JsonValue = None,
+        *,
+        author: str = "",
+    ) -> bool:
+        """Say of an answer that it is `approved`, `rejected`, or `corrected` to a value.
+
+        Return whether that is new.
+
+        Raises:
+            UsageError: The answer was replaced meanwhile, or the value does not fit the question.
+        """
+        said_so = _member(Verdict, verdict, "verdict")
+        saying = Saying(verdict=said_so, path=question.path, value=value)
+        signed = Signed(saying=saying, author=author)
+        with self._connection.database.write() as session:
+            said = review.decide(session, question.job_id, question.result_id, signed)
+        return said is not None
+
+    def stale(
+        self, name: str | None = None, **arguments: Unpack[RefreshArguments]
+    ) -> Sequence[Stale]:
+        """Return how many answers of a run or a profile are stale, and why.
+
+        Raises:
+            UsageError: There is no such run or profile, or none is named.
+            ConfigurationError: The model, or a template, is unknown.
+        """
+        return refreshing.survey(self._reading(), self._renewed(name, arguments))
+
+    def refresh(self, name: str | None = None, **arguments: Unpack[RefreshArguments]) -> Run | None:
+        """Ask anew where answers of a run or a profile are stale; `None` where none is.
+
+        `budget_usd` is the most that it may cost.
+
+        Raises:
+            UsageError: There is no such run or profile, none is named, or `run_name` is taken.
+            ConfigurationError: The model, or a template, is unknown.
+            ServiceUnavailableError: A service does not start or cannot be reached.
+        """
+        target = self._renewed(name, arguments)
+        if not any(each.due for each in refreshing.survey(self._reading(), target)):
+            return None
+        now = datetime.now(UTC)  # noqa: TID251 - the clock
+        return self._take_in(refreshing.begin(self._connection.context, target, now))
+
+    def start_experiment(
+        self,
+        name: str,
+        profile: str,
+        variants: Mapping[str, Mapping[str, object]],
+        **arguments: Unpack[ExperimentArguments],
+    ) -> Status:
+        """Compare a profile with variants of it, which have other values of some entries.
+
+        Raises:
+            UsageError: The arguments contradict each other, the name is taken, a variant asks
+                nothing else, or there is an experiment with the profile already.
+            ConfigurationError: There is no such profile or model, or a price is unknown.
+        """
+        _refuse_unknown(arguments, ExperimentArguments)
+        budget = arguments.get("budget_usd")
+        given = dict[str, object](arguments)
+        shares = {
+            each: share_of(each, str(given[each]), up_to)
+            for each, up_to in SHARES.items()
+            if each in given
+        }
+        plan = Plan(
+            name=name,
+            profile=profile,
+            variants=[
+                Variant(name=each, changes={entry: str(value) for entry, value in changes.items()})
+                for each, changes in variants.items()
+            ],
+            outcome=_member(Outcome, arguments.get("outcome", Outcome.RIGHT), "outcome"),
+            budget_usd=None if budget is None else budget_of(str(budget)),
+            **shares,
+        )
+        experiments.start(self._reading(), plan)
+        return self.experiment(name)
+
+    def experiment(self, name: str) -> Status:
+        """Return how the variants of an experiment compare by now.
+
+        Raises:
+            UsageError: There is none of this name.
+        """
+        with self._connection.database.read() as session:
+            found = experiments.find(session, name)
+            return experiments.status(session, self._connection.settings, found)
+
+    def conclude_experiment(self, name: str) -> Status:
+        """End an experiment: its documents are asked what the profile asks, and the answers stay.
+
+        Raises:
+            UsageError: There is none of this name, or it is concluded already.
+        """
+        with self._connection.database.write() as session:
+            found = experiments.find_running(session, name)
+            status = experiments.status(session, self._connection.settings, found)
+            experiments.conclude(session, found, status, None)
+        return self.experiment(name)
+
     def sql(self, statement: str) -> list[dict[str, object]]:
         """Return the rows of a statement that reads, run by the role of readers.
 
@@ -199,6 +381,35 @@ class Client:
         ) as answer:
             names = distinct(answer.columns)
             return [dict(zip(names, row, strict=True)) for row in answer.rows]
+
+    def _reading(self) -> ReadingContext:
+        database = self._connection.database
+        settings = self._connection.settings  # with the addresses of what was started
+        return ReadingContext(settings=settings, database=database, models=Models(settings))
+
+    def _scope(self, name: str | None, types: Sequence[AnalysisType | str]) -> Scope:
+        """Return which answers a run's or a profile's name means, of these types."""
+        settings = self._connection.settings
+        with self._connection.database.read() as session:
+            return evaluation.named(session, settings, name, types=tuple(map(_type, types)))
+
+    def _renewed(self, name: str | None, arguments: RefreshArguments) -> Target:
+        """Return the answers of a run or a profile that are refreshed, and what is asked."""
+        _refuse_unknown(arguments, RefreshArguments)
+        context = self._reading()
+        is_profile = name in context.settings.profiles and not arguments.get("profile")
+        lane, budget = arguments.get("lane"), arguments.get("budget_usd")
+        options = Renewing(
+            run=None if is_profile else name,
+            profile=name if is_profile and name else arguments.get("profile", ""),
+            model=arguments.get("model"),
+            lane=None if lane is None else Lane(str(lane)),
+            budget=None if budget is None else str(budget),
+            run_name=arguments.get("run_name", ""),
+            failed=arguments.get("failed", False),
+        )
+        refuse_contradictions(options)
+        return target_of(options, context, lambda _: None)
 
     def _options(self, arguments: RunArguments) -> RunOptions:
         """Return what a run asks by arguments that are those of the commands."""
@@ -275,13 +486,11 @@ class Client:
         return Run(self._connection, submission.run_id, submission.name)
 
 
-_KNOWN = {*AnalysisArguments.__annotations__, *RunArguments.__annotations__}
-
-
-def _refuse_unknown(arguments: Mapping[str, object]) -> None:
-    if unknown := sorted(arguments.keys() - _KNOWN):
+def _refuse_unknown(arguments: Mapping[str, object], *declared: type) -> None:
+    known = {name for each in declared for name in each.__annotations__}
+    if unknown := sorted(arguments.keys() - known):
         raise UsageError(
-            f"There is no argument “{unknown[0]}”.", f"Known: {', '.join(sorted(_KNOWN))}."
+            f"There is no argument “{unknown[0]}”.", f"Known: {', '.join(sorted(known))}."
         )
 
 
@@ -293,11 +502,17 @@ def _texts(given: Iterable[str]) -> tuple[str, ...]:
 
 
 def _type(name: str) -> AnalysisType:
+    return _member(AnalysisType, name, "analysis type")
+
+
+_Member = TypeVar("_Member", bound=StrEnum)
+
+
+def _member(of: type[_Member], name: str, what: str) -> _Member:
     try:
-        return AnalysisType(name)
+        return of(name)
     except ValueError as error:
-        known = ", ".join(AnalysisType)
-        raise UsageError(f"There is no analysis type “{name}”.", f"Known: {known}.") from error
+        raise UsageError(f"There is no {what} “{name}”.", f"Known: {', '.join(of)}.") from error
 
 
 def _listed(paths: Paths) -> list[str]:

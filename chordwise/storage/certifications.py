@@ -91,16 +91,20 @@ def accept(
     job_ids: Collection[uuid.UUID],
     values: Collection[Accepted],
     whole: Collection[uuid.UUID],
+    *,
+    may_add: bool,
 ) -> int:
     """Mark what is accepted in the facts and results of jobs, and unmark everything else there.
 
-    `whole` are the jobs whose results are accepted as a whole. Return how many these are.
+    `whole` are the jobs whose results are accepted as a whole. Return how many these are. Without
+    `may_add` marks are only taken away.
     """
     accepted = {
         "jobs": list(job_ids),
         "of": [each.job_id for each in values],
         "paths": [each.path for each in values],
         "whole": list(whole),
+        "may_add": may_add,
     }
     session.execute(_MARK_FACTS, accepted)
     session.execute(_MARK_RESULTS, accepted)
@@ -112,7 +116,7 @@ _MARK_FACTS = text("""
     WHERE job_id = ANY(:jobs) AND accepted <> ((job_id, path) IN (
         SELECT value.job_id, value.path
         FROM unnest(CAST(:of AS uuid[]), CAST(:paths AS text[])) AS value (job_id, path)
-    ))""")
+    )) AND (accepted OR :may_add)""")
 _MARK_RESULTS = text("""
     UPDATE results SET accepted = NOT accepted
-    WHERE job_id = ANY(:jobs) AND accepted <> (job_id = ANY(:whole))""")
+    WHERE job_id = ANY(:jobs) AND accepted <> (job_id = ANY(:whole)) AND (accepted OR :may_add)""")

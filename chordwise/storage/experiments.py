@@ -18,6 +18,8 @@ from chordwise.storage.budgets import Budget
 from chordwise.storage.record import CreatedAt, Identity, Record, among, insert_all
 from chordwise.storage.runs import Run
 
+_WAIT = 0.02
+
 
 class Experiment(Record):
     """Variants of a profile that are compared by an `outcome`.
@@ -183,14 +185,20 @@ def open_pairs(session: Session, experiment: Experiment, count: int) -> bool:
 
 
 def claim_check(session: Session, experiment_id: uuid.UUID, interval: timedelta) -> bool:
-    """Tell whether the guardrails are to be checked now, and not again before an interval ends."""
+    """Tell whether the guardrails are to be checked now, and not again before an interval ends.
+
+    A check reads all answers: with an interval it also waits for a fiftieth of the time that the
+    experiment has been on.
+    """
+    now = clock.database_now()
+    since = now - (now - Experiment.created_at) * _WAIT if interval else now
     is_due = or_(
-        Experiment.checked_at.is_(None), Experiment.checked_at < clock.database_now() - interval
+        Experiment.checked_at.is_(None), Experiment.checked_at < func.least(now - interval, since)
     )
     statement = (
         update(Experiment)
         .where(Experiment.id == experiment_id, Experiment.concluded_at.is_(None), is_due)
-        .values(checked_at=clock.database_now())
+        .values(checked_at=now)
         .returning(Experiment.id)
     )
     return session.scalar(statement) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Sequence
 
@@ -30,3 +31,10 @@ def run(arguments: Sequence[str]) -> int:
     finally:
         root.handlers, root.level = handlers, level
         structlog.reset_defaults()
+
+
+def type_in(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    """Let a person at a terminal answer the next question so."""
+    terminal = io.TextIOWrapper(io.BytesIO(f"{line}\n".encode()))
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", terminal)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session
 
+from chordwise import Client
 from chordwise.domain.json_values import JsonObject, JsonValue, objects
-from chordwise.errors import ExitCode
+from chordwise.errors import ExitCode, UsageError
+from chordwise.pipeline.learning.certification import Bounds, certify
+from chordwise.pipeline.learning.evaluation import Scope
 from chordwise.settings import Settings
 from chordwise.storage.calibrations import Calibration
 from tests.fakes.commands import run
@@ -125,6 +129,52 @@ def test_later_answers_are_accepted_until_their_checks_show_a_drift(
     assert accepted(pipeline)[0] == ("party", 0)
 
 
+def test_a_withdrawal_that_is_killed_leaves_nothing_accepted(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The next one withdraws the certificate, and says so."""
+    check(tmp_path, certified(capsys)["party"], ["approved"] * 20)
+    certified(capsys)
+    extract(pipeline, "later", DOCUMENTS)
+    to_check = objects(certified(capsys)["party"]["to_check"])
+    later: JsonValue = [each for each in to_check if "later" in str(each["source"])]
+    check(tmp_path, {"name": "party", "to_check": later}, ["rejected"] * 5)
+    changes = iter([pipeline.context.database.commit])
+
+    def killed(change: Callable[[Session], int]) -> int:
+        return next(changes)(change)
+
+    with pytest.raises(StopIteration):
+        certify(pipeline.context.database, Scope(), Bounds(max_error=0.1, risk=0.2), killed)
+
+    assert accepted(pipeline)[0] == ("party", 0)
+    assert pipeline.rows(STATES)[0] == ("party", "certified", DOCUMENTS, DOCUMENTS)
+    certified(capsys, ExitCode.INCOMPLETE)
+    assert pipeline.rows(STATES)[0] == ("party", "withdrawn", 0, 2 * DOCUMENTS)
+
+
+@pytest.mark.parametrize(("bounds", "wrong"), [(("--max-error", "1%"), 0), (BOUNDS, 5)])
+def test_a_certificate_is_not_kept_for_less_than_it_says(
+    bounds: Sequence[str],
+    wrong: int,
+    pipeline: Pipeline,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Neither for a smaller error, nor where checks that it rests on became wrong."""
+    found = certified(capsys)
+    check(tmp_path, found["party"], ["approved"] * 20)
+    certified(capsys)
+    extract(pipeline, "later", DOCUMENTS)
+    certified(capsys)
+    assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
+
+    check(tmp_path, found["party"], ["rejected"] * wrong)
+    assert run(["certify", *bounds]) == ExitCode.SUCCESS
+
+    assert accepted(pipeline)[0] == ("party", 0)
+
+
 def review(monkeypatch: pytest.MonkeyPatch, keys: str, *arguments: str) -> None:
     """Work through a queue in the terminal, with a line for each answer."""
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in keys.split(","))))
@@ -213,6 +263,26 @@ def test_answers_are_ranked_by_the_calibration_that_there_was_when_their_order_w
     assert pipeline.rows(ranks) == drawn * 2
     assert run(["certify", "latest", *BOUNDS]) == ExitCode.SUCCESS
     assert pipeline.rows(ranks)[4:] == [("party", pytest.approx(0.45)), ("term", 0.25)]
+
+
+def test_the_client_leads_from_checks_to_a_certificate(pipeline: Pipeline) -> None:
+    """By the same queue as the command."""
+    with Client() as client:
+        client.certify(max_error="10%", risk=0.2)
+        questions = list(client.to_check("party"))
+        new = [client.decide(each, "approved", author="Ada") for each in questions[:20]]
+        again = client.decide(questions[0], "approved", author="Ada")
+        with pytest.raises(UsageError, match="no verdict “fine”"):
+            client.decide(questions[0], "fine")
+        party, term = client.certify(max_error="10%", risk=0.2)
+        left = list(client.to_check("party"))
+
+    assert len(questions) == DOCUMENTS
+    assert {each.value.item for each in questions if each.value} == {"party"}
+    assert (all(new), again) == (True, False)
+    assert (party.certificate.accepted, term.certificate.accepted) == (DOCUMENTS, 0)
+    assert len(left) == DOCUMENTS - 20
+    assert accepted(pipeline)[0] == ("party", DOCUMENTS)
 
 
 def test_a_queue_has_to_be_drawn_first(

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from chordwise import Client
 from chordwise.domain.json_values import JsonObject, as_object, objects
-from chordwise.errors import ExitCode
+from chordwise.errors import ExitCode, UsageError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake import experiments
 from chordwise.pipeline.intake.run_options import run_options
 from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.settings import ScheduleSettings, Settings, load
+from chordwise.storage import experiments as stored
 from chordwise.storage import pruning
-from tests.fakes.commands import run
+from tests.fakes.commands import run, type_in
 from tests.fakes.learning import written
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline
 from tests.fakes.scheduling import a_night
@@ -221,6 +223,23 @@ def test_a_variant_that_fails_is_stopped(
     assert experiments.check(pipeline.context.database) == 0
 
 
+@pytest.mark.parametrize(("minutes", "checks"), [(10, 1), (100, 0)])
+def test_the_longer_an_experiment_is_on_the_less_often_it_is_checked(
+    minutes: int, checks: int, settings: Settings, settings_file: Path
+) -> None:
+    """Each check reads all answers; a schedule checks all the same."""
+    pipeline = opened(settings, settings_file, answering)
+    assert run([*START]) == ExitCode.SUCCESS
+    since = f"now() - interval '{minutes} minutes'"
+    ago = "now() - interval '90 seconds'"
+    pipeline.execute(f"UPDATE experiments SET created_at = {since}, checked_at = {ago}")  # noqa: S608 - of this test
+    with pipeline.context.database.write() as session:
+        found = stored.named(session, "shorter")
+        assert found is not None
+        assert stored.claim_check(session, found.id, experiments.CHECK_INTERVAL) is bool(checks)
+        assert stored.claim_check(session, found.id, timedelta())
+
+
 def test_a_variant_whose_model_is_unknown_here_gets_no_documents(
     settings: Settings, settings_file: Path
 ) -> None:
@@ -274,6 +293,42 @@ def test_the_winner_becomes_the_profile(
     assert run([*START]) == ExitCode.USAGE
 
 
+def test_a_person_agrees_to_the_change(
+    settings: Settings, settings_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without agreement the file stays, and the experiment goes on."""
+    opened(settings, settings_file, answering)
+    assert run([*START]) == ExitCode.SUCCESS
+    conclude = ["experiment", "conclude", "shorter", "--promote", "terse"]
+
+    type_in(monkeypatch, "n")
+    assert run(conclude) == ExitCode.USAGE
+    assert settings_file.read_text("utf-8") == FILE
+    type_in(monkeypatch, "y")
+    assert run(conclude) == ExitCode.SUCCESS
+
+    assert load(settings_file).profiles["mail"].instructions == "Be terse, and brief."
+
+
+def test_the_client_starts_compares_and_concludes(settings: Settings, settings_file: Path) -> None:
+    """A share is refused where the command refuses it."""
+    pipeline = opened(settings, settings_file, answering)
+    terse = {"terse": {"instructions": "Be terse, and brief."}}
+    with Client() as client:
+        with pytest.raises(UsageError, match="is no share"):
+            client.start_experiment("shorter", "mail", terse, risk=2)
+        begun = client.start_experiment("shorter", "mail", terse, outcome="valid", share="30%")
+        submitted(pipeline, 0, 5)
+        found = client.experiment("shorter")
+        ended = client.conclude_experiment("shorter")
+        with pytest.raises(UsageError, match="concluded already"):
+            client.conclude_experiment("shorter")
+
+    assert begun.concluded_at is None
+    assert sum(each.documents for each in found.variants) == 5
+    assert ended.concluded_at is not None
+
+
 def test_what_cannot_be_written_is_printed(
     settings: Settings,
     settings_file: Path,
@@ -302,6 +357,7 @@ def test_what_cannot_be_written_is_printed(
     [
         (["--variant", "short:labels=a"], "cannot have another labels"),
         (["--variant", "short:votes=1"], "asks the same"),
+        (["--variant", "a:votes=3", "--variant", "b:votes=3"], "a and b ask the same"),
         (["--variant", "short:votes=many"], "votes"),
         (["--variant", "short:model=unknown"], "no model named"),
         (["--variant", "control:votes=3"], "a name of its own"),

@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, event
 
+from chordwise import Client
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
@@ -27,7 +28,7 @@ from chordwise.pipeline.quoting import quote
 from chordwise.readers.reading import Reader
 from chordwise.settings import Settings
 from chordwise.storage import pruning
-from tests.fakes.commands import run
+from tests.fakes.commands import run, type_in
 from tests.fakes.learning import LABELS, obeying
 from tests.fakes.pipeline import AWAY, NOW, SCRIPTED, Pipeline, a_document, a_pipeline, a_run
 from tests.fakes.processes import wait_until
@@ -242,6 +243,36 @@ def test_stored_texts_are_asked_again_once(desk: Desk) -> None:
     ]
     assert desk.reasons("--profile", "letters") == desk.reasons(submission.name) == []
     assert desk.pipeline.value("SELECT count(*) FROM documents") == 2
+
+
+def test_the_client_renews_what_is_stale(desk: Desk) -> None:
+    """Of a profile by its name; nothing is asked where nothing is stale."""
+    desk.classify("a.txt", "b.txt")
+    desk.age()
+    with Client() as client:
+        (stale,) = client.stale("letters")
+        again = client.refresh("letters", run_name="again")
+        renewed(desk)
+        nothing = client.refresh("letters")
+
+    assert stale.due == 2
+    assert again is not None
+    assert desk.pipeline.rows("SELECT DISTINCT run FROM answer_jobs") == [(again.name,)]
+    assert nothing is None
+
+
+def test_a_person_agrees_to_the_price(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without agreement nothing is asked."""
+    desk.classify("a.txt")
+    refreshed = ("--profile", "letters", "--model", GPT, "--no-wait")
+
+    type_in(monkeypatch, "n")
+    assert "Nothing was asked." in desk.said(*refreshed)
+    assert desk.pipeline.value("SELECT count(*) FROM runs") == 1
+    type_in(monkeypatch, "y")
+    desk.said(*refreshed)
+
+    assert desk.pipeline.value("SELECT count(*) FROM runs") == 2
 
 
 def renewed(desk: Desk) -> None:

@@ -270,6 +270,30 @@ def test_a_list_takes_the_place_of_what_was_said_of_its_rows() -> None:
     ]
 
 
+def test_an_approved_list_keeps_what_was_corrected_in_it() -> None:
+    """Each of its values has a verdict, and a row that says nothing stays."""
+    output: JsonObject = {"data": {"rows": [{"n": 1}, {"n": None}, {"n": 2}]}, "evidence": []}
+    judged = fields.values(output, "/rows")
+    approval = Remark(path="/data/rows", name="/rows", verdict=Verdict.APPROVED, judged=judged)
+    correction = Remark(
+        path="/data/rows/0/n",
+        name="/rows/0/n",
+        verdict=Verdict.CORRECTED,
+        judged=[1],
+        corrected=[9],
+    )
+    extraction = analysis_for(AnalysisType.EXTRACTION)
+    approved = correct(output, extraction, from_remarks(extraction.type, [approval]))
+    truth = from_remarks(extraction.type, [correction, approval])
+    found = correct(output, extraction, truth)
+
+    assert approved.output is None
+    assert {fact.verdict for fact in approved.facts} == {"approved"}
+    assert found.output is not None
+    rows: list[JsonValue] = [{"n": 9}, {"n": None}, {"n": 2}]
+    assert json_values.as_object(found.output["data"])["rows"] == rows
+
+
 def test_a_list_is_emptied() -> None:
     found = corrected(DATA, {"/rows": []})
 

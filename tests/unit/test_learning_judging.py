@@ -9,7 +9,7 @@ import pytest
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields, truths
 from chordwise.domain.learning.fields import Rule
-from chordwise.domain.learning.judging import Answer, Difference, difference, judge
+from chordwise.domain.learning.judging import Answer, Difference, difference, judge, known
 from chordwise.domain.learning.remarks import Saying, parsed, understand
 from chordwise.domain.learning.truths import Remark, Truth, Verdict
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType, options_to_json
@@ -233,6 +233,34 @@ def test_a_member_of_the_data_is_meant_by_its_name_or_by_a_pointer(path: str) ->
     assert (remark.name, remark.path, remark.judged) == ("/total", "/data/total", [1200.0])
 
 
+@pytest.mark.parametrize("path", ["", "/lines", "/buyer"])
+def test_rows_and_objects_that_are_approved_are_right(path: str) -> None:
+    """As long as an answer holds the same; a rejection says the opposite of it."""
+    answer = an_extraction(DATA)
+    approved = said(answer, Saying(verdict=Verdict.APPROVED, path=path))
+    rejected = said(answer, Saying(verdict=Verdict.REJECTED, path=path))
+    names = [path] if path else ["/total", "/lines", "/buyer"]
+
+    assert known(answer, approved) == dict.fromkeys(names, True)
+    assert all(right for _, _, right in verdicts(answer, approved))
+    assert known(answer, rejected) == (dict.fromkeys(names, False) if path else {})
+
+
+def test_a_list_is_wrong_where_a_value_in_it_is_corrected() -> None:
+    """An approval of a single value says nothing of the list."""
+    answer = an_extraction(DATA)
+    approval = Saying(verdict=Verdict.APPROVED, path="/lines/0/sku")
+    correction = Saying(verdict=Verdict.CORRECTED, path="/lines/1/sku", value="B-3")
+
+    assert known(answer, said(answer, approval)) == {"/lines/0/sku": True}
+    assert known(answer, said(answer, correction)) == {"/lines": False}
+    assert known(answer, said(answer, Saying(verdict=Verdict.APPROVED), correction)) == {
+        "/total": True,
+        "/lines": False,
+        "/buyer": True,
+    }
+
+
 def test_a_rejected_value_is_wrong_until_it_changes() -> None:
     truth = said(an_extraction(FIELDS), Saying(verdict=Verdict.REJECTED, path="penalty"))
     other: JsonObject = {"fields": [a_field("penalty", "5 %", 3)]}
@@ -265,7 +293,12 @@ def test_a_summary_is_judged_as_long_as_it_says_the_same() -> None:
         (
             a_sentiment("mixed"),
             Saying(verdict=Verdict.CORRECTED, path="label", value="glad"),
-            "none of the labels",
+            "“glad” is none of the labels",
+        ),
+        (
+            a_sentiment("mixed"),
+            Saying(verdict=Verdict.CORRECTED, path="label"),
+            "Nothing is none of the labels",
         ),
         (an_extraction(FIELDS), Saying(verdict=Verdict.APPROVED, path="place"), "no field “place”"),
         (an_extraction(FIELDS), Saying(verdict=Verdict.CORRECTED, value="x"), "which value"),

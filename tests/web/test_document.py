@@ -143,6 +143,24 @@ def test_a_correction_is_shown_first_with_what_the_model_said(
     expect(page.locator(".remarks")).to_contain_text("600 EUR, before 500 EUR Anna")
 
 
+def test_the_examples_that_were_shown_are_named(lease: tuple[Pipeline, Path], visit: Visit) -> None:
+    """With a link to the document that each comes from."""
+    pipeline, _ = lease
+    pipeline.execute(
+        "INSERT INTO learned_examples"
+        " (id, document_id, analysis_type, version, feedback_ids, text, answer)"
+        " SELECT gen_random_uuid(), document_id, analysis_type, 2, '{}', 'A lease.', '{}' FROM jobs"
+    )
+    pipeline.execute("UPDATE jobs SET examples = (SELECT jsonb_agg(id) FROM learned_examples)")
+    document = pipeline.value(FIRST)
+
+    page = visit.open(f"/documents/{document}")
+
+    shown_examples = page.locator("details", has_text="Examples shown (1)")
+    expect(shown_examples).to_contain_text("lease.pdf, version 2")
+    expect(shown_examples.locator("a")).to_have_attribute("href", f"/documents/{document}")
+
+
 def test_a_long_document_tells_its_story(
     settings: Settings, browser: Browser, request: pytest.FixtureRequest
 ) -> None:

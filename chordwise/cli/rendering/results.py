@@ -208,7 +208,8 @@ def _values(output: JsonObject, name: str) -> Text:
     listed = json_values.at(output, place) if place else None
     if isinstance(listed, list) and any(isinstance(row, dict) for row in listed):
         return Text(counted(len(listed), "row"), style="dim")
-    said = "; ".join(text_of(value) or "" for value in fields.values(output, name))
+    found = [entry.value for entry in fields.entries(output, name) if entry.key]
+    said = "; ".join(text_of(value) or "" for value in found)
     return Text(one_line(said, _VALUE_WIDTH)) if said else Text("∅", style="dim")
 
 

@@ -92,14 +92,15 @@ class _Work:
     def _correct_data(self, path: str, right: Sequence[JsonValue]) -> None:
         """Correct what is at a path in the data: an object, a list, or a scalar."""
         current = json_values.at(self.output, path)
-        is_emptied = not right and _is_structure(current) and bool(fields.keys(current))
-        if is_emptied and isinstance(current, list):
-            self._replace(path, [])
+        is_structure = _is_structure(current)
+        if is_structure and fields.values(self.output, path.removeprefix(DATA.path)) == right:
+            self._judge_below(path, Verdict.APPROVED)
         elif any(isinstance(value, dict | list) for value in right):
-            self._replace(path, list(right) if isinstance(current, list) else right[0])
-        elif _is_structure(current):
-            if fields.keys(current) == fields.keys(list(right)):
-                self._judge_below(path, Verdict.APPROVED)
+            is_list = isinstance(current, list) or len(right) > 1
+            self._replace(path, list(right) if is_list else right[0])
+        elif is_structure:
+            if not right and isinstance(current, list):
+                self._replace(path, [])
         elif isinstance(current, list):
             self._pair(self._below(path), right, lambda place: f"{path}/{len(current) + place}")
             _put(self.output, path, list(right))

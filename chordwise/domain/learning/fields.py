@@ -87,6 +87,11 @@ def names(output: JsonObject) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def top(name: str) -> str:
+    """Return the field that a value in a list or an object belongs to; see `names`."""
+    return f"/{name.split('/')[1]}" if name.startswith("/") else name
+
+
 def asked(name: str, options: AnalysisOptions) -> str | None:
     """Return the field that a person calls so, `None` where the question asks for no such field.
 
@@ -131,8 +136,11 @@ def entries(output: JsonObject, name: str) -> list[Entry]:
 
 
 def values(output: JsonObject, name: str) -> list[JsonValue]:
-    """Return the values of a field; none where it is not mentioned."""
-    return [entry.value for entry in entries(output, name) if entry.key is not None]
+    """Return the values of a field, rows and objects whole; none where it is not mentioned."""
+    if _DATA not in output:
+        return [entry.value for entry in entries(output, name) if entry.key is not None]
+    found = data_at(output, name)
+    return [each for each in (found if isinstance(found, list) else [found]) if keys(each)]
 
 
 def name_at(output: JsonObject, path: str) -> str | None:

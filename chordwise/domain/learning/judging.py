@@ -105,14 +105,16 @@ def judge(answer: Answer, truth: Truth) -> Judged:
 def known(answer: Answer, truth: Truth) -> dict[str, bool]:
     """Return of each field whether it is right, or of the whole answer under the empty name.
 
-    What the truth says nothing of is left out.
+    What the truth says nothing of is left out. A list or an object is wrong where a value in it is.
     """
     judged = judge(answer, truth)
     if answer.analysis_type is not AnalysisType.EXTRACTION:
         verdicts = [each.is_right for each in judged.judgments]
         return {"": all(verdicts)} if verdicts else {}
-    refuted = (name for name, value in truth.wrong_fields.items() if _says(answer, name, value))
-    return {score.name: score.is_right for score in judged.scores} | dict.fromkeys(refuted, False)
+    refuted = [name for name, value in truth.wrong_fields.items() if _says(answer, name, value)]
+    wrong = [*refuted, *(score.name for score in judged.scores if not score.is_right)]
+    right = [score.name for score in judged.scores if score.is_right]
+    return dict.fromkeys(right, True) | dict.fromkeys(map(fields.top, wrong), False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,8 +88,9 @@ def _of_label(answer: Answer, saying: Saying, labels: Sequence[str]) -> Understo
         by_name = {fields.normalized(label): label for label in allowed}
         value = by_name.get(fields.normalized(value), None if allowed else value)
         if not isinstance(value, str):
+            given = "Nothing" if saying.value is None else f"“{saying.value}”"
             raise UsageError(
-                f"“{saying.value}” is none of the labels that there were to choose from.",
+                f"{given} is none of the labels that there were to choose from.",
                 f"The labels: {', '.join(allowed)}." if allowed else "A label is a text.",
             )
     remark = Remark(

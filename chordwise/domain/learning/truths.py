@@ -123,17 +123,21 @@ def _label(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
 def _fields(remarks: Sequence[Remark]) -> Truth:
     right: dict[str, JsonValue] = {}
     wrong: dict[str, JsonValue] = {}
+    corrected: set[str] = set()
     for remark in remarks:
         for name, judged in _judged_fields(remark).items():
             wrong.pop(name, None)
             if remark.verdict is Verdict.APPROVED:
-                right.setdefault(name, judged)  # what is shown by then is the correction
+                # what is shown by then is the correction, of the whole or of a value in it
+                if not any(each.startswith(f"{name}/") for each in corrected & right.keys()):
+                    right.setdefault(name, judged)
                 continue
             for known in [each for each in right if f"{each}/".startswith(f"{name}/")]:
                 right.pop(known)
             match remark.verdict:
                 case Verdict.CORRECTED:
                     right[name] = remark.corrected
+                    corrected.add(name)
                 case Verdict.REJECTED:
                     wrong[name] = judged
     return Truth(fields=right, wrong_fields=wrong, remarks=tuple(r for r in remarks if not r.name))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import takewhile
+from typing import TypeAlias
 
 from sqlalchemy.orm import Session
 
@@ -32,6 +33,10 @@ from chordwise.storage.database import Database
 from chordwise.storage.judgments import Feedback, JudgedResult
 
 _MAX_TO_CHECK = 500
+
+
+OnStored: TypeAlias = "Callable[[Session, Sequence[Certified]], None]"
+"""What belongs to the transaction that stores certificates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +90,17 @@ class Certified:
 
 
 def certify(
-    database: Database, scope: Scope, bounds: Bounds, write: Write | None = None
+    database: Database,
+    scope: Scope,
+    bounds: Bounds,
+    write: Write | None = None,
+    on_stored: OnStored | None = None,
 ) -> Sequence[Certified]:
     """Certify each field and label of a scope, store that, and mark what is accepted.
+
+    What is accepted no more loses its mark before the certificates are stored, and what is accepted
+    newly gets it after that: a process that is killed in between leaves too few marks, never too
+    many, and the next one sets them. `on_stored` belongs to the transaction that stores.
 
     The risk holds for all of them together: each one has its part of it (Bonferroni).
     The answers of a certified field or label that came later are accepted from the same score on,
@@ -97,33 +110,41 @@ def certify(
         UsageError: There is no such run.
     """
     with database.read() as session:
-        wanted, run = evaluation.wanted(session, scope)
-        before = certifications.in_force(session, run or "", scope.profile or "")
-        seed = before[0].seed if before else ""
-        draw = _Draw.of(session, run or "", scope.profile or "", seed)
-        certified_at = clock.read(session)
-        found = _candidates(session, judgeable.listed(session, wanted, scope.question), draw)
+        found, before, of = _read(session, scope, bounds.risk)
     units: dict[Unit, list[Candidate]] = defaultdict(list)
     for each in sorted(found, key=lambda each: each.order):
         units[each.unit].append(each)
-    earlier = {Unit(AnalysisType(each.analysis_type), each.name): each for each in before}
     done = [
-        _certified(unit, of_unit, earlier.get(unit), replace(bounds, risk=bounds.risk / len(units)))
+        _certified(unit, of_unit, before.get(unit), bounds, bounds.risk / len(units))
         for unit, of_unit in sorted(units.items())
     ]
+    commit = write or database.commit
+    for mark in _marks(done, units, may_add=False):
+        commit(mark)
+    commit(partial(_store, done=done, of=of, before=before, on_stored=on_stored))
+    for mark in _marks(done, units, may_add=True):
+        commit(mark)
+    return done
+
+
+def _read(
+    session: Session, scope: Scope, risk: float
+) -> tuple[Sequence[Candidate], Mapping[Unit, Certification], _Of]:
+    """Return the answers of a scope, the certifications in force, and what new ones share."""
+    wanted, found_run = evaluation.wanted(session, scope)
+    run, profile = found_run or "", scope.profile or ""
+    before = certifications.in_force(session, run, profile)
+    draw = _Draw.of(session, run, profile, before[0].seed if before else "")
     of = _Of(
         run_id=wanted.run_id,
-        run=run or "",
-        profile=scope.profile or "",
+        run=run,
+        profile=profile,
         seed=draw.seed,
-        risk=bounds.risk,
-        certified_at=certified_at,
+        risk=risk,
+        certified_at=clock.read(session),
     )
-    commit = write or database.commit
-    commit(partial(_store, done=done, of=of, before=earlier))
-    for change in _marks(done, units):
-        commit(change)
-    return done
+    found = _candidates(session, judgeable.listed(session, wanted, scope.question), draw)
+    return found, {Unit(AnalysisType(one.analysis_type), one.name): one for one in before}, of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,16 +281,21 @@ def _certified(
     candidates: Sequence[Candidate],
     before: Certification | None,
     bounds: Bounds,
+    risk: float,
 ) -> Certified:
-    """Certify a unit anew, or leave it as it was where only later answers have no checks yet."""
+    """Certify a unit anew, or leave it as it was where only later answers have no checks yet.
+
+    `risk` is its part of that of the bounds.
+    """
     answers = [each.answer for each in candidates]
-    certificate = certification.certify(answers, bounds.max_error, bounds.risk)
+    certificate = certification.certify(answers, bounds.max_error, risk)
     later = _later(candidates, before)
     checked = list(takewhile(_is_checked, later))
     wrong = sum(each.answer.is_right is False for each in checked)
-    if certification.is_above(len(checked), wrong, bounds.max_error, bounds.risk):
+    if certification.is_above(len(checked), wrong, bounds.max_error, risk):
         certificate = replace(certificate, verdict=Verdict.WITHDRAWN, accepted=0, accept_from=None)
-    is_kept = bool(later) and certificate.verdict is Verdict.OPEN
+    is_open = bool(later) and certificate.verdict is Verdict.OPEN
+    is_kept = before is not None and is_open and _holds(candidates, before, bounds, risk)
     if before is not None and is_kept:
         accepted = sum(each.answer.score >= (before.accept_from or 0) for each in candidates)
         certificate = replace(
@@ -292,6 +318,29 @@ def _certified(
     )
 
 
+def _holds(
+    candidates: Sequence[Candidate], before: Certification, bounds: Bounds, risk: float
+) -> bool:
+    """Tell whether the checks of the answers that were certified still say what they said.
+
+    They do not for narrower bounds, nor where so many became wrong that these answers would not be
+    certified again.
+    """
+    if before.error_bound > bounds.max_error or before.risk > bounds.risk:
+        return False
+    accept_from = before.accept_from or 0
+    certified = [
+        each
+        for each in candidates
+        if each.created_at <= before.certified_at and each.answer.score >= accept_from
+    ]
+    checked = list(takewhile(_is_checked, certified))
+    wrong = sum(each.answer.is_right is False for each in checked)
+    population, checks = max(len(certified), before.accepted), max(len(checked), before.checks)
+    further = certification.further_checks(population, checks, wrong, bounds.max_error, risk)
+    return wrong <= before.wrong or further == 0
+
+
 def _later(candidates: Sequence[Candidate], before: Certification | None) -> list[Candidate]:
     """Return the answers that came after a unit was certified, and are accepted by that."""
     if before is None or before.verdict != Verdict.CERTIFIED:
@@ -309,7 +358,11 @@ def _is_checked(candidate: Candidate) -> bool:
 
 
 def _store(
-    session: Session, done: Sequence[Certified], of: _Of, before: Mapping[Unit, Certification]
+    session: Session,
+    done: Sequence[Certified],
+    of: _Of,
+    before: Mapping[Unit, Certification],
+    on_stored: OnStored | None,
 ) -> int:
     """Store the certificates; of one that is kept, what should be checked next."""
     for each in done:
@@ -318,13 +371,15 @@ def _store(
             session.get_one(Certification, before[each.unit].id).to_check = to_check
         else:
             session.add(_row(each, of, to_check))
+    if on_stored:
+        on_stored(session, done)
     return len(done)
 
 
 def _marks(
-    done: Sequence[Certified], units: Mapping[Unit, Sequence[Candidate]]
+    done: Sequence[Certified], units: Mapping[Unit, Sequence[Candidate]], *, may_add: bool
 ) -> Iterator[Callable[[Session], int]]:
-    """Yield the transactions that mark what is accepted, some jobs at a time."""
+    """Yield the transactions that mark what is accepted, some jobs at a time; see `accept`."""
     paths: dict[uuid.UUID, list[str]] = defaultdict(list)
     refused: set[uuid.UUID] = set()
     for each in done:
@@ -338,7 +393,9 @@ def _marks(
     for some in judgeable.batches(list(paths)):
         values = [Accepted(job_id, path) for job_id in some for path in paths[job_id]]
         whole = set(some) - refused
-        yield partial(certifications.accept, job_ids=some, values=values, whole=whole)
+        yield partial(
+            certifications.accept, job_ids=some, values=values, whole=whole, may_add=may_add
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

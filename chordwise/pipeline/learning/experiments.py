@@ -147,6 +147,11 @@ def start(context: ReadingContext, plan: Plan) -> Experiment:
     profile = _profile(settings, plan.profile)
     control = answerable(settings, run_options(settings, profile))
     wanted = [_with_changes(context, profile, control, each) for each in plan.variants]
+    asked = [to_json(options) for _, options in wanted]
+    for place, each in enumerate(asked):
+        if each in asked[:place]:
+            names = [plan.variants[at].name for at in (asked.index(each), place)]
+            raise UsageError(f"The variants {' and '.join(names)} ask the same.", "Leave out one.")
     for options in (control, *(each for _, each in wanted)):
         budgets.cap_for(settings, options.model, plan.budget_usd or profile.budget_usd)
     lanes = {lane_for(settings, each.model, profile.lane) for _, each in wanted}
@@ -289,6 +294,18 @@ def find(session: Session, name: str) -> Experiment:
         raise UsageError(
             f"There is no experiment “{name}”.", "`chordwise experiment status` lists them."
         )
+    return found
+
+
+def find_running(session: Session, name: str) -> Experiment:
+    """Return the experiment of this name.
+
+    Raises:
+        UsageError: There is none, or it is concluded already.
+    """
+    found = find(session, name)
+    if found.concluded_at is not None:
+        raise UsageError(f"The experiment {name} is concluded already.")
     return found
 
 

@@ -28,7 +28,7 @@ from chordwise.errors import (
 )
 from chordwise.pipeline.intake import experiments
 from chordwise.pipeline.learning import certification, evaluation, gold, recalibration
-from chordwise.pipeline.learning.certification import Bounds
+from chordwise.pipeline.learning.certification import Bounds, Certified
 from chordwise.pipeline.learning.evaluation import Evaluated
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.pipeline.schedules.analyses import analyze, reanalyze
@@ -155,6 +155,9 @@ def recalibrate(work: Work) -> JsonObject:
 def certify(work: Work) -> JsonObject:
     """Certify what the profile asks, or all current results; return how many verdicts there are.
 
+    What came of it is noted in the transaction that stores it: the process that continues after a
+    kill completes the marks, and tells of the certificates that were withdrawn then.
+
     Raises:
         RegressionError: Checks of later answers have withdrawn a certificate.
         ConfigurationError: There is no such profile any more.
@@ -164,25 +167,29 @@ def certify(work: Work) -> JsonObject:
     if work.settings.max_error_rate is not None:
         bounds = replace(bounds, max_error=work.settings.max_error_rate)
     scope = evaluation.of(work.context.settings, None, work.settings.profile)
-    found = certification.certify(work.context.database, scope, bounds, work.write)
+    note = partial(_note_certification, work) if _noted(work) is None else None
+    certification.certify(work.context.database, scope, bounds, work.write, note)
+    outcome = _noted(work) or {}
+    if withdrawn := json_values.strings(outcome.get("withdrawn")):
+        raise RegressionError(
+            f"Later checks have withdrawn the certificate of {', '.join(withdrawn)}.",
+            "Nothing of it is accepted any more; `chordwise certify` shows the checks.",
+        )
+    return outcome
+
+
+def _note_certification(work: Work, session: Session, found: Sequence[Certified]) -> None:
     verdicts = Counter(each.certificate.verdict for each in found)
-    withdrawn = [
-        each.unit.name or each.unit.analysis_type
-        for each in found
-        if each.certificate.verdict is Verdict.WITHDRAWN
-    ]
-    if not withdrawn:
-        return {verdict: verdicts[verdict] for verdict in Verdict}
-
-    def announce(session: Session) -> int:
-        _announce_regression(work, session, {"withdrawn": list[JsonValue](withdrawn)})
-        return len(withdrawn)
-
-    work.write(announce)
-    raise RegressionError(
-        f"Later checks have withdrawn the certificate of {', '.join(withdrawn)}.",
-        "Nothing of it is accepted any more; `chordwise certify` shows the checks.",
-    )
+    outcome: JsonObject = {verdict: verdicts[verdict] for verdict in Verdict}
+    if verdicts[Verdict.WITHDRAWN]:
+        withdrawn = [
+            each.unit.name or each.unit.analysis_type
+            for each in found
+            if each.certificate.verdict is Verdict.WITHDRAWN
+        ]
+        outcome = {"withdrawn": list[JsonValue](withdrawn)}
+        _announce_regression(work, session, outcome)
+    session.get_one(ScheduleRun, work.schedule_run_id).outcome = outcome
 
 
 def experiment(work: Work) -> JsonObject:
