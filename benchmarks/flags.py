@@ -202,7 +202,7 @@ def table(texts: Texts) -> str:
         if not name.startswith("Python"):
             by["clean, all corpora"] += hits
     lines = ["| texts | n | flagged | 95 % |", "|---|---|---|---|"]
-    for name, hits in by.items():
+    for name, hits in sorted(by.items()):
         row = share(name, "", hits)
         lines.append(
             f"| {name} | {row.count} | {row.value:.1%} | {row.low:.1%} to {row.high:.1%} |"
