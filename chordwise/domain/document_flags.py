@@ -170,7 +170,7 @@ _IGNORE = (
 )
 _START = r"(?:^|(?<=[.!?:;>]) |(?<=[.!?:;>]))"
 _ANSWER = r"(?:answer|respond|reply|output|return|report|say|state|print|write)"
-_ALWAYS = r"(?:please |always |only |simply |just |never |you (?:must|should) |do not )*"
+_ALWAYS = r"(?:please |always |only |simply |just |never |you (?:must|should) |do not ){0,3}"
 # Orders that name a model, its instructions or its answer, wherever they stand.
 _ORDERS = (
     # “Ignore all previous instructions”, and that in other languages.
