@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
-from math import inf, log10
 from typing import TypeAlias
 
 from pydantic import TypeAdapter
 
+from chordwise.domain import assistant_requests
 from chordwise.domain.json_values import JsonValue
 
 MAX_FLAGS_OF_KIND = 20
@@ -62,19 +62,32 @@ def from_json(stored: JsonValue) -> tuple[Flag, ...]:
 
 
 def flags(
-    content: str, unseen: Sequence[str] = (), removed: Sequence[tuple[int, str]] = ()
+    content: str,
+    unseen: Sequence[str] = (),
+    removed: Sequence[tuple[int, str]] = (),
+    left_out: Sequence[str] = (),
 ) -> tuple[Flag, ...]:
     """Return what is suspicious about a text, in its order, in a time linear to its length.
 
     `unseen` are the passages that cannot be seen in the file, in their order, `removed` the runs of
-    invisible characters that normalization removed, and where they stood.
+    invisible characters that normalization removed, and where they stood. `left_out` are passages
+    of the file that are not in the text and speak to a model; they have no place in it.
     """
+    orders = list(islice(_orders(content, FlagKind.ORDER, _ORDERS), MAX_FLAGS_OF_KIND))
     kinds = (
-        _orders(content, FlagKind.ORDER, _ORDERS),
+        orders,
         _orders(content, FlagKind.ROLE_MARK, _ROLES),
-        _requests(content),
+        (
+            _flag(content, FlagKind.REQUEST, start, end)
+            for start, end in assistant_requests.found(content)
+            if not any(each.start_char < end and start < each.end_char for each in orders)
+        ),
         _encoded(content),
         _hidden(content, unseen),
+        (
+            Flag(kind=FlagKind.HIDDEN_TEXT, start_char=0, end_char=0, excerpt=_shortened(passage))
+            for passage in left_out
+        ),
         (_of_run(at, run) for at, run in removed),
         (
             _flag(content, FlagKind.ILLEGIBLE, *match.span())
@@ -123,14 +136,28 @@ _Cue: TypeAlias = tuple[tuple[str, ...], re.Pattern[str]]
 """Words in small letters without one of which a text is not searched, and what is searched for."""
 
 
-_MODEL = (
+_MACHINE = (
     r"(?:chat ?gpt|gpt-?\d\w*|llms?|claude|gemini|copilot|(?:large )?language models?"
-    r"|a\.?i\.?(?: (?:language )?(?:models?|assistants?|agents?|systems?|reviewers?))?"
-    r"|(?:virtual |digital )?assistants?|chat ?bots?|automated (?:reader|reviewer|system)s?)"
+    r"|a\.?i\.?(?: (?:language )?(?:models?|assistants?|agents?|systems?|reviewers?|readers?))?"
+    r"|(?:virtual |digital )assistants?|(?:chat ?)?bots?"
+    r"|automated (?:readers?|reviewers?|systems?|processing|extraction))"
 )
+_MODEL = rf"(?:{_MACHINE}|assistants?)"
 _MODEL_WORDS = (
-    *("gpt", "llm", "claude", "gemini", "copilot", "language model", "ai ", "ai,"),
-    *("ai.", "ai:", "ai\n", "a.i.", "assistant", "chatbot", "chat bot", "automated "),
+    *(
+        "gpt",
+        "llm",
+        "claude",
+        "gemini",
+        "copilot",
+        "language model",
+        "ai ",
+        "ai,",
+        "bot",
+        "ai.",
+        "ai:",
+    ),
+    *("ai\n", "a.i.", "assistant", "automated "),
 )
 _EARLIER = (
     r"(?:(?:all|any|every|everything|each|of|the|these|those|this|that|your|my|our|other|and|or"
@@ -138,10 +165,12 @@ _EARLIER = (
     r"|existing|current|given|safety)\s+){0,6}"
 )
 _IGNORE = (
-    *("ignore", "disregard", "forget", "override", "bypass"),
+    *("ignore", "disregard", "forget", "override", "bypass", "leave out", "stop what"),
     *("not follow", "n't follow", "stop follow", "not obey", "n't obey", "stop obey"),
 )
 _START = r"(?:^|(?<=[.!?:;>]) |(?<=[.!?:;>]))"
+_ANSWER = r"(?:answer|respond|reply|output|return|report|say|state|print|write)"
+_ALWAYS = r"(?:please |always |only |simply |just |never |you (?:must|should) |do not ){0,3}"
 # Orders that name a model, its instructions or its answer, wherever they stand.
 _ORDERS = (
     # “Ignore all previous instructions”, and that in other languages.
@@ -149,56 +178,33 @@ _ORDERS = (
         _IGNORE,
         re.compile(
             r"\b(?:ignore|disregard|forget|override|bypass|(?:do not|don't|stop) (?:follow|obey)"
-            rf"(?:ing)?)\s+{_EARLIER}(?:instructions?|prompts?|commands?|directives?|guidelines)\b",
+            rf"(?:ing)?)\s+{_EARLIER}(?:instructions?|prompts?|commands?|directives?|guidelines)\b"
+            r"|\b(?:ignore|disregard|forget|leave out) (?:(?:all|everything) )?(?:of )?(?:the )?"
+            r"above(?= (?:and|then)\b|[.,;:!])"
+            r"|\b(?:forget|ignore|stop) (?:everything|all|what)(?: that)? you(?:'ve| have|'re| were"
+            r"| are)?(?: been)? (?:told|instructed|taught|doing)\b",
             _WRITTEN,
         ),
     ),
     (
-        _IGNORE,
+        ("ignor", "vergiss", "missacht", "oubli", "pas compte", "olvid", "esque", "dimentic"),
         re.compile(
-            r"\b(?:ignore|disregard|forget) (?:(?:all|everything) )?(?:of )?(?:the )?above"
-            r"(?= (?:and|then)\b|[.,;:!])",
+            r"\b(?:ignor(?:ier\w*|e[zr]|[aei]n?)|vergiss|missacht\w*|oublie[zr]?"
+            r"|ne (?:tiens|tenez) pas compte|olvid[ae]n?|esque[çc][ae]n?|dimentic\w+)\s+"
+            r"(?:[\w’']+,?\s+){0,5}?(?:anweisung|instruktion|vorgabe|was vorher|bisherige|consignes"
+            r"|instructions\b|instruc(?:ciones|[õo]es)|istruzioni|lo anterior\b)",
             _WRITTEN,
         ),
     ),
     (
-        ("forget",),
-        re.compile(
-            r"\bforget (?:everything|all|what)(?: that)? you(?:'ve| have| were| are)?"
-            r"(?: been)? (?:told|instructed|taught)\b",
-            _WRITTEN,
-        ),
+        ("忽略", "忘记", "无视"),
+        re.compile(r"(?:忽略|忘记|无视)[^\n。]{0,12}(?:指令|指示|说明|内容)", _WRITTEN),
     ),
-    (
-        ("ignorier", "vergiss", "missacht"),
-        re.compile(
-            r"\b(?:ignorier|vergiss|missacht)\w*\s+(?:\w+\s+){0,4}(?:anweisung|instruktion|vorgabe)",
-            _WRITTEN,
-        ),
-    ),
-    (
-        ("ignore", "oublie"),
-        re.compile(
-            r"\b(?:ignore|oublie)[zr]?\s+(?:\w+\s+){0,4}(?:instructions|consignes)\b", _WRITTEN
-        ),
-    ),
-    (
-        ("ignor", "olvid", "esque"),
-        re.compile(
-            r"\b(?:ignor|olvid|esque[çc])(?:[ae]n?)\s+(?:\w+\s+){0,4}instruc(?:ciones|[õo]es)",
-            _WRITTEN,
-        ),
-    ),
-    (
-        ("ignor", "dimentica"),
-        re.compile(r"\b(?:ignor|dimentic)\w+\s+(?:\w+\s+){0,4}istruzioni\b", _WRITTEN),
-    ),
-    (("忽略",), re.compile(r"忽略[^\n。]{0,12}(?:指令|指示|说明)", _WRITTEN)),
     (
         ("игнорируй",),
         re.compile(r"\bигнорируй\w*\s+(?:\w+\s+){0,4}(?:инструкци|указани)", _WRITTEN),  # noqa: RUF001 - Russian
     ),
-    # Who the model is to be.
+    # Whom they are for.
     (
         _MODEL_WORDS,
         re.compile(
@@ -209,7 +215,33 @@ _ORDERS = (
             rf"|instructions? (?:to|for)) (?:the |any |all )?{_MODEL}\b"
             r"(?= *[:,!\n]| (?:reading|processing))"
             rf"|\b{_MODEL} (?:(?:that|which|who) )?(?:is |are )?(?:reading|processing|analy[sz]ing"
-            r"|summari[sz]ing|reviewing|evaluating) this\b",
+            r"|summari[sz]ing|reviewing|evaluating) this\b"
+            rf"|{_START}{_MODEL}[,:] ?{_ALWAYS}(?:{_ANSWER}|set|use|put|give|rate|treat|leave|omit"
+            r"|add|include|translate|tell|stop)\b"
+            rf"|\b{_MACHINE} (?:must|should) {_ALWAYS}{_ANSWER}\b"
+            rf"|\bfor {_MODEL}[,:] ?(?:is|{_ANSWER}|set|use|put|give|the)\b",
+            _WRITTEN,
+        ),
+    ),
+    (
+        ("ki:", "ki,", "ki ", "ia:", "ia,", "ia ", "mod", "人工智能", "语言模型", "ai助手"),
+        re.compile(
+            r"(?:^|[.!?] )(?:[\w’']+ ){0,3}(?:für|an|pour|à|para|per|del?|du|al?)"
+            r"(?: la| das| die| el| le)? ?(?:l['’])?(?:ki|ia|sprachmodelle?|modèles? de langage"
+            r"|modelos? de (?:lenguaje|linguagem)|modell[oi] linguistic[oi]) ?[:,]"
+            r"|(?:^|[\u3002\uff01\uff1f])[^\n\u3002\uff1a\uff0c]{0,8}"
+            r"(?:人工智能|语言模型|ai助手)[^\n\u3002\uff1a\uff0c]{0,8}[\uff1a\uff0c]",
+            _WRITTEN,
+        ),
+    ),
+    (
+        ("summar", "extract", "analy", "process", "read", "asked", "appears", "from now on"),
+        re.compile(
+            r"\b(?:when(?:ever)?|if|before|whoever|anyone)(?: \w+){0,2} (?:summari[sz]|extract"
+            r"|analy[sz]|process|read|asked|see|appear)\w*\b[^.\n]{0,60}?(?:,| must| should) "
+            rf"{_ALWAYS}(?:answer|respond|reply|output|return|report|say|print)\b"
+            rf"|{_START}from now on,? (?:you (?:are|must|will|should)|{_ALWAYS}(?:{_ANSWER}|act"
+            r"|speak)|when(?:ever)? you\b)",
             _WRITTEN,
         ),
     ),
@@ -225,7 +257,7 @@ _ORDERS = (
     (
         ("m prompt", "m message", "n prompt", "l prompt", "r prompt", "your instructions"),
         re.compile(
-            r"\b(?:reveal|print|output|show|repeat|display|leak|return|disclose|tell)\s+"
+            r"\b(?:reveal|print|output|show|repeat|display|leak|return|disclose|tell|write)\s+"
             r"(?:\w+ ){0,3}(?:system (?:prompt|message)|(?:hidden|initial|your) prompt"
             r"|your instructions)\b",
             _WRITTEN,
@@ -240,10 +272,20 @@ _ORDERS = (
         ),
     ),
     (
-        ("from now on",),
+        ("your answer", "your response", "your reply", "your output", "your summary", "your json"),
         re.compile(
-            rf"{_START}from now on,? (?:you (?:are|must|will|should|respond|answer)"
-            r"|(?:always |only )?(?:answer|respond|reply|act|write|output|speak))\b",
+            r"\b(?:do not|don't|never|must not) [^.\n]{3,60}? (?:in|from) your (?:\w+ )?"
+            r"(?:answer|response|reply|output|summary|json)\b"
+            r"|\bin your (?:\w+ )?(?:answer|response|reply|output|summary|json),"
+            rf" {_ALWAYS}(?:{_ANSWER}|put|set|use|leave|mention|include|add)\b",
+            _WRITTEN,
+        ),
+    ),
+    (
+        ("regardless", "no matter", "instead of"),
+        re.compile(
+            rf"{_START}(?:regardless of|no matter|instead of) [^.\n,]{{3,60}}, "
+            rf"{_ALWAYS}{_ANSWER}\b",
             _WRITTEN,
         ),
     ),
@@ -285,6 +327,20 @@ _ROLES = (
 _BEFORE, _BEHIND = 160, 240
 
 
+def addressed(hidden: str) -> tuple[str, ...]:
+    """Return the lines of a hidden text that speak to a model, at most as many as are kept."""
+    found = (
+        flag
+        for kind, cues in ((FlagKind.ORDER, _ORDERS), (FlagKind.ROLE_MARK, _ROLES))
+        for flag in _orders(hidden, kind, cues)
+    )
+    lines = (
+        hidden[hidden.rfind("\n", 0, flag.start_char) + 1 :].lstrip().partition("\n")[0]
+        for flag in islice(found, MAX_FLAGS_OF_KIND)
+    )
+    return tuple(dict.fromkeys(lines))
+
+
 def _orders(content: str, kind: FlagKind, cues: Sequence[_Cue]) -> Iterator[Flag]:
     """Yield what names a model or its instructions, or looks like the frame of a prompt."""
     small = _in_small_letters(content)
@@ -317,184 +373,6 @@ def _in_small_letters(content: str) -> str:
     if len(small) == len(content):
         return small
     return "".join(each.lower() if len(each.lower()) == 1 else each for each in content)
-
-
-# A request to an assistant is told by its first word, its form, and by the text around it, which is
-# about other things. The weights were fitted to planted and clean texts and rounded; no feature is
-# enough by itself.
-_CRAFT = (
-    "translate transliterate paraphrase rephrase reword rewrite summarize summarise encode decode "
-    "encrypt decrypt reverse proofread simplify substitute replace spell write compose draft "
-    "generate create produce design craft develop build prepare make convince persuade claim argue "
-    "assert spread promote advertise endorse encourage mention emphasize insist include insert "
-    "append add request ask inform pose impersonate urge"
-)
-_TELL = (
-    "tell explain describe list name give provide suggest recommend outline compare define discuss "
-    "help assist teach show brainstorm propose advise share respond reply answer output use return "
-    "print say repeat begin start end finish"
-)
-_ACT = (
-    "calculate compute solve count convert determine classify identify analyze analyse evaluate "
-    "assess estimate predict forecast rate rank detect find extract investigate research check "
-    "search look set remind schedule book play turn order arrange organize organise plan pretend "
-    "act speak"
-)
-_ASK = "how what who where when why which whose"
-_ASK_IF = "is are do does did can could should would will has have"
-_FIRST_WORDS = {
-    word: weight
-    for weight, words in ((0.5, _CRAFT), (0.0, _TELL), (-0.5, _ACT), (0.0, _ASK), (-0.5, _ASK_IF))
-    for word in words.split()
-}
-_QUESTION_WORDS = frozenset(f"{_ASK} {_ASK_IF}".split())
-_MIN_SENTENCE, _MAX_SENTENCE = 8, 400
-_SENTENCE = re.compile(r"[^\n.?!|]+(?:[.?!](?=[^\s.?!])[^\n.?!|]*)*+[.?!\"'”’)]*+")
-_BULLET = " \t-*•\"'“”(>0123456789.)"
-_POLITE = re.compile(
-    r"(?:(?:please|kindly|now|also|then|and|next|finally|first|instead|hey|hi|ok|okay|so|but|just"
-    r"|only|always|(?:can|could|would|will) you|(?:i(?:'d| would) like|i want|i need)(?: you)? to"
-    r"|your (?:new )?task is to|you (?:must|should|have to|need to)|help (?:me|us)(?: to)?)"
-    r"[,:]?\s+){0,3}",
-    re.IGNORECASE,
-)
-_HEAD = re.compile(r"[A-Za-z]+")
-_POLITE_WORDS = (
-    "please kindly now also then and next finally first instead hey hi ok okay so but just only "
-    "always i your you every"
-)
-_BEGINNINGS = _FIRST_WORDS.keys() | frozenset(_POLITE_WORDS.split())
-_WHOLE_ANSWER = re.compile(
-    r"(?:your|every) (?:\w+ )?(?:answer|response|reply|output)s?\b", re.IGNORECASE
-)
-_ENDS = (".", "?", "!", '"', "”")
-_QUOTED = re.compile(r"[\"“'][^\"”\n]{5,}[\"”'][.?!]?$")
-_OBJECT = re.compile(
-    r"(?:['’]s)? (?:an?|the|me|us|my|your|how|wh(?:at|y|en|ere|ether)|th(?:is|ese|at)|some|all|any"
-    r"|each|every|it|if|to|like|as|only|in|on|two|three|four|five|six|seven|ten|\d+)\b| [\"“']",
-    re.IGNORECASE,
-)
-_GENERIC_QUESTION = re.compile(
-    r"how (?:can|do|should|could|to|would) (?:i|we|you|one)\b|what['’]s "
-    r"|wh\w+ (?:is|are|was|were|did|does|do|steps) ",
-    re.IGNORECASE,
-)
-_POINTING = re.compile(
-    r"\b(?:it|its|he|she|they|them|him|her|his|their|that|those|these|this|we|our|there|such"
-    r"|section|above|below|herein|following)\b",
-    re.IGNORECASE,
-)
-_TO_SOMEONE = re.compile(r"\b(?:me|my|i|us)\b", re.IGNORECASE)
-_ABOUT_ANSWER = re.compile(
-    r"\b(?:your|the) (?:next |final )?(?:answer|response|reply|output)s?\b|\bthe users?\b",
-    re.IGNORECASE,
-)
-_CONTENT_WORD = re.compile(r"[^\W\d_]{3,}")
-_PREFIX = 5
-_COMMON_WORDS = (
-    "the and for with that this from have has are was were will would could should can you your "
-    "our their his her its them they she him who what when where which how why please tell "
-    "about into than then there here some any all more most other such very just only also each "
-    "every one two not but may might must does did been being give list name make write explain "
-    "describe provide using use like want need know before after whether come until while "
-    "because again between during without within over under both these those same own few many "
-    "much let get got yes well still even back"
-)
-_COMMON = frozenset(_COMMON_WORDS.split())
-_AROUND = 1_500
-_THRESHOLD = 6.5
-_FEW_WORDS = 15
-_MIN_WORDS_AROUND = 5
-_MIN_SHARE = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A sentence that begins as a request does, with what its form alone says about it."""
-
-    start: int
-    end: int
-    weight: float
-    words: frozenset[str]
-
-
-def _requests(content: str) -> Iterator[Flag]:
-    """Yield the requests to an assistant that have nothing to do with the text around them."""
-    sentences, candidates = 0, []
-    for match in _SENTENCE.finditer(content):
-        if match.end() - match.start() > _MIN_SENTENCE:
-            sentences += 1
-            if request := _request(content, *match.span()):
-                candidates.append(request)
-    # In a long text one of many sentences looks strange, and where requests are usual none does.
-    expected = 1.5 * log10(sentences + 1) + 1.5 * log10(len(candidates) + 1)
-    for request in candidates:
-        missing = _THRESHOLD + expected - request.weight
-        if missing <= _MAX_STRANGENESS and _strangeness(content, request) > missing:
-            yield _flag(content, FlagKind.REQUEST, request.start, request.end)
-
-
-def _request(content: str, start: int, end: int) -> _Request | None:
-    sentence = content[start : min(end, start + _MAX_SENTENCE)].rstrip()
-    body = sentence.lstrip(_BULLET)
-    head = _HEAD.match(body)
-    if not head or head[0].lower() not in _BEGINNINGS:
-        return None
-    polite = _POLITE.match(body)
-    begin = polite.end() if polite else 0
-    head = _HEAD.match(body, begin) or head
-    word = head[0].lower()
-    weight = _FIRST_WORDS.get(word, 0.0 if _WHOLE_ANSWER.match(body) else None)
-    if weight is None or (word in _QUESTION_WORDS and not _asks(body)):
-        return None
-    is_line = (start == 0 or content[start - 1] == "\n") and content[end : end + 1] in ("", "\n")
-    found = _CONTENT_WORD.findall(body[head.end() :].lower())
-    return _Request(
-        start + len(sentence) - len(body),
-        start + len(sentence),
-        weight + (1.5 if is_line else 0.0) + _form(body, begin, head.end()),
-        frozenset(each[:_PREFIX] for each in found if each not in _COMMON),
-    )
-
-
-def _asks(body: str) -> bool:
-    return body.rstrip("\"'”’)").endswith("?") or bool(_QUOTED.search(body))
-
-
-def _form(body: str, begin: int, behind: int) -> float:
-    """Weigh whether a sentence is whole, stands by itself, and wants something of a model."""
-    is_capital = body[:1].isupper() and not body.isupper()
-    return (
-        (1.5 if is_capital else 0.0)
-        + (2.5 if is_capital and body.endswith(_ENDS) else 0.0)
-        + (1.5 if _OBJECT.match(body, behind) else 0.0)
-        + (1.0 if _GENERIC_QUESTION.match(body, begin) else 0.0)
-        + (0.5 if _TO_SOMEONE.search(body) else 0.0)
-        + (0.5 if _ABOUT_ANSWER.search(body) else 0.0)
-        - 1.0 * min(2, len(_POINTING.findall(body)))
-    )
-
-
-_MAX_STRANGENESS = 5.5
-
-
-def _strangeness(content: str, request: _Request) -> float:
-    """Weigh how many of its words the text around does not have: 0 to 5.5, or no chance."""
-    before = content[max(0, request.start - _AROUND) : request.start]
-    words = _CONTENT_WORD.findall(
-        f"{before} {content[request.end : request.end + _AROUND]}".lower()
-    )
-    around = {each[:_PREFIX] for each in words if each not in _COMMON}
-    new = request.words - around
-    share = len(new) / max(1, len(request.words))
-    if len(around) < _MIN_WORDS_AROUND or share < _MIN_SHARE:
-        return -inf  # the text is a request, or it is what the text is about
-    return (
-        share
-        + (1.5 if share == 1 else 0.0)
-        + 1.0 * min(3, len(new))
-        - (1.0 if len(around) < _FEW_WORDS else 0.0)
-    )
 
 
 _BASE64 = re.compile(

@@ -157,6 +157,7 @@ def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
         "pages_scanned": extracted.pages_scanned,
         "invisible_characters": extracted.invisible_characters,
         "unseen": [_cut(each) for each in extracted.unseen[:_MAX_UNSEEN]],
+        "left_out": [_cut(each) for each in extracted.left_out[:_MAX_UNSEEN]],
     }
     return header, body + described
 

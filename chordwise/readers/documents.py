@@ -111,6 +111,7 @@ def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) ->
     invisible = _count(header.get("invisible_characters")) or 0
     unseen = strings(header.get("unseen")) if invisible > FEW else []
     passages = [normalize(each).text for each in unseen[: document_flags.MAX_FLAGS_OF_KIND]]
+    left_out = [line(each) for each in strings(header.get("left_out"))]
     return ReadText(
         text=normalized.text,
         media_type=line(header.get("media_type")),
@@ -127,7 +128,7 @@ def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) ->
         line_ends_changed=normalized.line_ends_changed,
         invisible_removed=normalized.invisible_removed,
         hiding_removed=normalized.hiding_removed,
-        flags=document_flags.flags(normalized.text, passages, normalized.runs),
+        flags=document_flags.flags(normalized.text, passages, normalized.runs, left_out),
     )
 
 

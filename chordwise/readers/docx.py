@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from chordwise.domain import places
+from chordwise.domain import document_flags, places
 from chordwise.readers import encodings, failures, html
 from chordwise.readers.extracted import SEPARATOR, Extracted, Source, joined
 from chordwise.readers.office_package import (
@@ -58,6 +58,7 @@ class _Document:
         self._limit = max_characters
         self._spend = Spending(max_characters)
         self._unseen: list[str] = []
+        self._left_out: list[str] = []
 
     def extracted(self) -> Extracted:
         root = self._package.relationships("")
@@ -79,6 +80,7 @@ class _Document:
             title=self._title(root),
             invisible_characters=sum(len("".join(each.split())) for each in self._unseen),
             unseen=tuple(self._unseen),
+            left_out=document_flags.addressed("\n".join(self._left_out)),
         )
 
     def _texts_of(
@@ -97,6 +99,7 @@ class _Document:
         story = _Story(lambda name: self._embedded(related.get(name)), self._spend, styles)
         self._package.parse(part, story)
         self._unseen += story.unseen
+        self._left_out += story.left_out
         return story
 
     def _embedded(self, chunk: Relationship | None) -> str:
@@ -177,6 +180,7 @@ class _Story(PartTarget):
         self._runs = [_Run()]
         self._is_shaded = False
         self.unseen: list[str] = []
+        self.left_out: list[str] = []
         self._skipped = 0
         self._in_text = 0
 
@@ -242,6 +246,7 @@ class _Story(PartTarget):
     def _append(self, text: str) -> None:
         run = self._runs[-1]
         if run.is_hidden:
+            self.left_out.append(text)
             return
         self._spend(len(text))
         self._paragraphs[-1].append(text)

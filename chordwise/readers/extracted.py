@@ -83,7 +83,8 @@ class Extracted:
     `pages` counts pages where the format has them; `pages_unread` those that are damaged,
     `pages_scanned` those that are pictures and were not recognized, beside others with text.
     `invisible_characters` counts those of the text that cannot be seen in the file; `unseen` are
-    the passages of the text that they are in, in its order.
+    the passages of the text that they are in, in its order. `left_out` are passages that speak to a
+    model and are not in the text, because the file hides them.
     `place` says where in the file it stands; empty for the text of the file itself. `places` are
     the pages, slides, sheets or sections of the text.
     """
@@ -97,6 +98,7 @@ class Extracted:
     pages_scanned: int = 0
     invisible_characters: int = 0
     unseen: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     place: str = ""
     places: Sequence[Place] = ()
 
@@ -237,7 +239,7 @@ def markdown_lines(
     lines: list[tuple[int | None, str]] = []
     width = 0
     for position, row in enumerate(rows):
-        cells = [_cell(each) for each in row]
+        cells = [cell(each) for each in row]
         if not any(cells):
             continue
         line = f"| {' | '.join(cells)} |"
@@ -250,7 +252,8 @@ def markdown_lines(
     return lines
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """Return the text of a cell as it stands in a Markdown table."""
     lines = (line.strip() for line in text.strip().splitlines())
     return "<br>".join(line for line in lines if line).replace("|", "\\|")
 

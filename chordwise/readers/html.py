@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from lxml import etree
 
-from chordwise.domain import places
+from chordwise.domain import document_flags, places
 from chordwise.readers import encodings, failures
 from chordwise.readers.extracted import Extracted
 
@@ -32,6 +33,24 @@ _HIDDEN_STYLE = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", 
 _FONT_SIZE = re.compile(
     r"font-size\s*:\s*(?:((?:0+(?:\.0*)?|\.0+)(?:[a-z]{2,4}|%)?)\s*(?:[;!]|$)|\S)", re.IGNORECASE
 )
+_TINY = re.compile(
+    r"font-size\s*:\s*(?:(?:[01]?\.\d+|[12])px|(?:0?\.\d+|1)pt|0?\.[01]\d*r?em|\d(?:\.\d+)?%)",
+    re.IGNORECASE,
+)
+_COLOR = re.compile(
+    r"(?<![\w-])color\s*:\s*(?:(#fff(?:fff)?\b|white\b|transparent\b|rgba?\((?:\s*255\s*,?){3})|\S)",
+    re.IGNORECASE,
+)
+_GROUND = re.compile(
+    r"background(?:-color)?\s*:\s*(?!#fff(?:fff)?\b|white\b|transparent\b|none\b|inherit\b)\S",
+    re.IGNORECASE,
+)
+_AWAY = re.compile(
+    r"\b(?:left|top|right|text-indent)\s*:\s*-\d{4}|\bopacity\s*:\s*0(?:\.0+)?\s*(?:[;!]|$)",
+    re.IGNORECASE,
+)
+_WHITES = ("#fff", "#ffffff", "white")
+_UNREAD_ATTRIBUTES = ("alt", "title", "aria-label", "aria-description", "placeholder", "content")
 _DECLARED = re.compile(rb"""(?:charset|encoding)\s*+=\s*+(?:["']\s*+)?([\w.:-]+)""", re.IGNORECASE)
 _DECLARATION_BYTES = 2_048
 _SLICE = 65_536
@@ -47,38 +66,90 @@ def read(data: bytes, max_characters: int) -> Extracted:
     declared = _DECLARED.search(data[:_DECLARATION_BYTES])
     name = declared.group(1).decode("ascii", "replace") if declared else ""
     decoded = encodings.decode(data, name)
-    page = visible_text(decoded.text, max_characters)
+    return extracted(visible_text(decoded.text, max_characters), decoded.encoding)
+
+
+def extracted(page: Page, encoding: str | None = None) -> Extracted:
+    """Return a page as a document."""
     text = page.text.text()
     return Extracted(
         text=text,
         places=places.sections(page.headings, len(text)),
         media_type="text/html",
         title=page.title,
-        encoding=decoded.encoding,
+        encoding=encoding,
+        invisible_characters=sum(len("".join(each.split())) for each in page.unseen),
+        unseen=tuple(page.unseen),
+        left_out=document_flags.addressed("\n".join(each.strip() for each in page.left_out)),
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How the text of an element looks, as far as it and the elements around it say themselves."""
+
+    has_size: bool = True
+    is_tiny: bool = False
+    is_away: bool = False
+    is_white: bool = False
+    has_ground: bool = False
+
+    @property
+    def is_unseen(self) -> bool:
+        """Tell whether the text is too small, beside the page, or white without a ground."""
+        return self.is_tiny or self.is_away or (self.is_white and not self.has_ground)
+
+    def within(self, attributes: Mapping[str, str], *, may_be_styled: bool) -> _Look:
+        """Return the look of an element in this one; a style sheet may paint classes."""
+        style = attributes.get("style", "")
+        size, color = _FONT_SIZE.search(style), _COLOR.search(style)
+        named = attributes.get("color", "").lower()
+        has_color = color is not None or bool(named)
+        own_ground = attributes.get("bgcolor", "").lower()
+        has_ground = bool(_GROUND.search(style)) or (own_ground and own_ground not in _WHITES)
+        return _Look(
+            has_size=size[1] is None if size else self.has_size,
+            is_tiny=bool(_TINY.search(style)) if size else self.is_tiny,
+            is_white=(bool(color and color[1]) or named in _WHITES) if has_color else self.is_white,
+            is_away=self.is_away or bool(_AWAY.search(style)),
+            has_ground=self.has_ground
+            or bool(has_ground)
+            or "background" in attributes
+            or (may_be_styled and "class" in attributes),
+        )
+
+
 class Page:
-    """Takes the parser's events and keeps what is shown."""
+    """Takes the parser's events and keeps what is shown.
+
+    `unseen` are the passages of the text that cannot be seen, `left_out` those that are hidden.
+    """
 
     def __init__(self, max_characters: int) -> None:
         self.text = FlowingText(max_characters)
         self.title = ""
         self.headings: list[tuple[int, str]] = []
+        self.unseen: list[str] = []
+        self.left_out: list[str] = []
         self._heading: list[str] | None = None
         self._unshown = 0
-        self._sizes = [True]
+        self._is_hidden = False
+        self._has_sheet = False
+        self._looks = [_Look()]
         self._preformatted = 0
         self._in_title = False
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         """Open an element."""
         self._in_title = tag == "title" and not self.title
+        self._has_sheet |= tag in ("style", "link")
+        self.left_out += (attributes[name] for name in _UNREAD_ATTRIBUTES if name in attributes)
         if self._unshown or tag in _UNSHOWN or _is_hidden(attributes):
+            self._is_hidden = tag not in _UNSHOWN and (self._is_hidden or not self._unshown)
             self._unshown += 1
             return
         self._preformatted += tag == "pre"
-        self._sizes.append(_has_size(attributes, inherited=self._sizes[-1]))
+        self._looks.append(self._looks[-1].within(attributes, may_be_styled=self._has_sheet))
         if tag in _HEADINGS:
             self._heading = []
             self.headings.append((self.text.length, ""))
@@ -91,8 +162,8 @@ class Page:
             self._unshown -= 1
             return
         self._preformatted -= tag == "pre"
-        if len(self._sizes) > 1:
-            self._sizes.pop()
+        if len(self._looks) > 1:
+            self._looks.pop()
         if tag in _HEADINGS and self._heading is not None:
             self.headings[-1] = self.headings[-1][0], "".join(self._heading)
             self._heading = None
@@ -102,8 +173,12 @@ class Page:
         """Take a piece of text; the parser may cut it anywhere."""
         if self._in_title and len(self.title) < _TITLE_CHARACTERS:
             self.title += text
-        if self._unshown or not self._sizes[-1]:
+        if self._unshown or not self._looks[-1].has_size:
+            if self._is_hidden or not self._unshown:
+                self.left_out.append(text)
             return
+        if self._looks[-1].is_unseen and text.strip():
+            self.unseen.append(" ".join(text.split()))
         if self._heading is not None:
             self._heading.append(text)
         if self._preformatted:
@@ -113,6 +188,7 @@ class Page:
 
     def comment(self, text: str) -> None:
         """Leave comments out."""
+        self.left_out.append(text)
 
     def close(self) -> Page:
         """Finish."""
@@ -166,12 +242,6 @@ def visible_text(markup: str, max_characters: int) -> Page:
 
 def _is_hidden(attributes: Mapping[str, str]) -> bool:
     return "hidden" in attributes or bool(_HIDDEN_STYLE.search(attributes.get("style", "")))
-
-
-def _has_size(attributes: Mapping[str, str], *, inherited: bool) -> bool:
-    """Tell whether the text of an element is larger than nothing."""
-    declared = _FONT_SIZE.search(attributes.get("style", ""))
-    return declared[1] is None if declared else inherited
 
 
 SPACE, LINE, PARAGRAPH, CELL = " ", "\n", "\n\n", "\t"

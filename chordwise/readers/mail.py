@@ -47,7 +47,8 @@ def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
 
 def _text(message: Message, max_characters: int) -> Extracted:
     """Return headers and body; of a body in several forms the plain one, else the HTML."""
-    bodies = [body for part in _shown(message) if (body := _body(part, max_characters)).strip()]
+    parts = [_body(part, max_characters) for part in _shown(message)]
+    bodies = [each.text for each in parts if each.text.strip()]
     headers = [f"{name}: {value}" for name in _HEADERS if (value := _header(message, name))]
     names = [f"Attachment: {name}" for part in _attachments(message) if (name := _file_name(part))]
     if not bodies and not headers:
@@ -58,6 +59,9 @@ def _text(message: Message, max_characters: int) -> Extracted:
         places=places.within(MESSAGE, (), len(text)),
         media_type=MEDIA_TYPE,
         title=_header(message, "Subject"),
+        invisible_characters=sum(each.invisible_characters for each in parts),
+        unseen=tuple(passage for each in parts for passage in each.unseen),
+        left_out=tuple(passage for each in parts for passage in each.left_out),
     )
 
 
@@ -130,14 +134,14 @@ def _children(message: Message) -> list[Message]:
     return [part for part in message.get_payload() if isinstance(part, Message)]
 
 
-def _body(part: Message, max_characters: int) -> str:
+def _body(part: Message, max_characters: int) -> Extracted:
     payload = part.get_payload(decode=True)
     if not isinstance(payload, bytes) or not payload.strip():
-        return ""
+        return Extracted(text="", media_type=MEDIA_TYPE)
     text = encodings.decode(payload, part.get_content_charset("")).text
     if part.get_content_type() == "text/html":
-        return html.visible_text(text, max_characters).text.text()
-    return text.strip()
+        return html.extracted(html.visible_text(text, max_characters))
+    return Extracted(text=text.strip(), media_type=MEDIA_TYPE)
 
 
 def _file_name(part: Message) -> str:

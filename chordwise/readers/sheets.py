@@ -12,14 +12,20 @@ from pathlib import PurePath
 from typing import NamedTuple, TypeAlias
 
 import python_calamine
-from python_calamine import CalamineWorkbook, SheetTypeEnum
+from python_calamine import CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
 
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.places import Layout, Place, PlaceKind
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, extracted, failures
 from chordwise.readers.extracted import Columns, Extracted, Extraction, Naming, Unread, Wanted
-from chordwise.readers.office_package import OfficePackage, Spending
+from chordwise.readers.office_package import (
+    OfficePackage,
+    PartTarget,
+    Spending,
+    local,
+    value_of,
+)
 
 _MEDIA_TYPES = {
     "xls": "application/vnd.ms-excel",
@@ -36,11 +42,15 @@ _PLAIN_NAME = re.compile(r"[^\W\d]\w*")
 
 
 class Sheet(NamedTuple):
-    """The cells of a sheet from its first row and column on that hold something."""
+    """The cells of a sheet from its first row and column on that hold something.
+
+    `unseen` are the sentences in cells that cannot be seen.
+    """
 
     name: str
     rows: list[list[str]]
     start: tuple[int, int] = (0, 0)
+    unseen: Sequence[str] = ()
 
 
 def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
@@ -49,10 +59,11 @@ def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
     Raises:
         ReadError: The file is damaged, encrypted, hostile, lacks the column, or is too long.
     """
-    kind = _checked_kind(data)
+    kind, package = _checked(data)
+    hidden = _hidden_cells(package) if package and kind == "xlsx" else {}
     try:
         workbook = CalamineWorkbook.from_filelike(io.BytesIO(data))
-        sheets = list(_sheets(workbook))
+        sheets = list(_sheets(workbook, hidden))
     except python_calamine.PasswordError as error:
         raise failures.encrypted() from error
     except python_calamine.CalamineError as error:
@@ -62,23 +73,170 @@ def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
     return iter([_whole(sheets, kind, wanted.max_characters)])
 
 
-def _checked_kind(data: bytes) -> str:
+def _checked(data: bytes) -> tuple[str, OfficePackage | None]:
     if not data.startswith(_ZIP):
-        return "xls"
+        return "xls", None
     package = OfficePackage(data, "workbook", parsed=_PARSED, has_document_types=True)
     if "META-INF/manifest.xml" in package:
         if b"encryption-data" in package.content("META-INF/manifest.xml"):
             raise failures.encrypted()
-        return "ods"
-    return "xlsb" if "xl/workbook.bin" in package else "xlsx"
+        return "ods", package
+    return "xlsb" if "xl/workbook.bin" in package else "xlsx", package
 
 
-def _sheets(workbook: CalamineWorkbook) -> Iterator[Sheet]:
+def _sheets(workbook: CalamineWorkbook, hidden: Mapping[str, _HiddenCells]) -> Iterator[Sheet]:
     for sheet in workbook.sheets_metadata:
         if sheet.typ == SheetTypeEnum.WorkSheet:
             found = workbook.get_sheet_by_name(sheet.name)
             rows = [[_shown(cell) for cell in row] for row in found.to_python()]
-            yield Sheet(sheet.name, rows, found.start or (0, 0))
+            start = found.start or (0, 0)
+            own: _HiddenCells | None = hidden.get(sheet.name, _NOTHING)
+            if sheet.visible != SheetVisibleEnum.Visible:
+                own = None
+            yield Sheet(sheet.name, rows, start, list(_sentences(rows, start, own)))
+
+
+_MIN_WORDS = 4
+
+
+def _sentences(
+    rows: Sequence[Sequence[str]], start: tuple[int, int], hidden: _HiddenCells | None
+) -> Iterator[str]:
+    """Yield what hidden cells say, all of them where nothing is given; rows are often filtered."""
+    for number, row in enumerate(rows, start[0]) if hidden != _NOTHING else ():
+        for column, text in enumerate(row, start[1]):
+            if (hidden is None or hidden.holds(number, column)) and len(text.split()) >= _MIN_WORDS:
+                yield extracted.cell(text)
+
+
+class _HiddenCells(NamedTuple):
+    """The rows, columns and cells of a sheet that are not seen, counted from 0."""
+
+    rows: frozenset[int] = frozenset()
+    columns: frozenset[int] = frozenset()
+    cells: frozenset[tuple[int, int]] = frozenset()
+
+    def holds(self, row: int, column: int) -> bool:
+        return row in self.rows or column in self.columns or (row, column) in self.cells
+
+
+_NOTHING = _HiddenCells()
+_HIDDEN_ROW = re.compile(rb'<(?:\w{1,9}:)?row ([^<>]*\bhidden="(?:1|true)"[^<>]*)>')
+_HIDDEN_COLUMNS = re.compile(rb'<(?:\w{1,9}:)?col ([^<>]*\bhidden="(?:1|true)"[^<>]*)>')
+_STYLED_CELL = re.compile(rb'<(?:\w{1,9}:)?c ([^<>]*\bs="\d+"[^<>]*)>')
+_VALUE = re.compile(rb'\b(r|s|min|max)="(?:([A-Z]{1,3})(\d{1,7})|(\d{1,7}))"')
+_MAX_COLUMNS = 16_384
+
+
+def _hidden_cells(package: OfficePackage) -> dict[str, _HiddenCells]:
+    """Return the hidden cells of the sheets of an XLSX package by the names of the sheets."""
+    root = package.relationships("")
+    main = next((part.target for part in root.values() if part.kind == "officeDocument"), "")
+    if main not in package:
+        return {}
+    names, looks = _Names(), _Looks()
+    package.parse(main, names)
+    related = package.relationships(main)
+    for each in related.values():
+        if each.kind == "styles" and each.target in package:
+            package.parse(each.target, looks)
+    parts = {name: related[key].target for key, name in names.by_id.items() if key in related}
+    return {
+        name: _hidden_in(package.content(part), looks.unseen)
+        for name, part in parts.items()
+        if part in package
+    }
+
+
+def _hidden_in(sheet: bytes, unseen: set[int]) -> _HiddenCells:
+    rows = (_values(match[1])["r"] for match in _HIDDEN_ROW.finditer(sheet))
+    spans = (_values(match[1]) for match in _HIDDEN_COLUMNS.finditer(sheet))
+    cells = (_values(match[1]) for match in _STYLED_CELL.finditer(sheet)) if unseen else ()
+    return _HiddenCells(
+        frozenset(row - 1 for _, row in rows),
+        frozenset(
+            column - 1
+            for span in spans
+            for column in range(span["min"][1], min(span["max"][1], _MAX_COLUMNS) + 1)
+        ),
+        frozenset(
+            (row - 1, column - 1)
+            for each in cells
+            if each["s"][1] in unseen
+            for column, row in [each["r"]]
+        ),
+    )
+
+
+def _values(attributes: bytes) -> dict[str, tuple[int, int]]:
+    """Return the numbers in attributes, each with the column that letters before it name."""
+    found = {"r": (0, 0), "s": (0, 0), "min": (0, 0), "max": (0, -1)}
+    for name, letters, row, number in _VALUE.findall(attributes):
+        column = 0
+        for letter in letters:
+            column = column * 26 + letter - ord("A") + 1
+        found[name.decode()] = column, int(row or number)
+    return found
+
+
+class _Names(PartTarget):
+    """Takes the main part and keeps the names of the sheets by their relationships."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, str] = {}
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        if local(tag) == "sheet":
+            self.by_id[value_of(attributes, "id")] = attributes.get("name", "")
+
+
+class _Looks(PartTarget):
+    """Takes the styles and keeps the numbers of those whose text is white on nothing, or tiny."""
+
+    def __init__(self) -> None:
+        self.unseen: set[int] = set()
+        self._section = ""
+        self._fonts: dict[str, set[str]] = {}
+        self._fills: dict[str, bool] = {}
+        self._font = self._fill = ""
+        self._count = 0
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        name = local(tag)
+        if name in ("fonts", "fills", "borders", "cellStyleXfs", "cellXfs", "cellStyles", "dxfs"):
+            self._section = name
+        elif self._section == "fonts":
+            self._take_font(name, attributes)
+        elif self._section == "fills":
+            self._take_fill(name, attributes)
+        elif self._section == "cellXfs" and name == "xf":
+            self._look(attributes)
+
+    def _take_fill(self, name: str, attributes: Mapping[str, str]) -> None:
+        if name == "fill":
+            self._fill = str(len(self._fills))
+            self._fills[self._fill] = False
+        elif name in ("patternFill", "gradientFill"):
+            pattern = attributes.get("patternType", "none" if name == "patternFill" else "")
+            self._fills[self._fill] = pattern != "none"
+
+    def _take_font(self, name: str, attributes: Mapping[str, str]) -> None:
+        if name == "font":
+            self._font = str(len(self._fonts))
+            self._fonts[self._font] = set()
+        elif name == "color":
+            is_ground = attributes.get("theme") == "0" and "tint" not in attributes
+            if is_ground or attributes.get("rgb", "").upper().endswith("FFFFFF"):
+                self._fonts.setdefault(self._font, set()).add("white")
+        elif name == "sz" and attributes.get("val", "") in ("1", "2"):
+            self._fonts.setdefault(self._font, set()).add("tiny")
+
+    def _look(self, attributes: Mapping[str, str]) -> None:
+        look = self._fonts.get(attributes.get("fontId", "0"), set())
+        is_filled = self._fills.get(attributes.get("fillId", "0"), False)
+        if "tiny" in look or ("white" in look and not is_filled):
+            self.unseen.add(self._count)
+        self._count += 1
 
 
 def _whole(sheets: Sequence[Sheet], kind: str, max_characters: int) -> Extracted:
@@ -92,7 +250,14 @@ def _whole(sheets: Sequence[Sheet], kind: str, max_characters: int) -> Extracted
         _sheet_place(sheet, (start, len(heading)), lines)
         for (sheet, heading, lines), start in zip(tables, starts, strict=True)
     ]
-    return Extracted(text=text, places=places, media_type=_MEDIA_TYPES[kind])
+    unseen = tuple(sentence for sheet in sheets for sentence in sheet.unseen)
+    return Extracted(
+        text=text,
+        places=places,
+        media_type=_MEDIA_TYPES[kind],
+        invisible_characters=sum(len("".join(each.split())) for each in unseen),
+        unseen=unseen,
+    )
 
 
 def _sheet_place(
@@ -196,7 +361,7 @@ def of_tables(tables: Sequence[Sheet], columns: Columns, media_type: str) -> Ite
     if not found:
         raise _no_such_column(columns.text, [cell for each in tables for cell in each.rows[0:1]])
     naming = Naming()
-    for name, (first, *rows), _ in found:
+    for name, (first, *rows), *_ in found:
         prefix = f"{name}/" if len(tables) > 1 else ""
         records = (dict(zip(first, row, strict=False)) for row in rows if any(row))
         yield from _documents(records, columns, media_type, (naming, prefix))

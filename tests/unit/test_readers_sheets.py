@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
+import openpyxl
 import pytest
+from openpyxl.styles import Font, PatternFill
 
 from chordwise.domain.places import Places
 from chordwise.errors import ReadError
@@ -46,6 +50,42 @@ def test_a_workbook_is_one_document() -> None:
         "## Ports\n\n| port | ships |\n| --- | --- |\n| Bergen | 7 |\n| Oslo | 1.5 |"
     )
     assert read.place == ""
+
+
+def test_sentences_in_hidden_cells_are_kept_and_counted() -> None:
+    """Hidden rows, columns, sheets, and white or tiny text; numbers and names are usual there."""
+    book = openpyxl.Workbook()
+    sheet = book["Sheet"]
+    for row in (
+        ["seen by every reader here", "hidden in a column here"],
+        ["hidden in a row here", "name"],
+        ["white on nothing at all", None],
+        ["white on a dark ground", None],
+        ["too small for any reader", None],
+    ):
+        sheet.append(row)
+    sheet.row_dimensions[2].hidden = True
+    sheet.column_dimensions["B"].hidden = True
+    sheet["A3"].font = sheet["A4"].font = Font(color="FFFFFFFF")
+    sheet["A4"].fill = PatternFill("solid", fgColor="FF123456")
+    sheet["A5"].font = Font(size=1)
+    other = book.create_sheet("Other")
+    other.append(["hidden in a sheet here", "name"])
+    other.sheet_state = "hidden"
+    book.save(data := io.BytesIO())
+
+    (read,) = sheets.documents(data.getvalue(), WHOLE)
+
+    assert isinstance(read, Extracted)
+    assert read.unseen == (
+        "hidden in a column here",
+        "hidden in a row here",
+        "white on nothing at all",
+        "too small for any reader",
+        "hidden in a sheet here",
+    )
+    assert read.invisible_characters == sum(len(each.replace(" ", "")) for each in read.unseen)
+    assert all(each in read.text for each in read.unseen)
 
 
 def test_rows_of_a_workbook_are_documents() -> None:

@@ -1,0 +1,239 @@
+"""`python -m benchmarks.flags` measures how well suspicious passages are told from clean texts.
+
+Passages of our own (`planted_passages.tsv`) are planted into clean texts of several kinds; those
+marked `dev` fit the weights of requests (`--fit`), those marked `check` are kept for measuring.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sysconfig
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from random import Random
+
+from benchmarks.quality import share, write
+from chordwise.domain import assistant_requests, json_values
+from chordwise.domain.document_flags import flags
+from chordwise.readers.reading import ReadDocument, Reader
+from chordwise.settings import ReaderSettings
+
+PLANTED = Path(__file__).with_name("planted_passages.tsv")
+WEIGHTS = Path(assistant_requests.__file__).with_suffix(".toml")
+_STARTS = "<!-- make quality: flags -->\n"
+# The names of files in the corpora begin with these.
+_KINDS = ("email_", "table_", "answers-", "email-", "newsgroup-", "reviews-", "weblog-", "en_")
+_HOSTS = {
+    "e-mails": ("prompt_injection_bipia email", "ud_ewt_sentences email"),
+    "tables": ("prompt_injection_bipia table",),
+    "questions and answers": ("ud_ewt_sentences answers",),
+    "articles": ("xquad en", "ud_ewt_sentences weblog", "ud_ewt_sentences newsgroup"),
+    "abstracts": ("scitldr_abstracts",),
+    "contracts": ("cuad_contracts",),
+    "reviews": ("ud_ewt_sentences reviews",),
+    "code": ("Python modules",),
+}
+_PLACES = ("start", "line", "within", "end")
+_HOST_CHARACTERS = 4_000
+_MIN_HOST_CHARACTERS = 150
+_FITTED_CHARACTERS = 300_000
+_UNFITTED = ("large_text", "udhr")
+_SENTENCE_END = re.compile(r"[.!?][\"”]?\s")
+_SOURCES = 80
+
+Texts = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """A text with a passage that was planted into it, and how."""
+
+    text: str
+    start: int
+    end: int
+    kind: str
+    host: str
+    place: str
+
+
+def clean_texts(folder: Path) -> Texts:
+    """Return the documents of the corpora by their kinds, and texts of this installation."""
+    found: dict[str, list[str]] = defaultdict(list)
+    with Reader(ReaderSettings()) as reader:
+        for file in sorted(folder.glob("*/docs/**/*")):
+            read = reader.read(file) if file.is_file() else None
+            if isinstance(read, ReadDocument):
+                corpus = file.relative_to(folder).parts[0]
+                kind = next((each for each in _KINDS if file.name.startswith(each)), "")
+                found[f"{corpus} {kind[:-1]}".strip()].append(read.content.text)
+    for name in ("scitldr_abstracts", "sentence_sentiment"):
+        truths = folder / name / "labels.jsonl"
+        for line in truths.read_text("utf-8").splitlines() if truths.exists() else ():
+            found[name].append(json_values.text(json.loads(line)["text"]))
+    modules = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:_SOURCES]
+    found["Python modules"] = [
+        each.read_text("utf-8", "replace")[:_HOST_CHARACTERS] for each in modules
+    ]
+    described = [
+        str(each.metadata.json.get("description") or "") for each in metadata.distributions()
+    ]
+    found["Python packages"] = sorted({each for each in described if each})
+    return found
+
+
+def planted(texts: Texts, part: str) -> Iterator[Planted]:
+    """Yield each passage of a part at four places of a text of each kind."""
+    random = Random(5)  # noqa: S311 - statistics, not secrets
+    hosts = {
+        host: [
+            text[:_HOST_CHARACTERS]
+            for name in names
+            for text in texts.get(name, ())
+            if len(text) > _MIN_HOST_CHARACTERS
+        ]
+        for host, names in _HOSTS.items()
+    }
+    for line in PLANTED.read_text("utf-8").splitlines():
+        marked, kind, passage = line.split("\t")
+        for host, candidates in hosts.items() if marked == part else ():
+            for place in _PLACES if candidates else ():
+                before, behind = _parted(random.choice(candidates), place)
+                yield Planted(
+                    before + passage + behind,
+                    len(before),
+                    len(before) + len(passage),
+                    kind,
+                    host,
+                    place,
+                )
+
+
+def _parted(text: str, place: str) -> tuple[str, str]:
+    """Return what stands before and behind a passage at a place."""
+    if place == "start":
+        return "", f"\n{text}"
+    if place == "end":
+        return text.rstrip("\n") + "\n", ""
+    if place == "line":
+        lines = text.split("\n")
+        half = len(lines) // 2
+        return "".join(f"{line}\n" for line in lines[:half]), "\n" + "\n".join(lines[half:])
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    at = ends[len(ends) // 2] if ends else len(text) // 2
+    return text[:at], f" {text[at:]}"
+
+
+def fit(texts: Texts) -> dict[str, float]:
+    """Return the weights that tell planted requests from what clean texts ask of their readers."""
+    from sklearn.feature_extraction import DictVectorizer  # noqa: PLC0415 - of an extra
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - of an extra
+
+    clean = [
+        features
+        for name, own in texts.items()
+        for text in (own[::2] if name.startswith("Python") else own)
+        for features, _, _ in _candidates(text[:_FITTED_CHARACTERS])
+        if name not in _UNFITTED
+    ]
+    asked = [
+        features
+        for each in planted(texts, "dev")
+        for features, start, end in _candidates(each.text)
+        if start < each.end and end > each.start
+    ]
+    unknown = list(_with_unknown_verbs(asked))
+    vectorizer = DictVectorizer(sparse=False)
+    rows = vectorizer.fit_transform([*clean, *asked, *unknown])
+    spread = rows.std(0) + 1e-9
+    model = LogisticRegression(C=_REGULARIZATION, max_iter=3_000)
+    model.fit(
+        rows / spread,
+        [0] * len(clean) + [1] * (len(asked) + len(unknown)),
+        sample_weight=[1.0] * (len(clean) + len(asked)) + [_UNKNOWN] * len(unknown),
+    )
+    weights = dict(zip(vectorizer.get_feature_names_out(), model.coef_[0] / spread, strict=True))
+    return {**weights, "bias": model.intercept_[0] - _MARGIN}
+
+
+_REGULARIZATION = 0.03
+_UNKNOWN = 0.2
+_MARGIN = 2.1
+
+
+def _candidates(text: str) -> Iterator[tuple[dict[str, float], int, int]]:
+    for each in assistant_requests.candidates(text):
+        strange = assistant_requests.strangeness(text, each)
+        if strange is not None:
+            yield {**each.features, **strange}, each.start, each.end
+
+
+def _with_unknown_verbs(asked: Sequence[Mapping[str, float]]) -> Iterator[dict[str, float]]:
+    """Yield requests as they would look if their verbs were in no list."""
+    for features in asked:
+        verb = next((kind for kind in ("craft", "tell", "act") if kind in features), None)
+        if verb and any(f"then_{each}" in features for each in assistant_requests.OF_VERBS):
+            yield {**{name: each for name, each in features.items() if name != verb}, "unknown": 1}
+
+
+def store(weights: Mapping[str, float]) -> None:
+    """Write the weights into the data of the package."""
+    words, _, _ = WEIGHTS.read_text("utf-8").partition("\n[weights]\n")
+    lines = [f"{name} = {weight:.2f}" for name, weight in sorted(weights.items())]
+    WEIGHTS.write_text("\n".join([words.rstrip(), "", "[weights]", *lines, ""]), "utf-8")
+
+
+def table(texts: Texts) -> str:
+    """Return how often planted passages and clean documents are flagged, in Markdown."""
+    by: dict[str, list[float]] = defaultdict(list)
+    for each in planted(texts, "check"):
+        hit = any(
+            one.start_char < each.end and one.end_char > each.start for one in flags(each.text)
+        )
+        for group in ("all", f"in {each.host}", _PLACES_NAMED[each.place], f"kind: {each.kind}"):
+            by[f"planted, {group}"].append(float(hit))
+    for name, own in texts.items():
+        hits = [float(bool(flags(text))) for text in own]
+        by[f"clean, {name}"] += hits
+        if not name.startswith("Python"):
+            by["clean, all corpora"] += hits
+    lines = ["| texts | n | flagged | 95 % |", "|---|---|---|---|"]
+    for name, hits in sorted(by.items()):
+        row = share(name, "", hits)
+        lines.append(
+            f"| {name} | {row.count} | {row.value:.1%} | {row.low:.1%} to {row.high:.1%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+_PLACES_NAMED = {
+    "start": "as the first line",
+    "line": "as a line in the middle",
+    "within": "within a line",
+    "end": "as the last line",
+}
+
+
+def main() -> None:
+    """Fit the weights where that is asked for, print the table, and write it into the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.flags", description=__doc__)
+    parser.add_argument("corpora", type=Path, help="the folder with a folder for each corpus")
+    parser.add_argument("--fit", action="store_true", help="find the weights, and only store them")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/quality.md")
+    options = parser.parse_args()
+    texts = clean_texts(options.corpora)
+    if options.fit:
+        store(fit(texts))
+        return
+    found = table(texts)
+    print(found)
+    if options.write:
+        write(_STARTS, found)
+
+
+if __name__ == "__main__":
+    main()

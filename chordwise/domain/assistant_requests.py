@@ -1,0 +1,261 @@
+"""Requests to an assistant in a text that is about other things.
+
+A request is a sentence that begins as one, by a verb or as a question. Its form and how few of its
+words the text around it has are weighed by a linear model, which `benchmarks/flags.py` fits to
+planted and clean texts: no feature is enough by itself.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from math import log10
+
+from chordwise.domain.extractive.words import STOPWORDS
+
+_DATA = tomllib.loads(
+    resources.files(__package__).joinpath("assistant_requests.toml").read_text("utf-8")
+)
+_VERBS: dict[str, str] = {
+    word: kind for kind, listed in _DATA["verbs"].items() for word in listed.split()
+}
+_NO_VERBS = STOPWORDS | frozenset(_DATA["words"]["no_verbs"].split())
+WEIGHTS: Mapping[str, float] = _DATA.get("weights", {})
+"""What each feature of a request adds; the sum is above 0 for requests that are flagged."""
+_ASK = frozenset(("how", "what", "who", "where", "when", "why", "which", "whose"))
+_ASK_IF = frozenset(
+    [
+        "is",
+        "are",
+        "do",
+        "does",
+        "did",
+        "can",
+        "could",
+        "should",
+        "would",
+        "will",
+        "has",
+        "have",
+        "was",
+        "were",
+    ]
+)
+_MIN_SENTENCE, _MAX_SENTENCE = 8, 400
+_SENTENCE = re.compile(r"[^\n.?!|]+(?:[.?!](?=[^\s.?!])[^\n.?!|]*)*+[.?!\"'”’)]*+")
+_BULLET = " \t-*•#\"'“”(>0123456789.)"
+_PLAIN_BULLET = f"{_BULLET}|"
+_POLITE = re.compile(
+    r"(?:(?:please|kindly|now|also|then|and|next|finally|first|instead|hey|hi|ok|okay|so|but|just"
+    r"|only|always|(?:can|could|would|will) you|(?:i(?:'d| would) like|i want|i need)(?: you)? to"
+    r"|your (?:only |new |next )?(?:task|job|goal) is(?: now)? to"
+    r"|you (?:must|should|have to|need to|are to)|make sure to|be sure to|help (?:me|us)(?: to)?)"
+    r"[,:]?\s+){0,3}",
+    re.IGNORECASE,
+)
+_HEAD = re.compile(r"[^\W\d_]+(?=[ ,'’]|-moi\b|$)")
+_NO_VERB_ENDING = re.compile(r"(?:ing|ed|ly|tion|ness|ment|s|er)$")
+_VERB_ENDING = re.compile(r"(?:i[sz]e|ify|ate)$")
+# What stands behind the first word.
+_OBJECTS = {
+    name: re.compile(pattern, re.IGNORECASE)
+    for name, pattern in {
+        "possessive": r" (?:my|our|his|her|their|its)\b| [a-z]+['’]s\b",
+        "your": r" your\b",
+        "noun": r" (?:(?:and|or|of|is|was|were|are|has|had|have|will|would|shall|may|can|by)\b"
+        r"|[-–—&/=+:(])",
+        "determiner": r" (?:an?|the|this|these|those|each|every|all|any|some|no)\b",
+        "pronoun": r" (?:me|us|it|them|him|her)\b",
+        "quote": r" [\"“'‘]",
+        "foreign": r"(?:-moi)? (?:eine?n?|der|die|das|den|deine?|mir|une?|la|les?|ta|ton|tes|el|los"
+        r"|las|una|tus?)\b",
+        "number": r" (?:two|three|four|five|six|seven|eight|nine|ten|\d+)\b",
+        "particle": r" (?:how|what|who|why|when|where|whether|which|if|that|to|like|as|only|with"
+        r"|about|for|in|on|up|out|down|at|from)\b",
+    }.items()
+}
+OF_VERBS = ("possessive", "your", "determiner", "pronoun", "quote")
+"""What only verbs have behind them."""
+# What is counted in the sentence, up to twice.
+_COUNTED = {
+    name: re.compile(pattern, re.IGNORECASE)
+    for name, pattern in {
+        "pointing": r"\b(?:it|its|he|she|they|them|him|her|his|their|that|those|these|this|we|our"
+        r"|there|such|section|above|below|herein|following)\b",
+        "to_me": r"\b(?:me|my|i|us)\b",
+        "text": r"\b(?:answers?|responses?|repl(?:y|ies)|outputs?|summar(?:y|ies)|texts?"
+        r"|sentences?|paragraphs?|words?|letters?|alphabet|messages?|phrases?|poems?|haikus?"
+        r"|stor(?:y|ies)|jokes?|riddles?|essays?|songs?|emojis?|emoticons?|ciphers?|base ?-?\d+"
+        r"|binary|hex(?:adecimal)?|morse|rot13|code|scripts?|function|program|snippet|tweets?"
+        r"|slogans?|sentiment|tone|emotions?|prompts?|instructions?|json|language|english|french"
+        r"|spanish|german|italian|chinese|japanese|russian|arabic|dutch|korean|latin)\b",
+        "user": r"\b(?:users?|readers?|people|everyone|everybody|the (?:public|audience|victim))\b",
+        "quoted": r"[\"“'‘][^\"”’'\n]{2,}[\"”’']",
+        "name": r" (?-i:[A-Z][a-z]+)",
+    }.items()
+}
+_GENERIC = re.compile(
+    r"how (?:(?:can|do|should|could|to|would) (?:i|we|you|one)|long|many|much|far|old|does|did|is"
+    r"|are)\b|wh\w+(?:['’]s| (?:is|are|was|were|did|does|do|steps|would)) ",
+    re.IGNORECASE,
+)
+_CONTENT_WORD = re.compile(r"[^\W\d_]{3,}")
+_PREFIX = 5
+_AROUND = 1_500
+_FEW_WORDS = 15
+_MIN_WORDS_AROUND = 5
+_MAX_NEW = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A sentence that begins as a request: where it stands, its words, and what its form is."""
+
+    start: int
+    end: int
+    words: frozenset[str]
+    features: Mapping[str, float]
+
+
+def found(content: str) -> Iterator[tuple[int, int]]:
+    """Yield where the requests stand that have nothing to do with the text around them."""
+    for request in candidates(content):
+        missing = -WEIGHTS["bias"] - _weight(request.features)
+        strange = strangeness(content, request) if missing < _MAX_STRANGENESS else None
+        if strange is not None and _weight(strange) > missing:
+            yield request.start, request.end
+
+
+def candidates(content: str) -> list[Request]:
+    """Return the sentences that begin as requests do.
+
+    In a long text one of many sentences looks strange, and where requests are usual none does.
+    """
+    sentences, requests = 0, []
+    for match in _SENTENCE.finditer(content):
+        start, end = match.span()
+        if end - start > _MIN_SENTENCE:
+            sentences += 1
+            is_cell = "|" in (content[start - 1 : start], content[end : end + 1])
+            if request := None if is_cell else _request(content, start, end):
+                requests.append(request)
+    first, _, _ = content.lstrip().partition("\n")
+    usual = {
+        "sentences": log10(sentences + 1),
+        "requests": log10(len(requests) + 1),
+        "answers": float(first.rstrip().endswith("?")),
+    }
+    return [
+        Request(each.start, each.end, each.words, {**each.features, **usual}) for each in requests
+    ]
+
+
+def strangeness(content: str, request: Request) -> dict[str, float] | None:
+    """Return how many of its words the text around a request does not have, as features.
+
+    A request without a text around it is what the text is about: `None`.
+    """
+    before = content[max(0, request.start - _AROUND) : request.start]
+    around = _words(f"{before} {content[request.end : request.end + _AROUND]}")
+    if len(around) < _MIN_WORDS_AROUND:
+        return None
+    new = request.words - around
+    return {
+        "share_new": len(new) / max(1, len(request.words)),
+        "all_new": float(len(new) == len(request.words) > 0),
+        "new": min(_MAX_NEW, len(new)),
+        "few_around": float(len(around) < _FEW_WORDS),
+    }
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(
+        word[:_PREFIX] for word in _CONTENT_WORD.findall(text.lower()) if word not in STOPWORDS
+    )
+
+
+def _weight(features: Mapping[str, float]) -> float:
+    return sum(WEIGHTS.get(name, 0.0) * value for name, value in features.items())
+
+
+_STRANGE = ("share_new", "all_new")
+_MAX_STRANGENESS = sum(max(0.0, WEIGHTS.get(name, 0.0)) for name in _STRANGE) + _MAX_NEW * max(
+    0.0, WEIGHTS.get("new", 0.0)
+)
+
+
+def _request(content: str, start: int, end: int) -> Request | None:
+    sentence = content[start : min(end, start + _MAX_SENTENCE)].rstrip()
+    body = sentence.lstrip(_BULLET)
+    polite = _POLITE.match(body)
+    begin = polite.end() if polite else 0
+    head = _HEAD.match(body, begin) or _HEAD.match(body)
+    kind = _kind(body, head) if head and not body.isupper() else ""
+    if not head or not kind:
+        return None
+    begins = start + len(sentence) - len(body)
+    features = {
+        kind: 1.0,
+        "polite": float(0 < begin <= head.start()),
+        **_form(body, head),
+        **_place(content, begins, end),
+    }
+    if kind.startswith("ask"):
+        features["first_question"] = float(not content[:begins].strip(f"{_BULLET}\n"))
+    return Request(begins, start + len(sentence), _words(body[head.end() :]), features)
+
+
+def _kind(body: str, head: re.Match[str]) -> str:
+    """Return how a sentence begins; empty where it is no request."""
+    word = head[0].lower()
+    if word in _VERBS:
+        return _VERBS[word]
+    if word in _ASK or word in _ASK_IF:
+        is_question = body.rstrip("\"'”’)").endswith("?") or _COUNTED["quoted"].search(body)
+        return ("ask" if word in _ASK else "ask_if") if is_question else ""
+    if word in _NO_VERBS or _NO_VERB_ENDING.search(word):
+        return ""
+    has_object = any(_OBJECTS[name].match(body, head.end()) for name in OF_VERBS)
+    return "unknown" if has_object or _VERB_ENDING.search(word) else ""
+
+
+def _form(body: str, head: re.Match[str]) -> dict[str, float]:
+    """Return what a sentence wants and of whom, as features."""
+    behind = body[head.end() :]
+    words = len(body.split())
+    following = next((name for name, each in _OBJECTS.items() if each.match(behind)), "nothing")
+    features = {
+        f"then_{following}": 1.0,
+        "capital": float(body[0].isupper()),
+        "all_capitals": float(head[0].isupper() and len(head[0]) > 1),
+        "ends": float(body.endswith((".", "?", "!", '"', "”", "'", ")"))),
+        "asks": float(body.endswith("?")),
+        "generic": float(bool(_GENERIC.match(body, head.start()))),
+        "short": float(words < _SHORT),
+        "long": float(words > _LONG),
+    }
+    for name, pattern in _COUNTED.items():
+        features[name] = min(2, len(pattern.findall(behind)))
+    return features
+
+
+_SHORT, _LONG = 4, 25
+
+
+_FULL_LINE = 40
+_UNFINISHED = re.compile(r"[^\n]{30,}[a-z,]")
+
+
+def _place(content: str, start: int, end: int) -> dict[str, float]:
+    """Return how a sentence stands in its line, as features."""
+    line = content.rfind("\n", 0, start) + 1
+    before = content[line:start]
+    above = content[max(0, line - _FULL_LINE) : max(0, line - 1)]
+    return {
+        "line": float(not before and content[end : end + 1] in ("", "\n")),
+        "marked": float(bool(before) and not before.strip(_PLAIN_BULLET)),
+        "goes_on": float(not before and bool(_UNFINISHED.fullmatch(above))),
+    }
