@@ -124,9 +124,11 @@ def test_a_page_is_rendered_once_and_gone_with_its_file(
 def test_a_correction_is_shown_first_with_what_the_model_said(
     lease: tuple[Pipeline, Path], visit: Visit
 ) -> None:
-    """And who said so, in the story below."""
-    pipeline, _ = lease
-    corrected = Saying(verdict=Verdict.CORRECTED, path="annual fee", value="600 EUR")
+    """At the place that was selected for it; and who said so, in the story below."""
+    pipeline, path = lease
+    start = str(pipeline.value("SELECT text FROM documents")).index("paid by")
+    span = (start, start + len("paid by"))
+    corrected = Saying(verdict=Verdict.CORRECTED, path="annual fee", value="600 EUR", span=span)
     line = Line(
         number=1,
         document="lease.pdf",
@@ -140,7 +142,9 @@ def test_a_correction_is_shown_first_with_what_the_model_said(
 
     assert page.locator(".fact .value ins").inner_text() == "600 EUR"
     assert page.locator(".fact .before del").inner_text() == "500 EUR"
-    expect(page.locator(".remarks")).to_contain_text("600 EUR, before 500 EUR Anna")
+    expect(page.locator(".remarks")).to_contain_text("600 EUR, before 500 EUR, as in paid by Anna")
+    expect(page.locator("#page-2 img")).to_have_js_property("naturalWidth", 600)
+    assert words_below(page, path, pipeline.value(FACT)) == "paid by"
 
 
 def test_a_long_document_tells_its_story(
