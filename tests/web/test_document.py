@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
+from zipfile import ZipFile
 
 import pypdfium2
 import pytest
@@ -119,6 +120,28 @@ def test_a_page_is_rendered_once_and_gone_with_its_file(
     expect(page.get_by_text("The file lies no more where it was read")).to_be_visible()
     expect(page.locator(".text .quote")).to_have_text("annual fee: 500 EUR")
     assert page.locator(".text .place").all_inner_texts() == ["p. 1", "p. 2"]
+
+
+def test_a_page_in_an_archive_is_shown(
+    lease: tuple[Pipeline, Path], visit: Visit, tmp_path: Path
+) -> None:
+    """Also in an archive in that, until another file has its name."""
+    pipeline, path = lease
+    inner, outer = tmp_path / "inner.zip", tmp_path / "outer#1.zip"
+    with ZipFile(inner, "w") as archive:
+        archive.writestr("a.txt", "A note.")
+        archive.write(path, "old lease.pdf")
+    with ZipFile(outer, "w") as archive:
+        archive.write(inner, "inner.zip")
+    moved = {"source": f"{outer}#inner.zip#old lease.pdf", "path": str(outer).encode()}
+    pipeline.execute("UPDATE intakes SET source = :source, raw_path = :path", **moved)
+    address = f"{visit.base}/documents/{pipeline.value(FIRST)}/pages/2.png"
+
+    there = [visit.page.request.get(address).status for _ in range(2)]
+    outer.write_bytes(inner.read_bytes())
+
+    assert there == [200, 200]
+    assert visit.page.request.get(address).status == 404
 
 
 def test_a_correction_is_shown_first_with_what_the_model_said(
@@ -235,15 +258,12 @@ def test_hostile_documents_and_answers_are_inert(settings: Settings, visit: Visi
     expect(page.locator(".text")).to_contain_text("\\u202eevil")
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
+def test_what_is_not_there_is_not_found(visit: Visit) -> None:
+    """No address leads to a file by its name."""
+    for address in (
         "/documents/00000000-0000-0000-0000-000000000000",
         "/documents/00000000-0000-0000-0000-000000000000/pages/1.png",
         "/documents/..%2f..%2fetc%2fpasswd",
         "/documents/x",
-    ],
-)
-def test_what_is_not_there_is_not_found(visit: Visit, address: str) -> None:
-    """No address leads to a file by its name."""
-    assert visit.page.request.get(f"{visit.base}{address}").status == 404
+    ):
+        assert visit.page.request.get(f"{visit.base}{address}").status == 404, address
