@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -108,7 +108,7 @@ class ParserProcess:
 
     def answers(
         self, file: BinaryIO, question: FileQuestion, reading_time: ReadingTime
-    ) -> Iterator[Answer]:
+    ) -> Generator[Answer, None, None]:
         """Yield the child's answers about an open file: texts, parts and failures.
 
         Each has the whole time limit, within what is left for the file; for a scan that for scans.

@@ -183,6 +183,21 @@ class Reader:
             raise failures.malformed(f"has no page {page} that can be shown.")
         return found
 
+    def part(self, file: BinaryIO, source: str, within: str) -> Content | None:
+        """Return the part of an open archive or message that is named `source`; close it after use.
+
+        `within` is the name of the file itself, with which that begins; `None` where there is none.
+
+        Raises:
+            ReadError: The file cannot be taken apart, or not within the bounds.
+            ReadingInterruptedError: See `interrupt`.
+        """
+        self._interruption.clear()
+        time = self._reading_time()
+        unpacking = Unpacking(self._settings, WHOLE, self._parser_at, time)
+        content = Content(file=file, sha256="", byte_count=0)
+        return unpacking.part(content, within, source)
+
     def _documents(
         self,
         content: Content,
@@ -371,6 +386,31 @@ class Unpacking:
                 yield found
         except _BoundReachedError as bound:
             yield _unread(source, bound.error, content)
+
+    def part(self, content: Content, here: str, source: str, level: int = 0) -> Content | None:
+        """Return the part with this source of a file that is `here`; the caller closes it.
+
+        Raises:
+            ReadError: The file cannot be taken apart, or not within the bounds.
+            ReadingInterruptedError: Another thread has ended it.
+        """
+        question = FileQuestion(name=here)
+        with closing(self._parser_at(level).answers(content.file, question, self._time)) as answers:
+            for answer in answers:
+                if answer.part is None:
+                    continue
+                name = f"{here}#{_name(answer.header.get('place'))}"
+                try:
+                    self._spend(answer.part.byte_count, level)
+                except _BoundReachedError as bound:
+                    answer.part.close()
+                    raise bound.error from bound
+                if name == source:
+                    return answer.part
+                with closing(answer.part):
+                    if source.startswith(f"{name}#"):
+                        return self.part(answer.part, name, source, level + 1)
+        return None
 
     def _documents(
         self, content: Content, origin: _Origin, level: int

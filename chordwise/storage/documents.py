@@ -130,10 +130,16 @@ def places_of(database: Database, document_id: uuid.UUID, within: timedelta) -> 
     Raises:
         ServiceUnavailableError: The database stayed away for longer than `within`.
     """
-    of_document = select(Document.places, Document.layouts).where(Document.id == document_id)
     for attempt in database.attempts(within):
         with attempt as session:
-            stored, layouts = session.execute(of_document).one()
+            found = places_in(session, document_id)
+    return found
+
+
+def places_in(session: Session, document_id: uuid.UUID) -> Places:
+    """Return the places of a document, read in a transaction."""
+    of_document = select(Document.places, Document.layouts).where(Document.id == document_id)
+    stored, layouts = session.execute(of_document).one()
     return Places(places.from_json(stored, layouts or ()))
 
 

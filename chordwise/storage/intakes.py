@@ -42,9 +42,10 @@ class Intake(Record):
     """
 
     __tablename__ = "intakes"
+    __table_args__ = (Index("ix_intakes_run_id_outcome", "run_id", "outcome"),)
 
     id: Mapped[Identity]
-    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"), index=True)
+    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"))
     source: Mapped[str]
     sha256: Mapped[str | None]
     byte_count: Mapped[int | None] = mapped_column(BigInteger)

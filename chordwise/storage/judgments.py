@@ -40,8 +40,9 @@ class Feedback(Record):
 
     `result_id` is the result that was judged, be it the current one or a past one by now; `judged`
     is what it said, and `confidence` what it claimed of that. `field` names the field of an
-    extraction, whose values `judged` and `corrected` hold as lists. `question` is what was asked,
-    of whatever model and with whatever threshold.
+    extraction, whose values `judged` and `corrected` hold as lists. `quote` is what was selected in
+    the text for the right value, null where nothing was: `start_char` and `end_char` say where.
+    `question` is what was asked, of whatever model and with whatever threshold.
 
     Rows are never changed: a row with the verdict `withdrawn` takes back the one with the id
     `withdraws`, and neither counts any more.
@@ -70,6 +71,9 @@ class Feedback(Record):
     field: Mapped[str | None]
     note: Mapped[str | None]
     author: Mapped[str | None]
+    quote: Mapped[str | None]
+    start_char: Mapped[int | None]
+    end_char: Mapped[int | None]
     question: Mapped[JsonObject]
     judged: Mapped[JsonValue | None]
     corrected: Mapped[JsonValue | None]
@@ -100,7 +104,7 @@ def store_feedback(session: Session, feedback: Feedback) -> bool:
         .order_by(Feedback.created_at.desc(), Feedback.id.desc())
         .limit(1)
     ).one_or_none()
-    said = ("verdict", "corrected", "note", "author")
+    said = ("verdict", "corrected", "note", "author", "start_char", "end_char")
     if last is not None and all(getattr(last, name) == getattr(feedback, name) for name in said):
         return False
     session.add(feedback)
@@ -155,6 +159,8 @@ def remark(feedback: Feedback) -> Remark:
         verdict=Verdict(feedback.verdict),
         judged=feedback.judged,
         corrected=feedback.corrected,
+        quote=feedback.quote or "",
+        span=(feedback.start_char or 0, feedback.end_char or 0),
     )
 
 

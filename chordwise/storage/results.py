@@ -37,7 +37,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import corrections, truths
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisType, question_of
-from chordwise.storage import judgments
+from chordwise.storage import documents, judgments
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
@@ -180,7 +180,8 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
         of_document = [each for each in said if each.document_id == result.document_id]
         about = judgments.about(of_document, kind, question)
         truth = truths.from_remarks(kind, [judgments.remark(each) for each in about])
-        corrected = corrections.correct(result.output, analysis_for(kind), truth)
+        places = documents.places_in(session, result.document_id) if truth.quoted else None
+        corrected = corrections.correct(result.output, analysis_for(kind), truth, places)
         result.corrected_output = corrected.output
         of_result = Fact.job_id == result.job_id
         accepted = session.scalars(select(Fact.path).where(of_result, Fact.accepted)).all()

@@ -21,9 +21,9 @@ from chordwise.domain.places import Place, PlaceKind
 from chordwise.domain.states import FAILED_CHUNKS
 from chordwise.domain.tasks import Stage
 from chordwise.errors import ReadError, UsageError
-from chordwise.pipeline.runs import explanation
+from chordwise.pipeline.runs import explanation, page_pictures
 from chordwise.pipeline.runs.explanation import ExplainedFact, Explanation
-from chordwise.pipeline.runs.page_pictures import PagePictures
+from chordwise.pipeline.runs.page_pictures import Named, PagePictures
 from chordwise.storage import documents
 from chordwise.storage.record import SEARCHED_CHARACTERS
 from chordwise.web.site import Site, fragment, render, site_of
@@ -106,7 +106,8 @@ def _document(request: Request) -> Response:
         found = explanation.explain(session, site.settings, shown.job_id, parts=())
         places = documents.listed_places(session, document_id)
         text = documents.text_of(session, document_id)
-        is_there = _is_there(site, session, found)
+        names = page_pictures.names_of(session, document_id)
+    is_there = _is_there(site, found, names)
     pages = _pages(places, found.facts)
     as_pages = bool(is_there and pages and not shown.as_text)
     return render(
@@ -163,11 +164,11 @@ def _id(given: str) -> uuid.UUID | None:
         raise UsageError(f"“{given}” is no id.") from error
 
 
-def _is_there(site: Site, session: Session, found: Explanation) -> bool:
+def _is_there(site: Site, found: Explanation, names: Sequence[Named]) -> bool:
     """Tell whether the file is still where it was read, to be shown page by page."""
     if not _has_pictures(found.document.media_type):
         return False
-    original = _pictures(site).original(session, found.document.id)
+    original = _pictures(site).original(names)
     if original is not None:
         original[0].close()
     return original is not None
@@ -228,7 +229,8 @@ def _page(request: Request) -> Response:
     number: int = request.path_params["number"]
     site = site_of(request)
     with site.database.read() as session:
-        original = _pictures(site).original(session, request.path_params["document_id"])
+        names = page_pictures.names_of(session, request.path_params["document_id"])
+    original = _pictures(site).original(names)
     if original is None:
         raise HTTPException(404, "The file lies no more where it was read.")
     file, sha256 = original

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from chordwise.storage.judgments import Feedback
 from chordwise.web.listing import Listing, listing_of
 from chordwise.web.site import fragment, render, see, site_of, text_in, user_of
 
+_PLACE = re.compile(r"[0-9]{1,9}")
 _FILTERS = ("run", "analysis_type", "queue", "profile")
 _MAX_RUNS = 50
 _TABLE_ROWS = 25
@@ -170,7 +172,9 @@ def _signed(request: Request) -> Signed:
     value: JsonValue = None
     if verdict is Verdict.CORRECTED:
         value = parsed(text_in(request, "value"))
-    saying = Saying(verdict=verdict, path=text_in(request, "path"), value=value)
+    edges = [text_in(request, name) for name in ("start_char", "end_char")]
+    span = (int(edges[0]), int(edges[1])) if all(map(_PLACE.fullmatch, edges)) else None
+    saying = Saying(verdict=verdict, path=text_in(request, "path"), value=value, span=span)
     return Signed(saying=saying, author=user_of(request))
 
 

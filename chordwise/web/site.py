@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
@@ -193,6 +194,16 @@ def _marked(text: str, sought: Collection[str]) -> Markup:
     return shown + visible(text[end:])
 
 
+def _placed(text: str, start: int) -> Markup:
+    """Return a part of a document whose pieces say where they stand in it, from `start` on."""
+    shown, at = Markup(), start
+    for _, run in groupby(text, lambda each: each == visible(each)):
+        piece = "".join(run)
+        part = Markup('<span data-start="{}" data-end="{}">{}</span>')
+        shown, at = shown + part.format(at, at + len(piece), visible(piece)), at + len(piece)
+    return shown
+
+
 def _file_name(source: str) -> str:
     """Return the last part of the name of a document, without its folders."""
     return source.rstrip("/").rpartition("/")[2] or source
@@ -229,7 +240,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(number="{:,}".format, approximate=approximate, span=span)
     environment.filters.update(
-        in_line=_in_line, marked=_marked, file_name=_file_name, folder=_folder
+        in_line=_in_line, marked=_marked, placed=_placed, file_name=_file_name, folder=_folder
     )
     environment.filters.update(as_text=_as_text, as_json=_as_json)
     environment.globals.update(counted=counted, money=money)

@@ -145,7 +145,7 @@ _INDEXES = (
     ("ix_inbox_files_run_id", "inbox_files", ["run_id"]),
     ("ix_inbox_intakes_inbox_file_id", "inbox_intakes", ["inbox_file_id"]),
     ("ix_intakes_document_id", "intakes", ["document_id"]),
-    ("ix_intakes_run_id", "intakes", ["run_id"]),
+    ("ix_intakes_run_id_outcome", "intakes", ["run_id", "outcome"]),
     # A document has few jobs: its id finds them, and the hash of the options need not be copied.
     ("ix_jobs_document_id", "jobs", ["document_id"]),
     ("ix_jobs_intake_id", "jobs", ["intake_id"]),

@@ -2,8 +2,8 @@
 -- the one that was judged, who said it and when. It stays when a document is analyzed again,
 -- whatever the new answer says.
 -- right_value is the corrected value, the judged one where it was approved, and null where it was
--- rejected; values of a field are lists. results counts the current results that answer the
--- question, for all of which it holds.
+-- rejected; values of a field are lists. quote is what was selected in the text for it, if anything.
+-- results counts the current results that answer the question, for all of which it holds.
 CREATE VIEW corrections AS
 SELECT DISTINCT ON (f.document_id, f.analysis_type, f.question, coalesce(f.field, f.path))
     d.source,
@@ -17,6 +17,9 @@ SELECT DISTINCT ON (f.document_id, f.analysis_type, f.question, coalesce(f.field
     f.author,
     f.created_at AS said_at,
     f.note,
+    f.quote,
+    f.start_char,
+    f.end_char,
     (
         SELECT count(*)
         FROM results AS r

@@ -51,17 +51,23 @@ SELECT
 FROM runs AS r
 CROSS JOIN LATERAL (
     SELECT
-        count(*) FILTER (WHERE outcome = 'accepted') AS accepted,
-        count(*) FILTER (WHERE outcome = 'duplicate') AS duplicate,
-        count(*) FILTER (WHERE outcome = 'unsupported') AS unsupported,
-        count(*) FILTER (WHERE outcome = 'unreadable') AS unreadable,
-        count(*) FILTER (WHERE outcome = 'encrypted') AS encrypted,
-        count(*) FILTER (WHERE outcome = 'empty') AS empty,
-        count(*) FILTER (WHERE outcome = 'too_large') AS too_large,
-        count(*) FILTER (WHERE outcome = 'refused') AS refused,
-        count(*) FILTER (WHERE outcome = 'not_taken') AS not_taken
-    FROM intakes
-    WHERE run_id = r.id
+        coalesce(sum(intakes) FILTER (WHERE outcome = 'accepted'), 0)::bigint AS accepted,
+        coalesce(sum(intakes) FILTER (WHERE outcome = 'duplicate'), 0)::bigint AS duplicate,
+        coalesce(sum(intakes) FILTER (WHERE outcome = 'unsupported'), 0)::bigint AS unsupported,
+        coalesce(sum(intakes) FILTER (WHERE outcome = 'unreadable'), 0)::bigint AS unreadable,
+        coalesce(sum(intakes) FILTER (WHERE outcome = 'encrypted'), 0)::bigint AS encrypted,
+        coalesce(sum(intakes) FILTER (WHERE outcome = 'empty'), 0)::bigint AS empty,
+        coalesce(sum(intakes) FILTER (WHERE outcome = 'too_large'), 0)::bigint AS too_large,
+        coalesce(sum(intakes) FILTER (WHERE outcome = 'refused'), 0)::bigint AS refused,
+        coalesce(sum(intakes) FILTER (WHERE outcome = 'not_taken'), 0)::bigint AS not_taken
+    FROM (
+        SELECT
+            outcome,
+            count(*) AS intakes
+        FROM intakes
+        WHERE run_id = r.id
+        GROUP BY outcome
+    ) AS counted
 ) AS i
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(documents_taken), 0) AS parts

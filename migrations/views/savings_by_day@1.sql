@@ -3,30 +3,41 @@
 -- routing_saved_usd is what the largest tier would have cost less what was paid; it is null without
 -- routed calls, and where a price is unknown.
 CREATE VIEW savings_by_day AS
-WITH paid AS (
+WITH counted AS (
+    SELECT
+        (started_at AT TIME ZONE 'UTC')::date AS day,
+        provider,
+        model,
+        prompt_version,
+        count(*) FILTER (WHERE cache_hit) AS cache_hits,
+        sum(cost_usd) FILTER (WHERE NOT cache_hit AND finish_reason IS NOT NULL) AS paid_usd,
+        count(cost_usd) FILTER (WHERE NOT cache_hit AND finish_reason IS NOT NULL) AS paid_calls,
+        count(*) FILTER (WHERE reference_cost_usd IS NOT NULL AND NOT cache_hit) AS routed_questions,
+        sum(coalesce(reference_cost_usd, 0) - coalesce(cost_usd, 0))
+            FILTER (WHERE tier IS NOT NULL AND NOT cache_hit) AS routing_saved_usd,
+        bool_and(cost_usd IS NOT NULL)
+            FILTER (WHERE tier IS NOT NULL AND finish_reason IS NOT NULL AND NOT cache_hit) AS is_priced
+    FROM model_calls
+    GROUP BY 1, 2, 3, 4
+),
+
+paid AS (
     SELECT
         provider,
         model,
         prompt_version,
-        avg(cost_usd) AS mean_cost_usd
-    FROM model_calls
-    WHERE NOT cache_hit AND finish_reason IS NOT NULL
+        sum(paid_usd) / nullif(sum(paid_calls), 0) AS mean_cost_usd
+    FROM counted
     GROUP BY 1, 2, 3
 )
 
 SELECT
-    (c.started_at AT TIME ZONE 'UTC')::date AS day,
-    count(*) FILTER (WHERE c.cache_hit) AS cache_hits,
-    sum(p.mean_cost_usd) FILTER (WHERE c.cache_hit) AS cache_saved_usd,
-    count(*) FILTER (WHERE c.reference_cost_usd IS NOT NULL AND NOT c.cache_hit) AS routed_questions,
-    CASE
-        WHEN bool_and(c.cost_usd IS NOT NULL) FILTER (
-            WHERE c.tier IS NOT NULL AND c.finish_reason IS NOT NULL AND NOT c.cache_hit
-        )
-            THEN sum(coalesce(c.reference_cost_usd, 0) - coalesce(c.cost_usd, 0))
-                FILTER (WHERE c.tier IS NOT NULL AND NOT c.cache_hit)
-    END AS routing_saved_usd
-FROM model_calls AS c
-LEFT JOIN paid AS p
+    c.day,
+    sum(c.cache_hits)::bigint AS cache_hits,
+    sum(c.cache_hits * p.mean_cost_usd) FILTER (WHERE c.cache_hits > 0) AS cache_saved_usd,
+    sum(c.routed_questions)::bigint AS routed_questions,
+    CASE WHEN bool_and(c.is_priced) THEN sum(c.routing_saved_usd) END AS routing_saved_usd
+FROM counted AS c
+INNER JOIN paid AS p
     ON p.provider = c.provider AND p.model = c.model AND p.prompt_version = c.prompt_version
 GROUP BY 1;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -137,6 +138,24 @@ def test_a_decision_about_an_answer_that_was_replaced_is_refused(pipeline: Pipel
         pipeline.context.database.write() as session,
     ):
         review.decide(session, asked.job_id, asked.result_id, accepted)
+
+
+def test_what_is_selected_outside_the_document_is_refused(pipeline: Pipeline) -> None:
+    """And of white space alone; nothing is stored."""
+    submission = extracted(pipeline, {"a.txt": {"price": ("12 EUR", 4)}})
+    job_id = pipeline.job(submission).id
+    result_id = pipeline.value("SELECT id FROM results")
+    assert isinstance(result_id, uuid.UUID)
+
+    for span in ((6, 7), (5, 100_000), (7, 6)):
+        saying = Saying(verdict=Verdict.CORRECTED, path="price", value="13", span=span)
+        with (
+            pytest.raises(UsageError, match="no text"),
+            pipeline.context.database.write() as session,
+        ):
+            review.decide(session, job_id, result_id, Signed(saying=saying))
+
+    assert pipeline.value("SELECT count(*) FROM feedback") == 0
 
 
 def test_the_first_pages_come_out_of_an_index(pipeline: Pipeline) -> None:

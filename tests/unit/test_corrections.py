@@ -15,6 +15,7 @@ from chordwise.domain.learning.corrections import Corrected, correct
 from chordwise.domain.learning.judging import Answer
 from chordwise.domain.learning.remarks import Saying, understand
 from chordwise.domain.learning.truths import Remark, Truth, Verdict, from_remarks
+from chordwise.domain.places import Place, PlaceKind, Places
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 
@@ -75,6 +76,33 @@ def test_a_wrong_value_of_an_item_is_replaced() -> None:
     fee = found.facts[0]
     assert (fee.number, fee.currency, fee.quote) == (Decimal(7), "EUR", "5 USD")
     assert field(found, 0)["value"] == "7 EUR"
+
+
+def test_a_selected_value_has_the_quote_that_was_selected() -> None:
+    """In its fact and in the output; another value of the field keeps its own."""
+    output = items(("fee", "5 USD"), ("fee", "9 USD"))
+    remarks = [
+        Remark(
+            path="/fields/0",
+            name="fee",
+            verdict=Verdict.CORRECTED,
+            judged=["5 USD", "9 USD"],
+            corrected=["9 USD", "7 EUR"],
+            quote="EUR 7 a year",
+            span=(20, 32),
+        )
+    ]
+    truth = from_remarks(AnalysisType.EXTRACTION, remarks)
+    second = Place(kind=PlaceKind.PAGE, label="p. 2", number=2, start_char=10, end_char=40)
+
+    found = correct(output, analysis_for(AnalysisType.EXTRACTION), truth, Places([second]))
+
+    fee = found.facts[0]
+    assert (fee.quote, fee.start_char, fee.end_char, fee.place) == ("EUR 7 a year", 20, 32, "p. 2")
+    assert (fee.grounded, fee.value_in_quote) == (True, True)
+    assert found.facts[1].quote == "9 USD"
+    assert [field(found, place)["quote"] for place in (0, 1)] == ["EUR 7 a year", "9 USD"]
+    assert output == items(("fee", "5 USD"), ("fee", "9 USD"))
 
 
 def test_right_values_stay_and_others_go_and_come() -> None:

@@ -16,6 +16,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import (
     Browser,
     ConsoleMessage,
+    Locator,
     Page,
     ViewportSize,
     expect,
@@ -98,6 +99,11 @@ class Visit:
         """Open a page."""
         self.page.goto(f"{self.base}{path}")
         return self.page
+
+    def follow(self, link: Locator) -> None:
+        """Click on a link, and wait until the scripts of its page work."""
+        with self.page.expect_navigation():
+            link.click()
 
     def confirm(self, button: str) -> None:
         """Press a button, and say yes to what it asks."""

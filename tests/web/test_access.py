@@ -73,14 +73,12 @@ def test_every_response_has_the_headers(served: Served, client: httpx.Client) ->
         assert headers["referrer-policy"] == "same-origin"
 
 
-@pytest.mark.parametrize("host", ["attacker.example", "127.0.0.1.attacker.example", ""])
-def test_a_name_of_others_is_refused(served: Served, client: httpx.Client, host: str) -> None:
+def test_a_name_of_others_is_refused(served: Served, client: httpx.Client) -> None:
     """A name that an attacker lets lead here gets no page, also with the right cookie."""
     sign_in(client, served)
 
-    answer = client.get("/runs", headers={"Host": host})
-
-    assert answer.status_code in (400, 421)
+    for host in ("attacker.example", "127.0.0.1.attacker.example", ""):
+        assert client.get("/runs", headers={"Host": host}).status_code in (400, 421), host
     assert client.get("/runs").status_code == 200
 
 
@@ -104,30 +102,27 @@ def test_changes_come_from_our_own_pages(served: Served, client: httpx.Client) -
     assert client.get("/runs").status_code == 403
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
+def test_no_path_leads_out_of_the_static_files(served: Served) -> None:
+    """Dots, encoded or not, do not climb; httpx would tidy them away, so a bare client asks."""
+    address = urlsplit(served.link)
+    assert address.hostname is not None
+    for path in (
         "/static/../access.py",
         "/static/%2e%2e/access.py",
         "/static/..%2faccess.py",
         "/static/%2e%2e%2f%2e%2e%2fsettings/__init__.py",
         "/static//etc/passwd",
         "/static/vendor/../../server.py",
-    ],
-)
-def test_no_path_leads_out_of_the_static_files(served: Served, path: str) -> None:
-    """Dots, encoded or not, do not climb; httpx would tidy them away, so a bare client asks."""
-    address = urlsplit(served.link)
-    assert address.hostname is not None
-    connection = http.client.HTTPConnection(address.hostname, address.port)
-    connection.putrequest("GET", path)
-    connection.endheaders()
-    answer = connection.getresponse()
-    content = answer.read()
-    connection.close()
+    ):
+        connection = http.client.HTTPConnection(address.hostname, address.port)
+        connection.putrequest("GET", path)
+        connection.endheaders()
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
 
-    assert answer.status in (403, 404)
-    assert b"import" not in content
+        assert answer.status in (403, 404), path
+        assert b"import" not in content, path
     assert b"root:" not in content
 
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
+from zipfile import ZipFile
 
 import pypdfium2
 import pytest
@@ -121,12 +122,36 @@ def test_a_page_is_rendered_once_and_gone_with_its_file(
     assert page.locator(".text .place").all_inner_texts() == ["p. 1", "p. 2"]
 
 
+def test_a_page_in_an_archive_is_shown(
+    lease: tuple[Pipeline, Path], visit: Visit, tmp_path: Path
+) -> None:
+    """Also in an archive in that, until another file has its name."""
+    pipeline, path = lease
+    inner, outer = tmp_path / "inner.zip", tmp_path / "outer#1.zip"
+    with ZipFile(inner, "w") as archive:
+        archive.writestr("a.txt", "A note.")
+        archive.write(path, "old lease.pdf")
+    with ZipFile(outer, "w") as archive:
+        archive.write(inner, "inner.zip")
+    moved = {"source": f"{outer}#inner.zip#old lease.pdf", "path": str(outer).encode()}
+    pipeline.execute("UPDATE intakes SET source = :source, raw_path = :path", **moved)
+    address = f"{visit.base}/documents/{pipeline.value(FIRST)}/pages/2.png"
+
+    there = [visit.page.request.get(address).status for _ in range(2)]
+    outer.write_bytes(inner.read_bytes())
+
+    assert there == [200, 200]
+    assert visit.page.request.get(address).status == 404
+
+
 def test_a_correction_is_shown_first_with_what_the_model_said(
     lease: tuple[Pipeline, Path], visit: Visit
 ) -> None:
-    """And who said so, in the story below."""
-    pipeline, _ = lease
-    corrected = Saying(verdict=Verdict.CORRECTED, path="annual fee", value="600 EUR")
+    """At the place that was selected for it; and who said so, in the story below."""
+    pipeline, path = lease
+    start = str(pipeline.value("SELECT text FROM documents")).index("paid by")
+    span = (start, start + len("paid by"))
+    corrected = Saying(verdict=Verdict.CORRECTED, path="annual fee", value="600 EUR", span=span)
     line = Line(
         number=1,
         document="lease.pdf",
@@ -140,7 +165,9 @@ def test_a_correction_is_shown_first_with_what_the_model_said(
 
     assert page.locator(".fact .value ins").inner_text() == "600 EUR"
     assert page.locator(".fact .before del").inner_text() == "500 EUR"
-    expect(page.locator(".remarks")).to_contain_text("600 EUR, before 500 EUR Anna")
+    expect(page.locator(".remarks")).to_contain_text("600 EUR, before 500 EUR, as in paid by Anna")
+    expect(page.locator("#page-2 img")).to_have_js_property("naturalWidth", 600)
+    assert words_below(page, path, pipeline.value(FACT)) == "paid by"
 
 
 def test_the_examples_that_were_shown_are_named(lease: tuple[Pipeline, Path], visit: Visit) -> None:
@@ -249,15 +276,12 @@ def test_hostile_documents_and_answers_are_inert(settings: Settings, visit: Visi
     expect(page.locator(".text")).to_contain_text("\\u202eevil")
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
+def test_what_is_not_there_is_not_found(visit: Visit) -> None:
+    """No address leads to a file by its name."""
+    for address in (
         "/documents/00000000-0000-0000-0000-000000000000",
         "/documents/00000000-0000-0000-0000-000000000000/pages/1.png",
         "/documents/..%2f..%2fetc%2fpasswd",
         "/documents/x",
-    ],
-)
-def test_what_is_not_there_is_not_found(visit: Visit, address: str) -> None:
-    """No address leads to a file by its name."""
-    assert visit.page.request.get(f"{visit.base}{address}").status == 404
+    ):
+        assert visit.page.request.get(f"{visit.base}{address}").status == 404, address

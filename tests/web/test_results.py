@@ -13,10 +13,11 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.runs import user_sql
 from chordwise.settings import Settings
+from chordwise.web import results
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
 from tests.web.conftest import Visit
 
-COUNT = 60
+COUNT, PAGE = 12, 10
 
 
 def answering(request: CompletionRequest) -> str:
@@ -25,12 +26,13 @@ def answering(request: CompletionRequest) -> str:
 
 
 @pytest.fixture
-def answered(settings: Settings) -> Pipeline:
+def answered(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     """Return a pipeline that has summarized more documents than a page has, a few with granite."""
+    monkeypatch.setattr(results, "PAGE_ROWS", PAGE)
     pipeline = a_pipeline(settings, answering, repeat_last=True)
     submission = open_run(pipeline.context, replace(a_run(), name="harbours"), NOW)
     for number in range(COUNT):
-        stone = "granite" if number % 20 == 0 else "timber"
+        stone = "granite" if number % 4 == 0 else "timber"
         submission.take_in(
             a_document(f"Harbour {number}. Its mole is of {stone}.", f"{number}.txt")
         )
@@ -47,9 +49,9 @@ def expect_listed(page: Page, names: list[str]) -> None:
 def test_results_are_found_sorted_and_exported(answered: Pipeline, visit: Visit) -> None:
     """By a form; the SQL that is shown brings the same, and so does the export."""
     page = visit.open("/results")
-    expect_listed(page, [f"{number}.txt" for number in reversed(range(10, COUNT))])
+    expect_listed(page, [f"{number}.txt" for number in reversed(range(COUNT - PAGE, COUNT))])
     page.get_by_role("link", name="Next page").click()
-    expect_listed(page, [f"{number}.txt" for number in reversed(range(10))])
+    expect_listed(page, [f"{number}.txt" for number in reversed(range(COUNT - PAGE))])
 
     page.get_by_label("Words in documents").fill("a topic")
     page.get_by_role("button", name="Show").click()
@@ -60,7 +62,7 @@ def test_results_are_found_sorted_and_exported(answered: Pipeline, visit: Visit)
     page.get_by_role("button", name="Show").click()
     page.get_by_role("link", name="Confidence").click()
 
-    found = ["0.txt", "20.txt", "40.txt"]
+    found = ["0.txt", "4.txt", "8.txt"]
     expect_listed(page, found)
     expect(page.get_by_role("status").filter(has_text="3 results")).to_be_visible()
     visit.look("results")
@@ -75,8 +77,8 @@ def test_results_are_found_sorted_and_exported(answered: Pipeline, visit: Visit)
     assert download.value.suggested_filename == "results.csv"
     with download.value.path().open(newline="", encoding="utf-8") as file:
         assert [row["source"] for row in csv.DictReader(file)] == found
-    page.get_by_role("link", name="40.txt").click()
-    expect(page.locator(".text")).to_contain_text("Harbour 40. Its mole is of granite.")
+    page.get_by_role("link", name="8.txt").click()
+    expect(page.locator(".text")).to_contain_text("Harbour 8. Its mole is of granite.")
     expect(page.locator(".text .sought")).to_have_text(["mole", "granite"])
 
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from chordwise.domain import json_values
+from chordwise.domain import json_values, value_in_quote
 from chordwise.domain.analyses.analysis import Analysis
 from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED
 from chordwise.domain.facts import (
@@ -19,11 +19,17 @@ from chordwise.domain.facts import (
     text_of,
     typed_fact,
 )
+from chordwise.domain.grounding import Grounding
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
-from chordwise.domain.learning.truths import LABEL_PATHS, Truth, Verdict, latest
+from chordwise.domain.learning.truths import LABEL_PATHS, Remark, Truth, Verdict, latest
+from chordwise.domain.places import Places
 
 _FIELDS = "/fields/"
+_EVIDENCE = (
+    *("quote", "start_char", "end_char", "grounding", "grounded", "value_in_quote"),
+    *("page", "place", "boxes"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +40,14 @@ class Corrected:
     output: JsonObject | None = None
 
 
-def correct(output: JsonObject, analysis: Analysis, truth: Truth) -> Corrected:
+def correct(
+    output: JsonObject, analysis: Analysis, truth: Truth, places: Places | None = None
+) -> Corrected:
     """Apply what is known to be true to an answer.
 
     A value that was judged has a verdict. In place of a wrong one stands the right one, where it is
-    known; values that the answer does not have are added. The original value and its quote stay in
-    the fact.
+    known; values that the answer does not have are added. The original value stays in the fact, and
+    its quote, unless the right value was selected in the text: `places` are those of the document.
     """
     work = _Work(copy.deepcopy(output), {fact.path: fact for fact in facts(output, analysis)})
     if analysis.type in LABEL_PATHS:
@@ -51,6 +59,8 @@ def correct(output: JsonObject, analysis: Analysis, truth: Truth) -> Corrected:
     for remark in latest(truth.remarks):
         if remark.path and json_values.at(output, remark.path) == remark.judged:
             work.judge_path(remark.path, remark.verdict, remark.corrected)
+    for remark in truth.quoted:
+        work.quote(remark, places or Places())
     work.finish()
     is_changed = work.output != output
     return Corrected(facts=list(work.facts.values()), output=work.output if is_changed else None)
@@ -122,6 +132,31 @@ class _Work:
         current = json_values.at(self.output, path)
         if not _is_structure(current):
             _put(self.output, path, [] if isinstance(current, list) else None)
+
+    def quote(self, remark: Remark, places: Places) -> None:
+        """Let the right value of a remark have the quote that was selected for it."""
+        said = remark.corrected[-1] if isinstance(remark.corrected, list) else remark.corrected
+        for path, fact in self.facts.items():
+            is_right = fact.verdict == Verdict.APPROVED
+            final = fact.value if is_right else fact.corrected_value
+            if fact.verdict is None or not _is_about(remark, fact) or not _is_same(said, final):
+                continue
+            where = places.locate(*remark.span)
+            self.facts[path] = replace(
+                fact,
+                quote=remark.quote,
+                start_char=remark.span[0],
+                end_char=remark.span[1],
+                grounding=Grounding.EXACT,
+                value_in_quote=value_in_quote.stands_in(said, remark.quote, fact.item),
+                page=where.page,
+                place=where.place,
+                boxes=where.boxes,
+            )
+            entry = json_values.at(self.output, path)
+            if isinstance(entry, dict):
+                entry.update({name: getattr(self.facts[path], name) for name in _EVIDENCE})
+            return
 
     def finish(self) -> None:
         """Take rejected entries out of the list of an extraction."""
@@ -214,6 +249,14 @@ def _judged(fact: Fact, verdict: Verdict, corrected: JsonValue) -> Fact:
         corrected_value=text_of(final),
         verdict=verdict,
     )
+
+
+def _is_about(remark: Remark, fact: Fact) -> bool:
+    if not remark.name:
+        return fact.path == remark.path
+    if remark.name.startswith("/"):
+        return f"{fact.path}/".startswith(f"{DATA.path}{remark.name}/")
+    return fact.item == remark.name
 
 
 def _is_same(value: JsonValue, written: str | None) -> bool:

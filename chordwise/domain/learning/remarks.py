@@ -25,11 +25,15 @@ _MAX_NAMED = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saying:
-    """What a person says: `path` is a JSON Pointer, a field's name, or empty for the whole."""
+    """What a person says: `path` is a JSON Pointer, a field's name, or empty for the whole.
+
+    `span` is where the right value begins and ends in the text, if it was selected there.
+    """
 
     verdict: Verdict
     path: str = ""
     value: JsonValue = None
+    span: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from chordwise.domain import json_values
@@ -33,6 +33,8 @@ class Remark:
     """A person's verdict on what an answer said at a path; the empty path is the whole answer.
 
     `name` is the field of an extraction, whose values `judged` and `corrected` then hold as lists.
+    `quote` is what was selected in the text for the right value, which is the last one of a list,
+    and `span` where that begins and ends; both are empty where nothing was selected.
     """
 
     path: str
@@ -40,6 +42,8 @@ class Remark:
     verdict: Verdict
     judged: JsonValue
     corrected: JsonValue = None
+    quote: str = ""
+    span: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +54,8 @@ class Truth:
     are not; likewise the labels. `rules` say of fields when a value counts as the right one, if not
     when it is equal, and `dates` how ambiguous ones are read for `typed`. `pages` holds the numbers
     of the pages on which the values of a field stand. `reference` is a summary that a person wrote.
-    `remarks` say something of an answer that says the same as the one that they were made of.
+    `remarks` say something of an answer that says the same as the one that they were made of, and
+    `quoted` are those whose right value was selected in the text, the latest last.
     """
 
     label: str | None = None
@@ -62,6 +67,7 @@ class Truth:
     pages: Mapping[str, frozenset[int]] = field(default_factory=dict)
     reference: str | None = None
     remarks: tuple[Remark, ...] = ()
+    quoted: tuple[Remark, ...] = ()
 
 
 def holds_for(kind: AnalysisType, remark: Remark, asked: JsonObject, question: JsonObject) -> bool:
@@ -91,10 +97,12 @@ def holds_for(kind: AnalysisType, remark: Remark, asked: JsonObject, question: J
 def from_remarks(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
     """Return what people's remarks on answers to one question say, the latest given last."""
     if kind in LABEL_PATHS:
-        return _label(kind, remarks)
-    if kind is AnalysisType.EXTRACTION:
-        return _fields(remarks)
-    return Truth(remarks=tuple(remarks))
+        truth = _label(kind, remarks)
+    elif kind is AnalysisType.EXTRACTION:
+        truth = _fields(remarks)
+    else:
+        truth = Truth(remarks=tuple(remarks))
+    return replace(truth, quoted=tuple(each for each in remarks if each.quote))
 
 
 def latest(remarks: Iterable[Remark]) -> Iterable[Remark]:

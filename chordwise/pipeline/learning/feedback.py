@@ -21,7 +21,7 @@ from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.gold import RecordFile, read_records
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
 from chordwise.pipeline.runs.stored_results import Wanted
-from chordwise.storage import jobs, judgments, results, runs
+from chordwise.storage import documents, jobs, judgments, results, runs
 from chordwise.storage.judgments import Feedback, JudgedBy
 from chordwise.storage.record import id_in
 
@@ -165,6 +165,7 @@ def _understood(target: Judgeable, saying: Saying) -> Understood:
 def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
     understood = _understood(target, signed.saying)
     remark = understood.remark
+    quote, start, end = _selected(session, target, signed.saying)
     return judgments.store_feedback(
         session,
         Feedback(
@@ -179,10 +180,32 @@ def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
             judged=remark.judged,
             corrected=remark.corrected,
             confidence=understood.confidence,
+            quote=quote,
+            start_char=start,
+            end_char=end,
             note=signed.note.strip() or None,
             author=signed.author.strip() or None,
         ),
     )
+
+
+def _selected(
+    session: Session, target: Judgeable, saying: Saying
+) -> tuple[str, int, int] | tuple[None, None, None]:
+    """Return what was selected for a right value without white space around it, and its span.
+
+    Raises:
+        UsageError: The document has no text there.
+    """
+    is_one = saying.value is not None and not isinstance(saying.value, list | dict)
+    if saying.span is None or saying.verdict is not Verdict.CORRECTED or not is_one:
+        return None, None, None
+    start, end = saying.span
+    text = documents.text_of(session, target.result.document_id)[max(0, start) : end]
+    if start < 0 or len(text) != end - start or not text.strip():
+        raise UsageError(f"The document has no text from {start:,} to {end:,}.")
+    start += len(text) - len(text.lstrip())
+    return text.strip(), start, start + len(text.strip())
 
 
 def _said(session: Session, target: Judgeable) -> Sequence[Feedback]:

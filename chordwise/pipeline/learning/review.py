@@ -67,8 +67,12 @@ class Value:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excerpt:
-    """The text around a quote, which is empty at the beginning of a document without any."""
+    """The text around a quote, which is empty at the beginning of a document without any.
 
+    `start_char` is where `before` begins in the document.
+    """
+
+    start_char: int
     before: str
     quote: str
     after: str
@@ -123,6 +127,7 @@ class Decision:
     verdict: str
     judged: str
     corrected: str
+    quote: str | None
     author: str | None
     created_at: datetime
     withdrawn_by: str | None
@@ -261,7 +266,7 @@ def decide(
 _DECISIONS = text("""
     SELECT b.id AS feedback_id, b.job_id, b.path, run.name AS run, i.source,
         coalesce(b.field, nullif(b.path, ''), b.analysis_type) AS name,
-        b.verdict, b.judged, b.corrected, b.author, b.created_at,
+        b.verdict, b.judged, b.corrected, b.quote, b.author, b.created_at,
         w.author AS withdrawn_by, w.created_at AS withdrawn_at
     FROM feedback AS b
     INNER JOIN jobs AS j ON j.id = b.job_id
@@ -390,7 +395,14 @@ def _excerpt(session: Session, document_id: uuid.UUID, evidence: Sequence[Value]
     around = _AROUND if end else 2 * _AROUND
     asked = {"start": start, "end": end, "around": around, "document_id": document_id}
     before, quote, after, is_start, is_end = session.execute(_TEXT, asked).one()
-    return Excerpt(before=before, quote=quote, after=after, is_start=is_start, is_end=is_end)
+    return Excerpt(
+        start_char=max(0, start - around),
+        before=before,
+        quote=quote,
+        after=after,
+        is_start=is_start,
+        is_end=is_end,
+    )
 
 
 def table(session: Session, scope: Scope, most: int, after: Place | None = None) -> Table:

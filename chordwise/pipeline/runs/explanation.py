@@ -152,6 +152,7 @@ class Remark:
     verdict: str
     judged: JsonValue
     corrected: JsonValue
+    quote: str | None
     note: str | None
     author: str | None
     created_at: datetime

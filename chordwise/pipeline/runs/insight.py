@@ -12,7 +12,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TypeAlias
 
-from sqlalchemy import text
+from sqlalchemy import Result, text
 from sqlalchemy.orm import Session
 
 from chordwise.storage import clock
@@ -34,7 +34,8 @@ class Figure:
     """A figure: a statement over documented views, and which of its columns are plotted.
 
     A series is made for each of `values` and each combination of `names`, over `x`: days, unless
-    the figure `is_curve`. The statement takes `since`, a day. Where a day has no row, a count is 0.
+    the figure `is_curve`. The statement takes `since`, a day; of its columns those in `columns` are
+    shown, all where there are none. Where a day has no row, a count is 0.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Figure:
     query: str
     names: Sequence[str]
     values: Mapping[str, str]
+    columns: Sequence[str] = ()
     x: str = "day"
     is_curve: bool = False
 
@@ -62,15 +64,28 @@ class Plot:
     series: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
 
 
+# Each statement is executed once, for all figures over it.
+_RESULTS = """
+    SELECT day, analysis_type, results, partial, needing_review, mean_quality, mean_confidence,
+        mean_coverage
+    FROM results_by_day WHERE day >= :since ORDER BY day, analysis_type"""
+_QUALITY = """
+    SELECT day, provider, model, calls, median_latency_ms / 1000 AS median_seconds,
+        p95_latency_ms / 1000 AS p95_seconds, refusals, errors, invalid_answers, refusal_share,
+        round(invalid_answers::numeric / calls, 4) AS invalid_share
+    FROM model_quality_by_day WHERE day >= :since ORDER BY day, provider, model"""
+_COSTS = """
+    SELECT day, provider, model, calls, cache_hits, input_tokens, output_tokens, cost_usd,
+        unpriced_calls
+    FROM model_costs_by_day WHERE day >= :since ORDER BY day, provider, model"""
 FIGURES = (
     Figure(
         key="throughput",
         title="Throughput",
         note="Results by day and analysis type.",
         unit=Unit.COUNT,
-        query="""
-            SELECT day, analysis_type, results, partial, needing_review FROM results_by_day
-            WHERE day >= :since ORDER BY day, analysis_type""",
+        query=_RESULTS,
+        columns=("day", "analysis_type", "results", "partial", "needing_review"),
         names=("analysis_type",),
         values={"results": ""},
     ),
@@ -79,10 +94,8 @@ FIGURES = (
         title="Latency",
         note="Median and 95th percentile of the time that a call took, by model.",
         unit=Unit.SECONDS,
-        query="""
-            SELECT day, provider, model, calls, median_latency_ms / 1000 AS median_seconds,
-                p95_latency_ms / 1000 AS p95_seconds
-            FROM model_quality_by_day WHERE day >= :since ORDER BY day, provider, model""",
+        query=_QUALITY,
+        columns=("day", "provider", "model", "calls", "median_seconds", "p95_seconds"),
         names=("provider", "model"),
         values={"median_seconds": "median", "p95_seconds": "95 %"},
     ),
@@ -91,9 +104,11 @@ FIGURES = (
         title="Tokens",
         note="Tokens that went into the models and came out of them.",
         unit=Unit.COUNT,
-        query="""
-            SELECT day, provider, model, calls, cache_hits, input_tokens, output_tokens
-            FROM model_costs_by_day WHERE day >= :since ORDER BY day, provider, model""",
+        query=_COSTS,
+        columns=(
+            *("day", "provider", "model", "calls", "cache_hits"),
+            *("input_tokens", "output_tokens"),
+        ),
         names=("provider", "model"),
         values={"input_tokens": "in", "output_tokens": "out"},
     ),
@@ -102,9 +117,8 @@ FIGURES = (
         title="Cost",
         note="Dollars by model; calls whose price is unknown are counted in unpriced_calls.",
         unit=Unit.USD,
-        query="""
-            SELECT day, provider, model, cost_usd, unpriced_calls
-            FROM model_costs_by_day WHERE day >= :since ORDER BY day, provider, model""",
+        query=_COSTS,
+        columns=("day", "provider", "model", "cost_usd", "unpriced_calls"),
         names=("provider", "model"),
         values={"cost_usd": ""},
     ),
@@ -124,10 +138,11 @@ FIGURES = (
         title="Refusals and invalid answers",
         note="Shares of all calls, by model.",
         unit=Unit.SHARE,
-        query="""
-            SELECT day, provider, model, calls, refusals, errors, invalid_answers, refusal_share,
-                round(invalid_answers::numeric / calls, 4) AS invalid_share
-            FROM model_quality_by_day WHERE day >= :since ORDER BY day, provider, model""",
+        query=_QUALITY,
+        columns=(
+            *("day", "provider", "model", "calls", "refusals", "errors", "invalid_answers"),
+            *("refusal_share", "invalid_share"),
+        ),
         names=("provider", "model"),
         values={"refusal_share": "refused", "invalid_share": "invalid"},
     ),
@@ -136,9 +151,11 @@ FIGURES = (
         title="Quality",
         note="Mean quality and confidence of results, by analysis type.",
         unit=Unit.SHARE,
-        query="""
-            SELECT day, analysis_type, results, mean_quality, mean_confidence, mean_coverage
-            FROM results_by_day WHERE day >= :since ORDER BY day, analysis_type""",
+        query=_RESULTS,
+        columns=(
+            *("day", "analysis_type", "results"),
+            *("mean_quality", "mean_confidence", "mean_coverage"),
+        ),
         names=("analysis_type",),
         values={"mean_quality": "quality", "mean_confidence": "confidence"},
     ),
@@ -206,7 +223,11 @@ def plots(session: Session, days: int) -> Sequence[Plot]:
     """Return all figures with the numbers of the last days (UTC), today included."""
     today = clock.read(session).astimezone(dt.UTC).date()
     span = [today - dt.timedelta(days=back) for back in reversed(range(days))]
-    return [_plot(session, figure, span) for figure in FIGURES]
+    read = {
+        query: session.execute(text(query), {"since": span[0]}).freeze()
+        for query in dict.fromkeys(figure.query for figure in FIGURES)
+    }
+    return [_plot(figure, read[figure.query](), span) for figure in FIGURES]
 
 
 def totals(found: Sequence[Plot]) -> dict[str, float]:
@@ -220,11 +241,10 @@ def totals(found: Sequence[Plot]) -> dict[str, float]:
     return sums
 
 
-def _plot(session: Session, figure: Figure, days: Sequence[dt.date]) -> Plot:
-    found = session.execute(text(figure.query), {"since": days[0]})
-    columns = list(found.keys())
-    rows = [tuple(row) for row in found]
-    records = [dict(zip(columns, row, strict=True)) for row in rows]
+def _plot(figure: Figure, found: Result[*tuple[object, ...]], days: Sequence[dt.date]) -> Plot:
+    columns = figure.columns or list(found.keys())
+    records = [dict(row) for row in found.mappings()]
+    rows = [tuple(record[name] for name in columns) for record in records]
     if figure.is_curve:
         places = sorted({0.0, 1.0, *(_number(record[figure.x]) or 0.0 for record in records)})
     else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
@@ -17,6 +18,7 @@ from chordwise.domain.states import TAKEN_IN
 from chordwise.errors import ReadError
 from chordwise.readers import contents
 from chordwise.readers.capacity import limits
+from chordwise.readers.contents import Content
 from chordwise.readers.reading import Reader
 from chordwise.settings import ReaderSettings
 from chordwise.storage.inbox_files import InboxFile, InboxIntake
@@ -24,13 +26,23 @@ from chordwise.storage.intakes import Intake
 
 _MAX_NAMES = 10
 _REMEMBERED_FILES = 1_000
+_REMEMBERED_PARTS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A file that a document was read from, or `part` of it, and the hash that this had."""
+
+    path: Path
+    part: str
+    sha256: str
 
 
 class PagePictures:
     """Finds the files of documents and shows their pages; safe to share between threads.
 
     Files are read where they lie, so that one that was moved or changed is not there any more: the
-    hash of its bytes decides.
+    hash of its bytes decides. Those in archives and messages are unpacked, and the last few kept.
     """
 
     def __init__(self, settings: ReaderSettings) -> None:
@@ -38,24 +50,53 @@ class PagePictures:
         self._reader = Reader(settings)
         self._lock = Lock()
         self._hashes: dict[tuple[int, ...], str] = {}
+        self._parts: dict[tuple[object, ...], Content | None] = {}
 
     def close(self) -> None:
         """End the process that renders."""
         with self._lock:
             self._reader.close()
+            self._forget_parts()
 
-    def original(self, session: Session, document_id: uuid.UUID) -> tuple[BinaryIO, str] | None:
+    def original(self, names: Iterable[Named]) -> tuple[BinaryIO, str] | None:
         """Open a file with the very bytes that a document was read from; return it and its hash.
 
         `None` where it lies no more where it was: close it otherwise.
         """
-        for path, sha256 in _names(session, document_id):
+        for named in names:
             with suppress(ReadError):
-                file = contents.opened(path, self._megabytes, follow_symlinks=True)
-                if self._hash(file) == sha256:
-                    return file, sha256
-                file.close()
+                file = contents.opened(named.path, self._megabytes, follow_symlinks=True)
+                if not named.part and self._hash(file) == named.sha256:
+                    return file, named.sha256
+                with file:
+                    if named.part and (part := self._part(file, named)):
+                        return part, named.sha256
         return None
+
+    def _part(self, file: BinaryIO, named: Named) -> BinaryIO | None:
+        """Return a file in an open one, if it is the very one; it is unpacked once.
+
+        Raises:
+            ReadError: The open file cannot be taken apart.
+        """
+        key = (*_state_of(file), named.part, named.sha256)
+        with self._lock:
+            if key not in self._parts:
+                if len(self._parts) >= _REMEMBERED_PARTS:
+                    self._forget_parts()
+                found = self._reader.part(file, named.part, "")
+                if found is not None and found.sha256 != named.sha256:
+                    found.close()
+                    found = None
+                self._parts[key] = found
+            kept = self._parts[key]
+            return None if kept is None else os.fdopen(os.dup(kept.file.fileno()), "rb", 0)
+
+    def _forget_parts(self) -> None:
+        for part in self._parts.values():
+            if part is not None:
+                part.close()
+        self._parts.clear()
 
     def png(self, file: BinaryIO, page: int) -> bytes:
         """Return what a page of an open PDF or picture looks like.
@@ -73,8 +114,7 @@ class PagePictures:
         Raises:
             ReadError: It cannot be read.
         """
-        status = os.fstat(file.fileno())
-        state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        state = _state_of(file)
         if state not in self._hashes:
             if len(self._hashes) >= _REMEMBERED_FILES:
                 self._hashes.clear()
@@ -82,8 +122,13 @@ class PagePictures:
         return self._hashes[state]
 
 
-def _names(session: Session, document_id: uuid.UUID) -> Iterator[tuple[Path, str]]:
-    """Yield where a document was read from, and the hash that the file had; the newest first."""
+def _state_of(file: BinaryIO) -> tuple[int, ...]:
+    status = os.fstat(file.fileno())
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def names_of(session: Session, document_id: uuid.UUID) -> Sequence[Named]:
+    """Return where a document was read from, the newest first."""
     found = session.execute(
         select(
             *(Intake.source, Intake.raw_path, Intake.sha256),
@@ -95,9 +140,16 @@ def _names(session: Session, document_id: uuid.UUID) -> Iterator[tuple[Path, str
         .order_by(Intake.id.desc())
         .limit(_MAX_NAMES)
     )
+    names: list[Named] = []
     for source, raw_path, sha256, stored_path, raw_destination in found:
-        known = (Path(os.fsdecode(each)) for each in (raw_destination, raw_path) if each)
+        known = [Path(os.fsdecode(each)) for each in (raw_destination, raw_path) if each]
         for path in (*known, Path(stored_path or source)):
             # A name is relative to the folder that its command was in.
-            if sha256 is not None and path.is_absolute():
-                yield path, sha256
+            if sha256 is None or not path.is_absolute():
+                continue
+            names.append(Named(path=path, part="", sha256=sha256))
+            # Of a file that was delivered the name may be another one.
+            whole = f"{path.name}#" if f"{path.name}#" in source else "#"
+            if part := source.partition(whole)[2]:
+                names.append(Named(path=path, part=f"#{part}", sha256=sha256))
+    return names

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
-    CompoundSelect,
     Double,
     Select,
+    Text,
     Uuid,
+    cast,
     column,
     func,
     literal,
@@ -24,9 +26,9 @@ from sqlalchemy import (
     table,
     text,
     tuple_,
-    union,
 )
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
@@ -142,14 +144,9 @@ def page(
     if written is None:
         return None
     _plan_for_few(session, wanted)
-    order = _order(wanted.order)
     follows = () if after is None else (_follows(wanted.order, after),)
-    asked = (*_conditions(replace(wanted, words="")), *follows, *written)
-    if not wanted.words:
-        return _columns().where(*asked).order_by(*order).limit(limit)
-    ids = select(_OF_VIEW.result_id).where(*asked).order_by(*order).limit(limit)
-    found = _OF_VIEW.result_id.in_(_having(wanted.words, ids))
-    return _columns().where(found).order_by(*order).limit(limit)
+    asked = (*_asked(session, wanted), *follows, *written)
+    return _columns().where(*asked).order_by(*_order(wanted.order)).limit(limit)
 
 
 def read(
@@ -167,10 +164,9 @@ def count(session: Session, wanted: ResultFilter, limit: int) -> int:
     written = _written(session, wanted)
     if written is None:
         return 0
-    asked = (*_conditions(replace(wanted, words="")), *written)
-    ids = select(_OF_VIEW.result_id).where(*asked).limit(limit)
-    found = _having(wanted.words, ids).limit(limit) if wanted.words else ids
     _plan_for_few(session, wanted)
+    asked = (*_asked(session, wanted), *written)
+    found = select(_OF_VIEW.result_id).where(*asked).limit(limit)
     return session.scalar(select(func.count()).select_from(found.subquery())) or 0
 
 
@@ -178,8 +174,30 @@ def _plan_for_few(session: Session, wanted: ResultFilter) -> None:
     """Let the planner take what finds a few rows soon, up to the end of the transaction."""
     # Each helper of a parallel plan reads on by itself, though a few rows are wanted only.
     session.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
-    if wanted.words:  # the planner takes the words of a text for as cheap as a comparison
+    if wanted.words:  # the planner would rather read and sort all results
         session.execute(text("SET LOCAL enable_seqscan = off"))
+
+
+_MAX_RARE = 1_000
+
+
+def _asked(session: Session, wanted: ResultFilter) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions for a part of a list.
+
+    Where few documents and values have the words that are sought, their results are named: the
+    others would be read to find them in the order of the list.
+    """
+    yield from _conditions(wanted)
+    if not wanted.words:
+        return
+    results = table("results", *map(column, ("id", "job_id", "document_id"))).c
+    found = set[uuid.UUID]()
+    for name, ids, _ in _mentions(wanted.words):
+        few = session.scalars(ids.limit(_MAX_RARE + 1)).all()
+        if len(few) > _MAX_RARE:
+            return
+        found.update(session.scalars(select(results.id).where(results[name].in_(few))))
+    yield _OF_VIEW.result_id.in_(found)
 
 
 # How far the clocks may differ that ids and ends of runs are made with.
@@ -236,33 +254,38 @@ def _conditions(wanted: ResultFilter) -> Iterator[ColumnElement[bool]]:
     if wanted.document:
         yield _OF_VIEW.source.icontains(wanted.document, autoescape=True)
     if wanted.words:
-        yield or_(*_mentions(wanted.words))
+        yield or_(*(is_so for _, _, is_so in _mentions(wanted.words)))
 
 
-def _mentions(words: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """Return the conditions that the document of a result has these words, and that a value has."""
+_Mention: TypeAlias = tuple[str, Select[uuid.UUID], ColumnElement[bool]]
+
+
+def _mentions(words: str) -> Iterator[_Mention]:
+    """Yield what it means that the document of a result has these words, and that a value has.
+
+    It is a column of the view, the statement for all of its values that have the words, and the
+    condition. The statement reads the index alone: to see whether a single text has a word takes as
+    long as to look it up for all. The order of the words of a phrase is not in the index, and is
+    looked at for each result that is listed.
+    """
     documents = table("documents", column("id")).alias("d")
     facts = table("facts", column("job_id")).alias("f")
     sought = func.websearch_to_tsquery(literal_column("'simple'"), words)
-    in_text, in_value = (
-        literal_column(words_of(name)).op("@@", is_comparison=True)(sought)
-        for name in ("d.text", "f.final_value")
-    )
-    of_document = documents.c.id == _OF_VIEW.document_id
-    of_job = facts.c.job_id == _OF_VIEW.job_id
-    return (
-        select(documents.c.id).where(of_document, in_text).exists(),
-        select(facts.c.job_id).where(of_job, in_value).exists(),
-    )
-
-
-def _having(words: str, results: Select[uuid.UUID]) -> CompoundSelect[uuid.UUID]:
-    """Return those of a selection of ids that have these words.
-
-    Documents and values are searched apart, each in the order and up to the limit of the selection:
-    so the first results with a word that is in every document are found by reading a few.
-    """
-    return union(*(results.where(each) for each in _mentions(words)))
+    is_phrase = '"' in words and "-" not in words
+    apart = func.replace(cast(sought, Text), "<->", "&")
+    for name, key, searched in (
+        ("document_id", documents.c.id, "d.text"),
+        ("job_id", facts.c.job_id, "f.final_value"),
+    ):
+        matches = literal_column(words_of(searched)).op("@@", is_comparison=True)
+        ids = select(key).where(matches(cast(apart, TSQUERY) if is_phrase else sought))
+        # Where it is a part of the condition, the planner counts it again for each result.
+        having = ids.cte(f"having_{name}").prefix_with("MATERIALIZED")
+        is_so: ColumnElement[bool] = _OF_VIEW[name].in_(select(having))
+        if is_phrase:
+            each = select(func.bool_or(matches(sought))).where(key == _OF_VIEW[name])
+            is_so &= each.scalar_subquery()
+        yield name, ids, is_so
 
 
 def _order(order: ResultOrder) -> Sequence[ColumnElement[object]]:

@@ -72,13 +72,39 @@
     next.focus();
   }
 
-  // The form of a correction, with the text that is selected in the excerpt as its value.
+  // What is selected in the excerpt, and where that stands in the document, in code points.
   function selected() {
     const selection = getSelection();
-    const node = selection.anchorNode;
-    const element = node && (node.nodeType === Node.TEXT_NODE ? node.parentElement : node);
-    if (!element || !element.closest(".excerpt")) return "";
-    return String(selection).replace(/\s+/g, " ").trim();
+    const excerpt = document.querySelector(".excerpt");
+    if (!excerpt || !selection.rangeCount || !excerpt.contains(selection.anchorNode)) return null;
+    const range = selection.getRangeAt(0);
+    const pieces = [...excerpt.querySelectorAll("[data-start]")].filter((each) => range.intersectsNode(each));
+    const text = String(selection).replace(/\s+/g, " ").trim();
+    if (!text || !pieces.length) return null;
+    const first = pieces[0], last = pieces[pieces.length - 1];
+    return {
+      text,
+      start: first.contains(range.startContainer) ? placeIn(first, range.startContainer, range.startOffset) : first.dataset.start,
+      end: last.contains(range.endContainer) ? placeIn(last, range.endContainer, range.endOffset) : last.dataset.end,
+    };
+  }
+
+  function placeIn(piece, node, offset) {
+    const before = new Range();
+    before.setStart(piece, 0);
+    before.setEnd(node, offset);
+    return Math.min(Number(piece.dataset.start) + [...String(before)].length, piece.dataset.end);
+  }
+
+  // The form of a correction takes the text that is selected as its value, and the place of it.
+  function take(form, found) {
+    const field = form.querySelector("input[name=value]");
+    if (found && field) field.value = found.text;
+    form.elements.start_char.value = found ? found.start : "";
+    form.elements.end_char.value = found ? found.end : "";
+    const shown = form.querySelector("[data-selected]");
+    shown.hidden = !found;
+    shown.querySelector("q").textContent = found ? found.text : "";
   }
 
   function show(form, isOpen) {
@@ -90,13 +116,14 @@
       return;
     }
     const field = form.querySelector("[name=value]");
-    const text = selected();
-    if (text && field.matches("input")) field.value = text;
+    take(form, selected());
     field.focus();
     if (field.matches("input")) field.select();
   }
 
   document.addEventListener("click", (event) => {
+    const forgetting = event.target.closest("[data-forgets]");
+    if (forgetting) take(forgetting.form, null);
     const button = event.target.closest("[data-opens]");
     if (!button) return;
     const form = document.getElementById(button.dataset.opens);
@@ -104,9 +131,9 @@
   });
 
   document.addEventListener("selectionchange", () => {
-    const field = document.querySelector(".correction:not([hidden]) input[name=value]");
-    const text = field && selected();
-    if (text) field.value = text;
+    const form = document.querySelector(".correction:not([hidden])");
+    const found = form && selected();
+    if (found) take(form, found);
   });
 
   document.addEventListener("change", (event) => {
