@@ -1,7 +1,7 @@
 """`python -m benchmarks.flags` measures how well suspicious passages are told from clean texts.
 
 Passages of our own (`planted_passages.tsv`) are planted into clean texts of several kinds; those
-marked `dev` fit the weights of requests (`--fit`), those marked `check` are kept for measuring.
+marked `dev` fit the weights of requests (`--fit`), those marked `check` are measured.
 """
 
 from __future__ import annotations
