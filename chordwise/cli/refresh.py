@@ -80,7 +80,7 @@ class Renewing:
 
 
 def refresh(invocation: Invocation, options: Renewing, *, as_json: AsJson = False) -> ExitCode:
-    """Ask anew where stored answers are stale. The stored texts are used, and no file is read.
+    """Ask again where stored answers are stale. The stored texts are used, and no file is read.
 
     chordwise refresh contracts --dry-run
 

@@ -109,7 +109,7 @@ class AsyncClient:
     async def refresh(
         self, name: str | None = None, **arguments: Unpack[RefreshArguments]
     ) -> AsyncRun | None:
-        """Ask anew where answers of a run or a profile are stale; `None` where none is."""
+        """Ask again where answers of a run or a profile are stale; `None` where none is."""
         run = await asyncio.to_thread(self._client.refresh, name, **arguments)
         return None if run is None else AsyncRun(run)
 

@@ -94,7 +94,7 @@ class RunArguments(AnalysisArguments, total=False):
 
 
 class RefreshArguments(TypedDict, total=False):
-    """What is asked anew; see `chordwise refresh`, where the options are the same."""
+    """What is asked again; see `chordwise refresh`, where the options are the same."""
 
     profile: str
     model: str
@@ -296,7 +296,7 @@ class Client:
         return refreshing.survey(self._reading(), self._renewed(name, arguments))
 
     def refresh(self, name: str | None = None, **arguments: Unpack[RefreshArguments]) -> Run | None:
-        """Ask anew where answers of a run or a profile are stale; `None` where none is.
+        """Ask again where answers of a run or a profile are stale; `None` where none is.
 
         `budget_usd` is the most that it may cost.
 

@@ -10,9 +10,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import TypeAlias
 
-from pydantic import TypeAdapter
-
-from chordwise.domain import assistant_requests
+from chordwise.domain import assistant_requests, json_values
 from chordwise.domain.json_values import JsonValue
 
 MAX_FLAGS_OF_KIND = 20
@@ -53,12 +51,17 @@ class Flag:
     excerpt: str = ""
 
 
-_STORED = TypeAdapter(tuple[Flag, ...])
-
-
 def from_json(stored: JsonValue) -> tuple[Flag, ...]:
     """Return the flags that `documents.flags` holds, as their `json_values.plain`; null is none."""
-    return _STORED.validate_python(stored or ())
+    return tuple(
+        Flag(
+            start_char=int(json_values.number(each["start_char"]) or 0),
+            end_char=int(json_values.number(each["end_char"]) or 0),
+            kind=FlagKind(json_values.text(each["kind"])),
+            excerpt=json_values.text(each["excerpt"]),
+        )
+        for each in json_values.objects(stored)
+    )
 
 
 def flags(

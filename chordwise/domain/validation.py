@@ -27,7 +27,7 @@ _OWN_REFERENCES = ("#/$defs/", "#/definitions/")
 _FENCE = "```"
 _THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-# One that is not closed is found once, to its end, and not from each quote mark in it anew.
+# One that is not closed is found once, to its end, and not from each quote mark in it again.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+("?)', re.DOTALL)
 _ELLIPSIS = re.compile(r"\.\.\.|…")
 _PHONE = re.compile(r"\+?[0-9(][0-9 ()./-]{4,}[0-9]")

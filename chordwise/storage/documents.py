@@ -89,7 +89,7 @@ def store_all(session: Session, documents: Sequence[Document]) -> list[uuid.UUID
 def _known(hashes: Sequence[str]) -> Select[str, uuid.UUID]:
     """Find documents, locked against being pruned before the commit.
 
-    Those that were just pruned are not found, and are stored anew.
+    Those that were just pruned are not found, and are stored again.
     """
     return (
         select(Document.sha256, Document.id)

@@ -92,7 +92,7 @@ class ListedFile(Record):
 
     Its row in `intakes` has the outcome `not_taken`. `raw_path` holds the bytes of the absolute
     path, `byte_count` and `modified_ns` tell whether the file is still the one that was found.
-    Without a path, `job_id` names the job whose stored document is asked anew; without either the
+    Without a path, `job_id` names the job whose stored document is asked again; without either the
     entry is standard input. `documents_taken` counts the documents of a file that holds several.
     """
 

@@ -114,7 +114,7 @@ def _first_tables() -> ModuleType:
 # Indexes
 #
 # A column that an index names, in its key or its condition, makes every update of that column write
-# all indexes of the table anew. So `last_progress_at`, `lease_until` and `started_at`, which change
+# all indexes of the table. So `last_progress_at`, `lease_until` and `started_at`, which change
 # with every chunk, are in none; a BRIN index does not count.
 
 _INDEXES = (

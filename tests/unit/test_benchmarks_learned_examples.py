@@ -25,4 +25,4 @@ def test_examples_are_read_out_of_the_prompt(tmp_path: Path) -> None:
     assert without.value < 0.9
     assert with_some.value > 0.9
     assert with_some.prompt_tokens > without.prompt_tokens
-    assert "| `notes` | 20 | 60 | 0.97 | 0.89 to 0.99 |" in learned_examples.table([with_some])
+    assert "| `notes` | 20 | 60 | 1.00 | 0.94 to 1.00 |" in learned_examples.table([with_some])

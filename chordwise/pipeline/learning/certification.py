@@ -283,7 +283,7 @@ def _certified(
     bounds: Bounds,
     risk: float,
 ) -> Certified:
-    """Certify a unit anew, or leave it as it was where only later answers have no checks yet.
+    """Certify a unit again, or leave it as it was where only later answers have no checks yet.
 
     `risk` is its part of that of the bounds.
     """

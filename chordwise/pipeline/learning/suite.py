@@ -126,7 +126,7 @@ def read(settings: Settings, folder: Path, limit: int | None = None) -> Sequence
 def evaluate(
     context: Context, part: Part, model: str, now: datetime, wait: Callable[[uuid.UUID], object]
 ) -> Answered:
-    """Ask a model about the documents anew, `wait` for the run, and compare it with the truth.
+    """Ask a model about the documents again, `wait` for the run, and compare it with the truth.
 
     Raises:
         UsageError: No document has an answer.
