@@ -6,23 +6,22 @@ import re
 import unicodedata
 
 # English, German, Dutch, French, Spanish, Italian, Portuguese, Russian and Ukrainian, Polish,
-# Czech, Swedish, Danish and Norwegian, Turkish, Arabic, Hindi; an asterisk stands for an ending.
+# Czech, Swedish, Danish and Norwegian, Turkish and Arabic; an asterisk stands for an ending.
 _WORDS = """
 nor none neither never nothing nobody nowhere cannot unless except excepting excepted exception
 exceptions excluding exclud* exclusion hardly scarcely barely rarely seldom lack lacks lacked
 lacking absent absence fail fails failed failing failure refus* declin* deny denies denied
 denying denial prohibit* forbid* forbade prevent* preclud* reject* refrain* abstain* ceas*
 neglect* omit* unable unlikely impossible incapable unlawful* illegal* false falsely untrue
-wrong wrongly incorrect* invalid disclaim* doubt* disputed disputing barred instead rather_than
-other_than
+wrong wrongly incorrect* invalid disclaim* doubt* disputed disputing barred instead
 nicht nichts nie niemals nimmer nirgends niemand* ohne weder kein* mitnichten kaum außer
-ausgenommen ausgeschlossen anstatt sei_denn untersag* verbiet* verbot* verweiger* weiger*
+ausgenommen ausgeschlossen anstatt untersag* verbiet* verbot* verweiger* weiger*
 geweigert abgelehnt ablehn* abzulehnen unterlass* unterlie* versäum* fehlt fehlte fehlen
 unmöglich unzulässig unwirksam verhinder* bestreit* bestritt*
 niet niets nooit nimmer niemand geen zonder tenzij behalve weiger* geweigerd verbied* verbod*
 ontken*
-ne pas jamais sans aucun* rien ni nulle guère sauf hormis à_moins refus* interdi* empêch* faute
-nunca jamás sin ningún ningun* nadie nada ni tampoco salvo excepto a_menos prohib* negó negar*
+ne pas jamais sans aucun* rien ni nulle guère sauf hormis refus* interdi* empêch* faute
+nunca jamás sin ningún ningun* nadie nada ni tampoco salvo excepto prohib* negó negar*
 niega* rechaz* impid* imped*
 senza nessun* niente nulla né neanche nemmeno neppure eccetto tranne viet* proib* rifiut* nega
 negato impedi*
@@ -43,27 +42,34 @@ nægt*
 değil yok asla hiçbir
 \u0644\u0627 \u0648\u0644\u0627 \u0644\u0645 \u0648\u0644\u0645 \u0644\u0646 \u0644\u064a\u0633
 \u063a\u064a\u0631 \u062f\u0648\u0646 \u0628\u062f\u0648\u0646
-\u0928\u0939\u0940\u0902 \u092c\u093f\u0928\u093e
 """
-_LIMITED = (
-    r"no(?!\.\s?\d)|non(?!-)|mai(?!\s\d)|without(?! limitation)|not(?!(?<=but not) limited to)"
+_PHRASES = (" rather than ", " other than ", " sei denn ", " à moins ", " a menos ")
+# Where words are not parted by blanks, or have marks that are no letters.
+_ANYWHERE = (
+    *"\u4e0d\u6ca1\u6c92\u65e0\u7121\u672a\u975e\u5426\u52ff\u7981\u62d2",
+    *("\u306a\u3044", "\u307e\u305b\u3093", "\u306a\u304f", "\u306a\u304b\u3063"),
+    *("\uc54a", "\uc5c6", "\ubabb", "\uc544\ub2c8", "\uae08\uc9c0", "\uac70\ubd80"),
+    *("\u0e44\u0e21\u0e48", "\u0e2b\u0e49\u0e32\u0e21"),
+    *("\u0928\u0939\u0940\u0902", "\u092c\u093f\u0928\u093e"),
 )
-_CHARACTERS = "\u4e0d\u6ca1\u6c92\u65e0\u7121\u672a\u975e\u5426\u52ff\u7981\u62d2"
-_INSIDE_WORDS = """
-\u306a\u3044 \u307e\u305b\u3093 \u306a\u304f \u306a\u304b\u3063 \uc54a \uc5c6 \ubabb
-\uc544\ub2c8 \uae08\uc9c0 \uac70\ubd80 \u0e44\u0e21\u0e48 \u0e2b\u0e49\u0e32\u0e21
-"""
-_WITH_ENDINGS = "|".join(_WORDS.replace("*", r"\w*").replace("_", r"\s+").split())
-_INSIDE = "|".join(_INSIDE_WORDS.split())
-_NEGATION = re.compile(
-    rf"(?<![^\W\d_])(?:{_LIMITED}"
-    rf"|{_WITH_ENDINGS})"
-    r"(?![^\W\d_])|n['’]t(?![^\W\d_])|(?<![^\W\d_])n['’]"
-    rf"|[{_CHARACTERS}]|{_INSIDE}",
-    re.IGNORECASE,
+_LETTERS = re.compile(r"[^\W\d_]+")
+_WHOLE = frozenset(word for word in _WORDS.split() if not word.endswith("*"))
+_BEGINNINGS = tuple(word[:-1] for word in _WORDS.split() if word.endswith("*"))
+_LIMITED = re.compile(
+    r"(?<![^\W\d_])(?:no(?!\.\s?\d)|non(?!-)|mai(?!\s\d)|without(?! limitation)"
+    r"|not(?!(?<=but not) limited to))(?![^\W\d_])"
+    r"|n['’]t(?![^\W\d_])|(?<![^\W\d_])n['’]"
 )
 
 
 def denies(text: str) -> bool:
     """Tell whether a text has a word that denies, limits or refuses what stands around it."""
-    return _NEGATION.search(unicodedata.normalize("NFKC", text)) is not None
+    plain = unicodedata.normalize("NFKC", text).lower()
+    words = _LETTERS.findall(plain)
+    said = f" {' '.join(words)} "
+    return (
+        any(word in _WHOLE or word.startswith(_BEGINNINGS) for word in words)
+        or any(phrase in said for phrase in _PHRASES)
+        or any(each in plain for each in _ANYWHERE)
+        or _LIMITED.search(plain) is not None
+    )

@@ -84,7 +84,8 @@ _CURRENCY = "|".join(
     + (r"(?![^\W\d_])" if name[-1].isascii() and name[-1].isalpha() else "")
     for name in sorted({*_SYMBOLS, *_CODES.split()}, key=len, reverse=True)
 )
-_CURRENCIES = re.compile(_CURRENCY)
+_FIRST = "".join(sorted({re.escape(name[0]) for name in (*_SYMBOLS, *_CODES.split())}))
+_CURRENCIES = re.compile(f"(?=[{_FIRST}])(?:{_CURRENCY})")
 _NAMES_OF_SCALES = {
     2: "hundred",
     3: "k thousand thousands tsd tausend mille mil mila duizend 千",
@@ -172,7 +173,6 @@ _QUALIFIERS = (
 )
 _UNIT = rf"%|‰|°[CF]\b|(?:(?:{_QUALIFIERS})[ -])*+(?:p(?:e|ou?)r )?[^\W\d_]+[²³]?"
 _UNIT_WORD = re.compile(r"[^\W\d_]+[²³]?|[%‰]")
-_LAST_WORD = re.compile(r"[^ -]+$")
 _SPACELESS = "\u2e80"
 TIMES = frozenset(("second", "day", "month"))
 """The units of time that are no multiples of each other, as `Quantity.measure` names them."""
@@ -193,9 +193,8 @@ def powers_in(text: str) -> set[int]:
 def _unit(name: str) -> tuple[str, Decimal] | None:
     """Return what a unit is a multiple of; “calendar days” are days, and so is 日以内."""
     lowered = name.lower()
-    last = _LAST_WORD.search(lowered)
-    word = lowered[0] if lowered[:1] >= _SPACELESS else last and last[0]
-    return _UNITS.get(lowered) or _UNITS.get(word or "")
+    last = lowered.replace("-", " ").rpartition(" ")[2]
+    return _UNITS.get(lowered) or _UNITS.get(lowered[0] if lowered[:1] >= _SPACELESS else last)
 
 
 # Numbers
@@ -204,8 +203,10 @@ _SPACES = " \u00a0\u2009\u202f"
 _DIGITS = rf"\d+(?:[.,'’{_SPACES}]\d+)*"
 _BLANKS = re.compile(f"['’{_SPACES}]")
 _MARKS = re.compile("[.,]")
-_GAP = f"[{_SPACES}]*+"
+_GAP = f"[{_SPACES}]{{0,8}}+"
 _AMOUNT = re.compile(
+    # What no number follows soon is told at once.
+    rf"(?=[{_FIRST}\d(−–+mn-])(?=\D{{0,60}}+\d)"
     rf"(?P<open>\()?(?:(?P<before>{_CURRENCY}){_GAP})?"
     rf"(?:(?P<sign>[-−–+]|\b(?:minus|negative)(?=[ ])){_GAP})?"
     rf"(?:(?P<inside>{_CURRENCY}){_GAP})?(?P<inner>\()?(?P<digits>{_DIGITS})(?P<closed>\))?"

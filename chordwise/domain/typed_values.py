@@ -96,7 +96,7 @@ _YEAR_OF_TWO = re.compile(
     r"|\b([^\W\d]{3,})\.? (\d{1,2}), ?'?(\d{2})(?!\d)"
 )
 _MONTH_OF_YEAR = re.compile(r"(?<!\d)(?:(\d{4})[-/](\d{2})|(\d{2})[/.](\d{4}))(?![-/.]?\d)")
-_NAMED_MONTH = re.compile(r"([^\W\d]{3,})\.?,?(?: de| of)? (\d{4})\b")
+_NAMED_MONTH = re.compile(r"(?<![^\W\d])([^\W\d]{3,}+)\.?,?(?: de| of)? (\d{4})\b")
 _EAST_ASIAN = re.compile(r"(\d{4})\s?[年년]\s?(\d{1,2})\s?[月월]\s?(\d{1,2})\s?[日일]")
 
 

@@ -242,6 +242,8 @@ def _names(tokens: Sequence[str], numbers: Iterable[Sequence[Quantity]]) -> Sequ
 
 def _has_code(text: str, quote: str) -> bool:
     """Tell whether a code occurs, whatever parts it: AB-12-34 is AB1234, and not in AB12345."""
+    if f" {text.casefold()} " in f" {quote.casefold()} ":
+        return True
     code, within = (_PUNCTUATION.sub("", each).casefold() for each in (text, quote))
     place = within.find(code)
     before, after = within[:place][-1:], within[place + len(code) :][:1]

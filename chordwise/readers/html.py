@@ -38,7 +38,7 @@ _TINY = re.compile(
     re.IGNORECASE,
 )
 _COLOR = re.compile(
-    r"(?<![\w-])color\s*:\s*(?:(#fff(?:fff)?\b|white\b|transparent\b|rgba?\((?:\s*255\s*,?){3})|\S)",
+    r"(?<![\w-])color\s*+:\s*+(?:(#fff(?:fff)?\b|white\b|transparent\b|rgba?\((?:\s*+255\s*+,?+){3})|\S)",
     re.IGNORECASE,
 )
 _GROUND = re.compile(
