@@ -509,8 +509,10 @@ def measured(folder: Path, names: Sequence[str], encoder: Encoder | None = None)
             yield from _timed(ExtractiveModel(), measure(name, rows, folder / name))
             if encoder is not None and measure in _WITH_ENCODER:
                 model = ExtractiveModel(encoder=encoder)
+                answered.cache_clear()  # those of another model
                 for row in _timed(model, measure(name, rows, folder / name)):
                     yield replace(row, measure=f"{row.measure}, with the encoder", baselines={})
+                answered.cache_clear()
 
 
 def _timed(model: ExtractiveModel, rows: Iterator[Row]) -> Iterator[Row]:

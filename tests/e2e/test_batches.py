@@ -92,6 +92,7 @@ def judge(stage: Stage, server: BatchServer) -> None:
     assert "Traceback" not in stage.processes.logs()
 
 
+@pytest.mark.nightly
 def test_a_night_with_expired_lines_and_new_processes(night: Stage, server: BatchServer) -> None:
     """Scheduler and worker are killed while the batch runs; others fetch it and go on."""
     server.holds = True

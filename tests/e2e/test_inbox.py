@@ -84,6 +84,7 @@ def test_an_inbox_that_is_made_at_the_start_is_watched_at_once(
     wait_until(delivered(folders.done / "early.txt"), 25, "the early file is done")
 
 
+@pytest.mark.nightly
 def test_a_file_that_is_renamed_is_taken_once_under_its_last_name(
     stage: Stage, folders: Folders
 ) -> None:

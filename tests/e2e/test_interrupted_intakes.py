@@ -91,6 +91,7 @@ def test_a_killed_intake_is_not_certified(held: Stage) -> None:
     assert held.value(LEFT) is True
 
 
+@pytest.mark.nightly
 def test_a_killed_intake_is_resumed_from_another_folder(held: Stage, tmp_path: Path) -> None:
     """What is left is found again; standard input is not, and that is said."""
     work(held)
@@ -156,6 +157,7 @@ def test_a_second_ctrl_c_stops_at_once(held: Stage) -> None:
     assert held.value(LEFT) is True
 
 
+@pytest.mark.nightly
 def test_two_processes_never_take_in_for_the_same_run(held: Stage) -> None:
     """Resuming is refused while the first one is at it, by name and by the same command."""
     process = begin(held)
@@ -212,6 +214,7 @@ def test_a_table_that_changed_halfway_is_not_mixed(held: Stage) -> None:
     assert held.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
 
 
+@pytest.mark.nightly
 def test_cancelling_an_interrupted_run_ends_it(held: Stage) -> None:
     """What is not taken in stays counted, and the run is not resumed."""
     kill(begin(held))

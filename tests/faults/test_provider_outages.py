@@ -51,7 +51,7 @@ def bursts(cluster: Cluster, apart_seconds: float) -> list[int]:
 @pytest.mark.parametrize(
     ("status", "breaker_seconds", "seconds"),
     [
-        (503, BREAKER_SECONDS, 6),
+        pytest.param(503, BREAKER_SECONDS, 6, marks=pytest.mark.thorough),
         pytest.param(500, BREAKER_SECONDS, 15, marks=pytest.mark.thorough),
         pytest.param(502, BREAKER_SECONDS, 15, marks=pytest.mark.thorough),
         pytest.param(529, BREAKER_SECONDS, 15, marks=pytest.mark.thorough),
