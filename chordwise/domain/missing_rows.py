@@ -1,6 +1,6 @@
 """Rows of lists: how many each part of a document has, and which an answer lacks of them.
 
-Rows get lost when answers are joined or mended, or when a model leaves records of the text out.
+Rows are lost where answers are joined or repaired, or where a model leaves records of the text out.
 Records are lines of a similar shape, such as the rows of a table.
 """
 
