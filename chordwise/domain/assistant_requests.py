@@ -56,9 +56,15 @@ _POLITE = re.compile(
     r"[,:]?\s+){0,3}",
     re.IGNORECASE,
 )
+# With which of its words a polite beginning can begin: most sentences have none of them.
+_POLITE_WORD = re.compile(
+    r"(?:please|kindly|now|also|then|and|next|finally|first|instead|hey|hi|ok|okay|so|but|just|only"
+    r"|always|can|could|would|will|i|your?|make|be|help)\b",
+    re.IGNORECASE,
+)
 _HEAD = re.compile(r"[^\W\d_]+(?=[ ,'’]|-moi\b|$)")
-_NO_VERB_ENDING = re.compile(r"(?:ing|ed|ly|tion|ness|ment|s|er)$")
-_VERB_ENDING = re.compile(r"(?:i[sz]e|ify|ate)$")
+_NO_VERB_ENDINGS = ("ing", "ed", "ly", "tion", "ness", "ment", "s", "er")
+_VERB_ENDINGS = ("ise", "ize", "ify", "ate")
 # What stands behind the first word.
 _OBJECTS = {
     name: re.compile(pattern, re.IGNORECASE)
@@ -79,9 +85,10 @@ _OBJECTS = {
 }
 OF_VERBS = ("possessive", "your", "determiner", "pronoun", "quote")
 """What only verbs have behind them."""
-# What is counted in the sentence, up to twice.
+_OBJECT_OF_VERB = re.compile("|".join(_OBJECTS[name].pattern for name in OF_VERBS), re.IGNORECASE)
+# What is counted in the sentence, up to twice: in small letters, which are found sooner than any.
 _COUNTED = {
-    name: re.compile(pattern, re.IGNORECASE)
+    name: re.compile(pattern)
     for name, pattern in {
         "pointing": r"\b(?:it|its|he|she|they|them|him|her|his|their|that|those|these|this|we|our"
         r"|there|such|section|above|below|herein|following)\b",
@@ -94,9 +101,9 @@ _COUNTED = {
         r"|spanish|german|italian|chinese|japanese|russian|arabic|dutch|korean|latin)\b",
         "user": r"\b(?:users?|readers?|people|everyone|everybody|the (?:public|audience|victim))\b",
         "quoted": r"[\"“'‘][^\"”’'\n]{2,}[\"”’']",
-        "name": r" (?-i:[A-Z][a-z]+)",
     }.items()
 }
+_NAME = re.compile(r" [A-Z][a-z]+")
 _GENERIC = re.compile(
     r"how (?:(?:can|do|should|could|to|would) (?:i|we|you|one)|long|many|much|far|old|does|did|is"
     r"|are)\b|wh\w+(?:['’]s| (?:is|are|was|were|did|does|do|steps|would)) ",
@@ -135,11 +142,12 @@ def candidates(content: str) -> list[Request]:
     In a long text one of many sentences looks strange, and where requests are usual none does.
     """
     sentences, requests = 0, []
+    has_cells = "|" in content
     for match in _SENTENCE.finditer(content):
         start, end = match.span()
         if end - start > _MIN_SENTENCE:
             sentences += 1
-            is_cell = "|" in (content[start - 1 : start], content[end : end + 1])
+            is_cell = has_cells and "|" in (content[start - 1 : start], content[end : end + 1])
             if request := None if is_cell else _request(content, start, end):
                 requests.append(request)
     first, _, _ = content.lstrip().partition("\n")
@@ -190,7 +198,7 @@ _MAX_STRANGENESS = sum(max(0.0, WEIGHTS.get(name, 0.0)) for name in _STRANGE) + 
 def _request(content: str, start: int, end: int) -> Request | None:
     sentence = content[start : min(end, start + _MAX_SENTENCE)].rstrip()
     body = sentence.lstrip(_BULLET)
-    polite = _POLITE.match(body)
+    polite = _POLITE.match(body) if _POLITE_WORD.match(body) else None
     begin = polite.end() if polite else 0
     head = _HEAD.match(body, begin) or _HEAD.match(body)
     kind = _kind(body, head) if head and not body.isupper() else ""
@@ -216,10 +224,10 @@ def _kind(body: str, head: re.Match[str]) -> str:
     if word in _ASK or word in _ASK_IF:
         is_question = body.rstrip("\"'”’)").endswith("?") or _COUNTED["quoted"].search(body)
         return ("ask" if word in _ASK else "ask_if") if is_question else ""
-    if word in _NO_VERBS or _NO_VERB_ENDING.search(word):
+    if word in _NO_VERBS or word.endswith(_NO_VERB_ENDINGS):
         return ""
-    has_object = any(_OBJECTS[name].match(body, head.end()) for name in OF_VERBS)
-    return "unknown" if has_object or _VERB_ENDING.search(word) else ""
+    has_object = _OBJECT_OF_VERB.match(body, head.end())
+    return "unknown" if has_object or word.endswith(_VERB_ENDINGS) else ""
 
 
 def _form(body: str, head: re.Match[str]) -> dict[str, float]:
@@ -237,9 +245,10 @@ def _form(body: str, head: re.Match[str]) -> dict[str, float]:
         "short": float(words < _SHORT),
         "long": float(words > _LONG),
     }
-    for name, pattern in _COUNTED.items():
-        features[name] = min(2, len(pattern.findall(behind)))
-    return features
+    small = behind.lower()
+    counts = {name: len(pattern.findall(small)) for name, pattern in _COUNTED.items()}
+    counts["name"] = len(_NAME.findall(behind))
+    return features | {name: float(min(2, count)) for name, count in counts.items()}
 
 
 _SHORT, _LONG = 4, 25

@@ -381,13 +381,15 @@ def _in_small_letters(content: str) -> str:
 _BASE64 = re.compile(
     r"(?<![\w+/])(?:[A-Za-z0-9+/]{4}){10,}+(?:[A-Za-z0-9+/]{2,3})?={0,2}(?![\w+/])"
 )
-_MAX_ENCODED = 4_000
+_SHORTEST_ENCODED, _MAX_ENCODED = 40, 4_000
 _READABLE = re.compile(r"[ -~\n]+")
 _MIN_WORDS_ENCODED = 4
 
 
 def _encoded(content: str) -> Iterator[Flag]:
     """Yield words that are written as Base64, which a reader does not read and a model may."""
+    if all(len(word) < _SHORTEST_ENCODED for word in content.split()):
+        return
     for match in _BASE64.finditer(content):
         written = match[0].rstrip("=")[:_MAX_ENCODED]
         decoded = b64decode(f"{written}{'=' * (-len(written) % 4)}").decode("latin-1")

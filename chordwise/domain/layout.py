@@ -84,7 +84,7 @@ def without_insertions(text: str) -> Plain:
     These are footnote marks, the addresses of links, and what lies between two pages.
     """
     plain = Plain(text)
-    insertions = (match.span() for match in _INSERTION.finditer(text))
+    insertions = (match.span() for match in _beginning_with(_SIGN_OF_INSERTION, _INSERTION, text))
     cuts = [*_mail_prefixes(text), *insertions, *_Pages(text).furniture()]
     return _without_marks(plain.without(cuts, _signs(text)))
 
@@ -93,17 +93,21 @@ def without_insertions(text: str) -> Plain:
 
 _CASED = "0-9A-Za-z\u00c0-\u024f\u0370-\u052f"
 _HYPHENS = "-\u2010\u2011\u00ad"
+_LINE_MARK = re.compile(
+    r"[ \t]*+([-=_*])(?:[ \t]*+\1){2,}+[ \t]*+$"  # a rule
+    r"|[ \t]*+\#{1,6}[ \t]++"  # a heading
+    r"|[ \t]*+[-*+\u2022][ \t]++(?=[*_`\"'\u201c\[(]{0,4}[^\W\d_])",  # an item; but - 5 is a number
+    re.MULTILINE,
+)
 _MARK = re.compile(
-    r"^[ \t]*+([-=_*])(?:[ \t]*+\1){2,}+[ \t]*+$"  # a rule
-    r"|^[ \t]*+\#{1,6}[ \t]++"  # a heading
-    r"|^[ \t]*+[-*+\u2022][ \t]++(?=[*_`\"'\u201c\[(]{0,4}[^\W\d_])"  # an item; but - 5 is a number
-    r"|\\(?=[!-/:-@\[-`{-~])"
+    r"\\(?=[!-/:-@\[-`{-~])"
     # Emphasis and code stand at the edge of a word; 5*3 and snake_case are neither.
     rf"|(?<![*_`{_CASED}])[*_`]{{1,3}}+(?![*_`\s])|(?<![*_`\s])[*_`]{{1,3}}+(?![*_`{_CASED}])"
     rf"|(?P<hyphen>(?<=[^\W\d_])[{_HYPHENS}][ \t]*+\n\s*+(?=[^\W\d_]))"
-    rf"|(?<=\w[{_HYPHENS}])\n\s*+(?=\w)",
-    re.MULTILINE,
+    rf"|(?<=\w[{_HYPHENS}])\n\s*+(?=\w)"
 )
+_LINE_END = re.compile(r"\n")
+_SIGN_OF_MARK = re.compile(rf"[{_HYPHENS}\\*_`\n]")
 _DELIMITERS = re.compile(r"\|?[ \t]*+:?-[ \t|:-]*+")
 _BORDER = " | "
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
@@ -126,6 +130,7 @@ _LENGTHS = "metres meters metre meter feet foot inches inch yards miles Meter Me
 _NO_POWER = rf"(?:(?![\u00b2\u00b3](?![{_SUPERSCRIPTS}]))|{_not_after(_LENGTHS.split())})"
 _NUMBERED = "no nr art sec fig abs para vol tab cl ch ziff rev ver app bd lit rn pp ex cf pt st"
 _NO_NUMBER = _not_after(f"{each}." for word in _NUMBERED.split() for each in (word, word.title()))
+_SIGN_OF_INSERTION = re.compile(rf"[\[\]!\d\u2020\u2021{_SUPERSCRIPTS}]")
 _INSERTION = re.compile(
     rf"(?<=[\w{_AFTER}\]%])\[(?:\d{{1,3}}|\^\w{{1,20}})\](?![\w(])"
     # 5 metres² and 10² are numbers and units, and so may everything be that follows a digit.
@@ -162,18 +167,31 @@ def _signs(text: str) -> dict[Place, str]:
 def _without_marks(plain: Plain) -> Plain:
     """Leave mark-up out; a hyphen at a line end stays where the text has it within a line, too."""
     text = plain.text
-    found = list(_MARK.finditer(text))
+    found = list(_beginning_with(_SIGN_OF_MARK, _MARK, text))
     parted = {_around(text, *match.span()) for match in found if match["hyphen"]}
     within = (match.span() for match in _HYPHEN.finditer(text) if parted)
     compound = parted & {_around(text, *place) for place in within}
     parted -= compound
-    cuts: list[Place] = []
+    line_starts = (0, *(end.end() for end in _LINE_END.finditer(text)))
+    of_lines = (_LINE_MARK.match(text, start) for start in line_starts)
+    cuts = [match.span() for match in of_lines if match]
     for match in found:
         start, end = match.span()
         stays = match["hyphen"] and _around(text, start, end) not in parted
         cuts.append((start + 1 if stays else start, end))
     bare = plain.without(cuts)
     return replace(bare, parted=frozenset(parted), compound=frozenset(compound))
+
+
+def _beginning_with(
+    sign: re.Pattern[str], pattern: re.Pattern[str], text: str
+) -> Iterator[re.Match[str]]:
+    """Yield the matches of a pattern, which begin with a sign: signs are few, and quickly found."""
+    end = 0
+    for place in sign.finditer(text):
+        if place.start() >= end and (match := pattern.match(text, place.start())):
+            end = match.end()
+            yield match
 
 
 def respelled(quote: str, plain: Plain) -> str:
