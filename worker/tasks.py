@@ -35,7 +35,7 @@ def register(app: Celery, context: Context, rejections: Rejections, slots: Slots
     """
 
     def fan_out_task(job_id: str) -> None:
-        if fan_out(context, UUID(job_id)) is None:
+        if fan_out(context, UUID(job_id), partial(analyze_slice, context, slots)) is None:
             rejections.add(Rejection.UNKNOWN_WORK, messages.CONTROL_QUEUE)
 
     def analyze_slice_task(*chunk_ids: str) -> None:

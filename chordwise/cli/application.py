@@ -25,7 +25,7 @@ COMMANDS = {
     "resume": ("submit", "Take in the rest of a run that was interrupted."),
     "quote": ("quote", "Say what an analysis would take and cost."),
     "plan": ("plan", "Estimate memory, speed and cost on your own hardware."),
-    "wait": ("run_control", "Wait until a run is over, and show its results."),
+    "wait": ("run_watch", "Wait until a run is over, and show its results."),
     "retry": ("run_control", "Retry the analyses of a run that have not succeeded."),
     "cancel": ("run_control", "Cancel the analyses of a run that have not ended."),
     "runs": ("runs", "List the newest runs, or show the account of one."),

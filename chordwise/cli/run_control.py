@@ -1,4 +1,4 @@
-"""`chordwise wait`, `retry` and `cancel`: what can be done with a run that exists."""
+"""`chordwise retry` and `cancel`: what can be done with a run that exists."""
 
 from __future__ import annotations
 
@@ -6,30 +6,8 @@ from chordwise.cli import access, run_watch
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument, budget_of
 from chordwise.domain.wording import counted
-from chordwise.embedded import stack
 from chordwise.errors import ExitCode
 from chordwise.pipeline.jobs import retry as retrying
-from chordwise.settings import Settings
-from chordwise.storage import runs
-from chordwise.storage.runs import Run
-
-
-def wait(
-    invocation: Invocation, run: RunArgument = "latest", *, as_json: AsJson = False
-) -> ExitCode:
-    """Wait until a run is over, and show its results.
-
-    chordwise wait 20261124-0915-3f2a
-
-    chordwise wait latest --json
-    """
-    settings = invocation.settings()
-    if stack.watches_for_others(settings):  # it is at work already, and stays as it is
-        settings = access.reach(invocation, settings)
-    else:
-        settings = access.for_run(invocation, run, settings)
-    found = _find(settings, run)
-    return run_watch.follow(invocation, settings, found.id, found.name, as_json=as_json)
 
 
 def retry(
@@ -50,7 +28,7 @@ def retry(
     """
     budget_usd = budget_of(budget)
     settings = access.for_run(invocation, run)
-    found = _find(settings, run)
+    found = run_watch.find(settings, run)
     with access.working_context(settings) as working:
         count = retrying.retry(working, found.id, budget_usd)
     invocation.screen.tell(f"{counted(count, 'analysis')} retried.")
@@ -67,15 +45,10 @@ def cancel(invocation: Invocation, run: RunArgument, *, as_json: AsJson = False)
     chordwise cancel latest
     """
     settings = access.reach(invocation)
-    found = _find(settings, run)
+    found = run_watch.find(settings, run)
     with access.database(settings) as database:
         count = retrying.cancel(database, found.id)
     if as_json:
         invocation.screen.write_json(run_id=found.id, run=found.name, cancelled=count)
     else:
         invocation.screen.tell(f"{counted(count, 'analysis')} of {found.name} cancelled.")
-
-
-def _find(settings: Settings, name: str) -> Run:
-    with access.read(settings) as session:
-        return runs.find(session, name)

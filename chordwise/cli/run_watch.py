@@ -1,4 +1,4 @@
-"""Following a run to its end, reporting on it, and letting go of it on Ctrl-C."""
+"""`chordwise wait`: following a run to its end, reporting on it, and letting go on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import AsJson, RunArgument
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering import results as rendered_results
@@ -34,8 +35,37 @@ from chordwise.pipeline.runs.accounts import Account, caps_of_run
 from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.settings import Settings
+from chordwise.storage import runs
 from chordwise.storage.database import Database, connected
 from chordwise.storage.runs import Run
+
+
+def wait(
+    invocation: Invocation, run: RunArgument = "latest", *, as_json: AsJson = False
+) -> ExitCode:
+    """Wait until a run is over, and show its results.
+
+    chordwise wait 20261124-0915-3f2a
+
+    chordwise wait latest --json
+    """
+    settings = invocation.settings()
+    if stack.watches_for_others(settings):  # it is at work already, and stays as it is
+        settings = access.reach(invocation, settings)
+    else:
+        settings = access.for_run(invocation, run, settings)
+    found = find(settings, run)
+    return follow(invocation, settings, found.id, found.name, as_json=as_json)
+
+
+def find(settings: Settings, name: str) -> Run:
+    """Return the run of a name, an id, or the latest.
+
+    Raises:
+        UsageError: There is none.
+    """
+    with access.read(settings) as session:
+        return runs.find(session, name)
 
 
 def follow(
@@ -85,8 +115,10 @@ def let_go(
     return ExitCode.DETACHED if was_interrupted else ExitCode.SUCCESS
 
 
-_SHORTEST_SECONDS = 0.25
-# A large run is looked at less often, so that looking takes little of the database's time.
+# A run is looked at less often the longer it takes, so that looking takes little of its time.
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 0.25, 1.0
+_SHARE_OF_WAIT = 40
+# A large one, too: of the database's time.
 _LOOKING_SHARE = 20
 _KEEP_ALIVE_SECONDS = 30.0
 _STILL_SECONDS = 60.0
@@ -132,6 +164,7 @@ class Watch:
             KeyboardInterrupt: The pause was interrupted.
             ServiceUnavailableError: The database stays away.
         """
+        first = self._clock()
         while True:
             began = self._clock()
             found = self._look(run_id)
@@ -141,7 +174,9 @@ class Watch:
                 if found.is_over:
                     return found
             self._keep_alive()
-            seconds = max(_SHORTEST_SECONDS, (self._clock() - began) * _LOOKING_SHARE)
+            now = self._clock()
+            usual = min(_LONGEST_SECONDS, (now - first) / _SHARE_OF_WAIT)
+            seconds = max(_SHORTEST_SECONDS, usual, (now - began) * _LOOKING_SHARE)
             if self._pause(seconds):
                 raise KeyboardInterrupt
 

@@ -30,6 +30,8 @@ _TYPOGRAPHY = str.maketrans(
     "''''''''\"\"\"\"\"\"\"------   i\u03c3\u03c3",
 )
 _WORD = re.compile(r"\S+")
+_PLAIN_WORD = re.compile(r"[a-z0-9]+")
+_PARTED = re.compile(r"-[ \t]*+\n")
 # A long quote in a text that repeats it everywhere: the first places are as good as any other.
 _MAX_COMPARED_CHARACTERS = 10_000_000
 _FRAME = " \t\n\"'.…,;:()[]<>"
@@ -93,6 +95,8 @@ class Source:
             return None
         if place := best(self.text, _occurrences(quote, self.text), mention):
             return self._span(place, Grounding.EXACT)
+        if not self._may_hold(quote):
+            return None
         found = (reading.find(quote, mention) for reading in self._readings)
         if place := next(filter(None, found), None):
             return self._span(place, Grounding.NORMALIZED)
@@ -104,6 +108,21 @@ class Source:
     def wording(self, span: Span) -> str:
         """Return the source's own text of a span."""
         return self.text[span.start_char - self.offset : span.end_char - self.offset]
+
+    def _may_hold(self, quote: str) -> bool:
+        """Tell whether the words of a quote may stand in the text, for all that is quickly known.
+
+        A plain text that parts no words holds each word of what it holds: most quotes that a model
+        made up end here.
+        """
+        folded = "" if "&" in quote else self._plainly_folded
+        return not folded or all(word in folded for word in _PLAIN_WORD.findall(_fold(quote)))
+
+    @cached_property
+    def _plainly_folded(self) -> str:
+        """The folded text; empty where its words may have accents, entities or hyphens in them."""
+        is_plain = self.text.isascii() and "&" not in self.text
+        return "" if not is_plain or _PARTED.search(self.text) else _fold(self.text)
 
     def _span(self, place: Place, grounding: Grounding) -> Span:
         start, end = (each + self.offset for each in place)

@@ -169,7 +169,7 @@ def _without_marks(plain: Plain) -> Plain:
     text = plain.text
     found = list(_beginning_with(_SIGN_OF_MARK, _MARK, text))
     parted = {_around(text, *match.span()) for match in found if match["hyphen"]}
-    within = (match.span() for match in _HYPHEN.finditer(text) if parted)
+    within = (match.span() for match in (_HYPHEN.finditer(text) if parted else ()))
     compound = parted & {_around(text, *place) for place in within}
     parted -= compound
     line_starts = (0, *(end.end() for end in _LINE_END.finditer(text)))
@@ -203,7 +203,7 @@ def respelled(quote: str, plain: Plain) -> str:
         return f"{match[0][:cut]}-{match[0][cut:]}" if cut else match[0]
 
     whole = _LETTERS.sub(hyphenated, quote) if joined else quote
-    hyphens = (match.span() for match in _HYPHEN.finditer(whole) if plain.parted)
+    hyphens = (match.span() for match in (_HYPHEN.finditer(whole) if plain.parted else ()))
     cuts = (place for place in hyphens if _around(whole, *place) in plain.parted)
     return Plain(whole).without(cuts).text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from threading import Event
 from typing import cast
 
@@ -120,3 +121,21 @@ def test_one_message_carries_a_job_to_its_end(
     assert messenger.sent == [f"{FAN_OUT} ['{job.id}']"]
     promised = "SELECT count(*) FROM outbox WHERE sent_at IS NULL AND due_at > now()"
     assert pipeline.value(promised) == 1
+
+
+def test_the_message_that_cuts_a_short_document_carries_its_job_to_the_end(
+    settings: Settings,
+) -> None:
+    """The chunks of one slice are analyzed where they were cut, and none is marked as sent."""
+    pipeline = a_pipeline(
+        with_settings(settings, "pipeline", chunk_tokens=400), quoting_the_text, repeat_last=True
+    )
+    job = pipeline.job(pipeline.submit(LONG))
+    messenger = SlowMessenger()
+    context = replace(pipeline.context, messenger=cast("Messenger", messenger))
+
+    analyzed = fan_out(context, job.id, partial(analyze_slice, context, Slots(4)))
+
+    assert pipeline.value("SELECT status FROM jobs") == "succeeded"
+    assert pipeline.value("SELECT count(*) FROM chunks WHERE sent_at IS NULL") == analyzed
+    assert not messenger.sent

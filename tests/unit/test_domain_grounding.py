@@ -495,6 +495,7 @@ def test_a_sentence_may_be_left_out_as_a_whole() -> None:
         ("Name Bolt Nut", "| Name |\n|:--|\n| Bolt |\n| Nut |"),
         ("Smith & Sons’ “shop”", "Smith &amp; Sons&rsquo; &quot;shop&#8221;"),
         ("R&amp;D of 5&nbsp;% here", "R&D of 5 % here"),
+        ("the &quot;office&quot;", 'the "office"'),
         ("the \u2039office\u203a \u201chere\u201d", "the 'of\ufb01ce' \"here\""),
     ],
 )

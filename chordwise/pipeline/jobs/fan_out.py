@@ -1,9 +1,9 @@
-"""Fanning a document's chunks out as one chord; repeating it is harmless."""
+"""Fanning a document's chunks out, as one chord where they are many; repeating it is harmless."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from chordwise.domain import chunking
@@ -19,9 +19,14 @@ from chordwise.storage.fan_outs import CutJob, FanOut
 from chordwise.storage.jobs import JobFailure
 
 
-def fan_out(context: Context, job_id: uuid.UUID) -> int | None:
-    """Write the job's chunks, then send those that are open; return how many were sent.
+def fan_out(
+    context: Context,
+    job_id: uuid.UUID,
+    at_once: Callable[[Sequence[uuid.UUID]], object] | None = None,
+) -> int | None:
+    """Write the job's chunks, then send those that are open; return how many those are.
 
+    Chunks that fit one slice are not sent but given to `at_once`, if that is given.
     Returns `None` where there is no such job, which means that the message is not ours.
 
     A job that has ended, is paused, is being synthesized, follows another, or whose run is
@@ -42,8 +47,11 @@ def fan_out(context: Context, job_id: uuid.UUID) -> int | None:
             backoff.pause(context, job_id, error)
             return 0
         unsent = fan_outs.write(CutJob(job_id, parts))
-        if unsent:
-            context.messenger.start_chord(job_id, sliced(unsent, slice_size(context.settings)))
+        slices = sliced(unsent, slice_size(context.settings))
+        if len(slices) == 1 and at_once is not None:
+            at_once(unsent)
+        elif slices:
+            context.messenger.start_chord(job_id, slices)
             fan_outs.mark_sent(unsent)
         return len(unsent)
 
