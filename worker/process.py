@@ -109,8 +109,7 @@ def work(settings: Settings, name: str) -> int:
     concurrency = shares[0]
     share = settings.worker.model_copy(update={"concurrency": concurrency})
     settings = settings.model_copy(update={"worker": share})
-    # All that a worker stores is repeated where a connection is lost.
-    context = open_context(settings, name, connections=concurrency + 2, pings=False)
+    context = open_context(settings, name, connections=concurrency + 2)
     app = messages.open_app(settings)
     rejections = Rejections(context.database)
     rejections.start()

@@ -42,13 +42,17 @@ class Slots:
     def begin(
         self, work: Callable[[Argument], Returned], arguments: Sequence[Argument]
     ) -> list[Future[Returned]]:
-        """Begin the work for each argument, at most `count` of them, once all find a thread."""
+        """Begin the work for each argument as soon as it finds a thread, after all begun before."""
         with self._changed:
             self._chunks += len(arguments)
-        with self._turn, self._changed:
-            self._changed.wait_for(lambda: self._free >= len(arguments))
-            self._free -= len(arguments)
-        return [self._threads.submit(self._occupied, work, argument) for argument in arguments]
+        with self._turn:
+            return [self._begin(work, argument) for argument in arguments]
+
+    def _begin(self, work: Callable[[Argument], Returned], argument: Argument) -> Future[Returned]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._free)
+            self._free -= 1
+        return self._threads.submit(self._occupied, work, argument)
 
     def _occupied(self, work: Callable[[Argument], Returned], argument: Argument) -> Returned:
         try:

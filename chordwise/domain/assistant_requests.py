@@ -119,11 +119,11 @@ _MAX_NEW = 4
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A sentence that begins as a request: where it stands, its words, and what its form is."""
+    """A sentence that begins as a request: where it stands, its object, and what its form is."""
 
     start: int
     end: int
-    words: frozenset[str]
+    behind: str
     features: Mapping[str, float]
 
 
@@ -157,7 +157,7 @@ def candidates(content: str) -> list[Request]:
         "answers": float(first.rstrip().endswith("?")),
     }
     return [
-        Request(each.start, each.end, each.words, {**each.features, **usual}) for each in requests
+        Request(each.start, each.end, each.behind, {**each.features, **usual}) for each in requests
     ]
 
 
@@ -170,10 +170,11 @@ def strangeness(content: str, request: Request) -> dict[str, float] | None:
     around = _words(f"{before} {content[request.end : request.end + _AROUND]}")
     if len(around) < _MIN_WORDS_AROUND:
         return None
-    new = request.words - around
+    words = _words(request.behind)
+    new = words - around
     return {
-        "share_new": len(new) / max(1, len(request.words)),
-        "all_new": float(len(new) == len(request.words) > 0),
+        "share_new": len(new) / max(1, len(words)),
+        "all_new": float(len(new) == len(words) > 0),
         "new": min(_MAX_NEW, len(new)),
         "few_around": float(len(around) < _FEW_WORDS),
     }
@@ -213,7 +214,7 @@ def _request(content: str, start: int, end: int) -> Request | None:
     }
     if kind.startswith("ask"):
         features["first_question"] = float(not content[:begins].strip(f"{_BULLET}\n"))
-    return Request(begins, start + len(sentence), _words(body[head.end() :]), features)
+    return Request(begins, start + len(sentence), body[head.end() :], features)
 
 
 def _kind(body: str, head: re.Match[str]) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from chordwise.domain import assistant_requests, json_values
 from chordwise.domain.json_values import JsonValue
@@ -76,10 +76,11 @@ def flags(
     invisible characters that normalization removed, and where they stood. `left_out` are passages
     of the file that are not in the text and speak to a model; they have no place in it.
     """
-    orders = list(islice(_orders(content, FlagKind.ORDER, _ORDERS), MAX_FLAGS_OF_KIND))
+    small = _in_small_letters(content)
+    orders = list(islice(_orders(content, small, FlagKind.ORDER), MAX_FLAGS_OF_KIND))
     kinds = (
         orders,
-        _orders(content, FlagKind.ROLE_MARK, _ROLES),
+        _orders(content, small, FlagKind.ROLE_MARK),
         (
             _flag(content, FlagKind.REQUEST, start, end)
             for start, end in assistant_requests.found(content)
@@ -327,16 +328,14 @@ _ROLES = (
         re.compile(r"^system (?:prompt|message|override) ?:", _WRITTEN),
     ),
 )
+_CUES: Mapping[FlagKind, Sequence[_Cue]] = {FlagKind.ORDER: _ORDERS, FlagKind.ROLE_MARK: _ROLES}
 _BEFORE, _BEHIND = 160, 240
 
 
 def addressed(hidden: str) -> tuple[str, ...]:
     """Return the lines of a hidden text that speak to a model, at most as many as are kept."""
-    found = (
-        flag
-        for kind, cues in ((FlagKind.ORDER, _ORDERS), (FlagKind.ROLE_MARK, _ROLES))
-        for flag in _orders(hidden, kind, cues)
-    )
+    small = _in_small_letters(hidden)
+    found = (flag for kind in _CUES for flag in _orders(hidden, small, kind))
     lines = (
         hidden[hidden.rfind("\n", 0, flag.start_char) + 1 :].lstrip().partition("\n")[0]
         for flag in islice(found, MAX_FLAGS_OF_KIND)
@@ -344,12 +343,11 @@ def addressed(hidden: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lines))
 
 
-def _orders(content: str, kind: FlagKind, cues: Sequence[_Cue]) -> Iterator[Flag]:
+def _orders(content: str, small: _Small, kind: FlagKind) -> Iterator[Flag]:
     """Yield what names a model or its instructions, or looks like the frame of a prompt."""
-    small = _in_small_letters(content)
     spans = {
         match.span()
-        for needles, pattern in cues
+        for needles, pattern in _CUES[kind]
         for start, end in _windows(small, needles)
         for match in pattern.finditer(content, start, end)
     }
@@ -360,22 +358,28 @@ def _orders(content: str, kind: FlagKind, cues: Sequence[_Cue]) -> Iterator[Flag
             last = end
 
 
-def _windows(small: str, needles: Iterable[str]) -> Iterator[tuple[int, int]]:
+def _windows(small: _Small, needles: Iterable[str]) -> Iterator[tuple[int, int]]:
     """Yield the surroundings of the words; those of one word do not overlap much."""
     for needle in needles:
-        at = small.find(needle)
+        at = small.text.find(needle) if max(needle.split(), key=len) in small.words else -1
         while at >= 0:
             end = at + len(needle) + _BEHIND
             yield max(0, at - _BEFORE), end
-            at = small.find(needle, end)
+            at = small.text.find(needle, end)
 
 
-def _in_small_letters(content: str) -> str:
-    """Return the text in small letters, each at its place."""
+class _Small(NamedTuple):
+    """A text in small letters, each at its place, and each of its words once: a shorter text."""
+
+    text: str
+    words: str
+
+
+def _in_small_letters(content: str) -> _Small:
     small = content.lower()
-    if len(small) == len(content):
-        return small
-    return "".join(each.lower() if len(each.lower()) == 1 else each for each in content)
+    if len(small) != len(content):
+        small = "".join(each.lower() if len(each.lower()) == 1 else each for each in content)
+    return _Small(small, " ".join(set(small.split())))
 
 
 _BASE64 = re.compile(
@@ -388,7 +392,7 @@ _MIN_WORDS_ENCODED = 4
 
 def _encoded(content: str) -> Iterator[Flag]:
     """Yield words that are written as Base64, which a reader does not read and a model may."""
-    if all(len(word) < _SHORTEST_ENCODED for word in content.split()):
+    if max(map(len, content.split()), default=0) < _SHORTEST_ENCODED:
         return
     for match in _BASE64.finditer(content):
         written = match[0].rstrip("=")[:_MAX_ENCODED]

@@ -27,7 +27,7 @@ from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
 _SYNTHESIS_DELAY = timedelta(seconds=5)
 # How long beginnings and ends of calls wait for others, again while some come: a slot is busy
 # meanwhile.
-_GATHER_SECONDS = 0.008
+_GATHER_SECONDS = 0.016
 
 
 class Stored(Enum):
@@ -70,6 +70,7 @@ class SynthesisEnd:
 class CallEntry:
     """An entry of the ledger: a call that begins, or none, and what became of earlier ones.
 
+    The rows of calls that were not made are `withdrawn`.
     A call with the `token` of a lease begins only while that is held: on the chunk of the call, or
     on the synthesis of its job where it has no chunk.
     """
@@ -78,6 +79,7 @@ class CallEntry:
     token: uuid.UUID | None = None
     ended: Sequence[Mapping[str, object]] = ()
     checked: Sequence[Mapping[str, object]] = ()
+    withdrawn: Sequence[uuid.UUID] = ()
 
 
 class ChunkWork:
@@ -232,4 +234,5 @@ def store_entries(
     model_calls.end_all(store, [*ended, *(call for each in entries for call in each.ended)])
     held = model_calls.begin_all(store, begun, tokens)
     model_calls.check_all(store, [call for each in entries for call in each.checked])
+    model_calls.delete_all(store, [call_id for each in entries for call_id in each.withdrawn])
     return [entry.token is None or entry.token in held for entry in entries]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +19,11 @@ from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
+    DisconnectionError,
     InterfaceError,
     InternalError,
     OperationalError,
@@ -28,12 +31,14 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from chordwise.errors import ConfigurationError, DatabaseRefusedError, ServiceUnavailableError
 
 _DRIVER = "postgresql+psycopg"
 STATEMENT_SECONDS = 60.0
 _POOL_SECONDS = 30.0
+_QUIET_SECONDS = 2.0
 # Servers end our unused sessions after thirty seconds.
 _ADMISSION_SECONDS = 45.0
 # Before a session begins, PostgreSQL's library hands on the server's sentence without its code; a
@@ -70,16 +75,15 @@ def open_engine(
     pool_size: int = 5,
     name: str = "chordwise",
     statement_seconds: float = STATEMENT_SECONDS,
-    pings: bool = True,
     keeps_plans: bool = False,
 ) -> Engine:
     """Return an engine for a `postgresql://` URL; nothing is connected yet.
 
     Statements take no longer than `statement_seconds`, and a wait for a lock half of it; a server
     that is silent for longer is given up, so that it never holds a thread without a limit. The
-    server closes connections that are not used; `pings` tests each before it is used, which spares
-    work that is not repeated an error. Where it `keeps_plans`, a prepared statement is planned
-    once, whatever its parameters: no index may depend on their values.
+    server closes connections that are not used; one that was not for a while is tested before it
+    is used, which spares work that is not repeated an error. Where it `keeps_plans`, a prepared
+    statement is planned once, whatever its parameters: no index may depend on their values.
 
     Raises:
         ConfigurationError: The URL is not one of PostgreSQL.
@@ -96,14 +100,35 @@ def open_engine(
         address.set(drivername=_DRIVER),
         pool_size=pool_size,
         max_overflow=5,
-        pool_pre_ping=pings,
         pool_use_lifo=True,  # so that those of a busier time are left alone until they end
         pool_timeout=min(_POOL_SECONDS, statement_seconds),
         hide_parameters=True,
         connect_args=parameters(statement_seconds, name, keeps_plans=keeps_plans),
     )
     bound(engine, statement_seconds)
+    tested_after_pauses(engine)
     return engine
+
+
+def tested_after_pauses(engine: Engine) -> None:
+    """Let connections that were not used for a while be tested before they are used.
+
+    The pool opens another one for what was lost.
+    """
+
+    def note_use(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    def test(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+        if time.monotonic() - record.info.get("used_at", math.inf) < _QUIET_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except psycopg.Error as error:
+            raise DisconnectionError from error
+
+    event.listen(engine, "checkin", note_use)
+    event.listen(engine, "checkout", test)
 
 
 class Database:

@@ -131,6 +131,9 @@ _CHECK = text("""
     FROM json_populate_recordset(NULL::model_calls, CAST(:rows AS json)) AS new
     WHERE model_calls.id = new.id""")
 
+_DELETE = text(
+    "DELETE FROM model_calls WHERE id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL"
+)
 _NAME_RUNS = text("""
     UPDATE model_calls SET run = r.name FROM jobs AS j INNER JOIN runs AS r ON r.id = j.run_id
     WHERE j.id = model_calls.job_id AND model_calls.id = ANY(:ids)""")
@@ -170,6 +173,12 @@ def check_all(store: Store, rows: Sequence[Mapping[str, object]]) -> None:
     """Fill in what the check of the answers to calls that are stored already found."""
     if rows:
         store.execute(_CHECK, {"rows": _json(rows)})
+
+
+def delete_all(store: Store, call_ids: Sequence[uuid.UUID]) -> None:
+    """Delete the rows of calls that were not made."""
+    if call_ids:
+        store.execute(_DELETE, {"ids": list(call_ids)})
 
 
 def _json(rows: Sequence[Mapping[str, object]]) -> str:

@@ -13,12 +13,15 @@ from chordwise.domain.states import ChunkStatus, IntakeOutcome, JobStatus
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import AnswerTimeoutError, ReadError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
+from chordwise.llm.middleware.metered import CallOutcome, call_start
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.jobs import retry
 from chordwise.pipeline.jobs.fan_out import fan_out
+from chordwise.pipeline.runtime.leases import Lease
 from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import ModelSettings, Settings
+from tests.fakes.completion_requests import a_request
 from tests.fakes.pipeline import (
     LONG,
     NOW,
@@ -287,6 +290,25 @@ def test_a_run_says_who_goes_first(settings: Settings, *, nightly: bool) -> None
     (claimed,) = pipeline.context.stores.chunks.claim([(chunk_id, uuid.uuid4())]).values()
 
     assert claimed.priority == (Priority.NIGHTLY if nightly else Priority.INTERACTIVE)
+
+
+def test_a_call_that_was_not_made_is_taken_back(settings: Settings) -> None:
+    """One that has ended stays in the ledger, whoever withdraws it."""
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH)
+    (chunk_id,) = pipeline.open_chunks(pipeline.job(submission).id)
+    (claimed,) = pipeline.context.stores.chunks.claim([(chunk_id, uuid.uuid4())]).values()
+    lease = Lease(job_id=claimed.job_id, chunk_id=claimed.id, token=claimed.claim_token)
+    ledger = pipeline.context.ledger(lease)
+    start = call_start(pipeline.model.profile, a_request())
+
+    ended, unmade = ledger.begin(start), ledger.begin(start)
+    ledger.finish(ended, CallOutcome(latency_ms=1))
+    ledger.flush()
+    for call_id in (ended, unmade):
+        ledger.withdraw(call_id)
+
+    assert pipeline.value("SELECT string_agg(CAST(id AS text), ' ') FROM model_calls") == str(ended)
 
 
 def test_what_cannot_be_read_is_accounted_for(settings: Settings) -> None:

@@ -75,26 +75,37 @@ def has_room(semaphore: threading.Semaphore) -> bool:
     return semaphore.acquire(blocking=False)
 
 
-def test_a_slot_is_kept_until_the_answer_is_stored() -> None:
-    """Further questions of the same work need no second one; others wait until it is closed.
+def test_an_answer_counts_until_it_is_stored() -> None:
+    """Its slot is free for the next call, but only so many answers may be unstored at once.
 
-    While an answer is stored, the next request is prepared.
+    Further questions of the same work need no second turn; while its answers are stored, the next
+    request is prepared.
     """
     slots = Slots(1)
     queued, turn = sending(slots, "{}", "{}")
     queued.complete(a_request())
     queued.complete(a_request())
-    assert not has_room(slots.prepared)
+    assert has_room(slots.sent)
+    assert not has_room(slots.asking)
 
     turn.finish()
-    assert has_room(slots.prepared)
-    assert not has_room(slots.sent)
+    assert has_room(slots.asking)
+    assert not has_room(slots.unstored)
 
     turn.close()
     turn.close()
-    assert not has_room(slots.prepared)
-    assert has_room(slots.sent)
-    assert not has_room(slots.sent)
+    assert not has_room(slots.asking)
+    assert has_room(slots.unstored)
+    assert not has_room(slots.unstored)
+
+
+def test_a_few_calls_more_than_slots_can_be_lost_with_a_process() -> None:
+    """A quarter of the slots: those whose answers are being stored while others are asked."""
+    slots = Slots(8)
+
+    assert sum(has_room(slots.sent) for _ in range(20)) == 8
+    assert sum(has_room(slots.unstored) for _ in range(20)) == 10
+    assert sum(has_room(slots.asking) for _ in range(20)) == 10
 
 
 def test_a_failed_question_keeps_no_slot() -> None:
@@ -105,5 +116,6 @@ def test_a_failed_question_keeps_no_slot() -> None:
     with pytest.raises(ModelOverloadedError):
         queued.complete(a_request())
 
-    assert has_room(slots.prepared)
+    assert has_room(slots.asking)
     assert has_room(slots.sent)
+    assert has_room(slots.unstored)

@@ -5,38 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 from itertools import count
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
-from chordwise.errors import RefusedError, ServiceUnavailableError
+from chordwise.errors import RateLimitedError, RefusedError, ServiceUnavailableError
 from chordwise.llm.middleware.metered import CallOutcome, CallStart, Metered, NullLedger
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usage
 from chordwise.llm.pricing import CostBasis, OwnPrice
 from tests.fakes.completion_requests import a_request
+from tests.fakes.list_ledger import ListLedger
 from tests.fakes.scripted_model import ScriptedModel
 
 PRICE = OwnPrice(input_usd_per_million_tokens=Decimal(2), output_usd_per_million_tokens=Decimal(10))
-
-
-class ListLedger:
-    """Keeps the rows in memory; a row without an outcome is an unfinished call."""
-
-    def __init__(self) -> None:
-        self.rows: dict[UUID, tuple[CallStart, CallOutcome | None]] = {}
-
-    def begin(self, start: CallStart) -> UUID:
-        call_id = uuid4()
-        self.rows[call_id] = (start, None)
-        return call_id
-
-    def finish(self, call_id: UUID, outcome: CallOutcome) -> None:
-        self.rows[call_id] = (self.rows[call_id][0], outcome)
-
-    @property
-    def only_row(self) -> tuple[CallStart, CallOutcome | None]:
-        (row,) = self.rows.values()
-        return row
 
 
 class UnreachableLedger(NullLedger):
@@ -144,6 +125,21 @@ def test_no_row_no_request() -> None:
         Metered(model, UnreachableLedger(), PRICE).complete(a_request())
 
     assert model.requests == []
+
+
+def test_a_request_that_may_not_be_sent_leaves_no_row() -> None:
+    """It is written down before it waits for its turn, and was not sent."""
+    ledger, model = ListLedger(), ScriptedModel(["{}"])
+
+    def wait() -> None:
+        assert ledger.rows
+        raise RateLimitedError("not now")
+
+    with pytest.raises(RateLimitedError):
+        Metered(model, ledger, PRICE, wait=wait).complete(a_request())
+
+    assert not ledger.rows
+    assert not model.requests
 
 
 def test_the_null_ledger_lets_a_model_work() -> None:

@@ -31,10 +31,16 @@ from chordwise.llm.limits.permits import (
     Reason,
     Wait,
 )
-from chordwise.llm.middleware.rate_limited import RateLimited
+from chordwise.llm.middleware.concurrency_limited import Slots, Turn
+from chordwise.llm.middleware.metered import Metered
+from chordwise.llm.middleware.rate_limited import Gate, RateLimited
+from chordwise.llm.pricing import FreePrice
 from chordwise.llm.reported_limits import Quota, QuotaKind
 from tests.fakes.completion_requests import a_page, a_request
+from tests.fakes.list_ledger import ListLedger
 from tests.fakes.scripted_model import Line, ScriptedModel
+
+FREE = FreePrice()
 
 
 class ScriptedLimits:
@@ -211,3 +217,54 @@ def test_a_defect_gives_the_permit_back_too() -> None:
         limited(limits, broken).complete(a_request())
 
     assert [report.result for report in limits.reports] == [CallResult.UNSENT]
+
+
+def gated(
+    limits: ScriptedLimits, ledger: ListLedger, clock: SleptClock
+) -> tuple[RateLimited, Gate]:
+    """Return a model that takes its permit at a gate, once the request is written down."""
+    gate = Gate(limits, Turn(Slots(1)), clock=clock)
+    metered = Metered(ScriptedModel(["{}"], repeat_last=True), ledger, FREE, clock, wait=gate.enter)
+    subject = RateLimited(metered, limits, Priority.NIGHTLY, 60, clock.sleep, clock, gate)
+    return subject, gate
+
+
+def test_a_permit_is_taken_at_the_gate() -> None:
+    """It is held for the call alone, as long as nobody waits for permits."""
+    limits, ledger = ScriptedLimits(), ListLedger()
+    subject, gate = gated(limits, ledger, SleptClock())
+
+    subject.complete(a_request())
+
+    assert len(limits.requests) == len(limits.reports) == len(ledger.rows) == 1
+    assert not gate.pressure.is_high
+
+
+def test_who_has_to_wait_for_a_permit_leaves_no_row_and_no_slot_behind() -> None:
+    """He waits for it as long as may be, and takes it first until one is granted at once again."""
+    limits = ScriptedLimits([Wait(seconds=5, reason=Reason.IN_FLIGHT)] * 2)
+    ledger, clock = ListLedger(), SleptClock()
+    subject, gate = gated(limits, ledger, clock)
+
+    subject.complete(a_request())
+    assert len(limits.requests) == 3
+    assert len({request.permit for request in limits.requests}) == 1
+    assert len(ledger.rows) == 1
+    assert clock.now == 10
+    assert gate.pressure.is_high
+
+    subject.complete(a_request())
+    assert [report.result for report in limits.reports] == [CallResult.ANSWERED] * 2
+    assert not gate.pressure.is_high
+
+
+def test_who_is_denied_at_the_gate_is_told_so() -> None:
+    """Nothing is sent, and nothing stands in the ledger."""
+    denial = Denial(code=ModelAccessError.code, what="no such key", hint="")
+    ledger = ListLedger()
+    subject, _ = gated(ScriptedLimits([denial]), ledger, SleptClock())
+
+    with pytest.raises(ModelAccessError, match="no such key"):
+        subject.complete(a_request())
+
+    assert not ledger.rows

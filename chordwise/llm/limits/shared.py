@@ -34,7 +34,7 @@ from chordwise.settings import LimitSettings, ModelSettings, addresses
 
 PREFIX = "chordwise:limits"
 _MAX_QUESTIONS = 64
-_GATHER_SECONDS = 0.002
+_GATHER_SECONDS = 0.0005
 # A permit that is given back mostly travels with the next one that is taken.
 _LINGER_SECONDS = 0.02
 _sleep = time.sleep  # noqa: TID251 - here the waiting is wired in

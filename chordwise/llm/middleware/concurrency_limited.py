@@ -8,54 +8,72 @@ from threading import Semaphore
 
 from chordwise.llm.model import Completion, CompletionRequest, Middleware
 
+_PART_BESIDE = 4
+
 
 class Slots:
-    """The slots of a process: so many of its calls are in flight, or answered and not stored."""
+    """The slots of a process: so many of its calls are in flight.
+
+    An answer is lost with its process until it is stored. So the calls in flight and the answers
+    that are not stored are together no more than the slots and a part of them.
+    """
 
     def __init__(self, count: int) -> None:
-        self.prepared = Semaphore(count)
+        most = count + count // _PART_BESIDE
+        self.asking = Semaphore(most)
         self.sent = Semaphore(count)
+        self.unstored = Semaphore(most)
 
 
 class Turn:
-    """A turn at one of the slots, kept after an answer until `close`; for one thread.
+    """A turn at one of the slots, for one thread.
 
-    An answer is lost with its process until it is stored. So a process has no more to lose than it
-    has slots. Entering the turn permits preparing a request; `send` permits sending it. A thread
-    that has all its answers calls `finish` before it stores them, so that another thread can
-    prepare a request meanwhile. A request that fails gives the turn back at once.
+    Entering it permits preparing a request; `send` permits sending it. A thread that has all its
+    answers calls `finish` before it stores them, so that another thread can prepare a request, and
+    `close` once they are stored. A request that fails gives the turn back at once.
+
+    No thread that holds a permit of the provider waits for one that wants a permit: a thread that
+    asks again is in no slot meanwhile, and so many answers can be unstored as threads can ask.
     """
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._is_prepared = False
-        self._is_sent = False
+        self._is_asking = self._is_sent = self._is_unstored = False
 
     def __enter__(self) -> None:
-        if not self._is_prepared:
-            self._is_prepared = self._slots.prepared.acquire()
+        if not self._is_asking:
+            self._is_asking = self._slots.asking.acquire()
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self.recall()
         if error is not None:
             self.close()
 
     def send(self) -> None:
         """Wait within the turn until the request may be sent."""
+        if not self._is_unstored:
+            self._is_unstored = self._slots.unstored.acquire()
         if not self._is_sent:
             self._is_sent = self._slots.sent.acquire()
 
+    def recall(self) -> None:
+        """Let another thread send its request: this one is not sent, or not any more."""
+        if self._is_sent:
+            self._is_sent = False
+            self._slots.sent.release()
+
     def finish(self) -> None:
         """Let another thread prepare its request: this one asks no more, and has to be stored."""
-        if self._is_prepared:
-            self._is_prepared = False
-            self._slots.prepared.release()
+        if self._is_asking:
+            self._is_asking = False
+            self._slots.asking.release()
 
     def close(self) -> None:
         """Give the turn back, if it is held."""
         self.finish()
-        if self._is_sent:
-            self._is_sent = False
-            self._slots.sent.release()
+        if self._is_unstored:
+            self._is_unstored = False
+            self._slots.unstored.release()
 
 
 @dataclass(slots=True, eq=False)

@@ -78,6 +78,9 @@ class CallLedger(Protocol):
     def finish(self, call_id: CallId, outcome: CallOutcome) -> None:
         """Complete the call's row."""
 
+    def withdraw(self, call_id: CallId) -> None:
+        """Take the row of a call back that was not made."""
+
 
 class NullLedger:
     """Writes nothing down, for use as a library."""
@@ -87,6 +90,9 @@ class NullLedger:
         return uuid4()
 
     def finish(self, call_id: CallId, outcome: CallOutcome) -> None:
+        """Do nothing."""
+
+    def withdraw(self, call_id: CallId) -> None:
         """Do nothing."""
 
     def note_hit(
@@ -120,7 +126,8 @@ class Metered(Middleware):
     """Writes one ledger row for every request, answered or not, with its cost and latency.
 
     `reference` is the price of the largest tier, with which routed questions are compared.
-    `wait` is called once a request is written down, and returns when it may be sent.
+    `wait` is called once a request is written down, and returns when it may be sent; where it
+    raises, nothing is sent, and the row is withdrawn.
     `clock` returns seconds and never goes back.
     """
 
@@ -138,7 +145,11 @@ class Metered(Middleware):
             ServiceUnavailableError: The ledger is out of reach; before the request, none is sent.
         """
         call_id = self.ledger.begin(call_start(self.profile, request))
-        self.wait()
+        try:
+            self.wait()
+        except ChordwiseError:
+            self.ledger.withdraw(call_id)
+            raise
         started = self.clock()
         try:
             completion = self.model.complete(replace(request, call_id=str(call_id)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 from uuid import uuid4
 
@@ -33,8 +33,59 @@ from chordwise.llm.limits.permits import (
     Reason,
     Wait,
 )
+from chordwise.llm.middleware.concurrency_limited import Turn
 from chordwise.llm.model import Completion, CompletionRequest, Middleware, ModelProfile, Usage
 from chordwise.llm.reported_limits import QuotaKind
+
+
+class NoPermitError(RateLimitedError):
+    """A request that is written down has no permit; `answer` says why."""
+
+    def __init__(self, answer: Wait | Denial) -> None:
+        super().__init__("There is no permit for this request yet.")
+        self.answer = answer
+
+
+@dataclass(slots=True)
+class Pressure:
+    """Whether the last who asked for a permit had to wait, of all who share the limits."""
+
+    is_high: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Gate:
+    """Takes the permit of a request at the last moment: once it is written down, and in its turn.
+
+    So a permit is held no longer than its call. A gate belongs to one thread, and holds what that
+    asks now: what is `wanted`, its permit, and the moment at which it was let through.
+    """
+
+    limits: Limits
+    turn: Turn | None = None
+    pressure: Pressure = field(default_factory=Pressure)
+    clock: Callable[[], float] = time.monotonic
+    wanted: PermitRequest | None = None
+    permit: Permit | None = None
+    entered_at: float = 0.0
+
+    def enter(self) -> None:
+        """Wait for the turn, and take the permit if there is none yet.
+
+        Raises:
+            NoPermitError: It is not granted at once; the turn is given back.
+        """
+        if self.turn:
+            self.turn.send()
+        if self.permit is None and self.wanted is not None:
+            answer = self.limits.take(self.wanted)
+            self.pressure.is_high = not isinstance(answer, Permit)
+            if not isinstance(answer, Permit):
+                if self.turn:
+                    self.turn.recall()
+                raise NoPermitError(answer)
+            self.permit = answer
+        self.entered_at = self.clock()
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +93,8 @@ class RateLimited(Middleware):
     """Waits for a permit, then asks, and reports the outcome to the limits.
 
     The waiting takes nothing from the request's own time. Where it would be longer than
-    `longest_wait_seconds`, the work is to be put off.
+    `longest_wait_seconds`, the work is to be put off. With a `gate`, which the model inside enters
+    before it sends a request, the permit is taken there as long as nobody has to wait for one.
     """
 
     limits: Limits
@@ -50,6 +102,7 @@ class RateLimited(Middleware):
     longest_wait_seconds: float
     sleep: Callable[[float], None]
     clock: Callable[[], float] = time.monotonic
+    gate: Gate | None = None
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Ask once, with a permit.
@@ -61,14 +114,29 @@ class RateLimited(Middleware):
             ModelOverloadedError: The provider failed too often and is not asked for now.
             ModelError: What the model inside raised.
         """
-        permit = self._permit(request)
-        started = self.clock()
+        wanted = PermitRequest(
+            permit=uuid4().hex, priority=self.priority, cost=cost_of(request, self.profile)
+        )
+        answer: Wait | Denial | None = None
+        if self.gate and not self.gate.pressure.is_high:
+            try:
+                return self._asked(request, wanted, None)
+            except NoPermitError as error:
+                answer = error.answer
+        return self._asked(request, wanted, self._permit(wanted, answer))
+
+    def _asked(
+        self, request: CompletionRequest, wanted: PermitRequest, permit: Permit | None
+    ) -> Completion:
+        """Ask once, and report to the limits how that went, where there was a permit for it."""
+        gate = self.gate or Gate(self.limits)
+        gate.wanted, gate.permit, gate.entered_at = wanted, permit, self.clock()
         report = CallReport(result=CallResult.UNSENT)
         try:
             completion = self.model.complete(request)
             report = CallReport(
                 result=CallResult.ANSWERED,
-                latency_seconds=self.clock() - started,
+                latency_seconds=self.clock() - gate.entered_at,
                 used=_used(completion.usage),
                 limits=completion.limits,
             )
@@ -76,23 +144,25 @@ class RateLimited(Middleware):
             report = _failure(error)
             raise
         finally:
-            self.limits.settle(permit, report)
+            if gate.permit is not None:
+                self.limits.settle(gate.permit, report)
         return completion
 
-    def _permit(self, request: CompletionRequest) -> Permit:
-        wanted = PermitRequest(
-            permit=uuid4().hex, priority=self.priority, cost=cost_of(request, self.profile)
-        )
+    def _permit(self, wanted: PermitRequest, answer: Wait | Denial | None) -> Permit:
+        """Wait for a permit; `answer` is that of the limits to an earlier question."""
         ends_at = self.clock() + self.longest_wait_seconds
+        pressure = self.gate.pressure if self.gate else Pressure()
+        pressure.is_high = answer is not None
         while True:
-            answer = self.limits.take(wanted)
-            if isinstance(answer, Permit):
-                return answer
-            if isinstance(answer, Denial):
-                raise denied(answer)
-            if self.clock() + answer.seconds > ends_at:
-                self._give_up(answer)
-            self.sleep(answer.seconds)
+            found = answer or self.limits.take(wanted)
+            if isinstance(found, Permit):
+                return found
+            if isinstance(found, Denial):
+                raise denied(found)
+            answer, pressure.is_high = None, True
+            if self.clock() + found.seconds > ends_at:
+                self._give_up(found)
+            self.sleep(found.seconds)
 
     def _give_up(self, wait: Wait) -> NoReturn:
         model = f"{self.profile.provider}/{self.profile.model}"

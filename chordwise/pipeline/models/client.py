@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -32,7 +33,7 @@ from chordwise.llm.middleware.concurrency_limited import ConcurrencyLimited, Slo
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.middleware.metered import CallLedger, Metered, NullLedger
 from chordwise.llm.middleware.paced import Paced
-from chordwise.llm.middleware.rate_limited import RateLimited
+from chordwise.llm.middleware.rate_limited import Gate, Pressure, RateLimited
 from chordwise.llm.middleware.retrying import Retrying
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import ChatModel, ModelProfile
@@ -118,6 +119,7 @@ class Models:
         self._slots = Slots(settings.worker.concurrency)
         self._batch_apis = dict(batch_apis or {})
         self._limits_by_name: dict[str, Limits] = {}
+        self._pressures: defaultdict[str, Pressure] = defaultdict(Pressure)
 
     def open(self, name: str, asking: Asking | None = None) -> ChatModel:
         """Return the model or the tiers of this name, with fallbacks, asked as `asking` says.
@@ -154,8 +156,9 @@ class Models:
             retrying = self._retrying(self._metered(use), total_seconds)
             return ConcurrencyLimited(self._cached(use, retrying), self._turns)
         turn = asking.turn
-        metered = self._metered(use, turn.send) if turn else self._metered(use)
-        limited = self._rate_limited(use, self._budgeted(use, metered))
+        gate = self._gate(use.named, turn) if turn else None
+        metered = self._metered(use, gate.enter) if gate else self._metered(use)
+        limited = self._rate_limited(use, self._budgeted(use, metered), gate)
         queued = ConcurrencyLimited(limited, turn or self._slots.sent)
         return self._batched(use, self._cached(use, self._retrying(queued)))
 
@@ -198,9 +201,12 @@ class Models:
             return model
         return Budgeted(model, budget, use.named.price, _sleep, self._random)
 
-    def _rate_limited(self, use: _Use, model: ChatModel) -> ChatModel:
+    def _rate_limited(self, use: _Use, model: ChatModel, gate: Gate | None) -> ChatModel:
         limits, longest = self._limits(use.named), self._settings.limits.longest_wait_seconds
-        return RateLimited(model, limits, use.asking.priority, longest, _sleep)
+        return RateLimited(model, limits, use.asking.priority, longest, _sleep, gate=gate)
+
+    def _gate(self, named: _Named, turn: Turn) -> Gate:
+        return Gate(self._limits(named), turn, self._pressures[named.name])
 
     def _retrying(self, model: ChatModel, total_seconds: float | None = None) -> ChatModel:
         policy = self._settings.retries

@@ -64,6 +64,10 @@ class Ledger:
             raise LeaseLostError("The run was cancelled, or the work was taken over.")
         return call_id
 
+    def withdraw(self, call_id: uuid.UUID) -> None:
+        """Delete the row of a call that was not made."""
+        self.enter(CallEntry(withdrawn=(call_id,)), self.patience)
+
     def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> uuid.UUID:
         """Write that the cache had the completion: no request, no tokens, no money."""
         call_id = new_id()

@@ -28,9 +28,7 @@ _MAX_CONNECTIONS = 20
 _GROUPS = 3
 
 
-def open_context(
-    settings: Settings, name: str, connections: int = 5, *, pings: bool = True
-) -> Context:
+def open_context(settings: Settings, name: str, connections: int = 5) -> Context:
     """Return a context; nothing is connected before the first use.
 
     Raises:
@@ -45,7 +43,6 @@ def open_context(
         name=f"chordwise {name}",
         # What takes longer comes too late: the lease is lost.
         statement_seconds=min(STATEMENT_SECONDS, pipeline.lease_seconds),
-        pings=pings,
     )
     database = Database(opened(pool_size=min(connections, _MAX_CONNECTIONS)))
     together = Database(opened(pool_size=_GROUPS, keeps_plans=True))
