@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from math import log10
 
@@ -48,6 +49,7 @@ _MIN_SENTENCE, _MAX_SENTENCE = 8, 400
 _SENTENCE = re.compile(r"[^\n.?!|]+(?:[.?!](?=[^\s.?!])[^\n.?!|]*)*+[.?!\"'”’)]*+")
 _BULLET = " \t-*•#\"'“”(>0123456789.)"
 _PLAIN_BULLET = f"{_BULLET}|"
+_FIRST_WORD = re.compile(rf"[{re.escape(_BULLET)}]*+([^\W\d_]+)")
 _POLITE = re.compile(
     r"(?:(?:please|kindly|now|also|then|and|next|finally|first|instead|hey|hi|ok|okay|so|but|just"
     r"|only|always|(?:can|could|would|will) you|(?:i(?:'d| would) like|i want|i need)(?: you)? to"
@@ -196,7 +198,20 @@ _MAX_STRANGENESS = sum(max(0.0, WEIGHTS.get(name, 0.0)) for name in _STRANGE) + 
 )
 
 
+@lru_cache(maxsize=10_000)
+def _begins_no_request(word: str) -> bool:
+    """Tell of the first word of a sentence; most sentences end the search here."""
+    if _POLITE_WORD.match(word):
+        return False
+    word = word.lower()
+    may_be = word in _VERBS or word in _ASK or word in _ASK_IF
+    return not may_be and (word in _NO_VERBS or word.endswith(_NO_VERB_ENDINGS))
+
+
 def _request(content: str, start: int, end: int) -> Request | None:
+    first = _FIRST_WORD.match(content, start, end)
+    if first is None or _begins_no_request(first[1]):
+        return None
     sentence = content[start : min(end, start + _MAX_SENTENCE)].rstrip()
     body = sentence.lstrip(_BULLET)
     polite = _POLITE.match(body) if _POLITE_WORD.match(body) else None
