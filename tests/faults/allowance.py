@@ -11,9 +11,9 @@ SUCCEEDED = frozenset({"succeeded"})
 class Allowance:
     """Set by the experiment; everything that is not allowed here is a violation.
 
-    `extra_calls` come on top of one for each slot of a killed worker. `ends` are the end states
-    that jobs may have. `tracebacks` are texts: a log entry with a traceback must contain one of
-    them. `repeated` allows a second result for the same question (`--fresh`). `ungrounded` says how
+    `extra_calls` come on top of those that a killed worker may lose (`most_unstored`). `ends` are
+    the end states that jobs may have. `tracebacks` are texts: a log entry with a traceback must
+    contain one of them. `repeated` allows a second result for the same question (`--fresh`). `ungrounded` says how
     many results may have no grounded fact.
     """
 

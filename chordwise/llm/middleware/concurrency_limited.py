@@ -11,18 +11,21 @@ from chordwise.llm.model import Completion, CompletionRequest, Middleware
 _PART_BESIDE = 4
 
 
-class Slots:
-    """The slots of a process: so many of its calls are in flight.
+def most_unstored(slots: int) -> int:
+    """Return how many calls a process with so many slots has in flight, or answered and not stored.
 
-    An answer is lost with its process until it is stored. So the calls in flight and the answers
-    that are not stored are together no more than the slots and a part of them.
+    So many answers can be lost with it: one for each slot, and for a quarter of them another one.
     """
+    return slots + slots // _PART_BESIDE
+
+
+class Slots:
+    """The slots of a process: so many of its calls are in flight; see also `most_unstored`."""
 
     def __init__(self, count: int) -> None:
-        most = count + count // _PART_BESIDE
-        self.asking = Semaphore(most)
+        self.asking = Semaphore(most_unstored(count))
         self.sent = Semaphore(count)
-        self.unstored = Semaphore(most)
+        self.unstored = Semaphore(most_unstored(count))
 
 
 class Turn:
