@@ -13,8 +13,8 @@ class Allowance:
 
     `extra_calls` come on top of those that a killed worker may lose (`most_unstored`). `ends` are
     the end states that jobs may have. `tracebacks` are texts: a log entry with a traceback must
-    contain one of them. `repeated` allows a second result for the same question (`--fresh`). `ungrounded` says how
-    many results may have no grounded fact.
+    contain one of them. `repeated` allows a second result for the same question (`--fresh`).
+    `ungrounded` says how many results may have no grounded fact.
     """
 
     extra_calls: int = 0
