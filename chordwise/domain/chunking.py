@@ -8,7 +8,8 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import lru_cache
+from typing import TypeAlias, TypeVar
 
 import sentencex
 
@@ -34,6 +35,7 @@ _WITHOUT_MARK = {
 }
 _MAX_LINES_ABOVE_TABLE = 50
 _MAX_HEADER_CHARACTERS = 1_000
+_LONG_CHARACTERS, _KEPT_TEXTS = 200_000, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,7 @@ def table_header(text: str, place: int) -> Span | None:
     """
     if not place or text[place - 1] != "\n":
         return None
-    fields = [each.span() for each in QUOTED_FIELD.finditer(text, 0, place) if "\n" in each[0]]
+    fields = _fields_before(text, place)
     rule = _TABLE_RULE.match(text, place)
     row = _record_at(text, rule.end() + 1 if rule else place)
     before = text[_record_start(text, place, fields) : place]
@@ -108,8 +110,10 @@ def table_header(text: str, place: int) -> Span | None:
         return None
     start = _paragraph_start(text, place, fields)
     if mark in _WITHOUT_MARK:
-        others = _WITHOUT_MARK[mark].finditer(text, start, place)
-        start = max([start, *(m.end() for m in others if not _field_around(m.start(), fields))])
+        others = _lines_without(text, mark)
+        between = others[bisect_left(others, (start,)) : bisect_left(others, (place,))]
+        outside = (end for at, end in reversed(between) if not _field_around(at, fields))
+        start = next(outside, start)
     elif mark in _DELIMITERS and _count(before, mark) != _count(row, mark):
         return None
     header = _first_row(text, (start, place), mark, _count(row, mark))
@@ -145,11 +149,42 @@ def _first_row(text: str, table: Span, mark: str, wanted: int) -> Span | None:
 def _record_at(text: str, start: int) -> str:
     """Return the line that begins at a place, with the further lines of the fields in it."""
     end = _line_end(text, start)
-    for field in QUOTED_FIELD.finditer(text, start):
+    for field in QUOTED_FIELD.finditer(text, start) if '"' in text[start:end] else ():
         if field.start() >= end:
             break
         end = _line_end(text, max(end, field.end()))
     return text[start:end]
+
+
+def _fields_before(text: str, place: int) -> Sequence[Span]:
+    fields = _fields(text, '"')
+    before = bisect_left(fields, (place,))
+    return fields[: before - 1] if before and fields[before - 1][1] > place else fields[:before]
+
+
+Found = TypeVar("Found")
+
+
+def _once(find: Callable[[str, str], Found]) -> Callable[[str, str], Found]:
+    """Return a function that remembers what it found in the last long texts.
+
+    Chunk after chunk of them asks for the same; what is found in a short one is found quickly.
+    """
+    kept = lru_cache(maxsize=_KEPT_TEXTS)(find)
+    return lambda text, mark: (kept if len(text) > _LONG_CHARACTERS else find)(text, mark)
+
+
+@_once
+def _fields(text: str, mark: str) -> Sequence[Span]:
+    """Return the fields of a text in such marks that have several lines."""
+    found = QUOTED_FIELD.finditer(text) if mark in text else ()
+    return [each.span() for each in found if "\n" in each[0]]
+
+
+@_once
+def _lines_without(text: str, mark: str) -> Sequence[Span]:
+    """Return the lines of a text that have no such mark."""
+    return [each.span() for each in _WITHOUT_MARK[mark].finditer(text)]
 
 
 def _line_end(text: str, place: int) -> int:

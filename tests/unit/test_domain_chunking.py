@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -279,3 +281,28 @@ def test_a_header_stands_before_the_table_that_it_is_of(text: str, place: int) -
     found = chunking.table_header(text, min(place, len(text)))
 
     assert found is None or 0 <= found[0] < found[1] <= place
+
+
+class CountedPattern:
+    """A pattern that counts how often a whole text is searched for it."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
+        self.searches = 0
+
+    def finditer(self, text: str, start: int = 0) -> Iterator[re.Match[str]]:
+        self.searches += not start
+        return self._pattern.finditer(text, start)
+
+
+def test_the_chunks_of_a_long_table_share_one_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each asks where its table begins; that took time by the square of the length."""
+    fields = CountedPattern(chunking.QUOTED_FIELD)
+    monkeypatch.setattr(chunking, "QUOTED_FIELD", fields)
+    text = "id,words\n" + "".join(f'{number},"Item\n{number}"\n' for number in range(30_000))
+    ends = [match.end() for match in re.finditer(r'"\n', text)]
+
+    headers = {chunking.table_header(text, end) for end in ends[100::3_000]}
+
+    assert headers == {(0, len("id,words"))}
+    assert fields.searches == 1

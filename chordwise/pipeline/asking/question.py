@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -72,7 +73,7 @@ def about_part(task: AnalysisTask, text: str, start: int, end: int) -> tuple[Ana
     A table that goes on in the part has its beginning with it.
     """
     part, header = text[start:end], chunking.table_header(text, start)
-    is_whole = not text[:start].strip() and not text[end:].strip()
+    is_whole = not _NO_BLANK.search(text, 0, start) and not _NO_BLANK.search(text, end)
     beginning = Source(text[slice(*header)], offset=header[0]) if header else None
     asked = replace(task, text=part, header=beginning.text if beginning else "", is_whole=is_whole)
     return asked, Source(part, offset=start, header=beginning)
@@ -80,6 +81,7 @@ def about_part(task: AnalysisTask, text: str, start: int, end: int) -> tuple[Ana
 
 REPAIR_TOKENS = 256
 """What the remark below a repeated question takes at most (estimated)."""
+_NO_BLANK = re.compile(r"\S")
 _LEAST_TEXT_TOKENS = 64
 _LEAST_LIST_TOKENS = 100
 _GROWTH_OF_ROWS, _GROWTH_BY_ROW = 4, 9
