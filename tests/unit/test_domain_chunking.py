@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain import chunking, tokens
+from chordwise.domain import chunking, records, tokens
 from chordwise.domain.chunking import split
 
 # What intake lets through: any character but NUL and surrogates.
@@ -297,7 +297,7 @@ class CountedPattern:
 
 def test_the_chunks_of_a_long_table_share_one_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each asks where its table begins; that took time by the square of the length."""
-    fields = CountedPattern(chunking.QUOTED_FIELD)
+    fields = CountedPattern(records.QUOTED_FIELD)
     monkeypatch.setattr(chunking, "QUOTED_FIELD", fields)
     text = "id,words\n" + "".join(f'{number},"Item\n{number}"\n' for number in range(30_000))
     ends = [match.end() for match in re.finditer(r'"\n', text)]
