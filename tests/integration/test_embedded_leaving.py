@@ -9,7 +9,6 @@ from pathlib import Path
 from signal import Signals
 
 import psycopg
-import pytest
 
 import chordwise
 from chordwise.embedded import processes, stack
@@ -29,20 +28,11 @@ from tests.fakes.stacks import (
 )
 
 
-def test_stop_leaves_no_process(home: Path) -> None:
-    """After `down` nothing of the stack runs, and nothing claims that it does."""
-    stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
-    identities = everybody(running(home))
-
-    assert stack.stop(home)
-    assert len(identities) == 5
-    assert nobody_left(identities)
-    assert stack.find(home) is None
-    assert not stack.stop(home)
-
-
 def test_a_killed_supervisor_leaves_no_orphans(home: Path) -> None:
-    """Worker and scheduler notice its death; the next command clears away what remains."""
+    """Worker and scheduler notice its death; the next command clears away what remains.
+
+    After `down` nothing of the stack runs, and nothing claims that it does.
+    """
     settings = settings_for(home)
     stack.ensure(settings, Level.ALL, commands=COMMANDS)
     before = running(home)
@@ -52,8 +42,13 @@ def test_a_killed_supervisor_leaves_no_orphans(home: Path) -> None:
     assert becomes(lambda: note_of(home, "worker") == "orphaned")
     stack.ensure(settings, Level.ALL, commands=COMMANDS)
 
+    after = running(home)
     assert nobody_left(everybody(before))
-    assert set(running(home).children) == {"postgres", "valkey", "scheduler", "worker"}
+    assert set(after.children) == {"postgres", "valkey", "scheduler", "worker"}
+    assert stack.stop(home)
+    assert nobody_left(everybody(after))
+    assert stack.find(home) is None
+    assert not stack.stop(home)
 
 
 def test_down_stops_what_a_killed_supervisor_left(home: Path) -> None:
@@ -81,9 +76,8 @@ print("stopped")
 """
 
 
-@pytest.mark.parametrize("number", [Signals.SIGTERM, Signals.SIGINT])
-def test_a_signal_takes_the_foreground_down(home: Path, number: Signals) -> None:
-    """On SIGTERM or Ctrl-C everything stops in order, and the command goes on to its end."""
+def test_ctrl_c_takes_the_foreground_down(home: Path) -> None:
+    """Everything stops in order, and the command goes on to its end; so SIGTERM ends `up`."""
     with subprocess.Popen(
         python(FOREGROUND, str(home), COMMANDS.model_dump_json()),
         env={"PYTHONPATH": str(Path(chordwise.__file__).parents[1])},
@@ -93,7 +87,7 @@ def test_a_signal_takes_the_foreground_down(home: Path, number: Signals) -> None
         assert process.stdout is not None
         first = process.stdout.readline()
         identities = everybody(running(home))
-        os.kill(process.pid, number)
+        os.kill(process.pid, Signals.SIGINT)
         rest = process.stdout.read()
 
     assert first.startswith("ready")
@@ -103,28 +97,19 @@ def test_a_signal_takes_the_foreground_down(home: Path, number: Signals) -> None
     assert nobody_left(identities)
 
 
-def test_an_idle_stack_leaves(home: Path) -> None:
-    """A background stack goes when no command has needed it for a while."""
-    settings = settings_for(home, idle_seconds=0.5)
-
-    stack.ensure(settings, Level.ALL, commands=COMMANDS)
-    identities = everybody(running(home))
-
-    assert becomes(lambda: nobody_left(identities))
-    assert stack.find(home) is None
-
-
 def test_a_watched_inbox_keeps_an_idle_stack(home: Path) -> None:
     """What is dropped there must find somebody; without a folder the stack leaves again."""
     inbox, file = InboxSettings(folders=(home.parent / "inbox",)), home.parent / "chordwise.toml"
     watching = settings_for(home, idle_seconds=0.2, file=file, inbox=inbox)
     stack.ensure(watching, Level.ALL, commands=COMMANDS)
     was_kept = not processes.wait_until(lambda: stack.find(home) is None, 1.5)
+    kept = everybody(running(home))
 
     stack.ensure(settings_for(home, idle_seconds=0.2, file=file), Level.ALL, commands=COMMANDS)
 
     assert was_kept
     assert becomes(lambda: stack.find(home) is None)
+    assert becomes(lambda: nobody_left(kept))
 
 
 def test_open_work_keeps_an_idle_stack(home: Path) -> None:

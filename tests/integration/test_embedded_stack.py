@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,41 +13,32 @@ import redis
 
 from chordwise.embedded import stack
 from chordwise.embedded.home import home_at
+from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.stack import Level
 from chordwise.errors import ConfigurationError
 from chordwise.settings import InboxSettings
 from tests.fakes.stacks import COMMANDS, becomes, kill, nobody_left, note_of, running, settings_for
 
 
-def test_the_database_alone_is_enough_for_reading(home: Path) -> None:
-    """At the level `database` there is a migrated PostgreSQL and nothing else."""
-    heard: list[str] = []
-
-    services = stack.ensure(
-        settings_for(home), Level.DATABASE, commands=COMMANDS, on_progress=heard.append
-    )
-
-    address = services.require_database_url().get_secret_value().replace("+psycopg", "")
-    with psycopg.connect(address) as connection:
-        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
-    assert set(running(home).children) == {"postgres"}
-    assert services.broker_url is None
-    assert "Starting PostgreSQL" in heard
-
-
 def test_the_level_rises_and_never_falls(home: Path) -> None:
-    """A command that works on jobs gets the rest started; one that reads takes nothing away.
+    """A command that reads gets a migrated PostgreSQL and nothing else; one that works the rest.
 
     The processes of ours find database and broker in their environment.
     """
+    heard: list[str] = []
     settings = settings_for(home)
-    stack.ensure(settings, Level.DATABASE, commands=COMMANDS)
+    reading = stack.ensure(settings, Level.DATABASE, commands=COMMANDS, on_progress=heard.append)
     before = running(home)
+    address = reading.require_database_url().get_secret_value().replace("+psycopg", "")
+    with psycopg.connect(address) as connection:
+        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
 
     services = stack.ensure(settings, Level.ALL, commands=COMMANDS)
     stack.ensure(settings, Level.DATABASE, commands=COMMANDS)
 
     after = running(home)
+    assert "Starting PostgreSQL" in heard
+    assert (set(before.children), reading.broker_url) == ({"postgres"}, None)
     assert after.supervisor == before.supervisor
     assert after.children["postgres"] == before.children["postgres"]
     assert set(after.children) == {"postgres", "valkey", "scheduler", "worker"}
@@ -114,20 +106,28 @@ def test_services_of_the_users_own_are_not_started(home: Path, tmp_path: Path) -
     assert stack.stop(tmp_path / "other")
 
 
-@pytest.mark.parametrize("name", ["postgres", "valkey", "worker", "scheduler"])
-def test_what_dies_comes_back(home: Path, name: str) -> None:
+def has_another(home: Path, name: str, before: ProcessIdentity) -> bool:
+    """Return whether a child of this name runs that is not the one before."""
+    return running(home).children.get(name) not in (None, before)
+
+
+def test_what_dies_comes_back(home: Path) -> None:
     """A child that was killed is started again, at the same address."""
     services = stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
-    before = running(home)
-
-    kill(before.children[name])
-
-    assert becomes(lambda: running(home).children.get(name) not in (None, before.children[name]))
-    again = stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
-    assert (again.database_url, again.broker_url) == (services.database_url, services.broker_url)
     address = services.require_database_url().get_secret_value().replace("+psycopg", "")
-    with psycopg.connect(address) as connection:
-        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+    for name in ("postgres", "valkey", "worker", "scheduler"):
+        before = running(home).children[name]
+        kill(before)
+
+        assert becomes(partial(has_another, home, name, before)), name
+        again = stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
+        assert (again.database_url, again.broker_url) == (
+            services.database_url,
+            services.broker_url,
+        )
+        with psycopg.connect(address) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_a_long_home_gets_its_sockets_elsewhere(

@@ -28,7 +28,10 @@ from tests.fakes.stacks import (
 
 
 def test_commands_at_the_same_time_share_one_stack(home: Path) -> None:
-    """Several first commands start one supervisor between them, and all get an answer."""
+    """Several first commands start one supervisor between them, and all get an answer.
+
+    One in the foreground is refused then: it says where the first one is, and ends with its code.
+    """
     settings, others = settings_for(home), settings_for(home, model="openai/gpt-5")
 
     with ThreadPoolExecutor() as pool:
@@ -37,9 +40,14 @@ def test_commands_at_the_same_time_share_one_stack(home: Path) -> None:
             for each in (settings, others)
             for level in (Level.DATABASE, Level.ALL)
         ]
+    pid = running(home).supervisor.pid
+    with pytest.raises(ServiceUnavailableError, match=f"up already in process {pid}") as refusal:
+        stack.hold(settings_for(home), on_progress=print, on_ready=print, commands=COMMANDS)
 
     assert len({each.result().database_url for each in asked}) == 1
     assert running(home).level is Level.ALL
+    assert refusal.value.exit_code is ExitCode.UNAVAILABLE
+    assert running(home).supervisor.pid == pid
 
 
 def test_a_request_that_a_leaving_supervisor_has_not_read_goes_to_the_next(home: Path) -> None:
@@ -90,18 +98,6 @@ def test_a_supervisor_that_is_killed_while_it_starts_a_stack_is_told(
     assert running(home).phase == "ready"
 
 
-def test_a_second_stack_in_the_foreground_is_refused(home: Path) -> None:
-    """The second one says where the first one is, and which exit code that means."""
-    stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
-    pid = running(home).supervisor.pid
-
-    with pytest.raises(ServiceUnavailableError, match=f"up already in process {pid}") as refusal:
-        stack.hold(settings_for(home), on_progress=print, on_ready=print, commands=COMMANDS)
-
-    assert refusal.value.exit_code is ExitCode.UNAVAILABLE
-    assert running(home).supervisor.pid == pid
-
-
 def test_a_failed_migration_is_told(home: Path) -> None:
     """The command that wanted the database hears why there is none, and nothing is left behind."""
     commands = COMMANDS.model_copy(update={"migrate": python("raise SystemExit('no such table')")})
@@ -138,20 +134,16 @@ def worker(state: State, seconds: float = 0.0) -> Commands:
 
 
 def test_a_stack_is_ready_when_its_worker_consumes(home: Path) -> None:
+    """Or when it waits for servers: documents can be taken in meanwhile."""
     signs = []
 
     for model in ("openai/gpt-5", "openai/gpt-6"):
         commands = worker(State.CONSUMING, 1.0)
         stack.ensure(settings_for(home, model=model), Level.ALL, commands=commands)
         signs.append(liveness.last_sign(home, "worker"))
-
-    assert all(sign.is_healthy and sign.age_seconds < 1 for sign in signs)
-
-
-def test_a_worker_that_waits_for_servers_holds_nobody_up(home: Path) -> None:
-    """They may be somebody else's; documents can be taken in meanwhile."""
     stack.ensure(settings_for(home), Level.ALL, commands=worker(State.HELD_UP))
 
+    assert all(sign.is_healthy and sign.age_seconds < 1 for sign in signs)
     log = home_at(home).log("stack").read_text("utf-8")
     assert "the worker does not consume yet: The worker is waiting for database or broker" in log
     assert running(home).phase == "ready"
