@@ -64,7 +64,7 @@ def test_a_schedule_that_is_due_brings_results(stage: Stage) -> None:
     stage.wait_for(ENDED, 120)
 
     judge(stage)
-    done = stage.processes.run("schedules", "history", "nightly", "--json")
+    done = stage.processes.call("schedules", "history", "nightly", "--json")
     assert done.returncode == 0, done.stderr
     (line,) = json.loads(done.stdout)["schedule_runs"]
     assert (line["status"], line["trigger"]) == ("succeeded", "clock")
