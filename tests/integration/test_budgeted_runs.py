@@ -301,7 +301,7 @@ def test_a_budget_with_an_unknown_price_is_refused(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("usd", ["0", "-1", "1000000", "0.000000001", "NaN", "Infinity"])
-def test_budgets_that_cannot_be_kept_are_refused(settings: Settings, usd: str) -> None:
+def test_budgets_that_cannot_be_kept_are_refused(usd: str) -> None:
     """Nothing, less than nothing, and more than the accounts can hold."""
     with pytest.raises(UsageError, match="cannot be kept"):
-        budgets.cap_for(settings, "extractive", Decimal(usd))
+        budgets.cap_for(Settings(), "extractive", Decimal(usd))
