@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.conftest import Stage
 from tests.fakes.configuration import configuration
 
-LETTERS = 40
+LETTERS = 12
 SCHEDULE = """
 [schedules.nightly]
 cron = "0 2 * * *"

@@ -234,7 +234,9 @@ def test_votes_and_critiques_keep_to_the_cap_and_none_is_asked_again(
     assert company.line(submission).reserved_usd == 0
 
 
-@pytest.mark.parametrize("cap", ["0.05", "0.08", "0.1"])
+@pytest.mark.parametrize(
+    "cap", ["0.08", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("0.05", "0.1"))]
+)
 def test_wherever_the_money_ends_the_provider_gets_no_more_than_the_cap(
     small_chunks: Settings, provider: ChargingServer, cap: str
 ) -> None:

@@ -106,32 +106,32 @@ def test_a_side_car_overrides_for_its_file(inbox: WatchedInbox) -> None:
     assert not (inbox.folders.inbox / "letters" / "a.txt.chordwise.toml").exists()
 
 
-@pytest.mark.parametrize(
-    ("side_car", "words"),
-    [
-        ("types = [", "not valid TOML"),
-        ("colour = 'red'", "colour"),
-        ("folder = '/etc'", "names a folder"),
-        ("model = 'nobody'", "no model named"),
-        ("types = ['extraction']\nschema = '/etc/passwd'", "no TOML or JSON file below"),
-        ("types = ['extraction']\nschema = '../x.json'", "no TOML or JSON file below"),
-        ("types = ['extraction']\nschema = 'none.json'", "cannot be read"),
-        ("labels = ['one']", "two labels"),
-    ],
-)
-def test_a_broken_side_car_sends_its_file_to_failed(
-    inbox: WatchedInbox, side_car: str, words: str
-) -> None:
+BROKEN = {
+    "types = [": "not valid TOML",
+    "colour = 'red'": "colour",
+    "folder = '/etc'": "names a folder",
+    "model = 'nobody'": "no model named",
+    "types = ['extraction']\nschema = '/etc/passwd'": "no TOML or JSON file below",
+    "types = ['extraction']\nschema = '../x.json'": "no TOML or JSON file below",
+    "types = ['extraction']\nschema = 'none.json'": "cannot be read",
+    "labels = ['one']": "two labels",
+}
+
+
+def test_a_broken_side_car_sends_its_file_to_failed(inbox: WatchedInbox) -> None:
     """The note says what is wrong; nothing is asked."""
-    inbox.drop("a.txt.chordwise.toml", side_car)
-    inbox.drop("a.txt", LETTER)
+    for number, side_car in enumerate(BROKEN):
+        inbox.drop(f"{number}.txt.chordwise.toml", side_car)
+        inbox.drop(f"{number}.txt", LETTER)
 
     inbox.deliver()
 
-    note = inbox.folders.note(inbox.folders.failed / "a.txt")
-    assert words in str(note["message"])
-    assert (note["outcome"], note["intakes"]) == ("failed", [])
-    assert (inbox.folders.failed / "a.txt.chordwise.toml").read_text("utf-8") == side_car
+    for number, (side_car, words) in enumerate(BROKEN.items()):
+        file = inbox.folders.failed / f"{number}.txt"
+        note = inbox.folders.note(file)
+        assert words in str(note["message"])
+        assert (note["outcome"], note["intakes"]) == ("failed", [])
+        assert file.with_name(f"{file.name}.chordwise.toml").read_text("utf-8") == side_car
     assert inbox.pipeline.value("SELECT count(*) FROM jobs") == 0
 
 
@@ -237,25 +237,26 @@ def test_a_mended_file_is_taken(inbox: WatchedInbox) -> None:
     assert (inbox.folders.done / "a.txt").exists()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        b"new\nline.txt", b"-rf.txt", b"=cmd().txt", "\u202etxt.exe.txt".encode(), b"\xff\xfe.txt",
-        b"back\\..\\slash.txt", b"x" * 251 + b".txt", b"tab\t\x07.txt",
-    ],
+ODD_NAMES = (
+    b"new\nline.txt", b"-rf.txt", b"=cmd().txt", "\u202etxt.exe.txt".encode(), b"\xff\xfe.txt",
+    b"back\\..\\slash.txt", b"x" * 251 + b".txt", b"tab\t\x07.txt",
 )  # fmt: skip
-def test_odd_names_stay_as_they_are(inbox: WatchedInbox, name: bytes) -> None:
+
+
+def test_odd_names_stay_as_they_are(inbox: WatchedInbox) -> None:
     """Whatever a file is called, it arrives under the very same bytes, and nowhere else."""
-    path = inbox.folders.inbox / os.fsdecode(name)
-    path.write_text(LETTER, "utf-8")
-    inbox.watch.disturb([path])
+    for number, name in enumerate(ODD_NAMES):
+        path = inbox.folders.inbox / os.fsdecode(name)
+        path.write_text(f"{number}. {LETTER}", "utf-8")
+        inbox.watch.disturb([path])
 
     inbox.deliver()
 
-    arrived = [os.fsencode(each.name) for each in inbox.folders.done.iterdir()]
-    assert len(arrived) == 2
-    assert name in arrived
-    assert str(inbox.pipeline.value("SELECT name FROM inbox_files")).isprintable()
+    arrived = {os.fsencode(each.name) for each in inbox.folders.done.iterdir()}
+    assert len(arrived) == 2 * len(ODD_NAMES)
+    assert arrived > {*ODD_NAMES}
+    for (name,) in inbox.pipeline.rows("SELECT name FROM inbox_files"):
+        assert str(name).isprintable()
 
 
 def test_twins_of_normal_forms_are_two_files(inbox: WatchedInbox) -> None:

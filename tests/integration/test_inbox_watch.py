@@ -144,6 +144,7 @@ def test_one_watch_at_a_time(inbox: WatchedInbox) -> None:
     other.release()
 
 
+@pytest.mark.nightly
 def test_ten_thousand_files_are_looked_at_in_bounded_memory(tmp_path: Path) -> None:
     """F10: only so many are returned, and they are the oldest."""
     for number in range(10_000):
