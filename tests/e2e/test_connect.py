@@ -20,6 +20,7 @@ pytestmark = pytest.mark.xdist_group("connect")
 
 TEXT = "Lease. The annual fee is 48,600.00 EUR. It is effective as of 1 May 2026."
 COMMAND = (sys.executable, "-m", "chordwise")
+FEW = {"CHORDWISE_WORKER__PROCESSES": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run(
         [*COMMAND, "analyze", "lease.txt", *asked, "--save-as", "contracts"],
         cwd=folder,
-        env={**os.environ, "CHORDWISE_HOME": str(folder / "home")},  # noqa: TID251 - of a command
+        env={**os.environ, "CHORDWISE_HOME": str(folder / "home"), **FEW},  # noqa: TID251 - of a command
         check=True,
         capture_output=True,
     )

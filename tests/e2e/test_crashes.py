@@ -13,7 +13,6 @@ SENTENCES = "".join(
     for year in range(1500, 1800)
 )
 FINISHED = "SELECT status = 'finished' FROM runs"
-STARTED = "SELECT count(*) > 3 FROM chunks WHERE status = 'succeeded'"
 
 
 def submit(stage: Stage, *options: str) -> None:

@@ -22,6 +22,9 @@ from tests.fakes.processes import Processes, wait_until
 pytestmark = pytest.mark.xdist_group("cli_embedded")
 
 NOBODY = """
+[worker]
+processes = 1
+
 [models.nobody]
 provider = "openai"
 model = "nobody"
