@@ -118,9 +118,12 @@ def test_a_database_that_does_not_let_us_in(
 @pytest.mark.parametrize(
     ("process", "rights", "words"),
     [
-        ("worker", "SELECT", ("may not DELETE, INSERT, UPDATE on answer_tables", "more")),
+        pytest.param(
+            *("worker", "SELECT", ("may not DELETE, INSERT, UPDATE on answer_tables", "more")),
+            marks=pytest.mark.nightly,
+        ),
         ("scheduler", "", ("may not SELECT on alembic_version",)),
-        ("worker", "ALL", ("read-only",)),
+        pytest.param("worker", "ALL", ("read-only",), marks=pytest.mark.nightly),
     ],
 )
 def test_a_role_without_rights(

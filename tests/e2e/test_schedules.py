@@ -54,8 +54,7 @@ def judge(stage: Stage) -> None:
 
 @pytest.mark.usefixtures("letters")
 def test_a_schedule_that_is_due_brings_results(stage: Stage) -> None:
-    """With two schedulers, from its time to the last result, and the command says so."""
-    stage.processes.start("scheduler")
+    """From its time to the last result, and the command says so."""
     stage.processes.start("scheduler")
     stage.processes.start("worker")
     stage.wait_for(DEFINED)

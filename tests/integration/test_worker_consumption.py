@@ -190,6 +190,7 @@ def test_a_worker_that_does_not_consume_is_replaced(impatient_scene: Scene) -> N
     assert scene.exits == [os.EX_SOFTWARE]
 
 
+@pytest.mark.nightly
 def test_a_worker_that_leaves_keeps_no_message(scene: Scene) -> None:
     """What it has taken and not finished is in its queue again, not hidden for half an hour."""
     worker = scene.start_worker()
