@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,13 +29,15 @@ from chordwise import embedded
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.settings import Settings, load
-from chordwise.storage import database, migration
+from chordwise.storage import database, group_commit, migration
 from chordwise.storage.database import open_engine
 from tests.fakes.databases import Databases
 from tests.fakes.other_postgres import OtherPostgres
+from tests.fakes.pipeline import close_all
 
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
 _TEMPLATE = "template_chordwise"
+_MOMENT_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +83,21 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
         with pytest.MonkeyPatch.context() as patch:
             # Only a machine that loses its power would need it, and each test commits often.
             patch.setitem(embedded.postgres._SETTINGS, "fsync", "off")
+            if not programs:  # each test logs in again and again
+                patch.setitem(embedded.postgres._SETTINGS, "scram_iterations", "1")
             postgres.start()
+        _hash_password_again(postgres)
         valkey.start()
         yield Servers(postgres=postgres, valkey=valkey)
         valkey.stop()
         postgres.stop()
+
+
+def _hash_password_again(postgres: EmbeddedPostgres) -> None:
+    """Hash the owner's password as often as the server does now, which was made with another."""
+    with psycopg.connect(postgres.connection_string(), autocommit=True) as connection:
+        password = sql.Literal(connection.info.password)
+        connection.execute(sql.SQL("ALTER ROLE CURRENT_USER PASSWORD {}").format(password))
 
 
 @pytest.fixture(scope="session")
@@ -105,18 +119,54 @@ def template(servers: Servers) -> Iterator[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "create_engine", opened)
+        patch.setattr(group_commit, "_sleep", _in_company())
         yield _TEMPLATE
 
 
+def _in_company() -> Callable[[float], None]:
+    """Return what waits a moment for other threads to store something, if there are any."""
+    others = {*threading.enumerate()}
+
+    def sleep(seconds: float) -> None:
+        company = {*threading.enumerate()} - others
+        storing = [each for each in company if not isinstance(each, threading.Timer)]
+        if seconds > _MOMENT_SECONDS or any(each.name != "lease-keeper" for each in storing):
+            time.sleep(seconds)  # noqa: TID251 - the wait of the code itself
+
+    return sleep
+
+
 @pytest.fixture(scope="session")
-def databases(servers: Servers, template: str) -> Databases:
-    return Databases(servers.postgres, template)
+def databases(servers: Servers, template: str) -> Iterator[Databases]:
+    found = Databases(servers.postgres, template)
+    yield found
+    found.close()
 
 
 @pytest.fixture
-def database_url(servers: Servers, databases: Databases) -> Iterator[SecretStr]:
-    """Return the address of a migrated, empty database of this test's own."""
-    with databases.lend() as name:
+def filled_by() -> Callable[[Settings], object] | None:
+    """Return what fills the database of a module's tests, once; each test has a copy of its own."""
+    return None
+
+
+@pytest.fixture
+def database_url(
+    servers: Servers,
+    databases: Databases,
+    filled_by: Callable[[Settings], object] | None,
+    tmp_path: Path,
+) -> Iterator[SecretStr]:
+    """Return the address of a migrated database of this test's own, empty or filled."""
+
+    def fill(name: str) -> None:
+        assert filled_by
+        database, broker = servers.postgres.url(name), servers.valkey.url()
+        home = tmp_path / "home"
+        filled_by(load(home=home, database_url=SecretStr(database), broker_url=SecretStr(broker)))
+        close_all()
+
+    lending = databases.lend_copy(filled_by, fill) if filled_by else databases.lend()
+    with lending as name:
         yield SecretStr(servers.postgres.url(name))
 
 

@@ -345,11 +345,13 @@ def load(config: Path | None = None, **flags: object) -> Settings:
     """
     file = settings_file(config)
     path = file.path if file else None
-    read = {"toml_file": path, "toml_values": file.values() if file else {}}
     given = {name: value for name, value in flags.items() if value is not None}
-    source = type("Settings", (Settings,), {**read, "__doc__": Settings.__doc__})
+    source: type[Settings] = Settings
+    if file:  # a class takes long to make
+        read = {"toml_file": path, "toml_values": file.values(), "__doc__": Settings.__doc__}
+        source = type("Settings", (Settings,), read)
     try:
-        return source(**given)  # type: ignore[no-any-return]  # a class made at run time
+        return source(**given)  # type: ignore[arg-type]  # flags are of any type until they are read
     except ValidationError as error:
         where = f" in {path} or the environment" if path else ""
         what = f"The settings{where} are wrong: {'; '.join(problems(error))}."

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import redis
 from pydantic import SecretStr
 
 from chordwise import AsyncClient, Client
 from chordwise.errors import UsageError
-from tests.e2e.conftest import Stage
+from tests.conftest import Servers
+from tests.e2e.conftest import Stage, set_stage
+from tests.fakes.configuration import configuration
+from tests.fakes.databases import Databases
+from tests.peers.answering_server import serving
+
+pytestmark = pytest.mark.xdist_group("client")
 
 ITEMS = "annual fee, effective date"
 TEXTS = {
@@ -20,19 +28,41 @@ TEXTS = {
 }
 
 
-@pytest.fixture
-def client(stage: Stage, database_url: SecretStr, broker_url: SecretStr) -> Client:
-    """Return a client of servers that are there, with processes at work."""
-    stage.processes.start("scheduler")
-    stage.processes.start("worker")
+@pytest.fixture(scope="module")
+def stage(
+    servers: Servers, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    """Set one stage for all tests here, with processes at work."""
+    folder = tmp_path_factory.mktemp("client")
     for name, text in TEXTS.items():
-        (stage.folder / name).write_text(text, "utf-8")
-    return Client(
-        config=stage.folder / "chordwise.toml",
-        home=stage.folder / "home",
-        database_url=database_url.get_secret_value(),
-        broker_url=broker_url.get_secret_value(),
-    )
+        (folder / name).write_text(text, "utf-8")
+    broker = SecretStr(servers.valkey.url())
+    with redis.Redis.from_url(servers.valkey.redis_url()) as valkey:
+        valkey.flushall()
+    with databases.lend() as database, serving(delay_seconds=0.5) as provider:
+        url = SecretStr(servers.postgres.url(database))
+        settings = configuration(provider.base_url)
+        with set_stage(folder, settings, provider, url, broker) as found:
+            found.processes.start("scheduler")
+            found.processes.start("worker")
+            yield found
+
+
+@pytest.fixture
+def addresses(stage: Stage) -> Mapping[str, str | Path]:
+    """Return where the stage's settings and servers are."""
+    environment = stage.processes.environment
+    return {
+        "config": stage.folder / "chordwise.toml",
+        "home": stage.folder / "home",
+        "database_url": environment["CHORDWISE_DATABASE_URL"],
+        "broker_url": environment["CHORDWISE_BROKER_URL"],
+    }
+
+
+@pytest.fixture
+def client(addresses: Mapping[str, str | Path]) -> Client:
+    return Client(**addresses)  # type: ignore[arg-type]  # each is what its argument takes
 
 
 def test_a_run_from_its_beginning_to_a_data_frame(client: Client, stage: Stage) -> None:
@@ -79,17 +109,9 @@ def test_a_name_that_asks_something_else_is_refused(client: Client, stage: Stage
             client.run("one").wait(timeout=0)
 
 
-def test_the_client_for_asyncio(client: Client, stage: Stage, database_url: SecretStr) -> None:
-    client.close()
-
+def test_the_client_for_asyncio(addresses: Mapping[str, str | Path], stage: Stage) -> None:
     async def work(file: Path) -> tuple[list[str], int]:
-        asynchronous = AsyncClient(
-            config=stage.folder / "chordwise.toml",
-            home=stage.folder / "home",
-            database_url=database_url.get_secret_value(),
-            broker_url=stage.processes.environment["CHORDWISE_BROKER_URL"],
-        )
-        async with asynchronous:
+        async with AsyncClient(**addresses) as asynchronous:  # type: ignore[arg-type]  # as above
             run = await asynchronous.submit(file, types=["sentiment"], model="extractive")
             found = [each.document async for each in run.results(as_completed=True)]
             account = await run.wait(timeout=30)

@@ -14,12 +14,14 @@ import psycopg
 import pytest
 
 from chordwise.embedded import stack
+from tests.fakes.commands import called
 from tests.fakes.stacks import open_to_programs, postgres_extension_of_duckdb
 
 pytestmark = pytest.mark.xdist_group("connect")
 
 TEXT = "Lease. The annual fee is 48,600.00 EUR. It is effective as of 1 May 2026."
 COMMAND = (sys.executable, "-m", "chordwise")
+FEW = {"CHORDWISE_WORKER__PROCESSES": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run(
         [*COMMAND, "analyze", "lease.txt", *asked, "--save-as", "contracts"],
         cwd=folder,
-        env={**os.environ, "CHORDWISE_HOME": str(folder / "home")},  # noqa: TID251 - of a command
+        env={**os.environ, "CHORDWISE_HOME": str(folder / "home"), **FEW},  # noqa: TID251 - of a command
         check=True,
         capture_output=True,
     )
@@ -69,9 +71,8 @@ def test_data_frames(opened: Mapping[str, object], name: str) -> None:
 
 def test_duckdb_reads_an_export(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "contracts.parquet"
-    subprocess.run(
-        [*COMMAND, "export", "answers.contracts", "-o", str(file), "--home", str(home)], check=True
-    )
+    exported = ("export", "answers.contracts", "-o", str(file), "--home", str(home))
+    assert called(exported, {}, tmp_path).returncode == 0
 
     found = duckdb.read_parquet(str(file)).project("document, effective_date")
     rows = found.fetchall()

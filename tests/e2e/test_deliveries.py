@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.e2e.conftest import Stage
-from tests.fakes.processes import kill, wait_until
 from tests.peers.webhook_receiver import WebhookReceiver, receiving
 
 DELIVERY = """
@@ -47,29 +44,9 @@ def test_a_run_ends_and_others_are_told(stage: Stage) -> None:
         submit(stage)
 
         stage.wait_for(ALL_DELIVERED)
-        shown = stage.processes.run("runs", "bridges")
+        shown = stage.processes.call("runs", "bridges")
 
     assert len(receiver.received) == 1
     assert files(stage) == ["bridges.account.json", "bridges.csv"]
     assert len((stage.folder / "delivered" / "bridges.csv").read_text("utf-8").splitlines()) == 2
     assert "webhook of run.finished · delivered" in shown.stdout
-
-
-@pytest.mark.nightly
-def test_a_scheduler_killed_over_it_tells_again_under_the_same_name(stage: Stage) -> None:
-    """The first request was received and not recorded; both have the same identity."""
-    with receiving(delay_seconds=2.0) as receiver:
-        configure(stage, receiver)
-        scheduler = stage.processes.start("scheduler")
-        stage.processes.start("worker")
-        submit(stage)
-        wait_until(lambda: len(receiver.received) == 1, 60, "the first request")
-
-        kill(scheduler)
-        stage.processes.start("scheduler")
-        stage.wait_for(ALL_DELIVERED)
-
-    assert len(receiver.received) == 2
-    assert len({request.identity for request in receiver.received}) == 1
-    assert len({request.body for request in receiver.received}) == 1
-    assert files(stage) == ["bridges.account.json", "bridges.csv"]

@@ -30,17 +30,21 @@ def folders(stage: Stage) -> Folders:
     """Add an inbox to the settings of the stage."""
     with (stage.folder / "chordwise.toml").open("a", encoding="utf-8") as config:
         config.write(SETTINGS)
-    found = Folders(root=stage.folder, home=stage.folder / "home")
-    (found.inbox / "letters").mkdir(parents=True)
-    return found
+    return Folders(root=stage.folder, home=stage.folder / "home")
 
 
 def start(stage: Stage, folders: Folders) -> None:
-    """Start worker and scheduler, and wait until they are at work: a first file is done."""
+    """Start worker and scheduler, and wait until they are at work: a first file is done.
+
+    It is dropped before anybody tells of changes, into an inbox that the scheduler makes at its
+    start, and is found long before the next full look.
+    """
     stage.processes.start("worker")
     stage.processes.start("scheduler")
+    wait_until(folders.inbox.is_dir, 60, "the inbox is made")
     (folders.inbox / "first.txt").write_text("The first file. It wakes everybody up.", "utf-8")
-    wait_until((folders.done / "first.txt.json").exists, 60, "the first file is done")
+    wait_until(delivered(folders.done / "first.txt"), 25, "the first file is done")
+    (folders.inbox / "letters").mkdir(exist_ok=True)
 
 
 def delivered(path: Path) -> Callable[[], bool]:
@@ -67,21 +71,6 @@ def test_a_dropped_file_is_a_row_within_the_delay_and_two_seconds(
     assert folders.note(target)["profile"] == "letters"
     assert str(folders.note(target)["run"]).startswith("inbox-letters-")
     assert "Traceback" not in stage.processes.logs()
-
-
-def test_an_inbox_that_is_made_at_the_start_is_watched_at_once(
-    stage: Stage, folders: Folders
-) -> None:
-    """What is dropped before anybody tells of changes is found long before the next full look."""
-    (folders.inbox / "letters").rmdir()
-    folders.inbox.rmdir()
-    stage.processes.start("worker")
-    stage.processes.start("scheduler")
-    wait_until(folders.inbox.is_dir, 60, "the inbox is made")
-
-    (folders.inbox / "early.txt").write_text(TEXT, "utf-8")
-
-    wait_until(delivered(folders.done / "early.txt"), 25, "the early file is done")
 
 
 @pytest.mark.nightly

@@ -50,7 +50,7 @@ def begin(stage: Stage, *options: str) -> subprocess.Popen[bytes]:
 
 def again(stage: Stage, *options: str) -> subprocess.CompletedProcess[str]:
     paths = ("letters/a.txt", "letters/b.txt", "-", "letters/c.txt")
-    return stage.processes.run("submit", *paths, "--run-name", "spring", *options)
+    return stage.processes.call("submit", *paths, "--run-name", "spring", *options)
 
 
 def rows(stage: Stage, query: str) -> list[tuple[object, ...]]:
@@ -71,11 +71,11 @@ def test_a_killed_intake_is_not_certified(held: Stage) -> None:
     work(held)
     kill(begin(held))
 
-    waited = held.processes.run("wait", "spring")
-    as_json = json.loads(held.processes.run("wait", "spring", "--json").stdout)["run"]
-    listed = held.processes.run("runs")
-    shown = held.processes.run("runs", "spring")
-    retried = held.processes.run("retry", "spring")
+    waited = held.processes.call("wait", "spring")
+    as_json = json.loads(held.processes.call("wait", "spring", "--json").stdout)["run"]
+    listed = held.processes.call("runs")
+    shown = held.processes.call("runs", "spring")
+    retried = held.processes.call("retry", "spring")
 
     assert waited.returncode == ExitCode.INCOMPLETE
     assert "2 of 4 taken in; 2 of 2 analyses succeeded" in waited.stderr
@@ -99,7 +99,7 @@ def test_a_killed_intake_is_resumed_from_another_folder(held: Stage, tmp_path: P
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
 
-    resumed = held.processes.run("resume", "spring", folder=elsewhere)
+    resumed = held.processes.call("resume", "spring", folder=elsewhere)
 
     assert resumed.returncode == ExitCode.INCOMPLETE
     assert "cannot be read again" in resumed.stdout
@@ -113,7 +113,7 @@ def test_a_killed_intake_is_resumed_from_another_folder(held: Stage, tmp_path: P
     assert held.value(
         "SELECT intakes_balance AND jobs_balance AND intakes_found = 4 FROM run_accounts"
     )
-    twice = held.processes.run("resume", "spring")
+    twice = held.processes.call("resume", "spring")
     assert twice.returncode == ExitCode.USAGE
     assert "Everything that the run spring found is taken in" in twice.stderr
 
@@ -162,7 +162,7 @@ def test_two_processes_never_take_in_for_the_same_run(held: Stage) -> None:
     """Resuming is refused while the first one is at it, by name and by the same command."""
     process = begin(held)
 
-    resumed, same = held.processes.run("resume", "spring"), again(held)
+    resumed, same = held.processes.call("resume", "spring"), again(held)
 
     assert (resumed.returncode, same.returncode) == (ExitCode.USAGE, ExitCode.USAGE)
     assert "Another process is taking in for this run" in resumed.stderr
@@ -180,7 +180,7 @@ def test_what_vanished_or_changed_meanwhile_is_accounted_for(held: Stage) -> Non
     (held.folder / "letters" / "c.txt").unlink()
     (held.folder / "letters" / "d.txt").write_text("Another text altogether.", "utf-8")
 
-    resumed = held.processes.run("resume", "spring", "--no-wait")
+    resumed = held.processes.call("resume", "spring", "--no-wait")
 
     assert resumed.returncode == ExitCode.SUCCESS, resumed.stderr
     assert rows(held, TAKEN)[2:] == [
@@ -203,7 +203,7 @@ def test_a_table_that_changed_halfway_is_not_mixed(held: Stage) -> None:
     taken = held.count(ROWS)
     os.utime(table, (0, 0))
 
-    held.processes.run("resume", "rows", "--no-wait")
+    held.processes.call("resume", "rows", "--no-wait")
 
     assert rows(held, "SELECT source, reason FROM intakes WHERE outcome <> 'accepted'") == [
         ("rows.csv", "changed")
@@ -220,9 +220,9 @@ def test_cancelling_an_interrupted_run_ends_it(held: Stage) -> None:
     kill(begin(held))
     held.wait_for(LEFT)
 
-    cancelled = held.processes.run("cancel", "spring")
-    waited = held.processes.run("wait", "spring", "--json")
-    resumed = held.processes.run("resume", "spring")
+    cancelled = held.processes.call("cancel", "spring")
+    waited = held.processes.call("wait", "spring", "--json")
+    resumed = held.processes.call("resume", "spring")
 
     assert cancelled.returncode == ExitCode.SUCCESS
     account = json.loads(waited.stdout)["run"]

@@ -10,7 +10,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import sqlalchemy as sa
 
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.embedded import stack
+from tests.fakes.commands import called
 from tests.fakes.stacks import open_to_programs, postgres_extension_of_duckdb
 from tests.peers.answering_server import (
     QUOTE,
@@ -37,7 +37,6 @@ from tests.peers.serving import serving_in_a_thread
 
 pytestmark = pytest.mark.xdist_group("newcomer")
 
-COMMAND = (sys.executable, "-m", "chordwise")
 INVOICES = Path(__file__).parents[2] / "samples" / "invoices"
 ITEMS = {
     "agreement date": "Agreement Date",
@@ -239,15 +238,8 @@ class Day:
 
 
 def command(home: Path, *arguments: str) -> str:
-    """Run a command in the folder of the newcomer."""
-    done = subprocess.run(
-        [*COMMAND, *arguments, "--home", str(home)],
-        cwd=home.parent,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    """Give a command in the folder of the newcomer."""
+    done = called([*arguments, "--home", str(home)], {}, home.parent)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

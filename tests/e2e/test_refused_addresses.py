@@ -24,7 +24,7 @@ def test_a_command_refuses_it(tmp_path: Path, command: tuple[str, ...]) -> None:
     }
     processes = Processes(folder=tmp_path, environment=environment)
 
-    done = processes.run(*command)
+    done = processes.call(*command)
 
     said = " ".join(f"{done.stdout} {done.stderr}".split())
     assert done.returncode == 78, said
@@ -49,7 +49,7 @@ def test_a_number_that_the_broker_does_not_have_is_refused(
     processes = Processes(folder=tmp_path, environment=environment)
 
     ended = processes.start(process).wait(timeout=60)
-    examined = processes.run("doctor")
+    examined = processes.call("doctor")
 
     assert ended == 78, processes.logs()
     said = processes.logs()

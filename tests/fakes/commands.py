@@ -1,10 +1,13 @@
-"""Runs a command inside the test's own process, and leaves the logging as it was."""
+"""Runs a command inside the test's own process, and leaves everything as it was."""
 
 from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import pytest
 import structlog
@@ -31,6 +34,22 @@ def run(arguments: Sequence[str]) -> int:
     finally:
         root.handlers, root.level = handlers, level
         structlog.reset_defaults()
+
+
+def called(
+    arguments: Sequence[str], environment: Mapping[str, str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run a command line as a process of that environment and folder would, without its start."""
+    out, err, empty = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(3))
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(folder)
+        patch.setattr("sys.stdin", empty)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        code = run(arguments)
+    out.seek(0)
+    err.seek(0)
+    return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
 
 
 def type_in(monkeypatch: pytest.MonkeyPatch, line: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 
 import psycopg
@@ -38,10 +38,14 @@ FROM pg_database AS d LEFT JOIN pg_db_role_setting AS s ON s.setdatabase = d.oid
 WHERE datname = current_database()
 """
 _FILLED = """
-SELECT relname FROM pg_class
+SELECT relname, pg_relation_size(oid) FROM pg_class
 WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND pg_relation_size(oid) > 0
 ORDER BY relname
 """
+# Few rows are deleted sooner than files are made anew; foreign keys need not be looked at.
+_SMALL_BYTES = 65_536
+_UNCHECKED = "SET session_replication_role = replica"
+_DROP = sql.SQL("DROP DATABASE {} WITH (FORCE)")
 _DISCONNECTION = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
 
 
@@ -58,37 +62,57 @@ class Databases:
         self._template = template
         self._numbers = itertools.count(1)
         self._empty: list[str] = []
+        self._filled_by: dict[Hashable, str] = {}
         with self._connected(template) as connection:
-            self._filled = self._filled_tables(connection)
+            self._filled = frozenset(self._filled_tables(connection))
             self._whole = self._state(connection)
+        self._server = self._connected()
+
+    def close(self) -> None:
+        """Close the connection that makes and takes away databases."""
+        self._server.close()
 
     @contextmanager
     def lend(self) -> Iterator[str]:
         """Lend the database of this name, which no other has had before."""
         name = f"test_{next(self._numbers)}"
-        with self._connected() as connection:
-            connection.execute(self._making(name, connection.info.server_version))
+        self._server.execute(self._making(name))
         yield name
-        with self._connected() as connection:
-            connection.execute(_DISCONNECTION, [name])
-            spare = f"spare_{name}"
-            with suppress(psycopg.errors.ObjectInUse):  # something connects again and again
-                connection.execute(_renaming(name, spare))
-                name = spare
-            if name == spare and self._is_emptied(name):
-                self._empty.append(name)
-                return
-            drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
-            connection.execute(drop.format(sql.Identifier(name)))
+        self._server.execute(_DISCONNECTION, [name])
+        spare = f"spare_{name}"
+        with suppress(psycopg.errors.ObjectInUse):  # something connects again and again
+            self._server.execute(_renaming(name, spare))
+            name = spare
+        if name == spare and self._is_emptied(name):
+            self._empty.append(name)
+            return
+        self._server.execute(_DROP.format(sql.Identifier(name)))
 
-    def _making(self, name: str, version: int) -> sql.Composed:
+    @contextmanager
+    def lend_copy(self, key: Hashable, fill: Callable[[str], None]) -> Iterator[str]:
+        """Lend a copy of the database that was filled under this key, once."""
+        if key not in self._filled_by:
+            filled = f"filled_{next(self._numbers)}"
+            self._server.execute(self._copying(filled, self._template))
+            fill(filled)
+            self._server.execute(_DISCONNECTION, [filled])
+            self._filled_by[key] = filled
+        name = f"test_{next(self._numbers)}"
+        self._server.execute(self._copying(name, self._filled_by[key]))
+        yield name
+        self._server.execute(_DROP.format(sql.Identifier(name)))
+
+    def _making(self, name: str) -> sql.Composed:
         """Return what makes an empty database of this name: of another, or of the template."""
         if self._empty:
             return _renaming(self._empty.pop(), name)
+        return self._copying(name, self._template)
+
+    def _copying(self, name: str, template: str) -> sql.Composed:
         # Copying files takes half as long as logging each page; PostgreSQL 14 does nothing else.
-        way = sql.SQL("STRATEGY FILE_COPY" if version >= 150_000 else "")
+        way = "STRATEGY FILE_COPY" if self._server.info.server_version >= 150_000 else ""
         copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} {}")
-        return copy.format(sql.Identifier(name), sql.Identifier(self._template), way)
+        return copy.format(sql.Identifier(name), sql.Identifier(template), sql.SQL(way))
 
     def _is_emptied(self, name: str) -> bool:
         """Delete all rows, unless the test has changed more than those."""
@@ -96,11 +120,7 @@ class Databases:
             with self._connected(name) as connection:
                 if self._state(connection) != self._whole:
                     return False
-                if filled := set(self._filled_tables(connection)) - set(self._filled):
-                    names = sql.SQL(", ").join(map(sql.Identifier, sorted(filled)))
-                    connection.execute(
-                        sql.SQL("TRUNCATE {} RESTART IDENTITY CASCADE").format(names)
-                    )
+                self._empty_tables(connection)
                 connection.execute("SELECT pg_stat_reset()")
         except psycopg.Error:  # it is out of reach, or lacks a table
             return False
@@ -109,14 +129,24 @@ class Databases:
     def _state(self, connection: psycopg.Connection[tuple[object, ...]]) -> list[object]:
         """Return what tells whether anything but the rows of emptied tables has changed."""
         found: list[object] = [*connection.execute(f"{_SCHEMA} UNION ALL {_RELATIONS}")]
-        for name in self._filled:
+        for name in sorted(self._filled):
             rows = sql.SQL("SELECT md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM {} AS t")
             found += connection.execute(rows.format(sql.Identifier(name)))
         return found
 
+    def _empty_tables(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+        """Delete the rows of small tables, and make the files of large ones anew."""
+        statements: list[sql.Composable] = [sql.SQL(_UNCHECKED)]
+        for name, size in self._filled_tables(connection).items():
+            if name not in self._filled:
+                emptying = "TRUNCATE {} CASCADE" if size > _SMALL_BYTES else "DELETE FROM {}"
+                statements.append(sql.SQL(emptying).format(sql.Identifier(name)))
+        connection.execute(sql.SQL("; ").join(statements))
+
     @staticmethod
-    def _filled_tables(connection: psycopg.Connection[tuple[object, ...]]) -> list[str]:
-        return [str(name) for (name,) in connection.execute(_FILLED)]
+    def _filled_tables(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, int]:
+        """Return how many bytes each table has that is not empty."""
+        return {str(name): int(str(size)) for name, size in connection.execute(_FILLED)}
 
     def _connected(self, name: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
         """Return a connection of the owner that commits every statement."""

@@ -1,4 +1,4 @@
-"""A long order of 1,200 rows, 40 of which are equal, and models that extract them."""
+"""A long order of 600 rows, 20 of which are equal, and models that extract them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from chordwise.domain import json_values, tokens
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usage
 
-ROW_COUNT = 1_200
-EQUAL_COUNT = 40
+ROW_COUNT = 600
+EQUAL_COUNT = 20
 _EVERY = ROW_COUNT // EQUAL_COUNT
 _ROW = re.compile(r"(\S+) costs (\d+) EUR\.")
 
@@ -50,7 +50,7 @@ TITLED = _schema(title={"type": "string"})
 UNJOINABLE: JsonObject = {
     **_schema(kind={"enum": ["part", "whole"]}),
     "if": {"properties": {"kind": {"const": "part"}}},
-    "then": {"properties": {"line_items": {"maxItems": 600}}},
+    "then": {"properties": {"line_items": {"maxItems": 300}}},
 }
 """With a rule that the rows of all chunks together break: only a model can join them."""
 
@@ -93,7 +93,7 @@ def extracting(at_most: int = ROW_COUNT) -> Callable[[CompletionRequest], str]:
             rows = [row for part in task.answers for row in rows_of(part)][:at_most]
             single: JsonObject = {"title": "The order", "kind": "whole"}
         else:
-            rows, single = rows_in(task.text), {"title": task.text[:20], "kind": "part"}
+            rows, single = rows_in(task.text), {"title": task.text[-20:], "kind": "part"}
         wanted = json_values.as_object((task.options.schema or {})["properties"])
         return an_extraction(rows, **{name: single[name] for name in single if name in wanted})
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.fakes.commands import called
+
 ROOT = Path(__file__).resolve().parents[2]
 _POLL_SECONDS = 0.05
 _POLL_SHARE = 0.005
@@ -56,6 +58,10 @@ class Processes:
             timeout=timeout,
             check=False,
         )
+
+    def call(self, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Do the same without a process, where none is what the test is about: it starts slowly."""
+        return called(arguments, {**self.environment, "NO_COLOR": "1"}, folder or self.folder)
 
     def logs(self) -> str:
         return "\n".join(file.read_text("utf-8") for file in sorted(self.folder.glob("*.log")))

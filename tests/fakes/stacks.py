@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,6 +82,12 @@ def a_home(tmp_path: Path) -> Iterator[Path]:
     closed.mkdir(mode=0o700)
     yield closed / "home"
     stack.stop(closed / "home")
+
+
+def copy_data(initialized: Path, home: Path) -> None:
+    """Give a home the data of a PostgreSQL that was initialized elsewhere, and its password."""
+    shutil.copytree(initialized / "postgres", home / "postgres")
+    shutil.copy2(initialized / "postgres.password", home)
 
 
 def running(home: Path) -> StackState:

@@ -9,12 +9,14 @@ import pytest
 import redis
 from pydantic import SecretStr
 
+from chordwise.embedded.home import home_at
+from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.llm.limits.shared import open_client
 from chordwise.settings import ProfileSettings, Settings
 from tests.fakes.commands import point_to
 from tests.fakes.inbox_watch import WatchedInbox, watched
 from tests.fakes.pipeline import close_all, with_settings
-from tests.fakes.stacks import a_home
+from tests.fakes.stacks import a_home, copy_data
 from tests.peers.batch_provider import BatchProvider
 
 
@@ -38,10 +40,23 @@ def addressed(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     point_to(settings, monkeypatch)
 
 
+@pytest.fixture(scope="session")
+def initialized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the data of a PostgreSQL that was initialized, and its password."""
+    folder = tmp_path_factory.mktemp("initialized")
+    (folder / "run").mkdir(mode=0o700)
+    postgres = EmbeddedPostgres(folder / "postgres", folder / "run")
+    postgres.start()
+    postgres.stop()
+    return folder
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    """Return a home whose stack is stopped after the test."""
+def home(tmp_path: Path, initialized: Path) -> Iterator[Path]:
+    """Return a home in which PostgreSQL was once, and whose stack is stopped after the test."""
     with a_home(tmp_path) as lent:
+        home_at(lent).prepare()
+        copy_data(initialized, lent)
         yield lent
 
 

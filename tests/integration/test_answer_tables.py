@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -150,6 +150,24 @@ def invoices(pipeline: Pipeline) -> Submission:
     return saved(pipeline, "invoices", AnalysisOptions(schema=INVOICE), documents)
 
 
+@pytest.fixture
+def filled_by(request: pytest.FixtureRequest) -> Callable[[Settings], None] | None:
+    """Fill the database of the tests that ask for it, once."""
+    return fill if "filled" in request.fixturenames else None
+
+
+def fill(settings: Settings) -> None:
+    pipeline = a_pipeline(settings, reading, repeat_last=True)
+    invoices(pipeline)
+    contracts(pipeline)
+
+
+@pytest.fixture
+def filled(pipeline: Pipeline) -> Pipeline:
+    """Return a pipeline that has answered about twelve invoices and as many contracts."""
+    return pipeline
+
+
 def test_an_export_is_in_the_order_of_documents_and_rows(
     pipeline: Pipeline, settings: Settings
 ) -> None:
@@ -166,10 +184,9 @@ def test_an_export_is_in_the_order_of_documents_and_rows(
     assert rows == [(f"invoice-{n:02}.txt", row) for n in sorted(numbers) for row in range(3)]
 
 
-def test_questions_about_contracts(pipeline: Pipeline) -> None:
+def test_questions_about_contracts(filled: Pipeline) -> None:
     """Six of ten, in plain SQL without any JSON operator."""
-    contracts(pipeline)
-    asked = pipeline.rows
+    asked = filled.rows
 
     assert asked("SELECT governing_law, count(*) FROM answers.contracts GROUP BY 1 ORDER BY 1") == [
         ("Delaware", 6),
@@ -194,10 +211,9 @@ def test_questions_about_contracts(pipeline: Pipeline) -> None:
     assert asked("SELECT count(*) FROM answers.contracts WHERE needs_review") == [(0,)]
 
 
-def test_questions_about_invoices(pipeline: Pipeline) -> None:
+def test_questions_about_invoices(filled: Pipeline) -> None:
     """Four of ten, over typed members and the rows of their lists."""
-    invoices(pipeline)
-    asked = pipeline.rows
+    asked = filled.rows
 
     assert asked(
         "SELECT vendor, sum(total), bool_or(paid) FROM answers.invoices GROUP BY 1 ORDER BY 1"
@@ -219,16 +235,14 @@ def test_questions_about_invoices(pipeline: Pipeline) -> None:
     ) == [(date(2026, 1, 15), ["urgent"])]
 
 
-def test_evidence_stands_beside_each_value(pipeline: Pipeline) -> None:
+def test_evidence_stands_beside_each_value(filled: Pipeline) -> None:
     """The quote is in the document where its place says."""
-    contracts(pipeline)
-
-    assert pipeline.value(
+    assert filled.value(
         "SELECT bool_and(governing_law_grounded AND substr(d.text, governing_law_start_char + 1, "
         "governing_law_end_char - governing_law_start_char) = governing_law_quote) "
         "FROM answers.contracts_evidence AS e JOIN documents AS d ON d.id = e.document_id"
     )
-    assert pipeline.rows(
+    assert filled.rows(
         "SELECT parties_quote FROM answers.contracts_evidence WHERE document LIKE '%-05%'"
     ) == [(["parties: Ada 5 Ltd", "parties: Bob 5 Inc."],)]
 
@@ -261,9 +275,8 @@ def test_nothing_found_is_a_state_and_needs_review(pipeline: Pipeline) -> None:
     assert pipeline.rows("SELECT item, value, grounded FROM facts") == [("price", None, None)]
 
 
-def test_corrections_and_new_runs(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+def test_corrections_and_new_runs(filled: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
     """A correction shows at once, stays when the document is analyzed again, and is marked."""
-    contracts(pipeline)
     told = ("feedback", "latest", "--document", "contract-00.txt")
     assert run([*told, "--correct", "governing law=Texas"]) == ExitCode.SUCCESS
     assert run([*told, "--correct", "annual fee=EUR 9,000"]) == ExitCode.SUCCESS
@@ -273,13 +286,13 @@ def test_corrections_and_new_runs(pipeline: Pipeline, capsys: pytest.CaptureFixt
         "FROM answers.contracts WHERE document = 'contract-00.txt'"
     )
     right = [("Texas", Decimal(9000), "EUR", ["Ada 0 Ltd", "Carol"])]
-    assert pipeline.rows(shown) == right
+    assert filled.rows(shown) == right
 
-    contracts(pipeline, fresh=True)
+    contracts(filled, fresh=True)
 
-    assert pipeline.rows(shown) == right
-    assert pipeline.value("SELECT count(*) FROM answers.contracts") == 12
-    assert pipeline.rows(
+    assert filled.rows(shown) == right
+    assert filled.value("SELECT count(*) FROM answers.contracts") == 12
+    assert filled.rows(
         "SELECT item, value, corrected_value, final_value FROM fact_quotes "
         "WHERE verdict IS NOT NULL AND item <> 'parties' "
         "AND run = (SELECT name FROM runs ORDER BY id DESC LIMIT 1) ORDER BY 1"
@@ -294,23 +307,22 @@ def test_corrections_and_new_runs(pipeline: Pipeline, capsys: pytest.CaptureFixt
     assert "Texas" in out
 
 
-def test_columns_are_added_and_old_ones_stay_until_they_are_pruned(pipeline: Pipeline) -> None:
+def test_columns_are_added_and_old_ones_stay_until_they_are_pruned(filled: Pipeline) -> None:
     """A view that people built on the table survives, and keeps an old column from going."""
-    contracts(pipeline)
-    pipeline.execute("CREATE VIEW own AS SELECT document, renewal FROM answers.contracts")
+    filled.execute("CREATE VIEW own AS SELECT document, renewal FROM answers.contracts")
 
-    contracts(pipeline, (*ITEMS[:5], "document title"))
+    contracts(filled, (*ITEMS[:5], "document title"))
 
-    assert pipeline.value("SELECT count(*) FROM own") == 12
-    names = [c.name for c in described(pipeline) if c.view == "contracts"]
+    assert filled.value("SELECT count(*) FROM own") == 12
+    names = [c.name for c in described(filled) if c.view == "contracts"]
     assert names[-3:] == ["notice_period", "renewal", "document_title"]
-    database = pipeline.context.database
+    database = filled.context.database
     with pytest.raises(UsageError, match="Views of your own"), database.write() as session:
         answer_tables.prune(session, "contracts")
-    pipeline.execute("DROP VIEW own")
+    filled.execute("DROP VIEW own")
     with database.write() as session:
         assert answer_tables.prune(session, "contracts") == ["renewal"]
-    assert "renewal" not in [c.name for c in described(pipeline)]
+    assert "renewal" not in [c.name for c in described(filled)]
 
 
 def test_a_column_that_was_replaced_is_not_named_as_unread(pipeline: Pipeline) -> None:
@@ -374,12 +386,10 @@ def described(pipeline: Pipeline) -> list[stored.ViewColumn]:
         return stored.described(session, stored.get(session, "contracts"))
 
 
-def test_two_tables_cannot_have_one_name(pipeline: Pipeline) -> None:
+def test_two_tables_cannot_have_one_name(filled: Pipeline) -> None:
     """The list of the invoices' lines has a name, too."""
-    invoices(pipeline)
-
     with pytest.raises(UsageError, match="another table"):
-        saved(pipeline, "invoices line items", AnalysisOptions(instructions="price"), {})
+        saved(filled, "invoices line items", AnalysisOptions(instructions="price"), {})
 
 
 ODD: JsonObject = {
@@ -504,10 +514,10 @@ def test_other_analysis_types_have_columns_beside(settings: Settings) -> None:
     assert pipeline.rows("SELECT parties, label FROM answers.mixed") == [(["Ada"], "license")]
 
 
+@pytest.mark.usefixtures("filled")
 def test_the_command_lists_tables_and_readers_may_ask_them(
-    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    invoices(pipeline)
 
     assert run(["tables", "invoices"]) == ExitCode.SUCCESS
     listed = capsys.readouterr().out
@@ -528,11 +538,9 @@ def test_the_command_lists_tables_and_readers_may_ask_them(
     assert run(["sql", "TABLE answers.invoices"]) == ExitCode.USAGE
 
 
-def test_a_workbook_has_the_answers_their_evidence_and_their_lists(
-    pipeline: Pipeline, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("filled")
+def test_a_workbook_has_the_answers_their_evidence_and_their_lists(tmp_path: Path) -> None:
     """A value leads to its quote by a link."""
-    invoices(pipeline)
     file = tmp_path / "invoices.xlsx"
 
     assert run(["export", "answers.invoices", "--output", str(file)]) == ExitCode.SUCCESS

@@ -424,7 +424,7 @@ class Interleaving:
 
 
 @hypothesis_settings(
-    max_examples=40,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -28,11 +28,18 @@ STATES = "SELECT name, verdict, accepted, population FROM certified_answers ORDE
 
 
 @pytest.fixture
+def filled_by() -> Callable[[Settings], None]:
+    """Fill the database with two fields of thirty documents."""
+    return extract_first
+
+
+def extract_first(settings: Settings) -> None:
+    extract(a_learner(settings), "first", DOCUMENTS)
+
+
+@pytest.fixture
 def pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline with two fields of thirty documents."""
-    pipeline = a_learner(settings)
-    extract(pipeline, "first", DOCUMENTS)
-    return pipeline
+    return a_learner(settings)
 
 
 def extract(pipeline: Pipeline, name: str, documents: int) -> None:

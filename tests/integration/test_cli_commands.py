@@ -8,7 +8,6 @@ import json
 import os
 import pty
 import re
-import subprocess
 import sys
 import termios
 import threading
@@ -17,6 +16,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -31,7 +31,7 @@ from chordwise.pipeline.runs import progress
 from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import Settings
 from chordwise.storage.database import open_engine
-from tests.fakes.commands import run
+from tests.fakes.commands import called, run
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
 
 TEXT = "The bridge was opened in May. Carts crossed it on the same day."
@@ -195,21 +195,17 @@ def on_terminal(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> st
     return received.decode()
 
 
-@pytest.mark.parametrize(
-    "arguments", [("sql", "--csv", NASTY), ("export", "--sql", NASTY, "-o", "-")]
-)
 def test_csv_on_a_terminal_is_seen_and_not_obeyed(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Escaped there; in a file or a pipe every byte is as it is stored."""
     assert desk.submission.name
+    for arguments in (("sql", "--csv", NASTY), ("export", "--sql", NASTY, "-o", "-")):
+        shown = on_terminal(arguments, monkeypatch)
+        redirected = called(arguments, {}, tmp_path).stdout
 
-    shown = on_terminal(arguments, monkeypatch)
-    command = [sys.executable, "-m", "chordwise", *arguments]
-    redirected = subprocess.run(command, capture_output=True, check=True).stdout
-
-    assert SHOWN in shown
-    assert "a\x1b[2Jb\x07c\x9dd\re\u202ef".encode() in redirected
+        assert SHOWN in shown
+        assert "a\x1b[2Jb\x07c\x9dd\re\u202ef" in redirected
 
 
 PRINTING: list[tuple[str, ...]] = [
@@ -255,19 +251,13 @@ def test_a_table_is_cut_and_says_so(desk: Desk) -> None:
     assert len(rows.out.splitlines()) == 501
 
 
-def test_a_refused_statement_is_a_usage_error(desk: Desk) -> None:
-    """PostgreSQL's own message, and nothing on standard output."""
+def test_a_refused_statement_and_a_done_migration_change_nothing(desk: Desk) -> None:
+    """PostgreSQL's own message, and nothing on standard output; the newest tables stay."""
     shown = desk.call("sql", "SELECT * FROM outbox")
-
-    assert shown.code == ExitCode.USAGE
-    assert shown.out == ""
-    assert "permission denied" in shown.err
-
-
-def test_migrate_finds_nothing_to_do(desk: Desk) -> None:
-    """With an address given it starts no stack, and the second time it changes nothing."""
     found = json.loads(desk.call("migrate", "--json").out)
 
+    assert (shown.code, shown.out) == (ExitCode.USAGE, "")
+    assert "permission denied" in shown.err
     assert found["before"] == found["after"]
 
 

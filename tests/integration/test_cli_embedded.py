@@ -22,6 +22,9 @@ from tests.fakes.processes import Processes, wait_until
 pytestmark = pytest.mark.xdist_group("cli_embedded")
 
 NOBODY = """
+[worker]
+processes = 1
+
 [models.nobody]
 provider = "openai"
 model = "nobody"
@@ -40,15 +43,15 @@ class Desk:
     processes: Processes
 
     def call(self, *arguments: str, expects: ExitCode = ExitCode.SUCCESS) -> str:
-        """Run a command; return its standard output."""
-        done = self.processes.run(*arguments)
+        """Give a command; return its standard output."""
+        done = self.processes.call(*arguments)
         assert done.returncode == expects, f"{done.returncode}: {done.stderr}{done.stdout}"
         assert "Traceback" not in done.stderr
         return done.stdout
 
     def talk(self, *arguments: str) -> str:
-        """Run a command; return its standard error."""
-        return self.processes.run(*arguments).stderr
+        """Give a command; return its standard error."""
+        return self.processes.call(*arguments).stderr
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +65,16 @@ def desk() -> Iterator[Desk]:
     processes = Processes(folder=folder, environment={"CHORDWISE_HOME": str(folder / "home")})
     yield Desk(folder=folder, processes=processes)
     processes.end_all()
-    processes.run("down")
+    processes.call("down")
     shutil.rmtree(folder)
 
 
 def test_documents_become_answers(desk: Desk) -> None:
     """One file is answered, an empty one is not accepted: exit code 3, and both are shown."""
-    shown = desk.call("analyze", "letters", "--run-name", "first", expects=ExitCode.INCOMPLETE)
+    done = desk.processes.run("analyze", "letters", "--run-name", "first")
 
+    shown = done.stdout
+    assert done.returncode == ExitCode.INCOMPLETE, done.stderr
     assert "letters/one.txt · summary" in shown
     assert "2 found = 1 accepted + 1 empty ✓" in shown
     assert "1 planned = 1 succeeded ✓" in shown
@@ -125,7 +130,7 @@ def test_the_stack_is_one_and_can_be_stopped(desk: Desk) -> None:
     desk.call("runs")
 
     desk.call("up", expects=ExitCode.UNAVAILABLE)
-    stopped = desk.processes.run("down", "--config", str(wrong))
+    stopped = desk.processes.call("down", "--config", str(wrong))
 
     assert stopped.returncode == ExitCode.SUCCESS
     assert "worker.concurrency" in stopped.stderr
@@ -162,7 +167,7 @@ def test_up_holds_the_stack_until_it_is_told_to_stop(desk: Desk) -> None:
 def test_pages_are_served_until_they_are_told_to_stop(desk: Desk, number: signal.Signals) -> None:
     """Once in a home, at the same port each time, and with success at the end."""
     web = desk.processes.start("chordwise", "web")
-    wait_until(lambda: desk.processes.run("web", "--link").returncode == 0, 60, "the pages")
+    wait_until(lambda: desk.processes.call("web", "--link").returncode == 0, 60, "the pages")
     link = desk.call("web").strip()
     with httpx.stream("GET", f"{link}&", follow_redirects=True) as open_page:
         web.send_signal(number)

@@ -42,8 +42,7 @@ from tests.peers.answering_server import AnsweringServer, serving
 GPT = "openai/gpt-6.1-terra"
 SHORT = "The bridge was opened in May. Carts crossed it on the same day."
 
-
-FREE = {"low": 0, "typical": 0, "high": 0}
+FREE: JsonObject = {"low": 0, "typical": 0, "high": 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,15 +166,6 @@ def test_rows_are_quoted_as_documents(desk: Desk) -> None:
     assert desk.quote("--model", GPT)["documents"] == 3
 
 
-def test_nothing_is_stored(desk: Desk) -> None:
-    code, shown, _ = desk.call("--model", GPT)
-
-    assert code == ExitCode.SUCCESS
-    assert "Total, online: $" in shown
-    assert "Total, batch: $" in shown
-    assert [desk.count(table) for table in ("documents", "runs", "model_calls")] == [0, 0, 0]
-
-
 def test_the_questions_are_those_that_a_run_asks(desk: Desk) -> None:
     (line,) = desk.estimate(LONG, SHORT).lines
     desk.pipeline.work(desk.pipeline.submit(LONG, SHORT))
@@ -199,22 +189,6 @@ def test_the_tokens_are_those_of_the_requests_that_a_run_sends(desk: Desk) -> No
     ]
     assert line.questions == len(counts) == 2
     assert line.input_tokens.low == sum(counts)
-
-
-@pytest.mark.parametrize(
-    ("model", "is_exact", "remark"),
-    [
-        ("openai/gpt-5.4-mini", True, "Input is counted exactly, by o200k_base (toktok)."),
-        (GPT, False, "Input is estimated, by o200k_base (toktok)."),
-    ],
-)
-def test_a_quote_says_whether_it_counted_exactly(
-    desk: Desk, model: str, *, is_exact: bool, remark: str
-) -> None:
-    _, shown, _ = desk.call("--model", model)
-
-    assert remark in " ".join(shown.split())
-    assert line_of(desk.quote("--model", model))["counts_exactly"] is is_exact
 
 
 def test_stored_results_are_free(desk: Desk) -> None:
@@ -284,17 +258,31 @@ def test_a_model_that_is_not_there_is_refused(desk: Desk) -> None:
     assert SCRIPTED not in said
 
 
-def test_votes_multiply_what_is_quoted(desk: Desk) -> None:
-    """Questions, syntheses, tokens and costs three times; for the built-in model once."""
-    once, thrice = desk.quote("--model", GPT), desk.quote("--model", GPT, "--votes", "3")
-    built_in = line_of(desk.quote("--model", "extractive", "--votes", "3"))
+def test_votes_multiply_and_critiques_add_to_what_is_quoted(desk: Desk) -> None:
+    """Questions, syntheses, tokens and costs three times; one or two more for each document.
 
-    one, three = line_of(once), line_of(thrice)
+    Revisions come at a share of them. The built-in model has neither, and costs nothing.
+    """
+    once, thrice = desk.quote("--model", GPT), desk.quote("--model", GPT, "--votes", "3")
+    examined = desk.quote("--model", GPT, "--critique")
+    built_in = desk.quote("--model", "extractive", "--votes", "3", "--critique")
+
+    one, three, criticized = line_of(once), line_of(thrice), line_of(examined)
     assert three["questions"] == 3 * int(str(one["questions"]))
     for name in ("syntheses", "input_tokens", "output_tokens"):
         assert typical(three[name]) == pytest.approx(3 * typical(one[name]))
     assert typical(thrice["total"]) == pytest.approx(3 * typical(once["total"]), rel=1e-3)
-    assert built_in["questions"] == line_of(desk.quote("--model", "extractive"))["questions"]
+    critiques = json_values.as_object(criticized["critiques"])
+    assert (critiques["low"], critiques["typical"], critiques["high"]) == (2, 2.5, 4)
+    assert criticized["questions"] == one["questions"]
+    for name in ("input_tokens", "output_tokens"):
+        assert typical(criticized[name]) > typical(one[name])
+    assert typical(examined["total"]) > typical(once["total"])
+    free = desk.quote()
+    assert line_of(built_in)["questions"] == line_of(free)["questions"]
+    assert json_values.as_object(line_of(built_in)["critiques"]) == FREE
+    assert free["total"] == FREE
+    assert line_of(free)["costs"] == {"online": FREE}
 
 
 def test_the_samples_are_those_that_a_run_asks(desk: Desk) -> None:
@@ -305,24 +293,13 @@ def test_the_samples_are_those_that_a_run_asks(desk: Desk) -> None:
     assert line.questions + round(line.syntheses.typical) == desk.count("model_calls")
 
 
-def test_critiques_are_quoted_and_revisions_at_a_share(desk: Desk) -> None:
-    """One or two questions more for each document; for the built-in model none."""
-    plain = desk.quote("--model", GPT)
-    examined = desk.quote("--model", GPT, "--critique")
-    built_in = line_of(desk.quote("--model", "extractive", "--critique"))
-
-    critiques = json_values.as_object(line_of(examined)["critiques"])
-    assert (critiques["low"], critiques["typical"], critiques["high"]) == (2, 2.5, 4)
-    assert line_of(examined)["questions"] == line_of(plain)["questions"]
-    for name in ("input_tokens", "output_tokens"):
-        assert typical(line_of(examined)[name]) > typical(line_of(plain)[name])
-    assert typical(examined["total"]) > typical(plain["total"])
-    assert typical(built_in["critiques"]) == 0
-
-
 def test_every_lane_of_the_provider_has_its_price(desk: Desk) -> None:
-    """Without a key: the prompts are rendered, counted and priced; slow lanes cost half."""
+    """Without a key: the prompts are rendered, counted and priced; slow lanes cost half.
+
+    Nothing is stored.
+    """
     quoted = desk.quote("--model", GPT)
+    code, shown, _ = desk.call("--model", GPT)
 
     line = line_of(quoted)
     costs = json_values.as_object(line["costs"])
@@ -332,22 +309,35 @@ def test_every_lane_of_the_provider_has_its_price(desk: Desk) -> None:
     assert typical(costs["flex"]) == typical(costs["batch"])
     assert typical(costs["flex"]) == pytest.approx(typical(costs["online"]) / 2)
     assert quoted["total"] == costs["online"]
-    assert line["basis"] == "assumed"
+    assert (line["basis"], line["counts_exactly"]) == ("assumed", False)
+    assert code == ExitCode.SUCCESS
+    assert "Total, online: $" in shown
+    assert "Total, batch: $" in shown
+    assert "Input is estimated, by o200k_base (toktok)." in " ".join(shown.split())
+    assert [desk.count(table) for table in ("documents", "runs", "model_calls")] == [0, 0, 0]
 
 
-@pytest.mark.parametrize("lane", ["batch", "online"])
-def test_a_quote_for_a_lane_is_what_a_run_in_it_would_cost(desk: Desk, lane: str) -> None:
+def test_a_quote_says_that_it_counted_exactly(desk: Desk) -> None:
+    model = "openai/gpt-5.4-mini"
+
+    assert "Input is counted exactly, by o200k_base (toktok)." in " ".join(
+        desk.call("--model", model)[1].split()
+    )
+    assert line_of(desk.quote("--model", model))["counts_exactly"] is True
+
+
+def test_a_quote_for_a_lane_is_what_a_run_in_it_would_cost(desk: Desk) -> None:
     """The total is that lane's, and people see no other; programs see all of them."""
-    quoted = desk.quote("--model", GPT, "--lane", lane)
-    _, shown, _ = desk.call("--model", GPT, "--lane", lane)
+    for lane, other in (("batch", "online"), ("online", "batch")):
+        quoted = desk.quote("--model", GPT, "--lane", lane)
+        _, shown, _ = desk.call("--model", GPT, "--lane", lane)
 
-    costs = json_values.as_object(line_of(quoted)["costs"])
-    other = "online" if lane == "batch" else "batch"
-    assert line_of(quoted)["lane"] == lane
-    assert quoted["total"] == costs[lane] != costs[other]
-    assert f"Total, {lane}: $" in shown
-    assert f"Total, {other}" not in shown
-    assert ("batch.spill_over_hours" in shown) is (lane == "batch")
+        costs = json_values.as_object(line_of(quoted)["costs"])
+        assert line_of(quoted)["lane"] == lane
+        assert quoted["total"] == costs[lane] != costs[other]
+        assert f"Total, {lane}: $" in shown
+        assert f"Total, {other}" not in shown
+        assert ("batch.spill_over_hours" in shown) is (lane == "batch")
 
 
 def test_a_model_without_batches_is_quoted_online(
@@ -383,34 +373,25 @@ def test_flex_has_no_part_in_a_quote_for_batches(
     assert lanes == ["flex", "batch"]
 
 
-@pytest.mark.parametrize(
-    ("more", "lane", "costs"),
-    [
-        ({"base_url": "https://models.example/v1"}, "online", {"online": None}),
+def test_an_unknown_price_is_not_zero(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The total is unknown then, too, on this machine as elsewhere; the quote says what to set."""
+    hint = "The price of openai/x is unknown. Set input_usd_per_million_tokens"
+    cases: list[tuple[JsonObject, str, JsonObject]] = [
         ({"base_url": "http://localhost:4000/v1"}, "online", {"online": None}),
         ({"batch": True}, "batch", {"online": None, "batch": None}),
         ({"price": "free"}, "online", {"online": FREE}),
-    ],
-)
-def test_an_unknown_price_is_not_zero(
-    desk: Desk,
-    monkeypatch: pytest.MonkeyPatch,
-    more: dict[str, object],
-    lane: str,
-    costs: dict[str, object],
-) -> None:
-    """The total is unknown then, too, on this machine as elsewhere; the quote says what to set."""
-    house = {"provider": "openai", "model": "x", "base_url": "https://models.example/v1", **more}
-    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house}))
+    ]
+    for more, lane, costs in cases:
+        house = {"provider": "openai", "model": "x", "base_url": "https://models.example/v1"}
+        monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house | more}))
 
-    quoted = desk.quote("--model", "house", "--lane", lane)
+        quoted = desk.quote("--model", "house", "--lane", lane)
 
-    assert quoted["total"] == costs[lane]
-    assert line_of(quoted)["costs"] == costs
-    shown = " ".join(desk.call("--model", "house", "--lane", lane)[1].split())
-    unknown = costs[lane] is None
-    hint = "The price of openai/x is unknown. Set input_usd_per_million_tokens"
-    assert (f"Total, {lane}: unknown" in shown, hint in shown) == (unknown, unknown)
+        assert quoted["total"] == costs[lane]
+        assert line_of(quoted)["costs"] == costs
+        shown = " ".join(desk.call("--model", "house", "--lane", lane)[1].split())
+        unknown = costs[lane] is None
+        assert (f"Total, {lane}: unknown" in shown, hint in shown) == (unknown, unknown)
 
 
 def test_tiers_are_quoted_by_the_model_that_each_question_goes_to(
@@ -423,13 +404,6 @@ def test_tiers_are_quoted_by_the_model_that_each_question_goes_to(
     monkeypatch.setenv("CHORDWISE_ROUTING__LARGE_FROM", "1")
 
     assert line_of(desk.quote("--model", "auto"))["model"] == tiers["small"]
-
-
-def test_the_built_in_model_costs_nothing(desk: Desk) -> None:
-    quoted = desk.quote()
-
-    assert quoted["total"] == {"low": 0, "typical": 0, "high": 0}
-    assert line_of(quoted)["costs"] == {"online": quoted["total"]}
 
 
 @pytest.mark.parametrize(

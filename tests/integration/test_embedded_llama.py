@@ -88,7 +88,10 @@ def ask(url: str, key: str) -> httpx.Response:
 
 
 def test_it_answers_who_knows_the_key(home: Home, model: Path, server: EmbeddedLlama) -> None:
-    """A worker finds address and key by the model's name; others are refused."""
+    """A worker finds address and key by the model's name; others are refused.
+
+    It comes back at the same address, and a stopped server is not found any more.
+    """
     server.start()
 
     found = llama.running(home, str(model))
@@ -98,26 +101,11 @@ def test_it_answers_who_knows_the_key(home: Home, model: Path, server: EmbeddedL
     assert url.startswith("http://127.0.0.1:")
     assert ask(url, key).json()["choices"][0]["message"]["role"] == "assistant"
     assert ask(url, "another key").status_code == 401
-
-
-def test_it_comes_back_at_the_same_address(home: Home, model: Path, server: EmbeddedLlama) -> None:
-    """Clients can keep the address over a restart."""
-    server.start()
-    before = llama.running(home, str(model))
-
     processes.stop(server.identity())
     assert server.identity() is None
     server.start()
-
-    assert before is not None
-    assert llama.running(home, str(model)) == before
-
-
-def test_nothing_is_left_after_a_stop(home: Home, model: Path, server: EmbeddedLlama) -> None:
-    """A stopped server is not found any more."""
-    server.start()
+    assert llama.running(home, str(model)) == found
     identity = server.identity()
-
     assert server.stop()
     assert not processes.is_alive(identity)
     assert llama.running(home, str(model)) is None

@@ -19,6 +19,9 @@ import chordwise
 from chordwise.embedded import processes, unprivileged
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
+from tests.fakes.stacks import copy_data
+
+pytestmark = pytest.mark.xdist_group("embedded_postgres")
 
 NOBODY = 65_534
 
@@ -40,6 +43,27 @@ def server(home: Path) -> Iterator[EmbeddedPostgres]:
     server.stop()
 
 
+@pytest.fixture
+def used(home: Path, initialized: Path, server: EmbeddedPostgres) -> EmbeddedPostgres:
+    """Return a server over data that was there before, which does not run."""
+    copy_data(initialized, home)
+    return server
+
+
+@pytest.fixture(scope="module")
+def running(
+    initialized: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedPostgres]:
+    """Return one server that runs for all tests that only look at it."""
+    folder = tmp_path_factory.mktemp("running")
+    copy_data(initialized, folder)
+    (folder / "run").mkdir(mode=0o700)
+    server = EmbeddedPostgres(folder / "postgres", folder / "run")
+    server.start()
+    yield server
+    server.stop()
+
+
 def answer(server: EmbeddedPostgres, query: str) -> object:
     engine = sqlalchemy.create_engine(server.url())
     try:
@@ -50,25 +74,37 @@ def answer(server: EmbeddedPostgres, query: str) -> object:
         engine.dispose()
 
 
-def test_data_survives_a_restart(server: EmbeddedPostgres) -> None:
-    """What was committed before a stop is there after the next start."""
-    server.start()
-    with psycopg.connect(server.connection_string()) as connection:
+def test_data_survives_a_restart(used: EmbeddedPostgres) -> None:
+    """What was committed before a stop is there after the next start; the stop leaves nothing."""
+    used.start()
+    with psycopg.connect(used.connection_string()) as connection:
         connection.execute("CREATE TABLE notes AS SELECT 'kept' AS note")
+    identity = used.identity()
+    assert identity is not None
+    found = [processes.identify(child.pid) for child in psutil.Process(identity.pid).children()]
+    children = [child for child in found if child is not None]
 
-    stopped = server.stop()
-    server.start()
+    stopped = used.stop()
 
-    assert stopped
-    assert answer(server, "SELECT note FROM notes") == "kept"
+    assert children
+    assert processes.wait_until(
+        lambda: not any(processes.is_alive(child) for child in (identity, *children)), 10
+    )
+    assert (stopped, used.stop()) == (True, False)
+    used.start()
+    assert answer(used, "SELECT note FROM notes") == "kept"
 
 
-def test_text_is_utf8_and_folds_alike_everywhere(server: EmbeddedPostgres) -> None:
-    """Umlauts have a lower case, whatever the system's own locales are."""
-    server.start()
-
-    assert answer(server, "SELECT lower('ÄÖÜ')") == "äöü"
-    assert answer(server, "SHOW server_encoding") == "UTF8"
+def test_it_is_closed_and_alike_everywhere(running: EmbeddedPostgres) -> None:
+    """No network, no other password and no second server; umlauts have a lower case everywhere."""
+    assert answer(running, "SELECT lower('ÄÖÜ')") == "äöü"
+    assert answer(running, "SHOW server_encoding") == "UTF8"
+    assert answer(running, "SHOW listen_addresses") == ""
+    forged = running.connection_string().replace("://chordwise:", "://chordwise:not-")
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(forged)
+    with pytest.raises(ServiceUnavailableError, match="runs already"):
+        running.start()
 
 
 def test_it_leaves_the_folders_of_others_alone(home: Path, server: EmbeddedPostgres) -> None:
@@ -82,26 +118,11 @@ def test_it_leaves_the_folders_of_others_alone(home: Path, server: EmbeddedPostg
     assert stat.S_IMODE((home / "postgres.password").stat().st_mode) == 0o600
 
 
-def test_a_wrong_password_is_refused(server: EmbeddedPostgres) -> None:
-    server.start()
-    forged = server.connection_string().replace("://chordwise:", "://chordwise:not-")
-
-    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        psycopg.connect(forged)
-
-
-def test_it_listens_on_no_network(server: EmbeddedPostgres) -> None:
-    server.start()
-
-    assert answer(server, "SHOW listen_addresses") == ""
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
-def test_root_gives_up_all_but_one_capability(server: EmbeddedPostgres) -> None:
+def test_root_gives_up_all_but_one_capability(running: EmbeddedPostgres) -> None:
     """Started by root, the server is an unprivileged user who may only pass closed folders."""
-    server.start()
-    identity = server.identity()
+    identity = running.identity()
 
     assert identity is not None
     status = Path(f"/proc/{identity.pid}/status").read_text(encoding="utf-8")
@@ -118,35 +139,37 @@ def as_nobody(*command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
-@pytest.mark.parametrize("before", ["new data", "data of nobody"])
-def test_in_an_open_home_the_data_is_closed_to_nobody(before: str) -> None:
-    """Below a folder that everyone can enter, no other service can read or change the data."""
+def test_in_an_open_home_the_data_is_closed_to_nobody() -> None:
+    """Below a folder that everyone can enter, no other service can read or change the data.
+
+    Neither when it is new, nor when it was that of nobody.
+    """
     with TemporaryDirectory() as folder:
         home = Path(folder)
         home.chmod(0o755)
         (home / "run").mkdir(mode=0o700)
-        server = EmbeddedPostgres(home / "postgres", home / "run")
-        server.start()
-        if before == "data of nobody":
-            server.stop()
-            subprocess.run(
-                ["chown", "-R", f"{NOBODY}:{NOBODY}", str(home / "postgres")],  # noqa: S607
-                check=True,
-            )
-            server.start()
+        data = home / "postgres"
+        server = EmbeddedPostgres(data, home / "run")
         try:
-            rules = str(home / "postgres" / "pg_hba.conf")
-            read = as_nobody("cat", rules)
-            written = as_nobody("sh", "-c", f"echo 'local all all trust' >> '{rules}'")
-            owners = {path.lstat().st_uid for path in (home / "postgres").rglob("*")}
-            value = answer(server, "SELECT 1")
+            server.start()
+            expect_closed(data)
+            server.stop()
+            subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", str(data)], check=True)  # noqa: S607
+            server.start()
+            expect_closed(data)
+            assert answer(server, "SELECT 1") == 1
         finally:
             server.stop()
 
-    assert "Permission denied" in read.stderr
+
+def expect_closed(data: Path) -> None:
+    """Check that nobody can look into the data or change it, and that root does not own it."""
+    rules = str(data / "pg_hba.conf")
+
+    assert "Permission denied" in as_nobody("cat", rules).stderr
+    written = as_nobody("sh", "-c", f"echo 'local all all trust' >> '{rules}'")
     assert "Permission denied" in written.stderr
-    assert value == 1
-    assert owners & {0, NOBODY} == set()
+    assert {path.lstat().st_uid for path in data.rglob("*")} & {0, NOBODY} == set()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -172,12 +195,12 @@ def test_programs_may_lie_below_a_folder_of_roots(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("crash", ["with a client", "with a stranger's pid"])
-def test_it_starts_after_a_kill(home: Path, server: EmbeddedPostgres, crash: str) -> None:
+def test_it_starts_after_a_kill(home: Path, used: EmbeddedPostgres, crash: str) -> None:
     """A killed server starts again, and has lost nothing that was committed."""
-    server.start()
-    identity = server.identity()
+    used.start()
+    identity = used.identity()
     assert identity is not None
-    with psycopg.connect(server.connection_string(), autocommit=True) as connection:
+    with psycopg.connect(used.connection_string(), autocommit=True) as connection:
         connection.execute("CREATE TABLE notes AS SELECT 'kept' AS note")
         processes.stop(identity)
     pid_file = home / "postgres" / "postmaster.pid"
@@ -185,9 +208,9 @@ def test_it_starts_after_a_kill(home: Path, server: EmbeddedPostgres, crash: str
         _, _, rest = pid_file.read_text(encoding="utf-8").partition("\n")
         pid_file.write_text(f"{os.getppid()}\n{rest}", encoding="utf-8")
 
-    server.start()
+    used.start()
 
-    assert answer(server, "SELECT note FROM notes") == "kept"
+    assert answer(used, "SELECT note FROM notes") == "kept"
 
 
 def test_an_interrupted_initialization_is_begun_anew(home: Path, server: EmbeddedPostgres) -> None:
@@ -212,50 +235,23 @@ def test_data_of_another_version_is_refused(home: Path, server: EmbeddedPostgres
     assert (home / "postgres" / "PG_VERSION").exists()
 
 
-def test_a_missing_password_is_named(home: Path, server: EmbeddedPostgres) -> None:
+def test_a_missing_password_is_named(home: Path, used: EmbeddedPostgres) -> None:
     """Without the password file no login succeeds; the error says so at once."""
-    server.start()
-    server.stop()
     (home / "postgres.password").unlink()
 
     with pytest.raises(ConfigurationError, match=r"postgres\.password is missing"):
-        server.start()
+        used.start()
 
 
-def test_a_second_start_is_refused(server: EmbeddedPostgres) -> None:
-    server.start()
-
-    with pytest.raises(ServiceUnavailableError, match="runs already"):
-        server.start()
-
-
-def test_a_failed_start_says_why(home: Path, server: EmbeddedPostgres) -> None:
+def test_a_failed_start_says_why(home: Path, used: EmbeddedPostgres) -> None:
     """The reason stands in the error, not only in the log."""
-    server.start()
-    server.stop()
     with (home / "postgres" / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.write("no_such_setting = on\n")
 
     with pytest.raises(ServiceUnavailableError, match=r"no_such_setting|configuration file"):
-        server.start()
+        used.start()
 
-    assert server.identity() is None
-
-
-def test_nothing_is_left_after_a_stop(server: EmbeddedPostgres) -> None:
-    server.start()
-    identity = server.identity()
-    assert identity is not None
-    found = [processes.identify(child.pid) for child in psutil.Process(identity.pid).children()]
-    children = [child for child in found if child is not None]
-
-    server.stop()
-
-    assert children
-    assert processes.wait_until(
-        lambda: not any(processes.is_alive(child) for child in (identity, *children)), 10
-    )
-    assert not server.stop()
+    assert used.identity() is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -1,52 +1,64 @@
-"""What a stack runs, at which addresses, and that it goes on running."""
+"""A stack: how it is started, what it runs at which addresses, and how it leaves."""
 
 from __future__ import annotations
 
+import os
+import select
+import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from signal import Signals
 from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
 import redis
 
-from chordwise.embedded import stack
-from chordwise.embedded.home import home_at
-from chordwise.embedded.stack import Level
-from chordwise.errors import ConfigurationError
+import chordwise
+from chordwise.embedded import control, processes, stack
+from chordwise.embedded.home import StackState, home_at, locked, write_state
+from chordwise.embedded.processes import ProcessIdentity
+from chordwise.embedded.stack import Commands, Level
+from chordwise.errors import ConfigurationError, ExitCode, ServiceUnavailableError
 from chordwise.settings import InboxSettings
-from tests.fakes.stacks import COMMANDS, becomes, kill, nobody_left, note_of, running, settings_for
-
-
-def test_the_database_alone_is_enough_for_reading(home: Path) -> None:
-    """At the level `database` there is a migrated PostgreSQL and nothing else."""
-    heard: list[str] = []
-
-    services = stack.ensure(
-        settings_for(home), Level.DATABASE, commands=COMMANDS, on_progress=heard.append
-    )
-
-    address = services.require_database_url().get_secret_value().replace("+psycopg", "")
-    with psycopg.connect(address) as connection:
-        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
-    assert set(running(home).children) == {"postgres"}
-    assert services.broker_url is None
-    assert "Starting PostgreSQL" in heard
+from chordwise.telemetry import liveness
+from chordwise.telemetry.liveness import State
+from tests.fakes.stacks import (
+    COMMANDS,
+    PATIENCE_SECONDS,
+    becomes,
+    everybody,
+    kill,
+    nobody_left,
+    note_of,
+    python,
+    running,
+    settings_for,
+)
 
 
 def test_the_level_rises_and_never_falls(home: Path) -> None:
-    """A command that works on jobs gets the rest started; one that reads takes nothing away.
+    """A command that reads gets a migrated PostgreSQL and nothing else; one that works the rest.
 
     The processes of ours find database and broker in their environment.
     """
+    heard: list[str] = []
     settings = settings_for(home)
-    stack.ensure(settings, Level.DATABASE, commands=COMMANDS)
+    reading = stack.ensure(settings, Level.DATABASE, commands=COMMANDS, on_progress=heard.append)
     before = running(home)
+    address = reading.require_database_url().get_secret_value().replace("+psycopg", "")
+    with psycopg.connect(address) as connection:
+        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
 
     services = stack.ensure(settings, Level.ALL, commands=COMMANDS)
     stack.ensure(settings, Level.DATABASE, commands=COMMANDS)
 
     after = running(home)
+    assert "Starting PostgreSQL" in heard
+    assert (set(before.children), reading.broker_url) == ({"postgres"}, None)
     assert after.supervisor == before.supervisor
     assert after.children["postgres"] == before.children["postgres"]
     assert set(after.children) == {"postgres", "valkey", "scheduler", "worker"}
@@ -114,20 +126,28 @@ def test_services_of_the_users_own_are_not_started(home: Path, tmp_path: Path) -
     assert stack.stop(tmp_path / "other")
 
 
-@pytest.mark.parametrize("name", ["postgres", "valkey", "worker", "scheduler"])
-def test_what_dies_comes_back(home: Path, name: str) -> None:
+def has_another(home: Path, name: str, before: ProcessIdentity) -> bool:
+    """Return whether a child of this name runs that is not the one before."""
+    return running(home).children.get(name) not in (None, before)
+
+
+def test_what_dies_comes_back(home: Path) -> None:
     """A child that was killed is started again, at the same address."""
     services = stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
-    before = running(home)
-
-    kill(before.children[name])
-
-    assert becomes(lambda: running(home).children.get(name) not in (None, before.children[name]))
-    again = stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
-    assert (again.database_url, again.broker_url) == (services.database_url, services.broker_url)
     address = services.require_database_url().get_secret_value().replace("+psycopg", "")
-    with psycopg.connect(address) as connection:
-        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+    for name in ("postgres", "valkey", "worker", "scheduler"):
+        before = running(home).children[name]
+        kill(before)
+
+        assert becomes(partial(has_another, home, name, before)), name
+        again = stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
+        assert (again.database_url, again.broker_url) == (
+            services.database_url,
+            services.broker_url,
+        )
+        with psycopg.connect(address) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_a_long_home_gets_its_sockets_elsewhere(
@@ -151,3 +171,257 @@ def test_a_long_home_gets_its_sockets_elsewhere(
         stack.stop(home)
     assert not sockets.is_relative_to(home)
     assert not sockets.exists()
+
+
+def test_commands_at_the_same_time_share_one_stack(home: Path) -> None:
+    """Several first commands start one supervisor between them, and all get an answer.
+
+    One in the foreground is refused then: it says where the first one is, and ends with its code.
+    """
+    settings, others = settings_for(home), settings_for(home, model="openai/gpt-5")
+
+    with ThreadPoolExecutor() as pool:
+        asked = [
+            pool.submit(stack.ensure, each, level, commands=COMMANDS)
+            for each in (settings, others)
+            for level in (Level.DATABASE, Level.ALL)
+        ]
+    pid = running(home).supervisor.pid
+    with pytest.raises(ServiceUnavailableError, match=f"up already in process {pid}") as refusal:
+        stack.hold(settings_for(home), on_progress=print, on_ready=print, commands=COMMANDS)
+
+    assert len({each.result().database_url for each in asked}) == 1
+    assert running(home).level is Level.ALL
+    assert refusal.value.exit_code is ExitCode.UNAVAILABLE
+    assert running(home).supervisor.pid == pid
+
+
+def test_a_request_that_a_leaving_supervisor_has_not_read_goes_to_the_next(home: Path) -> None:
+    """Its connection ends without a word, and the command starts another supervisor."""
+    place = home_at(home)
+    place.prepare()
+
+    with ThreadPoolExecutor() as pool, locked(place), control.listen(place) as listener:
+        path = Path(listener.getsockname())
+        own = ProcessIdentity(pid=os.getpid(), created_at=0)
+        write_state(place, StackState(supervisor=own, control_socket=path))
+        asked = pool.submit(stack.ensure, settings_for(home), Level.DATABASE, commands=COMMANDS)
+        is_asked, _, _ = select.select([listener], [], [], PATIENCE_SECONDS)
+
+    assert is_asked
+    assert asked.result().require_database_url().get_secret_value() == running(home).database_url
+
+
+MIGRATION = """
+import os, time
+parent = os.getppid()
+while os.getppid() == parent:
+    time.sleep(0.05)
+"""
+
+
+def test_a_supervisor_that_is_killed_while_it_starts_a_stack_is_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings that it was handed lie in no file, and the next command clears away the rest."""
+    key = "a-key-of-mine"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    commands = COMMANDS.model_copy(update={"migrate": python(MIGRATION)})
+    left: list[bool] = []
+
+    def strike(activity: str) -> None:
+        if activity == "Bringing the tables up to date":
+            files = [path for path in home.rglob("*") if path.is_file()]
+            left.extend(key.encode() in path.read_bytes() for path in files)
+            kill(running(home).supervisor)
+
+    with pytest.raises(ServiceUnavailableError, match="The stack ended while it was starting"):
+        stack.ensure(settings_for(home), Level.DATABASE, commands=commands, on_progress=strike)
+    stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
+
+    assert left
+    assert not any(left)
+    assert running(home).phase == "ready"
+
+
+def test_a_failed_migration_is_told(home: Path) -> None:
+    """The command that wanted the database hears why there is none, and nothing is left behind."""
+    commands = COMMANDS.model_copy(update={"migrate": python("raise SystemExit('no such table')")})
+
+    with pytest.raises(ServiceUnavailableError, match="no such table"):
+        stack.ensure(settings_for(home), Level.DATABASE, commands=commands)
+
+    assert becomes(lambda: stack.find(home) is None)
+
+
+def test_a_missing_model_file_is_a_matter_of_configuration(home: Path, tmp_path: Path) -> None:
+    """A local model that is not there is refused before anything starts."""
+    missing = tmp_path / "missing.gguf"
+
+    with pytest.raises(ConfigurationError, match=r"missing\.gguf"):
+        stack.ensure(settings_for(home, model=f"local/{missing}"), Level.ALL, commands=COMMANDS)
+
+    assert stack.find(home) is None
+
+
+WORKER = """
+import os, sys, time
+from pathlib import Path
+from chordwise.telemetry import liveness
+time.sleep(float(sys.argv[2]))
+liveness.show(Path(os.environ["CHORDWISE_HOME"]), "worker", liveness.State(sys.argv[1]))
+time.sleep(600)
+"""
+
+
+def worker(state: State, seconds: float = 0.0) -> Commands:
+    """Return programs with a worker that shows a sign of life after some seconds."""
+    return COMMANDS.model_copy(update={"worker": python(WORKER, state, str(seconds))})
+
+
+def test_a_stack_is_ready_when_its_worker_consumes(home: Path) -> None:
+    """Or when it waits for servers: documents can be taken in meanwhile."""
+    signs = []
+
+    for model in ("openai/gpt-5", "openai/gpt-6"):
+        commands = worker(State.CONSUMING, 1.0)
+        stack.ensure(settings_for(home, model=model), Level.ALL, commands=commands)
+        signs.append(liveness.last_sign(home, "worker"))
+    stack.ensure(settings_for(home), Level.ALL, commands=worker(State.HELD_UP))
+
+    assert all(sign.is_healthy and sign.age_seconds < 1 for sign in signs)
+    log = home_at(home).log("stack").read_text("utf-8")
+    assert "the worker does not consume yet: The worker is waiting for database or broker" in log
+    assert running(home).phase == "ready"
+
+
+def test_a_worker_that_dies_at_its_start_is_told(home: Path) -> None:
+    """With the last words of its log; nothing is left behind that would start it again."""
+    broken = python("raise SystemExit('worker.concurrency needs more files')")
+    commands = COMMANDS.model_copy(update={"worker": broken})
+    home_at(home).prepare()
+    home_at(home).log("worker").write_text("An older worker had other troubles.\n", "utf-8")
+
+    with pytest.raises(ServiceUnavailableError, match=r"ended as it started: worker\.conc") as told:
+        stack.ensure(settings_for(home), Level.ALL, commands=commands)
+
+    assert "older" not in told.value.what
+    assert str(home_at(home).log("worker")) in told.value.hint
+    assert becomes(lambda: stack.find(home) is None)
+
+
+def test_a_worker_that_dies_leaves_a_database_that_was_there(home: Path) -> None:
+    """Whoever only reads goes on reading, and the next one who wants work done tries again."""
+    broken = COMMANDS.model_copy(update={"worker": python("raise SystemExit('no')")})
+    stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
+
+    with pytest.raises(ServiceUnavailableError, match="ended as it started"):
+        stack.ensure(settings_for(home), Level.ALL, commands=broken)
+    left = set(running(home).children)
+    stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
+
+    assert left == {"postgres", "valkey"}
+    assert set(running(home).children) == {"postgres", "valkey", "scheduler", "worker"}
+
+
+def test_a_killed_supervisor_leaves_no_orphans(home: Path) -> None:
+    """Worker and scheduler notice its death; the next command clears away what remains.
+
+    After `down` nothing of the stack runs, and nothing claims that it does.
+    """
+    settings = settings_for(home)
+    stack.ensure(settings, Level.ALL, commands=COMMANDS)
+    before = running(home)
+
+    kill(before.supervisor)
+    assert stack.find(home) is None
+    assert becomes(lambda: note_of(home, "worker") == "orphaned")
+    stack.ensure(settings, Level.ALL, commands=COMMANDS)
+
+    after = running(home)
+    assert nobody_left(everybody(before))
+    assert set(after.children) == {"postgres", "valkey", "scheduler", "worker"}
+    assert stack.stop(home)
+    assert nobody_left(everybody(after))
+    assert stack.find(home) is None
+    assert not stack.stop(home)
+
+
+def test_down_stops_what_a_killed_supervisor_left(home: Path) -> None:
+    stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
+    before = running(home)
+    kill(before.supervisor)
+
+    assert stack.stop(home)
+    assert nobody_left(everybody(before))
+
+
+FOREGROUND = """
+import sys
+from pathlib import Path
+from chordwise.embedded import stack
+from chordwise.embedded.stack import Commands
+from chordwise.settings import Settings
+stack.hold(
+    Settings(home=Path(sys.argv[1])),
+    on_progress=lambda text: print(text, file=sys.stderr),
+    on_ready=lambda reached: print("ready", reached, flush=True),
+    commands=Commands.model_validate_json(sys.argv[2]),
+)
+print("stopped")
+"""
+
+
+def test_ctrl_c_takes_the_foreground_down(home: Path) -> None:
+    """Everything stops in order, and the command goes on to its end; so SIGTERM ends `up`."""
+    with subprocess.Popen(
+        python(FOREGROUND, str(home), COMMANDS.model_dump_json()),
+        env={"PYTHONPATH": str(Path(chordwise.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        identities = everybody(running(home))
+        os.kill(process.pid, Signals.SIGINT)
+        rest = process.stdout.read()
+
+    assert first.startswith("ready")
+    assert "**********" in first
+    assert rest == "stopped\n"
+    assert process.returncode == 0
+    assert nobody_left(identities)
+
+
+def test_a_watched_inbox_keeps_an_idle_stack(home: Path) -> None:
+    """What is dropped there must find somebody; without a folder the stack leaves again."""
+    inbox, file = InboxSettings(folders=(home.parent / "inbox",)), home.parent / "chordwise.toml"
+    watching = settings_for(home, idle_seconds=0.2, file=file, inbox=inbox)
+    stack.ensure(watching, Level.ALL, commands=COMMANDS)
+    was_kept = not processes.wait_until(lambda: stack.find(home) is None, 1.5)
+    kept = everybody(running(home))
+
+    stack.ensure(settings_for(home, idle_seconds=0.2, file=file), Level.ALL, commands=COMMANDS)
+
+    assert was_kept
+    assert becomes(lambda: stack.find(home) is None)
+    assert becomes(lambda: nobody_left(kept))
+
+
+def test_open_work_keeps_an_idle_stack(home: Path) -> None:
+    """As long as a job is open the stack stays; it leaves once the job has ended."""
+    services = stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
+    address = services.require_database_url().get_secret_value().replace("+psycopg", "")
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("INSERT INTO jobs VALUES ('running')")
+        stack.ensure(settings_for(home, idle_seconds=0.2), Level.ALL, commands=COMMANDS)
+        log = home_at(home).log("stack")
+        was_kept = not processes.wait_until(lambda: stack.find(home) is None, 1.5)
+
+        # The stack may leave before PostgreSQL has answered.
+        with suppress(psycopg.OperationalError):
+            connection.execute("UPDATE jobs SET status = 'succeeded'")
+
+    assert was_kept
+    assert becomes(lambda: stack.find(home) is None)
+    assert "the stack has been idle" in log.read_text(encoding="utf-8")

@@ -352,29 +352,23 @@ def test_what_cannot_be_written_is_printed(
     assert settings_file.read_text("utf-8") == profile
 
 
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (["--variant", "short:labels=a"], "cannot have another labels"),
-        (["--variant", "short:votes=1"], "asks the same"),
-        (["--variant", "a:votes=3", "--variant", "b:votes=3"], "a and b ask the same"),
-        (["--variant", "short:votes=many"], "votes"),
-        (["--variant", "short:model=unknown"], "no model named"),
-        (["--variant", "control:votes=3"], "a name of its own"),
-        (["--variant", "short"], "is not NAME:KEY=VALUE"),
-        (["--variant", "short:votes=3", "--share", "100%"], "is no share"),
-        (["--variant", "a:votes=3", "--variant", "b:votes=5", "--share", "50%"], "nothing is left"),
-    ],
-)
-def test_a_plan_that_makes_no_sense_is_refused(
-    settings_file: Path,
-    arguments: list[str],
-    reason: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert settings_file.exists()
+SENSELESS: list[tuple[list[str], str]] = [
+    (["--variant", "short:labels=a"], "cannot have another labels"),
+    (["--variant", "short:votes=1"], "asks the same"),
+    (["--variant", "a:votes=3", "--variant", "b:votes=3"], "a and b ask the same"),
+    (["--variant", "short:votes=many"], "votes"),
+    (["--variant", "short:model=unknown"], "no model named"),
+    (["--variant", "control:votes=3"], "a name of its own"),
+    (["--variant", "short"], "is not NAME:KEY=VALUE"),
+    (["--variant", "short:votes=3", "--share", "100%"], "is no share"),
+    (["--variant", "a:votes=3", "--variant", "b:votes=5", "--share", "50%"], "nothing is left"),
+]
 
-    code = run(["experiment", "start", "odd", "--profile", "mail", *arguments])
 
-    assert code in {ExitCode.USAGE, ExitCode.CONFIGURATION}
-    assert reason in capsys.readouterr().err
+@pytest.mark.usefixtures("settings_file")
+def test_a_plan_that_makes_no_sense_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, reason in SENSELESS:
+        code = run(["experiment", "start", "odd", "--profile", "mail", *arguments])
+
+        assert code in {ExitCode.USAGE, ExitCode.CONFIGURATION}
+        assert reason in capsys.readouterr().err

@@ -27,8 +27,9 @@ SPARSE = workbook({"A": [["x"]]}, last="XFD1048576")
 WORD = docx(word_document(word_paragraph("three")))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def reader() -> Iterator[Reader]:
+    """One reader for all, so that each file also shows that the one before did no harm."""
     with Reader(ReaderSettings()) as opened:
         yield opened
 

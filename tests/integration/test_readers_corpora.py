@@ -134,6 +134,7 @@ def test_scans_ask_for_ocr(reader: Reader) -> None:
     assert scans
 
 
+@pytest.mark.nightly
 def test_ordinary_files_hide_no_text(reader: Reader) -> None:
     """The one with a hidden sentence is found, and a mark in white at a page's edge beside it."""
     files = sorted(CORPORA.glob("**/*.pdf"))
@@ -168,6 +169,7 @@ def test_old_encodings_are_recognised(reader: Reader) -> None:
         assert probe.lower() in outcome.content.text.lower(), name
 
 
+@pytest.mark.nightly
 def test_every_translation_is_text_or_refused(reader: Reader) -> None:
     """Nothing but encodings that Python does not know fails to become text."""
     failed = [
@@ -198,6 +200,7 @@ def test_naughty_strings_are_kept_as_they_are(reader: Reader) -> None:
     assert len(refused) <= 5
 
 
+@pytest.mark.nightly
 def test_real_texts_of_many_scripts_keep_their_spelling(reader: Reader) -> None:
     """No real text is a reason to look for invisible characters; a collection of nasty ones is."""
     folders = ("udhr", "xquad", "prompt_injection_bipia", "cuad_contracts", "speeches")

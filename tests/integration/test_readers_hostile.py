@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
@@ -28,7 +28,6 @@ from tests.fakes.office_files import (
 pytestmark = pytest.mark.xdist_group("readers_hostile")
 
 MEGABYTE = 1024 * 1024
-BOMB = docx(document(paragraph("A" * 200_000_000)))
 ENTITIES = "".join(
     f'<!ENTITY l{n} "&l{n - 1};&l{n - 1};&l{n - 1};&l{n - 1};">' for n in range(1, 20)
 )
@@ -47,70 +46,88 @@ def reader() -> Iterator[Reader]:
 @pytest.mark.parametrize(
     ("data", "name", "outcome", "reason"),
     [
-        pytest.param(BOMB, "a.docx", "too_large", "zip_bomb", id="zip bomb"),
         pytest.param(
-            docx(document("<w:p/>" * 5_000_000)), "a.docx", "too_large", "zip_bomb", id="empty tags"
+            lambda: docx(document(paragraph("A" * 200_000_000))),
+            "a.docx",
+            "too_large",
+            "zip_bomb",
+            id="zip bomb",
         ),
         pytest.param(
-            docx(document(paragraph("A&x;B"), EXTERNAL)),
+            lambda: docx(document("<w:p/>" * 5_000_000)),
+            "a.docx",
+            "too_large",
+            "zip_bomb",
+            id="empty tags",
+        ),
+        pytest.param(
+            lambda: docx(document(paragraph("A&x;B"), EXTERNAL)),
             "a.docx",
             "unreadable",
             "malformed",
             id="external entity",
         ),
         pytest.param(
-            docx(document(paragraph("&l19;"), LAUGHS)),
+            lambda: docx(document(paragraph("&l19;"), LAUGHS)),
             "a.docx",
             "unreadable",
             "malformed",
             id="billion laughs",
         ),
         pytest.param(
-            docx(document(""), {"_rels/.rels": EXTERNAL}),
+            lambda: docx(document(""), {"_rels/.rels": EXTERNAL}),
             "a.docx",
             "unreadable",
             "malformed",
             id="relations with entity",
         ),
         pytest.param(
-            archive({"[Content_Types].xml": "", "_rels/.rels": ""}),
+            lambda: archive({"[Content_Types].xml": "", "_rels/.rels": ""}),
             "a.docx",
             "unreadable",
             "malformed",
             id="no main part",
         ),
         pytest.param(
-            b"PK\x03\x04" + bytes(100), "a.docx", "unreadable", "truncated", id="zip stump"
+            lambda: b"PK\x03\x04" + bytes(100), "a.docx", "unreadable", "truncated", id="zip stump"
         ),
         pytest.param(
-            workbook({"A": [["A" * 200_000_000]]}), "a.xlsx", "too_large", "zip_bomb", id="xlsx"
+            lambda: workbook({"A": [["A" * 200_000_000]]}),
+            "a.xlsx",
+            "too_large",
+            "zip_bomb",
+            id="xlsx",
         ),
         pytest.param(
-            workbook({"A": [["x"]]}, last="XFD1048576"),
+            lambda: workbook({"A": [["x"]]}, last="XFD1048576"),
             "a.xlsx",
             "unreadable",
             "parser_crashed",
             id="sparse xlsx",
         ),
         pytest.param(
-            presentation(shape("A" * 200_000_000)), "a.pptx", "too_large", "zip_bomb", id="pptx"
+            lambda: presentation(shape("A" * 200_000_000)),
+            "a.pptx",
+            "too_large",
+            "zip_bomb",
+            id="pptx",
         ),
         pytest.param(
-            presentation("", parts={"ppt/slides/slide1.xml": f"{LAUGHS}<d>&l19;</d>"}),
+            lambda: presentation("", parts={"ppt/slides/slide1.xml": f"{LAUGHS}<d>&l19;</d>"}),
             "a.pptx",
             "unreadable",
             "malformed",
             id="pptx laughs",
         ),
         pytest.param(
-            open_document("<text:p>" + "A" * 200_000_000),
+            lambda: open_document("<text:p>" + "A" * 200_000_000),
             "a.odt",
             "too_large",
             "zip_bomb",
             id="odt bomb",
         ),
         pytest.param(
-            archive(
+            lambda: archive(
                 {
                     "META-INF/manifest.xml": "<m/>",
                     "content.xml": f"{EXTERNAL}<text:p xmlns:text='x'>&x;</text:p>",
@@ -122,72 +139,90 @@ def reader() -> Iterator[Reader]:
             id="odt external entity",
         ),
         pytest.param(
-            open_document("<text:p>" * 200_000), "a.odt", "unreadable", "malformed", id="deep odt"
+            lambda: open_document("<text:p>" * 200_000),
+            "a.odt",
+            "unreadable",
+            "malformed",
+            id="deep odt",
         ),
         pytest.param(
-            book({"one": "A" * 200_000_000}), "a.epub", "too_large", "zip_bomb", id="epub bomb"
+            lambda: book({"one": "A" * 200_000_000}),
+            "a.epub",
+            "too_large",
+            "zip_bomb",
+            id="epub bomb",
         ),
         pytest.param(
-            book({"one": "x"}, {"META-INF/container.xml": f"{EXTERNAL}<c>&x;</c>"}),
+            lambda: book({"one": "x"}, {"META-INF/container.xml": f"{EXTERNAL}<c>&x;</c>"}),
             "a.epub",
             "unreadable",
             "malformed",
             id="epub external entity",
         ),
-        pytest.param(b"{\\rtf1 " + b"{" * 3_000_000, "a.rtf", "*", "*", id="deep rtf"),
+        pytest.param(lambda: b"{\\rtf1 " + b"{" * 3_000_000, "a.rtf", "*", "*", id="deep rtf"),
         pytest.param(
-            compound_file(message({"1000001F": "x"}))[:1_536] + b"\xff" * 50_000,
+            lambda: compound_file(message({"1000001F": "x"}))[:1_536] + b"\xff" * 50_000,
             "a.msg",
             "*",
             "*",
             id="msg garbage",
         ),
         pytest.param(
-            archive({"a.txt": "A" * 300_000_000}),
+            lambda: archive({"a.txt": "A" * 300_000_000}),
             "a.zip",
             "too_large",
             "too_large",
             id="zeros in a zip",
         ),
         pytest.param(
-            b"From a@b.example Sat Jan  3 01:05:34 1996\n" * 100_000,
+            lambda: b"From a@b.example Sat Jan  3 01:05:34 1996\n" * 100_000,
             "a.mbox",
             "empty",
             "empty",
             id="empty mails",
         ),
-        pytest.param(b'"' * 5_000_000, "a.csv", "*", "*", id="quotes in a csv"),
-        pytest.param(LONG_PDF[:2_000], "a.pdf", "*", "*", id="truncated pdf"),
+        pytest.param(lambda: b'"' * 5_000_000, "a.csv", "*", "*", id="quotes in a csv"),
+        pytest.param(lambda: LONG_PDF[:2_000], "a.pdf", "*", "*", id="truncated pdf"),
         pytest.param(
-            LONG_PDF.replace(b"/Kids[4 0 R", b"/Kids[2 0 R"), "a.pdf", "*", "*", id="circular pages"
+            lambda: LONG_PDF.replace(b"/Kids[4 0 R", b"/Kids[2 0 R"),
+            "a.pdf",
+            "*",
+            "*",
+            id="circular pages",
         ),
         pytest.param(
-            LONG_PDF.replace(b"/Count 300", b"/Count 2000000000"),
+            lambda: LONG_PDF.replace(b"/Count 300", b"/Count 2000000000"),
             "a.pdf",
             "*",
             "*",
             id="page count",
         ),
-        pytest.param(b"%PDF-1.4\n" + b"[" * 5_000_000, "a.pdf", "*", "*", id="deep pdf"),
-        pytest.param(bytes(5_000_000), "a.txt", "unsupported", "binary", id="zeros"),
+        pytest.param(lambda: b"%PDF-1.4\n" + b"[" * 5_000_000, "a.pdf", "*", "*", id="deep pdf"),
+        pytest.param(lambda: bytes(5_000_000), "a.txt", "unsupported", "binary", id="zeros"),
         pytest.param(
-            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a", "unsupported", "unsupported", id="ole"
+            lambda: b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a", "unsupported", "unsupported", id="ole"
         ),
         pytest.param(
-            b"<html>" + b"<div hidden>" * 200_000 + b"x", "a.html", "empty", "empty", id="deep html"
+            lambda: b"<html>" + b"<div hidden>" * 200_000 + b"x",
+            "a.html",
+            "empty",
+            "empty",
+            id="deep html",
         ),
         pytest.param(
-            b"Content-Type: multipart/mixed; boundary=b\n\n" + b"--b\n" * 200_000,
+            lambda: b"Content-Type: multipart/mixed; boundary=b\n\n" + b"--b\n" * 200_000,
             "a.eml",
             "*",
             "*",
             id="mail of many parts",
         ),
         pytest.param(
-            b"MIME-Version: 1.0\n"
-            + b"".join(
-                b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n)
-                for n in range(5_000)
+            lambda: (
+                b"MIME-Version: 1.0\n"
+                + b"".join(
+                    b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n)
+                    for n in range(5_000)
+                )
             ),
             "a.eml",
             "*",
@@ -195,20 +230,25 @@ def reader() -> Iterator[Reader]:
             id="deep mail",
         ),
         pytest.param(
-            docx(document("<w:tbl><w:tr><w:tc>" * 100_000)), "a.docx", "*", "*", id="deep docx"
+            lambda: docx(document("<w:tbl><w:tr><w:tc>" * 100_000)),
+            "a.docx",
+            "*",
+            "*",
+            id="deep docx",
         ),
     ],
 )
 def test_hostile_files_do_no_harm(
-    reader: Reader, data: bytes, name: str, outcome: str, reason: str
+    reader: Reader, data: Callable[[], bytes], name: str, outcome: str, reason: str
 ) -> None:
     """Each ends within its limits, leaks nothing, and leaves the reader at work.
 
     Where damage can be repaired, text is as good as an error (`*`).
     """
+    content = data()
     started = time.monotonic()
 
-    result = reader.read_bytes(data, name)
+    result = reader.read_bytes(content, name)
 
     assert time.monotonic() - started < 15
     if outcome == "*":

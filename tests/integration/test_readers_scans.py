@@ -30,10 +30,20 @@ RECOGNIZING = ReaderSettings(ocr=True, ocr_data=DATA)
 UPSIDE_DOWN, ORIENTATION = 3, 0x0112
 
 
+_opened: dict[ReaderSettings, Reader] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _closing() -> Iterator[None]:
+    yield
+    while _opened:
+        _opened.popitem()[1].close()
+
+
 def outcome(settings: ReaderSettings, data: bytes, name: str = "a.pdf") -> str:
-    """Return the text, or the reason why there is none."""
-    with Reader(settings) as reader:
-        each = reader.read_bytes(data, name)
+    """Return the text, or the reason why there is none; one reader reads all of some settings."""
+    reader = _opened.setdefault(settings, Reader(settings))
+    each = reader.read_bytes(data, name)
     return each.content.text.strip() if isinstance(each, ReadDocument) else each.error.reason
 
 

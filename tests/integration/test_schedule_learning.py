@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from chordwise.domain.learning.remarks import Saying
 from chordwise.domain.learning.truths import Verdict
+from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.learning import evaluation, feedback
 from chordwise.pipeline.learning.feedback import Line, Signed
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.sections import ProfileSettings
-from tests.fakes.learning import LABELS, classified, obeying, written
+from tests.fakes.learning import LABELS, a_learner, classified, obeying, written
 from tests.fakes.scheduling import Night, a_night
 
 ENDS = "SELECT status, outcome, error_message FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
@@ -28,10 +29,19 @@ def at_six(**values: object) -> ScheduleSettings:
     )
 
 
+@pytest.fixture
+def filled_by() -> Callable[[Settings], object]:
+    """Fill the database with a run of thirty classifications."""
+    return classify
+
+
+def classify(settings: Settings) -> Submission:
+    return classified(a_learner(settings), CHOICES)
+
+
 def a_morning(settings: Settings, **schedules: ScheduleSettings) -> Night:
-    """Return a morning after a run of twenty classifications, before what is due is done."""
+    """Return the morning after that run, before what is due is done."""
     night = a_night(settings, obeying, repeat_last=True, **schedules)
-    classified(night.pipeline, CHOICES)
     night.sleep_until("2026-03-28T06:01")
     night.tick()
     return night

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from tests.fakes.pipeline import (
     a_run,
     a_summary,
     quoting_the_text,
+    with_settings,
 )
 from tests.fakes.scripted_model import Answer
 
@@ -215,8 +217,18 @@ def pipeline(small_chunks: Settings) -> Pipeline:
 
 
 @pytest.fixture
-def reader(pipeline: Pipeline, database_url: SecretStr) -> Reader:
-    fill(pipeline)
+def filled_by() -> Callable[[Settings], None]:
+    """Fill the database once for all questions."""
+    return fill_as_small
+
+
+def fill_as_small(settings: Settings) -> None:
+    narrow = with_settings(settings, "pipeline", chunk_tokens=800)
+    fill(a_pipeline(narrow, answering, repeat_last=True))
+
+
+@pytest.fixture
+def reader(database_url: SecretStr) -> Reader:
     return Reader(database_url)
 
 

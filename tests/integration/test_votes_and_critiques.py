@@ -282,17 +282,6 @@ def test_votes_are_part_of_a_results_identity_and_off_they_are_not(settings: Set
     assert "votes" not in pipeline.job(pipeline.submit(LONG, options=with_votes(1))).options
 
 
-def test_the_first_sample_is_the_question_without_votes(settings: Settings) -> None:
-    """More votes need only the further samples, whichever run asked for the first ones."""
-    pipeline = a_pipeline(settings, voting, repeat_last=True)
-    voted(pipeline, PARAGRAPH, with_votes(1))
-
-    voted(pipeline, PARAGRAPH, with_votes(3))
-    voted(pipeline, PARAGRAPH, with_votes(5))
-
-    assert [request.task.sample for request in pipeline.model.requests] == [1, 2, 3, 4, 5]
-
-
 def test_a_vote_that_was_put_off_goes_on_with_the_samples_it_has(settings: Settings) -> None:
     """The cache has them: a restart asks for what is missing alone."""
     pipeline = a_pipeline(settings, voting, repeat_last=True)

@@ -26,7 +26,6 @@ from tests.fakes.processes import ROOT, Processes, wait_until
 from tests.faults.proxy import Proxy, Target, proxy_to
 from tests.peers.answering_server import AnsweringServer, serving
 
-DONE = "SELECT count(*) FROM chunks WHERE status = 'succeeded'"
 SENTENCE = "In year {year} the council of the town voted {votes} times about the harbor. "
 
 
@@ -96,13 +95,6 @@ class Scene:
         """Wait until the health check says something; return its exit code."""
         wait_until(lambda: self.health()[1] == sentence, seconds, sentence)
         return self.health()[0]
-
-    @contextmanager
-    def full_broker(self) -> Iterator[None]:
-        """Let the broker take nothing inside the block."""
-        self.broker.config_set("maxmemory", 1)
-        yield
-        self.broker.config_set("maxmemory", 0)
 
     def judge(self) -> None:
         """Check that nothing is lost, neither in the database nor in the broker."""
@@ -174,23 +166,6 @@ def impatient_scene(tmp_path: Path, database_url: SecretStr) -> Iterator[Scene]:
         yield opened
 
 
-def test_a_full_broker_is_emptied(scene: Scene) -> None:
-    """A broker that takes nothing still gives: the worker goes on, and nothing is lost."""
-    worker = scene.start_worker()
-    scene.submit(years=450)
-    scene.wait_for("SELECT count(*) > 4 FROM chunks WHERE status = 'succeeded'")
-
-    with scene.full_broker():
-        done = scene.count(DONE)
-        wait_until(lambda: scene.count(DONE) > done + 5, 60, "work before a full broker")
-
-    scene.wait_for("SELECT status = 'finished' FROM runs")
-    scene.judge()
-    assert worker.poll() is None
-    assert "Traceback" not in scene.processes.logs()
-    assert "worker.broker_full" in scene.processes.logs()
-
-
 @pytest.mark.nightly
 def test_a_worker_that_does_not_consume_is_replaced(impatient_scene: Scene) -> None:
     """With a dead connection to a broker that is well it leaves, and hands its work back."""
@@ -215,6 +190,7 @@ def test_a_worker_that_does_not_consume_is_replaced(impatient_scene: Scene) -> N
     assert scene.exits == [os.EX_SOFTWARE]
 
 
+@pytest.mark.nightly
 def test_a_worker_that_leaves_keeps_no_message(scene: Scene) -> None:
     """What it has taken and not finished is in its queue again, not hidden for half an hour."""
     worker = scene.start_worker()

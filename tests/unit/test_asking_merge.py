@@ -157,30 +157,6 @@ def test_the_budget_leaves_room_for_prompt_and_answer() -> None:
     assert text_budget(model, own, chunk_tokens=80) == 60
 
 
-def test_a_text_leaves_room_for_the_critique_of_its_answer() -> None:
-    """Text, principles and an answer of half the limit fit, and so they do below a question."""
-    model = ScriptedModel([], profile=a_profile(4_000))
-    wanting = replace(TASK, options=AnalysisOptions(critique=True))
-    budget = text_budget(model, wanting, chunk_tokens=100_000)
-    half = model.profile.max_output_tokens // 2
-    problem = json_values.as_object(
-        {"principle": "p", "path": "/a", "problem": "It is wrong. " * 9}
-    )
-    about = replace(
-        wanting,
-        text="word " * int(budget / 5 * 4),
-        draft={"main_topic": "word " * int(half / 5 * 3)},
-    )
-
-    critique = request_for(model, replace(about, stage=Stage.CRITIQUE))
-    revision = request_for(model, replace(about, stage=Stage.REVISE, violations=(problem,)))
-
-    assert budget < text_budget(model, TASK, chunk_tokens=100_000)
-    for request in (critique, revision):
-        used = tokens.estimate(request.system + request.user)
-        assert used + request.max_output_tokens <= 4_000
-
-
 @pytest.mark.parametrize("limit", [1_000, 3_000])
 def test_rows_with_their_quotes_fit_the_answer_about_a_chunk(limit: int) -> None:
     """When it is asked for once more, with the room that the model has for that."""
@@ -323,6 +299,8 @@ def test_the_critique_of_an_answer_leaves_room_for_its_repair(analysis_type: Ana
     draft = json_values.as_object({"main_topic": words(150 - 20)})
     problem = json_values.as_object({"principle": "p", "path": "/a", "problem": "It is wrong."})
     about = replace(task, text=words(budget), draft=draft)
+    uncritical = text_budget(model, a_task(analysis_type), chunk_tokens=100_000)
+    assert budget < uncritical
     critique = request_for(model, replace(about, stage=Stage.CRITIQUE))
     revision = request_for(model, replace(about, stage=Stage.REVISE, violations=(problem,)))
 

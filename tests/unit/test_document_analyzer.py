@@ -130,8 +130,8 @@ def test_rows_that_a_synthesis_drops_are_told() -> None:
     losing, complete = analyzed(30), analyzed(order_rows.ROW_COUNT)
 
     (missing,) = losing.missing_rows
-    assert str(missing) == "30 of 1,200 rows of `line_items`"
-    assert (losing.quality, losing.coverage) == (0.025, 0.025)
+    assert str(missing) == "30 of 600 rows of `line_items`"
+    assert (losing.quality, losing.coverage) == (0.05, 0.05)
     assert losing.is_partial
     assert losing.needs_review
     assert (complete.quality, complete.coverage, complete.missing_rows) == (1.0, 1.0, ())
