@@ -275,8 +275,8 @@ def test_odd_names_stay_as_they_are(inbox: WatchedInbox) -> None:
     arrived = {os.fsencode(each.name) for each in inbox.folders.done.iterdir()}
     assert len(arrived) == 2 * len(ODD_NAMES)
     assert arrived > {*ODD_NAMES}
-    for (name,) in inbox.pipeline.rows("SELECT name FROM inbox_files"):
-        assert str(name).isprintable()
+    for (shown,) in inbox.pipeline.rows("SELECT name FROM inbox_files"):
+        assert str(shown).isprintable()
 
 
 def test_twins_of_normal_forms_are_two_files(inbox: WatchedInbox) -> None:
