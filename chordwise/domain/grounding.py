@@ -156,6 +156,7 @@ class _Reading:
     def __init__(self, plain: Plain) -> None:
         self._plain = plain
         self.text = plain.text
+        self._gaps_left = _MAX_GAPS
 
     def find(self, quote: str, mention: int) -> Place | None:
         """Return where the words of a quote stand."""
@@ -203,6 +204,9 @@ class _Reading:
             nearest = bisect_right(ends, start) - 1
             if nearest < 0 or start - ends[nearest] > distance:
                 continue
+            if not self._gaps_left:
+                break
+            self._gaps_left -= 1
             if _may_be_left_out(self.text, ends[nearest], start):
                 found.append((chains[nearest][0], end))
         return found
@@ -287,6 +291,8 @@ _SPACELESS = "\u0e00"
 _MAX_LEFT_OUT, _MAX_LEFT_OUT_OF_REPEATED = 1_000, 200
 _FEWEST_REPETITIONS, _NEAR = 2, 0.1
 _MAX_PLACES_OF_PART = 2_000
+# An answer full of quotes with ellipses, about a text that repeats itself, would take hours.
+_MAX_GAPS = 20_000
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*+\s++(?=[\"'“‘(\[]?[A-Z])|[\u3002\uff01\uff1f\u0964]")
 _SHORTEST_WORD, _LONGEST_WORD = 3, 20
 

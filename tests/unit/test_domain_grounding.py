@@ -540,3 +540,22 @@ def test_without_a_quote_nothing_is_said_of_its_grounding() -> None:
 
     (field,) = json_values.objects(answer["fields"])
     assert (field["grounded"], field["grounding"]) == (None, None)
+
+
+def test_an_answer_full_of_ellipses_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many gaps are looked at; what is left of the quotes counts as not found."""
+    looked_at: list[int] = []
+
+    def may_be_left_out(_text: str, start: int, _end: int) -> bool:
+        looked_at.append(start)
+        return True
+
+    monkeypatch.setattr(grounding, "_MAX_GAPS", 1_000)
+    monkeypatch.setattr(grounding, "_may_be_left_out", may_be_left_out)
+    source = Source("the cat sat on the mat. " * 100)
+
+    found = [source.locate(" … ".join(["the cat sat on"] * parts)) for parts in range(2, 12)]
+
+    assert found[0] is not None
+    assert found[-1] is None
+    assert len(looked_at) == 1_000
