@@ -310,7 +310,7 @@ def _raise_not_json(host: str, raw: bytes, hidden: Sequence[str], error: Excepti
 MAX_CHARACTERS = 300
 # An echo of this many characters in a row counts as a piece of the hidden text.
 _ECHO_CHARACTERS = 24
-_TITLE = re.compile(rb"<title[^>]*>([^<]{1,500})", re.IGNORECASE)
+_TITLE = re.compile(rb"<title[^<>]*+>([^<]{1,500})", re.IGNORECASE)
 
 
 def excerpt(text: str, hidden: Iterable[str] = ()) -> str:
