@@ -559,3 +559,12 @@ def test_an_answer_full_of_ellipses_ends(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found[0] is not None
     assert found[-1] is None
     assert len(looked_at) == 1_000
+
+
+def test_a_quote_with_a_word_that_a_plain_text_has_not_is_refused_at_once() -> None:
+    """Most quotes that models make up are such, and to read a text in other ways takes longer."""
+    source = Source("The town paid **more** than it had planned.")
+
+    assert source.locate("The village paid more") is None
+    assert not {"_without_markup", "_without_insertions"} & vars(source).keys()
+    assert source.locate("paid more than") is not None
