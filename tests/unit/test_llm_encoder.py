@@ -68,6 +68,22 @@ def test_a_label_is_found_that_shares_no_word_with_the_text(with_encoder: Extrac
     assert json_values.objects(found["features"])[0]["quote"] == FORECAST
 
 
+def test_each_phrase_of_a_description_is_compared(with_encoder: ExtractiveModel) -> None:
+    """One of many phrases decides; a text that is near to none of them has no label."""
+    labels = {
+        "shop": "opening hours, gift vouchers, returned parcels, lost receipts",
+        "garage": "worn tyres, a flat battery, strange noises of the motor, oil leaks",
+    }
+    options = AnalysisOptions(labels=tuple(labels), label_descriptions=labels)
+
+    car, cake = (
+        answered(with_encoder, task(AnalysisType.CLASSIFICATION, text, options))["primary_label"]
+        for text in ("My van rattles loudly while I drive.", "Whisk the eggs with the sugar.")
+    )
+
+    assert (car, cake) == ("garage", None)
+
+
 def test_a_text_far_from_all_labels_goes_to_the_label_for_the_rest(
     with_encoder: ExtractiveModel,
 ) -> None:

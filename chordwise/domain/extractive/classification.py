@@ -5,71 +5,78 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 
 from chordwise.domain import grounding, json_values
-from chordwise.domain.analyses.analysis import claimed
+from chordwise.domain.analyses.analysis import claimed, mean
 from chordwise.domain.analyses.classification import Classification
 from chordwise.domain.extractive import forms, ranking, sentiment, words
-from chordwise.domain.extractive.checkpoints import checkpoint
+from chordwise.domain.extractive.context import checkpoint, similarities
 from chordwise.domain.extractive.sentences import Sentence, sentences
-from chordwise.domain.extractive.words import FOREIGN_FUNCTION_WORDS, LEXICON
+from chordwise.domain.extractive.words import LEXICON
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask
 
 MAX_CONFIDENCE = 0.6
 _LEAST_CONFIDENCE = 0.05
-_UNLABELLED_CONFIDENCE = 0.2
-_MIN_VOTING_CONFIDENCE = 1 / 3
 _TITLE_WEIGHT = 5.0
-_OWN_WORD = 3.0
+_OWN_WORD = 9.0
+_DESCRIBING = 0.5
 _ENOUGH_EVIDENCE = 6.0
-_LEXICAL_WEIGHT = 3.0
+_LEXICAL_WEIGHT = 2.0
 _MEANING_WEIGHT = 10.0
 # The cosines of labels with sentences that are about something else, 3,600 of them.
 _UNRELATED = NormalDist(0.06, 0.074)
 _COMPARED = 4
+_BY_CHANCE = 0.7
 _UNKNOWN = (0.0, "")
 _MAX_FEATURES = 5
 _SHORTEST_ABBREVIATION = 3
-_SHORTEST_BEGINNING = 4
-_SHORTEST_ROOT = 6
-NO_LABEL_FITS = "No label fits: the text has none of their words."
+NO_LABEL_FITS = "No label fits: the text has nothing that is near enough to one."
 _DISCLAIMER = "The built-in extractive model compares words; it does not read."
+_WITHOUT_LABELS: JsonObject = {
+    "primary_label": None,
+    "secondary_label": None,
+    "confidence": _LEAST_CONFIDENCE,
+    "features": [],
+    "uncertainty_factors": [_DISCLAIMER, "No labels were given to compare the text with."],
+}
 _FEELINGS = frozenset({"positive", "negative", "neutral", "mixed"})
 _NONE_OF_THEM = frozenset({"other", "none", "unknown", "miscellaneous", "oos", "out_of_scope"})
-_JOINT = re.compile(r"[/,&]|[\W_](?:and|or)[\W_]", re.IGNORECASE)
+# What parts the phrases of a label or of its description.
+_JOINT = re.compile(r"[/,;&\n]|\.\s|[\W_](?:and|or)[\W_]", re.IGNORECASE)
 _RELATED = {
-    name: frozenset(words.terms(" ".join(listed)))
-    for topic, listed in LEXICON["topics"].items()
-    for name in words.terms(topic)
+    name: listed for topic, listed in LEXICON["topics"].items() for name in words.terms(topic)
 }
 _DESCRIPTION = re.compile(r"^[^\w\n]*+([^:\n]{1,80}):([^\n]++)", re.MULTILINE)
 
 
+_Phrases = Mapping[str, Sequence[str]]  # by label
+
+
 def analyze(task: AnalysisTask) -> JsonObject:
-    """Classify a chunk, by the user's labels or by the words that stand out."""
+    """Choose one of the labels for a chunk; without labels there is nothing to compare it with."""
     found = sentences(task.text)
     labels = tuple(dict.fromkeys(task.options.labels))
     if not labels:
-        return _named_by_words(found)
+        return dict(_WITHOUT_LABELS)
     if _FEELINGS.issuperset(label.casefold() for label in labels):
         return _by_feeling(labels, task)
-    described = _descriptions(task.options)
-    parts = _contributions(labels, found, described)
-    near = _nearest(labels, found, described)
-    totals = {label: sum(own.values()) for label, own in parts.items()}
+    own = {label: _phrases(label) or [label] for label in labels}
+    described = _described(labels, task.options)
+    parts = _contributions(own, described, found)
+    near = _nearest(own, described, found)
+    totals = {label: sum(added.values()) for label, added in parts.items()}
     if near:
         share = _LEXICAL_WEIGHT / max(_ENOUGH_EVIDENCE, *totals.values())
         totals = {each: share * totals[each] + near.get(each, _UNKNOWN)[0] for each in labels}
     ranked = sorted(
         labels, key=lambda label: (-totals[label], label.casefold() not in _NONE_OF_THEM)
     )
-    nearest = near.get(ranked[0], _UNKNOWN)[1]
-    means: JsonObject = {"feature": "nearest in meaning", "quote": nearest}
-    features = itertools.chain([means] * bool(nearest), _features(parts[ranked[0]], found))
+    _, nearest = near.get(ranked[0], _UNKNOWN)
+    features = _features(nearest, parts[ranked[0]], found)
     best, second = totals[ranked[0]], totals[ranked[1]] if len(ranked) > 1 else 0.0
     margin = (best - second) / best if best > 0 else 0.0
     confidence = MAX_CONFIDENCE * margin * min(1.0, best / _ENOUGH_EVIDENCE)
@@ -88,82 +95,33 @@ def analyze(task: AnalysisTask) -> JsonObject:
 
 
 def synthesize(task: AnalysisTask) -> JsonObject:
-    """Let the chunks vote, the first ones most, since a document's title names what it is.
-
-    Second choices of very unsure chunks have no say: one counts half of what the first leaves open.
-    """
-    votes: list[JsonObject] = []
-    for place, answer in enumerate(task.answers):
-        is_sure = claimed(answer) >= _MIN_VOTING_CONFIDENCE
-        secondary = answer.get("secondary_label") if is_sure else None
-        confidence = claimed(answer) / (1 + place)
-        votes.append({**answer, "secondary_label": secondary, "confidence": confidence})
+    """Let each chunk vote for its label, the first ones most, since titles name what texts are."""
+    votes: list[JsonObject] = [
+        {**answer, "secondary_label": None, "confidence": claimed(answer) / (1 + place)}
+        for place, answer in enumerate(task.answers)
+    ]
     merged = Classification().merge(votes, task.options)
     merged["confidence"] = min(MAX_CONFIDENCE, claimed(merged))
     return json_values.as_object(grounding.without_spans(merged))
 
 
-def _descriptions(options: AnalysisOptions) -> dict[str, str]:
-    """Return what labels mean: their descriptions, and lines of the instructions “label: …”."""
-    lines = [*options.label_descriptions.items(), *_DESCRIPTION.findall(options.instructions)]
-    described: dict[str, str] = defaultdict(str)
-    for label, description in lines:
-        described[label.strip().casefold()] += f" {description.strip()}"
-    return described
+def _described(labels: Sequence[str], options: AnalysisOptions) -> _Phrases:
+    """Return the phrases of the labels' descriptions, and the words of the topics they name.
 
-
-def _contributions(
-    labels: Sequence[str], found: Sequence[Sentence], described: Mapping[str, str]
-) -> dict[str, dict[str, float]]:
-    """Return what the terms of a text add to labels: their own words, and those that go with them.
-
-    Those are the words of their descriptions, and of common topics.
+    A description may also be a line of the instructions, “label: …”.
     """
-    phrases = {label: _phrases(label) for label in labels}
-    own = {label: {term for each in phrases[label] for term in each} for label in labels}
-    shared = Counter(term for terms in own.values() for term in terms)
-    related = {
-        label: {
-            *(word for term in own[label] if shared[term] == 1 for word in _related(term)),
-            *words.terms(described.get(label.casefold(), "")),
-        }
-        for label in labels
-    }
-    own_weights = ranking.inverse_frequencies(list(own.values()))
-    related_weights = ranking.inverse_frequencies(list(related.values()))
-    places = _weighted_places(found)
-    counts = Counter(term for one in found for term in one.terms)
-    parts = {label: _own_parts(phrases[label], places, own_weights) for label in labels}
-    for label in labels:
-        for term in related[label].intersection(counts):
-            parts[label][term] += related_weights[term] * math.log1p(counts[term])
-    return parts
+    described: dict[str, list[str]] = defaultdict(list)
+    lines = _DESCRIPTION.findall(options.instructions)
+    for label, description in [*options.label_descriptions.items(), *lines]:
+        described[label.strip().casefold()] += _phrases(description)
+    related = {one: itertools.chain(*map(_related, words.terms(one))) for one in labels}
+    return {one: list(dict.fromkeys([*described[one.casefold()], *related[one]])) for one in labels}
 
 
-def _nearest(
-    labels: Sequence[str], found: Sequence[Sentence], described: Mapping[str, str]
-) -> dict[str, tuple[float, str]]:
-    """Return which of the first sentences is nearest to a label in meaning, and what that adds.
-
-    That is how far its cosine lies above the highest one to be expected by chance. Empty without
-    an encoder. A label for the rest has no meaning of its own.
-    """
-    texts = [one.text for one in found[:_COMPARED]]
-    by_chance = _UNRELATED.inv_cdf(0.5 ** (1 / max(1, len(labels) * len(texts))))
-    nearest = {}
-    for label in labels:
-        about = f"This is about {label.replace('_', ' ')}. {described.get(label.casefold(), '')}"
-        near = ranking.similarities(about.strip(), texts)
-        if near and label.casefold() not in _NONE_OF_THEM:
-            weights = (_MEANING_WEIGHT * (one - by_chance) for one in near)
-            nearest[label] = max(zip(weights, texts, strict=True))
-    return nearest
-
-
-def _phrases(label: str) -> list[list[str]]:
-    """Return the terms of a label, those of alternatives apart: “kitchen and dining” are two."""
-    alternatives = [list(dict.fromkeys(words.terms(each))) for each in _JOINT.split(label)]
-    return [each for each in alternatives if each] or [[label.casefold()]]
+def _phrases(text: str) -> list[str]:
+    """Return the phrases of a label or a description: “kitchen and dining” are two."""
+    phrases = (each.replace("_", " ").strip() for each in _JOINT.split(text))
+    return [each for each in phrases if words.terms(each)]
 
 
 def _related(term: str) -> Iterator[str]:
@@ -173,44 +131,77 @@ def _related(term: str) -> Iterator[str]:
             yield from listed
 
 
-def _weighted_places(found: Sequence[Sentence]) -> list[tuple[float, frozenset[str]]]:
-    """Return the terms of the sentences with weights: the title most, then the first ones."""
-    name = forms.title(found)
-    titled = [(_TITLE_WEIGHT, frozenset(words.terms(name[0])))] if name else []
-    return titled + [(1 / (1 + place), frozenset(one.terms)) for place, one in enumerate(found)]
+def _contributions(
+    own: _Phrases, described: _Phrases, found: Sequence[Sentence]
+) -> dict[str, dict[str, float]]:
+    """Return what the terms of a text add to labels.
+
+    A label's own phrases count most in the title, and in the first sentences. What describes it
+    counts alike everywhere.
+    """
+    title = forms.title(found) or ("", "")
+    terms = [frozenset(one.terms) for one in found]
+    early = [(_OWN_WORD / (1 + place), each) for place, each in enumerate(terms)]
+    early.append((_OWN_WORD * _TITLE_WEIGHT, frozenset(words.terms(title[0]))))
+    parts = [*_parts(own, early), *_parts(described, [(_DESCRIBING, each) for each in terms])]
+    added: dict[str, dict[str, float]] = {label: defaultdict(float) for label in own}
+    for label, term, part in parts:
+        added[label][term] += part
+    return added
 
 
-def _own_parts(
-    phrases: Sequence[Sequence[str]],
-    places: Sequence[tuple[float, frozenset[str]]],
-    rarity: Mapping[str, float],
-) -> dict[str, float]:
-    """Return what a label's own words add; a sentence with one of two words counts an eighth."""
-    known = {term for _, terms in places for term in terms}
-    parts: dict[str, float] = defaultdict(float)
-    for phrase in phrases:
+def _parts(
+    phrases: _Phrases, places: Sequence[tuple[float, frozenset[str]]]
+) -> Iterator[tuple[str, str, float]]:
+    """Yield labels, terms and what these add; a place with one of a phrase's two counts an eighth.
+
+    `places` are the terms of a text's parts with their weights.
+    """
+    split = {name: [frozenset(words.terms(one)) for one in own] for name, own in phrases.items()}
+    rarity = ranking.inverse_frequencies([frozenset().union(*own) for own in split.values()])
+    known = frozenset().union(*(terms for _, terms in places))
+    for label, phrase in [(label, phrase) for label, own in split.items() for phrase in own]:
         checkpoint()
-        alike = {term: {each for each in known if _is_alike(term, each)} for term in phrase}
+        seen = phrase & known
         whole = sum(rarity[term] for term in phrase)
         evidence = 0.0
-        for weight, terms in places:
-            hit = sum(rarity[term] for term in phrase if not alike[term].isdisjoint(terms))
-            evidence += weight * (hit / whole) ** 3
-        seen = set().union(*alike.values())
-        part = _OWN_WORD * whole / len(phrase) * math.sqrt(evidence)
-        parts.update({each: parts[each] + part / len(seen) for each in seen})
-    return parts
+        for weight, terms in places if seen else ():
+            evidence += weight * (sum(rarity[term] for term in phrase & terms) / whole) ** 3
+        part = whole * math.sqrt(evidence) / max(1, len(phrase) * len(seen))
+        yield from ((label, term, part) for term in seen)
 
 
-def _is_alike(term: str, other: str) -> bool:
-    """Tell whether one is the other's beginning: “distributor” and “distribution” share a stem."""
-    if len(term) >= _SHORTEST_BEGINNING and other.startswith(term):
-        return True
-    return term == other or (len(other) >= _SHORTEST_ROOT and term.startswith(other))
+def _nearest(
+    own: _Phrases, described: _Phrases, found: Sequence[Sentence]
+) -> dict[str, tuple[float, str]]:
+    """Return which of the first sentences is nearest to a label in meaning, and what that adds.
+
+    Its cosine is the mean of that with all that describes the label, and the highest one with a
+    phrase of it; what it adds is how far that lies above what is to be expected by chance, for the
+    highest of so many. Empty without an encoder. A label for the rest has no meaning of its own.
+    """
+    texts = [one.text for one in found[:_COMPARED]]
+    phrases = {label: described[label] or own[label] for label in own}
+    compared = [len(texts) * each for each in (len(own), sum(map(len, phrases.values())))]
+    by_chance = mean([_UNRELATED.inv_cdf(_BY_CHANCE ** (1 / max(1, one))) for one in compared])
+    nearest = {}
+    for label, listed in phrases.items():
+        about = f"This is about {', '.join(own[label])}. {', '.join(described[label])}"
+        whole = similarities(about.strip(), texts)
+        if whole and label.casefold() not in _NONE_OF_THEM:
+            parts = zip(*(similarities(each, texts) for each in listed), strict=True)
+            near = [mean([one, max(each)]) for one, each in zip(whole, parts, strict=True)]
+            weight, quote = max(zip(near, texts, strict=True))
+            nearest[label] = (_MEANING_WEIGHT * (weight - by_chance), quote)
+    return nearest
 
 
-def _features(parts: Mapping[str, float], found: Sequence[Sentence]) -> Iterator[JsonObject]:
-    """Yield the terms that add most, each with the first sentence that has it."""
+def _features(
+    nearest: str, parts: Mapping[str, float], found: Sequence[Sentence]
+) -> Iterator[JsonObject]:
+    """Yield what is nearest in meaning, and the terms that add most, with their sentences."""
+    if nearest:
+        yield {"feature": "nearest in meaning", "quote": nearest}
     for term in sorted(parts, key=lambda term: -parts[term]):
         if standing := [one for one in found if term in one.terms]:
             count = sum(one.terms.count(term) for one in standing)
@@ -230,22 +221,4 @@ def _by_feeling(labels: Sequence[str], task: AnalysisTask) -> JsonObject:
         "confidence": felt["confidence"],
         "features": [{"feature": "words of praise or blame", "quote": each} for each in quotes],
         "uncertainty_factors": [_DISCLAIMER],
-    }
-
-
-def _named_by_words(found: Sequence[Sentence]) -> JsonObject:
-    """Name a text by the two words that most sentences have, since no labels were given."""
-    spread = Counter(word for one in found for word in dict.fromkeys(words.words(one.text)))
-    telling = (word for word, _ in spread.most_common() if words.terms(word) and word.isalpha())
-    named = [word for word in telling if word not in FOREIGN_FUNCTION_WORDS][:2]
-    quotes = [one.text for one in found if named and named[0] in one.text.lower()][:1]
-    return {
-        "primary_label": named[0] if named else None,
-        "secondary_label": named[1] if named[1:] else None,
-        "confidence": _UNLABELLED_CONFIDENCE if named else _LEAST_CONFIDENCE,
-        "features": [{"feature": f"“{named[0]}” stands out", "quote": quote} for quote in quotes],
-        "uncertainty_factors": [
-            _DISCLAIMER,
-            "No labels were given; these are words that stand out in the text.",
-        ],
     }

@@ -7,13 +7,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from chordwise.domain import grounding, json_values, typed_values, validation
 from chordwise.domain.analyses.analysis import claimed
 from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction, items
 from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.extractive import forms, ranking, words
-from chordwise.domain.extractive.checkpoints import checkpoint
+from chordwise.domain.extractive.context import checkpoint, similarities
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
 from chordwise.domain.extractive.values import NAMES, Kind, Value, values
 from chordwise.domain.extractive.words import LEXICON
@@ -27,7 +28,9 @@ def analyze(task: AnalysisTask) -> JsonObject:
     """Look for each item, or fill in the user's own schema."""
     searchable = SearchableText(task.text)
     if task.options.schema is not None:
-        return fill(task.options.schema, searchable)
+        walk = _Walk(root=task.options.schema, searchable=searchable)
+        data = walk.members(SchemaNode.of(walk.root), "", 0)
+        return {"data": data, "evidence": list(walk.evidence)}
     return {"fields": [each for item in items(task.options) for each in _fields(item, searchable)]}
 
 
@@ -41,13 +44,11 @@ def surest(joined: JsonObject, options: AnalysisOptions) -> JsonObject:
     """Return joined answers of this model with one value for each item that is no list."""
     if options.schema is not None:
         return joined
-    fields = json_values.objects(joined["fields"])
-    return {**joined, "fields": [each for item in items(options) for each in _kept(item, fields)]}
-
-
-def _kept(item: str, fields: Sequence[JsonObject]) -> list[JsonObject]:
-    own = [each for each in fields if each.get("item") == item]
-    return own if item_of(item).is_list else [max(own, key=claimed)]
+    kept: list[JsonValue] = []
+    for item in items(options):
+        own = [one for one in json_values.objects(joined["fields"]) if one.get("item") == item]
+        kept += own if item_of(item).is_list else [max(own, key=claimed)]
+    return {**joined, "fields": kept}
 
 
 def _fields(item: str, searchable: SearchableText) -> Iterator[JsonObject]:
@@ -91,14 +92,9 @@ class Item:
         foreign = named - self.known - (_OWN if Kind.DATE in self.kinds else set())
         described = self.known - own - _PURE
         is_named = self.specific <= named and (self.is_pure or not named.isdisjoint(own))
-        if not (is_named or (not foreign and named & described)):
-            return None
-        if not self.is_pure and len(named - foreign) < len(named) * _LABEL_SHARE:
-            return None
-        is_modified = bool(named & _PURE) and bool(foreign)  # "due date" is no "invoice date"
-        if is_modified and not self.specific and own - _PURE:
-            return None
-        return len(foreign) + len(own - named)
+        is_label = self.is_pure or len(named - foreign) >= len(named) * _LABEL_SHARE
+        fits = is_label and (is_named or (not foreign and named & described))
+        return len(foreign) + len(own - named) if fits else None
 
 
 _KINDS_BY_TERM: dict[str, list[Kind]] = {}
@@ -144,10 +140,8 @@ _CUES: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = tuple(
         r"governing law|applicable law|jurisdiction|which law": (
             r"\b(?:govern(?:s|ed)?|constru(?:ed|ction)|interpreted|enforced)\b"
         ),
-        r"\bterm\b|duration": r"\bterm\s+of\b|\bfor\s+a\s+(?:period|term)\b",
         r"notice": r"\bnotice\b.{0,80}\bdays?\b|\bdays?\b.{0,80}\bnotice\b",
-        r"deadline|due date": r"\b(?:due|deadline|no\s+later\s+than|on\s+or\s+before)\b",
-        r"birth|born": r"\b(?:born|birth)\b",
+        r"\bterm\b|duration": r"\bterm\s+of\b|\bfor\s+a\s+(?:period|term)\b",
     }.items()
 )
 
@@ -164,11 +158,8 @@ def item_of(name: str, description: str = "") -> Item:
         kinds.pop(Kind.NUMBER, None)
         kinds = kinds or {Kind.IDENTIFIER: None}
     cue = next((cue for known, cue in _CUES if known.search(f"{spelled} {description}")), None)
-    is_plural = any(
-        word.endswith("s") and not word.endswith("ss") and word not in _SINGULAR
-        for word in listed
-        if words.stem(word) in _KINDS_BY_TERM
-    )
+    kinded = [word for word in listed if words.stem(word) in _KINDS_BY_TERM]
+    is_plural = any(word.endswith("s") and word not in _SINGULAR for word in kinded)
     specific = frozenset(terms) - _PURE - (_OWN if Kind.DATE in kinds else set())
     return Item(
         kinds=tuple(kinds),
@@ -192,7 +183,6 @@ def _kinds(terms: Sequence[str]) -> dict[Kind, None]:
 MAX_ENTRIES = 5
 _LEAST_COVERAGE = 0.5
 _LEAST_COVERAGE_OF_QUESTION = 0.3
-_LEAST_COVERAGE_WITH_CUE = 0.25
 _SURE_COVERAGE = 0.8
 _CUE_BONUS = 1.0
 _VALUE_BONUS = 0.3
@@ -210,8 +200,7 @@ _SEGMENT = re.compile(r"[.;|,(]\s|\t|\n|\s{3}")
 _PATTERN_KINDS = {Kind.EMAIL, Kind.URL, Kind.MONEY, Kind.DATE, Kind.PERCENT, Kind.LAW}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
+class Match(NamedTuple):
     """A value, the words of the text that it stands in, and how sure that is, 1 to 5."""
 
     value: str
@@ -225,10 +214,7 @@ class SearchableText:
     def __init__(self, text: str) -> None:
         self._text = text
         self._sentences = sentences(text)
-        self._places: dict[str, list[int]] = defaultdict(list)
-        for place, sentence in enumerate(self._sentences):
-            for term in dict.fromkeys(sentence.terms):
-                self._places[term].append(place)
+        self._rarity = ranking.inverse_frequencies([one.terms for one in self._sentences])
         # A word that the text also writes in lower case is no name where it has a capital.
         bare = (word.strip('.,;:()"“”') for word in text.split())
         self._ordinary = frozenset(word for word in bare if word.islower())
@@ -245,10 +231,9 @@ class SearchableText:
         if item.is_list and item.is_pure:
             counts = Counter(match.value for match in labelled)
             labelled.sort(key=lambda match: -counts[match.value])
-        near: list[Match] = []
-        if not item.is_pure and (item.is_list or not labelled):
-            near = [match for hit in self._hits(item) for match in self._matches(item, *hit)]
-            near.sort(key=lambda match: 0 if item.question else -match.confidence)
+        hits = self._hits(item) if not item.is_pure and (item.is_list or not labelled) else []
+        near = [match for hit in hits for match in self._matches(item, *hit)]
+        near.sort(key=lambda match: 0 if item.question else -match.confidence)
         unlike: dict[str, Match] = {}
         for match in [*labelled, *near]:
             unlike.setdefault(" ".join(match.value.casefold().split()), match)
@@ -258,11 +243,7 @@ class SearchableText:
         """Return the values beside labels that fit an item, the best fitting ones first."""
         found: list[tuple[int, Match]] = []
         unlabelled = 2 + 2 * (not _PATTERN_KINDS.isdisjoint(item.kinds[:1]))
-        near = (
-            at + step for term in item.known for at in self._places.get(term, ()) for step in (0, 1)
-        )
-        everywhere = range(len(self._sentences))
-        for place in everywhere if item.is_pure else sorted(set(near).intersection(everywhere)):
+        for place in range(len(self._sentences)):
             for label, value, quote in self._pairs(item, place):
                 distance = item.distance(words.terms(label))
                 if distance is not None:
@@ -295,42 +276,33 @@ class SearchableText:
 
     def _hits(self, item: Item) -> list[tuple[int, float]]:
         """Return the places of the sentences that fit best, with how much of the item they have."""
+        terms = item.terms if self._rarity.keys() & item.terms else item.known
+        unseen = math.log(1 + 2 * len(self._sentences))
+        weights = {term: self._rarity.get(term, unseen) for term in terms}
         coverages: dict[int, float] = defaultdict(float)
-        terms = item.terms if self._places.keys() & set(item.terms) else item.known
-        total = sum(self._weight(term) for term in terms) or 1.0
-        for term in terms:
-            for place in self._places.get(term, ()):
-                coverages[place] += self._weight(term) / total
-        if item.cue:
-            for place, sentence in enumerate(self._sentences):
-                checkpoint()
-                if item.cue.search(sentence.text):
-                    coverages.setdefault(place, 0.0)
+        for place, sentence in enumerate(self._sentences):
+            if shared := weights.keys() & sentence.terms:
+                coverages[place] = sum(map(weights.__getitem__, shared)) / sum(weights.values())
         if item.question:  # only its best sentences are compared by meaning
             best = sorted(coverages, key=lambda place: (-coverages[place], place))[:_COMPARED]
             texts = [self._sentences[place].text for place in best]
-            near = zip(best, ranking.similarities(item.question, texts), strict=False)
-            coverages = {at: coverages[at] + one - _UNRELATED for at, one in near} or coverages
-        scores = {place: self._score(item, place, share) for place, share in coverages.items()}
+            near = zip(best, similarities(item.question, texts), strict=False)
+            compared = {place: coverages[place] + one - _UNRELATED for place, one in near}
+            coverages = defaultdict(float, compared or coverages)
+        scores: dict[int, float] = {}
+        for place, sentence in enumerate(self._sentences):
+            checkpoint()
+            has_cue = bool(item.cue and item.cue.search(sentence.text))
+            if not has_cue and (item.needs_cue or place not in coverages):
+                continue
+            has_value = bool(self._values(item.kinds, self._with_next(place)))
+            least = _LEAST_COVERAGE_OF_QUESTION if item.question or has_cue else _LEAST_COVERAGE
+            if coverages[place] >= least or (has_cue and has_value):
+                lateness = _EARLINESS * has_cue * place / len(self._sentences)
+                bonus = _CUE_BONUS * has_cue + _VALUE_BONUS * has_value
+                scores[place] = coverages[place] + bonus - lateness
         ranked = sorted(scores, key=lambda place: (-scores[place], place))[:_CANDIDATES]
-        return [(place, coverages[place]) for place in ranked if scores[place] > 0]
-
-    def _weight(self, term: str) -> float:
-        return math.log(1 + (len(self._sentences) + 1) / (len(self._places.get(term, ())) + 0.5))
-
-    def _score(self, item: Item, place: int, coverage: float) -> float:
-        checkpoint()
-        sentence = self._sentences[place]
-        has_cue = bool(item.cue and item.cue.search(sentence.text))
-        has_value = bool(self._values(item.kinds, self._with_next(place)))
-        least = _LEAST_COVERAGE_OF_QUESTION if item.question else _LEAST_COVERAGE
-        least = _LEAST_COVERAGE_WITH_CUE if has_cue else least
-        is_near = coverage >= least or (has_cue and has_value)
-        if not is_near or (item.needs_cue and not has_cue):
-            return 0.0
-        lateness = _EARLINESS * has_cue * place / len(self._sentences)
-        bonus = _CUE_BONUS * has_cue + _VALUE_BONUS * has_value
-        return 1 + coverage + bonus - lateness - len(sentence.terms) / 1000
+        return [(place, coverages[place]) for place in ranked]
 
     def _matches(self, item: Item, place: int, coverage: float) -> Iterator[Match]:
         sentence = self._sentences[place]
@@ -365,17 +337,14 @@ class SearchableText:
         return joined if len(joined) <= MAX_QUOTE_CHARACTERS else ""
 
     def _nearest_first(self, item: Item, text: str) -> list[Value]:
-        """Return values by nearness to what announces them; one before it is twice as far."""
+        """Return values by nearness to what announces them, those behind it first."""
         cue = item.cue and item.cue.search(text)
         own = (m for m in words.WORD.finditer(text) if words.stem(m[0].lower()) in item.terms)
-        ends = (match.end() for match in own)
-        anchor = cue.end() if cue else max(ends, default=0)
-
-        def distance(value: Value) -> int:
-            gap = value.start_char - anchor
-            return gap if gap >= -1 else -2 * (gap + len(value.text))
-
-        return sorted(self._values(item.kinds, text), key=distance)
+        anchor = (cue.end() if cue else max((match.end() for match in own), default=0)) - 1
+        found = self._values(item.kinds, text)
+        return sorted(
+            found, key=lambda one: (one.start_char < anchor, abs(one.start_char - anchor))
+        )
 
 
 # A user's own schema
@@ -387,17 +356,10 @@ _MAX_DEPTH = 6
 _PROBE = "chordwise_probe"
 
 
-def fill(schema: JsonObject, searchable: SearchableText) -> JsonObject:
-    """Return an answer with `data` for the schema and the evidence for what was found.
-
-    What is required, not found, and has no empty value is left out, for validation to report.
-    """
-    walk = _Walk(root=schema, searchable=searchable)
-    return {"data": walk.members(SchemaNode.of(schema), "", 0), "evidence": list(walk.evidence)}
-
-
 @dataclass(slots=True, kw_only=True)
 class _Walk:
+    """What is filled into a schema; what is required and not found is left out, to be reported."""
+
     root: JsonObject
     searchable: SearchableText
     evidence: list[JsonObject] = field(default_factory=list)
@@ -421,40 +383,37 @@ class _Walk:
         kind = _type_of(node)
         if kind == "object":
             return self.members(node, path, depth + 1) if depth < _MAX_DEPTH else {}
+        is_list = kind == "array"
         wanted = item_of(name, node.description)
-        if kind == "array":
-            return self._array(node, wanted, path)
-        for match in self.searchable.find(_narrowed(wanted, node), MAX_ENTRIES):
-            for value in _readings(match, node):
-                if self._is_valid(value, node):
-                    self._note(path, match)
-                    return value
+        wanted = replace(wanted, is_list=is_list or wanted.is_list)
+        limit = node.max_items if is_list else 1
+        found = self._found(wanted, node.items if is_list else node, limit)
+        for place, (_, match) in enumerate(found):
+            at = json_values.pointer(path, place) if is_list else path
+            self.evidence.append({"path": at, "quote": match.quote, "confidence": match.confidence})
+        filled = [value for value, _ in found]
+        if is_list or filled:
+            return filled if is_list else filled[0]
         return "" if kind == "string" and self._is_valid("", node) else None
 
-    def _array(self, node: SchemaNode, wanted: Item, path: str) -> JsonValue:
-        element = node.items
-        if _type_of(element) in ("object", "array"):
+    def _found(
+        self, wanted: Item, node: SchemaNode, limit: int | None
+    ) -> list[tuple[JsonValue, Match]]:
+        """Return the first valid readings of what was found, each value once; no nested ones."""
+        if _type_of(node) in ("object", "array"):
             return []
-        found: list[JsonValue] = []
-        for match in self.searchable.find(_narrowed(replace(wanted, is_list=True), element)):
-            meanings = _readings(match, element)
-            value = next((one for one in meanings if self._is_valid(one, element)), None)
-            has_room = node.max_items is None or len(found) < node.max_items
-            if value is not None and value not in found and has_room:
-                self._note(json_values.pointer(path, len(found)), match)
-                found.append(value)
-        return found
-
-    def _note(self, path: str, match: Match) -> None:
-        self.evidence.append({"path": path, "quote": match.quote, "confidence": match.confidence})
+        found: list[tuple[JsonValue, Match]] = []
+        for match in self.searchable.find(_narrowed(wanted, node), MAX_ENTRIES):
+            value = next((one for one in _readings(match, node) if self._is_valid(one, node)), None)
+            if value is not None and value not in [each for each, _ in found]:
+                found.append((value, match))
+        return found[:limit]
 
     def _is_valid(self, value: JsonValue, node: SchemaNode) -> bool:
         """Check one value against a part of the user's schema, whose references lead anywhere."""
         properties = json_values.as_object(self.root.get("properties") or {})
-        whole: JsonObject = {
-            **{name: self.root[name] for name in ("$defs", "definitions") if name in self.root},
-            "properties": {**properties, _PROBE: {"allOf": list(node.schemas)}},
-        }
+        probe: JsonObject = {**properties, _PROBE: {"allOf": list(node.schemas)}}
+        whole: JsonObject = {**self.root, "required": [], "properties": probe}
         try:
             return not validation.problems({_PROBE: value}, whole)
         except ValueError:  # it refers to a part of the schema that is not carried along

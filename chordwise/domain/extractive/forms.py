@@ -72,7 +72,6 @@ _ARITHMETIC_WEIGHT = 1.5
 _MAX_LABELS = 12
 _SHORT_LINE = 30
 _TOP_LINES = 6
-_FEW_WORDS = 2
 
 
 def total(text: str) -> Found | None:
@@ -134,12 +133,8 @@ def issuer(text: str) -> Found | None:
     named = [line for line in top if sum(map(str.isalpha, line)) > 1]
     if not named or sorted(map(len, lines))[len(lines) // 2] > _SHORT_LINE:
         return None
-    spoken = [words.words(_REGISTRATION.sub("", line)) for line in named]
-    last = next((place for place, line in enumerate(spoken) if FORMS.issuperset(line[-1:])), 0)
-    is_below = last > 0 and sum(word not in FORMS for word in spoken[last]) <= _FEW_WORDS
-    first = last - is_below  # the form may stand below the name
-    if last + 1 < len(named) and named[last].count("(") > named[last].count(")"):
-        last += 1
-    start = text.index(named[first])
-    span = text[start : text.index(named[last], start) + len(named[last])]
-    return " ".join(_REGISTRATION.sub("", span).split()) or span, span
+    for line in named:
+        spoken = words.words(_REGISTRATION.sub("", line))
+        if FORMS.issuperset(spoken[-1:]) and not FORMS.issuperset(spoken):
+            return _REGISTRATION.sub("", line), line
+    return named[0], named[0]

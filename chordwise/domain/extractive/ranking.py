@@ -1,32 +1,25 @@
 """Ranking sentences by how central they are, and picking some that differ from each other.
 
 The rank is that of LexRank with continuous weights (Erkan and Radev 2004, arXiv 1109.2128). Its
-matrix, the sentence-term matrix times its transpose, is never built. Where an encoder is at hand,
-texts are also compared by meaning.
+matrix, the sentence-term matrix times its transpose, is never built.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Sequence
 
-from chordwise.domain.extractive.checkpoints import checkpoint
+from chordwise.domain.extractive.context import checkpoint
 from chordwise.domain.extractive.sentences import Sentence
 
 Vector = dict[str, float]
-Similarity = Callable[[str, str], float]
-"""The cosine of two texts' vectors, from -1 to 1."""
 
 _DAMPING = 0.85
 _STEPS = 8
 _FEW_TERMS = 12
 _REDUNDANCY = 0.8
 _NEARNESS = 0.3
-
-_similarity: ContextVar[Similarity | None] = ContextVar("similarity", default=None)
 
 
 def inverse_frequencies(term_lists: Sequence[Iterable[str]]) -> Vector:
@@ -103,25 +96,3 @@ def pick(scores: Sequence[float], vectors: Sequence[Vector], count: int) -> list
             alike = similarity(vectors[place], vectors[best])
             penalties[place] = max(penalties[place], _REDUNDANCY * alike + _NEARNESS * near)
     return sorted(chosen)
-
-
-@contextmanager
-def compared(similarity: Similarity | None) -> Iterator[None]:
-    """Compare texts of this thread by `similarity` inside the block; without one by words alone."""
-    token = _similarity.set(similarity)
-    try:
-        yield
-    finally:
-        _similarity.reset(token)
-
-
-def similarities(text: str, others: Sequence[str]) -> list[float]:
-    """Return how similar a text is to each of the others; an empty list without an encoder."""
-    similarity = _similarity.get()
-    if similarity is None:
-        return []
-    found = []
-    for other in others:
-        checkpoint()
-        found.append(similarity(text, other))
-    return found

@@ -7,17 +7,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from chordwise.domain import chunking, grounding
+from chordwise.domain import chunking
 from chordwise.domain.extractive import words
-from chordwise.domain.extractive.checkpoints import checkpoint
+from chordwise.domain.extractive.context import checkpoint
 
 MAX_QUOTE_CHARACTERS = 400
-_SHORTEST_CUT = 150
+# A rest that can be quoted; else up to a clause's end, to a blank, or as much as can be quoted.
+# With the commas and semicolons of Chinese, Japanese and Arabic.
+_PIECE = re.compile(
+    r".{1,400}\Z|.{150,398}(?:[;:,](?=\s)|[\u3001\uff0c\uff1b\u060c])\s?|.{150,399}\s|.{400}",
+    re.DOTALL,
+)
 # The blanks before a line's end are taken from their first one, or not at all.
 _LINE_END = re.compile(r"(?:(?<![^\S\n])[^\S\n]++)?\n\s*")
 # With the full stops, question marks and commas of Chinese, Japanese, Hindi and Arabic.
 _SENTENCE_END = re.compile(r"[.!?…:;\u3002\uff01\uff1f\u0964\u061f]['\")\]”’]*$")
-_CLAUSE_END = re.compile(r"[;:,\u3001\uff0c\uff1b\u060c]\s*")
 _BEGINS_ANEW = re.compile(r"\s*+(?:[A-Z0-9]|[^\w\s\"'(“])")
 _WIDEST_WRAPPED_LINE = 100
 _SHORT_LINE = 0.6
@@ -45,7 +49,8 @@ def sentences(text: str) -> list[Sentence]:
         if text[start:end].isspace():
             continue
         for line_start, line_end in _lines(text, start, end, width):
-            found += [_sentence(text, *cut) for cut in _cut(text, line_start, line_end)]
+            pieces = _PIECE.finditer(text, line_start, line_end)
+            found += [_sentence(text, *piece.span()) for piece in pieces]
     return [sentence for sentence in found if sentence.text]
 
 
@@ -80,22 +85,3 @@ def _lines(text: str, start: int, end: int, width: int) -> Iterator[tuple[int, i
             yield line_start, match.end()
             line_start = match.end()
     yield line_start, end
-
-
-def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Cut a piece that is too long to quote, at a clause where one ends, else at a word."""
-    while end - start > MAX_QUOTE_CHARACTERS:
-        cut = _cut_place(text, start, start + MAX_QUOTE_CHARACTERS)
-        yield start, cut
-        start = cut
-    yield start, end
-
-
-def _cut_place(text: str, start: int, end: int) -> int:
-    earliest = start + _SHORTEST_CUT
-    places = (match.end() for match in _CLAUSE_END.finditer(text, earliest, end))
-    clauses = [place for place in places if not grounding.is_inside_number(text, place)]
-    if clauses:
-        return clauses[-1]
-    space = max(text.rfind(" ", earliest, end), text.rfind("\n", earliest, end))
-    return space + 1 if space > 0 else end

@@ -1,15 +1,14 @@
-"""Sentiment by words of praise and blame, bent by others, and by meaning with an encoder."""
+"""Sentiment by words of praise and blame, and their negation; by meaning with an encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from chordwise.domain import grounding, json_values
 from chordwise.domain.analyses.analysis import claimed, mean
 from chordwise.domain.analyses.sentiment import MAX_SENTENCES, NEUTRAL_BELOW, Sentiment, label_for
-from chordwise.domain.extractive import ranking, words
-from chordwise.domain.extractive.checkpoints import checkpoint
+from chordwise.domain.extractive import words
+from chordwise.domain.extractive.context import checkpoint, similarities
 from chordwise.domain.extractive.sentences import Sentence, sentences
 from chordwise.domain.extractive.words import LEXICON
 from chordwise.domain.json_values import JsonObject
@@ -19,14 +18,9 @@ MAX_CONFIDENCE = 0.6
 _LEAST_CONFIDENCE = 0.05
 _REACH = 3
 _NEGATED = -0.7
-_STRENGTHENED = 1.4
-_WEAKENED = 0.6
-_BEFORE_TURN = 0.6
 _BLAME_WEIGHT = 1.3
 _SMOOTHING = 2.0
-_LATE_WEIGHT = 0.5
 _BALANCED = 0.75
-_BALANCE = 0.03
 _ENOUGH_SENTENCES = 20
 _MIXED_FEWEST = 4
 _LEANING_WEIGHT = 30.0
@@ -39,7 +33,7 @@ _OPPOSITES = (
     ("praise", "complaint"),
 )
 _VALENCE = {word: int(name) for name, listed in LEXICON["valence"].items() for word in listed}
-_BENDING = {name: frozenset(listed) for name, listed in LEXICON["words"].items()}
+_NEGATING = frozenset(LEXICON["words"]["negating"])
 
 
 class _Rated(NamedTuple):
@@ -51,7 +45,7 @@ class _Rated(NamedTuple):
 def analyze(task: AnalysisTask) -> JsonObject:
     """Weigh the words of a chunk; emotions are not distinguished."""
     rated = [_rate(sentence) for sentence in sentences(task.text)]
-    praise, blame = _total(rated)
+    praise, blame = sum(one.praise for one in rated), sum(one.blame for one in rated)
     score = _ratio(praise, blame)
     carrying = list({one.text: one for one in rated if one.praise or one.blame}.values())
     carrying.sort(key=lambda one: -abs(one.praise - one.blame))
@@ -80,12 +74,12 @@ def synthesize(task: AnalysisTask) -> JsonObject:
 def _rate(sentence: Sentence) -> _Rated:
     checkpoint()
     listed = words.words(sentence.text)
-    turn = max((at for at, word in enumerate(listed) if word in _BENDING["turning"]), default=0)
     leaning = _LEANING_WEIGHT * _leaning(sentence.text)
     praise, blame = max(0.0, leaning), max(0.0, -leaning)
     for place, word in enumerate(listed):
         if word in _VALENCE:
-            strength = _bent(listed, place) * (_BEFORE_TURN if place < turn else 1.0)
+            is_negated = not _NEGATING.isdisjoint(listed[max(0, place - _REACH) : place])
+            strength = _VALENCE[word] * (_NEGATED if is_negated else 1.0)
             praise += max(0.0, strength)
             blame += max(0.0, -strength) * _BLAME_WEIGHT
     return _Rated(sentence.text, praise, blame)
@@ -93,31 +87,8 @@ def _rate(sentence: Sentence) -> _Rated:
 
 def _leaning(text: str) -> float:
     """Return how much nearer a text is to praise than to blame in meaning; 0 without an encoder."""
-    near = ranking.similarities(text, [phrase for pair in _OPPOSITES for phrase in pair])
+    near = similarities(text, [phrase for pair in _OPPOSITES for phrase in pair])
     return mean(near[::2]) - mean(near[1::2])
-
-
-def _bent(listed: Sequence[str], place: int) -> float:
-    """Return the strength of a word after what stands before it."""
-    strength = float(_VALENCE[listed[place]])
-    before = listed[max(0, place - _REACH) : place]
-    if not _BENDING["negating"].isdisjoint(before):
-        strength *= _NEGATED
-    if before and before[-1] in _BENDING["strengthening"]:
-        strength *= _STRENGTHENED
-    elif before and before[-1] in _BENDING["weakening"]:
-        strength *= _WEAKENED
-    return strength
-
-
-def _total(rated: Sequence[_Rated]) -> tuple[float, float]:
-    """Sum up, later sentences counting somewhat more: a verdict tends to come last."""
-    praise = blame = 0.0
-    for place, one in enumerate(rated):
-        weight = 1 + _LATE_WEIGHT * place / len(rated)
-        praise += one.praise * weight
-        blame += one.blame * weight
-    return praise, blame
 
 
 def _ratio(praise: float, blame: float) -> float:
@@ -126,9 +97,8 @@ def _ratio(praise: float, blame: float) -> float:
 
 def _label(score: float, count: int, smaller: float, larger: float) -> str:
     """Name the score; where much is said on both sides, a balance is mixed and not neutral."""
-    if smaller <= larger * _BALANCED or count < _MIXED_FEWEST:
-        return label_for(score, [score])
-    return "mixed" if abs(score) < _BALANCE else ("positive" if score > 0 else "negative")
+    is_balanced = smaller > larger * _BALANCED and abs(score) < NEUTRAL_BELOW
+    return "mixed" if is_balanced and count >= _MIXED_FEWEST else label_for(score, [score])
 
 
 def _confidence(score: float, count: int) -> float:

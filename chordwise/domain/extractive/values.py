@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import NamedTuple
 
-from chordwise.domain.extractive.checkpoints import checkpoint
+from chordwise.domain.extractive.context import checkpoint
 from chordwise.domain.extractive.words import LEXICON, STOPWORDS
 
 
@@ -37,7 +37,6 @@ class Value(NamedTuple):
     start_char: int
 
 
-_LONGEST_ABBREVIATION = 3
 _MONTH_NAME = (
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?"
     r"|Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)"
@@ -58,7 +57,7 @@ _COUNT = (
 _STATE_WORDS = (
     r"(?:(?i:State|Commonwealth|Province|Republic|Kingdom|People['’]s\s+Republic)\s+of\s+)?"
 )
-_PROPER = r"[A-Z][\w.]+(?:\s+(?:and\s+|of\s+)?[A-Z][\w.]+){0,3}"
+_PROPER = r"[A-Z](?:\w|\.(?=\w))++(?:\s+(?:and\s+|of\s+)?[A-Z](?:\w|\.(?=\w))++){0,3}"
 _PATTERNS: dict[Kind, re.Pattern[str]] = {
     Kind.DATE: re.compile(
         rf"\b{_MONTH}\s+{_DAY}(?:\s*+,)?\s*+\d{{4}}\b"
@@ -100,9 +99,7 @@ def values(kind: Kind, text: str, ordinary: AbstractSet[str] = frozenset()) -> I
         yield from _names(kind, text, ordinary)
         return
     for match in _PATTERNS[kind].finditer(text):
-        found = match.group()
-        is_word = len(found.split()[-1]) > _LONGEST_ABBREVIATION + 1
-        yield Value(found.removesuffix(".") if is_word else found, match.start())
+        yield Value(match.group(), match.start())
 
 
 # Names are recognized by their capitals, and their kinds by legal forms, titles and prepositions.

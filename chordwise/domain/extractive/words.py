@@ -33,7 +33,6 @@ LEXICON: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """The lists of words in a file of this package, by table and name."""
 STOPWORDS = frozenset(LEXICON["words"]["function"])
-FOREIGN_FUNCTION_WORDS = frozenset(LEXICON["words"]["foreign_function"])
 
 
 def words(text: str) -> list[str]:

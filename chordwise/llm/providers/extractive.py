@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from chordwise.domain import tokens
-from chordwise.domain.extractive import classification, extraction, ranking, sentiment, summary
-from chordwise.domain.extractive.checkpoints import Check, checked
+from chordwise.domain.extractive import classification, extraction, sentiment, summary
+from chordwise.domain.extractive.context import Check, answering
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import AnswerTimeoutError, RefusedError
@@ -74,10 +74,7 @@ class ExtractiveModel(ChatModel):
             RefusedError: An argument is to be examined, which takes a language model.
         """
         encoder = self._encoder if _is_latin(request.task.text) else None
-        with (
-            checked(self._deadline(request)),
-            ranking.compared(encoder.similarity if encoder else None),
-        ):
+        with answering(self._deadline(request), encoder.similarity if encoder else None):
             text = json.dumps(answer(request.task), ensure_ascii=False)
         read = request.task.text or json.dumps(request.task.answers, ensure_ascii=False)
         return Completion(

@@ -36,7 +36,7 @@ from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.settings import CritiqueSettings, ProfileSettings, Settings
 from chordwise.storage.record import id_in
 
-PIPELINE_VERSION = 4
+PIPELINE_VERSION = 5
 """Raised whenever the same question would get another answer for reasons of our own code."""
 MAX_NAME_LENGTH = 200
 
