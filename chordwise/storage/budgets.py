@@ -6,7 +6,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from sqlalchemy import (
@@ -32,7 +32,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, aliased, mapp
 from chordwise.domain import money
 from chordwise.storage import clock, jobs
 from chordwise.storage.jobs import Job
-from chordwise.storage.model_calls import ModelCall
+from chordwise.storage.model_calls import ModelCall, day_of_call
 from chordwise.storage.record import Record, among
 from chordwise.storage.runs import Run
 
@@ -333,14 +333,9 @@ def unpriced_calls(session: Session, account: Budget) -> int:
         .where(call.cost_usd.is_(None), call.finished_at.is_not(None))
     )
     if account.run_id is None:
-        begins_at = _beginning_of(date.fromisoformat(account.scope.removeprefix("day:")))
-        ends_at = begins_at + timedelta(days=1)
-        calls = calls.where(ModelCall.started_at >= begins_at, ModelCall.started_at < ends_at)
+        day = date.fromisoformat(account.scope.removeprefix("day:"))
+        calls = calls.where(day_of_call() == day)
     return session.scalars(calls).one()
-
-
-def _beginning_of(day: date) -> datetime:
-    return datetime.combine(day, datetime.min.time(), tzinfo=UTC)
 
 
 def _scopes(run_id: uuid.UUID, day: date) -> tuple[str, str]:
@@ -355,7 +350,7 @@ def _scope_of_day(day: date) -> str:
 def _open_day(session: Session, day: date, usd_per_day: Decimal | None) -> None:
     known = (
         select(func.coalesce(func.sum(ModelCall.cost_usd), 0))
-        .where(ModelCall.started_at >= _beginning_of(day))
+        .where(day_of_call() >= day)
         .scalar_subquery()
     )
     opening = _opening(_scope_of_day(day), usd_per_day, known)

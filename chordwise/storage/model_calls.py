@@ -6,17 +6,28 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 
-from sqlalchemy import BigInteger, ForeignKey, Index, func, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Date,
+    ForeignKey,
+    Index,
+    func,
+    literal_column,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.tasks import AnalysisType, Stage
 from chordwise.storage.database import Store
-from chordwise.storage.record import CreatedAt, Identity, Record
+from chordwise.storage.record import CreatedAt, Identity, Record, day_index, day_of
 
 
 class ModelCall(Record):
@@ -39,6 +50,7 @@ class ModelCall(Record):
     __tablename__ = "model_calls"
     __table_args__ = (
         Index("ix_model_calls_run_id", "run_id", postgresql_where="run_id IS NOT NULL"),
+        day_index("ix_model_calls_day", "started_at"),
     )
 
     id: Mapped[Identity]
@@ -137,6 +149,11 @@ _DELETE = text(
 _NAME_RUNS = text("""
     UPDATE model_calls SET run = r.name FROM jobs AS j INNER JOIN runs AS r ON r.id = j.run_id
     WHERE j.id = model_calls.job_id AND model_calls.id = ANY(:ids)""")
+
+
+def day_of_call() -> ColumnElement[date]:
+    """Return the UTC day on which a call began, by which an index finds the calls of few days."""
+    return literal_column(day_of("model_calls.started_at"), Date())
 
 
 def begin_all(

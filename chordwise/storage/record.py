@@ -21,6 +21,7 @@ from sqlalchemy import (
     Numeric,
     SQLColumnExpression,
     Text,
+    TextClause,
     any_,
     bindparam,
     func,
@@ -119,10 +120,20 @@ def status_among(states: Collection[StrEnum]) -> str:
     return f"status IN ({', '.join(repr(state.value) for state in states)})"
 
 
-def block_range_index(name: str, column: str) -> Index:
+def block_range_index(name: str, column: str | TextClause) -> Index:
     """Return an index for the newest moments in a column; updates of it stay heap-only (HOT)."""
     small = {"autosummarize": True, "pages_per_range": 16}
     return Index(name, column, postgresql_using="brin", postgresql_with=small)
+
+
+def day_of(column: str) -> str:
+    """Return the UTC day of a column as the views by day have it, in the words of an index."""
+    return f"(({column} AT TIME ZONE 'UTC')::date)"
+
+
+def day_index(name: str, column: str) -> Index:
+    """Return an index for the days of a column, as small as one for its newest moments."""
+    return block_range_index(name, text(day_of(column)))
 
 
 def words_index(name: str, column: str) -> Index:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Final
 
 from starlette.applications import Starlette
@@ -96,7 +97,9 @@ _TITLES = {403: "No access", 404: "No such page", 405: "No such page", 413: "Too
 def _explain_status(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
     title = _TITLES.get(error.status_code, "Not possible")
-    page = _error(request, error.status_code, title, error.detail, "")
+    is_said = error.detail != HTTPStatus(error.status_code).phrase
+    what = error.detail if is_said else "There is nothing at this address."
+    page = _error(request, error.status_code, title, what, "")
     page.headers.update(error.headers or {})
     return page
 

@@ -12,24 +12,37 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.runs import insight
 from chordwise.web import report
 from chordwise.web.report import DEFAULT_DAYS, MAX_DAYS
-from chordwise.web.site import render, site_of
+from chordwise.web.site import fragment, render, site_of
 
 _SPANS = (7, 30, 90, 365)
 _DAYS = re.compile(r"[0-9]{1,4}")
 
 
 def _insight(request: Request) -> Response:
-    days = _days(request)
-    with site_of(request).database.read() as session:
-        plots = insight.plots(session, days)
+    """Show the page without its numbers, which it asks for in parts: they are sums over days."""
     return render(
         request,
         "insight.html",
-        figures=report.figures(plots),
-        totals=report.totals(plots),
-        days=days,
+        figures=insight.FIGURES,
+        leading={figure.key for figure in insight.FIGURES if insight.together(figure.key)},
+        heads=report.HEADS,
+        days=_days(request),
         spans=_SPANS,
     )
+
+
+def _figures(request: Request) -> Response:
+    """Return the figures that are read together, and the numbers at the head that are theirs.
+
+    The first one is what the page asks for; the others find their places by their ids.
+    """
+    wanted = insight.together(request.path_params["key"])
+    if not wanted:
+        raise UsageError("There is no such figure.", "Load the page again.")
+    with site_of(request).database.read() as session:
+        plots = insight.plots(session, _days(request), wanted)
+    figures, totals = report.figures(plots), report.totals(plots)
+    return HTMLResponse(fragment(request, "insight_part.html", figures=figures, totals=totals))
 
 
 def _report(request: Request) -> Response:
@@ -49,5 +62,6 @@ def _days(request: Request) -> int:
 
 ROUTES = (
     Route("/insight", _insight),
+    Route("/insight/figures/{key}", _figures),
     Route("/insight/report", _report),
 )

@@ -11,6 +11,7 @@ from decimal import Decimal
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
@@ -51,19 +52,30 @@ def figures(plots: Sequence[Plot]) -> Sequence[ShownFigure]:
     return [_figure(plot) for plot in plots]
 
 
-def totals(plots: Sequence[Plot]) -> Sequence[tuple[str, str]]:
-    """Return the sums of the figures in words, for the head of the page."""
+HEADS: Final = {
+    "Results": ("results",),
+    "Need review": ("needing_review",),
+    "Calls": ("calls",),
+    "Tokens": ("input_tokens", "output_tokens"),
+    "Cost": ("cost_usd",),
+    "Saved": ("cache_saved_usd", "routing_saved_usd"),
+    "Failures": ("failures",),
+}
+"""The numbers at the head of the page, with the sums that each of them adds up."""
+
+
+def totals(plots: Sequence[Plot]) -> dict[str, str]:
+    """Return the numbers at the head, as they are written, that these plots have the sums of."""
     sums = insight.totals(plots)
-    saved = sums["cache_saved_usd"] + sums["routing_saved_usd"]
-    return (
-        ("Results", f"{sums['results']:,.0f}"),
-        ("Need review", f"{sums['needing_review']:,.0f}"),
-        ("Calls", f"{sums['calls']:,.0f}"),
-        ("Tokens", f"{sums['input_tokens'] + sums['output_tokens']:,.0f}"),
-        ("Cost", dollars(Decimal(str(sums["cost_usd"])))),
-        ("Saved", dollars(Decimal(str(saved)))),
-        ("Failures", f"{sums['failures']:,.0f}"),
-    )
+    added = {
+        name: sum(sums[column] for column in columns)
+        for name, columns in HEADS.items()
+        if sums.keys() >= set(columns)
+    }
+    return {
+        name: dollars(Decimal(str(number))) if HEADS[name][0].endswith("_usd") else f"{number:,.0f}"
+        for name, number in added.items()
+    }
 
 
 def page(session: Session, days: int) -> tuple[str, JsonObject]:

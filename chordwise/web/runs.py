@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from chordwise.domain.states import RETRYABLE_JOBS, JobStatus, RunStatus
@@ -26,7 +26,7 @@ from chordwise.pipeline.intake.run_options import run_options
 from chordwise.pipeline.intake.submit import Resume, open_run
 from chordwise.pipeline.jobs import retry as retrying
 from chordwise.pipeline.runs import accounts, progress
-from chordwise.pipeline.runs.accounts import Account, BudgetLine
+from chordwise.pipeline.runs.accounts import Account, Cap
 from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.settings import ProfileSettings
 from chordwise.storage import certifications
@@ -38,33 +38,43 @@ from chordwise.web.listing import PAGE_ROWS, Listing, listing_of
 from chordwise.web.site import form_of, fragment, render, see, site_of, text_in
 
 MAX_FAILURES = 50
+_FILTERS = ("status",)
 
 
 def _runs(request: Request) -> Response:
-    listing = listing_of(request, ("status",))
+    listing = listing_of(request, _FILTERS)
     status = listing.filters.get("status", "")
     with site_of(request).database.read() as session:
         found = accounts.newest(session, PAGE_ROWS + 1, before=_last(listing), status=status)
-        shown = found[:PAGE_ROWS]
-        costs = accounts.costs(session, [each.run_id for each in shown])
+    shown = found[:PAGE_ROWS]
     more = listing.next_page((str(shown[-1].run_id),)) if len(found) > PAGE_ROWS else ""
     return render(
         request,
         "runs.html",
         listing=listing,
         runs=shown,
-        costs=costs,
         more=more,
+        query=request.url.query,
         statuses=tuple(RunStatus),
         profiles=sorted(site_of(request).settings.profiles),
     )
+
+
+def _costs(request: Request) -> Response:
+    """Return the costs of the runs of a page of the list, which it asks for once it is shown."""
+    listing = listing_of(request, _FILTERS)
+    status = listing.filters.get("status", "")
+    with site_of(request).database.read() as session:
+        ids = accounts.newest_ids(session, PAGE_ROWS, before=_last(listing), status=status)
+        costs = accounts.costs(session, ids)
+    return HTMLResponse(fragment(request, "run_costs.html", run_ids=ids, costs=costs))
 
 
 def _run(request: Request) -> Response:
     listing = listing_of(request, ())
     with site_of(request).database.read() as session:
         run = stored_runs.find(session, _name(request))
-        standing = _standing(session, run.id, Pace())
+        standing = _standing(session, run.id, Pace(), is_counted=False)
         account = standing.account
         found = accounts.jobs_of_run(session, run.id, PAGE_ROWS + 1, after=_last(listing))
         shown = found[:PAGE_ROWS]
@@ -92,11 +102,15 @@ def _run(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How a run stands at one moment, as its page shows it; of a rate there may be too little."""
+    """How a run stands at one moment, as its page shows it; of a rate there may be too little.
+
+    Unless it `is_counted`, chunks and calls are not known yet.
+    """
 
     progress: Progress
+    is_counted: bool
     account: Account
-    caps: Sequence[BudgetLine]
+    caps: Sequence[Cap]
     documents_per_minute: float | None
     remaining: timedelta | None
 
@@ -115,13 +129,16 @@ class Standing:
         return f"{jobs.done * 10 // jobs.total * 10} % of the analyses are done."
 
 
-def _standing(session: Session, run_id: uuid.UUID, pace: Pace) -> Standing:
-    found = progress.read(session, run_id)
+def _standing(
+    session: Session, run_id: uuid.UUID, pace: Pace, *, is_counted: bool = True
+) -> Standing:
+    found = (progress.read if is_counted else progress.read_jobs)(session, run_id)
     pace.note(time.monotonic(), found)
     return Standing(
         progress=found,
+        is_counted=is_counted,
         account=accounts.of_run(session, run_id),
-        caps=accounts.caps_of_run(session, run_id),
+        caps=accounts.caps(session, run_id),
         documents_per_minute=pace.documents_per_minute(),
         remaining=pace.remaining(),
     )
@@ -132,6 +149,13 @@ _LEAST_SECONDS = 1.0
 _LOOKING_SHARE = 20
 _POLL_SECONDS = 0.25
 _AWAY = "<p class='notice warn'>The database does not answer; this page tries again.</p>"
+
+
+def _progress(request: Request) -> Response:
+    """Return how a run that is over stands, with its calls, which its page has without them."""
+    with site_of(request).database.read() as session:
+        found = _standing(session, stored_runs.find(session, _name(request)).id, Pace())
+    return HTMLResponse(fragment(request, "run_progress.html", run=found))
 
 
 async def _live(request: Request) -> Response:
@@ -253,7 +277,9 @@ def _last(listing: Listing) -> uuid.UUID | None:
 ROUTES = (
     Route("/runs", _runs),
     Route("/runs", _begin, methods=["POST"]),
+    Route("/run-costs", _costs),
     Route("/runs/{run:path}/live", _live),
+    Route("/runs/{run:path}/progress", _progress),
     Route("/runs/{run:path}/cancel", _cancel, methods=["POST"]),
     Route("/runs/{run:path}/retry", _retry, methods=["POST"]),
     Route("/runs/{run:path}/resume", _resume, methods=["POST"]),

@@ -184,6 +184,7 @@ _PARTIAL_INDEXES = (
     ("ix_deliveries_pending", "deliveries", ["due_at"], "status = 'pending'"),
     ("ix_inbox_files_undelivered", "inbox_files", ["store_id", "status"], _UNDELIVERED_FILES),
     ("ix_facts_ungrounded", "facts", ["job_id"], "grounding = 'none'"),
+    ("ix_intakes_told_of", "intakes", ["run_id", "id"], "message IS NOT NULL"),
     ("ix_jobs_following", "jobs", ["id"], _FOLLOWING_JOBS),
     ("ix_jobs_retryable", "jobs", ["run_id", "id"], _RETRYABLE_JOBS),
     ("ix_jobs_reused_from", "jobs", ["reused_from"], "reused_from IS NOT NULL"),
@@ -233,6 +234,9 @@ def _create_indexes() -> None:
         op.execute(f"ALTER INDEX {name} ALTER COLUMN 1 SET STATISTICS 0")
     for table in ("chunks", "jobs"):
         op.create_index(f"ix_{table}_started_at", table, ["started_at"], **_BRIN)
+    # The calls of a few days are found without reading those of all: the views by day ask so.
+    day = sa.text("((started_at AT TIME ZONE 'UTC')::date)")
+    op.create_index("ix_model_calls_day", "model_calls", [day], **_BRIN)
 
 
 # The planner does not know how few days there are unless it is told to count them: it would sort

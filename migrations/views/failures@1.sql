@@ -1,6 +1,6 @@
 -- Everything that did not end well, by where it happened and its class.
 -- What is not taken in yet has not ended. The only chunk of a job is left out, for the job says the
--- same.
+-- same; a job that succeeded has no failed chunk. The states are named, so that an index finds them.
 CREATE VIEW failures AS
 SELECT
     run.name AS run,
@@ -15,7 +15,7 @@ SELECT
     NULL::integer AS end_char
 FROM intakes AS i
 INNER JOIN runs AS run ON run.id = i.run_id
-WHERE i.outcome NOT IN ('accepted', 'duplicate', 'not_taken')
+WHERE i.outcome IN ('unsupported', 'unreadable', 'encrypted', 'empty', 'too_large', 'refused')
 UNION ALL
 SELECT
     run.name,
@@ -48,4 +48,10 @@ FROM chunks AS c
 INNER JOIN jobs AS j ON j.id = c.job_id
 INNER JOIN runs AS run ON run.id = j.run_id
 INNER JOIN intakes AS i ON i.id = j.intake_id
-WHERE c.status IN ('failed', 'quarantined') AND j.chunk_count > 1;
+WHERE
+    c.status IN ('failed', 'quarantined')
+    AND j.chunk_count > 1
+    AND j.status IN (
+        'queued', 'running', 'waiting', 'synthesizing', 'paused',
+        'partial', 'failed', 'quarantined', 'cancelled'
+    );

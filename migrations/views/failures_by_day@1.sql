@@ -8,7 +8,7 @@ WITH failed AS (
         'intake' AS what,
         reason AS error_code
     FROM intakes
-    WHERE outcome NOT IN ('accepted', 'duplicate', 'not_taken')
+    WHERE outcome IN ('unsupported', 'unreadable', 'encrypted', 'empty', 'too_large', 'refused')
     UNION ALL
     SELECT
         coalesce(finished_at, last_progress_at),

@@ -19,6 +19,7 @@ from chordwise.pipeline.runs import result_lists, user_sql
 from chordwise.pipeline.runs.result_lists import ListedResult, Mark, ResultFilter, ResultOrder
 from chordwise.settings import Settings
 from chordwise.storage.record import SEARCHED_CHARACTERS, words_of
+from tests.fakes.many_documents import fill
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
 
 HARBOUR = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
@@ -117,51 +118,13 @@ def test_pages_have_each_result_once(answered: Pipeline, order: ResultOrder) -> 
     assert len(read) == 3
 
 
-_MANY = 100_000
-_FILLED = (
-    """
-    INSERT INTO documents (id, sha256, source, media_type, text, character_count, normalization)
-    SELECT uuidv7(), n::text, 'doc ' || n, 'text/plain', 'doc number ' || n, 16, '{}'
-    FROM generate_series(1, :many) AS n
-    """,
-    """
-    INSERT INTO intakes (id, run_id, source, outcome, document_id)
-    SELECT uuidv7(), (SELECT id FROM runs), source, 'accepted', id FROM documents
-    """,
-    """
-    INSERT INTO jobs (id, run_id, intake_id, document_id, analysis_type, options, options_hash,
-                      model, status, attempts, postponements)
-    SELECT uuidv7(), run_id, id, document_id, 'summary', '{}', 'h', 'm', 'succeeded', 1, 0
-    FROM intakes
-    """,
-    """
-    INSERT INTO results (id, job_id, document_id, analysis_type, output, confidence, quality,
-                         coverage, needs_review, failed_chunks, provider, model, language_model,
-                         prompt_version)
-    SELECT uuidv7('-1 day'), id, document_id, 'summary', '{}', random(), 1, 1, random() < 0.01,
-           '[]', 'p', 'm', true, 'x@1'
-    FROM jobs
-    """,
-    """
-    INSERT INTO facts (id, job_id, path, item, value, grounding)
-    SELECT uuidv7(), job_id, '/a', 'a', 'value of ' || left(job_id::text, 13),
-           CASE WHEN needs_review THEN 'none' ELSE 'exact' END
-    FROM results
-    """,
-)
 _LARGE = {"documents", "intakes", "jobs", "results", "facts"}
 
 
 def test_the_lists_of_a_hundred_thousand_documents_read_indexes(settings: Settings) -> None:
     """The first page and a later one, in each order and filtered: no large table is read whole."""
     pipeline = a_pipeline(settings)
-    pipeline.submit()
-    with pipeline.context.database.write() as session:
-        session.execute(text("SET LOCAL session_replication_role = replica"))
-        for statement in _FILLED:
-            session.execute(text(statement), {"many": _MANY} if ":many" in statement else {})
-    with pipeline.context.database.autocommit() as connection:
-        connection.execute(text("VACUUM ANALYZE"))
+    fill(pipeline)
     middle = "SELECT id FROM results ORDER BY id OFFSET 50000 LIMIT 1"
     later = Mark(0.5, uuid.UUID(str(pipeline.value(middle))))
     wanted = [

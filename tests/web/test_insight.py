@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, FloatRect, Page, expect
 
 from chordwise.errors import ExitCode
 from chordwise.pipeline.learning.evaluation import Scope, evaluate
@@ -24,6 +24,7 @@ DRAWN = """() => [...document.querySelectorAll("[data-plot] canvas")].filter(can
     const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
     return data.some(each => each !== 0);
 }).map(canvas => canvas.closest("section").querySelector("h2").id)"""
+WITHOUT = ("savings", "failures")
 FIGURES = ["throughput", "latency", "tokens", "cost", "quality", "evaluations", "reliability"]
 
 
@@ -41,9 +42,17 @@ def pipeline(settings: Settings, tmp_path: Path) -> Pipeline:
 
 def drawn(page: Page) -> list[str]:
     """Return the figures of which something is drawn."""
+    page.wait_for_function("!document.querySelector('.plot[aria-busy]')")
     page.wait_for_function("document.querySelectorAll('[data-plot] canvas').length > 0")
     found: list[str] = page.evaluate(DRAWN)
     return [key for key in found if key in FIGURES]
+
+
+def box(page: Page, key: str) -> FloatRect:
+    """Return where a figure stands on the page."""
+    found = page.locator(f"#figure-{key}").bounding_box()
+    assert found is not None
+    return found
 
 
 def test_the_page_draws_what_the_views_say(pipeline: Pipeline, visit: Visit) -> None:
@@ -51,6 +60,11 @@ def test_the_page_draws_what_the_views_say(pipeline: Pipeline, visit: Visit) -> 
     page = visit.open("/insight?days=7")
 
     assert drawn(page) == FIGURES
+    expect(page.locator("#total-calls")).to_have_text("2")
+    tops = {key: box(page, key)["y"] for key in (*FIGURES, *WITHOUT)}
+    assert min(tops[key] for key in WITHOUT) >= max(tops[key] for key in FIGURES)
+    heights = {key: box(page, key)["height"] for key in (*FIGURES, *WITHOUT)}
+    assert max(heights[key] for key in WITHOUT) < min(heights[key] for key in FIGURES) / 2
     page.locator("section[aria-labelledby=cost] summary").click()
     cells = page.locator("section[aria-labelledby=cost] tbody td").all_inner_texts()
     assert cells[2:] == [f"{HOSTILE[:-1]}\\u202e", "$0.5000", "0"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,38 @@ def test_a_run_is_watched_to_its_end(pipeline: Pipeline, visit: Visit) -> None:
     expect(documents).to_have_text("3 of 3")
     expect(page.get_by_text("It balances.")).to_have_count(2)
     visit.look("run")
+
+
+def test_sums_over_calls_follow_the_page(pipeline: Pipeline, visit: Visit) -> None:
+    """The list has the costs of its page a moment later, and a run that is over its calls."""
+    done = submitted(pipeline, "one.txt", "two.txt")
+    pipeline.work(done)
+    pipeline.execute("UPDATE model_calls SET cost_usd = 0.25")
+    begun = pipeline.submit("A text of its own.")
+
+    page = visit.open("/runs")
+    expect(page.locator(f"#cost-{done.run_id}")).to_have_text("$0.5000")
+    expect(page.locator(f"#cost-{begun.run_id}")).to_have_text("–")
+    visit.open("/runs?status=finished")
+    expect(page.locator("td[data-label=Cost]")).to_have_text(["$0.5000"])
+    visit.open(f"/runs/{done.run_id}")
+
+    for name, number in {"Calls": "2", "Cost": "$0.5000"}.items():
+        figure = page.locator(".figures > div", has_text=name).locator("dd")
+        expect(figure).to_have_text(re.compile(rf"^{re.escape(number)} "))
+    expect(page.locator(".figures > div", has_text="Analyses done")).to_contain_text("in 2 chunks")
+
+
+def test_the_place_is_in_sight_on_a_phone(pipeline: Pipeline, visit: Visit) -> None:
+    """The last of the names of the pages is scrolled to where it can be read."""
+    assert pipeline.value("SELECT count(*) FROM runs") == 0
+    visit.page.set_viewport_size({"width": 390, "height": 844})
+
+    page = visit.open("/sql")
+
+    box = page.locator(".bar nav [aria-current]").bounding_box()
+    assert box is not None
+    assert 0 <= box["x"] <= 390 - box["width"]
 
 
 def test_a_hostile_name_is_text(pipeline: Pipeline, visit: Visit) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
 
@@ -177,14 +177,21 @@ def newest(
 ) -> Sequence[Account]:
     """Return the accounts of the newest runs, of those before one or of one status only."""
     # Chosen first: the view sums over all intakes and jobs of the runs that it is asked for.
+    ids = newest_ids(session, limit, before=before, status=status)
+    of_ids = text(f"{_ACCOUNTS} WHERE a.run_id = ANY(:ids) ORDER BY a.run_id DESC")
+    return [_account(row) for row in session.execute(of_ids, {"ids": ids}).mappings()]
+
+
+def newest_ids(
+    session: Session, limit: int, *, before: uuid.UUID | None = None, status: str = ""
+) -> Sequence[uuid.UUID]:
+    """Return the ids of the newest runs, of those before one or of one status only."""
     chosen = select(Run.id).order_by(Run.id.desc()).limit(limit)
     if before is not None:
         chosen = chosen.where(Run.id < before)
     if status:
         chosen = chosen.where(Run.status == status)
-    ids = session.scalars(chosen).all()
-    of_ids = text(f"{_ACCOUNTS} WHERE a.run_id = ANY(:ids) ORDER BY a.run_id DESC")
-    return [_account(row) for row in session.execute(of_ids, {"ids": ids}).mappings()]
+    return session.scalars(chosen).all()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +205,10 @@ class RunCost:
 
 
 def costs(session: Session, run_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, RunCost]:
-    """Return what runs did cost; one without a call has no entry."""
+    """Return what runs did cost; one without a call has no entry.
+
+    All calls of these runs are read, which takes its time where there are a hundred thousand.
+    """
     rows = session.execute(text(_COSTS), {"ids": list(run_ids)}).mappings()
     return {row["run_id"]: RunCost(**{n: row[n] for n in _COST_COLUMNS}) for row in rows}
 
@@ -245,35 +255,50 @@ def _account(row: RowMapping) -> Account:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetLine:
-    """What a cap has come to; `scope` is run:ID or day:YYYY-MM-DD (UTC).
-
-    `unpriced_calls` have an unknown cost: what was reserved for them, if anything, counts as spent.
-    """
+class Cap:
+    """What a cap has come to; `scope` is run:ID or day:YYYY-MM-DD (UTC)."""
 
     scope: str
     cap_usd: Decimal
     spent_usd: Decimal
     reserved_usd: Decimal
     left_usd: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetLine(Cap):
+    """A cap with the calls whose cost is unknown.
+
+    What was reserved for them, if anything, counts as spent.
+    """
+
     unpriced_calls: int
 
 
-def caps_of_run(session: Session, run_id: uuid.UUID) -> Sequence[BudgetLine]:
+def caps(session: Session, run_id: uuid.UUID) -> Sequence[Cap]:
     """Return what the caps of a run and of today have come to; none where there are no caps."""
+    return [cap for _, cap in _capped(session, run_id)]
+
+
+def caps_of_run(session: Session, run_id: uuid.UUID) -> Sequence[BudgetLine]:
+    """Return the same with the calls of unknown cost, for which all calls of both are read."""
     return [
-        _line(account, account.cap_usd, budgets.unpriced_calls(session, account))
-        for account in budgets.of_run(session, run_id)
-        if account.cap_usd is not None
+        BudgetLine(**asdict(cap), unpriced_calls=budgets.unpriced_calls(session, account))
+        for account, cap in _capped(session, run_id)
     ]
 
 
-def _line(account: Budget, cap_usd: Decimal, unpriced_calls: int) -> BudgetLine:
-    return BudgetLine(
-        scope=account.scope,
-        cap_usd=cap_usd,
-        spent_usd=account.spent_usd,
-        reserved_usd=account.reserved_usd,
-        left_usd=max(Decimal(0), cap_usd - account.spent_usd - account.reserved_usd),
-        unpriced_calls=unpriced_calls,
-    )
+def _capped(session: Session, run_id: uuid.UUID) -> Iterator[tuple[Budget, Cap]]:
+    for account in budgets.of_run(session, run_id):
+        if account.cap_usd is not None:
+            left_usd = account.cap_usd - account.spent_usd - account.reserved_usd
+            yield (
+                account,
+                Cap(
+                    scope=account.scope,
+                    cap_usd=account.cap_usd,
+                    spent_usd=account.spent_usd,
+                    reserved_usd=account.reserved_usd,
+                    left_usd=max(Decimal(0), left_usd),
+                ),
+            )

@@ -219,22 +219,34 @@ _TOTALS = (
 )
 
 
-def plots(session: Session, days: int) -> Sequence[Plot]:
-    """Return all figures with the numbers of the last days (UTC), today included."""
+def together(key: str) -> Sequence[Figure]:
+    """Return the figures that a statement is executed for once, the one with this key first.
+
+    Of figures that are read together, the first of `FIGURES` leads; of the others there are none.
+    """
+    leading = next((figure for figure in FIGURES if figure.key == key), None)
+    alike = [figure for figure in FIGURES if leading and figure.query == leading.query]
+    return alike if alike and alike[0] is leading else []
+
+
+def plots(session: Session, days: int, figures: Sequence[Figure] = FIGURES) -> Sequence[Plot]:
+    """Return figures with the numbers of the last days (UTC), today included."""
     today = clock.read(session).astimezone(dt.UTC).date()
     span = [today - dt.timedelta(days=back) for back in reversed(range(days))]
     read = {
         query: session.execute(text(query), {"since": span[0]}).freeze()
-        for query in dict.fromkeys(figure.query for figure in FIGURES)
+        for query in dict.fromkeys(figure.query for figure in figures)
     }
-    return [_plot(figure, read[figure.query](), span) for figure in FIGURES]
+    return [_plot(figure, read[figure.query](), span) for figure in figures]
 
 
 def totals(found: Sequence[Plot]) -> dict[str, float]:
-    """Return the sums of what can be summed, by the names of the columns."""
+    """Return the sums of what can be summed in these plots, by the names of the columns."""
     by_key = {plot.figure.key: plot for plot in found}
     sums: dict[str, float] = {}
     for name, key, column in _TOTALS:
+        if key not in by_key:
+            continue
         plot = by_key[key]
         place = plot.columns.index(column)
         sums[name] = sum(_number(row[place]) or 0.0 for row in plot.rows)

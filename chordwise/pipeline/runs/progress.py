@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -24,6 +24,7 @@ from chordwise.domain.states import (
 from chordwise.storage import intakes
 from chordwise.storage.jobs import Job, calls_of
 from chordwise.storage.model_calls import ModelCall
+from chordwise.storage.record import first_id
 from chordwise.storage.runs import Run
 
 _WINDOW_SECONDS = 60.0
@@ -69,16 +70,17 @@ class CallCounts:
 class Progress:
     """A run at one moment; equal to another one if nothing has moved in between.
 
-    `trouble` says why the newest call that has ended has failed; it is empty where it has not. One
-    that `is_interrupted` has found more than it has taken in, and no process is taking in for it.
+    `trouble` says why the newest call that has ended has failed; it is empty where it has not, and
+    once the run is over. One that `is_interrupted` has found more than it has taken in, and no
+    process is taking in for it.
     """
 
     status: RunStatus
     is_taking_in: bool
     jobs: JobCounts
-    chunks: int
-    chunks_done: int
-    calls: CallCounts
+    chunks: int = 0
+    chunks_done: int = 0
+    calls: CallCounts = CallCounts()
     trouble: str = ""
     batches: Sequence[BatchWait] = ()
     is_interrupted: bool = False
@@ -132,19 +134,25 @@ class Pace:
 
 def read(session: Session, run_id: uuid.UUID) -> Progress:
     """Return how far a run has come."""
+    found = read_jobs(session, run_id)
+    chunks, chunks_done = _chunks(session, run_id)
+    calls = _calls(session, run_id, found.status)
+    found = replace(found, chunks=chunks, chunks_done=chunks_done, calls=calls)
+    if found.calls.failed and not found.is_over:
+        return replace(found, trouble=_trouble(session, run_id))
+    return found
+
+
+def read_jobs(session: Session, run_id: uuid.UUID) -> Progress:
+    """Return the same without chunks and calls: to sum a hundred thousand of them takes long."""
     run, is_interrupted = session.execute(
         select(Run, intakes.is_interrupted()).where(Run.id == run_id)
     ).one()
-    chunks, calls = _chunks(session, run_id), _calls(session, run)
     return Progress(
         status=RunStatus(run.status),
         is_taking_in=run.intake_finished_at is None and not is_interrupted,
         is_interrupted=is_interrupted,
         jobs=_jobs(session, run),
-        chunks=chunks[0],
-        chunks_done=chunks[1],
-        calls=calls,
-        trouble=_trouble(session, run_id) if calls.failed else "",
         batches=of_run(session, run_id) if run.lane == Lane.BATCH else (),
     )
 
@@ -183,10 +191,10 @@ def _chunks(session: Session, run_id: uuid.UUID) -> tuple[int, int]:
     return planned or 0, (planned or 0) - (open_ or 0)
 
 
-def _calls(session: Session, run: Run) -> CallCounts:
+def _calls(session: Session, run_id: uuid.UUID, status: RunStatus) -> CallCounts:
     """Return the sums; a call that has not ended in a run that has was cut off, and may cost."""
-    call = calls_of(run.id)
-    is_over = call.finished_at.is_not(None) | (run.status != RunStatus.OPEN)
+    call = calls_of(run_id)
+    is_over = call.finished_at.is_not(None) | (status is not RunStatus.OPEN)
     tokens = func.coalesce(call.input_tokens, 0) + func.coalesce(call.output_tokens, 0)
     row = session.execute(
         select(
@@ -210,14 +218,26 @@ def _calls(session: Session, run: Run) -> CallCounts:
 
 def _trouble(session: Session, run_id: uuid.UUID) -> str:
     """Return why the newest call, of those that have ended, has failed, or nothing."""
+    moved_at = session.scalar(select(func.max(Job.last_progress_at)).where(Job.run_id == run_id))
+    if moved_at is None:
+        return ""
     newest = (
         select(ModelCall.error_message)
         .join(Job, Job.id == ModelCall.job_id)
-        .where(Job.run_id == run_id, ModelCall.finished_at.is_not(None))
+        .where(
+            Job.run_id == run_id,
+            ModelCall.finished_at.is_not(None),
+            # Of a run that rests, the calls that others have made since are not looked at.
+            ModelCall.id < first_id(moved_at + _LATEST_CALL),
+        )
         .order_by(ModelCall.id.desc())  # in the order of their beginnings, by which they are found
         .limit(1)
     )
     return session.scalar(newest) or ""
+
+
+# How much later than the last progress of its jobs a call can have begun.
+_LATEST_CALL = timedelta(days=1)
 
 
 # A question that follows another waits for the batch of that one.

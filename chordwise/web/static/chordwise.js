@@ -31,6 +31,13 @@
     });
   }
 
+  // On a phone the names of the pages are wider than the screen.
+  function showPlace() {
+    const nav = document.querySelector(".bar nav");
+    const current = nav && nav.querySelector("[aria-current]");
+    if (current) nav.scrollLeft = current.offsetLeft + current.offsetWidth / 2 - nav.offsetLeft - nav.clientWidth / 2;
+  }
+
   const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
   function showTimes(part) {
@@ -147,6 +154,8 @@
 
   document.addEventListener("DOMContentLoaded", () => {
     setUpTheme();
+    showPlace();
+    addEventListener("resize", showPlace);
     setUpQuestions();
     setUpLiveParts();
     setUpDrop();

@@ -16,7 +16,7 @@
   }
 
   const number = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 4 });
-  const short = new Intl.NumberFormat(undefined, { notation: "compact", maximumFractionDigits: 2 });
+  const short = new Intl.NumberFormat(undefined, { notation: "compact", maximumSignificantDigits: 3 });
 
   function written(value, unit, format = number) {
     if (value === null || value === undefined) return "–";
@@ -106,8 +106,18 @@
     for (const element of document.querySelectorAll("[data-plot]")) draw(element);
   }
 
+  function isDrawn(element) {
+    return drawn.some((each) => each.element === element);
+  }
+
   function start() {
     drawAll();
+    // What is put into the page later.
+    document.addEventListener("htmx:load", (event) => {
+      for (const element of event.detail.elt.querySelectorAll("[data-plot]")) {
+        if (!isDrawn(element)) draw(element);
+      }
+    });
     new ResizeObserver(() => {
       for (const { element, plot } of drawn) {
         if (element.clientWidth !== plot.width) plot.setSize({ width: element.clientWidth, height: HEIGHT });

@@ -1,0 +1,101 @@
+"""What the first page of each list reads of a hundred thousand documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import httpx
+from sqlalchemy import Connection, Engine, event
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.settings import Settings
+from tests.fakes.many_documents import CALLS, fill
+from tests.fakes.pipeline import Pipeline, a_pipeline
+from tests.web.conftest import serving
+
+Statement: TypeAlias = tuple[str, Mapping[str, object]]
+LARGE = {"documents", "intakes", "jobs", "results", "facts", "model_calls", "chunks"}
+# Looks at blocks of 8 kB. A thousand results are counted, each by looks at six indexes.
+MAX_BLOCKS = 30_000
+LISTS = (
+    *("/runs", "/runs?status=open", "/runs/{run}", "/results", "/results?run={run}"),
+    *("/results?sort=confidence", "/review", "/review/table", "/documents/{document}"),
+    *("/insight?days=365", "/inbox", "/schedules"),
+)
+OF_CALLS = ("latency", "tokens", "failures")
+
+
+def test_the_first_page_of_each_list_reads_indexes(settings: Settings) -> None:
+    """No large table is read whole, and the ledger not at all: sums over it come after the page."""
+    pipeline = a_pipeline(settings)
+    fill(pipeline, *CALLS)
+    known = {
+        "run": str(pipeline.value("SELECT name FROM runs")),
+        "document": str(pipeline.value("SELECT min(id::text) FROM documents")),
+    }
+
+    with serving(settings) as served, httpx.Client(follow_redirects=True, timeout=60) as client:
+        base = served.link.partition("/?")[0]
+        client.get(served.link)
+        for page in LISTS:
+            scans, blocks = looked_at(pipeline, client, base + page.format(**known))
+            whole = [each["Relation Name"] for each in scans if each["Node Type"] == "Seq Scan"]
+            assert not LARGE.intersection(map(str, whole)), page
+            if not page.startswith("/documents"):
+                assert "model_calls" not in {each["Relation Name"] for each in scans}, page
+            assert blocks < MAX_BLOCKS, page
+
+        # The days that are shown are found by an index: of a hundred, eight are read.
+        for key in OF_CALLS:
+            scans, _ = looked_at(pipeline, client, f"{base}/insight/figures/{key}?days=7")
+            read = [each for each in scans if each["Relation Name"] == "model_calls"]
+            assert read, key
+            for each in read:
+                assert rows_read(each) < 60_000, (key, each)
+
+
+def looked_at(pipeline: Pipeline, client: httpx.Client, url: str) -> tuple[list[JsonObject], float]:
+    """Return the scans of tables that a page needs, and how many blocks are read for it."""
+    with noted() as statements:
+        assert client.get(url).status_code == 200, url
+    scans, blocks = list[JsonObject](), 0.0
+    with pipeline.context.database.read() as session:
+        connection = session.connection()
+        for statement, given in statements:
+            if not statement.lstrip().startswith(("SELECT", "WITH")):
+                connection.exec_driver_sql(statement, dict(given))
+                continue
+            explain = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}"
+            plan: JsonValue = connection.exec_driver_sql(explain, dict(given)).scalar_one()
+            nodes = [each for _, each in json_values.walk(plan) if isinstance(each, dict)]
+            scans += [each for each in nodes if "Relation Name" in each]
+            top = next(each for each in nodes if "Node Type" in each)
+            blocks += sum(
+                json_values.number(top[f"Shared {kind} Blocks"]) or 0 for kind in ("Hit", "Read")
+            )
+    return scans, blocks
+
+
+def rows_read(scan: JsonObject) -> float:
+    """Return how many rows a scan looked at."""
+    names = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
+    loops, *rows = (json_values.number(scan.get(name)) or 0.0 for name in ("Actual Loops", *names))
+    return loops * sum(rows)
+
+
+@contextmanager
+def noted() -> Iterator[list[Statement]]:
+    """Note the statements that are executed in the block, with their parameters."""
+    found: list[Statement] = []
+
+    def note(_: Connection, __: object, statement: str, given: object, *___: object) -> None:
+        found.append((statement, given if isinstance(given, Mapping) else {}))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
