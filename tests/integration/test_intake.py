@@ -45,6 +45,7 @@ from tests.fakes.pipeline import (
     a_pipeline,
     a_run,
     quoting_the_text,
+    with_settings,
 )
 
 TRANSACTION_LIMIT = 8
@@ -103,7 +104,8 @@ def take_in(
 @pytest.mark.usefixtures("whole_batches")
 def test_a_hundred_files_take_few_transactions(settings: Settings, tmp_path: Path) -> None:
     """Nor does any of them take statements of its own; they are shown and stored as listed."""
-    pipeline = a_pipeline(settings)
+    # No heartbeat counts where the machine is slow.
+    pipeline = a_pipeline(with_settings(settings, "pipeline", heartbeat_seconds=600))
     folder = a_folder(tmp_path, 100)
 
     with counting(pipeline) as counts:
@@ -127,7 +129,8 @@ def test_a_hundred_files_take_few_transactions(settings: Settings, tmp_path: Pat
 @pytest.mark.usefixtures("whole_batches")
 def test_five_hundred_rows_take_as_few(settings: Settings, tmp_path: Path) -> None:
     """They are one entry on the list, which counts them while they come."""
-    pipeline = a_pipeline(settings)
+    # No heartbeat counts where the machine is slow.
+    pipeline = a_pipeline(with_settings(settings, "pipeline", heartbeat_seconds=600))
     table = tmp_path / "rows.csv"
     table.write_text("text\n" + "".join(f"Row {n}. It is good.\n" for n in range(500)), "utf-8")
 
