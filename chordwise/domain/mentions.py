@@ -21,6 +21,10 @@ Place: TypeAlias = tuple[int, int]
 """Start and end in a text, the end exclusive."""
 
 
+_MAX_COMPARED = 32
+"""So many mentions of a quote are compared for the row that it begins."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Finding:
     """A quote of an answer: `row` is what it belongs to, `listed` the list that the row is in."""
@@ -88,7 +92,7 @@ class _Choice:
         for each in found:
             places = self.places[each.quote]
             if anchor is None:
-                mention = self._next(each, places)
+                mention = self._begin(each, [self.places[other.quote] for other in found[1:]])
                 anchor = places[mention]
             else:
                 mention = self._nearest(anchor, places)
@@ -105,18 +109,25 @@ class _Choice:
         places = len(self.places[finding.quote])
         return places < self._rows[finding.quote], places
 
-    def _next(self, finding: _Finding, places: Sequence[Place]) -> int:
-        """Return the next free mention behind the row before, else the last free one before it.
+    def _begin(self, finding: _Finding, others: Sequence[Sequence[Place]]) -> int:
+        """Return the mention that the other quotes of the row are closest to; the first at last.
 
-        Where none is free it is the first.
+        Of equals it is the next free one behind the row before, else the last free one before it.
         """
-        if len(places) == 1:
-            return 0
-        taken = self.taken[finding.quote]
+        places, taken = self.places[finding.quote], self.taken[finding.quote]
         begins = self.ends.get(finding.listed, 0) if finding.listed is not None else 0
         first = bisect_left(places, (begins,))
         order = itertools.chain(range(first, len(places)), range(first - 1, -1, -1))
-        return next((each for each in order if each not in taken), 0)
+        free = list(itertools.islice((each for each in order if each not in taken), _MAX_COMPARED))
+        if len(free) < 2 or not others:  # noqa: PLR2004 - nothing to choose from
+            return free[0] if free else 0
+        return min(free, key=lambda each: self._spread(places[each], others))
+
+    def _spread(self, anchor: Place, others: Sequence[Sequence[Place]]) -> list[int]:
+        """Return how many lines, then characters, are between a place and the nearest of others."""
+        nearest = [places[self._nearest(anchor, places)] for places in others]
+        distances = [self._distance(anchor, place) for place in nearest]
+        return [sum(each[0] for each in distances), sum(each[2] for each in distances)]
 
     def _nearest(self, anchor: Place, places: Sequence[Place]) -> int:
         """Return the mention with the fewest lines between; on its line the closest, else later."""

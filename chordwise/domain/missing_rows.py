@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from pydantic import TypeAdapter
 
-from chordwise.domain import json_values
+from chordwise.domain import grounding, json_values
 from chordwise.domain.analyses.analysis import RowCount
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.grounding import Source
@@ -265,7 +265,7 @@ def unread(
     distinct values, has no records. `place` names a span of the text.
     """
     analysis, options = analysis_for(task.analysis_type), task.options
-    counted, located = analysis.row_counts([output], options), analysis.row_places(output, options)
+    counted, located = analysis.row_counts([output], options), _places(source, output, task)
     lines: _Lines | None = None
     found = []
     for path, rows in located.items():
@@ -292,6 +292,18 @@ def unread(
                 )
             )
     return tuple(found)
+
+
+def _places(
+    source: Source, output: JsonObject, task: AnalysisTask
+) -> Mapping[str, list[list[Span]]]:
+    """Return where the rows of each list stand: by their quotes, else by their values."""
+    analysis, options = analysis_for(task.analysis_type), task.options
+    if values := analysis.values_without_place(output, options):
+        found = grounding.ground({"evidence": [*values]}, source)
+        quoted = json_values.objects(output.get("evidence"))
+        output = {**output, "evidence": [*quoted, *json_values.objects(found["evidence"])]}
+    return analysis.row_places(output, options)
 
 
 def _few(names: Sequence[str]) -> list[str]:

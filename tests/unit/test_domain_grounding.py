@@ -306,7 +306,7 @@ def test_a_part_of_a_word_counts_where_no_whole_word_does() -> None:
 
 def test_words_without_blanks_between_them_have_a_place_for_each_mention() -> None:
     """So do Latin names and numbers among the letters of such a script."""
-    text = "商品苹果3件，商品Maple数12件，商品苹果12件。"
+    text = "商品苹果3件、商品Maple数12件、商品苹果12件。"
 
     starts = {
         quote: [span.start_char for span in Source(text).mentions(quote)]

@@ -97,6 +97,27 @@ def test_records_without_lines_of_their_own_are_missing(layout: str) -> None:
     assert missing_in(text, records) == ()
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("quote", ["", "Not in the text."])
+def test_rows_without_a_quote_stand_where_their_values_do(layout: str, quote: str) -> None:
+    """A list that no evidence is given for is compared with the records of its text, too."""
+    records = records_of(layout)
+    rows: list[JsonValue] = [{"name": name, "n": n + 1} for n, name in enumerate(NAMES)]
+    entries: list[JsonValue] = [{"path": "/rows/0", "quote": quote}] if quote else []
+    source = Source(f"The order of May.\n\n{''.join(records)}\nWith kind regards.")
+
+    def missing(kept: list[JsonValue]) -> list[MissingRows]:
+        output = ground({"data": {"rows": kept}, "evidence": entries}, source)
+        schema: JsonObject = {"properties": {"rows": {"type": "array", "items": {}}}}
+        kind = AnalysisType.EXTRACTION
+        options = AnalysisOptions(schema=schema)
+        task = AnalysisTask(analysis_type=kind, stage=Stage.ANALYZE, options=options)
+        return list(missing_rows.unread(source, output, task))
+
+    assert missing(rows) == []
+    assert [each.kept for each in missing(rows[:25] + rows[35:])] == [COUNT - 10]
+
+
 @pytest.mark.parametrize(
     "further",
     [

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from chordwise.domain import json_values, value_in_quote
 from chordwise.domain.analyses.analysis import Joining, RowCount, span_of, take_turns
 from chordwise.domain.analyses.schema_nodes import SchemaNode
+from chordwise.domain.facts import text_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 
 ANY_POSITION = "*"
@@ -42,6 +43,21 @@ def row_places(answer: JsonObject) -> dict[str, list[list[tuple[int, int]]]]:
     for (listed, _), own in spans.items():
         places[listed].append(own)
     return places
+
+
+def values_without_place(answer: JsonObject) -> list[JsonObject]:
+    """Return evidence that quotes the values of the rows of which no quote was found."""
+    data = answer.get("data")
+    around = ((path, _rows_around(path, data)) for path, _ in _grounded_paths(answer))
+    placed = {row for _, rows in around for row, _ in rows}
+    return [
+        {"path": path, "quote": text}
+        for path, value in json_values.walk(data)
+        if not isinstance(value, bool)
+        and (text := text_of(value))
+        and (rows := [row for row, _ in _rows_around(path, data)])
+        and rows[-1] not in placed
+    ]
 
 
 def _repeated_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set[str]]:
