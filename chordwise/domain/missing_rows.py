@@ -273,7 +273,14 @@ def unread(
         if count is None or count.is_selection or len(rows) < _FEWEST_ROWS:
             continue
         lines = lines or _Lines(source=source, answered=answered)
-        records = lines.without_row(rows)
+        others = [
+            spans
+            for other, own in located.items()
+            if not _are_nested(path, other)
+            and not (other in counted and counted[other].is_selection)
+            for spans in own
+        ]
+        records = lines.without_row(rows, others)
         number = sum(each.number for each in records) - (count.number - len(rows))
         few = max(_MAX_UNREAD, _MAX_UNREAD_SHARE * (count.number + number))
         is_dense = min(number, max((each.longest for each in records), default=0)) >= _DENSE
@@ -292,6 +299,11 @@ def unread(
                 )
             )
     return tuple(found)
+
+
+def _are_nested(path: str, other: str) -> bool:
+    """Tell whether a list is another one, or in a row of it, or the other way round."""
+    return f"{path}/".startswith(f"{other}/") or f"{other}/".startswith(f"{path}/")
 
 
 def _places(
@@ -394,12 +406,16 @@ class _Lines:
     def _shapes(self) -> dict[int, str]:
         return {number: shape for shape, own in self._numbers.items() for number in own}
 
-    def without_row(self, rows: Sequence[Sequence[Span]]) -> list[_Records]:
+    def without_row(
+        self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]] = ()
+    ) -> list[_Records]:
         """Return the lines that look like those in which the rows stand, and have none.
 
-        Most rows have to stand in lines of one shape; further shapes count where that is clear.
+        Those in which rows of other lists stand have one. Most rows have to stand in lines of one
+        shape; further shapes count where that is clear.
         """
         left = [own for spans in rows if (own := self._touched(spans))]
+        elsewhere = {each for spans in others for each in self._touched(spans)}
         found: list[_Records] = []
         while left:
             shapes = Counter(
@@ -410,18 +426,19 @@ class _Lines:
             is_enough = count >= max(_fewest_rows(shape), _LEAST_SHARE * len(rows) * (not found))
             if not is_enough or len(taken) < _LEAST_LINES_BY_ROW * count:
                 break
-            records = self._of_shape(shape, taken, count)
+            records = self._of_shape(shape, taken, count, elsewhere - taken)
             if not found or records.is_clear:
                 found.append(records)
             left = [own for own in left if taken.isdisjoint(own)]
         return found
 
-    def _of_shape(self, shape: str, taken: set[int], count: int) -> _Records:
-        """Return the records of a shape, of which these lines belong to so many rows."""
+    def _of_shape(self, shape: str, taken: set[int], count: int, elsewhere: set[int]) -> _Records:
+        """Return the records of a shape, of which the lines `taken` belong to so many rows."""
         cells = min(_filled_cells(self._line(each)) for each in taken)
         lines = [
             each
             for each in self._numbers[shape]
+            if each not in elsewhere
             if each in taken or _filled_cells(self._line(each)) >= cells
         ]
         blocks = list(_blocks(lines, sorted(taken)))
@@ -437,7 +454,8 @@ class _Lines:
         return _Records(
             runs=[[self._spans[each] for each in run] for run in runs],
             lines_each=max(1.0, len(taken) / count),
-            is_clear=count >= max(_FEWEST_CLEAR_ROWS, _fewest_rows(shape))
+            is_clear=shape != _LINE_OF_NAMES
+            and count >= max(_FEWEST_CLEAR_ROWS, _fewest_rows(shape))
             and share >= (_LEAST_SHARE if is_named else _LEAST_CLEAR_SHARE),
         )
 
@@ -484,7 +502,7 @@ def _is_table(shape: str) -> bool:
 
 
 def _fewest_rows(shape: str) -> int:
-    is_line = shape.startswith((_LINE_OF_WORDS, _NAMED))
+    is_line = shape.startswith((_LINE_OF_NAMES, _NAMED))
     return _FEWEST_ROWS_OF_LINES if is_line else _FEWEST_ROWS
 
 
@@ -506,7 +524,8 @@ def _blocks(numbers: Sequence[int], taken: Sequence[int]) -> Iterator[Sequence[i
             yield numbers[start:end]
 
 
-_LINE_OF_WORDS, _NAMED = "words ", "name "
+_LINE_OF_WORDS, _LINE_OF_NAMES, _NAMED = "words ", "words", "name "
+_MAX_WORDS_OF_NAME, _LONGEST_NAME = 5, 50
 
 
 def _shape(line: str) -> str:
@@ -534,7 +553,16 @@ def _shape(line: str) -> str:
     amounts = sum(1 for _ in itertools.takewhile(_AMOUNT.fullmatch, words))
     if amounts >= _FEWEST_ROWS:
         return f"amounts {amounts}"
-    return _LINE_OF_WORDS + _NUMBER.sub("0", _WORDS.sub("a", own)) if has_number else ""
+    return _shape_of_words(own, has_number=has_number)
+
+
+def _shape_of_words(line: str, *, has_number: bool) -> str:
+    """Return how words and numbers follow each other; without numbers, whether it is a name."""
+    if has_number:
+        return _LINE_OF_WORDS + _NUMBER.sub("0", _WORDS.sub("a", line))
+    is_short = len(line.split()) <= _MAX_WORDS_OF_NAME and len(line) <= _LONGEST_NAME
+    is_name = is_short and not line[:1].islower() and line[-1:].isalnum()
+    return _LINE_OF_NAMES if is_name else ""
 
 
 _STORED = TypeAdapter(tuple[MissingRows, ...])

@@ -97,6 +97,42 @@ def test_records_without_lines_of_their_own_are_missing(layout: str) -> None:
     assert missing_in(text, records) == ()
 
 
+def test_lists_of_one_look_do_not_lack_the_rows_of_each_other() -> None:
+    """Of two lists each record has a row in one of them, or it is missing."""
+    records = records_of("markdown")
+    text = f"## North\n\n{''.join(records[:30])}\n## South\n\n{''.join(records[30:])}"
+    schema: JsonObject = {
+        "properties": {name: {"type": "array", "items": {}} for name in ("north", "south")}
+    }
+    options, source = AnalysisOptions(schema=schema), Source(text)
+    task = AnalysisTask(analysis_type=AnalysisType.EXTRACTION, stage=Stage.ANALYZE, options=options)
+
+    def missing(north: Sequence[str], south: Sequence[str]) -> list[tuple[str, int]]:
+        entries: list[JsonValue] = [
+            {"path": f"/{name}/{place}", "quote": record.strip()}
+            for name, own in (("north", north), ("south", south))
+            for place, record in enumerate(own)
+        ]
+        data: JsonObject = {"north": [*north], "south": [*south]}
+        output = ground({"data": data, "evidence": entries}, source)
+        return [(each.path, each.records) for each in missing_rows.unread(source, output, task)]
+
+    assert missing(records[:30], records[30:]) == []
+    assert missing(records[:30], records[30:50] + records[51:]) == [("/data/south", 1)]
+
+
+def test_names_on_lines_of_their_own_are_records() -> None:
+    """They have neither marks nor numbers; a title above them is none that is missing."""
+    first, last = ("Ada", "Ben", "Cleo", "Dan"), ("Ash", "Birk", "Cole von", "Dove", "Elm")
+    names = [f"{one} {other}" for one in first for other in last]
+    text = "Participants\n\n" + "\n".join(names) + "\n"
+
+    (found,) = missing_in(text, names[:10])
+
+    assert found.records in (10, 11)
+    assert missing_in(text, names) == ()
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("quote", ["", "Not in the text."])
 def test_rows_without_a_quote_stand_where_their_values_do(layout: str, quote: str) -> None:

@@ -60,6 +60,23 @@ def values_without_place(answer: JsonObject) -> list[JsonObject]:
     ]
 
 
+def repetitions(answer: JsonObject, schema: JsonObject) -> dict[str, int]:
+    """Return by list how many rows of an answer are read twice: equal ones at the same places.
+
+    Rows without a place may be different rows, and a list of distinct values drops equal ones.
+    """
+    places, node = _places_of_rows(answer), SchemaNode.of(schema)
+    read = Counter(
+        (listed, frozenset(places[path]), identity(row))
+        for listed, path, row in _joined_rows(answer.get("data"), node, "")
+        if path in places and not node.at(listed).is_unique
+    )
+    found: Counter[str] = Counter()
+    for (listed, _, _), number in read.items():
+        found[listed] += number - 1
+    return {listed: number for listed, number in found.items() if number}
+
+
 def _repeated_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set[str]]:
     """Return for each answer the paths of the rows that an earlier one has read at the same place.
 
