@@ -267,38 +267,56 @@ def unread(
     analysis, options = analysis_for(task.analysis_type), task.options
     counted, located = analysis.row_counts([output], options), _places(source, output, task)
     lines: _Lines | None = None
-    found = []
+    found: list[MissingRows] = []
     for path, rows in located.items():
         count = counted.get(path)
         if count is None or count.is_selection or len(rows) < _FEWEST_ROWS:
             continue
         lines = lines or _Lines(source=source, answered=answered)
-        others = [
-            spans
-            for other, own in located.items()
-            if not _are_nested(path, other)
-            and not (other in counted and counted[other].is_selection)
-            for spans in own
-        ]
-        records = lines.without_row(rows, others)
-        number = sum(each.number for each in records) - (count.number - len(rows))
-        few = max(_MAX_UNREAD, _MAX_UNREAD_SHARE * (count.number + number))
-        is_dense = min(number, max((each.longest for each in records), default=0)) >= _DENSE
-        is_clear = number > 0 and any(each.is_clear and each.runs for each in records)
-        if is_clear or is_dense or number > few:
-            left = sorted(span for each in records for run in each.runs for span in run)
-            named = list(dict.fromkeys(filter(None, (place(*span) for span in left))))
-            found.append(
-                MissingRows(
-                    path=path,
-                    kept=count.number,
-                    found=count.number + number,
-                    max_items=count.max_items,
-                    records=number,
-                    where=tuple(_few(named)),
-                )
-            )
+        others = _rows_elsewhere(path, located, counted)
+        missing = _missing(path, count, len(rows), lines.without_row(rows, others), place)
+        found += [missing] if missing else []
     return tuple(found)
+
+
+def _missing(
+    path: str,
+    count: RowCount,
+    located: int,
+    records: Sequence[_Records],
+    place: Callable[[int, int], str],
+) -> MissingRows | None:
+    """Return what a list lacks, of which so many rows are located; `None` where that is nothing."""
+    number = sum(each.number for each in records) - (count.number - located)
+    few = max(_MAX_UNREAD, _MAX_UNREAD_SHARE * (count.number + number))
+    is_dense = min(number, max((each.longest for each in records), default=0)) >= _DENSE
+    is_clear = number > 0 and any(each.is_clear and each.runs for each in records)
+    if not (is_clear or is_dense or number > few):
+        return None
+    left = sorted(span for each in records for run in each.runs for span in run)
+    named = list(dict.fromkeys(filter(None, (place(*span) for span in left))))
+    return MissingRows(
+        path=path,
+        kept=count.number,
+        found=count.number + number,
+        max_items=count.max_items,
+        records=number,
+        where=tuple(_few(named)),
+    )
+
+
+def _rows_elsewhere(
+    path: str,
+    located: Mapping[str, Sequence[Sequence[Span]]],
+    counted: Mapping[str, RowCount],
+) -> list[Sequence[Span]]:
+    """Return where the rows of the other lists stand, selections left out."""
+    return [
+        spans
+        for other, own in located.items()
+        if not _are_nested(path, other) and not (other in counted and counted[other].is_selection)
+        for spans in own
+    ]
 
 
 def _are_nested(path: str, other: str) -> bool:
