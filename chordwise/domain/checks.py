@@ -18,6 +18,7 @@ from typing import TypeAlias
 import jsonschema_rs
 
 from chordwise.domain import json_values, schemas
+from chordwise.domain.analyses import schema_data
 from chordwise.domain.analyses.schema_data import ANY_POSITION
 from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.facts import text_of
@@ -72,11 +73,27 @@ def failures(
         for each in declared
         for failed in _KINDS[json_values.text(each["check"])](each, data)
     ]
-    return (*found, *leaks(output, options, learned))
+    return (*found, *failures_of_part(output, options, learned))
 
 
-def leaks(
+def failures_of_part(
     output: JsonObject, options: AnalysisOptions, learned: Sequence[Example] = ()
+) -> tuple[FailedCheck, ...]:
+    """Return what a grounded answer about any part of a document does not pass."""
+    return (*_repetitions(output, options), *_leaks(output, options, learned))
+
+
+def _repetitions(output: JsonObject, options: AnalysisOptions) -> Iterator[FailedCheck]:
+    """Yield the lists with rows that have the values and the places of another one."""
+    found = schema_data.repetitions(output, options.schema) if options.schema else {}
+    for path, number in found.items():
+        rows = "row repeats" if number == 1 else "rows repeat"
+        problem = f"{number} {rows} the values of another one at the same place"
+        yield FailedCheck(check="repetition", path=f"/data{path}", problem=problem)
+
+
+def _leaks(
+    output: JsonObject, options: AnalysisOptions, learned: Sequence[Example]
 ) -> tuple[FailedCheck, ...]:
     """Return the quotes of a grounded answer that stand in an example, and not in the text."""
     sources = [Source(each.text) for each in (*options.examples, *learned)]

@@ -13,6 +13,7 @@ from functools import cache
 from types import MappingProxyType
 
 from chordwise.domain import grounding, json_values, missing_rows, schemas
+from chordwise.domain.analyses import schema_data
 from chordwise.domain.analyses.analysis import Analysis
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
@@ -151,8 +152,8 @@ def named(violations: Sequence[JsonObject], principles: Sequence[str]) -> tuple[
 def objection_to(revised: Answer, original: Answer, task: AnalysisTask) -> str:
     """Return why a revision must not replace the original; empty where it may.
 
-    A revision may drop a quote that stands nowhere, and a row with it, not all evidence that there
-    was, and not more rows than quotes that stand nowhere.
+    A revision may drop a quote that stands nowhere, and a row with it, and a row that was read
+    twice; not all evidence that there was, and not more rows than these.
     """
     share = grounding.grounded_share(revised.output)
     if share < grounding.grounded_share(original.output):
@@ -162,9 +163,15 @@ def objection_to(revised: Answer, original: Answer, task: AnalysisTask) -> str:
     analysis = analysis_for(task.analysis_type)
     found, kept = (analysis.row_counts([a.output], task.options) for a in (original, revised))
     lost = missing_rows.losses(missing_rows.compare(found, kept))
-    if sum(each.wanted - each.kept for each in lost) > _ungrounded(original) - _ungrounded(revised):
+    spare = [_ungrounded(each) + _repeated(each, task) for each in (original, revised)]
+    if sum(each.wanted - each.kept for each in lost) > spare[0] - spare[1]:
         return " ".join(["The revision has lost rows.", *missing_rows.sentences(lost)])
     return ""
+
+
+def _repeated(answer: Answer, task: AnalysisTask) -> int:
+    schema = task.options.schema
+    return sum(schema_data.repetitions(answer.output, schema).values()) if schema else 0
 
 
 def _ungrounded(answer: Answer) -> int:

@@ -13,13 +13,13 @@ import re
 import unicodedata
 from array import array
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from itertools import islice
 
-from chordwise.domain import json_values, layout
+from chordwise.domain import json_values, layout, mentions
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.layout import Place, Plain
 from chordwise.domain.negation import denies
@@ -34,6 +34,7 @@ _PLAIN_WORD = re.compile(r"[a-z0-9]+")
 _PARTED = re.compile(r"-[ \t]*+\n")
 # A long quote in a text that repeats it everywhere: the first places are as good as any other.
 _MAX_COMPARED_CHARACTERS = 10_000_000
+_MAX_MENTIONS = 10_000
 _FRAME = " \t\n\"'.…,;:()[]<>"
 # A superscript or a fraction is not the digit that it decomposes to; a ligature is its letters.
 _SAME_LETTERS = ("<compat>", "<wide>", "<narrow>", "<noBreak>")
@@ -81,29 +82,38 @@ class Source:
     known: Mapping[str, Sequence[Span]] = field(default_factory=dict)
     header: Source | None = None
 
-    def locate(self, quote: str, mention: int = 1) -> Span | None:
-        """Return where the quote stands in the document, or `None` when it does not.
+    def locate(self, quote: str) -> Span | None:
+        """Return where the quote stands first in the document, or `None` when it does not."""
+        return next(self.mentions(quote), None)
 
-        Of several places the one of this `mention` counts, from 1: equal rows of a list have equal
-        quotes, one after the other. Where there are fewer places it is the first. Whole words come
-        before parts of words, and a part of a number is not found at all. A quote with an ellipsis
-        is everything from its first part to its last.
+    def mentions(self, quote: str) -> Iterator[Span]:
+        """Yield where the quote stands in the document, in order.
+
+        Whole words come before parts of words, and a part of a number is not found at all. A quote
+        with an ellipsis is everything from its first part to its last.
         """
         if spans := self.known.get(quote):
-            return spans[mention - 1] if mention <= len(spans) else spans[0]
+            yield from spans
+            return
+        for how, places in self._ways(quote):
+            spans_found = (self._span(place, how) for place in places)
+            if first := next(spans_found, None):
+                yield first
+                yield from spans_found
+                return
+
+    def _ways(self, quote: str) -> Iterator[tuple[Grounding, Iterator[Place]]]:
+        """Yield what each way of looking a quote up finds, the closest first."""
         if not quote.strip():
-            return None
-        if place := best(self.text, _occurrences(quote, self.text), mention):
-            return self._span(place, Grounding.EXACT)
+            return
+        yield Grounding.EXACT, whole(self.text, _occurrences(quote, self.text))
         if not self._may_hold(quote):
-            return None
-        found = (reading.find(quote, mention) for reading in self._readings)
-        if place := next(filter(None, found), None):
-            return self._span(place, Grounding.NORMALIZED)
-        parts = _parts_of(quote)
-        joined = (reading.find_joined(parts, mention) for reading in self._readings if parts)
-        place = next(filter(None, joined), None)
-        return self._span(place, Grounding.JOINED) if place else None
+            return
+        for reading in self._readings:
+            for places in reading.find(quote):
+                yield Grounding.NORMALIZED, places
+        for reading in self._readings if (parts := _parts_of(quote)) else ():
+            yield Grounding.JOINED, reading.find_joined(parts)
 
     def wording(self, span: Span) -> str:
         """Return the source's own text of a span."""
@@ -158,24 +168,24 @@ class _Reading:
         self.text = plain.text
         self._gaps_left = _MAX_GAPS
 
-    def find(self, quote: str, mention: int) -> Place | None:
-        """Return where the words of a quote stand."""
+    def find(self, quote: str) -> Iterator[Iterator[Place]]:
+        """Yield where the words of a quote stand, in each of its spellings."""
         for wanted in self._spellings(quote):
             for places in (self._folded_places, self._decomposed_places):
-                if place := best(self.text, places(wanted), mention):
-                    return self._plain.origin(*place)
-        return None
+                yield self._origins_of(places(wanted))
 
-    def find_joined(self, parts: Sequence[str], mention: int) -> Place | None:
-        """Return where the parts follow each other, the first to the last."""
+    def find_joined(self, parts: Sequence[str]) -> Iterator[Place]:
+        """Yield where the parts follow each other, the first to the last."""
         found = [self._places_of_part(part) for part in parts]
         chains = found[0]
         for places, following in itertools.pairwise(found):
             distance = self._distance(max(len(places), len(following)))
             chains = self._continued(chains, following, distance)
         starts = dict(reversed(chains))  # of several ends the nearest
-        place = best(self.text, sorted(starts.items()), mention)
-        return self._plain.origin(*place) if place else None
+        yield from self._origins_of(sorted(starts.items()))
+
+    def _origins_of(self, places: Iterable[Place]) -> Iterator[Place]:
+        return (self._plain.origin(*place) for place in whole(self.text, places))
 
     def _places_of_part(self, part: str) -> list[Place]:
         """Return the places of a part, whole words all of them."""
@@ -378,24 +388,34 @@ def _parts(char: str) -> str:
 
 
 def ground(answer: JsonObject, source: Source) -> JsonObject:
-    """Return the answer with the span of every quote, and in `grounded` whether there is one."""
-    mentions: Counter[str] = Counter()
-    grounded = json_values.with_findings(
-        answer, lambda finding: finding | _evidence(finding["quote"], source, mentions)
-    )
-    return json_values.as_object(grounded)
+    """Return the answer with the span of every quote, and in `grounded` whether there is one.
+
+    Of several places of a quote that counts which its finding means (see `mentions`).
+    """
+    findings = list(json_values.findings(answer))
+    said = dict.fromkeys(json_values.text(each["quote"]) for each in findings)
+    spans = {quote: list(islice(source.mentions(quote), _MAX_MENTIONS)) for quote in said}
+    places = {
+        quote: [(each.start_char - source.offset, each.end_char - source.offset) for each in own]
+        for quote, own in spans.items()
+    }
+    meant = iter(mentions.chosen(findings, places, source.text))
+
+    def located(finding: JsonObject) -> JsonObject:
+        quote, mention = json_values.text(finding["quote"]), next(meant)
+        if mention is not None:
+            return finding | _found(quote, spans[quote][mention], source)
+        span = source.header.locate(quote) if source.header else None
+        if span is not None and source.header is not None:
+            return finding | _found(quote, span, source.header)
+        grounded, how = (False, Grounding.NONE.value) if finding["quote"] else (None, None)
+        nowhere: JsonObject = {"start_char": None, "end_char": None}
+        return finding | nowhere | {"grounded": grounded, "grounding": how}
+
+    return json_values.as_object(json_values.with_findings(answer, located))
 
 
-def _evidence(quote: JsonValue, source: Source, mentions: Counter[str]) -> JsonObject:
-    span = None
-    if isinstance(quote, str):
-        mentions[quote] += 1
-        span = source.locate(quote, mentions[quote])
-    if span is None and source.header is not None:
-        return _evidence(quote, source.header, Counter())
-    if span is None:
-        grounded, how = (False, Grounding.NONE.value) if quote else (None, None)
-        return {"start_char": None, "end_char": None, "grounded": grounded, "grounding": how}
+def _found(quote: str, span: Span, source: Source) -> JsonObject:
     return {
         "quote": source.wording(span) or quote,
         "start_char": span.start_char,
@@ -459,34 +479,46 @@ _NUMBER = re.compile(
 )
 
 
-def best(text: str, places: Iterable[Place], mention: int = 1) -> Place | None:
-    """Return a place that is made of whole words, else the first that cuts no number.
+def whole(text: str, places: Iterable[Place]) -> Iterator[Place]:
+    """Yield the places that are made of whole words and do not overlap; else those within words.
 
-    Of those of whole words the one of this mention counts, where there are so many that do not
-    overlap, else the first. In scripts without spaces the first place counts.
+    None of them cuts a number. Within words of scripts with spaces only the first place counts.
     """
-    whole: list[Place] = []
-    inside: Place | None = None
+    inside: list[Place] = []
+    last = -1
     for start, end in places:
         if _cuts_number(text, start, end) or _cuts_accent(text, end):
             continue
-        if _joins_letters(text, start) or _joins_letters(text, end):
-            inside = inside or (start, end)
-        elif not whole or start >= whole[-1][1]:
-            whole.append((start, end))
-            if len(whole) == mention:
-                return start, end
-    return whole[0] if whole else inside
+        cuts = [place for place in (start, end) if _joins_letters(text, place)]
+        if cuts:
+            is_further = not inside or all(_is_spaceless(text[each]) for each in cuts)
+            if last < 0 and is_further and (not inside or start >= inside[-1][1]):
+                inside.append((start, end))
+        elif start >= last:
+            last = end
+            yield start, end
+    if last < 0:
+        yield from inside
 
 
 def is_inside_number(text: str, place: int) -> bool:
-    """Tell whether a cut here would leave a part of a number on either side."""
+    """Tell whether a cut here would leave a part of a number on either side.
+
+    A comma parts numbers in a record of CSV: where another one stands beside them without a blank.
+    """
     first = max(0, place - _WINDOW_CHARACTERS)
     window = text[first : place + _WINDOW_CHARACTERS]
-    return any(
-        run.start() < place - first < run.end() and _NUMBER.fullmatch(run.group())
-        for run in _DIGITS.finditer(window)
-    )
+    run = next((run for run in _DIGITS.finditer(window) if run.end() > place - first), None)
+    if run is None or run.start() >= place - first or not _NUMBER.fullmatch(run.group()):
+        return False
+    before, after = window[: run.start()][-2:], window[run.end() :][:2]
+    is_record = _is_comma_alone(before[::-1]) or _is_comma_alone(after)
+    return not (is_record and "," in text[max(0, place - 1) : place + 1])
+
+
+def _is_comma_alone(beside: str) -> bool:
+    """Tell whether a comma comes next, and no blank behind it."""
+    return len(beside) > 1 and beside[0] == "," and not beside[1].isspace()
 
 
 def _cuts_word(text: str, start: int, end: int) -> bool:
@@ -501,7 +533,12 @@ def _cuts_word(text: str, start: int, end: int) -> bool:
 
 
 def _joins_letters(text: str, place: int) -> bool:
-    return 0 < place < len(text) and text[place - 1].isalnum() and text[place].isalnum()
+    """Tell whether a place is inside of a word, or between letters of a script without spaces."""
+    if not 0 < place < len(text):
+        return False
+    before, after = text[place - 1], text[place]
+    is_inside = before.isalnum() and after.isalnum()
+    return is_inside and _is_spaceless(before) == _is_spaceless(after)
 
 
 def _cuts_accent(text: str, end: int) -> bool:

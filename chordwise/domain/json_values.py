@@ -122,6 +122,19 @@ def with_findings(value: JsonValue, changed: Callable[[JsonObject], JsonObject])
     return changed(members) if "quote" in members else members
 
 
+def findings(value: JsonValue) -> Iterator[JsonObject]:
+    """Yield the objects that `with_findings` changes, in its order."""
+    if isinstance(value, list):
+        for item in value:
+            yield from findings(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if name != USER_DATA:
+                yield from findings(item)
+        if "quote" in value:
+            yield value
+
+
 def is_storable(value: JsonValue) -> bool:
     """Tell whether PostgreSQL can store a value: no NaN or infinity, no NUL, no half characters."""
     try:

@@ -10,14 +10,14 @@ import itertools
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import TypeAlias
 
 from pydantic import TypeAdapter
 
-from chordwise.domain import json_values
+from chordwise.domain import grounding, json_values
 from chordwise.domain.analyses.analysis import RowCount
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.grounding import Source
@@ -212,10 +212,10 @@ def _number(counted: Mapping[str, RowCount], path: str) -> int:
 
 Span: TypeAlias = tuple[int, int]
 
-_FEWEST_ROWS = 2
+_FEWEST_ROWS, _FEWEST_CLEAR_ROWS = 2, 3
 _FEWEST_ROWS_OF_LINES = 5
 """So many rows have to stand in lines of one shape before the other lines count as records."""
-_LEAST_SHARE = 0.5
+_LEAST_SHARE, _LEAST_CLEAR_SHARE = 0.5, 0.8
 _LEAST_LINES_BY_ROW = 0.8
 _MAX_UNREAD = 2
 _MAX_UNREAD_SHARE = 0.02
@@ -225,14 +225,28 @@ _LONGEST_ITEM = 200
 _LONGEST_LINE = 300
 _LINE = re.compile(r"[^\n]*+(?:\n|$)")
 _ITEM = re.compile(r"(?:([-*•–+])|\(?\w{1,3}([.)]))\s")
-_KEY = re.compile(r"([^:\n]{1,40}+):(?=\s)")
+_KEY = re.compile(r"<[\w:.-]++|[^:\n]{1,40}+:(?=\s)")
 _DELIMITER = re.compile(r"[,;](?!\d{3}(?!\d))")
 _QUOTED = re.compile(r'"[^"\n]*+"')
-_STOP = re.compile(r"[.!?] +")
+_STOP = re.compile(r"[.!?] +|(?<=[]}>\[]),? *+(?=[{<])")
+"""Where sentences end, and elements or objects that are not on lines of their own."""
 _CELL = re.compile(r"[|\t,;]")
 _GAP = re.compile(r"(?<=[^\s.?!:]) {2,}+(?=\S)")
 _NUMBER = re.compile(r"\d[\d.,]*+")
 _AMOUNT = re.compile(r"[-+($€£¥−]{0,3}+\d[\d.,]*+[)%€£¥]{0,3}+")
+_YEARS = re.compile(r"(?:(?:19|20)\d\d[.,]?)++")
+_WORDS_OF_LABEL = re.compile(r"[^\W\d_]++")
+_MAX_WORDS_OF_SUM = 3
+_SUM = re.compile(
+    r"(?<![^\W\d_])(?:(?:sub|grand)?-?(?:total[es]?|totaux|totaal|totalt)|sum(?:me|a|ma)?|som"
+    r"|(?:end|gesamt|zwischen|brutto|netto)?(?:summe|betrag)|gesamt|montant|importe|importo"
+    r"|carried|brought|(?:ü|ue)bertrag|tax(?:es)?|vat|gst|mwst|ust|tva|iva|btw|moms|taxe|steuer"
+    r"|shipping|postage|versand(?:kosten)?|porto|frais|discount|rabatt|remise|rounding|tip"
+    r"|balance|cash|change|due|paid|итого|всего|разом|suma|razem|celkem|toplam)(?![^\W\d_])"
+    r"|合计|合計|总计|總計|小计|小計|合計|税|합계|총계|소계|المجموع|الإجمالي",
+    re.IGNORECASE,
+)
+"""What names the totals of a list, and what is added to them."""
 _WORDS = re.compile(r"[^\W\d_][\w'’-]*+(?: ++[^\W\d_][\w'’-]*+)*+")
 
 
@@ -251,31 +265,75 @@ def unread(
     distinct values, has no records. `place` names a span of the text.
     """
     analysis, options = analysis_for(task.analysis_type), task.options
-    counted, located = analysis.row_counts([output], options), analysis.row_places(output, options)
+    counted, located = analysis.row_counts([output], options), _places(source, output, task)
     lines: _Lines | None = None
-    found = []
+    found: list[MissingRows] = []
     for path, rows in located.items():
         count = counted.get(path)
         if count is None or count.is_selection or len(rows) < _FEWEST_ROWS:
             continue
         lines = lines or _Lines(source=source, answered=answered)
-        runs = lines.without_row(rows)
-        left = [span for run in runs for span in run]
-        number = len(left) - (count.number - len(rows))
-        few = max(_MAX_UNREAD, _MAX_UNREAD_SHARE * (count.number + number))
-        if number > few or min(number, max(map(len, runs), default=0)) >= _DENSE:
-            named = list(dict.fromkeys(filter(None, (place(*span) for span in left))))
-            found.append(
-                MissingRows(
-                    path=path,
-                    kept=count.number,
-                    found=count.number + number,
-                    max_items=count.max_items,
-                    records=number,
-                    where=tuple(_few(named)),
-                )
-            )
+        others = _rows_elsewhere(path, located, counted)
+        missing = _missing(path, count, len(rows), lines.without_row(rows, others), place)
+        found += [missing] if missing else []
     return tuple(found)
+
+
+def _missing(
+    path: str,
+    count: RowCount,
+    located: int,
+    records: Sequence[_Records],
+    place: Callable[[int, int], str],
+) -> MissingRows | None:
+    """Return what a list lacks, of which so many rows are located; `None` where that is nothing."""
+    number = sum(each.number for each in records) - (count.number - located)
+    few = max(_MAX_UNREAD, _MAX_UNREAD_SHARE * (count.number + number))
+    is_dense = min(number, max((each.longest for each in records), default=0)) >= _DENSE
+    is_clear = number > 0 and any(each.is_clear and each.runs for each in records)
+    if not (is_clear or is_dense or number > few):
+        return None
+    left = sorted(span for each in records for run in each.runs for span in run)
+    named = list(dict.fromkeys(filter(None, (place(*span) for span in left))))
+    return MissingRows(
+        path=path,
+        kept=count.number,
+        found=count.number + number,
+        max_items=count.max_items,
+        records=number,
+        where=tuple(_few(named)),
+    )
+
+
+def _rows_elsewhere(
+    path: str,
+    located: Mapping[str, Sequence[Sequence[Span]]],
+    counted: Mapping[str, RowCount],
+) -> list[Sequence[Span]]:
+    """Return where the rows of the other lists stand, selections left out."""
+    return [
+        spans
+        for other, own in located.items()
+        if not _are_nested(path, other) and not (other in counted and counted[other].is_selection)
+        for spans in own
+    ]
+
+
+def _are_nested(path: str, other: str) -> bool:
+    """Tell whether a list is another one, or in a row of it, or the other way round."""
+    return f"{path}/".startswith(f"{other}/") or f"{other}/".startswith(f"{path}/")
+
+
+def _places(
+    source: Source, output: JsonObject, task: AnalysisTask
+) -> Mapping[str, list[list[Span]]]:
+    """Return where the rows of each list stand: by their quotes, else by their values."""
+    analysis, options = analysis_for(task.analysis_type), task.options
+    if values := analysis.values_without_place(output, options):
+        found = grounding.ground({"evidence": [*values]}, source)
+        quoted = json_values.objects(output.get("evidence"))
+        output = {**output, "evidence": [*quoted, *json_values.objects(found["evidence"])]}
+    return analysis.row_places(output, options)
 
 
 def _few(names: Sequence[str]) -> list[str]:
@@ -314,9 +372,29 @@ def together(one: Iterable[MissingRows], other: Iterable[MissingRows]) -> tuple[
     return tuple(largest.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Records:
+    """Records without a row: their lines by runs, of which each record has `lines_each`.
+
+    It `is_clear` that they are records where the rows are many, and most records of the list.
+    """
+
+    runs: Sequence[Sequence[Span]] = ()
+    lines_each: float = 1.0
+    is_clear: bool = False
+
+    @property
+    def number(self) -> int:
+        return round(sum(map(len, self.runs)) / self.lines_each)
+
+    @property
+    def longest(self) -> int:
+        return round(max(map(len, self.runs), default=0) / self.lines_each)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Lines:
-    """The lines of a text that are not blank, and the shapes of those that were answered."""
+    """The lines of a text that say something, and the shapes of those that were answered."""
 
     source: Source
     answered: Sequence[Span] | None
@@ -346,25 +424,66 @@ class _Lines:
     def _shapes(self) -> dict[int, str]:
         return {number: shape for shape, own in self._numbers.items() for number in own}
 
-    def without_row(self, rows: Sequence[Sequence[Span]]) -> list[list[Span]]:
-        """Return the lines that look like those in which the rows stand, and have none, by runs."""
-        touched = [self._touched(spans) for spans in rows]
-        shapes = Counter(shape for own in touched for shape in {self._shapes[each] for each in own})
-        shape, count = next(iter(shapes.most_common(1)), ("", 0))
-        if count < max(_fewest_rows(shape), _LEAST_SHARE * len(rows)):
-            return []
-        taken = {each for own in touched for each in own if self._shapes[each] == shape}
-        if len(taken) < _LEAST_LINES_BY_ROW * count:
-            return []
+    def without_row(
+        self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]] = ()
+    ) -> list[_Records]:
+        """Return the lines that look like those in which the rows stand, and have none.
+
+        Those in which rows of other lists stand have one. Most rows have to stand in lines of one
+        shape; further shapes count where that is clear.
+        """
+        left = [own for spans in rows if (own := self._touched(spans))]
+        elsewhere = {each for spans in others for each in self._touched(spans)}
+        found: list[_Records] = []
+        while left:
+            shapes = Counter(
+                shape for own in left for shape in {self._shapes[each] for each in own}
+            )
+            shape, count = shapes.most_common(1)[0]
+            taken = {each for own in left for each in own if self._shapes[each] == shape}
+            is_enough = count >= max(_fewest_rows(shape), _LEAST_SHARE * len(rows) * (not found))
+            if not is_enough or len(taken) < _LEAST_LINES_BY_ROW * count:
+                break
+            records = self._of_shape(shape, taken, count, elsewhere - taken)
+            if not found or records.is_clear:
+                found.append(records)
+            left = [own for own in left if taken.isdisjoint(own)]
+        return found
+
+    def _of_shape(self, shape: str, taken: set[int], count: int, elsewhere: set[int]) -> _Records:
+        """Return the records of a shape, of which the lines `taken` belong to so many rows."""
         cells = min(_filled_cells(self._line(each)) for each in taken)
         lines = [
             each
             for each in self._numbers[shape]
+            if each not in elsewhere
             if each in taken or _filled_cells(self._line(each)) >= cells
         ]
-        blocks = _blocks(lines, sorted(taken))
-        runs = (run for block in blocks for run in itertools.groupby(block, taken.__contains__))
-        return [[self._spans[each] for each in run] for is_taken, run in runs if not is_taken]
+        blocks = list(_blocks(lines, sorted(taken)))
+        headers = {self._line(block[0]).strip() for block in blocks if _is_table(shape)}
+        runs = [
+            left
+            for block in blocks
+            for is_taken, run in itertools.groupby(block, taken.__contains__)
+            if not is_taken and (left := [each for each in run if self._is_record(each, headers)])
+        ]
+        is_named = _is_table(shape) or shape.startswith(_NAMED)
+        share = len(taken) / (len(taken) + sum(map(len, runs)))
+        return _Records(
+            runs=[[self._spans[each] for each in run] for run in runs],
+            lines_each=max(1.0, len(taken) / count),
+            is_clear=shape != _LINE_OF_NAMES
+            and count >= max(_FEWEST_CLEAR_ROWS, _fewest_rows(shape))
+            and share >= (_LEAST_SHARE if is_named else _LEAST_CLEAR_SHARE),
+        )
+
+    def _is_record(self, number: int, headers: Collection[str]) -> bool:
+        """Tell a record from the header of a table, and from a total or what is added to it."""
+        line = self._line(number).strip()
+        is_header = line in headers and all(map(_YEARS.fullmatch, _NUMBER.findall(line)))
+        label = _NUMBER.split(line, maxsplit=1)[0]
+        is_sum = _SUM.search(label) and len(_WORDS_OF_LABEL.findall(label)) <= _MAX_WORDS_OF_SUM
+        return not (is_header or is_sum)
 
     def _touched(self, spans: Sequence[Span]) -> set[int]:
         """Return the numbers of the lines with a shape in which spans stand."""
@@ -382,12 +501,12 @@ class _Lines:
 
 
 def _lines(text: str) -> Iterator[Span]:
-    """Yield the lines that are not blank, and of long ones the sentences."""
+    """Yield the lines that have letters or digits, and of long ones the sentences or objects."""
     for line in _LINE.finditer(text):
         start, end = line.span()
         stops = _STOP.finditer(text, start, end) if end - start > _LONGEST_LINE else ()
         for own_start, own_end in itertools.pairwise([start, *(stop.end() for stop in stops), end]):
-            if text[own_start:own_end].strip():
+            if any(map(str.isalnum, text[own_start:own_end])):
                 yield own_start, own_end
 
 
@@ -396,8 +515,12 @@ def _filled_cells(line: str) -> int:
     return sum(1 for cell in _CELL.split(line) if cell.strip())
 
 
+def _is_table(shape: str) -> bool:
+    return shape.startswith(("|", "\t", ",", "columns"))
+
+
 def _fewest_rows(shape: str) -> int:
-    is_line = shape.startswith((_LINE_OF_WORDS, _NAMED))
+    is_line = shape.startswith((_LINE_OF_NAMES, _NAMED))
     return _FEWEST_ROWS_OF_LINES if is_line else _FEWEST_ROWS
 
 
@@ -419,7 +542,8 @@ def _blocks(numbers: Sequence[int], taken: Sequence[int]) -> Iterator[Sequence[i
             yield numbers[start:end]
 
 
-_LINE_OF_WORDS, _NAMED = "words ", "name "
+_LINE_OF_WORDS, _LINE_OF_NAMES, _NAMED = "words ", "words", "name "
+_MAX_WORDS_OF_NAME, _LONGEST_NAME = 5, 50
 
 
 def _shape(line: str) -> str:
@@ -437,7 +561,7 @@ def _shape(line: str) -> str:
     if (item := _ITEM.match(own)) and len(own) <= _LONGEST_ITEM:
         return f"{_LINE_OF_WORDS}{item[1] or item[2]} {len(line) - len(line.lstrip())} {has_number}"
     if key := _KEY.match(own):
-        return f"{_NAMED}{_NUMBER.sub('0', key[1]).casefold()}"
+        return f"{_NAMED}{_NUMBER.sub('0', key[0]).casefold()}"
     bare = _QUOTED.sub("", own)
     if _DELIMITER.search(bare) and not any(f"{mark} " in bare for mark in ",;"):
         return f", {bare.count(',')} {bare.count(';')} {has_number}"
@@ -447,7 +571,16 @@ def _shape(line: str) -> str:
     amounts = sum(1 for _ in itertools.takewhile(_AMOUNT.fullmatch, words))
     if amounts >= _FEWEST_ROWS:
         return f"amounts {amounts}"
-    return _LINE_OF_WORDS + _NUMBER.sub("0", _WORDS.sub("a", own)) if has_number else ""
+    return _shape_of_words(own, has_number=has_number)
+
+
+def _shape_of_words(line: str, *, has_number: bool) -> str:
+    """Return how words and numbers follow each other; without numbers, whether it is a name."""
+    if has_number:
+        return _LINE_OF_WORDS + _NUMBER.sub("0", _WORDS.sub("a", line))
+    is_short = len(line.split()) <= _MAX_WORDS_OF_NAME and len(line) <= _LONGEST_NAME
+    is_name = is_short and not line[:1].islower() and line[-1:].isalnum()
+    return _LINE_OF_NAMES if is_name else ""
 
 
 _STORED = TypeAdapter(tuple[MissingRows, ...])

@@ -36,7 +36,11 @@ value that was judged, and what is said of it.
 """
 
 _MAX_WORDS = 8
-_TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
+_SPACELESS = "\u0e00-\u0fff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_TOKEN = re.compile(
+    rf"\d+(?:[.,]\d+)*|(?:(?![{_SPACELESS}])[^\W\d_])++|(?:(?=[{_SPACELESS}])[^\W\d_])++"
+)
+"""A number or a word; a name within Chinese or Thai is a word of its own, without blanks too."""
 _PUNCTUATION = re.compile(r"[\W_]+")
 _UNNAMED = "yes no true false none null unknown n/a na other"
 _COMPANIES = "inc corp ltd llc llp lp plc gmbh ag kg sarl srl spa bv nv oy pty pte"

@@ -166,6 +166,29 @@ def test_a_model_that_stops_early_is_asked_for_the_other_rows() -> None:
     assert "`line_items` (without: part 2; " in found.review_reason
 
 
+def test_a_model_that_repeats_rows_is_asked_for_each_once() -> None:
+    """An answer without the repetitions has lost nothing."""
+    request = AnalysisRequest(
+        text=order_rows.ORDER[:2_000],
+        analysis_type=AnalysisType.EXTRACTION,
+        schema=order_rows.SCHEMA,
+    )
+
+    def stammering(asked: CompletionRequest) -> str:
+        rows = order_rows.rows_in(asked.task.text)
+        again = [] if asked.task.stage is Stage.REPAIR else rows[3:6]
+        return order_rows.an_extraction([*rows, *again])
+
+    model = ScriptedModel([stammering], repeat_last=True)
+
+    found = DocumentAnalyzer(model).analyze_document(request)
+
+    assert len(model.requests) == 2 * found.chunk_count
+    assert "3 rows repeat the values of another one" in model.requests[1].user
+    assert order_rows.rows_of(found.output) == order_rows.rows_in(found.text)
+    assert (found.failed_checks, found.needs_review) == ((), False)
+
+
 def test_a_list_that_its_schema_limits_is_complete_when_it_is_full() -> None:
     """What found no room is counted, and no reason for a review; no model joins the rows."""
     schema = json.loads(json.dumps(order_rows.SCHEMA))

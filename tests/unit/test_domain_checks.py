@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from chordwise.domain import checks, validation
+from chordwise.domain import checks, grounding, validation
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Example
 from chordwise.errors import UsageError
@@ -160,7 +161,28 @@ def test_a_quote_out_of_an_example_is_a_leak() -> None:
     (leak,) = checks.failures(output, options)
 
     assert (leak.check, leak.path) == ("example", "/key_findings/0/quote")
-    assert checks.leaks(output, AnalysisOptions()) == ()
+    assert checks.failures_of_part(output, AnalysisOptions()) == ()
+
+
+def test_a_row_that_is_read_twice_is_told() -> None:
+    """Equal rows are different ones where the text has them twice."""
+    options = AnalysisOptions(schema={"properties": {"lines": {"type": "array", "items": LINE}}})
+
+    def failing_in(text: str) -> list[tuple[str, str]]:
+        rows: list[JsonValue] = [{"amount": amount} for amount in (3, 4, 3, 3)]
+        quotes = ("Tea: 3 EUR", "Milk: 4 EUR", "Tea: 3 EUR", "Tea: 3 EUR")
+        entries: list[JsonValue] = [
+            {"path": f"/lines/{row}", "quote": quote} for row, quote in enumerate(quotes)
+        ]
+        answer: JsonObject = {"data": {"lines": rows}, "evidence": entries}
+        found = checks.failures_of_part(grounding.ground(answer, Source(text)), options)
+        return [(each.path, each.problem) for each in found]
+
+    text = "Tea: 3 EUR\nMilk: 4 EUR\nTea: 3 EUR\n"
+
+    assert failing_in(f"{text}Tea: 3 EUR\n") == []
+    problem = "1 row repeats the values of another one at the same place"
+    assert failing_in(text) == [("/data/lines", problem)]
 
 
 def test_models_do_not_see_the_checks() -> None:

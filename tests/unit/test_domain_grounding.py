@@ -296,12 +296,38 @@ def test_a_whole_number_is_found_beside_signs_and_letters(quote: str, text: str)
 def test_whole_words_come_first(quote: str, text: str, before: str) -> None:
     """A name is found where it stands alone, not inside a longer word before."""
     assert found(quote, text) in (before, text[: text.rindex(quote)])
-    assert grounding.best(text, [(len(before), len(before) + len(quote))])
+    assert list(grounding.whole(text, [(len(before), len(before) + len(quote))]))
 
 
 def test_a_part_of_a_word_counts_where_no_whole_word_does() -> None:
     """Scripts without spaces would otherwise have no quotes."""
     assert found("開かれ", "会議は五月に開かれた。") == "会議は五月に"
+
+
+def test_words_without_blanks_between_them_have_a_place_for_each_mention() -> None:
+    """So do Latin names and numbers among the letters of such a script."""
+    text = "商品苹果3件、商品Maple数12件、商品苹果12件。"
+
+    starts = {
+        quote: [span.start_char for span in Source(text).mentions(quote)]
+        for quote in ("苹果", "Maple", "12", "件")
+    }
+
+    assert starts == {"苹果": [2, 21], "Maple": [9], "12": [15, 23], "件": [5, 17, 25]}
+
+
+@pytest.mark.parametrize(
+    ("quote", "record", "is_found"),
+    [
+        ("619.98", "Coffee,16,619.98", True),
+        ("16", "16,619.98,Coffee", True),
+        ("16", "It cost 16,619.98 euros.", False),
+        ("619.98", "It cost 16,619.98, and more.", False),
+        ("98", "Coffee,16,619.98", False),
+    ],
+)
+def test_commas_part_numbers_in_records_of_csv(quote: str, record: str, *, is_found: bool) -> None:
+    assert (Source(record).locate(quote) is not None) is is_found
 
 
 def test_a_letter_without_its_accent_is_another_letter() -> None:

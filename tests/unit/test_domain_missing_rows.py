@@ -66,6 +66,112 @@ def test_records_without_a_row_are_missing(layout: str) -> None:
     assert missing_in(text, records) == ()
 
 
+@pytest.mark.parametrize("dropped", [(1,), (30,), (COUNT - 1,), (3, 17, 18, 40)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_single_record_without_a_row_is_missing(layout: str, dropped: Sequence[int]) -> None:
+    """Also where few are, since nothing else looks like the others of a long list."""
+    records = records_of(layout)
+    kept = [record for number, record in enumerate(records) if number not in dropped]
+
+    (found,) = missing_in(f"The order of May.\n\n{''.join(records)}", kept)
+
+    assert (found.kept, found.records) == (len(kept), len(dropped))
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        '{{"name": "{name}", "price": {price}, "unit": "piece"}}, ',
+        "<row><name>{name}</name><price>{price}</price><weight>{price}.5</weight></row>",
+        "{name}\n{price}\n{price}.50\n",
+    ],
+)
+def test_records_without_lines_of_their_own_are_missing(layout: str) -> None:
+    """As in JSON or XML on one line, or with a line for each value; each record counts once."""
+    records = [layout.format(name=name, price=n) for n, name in enumerate(NAMES)]
+    text = f'{{"title": 5, "rows": [{"".join(records)}]}}'
+
+    (found,) = missing_in(text, records[:20] + records[30:])
+
+    assert (found.kept, found.found) == (COUNT - 10, COUNT)
+    assert missing_in(text, records) == ()
+
+
+def test_lists_of_one_look_do_not_lack_the_rows_of_each_other() -> None:
+    """Of two lists each record has a row in one of them, or it is missing."""
+    records = records_of("markdown")
+    text = f"## North\n\n{''.join(records[:30])}\n## South\n\n{''.join(records[30:])}"
+    schema: JsonObject = {
+        "properties": {name: {"type": "array", "items": {}} for name in ("north", "south")}
+    }
+    options, source = AnalysisOptions(schema=schema), Source(text)
+    task = AnalysisTask(analysis_type=AnalysisType.EXTRACTION, stage=Stage.ANALYZE, options=options)
+
+    def missing(north: Sequence[str], south: Sequence[str]) -> list[tuple[str, int]]:
+        entries: list[JsonValue] = [
+            {"path": f"/{name}/{place}", "quote": record.strip()}
+            for name, own in (("north", north), ("south", south))
+            for place, record in enumerate(own)
+        ]
+        data: JsonObject = {"north": [*north], "south": [*south]}
+        output = ground({"data": data, "evidence": entries}, source)
+        return [(each.path, each.records) for each in missing_rows.unread(source, output, task)]
+
+    assert missing(records[:30], records[30:]) == []
+    assert missing(records[:30], records[30:50] + records[51:]) == [("/data/south", 1)]
+
+
+def test_names_on_lines_of_their_own_are_records() -> None:
+    """They have neither marks nor numbers; a title above them is none that is missing."""
+    first, last = ("Ada", "Ben", "Cleo", "Dan"), ("Ash", "Birk", "Cole von", "Dove", "Elm")
+    names = [f"{one} {other}" for one in first for other in last]
+    text = "Participants\n\n" + "\n".join(names) + "\n"
+
+    (found,) = missing_in(text, names[:10])
+
+    assert found.records in (10, 11)
+    assert missing_in(text, names) == ()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("quote", ["", "Not in the text."])
+def test_rows_without_a_quote_stand_where_their_values_do(layout: str, quote: str) -> None:
+    """A list that no evidence is given for is compared with the records of its text, too."""
+    records = records_of(layout)
+    rows: list[JsonValue] = [{"name": name, "n": n + 1} for n, name in enumerate(NAMES)]
+    entries: list[JsonValue] = [{"path": "/rows/0", "quote": quote}] if quote else []
+    source = Source(f"The order of May.\n\n{''.join(records)}\nWith kind regards.")
+
+    def missing(kept: list[JsonValue]) -> list[MissingRows]:
+        output = ground({"data": {"rows": kept}, "evidence": entries}, source)
+        schema: JsonObject = {"properties": {"rows": {"type": "array", "items": {}}}}
+        kind = AnalysisType.EXTRACTION
+        options = AnalysisOptions(schema=schema)
+        task = AnalysisTask(analysis_type=kind, stage=Stage.ANALYZE, options=options)
+        return list(missing_rows.unread(source, output, task))
+
+    assert missing(rows) == []
+    assert [each.kept for each in missing(rows[:25] + rows[35:])] == [COUNT - 10]
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        ["Subtotal,180,99.50", "VAT 19 %,5,19.00", "Shipping,1,4.90", "Total due,186,123.40"],
+        ["Zwischensumme,180,99.50", "MwSt.,5,19.00", "Gesamtbetrag,185,118.50"],
+        ["小计,180,99.50", "合计,185,118.50"],
+    ],
+)
+def test_totals_with_as_many_cells_are_no_records(further: Sequence[str]) -> None:
+    """Nor is what is added to them, or a header of years."""
+    rows = [f"{name},{number},{number}.50\n" for number, name in enumerate(NAMES[:12])]
+    added = [f"{line}\n" for line in further]
+    text = f"Item,2023,2024\n{''.join(rows[:6])}{added[0]}{''.join(rows[6:])}{''.join(added)}"
+
+    assert missing_in(text, rows) == ()
+    assert missing_in(text, rows[:5] + rows[6:])
+
+
 def test_the_rest_of_a_table_is_missing_behind_a_break() -> None:
     """Also where all of its records are, and a page ends, or a heading parts it."""
     records = records_of("markdown")

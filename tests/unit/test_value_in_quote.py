@@ -72,6 +72,8 @@ EXTRACTION = analysis_for(AnalysisType.EXTRACTION)
         ("Mary Jones", "John Smith and Mary Jones"),
         ("Jones, Mary", "John Smith and Mary Jones"),
         ("Acme Corp and Beta Ltd", "Acme Corp., a Delaware corporation, and Beta Ltd."),
+        ("Maple Slate", "1、商品Maple Slate、数量3件、单价7.50元。"),
+        ("Acme", "ขายให้Acmeแล้ว"),
         ("DE89370400440532013000", "IBAN DE89 3704 0044 0532 0130 00"),
     ],
 )
@@ -95,6 +97,7 @@ def test_a_value_stands_in_its_quote_in_another_format(value: JsonValue, quote: 
         ("Nevada", "the laws of Delaware"),
         ("Ann", "The Annual report"),
         ("Acme Corp.", "Apex Corp."),
+        ("Maple", "1、商品Birch、数量3件。"),
         ("INV-2024/001", "Invoice INV-2024/007"),
         ("AB12", "code AB123"),
         ("\u4f1a\u8b70", "\u4e94\u6708"),

@@ -105,6 +105,14 @@ class Analysis(ABC):
         """
         return {}
 
+    def values_without_place(
+        self,
+        answer: JsonObject,  # noqa: ARG002
+        options: AnalysisOptions,  # noqa: ARG002
+    ) -> list[JsonObject]:
+        """Return evidence that quotes the values of the rows of which no quote was found."""
+        return []
+
     def has_findings(self, answer: JsonObject) -> bool:  # noqa: ARG002
         """Tell whether an answer says anything of what was asked for."""
         return True

@@ -144,6 +144,12 @@ class Extraction(Analysis):
                 places.setdefault(_list_of(field), []).append([span])
         return places
 
+    def values_without_place(
+        self, answer: JsonObject, options: AnalysisOptions
+    ) -> list[JsonObject]:
+        """Return evidence that quotes the values of the user's rows of which no quote was found."""
+        return schema_data.values_without_place(answer) if options.schema is not None else []
+
 
 def _around(schema: JsonObject) -> JsonObject:
     """Put the user's schema under `data`; its definitions stay at the root, where `#/…` points.

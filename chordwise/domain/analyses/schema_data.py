@@ -12,6 +12,7 @@ from typing import TypeAlias
 from chordwise.domain import json_values, value_in_quote
 from chordwise.domain.analyses.analysis import Joining, RowCount, span_of, take_turns
 from chordwise.domain.analyses.schema_nodes import SchemaNode
+from chordwise.domain.facts import text_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 
 ANY_POSITION = "*"
@@ -42,6 +43,38 @@ def row_places(answer: JsonObject) -> dict[str, list[list[tuple[int, int]]]]:
     for (listed, _), own in spans.items():
         places[listed].append(own)
     return places
+
+
+def values_without_place(answer: JsonObject) -> list[JsonObject]:
+    """Return evidence that quotes the values of the rows of which no quote was found."""
+    data = answer.get("data")
+    around = ((path, _rows_around(path, data)) for path, _ in _grounded_paths(answer))
+    placed = {row for _, rows in around for row, _ in rows}
+    return [
+        {"path": path, "quote": text}
+        for path, value in json_values.walk(data)
+        if not isinstance(value, bool)
+        and (text := text_of(value))
+        and (rows := [row for row, _ in _rows_around(path, data)])
+        and rows[-1] not in placed
+    ]
+
+
+def repetitions(answer: JsonObject, schema: JsonObject) -> dict[str, int]:
+    """Return by list how many rows of an answer are read twice: equal ones at the same places.
+
+    Rows without a place may be different rows, and a list of distinct values drops equal ones.
+    """
+    places, node = _places_of_rows(answer), SchemaNode.of(schema)
+    read = Counter(
+        (listed, frozenset(places[path]), identity(row))
+        for listed, path, row in _joined_rows(answer.get("data"), node, "")
+        if path in places and not node.at(listed).is_unique
+    )
+    found: Counter[str] = Counter()
+    for (listed, _, _), number in read.items():
+        found[listed] += number - 1
+    return {listed: number for listed, number in found.items() if number}
 
 
 def _repeated_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set[str]]:

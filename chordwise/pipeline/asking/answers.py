@@ -199,7 +199,7 @@ class _Attempts:
 
 def _flaws_of(answer: Answer, task: AnalysisTask, source: Source) -> Counter[str]:
     """Return what is wrong with a valid answer: failed checks, and how many rows are missing."""
-    fails = checks.failures if task.is_whole else checks.leaks
+    fails = checks.failures if task.is_whole else checks.failures_of_part
     failed = fails(answer.output, task.options, task.examples)
     flaws = Counter(f"{each.path}: {each.problem}" for each in failed)
     for each in missing_rows.losses(unread(answer, task, source)):

@@ -1,0 +1,141 @@
+"""Which mention of a quote a finding means, where the text has the quote in several places.
+
+The findings of a row belong together: one that stands at a single place says where the row is, and
+the others of the row are the mentions nearest to it. Rows of which all is repeated, such as equal
+ones, follow each other.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from chordwise.domain import json_values
+from chordwise.domain.json_values import JsonObject
+
+Place: TypeAlias = tuple[int, int]
+"""Start and end in a text, the end exclusive."""
+
+
+_MAX_COMPARED = 32
+"""So many mentions of a quote are compared for the row that it begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """A quote of an answer: `row` is what it belongs to, `listed` the list that the row is in."""
+
+    number: int
+    quote: str
+    row: Hashable
+    listed: str | None
+
+
+def chosen(
+    findings: Sequence[JsonObject], places: Mapping[str, Sequence[Place]], text: str
+) -> list[int | None]:
+    """Return for each finding which of the places of its quote is meant; `None` where it has none.
+
+    `places` has the places of each quote in the text, ascending.
+    """
+    named = [_named(number, each) for number, each in enumerate(findings)]
+    found: list[int | None] = [None] * len(findings)
+    choice = _Choice(places, text, named)
+    for _, own in itertools.groupby(_by_row(named), key=lambda each: each.row):
+        for finding, mention in choice.of_row(list(own)):
+            found[finding.number] = mention
+    return found
+
+
+def _named(number: int, finding: JsonObject) -> _Finding:
+    quote, path = (json_values.text(finding.get(name)) for name in ("quote", "path"))
+    steps = path.split("/")
+    positions = [place for place, step in enumerate(steps) if step.isdecimal()]
+    if not positions:
+        return _Finding(number, quote, number, None)
+    row, listed = (steps[:end] for end in (positions[-1] + 1, positions[0]))
+    return _Finding(number, quote, "/".join(row), "/".join(listed))
+
+
+def _by_row(findings: Sequence[_Finding]) -> Iterator[_Finding]:
+    """Yield the findings of a row one after the other, the rows in the order of the answer."""
+    rows: dict[Hashable, list[_Finding]] = {}
+    for each in findings:
+        rows.setdefault(each.row, []).append(each)
+    return itertools.chain.from_iterable(rows.values())
+
+
+@dataclass
+class _Choice:
+    """The mentions chosen so far: `taken` by quote, and where the last row of each list ends."""
+
+    places: Mapping[str, Sequence[Place]]
+    text: str
+    findings: Sequence[_Finding]
+    taken: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    ends: dict[str | None, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rows: dict[str, set[Hashable]] = defaultdict(set)
+        for each in self.findings:
+            rows[each.quote].add(each.row)
+        self._rows = {quote: len(own) for quote, own in rows.items()}
+
+    def of_row(self, findings: Sequence[_Finding]) -> Iterator[tuple[_Finding, int]]:
+        """Yield the mentions that the findings of a row mean."""
+        found = sorted((each for each in findings if self._has(each)), key=self._rank)
+        anchor: Place | None = None
+        for each in found:
+            places = self.places[each.quote]
+            if anchor is None:
+                mention = self._begin(each, [self.places[other.quote] for other in found[1:]])
+                anchor = places[mention]
+            else:
+                mention = self._nearest(anchor, places)
+            self.taken[each.quote].add(mention)
+            yield each, mention
+        if anchor is not None:
+            self.ends[findings[0].listed] = anchor[1]
+
+    def _has(self, finding: _Finding) -> bool:
+        return bool(self.places.get(finding.quote))
+
+    def _rank(self, finding: _Finding) -> tuple[bool, int]:
+        """Put the quotes first that say most about where a row is: rare, and not of other rows."""
+        places = len(self.places[finding.quote])
+        return places < self._rows[finding.quote], places
+
+    def _begin(self, finding: _Finding, others: Sequence[Sequence[Place]]) -> int:
+        """Return the mention that the other quotes of the row are closest to; the first at last.
+
+        Of equals it is the next free one behind the row before, else the last free one before it.
+        """
+        places, taken = self.places[finding.quote], self.taken[finding.quote]
+        begins = self.ends.get(finding.listed, 0) if finding.listed is not None else 0
+        first = bisect_left(places, (begins,))
+        order = itertools.chain(range(first, len(places)), range(first - 1, -1, -1))
+        free = list(itertools.islice((each for each in order if each not in taken), _MAX_COMPARED))
+        if len(free) < 2 or not others:  # noqa: PLR2004 - nothing to choose from
+            return free[0] if free else 0
+        return min(free, key=lambda each: self._spread(places[each], others))
+
+    def _spread(self, anchor: Place, others: Sequence[Sequence[Place]]) -> list[int]:
+        """Return how many lines, then characters, are between a place and the nearest of others."""
+        nearest = [places[self._nearest(anchor, places)] for places in others]
+        distances = [self._distance(anchor, place) for place in nearest]
+        return [sum(each[0] for each in distances), sum(each[2] for each in distances)]
+
+    def _nearest(self, anchor: Place, places: Sequence[Place]) -> int:
+        """Return the mention with the fewest lines between; on its line the closest, else later."""
+        after = bisect_left(places, anchor)
+        near = [each for each in (after, after - 1) if 0 <= each < len(places)]
+        return min(near, key=lambda each: self._distance(anchor, places[each]))
+
+    def _distance(self, anchor: Place, other: Place) -> tuple[int, bool, int]:
+        (_, end), (start, _) = sorted([anchor, other])
+        lines = self.text.count("\n", end, max(end, start))
+        return lines, lines > 0 and other < anchor, max(0, start - end)
