@@ -45,6 +45,7 @@ def kind_of(
     return fault.kind(tables.CODES, tables.PHRASES)
 
 
+OUT_OF_QUOTA = "You exceeded your current quota, please check your plan and billing details."
 OPENAI_CASES: list[tuple[int, JsonValue, type[ModelError]]] = [
     (429, openai_body("Slow down", "requests", "rate_limit_exceeded"), RateLimitedError),
     (429, openai_body("No money", "insufficient_quota", "insufficient_quota"), QuotaExceededError),
@@ -77,6 +78,21 @@ OPENAI_CASES: list[tuple[int, JsonValue, type[ModelError]]] = [
     (200, {"error": {"message": "upstream", "code": 502}}, ModelOverloadedError),
     (200, {"error": {"message": "upstream", "code": 429}}, RateLimitedError),
     (418, "teapot", ModelRequestError),
+    (400, openai_body("No connected db.", "no_db_connection", "400"), ModelAccessError),
+    (503, openai_body("Service Unavailable", "no_db_connection", "503"), ModelOverloadedError),
+    (
+        400,
+        openai_body("/chat/completions: Invalid model name passed in model=x.", None, "400"),
+        ModelAccessError,
+    ),
+    (422, openai_body("Budget has been exceeded!", "budget_exceeded", "422"), QuotaExceededError),
+    (
+        429,
+        openai_body(f"litellm.RateLimitError: OpenAIException - {OUT_OF_QUOTA}", "x", "429"),
+        QuotaExceededError,
+    ),
+    (429, openai_body(OUT_OF_QUOTA, None, 429), RateLimitedError),  # Gemini, of a minute
+    (429, openai_body("Try again", "all_deployments_in_cooldown", "429"), ModelOverloadedError),
 ]
 
 
@@ -230,6 +246,11 @@ NOON = 1_795_521_600.0  # Tue, 24 Nov 2026 12:00:00 GMT
         ({"retry-after": "5, 5"}, None),
         ({"retry-after": "tomorrow"}, None),
         ({"retry-after": ""}, None),
+        ({"llm_provider-retry-after": "7"}, 7.0),
+        ({"llm_provider-retry-after-ms": "1500", "llm_provider-retry-after": "7"}, 1.5),
+        ({"llm_provider-retry-after": "Tue, 24 Nov 2026 12:00:30 GMT"}, 30.0),
+        ({"retry-after": "5", "llm_provider-retry-after": "7"}, 5.0),
+        ({"retry-after": "tomorrow", "llm_provider-retry-after": "7"}, 7.0),
     ],
 )
 def test_every_form_of_the_header_is_read(headers: dict[str, str], seconds: float | None) -> None:

@@ -170,6 +170,8 @@ def _status(status: int, error: JsonObject) -> int:
 
 
 LONGEST_BELIEVED_SECONDS = 86_400.0
+_OF_THE_PROVIDER_BEHIND = "llm_provider-"
+"""LiteLLM's proxy puts this before the headers of the provider that it asked."""
 
 
 def retry_after_seconds(
@@ -179,14 +181,18 @@ def retry_after_seconds(
 
     `retry-after-ms` (Azure) is finer and wins over `retry-after`, which holds seconds or a date
     (RFC 9110 §10.2.3). A date is compared with the server's own `date`, where it sends one.
+    A wait that LiteLLM's proxy only passes on counts where the proxy asks for none itself.
     """
-    milliseconds = _number(headers.get("retry-after-ms", ""))
-    seconds = _number(headers.get("retry-after", ""))
-    if milliseconds is not None:
-        seconds = milliseconds / 1000
-    elif seconds is None:
-        seconds = _until_date(headers, wall_clock)
-    return None if seconds is None else min(seconds, LONGEST_BELIEVED_SECONDS)
+    for prefix in ("", _OF_THE_PROVIDER_BEHIND):
+        milliseconds = _number(headers.get(f"{prefix}retry-after-ms", ""))
+        seconds = _number(headers.get(f"{prefix}retry-after", ""))
+        if milliseconds is not None:
+            seconds = milliseconds / 1000
+        elif seconds is None:
+            seconds = _until_date(headers, prefix, wall_clock)
+        if seconds is not None:
+            return min(seconds, LONGEST_BELIEVED_SECONDS)
+    return None
 
 
 def _number(value: str) -> float | None:
@@ -197,11 +203,13 @@ def _number(value: str) -> float | None:
     return number if math.isfinite(number) and number >= 0 else None
 
 
-def _until_date(headers: Mapping[str, str], wall_clock: Callable[[], float]) -> float | None:
-    due = _timestamp(headers.get("retry-after", ""))
+def _until_date(
+    headers: Mapping[str, str], prefix: str, wall_clock: Callable[[], float]
+) -> float | None:
+    due = _timestamp(headers.get(f"{prefix}retry-after", ""))
     if due is None:
         return None
-    now = _timestamp(headers.get("date", ""))
+    now = _timestamp(headers.get(f"{prefix}date", ""))
     return max(0.0, due - (wall_clock() if now is None else now))
 
 

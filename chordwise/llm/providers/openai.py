@@ -60,6 +60,8 @@ CODES: Mapping[str, Kind] = MappingProxyType(
         "organization_usage_limit_exceeded": QuotaExceededError,
         "billing_not_active": QuotaExceededError,
         "billing_hard_limit_reached": QuotaExceededError,
+        # Of LiteLLM's proxy: a budget of its own, which it reports with 422, 429 or 400.
+        "budget_exceeded": QuotaExceededError,
         "context_length_exceeded": ContextTooLongError,
         "exceed_context_size_error": ContextTooLongError,
         "string_above_max_length": ContextTooLongError,
@@ -79,6 +81,8 @@ CODES: Mapping[str, Kind] = MappingProxyType(
         "unavailable_error": ModelOverloadedError,
         "capacity_exceeded": ModelOverloadedError,
         "serviceunavailableerror": ModelOverloadedError,
+        # A 429 of LiteLLM's proxy, whatever failed before.
+        "all_deployments_in_cooldown": ModelOverloadedError,
     }
 )
 
@@ -92,6 +96,13 @@ PHRASES: Mapping[str, Kind] = MappingProxyType(
         "prompt is too long": ContextTooLongError,
         # A 429 whose request alone is above the tokens per minute: waiting cannot help.
         "request too large for": ContextTooLongError,
+        # LiteLLM's proxy gives a 400 where it does not know the model, or the key and has no
+        # database of keys; one whose database is away gives a 503 in other words.
+        "invalid model name passed in": ModelAccessError,
+        "no connected db": ModelAccessError,
+        # It passes no codes on. Without its own word in front this would be too much: Gemini says
+        # the same of its limits per minute.
+        "openaiexception - you exceeded your current quota": QuotaExceededError,
         # llama.cpp gives a 500 where the model has no part for pictures.
         "image input is not supported": ModelRequestError,
         # llama.cpp gives a 500 where the model missed the chat format.
