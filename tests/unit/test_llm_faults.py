@@ -91,6 +91,16 @@ OPENAI_CASES: list[tuple[int, JsonValue, type[ModelError]]] = [
         openai_body(f"litellm.RateLimitError: OpenAIException - {OUT_OF_QUOTA}", "x", "429"),
         QuotaExceededError,
     ),
+    (
+        400,
+        openai_body("litellm.ContentPolicyViolationError: OpenAIException - x", None, "400"),
+        RefusedError,
+    ),
+    (
+        400,
+        openai_body("litellm.ContextWindowExceededError: BedrockException - x", None, "400"),
+        ContextTooLongError,
+    ),
     (429, openai_body(OUT_OF_QUOTA, None, 429), RateLimitedError),  # Gemini, of a minute
     (429, openai_body("Try again", "all_deployments_in_cooldown", "429"), ModelOverloadedError),
 ]

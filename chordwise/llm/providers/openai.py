@@ -103,6 +103,9 @@ PHRASES: Mapping[str, Kind] = MappingProxyType(
         # It passes no codes on. Without its own word in front this would be too much: Gemini says
         # the same of its limits per minute.
         "openaiexception - you exceeded your current quota": QuotaExceededError,
+        # What it recognizes of every provider's errors.
+        "litellm.contextwindowexceedederror": ContextTooLongError,
+        "litellm.contentpolicyviolationerror": RefusedError,
         # llama.cpp gives a 500 where the model has no part for pictures.
         "image input is not supported": ModelRequestError,
         # llama.cpp gives a 500 where the model missed the chat format.
