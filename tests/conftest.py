@@ -70,6 +70,16 @@ def _no_width(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _other_broker(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Start the named Redis or Valkey wherever a test starts the embedded one in its process."""
+    with pytest.MonkeyPatch.context() as patch:
+        named = request.config.getoption("--redis")
+        if named:
+            patch.setattr(embedded.valkey, "program", lambda: named)
+        yield
+
+
 @pytest.fixture(scope="session")
 def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
     """Start PostgreSQL and Valkey in a short folder: paths of sockets are limited."""
@@ -193,7 +203,7 @@ def corpora(request: pytest.FixtureRequest) -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Take what has to be there, where pictures go, and another PostgreSQL."""
+    """Take what has to be there, where pictures go, and other servers than the embedded ones."""
     parser.addoption(
         "--require-corpora", action="store_true", help="fail where the shared corpora are absent"
     )
@@ -204,6 +214,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--screenshots", type=Path, help="a folder for pictures of every page of `chordwise web`"
     )
     parser.addoption("--postgresql", type=Path, help="the folder of PostgreSQL's programs to use")
+    parser.addoption("--litellm", type=Path, help="the command of LiteLLM's proxy to use")
+    parser.addoption("--redis", type=Path, help="the server program of Redis or Valkey to use")
 
 
 @pytest.hookimpl(trylast=True)

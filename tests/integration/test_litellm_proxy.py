@@ -1,0 +1,219 @@
+"""What arrives at a provider, and what comes back, when a real LiteLLM proxy stands in between."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import cast
+
+import pytest
+from pydantic import SecretStr
+
+from chordwise.domain.json_values import JsonObject
+from chordwise.errors import (
+    ContextTooLongError,
+    ModelAccessError,
+    ModelError,
+    ModelOverloadedError,
+    ModelRequestError,
+    ModelTimeoutError,
+    QuotaExceededError,
+    RateLimitedError,
+    RefusedError,
+)
+from chordwise.llm.model import FinishReason, Usage
+from chordwise.llm.providers.openai import OpenAIModel
+from chordwise.llm.reported_limits import Quota, QuotaKind
+from chordwise.settings import ModelSettings
+from tests.fakes.completion_requests import SENTIMENT_SCHEMA, a_request
+from tests.peers import litellm_proxy
+from tests.peers.faulty_server import answer, silence
+from tests.peers.litellm_proxy import INPUT_USD, KEY, OUTPUT_USD, PROVIDER_KEY, LiteLLMProxy
+
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("litellm"),
+]
+
+ANSWER = {"sentiment": "positive", "reason": "A joy."}
+COMPLETION: JsonObject = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1_790_000_000,
+    "model": "behind-2026",
+    "choices": [
+        {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": json.dumps(ANSWER)},
+        }
+    ],
+    "usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150},
+}
+
+
+@pytest.fixture(scope="module")
+def started(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiteLLMProxy]:
+    program: Path | None = request.config.getoption("--litellm")
+    if program is None or not program.exists():
+        pytest.skip("LiteLLM's proxy is not installed; `make nightly` installs it")
+    with litellm_proxy.litellm_proxy(program, tmp_path_factory.mktemp("litellm")) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxy(started: LiteLLMProxy) -> LiteLLMProxy:
+    """Return the proxy before a provider that answers properly and has heard nothing yet."""
+    started.provider.play(answer(COMPLETION))
+    started.provider.received.clear()
+    return started
+
+
+def model_behind(
+    proxy: LiteLLMProxy, model: str = litellm_proxy.MODEL, key: str = KEY
+) -> OpenAIModel:
+    settings = ModelSettings(provider="openai", model=model, base_url=proxy.base_url)
+    return OpenAIModel(settings, SecretStr(key))
+
+
+def error(message: str, code: str | None, kind: str = "invalid_request_error") -> JsonObject:
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def test_a_question_reaches_the_provider_whole(proxy: LiteLLMProxy) -> None:
+    """With the schema as it was, the provider's key instead of the proxy's, and our own id."""
+    model_behind(proxy).complete(replace(a_request(), call_id="0198-a-call"))
+
+    (received,) = proxy.provider.received
+    assert received.line == "POST /v1/chat/completions HTTP/1.1"
+    assert received.headers["authorization"] == f"Bearer {PROVIDER_KEY}"
+    assert received.headers["x-client-request-id"] == "0198-a-call"
+    assert KEY not in received.content.decode()
+    assert received.body["model"] == "behind"
+    assert received.body["max_completion_tokens"] == 512
+    assert not received.body.get("stream")
+    response_format = cast("dict[str, JsonObject]", received.body["response_format"])
+    assert response_format["json_schema"] == {
+        "name": "sentiment",
+        "strict": True,
+        "schema": SENTIMENT_SCHEMA,
+    }
+
+
+def test_an_answer_comes_back_whole(proxy: LiteLLMProxy) -> None:
+    """With its tokens, what it cost at the proxy's prices, and the provider's limits."""
+    limits = {"x-ratelimit-limit-requests": "500", "x-ratelimit-remaining-requests": "499"}
+    proxy.provider.play(answer(COMPLETION, headers=limits))
+
+    completion = model_behind(proxy).complete(a_request())
+
+    assert json.loads(completion.text) == ANSWER
+    assert completion.finish_reason is FinishReason.STOP
+    assert completion.usage == Usage(input_tokens=100, output_tokens=50)
+    assert completion.reported_cost_usd is not None  # LiteLLM adds it up in floating point
+    expected_usd = 100 * Decimal(INPUT_USD) + 50 * Decimal(OUTPUT_USD)
+    assert round(completion.reported_cost_usd, 12) == expected_usd
+    assert completion.response_id
+    assert completion.limits == {QuotaKind.REQUESTS: Quota(limit=500, remaining=499)}
+
+
+def test_a_wait_that_the_provider_asks_for_is_known(proxy: LiteLLMProxy) -> None:
+    """The proxy passes `Retry-After` on under a name of its own, and asks once only."""
+    refusal = error("Rate limit reached for requests", "rate_limit_exceeded", "requests")
+    proxy.provider.play(answer(refusal, 429, {"retry-after": "7"}))
+
+    with pytest.raises(RateLimitedError) as caught:
+        model_behind(proxy).complete(a_request())
+
+    assert caught.value.retry_after_seconds == 7
+    assert len(proxy.provider.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "refusal", "expected"),
+    [
+        (429, error("You exceeded your current quota.", "insufficient_quota"), QuotaExceededError),
+        (401, error("Incorrect API key provided.", "invalid_api_key"), ModelAccessError),
+        (
+            403,
+            error("Country, region, or territory not supported", None, "request_forbidden"),
+            ModelAccessError,
+        ),
+        (404, error("The model does not exist.", "model_not_found"), ModelAccessError),
+        (
+            400,
+            error("This model's maximum context length is 8 tokens.", "context_length_exceeded"),
+            ContextTooLongError,
+        ),
+        (
+            400,
+            error("Invalid prompt: it may be violating our usage policy.", "invalid_prompt"),
+            RefusedError,
+        ),
+        (400, error("Invalid schema for response_format.", None), ModelRequestError),
+        (500, error("The server had an error.", None, "server_error"), ModelOverloadedError),
+        (503, error("The engine is overloaded.", None, "server_error"), ModelOverloadedError),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else None,
+)
+def test_a_refusal_of_the_provider_is_told_apart(
+    proxy: LiteLLMProxy, status: int, refusal: JsonObject, expected: type[ModelError]
+) -> None:
+    """In the proxy's words it means what it means in the provider's own."""
+    proxy.provider.play(answer(refusal, status))
+
+    with pytest.raises(ModelError) as caught:
+        model_behind(proxy).complete(a_request())
+
+    assert type(caught.value) is expected
+    assert len(proxy.provider.received) == 1
+
+
+def test_a_wrong_key_of_the_proxy_pauses(proxy: LiteLLMProxy) -> None:
+    """A proxy without a database answers 400 and says that it has none."""
+    with pytest.raises(ModelAccessError) as caught:
+        model_behind(proxy, key="sk-wrong-key-0123456789").complete(a_request())
+
+    assert "sk-wrong-key-0123456789" not in str(caught.value)
+    assert proxy.provider.received == []
+
+
+def test_a_model_that_the_proxy_does_not_have_pauses(proxy: LiteLLMProxy) -> None:
+    with pytest.raises(ModelAccessError):
+        model_behind(proxy, "no-such-model").complete(a_request())
+
+    assert proxy.provider.received == []
+
+
+def test_a_silent_provider_costs_no_more_than_our_own_timeout(proxy: LiteLLMProxy) -> None:
+    proxy.provider.play(silence)
+
+    with pytest.raises(ModelTimeoutError):
+        model_behind(proxy).complete(a_request(timeout_seconds=1))
+
+
+def test_a_silent_provider_that_the_proxy_gives_up_is_asked_again_later(
+    proxy: LiteLLMProxy,
+) -> None:
+    proxy.provider.play(silence)
+
+    with pytest.raises(ModelOverloadedError):
+        model_behind(proxy, litellm_proxy.SHORT_MODEL).complete(a_request(timeout_seconds=120))
+
+
+def test_a_provider_that_breaks_off_is_asked_again_later(proxy: LiteLLMProxy) -> None:
+    proxy.provider.play(lambda connection: connection.reset())
+
+    with pytest.raises(ModelOverloadedError):
+        model_behind(proxy).complete(a_request())
+
+
+def test_nothing_beside_the_provider_was_asked(proxy: LiteLLMProxy) -> None:
+    """Neither for prices nor to tell of its use; the last test, for it is about all of them."""
+    assert proxy.outside.connections == 0
