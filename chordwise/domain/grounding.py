@@ -13,6 +13,7 @@ import re
 import unicodedata
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -393,8 +394,12 @@ def ground(answer: JsonObject, source: Source) -> JsonObject:
     Of several places of a quote that counts which its finding means (see `mentions`).
     """
     findings = list(json_values.findings(answer))
-    said = dict.fromkeys(json_values.text(each["quote"]) for each in findings)
-    spans = {quote: list(islice(source.mentions(quote), _MAX_MENTIONS)) for quote in said}
+    said = Counter(json_values.text(each["quote"]) for each in findings)
+    has_rows = any("path" in each for each in findings)
+    spans = {
+        quote: list(islice(source.mentions(quote), _MAX_MENTIONS if has_rows else number))
+        for quote, number in said.items()
+    }
     places = {
         quote: [(each.start_char - source.offset, each.end_char - source.offset) for each in own]
         for quote, own in spans.items()
