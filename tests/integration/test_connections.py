@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, func, select, text
 
 from chordwise.errors import ServiceUnavailableError
+from chordwise.storage import database
 from chordwise.storage.database import (
     BoundedConnection,
     open_engine,
@@ -58,8 +59,11 @@ def ask_in_silence(engine: Engine, proxy: Proxy) -> None:
         connection.execute(text("SELECT 2"))
 
 
-def test_a_connection_that_falls_silent_is_given_up(engine: Engine, proxy: Proxy) -> None:
+def test_a_connection_that_falls_silent_is_given_up(
+    engine: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that acknowledges and never answers holds a thread no longer than its bound."""
+    monkeypatch.setattr(database, "_QUIET_SECONDS", 0.0)  # as after a pause
     ask(engine)
     begun = time.monotonic()
 

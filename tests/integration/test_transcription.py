@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import threading
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -208,9 +209,14 @@ def test_a_model_that_is_away_interrupts_the_intake(
 ) -> None:
     """Nothing fails for it: who resumes the run pays for the pages only that were not read."""
     answers: list[Answer] = [error]
+    first_is_read = threading.Event()
 
     def read(request: CompletionRequest) -> Answer:
-        return transcription(FIRST) if request.pictures[0].number == 1 else answers[-1]
+        if request.pictures[0].number == 1:
+            first_is_read.set()
+            return transcription(FIRST)
+        first_is_read.wait(10)  # both pages are asked about at once
+        return answers[-1]
 
     pipeline = a_seeing_pipeline(settings, read)
     (tmp_path / "two.pdf").write_bytes(joined(scan(FIRST), scan(SECOND)))

@@ -41,9 +41,7 @@ from chordwise.llm.reported_limits import QuotaKind
 class NoPermitError(RateLimitedError):
     """A request that is written down has no permit; `answer` says why."""
 
-    def __init__(self, answer: Wait | Denial) -> None:
-        super().__init__("There is no permit for this request yet.")
-        self.answer = answer
+    answer: Wait | Denial
 
 
 @dataclass(slots=True)
@@ -83,7 +81,9 @@ class Gate:
             if not isinstance(answer, Permit):
                 if self.turn:
                     self.turn.recall()
-                raise NoPermitError(answer)
+                error = NoPermitError("There is no permit for this request yet.")
+                error.answer = answer
+                raise error
             self.permit = answer
         self.entered_at = self.clock()
 
