@@ -106,14 +106,14 @@ def open_engine(
         connect_args=parameters(statement_seconds, name, keeps_plans=keeps_plans),
     )
     bound(engine, statement_seconds)
-    tested_after_pauses(engine)
+    ping_after_pauses(engine)
     return engine
 
 
-def tested_after_pauses(engine: Engine) -> None:
-    """Let connections that were not used for a while be tested before they are used.
+def ping_after_pauses(engine: Engine) -> None:
+    """Test connections that were not used for a while before they are used.
 
-    The pool opens another one for what was lost.
+    The pool replaces a connection that was lost.
     """
 
     def note_use(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:

@@ -142,7 +142,7 @@ def as_nobody(*command: str) -> subprocess.CompletedProcess[str]:
 def test_in_an_open_home_the_data_is_closed_to_nobody() -> None:
     """Below a folder that everyone can enter, no other service can read or change the data.
 
-    Neither when it is new, nor when it was that of nobody.
+    It does not when the folder is new, nor when it belonged to the user `nobody`.
     """
     with TemporaryDirectory() as folder:
         home = Path(folder)
@@ -163,7 +163,7 @@ def test_in_an_open_home_the_data_is_closed_to_nobody() -> None:
 
 
 def expect_closed(data: Path) -> None:
-    """Check that nobody can look into the data or change it, and that root does not own it."""
+    """Check that other users can neither read nor change the data; root does not own it."""
     rules = str(data / "pg_hba.conf")
 
     assert "Permission denied" in as_nobody("cat", rules).stderr

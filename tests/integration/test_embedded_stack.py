@@ -311,7 +311,7 @@ def test_a_worker_that_dies_at_its_start_is_told(home: Path) -> None:
 
 
 def test_a_worker_that_dies_leaves_a_database_that_was_there(home: Path) -> None:
-    """Whoever only reads goes on reading, and the next one who wants work done tries again."""
+    """Commands that only read still work, and the next command that needs workers tries again."""
     broken = COMMANDS.model_copy(update={"worker": python("raise SystemExit('no')")})
     stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
 
@@ -394,7 +394,7 @@ def test_ctrl_c_takes_the_foreground_down(home: Path) -> None:
 
 
 def test_a_watched_inbox_keeps_an_idle_stack(home: Path) -> None:
-    """What is dropped there must find somebody; without a folder the stack leaves again."""
+    """A stack that watches a folder stays up for its files; without one it stops when idle."""
     inbox, file = InboxSettings(folders=(home.parent / "inbox",)), home.parent / "chordwise.toml"
     watching = settings_for(home, idle_seconds=0.2, file=file, inbox=inbox)
     stack.ensure(watching, Level.ALL, commands=COMMANDS)

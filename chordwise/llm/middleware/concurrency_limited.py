@@ -35,8 +35,8 @@ class Turn:
     answers calls `finish` before it stores them, so that another thread can prepare a request, and
     `close` once they are stored. A request that fails gives the turn back at once.
 
-    No thread that holds a permit of the provider waits for one that wants a permit: a thread that
-    asks again is in no slot meanwhile, and so many answers can be unstored as threads can ask.
+    A thread that holds a permit of the provider never waits for a thread that wants one: a thread
+    releases its slot before it asks again, and as many answers may be unstored as threads may ask.
     """
 
     def __init__(self, slots: Slots) -> None:

@@ -94,7 +94,7 @@ class RateLimited(Middleware):
 
     The waiting takes nothing from the request's own time. Where it would be longer than
     `longest_wait_seconds`, the work is to be put off. With a `gate`, which the model inside enters
-    before it sends a request, the permit is taken there as long as nobody has to wait for one.
+    before it sends a request, the permit is taken there while permits are granted at once.
     """
 
     limits: Limits
