@@ -42,8 +42,9 @@ def pipeline(settings: Settings, tmp_path: Path) -> Pipeline:
 
 def drawn(page: Page) -> list[str]:
     """Return the figures of which something is drawn."""
-    page.wait_for_function("!document.querySelector('.plot[aria-busy]')")
-    page.wait_for_function("document.querySelectorAll('[data-plot] canvas').length > 0")
+    # Locators and no `wait_for_function`: polling evaluates a string, which the page's CSP refuses.
+    expect(page.locator(".plot[aria-busy]")).to_have_count(0)
+    expect(page.locator("[data-plot] canvas").first).to_be_attached()
     found: list[str] = page.evaluate(DRAWN)
     return [key for key in found if key in FIGURES]
 
