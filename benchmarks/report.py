@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 MISSED = "**missed**"
-GROUPS = ("worker", "scheduler", "postgres", "valkey", "supervisor", "command")
+GROUPS = ("worker", "scheduler", "postgres", "valkey", "supervisor", "command-server", "command")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

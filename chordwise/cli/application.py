@@ -64,12 +64,10 @@ _COMPLETION = "_CHORDWISE_COMPLETE"
 _NO_HELP = {"help": False, **{name: {"help": False} for name in COMMANDS}}
 
 
-def main() -> None:
-    """Run the command line of this process, and leave with an exit code of ours."""
+def escape_output() -> None:
+    """Let the standard streams show escaped what a terminal's encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
-        # What a terminal's encoding lacks is shown escaped instead of ending the command.
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
-    sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -30,6 +30,7 @@ class Commands(BaseModel):
     worker: tuple[str, ...] = (*_PYTHON, "worker")
     scheduler: tuple[str, ...] = (*_PYTHON, "scheduler")
     web: tuple[str, ...] = (*_PYTHON, "chordwise", "web")
+    command_server: tuple[str, ...] = (*_PYTHON, "chordwise.cli.command_server")
 
 
 class Plan(BaseModel):
@@ -39,7 +40,8 @@ class Plan(BaseModel):
     ones. `stays` is for a stack that has folders to watch: it does not leave by itself. `directory`
     is the folder from which relative paths in the settings count, `settings_file` is theirs.
     `autostart_fingerprint` is a hash of what the stack does by itself, empty where that is nothing.
-    `serves_pages` is for a stack in the foreground: it runs `chordwise web` as well.
+    `serves_pages` is for a stack in the foreground: it runs `chordwise web` as well;
+    `serves_commands` asks for a process that has the commands loaded.
     `worker_concurrency` is set where the settings of the worker's process do not know it.
     """
 
@@ -58,6 +60,7 @@ class Plan(BaseModel):
     commands: Commands = Commands()
     stays: bool = False
     serves_pages: bool = False
+    serves_commands: bool = False
     idle_seconds: float
     grace_seconds: float
 
@@ -118,6 +121,7 @@ def plan_for(
         worker_concurrency=llama.worker_concurrency(settings) if wants_models else None,
         commands=commands or Commands(),
         stays=level is Level.ALL and settings.inbox.is_watched,
+        serves_commands=settings.embedded.command_server and sys.platform == "linux",
         idle_seconds=settings.embedded.idle_minutes * 60,
         grace_seconds=settings.worker.shutdown_grace_seconds + 10,
     )

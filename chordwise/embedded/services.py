@@ -12,7 +12,7 @@ from signal import Signals
 from typing import Protocol
 
 from chordwise.embedded import processes
-from chordwise.embedded.home import Home, Level, last_state
+from chordwise.embedded.home import Home, Level, fits_socket, last_state
 from chordwise.embedded.llama import EmbeddedLlama
 from chordwise.embedded.plan import Plan
 from chordwise.embedded.postgres import EmbeddedPostgres
@@ -220,6 +220,8 @@ VALKEY = "valkey"
 SCHEDULER = "scheduler"
 WORKER = "worker"
 WEB = "web"
+COMMAND_SERVER = "command-server"
+_KEPT_UNDER_OTHER_SETTINGS = (POSTGRES, VALKEY, COMMAND_SERVER)
 LLAMA_PREFIX = "llama"
 _MIGRATE_SECONDS = 300.0
 # A worker that has not begun by then may be on a machine that is very busy: it is not given up.
@@ -263,6 +265,9 @@ class Children:
             self._apply_all(plan)
         else:
             self.level = self.level or Level.DATABASE
+        is_served = COMMAND_SERVER in self._watched
+        if plan.serves_commands and not is_served and fits_socket(self._home.run):
+            self._start(COMMAND_SERVER, self._process(plan, COMMAND_SERVER))
 
     def tend(self) -> dict[str, ChordwiseError]:
         """Restart what died; return what there is to report."""
@@ -324,7 +329,7 @@ class Children:
     def _replace_processes(self, plan: Plan) -> None:
         """Stop the processes that run under other settings, and start them under the plan's."""
         self.plan = None
-        self._stop([name for name in self._watched if name not in (POSTGRES, VALKEY)])
+        self._stop([name for name in self._watched if name not in _KEPT_UNDER_OTHER_SETTINGS])
         for number, model in enumerate(plan.local_models):
             name = LLAMA_PREFIX if number == 0 else f"{LLAMA_PREFIX}-{number}"
             server = EmbeddedLlama(
@@ -359,7 +364,7 @@ class Children:
 
         processes.wait_until(is_decided, _WORKER_SECONDS, _POLL_SECONDS)
         if worker.identity() is None and not self._is_stopped():
-            self._stop([name for name in self._watched if name not in (POSTGRES, VALKEY)])
+            self._stop([name for name in self._watched if name not in _KEPT_UNDER_OTHER_SETTINGS])
             what = f"The worker ended as it started: {worker.last_words()}"
             raise ServiceUnavailableError(what, f"See {self._home.log(WORKER)}.")
         sign = liveness.last_sign(self._home.path, WORKER)
@@ -369,7 +374,12 @@ class Children:
 
     def _process(self, plan: Plan, name: str) -> BackgroundProcess:
         programs = plan.commands
-        commands = {SCHEDULER: programs.scheduler, WORKER: programs.worker, WEB: programs.web}
+        commands = {
+            SCHEDULER: programs.scheduler,
+            WORKER: programs.worker,
+            WEB: programs.web,
+            COMMAND_SERVER: (*programs.command_server, str(self._home.path)),
+        }
         return BackgroundProcess(
             commands[name],
             log=self._home.log(name),
@@ -387,8 +397,9 @@ class Children:
         }
         return plan.environment | {name: value for name, value in addresses.items() if value}
 
-    def _start(self, name: str, service: Service, activity: str) -> None:
-        self._tell(activity)
+    def _start(self, name: str, service: Service, activity: str = "") -> None:
+        if activity:
+            self._tell(activity)
         watched = Watched(service)
         watched.start()
         self._watched[name] = watched

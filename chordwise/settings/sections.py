@@ -350,6 +350,10 @@ class EmbeddedSettings(Section):
         description="False where database, broker, workers and scheduler are run by others.",
     )
     idle_minutes: PositiveFloat = 10
+    command_server: bool = Field(
+        default=True,
+        description="Keep the commands loaded, so that they start at once; Linux only.",
+    )
 
 
 class WebSettings(Section):

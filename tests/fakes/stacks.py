@@ -65,7 +65,7 @@ def settings_for(
     """Return settings with everything embedded and the given changes, as if out of a file."""
     values: dict[str, object] = {
         "home": home,
-        "embedded": EmbeddedSettings(idle_minutes=idle_seconds / 60),
+        "embedded": EmbeddedSettings(idle_minutes=idle_seconds / 60, command_server=False),
         "worker": WorkerSettings(shutdown_grace_seconds=1),
     }
 

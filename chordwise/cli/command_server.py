@@ -1,0 +1,324 @@
+"""A process of the stack that has the commands loaded, and runs each in a fork of itself.
+
+To load SQLAlchemy and the tables takes over a second of CPU, a fork a few milliseconds. A fork runs
+a command as if it had been started: with its arguments, environment, folder, files and limits.
+Linux only: elsewhere, libraries of the system do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from select import select
+from types import FrameType
+from typing import TextIO, TypedDict
+
+SERVED = frozenset({
+    "analyze", "cancel", "certify", "connect", "evaluate", "experiment", "explain", "export",
+    "feedback", "inbox", "prompts", "quote", "refresh", "report", "results", "resume", "retry",
+    "runs", "schedules", "sql", "submit", "tables", "wait",
+})  # fmt: skip
+"""The commands that are run this way: those that ask the database, and need no terminal."""
+_SOCKET_PREFIX = "cmd-"
+_PRELOADED = (
+    "celery.worker.worker",
+    "chordwise.cli.rendering.screen",
+    "chordwise.pipeline.runtime.startup",
+    "chordwise.storage.readiness",
+    "chordwise.telemetry.logging",
+    "sqlalchemy.dialects.postgresql.psycopg",
+)
+# The first command of a stack needs the cores for itself.
+_DELAY_SECONDS = 5.0
+# How long a command waits for a fork; then it runs by itself.
+_ANSWER_SECONDS = 1.0
+_LENGTH_BYTES = 4
+_CREDENTIALS = struct.Struct("3i")
+_READY, _BEGIN = b"r", b"b"
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NAMESPACES = ("mnt", "net", "pid", "user")
+_LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+_COMPLETION = "_CHORDWISE_COMPLETE"
+_BROKEN_OUTPUT = 120
+
+
+class _State(TypedDict):
+    """What a fork takes over from the process that asks."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+    directory: str
+    umask: int
+    limits: list[tuple[int, tuple[int, int]]]
+    ignored: list[int]
+    streams: list[tuple[str, str, bool, bool]]
+    namespaces: list[str]
+
+
+def run(arguments: list[str]) -> int | None:
+    """Let the command server of the home run a command; return its exit code.
+
+    Returns `None`, and nothing has been done, where no server of this user and this very code can
+    run it.
+    """
+    is_served = arguments and arguments[0] in SERVED and _COMPLETION not in os.environ  # noqa: TID251 - see `_home`
+    if sys.platform != "linux" or not is_served:
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.settimeout(_ANSWER_SECONDS)
+            connection.connect(str(_address(_home(arguments))))
+            if _user_of(connection) != os.geteuid():
+                return None
+            body = json.dumps(_own_state()).encode()
+            connection.sendall(len(body).to_bytes(_LENGTH_BYTES) + body)
+            if connection.recv(1) != _READY:
+                return None
+            # Not before: a server that hangs would keep them open.
+            socket.send_fds(connection, [_BEGIN], [0, 1, 2])
+        except (OSError, ValueError):
+            return None
+        return _follow(connection)
+
+
+def _follow(connection: socket.socket) -> int:
+    """Hand signals on to the fork, and return its exit code."""
+    sent: list[int] = []
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        sent.append(number)
+        with suppress(OSError):
+            connection.send(bytes([number]))
+
+    for number in _FORWARDED:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, forward)
+    code = b""
+    with suppress(OSError):
+        connection.settimeout(None)
+        code = connection.recv(1)
+    if code:
+        return code[0]
+    for last in sent[-1:]:  # it has ended by the signal: so do we
+        signal.signal(last, signal.SIG_DFL)
+        os.kill(os.getpid(), last)
+    sys.stderr.write("Error: the process that ran the command was killed.\n")
+    return 1
+
+
+def _own_state() -> _State:
+    """Return the state of this process."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return {
+        "arguments": sys.argv,
+        "environment": dict(os.environ),  # noqa: TID251 - handed on as it is
+        "directory": os.getcwd(),  # noqa: PTH109 - a path is no JSON
+        "umask": umask,
+        "limits": [(each, resource.getrlimit(each)) for each in _LIMITS],
+        "ignored": [each for each in _FORWARDED if signal.getsignal(each) is signal.SIG_IGN],
+        "streams": [
+            (each.encoding, each.errors or "strict", each.line_buffering, each.write_through)
+            for each in (sys.stdin, sys.stdout, sys.stderr)
+            if isinstance(each, io.TextIOWrapper)
+        ],
+        "namespaces": _namespaces(),
+    }
+
+
+def _home(arguments: list[str]) -> Path:
+    """Return the home whose server is asked, by an option or a variable, or the default.
+
+    The fork finds its home as every command does: another server would do the same.
+    """
+    for place, argument in enumerate(arguments):
+        if argument.startswith("--home="):
+            return Path(argument.partition("=")[2]).expanduser()
+        if argument == "--home" and arguments[place + 1 :]:
+            return Path(arguments[place + 1]).expanduser()
+    variables = os.environ  # noqa: TID251 - the settings take longer to load than a fork to start
+    if home := variables.get("CHORDWISE_HOME"):
+        return Path(home).expanduser()
+    data = variables.get("XDG_DATA_HOME", "").strip() or "~/.local/share"
+    return Path(data).expanduser() / "chordwise"
+
+
+def _address(home: Path) -> Path:
+    """Return the socket of a server that runs the very code of this process."""
+    package = Path(__file__).resolve().parents[1]
+    folders = (folder for folder, _, _ in os.walk(package))
+    files = (file for folder in folders for file in os.scandir(folder) if file.name[-3:] == ".py")
+    newest = max(file.stat().st_mtime_ns for file in files)
+    code = zlib.crc32(f"{sys.prefix} {sys.version} {package} {newest}".encode())
+    return home.resolve() / "run" / f"{_SOCKET_PREFIX}{code:08x}"
+
+
+def _namespaces() -> list[str]:
+    """Return what tells a process in a container from one beside it."""
+    return [os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES]  # noqa: PTH115 - no file
+
+
+def _user_of(connection: socket.socket) -> int:
+    """Return the user of the process at the other end."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(found)[1])
+
+
+def serve(home: Path) -> None:
+    """Load the commands and run them, until the supervisor is gone; returns in forks alone."""
+    threading.Event().wait(_DELAY_SECONDS)
+    from chordwise.settings.environment import supervisor_pipe  # noqa: PLC0415 - after the delay
+
+    fork = _Fork()
+    atexit.register(fork.end)  # before anything else, so that it is called last
+    _preload()
+    address, pipe = _address(home), supervisor_pipe()
+    for left in address.parent.glob(f"{_SOCKET_PREFIX}*"):
+        left.unlink(missing_ok=True)
+
+    def leave(*_: object) -> None:
+        address.unlink(missing_ok=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGCHLD, _reap)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(address))
+        address.chmod(0o600)  # before anyone can connect
+        listener.listen()
+        watched = [listener.fileno(), *([pipe] if pipe is not None else [])]
+        while select(watched, [], [])[0] == [listener.fileno()]:
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                fork.run(connection)
+                return
+            connection.close()
+    leave()
+
+
+def _preload() -> None:
+    """Import what the commands that are served need, in a process of one thread."""
+    from chordwise.cli.application import MODULES  # noqa: PLC0415 - not in the asking process
+    from chordwise.lazy import load  # noqa: PLC0415 - as above
+
+    for module in sorted({f"chordwise.cli.{MODULES[name]}" for name in SERVED}):
+        load(module)
+    for module in _PRELOADED:
+        load(module)
+
+
+def _reap(_number: int, _frame: FrameType | None) -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+class _Fork:
+    """A fork of the server, which runs the command that is asked for on its connection."""
+
+    def __init__(self) -> None:
+        self._connection: socket.socket | None = None
+        self._code = 0
+        self._is_over = threading.Event()
+
+    def run(self, connection: socket.socket) -> None:
+        """Become like the process that asks, and run its command as soon as it says so."""
+        self._connection = connection
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        try:
+            if _user_of(connection) != os.geteuid() or not _take_over(connection):
+                return
+        except (OSError, ValueError):
+            return  # the process that asks runs the command by itself
+        from chordwise.cli import application  # noqa: PLC0415 - not in the process that asks
+
+        threading.Thread(target=self._obey, args=(connection,), daemon=True).start()
+        application.escape_output()
+        self._code = application.run(sys.argv[1:])
+
+    def end(self) -> None:
+        """Say how the command ended, and end.
+
+        To free what the server has loaded would take as long as a command does.
+        """
+        if self._connection is None:
+            return
+        try:
+            sys.stdout.flush()
+        except OSError:
+            self._code = _BROKEN_OUTPUT
+        self._is_over.set()
+        with suppress(OSError):
+            self._connection.sendall(bytes([self._code]))
+        os._exit(self._code)
+
+    def _obey(self, connection: socket.socket) -> None:
+        """Take the signals that the process that asks hands on, and end with it."""
+        main = threading.main_thread().ident or 0
+        with suppress(OSError):
+            while number := connection.recv(1):
+                signal.pthread_kill(main, number[0])
+        if not self._is_over.is_set():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _take_over(connection: socket.socket) -> bool:
+    """Become like the process that asks; return whether it lets this process begin.
+
+    Raises:
+        OSError, ValueError: This process cannot become like it.
+    """
+    connection.settimeout(_ANSWER_SECONDS)
+    with connection.makefile("rb") as received:
+        length = int.from_bytes(received.read(_LENGTH_BYTES))
+        state: _State = json.loads(received.read(length))
+    if state["namespaces"] != _namespaces():
+        return False
+    for limit, values in state["limits"]:
+        resource.setrlimit(limit, values)
+    os.chdir(state["directory"])
+    os.umask(state["umask"])
+    os.environ.clear()  # noqa: TID251 - replaced as a whole
+    os.environ.update(state["environment"])  # noqa: TID251 - as above
+    time.tzset()
+    for each in _FORWARDED:
+        usual = signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL
+        signal.signal(each, signal.SIG_IGN if each in state["ignored"] else usual)
+    connection.sendall(_READY)
+    begin, files, _, _ = socket.recv_fds(connection, 1, 3)
+    connection.settimeout(None)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    sys.argv = state["arguments"]
+    sys.stdin, sys.stdout, sys.stderr = map(_opened, range(3), state["streams"])
+    return begin == _BEGIN
+
+
+def _opened(number: int, manner: tuple[str, str, bool, bool]) -> TextIO:
+    """Open a standard stream as the process that asks has it."""
+    encoding, errors, by_line, unbuffered = manner
+    raw = io.FileIO(number, "w" if number else "r", closefd=False)
+    buffer = io.BufferedWriter(raw) if number else io.BufferedReader(raw)
+    return io.TextIOWrapper(
+        buffer, encoding, errors, line_buffering=by_line, write_through=unbuffered
+    )
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))

@@ -1,0 +1,206 @@
+"""Commands beside a running stack: run in a fork of its command server, as if they were started."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import psutil
+import pytest
+
+from chordwise.embedded import stack
+from chordwise.errors import ExitCode
+from tests.fakes.processes import Processes, wait_until
+
+pytestmark = [
+    pytest.mark.xdist_group("command_server"),
+    pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each command loads its own code"),
+]
+
+# What a process has imported stands behind its errors, on a line of its own.
+ASKING = """
+import sys
+from chordwise.cli import main
+try:
+    main()
+finally:
+    sys.stderr.write("\\n@" + " ".join(sys.modules))
+"""
+HEAVY = {"typer", "pydantic", "sqlalchemy", "psycopg", "chordwise.settings", "chordwise.storage"}
+ASLEEP = "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(50)%'"
+LETTER = "A letter from the standard input. It says little."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """A folder beside a running stack with a command server."""
+
+    folder: Path
+    environment: Mapping[str, str]
+
+    @property
+    def server(self) -> psutil.Process:
+        """The command server."""
+        found = stack.find(self.folder / "home")
+        assert found is not None
+        return psutil.Process(found.children["command-server"].pid)
+
+    def ask(
+        self, *arguments: str, prepare: Callable[[], object] | None = None, **variables: str
+    ) -> tuple[CompletedProcess[str], set[str]]:
+        """Give a command; return how it ended, and what the process that asks has imported."""
+        done = subprocess.run(
+            [sys.executable, "-c", ASKING, *arguments],
+            cwd=self.folder,
+            env={**self.environment, **variables},
+            input=LETTER,
+            preexec_fn=prepare,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        done.stderr, _, modules = done.stderr.rpartition("\n@")
+        return done, set(modules.split())
+
+    def alone(
+        self, *arguments: str, prepare: Callable[[], object] | None = None
+    ) -> CompletedProcess[str]:
+        """Give a command to a process that asks no server."""
+        home = str(self.folder / "home")
+        done, imported = self.ask("--home", home, *arguments, prepare=prepare)
+        assert imported >= HEAVY
+        return done
+
+    def sleep(self) -> tuple[subprocess.Popen[str], psutil.Process]:
+        """Begin a command that waits for the database; return its process, and the fork."""
+        asking = subprocess.Popen(
+            [sys.executable, "-m", "chordwise", "sql", "SELECT pg_sleep(50)"],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_until(lambda: "pid" in self.ask("sql", ASLEEP)[0].stdout, 30, "the command waits")
+        (fork,) = self.server.children()
+        return asking, fork
+
+
+@pytest.fixture(scope="module")
+def desk() -> Iterator[Desk]:
+    """One home for all tests here, with an answer in it."""
+    folder = Path(tempfile.mkdtemp(prefix="cw-"))
+    (folder / "one.txt").write_text("The parcel arrived broken. Please send it back.", "utf-8")
+    processes = Processes(folder=folder, environment={"CHORDWISE_HOME": str(folder / "home")})
+    done = processes.run("analyze", "one.txt")
+    assert done.returncode == ExitCode.SUCCESS, done.stderr
+    run = folder / "home" / "run"
+    wait_until(lambda: any(run.glob("cmd-*")), 60, "the command server listens")
+    yield Desk(folder=folder, environment=processes._environment())
+    processes.run("down")
+    assert not any(run.glob("cmd-*"))
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["runs"], ExitCode.SUCCESS),
+        (["results", "--json"], ExitCode.SUCCESS),
+        (["results", "--limit", "no"], ExitCode.USAGE),
+        (["results", "--run", "nope"], ExitCode.USAGE),
+        (["sql", "SELECT no_column FROM results"], ExitCode.USAGE),
+        (["sql", "SELECT 'straße', '\u202e'", "--json"], ExitCode.SUCCESS),
+    ],
+)
+def test_a_fork_answers_as_a_process_would(
+    desk: Desk, arguments: list[str], code: ExitCode
+) -> None:
+    """The same words and exit code, and the process that asks has loaded next to nothing."""
+    light, imported = desk.ask(*arguments)
+    alone = desk.alone(*arguments)
+
+    assert (light.returncode, light.stdout, light.stderr) == (code, alone.stdout, alone.stderr)
+    assert not imported & HEAVY
+    assert len(imported) <= 150
+
+
+def test_a_fork_has_the_files_folder_and_limits_of_its_command(desk: Desk) -> None:
+    """Standard input is read, a relative path is that of the folder, rights are by the umask."""
+    submitted, _ = desk.ask("submit", "-", "--json")
+    written, _ = desk.ask("export", "facts", "-o", "a.csv", prepare=lambda: os.umask(0o027))
+    assert (submitted.returncode, written.returncode) == (0, 0), written.stderr
+
+    assert json.loads(submitted.stdout)["run_id"]
+    assert (desk.folder / "a.csv").stat().st_mode & 0o777 == 0o640
+    small = (resource.RLIMIT_FSIZE, (100, 100))
+    refused, imported = desk.ask(
+        *("export", "facts", "-o", "b.csv"), prepare=lambda: resource.setrlimit(*small)
+    )
+    alone = desk.alone("export", "facts", "-o", "b.csv", prepare=lambda: resource.setrlimit(*small))
+    assert (refused.returncode, refused.stderr) == (alone.returncode, alone.stderr)
+    assert "b.csv" in refused.stderr
+    assert not imported & HEAVY
+
+
+def test_the_server_has_one_thread_and_waits_for_its_forks(desk: Desk) -> None:
+    """A second thread would not survive a fork; nothing is left of those that have ended."""
+    desk.ask("runs")
+
+    assert desk.server.num_threads() == 1
+    wait_until(lambda: not desk.server.children(), 30, "the forks have ended")
+    assert desk.server.cpu_times().children_user > 0
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, ExitCode.DETACHED), (signal.SIGTERM, -15), (signal.SIGKILL, -9)],
+)
+def test_a_fork_ends_with_its_command(desk: Desk, number: signal.Signals, code: int) -> None:
+    """Ctrl-C is answered by the command; nothing goes on after the process that asks."""
+    asking, fork = desk.sleep()
+
+    asking.send_signal(number)
+    _, errors = asking.communicate(timeout=30)
+
+    assert (asking.returncode, errors) == (code, "")
+    fork.wait(timeout=30)
+
+
+def test_a_killed_fork_is_an_error(desk: Desk) -> None:
+    asking, fork = desk.sleep()
+
+    fork.kill()
+    _, errors = asking.communicate(timeout=30)
+
+    assert asking.returncode == ExitCode.INTERNAL
+    assert "killed" in errors
+
+
+def test_without_its_server_a_command_runs_by_itself(desk: Desk) -> None:
+    """One that hangs keeps it for a second; the supervisor replaces one that has died."""
+    server = desk.server
+    server.suspend()
+    waited, imported = desk.ask("runs")
+    assert (waited.returncode, imported >= HEAVY) == (ExitCode.SUCCESS, True)
+
+    server.kill()
+    again, imported = desk.ask("runs")
+    assert (again.returncode, again.stdout) == (ExitCode.SUCCESS, waited.stdout)
+    assert imported >= HEAVY
+
+    def is_served() -> bool:
+        return not desk.ask("runs")[1] & HEAVY
+
+    wait_until(is_served, 60, "another server has taken its place")
