@@ -262,7 +262,7 @@ def _exceeded(account: Budget, cap_usd: Decimal, amount_usd: Decimal) -> BudgetE
         f"${_shown(account.spent_usd)} are spent, and the next call {following}."
     )
     if account.run_id is not None:
-        return BudgetExceededError(what, "Raise it and go on: chordwise retry RUN --budget USD")
+        return BudgetExceededError(what, "Raise the budget: chordwise retry RUN --budget USD")
     day = account.scope.removeprefix("day:")
     return BudgetExceededError(
         what, f"{day} ends at midnight UTC; then: chordwise retry RUN. Or raise budget.usd_per_day."
