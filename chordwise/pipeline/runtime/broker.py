@@ -53,7 +53,7 @@ def require_working(url: SecretStr) -> None:
 
 
 def require_database(url: SecretStr) -> None:
-    """Refuse a number of a database that the broker does not have; one that is away may have it.
+    """Reject a database number that the broker does not have; accept it if the broker is down.
 
     Raises:
         ConfigurationError: The broker has no database of this number.

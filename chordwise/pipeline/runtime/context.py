@@ -87,7 +87,7 @@ class Context(ReadingContext):
 
     @property
     def outage(self) -> timedelta:
-        """How long what has been paid for waits for a database that is away."""
+        """How long a paid answer waits for an unavailable database."""
         return timedelta(seconds=self.settings.pipeline.database_outage_timeout_seconds)
 
     def ledger(self, lease: Lease) -> Ledger:

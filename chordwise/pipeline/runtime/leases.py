@@ -36,7 +36,7 @@ class Lease:
     lost: bool = False
 
     def require(self) -> None:
-        """Go on only while the lease is ours.
+        """Raise unless this process still has the lease.
 
         Raises:
             LeaseLostError: Another worker has claimed the work.
@@ -229,7 +229,7 @@ class LeaseKeeper:
 
 
 def _has_ended(session: Session, lease: Lease) -> bool:
-    """Tell whether the work was just brought to its end under this lease."""
+    """Return whether the work was just brought to its end under this lease."""
     if lease.chunk_id is not None:
         return chunks.left(session, [lease.chunk_id]).get(lease.chunk_id) == lease.token
     job = jobs.get(session, lease.job_id)

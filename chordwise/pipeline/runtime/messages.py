@@ -37,7 +37,7 @@ _SILENCE_SECONDS = 10
 
 
 def open_app(settings: Settings) -> Celery:
-    """Return Celery's application as every process of ours configures it.
+    """Return Celery's application, configured alike in every process.
 
     Raises:
         ConfigurationError: There is no broker.
@@ -137,7 +137,7 @@ class Messenger:
             chord(header, body, app=self._app).apply_async()
 
     def is_waiting(self, queue: str, more_than: int = 0) -> bool:
-        """Tell whether messages, more than so many, wait in a queue for a worker that takes them.
+        """Return whether messages, more than so many, wait in a queue for a worker that takes them.
 
         Raises:
             ServiceUnavailableError: The broker cannot be reached.
