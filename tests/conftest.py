@@ -202,6 +202,11 @@ def corpora(request: pytest.FixtureRequest) -> Path:
     return CORPORA
 
 
+def _absolute(given: str) -> Path:
+    """Return a path that holds wherever a process is started, such as Make's `.venv-nightly`."""
+    return Path(given).absolute()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Take what has to be there, where pictures go, and other servers than the embedded ones."""
     parser.addoption(
@@ -211,11 +216,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require-browser", action="store_true", help="fail where no Chromium is installed"
     )
     parser.addoption(
-        "--screenshots", type=Path, help="a folder for pictures of every page of `chordwise web`"
+        "--screenshots",
+        type=_absolute,
+        help="a folder for pictures of all pages of `chordwise web`",
     )
-    parser.addoption("--postgresql", type=Path, help="the folder of PostgreSQL's programs to use")
-    parser.addoption("--litellm", type=Path, help="the command of LiteLLM's proxy to use")
-    parser.addoption("--redis", type=Path, help="the server program of Redis or Valkey to use")
+    parser.addoption("--postgresql", type=_absolute, help="PostgreSQL's folder of programs to use")
+    parser.addoption("--litellm", type=_absolute, help="the command of LiteLLM's proxy to use")
+    parser.addoption("--redis", type=_absolute, help="the server of Redis or Valkey to use")
 
 
 @pytest.hookimpl(trylast=True)

@@ -98,8 +98,14 @@ class Home:
                 f"The folder {self.path} cannot be written to.",
                 "Set CHORDWISE_HOME to a folder of your own.",
             )
-        # Who can write to the folder could replace what lies in it.
-        if stat.S_IMODE(self.path.stat().st_mode) & 0o022:
+        # Who can write to the folder could replace what lies in it; of root's, that is its owner.
+        state = self.path.stat()
+        if state.st_uid != os.geteuid():
+            raise ConfigurationError(
+                f"The folder {self.path} belongs to another user.",
+                "Set CHORDWISE_HOME to a folder of your own, or change its owner.",
+            )
+        if stat.S_IMODE(state.st_mode) & 0o022:
             raise ConfigurationError(
                 f"Other users can write to the folder {self.path}.",
                 f"Run `chmod go-w {shlex.quote(str(self.path))}`, or set CHORDWISE_HOME elsewhere.",

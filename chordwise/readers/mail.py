@@ -20,6 +20,7 @@ from chordwise.readers.extracted import Extracted, Extraction, Naming, Part, Unr
 MEDIA_TYPE = "message/rfc822"
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 _ENCRYPTED = ("application/pkcs7-mime", "application/x-pkcs7-mime", "multipart/encrypted")
+_ALTERNATIVES = "multipart/alternative"
 _SIGNATURES = (
     *("application/pkcs7-signature", "application/x-pkcs7-signature"),
     "application/pgp-signature",
@@ -46,8 +47,8 @@ def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
 
 
 def _text(message: Message, max_characters: int) -> Extracted:
-    """Return headers and body; of a body in several forms the plain one, else the HTML."""
-    parts = [_body(part, max_characters) for part in _shown(message)]
+    """Return headers and body."""
+    parts = _shown(message, max_characters)
     bodies = [each.text for each in parts if each.text.strip()]
     headers = [f"{name}: {value}" for name in _HEADERS if (value := _header(message, name))]
     names = [f"Attachment: {name}" for part in _attachments(message) if (name := _file_name(part))]
@@ -65,20 +66,21 @@ def _text(message: Message, max_characters: int) -> Extracted:
     )
 
 
-def _shown(message: Message) -> Iterator[Message]:
-    """Yield the parts that a mail program shows, one of each set of alternatives."""
+def _shown(message: Message, max_characters: int) -> list[Extracted]:
+    """Return what a mail program shows; of alternatives that is the last one (RFC 2046, 5.1.4).
+
+    A person does not see the others, which may say something else. One without text is passed over.
+    """
     kind = message.get_content_type()
     if message.get_content_disposition() == "attachment":
-        return
+        return []
     if not message.is_multipart():
-        if kind in ("text/plain", "text/html"):
-            yield message
-        return
-    shown = [list(_shown(part)) for part in _children(message)]
-    if kind == "multipart/alternative":
-        shown = [group for group in shown if group][:1]
-    for group in shown:
-        yield from group
+        return [_body(message, max_characters)] if kind in ("text/plain", "text/html") else []
+    step = -1 if kind == _ALTERNATIVES else 1
+    parts = (_shown(part, max_characters) for part in _children(message)[::step])
+    if kind == _ALTERNATIVES:
+        return next((part for part in parts if any(each.text.strip() for each in part)), [])
+    return [each for part in parts for each in part]
 
 
 def _attachments(message: Message) -> Iterator[Message]:

@@ -79,7 +79,8 @@ class _Message:
             "Subject": self._string(_SUBJECT),
         }
         headers = [f"{name}: {value}" for name, value in lines.items() if value]
-        body = self._body().strip()
+        shown = self._body()
+        body = shown.text.strip()
         listed = [f"Attachment: {name}" for name in names if name]
         if not body and not headers:
             raise failures.empty()
@@ -92,6 +93,9 @@ class _Message:
             media_type=MEDIA_TYPE,
             title=self._string(_SUBJECT),
             place=self._place,
+            invisible_characters=shown.invisible_characters,
+            unseen=shown.unseen,
+            left_out=shown.left_out,
         )
 
     def _require_legible(self, names: list[str]) -> None:
@@ -102,15 +106,18 @@ class _Message:
         if protected or (message_class.startswith(_PROTECTED_CLASSES) and not signed):
             raise failures.encrypted()
 
-    def _body(self) -> str:
-        if plain := self._string(_BODY):
-            return plain
+    def _body(self) -> Extracted:
+        """Return the form that a mail program shows: HTML, else the plain one, else RTF."""
+        most = self._wanted.max_characters
         markup = self._stream(_HTML, _BINARY).rstrip(b"\0") or self._string(_HTML).encode()
-        if markup:
-            return html.read(markup, self._wanted.max_characters).text
+        shown = html.read(markup, most) if markup else None
+        if shown is not None and shown.text:
+            return shown
+        if plain := self._string(_BODY):
+            return Extracted(text=plain, media_type=MEDIA_TYPE)
         if packed := self._stream(_RICH, _BINARY):
-            return rich_text.read(_unpacked(packed), self._wanted.max_characters).text
-        return ""
+            return rich_text.read(_unpacked(packed), most)
+        return shown or Extracted(text="", media_type=MEDIA_TYPE)
 
     def _sender(self) -> str:
         name, address = self._string(_SENDER), self._string(_SENDER_ADDRESS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
 
 from striprtf.striprtf import rtf_to_text
 
+from chordwise.domain import document_flags
 from chordwise.readers import failures
 from chordwise.readers.extracted import Extracted
 
@@ -20,15 +22,50 @@ def read(data: bytes, max_characters: int) -> Extracted:
     Raises:
         ReadError: The file is damaged, or longer than the limit.
     """
+    shown, hidden = _parted(data.decode("latin-1"))
+    text, left_out = _text(shown), _text(f"{{\\rtf1 {hidden}}}") if hidden else ""
+    if len(text) > max_characters:
+        raise failures.too_many_characters(max_characters)
+    return Extracted(
+        text=text.strip(), media_type=MEDIA_TYPE, left_out=document_flags.addressed(left_out)
+    )
+
+
+def _text(markup: str) -> str:
     try:
-        text = rtf_to_text(  # type: ignore[no-untyped-call]  # it declares no types
-            data.decode("latin-1"), encoding="cp1252", errors="replace"
+        text: str = rtf_to_text(  # type: ignore[no-untyped-call]  # it declares no types
+            markup, encoding="cp1252", errors="replace"
         )
     except (ValueError, LookupError, IndexError, UnicodeError) as error:
         raise failures.malformed("is a damaged RTF file.") from error
-    if len(text) > max_characters:
-        raise failures.too_many_characters(max_characters)
-    return Extracted(text=text.strip(), media_type=MEDIA_TYPE)
+    return text
+
+
+# Braces, and what turns hidden text on and off; a backslash before a brace makes it a character.
+_STEP = re.compile(r"\\[\\{}]|[{}]|\\(?:v(-?\d{1,9})?|plain)(?![A-Za-z0-9-]) ?")
+
+
+def _parted(markup: str) -> tuple[str, str]:
+    """Return the markup without hidden text, which the library takes for shown, and the hidden."""
+    shown: list[str] = []
+    hidden: list[str] = []
+    is_hidden, around, at = False, [False], 0
+    for match in _STEP.finditer(markup):
+        step = match[0]
+        (hidden if is_hidden else shown).append(markup[at : match.start()])
+        at = match.end()
+        if step.startswith("\\v"):
+            is_hidden = match[1] != "0"
+            continue
+        if step == "{":
+            around.append(is_hidden)
+        elif step == "}":
+            is_hidden = around.pop() if around else False
+        elif step.startswith("\\p"):
+            is_hidden = False
+        (hidden if is_hidden and step[0] == "\\" else shown).append(step)
+    (hidden if is_hidden else shown).append(markup[at:])
+    return "".join(shown), "".join(hidden)
 
 
 _HEADER = struct.Struct("<II4sI")

@@ -112,6 +112,15 @@ def test_a_home_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -
     assert f"chmod go-w {folder}" in caught.value.hint
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_home_of_another_user_is_refused(tmp_path: Path) -> None:
+    """Root could write to it, and so can its owner."""
+    os.chown(tmp_path, 65_534, 65_534)
+
+    with pytest.raises(ConfigurationError, match="belongs to another user"):
+        home_at(tmp_path).prepare()
+
+
 def test_sockets_of_a_deep_home_lie_in_a_folder_of_our_own(tmp_path: Path) -> None:
     """Their path is short enough, and a folder that is open to others is refused."""
     home = home_at(tmp_path / ("deep" * 30))

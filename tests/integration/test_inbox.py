@@ -128,6 +128,10 @@ def test_a_side_car_overrides_for_its_file(inbox: WatchedInbox) -> None:
 
 BROKEN = {
     "types = [": "not valid TOML",
+    f"types = {'[' * 3_000}": "not valid TOML",
+    f"budget_usd = {'9' * 5_000}": "not valid TOML",
+    f"a{'.a' * 2_000} = 1": "a key in it, is longer",
+    "".join(f"k{number} = 1\n" for number in range(9)): "there is no setting k4.",
     "colour = 'red'": "colour",
     "folder = '/etc'": "names a folder",
     "model = 'nobody'": "no model named",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import heapq
 import os
+import re
 import signal
 import stat
 import sys
@@ -171,6 +172,11 @@ def _fingerprint(path: Path) -> Fingerprint | None:
 
 
 _MAX_BYTES = 256 * 1024
+# The time and memory of the parser grow with the square of a key's parts; of long parts a side-car
+# holds too few.
+_PART = rb"""(?:[\w-]{1,99}+|"(?:[^"\\\n]|\\.){0,99}+"|'[^'\n]{0,99}+')"""
+_LONG_KEY = re.compile(rb"(?<![\w-])%b(?:[ \t]*+\.[ \t]*+%b){16}" % (_PART, _PART))
+_MAX_PROBLEMS = 5
 _NAMED_SUFFIXES = frozenset({".toml", ".json"})
 _FOR_TYPES = (
     ("schema", AnalysisType.EXTRACTION, "The side-car's schema is for extractions"),
@@ -201,9 +207,8 @@ def with_side_car(profile: ProfileSettings, side_car: Path, base: Path) -> Profi
     try:
         wanted = ProfileSettings.model_validate(given)
     except ValidationError as error:
-        raise UsageError(
-            f"The side-car is wrong: {'; '.join(problems(error))}.", _hint(given)
-        ) from error
+        found = "; ".join(problems(error)[:_MAX_PROBLEMS])
+        raise UsageError(f"The side-car is wrong: {found}.", _hint(given)) from error
     if given.get("learned_examples") and not profile.learned_examples:
         hint = "They hold parts of other documents: only the profile can say so."
         raise UsageError("The side-car wants learned examples, and its profile shows none.", hint)
@@ -278,12 +283,13 @@ def _hint(given: Mapping[str, object]) -> str:
 
 def _settings_in(side_car: Path) -> dict[str, object]:
     try:
-        content = side_car.read_bytes()
-        if len(content) > _MAX_BYTES:
-            raise UsageError("The side-car is larger than any side-car needs to be.")
+        with side_car.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES or _LONG_KEY.search(content):
+            raise UsageError("The side-car, or a key in it, is longer than any needs to be.")
         return tomllib.loads(content.decode("utf-8-sig"))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"The side-car is not valid TOML: {error}.", "docs/inbox.md") from error
     except (OSError, UnicodeDecodeError) as error:
         what = f"The side-car cannot be read as UTF-8 text: {type(error).__name__}."
         raise UsageError(what) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"The side-car is not valid TOML: {error}.", "docs/inbox.md") from error
