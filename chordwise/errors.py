@@ -218,8 +218,8 @@ class ModelTransportError(ModelError, TransientError):
 
     code = "model_transport"
     usual_hint = (
-        "If it goes on: look at base_url, at the provider's status and at proxies on the way; "
-        "then chordwise retry RUN."
+        "If this persists, check base_url, the provider's status and any proxies; "
+        "then run chordwise retry RUN."
     )
 
 
@@ -235,8 +235,8 @@ class ModelTimeoutError(ModelTransportError):
 
     code = "model_timeout"
     usual_hint = (
-        "Raise timeout_seconds of the model and retries.total_seconds, ask fewer questions at "
-        "once, or lower pipeline.chunk_tokens; then chordwise retry RUN."
+        "Raise timeout_seconds of the model and retries.total_seconds, run fewer concurrent "
+        "calls, or lower pipeline.chunk_tokens; then run chordwise retry RUN."
     )
 
     def __init__(self, what: str, hint: str = "", *, granted_seconds: float = 0.0) -> None:
@@ -258,7 +258,7 @@ class ModelOverloadedError(ModelError, TransientError):
     """The provider is overloaded or broken for now."""
 
     code = "model_overloaded"
-    usual_hint = "Look at the provider's status; once it is well: chordwise retry RUN."
+    usual_hint = "Check the provider's status; when it has recovered, run chordwise retry RUN."
 
 
 class RateLimitedError(ModelError, TransientError):
@@ -267,7 +267,7 @@ class RateLimitedError(ModelError, TransientError):
     code = "rate_limited"
     is_throttling = True
     usual_hint = (
-        "Wait a while and try again; if it goes on, raise the limit at the provider, or lower "
+        "Wait and try again; if this persists, raise the limit at the provider, or lower "
         "max_in_flight of the model."
     )
 
@@ -288,7 +288,7 @@ class BudgetExceededError(ModelError, PausingError):
     """The next request could cost more than the budget of its run or of the day has left."""
 
     code = "budget_exceeded"
-    usual_hint = "Raise it and go on: chordwise retry RUN --budget USD, or budget.usd_per_day."
+    usual_hint = "Raise the budget: chordwise retry RUN --budget USD, or budget.usd_per_day."
 
 
 class QuotaExceededError(ModelError, PausingError):
@@ -323,7 +323,7 @@ class RefusedError(ModelError):
     """The model or the provider's filter declined to answer."""
 
     code = "refused"
-    usual_hint = "Look at the document; another model may answer: --model."
+    usual_hint = "Review the document; another model may answer: --model."
 
 
 class TruncatedError(ModelError):
@@ -347,4 +347,4 @@ class InvalidAnswerError(ModelError):
     """The answer is not the JSON that the schema asks for, after one repair."""
 
     code = "invalid_answer"
-    usual_hint = "Another model may keep to the schema: --model, or fallback in the settings."
+    usual_hint = "Another model may follow the schema: --model, or fallback in the settings."

@@ -57,7 +57,7 @@ class InboxWatcher(Thread):
         )
 
     def run(self) -> None:
-        """Wait for the turn, then watch until told to stop."""
+        """Wait for the turn, then watch until `stop` is set."""
         while not self._stop_event.is_set():
             if self._has_turn():
                 self._watch_on()
@@ -101,7 +101,7 @@ class InboxWatcher(Thread):
         self._store.release()
 
     def _listen(self, folder: Path) -> None:
-        """Hand on what the system tells of a folder; look at it often while it tells nothing."""
+        """Pass on the system's events of a folder; poll the folder while there are none."""
         told = ""
         while not self._stop_event.is_set():
             try:

@@ -24,7 +24,7 @@ class Leadership:
         self._connection: Connection | None = None
 
     def hold(self) -> bool:
-        """Tell whether this process leads, trying to become the leader if it does not.
+        """Return whether this process leads, trying to become the leader if it does not.
 
         Raises:
             ServiceUnavailableError: The database cannot be reached; this process does not lead.

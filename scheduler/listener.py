@@ -1,4 +1,4 @@
-"""A thread that listens to what PostgreSQL tells, so that nothing has to ask it all the time."""
+"""A thread that receives PostgreSQL's notifications, so that no loop has to poll."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Chore:
 
 
 class Loop:
-    """Runs the chores, one at a time, until told to stop; `wake` is set when the outbox has more.
+    """Runs the chores, one at a time, until it is stopped; `wake` is set when the outbox has more.
 
     `waiting` is what was seen last of the work of the parts.
     """
@@ -227,7 +227,7 @@ class LeaderWork:
             self._thread.start()
 
     def stop(self) -> None:
-        """Do nothing any more; wait a moment for a step that is being made."""
+        """Stop, and wait briefly for the current step."""
         self._stopped.set()
         if self._thread.ident is not None:
             self._thread.join(_LEAVING_SECONDS)

@@ -50,7 +50,7 @@ _READERS_SCORE = 500
 
 
 def main() -> int:
-    """Run until told to stop; return an exit code of docs/command-line.md."""
+    """Run until a signal comes; return an exit code of docs/command-line.md."""
     try:
         settings = settings_module.load()
         if sys.argv[1:] == ["health"]:
@@ -148,7 +148,7 @@ def _stopped_by_signals() -> Event:
 
 
 def _leader_seconds(pipeline: PipelineSettings) -> float:
-    """Return how long a leader may be silent: twice that, and the server lets another one lead."""
+    """Return how long a leader may be silent; after twice that, the server admits another one."""
     most = min(_LEADER_SECONDS, pipeline.lease_seconds / 2)
     return max(most, 2 * pipeline.recovery_interval_seconds)
 
@@ -179,7 +179,7 @@ class Carrying:
         self._thread = Thread(target=self._run, name="schedules", daemon=True)
 
     def run(self) -> None:
-        """Work until there is nothing to do for a while, or told to stop.
+        """Work until there is nothing to do for a while, or `stop` is set.
 
         What is being carried out then is handed back, after the file at hand.
         """

@@ -55,7 +55,7 @@ _CONTROL_MESSAGES = 4
 
 
 def main() -> int:
-    """Run until told to stop; return an exit code of docs/command-line.md."""
+    """Run until a signal comes; return an exit code of docs/command-line.md."""
     tune_interpreter()
     try:
         settings = settings_module.load()
@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def tune_interpreter() -> None:
-    """Suit the interpreter to many threads that mostly wait, each for a moment's work.
+    """Tune the interpreter for many threads that mostly wait.
 
     With CPython's own values and glibc's, at 256 calls in flight, the collector took 4 % of the
     CPU, and two processes held 380 MB instead of 343.
@@ -85,7 +85,7 @@ def tune_interpreter() -> None:
 
 
 def check(settings: Settings, name: str) -> None:
-    """Refuse what is configured wrongly, and wait for a database that is away.
+    """Reject a wrong configuration, and wait for an unavailable database.
 
     Raises:
         ConfigurationError: No database, no broker, too few files, or a database that does not suit

@@ -1,4 +1,4 @@
-"""Messages that are not ours: dropped before Celery sees them, logged without content, counted."""
+"""Foreign messages: dropped before Celery sees them, logged without content, counted."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class Rejection(StrEnum):
 
 
 def reason_against(message: object) -> Rejection | None:
-    """Return why a message as kombu takes it from the broker is none of ours; `None` if it is."""
+    """Return why a message from the broker is foreign; `None` if it is Chordwise's."""
     if not isinstance(message, dict):
         return Rejection.ENVELOPE
     headers, body = message.get("headers"), message.get("body")

@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 def register(app: Celery, context: Context, rejections: Rejections, slots: Slots) -> None:
     """Give the application its tasks; their names are a contract.
 
-    The ids are known to be such (`worker.envelopes`), but not whether there is work behind them.
+    `worker.rejections` has checked the form of the ids, but not whether they name any work.
     """
 
     def fan_out_task(job_id: str) -> None:

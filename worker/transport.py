@@ -106,7 +106,7 @@ class PatientReceipts(redis.QoS):
         self._was_full = True
 
     def give_back(self) -> int:
-        """Return everything received and not yet acknowledged to its queue; tell how much."""
+        """Return all unacknowledged messages to their queues; return the count."""
         held = [tag for tag in list(self._delivered) if tag not in self._dirty]
         for tag in held:
             self.restore_by_tag(tag)  # type: ignore[no-untyped-call]
@@ -151,7 +151,7 @@ class ObservedChannel(rejections.Channel):
 
 
 class ObservedTransport(rejections.Transport):
-    """The transport that looks at what it receives, with channels that tell."""
+    """The transport that checks the messages it receives, on channels that report them."""
 
     Channel = ObservedChannel
 
@@ -219,7 +219,7 @@ class _Consumer(Protocol):
 
 
 def give_back(seconds: float) -> int | None:
-    """Return to the broker what this process has received and not finished; tell how much.
+    """Return the received and unfinished messages of this process to the broker; return the count.
 
     `None`: it could not be done, or not in time. What is left then is sent again by recovery.
     """

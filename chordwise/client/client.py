@@ -476,13 +476,7 @@ class Client:
     def _take_in(self, submission: Submission) -> Run:
         context = self._connection.context
         with Reader(self._connection.settings.readers) as reader:
-            found_files.take_in(
-                context,
-                submission,
-                FileSource(reader, sys.stdin.buffer),
-                on_taken=lambda _source, _taken: None,
-                is_stopped=lambda: False,
-            )
+            found_files.take_in(context, submission, FileSource(reader, sys.stdin.buffer))
         return Run(self._connection, submission.run_id, submission.name)
 
 

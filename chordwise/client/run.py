@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from types import ModuleType
@@ -40,7 +40,7 @@ from chordwise.pipeline.runs.user_sql import Row
 from chordwise.storage import answer_tables as stored_tables
 from chordwise.storage.answer_tables import AnswerTable
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import among
+from chordwise.storage.record import among, copied
 from chordwise.storage.results import Fact
 from chordwise.storage.results import Result as ResultRow
 from chordwise.storage.runs import Run as StoredRun
@@ -350,30 +350,18 @@ def _until(timeout: float | None, name: str) -> Callable[[float], None]:
 
 def _read(connection: Connection, wanted: Wanted, job_ids: Sequence[uuid.UUID]) -> Iterator[Result]:
     some = Wanted(run_id=wanted.run_id, types=wanted.types, job_ids=tuple(job_ids))
-    stated = select(Fact).where(among(Fact.job_id, job_ids)).order_by(Fact.id)
+    of_jobs = select(Fact).where(among(Fact.job_id, job_ids)).order_by(Fact.id)
     with connection.database.read() as session:
         found = {result.job_id: result for result in stored_results.read(session, some)}
         facts: dict[uuid.UUID, list[FactValue]] = {}
-        for fact in session.scalars(stated):
-            facts.setdefault(fact.job_id, []).append(_fact(fact))
+        for fact in session.scalars(of_jobs):
+            stated = copied(FactValue, fact, value=fact.final_value, original=fact.value)
+            facts.setdefault(fact.job_id, []).append(stated)
     for job_id in job_ids:
         if job_id in found:
-            yield _result(found[job_id], facts.get(job_id, []))
-
-
-def _fact(row: Fact) -> FactValue:
-    same = (name for name in FactValue.__dataclass_fields__ if name not in ("value", "original"))
-    return FactValue(
-        value=row.final_value, original=row.value, **{name: getattr(row, name) for name in same}
-    )
-
-
-def _result(stored: StoredResult, facts: Sequence[FactValue]) -> Result:
-    return Result(
-        document=stored.source.rpartition("/")[2] or stored.source,
-        all_facts=tuple(facts),
-        **{field.name: getattr(stored, field.name) for field in fields(StoredResult)},
-    )
+            stored = found[job_id]
+            name = stored.source.rpartition("/")[2] or stored.source
+            yield copied(Result, stored, document=name, all_facts=tuple(facts.get(job_id, ())))
 
 
 def _certainty(fact: FactValue) -> tuple[bool, float]:

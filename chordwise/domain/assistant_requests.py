@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -169,23 +169,48 @@ def strangeness(content: str, request: Request) -> dict[str, float] | None:
     A request without a text around it is what the text is about: `None`.
     """
     before = content[max(0, request.start - _AROUND) : request.start]
-    around = _words(f"{before} {content[request.end : request.end + _AROUND]}")
-    if len(around) < _MIN_WORDS_AROUND:
+    around = f"{before} {content[request.end : request.end + _AROUND]}".lower()
+    words_around = _count(_stems(around), _FEW_WORDS)
+    if words_around < _MIN_WORDS_AROUND:
         return None
-    words = _words(request.behind)
-    new = words - around
+    stems = set(_stems(request.behind.lower()))
+    new = sum(not _has_stem(around, stem) for stem in stems)
     return {
-        "share_new": len(new) / max(1, len(words)),
-        "all_new": float(len(new) == len(words) > 0),
-        "new": min(_MAX_NEW, len(new)),
-        "few_around": float(len(around) < _FEW_WORDS),
+        "share_new": new / max(1, len(stems)),
+        "all_new": float(new == len(stems) > 0),
+        "new": min(_MAX_NEW, new),
+        "few_around": float(words_around < _FEW_WORDS),
     }
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(
-        word[:_PREFIX] for word in _CONTENT_WORD.findall(text.lower()) if word not in STOPWORDS
-    )
+def _stems(small: str) -> Iterator[str]:
+    """Yield how the words of a text in small letters begin, without those that all texts have."""
+    for match in _CONTENT_WORD.finditer(small):
+        if match[0] not in STOPWORDS:
+            yield match[0][:_PREFIX]
+
+
+def _count(stems: Iterable[str], most: int) -> int:
+    """Return how many different ones there are, up to `most`."""
+    found: set[str] = set()
+    for stem in stems:
+        found.add(stem)
+        if len(found) == most:
+            break
+    return len(found)
+
+
+def _has_stem(small: str, stem: str) -> bool:
+    """Tell whether a stem is one of a text: sooner than to find all of them."""
+    at = small.find(stem)
+    while at >= 0:
+        before = small[at - 1 : at]
+        word = _CONTENT_WORD.match(small, at)
+        is_inside = before.isalnum() and not before.isdecimal()
+        if not is_inside and word and word[0][:_PREFIX] == stem and word[0] not in STOPWORDS:
+            return True
+        at = small.find(stem, at + 1)
+    return False
 
 
 def _weight(features: Mapping[str, float]) -> float:

@@ -7,6 +7,7 @@ from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
 from itertools import islice
 from typing import NamedTuple, TypeAlias
 
@@ -361,11 +362,16 @@ def _orders(content: str, small: _Small, kind: FlagKind) -> Iterator[Flag]:
 def _windows(small: _Small, needles: Iterable[str]) -> Iterator[tuple[int, int]]:
     """Yield the surroundings of the words; those of one word do not overlap much."""
     for needle in needles:
-        at = small.text.find(needle) if max(needle.split(), key=len) in small.words else -1
+        at = small.text.find(needle) if _longest_word(needle) in small.words else -1
         while at >= 0:
             end = at + len(needle) + _BEHIND
             yield max(0, at - _BEFORE), end
             at = small.text.find(needle, end)
+
+
+@cache
+def _longest_word(needle: str) -> str:
+    return max(needle.split(), key=len)
 
 
 class _Small(NamedTuple):

@@ -211,7 +211,7 @@ _PASSWORD_BYTES = 24
 
 
 def make_folder(folder: Path) -> Path:
-    """Create a folder with mode 0700; one that exists already stays as it is.
+    """Create a folder with mode 0700; an existing one is left unchanged.
 
     Raises:
         ConfigurationError: The folder cannot be created.

@@ -121,7 +121,7 @@ class EmbeddedLlama:
 
 
 def _files(run: Path, model: Path) -> tuple[Path, Path]:
-    """Return where the server of a model file says its address, and where its key stands."""
+    """Return the files with the address and the key of a model file's server."""
     digest = hashlib.sha256(bytes(model)).hexdigest()[:16]
     return run / f"llama-{digest}.json", run / f"llama-{digest}.key"
 
@@ -136,7 +136,7 @@ def read_address(path: Path) -> ServerAddress | None:
 
 
 def running(home: Home, model: str) -> tuple[str, str] | None:
-    """Return address and key of the server of a model, as it is named in the settings.
+    """Return address and key of the server of a model, which has its name in the settings.
 
     The address is the root of the server's API, without `/v1`.
 
@@ -175,7 +175,7 @@ def _asked(settings: Settings) -> list[ModelSettings]:
 
 
 def is_served_here(model: ModelSettings) -> bool:
-    """Tell whether the stack serves a model, which has no address of its own then."""
+    """Return whether the stack serves a model, which has no address of its own then."""
     return model.provider == "local" and not model.base_url
 
 

@@ -1,4 +1,4 @@
-"""What a command wants the stack to run, in a form that can be handed to the supervisor."""
+"""The services that a command needs, in a form that the supervisor reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PYTHON = (sys.executable, "-P", "-m")
 
 
 class Commands(BaseModel):
-    """The programs of ours that run beside the services."""
+    """Chordwise's own programs of the stack."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
@@ -66,12 +66,12 @@ class Plan(BaseModel):
 
     @property
     def is_database_embedded(self) -> bool:
-        """Whether PostgreSQL is ours to start."""
+        """Whether the stack starts PostgreSQL."""
         return self.database_url is None
 
     @property
     def is_broker_embedded(self) -> bool:
-        """Whether Valkey is ours to start."""
+        """Whether the stack starts Valkey."""
         return self.level is Level.ALL and self.broker_url is None
 
     def is_met_by(self, found: StackState) -> bool:

@@ -56,7 +56,7 @@ _HINT = "Set CHORDWISE_DATABASE_URL to use a PostgreSQL server of your own."
 
 
 class EmbeddedPostgres:
-    """One server over one data folder; the superuser's password stands in a file beside it.
+    """One server over one data folder; a file beside it has the superuser's password.
 
     `data` is created on the first start, `sockets` must exist. The log defaults to
     `logs/postgres.log` beside the data.

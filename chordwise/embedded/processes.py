@@ -39,7 +39,7 @@ _AFTER_KILL_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessIdentity:
-    """A process; its start time tells it apart from a later one with the same number."""
+    """A process; its start time distinguishes it from a later one with the same number."""
 
     pid: int
     created_at: float
@@ -76,7 +76,7 @@ def command_of(pid: int) -> list[str]:
 
 
 def find_by_pid_file(pid_file: Path, argument: str) -> ProcessIdentity | None:
-    """Return the process that a pid file names, if `argument` stands on its command line."""
+    """Return the process that a pid file names, if its command line contains `argument`."""
     try:
         pid = int(pid_file.read_text(encoding="utf-8").split(maxsplit=1)[0])
     except (OSError, ValueError, IndexError):

@@ -51,7 +51,7 @@ class Service(Protocol):
 
 
 class BackgroundProcess:
-    """A process of ours that needs no more than to be there; it gets `grace_seconds` to leave."""
+    """A process that only has to run; it gets `grace_seconds` to end."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class BackgroundProcess:
         self._log_begins = 0
 
     def start(self) -> None:
-        """Start the process; what it does from then on stands in its log.
+        """Start the process, which writes to its log.
 
         Raises:
             ServiceUnavailableError: The program cannot be started.
@@ -158,7 +158,7 @@ class Watched:
 def run_to_end(
     command: Sequence[str], *, environment: Mapping[str, str], log: Path, seconds: float
 ) -> None:
-    """Run a command of ours and wait for it.
+    """Run a command of Chordwise and wait for it.
 
     Raises:
         ServiceUnavailableError: It failed, or took too long.
@@ -279,7 +279,7 @@ class Children:
         self._stop(tuple(self._watched))
 
     def close(self) -> None:
-        """Give the pipe back by which children know that we are there."""
+        """Close the pipe that shows the children that this process is alive."""
         os.close(self._writer)
         os.close(self._reader)
 
@@ -352,7 +352,7 @@ class Children:
         self.plan = plan
 
     def _await_worker(self, worker: BackgroundProcess) -> None:
-        """Wait until the worker consumes, or says for whom it waits; the wait is bounded.
+        """Wait, for a limited time, until the worker consumes or reports what it waits for.
 
         Raises:
             ServiceUnavailableError: It has ended; everything that needs it is stopped.
@@ -411,7 +411,7 @@ class Children:
 
 
 def _variables(plan: Plan, name: str) -> dict[str, str]:
-    """Return what a process is told: the pages start no stack beside the one that they belong to.
+    """Return the environment of a process; the pages start no stack of their own.
 
     A worker takes no more chunks than local models have slots.
     """

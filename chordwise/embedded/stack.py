@@ -128,7 +128,7 @@ def find(home: Path) -> StackState | None:
 
 
 def keeps_watch(settings: Settings) -> bool | None:
-    """Tell whether the stack here watches the folders and keeps the schedules of these settings.
+    """Return whether the stack here watches the folders and keeps the schedules of these settings.
 
     `None` where processes that others start do that.
     """
@@ -143,7 +143,7 @@ def keeps_watch(settings: Settings) -> bool | None:
 
 
 def watches_for_others(settings: Settings) -> bool:
-    """Tell whether the stack here watches folders or keeps schedules of other settings."""
+    """Return whether the stack here watches folders or keeps schedules of other settings."""
     found = find(settings.home) if settings.embedded.start else None
     return found is not None and found.autostart_fingerprint not in {
         "",

@@ -30,10 +30,6 @@ _PATIENCE_SECONDS = 10.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def _discard(_text: str) -> None:
-    """Drop a text."""
-
-
 class Supervisor:
     """One stack: holds the lock of its home for as long as it runs.
 
@@ -47,7 +43,7 @@ class Supervisor:
         plan: Plan | None = None,
         *,
         leaves_when_idle: bool = False,
-        on_progress: Callable[[str], None] = _discard,
+        on_progress: Callable[[str], None] = lambda _activity: None,
         on_ready: Callable[[StackState], None] | None = None,
     ) -> None:
         self._home = home
@@ -158,15 +154,13 @@ class Supervisor:
         if now < self._idle_check_at:
             return False
         self._idle_check_at = now + min(_IDLE_CHECK_SECONDS, self._idle_seconds / 4)
-        if idleness.unused_seconds(self._home) < self._idle_seconds or self._watches_folders():
+        watches_folders = self._children.plan is not None and self._children.plan.stays
+        if watches_folders or idleness.unused_seconds(self._home) < self._idle_seconds:
             return False
         database_url = self._children.effective_database_url()
         # Without a worker, waiting for the end of the work would never end.
         works = self._children.level is Level.ALL and database_url is not None
         return not (works and database_url and idleness.has_open_work(database_url))
-
-    def _watches_folders(self) -> bool:
-        return self._children.plan is not None and self._children.plan.stays
 
     def _retire(self) -> None:
         # First say that we leave, then look once more: a command does it the other way round

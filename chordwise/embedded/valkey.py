@@ -26,7 +26,7 @@ _HINT = "Set CHORDWISE_BROKER_URL to use a Valkey or Redis server of your own."
 
 
 class EmbeddedValkey:
-    """One server over one data folder; its password stands in a file beside it.
+    """One server over one data folder; a file beside it has its password.
 
     `data` is created on the first start, `sockets` must exist. The log defaults to
     `logs/valkey.log` beside the data.

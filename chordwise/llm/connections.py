@@ -119,7 +119,7 @@ _SocketOption: TypeAlias = (
 
 
 class Deadline:
-    """The moment by which the running call of one thread must be over.
+    """The time by which the running call of one thread has to end.
 
     `received_bytes` have come in since something was sent last.
     """
@@ -145,7 +145,7 @@ class Deadline:
 
 
 def addresses_of(host: str, port: int) -> Sequence[str]:
-    """Return what the resolver of this machine knows of a name.
+    """Return the addresses that this machine's resolver has for a name.
 
     Raises:
         httpcore.ConnectError: It knows nothing.

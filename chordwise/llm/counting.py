@@ -138,5 +138,5 @@ def _encodable(text: str) -> str:
 
 @cache
 def is_installed(library: str) -> bool:
-    """Tell whether a tokenizer is there; a process asks once."""
+    """Return whether a tokenizer is there; a process asks once."""
     return importlib.util.find_spec(library) is not None

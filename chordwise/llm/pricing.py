@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from chordwise.domain import money
 from chordwise.domain.json_values import JsonObject
@@ -82,40 +83,42 @@ class BookedCost:
     basis: CostBasis | None
 
 
-class Price(Protocol):
-    """What a model charges."""
+class Price(ABC):
+    """What a model charges; `basis` says how the costs by this price are known."""
 
-    @property
-    def basis(self) -> CostBasis:
-        """Return how the costs by this price are known."""
+    __slots__ = ()
+    basis: ClassVar[CostBasis]
 
+    @abstractmethod
     def cost_usd(self, completion: Completion) -> Decimal | None:
         """Return the cost in US dollars; `None` where price or usage is unknown, never 0 for it."""
 
-    def failure_cost_usd(self, error: ChordwiseError) -> Decimal | None:
-        """Return the cost of a request without an answer; `None` where it cannot be known."""
-
+    @abstractmethod
     def max_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
         """Return what a request can cost at most; `None` where the price is unknown.
 
         `service_tier` counts where it is certain: of all that is asked in a batch.
         """
 
+    def failure_cost_usd(self, error: ChordwiseError) -> Decimal | None:
+        """Return the cost of a request without an answer; `None` where it cannot be known.
+
+        A request that was turned away costs nothing, one that may have run has an unknown cost.
+        """
+        return Decimal(0) if isinstance(error, _UNBILLED) else None
+
     def is_known(self) -> bool:
-        """Tell whether costs can be told before anything is asked."""
+        """Return whether the costs are known before a request is made."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
-class FreePrice:
+class FreePrice(Price):
     """A model that Chordwise serves, or that is free by the settings, costs nothing per call."""
 
     basis: ClassVar[CostBasis] = CostBasis.FREE
 
     def cost_usd(self, completion: Completion) -> Decimal | None:  # noqa: ARG002 - as in the port
-        """Return zero."""
-        return Decimal(0)
-
-    def failure_cost_usd(self, error: ChordwiseError) -> Decimal | None:  # noqa: ARG002 - as above
         """Return zero."""
         return Decimal(0)
 
@@ -127,23 +130,13 @@ class FreePrice:
         """Return zero."""
         return Decimal(0)
 
-    def is_known(self) -> bool:
-        """Return true."""
-        return True
-
-
-class PaidPrice:
-    """What all prices by the token have in common."""
-
-    __slots__ = ()
-
-    def failure_cost_usd(self, error: ChordwiseError) -> Decimal | None:
-        """Return zero for a request that was turned away, `None` for one that may have run."""
-        return Decimal(0) if isinstance(error, _UNBILLED) else None
+    def failure_cost_usd(self, error: ChordwiseError) -> Decimal | None:  # noqa: ARG002 - as above
+        """Return zero."""
+        return Decimal(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwnPrice(PaidPrice):
+class OwnPrice(Price):
     """The prices of the settings; without one for cached tokens these count in full."""
 
     basis: ClassVar[CostBasis] = CostBasis.SETTINGS
@@ -179,13 +172,9 @@ class OwnPrice(PaidPrice):
         ) / MILLION
         return usd * _DISCOUNT.get(service_tier, Decimal(1))
 
-    def is_known(self) -> bool:
-        """Return true."""
-        return True
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListPrice(PaidPrice):
+class ListPrice(Price):
     """The provider's published price, with its discount for cached tokens and its tiers.
 
     `base_url` of the user's own decides the provider; empty means `provider` at its public address.
@@ -228,7 +217,7 @@ class ListPrice(PaidPrice):
         return most * REGIONAL_FACTOR
 
     def is_known(self) -> bool:
-        """Tell whether the list has the model that is asked for."""
+        """Return whether the list has the model that is asked for."""
         return self._cost(self.model, _ONE_TOKEN) is not None
 
     def _cost(self, model: str, usage: Usage, service_tier: str = "") -> Decimal | None:

@@ -25,7 +25,7 @@ _FORMATS = frozenset(
 _BOUNDS = frozenset(
     {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "maxItems"}
 )
-# What a dialect does not know of these goes into the description, where the model may follow it.
+# Keywords that a dialect lacks go into the description, where the model may follow them.
 _SPEAKABLE = _BOUNDS | {
     "pattern", "format", "minItems", "minLength", "maxLength", "uniqueItems", "minProperties",
     "maxProperties",
@@ -81,7 +81,7 @@ def for_openai_strict(schema: JsonObject) -> JsonObject | None:
 
 @memoized_by_identity
 def for_anthropic(schema: JsonObject) -> JsonObject | None:
-    """Return the schema for `output_config.format`, or `None` where it cannot be said there."""
+    """Return the schema for `output_config.format`, or `None` if it cannot be expressed there."""
     translated = _translated(schema, _ANTHROPIC)
     return None if translated is None or is_recursive(translated) else translated
 

@@ -192,7 +192,7 @@ class JsonTransport:
     def _require_own_answer(
         self, channel: Channel, response: httpx.Response, headers: Mapping[str, str]
     ) -> None:
-        """Refuse an answer that has the id of another request than ours.
+        """Reject an answer that has the id of another request.
 
         A gateway that mixes two answers up may do so with the next ones on the same connections.
         """
@@ -226,7 +226,7 @@ def _address(url: str) -> httpx.URL:
 
 @contextmanager
 def _translated(host: str, timeout_seconds: float) -> Iterator[None]:
-    """Turn every error of the HTTP libraries into one of ours; their texts stay in the chain."""
+    """Translate errors of the HTTP libraries to a `ModelError`; their texts stay in the chain."""
     try:
         yield
     except httpcore.ConnectTimeout as error:
@@ -412,7 +412,7 @@ class RequestIds:
         self._echoing: set[str] = set()
 
     def is_anothers(self, host: str, ours: str, theirs: Collection[str]) -> bool:
-        """Tell whether an answer with these ids, if any, belongs to another request than ours.
+        """Return whether an answer with these ids belongs to another request.
 
         It does where they could be ids that we gave: they have the form of ours, or the host is
         known to send ours back.

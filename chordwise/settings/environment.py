@@ -1,4 +1,4 @@
-"""The variables that processes of ours hand to each other; read here and in the settings only."""
+"""The variables that Chordwise's processes pass on; only this module and the settings read them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OF_KUBERNETES = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(T
 
 
 def unknown_variables(settings: Collection[str]) -> list[str]:
-    """Return the variables that look like ours and belong to none of these settings."""
+    """Return the variables with Chordwise's prefix that belong to none of these settings."""
     return sorted(
         name
         for name in os.environ  # noqa: TID251 - the one reader of the environment
@@ -55,7 +55,7 @@ def supervisor_pipe() -> int | None:
 
 
 def child_environment(home: Path, config: Path | None = None) -> dict[str, str]:
-    """Return the environment with which a process of ours sees the same settings."""
+    """Return the environment in which a child process has the same settings."""
     environment = dict(os.environ)  # noqa: TID251 - the one reader of the environment
     environment["CHORDWISE_HOME"] = str(home)
     if config is not None:

@@ -162,7 +162,7 @@ class _Step:
     state: os.stat_result
 
     def is_writable_by_others(self) -> bool:
-        """Tell whether anyone but the owner and root may write the file or replace an entry."""
+        """Return whether anyone but the owner and root may write the file or replace an entry."""
         mode = self.state.st_mode
         if stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
             return False  # a link has no content; in a sticky folder, the owner of an entry counts
@@ -171,11 +171,11 @@ class _Step:
         return bool(mode & stat.S_IWGRP) and not self._is_group_private()
 
     def is_on_read_only_mount(self) -> bool:
-        """Tell whether nothing can be written there, whatever the mode says."""
+        """Return whether nothing can be written there, whatever the mode says."""
         return bool(os.statvfs(self.target).f_flag & os.ST_RDONLY)
 
     def _is_group_private(self) -> bool:
-        """Tell whether the group is the owner's or ours alone, as most Linux systems make one."""
+        """Return whether the group is the owner's or ours alone, as most Linux systems make one."""
         if _has_access_list(self.target):
             return False  # the bits of the group then stand for everyone in the list
         users = {self.state.st_uid, os.geteuid()}
@@ -190,7 +190,7 @@ def _has_access_list(target: Path | int) -> bool:
 
 
 def _has_only(group_id: int, user_id: int) -> bool:
-    """Tell whether a group is named as a user, who is its only member.
+    """Return whether a group has the name of a user who is its only member.
 
     Where neither has a name, as in many containers, the numbers have to be the same.
     """

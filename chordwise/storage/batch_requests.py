@@ -120,7 +120,7 @@ def locked(session: Session, owner_id: uuid.UUID, key: str) -> BatchRequest | No
 
 
 def has_given_up(session: Session, owner_id: uuid.UUID) -> bool:
-    """Tell whether some question of this chunk or synthesis is asked online already."""
+    """Return whether some question of this chunk or synthesis is asked online already."""
     given_up = BatchRequest.status == BatchRequestStatus.GIVEN_UP
     found = exists().where(BatchRequest.owner_id == owner_id, given_up)
     return bool(session.scalar(select(found)))
@@ -231,7 +231,7 @@ def with_lines(
 
 
 def is_wanted(session: Session, batch_id: uuid.UUID) -> bool:
-    """Tell whether a job still waits for an answer of a batch, to its own question or another's."""
+    """Return whether a job still waits for an answer of a batch, also as a follower of another."""
     own = exists().where(
         BatchRequest.batch_id == batch_id,
         BatchRequest.status == BatchRequestStatus.SUBMITTED,
@@ -322,7 +322,7 @@ def lock_followers(session: Session, keys: Collection[str]) -> Sequence[BatchReq
 
 
 def has_cancelled(session: Session, batch_id: uuid.UUID) -> bool:
-    """Tell whether a batch has questions of a cancelled run that no other job waits for.
+    """Return whether a batch has questions of a cancelled run that no other job waits for.
 
     No run of a question in it is cancelled before the transaction ends.
     """

@@ -1,4 +1,4 @@
-"""Batches: what was handed in to a provider's Batch API at once, and how that stands."""
+"""Batches: the requests that were submitted together to a provider's Batch API, and their state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OPEN = (BatchStatus.PREPARING, BatchStatus.RUNNING)
 
 
 class Batch(Record):
-    """One batch; its row is there before the provider hears of it.
+    """One batch; its row is stored before the provider gets it.
 
     `model_name` is the name in the settings. `upload_id` is the file at the provider, and
     `attempted_at` when its creation was last asked for: without a `provider_id` it is unknown then
@@ -98,7 +98,7 @@ def attempt(session: Session, batch: Batch, upload_id: str) -> bool:
 
 
 def is_open(session: Session, model_name: str) -> bool:
-    """Tell whether a batch of this model is on its way."""
+    """Return whether a batch of this model is on its way."""
     found = exists().where(Batch.model_name == model_name, Batch.status.in_(_OPEN))
     return bool(session.scalar(select(found)))
 
@@ -120,12 +120,12 @@ def refused_sizes(
 
 
 def is_older(session: Session, batch_id: uuid.UUID, age: timedelta) -> bool:
-    """Tell whether a batch was put together longer ago than that."""
+    """Return whether a batch was put together longer ago than that."""
     old = Batch.created_at < clock.database_now() - age
     return session.scalar(select(Batch.id).where(Batch.id == batch_id, old)) is not None
 
 
 def provider_ids(session: Session) -> set[str]:
-    """Return the provider's names of all batches that are ours for certain."""
+    """Return the provider's ids of all batches that are known to be Chordwise's."""
     found = session.scalars(select(Batch.provider_id).where(Batch.provider_id.is_not(None)))
     return {name for name in found if name}

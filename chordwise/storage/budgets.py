@@ -155,7 +155,7 @@ class Spending:
 
     @property
     def is_limited(self) -> bool:
-        """Tell whether there is any cap."""
+        """Return whether there is any cap."""
         return self.usd_per_run is not None or self.usd_per_day is not None
 
 
@@ -368,7 +368,7 @@ def _opening(scope: str, cap_usd: Decimal | None, known: ScalarSelect[Decimal | 
 
 
 def _or_change_cap(opening: Insert) -> Insert:
-    """Keep what is spent where there is an account, unless the ledger knows of more."""
+    """Keep what is spent where there is an account, unless the ledger says more."""
     new = opening.excluded
     spent = func.greatest(Budget.spent_usd, new.spent_usd)
     return opening.on_conflict_do_update(

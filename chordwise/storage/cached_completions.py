@@ -80,7 +80,7 @@ def find(session: Session, key: str, max_age: timedelta) -> JsonObject | None:
 
 
 def has(session: Session, key: str, max_age: timedelta) -> bool:
-    """Tell whether there is a completion of a request that is not too old; it is not used yet."""
+    """Return whether there is a completion of a request that is not too old; it is not used yet."""
     found = select(CachedCompletion.key).where(_is_fresh(key, max_age))
     return session.scalar(found) is not None
 
@@ -145,7 +145,7 @@ def claim(session: Session, claim: Claim, max_age: timedelta) -> bool:
 
 
 def store(session: Session, claim: Claim, completion: JsonObject) -> None:
-    """Keep what the request brought, if it is still ours."""
+    """Keep the completion of a request if the claim is still held."""
     session.execute(
         update(CachedCompletion)
         .where(CachedCompletion.key == claim.key, CachedCompletion.claim_token == claim.token)
@@ -179,7 +179,7 @@ def discard(session: Session, key: str) -> None:
 
 
 def forget(session: Session, older_than: timedelta) -> None:
-    """Delete completions that are too old, and claims of those who never came back."""
+    """Delete completions that are too old, and abandoned claims."""
     now = clock.database_now()
     abandoned = func.coalesce(CachedCompletion.claimed_until, CachedCompletion.created_at) <= now
     session.execute(

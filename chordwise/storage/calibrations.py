@@ -98,7 +98,7 @@ def _points(stored: JsonValue) -> Points:
 
 
 def store(session: Session, calibration: Calibration) -> bool:
-    """Put a calibration into force unless the newest one says the same; tell whether it was."""
+    """Put a calibration into force unless it equals the newest one; return whether it was put."""
     newest = session.scalars(
         select(Calibration)
         .where(

@@ -24,7 +24,7 @@ from chordwise.storage.model_calls import ModelCall
 
 @dataclass(frozen=True, slots=True)
 class ClaimedChunk:
-    """A chunk as it is after an attempt to claim it, with its job, document and run.
+    """A chunk after an attempt to claim it, with its job, document and run.
 
     `claim_token` is that of the attempt; the chunk is claimed where `lease_token` equals it and the
     chunk is running. `chunk_count` is that of its job. `options` is JSON text; `examples` are the
@@ -75,7 +75,7 @@ _FROM_WANTED = """
     JOIN jobs j ON j.id = c.job_id
     JOIN documents d ON d.id = j.document_id
     JOIN runs r ON r.id = j.run_id"""
-# Said beside each join: the planner finds chunks by their ids, however few it knows of.
+# Said beside each join: the planner finds chunks by their ids, however few its statistics have.
 _NAMED = "c.id = ANY(CAST(:ids AS uuid[]))"
 _CLAIMABLE = f"""(
     c.status = 'pending'
@@ -256,7 +256,7 @@ def quarantine(session: Session, chunk_id: uuid.UUID, attempts: int) -> bool:
 
 
 def is_last(attempts: int, max_attempts: int) -> bool:
-    """Tell whether the next attempt is the last, and not the first as well."""
+    """Return whether the next attempt is the last, and not the first as well."""
     return attempts >= first_last(max_attempts)
 
 
@@ -266,7 +266,7 @@ def first_last(max_attempts: int) -> int:
 
 
 def may_begin(session: Session, attempts: int, max_attempts: int) -> bool:
-    """Tell whether work with so many attempts may be taken now.
+    """Return whether work with so many attempts may be taken now.
 
     Until the transaction ends no other last attempt begins.
     """

@@ -17,7 +17,7 @@ more often.
 
 
 def database_now() -> ColumnElement[datetime]:
-    """Return the moment of the statement, not of its transaction's start."""
+    """Return the time of the statement, not of its transaction's start."""
     return func.clock_timestamp()
 
 
@@ -30,7 +30,7 @@ def statement_start() -> ColumnElement[datetime]:
 
 
 def after(delay: timedelta) -> ColumnElement[datetime]:
-    """Return the moment `delay` from now."""
+    """Return the time `delay` from now."""
     return func.clock_timestamp() + literal(delay)
 
 

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, and the one place where its errors become ours."""
+"""Connections to PostgreSQL, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -65,6 +65,7 @@ _ACCESS_HINT = (
 # A connection takes a file descriptor; the library for the socket reports that there is none.
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
+Returned = TypeVar("Returned")
 Store: TypeAlias = Session | Connection
 """What statements are executed on: a unit of work, or the bare connection of the hot path."""
 
@@ -155,13 +156,13 @@ class Database:
         with translate_errors(), self._sessions.begin() as session:
             yield session
 
-    def commit(self, change: Callable[[Session], int]) -> int:
+    def commit(self, change: Callable[[Session], Returned]) -> Returned:
         """Run a change in a transaction of its own, and return what it returns."""
         with self.write() as session:
             return change(session)
 
     def attempts(self, within: timedelta) -> Iterator[AbstractContextManager[Session]]:
-        """Yield transactions until one is committed, while the database is away.
+        """Yield transactions until one is committed, during an outage of the database.
 
         The block has to be repeatable, since the answer to a commit can be lost:
 
@@ -285,7 +286,6 @@ class Lock(StrEnum):
         return f"LOCK TABLE {self} IN SHARE UPDATE EXCLUSIVE MODE{'' if wait else ' NOWAIT'}"
 
 
-Returned = TypeVar("Returned")
 _POLL_SECONDS = 0.1
 _IDLE_MILLISECONDS = 30_000
 # Statements are ended by the server; its own sentence about that should arrive before we give up.

@@ -15,11 +15,11 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import RunStatus
 from chordwise.storage import clock
-from chordwise.storage.record import CreatedAt, Identity, Record
+from chordwise.storage.record import CreatedAt, Identity, Record, copied
 
 
 class DeliveryKind(StrEnum):
-    """In which way a receiver is told."""
+    """The way of a delivery."""
 
     WEBHOOK = "webhook"
     FILE = "file"
@@ -91,7 +91,7 @@ def announce(session: Session, run_id: uuid.UUID, status: RunStatus) -> None:
 def announce_occurrence(
     session: Session, schedule_run_id: uuid.UUID, event: str, content: JsonObject
 ) -> None:
-    """Note that the webhook is to tell what came of a schedule, once for an occurrence of it."""
+    """Promise a webhook with the outcome of a schedule's occurrence, once for each."""
     session.execute(
         insert(Delivery)
         .values(
@@ -107,7 +107,7 @@ def announce_occurrence(
 
 
 def announce_stop(session: Session, content: JsonObject) -> None:
-    """Note that the webhook is to tell of a variant of an experiment that was stopped."""
+    """Promise a webhook about a stopped variant of an experiment."""
     session.add(Delivery(kind=DeliveryKind.WEBHOOK, event=VARIANT_STOPPED, content=content))
 
 
@@ -159,8 +159,7 @@ def of_run(session: Session, run_id: uuid.UUID) -> Sequence[DeliveryLine]:
         .where(Delivery.run_id == run_id, Delivery.status != DeliveryStatus.SKIPPED)
         .order_by(Delivery.id)
     )
-    names = DeliveryLine.__dataclass_fields__
-    return [DeliveryLine(**{name: getattr(row, name) for name in names}) for row in rows]
+    return [copied(DeliveryLine, row) for row in rows]
 
 
 def _record(session: Session, delivery: Delivery, **values: object) -> None:

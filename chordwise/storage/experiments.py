@@ -1,4 +1,4 @@
-"""Experiments: which variants of a profile are compared, and who answered which document."""
+"""Experiments: the variants of a profile that are compared, and their documents."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def open_pairs(session: Session, experiment: Experiment, count: int) -> bool:
 
 
 def claim_check(session: Session, experiment_id: uuid.UUID, interval: timedelta) -> bool:
-    """Tell whether the guardrails are to be checked now, and not again before an interval ends.
+    """Return whether the guardrails are to be checked now, and not again before an interval ends.
 
     A check reads all answers: with an interval it also waits for a fiftieth of the time that the
     experiment has been on.

@@ -1,4 +1,4 @@
-"""Group commit: what many threads want stored at the same moment goes in one transaction."""
+"""Group commit: stores the work of many threads in one transaction."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class GroupCommit(Generic[Transaction, Item, Outcome]):
                 continue
 
     def _store_or_pause(self, group: _Group[Item, Outcome]) -> _Group[Item, Outcome]:
-        """Store a group; pause where the database is away, and return those that try again."""
+        """Store a group; pause during an outage of the database, and return the items to retry."""
         left = self._store(group)
         self._failures = self._failures + 1 if left else 0
         if left:

@@ -39,7 +39,7 @@ _UNDELIVERED = f"status IN ({', '.join(repr(each.value) for each in UNDELIVERED)
 
 
 class InboxFile(Record):
-    """One file; `store_id` tells the stores of several homes apart.
+    """One file; `store_id` distinguishes the stores of several homes.
 
     `folder` is the inbox and `name` the path below it in printable characters, `raw_name` and
     `raw_destination` the very bytes. `reason`, `message` and `hint` say why there is no intake, and

@@ -63,7 +63,7 @@ class Intake(Record):
 
 
 def exists(session: Session, intake_id: uuid.UUID) -> bool:
-    """Tell whether an intake was stored."""
+    """Return whether an intake was stored."""
     return session.scalar(select(Intake.id).where(Intake.id == intake_id)) is not None
 
 
@@ -268,7 +268,7 @@ def claim(
 
 
 def locked(session: Session, run_id: uuid.UUID) -> tuple[RunStatus, uuid.UUID | None]:
-    """Return the status of a run and who takes in for it; the lock keeps both until the commit."""
+    """Return the status of a run and the holder of its intake, locked until the commit."""
     statement = (
         select(Run.status, Run.intake_token).where(Run.id == run_id).with_for_update(read=True)
     )

@@ -115,7 +115,7 @@ class JobFailure:
 
 
 def get(session: Session, job_id: uuid.UUID) -> Job | None:
-    """Return a job as it is now."""
+    """Return the current state of a job."""
     return session.get(Job, job_id, populate_existing=True)
 
 

@@ -92,7 +92,7 @@ def _counts() -> ColumnElement[bool]:
 
 
 def store_feedback(session: Session, feedback: Feedback) -> bool:
-    """Add feedback unless it repeats the last one on the same value; tell whether it was added."""
+    """Add feedback unless it repeats the last one on the value; return whether it was added."""
     last = session.scalars(
         select(Feedback)
         .where(
@@ -113,7 +113,7 @@ def store_feedback(session: Session, feedback: Feedback) -> bool:
 
 
 def withdraw(session: Session, feedback_id: uuid.UUID, author: str | None) -> Feedback | None:
-    """Take feedback back; return it, or `None` where there is none of this id that counts."""
+    """Withdraw feedback and return it; `None` if no feedback in force has this id."""
     known = select(Feedback).where(Feedback.id == feedback_id)
     session.execute(known.with_for_update())
     found = session.scalars(known.where(_counts())).one_or_none()
@@ -133,7 +133,7 @@ def withdraw(session: Session, feedback_id: uuid.UUID, author: str | None) -> Fe
 
 
 def of_documents(session: Session, document_ids: Sequence[uuid.UUID]) -> Sequence[Feedback]:
-    """Return what was said of results of these documents and counts, the latest last."""
+    """Return the feedback in force on results of these documents, the latest last."""
     return session.scalars(
         select(Feedback)
         .where(among(Feedback.document_id, document_ids), _counts())

@@ -1,4 +1,4 @@
-"""Learned examples: what people said is right of a document, as it is shown beside others."""
+"""Learned examples: answers that people confirmed or corrected, as prompts show them."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def named(session: Session, ids: Sequence[uuid.UUID]) -> tuple[Example, ...]:
 
 @dataclass(frozen=True, slots=True)
 class JudgedResult:
-    """A result of which people said something, with its job's options and its document.
+    """A result with feedback, its job's options and its document.
 
     `models` are those that any job has asked about the document.
     """

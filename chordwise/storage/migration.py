@@ -108,6 +108,6 @@ def _lock_held(error: OperationalError) -> Exception:
     if not _is_lock_held(error):
         return error
     return ServiceUnavailableError(
-        f"The migration has waited in vain {_ATTEMPTS} times for a lock on a table.",
+        f"The migration did not get a lock on a table in {_ATTEMPTS} attempts.",
         "pg_stat_activity shows the long transaction that holds it; run `chordwise migrate` again.",
     )

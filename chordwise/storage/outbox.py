@@ -171,7 +171,7 @@ def current(session: Session) -> str | None:
 
 
 def of_beginning(moment: datetime) -> str:
-    """Return the marker of a broker that is being given everything, since this moment."""
+    """Return the marker of a broker that gets all messages again since this time."""
     return f"{_BEGINNING}{moment.isoformat()}"
 
 

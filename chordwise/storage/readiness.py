@@ -30,7 +30,7 @@ _ONLY_READ = ["alembic_version", "schema_versions"]
 
 
 def require_ready(engine: Engine) -> None:
-    """Refuse a database that cannot be written, or whose tables are not ours to use.
+    """Reject a database that cannot be written, or whose tables the role may not use.
 
     Raises:
         ConfigurationError: It is read-only, a right is missing, or the schema does not fit.

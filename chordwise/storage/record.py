@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -54,7 +54,7 @@ def new_id() -> uuid.UUID:
 
 
 def first_id(moment: datetime) -> uuid.UUID:
-    """Return the least id that can be made at a moment: all that are made later are greater."""
+    """Return the least id that can be made at a time: all that are made later are greater."""
     return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
@@ -174,6 +174,15 @@ class Record(DeclarativeBase):
         JsonObject: JSONB(none_as_null=True),
         JsonValue: JSONB(none_as_null=True),
     }
+
+
+Copied = TypeVar("Copied")
+
+
+def copied(kind: type[Copied], row: object, **own: object) -> Copied:
+    """Return a dataclass with the values that a row has under its names, but for its `own` ones."""
+    names = kind.__dataclass_fields__.keys() - own.keys()  # type: ignore[attr-defined]  # of a dataclass
+    return kind(**{name: getattr(row, name) for name in names}, **own)
 
 
 Identity = Annotated[uuid.UUID, mapped_column(primary_key=True, default=new_id)]

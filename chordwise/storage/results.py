@@ -164,7 +164,7 @@ def jobs_asked(session: Session, document_id: uuid.UUID, kind: AnalysisType) -> 
 
 
 def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
-    """Apply what people said of answers to the same questions to the current results of jobs."""
+    """Apply feedback on answers to the same questions to the current results of jobs."""
     if not job_ids:
         return
     asked = session.execute(

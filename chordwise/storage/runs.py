@@ -84,7 +84,7 @@ def newest_names(session: Session, limit: int) -> Sequence[str]:
 
 
 def is_cancelled(session: Session, run_id: uuid.UUID) -> bool:
-    """Tell whether a run is cancelled."""
+    """Return whether a run is cancelled."""
     return session.scalar(select(Run.status).where(Run.id == run_id)) == RunStatus.CANCELLED
 
 
@@ -146,7 +146,7 @@ def _cancel(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
 
 
 def cancelled_since(session: Session, run_id: uuid.UUID, moment: datetime) -> int:
-    """Return how many jobs of a run were cancelled since a moment."""
+    """Return how many jobs of a run were cancelled since a time."""
     cancelled = Job.status == JobStatus.CANCELLED
     counted = select(func.count()).where(Job.run_id == run_id, cancelled)
     return session.scalar(counted.where(Job.finished_at >= moment)) or 0

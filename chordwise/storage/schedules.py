@@ -238,7 +238,7 @@ def claim(session: Session, token: uuid.UUID, lease: timedelta) -> ScheduleRun |
 
 
 def holds(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID) -> bool:
-    """Tell whether the lease is still ours, and lock it until the commit."""
+    """Return whether the lease is still held, and lock it until the commit."""
     found = select(ScheduleRun.id).where(_held(schedule_run_id, token)).with_for_update(read=True)
     return session.scalar(found) is not None
 

@@ -13,7 +13,7 @@ STALE_SECONDS = 30.0
 
 
 class State(StrEnum):
-    """What a process says about itself, as it stands in the file."""
+    """The state that a process writes to its file."""
 
     CONSUMING = "consuming"
     BUSY = "busy"
@@ -35,17 +35,17 @@ class Sign:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the sign was given lately, whatever it says."""
+        """Whether the sign is recent, whatever its state."""
         return self.age_seconds < STALE_SECONDS
 
     @property
     def is_at_work(self) -> bool:
-        """Whether the process said last that it does its work."""
+        """Whether the last state is one of work."""
         return self.state in _AT_WORK
 
     @property
     def is_healthy(self) -> bool:
-        """Whether the process did its work lately."""
+        """Whether the process was at work recently."""
         return self.is_fresh and self.is_at_work
 
     def __str__(self) -> str:

@@ -62,7 +62,7 @@ def configure(
 
 
 def redact(logger: object, method: str, event: Event) -> Event:  # noqa: ARG001 - structlog's shape
-    """Hide what stands under the name of a secret."""
+    """Hide the values of keys that name a secret."""
     for name in event:
         if _SECRET_NAME.search(name):
             event[name] = _HIDDEN

@@ -1,4 +1,4 @@
-"""Messages that somebody else writes into the broker: forged, bent, oversized."""
+"""Messages that another program writes into the broker: forged, malformed, oversized."""
 
 from __future__ import annotations
 

@@ -168,6 +168,15 @@ def pdf(pages: Sequence[str]) -> bytes:
     return _with_cross_references(objects)
 
 
+def joined(*files: bytes) -> bytes:
+    """Return a PDF with the pages of all."""
+    whole, stream = pypdfium2.PdfDocument.new(), io.BytesIO()
+    for file in files:
+        whole.import_pages(pypdfium2.PdfDocument(file))
+    whole.save(stream)
+    return stream.getvalue()
+
+
 def scan(text: str) -> bytes:
     """Return a PDF of one page that is a picture of the text."""
     bitmap = pypdfium2.PdfDocument(pdf([shown(text)]))[0].render(scale=3, grayscale=True)

@@ -66,6 +66,19 @@ class Pipeline:
         submission.close()
         return submission
 
+    def analyze(self, *texts: str, options: RunOptions | None = None) -> Submission:
+        """Take texts in as one run and do its work."""
+        submission = self.submit(*texts, options=options)
+        self.work(submission)
+        return submission
+
+    def fan_out(self, *texts: str) -> list[tuple[uuid.UUID, uuid.UUID]]:
+        """Submit texts and fan them out; return the ids of each chunk's job and of the chunk."""
+        jobs = self.jobs(self.submit(*texts))
+        for job in jobs:
+            fan_out(self.context, job.id)
+        return [(job.id, chunk_id) for job in jobs for chunk_id in self.open_chunks(job.id)]
+
     def work(self, submission: Submission) -> None:
         """Do, one after the other, what the workers would do for a run."""
         for job in self.jobs(submission):
@@ -115,9 +128,9 @@ class Pipeline:
         self.execute("UPDATE chunks SET lease_until = now() - interval '1 second'")
         self.execute("UPDATE jobs SET lease_until = now() - interval '1 second'")
 
-    def result(self, job_id: uuid.UUID) -> Result | None:
+    def result(self, job_id: uuid.UUID) -> Result:
         with self.context.database.read() as session:
-            return session.scalars(select(Result).where(Result.job_id == job_id)).one_or_none()
+            return session.scalars(select(Result).where(Result.job_id == job_id)).one()
 
     def value(self, query: str, **parameters: object) -> object:
         with self.context.database.read() as session:
@@ -147,7 +160,7 @@ def a_pipeline(
     assert settings.database_url is not None
     model = ScriptedModel(script, repeat_last=repeat_last)
     patient = _asking_once(settings, named)
-    # As inside a worker: nobody here waits for results, so nobody subscribes to them.
+    # As inside a worker: no thread waits for results, so none subscribes to them.
     _set_task_join_will_block(True)
     engine = open_engine(settings.database_url)
     _opened.append(engine.dispose)

@@ -18,6 +18,21 @@ _POLL_SECONDS = 0.05
 _POLL_SHARE = 0.005
 
 
+def completed(
+    *command: str, environment: Mapping[str, str] | None = None, folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, whatever its exit code, and return what it wrote."""
+    return subprocess.run(
+        command,
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 @dataclass(slots=True, kw_only=True)
 class Processes:
     """The processes of one test; `environment` is added to a bare one."""
@@ -105,5 +120,5 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
     begun = time.monotonic()
     while not condition():
         waited = time.monotonic() - begun
-        assert waited < seconds, f"in vain for {seconds} s: {what}"
+        assert waited < seconds, f"not within {seconds} s: {what}"
         time.sleep(max(_POLL_SECONDS, waited * _POLL_SHARE))  # noqa: TID251 - polling with a deadline, not luck

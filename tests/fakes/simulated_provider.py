@@ -120,7 +120,7 @@ class Simulation:
     """Drives workers that always have a next call, in virtual time.
 
     `lanes` says how many workers each priority has; `limits` must take its time from `clock`.
-    During `rest`, a span of time, nobody asks for a next call.
+    During `rest`, a span of time, no next call is made.
     """
 
     def __init__(

@@ -205,7 +205,7 @@ def test_a_refused_key(cluster: Cluster, experiment: Experiment, status: str) ->
 
     experiment.finish(
         Allowance(extra_calls=refused_again),
-        notes=f"{refused} request refused, {refused_again - refused} more after a retry in vain",
+        notes=f"{refused} request refused, {refused_again - refused} more after a failed retry",
     )
 
 

@@ -15,7 +15,8 @@ from chordwise.llm.limits.shared import open_client
 from chordwise.settings import ProfileSettings, Settings
 from tests.fakes.commands import point_to
 from tests.fakes.inbox_watch import WatchedInbox, watched
-from tests.fakes.pipeline import close_all, with_settings
+from tests.fakes.learning import a_learner
+from tests.fakes.pipeline import Pipeline, close_all, with_settings
 from tests.fakes.stacks import a_home, copy_data
 from tests.peers.batch_provider import BatchProvider
 
@@ -25,6 +26,12 @@ def _closing() -> Iterator[None]:
     """Leave no connection open behind a test."""
     yield
     close_all()
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline whose model answers what each document says."""
+    return a_learner(settings)
 
 
 @pytest.fixture

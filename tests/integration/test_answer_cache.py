@@ -198,7 +198,7 @@ def test_what_is_too_old_is_asked_again(database: Database) -> None:
 
 
 def test_an_invalid_completion_is_taken_out_again(database: Database) -> None:
-    """The check finds it by the key that the completion bears."""
+    """The check finds it by the key of the completion."""
     model = ScriptedModel(["no JSON", "{}"])
     first = wrapped(model, cache_of(database)).complete(a_request())
 
@@ -293,11 +293,10 @@ def test_another_run_uses_what_was_answered_to_the_same_question(
     A GGUF file that is served here takes the longest to answer: it is asked once, too.
     """
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), named=named)
-    pipeline.work(pipeline.submit(PARAGRAPH))
+    pipeline.analyze(PARAGRAPH)
     stricter = AnalysisOptions(confidence_threshold=0.9)
 
-    again = pipeline.submit(PARAGRAPH, options=a_run(analysis=stricter))
-    pipeline.work(again)
+    again = pipeline.analyze(PARAGRAPH, options=a_run(analysis=stricter))
 
     assert len(pipeline.model.requests) == 1
     assert pipeline.job(again).status == "succeeded"
@@ -308,11 +307,9 @@ def test_another_run_uses_what_was_answered_to_the_same_question(
 def test_an_invalid_answer_is_not_used_again(settings: Settings) -> None:
     """What failed one run is asked again by the next."""
     pipeline = a_pipeline(settings, *["no JSON"] * 4, a_summary("rebuilt in 1856"))
-    failed = pipeline.submit(PARAGRAPH)
-    pipeline.work(failed)
+    failed = pipeline.analyze(PARAGRAPH)
 
-    again = pipeline.submit(PARAGRAPH)
-    pipeline.work(again)
+    again = pipeline.analyze(PARAGRAPH)
 
     assert pipeline.job(failed).error_code == "invalid_answer"
     assert pipeline.job(again).status == "succeeded"
@@ -324,7 +321,7 @@ def test_without_the_cache_the_same_question_is_asked_again(settings: Settings) 
     pipeline = a_pipeline(off, a_summary("rebuilt in 1856"), repeat_last=True)
     for threshold in (0.1, 0.2):
         options = a_run(analysis=AnalysisOptions(confidence_threshold=threshold))
-        pipeline.work(pipeline.submit(PARAGRAPH, options=options))
+        pipeline.analyze(PARAGRAPH, options=options)
 
     assert len(pipeline.model.requests) == 2
     assert pipeline.value("SELECT count(*) FROM cached_completions") == 0

@@ -53,8 +53,7 @@ def test_a_provider_that_is_busy_is_asked_again_later_and_later(
 ) -> None:
     """Not at once, as long as it wants at least, and in the end with success: one batch in all."""
     provider.statuses, provider.retry_after = {operation: status}, 400
-    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
     pass_time(pipeline)
     asked = provider.asked[operation]
@@ -77,7 +76,7 @@ def test_without_a_word_from_the_provider_the_pauses_grow(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     provider.statuses = {"look": 500}
-    pipeline.work(pipeline.submit(PARAGRAPH, options=in_batches()))
+    pipeline.analyze(PARAGRAPH, options=in_batches())
     pauses = []
     for _ in range(12):
         pass_time(pipeline)
@@ -117,8 +116,7 @@ def test_a_key_that_was_changed_while_a_batch_is_out_loses_nothing(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """The batch is there, and paid for: it is looked at again until the key is corrected."""
-    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     schedule(pipeline)
     provider.statuses = {"look": 401, "results": 401}
     for _ in range(5):
@@ -139,8 +137,7 @@ def test_a_batch_that_may_be_there_is_not_given_up_while_it_cannot_be_looked_for
 ) -> None:
     """It was created, the answer was lost, and the list cannot be read for now."""
     provider.loses_answer, provider.statuses = True, {"find": status}
-    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     for _ in range(4):
         pass_time(pipeline)
     assert pipeline.value("SELECT status FROM batches") == "preparing"
@@ -209,8 +206,7 @@ def test_two_leaders_create_a_batch_once(
         named=named,
         batch_api=api,
     )
-    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
 
     schedule(slow)
 
@@ -254,8 +250,7 @@ def test_a_provider_whose_queue_is_full_gets_smaller_batches_one_by_one(
 ) -> None:
     """Which counts as no attempt: nothing goes online at twice the price for it."""
     texts = [f"{PARAGRAPH} It was number {number}." for number in range(8)]
-    submission = pipeline.submit(*texts, options=in_batches("500"))
-    pipeline.work(submission)
+    submission = pipeline.analyze(*texts, options=in_batches("500"))
     for _ in range(2):
         provider.refuses = "token_limit_exceeded"
         schedule(pipeline)
@@ -273,8 +268,7 @@ def test_a_question_that_found_no_room_waits_before_it_is_handed_in_again(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """Longer each time, and until the night is over; then it is asked online."""
-    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     for _ in range(6):
         provider.refuses = "token_limit_exceeded"
         pass_time(pipeline)
@@ -312,8 +306,7 @@ def test_the_clock_goes_on_while_a_provider_takes_its_day(
 ) -> None:
     """Few looks in many hours; at the deadline the rest is asked online, and the batch ends."""
     provider.holds = True
-    submission = pipeline.submit(LONG, options=in_batches("500"))
-    pipeline.work(submission)
+    submission = pipeline.analyze(LONG, options=in_batches("500"))
     schedule(pipeline)
     for hour in range(1, 20):
         pass_hours(pipeline, 1)
@@ -346,8 +339,7 @@ def test_a_batch_that_expires_after_a_day_has_its_answers_fetched(
     provider.fate = lambda question, before: (
         EXPIRED if "Bregenz" in question and not before else "answered"
     )
-    submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, OTHER, options=in_batches("100"))
     schedule(pipeline)
     pass_hours(pipeline, 24)
     provider.holds = False
@@ -367,8 +359,7 @@ def test_a_batch_that_never_ends_is_forgotten_after_days(
 ) -> None:
     """It is not looked at for ever, and its whole cost counts."""
     provider.holds = True
-    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     schedule(pipeline)
     pass_hours(pipeline, 21)
     pipeline.work(submission)
@@ -394,8 +385,7 @@ def test_money_that_is_gone_when_the_answers_come(
         update={"budget": small_chunks.budget.model_copy(update={"usd_per_day": Decimal(900)})}
     )
     pipeline = opened(settings, provider)
-    submission = pipeline.submit(LONG, options=in_batches("500"))
-    pipeline.work(submission)
+    submission = pipeline.analyze(LONG, options=in_batches("500"))
     pass_time(pipeline)
     before = pipeline.value(RESERVED)
     pipeline.execute(

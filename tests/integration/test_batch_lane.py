@@ -65,8 +65,7 @@ def test_a_waiting_chunk_holds_no_lease_and_counts_no_attempt(
 ) -> None:
     """It is due only after the wait for batches has ended."""
     provider.holds = True
-    submission = pipeline.submit(PARAGRAPH, options=in_batches())
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     pass_time(pipeline)
     pass_time(pipeline)
 
@@ -113,8 +112,7 @@ def test_the_cache_answers_before_any_batch(pipeline: Pipeline, provider: BatchP
     """What one run was answered in a batch, another run need not wait for."""
     pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
 
-    second = pipeline.submit(PARAGRAPH, options=in_batches(threshold=0.4))
-    pipeline.work(second)
+    second = pipeline.analyze(PARAGRAPH, options=in_batches(threshold=0.4))
 
     assert pipeline.job(second).status == "succeeded"
     assert pipeline.value("SELECT count(*) FROM model_calls WHERE cache_hit") == 1
@@ -126,8 +124,7 @@ def test_questions_gather_until_a_batch_is_full(
 ) -> None:
     """What is more than a batch takes goes out at once; the rest waits for company."""
     pipeline = opened(small_chunks, provider, gather_seconds=3_600, max_requests=2)
-    submission = pipeline.submit(PARAGRAPH, OTHER, f"{OTHER} Again.", options=in_batches())
-    pipeline.work(submission)
+    pipeline.analyze(PARAGRAPH, OTHER, f"{OTHER} Again.", options=in_batches())
 
     pass_time(pipeline)
     pass_time(pipeline)
@@ -138,8 +135,7 @@ def test_questions_gather_until_a_batch_is_full(
 
 def test_a_batch_has_no_more_bytes_than_it_may(pipeline: Pipeline, provider: BatchProvider) -> None:
     """The oldest questions go first, and one at least, however long it is."""
-    submission = pipeline.submit(PARAGRAPH, OTHER, f"{OTHER} Again.", options=in_batches())
-    pipeline.work(submission)
+    pipeline.analyze(PARAGRAPH, OTHER, f"{OTHER} Again.", options=in_batches())
     sizes = pipeline.rows("SELECT body_bytes, octet_length(body) FROM batch_requests ORDER BY id")
     first, second = (int(str(size)) for size, _ in sizes[:2])
 
@@ -158,8 +154,7 @@ def test_questions_of_a_paused_job_are_not_handed_in(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """They wait until the run is resumed, and are then sent unchanged."""
-    submission = pipeline.submit(PARAGRAPH, options=in_batches())
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     pipeline.execute("UPDATE jobs SET status = 'paused'")
     pass_time(pipeline)
     assert provider.batches == []
@@ -207,8 +202,7 @@ def test_after_the_deadline_the_rest_is_asked_online(
 ) -> None:
     """The batch is cancelled; what it answers later is paid for and not used."""
     provider.holds = True
-    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
     pipeline.execute("UPDATE jobs SET batch_until = now()")
     pipeline.execute("UPDATE chunks SET due_at = now()")
@@ -227,11 +221,9 @@ def test_after_the_deadline_the_rest_is_asked_online(
 def test_a_cancelled_run_asks_nothing_more(pipeline: Pipeline, provider: BatchProvider) -> None:
     """What was not handed in is dropped, with its money; what was is cancelled at the provider."""
     provider.holds = True
-    handed = pipeline.submit(PARAGRAPH, options=in_batches("100"))
-    pipeline.work(handed)
+    handed = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
-    kept = pipeline.submit(OTHER, options=in_batches("100"))
-    pipeline.work(kept)
+    kept = pipeline.analyze(OTHER, options=in_batches("100"))
     assert pipeline.value("SELECT count(*) FROM batch_requests WHERE status = 'pending'") == 1
 
     for submission in (handed, kept):
@@ -250,8 +242,7 @@ def test_a_late_answer_of_a_cancelled_run_is_paid_for(
 ) -> None:
     """It came before the provider heard of it: ledger and budget count it, and it is not used."""
     provider.holds = True
-    submission = pipeline.submit(PARAGRAPH, options=in_batches("100"))
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
     retry.cancel(pipeline.context.database, submission.run_id)
     provider.holds = False
@@ -267,8 +258,7 @@ def test_a_late_answer_of_a_cancelled_run_is_paid_for(
 
 def test_a_run_without_money_pauses(pipeline: Pipeline, provider: BatchProvider) -> None:
     """The most that a question can cost is reserved before it waits, at the price of batches."""
-    submission = pipeline.submit(PARAGRAPH, options=in_batches("0.10"))
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=in_batches("0.10"))
     pass_time(pipeline)
 
     assert pipeline.job(submission).error_code == "budget_exceeded"
@@ -305,8 +295,7 @@ def test_a_batch_that_the_provider_forgot_is_given_up_in_the_end(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """Its cost is unknown; its questions are handed in again."""
-    submission = pipeline.submit(PARAGRAPH, options=in_batches())
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     pass_time(pipeline)
     provider.is_forgetful = True
     pass_time(pipeline)

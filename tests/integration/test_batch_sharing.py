@@ -65,8 +65,7 @@ def test_the_same_question_is_asked_once_in_a_night(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """Everybody gets the answer; there is one request in the ledger, and the others are hits."""
-    submission = pipeline.submit(*TWINS, options=in_batches("100"))
-    pipeline.work(submission)
+    submission = pipeline.analyze(*TWINS, options=in_batches("100"))
     assert pipeline.value(FOLLOWING) == 2
     reserved = pipeline.value(RESERVED)
     assert pipeline.value("SELECT count(*) FROM budget_reservations") == 1
@@ -217,11 +216,9 @@ def test_a_batch_is_kept_for_those_who_follow_its_questions(
 ) -> None:
     """The run that asked was cancelled while it was out, and has paid; others use the answer."""
     provider.holds = True
-    first = pipeline.submit(TWINS[0], options=in_batches("100"))
-    pipeline.work(first)
+    first = pipeline.analyze(TWINS[0], options=in_batches("100"))
     pass_time(pipeline)
-    second = pipeline.submit(TWINS[1], options=in_batches("200"))
-    pipeline.work(second)
+    second = pipeline.analyze(TWINS[1], options=in_batches("200"))
     retry.cancel(pipeline.context.database, first.run_id)
     pass_time(pipeline)
     assert not provider.batches[0].is_cancelled
@@ -258,8 +255,7 @@ def test_a_paused_run_is_not_waited_for(pipeline: Pipeline, provider: BatchProvi
 def test_a_follower_may_have_less_time(pipeline: Pipeline, provider: BatchProvider) -> None:
     """It is asked online when its own time is over, and the other goes on waiting."""
     provider.holds = True
-    submission = pipeline.submit(*TWINS[:2], options=in_batches("100"))
-    pipeline.work(submission)
+    submission = pipeline.analyze(*TWINS[:2], options=in_batches("100"))
     pass_time(pipeline)
     pipeline.execute(
         "UPDATE jobs SET batch_until = now() FROM batch_requests AS request "
@@ -280,8 +276,7 @@ def test_a_question_that_comes_while_the_answer_is_stored_is_not_forgotten(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """It follows no other then, is dropped, and finds the answer in the cache."""
-    submission = pipeline.submit(*TWINS[:2], options=in_batches())
-    pipeline.work(submission)
+    submission = pipeline.analyze(*TWINS[:2], options=in_batches())
     pipeline.execute("UPDATE batch_requests SET key = 'other' WHERE status = 'following'")
 
     pass_the_night(pipeline, submission)
@@ -292,9 +287,8 @@ def test_a_question_that_comes_while_the_answer_is_stored_is_not_forgotten(
 
 
 def test_an_answered_question_has_no_followers(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """Not even where an older scheduler has stored it, which knows of no followers."""
-    submission = pipeline.submit(*TWINS[:2], options=in_batches())
-    pipeline.work(submission)
+    """Not even where it was stored by an older scheduler, which has no followers."""
+    submission = pipeline.analyze(*TWINS[:2], options=in_batches())
     pipeline.execute(
         "UPDATE batch_requests SET finished_at = now(), status = 'failed', "
         "error_code = 'model_request' WHERE leads"
@@ -329,8 +323,7 @@ def test_another_process_takes_over_the_followers(
 ) -> None:
     """Who leads and who follows stands in the database."""
     provider.loses_answer = True
-    submission = pipeline.submit(*TWINS, options=in_batches("100"))
-    pipeline.work(submission)
+    submission = pipeline.analyze(*TWINS, options=in_batches("100"))
     pass_time(pipeline)
 
     pass_the_night(opened(small_chunks, provider), submission)

@@ -62,8 +62,7 @@ def test_a_run_says_which_batches_it_waits_for(
     pipeline: Pipeline, show: Callable[[tuple[str, ...]], str]
 ) -> None:
     """Their names at the provider, how many questions, since when, and what happens then."""
-    submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches())
-    pipeline.work(submission)
+    pipeline.analyze(PARAGRAPH, OTHER, options=in_batches())
     schedule(pipeline)
 
     shown = " ".join(show(("latest",)).split())
@@ -76,8 +75,7 @@ def test_a_run_says_which_batches_it_waits_for(
 
 
 def test_questions_that_are_in_no_batch_yet_are_gathered(pipeline: Pipeline) -> None:
-    submission = pipeline.submit(PARAGRAPH, options=in_batches())
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=in_batches())
 
     (wait,) = found(pipeline, submission)
     (line,) = in_words(pipeline, submission)
@@ -121,8 +119,7 @@ def test_a_provider_that_cannot_be_asked_is_named_with_its_words(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """A wrong key is shown although the batch is out."""
-    submission = pipeline.submit(PARAGRAPH, options=in_batches())
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     schedule(pipeline)
     provider.statuses = {"look": 401}
     pass_hours(pipeline, 1)
@@ -136,8 +133,7 @@ def test_a_run_that_is_over_waits_for_nothing(pipeline: Pipeline, provider: Batc
     provider.holds = False
     pass_the_night(pipeline, done)
     provider.holds = True
-    called_off = pipeline.submit(OTHER, options=in_batches())
-    pipeline.work(called_off)
+    called_off = pipeline.analyze(OTHER, options=in_batches())
     schedule(pipeline)
 
     retry.cancel(pipeline.context.database, called_off.run_id)
@@ -147,8 +143,7 @@ def test_a_run_that_is_over_waits_for_nothing(pipeline: Pipeline, provider: Batc
 
 def test_a_wait_says_what_it_waits_for_and_explains_itself_once(pipeline: Pipeline) -> None:
     """A log of a whole night is no longer than what happened in it."""
-    submission = pipeline.submit(PARAGRAPH, options=in_batches())
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     schedule(pipeline)
     warned: list[str] = []
     said: list[str] = []

@@ -37,11 +37,6 @@ def extract_first(settings: Settings) -> None:
     extract(a_learner(settings), "first", DOCUMENTS)
 
 
-@pytest.fixture
-def pipeline(settings: Settings) -> Pipeline:
-    return a_learner(settings)
-
-
 def extract(pipeline: Pipeline, name: str, documents: int) -> None:
     """Extract two fields from documents whose names begin so."""
     extracted(

@@ -106,8 +106,7 @@ def a_run_that_failed(settings: Settings) -> tuple[Pipeline, Submission]:
     pipeline = a_pipeline(
         settings, ModelRequestError("No."), a_summary("The bridge was opened in May.")
     )
-    submission = pipeline.submit(TEXT)
-    pipeline.work(submission)
+    submission = pipeline.analyze(TEXT)
     assert pipeline.job(submission).status == JobStatus.FAILED
     pipeline.execute("UPDATE model_calls SET cost_usd = 0.75")
     return pipeline, submission
@@ -157,7 +156,7 @@ def test_a_run_without_a_budget_shows_none(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipeline = a_pipeline(settings, a_summary("The bridge was opened in May."))
-    pipeline.work(pipeline.submit(TEXT))
+    pipeline.analyze(TEXT)
 
     run(["runs", "latest"])
 

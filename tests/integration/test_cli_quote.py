@@ -168,7 +168,7 @@ def test_rows_are_quoted_as_documents(desk: Desk) -> None:
 
 def test_the_questions_are_those_that_a_run_asks(desk: Desk) -> None:
     (line,) = desk.estimate(LONG, SHORT).lines
-    desk.pipeline.work(desk.pipeline.submit(LONG, SHORT))
+    desk.pipeline.analyze(LONG, SHORT)
 
     asked = [request.task for request in desk.pipeline.model.requests]
     joined = [task for task in asked if task.answers]
@@ -180,7 +180,7 @@ def test_the_tokens_are_those_of_the_requests_that_a_run_sends(desk: Desk) -> No
     """Of each question about a chunk, as its provider would get it."""
     settings = desk.pipeline.context.settings.model_named(SCRIPTED)
     (line,) = desk.estimate(SHORT, f"\n\n {SHORT}\n Again. \n").lines
-    desk.pipeline.work(desk.pipeline.submit(SHORT, f"\n\n {SHORT}\n Again. \n"))
+    desk.pipeline.analyze(SHORT, f"\n\n {SHORT}\n Again. \n")
 
     counter, sent = counter_for(settings), OpenAIModel(settings, SecretStr("k"))
     counts = [
@@ -193,7 +193,7 @@ def test_the_tokens_are_those_of_the_requests_that_a_run_sends(desk: Desk) -> No
 
 def test_stored_results_are_free(desk: Desk) -> None:
     """What a run would reuse is not counted again, unless everything is to be asked afresh."""
-    desk.pipeline.work(desk.pipeline.submit(SHORT))
+    desk.pipeline.analyze(SHORT)
 
     again = desk.estimate(SHORT, LONG)
     both = desk.estimate(SHORT, LONG, options=a_run(fresh=True))
@@ -206,7 +206,7 @@ def test_stored_results_are_free(desk: Desk) -> None:
 
 def test_cached_questions_are_free(desk: Desk) -> None:
     """Those of another question that is rendered alike; of a vote the samples that are there."""
-    desk.pipeline.work(desk.pipeline.submit(SHORT, LONG))
+    desk.pipeline.analyze(SHORT, LONG)
     stricter = AnalysisOptions(confidence_threshold=0.9)
 
     again = desk.estimate(SHORT, LONG, options=a_run(analysis=stricter))
@@ -223,7 +223,7 @@ def test_cached_questions_are_free(desk: Desk) -> None:
 def test_history_replaces_assumptions(desk: Desk) -> None:
     """After a few answers of the same kind their length is what is expected; others' is not."""
     texts = [f"{SHORT} It was number {number}." for number in range(6)]
-    desk.pipeline.work(desk.pipeline.submit(*texts))
+    desk.pipeline.analyze(*texts)
     asked = "UPDATE model_calls SET provider = 'openai', model = :model"
     desk.pipeline.execute(asked, model=SCRIPTED)
     lengths = desk.pipeline.value("SELECT avg(output_tokens)::float FROM model_calls")
@@ -288,7 +288,7 @@ def test_votes_multiply_and_critiques_add_to_what_is_quoted(desk: Desk) -> None:
 def test_the_samples_are_those_that_a_run_asks(desk: Desk) -> None:
     options = a_run(analysis=AnalysisOptions(votes=3))
     (line,) = desk.estimate(LONG, SHORT, options=options).lines
-    desk.pipeline.work(desk.pipeline.submit(LONG, SHORT, options=options))
+    desk.pipeline.analyze(LONG, SHORT, options=options)
 
     assert line.questions + round(line.syntheses.typical) == desk.count("model_calls")
 
@@ -520,7 +520,7 @@ def test_answers_of_a_sample_are_used_again(desk: Desk) -> None:
     for fresh in (False, False, True):
         quote.ask_sample(quoter, gathered, fresh=fresh)
         counts.append(len(asked))
-    desk.pipeline.work(desk.pipeline.submit(LONG, SHORT))
+    desk.pipeline.analyze(LONG, SHORT)
 
     assert counts == [3, 3, 6]
     assert len(asked) == 6 + whole.questions - 3 + round(whole.syntheses.typical)

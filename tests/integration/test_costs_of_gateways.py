@@ -42,9 +42,7 @@ class Office:
     def analyze(self, text: str = PARAGRAPH, budget_usd: str | None = None) -> Submission:
         cap = None if budget_usd is None else Decimal(budget_usd)
         options = replace(a_run(fresh=True), model=GATEWAY, budget_usd=cap)
-        submission = self.pipeline.submit(text, options=options)
-        self.pipeline.work(submission)
-        return submission
+        return self.pipeline.analyze(text, options=options)
 
     def costs(self) -> list[tuple[object, ...]]:
         query = "SELECT cost_usd, cost_basis FROM model_calls ORDER BY started_at"

@@ -179,12 +179,14 @@ class Resolver:
         return self.answers.pop(0)
 
 
-def connect(resolver: Resolver) -> Sequence[str]:
-    """Try to connect to a name; return the addresses that were tried."""
+def connect(
+    resolver: Resolver, error: type[Exception] = httpcore.ConnectError, match: str = ""
+) -> Sequence[str]:
+    """Fail to connect to a name; return the addresses that were tried."""
     deadline, sockets = Deadline(), Recording()
     deadline.start(5)
     network = guarded_network(deadline, allow_private=False, resolve=resolver, sockets=sockets)
-    with pytest.raises(httpcore.ConnectError):
+    with pytest.raises(error, match=match):
         network.connect_tcp("hook.example.org", 443)
     return sockets.addresses
 
@@ -200,14 +202,8 @@ def test_what_was_looked_at_is_what_is_connected_to() -> None:
 def test_one_address_inside_is_one_too_many() -> None:
     """A mix of public and private addresses could be used on a second attempt."""
     resolver = Resolver([OUTSIDE, "169.254.169.254"])
-    deadline, sockets = Deadline(), Recording()
-    deadline.start(5)
-    network = guarded_network(deadline, allow_private=False, resolve=resolver, sockets=sockets)
 
-    with pytest.raises(DeliveryError, match=r"169\.254\.169\.254"):
-        network.connect_tcp("hook.example.org", 443)
-
-    assert sockets.addresses == []
+    assert connect(resolver, DeliveryError, r"169\.254\.169\.254") == []
 
 
 def test_the_guard_stands_in_the_way_of_the_webhook() -> None:
@@ -264,9 +260,7 @@ def deliver(pipeline: Pipeline) -> int:
 
 def a_finished_run(pipeline: Pipeline, name: str = "") -> Submission:
     options = replace(a_run(), name=name) if name else a_run()
-    submission = pipeline.submit(TEXT, options=options)
-    pipeline.work(submission)
-    return submission
+    return pipeline.analyze(TEXT, options=options)
 
 
 def test_the_account_of_a_finished_run_is_sent(pipeline: Pipeline) -> None:
@@ -374,8 +368,7 @@ def test_every_end_is_told(settings: Settings) -> None:
     """Paused, resumed and finished, or cancelled; each once."""
     failing = ModelAccessError("The key is wrong.", "Mend it.")
     pipeline = a_pipeline(settings, failing, quoting_the_text, repeat_last=True)
-    submission = pipeline.submit(TEXT)
-    pipeline.work(submission)
+    submission = pipeline.analyze(TEXT)
     retry.retry(pipeline.context, submission.run_id)
     pipeline.work(submission)
     other = pipeline.submit(f"{TEXT} Or not.")

@@ -19,6 +19,7 @@ import chordwise
 from chordwise.embedded import processes, unprivileged
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
+from tests.fakes.processes import completed
 from tests.fakes.stacks import copy_data
 
 pytestmark = pytest.mark.xdist_group("embedded_postgres")
@@ -134,7 +135,7 @@ def test_root_gives_up_all_but_one_capability(running: EmbeddedPostgres) -> None
 def as_nobody(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a command as the user `nobody`, without any capability."""
     plain = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *command]
-    return subprocess.run(plain, capture_output=True, text=True, timeout=60, check=False)
+    return completed(*plain)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -183,13 +184,7 @@ def test_programs_may_lie_below_a_folder_of_roots(tmp_path: Path) -> None:
     launcher = [sys.executable, "-I", "-S", unprivileged.__file__, str(NOBODY), str(NOBODY)]
     asking = "import os, sys; print(os.getuid(), os.access(sys.argv[1], os.R_OK | os.X_OK))"
 
-    outcome = subprocess.run(
-        [*launcher, sys.executable, "-c", asking, str(program)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    outcome = completed(*launcher, sys.executable, "-c", asking, str(program))
 
     assert outcome.stdout.split() == [str(NOBODY), "True"], outcome.stderr
 
@@ -266,13 +261,7 @@ def test_root_without_the_right_to_keep_rights_keeps_none(mode: int) -> None:
         program.chmod(0o755)
         Path(folder).chmod(mode)
 
-        outcome = subprocess.run(
-            [*bounded, unprivileged.__file__, str(NOBODY), str(NOBODY), str(program)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        outcome = completed(*bounded, unprivileged.__file__, str(NOBODY), str(NOBODY), str(program))
 
     if mode == 0o755:
         assert outcome.stdout.split() == ["CapEff:", "0" * 16], outcome.stderr
@@ -289,13 +278,9 @@ def test_an_unprivileged_user_runs_it_plainly(tmp_path: Path) -> None:
     os.chown(home, NOBODY, NOBODY)
     launcher = [sys.executable, "-I", "-S", unprivileged.__file__, str(NOBODY), str(NOBODY)]
 
-    outcome = subprocess.run(
-        [*launcher, sys.executable, "-c", AS_NOBODY, str(home)],
-        env={"PYTHONPATH": str(Path(chordwise.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    environment = {"PYTHONPATH": str(Path(chordwise.__file__).parents[1])}
+    outcome = completed(
+        *launcher, sys.executable, "-c", AS_NOBODY, str(home), environment=environment
     )
 
     assert outcome.stdout.split() == [str(NOBODY), "True"], outcome.stderr

@@ -88,7 +88,7 @@ def test_other_settings_bring_a_new_worker(home: Path) -> None:
 
 
 def test_what_a_stack_watches_is_not_ended_from_elsewhere(home: Path, tmp_path: Path) -> None:
-    """Files would wait, and nights pass, for a command that somebody gave in another folder.
+    """Otherwise files and schedules would wait for a command that was given in another folder.
 
     A change of its own file may end it.
     """

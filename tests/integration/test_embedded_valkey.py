@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import redis
 from chordwise.embedded import processes
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.errors import ServiceUnavailableError
+from tests.fakes.processes import completed
 
 CELERY_APPLICATION = """
 import os, sys
@@ -87,8 +87,8 @@ def test_it_starts_after_a_kill(server: EmbeddedValkey) -> None:
         assert connection.ping()
 
 
-def test_it_never_forgets_for_want_of_memory(server: EmbeddedValkey) -> None:
-    """A broker must refuse rather than evict messages."""
+def test_it_evicts_no_message_when_memory_is_full(server: EmbeddedValkey) -> None:
+    """A full broker refuses messages instead of evicting them."""
     server.start()
 
     with client(server) as connection:
@@ -145,14 +145,7 @@ def test_a_chord_of_celery_runs_over_the_socket(tmp_path: Path, server: Embedded
     )
 
     try:
-        outcome = subprocess.run(
-            [sys.executable, str(script), "ask"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        outcome = completed(sys.executable, str(script), "ask", environment=environment)
     finally:
         processes.stop(worker, (Signals.SIGTERM, 20))
 

@@ -30,9 +30,9 @@ def standing(pipeline: Pipeline) -> list[tuple[object, ...]]:
 def test_another_run_pauses_without_a_request(settings: Settings) -> None:
     """It says the same as the run that was refused, and its ledger has no row."""
     pipeline = a_pipeline(settings, REFUSED)
-    pipeline.work(pipeline.submit(PARAGRAPH))
+    pipeline.analyze(PARAGRAPH)
 
-    pipeline.work(pipeline.submit(f"Another text. {PARAGRAPH}"))
+    pipeline.analyze(f"Another text. {PARAGRAPH}")
 
     paused = (JobStatus.PAUSED, "model_access", "The key is refused.", "Check api_key.")
     assert standing(pipeline) == [paused, paused]
@@ -43,15 +43,12 @@ def test_another_run_pauses_without_a_request(settings: Settings) -> None:
 def test_a_retry_asks_again_and_opens_the_way_for_all(settings: Settings) -> None:
     """The retried run goes on; another one needs a retry of its own, and a new one none."""
     pipeline = a_pipeline(settings, REFUSED, quoting_the_text, repeat_last=True)
-    first = pipeline.submit(PARAGRAPH)
-    pipeline.work(first)
-    second = pipeline.submit(f"Another text. {PARAGRAPH}")
-    pipeline.work(second)
+    first = pipeline.analyze(PARAGRAPH)
+    second = pipeline.analyze(f"Another text. {PARAGRAPH}")
 
     retry.retry(pipeline.context, first.run_id)
     pipeline.work(first)
-    third = pipeline.submit(f"A third text. {PARAGRAPH}")
-    pipeline.work(third)
+    third = pipeline.analyze(f"A third text. {PARAGRAPH}")
 
     statuses = [pipeline.job(each).status for each in (first, second, third)]
     assert statuses == [JobStatus.SUCCEEDED, JobStatus.PAUSED, JobStatus.SUCCEEDED]
@@ -63,12 +60,11 @@ def test_a_retry_asks_again_and_opens_the_way_for_all(settings: Settings) -> Non
 def test_a_retry_in_vain_costs_one_request(settings: Settings) -> None:
     """Nothing was mended: the run pauses again, and so does every other."""
     pipeline = a_pipeline(settings, REFUSED, repeat_last=True)
-    first = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
-    pipeline.work(first)
+    first = pipeline.analyze(PARAGRAPH, f"Another text. {PARAGRAPH}")
 
     retry.retry(pipeline.context, first.run_id)
     pipeline.work(first)
-    pipeline.work(pipeline.submit(f"A third text. {PARAGRAPH}"))
+    pipeline.analyze(f"A third text. {PARAGRAPH}")
 
     assert {row[0] for row in standing(pipeline)} == {JobStatus.PAUSED}
     assert len(pipeline.model.requests) == 2
@@ -77,12 +73,11 @@ def test_a_retry_in_vain_costs_one_request(settings: Settings) -> None:
 def test_a_changed_key_asks_at_once(settings: Settings) -> None:
     """Workers with another key do not mind the pause of the old one."""
     old = a_pipeline(settings, QuotaExceededError("The money is spent."))
-    old.work(old.submit(PARAGRAPH))
+    old.analyze(PARAGRAPH)
     named = ModelSettings.model_validate({**AWAY.model_dump(), "api_key": SecretStr("sk-new")})
     new = a_pipeline(settings, quoting_the_text, named=named)
 
-    submission = new.submit(f"Another text. {PARAGRAPH}")
-    new.work(submission)
+    submission = new.analyze(f"Another text. {PARAGRAPH}")
 
     assert new.job(submission).status == JobStatus.SUCCEEDED
 
@@ -92,7 +87,7 @@ def test_a_look_at_everything_tells_the_pause(settings: Settings) -> None:
     pipeline = a_pipeline(settings, REFUSED)
     assert models.pauses(settings_asking(settings)).verdict is CheckStatus.OK
 
-    pipeline.work(pipeline.submit(PARAGRAPH))
+    pipeline.analyze(PARAGRAPH)
 
     found = models.pauses(settings_asking(settings))
     assert found.verdict is CheckStatus.WARN
@@ -103,7 +98,7 @@ def test_a_look_at_everything_tells_the_pause(settings: Settings) -> None:
 def test_a_tiny_question_is_asked_all_the_same(settings: Settings) -> None:
     """A check of the key reaches the provider in spite of the pause."""
     pipeline = a_pipeline(settings, REFUSED)
-    pipeline.work(pipeline.submit(PARAGRAPH))
+    pipeline.analyze(PARAGRAPH)
 
     with pytest.raises(ModelUnreachableError):
         models.question(settings_asking(settings))
@@ -112,8 +107,7 @@ def test_a_tiny_question_is_asked_all_the_same(settings: Settings) -> None:
 def test_a_retry_succeeds_while_valkey_is_away(settings: Settings) -> None:
     """The jobs are queued; the pause ends by itself later."""
     pipeline = a_pipeline(settings, REFUSED)
-    submission = pipeline.submit(PARAGRAPH)
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH)
     away = settings.model_copy(update={"broker_url": SecretStr("redis://127.0.0.1:1/0")})
 
     backoff.resume(away, [SCRIPTED])

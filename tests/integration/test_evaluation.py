@@ -18,7 +18,7 @@ from chordwise.pipeline.learning.gold import read
 from chordwise.settings import Settings
 from chordwise.storage.database import Database, open_engine
 from tests.fakes.commands import run
-from tests.fakes.learning import a_learner, classified, extracted, written
+from tests.fakes.learning import classified, extracted, written
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
 
 CHOICES = {
@@ -34,12 +34,6 @@ TRUTH = (
     {"document": "gone.txt", "label": "report"},
 )
 pytestmark = pytest.mark.usefixtures("addressed")
-
-
-@pytest.fixture
-def pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline whose model answers what each document says."""
-    return a_learner(settings)
 
 
 def evaluated(

@@ -86,7 +86,6 @@ def test_what_a_model_thought_first_is_no_change(settings: Settings) -> None:
         found = explanation.explain(session, pipeline.context.settings, job_id)
 
     (part,), result = found.chunks, pipeline.result(job_id)
-    assert result is not None
     assert result.output.keys() == written.keys() - {"considerations"}
     assert "First the fact" in (part.completion or "")
     assert part.changes == []
@@ -96,7 +95,7 @@ def test_the_command_finds_a_document_by_a_part_of_its_name(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), repeat_last=True)
-    pipeline.work(pipeline.submit(TEXT, f"{TEXT} Twice."))
+    pipeline.analyze(TEXT, f"{TEXT} Twice.")
 
     assert run(["explain", "document-"]) == ExitCode.USAGE
     assert "2 documents fit" in capsys.readouterr().err
@@ -132,8 +131,7 @@ def test_the_story_has_votes_and_corrections(
     text = "The fee is 500 EUR a year, or 510 EUR. There is nothing else in this lease."
     pipeline = a_pipeline(settings, the_fee("500 EUR"), the_fee("510 EUR"), the_fee("500 EUR"))
     asked = AnalysisOptions(instructions="annual fee", votes=3)
-    submission = pipeline.submit(text, options=a_run(AnalysisType.EXTRACTION, analysis=asked))
-    pipeline.work(submission)
+    submission = pipeline.analyze(text, options=a_run(AnalysisType.EXTRACTION, analysis=asked))
     job_id = str(pipeline.job(submission).id)
     assert run(["feedback", job_id, "--correct", "annual fee=505 EUR"]) == ExitCode.SUCCESS
 

@@ -26,7 +26,7 @@ from chordwise.pipeline.runs import user_sql
 from chordwise.settings import Settings
 from tests.fakes.commands import run
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_summary
-from tests.fakes.processes import ROOT
+from tests.fakes.processes import ROOT, completed
 
 FORMULA = "=HYPERLINK(1)"
 ROWS = 200_000
@@ -247,13 +247,9 @@ def test_a_reader_may_stop_early(desk: Desk) -> None:
 
 
 def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", "-c", command],  # noqa: S607 - the shell of the PATH
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = completed("bash", "-c", command, folder=folder)
+    done.check_returncode()
+    return done
 
 
 def test_one_snapshot_for_all_rows(database_url: SecretStr) -> None:
@@ -311,11 +307,7 @@ def memory(desk: Desk, wanted: ExportFormat, rows: int) -> int:
     texts = "md5(n::text) || repeat(md5((n + 1)::text), 31)"
     statement = f"SELECT n, {texts} AS text FROM generate_series(1, {rows}) AS n"  # noqa: S608
     path = desk.folder / f"{rows}.{wanted}"
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURED, "export", "--sql", statement, "-o", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [MEASURED, "export", "--sql", statement, "-o", str(path)]
+    done = completed(sys.executable, "-c", *command)
     assert done.returncode == ExitCode.SUCCESS, done.stderr
     return int(done.stdout)

@@ -11,22 +11,15 @@ from sqlalchemy import event
 
 from chordwise.errors import ExitCode
 from chordwise.pipeline.learning.evaluation import Scope, evaluate
-from chordwise.settings import Settings
 from chordwise.storage.database import Database, open_engine
 from tests.fakes.commands import run
-from tests.fakes.learning import a_learner, classified, extracted, written
+from tests.fakes.learning import classified, extracted, written
 from tests.fakes.past_results import into_history
 from tests.fakes.pipeline import Pipeline
 
 SAID = "SELECT path, verdict, judged, corrected, confidence FROM feedback ORDER BY created_at"
 WHOLE = "SELECT is_right, expected, confidence FROM judgments WHERE part = 'result'"
 pytestmark = pytest.mark.usefixtures("addressed")
-
-
-@pytest.fixture
-def pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline whose model answers what each document says."""
-    return a_learner(settings)
 
 
 def test_a_label_is_corrected(pipeline: Pipeline) -> None:
@@ -114,7 +107,7 @@ def test_feedback_outlives_a_new_answer_and_judges_it(
     (found,) = json.loads(capsys.readouterr().out)["evaluations"]
     (measured,) = found["measured"]
     accuracy = next(m for m in measured["measures"] if m["metric"] == "accuracy")
-    # Of b.txt nobody knows more than what it is not.
+    # For b.txt it is only known what it is not.
     assert (accuracy["value"], accuracy["count"], measured["unjudged"]) == (1.0, 1, 1)
     assert {row[2] for row in pipeline.rows(SAID)} == {"letter"}
     assert pipeline.rows(f"{WHOLE} ORDER BY confidence") == [

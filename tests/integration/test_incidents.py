@@ -14,7 +14,6 @@ from chordwise.domain.states import ChunkStatus
 from chordwise.errors import ServiceUnavailableError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, analyze_chunk
-from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.settings import Settings
@@ -55,16 +54,12 @@ def test_counting_at_the_same_time_loses_nothing(database_url: SecretStr) -> Non
     engine = open_engine(database_url, pool_size=8)
     database = Database(engine)
 
-    def work() -> None:
-        for _ in range(10):
-            with database.write() as session:
-                incidents.count(session, IncidentKind.LEASE_LOST, "heartbeat")
+    def count(_: int) -> None:
+        with database.write() as session:
+            incidents.count(session, IncidentKind.LEASE_LOST, "heartbeat")
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(count, range(80)))
 
     found = counts(database)
     engine.dispose()
@@ -111,9 +106,7 @@ LOSSES = "SELECT coalesce(string_agg(reason || count, ' '), '') FROM incidents"
 
 
 def a_chunk(pipeline: Pipeline) -> uuid.UUID:
-    job = pipeline.job(pipeline.submit(PARAGRAPH))
-    fan_out(pipeline.context, job.id)
-    (chunk_id,) = pipeline.open_chunks(job.id)
+    ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
     return chunk_id
 
 
@@ -182,9 +175,7 @@ def test_what_was_taken_over_is_not_asked(small_chunks: Settings) -> None:
 
     alone = AWAY.model_copy(update={"max_in_flight": 1})
     pipeline = a_pipeline(small_chunks, slowly, repeat_last=True, named=alone)
-    job = pipeline.job(pipeline.submit(LONG))
-    fan_out(pipeline.context, job.id)
-    first, second = pipeline.open_chunks(job.id)[:2]
+    (_, first), (_, second), *_ = pipeline.fan_out(LONG)
 
     with ThreadPoolExecutor(2) as workers:
         workers.submit(analyze_chunk, pipeline.context, first)

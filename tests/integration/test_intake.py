@@ -7,6 +7,7 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,13 +167,7 @@ def test_a_stop_between_batches_leaves_the_rest_on_the_list(
     resumed = claim(pipeline.context, submission.run_id)
     assert resumed is not None
     with Reader(ReaderSettings()) as reader:
-        found_files.take_in(
-            pipeline.context,
-            resumed,
-            FileSource(reader, io.BytesIO()),
-            on_taken=lambda _file, _taken: None,
-            is_stopped=lambda: False,
-        )
+        found_files.take_in(pipeline.context, resumed, FileSource(reader, io.BytesIO()))
     assert pipeline.value("SELECT count(DISTINCT source) = 500 AND count(*) = 500 FROM intakes")
     assert pipeline.value("SELECT intakes_balance AND intakes_found = 500 FROM run_accounts")
 
@@ -265,14 +260,8 @@ def test_two_runs_may_store_the_same_documents_at_once(settings: Settings) -> No
     runs = [open_run(pipeline.context, replace(a_run(), name=name), NOW) for name in ("one", "two")]
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 
-    threads = [
-        threading.Thread(target=run.take_in_all, args=(batch,))
-        for run, batch in zip(runs, (letters, backwards), strict=True)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(Submission.take_in_all, runs, (letters, backwards)))
 
     assert pipeline.value(deadlocks) == 0
     assert pipeline.value("SELECT count(*) FROM documents") == 150
@@ -433,13 +422,7 @@ def outcomes_of(
     submission = open_run(pipeline.context, replace(a_run(), columns=columns), NOW, found)
     with Reader(SETTINGS) as reader:
         source = FileSource(reader, io.BytesIO(stdin))
-        found_files.take_in(
-            pipeline.context,
-            submission,
-            source,
-            on_taken=lambda _file, _taken: None,
-            is_stopped=lambda: False,
-        )
+        found_files.take_in(pipeline.context, submission, source)
     listed = pipeline.value(
         "SELECT array_agg(source || ' ' || outcome ORDER BY id) FROM intakes WHERE run_id = :run",
         run=submission.run_id,

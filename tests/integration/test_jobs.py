@@ -44,7 +44,6 @@ def test_a_document_becomes_a_result_with_facts_and_ledger(settings: Settings) -
     job = pipeline.job(submission)
     result = pipeline.result(job.id)
     assert job.status == JobStatus.SUCCEEDED
-    assert result is not None
     assert (result.confidence, result.quality, result.coverage) == (0.7, 1.0, 1.0)
     assert pipeline.value(
         "SELECT bool_and(substr(d.text, f.start_char + 1, f.end_char - f.start_char) = f.quote)"
@@ -169,7 +168,6 @@ def test_a_failed_chunk_makes_the_result_partial_and_is_named(small_chunks: Sett
     job = pipeline.job(submission)
     result = pipeline.result(job.id)
     assert (job.status, job.error_code) == (JobStatus.PARTIAL, "invalid_answer")
-    assert result is not None
     assert 0.5 < result.coverage < 1
     assert pipeline.value("SELECT failed_chunks -> 0 ->> 'position' FROM results") == "0"
     assert pipeline.value("SELECT count(*) FROM failures WHERE what = 'chunk'") == 1
@@ -263,18 +261,16 @@ def test_nothing_comes_into_a_cancelled_run(settings: Settings) -> None:
 def test_the_same_question_in_a_later_run_reuses_the_answer(settings: Settings) -> None:
     """Content and options known: the result is there at once; a fresh run asks again."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
-    first = pipeline.submit(PARAGRAPH)
-    pipeline.work(first)
+    first = pipeline.analyze(PARAGRAPH)
 
     job = pipeline.job(pipeline.submit(PARAGRAPH))
 
     assert job.status == JobStatus.SUCCEEDED
     assert job.reused_from == pipeline.job(first).id
-    assert pipeline.result(job.id) is not None
+    assert pipeline.result(job.id).output
     assert len(pipeline.model.requests) == 1
     assert pipeline.value("SELECT count(*) FROM runs WHERE status = 'finished'") == 2
-    again = pipeline.submit(PARAGRAPH, options=a_run(fresh=True))
-    pipeline.work(again)
+    again = pipeline.analyze(PARAGRAPH, options=a_run(fresh=True))
     assert pipeline.job(again).reused_from is None
     assert len(pipeline.model.requests) == 2
 
@@ -293,7 +289,7 @@ def test_a_run_says_who_goes_first(settings: Settings, *, nightly: bool) -> None
 
 
 def test_a_call_that_was_not_made_is_taken_back(settings: Settings) -> None:
-    """One that has ended stays in the ledger, whoever withdraws it."""
+    """One that has ended stays in the ledger when another one withdraws it."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH)
     (chunk_id,) = pipeline.open_chunks(pipeline.job(submission).id)
@@ -353,8 +349,7 @@ def test_a_retry_asks_only_what_has_not_succeeded(small_chunks: Settings) -> Non
         return quoting_the_text(request)
 
     pipeline = a_pipeline(small_chunks, fail_at_first, repeat_last=True)
-    submission = pipeline.submit(LONG)
-    pipeline.work(submission)
+    submission = pipeline.analyze(LONG)
     before = len(pipeline.model.requests)
     failing[0] = False
 

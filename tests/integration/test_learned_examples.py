@@ -35,12 +35,6 @@ SHOWN = """
     WHERE c.run = (SELECT name FROM runs ORDER BY id DESC LIMIT 1) ORDER BY c.id, e.position"""
 
 
-@pytest.fixture
-def pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline whose model answers what each document says."""
-    return a_learner(settings)
-
-
 def texts(names: str, *, held_out: bool = False) -> Mapping[str, str]:
     """Return a text for each name, which says what the model is to answer about it."""
     found = {}

@@ -31,6 +31,7 @@ from chordwise.llm.limits.shared import (
 )
 from chordwise.llm.reported_limits import Quota, QuotaKind
 from chordwise.settings import LimitSettings, ModelSettings
+from tests.fakes.clocks import SleptClock
 
 ANSWERED = CallReport(result=CallResult.ANSWERED, latency_seconds=1.0)
 FAILED = CallReport(result=CallResult.FAILED)
@@ -39,24 +40,13 @@ ENDPOINT = "endpoint"
 COOL_DOWN_SECONDS = 5
 
 
-@dataclass(slots=True)
-class Clock:
-    """A clock that stands still until it is set."""
-
-    now: float = 1_000.0
-
-    def __call__(self) -> float:
-        """Return the seconds of now."""
-        return self.now
-
-
 @dataclass(slots=True, kw_only=True)
 class Fleet:
     """Workers that share the limits of one endpoint."""
 
     client: redis.Redis
     policy: LimitPolicy
-    clock: Clock = field(default_factory=Clock)
+    clock: SleptClock = field(default_factory=SleptClock)
     _asked: int = 0
 
     def limits(self) -> SharedLimits:

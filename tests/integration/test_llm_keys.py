@@ -75,7 +75,7 @@ def ask() -> ChordwiseError:
 def test_a_key_of_the_environment_goes_to_no_other_address(
     folder: Path, server: FaultyServer, provider: str
 ) -> None:
-    """The request bears no key, and the refusal says so."""
+    """The request has no key, and the refusal says so."""
     configured(folder, server.base_url, provider=provider)
 
     error = ask()

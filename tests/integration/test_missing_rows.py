@@ -50,8 +50,7 @@ def worked(
 ) -> tuple[Pipeline, Submission]:
     """Analyze a text in one run, the last line of the script repeated."""
     pipeline = a_pipeline(settings, *script, repeat_last=True)
-    submission = pipeline.submit(text, options=options or an_extraction_run())
-    pipeline.work(submission)
+    submission = pipeline.analyze(text, options=options or an_extraction_run())
     return pipeline, submission
 
 
@@ -196,8 +195,7 @@ def test_a_synthesis_that_drops_rows_is_partial_until_another_keeps_them(
 
     pipeline = a_pipeline(small_chunks, better_later, repeat_last=True)
     pipeline.model.narrow(context_tokens=20_000)
-    submission = pipeline.submit(ORDER, options=an_extraction_run(UNJOINABLE))
-    pipeline.work(submission)
+    submission = pipeline.analyze(ORDER, options=an_extraction_run(UNJOINABLE))
 
     expect_partial(pipeline, submission)
     look_for_missing_rows(submission.name, capsys, tmp_path)

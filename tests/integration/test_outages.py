@@ -47,14 +47,6 @@ from tests.peers.answering_server import AnsweringServer
 from tests.peers.serving import serving_in_a_thread
 
 
-def fanned_out(pipeline: Pipeline, *texts: str) -> list[tuple[uuid.UUID, uuid.UUID]]:
-    """Submit texts and fan them out; return jobs and chunks."""
-    jobs = pipeline.jobs(pipeline.submit(*texts))
-    for job in jobs:
-        fan_out(pipeline.context, job.id)
-    return [(job.id, chunk) for job in jobs for chunk in pipeline.open_chunks(job.id)]
-
-
 def lose_worker(pipeline: Pipeline, *chunk_ids: uuid.UUID) -> None:
     for chunk_id in chunk_ids:
         pipeline.claim(chunk_id)
@@ -104,7 +96,7 @@ def ambiguous(pipeline: Pipeline, statement: str) -> Callable[[], None]:
 def test_a_finished_chunk_is_only_looked_at(settings: Settings) -> None:
     """A replayed message asks nothing, takes no lock and writes nothing."""
     pipeline = a_pipeline(settings, quoting_the_text)
-    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
     analyze_chunk(pipeline.context, chunk_id)
     before = pipeline.value("SELECT xmax::text || ctid::text FROM jobs")
 
@@ -116,7 +108,7 @@ def test_a_finished_chunk_is_only_looked_at(settings: Settings) -> None:
 def test_a_chunk_that_there_is_not_is_unknown(settings: Settings) -> None:
     """A message with an id of no chunk claims nothing, and harms none that it names beside it."""
     pipeline = a_pipeline(settings, quoting_the_text)
-    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
 
     outcomes = [analyze_chunk(pipeline.context, each) for each in (uuid.uuid4(), chunk_id)]
 
@@ -165,7 +157,7 @@ def test_a_slice_that_could_not_be_claimed_is_left_alone(
 ) -> None:
     """A database that is back meanwhile gives no chunk to a thread that has left."""
     pipeline = a_pipeline(settings, quoting_the_text)
-    ids = [chunk_id for _, chunk_id in fanned_out(pipeline, PARAGRAPH, LONG)]
+    ids = [chunk_id for _, chunk_id in pipeline.fan_out(PARAGRAPH, LONG)]
     claims = SliceClaims(pipeline.context, ids)
 
     monkeypatch.setattr(pipeline.context.stores.chunks, "claim", is_away)
@@ -185,7 +177,7 @@ def is_away(*_: object) -> object:
 def test_a_claim_whose_commit_was_made_unseen_is_ours(settings: Settings) -> None:
     """The claim is repeated with the same token, found, and counted once."""
     pipeline = a_pipeline(settings, quoting_the_text)
-    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
     end = ambiguous(pipeline, "UPDATE chunks SET status")
 
     outcome = analyze_chunk(pipeline.context, chunk_id)
@@ -205,7 +197,7 @@ def test_an_answer_whose_commit_was_made_unseen_is_stored_once(settings: Setting
 
     ends: list[Callable[[], None]] = []
     pipeline = a_pipeline(settings, answer)
-    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
 
     outcome = analyze_chunk(pipeline.context, chunk_id)
 
@@ -237,7 +229,7 @@ def test_a_result_whose_commit_was_made_unseen_has_no_history(settings: Settings
 def test_trouble_of_the_database_before_a_call_does_not_count(settings: Settings) -> None:
     """Work that stopped because the database was away is given back, with its attempt."""
     pipeline = a_pipeline(settings, ServiceUnavailableError("PostgreSQL is away."))
-    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
     pipeline.execute("DELETE FROM outbox")
     with pytest.raises(ServiceUnavailableError):
         analyze_chunk(pipeline.context, chunk_id)
@@ -250,9 +242,9 @@ def test_trouble_of_the_database_before_a_call_does_not_count(settings: Settings
 
 
 def test_trouble_of_the_database_after_a_call_counts(settings: Settings) -> None:
-    """A model that was asked again and again in vain is not asked without end."""
+    """A model that keeps failing is not asked without end."""
     pipeline = a_pipeline(settings, ServiceUnavailableError("PostgreSQL is away."))
-    ((_, chunk_id),) = fanned_out(pipeline, PARAGRAPH)
+    ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
     with pytest.raises(ServiceUnavailableError):
         analyze_chunk(pipeline.context, chunk_id)
 
@@ -264,7 +256,7 @@ def test_trouble_of_the_database_after_a_call_counts(settings: Settings) -> None
 def test_what_was_never_sent_is_sent_after_a_lease(settings: Settings) -> None:
     """A worker that was killed while it sent a document's chunks loses none of them."""
     pipeline = a_pipeline(settings, quoting_the_text)
-    fanned_out(pipeline, PARAGRAPH)
+    pipeline.fan_out(PARAGRAPH)
     pipeline.execute("DELETE FROM outbox")
     pipeline.execute("UPDATE chunks SET sent_at = NULL")
     assert "chunk_never_sent" not in recover(pipeline.context)
@@ -277,7 +269,7 @@ def test_what_was_never_sent_is_sent_after_a_lease(settings: Settings) -> None:
 def test_a_fan_out_that_takes_long_is_left_alone(settings: Settings) -> None:
     """Heartbeats show that a job is being fanned out, however slow the broker is."""
     pipeline = a_pipeline(settings)
-    ((job_id, _),) = fanned_out(pipeline, PARAGRAPH)
+    ((job_id, _),) = pipeline.fan_out(PARAGRAPH)
     pipeline.execute("UPDATE chunks SET sent_at = NULL")
     pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '61 seconds'")
 
@@ -290,7 +282,7 @@ def test_a_fan_out_that_takes_long_is_left_alone(settings: Settings) -> None:
 def test_neighbours_of_a_poisonous_chunk_get_their_last_attempt_alone(settings: Settings) -> None:
     """Of chunks that lost their worker twice together, one is sent at a time, and claimed alone."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
-    work = fanned_out(pipeline, *[f"{number}. {PARAGRAPH}" for number in range(3)])
+    work = pipeline.fan_out(*[f"{number}. {PARAGRAPH}" for number in range(3)])
     job_of = {chunk_id: job_id for job_id, chunk_id in work}
     for _ in range(2):
         lose_worker(pipeline, *job_of)
@@ -370,7 +362,7 @@ def test_a_submitter_whose_lease_ran_out_may_go_on(settings: Settings) -> None:
 def test_leases_are_kept_in_one_statement(settings: Settings) -> None:
     """A heartbeat tells which of many leases still hold."""
     pipeline = a_pipeline(settings)
-    work = fanned_out(pipeline, PARAGRAPH, f"Another text. {PARAGRAPH}")
+    work = pipeline.fan_out(PARAGRAPH, f"Another text. {PARAGRAPH}")
     tokens = [pipeline.claim(chunk_id) for _, chunk_id in work]
 
     with pipeline.context.database.write() as session:

@@ -44,7 +44,6 @@ def test_workers_ask_with_the_text_that_was_stored(settings: Settings, folder: P
 
     (asked,) = pipeline.model.requests
     result = pipeline.result(pipeline.job(submission).id)
-    assert result is not None
     assert asked.system.startswith("In short.")
     assert result.prompt_version == asked.prompt_version
     stored = pipeline.rows("SELECT version, system FROM prompt_versions WHERE version ~ 'brief'")
@@ -57,14 +56,14 @@ def test_an_edit_asks_anew(settings: Settings, folder: Path) -> None:
     own = with_folder(settings, folder)
     wanted = run_options(Request(paths=["x"], prompt="brief", model="scripted"), own)
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), repeat_last=True)
-    pipeline.work(pipeline.submit(PARAGRAPH, options=wanted))
-    pipeline.work(pipeline.submit(PARAGRAPH, options=replace(wanted)))
+    pipeline.analyze(PARAGRAPH, options=wanted)
+    pipeline.analyze(PARAGRAPH, options=replace(wanted))
     (folder / "summary.analyze@brief.toml").write_text(OWN.replace("short", "brief"), "utf-8")
     profile = Request(paths=["x"], profile="letters", model="scripted")
     letters = own.model_copy(update={"profiles": {"letters": ProfileSettings(prompt="brief")}})
     edited = run_options(profile, letters)
 
-    pipeline.work(pipeline.submit(PARAGRAPH, options=edited))
+    pipeline.analyze(PARAGRAPH, options=edited)
 
     assert [each.system[:9] for each in pipeline.model.requests] == ["In short.", "In brief."]
 
@@ -121,7 +120,6 @@ def test_an_example_that_leaks_is_refused_and_counted(settings: Settings) -> Non
     pipeline.work(submission := pipeline.submit(PARAGRAPH, options=options))
 
     result = pipeline.result(pipeline.job(submission).id)
-    assert result is not None
     assert [each["check"] for each in objects(result.failed_checks)] == ["example"] * 2
     assert (result.quality, result.needs_review) == (0, True)
     grounded = "SELECT DISTINCT grounded FROM facts WHERE quote IS NOT NULL"

@@ -49,7 +49,7 @@ def await_condition(condition: Callable[[], bool]) -> None:
     """Wait until the condition holds, and fail if it never does."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "it did not happen in time"
         threading.Event().wait(0.02)
 
 

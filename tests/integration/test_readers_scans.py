@@ -21,7 +21,7 @@ from chordwise.readers import reading
 from chordwise.readers.parser_process import Answer
 from chordwise.readers.reading import ReadDocument, Reader, ShownPages, UnreadDocument
 from chordwise.settings import ReaderSettings
-from tests.fakes.office_files import archive, pdf, scan, shown
+from tests.fakes.office_files import archive, joined, pdf, scan, shown
 
 WORDS = "The bridge opened in May"
 OTHERS = "It was closed again in June"
@@ -66,14 +66,6 @@ def picture(*texts: str) -> Image.Image:
 def saved(image: Image.Image, form: str, exif: Image.Exif | None = None) -> bytes:
     stream = io.BytesIO()
     image.save(stream, form, dpi=(300, 300), **({"exif": exif} if exif else {}))
-    return stream.getvalue()
-
-
-def joined(*files: bytes) -> bytes:
-    whole, stream = pypdfium2.PdfDocument.new(), io.BytesIO()
-    for file in files:
-        whole.import_pages(pypdfium2.PdfDocument(file))
-    whole.save(stream)
     return stream.getvalue()
 
 

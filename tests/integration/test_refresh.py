@@ -113,7 +113,7 @@ class Desk:
         context = self.pipeline.context
         with Reader(context.settings.readers) as reader, (self.folder / "empty").open("rb") as none:
             source = FileSource(reader, none)
-            take_in(context, submission, source, on_taken=lambda *_: None, is_stopped=lambda: False)
+            take_in(context, submission, source)
 
 
 def a_letter(name: str) -> str:

@@ -15,7 +15,7 @@ from chordwise.pipeline.learning import feedback, review
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.review import Question, Scope
 from chordwise.settings import Settings
-from tests.fakes.learning import a_learner, classified, extracted
+from tests.fakes.learning import classified, extracted
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_summary
 
 DOCUMENTS = 3_000
@@ -40,12 +40,6 @@ SELECT uuidv7(), job_id, '/fields/' || n, 'item ' || n, 'Miller', 0.3, 'none', t
 FROM results, generate_series(0, 3) AS n
 WHERE NOT EXISTS (SELECT FROM facts WHERE facts.job_id = results.job_id)
 """
-
-
-@pytest.fixture
-def pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline whose model answers what each document says."""
-    return a_learner(settings)
 
 
 def queue(pipeline: Pipeline, scope: Scope) -> Iterator[Question]:
@@ -109,7 +103,7 @@ def test_a_calibrated_claim_counts_for_what_it_is_worth(pipeline: Pipeline) -> N
 def test_a_whole_answer_is_decided_on_once(settings: Settings) -> None:
     """A summary has no single value that would be right or wrong."""
     pipeline = a_pipeline(settings, a_summary("The harbour", confidence=3), repeat_last=True)
-    pipeline.work(pipeline.submit("The harbour of Lindau was rebuilt in 1856."))
+    pipeline.analyze("The harbour of Lindau was rebuilt in 1856.")
     (asked,) = queue(pipeline, Scope())
     assert (asked.path, asked.value) == ("", None)
     accepted = Signed(saying=Saying(verdict=Verdict.APPROVED), author="Ada")

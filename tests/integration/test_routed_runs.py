@@ -106,13 +106,11 @@ def test_weak_parts_are_answered_by_the_larger_tier(
     """Every call stands in the ledger with its tier; the chunk says who answered it."""
     pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
 
-    submission = pipeline.submit(LONG, options=a_routed_run())
-    pipeline.work(submission)
+    submission = pipeline.analyze(LONG, options=a_routed_run())
 
     job = pipeline.job(submission)
     result = pipeline.result(job.id)
     assert (job.status, job.model) == (JobStatus.SUCCEEDED, AUTO)
-    assert result is not None
     assert result.model == "small-1"
     assert pipeline.value("SELECT count(*) FROM chunks WHERE model = 'large-1'") == 1
     assert pipeline.value("SELECT count(*) FROM model_calls WHERE tier IS NULL") == 0
@@ -131,7 +129,7 @@ def test_what_routing_saved_is_what_the_large_tier_would_have_charged(
     With an unknown price what was saved is unknown; the calls are counted all the same.
     """
     pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
-    pipeline.work(pipeline.submit(LONG, options=a_routed_run()))
+    pipeline.analyze(LONG, options=a_routed_run())
     statement, columns = documented()
 
     found = statistics(database_url)
@@ -157,11 +155,9 @@ def test_a_pinned_tier_is_asked_alone(settings: Settings, database_url: SecretSt
     """The model of the tier, however weak its answers; the ledger names the tier."""
     pipeline = routed(settings, a_summary("The harbour of Lindau", confidence=1), quoting_the_text)
 
-    submission = pipeline.submit("The harbour of Lindau is old.", options=a_routed_run("small"))
-    pipeline.work(submission)
+    submission = pipeline.analyze("The harbour of Lindau is old.", options=a_routed_run("small"))
 
     result = pipeline.result(pipeline.job(submission).id)
-    assert result is not None
     assert (result.model, result.confidence) == ("small-1", 0.1)
     assert set(statistics(database_url)) == {"small"}
 
@@ -171,10 +167,8 @@ def test_a_tier_whose_key_is_refused_does_not_pause_the_run(settings: Settings) 
     half, none = (routed(settings, refused, line) for line in (quoting_the_text, refused))
     text = "The harbour of Lindau is old."
 
-    answered = half.submit(text, options=a_routed_run())
-    half.work(answered)
-    paused = none.submit(text, options=replace(a_routed_run(), fresh=True))
-    none.work(paused)
+    answered = half.analyze(text, options=a_routed_run())
+    paused = none.analyze(text, options=replace(a_routed_run(), fresh=True))
 
     assert half.job(answered).status == JobStatus.SUCCEEDED
     assert (none.job(paused).status, none.job(paused).error_code) == (
@@ -186,8 +180,7 @@ def test_a_tier_whose_key_is_refused_does_not_pause_the_run(settings: Settings) 
 def test_other_thresholds_make_another_result(settings: Settings) -> None:
     """A stored result is reused for the same policy only."""
     pipeline = routed(settings, quoting_the_text, quoting_the_text)
-    first = pipeline.submit("The harbour of Lindau is old.", options=a_routed_run())
-    pipeline.work(first)
+    pipeline.analyze("The harbour of Lindau is old.", options=a_routed_run())
     stricter = with_settings(pipeline.context.settings, "routing", accept_confidence=0.65)
     models = Models(stricter)
     other = replace(pipeline, context=replace(pipeline.context, settings=stricter, models=models))
@@ -223,9 +216,7 @@ class Pair:
     pipeline: Pipeline
 
     def work(self) -> Submission:
-        submission = self.pipeline.submit(TEXT, options=a_run())
-        self.pipeline.work(submission)
-        return submission
+        return self.pipeline.analyze(TEXT, options=a_run())
 
     def calls(self) -> list[tuple[object, ...]]:
         """Return who was asked, in order, and what came of it."""
@@ -271,7 +262,6 @@ def test_the_ledger_says_who_failed_and_who_answered(settings: Settings, error: 
     job = pair.pipeline.job(submission)
     result = pair.pipeline.result(job.id)
     assert job.status == JobStatus.SUCCEEDED
-    assert result is not None
     assert result.model == "second-1"
 
 

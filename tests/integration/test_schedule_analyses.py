@@ -168,7 +168,7 @@ def a_night_of_stale_results(settings: Settings) -> Night:
     night = a_night(settings, quoting_the_text, repeat_last=True, again=WANTED)
     other = a_run(analysis=AnalysisOptions(instructions="Look for carts."))
     for texts, options in ((TEXTS, a_run()), (TEXTS[:1], other)):
-        night.pipeline.work(night.pipeline.submit(*texts, options=options))
+        night.pipeline.analyze(*texts, options=options)
     for statement in STALE_PROMPTS:
         night.pipeline.execute(statement)
     night.sleep_until("2026-03-28T04:01")
@@ -198,7 +198,7 @@ def test_what_is_stale_is_asked_anew(settings: Settings) -> None:
 
 
 def test_the_next_night_does_not_ask_again(settings: Settings) -> None:
-    """Old results stay stale in the view; that they were asked again is enough, even in vain."""
+    """Old results stay stale in the view; asking again once is enough, even if it fails."""
     night = a_night_of_stale_results(settings)
     night.carry_out()
     night.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE status = 'running'")
@@ -250,7 +250,7 @@ def test_one_that_was_stopped_goes_on_where_it_was(settings: Settings) -> None:
 def test_nothing_stale_is_nothing_to_do(settings: Settings) -> None:
     night = a_night(settings, quoting_the_text, repeat_last=True, again=WANTED)
     options = replace(a_run(), types=(AnalysisType.SUMMARY,))
-    night.pipeline.work(night.pipeline.submit(*TEXTS, options=options))
+    night.pipeline.analyze(*TEXTS, options=options)
     night.sleep_until("2026-03-28T04:01")
     night.tick()
 

@@ -40,7 +40,7 @@ def a_morning(settings: Settings, wanted: ScheduleSettings) -> Night:
 def test_a_view_is_exported_at_its_time(settings: Settings, tmp_path: Path) -> None:
     """Under the name of the schedule and the time at which it was due, as CSV."""
     night = a_morning(settings, exporting(tmp_path, view="document_results"))
-    night.pipeline.work(night.pipeline.submit("The bridge was opened in May 1902. It stands."))
+    night.pipeline.analyze("The bridge was opened in May 1902. It stands.")
 
     assert night.carry_out()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_two_schedulers_that_tick_at_once_start_it_once(settings: Settings, fold
     barrier = threading.Barrier(4)
     started: list[int] = []
 
-    def look() -> None:
+    def look(_: int) -> None:
         for _ in range(6):
             barrier.wait(10)
             started.append(night.tick())
@@ -58,12 +59,9 @@ def test_two_schedulers_that_tick_at_once_start_it_once(settings: Settings, fold
                 night.pipeline.execute("UPDATE schedule_runs SET status = 'succeeded'")
             barrier.wait(10)
 
-    threads = [threading.Thread(target=look) for _ in range(4)]
     night.sleep_until("2026-03-28T04:31")
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(look, range(4)))
 
     assert len(started) == 24
     assert sum(started) == 6

@@ -58,8 +58,7 @@ def a_past(settings: Settings, wanted: ScheduleSettings) -> Night:
     """Return a night after an old run of two documents and a new one that shares one of them."""
     night = a_night(settings, quoting_the_text, repeat_last=True, tidy=wanted)
     pipeline = night.pipeline
-    old = pipeline.submit(OLD, SHARED)
-    pipeline.work(old)
+    old = pipeline.analyze(OLD, SHARED)
     new = pipeline.submit(SHARED, NEW)
     for job in pipeline.jobs(new):
         if job.reused_from is None:

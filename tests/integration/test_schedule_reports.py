@@ -126,7 +126,7 @@ def test_an_end_after_the_due_time_is_left_to_the_next_report(
 
 
 def test_the_end_of_an_occurrence_is_told_once(settings: Settings, tmp_path: Path) -> None:
-    """However long ago it was due; that a report was written is not told by the next one."""
+    """However long ago it was due; the next report does not count the report itself."""
     tidy = pruning(keep_cache_days=30)
     night = a_night(settings, morning=reporting(tmp_path), tidy=tidy)
     night.sleep_until("2026-03-28T02:31")
@@ -255,7 +255,7 @@ def test_plots_are_written_at_night(settings: Settings, tmp_path: Path) -> None:
         repeat_last=True,
         plots=ScheduleSettings.model_validate(plotting),
     )
-    night.pipeline.work(night.pipeline.submit("The bridge was opened in May 1902."))
+    night.pipeline.analyze("The bridge was opened in May 1902.")
     night.sleep_until("2026-03-28T06:01")
     night.tick()
     runner = ScheduleRunner(

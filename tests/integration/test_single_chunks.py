@@ -138,12 +138,12 @@ def test_the_result_is_the_one_of_a_synthesis(
     schema = SCHEMA if text == SOME_ROWS else None
     analysis = AnalysisOptions(schema=schema, confidence_threshold=0.5)
     options = replace(a_run(kind, analysis=analysis), use_cache=False)
-    pipeline.work(pipeline.submit(text, options=options))
+    pipeline.analyze(text, options=options)
     at_once, promised = pipeline.rows(RESULTS), pipeline.value(TASKS)
 
     pipeline.execute("TRUNCATE runs, documents, outbox CASCADE")
     promising_the_synthesis(monkeypatch)
-    pipeline.work(pipeline.submit(text, options=replace(options, name="another")))
+    pipeline.analyze(text, options=replace(options, name="another"))
 
     assert at_once == pipeline.rows(RESULTS)
     assert promised == [ANALYZE_SLICE]
@@ -212,8 +212,7 @@ def test_a_job_that_may_not_end_keeps_its_answer(settings: Settings, statement: 
 def test_a_retried_job_has_its_former_result_in_the_history(settings: Settings) -> None:
     """The only chunk of a job writes its result again, as the synthesis did."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
-    submission = pipeline.submit(PARAGRAPH)
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH)
     facts = pipeline.value("SELECT count(*) FROM facts")
     pipeline.execute("UPDATE jobs SET status = 'partial'")
     pipeline.execute("UPDATE chunks SET status = 'failed'")

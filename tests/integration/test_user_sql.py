@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -273,16 +273,8 @@ def test_temporary_files_are_bounded(
 
 def test_several_at_once_do_not_lock_each_other_out(database_url: SecretStr) -> None:
     """Each sets a password of its own; a lock keeps them apart until they have logged in."""
-    found: list[list[Row]] = []
-
-    def one() -> None:
-        found.append(ask(database_url, "SELECT 1"))
-
-    threads = [threading.Thread(target=one) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
+    with ThreadPoolExecutor(6) as threads:
+        found = list(threads.map(ask, [database_url] * 6, ["SELECT 1"] * 6))
 
     assert found == [[(1,)]] * 6
 

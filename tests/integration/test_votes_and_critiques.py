@@ -54,22 +54,15 @@ def failing_once(stage: Stage, error: ChordwiseError) -> Line:
     return answer
 
 
-def worked(pipeline: Pipeline, text: str, options: RunOptions) -> Submission:
-    submission = pipeline.submit(text, options=options)
-    pipeline.work(submission)
-    return submission
-
-
 def test_an_answer_is_examined_mended_and_stored_with_what_was_objected_to(
     settings: Settings,
 ) -> None:
     """Three calls in the ledger, one result, its facts grounded, and the objection beside it."""
     pipeline = a_pipeline(settings, objecting, repeat_last=True)
 
-    submission = worked(pipeline, PARAGRAPH, with_critique("Name the place.", "Be brief."))
+    submission = pipeline.analyze(PARAGRAPH, options=with_critique("Name the place.", "Be brief."))
 
     result = pipeline.result(pipeline.job(submission).id)
-    assert result is not None
     assert pipeline.job(submission).status == "succeeded"
     assert result.output["main_topic"] == "The harbour of Lindau."
     assert result.critique == {
@@ -88,7 +81,7 @@ def test_a_synthesis_is_examined_by_what_it_has_read(small_chunks: Settings) -> 
     """Once for the document, with the answers of its chunks in place of its text."""
     pipeline = a_pipeline(small_chunks, objecting, repeat_last=True)
 
-    submission = worked(pipeline, LONG, with_critique(votes=3))
+    submission = pipeline.analyze(LONG, options=with_critique(votes=3))
 
     by_stage = {
         stage: [r for r in pipeline.model.requests if r.task.stage is stage] for stage in Stage
@@ -99,7 +92,6 @@ def test_a_synthesis_is_examined_by_what_it_has_read(small_chunks: Settings) -> 
     assert len(by_stage[Stage.SYNTHESIZE]) == 3
     assert revision.user.startswith(by_stage[Stage.SYNTHESIZE][0].user)
     result = pipeline.result(pipeline.job(submission).id)
-    assert result is not None
     assert (result.output["main_topic"], result.agreement) == ("The harbour of Lindau.", 1)
     assert pipeline.value("SELECT bool_and(grounded) FROM facts WHERE quote IS NOT NULL")
 
@@ -111,7 +103,7 @@ def test_an_outage_puts_the_critique_off_and_nothing_is_asked_twice(
     """The job waits, and goes on with the questions that were not answered."""
     failing = failing_once(stage, ModelOverloadedError("Not now."))
     pipeline = a_pipeline(settings, failing, repeat_last=True)
-    submission = worked(pipeline, PARAGRAPH, with_critique())
+    submission = pipeline.analyze(PARAGRAPH, options=with_critique())
     waiting = pipeline.job(submission).status
     pipeline.execute("UPDATE jobs SET due_at = now() - interval '1 second'")
 
@@ -130,11 +122,10 @@ def test_an_outage_without_an_end_does_not_lose_the_answer(settings: Settings) -
     failing = failing_once(Stage.CRITIQUE, ModelOverloadedError("Not now."))
     pipeline = a_pipeline(impatient, failing, repeat_last=True)
 
-    submission = worked(pipeline, PARAGRAPH, with_critique())
+    submission = pipeline.analyze(PARAGRAPH, options=with_critique())
 
     result = pipeline.result(pipeline.job(submission).id)
     assert pipeline.job(submission).status == "succeeded"
-    assert result is not None
     assert result.critique is not None
     assert (result.critique["outcome"], result.critique["reason"]) == ("failed", "Not now.")
     assert result.needs_review
@@ -144,7 +135,7 @@ def test_a_run_without_money_pauses_before_the_critique_and_goes_on(settings: Se
     """The answer that is paid for waits in its chunk."""
     failing = failing_once(Stage.CRITIQUE, QuotaExceededError("No money."))
     pipeline = a_pipeline(settings, failing, repeat_last=True)
-    submission = worked(pipeline, PARAGRAPH, with_critique())
+    submission = pipeline.analyze(PARAGRAPH, options=with_critique())
     paused = pipeline.job(submission)
 
     retry.retry(pipeline.context, submission.run_id)
@@ -160,7 +151,7 @@ def test_principles_are_part_of_a_results_identity_and_off_they_are_not(settings
     """The same ones reuse the result; those of the settings hold where a run has none."""
     own = with_settings(settings, "critique", principles=("Say less.",))
     pipeline = a_pipeline(own, objecting, repeat_last=True)
-    first = worked(pipeline, PARAGRAPH, with_critique())
+    first = pipeline.analyze(PARAGRAPH, options=with_critique())
 
     again = pipeline.submit(PARAGRAPH, options=with_critique("Say less."))
     hashes = {
@@ -181,7 +172,7 @@ def test_the_built_in_model_is_not_examined_and_has_no_votes(settings: Settings)
     pipeline = a_pipeline(settings)
     options = a_run(analysis=AnalysisOptions(votes=5, critique=True))
 
-    submission = worked(pipeline, PARAGRAPH, replace(options, model="extractive"))
+    submission = pipeline.analyze(PARAGRAPH, options=replace(options, model="extractive"))
 
     assert (submission.options.analysis.votes, submission.options.analysis.critique) == (1, False)
     assert not {"votes", "critique"} & set(pipeline.job(submission).options)
@@ -218,8 +209,7 @@ def voting(request: CompletionRequest) -> str:
 
 
 def voted(pipeline: Pipeline, text: str, options: RunOptions) -> Submission:
-    submission = pipeline.submit(text, options=options)
-    pipeline.work(submission)
+    submission = pipeline.analyze(text, options=options)
     assert pipeline.job(submission).status == "succeeded"
     return submission
 
@@ -231,7 +221,6 @@ def test_a_vote_is_a_result_with_an_agreement_and_a_row_for_each_sample(settings
     submission = voted(pipeline, PARAGRAPH, with_votes(5))
 
     result = pipeline.result(pipeline.job(submission).id)
-    assert result is not None
     assert (result.output["primary_label"], result.agreement) == ("history", 0.6)
     assert result.confidence == pytest.approx(0.48)
     assert result.output["confidence"] == 0.8
@@ -251,7 +240,6 @@ def test_a_synthesis_is_voted_on_and_no_surer_than_its_chunks(small_chunks: Sett
     submission = voted(pipeline, LONG, with_votes(3))
 
     result = pipeline.result(pipeline.job(submission).id)
-    assert result is not None
     assert result.agreement == pytest.approx(2 / 3, abs=1e-5)
     chunks = pipeline.value("SELECT count(*) FROM chunks")
     assert isinstance(chunks, int)
@@ -276,7 +264,7 @@ def test_votes_are_part_of_a_results_identity_and_off_they_are_not(settings: Set
     }
 
     assert pipeline.job(again).reused_from is not None
-    assert pipeline.result(pipeline.job(again).id).agreement == pytest.approx(2 / 3, abs=1e-5)  # type: ignore[union-attr]  # it is there
+    assert pipeline.result(pipeline.job(again).id).agreement == pytest.approx(2 / 3, abs=1e-5)
     assert len(pipeline.model.requests) == asked == 3
     assert len(hashes) == 3
     assert "votes" not in pipeline.job(pipeline.submit(LONG, options=with_votes(1))).options
@@ -285,8 +273,7 @@ def test_votes_are_part_of_a_results_identity_and_off_they_are_not(settings: Set
 def test_a_vote_that_was_put_off_goes_on_with_the_samples_it_has(settings: Settings) -> None:
     """The cache has them: a restart asks for what is missing alone."""
     pipeline = a_pipeline(settings, voting, repeat_last=True)
-    submission = pipeline.submit(PARAGRAPH, options=with_votes(3))
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=with_votes(3))
     pipeline.execute("DELETE FROM facts")
     pipeline.execute("DELETE FROM results")
     pipeline.execute("UPDATE chunks SET status = 'pending', lease_token = NULL, answer = NULL")
@@ -310,8 +297,7 @@ def test_a_worker_that_has_lost_its_work_asks_for_no_further_sample(settings: Se
         return voting(request)
 
     pipeline = a_pipeline(settings, leaving, repeat_last=True)
-    submission = pipeline.submit(PARAGRAPH, options=with_votes(5))
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=with_votes(5))
     before = len(pipeline.model.requests)
 
     pipeline.work(submission)

@@ -1,4 +1,4 @@
-"""What a provider of batches is told by a test: what it holds, answers, loses and refuses."""
+"""A provider of batches that a test controls: what it holds, answers, loses and refuses."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 import weakref
 from pathlib import Path
@@ -17,6 +16,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.run_watch import deferred, noted
 from chordwise.errors import ConfigurationError, ExitCode
 from tests.fakes.commands import run
+from tests.fakes.processes import completed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -211,9 +211,7 @@ def test_version_loads_nothing_heavy() -> None:
         f"sys.exit(','.join(name for name in {heavy!r} if name in sys.modules) or 0)"
     )
 
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = completed(sys.executable, "-c", script, folder=ROOT)
 
     assert done.stderr == ""
     assert done.returncode == 0
@@ -222,13 +220,7 @@ def test_version_loads_nothing_heavy() -> None:
 def test_a_reader_that_has_left_is_no_error(tmp_path: Path) -> None:
     program = f"{sys.executable} -m chordwise config --home {tmp_path}"
 
-    done = subprocess.run(
-        ["/bin/sh", "-c", f"{program} | head -n 1; {program} | true"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = completed("/bin/sh", "-c", f"{program} | head -n 1; {program} | true", folder=ROOT)
 
     assert done.stderr == ""
 
@@ -264,7 +256,7 @@ def test_ctrl_c_while_an_object_is_freed_is_noted() -> None:
 
 
 def test_the_second_ctrl_c_insists() -> None:
-    """The first asks to stop, and the user hears of it; the next one does not wait."""
+    """The first asks to stop and says so to the user; the next one does not wait."""
     heard: list[str] = []
 
     with deferred(lambda: heard.append("stopping")) as stopped:

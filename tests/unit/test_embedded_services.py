@@ -15,6 +15,7 @@ from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.services import Watched
 from chordwise.errors import ServiceUnavailableError
 from chordwise.settings import EmbeddedSettings, ModelSettings, Settings
+from tests.fakes.clocks import SleptClock
 
 SOMEBODY = ProcessIdentity(pid=1, created_at=0)
 
@@ -42,27 +43,17 @@ class FragileService:
         return SOMEBODY if self.is_alive else None
 
 
-class Clock:
-    """A clock that stands still until it is set."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def service() -> FragileService:
     return FragileService()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> SleptClock:
+    return SleptClock()
 
 
-def test_a_living_service_is_left_alone(service: FragileService, clock: Clock) -> None:
+def test_a_living_service_is_left_alone(service: FragileService, clock: SleptClock) -> None:
     """Nothing is reported and nothing started while it lives."""
     watched = Watched(service, clock=clock)
     watched.start()
@@ -71,7 +62,9 @@ def test_a_living_service_is_left_alone(service: FragileService, clock: Clock) -
     assert service.starts == 1
 
 
-def test_a_dead_service_starts_after_half_a_second(service: FragileService, clock: Clock) -> None:
+def test_a_dead_service_starts_after_half_a_second(
+    service: FragileService, clock: SleptClock
+) -> None:
     watched = Watched(service, clock=clock)
     watched.start()
     service.is_alive = False
@@ -89,7 +82,7 @@ def test_a_dead_service_starts_after_half_a_second(service: FragileService, cloc
     assert service.starts == 2
 
 
-def test_pauses_double_up_to_ten_seconds(service: FragileService, clock: Clock) -> None:
+def test_pauses_double_up_to_ten_seconds(service: FragileService, clock: SleptClock) -> None:
     """A service that keeps failing is tried less and less often."""
     service.is_broken = True
     watched = Watched(service, clock=clock)
@@ -107,7 +100,7 @@ def test_pauses_double_up_to_ten_seconds(service: FragileService, clock: Clock) 
     assert pauses == [1, 2, 4, 8, 10, 10, 10, 10]
 
 
-def test_a_long_life_is_forgiven(service: FragileService, clock: Clock) -> None:
+def test_a_long_life_is_forgiven(service: FragileService, clock: SleptClock) -> None:
     """A service that died long after its start begins with the short pause again."""
     watched = Watched(service, clock=clock)
     watched.start()

@@ -18,7 +18,6 @@ from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.inbox.scan import with_side_car
 from chordwise.pipeline.intake.run_options import RunOptions, answerable, labels_of, run_options
-from chordwise.readers.extracted import Columns
 from chordwise.settings import ProfileSettings, Settings
 
 PROFILE = """
@@ -212,33 +211,15 @@ def test_what_contradicts_itself_is_refused(
     assert hint in caught.value.hint
 
 
-def test_a_profile_says_everything_that_a_run_asks(tmp_path: Path) -> None:
+def test_a_schema_alone_asks_for_an_extraction(tmp_path: Path) -> None:
     schema = tmp_path / "contract.json"
-    schema.write_text(json.dumps({"type": "object", "properties": {"fee": {"type": "number"}}}))
-    profile = ProfileSettings.model_validate(
-        {
-            "schema": schema,
-            "instructions": " the fee ",
-            "model": "house",
-            "lane": "batch",
-            "nightly": True,
-            "budget_usd": "2.50",
-            "confidence_threshold": 0.7,
-            "text_column": "body",
-            "id_column": "number",
-        }
-    )
+    schema.write_text(FEE, "utf-8")
+    profile = ProfileSettings.model_validate({"schema": schema, "instructions": " the fee "})
 
     options = run_options(Settings(), profile, "tonight")
 
-    assert options.types == (AnalysisType.EXTRACTION,)
-    assert options.analysis.instructions == "the fee"
-    assert options.analysis.schema is not None
-    assert "fee" in json.dumps(options.analysis.schema)
-    assert options.analysis.confidence_threshold == 0.7
-    assert (options.model, options.name, options.nightly) == ("house", "tonight", True)
-    assert options.columns == Columns(text="body", identity="number")
-    assert (options.lane, options.budget_usd) == (Lane.BATCH, Decimal("2.50"))
+    assert (options.types, fields(options)) == ((AnalysisType.EXTRACTION,), ["fee"])
+    assert (options.analysis.instructions, options.name) == ("the fee", "tonight")
 
 
 def test_an_empty_profile_is_a_summary_by_the_usual_model() -> None:

@@ -129,15 +129,6 @@ def test_own_prices_are_halved() -> None:
     assert price.max_usd(a_request(), BATCH) == online / 2
 
 
-def test_the_price_list_knows_batches() -> None:
-    price = ListPrice(provider="anthropic", model="claude-haiku-5-5")
-    online, in_batch = price.max_usd(a_request()), price.max_usd(a_request(), BATCH)
-
-    assert online is not None
-    assert in_batch is not None
-    assert 0 < in_batch < online
-
-
 @pytest.mark.parametrize(
     ("provider", "model"), [("openai", "gpt-6.1-terra"), ("anthropic", "claude-haiku-5-5")]
 )

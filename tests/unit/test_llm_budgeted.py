@@ -99,15 +99,7 @@ def test_the_most_is_reserved_and_the_cost_is_settled() -> None:
 
 
 def test_an_unknown_usage_is_settled_as_unknown() -> None:
-    desk = a_desk(
-        Completion(
-            text="{}",
-            finish_reason=FinishReason.STOP,
-            usage=Usage(),
-            provider="scripted",
-            model="script-1",
-        )
-    )
+    desk = a_desk(replace(ANSWER, usage=Usage()))
 
     desk.ask()
 
@@ -137,7 +129,7 @@ def test_an_answer_in_a_dearer_tier_costs_no_more_than_was_reserved() -> None:
     ("error", "cost"),
     [
         (RateLimitedError("too fast"), Decimal(0)),
-        (ModelUnreachableError("nobody there"), Decimal(0)),
+        (ModelUnreachableError("no server"), Decimal(0)),
         (ModelOverloadedError("broken in the middle"), None),
     ],
 )

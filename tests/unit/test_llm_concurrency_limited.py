@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -32,14 +33,9 @@ def test_no_more_are_asked_at_once_than_there_are_turns() -> None:
 
     turns = threading.Semaphore(2)
     model = ScriptedModel([answer], repeat_last=True)
-    askers = [
-        threading.Thread(target=ConcurrencyLimited(model, turns).complete, args=(a_request(),))
-        for _ in range(ASKERS)
-    ]
-    for asker in askers:
-        asker.start()
-    for asker in askers:
-        asker.join(timeout=30)
+    limited = ConcurrencyLimited(model, turns)
+    with ThreadPoolExecutor(ASKERS) as askers:
+        list(askers.map(limited.complete, [a_request()] * ASKERS))
 
     assert (most[0], len(model.requests)) == (2, ASKERS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pytest
@@ -23,22 +24,12 @@ from chordwise.llm.limits.permits import (
     Wait,
 )
 from chordwise.llm.reported_limits import Quota, QuotaKind, duration_seconds, reported_limits
+from tests.fakes.clocks import SleptClock
 
 ANSWERED = CallReport(result=CallResult.ANSWERED)
 REQUEST = PermitRequest(
     permit="p", priority=Priority.INTERACTIVE, cost={QuotaKind.REQUESTS: 1, QuotaKind.TOKENS: 500}
 )
-
-
-@dataclass(slots=True)
-class Clock:
-    """A clock that stands still until it is set."""
-
-    now: float = 1_000.0
-
-    def __call__(self) -> float:
-        """Return the seconds of now."""
-        return self.now
 
 
 @dataclass(slots=True)
@@ -76,7 +67,7 @@ def refused(limits: ProcessLimits | ResilientLimits) -> Wait:
 
 def test_a_process_alone_bounds_its_calls() -> None:
     """The window that was last known holds for what this process has in flight."""
-    limits = ProcessLimits(LimitPolicy(max_in_flight=2), Clock())
+    limits = ProcessLimits(LimitPolicy(max_in_flight=2), SleptClock())
     held = granted(limits)
     granted(limits)
 
@@ -96,7 +87,7 @@ def test_a_process_alone_bounds_its_calls() -> None:
 )
 def test_a_process_alone_keeps_the_pace(state: LimitState, seconds: float) -> None:
     """After a second's worth it calls as often as the last known limits allow."""
-    clock = Clock()
+    clock = SleptClock()
     limits = ProcessLimits(LimitPolicy(), clock)
     limits.remember(state)
     begun_at, calls = clock.now, 0
@@ -111,7 +102,7 @@ def test_a_process_alone_keeps_the_pace(state: LimitState, seconds: float) -> No
 
 def test_a_process_alone_honors_retry_after() -> None:
     """It pauses as long as the provider says, five minutes at most."""
-    clock = Clock()
+    clock = SleptClock()
     limits = ProcessLimits(LimitPolicy(), clock)
 
     report = CallReport(result=CallResult.LIMITED, retry_after_seconds=20)
@@ -126,7 +117,7 @@ def test_a_process_alone_honors_retry_after() -> None:
 
 def test_valkey_away_fails_no_call() -> None:
     """The process goes on with what was last known, and each outage is told once."""
-    clock, shared = Clock(), BrokenLimits(error=redis.ConnectionError())
+    clock, shared = SleptClock(), BrokenLimits(error=redis.ConnectionError())
     known = LimitState(window=1)
     limits = ResilientLimits(shared, ProcessLimits(LimitPolicy(), clock), lambda: known, clock)
 
@@ -141,7 +132,7 @@ def test_valkey_away_fails_no_call() -> None:
 
 def test_what_was_last_known_is_kept_to() -> None:
     """The window of better times bounds the process when Valkey is full."""
-    clock, shared = Clock(), BrokenLimits()
+    clock, shared = SleptClock(), BrokenLimits()
     limits = ResilientLimits(
         shared, ProcessLimits(LimitPolicy(), clock), lambda: LimitState(window=1), clock
     )
@@ -156,7 +147,7 @@ def test_what_was_last_known_is_kept_to() -> None:
 
 def test_shared_limits_are_taken_up_again() -> None:
     """After a while Valkey is asked again; permits of the process stay the process's."""
-    clock, shared = Clock(), BrokenLimits(error=redis.ConnectionError())
+    clock, shared = SleptClock(), BrokenLimits(error=redis.ConnectionError())
     limits = ResilientLimits(
         shared, ProcessLimits(LimitPolicy(), clock), lambda: LimitState(window=1), clock
     )
@@ -194,19 +185,17 @@ def test_durations_are_go_s(text: str, seconds: float | None) -> None:
     assert duration_seconds(text) == (None if seconds is None else pytest.approx(seconds))
 
 
-def test_openai_s_headers() -> None:
-    headers = {
-        "x-ratelimit-limit-requests": "500",
-        "x-ratelimit-remaining-requests": "499",
-        "x-ratelimit-reset-requests": "120ms",
-        "x-ratelimit-limit-tokens": "30000",
-        "x-ratelimit-remaining-tokens": "25000",
-        "x-ratelimit-reset-tokens": "10s",
+def openai_s(requests: str, tokens: str) -> Mapping[str, str]:
+    """Return headers as OpenAI sends them, from limits, remainders and resets."""
+    return {
+        f"x-ratelimit-{part}-{kind}": value
+        for kind, values in (("requests", requests), ("tokens", tokens))
+        for part, value in zip(("limit", "remaining", "reset"), values.split(), strict=True)
     }
 
-    found = reported_limits(headers)
 
-    assert found == {
+def test_openai_s_headers() -> None:
+    assert reported_limits(openai_s("500 499 120ms", "30000 25000 10s")) == {
         QuotaKind.REQUESTS: Quota(limit=500, remaining=499),
         QuotaKind.TOKENS: Quota(limit=30_000, remaining=25_000),
     }
@@ -214,14 +203,7 @@ def test_openai_s_headers() -> None:
 
 def test_a_limit_per_day_is_none_per_minute() -> None:
     """Groq counts requests per day under the same name: 14,400 of them take long to come back."""
-    headers = {
-        "x-ratelimit-limit-requests": "14400",
-        "x-ratelimit-remaining-requests": "14370",
-        "x-ratelimit-reset-requests": "2m59.56s",
-        "x-ratelimit-limit-tokens": "18000",
-        "x-ratelimit-remaining-tokens": "17997",
-        "x-ratelimit-reset-tokens": "10ms",
-    }
+    headers = openai_s("14400 14370 2m59.56s", "18000 17997 10ms")
 
     assert set(reported_limits(headers)) == {QuotaKind.TOKENS}
 

@@ -44,22 +44,13 @@ def completion(finish_reason: FinishReason = FinishReason.STOP) -> Completion:
     )
 
 
-def test_the_request_carries_the_name_of_its_row() -> None:
-    """What goes to the provider can be found again in the ledger."""
-    ledger = ListLedger()
-    model = ScriptedModel([completion()])
+def test_a_call_is_written_with_its_cost() -> None:
+    """The row holds request, tokens, cost, time and length; the request carries the row's id."""
+    ledger, model = ListLedger(), ScriptedModel([completion()])
 
     Metered(model, ledger, PRICE, ticking()).complete(a_request())
 
     assert [request.call_id for request in model.requests] == [str(each) for each in ledger.rows]
-
-
-def test_a_call_is_written_with_its_cost() -> None:
-    """The row holds what was asked, and tokens, money, time and length of the answer."""
-    ledger = ListLedger()
-
-    Metered(ScriptedModel([completion()]), ledger, PRICE, ticking()).complete(a_request())
-
     start, outcome = ledger.only_row
     assert (start.provider, start.model, start.attempt) == ("scripted", "script-1", 1)
     assert (start.stage, start.analysis_type) == ("analyze", "sentiment")

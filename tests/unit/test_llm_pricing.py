@@ -247,7 +247,7 @@ def test_an_absurd_usage_has_an_unknown_cost(settings: ModelSettings) -> None:
         (QuotaExceededError("no money"), 0),
         (ModelAccessError("no key"), 0),
         (ContextTooLongError("too long"), 0),
-        (ModelUnreachableError("nobody there"), 0),
+        (ModelUnreachableError("no server"), 0),
         (ModelTransportError("half an answer"), None),
         (ModelOverloadedError("broken"), None),
         (RefusedError("the filter read the prompt"), None),

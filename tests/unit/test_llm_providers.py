@@ -186,37 +186,27 @@ FLEX = ModelSettings(provider="openai", model="gpt-6.1-terra", service_tier="fle
 KEY = SecretStr("sk-test")
 
 
-def test_it_is_asked_for_in_the_form_of_the_provider() -> None:
-    """The official types know the field and the value."""
-    body = OpenAIModel(FLEX, KEY).body(a_request())
-
-    require_openai(body)
-    assert body["service_tier"] == "flex"
-
-
-@pytest.mark.parametrize("base_url", ["", "https://api.openai.com/v1"])
-def test_openai_is_asked_for_the_usual_tier_where_none_is_set(base_url: str) -> None:
-    """Without it the tier of the project would count, which may be priority at twice the price."""
-    plain = FLEX.model_copy(update={"service_tier": "", "base_url": base_url})
-
-    body = OpenAIModel(plain, KEY).body(a_request())
-
-    require_openai(body)
-    assert body["service_tier"] == "default"
-
-
 @pytest.mark.parametrize(
-    "base_url",
+    ("tier", "base_url", "asked"),
     [
-        "https://house.openai.azure.com/openai/v1",
-        "http://localhost:8000/v1",
-        "https://api.openai.com.example.org/v1",
+        ("flex", "", "flex"),
+        ("", "", "default"),
+        ("", "https://api.openai.com/v1", "default"),
+        ("", "https://house.openai.azure.com/openai/v1", None),
+        ("", "http://localhost:8000/v1", None),
+        ("", "https://api.openai.com.example.org/v1", None),
     ],
 )
-def test_nothing_is_sent_elsewhere(base_url: str) -> None:
-    plain = FLEX.model_copy(update={"service_tier": "", "base_url": base_url})
+def test_openai_is_asked_for_a_tier_and_no_other_server(
+    tier: str, base_url: str, asked: str | None
+) -> None:
+    """Without one the tier of the project would count, which may be priority at twice the price."""
+    settings = FLEX.model_copy(update={"service_tier": tier, "base_url": base_url})
 
-    assert "service_tier" not in OpenAIModel(plain, KEY).body(a_request())
+    body = OpenAIModel(settings, KEY).body(a_request())
+
+    require_openai(body)
+    assert body.get("service_tier") == asked
 
 
 @pytest.mark.parametrize(

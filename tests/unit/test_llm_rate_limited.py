@@ -36,6 +36,7 @@ from chordwise.llm.middleware.metered import Metered
 from chordwise.llm.middleware.rate_limited import Gate, RateLimited
 from chordwise.llm.pricing import FreePrice
 from chordwise.llm.reported_limits import Quota, QuotaKind
+from tests.fakes.clocks import SleptClock
 from tests.fakes.completion_requests import a_page, a_request
 from tests.fakes.list_ledger import ListLedger
 from tests.fakes.scripted_model import Line, ScriptedModel
@@ -59,21 +60,6 @@ class ScriptedLimits:
         self.reports.append(report)
 
 
-class SleptClock:
-    """A clock that only sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        """Let `seconds` pass at once."""
-        self.now += seconds
-
-    def __call__(self) -> float:
-        """Return the seconds of now."""
-        return self.now
-
-
 def limited(limits: ScriptedLimits, *script: Line, clock: SleptClock | None = None) -> RateLimited:
     """Return a model within limits that waits a minute at most."""
     slept = clock or SleptClock()
@@ -86,7 +72,7 @@ def test_the_permit_is_waited_for_and_settled() -> None:
     limits, clock = ScriptedLimits([Wait(seconds=5, reason=Reason.RATE)] * 3), SleptClock()
 
     assert limited(limits, "{}", clock=clock).complete(a_request()).text == "{}"
-    assert clock.now == 15
+    assert clock.sleeps == [5, 5, 5]
     assert len({request.permit for request in limits.requests}) == 1
     assert [report.result for report in limits.reports] == [CallResult.ANSWERED]
 
@@ -193,7 +179,7 @@ def test_a_denial_tells_whom_it_concerns(*, is_about_key: bool) -> None:
 
 
 def test_a_refusal_tells_its_wait_and_its_limits() -> None:
-    """An insane wait is cut down for everybody, the work that is put off included."""
+    """An excessive wait is shortened for all callers, and for the postponed work."""
     error: TransientError = RateLimitedError("slow down")
     error.retry_after_seconds = 99_999
     error.reported_limits = {QuotaKind.REQUESTS: Quota(limit=60, remaining=0)}
@@ -230,7 +216,7 @@ def gated(
 
 
 def test_a_permit_is_taken_at_the_gate() -> None:
-    """It is held for the call alone, as long as nobody waits for permits."""
+    """It is held for the call alone while no caller waits for permits."""
     limits, ledger = ScriptedLimits(), ListLedger()
     subject, gate = gated(limits, ledger, SleptClock())
 
@@ -250,7 +236,7 @@ def test_who_has_to_wait_for_a_permit_leaves_no_row_and_no_slot_behind() -> None
     assert len(limits.requests) == 3
     assert len({request.permit for request in limits.requests}) == 1
     assert len(ledger.rows) == 1
-    assert clock.now == 10
+    assert clock.sleeps == [5, 5]
     assert gate.pressure.is_high
 
     subject.complete(a_request())

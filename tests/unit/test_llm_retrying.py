@@ -17,25 +17,9 @@ from chordwise.errors import (
 from chordwise.llm.middleware.retrying import Retrying
 from chordwise.llm.model import CompletionRequest
 from chordwise.settings import RetrySettings
+from tests.fakes.clocks import SleptClock
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Line, ScriptedModel
-
-
-class SleptClock:
-    """A clock that only sleeping moves, and that remembers each sleep."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-        self.sleeps: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        """Let `seconds` pass at once."""
-        self.sleeps.append(seconds)
-        self.now += seconds
-
-    def __call__(self) -> float:
-        """Return the seconds of now."""
-        return self.now
 
 
 def limited(seconds: float | None = None) -> RateLimitedError:

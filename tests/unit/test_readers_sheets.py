@@ -89,7 +89,7 @@ def test_sentences_in_hidden_cells_are_kept_and_counted() -> None:
 
 
 def test_rows_of_a_workbook_are_documents() -> None:
-    """They come from the sheets that have the column, and bear the sheet's name."""
+    """They come from the sheets that have the column, and name the sheet."""
     assert places(sheets.documents(REVIEWS, BY_ROW)) == [
         ("Spring/a", "Fine."),
         ("Spring/b", "Poor."),

@@ -159,41 +159,23 @@ def test_a_missing_file_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("section", "values", "word"),
+    ("price", "given", "complaint"),
     [
-        ("pipeline", {"heartbeat_seconds": 60, "lease_seconds": 60}, "heartbeat"),
-        ("retries", {"total_seconds": 1_800}, "visibility_timeout"),
-        ("pipeline", {"chunk_tokens": 0}, "chunk_tokens"),
-        ("worker", {"concurrency": -1}, "concurrency"),
+        ("free", "input", 'price is "free", and input_{} is set too'),
+        ("", "input", "input_{0} is set without output_{0}: set both"),
+        ("", "output", "output_{0} is set without input_{0}: set both"),
+        ("", "cached_input", "cached_input_{0} is set without input_{0}: set both"),
     ],
 )
-def test_contradictions_are_refused(section: str, values: dict[str, float], word: str) -> None:
-    """A lease shorter than its heartbeat would lose every chunk."""
-    assert word in refused(None, **{section: values})
-
-
-def test_a_free_model_has_no_prices(folder: Path) -> None:
-    prices = "input_usd_per_million_tokens = 1\noutput_usd_per_million_tokens = 2\n"
-    write(folder, f'[models.house]\nprovider = "openai"\nprice = "free"\n{prices}')
+def test_half_a_price_is_refused(folder: Path, price: str, given: str, complaint: str) -> None:
+    """It would be ignored without a message, and the public price or none would count."""
+    entries = f'provider = "openai"\nprice = "{price}"\n{given}_usd_per_million_tokens = 1.5\n'
+    write(folder, f"[models.house]\n{entries}")
 
     said = refused()
 
     assert "models.house" in said
-    assert 'price is "free", and input_usd_per_million_tokens is set too' in said
-
-
-@pytest.mark.parametrize(
-    ("given", "missing"), [("input", "output"), ("output", "input"), ("cached_input", "input")]
-)
-def test_half_a_price_is_refused(folder: Path, given: str, missing: str) -> None:
-    """It would be passed over in silence, and the public price or none would count."""
-    write(folder, f'[models.house]\nprovider = "openai"\n{given}_usd_per_million_tokens = 1.5\n')
-
-    said = refused()
-
-    assert "models.house" in said
-    assert f"{given}_usd_per_million_tokens is set without" in said
-    assert f"without {missing}_usd_per_million_tokens: set both" in said
+    assert complaint.format("usd_per_million_tokens") in said
 
 
 def test_a_variable_that_no_setting_reads_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,7 +409,7 @@ def test_an_address_with_a_secret_is_taken() -> None:
 
 
 def test_http_has_to_be_allowed() -> None:
-    """It shows everybody on the way what is sent."""
+    """Plain HTTP shows what is sent to every network on the way."""
     values = {"webhook_url": "http://example.org", "webhook_secret": SECRET, "allow_http": True}
 
     assert DeliverySettings.model_validate(values).allow_http

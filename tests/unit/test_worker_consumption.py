@@ -31,7 +31,7 @@ class World:
 
 
 def watched(world: World) -> tuple[Consumption, Watchdog]:
-    """Return the consumption, and a watchdog that looks every 5 s and bears 15 of them."""
+    """Return the consumption, and a watchdog that looks every 5 s and leaves after 15 s."""
     consumption = Consumption(2, clock=lambda: world.now)
     watchdog = Watchdog(
         consumption,
@@ -84,12 +84,13 @@ def test_a_slot_that_is_free_has_to_be_filled() -> None:
 
 
 def test_a_broker_that_is_away_is_waited_for() -> None:
-    """However long it takes: running calls go on, and nothing restarts in a circle."""
+    """The worker shows that it waits, from the beginning, and never restarts for it."""
     world = World(broker_is_well=False)
     _, watchdog = watched(world)
 
     world.now = 60
     assert [watchdog.look() for _ in range(20)] == [State.WAITING] * 20
+    assert world.shown == [State.WAITING] * 20
     assert world.reasons == []
 
 
@@ -142,17 +143,6 @@ def test_consuming_is_shown_when_it_has_begun_and_not_before() -> None:
     assert world.shown == [State.CONSUMING]
 
 
-def test_a_broker_that_is_away_is_shown_from_the_beginning() -> None:
-    """A worker that cannot begin says for whom it waits."""
-    world = World(broker_is_well=False)
-    _, watchdog = watched(world)
-
-    world.now = 60
-    watchdog.look()
-
-    assert world.shown == [State.WAITING]
-
-
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountedThreads]:
     monkeypatch.setattr(CountedThreads, "consumption", Consumption(1), raising=False)
@@ -177,7 +167,7 @@ def test_a_task_occupies_its_slot_while_it_runs(pool: CountedThreads) -> None:
 
 
 def test_a_task_whose_end_cannot_be_noted_frees_its_slot(pool: CountedThreads) -> None:
-    """Celery hears of an end in any case, or it would count the slot as taken forever."""
+    """Celery is given an end in any case; otherwise it would never free the slot."""
     answers: SimpleQueue[object] = SimpleQueue()
 
     def task() -> None:

@@ -14,7 +14,7 @@ from chordwise.settings import ModelSettings
 
 
 def has_batches(settings: ModelSettings) -> bool:
-    """Tell whether a model can be asked in batches: at its provider, or where the settings say so.
+    """Return whether a model has a Batch API: at its provider, or if the settings say so.
 
     Servers at other addresses mostly have no such API: they have to be named by `batch = true`.
     """

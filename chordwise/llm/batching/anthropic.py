@@ -72,7 +72,7 @@ class AnthropicBatches:
         return self._state(self._http.begin(PATH, content, "application/json"))
 
     def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:
-        """Return the oldest batch that is as old and as large as ours and none of the others."""
+        """Return the oldest unknown batch with the age and the size of this one."""
         found = None
         for listed in self._listed():
             created_at = moment(listed.get("created_at"))
@@ -85,7 +85,7 @@ class AnthropicBatches:
         return found
 
     def look(self, provider_id: str) -> BatchState:
-        """Return how the batch stands."""
+        """Return the state of the batch."""
         return self._state(self._http.get(f"{PATH}/{provider_id}"))
 
     def results(self, state: BatchState) -> Iterator[LineOutcome]:

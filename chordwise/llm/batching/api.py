@@ -14,7 +14,7 @@ from chordwise.llm.model import Completion, CompletionRequest
 
 
 class Phase(StrEnum):
-    """How far a batch is: nothing to be fetched yet, all there is, or turned away as a whole."""
+    """The phase of a batch: still running, ended with results, or rejected as a whole."""
 
     RUNNING = "running"
     ENDED = "ended"
@@ -77,22 +77,22 @@ class BatchApi(Protocol):
     """
 
     def body(self, request: CompletionRequest) -> JsonObject:
-        """Return what stands for a request in a batch: what would be sent online."""
+        """Return the body of a request in a batch."""
 
     def upload(self, batch: PreparedBatch) -> str:
-        """Hand the questions over, where that is a step of its own; return the file's name."""
+        """Upload the questions, if the API has such a step; return the file's id."""
 
     def create(self, batch: PreparedBatch) -> BatchState:
-        """Let the provider begin. Twice would be twice the money."""
+        """Create the batch. A second call would be billed again."""
 
     def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:
         """Return a batch whose creation was never confirmed; `known` are others."""
 
     def look(self, provider_id: str) -> BatchState:
-        """Return how a batch stands."""
+        """Return the state of a batch."""
 
     def results(self, state: BatchState) -> Iterator[LineOutcome]:
-        """Yield what became of the questions of an ended batch, in any order, some perhaps not."""
+        """Yield the outcomes of an ended batch's questions in any order; some may be missing."""
 
     def cancel(self, provider_id: str) -> None:
         """Ask the provider to stop; what is done by then is still to be fetched."""

@@ -43,7 +43,7 @@ class BatchHttp:
     transport: JsonTransport
 
     def get(self, path: str, query: str = "") -> JsonObject:
-        """Return what stands at a path.
+        """Return the object at a path.
 
         Raises:
             ModelError: The answer is an error, or there is none.
@@ -80,9 +80,10 @@ class BatchHttp:
         return self._read(self.transport.post_json(url, headers, body, SHORT_SECONDS))
 
     def lines(self, path: str) -> Iterator[JsonObject]:
-        """Yield the objects of a file with one in each line; what is none is passed over.
+        """Yield the objects of a file that has one per line; skip lines that are not objects.
 
-        So is a line larger than an answer online may be: its question counts as not answered.
+        A line larger than the limit of an online answer is skipped too; its question counts as
+        unanswered.
 
         Raises:
             ModelError: The file cannot be read, or kept; nothing was yielded then.

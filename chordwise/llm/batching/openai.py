@@ -103,7 +103,7 @@ class OpenAIBatches:
         return None
 
     def look(self, provider_id: str) -> BatchState:
-        """Return how the batch stands."""
+        """Return the state of the batch."""
         return self._state(self._http.get(f"/batches/{provider_id}"))
 
     def results(self, state: BatchState) -> Iterator[LineOutcome]:
@@ -119,7 +119,7 @@ class OpenAIBatches:
         self._http.post(f"/batches/{provider_id}/cancel", {})
 
     def _listed(self, batch: PreparedBatch) -> Iterator[JsonObject]:
-        """Yield the newest batches first, down to those older than ours."""
+        """Yield the newest batches first, down to those older than this one."""
         query = f"limit={_PAGE}"
         for _ in range(_PAGES):
             page = self._http.get("/batches", query)

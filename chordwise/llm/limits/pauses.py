@@ -55,7 +55,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
-    """A pause as it stands; without `model` it holds for all models of that key.
+    """A pause in force; without `model` it holds for all models of that key.
 
     `address` is a hash of provider and base URL. `seconds` is how long requests stay stopped; 0
     where the next call looks whether it is over.
@@ -68,7 +68,7 @@ class Pause:
     seconds: float
 
     def holds_for(self, provider: str, base_url: str, model: str) -> bool:
-        """Tell whether it may hold for every request to this model there, with any key."""
+        """Return whether it may hold for every request to this model there, with any key."""
         return self.address == hashed(provider, base_url) and self.model in ("", model)
 
 

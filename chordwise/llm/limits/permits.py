@@ -49,7 +49,7 @@ class CallResult(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PermitRequest:
-    """A call that wants to be made; the same `permit` asks again until it is granted.
+    """A call that waits for its permit; it asks with the same `permit` until that is granted.
 
     `cost` is what the call may take of each kind of quota, the most that it can be.
     """
@@ -144,7 +144,7 @@ SECONDS_PER_MINUTE = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitState:
-    """What all workers together know of an endpoint.
+    """The state of an endpoint that all workers share.
 
     `window` bounds the calls in flight, `rate` is the calls a second that were found out (0 where
     nothing refused yet), `per_minute` what settings or provider say.

@@ -126,7 +126,7 @@ class SharedLimits:
         return json.dumps(question)
 
     def _answer_all(self, group: list[Entry[str, JsonObject]]) -> list[Entry[str, JsonObject]]:
-        """Ask the script what several threads want to know at the same moment."""
+        """Ask the script once for several threads."""
         questions = [entry.item for entry in group]
         try:
             answers = cast("list[bytes]", self._script(self._keys, [self._known, *questions]))

@@ -46,7 +46,7 @@ class BatchQueue(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Batched(Middleware):
-    """Wraps a model as it is asked online, its cache included; asks it only where nothing waits.
+    """Wraps an online model and its cache; asks it only where no batch request waits.
 
     So a question can be repeated: it finds its own answer, however often, and goes on from there.
     """

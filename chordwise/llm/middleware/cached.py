@@ -1,4 +1,4 @@
-"""The very same request is asked once: its completion is kept, and who asks meanwhile waits."""
+"""Asks identical requests once: the completion is kept, and concurrent callers wait for it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheEntry:
-    """A request by the hash of all that decides about its answer, and what it asks of whom."""
+    """A request: `key` is the hash of everything that determines its answer."""
 
     key: str
     provider: str
@@ -43,16 +43,16 @@ class CacheEntry:
 
 
 class CompletionCache(Protocol):
-    """Where completions are kept; it raises nothing where it is out of reach."""
+    """Where completions are kept; it raises nothing while it is unavailable."""
 
     def take(self, entry: CacheEntry) -> Completion | Standing:
-        """Return the completion, or claim the request for us where it is free."""
+        """Return the completion, or claim the request for this caller if it is free."""
 
     def store(self, entry: CacheEntry, completion: Completion) -> None:
-        """Keep the completion of a request that is ours."""
+        """Keep the completion of a request that this caller has claimed."""
 
     def release(self, entry: CacheEntry) -> None:
-        """Give up a request that is ours and brought nothing to keep."""
+        """Release the claim on a request that brought nothing to keep."""
 
 
 class HitLedger(Protocol):
@@ -165,6 +165,6 @@ def key_of(request: CompletionRequest, about: JsonObject) -> str:
 
 
 def is_worth_keeping(completion: Completion) -> bool:
-    """Tell whether a completion ended cleanly and says something."""
+    """Return whether a completion ended cleanly and says something."""
     clean = completion.finish_reason is FinishReason.STOP and not completion.refusal
     return clean and bool(completion.text.strip())

@@ -53,7 +53,7 @@ class Pressure:
 
 @dataclass(slots=True, eq=False)
 class Gate:
-    """Takes the permit of a request at the last moment: once it is written down, and in its turn.
+    """Takes the permit of a request last: after it is recorded, and in its turn.
 
     So a permit is held no longer than its call. A gate belongs to one thread, and holds what that
     asks now: what is `wanted`, its permit, and the moment at which it was let through.

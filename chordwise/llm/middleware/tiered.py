@@ -79,7 +79,7 @@ class _Progress:
 
 @dataclass(slots=True, eq=False)
 class TierModel(Middleware):
-    """One tier's model, asked one question: its requests say by which route they came."""
+    """The model of one tier for one question; its requests name their route."""
 
     route: Route
     progress: _Progress

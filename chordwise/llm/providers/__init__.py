@@ -47,7 +47,7 @@ def connect(
 
 
 def has_service_tiers(settings: ModelSettings) -> bool:
-    """Tell whether requests say how they are served, and so at which price: at OpenAI itself."""
+    """Return whether requests say how they are served, and so at which price: at OpenAI itself."""
     return settings.provider == "openai" and is_at_provider("openai", settings.base_url)
 
 

@@ -162,7 +162,7 @@ def _number(value: JsonObject, key: str) -> Decimal | None:
 
 
 def _usd(written: str) -> Decimal | None:
-    """Return an amount of dollars, or `None` where it is none that a request can cost."""
+    """Return an amount of dollars; `None` if no request can cost that."""
     if not _NUMBER.fullmatch(written):
         return None
     usd = Decimal(written)

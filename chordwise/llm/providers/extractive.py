@@ -110,7 +110,7 @@ def built_in(settings: ModelSettings) -> ExtractiveModel:
 
 
 def _is_latin(text: str) -> bool:
-    """Tell whether a text is in the letters that the encoder knows; it was made for English."""
+    """Return whether a text is in the letters that the encoder knows; it was made for English."""
     return sum(map(str.isascii, text)) >= _LATIN_SHARE * len(text)
 
 

@@ -33,7 +33,7 @@ _SECONDS: Mapping[str, int] = MappingProxyType({"s": 1, "m": 60, "h": 3_600})
 def kept_loaded(
     model: ChatModel, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
 ) -> ChatModel:
-    """Return the model as it is, or one whose server is told `keep_alive` of the settings."""
+    """Return the model; with `keep_alive` in the settings, one that sends it to its server."""
     if not settings.keep_alive:
         return model
     return KeptLoaded(model, _keeper(settings, api_key, transport), interval_seconds(settings))

@@ -193,7 +193,7 @@ class OpenAIModel:
 
     @property
     def _is_public(self) -> bool:
-        """Tell whether this is OpenAI itself: other servers refuse fields that they do not know."""
+        """Return whether this is OpenAI itself; other servers may reject unknown fields."""
         return is_at_provider("openai", self._settings.base_url)
 
     def _headers(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Asking one question: prompts, checks, repairs, the cascade, votes, critique and merging."""
+"""Asks one question: prompts, checks, repair, the cascade, votes, critique and merging."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["AskingPolicy", "Question", "ask"]
 def ask(question: Question) -> Answer:
     """Return the answer to a question.
 
-    Where the task wants votes, several samples are asked and their vote is the answer. Each sample
-    is asked of the tiers of the model, if it has any, until one answers well enough; and each tier
-    is asked until its answer is valid and grounded, as the policy says.
+    If the task asks for votes, several samples are requested and their majority is the answer. Each
+    sample is requested from the tiers of the model in turn until an answer is good enough, and from
+    each tier until an answer is valid and grounded, within the limits of the policy.
 
     Raises:
-        ModelError: No usable answer came; the subclass says why.
-        AwaitingBatchError: An answer is still to come.
-        LeaseLostError: Another worker has claimed the work, as the policy says.
+        ModelError: No usable answer was received; the subclass gives the reason.
+        AwaitingBatchError: An answer is still expected from a batch.
+        LeaseLostError: Another worker has claimed the work.
     """
     return ask_by_vote(question) if wants_votes(question) else ask_tiers(question)

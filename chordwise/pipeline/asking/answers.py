@@ -1,4 +1,4 @@
-"""Asking one model until its answer is valid and grounded; joining answers by rule."""
+"""Asks one model until its answer is valid and grounded, and joins answers by rule."""
 
 from __future__ import annotations
 
@@ -65,19 +65,19 @@ Answered = TypeVar("Answered")
 
 
 def ask_model(question: Question) -> Answer:
-    """Ask one model, and ask again where that can help; each completion is recorded.
+    """Ask one model, repeat the question where that can help, and record each completion.
 
-    Each failure has its own rule. An answer that was cut off is asked for once more with more room.
-    An invalid one is asked for once more with what was wrong, then with the policy's prompts, then
-    of the model's fallbacks. One that fails checks between its values is asked for once more, and
-    stays where that makes it no better. A text that is too long for the model, or about which the
-    answer is too long, is halved, up to five times, and the answers about its parts are merged by
-    rule; not so where an answer is examined or revised, which takes the whole. White space around a
-    text is left out.
+    A truncated answer is requested once more with a higher output limit. An invalid answer is
+    requested once more together with its errors, then with the further prompts of the policy, then
+    from the fallback models. An answer that fails cross-field checks is requested once more, and is
+    kept unless the second one is better. If the text or the answer is too long for the model, the
+    text is halved, up to five times, and the answers about its parts are merged by rule. A question
+    that examines or revises an answer is not halved, because it needs the whole text. Surrounding
+    white space is removed from the text.
 
     Raises:
-        ModelError: No usable answer came; the subclass says why.
-        LeaseLostError: Another worker has claimed the work, as the policy says.
+        ModelError: No usable answer was received; the subclass gives the reason.
+        LeaseLostError: Another worker has claimed the work.
     """
     ends_at = question.policy.clock() + question.policy.seconds
     splits = _MAX_SPLITS if question.task.draft is None else 0
@@ -85,7 +85,7 @@ def ask_model(question: Question) -> Answer:
 
 
 def _whole_or_halves(question: Question, ends_at: float, splits: int) -> Answer:
-    """Return the answer about a text, or about its halves where it or the answer is too long."""
+    """Return the answer about a text, or about its halves if the text or the answer is too long."""
     try:
         return _Attempts(question=question, ends_at=ends_at).answer()
     except (ContextTooLongError, TruncatedError) as error:
@@ -107,7 +107,7 @@ class _Attempts:
         """Return the first valid answer.
 
         Raises:
-            ModelError: There is none.
+            ModelError: No attempt has given one.
         """
         errors: list[ModelError] = []
         for model, template in self._ways():
@@ -129,9 +129,10 @@ class _Attempts:
                 yield model, template
 
     def _goes_on_after(self, error: ModelError, model: ChatModel) -> bool:
-        """Tell whether the next way is tried.
+        """Return whether to try the next prompt or model.
 
-        What is wrong with a further model must not hide that the first did answer, if badly.
+        The error of a further model must not hide that the first one gave an answer, even a bad
+        one.
         """
         if isinstance(error, InvalidAnswerError):
             return True
@@ -153,10 +154,11 @@ class _Attempts:
         return with_dropped_rows(answer, completion, request)
 
     def _passing(self, answer: Answer, request: CompletionRequest, model: ChatModel) -> Answer:
-        """Return a valid answer, or another one that has fewer flaws and loses nothing.
+        """Return the answer, or a repeated one that has fewer flaws and loses no rows.
 
-        Checks between values need all values of the document, so that a chunk of several is held to
-        those of its quotes only. The built-in model would repeat itself.
+        Cross-field checks need the values of the whole document. The answer about one chunk of
+        several is therefore only checked against its quotes. The built-in model is not asked again,
+        because it would give the same answer.
         """
         task, flaws = request.task, _flaws_of(answer, request.task, self.question.source)
         is_built_in = model.profile.provider == EXTRACTIVE
@@ -177,7 +179,7 @@ class _Attempts:
     def _completed(
         self, request: CompletionRequest, model: ChatModel
     ) -> tuple[CompletionRequest, Completion]:
-        """Return the completion and what was asked for it: more room, where it was cut off."""
+        """Return the completion and its request, asked again with more room if it was truncated."""
         completion = self._complete(request, model)
         if completion.finish_reason is not FinishReason.LENGTH:
             return request, completion
@@ -198,7 +200,7 @@ class _Attempts:
 
 
 def _flaws_of(answer: Answer, task: AnalysisTask, source: Source) -> Counter[str]:
-    """Return what is wrong with a valid answer: failed checks, and how many rows are missing."""
+    """Return the flaws of a valid answer: failed checks, and the number of missing rows."""
     fails = checks.failures if task.is_whole else checks.failures_of_part
     failed = fails(answer.output, task.options, task.examples)
     flaws = Counter(f"{each.path}: {each.problem}" for each in failed)
@@ -209,9 +211,9 @@ def _flaws_of(answer: Answer, task: AnalysisTask, source: Source) -> Counter[str
 
 
 def _may_fill_the_limit(question: Question) -> bool:
-    """Tell whether an answer about so long a text may need more room than there is.
+    """Return whether an answer about a text of this length may exceed the output limit.
 
-    Below that, a model that was cut off repeats itself, and would do so about each half.
+    A model that was truncated on a shorter text repeats itself, and would do so for each half.
     """
     task, growth = question.task, _MAX_GROWTH
     if task.analysis_type is AnalysisType.EXTRACTION:
@@ -236,7 +238,7 @@ def _halves(question: Question) -> tuple[Question, ...]:
 
 
 def _with_header(half: Question, whole: Question, cut: int) -> Question:
-    """Return the question about a second half with the beginning of the table that is cut."""
+    """Return the question about the second half of a table, with the header of the table."""
     begins = chunking.table_header(whole.task.text, cut)
     if begins is None:
         header = None
@@ -259,7 +261,7 @@ def _about(question: Question, start: int, text: str) -> Question:
 
 
 def gather(questions: Iterable[Callable[[], Answered]]) -> list[Answered]:
-    """Return all answers in order; where some wait for a batch, the others are asked all the same.
+    """Return all answers in order, and ask every question even if some wait for a batch.
 
     Raises:
         AwaitingBatchError: The first of those that wait.
@@ -277,9 +279,10 @@ def gather(questions: Iterable[Callable[[], Answered]]) -> list[Answered]:
 
 
 def merged(answers: Sequence[Answer], task: AnalysisTask) -> Answer:
-    """Return one answer for one or more about consecutive parts, as the analysis type joins them.
+    """Return one answer for answers about consecutive parts, joined as the analysis type defines.
 
-    Who gave the first counts as who answered, unless one was given without a language model.
+    The provider and model are those of the first answer, or of the first that the built-in model
+    gave.
     """
     analysis = analysis_for(task.analysis_type)
     output = analysis.merge([answer.output for answer in answers], task.options)

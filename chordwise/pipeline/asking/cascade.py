@@ -1,4 +1,4 @@
-"""The cascade: the tiers of a routed model are asked until one's answer is good enough."""
+"""Asks the tiers of a routed model in turn until an answer is good enough."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ log = structlog.get_logger(__name__)
 
 
 def ask_tiers(question: Question) -> Answer:
-    """Ask a model, or where it has tiers as many of them as it takes, each at most once.
+    """Ask a model, or each of its tiers at most once until an answer is good enough.
 
     The tiers share the time of the policy.
 
     Raises:
-        ModelError: No usable answer came; the subclass says why.
+        ModelError: No usable answer was received; the subclass gives the reason.
     """
     model, policy = question.model, question.policy
     if not isinstance(model, Tiered):
@@ -58,10 +58,10 @@ class _Cascade:
     reason: str = ""
 
     def try_step(self, question: Question) -> Answer | None:
-        """Return a tier's answer if it is good enough; keep it otherwise, or its error.
+        """Return the answer of a tier if it is good enough; otherwise keep it, or its error.
 
         Raises:
-            ModelError: It ends the question, whatever other tiers would say.
+            ModelError: The error holds for all tiers.
         """
         try:
             answer = ask_model(question)
@@ -78,14 +78,15 @@ class _Cascade:
         return None
 
     def is_too_late(self, seconds: float) -> bool:
-        """Tell whether the time that is left does not suffice for a further tier."""
+        """Return whether the remaining time is too short for another tier."""
         return bool(self.weak or self.errors) and seconds <= seconds_not_enough(self.errors)
 
     def outcome(self) -> Answer:
-        """Return the best of the weak answers.
+        """Return the best of the answers that were not good enough.
 
         Raises:
-            ModelError: There is none: an error that time or a person mends, else the last one.
+            ModelError: There is no answer. A transient or pausing error takes precedence over the
+                last.
         """
         if self.weak:
             return routing.best(self.weak)
@@ -107,9 +108,9 @@ class _Cascade:
         )
 
     def _goes_on_after(self, error: ModelError) -> bool:
-        """Tell whether another tier may be asked.
+        """Return whether to ask another tier.
 
-        What a limiter or a budget holds back, a larger model would only make dearer.
+        After a rate limit or a spent budget, a larger model would only be more expensive.
         """
         if isinstance(error, BudgetExceededError):
             return False

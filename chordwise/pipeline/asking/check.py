@@ -1,4 +1,4 @@
-"""Checking a completion: is it whole, is it JSON of the schema, do its quotes hold."""
+"""Checks a completion: whether it is complete, valid JSON of the schema, and grounded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from chordwise.llm.model import Completion, CompletionRequest, FinishReason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """What the check of a completion found; it goes into the ledger beside the call.
+    """The result of checking a completion, which is stored in the ledger beside the call.
 
     `is_complete` is false for a valid answer that lacks rows of the answers that it joins.
     """
@@ -42,12 +42,12 @@ def checked(
     *,
     repaired: bool,
 ) -> Answer:
-    """Return the answer in a completion, its quotes looked up in the source, and record the check.
+    """Return the answer in a completion with its quotes located in the source; record the check.
 
     Raises:
-        RefusedError: The model declined.
-        TruncatedError: The answer hit the output limit, however whole it looks.
-        InvalidAnswerError: It is not JSON of the schema; the sentence may go into a prompt.
+        RefusedError: The model refused to answer.
+        TruncatedError: The completion reached the output limit, even if it looks complete.
+        InvalidAnswerError: It is not JSON of the schema; the message can be part of a prompt.
     """
     try:
         answer = _check(completion, request, source, repaired=repaired)
@@ -63,7 +63,7 @@ def checked(
 
 
 def with_dropped_rows(answer: Answer, before: Completion, request: CompletionRequest) -> Answer:
-    """Return a repaired answer with the rows that it lacks of the invalid one `before` it.
+    """Return a repaired answer with the number of rows that it lacks of the invalid one `before`.
 
     An answer that joins others is compared with those instead.
     """
@@ -80,14 +80,14 @@ def with_dropped_rows(answer: Answer, before: Completion, request: CompletionReq
 
 
 def unread(answer: Answer, task: AnalysisTask, source: Source) -> tuple[MissingRows, ...]:
-    """Return the lists of an answer about a chunk that have no row for records of its text."""
+    """Return the lists of an answer about a chunk that lack rows for records of its text."""
     if task.answers or task.draft is not None:
         return ()
     return missing_rows.unread(source, answer.output, task)
 
 
 def with_missing_rows(answer: Answer, missing: Sequence[MissingRows]) -> Answer:
-    """Return an answer that lacks further rows, its quality lowered by them."""
+    """Return an answer with further missing rows, and its quality lowered accordingly."""
     every = missing_rows.together(answer.missing_rows, missing)
     before, after = (missing_rows.share(each) for each in (answer.missing_rows, every))
     lowered = lowered_by(answer.quality, after / before if before else 1.0)
@@ -135,11 +135,11 @@ def _check(
 
 
 def require_whole(completion: Completion) -> None:
-    """Let a completion pass that ended by itself.
+    """Require a completion that the model has ended by itself.
 
     Raises:
-        RefusedError: The model declined.
-        TruncatedError: It hit the output limit.
+        RefusedError: The model refused to answer.
+        TruncatedError: The completion reached the output limit.
     """
     match completion.finish_reason:
         case FinishReason.REFUSAL:

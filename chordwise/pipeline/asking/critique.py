@@ -1,4 +1,4 @@
-"""Examining the answer about a document, where its job wants that, and having it revised once."""
+"""Has the answer about a document examined by a model and revised once, if the job asks for it."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examined:
-    """An answer, revised or not, and what its critique came to; `None` where there was none.
+    """An answer, revised or not, and the result of its critique, which is `None` without one.
 
-    `is_merged_by_rule` says that no model has joined its parts, since the synthesis failed.
+    `is_merged_by_rule` is true if the synthesis failed and the parts were joined without a model.
     """
 
     answer: Answer
@@ -54,23 +54,23 @@ class Examined:
     ) -> Examined:
         """Return the same with the rows that are missing for records of the document's text.
 
-        They are looked for in the spans `answered`; `place` names a span.
+        Only the spans `answered` are searched for records; `place` names a span.
         """
         missing = missing_rows.unread(Source(text), self.answer.output, task, answered, place)
         return replace(self, answer=with_missing_rows(self.answer, missing))
 
     def failed_checks(self, task: AnalysisTask) -> tuple[FailedCheck, ...]:
-        """Return the checks that the answer does not pass."""
+        """Return the checks that the answer fails."""
         return checks.failures(self.answer.output, task.options, task.examples)
 
     def quality(self, task: AnalysisTask) -> float:
-        """Return the quality of the answer, lowered by each check that it does not pass."""
+        """Return the quality of the answer, lowered by each failed check."""
         return lowered_by(self.answer.quality, CHECK_FACTOR ** len(self.failed_checks(task)))
 
     def review_reason(self, confidence: float, task: AnalysisTask) -> str:
-        """Say why a person should look; empty where there is no reason.
+        """Return why the answer needs review, or an empty string if it does not.
 
-        Of the votes that were asked for, one alone of a language model is no vote.
+        If votes were requested, a single vote of a language model is a reason as well.
         """
         return " ".join((*self._losses(), *self._flaws(task), *self._doubts(confidence, task)))
 
@@ -80,7 +80,7 @@ class Examined:
         yield from missing_rows.sentences(missing_rows.losses(self.answer.missing_rows))
 
     def _flaws(self, task: AnalysisTask) -> Iterator[str]:
-        """Yield what of the output does not hold against the text and the schema."""
+        """Yield the parts of the output that contradict the text or the schema."""
         output, analysis = self.answer.output, analysis_for(task.analysis_type)
         if failed := self.failed_checks(task):
             said = (f"{each.check} {each.path}: {each.problem}" for each in failed)
@@ -119,20 +119,20 @@ def _shortened(quote: str) -> str:
 
 
 def _few(names: Iterable[str], mark: str = ", ") -> str:
-    """Return the first few of some names, and how many more there are."""
+    """Return the first few names, and the number of the others."""
     every = list(dict.fromkeys(names))
     more = f" and {len(every) - _FEW} more" if len(every) > _FEW else ""
     return f"{mark.join(every[:_FEW])}{more}"
 
 
 def examine(synthesizer: Synthesizer, synthesis: Synthesis, span: tuple[int, int]) -> Examined:
-    """Have the answer about a document examined; one that was merged by rule cannot be.
+    """Have the answer about a document examined, unless it was merged by rule.
 
-    `span` is the part of the text that an answer is about which joins no others.
+    `span` is the part of the text that an answer covers which joins no others.
 
     Raises:
         ModelError: Transient or pausing: the job has to wait.
-        AwaitingBatchError: The critique or the revision is still to come.
+        AwaitingBatchError: The critique or the revision is still expected from a batch.
     """
     if synthesis.error is not None:
         return _merged_by_rule(synthesis.answer, synthesizer.task)
@@ -142,14 +142,14 @@ def examine(synthesizer: Synthesizer, synthesis: Synthesis, span: tuple[int, int
 
 
 def examine_answer(answer: Answer, question: Question) -> Examined:
-    """Return the answer to a question, revised once where a critique by its model objects to it.
+    """Return the answer to a question, revised once if a critique by its model objects to it.
 
-    A critique or a revision that fails leaves the answer as it is, and so does a revision that
-    is grounded less well. The built-in model neither examines nor is examined.
+    The answer stays unchanged if the critique or the revision fails, or if the revision is less
+    well grounded. The built-in model gives no critique and receives none.
 
     Raises:
         ModelError: Transient or pausing: the job has to wait.
-        AwaitingBatchError: The critique or the revision is still to come.
+        AwaitingBatchError: The critique or the revision is still expected from a batch.
     """
     task = question.task
     is_built_in = EXTRACTIVE in {answer.provider, question.model.profile.provider}
@@ -189,7 +189,7 @@ def _revise(answer: Answer, question: Question) -> Examined:
 
 
 def unexamined(answer: Answer, task: AnalysisTask, error: ModelError) -> Examined:
-    """Return an answer that could not be examined, with the reason."""
+    """Return an answer whose critique failed, with the reason."""
     return _examined(answer, task, CritiqueOutcome.FAILED, error.what)
 
 
@@ -202,7 +202,7 @@ def _merged_by_rule(answer: Answer, task: AnalysisTask) -> Examined:
 
 
 def _mended(revised: Answer, before: Answer, task: AnalysisTask) -> Answer:
-    """Return a revision with the agreement of the answer before, and the rows that both lack."""
+    """Return a revision with the agreement of the earlier answer and the rows that both lack."""
     kept = analysis_for(task.analysis_type).row_counts([revised.output], task.options)
     missing = missing_rows.recounted(before.missing_rows, kept)
     whole = quality_of(revised.output, repaired=revised.repaired)
@@ -228,6 +228,6 @@ def _examined(
 
 
 def _require_the_end(error: ModelError) -> None:
-    """Go on only after what neither time nor a person mends."""
+    """Raise the error again if it is transient or pausing."""
     if isinstance(error, TransientError | PausingError):
         raise error

@@ -1,4 +1,4 @@
-"""Joining the answers of a document's chunks: by rule as far as that goes, the rest by a model."""
+"""Joins the answers of a document's chunks: by rule where possible, by a model otherwise."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from chordwise.pipeline.asking.question import about_part, room_for_answers, sch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synthesis:
-    """The answer for the whole document; `error` when it was merged without the model.
+    """The answer about the whole document; `error` is set if it was merged without the model.
 
-    `joined` are the answers that it joins, of several levels those of the last; none where there
-    was one from the start.
+    `joined` are the answers that it joins, of several levels those of the last. It is empty if
+    there was only one.
     """
 
     answer: Answer
@@ -43,10 +43,10 @@ class Synthesis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synthesizer:
-    """Integrates the answers of one job.
+    """Joins the answers of one job.
 
-    `document` is the question about the whole text, which is its source; no model is asked it as it
-    is. Its task carries the analysis type and its options.
+    `document` is the question about the whole text, which no model is asked in this form. Its task
+    has the analysis type and the options.
     """
 
     document: Question
@@ -69,10 +69,10 @@ class Synthesizer:
         return replace(self.document, task=task, source=source)
 
     def synthesize(self, answers: Sequence[Answer]) -> Synthesis:
-        """Return one answer for one or more, which are in the order of the document.
+        """Return one answer for one or more answers, which are in the order of the document.
 
-        A model is asked for what only it can reconcile, and not at all where there is nothing of
-        that. What it cannot join for good is merged by rule, and `error` says why.
+        The model is asked only about what rules cannot reconcile. If it fails permanently, the rest
+        is merged by rule and `error` has the reason.
 
         Raises:
             ModelError: Transient or pausing: the job has to wait.
@@ -98,16 +98,16 @@ class Synthesizer:
         return Synthesis(answer=self._counted(level[0], answers), joined=tuple(groups[0]))
 
     def first_questions(self, answers: Sequence[Answer]) -> list[Question]:
-        """Return the questions that a model is asked first to join answers, if any."""
+        """Return the first questions that a model is asked in order to join answers, if any."""
         if len(answers) < 2:  # noqa: PLR2004 - there is nothing to join
             return []
         groups = self._groups(_level(answers, self._joining(answers)))
         return [self.joining(group) for group in groups if len(group) > 1]
 
     def _joining(self, answers: Sequence[Answer]) -> Joining:
-        """Return the answers joined by rule, or all of them for the model where it forbids that.
+        """Return the answers joined by rule, or all of them if the schema needs a model.
 
-        A schema may say of a list what its parts keep to and the whole does not.
+        A schema may limit a list in a way that each part satisfies and the whole does not.
         """
         task, outputs = self.task, [answer.output for answer in answers]
         analysis = analysis_for(task.analysis_type)
@@ -118,7 +118,7 @@ class Synthesizer:
         return joining
 
     def _by_rule(self, answers: Sequence[Answer]) -> Answer:
-        """Join answers without a model; of those of the built-in one the surest values count."""
+        """Join answers without a model; of the built-in model's answers the surest values count."""
         answer, task = merged(answers, self.task), self.task
         is_built_in = all(each.provider == EXTRACTIVE for each in answers)
         if not is_built_in or task.analysis_type is not AnalysisType.EXTRACTION:
@@ -140,16 +140,16 @@ class Synthesizer:
         )
 
     def merged(self, answers: Sequence[Answer], error: ModelError) -> Synthesis:
-        """Return the answers joined by rule, since the model could not for the reason given.
+        """Return the answers joined by rule after the model failed with this error.
 
-        Their quality is lowered as that of an answer that needed repair.
+        The quality is lowered as for an answer that needed repair.
         """
         answer = merged(answers, self.task)
         lowered = round(answer.quality * REPAIR_FACTOR, 3)
         return Synthesis(answer=replace(answer, quality=lowered), error=error)
 
     def _counted(self, answer: Answer, answers: Sequence[Answer]) -> Answer:
-        """Return an answer with the rows that it lacks of those it joins, over all levels."""
+        """Return an answer with the rows that it lacks of those that it joins, over all levels."""
         if len(answers) == 1:
             return answer
         missing = rows_missing_in(answer.output, answers, self.task)
@@ -158,7 +158,7 @@ class Synthesizer:
         return replace(answer, missing_rows=missing, quality=lowered)
 
     def _groups(self, answers: list[Answer]) -> list[list[Answer]]:
-        """Pack neighbours into as few questions as fit the context, two at least in each."""
+        """Pack neighbours into as few questions as fit the context, at least two in each."""
         room = room_for_answers(self.document.model, self.task)
         groups: list[list[Answer]] = [[]]
         filled = 0.0
@@ -181,6 +181,6 @@ class Synthesizer:
 
 
 def _level(answers: Sequence[Answer], joining: Joining) -> list[Answer]:
-    """Return the answers as a model is to join them; none where all is joined by rule."""
+    """Return the answers that a model has to join; none if all are joined by rule."""
     parts = zip(answers, joining.parts, strict=True) if joining.parts else ()
     return [replace(answer, output=part) for answer, part in parts]

@@ -1,4 +1,4 @@
-"""A question to a model, and the policy that says how much is tried until it is answered."""
+"""A question to a model, and the policy that limits how often and how long it is asked."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from chordwise.settings import Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskingPolicy:
-    """How much is tried before a question is given up.
+    """How often and how long a question is asked before it fails.
 
-    `prompts` names the templates after the usual one, for answers that stay invalid. All calls and
-    their waits together take `seconds`; after them no further prompt or model is tried, and none
-    with less time than a request of the same question had that timed out. `require`
-    is called before each request, and raises where the answer would be of no use any more.
+    `prompts` names the further templates for answers that stay invalid. All calls and their waits
+    together take at most `seconds`: after that, no further prompt or model is tried, nor is one if
+    the remaining time is shorter than a timed-out request of the same question took. `require` is
+    called before each request and raises if the answer is no longer needed.
     """
 
     prompts: tuple[str, ...] = ()
@@ -46,7 +46,8 @@ ONE_PROMPT = AskingPolicy()
 def policy_of(settings: Settings, require: Callable[[], None] = lambda: None) -> AskingPolicy:
     """Return the policy of the settings: `worker.chunk_seconds` and the further prompts.
 
-    `require` raises once another worker has claimed the work: no further request is paid for then.
+    `require` raises once another worker has claimed the work, so that no further request is paid
+    for.
     """
     seconds = settings.worker.chunk_seconds
     return AskingPolicy(prompts=settings.prompts.fallback, seconds=seconds, require=require)
@@ -56,8 +57,8 @@ def policy_of(settings: Settings, require: Callable[[], None] = lambda: None) ->
 class Question:
     """What a model is asked, and how.
 
-    The quotes of the answer are looked up in `source`. `record_check` is called with every
-    completion and what its check found.
+    The quotes of the answer are located in `source`. `record_check` is called with each completion
+    and the result of its check.
     """
 
     model: ChatModel
@@ -68,9 +69,9 @@ class Question:
 
 
 def about_part(task: AnalysisTask, text: str, start: int, end: int) -> tuple[AnalysisTask, Source]:
-    """Return the question about a part of a document's text, and where its quotes are looked up.
+    """Return the question about a part of a document's text, and the source of its quotes.
 
-    A table that goes on in the part has its beginning with it.
+    If a table continues in the part, its header is repeated there.
     """
     part, header = text[start:end], chunking.table_header(text, start)
     is_whole = not _NO_BLANK.search(text, 0, start) and not _NO_BLANK.search(text, end)
@@ -117,14 +118,14 @@ def request_for(
 
 @memoized_by_identity
 def schema_of(options: AnalysisOptions, analysis: Analysis) -> JsonObject:
-    """Return the schema of the answers; the chunks of a job share it, as they share the options."""
+    """Return the schema of the answers, which the chunks of a job share."""
     return analysis.schema(options)
 
 
 def reserve_for_critique(model: ChatModel, task: AnalysisTask) -> int:
-    """Return how many tokens less a question may take, so that its answer can be examined below it.
+    """Return the tokens to keep free so that the answer can be examined below its question.
 
-    An answer that is longer than half of the limit, and most are not, may not be examined then.
+    An answer longer than half of the limit, which is rare, may not be examined.
     """
     if not task.options.critique:
         return 0
@@ -134,11 +135,11 @@ def reserve_for_critique(model: ChatModel, task: AnalysisTask) -> int:
 
 
 def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
-    """Return how many tokens of text one question to this model may carry, repeated ones included.
+    """Return the tokens of text that one question to this model may have, repeated ones included.
 
-    They are at most `chunk_tokens`, unless the task has options of its own about that.
-    It is less where a list of objects is asked for: a row with its quote takes more tokens in an
-    answer than in a text, the more values it has, and the answer has its limit.
+    The maximum is `chunk_tokens`, unless the task has an option for it. It is lower for a list of
+    objects: the more values a row has, the more tokens it takes in an answer than in the text, and
+    the answer has a limit.
 
     Raises:
         ConfigurationError: The prompt alone fills the model's context.
@@ -162,14 +163,15 @@ def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
 
 
 def values_of_rows(options: AnalysisOptions) -> int:
-    """Return how many values a row has, where the schema asks for a list of objects; else 0."""
+    """Return the number of values in a row if the schema asks for a list of objects, else 0."""
     return SchemaNode.of(options.schema).members_of_rows() if options.schema else 0
 
 
 def room_for_answers(model: ChatModel, task: AnalysisTask) -> float:
-    """Return the tokens that answers to be joined may take, repeated questions included.
+    """Return the tokens available for answers to be joined, repeated questions included.
 
-    The prompt, the model's own answer and its critique have theirs. Not positive: none fits.
+    The prompt, the model's own answer and its critique are subtracted. The result is not positive
+    if no answer fits.
     """
     empty = request_for(model, replace(task, stage=Stage.SYNTHESIZE))
     used = tokens.weigh(empty.system + empty.user) + REPAIR_TOKENS
@@ -180,9 +182,9 @@ def room_for_answers(model: ChatModel, task: AnalysisTask) -> float:
 def with_problems(
     request: CompletionRequest, error: InvalidAnswerError, profile: ModelProfile
 ) -> CompletionRequest:
-    """Return the same question with the checker's words below it, as far as there is room.
+    """Return the same question with the errors of the check below it, as far as they fit.
 
-    A limit that was raised for the answer gives way to them: both fit the context together.
+    A raised output limit is reduced, so that both fit the context.
     """
     problems, words = error.what, f"\n\n{library.latest(library.REPAIR).user}"
     while tokens.estimate(remark := words.replace("$problems", problems)) > REPAIR_TOKENS:
@@ -200,9 +202,9 @@ def with_problems(
 def with_raised_limit(
     request: CompletionRequest, profile: ModelProfile
 ) -> CompletionRequest | None:
-    """Return the same question with more room for its answer; `None` where there is none, or was.
+    """Return the same question with a higher output limit, or `None` if it cannot be raised.
 
-    The limit is raised once, within what the model may be asked for and the prompt leaves free.
+    The limit is raised once, up to the model's maximum and what the prompt leaves free.
     """
     if request.max_output_tokens > profile.max_output_tokens:
         return None

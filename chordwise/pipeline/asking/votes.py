@@ -1,4 +1,4 @@
-"""Votes: a question is asked several times, and what the answers agree on counts."""
+"""Asks a question several times; the majority of the answers is the result."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ log = structlog.get_logger(__name__)
 
 
 def wants_votes(question: Question) -> bool:
-    """Tell whether a question is asked several times.
+    """Return whether a question is asked several times.
 
-    The critique of an answer and its revision are asked for once. So is the built-in model, which
-    would repeat itself.
+    A critique and a revision are asked once, and so is the built-in model, which gives the same
+    answer each time.
     """
     task = question.task
     is_voted_on = task.options.votes > 1 and task.draft is None
@@ -36,14 +36,14 @@ def wants_votes(question: Question) -> bool:
 
 
 def ask_by_vote(question: Question) -> Answer:
-    """Return the answer that the samples of a question elect.
+    """Return the answer that wins the vote of a question's samples.
 
-    Samples that fail have no vote. All of them share the time of the policy, and are asked for one
-    after the other.
+    Failed samples have no vote. The samples are requested one after the other and share the time of
+    the policy.
 
     Raises:
-        ModelError: No sample brought an answer, or going on would be of no use now.
-        AwaitingBatchError: Some samples are still to come; all of them wait for the same batch.
+        ModelError: No sample gave an answer, or continuing would not help now.
+        AwaitingBatchError: Some samples are still expected, all from the same batch.
     """
     poll = _Poll(question=question)
     poll.ask()
@@ -52,7 +52,7 @@ def ask_by_vote(question: Question) -> Answer:
 
 @dataclass(slots=True, kw_only=True)
 class _Poll:
-    """What the samples of one question have come to so far."""
+    """The samples of one question so far."""
 
     question: Question
     answers: list[Answer] = field(default_factory=list)
@@ -60,7 +60,7 @@ class _Poll:
     waiting: list[AwaitingBatchError] = field(default_factory=list)
 
     def ask(self) -> None:
-        """Ask for every sample, as long as there is time: more than one had that timed out.
+        """Request each sample while there is more time left than a timed-out one took.
 
         Raises:
             ModelError: It ends the vote.
@@ -76,11 +76,11 @@ class _Poll:
             self._ask_once(replace(self.question, task=sample, policy=limited))
 
     def outcome(self) -> Answer:
-        """Return what the samples agree on.
+        """Return the result of the vote.
 
         Raises:
-            AwaitingBatchError: Some are still to come.
-            ModelError: None has an answer: an error that time mends, else the first one.
+            AwaitingBatchError: Some samples are still expected.
+            ModelError: No sample has an answer; a transient error takes precedence over the first.
         """
         if self.waiting:
             raise self.waiting[0]
@@ -105,10 +105,10 @@ class _Poll:
             self.answers.append(answer)
 
     def _ends_after(self, error: ModelError) -> bool:
-        """Tell whether no further sample is asked for.
+        """Return whether to stop requesting samples.
 
-        A person has to act, or the question has to wait for its turn: the samples there are come
-        out of the cache then. Or the provider rejects the question, however often it is asked.
+        The vote ends if a person has to act, if the question has to wait (the samples so far are in
+        the cache then), or if the provider rejects the question itself.
         """
         if isinstance(error, TransientError):
             return error.is_throttling

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from itertools import islice
-from typing import TypeVar
 
 import structlog
 from sqlalchemy.orm import Session
@@ -46,7 +45,6 @@ _SLICE = 100
 _LONGEST = timedelta(days=3)
 _GROWTH = 1.5
 _LONGEST_WAIT_SECONDS = 3_600
-Stored = TypeVar("Stored")
 
 
 def tick(context: Context) -> None:
@@ -65,11 +63,12 @@ class _CancelledQuestionsError(ModelOverloadedError):
 class _Batches:
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._commit = context.database.commit
         self._settings = context.settings.batch
 
     def tick(self) -> None:
         prepare(self._context)
-        for batch in self._store(batches.due):
+        for batch in self._commit(batches.due):
             try:
                 self._advance(batch)
             except ServiceUnavailableError:
@@ -80,10 +79,6 @@ class _Batches:
                 log.exception("batch.defect", batch_id=str(batch.id))
                 what = f"Chordwise failed over it ({type(defect).__name__}); the log says more."
                 self._put_off(batch, ModelTransportError(what))
-
-    def _store(self, write: Callable[[Session], Stored]) -> Stored:
-        with self._context.database.write() as session:
-            return write(session)
 
     def _advance(self, batch: Batch) -> None:
         api = self._context.models.batch_api(batch.model_name)
@@ -113,12 +108,12 @@ class _Batches:
         if state is None:
             # Its creation may take a while, and until then it cannot be found.
             longest = timedelta(seconds=self._settings.poll_max_seconds)
-            self._store(lambda s: batches.put_off(s, batch.id, longest))
+            self._commit(lambda s: batches.put_off(s, batch.id, longest))
             return
         self._note_submitted(batch, state)
 
     def _note_submitted(self, batch: Batch, state: BatchState) -> None:
-        self._store(
+        self._commit(
             lambda s: batches.put_off(
                 s,
                 batch.id,
@@ -137,27 +132,27 @@ class _Batches:
     def _found(self, api: BatchApi, batch: Batch, prepared: PreparedBatch) -> BatchState | None:
         if batch.attempted_at is None:
             return None
-        return api.find(prepared, self._store(batches.provider_ids))
+        return api.find(prepared, self._commit(batches.provider_ids))
 
     def _created(self, api: BatchApi, batch: Batch, prepared: PreparedBatch) -> BatchState | None:
-        """Create the batch; `None` where another leader does it at this very moment."""
-        self._store(lambda s: _require_no_cancelled(s, batch))
+        """Create the batch; `None` if another leader is creating it."""
+        self._commit(lambda s: _require_no_cancelled(s, batch))
         upload = prepared.upload or api.upload(prepared)
 
         def attempt(session: Session) -> bool:
             _require_no_cancelled(session, batch)
             return batches.attempt(session, batch, upload)
 
-        if not self._store(attempt):
+        if not self._commit(attempt):
             log.warning("batch.created_elsewhere", batch_id=str(batch.id))
             return None
         return api.create(replace(prepared, upload=upload))
 
     def _is_wanted(self, batch: Batch) -> bool:
-        return self._store(lambda s: batch_requests.is_wanted(s, batch.id))
+        return self._commit(lambda s: batch_requests.is_wanted(s, batch.id))
 
     def _prepared(self, batch: Batch) -> PreparedBatch:
-        rows = self._store(lambda s: batch_requests.of_batch(s, batch.id))
+        rows = self._commit(lambda s: batch_requests.of_batch(s, batch.id))
         return PreparedBatch(
             marker=str(batch.id),
             prepared_at=batch.created_at,
@@ -190,7 +185,7 @@ class _Batches:
             api.cancel(state.provider_id)
             values["cancel_asked_at"] = clock.database_now()
             log.info("batch.cancelled", batch_id=str(batch.id), provider_id=state.provider_id)
-        self._store(lambda s: batches.put_off(s, batch.id, self._pause(batch.polls), **values))
+        self._commit(lambda s: batches.put_off(s, batch.id, self._pause(batch.polls), **values))
 
     def _fetch(self, api: BatchApi, batch: Batch, state: BatchState) -> None:
         """Store what came back, in slices; what was stored before is passed over."""
@@ -198,7 +193,7 @@ class _Batches:
         stored = 0
         outcomes = api.results(state)
         while some := list(islice(outcomes, _SLICE)):
-            stored += self._store(partial(arrivals.store, outcomes=some))
+            stored += self._commit(partial(arrivals.store, outcomes=some))
         missing = ModelTransportError("The provider's files of the batch lack this question.")
         lacking = self._store_for_all(arrivals, missing)
         self._end(batch, BatchStatus.ENDED, state)
@@ -219,7 +214,7 @@ class _Batches:
 
     def _store_for_all(self, arrivals: Arrivals, outcome: ModelError) -> int:
         total = 0
-        while count := self._store(lambda s: arrivals.store_missing(s, outcome, _SLICE)):
+        while count := self._commit(lambda s: arrivals.store_missing(s, outcome, _SLICE)):
             total += count
         return total
 
@@ -238,7 +233,7 @@ class _Batches:
         }
         if state is not None:
             values |= {"provider_status": state.status, "counts": dict(state.counts)}
-        self._store(lambda s: batches.change(s, batch.id, **values))
+        self._commit(lambda s: batches.change(s, batch.id, **values))
 
     def _put_off(self, batch: Batch, error: ModelError | ConfigurationError) -> None:
         """Look again later, or never where it is long too late."""
@@ -248,10 +243,10 @@ class _Batches:
         log.warning("batch.put_off", batch_id=str(batch.id), code=error.code, what=error.what)
         known = {"error_code": error.code, "error_message": error.what}
         pause = max(self._pause(batch.polls), _asked_for(error))
-        self._store(lambda s: batches.put_off(s, batch.id, pause, **known))
+        self._commit(lambda s: batches.put_off(s, batch.id, pause, **known))
 
     def _is_lost(self, batch: Batch) -> bool:
-        return self._store(lambda s: batches.is_older(s, batch.id, _LONGEST))
+        return self._commit(lambda s: batches.is_older(s, batch.id, _LONGEST))
 
     def _give_up(self, batch: Batch, reason: str) -> None:
         lost = ModelTransportError(f"The batch is lost: {reason}")
@@ -264,7 +259,7 @@ class _Batches:
         return timedelta(seconds=min(seconds, self._settings.poll_max_seconds))
 
     def _arrivals_after(self, batch: Batch, error: ModelError) -> Arrivals:
-        """Return what stores that a batch was turned away.
+        """Return the change that records the rejection of a batch.
 
         One that was too much, or that a cancellation has stopped, counts as no attempt.
         """
@@ -274,7 +269,7 @@ class _Batches:
         too_long = isinstance(error, ContextTooLongError) and batch.request_count > 1
         if not (too_long or isinstance(error, RateLimitedError)):
             return arrivals
-        times = len(self._store(lambda s: refused(s, batch.model_name)))
+        times = len(self._commit(lambda s: refused(s, batch.model_name)))
         return replace(arrivals, delay=self._pause(times), was_taken=False)
 
     def _arrivals(self, batch: Batch) -> Arrivals:
@@ -297,7 +292,7 @@ def _require_no_cancelled(session: Session, batch: Batch) -> None:
 
 
 def _asked_for(error: ChordwiseError) -> timedelta:
-    """Return how long the provider wants not to be asked, within reason."""
+    """Return the wait that the provider asks for, up to a limit."""
     seconds = error.retry_after_seconds if isinstance(error, TransientError) else None
     return timedelta(seconds=min(seconds or 0, _LONGEST_WAIT_SECONDS))
 

@@ -1,9 +1,8 @@
-"""Delivering: telling others that a run ended, or what came of a schedule.
+"""Deliveries: notices that a run has ended, and the outcomes of schedules.
 
-It is repeated until they know, or too many attempts have failed.
+A delivery is repeated until it is accepted, or until too many attempts have failed.
 
-
-An attempt is counted and given time in one transaction, made without any, and recorded in another.
+An attempt is counted and given time in one transaction, made without one, and recorded in another.
 A process that is killed in between leaves a delivery that is due again later, under the same name.
 """
 
@@ -52,7 +51,7 @@ _WHAT_HOLDS_THE_RESULTS = "document_results"
 
 
 def deliver_next(context: Context) -> bool:
-    """Make one attempt at what has been due for longest; tell whether there was anything.
+    """Attempt the delivery that has been due for longest; return whether there was one.
 
     Raises:
         ServiceUnavailableError: The database cannot be reached; nothing is lost.
@@ -89,7 +88,7 @@ def _wanted(context: Context) -> set[DeliveryKind]:
 
 
 def _begin(context: Context) -> tuple[Delivery | None, int]:
-    """Take up what is due; return it with the moment of this attempt, in seconds."""
+    """Claim a due delivery; return it with the time of this attempt, in seconds."""
     with context.database.write() as session:
         delivery = deliveries.take_due(session, _wanted(context))
         if delivery is None:
@@ -114,7 +113,7 @@ def identity(delivery: Delivery) -> str:
 
 
 def _content(session: Session, delivery: Delivery, run_id: uuid.UUID) -> JsonObject:
-    """Return the account of a run as it is now; no text of a document is in it."""
+    """Return the current account of a run; it contains no text of a document."""
     account = accounts.of_run(session, run_id)
     return {
         "run": account.run,
@@ -234,7 +233,7 @@ def drop(
 
 
 def _claim(account: Path, path: Path, content: JsonObject) -> bool:
-    """Write the account, or find that it is ours already; a name that others use is not claimed."""
+    """Write the account, or find the one of this delivery; return false if others use the name."""
     if not os.path.lexists(account) and not os.path.lexists(path):
         try:
             with new_file(account) as sink:

@@ -1,4 +1,4 @@
-"""One signed request that tells a receiver that a run ended."""
+"""The signed request that notifies a receiver of the end of a run."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _certificates() -> ssl.SSLContext:
 
 @contextmanager
 def _translated(host: str, timeout_seconds: float) -> Iterator[None]:
-    """Turn every error of the HTTP library into one of ours, which never holds the address."""
+    """Translate every error of the HTTP library to a `DeliveryError` without the address."""
     try:
         yield
     except httpcore.TimeoutException as error:

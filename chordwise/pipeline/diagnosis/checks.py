@@ -34,7 +34,7 @@ def warning(name: str, finding: str, hint: str) -> Check:
 
 
 def failed(name: str, error: ChordwiseError) -> Check:
-    """Return the check that an error of ours amounts to."""
+    """Return the failed check for an error."""
     is_ours = error.exit_code in (ExitCode.CONFIGURATION, ExitCode.UNAVAILABLE)
     return Check(
         name=name,

@@ -283,7 +283,7 @@ trailer <</Root 1 0 R>>
 
 
 def look_at_ocr(settings: ReaderSettings) -> Check:
-    """Recognize a scan of one word where the settings ask for OCR, else say who reads scans."""
+    """Recognize a scan of one word if the settings ask for OCR; else name what reads scans."""
     if not settings.ocr and settings.vision:
         return _vision(settings)
     if not settings.ocr:

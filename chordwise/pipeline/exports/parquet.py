@@ -226,7 +226,7 @@ def _type(column: Column) -> pa.DataType:
 
 
 def _has_digits(column: Column) -> bool:
-    """Tell whether Parquet's decimals can hold every value of the column."""
+    """Return whether Parquet's decimals can hold every value of the column."""
     if column.kind is not Kind.DECIMAL or column.precision is None or column.scale is None:
         return False
     return column.precision <= _MAX_DIGITS and 0 <= column.scale <= column.precision

@@ -94,7 +94,7 @@ _BEGINNINGS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def is_risky(text: str) -> bool:
-    """Tell whether a spreadsheet might compute this text instead of showing it."""
+    """Return whether a spreadsheet might compute this text instead of showing it."""
     return text.startswith(_BEGINNINGS)
 
 
@@ -113,7 +113,7 @@ def shown(value: object, *, raw: bool = False) -> str:
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value is a number that a table can compute with."""
+    """Return whether a value is a number that a table can compute with."""
     match value:
         case bool():
             return False
@@ -191,7 +191,7 @@ def _encoded(rows: Iterable[Sequence[object]], *, raw: bool) -> str:
 
 
 class _Lines:
-    """Takes row after row from the module, and gives each the line end that we want."""
+    """Takes each row from the csv module and ends it with the configured line end."""
 
     def __init__(self) -> None:
         self.written: list[str] = []

@@ -160,7 +160,7 @@ class _Cells:
 
 
 def _is_exact(value: object) -> bool:
-    """Tell whether a cell's number, with its 16 digits, is this very one.
+    """Return whether a cell's number, with its 16 digits, is this very one.
 
     Floating-point numbers always go as numbers: their last digit is noise.
     """

@@ -18,6 +18,7 @@ from chordwise.pipeline.inbox.folders import Place, Places, places
 from chordwise.pipeline.inbox.scan import Refused, check, profile_named
 from chordwise.settings import Settings
 from chordwise.storage import inbox_files
+from chordwise.storage.record import copied
 
 _DAY = timedelta(days=1)
 _MAX_REFUSED = 50
@@ -133,15 +134,11 @@ def _held_back(settings: Settings, waiting: Mapping[str, int]) -> list[HeldBack]
 
 def _recent(session: Session, folder: Path, most: int) -> list[RecentFile]:
     return [
-        RecentFile(
-            name=file.name,
-            profile=file.profile,
-            status=file.status,
+        copied(
+            RecentFile,
+            file,
             run=run,
             path=file.delivered_path or file.stored_path,
-            reason=file.reason,
-            message=file.message,
-            hint=file.hint,
             taken_at=file.created_at,
         )
         for file, run in inbox_files.newest(session, str(folder), most)

@@ -96,7 +96,7 @@ def place_freely(source: Path, target: Path, token: str) -> None:
 
 
 def is_copy(first: Path, second: Path) -> bool:
-    """Tell whether two names lead to one file, or one is the copy that `copy` made of the other."""
+    """Return whether two names lead to one file, or one is a `copy` of the other."""
     try:
         return first.samefile(second) or (
             first.stat().st_mtime_ns == second.stat().st_mtime_ns
@@ -237,7 +237,7 @@ class Store:
         self._id: uuid.UUID | None = None
 
     def acquire(self) -> bool:
-        """Become the one watcher of this home, until `release` or our end; tell whether we are.
+        """Become the one watcher of this home until `release` or exit; return whether it worked.
 
         Raises:
             ConfigurationError: The folder cannot be created.
@@ -264,7 +264,7 @@ class Store:
 
     @property
     def id(self) -> uuid.UUID:
-        """The id that tells this store's rows from those of others; made up once."""
+        """The permanent id that distinguishes the rows of this store from those of others."""
         if self._id is None:
             file = self.folder / ".id"
             if not file.exists():
@@ -277,7 +277,7 @@ class Store:
         return self.folder / str(file_id)
 
     def path_of(self, file_id: uuid.UUID, name: str) -> Path:
-        """Return where a file lies; its name tells the reader what kind of file it is."""
+        """Return the path of a file; its name shows the reader the kind of the file."""
         return self.folder_of(file_id) / name
 
     def side_car_of(self, file_id: uuid.UUID, name: str) -> Path:

@@ -12,7 +12,6 @@ from typing import TypeAlias
 
 import structlog
 from sqlalchemy import delete
-from sqlalchemy.orm import Session
 
 from chordwise.domain.inbox_names import side_car_name
 from chordwise.domain.stability import Fingerprint
@@ -49,6 +48,7 @@ class Taking:
 
     def __init__(self, context: Context, store: Store, rename: folders.Rename = os.rename) -> None:
         self._context = context
+        self._commit = context.database.commit
         self._store = store
         self._rename = rename
         self._left_behind: list[CutOff] = []
@@ -63,11 +63,11 @@ class Taking:
             ServiceUnavailableError: The database cannot be reached; see `cut_off`.
         """
         files = [self._row(each) for each in wanted]
-        self._write(lambda session: session.add_all(files))
+        self._commit(lambda session: session.add_all(files))
         moved = [self._moved(*pair) for pair in zip(files, wanted, strict=True)]
         taken = [each.id for each in moved if isinstance(each, InboxFile)]
         values = {"status": InboxStatus.TAKEN}
-        self._write(lambda session: inbox_files.change_all(session, taken, values))
+        self._commit(lambda session: inbox_files.change_all(session, taken, values))
         for each in moved:
             if isinstance(each, InboxFile):
                 each.status = InboxStatus.TAKEN
@@ -129,7 +129,7 @@ class Taking:
         yield source, self._store.path_of(file.id, name), token
 
     def _is_as_seen(self, file: InboxFile, prints: tuple[Fingerprint, ...]) -> bool:
-        """Tell whether what was moved is the file that was looked at."""
+        """Return whether what was moved is the file that was looked at."""
         stored = self._store.path_of(file.id, file.relative.name)
         found = scan.fingerprints(stored)
         if found is None or scan.refusal(stored) is not None or len(found) != len(prints):
@@ -150,7 +150,7 @@ class Taking:
             if folders.is_copy(stored, file.source):  # on its way back when we were killed
                 file.source.unlink()
             taken = {"status": InboxStatus.TAKEN}
-            self._write(lambda session: inbox_files.change(session, file.id, taken))
+            self._commit(lambda session: inbox_files.change(session, file.id, taken))
         else:
             self._undo(file)
         log.warning("inbox.recovered", file=file.name, folder=file.folder)
@@ -165,7 +165,7 @@ class Taking:
         for source, stored, token in self._parts(file):
             _put_back(source, stored, token)
         self._store.end(file.id)
-        self._write(
+        self._commit(
             lambda session: session.execute(delete(InboxFile).where(InboxFile.id == file.id))
         )
 
@@ -185,10 +185,6 @@ class Taking:
         _put_back(origin, self._store.path_of(file_id, name), token)
         self._store.end(file_id)
         log.warning("inbox.put_back", file=printable(str(origin)))
-
-    def _write(self, write: Callable[[Session], object]) -> None:
-        with self._context.database.write() as session:
-            write(session)
 
 
 def _put_back(source: Path, stored: Path, token: str) -> None:

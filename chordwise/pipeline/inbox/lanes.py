@@ -51,7 +51,7 @@ class Task:
         self._thread.start()
 
     def begin(self, file: InboxFile) -> bool:
-        """Tell whether a file may be read now; false where what is left was given back."""
+        """Return whether a file may be read now; false where what is left was given back."""
         with self._lock:
             if self._gives_back:
                 return False
@@ -59,7 +59,7 @@ class Task:
             return True
 
     def give_back(self) -> InboxFile | None:
-        """Let no further file be begun by this task; return the one at hand."""
+        """Begin no further file in this task; return the current one."""
         with self._lock:
             self._gives_back = True
             return self._current
@@ -136,7 +136,7 @@ class Lanes:
         return self._known_slow.union(*(task.held for task in self.tasks))
 
     def is_slow(self, file: InboxFile) -> bool:
-        """Tell whether a file is known to be slow, and needs a task of its own."""
+        """Return whether a file is known to be slow, and needs a task of its own."""
         return file.id in self._known_slow
 
     def begin(self, files: Sequence[InboxFile], *, alone: bool) -> Task | None:
@@ -158,7 +158,7 @@ class Lanes:
         return task
 
     def ended(self) -> Iterator[tuple[InboxFile, bool | BaseException]]:
-        """Yield, once each, the files that are through; those put off are begun later."""
+        """Yield the finished files, once each; postponed files are begun later."""
         self._sort_out()
         for task in self.tasks:
             if not task.ended.is_set():

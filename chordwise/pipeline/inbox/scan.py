@@ -91,7 +91,7 @@ def refusal(path: Path) -> str | None:
 
 
 def is_being_written(path: Path) -> bool:
-    """Tell whether a program on this machine holds the file open for writing.
+    """Return whether a program on this machine holds the file open for writing.
 
     The kernel grants a read lease only where no process writes. Where it grants none at all, on
     network shares and on systems other than Linux, no writer is assumed.
@@ -227,7 +227,7 @@ def with_side_car(profile: ProfileSettings, side_car: Path, base: Path) -> Profi
 
 
 def _may_be_named(file: Path, base: Path) -> bool:
-    """Tell whether a side-car may have a file read: what stands in others is not for its author."""
+    """Return whether a side-car may name a file: a visible one of a known type under `base`."""
     target = (base / file).resolve()
     if file.is_absolute() or not target.is_relative_to(base):
         return False

@@ -103,7 +103,7 @@ class Submitting:
             return list(inbox_files.in_status(session, self._store.id, taken, limit))
 
     def needs_to_be_alone(self, file: InboxFile) -> bool:
-        """Tell whether no other file may be read beside it: its next loss would be its last."""
+        """Return whether no other file may be read beside it: its next loss would be its last."""
         return file.id not in self._begun and file.attempts == MAX_ATTEMPTS - 1
 
     def submit(self, task: Task, reader: Reader) -> None:
@@ -278,7 +278,7 @@ class Submitting:
             self._begun.discard(file.id)
 
     def _place_of(self, file: InboxFile, stored: Path) -> tuple[_OpenRun | None, uuid.UUID | None]:
-        """Return the run that a file was being taken into, and where it stands on its list."""
+        """Return the run that a file was being taken into, and the id of its entry on the list."""
         if file.run_id is None:
             return None, None
         with self._context.database.read() as session:
@@ -316,7 +316,7 @@ class Submitting:
         return merged
 
     def _run_for(self, name: str, profile: ProfileSettings, leased: set[str]) -> _OpenRun:
-        """Return the open run of a profile, or a new one; note that its lease is ours."""
+        """Return the open run of a profile, or a new one; add it to `leased`."""
         key = f"{name}\n{profile.model_dump_json()}"
         known = self._open.get(key)
         if known is not None and key not in leased and not known.submission.has_lease():

@@ -100,7 +100,7 @@ class Watch:
             self._events.put(path)
 
     def tick(self) -> bool:
-        """Do what is due, or some of it; tell whether more files are waiting for their turn.
+        """Do some of the work that is due; return whether more files are waiting.
 
         Raises:
             ServiceUnavailableError: The database cannot be reached; the next call goes on.
@@ -193,7 +193,7 @@ class Watch:
         self._troubles.keep_only({file[0] for file in found}, of=PurePath)
 
     def _take_ripe(self) -> bool:
-        """Take files for as long as a turn lasts; tell whether it was too short for all."""
+        """Take files for one turn; return whether some are left."""
         now = self._monotonic()
         ripe = (
             each

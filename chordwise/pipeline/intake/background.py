@@ -45,7 +45,7 @@ class BackgroundIntakes:
         thread.start()
 
     def close(self) -> None:
-        """Stop after the documents that are stored, and end the reading of those at hand."""
+        """Stop after the documents that are stored, and end the current reading."""
         self._stopped.set()
         with self._lock:
             threads, readers = list(self._threads), list(self._readers)
@@ -57,13 +57,9 @@ class BackgroundIntakes:
     def _take_in(self, submission: Submission) -> None:
         with self._turns, self._reader() as reader:
             try:
-                found_files.take_in(
-                    self._context,
-                    submission,
-                    FileSource(reader, io.BytesIO()),
-                    on_taken=lambda _shown, _taken: None,
-                    is_stopped=self._stopped.is_set,
-                )
+                source = FileSource(reader, io.BytesIO())
+                is_stopped = self._stopped.is_set
+                found_files.take_in(self._context, submission, source, is_stopped=is_stopped)
             except ReadingInterruptedError:
                 log.info("intake.interrupted", run=submission.name)
             except ChordwiseError as error:

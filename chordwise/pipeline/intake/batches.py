@@ -117,7 +117,7 @@ class Asked:
         )
 
     def is_whole(self, job: _NewJob) -> bool:
-        """Tell whether a document is a single chunk for a job, its examples beside it."""
+        """Return whether a document is a single chunk for a job, its examples beside it."""
         budget = self.budgets.get(job.analysis_type)
         if budget is None or not job.text:
             return False

@@ -94,7 +94,7 @@ class Trial:
         experiment: Experiment,
         documents: Mapping[uuid.UUID, NewDocument],
     ) -> Sequence[_Place]:
-        """Divide the documents, and note who answers those that are new to the experiment."""
+        """Assign the documents that are new to the experiment to its variants."""
         variants = experiments.variants(session, experiment.id)
         usable = {
             each.name: asked

@@ -92,10 +92,10 @@ def take_in(
     submission: Submission,
     source: FileSource,
     *,
-    on_taken: Callable[[str, TakenIn], None],
-    is_stopped: Callable[[], bool],
+    on_taken: Callable[[str, TakenIn], None] = lambda _shown, _taken: None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Take in what is left on the list of a run until `is_stopped`; tell whether that was all.
+    """Take in what is left on the list of a run; return false if `is_stopped` ended it early.
 
     What was read is stored in batches by another thread, which calls `on_taken`. The run is closed
     whatever happens, so that what was taken in goes on.

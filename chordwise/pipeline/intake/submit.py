@@ -93,7 +93,7 @@ class Submission:
         return self.options.columns
 
     def asks_once(self, wanted: RunOptions) -> bool:
-        """Tell whether votes or a critique were wanted of a model that can give neither."""
+        """Return whether votes or a critique were wanted of a model that can give neither."""
         given = self.options.analysis
         return (given.votes, given.critique) != (wanted.analysis.votes, wanted.analysis.critique)
 
@@ -164,7 +164,7 @@ class Submission:
                 intakes.give_back(session, self.run_id, self._token, self._unlisted)
 
     def has_lease(self) -> bool:
-        """Tell whether this is still the one that takes in for an open run."""
+        """Return whether this is still the one that takes in for an open run."""
         with self._context.database.read() as session:
             run = session.get_one(Run, self.run_id)
             return run.intake_token == self._token and run.status != RunStatus.CANCELLED
@@ -290,7 +290,7 @@ _LOOK_SECONDS = 1.0
 
 
 class Resume:
-    """Claims interrupted runs; `tell` says what is waited for, `pause` waits some seconds."""
+    """Claims interrupted runs; `tell` reports what it waits for, `pause` waits some seconds."""
 
     def __init__(
         self, context: Context, tell: Callable[[str], None], pause: Callable[[float], object]
@@ -343,7 +343,7 @@ class Resume:
         return run.name
 
     def _is_given_up(self, run_id: uuid.UUID) -> bool:
-        """Wait for the end of a lease, and tell whether it was not prolonged meanwhile."""
+        """Wait for the end of a lease; return whether it was not prolonged."""
         first = self._held_until(run_id)
         if first is None:
             return True
@@ -366,7 +366,7 @@ class Resume:
 def open_or_resume(
     context: Context, options: RunOptions, now: datetime, found: Sequence[Entry], resume: Resume
 ) -> Submission:
-    """Begin a run, or go on with an interrupted one of the same name that asks the same.
+    """Begin a run, or resume an interrupted one that has the same name and options.
 
     Raises:
         UsageError: The name is taken by a run that is not interrupted or asks something else.

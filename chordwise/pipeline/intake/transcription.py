@@ -1,4 +1,4 @@
-"""Asking the model of `readers.vision` what stands on the pages of scans and images."""
+"""Transcribes the pages of scans and images with the model of `readers.vision`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def unrecorded(_source: str) -> PageAsking:
 
 
 def for_run(context: Context, run: Run, require: Callable[[], None]) -> Transcriber | None:
-    """Return who reads pages while a run takes in; `None` where the settings name no model.
+    """Return the transcriber of a run's intake; `None` where the settings name no model.
 
     What a page says is looked for in the cache whatever the run wants of its own questions: a file
     that is taken in again is the same document then, and costs nothing.

@@ -1,4 +1,4 @@
-"""Analyzing one chunk: claim it, ask the model, store the answer, and never twice."""
+"""Analyzes one chunk: claims it, asks the model, and stores the answer exactly once."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ log = structlog.get_logger(__name__)
 
 
 class ChunkOutcome(StrEnum):
-    """What a header task tells Celery: ended (it counts for the chord), or not (it must not).
+    """What a header task returns to Celery: ended (counts for the chord) or not ended.
 
-    `UNKNOWN`: there is no such chunk, so the message was not written by Chordwise.
+    `UNKNOWN` means that there is no such chunk: the message was not sent by Chordwise.
     """
 
     ENDED = "ended"
@@ -54,7 +54,7 @@ class ChunkOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
-    """A chunk that is leased, its question and its source, and ledger and turn of its calls."""
+    """A leased chunk with its question, its source, and the ledger and turn of its calls."""
 
     lease: Lease
     chunk: ClaimedChunk
@@ -66,11 +66,11 @@ class _Work:
 
 
 class SliceClaims:
-    """Claims the chunks of one message together, when the first of them begins.
+    """Claims the chunks of one message together when the first of them starts.
 
-    Where that fails, it fails for all of them: a claim that succeeded later would hold the chunks
-    of those threads that have left already. `finished_jobs` are those that ended with it and need a
-    synthesis, unless a chord has that for its body.
+    If the claim fails, it fails for all of them: a later claim that succeeded would hold chunks
+    whose threads have already returned. `finished_jobs` are the jobs that ended with their chunk
+    and need a synthesis, unless the synthesis is the body of a chord.
     """
 
     def __init__(self, context: Context, chunk_ids: Sequence[uuid.UUID]) -> None:
@@ -82,7 +82,7 @@ class SliceClaims:
         self.finished_jobs: list[uuid.UUID] = []
 
     def of(self, chunk_id: uuid.UUID) -> ClaimedChunk | None:
-        """Return a chunk of the message as it is after the claim; `None` where there is none."""
+        """Return a chunk of the message after the claim, or `None` if it does not exist."""
         with self._lock:
             if self._error is not None:
                 raise self._error
@@ -107,7 +107,8 @@ def analyze_chunk(
 ) -> ChunkOutcome:
     """Bring a chunk to an end state, unless it has ended or another worker holds its lease.
 
-    `claims` are those of its message. Finished work costs a look: no lock, no write, no call.
+    `claims` are the claims of its message. For a chunk that has ended there is one read: no lock,
+    no write, no call.
 
     Raises:
         ServiceUnavailableError: The database cannot be reached; recovery sends the chunk again.
@@ -133,13 +134,13 @@ def _lease_of(chunk: ClaimedChunk) -> Lease:
 
 
 def _may_be_last(context: Context, chunk: ClaimedChunk) -> bool:
-    """Tell whether a chunk was not claimed because it may have its last attempt to come."""
+    """Return whether a chunk was not claimed because its next attempt may be its last."""
     is_last = chunk_leases.is_last(chunk.attempts, context.settings.pipeline.max_attempts)
     return is_last and not chunk.is_claimed and chunk.status in OPEN_CHUNKS
 
 
 def _claim_last(context: Context, chunk: ClaimedChunk) -> ClaimedChunk | None:
-    """Claim a chunk for its last attempt, or set it aside where it has had that."""
+    """Claim a chunk for its last attempt, or quarantine it if it has had that."""
     max_attempts = context.settings.pipeline.max_attempts
     token = chunk.claim_token
     for attempt in context.database.attempts(context.lease):
@@ -161,7 +162,7 @@ def _work_on(context: Context, work: _Work) -> ChunkOutcome:
         return ChunkOutcome.NOT_ENDED
     except ServiceUnavailableError:
         raise
-    except Exception as error:  # a defect of ours ends the chunk, and visibly
+    except Exception as error:  # a defect ends the chunk visibly
         log.exception("chunk.defect", chunk_id=str(work.chunk.id))
         what = f"A defect of Chordwise stopped this chunk ({type(error).__name__})."
         return _fail(context, work, InternalError(what, "The worker's log has the details."))
@@ -242,10 +243,10 @@ def _pause(context: Context, work: _Work, error: ChordwiseError) -> ChunkOutcome
 
 
 def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
-    """Store the end of a chunk, and those of its calls.
+    """Store the end of a chunk and the ends of its calls.
 
-    An answer that has been paid for waits while the database is unavailable; no other worker can
-    claim the chunk meanwhile.
+    A paid answer waits while the database is unavailable; no other worker can claim the chunk
+    during that time.
     """
     work.lease.require()
     work.turn.finish()
@@ -272,7 +273,7 @@ def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
 
 
 def _end_alone(context: Context, work: _Work, end: ChunkEnd) -> Stored:
-    """Store the end of a chunk without that of its job; its calls are kept where it is refused."""
+    """Store the end of a chunk without its job's end; keep its calls if that is refused."""
     try:
         return context.stores.chunks.end(end, context.outage)
     except ServiceUnavailableError:
@@ -283,7 +284,7 @@ def _end_alone(context: Context, work: _Work, end: ChunkEnd) -> Stored:
 
 
 def _job_end(context: Context, work: _Work, ended: EndedChunk) -> JobEnd | None:
-    """Return the end of a job whose only chunk ends so, unless a model has to be asked for it."""
+    """Return the end of a job with a single chunk, or `None` if a model has to be asked for it."""
     chunk = work.chunk
     if chunk.chunk_count != 1:
         return None

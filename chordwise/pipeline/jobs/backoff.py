@@ -1,4 +1,4 @@
-"""How long to put work off, and pausing jobs that need a person."""
+"""How long work is postponed, and how jobs are paused that need a person."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ log = structlog.get_logger(__name__)
 def postponement(
     settings: PipelineSettings, before: int, error: ChordwiseError, random: Random
 ) -> timedelta:
-    """Return the wait after `before` earlier ones: exponential, jittered, Retry-After honoured.
+    """Return the wait after `before` earlier ones: exponential, with jitter, at least Retry-After.
 
-    The jitter is between half and the whole of the wait: put-off work is not due at once.
-    Work that waits for a batch is due when that wait ends.
+    The jitter is between half of the wait and all of it, so that postponed work is not due all at
+    once. Work that waits for a batch is due when the batch is.
     """
     if isinstance(error, AwaitingBatchError):
         return timedelta(seconds=error.retry_after_seconds or 0.0)
@@ -52,9 +52,9 @@ def postponement(
 
 
 def pause(context: Context, job_id: uuid.UUID, error: ChordwiseError) -> None:
-    """Pause every job of the run that asks the same model: each would fail alike.
+    """Pause all jobs of the run that ask the same model, because each would fail in the same way.
 
-    `chordwise retry RUN` takes them up again, with what they have reached so far.
+    `chordwise retry RUN` continues them; results of chunks that have ended are kept.
     """
     for attempt in context.database.attempts(context.lease):
         with attempt as session:
@@ -81,10 +81,10 @@ def _pause(session: Session, job_id: uuid.UUID, error: ChordwiseError) -> None:
 
 
 def resume(settings: Settings, names: Iterable[str]) -> None:
-    """Let the next call to each of these models, and to their fallbacks, look whether it has to be.
+    """Let the next call to each of these models and fallbacks probe whether its pause can end.
 
-    The key is not compared: the command may have another one than the workers, or
-    none. Where Valkey is away the pauses last until they end by themselves.
+    Keys are not compared, because a command may have another key than the workers, or none. If
+    Valkey is unavailable, the pauses end by their own timeout.
     """
     if settings.broker_url is None:
         return
@@ -101,10 +101,10 @@ def resume(settings: Settings, names: Iterable[str]) -> None:
 
 
 def holding(settings: Settings) -> list[Pause]:
-    """Return the pauses that hold for models of the settings, with their keys.
+    """Return the active pauses of the models in the settings, with their keys.
 
     Raises:
-        ServiceUnavailableError: The broker is out of reach.
+        ServiceUnavailableError: The broker cannot be reached.
     """
     if settings.broker_url is None:
         return []
@@ -125,7 +125,7 @@ def holding(settings: Settings) -> list[Pause]:
 
 
 def _models(settings: Settings, names: Iterable[str]) -> Iterator[ModelSettings]:
-    """Yield the models that may answer for each name; unknown names are left out."""
+    """Yield the models that may answer for each name; unknown names are skipped."""
     for name in (*names, *settings.fallback):
         with suppress(ConfigurationError):
             yield from [settings.model_named(each) for each in settings.names_asked(name)]

@@ -1,4 +1,4 @@
-"""Sending the messages that committed transactions promised: the outbox, in batches."""
+"""Sends the messages of committed transactions from the outbox, in batches."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ _MAX_SECONDS = 5.0
 
 
 def dispatch(context: Context) -> int:
-    """Send a batch of the outbox, less where the broker is slow; return how many went out.
+    """Send a batch of the outbox and return the number of messages; fewer if the broker is slow.
 
     A crash between sending and committing sends a message twice, which is harmless. PostgreSQL ends
-    a transaction that is silent for a lease: what is out by then would be sent without end.
+    a transaction that is idle for a lease, so a batch has to be sent within that time: otherwise it
+    would be sent again without end.
 
     Raises:
-        ServiceUnavailableError: Database or broker cannot be reached; nothing is lost.
+        ServiceUnavailableError: The database or broker cannot be reached; nothing is lost.
     """
     with context.database.write() as session:
         ends_at = time.monotonic() + min(_MAX_SECONDS, context.lease.total_seconds() / 4)
@@ -46,7 +47,7 @@ def dispatch(context: Context) -> int:
 def _apart(
     session: Session, messages: Sequence[OutboxMessage]
 ) -> tuple[list[OutboxMessage], list[OutboxMessage]]:
-    """Part messages that are wanted from syntheses that a chord has begun meanwhile."""
+    """Separate messages that are still needed from syntheses that a chord has started meanwhile."""
     syntheses = {
         each.id: json_values.strings(each.arguments)[-1]
         for each in messages
@@ -61,9 +62,9 @@ def _apart(
 
 
 def _packed(messages: Sequence[OutboxMessage], size: int) -> Iterator[Sequence[OutboxMessage]]:
-    """Yield messages that go out as one: chunks share slices of up to `size`, the others go alone.
+    """Yield the messages that are sent as one: chunks in slices of up to `size`, others alone.
 
-    A last attempt is made alone, so it shares none.
+    A chunk on its last attempt is sent alone.
     """
     shared = [each for each in messages if each.task == ANALYZE_SLICE and not each.goes_alone]
     yield from sliced(shared, size)

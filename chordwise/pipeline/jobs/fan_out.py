@@ -1,4 +1,4 @@
-"""Fanning a document's chunks out, as one chord where they are many; repeating it is harmless."""
+"""Fans out the chunks of a document, as a chord if there are several slices; idempotent."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def fan_out(
     job_id: uuid.UUID,
     at_once: Callable[[Sequence[uuid.UUID]], object] | None = None,
 ) -> int | None:
-    """Write the job's chunks, then send those that are open; return how many those are.
+    """Write the chunks of a job, send those that are open, and return their number.
 
-    Chunks that fit one slice are not sent but given to `at_once`, if that is given.
-    Returns `None` where there is no such job, which means that the message is not ours.
+    Chunks that fit into one slice are passed to `at_once`, if given, instead of being sent. Returns
+    `None` if there is no such job, which means that the message was not sent by Chordwise.
 
-    A job that has ended, is paused, is being synthesized, follows another, or whose run is
-    cancelled is left alone; one whose model is not configured in this process is paused. What was
-    sent before is not sent again.
+    Nothing happens to a job that has ended, is paused, is being synthesized or follows another, or
+    whose run is cancelled. A job is paused if its model is not configured in this process. Chunks
+    that were sent before are not sent again.
 
     Raises:
         ServiceUnavailableError: Database or broker cannot be reached; recovery repeats it.
@@ -64,13 +64,13 @@ _LOST = JobFailure(
 
 
 def _set_aside(context: Context, job_id: uuid.UUID) -> Literal[0] | None:
-    """Set a job aside that is not begun because it was attempted too often.
+    """Quarantine a job that was not started because it has had all its attempts.
 
-    An attempt is counted before the work, so that a kill counts. What comes on already is not
-    counted again: it is this attempt, whose commit was not answered, or a message that came twice.
-    After a kill no message is sent until the job has stood still.
+    An attempt is counted before the work starts, so that a killed worker counts. A job that
+    progresses is not counted again: this is the same attempt after a lost commit response, or a
+    duplicate message. After a kill, no message is sent before recovery finds the job stalled.
 
-    Returns `None` where there is no such job.
+    Returns `None` if there is no such job.
     """
     most = context.settings.pipeline.max_attempts
     for attempt in context.database.attempts(context.lease):

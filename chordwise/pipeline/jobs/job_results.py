@@ -1,4 +1,4 @@
-"""The end of a job out of the answers of its chunks: its state, what is missing, its result."""
+"""The end of a job, computed from the answers of its chunks: status, losses, result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
 class AskedJob:
     """What a result needs of its job: the question, and the document's text.
 
-    `places` reads those of the document.
+    `places` reads the places of the document.
     """
 
     id: uuid.UUID
@@ -43,7 +43,7 @@ class AskedJob:
 
 
 def task_of(claimed: ClaimedChunk | ClaimedSynthesis | FanOut) -> AnalysisTask:
-    """Return what is asked for a job, without a text."""
+    """Return the task of a job, without a text."""
     return AnalysisTask(
         analysis_type=AnalysisType(claimed.analysis_type),
         stage=Stage.ANALYZE,
@@ -55,7 +55,7 @@ def task_of(claimed: ClaimedChunk | ClaimedSynthesis | FanOut) -> AnalysisTask:
 def asked_job(
     context: Context, claimed: ClaimedChunk | ClaimedSynthesis, task: AnalysisTask, text: str
 ) -> AskedJob:
-    """Return the job of claimed work; the places of its document are read when they are needed."""
+    """Return the job of claimed work; the places of its document are read on demand."""
     read = partial(places_of, context.database, claimed.document_id, context.outage)
     return AskedJob(
         id=claimed.job_id,
@@ -69,7 +69,7 @@ def asked_job(
 def with_result(
     asked: AskedJob, parts: Sequence[EndedChunk], synthesis: Synthesis, examined: Examined
 ) -> JobEnd:
-    """Return the end of a job that has an answer, which joins those of the chunks `parts`."""
+    """Return the end of a job with an answer that joins those of the chunks `parts`."""
     examined = _with_unread_records(asked, parts, examined)
     status, failure = _standing(parts, synthesis, examined)
     result = _result(asked, parts, examined)
@@ -79,7 +79,7 @@ def with_result(
 def _with_unread_records(
     asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined
 ) -> Examined:
-    """Count the records of the text, as far as it was answered, that have no row in the answer."""
+    """Count the records in the answered spans of the text that have no row in the answer."""
     spans = [(part.start_char, part.end_char) for part in parts]
     answered = [(p.start_char, p.end_char) for p in parts if p.status == ChunkStatus.SUCCEEDED]
     place = missing_rows.naming(asked.places, spans)
@@ -87,15 +87,15 @@ def _with_unread_records(
 
 
 def without_result(job_id: uuid.UUID, parts: Sequence[EndedChunk]) -> JobEnd:
-    """Return the end of a job none of whose chunks has an answer."""
+    """Return the end of a job if none of its chunks has an answer."""
     status, failure = _verdict(parts)
     return JobEnd(job_id=job_id, status=status, failure=failure)
 
 
 def of_only_chunk(asked: AskedJob, part: EndedChunk) -> JobEnd | None:
-    """Return the end of a job with one chunk, which has just ended.
+    """Return the end of a job whose only chunk has just ended.
 
-    `None` where its answer has to be examined first: a model is asked for that.
+    `None` if its answer has to be examined first, for which a model is asked.
     """
     if part.status != ChunkStatus.SUCCEEDED:
         return without_result(asked.id, [part])
@@ -113,7 +113,7 @@ _NO_CHUNKS = JobFailure(
 
 
 def _verdict(parts: Sequence[EndedChunk]) -> tuple[JobStatus, JobFailure]:
-    """Name the end of a job of whose chunks some or all failed: the commonest reason counts."""
+    """Return the failure of a job some or all of whose chunks failed: the most common reason."""
     if not parts:
         return JobStatus.FAILED, _NO_CHUNKS
     failed = [part for part in parts if part.status != ChunkStatus.SUCCEEDED]
@@ -131,7 +131,7 @@ def _verdict(parts: Sequence[EndedChunk]) -> tuple[JobStatus, JobFailure]:
 
 
 def _how_many(failed: int, chunks: int, alike: int) -> str:
-    """Say how many chunks failed and how many of these for the reason that follows."""
+    """Return how many chunks failed, and how many of them for the reason that follows."""
     if chunks == 1:
         return ""
     so = "" if alike == failed else f", {alike} of them so"
@@ -141,7 +141,7 @@ def _how_many(failed: int, chunks: int, alike: int) -> str:
 def _standing(
     parts: Sequence[EndedChunk], synthesis: Synthesis, examined: Examined
 ) -> tuple[JobStatus, JobFailure | None]:
-    """Name the end of a job that has a result: `partial` where anything is missing in it."""
+    """Return the status of a job that has a result: `partial` if anything is missing in it."""
     reasons: list[JobFailure] = []
     if any(part.status != ChunkStatus.SUCCEEDED for part in parts):
         reasons.append(_verdict(parts)[1])

@@ -1,4 +1,4 @@
-"""Retrying what has not succeeded of a run, and cancelling what has not ended."""
+"""Retries the jobs of a run that have not succeeded, and cancels those that have not ended."""
 
 from __future__ import annotations
 
@@ -26,20 +26,19 @@ from chordwise.storage.runs import Run
 
 
 def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None) -> int:
-    """Queue every job of the run that has not succeeded; return how many those are.
+    """Queue all jobs of the run that have not succeeded, and return their number.
 
-    What chunks have reached stays: only those that have not succeeded are asked again. Where the
-    models of the run are paused for all runs, one call looks whether they still have to be. Where
-    the run is cancelled and not all of its jobs are yet, that is completed first. `budget_usd` is
-    what the run may cost from now on, with what it did cost already.
+    Results of chunks that have succeeded are kept. If the models of the run are paused, one call
+    probes whether the pause can end. If the run is being cancelled, the cancellation is completed
+    first. `budget_usd` is the new cap of the run, including what it has already cost.
 
-    The jobs are queued in short transactions, and their messages follow once all are: none of them
-    ends the run before the last is queued. After a kill recovery sends those that are queued, and a
-    repetition queues the rest.
+    The jobs are queued in short transactions; their messages follow after the last of these, so
+    that no job ends the run before all are queued. After a kill, recovery sends the queued jobs and
+    another `retry` queues the rest.
 
     Raises:
-        UsageError: More is spent already, or the budget is none.
-        ConfigurationError: There is a new budget, and an unknown price.
+        UsageError: More is spent already, or the amount cannot be a budget.
+        ConfigurationError: There is a new budget, and a model with an unknown price.
     """
     with context.database.read() as session:
         models = session.scalars(select(Job.model).where(Job.run_id == run_id).distinct()).all()
@@ -60,12 +59,12 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
 
 
 def cancel(database: Database, run_id: uuid.UUID) -> int:
-    """Cancel a run, then every job of it that has not ended; return how many those are.
+    """Cancel a run and all jobs of it that have not ended, and return their number.
 
-    The run is cancelled in a transaction of its own: once that is committed nothing is taken in,
-    claimed or asked for it. Its jobs follow in short transactions; recovery, a repetition and
-    `retry` complete what a kill has cut off. Calls in flight are not stopped, but their answers
-    are not stored.
+    The run is cancelled in a transaction of its own: after its commit, nothing is taken in, claimed
+    or asked for the run. Its jobs follow in short transactions; after a kill, recovery, another
+    `cancel` or `retry` completes them. Calls in flight are not stopped, but their answers are not
+    stored.
     """
     begun_at = _now(database)
     for attempt in database.attempts(PATIENCE):
@@ -86,7 +85,7 @@ def _now(database: Database) -> datetime:
 
 
 def _cancel_jobs(database: Database, run_id: uuid.UUID) -> None:
-    """Cancel the jobs of a cancelled run, some in each transaction."""
+    """Cancel the jobs of a cancelled run in several transactions."""
     cancelled = _STEP
     while cancelled:
         for attempt in database.attempts(PATIENCE):
@@ -103,7 +102,7 @@ _FRESH = {"attempts": 0, "postponements": 0, "error_code": None, "error_message"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    """The jobs of a run that one transaction has queued, by the ends of their range of ids."""
+    """The jobs of a run that one transaction has queued, as a range of ids."""
 
     first: uuid.UUID
     last: uuid.UUID
@@ -111,7 +110,7 @@ class _Step:
 
 
 def _reopen_jobs(context: Context, run_id: uuid.UUID) -> Iterator[_Step]:
-    """Queue the jobs of a run that are to be retried, each of them once, some in a transaction."""
+    """Queue the jobs of a run that are to be retried, each once, in several transactions."""
     after = _BEFORE_ALL
     while True:
         for attempt in context.database.attempts(PATIENCE):
@@ -173,7 +172,7 @@ def _reopen(context: Context, session: Session, job_ids: Sequence[uuid.UUID]) ->
 
 
 def _send(session: Session, run_id: uuid.UUID, step: _Step, begun_at: datetime) -> None:
-    """Promise messages for the jobs of a step that still wait for one."""
+    """Write outbox rows for the jobs of a step that still need a message."""
     queued = select(Job.id).where(
         Job.id.between(step.first, step.last),
         Job.run_id == run_id,

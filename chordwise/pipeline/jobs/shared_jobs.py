@@ -1,7 +1,7 @@
-"""Waiting for the answer to a question that another job is asking: one analysis for both.
+"""Lets jobs with the same question wait for one of them: one analysis for all.
 
-A job that follows another is queued, names it in `reused_from`, and has no message. Recovery lets
-it have the answer once it is there; where there will be none it asks for itself.
+A job that follows another is queued, names it in `reused_from`, and has no message. Recovery gives
+it the answer once there is one; if there will be none, the job is analyzed itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAX_AT_ONCE = 500
 
 
 def is_answered(session: Session, job: Job, *, follows: bool) -> bool:
-    """End a queued job if its answer is stored, and tell so; else it `follows` who asks."""
+    """Return whether the answer of a queued job is stored, and end it; else let it follow."""
     # Looked for first: one that ends between the two has its answer then.
     question = job.document_id, job.options_hash
     run = session.get_one(Run, job.run_id)
@@ -48,10 +48,10 @@ def is_answered(session: Session, job: Job, *, follows: bool) -> bool:
 def leaders(
     session: Session, run: Run, questions: Sequence[ResultKey], before: uuid.UUID
 ) -> dict[ResultKey, uuid.UUID]:
-    """Return the first jobs before a job that are asking the same questions, and as urgently.
+    """Return the earliest earlier jobs that ask the same questions with the same urgency.
 
-    What is wanted online does not wait for batches, nor what is wanted now for a nightly run. That
-    a leader was before keeps two jobs from waiting for each other.
+    An online job does not wait for a batch, nor an interactive one for a nightly run. A leader is
+    always earlier than its followers, so two jobs cannot wait for each other.
     """
     statement = (
         select(Job.document_id, Job.options_hash, Job.id)
@@ -75,9 +75,9 @@ def leaders(
 
 
 def served(context: Context, session: Session) -> int:
-    """End the jobs whose answer another job has got, and let those ask for whom there is none.
+    """End the jobs whose leader has an answer, and dispatch those whose leader will have none.
 
-    One that was paused with its run asks no model, and has an answer all the same.
+    A follower that was paused with its run receives the answer as well, since it asks no model.
     """
     leader = aliased(Job)
     followed = exists().where(leader.id == Job.reused_from)

@@ -1,4 +1,4 @@
-"""Synthesizing a job: exactly one result, once all chunks of the job have ended."""
+"""Synthesizes a job: exactly one result, after all of its chunks have ended."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
-    """A synthesis that is leased, and ledger and turn of its calls."""
+    """A leased synthesis with the ledger and turn of its calls."""
 
     lease: Lease
     job: ClaimedSynthesis
@@ -53,9 +53,10 @@ class _Work:
 
 
 def synthesize(context: Context, job_id: uuid.UUID) -> bool:
-    """Write the job's result and end state, unless chunks are open or it is done already.
+    """Write the result and end state of a job, unless chunks are open or it has ended.
 
-    Returns whether there is such a job. Finished work costs a look: no lock, no write.
+    Returns whether there is such a job. For a job that has ended there is one read: no lock, no
+    write.
 
     Raises:
         ServiceUnavailableError: The database cannot be reached; recovery repeats it.
@@ -81,7 +82,7 @@ def _work_on(context: Context, work: _Work) -> None:
             context.leases.note_lost(work.lease, "answer")
         except ServiceUnavailableError:
             raise
-        except Exception as error:  # a defect of ours ends the job, and visibly
+        except Exception as error:  # a defect ends the job visibly
             job_id = work.job.job_id
             log.exception("synthesis.defect", job_id=str(job_id))
             what = f"A defect of Chordwise stopped the synthesis ({type(error).__name__})."
@@ -94,9 +95,9 @@ def _work_on(context: Context, work: _Work) -> None:
 def _claim_last(
     context: Context, session: Session, lease: Lease
 ) -> ClaimedSynthesis | Literal[False] | None:
-    """Claim a synthesis for its last attempt, or find it claimed by an earlier commit.
+    """Claim a synthesis for its last attempt, or return the claim of an earlier commit.
 
-    False where there is nothing to do, `None` where there is no such job.
+    False if there is nothing to do, `None` if there is no such job.
     """
     status = jobs.status_of(session, lease.job_id)
     if status not in WORKING_JOBS:
@@ -157,7 +158,7 @@ def _synthesize_document(context: Context, work: _Work) -> None:
 def _synthesized(
     context: Context, synthesizer: Synthesizer, answers: Sequence[Answer], job: ClaimedSynthesis
 ) -> Synthesis:
-    """Ask the model; what it cannot give after the last postponement is merged by rule."""
+    """Join the answers; after the last postponement, merge by rule what the model cannot join."""
     try:
         return synthesizer.synthesize(answers)
     except ModelError as error:
@@ -169,7 +170,7 @@ def _synthesized(
 def _examined(
     context: Context, synthesizer: Synthesizer, synthesis: Synthesis, job: ClaimedSynthesis
 ) -> Examined:
-    """Let the answer be examined; after the last postponement it is kept as it is."""
+    """Have the answer examined; after the last postponement, keep it unexamined."""
     first = next(part for part in job.parts if part.status == ChunkStatus.SUCCEEDED)
     try:
         return examine(synthesizer, synthesis, (first.start_char, first.end_char))
@@ -180,7 +181,7 @@ def _examined(
 
 
 def _is_final(context: Context, job: ClaimedSynthesis, error: ModelError) -> bool:
-    """Tell whether waiting was tried often enough, and not only for a turn."""
+    """Return whether all postponements are used up by errors other than throttling."""
     last = job.postponements >= context.settings.pipeline.max_postponements
     return last and isinstance(error, TransientError) and not error.is_throttling
 
@@ -193,7 +194,7 @@ _LOST = JobFailure(
 
 
 def _end(context: Context, work: _Work, end: JobEnd) -> None:
-    """Store result, end state and the run's standing in one transaction, if the lease holds."""
+    """Store result, end state and the run's status in one transaction, if the lease holds."""
     lease = work.lease
     lease.require()
     work.turn.finish()

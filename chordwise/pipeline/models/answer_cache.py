@@ -1,4 +1,4 @@
-"""Keeping completions in PostgreSQL, each step in a short transaction of its own."""
+"""Stores completions in PostgreSQL; each step is a short transaction."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCompletions:
-    """The cache as one chunk sees it, or one synthesis: `owner` is the chunk's id, or the job's.
+    """The cache as one chunk or synthesis uses it; `owner` is the id of the chunk or job.
 
-    Others wait for the owner's request as long as a claim lasts. A worker that takes the chunk over
-    has the same owner, and does not wait.
+    Others wait for the owner's request until its claim expires. A worker that takes over the chunk
+    is the same owner and does not wait.
     """
 
     database: Database
@@ -51,7 +51,7 @@ class StoredCompletions:
             return Standing.UNKNOWN
 
     def store(self, entry: CacheEntry, completion: Completion) -> None:
-        """Keep the completion of a request that is the owner's."""
+        """Store the completion of a request that the owner has claimed."""
         claim, content = self._claim(entry), to_json(completion)
         with _doing_without():
             for attempt in self.database.attempts(_PATIENCE):
@@ -59,7 +59,7 @@ class StoredCompletions:
                     cached_completions.store(session, claim, content)
 
     def release(self, entry: CacheEntry) -> None:
-        """Give up a request of the owner that brought nothing to keep."""
+        """Release the claim of a request that gave no completion to store."""
         claim = self._claim(entry)
         with _doing_without():
             for attempt in self.database.attempts(_PATIENCE):
@@ -87,9 +87,9 @@ class StoredCompletions:
 def stored_completions(
     settings: Settings, database: Database, owner: uuid.UUID
 ) -> StoredCompletions | None:
-    """Return the cache of the settings, if there is one.
+    """Return the cache of the settings, or `None` if it is disabled.
 
-    A claim lasts as long as a question with its waits may.
+    A claim lasts as long as a question with its waits may take.
     """
     if not settings.cache.enabled:
         return None
@@ -103,7 +103,7 @@ def stored_completions(
 
 
 def discard(database: Database, completion: Completion) -> None:
-    """Take a completion out of the cache that its check found invalid."""
+    """Delete a completion that its check found invalid from the cache."""
     if not completion.cache_key:
         return
     with _doing_without():
@@ -113,7 +113,7 @@ def discard(database: Database, completion: Completion) -> None:
 
 
 def to_json(completion: Completion) -> JsonObject:
-    """Write a clean completion as it stands in the table."""
+    """Return a clean completion as it is stored in the table."""
     usage: JsonObject = {name: getattr(completion.usage, name) for name in _COUNTS}
     return {
         "text": completion.text,
@@ -126,7 +126,7 @@ def to_json(completion: Completion) -> JsonObject:
 
 
 def from_json(stored: JsonObject) -> Completion:
-    """Read what `to_json` wrote."""
+    """Return the completion that `to_json` has written."""
     usage = json_values.as_object(stored.get("usage") or {})
     return Completion(
         text=json_values.text(stored.get("text")),
@@ -145,7 +145,7 @@ def _count(value: JsonValue) -> int | None:
 
 @contextmanager
 def _doing_without() -> Iterator[None]:
-    """Go on where the database is away: the cache is not needed for an answer."""
+    """Continue without the cache if the database is unavailable."""
     try:
         yield
     except ServiceUnavailableError as error:

@@ -1,4 +1,4 @@
-"""The questions of one chunk or synthesis that wait for a batch, each step in a transaction."""
+"""The questions of one chunk or synthesis that wait for a batch; each step is a transaction."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _KINDS: Mapping[str, type[ModelError]] = MappingProxyType(_kinds(errors.ModelErr
 class JobBatches:
     """Implements `chordwise.llm.middleware.batched.BatchQueue` for one model.
 
-    `model_name` is the name in the settings; `max_age` that of the cache, `None` without one.
+    `model_name` is the name in the settings; `max_age` is that of the cache, `None` without one.
     """
 
     database: Database
@@ -57,12 +57,12 @@ class JobBatches:
     max_age: timedelta | None
 
     def answer(self, question: BatchQuestion) -> Completion | None:
-        """Return the answer once it has arrived; `None` where the question is asked online.
+        """Return the answer if it has arrived, or `None` if the question is to be asked online.
 
         Raises:
-            AwaitingBatchError: It waits, from now on or already.
-            ModelError: The provider's answer was an error, or there is no money for the question.
-            ConfigurationError: There is a cap, and an unknown price.
+            AwaitingBatchError: The question waits for a batch.
+            ModelError: The provider returned an error, or the budget does not cover the question.
+            ConfigurationError: There is a cap, and the price is unknown.
         """
         for attempt in self.database.attempts(_PATIENCE):
             with attempt as session:
@@ -96,7 +96,7 @@ class JobBatches:
         return _awaiting(question, left)
 
     def _give_up(self, session: Session, row: BatchRequest | None) -> None:
-        """Leave a question that is asked online now: out of its batch, or to its late answer."""
+        """Take a question that is now asked online out of its batch, or leave its late answer."""
         if row is None:
             return
         if row.status in UNASKED_REQUESTS:
@@ -105,10 +105,10 @@ class JobBatches:
             row.status = BatchRequestStatus.GIVEN_UP
 
     def _add(self, session: Session, question: BatchQuestion, left: timedelta) -> None:
-        """Write the question and reserve its money, or none of both.
+        """Store the question and reserve its money, or do neither.
 
-        Where another owner waits for the answer to the same question, it is only noted that this
-        owner waits for it, too: it is asked and paid once.
+        If another owner already waits for the same question, this owner is added to it: the
+        question is asked and paid once.
         """
         body = json.dumps(question.body, ensure_ascii=False)
         id_ = new_id()
@@ -139,7 +139,7 @@ class JobBatches:
 
 
 def to_json(completion: Completion) -> JsonObject:
-    """Write a completion as it stands in `batch_requests.answer`; it may have ended badly."""
+    """Return a completion as it is stored in `batch_requests.answer`; it may be incomplete."""
     return {
         **answer_cache.to_json(completion),
         "finish_reason": completion.finish_reason.value,
@@ -148,7 +148,7 @@ def to_json(completion: Completion) -> JsonObject:
 
 
 def from_json(row: BatchRequest) -> Completion:
-    """Read what `to_json` wrote, with the ledger's row and the key in the cache."""
+    """Return what `to_json` has written, with the ledger row and the cache key."""
     stored = row.answer or {}
     return replace(
         answer_cache.from_json(stored),

@@ -1,4 +1,4 @@
-"""Budgets in use: whether there is money for a call, and what is left of it, for all workers."""
+"""Enforces budgets across all workers: reserves money for calls and settles what they cost."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ _REFUSALS = (BudgetReservedError, BudgetExceededError, ConfigurationError)
 
 
 class Reservations:
-    """Reserves and settles the money of requests, those of many threads in one transaction.
+    """Reserves and settles the money of requests, those of several threads in one transaction.
 
-    A group locks the accounts of its runs and of the day, so that the caps hold however many
-    workers there are.
+    A group locks the accounts of its runs and of the day, so that the caps hold for any number of
+    workers.
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
@@ -108,24 +108,24 @@ def _settle_all(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobBudget:
-    """What may be spent for one job: the budget of its run, and that of the day.
+    """The budget of one job: that of its run and that of the day.
 
-    `job_id` is the id of the run for what is asked before there is a job.
-    Implements `chordwise.llm.middleware.budgeted.Budget`.
+    `job_id` is the id of the run for calls that are made before there is a job. Implements
+    `chordwise.llm.middleware.budgeted.Budget`.
     """
 
     reservations: Reservations
     job_id: uuid.UUID
 
     def reserve(self, max_usd: Decimal | None, timeout_seconds: float | None) -> uuid.UUID | None:
-        """Set aside what a request can cost at most; `None` where nothing limits it.
+        """Reserve the maximum cost of a request, or return `None` if there is no cap.
 
-        The reservation lasts for the request, and a lease more to settle it.
+        The reservation lasts as long as the request may take, plus one lease to settle it.
 
         Raises:
-            BudgetReservedError: The money is there, but others have reserved it.
-            BudgetExceededError: So much is not left.
-            ConfigurationError: There is a cap, and an unknown price.
+            BudgetReservedError: The money is there, but reserved by other requests.
+            BudgetExceededError: The remaining budget is too small.
+            ConfigurationError: There is a cap, and the price is unknown.
         """
         settings = self.reservations.settings
         seconds = timeout_seconds or settings.retries.total_seconds
@@ -150,10 +150,11 @@ class JobBudget:
         return self.reservations.reserve_in(session, wanted)
 
     def settle(self, reservation_id: uuid.UUID, cost_usd: Decimal | None) -> None:
-        """Give back what a request did not cost; an unknown cost is all that was reserved.
+        """Release what a request did not cost; if the cost is unknown, all of it counts as spent.
 
         Raises:
-            ServiceUnavailableError: The database stayed away; the reservation counts as spent.
+            ServiceUnavailableError: The database stayed unavailable; the reservation counts as
+                spent.
         """
         settings = self.reservations.settings.pipeline
         patience = timedelta(seconds=settings.database_outage_timeout_seconds)
@@ -165,11 +166,11 @@ class JobBudget:
 
 
 def cap_for(settings: Settings, model: str, budget_usd: Decimal | None) -> Decimal | None:
-    """Return the cap of a run that asks this model; `None` where none is set.
+    """Return the cap of a run that asks this model, or `None` if there is none.
 
     Raises:
-        UsageError: No such budget can be kept.
-        ConfigurationError: There is a cap for the run or the day, and an unknown price.
+        UsageError: The amount cannot be a budget.
+        ConfigurationError: The run or the day has a cap, and a price is unknown.
     """
     cap_usd = settings.budget.usd_per_run if budget_usd is None else checked_cap(budget_usd)
     if cap_usd is not None or settings.budget.usd_per_day is not None:
@@ -179,7 +180,7 @@ def cap_for(settings: Settings, model: str, budget_usd: Decimal | None) -> Decim
 
 
 def require_known_prices(settings: Settings, models: Iterable[str]) -> None:
-    """Refuse models that may be asked for these and of unknown price, unless allowed.
+    """Refuse models with an unknown price that may be asked, unless the settings allow them.
 
     Raises:
         ConfigurationError: There is such a model, or none of that name.
@@ -196,7 +197,7 @@ def require_known_prices(settings: Settings, models: Iterable[str]) -> None:
 
 
 def checked_cap(cap_usd: Decimal) -> Decimal:
-    """Return an amount as the accounts keep it, if it can be the cap of a run.
+    """Return an amount in the precision of the accounts, if it can be the cap of a run.
 
     Raises:
         UsageError: It cannot.
@@ -210,7 +211,7 @@ def checked_cap(cap_usd: Decimal) -> Decimal:
 
 
 def change_cap(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> None:
-    """Give a run another cap, in the caller's transaction.
+    """Change the cap of a run in the caller's transaction.
 
     Raises:
         UsageError: More is spent already.
@@ -225,7 +226,7 @@ def change_cap(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> None:
 
 
 def _amount(settings: BudgetSettings, max_usd: Decimal | None) -> Decimal:
-    """Return what is set aside for a request that can cost so much at most."""
+    """Return the amount to reserve for a request with this maximum cost."""
     if max_usd is not None:
         return money.rounded_up(max_usd)
     if settings.allow_unknown_prices:
@@ -261,7 +262,7 @@ def _exceeded(account: Budget, cap_usd: Decimal, amount_usd: Decimal) -> BudgetE
         f"${_shown(account.spent_usd)} are spent, and the next call {following}."
     )
     if account.run_id is not None:
-        return BudgetExceededError(what, "Raise it and go on: chordwise retry RUN --budget USD")
+        return BudgetExceededError(what, "Raise the budget: chordwise retry RUN --budget USD")
     day = account.scope.removeprefix("day:")
     return BudgetExceededError(
         what, f"{day} ends at midnight UTC; then: chordwise retry RUN. Or raise budget.usd_per_day."
@@ -273,18 +274,18 @@ def _whose(account: Budget) -> str:
 
 
 def _shown(usd: Decimal) -> str:
-    """Return an amount with as many digits as it has, two at least."""
+    """Return an amount with all of its digits, at least two after the point."""
     plain = f"{usd.normalize():f}"
     whole, _, cents = plain.partition(".")
     return f"{whole}.{cents:0<2}"
 
 
 class DayBudget:
-    """What may be spent today where there is neither a run nor a job.
+    """The budget of the day, for calls without a run or job.
 
-    Implements `chordwise.llm.middleware.budgeted.Budget`. A reservation belongs to a run; here the
-    most that a request can cost is booked as spent instead, and what it did not cost is taken off
-    again. Nothing is tried twice: what is lost with the database stays booked.
+    Implements `chordwise.llm.middleware.budgeted.Budget`. Reservations belong to runs; here the
+    maximum cost of a request is booked as spent, and the difference is subtracted afterwards.
+    Nothing is repeated: what is lost with the database stays booked.
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
@@ -297,12 +298,12 @@ class DayBudget:
         max_usd: Decimal | None,
         timeout_seconds: float | None,  # noqa: ARG002 - the signature is the port's
     ) -> uuid.UUID | None:
-        """Book what a request can cost at most; `None` where nothing limits the day.
+        """Book the maximum cost of a request, or return `None` if the day has no cap.
 
         Raises:
-            BudgetReservedError: The money is there, but others have reserved it.
-            BudgetExceededError: So much is not left.
-            ConfigurationError: There is a cap, and an unknown price.
+            BudgetReservedError: The money is there, but reserved by other requests.
+            BudgetExceededError: The remaining budget is too small.
+            ConfigurationError: There is a cap, and the price is unknown.
         """
         usd_per_day = self._settings.usd_per_day
         if usd_per_day is None:
@@ -318,10 +319,10 @@ class DayBudget:
         return payment_id
 
     def settle(self, reservation_id: uuid.UUID, cost_usd: Decimal | None) -> None:
-        """Take off what a request did not cost; an unknown cost is all that was booked.
+        """Subtract what a request did not cost; if the cost is unknown, all of it stays booked.
 
         Raises:
-            ServiceUnavailableError: The database is away; all of it counts as spent.
+            ServiceUnavailableError: The database is unavailable; all of it counts as spent.
         """
         scope, amount_usd = self._paid.pop(reservation_id)
         if cost_usd is None:

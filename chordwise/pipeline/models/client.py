@@ -52,7 +52,7 @@ _sleep = time.sleep  # noqa: TID251 - here the waiting is wired in
 
 
 def server_of(settings: Settings) -> LocalServer:
-    """Return what finds the servers that run below the home of the settings."""
+    """Return a function that finds the servers started below the home of the settings."""
 
     def find(model: str) -> tuple[str, SecretStr] | None:
         found = llama.running(home_at(settings.home), model)
@@ -62,15 +62,16 @@ def server_of(settings: Settings) -> LocalServer:
 
 
 class KeptLedger(CallLedger, HitLedger, Protocol):
-    """Where requests are written down, and that there was no need of one."""
+    """Records requests, and cache hits that took none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """For whom a model is asked; the defaults are those of a library without a database.
+    """On whose behalf a model is asked; the defaults are for a library without a database.
 
-    `turn` is held from a call to the end of the work; without it, for each call alone. `batches`
-    returns where questions to the model of a name wait, for jobs of the batch lane.
+    `turn` is held from the first call to the end of the work; without it, a slot is taken for each
+    call. `batches` returns the queue of questions to the model of a name, for jobs of the batch
+    lane.
     """
 
     ledger: KeptLedger = field(default_factory=NullLedger)
@@ -97,10 +98,10 @@ class _Use:
 
 
 class Models:
-    """The models of the settings, by name; the connections are kept, the wrapping is per use.
+    """The models of the settings by name; connections are kept, the wrapping is done for each use.
 
-    `connected` and `batch_apis` are models and Batch APIs that are there already; those of the
-    settings are connected on demand.
+    `connected` and `batch_apis` are existing models and Batch APIs; those of the settings are
+    connected on demand.
     """
 
     def __init__(
@@ -124,8 +125,8 @@ class Models:
     def open(self, name: str, asking: Asking | None = None) -> ChatModel:
         """Return the model or the tiers of this name, with fallbacks, asked as `asking` says.
 
-        Only the largest tier has the fallbacks of the settings: what a smaller one cannot answer
-        goes to the tier above it.
+        Only the largest tier has the fallbacks of the settings: a question that a smaller tier
+        cannot answer goes to the next tier.
 
         Raises:
             ConfigurationError: A model or tier is unknown or cannot be used as configured.
@@ -142,7 +143,7 @@ class Models:
         return Tiered(models, self._settings.routing, _log_fallback)
 
     def asked_by(self, asking: Asking, name: str) -> ChatModel:
-        """Return one model; what runs on this machine is neither limited nor paid for.
+        """Return one model; models on this machine have no rate limit and no budget.
 
         Raises:
             ConfigurationError: It is unknown, or cannot be used as configured.
@@ -163,7 +164,7 @@ class Models:
         return self._batched(use, self._cached(use, self._retrying(queued)))
 
     def turn(self) -> Turn:
-        """Return a turn at the slots of this process; the caller has to close it."""
+        """Return a turn at the slots of this process; the caller closes it."""
         return Turn(self._slots)
 
     def batch_api(self, name: str) -> BatchApi:
@@ -235,7 +236,7 @@ class Models:
         return Batched(model, batches(named.name), body, named.price, named.facts)
 
     def _limits(self, named: _Named) -> Limits:
-        """Return the limits of a model, which all who ask it share."""
+        """Return the limits of a model, which all of its callers share."""
         name, settings = named.name, named.settings
         if name not in self._limits_by_name:
             broker_url = self._settings.broker_url
@@ -292,7 +293,7 @@ class Models:
 
 
 def identity(settings: Settings, name: str) -> list[str]:
-    """Return what of a model belongs to a result's identity: who may have answered, and when.
+    """Return the part of a model that identifies a result: who may have answered, and when.
 
     Raises:
         ConfigurationError: There is no such model or tier.
@@ -315,7 +316,7 @@ def _log_fallback(asked: ModelProfile, following: ModelProfile, error: ModelErro
 
 
 def lane_for(settings: Settings, model: str, wanted: Lane) -> Lane:
-    """Return the lane in which a model can be asked: online where it has no Batch API.
+    """Return the lane in which a model can be asked: online if it has no Batch API.
 
     Raises:
         ConfigurationError: A model is unknown.
@@ -327,10 +328,10 @@ def lane_for(settings: Settings, model: str, wanted: Lane) -> Lane:
 
 
 def batch_until(settings: Settings, lane: Lane) -> ColumnElement[datetime] | None:
-    """Return until when the questions of a job wait for batches, from now on; `None` for never."""
+    """Return the deadline until which questions of a job wait for batches; `None` online."""
     return spill_over(settings) if lane is Lane.BATCH else None
 
 
 def spill_over(settings: Settings) -> ColumnElement[datetime]:
-    """Return when what has no answer by then is asked online."""
+    """Return the time after which unanswered questions are asked online."""
     return clock.after(timedelta(hours=settings.batch.spill_over_hours))

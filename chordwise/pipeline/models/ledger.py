@@ -1,4 +1,4 @@
-"""The ledger of model calls, kept in PostgreSQL: each call is written before it is made."""
+"""The ledger of model calls in PostgreSQL: each call is recorded before it is made."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ _IDS = ("id", "run_id", "job_id", "chunk_id")
 
 @dataclass(slots=True, kw_only=True)
 class Ledger:
-    """Writes the calls of one chunk, of one synthesis (no chunk), or of a sample (no job either).
+    """Records the calls of one chunk, one synthesis (no chunk) or one sample (no job).
 
-    Those that read a page of a document have its `source` and the run that takes it in.
+    Calls that read a page of a document have its `source` and the run that takes it in.
 
-    A call is committed before it is made. How it ended goes with the next entry, or with the end of
-    the work, which takes it (`take_ended`); an error is stored at once. What is known of an answer
-    waits `patience` for a database that is away. With the `token` of a claim, no call begins once
-    the claim is lost. `discard` takes a completion out of the cache that is not valid and complete.
-    `enter` stores an entry, and waits so long for the database. A ledger belongs to one thread.
+    A call is committed before it is made. Its end is stored with the next entry or with the end of
+    the work, which takes it (`take_ended`); an error is stored at once. The end of an answered call
+    waits `patience` for an unavailable database. With the `token` of a claim, no call starts once
+    the claim is lost. `discard` deletes a completion from the cache that is invalid or incomplete.
+    `enter` stores an entry and waits for the database up to the given time. A ledger belongs to one
+    thread.
     """
 
     enter: Callable[[CallEntry, timedelta], bool]
@@ -46,10 +47,10 @@ class Ledger:
     _ended: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def begin(self, start: CallStart) -> uuid.UUID:
-        """Write a call that is about to be made.
+        """Record a call that is about to be made.
 
         Raises:
-            LeaseLostError: The run is cancelled, or the work was taken over.
+            LeaseLostError: The run is cancelled, or another worker has claimed the work.
         """
         call_id = new_id()
         begun = self._row(call_id, start)
@@ -69,7 +70,7 @@ class Ledger:
         self.enter(CallEntry(withdrawn=(call_id,)), self.patience)
 
     def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> uuid.UUID:
-        """Write that the cache had the completion: no request, no tokens, no money."""
+        """Record a cache hit: no request, no tokens, no cost."""
         call_id = new_id()
         begun = self._row(call_id, start) | {"cache_hit": True}
         known = hit_of(completion) | {"id": str(call_id), "latency_ms": latency_ms}
@@ -78,14 +79,14 @@ class Ledger:
         return call_id
 
     def finish(self, call_id: uuid.UUID, outcome: CallOutcome) -> None:
-        """Note how a call ended."""
+        """Record how a call ended."""
         known = {name: getattr(outcome, name) for name in CallOutcome.__dataclass_fields__}
         self._ended[str(call_id)] = {**known, "id": str(call_id)}
         if outcome.error_code is not None or self.job_id is None:
             self.flush()
 
     def check(self, completion: Completion, verdict: CheckResult) -> None:
-        """Note beside a call what the check of its answer found."""
+        """Record the result of checking the answer beside its call."""
         if not (verdict.valid and verdict.is_complete):
             self.discard(completion)
         known = self._ended.get(completion.call_id)
@@ -101,7 +102,7 @@ class Ledger:
         return ended
 
     def put_back(self, ended: Sequence[Mapping[str, object]]) -> None:
-        """Keep ends of calls that were taken and could not be stored."""
+        """Return ends of calls that could not be stored to the ledger."""
         self._ended = {str(each["id"]): dict(each) for each in ended} | self._ended
 
     def flush(self) -> None:
@@ -132,7 +133,7 @@ def row_of(start: CallStart) -> JsonObject:
 
 
 def hit_of(completion: Completion) -> dict[str, object]:
-    """Return what the ledger says of an answer that took no request: no tokens, no money."""
+    """Return the ledger entry of an answer that took no request: no tokens, no cost."""
     return {
         "cache_hit": True,
         "input_tokens": 0,

@@ -114,7 +114,7 @@ class AssumedPages:
 
 
 def assumed_pages(settings: Settings) -> Transcriber | None:
-    """Return what stands for the model that reads pages, where the settings name one."""
+    """Return the stand-in of the model that reads pages, if the settings name one."""
     return AssumedPages(settings) if settings.readers.vision else None
 
 

@@ -218,7 +218,7 @@ def lost_since(
     overtaken: ColumnElement[datetime] | ColumnElement[datetime | None],
     queue: str,
 ) -> datetime | None:
-    """Return the moment before which what was sent and still waits has lost its message, if any.
+    """Return the time before which sent work that still waits has lost its message, if any.
 
     That is `overtaken`, or a while ago where no worker is active and the queue is empty. It is a
     query of its own, so that the planner knows how much of an index lies before the moment.
@@ -238,7 +238,7 @@ def send_again(session: Session, chunk_ids: Sequence[uuid.UUID], reason: str) ->
 
 
 def send_everything(context: Context, begun_at: datetime) -> int:
-    """Promise messages for all that waits and was not sent since a moment; return how many.
+    """Promise messages for all waiting work that was not sent since a time; return the count.
 
     What has one promised already gets no second one. Each transaction takes `MAX_PROMISED` rows
     and marks them as sent, so that a repetition with the same moment goes on after the last commit.

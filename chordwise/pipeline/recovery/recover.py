@@ -210,7 +210,7 @@ def unsettled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 -
 
 
 def _send_jobs(session: Session, task: str, condition: ColumnElement[bool]) -> int:
-    """Promise a message for each job that has none waiting, however long the broker is away."""
+    """Promise a message for each job that has none waiting, however long the broker is down."""
     ids = session.scalars(
         select(Job.id)
         .where(condition, ~outbox.is_promised(task, of=Job.id))
@@ -378,7 +378,7 @@ def waiting(session: Session) -> Waiting:
 
 
 def may_stop_moving(session: Session) -> bool:
-    """Tell whether there is anything that a rule of recovery could find.
+    """Return whether there is anything that a rule of recovery could find.
 
     That is an unfinished job, chunk, run, question of a batch, or reservation.
     """

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import TypeVar
 
 from sqlalchemy import select, union_all
 from sqlalchemy.orm import Session, undefer
@@ -43,7 +42,7 @@ from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.learned_examples import LearnedExample
 from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.record import among, id_in
+from chordwise.storage.record import among, copied, id_in
 from chordwise.storage.results import Fact, Result
 from chordwise.storage.runs import Run
 
@@ -145,7 +144,7 @@ class ExplainedFact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """What a person said of an answer to the question, as the table `feedback` has it."""
+    """Feedback on an answer to the question, as in the table `feedback`."""
 
     path: str
     field: str | None
@@ -281,7 +280,7 @@ def explain(
         job_id=job_id,
         run=session.get_one(Run, job.run_id).name,
         **{name: getattr(job, name) for name in _OF_JOB},
-        document=_taken(ExplainedDocument, document),
+        document=copied(ExplainedDocument, document),
         chunks=[
             _chunk(chunk, about if parts is None or chunk.position in parts else None)
             for chunk in chunks
@@ -327,7 +326,7 @@ def _later_questions(
     asked: _Asked, chunks: Sequence[Chunk], result: Result | None
 ) -> Iterator[Question]:
     synthesizer = Synthesizer(document=asked.document())
-    answers = [answer_of(_taken(EndedChunk, each)) for each in chunks]
+    answers = [answer_of(copied(EndedChunk, each)) for each in chunks]
     joining = synthesizer.first_questions(answers)
     yield from joining
     critique = (result.critique if result else None) or {}
@@ -351,12 +350,6 @@ def _later_questions(
 
 
 _OF_JOB = ("analysis_type", "model", "status", "error_message", "hint", "options")
-_T = TypeVar("_T")
-
-
-def _taken(kind: type[_T], row: object) -> _T:
-    """Return what a dataclass has in common with a row, which is everything."""
-    return kind(**{name: getattr(row, name) for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]  # of a dataclass
 
 
 def jobs_of(session: Session, document_id: uuid.UUID) -> Sequence[JobOfDocument]:
@@ -384,14 +377,14 @@ def job_of_fact(session: Session, fact_id: uuid.UUID) -> uuid.UUID | None:
 
 def _facts(session: Session, job_id: uuid.UUID) -> Sequence[ExplainedFact]:
     statement = select(Fact).where(Fact.job_id == job_id).order_by(Fact.verdict.is_(None), Fact.id)
-    return [_taken(ExplainedFact, each) for each in session.scalars(statement)]
+    return [copied(ExplainedFact, each) for each in session.scalars(statement)]
 
 
 def _remarks(session: Session, job: Job) -> Sequence[Remark]:
-    """Return what was said of any answer to the question of a job, the latest first."""
+    """Return the feedback on all answers to the question of a job, the latest first."""
     kind, question = AnalysisType(job.analysis_type), question_of(job.options)
     said = judgments.of_documents(session, [job.document_id])
-    return [_taken(Remark, each) for each in reversed(judgments.about(said, kind, question))]
+    return [copied(Remark, each) for each in reversed(judgments.about(said, kind, question))]
 
 
 def _examples(session: Session, job: Job) -> Sequence[ShownExample]:
@@ -401,9 +394,8 @@ def _examples(session: Session, job: Job) -> Sequence[ShownExample]:
         .join(Document, Document.id == LearnedExample.document_id)
         .where(among(LearnedExample.id, ids))
     )
-    names = [name for name in ShownExample.__dataclass_fields__ if name != "source"]
     found = {
-        row.id: ShownExample(source=source, **{name: getattr(row, name) for name in names})
+        row.id: copied(ShownExample, row, source=source)
         for row, source in session.execute(statement)
     }
     return [found[each] for each in ids if each in found]
@@ -429,9 +421,8 @@ def _calls(session: Session, job_id: uuid.UUID, positions: dict[uuid.UUID, int])
     ids = union_all(of_intake, of_job).scalar_subquery()
     made = select(ModelCall).where(ModelCall.id.in_(ids)).order_by(ModelCall.id)
     for call in session.scalars(made):
-        names = (name for name in Call.__dataclass_fields__ if name != "chunk")
         chunk = positions.get(call.chunk_id) if call.chunk_id is not None else None
-        yield Call(chunk=chunk, **{name: getattr(call, name) for name in names})
+        yield copied(Call, call, chunk=chunk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -519,19 +510,8 @@ def _chunk(chunk: Chunk, asked: _Asked | None) -> ExplainedChunk:
         completion, samples = asked.completion(request), asked.samples(request)
         prompt = Prompt(system=request.system, user=request.user)
         changes = _changes(AnalysisType(asked.job.analysis_type), completion, chunk.answer)
-    return ExplainedChunk(
-        prompt=prompt,
-        completion=completion,
-        samples=samples,
-        changes=changes,
-        **{name: getattr(chunk, name) for name in _OF_CHUNK},
-    )
-
-
-_OF_CHUNK = (
-    *("position", "start_char", "end_char", "status", "answer", "confidence", "quality"),
-    *("agreement", "error_code", "error_message"),
-)
+    asked_of = {"prompt": prompt, "completion": completion, "samples": samples, "changes": changes}
+    return copied(ExplainedChunk, chunk, **asked_of)
 
 
 def _changes(kind: AnalysisType, completion: str | None, answer: JsonObject | None) -> list[str]:

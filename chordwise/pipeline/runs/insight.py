@@ -273,7 +273,7 @@ def _plot(figure: Figure, found: Result[*tuple[object, ...]], days: Sequence[dt.
 def _series(
     figure: Figure, records: Sequence[Mapping[str, Cell]], places: Sequence[float]
 ) -> dict[str, list[float | None]]:
-    """Return the series by their names: the largest where there are too many to be told apart."""
+    """Return the series by their names; only the largest if there are too many."""
     empty = 0.0 if figure.unit is Unit.COUNT else None
     index = {place: number for number, place in enumerate(places)}
     found: dict[str, list[float | None]] = {}

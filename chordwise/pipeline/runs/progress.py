@@ -68,7 +68,7 @@ class CallCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A run at one moment; equal to another one if nothing has moved in between.
+    """The state of a run; two are equal if nothing changed in between.
 
     `trouble` says why the newest call that has ended has failed; it is empty where it has not, and
     once the run is over. One that `is_interrupted` has found more than it has taken in, and no
@@ -114,12 +114,12 @@ class Pace:
             self._seen.popleft()
 
     def documents_per_minute(self) -> float | None:
-        """Return the documents done in a minute; `None` while there is too little to tell."""
+        """Return the documents done per minute; `None` while there are too few."""
         gained = [progress.jobs.documents_done for _, progress in self._seen]
         return self._per_second(gained, 60)
 
     def remaining(self) -> timedelta | None:
-        """Return the time that the open chunks will take; `None` while it cannot be told."""
+        """Return the time that the open chunks will take; `None` while it is unknown."""
         speed = self._per_second([progress.chunks_done for _, progress in self._seen], 1)
         if not speed or self._seen[-1][1].is_taking_in:
             return None

@@ -124,7 +124,7 @@ def _columns() -> Select[*tuple[object, ...]]:
 
 
 def as_sql(wanted: ResultFilter) -> str:
-    """Return the statement for all that is wanted as it stands, for `chordwise sql` and exports."""
+    """Return the complete statement with its values, for `chordwise sql` and exports."""
     return literal_sql(statement(wanted))
 
 

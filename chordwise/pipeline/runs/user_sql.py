@@ -223,7 +223,7 @@ def _as_member(url: URL, options: str) -> Connection:
 
 
 def _login(url: URL, options: str) -> Connection:
-    """Give the role a password for this very moment and log in with it.
+    """Give the role a temporary password and log in with it.
 
     Another database of the cluster may set one of its own in between: then it is tried again.
     """

@@ -1,1 +1,1 @@
-"""What a process works with: its context, leases, messages, and the broker."""
+"""What a process works with: its context, leases, messages and broker."""

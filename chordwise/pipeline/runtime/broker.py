@@ -1,4 +1,4 @@
-"""Asking the broker itself how it is, on a connection of its own."""
+"""Checks the broker on a connection of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_SUCH_DATABASE = "DB index is out of range"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerReport:
-    """What a broker says about itself; `memory_limit` is 0 where there is none."""
+    """The state that a broker reports; `memory_limit` is 0 if it has none."""
 
     version: str
     policy: str
@@ -35,11 +35,11 @@ class BrokerReport:
 
 
 def require_working(url: SecretStr) -> None:
-    """See that the broker answers and takes a message.
+    """Check that the broker answers and accepts a message.
 
     Raises:
         ConfigurationError: It has no database of the number in the address.
-        ServiceUnavailableError: It is out of reach, or takes nothing.
+        ServiceUnavailableError: It cannot be reached or accepts no message.
     """
     with _connected(url) as client:
         client.ping()
@@ -53,21 +53,21 @@ def require_working(url: SecretStr) -> None:
 
 
 def require_database(url: SecretStr) -> None:
-    """Refuse a number of a database that the broker does not have; one that is away may have it.
+    """Check that the broker, if it can be reached, has a database of this number.
 
     Raises:
-        ConfigurationError: The broker has no database of this number.
+        ConfigurationError: It has none.
     """
     with suppress(ServiceUnavailableError), _connected(url) as client:
         client.ping()
 
 
 def report(url: SecretStr) -> BrokerReport:
-    """Return what the broker says about itself.
+    """Return the state that the broker reports.
 
     Raises:
         ConfigurationError: It has no database of the number in the address.
-        ServiceUnavailableError: It is out of reach.
+        ServiceUnavailableError: It cannot be reached.
     """
     with _connected(url) as client:
         found: object = client.info()
@@ -104,7 +104,7 @@ def _connected(url: SecretStr) -> Iterator[redis.Redis]:
 def reason(error: Exception) -> str:
     """Return why the broker cannot be reached, with its address and without its password.
 
-    What is wrong with an address itself (`ValueError`) may quote a part of it that is secret.
+    The message of a `ValueError` about an address may contain a secret part of it and is left out.
     """
     if isinstance(error, ValueError):
         return type(error).__name__

@@ -45,7 +45,7 @@ class ReadingContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stores:
-    """Where the threads of a process store their work together."""
+    """The stores in which the threads of a process write together."""
 
     chunks: ChunkWork
     fan_outs: FanOuts
@@ -54,7 +54,7 @@ class Stores:
 
 
 def open_stores(settings: Settings, database: Database, together: Database | None = None) -> Stores:
-    """Return the stores of a process; `together` is for what its threads store together."""
+    """Return the stores of a process; `together` is the database for grouped writes."""
     lease = timedelta(seconds=settings.pipeline.lease_seconds)
     together = together or database
     pipeline = settings.pipeline
@@ -71,7 +71,7 @@ def open_stores(settings: Settings, database: Database, together: Database | Non
 class Context(ReadingContext):
     """One per process; safe to share between threads.
 
-    `walks` are how far recovery has come among the jobs that may wait for a synthesis.
+    `walks` records how far recovery has come among the jobs that may wait for a synthesis.
     """
 
     stores: Stores
@@ -87,11 +87,11 @@ class Context(ReadingContext):
 
     @property
     def outage(self) -> timedelta:
-        """How long what has been paid for waits for a database that is away."""
+        """How long a paid answer waits for an unavailable database."""
         return timedelta(seconds=self.settings.pipeline.database_outage_timeout_seconds)
 
     def ledger(self, lease: Lease) -> Ledger:
-        """Return the ledger of a chunk or a synthesis: no call begins once its lease is lost."""
+        """Return the ledger of a chunk or synthesis: no call starts once its lease is lost."""
         return Ledger(
             enter=self.stores.chunks.enter,
             patience=self.outage,
@@ -104,7 +104,7 @@ class Context(ReadingContext):
     def asking(
         self, claimed: ClaimedChunk | ClaimedSynthesis, ledger: Ledger, turn: Turn
     ) -> Asking:
-        """Return how models are asked for a chunk or a synthesis: its budget, urgency and cache."""
+        """Return how models are asked for a chunk or synthesis: its budget, priority and cache."""
         job_id, chunk_id = claimed.job_id, ledger.chunk_id
         budget = JobBudget(reservations=self.stores.reservations, job_id=job_id)
         stored = answer_cache.stored_completions(self.settings, self.database, chunk_id or job_id)

@@ -1,4 +1,4 @@
-"""Keeping the leases of this process alive, and giving them back when it has to go."""
+"""Renews the leases of this process, and releases them when it stops."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Lease:
     lost: bool = False
 
     def require(self) -> None:
-        """Go on only while the lease is ours.
+        """Check that the lease is still held.
 
         Raises:
             LeaseLostError: Another worker has claimed the work.
@@ -46,9 +46,9 @@ class Lease:
 
 
 class LeaseKeeper:
-    """One thread that prolongs every lease of this process.
+    """A thread that renews all leases of this process.
 
-    Work that stopped because the database was away is given back as soon as that answers again.
+    Work that stopped because the database was unavailable is released as soon as it answers again.
     """
 
     def __init__(self, database: Database, duration: timedelta, heartbeat: timedelta) -> None:
@@ -65,28 +65,28 @@ class LeaseKeeper:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Prolong nothing any more; what is still held runs out."""
+        """Stop renewing; leases that are still held expire."""
         self._stopped.set()
 
     def close(self) -> None:
-        """Stop, and close the connection of the heartbeat."""
+        """Stop renewing, and close the connection of the heartbeat."""
         self.stop()
         if self._thread is not None:
             self._thread.join()
         self._database.close()
 
     def keep(self, lease: Lease) -> None:
-        """Keep a claimed lease alive until it is held and given up again."""
+        """Renew a claimed lease until it is held and released."""
         with self._lock:
             self._held[lease.token] = lease
             self._start()
 
     @contextmanager
     def holding(self, lease: Lease) -> Iterator[Lease]:
-        """Keep a claimed lease alive inside the block, and give it up where the database fails.
+        """Renew a claimed lease inside the block, and release it if the database fails.
 
         Raises:
-            ServiceUnavailableError: What the block raised.
+            ServiceUnavailableError: Raised by the block.
         """
         self.keep(lease)
         try:
@@ -100,7 +100,7 @@ class LeaseKeeper:
 
     @contextmanager
     def fanning_out(self, job_id: uuid.UUID) -> Iterator[None]:
-        """Show that a job comes on inside the block; others do it, should this process leave."""
+        """Record progress of a job inside the block; if this process stops, others continue it."""
         with self._lock:
             self._fanning_out.add(job_id)
             self._start()
@@ -110,19 +110,19 @@ class LeaseKeeper:
             self._fanning_out.discard(job_id)
 
     def keep_intake(self, token: uuid.UUID) -> None:
-        """Prolong the lease of an intake until it is dropped."""
+        """Renew the lease of an intake until it is dropped."""
         with self._lock:
             self._intakes.add(token)
             self._start()
 
     def drop_intake(self, token: uuid.UUID) -> None:
-        """Prolong the lease of an intake no longer."""
+        """Stop renewing the lease of an intake."""
         self._intakes.discard(token)
 
     def release_all(self) -> int:
-        """Give everything held back through PostgreSQL; return how much that was.
+        """Release all held leases through PostgreSQL and return their number.
 
-        The threads at work are not stopped, but what they find is not stored any more.
+        The threads at work are not stopped, but their results are no longer stored.
         """
         held, fanning_out = self._snapshot(), set(self._fanning_out)
         for lease in held:
@@ -152,7 +152,7 @@ class LeaseKeeper:
         )
 
     def beat(self) -> bool:
-        """Prolong every lease once, mark those that are lost, and count them.
+        """Renew all leases once; mark and count those that are lost.
 
         Returns whether the database could be reached.
         """
@@ -229,7 +229,7 @@ class LeaseKeeper:
 
 
 def _has_ended(session: Session, lease: Lease) -> bool:
-    """Tell whether the work was just brought to its end under this lease."""
+    """Return whether the work has just ended under this lease."""
     if lease.chunk_id is not None:
         return chunks.left(session, [lease.chunk_id]).get(lease.chunk_id) == lease.token
     job = jobs.get(session, lease.job_id)
@@ -237,7 +237,7 @@ def _has_ended(session: Session, lease: Lease) -> bool:
 
 
 def _free(session: Session, lease: Lease, *, is_leaving: bool) -> bool:
-    """Free work with the message for the next one: unharmed, or stopped by the database."""
+    """Release work and write its next message, as stopped unharmed or by the database."""
     free: Callable[[Session, uuid.UUID, uuid.UUID], bool]
     if lease.chunk_id is None:
         free = jobs.release if is_leaving else jobs.give_up

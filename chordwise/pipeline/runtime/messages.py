@@ -1,4 +1,4 @@
-"""The one module that sends messages: Celery's application and what goes over it."""
+"""The only module that sends messages: the Celery application and its messages."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _SILENCE_SECONDS = 10
 
 
 def open_app(settings: Settings) -> Celery:
-    """Return Celery's application as every process of ours configures it.
+    """Return the Celery application as all processes configure it.
 
     Raises:
-        ConfigurationError: There is no broker.
+        ConfigurationError: No broker is configured.
     """
     if settings.broker_url is None:
         raise ConfigurationError("No broker is configured.", "Set CHORDWISE_BROKER_URL.")
@@ -51,7 +51,7 @@ def open_app(settings: Settings) -> Celery:
 
 
 def _reliability(settings: Settings) -> dict[str, object]:
-    """Return what decides about losses and repetitions (docs/decisions/0003-celery-settings.md)."""
+    """Return the settings that prevent losses (docs/decisions/0003-celery-settings.md)."""
     return {
         "task_acks_late": True,
         "task_reject_on_worker_lost": False,
@@ -85,7 +85,7 @@ def _reliability(settings: Settings) -> dict[str, object]:
 
 
 def _hygiene() -> dict[str, object]:
-    """Return what keeps the broker small, private and quiet."""
+    """Return the settings that keep the broker small, private and quiet."""
     return {
         "task_serializer": "json",
         "result_serializer": "json",
@@ -103,7 +103,7 @@ def _hygiene() -> dict[str, object]:
 
 
 class Messenger:
-    """Sends ids to the workers; every message may arrive twice, and is harmless then."""
+    """Sends ids to the workers; a message that arrives twice is harmless."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -112,7 +112,7 @@ class Messenger:
         """Send one message.
 
         Raises:
-            ServiceUnavailableError: The broker did not take it.
+            ServiceUnavailableError: The broker did not accept it.
         """
         with reaching_broker():
             self._app.send_task(task, args=list(ids), ignore_result=True, retry=False)
@@ -120,10 +120,11 @@ class Messenger:
     def start_chord(self, job_id: uuid.UUID, slices: Sequence[Sequence[uuid.UUID]]) -> None:
         """Send the slices of a job's chunks as one flat chord whose body is the synthesis.
 
-        A single slice needs none: the end of the last chunk promises the synthesis anyway.
+        A single slice needs no chord: the end of the last chunk writes the message for the
+        synthesis.
 
         Raises:
-            ServiceUnavailableError: The broker did not take all of it; recovery sends the rest.
+            ServiceUnavailableError: The broker did not accept all of it; recovery sends the rest.
         """
         if len(slices) == 1:
             self.send(ANALYZE_SLICE, [str(chunk_id) for chunk_id in slices[0]])
@@ -137,7 +138,7 @@ class Messenger:
             chord(header, body, app=self._app).apply_async()
 
     def is_waiting(self, queue: str, more_than: int = 0) -> bool:
-        """Tell whether messages, more than so many, wait in a queue for a worker that takes them.
+        """Return whether more than the given number of messages wait in a queue for a worker.
 
         Raises:
             ServiceUnavailableError: The broker cannot be reached.
@@ -146,7 +147,7 @@ class Messenger:
             return bool(client.llen(queue) > more_than)
 
     def marker(self) -> str | None:
-        """Return the marker in the broker; `None` when it lost its memory or never had one.
+        """Return the marker in the broker, or `None` if it has lost its memory or never had one.
 
         Raises:
             ServiceUnavailableError: The broker cannot be reached.
@@ -156,7 +157,7 @@ class Messenger:
         return value.decode() if isinstance(value, bytes) else value
 
     def set_marker(self, marker: str) -> None:
-        """Leave a marker in the broker.
+        """Write a marker into the broker.
 
         Raises:
             ServiceUnavailableError: The broker cannot be reached.
@@ -172,10 +173,10 @@ class Messenger:
 
 @contextmanager
 def reaching_broker() -> Iterator[None]:
-    """Translate whatever keeps a message from the broker.
+    """Translate errors that keep a message from the broker.
 
     Raises:
-        ServiceUnavailableError: The broker is out of reach, full, or refuses us.
+        ServiceUnavailableError: The broker cannot be reached, is full, or refuses access.
     """
     try:
         yield
@@ -186,12 +187,12 @@ def reaching_broker() -> Iterator[None]:
 
 
 def slice_size(settings: Settings) -> int:
-    """Return how many chunks go into a message: no more than are worked on at once."""
+    """Return the number of chunks in a message: at most as many as are analyzed at once."""
     return min(MAX_SLICE, settings.worker.concurrency)
 
 
 def sliced(chunks: Sequence[Sliced], size: int = MAX_SLICE) -> list[Sequence[Sliced]]:
-    """Cut chunks into slices of one message each, of nearly the same size."""
+    """Split chunks into slices of nearly equal size, one for each message."""
     count = -(-len(chunks) // size)
     ends = [len(chunks) * number // count for number in range(count + 1)] if count else []
     return [chunks[start:end] for start, end in pairwise(ends)]

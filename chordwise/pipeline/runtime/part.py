@@ -1,6 +1,6 @@
-"""A further process of a scheduler or a worker, which its first process starts and watches.
+"""A child process of a scheduler or worker, started and watched by the first process.
 
-Its end does not touch the first process; it is counted, and the process is started again.
+If it ends, the first process continues, counts the end, and starts it again.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _POLL_SECONDS = 0.5
 
 
 class Part(Thread):
-    """Runs a module whenever it is wanted, until a stop; `module` is its name with arguments.
+    """Runs a module on demand until it is stopped; `module` is its name with arguments.
 
-    After a stop it has `leaving_seconds` before it is killed. `environment` is added to its own.
+    After a stop it is killed after `leaving_seconds`. `environment` is added to its own.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class Part(Thread):
             self._stop_event.wait(pause)
 
     def wait(self) -> None:
-        """Wait until the process has left, after a stop."""
+        """Wait until the process has ended after a stop."""
         self.join(self._leaving_seconds + _LOOK_SECONDS)
 
     def _live(self) -> float:
-        """Let the process live; return how long to wait before it is started again."""
+        """Start the process, wait for its end, and return the delay before the next start."""
         reading, writing = os.pipe()
         begun_at = time.monotonic()
         try:
@@ -105,7 +105,7 @@ class Part(Thread):
         )
 
     def _ended(self, process: subprocess.Popen[bytes]) -> int:
-        """Return how a process has ended; one that still runs is asked to leave."""
+        """Return how a process has ended; stop it if it still runs."""
         process.terminate()
         try:
             return process.wait(self._leaving_seconds)

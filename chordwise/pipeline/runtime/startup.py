@@ -1,4 +1,4 @@
-"""Opening the context that a process works in, from its settings."""
+"""Opens the context of a process from its settings."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def open_context(settings: Settings, name: str, connections: int = 5) -> Context
 
 
 def _lease_keeper(pipeline: PipelineSettings, url: SecretStr, name: str) -> LeaseKeeper:
-    """Let heartbeats go over connections of their own, and give those up while leases still last.
+    """Return a lease keeper whose connections time out while the leases still last.
 
-    Work that waits for the database must not keep its own lease from being prolonged.
+    Work that waits for the database must not prevent its own lease from being renewed.
     """
     between = (pipeline.lease_seconds - pipeline.heartbeat_seconds) / 3
     engine = open_engine(
@@ -84,10 +84,10 @@ _LONGEST_PAUSE_SECONDS = liveness.INTERVAL_SECONDS
 
 
 def require_broker(settings: Settings) -> None:
-    """Refuse a broker that is not configured, or that lacks the database in its address.
+    """Check that a broker is configured and has the database in its address.
 
     Raises:
-        ConfigurationError: As said.
+        ConfigurationError: It is not, or has not.
     """
     if settings.broker_url is None:
         raise ConfigurationError("No broker is configured.", "Set CHORDWISE_BROKER_URL.")
@@ -95,7 +95,7 @@ def require_broker(settings: Settings) -> None:
 
 
 def require_files(wanted: int, setting: str = "") -> None:
-    """Let this process open so many files at once, or refuse; `setting` makes it so many.
+    """Raise the limit of open files to this number; `setting` is the setting that needs it.
 
     Raises:
         ConfigurationError: The system allows fewer.
@@ -112,11 +112,11 @@ def require_files(wanted: int, setting: str = "") -> None:
 
 
 def wait_until_ready(settings: Settings, process: str, stop: Event) -> bool:
-    """Wait until the database can be worked with; false when `stop` was set meanwhile.
+    """Wait until the database can be used; return false if `stop` was set meanwhile.
 
     Raises:
-        ConfigurationError: No database is configured, or it does not suit us as it is.
-        DatabaseRefusedError: It does not let us in.
+        ConfigurationError: No database is configured, or its tables do not fit this version.
+        DatabaseRefusedError: The database refuses access.
     """
     url = settings.require_database_url()
     engine = open_engine(url, pool_size=1, name=f"chordwise {process}")

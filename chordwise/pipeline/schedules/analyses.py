@@ -120,7 +120,7 @@ def reanalyze(work: Work) -> JsonObject:
 
 
 def holds_something(path: str) -> bool:
-    """Tell whether there is anything; an empty folder is no mistake, a missing one is.
+    """Return whether there is anything; an empty folder is no mistake, a missing one is.
 
     Raises:
         UsageError: The path leads nowhere.

@@ -24,6 +24,7 @@ from chordwise.settings.schedules import CatchUp, ScheduleKind, profile_folders,
 from chordwise.storage import clock, schedules
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
+from chordwise.storage.record import copied
 from chordwise.storage.runs import Run
 from chordwise.storage.schedules import End, Origin, Schedule, ScheduleRun, Trigger
 
@@ -119,7 +120,7 @@ def folder_of(settings: Settings) -> Path:
 def define(
     session: Session, name: str, wanted: ScheduleSettings, origin: Origin, now: datetime
 ) -> bool:
-    """Make a schedule so, and tell whether it was another before.
+    """Give a schedule these values; return whether they changed.
 
     While its times stay the same it keeps its due time, so that what was missed is caught up;
     otherwise it is due next after `now`.
@@ -373,11 +374,7 @@ class PastLine:
 
 def lines(found: Sequence[Schedule]) -> list[ScheduleLine]:
     """Return what there is to say of schedules."""
-    copied = [name for name in ScheduleLine.__dataclass_fields__ if name != "defect"]
-    return [
-        ScheduleLine(defect=defect_of(each), **{name: getattr(each, name) for name in copied})
-        for each in found
-    ]
+    return [copied(ScheduleLine, each, defect=defect_of(each)) for each in found]
 
 
 def past_lines(session: Session, found: Sequence[ScheduleRun]) -> list[PastLine]:
@@ -386,8 +383,4 @@ def past_lines(session: Session, found: Sequence[ScheduleRun]) -> list[PastLine]
     begun = select(Run.schedule_run_id, Run.name).where(Run.schedule_run_id.in_(names))
     for schedule_run_id, name in session.execute(begun.order_by(Run.id)):
         names[schedule_run_id].append(name)
-    copied = [name for name in PastLine.__dataclass_fields__ if name != "runs"]
-    return [
-        PastLine(runs=tuple(names[each.id]), **{name: getattr(each, name) for name in copied})
-        for each in found
-    ]
+    return [copied(PastLine, each, runs=tuple(names[each.id])) for each in found]

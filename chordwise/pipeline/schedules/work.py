@@ -50,7 +50,7 @@ class Work:
             raise InterruptedWorkError
 
     def guard(self, session: Session) -> None:
-        """Let a transaction write only while the lease is ours, and lock it meanwhile.
+        """Allow a transaction to write only under the lease, and lock the lease until the commit.
 
         Raises:
             LeaseLostError: Another process has taken the occurrence over, or it has expired.
@@ -59,7 +59,7 @@ class Work:
             raise LeaseLostError(f"The schedule {self.schedule} was taken over.")
 
     def write(self, change: Callable[[Session], int]) -> int:
-        """Run a transaction under the lease, again while the database is away for a moment.
+        """Run a transaction under the lease; repeat it during a short outage of the database.
 
         Raises:
             LeaseLostError: The lease is lost; nothing was written.
@@ -99,16 +99,9 @@ def take_all_in(
     else:
         submission = claim(work.context, known.id, work.guard, by_force=True)
     _attach(work, options.name)
-    if submission is not None:
-        is_whole = take_in(
-            work.context,
-            submission,
-            source,
-            on_taken=lambda _shown, _taken: None,
-            is_stopped=work.is_stopped,
-        )
-        if not is_whole:
-            raise InterruptedWorkError
+    is_stopped = work.is_stopped
+    if submission and not take_in(work.context, submission, source, is_stopped=is_stopped):
+        raise InterruptedWorkError
     run = _run_named(work, options.name)
     return (run.found_count if run is not None else None) or 0
 
