@@ -18,8 +18,10 @@ from sqlalchemy import select, text
 from chordwise.domain import grounding, json_values
 from chordwise.domain.states import OPEN_CHUNKS, Lane
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.errors import ReadError
 from chordwise.llm.batching.api import BatchApi
 from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.intake.found_files import Found
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
@@ -29,7 +31,7 @@ from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.runtime.context import Context, open_stores
 from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import Messenger, open_app
-from chordwise.readers.reading import ReadDocument, ReadText
+from chordwise.readers.reading import ReadDocument, ReadText, UnreadDocument
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import chunk_leases
 from chordwise.storage.chunks import Chunk
@@ -44,6 +46,10 @@ AWAY = ModelSettings(
     provider="openai", model=SCRIPTED, base_url="http://127.0.0.1:9/v1", price="free"
 )
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+AN_UNREAD_SCAN = UnreadDocument(
+    source="scan.pdf",
+    error=ReadError("scan.pdf holds no text.", "Run it through OCR.", "unreadable", "needs_ocr"),
+)
 PARAGRAPH = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned. "
 LONG = "".join(f"{number}. {PARAGRAPH}" for number in range(120))
 _names = itertools.count(1)
@@ -58,17 +64,17 @@ class Pipeline:
     context: Context
     model: ScriptedModel
 
-    def submit(self, *texts: str, options: RunOptions | None = None) -> Submission:
-        """Take texts in as one run and close it."""
+    def submit(self, *found: str | Found, options: RunOptions | None = None) -> Submission:
+        """Take texts, or documents and errors, in as one run and close it."""
         submission = open_run(self.context, options or a_run(), NOW)
-        for content in texts:
-            submission.take_in(a_document(content))
+        for each in found:
+            submission.take_in(a_document(each) if isinstance(each, str) else each)
         submission.close()
         return submission
 
-    def analyze(self, *texts: str, options: RunOptions | None = None) -> Submission:
-        """Take texts in as one run and do its work."""
-        submission = self.submit(*texts, options=options)
+    def analyze(self, *found: str | Found, options: RunOptions | None = None) -> Submission:
+        """Take texts, or documents and errors, in as one run and do its work."""
+        submission = self.submit(*found, options=options)
         self.work(submission)
         return submission
 
@@ -235,6 +241,20 @@ def a_document(content: str, source: str = "") -> ReadDocument:
         sha256=hashlib.sha256(content.encode()).hexdigest(),
         byte_count=len(content.encode()),
         content=ReadText(text=content, media_type="text/plain"),
+    )
+
+
+def a_label(label: str) -> str:
+    """Return an answer to a classification of the paragraph."""
+    feature = {"feature": "it says so", "quote": "rebuilt in 1856"}
+    return json.dumps(
+        {
+            "primary_label": label,
+            "secondary_label": None,
+            "confidence": 0.8,
+            "features": [feature],
+            "uncertainty_factors": [],
+        }
     )
 
 

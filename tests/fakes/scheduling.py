@@ -44,6 +44,11 @@ class Night:
         """Let the clock show a time of Berlin."""
         self.now = datetime.fromisoformat(local).replace(tzinfo=BERLIN).astimezone(UTC)
 
+    def start_at(self, local: str) -> None:
+        """Let the clock show a time of Berlin at which one occurrence starts."""
+        self.sleep_until(local)
+        assert self.tick() == 1
+
     def carry_out(self) -> bool:
         """Do what a scheduler's thread does, once."""
         return self.runner().work()
@@ -83,16 +88,20 @@ def a_night_over(pipeline: Pipeline, **schedules: ScheduleSettings) -> Night:
     return night
 
 
-def nightly(folder: Path, **values: object) -> ScheduleSettings:
+def at_night(**values: object) -> ScheduleSettings:
     """Return a schedule at half past two in Berlin."""
-    given = {"cron": "30 2 * * *", "time_zone": "Europe/Berlin", "paths": (str(folder),), **values}
+    given = {"cron": "30 2 * * *", "time_zone": "Europe/Berlin", **values}
     return ScheduleSettings.model_validate(given)
+
+
+def nightly(folder: Path, **values: object) -> ScheduleSettings:
+    """Return a schedule that analyzes a folder at half past two in Berlin."""
+    return at_night(paths=(str(folder),), **values)
 
 
 def pruning(**ages: float) -> ScheduleSettings:
     """Return a schedule that prunes at half past two in Berlin."""
-    given = {"cron": "30 2 * * *", "time_zone": "Europe/Berlin", "kind": "prune", **ages}
-    return ScheduleSettings.model_validate(given)
+    return at_night(kind="prune", **ages)
 
 
 A_DAY = timedelta(days=1)

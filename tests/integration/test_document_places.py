@@ -14,7 +14,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.pipeline.intake.run_options import RunOptions
-from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
 from chordwise.readers.reading import Reader
 from chordwise.settings import ReaderSettings, Settings
@@ -22,7 +22,6 @@ from tests.fakes.commands import run
 from tests.fakes.counting import counting
 from tests.fakes.office_files import pdf, shown, workbook
 from tests.fakes.pipeline import (
-    NOW,
     PARAGRAPH,
     Pipeline,
     a_pipeline,
@@ -52,12 +51,8 @@ def take_in(
     pipeline: Pipeline, data: bytes, name: str, options: RunOptions | None = None
 ) -> Submission:
     """Take in what a file holds as a run."""
-    submission = open_run(pipeline.context, options or a_run(), NOW)
     with Reader(ReaderSettings()) as reader:
-        for found in reader.documents_in(data, name):
-            submission.take_in(found)
-    submission.close()
-    return submission
+        return pipeline.submit(*reader.documents_in(data, name), options=options)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.run_options import RunOptions
-from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs.retry import retry
 from chordwise.pipeline.learning.evaluation import Scope, evaluate
 from chordwise.pipeline.runs.explanation import explain
@@ -26,7 +26,7 @@ from chordwise.storage import pruning
 from chordwise.storage.documents import hash_of
 from tests.fakes.commands import run
 from tests.fakes.learning import LABELS, a_learner, obeying
-from tests.fakes.pipeline import LONG, NOW, Pipeline, a_document, a_pipeline, a_run
+from tests.fakes.pipeline import LONG, Pipeline, a_document, a_pipeline, a_run
 
 pytestmark = pytest.mark.usefixtures("addressed")
 SHOWN = """
@@ -56,11 +56,7 @@ def asked(profile: str = "post", **changes: object) -> RunOptions:
 
 
 def taken(pipeline: Pipeline, options: RunOptions, found: Mapping[str, str]) -> Submission:
-    submission = open_run(pipeline.context, options, NOW)
-    for name, text in found.items():
-        submission.take_in(a_document(text, name))
-    submission.close()
-    return submission
+    return pipeline.submit(*(a_document(each, n) for n, each in found.items()), options=options)
 
 
 def worked(pipeline: Pipeline, options: RunOptions, found: Mapping[str, str]) -> Submission:

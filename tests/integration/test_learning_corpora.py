@@ -12,11 +12,10 @@ from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.llm.model import CompletionRequest
 from chordwise.llm.providers.extractive import answer
-from chordwise.pipeline.intake.submit import open_run
 from chordwise.settings import Settings
 from tests.fakes.commands import run
 from tests.fakes.learning import written
-from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run
+from tests.fakes.pipeline import Pipeline, a_document, a_pipeline, a_run
 
 COUNT = 240
 CORPORA = Path(__file__).parents[2] / ".." / "shared" / "corpora"
@@ -41,12 +40,8 @@ def extractive(request: CompletionRequest) -> str:
 
 
 def analyzed(pipeline: Pipeline, texts: Sequence[str], part: str) -> str:
-    submission = open_run(pipeline.context, a_run(AnalysisType.SENTIMENT), NOW)
-    for number, text in enumerate(texts):
-        submission.take_in(a_document(text, f"{part}/{number}.txt"))
-    submission.close()
-    pipeline.work(submission)
-    return submission.name
+    documents = [a_document(each, f"{part}/{number}.txt") for number, each in enumerate(texts)]
+    return pipeline.analyze(*documents, options=a_run(AnalysisType.SENTIMENT)).name
 
 
 def claims_in_view(

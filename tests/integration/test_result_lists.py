@@ -14,13 +14,12 @@ from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.runs import result_lists, user_sql
 from chordwise.pipeline.runs.result_lists import ListedResult, Mark, ResultFilter, ResultOrder
 from chordwise.settings import Settings
 from chordwise.storage.record import SEARCHED_CHARACTERS, words_of
 from tests.fakes.many_documents import fill
-from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
+from tests.fakes.pipeline import Pipeline, a_document, a_pipeline, a_run, a_summary
 
 HARBOUR = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
 LEASE = "The tenant's fee is 5 % of the rent, due at the first of May."
@@ -55,11 +54,8 @@ def answered(settings: Settings) -> Pipeline:
         (replace(a_run(), name="first"), {"harbour.txt": HARBOUR}),
         (classified, {"lease.txt": LEASE, "let_ter.txt": LETTER}),
     ):
-        submission = open_run(pipeline.context, options, NOW)
-        for source, content in named.items():
-            submission.take_in(a_document(content, source))
-        submission.close()
-        pipeline.work(submission)
+        documents = [a_document(content, source) for source, content in named.items()]
+        pipeline.analyze(*documents, options=options)
     return pipeline
 
 

@@ -16,7 +16,7 @@ from chordwise.pipeline.jobs.retry import retry
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
 from tests.fakes.batch_nights import handed_in, in_batches, judge, opened, pass_time
 from tests.fakes.pipeline import a_run, quoting_the_text
-from tests.fakes.scheduling import A_DAY, Night, a_night, a_night_over, nightly
+from tests.fakes.scheduling import A_DAY, Night, a_night, a_night_over, at_night, nightly
 from tests.peers.batch_provider import BatchProvider
 
 TEXTS = tuple(f"The bridge was opened in May 190{year}. Carts crossed it." for year in range(3))
@@ -46,8 +46,7 @@ def folder(tmp_path: Path) -> Path:
 
 def reanalysis(**values: object) -> ScheduleSettings:
     """Return a schedule that asks again what is stale, at half past two in Berlin."""
-    given = {"cron": "30 2 * * *", "time_zone": "Europe/Berlin", "kind": "reanalyze", **values}
-    return ScheduleSettings.model_validate(given)
+    return at_night(kind="reanalyze", **values)
 
 
 def a_stale_night(
@@ -74,8 +73,7 @@ def work_in_batches(night: Night) -> None:
 
 def let_it_be_due(night: Night) -> None:
     """Do what is due at half past two, to its end."""
-    night.sleep_until("2026-03-28T02:30:05")
-    assert night.tick() == 1
+    night.start_at("2026-03-28T02:30:05")
     assert night.carry_out()
     work_in_batches(night)
     night.tick()
@@ -171,8 +169,7 @@ def a_night_of_stale_results(settings: Settings) -> Night:
         night.pipeline.analyze(*texts, options=options)
     for statement in STALE_PROMPTS:
         night.pipeline.execute(statement)
-    night.sleep_until("2026-03-28T04:01")
-    assert night.tick() == 1
+    night.start_at("2026-03-28T04:01")
     return night
 
 
@@ -204,8 +201,7 @@ def test_the_next_night_does_not_ask_again(settings: Settings) -> None:
     night.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE status = 'running'")
     night.pipeline.execute("UPDATE runs SET status = 'finished'")
     night.tick()
-    night.sleep_until("2026-03-29T05:01")
-    assert night.tick() == 1
+    night.start_at("2026-03-29T05:01")
 
     night.carry_out()
 
@@ -270,8 +266,7 @@ def paused(settings: Settings, tmp_path: Path) -> Night:
     (tmp_path / "letter.txt").write_text("The bridge was opened in May 1902.", "utf-8")
     script = (BudgetExceededError(WHY, "Raise it."), quoting_the_text)
     night = a_night(settings, *script, repeat_last=True, nightly=nightly(tmp_path))
-    night.sleep_until("2026-03-28T02:31")
-    assert night.tick() == 1
+    night.start_at("2026-03-28T02:31")
     assert night.carry_out()
     night.work()
     assert night.rows("SELECT status FROM runs") == [("paused",)]

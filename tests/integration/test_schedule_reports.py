@@ -10,14 +10,13 @@ import pytest
 
 from chordwise.domain.states import InboxStatus
 from chordwise.errors import ReadError
-from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.schedules.runner import ScheduleRunner
 from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.schedules import ScheduleKind
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.web.report import write_scheduled
-from tests.fakes.pipeline import NOW, a_document, a_run, quoting_the_text
+from tests.fakes.pipeline import AN_UNREAD_SCAN, a_document, quoting_the_text
 from tests.fakes.scheduling import Night, a_night, pruning
 
 INTO_THE_NIGHT = (
@@ -38,12 +37,8 @@ def a_night_with_a_run(settings: Settings, folder: Path) -> Night:
     """Return a night in which one document was analyzed and one could not be read."""
     night = a_night(settings, quoting_the_text, repeat_last=True, morning=reporting(folder))
     pipeline = night.pipeline
-    submission = open_run(pipeline.context, a_run(), NOW)
-    submission.take_in(a_document("The bridge was opened in May 1902. Carts crossed it.", HOSTILE))
-    scan = ReadError("scan.pdf holds no text.", "Run it through OCR.", "unreadable", "needs_ocr")
-    submission.take_in(UnreadDocument(source="scan.pdf", error=scan))
-    submission.close()
-    pipeline.work(submission)
+    letter = a_document("The bridge was opened in May 1902. Carts crossed it.", HOSTILE)
+    pipeline.analyze(letter, AN_UNREAD_SCAN)
     for moved in INTO_THE_NIGHT:
         pipeline.execute(moved)
     night.sleep_until("2026-03-28T06:01")
@@ -153,13 +148,12 @@ def test_the_end_of_an_occurrence_is_told_once(settings: Settings, tmp_path: Pat
 def test_what_failed_is_named_with_its_own_hint(settings: Settings, tmp_path: Path) -> None:
     """The first twenty, with some of each code among them, and how many more there are."""
     night = a_night(settings, morning=reporting(tmp_path))
-    submission = open_run(night.pipeline.context, a_run(), NOW)
-    for number in range(25):
-        error = ReadError(f"No {number}.", f"Mend {number}.", "unreadable", "broken")
-        submission.take_in(UnreadDocument(source=f"{number:02}.pdf", error=error))
-    locked = ReadError("It is locked.", "Unlock it.", "encrypted", "zz_locked")
-    submission.take_in(UnreadDocument(source="zz.pdf", error=locked))
-    submission.close()
+    errors = {
+        f"{number:02}.pdf": ReadError(f"No {number}.", f"Mend {number}.", "unreadable", "broken")
+        for number in range(25)
+    }
+    errors["zz.pdf"] = ReadError("It is locked.", "Unlock it.", "encrypted", "zz_locked")
+    night.pipeline.submit(*(UnreadDocument(source=s, error=e) for s, e in errors.items()))
     night.pipeline.execute(INTO_THE_NIGHT[1])
 
     written = report_of(night, "06", tmp_path)

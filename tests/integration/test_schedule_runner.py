@@ -41,8 +41,7 @@ def folder(tmp_path: Path) -> Path:
 def a_due_night(settings: Settings, wanted: ScheduleSettings) -> Night:
     """Return the moment after the tick that started a schedule."""
     night = a_night(settings, quoting_the_text, repeat_last=True, nightly=wanted)
-    night.sleep_until("2026-03-28T02:31")
-    assert night.tick() == 1
+    night.start_at("2026-03-28T02:31")
     return night
 
 
@@ -255,8 +254,7 @@ def test_a_missing_folder_is_a_mistake(settings: Settings, tmp_path: Path, path:
     night.carry_out()
 
     assert night.rows("SELECT status, error_code FROM schedule_runs") == [("failed", "usage")]
-    night.sleep_until("2026-03-29T03:01")
-    assert night.tick() == 1
+    night.start_at("2026-03-29T03:01")
 
 
 def test_what_could_not_be_read_makes_it_incomplete(settings: Settings, folder: Path) -> None:

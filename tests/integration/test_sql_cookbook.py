@@ -14,19 +14,17 @@ from pydantic import SecretStr
 from chordwise.domain.learning.remarks import Saying
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
-from chordwise.errors import ModelRequestError, ReadError, RefusedError
+from chordwise.errors import ModelRequestError, RefusedError
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.learning import certification, evaluation, feedback
 from chordwise.pipeline.learning.certification import Bounds
 from chordwise.pipeline.learning.evaluation import Scope
 from chordwise.pipeline.learning.feedback import Line, Signed
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.stored_results import Wanted
-from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import Settings
 from tests.fakes.pipeline import (
-    NOW,
+    AN_UNREAD_SCAN,
     Pipeline,
     a_document,
     a_pipeline,
@@ -130,18 +128,9 @@ def answering(request: CompletionRequest) -> Answer:
 def fill(pipeline: Pipeline) -> None:
     """Run the pipeline over documents of every fate, and add what only time brings."""
     options = a_run(analysis=AnalysisOptions(confidence_threshold=0.5))
-    submission = open_run(pipeline.context, options, NOW)
-    for source, text in (
-        ("sure", SURE),
-        ("unsure", UNSURE),
-        ("declined", DECLINED),
-        ("long", LONG),
-    ):
-        submission.take_in(a_document(text, f"{source}.txt"))
-    scan = ReadError("scan.pdf holds no text.", "Run it through OCR.", "unreadable", "needs_ocr")
-    submission.take_in(UnreadDocument(source="scan.pdf", error=scan))
-    submission.close()
-    pipeline.work(submission)
+    texts = {"sure": SURE, "unsure": UNSURE, "declined": DECLINED, "long": LONG}
+    documents = [a_document(text, f"{source}.txt") for source, text in texts.items()]
+    pipeline.analyze(*documents, AN_UNREAD_SCAN, options=options)
     pipeline.execute(
         "UPDATE model_calls SET latency_ms = 9000 WHERE id = (SELECT min(id::text) FROM model_calls"
         " WHERE stage = 'synthesize')::uuid"

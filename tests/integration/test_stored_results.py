@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
-from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.settings import Settings
-from tests.fakes.pipeline import NOW, PARAGRAPH, Pipeline, a_document, a_pipeline, a_run
+from tests.fakes.pipeline import PARAGRAPH, Pipeline, a_document, a_pipeline, a_run
 
 _RESULTS = """
 INSERT INTO results (id, job_id, document_id, analysis_type, output, confidence, quality, coverage,
@@ -26,9 +25,7 @@ BOTH = (AnalysisType.SUMMARY, AnalysisType.SENTIMENT)
 
 def answered(pipeline: Pipeline, source: str, text: str = PARAGRAPH) -> uuid.UUID:
     """Take a document in under a name, and store two results as if it had been analyzed."""
-    submission = open_run(pipeline.context, a_run(*BOTH, fresh=True), NOW)
-    submission.take_in(a_document(text, source))
-    submission.close()
+    submission = pipeline.submit(a_document(text, source), options=a_run(*BOTH, fresh=True))
     pipeline.execute(_RESULTS, run_id=submission.run_id)
     return submission.run_id
 
@@ -100,7 +97,7 @@ def test_a_failed_check_stands_beside_the_result(settings: Settings) -> None:
     pipeline = a_pipeline(settings, written, repeat_last=True)
     asked = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(schema=ADDING_UP))
 
-    pipeline.work(submission := pipeline.submit(PARAGRAPH, options=asked))
+    submission = pipeline.analyze(PARAGRAPH, options=asked)
 
     with pipeline.context.database.read() as session:
         (stored,) = stored_results.read(session, Wanted(run_id=submission.run_id))

@@ -18,6 +18,7 @@ from tests.fakes.pipeline import (
     LONG,
     PARAGRAPH,
     Pipeline,
+    a_label,
     a_pipeline,
     a_run,
     a_summary,
@@ -188,19 +189,6 @@ def with_votes(votes: int, *, fresh: bool = False) -> RunOptions:
     """Return options of a run that classifies with so many votes."""
     options = AnalysisOptions(labels=("history", "money"), votes=votes)
     return a_run(AnalysisType.CLASSIFICATION, analysis=options, fresh=fresh)
-
-
-def a_label(label: str) -> str:
-    feature = {"feature": "it says so", "quote": "rebuilt in 1856"}
-    return json.dumps(
-        {
-            "primary_label": label,
-            "secondary_label": None,
-            "confidence": 0.8,
-            "features": [feature],
-            "uncertainty_factors": [],
-        }
-    )
 
 
 def voting(request: CompletionRequest) -> str:

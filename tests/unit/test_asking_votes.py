@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import replace
 
 import pytest
@@ -27,6 +26,7 @@ from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.asking import AskingPolicy, ask
 from chordwise.pipeline.asking.question import ONE_PROMPT
 from tests.fakes.asking import question
+from tests.fakes.pipeline import a_label
 from tests.fakes.scripted_model import Line, ScriptedModel
 
 TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
@@ -36,19 +36,6 @@ def a_task(votes: int) -> AnalysisTask:
     options = AnalysisOptions(votes=votes)
     return AnalysisTask(
         analysis_type=AnalysisType.CLASSIFICATION, stage=Stage.ANALYZE, text=TEXT, options=options
-    )
-
-
-def a_label(label: str) -> str:
-    feature = {"feature": "it says so", "quote": "rebuilt in 1856"}
-    return json.dumps(
-        {
-            "primary_label": label,
-            "secondary_label": None,
-            "confidence": 0.8,
-            "features": [feature],
-            "uncertainty_factors": [],
-        }
     )
 
 
