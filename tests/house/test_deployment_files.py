@@ -370,6 +370,19 @@ def test_the_image_takes_its_libraries_from_the_lock_files() -> None:
     ]
 
 
+def test_a_digest_in_the_environment_pins_each_image(compose: Compose) -> None:
+    """Each image that is not built here, and the one that ours is built on, is named."""
+    found = [re.fullmatch(r"\$\{(\w+):-\S+\}", compose.services[name].image) for name in SERVERS]
+    used = {each[1] for each in found if each} | {"PYTHON_IMAGE"}
+
+    assert len(used) == len(SERVERS) + 1
+    assert COMPOSE.count("PYTHON_IMAGE: ${PYTHON_IMAGE:-") == 1
+    assert re.findall(r"(?m)^FROM (\S+)", DOCKERFILE) == ["${PYTHON_IMAGE}"] * 2
+    for file in ("docs/deployment.md", ".env.example"):
+        named = re.findall(r"(\w+)=[\w/]+@sha256:…", (ROOT / file).read_text("utf-8"))
+        assert set(named) == used
+
+
 def test_the_image_is_built_from_files_that_reach_the_builder() -> None:
     """What the Dockerfile copies exists, and .dockerignore lets it through."""
     let_through = (ROOT / ".dockerignore").read_text("utf-8").splitlines()

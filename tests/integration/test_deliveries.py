@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -416,8 +417,12 @@ def test_a_file_is_there_once_however_often_it_is_delivered(
 
 
 def test_no_file_of_others_is_touched(pipeline: Pipeline, tmp_path: Path) -> None:
-    """Whatever is there stays, a run that ends twice leaves two, and no name leads out."""
+    """Whatever is there stays, a run that ends twice leaves two, and no name leads out.
+
+    A pipe in the place of an account does not hold the deliveries up.
+    """
     (tmp_path / "mine.jsonl").write_text("theirs", "utf-8")
+    os.mkfifo(tmp_path / "mine-2.account.json")
     submission = a_finished_run(pipeline, "../../mine")
     deliver(dropping(pipeline, tmp_path))
     pipeline.execute("UPDATE jobs SET status = 'failed'")
@@ -429,9 +434,10 @@ def test_no_file_of_others_is_touched(pipeline: Pipeline, tmp_path: Path) -> Non
     assert (tmp_path / "mine.jsonl").read_text("utf-8") == "theirs"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "mine-2.account.json",
-        "mine-2.jsonl",
         "mine-3.account.json",
         "mine-3.jsonl",
+        "mine-4.account.json",
+        "mine-4.jsonl",
         "mine.jsonl",
     ]
 

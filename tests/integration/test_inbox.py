@@ -112,6 +112,20 @@ def test_the_same_content_is_analyzed_once(inbox: WatchedInbox) -> None:
     assert job["reused_from"] == jobs(intake(first))[0]["id"]
 
 
+def test_a_link_in_done_leads_no_file_elsewhere(inbox: WatchedInbox, tmp_path: Path) -> None:
+    """It lies in the folder itself then: its author may not write to all that a scheduler may."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    inbox.folders.done.mkdir(parents=True, exist_ok=True)
+    (inbox.folders.done / "letters").symlink_to(elsewhere)
+    inbox.drop("letters/a.txt", LETTER)
+
+    inbox.deliver()
+
+    assert (inbox.folders.done / "a.txt").read_text("utf-8") == LETTER
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_a_side_car_overrides_for_its_file(inbox: WatchedInbox) -> None:
     """Its entries go before the profile's, and it moves along with its file."""
     inbox.drop("letters/a.txt.chordwise.toml", 'types = ["summary"]\nmodel = "extractive"')

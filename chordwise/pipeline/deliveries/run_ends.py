@@ -29,6 +29,7 @@ from chordwise.errors import (
     ConfigurationError,
     DeliveryError,
     DeliveryRefusedError,
+    ReadError,
     ServiceUnavailableError,
     UsageError,
 )
@@ -38,6 +39,7 @@ from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.exports.writers import new_file
 from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runtime.context import Context
+from chordwise.readers import contents
 from chordwise.settings import Settings
 from chordwise.storage import clock, deliveries, incidents
 from chordwise.storage.deliveries import Delivery, DeliveryKind, DeliveryStatus
@@ -207,6 +209,7 @@ def _named(delivery: Delivery) -> Mapping[str, object]:
 _UNSAFE = re.compile(r"[^\w.-]+")
 _MAX_BYTES = 150
 _MAX_NAMES = 1_000
+_ACCOUNT_MEGABYTES = 1
 
 
 def drop(
@@ -245,9 +248,11 @@ def _claim(account: Path, path: Path, content: JsonObject) -> bool:
 
 
 def _delivery_of(account: Path) -> object:
+    """Return the delivery that an account is of; `None` of what is no account, such as a pipe."""
     try:
-        found = json.loads(account.read_bytes())
-    except (OSError, ValueError):
+        with contents.opened(account, _ACCOUNT_MEGABYTES, follow_symlinks=False) as file:
+            found = json.loads(file.read())
+    except (ReadError, OSError, ValueError, RecursionError):
         return None
     return found.get("delivery_id") if isinstance(found, dict) else None
 

@@ -221,10 +221,12 @@ def _end(file: InboxFile, destination: Path, found: FileOutcome) -> Mapping[str,
 
 
 def _folder_for(file: InboxFile, found: FileOutcome) -> Path:
-    place, relative = Place(folder=Path(file.folder)), file.relative
-    if not is_inside(relative):
-        relative = Path(relative.name)
-    return (place.done if found.is_done else place.failed) / relative.parent
+    place = Place(folder=Path(file.folder))
+    base = place.done if found.is_done else place.failed
+    folder = base / file.relative.parent
+    # A link in it would lead the file to where only we may write.
+    is_below = is_inside(file.relative) and folder.resolve().is_relative_to(base.resolve())
+    return folder if is_below else base
 
 
 SCHEMA_VERSION = 1
