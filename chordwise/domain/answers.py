@@ -83,7 +83,14 @@ def amount(value: JsonValue) -> str:
 
 
 def _extracted(output: JsonObject) -> str:
-    if "data" in output:
-        return json_values.encoded(output["data"])
-    found = [field for field in objects(output.get("fields")) if field.get("value")]
-    return "; ".join(f"{text(each.get('item'))}: {text(each.get('value'))}" for each in found)
+    """Return the values of each item or member, each name once."""
+    fields = objects(output.get("fields"))
+    pairs = [(text(each.get("item")), each.get("value")) for each in fields]
+    if isinstance(data := output.get("data"), dict):
+        pairs = list(data.items())
+    found: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if value or value in (0, False):
+            written = value if isinstance(value, str) else json_values.encoded(value)
+            found.setdefault(name, []).append(written)
+    return "; ".join(f"{name}: {', '.join(values)}" for name, values in found.items())

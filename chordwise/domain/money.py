@@ -18,7 +18,8 @@ def rounded_down(usd: Decimal) -> Decimal:
 
 
 def dollars(usd: Decimal) -> str:
-    """Return a sum of money, small ones with two digits that mean something."""
-    if not usd or usd >= 1:
-        return f"${usd:,.2f}"
-    return f"${usd:.4f}" if usd >= Decimal("0.0001") else "under $0.0001"
+    """Return a sum of money or a loss, small ones with two digits that mean something."""
+    sign, size = "-" if usd < 0 else "", abs(usd)
+    if not size or size >= 1:
+        return f"{sign}${size:,.2f}"
+    return f"{sign}${size:.4f}" if size >= Decimal("0.0001") else "under $0.0001"

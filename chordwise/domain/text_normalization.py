@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
+from chordwise.domain.wording import counted
+
 BYTE_ORDER_MARK = "\ufeff"
 REPLACEMENT = "\ufffd"
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -199,11 +201,13 @@ def review_reason(*, unseen: int, removed: int, hiding: int) -> str:
     """
     sentences = []
     if hiding or removed > FEW:
-        sentences.append(f"{removed:,} invisible Unicode characters were removed from the text")
+        were = "was" if removed == 1 else "were"
+        found = counted(removed, "invisible Unicode character")
+        sentences.append(f"{found} {were} removed from the text")
     if hiding:
         sentences[-1] += (
-            f", {hiding:,} of them tags, variation selectors or direction overrides, "
-            "which can hide instructions"
+            f", {hiding:,} of a kind that can hide instructions "
+            "(tags, variation selectors, direction overrides)"
         )
     if unseen > FEW:
         sentences.append(f"{unseen:,} characters of the text are not visible on the pages")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _UNSAFE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
@@ -25,6 +26,20 @@ def visible(text: str) -> str:
         character if character in "\n\t" or is_shown(character) else _escaped(character)
         for character in text
     )
+
+
+# No NUL, which PostgreSQL cannot store, and no half of a character.
+_ESCAPE = re.compile(r"\\u((?!0000|d[89a-f])[0-9a-f]{4})")
+
+
+def restored(text: str) -> str:
+    r"""Return a text that was written or selected on a page with the characters of its `\u…`."""
+
+    def character(match: re.Match[str]) -> str:
+        found = chr(int(match[1], 16))
+        return match[0] if is_shown(found) else found
+
+    return _ESCAPE.sub(character, text)
 
 
 def _escaped(character: str) -> str:

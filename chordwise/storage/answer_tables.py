@@ -346,7 +346,7 @@ def _value(column: AnswerColumn) -> tuple[sql.Composable, sql.Composable]:
 
 def _of_output(column: AnswerColumn, source: _Source) -> sql.Composed:
     """Return the expression for what the output of the table's other jobs says."""
-    value = "{}::numeric" if column.kind is ColumnKind.SCORE else "{}"
+    value = "({})::numeric" if column.kind is ColumnKind.SCORE else "{}"
     said = sql.SQL(value).format(sql.SQL("o.output ->> {}").format(column.item))
     return sql.SQL(
         "(SELECT {} FROM {} AND o.analysis_type = {} AND o.document_id = n.document_id LIMIT 1)"

@@ -158,7 +158,9 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                headers.setdefault("Cache-Control", "no-store")
+                # The files of the pages are asked for again, and sent once.
+                is_static = scope.get("path", "").startswith("/static/")
+                headers.setdefault("Cache-Control", "no-cache" if is_static else "no-store")
             await send(message)
 
         await self._app(scope, receive, with_headers)
@@ -184,6 +186,8 @@ class Access:
         if not _is_ours(request.headers.get("host", ""), self._rules.public_url):
             text = "This server does not answer to that name. Set web.public_url if it should.\n"
             return PlainTextResponse(text, 421)
+        if b"%00" in request.scope["raw_path"] + request.scope["query_string"]:
+            return PlainTextResponse("No address has a NUL character.\n", 400)
         if request.method not in SAFE_METHODS and not _is_same_origin(request, self._rules):
             return _refused(request, 403, "This change was asked for by another site.", "")
         if request.method in SAFE_METHODS and TOKEN in request.query_params:

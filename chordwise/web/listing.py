@@ -94,7 +94,7 @@ def _key(cursor: str) -> Key:
         return ()
     try:
         found = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-    except (ValueError, binascii.Error) as error:
+    except (ValueError, binascii.Error, RecursionError) as error:
         raise _no_page() from error
     if not isinstance(found, list):
         raise _no_page()

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Callable
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from chordwise.web.access import is_password, open_session, rules_of
-from chordwise.web.site import render, see, text_in
+from chordwise.web.site import render, see, text_in, user_of
 
 _LONGEST_NAME = 80
 
@@ -46,6 +46,8 @@ _MAX_FAILURES = 100
 
 
 def _login(request: Request) -> Response:
+    if user_of(request) or not rules_of(request).password_hash:
+        return RedirectResponse("/")
     return _form(request, "", request.query_params.get("next", "/"))
 
 

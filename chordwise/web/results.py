@@ -95,7 +95,7 @@ def _listing(request: Request) -> Listing:
 
 
 def _wanted(listing: Listing) -> ResultFilter:
-    given = {name: value.replace("\0", "") for name, value in listing.filters.items()}
+    given = listing.filters
     chosen = given.get("type", "")
     if chosen and chosen not in set(AnalysisType):
         raise UsageError(f"There is no analysis type “{chosen}”.", f"{', '.join(AnalysisType)}.")

@@ -17,6 +17,7 @@ from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.remarks import Saying, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.visible_text import restored
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import certification, evaluation, feedback, review
 from chordwise.pipeline.learning.feedback import Signed
@@ -171,7 +172,7 @@ def _signed(request: Request) -> Signed:
         raise UsageError("Nothing was decided.") from error
     value: JsonValue = None
     if verdict is Verdict.CORRECTED:
-        value = parsed(text_in(request, "value"))
+        value = parsed(restored(text_in(request, "value")))
     edges = [text_in(request, name) for name in ("start_char", "end_char")]
     span = (int(edges[0]), int(edges[1])) if all(map(_PLACE.fullmatch, edges)) else None
     saying = Saying(verdict=verdict, path=text_in(request, "path"), value=value, span=span)

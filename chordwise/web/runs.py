@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from chordwise.domain.states import RETRYABLE_JOBS, JobStatus, RunStatus
+from chordwise.domain.states import RETRYABLE_JOBS, RunStatus
 from chordwise.domain.wording import counted
 from chordwise.embedded.home import home_at
 from chordwise.errors import ServiceUnavailableError, UsageError
@@ -78,8 +78,7 @@ def _run(request: Request) -> Response:
         account = standing.account
         found = accounts.jobs_of_run(session, run.id, PAGE_ROWS + 1, after=_last(listing))
         shown = found[:PAGE_ROWS]
-        has_failures = account.ended_badly or account.states[JobStatus.PAUSED]
-        wanted = MAX_FAILURES + 1 if has_failures else 0
+        wanted = MAX_FAILURES + 1 if account.not_well else 0
         failures = accounts.failures(session, account.run, wanted)
         return render(
             request,

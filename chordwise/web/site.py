@@ -107,9 +107,9 @@ def form_of(request: Request) -> FormData:
 
 
 def text_in(request: Request, name: str) -> str:
-    """Return a field of a form as text, empty where it is missing."""
+    """Return a field of a form as text without NUL characters, empty where it is missing."""
     value = form_of(request).get(name)
-    return value if isinstance(value, str) else ""
+    return value.replace("\0", "") if isinstance(value, str) else ""
 
 
 def user_of(request: Request) -> str:

@@ -496,14 +496,20 @@ def test_other_analysis_types_have_columns_beside(settings: Settings) -> None:
         }
     )
 
+    mood: JsonObject = {"label": "mixed", "score": -0.25, "emotions": [], "sentences": []}
+    written = {
+        AnalysisType.CLASSIFICATION: label,
+        AnalysisType.SENTIMENT: json.dumps({**mood, "confidence": 0.5}),
+    }
+
     def answering(request: CompletionRequest) -> str:
-        is_label = request.task.analysis_type is AnalysisType.CLASSIFICATION
-        return label if is_label else reading(request)
+        return written.get(request.task.analysis_type) or reading(request)
 
     pipeline = a_pipeline(settings, answering, repeat_last=True)
     options = a_run(
         AnalysisType.CLASSIFICATION,
         AnalysisType.EXTRACTION,
+        AnalysisType.SENTIMENT,
         analysis=AnalysisOptions(instructions="parties", labels=("license", "lease")),
     )
     submission = open_run(pipeline.context, replace(options, save_as="mixed"), NOW)
@@ -511,7 +517,8 @@ def test_other_analysis_types_have_columns_beside(settings: Settings) -> None:
     submission.close()
     pipeline.work(submission)
 
-    assert pipeline.rows("SELECT parties, label FROM answers.mixed") == [(["Ada"], "license")]
+    found = "SELECT parties, label, sentiment, sentiment_score FROM answers.mixed"
+    assert pipeline.rows(found) == [(["Ada"], "license", "mixed", Decimal("-0.25"))]
 
 
 @pytest.mark.usefixtures("filled")

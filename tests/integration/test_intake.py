@@ -522,8 +522,8 @@ def test_invisible_characters_are_counted_in_every_format(
         " JOIN documents AS d ON d.id = i.document_id ORDER BY i.id"
     )
     message = (
-        "5 invisible Unicode characters were removed from the text, 5 of them tags, variation "
-        "selectors or direction overrides, which can hide instructions."
+        "5 invisible Unicode characters were removed from the text, 5 of a kind that can "
+        "hide instructions (tags, variation selectors, direction overrides)."
     )
     noticed = ("invisible_characters", message, "5", False)
     assert pipeline.rows(counted) == [noticed] * 9 + [(None, None, "0", False)]

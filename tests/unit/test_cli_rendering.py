@@ -21,7 +21,8 @@ from chordwise.cli.rendering import results as rendered_results
 from chordwise.cli.rendering.plain_text import EXTRACTIVE, escape_json, one_line, safe
 from chordwise.cli.rendering.results import answer, quote
 from chordwise.domain.answers import headline
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.money import dollars
 from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.domain.tasks import AnalysisType
 from chordwise.domain.wording import approximate, money, share
@@ -267,6 +268,15 @@ def test_a_text_that_no_label_fits_is_said_to_have_none() -> None:
     assert "no label fits" in shown(*rendered_results.laid_out([result]))
 
 
+def test_an_extraction_in_one_line_has_each_name_once() -> None:
+    said = (("names", "Ada"), ("note", None), ("names", "Bob"))
+    fields: list[JsonValue] = [{"item": item, "value": value} for item, value in said]
+    data: JsonObject = {"total": 5, "note": None, "paid": False, "tags": []}
+
+    assert headline(AnalysisType.EXTRACTION, {"fields": fields}) == "names: Ada, Bob"
+    assert headline(AnalysisType.EXTRACTION, {"data": data}) == "total: 5; paid: false"
+
+
 def test_missing_rows_are_named() -> None:
     """In full, in a table, and apart from those that the schema leaves no room for."""
     rows: JsonObject = {"path": "/data/lines", "kept": 30, "found": 1200, "max_items": None}
@@ -331,6 +341,7 @@ def test_a_sum_of_money_says_what_it_does_not_know() -> None:
     assert money(Decimal(0), 0, 0) == "$0.00"
     assert money(Decimal("0.0123"), 0, 4) == "$0.0123"
     assert money(Decimal("0.000045"), 0, 1) == "under $0.0001"
+    assert [dollars(Decimal(each)) for each in ("-0.46", "-1234.5")] == ["-$0.4600", "-$1,234.50"]
     assert money(Decimal("12.5"), 2, 4) == "$12.50 and 2 calls of unknown cost"
     assert money(Decimal(0), 4, 4) == "cost unknown"
     assert money(Decimal(0), 3, 4) == "cost unknown"

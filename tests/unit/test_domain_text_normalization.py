@@ -150,7 +150,9 @@ def test_a_few_leftovers_are_no_reason_to_look() -> None:
     """What can hide an instruction is one, be it alone; the rest is one from 21 on."""
     assert review_reason(unseen=20, removed=20, hiding=0) == ""
     assert review_reason(unseen=0, removed=21, hiding=0).startswith("21 invisible")
-    assert "3 of them tags" in review_reason(unseen=0, removed=3, hiding=3)
+    assert "removed from the text, 3 of" in review_reason(unseen=0, removed=3, hiding=3)
+    one = review_reason(unseen=0, removed=1, hiding=1)
+    assert one.startswith("1 invisible Unicode character was removed from the text, 1 of a kind")
     assert review_reason(unseen=21, removed=0, hiding=0).startswith("21 characters of the text")
 
 

@@ -44,7 +44,9 @@ _REFUSALS = (
 _SERIOUS = {"serious", "critical"}
 
 
-expect.set_options(timeout=30_000)
+# A page is rendered by processes of their own, which start slowly on a machine that has much to do.
+_PATIENCE_MS = 90_000
+expect.set_options(timeout=_PATIENCE_MS)
 
 
 @pytest.fixture(scope="session")
@@ -152,6 +154,7 @@ def visiting(browser: Browser, served: Served, pictures: Path | None = None) -> 
     """Sign a browser in by the link, and let nothing pass that the pages' scripts complain of."""
     complaints: list[str] = []
     context = browser.new_context(viewport=_DESK)
+    context.set_default_timeout(_PATIENCE_MS)
     page = context.new_page()
     page.on("pageerror", lambda error: complaints.append(str(error)))
 

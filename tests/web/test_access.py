@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import threading
 from collections.abc import Iterator
@@ -51,6 +52,7 @@ def test_the_token_becomes_a_cookie(served: Served, client: httpx.Client) -> Non
     after = client.get("/runs")
 
     assert (before.status_code, wrong.status_code) == (403, 403)
+    assert client.get("/login").headers["location"] == "/"  # there is no password
     assert "chordwise web --link" in before.text
     assert "chordwise web --link" in wrong.text
     assert (opened.status_code, opened.headers["location"]) == (303, "/runs?status=open")
@@ -71,6 +73,28 @@ def test_every_response_has_the_headers(served: Served, client: httpx.Client) ->
         assert "unsafe" not in policy
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "same-origin"
+
+
+def test_files_of_the_pages_are_kept_by_the_browser(served: Served, client: httpx.Client) -> None:
+    """A file that is unchanged is not sent again; a page is stored nowhere."""
+    sign_in(client, served)
+    sent = client.get("/static/chordwise.js")
+    again = client.get("/static/chordwise.js", headers={"If-None-Match": sent.headers["etag"]})
+
+    assert sent.headers["cache-control"] == "no-cache"
+    assert again.status_code == 304
+    assert client.get("/runs").headers["cache-control"] == "no-store"
+
+
+def test_what_no_page_could_send_is_no_defect(served: Served, client: httpx.Client) -> None:
+    """NUL characters, which PostgreSQL cannot store, and a place of a list that is too deep."""
+    csrf = sign_in(client, served)
+    deep = base64.urlsafe_b64encode(b"[" * 3_000).decode()
+    for path in ("/runs/%00", "/runs/a%00/live", "/review?run=%00", f"/runs?after={deep}"):
+        assert client.get(path).status_code == 400, path
+    sent = {"csrf": csrf, "sql": "SELECT 'a\0b'"}
+
+    assert client.post("/sql", data=sent, headers=own(client)).status_code == 200
 
 
 def test_a_name_of_others_is_refused(served: Served, client: httpx.Client) -> None:

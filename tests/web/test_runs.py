@@ -96,6 +96,19 @@ def test_sums_over_calls_follow_the_page(pipeline: Pipeline, visit: Visit) -> No
     expect(page.locator(".figures > div", has_text="Analyses done")).to_contain_text("in 2 chunks")
 
 
+def test_paused_work_is_counted_and_can_go_on(pipeline: Pipeline, visit: Visit) -> None:
+    """The list counts it as what did not go well, as the command does."""
+    paused = pipeline.submit("A text of its own.")
+    pipeline.execute("UPDATE jobs SET status = 'paused'")
+    pipeline.execute("UPDATE runs SET status = 'paused'")
+
+    page = visit.open("/runs")
+    expect(page.locator("td[data-label='Not well']")).to_have_text("1")
+    visit.open(f"/runs/{paused.run_id}")
+
+    expect(page.get_by_role("button", name="Continue")).to_be_visible()
+
+
 def test_the_place_is_in_sight_on_a_phone(pipeline: Pipeline, visit: Visit) -> None:
     """The last of the names of the pages is scrolled to where it can be read."""
     assert pipeline.value("SELECT count(*) FROM runs") == 0

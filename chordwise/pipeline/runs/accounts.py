@@ -111,6 +111,11 @@ class Account:
         return ended + self.not_accepted
 
     @property
+    def not_well(self) -> int:
+        """What ended badly, and jobs that are paused: all that needs intervention."""
+        return self.ended_badly + self.states[JobStatus.PAUSED]
+
+    @property
     def unfinished(self) -> int:
         """Jobs that have not ended."""
         return sum(self.states[each] for each in UNFINISHED_JOBS)

@@ -115,7 +115,7 @@ FIGURES = (
     Figure(
         key="cost",
         title="Cost",
-        note="Dollars by model; calls whose price is unknown are counted in unpriced_calls.",
+        note="Dollars by model; calls whose price is unknown are counted as unpriced.",
         unit=Unit.USD,
         query=_COSTS,
         columns=("day", "provider", "model", "cost_usd", "unpriced_calls"),

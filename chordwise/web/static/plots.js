@@ -21,7 +21,7 @@
   function written(value, unit, format = number) {
     if (value === null || value === undefined) return "–";
     if (unit === "share") return `${format.format(value * 100)} %`;
-    if (unit === "usd") return `$${format.format(value)}`;
+    if (unit === "usd") return `${value < 0 ? "-" : ""}$${format.format(Math.abs(value))}`;
     if (unit === "seconds") return `${format.format(value)} s`;
     return format.format(value);
   }
