@@ -12,7 +12,7 @@ from rich.text import Text
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, OnlyTypes, RunOrProfile, share_of
+from chordwise.cli.options import AsJson, OnlyProfile, OnlyTypes, RunOrProfile, share_of
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.rendering.plain_text import one_line
@@ -31,9 +31,7 @@ def certify(  # noqa: PLR0913 - the options of a command
     invocation: Invocation,
     target: RunOrProfile = None,
     *,
-    profile: Annotated[
-        str, typer.Option(metavar="NAME", help="Only results of the questions of [profiles.NAME].")
-    ] = "",
+    profile: OnlyProfile = "",
     types: OnlyTypes = None,
     max_error: Annotated[
         str,

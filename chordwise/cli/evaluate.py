@@ -15,7 +15,7 @@ from rich.text import Text
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AnyRun, AsJson, Model, OnlyTypes
+from chordwise.cli.options import AnyRun, AsJson, Model, OnlyProfile, OnlyTypes
 from chordwise.cli.rendering import layouts, live
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.run_watch import Watch
@@ -51,9 +51,7 @@ class Truths:
         typer.Option(min=1, metavar="N", help="Maximum documents for each question of a suite."),
     ] = None
     types: OnlyTypes = None
-    profile: Annotated[
-        str, typer.Option(metavar="NAME", help="Only results of the questions of [profiles.NAME].")
-    ] = ""
+    profile: OnlyProfile = ""
 
 
 def evaluate(

@@ -13,7 +13,7 @@ import typer
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import OnlyRun, Raw
+from chordwise.cli.options import Force, OnlyRun, Raw
 from chordwise.cli.rendering.screen import until_reader_left
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.visible_text import visible
@@ -48,7 +48,7 @@ class ExportOptions:
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write; - is stdout.")
     ] = STDOUT
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False
+    force: Force = False
     raw: Raw = False
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, OnlyDocument, OnlyTypes
+from chordwise.cli.options import AsJson, Author, OnlyDocument, OnlyTypes
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.learning.remarks import Saying, parsed
 from chordwise.domain.learning.truths import Verdict
@@ -51,7 +51,7 @@ class FeedbackOptions:
         Path | None, typer.Option(metavar="FILE", help="Read feedback from a CSV or JSONL file.")
     ] = None
     note: Annotated[str, typer.Option(metavar="TEXT", help="The reason.")] = ""
-    author: Annotated[str, typer.Option(metavar="NAME", help="Author of the feedback.")] = ""
+    author: Author = ""
 
 
 def feedback(

@@ -20,6 +20,14 @@ OnlyDocument: TypeAlias = Annotated[
 OnlyRun: TypeAlias = Annotated[
     str | None, typer.Option(metavar="RUN", help="Only this run: a name, an id, or latest.")
 ]
+OnlyProfile: TypeAlias = Annotated[
+    str, typer.Option(metavar="NAME", help="Only results of the questions of [profiles.NAME].")
+]
+Author: TypeAlias = Annotated[str, typer.Option(metavar="NAME", help="Author of the feedback.")]
+Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
+RunName: TypeAlias = Annotated[
+    str, typer.Option(metavar="NAME", help="Name of the run. Default: generated.")
+]
 Model: TypeAlias = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="A [models] name, PROVIDER/MODEL, a tier, or auto."),

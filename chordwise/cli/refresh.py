@@ -16,7 +16,7 @@ from rich.text import Text
 
 from chordwise.cli import access, quote, run_watch
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AnyRun, AsJson, Budget, Model, NoWait, budget_of
+from chordwise.cli.options import AnyRun, AsJson, Budget, Model, NoWait, RunName, budget_of
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.request import profile_with
@@ -70,9 +70,7 @@ class Renewing:
         Lane | None, typer.Option(help="batch: half the price. Default: as in the run or profile.")
     ] = None
     budget: Budget = None
-    run_name: Annotated[
-        str, typer.Option(metavar="NAME", help="Name of the new run. Default: generated.")
-    ] = ""
+    run_name: RunName = ""
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False
     no_wait: NoWait = False
 

@@ -9,7 +9,7 @@ import typer
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson
+from chordwise.cli.options import AsJson, Force
 from chordwise.pipeline.exports import writers
 from chordwise.web import report as pages
 
@@ -21,7 +21,7 @@ def report(
     days: Annotated[
         int, typer.Option(min=1, max=pages.MAX_DAYS, help="The number of days to show.")
     ] = pages.DEFAULT_DAYS,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Write plots of speed, quality and cost to an HTML file. The file is self-contained.

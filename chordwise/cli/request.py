@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from chordwise.cli.options import Budget, Model, NoWait, budget_of
+from chordwise.cli.options import Budget, Model, NoWait, RunName, budget_of
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import CONFIDENCE_THRESHOLD, MAX_VOTES, AnalysisType
 from chordwise.domain.visible_text import printable
@@ -82,9 +82,7 @@ class Request:
         str | None,
         typer.Option(metavar="NAME", help="Provide the answers as the SQL table answers.NAME."),
     ] = None
-    run_name: Annotated[
-        str, typer.Option(metavar="NAME", help="Name of the run. Default: generated.")
-    ] = ""
+    run_name: RunName = ""
     no_wait: NoWait = False
     fresh: Annotated[bool, typer.Option("--fresh", help="Do not reuse stored answers.")] = False
     no_cache: Annotated[

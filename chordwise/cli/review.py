@@ -12,7 +12,7 @@ from rich.text import Text
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, OnlyTypes, RunOrProfile
+from chordwise.cli.options import AsJson, Author, OnlyProfile, OnlyTypes, RunOrProfile
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen, indented
 from chordwise.domain.learning.remarks import Saying, parsed
@@ -36,11 +36,9 @@ def review(  # noqa: PLR0913 - the options of a command
     target: RunOrProfile = None,
     *,
     queue: Annotated[str, typer.Option(metavar="FIELD", help="The field or label to certify.")],
-    profile: Annotated[
-        str, typer.Option(metavar="NAME", help="Only results of the questions of [profiles.NAME].")
-    ] = "",
+    profile: OnlyProfile = "",
     types: OnlyTypes = None,
-    author: Annotated[str, typer.Option(metavar="NAME", help="Author of the feedback.")] = "",
+    author: Author = "",
     as_json: AsJson = False,
 ) -> None:
     """Review the answers that certification needs, one by one. Run it again to continue.
