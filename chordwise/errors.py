@@ -1,36 +1,37 @@
-"""The errors of Chordwise, and what each means to a person and to a script.
+"""The errors of Chordwise, with their codes and exit codes.
 
     ChordwiseError
-    ├── InternalError                 a defect of ours
-    ├── UsageError                    the command was asked for something it cannot do
-    ├── ConfigurationError            a setting is missing, wrong or contradicts another
-    ├── ServiceUnavailableError       database, broker or stack out of reach      (transient)
-    │   └── DatabaseRefusedError      the database is there and does not let us work as configured
-    ├── ReadError                     a file could not become text
-    ├── ModelError                    a model call did not bring a usable answer
-    │   ├── ModelTransportError       no answer, or half of one                   (transient)
-    │   │   ├── ModelUnreachableError no connection, so nothing was sent
-    │   │   └── ModelTimeoutError     no complete answer within the request's time
-    │   ├── ModelOverloadedError      the provider is busy                        (transient)
-    │   ├── RateLimitedError          too many requests for now                   (transient)
-    │   ├── BudgetReservedError       money left, but calls in flight may need it (transient)
-    │   ├── BudgetExceededError       the cap of the run or the day is reached    (pauses)
-    │   ├── QuotaExceededError        no money or quota left                      (pauses)
+    ├── InternalError                 a bug in Chordwise
+    ├── UsageError                    the arguments or the request are invalid
+    ├── ConfigurationError            a setting is missing or invalid
+    ├── ServiceUnavailableError       database, broker or stack is unreachable    (transient)
+    │   └── DatabaseRefusedError      the database refuses the connection or the work
+    ├── ReadError                     a file could not be converted to text
+    ├── ModelError                    a model call returned no usable answer
+    │   ├── ModelTransportError       no answer, or an incomplete one             (transient)
+    │   │   ├── ModelUnreachableError no connection; nothing was sent
+    │   │   └── ModelTimeoutError     no complete answer within the timeout
+    │   ├── ModelOverloadedError      the provider is overloaded                  (transient)
+    │   ├── RateLimitedError          too many requests                           (transient)
+    │   ├── BudgetReservedError       the rest is reserved for calls in flight    (transient)
+    │   ├── BudgetExceededError       the budget of the run or day is used up     (pauses)
+    │   ├── QuotaExceededError        no credit or quota left                     (pauses)
     │   ├── ModelAccessError          key, permission or model name refused       (pauses)
-    │   ├── ModelRequestError         the provider rejects this request for good
+    │   ├── ModelRequestError         the provider rejects this request permanently
     │   ├── ContextTooLongError       the prompt does not fit the model
     │   ├── RefusedError              the model declined to answer
     │   ├── TruncatedError            the answer hit the output limit
     │   ├── AnswerTimeoutError        the built-in model did not finish in time
-    │   └── InvalidAnswerError        the answer is not what the schema asks for
+    │   └── InvalidAnswerError        the answer does not match the schema
     ├── AwaitingBatchError            the answer comes with a batch           (transient)
-    ├── DeliveryError                 a receiver could not be told that a run ended
+    ├── DeliveryError                 the end of a run could not be delivered
     │   └── DeliveryRefusedError      the receiver rejected it permanently
-    ├── RegressionError               answers are worse than they were
+    ├── RegressionError               answers have become worse
     ├── LeaseLostError                another process took the work over
-    └── RunCancelledError             the run takes nothing more in
+    └── RunCancelledError             the run is cancelled
 
-Retries look only at the mixin `TransientError`; work that `PausingError` stops waits for a person.
+Only errors with the mixin `TransientError` are retried. `PausingError` pauses the work until a user
+acts.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """What a `chordwise` command returns to the shell (docs/command-line.md)."""
+    """The exit codes of `chordwise` commands (docs/command-line.md)."""
 
     SUCCESS = 0
     INTERNAL = 1
@@ -55,8 +56,8 @@ class ExitCode(IntEnum):
 class ChordwiseError(Exception):
     """What happened, and what to do about it.
 
-    `code` is stable and stands in tables and logs; the sentence and the hint are for people.
-    `usual_hint` is the hint where none is given.
+    `code` is stable and is stored in tables and logs; the sentence and the hint are for users.
+    `usual_hint` is the default hint.
     """
 
     code: ClassVar[str] = "internal"
@@ -73,7 +74,7 @@ class ChordwiseError(Exception):
 
     @property
     def hint(self) -> str:
-        """What the user can do now; empty where there is nothing to say."""
+        """What the user can do next; may be empty."""
         return str(self.args[1]) or self.usual_hint
 
     def __str__(self) -> str:
@@ -83,9 +84,9 @@ class ChordwiseError(Exception):
 class TransientError(ChordwiseError):
     """Mixin: the same request may succeed later, at the earliest after `retry_after_seconds`.
 
-    `is_throttling` says that the work only waits for its turn: putting it off counts no failure.
-    `has_waited` says that a turn was waited for in place already: the work is put off, not repeated
-    at once. `reported_limits` is what a provider said of its limits along with its refusal.
+    `is_throttling`: the work waits for its turn, and postponing it does not count as a failure.
+    `has_waited`: the caller has already waited, so the work is postponed, not repeated at once.
+    `reported_limits`: the limits that a provider reported with its refusal.
     """
 
     retry_after_seconds: float | None = None
@@ -95,75 +96,75 @@ class TransientError(ChordwiseError):
 
 
 class PausingError(ChordwiseError):
-    """Mixin: every further request would fail alike until a person acts.
+    """Mixin: every further request would fail in the same way until a user acts.
 
-    `is_about_key` says that this holds for every model that is asked with the same key.
+    `is_about_key`: this applies to every model with the same key.
     """
 
     is_about_key: bool = False
 
 
 class InternalError(ChordwiseError):
-    """A defect of ours; the log has the details."""
+    """A bug in Chordwise; the log contains the details."""
 
 
 class UsageError(ChordwiseError):
-    """The command was asked for something it cannot do."""
+    """The arguments or the request are invalid."""
 
     code = "usage"
     exit_code = ExitCode.USAGE
 
 
 class ConfigurationError(ChordwiseError):
-    """A setting is missing, wrong or contradicts another."""
+    """A setting is missing or invalid, or contradicts another one."""
 
     code = "configuration"
     exit_code = ExitCode.CONFIGURATION
 
 
 class ServiceUnavailableError(TransientError):
-    """Database, broker or embedded stack cannot be reached."""
+    """The database, the broker or the embedded stack is unreachable."""
 
     code = "service_unavailable"
     exit_code = ExitCode.UNAVAILABLE
 
 
 class RegressionError(ChordwiseError):
-    """Answers are worse than they were, by more than chance explains."""
+    """Answers have become worse by more than chance explains."""
 
     code = "regression"
     exit_code = ExitCode.INCOMPLETE
-    usual_hint = "Look at what changed: documents, model, prompt. docs/learning.md says how."
+    usual_hint = "Check what changed: documents, model or prompt. See docs/learning.md."
 
 
 class DatabaseRefusedError(ServiceUnavailableError):
-    """The database answers, and does not let us work as configured.
+    """The database is reachable but refuses the connection or the work.
 
-    A person has to act. Work that goes on already waits meanwhile, as for a database that is away;
-    whatever begins ends with it.
+    A user has to act. Running processes wait, as for an unavailable database; starting processes
+    exit.
     """
 
     exit_code = ExitCode.CONFIGURATION
 
 
 class LeaseLostError(ChordwiseError):
-    """The lease ran out and another process took the work over; nothing was written."""
+    """The lease expired and another process took over the work; nothing was written."""
 
     code = "lease_lost"
 
 
 class RunCancelledError(ChordwiseError):
-    """The run is cancelled: it takes nothing more in, and none of its questions is asked."""
+    """The run is cancelled: it takes in no documents and asks no questions."""
 
     code = "cancelled"
     exit_code = ExitCode.INCOMPLETE
 
 
 class AwaitingBatchError(TransientError):
-    """The question is asked in a batch; the work goes on when its answer has arrived.
+    """The question is part of a batch; the work continues when its answer arrives.
 
-    `retry_after_seconds` is when the wait for it ends. This is no `ModelError`: no other
-    model, prompt or tier is tried meanwhile.
+    `retry_after_seconds` is the end of the wait. It is not a `ModelError`, so no other model,
+    prompt or tier is tried.
     """
 
     code = "awaiting_batch"
@@ -172,7 +173,7 @@ class AwaitingBatchError(TransientError):
 
 
 class DeliveryError(ChordwiseError):
-    """A receiver could not be told that a run ended; the delivery is retried."""
+    """The end of a run could not be delivered to a receiver; the delivery is retried."""
 
     code = "delivery"
 
@@ -184,7 +185,7 @@ class DeliveryRefusedError(DeliveryError):
 
 
 class ReadError(ChordwiseError):
-    """A file could not become text; `outcome` is one of `intakes.outcome`, `reason` is finer."""
+    """A file could not be converted to text; `reason` is more specific than `outcome`."""
 
     code = "unreadable"
     exit_code = ExitCode.INCOMPLETE
@@ -202,41 +203,41 @@ class ReadError(ChordwiseError):
 
     @property
     def reason(self) -> str:
-        """A stable code for scripts, such as `needs_ocr`; the outcome where nothing is finer."""
+        """A stable code for scripts, such as `needs_ocr`; by default the outcome."""
         return str(self.args[3]) or self.outcome
 
 
 class ModelError(ChordwiseError):
-    """A model call did not bring a usable answer."""
+    """A model call returned no usable answer."""
 
     code = "model"
     exit_code = ExitCode.INCOMPLETE
 
 
 class ModelTransportError(ModelError, TransientError):
-    """The connection failed, timed out, or broke off before the answer was complete."""
+    """The connection failed, timed out, or closed before the answer was complete."""
 
     code = "model_transport"
     usual_hint = (
-        "If this persists, check base_url, the provider's status and any proxies; "
-        "then run chordwise retry RUN."
+        "If it persists, check base_url, the provider's status and any proxies, then run "
+        "`chordwise retry RUN`."
     )
 
 
 class ModelUnreachableError(ModelTransportError):
-    """There was no connection: nothing was sent, so nothing is charged."""
+    """The connection failed before anything was sent, so nothing is charged."""
 
 
 class ModelTimeoutError(ModelTransportError):
-    """The request had `granted_seconds`, and its answer was not complete by then.
+    """The answer was not complete within `granted_seconds`.
 
     No request of the same question begins with less time than that.
     """
 
     code = "model_timeout"
     usual_hint = (
-        "Raise timeout_seconds of the model and retries.total_seconds, run fewer concurrent "
-        "calls, or lower pipeline.chunk_tokens; then run chordwise retry RUN."
+        "Raise timeout_seconds of the model and retries.total_seconds, lower the number of "
+        "concurrent calls, or lower pipeline.chunk_tokens; then run `chordwise retry RUN`."
     )
 
     def __init__(self, what: str, hint: str = "", *, granted_seconds: float = 0.0) -> None:
@@ -245,54 +246,54 @@ class ModelTimeoutError(ModelTransportError):
 
 
 def seconds_not_enough(errors: Iterable[ChordwiseError]) -> float:
-    """Return the most time that a request of these errors had and did not suffice; 0 for none."""
+    """Return the longest timeout that was too short among these errors; 0 if there is none."""
     return max((e.granted_seconds for e in errors if isinstance(e, ModelTimeoutError)), default=0.0)
 
 
 def first_transient_or_first(errors: Sequence[ModelError]) -> ModelError:
-    """Return the first transient error, without one the first error: the work may be put off."""
+    """Return the first transient error, else the first error, so that the work is postponed."""
     return next((error for error in errors if isinstance(error, TransientError)), errors[0])
 
 
 class ModelOverloadedError(ModelError, TransientError):
-    """The provider is overloaded or broken for now."""
+    """The provider is overloaded or has an outage."""
 
     code = "model_overloaded"
-    usual_hint = "Check the provider's status; when it has recovered, run chordwise retry RUN."
+    usual_hint = "Check the provider's status, then run `chordwise retry RUN`."
 
 
 class RateLimitedError(ModelError, TransientError):
-    """The provider takes no more requests for now."""
+    """The provider limits the rate of requests."""
 
     code = "rate_limited"
     is_throttling = True
     usual_hint = (
-        "Wait and try again; if this persists, raise the limit at the provider, or lower "
+        "Try again later. If it persists, raise the limit at the provider, or lower "
         "max_in_flight of the model."
     )
 
 
 class BudgetReservedError(ModelError, TransientError):
-    """What the budget has left is reserved for calls in flight, which may need less of it."""
+    """The rest of the budget is reserved for calls in flight, which may need less."""
 
     code = "budget_reserved"
     is_throttling = True
     has_waited = True
     usual_hint = (
-        "Wait for the calls in flight, or raise the budget: chordwise retry RUN --budget USD, "
-        "or budget.usd_per_day."
+        "Wait for the calls in flight, or raise the budget with "
+        "`chordwise retry RUN --budget USD` or budget.usd_per_day."
     )
 
 
 class BudgetExceededError(ModelError, PausingError):
-    """The next request could cost more than the budget of its run or of the day has left."""
+    """The next request could cost more than the rest of the budget of the run or the day."""
 
     code = "budget_exceeded"
-    usual_hint = "Raise the budget: chordwise retry RUN --budget USD, or budget.usd_per_day."
+    usual_hint = "Raise it with `chordwise retry RUN --budget USD` or budget.usd_per_day."
 
 
 class QuotaExceededError(ModelError, PausingError):
-    """The account has no money or quota left; waiting a minute does not help."""
+    """The account has no credit or quota left; waiting does not help."""
 
     code = "quota_exceeded"
     usual_hint = "Top up the account or raise its limit at the provider, then retry the run."
@@ -306,14 +307,14 @@ class ModelAccessError(ModelError, PausingError):
 
 
 class ModelRequestError(ModelError):
-    """The provider rejects this very request; sending it again cannot help."""
+    """The provider rejects this request permanently; retrying does not help."""
 
     code = "model_request"
     usual_hint = "Check the model's options and the schema."
 
 
 class ContextTooLongError(ModelRequestError):
-    """Prompt and answer together do not fit the model's context."""
+    """The prompt and the answer do not fit the context of the model."""
 
     code = "context_too_long"
     usual_hint = "Lower pipeline.chunk_tokens, or choose a model with a larger context."
@@ -323,11 +324,11 @@ class RefusedError(ModelError):
     """The model or the provider's filter declined to answer."""
 
     code = "refused"
-    usual_hint = "Review the document; another model may answer: --model."
+    usual_hint = "Check the document, or use another model with --model."
 
 
 class TruncatedError(ModelError):
-    """The answer stopped at the output limit and is not complete."""
+    """The answer reached the output limit and is not complete."""
 
     code = "truncated"
     usual_hint = (
@@ -337,14 +338,14 @@ class TruncatedError(ModelError):
 
 
 class AnswerTimeoutError(ModelError):
-    """The built-in model did not finish its answer in time; asking again would take as long."""
+    """The built-in model did not finish within its timeout; retrying does not help."""
 
     code = "answer_timeout"
     usual_hint = "Lower pipeline.chunk_tokens, or raise timeout_seconds of the model."
 
 
 class InvalidAnswerError(ModelError):
-    """The answer is not the JSON that the schema asks for, after one repair."""
+    """The answer does not match the JSON schema, even after one repair."""
 
     code = "invalid_answer"
-    usual_hint = "Another model may follow the schema: --model, or fallback in the settings."
+    usual_hint = "Use a model that follows the schema: --model, or fallback in the settings."

@@ -1,4 +1,4 @@
-"""From the settings to something to work with: the stack, the database, the context."""
+"""Access to the stack, the database and the working context of a command."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _WORKING = "chordwise.pipeline.runtime.startup"
 def reach(
     invocation: Invocation, settings: Settings | None = None, level: Level = Level.DATABASE
 ) -> Settings:
-    """Start what is missing of the stack; return the settings with the addresses in them.
+    """Start the missing services; return the settings with the addresses of the services.
 
     Raises:
-        ConfigurationError: A setting stands in the way.
+        ConfigurationError: A setting prevents the start.
         ServiceUnavailableError: A service does not start.
     """
     if settings is None:
         settings = invocation.settings()
     if level is Level.ALL:
-        # Celery takes a second to load, which a stack takes to start, too.
+        # Load Celery, which takes a second, while the stack starts.
         threading.Thread(target=importlib.import_module, args=(_WORKING,)).start()
     note = invocation.screen.note
     return stack.ensure(settings, level, config=invocation.config, on_progress=note)
@@ -46,10 +46,10 @@ def reach(
 def database(
     settings: Settings, require: Callable[[Engine], None] = revisions.require_compatible
 ) -> Iterator[Database]:
-    """Open the database, which has to be at a schema that suits this version.
+    """Open the database after `require` has checked its schema.
 
     Raises:
-        ConfigurationError: There is none, it has to be migrated, or `require` refuses it.
+        ConfigurationError: No database is configured, or `require` refuses it.
         ServiceUnavailableError: It cannot be reached.
     """
     engine = open_engine(settings.require_database_url(), pool_size=2, name="chordwise command")
@@ -62,25 +62,25 @@ def database(
 
 @contextmanager
 def read(settings: Settings) -> Iterator[Session]:
-    """Open the database, and a session that only reads."""
+    """Open the database and a read-only session."""
     with database(settings) as opened, opened.read() as session:
         yield session
 
 
 @contextmanager
 def write(settings: Settings) -> Iterator[Session]:
-    """Open the database, and a session that commits at its end."""
+    """Open the database and a session that commits at the end."""
     with database(settings) as opened, opened.write() as session:
         yield session
 
 
 def require_own_database(settings: Settings) -> None:
-    """Make sure that a database which is not embedded can be used, before anything is started.
+    """Check a database that is not embedded, before any service is started.
 
-    Else a wrong address would replace the workers that are at work by ones that cannot be.
+    Otherwise a wrong address would replace running workers by workers that cannot work.
 
     Raises:
-        ConfigurationError: It has to be migrated, or refuses us.
+        ConfigurationError: It needs a migration, or refuses the connection.
         ServiceUnavailableError: It cannot be reached.
     """
     if settings.database_url is not None:
@@ -90,15 +90,14 @@ def require_own_database(settings: Settings) -> None:
 
 @contextmanager
 def working_context(settings: Settings) -> Iterator[Context]:
-    """Open a context to submit and retry with; the database has to let us write.
+    """Open a context to submit and retry with, on a writable database.
 
     Raises:
-        ConfigurationError: A setting is missing, or the database does not suit us as it is.
+        ConfigurationError: A setting is missing, or the database is not ready for writing.
         ServiceUnavailableError: The database cannot be reached.
     """
-    # Celery comes with it: only commands that work on runs pay for loading that.
-    from chordwise.pipeline.runtime.startup import open_context  # noqa: PLC0415 - see above
-    from chordwise.storage.readiness import require_ready  # noqa: PLC0415 - it knows all tables
+    from chordwise.pipeline.runtime.startup import open_context  # noqa: PLC0415 - loads Celery
+    from chordwise.storage.readiness import require_ready  # noqa: PLC0415 - loads all tables
 
     with database(settings, require_ready):
         context = open_context(settings, "command")
@@ -110,13 +109,13 @@ def working_context(settings: Settings) -> Iterator[Context]:
 
 
 def with_model(invocation: Invocation, settings: Settings, model: str) -> Settings:
-    """Return the settings under which the stack can serve this model.
+    """Return the settings with which the stack can serve this model.
 
-    A local model needs a server of its own in the stack; any other is a matter of the run alone,
-    and must not restart the worker.
+    Only a local model changes them, as the stack starts its server. Any other model is an option
+    of the run and must not restart the worker.
 
     Raises:
-        ConfigurationError: There is no such model.
+        ConfigurationError: The model is unknown.
     """
     named = [settings.model_named(each) for each in settings.names_asked(model)]
     if model == settings.model or not any(map(llama.is_served_here, named)):
@@ -125,14 +124,14 @@ def with_model(invocation: Invocation, settings: Settings, model: str) -> Settin
 
 
 def for_run(invocation: Invocation, name: str, settings: Settings | None = None) -> Settings:
-    """Start the whole stack so that it can work on an existing run.
+    """Start the whole stack for an existing run.
 
     Raises:
-        UsageError: There is no such run.
-        ConfigurationError: A setting stands in the way.
+        UsageError: The run is unknown.
+        ConfigurationError: A setting prevents the start.
         ServiceUnavailableError: A service does not start, or the database cannot be reached.
     """
-    from chordwise.storage import runs  # noqa: PLC0415 - the list of runs does without its tables
+    from chordwise.storage import runs  # noqa: PLC0415 - loads the tables
 
     if settings is None:
         settings = invocation.settings()

@@ -1,4 +1,4 @@
-"""Putting the command together: only the module of the command that was named is loaded."""
+"""Build the command line. Only the module of the named command is loaded."""
 
 from __future__ import annotations
 
@@ -20,58 +20,58 @@ from chordwise.errors import ChordwiseError, ExitCode
 from chordwise.lazy import load
 
 COMMANDS = {
-    "analyze": ("submit", "Take documents in, analyze them, and show the answers."),
-    "submit": ("submit", "Take documents in and print the run's id."),
-    "resume": ("submit", "Take in the rest of a run that was interrupted."),
-    "quote": ("quote", "Say what an analysis would take and cost."),
+    "analyze": ("submit", "Analyze documents and show the answers."),
+    "submit": ("submit", "Start an analysis in the background and print the run's id."),
+    "resume": ("submit", "Resume the intake of an interrupted run."),
+    "quote": ("quote", "Estimate the tokens and the cost of an analysis."),
     "plan": ("plan", "Estimate memory, speed and cost on your own hardware."),
-    "wait": ("run_watch", "Wait until a run is over, and show its results."),
-    "retry": ("run_control", "Retry the analyses of a run that have not succeeded."),
-    "cancel": ("run_control", "Cancel the analyses of a run that have not ended."),
-    "runs": ("runs", "List the newest runs, or show the account of one."),
+    "wait": ("run_watch", "Wait for a run to finish, then show its results."),
+    "retry": ("run_control", "Retry the analyses of a run that did not succeed."),
+    "cancel": ("run_control", "Cancel the unfinished analyses of a run."),
+    "runs": ("runs", "List the newest runs, or show one run in detail."),
     "results": ("results", "Show stored results."),
-    "explain": ("explain", "Say why a document was answered so."),
-    "feedback": ("feedback", "Say that a result is right or wrong, or what it should be."),
-    "evaluate": ("evaluate", "Compare results with the truth."),
-    "recalibrate": ("recalibrate", "Learn what a claimed confidence is worth."),
-    "review": ("review", "Check the answers that certifying needs, one after the other."),
-    "certify": ("certify", "Say what may be accepted without looking."),
-    "refresh": ("refresh", "Ask again where stored answers are stale."),
-    "inbox": ("inbox", "Show the watched folders."),
-    "tables": ("tables", "Show the tables of answers that SQL can ask."),
-    "connect": ("connect", "Say how other programs read the answers."),
-    "sql": ("sql", "Ask the database in SQL; nothing can be changed that way."),
-    "export": ("export", "Write a view or a table into a file."),
-    "report": ("report", "Write plots of speed, quality and cost into one HTML file."),
-    "web": ("web", "Serve pages to watch runs, read results and correct them."),
-    "up": ("services", "Run everything here until Ctrl-C."),
-    "down": ("services", "Stop what runs in the background."),
-    "migrate": ("services", "Bring the tables to what this version needs."),
-    "doctor": ("doctor", "Say what is wrong and what to do."),
-    "config": ("config", "Show every setting, and where it comes from."),
+    "explain": ("explain", "Show how the answer for a document was produced."),
+    "feedback": ("feedback", "Approve, reject or correct results."),
+    "evaluate": ("evaluate", "Compare results with the right answers."),
+    "recalibrate": ("recalibrate", "Calibrate the confidence that models report."),
+    "review": ("review", "Review the answers that certification needs, one by one."),
+    "certify": ("certify", "Show which answers can be accepted without review."),
+    "refresh": ("refresh", "Renew stale answers from the stored texts."),
+    "inbox": ("inbox", "Show the watched folders and their files."),
+    "tables": ("tables", "Show the answer tables and example queries."),
+    "connect": ("connect", "Show how to connect other programs to the answers."),
+    "sql": ("sql", "Run a read-only SQL query."),
+    "export": ("export", "Export a view, a table or a query to a file."),
+    "report": ("report", "Write plots of speed, quality and cost to an HTML file."),
+    "web": ("web", "Serve web pages to watch runs and correct results."),
+    "up": ("services", "Run all services in the foreground until Ctrl-C."),
+    "down": ("services", "Stop all services on this machine."),
+    "migrate": ("services", "Update the database schema to this version."),
+    "doctor": ("doctor", "Check the installation and suggest fixes."),
+    "config": ("config", "Show every setting and its source."),
     "version": ("version", "Show the versions of Chordwise, Python and the schema."),
-    "experiment": ("experiment", "Compare variants of a profile, and keep the best one."),
-    "prompts": ("prompts", "Show the prompts that models are asked with."),
-    "schedules": ("schedules", "Show schedules, start them now, and change them."),
+    "experiment": ("experiment", "Compare variants of a profile and promote the best one."),
+    "prompts": ("prompts", "Show the prompts that are sent to models."),
+    "schedules": ("schedules", "List, start, add and remove schedules."),
 }
-"""The module that has each command by its name, and its line in the list, in the list's order."""
+"""The module of each command and its summary, in the order of the list."""
 MODULES = {name: module for name, (module, _) in COMMANDS.items()}
 _WITH_VALUE = ("--config", "--home")
 _WITHOUT_VALUE = ("--verbose", "--debug")
 _HELP = frozenset({"--help", "-h"})
 _COMPLETION = "_CHORDWISE_COMPLETE"
-# An option without a value is read by pydantic, and to import that takes longer than `version` may.
+# Typer reads an option without a value by pydantic, whose import is too slow for `version`.
 _NO_HELP = {"help": False, **{name: {"help": False} for name in COMMANDS}}
 
 
 def escape_output() -> None:
-    """Let the standard streams show escaped what a terminal's encoding lacks."""
+    """Escape characters that the encoding of a standard stream lacks."""
     for stream in (sys.stdout, sys.stderr):
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command and return its exit code; nothing is raised."""
+    """Run a command and return its exit code. Never raises."""
     invocation = Invocation()
     hoisted = hoist(arguments)
     try:
@@ -81,21 +81,21 @@ def run(arguments: Sequence[str]) -> int:
             begins_with_command = bool(hoisted) and hoisted[0] in MODULES
             app = application(named_in(hoisted), takes_options=not begins_with_command)
         app(args=hoisted, prog_name="chordwise", obj=invocation)
-    except BaseException as error:  # noqa: BLE001 - the outermost shell
+    except BaseException as error:  # noqa: BLE001 - the outermost handler
         return explain(error, invocation)
     return ExitCode.SUCCESS
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:
-    """Move the options that every command takes to the front, where the parser expects them."""
+    """Move the global options to the front, where the parser expects them."""
     front: list[str] = []
     rest: list[str] = []
-    waiting = iter(arguments)
-    for argument in waiting:
+    remaining = iter(arguments)
+    for argument in remaining:
         if argument == "--":
-            rest += [argument, *waiting]
+            rest += [argument, *remaining]
         elif argument in _WITH_VALUE:
-            front += [argument, *([value] if (value := next(waiting, None)) is not None else [])]
+            front += [argument, *([value] if (value := next(remaining, None)) is not None else [])]
         elif argument in _WITHOUT_VALUE or argument.startswith(tuple(f"{o}=" for o in _WITH_VALUE)):
             front.append(argument)
         else:
@@ -104,13 +104,13 @@ def hoist(arguments: Sequence[str]) -> list[str]:
 
 
 def named_in(hoisted: Sequence[str]) -> Iterable[str]:
-    """Return the modules to load: that of the command named, or all for help and completion."""
+    """Return the modules to load: that of the named command, or all for completion."""
     words = [word for word in hoisted if word in MODULES]
     return {MODULES[words[0]]} if words else dict.fromkeys(MODULES.values())
 
 
 def wants_listing(hoisted: Sequence[str]) -> bool:
-    """Tell whether the list of commands is asked for, for which no command has to be loaded."""
+    """Return whether to show the list of commands, which needs no command module."""
     if _COMPLETION in os.environ:  # noqa: TID251 - typer's variable; the settings take long to load
         return False
     names_none = not any(word in MODULES for word in hoisted)
@@ -118,7 +118,7 @@ def wants_listing(hoisted: Sequence[str]) -> bool:
 
 
 def listing() -> typer.Typer:
-    """Return an application that shows the list of commands, and has none of them loaded."""
+    """Return an application that lists the commands without loading their modules."""
     app = _empty()
     for name, (_, summary) in COMMANDS.items():
         app.command(name, help=summary)(lambda: None)
@@ -128,7 +128,7 @@ def listing() -> typer.Typer:
 def application(modules: Iterable[str], *, takes_options: bool = True) -> typer.Typer:
     """Return the application with the commands of these modules.
 
-    Without `takes_options` none may stand before the command, and none has to be read.
+    Without `takes_options`, no option is accepted before the command.
     """
     app = _empty(takes_options=takes_options)
     for module in modules:
@@ -162,15 +162,18 @@ def chordwise(
     context: typer.Context,
     *,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Settings, instead of chordwise.toml.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Settings file. Default: chordwise.toml."),
     ] = None,
     home: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Data, instead of CHORDWISE_HOME.")
+        Path | None, typer.Option(metavar="FOLDER", help="Data folder. Default: CHORDWISE_HOME.")
     ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Say more on standard error.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where errors come from.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print more details to standard error.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.")] = False,
 ) -> None:
-    """Analyze documents in batches with language models; the answers stand in PostgreSQL.
+    """Analyze documents in batches with language models and store the answers in PostgreSQL.
 
     chordwise analyze reports/ --type summary
 
@@ -184,7 +187,7 @@ def chordwise(
 
 
 def explain(error: BaseException, invocation: Invocation) -> int:
-    """Say on standard error what the user has to know of an error; return the exit code."""
+    """Print an error and its hint to standard error; return the exit code."""
     match error:
         case SystemExit():
             code = error.code or ExitCode.SUCCESS
@@ -212,13 +215,14 @@ def _explain_defect(error: BaseException, invocation: Invocation) -> None:
     if invocation.is_debug:
         say(visible(_traceback(error)).rstrip("\n"))
         return
-    say(f"Error: something unexpected happened in Chordwise itself: {type(error).__name__}.")
-    log = _write_down(error, invocation)
-    say(f"Hint: {f'the details are in {log}; ' if log else ''}--debug shows where it happened.")
+    say(f"Error: unexpected {type(error).__name__}. This is a bug in Chordwise.")
+    log = _append_to_log(error, invocation)
+    details = f"The traceback is in {log}. " if log else ""
+    say(f"Hint: {details}Run the command again with --debug to see the traceback.")
 
 
-def _write_down(error: BaseException, invocation: Invocation) -> Path | None:
-    """Append the details to a log in the home, where there is one; return its path."""
+def _append_to_log(error: BaseException, invocation: Invocation) -> Path | None:
+    """Append the traceback to the log in the home and return its path, if there is a home."""
     with suppress(ChordwiseError, OSError):
         log = invocation.settings().home.expanduser() / "logs" / "command.log"
         if log.parent.is_dir():
@@ -235,6 +239,6 @@ def _traceback(error: BaseException) -> str:
 
 
 def say(text: str) -> None:
-    """Write a line to standard error; a closed one is no reason to fail."""
+    """Write a line to standard error, ignoring a closed stream."""
     with suppress(OSError, ValueError):
         sys.stderr.write(f"{text}\n")

@@ -1,4 +1,4 @@
-"""`chordwise certify`: what may be accepted without looking."""
+"""`chordwise certify`: which answers can be accepted without review."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, OnlyTypes, RunOrProfile, share_of
+from chordwise.cli.options import AsJson, OnlyProfile, OnlyTypes, RunOrProfile, share_of
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.rendering.plain_text import one_line
@@ -31,19 +31,18 @@ def certify(  # noqa: PLR0913 - the options of a command
     invocation: Invocation,
     target: RunOrProfile = None,
     *,
-    profile: Annotated[
-        str, typer.Option(metavar="NAME", help="Only what [profiles.NAME] asks.")
-    ] = "",
+    profile: OnlyProfile = "",
     types: OnlyTypes = None,
     max_error: Annotated[
-        str, typer.Option(metavar="SHARE", help="How many of the accepted may be wrong.")
+        str,
+        typer.Option(metavar="SHARE", help="Allowed share of wrong answers among the accepted."),
     ] = "2%",
     risk: Annotated[
-        str, typer.Option(metavar="SHARE", help="How likely it may be that more are wrong.")
+        str, typer.Option(metavar="SHARE", help="Allowed probability of exceeding --max-error.")
     ] = "5%",
     as_json: AsJson = False,
 ) -> ExitCode:
-    """Say what may be accepted without looking. Feedback on answers in random order shows it.
+    """Show which answers can be accepted without review. Uses feedback on random answers.
 
     chordwise certify contracts --max-error 2% --risk 5%
 
@@ -60,15 +59,15 @@ def certify(  # noqa: PLR0913 - the options of a command
     elif found:
         invocation.screen.show(laid_out(found, scope, bounds.risk))
     else:
-        invocation.screen.tell("There are no such results (yet). `chordwise runs` lists the runs.")
+        invocation.screen.tell("No results match. `chordwise runs` lists the runs.")
     is_withdrawn = any(each.certificate.verdict is Verdict.WITHDRAWN for each in found)
     return ExitCode.INCOMPLETE if is_withdrawn else ExitCode.SUCCESS
 
 
 def laid_out(found: Sequence[Certified], scope: Scope, risk: float) -> RenderableType:
-    """Return a row for each field or label, with the command that leads to missing checks.
+    """Return a row for each field or label, with the command for the missing reviews.
 
-    On a narrow terminal the commands stand below the table.
+    A narrow terminal shows the commands below the table.
     """
     names = ("Field", "Accepted", f"Error ({1 - risk:.0%})", "Checks", "To certify")
     rows = [_row(each) for each in found]
@@ -88,7 +87,7 @@ def laid_out(found: Sequence[Certified], scope: Scope, risk: float) -> Renderabl
 
 
 def review_command(each: Certified, scope: Scope) -> str:
-    """Return the command that shows one after the other what should be checked next."""
+    """Return the command that reviews the next answers."""
     parts = [scope.run] if scope.run else []
     parts += ["--profile", scope.profile] if scope.profile else []
     parts += ["--queue", each.unit.name or each.unit.analysis_type]
@@ -107,7 +106,7 @@ def _row(each: Certified) -> Sequence[str]:
             error, todo = f"≤ {certificate.error_bound:.1%}", "certified"
         case Verdict.OPEN:
             accepted, error = "–", "–"
-            todo = f"{counted(certificate.more_checks or 0, 'more check')} would do"
+            todo = f"{counted(certificate.more_checks or 0, 'more check')} needed"
         case Verdict.IMPOSSIBLE:
             accepted, error = "not possible", f"base {certificate.error_bound:.1%}"
             todo = f"at least {certificate.must_review:.1%} must be reviewed"

@@ -1,4 +1,4 @@
-"""From a function to a command: its parameters are options, what it returns is the exit code."""
+"""Turns a function into a command: parameters become options, the result the exit code."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 P = ParamSpec("P")
-EPILOG = "Everywhere: --config FILE, --home FOLDER, --verbose, --debug (chordwise --help)."
+EPILOG = "Global options: --config FILE, --home FOLDER, --verbose, --debug."
 
 
 class Without:
-    """The fields of an options object that a command does not take: `Annotated[…, Without(…)]`."""
+    """Excludes fields of an options object from a command: `Annotated[…, Without(…)]`."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -31,20 +31,19 @@ class Without:
 def add(
     app: typer.Typer, name: str, function: Callable[P, ExitCode | None], epilog: str = EPILOG
 ) -> None:
-    """Add a function to an application, as the command of this name."""
+    """Add a function to an application as a command."""
     app.command(name, epilog=epilog)(command(function))
 
 
 def command(function: Callable[P, ExitCode | None]) -> Callable[[], None]:
-    """Return what Typer calls for a function.
+    """Return the function that Typer calls for a command.
 
-    A parameter of type `Invocation` receives that of the command line. A parameter whose type is
-    another dataclass receives an object of it: its fields are options, in their order. The exit
-    code is the one that the function returns, or success.
+    A parameter of type `Invocation` receives the invocation. The fields of any other dataclass
+    parameter become options, in their order. The function returns the exit code; `None` is success.
     """
     hints = get_type_hints(function, include_extras=True)
     objects = {name: of for name, hint in hints.items() if (of := _options_class(hint))}
-    call = cast("FunctionType", function)  # what Typer has parsed has the types of the hints
+    call = cast("FunctionType", function)  # Typer parses values into the hinted types
 
     def run(**given: object) -> None:
         for name, of in objects.items():
@@ -64,7 +63,7 @@ def command(function: Callable[P, ExitCode | None]) -> Callable[[], None]:
 
 
 def _options(parameter: Parameter, hint: object) -> Iterator[Parameter]:
-    """Yield what Typer reads for a parameter."""
+    """Yield the Typer parameters for a parameter."""
     of = _options_class(hint)
     if of is None:
         hint = typer.Context if hint is Invocation else hint
@@ -83,7 +82,7 @@ def _keyword(name: str, default: object, hint: object) -> Parameter:
 
 
 def _options_class(hint: object) -> type[DataclassInstance] | None:
-    """Return the dataclass of a parameter that is an object of options."""
+    """Return the options dataclass that a parameter takes, or `None`."""
     bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     is_options = isinstance(bare, type) and is_dataclass(bare) and bare is not Invocation
     return cast("type[DataclassInstance]", bare) if is_options else None

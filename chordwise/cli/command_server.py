@@ -1,8 +1,9 @@
-"""A process of the stack that has the commands loaded, and runs each in a fork of itself.
+"""A process of the stack that keeps the commands loaded and runs each in a fork of itself.
 
-To load SQLAlchemy and the tables takes over a second of CPU, a fork a few milliseconds. A fork runs
-a command as if it had been started: with its arguments, environment, folder, files and limits.
-Linux only: elsewhere, libraries of the system do not survive a fork.
+Loading SQLAlchemy and the tables takes over a second of CPU time, a fork a few milliseconds. The
+fork takes over the arguments, environment, folder, files and limits of the client, which is the
+process that the user started. Linux only: system libraries of other platforms do not survive a
+fork.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SERVED = frozenset({
     "feedback", "inbox", "prompts", "quote", "refresh", "report", "results", "resume", "retry",
     "runs", "schedules", "sql", "submit", "tables", "wait",
 })  # fmt: skip
-"""The commands that are run this way: those that ask the database, and need no terminal."""
+"""The commands that run in a fork: they use the database and need no terminal."""
 _SOCKET_PREFIX = "cmd-"
 _PRELOADED = (
     "celery.worker.worker",
@@ -40,9 +41,9 @@ _PRELOADED = (
     "chordwise.telemetry.logging",
     "sqlalchemy.dialects.postgresql.psycopg",
 )
-# The first command of a stack needs the cores for itself.
+# Leave the CPU to the first command of a stack.
 _DELAY_SECONDS = 5.0
-# How long a command waits for a fork; then it runs by itself.
+# The client runs the command itself if it gets no fork within this time.
 _ANSWER_SECONDS = 1.0
 _LENGTH_BYTES = 4
 _CREDENTIALS = struct.Struct("3i")
@@ -55,7 +56,7 @@ _BROKEN_OUTPUT = 120
 
 
 class _State(TypedDict):
-    """What a fork takes over from the process that asks."""
+    """The state that a fork takes over from its client."""
 
     arguments: list[str]
     environment: dict[str, str]
@@ -68,10 +69,9 @@ class _State(TypedDict):
 
 
 def run(arguments: list[str]) -> int | None:
-    """Let the command server of the home run a command; return its exit code.
+    """Run a command in the command server of the home and return its exit code.
 
-    Returns `None`, and nothing has been done, where no server of this user and this very code can
-    run it.
+    Returns `None`, without any effect, if no server of this user and this code can run it.
     """
     is_served = arguments and arguments[0] in SERVED and _COMPLETION not in os.environ  # noqa: TID251 - see `_home`
     if sys.platform != "linux" or not is_served:
@@ -86,7 +86,7 @@ def run(arguments: list[str]) -> int | None:
             connection.sendall(len(body).to_bytes(_LENGTH_BYTES) + body)
             if connection.recv(1) != _READY:
                 return None
-            # Not before: a server that hangs would keep them open.
+            # Only now: a server that hangs would keep the files open.
             socket.send_fds(connection, [_BEGIN], [0, 1, 2])
         except (OSError, ValueError):
             return None
@@ -94,7 +94,7 @@ def run(arguments: list[str]) -> int | None:
 
 
 def _follow(connection: socket.socket) -> int:
-    """Hand signals on to the fork, and return its exit code."""
+    """Forward signals to the fork and return its exit code."""
     sent: list[int] = []
 
     def forward(number: int, _frame: FrameType | None) -> None:
@@ -111,10 +111,10 @@ def _follow(connection: socket.socket) -> int:
         code = connection.recv(1)
     if code:
         return code[0]
-    for last in sent[-1:]:  # it has ended by the signal: so do we
+    for last in sent[-1:]:  # the signal ended the fork: end in the same way
         signal.signal(last, signal.SIG_DFL)
         os.kill(os.getpid(), last)
-    sys.stderr.write("Error: the process that ran the command was killed.\n")
+    sys.stderr.write("Error: the process that ran the command was killed. Run it again.\n")
     return 1
 
 
@@ -124,8 +124,8 @@ def _own_state() -> _State:
     os.umask(umask)
     return {
         "arguments": sys.argv,
-        "environment": dict(os.environ),  # noqa: TID251 - handed on as it is
-        "directory": os.getcwd(),  # noqa: PTH109 - a path is no JSON
+        "environment": dict(os.environ),  # noqa: TID251 - passed on unchanged
+        "directory": os.getcwd(),  # noqa: PTH109 - serialized as JSON
         "umask": umask,
         "limits": [(each, resource.getrlimit(each)) for each in _LIMITS],
         "ignored": [each for each in _FORWARDED if signal.getsignal(each) is signal.SIG_IGN],
@@ -139,9 +139,9 @@ def _own_state() -> _State:
 
 
 def _home(arguments: list[str]) -> Path:
-    """Return the home whose server is asked, by an option or a variable, or the default.
+    """Return the home whose server to use, from an option, a variable, or the default.
 
-    The fork finds its home as every command does: another server would do the same.
+    The fork determines the home of its command again, so any server gives the same result.
     """
     for place, argument in enumerate(arguments):
         if argument.startswith("--home="):
@@ -156,7 +156,7 @@ def _home(arguments: list[str]) -> Path:
 
 
 def _address(home: Path) -> Path:
-    """Return the socket of a server that runs the very code of this process."""
+    """Return the socket of a server with the same code as this process."""
     package = Path(__file__).resolve().parents[1]
     folders = (folder for folder, _, _ in os.walk(package))
     files = (file for folder in folders for file in os.scandir(folder) if file.name[-3:] == ".py")
@@ -166,23 +166,23 @@ def _address(home: Path) -> Path:
 
 
 def _namespaces() -> list[str]:
-    """Return what tells a process in a container from one beside it."""
+    """Return the identifiers that distinguish processes in different containers."""
     return [os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES]  # noqa: PTH115 - no file
 
 
 def _user_of(connection: socket.socket) -> int:
-    """Return the user of the process at the other end."""
+    """Return the user id of the peer process."""
     found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return int(_CREDENTIALS.unpack(found)[1])
 
 
 def serve(home: Path) -> None:
-    """Load the commands and run them, until the supervisor is gone; returns in forks alone."""
+    """Load the commands and serve them until the supervisor exits; returns only in forks."""
     threading.Event().wait(_DELAY_SECONDS)
     from chordwise.settings.environment import supervisor_pipe  # noqa: PLC0415 - after the delay
 
     fork = _Fork()
-    atexit.register(fork.end)  # before anything else, so that it is called last
+    atexit.register(fork.end)  # registered first, so that it is called last
     _preload()
     address, pipe = _address(home), supervisor_pipe()
     for left in address.parent.glob(f"{_SOCKET_PREFIX}*"):
@@ -196,7 +196,7 @@ def serve(home: Path) -> None:
     signal.signal(signal.SIGCHLD, _reap)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(address))
-        address.chmod(0o600)  # before anyone can connect
+        address.chmod(0o600)  # before listening
         listener.listen()
         watched = [listener.fileno(), *([pipe] if pipe is not None else [])]
         while select(watched, [], [])[0] == [listener.fileno()]:
@@ -210,8 +210,8 @@ def serve(home: Path) -> None:
 
 
 def _preload() -> None:
-    """Import what the commands that are served need, in a process of one thread."""
-    from chordwise.cli.application import MODULES  # noqa: PLC0415 - not in the asking process
+    """Import the modules of the served commands, while there is only one thread."""
+    from chordwise.cli.application import MODULES  # noqa: PLC0415 - not in the client
     from chordwise.lazy import load  # noqa: PLC0415 - as above
 
     for module in sorted({f"chordwise.cli.{MODULES[name]}" for name in SERVED}):
@@ -227,7 +227,7 @@ def _reap(_number: int, _frame: FrameType | None) -> None:
 
 
 class _Fork:
-    """A fork of the server, which runs the command that is asked for on its connection."""
+    """A fork of the server, which runs the command of one client."""
 
     def __init__(self) -> None:
         self._connection: socket.socket | None = None
@@ -235,7 +235,7 @@ class _Fork:
         self._is_over = threading.Event()
 
     def run(self, connection: socket.socket) -> None:
-        """Become like the process that asks, and run its command as soon as it says so."""
+        """Take over the state of the client and run its command."""
         self._connection = connection
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
@@ -244,18 +244,15 @@ class _Fork:
             if _user_of(connection) != os.geteuid() or not _take_over(connection):
                 return
         except (OSError, ValueError):
-            return  # the process that asks runs the command by itself
-        from chordwise.cli import application  # noqa: PLC0415 - not in the process that asks
+            return  # the client runs the command itself
+        from chordwise.cli import application  # noqa: PLC0415 - not in the client
 
-        threading.Thread(target=self._obey, args=(connection,), daemon=True).start()
+        threading.Thread(target=self._forward_signals, args=(connection,), daemon=True).start()
         application.escape_output()
         self._code = application.run(sys.argv[1:])
 
     def end(self) -> None:
-        """Say how the command ended, and end.
-
-        To free what the server has loaded would take as long as a command does.
-        """
+        """Send the exit code and exit at once, as a regular shutdown of the interpreter is slow."""
         if self._connection is None:
             return
         try:
@@ -267,8 +264,8 @@ class _Fork:
             self._connection.sendall(bytes([self._code]))
         os._exit(self._code)
 
-    def _obey(self, connection: socket.socket) -> None:
-        """Take the signals that the process that asks hands on, and end with it."""
+    def _forward_signals(self, connection: socket.socket) -> None:
+        """Deliver the signals that the client forwards, and exit when the client exits."""
         main = threading.main_thread().ident or 0
         with suppress(OSError):
             while number := connection.recv(1):
@@ -278,10 +275,10 @@ class _Fork:
 
 
 def _take_over(connection: socket.socket) -> bool:
-    """Become like the process that asks; return whether it lets this process begin.
+    """Take over the state of the client; return whether the client lets this process start.
 
     Raises:
-        OSError, ValueError: This process cannot become like it.
+        OSError, ValueError: The state cannot be taken over.
     """
     connection.settimeout(_ANSWER_SECONDS)
     with connection.makefile("rb") as received:
@@ -310,9 +307,9 @@ def _take_over(connection: socket.socket) -> bool:
     return begin == _BEGIN
 
 
-def _opened(number: int, manner: tuple[str, str, bool, bool]) -> TextIO:
-    """Open a standard stream as the process that asks has it."""
-    encoding, errors, by_line, unbuffered = manner
+def _opened(number: int, properties: tuple[str, str, bool, bool]) -> TextIO:
+    """Open a standard stream as in the client."""
+    encoding, errors, by_line, unbuffered = properties
     raw = io.FileIO(number, "w" if number else "r", closefd=False)
     buffer = io.BufferedWriter(raw) if number else io.BufferedReader(raw)
     return io.TextIOWrapper(

@@ -1,4 +1,4 @@
-"""`chordwise config`: what holds, and where each value comes from; secrets stay hidden."""
+"""`chordwise config`: every setting with its source; secrets are hidden."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _COMMENT_COLUMN = 50
 
 
 class Origin(StrEnum):
-    """Where a value comes from, the strongest first."""
+    """The sources of values, in order of precedence."""
 
     FLAG = "flag"
     ENVIRONMENT = "environment"
-    SECRET = "secret"  # noqa: S105 - a file of one
+    SECRET = "secret"  # noqa: S105 - not a secret
     FILE = "file"
     DEFAULT = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One setting: `section` is empty for those at the top, `value` has no secret in it."""
+    """One setting. `section` is empty at the top level; `value` contains no secret."""
 
     section: str
     name: str
@@ -43,7 +43,7 @@ class Entry:
 
 
 def config(invocation: Invocation, *, as_json: AsJson = False) -> None:
-    """Show every setting, and where it comes from. Secrets are hidden.
+    """Show every setting and its source. Secrets are hidden.
 
     chordwise config
 
@@ -59,7 +59,7 @@ def config(invocation: Invocation, *, as_json: AsJson = False) -> None:
     if as_json:
         screen.write_json(file=str(file) if file else None, settings=found, notes=notes)
         return
-    screen.write(f"# {f'with {file}' if file else 'without a chordwise.toml'}\n")
+    screen.write(f"# {f'Settings file: {file}' if file else 'No chordwise.toml found'}\n")
     for line in toml_lines(found):
         screen.write(f"{line}\n")
     for note in notes:
@@ -73,14 +73,14 @@ def entries(
     written: Mapping[str, object],
     secrets: Mapping[str, object] = MappingProxyType({}),
 ) -> Iterator[Entry]:
-    """Yield every setting, those at the top before the sections."""
+    """Yield every setting, the top level before the sections."""
     sources = {
         Origin.FLAG: flags,
         Origin.ENVIRONMENT: variables,
         Origin.SECRET: secrets,
         Origin.FILE: written,
     }
-    # Those at the top have a path of one step.
+    # A path of one step is at the top level.
     leaves = sorted(_leaves(settings.model_dump()), key=lambda leaf: len(leaf[0]) > 1)
     for path, value in leaves:
         origins = [origin for origin, source in sources.items() if _has(source, path)]
@@ -93,21 +93,21 @@ def entries(
 
 
 def key_notes(settings: Settings) -> Iterator[str]:
-    """Yield a sentence for each model of the settings that is asked without a key."""
+    """Yield a sentence for each configured model that has no key."""
     for name in settings.models:
         if keyless := without_key(settings, name):
             yield f"models.{name}: {keyless[0]}. {keyless[1]}"
 
 
 def toml_lines(found: list[Entry]) -> Iterator[str]:
-    """Return the entries as they would stand in `chordwise.toml`, with their origins."""
+    """Return the entries in the format of `chordwise.toml`, with their origins."""
     section = ""
     for entry in found:
         if entry.section != section:
             section = entry.section
             yield ""
             yield f"[{section}]"
-        # JSON's strings, numbers, booleans and lists are TOML's, too.
+        # Strings, numbers, booleans and lists are the same in JSON and TOML.
         line = f"{entry.name} = {json.dumps(entry.value, ensure_ascii=False)}"
         if entry.value is None:
             line = f"# {entry.name} is not set"
@@ -134,7 +134,7 @@ def _has(source: Mapping[str, object], path: tuple[str, ...]) -> bool:
 
 
 def _shown(name: str, value: object) -> JsonValue:
-    """Return a value without its secrets; the path of a webhook is one, as is a query."""
+    """Return a value without secrets; the path of a webhook and any query are secret."""
     if isinstance(value, SecretStr):
         secret = value.get_secret_value()
         if "://" not in secret:

@@ -1,4 +1,4 @@
-"""`chordwise connect`: how other programs read the answers."""
+"""`chordwise connect`: how to connect other programs to the answers."""
 
 from __future__ import annotations
 
@@ -48,23 +48,23 @@ ATTACH '{url}' AS chordwise (TYPE postgres, READ_ONLY);
 FROM chordwise.answers.contracts;
 """,
     "DBeaver, DataGrip": """\
-A new connection to PostgreSQL: host {host}, port {port}, database {database}, user {user}, and
+Create a PostgreSQL connection: host {host}, port {port}, database {database}, user {user}, and
 the password in the address above. The tables are in the schema answers.
 """,
     "Metabase": """\
-Add a database, PostgreSQL: host {host}, port {port}, name {database}, user {user}.
-Of the schemas choose “Only these”: answers.
+Add a PostgreSQL database: host {host}, port {port}, name {database}, user {user}.
+Under “Schemas”, choose “Only these”: answers.
 """,
     "Superset": """\
-Settings, Database Connections, + Database, and as the SQLAlchemy URI:
+Settings > Database Connections > + Database, with the SQLAlchemy URI:
 {sqlalchemy}
 """,
     "Excel": """\
-Data, Get Data, From ODBC, with the driver psqlODBC and the connection string
+Data > Get Data > From ODBC, with the driver psqlODBC and the connection string
 Driver={{PostgreSQL Unicode}};Server={host};Port={port};Database={database};Uid={user};
 """,
 }
-"""How programs connect; what stands in braces is filled in."""
+"""How programs connect, as format strings."""
 
 
 def connect(
@@ -72,11 +72,13 @@ def connect(
     *,
     listen: Annotated[
         str,
-        typer.Option(metavar="127.0.0.1:PORT", help="Open the embedded database here, to read."),
+        typer.Option(
+            metavar="127.0.0.1:PORT", help="Open a read-only port to the embedded database."
+        ),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Say how other programs read the answers. psql, pandas, DuckDB, Metabase, Excel and others.
+    """Show how to connect other programs to the answers. Such as psql, pandas, DuckDB or Excel.
 
     chordwise connect
 
@@ -90,19 +92,19 @@ def connect(
         return
     if listen:
         raise UsageError(
-            "--listen is for the embedded database; yours has an address already.",
-            "`chordwise connect` without it shows that.",
+            "--listen is for the embedded database only, and database_url is set.",
+            "Run `chordwise connect` without it to see the address.",
         )
     _show(invocation, _own(settings), as_json=as_json)
     if settings.reader_url is None and not as_json:
         invocation.screen.tell(
-            "`chordwise migrate --print-roles` prints what makes such a login. With it in "
-            "CHORDWISE_READER_URL, `chordwise sql` uses it, too."
+            "`chordwise migrate --print-roles` prints the SQL that creates this login. Set "
+            "CHORDWISE_READER_URL to its address to use it for `chordwise sql` as well."
         )
 
 
 def _own(settings: Settings) -> URL:
-    """Return the address of a server of the user's own, as a reader's."""
+    """Return the address of an external server with a read-only login."""
     if settings.reader_url is not None:
         return make_url(settings.reader_url.get_secret_value())
     url = make_url(settings.require_database_url().get_secret_value())
@@ -110,15 +112,15 @@ def _own(settings: Settings) -> URL:
 
 
 def _address(listen: str) -> tuple[str, int]:
-    """Return host and port; only this machine can be listened on.
+    """Return the host and port to listen on.
 
     Raises:
-        UsageError: It is no address of this machine with a port.
+        UsageError: It is not a loopback address with a port.
     """
     if not listen:
         raise UsageError(
-            "The embedded database has no port that other programs could reach.",
-            "chordwise connect --listen 127.0.0.1:5433 opens one, for as long as it runs.",
+            "The embedded database has no port for other programs.",
+            "Open one while the command runs: chordwise connect --listen 127.0.0.1:5433",
         )
     host, _, port = listen.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
@@ -129,8 +131,8 @@ def _address(listen: str) -> tuple[str, int]:
         is_here, number = False, -1
     if not is_here or not 0 <= number < 65_536:  # noqa: PLR2004 - ports
         raise UsageError(
-            f"{listen} is no address of this machine with a port.",
-            "--listen 127.0.0.1:5433, or 127.0.0.1:0 for a free port.",
+            f"--listen {listen} is not a loopback address with a port.",
+            "Example: --listen 127.0.0.1:5433, or 127.0.0.1:0 for a free port.",
         )
     return host, number
 
@@ -138,10 +140,10 @@ def _address(listen: str) -> tuple[str, int]:
 async def _serve(
     invocation: Invocation, settings: Settings, host: str, port: int, *, as_json: bool
 ) -> None:
-    """Open the port, say how to use it, and keep it open until Ctrl-C.
+    """Open the port, show how to use it, and keep it open until Ctrl-C.
 
     Raises:
-        UsageError: The port is taken.
+        UsageError: The port cannot be opened.
     """
     url = settings.require_database_url()
     login = await asyncio.to_thread(tool_access.allow, url)
@@ -151,19 +153,21 @@ async def _serve(
             reader = own.set(username=login.role, password=login.password)
             _show(invocation, reader, as_json=as_json)
             if not as_json:
-                invocation.screen.tell("Open until Ctrl-C. The password holds until then.")
+                invocation.screen.tell(
+                    "The port is open until you press Ctrl-C. The password is valid until then."
+                )
             await _stopped(settings, url, login)
     except OSError as error:
         raise UsageError(
             f"{host}:{port} cannot be opened: {error.strerror or error}.",
-            f"--listen {host}:0 takes a port that is free.",
+            f"Use --listen {host}:0 for a free port.",
         ) from error
     finally:
         await asyncio.to_thread(tool_access.forbid, url, login)
 
 
 async def _stopped(settings: Settings, url: SecretStr, login: Login) -> None:
-    """Wait for Ctrl-C or a signal to end, and keep the stack from leaving meanwhile."""
+    """Wait for Ctrl-C or SIGTERM, and keep the stack from stopping meanwhile."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -175,7 +179,7 @@ async def _stopped(settings: Settings, url: SecretStr, login: Login) -> None:
 
 
 def _show(invocation: Invocation, url: URL, *, as_json: bool) -> None:
-    """Show the address of the database with a login in it, and the recipes for it."""
+    """Show the address of the database with its login, and the recipes."""
     plain, of_sqlalchemy = (
         url.set(drivername=name).render_as_string(hide_password=False)
         for name in ("postgresql", "postgresql+psycopg")

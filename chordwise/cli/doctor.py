@@ -1,4 +1,4 @@
-"""`chordwise doctor`: what is wrong, and what to do about it."""
+"""`chordwise doctor`: check the installation and suggest fixes."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def doctor(
     invocation: Invocation,
     *,
     ask: Annotated[
-        bool, typer.Option("--ask", help="Ask the model something tiny; that may cost money.")
+        bool, typer.Option("--ask", help="Send a short request to the model; may cost money.")
     ] = False,
     as_json: AsJson = False,
 ) -> ExitCode:
-    """Say what is wrong and what to do. Starts what is embedded, to look at it.
+    """Check the installation and suggest fixes. Starts the embedded services to check them.
 
     chordwise doctor
 
@@ -53,7 +53,7 @@ def doctor(
 
 
 def exit_code(checks: Sequence[Check]) -> ExitCode:
-    """Return the worst: a wrong configuration explains more than a service out of reach."""
+    """Return the highest exit code; a configuration error outranks an unavailable service."""
     return max((check.exit_code for check in checks), default=ExitCode.SUCCESS)
 
 
@@ -69,8 +69,8 @@ def _checks(invocation: Invocation, *, asks_model: bool) -> Iterator[Check]:
         yield Check(
             name="environment",
             verdict=CheckStatus.WARN,
-            finding=f"no setting is called like {', '.join(unknown)}",
-            hint="Those of a section are CHORDWISE_SECTION__NAME; `chordwise config` shows all.",
+            finding=f"unknown variables: {', '.join(unknown)}",
+            hint="The form is CHORDWISE_SECTION__NAME; `chordwise config` shows all settings.",
         )
     try:
         settings = _reach(invocation, settings)
@@ -81,26 +81,26 @@ def _checks(invocation: Invocation, *, asks_model: bool) -> Iterator[Check]:
 
 
 def _unwatched(settings: Settings) -> Iterator[Check]:
-    """Yield a warning where the stack that runs here is that of other settings."""
+    """Yield a warning if the running stack has other settings."""
     found = stack.find(settings.home)
     is_ready = found is not None and found.level is Level.ALL
     if is_ready and autostart_fingerprint(settings) and stack.keeps_watch(settings) is False:
         yield Check(
             name="stack",
             verdict=CheckStatus.WARN,
-            finding="under other settings: it watches none of these inboxes, nor keeps schedules",
-            hint="`chordwise down`, then `chordwise up` with these settings.",
+            finding="runs with other settings: these inboxes and schedules are not active",
+            hint="Run `chordwise down`, then `chordwise up` with these settings.",
         )
 
 
 def _reach(invocation: Invocation, settings: Settings) -> Settings:
-    """Use the stack that runs, or start one where something of it is embedded."""
+    """Use the running stack, or start one if a service is embedded."""
     if not settings.embedded_database and not settings.embedded_broker:
         return settings
     found = stack.find(settings.home)
     if found is None or found.level is not Level.ALL:
         return access.reach(invocation, settings, Level.ALL)
-    # Not asked for again: a stack under other settings would get a new worker.
+    # Not through `reach`: a stack with other settings would get a new worker.
     return stack.with_addresses(settings, found)
 
 

@@ -1,4 +1,4 @@
-"""`chordwise evaluate`: how good results are."""
+"""`chordwise evaluate`: the quality of results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AnyRun, AsJson, Model, OnlyTypes
+from chordwise.cli.options import AnyRun, AsJson, Model, OnlyProfile, OnlyTypes
 from chordwise.cli.rendering import layouts, live
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.run_watch import Watch
@@ -33,31 +33,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truths:
-    """Where the truth is, and what is compared with it."""
+    """The options of the command: the right answers, and the results to compare with them."""
 
     gold_file: Annotated[
         Path | None,
-        typer.Option("--gold", metavar="FILE", help="The truth, as CSV or JSONL; else feedback."),
+        typer.Option(
+            "--gold", metavar="FILE", help="CSV or JSONL file of right answers. Default: feedback."
+        ),
     ] = None
     suite: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Ask a model about labelled documents, and compare."),
+        typer.Option(metavar="FOLDER", help="Ask a model about labelled documents and compare."),
     ] = None
     model: Model = None
     limit: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="So many documents of each question of a suite."),
+        typer.Option(min=1, metavar="N", help="Maximum documents for each question of a suite."),
     ] = None
     types: OnlyTypes = None
-    profile: Annotated[
-        str, typer.Option(metavar="NAME", help="Only what [profiles.NAME] asks.")
-    ] = ""
+    profile: OnlyProfile = ""
 
 
 def evaluate(
     invocation: Invocation, run: AnyRun = None, *, truths: Truths, as_json: AsJson = False
 ) -> ExitCode:
-    """Compare results with the truth. Without a run, the newest of each document.
+    """Compare results with the right answers. Without a run, the newest result of each document.
 
     chordwise evaluate latest --gold truth.csv
 
@@ -67,20 +67,20 @@ def evaluate(
     if truths.suite is not None:
         if run or truths.gold_file or truths.profile or truths.types:
             raise UsageError(
-                "A suite says itself what is asked and what is true.",
-                "Leave out RUN, --gold, --profile and --type.",
+                "--suite cannot be used with RUN, --gold, --profile or --type.",
+                "A suite defines its own questions and right answers.",
             )
         return _evaluate_suite(invocation, settings, truths, as_json=as_json)
     if truths.model or truths.limit:
-        raise UsageError("--model and --limit are for a suite.", "Add --suite FOLDER.")
+        raise UsageError("--model and --limit need --suite.", "Add --suite FOLDER.")
     truth = gold.read(truths.gold_file) if truths.gold_file else None
     scope = evaluation.of(settings, run, truths.profile, truths.types or ())
     with access.database(access.reach(invocation, settings)) as database:
         found = evaluation.evaluate(database, scope, truth)
     if not found:
         raise UsageError(
-            "There is neither feedback nor a gold file for these results.",
-            "Give --gold FILE, or say it with `chordwise feedback`.",
+            "There are no right answers to compare these results with.",
+            "Give --gold FILE, or add feedback with `chordwise feedback`.",
         )
     if as_json:
         invocation.screen.write_json(evaluations=[_as_json(each) for each in found])
@@ -93,7 +93,7 @@ def evaluate(
 def _evaluate_suite(
     invocation: Invocation, settings: Settings, truths: Truths, *, as_json: bool
 ) -> ExitCode:
-    """Ask the model and the built-in one, and show what was measured beside each other."""
+    """Ask the model and the built-in one, and show both measurements side by side."""
     from chordwise.pipeline.learning import suite as suites  # noqa: PLC0415 - it loads Celery
 
     model, screen = truths.model or settings.model, invocation.screen
@@ -161,7 +161,7 @@ _WORDS = {
     "abstained": "marked for review",
     "accuracy_when_sure": "right of the others",
     "match": "fields right",
-    "exact_match": "to the letter",
+    "exact_match": "exact match",
     "precision": "precision",
     "recall": "recall",
     "f1": "F1",
@@ -170,14 +170,14 @@ _WORDS = {
     "row_recall": "rows found",
     "page_accuracy": "pages right",
     "grounded": "quotes grounded",
-    "seconds": "seconds for a document",
-    "cost_usd": "US dollars for a document",
+    "seconds": "seconds per document",
+    "cost_usd": "US dollars per document",
     "calibration_error": "calibration error",
 }
 
 
 def laid_out(evaluated: Evaluated) -> Iterator[RenderableType]:
-    """Return the numbers of an analysis type: of all, of models and labels, what is confused."""
+    """Return the measures of an analysis type: overall, by model and label, and confusions."""
     for each in evaluated.measured:
         yield Text(one_line(_heading(each)), style="bold")
         yield _numbers([m for m in each.measures if not m.label or m.metric == "calibration_error"])
@@ -191,7 +191,7 @@ def laid_out(evaluated: Evaluated) -> Iterator[RenderableType]:
 
 
 def beside(together: Sequence[Answered]) -> Iterator[RenderableType]:
-    """Return the numbers of several models about the same documents, a column for each."""
+    """Return the measures of several models on the same documents, a column for each."""
     for kinds in zip(*(each.evaluated for each in together), strict=False):
         wholes = [each.measured[0] for each in kinds]
         heading = f"{together[0].part}: {kinds[0].comparison.kind}"
@@ -229,7 +229,7 @@ def _heading(measured: Measured) -> str:
         provider, model, prompt_version = measured.group
         who = f"{provider}/{model}, {prompt_version}"
     unjudged = f", {measured.unjudged:,} not judged" if measured.unjudged else ""
-    held_out = " held out of the examples" if measured.is_held_out else ""
+    held_out = " not used as examples" if measured.is_held_out else ""
     judged = f"{counted(measured.judged, 'result')}{held_out}{unjudged}"
     return f"{measured.analysis_type}: {judged} · {who}"
 
@@ -244,7 +244,7 @@ def _numbers(measures: Sequence[Measure]) -> RenderableType:
 
 
 def _by_label(measures: Sequence[Measure]) -> Iterator[RenderableType]:
-    """Return a row for each label or field, a column for each number of it."""
+    """Return a row for each label or field, and a column for each measure."""
     rows: dict[str, dict[str, Measure]] = {}
     for each in measures:
         if each.label and each.metric not in (_CONFUSION, "calibration_error"):
@@ -255,7 +255,7 @@ def _by_label(measures: Sequence[Measure]) -> Iterator[RenderableType]:
     shown = []
     for label, row in rows.items():
         values = [_number(row[c].value) if c in row else "–" for c in columns]
-        # How many documents have the field, or should have the label.
+        # The number of documents that have the field, or should have the label.
         counted_by = row.get("match") or row.get("f1")
         of = f"{counted_by.count:,}" if counted_by else ""
         shown.append((f"  {one_line(label, _WIDTH)}", *values, of))
@@ -269,7 +269,7 @@ def _confused(measures: Sequence[Measure]) -> Iterator[RenderableType]:
         return
     rows = []
     for each in sorted(wrong, key=lambda m: -m.value)[:_MAX_CONFUSED]:
-        label = one_line(each.label, _WIDTH) or "something else"
+        label = one_line(each.label, _WIDTH) or "another label"
         rows.append((f"  {label}", one_line(each.found, _WIDTH), f"{int(each.value):,}"))
     yield layouts.numbers(("  Should be", "Chosen", "Times"), rows)
 
@@ -277,12 +277,12 @@ def _confused(measures: Sequence[Measure]) -> Iterator[RenderableType]:
 def _missing(comparison: Comparison) -> Iterator[RenderableType]:
     if comparison.missing:
         yield Text(
-            f"Nothing to compare for {counted(len(comparison.missing), 'name')} of the file:"
+            f"No result to compare for {counted(len(comparison.missing), 'name')} in the file:"
         )
     for each in comparison.missing[:MAX_MISSING]:
         yield Text(f"  {one_line(each.document)}: {each.reason}", style="yellow")
     if len(comparison.missing) > MAX_MISSING:
-        yield Text(f"  and {len(comparison.missing) - MAX_MISSING:,} more; --json names them all.")
+        yield Text(f"  … and {len(comparison.missing) - MAX_MISSING:,} more; use --json for all.")
 
 
 def _bounds(measure: Measure) -> str:

@@ -1,4 +1,4 @@
-"""`chordwise experiment`: variants of a profile are compared, and the best one is kept."""
+"""`chordwise experiment`: compare variants of a profile and promote the best one."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.settings import Settings
 from chordwise.storage import experiments as stored
 
-Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="The experiment's name.")]
-_HELP = """Compare variants of a profile, and keep the best one.
+Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="Name of the experiment.")]
+_HELP = """Compare variants of a profile and promote the best one.
 
 chordwise experiment start shorter --profile contracts --variant terse:prompt=terse
 
@@ -57,8 +57,8 @@ SHARES: Mapping[str, float | None] = {
     "max_cost": _MAX_TIMES,
     "max_latency": _MAX_TIMES,
 }
-"""The options that are shares, with the largest one; see `share_of`."""
-# A comma begins another entry only where a name and “=” follow, so that a value may have some.
+"""The options that are shares, with their maximum; see `share_of`."""
+# A comma separates entries only before a name and “=”, so a value may contain commas.
 _ENTRIES = re.compile(r",(?=[a-z_]+=)")
 
 
@@ -66,40 +66,49 @@ _ENTRIES = re.compile(r",(?=[a-z_]+=)")
 class ExperimentOptions:
     """The options of `chordwise experiment start`."""
 
-    profile: Annotated[str, typer.Option(metavar="NAME", help="The profile: the control.")]
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="The profile to vary; it is the control.")
+    ]
     variant: Annotated[
         list[str],
         typer.Option(
             metavar="NAME:KEY=VALUE[,…]",
-            help="The profile with other entries, such as terse:prompt=terse; may be repeated.",
+            help="A variant and its changes, such as terse:prompt=terse; may be repeated.",
         ),
     ]
-    outcome: Annotated[Outcome, typer.Option(help="What they are compared by.")] = Outcome.RIGHT
+    outcome: Annotated[Outcome, typer.Option(help="The measure to compare.")] = Outcome.RIGHT
     share: Annotated[
-        str, typer.Option(metavar="SHARE", help="Of unpaired documents, for each; else equal.")
+        str,
+        typer.Option(
+            metavar="SHARE", help="Share of unpaired documents for each variant. Default: equal."
+        ),
     ] = ""
     paired: Annotated[
-        str, typer.Option(metavar="SHARE", help="Of the documents, answered by all variants.")
+        str, typer.Option(metavar="SHARE", help="Share of documents that all variants answer.")
     ] = ""
     budget: Annotated[
-        str | None, typer.Option(metavar="USD", help="What the further answers to these may cost.")
+        str | None,
+        typer.Option(metavar="USD", help="Maximum cost of the additional answers for --paired."),
     ] = None
     risk: Annotated[
-        str, typer.Option(metavar="SHARE", help="How likely a wrong verdict may be.")
+        str, typer.Option(metavar="SHARE", help="Allowed probability of a wrong verdict.")
     ] = "5%"
     max_invalid: Annotated[
-        str, typer.Option(metavar="SHARE", help="Stop a variant with fewer valid answers by more.")
+        str,
+        typer.Option(
+            metavar="SHARE", help="Stop a variant whose share of invalid answers rises by more."
+        ),
     ] = "5%"
     max_cost: Annotated[
-        str, typer.Option(metavar="SHARE", help="Stop one that costs more by a larger part.")
+        str, typer.Option(metavar="SHARE", help="Stop a variant whose cost rises by more.")
     ] = "50%"
     max_latency: Annotated[
-        str, typer.Option(metavar="SHARE", help="Stop one that takes longer by a larger part.")
+        str, typer.Option(metavar="SHARE", help="Stop a variant whose latency rises by more.")
     ] = "100%"
 
 
 def start(invocation: Invocation, name: Name, options: ExperimentOptions) -> None:
-    """Begin an experiment with a profile: its documents are shared out among the variants.
+    """Start an experiment. Documents of the profile are distributed among its variants.
 
     chordwise experiment start cheaper --profile contracts --variant small:model=small --paired 20%
     """
@@ -120,26 +129,26 @@ def start(invocation: Invocation, name: Name, options: ExperimentOptions) -> Non
     with access.database(settings) as database:
         context = ReadingContext(settings=settings, database=database, models=Models(settings))
         begun = experiments.start(context, plan)
-    pairs = f"{begun.paired:.0%} is answered by all variants" if begun.paired else ""
+    pairs = f"{begun.paired:.0%} are answered by all variants" if begun.paired else ""
     shares = f"{begun.share:.0%}{' of the rest' if pairs else ''} by each variant alone"
     invocation.screen.tell(
-        f"The experiment {name} is on. Of the documents that come with the profile "
-        f"{begun.profile}, {' and '.join(filter(None, (pairs, shares if begun.share else '')))}."
+        f"Started the experiment {name}. Of the documents of the profile {begun.profile}, "
+        f"{' and '.join(filter(None, (pairs, shares if begun.share else '')))}."
     )
     invocation.screen.suggest(f"chordwise experiment status {name}")
 
 
 def _variant(given: str) -> Variant:
-    """Read NAME:KEY=VALUE,KEY=VALUE.
+    """Parse NAME:KEY=VALUE,KEY=VALUE.
 
     Raises:
-        UsageError: It is something else.
+        UsageError: It has another form.
     """
     name, _, entries = given.partition(":")
     pairs = [each.partition("=") for each in _ENTRIES.split(entries)]
     if not all(key.strip() and separator for key, separator, _ in pairs):
         raise UsageError(
-            f"“{given}” is not NAME:KEY=VALUE.", "Such as --variant terse:prompt=terse,votes=3."
+            f"“{given}” is not NAME:KEY=VALUE.", "Example: --variant terse:prompt=terse,votes=3"
         )
     return Variant(name=name.strip(), changes={key.strip(): value for key, _, value in pairs})
 
@@ -147,12 +156,12 @@ def _variant(given: str) -> Variant:
 def status(
     invocation: Invocation,
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="The experiment's name; else all.")
+        str | None, typer.Argument(metavar="NAME", help="Name of the experiment. Default: all.")
     ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show how the variants compare, or all experiments. It may be looked at whenever you like.
+    """Compare the variants of an experiment, or list all experiments.
 
     chordwise experiment status shorter
     """
@@ -168,7 +177,7 @@ def status(
         names = ("Experiment", "Profile", "Outcome", "Documents", "Began", "State")
         screen.show(layouts.folded(names, list(map(_line, statuses)), right=("Documents",)))
     else:
-        screen.tell("There are no experiments. `chordwise experiment start --help` begins one.")
+        screen.tell("There are no experiments. See `chordwise experiment start --help`.")
 
 
 def conclude(
@@ -176,13 +185,13 @@ def conclude(
     name: Name,
     *,
     promote: Annotated[
-        str, typer.Option(metavar="VARIANT", help="Make this variant the profile.")
+        str, typer.Option(metavar="VARIANT", help="Write this variant to the profile.")
     ] = "",
     yes: Annotated[
-        bool, typer.Option("--yes", help="Change chordwise.toml without asking.")
+        bool, typer.Option("--yes", help="Change chordwise.toml without confirmation.")
     ] = False,
 ) -> None:
-    """End an experiment: its documents are asked what the profile asks. The answers stay.
+    """End an experiment, and optionally promote a variant. The answers are kept.
 
     chordwise experiment conclude shorter --promote terse
     """
@@ -194,22 +203,22 @@ def conclude(
         changes = {each.name: each.changes for each in found.variants if each.name != CONTROL}
         if promote and promote not in changes:
             known = ", ".join(changes)
-            raise UsageError(f"There is no variant “{promote}”.", f"There are: {known}.")
+            raise UsageError(f"There is no variant “{promote}”.", f"Known: {known}.")
         if promote:
             _promote(screen, settings, found.profile, changes[promote], is_agreed=yes)
         with database.write() as session:
             experiment = experiments.find_running(session, name)
             experiments.conclude(session, experiment, found, promote or None)
-    screen.tell(f"The experiment {name} is concluded; its answers stay.")
+    screen.tell(f"Concluded the experiment {name}. Its answers are kept.")
 
 
 def _promote(
     screen: Screen, settings: Settings, profile: str, changes: JsonObject, *, is_agreed: bool
 ) -> None:
-    """Change the profile in the settings file, or say what to change where that cannot be done.
+    """Change the profile in the settings file, or print the change if that is not possible.
 
     Raises:
-        UsageError: Not agreed to.
+        UsageError: The user did not agree.
     """
     path = type(settings).toml_file
     before = path.read_text("utf-8") if path else ""
@@ -224,9 +233,9 @@ def _promote(
             reason = error.strerror or type(error).__name__
             screen.tell(f"{path} cannot be written: {reason}.")
         else:
-            screen.tell(f"{path} is changed.")
+            screen.tell(f"Changed {path}.")
             return
-    screen.tell("Set this where the profile stands:")
+    screen.tell("Make this change in the settings of the profile:")
     screen.tell_whole(experiments.lines(profile, changes))
 
 
@@ -238,13 +247,13 @@ def _diff(before: str, after: str, path: Path) -> Iterator[str]:
 
 def _require_consent(path: Path) -> None:
     if not sys.stdin.isatty():
-        raise UsageError(f"Nothing is changed in {path} unasked.", "Say --yes.")
-    if not typer.confirm(f"Change {path} so?", err=True):
-        raise UsageError("Nothing is changed, and the experiment goes on.")
+        raise UsageError(f"Changing {path} needs a confirmation.", "Confirm with --yes.")
+    if not typer.confirm(f"Change {path}?", err=True):
+        raise UsageError("Nothing was changed. The experiment continues.")
 
 
 def _replace(path: Path, content: str) -> None:
-    """Put a file in the place of another one, at once and with its rights."""
+    """Replace a file atomically and keep its permissions."""
     target = path.resolve()
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
@@ -271,7 +280,7 @@ def _line(found: Status) -> Sequence[str]:
 
 
 def laid_out(found: Status) -> Iterator[RenderableType]:
-    """Return a table of what they are compared by, one of the rest, and what is to be known."""
+    """Return a table of the outcome, a table of the other measures, and notes."""
     level = f"Difference ({1 - found.risk:.0%})"
     names = ("Variant", "Documents", "With outcome", found.outcome.capitalize(), level, "Verdict")
     rows = [_outcome_row(found, each) for each in found.variants]
@@ -351,7 +360,7 @@ def _verdict(each: VariantStatus, compared: Compared) -> str:
         return compared.verdict
     if each.further is None:
         return "undecided"
-    return f"undecided: about {each.further:,} more would do"
+    return f"undecided; about {each.further:,} more needed"
 
 
 def _notes(found: Status) -> Iterator[str]:
@@ -361,17 +370,17 @@ def _notes(found: Status) -> Iterator[str]:
     if found.outcome is Outcome.RIGHT and not any(
         _of(each, found.outcome).documents for each in found.variants
     ):
-        yield "Nothing is judged yet: `chordwise feedback` says what is right."
+        yield "There is no feedback yet. Add some with `chordwise feedback`."
     if found.concluded_at is None and not found.is_current:
         yield (
-            f"The profile {found.profile} asks something else than when the experiment began, so "
-            "no documents come to it."
+            f"The profile {found.profile} has changed since the experiment started, so the "
+            "experiment receives no documents."
         )
     if found.budget_usd is not None:
         spent = dollars(found.spent_usd or Decimal(0))
-        yield f"Further answers to paired documents: {spent} of {dollars(found.budget_usd)} spent."
+        yield f"Additional answers of --paired: {spent} of {dollars(found.budget_usd)} spent."
     if found.concluded_at is not None:
-        how = f"; {found.promoted} became the profile" if found.promoted else ""
+        how = f"; {found.promoted} was promoted" if found.promoted else ""
         yield f"Concluded on {found.concluded_at:%Y-%m-%d}{how}."
 
 

@@ -1,4 +1,4 @@
-"""`chordwise explain`: the whole story of a document and its answer."""
+"""`chordwise explain`: how the answer for a document was produced."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ _LINE = 300
 def explain(
     invocation: Invocation,
     name: Annotated[
-        str, typer.Argument(metavar="JOB|DOCUMENT", help="A job's id, or a part of a source.")
+        str, typer.Argument(metavar="JOB|DOCUMENT", help="A job id, or a part of a document name.")
     ],
     *,
     chunk: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Only this part of the document, whole.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Show only part N of the document, in full."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say why a document was answered so. Coverage, corrections, prompts, completions, costs.
+    """Show how the answer for a document was produced. With its prompts, completions and costs.
 
     chordwise explain service-agreement.md
 
@@ -77,14 +78,14 @@ def _laid_out(found: Explanation, chunk: int | None) -> Iterator[RenderableType]
     yield from _examples(found)
     yield _calls(found.calls)
     cost = money(found.cost_usd, found.unpriced_calls, len(found.calls))
-    yield Text(f"  Together: {cost}", style="dim")
+    yield Text(f"  Total: {cost}", style="dim")
     count = len(found.chunks)
     for position in _parts_shown(chunk):
         if position < count:
             width = None if chunk else _TEXT_CHARACTERS
             yield from _part(found.chunks[position], count, width)
     if chunk is None and count > _MAX_CHUNKS:
-        rest = f"{count - _MAX_CHUNKS} more parts: --chunk N shows one, --json all."
+        rest = f"{count - _MAX_CHUNKS} more parts; use --chunk N for one, --json for all."
         yield Text(rest, style="yellow")
     yield from _other_jobs(found)
 
@@ -96,18 +97,18 @@ def _described(found: Explanation) -> str:
 
 
 def _corrections(found: Explanation) -> Iterator[RenderableType]:
-    """Show what people said, the corrected value before the one that was judged."""
+    """Show the feedback, with the corrected value before the judged value."""
     for remark in found.remarks:
         said = f"{remark.verdict} {remark.field or remark.path or 'the whole answer'}"
         if remark.corrected is not None:
             said += f": {encoded(remark.corrected)} (was {encoded(remark.judged)})"
-        whose = f" · {remark.author or 'unnamed'}, {moment(remark.created_at)}"
+        whose = f" · {remark.author or 'no author'}, {moment(remark.created_at)}"
         note = f" · {remark.note}" if remark.note else ""
         yield Text(f"  Feedback: {one_line(said + whose + note, _LINE)}", style="green")
 
 
 def _chunks(chunks: Sequence[ExplainedChunk]) -> RenderableType:
-    """Return where the parts of the document begin, and what became of each."""
+    """Return the parts of the document with their outcomes."""
     rows = [
         (
             str(each.position + 1),
@@ -125,7 +126,7 @@ def _chunks(chunks: Sequence[ExplainedChunk]) -> RenderableType:
 
 
 def _critique(found: Explanation) -> Iterator[RenderableType]:
-    """Show what led to a revision, and what it changed; the result says what stands against it."""
+    """Show the objections behind a revision and what it changed; the result shows the others."""
     critique = (found.result.critique if found.result else None) or {}
     if critique.get("outcome") != CritiqueOutcome.REVISED:
         return
@@ -138,10 +139,10 @@ def _critique(found: Explanation) -> Iterator[RenderableType]:
 
 
 def _examples(found: Explanation) -> Iterator[RenderableType]:
-    """Show which learned examples the questions showed, the most similar document last."""
+    """Show the learned examples in the prompts, the most similar document last."""
     for each in found.examples:
         said = f"{each.source}, version {each.version}, {counted(len(each.feedback_ids), 'remark')}"
-        yield Text(f"  Example shown: {one_line(said, _LINE)}", style="dim")
+        yield Text(f"  Example in the prompt: {one_line(said, _LINE)}", style="dim")
 
 
 def _other_jobs(found: Explanation) -> Iterator[RenderableType]:
@@ -162,11 +163,13 @@ def _part(part: ExplainedChunk, count: int, width: int | None) -> Iterator[Rende
         measures.append(f"confidence {part.confidence:.2f} · quality {score(part.quality)}")
     yield Rule(Text(f"{place} · {' · '.join(measures)}"), align="left", style="dim")
     if part.prompt is None:
-        yield Text("  The template or the model of this answer is not known here.", style="yellow")
+        yield Text(
+            "  The prompt cannot be shown: its template or model is unknown here.", style="yellow"
+        )
     else:
-        yield from _passage("Asked, as the system", part.prompt.system, width)
-        yield from _passage("Asked", part.prompt.user, width)
-    yield from _passage("Written by the model", part.completion or _NOT_KEPT, width)
+        yield from _passage("System prompt", part.prompt.system, width)
+        yield from _passage("User prompt", part.prompt.user, width)
+    yield from _passage("Completion", part.completion or _NOT_KEPT, width)
     for number, sample in enumerate(part.samples[1:], start=2):
         yield from _passage(f"Sample {number} of the vote", sample or _NOT_KEPT, width)
     changes = ", ".join(part.changes[:_MAX_PATHS]) or "nothing"
@@ -179,12 +182,12 @@ def _part(part: ExplainedChunk, count: int, width: int | None) -> Iterator[Rende
 def _later(steps: Sequence[ExplainedStep]) -> Iterator[RenderableType]:
     for step in steps:
         yield Rule(Text(step.stage.capitalize()), align="left", style="dim")
-        yield from _passage("Asked, as the system", step.prompt.system, _TEXT_CHARACTERS)
-        yield from _passage("Asked", step.prompt.user, _TEXT_CHARACTERS)
-        yield from _passage("Written by the model", step.completion or _NOT_KEPT, _TEXT_CHARACTERS)
+        yield from _passage("System prompt", step.prompt.system, _TEXT_CHARACTERS)
+        yield from _passage("User prompt", step.prompt.user, _TEXT_CHARACTERS)
+        yield from _passage("Completion", step.completion or _NOT_KEPT, _TEXT_CHARACTERS)
 
 
-_NOT_KEPT = "It is not kept: the cache has no completion of this request."
+_NOT_KEPT = "Not in the cache."
 
 
 def _passage(label: str, words: str, width: int | None) -> Iterator[RenderableType]:

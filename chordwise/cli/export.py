@@ -1,4 +1,4 @@
-"""`chordwise export`: views and tables as files for other programs."""
+"""`chordwise export`: views, tables and queries as files for other programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import OnlyRun, Raw
+from chordwise.cli.options import Force, OnlyRun, Raw
 from chordwise.cli.rendering.screen import until_reader_left
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.visible_text import visible
@@ -30,31 +30,30 @@ STDOUT = Path("-")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """The options of the command: what is written, and where to."""
+    """The options of the command."""
 
     view: Annotated[
-        str | None, typer.Argument(metavar="VIEW", help="A view or table of the SQL cookbook.")
+        str | None,
+        typer.Argument(metavar="VIEW", help="A view or table; docs/sql-cookbook.md lists them."),
     ] = None
-    sql: Annotated[
-        str, typer.Option(metavar='"SELECT …"', help="Instead of a view: one statement.")
-    ] = ""
+    sql: Annotated[str, typer.Option(metavar='"SELECT …"', help="A query instead of a view.")] = ""
     run: OnlyRun = None
     columns: Annotated[
         str, typer.Option(metavar="A,B,C", help="Only these columns, in this order.")
     ] = ""
     format: Annotated[
         ExportFormat | None,
-        typer.Option(help="Without it the file's ending decides; else csv."),
+        typer.Option(help="Output format. Default: by the file extension, else csv."),
     ] = None
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is stdout.")
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write; - is stdout.")
     ] = STDOUT
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False
+    force: Force = False
     raw: Raw = False
 
 
 def export(invocation: Invocation, options: ExportOptions) -> None:
-    """Write a view or a table into a file. CSV, JSON Lines, Parquet or XLSX.
+    """Export a view, a table or a query to a file. Formats: CSV, JSON Lines, Parquet, XLSX.
 
     chordwise export document_results --run latest --output answers.xlsx
 
@@ -63,8 +62,8 @@ def export(invocation: Invocation, options: ExportOptions) -> None:
     names = [name.strip() for name in options.columns.split(",") if name.strip()]
     if bool(options.view) == bool(options.sql) or (options.sql and (options.run or names)):
         raise UsageError(
-            "Name a view or table, or a statement with --sql and neither --run nor --columns.",
-            "docs/sql-cookbook.md lists the views; document_results has the answers.",
+            "Give either a view or --sql; --run and --columns need a view.",
+            "Example: chordwise export document_results. docs/sql-cookbook.md lists the views.",
         )
     chosen = _checked_format(options)
     settings = access.reach(invocation)
@@ -84,11 +83,11 @@ def export(invocation: Invocation, options: ExportOptions) -> None:
         with selection.opened(address, wanted) as table, _opened(options) as sink:
             count = writers.write(sink, table, chosen, raw=options.raw)
     if options.output != STDOUT:
-        invocation.screen.tell(f"{options.output} has {counted(count, 'row')}.")
+        invocation.screen.tell(f"Wrote {counted(count, 'row')} to {options.output}.")
 
 
 def _views_of(settings: Settings, name: str) -> Sequence[str]:
-    """Return the views of a table of answers; none where it is a view of its own, or unknown."""
+    """Return the views of an answer table; none if the name is another view or unknown."""
     with access.read(settings) as session:
         found = {table.name: table for table in answer_tables.gather(session)}
     return answer_tables.view_names(found[name]) if name in found else ()
@@ -98,22 +97,23 @@ def _checked_format(options: ExportOptions) -> ExportFormat:
     """Return the format to write.
 
     Raises:
-        UsageError: There is none, or it or the file cannot be written.
+        UsageError: The format is unknown, or the format or the file cannot be written.
     """
     output = options.output
     usual = ExportFormat.CSV if output == STDOUT else ExportFormat.of_file(output)
     chosen = options.format or usual
     if chosen is None:
         raise UsageError(
-            f"The ending of {output.name} names no format.",
-            f"Say --format with one of {', '.join(ExportFormat)}.",
+            f"The extension of {output.name} is not a known format.",
+            f"Use --format with one of {', '.join(ExportFormat)}.",
         )
     writers.require(chosen)
     if output != STDOUT:
         writers.check(output, overwrite=options.force)
     elif not chosen.is_text and sys.stdout.isatty():
         raise UsageError(
-            f"A terminal cannot show {chosen}.", "Say --output FILE, or lead it into a file."
+            f"A terminal cannot show {chosen}.",
+            "Use --output FILE, or redirect the output to a file.",
         )
     return chosen
 
@@ -124,16 +124,16 @@ def _opened(options: ExportOptions) -> Iterator[BinaryIO]:
         with writers.new_file(options.output, overwrite=options.force) as sink:
             yield sink
         return
-    with until_reader_left(), _explaining_a_full_disk():
+    with until_reader_left(), _translating_write_errors():
         yield cast("BinaryIO", _Terminal()) if sys.stdout.isatty() else sys.stdout.buffer
 
 
 @contextmanager
-def _explaining_a_full_disk() -> Iterator[None]:
-    """Translate what the other end of standard output has against being written to.
+def _translating_write_errors() -> Iterator[None]:
+    """Translate an error of standard output, such as a full disk.
 
     Raises:
-        UsageError: It takes no more.
+        UsageError: Standard output cannot be written to.
     """
     try:
         yield
@@ -141,11 +141,11 @@ def _explaining_a_full_disk() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise UsageError(f"Standard output takes no more: {error.strerror}.") from error
+        raise UsageError(f"Standard output cannot be written to: {error.strerror}.") from error
 
 
 class _Terminal:
-    """Shows text on a terminal, which must not obey what documents say."""
+    """Writes text to a terminal with control characters made visible."""
 
     def write(self, content: bytes) -> int:
         sys.stdout.write(visible(content.decode()))

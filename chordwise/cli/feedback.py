@@ -1,4 +1,4 @@
-"""`chordwise feedback`: saying what is right and wrong about results."""
+"""`chordwise feedback`: approve, reject or correct results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, OnlyDocument, OnlyTypes
+from chordwise.cli.options import AsJson, Author, OnlyDocument, OnlyTypes
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.learning.remarks import Saying, parsed
 from chordwise.domain.learning.truths import Verdict
@@ -27,37 +27,37 @@ _MAX_SHOWN = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedbackOptions:
-    """The options of the command: on what, what is said, and by whom."""
+    """The options of the command."""
 
     target: Annotated[
-        str | None, typer.Argument(metavar="RUN|JOB", help="A run's name or id, or a job's id.")
+        str | None, typer.Argument(metavar="RUN|JOB", help="A run name, a run id, or a job id.")
     ] = None
-    approve: Annotated[bool, typer.Option("--approve", help="It is right.")] = False
-    reject: Annotated[bool, typer.Option("--reject", help="It is wrong.")] = False
+    approve: Annotated[bool, typer.Option("--approve", help="Mark as right.")] = False
+    reject: Annotated[bool, typer.Option("--reject", help="Mark as wrong.")] = False
     correct: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH=VALUE", help="What should stand there; may be repeated."),
+        typer.Option(metavar="PATH=VALUE", help="Set the right value; may be repeated."),
     ] = None
     withdraw: Annotated[
-        bool, typer.Option("--withdraw", help="Take back what was said last; all rows are kept.")
+        bool, typer.Option("--withdraw", help="Withdraw the last feedback; the history is kept.")
     ] = False
     path: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="Approve, reject or withdraw this value alone."),
+        typer.Option(metavar="PATH", help="Approve, reject or withdraw only this value."),
     ] = None
     types: OnlyTypes = None
     document: OnlyDocument = ""
     file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Many at once: a CSV or JSONL file.")
+        Path | None, typer.Option(metavar="FILE", help="Read feedback from a CSV or JSONL file.")
     ] = None
-    note: Annotated[str, typer.Option(metavar="TEXT", help="Why.")] = ""
-    author: Annotated[str, typer.Option(metavar="NAME", help="Who says so.")] = ""
+    note: Annotated[str, typer.Option(metavar="TEXT", help="The reason.")] = ""
+    author: Author = ""
 
 
 def feedback(
     invocation: Invocation, options: FeedbackOptions, *, as_json: AsJson = False
 ) -> ExitCode:
-    """Say that a result is right or wrong, or what it should be.
+    """Approve, reject or correct results.
 
     chordwise feedback latest --document review-7.txt --correct label=negative
 
@@ -66,7 +66,7 @@ def feedback(
     sayings = _sayings(options)
     if [bool(sayings), bool(options.file), options.withdraw].count(True) != 1:
         raise UsageError(
-            "Say --approve, --reject, --correct PATH=VALUE, --withdraw, or --file FILE."
+            "Give one of --approve, --reject, --correct PATH=VALUE, --withdraw, or --file FILE."
         )
     results = Wanted(types=tuple(options.types or ()), document=options.document)
     target = Target(name=options.target, wanted=results)
@@ -102,27 +102,27 @@ def _report(screen: Screen, given: Given, *, as_json: bool) -> None:
     if given.withdrawn:
         screen.tell(f"{counted(given.withdrawn, 'remark')} withdrawn.")
         return
-    known = f"; {given.known:,} had been said before" if given.known else ""
+    known = f"; {given.known:,} already stored" if given.known else ""
     screen.tell(f"{counted(given.stored, 'remark')} stored{known}.")
     for each in given.unmatched[:_MAX_SHOWN]:
         screen.tell(f"Line {each.line}, {each.document}: {each.reason}")
     if len(given.unmatched) > _MAX_SHOWN:
-        screen.tell(f"And {len(given.unmatched) - _MAX_SHOWN:,} more; --json names them all.")
+        screen.tell(f"… and {len(given.unmatched) - _MAX_SHOWN:,} more; use --json for all.")
 
 
 def _sayings(options: FeedbackOptions) -> list[Saying]:
-    """Return what the options say.
+    """Return the feedback that the options give.
 
     Raises:
-        UsageError: They contradict each other.
+        UsageError: The options contradict each other.
     """
     approve, reject, paths = options.approve, options.reject, options.path
     if approve and reject:
-        raise UsageError("--approve and --reject exclude each other.")
+        raise UsageError("--approve and --reject cannot be used together.")
     if options.correct and (approve or reject) and not paths:
-        raise UsageError("A whole that is corrected is neither approved nor rejected as well.")
+        raise UsageError("--correct cannot be used with --approve or --reject of the whole answer.")
     if paths and not (approve or reject or options.withdraw):
-        raise UsageError("--path goes with --approve, --reject or --withdraw.")
+        raise UsageError("--path needs --approve, --reject or --withdraw.")
     found = [_correction(text) for text in options.correct or ()]
     if approve or reject:
         verdict = Verdict.APPROVED if approve else Verdict.REJECTED
@@ -133,5 +133,5 @@ def _sayings(options: FeedbackOptions) -> list[Saying]:
 def _correction(text: str) -> Saying:
     place, separator, value = text.partition("=")
     if not separator or not place.strip():
-        raise UsageError(f"“{text}” is not PATH=VALUE.", "Such as label=negative.")
+        raise UsageError(f"“{text}” is not PATH=VALUE.", "Example: --correct label=negative")
     return Saying(verdict=Verdict.CORRECTED, path=place.strip(), value=parsed(value))

@@ -1,4 +1,4 @@
-"""`chordwise inbox`: what lies where."""
+"""`chordwise inbox`: the watched folders and their files."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from chordwise.pipeline.inbox.accounts import HeldBack, InboxAccount, RecentFile
 def inbox(
     invocation: Invocation,
     *,
-    limit: Annotated[int, typer.Option(min=0, help="How many taken files to list.")] = 10,
+    limit: Annotated[int, typer.Option(min=0, help="The number of recent files to list.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Show the watched folders. What waits, is being analyzed, and was delivered.
+    """Show the watched folders and their files.
 
     chordwise inbox
 
@@ -41,7 +41,7 @@ def inbox(
     settings, screen = invocation.settings(), invocation.screen
     if not settings.inbox.folders:
         raise UsageError(
-            "No folder is watched.", 'Say which in chordwise.toml: [inbox] folders = ["inbox"]'
+            "No inbox is configured.", 'Set it in chordwise.toml: [inbox] folders = ["inbox"]'
         )
     reached = access.reach(invocation, settings)
     with access.read(reached) as session:
@@ -52,20 +52,20 @@ def inbox(
         return
     screen.show(*inbox_tables(found))
     if not settings.inbox.enabled:
-        screen.tell("inbox.enabled is false: nothing is watched.")
+        screen.tell("The inboxes are not watched: inbox.enabled is false.")
     elif watched is False:
-        screen.tell("Nothing here watches them now: files wait until the next chordwise up.")
+        screen.tell("No scheduler watches the inboxes. Files wait until `chordwise up` runs.")
 
 
 _MESSAGE_WIDTH = 300
 
 
 def inbox_tables(found: Sequence[InboxAccount]) -> Iterator[RenderableType]:
-    """Return each inbox: its folder, four counts, what stays and why, and the files taken last."""
+    """Return each inbox: its folder, counts, problems, and the most recent files."""
     for each in found:
         yield Text(one_line(each.folder), style="bold")
         yield Text(f"  {counted(each.waiting, 'file')} waiting · {each.in_store:,} being analyzed")
-        yield Text(f"  within a day: {each.done:,} done · {each.failed:,} failed")
+        yield Text(f"  last 24 hours: {each.done:,} done · {each.failed:,} failed")
         if each.profiles:
             yield Text(f"  profiles: {one_line(', '.join(each.profiles))}")
         for refused in each.refused:
@@ -77,7 +77,7 @@ def inbox_tables(found: Sequence[InboxAccount]) -> Iterator[RenderableType]:
             yield from _failures(each.recent)
         if each.failed:
             failed = Path(each.folder).with_name(FAILED)
-            yield Text(f"  {one_line(str(failed))}: a note beside each file, NAME.json, says why")
+            yield Text(f"  {one_line(str(failed))}: NAME.json beside each file has the reason")
 
 
 def _held_back(found: Sequence[HeldBack]) -> Iterator[RenderableType]:
@@ -88,17 +88,19 @@ def _held_back(found: Sequence[HeldBack]) -> Iterator[RenderableType]:
         if each.hint:
             yield hint(each.hint)
     if found:
-        yield Text("  The scheduler reads a schema each time, chordwise.toml only at its start.")
+        yield Text(
+            "  Restart the scheduler after a change in chordwise.toml; schemas need no restart."
+        )
 
 
 def _orphans(inbox: InboxAccount) -> Iterator[RenderableType]:
     for path in inbox.orphaned_side_cars:
-        yield Text(f"  {one_line(path)} belongs to no file.", style="yellow")
+        yield Text(f"  {one_line(path)} is a side-car without a file.", style="yellow")
     more = inbox.orphaned_side_car_count - len(inbox.orphaned_side_cars)
     if more:
         yield Text(f"  … and {counted(more, 'side-car')} more without a file", style="yellow")
     if inbox.orphaned_side_cars:
-        yield hint(f"A side-car is called {side_car_name('NAME.EXT')}, after its file NAME.EXT.")
+        yield hint(f"The side-car of NAME.EXT is named {side_car_name('NAME.EXT')}.")
 
 
 def _table(recent: Sequence[RecentFile]) -> Table:
@@ -116,7 +118,7 @@ def _table(recent: Sequence[RecentFile]) -> Table:
 
 
 def _failures(recent: Sequence[RecentFile]) -> Iterator[RenderableType]:
-    """Return why files failed; a table has no room for sentences."""
+    """Return why files failed, below the table."""
     for file in recent:
         if file.status == InboxStatus.FAILED and file.message:
             what = f"✗ {one_line(file.name)}: {one_line(file.message, _MESSAGE_WIDTH)}"

@@ -1,4 +1,4 @@
-"""What every command is told: where the settings and the data are, and how much to say."""
+"""The global options of a command line, with its settings and its screen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Invocation:
-    """The options that stand before every command; filled in once they are parsed."""
+    """The global options, filled in when they are parsed."""
 
     config: Path | None = None
     home: Path | None = None
@@ -40,18 +40,18 @@ class Invocation:
 
     @cached_property
     def screen(self) -> Screen:
-        """What the command writes to."""
-        from chordwise.cli.rendering.screen import Screen  # noqa: PLC0415 - `version` has no layout
+        """The output of the command."""
+        from chordwise.cli.rendering.screen import Screen  # noqa: PLC0415 - slow to import
 
         return Screen()
 
     def settings(self, **flags: object) -> Settings:
-        """Read the settings, with the flags of the command on top.
+        """Read the settings; `flags` override every other source.
 
         Raises:
             ConfigurationError: A file is missing or broken, or a value is wrong.
         """
-        from chordwise.settings import load  # noqa: PLC0415 - pydantic costs what `version` has not
+        from chordwise.settings import load  # noqa: PLC0415 - slow to import
         from chordwise.telemetry.logging import configure  # noqa: PLC0415 - as above
 
         loaded = load(self.config, home=self.home, **flags)
@@ -61,10 +61,10 @@ class Invocation:
         return loaded
 
     def find_home(self) -> Path:
-        """Return where the data is, even where other settings are wrong.
+        """Return the home, even if other settings are wrong.
 
         Raises:
-            ConfigurationError: The file that is asked for is missing.
+            ConfigurationError: The named settings file is missing.
         """
         from chordwise.settings import find_home  # noqa: PLC0415 - as above
 

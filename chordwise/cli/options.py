@@ -1,4 +1,4 @@
-"""The options that several commands share, one by one; `request.py` has those of a run."""
+"""Options that several commands share; `request.py` has the options of a run."""
 
 from __future__ import annotations
 
@@ -12,28 +12,34 @@ from chordwise.errors import UsageError
 
 OnlyTypes: TypeAlias = Annotated[
     list[AnalysisType] | None,
-    typer.Option("--type", "-t", help="Only of this type; may be repeated."),
+    typer.Option("--type", "-t", help="Only this analysis type; may be repeated."),
 ]
 OnlyDocument: TypeAlias = Annotated[
-    str, typer.Option("--document", metavar="PART", help="Only where this is in the name.")
+    str, typer.Option("--document", metavar="PART", help="Only documents whose name contains PART.")
 ]
 OnlyRun: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="RUN", help="Only of this run: name, id, or latest.")
+    str | None, typer.Option(metavar="RUN", help="Only this run: a name, an id, or latest.")
+]
+OnlyProfile: TypeAlias = Annotated[
+    str, typer.Option(metavar="NAME", help="Only results of the questions of [profiles.NAME].")
+]
+Author: TypeAlias = Annotated[str, typer.Option(metavar="NAME", help="Author of the feedback.")]
+Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
+RunName: TypeAlias = Annotated[
+    str, typer.Option(metavar="NAME", help="Name of the run. Default: generated.")
 ]
 Model: TypeAlias = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="A name in [models], provider/model, a tier, or auto."),
+    typer.Option(metavar="NAME", help="A [models] name, PROVIDER/MODEL, a tier, or auto."),
 ]
 Budget: TypeAlias = Annotated[
     str | None,
-    typer.Option(metavar="USD", help="What the run's calls may cost; it pauses before more."),
+    typer.Option(metavar="USD", help="Maximum cost; the run pauses when it is reached."),
 ]
-NoWait: TypeAlias = Annotated[
-    bool, typer.Option("--no-wait", help="Return at once; the work goes on.")
-]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="As one JSON document.")]
+NoWait: TypeAlias = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the answers.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Raw: TypeAlias = Annotated[
-    bool, typer.Option("--raw", help="Leave texts in CSV and XLSX that begin like formulas.")
+    bool, typer.Option("--raw", help="Do not escape CSV and XLSX cells that begin like formulas.")
 ]
 RunOrProfile: TypeAlias = Annotated[
     str | None,
@@ -48,10 +54,10 @@ AnyRun: TypeAlias = Annotated[
 
 
 def budget_of(given: str | None) -> Decimal | None:
-    """Return the amount that was given in US dollars; `None` where none was.
+    """Parse an amount in US dollars; `None` stays `None`.
 
     Raises:
-        UsageError: It is no amount that a run could keep to.
+        UsageError: It is not a valid budget.
     """
     if given is None:
         return None
@@ -60,14 +66,14 @@ def budget_of(given: str | None) -> Decimal | None:
     try:
         return checked_cap(Decimal(given.strip().removeprefix("$")))
     except InvalidOperation as error:
-        raise UsageError(f"A budget of {given} is no amount.", "--budget 2.50") from error
+        raise UsageError(f"--budget {given} is not an amount.", "Example: --budget 2.50") from error
 
 
 def share_of(option: str, given: str, up_to: float | None = None) -> float:
-    """Read a share: 2%, 2 % or 0.02; `up_to` is the largest, else it is below 100 %.
+    """Parse a share such as 2%, 2 % or 0.02; below 100 %, or at most `up_to`.
 
     Raises:
-        UsageError: It is none, or not in that range.
+        UsageError: It is not a share in that range.
     """
     number = given.strip().removesuffix("%")
     try:
@@ -75,7 +81,5 @@ def share_of(option: str, given: str, up_to: float | None = None) -> float:
     except ValueError:
         share = 0.0
     if not (0 < share < 1 if up_to is None else 0 < share <= up_to):
-        raise UsageError(
-            f"{option} {given} is no share.", "Give a percentage, such as 2%, or 0.02."
-        )
+        raise UsageError(f"{option} {given} is not a valid share.", "Examples: 2%, 0.02.")
     return share

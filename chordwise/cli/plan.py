@@ -1,4 +1,4 @@
-"""`chordwise plan`: the memory and the speed of a model on hardware of one's own."""
+"""`chordwise plan`: memory, speed and cost of a model on the user's hardware."""
 
 from __future__ import annotations
 
@@ -20,39 +20,51 @@ from chordwise.domain.sizing import GIGA, TERA, Load, Machine, Model, Shape, Siz
 from chordwise.domain.wording import counted
 from chordwise.errors import UsageError
 
-OfTheShape: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Default: by the size.")]
+OfTheShape: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Default: by the number of parameters.")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions:
-    """The options of the command: the model, what is asked of it, and the machine."""
+    """The options of the command: the model, its load, and the machine."""
 
-    parameters: Annotated[float, typer.Option(min=1e6, metavar="N", help="Such as 8e9.")]
-    context: Annotated[int, typer.Option(min=1, help="Tokens of a request, the answer too.")] = 8192
-    parallel: Annotated[int, typer.Option(min=1, help="Requests at the same time.")] = 16
-    bits: Annotated[
-        float, typer.Option(min=1, max=32, help="Bits of one weight; 4.8 for Q4_K_M.")
+    parameters: Annotated[
+        float, typer.Option(min=1e6, metavar="N", help="Parameters of the model, such as 8e9.")
+    ]
+    context: Annotated[int, typer.Option(min=1, help="Tokens of a request and its answer.")] = 8192
+    parallel: Annotated[int, typer.Option(min=1, help="Concurrent requests.")] = 16
+    bits: Annotated[float, typer.Option(min=1, max=32, help="Bits per weight; 4.8 for Q4_K_M.")] = (
+        16
+    )
+    kv_bits: Annotated[
+        float, typer.Option(min=1, max=32, help="Bits per value in the KV cache.")
     ] = 16
-    kv_bits: Annotated[float, typer.Option(min=1, max=32, help="Bits of one cached value.")] = 16
     active: Annotated[
         float | None,
-        typer.Option(min=1e6, metavar="N", help="Parameters of a token (mixtures of experts)."),
+        typer.Option(
+            min=1e6, metavar="N", help="Active parameters per token (mixture of experts)."
+        ),
     ] = None
     layers: OfTheShape = None
     kv_heads: OfTheShape = None
     head_size: OfTheShape = None
-    memory: Annotated[float | None, typer.Option(min=0.1, help="GB that there are.")] = None
-    bandwidth: Annotated[float | None, typer.Option(min=0.1, help="GB/s of memory.")] = None
-    compute: Annotated[float | None, typer.Option(min=0.001, help="TFLOPS, dense.")] = None
-    prompt_tokens: Annotated[int | None, typer.Option(min=1, help="Default: half the context.")] = (
+    memory: Annotated[float | None, typer.Option(min=0.1, help="Available memory in GB.")] = None
+    bandwidth: Annotated[float | None, typer.Option(min=0.1, help="Memory bandwidth in GB/s.")] = (
         None
     )
-    output_tokens: Annotated[int, typer.Option(min=1, help="Of one answer.")] = 400
-    usd_per_hour: Annotated[float | None, typer.Option(min=0, help="Of the machine.")] = None
+    compute: Annotated[float | None, typer.Option(min=0.001, help="Dense compute in TFLOPS.")] = (
+        None
+    )
+    prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of one prompt. Default: half the context.")
+    ] = None
+    output_tokens: Annotated[int, typer.Option(min=1, help="Tokens of one answer.")] = 400
+    usd_per_hour: Annotated[float | None, typer.Option(min=0, help="Price of the machine.")] = None
 
 
 def plan(invocation: Invocation, options: PlanOptions, *, as_json: AsJson = False) -> None:
-    """Estimate memory, speed and cost on your own hardware. docs/sizing.md has the formulas.
+    """Estimate memory, speed and cost on your own hardware. The formulas are in docs/sizing.md.
 
     chordwise plan --parameters 8e9 --context 8192 --parallel 16
 
@@ -125,7 +137,7 @@ _TEN = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What was asked and what came out; `max_parallel` is `None` without a known memory."""
+    """The input and the estimate; `max_parallel` is `None` without a known memory."""
 
     model: Model
     load: Load
@@ -136,7 +148,7 @@ class Plan:
 
 
 def laid_out(plan: Plan) -> Iterator[RenderableType]:
-    """Return the outcome, and below it every assumption."""
+    """Return the estimate, followed by every assumption."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -148,50 +160,47 @@ def laid_out(plan: Plan) -> Iterator[RenderableType]:
 
 
 def assumptions(plan: Plan) -> Iterator[str]:
-    """Return what the numbers rest on, in sentences."""
+    """Return the assumptions behind the numbers, one sentence each."""
     model, load, shape = plan.model, plan.load, plan.model.shape
-    origin = f", as {shape.source} has where not given" if shape.source else ""
-    yield (
-        f"{shape.layers} layers, {shape.kv_heads} heads with keys and values of {shape.head_size} "
-        f"each{origin}."
-    )
+    origin = f" (values not given: those of {shape.source})" if shape.source else ""
+    yield f"{shape.layers} layers, {shape.kv_heads} KV heads of size {shape.head_size}{origin}."
     yield f"Weights of {model.weight_bits:g} bits, cached values of {model.kv_bits:g} bits."
     prompt, answer = f"{load.prompt_tokens:,}", f"{load.output_tokens:,}"
-    yield f"A document is one prompt of {prompt} and an answer of {answer} tokens."
+    yield f"Each document is one prompt of {prompt} tokens with an answer of {answer} tokens."
     if plan.machine.bandwidth == sizing.DEFAULT_BANDWIDTH or (
         plan.machine.compute == sizing.DEFAULT_COMPUTE
     ):
-        yield f"What is not given of the machine is that of {sizing.DEFAULT_MACHINE}."
+        yield f"Machine values that are not given are those of {sizing.DEFAULT_MACHINE}."
     yield (
         f"{sizing.BANDWIDTH_SHARE:.0%} of the bandwidth and {sizing.COMPUTE_SHARE:.0%} of the "
-        f"arithmetic are reached; runtime and activations take {sizing.RUNTIME_SHARE:.0%} more "
-        f"memory, {sizing.LEAST_RUNTIME_BYTES / GIGA:g} GB at least."
+        f"compute are used; runtime and activations take {sizing.RUNTIME_SHARE:.0%} more memory, "
+        f"at least {sizing.LEAST_RUNTIME_BYTES / GIGA:g} GB."
     )
-    yield "All requests run at once and are batched continuously; no prompt is cached."
+    yield "All requests run concurrently with continuous batching; no prompt is cached."
 
 
 def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
     found, machine = plan.sizing, plan.machine
     yield "Weights", _gigabytes(found.weight_bytes)
-    yield "Cache of a token", f"{found.kv_bytes_per_token / _KIBI:,.4g} KiB"
-    yield "Cache of all requests", _gigabytes(found.kv_cache_bytes)
+    yield "KV cache per token", f"{found.kv_bytes_per_token / _KIBI:,.4g} KiB"
+    yield "KV cache of all requests", _gigabytes(found.kv_cache_bytes)
     yield "Runtime and activations", _gigabytes(found.runtime_bytes)
     yield "Memory in total", _gigabytes(found.total_bytes)
     if plan.memory_bytes is not None:
         fits = "fits" if found.total_bytes <= plan.memory_bytes else "does not fit"
         yield (
             f"In {_gigabytes(plan.memory_bytes)}",
-            f"{fits}; at most {counted(plan.max_parallel or 0, 'request')} at once",
+            f"{fits}; at most {counted(plan.max_parallel or 0, 'concurrent request')}",
         )
     yield (
-        "Bandwidth, arithmetic",
+        "Bandwidth, compute",
         (f"{machine.bandwidth / GIGA:,.0f} GB/s, {machine.compute / TERA:,.4g} TFLOPS"),
     )
     yield "Time to first token, idle", f"{found.first_token_seconds:,.2f} s"
     yield "Tokens per second, each", f"{_rounded(found.tokens_per_second_per_stream)}"
     yield (
-        "Tokens per second, together",
-        (f"{_rounded(found.tokens_per_second)} (bound by {found.bound_by})"),
+        "Tokens per second, total",
+        (f"{_rounded(found.tokens_per_second)} (limited by {found.bound_by})"),
     )
     yield "Documents per hour", _rounded(found.documents_per_hour)
     if found.usd_per_thousand_documents is not None:

@@ -1,4 +1,4 @@
-"""`chordwise prompts`: the templates that models are asked with, released and of one's own."""
+"""`chordwise prompts`: the released and the user's own prompt templates."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from chordwise.settings import Settings
 
 Name: TypeAlias = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="summary.analyze, or summary.analyze@brief."),
+    typer.Argument(metavar="NAME", help="Such as summary.analyze or summary.analyze@brief."),
 ]
-_HELP = """Show the prompts that models are asked with.
+_HELP = """Show the prompts that are sent to models.
 
 chordwise prompts list
 
@@ -62,7 +62,7 @@ def list_prompts(invocation: Invocation, *, as_json: AsJson = False) -> ExitCode
     rows = [(each.title, each.version, origin) for each, origin in found]
     screen.show(layouts.folded(("Template", "Version", "From"), rows, ("Version",)))
     named = [(each.name, each.title) for each in packs.every().values()]
-    screen.show(layouts.folded(("Pack", "What it asks"), named, ("Pack",)))
+    screen.show(layouts.folded(("Pack", "Description"), named, ("Pack",)))
     for each in wrong:
         screen.tell(f"{each.what} {each.hint}")
     return code
@@ -90,16 +90,18 @@ def render_prompt(
     invocation: Invocation,
     name: Name,
     documents: Annotated[
-        list[str] | None, typer.Argument(metavar="DOCUMENT", help="What to ask about.")
+        list[str] | None, typer.Argument(metavar="DOCUMENT", help="Documents to fill in.")
     ] = None,
     *,
     profile: Annotated[
-        str, typer.Option(metavar="NAME", help="Fill in what [profiles.NAME] asks.")
+        str, typer.Option(metavar="NAME", help="Fill in the options of [profiles.NAME].")
     ] = "",
-    pack: Annotated[str, typer.Option(metavar="NAME", help="Fill in what a pack asks.")] = "",
+    pack: Annotated[
+        str, typer.Option(metavar="NAME", help="Fill in the questions of a pack.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show a prompt as it is sent about a document. No model is asked.
+    """Show a prompt as it is sent for a document. No model is called.
 
     chordwise prompts render summary.analyze@brief letter.txt
 
@@ -126,10 +128,10 @@ def diff(
     name: Name,
     other: Annotated[
         str | None,
-        typer.Argument(metavar="OTHER", help="Else the newest released one of its name."),
+        typer.Argument(metavar="OTHER", help="Default: the newest released template of that name."),
     ] = None,
 ) -> None:
-    """Show how a template differs from another one. The format is that of diff -u.
+    """Show the difference between two templates as a unified diff.
 
     chordwise prompts diff summary.analyze@brief
     """
@@ -156,10 +158,10 @@ def _own(settings: Settings) -> Sequence[PromptTemplate]:
 
 
 def _find(settings: Settings, name: str) -> PromptTemplate:
-    """Return the template of a name: the newest released one, unless it says which.
+    """Return the template with a name; without a version, the newest released one.
 
     Raises:
-        UsageError: There is none.
+        UsageError: The template is unknown.
         ConfigurationError: A template in the folder cannot be used.
     """
     released = library.released().values()
@@ -168,19 +170,22 @@ def _find(settings: Settings, name: str) -> PromptTemplate:
     else:
         known = {each.name: library.latest(each.name) for each in released}
     if name not in known:
-        hint = "`chordwise prompts list` shows those that there are."
+        hint = "`chordwise prompts list` shows all templates."
         raise UsageError(f"There is no prompt template “{name}”.", hint)
     return known[name]
 
 
 def _task(settings: Settings, template: PromptTemplate, profile: str, pack: str) -> AnalysisTask:
-    """Return what a template asks, with the options of a profile or pack and without a text.
+    """Return the task of a template with the options of a profile or pack, without a text.
 
     Raises:
-        UsageError: The template is no question about a document, or there is no such pack.
+        UsageError: The template is not a question about a document, or the pack is unknown.
     """
     if template.name not in library.replaceable():
-        raise UsageError(f"{template.name} is part of other prompts.", "`prompts show` shows it.")
+        raise UsageError(
+            f"{template.name} is only a part of other prompts and cannot be rendered.",
+            f"Show it with: chordwise prompts show {template.name}",
+        )
     kind = AnalysisType(template.name.partition(".")[0])
     options = AnalysisOptions()
     if profile or pack:
@@ -200,12 +205,12 @@ _ANY: JsonObject = {"type": "object"}
 def _about(
     settings: Settings, task: AnalysisTask, documents: Sequence[str]
 ) -> Iterator[tuple[str, AnalysisTask]]:
-    """Yield the task about each document with its source; without one, about an empty text."""
+    """Yield the task for each document with its source; without documents, for an empty text."""
     if not documents:
         yield "", task
         return
     if task.stage is Stage.SYNTHESIZE:
-        raise UsageError("A synthesis is not asked about a document.", "Name no document.")
+        raise UsageError("A synthesis prompt contains no document.", "Omit DOCUMENT.")
     for found in read_all(settings, discover(documents), WHOLE):
         if isinstance(found, UnreadDocument):
             raise found.error

@@ -1,4 +1,4 @@
-"""`chordwise quote`: what an analysis would take and cost; said before a run with a budget, too."""
+"""`chordwise quote`: the tokens and the cost of an analysis, also shown before a budgeted run."""
 
 from __future__ import annotations
 
@@ -60,11 +60,14 @@ def quote(
     ],
     *,
     sample: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Ask N chunks of each type; costs money.")
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Send N chunks of each type to the model; costs money."
+        ),
     ] = 0,
     as_json: AsJson = False,
 ) -> ExitCode:
-    """Say what an analysis would take and cost. Nothing is stored, nor asked without --sample.
+    """Estimate the tokens and the cost of an analysis. Only --sample calls a model.
 
     chordwise quote reports/ --model openai/gpt-6.1-terra --lane batch
 
@@ -79,10 +82,10 @@ def quote(
 
 
 def _made(invocation: Invocation, request: Request, sample: int) -> Quote:
-    """Read everything and return the quote.
+    """Read all documents and return the quote.
 
     Raises:
-        ChordwiseError: The options, the settings, or a service.
+        ChordwiseError: An option or a setting is wrong, or a service is unavailable.
     """
     settings = invocation.settings()
     options = run_options(request, settings)
@@ -106,7 +109,7 @@ def read_all(
     columns: Columns,
     transcriber: Transcriber | None = None,
 ) -> Iterator[ReadDocument | UnreadDocument]:
-    """Read file after file, as an analysis would; without a transcriber, no scan is read by one."""
+    """Read each file as an analysis would; a transcriber reads the scans."""
     with Reader(settings.readers) as reader:
         source = FileSource(reader, sys.stdin.buffer)
         for file in found:
@@ -120,18 +123,18 @@ def announce(
     budget_usd: Decimal,
     screen: Screen,
 ) -> None:
-    """Say what a run would cost before it begins, and whether its budget is likely to last.
+    """Show the expected cost of a run and warn if its budget may not suffice.
 
-    The numbers are those of `quote`, by analysis type and model, in the lane of the run. The files
-    are read once more for it. Standard input cannot be; nothing is said then.
+    The numbers are those of `quote`, in the lane of the run. The files are read for the estimate
+    and again for the run; standard input cannot be read twice and gets no estimate.
 
     Raises:
-        UsageError: The paths match nothing any more.
+        UsageError: The paths no longer match any file.
         ConfigurationError: The model cannot be used as configured.
         ServiceUnavailableError: The database cannot be reached.
     """
     if STDIN in paths:
-        screen.note("What comes from standard input cannot be quoted first.")
+        screen.note("The cost of standard input cannot be estimated in advance.")
         return
     settings = context.settings
     read = read_all(settings, discover(paths), options.columns, assumed_pages(settings))
@@ -142,14 +145,16 @@ def announce(
 
 
 def sentences(made: Quote, budget_usd: Decimal) -> Iterator[str]:
-    """Return what a quote says about a budget; a warning where it will probably not last."""
+    """Return the expected cost against a budget, with a warning if the budget may not suffice."""
     expected, budget = amount(made.total), dollars(budget_usd)
-    yield f"Expected cost: {expected}, of a budget of {budget}."
+    yield f"Expected cost: {expected}. Budget: {budget}."
     if made.total is None or budget_usd >= made.total.high:
         return
-    likely = "is likely not to" if budget_usd < made.total.typical else "may not"
-    how_to_go_on = "`chordwise retry RUN --budget USD` goes on where it stopped"
-    yield f"Warning: the budget {likely} last. The run pauses then; {how_to_go_on}."
+    likely = "will probably" if budget_usd < made.total.typical else "may"
+    yield (
+        f"Warning: the budget {likely} not suffice. The run then pauses; continue it with "
+        "`chordwise retry RUN --budget USD`."
+    )
 
 
 _NUMBERS = ("In", "Out", "Cost", "Between")
@@ -161,10 +166,10 @@ _SAMPLE = "--sample 10"
 
 
 def laid_out(made: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterator[RenderableType]:
-    """Return the table, the totals, and what the numbers rest on.
+    """Return the table, the totals, and the assumptions behind the numbers.
 
-    Without a lane all those that the providers have stand side by side; with one, what the run
-    would take. `sample` is the option that asks some questions for real, empty where there is none.
+    Without a lane, the costs of all available lanes are shown. `sample` is the option that sends
+    a sample to the model; empty for none.
     """
     if made.lines:
         yield _table(made, are_all_shown=lane is None)
@@ -173,7 +178,7 @@ def laid_out(made: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterator[
     yield from (Text(_in_words(line), style="dim") for line in made.lines)
     yield Text(
         f"{counted(made.documents, 'document')} · {counted(made.jobs, 'analysis')}, "
-        f"{made.reused:,} of them stored already and free{_of_cache(made)}."
+        f"{made.reused:,} of them already stored and free{_of_cache(made)}."
     )
     for name, cost in _totals(made, lane).items():
         yield Text(f"Total, {name}: {amount(cost)}")
@@ -183,43 +188,43 @@ def laid_out(made: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterator[
 
 
 def _of_cache(made: Quote) -> str:
-    return f"; {counted(made.cached, 'question')} out of the cache and free" if made.cached else ""
+    return f"; {counted(made.cached, 'question')} cached and free" if made.cached else ""
 
 
 def in_brief(made: Quote) -> Iterator[RenderableType]:
-    """Return the table alone: a row for each type and model, in the lane that the run takes."""
+    """Return the table alone: a row for each type and model, in the lane of the run."""
     if made.lines:
         yield _table(made, are_all_shown=False)
 
 
 def remarks(made: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterator[str]:
-    """Return what a reader has to know in order not to take a quote for more than it is."""
+    """Return the assumptions and gaps of a quote, one sentence each."""
     for counter, is_exact in {line.counter: line.counts_exactly for line in made.lines}.items():
-        yield f"Input is {'counted exactly' if is_exact else 'estimated'}, by {counter}."
+        yield f"Input tokens are {'counted' if is_exact else 'estimated'} by {counter}."
     if any(line.basis == ASSUMED for line in made.lines):
-        asks = f": {sample} asks for real first" if sample else ""
-        yield f"Output is assumed, so the intervals are wide{asks}."
+        remedy = f"; {sample} measures it" if sample else ""
+        yield f"Output length is assumed, so the intervals are wide{remedy}."
     for model in dict.fromkeys(_unpriced(made)):
         yield f"The price of {one_line(model)} is unknown. {PRICE_HINT}"
     if lane is Lane.BATCH:
         yield from _without_batches(made)
     if made.duplicates:
-        yield f"{counted(made.duplicates, 'duplicate')} not counted again."
+        yield f"Duplicates skipped: {made.duplicates:,}."
     for unread in made.unread[:_MAX_UNREAD]:
-        yield f"Not counted: {one_line(unread.error.what)}"
+        yield f"Not included: {one_line(unread.error.what)}"
     if len(made.unread) > _MAX_UNREAD:
-        yield f"… and {len(made.unread) - _MAX_UNREAD:,} more that cannot be read."
+        yield f"… and {len(made.unread) - _MAX_UNREAD:,} more unreadable files."
 
 
 def of_sample(tally: Tally, cost_usd: Decimal | None) -> str:
-    """Return what is about to be asked, and what that costs at most."""
+    """Return the size and the maximum cost of a sample that is about to be sent."""
     count = sum(len(kind.sample) for kind in tally.kinds.values())
-    costs = "an unknown sum" if cost_usd is None else f"{dollars(cost_usd)} or less"
-    return f"Asking {counted(count, 'question')} for real now, which costs {costs}."
+    costs = "unknown" if cost_usd is None else f"at most {dollars(cost_usd)}"
+    return f"Sending a sample of {counted(count, 'question')}. Cost: {costs}."
 
 
 def amount(cost: Cost | None) -> str:
-    """Return what something costs, with the interval."""
+    """Return a cost with its interval."""
     if cost is None:
         return "unknown"
     if cost.low == cost.high:
@@ -237,11 +242,11 @@ def members(made: Quote) -> dict[str, object]:
 
 
 def _without_batches(made: Quote) -> Iterator[str]:
-    """Say what the lane does not lead to its price, for models and for latecomers."""
+    """Return the cases in which the batch price does not apply."""
     for model in dict.fromkeys(line.model for line in made.lines if line.lane != BATCH):
-        yield f"{one_line(model)} has no Batch API: it is asked online."
+        yield f"{one_line(model)} has no Batch API; it uses the online lane."
     if any(line.lane == BATCH for line in made.lines):
-        yield "What has no answer after batch.spill_over_hours is asked online, at its price."
+        yield "Questions unanswered after batch.spill_over_hours are asked online at its price."
 
 
 def _totals(made: Quote, lane: Lane | None) -> Mapping[str, Cost | None]:
@@ -251,9 +256,9 @@ def _totals(made: Quote, lane: Lane | None) -> Mapping[str, Cost | None]:
 
 
 def _table(made: Quote, *, are_all_shown: bool) -> RenderableType:
-    """Return the numbers in all lanes that there are, or in that of the run alone.
+    """Return the numbers in all available lanes, or only in the lane of the run.
 
-    On a narrow terminal the two bounds stand below each other, and long names are broken.
+    A narrow terminal shows the two bounds on separate lines and folds long names.
     """
     wide = [
         _row(line, lane)
@@ -282,8 +287,8 @@ def _row(line: QuotedLine, lane: str) -> tuple[str, ...]:
 def _of_pages(pages: QuotedPages) -> str:
     read = counted(pages.pages, "page")
     return (
-        f"Before that, {one_line(pages.model)} reads {read} of scans: {amount(pages.cost)}, "
-        "assumed to have the usual length."
+        f"{one_line(pages.model)} first reads {read} of scans: {amount(pages.cost)}, assuming "
+        "typical page lengths."
     )
 
 
@@ -295,12 +300,12 @@ def _unpriced(made: Quote) -> Iterator[str]:
 
 def _in_words(line: QuotedLine) -> str:
     joining = round(line.syntheses.typical)
-    joins = f", {joining:,} that join answers" if joining else ""
+    joins = f", {joining:,} syntheses" if joining else ""
     examining = round(line.critiques.typical)
-    examines = f", {examining:,} that examine or revise them" if examining else ""
+    examines = f", {examining:,} critiques and revisions" if examining else ""
     tokens = line.output_tokens
     low, high = (approximate(round(number)) for number in (tokens.low, tokens.high))
-    basis = f"by {line.basis} of {line.observations:,}" if line.observations else line.basis
+    basis = f"{line.basis}, {line.observations:,} observations" if line.observations else line.basis
     questions = f"{counted(line.questions, 'question')}{joins}{examines}"
     return (
         f"{line.analysis_type} by {one_line(line.model)}: {questions}; "

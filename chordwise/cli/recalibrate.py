@@ -1,4 +1,4 @@
-"""`chordwise recalibrate`: what claims are worth."""
+"""`chordwise recalibrate`: calibrate the confidence that models report."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ def recalibrate(
     invocation: Invocation,
     *,
     max_error_rate: Annotated[
-        float, typer.Option(min=0, max=1, metavar="0…1", help="How many accepted may be wrong.")
+        float,
+        typer.Option(
+            min=0, max=1, metavar="0…1", help="Allowed share of wrong answers among the accepted."
+        ),
     ] = recalibration.MAX_ERROR_RATE,
     as_json: AsJson = False,
 ) -> None:
-    """Learn what a claimed confidence is worth. Feedback and evaluations say it.
+    """Calibrate the confidence that models report. Uses feedback and evaluations.
 
     chordwise recalibrate
     """
@@ -47,23 +50,25 @@ def recalibrate(
     elif lessons:
         screen.show(*laid_out(lessons, max_error_rate))
     else:
-        screen.tell("Nothing has been judged yet: `chordwise feedback` or `chordwise evaluate`.")
+        screen.tell(
+            "There are no judged answers yet. Use `chordwise feedback` or `chordwise evaluate`."
+        )
 
 
 def laid_out(found: Sequence[Lesson], max_error_rate: float) -> Iterator[RenderableType]:
-    """Return what was learnt, a row for each model and analysis type, and what is too little."""
+    """Return a row for each model and analysis type, with notes about the columns."""
     yield layouts.numbers(
         ("Type", "Part", "Model", "Judged", "Right", "Method", "Error", "Accept"), map(_row, found)
     )
     yield Text(
-        f"Accept: from this confidence on at most {share(max_error_rate)} are wrong, and how many "
-        "that is.",
+        f"Accept: the confidence from which at most {share(max_error_rate)} of the answers are "
+        "wrong, and the share of answers above it.",
         style="dim",
     )
     if any(each.curve is None for each in found):
         yield Text(
-            f"Too few: {FEWEST} judgments are needed, {FEWEST_OF_EACH} of them right and "
-            f"{FEWEST_OF_EACH} wrong.",
+            f"Too few: at least {FEWEST} judged answers are needed, {FEWEST_OF_EACH} of them "
+            f"right and {FEWEST_OF_EACH} wrong.",
             style="dim",
         )
 

@@ -1,4 +1,4 @@
-"""`chordwise refresh`: which stored answers are stale, what renewing them costs, and doing it."""
+"""`chordwise refresh`: find stale answers, estimate the cost of new ones, and renew them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from chordwise.cli import access, quote, run_watch
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AnyRun, AsJson, Budget, Model, NoWait, budget_of
+from chordwise.cli.options import AnyRun, AsJson, Budget, Model, NoWait, RunName, budget_of
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.request import profile_with
@@ -47,40 +47,36 @@ _SAMPLE = "--try 50"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewing:
-    """The options of the command: whose answers, what is asked, and how far it goes."""
+    """The options of the command."""
 
     run: AnyRun = None
     profile: Annotated[
-        str, typer.Option(metavar="NAME", help="Ask what [profiles.NAME] says today.")
+        str, typer.Option(metavar="NAME", help="Use [profiles.NAME] as it is now.")
     ] = ""
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what is stale, and what it would cost.")
+        bool, typer.Option("--dry-run", help="Only show what is stale and the cost of renewing it.")
     ] = False
     tries: Annotated[
         int,
         typer.Option(
-            "--try", min=0, metavar="N", help="Renew N documents, and say what would change."
+            "--try", min=0, metavar="N", help="Renew a sample of N documents and show what changes."
         ),
     ] = 0
-    failed: Annotated[bool, typer.Option("--failed", help="Only what failed, stale or not.")] = (
-        False
-    )
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Renew only failed analyses, stale or not.")
+    ] = False
     model: Model = None
     lane: Annotated[
-        Lane | None, typer.Option(help="batch: half the price, within a day; else online.")
+        Lane | None, typer.Option(help="batch: half the price. Default: as in the run or profile.")
     ] = None
     budget: Budget = None
-    run_name: Annotated[
-        str, typer.Option(metavar="NAME", help="What to call the new run; made up if not given.")
-    ] = ""
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent.")] = (
-        False
-    )
+    run_name: RunName = ""
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False
     no_wait: NoWait = False
 
 
 def refresh(invocation: Invocation, options: Renewing, *, as_json: AsJson = False) -> ExitCode:
-    """Ask again where stored answers are stale. The stored texts are used, and no file is read.
+    """Renew stale answers from the stored texts. No file is read again.
 
     chordwise refresh contracts --dry-run
 
@@ -101,7 +97,7 @@ def refresh(invocation: Invocation, options: Renewing, *, as_json: AsJson = Fals
     if options.dry_run or not made.documents:
         return ExitCode.SUCCESS
     if not _is_agreed(options, made):
-        invocation.screen.tell("Nothing was asked.")
+        invocation.screen.tell("Cancelled. No answer was renewed.")
         return ExitCode.SUCCESS
     reached = access.with_model(invocation, invocation.settings(), work.target.options.model)
     reached = access.reach(invocation, reached, Level.ALL)
@@ -109,36 +105,41 @@ def refresh(invocation: Invocation, options: Renewing, *, as_json: AsJson = Fals
 
 
 def refuse_contradictions(options: Renewing) -> None:
-    """Refuse options that contradict each other.
+    """Check that the options do not contradict each other.
 
     Raises:
         UsageError: They do.
     """
     if not options.run and not options.profile:
-        raise UsageError("Name a run or a profile.", "chordwise refresh latest --dry-run")
+        raise UsageError("Name a run or a profile.", "Example: chordwise refresh latest --dry-run")
     if options.tries and options.failed:
-        raise UsageError("What failed has no answer to compare with.", "Leave out --try.")
+        raise UsageError(
+            "--try cannot be used with --failed: a failed analysis has no answer to compare with.",
+            "Omit --try.",
+        )
     if options.tries and options.no_wait:
-        raise UsageError("A sample has to be waited for.", "Leave out --no-wait.")
+        raise UsageError("--try cannot be used with --no-wait.", "Omit --no-wait.")
 
 
 def _is_agreed(options: Renewing, made: Quote) -> bool:
-    """Ask before money is spent.
+    """Ask for confirmation before money is spent.
 
     Raises:
-        UsageError: Standard input is no terminal.
+        UsageError: Standard input is not a terminal.
     """
     if options.yes or (made.total is not None and not made.total.high):
         return True
-    cost = quote.amount(made.total) if made.total else "an unknown sum"
+    cost = quote.amount(made.total)
     if not sys.stdin.isatty():
-        raise UsageError(f"This would cost {cost}.", "Say --yes, or look first with --dry-run.")
+        raise UsageError(
+            f"This needs a confirmation. Cost: {cost}.", "Confirm with --yes, or use --dry-run."
+        )
     what = counted(made.documents, "document")
-    return typer.confirm(f"Ask again about {what} for {cost}?", err=True)
+    return typer.confirm(f"Renew the answers of {what}? Cost: {cost}.", err=True)
 
 
 class _Work:
-    """One refresh: its target, what is stale of it, and the sample where one is tried."""
+    """One refresh: its target, the stale answers, and the sample of --try."""
 
     def __init__(self, invocation: Invocation, options: Renewing, context: ReadingContext) -> None:
         self._invocation = invocation
@@ -149,30 +150,28 @@ class _Work:
         self._others = refreshing.transcribed_by_others(context, self.target)
         tries = options.tries
         self._sample = refreshing.draw(context, self.target, tries) if tries else None
-        # What is waited for is asked at once.
+        # A sample is always asked online, as the command waits for it.
         online = replace(self.target.options, lane=Lane.ONLINE)
         self._first = replace(self.target, options=online) if tries else self.target
 
     def quote(self) -> Quote:
-        """Return what it would take to renew what is stale, or the sample of that."""
+        """Return the quote for the stale answers, or for the sample of them."""
         return _quoted(self._context, self._first, self._sample)
 
     def members(self) -> dict[str, object]:
-        """Return what the JSON document says of the answers."""
+        """Return the members of the JSON document about the answers."""
         return {"stale": self.stale, "transcribed_by_others": self._others}
 
     def show(self, made: Quote) -> None:
-        """Show what is stale, and what it would cost."""
+        """Show the stale answers and the cost of renewing them."""
         screen = self._invocation.screen
         if self._others:
-            has = "document has" if self._others == 1 else "documents have"
             screen.tell(
-                f"{self._others:,} {has} pages that another model read than would read them today; "
-                "their texts stay as they are. Submit the files again to have them read again."
+                f"Another model read pages of {counted(self._others, 'document')}. Their "
+                "texts are kept; submit the files again to read them with the current model."
             )
         if not self.stale:
-            what = "failed" if self._options.failed else "stale"
-            screen.tell(f"Nothing is {what}.")
+            screen.tell(f"There are no {'failed' if self._options.failed else 'stale'} answers.")
             return
         screen.show(_table(self.stale, "Failed" if self._options.failed else "Stale"))
         if self._sample is None:
@@ -182,13 +181,13 @@ class _Work:
         screen.show(*quote.laid_out(made, Lane.ONLINE, ""))
 
     def carry_out(self, settings: Settings, *, as_json: bool) -> ExitCode:
-        """Take the stored documents in as a new run; wait, and show what it brought."""
+        """Take the stored documents in as a new run; wait for it and show its results."""
         intake = Intake(self._invocation, settings)
         only = None if self._sample is None else self._sample.documents
         with access.working_context(settings) as context:
             now = datetime.now(UTC)  # noqa: TID251 - the clock
             submission = refreshing.begin(context, self._first, now, only)
-            intake.screen.tell(f"Run {submission.name} asks again.")
+            intake.screen.tell(f"Renewing the answers in run {submission.name}.")
             account = intake.take_in(context, submission)
         if self._sample is None or account.is_interrupted:
             return intake.conclude(account, waits=not self._options.no_wait, as_json=as_json)
@@ -197,7 +196,7 @@ class _Work:
     def _conclude(
         self, settings: Settings, sample: Sample, run_id: uuid.UUID, *, as_json: bool
     ) -> ExitCode:
-        """Wait for the run of a sample; compare its answers with those before, price the rest."""
+        """Wait for the run of a sample, compare its answers with the old ones, quote the rest."""
         with access.database(settings) as database:
             context = ReadingContext(settings=settings, database=database, models=Models(settings))
             try:
@@ -221,7 +220,7 @@ class _Work:
                 due[each.analysis_type] += each.due
             screen.show(*compared(trials, due))
             screen.show(Text("The rest:"), *quote.laid_out(rest, self._options.lane, ""))
-            screen.tell("Look further, or renew the rest with:")
+            screen.tell("Show the new answers, or renew the rest, with:")
             suggest(self._invocation, settings, "results", "--run", account.run)
             suggest(self._invocation, settings, "refresh", *_named(self._options))
         return ExitCode.SUCCESS if account.is_complete else ExitCode.INCOMPLETE
@@ -236,12 +235,12 @@ def _named(options: Renewing) -> Iterator[str]:
 
 
 def target_of(options: Renewing, context: ReadingContext, note: Callable[[str], None]) -> Target:
-    """Return whose answers are looked at, and what is asked today in their place.
+    """Return the answers to check, and the options of their renewal.
 
-    `note` is told what the options do not say.
+    `note` receives a sentence about each option that was not given.
 
     Raises:
-        UsageError: There is no such run or profile.
+        UsageError: The run or the profile is unknown.
         ConfigurationError: The model, or a template, is unknown.
     """
     settings, run = context.settings, None
@@ -263,13 +262,13 @@ def _asked(
         given = {"model": options.model, "lane": options.lane, "budget_usd": budget_usd}
         chosen = profile_with(settings, profile, given)
         if not options.profile:
-            note(f"What is asked is what [profiles.{profile}] says today.")
+            note(f"The current options of [profiles.{profile}] are used.")
         return run_options(settings, chosen, options.run_name, profile)
     asked = refreshing.options_of(settings, run)
     if not options.model and asked.model != settings.model:
         note(
-            f"The run asked {asked.model}, and so does this; the settings name {settings.model}, "
-            f"which --model {settings.model} would ask."
+            f"The model is {asked.model}, as in that run. Use --model {settings.model} for the "
+            "model in the settings."
         )
     return replace(
         asked,
@@ -314,9 +313,9 @@ _COUNTS = ("documents", "fields", "changed", "checked", "better", "worse")
 
 
 def compared(trials: Sequence[Trial], due: Mapping[AnalysisType, int]) -> Iterator[RenderableType]:
-    """Return how the new answers of a sample differ from those before, and what that says of all.
+    """Return how a sample differs from the old answers, extrapolated to all stale answers.
 
-    `due` says of how many answers the sample is.
+    `due` is the number of stale answers of each type.
     """
     rows = [
         (each.analysis_type.value, *(f"{getattr(each, name):,}" for name in _COUNTS))
@@ -337,13 +336,13 @@ def _of_trial(each: Trial, due: Mapping[AnalysisType, int]) -> Iterator[str]:
     all_fields = each.fields / each.documents * due[each.analysis_type]
     changed = approximate(round(all_fields * each.changed / each.fields))
     yield (
-        f"{wording.share(each.changed / each.fields)} of the fields changed, {low} to {high} with "
-        f"95 %; of all that are stale about {changed} of {approximate(round(all_fields))}."
+        f"{wording.share(each.changed / each.fields)} of the fields changed (95 % interval: {low} "
+        f"to {high}); extrapolated: {changed} of {approximate(round(all_fields))} stale fields."
     )
     if decided := each.better + each.worse:
         low, high = (wording.share(bound) for bound in wilson(each.better, decided))
         better = wording.share(each.better / decided)
         yield (
-            f"of {counted(decided, 'change')} that corrections decide on, {better} are for the "
-            f"better, {low} to {high} with 95 %."
+            f"of {counted(decided, 'change')} with a known right value, {better} are improvements "
+            f"(95 % interval: {low} to {high})."
         )

@@ -1,4 +1,4 @@
-"""`chordwise report`: speed, quality and cost as one HTML file."""
+"""`chordwise report`: plots of speed, quality and cost in one HTML file."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import typer
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson
+from chordwise.cli.options import AsJson, Force
 from chordwise.pipeline.exports import writers
 from chordwise.web import report as pages
 
 
 def report(
     invocation: Invocation,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where to.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")],
     *,
     days: Annotated[
-        int, typer.Option(min=1, max=pages.MAX_DAYS, help="How many days it shows.")
+        int, typer.Option(min=1, max=pages.MAX_DAYS, help="The number of days to show.")
     ] = pages.DEFAULT_DAYS,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write plots of speed, quality and cost into one HTML file. It needs nothing but a browser.
+    """Write plots of speed, quality and cost to an HTML file. The file is self-contained.
 
     chordwise report --out report.html
     """
@@ -36,4 +36,4 @@ def report(
     if as_json:
         invocation.screen.write_json(file=str(out), totals=totals)
     else:
-        invocation.screen.tell(f"{out} has the last {days} days.")
+        invocation.screen.tell(f"Wrote the report of the last {days} days to {out}.")

@@ -1,4 +1,4 @@
-"""The options of `analyze`, `submit` and `quote`, and what a run asks of every document by them."""
+"""The options of `analyze`, `submit` and `quote`, and the run options made of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from chordwise.cli.options import Budget, Model, NoWait, budget_of
+from chordwise.cli.options import Budget, Model, NoWait, RunName, budget_of
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import CONFIDENCE_THRESHOLD, MAX_VOTES, AnalysisType
 from chordwise.domain.visible_text import printable
@@ -23,75 +23,77 @@ from chordwise.settings import ProfileSettings, Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """The options as they are given; the order is that of the help.
+    """The options as given, in the order of the help.
 
-    No lane and no number of votes are not a word about them: a profile may have one.
+    An unset lane or number of votes is taken from the profile.
     """
 
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH", help="Files, folders, patterns in quotes, or - for stdin."),
+        typer.Argument(metavar="PATH", help="Files, folders, quoted patterns, or - for stdin."),
     ]
     profile: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Ask what [profiles.NAME] says; options go before it."),
+        typer.Option(metavar="NAME", help="Use [profiles.NAME]; options override it."),
     ] = ""
     pack: Annotated[
-        str, typer.Option(metavar="NAME", help="Ask what a field asks first: legal, financial, …")
+        str, typer.Option(metavar="NAME", help="Use a question pack: legal, financial, …")
     ] = ""
     types: Annotated[
         list[AnalysisType] | None,
-        typer.Option("--type", "-t", help="What to find out; may be repeated. Default: summary."),
+        typer.Option("--type", "-t", help="Analysis type; may be repeated. Default: summary."),
     ] = None
     instructions: Annotated[
         str,
-        typer.Option(metavar="TEXT", help="What to pay attention to; for extraction: the items."),
+        typer.Option(
+            metavar="TEXT", help="What to focus on; for an extraction, the items to find."
+        ),
     ] = ""
     schema: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="A JSON Schema for an extraction.")
+        Path | None, typer.Option(metavar="FILE.json", help="JSON Schema of an extraction.")
     ] = None
     labels: Annotated[
         str,
-        typer.Option(metavar="A,B,C", help="The labels to choose from in a classification."),
+        typer.Option(metavar="A,B,C", help="Labels of a classification."),
     ] = ""
     labels_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The labels with what they mean.")
+        Path | None, typer.Option(metavar="FILE", help="File of labels with their meanings.")
     ] = None
     answer_language: Annotated[
-        str, typer.Option(metavar="TAG", help="Answer in this language, such as de.")
+        str, typer.Option(metavar="TAG", help="Language of the answers, such as de.")
     ] = ""
     prompt: Annotated[
-        str, typer.Option(metavar="NAME", help="Templates of this variant in prompts.folder.")
+        str, typer.Option(metavar="NAME", help="Variant of the prompt templates in prompts.folder.")
     ] = ""
     text_column: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="CSV, JSONL, workbooks: a document per row, text from here."
+            metavar="NAME", help="Text column: each row of CSV, JSONL, XLSX is a document."
         ),
     ] = ""
     id_column: Annotated[
         str,
-        typer.Option(metavar="NAME", help="The column that names the rows; else their numbers."),
+        typer.Option(
+            metavar="NAME", help="Column with the name of each row. Default: row numbers."
+        ),
     ] = ""
     model: Model = None
     save_as: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Show the answers as the table answers.NAME.")
+        str | None,
+        typer.Option(metavar="NAME", help="Provide the answers as the SQL table answers.NAME."),
     ] = None
-    run_name: Annotated[
-        str, typer.Option(metavar="NAME", help="What to call the run; made up where not given.")
-    ] = ""
+    run_name: RunName = ""
     no_wait: NoWait = False
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Ask again even where an answer is stored.")
-    ] = False
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do not reuse stored answers.")] = False
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Use no completion again; --fresh implies it.")
+        bool,
+        typer.Option("--no-cache", help="Do not use the completion cache; implied by --fresh."),
     ] = False
     nightly: Annotated[
-        bool, typer.Option("--nightly", help="Let the calls of other runs go first.")
+        bool, typer.Option("--nightly", help="Give the calls of other runs priority.")
     ] = False
     lane: Annotated[
-        Lane | None, typer.Option(help="batch: half the price, within a day; else online.")
+        Lane | None, typer.Option(help="batch: half the price, within a day. Default: online.")
     ] = None
     confidence_threshold: Annotated[
         float | None,
@@ -99,34 +101,38 @@ class Request:
             min=0,
             max=1,
             metavar="0…1",
-            help=f"Mark answers below this for review; {CONFIDENCE_THRESHOLD}.",
+            help=f"Mark answers below this for review. Default: {CONFIDENCE_THRESHOLD}.",
         ),
     ] = None
     votes: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MAX_VOTES, metavar="N", help="Ask each question N times and let them vote."
+            min=1,
+            max=MAX_VOTES,
+            metavar="N",
+            help="Ask each question N times and take the majority.",
         ),
     ] = None
     critique: Annotated[
         bool,
-        typer.Option("--critique", help="Examine the answer about a document, and revise it once."),
+        typer.Option("--critique", help="Let the model check its answer and revise it once."),
     ] = False
     principles: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Examine by these, one on each line.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Principles for --critique, one on each line."),
     ] = None
     budget: Budget = None
     learned_examples: Annotated[
         bool | None,
-        typer.Option(help="Show what people said is right of the profile's answers as examples."),
+        typer.Option(help="Use corrected answers of the profile as examples."),
     ] = None
 
 
 def run_options(request: Request, settings: Settings) -> RunOptions:
-    """Return what a run asks, by the options given and by the profile where one is named.
+    """Combine the given options with the named profile.
 
     Raises:
-        UsageError: The options contradict each other or the profile, or there is no such profile.
+        UsageError: The options contradict each other or the profile, or the profile is unknown.
     """
     principles, labels_file = request.principles, request.labels_file
     given: dict[str, object] = {
@@ -145,26 +151,26 @@ def run_options(request: Request, settings: Settings) -> RunOptions:
 
 
 def profile_with(settings: Settings, name: str, given: Mapping[str, object]) -> ProfileSettings:
-    """Return the profile of a name, or an empty one without a name, with what is given before it.
+    """Return the named profile, or an empty one, overridden by the given values.
 
     Raises:
-        UsageError: There is no such profile, or the table of its answers has no name.
+        UsageError: The profile is unknown, or `save_as` is blank.
     """
     if name and name not in settings.profiles:
         known = ", ".join(sorted(settings.profiles))
-        hint = f"Known: {known}." if known else "[profiles.NAME] in chordwise.toml makes one."
+        hint = f"Known: {known}." if known else "Define it as [profiles.NAME] in chordwise.toml."
         raise UsageError(f"There is no profile “{name}”.", hint)
     save_as = given.get("save_as")
     if isinstance(save_as, str) and not save_as.strip():
-        raise UsageError("--save-as has no name.", "Such as --save-as contracts; or leave it out.")
+        raise UsageError("--save-as needs a name.", "Example: --save-as contracts")
     changes = {key: value for key, value in given.items() if value}
     for each in ("confidence_threshold", "learned_examples"):
-        if (said := given.get(each)) is not None:
-            changes[each] = said  # 0 and false are one, too
+        if (value := given.get(each)) is not None:
+            changes[each] = value  # 0 and false count as given
     if not _OF_LABELS.isdisjoint(changes):
         changes = {"labels": (), "labels_file": None} | changes
     if not {*_OF_LABELS, "schema_file"}.isdisjoint(changes):
-        changes["examples_file"] = None  # they show the answers that the profile asks for
+        changes["examples_file"] = None  # they have the fields or labels of the profile
     profile = settings.profiles[name] if name else ProfileSettings()
     return profile.model_copy(update=changes)
 
@@ -185,9 +191,9 @@ AS_IN_A_PROFILE = (
     "text_column",
     "id_column",
 )
-"""The options of a run that a profile has under the same name, with values of the same type."""
+"""The options that a profile has under the same name and with the same type."""
 
 
 def absolute(path: str) -> str:
-    """Return an argument as it means the same in every working folder."""
-    return path if path == STDIN else printable(os.path.join(os.getcwd(), path))  # noqa: PTH109, PTH118 - a pattern is no path
+    """Return a path argument that is valid in every working folder."""
+    return path if path == STDIN else printable(os.path.join(os.getcwd(), path))  # noqa: PTH109, PTH118 - it may be a pattern

@@ -1,4 +1,4 @@
-"""`chordwise results`: showing what is stored."""
+"""`chordwise results`: the stored results."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ def results(
     types: OnlyTypes = None,
     document: OnlyDocument = "",
     limit: Annotated[
-        int | None, typer.Option(min=1, help=f"At most so many; {MAX_RESULTS}, in JSON all.")
+        int | None,
+        typer.Option(min=1, help=f"Maximum number. Default: {MAX_RESULTS}; all with --json."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show stored results. Without --run, the newest to each question about each document.
+    """Show stored results. Without --run, the newest result for each document and question.
 
     chordwise results --run latest --type summary
 
@@ -47,6 +48,6 @@ def results(
         words = stored_results.count_in_words(session, wanted) if len(found) == most else ""
     screen.show(*rendered_results.laid_out(found))
     if not found:
-        screen.tell("There are no such results (yet). `chordwise runs` lists the runs.")
+        screen.tell("No results match. `chordwise runs` lists the runs.")
     elif words not in ("", f"{len(found):,}"):
-        screen.tell(f"{len(found)} of {words} results are shown; --limit shows more.")
+        screen.tell(f"Showing {len(found)} of {words} results; use --limit N for more.")

@@ -1,4 +1,4 @@
-"""`chordwise review`: checking the answers that certifying needs, one after the other."""
+"""`chordwise review`: review the answers that certification needs, one by one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, OnlyTypes, RunOrProfile
+from chordwise.cli.options import AsJson, Author, OnlyProfile, OnlyTypes, RunOrProfile
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen, indented
 from chordwise.domain.learning.remarks import Saying, parsed
@@ -35,17 +35,13 @@ def review(  # noqa: PLR0913 - the options of a command
     invocation: Invocation,
     target: RunOrProfile = None,
     *,
-    queue: Annotated[
-        str, typer.Option(metavar="FIELD", help="The field or label that is to be certified.")
-    ],
-    profile: Annotated[
-        str, typer.Option(metavar="NAME", help="Only what [profiles.NAME] asks.")
-    ] = "",
+    queue: Annotated[str, typer.Option(metavar="FIELD", help="The field or label to certify.")],
+    profile: OnlyProfile = "",
     types: OnlyTypes = None,
-    author: Annotated[str, typer.Option(metavar="NAME", help="Who says so.")] = "",
+    author: Author = "",
     as_json: AsJson = False,
 ) -> None:
-    """Check the answers that certifying needs, one after the other. The next call goes on there.
+    """Review the answers that certification needs, one by one. Run it again to continue.
 
     chordwise review contracts --queue term
     """
@@ -64,7 +60,7 @@ def review(  # noqa: PLR0913 - the options of a command
 def _go_through(
     database: Database, screen: Screen, found: Queue, author: str
 ) -> Counter[Verdict | None]:
-    """Ask about one answer after the other until the end; count the verdicts, None for skipped."""
+    """Ask about each answer in turn; count the verdicts, with `None` for skipped answers."""
     done: Counter[Verdict | None] = Counter()
     for place, candidate in enumerate(found.candidates, start=1):
         try:
@@ -84,7 +80,7 @@ def _go_through(
 def _decided(
     database: Database, screen: Screen, candidate: Candidate, question: Question, author: str
 ) -> str:
-    """Ask until there is an answer that can be stored, or the answer is skipped; return the key."""
+    """Ask until a verdict is stored or the answer is skipped; return the key."""
     while True:
         typed = screen.ask(_ASK)
         key = _QUIT if typed is None else typed.strip().casefold()
@@ -110,11 +106,11 @@ def _decided(
 def _wanted(question: Question) -> str:
     if question.choices:
         return f"The right label ({', '.join(question.choices)}): "
-    return "The right value (nothing: there is none): "
+    return "The right value (leave empty for none): "
 
 
 def laid_out(question: Question, place: str) -> Iterator[RenderableType]:
-    """Return what is decided on, with its quote in the text around it."""
+    """Return the answer under review and its quote with the surrounding text."""
     yield Text(f"\n{place} · {one_line(question.source)}", style="bold")
     value = question.value
     if value is None:
@@ -138,9 +134,9 @@ def laid_out(question: Question, place: str) -> Iterator[RenderableType]:
 def _tell(screen: Screen, found: Queue, done: Counter[Verdict | None]) -> None:
     checked = done.total() - done[None]
     left = len(found.candidates) - checked
-    screen.tell(f"{checked:,} checked, {left:,} left.")
+    screen.tell(f"{checked:,} reviewed, {left:,} left.")
     if done[None]:
-        screen.tell("Checks count up to the first answer without one: skipped ones come first.")
+        screen.tell("Certification stops counting at a skipped answer. These come first next time.")
     parts = [found.run] if found.run else []
     parts += ["--profile", found.profile] if found.profile else []
     screen.suggest(one_line(" ".join(["chordwise certify", *parts])))

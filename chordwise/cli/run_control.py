@@ -1,4 +1,4 @@
-"""`chordwise retry` and `cancel`: what can be done with a run that exists."""
+"""`chordwise retry` and `cancel`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def retry(
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> ExitCode:
-    """Retry the analyses of a run that have not succeeded. Stored answers are kept.
+    """Retry the analyses of a run that did not succeed. Stored answers are kept.
 
     chordwise retry latest
 
@@ -40,7 +40,7 @@ def retry(
 
 
 def cancel(invocation: Invocation, run: RunArgument, *, as_json: AsJson = False) -> None:
-    """Cancel the analyses of a run that have not ended. Stored answers are kept.
+    """Cancel the unfinished analyses of a run. Stored answers are kept.
 
     chordwise cancel latest
     """

@@ -1,4 +1,4 @@
-"""`chordwise wait`: following a run to its end, reporting on it, and letting go on Ctrl-C."""
+"""`chordwise wait`: follow a run to its end and report it; Ctrl-C detaches."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ from chordwise.storage.runs import Run
 def wait(
     invocation: Invocation, run: RunArgument = "latest", *, as_json: AsJson = False
 ) -> ExitCode:
-    """Wait until a run is over, and show its results.
+    """Wait for a run to finish, then show its results.
 
     chordwise wait 20261124-0915-3f2a
 
     chordwise wait latest --json
     """
     settings = invocation.settings()
-    if stack.watches_for_others(settings):  # it is at work already, and stays as it is
+    if stack.watches_for_others(settings):  # leave the running stack unchanged
         settings = access.reach(invocation, settings)
     else:
         settings = access.for_run(invocation, run, settings)
@@ -59,10 +59,10 @@ def wait(
 
 
 def find(settings: Settings, name: str) -> Run:
-    """Return the run of a name, an id, or the latest.
+    """Return the run with a name or id, or the latest run.
 
     Raises:
-        UsageError: There is none.
+        UsageError: The run is unknown.
     """
     with access.read(settings) as session:
         return runs.find(session, name)
@@ -71,12 +71,12 @@ def find(settings: Settings, name: str) -> Run:
 def follow(
     invocation: Invocation, settings: Settings, run_id: uuid.UUID, name: str, *, as_json: bool
 ) -> ExitCode:
-    """Wait until a run is over and report on it; Ctrl-C only detaches.
+    """Wait for a run to finish and report it; Ctrl-C only detaches.
 
-    The settings hold the stack's addresses.
+    The settings contain the addresses of the services.
 
     Raises:
-        ServiceUnavailableError: The database stays away.
+        ServiceUnavailableError: The database stays unavailable.
     """
     with access.database(settings) as database:
         try:
@@ -92,11 +92,11 @@ def follow(
 def await_end(
     invocation: Invocation, settings: Settings, database: Database, run_id: uuid.UUID
 ) -> None:
-    """Show how a run comes on until it is over or needs a person.
+    """Show the progress of a run until it finishes or needs intervention.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the work goes on.
-        ServiceUnavailableError: The database stays away.
+        KeyboardInterrupt: Ctrl-C; the run continues.
+        ServiceUnavailableError: The database stays unavailable.
     """
     screen = invocation.screen
     with noted() as interruption, live.display(screen) as display:
@@ -106,34 +106,33 @@ def await_end(
 def let_go(
     invocation: Invocation, settings: Settings, name: str, *, was_interrupted: bool
 ) -> ExitCode:
-    """Say that the work goes on, and how to come back; return what the command exits with."""
+    """Tell that the run continues and how to wait for it; return the exit code."""
     if was_interrupted:
-        invocation.screen.tell("Detached: what was taken in goes on. Come back with:")
+        invocation.screen.tell("Detached. The run continues in the background. Wait for it with:")
     else:
-        invocation.screen.tell("The work goes on in the background. Wait for it with:")
+        invocation.screen.tell("The run continues in the background. Wait for it with:")
     suggest(invocation, settings, "wait", name)
     return ExitCode.DETACHED if was_interrupted else ExitCode.SUCCESS
 
 
-# A run is looked at less often the longer it takes, so that looking takes little of its time.
+# The polling interval grows with the duration of the wait.
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.25, 1.0
 _SHARE_OF_WAIT = 40
-# A large one, too: of the database's time.
-_LOOKING_SHARE = 20
+# It is also at least this many times the duration of a query.
+_QUERY_TIMES = 20
 _KEEP_ALIVE_SECONDS = 30.0
 _STILL_SECONDS = 60.0
 _OUTAGE_SECONDS = 60.0
 _WITHIN_A_DAY = (
-    "Batches are answered within a day: `chordwise runs RUN` says how they stand. "
-    "Ctrl-C loses nothing."
+    "Batches are answered within a day; `chordwise runs RUN` shows their status. Ctrl-C detaches."
 )
 
 
 class Watch:
     """One wait for one run.
 
-    `warn` is called with a sentence when something seems to be wrong. `pause` waits so many
-    seconds, and returns whether to detach.
+    `warn` is called with a sentence when the run does not progress. `pause` waits for a number of
+    seconds and returns whether to detach.
     """
 
     def __init__(
@@ -158,16 +157,16 @@ class Watch:
         self._warned = ""
 
     def until_over(self, run_id: uuid.UUID, display: Display) -> Progress:
-        """Show how a run comes on until it is over or needs a person.
+        """Show the progress of a run until it finishes or needs intervention.
 
         Raises:
             KeyboardInterrupt: The pause was interrupted.
-            ServiceUnavailableError: The database stays away.
+            ServiceUnavailableError: The database stays unavailable.
         """
         first = self._clock()
         while True:
             began = self._clock()
-            found = self._look(run_id)
+            found = self._read_progress(run_id)
             if found is not None:
                 self._note(found)
                 display.progress(found, self._pace)
@@ -176,12 +175,12 @@ class Watch:
             self._keep_alive()
             now = self._clock()
             usual = min(_LONGEST_SECONDS, (now - first) / _SHARE_OF_WAIT)
-            seconds = max(_SHORTEST_SECONDS, usual, (now - began) * _LOOKING_SHARE)
+            seconds = max(_SHORTEST_SECONDS, usual, (now - began) * _QUERY_TIMES)
             if self._pause(seconds):
                 raise KeyboardInterrupt
 
-    def _look(self, run_id: uuid.UUID) -> Progress | None:
-        """Return the progress, or nothing while the database is away for a moment."""
+    def _read_progress(self, run_id: uuid.UUID) -> Progress | None:
+        """Return the progress, or `None` while the database is briefly unavailable."""
         try:
             with self._database.read() as session:
                 found = progress.read(session, run_id)
@@ -202,30 +201,29 @@ class Watch:
             self._warn_of(self.diagnosis(found), repeats=not found.batches)
 
     def _warn_of(self, sentence: str, *, repeats: bool) -> None:
-        """Say what seems to be wrong; what is as it should be for hours is said once."""
+        """Print a warning; one that may hold for hours is printed once."""
         if repeats or sentence != self._warned:
             self._warn(sentence)
         self._warned = sentence
 
     def diagnosis(self, found: Progress) -> str:
-        """Say why nothing may have moved for a while."""
+        """Return why there may be no progress."""
         if found.batches:
             return _WITHIN_A_DAY
-        still = f"Nothing has moved for {_STILL_SECONDS:.0f} seconds"
+        still = f"No progress for {_STILL_SECONDS:.0f} seconds"
         if found.jobs.waiting and not found.jobs.unsplit:
-            return f"{still}: the provider lets {found.jobs.waiting} wait. Ctrl-C loses nothing."
+            return f"{still}: {found.jobs.waiting} jobs wait for the provider. Ctrl-C detaches."
         try:
             with self._database.read() as session:
                 worker = connected(session).get("worker")
         except ServiceUnavailableError:
-            return f"{still}, and the database is away. Ctrl-C loses nothing."
+            return f"{still}, and the database is unavailable. Ctrl-C detaches."
         if worker is None:
             return (
-                "No worker is connected to the database, and nothing has moved for "
-                f"{self._clock() - self._changed_at:.0f} seconds. "
-                "Start one with `chordwise up`, or run `chordwise doctor`."
+                f"No progress for {self._clock() - self._changed_at:.0f} seconds, and no worker is "
+                "connected to the database. Run `chordwise up` or `chordwise doctor`."
             )
-        return f"{still}; the database sees {worker}. A model call may take long."
+        return f"{still}; connected: {worker}. A model call may take long."
 
     def _keep_alive(self) -> None:
         if self._clock() - self._touched_at > _KEEP_ALIVE_SECONDS:
@@ -255,35 +253,35 @@ def report(
     screen.show(*rendered_results.laid_out(found))
     if len(found) == most:
         words = stored_results.count_in_words(session, wanted)
-        screen.note(f"The first {len(found)} of {words} results are shown.")
+        screen.note(f"Showing the first {len(found)} of {words} results.")
     screen.show(*rendered_accounts.failures(failed), *rendered_accounts.laid_out(account))
     screen.show(*rendered_accounts.budget_lines(caps))
     unsure = stored_results.count(session, replace(wanted, needs_review=True))
-    review = f" {counted(unsure, 'answer')} should be looked at (needs review)." if unsure else ""
+    review = f" {counted(unsure, 'answer')} marked for review." if unsure else ""
     screen.tell(f"{rendered_accounts.in_words(account)}{review} {live.spent(usage)}.")
-    _say_how_to_go_on(invocation, settings, account)
+    _suggest_next_steps(invocation, settings, account)
     saved_as = session.get_one(Run, account.run_id).saved_as or ""
-    _say_where_to_look(invocation, settings, account.run, saved_as, has_results=bool(found))
+    _suggest_queries(invocation, settings, account.run, saved_as, has_results=bool(found))
 
 
-def _say_how_to_go_on(invocation: Invocation, settings: Settings, account: Account) -> None:
+def _suggest_next_steps(invocation: Invocation, settings: Settings, account: Account) -> None:
     tell = invocation.screen.tell
     ended_badly = account.states[JobStatus.SUCCEEDED] < sum(account.states.values())
     if account.states[JobStatus.PAUSED]:
-        tell("Paused: the run does not continue on its own. Resolve the error above, then:")
+        tell("The run is paused. Resolve the error above, then continue it with:")
     elif ended_badly:
-        tell("Retry what has not succeeded with:")
+        tell("Retry the unsuccessful analyses with:")
     if ended_badly:
         suggest(invocation, settings, "retry", account.run)
     if account.is_interrupted:
-        tell("The intake was interrupted. Take in the rest with:")
+        tell("The intake was interrupted. Resume it with:")
         suggest(invocation, settings, "resume", account.run)
 
 
-def _say_where_to_look(
+def _suggest_queries(
     invocation: Invocation, settings: Settings, run: str, saved_as: str, *, has_results: bool
 ) -> None:
-    invocation.screen.tell("Look further with:")
+    invocation.screen.tell("For details, run:")
     suggest(invocation, settings, "runs", run)
     if has_results:
         suggest(invocation, settings, "results", "--run", run)
@@ -297,9 +295,9 @@ def _say_where_to_look(
 
 
 def suggest(invocation: Invocation, settings: Settings, *words: str) -> None:
-    """Show a command line to type next, for the shell, that works from the current folder.
+    """Show a command line for the shell that works from the current folder.
 
-    The home is named unless it is the default one: a variable may not be set the next time.
+    It names a home other than the default, as CHORDWISE_HOME may not be set the next time.
     """
     parts = [*_program(), words[0]]
     if invocation.config is not None:
@@ -319,14 +317,14 @@ def _program() -> list[str]:
 
 
 def _near(path: Path) -> str:
-    """Return a path from the current folder where it lies below that."""
+    """Return a path relative to the current folder if it is below that folder."""
     absolute = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() leaves .venv
     here = Path.cwd()
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
 
 
 def _quoted(part: str) -> str:
-    """Quote a word for the shell, with the double quotes that read best around SQL."""
+    """Quote a word for the shell, preferring double quotes around SQL."""
     if "'" in part and not any(character in part for character in '"$`\\!'):
         return f'"{part}"'
     return shlex.quote(part)
@@ -334,7 +332,7 @@ def _quoted(part: str) -> str:
 
 @contextmanager
 def deferred(on_press: Callable[[], None]) -> Iterator[Event]:
-    """Let Ctrl-C ask instead of interrupting, the second time insist; `on_press` tells the user."""
+    """Let the first Ctrl-C set the event and call `on_press`; let the second one interrupt."""
 
     def press(pressed: Event) -> None:
         if pressed.is_set():
@@ -348,9 +346,9 @@ def deferred(on_press: Callable[[], None]) -> Iterator[Event]:
 
 @contextmanager
 def noted() -> Iterator[Event]:
-    """Let Ctrl-C interrupt, and remember it.
+    """Let Ctrl-C interrupt and set the event.
 
-    Python drops an exception that is raised while it frees an object, so that a loop has to ask.
+    Python drops an exception that is raised in a finalizer, so a loop must check the event.
     """
 
     def press(pressed: Event) -> None:

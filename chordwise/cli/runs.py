@@ -1,4 +1,4 @@
-"""`chordwise runs`: looking at runs."""
+"""`chordwise runs`: the list of runs, and the details of one."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def runs(
     invocation: Invocation,
     run: AnyRun = None,
     *,
-    limit: Annotated[int, typer.Option(min=1, help="How many runs to list.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="The number of runs to list.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest runs, or show the account of one.
+    """List the newest runs, or show one run in detail.
 
     chordwise runs
 
@@ -52,14 +52,14 @@ def runs(
     elif found:
         invocation.screen.show(rendered_accounts.table(found))
     else:
-        invocation.screen.tell("There are no runs yet. Begin with: chordwise analyze PATH…")
+        invocation.screen.tell("There are no runs yet. Start one with: chordwise analyze PATH")
 
 
 MAX_JOBS = 50
 
 
 def _show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None:
-    """Show the account of the run of this name or id."""
+    """Show the details of the run with this name or id."""
     run_id = stored_runs.find(session, name).id
     account = accounts.of_run(session, run_id)
     most = EVERY if as_json else MAX_FAILURES
@@ -88,24 +88,24 @@ def _show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None
     screen.show(*rendered_accounts.notices(noticed))
 
 
-_TROUBLE_WIDTH = 300
+_ERROR_WIDTH = 300
 _NUMBERS = ("Chunks", "Confidence", "Coverage")
 _COLUMNS = ("Document", "Type", "Status", *_NUMBERS)
 
 
 def usage(progress: Progress) -> RenderableType:
-    """Return what a run has cost, what holds it up, and whether the built-in model answered."""
+    """Return the cost of a run, its last error, and whether the built-in model answered."""
     lines = [Text(f"Usage    {live.spent(progress)}")]
     if progress.trouble and not progress.is_over:
-        trouble = f"Trouble  the last call failed: {one_line(progress.trouble, _TROUBLE_WIDTH)}"
-        lines.append(Text(trouble, style="yellow"))
+        error = f"Error    the last call failed: {one_line(progress.trouble, _ERROR_WIDTH)}"
+        lines.append(Text(error, style="yellow"))
     if progress.calls.extractive:
         lines.append(Text(EXTRACTIVE, style="yellow"))
     return Group(*lines)
 
 
 def job_table(found: Sequence[JobLine], total: int) -> RenderableType:
-    """Return one row for each job; `total` is how many there are."""
+    """Return one row for each job; `total` is the number of all jobs."""
     rest = [_row(job) for job in found]
     names = [job.source for job in found]
     whole = [[one_line(name), *row] for name, row in zip(names, rest, strict=True)]
@@ -120,7 +120,7 @@ def job_table(found: Sequence[JobLine], total: int) -> RenderableType:
 
 
 def _row(job: JobLine) -> list[str | Text]:
-    """Return all that stands beside the document."""
+    """Return the cells after the document."""
     style = "" if job.status in (JobStatus.SUCCEEDED, JobStatus.RUNNING) else "yellow"
     status = Text(job.status, style=style)
     if job.reused:

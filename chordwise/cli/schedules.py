@@ -1,4 +1,4 @@
-"""`chordwise schedules`: what runs on a schedule, when, and its outcomes."""
+"""`chordwise schedules`: schedules, their due times, and their outcomes."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from chordwise.storage import schedules as stored_schedules
 from chordwise.storage.schedules import Origin
 
 Age: TypeAlias = Annotated[
-    float | None, typer.Option(min=0, metavar="DAYS", help="For prune: delete what is older.")
+    float | None, typer.Option(min=0, metavar="DAYS", help="For prune: delete older data.")
 ]
-Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
-_HELP = """Show schedules, start them now, and change them.
+Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="Name of the schedule.")]
+_HELP = """List, start, add and remove schedules.
 
 chordwise schedules list
 
@@ -47,52 +47,56 @@ chordwise schedules run nightly
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleOptions:
-    """The options of `chordwise schedules add`, by the names of the settings."""
+    """The options of `chordwise schedules add`, named as the settings."""
 
     cron: Annotated[
         str, typer.Option(metavar="CRON", help="Minute hour day month weekday, in quotes.")
     ]
     time_zone: Annotated[str, typer.Option(metavar="ZONE", help="Such as Europe/Berlin.")] = "UTC"
-    kind: Annotated[ScheduleKind, typer.Option(help="What to do.")] = ScheduleKind.ANALYZE
-    profile: Annotated[str, typer.Option(metavar="NAME", help="What to ask.")] = ""
+    kind: Annotated[ScheduleKind, typer.Option(help="The task to run.")] = ScheduleKind.ANALYZE
+    profile: Annotated[str, typer.Option(metavar="NAME", help="Profile of the analysis.")] = ""
     paths: Annotated[
         list[str] | None,
-        typer.Option("--path", metavar="PATH", help="What to analyze; may be repeated."),
+        typer.Option(
+            "--path", metavar="PATH", help="File, folder or pattern to analyze; may be repeated."
+        ),
     ] = None
     lane: Annotated[
         Lane | None,
-        typer.Option(help="For analyze and reanalyze; unset: as the profile, or the runs."),
+        typer.Option(help="For analyze and reanalyze. Default: as in the profile or run."),
     ] = None
     folder: Annotated[
-        str, typer.Option(metavar="FOLDER", help="Where reports and exports are written to.")
+        str, typer.Option(metavar="FOLDER", help="Output folder of reports and exports.")
     ] = ""
     days: Annotated[
         int | None,
-        typer.Option(min=1, max=3_660, help="For insight: how many days it shows; unset: 30."),
+        typer.Option(min=1, max=3_660, help="For insight: number of days to show. Default: 30."),
     ] = None
     view: Annotated[str, typer.Option(metavar="VIEW", help="For export: a view or a table.")] = ""
     sql: Annotated[
-        str, typer.Option(metavar='"SELECT …"', help="For export, instead of a view.")
+        str, typer.Option(metavar='"SELECT …"', help="For export: a query instead of a view.")
     ] = ""
-    format: Annotated[ExportFormat | None, typer.Option(help="Of an export; csv without it.")] = (
-        None
-    )
+    format: Annotated[
+        ExportFormat | None, typer.Option(help="For export: file format. Default: csv.")
+    ] = None
     raw: Raw = False
     gold: Annotated[
-        str, typer.Option(metavar="FILE", help="For evaluate: the truth; else feedback.")
+        str, typer.Option(metavar="FILE", help="For evaluate: right answers. Default: feedback.")
     ] = ""
     max_error_rate: Annotated[
         float | None,
-        typer.Option(min=0, max=1, metavar="0…1", help="How many accepted may be wrong."),
+        typer.Option(
+            min=0, max=1, metavar="0…1", help="Allowed share of wrong answers among the accepted."
+        ),
     ] = None
     catch_up: Annotated[
         CatchUp,
-        typer.Option(help="After a downtime: once for all that was missed, or not at all."),
+        typer.Option(help="Missed due times after a downtime: run once, or skip."),
     ] = CatchUp.ONCE
     expires_after_hours: Annotated[
         float,
         typer.Option(
-            min=0.01, metavar="HOURS", help="After which it keeps no other from starting."
+            min=0.01, metavar="HOURS", help="After this time it no longer blocks the next run."
         ),
     ] = 22
     keep_cache_days: Age = None
@@ -113,13 +117,15 @@ def list_schedules(invocation: Invocation, *, as_json: AsJson = False) -> None:
     elif found:
         screen.show(table(found), *defects(found))
     if missing := sorted(settings.schedules.keys() - {line.name for line in found}):
-        screen.tell(f"Not yet seen by a scheduler: {', '.join(missing)}.")
+        screen.tell(f"Not yet loaded by a scheduler: {', '.join(missing)}.")
     elif not found:
-        screen.tell("There are no schedules. docs/schedules.md says how to write one.")
+        screen.tell(
+            "There are no schedules. Add one with `chordwise schedules add`, or in chordwise.toml."
+        )
 
 
 def run(invocation: Invocation, name: Name, *, as_json: AsJson = False) -> None:
-    """Let a schedule be done now. The time at which it is due next stays.
+    """Run a schedule now. Its next due time does not change.
 
     chordwise schedules run nightly
     """
@@ -128,20 +134,18 @@ def run(invocation: Invocation, name: Name, *, as_json: AsJson = False) -> None:
         now = occurrences.run_now(session, settings, name)
     if as_json:
         screen.write_json(schedule=name, due_at=now)
-    screen.tell(f"The schedule {name} is begun by a scheduler within seconds.")
+    screen.tell(f"A scheduler will start {name} within seconds.")
     screen.suggest(f"chordwise schedules history {name}")
 
 
 def history(
     invocation: Invocation,
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Only of this schedule.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this schedule.")] = None,
     *,
-    limit: Annotated[int, typer.Option(min=1, help="How many to list.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="The number of due times to list.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List what became of the due times, the newest first.
+    """List past due times and their outcomes, newest first.
 
     chordwise schedules history nightly
     """
@@ -155,11 +159,13 @@ def history(
     elif found:
         screen.show(past_table(found), *reasons(found))
     else:
-        screen.tell("Nothing has been due yet. `chordwise schedules list` says when it will be.")
+        screen.tell(
+            "No schedule has been due yet. `chordwise schedules list` shows the next due times."
+        )
 
 
 def add(invocation: Invocation, name: Name, options: ScheduleOptions) -> None:
-    """Add a schedule to the database, or change one there.
+    """Add a schedule to the database, or replace it.
 
     chordwise schedules add nightly --cron "0 2 * * *" --time-zone Europe/Berlin --path contracts
     """
@@ -170,19 +176,19 @@ def add(invocation: Invocation, name: Name, options: ScheduleOptions) -> None:
         occurrences.define(session, name, wanted, Origin.DATABASE, clock.read(session))
     check = judged(settings, name, wanted)
     finding = check.finding.removesuffix(".")
-    screen.tell(f"The schedule {name} is in force while a scheduler runs: {finding}.")
+    screen.tell(f"Stored the schedule {name}: {finding}. A scheduler must be running then.")
     if check.verdict is CheckStatus.WARN:
         screen.tell(f"Warning: {check.hint}")
 
 
 def remove(invocation: Invocation, name: Name) -> None:
-    """Take a schedule out of the database; its history stays.
+    """Remove a schedule from the database. Its history is kept.
 
     chordwise schedules remove nightly
     """
     with access.write(access.reach(invocation)) as session:
         occurrences.remove(session, name)
-    invocation.screen.tell(f"The schedule {name} is removed.")
+    invocation.screen.tell(f"Removed the schedule {name}.")
 
 
 schedules = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP, epilog=EPILOG)
@@ -192,21 +198,21 @@ for _each in (run, history, add, remove):
 
 
 def _checked(settings: Settings, name: str, options: ScheduleOptions) -> ScheduleSettings:
-    """Return the schedule that the options say.
+    """Return the schedule that the options define.
 
     Raises:
-        UsageError: They contradict each other, or cannot be kept.
+        UsageError: The options are invalid or contradict each other.
     """
     try:
         values = asdict(options) | {"paths": tuple(options.paths or ())}
         wanted = ScheduleSettings.model_validate(values)
         check(name, wanted, settings.profiles, settings.inbox.folders)
     except ValueError as error:
-        raise UsageError(f"{reason(error)}.", "docs/schedules.md shows examples.") from error
+        raise UsageError(f"{reason(error)}.", "See the examples in docs/schedules.md.") from error
     return wanted
 
 
-_QUIET = (
+_UNREMARKABLE = (
     ScheduleRunStatus.DUE,
     ScheduleRunStatus.RUNNING,
     ScheduleRunStatus.WAITING,
@@ -214,14 +220,14 @@ _QUIET = (
 )
 _NOTHING = "–"
 _OUTCOME_WIDTH = 20
-# Columns whose words are ours, and never long.
+# Columns whose values are always short.
 _SHORT = ("Kind", "From", "Due (UTC)", "By", "Status")
 
 
 def table(found: Sequence[ScheduleLine]) -> RenderableType:
-    """Return one row for each schedule, its next time in its own time zone.
+    """Return one row for each schedule, with the next due time in its time zone.
 
-    On a narrow terminal the time zone stands below the time.
+    A narrow terminal shows the time zone below the time.
     """
     wide = [
         (each.name, each.kind, each.cron, _next(each), each.time_zone, each.origin)
@@ -235,19 +241,19 @@ def table(found: Sequence[ScheduleLine]) -> RenderableType:
 
 
 def defects(found: Sequence[ScheduleLine]) -> Iterator[Text]:
-    """Yield a line for each schedule that cannot be carried out, with what to do."""
+    """Yield a line for each invalid schedule, with a hint."""
     for each in found:
         if each.defect:
-            what = f"{each.name} cannot be read: {each.defect}. {occurrences.WHOSE_DEFECT}"
+            what = f"{each.name} is invalid: {each.defect}. {occurrences.WHOSE_DEFECT}"
             yield Text(one_line(what), style="yellow")
 
 
 def past_table(found: Sequence[PastLine]) -> RenderableType:
-    """Return one row for each due time; on a narrow terminal the outcome stands below the runs."""
+    """Return one row for each due time; a narrow terminal shows the outcome below the runs."""
     wide: list[list[str | Text]] = []
     narrow: list[list[str | Text]] = []
     for each in found:
-        status = Text(each.status, style="" if each.status in _QUIET else "yellow")
+        status = Text(each.status, style="" if each.status in _UNREMARKABLE else "yellow")
         due = f"{each.due_at:%Y-%m-%d %H:%M}"
         row: list[str | Text] = [each.schedule, due, each.trigger, status]
         became = ["\n".join(each.runs), one_line(_outcome(each.outcome))]
@@ -261,7 +267,7 @@ def past_table(found: Sequence[PastLine]) -> RenderableType:
 
 
 def reasons(found: Sequence[PastLine]) -> Iterator[Text]:
-    """Yield a line for each due time that did not end well, with what to do."""
+    """Yield a line for each due time that failed, with a hint."""
     for each in found:
         if each.error_message:
             when = f"{each.schedule}, {each.due_at:%Y-%m-%d %H:%M}"

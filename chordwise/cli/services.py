@@ -1,4 +1,4 @@
-"""`chordwise up`, `down` and `migrate`: the services on this machine, and the tables."""
+"""`chordwise up`, `down` and `migrate`: the services on this machine and the schema."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from chordwise.storage.database import open_engine, translate_errors
 
 
 def up(invocation: Invocation, *, model: Model = None) -> None:
-    """Run everything here until Ctrl-C. The pages are served, too; all of it has one log.
+    """Run all services in the foreground until Ctrl-C. The services include the web server.
 
     chordwise up
 
@@ -35,10 +35,10 @@ def up(invocation: Invocation, *, model: Model = None) -> None:
     settings, screen = invocation.settings(model=model), invocation.screen
 
     def ready(reached: Settings) -> None:
-        screen.tell(f"Ready. The data is in {reached.home}; Ctrl-C stops everything.")
+        screen.tell(f"Ready. Data folder: {reached.home}. Press Ctrl-C to stop.")
         threading.Thread(target=_tell_link, args=(screen, reached.home), daemon=True).start()
 
-    # The servers talk about themselves: that is for those who ask.
+    # The logs of the servers are shown with --verbose only.
     wanted = ("*",) if invocation.is_verbose else ("worker", "scheduler", "web", "llama*")
     logs = LogLines(settings.home.expanduser() / "logs", screen.note, *wanted)
     with logs.followed():
@@ -56,17 +56,17 @@ _LINK_SECONDS = 30.0
 
 
 def _tell_link(screen: Screen, folder: Path) -> None:
-    """Say where the pages are once they are served."""
+    """Print the link to the pages once they are served."""
     home = home_at(folder)
     if processes.wait_until(lambda: web_link(home) is not None, _LINK_SECONDS, every=0.2):
         found = web_link(home)
-        screen.tell_whole(f"The pages: {found.link}" if found else "The pages ended at once.")
+        screen.tell_whole(f"Web pages: {found.link}" if found else "The web server stopped.")
     else:
-        screen.note(f"The pages are not served yet: see {home.log('web')}.")
+        screen.note(f"The web server has not started yet. See {home.log('web')}.")
 
 
 def down(invocation: Invocation, *, as_json: AsJson = False) -> None:
-    """Stop what runs in the background. What runs in another terminal, too.
+    """Stop all services on this machine. This includes `chordwise up` in another terminal.
 
     chordwise down
     """
@@ -75,20 +75,20 @@ def down(invocation: Invocation, *, as_json: AsJson = False) -> None:
     if as_json:
         invocation.screen.write_json(stopped=was_up)
     else:
-        invocation.screen.tell("Stopped." if was_up else f"Nothing runs in {home}.")
+        invocation.screen.tell("Stopped." if was_up else f"No services are running for {home}.")
 
 
 def _home(invocation: Invocation) -> Path:
-    """Return whose stack is meant; nothing else in the settings keeps it from being stopped."""
+    """Return the home, even if other settings are wrong."""
     try:
         return invocation.settings().home
     except ConfigurationError as error:
         home = invocation.find_home()
-        invocation.screen.note(f"{error.what} What runs in {home} is stopped all the same.")
+        invocation.screen.note(f"{error.what} Stopping the services of {home} anyway.")
         return home
 
 
-_ROLES = """-- To be run once by an administrator of the server, in the database of Chordwise.
+_ROLES = """-- Run this once as an administrator of the server, in the database of Chordwise.
 -- OWNER is the role in CHORDWISE_DATABASE_URL.
 CREATE ROLE chordwise_reader NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE;
 GRANT chordwise_reader TO OWNER;
@@ -105,11 +105,11 @@ def migrate(
     invocation: Invocation,
     *,
     print_roles: Annotated[
-        bool, typer.Option("--print-roles", help="Print what makes the readers' roles, in SQL.")
+        bool, typer.Option("--print-roles", help="Print the SQL that creates the read-only roles.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the tables to what this version needs. Waits for another migration.
+    """Update the database schema to this version. Waits for a migration that is running.
 
     chordwise migrate
 
@@ -119,15 +119,15 @@ def migrate(
     if print_roles:
         screen.write(_ROLES.format(readable=", ".join(migration.readable_names())))
         return
-    # With an address given nothing is started: the stack itself calls this command that way.
+    # With an address nothing is started: the stack calls this command so.
     url = settings.database_url or access.reach(invocation, settings).require_database_url()
     before, after = _migrate(url)
     if as_json:
         screen.write_json(before=before, after=after)
     elif before == after:
-        screen.tell(f"The tables are up to date ({after}).")
+        screen.tell(f"The schema is up to date ({after}).")
     else:
-        screen.tell(f"The tables went from {before or 'none'} to {after}.")
+        screen.tell(f"Updated the schema from {before or 'empty'} to {after}.")
 
 
 def _migrate(url: SecretStr) -> tuple[str | None, str]:
@@ -138,8 +138,8 @@ def _migrate(url: SecretStr) -> tuple[str | None, str]:
     except ProgrammingError as error:
         reason = str(error.orig).strip().partition("\n")[0]
         raise ConfigurationError(
-            f"The tables cannot be brought up to date: {reason}.",
-            "The role in the database's URL has to own the tables and the schema public.",
+            f"The schema cannot be updated: {reason}.",
+            "The role in CHORDWISE_DATABASE_URL must own the tables and the schema public.",
         ) from error
     finally:
         engine.dispose()
@@ -151,9 +151,9 @@ _LONGEST_READ = 200_000
 
 
 class LogLines:
-    """Follows `NAME.log` in a folder; `say` gets the lines, from a thread of its own.
+    """Follows the log files in a folder and passes their lines to `say`, from a separate thread.
 
-    `patterns` are those of the names that count.
+    `patterns` select the names of the files.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None], *patterns: str) -> None:
@@ -165,7 +165,7 @@ class LogLines:
 
     @contextmanager
     def followed(self) -> Iterator[None]:
-        """Pass lines on until the end of the block."""
+        """Pass on new lines until the end of the block."""
         stop = threading.Event()
 
         def follow() -> None:
@@ -182,10 +182,10 @@ class LogLines:
             self.look()
 
     def look(self) -> None:
-        """Pass on what has been written since the last look."""
+        """Pass on the lines written since the last call."""
         for file in self._files():
             try:
-                self._look_into(file)
+                self._read_new_lines(file)
             except OSError:
                 continue
 
@@ -193,10 +193,10 @@ class LogLines:
         found = (self._folder.glob(f"{pattern}.log") for pattern in self._patterns)
         return sorted(itertools.chain.from_iterable(found))
 
-    def _look_into(self, file: Path) -> None:
+    def _read_new_lines(self, file: Path) -> None:
         size = file.stat().st_size
         start = self._read.get(file, 0)
-        if size < start:  # rotated, and begun again
+        if size < start:  # rotated
             start = 0
         with file.open("rb") as opened:
             opened.seek(start)

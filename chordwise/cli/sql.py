@@ -21,29 +21,30 @@ from chordwise.pipeline.runs.user_sql import Answer
 
 MAX_ROWS = 100
 _CELL_WIDTH = 300
-# Texts in a table are broken into lines, but not into shorter ones than this.
+# The minimum width of a wrapped text column.
 _PROSE_WIDTH = 20
 
 
 def sql(
     invocation: Invocation,
-    statement: Annotated[str, typer.Argument(metavar='"SELECT …"', help="One statement.")],
+    statement: Annotated[str, typer.Argument(metavar='"SELECT …"', help="One SQL statement.")],
     *,
-    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV with a header line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header line.")] = False,
     as_json: AsJson = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help=f"Rows at most; {MAX_ROWS} in a table, else all.")
+        int | None,
+        typer.Option(min=1, help=f"Maximum rows. Default: {MAX_ROWS} in a table, else all."),
     ] = None,
     raw: Raw = False,
 ) -> None:
-    """Ask the database in SQL; nothing can be changed that way.
+    """Run a read-only SQL query.
 
     chordwise sql "SELECT document, governing_law FROM answers.contracts"
 
     chordwise sql --csv "SELECT * FROM fact_quotes WHERE grounded" > facts.csv
     """
     if as_csv and as_json:
-        raise UsageError("--csv and --json exclude each other.")
+        raise UsageError("--csv and --json cannot be used together.")
     screen = invocation.screen
     with user_sql.answer(access.reach(invocation).require_sql_url(), statement) as answer:
         if as_csv:
@@ -72,9 +73,7 @@ def _show_table(screen: Screen, answer: Answer, limit: int) -> None:
     laid_out = layouts.table(names, cells, _PROSE_WIDTH)
     screen.show(layouts.FirstThatFits(laid_out, layouts.records(names, cells)))
     if len(rows) > limit:
-        screen.tell(
-            f"Only the first {limit} rows are shown; --limit N, --csv and --json show more."
-        )
+        screen.tell(f"Showing the first {limit} rows. Use --limit N, --csv or --json for more.")
     elif not rows:
         screen.tell("No rows.")
 

@@ -1,4 +1,4 @@
-"""`chordwise analyze`, `submit` and `resume`: taking documents in for a run."""
+"""`chordwise analyze`, `submit` and `resume`: the intake of documents for a run."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from chordwise.readers.reading import Reader
 from chordwise.settings import Settings
 from chordwise.storage import runs
 
-_ASKED_ONCE = "Votes and critique are for language models; the built-in model is asked once."
-_STOPPING = "Stopping after the document at hand; Ctrl-C again stops at once."
+_ASKED_ONCE = "Votes and critique have no effect on the built-in extractive model."
+_STOPPING = "Stopping after the current document. Press Ctrl-C again to stop at once."
 
 
 def submit(
@@ -47,7 +47,7 @@ def submit(
     *,
     as_json: AsJson = False,
 ) -> ExitCode:
-    """Take documents in and print the run's id. The work goes on in the background.
+    """Start an analysis in the background and print the run's id.
 
     RUN=$(chordwise submit reports/) && chordwise wait $RUN
     """
@@ -55,19 +55,21 @@ def submit(
 
 
 def begin(invocation: Invocation, request: Request, *, waits: bool, as_json: bool) -> ExitCode:
-    """Take everything in; then wait for the answers and show them, or print the run's id.
+    """Take in all documents; then wait for the answers and show them, or print the run's id.
 
     Raises:
-        ChordwiseError: The options, the settings, or a service.
+        ChordwiseError: An option or a setting is wrong, or a service is unavailable.
     """
     settings = invocation.settings()
     options = run_options(request, settings)
     table = answer_tables.table_of(options)
     if table and table != options.save_as:
-        invocation.screen.tell(f"“{options.save_as}” is saved as the table answers.{table}.")
+        invocation.screen.tell(
+            f"The answers of “{options.save_as}” are in the table answers.{table}."
+        )
     found = _found(invocation, request.paths)
     settings = access.with_model(invocation, settings, options.model)
-    # Before anything is started.
+    # Check the budget before the stack is started.
     budgets.cap_for(settings, options.model, options.budget_usd)
     access.require_own_database(settings)
     intake = Intake(invocation, access.reach(invocation, settings, Level.ALL))
@@ -80,7 +82,7 @@ def begin(invocation: Invocation, request: Request, *, waits: bool, as_json: boo
 
 
 class Intake:
-    """Takes in for one run, and says how to go on; the settings hold the stack's addresses."""
+    """The intake of one run; the settings contain the addresses of the services."""
 
     def __init__(self, invocation: Invocation, settings: Settings) -> None:
         self.settings = settings
@@ -88,32 +90,32 @@ class Intake:
         self._invocation = invocation
 
     def resume(self, context: Context) -> Resume:
-        """Return what claims an interrupted run."""
-        return Resume(context, self.screen.tell, time.sleep)  # noqa: TID251 - the clock of people
+        """Return the object that claims an interrupted run."""
+        return Resume(context, self.screen.tell, time.sleep)  # noqa: TID251 - waits in real time
 
     def take_in(self, context: Context, submission: Submission) -> Account:
-        """Take in what is left on the list of a run until Ctrl-C; return its account then.
+        """Take in the remaining documents of a run, until Ctrl-C; return the account of the run.
 
         Raises:
-            LeaseLostError: Another process takes in for this run.
+            LeaseLostError: Another process has taken over the intake of this run.
             ServiceUnavailableError: The database cannot be reached.
         """
         try:
-            with suppress(KeyboardInterrupt):  # the second Ctrl-C; the first only asks to stop
+            with suppress(KeyboardInterrupt):  # the second Ctrl-C; the first requests a stop
                 self._take_in(context, submission)
         except RunCancelledError:
             raise
         except ChordwiseError:
-            self._say_how_to_resume(submission.name, "The intake was interrupted.")
+            self._suggest_resume(submission.name, "The intake was interrupted.")
             raise
         with context.database.read() as session:
             return accounts.of_run(session, submission.run_id)
 
     def conclude(self, account: Account, *, waits: bool, as_json: bool) -> ExitCode:
-        """Wait for a run and report on it, or say how to come back; return the exit code.
+        """Wait for a run and report it, or show how to wait for it later; return the exit code.
 
         Raises:
-            ServiceUnavailableError: The database stays away.
+            ServiceUnavailableError: The database stays unavailable.
         """
         run, invocation, settings = account.run, self._invocation, self.settings
         is_interrupted = account.intake_status != IntakeStatus.FINISHED
@@ -134,7 +136,7 @@ class Intake:
         code = run_watch.let_go(invocation, settings, run, was_interrupted=is_interrupted)
         if is_interrupted:
             taken = rendered_accounts.taken_of_found(account)
-            self._say_how_to_resume(run, f"Interrupted: {taken}.")
+            self._suggest_resume(run, f"Intake interrupted: {taken}.")
         return code
 
     def _take_in(self, context: Context, submission: Submission) -> None:
@@ -155,13 +157,13 @@ class Intake:
                 context, submission, source, on_taken=count, is_stopped=stopped.is_set
             )
 
-    def _say_how_to_resume(self, name: str, sentence: str) -> None:
-        self.screen.tell(f"{sentence} Take in the rest with:")
+    def _suggest_resume(self, name: str, sentence: str) -> None:
+        self.screen.tell(f"{sentence} Resume it with:")
         suggest(self._invocation, self.settings, "resume", name)
 
 
 def _found(invocation: Invocation, paths: Sequence[str]) -> Sequence[FoundFile]:
-    """Return everything that the arguments mean, before the first file is read."""
+    """Find all files that the arguments name, before the first one is read."""
     found: list[FoundFile] = []
     with live.display(invocation.screen) as display:
         for file in discover(paths):
@@ -174,30 +176,30 @@ def _found(invocation: Invocation, paths: Sequence[str]) -> Sequence[FoundFile]:
 def _open(
     context: Context, intake: Intake, options: RunOptions, found: Sequence[FoundFile]
 ) -> Submission:
-    """Store the run with the list of what was found, or go on with an interrupted one."""
+    """Store the run with the list of its files, or resume an interrupted run."""
     screen = intake.screen
     entries = [found_files.entry_of(file) for file in found]
     now = datetime.now(UTC)  # noqa: TID251 - the clock
     submission = open_or_resume(context, options, now, entries, intake.resume(context))
     screen.note(f"Run {submission.name} ({submission.run_id})")
     if submission.is_resumed:
-        screen.tell(f"The run {submission.name} was interrupted, and is resumed.")
+        screen.tell(f"Resuming the interrupted run {submission.name}.")
     if submission.lane is not options.lane:
-        screen.tell(f"{options.model} has no Batch API: the run is asked online.")
+        screen.tell(f"{options.model} has no Batch API; the run uses the online lane.")
     if submission.asks_once(options):
         screen.tell(_ASKED_ONCE)
     if submission.example_count:
-        most = context.settings.prompts.learned_examples
+        limit = context.settings.prompts.learned_examples
         learned = counted(submission.example_count, "corrected or approved answer")
-        screen.tell(f"Examples: up to {most} of {learned} are shown with each document.")
+        screen.tell(f"Each prompt contains up to {limit} of {learned} as examples.")
     is_typed = any(file.path is None for file in found) and sys.stdin.isatty()
     if is_typed and not submission.is_resumed:
-        screen.tell("Standard input is read from the keyboard; Ctrl-D ends it.")
+        screen.tell("Reading from the keyboard. Press Ctrl-D to end the input.")
     return submission
 
 
 def analyze(invocation: Invocation, request: Request, *, as_json: AsJson = False) -> ExitCode:
-    """Take documents in, analyze them, and show the answers.
+    """Analyze documents and show the answers.
 
     chordwise analyze reports/ letter.pdf
 
@@ -207,8 +209,8 @@ def analyze(invocation: Invocation, request: Request, *, as_json: AsJson = False
 
     cat notes.txt | chordwise analyze - -t summary -t sentiment --json
 
-    Ctrl-C detaches: the work goes on, and `chordwise wait RUN` comes back to it.
-    While files are taken in it interrupts: `chordwise resume RUN` takes in the rest.
+    Ctrl-C detaches: the run continues in the background, and `chordwise wait RUN` waits for it.
+    Ctrl-C while files are read interrupts the intake: `chordwise resume RUN` continues it.
     """
     return begin(invocation, request, waits=not request.no_wait, as_json=as_json)
 
@@ -216,7 +218,7 @@ def analyze(invocation: Invocation, request: Request, *, as_json: AsJson = False
 def resume(
     invocation: Invocation, run: RunArgument, *, no_wait: NoWait = False, as_json: AsJson = False
 ) -> ExitCode:
-    """Take in the rest of a run that was interrupted. Nothing is taken in twice.
+    """Resume the intake of an interrupted run. No document is taken in twice.
 
     chordwise resume latest
 

@@ -1,4 +1,4 @@
-"""`chordwise tables`: the tables of answers, their columns, and questions to begin with."""
+"""`chordwise tables`: the answer tables, their columns, and example queries."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ _LIST_WIDTH = 2_000
 def tables(
     invocation: Invocation,
     name: Annotated[
-        str | None, typer.Argument(metavar="TABLE", help="Show the columns of this one.")
+        str | None, typer.Argument(metavar="TABLE", help="Show the columns of this table.")
     ] = None,
     *,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Drop the columns that are not asked for any more.")
+        bool, typer.Option("--prune", help="Drop columns that are no longer in use.")
     ] = False,
     drop: Annotated[
-        bool, typer.Option("--drop", help="Drop the table; the results that it shows stay.")
+        bool, typer.Option("--drop", help="Drop the table; the results are kept.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the tables of answers that SQL can ask. One for each profile, and for --save-as NAME.
+    """Show the answer tables and example queries. Each profile and --save-as NAME has a table.
 
     chordwise tables
 
     chordwise tables contracts
     """
     if (prune or drop) and name is None:
-        raise UsageError("Name the table to change.", "chordwise tables TABLE --prune")
+        raise UsageError("Name the table to change.", "Example: chordwise tables TABLE --prune")
     if prune and drop:
-        raise UsageError("--prune and --drop exclude each other.")
+        raise UsageError("--prune and --drop cannot be used together.")
     settings = access.reach(invocation)
     if name is not None and (prune or drop):
         invocation.screen.tell(_change(settings, name, drop=drop))
@@ -63,7 +63,7 @@ def tables(
         return
     if not columns:
         invocation.screen.tell(
-            "There are no tables yet. Analyze with a profile, or with --save-as NAME."
+            "There are no answer tables yet. Analyze with --profile NAME or --save-as NAME."
         )
     for table, described in columns.items():
         invocation.screen.show(*_shown(table, described, in_full=name is not None))
@@ -74,19 +74,22 @@ def _change(settings: Settings, name: str, *, drop: bool) -> str:
     with access.write(settings) as session:
         if drop:
             answer_tables.drop(session, name)
-            return f"The table {name} is dropped. A run that is saved as it makes it again."
+            return f"Dropped the table {name}. A run with --save-as {name} creates it again."
         dropped = prune_table(session, name)
     if not dropped:
-        return f"Every column of {name} is still asked for."
-    return f"{counted(len(dropped), 'column')} dropped: {', '.join(dropped)}."
+        return f"All columns of {name} are in use."
+    return f"Dropped {counted(len(dropped), 'column')}: {', '.join(dropped)}."
 
 
 def _shown(table: str, columns: Sequence[ViewColumn], *, in_full: bool) -> Iterator[RenderableType]:
-    """Return a table with its lists: their columns, and questions in SQL."""
+    """Return the views of a table: their columns and example queries."""
     views = dict.fromkeys(column.view for column in columns)
     for view in views:
         if view.endswith(EVIDENCE):
-            yield hint(f"{SCHEMA}.{view} has for each column: {', '.join(OF_EVIDENCE)}", columns=2)
+            yield hint(
+                f"{SCHEMA}.{view} has the evidence of each column: {', '.join(OF_EVIDENCE)}",
+                columns=2,
+            )
             continue
         own = [column for column in columns if column.view == view]
         asked = [column for column in own if column.name not in BASE_COLUMNS]
@@ -96,7 +99,7 @@ def _shown(table: str, columns: Sequence[ViewColumn], *, in_full: bool) -> Itera
                 (column.name, column.type, one_line(column.description, _DESCRIPTION_WIDTH))
                 for column in (own if view == table else asked)
             ]
-            yield layouts.folded(("Column", "Type", "What it is"), rows, ("Column",), indent=2)
+            yield layouts.folded(("Column", "Type", "Description"), rows, ("Column",), indent=2)
         else:
             names = ", ".join(f"{column.name} {column.type}" for column in asked)
             yield indented(Text(one_line(names, _LIST_WIDTH), style="dim"), 2)
@@ -109,11 +112,11 @@ _QUERIES = {
     "numeric": "SELECT sum({column}) FROM {table}",
     "text[]": "SELECT document, unnest({column}) FROM {table}",
 }
-"""A question for a column of a type."""
+"""An example query for a column of each type."""
 
 
 def _queries(view: str, columns: Sequence[ViewColumn]) -> Iterator[str]:
-    """Yield questions to begin with, one for each type of column."""
+    """Yield example queries, one for each type of column."""
     first: dict[str, str] = {}
     for column in columns:
         first.setdefault(column.type, column.name)

@@ -1,4 +1,4 @@
-"""`chordwise version`: what runs here."""
+"""`chordwise version`: the installed versions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def version(
-    *, as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
 ) -> None:
     """Show the versions of Chordwise, Python and the schema."""
-    own = "unknown"  # as in a checkout that is on the path alone
+    own = "unknown"  # a checkout that is not installed
     with suppress(metadata.PackageNotFoundError):
         own = metadata.version("chordwise")
     found = {
@@ -39,7 +39,7 @@ def version(
 
 
 def schema_revision() -> str:
-    """Return the newest revision by the names of the migrations: loading Alembic takes longer."""
+    """Return the newest revision from the migration file names; Alembic is slow to load."""
     packaged = _PACKAGE / "_packaged" / "migrations"
     folder = packaged if packaged.is_dir() else _PACKAGE.parent / "migrations"
     return max(file.stem for file in (folder / "versions").glob("[0-9]*.py"))

@@ -1,4 +1,4 @@
-"""`chordwise web`: pages to watch runs, read results and correct them."""
+"""`chordwise web`: web pages to watch runs and correct results."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def web(
     invocation: Invocation,
     *,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65_535, help="Where to listen; unset: web.port.")
+        int | None, typer.Option(min=0, max=65_535, help="Port to listen on. Default: web.port.")
     ] = None,
     link: Annotated[
-        bool, typer.Option("--link", help="Print the link of the server that runs, and end.")
+        bool, typer.Option("--link", help="Print the link to the running server and exit.")
     ] = False,
     set_password: Annotated[
-        bool, typer.Option("--set-password", help="Ask for a password, and print its hash.")
+        bool, typer.Option("--set-password", help="Ask for a password and print its hash.")
     ] = False,
 ) -> None:
-    """Serve pages to watch runs, read results and correct them. Ctrl-C ends it.
+    """Serve web pages to watch runs and correct results. Ctrl-C stops the server.
 
     chordwise web
 
@@ -49,10 +49,10 @@ def web(
     if running is not None or link:
         if running is None:
             raise UsageError(
-                f"No pages are served for {settings.home}.", "Serve them with: chordwise web"
+                f"No web server is running for {settings.home}.", "Start it with: chordwise web"
             )
         screen.write(f"{running.link}\n")
-        screen.note(f"Process {running.server.pid} serves the pages.")
+        screen.note(f"The web server is process {running.server.pid}.")
         return
     _serve(invocation, settings, port)
     screen.tell("Stopped.")
@@ -70,7 +70,7 @@ def _serve(invocation: Invocation, settings: Settings, port: int | None) -> None
     def ready(served: server.Served) -> None:
         processes.watch_parent(served.stop)
         screen.write(f"{served.link}\n")
-        screen.tell("The pages are served at this address; Ctrl-C ends that.")
+        screen.tell("Serving the web pages at this address. Press Ctrl-C to stop.")
 
     server.serve(reached, ready)
 
@@ -79,20 +79,21 @@ def _print_hash(screen: Screen) -> None:
     from chordwise.web.access import hashed  # noqa: PLC0415 - as above
 
     screen.write(f"{hashed(_password())}\n")
-    screen.tell('Set it as password_hash = "…" below [web], or as CHORDWISE_WEB__PASSWORD_HASH.')
+    screen.tell('Set it as password_hash = "…" in [web], or as CHORDWISE_WEB__PASSWORD_HASH.')
 
 
 def _password() -> str:
     """Ask for a password twice.
 
     Raises:
-        UsageError: It is too short, or the second one differs.
+        UsageError: It is too short, or the two do not match.
     """
     password = getpass.getpass("Password: ")
     if len(password) < _SHORTEST_PASSWORD:
         raise UsageError(
-            f"A password needs {_SHORTEST_PASSWORD} characters or more.", "A few words will do."
+            f"The password must have at least {_SHORTEST_PASSWORD} characters.",
+            "Use a longer one, such as a few words.",
         )
-    if getpass.getpass("Once more: ") != password:
-        raise UsageError("The two passwords differ.", "Try again.")
+    if getpass.getpass("Repeat the password: ") != password:
+        raise UsageError("The passwords do not match.", "Try again.")
     return password

@@ -39,8 +39,8 @@ class Message(BaseModel):
 
 _NOT_UNDERSTOOD = Message(
     code=ConfigurationError.code,
-    what="The stack that runs here does not understand the request.",
-    hint="It may be of another version: stop it with chordwise down.",
+    what="The running stack does not understand the request.",
+    hint="It may be another version of Chordwise. Stop it with: chordwise down",
 )
 
 

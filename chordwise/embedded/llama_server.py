@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
     server = xllamacpp.Server(parameters)
     own = processes.identify(os.getpid())
     if own is None:
-        sys.exit("This process cannot look itself up.")
+        sys.exit("The process cannot determine its own identity.")
     address = {"url": server.listening_address, "server": asdict(own)}
     write_private(options.address_file, json.dumps(address))
     threading.Event().wait()

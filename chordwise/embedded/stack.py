@@ -191,13 +191,13 @@ def _granted(home: Home, plan: Plan, on_progress: Callable[[str], None] | None) 
                 raise _refusal(home, Message())
             started.append(_start_supervisor(home, plan))
         processes.wait_until(lambda: False, _POLL_SECONDS)
-    raise _failure(home, "The stack does not get ready in time")
+    raise _failure(home, "The stack is not ready in time")
 
 
 def _refusal(home: Home, last: Message) -> ChordwiseError:
     """Return the error of a last message; one without an answer is that of a killed supervisor."""
     if not last.code:
-        return _failure(home, "The stack ended while it was starting")
+        return _failure(home, "The stack exited while it was starting")
     is_configuration = last.code == ConfigurationError.code
     kind = ConfigurationError if is_configuration else ServiceUnavailableError
     return kind(last.what, last.hint)

@@ -83,7 +83,7 @@ class Supervisor:
 
     def _work(self) -> None:
         if services.stop(self._home):
-            LOGGER.warning("stopped what an earlier supervisor had left running")
+            LOGGER.warning("stopped processes that an earlier supervisor left running")
         with control.listen(self._home) as listener:
             try:
                 self._control_socket = Path(listener.getsockname())
@@ -171,7 +171,7 @@ class Supervisor:
             self._phase = Phase.READY
             self._publish()
             return
-        LOGGER.info("leaving: the stack has been idle for %g s", self._idle_seconds)
+        LOGGER.info("stopping: the stack has been idle for %g s", self._idle_seconds)
         self.request_stop()
 
     def _leave(self) -> None:

@@ -50,8 +50,8 @@ def main(arguments: list[str]) -> None:
         os.execv(command[0], command)  # noqa: S606 - no shell is wanted here
     except OSError as error:
         sys.exit(
-            f"{command[0]} cannot be started by user {uid}: {error.strerror}. Let everybody pass "
-            "through the folders above it, or run Chordwise as an ordinary user."
+            f"{command[0]} cannot be started by user {uid}: {error.strerror}. Make the "
+            "folders above it accessible to all users, or run Chordwise as an ordinary user."
         )
 
 
@@ -83,7 +83,7 @@ def _keep_passing_folders(libc: ctypes.CDLL) -> None:
 def _check(outcome: int) -> None:
     if outcome != 0:
         number = ctypes.get_errno()
-        sys.exit(f"The capability to enter root's folders cannot be kept: {os.strerror(number)}")
+        sys.exit(f"CAP_DAC_OVERRIDE cannot be kept: {os.strerror(number)}")
 
 
 if __name__ == "__main__":

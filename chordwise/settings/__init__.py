@@ -96,7 +96,7 @@ __all__ = [
 
 
 class Settings(BaseSettings):
-    """Everything that can be configured; `chordwise.example.toml` documents each entry."""
+    """All settings; `chordwise.example.toml` documents each entry."""
 
     model_config = SettingsConfigDict(
         env_prefix="CHORDWISE_",
@@ -113,7 +113,8 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=default_home)
     database_url: SecretStr | None = Field(default=None, description="Unset: embedded.")
     reader_url: SecretStr | None = Field(
-        default=None, description="As whom SQL is asked; unset: chordwise_reader, by database_url."
+        default=None,
+        description="The login for SQL queries; unset: chordwise_reader, at database_url.",
     )
     broker_url: SecretStr | None = Field(default=None, description="Unset: embedded.")
     model: str = Field(
@@ -165,7 +166,7 @@ class Settings(BaseSettings):
     @field_validator("database_url", "reader_url")
     @classmethod
     def check_database_url(cls, url: SecretStr | None) -> SecretStr | None:
-        """Refuse an address that is not one of PostgreSQL."""
+        """Refuse an address that is not a PostgreSQL address."""
         if url is not None:
             addresses.check_database(url.get_secret_value())
         return url
@@ -173,7 +174,7 @@ class Settings(BaseSettings):
     @field_validator("broker_url")
     @classmethod
     def check_broker_url(cls, url: SecretStr | None) -> SecretStr | None:
-        """Refuse an address that is not one of Valkey or Redis."""
+        """Refuse an address that is not a Valkey or Redis address."""
         if url is not None:
             addresses.check_broker(url.get_secret_value())
         return url
@@ -181,7 +182,7 @@ class Settings(BaseSettings):
     @field_validator("profiles")
     @classmethod
     def name_tables(cls, found: Mapping[str, ProfileSettings]) -> Mapping[str, ProfileSettings]:
-        """Name the table of a profile's answers after it where the profile does not."""
+        """Name the answer table of each profile after the profile, unless it is set."""
         return {
             name: each
             if each.save_as
@@ -191,7 +192,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def check_times(self) -> Settings:
-        """Refuse times that contradict each other (design: heartbeat < lease, deadline < …)."""
+        """Refuse times that contradict each other."""
         if self.pipeline.heartbeat_seconds >= self.pipeline.lease_seconds:
             raise ValueError("pipeline.heartbeat_seconds must be shorter than lease_seconds")
         if self.retries.total_seconds > self.worker.chunk_seconds:
@@ -207,22 +208,24 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def check_names(self) -> Settings:
-        """Refuse names of models that stand for something else."""
+        """Refuse ambiguous names of models."""
         if AUTO in self.models:
-            raise ValueError(f"models.{AUTO}: this name stands for the tiers; choose another")
+            raise ValueError(f"models.{AUTO}: this name is reserved for the tiers; choose another")
         for tier, name in self.tiers.configured().items():
             if name == AUTO or (name in set(Tier) and name not in self.models):
-                raise ValueError(f"tiers.{tier} names no model: {name}")
+                raise ValueError(f"tiers.{tier} is not a model: {name}")
             if tier in self.models and name != tier:
-                raise ValueError(f"tiers.{tier} and models.{tier} are two models of one name")
+                raise ValueError(
+                    f"tiers.{tier} and models.{tier} have the same name but different models"
+                )
         return self
 
     @model_validator(mode="after")
     def check_vision(self) -> Settings:
-        """Refuse a reader of pictures that is no single language model."""
+        """Refuse a vision model that is not a single language model."""
         name = self.readers.vision
         if name == AUTO or name.partition("/")[0] == "extractive":
-            raise ValueError(f"readers.vision: {name} is no model that can be shown pictures")
+            raise ValueError(f"readers.vision: {name} is not a model that can read images")
         if name:
             try:
                 self.model_named(name)
@@ -232,7 +235,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def check_schedules(self) -> Settings:
-        """Refuse schedules that cannot be kept."""
+        """Refuse invalid schedules."""
         for name, schedule in self.schedules.items():
             schedules_module.check(name, schedule, self.profiles, self.inbox.folders)
         return self
@@ -241,12 +244,12 @@ class Settings(BaseSettings):
         try:
             model = self.model_named(name)
         except (ConfigurationError, ValidationError):
-            return 0.0  # asking for it is an error of its own
+            return 0.0  # its use reports the error
         return 0.0 if model.provider == "extractive" else model.timeout_seconds
 
     @property
     def base_folder(self) -> Path:
-        """The folder that relative paths in the settings count from: that of `chordwise.toml`."""
+        """The base of relative paths in the settings: the folder of `chordwise.toml`."""
         return (self.toml_file.parent if self.toml_file else Path()).resolve()
 
     def require_database_url(self) -> SecretStr:
@@ -260,7 +263,7 @@ class Settings(BaseSettings):
         return self.database_url
 
     def require_sql_url(self) -> SecretStr:
-        """Return the address at which SQL of the user's own is asked.
+        """Return the address for the SQL queries of the user.
 
         Raises:
             ConfigurationError: None is set.
@@ -269,16 +272,16 @@ class Settings(BaseSettings):
 
     @property
     def embedded_database(self) -> bool:
-        """Whether the database is the one that Chordwise starts by itself."""
+        """Whether the database is embedded."""
         return self.database_url is None
 
     @property
     def embedded_broker(self) -> bool:
-        """Whether the broker is the one that Chordwise starts by itself."""
+        """Whether the broker is embedded."""
         return self.broker_url is None
 
     def names_asked(self, name: str) -> tuple[str, ...]:
-        """Return the names of the models that may answer for a name, fallbacks aside.
+        """Return the names of the models that a name selects, without fallbacks.
 
         Raises:
             ConfigurationError: `auto` without any tier.
@@ -286,10 +289,10 @@ class Settings(BaseSettings):
         return tuple(self.tiers.behind(name).values()) or (name,)
 
     def model_named(self, name: str) -> ModelSettings:
-        """Return the model for a name in `[models]`, for a tier's name, or for `provider/model`.
+        """Return the model for a name in `[models]`, the name of a tier, or `provider/model`.
 
         Raises:
-            ConfigurationError: No such name, or an unknown provider.
+            ConfigurationError: The name or the provider is unknown.
         """
         tiers = self.tiers.behind(name)
         if len(tiers) == 1 and name != AUTO:
@@ -308,9 +311,9 @@ class Settings(BaseSettings):
         )
 
     def api_key_for(self, model: ModelSettings) -> SecretStr:
-        """Return the model's own key, or at its provider's public address that of the provider.
+        """Return the key of a model, or the provider's key at its public address.
 
-        It is empty where there is none: then none is sent.
+        It may be empty; then no key is sent.
         """
         if model.api_key.get_secret_value():
             return model.api_key
@@ -323,12 +326,12 @@ class Settings(BaseSettings):
 
 
 def secret_values() -> Mapping[str, object]:
-    """Return the settings that files of secrets hold."""
+    """Return the settings from secret files."""
     return _secret_files(SecretsSettingsSource(Settings))()
 
 
 def _secret_files(source: PydanticBaseSettingsSource) -> NestedSecretsSettingsSource:
-    """Read each setting from a file of its variable's name, as containers are given secrets."""
+    """Read each setting from a file named as its variable, such as a container secret."""
     return NestedSecretsSettingsSource(
         source,
         secrets_dir=Settings.secrets_folder,
@@ -338,24 +341,26 @@ def _secret_files(source: PydanticBaseSettingsSource) -> NestedSecretsSettingsSo
 
 
 def load(config: Path | None = None, **flags: object) -> Settings:
-    """Read the settings; `flags` that are `None` do not count.
+    """Read the settings; `flags` that are `None` are ignored.
 
     Raises:
-        ConfigurationError: A file is missing, broken or not trusted, or a value is wrong.
+        ConfigurationError: A file is missing, invalid or not trusted, or a value is invalid.
     """
     file = settings_file(config)
     path = file.path if file else None
     given = {name: value for name, value in flags.items() if value is not None}
     source: type[Settings] = Settings
-    if file:  # a class takes long to make
+    if file:  # creating a class is slow
         read = {"toml_file": path, "toml_values": file.values(), "__doc__": Settings.__doc__}
         source = type("Settings", (Settings,), read)
     try:
         return source(**given)  # type: ignore[arg-type]  # flags are of any type until they are read
     except ValidationError as error:
         where = f" in {path} or the environment" if path else ""
-        what = f"The settings{where} are wrong: {'; '.join(problems(error))}."
+        what = f"The settings{where} are invalid: {'; '.join(problems(error))}."
         raise ConfigurationError(what, "See chordwise.example.toml.") from error
     except SettingsError as error:  # names the field; the variable's text is in its cause only
-        what = f"A variable in the environment is wrong: {error}."
-        raise ConfigurationError(what, "Lists and tables are written as JSON there.") from error
+        what = f"An environment variable is invalid: {error}."
+        raise ConfigurationError(
+            what, "Write lists and tables as JSON in environment variables."
+        ) from error

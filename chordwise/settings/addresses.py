@@ -1,6 +1,6 @@
-"""The addresses in the settings: which are supported, and how each library spells them.
+"""Checks of the addresses in the settings, and their form for each library.
 
-A refusal names the part that is wrong and never quotes it: an address holds a password.
+Error messages name the invalid part but never quote it, as an address may contain a password.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TLS = "rediss"
 _NETWORK = ("redis", _TLS)
 _SOCKETS = ("redis+socket", "unix")
 _NUMBER = ("db", "virtual_host")
-"""How redis-py and how Celery call the database's number where a path names a socket."""
+"""The options of redis-py and of Celery for the database number on a socket."""
 _VERIFICATION: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("required", "CERT_REQUIRED"), "required"),
@@ -39,9 +39,9 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://")
 _LARGEST_PORT = 65_535
 _PORT = re.compile(r"[0-9]{1,5}")
 _INDEX = re.compile(r"[0-9]{0,9}")
-_ENCODED = "special characters in a password are percent-encoded, such as %40 for @"
+_ENCODED = "special characters in a password must be percent-encoded, such as %40 for @"
 _WRONG_PORT = f"its port is not a number from 1 to {_LARGEST_PORT}; {_ENCODED}"
-# As SQLAlchemy reads one: a password may hold a slash, and no @.
+# As in SQLAlchemy: a password may contain a slash, but no @.
 _DATABASE = re.compile(
     r"[\w+]+://"
     r"(?:[^:/?]*(?P<password>:[^@]*)?@)?"
@@ -65,20 +65,20 @@ def check_broker(url: str) -> None:
         _require_number(parts.path.removeprefix("/"))
     else:
         if parts.hostname or not parts.path.strip("/"):
-            raise ValueError(f"it names no path of a socket; it looks like {scheme}:///PATH")
+            raise ValueError(f"it has no socket path; the form is {scheme}:///PATH")
         _require_number(_number_in(options))
     known = _NUMBER if scheme in _SOCKETS else _TLS_OPTIONS if scheme == _TLS else ()
     if not options.keys() <= set(known):
-        taken = f"only {', '.join(known)}" if known else "no option"
-        raise ValueError(f"after the ? {scheme}:// takes {taken}")
+        allowed = f"only the options {', '.join(known)}" if known else "no options"
+        raise ValueError(f"{scheme}:// takes {allowed} after the ?")
     if options.get(_CERTIFICATES, "required") not in _VERIFICATION:
-        raise ValueError(f"{_CERTIFICATES} is required, optional or none")
+        raise ValueError(f"{_CERTIFICATES} must be required, optional or none")
 
 
 def check_database(url: str) -> None:
-    """Refuse an address that is not one of PostgreSQL.
+    """Refuse an address that is not a PostgreSQL address.
 
-    Without a host, PostgreSQL's library takes the Unix socket of this machine.
+    Without a host, libpq uses the Unix socket of this machine.
 
     Raises:
         ValueError: The scheme, the host or the port is wrong.
@@ -89,16 +89,16 @@ def check_database(url: str) -> None:
         raise ValueError(f"{scheme}:// is not supported; Chordwise needs PostgreSQL: {form}")
     found = _DATABASE.fullmatch(url)
     if found is None or "@" in found["host"]:
-        raise ValueError(f"it cannot be read; it looks like {form}, and {_ENCODED}")
+        raise ValueError(f"it cannot be parsed; the form is {form}, and {_ENCODED}")
     if found["port"] is not None and not _is_port(found["port"]):
         raise ValueError(_WRONG_PORT)
     named = found["host"] or "host" in dict(parse_qsl(found["query"] or ""))
     if not named and (found["password"] or found["port"]):
-        raise ValueError(f"it names no host; it looks like {form}")
+        raise ValueError(f"it has no host; the form is {form}")
 
 
 def check_web(url: str) -> None:
-    """Refuse an address that no web server can have.
+    """Refuse an invalid web address.
 
     Raises:
         ValueError: The scheme, the host or the port is wrong.
@@ -111,21 +111,21 @@ def check_web(url: str) -> None:
 
 
 def celery_address(url: str) -> str:
-    """Return the address of a broker as Celery takes it, for messages and for results.
+    """Return the address of a broker in the form of Celery.
 
-    Certificates are verified unless the address says otherwise, as redis-py does it: Celery's
-    broker would accept any, and its result backend would refuse the address.
+    Certificates are verified unless the address disables it, as in redis-py. Otherwise Celery's
+    broker would accept any certificate, and its result backend would refuse the address.
     """
     return _spelled(url, "redis+socket", "virtual_host")
 
 
 def redis_address(url: str) -> str:
-    """Return the address of a broker as redis-py takes it."""
+    """Return the address of a broker in the form of redis-py."""
     return _spelled(url, "unix", "db")
 
 
 def _spelled(url: str, socket_scheme: str, number_option: str) -> str:
-    """Return the address with the words that a library has for a socket and a number on it."""
+    """Return the address with the socket scheme and the number option of a library."""
     parts, options = _split(url), _options(url)
     scheme = parts.scheme
     if scheme in _SOCKETS:
@@ -144,7 +144,7 @@ def _number_in(options: Mapping[str, str]) -> str:
 
 def _scheme(url: str, what: str) -> str:
     if not url:
-        raise ValueError("it is empty; remove it, or give an address")
+        raise ValueError("it is empty; remove it or set an address")
     found = _SCHEME.match(url)
     if found is None:
         raise ValueError(f"it is not an address {what}")
@@ -156,7 +156,7 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.hostname
     except ValueError:
-        raise ValueError("its host cannot be read; IPv6 addresses look like [::1]") from None
+        raise ValueError("its host cannot be parsed; write IPv6 addresses as [::1]") from None
     return parts
 
 
@@ -166,7 +166,7 @@ def _options(url: str) -> dict[str, str]:
 
 def _require_host(parts: SplitResult, form: str) -> None:
     if not parts.hostname:
-        raise ValueError(f"it names no host; it looks like {form}, and {_ENCODED}")
+        raise ValueError(f"it has no host; the form is {form}, and {_ENCODED}")
     _, colon, port = parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")
     if colon and not _is_port(port):
         raise ValueError(_WRONG_PORT)

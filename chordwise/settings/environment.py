@@ -1,4 +1,4 @@
-"""The variables that Chordwise's processes pass on; only this module and the settings read them."""
+"""Environment variables outside the settings, which only this package reads."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 PREFIX = "CHORDWISE_"
 CONFIG_VARIABLE = "CHORDWISE_CONFIG"
 SUPERVISOR_PIPE_VARIABLE = "CHORDWISE_SUPERVISOR_PIPE"
-# Those that the Compose file reads itself may stand in the same shell.
+# The Compose file reads these; they may be set in the same shell.
 _OF_COMPOSE = ("FOLDERS", "LOCK", "SECRETS", "SETTINGS")
 _NO_SETTINGS = {CONFIG_VARIABLE, SUPERVISOR_PIPE_VARIABLE, *(PREFIX + each for each in _OF_COMPOSE)}
-# Set in every container beside a service called `chordwise…`.
+# Kubernetes sets these for a service named `chordwise…`.
 _OF_KUBERNETES = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)\w*)?$")
 
 
 def unknown_variables(settings: Collection[str]) -> list[str]:
-    """Return the variables with Chordwise's prefix that belong to none of these settings."""
+    """Return the variables with our prefix that are not settings."""
     return sorted(
         name
         for name in os.environ  # noqa: TID251 - the one reader of the environment
@@ -38,24 +38,24 @@ def unknown_variables(settings: Collection[str]) -> list[str]:
 
 
 def variable(name: str) -> SecretStr:
-    """Return the key that a variable of the user's own choice holds; empty where it is not set."""
+    """Return the key in a variable that the user chose; empty if it is not set."""
     return SecretStr(os.environ.get(name, ""))  # noqa: TID251 - the one reader of the environment
 
 
 def config_path() -> Path | None:
-    """Return the settings file that the environment names, if it does."""
+    """Return the settings file named in the environment, if any."""
     value = os.environ.get(CONFIG_VARIABLE)  # noqa: TID251 - the one reader of the environment
     return Path(value) if value else None
 
 
 def supervisor_pipe() -> int | None:
-    """Return the descriptor whose end of file says that our supervisor is gone, if there is one."""
+    """Return the descriptor that reaches end of file when the supervisor exits, if any."""
     value = os.environ.get(SUPERVISOR_PIPE_VARIABLE, "")  # noqa: TID251 - the one reader of it
     return int(value) if value.isdecimal() else None
 
 
 def child_environment(home: Path, config: Path | None = None) -> dict[str, str]:
-    """Return the environment in which a child process has the same settings."""
+    """Return the environment for a child process with the same settings."""
     environment = dict(os.environ)  # noqa: TID251 - the one reader of the environment
     environment["CHORDWISE_HOME"] = str(home)
     if config is not None:
@@ -67,12 +67,12 @@ _NO_NAME = re.compile(r"[^A-Z0-9]+")
 
 
 def without_key(settings: Settings, name: str) -> tuple[str, str] | None:
-    """Return what is so and what to write for a model that is asked without a key, if it is.
+    """Return a finding and a hint if a model is used without a key.
 
-    Only models at an address of the user's own can be; the others need a key or no address.
+    This only applies to models with a `base_url`.
 
     Raises:
-        ConfigurationError: There is no such model.
+        ConfigurationError: The model is unknown.
     """
     model = settings.model_named(name)
     if not model.base_url or addresses.has_user(model.base_url):
@@ -81,9 +81,9 @@ def without_key(settings: Settings, name: str) -> tuple[str, str] | None:
         return None
     what = f"no key is sent to {addresses.shown(model.base_url)} (no Authorization header)"
     if model.api_key_env:
-        return what, f"Set {model.api_key_env}, the variable that api_key_env names."
+        return what, f"Set the variable {model.api_key_env}, which api_key_env names."
     variable = f"{_NO_NAME.sub('_', name.upper()).strip('_0123456789')}_API_KEY"
-    hint = f'If the server needs one: api_key_env = "{variable}" below [models.{name}].'
+    hint = f'If the server needs one, set api_key_env = "{variable}" in [models.{name}].'
     host = addresses.provider_host(model.provider)
-    own = f" {model.provider.upper()}_API_KEY goes to {host} only." if host else ""
+    own = f" {model.provider.upper()}_API_KEY is sent only to {host}." if host else ""
     return what, hint + own

@@ -1,4 +1,4 @@
-"""Where the settings file and the data are, whatever else the settings say."""
+"""The locations of the settings file and of the home."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ FILE_NAME = "chordwise.toml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsFile:
-    """A settings file and what stood in it when it was opened and found to be trusted."""
+    """A trusted settings file and its content."""
 
     path: Path
     content: bytes
 
     def values(self) -> dict[str, object]:
-        """Return what it sets.
+        """Return the settings in the file.
 
         Raises:
-            ConfigurationError: It is no TOML in UTF-8.
+            ConfigurationError: It is not valid TOML in UTF-8.
         """
         try:
             return tomllib.loads(self.content.decode("utf-8"))
@@ -55,18 +55,19 @@ def find_file(start: Path) -> Path | None:
 
 
 def settings_file(config: Path | None) -> SettingsFile | None:
-    """Return the settings file that counts, if there is one.
+    """Return the settings file that applies, if any.
 
     Raises:
-        ConfigurationError: The file that is asked for is missing, cannot be read, or could have
-            been written by another user.
+        ConfigurationError: The file is missing, unreadable, or writable by other users.
     """
     named = config or config_path()
     path = named or find_file(Path.cwd())
     if path is None:
         return None
     if not path.is_file():
-        raise ConfigurationError(f"There is no settings file {path}.", "Check --config.")
+        raise ConfigurationError(
+            f"The settings file {path} does not exist.", "Check --config and CHORDWISE_CONFIG."
+        )
     try:
         return SettingsFile(path=path, content=_read(path, is_named=named is not None))
     except OSError as error:
@@ -74,11 +75,13 @@ def settings_file(config: Path | None) -> SettingsFile | None:
 
 
 def _read(path: Path, *, is_named: bool) -> bytes:
-    """Return the content of the very file whose owner and rights are checked."""
-    # A pipe in its place would let the opening wait for a writer.
+    """Check the owner and permissions of an open file and return its content."""
+    # Opening a pipe would block until a writer opens it.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ConfigurationError(f"There is no settings file {path}.", "Check --config.")
+            raise ConfigurationError(
+                f"The settings file {path} does not exist.", "Check --config and CHORDWISE_CONFIG."
+            )
         require_trusted(path, file.fileno(), is_named=is_named)
         return file.read()
 
@@ -89,12 +92,12 @@ def _unreadable(path: Path, error: Exception) -> ConfigurationError:
 
 
 def default_home() -> Path:
-    """Return the folder where the data is by default."""
+    """Return the default home."""
     return Path(platformdirs.user_data_dir("chordwise"))
 
 
 class _Home(BaseSettings):
-    """The one setting that counts here, as flags and the environment have it."""
+    """The home, from flags and the environment."""
 
     model_config = SettingsConfigDict(env_prefix="CHORDWISE_", extra="ignore")
 
@@ -102,7 +105,7 @@ class _Home(BaseSettings):
 
 
 def find_home(config: Path | None = None, home: Path | None = None) -> Path:
-    """Return where the data is, even where other settings are wrong; ranked as they are.
+    """Return the home, even if other settings are invalid, with the usual precedence.
 
     Raises:
         ConfigurationError: The settings file is missing or not trusted.
@@ -115,7 +118,7 @@ def find_home(config: Path | None = None, home: Path | None = None) -> Path:
 
 
 def _home_in(file: SettingsFile) -> Path | None:
-    """Return the home that a file names, also where TOML breaks in another line."""
+    """Return the home in a file, even if another line is not valid TOML."""
     try:
         content = file.content.decode("utf-8")
     except UnicodeDecodeError:
@@ -135,15 +138,15 @@ _ACCESS_LIST = "system.posix_acl_access"
 
 
 def require_trusted(file: Path, descriptor: int, *, is_named: bool) -> None:
-    """Refuse an open settings file that belongs to another user, or that others may write.
+    """Refuse an open settings file that other users own or may write.
 
-    The same holds for the folders and symbolic links on the way to it. A file that the user has
-    named (`is_named`) may belong to anyone; others must not be able to write it either, unless it
-    lies on a read-only mount.
+    The same applies to the folders and symbolic links on its path. A file that the user named
+    (`is_named`) may have any owner; other users must not be able to write it, unless it is on a
+    read-only mount.
 
     Raises:
         ConfigurationError: The file is not trusted.
-        OSError: A folder on the way cannot be looked at.
+        OSError: A folder on the path cannot be read.
     """
     steps = [*_folders_and_links(file), _Step(file, descriptor, os.fstat(descriptor))]
     for step in steps:
@@ -155,44 +158,44 @@ def require_trusted(file: Path, descriptor: int, *, is_named: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A folder or link on the way to a file, or the open file itself."""
+    """A folder or link on the path of a file, or the open file itself."""
 
     path: Path
     target: Path | int
     state: os.stat_result
 
     def is_writable_by_others(self) -> bool:
-        """Return whether anyone but the owner and root may write the file or replace an entry."""
+        """Return whether users other than the owner and root may write or replace the file."""
         mode = self.state.st_mode
         if stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
-            return False  # a link has no content; in a sticky folder, the owner of an entry counts
+            return False  # links have no content; sticky folders protect their entries
         if mode & stat.S_IWOTH:
             return True
         return bool(mode & stat.S_IWGRP) and not self._is_group_private()
 
     def is_on_read_only_mount(self) -> bool:
-        """Return whether nothing can be written there, whatever the mode says."""
+        """Return whether the file system is read-only."""
         return bool(os.statvfs(self.target).f_flag & os.ST_RDONLY)
 
     def _is_group_private(self) -> bool:
-        """Return whether the group is the owner's or ours alone, as most Linux systems make one."""
+        """Return whether the group is the private group of the owner or of this user."""
         if _has_access_list(self.target):
-            return False  # the bits of the group then stand for everyone in the list
+            return False  # the group bits are the mask of the list
         users = {self.state.st_uid, os.geteuid()}
         return any(_has_only(self.state.st_gid, user) for user in users)
 
 
 def _has_access_list(target: Path | int) -> bool:
     if sys.platform == "linux":
-        with suppress(OSError):  # the file system knows no such lists
+        with suppress(OSError):  # the file system does not support it
             return _ACCESS_LIST in os.listxattr(target)
     return False
 
 
 def _has_only(group_id: int, user_id: int) -> bool:
-    """Return whether a group has the name of a user who is its only member.
+    """Return whether a group has the name of a user, who is its only member.
 
-    Where neither has a name, as in many containers, the numbers have to be the same.
+    If neither has a name, as in many containers, the numeric ids must be equal.
     """
     try:
         user = pwd.getpwuid(user_id).pw_name
@@ -207,7 +210,7 @@ def _with_primary(group_id: int) -> set[str]:
 
 
 def _folders_and_links(file: Path) -> Iterator[_Step]:
-    """Yield every folder and symbolic link that leads to a file, as the kernel follows them."""
+    """Yield every folder and symbolic link on the path of a file, as the kernel follows them."""
     folder, links = Path("/"), 0
     pending = list(reversed(file.absolute().parts[1:]))
     yield _Step(folder, folder, folder.lstat())
@@ -235,9 +238,9 @@ def _owned_by_another(file: Path, step: _Step) -> ConfigurationError:
     through = "" if step.path == file else f" is reached through {step.path}, which"
     return ConfigurationError(
         f"The settings file {file}{through} belongs to {owner}, {expected}.",
-        f"It says where documents and keys are sent. If you trust its owner, name it: --config "
-        f"{file} or CHORDWISE_CONFIG. If it should be yours: chown {own_id} {step.path}. "
-        "Else put a chordwise.toml of your own into the working folder, which goes before it.",
+        f"It controls where documents and keys are sent. If you trust its owner, name it with "
+        f"--config {file} or CHORDWISE_CONFIG. If it is yours, run `chown {own_id} {step.path}`. "
+        "Otherwise, create your own chordwise.toml in the working folder.",
     )
 
 
@@ -246,13 +249,13 @@ def _writable_by_others(file: Path, step: _Step) -> ConfigurationError:
     group = f"Members of the group {_group(step.state.st_gid)}"
     who = "All users of this machine" if mode & stat.S_IWOTH else group
     may = "write" if step.path == file else f"write to {step.path} and so replace"
-    mend = f"chmod go-w {step.path}"
+    fix = f"chmod go-w {step.path}"
     if _has_access_list(step.target):
-        mend = f"setfacl -b {step.path} && {mend}"
+        fix = f"setfacl -b {step.path} && {fix}"
     return ConfigurationError(
         f"{who} may {may} the settings file {file} (mode {mode:04o}).",
-        f"It says where documents and keys are sent. Take that right away: {mend}; or copy the "
-        "file into a folder of your own and name it with --config.",
+        f"It controls where documents and keys are sent. Run `{fix}`, or copy the file to a "
+        "folder of your own and name it with --config.",
     )
 
 

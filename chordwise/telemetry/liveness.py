@@ -50,10 +50,11 @@ class Sign:
 
     def __str__(self) -> str:
         if self.state is None:
-            return f"The {self.process} has shown no sign of life here."
+            return f"The {self.process} has sent no heartbeat on this machine."
         if self.is_fresh:
             return f"The {self.process} is {self.state}."
-        return f"The {self.process} has fallen silent: {self.state} {self.age_seconds:.0f} s ago."
+        last = f"{self.state}, {self.age_seconds:.0f} s ago"
+        return f"The {self.process} sends no heartbeat: last state {last}."
 
 
 def alive_file(home: Path, process: str) -> Path:

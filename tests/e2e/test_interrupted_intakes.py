@@ -87,7 +87,7 @@ def test_a_killed_intake_is_not_certified(held: Stage) -> None:
     assert "4 found = 2 accepted + 2 not taken ✗ interrupted, 2 of 4 taken in" in shown.stdout
     assert retried.returncode == ExitCode.INCOMPLETE
     assert "0 analyses retried" in retried.stderr
-    assert "The intake was interrupted. Take in the rest with:" in retried.stderr
+    assert "The intake was interrupted. Resume it with:" in retried.stderr
     assert held.value(LEFT) is True
 
 
@@ -126,7 +126,7 @@ def test_ctrl_c_ends_after_the_document_at_hand(held: Stage) -> None:
     process.communicate(b"Letter from the pipe: the harbour was closed in June.", timeout=60)
 
     assert process.returncode == ExitCode.DETACHED
-    assert "Interrupted: 3 of 4 taken in. Take in the rest with:" in held.processes.logs()
+    assert "Intake interrupted: 3 of 4 taken in. Resume it with:" in held.processes.logs()
     other = again(held, "--type", "sentiment", "--text-column", "text")
     assert other.returncode == ExitCode.USAGE
     assert "There is a run named “spring” already" in other.stderr

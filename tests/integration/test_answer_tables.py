@@ -374,9 +374,12 @@ def test_the_name_of_a_table_is_said_where_it_is_another(
     told = ["submit", str(file), "--type", "extraction", "--instructions", "price", "--save-as"]
 
     assert run([*told, " "]) == ExitCode.USAGE
-    assert "--save-as has no name" in capsys.readouterr().err
+    assert "--save-as needs a name" in capsys.readouterr().err
     assert run([*told, "Prices 2026", "--model", "extractive"]) == ExitCode.SUCCESS
-    assert "“Prices 2026” is saved as the table answers.prices_2026." in capsys.readouterr().err
+    assert (
+        "The answers of “Prices 2026” are in the table answers.prices_2026."
+        in capsys.readouterr().err
+    )
     assert pipeline.value("SELECT saved_as FROM runs") == "prices_2026"
 
 

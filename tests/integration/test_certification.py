@@ -1,4 +1,4 @@
-"""`chordwise certify`: what may be accepted without looking, in the command and the views."""
+"""`chordwise certify`: answers that can be accepted without review, in command and views."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_the_queue_leads_from_missing_checks_to_a_certificate(
     review(monkeypatch, "a,s,?,a", *queue)
     shown = capsys.readouterr()
     assert "1 of 30" in shown.out
-    assert "2 checked, 28 left." in shown.err
+    assert "2 reviewed, 28 left." in shown.err
     review(monkeypatch, ",".join("a" * 28), *queue)
     capsys.readouterr()
     assert run(["review", *queue, "--json"]) == ExitCode.SUCCESS
@@ -302,4 +302,4 @@ def test_a_queue_has_to_be_drawn_first(
 def test_a_share_that_is_none_is_refused(share: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Before anything is read."""
     assert run(["certify", "--max-error", share]) == ExitCode.USAGE
-    assert "Give a percentage" in capsys.readouterr().err
+    assert "is not a valid share" in capsys.readouterr().err

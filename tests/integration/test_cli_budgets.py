@@ -52,7 +52,7 @@ def a_budgeted_run(settings: Settings) -> tuple[Pipeline, Submission]:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("--budget", "much"), ExitCode.USAGE, "A budget of much is no amount."),
+        (("--budget", "much"), ExitCode.USAGE, "--budget much is not an amount."),
         (("--budget", "0"), ExitCode.USAGE, "A budget of 0 cannot be kept."),
         (
             ("--budget", "1", "--model", "openai/ours"),

@@ -135,7 +135,7 @@ def test_results_can_be_narrowed_down(desk: Desk) -> None:
     assert by_wildcard == {"schema_version": 1, "total": 0, "results": []}
     assert by_type.code == ExitCode.SUCCESS
     assert by_type.out == ""
-    assert "no such results" in by_type.err
+    assert "No results match" in by_type.err
 
 
 def test_without_a_run_the_newest_answer_to_a_question_counts(desk: Desk) -> None:
@@ -374,7 +374,7 @@ def test_a_wait_says_when_nothing_moves(desk: Desk) -> None:
     watch.until_over(waiting.run_id, Lines(lambda _line: None))
 
     assert len(warned) == 2
-    assert all("No worker is connected to the database" in line for line in warned)
+    assert all("no worker is connected to the database" in line for line in warned)
 
 
 def test_a_wait_says_that_a_worker_is_there(desk: Desk) -> None:
@@ -388,7 +388,7 @@ def test_a_wait_says_that_a_worker_is_there(desk: Desk) -> None:
         said = watch.diagnosis(progress.read(session, waiting.run_id))
     engine.dispose()
 
-    assert "Nothing has moved for 60 seconds; the database sees 1 session of a worker" in said
+    assert "No progress for 60 seconds; connected: 1 session of a worker" in said
 
 
 def test_a_wait_outlives_a_short_outage_of_the_database(desk: Desk) -> None:

@@ -135,7 +135,7 @@ def test_the_stack_is_one_and_can_be_stopped(desk: Desk) -> None:
     assert stopped.returncode == ExitCode.SUCCESS
     assert "worker.concurrency" in stopped.stderr
     assert "Stopped." in stopped.stderr
-    assert "Nothing runs" in desk.talk("down")
+    assert "No services are running" in desk.talk("down")
     assert json.loads(desk.call("doctor", "--json"))["exit_code"] == 0
     desk.call("down")
 
@@ -158,7 +158,7 @@ def test_up_holds_the_stack_until_it_is_told_to_stop(desk: Desk) -> None:
     assert f"The pages: {link}" in log
     assert "worker.started" in log
     assert "Stopped." in log
-    assert "Nothing runs" in desk.talk("down")
+    assert "No services are running" in desk.talk("down")
 
 
 @pytest.mark.parametrize(

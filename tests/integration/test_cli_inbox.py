@@ -88,7 +88,7 @@ def test_everything_is_counted_where_it_lies(
     assert "0 files waiting · 0 being analyzed" in shown
     assert "1 done · 0 failed" in shown
     assert "done.txt" in shown
-    assert "a note beside each file" not in shown
+    assert "has the reason" not in shown
 
 
 def test_a_failure_is_shown_with_the_place_of_its_reason(
@@ -108,7 +108,7 @@ def test_a_failure_is_shown_with_the_place_of_its_reason(
     assert file["reason"] == "empty"
     assert file["message"].startswith(f"{inbox.folders.inbox}/empty.txt ")
     assert f"✗ empty.txt: {file['message']} → {file['hint']}" in shown
-    assert f"{inbox.folders.inbox.with_name('failed')}: a note" in shown
+    assert f"{inbox.folders.inbox.with_name('failed')}: NAME.json" in shown
 
 
 def test_a_profile_that_keeps_its_files_waiting_says_why(
@@ -161,8 +161,8 @@ def test_a_side_car_that_belongs_to_no_file_is_told(
     told = [str(inbox.folders.inbox / each) for each in names]
     assert found["orphaned_side_cars"] == told
     said = " ".join(shown.split())
-    assert all(f"{path} belongs to no file." in said for path in told)
-    assert said.count("→ A side-car is called NAME.EXT.chordwise.toml") == 1
+    assert all(f"{path} is a side-car without a file." in said for path in told)
+    assert said.count("→ The side-car of NAME.EXT is named NAME.EXT.chordwise.toml") == 1
 
 
 def test_of_many_side_cars_without_a_file_the_first_are_named(
@@ -175,7 +175,7 @@ def test_of_many_side_cars_without_a_file_the_first_are_named(
     run(["inbox"])
 
     shown = " ".join(capsys.readouterr().out.split())
-    assert shown.count("belongs to no file") == 20
+    assert shown.count("is a side-car without a file") == 20
     assert "19.txt.chordwise.toml" in shown
     assert "20.txt.chordwise.toml" not in shown
     assert "… and 3 side-cars more without a file" in shown

@@ -15,7 +15,7 @@ from tests.fakes.commands import point_to, run
 
 TEXT = "The bridge was opened in May. Carts crossed it on the same day."
 MODEL = "openai/gpt-6.1-terra"
-SAID = "has no Batch API: the run is asked online."
+SAID = "has no Batch API; the run uses the online lane."
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def test_what_the_built_in_model_cannot_give_is_left_out_and_it_says_so(
     capsys: pytest.CaptureFixture[str], option: list[str]
 ) -> None:
     """Once, on standard error; with a language model there is nothing to say."""
-    said = "Votes and critique are for language models"
+    said = "Votes and critique have no effect on the built-in"
     found = run(["submit", "letter.txt", *option, "--model", "extractive"])
     first = capsys.readouterr().err
     run(["submit", "letter.txt", *option, "--model", "openai/gpt-6.1-terra"])

@@ -245,9 +245,9 @@ def test_what_cannot_be_read_is_named(desk: Desk) -> None:
     code, shown, _ = desk.call()
 
     assert code == ExitCode.INCOMPLETE
-    assert "Not counted:" in shown
+    assert "Not included:" in shown
     assert "broken.pdf" in shown
-    assert "1 duplicate not counted again." in shown
+    assert "Duplicates skipped: 1." in shown
 
 
 def test_a_model_that_is_not_there_is_refused(desk: Desk) -> None:
@@ -313,14 +313,14 @@ def test_every_lane_of_the_provider_has_its_price(desk: Desk) -> None:
     assert code == ExitCode.SUCCESS
     assert "Total, online: $" in shown
     assert "Total, batch: $" in shown
-    assert "Input is estimated, by o200k_base (toktok)." in " ".join(shown.split())
+    assert "Input tokens are estimated by o200k_base (toktok)." in " ".join(shown.split())
     assert [desk.count(table) for table in ("documents", "runs", "model_calls")] == [0, 0, 0]
 
 
 def test_a_quote_says_that_it_counted_exactly(desk: Desk) -> None:
     model = "openai/gpt-5.4-mini"
 
-    assert "Input is counted exactly, by o200k_base (toktok)." in " ".join(
+    assert "Input tokens are counted by o200k_base (toktok)." in " ".join(
         desk.call("--model", model)[1].split()
     )
     assert line_of(desk.quote("--model", model))["counts_exactly"] is True
@@ -353,7 +353,7 @@ def test_a_model_without_batches_is_quoted_online(
     monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house | prices | {"batch": True}}))
     batch = desk.quote("--model", "house", "--lane", "batch")
 
-    assert "openai/x has no Batch API: it is asked online." in " ".join(shown.split())
+    assert "openai/x has no Batch API; it uses the online lane." in " ".join(shown.split())
     assert (line_of(online)["lane"], line_of(batch)["lane"]) == ("online", "batch")
     assert typical(batch["total"]) == pytest.approx(typical(online["total"]) / 2)
 
@@ -407,7 +407,8 @@ def test_tiers_are_quoted_by_the_model_that_each_question_goes_to(
 
 
 @pytest.mark.parametrize(
-    ("share", "warning"), [("0.01", "is likely not to last"), ("1.05", "may not last"), ("100", "")]
+    ("share", "warning"),
+    [("0.01", "will probably not suffice"), ("1.05", "may not suffice"), ("100", "")],
 )
 def test_a_budget_is_compared_with_what_is_expected(desk: Desk, share: str, warning: str) -> None:
     """Below what is expected it is warned of, above the upper end nothing is said."""
@@ -432,8 +433,8 @@ def test_the_numbers_are_said_before_a_run_with_a_budget(desk: Desk) -> None:
     announce(context, ["-"], options, Decimal(5), screen)
 
     said = desk.capsys.readouterr().err
-    assert "Expected cost: $0.00, of a budget of $5.00." in said
-    assert "standard input cannot be quoted" in said
+    assert "Expected cost: $0.00. Budget: $5.00." in said
+    assert "cost of standard input cannot be estimated" in said
 
 
 @pytest.fixture
@@ -461,7 +462,7 @@ def test_a_sample_is_asked_and_paid(
 
     line = line_of(json.loads(shown))
     assert code == ExitCode.SUCCESS
-    assert "Asking 2 questions for real now, which costs $" in said
+    assert "Sending a sample of 2 questions. Cost: at most $" in said
     assert len(house.journal) == 2
     assert (line["basis"], line["observations"]) == ("sample", 2)
     paid = desk.pipeline.value("SELECT sum(cost_usd) FROM model_calls WHERE job_id IS NULL")

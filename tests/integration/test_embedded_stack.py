@@ -187,7 +187,9 @@ def test_commands_at_the_same_time_share_one_stack(home: Path) -> None:
             for level in (Level.DATABASE, Level.ALL)
         ]
     pid = running(home).supervisor.pid
-    with pytest.raises(ServiceUnavailableError, match=f"up already in process {pid}") as refusal:
+    with pytest.raises(
+        ServiceUnavailableError, match=f"already running in process {pid}"
+    ) as refusal:
         stack.hold(settings_for(home), on_progress=print, on_ready=print, commands=COMMANDS)
 
     assert len({each.result().database_url for each in asked}) == 1
@@ -230,12 +232,12 @@ def test_a_supervisor_that_is_killed_while_it_starts_a_stack_is_told(
     left: list[bool] = []
 
     def strike(activity: str) -> None:
-        if activity == "Bringing the tables up to date":
+        if activity == "Updating the database schema":
             files = [path for path in home.rglob("*") if path.is_file()]
             left.extend(key.encode() in path.read_bytes() for path in files)
             kill(running(home).supervisor)
 
-    with pytest.raises(ServiceUnavailableError, match="The stack ended while it was starting"):
+    with pytest.raises(ServiceUnavailableError, match="The stack exited while it was starting"):
         stack.ensure(settings_for(home), Level.DATABASE, commands=commands, on_progress=strike)
     stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
 
@@ -291,7 +293,7 @@ def test_a_stack_is_ready_when_its_worker_consumes(home: Path) -> None:
 
     assert all(sign.is_healthy and sign.age_seconds < 1 for sign in signs)
     log = home_at(home).log("stack").read_text("utf-8")
-    assert "the worker does not consume yet: The worker is waiting for database or broker" in log
+    assert "the worker is not ready yet: The worker is waiting for database or broker" in log
     assert running(home).phase == "ready"
 
 
@@ -302,7 +304,7 @@ def test_a_worker_that_dies_at_its_start_is_told(home: Path) -> None:
     home_at(home).prepare()
     home_at(home).log("worker").write_text("An older worker had other troubles.\n", "utf-8")
 
-    with pytest.raises(ServiceUnavailableError, match=r"ended as it started: worker\.conc") as told:
+    with pytest.raises(ServiceUnavailableError, match=r"exited at its start: worker\.conc") as told:
         stack.ensure(settings_for(home), Level.ALL, commands=commands)
 
     assert "older" not in told.value.what
@@ -315,7 +317,7 @@ def test_a_worker_that_dies_leaves_a_database_that_was_there(home: Path) -> None
     broken = COMMANDS.model_copy(update={"worker": python("raise SystemExit('no')")})
     stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
 
-    with pytest.raises(ServiceUnavailableError, match="ended as it started"):
+    with pytest.raises(ServiceUnavailableError, match="exited at its start"):
         stack.ensure(settings_for(home), Level.ALL, commands=broken)
     left = set(running(home).children)
     stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)

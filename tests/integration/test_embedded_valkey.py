@@ -117,7 +117,7 @@ def test_a_client_without_the_password_is_refused(home: Path, server: EmbeddedVa
 def test_a_second_start_is_refused(server: EmbeddedValkey) -> None:
     server.start()
 
-    with pytest.raises(ServiceUnavailableError, match="runs already"):
+    with pytest.raises(ServiceUnavailableError, match="is already running"):
         server.start()
 
 

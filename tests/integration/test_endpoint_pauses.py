@@ -91,8 +91,8 @@ def test_a_look_at_everything_tells_the_pause(settings: Settings) -> None:
 
     found = models.pauses(settings_asking(settings))
     assert found.verdict is CheckStatus.WARN
-    assert found.finding == "The key is refused. For all runs: calls are paused for 5 min."
-    assert found.hint == "Check api_key. chordwise retry RUN asks at once."
+    assert found.finding == "The key is refused. Calls of all runs are paused for 5 min."
+    assert found.hint == "Check api_key. To try again now: chordwise retry RUN."
 
 
 def test_a_tiny_question_is_asked_all_the_same(settings: Settings) -> None:

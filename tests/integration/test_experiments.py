@@ -315,7 +315,7 @@ def test_the_client_starts_compares_and_concludes(settings: Settings, settings_f
     pipeline = opened(settings, settings_file, answering)
     terse = {"terse": {"instructions": "Be terse, and brief."}}
     with Client() as client:
-        with pytest.raises(UsageError, match="is no share"):
+        with pytest.raises(UsageError, match="is not a valid share"):
             client.start_experiment("shorter", "mail", terse, risk=2)
         begun = client.start_experiment("shorter", "mail", terse, outcome="valid", share="30%")
         submitted(pipeline, 0, 5)
@@ -360,7 +360,7 @@ SENSELESS: list[tuple[list[str], str]] = [
     (["--variant", "short:model=unknown"], "no model named"),
     (["--variant", "control:votes=3"], "a name of its own"),
     (["--variant", "short"], "is not NAME:KEY=VALUE"),
-    (["--variant", "short:votes=3", "--share", "100%"], "is no share"),
+    (["--variant", "short:votes=3", "--share", "100%"], "is not a valid share"),
     (["--variant", "a:votes=3", "--variant", "b:votes=5", "--share", "50%"], "nothing is left"),
 ]
 

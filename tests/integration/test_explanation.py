@@ -108,7 +108,7 @@ def test_the_command_finds_a_document_by_a_part_of_its_name(
     assert found == pipeline.value("SELECT id FROM jobs ORDER BY id LIMIT 1")
     assert run(["explain", source]) == ExitCode.SUCCESS
     shown = capsys.readouterr().out
-    assert "the model of this answer is not known here" in shown
+    assert "its template or model is unknown here" in shown
     assert "rebuilt in 1856" in shown
 
 

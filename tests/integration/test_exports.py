@@ -191,10 +191,10 @@ REFUSED: list[tuple[list[str], str]] = [
     (["runs", "--columns", "name,nothing"], "no column “nothing”"),
     (["runs", "--run", "unheard-of"], "There is no run"),
     (["results_by_day", "--run", "latest"], "belong to no run"),
-    (["runs", "-o", "runs.txt"], "names no format"),
+    (["runs", "-o", "runs.txt"], "is not a known format"),
     (["runs", "-o", "nowhere/runs.csv"], "no folder"),
-    (["runs", "--sql", "SELECT 1"], "Name a view"),
-    ([], "Name a view"),
+    (["runs", "--sql", "SELECT 1"], "Give either a view or --sql"),
+    ([], "Give either a view or --sql"),
     (["--sql", "DELETE FROM runs"], "Only statements that read"),
     (["--sql", "SELECT 1; DROP TABLE runs"], "refuses"),
     (["--sql", "WITH x AS (DELETE FROM runs RETURNING 1) SELECT * FROM x"], "refuses"),
@@ -242,7 +242,7 @@ def test_a_reader_may_stop_early(desk: Desk) -> None:
 
     assert left.stdout == "repeat\n"
     assert left.stderr == "code 0\n"
-    assert "Standard output takes no more: No space left on device." in full.stderr
+    assert "Standard output cannot be written to: No space left on device." in full.stderr
     assert full.stderr.endswith("code 2\n")
 
 

@@ -46,7 +46,7 @@ def test_a_job_is_approved_by_its_id_and_said_once(
     job = pipeline.job(classified(pipeline, {"a.txt": ("letter", 0.75)}))
     for _ in range(2):
         assert run(["feedback", str(job.id), "--approve"]) == ExitCode.SUCCESS
-    assert "0 remarks stored; 1 had been said before." in capsys.readouterr().err
+    assert "0 remarks stored; 1 already stored." in capsys.readouterr().err
     assert pipeline.rows(WHOLE) == [(True, "letter", 0.75)]
 
     assert run(["feedback", str(job.id), "--reject"]) == ExitCode.SUCCESS
@@ -192,15 +192,15 @@ def test_the_last_word_on_a_document_counts(pipeline: Pipeline, tmp_path: Path) 
 
 
 REFUSED: list[tuple[tuple[str, ...], str]] = [
-    (("latest",), "Say --approve, --reject"),
-    (("latest", "--approve", "--reject"), "exclude each other"),
+    (("latest",), "Give one of --approve, --reject"),
+    (("latest", "--approve", "--reject"), "cannot be used together"),
     (("latest", "--approve"), "2 results fit: a.txt (classification), b.txt"),
     (("latest", "--document", "c", "--approve"), "There is no such result"),
     (("none", "--approve"), "There is no run “none”"),
     (("latest", "--document", "a", "--correct", "invoice"), "is not PATH=VALUE"),
     (("latest", "--document", "a", "--correct", "label=novel"), "none of the labels"),
     (("latest", "--document", "a", "--correct", "/nothing=1"), "has nothing at “/nothing”"),
-    (("latest", "--document", "a", "--path", "label"), "--path goes with"),
+    (("latest", "--document", "a", "--path", "label"), "--path needs"),
 ]
 
 

@@ -295,7 +295,7 @@ def test_the_story_names_the_examples(
 
     assert run(["explain", str(job.id)]) == ExitCode.SUCCESS
 
-    assert "Example shown: boat, version 1, 1 remark" in capsys.readouterr().out
+    assert "Example in the prompt: boat, version 1, 1 remark" in capsys.readouterr().out
     with pipeline.context.database.read() as session:
         found = explain(session, pipeline.context.settings, job.id)
     assert [each.source for each in found.examples] == ["boat"]

@@ -187,7 +187,7 @@ def test_the_commands_say_that_no_key_is_sent(
     for said in (shown, f"{check.finding} {check.hint}"):
         assert "no key is sent to https://gateway.example/v1?…" in said
         assert 'api_key_env = "HOUSE_API_KEY"' in said.replace('\\"', '"')
-        assert "OPENAI_API_KEY goes to api.openai.com only" in said
+        assert "OPENAI_API_KEY is sent only to api.openai.com" in said
         assert "hush" not in said
 
 

@@ -56,7 +56,7 @@ def test_nothing_is_said_of_confidence_until_enough_is_known(
 ) -> None:
     """Neither without judgments, nor with too few, nor where none of them is wrong."""
     assert run(["recalibrate"]) == ExitCode.SUCCESS
-    assert "Nothing has been judged yet" in capsys.readouterr().err
+    assert "There are no judged answers yet" in capsys.readouterr().err
     judged(pipeline, 0.9, 29, 0)
     judged(pipeline, 0.5, 10, 4)
 

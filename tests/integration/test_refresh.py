@@ -153,7 +153,7 @@ def test_what_is_asked_today_is_not_stale(desk: Desk) -> None:
     submission = desk.classify("a.txt", "b.txt")
 
     assert desk.reasons(submission.name) == desk.reasons("--profile", "letters") == []
-    assert "Nothing is stale." in desk.said("--profile", "letters")
+    assert "There are no stale answers." in desk.said("--profile", "letters")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_pages_that_another_model_read_are_counted(
     found = desk.call("--profile", "letters", "--dry-run")
 
     assert (found["stale"], found["transcribed_by_others"]) == ([], 1)
-    assert "1 document has pages that another model read" in desk.said("--profile", "letters")
+    assert "Another model read pages of 1 document" in desk.said("--profile", "letters")
 
 
 def test_a_price_is_said_online_and_in_batches(desk: Desk) -> None:
@@ -267,7 +267,7 @@ def test_a_person_agrees_to_the_price(desk: Desk, monkeypatch: pytest.MonkeyPatc
     refreshed = ("--profile", "letters", "--model", GPT, "--no-wait")
 
     type_in(monkeypatch, "n")
-    assert "Nothing was asked." in desk.said(*refreshed)
+    assert "No answer was renewed." in desk.said(*refreshed)
     assert desk.pipeline.value("SELECT count(*) FROM runs") == 1
     type_in(monkeypatch, "y")
     desk.said(*refreshed)

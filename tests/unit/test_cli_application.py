@@ -69,7 +69,7 @@ def test_every_command_has_help_with_an_example(
     assert f"chordwise {command}" in shown.partition("\n")[2].replace("\n  ", " ")
 
 
-@pytest.mark.parametrize("group", [[], ["schedules"], ["prompts"]])
+@pytest.mark.parametrize("group", [[], ["experiment"], ["schedules"], ["prompts"]])
 def test_no_sentence_in_a_list_of_commands_is_cut(
     group: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ def test_it_shows_the_outcome_and_every_assumption(capsys: pytest.CaptureFixture
     assert "128 KiB" in shown
     assert "16.0 GB" in shown
     assert "Cost of 1,000 documents" in shown
-    assert "as Llama-3-8B has" in shown
+    assert "those of Llama-3-8B" in shown
     assert "NVIDIA A100" in shown
 
 
@@ -44,7 +44,7 @@ def test_what_is_given_is_not_assumed(capsys: pytest.CaptureFixture[str]) -> Non
     assert "96 KiB" in shown
     assert "not given" not in shown
     assert "In 24.0 GB" in shown
-    assert " at once" in shown
+    assert "concurrent request" in shown
 
 
 def test_what_does_not_fit_the_context_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

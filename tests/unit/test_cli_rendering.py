@@ -200,7 +200,7 @@ def test_what_is_not_shown_of_long_data_is_said() -> None:
     text = shown(answer(AnalysisType.EXTRACTION, output))
 
     assert "… the first 4,000 of 10," in text
-    assert "--json shows all" in text
+    assert "use --json for all" in text
 
 
 def test_a_quote_that_the_document_does_not_have_is_marked() -> None:
@@ -323,7 +323,7 @@ def test_failures_alike_stand_under_one_reason() -> None:
     text = shown(*rendered_accounts.failures([*alike, other]))
 
     assert text.count("The model declined.") == 1
-    assert "… and 47 others alike" in text
+    assert "… and 47 more with the same error" in text
     assert "other.txt" in text
     assert "Something else." in text
 

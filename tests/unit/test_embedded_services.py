@@ -76,7 +76,7 @@ def test_a_dead_service_starts_after_half_a_second(
     clock.now += 0.2
     watched.tend()
 
-    assert str(died) == "it ended; it starts again in 0.5 s"
+    assert str(died) == "it exited and restarts in 0.5 s"
     assert early is None
     assert starts_before_the_pause_ended == 1
     assert service.starts == 2
@@ -113,7 +113,7 @@ def test_a_long_life_is_forgiven(service: FragileService, clock: SleptClock) -> 
     clock.now += 60
     service.is_alive = False
 
-    assert str(watched.tend()) == "it ended; it starts again in 0.5 s"
+    assert str(watched.tend()) == "it exited and restarts in 0.5 s"
 
 
 def test_a_fingerprint_tells_keys_apart() -> None:

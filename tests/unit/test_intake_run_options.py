@@ -198,8 +198,12 @@ def test_a_profile_may_say_none_as_well(tmp_path: Path) -> None:
         ('id_column = "a"', "reading rows", "text_column"),
         ("budget_usd = 0", "budget_usd: .* greater than 0", 'budget_usd = ""'),
         ("types = 3", "types: ", "docs/inbox.md"),
-        ('types = "summary"', r'types: it wants a list, such as \["summary"\]\.', "docs/inbox.md"),
-        ('typs = ["summary"]', "wrong: there is no setting typs\\.", "docs/inbox.md"),
+        (
+            'types = "summary"',
+            r'types: it must be a list, such as \["summary"\]\.',
+            "docs/inbox.md",
+        ),
+        ('typs = ["summary"]', "wrong: unknown setting typs\\.", "docs/inbox.md"),
     ],
 )
 def test_what_contradicts_itself_is_refused(

@@ -175,7 +175,21 @@ def test_half_a_price_is_refused(folder: Path, price: str, given: str, complaint
     said = refused()
 
     assert "models.house" in said
-    assert complaint.format("usd_per_million_tokens") in said
+    assert 'price is "free" and input_usd_per_million_tokens is set' in said
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"), [("input", "output"), ("output", "input"), ("cached_input", "input")]
+)
+def test_half_a_price_is_refused(folder: Path, given: str, missing: str) -> None:
+    """It would be passed over in silence, and the public price or none would count."""
+    write(folder, f'[models.house]\nprovider = "openai"\n{given}_usd_per_million_tokens = 1.5\n')
+
+    said = refused()
+
+    assert "models.house" in said
+    assert f"{given}_usd_per_million_tokens is set without" in said
+    assert f"without {missing}_usd_per_million_tokens: set both" in said
 
 
 def test_a_variable_that_no_setting_reads_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,28 +223,28 @@ def test_what_is_wrong_is_said_in_words_of_ours(folder: Path) -> None:
     write(folder, '[schedules.x]\ncron = "0 2 * * *"\nprofile = "none"\n')
     contradiction = refused().partition("\n")[0]
 
-    assert "there is no setting inbox.folder; there is no setting modle" in misspelt
-    assert contradiction.endswith("wrong: schedules.x: there is no profile “none”.")
+    assert "unknown setting inbox.folder; unknown setting modle" in misspelt
+    assert contradiction.endswith("invalid: schedules.x: there is no profile “none”.")
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('[inbox]\nfolders = "letters"', 'inbox.folders: it wants a list, such as ["inbox"].'),
+        ('[inbox]\nfolders = "letters"', 'inbox.folders: it must be a list, such as ["inbox"].'),
         (
             '[schedules.x]\ncron = "0 2 * * *"\npaths = "a"',
-            'schedules.x.paths: it wants a list, such as ["letters"].',
+            'schedules.x.paths: it must be a list, such as ["letters"].',
         ),
-        ('fallback = "a"', 'fallback: it wants a list, such as ["a", "b"].'),
-        ('inbox = "a"', "inbox: it wants a table."),
-        ('profiles = "a"', "profiles: it wants a table."),
+        ('fallback = "a"', 'fallback: it must be a list, such as ["a", "b"].'),
+        ('inbox = "a"', "inbox: it must be a table."),
+        ('profiles = "a"', "profiles: it must be a table."),
     ],
 )
 def test_lists_and_tables_are_called_so(folder: Path, content: str, said: str) -> None:
     """In the words of the file, which knows neither tuples nor dictionaries."""
     write(folder, f"{content}\n")
 
-    assert refused().partition("\n")[0].endswith(f"are wrong: {said}")
+    assert refused().partition("\n")[0].endswith(f"are invalid: {said}")
 
 
 def test_a_model_is_known_by_its_name_or_by_its_provider(folder: Path) -> None:
@@ -413,7 +427,7 @@ def test_http_has_to_be_allowed() -> None:
     values = {"webhook_url": "http://example.org", "webhook_secret": SECRET, "allow_http": True}
 
     assert DeliverySettings.model_validate(values).allow_http
-    with pytest.raises(ValidationError, match="take https, or set allow_http"):
+    with pytest.raises(ValidationError, match="use https:// or set allow_http"):
         DeliverySettings.model_validate({**values, "allow_http": False})
 
 
@@ -421,10 +435,10 @@ def test_http_has_to_be_allowed() -> None:
     ("url", "secret", "reason"),
     [
         ("ftp://example.org", SECRET, "ftp:// is not supported; use https://"),
-        ("https://", SECRET, "names no host"),
+        ("https://", SECRET, "has no host"),
         ("example.org/hook", SECRET, "begins with https://"),
         ("https://example.org:none", SECRET, "port is not a number"),
-        (" http://example.org", SECRET, "take https, or set allow_http"),
+        (" http://example.org", SECRET, "use https:// or set allow_http"),
         ("https://exämple.org", SECRET, "begins with https://"),
         ("https://example.org", "", "webhook_secret is not 24 to 64 bytes"),
         ("https://example.org", "hunter2!", "webhook_secret is not base64"),

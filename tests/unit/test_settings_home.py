@@ -51,7 +51,7 @@ def test_a_home_that_cannot_be_read_does_not_count(folder: Path, content: bytes)
 
 def test_a_file_that_is_missing_is_no_wrong_entry(folder: Path) -> None:
     """It may have named another home, whose stack is meant."""
-    with pytest.raises(ConfigurationError, match="There is no settings file"):
+    with pytest.raises(ConfigurationError, match="does not exist"):
         find_home(folder / "gone.toml")
 
 
@@ -65,6 +65,6 @@ def test_wrong_settings_do_not_keep_a_stack_from_being_stopped(
 
     shown = capsys.readouterr().err
     assert "worker.concurrency" in shown
-    assert "What runs in data is stopped all the same." in shown
-    assert "Nothing runs in data." in shown
+    assert "Stopping the services of data anyway." in shown
+    assert "No services are running for data." in shown
     assert run(["runs"]) == ExitCode.CONFIGURATION

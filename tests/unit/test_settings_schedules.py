@@ -42,32 +42,44 @@ def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
         (('cron = "0 2 * * *"', 'time_zone = "Europe/Bonn"'), "no time zone “Europe/Bonn”"),
         (('cron = "0 2 * * *"', 'time_zone = "../etc/passwd"'), "no time zone"),
         (('cron = "0 2 * * *"', 'profile = "bills"'), "nightly: there is no profile “bills”"),
-        (('cron = "0 2 * * *"',), "nightly: nothing says what to analyze"),
-        (('cron = "0 2 * * *"', 'profile = "letters"'), "nothing says what to analyze"),
-        (('cron = "0 2 * * *"', 'kind = "prune"'), "pruning needs an age"),
-        (('cron = "0 2 * * *"', 'kind = "prune"', 'paths = ["a"]'), "paths is for kind"),
-        (('cron = "0 2 * * *"', 'paths = ["a"]', "keep_runs_days = 9"), "keep_runs_days is for"),
+        (('cron = "0 2 * * *"',), "nightly: there is nothing to analyze"),
+        (('cron = "0 2 * * *"', 'profile = "letters"'), "there is nothing to analyze"),
+        (('cron = "0 2 * * *"', 'kind = "prune"'), "kind = “prune” needs at least one of"),
+        (('cron = "0 2 * * *"', 'kind = "prune"', 'paths = ["a"]'), "paths is only for kind"),
+        (
+            ('cron = "0 2 * * *"', 'paths = ["a"]', "keep_runs_days = 9"),
+            "keep_runs_days is only for",
+        ),
         (('cron = "0 2 * * *"', 'kind = "report"'), "kind = “report” needs a folder"),
-        (('cron = "0 2 * * *"', 'paths = ["a"]', 'folder = "b"'), "folder is for kind"),
-        (('cron = "0 2 * * *"', 'paths = ["a"]', 'view = "runs"'), "view is for kind = “export”"),
-        (('cron = "0 2 * * *"', 'paths = ["a"]', "raw = true"), "raw is for kind = “export”"),
-        (('cron = "0 2 * * *"', 'kind = "prune"', 'lane = "batch"'), "lane is for kind = “ana"),
+        (('cron = "0 2 * * *"', 'paths = ["a"]', 'folder = "b"'), "folder is only for kind"),
+        (
+            ('cron = "0 2 * * *"', 'paths = ["a"]', 'view = "runs"'),
+            "view is only for kind = “export”",
+        ),
+        (('cron = "0 2 * * *"', 'paths = ["a"]', "raw = true"), "raw is only for kind = “export”"),
+        (
+            ('cron = "0 2 * * *"', 'kind = "prune"', 'lane = "batch"'),
+            "lane is only for kind = “ana",
+        ),
         (('cron = "0 2 * * *"', 'paths = ["a"]', 'lane = "fast"'), "lane: Input should be"),
         (
             ('cron = "0 2 * * *"', 'kind = "export"', 'view = "runs"'),
             "kind = “export” needs a folder",
         ),
-        (('cron = "0 2 * * *"', 'kind = "export"', 'folder = "b"'), "either a view or a statement"),
+        (('cron = "0 2 * * *"', 'kind = "export"', 'folder = "b"'), "needs either view or sql"),
         (
             ('cron = "0 2 * * *"', 'kind = "export"', 'folder = "b"', 'view = "a"', 'sql = "b"'),
-            "either a view or a statement",
+            "needs either view or sql",
         ),
         (
             ('cron = "0 2 * * *"', 'kind = "evaluate"', "max_error_rate = 0.1"),
-            "max_error_rate is for",
+            "max_error_rate is only for",
         ),
-        (('cron = "0 2 * * *"', 'kind = "recalibrate"', 'gold = "a.csv"'), "gold is for kind"),
-        (('cron = "0 2 * * *"', 'kind = "report"', 'profile = "letters"'), "profile is for kind"),
+        (('cron = "0 2 * * *"', 'kind = "recalibrate"', 'gold = "a.csv"'), "gold is only for kind"),
+        (
+            ('cron = "0 2 * * *"', 'kind = "report"', 'profile = "letters"'),
+            "profile is only for kind",
+        ),
         (
             ('cron = "0 2 * * *"', 'kind = "recalibrate"', "max_error_rate = 2"),
             "less than or equal",
@@ -103,7 +115,7 @@ def test_a_profile_without_a_folder_of_its_own_has_one_in_each_inbox(tmp_path: P
 def test_a_profile_does_not_lead_out_of_the_inbox(tmp_path: Path) -> None:
     lines = ('cron = "0 2 * * *"', 'profile = "out"', '[inbox]\nfolders = ["in"]')
 
-    with pytest.raises(ConfigurationError, match="leads out of the inbox"):
+    with pytest.raises(ConfigurationError, match="is outside the inbox"):
         load(tmp_path, *lines, '[profiles.out]\nfolder = "../secrets"')
 
 
@@ -120,7 +132,7 @@ def test_a_name_can_be_part_of_a_run_name(tmp_path: Path) -> None:
     file = tmp_path / "chordwise.toml"
     file.write_text('[schedules."a b"]\ncron = "0 2 * * *"\npaths = ["a"]\n', "utf-8")
 
-    with pytest.raises(ConfigurationError, match="a name is of letters"):
+    with pytest.raises(ConfigurationError, match="a name consists of letters"):
         settings.load(file)
 
 

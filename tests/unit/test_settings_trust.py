@@ -191,5 +191,5 @@ def test_a_pipe_in_its_place_blocks_no_command(folder: Path) -> None:
     os.mkfifo(folder / "chordwise.toml")
 
     assert load().model == "extractive"
-    with pytest.raises(ConfigurationError, match="There is no settings file"):
+    with pytest.raises(ConfigurationError, match="does not exist"):
         load(folder / "chordwise.toml")

@@ -33,7 +33,7 @@ def test_a_process_that_fell_silent_is_not_healthy(tmp_path: Path) -> None:
     sign = liveness.last_sign(tmp_path, "worker")
     assert not sign.is_fresh
     assert not sign.is_healthy
-    assert str(sign) == "The worker has fallen silent: busy 31 s ago."
+    assert str(sign) == "The worker sends no heartbeat: last state busy, 31 s ago."
 
 
 @pytest.mark.parametrize("state", State)
@@ -54,7 +54,7 @@ def test_a_file_of_another_making_is_no_sign(tmp_path: Path) -> None:
     file.touch()
 
     assert str(liveness.last_sign(tmp_path, "worker")) == (
-        "The worker has shown no sign of life here."
+        "The worker has sent no heartbeat on this machine."
     )
 
 
@@ -77,7 +77,7 @@ def test_health_is_an_exit_code_and_a_sentence(
     liveness.show(tmp_path, process, State.WORKING)
     assert (before, main()) == (ExitCode.UNAVAILABLE, ExitCode.SUCCESS)
     assert capsys.readouterr().out.splitlines() == [
-        f"The {process} has shown no sign of life here.",
+        f"The {process} has sent no heartbeat on this machine.",
         f"The {process} is working.",
     ]
 

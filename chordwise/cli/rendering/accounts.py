@@ -1,4 +1,4 @@
-"""The account of a run for people: what came in, what became of it, what went wrong."""
+"""The account of a run as text: intakes, jobs, failures, budgets."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ EVERY = 1_000_000_000
 _MESSAGE_WIDTH = 300
 _MAX_REASONS = 30
 _MAX_OF_A_REASON = 3
-# What failures have in common; the messages about intakes name their file.
+# Failures with the same values are grouped.
 _REASON = attrgetter("what", "analysis_type", "state", "error_code", "error_message", "hint")
 
 
 def laid_out(account: Account) -> Iterator[RenderableType]:
-    """Return both lines of an account, each with whether it balances."""
+    """Return the lines of intakes and jobs, each with whether it balances."""
     yield Text(f"Intakes  {_found(account)} = {_sum(account.outcomes)}{_intake(account)}")
     if account.is_interrupted:
         name = shlex.quote(one_line(account.run))
-        yield Text(f"         → `chordwise resume {name}` takes in the rest", style="dim")
+        yield Text(f"         → Resume with: chordwise resume {name}", style="dim")
     reused = f" · {account.reused:,} reused" if account.reused else ""
     planned = f"{account.jobs_planned:,} planned = {_sum(account.states)}"
     yield Text(f"Jobs     {planned}{_balance(account.jobs_balance)}{reused}")
 
 
 def failures(found: Sequence[Failure]) -> Iterator[RenderableType]:
-    """Return what did not go well, with the reason and what to do; one reason stands once."""
+    """Return the failures, grouped by reason, each reason with a hint."""
     groups: dict[tuple[object, ...], list[Failure]] = {}
     for failure in found:
         groups.setdefault(_REASON(failure), []).append(failure)
@@ -48,26 +48,26 @@ def failures(found: Sequence[Failure]) -> Iterator[RenderableType]:
         yield from _group(group)
     hidden = len(found) - sum(len(group) for group in shown)
     if hidden > 0:
-        yield Text(f"… and {hidden:,} more; the view “failures” has them all.", style="dim")
+        yield Text(f"… and {hidden:,} more; query the view “failures” for all.", style="dim")
 
 
 def notices(found: Sequence[Notice]) -> Iterator[RenderableType]:
-    """Return the documents that were taken in and should be looked at, each with the reason."""
+    """Return the documents that need attention, each with the reason and a hint."""
     for notice in found:
         yield Text("! ", style="yellow").append(one_line(notice.source), style="default")
         yield from _explained(notice.message, notice.hint)
 
 
 def table(accounts: Sequence[Account]) -> Table:
-    """Return one row for each run; a name has to stay in one piece, to be copied."""
-    names = ("Run", "Status", "Started", "Jobs", "Not well")
+    """Return one row for each run; names are not broken, so that they can be copied."""
+    names = ("Run", "Status", "Started", "Jobs", "Problems")
     rows = (
         (
             one_line(account.run),
             _status(account),
             moment(account.created_at),
             f"{account.states[JobStatus.SUCCEEDED]}/{account.jobs_planned}",
-            Text(str(account.not_well), style="yellow" if account.not_well else ""),
+            _problems(account),
         )
         for account in accounts
     )
@@ -75,11 +75,18 @@ def table(accounts: Sequence[Account]) -> Table:
 
 
 def _status(account: Account) -> Text:
-    """Return the status, and how much was taken in where that is not everything that was found."""
+    """Return the status, with the progress of an incomplete intake."""
     if not account.is_interrupted and not account.not_taken:
         return Text(account.status)
     status = "interrupted" if account.is_interrupted else account.status
     return Text(f"{status}, {taken_of_found(account)}", style="yellow")
+
+
+def _problems(account: Account) -> Text:
+    count = account.not_accepted + sum(account.states.values())
+    count -= account.states[JobStatus.SUCCEEDED] + account.unfinished
+    count += account.states[JobStatus.PAUSED]
+    return Text(str(count), style="yellow" if count else "")
 
 
 def _found(account: Account) -> str:
@@ -95,14 +102,14 @@ def _sum(counts: Mapping[str, int]) -> str:
 
 
 def taken_of_found(account: Account) -> str:
-    """Return how much of what was found is taken in."""
+    """Return the progress of the intake."""
     if account.intakes_found is None:
-        return f"{account.taken:,} taken in, and how much was found is not known"
+        return f"{account.taken:,} taken in of an unknown number"
     return f"{account.taken:,} of {account.intakes_found:,} taken in"
 
 
 def _intake(account: Account) -> str:
-    """Return whether everything is taken in and counted."""
+    """Return whether the intake is complete and balances."""
     if account.is_interrupted:
         return f" ✗ interrupted, {taken_of_found(account)}"
     if account.not_taken:
@@ -110,7 +117,7 @@ def _intake(account: Account) -> str:
     return _balance(account.intakes_balance)
 
 
-def _balance(balances: bool | None) -> str:  # noqa: FBT001 - the fact itself, not a switch
+def _balance(balances: bool | None) -> str:  # noqa: FBT001 - the value to show
     return {True: " ✓", False: " ✗ does not balance", None: ""}[balances]
 
 
@@ -118,12 +125,14 @@ def _group(group: Sequence[Failure]) -> Iterator[RenderableType]:
     for failure in group[:_MAX_OF_A_REASON]:
         yield _line(failure)
     if len(group) > _MAX_OF_A_REASON:
-        yield Text(f"  … and {len(group) - _MAX_OF_A_REASON:,} others alike", style="dim")
+        yield Text(
+            f"  … and {len(group) - _MAX_OF_A_REASON:,} more with the same error", style="dim"
+        )
     yield from _explained(group[0].error_message, group[0].hint)
 
 
 def _explained(message: str | None, to_do: str | None) -> Iterator[RenderableType]:
-    """Return why something did not go well, and what to do about it."""
+    """Return a message and its hint."""
     if message:
         yield indented(Text(one_line(message, _MESSAGE_WIDTH)), 4)
     if to_do:
@@ -143,7 +152,7 @@ def _line(failure: Failure) -> Text:
 
 
 def heading(account: Account) -> Text:
-    """Return a run's name, id and status in one line."""
+    """Return the name, id and status of a run in one line."""
     line = Text(one_line(account.run), style="bold")
     is_interrupted = ", interrupted" if account.is_interrupted else ""
     line.append(f"  {account.status}{is_interrupted} · {account.run_id}", style="not bold dim")
@@ -151,7 +160,7 @@ def heading(account: Account) -> Text:
 
 
 def in_words(account: Account) -> str:
-    """Return how a run ended, in one sentence."""
+    """Return the outcome of a run in one sentence."""
     succeeded = account.states[JobStatus.SUCCEEDED]
     total = sum(account.states.values())
     problems = [

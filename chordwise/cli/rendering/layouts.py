@@ -1,4 +1,4 @@
-"""Layouts for terminals of every width: nothing is cut, and no word is broken without need."""
+"""Layouts for terminals of every width: text is folded, not cut."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _ENDLESS = 100_000
 
 
 class FirstThatFits:
-    """Shows the first of several layouts that there is room for; else the last."""
+    """Shows the first of several layouts that fits the width, else the last."""
 
     def __init__(self, *layouts: RenderableType) -> None:
         self._layouts = layouts
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Choose a layout for the width that there is."""
+        """Choose a layout for the available width."""
         *preferred, last = self._layouts
         endless = options.update(width=_ENDLESS)
         for layout in preferred:
@@ -39,7 +39,7 @@ def table(
     prose_width: int = _ENDLESS,
     right: Collection[str] = (),
 ) -> Table:
-    """Return a table that fits where no word has to be broken, nor prose into shorter lines."""
+    """Return a table that does not break words, nor prose into lines below `prose_width`."""
     shown = empty()
     for place, name in enumerate(names):
         lines = [line for row in rows for line in _text(row[place]).split(allow_blank=True)]
@@ -63,9 +63,9 @@ def folded(
     header_style: str = "bold",
     indent: int = 0,
 ) -> Table:
-    """Return a table that breaks whatever is too long, but for the columns that stay whole.
+    """Return a table that folds long cells, except in the columns of `whole`.
 
-    Where there is no room for those alone, a mark says that they are cut.
+    If even those do not fit, they are cut and end with an ellipsis.
     """
     shown = empty(header_style, indent)
     for name in names:
@@ -84,7 +84,7 @@ def numbers(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 
 def empty(header_style: str = "bold", indent: int = 0) -> Table:
-    """Return a table without lines and columns."""
+    """Return a table without borders and columns."""
     return Table(box=None, padding=(0, 2, 0, indent), header_style=header_style)
 
 
@@ -99,7 +99,7 @@ def _text(cell: str | Text) -> Text:
 
 
 def records(names: Sequence[str], rows: Sequence[Sequence[Text]]) -> RenderableType:
-    """Return the rows one below the other, each with a line for every column."""
+    """Return the rows as records, with a line for every column."""
     shown: list[RenderableType] = []
     for number, row in enumerate(rows, start=1):
         lines = Table.grid(padding=(0, 1))
@@ -115,7 +115,7 @@ NAME_WIDTH = 48
 
 
 def shortened(found: Sequence[str], room: int = NAME_WIDTH) -> list[Text]:
-    """Return the names, cut at their front; beyond the room without the folder that all are in."""
+    """Return names cut at the front; names longer than `room` lose their common folder."""
     names = [one_line(source) for source in found]
     folder = _common_folder(names)
     if folder and max(map(len, names)) > room:
@@ -126,7 +126,7 @@ def shortened(found: Sequence[str], room: int = NAME_WIDTH) -> list[Text]:
 
 
 def _common_folder(names: Sequence[str]) -> str:
-    """Return the folder of them all with its slash; nothing where there is one document only."""
+    """Return the common folder with its slash; empty for a single document."""
     if len(set(names)) == 1:
         return ""
     folders = [name.split("/")[:-1] for name in names]

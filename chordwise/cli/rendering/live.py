@@ -1,4 +1,4 @@
-"""Progress while it happens: a bar on a terminal, a line now and then everywhere else."""
+"""Live progress: bars on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from chordwise.pipeline.runs.progress import BatchWait, Pace, Progress
 
 _LINE_SECONDS = 5.0
 _BAR_WIDTH = 32
-_TROUBLE_WIDTH = 160
+_ERROR_WIDTH = 160
 
 
 class Display:
-    """Where a waiting command shows what goes on; this one shows nothing."""
+    """Shows the progress of a waiting command; this base class shows nothing."""
 
     def finding(self, count: int) -> None:
-        """Show how many files have been found."""
+        """Show the number of files found."""
 
     def taking_in(self, count: int, found: int, source: str) -> None:
-        """Show how many of the things found have been taken in, the last of them from `source`."""
+        """Show the progress of the intake; `source` is the last document."""
 
     def progress(self, progress: Progress, pace: Pace) -> None:
-        """Show how far a run has come."""
+        """Show the progress of a run."""
 
 
 @contextmanager
 def display(screen: Screen) -> Iterator[Display]:
-    """Return the display that fits standard error, and leave it tidy."""
+    """Open the display that suits standard error, and clear it at the end."""
     if not screen.is_interactive:
         yield Lines(screen.tell)
         return
@@ -47,7 +47,7 @@ def display(screen: Screen) -> Iterator[Display]:
 
 
 class Lines(Display):
-    """Plain lines: the first, the last, and one every few seconds in between."""
+    """Prints the first and the last line, and one every few seconds in between."""
 
     def __init__(
         self, tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic
@@ -58,16 +58,16 @@ class Lines(Display):
         self._last = ""
 
     def finding(self, count: int) -> None:
-        """Say how many files have been found, if finding them takes long."""
+        """Print the number of files found, if the search takes long."""
         self._due_at = self._due_at or self._clock() + _LINE_SECONDS
         self._say(f"Found {counted(count, 'file')} so far", is_last=False)
 
     def taking_in(self, count: int, found: int, source: str) -> None:
-        """Say how many of the things found have been taken in."""
-        self._say(f"Taking in: {of_found(count, found)}, the last {source}", is_last=False)
+        """Print the progress of the intake."""
+        self._say(f"Reading documents: {of_found(count, found)}, last: {source}", is_last=False)
 
     def progress(self, progress: Progress, pace: Pace) -> None:
-        """Say how far a run has come."""
+        """Print the progress of a run."""
         jobs = progress.jobs
         done = (
             f"{jobs.documents_done:,}/{jobs.documents:,} documents · "
@@ -92,15 +92,15 @@ class Bars(Display):
         self._spinner = Spinner("dots")
 
     def finding(self, count: int) -> None:
-        """Show how many files have been found."""
+        """Show the number of files found."""
         self._spin(f"Found {counted(count, 'file')}")
 
     def taking_in(self, count: int, found: int, source: str) -> None:
-        """Show how many of the things found have been taken in."""
-        self._spin(f"Taking in: {of_found(count, found)} · {one_line(source, 60)}")
+        """Show the progress of the intake."""
+        self._spin(f"Reading documents: {of_found(count, found)} · {one_line(source, 60)}")
 
     def progress(self, progress: Progress, pace: Pace) -> None:
-        """Show how far a run has come."""
+        """Show the progress of a run."""
         table = Table.grid(padding=(0, 1))
         jobs = progress.jobs
         table.add_row("Documents", *_bar(jobs.documents_done, jobs.documents))
@@ -115,12 +115,12 @@ class Bars(Display):
 
 
 def of_found(count: int, found: int) -> str:
-    """Return how much was taken in; a file of several documents counts as one until it is read."""
+    """Return the progress of the intake; a file counts as one document until it is read."""
     return f"{count:,} of {max(count, found):,}"
 
 
 def spent(progress: Progress) -> str:
-    """Return what a run has cost so far."""
+    """Return the calls, tokens and cost of a run so far."""
     calls = progress.calls
     parts = [
         counted(calls.total, "call"),
@@ -143,9 +143,9 @@ def _speed(progress: Progress, pace: Pace) -> str:
     if remaining is not None and not progress.is_over:
         parts.append(f"about {span(remaining)} left")
     if progress.jobs.failed:
-        parts.append(f"{progress.jobs.failed:,} not well")
+        parts.append(f"{progress.jobs.failed:,} with problems")
     if progress.trouble and not progress.is_over:
-        parts.append(f"the last call failed: {one_line(progress.trouble, _TROUBLE_WIDTH)}")
+        parts.append(f"the last call failed: {one_line(progress.trouble, _ERROR_WIDTH)}")
     if progress.batches and not progress.is_over:
         parts.append(in_short(progress.batches))
     elif progress.jobs.waiting and not progress.is_over:
@@ -160,9 +160,9 @@ def batch_lines(found: Sequence[BatchWait]) -> Iterator[Text]:
 
 
 def in_short(found: Sequence[BatchWait]) -> str:
-    """Return what is waited for, since when, and until when at most.
+    """Return the batches that a run waits for, since when, and their deadline.
 
-    The times are those of the clock, so that it stays the same as long as nothing happens.
+    It contains clock times, so it only changes when the state changes.
     """
     out = [wait for wait in found if wait.batch_id is not None]
     gathered = sum(wait.questions for wait in found if wait.batch_id is None)

@@ -1,4 +1,4 @@
-"""Text of documents and models without what a terminal would execute, moments, and JSON."""
+"""Text that is safe for a terminal, moments, and JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ESCAPES = re.compile(
 
 
 def safe(text: str) -> str:
-    """Return the text without escape sequences and invisible characters; lines stay."""
+    """Return the text without escape sequences and invisible characters; newlines are kept."""
     if text.isascii() and text.isprintable():
         return text
     bare = _ESCAPES.sub("", text.replace("\r\n", "\n").replace("\t", " "))
@@ -26,7 +26,7 @@ def safe(text: str) -> str:
 
 
 def one_line(text: str, width: int | None = None) -> str:
-    """Return the safe text with every run of white space as one blank, cut to `width`."""
+    """Return the safe text on one line with single spaces, cut to `width`."""
     line = " ".join(safe(text.replace("\u2028", " ").replace("\u2029", " ")).split())
     if width is None or len(line) <= width:
         return line
@@ -34,19 +34,20 @@ def one_line(text: str, width: int | None = None) -> str:
 
 
 def escape_json(document: str) -> str:
-    r"""Escape what a terminal might obey in a JSON text; as `\u…` it means the same."""
+    r"""Escape control characters in a JSON text as `\u…`."""
     if document.isascii():
         return document.replace("\x7f", "\\u007f")
     return visible(document)
 
 
 EXTRACTIVE = (
-    "Answered by the built-in extractive model: it quotes and counts, it is not a language model."
+    "Answered by the built-in extractive model, which quotes and counts; "
+    "it is not a language model."
 )
 
 
 def moment(when: datetime) -> str:
-    """Return a moment on this machine's clock."""
+    """Return a moment in the time zone of this machine."""
     return f"{when.astimezone():%Y-%m-%d %H:%M}"
 
 
@@ -54,12 +55,12 @@ SCHEMA_VERSION = 1
 
 
 def document(**members: object) -> str:
-    """Return one JSON document with these members, and a line end."""
+    """Return one JSON document with these members and a newline."""
     whole: JsonObject = {"schema_version": SCHEMA_VERSION}
     whole.update({name: plain(value) for name, value in members.items()})
     return f"{encoded(whole, indent=2)}\n"
 
 
 def encoded(value: object, indent: int | None = None) -> str:
-    """Return a value as JSON text without anything that a terminal would execute."""
+    """Return a value as JSON text that is safe for a terminal."""
     return escape_json(json.dumps(plain(value), ensure_ascii=False, indent=indent))

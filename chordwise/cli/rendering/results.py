@@ -1,4 +1,4 @@
-"""Stored results for people: one after the other, or many in a table; and as JSON values."""
+"""Stored results as text: each in full, or many in a table."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HEADLINE_WIDTH = 300
 
 
 def laid_out(results: Sequence[StoredResult]) -> Iterator[RenderableType]:
-    """Return a few results in full and many as a table, and who answered where it matters.
+    """Return few results in full and many as a table, with a note about the built-in model.
 
     Several extractions of the same fields come first, as a table with a column for each field.
     """
@@ -68,7 +68,7 @@ def _in_full(result: StoredResult) -> Iterator[RenderableType]:
 
 
 def _check(check: JsonObject) -> str:
-    """Say what is wrong, where, and with which values."""
+    """Return the place, the problem and the values of a failed check."""
     values = [(name, check.get(name)) for name in ("found", "expected")]
     said = ", ".join(f"{name} {text(value)}" for name, value in values if value is not None)
     where = f"{text(check.get('path'))}: {text(check.get('problem'))}"
@@ -76,19 +76,19 @@ def _check(check: JsonObject) -> str:
 
 
 def _suspicious(stored: JsonValue) -> Iterator[RenderableType]:
-    """Name the suspicious passages of the document, the first ones."""
+    """Return the first suspicious passages of the document."""
     found = document_flags.from_json(stored)
     for flag in found[:_MAX_FLAGS]:
         kind, place = flag.kind.replace("_", " "), f"characters {flag.start_char}–{flag.end_char}"
         said = f": “{one_line(flag.excerpt)}”" if flag.excerpt else ""
         yield Text(f"  Suspicious: {kind}, {place}{said}", style="yellow")
     if len(found) > _MAX_FLAGS:
-        rest = f"  {len(found) - _MAX_FLAGS} more suspicious passages: --json shows all."
+        rest = f"  {len(found) - _MAX_FLAGS} more suspicious passages; use --json for all."
         yield Text(rest, style="yellow")
 
 
 def _critique(critique: JsonObject) -> Iterator[RenderableType]:
-    """Say what a critique objects to still, or why there was none; nothing where all is well."""
+    """Return the remaining objections of a critique, or why it failed."""
     if critique.get("outcome") in (CritiqueOutcome.KEPT, CritiqueOutcome.FAILED):
         outcome, reason = text(critique.get("outcome")), text(critique.get("reason"))
         yield Text(f"  Critique {outcome}: {one_line(reason, _HEADLINE_WIDTH)}", style="yellow")
@@ -157,7 +157,7 @@ def _answer(result: StoredResult) -> Text:
 
 
 def _marks(result: StoredResult) -> Iterator[str]:
-    """Yield what has to be known of an answer before it is used."""
+    """Yield the warnings about an answer."""
     if result.nothing_found:
         yield "nothing found"
     if result.corrected:
@@ -177,9 +177,9 @@ _VALUE_WIDTH = 80
 def _extractions(
     results: Sequence[StoredResult], shown: set[uuid.UUID]
 ) -> Iterator[RenderableType]:
-    """Yield a table for each list of fields that several documents were searched for.
+    """Yield a table for each list of fields that several documents share.
 
-    The jobs of what is in them are added to `shown`.
+    The ids of their jobs are added to `shown`.
     """
     alike: dict[tuple[str, ...], list[StoredResult]] = {}
     for result in results:
@@ -203,7 +203,7 @@ def _extractions(
 
 
 def _values(output: JsonObject, name: str) -> Text:
-    """Return the values of a field in a cell; of rows how many there are."""
+    """Return the values of a field in a cell; for rows, their number."""
     place = f"/data{name}" if name.startswith("/") else ""
     listed = json_values.at(output, place) if place else None
     if isinstance(listed, list) and any(isinstance(row, dict) for row in listed):
@@ -233,7 +233,7 @@ def answer(analysis_type: str, output: JsonObject) -> RenderableType:
 
 
 def quote(item: Mapping[str, JsonValue]) -> Text:
-    """Return a quote with its place, and what is wrong: not found, or without the value."""
+    """Return a quote with its place, and a note if it is not found or lacks the value."""
     words = text(item.get("quote"))
     if not words:
         return Text()
@@ -258,7 +258,7 @@ def _summary(output: JsonObject) -> Rows:
 
 
 def _finding(item: JsonObject) -> Text:
-    """Return a finding and its quote; once only where both are the same."""
+    """Return a finding and its quote, or only the quote if both are the same."""
     finding, words = text(item.get("finding")), text(item.get("quote"))
     if one_line(finding) == one_line(words):
         return quote(item)
@@ -341,17 +341,17 @@ def _anything(output: JsonObject) -> Rows:
 
 
 def _json(value: JsonValue) -> Text:
-    """Return a value as JSON; of a long one the beginning, and how much there is."""
+    """Return a value as JSON, a long one cut with a note."""
     whole = safe(encoded(value, indent=2))
     shown = Text(whole[:_DATA_WIDTH])
     if len(whole) > _DATA_WIDTH:
-        note = f"\n… the first {_DATA_WIDTH:,} of {len(whole):,} characters; --json shows all."
+        note = f"\n… the first {_DATA_WIDTH:,} of {len(whole):,} characters; use --json for all."
         shown.append(note, style="yellow")
     return shown
 
 
 def _listed(label: str, parts: Iterable[Text]) -> Rows:
-    """Number the parts; the label stands before the first, and nothing where there is none."""
+    """Yield numbered parts, with the label before the first."""
     for number, part in enumerate(parts, start=1):
         row = Table.grid(padding=(0, 1))
         row.add_column(justify="right", style="dim", no_wrap=True, width=3)

@@ -1,4 +1,4 @@
-"""Standard output for data and standard error for messages, each as its terminal can show it."""
+"""Standard output for data and standard error for messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WIDEST = 140
 
 
 class Screen:
-    """What a command writes to; nothing that it prints is taken for markup."""
+    """The output of a command; text is never interpreted as markup."""
 
     def __init__(self) -> None:
         self._out = _console(sys.stdout)
@@ -35,13 +35,13 @@ class Screen:
         return self.talk.is_terminal and not self.talk.is_dumb_terminal
 
     def show(self, *renderables: RenderableType) -> None:
-        """Print to standard output, laid out for people."""
+        """Print to standard output, laid out for reading."""
         with until_reader_left():
             for renderable in renderables:
                 self._out.print(renderable)
 
     def write(self, text: str) -> None:
-        """Write to standard output: as it is into a file or pipe, visible to a terminal."""
+        """Write text to standard output; on a terminal with control characters made visible."""
         with until_reader_left():
             sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
 
@@ -50,7 +50,7 @@ class Screen:
         self.write(document(**members))
 
     def tell_laid_out(self, *renderables: RenderableType) -> None:
-        """Print to standard error, laid out for people."""
+        """Print to standard error, laid out for reading."""
         for renderable in renderables:
             self.talk.print(renderable)
 
@@ -59,38 +59,38 @@ class Screen:
         self.talk.print(Text(one_line(text)), soft_wrap=True)
 
     def tell_whole(self, text: str) -> None:
-        """Print lines to standard error as they are, however long: they are to be copied."""
+        """Print lines to standard error without wrapping, so that they can be copied."""
         self.talk.print(Text(text), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Print a sentence of less importance to standard error."""
+        """Print a less important sentence to standard error."""
         self.talk.print(Text(one_line(text), style="dim"), soft_wrap=True)
 
     def ask(self, text: str) -> str | None:
-        """Ask on standard error, and return the line that is typed, None at the end of input."""
+        """Prompt on standard error and return the typed line; `None` at the end of input."""
         try:
             return self.talk.input(Text(text))
         except EOFError:
             return None
 
     def suggest(self, command: str) -> None:
-        """Show a command to type next, in one piece however long it is."""
+        """Show a command to run next, without wrapping."""
         self.talk.print(Text(f"  {command}", style="cyan"), soft_wrap=True)
 
 
 def indented(text: Text, columns: int) -> RenderableType:
-    """Return a text whose every line, where it is broken, begins so far to the right."""
+    """Return a text whose lines are indented by `columns`."""
     return Padding(text, (0, 0, 0, columns), expand=False)
 
 
 def hint(text: str, width: int | None = None, columns: int = 4) -> RenderableType:
-    """Return what to do about the line above, cut to `width`."""
+    """Return a hint for the line above, cut to `width`."""
     return indented(Text(f"→ {one_line(text, width)}", style="dim"), columns)
 
 
 @contextmanager
 def until_reader_left() -> Iterator[None]:
-    """End the command quietly when the reader of standard output closes it.
+    """End the command silently when the reader closes standard output.
 
     Raises:
         typer.Exit: The pipe is closed.
@@ -99,18 +99,18 @@ def until_reader_left() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # The interpreter flushes once more when it leaves, and must find an open end then.
+        # The interpreter flushes again at exit and needs an open descriptor.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
 
 
 class _Console(Console):
-    """Writes no control character but those of its own styles and movements."""
+    """Makes control characters in text visible."""
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterator[Segment]:
-        """Yield the segments of what is printed, their text made visible."""
+        """Yield the segments with their text made visible."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
@@ -120,7 +120,7 @@ class _Console(Console):
 
 
 def _console(stream: TextIO) -> Console:
-    # Without a terminal, the width that COLUMNS asks for, or one that suits a log.
+    # Without a terminal, use COLUMNS or a width that suits a log.
     without = shutil.get_terminal_size((_WIDTH_WITHOUT_TERMINAL, 24)).columns
     width = None if stream.isatty() else without
     console = _Console(file=stream, markup=False, emoji=False, highlight=False, width=width)

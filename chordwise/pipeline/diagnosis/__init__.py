@@ -1,1 +1,1 @@
-"""Checks of what has to be right before work can be done, a module for each subject."""
+"""The checks of `chordwise doctor`, one module for each subject."""

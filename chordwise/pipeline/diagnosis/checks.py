@@ -1,4 +1,4 @@
-"""The outcome of looking at one thing that has to be right."""
+"""The outcome of one check of `chordwise doctor`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chordwise.errors import ChordwiseError, ExitCode
 
 
 class CheckStatus(StrEnum):
-    """How a check came out."""
+    """The status of a check."""
 
     OK = "ok"
     WARN = "warn"
@@ -19,7 +19,7 @@ class CheckStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was looked at; `exit_code` says what a failure means to a script."""
+    """The outcome of one check; `exit_code` applies when it failed."""
 
     name: str
     verdict: CheckStatus = CheckStatus.OK
@@ -29,24 +29,24 @@ class Check:
 
 
 def warning(name: str, finding: str, hint: str) -> Check:
-    """Return a check that came out with a warning."""
+    """Return a check with a warning."""
     return Check(name=name, verdict=CheckStatus.WARN, finding=finding, hint=hint)
 
 
 def failed(name: str, error: ChordwiseError) -> Check:
     """Return the failed check for an error."""
-    is_ours = error.exit_code in (ExitCode.CONFIGURATION, ExitCode.UNAVAILABLE)
+    has_own_code = error.exit_code in (ExitCode.CONFIGURATION, ExitCode.UNAVAILABLE)
     return Check(
         name=name,
         verdict=CheckStatus.FAIL,
         finding=error.what,
         hint=error.hint,
-        exit_code=error.exit_code if is_ours else ExitCode.UNAVAILABLE,
+        exit_code=error.exit_code if has_own_code else ExitCode.UNAVAILABLE,
     )
 
 
 def guarded(name: str, check: Callable[[], Check]) -> Check:
-    """Return the check, or the failure that it ended with."""
+    """Run a check; turn an error into a failed check."""
     try:
         return check()
     except ChordwiseError as error:

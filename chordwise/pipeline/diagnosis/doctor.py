@@ -1,4 +1,4 @@
-"""Looking at everything that has to be right before work can be done: what is wrong, what to do."""
+"""All checks of `chordwise doctor`, each with a finding and a hint."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ _CLOCK_TOLERANCE_SECONDS = 5.0
 
 
 def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]:
-    """Yield what was found, one check after the other; nothing is raised.
+    """Yield the checks one by one. Never raises.
 
-    The settings hold the addresses of database and broker where those run. `asks_model` sends one
-    tiny request to the model, which may cost money.
+    The settings contain the addresses of a running database and broker. `asks_model` sends one
+    short request to the model, which may cost money.
     """
     yield guarded("limits", lambda: _limits(settings))
     yield guarded("disk", lambda: _disk(settings.home))
-    yield guarded("ocr", lambda: look_at_ocr(settings.readers))
+    yield guarded("ocr", lambda: check_ocr(settings.readers))
     yield from _database_checks(settings)
-    yield guarded("broker", lambda: look_at_broker(settings))
-    yield look_at_processes(settings, _connected(settings))
-    yield from places.look_at_places(settings)
+    yield guarded("broker", lambda: check_broker(settings))
+    yield check_processes(settings, _connected(settings))
+    yield from places.check_places(settings)
     yield from schedules.configured(settings)
     for name in _names(settings):
         yield guarded(f"model {name}", partial(models.model, settings, name))
@@ -68,18 +68,19 @@ def _names(settings: Settings) -> Iterable[str]:
     try:
         asked = settings.names_asked(settings.model)
     except ConfigurationError:
-        asked = (settings.model,)  # the look at it says what is missing
+        asked = (settings.model,)  # the check of the model reports the problem
     vision = [settings.readers.vision] if settings.readers.vision else []
     return dict.fromkeys((*asked, *settings.fallback, *vision))
 
 
 def _limits(settings: Settings) -> Check:
-    """Say which times hold; those that contradict each other are refused with the settings."""
+    """Show the effective time limits; the settings refuse contradicting ones."""
     lease, heartbeat = settings.pipeline.lease_seconds, settings.pipeline.heartbeat_seconds
     question, half = settings.retries.total_seconds, settings.worker.chunk_seconds
     return Check(
         name="limits",
-        finding=f"heartbeat {heartbeat:g} < lease {lease:g} s; question {question:g} ≤ {half:g} s",
+        finding=f"heartbeat {heartbeat:g} s (lease {lease:g} s), "
+        f"question {question:g} s (at most {half:g} s)",
     )
 
 
@@ -94,7 +95,7 @@ def _disk(home: Path) -> Check:
         name="disk",
         verdict=CheckStatus.WARN if free >= _NO_DISK else CheckStatus.FAIL,
         finding=finding,
-        hint="Make room, or set CHORDWISE_HOME to a larger disk.",
+        hint="Free disk space, or set CHORDWISE_HOME to a folder on a larger disk.",
         exit_code=ExitCode.SUCCESS if free >= _NO_DISK else ExitCode.CONFIGURATION,
     )
 
@@ -120,8 +121,10 @@ def _database(engine: Engine) -> Check:
         version = int(connection.scalar(text("SHOW server_version_num")) or 0)
         name = connection.scalar(text("SHOW server_version"))
     if version < _LEAST_SERVER_VERSION:
-        raise ConfigurationError(f"PostgreSQL {name} is too old.", "Chordwise needs 14 or newer.")
-    return Check(name="database", finding=f"PostgreSQL {name} answers")
+        raise ConfigurationError(
+            f"PostgreSQL {name} is not supported.", "Use PostgreSQL 14 or later."
+        )
+    return Check(name="database", finding=f"PostgreSQL {name} is reachable")
 
 
 @contextmanager
@@ -133,7 +136,7 @@ def _reaching() -> Iterator[None]:
         raise
     except ServiceUnavailableError as error:
         raise ServiceUnavailableError(
-            error.what, "Is the server up, and is CHORDWISE_DATABASE_URL right?"
+            error.what, "Check that the server is running and CHORDWISE_DATABASE_URL is correct."
         ) from error
 
 
@@ -146,23 +149,23 @@ def _schema(engine: Engine) -> Check:
 def _clock(engine: Engine) -> Check:
     with translate_errors(), engine.connect() as connection:
         theirs = connection.scalar(text("SELECT clock_timestamp()"))
-    ours = datetime.now(UTC)  # noqa: TID251 - the clock of this machine is what is looked at
+    ours = datetime.now(UTC)  # noqa: TID251 - checks the clock of this machine
     apart = abs((ours - theirs).total_seconds()) if theirs else 0.0
     if apart <= _CLOCK_TOLERANCE_SECONDS:
-        return Check(name="clock", finding=f"{apart:.1f} s apart from the database's")
-    finding = f"{apart:.0f} s apart from the database's"
-    return warning("clock", finding, "Leases go by the database's clock; set both by NTP.")
+        return Check(name="clock", finding=f"differs by {apart:.1f} s from the database clock")
+    finding = f"differs by {apart:.0f} s from the database clock"
+    return warning("clock", finding, "Leases use the database clock; synchronize both with NTP.")
 
 
 def _reader(settings: Settings) -> Check:
-    """Without the role everything works but `chordwise sql`: a warning is enough."""
+    """Check the read-only role; without it only `chordwise sql` does not work."""
     try:
         callable_ = user_sql.callable_functions(settings.require_database_url())
     except ChordwiseError as error:
         return warning("reader", error.what, error.hint)
     if callable_:
-        finding = f"{user_sql.READER} can call {', '.join(callable_)}"
-        hint = "A superuser revokes them from PUBLIC: docs/operations.md, “The role of readers”."
+        finding = f"{user_sql.READER} may call {', '.join(callable_)}"
+        hint = "Let a superuser revoke them from PUBLIC: docs/operations.md, “The role of readers”."
         return warning("reader", finding, hint)
     return Check(name="reader", finding=f"{user_sql.READER} can log in (chordwise sql)")
 
@@ -174,29 +177,29 @@ _FIRST_SIGN_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
 
-def look_at_broker(settings: Settings) -> Check:
-    """See that the broker takes messages, keeps them, and has room for more.
+def check_broker(settings: Settings) -> Check:
+    """Check that the broker accepts and keeps messages and has free memory.
 
     Raises:
         ConfigurationError: No broker is configured.
-        ServiceUnavailableError: The broker is out of reach, or full.
+        ServiceUnavailableError: The broker is unreachable or full.
     """
     if settings.broker_url is None:
         raise ConfigurationError("No broker is configured.", "Set CHORDWISE_BROKER_URL.")
     found = broker.report(settings.broker_url)
     broker.require_working(settings.broker_url)
     if found.policy != "noeviction":
-        finding = f"{found.version} drops messages when memory is short ({found.policy})"
-        hint = "Set maxmemory-policy noeviction; what is lost is only sent again later."
+        finding = f"{found.server} drops messages when memory is short ({found.policy})"
+        hint = "Set maxmemory-policy noeviction. Dropped messages are sent again, but later."
         return warning("broker", finding, hint)
     memory = _memory(found)
     if found.memory_share > _MUCH_MEMORY:
-        hint = "Full, it takes no messages: raise its maxmemory, or let the workers empty it."
-        return warning("broker", f"{found.version} answers, with {memory}", hint)
-    kept = "keeps" if found.persistent else "loses"
+        hint = "Raise its maxmemory: a full broker accepts no messages."
+        return warning("broker", f"{found.server} is reachable, {memory}", hint)
+    kept = "survive" if found.persistent else "do not survive"
     return Check(
         name="broker",
-        finding=f"{found.version} answers, with {memory}; {kept} messages over a restart",
+        finding=f"{found.server} is reachable, {memory}; messages {kept} a restart",
     )
 
 
@@ -208,7 +211,7 @@ def _memory(found: BrokerReport) -> str:
 
 
 def _connected(settings: Settings) -> Mapping[str, ConnectedProcess]:
-    """Return the processes that the database sees; none where it cannot be reached."""
+    """Return the processes that are connected to the database; none if it is unreachable."""
     if settings.database_url is None:
         return {}
     engine = open_engine(settings.database_url, pool_size=1, name="chordwise doctor")
@@ -220,10 +223,10 @@ def _connected(settings: Settings) -> Mapping[str, ConnectedProcess]:
     return {}
 
 
-def look_at_processes(settings: Settings, elsewhere: Mapping[str, ConnectedProcess]) -> Check:
-    """Look for worker and scheduler on this machine, and else for their sessions in the database.
+def check_processes(settings: Settings, elsewhere: Mapping[str, ConnectedProcess]) -> Check:
+    """Check for a worker and a scheduler, on this machine or connected to the database.
 
-    `elsewhere` are the processes that are connected to the database, on whichever machine.
+    `elsewhere` are the processes that are connected to the database, on any machine.
     """
     state = stack.find(settings.home)
     running = state.children if state is not None else {}
@@ -231,19 +234,21 @@ def look_at_processes(settings: Settings, elsewhere: Mapping[str, ConnectedProce
     absent = [sign for sign in signs if sign.process not in running and not sign.is_fresh]
     missing = [sign.process for sign in absent if sign.process not in elsewhere]
     if missing:
-        finding = f"no {' and no '.join(missing)} here or connected to the database"
-        hint = "chordwise up, or python -m worker and python -m scheduler."
+        finding = f"no {' and no '.join(missing)} is running or connected to the database"
+        hint = "Run `chordwise up`, or `python -m worker` and `python -m scheduler`."
         return warning("processes", finding, hint)
     if absent:
         seen = "; ".join(str(elsewhere[sign.process]) for sign in absent)
-        return Check(name="processes", finding=f"not on this machine; the database sees {seen}")
+        return Check(
+            name="processes", finding=f"connected to the database from another machine: {seen}"
+        )
     return _judged(settings, signs)
 
 
 def _sign_of(home: Path, name: str, running: ProcessIdentity | None) -> Sign:
-    """Return the last sign of a process; one that has just been started gets time for its first.
+    """Return the last heartbeat of a process; a process that just started gets time for its first.
 
-    The stack is ready when the worker is: its scheduler may be loading still.
+    The scheduler may still be loading when the stack is ready.
     """
 
     def is_decided() -> bool:
@@ -257,11 +262,11 @@ def _sign_of(home: Path, name: str, running: ProcessIdentity | None) -> Sign:
 
 def _judged(settings: Settings, signs: list[Sign]) -> Check:
     finding = " ".join(str(sign) for sign in signs)
-    ill = [sign.process for sign in signs if not sign.is_healthy]
-    if not ill:
+    unhealthy = [sign.process for sign in signs if not sign.is_healthy]
+    if not unhealthy:
         return Check(name="processes", finding=finding)
-    logs = " and ".join(str(home_at(settings.home).log(process)) for process in ill)
-    return warning("processes", finding, f"If that stays: see {logs}.")
+    logs = " and ".join(str(home_at(settings.home).log(process)) for process in unhealthy)
+    return warning("processes", finding, f"If this persists, see {logs}.")
 
 
 # A PDF without text, whose lines draw the word FILE.
@@ -282,12 +287,12 @@ trailer <</Root 1 0 R>>
 """ % (len(_LINES), _LINES)
 
 
-def look_at_ocr(settings: ReaderSettings) -> Check:
-    """Recognize a scan of one word if the settings ask for OCR; else name what reads scans."""
+def check_ocr(settings: ReaderSettings) -> Check:
+    """Recognize a scan of one word if OCR is enabled; otherwise show what reads scans."""
     if not settings.ocr and settings.vision:
         return _vision(settings)
     if not settings.ocr:
-        return Check(name="ocr", finding="off (readers.ocr): scans and images are not read")
+        return Check(name="ocr", finding="disabled (readers.ocr); scans and images are not read")
     with Reader(settings) as reader:
         read = reader.read_bytes(_SCAN, "A scan of one word")
     if isinstance(read, UnreadDocument):
@@ -299,7 +304,7 @@ def look_at_ocr(settings: ReaderSettings) -> Check:
             exit_code=ExitCode.CONFIGURATION,
         )
     word = read.content.text.strip()
-    return Check(name="ocr", finding=f"a scan was recognized ({settings.ocr_languages}): {word}")
+    return Check(name="ocr", finding=f"recognized a test scan ({settings.ocr_languages}): {word}")
 
 
 def _vision(settings: ReaderSettings) -> Check:
@@ -312,4 +317,4 @@ def _vision(settings: ReaderSettings) -> Check:
             hint=missing.hint,
             exit_code=ExitCode.CONFIGURATION,
         )
-    return Check(name="ocr", finding=f"off; {settings.vision} reads scans and images")
+    return Check(name="ocr", finding=f"disabled; {settings.vision} reads scans and images")

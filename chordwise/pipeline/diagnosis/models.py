@@ -1,4 +1,4 @@
-"""Looking at the models that would be asked: are name, key and server there, do they answer."""
+"""Checks of the models: name, key, server, price, and a test request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TINY_TEXT = "The meeting is on Monday. Anna brings the report."
 
 
 def model(settings: Settings, name: str) -> Check:
-    """Look at a model without asking it.
+    """Check a model without sending a request.
 
     Raises:
         ConfigurationError: It is unknown, or a key, a file or an extra is missing.
@@ -36,20 +36,20 @@ def model(settings: Settings, name: str) -> Check:
     named = settings.model_named(name)
     if named.provider == "extractive":
         built_in(named)
-        finding = "built in, no key needed; it quotes and counts, it is not a language model"
+        finding = "built in; it quotes and counts and is not a language model"
         return Check(name=f"model {name}", finding=finding)
     if named.provider == "local" and not named.base_url:
         return _local_model(settings, name, named)
     connect(named, settings.api_key_for(named))
-    check = Check(name=f"model {name}", finding="name and key are there (--ask tries it)")
+    check = Check(name=f"model {name}", finding="name and key are set; --ask sends a test request")
     if keyless := without_key(settings, name):
         finding, hint = keyless
-        check = replace(check, finding=f"{finding}; --ask tries it", hint=hint)
+        check = replace(check, finding=f"{finding}; --ask sends a test request", hint=hint)
     return check if price_of(named).is_known() else _of_unknown_price(settings, check)
 
 
 def _of_unknown_price(settings: Settings, check: Check) -> Check:
-    """Say what an unknown price means for the budgets of the settings; warn where there are any."""
+    """Add what an unknown price means for budgets; a warning if there are any budgets."""
     caps = (settings.budget.usd_per_run, settings.budget.usd_per_day)
     of_profiles = (profile.budget_usd for profile in settings.profiles.values())
     if all(cap is None for cap in (*caps, *of_profiles)):
@@ -65,19 +65,19 @@ def _of_unknown_price(settings: Settings, check: Check) -> Check:
 def _local_model(settings: Settings, name: str, named: ModelSettings) -> Check:
     if llama.running(home_at(settings.home), named.model) is None:
         raise ServiceUnavailableError(
-            f"No server runs {named.model}.", f"chordwise up --model {name} starts one."
+            f"No server runs {named.model}.", f"Start it with: chordwise up --model {name}"
         )
-    return Check(name=f"model {name}", finding="its server runs on this machine")
+    return Check(name=f"model {name}", finding="its server is running on this machine")
 
 
 def question(settings: Settings) -> Check:
-    """Ask the model something tiny, without retries, paused or not; that may cost money.
+    """Send a short request to the model, once, even if it is paused; this may cost money.
 
-    An answer ends a pause for all processes.
+    An answer ends the pause for all processes.
 
     Raises:
         ConfigurationError: The model cannot be used as configured.
-        ModelError: It did not bring a usable answer.
+        ModelError: The answer is not usable.
     """
     once = settings.retries.model_copy(update={"attempts": 1})
     models = Models(settings.model_copy(update={"retries": once}), server_of(settings))
@@ -88,20 +88,24 @@ def question(settings: Settings) -> Check:
     source = Source(text=_TINY_TEXT)
     answer = ask(Question(model=model, task=task, source=source, record_check=lambda *_: None))
     seconds = time.monotonic() - started
-    return Check(name="question", finding=f"{answer.provider}/{answer.model} took {seconds:.1f} s")
+    return Check(
+        name="question", finding=f"{answer.provider}/{answer.model} answered in {seconds:.1f} s"
+    )
 
 
 def pauses(settings: Settings) -> Check:
-    """Look whether a denied key, model or quota has paused calls for all runs.
+    """Check whether a refused key, model or quota has paused calls for all runs.
 
     Raises:
-        ServiceUnavailableError: The broker is out of reach.
+        ServiceUnavailableError: The broker is unreachable.
     """
     paused = backoff.holding(settings)
     if not paused:
-        return Check(name=PAUSES, finding="no model, key or quota is denied")
+        return Check(name=PAUSES, finding="no calls are paused")
     first = paused[0]
     minutes = max(1, round(first.seconds / _MINUTE))
-    when = f"calls are paused for {minutes} min" if first.seconds else "the next call looks again"
-    hint = f"{first.denial.hint} chordwise retry RUN asks at once.".strip()
-    return warning(PAUSES, f"{first.denial.what} For all runs: {when}.", hint)
+    when = f"Calls of all runs are paused for {minutes} min."
+    if not first.seconds:
+        when = "The next call of any run tries again."
+    hint = f"{first.denial.hint} To try again now: chordwise retry RUN.".strip()
+    return warning(PAUSES, f"{first.denial.what} {when}", hint)

@@ -1,4 +1,4 @@
-"""Looking at the places that work comes from and goes to: inboxes, profiles, deliveries."""
+"""Checks of profiles, inboxes and deliveries."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from chordwise.settings import Settings
 _HTTPS_PORT, _HTTP_PORT = 443, 80
 
 
-def look_at_places(settings: Settings) -> Iterator[Check]:
-    """Yield what there is to say of profiles, inboxes and deliveries that are configured."""
+def check_places(settings: Settings) -> Iterator[Check]:
+    """Yield the checks of the configured profiles, inboxes and deliveries."""
     for name in settings.profiles:
         yield guarded(f"profile {name}", partial(_profile, settings, name))
     if settings.inbox.folders:
@@ -35,18 +35,18 @@ def look_at_places(settings: Settings) -> Iterator[Check]:
 
 
 def require_writable(folder: Path, setting: str) -> None:
-    """Make sure that this process can put files into a folder.
+    """Check that this process can create files in a folder.
 
     Raises:
         ConfigurationError: It cannot.
     """
     if not folder.is_dir():
-        what = f"{setting}: there is no folder {folder}."
-        raise ConfigurationError(what, "Make it, or mount it, where the scheduler runs.")
+        what = f"{setting}: the folder {folder} does not exist."
+        raise ConfigurationError(what, "Create or mount it on the machine of the scheduler.")
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
         raise ConfigurationError(
             f"{setting}: {folder} cannot be written to by user {os.geteuid()}.",
-            f"chown {os.geteuid()} {folder}, or chmod; the scheduler's user counts.",
+            f"Make it writable for the scheduler's user, such as: chown {os.geteuid()} {folder}",
         )
 
 
@@ -63,7 +63,7 @@ def _profile(settings: Settings, name: str) -> Check:
 
 
 def _inbox(settings: Settings) -> Check:
-    """See that files can be taken out of each inbox, and be put beside it."""
+    """Check that files can be moved out of each inbox."""
     found = places(settings).inboxes
     for each in found:
         _require_movable(each)
@@ -71,24 +71,27 @@ def _inbox(settings: Settings) -> Check:
     if not settings.inbox.is_watched:
         return Check(name="inbox", finding=f"{folders}, not watched (inbox.enabled = false)")
     for each in found:
-        if (reason := _unmakeable(each.folder)) is not None:
-            finding = f"{each.folder} cannot be made: {reason}"
-            return warning("inbox", finding, "Make it, or name another folder in inbox.folders.")
+        if (reason := _creation_error(each.folder)) is not None:
+            finding = f"{each.folder} cannot be created: {reason}"
+            return warning("inbox", finding, "Create it, or change inbox.folders.")
     how = "polled" if settings.inbox.polling else "watched"
     return Check(name="inbox", finding=f"{how}: {folders}")
 
 
 def _require_movable(place: Place) -> None:
     for folder in (place.folder, place.done, place.failed):
-        # The scheduler makes what is missing, as far down as it may.
+        # The scheduler creates missing folders.
         require_writable(_nearest(folder), "inbox.folders")
     if place.folder.exists() and not os.access(place.folder, os.R_OK, effective_ids=True):
         what = f"inbox.folders: {place.folder} cannot be listed by user {os.geteuid()}."
-        raise ConfigurationError(what, f"chmod u+r {place.folder}; the scheduler's user counts.")
+        raise ConfigurationError(
+            what,
+            f"Make it readable for the user of the scheduler, such as: chmod u+r {place.folder}",
+        )
 
 
-def _unmakeable(folder: Path) -> str | None:
-    """Return why a missing folder cannot be made; permissions do not tell, as those of /proc."""
+def _creation_error(folder: Path) -> str | None:
+    """Return why a missing folder cannot be created; tries it, as permissions are not enough."""
     if folder.exists():
         return None
     try:
@@ -103,7 +106,7 @@ def _nearest(folder: Path) -> Path:
 
 
 def _webhook(settings: Settings) -> Check:
-    """See where the address leads, without a request; it is signed, or would not be accepted."""
+    """Resolve the address of the webhook, without a request."""
     url = urlsplit(settings.delivery.webhook_url.get_secret_value())
     host = url.hostname or ""
     port = url.port or (_HTTPS_PORT if url.scheme == "https" else _HTTP_PORT)
@@ -112,11 +115,14 @@ def _webhook(settings: Settings) -> Check:
         addresses = allowed_addresses(host, port, allow_private=allow_private)
     except DeliveryError as error:
         raise ConfigurationError(error.what, error.hint) from error
-    return Check(name="webhook", finding=f"{host} is at {addresses[0]}, and may be told; signed")
+    return Check(
+        name="webhook",
+        finding=f"{host} resolves to {addresses[0]}, which is allowed; requests are signed",
+    )
 
 
 def _delivery(settings: Settings) -> Check:
     folder = run_ends.folder_of(settings)
     require_writable(folder, "delivery.folder")
     writers.require(settings.delivery.format)
-    return Check(name="delivery", finding=f"{settings.delivery.format} into {folder}")
+    return Check(name="delivery", finding=f"{settings.delivery.format} files in {folder}")

@@ -1,4 +1,4 @@
-"""Looking at schedules before their time comes: what they need, and when they are due next."""
+"""Checks of schedules: their requirements and next due times."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from chordwise.storage.schedules import Origin, Schedule
 
 
 def configured(settings: Settings) -> Iterator[Check]:
-    """Yield what there is to say of the schedules of the configuration."""
+    """Yield the checks of the schedules in the settings."""
     folder = occurrences.folder_of(settings)
     for name, wanted in settings.schedules.items():
         anchored = occurrences.anchor(settings, wanted, folder)
@@ -39,7 +39,7 @@ def configured(settings: Settings) -> Iterator[Check]:
 
 
 def added(settings: Settings, engine: Engine) -> Iterator[Check]:
-    """Yield what there is to say of the schedules that were added to the database."""
+    """Yield the checks of the schedules in the database."""
     try:
         with translate_errors(), Session(engine) as session:
             found = [each for each in schedules.enabled(session) if each.origin == Origin.DATABASE]
@@ -52,15 +52,15 @@ def added(settings: Settings, engine: Engine) -> Iterator[Check]:
 
 def _of_row(settings: Settings, row: Schedule) -> Check:
     if defect := occurrences.defect_of(row):
-        what = f"{row.name} cannot be read: {defect}."
+        what = f"{row.name} is invalid: {defect}."
         raise ConfigurationError(what, occurrences.WHOSE_DEFECT)
     return judged(settings, row.name, ScheduleSettings.model_validate(row.options))
 
 
 def judged(settings: Settings, name: str, wanted: ScheduleSettings) -> Check:
-    """Return when a schedule is due next, with a warning where it would fail now.
+    """Return when a schedule is due next, with a warning if it would fail now.
 
-    What is missing may be there in time, such as a share that is mounted at night.
+    It is only a warning, as a share may be mounted later, for example.
     """
     try:
         if wanted.kind in _NEEDS:
@@ -69,7 +69,7 @@ def judged(settings: Settings, name: str, wanted: ScheduleSettings) -> Check:
         verdict, hint, what = CheckStatus.WARN, error.hint, f"; {error.what}"
     else:
         verdict, hint, what = CheckStatus.OK, "", ""
-    now = datetime.now(UTC)  # noqa: TID251 - when it is due from now on is what is shown
+    now = datetime.now(UTC)  # noqa: TID251 - due from now on
     due_at = due_times.next_due(wanted.cron, wanted.zone, now).astimezone(wanted.zone)
     finding = f"{wanted.kind}, due {due_at:%Y-%m-%d %H:%M} {wanted.time_zone}{what}"
     return Check(name=f"schedule {name}", verdict=verdict, finding=finding, hint=hint)
@@ -79,15 +79,15 @@ def _analysis(settings: Settings, wanted: ScheduleSettings) -> None:
     _require_profile(settings, wanted)
     for path in wanted.paths:
         if settings.inbox.is_watched and places(settings).holding(Path(path)) is not None:
-            what = f"{path} lies in an inbox that is watched: its files are taken at once."
-            raise ConfigurationError(what, "Take another folder, or set inbox.enabled = false.")
+            what = f"{path} is in a watched inbox, which takes its files at once."
+            raise ConfigurationError(what, "Use another folder, or set inbox.enabled = false.")
         holds_something(path)
     profile = settings.profiles.get(wanted.profile, ProfileSettings())
     if (wanted.lane or profile.lane) is Lane.BATCH:
         model = profile.model or settings.model
         if lane_for(settings, model, Lane.BATCH) is Lane.ONLINE:
-            what = f"its lane is “batch”, and {model} has no Batch API: it is asked online."
-            raise ConfigurationError(what, "docs/batch-lane.md says which models have one.")
+            what = f"the lane is batch, but {model} has no Batch API and uses the online lane."
+            raise ConfigurationError(what, "See docs/batch-lane.md for models with a Batch API.")
         _require_time_for_the_rest(settings, wanted)
 
 
@@ -96,18 +96,18 @@ def _reanalysis(settings: Settings, wanted: ScheduleSettings) -> None:
         *(each.lane for each in settings.profiles.values()),
         *(each.lane for each in settings.schedules.values()),
     }
-    # Without a lane of its own, what it asks again goes the way that its run had gone.
+    # Without a lane, each analysis uses the lane of its earlier run.
     if wanted.lane is Lane.BATCH or (wanted.lane is None and Lane.BATCH in lanes_of_runs):
         _require_time_for_the_rest(settings, wanted)
 
 
 def _require_time_for_the_rest(settings: Settings, wanted: ScheduleSettings) -> None:
-    """Refuse that a night in the batch lane expires before the rest of it is asked online."""
+    """Check that a schedule in the batch lane expires after its rest is asked online."""
     expiry, spill_over = wanted.expires_after_hours, settings.batch.spill_over_hours
     if expiry <= spill_over:
         what = (
-            f"it expires after {expiry:g} hours, and what has no answer is asked online after "
-            f"{spill_over:g} hours only."
+            f"it expires after {expiry:g} hours, before unanswered questions are asked online, "
+            f"after {spill_over:g} hours."
         )
         raise ConfigurationError(what, "Raise expires_after_hours, or lower spill_over_hours.")
 

@@ -20,9 +20,9 @@ _NO_SUCH_DATABASE = "DB index is out of range"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerReport:
-    """The state that a broker reports; `memory_limit` is 0 if it has none."""
+    """The state of a broker; `memory_limit` is 0 if there is none."""
 
-    version: str
+    server: str
     policy: str
     persistent: bool
     memory_used: int
@@ -72,8 +72,9 @@ def report(url: SecretStr) -> BrokerReport:
     with _connected(url) as client:
         found: object = client.info()
     entries = found if isinstance(found, dict) else {}
+    name = "Valkey" if "valkey_version" in entries else "Redis"
     return BrokerReport(
-        version=str(entries.get("valkey_version") or entries.get("redis_version")),
+        server=f"{name} {entries.get(f'{name.lower()}_version')}",
         policy=str(entries.get("maxmemory_policy", "noeviction")),
         persistent=bool(entries.get("aof_enabled")),
         memory_used=int(entries.get("used_memory", 0)),
