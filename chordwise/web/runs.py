@@ -78,7 +78,7 @@ def _run(request: Request) -> Response:
         account = standing.account
         found = accounts.jobs_of_run(session, run.id, PAGE_ROWS + 1, after=_last(listing))
         shown = found[:PAGE_ROWS]
-        wanted = MAX_FAILURES + 1 if account.not_well else 0
+        wanted = MAX_FAILURES + 1 if account.problems else 0
         failures = accounts.failures(session, account.run, wanted)
         return render(
             request,

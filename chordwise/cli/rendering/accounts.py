@@ -67,7 +67,7 @@ def table(accounts: Sequence[Account]) -> Table:
             _status(account),
             moment(account.created_at),
             f"{account.states[JobStatus.SUCCEEDED]}/{account.jobs_planned}",
-            _problems(account),
+            Text(str(account.problems), style="yellow" if account.problems else ""),
         )
         for account in accounts
     )
@@ -80,13 +80,6 @@ def _status(account: Account) -> Text:
         return Text(account.status)
     status = "interrupted" if account.is_interrupted else account.status
     return Text(f"{status}, {taken_of_found(account)}", style="yellow")
-
-
-def _problems(account: Account) -> Text:
-    count = account.not_accepted + sum(account.states.values())
-    count -= account.states[JobStatus.SUCCEEDED] + account.unfinished
-    count += account.states[JobStatus.PAUSED]
-    return Text(str(count), style="yellow" if count else "")
 
 
 def _found(account: Account) -> str:

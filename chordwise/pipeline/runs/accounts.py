@@ -106,13 +106,13 @@ class Account:
 
     @property
     def ended_badly(self) -> int:
-        """Jobs that have ended without a complete answer, and things that were not taken in."""
+        """Jobs that ended without a complete answer, and things that were not taken in."""
         ended = self.total - self.unfinished - self.states[JobStatus.SUCCEEDED]
         return ended + self.not_accepted
 
     @property
-    def not_well(self) -> int:
-        """What ended badly, and jobs that are paused: all that needs intervention."""
+    def problems(self) -> int:
+        """Failed, partial and paused jobs, and things that were not taken in."""
         return self.ended_badly + self.states[JobStatus.PAUSED]
 
     @property
