@@ -1,1 +1,1 @@
-"""The pure part: what documents, chunks, answers and their checks are, without any I/O."""
+"""The pure domain: documents, chunks, answers and their checks, without any I/O."""

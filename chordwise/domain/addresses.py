@@ -1,4 +1,4 @@
-"""Addresses of servers: which one is a provider's own, and how to show one without its secrets."""
+"""Addresses of servers: recognition of providers, and display without secrets."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from types import MappingProxyType
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
-# What the registries call global, and what leads inside all the same.
+# Addresses that the registries call global, but that lead to internal networks.
 _INSIDE = (
-    ip_network("168.63.129.16/32"),  # Azure's own services for a machine
-    ip_network("192.0.0.0/24"),  # RFC 6890, with the metadata of some clouds in it
+    ip_network("168.63.129.16/32"),  # internal services of Azure
+    ip_network("192.0.0.0/24"),  # RFC 6890, includes the metadata service of some clouds
     ip_network("192.88.99.0/24"),  # RFC 7526, relays into IPv6
-    ip_network("::/96"),  # RFC 4291, IPv4 in a form that is given up
+    ip_network("::/96"),  # RFC 4291, deprecated IPv4-compatible addresses
     ip_network("64:ff9b:1::/48"),  # RFC 8215, translation into a local network
     ip_network("2001::/32"),  # RFC 4380, Teredo
     ip_network("2002::/16"),  # RFC 3056, IPv4 inside of IPv6
@@ -23,7 +23,7 @@ _INSIDE = (
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an IP address belongs to the public internet; what is no address does not."""
+    """Return whether an IP address belongs to the public internet; false for an invalid address."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:
@@ -47,9 +47,10 @@ _KEY_IN_PATH = re.compile(r"(?<![^/])(?:sk|key|pk)-[^/]{8,}")
 
 
 def is_at_provider(provider: str, base_url: str) -> bool:
-    """Tell whether an address is the provider's public one, which an empty one stands for.
+    """Return whether an address is the public one of the provider, as an empty one is.
 
-    It has to be HTTPS, the very host, and its usual port; user information makes it another one.
+    It must use HTTPS, the exact host, and the default port; an address with user information does
+    not count.
     """
     host = _PROVIDER_HOSTS.get(provider)
     if host is None or not base_url.strip():
@@ -63,21 +64,22 @@ def is_at_provider(provider: str, base_url: str) -> bool:
 
 
 def provider_host(provider: str) -> str:
-    """Return the host of a provider's public address; empty where there is none."""
+    """Return the host of the public address of a provider; empty if there is none."""
     return _PROVIDER_HOSTS.get(provider, "")
 
 
 def has_user(address: str) -> bool:
-    """Tell whether an address holds user information, which is sent as Basic authorization."""
+    """Return whether an address contains user information, which is sent as Basic authorization."""
     parts = _split(address.strip())
     return parts is not None and "@" in parts.netloc
 
 
 def shown(address: str, *, hide_path: bool = False) -> str:
-    """Return an address with everything hidden that may be secret.
+    """Return an address with all possible secrets hidden.
 
-    That is the password, the user where it may be a token, the query, the fragment, keys in the
-    path, and with `hide_path` the whole path. What is no address is hidden where it may hold one.
+    Hidden are the password, the user if it may be a token, the query, the fragment, keys in the
+    path, and with `hide_path` the whole path. An invalid address is hidden if it may contain a
+    secret.
     """
     parts = _split(address)
     if parts is None or not parts.scheme or "@" in parts.path or "://" not in address:
@@ -95,9 +97,9 @@ def shown(address: str, *, hide_path: bool = False) -> str:
 
 
 def secrets_in(address: str) -> tuple[str, ...]:
-    """Return what of an address may be secret: user information, query, keys in the path.
+    """Return the possible secrets in an address: user information, query values, keys in the path.
 
-    What is too short for a key, and the version of an API, are none.
+    Values that are too short for a key, and the version of an API, are left out.
     """
     parts = _split(address)
     if parts is None:

@@ -1,7 +1,7 @@
-"""The columns of the tables in the schema `answers`: what was asked for, with names and SQL types.
+"""The columns of the tables in the schema `answers`: the requested values, as SQL columns.
 
-A profile, or a run that is saved under a name, has one table with a row for each document, and one
-more for each list of objects in its JSON Schema with a row for each element.
+A profile, or a run that is saved under a name, has one table with a row for each document, and a
+further table for each list of objects in its JSON Schema with a row for each element.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from chordwise.domain.json_values import JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 
 MAX_COLUMNS = 500
-"""How many columns a table may have; PostgreSQL allows about three times as many."""
+"""The maximum number of columns of a table; PostgreSQL allows about three times as many."""
 _MAX_DEPTH = 5
 
 
 class ColumnKind(StrEnum):
-    """What a column holds; the values stand in `answer_tables.columns`."""
+    """The kind of the values of a column; the values in `answer_tables.columns`."""
 
     TEXT = "text"
     NUMBER = "number"
@@ -42,15 +42,15 @@ class ColumnKind(StrEnum):
 
     @property
     def is_list(self) -> bool:
-        """Whether it holds several values."""
+        """Whether the column holds several values."""
         return self in (ColumnKind.TEXTS, ColumnKind.NUMBERS, ColumnKind.DATES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerColumn:
-    """A column: `item` is that of the facts it shows, `rows` the list that it is in, if any.
+    """A column: `item` is that of the facts it shows, `rows` the list that contains it, if any.
 
-    `analysis_type` says whose facts or output those are. `description` becomes its comment.
+    `analysis_type` is the type of those facts or that output. `description` becomes its comment.
     `is_replaced` is set while the newest question asks for the same values with another kind.
     """
 
@@ -64,7 +64,7 @@ class AnswerColumn:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What two columns share that show the same."""
+        """The identity of the shown values; columns with equal keys show the same."""
         return self.analysis_type, self.rows, self.item, self.kind
 
 
@@ -85,27 +85,27 @@ BASE_COLUMNS = (
     "grounded",
     "path",
 )
-"""The columns that every table has, or the tables of lists."""
+"""The columns of every table, and of the tables of lists."""
 
 _LETTERS = re.compile(r"[^\W\d_]+")
 
 
 def kind_of_rows(types: Sequence[AnalysisType]) -> AnalysisType:
-    """Return the analysis type whose jobs make the rows of a table, one for each document."""
+    """Return the analysis type whose jobs are the rows of a table, one for each document."""
     return AnalysisType.EXTRACTION if AnalysisType.EXTRACTION in types else types[0]
 
 
 def columns_for(types: Sequence[AnalysisType], options: AnalysisOptions) -> list[AnswerColumn]:
-    """Return the columns that answers to a question fill, `MAX_COLUMNS` at most."""
+    """Return the columns for the answers to a question, at most `MAX_COLUMNS`."""
     found = [column for each in types for column in _of_type(each, options)]
     return _named(found[:MAX_COLUMNS])
 
 
 def widened(old: Sequence[AnswerColumn], wanted: Sequence[AnswerColumn]) -> list[AnswerColumn]:
-    """Return the columns that there were, and after them those that are new.
+    """Return the old columns, followed by the new ones.
 
-    One that is wanted with another kind than before gets a name of its own, and replaces the old
-    one.
+    A column that is wanted with another kind than before gets a separate name, and replaces the old
+    column.
     """
     known = {column.key for column in old}
     asked = {column.key for column in wanted}
@@ -120,11 +120,11 @@ _STORED = TypeAdapter(list[AnswerColumn])
 
 
 def from_json(stored: JsonValue) -> list[AnswerColumn]:
-    """Read columns as `answer_tables.columns` holds them, which is their `json_values.plain`."""
+    """Parse columns from `answer_tables.columns`, which holds their `json_values.plain`."""
     return _STORED.validate_python(stored)
 
 
-# What each analysis type gives
+# The columns of each analysis type
 
 _LABEL_COLUMNS = {
     AnalysisType.SUMMARY: [("main_topic", "main_topic", ColumnKind.LABEL)],
@@ -156,10 +156,10 @@ def _of_type(kind: AnalysisType, options: AnalysisOptions) -> Iterator[AnswerCol
 def _of_node(
     node: SchemaNode, names: tuple[str, ...], rows: tuple[str, ...]
 ) -> Iterator[AnswerColumn]:
-    """Yield the columns for a value of a user's schema, objects by their members.
+    """Yield the columns for a value of the schema of a user; objects by their members.
 
-    What has no columns of its own is one as JSON: an open object, a list of anything, and what is
-    deeper than `_MAX_DEPTH`.
+    A value that cannot be split is one JSON column: an open object, a list of other values, and a
+    value nested deeper than `_MAX_DEPTH`.
     """
     is_shallow = len(names) <= _MAX_DEPTH
     if node.properties and is_shallow and node.types <= {"object", "null"}:
@@ -203,7 +203,7 @@ def _kind_of(node: SchemaNode) -> ColumnKind:
     return ColumnKind.DATE if node.format == "date" else ColumnKind.TEXT
 
 
-# An item that was asked for in words says by its head what its values are.
+# The head noun of an item determines the kind of its values.
 
 _DATES = {"date", "day", "deadline", "birthday"}
 _AMOUNTS = {
@@ -216,10 +216,10 @@ _PLURALS = {"people", "men", "women", "children", "staff"}
 
 
 def kind_of_item(item: str) -> ColumnKind:
-    """Return what the values of an item are by its name: `effective date` is a date.
+    """Return the kind of the values of an item by its name: `effective date` is a date.
 
     The last word before `of`, `for`, `in` or `to` decides: `amounts of money` are several amounts,
-    `number of employees` is a number, and an `invoice number` is a text, as it may have letters.
+    `number of employees` is a number, and an `invoice number` is text, as it may contain letters.
     """
     words = _LETTERS.findall(item.casefold())
     stop = next((n for n, w in enumerate(words) if n and w in ("of", "for", "in", "to")), None)
@@ -242,7 +242,7 @@ def kind_of_item(item: str) -> ColumnKind:
 def _named(
     columns: Sequence[AnswerColumn], there: Sequence[AnswerColumn] = ()
 ) -> list[AnswerColumn]:
-    """Return the columns behind those that are there, all with names that differ."""
+    """Return the existing columns followed by the new ones, with unique names."""
     named = list(there)
     for column in columns:
         taken = {name for each in named if each.rows == column.rows for name in sql_names(each)}
@@ -258,7 +258,7 @@ def _renamed(column: AnswerColumn, taken: Collection[str]) -> AnswerColumn:
 
 
 def sql_names(column: AnswerColumn) -> Iterator[str]:
-    """Yield the names of the columns in SQL that a column has: an amount of money has two."""
+    """Yield the names of the SQL columns of a column; an amount of money has two."""
     yield column.name
     if column.kind is ColumnKind.MONEY:
         yield f"{column.name}_currency"

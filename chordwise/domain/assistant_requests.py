@@ -1,8 +1,8 @@
-"""Requests to an assistant in a text that is about other things.
+"""Detection of requests to an assistant in a text about something else.
 
-A request is a sentence that begins as one, by a verb or as a question. Its form and how few of its
-words the text around it has are weighed by a linear model, which `benchmarks/flags.py` fits to
-planted and clean texts: no feature is enough by itself.
+A candidate is a sentence that begins like a request, with a verb or as a question. A linear model
+weighs its form, and how few of its words occur in the surrounding text. `benchmarks/flags.py` fits
+the model to planted and clean texts: no single feature is sufficient.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _VERBS: dict[str, str] = {
 }
 _NO_VERBS = STOPWORDS | frozenset(_DATA["words"]["no_verbs"].split())
 WEIGHTS: Mapping[str, float] = _DATA.get("weights", {})
-"""What each feature of a request adds; the sum is above 0 for requests that are flagged."""
+"""The weight of each feature of a request; a request is flagged if the sum is above 0."""
 _ASK = frozenset(("how", "what", "who", "where", "when", "why", "which", "whose"))
 _ASK_IF = frozenset(
     [
@@ -58,7 +58,7 @@ _POLITE = re.compile(
     r"[,:]?\s+){0,3}",
     re.IGNORECASE,
 )
-# With which of its words a polite beginning can begin: most sentences have none of them.
+# The possible first words of a polite beginning; most sentences begin with none of them.
 _POLITE_WORD = re.compile(
     r"(?:please|kindly|now|also|then|and|next|finally|first|instead|hey|hi|ok|okay|so|but|just|only"
     r"|always|can|could|would|will|i|your?|make|be|help)\b",
@@ -67,7 +67,7 @@ _POLITE_WORD = re.compile(
 _HEAD = re.compile(r"[^\W\d_]+(?=[ ,'’]|-moi\b|$)")
 _NO_VERB_ENDINGS = ("ing", "ed", "ly", "tion", "ness", "ment", "s", "er")
 _VERB_ENDINGS = ("ise", "ize", "ify", "ate")
-# What stands behind the first word.
+# The text after the first word.
 _OBJECTS = {
     name: re.compile(pattern, re.IGNORECASE)
     for name, pattern in {
@@ -86,9 +86,9 @@ _OBJECTS = {
     }.items()
 }
 OF_VERBS = ("possessive", "your", "determiner", "pronoun", "quote")
-"""What only verbs have behind them."""
+"""The kinds of text that only follow verbs."""
 _OBJECT_OF_VERB = re.compile("|".join(_OBJECTS[name].pattern for name in OF_VERBS), re.IGNORECASE)
-# What is counted in the sentence, up to twice: in small letters, which are found sooner than any.
+# Counted in the sentence, up to twice; lower case is faster to search than ignoring case.
 _COUNTED = {
     name: re.compile(pattern)
     for name, pattern in {
@@ -121,7 +121,7 @@ _MAX_NEW = 4
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A sentence that begins as a request: where it stands, its object, and what its form is."""
+    """A sentence that begins like a request: its span, the text after its verb, its features."""
 
     start: int
     end: int
@@ -130,7 +130,7 @@ class Request:
 
 
 def found(content: str) -> Iterator[tuple[int, int]]:
-    """Yield where the requests stand that have nothing to do with the text around them."""
+    """Yield the spans of requests that are unrelated to the surrounding text."""
     for request in candidates(content):
         missing = -WEIGHTS["bias"] - _weight(request.features)
         strange = strangeness(content, request) if missing < _MAX_STRANGENESS else None
@@ -139,9 +139,10 @@ def found(content: str) -> Iterator[tuple[int, int]]:
 
 
 def candidates(content: str) -> list[Request]:
-    """Return the sentences that begin as requests do.
+    """Return the sentences that begin like requests.
 
-    In a long text one of many sentences looks strange, and where requests are usual none does.
+    The number of sentences and of requests are features: in a long text one of many sentences looks
+    unrelated, and in a text full of requests none does.
     """
     sentences, requests = 0, []
     has_cells = "|" in content
@@ -164,9 +165,9 @@ def candidates(content: str) -> list[Request]:
 
 
 def strangeness(content: str, request: Request) -> dict[str, float] | None:
-    """Return how many of its words the text around a request does not have, as features.
+    """Return how many words of a request are missing in the surrounding text, as features.
 
-    A request without a text around it is what the text is about: `None`.
+    A request without a surrounding text is the subject of the text; `None` is returned for it.
     """
     before = content[max(0, request.start - _AROUND) : request.start]
     around = f"{before} {content[request.end : request.end + _AROUND]}".lower()
@@ -184,14 +185,14 @@ def strangeness(content: str, request: Request) -> dict[str, float] | None:
 
 
 def _stems(small: str) -> Iterator[str]:
-    """Yield how the words of a text in small letters begin, without those that all texts have."""
+    """Yield the prefixes of the words of a lower-case text, without stop words."""
     for match in _CONTENT_WORD.finditer(small):
         if match[0] not in STOPWORDS:
             yield match[0][:_PREFIX]
 
 
 def _count(stems: Iterable[str], most: int) -> int:
-    """Return how many different ones there are, up to `most`."""
+    """Return the number of distinct stems, at most `most`."""
     found: set[str] = set()
     for stem in stems:
         found.add(stem)
@@ -201,7 +202,7 @@ def _count(stems: Iterable[str], most: int) -> int:
 
 
 def _has_stem(small: str, stem: str) -> bool:
-    """Tell whether a stem is one of a text: sooner than to find all of them."""
+    """Return whether a text has a stem; faster than computing all of its stems."""
     at = small.find(stem)
     while at >= 0:
         before = small[at - 1 : at]
@@ -225,7 +226,7 @@ _MAX_STRANGENESS = sum(max(0.0, WEIGHTS.get(name, 0.0)) for name in _STRANGE) + 
 
 @lru_cache(maxsize=10_000)
 def _begins_no_request(word: str) -> bool:
-    """Tell of the first word of a sentence; most sentences end the search here."""
+    """Return whether no request begins with this word; most sentences are excluded here."""
     if _POLITE_WORD.match(word):
         return False
     word = word.lower()
@@ -258,7 +259,7 @@ def _request(content: str, start: int, end: int) -> Request | None:
 
 
 def _kind(body: str, head: re.Match[str]) -> str:
-    """Return how a sentence begins; empty where it is no request."""
+    """Return the kind of the beginning of a sentence; empty if it is not a request."""
     word = head[0].lower()
     if word in _VERBS:
         return _VERBS[word]
@@ -272,7 +273,7 @@ def _kind(body: str, head: re.Match[str]) -> str:
 
 
 def _form(body: str, head: re.Match[str]) -> dict[str, float]:
-    """Return what a sentence wants and of whom, as features."""
+    """Return the object and addressee of a sentence as features."""
     behind = body[head.end() :]
     words = len(body.split())
     following = next((name for name, each in _OBJECTS.items() if each.match(behind)), "nothing")
@@ -300,7 +301,7 @@ _UNFINISHED = re.compile(r"[^\n]{30,}[a-z,]")
 
 
 def _place(content: str, start: int, end: int) -> dict[str, float]:
-    """Return how a sentence stands in its line, as features."""
+    """Return the position of a sentence in its line as features."""
     line = content.rfind("\n", 0, start) + 1
     before = content[line:start]
     above = content[max(0, line - _FULL_LINE) : max(0, line - 1)]

@@ -1,4 +1,4 @@
-"""Cutting a document's text into chunks between records and sentences, within a budget."""
+"""Splitting a text into chunks between records and sentences, within a budget of tokens."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Chunk:
 
 
 def sentence_ends(text: str) -> list[int]:
-    """Return where sentences end, ascending, the last one at the end of the text.
+    """Return the ends of the sentences, ascending; the last one is the end of the text.
 
-    White space after a sentence belongs to it, so the ends cut the text without gaps. The text is
-    read window by window: in a paragraph with unclosed quotation marks the time to find the ends
-    would grow with the square of its length.
+    White space after a sentence belongs to it, so the ends split the text without gaps. The text is
+    read in windows: in a paragraph with unclosed quotation marks the time to find the ends would
+    grow with the square of its length.
     """
     ends: list[int] = []
     start = 0
@@ -75,13 +75,13 @@ def _sentences(text: str) -> Division:
 
 
 def _lines(text: str) -> Division:
-    """Return where lines end, or the sentences of prose that is broken into lines."""
+    """Split a text into lines, or into sentences if it is prose with wrapped lines."""
     lines = [match.span() for match in _LINE.finditer(text) if match.group()]
     return _sentences(text) if is_prose(text, lines) else Division([end for _, end in lines])
 
 
 _LEVELS = 6
-"""How often a part of a text is divided into its own records, paragraphs or lines."""
+"""How often a part of a text is divided further into its records, paragraphs or lines."""
 _SPLITTERS: tuple[Splitter, ...] = (
     *[divide] * _LEVELS,
     _lines,
@@ -93,10 +93,10 @@ _SPLITTERS: tuple[Splitter, ...] = (
 
 
 def table_header(text: str, place: int) -> Span | None:
-    """Return where the table begins that goes on at `place`: its first row, with the rules around.
+    """Return the span of the header of the table that continues at `place`, including its rules.
 
-    Tables are lines with bars, tabs or columns parted by blanks, and records of CSV, without a
-    blank line between them. It is `None` where no table goes on, and where its first row is too
+    Tables are lines with bars, tabs or columns separated by spaces, and CSV records, without a
+    blank line between them. `None` is returned if no table continues, or if its first row is too
     long to be repeated.
     """
     if not place or text[place - 1] != "\n":
@@ -121,7 +121,7 @@ def table_header(text: str, place: int) -> Span | None:
 
 
 def _first_row(text: str, table: Span, mark: str, wanted: int) -> Span | None:
-    """Return the first line with as many marks as wanted, and the rules above and below it."""
+    """Return the first line with `wanted` marks, and the rules above and below it."""
     top: int | None = None
     place, end = table
     for _ in range(_MAX_LINES_ABOVE_TABLE):
@@ -147,7 +147,7 @@ def _first_row(text: str, table: Span, mark: str, wanted: int) -> Span | None:
 
 
 def _record_at(text: str, start: int) -> str:
-    """Return the line that begins at a place, with the further lines of the fields in it."""
+    """Return the line that begins at a place, including the further lines of its quoted fields."""
     end = _line_end(text, start)
     for field in QUOTED_FIELD.finditer(text, start) if '"' in text[start:end] else ():
         if field.start() >= end:
@@ -166,9 +166,9 @@ Found = TypeVar("Found")
 
 
 def _once(find: Callable[[str, str], Found]) -> Callable[[str, str], Found]:
-    """Return a function that remembers what it found in the last long texts.
+    """Return a function that caches its results for the last long texts.
 
-    Chunk after chunk of them asks for the same; what is found in a short one is found quickly.
+    Each chunk of a long text needs the same result; for a short text it is computed quickly.
     """
     kept = lru_cache(maxsize=_KEPT_TEXTS)(find)
     return lambda text, mark: (kept if len(text) > _LONG_CHARACTERS else find)(text, mark)
@@ -176,14 +176,14 @@ def _once(find: Callable[[str, str], Found]) -> Callable[[str, str], Found]:
 
 @_once
 def _fields(text: str, mark: str) -> Sequence[Span]:
-    """Return the fields of a text in such marks that have several lines."""
+    """Return the quoted fields of a text that span several lines."""
     found = QUOTED_FIELD.finditer(text) if mark in text else ()
     return [each.span() for each in found if "\n" in each[0]]
 
 
 @_once
 def _lines_without(text: str, mark: str) -> Sequence[Span]:
-    """Return the lines of a text that have no such mark."""
+    """Return the lines of a text without this mark."""
     return [each.span() for each in _WITHOUT_MARK[mark].finditer(text)]
 
 
@@ -193,7 +193,7 @@ def _line_end(text: str, place: int) -> int:
 
 
 def _record_start(text: str, place: int, fields: Sequence[Span]) -> int:
-    """Return where the line before a place begins, or the record whose field goes on there."""
+    """Return the start of the line before a place, or of the record whose field continues there."""
     start = text.rfind("\n", 0, place - 1) + 1
     while field := _field_around(start, fields):
         start = text.rfind("\n", 0, field[0]) + 1
@@ -208,13 +208,13 @@ def _paragraph_start(text: str, place: int, fields: Sequence[Span]) -> int:
 
 
 def _field_around(place: int, fields: Sequence[Span]) -> Span | None:
-    """Return the field of several lines in which a place lies."""
+    """Return the multi-line field that contains a place, or `None`."""
     field = fields[bisect_left(fields, (place,)) - 1] if fields else (0, 0)
     return field if field[0] < place < field[1] else None
 
 
 def _mark_of(line: str) -> str:
-    """Return what parts the cells of a row; empty where the line is none."""
+    """Return the separator of the cells of a row; empty if the line is not a row."""
     if line.lstrip().startswith(_BRACKETS):
         return ""
     if "|" in line or "\t" in line:
@@ -241,7 +241,7 @@ def _ends_in(window: str) -> list[int]:
 
 
 def _window_end(text: str, start: int) -> int:
-    """Return where a window ends: after a paragraph, a line, a full stop or a word, if any."""
+    """Return the end of a window: after a paragraph, a line, a full stop or a word, if possible."""
     end = start + _WINDOW_CHARACTERS
     if end >= len(text):
         return len(text)
@@ -253,12 +253,12 @@ def _window_end(text: str, start: int) -> int:
 
 
 def split(text: str, max_tokens: int) -> list[Chunk]:
-    """Cut a text into chunks of at most `max_tokens` (estimated) each.
+    """Split a text into chunks of at most `max_tokens` (estimated) each.
 
-    Joined in order, the chunks give the text back. A text that fits stays whole; the others are
-    cut into parts of similar size, so that no short remainder is asked about on its own. A chunk of
-    white space only is none: its characters belong to the one before, or after it, and do not count
-    against its tokens where they stand at its ends.
+    The concatenated chunks are the text. A text that fits is one chunk; other texts are split into
+    parts of similar size, so that there is no short last chunk. No chunk consists of white space
+    only: such characters belong to the previous or next chunk, and do not count against its tokens
+    at its ends.
 
     Raises:
         ValueError: `max_tokens` is not positive.
@@ -276,15 +276,15 @@ def split(text: str, max_tokens: int) -> list[Chunk]:
 
 
 def fits(text: str, max_tokens: int) -> bool:
-    """Tell whether `split` leaves a text whole; of a long one nothing is read."""
+    """Return whether `split` leaves a text whole; a long text is not read."""
     return tokens.least(len(text)) <= max_tokens and tokens.weigh(text) <= max_tokens
 
 
 def halfway(text: str) -> int | None:
-    """Return where to cut a text in two: near its middle, after a paragraph, or a record.
+    """Return where to split a text in two: near its middle, after a paragraph or a record.
 
-    Where there is none, it is after a line, a sentence, a clause or a word. Either part has a
-    quarter of the text at least; `None` where one would be white space only.
+    Otherwise it is split after a line, a sentence, a clause or a word. Each part has at least a
+    quarter of the text. `None` is returned if a part would be white space only.
     """
     last = len(text.rstrip())
     first = len(text) - len(text.lstrip())
@@ -303,7 +303,7 @@ def halfway(text: str) -> int | None:
 
 
 def _with_words(text: str, ends: Sequence[int]) -> list[int]:
-    """Leave out the ends that would part white space from the words before, or after it."""
+    """Drop the ends that would leave a chunk of white space only."""
     kept: list[int] = []
     start = 0
     for end in ends:
@@ -318,9 +318,9 @@ def _with_words(text: str, ends: Sequence[int]) -> list[int]:
 def _pieces(
     text: str, max_tokens: int, splitters: Sequence[Splitter] = _SPLITTERS
 ) -> Iterator[tuple[int, float]]:
-    """Yield the ends of pieces with their weights, in order: the largest that fit.
+    """Yield the ends of the largest pieces that fit, with their weights, in order.
 
-    A paragraph stays whole only where it is small, so that chunks become of similar size.
+    A paragraph is kept whole only if it is small, so that chunks are of similar size.
     """
     splitter, *finer = splitters
     ends, are_paragraphs = splitter(text)
@@ -351,10 +351,10 @@ def _cut_word(text: str, start: int, end: int, max_tokens: int) -> Iterator[tupl
 def _pack(
     text: str, pieces: Iterator[tuple[int, float]], left: float, max_tokens: int
 ) -> list[int]:
-    """Join pieces into chunks that never exceed the budget; return their ends.
+    """Join pieces into chunks within the budget; return their ends.
 
-    Each chunk aims at an equal share of the weight that is `left`: a fixed aim that is missed by a
-    little again and again would leave a short remainder.
+    The target of each chunk is an equal share of the remaining weight `left`: with a fixed target,
+    small deviations would add up to a short last chunk.
     """
     target = _share(left, max_tokens)
     ends: list[int] = []

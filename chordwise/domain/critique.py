@@ -1,7 +1,7 @@
-"""Critique: an answer held against written principles, and whether its revision may replace it.
+"""Critique: the check of an answer against written principles, and the acceptance of its revision.
 
 After Bai et al., Constitutional AI, 2022 (arXiv 2212.08073), and Madaan et al., Self-Refine, 2023
-(arXiv 2303.17651): one look, one revision, and nothing that makes an answer worse.
+(arXiv 2303.17651): one critique, one revision, and no revision that makes an answer worse.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _OF_TYPES: Mapping[AnalysisType, tuple[str, ...]] = MappingProxyType(
 
 
 class CritiqueOutcome(StrEnum):
-    """What became of an answer; the values stand in `results.critique`."""
+    """The outcome of a critique; the values in `results.critique`."""
 
     PASSED = "passed"
     REVISED = "revised"
@@ -62,10 +62,10 @@ class CritiqueOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Critique:
-    """What came of examining an answer.
+    """The result of the critique of an answer.
 
-    `violations` are what was objected to: principle, path and problem. `reason` says why an answer
-    was kept as it was in spite of them, or why it could not be examined.
+    `violations` are the objections: principle, path and problem. `reason` says why an answer was
+    kept in spite of them, or why the critique failed.
     """
 
     outcome: CritiqueOutcome
@@ -75,11 +75,11 @@ class Critique:
 
     @property
     def leaves_doubt(self) -> bool:
-        """Tell whether a person should look: an objection stands, or there was no critique."""
+        """Return whether the answer needs review: an objection remains, or the critique failed."""
         return self.outcome in (CritiqueOutcome.KEPT, CritiqueOutcome.FAILED)
 
     def to_json(self) -> JsonObject:
-        """Return what `results.critique` keeps."""
+        """Return the JSON stored in `results.critique`."""
         return {
             "outcome": self.outcome.value,
             "violations": list(self.violations),
@@ -89,9 +89,9 @@ class Critique:
 
 
 class Examination(Analysis):
-    """What a critique is asked for: each violation with its principle, its place and the problem.
+    """The question of a critique: each violation with its principle, its place and the problem.
 
-    It is to a critique what an analysis type is to an analysis.
+    It has the interface of an analysis type.
     """
 
     principal_fields = ("problem",)
@@ -100,7 +100,7 @@ class Examination(Analysis):
         self._kind = kind
 
     def schema(self, options: AnalysisOptions) -> JsonObject:
-        """Ask for the number of the principle, from 1, and a JSON Pointer into the answer."""
+        """Return the schema: a principle by number, from 1, and a JSON Pointer into the answer."""
         violation = schemas.closed(
             {
                 "principle": schemas.integer(1, len(principles_for(self._kind, options))),
@@ -110,18 +110,18 @@ class Examination(Analysis):
         )
         return schemas.closed({"violations": schemas.array(violation, at_most=MAX_VIOLATIONS)})
 
-    def confidence(self, answer: JsonObject) -> float:  # noqa: ARG002 - it claims none
-        """Return 1: no critique is asked for again because it is unsure."""
+    def confidence(self, answer: JsonObject) -> float:  # noqa: ARG002 - a critique claims none
+        """Return 1, so that no critique is repeated because of low confidence."""
         return 1.0
 
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """Put the violations together."""
+        """Concatenate the violations, up to the limit."""
         found: list[JsonValue] = [each for answer in answers for each in violations_in(answer)]
         return {"violations": found[:MAX_VIOLATIONS]}
 
 
 def analysis_of(task: AnalysisTask) -> Analysis:
-    """Return what a question asks for: an analysis of its type, or the critique of one."""
+    """Return the analysis that a question asks for: that of its type, or its critique."""
     kind = task.analysis_type
     return _examination(kind) if task.is_critique else analysis_for(kind)
 
@@ -132,7 +132,7 @@ def _examination(kind: AnalysisType) -> Examination:
 
 
 def principles_for(kind: AnalysisType, options: AnalysisOptions) -> tuple[str, ...]:
-    """Return the user's own principles, else those of all types and of this one."""
+    """Return the principles of the user, otherwise the general ones and those of this type."""
     return options.principles or (*_OF_ALL, *_OF_TYPES[kind])
 
 
@@ -142,7 +142,7 @@ def violations_in(output: JsonObject) -> list[JsonObject]:
 
 
 def named(violations: Sequence[JsonObject], principles: Sequence[str]) -> tuple[JsonObject, ...]:
-    """Return the violations with the words of their principles in place of the numbers."""
+    """Return the violations with the texts of their principles instead of the numbers."""
     return tuple(
         {**each, "principle": principles[int(json_values.number(each["principle"]) or 1) - 1]}
         for each in violations
@@ -150,10 +150,10 @@ def named(violations: Sequence[JsonObject], principles: Sequence[str]) -> tuple[
 
 
 def objection_to(revised: Answer, original: Answer, task: AnalysisTask) -> str:
-    """Return why a revision must not replace the original; empty where it may.
+    """Return why a revision must not replace the original; empty if it may.
 
-    A revision may drop a quote that stands nowhere, and a row with it, and a row that was read
-    twice; not all evidence that there was, and not more rows than these.
+    A revision may drop ungrounded quotes and repeated rows, together with as many rows, but no
+    other rows. It must not be grounded less well, or lose all evidence.
     """
     share = grounding.grounded_share(revised.output)
     if share < grounding.grounded_share(original.output):

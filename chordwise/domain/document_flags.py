@@ -1,4 +1,4 @@
-"""Finds the passages of a document that speak to a model, or that could not be read."""
+"""Detection of passages in a document that address a model, or that could not be read."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from chordwise.domain import assistant_requests, json_values
 from chordwise.domain.json_values import JsonValue
 
 MAX_FLAGS_OF_KIND = 20
-"""So many passages of each kind are kept of a document, the first ones."""
+"""The maximum number of passages of each kind that are kept of a document, the first ones."""
 REASON = "suspicious_passages"
-"""The code that `intakes.reason` has where passages of a document speak to a model."""
+"""The code in `intakes.reason` if passages of a document address a model."""
 HINT = "Read these passages before you rely on the results (docs/formats.md, Suspicious passages)."
 _MAX_EXCERPT = 120
 
 
 class FlagKind(StrEnum):
-    """What is suspicious about a passage.
+    """The kind of a suspicious passage.
 
-    An order names the model or its instructions; a request is a task for an assistant that has
-    nothing to do with the text around it. Illegible is what a transcriber marked as such.
+    An order names the model or its instructions; a request is a task for an assistant that is
+    unrelated to the surrounding text. Illegible is a passage that a transcriber marked as such.
     """
 
     ORDER = "order"
@@ -42,8 +42,8 @@ class FlagKind(StrEnum):
 class Flag:
     """A suspicious passage: characters `start_char` up to `end_char` of the stored text.
 
-    Characters that were removed have no length there. `excerpt` is the beginning of what stands
-    there, or what its encoding hides.
+    Removed characters have length 0 there. `excerpt` is the beginning of the passage, or its
+    decoded content.
     """
 
     start_char: int
@@ -53,7 +53,7 @@ class Flag:
 
 
 def from_json(stored: JsonValue) -> tuple[Flag, ...]:
-    """Return the flags that `documents.flags` holds, as their `json_values.plain`; null is none."""
+    """Parse flags from `documents.flags`, which holds their `json_values.plain`; null is none."""
     return tuple(
         Flag(
             start_char=int(json_values.number(each["start_char"]) or 0),
@@ -71,11 +71,11 @@ def flags(
     removed: Sequence[tuple[int, str]] = (),
     left_out: Sequence[str] = (),
 ) -> tuple[Flag, ...]:
-    """Return what is suspicious about a text, in its order, in a time linear to its length.
+    """Return the suspicious passages of a text in order, in time linear in its length.
 
-    `unseen` are the passages that cannot be seen in the file, in their order, `removed` the runs of
-    invisible characters that normalization removed, and where they stood. `left_out` are passages
-    of the file that are not in the text and speak to a model; they have no place in it.
+    `unseen` are the passages that are invisible in the file, in order. `removed` are the runs of
+    invisible characters that normalization removed, with their positions. `left_out` are passages
+    of the file that are not in the text and address a model; they have no position in it.
     """
     small = _in_small_letters(content)
     orders = list(islice(_orders(content, small, FlagKind.ORDER), MAX_FLAGS_OF_KIND))
@@ -103,7 +103,7 @@ def flags(
 
 
 def review_reason(found: Sequence[Flag], unseen: str = "") -> str:
-    """Say why a person should look at the document, behind what is said of its `unseen` text."""
+    """Return why the document needs review, after the reason for its `unseen` text."""
     named = [each for each in found if not (unseen and each.kind in _UNSEEN)]
     if not named:
         return unseen
@@ -138,7 +138,7 @@ def _shortened(words: str) -> str:
 
 _WRITTEN = re.IGNORECASE | re.MULTILINE
 _Cue: TypeAlias = tuple[tuple[str, ...], re.Pattern[str]]
-"""Words in small letters without one of which a text is not searched, and what is searched for."""
+"""Lower-case words, one of which a text must contain to be searched, and the pattern."""
 
 
 _MACHINE = (
@@ -176,9 +176,9 @@ _IGNORE = (
 _START = r"(?:^|(?<=[.!?:;>]) |(?<=[.!?:;>]))"
 _ANSWER = r"(?:answer|respond|reply|output|return|report|say|state|print|write)"
 _ALWAYS = r"(?:please |always |only |simply |just |never |you (?:must|should) |do not ){0,3}"
-# Orders that name a model, its instructions or its answer, wherever they stand.
+# Orders that name a model, its instructions or its answer, at any position.
 _ORDERS = (
-    # “Ignore all previous instructions”, and that in other languages.
+    # “Ignore all previous instructions”, also in other languages.
     (
         _IGNORE,
         re.compile(
@@ -209,7 +209,7 @@ _ORDERS = (
         ("игнорируй",),
         re.compile(r"\bигнорируй\w*\s+(?:\w+\s+){0,4}(?:инструкци|указани)", _WRITTEN),  # noqa: RUF001 - Russian
     ),
-    # Whom they are for.
+    # The addressee.
     (
         _MODEL_WORDS,
         re.compile(
@@ -250,7 +250,7 @@ _ORDERS = (
             _WRITTEN,
         ),
     ),
-    # Its instructions and its output.
+    # The instructions and the output of the model.
     (
         ("instruction:", "instructions:", "task:", "directive:", "directives:"),
         re.compile(
@@ -334,7 +334,7 @@ _BEFORE, _BEHIND = 160, 240
 
 
 def addressed(hidden: str) -> tuple[str, ...]:
-    """Return the lines of a hidden text that speak to a model, at most as many as are kept."""
+    """Return the lines of a hidden text that address a model, up to the limit of kept passages."""
     small = _in_small_letters(hidden)
     found = (flag for kind in _CUES for flag in _orders(hidden, small, kind))
     lines = (
@@ -345,7 +345,7 @@ def addressed(hidden: str) -> tuple[str, ...]:
 
 
 def _orders(content: str, small: _Small, kind: FlagKind) -> Iterator[Flag]:
-    """Yield what names a model or its instructions, or looks like the frame of a prompt."""
+    """Yield passages that name a model or its instructions, or that resemble a prompt frame."""
     spans = {
         match.span()
         for needles, pattern in _CUES[kind]
@@ -360,7 +360,7 @@ def _orders(content: str, small: _Small, kind: FlagKind) -> Iterator[Flag]:
 
 
 def _windows(small: _Small, needles: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Yield the surroundings of the words; those of one word do not overlap much."""
+    """Yield the surroundings of the words; those of one word hardly overlap."""
     for needle in needles:
         at = small.text.find(needle) if _longest_word(needle) in small.words else -1
         while at >= 0:
@@ -375,7 +375,7 @@ def _longest_word(needle: str) -> str:
 
 
 class _Small(NamedTuple):
-    """A text in small letters, each at its place, and each of its words once: a shorter text."""
+    """A text in lower case with unchanged offsets, and its distinct words as a shorter text."""
 
     text: str
     words: str
@@ -397,7 +397,7 @@ _MIN_WORDS_ENCODED = 4
 
 
 def _encoded(content: str) -> Iterator[Flag]:
-    """Yield words that are written as Base64, which a reader does not read and a model may."""
+    """Yield words encoded as Base64, which a person does not read and a model may."""
     if max(map(len, content.split()), default=0) < _SHORTEST_ENCODED:
         return
     for match in _BASE64.finditer(content):
@@ -417,14 +417,14 @@ def _hidden(content: str, unseen: Sequence[str]) -> Iterator[Flag]:
             yield _flag(content, FlagKind.HIDDEN_TEXT, start, end)
 
 
-# As the prompt of a transcription asks for it.
+# The mark that the prompt of a transcription asks for.
 _ILLEGIBLE = re.compile(r"\[illegible\]")
 _TAG_TEXT = range(0xE0020, 0xE007F)
 _TAGS = 0xE0000
 
 
 def _of_run(at: int, run: str) -> Flag:
-    """Flag removed characters; what tags (Unicode's invisible copy of ASCII) spell is readable."""
+    """Flag removed characters; the text spelled by Unicode tag characters is decoded."""
     spelled = "".join(chr(ord(each) - _TAGS) for each in run if ord(each) in _TAG_TEXT)
     kind = FlagKind.INVISIBLE_CHARACTERS
     return Flag(kind=kind, start_char=at, end_char=at, excerpt=_shortened(spelled))

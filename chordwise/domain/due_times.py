@@ -1,8 +1,8 @@
-"""When a schedule is due: cron expressions in a time zone, through changes of its clock.
+"""Due times of schedules: cron expressions in a time zone, across its clock changes.
 
-At a fixed time of day (“0 2 * * *”), a time that the clock skips is due right after the gap, and
-one that the clock shows twice is due the first time only. Where minute or hour begins with `*`,
-such as “*/30 * * * *”, what counts is the time that passes.
+At a fixed time of day (“0 2 * * *”), a time that the clock skips is due right after the gap, and a
+time that occurs twice is due the first time only. If the minute or hour field begins with `*`, as
+in “*/30 * * * *”, elapsed time counts.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 _FIELDS = 5
-_LONG_AGO = datetime(2000, 1, 1)  # noqa: DTZ001 - only tells whether the expression can be read
-# Looking back, the shortest of them that holds a due time decides: few steps, however often it is.
+_LONG_AGO = datetime(2000, 1, 1)  # noqa: DTZ001 - only checks that the expression can be parsed
+# The shortest window with a due time is used, so that frequent schedules need few steps.
 _WINDOWS = (timedelta(hours=1), timedelta(days=1), timedelta(days=31))
 
 
 def check(cron: str) -> None:
-    """Refuse an expression that is never due or cannot be read.
+    """Reject an expression that is never due or cannot be parsed.
 
     Raises:
-        ValueError: It has not five fields, one of them is wrong, or no day fits.
+        ValueError: It does not have five fields, a field is invalid, or no date matches.
     """
     fields = len(cron.split())
     if fields != _FIELDS:
@@ -42,7 +42,7 @@ def next_due(cron: str, zone: ZoneInfo, after: datetime) -> datetime:
     """Return the first due time after a moment, in UTC.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no later due time.
     """
     for due_at in _due_times(cron, zone, after):
         return due_at
@@ -50,7 +50,7 @@ def next_due(cron: str, zone: ZoneInfo, after: datetime) -> datetime:
 
 
 def latest_due(cron: str, zone: ZoneInfo, first: datetime, now: datetime) -> datetime:
-    """Return the last due time up to `now`, in UTC; `first` is one that has come already."""
+    """Return the last due time up to `now`, in UTC; `first` is a due time in the past."""
     for window in _WINDOWS:
         latest = _last_between(cron, zone, max(first, now - window), now)
         if latest is not None or now - window <= first:
@@ -68,10 +68,10 @@ def _last_between(cron: str, zone: ZoneInfo, after: datetime, until: datetime) -
 
 
 def _due_times(cron: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
-    """Yield due times in UTC, each later than the one before and all later than `after`.
+    """Yield due times in UTC, each later than the previous one and than `after`.
 
-    The library works on the clock's own time: two times in a gap end at the same moment, and after
-    the second showing of an hour it starts again at the first.
+    The library works on local time: two times in a gap map to the same moment, and after the second
+    occurrence of an hour it starts again at the first.
     """
     last = after.astimezone(UTC)
     for local in CronSim(cron, after.astimezone(zone)):

@@ -1,4 +1,4 @@
-"""How much work a run will be: intervals for what models will write, and the questions it takes."""
+"""Estimates of the work of a run: the output of models, and the number of questions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import MappingProxyType
 from chordwise.domain.tasks import AnalysisType
 
 COVERAGE = 0.9
-"""How often an interval that rests on observations is to hold."""
+"""The coverage of an interval that is based on observations."""
 
 LEAST_OBSERVATIONS = 5
 _SPREAD = 3.0
@@ -20,14 +20,14 @@ _NORMAL = statistics.NormalDist().inv_cdf((1 + COVERAGE) / 2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A number that is not known yet: what is expected, and between what it will most likely be."""
+    """An unknown number: its expected value, and bounds that it most likely lies within."""
 
     low: float
     typical: float
     high: float
 
     def __add__(self, other: Interval) -> Interval:
-        """Add as if both erred in the same direction, which is the cautious view."""
+        """Add the bounds, as if both errors had the same direction, which is conservative."""
         return Interval(
             low=self.low + other.low,
             typical=self.typical + other.typical,
@@ -35,7 +35,7 @@ class Interval:
         )
 
     def of_each(self, other: Interval) -> Interval:
-        """Return the product of a number of things and what is true of each of them."""
+        """Return the product of a count and the interval of each counted item."""
         return Interval(
             low=self.low * other.low,
             typical=self.typical * other.typical,
@@ -43,7 +43,7 @@ class Interval:
         )
 
     def times(self, factor: float) -> Interval:
-        """Return the interval of so many times the number."""
+        """Return the interval multiplied by a factor."""
         return self.of_each(Interval(low=factor, typical=factor, high=factor))
 
 
@@ -52,9 +52,9 @@ NOTHING = Interval(low=0, typical=0, high=0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Habit:
-    """What is assumed of an answer where nothing was observed, in tokens.
+    """The assumed length of an answer without observations, in tokens.
 
-    A part of its length is the same for every text, a part grows with the text that is read.
+    A part of the length is fixed, and a part grows with the text.
     """
 
     fixed: float
@@ -71,36 +71,36 @@ HABITS: Mapping[AnalysisType, Habit] = MappingProxyType(
     }
 )
 ASSUMED_REPEATS = Interval(low=0, typical=0.03, high=0.2)
-"""The share of questions that have to be asked once more, where nothing was observed."""
+"""The share of questions that are repeated, without observations."""
 
 
 ASSUMED_REVISIONS = Interval(low=0, typical=0.25, high=1)
-"""The share of the answers that a critique objects to."""
+"""The share of answers with an objection."""
 ASSUMED_CRITIQUE = Interval(low=10, typical=60, high=500)
-"""What a critique takes to write, in tokens: most of them find nothing."""
+"""The length of a critique in tokens; most of them find nothing."""
 
 
 ASSUMED_PAGE = Interval(low=100, typical=500, high=1_200)
-"""What the text of a scanned page takes to write, in tokens."""
+"""The length of the text of a scanned page in tokens."""
 ASSUMED_PICTURE = Interval(low=0.5, typical=1, high=2)
-"""What models count for a picture, of what is estimated."""
+"""The ratio of the counted to the estimated tokens of a picture."""
 
 
 def assumed(kind: AnalysisType, text_tokens: float, max_tokens: float) -> Interval:
-    """Return the length of one answer by the habit of its type, wide: a third to three times."""
+    """Return the assumed length of one answer by its type: from a third to three times as much."""
     habit = HABITS[kind]
     typical = min(max_tokens, habit.fixed + habit.share_of_text * text_tokens)
     return Interval(low=typical / _SPREAD, typical=typical, high=min(max_tokens, typical * _SPREAD))
 
 
 def predicted(observed: Sequence[float], count: int) -> Interval:
-    """Return the sum of `count` further answers like those observed.
+    """Return the total of `count` further answers like the observed ones.
 
-    The prediction interval for the mean of future observations (Hahn and Meeker, Statistical
-    Intervals, 1991): both what is drawn next and the mean observed are uncertain.
+    This is the prediction interval for the mean of future observations (Hahn and Meeker,
+    Statistical Intervals, 1991): both the future observations and the observed mean are uncertain.
 
     Raises:
-        ValueError: Fewer than two observations.
+        ValueError: There are fewer than two observations.
     """
     mean, deviation = statistics.fmean(observed), statistics.stdev(observed)
     if not count:
@@ -112,7 +112,7 @@ def predicted(observed: Sequence[float], count: int) -> Interval:
 
 
 def repeats(asked: int, repeated: int) -> Interval:
-    """Return the share of questions that will be asked once more, from so many that were."""
+    """Return the share of questions that will be repeated, from the observed numbers."""
     if not asked:
         return ASSUMED_REPEATS
     share = repeated / asked
@@ -131,16 +131,16 @@ def _quantile(freedom: int) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Syntheses:
-    """How many questions join the answers of a document's chunks, and how much they read."""
+    """The number of questions that join the answers of chunks, and the length of their material."""
 
     questions: int
     material_tokens: float
 
 
 def syntheses(chunks: int, answer_tokens: float, joined_tokens: float, room: float) -> Syntheses:
-    """Return what it takes to join answers, level by level, as many at once as fit `room`.
+    """Return the questions that join answers level by level, as many answers at once as fit `room`.
 
-    `answer_tokens` is the length of a chunk's answer, `joined_tokens` of one that joins several.
+    `answer_tokens` is the length of the answer of a chunk, `joined_tokens` that of a joined answer.
     """
     questions, material = 0, 0.0
     count, size = chunks, answer_tokens

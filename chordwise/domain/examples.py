@@ -1,4 +1,4 @@
-"""Few-shot examples: texts with the right answers, which stand in prompts and never in answers."""
+"""Few-shot examples: texts with the right answers, shown in prompts and never in results."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_CHARACTERS = 4_000
 
 
 def parse(stored: JsonValue) -> tuple[Example, ...]:
-    """Read a list of objects with `type`, `text` and `answer`, an object or its JSON as text.
+    """Parse a list of objects with `type`, `text` and `answer` (an object or its JSON text).
 
     Raises:
-        UsageError: It is none, or longer than a prompt should be made by it.
+        UsageError: An example is invalid, or there are none or too many.
     """
     found = json_values.objects(stored)
     if not found or len(found) > MAX_EXAMPLES:
@@ -48,9 +48,9 @@ def _parsed(number: int, stored: JsonObject) -> Example:
 
 
 def problem(example: Example, options: AnalysisOptions) -> str:
-    """Return why the answer of an example could not be one to these options; empty where it could.
+    """Return why the answer of an example is invalid for these options; empty if it is valid.
 
-    Its quotes have to stand in its own text: a model copies what it is shown.
+    Its quotes must occur in its own text: a model imitates the examples.
     """
     analysis = analysis_for(example.analysis_type)
     task = AnalysisTask(
@@ -65,9 +65,9 @@ def problem(example: Example, options: AnalysisOptions) -> str:
 
 
 def in_prompt(examples: Sequence[Example], mark: str = "") -> str:
-    """Return examples as a part of a prompt, introduced as such; empty where there are none.
+    """Return examples as a part of a prompt, with an introduction; empty if there are none.
 
-    With a mark, which no text may contain, each text stands between two lines of it.
+    If a mark is given, each text is enclosed by two lines with it; no text may contain the mark.
     """
     if not examples:
         return ""

@@ -1,4 +1,4 @@
-"""The formats that tables leave Chordwise in."""
+"""The formats of exported tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 
 class ExportFormat(StrEnum):
-    """Named as the ending of its files."""
+    """A format, named after its file extension."""
 
     CSV = "csv"
     JSONL = "jsonl"
@@ -16,11 +16,11 @@ class ExportFormat(StrEnum):
 
     @property
     def is_text(self) -> bool:
-        """Whether a terminal can show it."""
+        """Whether the format can be shown in a terminal."""
         return self in (ExportFormat.CSV, ExportFormat.JSONL)
 
     @classmethod
     def of_file(cls, path: PurePath) -> ExportFormat | None:
-        """Return the format that a file's ending names, if it names one."""
+        """Return the format of a file by its extension, or `None`."""
         ending = path.suffix.removeprefix(".").lower()
         return next((each for each in cls if each == ending), None)

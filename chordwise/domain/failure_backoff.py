@@ -1,4 +1,4 @@
-"""Failures of recurring work: each is logged once, and tried again at growing intervals."""
+"""Failures of recurring work: each is logged once, and retried at growing intervals."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ class _Trouble:
 
 
 class FailureBackoff:
-    """Remembers what has failed, why, and when to try it again."""
+    """Remembers failures, their reasons, and the times of the next attempts."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, _Trouble] = {}
 
     def note(self, key: Hashable, reason: str, now: float) -> bool:
-        """Note a failure; return whether it is a new one, which is to be logged."""
+        """Record a failure; return whether it is new or has a new reason, and should be logged."""
         known = self._known.get(key)
         pause = min(2 * known.pause_seconds, _LONGEST_SECONDS) if known else _FIRST_SECONDS
         self._known[key] = _Trouble(reason=reason, pause_seconds=pause, retry_at=now + pause)
         return known is None or known.reason != reason
 
     def is_waiting(self, key: Hashable, now: float) -> bool:
-        """Tell whether it is too early to try again."""
+        """Return whether it is too early for the next attempt."""
         known = self._known.get(key)
         return known is not None and now < known.retry_at
 
     def clear(self, key: Hashable) -> None:
-        """Forget what went well in the end."""
+        """Forget a failure after a success."""
         self._known.pop(key, None)
 
     def keep_only(self, keys: Collection[Hashable], of: type) -> None:
-        """Forget all other keys of this type: what they stood for is gone."""
+        """Forget all other keys of type `of`: their subjects no longer exist."""
         self._known = {
             key: value
             for key, value in self._known.items()

@@ -1,4 +1,4 @@
-"""Gathering: what many threads want at the same moment, one of them does for all."""
+"""Gathering: one thread acts for many threads that need the same at the same time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from chordwise.errors import InternalError
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
-# While others keep coming, a leader waits for them as often as this.
+# The maximum number of times a leader waits while others keep coming.
 _MAX_WAITS = 5
 
 
 class LeaderFailedError(InternalError):
-    """The thread that acted for others failed before all of their entries were settled."""
+    """The leading thread failed before it had settled all entries of its group."""
 
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[Item, Outcome]):
-    """An item of one thread, which waits for its outcome or error, or to become the leader.
+    """An item of a thread that waits for its outcome or error, or to become the leader.
 
     No thread waits for an item that `is_left`.
     """
@@ -40,12 +40,12 @@ class Entry(Generic[Item, Outcome]):
         return bool(self._outcomes) or self._error is not None
 
     def settle(self, outcome: Outcome) -> None:
-        """Give the thread its outcome."""
+        """Set the outcome, and wake the waiting thread."""
         self._outcomes.append(outcome)
         self.event.set()
 
     def fail(self, error: Exception) -> None:
-        """Give the thread an error to raise."""
+        """Set the error to raise, and wake the waiting thread."""
         self._error = error
         self.event.set()
 
@@ -57,13 +57,13 @@ class Entry(Generic[Item, Outcome]):
 
 
 class Gathering(Generic[Item, Outcome]):
-    """Does what threads want in groups of at most `max_items`.
+    """Processes the items of threads in groups of at most `max_items`.
 
-    `act` settles the entries of a group and returns those that are to be tried again. A thread that
-    finds none at it leads: it waits a moment (`gather`) for others, again while some have come,
-    acts for all, and hands the lead to the next in line once its own entry is settled. Where the
-    leader fails, so do the entries that it acted for.
-    An item that is left for others (`leave`) waits at most `linger_seconds` for the next leader.
+    `act` settles the entries of a group and returns those to retry. A thread that finds no leader
+    leads: it waits briefly (`gather`) for others, again while some have come, acts for all, and
+    passes the lead to the next thread once its own entry is settled. If the leader fails, so do the
+    entries of its group. An item that is left to others (`leave`) waits at most `linger_seconds`
+    for the next leader.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Gathering(Generic[Item, Outcome]):
     def leave(self, item: Item, *, at_once: bool = False) -> None:
         """Leave an item to the next leader, without waiting for its outcome or its error.
 
-        One that is to be done `at_once` does not wait for a leader.
+        An item that is to be processed `at_once` does not wait for a leader.
         """
         entry: Entry[Item, Outcome] = Entry(item, is_left=True)
         if at_once or not self._linger_seconds:
@@ -100,7 +100,7 @@ class Gathering(Generic[Item, Outcome]):
         Timer(self._linger_seconds, self._act_on_left).start()
 
     def _act_on_left(self) -> None:
-        """Act for those who left an item, where no thread has come that leads."""
+        """Process the items left to others if no leader has come."""
         with self._lock:
             self._is_lingering = False
             if self._is_led or not self._waiting:
@@ -122,7 +122,7 @@ class Gathering(Generic[Item, Outcome]):
         return entry.result()
 
     def _leads_with(self, entry: Entry[Item, Outcome]) -> bool:
-        """Queue an entry; tell whether its thread has to lead."""
+        """Queue an entry, and return whether its thread has to lead."""
         with self._lock:
             self._waiting.append(entry)
             leads, self._is_led = not self._is_led, True
@@ -159,13 +159,13 @@ class Gathering(Generic[Item, Outcome]):
             self._waiting[:0] = again
 
     def _hand_over(self) -> None:
-        """Act for what is left to this leader, and hand the lead over, whatever fails."""
+        """Process the items left to this leader, and pass the lead on despite errors."""
         while not self._hands_over():
-            with suppress(Exception):  # no thread waits for what was left
+            with suppress(Exception):  # no thread waits for left items
                 self._act_once()
 
     def _hands_over(self) -> bool:
-        """Make the first waiting thread the leader; false while only handed-over items are left."""
+        """Make the first waiting thread the leader; return false while only left items wait."""
         with self._lock:
             following = next((each for each in self._waiting if not each.is_left), None)
             if following is not None:

@@ -1,9 +1,9 @@
-"""Finding a model's quotes in the source: a quote counts only where the text really stands.
+"""Grounding: finding the quotes of a model in the source text.
 
-Matching tolerates what models change without meaning to (white space, typographic quotes and
-dashes, case, ligatures, composed and decomposed accents) and what is no part of a text's wording
-(see `layout`). Parts of a quote with an ellipsis between them have to stand near each other, in
-their order. What is stored is always the source's own wording, with its character span.
+Matching tolerates harmless changes by models (white space, typographic quotes and dashes, case,
+ligatures, composed and decomposed accents) and layout that does not belong to the wording (see
+`layout`). Parts of a quote separated by an ellipsis must be near each other, in order. The stored
+quote is always the wording of the source, with its character span.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.layout import Place, Plain
 from chordwise.domain.negation import denies
 
-# The last three are the letters whose lower case is longer, or depends on where they stand.
+# The lower case of the last three letters is longer, or depends on their position.
 _TYPOGRAPHY = str.maketrans(
     "‘’‚‛\u2039\u203a\u2032\u00b4“”„‟«»″‐‑‒–—―\u00a0\u202f\u2007\u0130\u03a3\u03c2",
     "''''''''\"\"\"\"\"\"\"------   i\u03c3\u03c3",
@@ -33,11 +33,11 @@ _TYPOGRAPHY = str.maketrans(
 _WORD = re.compile(r"\S+")
 _PLAIN_WORD = re.compile(r"[a-z0-9]+")
 _PARTED = re.compile(r"-[ \t]*+\n")
-# A long quote in a text that repeats it everywhere: the first places are as good as any other.
+# For a long quote in a text that repeats it everywhere, the first places are sufficient.
 _MAX_COMPARED_CHARACTERS = 10_000_000
 _MAX_MENTIONS = 10_000
 _FRAME = " \t\n\"'.…,;:()[]<>"
-# A superscript or a fraction is not the digit that it decomposes to; a ligature is its letters.
+# A superscript or a fraction differs from the digit it decomposes to; a ligature is its letters.
 _SAME_LETTERS = ("<compat>", "<wide>", "<narrow>", "<noBreak>")
 _EVIDENCE_FIELDS = frozenset(
     ("start_char", "end_char", "grounded", "grounding", "value_in_quote", "page", "place", "boxes")
@@ -45,10 +45,10 @@ _EVIDENCE_FIELDS = frozenset(
 
 
 class Grounding(StrEnum):
-    """How a quote was found in the document; the values stand in `facts.grounding`.
+    """How a quote was found in the document; the values of `facts.grounding`.
 
-    EXACT: verbatim. NORMALIZED: the same words, up to typography, case, and what is no part of the
-    wording. JOINED: parts with ellipses between them, all in order and near each other.
+    EXACT: verbatim. NORMALIZED: the same words, except for typography, case, and layout. JOINED:
+    parts separated by ellipses, all in order and near each other.
     """
 
     EXACT = "exact"
@@ -59,7 +59,7 @@ class Grounding(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """Characters `start_char` to `end_char` of a document's text, the end exclusive.
+    """Characters `start_char` to `end_char` of the text of a document, the end exclusive.
 
     `grounding` says how a quote was found there.
     """
@@ -71,11 +71,11 @@ class Span:
 
 @dataclass(frozen=True)
 class Source:
-    """A text in which quotes are looked up; `offset` is where it starts in its document.
+    """A text that is searched for quotes; `offset` is its position in its document.
 
     `known` holds spans found earlier, by quote and in order: a synthesis repeats the quotes of the
-    chunks. `header` is the beginning of a table that the text goes on with: what stands nowhere in
-    the text may stand there.
+    chunks. `header` is the header of a table that the text continues; it is searched for quotes
+    that do not occur in the text.
     """
 
     text: str
@@ -84,14 +84,14 @@ class Source:
     header: Source | None = None
 
     def locate(self, quote: str) -> Span | None:
-        """Return where the quote stands first in the document, or `None` when it does not."""
+        """Return the first mention of the quote in the document, or `None`."""
         return next(self.mentions(quote), None)
 
     def mentions(self, quote: str) -> Iterator[Span]:
-        """Yield where the quote stands in the document, in order.
+        """Yield the mentions of the quote in the document, in order.
 
-        Whole words come before parts of words, and a part of a number is not found at all. A quote
-        with an ellipsis is everything from its first part to its last.
+        Whole words take precedence over parts of words, and a part of a number is never found. A
+        quote with an ellipsis spans everything from its first part to its last.
         """
         if spans := self.known.get(quote):
             yield from spans
@@ -104,7 +104,7 @@ class Source:
                 return
 
     def _ways(self, quote: str) -> Iterator[tuple[Grounding, Iterator[Place]]]:
-        """Yield what each way of looking a quote up finds, the closest first."""
+        """Yield the results of each way of matching a quote, the strictest first."""
         if not quote.strip():
             return
         yield Grounding.EXACT, whole(self.text, _occurrences(quote, self.text))
@@ -117,21 +117,21 @@ class Source:
             yield Grounding.JOINED, reading.find_joined(parts)
 
     def wording(self, span: Span) -> str:
-        """Return the source's own text of a span."""
+        """Return the text of a span in the source."""
         return self.text[span.start_char - self.offset : span.end_char - self.offset]
 
     def _may_hold(self, quote: str) -> bool:
-        """Tell whether the words of a quote may stand in the text, for all that is quickly known.
+        """Return whether the text may contain the words of a quote, by a fast check.
 
-        A plain text that parts no words holds each word of what it holds: most quotes that a model
-        made up end here.
+        A plain text without split words contains each word of a matching quote; this excludes most
+        quotes that a model made up.
         """
         folded = "" if "&" in quote else self._plainly_folded
         return not folded or all(word in folded for word in _PLAIN_WORD.findall(_fold(quote)))
 
     @cached_property
     def _plainly_folded(self) -> str:
-        """The folded text; empty where its words may have accents, entities or hyphens in them."""
+        """The folded text; empty if its words may contain accents, entities or hyphens."""
         is_plain = self.text.isascii() and "&" not in self.text
         return "" if not is_plain or _PARTED.search(self.text) else _fold(self.text)
 
@@ -141,7 +141,7 @@ class Source:
 
     @property
     def _readings(self) -> Iterator[_Reading]:
-        """Yield the text as it is, then without what is no part of its wording."""
+        """Yield the text unchanged, then without layout."""
         yield self._as_it_is
         if self._without_markup.text != self.text:
             yield self._without_markup
@@ -162,7 +162,7 @@ class Source:
 
 
 class _Reading:
-    """A text in which the words of quotes are looked up; places are those of the source."""
+    """A text that is searched for the words of quotes; places are those of the source."""
 
     def __init__(self, plain: Plain) -> None:
         self._plain = plain
@@ -170,26 +170,26 @@ class _Reading:
         self._gaps_left = _MAX_GAPS
 
     def find(self, quote: str) -> Iterator[Iterator[Place]]:
-        """Yield where the words of a quote stand, in each of its spellings."""
+        """Yield the places of a quote, for each of its spellings."""
         for wanted in self._spellings(quote):
             for places in (self._folded_places, self._decomposed_places):
                 yield self._origins_of(places(wanted))
 
     def find_joined(self, parts: Sequence[str]) -> Iterator[Place]:
-        """Yield where the parts follow each other, the first to the last."""
+        """Yield the spans from the first to the last part, for parts that follow each other."""
         found = [self._places_of_part(part) for part in parts]
         chains = found[0]
         for places, following in itertools.pairwise(found):
             distance = self._distance(max(len(places), len(following)))
             chains = self._continued(chains, following, distance)
-        starts = dict(reversed(chains))  # of several ends the nearest
+        starts = dict(reversed(chains))  # the nearest of several ends
         yield from self._origins_of(sorted(starts.items()))
 
     def _origins_of(self, places: Iterable[Place]) -> Iterator[Place]:
         return (self._plain.origin(*place) for place in whole(self.text, places))
 
     def _places_of_part(self, part: str) -> list[Place]:
-        """Return the places of a part, whole words all of them."""
+        """Return the places of a part that consist of whole words."""
         found: list[Place] = []
         for wanted in self._spellings(part):
             places = itertools.islice(self._decomposed_places(wanted), _MAX_PLACES_OF_PART)
@@ -199,7 +199,7 @@ class _Reading:
         return found
 
     def _distance(self, count: int) -> float:
-        """Return how far a part may be from the next: less where the text repeats one of them."""
+        """Return the maximum distance between two parts; less if the text repeats one of them."""
         if count < _FEWEST_REPETITIONS:
             return _MAX_LEFT_OUT
         usual = len(self.text) / count
@@ -208,7 +208,7 @@ class _Reading:
     def _continued(
         self, chains: Sequence[Place], places: Sequence[Place], distance: float
     ) -> list[Place]:
-        """Return the chains that go on at one of these places, each with its first place."""
+        """Return the chains that continue at one of these places, each as one span."""
         ends = [end for _, end in chains]
         found: list[Place] = []
         for start, end in places:
@@ -223,7 +223,7 @@ class _Reading:
         return found
 
     def _spellings(self, quote: str) -> Iterable[str]:
-        """Return a quote as it is, then without its own mark-up, then with the text's hyphens."""
+        """Return a quote unchanged, then without markup, then with the hyphenation of the text."""
         plain = layout.without_markup(quote).text.replace(" | ", " ")
         return dict.fromkeys((quote, plain, layout.respelled(plain, self._plain)))
 
@@ -260,10 +260,10 @@ class _Reading:
 
 
 class _Words:
-    """The words of a text, one blank between them, in which those of a quote are looked up.
+    """The words of a text, joined by single blanks, for matching the words of a quote.
 
-    A pattern with any white space between the words would take time by the length of the text
-    times that of the quote, where both repeat themselves.
+    A pattern with arbitrary white space between the words would take time in proportion to the
+    product of both lengths, if text and quote are repetitive.
     """
 
     def __init__(self, text: str) -> None:
@@ -272,14 +272,14 @@ class _Words:
 
     @cached_property
     def _starts(self) -> tuple[array[int], array[int]]:
-        """Where each word starts, in the text and among the joined words."""
+        """The start of each word, in the text and in the joined words."""
         found = [match.span() for match in _WORD.finditer(self._text)]
         lengths = (end - start + 1 for start, end in found)
         joined = array("q", itertools.accumulate(lengths, initial=0))
         return array("q", (start for start, _ in found)), joined
 
     def places(self, quote: str) -> Iterator[Place]:
-        """Yield where the words of a quote follow each other, whatever is between them."""
+        """Yield the places where the words of a quote follow each other, ignoring white space."""
         words = " ".join(quote.strip(_FRAME).split())
         if words:
             for start, end in _occurrences(words, self._joined):
@@ -302,14 +302,14 @@ _SPACELESS = "\u0e00"
 _MAX_LEFT_OUT, _MAX_LEFT_OUT_OF_REPEATED = 1_000, 200
 _FEWEST_REPETITIONS, _NEAR = 2, 0.1
 _MAX_PLACES_OF_PART = 2_000
-# An answer full of quotes with ellipses, about a text that repeats itself, would take hours.
+# Many quotes with ellipses, about a repetitive text, would otherwise take hours.
 _MAX_GAPS = 20_000
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*+\s++(?=[\"'“‘(\[]?[A-Z])|[\u3002\uff01\uff1f\u0964]")
 _SHORTEST_WORD, _LONGEST_WORD = 3, 20
 
 
 def _parts_of(quote: str) -> list[str]:
-    """Return the parts of a quote between its ellipses; none where one could match by accident."""
+    """Return the parts of a quote between its ellipses; empty if one could match by chance."""
     parts = [part.strip(_FRAME) for part in _ELLIPSIS.split(quote)]
     parts = [part for part in parts if part]
     is_long = 1 < len(parts) <= _MAX_PARTS and all(map(_is_telling, parts))
@@ -317,7 +317,7 @@ def _parts_of(quote: str) -> list[str]:
 
 
 def _is_telling(part: str) -> bool:
-    """Tell whether a part has so many words and letters; an ideograph counts as two letters."""
+    """Return whether a part has enough words and letters; an ideograph counts as two letters."""
     letters = [char for char in part if char.isalnum()]
     spaceless = sum(map(_is_spaceless, letters))
     is_long = len(letters) + spaceless >= _LEAST_LETTERS
@@ -329,9 +329,10 @@ def _is_spaceless(char: str) -> bool:
 
 
 def _may_be_left_out(text: str, start: int, end: int) -> bool:
-    """Tell whether an ellipsis may stand for this: not for a negation in a sentence quoted in part.
+    """Return whether an ellipsis may replace this text.
 
-    A sentence that is left out as a whole may hold a negation.
+    It must not replace a negation in a sentence that is quoted in part. A sentence that is left out
+    as a whole may contain a negation.
     """
     found = (match.span() for match in _SENTENCE_END.finditer(text, start, end + 2))
     ends = [
@@ -345,7 +346,10 @@ def _may_be_left_out(text: str, start: int, end: int) -> bool:
 
 
 def _ends_sentence(text: str, place: int) -> bool:
-    """Tell a full stop from that of an abbreviation or a number: a word in lower case precedes."""
+    """Return whether a point ends a sentence, and not an abbreviation or a number.
+
+    A word in lower case precedes the end of a sentence.
+    """
     words = text[max(0, place - _LONGEST_WORD) : place].split()
     word = words[-1].rstrip("\"'”’)]") if words else ""
     is_word = len(word) >= _SHORTEST_WORD and word.isalpha() and word.islower()
@@ -353,7 +357,7 @@ def _ends_sentence(text: str, place: int) -> bool:
 
 
 def _occurrences(quote: str, text: str) -> Iterator[Place]:
-    """Yield where a quote stands, as often as comparing it stays affordable."""
+    """Yield the places of a quote, up to a limit on the number of compared characters."""
     start = text.find(quote)
     for _ in range(max(1, _MAX_COMPARED_CHARACTERS // len(quote))):
         if start < 0:
@@ -363,17 +367,17 @@ def _occurrences(quote: str, text: str) -> Iterator[Place]:
 
 
 def _fold(text: str) -> str:
-    """Lower-case and straighten typography without moving any character."""
+    """Convert to lower case and plain typography; all offsets stay the same."""
     return text.translate(_TYPOGRAPHY).lower()
 
 
 def _decompose(folded: str) -> str:
-    """Take ligatures and accented letters apart, and leave invisible formatting characters out."""
+    """Decompose ligatures and accented letters, and remove invisible formatting characters."""
     return folded.translate({ord(char): _parts(char) for char in set(folded) if not char.isascii()})
 
 
 def _origins(folded: str) -> list[int]:
-    """Return for each character of the decomposed text where it came from; the last is the end."""
+    """Return the origin of each character of the decomposed text, followed by the end."""
     lengths = {char: 1 if char.isascii() else len(_parts(char)) for char in set(folded)}
     places = ([place] * lengths[char] for place, char in enumerate(folded))
     return [*itertools.chain.from_iterable(places), len(folded)]
@@ -389,9 +393,9 @@ def _parts(char: str) -> str:
 
 
 def ground(answer: JsonObject, source: Source) -> JsonObject:
-    """Return the answer with the span of every quote, and in `grounded` whether there is one.
+    """Return the answer with the span of every quote, and in `grounded` whether one was found.
 
-    Of several places of a quote that counts which its finding means (see `mentions`).
+    If a quote occurs several times, `mentions.chosen` selects the mention.
     """
     findings = list(json_values.findings(answer))
     said = Counter(json_values.text(each["quote"]) for each in findings)
@@ -431,7 +435,7 @@ def _found(quote: str, span: Span, source: Source) -> JsonObject:
 
 
 def quotes(value: JsonValue) -> list[JsonObject]:
-    """Return every object with a quote, in order, the user's own data left out."""
+    """Return every object with a quote, in order, without the data of the user's schema."""
     if isinstance(value, list):
         return [found for item in value for found in quotes(item)]
     if not isinstance(value, dict):
@@ -442,7 +446,7 @@ def quotes(value: JsonValue) -> list[JsonObject]:
 
 
 def grounded_share(answer: JsonObject) -> float:
-    """Return the share of quotes that stand in the source, 0 to 1; without quotes it is 1."""
+    """Return the share of grounded quotes, 0 to 1; 1 if there are no quotes."""
     found = quotes(answer)
     if not found:
         return 1.0
@@ -450,7 +454,7 @@ def grounded_share(answer: JsonObject) -> float:
 
 
 def known_spans(answers: tuple[JsonObject, ...]) -> dict[str, list[Span]]:
-    """Collect the grounded quotes of earlier answers, each place once, in order."""
+    """Return the spans of the grounded quotes of earlier answers, each span once, in order."""
     spans: dict[str, list[Span]] = {}
     for answer in answers:
         for item in quotes(answer):
@@ -464,7 +468,7 @@ def known_spans(answers: tuple[JsonObject, ...]) -> dict[str, list[Span]]:
 
 
 def without_spans(value: JsonValue) -> JsonValue:
-    """Return a grounded answer as a model would have given it."""
+    """Return a grounded answer in the form in which a model gives it."""
     return json_values.with_findings(
         value,
         lambda finding: {name: finding[name] for name in finding if name not in _EVIDENCE_FIELDS},
@@ -472,22 +476,22 @@ def without_spans(value: JsonValue) -> JsonValue:
 
 
 _ACCENTS = ("\u0300", "\u036f")
-"""First and last of Unicode's combining diacritical marks; vowel signs of Asia are no accents."""
+"""The range of combining diacritical marks in Unicode; Asian vowel signs are not accents."""
 _WINDOW_CHARACTERS = 40
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
 _NUMBER = re.compile(
     r"\d+"
     r"|\d+\.\d+"  # 3.25
-    r"|\d+,\d{1,2}"  # 3,25; but 1856,1857 are two numbers
+    r"|\d+,\d{1,2}"  # 3,25; 1856,1857 are two numbers
     r"|\d{1,3}(?:,\d{3})+(?:\.\d+)?"  # 5,000,000.00
     r"|\d{1,3}(?:\.\d{3})+(?:,\d+)?"  # 5.000.000,00
 )
 
 
 def whole(text: str, places: Iterable[Place]) -> Iterator[Place]:
-    """Yield the places that are made of whole words and do not overlap; else those within words.
+    """Yield the non-overlapping places that consist of whole words, otherwise those within words.
 
-    None of them cuts a number. Within words of scripts with spaces only the first place counts.
+    No place splits a number. Within words of scripts with spaces only the first place counts.
     """
     inside: list[Place] = []
     last = -1
@@ -507,9 +511,9 @@ def whole(text: str, places: Iterable[Place]) -> Iterator[Place]:
 
 
 def is_inside_number(text: str, place: int) -> bool:
-    """Tell whether a cut here would leave a part of a number on either side.
+    """Return whether a cut here would split a number.
 
-    A comma parts numbers in a record of CSV: where another one stands beside them without a blank.
+    In a CSV record a comma separates numbers: there is another comma nearby without a blank.
     """
     first = max(0, place - _WINDOW_CHARACTERS)
     window = text[first : place + _WINDOW_CHARACTERS]
@@ -522,12 +526,12 @@ def is_inside_number(text: str, place: int) -> bool:
 
 
 def _is_comma_alone(beside: str) -> bool:
-    """Tell whether a comma comes next, and no blank behind it."""
+    """Return whether the next character is a comma without a blank after it."""
     return len(beside) > 1 and beside[0] == "," and not beside[1].isspace()
 
 
 def _cuts_word(text: str, start: int, end: int) -> bool:
-    """Tell whether a place begins or ends inside a number or a word, where words have spaces."""
+    """Return whether a place begins or ends inside a number, or a word of a script with spaces."""
     return (
         _cuts_number(text, start, end)
         or _cuts_accent(text, end)
@@ -538,7 +542,7 @@ def _cuts_word(text: str, start: int, end: int) -> bool:
 
 
 def _joins_letters(text: str, place: int) -> bool:
-    """Tell whether a place is inside of a word, or between letters of a script without spaces."""
+    """Return whether a place is inside of a word, or between letters of a script without spaces."""
     if not 0 < place < len(text):
         return False
     before, after = text[place - 1], text[place]
@@ -551,7 +555,7 @@ def _cuts_accent(text: str, end: int) -> bool:
 
 
 def _cuts_number(text: str, start: int, end: int) -> bool:
-    """Tell whether “5 million” was taken out of “15 million”, or “$5” out of “$5.2 billion”."""
+    """Return whether “5 million” is a part of “15 million”, or “$5” of “$5.2 billion”."""
     return (text[start].isdecimal() and is_inside_number(text, start)) or (
         text[end - 1].isdecimal() and is_inside_number(text, end)
     )

@@ -1,4 +1,4 @@
-"""Identifiers of SQL that need no quotes."""
+"""SQL identifiers that need no quotes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 _MAX_NAME = 40
-# Words that PostgreSQL takes for a column's name only in quotes.
+# Words that PostgreSQL accepts as column names only in quotes.
 _RESERVED = """
 all analyse analyze and any array as asc asymmetric authorization binary both case cast check
 collate collation column concurrently constraint create cross current_catalog current_date
@@ -22,9 +22,9 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def plain(name: str) -> str:
-    """Return a name as SQL takes it without quotes: ASCII letters, digits and underscores.
+    """Convert a name to an unquoted SQL identifier: ASCII letters, digits and underscores.
 
-    It is empty where all of it was removed.
+    The result is empty if no character of the name remains.
     """
     decomposed = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     name = "_".join(_WORD.findall(_HUMP.sub("_", decomposed).lower()))[:_MAX_NAME].strip("_")

@@ -1,4 +1,4 @@
-"""JSON as a type, the few ways in which the domain looks into it, and values as JSON."""
+"""JSON as a type, access to JSON values, and conversion of values to JSON."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ JsonValue = TypeAliasType(
 )
 JsonObject = TypeAliasType("JsonObject", dict[str, JsonValue])
 USER_DATA = "data"
-"""The member of an answer in which the user's own schema holds."""
+"""The member of an answer that follows the schema of the user."""
 
 
 def objects(value: JsonValue) -> list[JsonObject]:
-    """Return the objects in a list; anything else counts as none."""
+    """Return the objects in a list; empty for any other value."""
     if not isinstance(value, list):
         return []
     return [item for item in value if isinstance(item, dict)]
 
 
 def strings(value: JsonValue) -> list[str]:
-    """Return the strings in a list; anything else counts as none."""
+    """Return the strings in a list; empty for any other value."""
     if not isinstance(value, list):
         return []
     return [item for item in value if isinstance(item, str)]
 
 
 def texts(value: JsonValue) -> dict[str, str]:
-    """Return the strings of an object by their names; anything else counts as none."""
+    """Return the string members of an object; empty for any other value."""
     if not isinstance(value, dict):
         return {}
     return {name: item for name, item in value.items() if isinstance(item, str)}
 
 
 def text(value: JsonValue) -> str:
-    """Return a string as it is and anything else as the empty string."""
+    """Return a string unchanged, and the empty string for any other value."""
     return value if isinstance(value, str) else ""
 
 
 def number(value: JsonValue) -> float | None:
-    """Return a number as float; booleans and everything else are none."""
+    """Return a number as float; `None` for booleans and any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value)
@@ -61,7 +61,7 @@ def pointer(path: str, step: str | int) -> str:
 
 
 def steps(path: str) -> list[str]:
-    """Return the steps of a JSON Pointer; none for the root, and for what is not a pointer."""
+    """Return the steps of a JSON Pointer; empty for the root and for an invalid pointer."""
     if not path.startswith("/"):
         return []
     return [step.replace("~1", "/").replace("~0", "~") for step in path[1:].split("/")]
@@ -79,14 +79,14 @@ def walk(value: JsonValue, path: str = "") -> Iterator[tuple[str, JsonValue]]:
 
 
 def upward(path: str) -> Iterator[str]:
-    """Yield a JSON Pointer and those of the objects and lists around it, without the root."""
+    """Yield a JSON Pointer and those of the enclosing objects and lists, without the root."""
     while path:
         yield path
         path = path.rpartition("/")[0]
 
 
 def member(value: JsonValue, step: str) -> JsonValue:
-    """Return the member of an object or the element of a list; `None` where there is none."""
+    """Return the member of an object or the element of a list; `None` if there is none."""
     if isinstance(value, dict):
         return value.get(step)
     if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
@@ -95,21 +95,21 @@ def member(value: JsonValue, step: str) -> JsonValue:
 
 
 def at(value: JsonValue, path: str) -> JsonValue:
-    """Return what a JSON Pointer leads to; `None` where that is nothing."""
+    """Return the value at a JSON Pointer; `None` if there is none."""
     for step in steps(path):
         value = member(value, step)
     return value
 
 
 def is_said(value: JsonValue) -> bool:
-    """Tell whether a value says anything: null, `""`, `[]` and `{}` do not."""
+    """Return whether a value is not empty: null, `""`, `[]` and `{}` are empty."""
     return value not in (None, "", [], {})
 
 
 def with_findings(value: JsonValue, changed: Callable[[JsonObject], JsonObject]) -> JsonValue:
-    """Return an answer with every object that has a member `quote` changed, inner ones first.
+    """Return an answer with `changed` applied to every object with a member `quote`, inner first.
 
-    What stands under `data` has the user's own schema, and stays as it is.
+    The value under `data` follows the schema of the user and is not changed.
     """
     if isinstance(value, list):
         return [with_findings(item, changed) for item in value]
@@ -123,7 +123,7 @@ def with_findings(value: JsonValue, changed: Callable[[JsonObject], JsonObject])
 
 
 def findings(value: JsonValue) -> Iterator[JsonObject]:
-    """Yield the objects that `with_findings` changes, in its order."""
+    """Yield the objects that `with_findings` changes, in the same order."""
     if isinstance(value, list):
         for item in value:
             yield from findings(item)
@@ -136,7 +136,7 @@ def findings(value: JsonValue) -> Iterator[JsonObject]:
 
 
 def is_storable(value: JsonValue) -> bool:
-    """Tell whether PostgreSQL can store a value: no NaN or infinity, no NUL, no half characters."""
+    """Return whether PostgreSQL can store a value: no NaN, infinity, NUL or lone surrogate."""
     try:
         written = json.dumps(value, ensure_ascii=False, allow_nan=False)
         written.encode()
@@ -146,7 +146,7 @@ def is_storable(value: JsonValue) -> bool:
 
 
 def as_object(value: object) -> JsonObject:
-    """Treat a mapping that a parser made as a JSON object."""
+    """Cast a parsed mapping to a JSON object."""
     return cast("JsonObject", value)
 
 
@@ -156,7 +156,7 @@ def encoded(value: object) -> str:
 
 
 def plain(value: object) -> JsonValue:
-    """Return what JSON can hold of a value: numbers stay numbers, moments become ISO 8601."""
+    """Return the JSON form of a value: numbers stay numbers, dates and times become ISO 8601."""
     match value:
         case None | bool() | int() | str():
             return value
@@ -186,7 +186,7 @@ def _composed(value: object) -> JsonValue:
 
 
 def _decimal(value: Decimal) -> JsonValue:
-    """Return a JSON number unless that would change the value."""
+    """Return a JSON number, or a string if a number would change the value."""
     if not value.is_finite():
         return str(value)
     if value == value.to_integral_value():

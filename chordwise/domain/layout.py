@@ -1,7 +1,7 @@
-"""What stands in a text without being part of its wording, and the text without it.
+"""Layout in a text that does not belong to its wording, and the text without it.
 
-That is Markdown's mark-up, the `>` of quoted mail, hyphens at line ends, footnote marks, the
-addresses of links, and the headers, footers and numbers of pages.
+Layout means Markdown markup, the `>` of quoted mail, hyphens at line ends, footnote marks, link
+targets, and the headers, footers and numbers of pages.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class Plain:
-    """A text without what is no part of its wording, and where its characters come from.
+    """A text without layout, and the origins of its characters.
 
-    `parted` are the letters before and after each hyphen at a line end that was left out, in lower
-    case, and `compound` those around hyphens that stay, since the text has them within lines, too.
-    A quote may have either without the hyphen, or with it.
+    `parted` holds the letters before and after each removed hyphen at a line end, in lower case.
+    `compound` holds those around hyphens that are kept, since the text also has them within lines.
+    A quote may have either with or without the hyphen.
     """
 
     text: str
@@ -39,7 +39,7 @@ class Plain:
     origins: array[int] = field(default_factory=lambda: array("q", [0]))
 
     def origin(self, start: int, end: int) -> Place:
-        """Return where a place, which is not empty, stands in the text that was there first."""
+        """Return the span in the original text of a non-empty span of this text."""
         place = self._origin(start), self._origin(end - 1) + 1
         return self.before.origin(*place) if self.before else place
 
@@ -48,7 +48,7 @@ class Plain:
         return self.origins[piece] + place - self.starts[piece]
 
     def without(self, cuts: Iterable[Place], signs: Mapping[Place, str] | None = None) -> Plain:
-        """Return the text without some places, which may overlap; some have a sign instead."""
+        """Return the text without the given spans, which may overlap; `signs` replaces some."""
         pieces: list[str] = []
         starts, origins = array("q"), array("q")
         length = place = 0
@@ -70,18 +70,18 @@ class Plain:
 
 
 def without_markup(text: str) -> Plain:
-    """Return a text without mark-up, the signs of quoted mail, and hyphens at line ends.
+    """Return a text without markup, the marks of quoted mail, and hyphens at line ends.
 
-    No letter and no digit is left out; entities of HTML are the characters that they stand for.
+    No letter or digit is removed; HTML entities are replaced by their characters.
     """
     plain = Plain(text)
     return _without_marks(plain.without(_mail_prefixes(text), _signs(text)))
 
 
 def without_insertions(text: str) -> Plain:
-    """Return a text without mark-up, and without what interrupts its sentences.
+    """Return a text without markup, and without insertions in its sentences.
 
-    These are footnote marks, the addresses of links, and what lies between two pages.
+    Insertions are footnote marks, link targets, and the furniture between two pages.
     """
     plain = Plain(text)
     insertions = (match.span() for match in _beginning_with(_SIGN_OF_INSERTION, _INSERTION, text))
@@ -96,12 +96,12 @@ _HYPHENS = "-\u2010\u2011\u00ad"
 _LINE_MARK = re.compile(
     r"[ \t]*+([-=_*])(?:[ \t]*+\1){2,}+[ \t]*+$"  # a rule
     r"|[ \t]*+\#{1,6}[ \t]++"  # a heading
-    r"|[ \t]*+[-*+\u2022][ \t]++(?=[*_`\"'\u201c\[(]{0,4}[^\W\d_])",  # an item; but - 5 is a number
+    r"|[ \t]*+[-*+\u2022][ \t]++(?=[*_`\"'\u201c\[(]{0,4}[^\W\d_])",  # an item; - 5 is a number
     re.MULTILINE,
 )
 _MARK = re.compile(
     r"\\(?=[!-/:-@\[-`{-~])"
-    # Emphasis and code stand at the edge of a word; 5*3 and snake_case are neither.
+    # Marks of emphasis and code are at the edge of a word; 5*3 and snake_case have none.
     rf"|(?<![*_`{_CASED}])[*_`]{{1,3}}+(?![*_`\s])|(?<![*_`\s])[*_`]{{1,3}}+(?![*_`{_CASED}])"
     rf"|(?P<hyphen>(?<=[^\W\d_])[{_HYPHENS}][ \t]*+\n\s*+(?=[^\W\d_]))"
     rf"|(?<=\w[{_HYPHENS}])\n\s*+(?=\w)"
@@ -118,7 +118,7 @@ _MAIL_PREFIX = re.compile(r"^[ \t]*+(?:>[ \t]*+)++", re.MULTILINE)
 
 
 def _not_after(words: Iterable[str]) -> str:
-    """Return a pattern that matches where none of these stands before."""
+    """Return a pattern that matches if none of these words precedes."""
     return "".join(f"(?<!{re.escape(word)})" for word in words)
 
 
@@ -133,10 +133,10 @@ _NO_NUMBER = _not_after(f"{each}." for word in _NUMBERED.split() for each in (wo
 _SIGN_OF_INSERTION = re.compile(rf"[\[\]!\d\u2020\u2021{_SUPERSCRIPTS}]")
 _INSERTION = re.compile(
     rf"(?<=[\w{_AFTER}\]%])\[(?:\d{{1,3}}|\^\w{{1,20}})\](?![\w(])"
-    # 5 metres² and 10² are numbers and units, and so may everything be that follows a digit.
+    # 5 metres² and 10² are quantities, and so may be anything that follows a digit.
     rf"|(?:(?<=[^\W\d_]{{3}}[{_AFTER}])|(?<=[^\W\d_][.,;:!?)][\"'\u201d\u2019]))[{_SUPERSCRIPTS}]{{1,3}}+(?!\w)"
     rf"|(?=[{_SUPERSCRIPTS}])(?<=[^\W\d_]{{3}}){_NO_POWER}[{_SUPERSCRIPTS}]{{1,3}}+(?!\w)"
-    # Plain digits, as of superscripts in a PDF.
+    # Plain digits, such as superscripts in a PDF.
     rf"|(?=\d)(?:(?<=[a-z]{{4}})\d{{1,2}}(?=[.,;:!?)]++(?:\s|$)|\s++[\"'\u201c(]?[^\W\d_]|$)"
     rf"|(?<=[^\W\d_]{{2}}[.!?]){_NO_NUMBER}\d{{1,2}}(?=\s++(?:[\"'\u201c(]?[A-Z]|$)|$)"
     r"|(?<=[a-z]{4},)\d{1,2}(?= [a-z]))"
@@ -147,7 +147,7 @@ _INSERTION = re.compile(
 
 
 def _signs(text: str) -> dict[Place, str]:
-    """Return what to read in some places: blanks between the cells of a row, and entities."""
+    """Return the replacements of spans: spaces for cell borders, and characters for entities."""
     found = {}
     for row in _LINE.finditer(text) if "|" in text else ():
         start, line = row.start(), row[0].rstrip()
@@ -165,7 +165,7 @@ def _signs(text: str) -> dict[Place, str]:
 
 
 def _without_marks(plain: Plain) -> Plain:
-    """Leave mark-up out; a hyphen at a line end stays where the text has it within a line, too."""
+    """Remove markup; keep a hyphen at a line end if the word also has it within a line."""
     text = plain.text
     found = list(_beginning_with(_SIGN_OF_MARK, _MARK, text))
     parted = {_around(text, *match.span()) for match in found if match["hyphen"]}
@@ -186,7 +186,7 @@ def _without_marks(plain: Plain) -> Plain:
 def _beginning_with(
     sign: re.Pattern[str], pattern: re.Pattern[str], text: str
 ) -> Iterator[re.Match[str]]:
-    """Yield the matches of a pattern, which begin with a sign: signs are few, and quickly found."""
+    """Yield the matches of a pattern that begins with a sign; rare signs make this fast."""
     end = 0
     for place in sign.finditer(text):
         if place.start() >= end and (match := pattern.match(text, place.start())):
@@ -195,7 +195,7 @@ def _beginning_with(
 
 
 def respelled(quote: str, plain: Plain) -> str:
-    """Return a quote with the hyphens that the text has in words which a line end parts in it."""
+    """Return a quote with the hyphenation that the text has in words split at a line end."""
     joined = {before + after: len(before) for before, after in plain.compound}
 
     def hyphenated(match: re.Match[str]) -> str:
@@ -216,7 +216,7 @@ def _around(text: str, start: int, end: int) -> tuple[str, str]:
 
 
 def _mail_prefixes(text: str) -> Iterator[Place]:
-    """Yield the signs of quoted mail; a single “> 5 %” is a comparison."""
+    """Yield the marks of quoted mail; a single “> 5 %” is a comparison."""
     found = [match.span() for match in _MAIL_PREFIX.finditer(text)]
     follows = False
     for (start, end), (following, _) in itertools.pairwise([*found, (-1, -1)]):
@@ -244,10 +244,10 @@ _PAGE_CHARACTERS = range(500, 20_001)
 
 
 class _Pages:
-    """Where a text has page breaks, and what stands there that is no part of its sentences.
+    """The page breaks of a text, and the lines beside them that do not belong to its sentences.
 
-    A break is a form feed, several blank lines, or the number of a page. A line beside it goes when
-    it numbers the page, or is repeated beside another break, whatever numbers it has.
+    A break is a form feed, several blank lines, or a page number. A line beside a break is
+    furniture if it is a page number, or if it is repeated beside another break, ignoring numbers.
     """
 
     def __init__(self, text: str) -> None:
@@ -255,7 +255,7 @@ class _Pages:
         self._lines = [match.span() for match in _LINE.finditer(text)]
 
     def furniture(self) -> Iterator[Place]:
-        """Yield the lines and numbers to leave out."""
+        """Yield the spans of the lines and numbers to remove."""
         for above, below in self._breaks:
             gone = list(itertools.takewhile(self._is_furniture, above))
             gone_below = itertools.takewhile(self._is_furniture, below)
@@ -278,13 +278,13 @@ class _Pages:
         return [*map(self._around, self._gaps), *(self._around(number) for number in numbered)]
 
     def _around(self, above: int) -> tuple[range, range]:
-        """Return the lines beside a break below a line."""
+        """Return the lines beside the break that follows a line."""
         last = min(len(self._lines), above + 1 + _LINES_BESIDE_IT)
         return range(above, max(-1, above - _LINES_BESIDE_IT), -1), range(above + 1, last)
 
     @cached_property
     def _gaps(self) -> list[int]:
-        """The lines with several blank lines below them, or a form feed."""
+        """The lines that are followed by several blank lines, or by a form feed."""
         between = (
             self._text[above[1] : below[0]] for above, below in itertools.pairwise(self._lines)
         )
@@ -296,7 +296,7 @@ class _Pages:
 
     @cached_property
     def _page_numbers(self) -> dict[int, int]:
-        """The lines that may number a page, and the numbers."""
+        """The lines that may be page numbers, with the numbers."""
         found = {}
         for number in range(len(self._lines)):
             line = self._line(number)
@@ -308,7 +308,7 @@ class _Pages:
         return self._text[slice(*self._lines[number])]
 
     def _parts_word(self, number: int) -> bool:
-        """Tell whether the line before this ends inside of a word that the next goes on with."""
+        """Return whether the previous line ends inside of a word that the next line continues."""
         beside = 0 < number < len(self._lines) - 1
         return (
             beside
@@ -321,7 +321,7 @@ class _Pages:
 
     @cached_property
     def _repeated(self) -> Counter[str]:
-        """How often lines stand beside breaks, without those that may say something."""
+        """The number of occurrences of lines beside breaks, without negating lines."""
         last = len(self._lines)
         sides = {number for each in self._breaks for lines in each for number in lines}
         sides |= {*range(_LINES_BESIDE_IT), *range(last - _LINES_BESIDE_IT, last)} & {*range(last)}
@@ -330,19 +330,19 @@ class _Pages:
         return counts
 
     def _masked(self, number: int) -> str:
-        """Return a line without its digits; empty where it is no header or footer."""
+        """Return a line with its numbers masked; empty if it cannot be a header or footer."""
         start, end = self._lines[number]
         line = self._text[start:end].strip() if end - start in _PAGE_LINE_CHARACTERS else ""
         return "" if denies(line) else _NUMBER.sub("0", line)
 
     def _number_at_end(self, number: int) -> tuple[Place, int] | None:
-        """Return a number that ends a line after several blanks."""
+        """Return a number at the end of a line after several blanks, or `None`."""
         start, end = self._lines[number]
         match = _NUMBER_AT_END.search(self._text, max(start, end - 40), end)
         return (match.span(), int(match[1])) if match else None
 
     def _is_in_series(self, page: int, place: int) -> bool:
-        """Tell whether two other numbers, a page or two away, continue this one."""
+        """Return whether two other numbers, one or two pages away, continue this one."""
         before, after, second_before, second_after = (
             self._has(page + step, place, step) for step in (-1, 1, -2, 2)
         )
@@ -356,7 +356,7 @@ class _Pages:
 
     @cached_property
     def _places(self) -> dict[int, list[int]]:
-        """Where each number stands that may be that of a page."""
+        """The positions of each number that may be a page number."""
         above = {number for gap in self._gaps for number in self._around(gap)[0]}
         ends = map(self._number_at_end, above)
         found = [(place[0], page) for place, page in filter(None, ends)]

@@ -1,4 +1,4 @@
-"""A text cut into segments by what is marked in it, so that overlapping passages can be shown."""
+"""Division of a text into segments by its marks, so that overlapping passages can be displayed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import pairwise
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """Characters `start_char` up to `end_char` of a text, which carry a mark."""
+    """Characters `start_char` up to `end_char` of a text, with a mark."""
 
     start_char: int
     end_char: int
@@ -19,7 +19,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A piece of a text that has the same marks from its first to its last character."""
+    """A piece of a text with the same marks on all of its characters."""
 
     start_char: int
     text: str
@@ -29,10 +29,10 @@ class Segment:
 def segments(
     text: str, window: tuple[int, int], spans: Iterable[Span], cuts: Collection[int] = ()
 ) -> list[Segment]:
-    """Return the segments of a part of a text, in its order; none is empty.
+    """Return the segments of a part of a text, in order; none is empty.
 
-    They are cut where a span begins or ends, and at `cuts`. The marks of a segment are in the order
-    in which their spans are given. It takes time for the characters and for the marks of segments.
+    Segments are split where a span begins or ends, and at `cuts`. The marks of a segment are in the
+    order of the spans. The time is linear in the characters and in the marks of the segments.
     """
     start, end = max(0, window[0]), min(window[1], len(text))
     if start >= end:
@@ -59,9 +59,9 @@ _WORD = re.compile(r"\w+")
 
 
 def sought_in(words: str) -> frozenset[str]:
-    """Return the single words of a search that are to be found, in lower case.
+    """Return the single words that a search looks for, in lower case.
 
-    `words` are what a search engine takes: `"a phrase"`, `or`, `-without`.
+    `words` is in the syntax of a search engine: `"a phrase"`, `or`, `-without`.
     """
     found: set[str] = set()
     for each in _SOUGHT.finditer(words):
@@ -71,7 +71,7 @@ def sought_in(words: str) -> frozenset[str]:
 
 
 def words_at(text: str, sought: Collection[str]) -> Iterator[tuple[int, int]]:
-    """Yield where the words of a search stand in a text, whole ones, in its order."""
+    """Yield the spans of the whole words of a text that a search looks for, in order."""
     if sought:
         yield from (each.span() for each in _WORD.finditer(text) if each[0].casefold() in sought)
 
@@ -80,7 +80,7 @@ _SEARCHED_FOR_A_LINE_END = 2_000
 
 
 def window_of(text: str, number: int, size: int) -> tuple[int, int]:
-    """Return where a part of a long text begins and ends; parts count from 0 and end with a line.
+    """Return the span of a part of a long text; parts count from 0 and end with a line if possible.
 
     All parts together are the text.
     """

@@ -1,4 +1,4 @@
-"""Remembering what was computed for objects that have no hash, such as JSON schemas."""
+"""Memoization for objects that are not hashable, such as JSON schemas."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MAX_OBJECTS = 256
 def memoized_by_identity(
     function: Callable[Concatenate[First, Rest], Returned],
 ) -> Callable[Concatenate[First, Rest], Returned]:
-    """Return a function that computes once for each object that its first argument is.
+    """Return a function that caches its result for each object passed as its first argument.
 
-    Further arguments must be hashable and positional. Neither the object nor what is returned may
-    be changed. The last some hundred are remembered; safe to share between threads.
+    Further arguments must be hashable and positional. Neither the object nor the result may be
+    changed. A few hundred results are cached; thread-safe.
     """
     known: dict[Hashable, tuple[First, Returned]] = {}
 
@@ -27,7 +27,7 @@ def memoized_by_identity(
     def memoized(first: First, /, *rest: Rest.args, **named: Rest.kwargs) -> Returned:
         key = (id(first), *rest)
         found = known.get(key)
-        # An id is given again once its object is gone, so the object is kept.
+        # The id of a deleted object can be reused, so the object is kept and compared.
         if found is not None and found[0] is first:
             return found[1]
         returned = function(first, *rest, **named)

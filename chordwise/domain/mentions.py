@@ -1,8 +1,8 @@
-"""Which mention of a quote a finding means, where the text has the quote in several places.
+"""Selection of the mention that a finding means, if its quote occurs several times in the text.
 
-The findings of a row belong together: one that stands at a single place says where the row is, and
-the others of the row are the mentions nearest to it. Rows of which all is repeated, such as equal
-ones, follow each other.
+The findings of a row belong together: a finding whose quote occurs once locates the row, and the
+others of the row are the mentions nearest to it. Rows that consist of repeated quotes only, such as
+equal rows, follow each other.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Place: TypeAlias = tuple[int, int]
 
 
 _MAX_COMPARED = 32
-"""So many mentions of a quote are compared for the row that it begins."""
+"""The maximum number of mentions of a quote that are compared for the row that it begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """A quote of an answer: `row` is what it belongs to, `listed` the list that the row is in."""
+    """A quote of an answer: `row` identifies its row, and `listed` the list with the row."""
 
     number: int
     quote: str
@@ -38,9 +38,9 @@ class _Finding:
 def chosen(
     findings: Sequence[JsonObject], places: Mapping[str, Sequence[Place]], text: str
 ) -> list[int | None]:
-    """Return for each finding which of the places of its quote is meant; `None` where it has none.
+    """Return for each finding the index of the mention of its quote; `None` if it has none.
 
-    `places` has the places of each quote in the text, ascending.
+    `places` holds the places of each quote in the text, ascending.
     """
     named = [_named(number, each) for number, each in enumerate(findings)]
     found: list[int | None] = [None] * len(findings)
@@ -62,7 +62,7 @@ def _named(number: int, finding: JsonObject) -> _Finding:
 
 
 def _by_row(findings: Sequence[_Finding]) -> Iterator[_Finding]:
-    """Yield the findings of a row one after the other, the rows in the order of the answer."""
+    """Yield the findings grouped by row, the rows in the order of the answer."""
     rows: dict[Hashable, list[_Finding]] = {}
     for each in findings:
         rows.setdefault(each.row, []).append(each)
@@ -71,7 +71,7 @@ def _by_row(findings: Sequence[_Finding]) -> Iterator[_Finding]:
 
 @dataclass
 class _Choice:
-    """The mentions chosen so far: `taken` by quote, and where the last row of each list ends."""
+    """The mentions chosen so far: `taken` by quote, and the end of the last row of each list."""
 
     places: Mapping[str, Sequence[Place]]
     text: str
@@ -86,7 +86,7 @@ class _Choice:
         self._rows = {quote: len(own) for quote, own in rows.items()}
 
     def of_row(self, findings: Sequence[_Finding]) -> Iterator[tuple[_Finding, int]]:
-        """Yield the mentions that the findings of a row mean."""
+        """Yield the chosen mentions of the findings of a row."""
         found = sorted((each for each in findings if self._has(each)), key=self._rank)
         anchor: Place | None = None
         for each in found:
@@ -105,14 +105,15 @@ class _Choice:
         return bool(self.places.get(finding.quote))
 
     def _rank(self, finding: _Finding) -> tuple[bool, int]:
-        """Put the quotes first that say most about where a row is: rare, and not of other rows."""
+        """Rank quotes by how well they locate a row: rare ones and those of one row first."""
         places = len(self.places[finding.quote])
         return places < self._rows[finding.quote], places
 
     def _begin(self, finding: _Finding, others: Sequence[Sequence[Place]]) -> int:
-        """Return the mention that the other quotes of the row are closest to; the first at last.
+        """Return the free mention closest to the other quotes of the row; 0 if none is free.
 
-        Of equals it is the next free one behind the row before, else the last free one before it.
+        Of equal ones it is the next free mention after the previous row, otherwise the last one
+        before it.
         """
         places, taken = self.places[finding.quote], self.taken[finding.quote]
         begins = self.ends.get(finding.listed, 0) if finding.listed is not None else 0
@@ -124,13 +125,13 @@ class _Choice:
         return min(free, key=lambda each: self._spread(places[each], others))
 
     def _spread(self, anchor: Place, others: Sequence[Sequence[Place]]) -> list[int]:
-        """Return how many lines, then characters, are between a place and the nearest of others."""
+        """Return the lines, then the characters, between a place and the nearest of the others."""
         nearest = [places[self._nearest(anchor, places)] for places in others]
         distances = [self._distance(anchor, place) for place in nearest]
         return [sum(each[0] for each in distances), sum(each[2] for each in distances)]
 
     def _nearest(self, anchor: Place, places: Sequence[Place]) -> int:
-        """Return the mention with the fewest lines between; on its line the closest, else later."""
+        """Return the mention the fewest lines away; on its line the closest, else the later."""
         after = bisect_left(places, anchor)
         near = [each for each in (after, after - 1) if 0 <= each < len(places)]
         return min(near, key=lambda each: self._distance(anchor, places[each]))

@@ -1,4 +1,4 @@
-"""Words that turn a sentence into its opposite, limit it, or say that it is not so."""
+"""Words that negate or limit a sentence."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ değil yok asla hiçbir
 \u063a\u064a\u0631 \u062f\u0648\u0646 \u0628\u062f\u0648\u0646
 """
 _PHRASES = (" rather than ", " other than ", " sei denn ", " à moins ", " a menos ")
-# Where words are not parted by blanks, or have marks that are no letters.
+# For languages without spaces between words, or with marks that are not letters.
 _ANYWHERE = (
     *"\u4e0d\u6ca1\u6c92\u65e0\u7121\u672a\u975e\u5426\u52ff\u7981\u62d2",
     *("\u306a\u3044", "\u307e\u305b\u3093", "\u306a\u304f", "\u306a\u304b\u3063"),
@@ -63,7 +63,7 @@ _LIMITED = re.compile(
 
 
 def denies(text: str) -> bool:
-    """Tell whether a text has a word that denies, limits or refuses what stands around it."""
+    """Return whether a text has a word that negates, limits or refuses the statement around it."""
     plain = unicodedata.normalize("NFKC", text).lower()
     words = _LETTERS.findall(plain)
     said = f" {' '.join(words)} "

@@ -1,4 +1,4 @@
-"""Pictures of pages, as models that see are shown them."""
+"""Pictures of pages for models with vision."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import base64
 from dataclasses import dataclass
 
 MEDIA_TYPE = "image/jpeg"
-# Providers scale a picture and count its tiles or patches, each in its own way.
+# Each provider scales a picture and counts its tiles or patches differently.
 _PIXELS_PER_TOKEN = 750
-"""What Anthropic documents; OpenAI's patches of 32 x 32 pixels come to about the same."""
+"""As documented by Anthropic; patches of 32 x 32 pixels at OpenAI give about the same."""
 _LEAST_PIXELS_PER_TOKEN = 14 * 14
-"""A token for each patch of 14 x 14 pixels, the smallest that vision models have."""
+"""One token for each patch of 14 x 14 pixels, the smallest patch of vision models."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +24,12 @@ class Picture:
 
     @property
     def base64(self) -> str:
-        """Return the data as requests carry it."""
+        """Return the data in Base64, as in requests."""
         return base64.b64encode(self.data).decode("ascii")
 
     @property
     def estimated_tokens(self) -> int:
-        """Return about how many input tokens a model counts for it."""
+        """Return the approximate number of input tokens of the picture."""
         return -(-self.width * self.height // _PIXELS_PER_TOKEN)
 
     @property
@@ -39,6 +39,6 @@ class Picture:
 
 
 def estimated_tokens(edge_pixels: int) -> int:
-    """Return what a page of paper (ISO 216) takes whose longer edge has so many pixels."""
+    """Return the estimated tokens of an ISO 216 page whose longer edge has `edge_pixels` pixels."""
     short = round(edge_pixels / 2**0.5)
     return Picture(number=1, data=b"", width=short, height=edge_pixels).estimated_tokens

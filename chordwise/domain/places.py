@@ -1,7 +1,7 @@
 """Places in a document: pages with the boxes of their words, slides, sheets, sections, mail.
 
-Offsets count characters of the document's stored text. Boxes are in points from the top left corner
-of the page as it is shown, that is after its rotation and within its crop box.
+Offsets count characters of the stored text of the document. Boxes are in points from the top left
+corner of the page as it is displayed, that is after its rotation and within its crop box.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
 
 MAX_PLACES = 10_000
-"""How many places of a document are kept: the first ones."""
+"""The maximum number of places of a document; the first ones are kept."""
 MAX_LABEL = 200
 MESSAGE = "message"
-"""The label of a message that is a file of its own."""
+"""The label of a message that is a separate file."""
 _PER_POINT = 10
 _NAMED_SECTION = re.compile(r"section\b", re.IGNORECASE)
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -41,7 +41,7 @@ _WholeBox: TypeAlias = tuple[int, int, int, int]
 
 
 class PlaceKind(StrEnum):
-    """What a place is; the values stand in `documents.places`."""
+    """The kind of a place; the values in `documents.places`."""
 
     PAGE = "page"
     SLIDE = "slide"
@@ -52,11 +52,11 @@ class PlaceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A named part of a document's text.
+    """A named part of the text of a document.
 
     `number` counts pages and slides from 1. `width` and `height` are those of a page as it is
-    shown. `layout` is what `Layout.packed` returned: the boxes of a page's words, or the cells of a
-    sheet's rows.
+    displayed. `layout` is the result of `Layout.packed`: the boxes of the words of a page, or the
+    cells of the rows of a sheet.
     """
 
     kind: PlaceKind
@@ -70,10 +70,10 @@ class Place:
 
 
 class Layout:
-    """Where the words of a page are, or the rows of a sheet: a box for each span of characters.
+    """The positions of the words of a page, or of the rows of a sheet: a box for each span.
 
-    Spans ascend and are relative to the beginning of the place. Boxes are whole numbers: tenths of
-    a point, or columns and rows from 0.
+    Spans count characters, ascend, and are relative to the beginning of the place. Boxes are
+    integers: tenths of a point, or columns and rows from 0.
     """
 
     def __init__(self, columns: Sequence[array[int]] = ()) -> None:
@@ -91,7 +91,7 @@ class Layout:
         self.add(span, outward, begins_line=begins_line)
 
     def packed(self) -> bytes:
-        """Return the boxes compressed; nothing where there are none."""
+        """Return the compressed boxes; empty if there are none."""
         if not self._columns[0]:
             return b""
         starts, ends, left, top, right, bottom, lines = self._columns
@@ -103,7 +103,7 @@ class Layout:
 
     @classmethod
     def unpacked(cls, place: Place) -> Layout:
-        """Return the layout of a place; an empty one where it is none that `packed` returned."""
+        """Return the layout of a place; empty if its data was not produced by `packed`."""
         most = _LAYOUT_ROW_BYTES * max(1, place.end_char - place.start_char)
         try:
             content = zlib.decompressobj().decompress(place.layout, most) if place.layout else b""
@@ -122,7 +122,7 @@ class Layout:
         return cls([*columns, steps[6]])
 
     def moved(self, offset: Callable[[int], int]) -> Layout:
-        """Return the same boxes for spans that stand elsewhere."""
+        """Return the same boxes with moved spans."""
         moved = [array("i", map(offset, each)) for each in self._columns[:2]]
         return Layout([*moved, *self._columns[2:]])
 
@@ -152,7 +152,7 @@ def _steps(values: Sequence[int]) -> list[int]:
 
 
 def _little_endian(values: array[int]) -> array[int]:
-    """Turn numbers of this machine into little-endian ones, and back."""
+    """Convert numbers between the byte order of this machine and little-endian."""
     if sys.byteorder == "big":
         values.byteswap()
     return values
@@ -160,7 +160,7 @@ def _little_endian(values: array[int]) -> array[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """Where a span is: the number of its page or slide, its place in words, and its boxes.
+    """The location of a span: its page or slide number, the name of its place, and its boxes.
 
     Each box is page, left, top, right and bottom, one for each line.
     """
@@ -171,7 +171,7 @@ class Location:
 
 
 class Places:
-    """The places of a document, in which spans of its text are looked up."""
+    """The places of a document, for locating spans of its text."""
 
     def __init__(self, places: Sequence[Place] = ()) -> None:
         self._places = sorted(places, key=lambda each: each.start_char)
@@ -182,7 +182,7 @@ class Places:
         return bool(self._places)
 
     def locate(self, start: int, end: int) -> Location:
-        """Return where a span is; of several places the innermost where it begins."""
+        """Return the location of a span: the innermost place that contains its beginning."""
         first = self._innermost(start)
         if first is None:
             return Location()
@@ -201,7 +201,7 @@ class Places:
         return next(found, None)
 
     def _touched(self, first: int, end: int) -> Iterable[int]:
-        """Yield the pages from the first one on that begin before the end of a span."""
+        """Yield the pages, starting with the first one, that begin before the end of a span."""
         for number in range(first, len(self._places)):
             if self._starts[number] >= end:
                 break
@@ -230,7 +230,7 @@ class Places:
 
 
 def _column(number: int) -> str:
-    """Return the letters of a column that is counted from 0."""
+    """Return the letters of a column; columns count from 0."""
     letters, left = "", number + 1
     while left > 0:
         left, rest = divmod(left - 1, len(_ALPHABET))
@@ -241,7 +241,7 @@ def _column(number: int) -> str:
 def located(output: JsonObject, places: Places) -> JsonObject:
     """Return an output with `page`, `place` and `boxes` beside each quote that has a span.
 
-    Without places it stays as it is.
+    Without places the output is returned unchanged.
     """
 
     def with_place(finding: JsonObject) -> JsonObject:
@@ -257,7 +257,7 @@ def located(output: JsonObject, places: Places) -> JsonObject:
 
 
 def sections(headings: Iterable[tuple[int, str]], length: int) -> list[Place]:
-    """Return the sections of a text of this length by their headings and where these begin."""
+    """Return the sections of a text of this length; headings are pairs of position and title."""
     named = [(start, " ".join(title.split())) for start, title in headings]
     named = [(start, title) for start, title in named if title][:MAX_PLACES]
     ends = [*(start for start, _ in named[1:]), length]
@@ -273,7 +273,7 @@ def sections(headings: Iterable[tuple[int, str]], length: int) -> list[Place]:
 
 
 def moved(place: Place, offset: Callable[[int], int]) -> Place:
-    """Return a place of a text whose characters have moved, by the new offset of each."""
+    """Return a place of a text whose characters have moved; `offset` maps old to new positions."""
     old, new = place.start_char, offset(place.start_char)
     layout = place.layout
     if layout:
@@ -282,21 +282,21 @@ def moved(place: Place, offset: Callable[[int], int]) -> Place:
 
 
 def within(label: str, places: Sequence[Place], length: int) -> list[Place]:
-    """Return the places of a text that is a message or attachment, under the label of that."""
+    """Return the places of a message or attachment, with `label` prepended to their labels."""
     whole = Place(kind=PlaceKind.MAIL, label=label, start_char=0, end_char=length)
     inner = [each for each in places if each.label != MESSAGE]
     return [whole, *(replace(each, label=f"{label}, {each.label}") for each in inner)]
 
 
 def encode(places: Sequence[Place]) -> bytes:
-    """Write places with their layouts: a line of JSON, and the layouts behind it."""
+    """Serialize places with their layouts: a line of JSON, followed by the layouts."""
     sizes: list[JsonValue] = [len(each.layout) for each in places]
     head = json.dumps({"places": to_json(places), "sizes": sizes}).encode()
     return b"\n".join((head, b"".join(each.layout for each in places)))
 
 
 def decode(content: bytes, length: int) -> list[Place]:
-    """Read what `encode` wrote of a text of this length; nothing where it is not that."""
+    """Parse the output of `encode` for a text of this length; empty if it is invalid."""
     head, _, layouts = content.partition(b"\n")
     try:
         described = json.loads(head)
@@ -308,13 +308,13 @@ def decode(content: bytes, length: int) -> list[Place]:
 
 
 def to_json(places: Sequence[Place]) -> list[JsonValue]:
-    """Write places as they stand in `documents.places`, without their layouts."""
+    """Convert places to the JSON of `documents.places`, without their layouts."""
     names = ("kind", "label", "number", "start_char", "end_char", "width", "height")
     return [{name: getattr(each, name) for name in names} for each in places]
 
 
 def from_json(stored: JsonValue, layouts: Sequence[bytes] = ()) -> list[Place]:
-    """Read what `to_json` wrote; layouts are given in the order of the places."""
+    """Parse the output of `to_json`; `layouts` are in the order of the places."""
     listed = json_values.objects(stored)
     return [
         Place(

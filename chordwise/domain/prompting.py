@@ -1,4 +1,4 @@
-"""Prompts: what is sent to a model, out of a template and a task."""
+"""Prompts: the messages to a model, rendered from a template and a task."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.templates import PromptTemplate
 
-# A document that holds its own mark costs its author 2 to the power of four times as many hashes:
-# the 48 bits of twelve digits are an evening on one graphics card.
+# A document that contains its own mark takes 2 ** (4 * digits) hashes to construct: the 48 bits of
+# twelve digits take a few hours on one graphics card.
 _MARK_DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """What is sent: the instructions of the system and the question with the text."""
+    """The messages: the system instructions, and the question with the text."""
 
     system: str
     user: str
 
 
 def render(template: PromptTemplate, task: AnalysisTask, schema: JsonObject) -> Prompt:
-    """Fill a template in. Variables inside the document's text stay what they are.
+    """Fill in a template; variables inside the text of the document are not replaced.
 
-    The text stands between marks that are derived from it, so that no document can contain its own
+    The text is enclosed by marks that are derived from it, so that no document can contain its own
     end mark (spotlighting by delimiters, arXiv 2403.14720).
 
     Raises:
-        KeyError: The template names a variable that does not exist.
+        KeyError: The template names an unknown variable.
     """
     variables = _variables(task, schema)
     return Prompt(
@@ -43,10 +43,10 @@ def render(template: PromptTemplate, task: AnalysisTask, schema: JsonObject) -> 
 
 
 def render_revision(template: PromptTemplate, task: AnalysisTask) -> str:
-    """Return the remark below a question whose earlier answer was objected to.
+    """Return the remark that asks for a revision of an earlier answer with objections.
 
     Raises:
-        KeyError: The template names a variable that does not exist.
+        KeyError: The template names an unknown variable.
     """
     draft, violations = _draft(task), _json(list(task.violations))
     variables = {"draft": draft, "violations": violations, "mark": _mark(draft + violations)}
@@ -54,20 +54,20 @@ def render_revision(template: PromptTemplate, task: AnalysisTask) -> str:
 
 
 def render_header(template: PromptTemplate, task: AnalysisTask) -> str:
-    """Return what is said above a question whose text goes on with a table: how that begins.
+    """Return the header of a table, to precede a question whose text continues the table.
 
     Raises:
-        KeyError: The template names a variable that does not exist.
+        KeyError: The template names an unknown variable.
     """
     variables = {"header": task.header, "mark": _mark(task.header)}
     return Template(template.user).substitute(variables)
 
 
 def render_examples(task: AnalysisTask) -> str:
-    """Return what is said above a question that shows examples learned from feedback.
+    """Return the examples learned from feedback, to precede a question; empty if there are none.
 
-    They are texts of other documents, so that they stand beside the text and not in the
-    instructions, each between marks as the text does. Empty where there are none.
+    They are texts of other documents. They are therefore placed beside the text and not in the
+    instructions, each enclosed by marks like the text.
     """
     if not task.examples or not task.shows_examples:
         return ""
@@ -78,7 +78,7 @@ def render_transcription(template: PromptTemplate, schema: JsonObject) -> Prompt
     """Return the question about the picture of a page.
 
     Raises:
-        KeyError: The template names a variable that does not exist.
+        KeyError: The template names an unknown variable.
     """
     system = Template(template.system).substitute({"schema": schemas.as_text(schema)})
     return Prompt(system=system, user=template.user)
@@ -100,7 +100,7 @@ def _variables(task: AnalysisTask, schema: JsonObject) -> dict[str, str]:
 
 
 def mark_of(task: AnalysisTask) -> str:
-    """Return the mark above and below what a question is about, which no answer has to repeat."""
+    """Return the mark that encloses the material of a question; no answer has to repeat it."""
     return _mark(_material(task) + _examined(task))
 
 
@@ -126,7 +126,7 @@ def _mark(material: str) -> str:
 
 
 def _instructions(task: AnalysisTask) -> str:
-    """Return what the user adds to the question, each part in a line or more of its own."""
+    """Return the additions of the user to the question, each part on separate lines."""
     parts = (_remark(task), _meanings(task), _language(task.options), _examples(task))
     return "\n".join(part for part in parts if part)
 
@@ -138,7 +138,7 @@ def _remark(task: AnalysisTask) -> str:
 
 
 def _meanings(task: AnalysisTask) -> str:
-    """Return what the labels of a classification mean, as far as the user says so."""
+    """Return the meanings of the labels of a classification, as far as the user describes them."""
     options = task.options
     said = [
         f"- {label}: {meaning}"

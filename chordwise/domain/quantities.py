@@ -1,4 +1,4 @@
-"""Numbers in a text as documents write them, with their currencies, units and scales."""
+"""Parsing of numbers in a text, with their currencies, units and scales."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from decimal import Decimal, InvalidOperation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
-    """A number in a text, with the names of its currency and its unit as they stand there.
+    """A number in a text, with the names of its currency and its unit as in the text.
 
-    `power` is that of ten which a word beside the number says, and by which it is multiplied.
+    `power` is the power of ten by which a word beside the number multiplies it.
     """
 
     number: Decimal
@@ -24,17 +24,17 @@ class Quantity:
 
     @property
     def code(self) -> str | None:
-        """The code of ISO 4217 of its currency; $ is that of the United States."""
+        """The ISO 4217 code of the currency; $ is that of the United States."""
         return _SYMBOLS.get(self.currency, self.currency) if self.currency else None
 
     @property
     def currencies(self) -> frozenset[str]:
-        """The codes of all currencies that it may be in; none where none is named."""
+        """The codes of all currencies that the name may mean; empty if none is named."""
         return _codes(self.currency) if self.currency else frozenset()
 
     @property
     def measure(self) -> tuple[Decimal, str]:
-        """The number in the unit that its own is a multiple of: days of weeks; `""` of others."""
+        """The number in its base unit, such as days for weeks; `""` if the unit is unknown."""
         base, factor = _unit(self.unit or "") or ("", Decimal(1))
         return (self.number if factor == 1 else self.number * factor), base
 
@@ -102,16 +102,16 @@ _SCALE = "|".join(
     rf"{name}\b\.?" if name.islower() else name for name in sorted(_SCALES, key=len, reverse=True)
 )
 _UNSURE_SCALES = ("m", "mm", "b")
-"""What is a unit, or a letter of a code, where no currency stands beside it."""
+"""Scales that are units, or letters of codes, unless a currency is beside them."""
 
 
 def currencies_in(text: str) -> set[str]:
-    """Return the codes of all currencies that a text names; $ is that of several."""
+    """Return the codes of all currencies that a text names; $ stands for several."""
     return {code for name in _CURRENCIES.findall(text) for code in _codes(name)}
 
 
 def currencies_of(text: str) -> frozenset[str]:
-    """Return the codes of a text that names a currency and says nothing else."""
+    """Return the codes of a text that consists of the name of a currency; empty otherwise."""
     return _codes(text) if _CURRENCIES.fullmatch(text) else frozenset()
 
 
@@ -175,11 +175,11 @@ _UNIT = rf"%|‰|°[CF]\b|(?:(?:{_QUALIFIERS})[ -])*+(?:p(?:e|ou?)r )?[^\W\d_]+[
 _UNIT_WORD = re.compile(r"[^\W\d_]+[²³]?|[%‰]")
 _SPACELESS = "\u2e80"
 TIMES = frozenset(("second", "day", "month"))
-"""The units of time that are no multiples of each other, as `Quantity.measure` names them."""
+"""The base units of time in `Quantity.measure`."""
 
 
 def units_in(text: str) -> dict[tuple[str, Decimal], str]:
-    """Return the names of the units in a text, by the unit and factor that they stand for."""
+    """Return the names of the units in a text, by base unit and factor."""
     words = _UNIT_WORD.findall(text.replace("_", " "))
     return {unit: word for word in words if (unit := _unit(word))}
 
@@ -191,7 +191,7 @@ def powers_in(text: str) -> set[int]:
 
 
 def _unit(name: str) -> tuple[str, Decimal] | None:
-    """Return what a unit is a multiple of; “calendar days” are days, and so is 日以内."""
+    """Return the base unit and factor of a unit; “calendar days” are days, and so is 日以内."""
     lowered = name.lower()
     last = lowered.replace("-", " ").rpartition(" ")[2]
     return _UNITS.get(lowered) or _UNITS.get(lowered[0] if lowered[:1] >= _SPACELESS else last)
@@ -205,7 +205,7 @@ _BLANKS = re.compile(f"['’{_SPACES}]")
 _MARKS = re.compile("[.,]")
 _GAP = f"[{_SPACES}]{{0,8}}+"
 _AMOUNT = re.compile(
-    # What no number follows soon is told at once.
+    # A fast exit if no number follows soon.
     rf"(?=[{_FIRST}\d(−–+mn-])(?=\D{{0,60}}+\d)"
     rf"(?P<open>\()?(?:(?P<before>{_CURRENCY}){_GAP})?"
     rf"(?:(?P<sign>[-−–+]|\b(?:minus|negative)(?=[ ])){_GAP})?"
@@ -224,9 +224,9 @@ _FEWEST_CELLS = 3
 
 
 def sole(text: str) -> Quantity | None:
-    """Read a text that is one number, or names one sum of money or percentage.
+    """Parse a text that is one number, or one sum of money or percentage.
 
-    `None` is returned where the number is ambiguous, too.
+    `None` is returned also if the number is ambiguous.
     """
     text = _straightened(text).strip()
     found = list(_AMOUNT.finditer(text))
@@ -246,10 +246,10 @@ def sole(text: str) -> Quantity | None:
 
 
 def quantities(text: str) -> Iterator[tuple[Quantity, ...]]:
-    """Yield for each number in a text what it may be, in figures or in English words.
+    """Yield the possible readings of each number in a text, in figures or in English words.
 
-    What is ambiguous is all that it can be: 1.500 is 1500 and 1.5. Of what is no number as a whole,
-    such as 1.2.3, nothing is yielded.
+    An ambiguous number has several readings: 1.500 is 1500 and 1.5. A text that is not a number as
+    a whole, such as 1.2.3, yields nothing.
     """
     text = _in_figures(_straightened(text))
     for match in _AMOUNT.finditer(text):
@@ -257,7 +257,7 @@ def quantities(text: str) -> Iterator[tuple[Quantity, ...]]:
 
 
 def cells_in(text: str) -> Iterator[str]:
-    """Yield the cells of records of CSV with three cells or more, none beginning with a blank."""
+    """Yield the cells of CSV records with at least three cells, none beginning with a blank."""
     for record in csv.reader(text.splitlines()):
         if len(record) >= _FEWEST_CELLS and not any(cell[:1].isspace() for cell in record):
             yield from record
@@ -286,21 +286,21 @@ def _scale_of(match: re.Match[str]) -> str:
 
 
 def _straightened(text: str) -> str:
-    """Return a text with ASCII's digits and marks in place of full-width and Arabic ones."""
+    """Return a text with full-width and Arabic digits and marks replaced by those of ASCII."""
     return text if text.isascii() else text.translate(_WIDE)
 
 
 def _is_in_brackets(match: re.Match[str], text: str) -> bool:
-    """Tell whether an amount is negative as accountants write it: (1,200) or $(1,200)."""
+    """Return whether an amount is negative in accounting notation: (1,200) or $(1,200)."""
     is_whole = match.start() == 0 and text.endswith(")")
     return bool(match["inner"] and match["closed"]) or (bool(match["open"]) and is_whole)
 
 
 def _signed(match: re.Match[str], text: str, number: Decimal) -> tuple[Decimal, ...]:
-    """Return a number with the sign that it has, or with both where that cannot be told.
+    """Return a number with its sign, or with both signs if it is ambiguous.
 
-    A minus is told from the hyphen of a range and the dash of a list, “minus” from that of a sum,
-    and brackets of accountants from those around a number that stands before them in words.
+    A minus is distinguished from the hyphen of a range and the dash of a list, “minus” from a
+    subtraction, and accounting brackets from those around a number that precedes them in words.
     """
     start, end = match.span("sign")
     before = text[:start].rstrip(_SPACES)
@@ -318,7 +318,7 @@ def _signed(match: re.Match[str], text: str, number: Decimal) -> tuple[Decimal, 
 
 
 def _number(digits: str, *, is_money: bool) -> Decimal | None:
-    """Read digits with marks; `None` where a mark may divide thousands or decimals."""
+    """Parse digits with marks; `None` if a mark may separate thousands or decimals."""
     plain = _BLANKS.sub("", digits)
     marks = [mark for mark in plain if mark in ".,"]
     if not marks:
@@ -336,7 +336,7 @@ def _number(digits: str, *, is_money: bool) -> Decimal | None:
 
 
 def _is_grouped(plain: str, mark: str) -> bool:
-    """Tell whether marks stand before groups of three, or of two as in India: 12,34,567."""
+    """Return whether marks separate groups of three, or of two as in India: 12,34,567."""
     first, *groups = plain.split(mark)
     is_whole = len(groups[-1]) == _GROUP and all(len(group) in (2, _GROUP) for group in groups)
     return is_whole and first != "0"
@@ -351,7 +351,7 @@ def _decimal(text: str) -> Decimal | None:
 
 
 def _readings(digits: str) -> Iterator[set[Decimal]]:
-    """Yield what digits with marks and blanks between them may be; several of a list."""
+    """Yield the possible readings of digits with marks and blanks; several for a list."""
     pieces = _BLANKS.split(digits)
     groups = [_MARKS.split(piece)[0] for piece in pieces[1:]]
     is_grouped = len(pieces[0]) <= _GROUP and all(len(each) == _GROUP for each in groups)
@@ -363,7 +363,7 @@ def _readings(digits: str) -> Iterator[set[Decimal]]:
 
 
 def _whole_or_parts(piece: str) -> Iterator[set[Decimal]]:
-    """Yield the readings of digits with marks; of a list of numbers, or of a date, each part."""
+    """Yield the readings of digits with marks; of a list of numbers, or a date, each part."""
     whole = {each for each in (_read_as(piece, ",", "."), _read_as(piece, ".", ",")) if each}
     parts = _MARKS.split(piece)
     if whole:
@@ -373,7 +373,7 @@ def _whole_or_parts(piece: str) -> Iterator[set[Decimal]]:
 
 
 def _read_as(piece: str, mark: str, point: str) -> str:
-    """Return a number with this mark between its thousands; empty where it is none."""
+    """Return a number with `mark` as its thousands separator; empty if it is not one."""
     whole, _, decimals = piece.partition(point)
     is_number = not _MARKS.search(decimals) and (mark not in whole or _is_grouped(whole, mark))
     return f"{whole.replace(mark, '')}.{decimals or 0}" if is_number else ""
@@ -411,7 +411,7 @@ _FRACTION = re.compile(
 
 
 def _in_figures(text: str) -> str:
-    """Return a text with figures in place of numbers in English words, and of fractions."""
+    """Return a text with numbers in English words, and fractions, replaced by figures."""
     return _NUMBER_WORDS.sub(_figures, _FRACTION.sub(_decimal_fraction, text))
 
 
@@ -423,7 +423,7 @@ def _decimal_fraction(match: re.Match[str]) -> str:
 
 
 def _figures(match: re.Match[str]) -> str:
-    """Return a number of English words: two million, five hundred and ten."""
+    """Convert a number in English words: two million, five hundred and ten."""
     words = _WORD.findall(match[0].lower())
     if words[0] in _MULTIPLES:
         return match[0]

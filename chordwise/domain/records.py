@@ -1,9 +1,9 @@
-"""Finding where the records of a text begin: rows, items, blocks of values, elements, log entries.
+"""Detection of the records in a text: rows, items, blocks of values, elements, log entries.
 
-A record is known by its first line: a line whose beginning comes again and again, before any other
-that does, and not further in. A beginning is a tag, a mark, a number with its point, a name before
-a colon, the pattern of a code or date, or else a word. What two words have in common may be chance,
-so those count only where they return at regular distances.
+A record is identified by its first line: a line whose beginning recurs, occurs before any other
+recurring beginning, and is not indented further. A beginning is a tag, a mark, a number with its
+point, a name before a colon, the pattern of a code or date, or otherwise a word. Words can recur by
+chance, so they count only if they recur at regular distances.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _BRACKET = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|[\[\]{}]')
 _CLOSING = ("}", "]", ")", "</")
 _LONG_LINE_CHARACTERS = 200
 _MAX_DEPTH = 100
-# After a longer word: what stands before the point of an abbreviation is mostly short.
+# After a longer word, since the word before the point of an abbreviation is mostly short.
 _SENTENCE_END = re.compile(
     r"(?<=[^\W\d_]{4})[.!?][\"')\]»”’]*+[ \t]++[^\W\d_]|[。\uff01\uff1f](?!\s*\n)"
 )
@@ -57,12 +57,12 @@ _GAP_FACTOR = 8
 _MAX_LINES_BETWEEN_NAMES = 50
 
 
-# How surely a beginning that comes again is that of a record.
+# How reliably a recurring beginning marks a record, the most reliable first.
 _MARK, _NAME, _WORDS_APART, _WORDS, _WORD, _INDENT = range(6)
 
 
 class _Shape(NamedTuple):
-    """What the beginnings of lines have in common."""
+    """The common features of the beginnings of lines."""
 
     indent: int
     kind: int
@@ -70,12 +70,12 @@ class _Shape(NamedTuple):
 
     @property
     def is_weak(self) -> bool:
-        """Tell whether that may be chance, as of two lines that begin with a word."""
+        """Return whether a recurrence may be chance, as for lines that begin with a word."""
         return self.kind >= _WORDS_APART
 
 
 class Line(NamedTuple):
-    """A line that is not blank, or a part of a long one; `is_apart` if a blank line precedes it."""
+    """A non-blank line, or a part of a long one; `is_apart` if a blank line precedes it."""
 
     start: int
     is_apart: bool
@@ -83,22 +83,22 @@ class Line(NamedTuple):
 
     @property
     def following(self) -> tuple[_Shape | None, bool]:
-        """Return what tells it from other lines where it follows one."""
+        """Return the features that identify this line as the follower of another line."""
         shapes = [shape for shape in self.shapes if shape.kind != _WORDS_APART]
         return (shapes[0] if shapes else None), self.is_apart
 
 
 class Division(NamedTuple):
-    """Where the parts of a text end, ascending to its end, and whether they are paragraphs."""
+    """The ends of the parts of a text, ascending, and whether the parts are paragraphs."""
 
     ends: Sequence[int]
     are_paragraphs: bool = False
 
 
 def divide(text: str) -> Division:
-    """Return the outermost records of a text; where none are found its paragraphs, or its lines.
+    """Divide a text into its outermost records, otherwise into its paragraphs, or its lines.
 
-    Fields in quotes, and prose whose lines are broken by their width, are not divided.
+    Quoted fields, and prose with lines wrapped at a fixed width, are not divided.
     """
     lines = list(_lines(text))
     starts = _record_starts(lines)
@@ -113,7 +113,7 @@ def divide(text: str) -> Division:
 
 
 def _record_starts(lines: Sequence[Line]) -> list[int]:
-    """Return where the records begin whose first lines lie furthest out, and come first."""
+    """Return the starts of the records whose first lines are indented least and come first."""
     numbers = defaultdict(list)
     for number, line in enumerate(lines):
         for shape in line.shapes:
@@ -132,7 +132,7 @@ def _record_starts(lines: Sequence[Line]) -> list[int]:
 
 
 def _chain(lines: Sequence[Line], numbers: Sequence[int], shape: _Shape) -> Sequence[int]:
-    """Return the lines of a shape that begin records; none where that may be chance."""
+    """Return the lines of a shape that begin records; none if the recurrence may be chance."""
     if len(numbers) < (_LEAST_RETURNS_OF_WORDS if shape.is_weak else _LEAST_RETURNS):
         return ()
     if shape.kind == _NAME and _usual_gap(numbers) > _MAX_LINES_BETWEEN_NAMES:
@@ -171,10 +171,10 @@ def _regular(numbers: Sequence[int]) -> Sequence[int]:
 
 
 def _alike(lines: Sequence[Line], numbers: Sequence[int], shape: _Shape) -> Sequence[int]:
-    """Leave out the first lines that something else follows than almost all others.
+    """Drop the leading lines whose following line differs from that of almost all others.
 
-    They are of what precedes the list. Where the last one is not followed so either, a word before
-    a blank line ends a record rather than to begin one.
+    They belong to the text before the list. If the following line of the last one differs as well,
+    a word before a blank line ends a record instead of beginning one.
     """
     if len(numbers) < _LEAST_RETURNS_OF_WORDS:
         return numbers
@@ -188,7 +188,7 @@ def _alike(lines: Sequence[Line], numbers: Sequence[int], shape: _Shape) -> Sequ
 
 
 def _are_mixed(lines: Sequence[Line], numbers: Sequence[int]) -> bool:
-    """Tell whether many lines follow one another, or some begin paragraphs and others do not."""
+    """Return whether many lines are adjacent, or only some of them begin paragraphs."""
     share = (len(numbers) - 1) * (1 - _UNIFORM_SHARE)
     adjacent = sum(after == before + 1 for before, after in pairwise(numbers))
     apart = sum(lines[at].is_apart for at in numbers)
@@ -196,9 +196,9 @@ def _are_mixed(lines: Sequence[Line], numbers: Sequence[int]) -> bool:
 
 
 def _are_within(lines: Sequence[Line], numbers: Sequence[int], apart: Sequence[int]) -> bool:
-    """Tell whether lines stand within paragraphs, and each in another one.
+    """Return whether the lines are inside of paragraphs, and each in a different one.
 
-    `apart` has of each line how many paragraphs begin before it.
+    `apart` holds for each line the number of paragraphs that begin before it.
     """
     if lines[numbers[0]].is_apart:
         return False
@@ -225,7 +225,7 @@ def _lines(text: str) -> Iterator[Line]:
 
 
 def _paragraphs(text: str) -> Iterator[list[Span]]:
-    """Yield the lines of each paragraph; those that a quoted field holds belong to its first."""
+    """Yield the lines of each paragraph; the lines of a quoted field belong to its first line."""
     fields = (field.span() for field in QUOTED_FIELD.finditer(text) if "\n" in field[0])
     field = next(fields, None)
     paragraph: list[Span] = []
@@ -245,7 +245,7 @@ def _paragraphs(text: str) -> Iterator[list[Span]]:
 
 
 def is_prose(text: str, lines: Sequence[Span]) -> bool:
-    """Tell whether lines are broken by their width, in the middle of sentences."""
+    """Return whether lines are wrapped at a fixed width, in the middle of sentences."""
     if len(lines) < _LEAST_PROSE_LINES:
         return False
     width = max(end - start for start, end in lines)
@@ -262,7 +262,7 @@ def is_prose(text: str, lines: Sequence[Span]) -> bool:
 
 
 def _nested(text: str, start: int, end: int) -> Iterator[Line]:
-    """Yield the elements or objects within a long line, each as far in as it is nested."""
+    """Yield the elements or objects within a long line, indented by their nesting depth."""
     first = text[start:end].lstrip()[:1]
     pattern = {"<": _TAG, "{": _BRACKET, "[": _BRACKET}.get(first)
     indent = _indent(text[start:end])
@@ -288,14 +288,14 @@ def _indent(line: str) -> int:
 
 
 def _is_marked(line: str) -> bool:
-    """Tell whether a line begins with a tag, a number, a mark apart from its words, or a name."""
+    """Return whether a line begins with a tag, a number, a separate mark, or a name."""
     lead = _LEAD.match(line)
     is_mark = bool(lead and lead["mark"] and line[lead.end("mark") :][:1].isspace())
     return is_mark or bool(lead and (lead["tag"] or lead["number"] or lead["key"]))
 
 
 def _shapes(line: str, further_in: int = 0, *, is_apart: bool = False) -> tuple[_Shape, ...]:
-    """Return what a line has in common with others, the closest first; none of what only ends."""
+    """Return the shapes of a line, the most specific first; none for a closing line."""
     indent, line = _indent(line) + further_in, line.strip()
     lead = None if line.startswith(_CLOSING) else _LEAD.match(line)
     if lead is None:
@@ -333,7 +333,7 @@ def _name(key: str) -> str:
 
 
 def _pattern(name: str) -> str:
-    """Return a tag, or a number whatever it counts."""
+    """Return a tag unchanged, or the pattern of a number independent of its value."""
     if name[0] == "<":
         return name
     letters = _ROMAN.sub("i", name)

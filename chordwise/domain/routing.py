@@ -1,4 +1,4 @@
-"""Choosing a model by complexity and cost: which tier is asked first, and what is good enough."""
+"""Selection of a model by complexity and cost: the tiers to ask, and the best answer."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from chordwise.domain.tiers import Tier
 
 
 def tier_for(score: float, medium_from: float, large_from: float) -> Tier:
-    """Return the tier that a question of this complexity (0 to 1) asks for."""
+    """Return the tier for a question of this complexity (0 to 1)."""
     if score >= large_from:
         return Tier.LARGE
     return Tier.MEDIUM if score >= medium_from else Tier.SMALL
 
 
 def steps(wanted: Tier, available: Collection[Tier]) -> tuple[Tier, ...]:
-    """Return the tiers to ask, in order: the wanted one or the next one up, then those above it.
+    """Return the tiers to ask, in order: the wanted tier and those above it, as far as available.
 
-    Where only smaller ones are there, the largest of them is asked.
+    If only smaller tiers are available, the largest of them is returned.
     """
     ascending = [tier for tier in Tier if tier in available]
     ranks = list(Tier)
@@ -34,9 +34,9 @@ def steps(wanted: Tier, available: Collection[Tier]) -> tuple[Tier, ...]:
 
 
 def best(answers: Sequence[Answer]) -> Answer:
-    """Return the answer of the highest quality, then confidence; of equals the last, a larger one.
+    """Return the answer with the highest quality, then confidence; of equal ones the last.
 
-    There has to be one at least.
+    There must be at least one answer. The last one is that of the largest tier.
     """
     return max(reversed(answers), key=lambda answer: (answer.quality, answer.confidence))
 
@@ -50,7 +50,7 @@ WEIGHTS = {
     "demand": 0.15,
     "parts": 0.10,
 }
-"""What each part of the estimate counts; 1 together (docs/routing.md)."""
+"""The weight of each part of the estimate; their sum is 1 (docs/routing.md)."""
 _OF_ANALYSIS = {
     AnalysisType.CLASSIFICATION: 0.1,
     AnalysisType.SENTIMENT: 0.1,
@@ -66,7 +66,7 @@ _MANY_ROWS_SHARE = 0.3
 _MANY_FIELDS = 30
 _MANY_INSTRUCTION_WORDS = 150
 _MANY_PARTS = 12
-# Fewer words do not determine a language.
+# The language of fewer words cannot be determined.
 _FEWEST_WORDS = 20
 _UNKNOWN = 0.5
 _SENTENCE_END = re.compile(
@@ -79,7 +79,7 @@ _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f\u1e00-\u1eff]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complexity:
-    """An estimate in its parts, each from 0 (easy) to 1 (hard) and weighted by `WEIGHTS`."""
+    """An estimate by parts, each from 0 (easy) to 1 (hard) and weighted by `WEIGHTS`."""
 
     length: float
     readability: float
@@ -96,9 +96,9 @@ class Complexity:
 
 
 def complexity(task: AnalysisTask) -> Complexity:
-    """Estimate how hard it is to answer a question: its text, its language, and what is asked.
+    """Estimate the difficulty of a question from its text, its language and what it asks.
 
-    A synthesis is judged by what stands in the answers that it joins, and by how many those are.
+    A synthesis is judged by the content and the number of the answers that it joins.
     """
     said = (value for _, value in json_values.walk(list(task.answers)))
     text = task.text or "\n\n".join(value for value in said if isinstance(value, str))
@@ -119,10 +119,10 @@ def _share(value: float, of: float) -> float:
 
 
 def _readability(text: str, found: Sequence[str]) -> float:
-    """Bring LIX to 0–1: words in a sentence plus the percentage of words above six letters.
+    """Return LIX scaled to 0–1: words per sentence plus the percentage of words above six letters.
 
-    Carl-Hugo Björnsson, Läsbarhet (1968): 20 is a book for children, 60 a learned one. It needs no
-    list of words, and holds for languages that put spaces between them.
+    Carl-Hugo Björnsson, Läsbarhet (1968): 20 is a children's book, 60 a scholarly one. LIX needs no
+    word list, and applies to languages that separate words by spaces.
     """
     if not found:
         return 0.0
@@ -135,7 +135,7 @@ def _readability(text: str, found: Sequence[str]) -> float:
 
 
 def _figures(text: str, found: Sequence[str]) -> float:
-    """Look for numbers among the words, and for rows of tables among the lines."""
+    """Return the share of numbers in the words or of table rows in the lines, scaled to 0–1."""
     if not found:
         return 0.0
     numbers = sum(word[0].isdecimal() for word in found) / len(found)
@@ -145,7 +145,7 @@ def _figures(text: str, found: Sequence[str]) -> float:
 
 
 def _language(found: Sequence[str]) -> float:
-    """English 0, other languages in Latin letters 0.5, other scripts 1."""
+    """Return 0 for English, 0.5 for other languages in Latin letters, and 1 for other scripts."""
     letters = sum(len(word) for word in found if word[0].isalpha())
     latin = sum(len(word) for word in found if _LATIN.match(word))
     if latin * 2 < letters:
@@ -154,7 +154,7 @@ def _language(found: Sequence[str]) -> float:
 
 
 def _demand(task: AnalysisTask) -> float:
-    """Count what the user asks for beyond the type: fields, items, labels, instructions."""
+    """Return the extent of the user's own requirements: fields, items, labels, instructions."""
     options = task.options
     fields = len(options.labels) + _field_count(options.schema)
     if task.analysis_type is AnalysisType.EXTRACTION and options.schema is None:

@@ -12,7 +12,7 @@ from chordwise.domain.memo import memoized_by_identity
 CHECKS = "x-checks"
 """The member of a user's schema that declares checks between values; models do not see it."""
 SELECTION = "x-selection"
-"""The member of a list's schema that says that only some records of a text are wanted."""
+"""The member of the schema of a list which says that only some records of a text are wanted."""
 
 
 @memoized_by_identity
@@ -23,7 +23,7 @@ def as_text(schema: JsonObject) -> str:
 
 @memoized_by_identity
 def estimated_tokens(schema: JsonObject) -> int:
-    """Return a cautious number of the tokens that a schema takes."""
+    """Return a conservative number of the tokens of a schema."""
     return tokens.estimate(as_text(schema))
 
 
@@ -43,7 +43,7 @@ def string(description: str = "") -> JsonObject:
 
 
 def optional(schema: JsonObject) -> JsonObject:
-    """Return the schema that also allows null; for schemas with a single `type`."""
+    """Return a schema that also allows null; for schemas with a single `type`."""
     nullable: JsonObject = {**schema, "type": [schema["type"], "null"]}
     choices = schema.get("enum")
     return nullable | {"enum": [*choices, None]} if isinstance(choices, list) else nullable

@@ -1,8 +1,9 @@
-"""Self-consistency: the answer that several samples of one question agree on, and how far.
+"""Self-consistency: the answer on which several samples of a question agree, and how far.
 
 After Wang et al., Self-Consistency Improves Chain of Thought Reasoning in Language Models, 2022
-(arXiv 2203.11171). A whole sample wins where its parts hang together; where they do not, as the
-items of an extraction, each is voted on. The order of the samples never matters.
+(arXiv 2203.11171). If the parts of a sample depend on each other, a whole sample wins; independent
+parts, such as the items of an extraction, are voted on separately. The order of the samples does
+not matter.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 
 Marks: TypeAlias = frozenset[tuple[str, str, int]]
-"""By what two samples are compared: the more marks they share, the more they agree.
+"""The features of a sample: the more marks two samples share, the more they agree.
 
-Each is a place, what stands there, and how often it has been met so far.
+Each mark is a place, the value there, and how often it has occurred so far.
 """
 
 _LABELS = {AnalysisType.CLASSIFICATION: "primary_label", AnalysisType.SENTIMENT: "label"}
@@ -34,11 +35,12 @@ _DIGITS = 6
 
 
 def elected(samples: Sequence[Answer], kind: AnalysisType, options: AnalysisOptions) -> Answer:
-    """Return what samples of one question agree on, one or more; alone, a sample has no agreement.
+    """Return the answer elected by one or more samples; a single sample has no agreement.
 
-    Classification and sentiment: the label with most votes, of equals the surest. Extraction: item
-    by item, the values that more than half have found, else what most say. Everything else, an
-    extraction by a user's own schema included: the sample most like all others.
+    Classification and sentiment: the label with the most votes; of equal ones that with the highest
+    confidence. Extraction: for each item the values found by more than half of the samples,
+    otherwise the most frequent one. All others, including extraction by the schema of a user: the
+    sample most similar to all others.
     """
     if len(samples) == 1:
         return samples[0]
@@ -50,7 +52,7 @@ def elected(samples: Sequence[Answer], kind: AnalysisType, options: AnalysisOpti
 
 
 def combined(parts: Iterable[float | None], joined: float | None = None) -> float | None:
-    """Return the agreement of an answer that joins others: its own, or their mean where lower."""
+    """Return the agreement of a joined answer: its own, or the mean of its parts if lower."""
     known = [part for part in parts if part is not None]
     mean = [_share(math.fsum(known), len(known))] if known else []
     own = [] if joined is None else [joined]
@@ -58,10 +60,10 @@ def combined(parts: Iterable[float | None], joined: float | None = None) -> floa
 
 
 def tempered(confidence: float, agreement: float | None, kind: AnalysisType) -> float:
-    """Return what a claimed confidence is worth after a vote.
+    """Return a claimed confidence, adjusted by the agreement of a vote.
 
-    Labels and values are worth the share that stands behind them. Two good texts are never the
-    same word for word, so a summary or an argument loses half of that at most.
+    For labels and values it is multiplied by the agreement. Two good texts are never identical, so
+    the confidence of a summary or an argument is reduced by at most half.
     """
     if agreement is None:
         return confidence
@@ -86,7 +88,7 @@ def _most_alike(samples: Sequence[Answer], marks_of: Callable[[JsonObject], Mark
     marks = [marks_of(sample.output) for sample in samples]
     sums = (math.fsum(_alike(own, each) for each in marks) for own in marks)
     agreements = [_share(each, len(marks)) for each in sums]
-    # Of equals the one with more rows.
+    # Of equal samples, the one with more rows wins.
     rows = [len(own) if marks_of is _values_of else 0 for own in marks]
     ranks = list(zip(agreements, rows, strict=True))
     best = max(ranks)
@@ -95,7 +97,7 @@ def _most_alike(samples: Sequence[Answer], marks_of: Callable[[JsonObject], Mark
 
 
 def _by_item(samples: Sequence[Answer], items: Sequence[str]) -> Answer:
-    """Put the entries together that the samples agree on; the foremost one gives its name."""
+    """Combine the entries on which the samples agree, in the best of the answers."""
     ballots = [_Ballot.of(item, [sample.output for sample in samples]) for item in items]
     fields: list[JsonValue] = [entry for ballot in ballots for entry in ballot.elected()]
     output: JsonObject = {"fields": fields}
@@ -112,7 +114,7 @@ def _by_item(samples: Sequence[Answer], items: Sequence[str]) -> Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ballot:
-    """What samples say about one item: entries by the mention of a value, and denials."""
+    """The votes of samples on one item: entries by the mention of a value, and denials."""
 
     count: int
     found: dict[tuple[str, int], list[JsonObject]] = field(default_factory=dict)
@@ -120,7 +122,7 @@ class _Ballot:
 
     @classmethod
     def of(cls, item: str, outputs: Sequence[JsonObject]) -> _Ballot:
-        """Count the samples; the second mention of a value is voted on apart from the first."""
+        """Count the votes; the second mention of a value is voted on separately from the first."""
         ballot = cls(count=len(outputs))
         for output in outputs:
             own = [f for f in json_values.objects(output.get("fields")) if f.get("item") == item]
@@ -135,19 +137,23 @@ class _Ballot:
         return ballot
 
     def elected(self) -> list[JsonObject]:
-        """Return the entries that win, in the order of the document."""
+        """Return the winning entries, in the order of the document."""
         winners = [_surest(self.found[value]) for value in self._values()]
         denied = [] if winners or not self.denials else [_surest(self.denials)]
         return sorted(winners, key=_place) + denied
 
     @property
     def agreement(self) -> float:
-        """Return the share of the samples behind what won, on average over its values."""
+        """Return the share of the samples that support the winners, averaged over the values."""
         voices = [len(self.found[value]) for value in self._values()] or [len(self.denials)]
         return _share(sum(voices), len(voices) * self.count)
 
     def _values(self) -> list[tuple[str, int]]:
-        """Return the values that more than half have found; without any, what most of all say."""
+        """Return the values found by more than half of the samples, else the most frequent one.
+
+        The result is empty if no value has a majority and at least half of the samples deny the
+        item.
+        """
         most = [value for value, entries in self.found.items() if 2 * len(entries) > self.count]
         if most or not self.found or 2 * len(self.denials) >= self.count:
             return most
@@ -165,9 +171,9 @@ def _words_of(output: JsonObject) -> Marks:
 
 
 def _values_of(output: JsonObject) -> Marks:
-    """Return the values of a user's own data with their places; those of lists have no order.
+    """Return the values of the user's data with their places, ignoring the order of lists.
 
-    A value that several rows of a list have counts as often as it stands there.
+    A value in several rows of a list counts once for each occurrence.
     """
     met: Counter[tuple[str, str]] = Counter()
     marks: set[tuple[str, str, int]] = set()
@@ -181,25 +187,25 @@ def _values_of(output: JsonObject) -> Marks:
 
 
 def _leaf(value: JsonValue) -> str:
-    """Return a value of user's data by which it is compared: 7 is 7.0, and a text is no number."""
+    """Return the comparison form of a value: 7 equals 7.0, and a text never equals a number."""
     if isinstance(value, str):
         return f'"{_folded(value)}"'
     return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _alike(one: Marks, other: Marks) -> float:
-    """Return the share of what both say that both say alike (Dice's coefficient)."""
+    """Return the similarity of two samples (Dice's coefficient)."""
     total = len(one) + len(other)
     return 2 * len(one & other) / total if total else 1.0
 
 
 def _foremost(answers: Collection[Answer]) -> Answer:
-    """Return the best grounded, then the surest answer; among equals, always the same one."""
+    """Return the answer with the highest quality, then confidence; ties break deterministically."""
     return max(answers, key=lambda a: (a.quality, a.confidence, _spelled(a.output), a.model))
 
 
 def _surest(entries: Collection[JsonObject]) -> JsonObject:
-    """Return the entry whose quote stands in the text, then the one that claims most."""
+    """Return a grounded entry if there is one, then that with the highest confidence."""
     return max(entries, key=lambda e: (e.get("grounded") is True, claimed(e), _spelled(e)))
 
 

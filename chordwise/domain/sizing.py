@@ -1,6 +1,6 @@
-"""How much memory a model of one's own takes, and how fast it answers: arithmetic, not measurement.
+"""Memory and speed of a self-hosted model: calculated, not measured.
 
-The formulas and their sources stand in docs/sizing.md.
+The formulas and their sources are in docs/sizing.md.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ TERA = 1e12
 _HOUR_SECONDS = 3_600
 
 RUNTIME_SHARE = 0.1
-"""What the runtime and the activations take beside weights and cache, as a share of both."""
+"""The memory of the runtime and the activations, as a share of weights and cache."""
 
 LEAST_RUNTIME_BYTES = 0.5e9
 BANDWIDTH_SHARE = 0.7
-"""The share of a memory's bandwidth that reading weights reaches in practice."""
+"""The share of the memory bandwidth that reading weights reaches in practice."""
 
 COMPUTE_SHARE = 0.5
 """The share of the peak arithmetic that a forward pass reaches in practice."""
@@ -32,7 +32,7 @@ DEFAULT_MACHINE = "one NVIDIA A100 of 80 GB (SXM data sheet: 2,039 GB/s, 312 TFL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What of a transformer decides about its cache; `source` is the model that has this shape."""
+    """The dimensions that determine the cache of a model; `source` names a model with them."""
 
     layers: int
     kv_heads: int
@@ -62,7 +62,7 @@ def usual_shape(parameters: float) -> Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model: how many parameters it has, how many it uses for a token, and in how many bits."""
+    """A model: its parameters, the parameters used for each token, and the bits of each."""
 
     parameters: float
     active_parameters: float
@@ -77,7 +77,7 @@ class Model:
 
     @property
     def kv_bytes_per_token(self) -> float:
-        """Return what one token of context keeps: a key and a value for each head of each layer.
+        """Return the cache size of one token: a key and a value for each head of each layer.
 
         Pope et al., Efficiently Scaling Transformer Inference, 2022 (arXiv 2211.05102).
         """
@@ -86,11 +86,11 @@ class Model:
 
     @property
     def width(self) -> float:
-        """Return the width of a layer: there are 12 layers times its square parameters (Kaplan)."""
+        """Return the width of a layer: parameters = 12 * layers * width squared (Kaplan)."""
         return math.sqrt(self.active_parameters / (12 * self.shape.layers))
 
     def prompt_operations(self, tokens: int) -> float:
-        """Return the arithmetic of reading a prompt of so many tokens.
+        """Return the operations for reading a prompt of `tokens` tokens.
 
         Two operations for each parameter and token, and the attention to half of the prompt on
         average (Kaplan et al., Scaling Laws for Neural Language Models, 2020, arXiv 2001.08361,
@@ -102,7 +102,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What a machine does at its peak: bytes read and operations done in a second."""
+    """The peak performance of a machine: bytes read and operations per second."""
 
     bandwidth: float = DEFAULT_BANDWIDTH
     compute: float = DEFAULT_COMPUTE
@@ -111,7 +111,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What is asked of it: `parallel` requests at once, each with room for `context_tokens`."""
+    """The load: `parallel` requests at once, each with room for `context_tokens`."""
 
     context_tokens: int
     parallel: int
@@ -121,7 +121,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizing:
-    """The outcome, in bytes, seconds and tokens. `usd_per_thousand_documents` may be unknown."""
+    """The result, in bytes, seconds and tokens; `usd_per_thousand_documents` may be unknown."""
 
     weight_bytes: float
     kv_bytes_per_token: float
@@ -163,17 +163,18 @@ def sizing(model: Model, load: Load, machine: Machine) -> Sizing:
 
 
 def first_token_seconds(model: Model, load: Load, machine: Machine) -> float:
-    """Return how long an idle machine reads a prompt: by arithmetic, or by reading the weights."""
+    """Return the time to read a prompt on an idle machine, bound by compute or bandwidth."""
     computing = model.prompt_operations(load.prompt_tokens) / (machine.compute * COMPUTE_SHARE)
     return max(computing, model.weight_bytes / (machine.bandwidth * BANDWIDTH_SHARE))
 
 
 def step_seconds(model: Model, load: Load, machine: Machine) -> tuple[float, float]:
-    """Return how long one token for every stream takes: reading memory, and computing.
+    """Return the time of one token for every stream: for reading memory, and for computing.
 
     The slower of the two counts (the roofline: Williams, Waterman and Patterson, 2009). A step
-    reads the weights once for all streams, those of a mixture of experts at most as often as
-    streams use them, and every stream's cache, which holds the prompt and half of the answer.
+    reads the weights once for all streams; those of a mixture of experts are read at most as often
+    as streams use them. It also reads the cache of every stream, which holds the prompt and half of
+    the answer.
     """
     context = load.prompt_tokens + load.output_tokens / 2
     used = min(model.parameters, model.active_parameters * load.parallel)
@@ -187,13 +188,13 @@ def step_seconds(model: Model, load: Load, machine: Machine) -> tuple[float, flo
 
 
 def max_parallel(model: Model, context_tokens: int, memory_bytes: float) -> int:
-    """Return how many requests fit into a memory beside the weights; 0 where none does."""
+    """Return how many requests fit into a memory beside the weights; 0 if none does."""
     usable = min(memory_bytes / (1 + RUNTIME_SHARE), memory_bytes - LEAST_RUNTIME_BYTES)
     free = usable - model.weight_bytes
     return max(0, int(free // (model.kv_bytes_per_token * context_tokens)))
 
 
 def _documents_per_hour(model: Model, load: Load, machine: Machine, step: float) -> float:
-    """Return the throughput when prompts are read between the steps of the other streams."""
+    """Return the throughput if prompts are read between the steps of the other streams."""
     reading = model.prompt_operations(load.prompt_tokens) / (machine.compute * COMPUTE_SHARE)
     return _HOUR_SECONDS / (reading + load.output_tokens * step / load.parallel)

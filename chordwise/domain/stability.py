@@ -1,4 +1,4 @@
-"""When a file that may still be written is complete: unchanged for a while."""
+"""Detection of complete files: a file is complete if it has not changed for a while."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """What changes when a file is written to or replaced."""
+    """The attributes that change when a file is written to or replaced."""
 
     inode: int
     size: int
@@ -23,7 +23,7 @@ Found: TypeAlias = tuple[PurePath, tuple[Fingerprint, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """A file as it was last seen, its side-car included; `quiet_since` is in seconds."""
+    """The last observed state of a file and its side-car; `quiet_since` is in seconds."""
 
     path: PurePath
     prints: tuple[Fingerprint, ...]
@@ -31,12 +31,12 @@ class Sighting:
 
     @property
     def age(self) -> tuple[int, bytes]:
-        """What files are put in order by: the oldest first."""
+        """The sort key of files, the oldest first."""
         return self.prints[0].modified_ns, bytes(self.path)
 
 
 class Sightings:
-    """The files that are waited for, at most `most` at a time, so that memory stays bounded."""
+    """The observed files, at most `most` at a time, so that memory use is bounded."""
 
     def __init__(self, quiet_seconds: float, most: int) -> None:
         self._quiet_seconds = quiet_seconds
@@ -44,18 +44,19 @@ class Sightings:
         self._seen: dict[PurePath, Sighting] = {}
 
     def __len__(self) -> int:
-        """Return how many files are waited for."""
+        """Return the number of observed files."""
         return len(self._seen)
 
     @property
     def has_room(self) -> bool:
-        """Whether a look for further files is worth while."""
+        """Whether less than half of the capacity is used, so that a further scan is useful."""
         return len(self._seen) < max(1, self._most // 2)
 
     def replace(self, found: Iterable[Found], now: float) -> int:
-        """Wait for the files that a scan found, oldest first; return how many had no room.
+        """Observe the files that a scan found, oldest first; return how many had no room.
 
-        Whatever the scan did not find is forgotten, and whatever changed has to be quiet again.
+        Files that the scan did not find are forgotten, and the quiet period of changed files starts
+        again.
         """
         before, self._seen = self._seen, {}
         left_out = 0
@@ -70,13 +71,13 @@ class Sightings:
         return left_out
 
     def disturb(self, path: PurePath, now: float) -> None:
-        """Note that something happened to a file."""
+        """Restart the quiet period of a file."""
         known = self._seen.get(path)
         if known is not None:
             self._seen[path] = Sighting(path=path, prints=known.prints, quiet_since=now)
 
     def forget(self, path: PurePath) -> None:
-        """Wait for a file no longer."""
+        """Stop observing a file."""
         self._seen.pop(path, None)
 
     def ripe(self, now: float) -> list[Sighting]:

@@ -1,4 +1,4 @@
-"""The states that runs, intakes, jobs and chunks can be in, and which of them are the end."""
+"""The states of runs, intakes, jobs, chunks and batches, and which of them are final."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class IntakeOutcome(StrEnum):
-    """What became of a thing that a run saw; the values of `intakes.outcome`."""
+    """The outcome of an item of a run; the values of `intakes.outcome`."""
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
@@ -20,14 +20,14 @@ class IntakeOutcome(StrEnum):
 
 
 TAKEN_IN = (IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE)
-"""A document is in the run."""
+"""The outcomes with a document in the run."""
 
 FAILED_INTAKES = tuple(set(IntakeOutcome) - {*TAKEN_IN, IntakeOutcome.NOT_TAKEN})
-"""What was read, or could not be, and gave no document."""
+"""The final outcomes without a document."""
 
 
 class IntakeStatus(StrEnum):
-    """How far the intake of a run is; the values of `run_accounts.intake_status`."""
+    """The progress of the intake of a run; the values of `run_accounts.intake_status`."""
 
     TAKING_IN = "taking_in"
     INTERRUPTED = "interrupted"
@@ -71,7 +71,7 @@ class ChunkStatus(StrEnum):
 
 
 class InboxStatus(StrEnum):
-    """The values of `inbox_files.status`: where a file of an inbox lies, and what comes next."""
+    """The status of a file of an inbox; the values of `inbox_files.status`."""
 
     TAKING = "taking"
     TAKEN = "taken"
@@ -87,13 +87,13 @@ UNDELIVERED = (
     InboxStatus.SUBMITTED,
     InboxStatus.DELIVERING,
 )
-"""A file in one of these is still ours to look after."""
+"""A file in one of these states is still processed by Chordwise."""
 
 OPEN_CHUNKS = (ChunkStatus.PENDING, ChunkStatus.RUNNING, ChunkStatus.WAITING)
-"""A chunk in one of these still has work to come."""
+"""A chunk in one of these states still has work to do."""
 
 FAILED_CHUNKS = (ChunkStatus.FAILED, ChunkStatus.QUARANTINED)
-"""A chunk in one of these has no answer and gets none by itself."""
+"""A chunk in one of these states has no answer and gets none without a retry."""
 
 WORKING_JOBS = (
     JobStatus.QUEUED,
@@ -101,13 +101,13 @@ WORKING_JOBS = (
     JobStatus.WAITING,
     JobStatus.SYNTHESIZING,
 )
-"""A job in one of these moves on by itself."""
+"""A job in one of these states progresses automatically."""
 
 UNFINISHED_JOBS = (*WORKING_JOBS, JobStatus.PAUSED)
-"""A job in one of these keeps its run open."""
+"""A job in one of these states keeps its run open."""
 
 FOLLOWING_JOBS = (JobStatus.QUEUED, JobStatus.PAUSED)
-"""A job in one of these may wait for the answer of another job."""
+"""A job in one of these states may wait for the answer of another job."""
 
 RETRYABLE_JOBS = (
     JobStatus.PAUSED,
@@ -116,7 +116,7 @@ RETRYABLE_JOBS = (
     JobStatus.QUARANTINED,
     JobStatus.CANCELLED,
 )
-"""What `chordwise retry` retries."""
+"""The states of jobs that `chordwise retry` retries."""
 
 
 class ScheduleRunStatus(StrEnum):
@@ -140,7 +140,7 @@ UNFINISHED_SCHEDULE_RUNS = (
 
 
 class Lane(StrEnum):
-    """How a run's questions reach the provider; the values stand in `runs.lane`."""
+    """How the questions of a run reach the provider; the values of `runs.lane`."""
 
     ONLINE = "online"
     BATCH = "batch"
@@ -167,7 +167,7 @@ class BatchRequestStatus(StrEnum):
 
 
 UNASKED_REQUESTS = (BatchRequestStatus.PENDING, BatchRequestStatus.FOLLOWING)
-"""A request in one of these was not sent to a provider for the job that asks."""
+"""A request in one of these states was not sent to a provider for its job."""
 
 AWAITED_REQUESTS = (*UNASKED_REQUESTS, BatchRequestStatus.SUBMITTED)
-"""A request in one of these has its answer still to come."""
+"""A request in one of these states still waits for its answer."""

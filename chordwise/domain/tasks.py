@@ -1,4 +1,4 @@
-"""What a model is asked to do with a text, said in values instead of in a prompt."""
+"""The questions to a model as values, independent of prompts."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.templates import PromptTemplate
 
 MAX_VOTES = 15
-"""How often a question may be asked for a vote; further samples hardly change what wins."""
+"""The maximum number of samples for a vote; further samples hardly change the result."""
 
 
 CONFIDENCE_THRESHOLD = 0.5
-"""A person should look at an answer that claims less, where nothing else is asked for."""
+"""The default threshold of confidence; an answer below it needs review."""
 
 
 class AnalysisType(StrEnum):
-    """The kinds of analysis; the values stand in `jobs.analysis_type`."""
+    """The kinds of analysis; the values of `jobs.analysis_type`."""
 
     SUMMARY = "summary"
     EXTRACTION = "extraction"
@@ -32,7 +32,7 @@ class AnalysisType(StrEnum):
 
 
 class Stage(StrEnum):
-    """Where in a job's life a model is asked; the values stand in `model_calls.stage`.
+    """The stage of a job in which a model is called; the values of `model_calls.stage`.
 
     Pages are transcribed before there is a job.
     """
@@ -47,9 +47,9 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """A text with the right answer about it, in the shape that models answer in.
+    """A text with its right answer, in the format in which models answer.
 
-    `id` is that of an example learned from feedback, `None` for one that the user wrote.
+    `id` is that of an example learned from feedback, and `None` for an example written by the user.
     """
 
     analysis_type: AnalysisType
@@ -60,15 +60,15 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisOptions:
-    """What the user asked for beyond the type; part of a result's identity.
+    """The options of the user beyond the type; part of the identity of a result.
 
-    `schema` is a user's own JSON Schema for an extraction. Each question is asked as often as there
-    are `votes`, and the answer that the samples agree on counts. With `critique` the answer about a
-    document is examined against `principles`, or the usual ones where there are none. `templates`
-    are the user's own, and go before the released ones of the same names. `label_descriptions` say
-    what labels mean, by label; `answer_language` is the language that a model answers in, as a tag
-    of BCP 47 such as `de`, and empty where that is left to it. `examples` are shown to it. A chunk
-    has at most `chunk_tokens` of text; 0 leaves that to the settings.
+    `schema` is the user's own JSON Schema for an extraction. Each question is asked `votes` times,
+    and the answer on which the samples agree is used. With `critique` the answer about a document
+    is checked against `principles`, or the default ones if there are none. `templates` are the
+    user's own; they take precedence over released ones of the same names. `label_descriptions`
+    describes labels, by label. `answer_language` is the language of the answers, as a BCP 47 tag
+    such as `de`; if empty, the model chooses it. `examples` are shown to the model. A chunk has at
+    most `chunk_tokens` of text; 0 means the limit in the settings.
     """
 
     instructions: str = ""
@@ -89,13 +89,13 @@ class AnalysisOptions:
 class AnalysisTask:
     """One question to a model.
 
-    `text` is the chunk for the stages analyze and repair, and empty for synthesize, where `answers`
-    holds the chunks' validated answers in the order of the document. `header` is the beginning of a
-    table that the text goes on with, if it does. `sample` numbers, from 1, the
-    times that the same is asked for a vote. For the stages critique and revise, `draft` is the
-    answer to this question that is examined, or revised where `violations` object to it.
-    `is_whole` says that the text is the whole document. `examples` were learned from feedback and
-    chosen for this document; they are shown after those of the options.
+    `text` is the chunk for the stages analyze and repair. It is empty for synthesize, where
+    `answers` holds the validated answers of the chunks in the order of the document. `header` is
+    the header of a table that the text continues, if any. `sample` numbers, from 1, the repetitions
+    of a question for a vote. For the stages critique and revise, `draft` is the answer to this
+    question that is criticized, or revised according to `violations`. `is_whole` says that the text
+    is the whole document. `examples` were learned from feedback and chosen for this document; they
+    are shown after those of the options.
     """
 
     analysis_type: AnalysisType
@@ -112,12 +112,12 @@ class AnalysisTask:
 
     @property
     def shows_examples(self) -> bool:
-        """Tell whether the question is about a text; answers to be joined look otherwise."""
+        """Return whether examples apply: the question is about a text, not about answers."""
         return not (self.answers or self.is_critique or self.stage is Stage.SYNTHESIZE)
 
     @property
     def is_critique(self) -> bool:
-        """Tell whether violations are asked for, be it in a repeated question."""
+        """Return whether the question asks for violations, including a repeated question."""
         is_repeated = self.draft is not None and not self.violations
         return self.stage is Stage.CRITIQUE or is_repeated
 
@@ -125,7 +125,7 @@ class AnalysisTask:
 def implied_types(
     types: Sequence[AnalysisType], *, schema: bool, labels: bool
 ) -> tuple[AnalysisType, ...]:
-    """Return the types to run, each once: where none is named, a schema or labels say which."""
+    """Return the types to run, each once; if none is named, those implied by schema and labels."""
     if types:
         return tuple(dict.fromkeys(types))
     implied = [AnalysisType.EXTRACTION] if schema else []
@@ -136,12 +136,12 @@ def implied_types(
 
 @lru_cache(maxsize=256)
 def options_of(stored: str) -> AnalysisOptions:
-    """Read `jobs.options` as JSON text; the chunks of a job share what is returned."""
+    """Parse `jobs.options` from JSON text; the result is cached for the chunks of a job."""
     return options_from(json_values.as_object(json.loads(stored)))
 
 
 def options_from(stored: JsonObject) -> AnalysisOptions:
-    """Read what `options_to_json` wrote."""
+    """Parse the output of `options_to_json`."""
     schema = stored.get("schema")
     return AnalysisOptions(
         instructions=json_values.text(stored.get("instructions")),
@@ -160,7 +160,7 @@ def options_from(stored: JsonObject) -> AnalysisOptions:
 
 
 def examples_from(stored: Iterable[JsonObject]) -> tuple[Example, ...]:
-    """Read examples: the `type`, `text` and `answer` of each, and the `id` of a learned one."""
+    """Parse examples: the `type`, `text` and `answer` of each, and the `id` of a learned one."""
     return tuple(
         Example(
             analysis_type=AnalysisType(json_values.text(each["type"])),
@@ -181,16 +181,16 @@ _NO_QUESTION = (
     "examples",
     "chunk_tokens",
 )
-"""Options that say how an answer is obtained, or when it is marked, and not what is asked."""
+"""The options that control how a question is answered or marked, and are not part of it."""
 
 
 def question_of(stored: JsonObject) -> JsonObject:
-    """Return what `jobs.options` asks, however often, and whatever is done with the answer."""
+    """Return the part of `jobs.options` that defines the question, without how it is answered."""
     return {name: value for name, value in stored.items() if name not in _NO_QUESTION}
 
 
 def options_to_json(options: AnalysisOptions) -> JsonObject:
-    """Write options as they stand in `jobs.options`; what is off is left out of identities."""
+    """Convert options to the JSON of `jobs.options`; unused later options are left out."""
     critique: JsonObject = {"critique": True, "principles": list(options.principles)}
     further: JsonObject = {
         "templates": templates.to_json(options.templates),

@@ -1,4 +1,4 @@
-"""Prompt templates: texts with variables and an immutable version, and what is wrong with one."""
+"""Prompt templates: texts with variables and an immutable version, and their validation."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _OPTIONAL = ("kind",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptTemplate:
-    """A text to ask with; `name` is the analysis type and the stage, joined by a dot.
+    """A template of a prompt; `name` is the analysis type and the stage, joined by a dot.
 
-    `system` holds all that the questions of a run have in common, so that providers can keep what
-    they made of it; `user` holds the text. Of a fallback's name the end says which: `…-plain`.
-    A released template has a `number`, a user's own one a `variant`, the name that it is chosen by.
+    `system` holds the common part of all questions of a run, so that providers can cache it; `user`
+    holds the text. The name of a fallback ends with its kind: `…-plain`. A released template has a
+    `number`, a user's own one a `variant`, which is the name it is chosen by.
     """
 
     name: str
@@ -32,12 +32,12 @@ class PromptTemplate:
 
     @property
     def title(self) -> str:
-        """Return the name of the file without its ending: `name@number` or `name@variant`."""
+        """Return the file name without its extension: `name@number` or `name@variant`."""
         return f"{self.name}@{self.variant or self.number}"
 
     @property
     def version(self) -> str:
-        """Return what `prompt_version` says in rows; that of a user's own names its content."""
+        """Return the value of `prompt_version`; that of a user's own template includes its hash."""
         return f"{self.title}-{self.sha256[:_DIGITS]}" if self.variant else self.title
 
     @property
@@ -51,14 +51,14 @@ _DIGITS = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateProblem:
-    """What is wrong with a template; `found` is the place in its text, empty for the whole."""
+    """A problem of a template; `found` is the affected text, empty for the whole template."""
 
     what: str
     found: str = ""
 
 
 def required_variables(name: str) -> tuple[str, ...]:
-    """Return the variables that a template of this name needs: without one, an option is lost."""
+    """Return the required variables of a template with this name; without one an option is lost."""
     if name.startswith("classification."):
         return (*_OF_ALL, "labels")
     if name.startswith("extraction.") and not name.startswith("extraction.schema."):
@@ -67,7 +67,7 @@ def required_variables(name: str) -> tuple[str, ...]:
 
 
 def problems(template: PromptTemplate) -> Iterator[TemplateProblem]:
-    """Yield what is wrong with the variables of a user's own template."""
+    """Yield the problems with the variables of a user's own template."""
     required = required_variables(template.name)
     allowed = (*required, *_OPTIONAL)
     for match in _variables(template.system + template.user):
@@ -86,7 +86,7 @@ def problems(template: PromptTemplate) -> Iterator[TemplateProblem]:
 
 
 def to_json(templates: Iterable[PromptTemplate]) -> list[JsonValue]:
-    """Return what options keep of a user's own templates."""
+    """Return a user's own templates as stored in options."""
     return [
         {"name": each.name, "variant": each.variant, "system": each.system, "user": each.user}
         for each in templates
@@ -94,7 +94,7 @@ def to_json(templates: Iterable[PromptTemplate]) -> list[JsonValue]:
 
 
 def from_json(stored: JsonValue) -> tuple[PromptTemplate, ...]:
-    """Read what `to_json` wrote."""
+    """Parse the output of `to_json`."""
     return tuple(
         PromptTemplate(
             name=json_values.text(each.get("name")),
@@ -115,7 +115,7 @@ def _names(text: str) -> list[str]:
 
 
 def _is_marked(names: list[str]) -> bool:
-    """Tell whether the text stands once, between marks: else a document could end it."""
+    """Return whether the text occurs once, between marks; otherwise a document could end it."""
     if names.count("text") != 1:
         return False
     place = names.index("text")

@@ -1,4 +1,4 @@
-"""The tiers of models, and how a request came to one."""
+"""The tiers of models, and the routes of requests to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Tier(StrEnum):
-    """How much a model can do; the values stand in `model_calls.tier`, in ascending order here."""
+    """The capability of a model; the values of `model_calls.tier`, here in ascending order."""
 
     SMALL = "small"
     MEDIUM = "medium"
@@ -16,10 +16,10 @@ class Tier(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """How a request came to its model, for the ledger.
+    """The route of a request to its model, for the ledger.
 
     `escalated` says that a smaller tier was asked before. Exactly one answered request of a
-    question `is_compared` with what the largest tier would have charged for it.
+    question `is_compared` with the cost of the same tokens at the largest tier.
     """
 
     tier: Tier

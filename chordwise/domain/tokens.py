@@ -1,7 +1,7 @@
-"""Estimating how many tokens a text takes, without any vendor's tokenizer.
+"""Estimates of the number of tokens in a text, without the tokenizer of a vendor.
 
-Weights per character class, set so that the estimate stays above the count of o200k for prose,
-tables and JSON in Latin and other scripts; a provider's own complaint is the authority.
+The weights of the character classes keep the estimate above the count of o200k for prose, tables
+and JSON in Latin and other scripts. The error message of a provider takes precedence.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def weigh(text: str) -> float:
 
 
 def least(characters: int) -> float:
-    """Return the least that `weigh` returns of any text with so many characters."""
+    """Return the lowest value of `weigh` for any text with this number of characters."""
     return characters / _LETTERS_PER_TOKEN
 
 
 def estimate(text: str) -> int:
-    """Return a cautious number of tokens; 0 only for the empty text."""
+    """Return a conservative number of tokens; 0 only for the empty text."""
     return math.ceil(weigh(text))

@@ -1,7 +1,7 @@
-"""Numbers, currencies, units and dates in a value as a document writes it.
+"""Parsing of numbers, currencies, units and dates in the values of documents.
 
-What is ambiguous stays untyped: a wrong number in a table is worse than none. The value as it was
-written always stands beside it.
+Ambiguous values stay untyped: a wrong number in a table is worse than none. The original text of
+the value is always stored beside it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _MAX_LENGTH = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypedValue:
-    """What a value says as a number or a date; `None` where it says neither, or is ambiguous.
+    """A value as a number or a date; both are `None` if it is neither, or ambiguous.
 
-    `currency` is a code of ISO 4217, `unit` what follows a number: `%`, `days`, `kg`.
+    `currency` is an ISO 4217 code, `unit` is the unit of a number: `%`, `days`, `kg`.
     """
 
     number: Decimal | None = None
@@ -33,17 +33,17 @@ class TypedValue:
 
 
 class DateOrder(StrEnum):
-    """What stands first in a date such as 3/1/03: the month or the day."""
+    """The order in a date such as 3/1/03: the month or the day first."""
 
     MONTH_FIRST = "mdy"
     DAY_FIRST = "dmy"
 
 
 def typed(value: JsonValue, order: DateOrder | None = None) -> TypedValue:
-    """Read a value of an answer.
+    """Parse a value of an answer.
 
-    With an order of dates, those that are ambiguous without it are read, and years of two digits:
-    up to 68 as of this century, the others as of the last, as POSIX does.
+    With `order`, otherwise ambiguous dates are parsed, and so are two-digit years: up to 68 in this
+    century, the others in the last, as in POSIX.
     """
     if isinstance(value, bool):
         return TypedValue(number=Decimal(value))
@@ -62,7 +62,7 @@ def typed(value: JsonValue, order: DateOrder | None = None) -> TypedValue:
 
 # Dates
 
-# The beginnings of the names in English, German, French, Spanish, Italian, Portuguese and Dutch.
+# Prefixes of the names in English, German, French, Spanish, Italian, Portuguese and Dutch.
 _MONTHS = {
     1: "jan ene gen",
     2: "feb fév fev",
@@ -101,7 +101,7 @@ _EAST_ASIAN = re.compile(r"(\d{4})\s?[年년]\s?(\d{1,2})\s?[月월]\s?(\d{1,2})
 
 
 def _dates(text: str, order: DateOrder | None = None) -> Iterator[date | None]:
-    """Yield the dates that a text names; `None` for one whose day and month are ambiguous."""
+    """Yield the dates in a text; `None` for a date whose day and month are ambiguous."""
     for year, _, month, day in _ISO.findall(text):
         yield _date(year, int(month), day)
     for name, day, year in _MONTH_FIRST.findall(text):
@@ -116,12 +116,12 @@ def _dates(text: str, order: DateOrder | None = None) -> Iterator[date | None]:
 
 
 def has_unread_date(value: JsonValue) -> bool:
-    """Tell whether a text names a day that `typed` does not read, as 03/04/2025 is two days."""
+    """Return whether a text contains a date that `typed` does not parse, such as 03/04/2025."""
     return isinstance(value, str) and None in _dates(value[:_MAX_LENGTH])
 
 
 def dates_in(text: str) -> set[date]:
-    """Return every date that a text may name: an ambiguous one is all that it can be."""
+    """Return every date that a text may name, with all readings of ambiguous ones."""
     text = _DAY_IN_WORDS.sub(_day_number, text)
     found = list(_dates(text))
     for first, mark, second, year in _SHORT.findall(text):
@@ -139,13 +139,13 @@ def dates_in(text: str) -> set[date]:
 
 
 def month_of(text: str) -> date | None:
-    """Return the first day of a month that a text names, and says nothing else: 2021-03."""
+    """Return the first day of the month if a text consists of a month and a year: 2021-03."""
     is_whole = _MONTH_OF_YEAR.fullmatch(text) or _NAMED_MONTH.fullmatch(text)
     return next(iter(_named_months(text)), None) if is_whole else None
 
 
 def months_in(text: str) -> set[date]:
-    """Return the first day of every month of a year that a text may name, in its dates, too."""
+    """Return the first day of every month that a text may name, including those of its dates."""
     return {each.replace(day=1) for each in dates_in(text)} | set(_named_months(text))
 
 
@@ -166,9 +166,9 @@ def _day_number(match: re.Match[str]) -> str:
 def _numeric_date(
     first: int, mark: str, second: int, year: str, order: DateOrder | None
 ) -> date | None:
-    """Read 31.12.2024 with the day first, and 12/31/2024 where one number is no month.
+    """Parse 31.12.2024 with the day first, and 12/31/2024 if one number cannot be a month.
 
-    Of others the order decides; without one they are ambiguous.
+    Otherwise `order` decides; without it the date is ambiguous.
     """
     if mark == "." or first == second or first > 12:  # noqa: PLR2004 - months
         return _date(year, second, first)

@@ -1,4 +1,4 @@
-"""Turning a completion's text into an answer, and telling in words what is wrong with it."""
+"""Parsing of completions into answers, and description of their errors."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from chordwise.errors import InvalidAnswerError, UsageError
 MAX_PROBLEMS = 5
 MAX_SCHEMA_CHARACTERS = 100_000
 MAX_LEVELS = 64
-"""How deep an answer or a schema may be nested; PostgreSQL and the parsers have limits, too."""
+"""The maximum nesting of an answer or a schema; PostgreSQL and the parsers have limits, too."""
 
 _OWN_REFERENCES = ("#/$defs/", "#/definitions/")
 _FENCE = "```"
 _THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-# One that is not closed is found once, to its end, and not from each quote mark in it again.
+# An unclosed string matches once, up to its end, and not again from each quotation mark in it.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+("?)', re.DOTALL)
 _ELLIPSIS = re.compile(r"\.\.\.|…")
 _PHONE = re.compile(r"\+?[0-9(][0-9 ()./-]{4,}[0-9]")
@@ -36,18 +36,18 @@ _MODELS_OWN_WORDS = {
     "propertyNames": "has a member with a name that is not allowed",
     "unevaluatedProperties": "has members that the schema does not name",
 }
-"""Complaints that would repeat names which a model, and so perhaps a document, made up."""
+"""Replacements of messages that would repeat names made up by a model, or by a document."""
 _LONGEST_STEP = 60
 _MAX_LOOKS = 2_000_000
-"""Of the lenient parser; an honest answer takes about two for each character."""
+"""The limit for the lenient parser; a regular answer takes about two for each character."""
 
 
 class _RepeatedMemberError(ValueError):
-    """An object has two values for a name; never leaves this module."""
+    """An object has two different values for a name; only used within this module."""
 
 
 class _Bounded(str):
-    """A text that may be looked at so often: the lenient parser takes quadratic time over some."""
+    """A text with limited accesses, since the lenient parser can take quadratic time."""
 
     __slots__ = ("_looks",)
 
@@ -63,18 +63,18 @@ class _Bounded(str):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedAnswer:
-    """The JSON object in a completion; `repaired` when the text alone was not valid JSON."""
+    """The JSON object in a completion; `repaired` if the text itself was not valid JSON."""
 
     answer: JsonObject
     repaired: bool
 
 
 def parse(text: str, *, lenient: bool = True) -> ParsedAnswer:
-    """Read the JSON object of a completion; only one that ended cleanly may be read leniently.
+    """Parse the JSON object of a completion; lenient parsing requires a cleanly ended one.
 
-    A Markdown fence, with what is said around it, or a leading block of thoughts is taken off; what
-    then still is not JSON goes through a lenient parser once, and is marked. What does not end with
-    a brace was cut off: a value in it would be half of one.
+    A Markdown fence with the text around it, or a leading thinking block, is removed. If the rest
+    is not valid JSON, a lenient parser is used once, and the answer is marked as repaired. A text
+    that does not end with a brace was truncated, and may contain a truncated value.
 
     Raises:
         InvalidAnswerError: There is no JSON object with finite numbers in it.
@@ -90,7 +90,7 @@ def parse(text: str, *, lenient: bool = True) -> ParsedAnswer:
 
 
 def _without_fence(text: str) -> str:
-    """Return what stands in a Markdown fence, where no brace stands outside of it."""
+    """Return the content of a Markdown fence, unless a brace is outside of it."""
     before, opened, rest = text.partition(_FENCE)
     _, line_end, body = rest.partition("\n")
     body, closed, after = body.rpartition(_FENCE)
@@ -112,7 +112,7 @@ def _load(text: str, *, lenient: bool) -> tuple[JsonValue, bool]:
             "The answer leaves values out with an ellipsis; write all of them."
         )
     try:
-        return json_repair.loads(_Bounded(text), skip_json_loads=True, strict=True), True  # type: ignore[return-value]  # its JSON types are ours under another name
+        return json_repair.loads(_Bounded(text), skip_json_loads=True, strict=True), True  # type: ignore[return-value]  # its JSON types equal `JsonValue`
     except (ValueError, RecursionError) as error:
         raise InvalidAnswerError("The answer is not JSON.") from error
 
@@ -122,10 +122,10 @@ def _without_strings(text: str) -> str:
 
 
 def _object(members: list[tuple[str, JsonValue]]) -> JsonObject:
-    """Return an object of its members.
+    """Build an object from its members.
 
     Raises:
-        _RepeatedMemberError: A name comes twice: what it has first would be lost.
+        _RepeatedMemberError: A name occurs twice with different values, one of which would be lost.
     """
     found = dict(members)
     if len(found) < len(members) and any(found[name] != value for name, value in members):
@@ -134,7 +134,7 @@ def _object(members: list[tuple[str, JsonValue]]) -> JsonObject:
 
 
 def _storable(value: JsonValue) -> JsonValue:
-    """Replace what PostgreSQL cannot hold: NUL and lone surrogates."""
+    """Replace characters that PostgreSQL cannot store: NUL and lone surrogates."""
     if isinstance(value, str):
         return _UNSTORABLE.sub("\ufffd", value)
     if isinstance(value, list):
@@ -152,7 +152,7 @@ def _is_shallow(value: JsonValue, levels: int) -> bool:
 
 
 def _is_finite(value: JsonValue) -> bool:
-    """Tell whether every number fits a float, whole ones too: columns and readers hold floats."""
+    """Return whether every number, including integers, fits a float, as columns require."""
     numbers = (item for _, item in json_values.walk(value) if isinstance(item, int | float))
     return all(abs(item) <= sys.float_info.max for item in numbers)
 
@@ -160,8 +160,8 @@ def _is_finite(value: JsonValue) -> bool:
 def problems(answer: JsonObject, schema: JsonObject) -> list[str]:
     """Return the first few violations of the schema, each with its JSON Pointer.
 
-    They describe the schema only and never repeat the answer: the words go into the next prompt,
-    outside the marks that part a document's text from the instructions.
+    They describe the schema only and never repeat the answer: the texts become part of the next
+    prompt, outside the marks that separate the text of a document from the instructions.
     """
     errors = _validator_of(schema).iter_errors(answer)
     return [_problem(error) for error in itertools.islice(errors, MAX_PROBLEMS)]
@@ -175,11 +175,11 @@ def _problem(error: jsonschema_rs.ValidationError) -> str:
 
 
 def check_schema(schema: JsonValue) -> JsonObject:
-    """Accept a user's JSON Schema for an extraction, or say what is wrong with it.
+    """Validate the JSON Schema of a user for an extraction, and return it.
 
     Raises:
-        UsageError: Not a schema of an object, not valid, too large, or it refers elsewhere, or it
-            declares a check that cannot be one.
+        UsageError: The schema does not describe an object, is invalid or too large, has an external
+            reference, or declares an invalid check.
     """
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise UsageError(
@@ -192,7 +192,7 @@ def check_schema(schema: JsonValue) -> JsonObject:
     if len(json.dumps(schema)) > MAX_SCHEMA_CHARACTERS:
         raise UsageError(f"The schema is longer than {MAX_SCHEMA_CHARACTERS:,} characters.")
     for path, value in json_values.walk(schema):
-        # A property may be named $ref; its schema is no reference.
+        # A property may be named $ref; its schema is not a reference.
         is_reference = path.endswith("/$ref") and isinstance(value, str)
         if is_reference and not json_values.text(value).startswith(_OWN_REFERENCES):
             raise UsageError(
@@ -215,7 +215,7 @@ def _validator_of(schema: JsonObject) -> jsonschema_rs.Validator:
 
 @lru_cache(maxsize=64)
 def _validator(schema: str, mask: str | None = "the value") -> jsonschema_rs.Validator:
-    """Compile a schema without any access to files or the network; `mask` stands for values."""
+    """Compile a schema without access to files or network; `mask` replaces values in messages."""
     return jsonschema_rs.validator_for(
         schema, formats={"phone": _is_phone}, validate_formats=True, mask=mask, offline=True
     )

@@ -1,7 +1,7 @@
-"""Whether a value stands in the quote that is given for it, in whatever format either is written.
+"""The check whether a value occurs in its supporting quote, regardless of the format of either.
 
-Only what can be compared is judged: numbers, dates, names and codes. Labels, truth values and free
-text are not, since they may say the same in other words.
+Only comparable values are judged: numbers, dates, names and codes. Labels, booleans and free text
+are not, since they may say the same in other words.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from chordwise.domain.quantities import (
 from chordwise.domain.typed_values import dates_in, month_of, months_in, typed
 
 MARK = "value_in_quote"
-"""The member that an object with a quote has: what `stands_in` says of its value.
+"""The member of an object with a quote that holds the result of `stands_in` for its value.
 
-Where the evidence is for an object or a list, it is an object: a JSON Pointer from there to each
-value that was judged, and what is said of it.
+If the evidence supports an object or a list, the member is an object: it maps the JSON Pointer of
+each judged value, relative to the object or list, to the result.
 """
 
 _MAX_WORDS = 8
@@ -40,15 +40,15 @@ _SPACELESS = "\u0e00-\u0fff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\
 _TOKEN = re.compile(
     rf"\d+(?:[.,]\d+)*|(?:(?![{_SPACELESS}])[^\W\d_])++|(?:(?=[{_SPACELESS}])[^\W\d_])++"
 )
-"""A number or a word; a name within Chinese or Thai is a word of its own, without blanks too."""
+"""A number or a word; a name within Chinese or Thai text is a separate word without spaces, too."""
 _PUNCTUATION = re.compile(r"[\W_]+")
 _UNNAMED = "yes no true false none null unknown n/a na other"
 _COMPANIES = "inc corp ltd llc llp lp plc gmbh ag kg sarl srl spa bv nv oy pty pte"
 _WRITTEN_OUT = {"incorporated": "inc", "corporation": "corp", "limited": "ltd"}
 _FORMS = {form: form for form in _COMPANIES.split()} | _WRITTEN_OUT
-"""Forms of companies, which a name may have or not, but no other than its quote has."""
+"""Company forms: optional in a name, but not different from that in its quote."""
 _OPTIONAL = "co company mbh se sa sas ab as mr mrs ms dr prof the and of state commonwealth"
-"""Further forms, titles and small words, which a name may have or not."""
+"""Further company forms, titles and function words that are optional in a name."""
 _MAY_BE_MISSING = frozenset((*_FORMS, *_OPTIONAL.split()))
 _FEWEST_LETTERS, _LONGEST_ENDING = 4, 2
 _MAX_IDEOGRAPHS = 8
@@ -70,7 +70,7 @@ _COST = re.compile(
     r"|impair|allowance|liabilit|outflow|withh)",
     re.IGNORECASE,
 )
-"""What is given without a sign where a document has it in brackets."""
+"""Costs, which are given without a sign although a document has them in brackets."""
 _PROFIT_OR_LOSS = re.compile(r"(?:income|profit|gain|earnings)[ _(]*(?:or[ _])?loss", re.IGNORECASE)
 _COMPUTED = re.compile(
     r"(?<![a-z])(?:calculat|comput|conver|count|how many|average|score|rating|rank)", re.IGNORECASE
@@ -79,11 +79,11 @@ _HUNDRED = 100
 
 
 def stands_in(value: JsonValue, quote: str, said: str = "") -> bool | None:
-    """Tell whether a value occurs in a quote; `None` where it cannot be judged.
+    """Return whether a value occurs in a quote; `None` if it cannot be judged.
 
-    A number has to have the sign, the scale, the currency and the unit that it has in the quote,
-    as far as both name them. `said` is what was asked for: a summary, a category or a calculation
-    occurs nowhere, and a number may be asked for in millions, or in months.
+    A number must have the same sign, scale, currency and unit as in the quote, as far as both name
+    them. `said` is the wording of the question: a summary, a category or a calculation need not
+    occur, and a number may be requested in millions, or in months.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         return None if _COMPUTED.search(said) else _has_number(value, quote, said)
@@ -104,7 +104,7 @@ def stands_in(value: JsonValue, quote: str, said: str = "") -> bool | None:
 
 
 def measured(number: Decimal, quote: str) -> Quantity | None:
-    """Return a number with the currency or the unit that it has in a quote, where it is one."""
+    """Return a number with its currency or unit in a quote, if that is unambiguous, else `None`."""
     found = {
         Quantity(
             number=number,
@@ -126,13 +126,13 @@ def _has_number(value: float, quote: str, said: str) -> bool:
 
 
 def _all_in(quote: str) -> Iterator[Quantity]:
-    """Yield whatever the numbers in a quote may be, those in the cells of its records, too."""
+    """Yield all possible readings of the numbers in a quote, including its CSV cells."""
     for part in (quote, *cells_in(quote)):
         yield from itertools.chain.from_iterable(quantities(part))
 
 
 class _Stated:
-    """The numbers that a quote states; `said` is what was asked for."""
+    """The numbers stated in a quote; `said` is the wording of the question."""
 
     def __init__(self, quote: str, said: str) -> None:
         self._quote, self._said = quote, said
@@ -143,7 +143,7 @@ class _Stated:
         self._quantities = [*found, *unscaled]
 
     def has(self, wanted: Quantity) -> bool:
-        """Tell whether a quantity is stated; that of a loss or a cost may be without its sign."""
+        """Return whether a quantity is stated; a loss or a cost may be stated without its sign."""
         if self._has(wanted):
             return True
         if wanted.number < 0:
@@ -165,14 +165,14 @@ class _Stated:
         return True in found or (set(found) == {None} and self._is_open(wanted))
 
     def _compared(self, wanted: Quantity) -> list[bool | None]:
-        """Say for each number of the same value whether it is the same quantity.
+        """Return for each number of equal value whether it is the same quantity.
 
-        `None` where it has no currency or no unit, and the other has.
+        The result is `None` if only the wanted quantity has a currency or unit.
         """
         return [_is_same(wanted, each) for each in self._quantities if _is_equal(wanted, each)]
 
     def _is_open(self, wanted: Quantity) -> bool:
-        """Tell whether the quote names no currency, or unit of time, but others than this."""
+        """Return whether the quote does not name a different currency or unit of time."""
         named = currencies_in(self._quote)
         times = {unit for unit, _ in units_in(self._quote)} & TIMES
         is_other_currency = wanted.currencies and named and not wanted.currencies & named
@@ -181,7 +181,7 @@ class _Stated:
 
 
 def _is_equal(one: Quantity, other: Quantity) -> bool:
-    """Tell whether two numbers are equal: 24 months are 2 years, and 5 % may be 0.05."""
+    """Return whether two numbers are equal: 24 months are 2 years, and 5 % may be 0.05."""
     (number, unit), (other_number, other_unit) = one.measure, other.measure
     if one.number == other.number or (unit == other_unit and number == other_number):
         return True
@@ -192,7 +192,10 @@ def _is_equal(one: Quantity, other: Quantity) -> bool:
 
 
 def _is_same(wanted: Quantity, stated: Quantity) -> bool | None:
-    """Tell whether equal numbers have the same currency or unit; `None` where only one is known."""
+    """Return whether equal numbers have the same currency or unit.
+
+    The result is `None` if only the wanted number has one.
+    """
     kind, other = _kind(wanted), _kind(stated)
     if not kind or not other:
         return None if kind else True
@@ -208,7 +211,7 @@ def _kind(quantity: Quantity) -> frozenset[str]:
 
 
 def _has_words(text: str, quote: str, said: str) -> bool | None:
-    """Tell whether the numbers and names in a text occur; `None` where it has neither."""
+    """Return whether the numbers and names in a text occur; `None` if it has neither."""
     plain, other = _plain(text), _plain(quote)
     stated = _Stated(quote, said)
     if _has_no_case(plain):
@@ -233,7 +236,7 @@ def _has_words(text: str, quote: str, said: str) -> bool | None:
 
 
 def _names(tokens: Sequence[str], numbers: Iterable[Sequence[Quantity]]) -> Sequence[str]:
-    """Return the words with capitals that a quote has to have: no currencies, units and forms."""
+    """Return the capitalized words that a quote must have, without currencies, units and forms."""
     measured = {
         word
         for readings in numbers
@@ -245,7 +248,7 @@ def _names(tokens: Sequence[str], numbers: Iterable[Sequence[Quantity]]) -> Sequ
 
 
 def _has_code(text: str, quote: str) -> bool:
-    """Tell whether a code occurs, whatever parts it: AB-12-34 is AB1234, and not in AB12345."""
+    """Return whether a code occurs, ignoring separators: AB-12-34 is AB1234, and not in AB12345."""
     if f" {text.casefold()} " in f" {quote.casefold()} ":
         return True
     code, within = (_PUNCTUATION.sub("", each).casefold() for each in (text, quote))
@@ -256,14 +259,14 @@ def _has_code(text: str, quote: str) -> bool:
 
 
 def _is_company(tokens: Sequence[str], words: Collection[str]) -> bool:
-    """Tell whether the forms of companies among the words of a name are those of its quote."""
+    """Return whether the company forms in a name match those in its quote."""
     forms = {_FORMS[each] for each in map(str.casefold, tokens) if each in _FORMS}
     others = {_FORMS[each] for each in words if each in _FORMS}
     return not forms or not others or bool(forms & others)
 
 
 def _is_one_name(text: str, quote: str) -> bool:
-    """Tell whether the words of a name are not put together out of parts of several names."""
+    """Return whether the words of a name are not combined from several names."""
     others = _name_groups(quote, joins="," not in text)
     return all(
         len(group) == 1 or _is_part_of_one(group, others)
@@ -272,7 +275,7 @@ def _is_one_name(text: str, quote: str) -> bool:
 
 
 def _is_part_of_one(group: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
-    """Tell whether a name of the quote has all of these words, or is among them as a whole."""
+    """Return whether a name of the quote has all of these words, or is completely among them."""
     sharing = [other for other in others if any(_is_among(word, other) for word in group)]
     return len(sharing) < 2 or any(  # noqa: PLR2004 - parts of two names
         all(_is_among(word, other) for word in group) or all(word in group for word in other)
@@ -281,9 +284,9 @@ def _is_part_of_one(group: Sequence[str], others: Sequence[Sequence[str]]) -> bo
 
 
 def _name_groups(text: str, *, joins: bool) -> list[list[str]]:
-    """Return the words with capitals that stand beside each other: each group is a name, or more.
+    """Return groups of adjacent capitalized words; each group is one name or several.
 
-    Where `joins`, “Smith, John” is one; “Acme, Inc.” always is.
+    With `joins`, “Smith, John” is one group; “Acme, Inc.” always is.
     """
     groups: list[list[str]] = []
     end, is_open = 0, False
@@ -306,7 +309,8 @@ def _name_groups(text: str, *, joins: bool) -> list[list[str]]:
 def _names_and_numbers(text: str) -> Iterator[str]:
     """Yield the words that begin with a capital, and the numbers.
 
-    A single capital at the beginning of several words in lower case is that of a sentence.
+    If the other words include lower-case ones, the capital of the first word begins a sentence and
+    does not count.
     """
     tokens = _TOKEN.findall(text)
     begins_sentence = any(each.islower() and each not in _MAY_BE_MISSING for each in tokens[1:])
@@ -316,7 +320,7 @@ def _names_and_numbers(text: str) -> Iterator[str]:
 
 
 def _is_among(token: str, words: Collection[str]) -> bool:
-    """Tell whether a word occurs, with an ending perhaps, or as the initial of another."""
+    """Return whether a word occurs, possibly with an ending, or as the initial of another word."""
     word = token.casefold()
     if word in words:
         return True
@@ -327,7 +331,7 @@ def _is_among(token: str, words: Collection[str]) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Return a text without accents, and without marks inside of words."""
+    """Return a text in compatibility decomposition, without combining marks."""
     decomposed = unicodedata.normalize("NFKD", text)
     return "".join(char for char in decomposed if not unicodedata.combining(char))
 
@@ -341,7 +345,7 @@ def _has_no_case(text: str) -> bool:
 
 
 def outside(output: JsonObject) -> list[str]:
-    """Return the names of the items, or the paths, whose values do not stand in their quotes."""
+    """Return the names of the items, or the paths, whose values do not occur in their quotes."""
     found: list[str] = []
     for entry in grounding.quotes(output):
         name = json_values.text(entry.get("item")) or json_values.text(entry.get("path"))
@@ -350,13 +354,13 @@ def outside(output: JsonObject) -> list[str]:
 
 
 def share(entry: JsonObject) -> float:
-    """Return which share of the values that were judged stands in the quote of their evidence."""
+    """Return the share of the judged values that occur in their quotes; 1 if none was judged."""
     judged = _judged(entry)
     return sum(judged.values()) / len(judged) if judged else 1.0
 
 
 def mark_at(entry: JsonObject, path: str) -> bool | None:
-    """Return what the evidence says of one value; `path` leads there from what it is about."""
+    """Return the mark of one value; `path` is relative to the place of the evidence."""
     return _judged(entry).get(path)
 
 

@@ -1,4 +1,4 @@
-"""Signatures of webhooks as the convention Standard Webhooks 1.0.0 has them, with HMAC-SHA256."""
+"""Webhook signatures according to Standard Webhooks 1.0.0, with HMAC-SHA256."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MAX_BYTES = 64
 
 
 def key_of(secret: str) -> bytes:
-    """Return the key that a secret stands for: base64, with or without its prefix.
+    """Decode the key of a secret: Base64, with or without its prefix.
 
     Raises:
-        ValueError: It is not base64, or not of 24 to 64 bytes; the message does not repeat it.
+        ValueError: It is not Base64, or not of 24 to 64 bytes; the message does not contain it.
     """
     try:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
@@ -29,10 +29,10 @@ def key_of(secret: str) -> bytes:
 
 
 def signed_headers(key: bytes, identity: str, timestamp: int, body: bytes) -> Mapping[str, str]:
-    """Return the headers of a request: who it is, when it is sent, and the proof of both.
+    """Return the headers of a request: its id, its time, and the signature.
 
-    `identity` stays the same however often it is sent, and holds no full stop; `timestamp` is in
-    seconds, of this very attempt.
+    `identity` is the same in every attempt and contains no full stop. `timestamp` is the time of
+    this attempt in seconds.
     """
     content = f"{identity}.{timestamp}.".encode() + body
     digest = hmac.new(key, content, hashlib.sha256).digest()

@@ -1,4 +1,4 @@
-"""Numbers as people read them: counted things, money, lengths of time, shares."""
+"""Formatting of numbers for people: counted things, money, durations, shares."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def approximate(number: int) -> str:
-    """Return a large number in three digits: 980, 12.3k, 4.56M."""
+    """Return a large number with three digits: 980, 12.3k, 4.56M."""
     if number < _THOUSAND:
         return str(number)
     if round(number, -3) < _MILLION:
@@ -31,7 +31,7 @@ def approximate(number: int) -> str:
 
 
 def money(cost_usd: Decimal, unpriced: int, calls: int) -> str:
-    """Return what calls cost, and say how many of them have an unknown cost."""
+    """Return the cost of calls, with the number of calls of unknown cost."""
     if unpriced and (not cost_usd or unpriced >= calls):
         return "cost unknown"
     known = dollars(cost_usd)
@@ -39,7 +39,7 @@ def money(cost_usd: Decimal, unpriced: int, calls: int) -> str:
 
 
 def span(length: timedelta) -> str:
-    """Return a length of time, rounded as one would say it."""
+    """Return a duration, rounded to seconds, minutes or tenths of an hour."""
     seconds = length.total_seconds()
     if seconds < _MINUTE:
         return f"{max(1, round(seconds))} s"
@@ -54,6 +54,6 @@ def score(value: float) -> str:
 
 
 def share(value: float) -> str:
-    """Return a number from 0 to 1 as a percentage that is never rounded up to all."""
+    """Return a number from 0 to 1 as a percentage; less than all is never shown as 100 %."""
     percent = value * 100
     return f"{percent:.0f} %" if percent in (0, 100) else f"{min(percent, 99.9):.1f} %"

@@ -1,1 +1,1 @@
-"""Text out of files, within limits that no file can break."""
+"""Text extraction from files, within enforced limits."""

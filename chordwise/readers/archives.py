@@ -1,4 +1,4 @@
-"""Opens ZIP archives: every file in it is a document of its own, whatever its name tries."""
+"""Reader for ZIP archives: every file in an archive is a separate document."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, V
 
 
 def documents(source: Source, wanted: Wanted) -> Iterator[Extraction]:
-    """Yield the files in the order of the archive; hidden and temporary ones as in a folder, not.
+    """Yield the files in the order of the archive, without hidden and temporary ones.
 
-    Nothing is written anywhere, so that a name like `../../etc/passwd` is only a name.
+    Nothing is written to disk, so that a name such as `../../etc/passwd` is only a name.
 
     Raises:
         ReadError: The archive is damaged.
@@ -40,7 +40,7 @@ def _opened(source: Source) -> zipfile.ZipFile:
 
 
 def _is_ignored(name: str) -> bool:
-    # Two dots are no hidden folder but a name that tries to leave the archive.
+    # Two dots are not a hidden folder but a name that tries to leave the archive.
     return any(is_ignored(segment) for segment in name.split("/") if segment not in (".", ".."))
 
 
@@ -55,10 +55,10 @@ def _part(
 
 
 def _pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Unpack a file slice by slice; the library never gives more bytes than the member declares.
+    """Unpack a file in slices; the library never returns more bytes than the member declares.
 
     Raises:
-        ReadError: It is damaged, or packed in an unknown way.
+        ReadError: It is damaged, or its compression method is not supported.
     """
     try:
         with archive.open(member) as stream:

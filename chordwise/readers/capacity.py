@@ -1,4 +1,4 @@
-"""How much memory there is, and the limits on files that follow from it."""
+"""The available memory, and the limits on files that depend on it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from chordwise.readers.limits import MEGABYTE
 from chordwise.settings import ReaderSettings
 
 RESERVED_MEGABYTES = 420
-"""What the three processes of a scheduler and their parsers hold before they read a file."""
+"""The memory of the three processes of a scheduler and their parsers before they read a file."""
 READERS = 3
-"""How many files a scheduler reads at once: one quick, one slow, and one of a schedule."""
+"""The number of files a scheduler reads at once: one fast, one slow, and one of a schedule."""
 _LEAST_MEGABYTES = 48
 _MAX_MEMORY_MEGABYTES = 1_024
 _MAX_FILE_MEGABYTES = 256
-# A text is held several times while it is stored: as bytes, as characters, and by the driver.
+# Storing a text takes several copies: as bytes, as characters, and in the driver.
 _TEXT_SHARE = 5
 _BYTES_PER_CHARACTER = 4
 _GROUPS = Path("/proc/self/cgroup")
@@ -29,7 +29,7 @@ _MOUNT = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The limits on one file: those of the settings, or those that suit the memory there is."""
+    """The limits on one file: those of the settings, or those that suit the available memory."""
 
     memory_megabytes: int
     max_file_megabytes: int
@@ -37,9 +37,9 @@ class Limits:
 
 
 def limits(settings: ReaderSettings, available_megabytes: int | None = None) -> Limits:
-    """Return the limits; where a setting is not set, the memory of this process decides.
+    """Return the limits; unset settings are derived from the memory of this process.
 
-    `available_megabytes` stands for that memory where the limits of another process are asked for.
+    `available_megabytes` replaces that memory when the limits of another process are computed.
     """
     share = _share(available_megabytes or memory_megabytes())
     text_bytes = share * MEGABYTE // _TEXT_SHARE
@@ -51,7 +51,7 @@ def limits(settings: ReaderSettings, available_megabytes: int | None = None) -> 
 
 
 def memory_megabytes() -> int:
-    """Return how much memory this process may use: that of its container, or of the machine."""
+    """Return the memory that this process may use: that of its container, or of the machine."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([physical, *_group_limits(_GROUPS, _MOUNT)]) // MEGABYTE
 
@@ -62,7 +62,7 @@ def _share(megabytes: int) -> int:
 
 
 def _group_limits(groups: Path, mount: Path) -> Iterator[int]:
-    """Yield the limits of the control groups that we are in, of both versions of Linux."""
+    """Yield the memory limits of the control groups of this process, for cgroup v1 and v2."""
     try:
         lines = groups.read_text("utf-8").splitlines()
     except OSError:
@@ -76,7 +76,10 @@ def _group_limits(groups: Path, mount: Path) -> Iterator[int]:
 
 
 def _limits_up(mount: Path, path: str, name: str) -> Iterator[int]:
-    """Yield the limits on the way up; within a container its own group is mounted as the root."""
+    """Yield the limits of a group and its parents.
+
+    Within a container its own group is mounted as the root.
+    """
     group = Path(path.lstrip("/"))
     for each in (group, *group.parents):
         try:
@@ -88,11 +91,11 @@ def _limits_up(mount: Path, path: str, name: str) -> Iterator[int]:
 
 
 class ReadingInterruptedError(Exception):
-    """The reading of a file was ended from another thread; it says nothing of the file."""
+    """Another thread interrupted the reading of a file; the file itself is not at fault."""
 
 
 class ReadingTime:
-    """Counts the seconds that parsers are waited for, not those in which texts are stored."""
+    """Counts the seconds of waiting for parsers, without those of storing texts."""
 
     def __init__(self, seconds: float, interruption: Event) -> None:
         self.total = seconds
@@ -101,25 +104,25 @@ class ReadingTime:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left."""
+        """Whether no time is left."""
         return self._left <= 0
 
     def deadline(self, seconds: float) -> float:
-        """Return when, on the monotonic clock, `seconds` or what is left are over."""
+        """Return when `seconds`, or the remaining time if shorter, end on the monotonic clock."""
         return time.monotonic() + min(seconds, self._left)
 
     def check(self) -> None:
-        """Let the reading go on.
+        """Check whether reading may continue.
 
         Raises:
-            ReadingInterruptedError: It has to end.
+            ReadingInterruptedError: Reading was interrupted.
         """
         if self._interruption.is_set():
             raise ReadingInterruptedError
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count the time until the end of the block."""
+        """Count the time spent in the block."""
         begun = time.monotonic()
         try:
             yield

@@ -1,6 +1,6 @@
-"""The parser process: takes files on its standard input, one after the other, and answers each.
+"""The parser process: receives files on its standard input, and answers one after another.
 
-Started by `parser_process`; it knows no settings, no secrets and no paths of files.
+It is started by `parser_process` and has no access to settings, secrets and file paths.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
         except ConnectionError:
             return
         except MemoryError:
-            # Taking the file or sending its text was too much: nothing can be said but this.
+            # Out of memory outside of the parser: no answer can be sent.
             sys.exit(limits.OUT_OF_MEMORY_STATUS)
 
 
@@ -54,7 +54,7 @@ def _serve(channel: socket.socket) -> None:
         seconds = number(request["timeout_seconds"]) or 0
         limits.limit_file(seconds)
         for header, body in _answers(request, file):
-            # Waiting for a parent that stores what it has is no fault; each answer has its time.
+            # The limit applies to each answer, without the time that the parent needs to store it.
             limits.release_file()
             frames.send(channel, header, body)
             limits.limit_file(seconds)
@@ -62,7 +62,7 @@ def _serve(channel: socket.socket) -> None:
 
 
 def _answers(request: JsonObject, file: BinaryIO) -> Iterator[tuple[JsonObject, bytes]]:
-    """Yield an answer for each thing in the file; the last one says that it is."""
+    """Yield an answer for each item in the file; the last answer is marked as such."""
     try:
         if page := int(number(request["page"]) or 0):
             yield _picture(file.read(), page)
@@ -138,7 +138,7 @@ def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
     """Return a text as an answer.
 
     Raises:
-        ReadError: It has more bytes than the other side can bear.
+        ReadError: The text has more bytes than the parent accepts.
     """
     body = extracted.text.encode("utf-8", "surrogatepass")
     if len(body) > max_bytes:
@@ -163,7 +163,7 @@ def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
 
 
 def _page(page: PageText) -> tuple[JsonObject, bytes]:
-    """Return a page as an answer: its picture, or its text with the places of its words."""
+    """Return a page as an answer: its picture, or its text with the layout of its words."""
     header: JsonObject = {"page": page.number, "width": page.width, "height": page.height}
     if page.picture is not None:
         pixels: JsonObject = {"pixels": [page.picture.width, page.picture.height]}

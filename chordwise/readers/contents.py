@@ -1,4 +1,4 @@
-"""The content of a file as an open descriptor, its hash and its size: never as bytes in memory."""
+"""The content of a file as an open descriptor, with its hash and size: never loaded into memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLICE_BYTES = MEGABYTE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """An open file and what its bytes were when they were hashed; close it after use.
+    """An open file with the hash and size of its bytes; close it after use.
 
     `modified_ns` is `None` for a file without a name, which no other process can change.
     """
@@ -32,11 +32,11 @@ class Content:
     modified_ns: int | None = None
 
     def close(self) -> None:
-        """Close the file; one without a name is gone then."""
+        """Close the file; a file without a name is deleted by this."""
         self.file.close()
 
     def require_unchanged(self) -> None:
-        """Check that the file still is what was hashed.
+        """Check that the file has not changed since it was hashed.
 
         Raises:
             ReadError: It was written to meanwhile.
@@ -49,10 +49,10 @@ class Content:
 
 
 def of_file(file: BinaryIO, max_megabytes: int) -> Content:
-    """Return the content of an open regular file, hashed slice by slice.
+    """Return the content of an open regular file, hashed in slices.
 
     Raises:
-        ReadError: It cannot be read, or is larger than the limit by now.
+        ReadError: It cannot be read, or has grown larger than the limit.
     """
     digest, byte_count = hashlib.sha256(), 0
     modified_ns = os.fstat(file.fileno()).st_mtime_ns
@@ -70,10 +70,10 @@ def of_file(file: BinaryIO, max_megabytes: int) -> Content:
 
 
 def spooled(pieces: Iterable[bytes | bytearray]) -> Content:
-    """Return what comes in pieces as a file without a name in the folder for temporary files.
+    """Write pieces to an unnamed file in the temporary folder, and return it as content.
 
     Raises:
-        ReadError: There is no room for it.
+        ReadError: There is no space for it.
     """
     digest, byte_count = hashlib.sha256(), 0
     file = _nameless_file()
@@ -89,7 +89,7 @@ def spooled(pieces: Iterable[bytes | bytearray]) -> Content:
 
 
 def slices(file: BinaryIO) -> Iterator[bytes]:
-    """Yield what is left of a file, a slice at a time."""
+    """Yield the rest of a file in slices."""
     while piece := file.read(SLICE_BYTES):
         yield piece
 
@@ -112,14 +112,15 @@ def _write(file: BinaryIO, piece: bytes | bytearray) -> None:
 
 
 def opened(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> BinaryIO:
-    """Return a regular file, open for reading.
+    """Open a regular file for reading.
 
     Raises:
-        ReadError: Not a regular file, not allowed, gone, or larger than the limit.
+        ReadError: It is not a regular file, may not be read, does not exist, or is larger than the
+            limit.
     """
     _check_kind(path, follow_symlinks=follow_symlinks)
-    # The kind may change between the check and the opening, hence no waiting for a pipe's writer
-    # and a second look at what was really opened.
+    # The kind of the file may change between the check and the opening. Opening therefore does not
+    # wait for the writer of a pipe, and the kind of the opened file is checked again.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     try:
         descriptor = os.open(path, flags if follow_symlinks else flags | os.O_NOFOLLOW)
@@ -165,7 +166,7 @@ def _kind(mode: int) -> str:
 
 
 def explained(error: OSError | ValueError) -> ReadError:
-    """Return what the operating system said, as a sentence with something to do."""
+    """Return an error of the operating system as a sentence with a hint."""
     if not isinstance(error, OSError):
         return failures.refused("has a name that no file can have.", "Check the name.", "name")
     match error.errno:

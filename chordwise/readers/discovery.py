@@ -1,4 +1,4 @@
-"""Finds the files that the arguments of a command mean: files, folders, patterns, stdin."""
+"""Discovery of the files that command arguments name: files, folders, patterns, stdin."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ STDIN_SOURCE = "stdin"
 class FoundFile:
     """A file to read: `path` is `None` for stdin, `source` is its name in printable characters.
 
-    `failure` is set where the file must not or cannot be read; it is found nevertheless, so that
-    it is accounted for. `follow_symlinks` goes to the reader: only a link that a person named.
+    `failure` is set if the file must not or cannot be read; the file is returned nevertheless, so
+    that it is accounted for. `follow_symlinks` is passed to the reader: only links named by the
+    user are followed.
     """
 
     source: str
@@ -98,7 +99,7 @@ def _always(_path: tuple[str, ...]) -> bool:
 
 
 class _Walk:
-    """One folder from top to bottom, sorted by the bytes of the names, never out of the folder."""
+    """The walk of one folder from top to bottom, sorted by the bytes of names, never leaving it."""
 
     def __init__(
         self,
@@ -129,7 +130,7 @@ class _Walk:
         path: tuple[str, ...],
         waiting: list[tuple[os.DirEntry[str], tuple[str, ...]]],
     ) -> Iterator[FoundFile]:
-        """Put what a folder holds on the stack; yield the folder itself if it cannot be listed."""
+        """Push the entries of a folder on the stack; yield the folder if it cannot be listed."""
         try:
             with os.scandir(folder) as entries:
                 listed = [entry for entry in entries if not is_ignored(entry.name)]
@@ -143,13 +144,13 @@ class _Walk:
         if entry.is_symlink():
             yield from self._link(entry.path)
         else:
-            # The reader looks at the kind again, and refuses what is no regular file.
+            # The reader checks the kind again, and rejects anything but a regular file.
             yield FoundFile(
                 source=printable(entry.path), path=Path(entry.path), follow_symlinks=False
             )
 
     def _link(self, link: str) -> Iterator[FoundFile]:
-        """Follow a link to a file in the folder; a folder in it is found by its own name."""
+        """Follow a link to a file inside the folder; folders are found by their own names."""
         try:
             target = os.path.realpath(link, strict=True)
         except OSError as error:
@@ -178,21 +179,21 @@ _ANY_DEPTH = "**"
 
 
 def has_wildcard(argument: str) -> bool:
-    """Tell whether an argument that names no file may be a pattern."""
+    """Return whether an argument may be a pattern, if it does not name a file."""
     return any(sign in argument for sign in _MAGIC)
 
 
 def split(argument: str) -> tuple[str, tuple[str, ...]]:
-    """Return the folder to search and the pattern for paths below it, segment by segment."""
+    """Return the folder to search and the pattern for paths below it, by segments."""
     segments = PurePath(argument).parts
     fixed = list(itertools.takewhile(lambda segment: not has_wildcard(segment), segments))
-    # Two neighbouring ** mean the same as one, and cost much more.
+    # Two adjacent ** are equivalent to one, and much slower.
     pattern = [segment for segment, _ in itertools.groupby(segments[len(fixed) :])]
     return os.path.join(*fixed) if fixed else ".", tuple(pattern)  # noqa: PTH118 - stays a string
 
 
 def matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Tell whether a path, or a folder that it lies in, fits the pattern (as in a shell)."""
+    """Return whether a path, or a folder that contains it, matches the pattern (as in a shell)."""
     if not pattern:
         return True
     if pattern[0] == _ANY_DEPTH:
@@ -203,7 +204,7 @@ def matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def may_hold(folder: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Tell whether something below the folder can fit the pattern."""
+    """Return whether a path below the folder can match the pattern."""
     if not pattern or not folder or pattern[0] == _ANY_DEPTH:
         return True
     return fnmatch.fnmatchcase(folder[0], pattern[0]) and may_hold(folder[1:], pattern[1:])
@@ -238,6 +239,6 @@ _NAMES = (
 
 
 def is_ignored(name: str) -> bool:
-    """Tell whether a name inside a folder is hidden, temporary, or a program's own."""
+    """Return whether a name inside a folder is hidden, temporary, or internal to a program."""
     lowered = name.lower()
     return lowered.startswith(_STARTS) or lowered.endswith(_ENDS) or lowered in _NAMES

@@ -1,4 +1,4 @@
-"""What became of a file or a part of it: a text, or the reason why there is none."""
+"""The result of reading a file or a part of it: a text, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from chordwise.readers import failures
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadText:
-    """A normalised text and what is known of it.
+    """A normalized text and its metadata.
 
-    `pages` and `encoding` are `None` where the format has none; `pages_unread` counts damaged
-    pages whose text is missing, `pages_scanned` pictures of pages that were not recognized,
-    `pages_transcribed` those that a model read; `transcribed_by` names it, or Tesseract.
-    `invisible_characters` those that cannot be seen in a PDF or a Word document. The other counts
-    say how often normalisation changed something; `hiding_removed` is a part of
-    `invisible_removed`. `flags` are the passages that are suspicious, `places` the pages, slides,
-    sheets or sections of the normalised text, and what in a mail it is.
+    `pages` and `encoding` are `None` if the format has none. `pages_unread` counts damaged pages
+    whose text is missing, `pages_scanned` pictures of pages that were not recognized, and
+    `pages_transcribed` pages that were read by a model; `transcribed_by` names the model, or
+    Tesseract. `invisible_characters` counts characters that are not visible in a PDF or a Word
+    document. The other counts say how often normalization changed something; `hiding_removed` is a
+    part of `invisible_removed`. `flags` are the suspicious passages, `places` the pages, slides,
+    sheets or sections of the normalized text, and its place in a mail.
     """
 
     text: str
@@ -49,7 +49,7 @@ class ReadText:
 
     @property
     def unseen_reason(self) -> str:
-        """Why a person should look at what is invisible; empty where there is no reason."""
+        """Why the invisible text needs review; empty if it does not."""
         return text_normalization.review_reason(
             unseen=self.invisible_characters,
             removed=self.invisible_removed,
@@ -58,15 +58,15 @@ class ReadText:
 
     @property
     def review_reason(self) -> str:
-        """Why a person should look at the document; empty where there is no reason."""
+        """Why the document needs review; empty if it does not."""
         return document_flags.review_reason(self.flags, self.unseen_reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadDocument:
-    """A text out of a file; `sha256` (hexadecimal) and `byte_count` are of the bytes it came from.
+    """A text from a file; `sha256` (hexadecimal) and `byte_count` are those of its source bytes.
 
-    `source` names its place: `a.txt`, or `a.zip#b/c.txt` for what stands inside a file.
+    `source` names its place: `a.txt`, or `a.zip#b/c.txt` inside of a file.
     """
 
     source: str
@@ -77,7 +77,7 @@ class ReadDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadDocument:
-    """What did not become text, and why; hash and size are `None` if it was not opened."""
+    """A file or part without text, and why; hash and size are `None` if it was not opened."""
 
     source: str
     error: ReadError
@@ -98,10 +98,10 @@ def failure(header: JsonObject) -> ReadError:
 
 
 def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) -> ReadText:
-    """Check the answer of a parser process, which a hostile file may have taken over.
+    """Check the answer of a parser process, which a hostile file may control.
 
     Raises:
-        ReadError: There is no text, or more of it than the limit.
+        ReadError: There is no text, or it is longer than the limit.
     """
     normalized = normalize(decoded(body))
     if len(normalized.text) > max_characters:
@@ -133,9 +133,9 @@ def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) ->
 
 
 def with_places(content: ReadText, encoded: bytes, within: str) -> ReadText:
-    """Return a text with its places, which a parser process has encoded and nothing trusts.
+    """Return a text with the places that a parser process encoded; they are untrusted.
 
-    `within` is the label of the message or attachment that the text is, if it is one.
+    `within` is the label of the text if it is a message or attachment.
     """
     if not encoded and not within:
         return content
@@ -148,12 +148,12 @@ def with_places(content: ReadText, encoded: bytes, within: str) -> ReadText:
 
 
 def line(value: JsonValue) -> str:
-    """Return a name or a title on one line, in characters that a database takes."""
+    """Return a name or a title on one line, in characters that a database accepts."""
     return " ".join(normalize(text(value)).text.split())
 
 
 def decoded(body: bytes | bytearray) -> str:
-    """Return the text that a reader sent, with its half characters, which are counted later."""
+    """Decode the text from a parser process, keeping lone surrogates, which are counted later."""
     try:
         return body.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Reads Word documents: paragraphs and tables in order, notes, headers and footers."""
+"""Reader for Word documents: paragraphs and tables in order, notes, headers and footers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from chordwise.readers.office_package import (
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 _BEFORE = ("header",)
 _AFTER = ("footnotes", "endnotes", "footer")
-# Deleted and moved text, the twin of what newer programs show, and properties with their own tabs.
+# Deleted and moved text, fallbacks for older programs, and properties that contain tabs.
 _SKIPPED = frozenset(
     (
         *("del", "delText", "moveFrom", "instrText", "Fallback"),
@@ -44,7 +44,7 @@ _EMBEDDED_TEXT = (".txt",)
 
 
 def read(data: Source, max_characters: int) -> Extracted:
-    """Return the text that is shown: a blank line between paragraphs, a tab between cells.
+    """Return the displayed text: a blank line between paragraphs, a tab between cells.
 
     Raises:
         ReadError: The file is damaged, encrypted, hostile, or longer than the limit.
@@ -103,7 +103,7 @@ class _Document:
         return story
 
     def _embedded(self, chunk: Relationship | None) -> str:
-        """Return the text of a file that a program put into the document as it was (altChunk)."""
+        """Return the text of a file that is embedded in the document unchanged (altChunk)."""
         if chunk is None:
             return ""
         if not chunk.target.lower().endswith((*_EMBEDDED_MARKUP, *_EMBEDDED_TEXT)):
@@ -130,7 +130,7 @@ class _Document:
 _LOOKS = ("vanish", "color", "sz", "shd", "highlight")
 _WHITE = ("FFFFFF", "ffffff")
 _TINY_HALF_POINTS = 2
-# Paragraphs that are open in the text of the story, beside what stands in none; in a text box more.
+# The depth of paragraphs in the text of the story, including text outside of paragraphs.
 _DEPTH_IN_TEXT = 2
 
 
@@ -140,7 +140,7 @@ def _is_colored(shading: Mapping[str, str]) -> bool:
 
 @dataclass(slots=True)
 class _Run:
-    """How the text of a run looks."""
+    """The formatting of the text of a run."""
 
     is_hidden: bool = False
     is_white: bool = False
@@ -148,7 +148,7 @@ class _Run:
     has_ground: bool = False
 
     def set(self, name: str, attributes: Mapping[str, str]) -> None:
-        """Take one of its properties."""
+        """Apply one property of the run."""
         value = value_of(attributes, "val")
         if name == "vanish":
             self.is_hidden = value not in _OFF
@@ -161,9 +161,9 @@ class _Run:
 
 
 class _Story(PartTarget):
-    """Takes the elements of one part (ECMA-376, part 1, §17) and keeps what is shown.
+    """Collects the displayed text of one part (ECMA-376, part 1, §17).
 
-    Frames are the containers that are open: the story itself, tables, rows, cells.
+    Frames are the open containers: the story itself, tables, rows, cells.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class _Story(PartTarget):
         self._embedded = embedded
         self._spend = spend
         self._styles = styles
-        # The blocks of the story that are headings, and the style of the paragraph at hand.
+        # The blocks of the story that are headings, and the style of the current paragraph.
         self._headings: set[int] = set()
         self._style = ""
         self._frames: list[list[str]] = [[]]
@@ -185,11 +185,11 @@ class _Story(PartTarget):
         self._in_text = 0
 
     def text(self) -> str:
-        """Return everything, also what stood outside of any paragraph."""
+        """Return the whole text, including text outside of paragraphs."""
         return SEPARATOR.join(block for block in (*self._frames[0], *self._paragraphs[0]) if block)
 
     def headings(self) -> Iterator[tuple[int, str]]:
-        """Yield the headings, and where in the text they begin."""
+        """Yield the headings with their positions in the text."""
         start = 0
         for number, block in enumerate(self._frames[0]):
             if number in self._headings:
@@ -254,7 +254,7 @@ class _Story(PartTarget):
             self.unseen.append(text)
 
     def _may_have_ground(self) -> bool:
-        """Tell whether white text may be readable: on color, in a table or in a text box."""
+        """Return whether white text may be readable: on color, in a table or in a text box."""
         is_inside = len(self._frames) > 1 or len(self._paragraphs) > _DEPTH_IN_TEXT
         return is_inside or self._is_shaded or self._runs[-1].has_ground
 
@@ -277,7 +277,7 @@ class _Story(PartTarget):
 
 
 class _Styles(PartTarget):
-    """Takes the styles and keeps which of them are those of headings (ECMA-376, part 1, §17.7)."""
+    """Collects the styles of headings (ECMA-376, part 1, §17.7)."""
 
     def __init__(self) -> None:
         self._headings: set[str] = set()
@@ -285,9 +285,9 @@ class _Styles(PartTarget):
         self._style = ""
 
     def is_heading(self, style: str) -> bool:
-        """Tell whether a style, or one that it is based on, is that of a heading.
+        """Return whether a style, or one that it is based on, is that of a heading.
 
-        The level of an outline counts as a style: 0 to 8 are headings.
+        An outline level counts as a style: 0 to 8 are headings.
         """
         if style.startswith(_OUTLINE):
             return style.removeprefix(_OUTLINE) in _OUTLINE_LEVELS

@@ -1,4 +1,4 @@
-"""Finds out how bytes encode text: by mark, as UTF-8, by zero bytes, declaration, statistics."""
+"""Detection of text encodings: by mark, as UTF-8, by zero bytes, declaration, statistics."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# Encodings that hide other scripts in plain ASCII, by the sequences that open them.
+# Encodings that represent other scripts in ASCII bytes, by their escape sequences.
 _SHIFTED = (
     (re.compile(rb"\x1b\$[@AB]"), "iso2022_jp_2"),
     (re.compile(rb"\x1b\$\)C"), "iso2022_kr"),
     (re.compile(rb"~\{"), "hz"),
 )
-# Without backspace and escape, which old manuals and logs of terminals contain.
+# Without backspace and escape, which occur in old manuals and terminal logs.
 _CONTROLS = bytes({*range(8), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F})
 _ALLOWED_CONTROLS = "\t\n\v\f\r\b\x1b\ufeff"
 _MUCH_NUL = 0.1
@@ -37,17 +37,17 @@ _SAMPLE_CHARACTERS = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """A text and Python's name of the encoding that it came in."""
+    """A text and the name of its encoding in Python."""
 
     text: str
     encoding: str
 
 
 def decode(data: bytes, declared: str = "") -> Decoded:
-    """Return the text; `declared` is what the document says of itself, and may be wrong.
+    """Decode a text; `declared` is the encoding that the document names, and may be wrong.
 
     Raises:
-        ReadError: The bytes are no text.
+        ReadError: The bytes are not text.
     """
     found = _marked(data)
     if found is None and data.count(0) > len(data) * _MUCH_NUL:
@@ -77,7 +77,7 @@ def _utf8(data: bytes) -> Decoded | None:
 
 
 def _halves(data: bytes) -> Decoded | None:
-    """Read UTF-8 by programs that use UTF-16 inside: half characters, joined in pairs."""
+    """Decode UTF-8 written by programs that use UTF-16 internally: join surrogate pairs."""
     try:
         text = str(data, "utf-8", "surrogatepass").encode("utf-16-le", "surrogatepass")
     except UnicodeError:
@@ -89,7 +89,7 @@ def _shifted(data: bytes) -> Decoded | None:
     for pattern, encoding in _SHIFTED:
         if pattern.search(data) is None:
             continue
-        # A file cut off in the middle of a character still is what its escapes say.
+        # A file that is truncated within a character is still in the encoding of its escapes.
         text = data.decode(encoding, "replace")
         if text.count("\ufffd") <= len(text) * _STRANGE_CHARACTERS and not text.isascii():
             return Decoded(text=text, encoding=encoding)
@@ -97,7 +97,7 @@ def _shifted(data: bytes) -> Decoded | None:
 
 
 def _wide(data: bytes) -> Decoded | None:
-    """Find UTF-16 and UTF-32 without a mark by the zero bytes of ASCII, in the same places."""
+    """Detect UTF-16 and UTF-32 without a mark by the positions of the zero bytes of ASCII."""
     even, odd = data[0::2].count(0), data[1::2].count(0)
     if not even + odd:
         return None
@@ -131,18 +131,18 @@ def _strict(data: bytes, encoding: str) -> Decoded | None:
     try:
         return Decoded(text=str(data, encoding), encoding=codecs.lookup(encoding).name)
     except (UnicodeError, LookupError, ValueError):
-        # Not this encoding, or a declaration that names none (a codec of bytes, a zero in it).
+        # Another encoding, or an invalid declaration (a codec of bytes, a zero in the name).
         return None
 
 
 def _share_of_controls(data: bytes) -> float:
     controls = len(data) - len(data.translate(None, _CONTROLS))
-    # One or two stray ones make no text binary, however short it is.
+    # One or two stray control characters do not make a text binary, however short it is.
     return max(0, controls - 2) / max(1, len(data))
 
 
 def _plausible(text: str) -> bool:
-    """Tell whether nearly all characters are ones that people write."""
+    """Return whether nearly all characters are common in texts."""
     sample = text[:_SAMPLE_CHARACTERS]
     strange = sum(
         1
@@ -155,7 +155,7 @@ def _plausible(text: str) -> bool:
 
 _WESTERN = "cp1252"
 _CENTRAL = "cp1250"
-# What people and programs really wrote; exotic code pages explain short texts too readily.
+# Encodings in common use; exotic code pages match short texts too easily.
 _CANDIDATES = [
     *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258"),
     *("iso8859_2", "iso8859_4", "iso8859_5", "iso8859_6", "iso8859_7", "koi8_r", "koi8_u"),
@@ -165,7 +165,7 @@ _CANDIDATES = [
 _WESTERN_LETTERS = frozenset(
     "àâäæçéèêëîïôœùûüÿñáíóúãõöåøßþðìòýšžÀÂÄÆÇÉÈÊËÎÏÔŒÙÛÜŸÑÁÍÓÚÃÕÖÅØÞÐÌÒÝŠŽ"
 )
-_WESTERN_SIGNS = frozenset("“”‘’„‚–—…•€£¥¢§¶©®™°«»‹›·¿¡ªº×÷±½²µ\u00a0\u00ad")  # noqa: RUF001 - meant as they stand
+_WESTERN_SIGNS = frozenset("“”‘’„‚–—…•€£¥¢§¶©®™°«»‹›·¿¡ªº×÷±½²µ\u00a0\u00ad")  # noqa: RUF001 - intended characters
 _WITHOUT_SPACES = ("cp932", "euc_jp", "gb18030", "big5")
 _LONGEST_WORD_BYTES = 500
 _SHARE_OF_ACCENTS = 1 / 3
@@ -175,7 +175,7 @@ _TIE = 0.01
 
 
 def guess(data: bytes) -> list[str]:
-    """Return Python's names of the encodings that may be meant, the likeliest first."""
+    """Return the names of the possible encodings in Python, the most likely first."""
     sample = _sample(data)
     matches = list(from_bytes(sample, cp_isolation=_CANDIDATES))
     names = [match.encoding for match in matches if not _is_one_word(sample, match.encoding)]
@@ -185,7 +185,7 @@ def guess(data: bytes) -> list[str]:
 
 
 def _sample(data: bytes) -> bytes:
-    """Cut out whole lines from the first that is not ASCII: a long English preface says nothing."""
+    """Return whole lines from the first non-ASCII byte on; an ASCII preface says nothing."""
     foreign = next((index for index, byte in enumerate(data) if byte > _LAST_OF_ASCII), 0)
     start = data.rfind(b"\n", 0, foreign) + 1
     start = max(start, foreign - _SAMPLE_BYTES // 2)
@@ -196,7 +196,7 @@ def _sample(data: bytes) -> bytes:
 
 
 def _is_one_word(sample: bytes, encoding: str) -> bool:
-    """Tell whether alphabetic text would go on without any space: it is not that text."""
+    """Return whether alphabetic text would have no spaces at all, which excludes the encoding."""
     return (
         len(sample) > _LONGEST_WORD_BYTES
         and encoding not in _WITHOUT_SPACES
@@ -205,10 +205,10 @@ def _is_one_word(sample: bytes, encoding: str) -> bool:
 
 
 def _statistics_are_silent(matches: list[CharsetMatch], sample: bytes) -> bool:
-    """Tell whether the letters' frequencies do not speak against Western European text.
+    """Return whether letter frequencies are compatible with Western European text.
 
-    charset-normalizer tries cp1250 first and keeps it where cp1252 explains the bytes as well;
-    of the two, only Hungarian is written with the letters that they disagree on.
+    charset-normalizer tries cp1250 first and keeps it if cp1252 explains the bytes as well. Only
+    Hungarian is written with the letters on which the two differ.
     """
     if not matches or not matches[0].coherence:
         return True

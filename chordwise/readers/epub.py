@@ -1,4 +1,4 @@
-"""Reads EPUB books: the chapters in the order in which they are read."""
+"""Reader for EPUB books: the chapters in reading order."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _chapter(package: OfficePackage, part: str, spend: Spending, max_characters:
 
 
 def _require_legible(package: OfficePackage, chapters: list[str]) -> None:
-    """Tell copy protection from fonts that are merely obscured (EPUB Open Container 3.3)."""
+    """Reject copy protection, but not merely obfuscated fonts (EPUB Open Container 3.3)."""
     if _ENCRYPTION not in package:
         return
     listed = unquote(package.content(_ENCRYPTION).decode("utf-8", "replace"))
@@ -66,7 +66,7 @@ def _require_legible(package: OfficePackage, chapters: list[str]) -> None:
 
 
 class _Container(PartTarget):
-    """Takes the container and keeps where the book's own description is."""
+    """Collects the path of the package document from the container."""
 
     def __init__(self) -> None:
         self.book = ""
@@ -77,7 +77,7 @@ class _Container(PartTarget):
 
 
 class _Book(PartTarget):
-    """Takes the description of a book and keeps its title and the order of its chapters."""
+    """Collects the title of a book and the order of its chapters from the package document."""
 
     def __init__(self, folder: str) -> None:
         self.title = ""

@@ -1,4 +1,4 @@
-"""What a format's reader gives: texts as they stand in the file, files inside it, and failures."""
+"""The output of the readers of formats: raw texts, contained files, and failures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from chordwise.errors import ReadError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """The columns of a table that hold each row's text and name; no text column: read it whole."""
+    """The columns with the text and name of each row; without a text column, rows are not split."""
 
     text: str = ""
     identity: str = ""
@@ -29,7 +29,7 @@ WHOLE = Columns()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ocr:
-    """How pictures of pages become text: Tesseract's languages (`eng+deu`) and their folder."""
+    """The settings of OCR: the languages of Tesseract (`eng+deu`) and the folder of their data."""
 
     data: str
     languages: str
@@ -37,7 +37,7 @@ class Ocr:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """How pages without text are shown to a model: how many at most, and how large."""
+    """The limits on pictures of pages for a model: their number and their size."""
 
     max_pages: int
     max_edge_pixels: int
@@ -48,22 +48,22 @@ class Transcriber(Protocol):
 
     @property
     def model(self) -> str:
-        """Return who reads, as `documents.transcribed_by` has it."""
+        """Return the name of the model, as in `documents.transcribed_by`."""
         ...
 
     def transcribe(self, pictures: Iterator[Picture], source: str) -> Mapping[int, str]:
-        """Return the texts of pages of a document, by their numbers.
+        """Return the texts of pages of a document, by page number.
 
         Raises:
-            ReadError: A page cannot be read, for good.
-            ChordwiseError: None can be read for now: neither this document nor the next one.
+            ReadError: A page cannot be read, permanently.
+            ChordwiseError: No page of any document can be read at the moment.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What to read of a file, and how much: characters of a text, bytes of a file inside it.
+    """What to read of a file, with limits on the characters of a text and the bytes of a part.
 
     `ocr` or `shown` is set for a file that is known to be a scan or a picture.
     """
@@ -77,16 +77,15 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extracted:
-    """One text, before it is normalised.
+    """One text before normalization.
 
-    `encoding` is Python's name of the text encoding, `None` for formats that have their own.
-    `pages` counts pages where the format has them; `pages_unread` those that are damaged,
-    `pages_scanned` those that are pictures and were not recognized, beside others with text.
-    `invisible_characters` counts those of the text that cannot be seen in the file; `unseen` are
-    the passages of the text that they are in, in its order. `left_out` are passages that speak to a
-    model and are not in the text, because the file hides them.
-    `place` says where in the file it stands; empty for the text of the file itself. `places` are
-    the pages, slides, sheets or sections of the text.
+    `encoding` is the name of the text encoding in Python, `None` for formats with their own
+    encoding. `pages` counts pages if the format has them, `pages_unread` damaged ones, and
+    `pages_scanned` those that are unrecognized pictures beside others with text.
+    `invisible_characters` counts characters of the text that are not visible in the file; `unseen`
+    are the passages with them, in order. `left_out` are passages that address a model and are not
+    in the text, because the file hides them. `place` is the name of the text within the file; empty
+    for the text of the file itself. `places` are the pages, slides, sheets or sections of the text.
     """
 
     text: str
@@ -105,10 +104,10 @@ class Extracted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A file inside the file, to be read like any other; `name` distinguishes kinds of text.
+    """A file inside of the file, to be read like any other; `name` distinguishes kinds of text.
 
-    `pieces` are its bytes; taking them may raise ReadError where it is damaged. `label` names a
-    message or an attachment for people.
+    `pieces` are its bytes; iterating over them may raise ReadError if it is damaged. `label` is a
+    readable name of a message or an attachment.
     """
 
     place: str
@@ -119,21 +118,21 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unread:
-    """Something in the file that gives no text, and why."""
+    """An item of the file without text, and why."""
 
     place: str
     error: ReadError
 
 
 Source: TypeAlias = bytes | BinaryIO
-"""Bytes in memory, or a file that is read where it is needed."""
+"""Bytes in memory, or a file that is read on demand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageText:
-    """The text of a page, counted from 1, its size as it is shown, and where its words are.
+    """The text of a page, counted from 1, its displayed size, and the layout of its words.
 
-    `picture` stands for the text of a page that is to be read by a model.
+    `picture` replaces the text of a page that is to be read by a model.
     """
 
     number: int
@@ -154,7 +153,7 @@ _EIGHT_BITS, _RGB = 8, 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedPage:
-    """What a page looks like: red, green and blue of each pixel, row by row from the top."""
+    """A rendered page: red, green and blue of each pixel, row by row from the top."""
 
     width: int
     height: int
@@ -162,12 +161,12 @@ class RenderedPage:
 
     @property
     def is_complete(self) -> bool:
-        """Whether there are as many pixels as the size says."""
+        """Whether the number of pixels matches the size."""
         is_some = self.width > 0 and self.height > 0
         return is_some and len(self.pixels) == self.width * self.height * _CHANNELS
 
     def as_png(self) -> bytes:
-        """Return the picture as a PNG (ISO/IEC 15948), whose rows are not filtered."""
+        """Return the picture as a PNG (ISO/IEC 15948) with unfiltered rows."""
         row = self.width * _CHANNELS
         starts = range(0, len(self.pixels), row)
         rows = b"".join(b"\0" + self.pixels[start : start + row] for start in starts)
@@ -182,11 +181,11 @@ def _png_part(kind: bytes, content: bytes) -> bytes:
 
 
 SEPARATOR = "\n\n"
-"""What stands between the pages, slides and blocks of a text."""
+"""The separator between the pages, slides and blocks of a text."""
 
 
 def joined(texts: Iterable[str]) -> tuple[str, list[int]]:
-    """Return texts with a blank line between them, and where each begins."""
+    """Return the texts separated by blank lines, and the position of each."""
     listed = list(texts)
     lengths = (len(each) + len(SEPARATOR) for each in listed)
     return SEPARATOR.join(listed), list(itertools.accumulate(lengths, initial=0))[:-1]
@@ -213,17 +212,19 @@ def of_pages(pages: Iterable[PageText]) -> tuple[str, list[Place]]:
 
 
 def encoded_places(text: str, found: Sequence[Place]) -> bytes:
-    """Return the places of a text as they are once it is normalized, as JSON and layouts."""
+    """Return the places of a text, moved to the normalized text, as JSON and layouts."""
     kept = found[: places.MAX_PLACES]
     offset = normalize(text).offsets()
     return places.encode([places.moved(each, offset) for each in kept] if offset else kept)
 
 
 def markdown(rows: Iterable[Sequence[str]], spend: Callable[[int], None]) -> str:
-    """Return the rows that hold something, the first as the heading; `spend` takes their lengths.
+    """Return the non-empty rows as a Markdown table, the first one as the heading.
+
+    `spend` is called with the length of each line.
 
     Raises:
-        ReadError: As `spend` decides.
+        ReadError: Raised by `spend`.
     """
     return "\n".join(line for _, line in markdown_lines(rows, spend))
 
@@ -231,10 +232,10 @@ def markdown(rows: Iterable[Sequence[str]], spend: Callable[[int], None]) -> str
 def markdown_lines(
     rows: Iterable[Sequence[str]], spend: Callable[[int], None]
 ) -> list[tuple[int | None, str]]:
-    """Return the lines of `markdown`, each with the position of its row, from 0.
+    """Return the lines of `markdown`, each with the index of its row, from 0.
 
     Raises:
-        ReadError: As `spend` decides.
+        ReadError: Raised by `spend`.
     """
     lines: list[tuple[int | None, str]] = []
     width = 0
@@ -253,18 +254,18 @@ def markdown_lines(
 
 
 def cell(text: str) -> str:
-    """Return the text of a cell as it stands in a Markdown table."""
+    """Return the text of a cell in a Markdown table."""
     lines = (line.strip() for line in text.strip().splitlines())
     return "<br>".join(line for line in lines if line).replace("|", "\\|")
 
 
 class Naming:
-    """The places that were given out in one file."""
+    """The names of the places in one file that are already in use."""
 
     def __init__(self) -> None:
         self._taken: dict[str, int] = {}
 
     def place(self, name: str) -> str:
-        """Return the name, with a number behind it from the second time on."""
+        """Return the name, followed by a number if it was used before."""
         count = self._taken[name] = self._taken.get(name, 0) + 1
         return name if count == 1 else f"{name} ({count})"

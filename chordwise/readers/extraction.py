@@ -1,4 +1,4 @@
-"""From a file to text: recognises the format, calls its reader, and judges what came out."""
+"""Extraction of text from a file: detects the format, calls its reader, and checks the result."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ _FOREIGN = (
     (b"\x7fELF", "a program", ""),
     (b"MZ\x90", "a program", ""),
 )
-# What the root of an OLE container holds.
+# Names in the root of an OLE container.
 _OLD_PRESENTATION = "PowerPoint Document"
 _OLE_FORMATS = (
     ("__properties_version1.0", Format.OUTLOOK),
@@ -107,13 +107,13 @@ _HTML_NAMES = (".html", ".htm", ".xhtml", ".xht")
 _MARKDOWN_NAMES = (".md", ".markdown", ".mdown", ".mkd")
 _EMAIL_NAMES = (".eml",)
 _MAILBOX_NAMES = (".mbox", ".mbx")
-# Formats that hold no plain text: a file of such a name that is neither is not what it says.
+# Names of binary formats: a file with such a name and other, unknown content is mislabeled.
 _CONTAINER_NAMES = (
     *(".pdf", ".docx", ".docm", ".pptx", ".pptm", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods"),
     *(".odt", ".odp", ".epub", ".msg", ".zip", ".doc", ".ppt"),
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff"),
 )
-# Each step keeps what it took: a page of comments would cost exponential time otherwise.
+# Atomic groups, since a page of comments would otherwise take exponential time.
 _HTML_START = re.compile(
     rb"(?>\s+|<\?xml[^>]*>|<!--(?:(?!-->).)*-->)*+<(?:!doctype\s+html|html)\b", re.DOTALL
 )
@@ -124,13 +124,13 @@ _EMAIL_START = re.compile(
 
 
 def detect(data: bytes, name: str) -> Format:
-    """Return the format of the content; `name` decides only among kinds of text.
+    """Detect the format of the content; `name` decides only among kinds of text.
 
     Raises:
         ReadError: The format has no reader, or the file is an encrypted container.
     """
     extension = PurePath(name.rstrip("~")).suffix.lower()
-    # Before PDF: the first file in an archive may be one, right behind the archive's own head.
+    # Before PDF: the first file of an archive, right after the archive header, may be a PDF.
     if data.startswith(_ZIP):
         return _zip_format(io.BytesIO(data))
     if _is_pdf(data, extension):
@@ -181,14 +181,14 @@ def _end(file: BinaryIO) -> bytes:
 
 
 def _mimetype(archive: zipfile.ZipFile) -> bytes:
-    """Return what an OpenDocument file says it is (OpenDocument 1.3, part 2, §3.3)."""
+    """Return the media type declared in an OpenDocument file (OpenDocument 1.3, part 2, §3.3)."""
     if "mimetype" not in archive.NameToInfo:
         return b""
     try:
         with archive.open("mimetype") as stream:
             return stream.read(200)
     except (RuntimeError, zlib.error, lzma.LZMAError):
-        return b""  # encrypted or damaged, which its reader will say
+        return b""  # encrypted or damaged, as its reader will report
 
 
 def _office_format(names: Sequence[str]) -> Format:
@@ -215,7 +215,7 @@ def _ole_format(data: bytes) -> Format:
 
 
 def _ole_contents(data: bytes) -> Callable[[str], bool]:
-    """Return a test of what the root holds; where it is damaged, the names anywhere count."""
+    """Return a check for names in the root; in a damaged file, names anywhere count."""
     try:
         with olefile.OleFileIO(io.BytesIO(data)) as container:
             names = {entry[0] for entry in container.listdir(streams=True, storages=True)}
@@ -227,7 +227,7 @@ def _ole_contents(data: bytes) -> Callable[[str], bool]:
 def _text_format(data: bytes, extension: str) -> Format:
     if extension == ".pdf" and b"endobj" in data:
         return Format.PDF
-    # Without the zero bytes and marks of UTF-16, which hide the ASCII of a tag.
+    # Without the zero bytes and marks of UTF-16, so that ASCII tags match.
     head = data[:4096].replace(b"\0", b"").lstrip(b"\xff\xfe\xef\xbb\xbf").lower()
     if extension in _HTML_NAMES or _HTML_START.match(head[:2048]):
         return Format.HTML
@@ -241,7 +241,7 @@ def _text_format(data: bytes, extension: str) -> Format:
 
 
 def _is_mailbox(head: bytes, name: str) -> bool:
-    """Tell by its beginning whether a file is a mailbox, which may be too large for memory."""
+    """Return whether a file is a mailbox, by its beginning, as it may be too large for memory."""
     return SEPARATOR.match(head) is not None and detect(head, name) is Format.MAILBOX
 
 
@@ -257,7 +257,7 @@ _TEXTUAL: Mapping[Format, Callable[[bytes, str], Extracted]] = {
     Format.PLAIN: plain.read,
     Format.MARKDOWN: read_markdown,
 }
-# Read out of the file itself, whose pictures may be large.
+# Read from the file and not from memory, since its pictures may be large.
 _PACKED: Mapping[Format, Callable[[Source, int], Extracted]] = {
     Format.DOCX: docx.read,
     Format.PPTX: presentation.read,
@@ -288,15 +288,14 @@ _BLANK = " \t\r\n\f\v\0\ufeff\u00a0\u200b\u3000"
 def extract(
     file: BinaryIO, name: str, wanted: Wanted
 ) -> Extracted | Iterator[Extraction | PageText]:
-    """Return the text of a file, or what is in it where that is several texts or files.
+    """Return the text of a file, or its items if it contains several texts or files.
 
-    Of a scan to be shown, those are the pages, and at last a text that is empty.
-
-    Archives, mailboxes and office documents are read where they lie, all else is taken into memory.
-    `name` only helps where the content is silent.
+    For a scan with `wanted.shown`, the items are the pages, followed by an empty text. Archives,
+    mailboxes and office documents are read in place; other files are loaded into memory. `name` is
+    used only if the content does not determine the format.
 
     Raises:
-        ReadError: There is no text to be had, and why; from the iterator, too.
+        ReadError: No text can be extracted; also raised by the iterator.
     """
     head = file.read(_HEAD_BYTES)
     file.seek(0)
@@ -353,10 +352,10 @@ def _one(data: bytes, kind: Format, name: str, max_characters: int) -> Extracted
 
 
 def _judged(found: Iterator[Extraction], max_characters: int) -> Iterator[Extraction]:
-    """Pass on what is in a file, and name what is no text in it.
+    """Yield the items of a file, and replace items without text by errors.
 
     Raises:
-        ReadError: There is nothing in it, or it cannot be read on.
+        ReadError: The file has no items, or cannot be read further.
     """
     is_empty = True
     for each in found:

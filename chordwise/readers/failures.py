@@ -1,6 +1,6 @@
-"""Why a file did not become text, in sentences that lack their subject.
+"""Errors for files without text, as sentences without their subject.
 
-The caller that knows the file's name puts it in front (`named`): “is empty.” → “notes.txt is
+The caller that knows the name of the file prepends it (`named`): “is empty.” → “notes.txt is
 empty.”
 """
 
@@ -20,17 +20,17 @@ SUPPORTED = (
 
 
 def unsupported(kind: str, remedy: str = "Convert the file to one of them first.") -> ReadError:
-    """The format is known, or known not to be text, and there is no reader for it."""
+    """Return the error for a known format, or known non-text, without a reader."""
     return ReadError(f"is {kind}.", f"{SUPPORTED} {remedy}", IntakeOutcome.UNSUPPORTED)
 
 
 def convert_to(extension: str) -> str:
-    """Return the hint how to make a file of a format that is read."""
+    """Return a hint that shows how to convert a file to a supported format."""
     return f"Convert it, for instance: soffice --headless --convert-to {extension} FILE."
 
 
 def binary() -> ReadError:
-    """The content is neither text nor a known format, whatever the name says."""
+    """Return the error for content that is neither text nor a known format, whatever its name."""
     return ReadError(
         "has binary content, not text.",
         f"{SUPPORTED} Check that the file's name says what it is.",
@@ -40,7 +40,7 @@ def binary() -> ReadError:
 
 
 def malformed(what: str) -> ReadError:
-    """The format is supported, but this file breaks its rules; `what` is a whole predicate."""
+    """Return the error for an invalid file of a supported format; `what` is a whole predicate."""
     return ReadError(
         what,
         "Open the file in its own program, save it again, and submit the new copy.",
@@ -50,7 +50,7 @@ def malformed(what: str) -> ReadError:
 
 
 def truncated(kind: str) -> ReadError:
-    """The end of the file is missing."""
+    """Return the error for a file whose end is missing."""
     return unreadable(
         f"is {kind} whose end is missing.",
         "Copy or download it again; it was cut off.",
@@ -59,7 +59,7 @@ def truncated(kind: str) -> ReadError:
 
 
 def mislabeled(extension: str) -> ReadError:
-    """The name promises a format, and the content is neither that nor text."""
+    """Return the error for content that is neither the format of the file name nor text."""
     return ReadError(
         f"is named {extension} but has other, unknown content.",
         f"{SUPPORTED} Find out which program wrote it, and give it its right name.",
@@ -69,12 +69,12 @@ def mislabeled(extension: str) -> ReadError:
 
 
 def unreadable(what: str, hint: str, reason: str) -> ReadError:
-    """The file did not become text for the reason given."""
+    """Return the error for a file that could not be read, with a reason."""
     return ReadError(what, hint, IntakeOutcome.UNREADABLE, reason)
 
 
 def needs_ocr(what: str = "holds no text, only images: it is a scan.") -> ReadError:
-    """It is a picture, or a PDF that shows pictures of pages and holds no text."""
+    """Return the error for a picture, or a PDF of pictures of pages without text."""
     return unreadable(
         what,
         f"To have it recognized (OCR): {INSTALL_OCR}, and set readers.ocr = true; "
@@ -84,7 +84,7 @@ def needs_ocr(what: str = "holds no text, only images: it is a scan.") -> ReadEr
 
 
 def ocr_missing() -> ReadError:
-    """A scan was to be recognized, and the libraries for it are not there."""
+    """Return the error for a scan if the OCR libraries are not installed."""
     return unreadable(
         "is a scan, and the OCR that readers.ocr asks for is not installed.",
         f"Install it where files are taken in: {INSTALL_OCR}.",
@@ -93,7 +93,7 @@ def ocr_missing() -> ReadError:
 
 
 def ocr_language_missing(languages: str) -> ReadError:
-    """A scan was to be recognized in languages that Tesseract has no data for."""
+    """Return the error for a scan in languages for which Tesseract has no data."""
     packages = " ".join(f"tesseract-ocr-{each.replace('_', '-')}" for each in languages.split("+"))
     return unreadable(
         f"is a scan, and no folder has the OCR data of all the languages {languages}.",
@@ -104,7 +104,7 @@ def ocr_language_missing(languages: str) -> ReadError:
 
 
 def ocr_failed() -> ReadError:
-    """Tesseract could recognize no page."""
+    """Return the error for a scan of which Tesseract recognized no page."""
     return unreadable(
         "is a scan, no page of which Tesseract could read.",
         "Look at it: its pages or the language data (readers.ocr_data) may be damaged.",
@@ -113,7 +113,7 @@ def ocr_failed() -> ReadError:
 
 
 def vision_missing() -> ReadError:
-    """A scan was to be shown to a model, and the library that makes pictures is not there."""
+    """Return the error for a scan if the library that renders pictures is not installed."""
     return unreadable(
         "is a scan, and what readers.vision needs to show it to a model is not installed.",
         f"Install it where files are taken in: {INSTALL_VISION}.",
@@ -122,7 +122,7 @@ def vision_missing() -> ReadError:
 
 
 def vision_failed(number: int, why: ChordwiseError) -> ReadError:
-    """The model brought no usable transcription of a page."""
+    """Return the error for a page that the model did not transcribe."""
     return unreadable(
         f"is a scan, page {number} of which the model of readers.vision could not read: {why.what}",
         f"{why.hint} Or name another model in readers.vision, or set readers.ocr = true to have "
@@ -132,7 +132,7 @@ def vision_failed(number: int, why: ChordwiseError) -> ReadError:
 
 
 def too_many_pages(limit: int) -> ReadError:
-    """There are more pages to be read by a model than the settings allow."""
+    """Return the error for more pages to be read by a model than the settings allow."""
     return too_large(
         f"has more than {limit:,} pages for the model of readers.vision to read.",
         "Split it, or raise readers.vision_max_pages.",
@@ -141,12 +141,12 @@ def too_many_pages(limit: int) -> ReadError:
 
 
 def unshowable() -> ReadError:
-    """No page could be made a picture of."""
+    """Return the error for a scan of which no page could be rendered."""
     return malformed("is a scan, no page of which can be shown.")
 
 
 def encrypted() -> ReadError:
-    """A password or a key is needed to open the file."""
+    """Return the error for a file that needs a password or a key."""
     return ReadError(
         "is encrypted.",
         "Open it with its password or key, save a copy without, and submit that.",
@@ -155,17 +155,17 @@ def encrypted() -> ReadError:
 
 
 def empty() -> ReadError:
-    """There is nothing to read."""
+    """Return the error for a file without text."""
     return ReadError("holds no text.", "Leave it out.", IntakeOutcome.EMPTY)
 
 
 def too_large(what: str, hint: str, reason: str = "") -> ReadError:
-    """A limit would be broken by reading on."""
+    """Return the error for a file that exceeds a limit."""
     return ReadError(what, hint, IntakeOutcome.TOO_LARGE, reason)
 
 
 def larger_than(megabytes: int) -> ReadError:
-    """The file is larger than the settings allow, or the memory where they say nothing."""
+    """Return the error for a file larger than the settings, or the available memory, allow."""
     return too_large(
         f"is larger than {megabytes} MB.",
         "Split it, give Chordwise more memory, or raise readers.max_file_megabytes.",
@@ -173,7 +173,7 @@ def larger_than(megabytes: int) -> ReadError:
 
 
 def too_many_characters(limit: int) -> ReadError:
-    """The text is longer than the settings allow."""
+    """Return the error for a text longer than the settings allow."""
     return too_large(
         f"holds more than {limit:,} characters of text.",
         "Split it, or raise readers.max_characters.",
@@ -182,7 +182,7 @@ def too_many_characters(limit: int) -> ReadError:
 
 
 def too_much_text(byte_count: int) -> ReadError:
-    """The text is longer than the memory allows."""
+    """Return the error for a text longer than the memory allows."""
     return too_large(
         f"holds more than {byte_count >> 20} MB of text.",
         "Split it, or give Chordwise more memory.",
@@ -191,7 +191,7 @@ def too_much_text(byte_count: int) -> ReadError:
 
 
 def out_of_memory() -> ReadError:
-    """The system gave no more memory within the limit."""
+    """Return the error for a file that needs more memory than the limit."""
     return too_large(
         "needs more memory than a file may take.",
         "Split it, give Chordwise more memory, or raise readers.memory_megabytes.",
@@ -200,17 +200,17 @@ def out_of_memory() -> ReadError:
 
 
 def changed() -> ReadError:
-    """Something wrote to the file while it was read."""
+    """Return the error for a file that was written to while it was read."""
     return unreadable(
         "was changed while it was read.", "Submit it again once it is complete.", "changed"
     )
 
 
 def refused(what: str, hint: str, reason: str) -> ReadError:
-    """Reading it would be unsafe."""
+    """Return the error for a file that is unsafe to read."""
     return ReadError(what, hint, IntakeOutcome.REFUSED, reason)
 
 
 def named(source: str, error: ReadError) -> ReadError:
-    """Return the error as a whole sentence about `source`."""
+    """Return the error as a complete sentence about `source`."""
     return ReadError(f"{source} {error.what}", error.hint, error.outcome, error.reason)

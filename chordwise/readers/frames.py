@@ -1,6 +1,6 @@
-"""The language between a reader and its parser process: a JSON header, then bytes, on a socket.
+"""The protocol between a reader and its parser process: a JSON header, then bytes, on a socket.
 
-The file itself is handed over as an open descriptor, before the header that asks for its text.
+The file itself is passed as an open descriptor, before the header that requests its text.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _FILE = b"F"
 def send(
     channel: socket.socket, header: JsonObject, body: bytes, deadline: float | None = None
 ) -> None:
-    """Send one frame before `deadline` on the monotonic clock; `None` waits without a limit.
+    """Send one frame before `deadline` on the monotonic clock; `None` waits without limit.
 
     Raises:
-        TimeoutError: The other side did not take it in time.
-        ConnectionError: The other side is gone.
+        TimeoutError: The peer did not receive it in time.
+        ConnectionError: The peer is gone.
     """
     encoded = json.dumps(header).encode()
     _limit(channel, deadline)
@@ -36,21 +36,21 @@ def send(
 
 
 def send_file(channel: socket.socket, descriptor: int, deadline: float) -> None:
-    """Hand an open file over.
+    """Send the descriptor of an open file.
 
     Raises:
-        TimeoutError: The other side did not take it in time.
-        ConnectionError: The other side is gone.
+        TimeoutError: The peer did not receive it in time.
+        ConnectionError: The peer is gone.
     """
     _limit(channel, deadline)
     socket.send_fds(channel, [_FILE], [descriptor])
 
 
 def receive_file(channel: socket.socket) -> BinaryIO:
-    """Return the next file that is handed over, at its beginning.
+    """Receive the next file, positioned at its beginning.
 
     Raises:
-        ConnectionError: The other side is gone or sends nonsense.
+        ConnectionError: The peer is gone or sends invalid data.
     """
     mark, descriptors, _, _ = socket.recv_fds(channel, len(_FILE), 1)
     if mark != _FILE or len(descriptors) != 1:
@@ -63,11 +63,11 @@ def receive_file(channel: socket.socket) -> BinaryIO:
 def receive(
     channel: socket.socket, body_bytes: int, deadline: float | None = None
 ) -> tuple[JsonObject, bytearray]:
-    """Return the next frame, whose body may be `body_bytes` long at most.
+    """Receive the next frame, whose body may have at most `body_bytes` bytes.
 
     Raises:
         TimeoutError: It did not arrive in time.
-        ConnectionError: The other side is gone or sends nonsense.
+        ConnectionError: The peer is gone or sends invalid data.
     """
     header_length, body_length = _LENGTHS.unpack(_exactly(channel, _LENGTHS.size, deadline))
     if header_length > _HEADER_BYTES or body_length > body_bytes:

@@ -1,4 +1,4 @@
-"""Reads the text of HTML that a browser would show, without building a tree of it."""
+"""Reader for HTML: the text that a browser displays, without building a tree."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _UNSHOWN = frozenset((
 # fmt: on
 _HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 _HIDDEN_STYLE = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE)
-# The group is there where the size is nothing.
+# The group matches if the size is zero.
 _FONT_SIZE = re.compile(
     r"font-size\s*:\s*(?:((?:0+(?:\.0*)?|\.0+)(?:[a-z]{2,4}|%)?)\s*(?:[;!]|$)|\S)", re.IGNORECASE
 )
@@ -61,7 +61,7 @@ def read(data: bytes, max_characters: int) -> Extracted:
     """Return the visible text: a blank line between paragraphs, a tab between cells.
 
     Raises:
-        ReadError: The bytes are no text, or there is more of it than the limit.
+        ReadError: The bytes are not text, or the text is longer than the limit.
     """
     declared = _DECLARED.search(data[:_DECLARATION_BYTES])
     name = declared.group(1).decode("ascii", "replace") if declared else ""
@@ -70,7 +70,7 @@ def read(data: bytes, max_characters: int) -> Extracted:
 
 
 def extracted(page: Page, encoding: str | None = None) -> Extracted:
-    """Return a page as a document."""
+    """Return a page as an extracted text."""
     text = page.text.text()
     return Extracted(
         text=text,
@@ -86,7 +86,7 @@ def extracted(page: Page, encoding: str | None = None) -> Extracted:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """How the text of an element looks, as far as it and the elements around it say themselves."""
+    """The formatting of the text of an element, as declared by it and its parents."""
 
     has_size: bool = True
     is_tiny: bool = False
@@ -96,11 +96,11 @@ class _Look:
 
     @property
     def is_unseen(self) -> bool:
-        """Tell whether the text is too small, beside the page, or white without a ground."""
+        """Return whether the text is tiny, outside of the page, or white without a background."""
         return self.is_tiny or self.is_away or (self.is_white and not self.has_ground)
 
     def within(self, attributes: Mapping[str, str], *, may_be_styled: bool) -> _Look:
-        """Return the look of an element in this one; a style sheet may paint classes."""
+        """Return the formatting of a nested element; style sheets may color classes."""
         style = attributes.get("style", "")
         size, color = _FONT_SIZE.search(style), _COLOR.search(style)
         named = attributes.get("color", "").lower()
@@ -120,9 +120,9 @@ class _Look:
 
 
 class Page:
-    """Takes the parser's events and keeps what is shown.
+    """Collects the displayed text from the events of the parser.
 
-    `unseen` are the passages of the text that cannot be seen, `left_out` those that are hidden.
+    `unseen` are the invisible passages of the text, `left_out` the hidden passages outside of it.
     """
 
     def __init__(self, max_characters: int) -> None:
@@ -140,7 +140,7 @@ class Page:
         self._in_title = False
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        """Open an element."""
+        """Handle the start of an element."""
         self._in_title = tag == "title" and not self.title
         self._has_sheet |= tag in ("style", "link")
         self.left_out += (attributes[name] for name in _UNREAD_ATTRIBUTES if name in attributes)
@@ -156,7 +156,7 @@ class Page:
         self._separate_before(tag)
 
     def end(self, tag: str) -> None:
-        """Close an element."""
+        """Handle the end of an element."""
         self._in_title = False
         if self._unshown:
             self._unshown -= 1
@@ -170,7 +170,7 @@ class Page:
         self._separate_after(tag)
 
     def data(self, text: str) -> None:
-        """Take a piece of text; the parser may cut it anywhere."""
+        """Handle a piece of text; the parser may split text anywhere."""
         if self._in_title and len(self.title) < _TITLE_CHARACTERS:
             self.title += text
         if self._unshown or not self._looks[-1].has_size:
@@ -187,11 +187,11 @@ class Page:
             self.text.write(text)
 
     def comment(self, text: str) -> None:
-        """Leave comments out."""
+        """Add a comment to the hidden passages."""
         self.left_out.append(text)
 
     def close(self) -> Page:
-        """Finish."""
+        """Return the page."""
         return self
 
     def _separate_before(self, tag: str) -> None:
@@ -218,20 +218,20 @@ class Page:
 
 
 def visible_text(markup: str, max_characters: int) -> Page:
-    """Return what a browser would show of the markup.
+    """Return the content that a browser displays for the markup.
 
     Raises:
-        ReadError: There is more text than the limit.
+        ReadError: The text is longer than the limit.
     """
     page = Page(max_characters)
-    # A target instead of a tree: no limit on depth or length that would cut the text off.
+    # A target instead of a tree, which would truncate the text at a limit on depth or length.
     parser = etree.HTMLParser(
         target=page,  # type: ignore[arg-type]  # the stubs expect bytes, too
         encoding="utf-8",
         no_network=True,
         huge_tree=True,
     )
-    # HTML has no zero character; the parser would stop there.
+    # HTML has no NUL character; the parser would stop at one.
     content = markup.replace("\0", "").encode("utf-8", "replace")
     for start in range(0, len(content), _SLICE):
         parser.feed(content[start : start + _SLICE])
@@ -246,12 +246,12 @@ def _is_hidden(attributes: Mapping[str, str]) -> bool:
 
 SPACE, LINE, PARAGRAPH, CELL = " ", "\n", "\n\n", "\t"
 _STRENGTH = {"": 0, SPACE: 1, LINE: 2, PARAGRAPH: 3}
-# Everything that HTML calls white space; a no-break space is a character of its own.
+# White space as defined by HTML; a no-break space is not white space.
 _WHITE = re.compile(r"[ \t\n\r\f]+")
 
 
 class FlowingText:
-    """A text under construction: separators wait until something follows them."""
+    """A text under construction; separators are written only if text follows them."""
 
     def __init__(self, max_characters: int) -> None:
         self._pieces: list[str] = []
@@ -262,11 +262,11 @@ class FlowingText:
 
     @property
     def length(self) -> int:
-        """Return how many characters were written."""
+        """Return the number of characters written."""
         return self._limit - self._left
 
     def write(self, text: str) -> None:
-        """Append text, every run of white space made one space.
+        """Append text with each run of white space replaced by one space.
 
         Raises:
             ReadError: The text is longer than the limit.
@@ -280,7 +280,7 @@ class FlowingText:
             self.separate(SPACE)
 
     def write_exactly(self, text: str) -> None:
-        """Append text as it is.
+        """Append text unchanged.
 
         Raises:
             ReadError: The text is longer than the limit.
@@ -293,28 +293,28 @@ class FlowingText:
             raise failures.too_many_characters(self._limit)
 
     def separate(self, separator: str) -> None:
-        """Ask for a separator before the next text; the strongest one asked for stands."""
+        """Request a separator before the next text; the strongest request is used."""
         if not self._fixed and _STRENGTH[separator] > _STRENGTH[self._pending]:
             self._pending = separator
 
     def break_line(self) -> None:
-        """End the line; a second break makes an empty line."""
+        """End the line; a second break results in an empty line."""
         self.separate(PARAGRAPH if self._pending == LINE else LINE)
 
     def begin_row(self) -> None:
-        """Start a line that no block in its first cell can push further down."""
+        """Start a line; blocks in the first cell do not add further separators."""
         self._pending, self._fixed = LINE, True
 
     def end_cell(self) -> None:
-        """Demand a tab before the next cell, whatever blocks close and open until then."""
+        """Request a tab before the next cell, regardless of blocks in between."""
         row_is_empty = self._fixed and self._pending == LINE
         if not row_is_empty:
             self._pending, self._fixed = CELL, True
 
     def end_row(self) -> None:
-        """Take back the tab after the last cell."""
+        """Replace the tab after the last cell by a line break."""
         self._pending, self._fixed = LINE, False
 
     def text(self) -> str:
-        """Return all that was written."""
+        """Return the written text."""
         return "".join(self._pieces)

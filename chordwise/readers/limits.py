@@ -1,4 +1,4 @@
-"""What the operating system forbids a process that parses files of strangers."""
+"""Operating system limits for a process that parses untrusted files."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from pathlib import Path
 
 MEGABYTE = 1024 * 1024
 _OPEN_FILES = 64
-# How the process ends when not even an answer fits into its memory.
+# The exit status of a process without enough memory for an answer.
 OUT_OF_MEMORY_STATUS = 77
 _STATUS = Path("/proc/self/statm")
 _SCORE = Path("/proc/self/oom_score_adj")
 _FIRST_TO_END = 1_000
-# The parent's own clock should win: its sentence about the time is the better one.
+# The parent should time out first, as its error message is better.
 _GRACE_SECONDS = 2.0
 
 
 def limit_process(memory_megabytes: int) -> None:
-    """Bound what the process may add to its memory from now on; no dumps, no files written.
+    """Limit the additional memory of the process, and forbid core dumps and writing files.
 
-    Where memory runs out all the same, the kernel is to end this process before all others.
-
-    Not every system enforces every limit (macOS has no bound on the address space).
+    If memory runs out nevertheless, the kernel ends this process before all others. Not every
+    system enforces every limit (macOS has no limit on the address space).
     """
     address_space = _address_space_bytes() + memory_megabytes * MEGABYTE
     for limit, value in (
@@ -38,28 +37,28 @@ def limit_process(memory_megabytes: int) -> None:
 
 
 def offer_to_kernel(score: int) -> None:
-    """Let Linux end this process before those of a lower score (up to 1,000) when memory runs out.
+    """Let Linux end this process before those with a lower score when memory runs out.
 
-    Any process may raise its own score; children inherit it.
+    Scores go up to 1,000. Any process may raise its own score; children inherit it.
     """
     with contextlib.suppress(OSError):
         _SCORE.write_text(f"{score}\n", "ascii")
 
 
 def limit_file(timeout_seconds: float) -> None:
-    """Let the kernel end the process if this file takes longer, even if the parent is gone."""
+    """Let the kernel end the process if this file takes longer, even without its parent."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, timeout_seconds + _GRACE_SECONDS)
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = math.ceil(used.ru_utime + used.ru_stime + timeout_seconds + _GRACE_SECONDS)
-    # Only the soft limit: the next file gets its own time again.
+    # Only the soft limit, since the next file gets a new limit.
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, hard))
 
 
 def release_file() -> None:
-    """Stop the clock between files, where waiting is no fault."""
+    """Stop the timer between files, when the process may wait."""
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 

@@ -1,4 +1,4 @@
-"""Recognizes the text of scanned pages and pictures with Tesseract, out of the extra `ocr`."""
+"""Text recognition on scanned pages and pictures with Tesseract, from the extra `ocr`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def read(scan: Scan, max_characters: int, ocr: Ocr) -> Extracted:
-    """Return the text of the pages, recognized where they are pictures, a blank line between them.
+    """Return the text of the pages, separated by blank lines; pictures of pages are recognized.
 
     Raises:
         ReadError: Nothing was recognized, Tesseract failed, or the text is longer than the limit.
@@ -50,16 +50,16 @@ def _opened(ocr: Ocr) -> PyTessBaseAPI:
     from tesserocr import PSM, PyTessBaseAPI  # noqa: PLC0415 - of an extra
 
     try:
-        # Pages lie on their sides, or upside down, more often than one would think.
+        # Scanned pages are often rotated or upside down.
         return PyTessBaseAPI(path=ocr.data, lang=ocr.languages, psm=PSM.AUTO_OSD)
     except RuntimeError as error:
         raise failures.ocr_failed() from error
 
 
 def _recognized(tesseract: PyTessBaseAPI, page: Image, number: int) -> PageText | None:
-    """Return the text of a page; `None` if Tesseract failed over it.
+    """Return the text of a page; `None` if Tesseract failed.
 
-    Without a density that can be true, a pixel is a point.
+    Without a plausible density, a pixel counts as a point.
     """
     density, points = density_of(page), points_of_pixel(page)
     try:
@@ -75,7 +75,7 @@ def _recognized(tesseract: PyTessBaseAPI, page: Image, number: int) -> PageText 
 
 
 def _layout(tesseract: PyTessBaseAPI, text: str, points: float) -> Layout:
-    """Return where the words are that Tesseract has recognized, given the points of a pixel."""
+    """Return the positions of the recognized words; `points` is the size of a pixel in points."""
     from tesserocr import RIL, iterate_level  # noqa: PLC0415 - of an extra
 
     layout, end = Layout(), 0

@@ -1,4 +1,4 @@
-"""Opens the ZIP of an office document and feeds its XML parts to a parser, both under suspicion."""
+"""Access to the XML parts in the ZIP of an office document; both are treated as untrusted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from chordwise.readers.extracted import Source
 
 _MEMBERS = 10_000
 _PART_BYTES = 256 * 1024 * 1024
-# Honest XML shrinks to a tenth, repetitive tables to a hundredth; deflate ends near a thousandth.
+# Regular XML shrinks to a tenth, repetitive tables to a hundredth; deflate's limit is a thousandth.
 _RATIO = 150
 _RATIO_FROM_BYTES = 16 * 1024 * 1024
 _ENCRYPTED_FLAG = 1
@@ -29,25 +29,25 @@ _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImpleme
 
 
 class PartTarget:
-    """Takes the elements of a part; attributes carry their namespace in braces.
+    """Receives the elements of a part; attributes have their namespaces in braces.
 
-    What it does not take is passed over, and a document type declaration ends it.
+    Unhandled elements are skipped, and a document type declaration is an error.
     """
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        """Open an element."""
+        """Handle the start of an element."""
 
     def end(self, tag: str) -> None:
-        """Close an element."""
+        """Handle the end of an element."""
 
     def data(self, text: str) -> None:
-        """Take a piece of text."""
+        """Handle a piece of text."""
 
     def comment(self, text: str) -> None:
-        """Leave comments out."""
+        """Ignore a comment."""
 
     def doctype(self, _name: str, _public: str | None, _system: str | None) -> None:
-        """Refuse the part by a `ReadError`."""
+        """Reject the part with a `ReadError`."""
         raise _document_type()
 
     def close(self) -> None:
@@ -55,36 +55,36 @@ class PartTarget:
 
 
 class TitleTarget(PartTarget):
-    """Takes what a document says of itself and keeps its title."""
+    """Collects the title from the metadata of a document."""
 
     def __init__(self) -> None:
         self.text = ""
         self._is_open = False
 
     def start(self, tag: str, _attributes: Mapping[str, str]) -> None:
-        """Open an element."""
+        """Handle the start of an element."""
         self._is_open = local(tag) == "title"
 
     def end(self, _tag: str) -> None:
-        """Close an element."""
+        """Handle the end of an element."""
         self._is_open = False
 
     def data(self, text: str) -> None:
-        """Take a piece of text."""
+        """Handle a piece of text."""
         if self._is_open:
             self.text += text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relationship:
-    """A part that another one points to."""
+    """The target of a relationship of a part."""
 
     kind: str
     target: str
 
 
 class OfficePackage:
-    """The parts of an office document (ECMA-376, part 2; OpenDocument and EPUB are alike)."""
+    """The parts of an office document (ECMA-376, part 2; OpenDocument and EPUB are similar)."""
 
     def __init__(
         self,
@@ -96,11 +96,12 @@ class OfficePackage:
     ) -> None:
         """Check the members before any of them is unpacked.
 
-        `parsed` are the endings of parts that may be read; where document types belong to the
-        format, only those of parts that are parsed as XML are refused.
+        `parsed` are the file extensions of the parts that may be read. With `has_document_types`,
+        document types belong to the format, and only those of parts that are parsed as XML are
+        rejected.
 
         Raises:
-            ReadError: Damaged, encrypted, a ZIP bomb, or with a document type declaration.
+            ReadError: It is damaged, encrypted, a ZIP bomb, or has a document type declaration.
         """
         try:
             file = io.BytesIO(data) if isinstance(data, bytes) else data
@@ -119,7 +120,7 @@ class OfficePackage:
         return name in self._archive.NameToInfo
 
     def content(self, part: str) -> bytes:
-        """Return a part's bytes.
+        """Return the bytes of a part.
 
         Raises:
             ReadError: The part is missing or damaged.
@@ -127,7 +128,7 @@ class OfficePackage:
         return b"".join(self.pieces(part))
 
     def relationships(self, part: str) -> dict[str, Relationship]:
-        """Return the parts that `part` points to by their ids; the empty name is the package.
+        """Return the relationships of `part` by their ids; the empty name is the package.
 
         Raises:
             ReadError: The part is damaged.
@@ -140,7 +141,7 @@ class OfficePackage:
         return found.by_id
 
     def parse(self, part: str, target: PartTarget) -> None:
-        """Feed a part to the target, piece by piece.
+        """Feed a part to the target in pieces.
 
         Raises:
             ReadError: The part is missing or damaged, or has a document type declaration.
@@ -160,7 +161,7 @@ class OfficePackage:
             raise failures.malformed(f"is damaged: its part {part} is no valid XML.") from error
 
     def pieces(self, part: str) -> Iterator[bytes]:
-        """Yield a part's bytes; `zipfile` never gives more of them than the member declares.
+        """Yield the bytes of a part; `zipfile` never returns more than the member declares.
 
         Raises:
             ReadError: The part is missing or damaged.
@@ -186,7 +187,7 @@ class OfficePackage:
             raise _bomb(f"unpacks to {member.file_size:,} bytes in one part: a ZIP bomb.")
         if self._has_document_types:
             return
-        # Text after an entity of a DTD would be lost in silence, so not even unread parts have one.
+        # Text after an entity of a DTD would be lost silently, so no part may have a DTD.
         prologue = next(self.pieces(member.filename), b"")[:_PROLOGUE_BYTES]
         if _DOCTYPE in prologue.replace(b"\0", b"").decode("latin-1").upper():
             raise _document_type()
@@ -213,7 +214,7 @@ def local(tag: str) -> str:
 
 
 def value_of(attributes: Mapping[str, str], name: str) -> str:
-    """Return an attribute by its local name: the strict form has other namespaces."""
+    """Return an attribute by its local name, since the strict form has other namespaces."""
     return next((value for key, value in attributes.items() if local(key) == name), "")
 
 
@@ -228,16 +229,16 @@ def _document_type() -> ReadError:
 
 
 class Spending:
-    """What is left of the limit on one document's characters."""
+    """The remaining number of characters of one document."""
 
     def __init__(self, max_characters: int) -> None:
         self._left = self._limit = max_characters
 
     def __call__(self, characters: int) -> None:
-        """Take characters off.
+        """Subtract characters.
 
         Raises:
-            ReadError: There are none left.
+            ReadError: The limit is exceeded.
         """
         self._left -= characters
         if self._left < 0:

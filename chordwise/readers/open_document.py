@@ -1,4 +1,4 @@
-"""Reads OpenDocument texts and presentations (ODT, ODP): paragraphs, lists, tables, notes."""
+"""Reader for OpenDocument texts and presentations (ODT, ODP): paragraphs, lists, tables, notes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DEEPEST_HEADING = 6
 
 
 def read(data: Source, max_characters: int) -> Extracted:
-    """Return the text that is shown; footnotes stand at the end.
+    """Return the displayed text; footnotes are at the end.
 
     Raises:
         ReadError: The file is damaged, encrypted, hostile, or longer than the limit.
@@ -57,16 +57,16 @@ def read(data: Source, max_characters: int) -> Extracted:
 
 
 class _Story(PartTarget):
-    """Takes the elements of the content (OpenDocument 1.3, part 3) and keeps what is shown."""
+    """Collects the displayed text of the content (OpenDocument 1.3, part 3)."""
 
     def __init__(self, spend: Callable[[int], None]) -> None:
         self.blocks: list[str] = []
         self.notes: list[str] = []
-        # Slides of a presentation, else headings, by the blocks that they begin with.
+        # The slides of a presentation, otherwise headings, by the index of their first block.
         self.headings: list[tuple[int, str]] = []
         self.slides = 0
         self._spend = spend
-        # What takes finished paragraphs: the document, then notes and cells that are open.
+        # The containers of finished paragraphs: the document, then open notes and cells.
         self._frames: list[list[str]] = [self.blocks]
         self._paragraphs: list[list[str]] = []
         self._marks: list[str] = []
@@ -104,7 +104,7 @@ class _Story(PartTarget):
             self._end_frame(name)
 
     def data(self, text: str) -> None:
-        """Take a piece of text; runs of white space are one space."""
+        """Append a piece of text; runs of white space become one space."""
         if self._paragraphs and not self._skipped:
             words = " ".join(text.split())
             before = " " if text[:1].isspace() else ""

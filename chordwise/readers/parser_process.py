@@ -1,4 +1,4 @@
-"""Runs the parsers in a process of their own, which may hang or crash and is then replaced."""
+"""Runs the parsers in a separate process, which is replaced if it hangs or crashes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from chordwise.settings import ReaderSettings
 
 _CHILD = "chordwise.readers.child"
 _SOURCE = Path(__file__).parents[2]
-# Against leaks in C libraries; a start costs a quarter of a second.
+# Limits leaks in C libraries; a start takes a quarter of a second.
 _FILES_PER_PROCESS = 2_000
 MAX_PICTURE_BYTES = 8 * limits.MEGABYTE
-"""Of a page: one of 2,576 x 2,576 gray pixels has less, whatever it shows."""
+"""The limit for the picture of a page; 2,576 x 2,576 gray pixels always take less."""
 _GOODBYE_SECONDS = 1.0
 _START_SECONDS = 60.0
 _TIME_SIGNALS = (-signal.SIGALRM, -signal.SIGXCPU)
@@ -35,11 +35,11 @@ _TIME_SIGNALS = (-signal.SIGALRM, -signal.SIGXCPU)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileQuestion:
-    """What is asked about a file; `ocr_data` is the folder of languages where it is a scan.
+    """A request about a file; `ocr_data` is the folder of language data if it is a scan.
 
-    With `shows_pages` the answers are the pages of a scan, those without text as pictures.
-    `page` asks for the picture of a page instead of texts, 0 for none; `max_picture_bytes` is how
-    large that may be.
+    With `shows_pages` the answers are the pages of a scan, those without text as pictures. `page`
+    requests the picture of a page instead of texts; 0 means none. `max_picture_bytes` is the
+    maximum size of that picture.
     """
 
     name: str
@@ -52,9 +52,9 @@ class FileQuestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A header that describes text, part, page or failure, with the text, picture or part.
+    """A header that describes a text, part, page or failure, with the text, picture or part.
 
-    `places` are those of the text as the child encoded them, of a page its layout.
+    `places` are the encoded places of a text, or the layout of a page.
     """
 
     header: JsonObject
@@ -64,7 +64,7 @@ class Answer:
 
 
 class _ChannelError(Exception):
-    """What went wrong with the channel, not with the file that a part is written to."""
+    """An error of the channel, as opposed to one of the file that a part is written to."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(cause)
@@ -72,7 +72,7 @@ class _ChannelError(Exception):
 
 
 class _Part:
-    """A part that arrives; `end` is the header after its last piece."""
+    """A part that is being received; `end` is the header after its last piece."""
 
     def __init__(self, channel: socket.socket, max_bytes: int, deadline: float) -> None:
         self._channel = channel
@@ -96,7 +96,10 @@ class _Part:
 
 
 class ParserProcess:
-    """One child that parses file after file; started when needed, replaced after every failure."""
+    """A child process that parses one file after another.
+
+    It is started when needed, and replaced after every failure.
+    """
 
     def __init__(self, settings: ReaderSettings, bounds: Limits) -> None:
         self._settings = settings
@@ -109,20 +112,20 @@ class ParserProcess:
     def answers(
         self, file: BinaryIO, question: FileQuestion, reading_time: ReadingTime
     ) -> Generator[Answer, None, None]:
-        """Yield the child's answers about an open file: texts, parts and failures.
+        """Yield the answers of the child about an open file: texts, parts and failures.
 
-        Each has the whole time limit, within what is left for the file; for a scan that for scans.
-        Who stops asking before the last answer costs the child.
+        Each answer has the whole time limit, within the remaining time of the file; for a scan it
+        is the limit for scans. If the caller stops before the last answer, the child is ended.
 
         Raises:
-            ReadError: The child did not answer in time, or ended over this file.
+            ReadError: The child did not answer in time, or ended while it read this file.
             ReadingInterruptedError: Another thread has ended it.
             InternalError: No child can be started.
         """
         channel, is_idle = self._running(), False
         self._time_setting = "ocr_timeout_seconds" if question.ocr_data else "timeout_seconds"
         try:
-            reading_time.check()  # now that there is a child that can be ended
+            reading_time.check()  # after the start of a child that can be killed
             with reading_time.counted():
                 self._ask(channel, file, question, reading_time.deadline(self._seconds))
             while not is_idle:
@@ -130,7 +133,7 @@ class ParserProcess:
                     answer = self._answer(channel, question, reading_time)
                 is_idle = bool(answer.header.get("last"))
                 if answer.header.get("reason") == "memory":
-                    # What filled the memory may still be held by a library.
+                    # A library may still hold the memory.
                     self.stop()
                     is_idle = True
                 if not answer.header.get("end"):
@@ -148,7 +151,7 @@ class ParserProcess:
                 self.stop()
 
     def stop(self) -> int | None:
-        """End the child, if there is one, and return how it ended."""
+        """End the child, if there is one, and return its exit status."""
         process, channel = self._process, self._channel
         self._process = self._channel = None
         if channel is not None:
@@ -156,14 +159,14 @@ class ParserProcess:
         if process is None:
             return None
         try:
-            # Dying or idle, it ends as the channel closes, and its status says why.
+            # A dying or idle child ends when the channel closes; its status is the reason.
             return process.wait(_GOODBYE_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             return process.wait()
 
     def kill(self) -> None:
-        """End the child in the middle of whatever it does; safe from other threads."""
+        """Kill the child immediately; safe from other threads."""
         process = self._process
         if process is not None and process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
@@ -171,7 +174,7 @@ class ParserProcess:
 
     @property
     def process_id(self) -> int | None:
-        """The child's process id, while it lives."""
+        """The process id of the child while it runs."""
         return self._process.pid if self._process is not None else None
 
     @property
@@ -188,11 +191,11 @@ class ParserProcess:
     def _answer(
         self, channel: socket.socket, question: FileQuestion, reading_time: ReadingTime
     ) -> Answer:
-        """Return the next answer; a part is written to a file while it arrives.
+        """Return the next answer; a part is written to a file while it is received.
 
         Raises:
-            ReadError: There is no room for the part.
-            OSError: The child did not answer in time, is gone, or sends nonsense.
+            ReadError: There is no space for the part.
+            OSError: The child did not answer in time, has ended, or sends invalid data.
         """
         deadline = reading_time.deadline(self._seconds)
         max_bytes = question.max_picture_bytes or max(
@@ -243,7 +246,7 @@ class ParserProcess:
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
+            self._process = subprocess.Popen(  # noqa: S603 - a module of Chordwise, no shell
                 [sys.executable, "-P", "-m", _CHILD, str(self._limits.memory_megabytes)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
@@ -257,7 +260,7 @@ class ParserProcess:
         return ours
 
     def _await_readiness(self, channel: socket.socket) -> None:
-        """Tell a broken installation from a broken file before any file is blamed."""
+        """Wait for the child, to distinguish a broken installation from a broken file."""
         try:
             frames.receive(channel, 0, time.monotonic() + _START_SECONDS)
         except OSError as error:
@@ -289,11 +292,11 @@ class ParserProcess:
 
 
 def _environment() -> dict[str, str]:
-    """Return the little that Python needs; keys of providers are none of the child's business."""
+    """Return the minimal environment for Python; the child must not see the keys of providers."""
     paths = [str(_SOURCE), *(path for path in sys.path if Path(path).is_absolute())]
     return {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "PYTHONUTF8": "1",
-        # Tesseract's threads slow each other down.
+        # The threads of Tesseract slow each other down.
         "OMP_THREAD_LIMIT": "1",
     }

@@ -1,4 +1,4 @@
-"""Reads the text layer of a PDF, page by page, as far as it lies on the page."""
+"""Reader for the text layer of a PDF, page by page, limited to the area of the page."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from chordwise.errors import ReadError
 from chordwise.readers import failures
 from chordwise.readers.extracted import Extracted, PageText, RenderedPage, of_pages
 
-# PDFium's mark of a hyphen at a line's end (the word is whole without it), and glyphs with no text.
+# The mark of PDFium for a hyphen at a line end (the word is complete without it), and glyphs
+# without text.
 _CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1f\ufffe]")
-# Words, and each sign and ideograph alone: what a quote may begin or end with.
+# Words, and single signs and ideographs: the possible beginnings and ends of a quote.
 _IDEOGRAPHS = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W{_IDEOGRAPHS}]+|[^\w\s]")
-# Characters off the page are among the others.
+# Skipped characters, since those off the page are among the others.
 _MAX_SKIPPED = 2_000
 _HEADER, _HEADER_BYTES = b"%PDF-", 1_024
-# Readers look for the end in the last kilobyte, as Acrobat always has.
+# PDF readers search for the end in the last kilobyte, as Acrobat does.
 _END, _END_BYTES = b"%%EOF", 1_024
 
 
 def read(data: bytes, max_characters: int) -> Extracted:
-    """Return the pages' text, a blank line between pages; what lies off the page is left out.
+    """Return the text of the pages, separated by blank lines; text off the page is left out.
 
     Raises:
         ReadError: The file is encrypted, damaged, a scan, empty, or longer than the limit.
@@ -55,13 +56,13 @@ def read(data: bytes, max_characters: int) -> Extracted:
 
 _POINTS_PER_INCH = 72
 MAX_PICTURE_PIXELS = 2_000_000
-"""An A4 page at 140 dots an inch."""
+"""The limit for a rendered page, about an A4 page at 140 dots per inch."""
 _PICTURE_DENSITY = 144
 _MAX_SIDE = 8_000
 
 
 def picture_of(data: bytes, number: int) -> RenderedPage:
-    """Return what a page looks like; pages are counted from 1.
+    """Render a page; pages count from 1.
 
     Raises:
         ReadError: The file is encrypted or damaged, or has no such page.
@@ -81,14 +82,14 @@ def picture_of(data: bytes, number: int) -> RenderedPage:
 
 
 def _scale_within(width: float, height: float) -> float:
-    """Return how many pixels a point gets, so that the picture of a page keeps to its limits."""
+    """Return the pixels per point that keep the picture of a page within its limits."""
     area, side = max(1.0, width * height), max(1.0, width, height)
     by_area, by_side = (MAX_PICTURE_PIXELS / area) ** 0.5, _MAX_SIDE / side
     return float(min(_PICTURE_DENSITY / _POINTS_PER_INCH, by_area, by_side))
 
 
 def text_of(page: pypdfium2.PdfPage, text_page: pypdfium2.PdfTextPage, number: int) -> PageText:
-    """Return the text that lies on a page, with the boxes of its words."""
+    """Return the text on a page, with the boxes of its words."""
     written = _CONTROLS.sub("", text_page.get_text_bounded())
     text = written.replace("\r\n", "\n").strip("\r\n")
     words = _Words(page, text_page)
@@ -102,7 +103,7 @@ def text_of(page: pypdfium2.PdfPage, text_page: pypdfium2.PdfTextPage, number: i
 
 
 class _Words:
-    """Finds the boxes of a page's words, one after the other, among those of its characters."""
+    """Locates the words of a page, one after another, among the boxes of its characters."""
 
     def __init__(self, page: pypdfium2.PdfPage, text_page: pypdfium2.PdfTextPage) -> None:
         self.layout = Layout()
@@ -114,7 +115,7 @@ class _Words:
         self._last: Box | None = None
 
     def add(self, start: int, word: str, *, begins_line: bool) -> None:
-        """Add a word, in pieces where a hyphen at the end of a line has parted it."""
+        """Add a word, in pieces if it is hyphenated at the end of a line."""
         if begins_line:
             self._line = None
         end = self._next + len(word)
@@ -152,7 +153,7 @@ class _Words:
         self._last = last
 
     def _jumps(self, line: Box, box: Box) -> bool:
-        """Tell whether a word is on another line, or in another column, than the last character."""
+        """Return whether a word is on another line or in another column than the last character."""
         last = self._last
         if last is None or _overlap(line, box, 1) or _overlap(last, box, 0):
             return False
@@ -161,7 +162,7 @@ class _Words:
 
 
 def _is_in_line(boxes: Sequence[Box]) -> bool:
-    """Tell whether there is a line, along the page or across it, that goes through all boxes."""
+    """Return whether one horizontal or vertical line crosses all boxes."""
     if not boxes:
         return False
     lefts, bottoms, rights, tops = zip(*boxes, strict=True)
@@ -177,7 +178,7 @@ def _overlap(one: Box, two: Box, axis: int) -> bool:
 
 
 def _characters(text_page: pypdfium2.PdfTextPage, outer: Box) -> tuple[str, list[Box]]:
-    """Return the characters that can be seen on a page, and the box of each on its axes."""
+    """Return the non-blank characters on a page, and the box of each on its axes."""
     edges = left, right, bottom, top = tuple(ctypes.c_double() for _ in range(4))
     west, south, east, north = outer
     characters: list[str] = []
@@ -194,7 +195,7 @@ def _characters(text_page: pypdfium2.PdfTextPage, outer: Box) -> tuple[str, list
     return "".join(characters), boxes
 
 
-# From the axes of a page (left, bottom, right, top) to how it is shown: left, top, right, bottom.
+# From the axes of a page (left, bottom, right, top) to its display: left, top, right, bottom.
 _TURNS: Mapping[int, Callable[[Box, Box], Box]] = {
     0: lambda o, b: (b[0] - o[0], o[3] - b[3], b[2] - o[0], o[3] - b[1]),
     90: lambda o, b: (b[1] - o[1], b[0] - o[0], b[3] - o[1], b[2] - o[0]),
@@ -204,17 +205,17 @@ _TURNS: Mapping[int, Callable[[Box, Box], Box]] = {
 
 
 def opened(data: bytes) -> pypdfium2.PdfDocument:
-    """Return a document whose pages can be looked at.
+    """Open a document.
 
     Raises:
-        ReadError: The file is encrypted, cut off or damaged.
+        ReadError: The file is encrypted, truncated or damaged.
     """
     is_cut_off = _HEADER in data[:_HEADER_BYTES] and _END not in data[-_END_BYTES:]
     return _open(_from_header(data), is_cut_off=is_cut_off)
 
 
 def _from_header(data: bytes) -> bytes:
-    """Cut off what a mail program or a server put in front; supply a header that was lost."""
+    """Remove bytes that a mail program or a server prepended; supply a missing header."""
     position = data[:_HEADER_BYTES].find(_HEADER)
     return data[position:] if position >= 0 else _HEADER + b"1.4\n" + data
 
@@ -231,7 +232,7 @@ def _open(data: bytes, *, is_cut_off: bool) -> pypdfium2.PdfDocument:
 
 
 class _Pages:
-    """The text of all pages, and what else was seen on the way through them."""
+    """The text of all pages, with other findings about them."""
 
     def __init__(self, document: pypdfium2.PdfDocument, max_characters: int) -> None:
         self.texts: list[PageText] = []
@@ -247,11 +248,11 @@ class _Pages:
 
     @property
     def has_text(self) -> bool:
-        """Whether any page holds more than white space."""
+        """Whether any page contains more than white space."""
         return any(each.text.strip() for each in self.texts)
 
     def failure(self) -> ReadError:
-        """Return why there is no text: damage, pictures only, or nothing at all."""
+        """Return why there is no text: damage, pictures only, or no content at all."""
         if self.unread:
             return failures.malformed("is a damaged PDF, no page of which can be read.")
         return failures.needs_ocr() if self.has_marks else failures.empty()
@@ -275,7 +276,7 @@ class _Pages:
 
 
 def _is_picture(page: pypdfium2.PdfPage) -> bool:
-    """Whether images cover most of the page, as on a scanned one."""
+    """Return whether images cover most of the page, as on a scanned one."""
     width, height = page.get_size()
     covered = 0.0
     try:
@@ -287,16 +288,16 @@ def _is_picture(page: pypdfium2.PdfPage) -> bool:
     return bool(covered > width * height / 2)
 
 
-# What cannot be told apart from white paper.
+# The lowest level that is indistinguishable from white paper.
 _WHITE = 240
 _BLACK = (0, 0, 0, 255)
 _LEAST_POINTS = 0.5
-# A line so thick may be the ground of a word.
+# The width of a line that can be the background of a word.
 _THICK_POINTS = 4.0
 _MAX_LEVELS = 8
-# How closely a text is looked at whose color is not one but many.
+# The maximum size for rendering a text in more than one color.
 _MAX_PIXELS = 200
-# Among so many painted things, as on a map, looking would take long.
+# The check is skipped for more painted objects, as on a map, since it would take long.
 _MAX_GROUNDS = 2_000
 _UNPAINTED = (raw.FPDF_TEXTRENDERMODE_INVISIBLE, raw.FPDF_TEXTRENDERMODE_CLIP)
 _FILLED = (raw.FPDF_TEXTRENDERMODE_FILL, raw.FPDF_TEXTRENDERMODE_FILL_CLIP)
@@ -306,18 +307,18 @@ _PICTURES = (raw.FPDF_PAGEOBJ_IMAGE, raw.FPDF_PAGEOBJ_SHADING)
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """How many characters of a page's text are not to be seen, and the passages they are in."""
+    """The number of invisible characters in the text of a page, and their passages."""
 
     characters: int = 0
     passages: tuple[str, ...] = ()
 
 
 def unseen(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage) -> Unseen:
-    """Return what of the page's text is not to be seen; white space does not count.
+    """Return the invisible text of a page; white space does not count.
 
-    It is painted in no color, or in white, or is smaller than half a point. Over a picture,
-    unpainted text is what was recognized of a scan, and over a painted ground white text is
-    readable: neither counts.
+    Text is invisible if it is unpainted, white, or smaller than half a point. Unpainted text over a
+    picture is the recognized text of a scan, and white text over a painted background is readable:
+    neither counts.
     """
     objects = list(_objects(page))
     suspects = list(_suspects(objects))
@@ -333,7 +334,7 @@ class _Reason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Object:
-    """Something on a page; `matrix` is how the form that holds it lies there, if one does."""
+    """An object on a page; `matrix` is the transformation of its form, if it is in one."""
 
     found: raw.FPDF_PAGEOBJECT
     kind: int
@@ -341,25 +342,25 @@ class _Object:
 
     @property
     def address(self) -> int:
-        """Return what tells it apart on its page."""
+        """Return the identity of the object on its page."""
         return ctypes.cast(self.found, ctypes.c_void_p).value or 0
 
     @property
     def own_box(self) -> Box:
-        """Return where it lies on the page, or in its form: left, bottom, right, top."""
+        """Return the box on the page, or in its form: left, bottom, right, top."""
         left, bottom, right, top = (ctypes.c_float() for _ in range(4))
         raw.FPDFPageObj_GetBounds(self.found, left, bottom, right, top)
         return left.value, bottom.value, right.value, top.value
 
     @property
     def box(self) -> Box:
-        """Return where it lies on the page."""
+        """Return the box on the page."""
         box: Box = self.matrix.on_rect(*self.own_box) if self.matrix else self.own_box
         return box
 
     @property
     def fill(self) -> tuple[int, int, int, int]:
-        """Return red, green, blue and opacity, 0 to 255; black where none is set."""
+        """Return red, green, blue and opacity, 0 to 255; black if none is set."""
         red, green, blue, alpha = (ctypes.c_uint() for _ in range(4))
         if not raw.FPDFPageObj_GetFillColor(self.found, red, green, blue, alpha):
             return _BLACK
@@ -367,7 +368,7 @@ class _Object:
 
     @property
     def points(self) -> float:
-        """Return how large its text is on the page."""
+        """Return the font size of the text on the page, in points."""
         size, own = ctypes.c_float(), raw.FS_MATRIX()
         raw.FPDFTextObj_GetFontSize(self.found, size)
         raw.FPDFPageObj_GetMatrix(self.found, own)
@@ -376,7 +377,7 @@ class _Object:
 
     @property
     def is_ground(self) -> bool:
-        """Whether it is painted otherwise than white, as an area or with a thick line."""
+        """Whether the object is a background: a non-white area, or a thick line."""
         mode, is_stroked, width = ctypes.c_int(), ctypes.c_int(), ctypes.c_float()
         raw.FPDFPath_GetDrawMode(self.found, mode, is_stroked)
         raw.FPDFPageObj_GetStrokeWidth(self.found, width)
@@ -387,7 +388,7 @@ class _Object:
 
 
 def _objects(page: pypdfium2.PdfPage) -> Iterator[_Object]:
-    """Yield all objects, those in forms too."""
+    """Yield all objects, including those in forms."""
     for index in range(raw.FPDFPage_CountObjects(page)):
         yield from _opened(raw.FPDFPage_GetObject(page, index), None, _MAX_LEVELS)
 
@@ -427,7 +428,7 @@ def _unreadable(
     suspects: Sequence[tuple[_Object, _Reason]],
     objects: Sequence[_Object],
 ) -> set[int]:
-    """Return the addresses of the texts that neither what is below them nor a pattern explains."""
+    """Return the addresses of texts that neither the objects below nor a pattern make readable."""
     pictures = [each.box for each in objects if each.kind in _PICTURES]
     grounds = pictures
     if any(reason is _Reason.WHITE for _, reason in suspects):
@@ -444,13 +445,13 @@ def _unreadable(
 
 
 def _lies(box: Box, grounds: Sequence[Box]) -> bool:
-    """Whether the middle of a box lies on a ground."""
+    """Return whether the center of a box is on a background."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     return any(left <= x <= right and bottom <= y <= top for left, bottom, right, top in grounds)
 
 
 def _is_colorful(page: pypdfium2.PdfPage, text: _Object) -> bool:
-    """Whether a text that is said to be white is painted with a gradient or another pattern."""
+    """Return whether a nominally white text is painted with a gradient or another pattern."""
     left, bottom, right, top = text.own_box
     scale = min(1.0, _MAX_PIXELS / max(1.0, right - left, top - bottom))
     rendered = raw.FPDFTextObj_GetRenderedBitmap(page.pdf, page, text.found, scale)
@@ -468,7 +469,7 @@ def _is_colorful(page: pypdfium2.PdfPage, text: _Object) -> bool:
 
 
 def _unseen(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage, unreadable: set[int]) -> Unseen:
-    """Find the characters of these texts that lie on the page and are no white space."""
+    """Return the non-blank characters of these texts that are on the page."""
     left, bottom, right, top = page.get_bbox()
     x, y = ctypes.c_double(), ctypes.c_double()
     characters, runs = 0, [[0, 0]]

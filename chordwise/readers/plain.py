@@ -1,4 +1,4 @@
-"""Reads plain text and everything that looks like it: CSV, JSON, XML, logs, source code."""
+"""Reader for plain text and text-based formats: CSV, JSON, XML, logs, source code."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _MEDIA_TYPES = {
 
 
 def read(data: bytes, name: str) -> Extracted:
-    """Return the text as it stands.
+    """Return the text unchanged.
 
     Raises:
-        ReadError: The bytes are no text.
+        ReadError: The bytes are not text.
     """
     decoded = encodings.decode(data)
     media_type = _MEDIA_TYPES.get(PurePath(name).suffix.lower(), "text/plain")
@@ -46,7 +46,7 @@ def read_markdown(data: bytes, name: str) -> Extracted:  # noqa: ARG001 - the si
     """Return the text; the first heading of level one is the title.
 
     Raises:
-        ReadError: The bytes are no text.
+        ReadError: The bytes are not text.
     """
     decoded = encodings.decode(data)
     headings = list(_headings(decoded.text))
@@ -61,9 +61,9 @@ def read_markdown(data: bytes, name: str) -> Extracted:  # noqa: ARG001 - the si
 
 
 def _headings(markdown: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where each heading that begins with number signs stands, its level, and what it says.
+    """Yield the position, level and text of each heading with number signs.
 
-    Lines in fenced code are no headings.
+    Lines in fenced code are not headings.
     """
     start, fence = 0, ""
     for line in markdown.splitlines(keepends=True):

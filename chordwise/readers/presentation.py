@@ -1,4 +1,4 @@
-"""Reads PowerPoint files: slide after slide, with tables, diagrams and the speaker's notes."""
+"""Reader for PowerPoint files: the slides in order, with tables, diagrams and speaker notes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FURNITURE = ("sldNum", "dt", "hdr", "ftr", "sldImg")
 
 
 def read(data: Source, max_characters: int) -> Extracted:
-    """Return the text of the slides in their order, a heading for each.
+    """Return the text of the slides in order, with a heading for each.
 
     Raises:
         ReadError: The file is damaged, encrypted, hostile, or longer than the limit.
@@ -31,7 +31,7 @@ def read(data: Source, max_characters: int) -> Extracted:
     slides = [related[each].target for each in order.slides if each in related]
     spend = Spending(max_characters)
     texts = [_slide(package, part, number, spend) for number, part in enumerate(slides, start=1)]
-    # Headings alone are no text.
+    # Slides with only a number are left out.
     shown = {
         number: heading + body
         for number, (heading, body) in enumerate(texts, start=1)
@@ -43,7 +43,7 @@ def read(data: Source, max_characters: int) -> Extracted:
 
 
 def places_of_slides(slides: Iterable[tuple[int, int]], length: int) -> list[Place]:
-    """Return slides as places, given where each begins in a text of this length, and its number."""
+    """Return slides as places in a text of this length; a slide is its position and its number."""
     listed = list(slides)
     ends = [*(start for start, _ in listed[1:]), length]
     return [
@@ -81,20 +81,20 @@ def _related(package: OfficePackage, part: str) -> Iterator[tuple[str, str]]:
 
 
 class _Order(PartTarget):
-    """Takes the main part and keeps the relationships of the slides, in their order."""
+    """Collects the relationships of the slides from the main part, in order."""
 
     def __init__(self) -> None:
         self.slides: list[str] = []
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         if local(tag) == "sldId":
-            # It has an id of its own, too, without a namespace.
+            # The element also has an id without a namespace.
             named = {key: value for key, value in attributes.items() if key.startswith("{")}
             self.slides.append(value_of(named, "id"))
 
 
 class _Shapes(PartTarget):
-    """Takes a slide's shapes (ECMA-376, part 1, §19 and §21) and keeps what they say."""
+    """Collects the text of the shapes of a slide (ECMA-376, part 1, §19 and §21)."""
 
     def __init__(self, spend: Callable[[int], None]) -> None:
         self.title = ""

@@ -1,4 +1,4 @@
-"""Reads files into text: the one thing that the rest of Chordwise knows about readers."""
+"""Reading of files into text: the interface of the readers to the rest of Chordwise."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ _MAX_PICTURE_BYTES = 8 * MEGABYTE
 
 
 class Reader:
-    """Turns files into text, in child processes with limits that start with the first file.
+    """Converts files to text, in child processes with limits that start with the first file.
 
-    Not for sharing between threads, and one file is read to its end, or given up, before the next
-    is begun. Close it, or use it as a context manager.
+    Not thread-safe; a file must be read to its end, or abandoned, before the next one is begun.
+    Close the reader, or use it as a context manager.
     """
 
     def __init__(self, settings: ReaderSettings) -> None:
@@ -71,7 +71,7 @@ class Reader:
         self._limits = limits(settings)
         self._interruption = Event()
         self._parsers = ParserProcess(settings, self._limits)
-        # For files in files: each that is open has a process of its own.
+        # For nested files: each level has a separate process.
         self._inner: list[ParserProcess] = []
 
     def __enter__(self) -> Self:
@@ -86,14 +86,14 @@ class Reader:
         self.close()
 
     def close(self) -> None:
-        """End the child processes; the next file would start another."""
+        """End the child processes; the next file starts new ones."""
         for parser in (self._parsers, *self._inner):
             parser.stop()
 
     def interrupt(self) -> None:
-        """End the reading of the file at hand, from another thread.
+        """Interrupt the reading of the current file from another thread.
 
-        The reading thread gets a ReadingInterruptedError.
+        The reading thread receives a ReadingInterruptedError.
         """
         self._interruption.set()
         for parser in (self._parsers, *self._inner):
@@ -108,13 +108,14 @@ class Reader:
         source: str = "",
         transcriber: Transcriber | None = None,
     ) -> Iterator[ReadDocument | UnreadDocument]:
-        """Yield what a regular file holds, at least one; whatever is wrong is a value, too.
+        """Yield the documents of a regular file, at least one; errors are yielded as values.
 
-        `source` is the printable name that it is shown under, where that is not its path.
-        `transcriber` reads pages without text; what else than a ReadError it raises is passed on.
+        `source` is the printable name of the file, if it differs from its path. `transcriber` reads
+        pages without text; its exceptions other than ReadError are propagated.
 
         Most files are one document. A message is followed by its attachments; a mailbox and an
-        archive are what they hold; a table is one document, or one for each row by `columns`.
+        archive are replaced by their contents; a table is one document, or one for each row
+        according to `columns`.
 
         Raises:
             ReadingInterruptedError: See `interrupt`.
@@ -137,7 +138,7 @@ class Reader:
         columns: Columns = WHOLE,
         transcriber: Transcriber | None = None,
     ) -> Iterator[ReadDocument | UnreadDocument]:
-        """Yield what a stream holds up to its end; `name` distinguishes kinds of text."""
+        """Yield the documents of a stream, read to its end; `name` distinguishes kinds of text."""
         self._interruption.clear()
         source = printable(name)
         try:
@@ -150,22 +151,22 @@ class Reader:
     def documents_in(
         self, data: bytes, name: str, columns: Columns = WHOLE
     ) -> Iterator[ReadDocument | UnreadDocument]:
-        """Yield what content in memory holds; `name` distinguishes kinds of text."""
+        """Yield the documents of content in memory; `name` distinguishes kinds of text."""
         return self.documents_from(io.BytesIO(data), name, columns)
 
     def read(
         self, path: Path, *, follow_symlinks: bool = True, transcriber: Transcriber | None = None
     ) -> ReadDocument | UnreadDocument:
-        """Return the first document of a file: for most, the only one."""
+        """Return the first document of a file, which for most files is the only one."""
         found = self.read_documents(path, follow_symlinks=follow_symlinks, transcriber=transcriber)
         return next(found)
 
     def read_bytes(self, data: bytes, name: str) -> ReadDocument | UnreadDocument:
-        """Return the first document of content that is in memory."""
+        """Return the first document of content in memory."""
         return next(self.documents_in(data, name))
 
     def picture(self, file: BinaryIO, page: int) -> RenderedPage:
-        """Return what a page of an open PDF or picture looks like; pages are counted from 1.
+        """Render a page of an open PDF or picture; pages count from 1.
 
         Raises:
             ReadError: The file is neither or damaged, or has no such page.
@@ -184,12 +185,13 @@ class Reader:
         return found
 
     def part(self, file: BinaryIO, source: str, within: str) -> Content | None:
-        """Return the part of an open archive or message that is named `source`; close it after use.
+        """Return the part of an open archive or message named `source`; close it after use.
 
-        `within` is the name of the file itself, with which that begins; `None` where there is none.
+        `within` is the name of the file itself, with which `source` begins. `None` is returned if
+        there is no such part.
 
         Raises:
-            ReadError: The file cannot be taken apart, or not within the bounds.
+            ReadError: The file cannot be unpacked, or exceeds the limits.
             ReadingInterruptedError: See `interrupt`.
         """
         self._interruption.clear()
@@ -230,7 +232,7 @@ def _limited(pieces: Iterator[bytes], megabytes: int) -> Iterator[bytes]:
 
 
 _LIBRARIES = ("tesserocr", "PIL")
-# Where the packages of Debian, of Fedora and Arch, and of Homebrew put them.
+# The folders of the packages of Debian, of Fedora and Arch, and of Homebrew.
 _OF_THE_SYSTEM = (
     *sorted(Path("/usr/share/tesseract-ocr").glob("*/tessdata"), reverse=True),
     Path("/usr/share/tesseract/tessdata"),
@@ -240,7 +242,7 @@ _OF_THE_SYSTEM = (
 
 
 def folder(settings: ReaderSettings) -> Path:
-    """Return the first folder that has the data of all languages that the settings name.
+    """Return the first folder with the data of all languages in the settings.
 
     Raises:
         ReadError: The extra is not installed, or a language has no data.
@@ -263,7 +265,7 @@ def _folders(settings: ReaderSettings) -> Iterator[Path]:
 
 
 TESSERACT = "tesseract"
-"""Who has recognized a text, where no model has read it."""
+"""The value of `transcribed_by` for text recognized by OCR."""
 
 
 _BYTES_PER_CHARACTER = 4
@@ -271,7 +273,7 @@ _BYTES_PER_PAGE = 1_000
 
 
 class ShownPages:
-    """The pages of a scan as its parser shows them: pictures to be read, and what has text."""
+    """The pages of a scan from its parser: pictures to be read, and pages with text."""
 
     def __init__(self, answers: Iterator[Answer], settings: ReaderSettings) -> None:
         self._answers = answers
@@ -281,10 +283,10 @@ class ShownPages:
         self._bytes_left = settings.max_characters * _BYTES_PER_CHARACTER
 
     def pictures(self) -> Iterator[Picture]:
-        """Yield the pictures as they come.
+        """Yield the pictures in the order of the pages.
 
         Raises:
-            ReadError: The pages cannot be shown.
+            ReadError: The pages cannot be rendered.
         """
         for answer in self._answers:
             if "what" in answer.header:
@@ -298,10 +300,10 @@ class ShownPages:
                 yield page.picture
 
     def read_by(self, transcriber: Transcriber, source: str) -> Answer:
-        """Return the text of all pages as if the parser had found it.
+        """Return the text of all pages in the form of a parser answer.
 
         Raises:
-            ReadError: The pages cannot be shown, or one of them cannot be read.
+            ReadError: The pages cannot be rendered, or one of them cannot be read.
             ChordwiseError: See `Transcriber.transcribe`.
         """
         texts = transcriber.transcribe(self.pictures(), source)
@@ -313,10 +315,10 @@ class ShownPages:
         return Answer(header=header, text=body, places=encoded_places(whole, places))
 
     def _page(self, answer: Answer) -> PageText:
-        """Return a page; nothing that a hostile file may have made up is trusted.
+        """Validate and return a page; the data may be controlled by a hostile file.
 
         Raises:
-            ReadError: There are more pages, or more text, than were asked for.
+            ReadError: There are more pages, or more text, than requested.
         """
         self._bytes_left -= _BYTES_PER_PAGE + len(answer.places)
         header, edge = answer.header, self._settings.vision_max_edge_pixels
@@ -337,16 +339,16 @@ class ShownPages:
 
 
 LEVELS = 6
-"""How deep files may lie in files: a mailbox, a message in it, one attached, an archive, a file."""
+"""The maximum nesting of files, as in: mailbox, message, attached message, archive, file."""
 _NAME_CHARACTERS = 500
-# A hostile archive could otherwise take a worker's whole time limit for each of its parts.
+# A hostile archive could otherwise use the whole time limit for each of its parts.
 _COSTLY = ("timeout", "parser_crashed", "memory")
 _COSTLY_PARTS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Where a file comes from: its source, its name, and which part of a mail it is, in words."""
+    """The origin of a file: its source, its name, and the label of its part of a mail."""
 
     source: str
     name: str
@@ -354,7 +356,7 @@ class _Origin:
 
 
 class Unpacking:
-    """The documents of one file, within bounds on their number, size and depth."""
+    """The documents of one file, within limits on their number, size and depth."""
 
     def __init__(
         self,
@@ -374,10 +376,10 @@ class Unpacking:
         self._costly_left = _COSTLY_PARTS
 
     def documents(self, content: Content, source: str) -> Iterator[ReadDocument | UnreadDocument]:
-        """Yield document after document; where a bound ends it, the last one says so.
+        """Yield the documents; if a limit ends the reading, the last item says so.
 
         Raises:
-            ReadingInterruptedError: Another thread has ended it.
+            ReadingInterruptedError: Another thread has interrupted it.
         """
         try:
             for found in self._documents(content, _Origin(source, source), 0):
@@ -388,11 +390,11 @@ class Unpacking:
             yield _unread(source, bound.error, content)
 
     def part(self, content: Content, here: str, source: str, level: int = 0) -> Content | None:
-        """Return the part with this source of a file that is `here`; the caller closes it.
+        """Return the part with this source of a file named `here`; the caller closes it.
 
         Raises:
-            ReadError: The file cannot be taken apart, or not within the bounds.
-            ReadingInterruptedError: Another thread has ended it.
+            ReadError: The file cannot be unpacked, or exceeds the limits.
+            ReadingInterruptedError: Another thread has interrupted it.
         """
         question = FileQuestion(name=here)
         with closing(self._parser_at(level).answers(content.file, question, self._time)) as answers:
@@ -427,10 +429,10 @@ class Unpacking:
             yield _unread(origin.source, error, content)
 
     def _answers(self, content: Content, origin: _Origin, level: int) -> Iterator[Answer]:
-        """Ask the parser; where it finds pictures of pages, once more if they are to be read.
+        """Query the parser; query it again if it finds pictures of pages that are to be read.
 
         Raises:
-            ReadError: The parser broke over the file, or scans cannot be read here.
+            ReadError: The parser failed, or scans cannot be read in this installation.
         """
         parser = self._parser_at(level)
         question = FileQuestion(name=origin.name, columns=self._columns)
@@ -451,10 +453,10 @@ class Unpacking:
         question: FileQuestion,
         source: str,
     ) -> Iterator[Answer]:
-        """Have the pages of a scan read by the model, or recognized.
+        """Transcribe the pages of a scan with the model, or recognize them with OCR.
 
         Raises:
-            ReadError: A page cannot be read, or scans cannot be read here.
+            ReadError: A page cannot be read, or scans cannot be read in this installation.
         """
         if self._transcriber is not None:
             try:
@@ -475,7 +477,7 @@ class Unpacking:
     def _answered(
         self, answer: Answer, whole: tuple[Content, _Origin], level: int
     ) -> Iterator[ReadDocument | UnreadDocument]:
-        """Yield what an answer about a file stands for."""
+        """Yield the documents of an answer about a file."""
         (content, origin), header = whole, answer.header
         place = _name(header.get("place"))
         here = f"{origin.source}#{place}" if place else origin.source
@@ -496,7 +498,7 @@ class Unpacking:
     def _read(
         self, answer: Answer, origin: _Origin, content: Content | None
     ) -> ReadDocument | UnreadDocument:
-        """Return a text; one without a file of its own, such as a row, has the hash of its text."""
+        """Return a text as a document; a text without its own file has the hash of the text."""
         source = origin.source
         sha256 = content.sha256 if content else hashlib.sha256(answer.text).hexdigest()
         byte_count = content.byte_count if content else len(answer.text)
@@ -528,7 +530,7 @@ class Unpacking:
 
 
 class _BoundReachedError(Exception):
-    """Ends the reading of a whole file, from whatever depth."""
+    """A limit was reached; ends the reading of the whole file, from any depth."""
 
     def __init__(self, error: ReadError) -> None:
         super().__init__(error)

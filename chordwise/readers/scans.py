@@ -1,6 +1,6 @@
-"""Pictures of pages, ready to be recognized: the pages of a PDF, or a file that is a picture.
+"""Pictures of pages for recognition: the pages of a PDF, or of a picture file.
 
-They need Pillow, which belongs to the extra `ocr`.
+They need Pillow, which is installed with the extra `ocr`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DOTS_PER_INCH = "dpi"
-"""Where a picture's `info` says how closely it was looked at, as a pair of numbers."""
+"""The key of the density in the `info` of a picture, a pair of numbers."""
 POINTS_PER_INCH = 72
-# What a picture may truly say of itself; Tesseract guesses better than a screen's 72.
+# Plausible densities; the guess of Tesseract is better than the 72 of a screen.
 _LEAST_DENSITY, _GREATEST_DENSITY = 100, 2_400
 _DENSITY = 300
-# A page of A3; what claims to be larger is looked at less closely.
+# An A3 page; larger pages are rendered at a lower density.
 _MAX_PIXELS = 18_000_000
 _JPEG_QUALITY = 85
-# What differs less from the rest of the page is paper, not ink.
+# A smaller difference from the rest of the page is paper, not ink.
 _FAINTEST_INK = 24
 _PICTURES = (
     (b"\x89PNG\r\n", "PNG"),
@@ -43,9 +43,9 @@ _DAMAGES = (OSError, ValueError, SyntaxError, IndexError, TypeError, struct.erro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """The pages of a file, each made when it is asked for: a picture in gray, or its text.
+    """The pages of a file, each produced on demand: a picture in gray, or its text.
 
-    `None` stands for a page that is damaged.
+    A damaged page is `None`.
     """
 
     pages: Iterator[Image | PageText | None]
@@ -54,12 +54,12 @@ class Scan:
 
 
 def picture_kind(data: bytes) -> str:
-    """Return `PNG`, `JPEG` or `TIFF`; empty for anything else."""
+    """Return `PNG`, `JPEG` or `TIFF`; empty for any other content."""
     return next((kind for magic, kind in _PICTURES if data.startswith(magic)), "")
 
 
 def refuse_picture(data: bytes, _max_characters: int) -> Extracted:
-    """Say what a picture needs to become text.
+    """Reject a picture with a hint on OCR.
 
     Raises:
         ReadError: Always.
@@ -68,7 +68,7 @@ def refuse_picture(data: bytes, _max_characters: int) -> Extracted:
 
 
 def of_pdf(data: bytes) -> Scan:
-    """Return the text of the pages that have some, and what the others show.
+    """Return the pages of a PDF: those with text as text, the others as pictures.
 
     Raises:
         ReadError: The file is encrypted or damaged.
@@ -82,7 +82,7 @@ def of_pdf(data: bytes) -> Scan:
 
 
 def of_picture(data: bytes) -> Scan:
-    """Return a picture as its camera held it upright; a TIFF may have several pages.
+    """Return the pages of a picture in upright orientation; a TIFF may have several.
 
     Raises:
         ReadError: The picture is damaged or far too large.
@@ -104,7 +104,7 @@ def of_picture(data: bytes) -> Scan:
 
 
 def picture_of(data: bytes, number: int) -> RenderedPage:
-    """Return what a page of a picture looks like, in color; pages are counted from 1.
+    """Render a page of a picture in color; pages count from 1.
 
     Raises:
         ReadError: It is damaged, or has no such page.
@@ -123,7 +123,7 @@ def picture_of(data: bytes, number: int) -> RenderedPage:
 
 
 def shown(scan: Scan, how: Shown) -> Iterator[PageText | Extracted]:
-    """Yield each page, with a picture in place of its text where it has none; at last what it is.
+    """Yield each page, as a picture if it has no text, followed by an empty text with the metadata.
 
     An empty page has an empty text and no picture.
 
@@ -162,13 +162,13 @@ def _shown(page: Image, number: int, max_edge_pixels: int) -> PageText:
 
 
 def density_of(page: Image) -> int | None:
-    """Return the dots per inch of a picture; `None` where it says nothing that can be true."""
+    """Return the dots per inch of a picture; `None` if they are missing or implausible."""
     density = int(page.info.get(DOTS_PER_INCH, (0, 0))[0])
     return density if _LEAST_DENSITY <= density <= _GREATEST_DENSITY else None
 
 
 def points_of_pixel(page: Image) -> float:
-    """Return how many points a pixel has; one where the density is not known."""
+    """Return the size of a pixel in points; 1 if the density is unknown."""
     density = density_of(page)
     return POINTS_PER_INCH / density if density else 1.0
 
@@ -205,7 +205,7 @@ def _frame(picture: Image, index: int) -> Image | None:
 
 
 def _on_paper(picture: Image, mode: str) -> Image:
-    """Return a picture in gray (`L`) or in color; what is transparent shows white paper."""
+    """Return a picture in gray (`L`) or in color; transparency is replaced by white."""
     from PIL import Image  # noqa: PLC0415 - of an extra
 
     if picture.has_transparency_data:

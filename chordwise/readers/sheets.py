@@ -1,4 +1,4 @@
-"""Reads workbooks (XLSX, XLSM, XLSB, XLS, ODS): whole, as Markdown tables, or row by row."""
+"""Reader for workbooks (XLSX, XLSM, XLSB, XLS, ODS): whole, as Markdown tables, or by rows."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ _PLAIN_NAME = re.compile(r"[^\W\d]\w*")
 
 
 class Sheet(NamedTuple):
-    """The cells of a sheet from its first row and column on that hold something.
+    """The cells of a sheet, starting with its first non-empty row and column.
 
-    `unseen` are the sentences in cells that cannot be seen.
+    `unseen` are the sentences in invisible cells.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Sheet(NamedTuple):
 
 
 def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
-    """Yield the workbook as one document, or its rows where columns are named.
+    """Yield the workbook as one document, or its rows if columns are named.
 
     Raises:
         ReadError: The file is damaged, encrypted, hostile, lacks the column, or is too long.
@@ -102,7 +102,10 @@ _MIN_WORDS = 4
 def _sentences(
     rows: Sequence[Sequence[str]], start: tuple[int, int], hidden: _HiddenCells | None
 ) -> Iterator[str]:
-    """Yield what hidden cells say, all of them where nothing is given; rows are often filtered."""
+    """Yield the sentences in hidden cells, or in all cells if `hidden` is `None`.
+
+    Single words are left out, since rows are often hidden by a filter.
+    """
     for number, row in enumerate(rows, start[0]) if hidden != _NOTHING else ():
         for column, text in enumerate(row, start[1]):
             if (hidden is None or hidden.holds(number, column)) and len(text.split()) >= _MIN_WORDS:
@@ -110,7 +113,7 @@ def _sentences(
 
 
 class _HiddenCells(NamedTuple):
-    """The rows, columns and cells of a sheet that are not seen, counted from 0."""
+    """The invisible rows, columns and cells of a sheet, counted from 0."""
 
     rows: frozenset[int] = frozenset()
     columns: frozenset[int] = frozenset()
@@ -129,7 +132,7 @@ _MAX_COLUMNS = 16_384
 
 
 def _hidden_cells(package: OfficePackage) -> dict[str, _HiddenCells]:
-    """Return the hidden cells of the sheets of an XLSX package by the names of the sheets."""
+    """Return the hidden cells of an XLSX package, by the names of the sheets."""
     root = package.relationships("")
     main = next((part.target for part in root.values() if part.kind == "officeDocument"), "")
     if main not in package:
@@ -169,7 +172,7 @@ def _hidden_in(sheet: bytes, unseen: set[int]) -> _HiddenCells:
 
 
 def _values(attributes: bytes) -> dict[str, tuple[int, int]]:
-    """Return the numbers in attributes, each with the column that letters before it name."""
+    """Return the numbers in attributes, each with the column of the letters before it."""
     found = {"r": (0, 0), "s": (0, 0), "min": (0, 0), "max": (0, -1)}
     for name, letters, row, number in _VALUE.findall(attributes):
         column = 0
@@ -180,7 +183,7 @@ def _values(attributes: bytes) -> dict[str, tuple[int, int]]:
 
 
 class _Names(PartTarget):
-    """Takes the main part and keeps the names of the sheets by their relationships."""
+    """Collects the names of the sheets from the main part, by their relationships."""
 
     def __init__(self) -> None:
         self.by_id: dict[str, str] = {}
@@ -191,7 +194,7 @@ class _Names(PartTarget):
 
 
 class _Looks(PartTarget):
-    """Takes the styles and keeps the numbers of those whose text is white on nothing, or tiny."""
+    """Collects the numbers of the styles with tiny text, or white text without a fill."""
 
     def __init__(self) -> None:
         self.unseen: set[int] = set()
@@ -263,7 +266,7 @@ def _whole(sheets: Sequence[Sheet], kind: str, max_characters: int) -> Extracted
 def _sheet_place(
     sheet: Sheet, begins: tuple[int, int], lines: Sequence[tuple[int | None, str]]
 ) -> Place:
-    """Return the place of a sheet that begins at an offset with a heading of some length."""
+    """Return the place of a sheet; `begins` is its offset and the length of its heading."""
     start, place = begins
     top, left = sheet.start
     layout = Layout()
@@ -284,7 +287,7 @@ def _sheet_place(
 
 
 def rows_of_csv(decoded: str) -> list[Place]:
-    """Return the place of a table in CSV, which has no name; nothing where it is damaged."""
+    """Return the place of a CSV table, which has no name; empty if the table is damaged."""
     lines = io.StringIO(decoded, newline="")
     delimiter = max(_DELIMITERS, key=lines.readline().count)
     lines.seek(0)
@@ -315,7 +318,7 @@ def rows_of_csv(decoded: str) -> list[Place]:
 
 
 def _shown(cell: Cell) -> str:
-    """Return a cell as a person would write it: whole numbers and days without zeros behind."""
+    """Return the text of a cell: integers and dates without trailing zeros."""
     match cell:
         case bool():
             return str(cell).upper()
@@ -337,7 +340,7 @@ def documents_of_rows(data: bytes, name: str, wanted: Wanted) -> Iterator[Extrac
     """Return the rows of a CSV or JSON-lines file; `None` if it is no table with that column.
 
     Raises:
-        ReadError: The bytes are no text, or the name says that it is a table and it is none.
+        ReadError: The bytes are not text, or the file has the name of a table and is not one.
     """
     extension = PurePath(name).suffix.lower()
     decoded = encodings.decode(data).text
@@ -352,7 +355,7 @@ def documents_of_rows(data: bytes, name: str, wanted: Wanted) -> Iterator[Extrac
 
 
 def of_tables(tables: Sequence[Sheet], columns: Columns, media_type: str) -> Iterator[Extraction]:
-    """Yield the rows of all named tables that have the text column in their first row.
+    """Yield the rows of all tables that have the text column in their first row.
 
     Raises:
         ReadError: No table has it.
@@ -383,7 +386,7 @@ def _of_lines(decoded: str, columns: Columns) -> Iterator[Extraction]:
     naming = Naming()
     seen: set[str] = set()
     has_column = False
-    # Only these ends of lines: others may stand inside a JSON string.
+    # Only this line end, since others may occur inside a JSON string.
     for number, line in enumerate(io.StringIO(decoded, newline="\n"), start=1):
         if not line.strip():
             continue

@@ -1,7 +1,7 @@
-"""Reads Word documents of the old format (DOC, Word 97 to 2003): the text that is shown.
+"""Reader for Word documents of the old format (DOC, Word 97 to 2003): the displayed text.
 
-[MS-DOC] §2.4.1 says where it is: a table of pieces says which bytes of the main stream stand
-where, and whether a character has one or two of them.
+According to [MS-DOC] §2.4.1, a piece table maps characters to bytes of the main stream, and says
+whether a character has one or two bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from chordwise.readers.extracted import Extracted
 
 MEDIA_TYPE = "application/msword"
 STREAM = "WordDocument"
-# Places and values in the file information block (§2.5).
+# Offsets and values in the file information block (§2.5).
 _VERSION_AT, _FLAGS_AT, _PIECES_AT = 0x02, 0x0A, 0x01A2
 _WORD_97, _ENCRYPTED, _SECOND_TABLE = 0x00C1, 0x0100, 0x0200
 # The lengths of main text, footnotes, headers, (unused), comments, endnotes and two of text boxes.
@@ -28,7 +28,7 @@ _LENGTHS_AT, _HEADERS, _COMMENTS = 0x4C, 2, 4
 _PROPERTIES, _PIECE_TABLE = 1, 2
 _PIECE = struct.Struct("<HIH")
 _NARROW = 0x4000_0000
-# A field (§2.8.25) in which there is no other one: an instruction, and what it shows.
+# A field (§2.8.25) without nested fields: an instruction, and its result.
 _FIELD = re.compile("\x13[^\x13\x14\x15]*(?:\x14([^\x13\x15]*))?\x15")
 _NESTED_FIELDS = 20
 _ROW_ENDS, _CELL_END = re.compile("\x07{2,}"), "\x07"
@@ -62,10 +62,10 @@ def read(data: bytes, max_characters: int) -> Extracted:
 
 
 def _require_legible(main: bytes) -> int:
-    """Return the flags of a document that can be read.
+    """Return the flags of a readable document.
 
     Raises:
-        ReadError: It is encrypted or older.
+        ReadError: It is encrypted or older than Word 97.
     """
     (version,) = struct.unpack_from("<H", main, _VERSION_AT)
     (flags,) = struct.unpack_from("<H", main, _FLAGS_AT)
@@ -101,7 +101,7 @@ def _piece(main: bytes, place: int, length: int) -> str:
 def _piece_table(
     table: bytes, place: int, size: int
 ) -> tuple[tuple[int, ...], list[tuple[int, int, int]]]:
-    """Return where pieces begin, and the end of the last one; then the pieces (§2.9.38)."""
+    """Return the starts of the pieces, followed by the end, and the pieces (§2.9.38)."""
     while table[place] == _PROPERTIES:
         (length,) = struct.unpack_from("<H", table, place + 1)
         place, size = place + 3 + length, size - 3 - length
@@ -119,7 +119,7 @@ def _stories(main: bytes, text: str) -> Iterator[str]:
     for number, length in enumerate(_LENGTHS.unpack_from(main, _LENGTHS_AT)):
         story = text[position : position + length]
         if number == _HEADERS:
-            # Each section has its own, for first, even and odd pages, mostly the same ones.
+            # Each section has headers for first, even and odd pages, which are mostly equal.
             story = _PARAGRAPH_END.join(dict.fromkeys(story.split(_PARAGRAPH_END)))
         if number != _COMMENTS:
             yield story
@@ -127,7 +127,7 @@ def _stories(main: bytes, text: str) -> Iterator[str]:
 
 
 def _shown(story: str) -> str:
-    """Return what a reader of the paper sees: no marks, no instructions, a bar between cells."""
+    """Return the printed text: without marks and field instructions, with a bar between cells."""
     text = story
     for _ in range(_NESTED_FIELDS):
         text = _FIELD.sub(lambda field: field[1] or "", text)

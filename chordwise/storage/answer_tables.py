@@ -1,7 +1,8 @@
 """The tables of the schema `answers`: views that show facts and labels as columns with SQL types.
 
-They are made when a run is saved under a name, and widened when it asks for more. A view never
-loses a column or changes a type by itself, so that what people built on it stays.
+The views are created when a run is saved under a name, and extended when the run asks for more
+columns. A view never loses a column or changes a column type automatically, so that queries built
+on it keep working.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ EVIDENCE = "_evidence"
 
 
 class AnswerTable(Record):
-    """A table of answers: the analysis type that makes its rows, and its columns.
+    """A table of answers: the analysis type that produces its rows, and its columns.
 
-    `columns` are name, item, kind, rows, analysis_type, description and is_replaced of each, in the
-    order in which they were added.
+    `columns` lists name, item, kind, rows, analysis_type, description and is_replaced of each
+    column, in the order in which the columns were added.
     """
 
     __tablename__ = "answer_tables"
@@ -47,10 +48,10 @@ class AnswerTable(Record):
 
 
 def renew(session: Session, name: str, kind: AnalysisType, wanted: Sequence[AnswerColumn]) -> None:
-    """Make the views of a table, or add the columns that are missing; nothing where all are there.
+    """Create the views of a table, or add its missing columns; do nothing if none is missing.
 
     Raises:
-        ConfigurationError: The role of the database may not create views in the schema.
+        ConfigurationError: The database role may not create views in the schema.
     """
     found = session.get(AnswerTable, name)
     if found is not None and answer_tables.widened(columns_of(found), wanted) == columns_of(found):
@@ -68,10 +69,10 @@ def renew(session: Session, name: str, kind: AnalysisType, wanted: Sequence[Answ
 
 
 def prune(session: Session, name: str, wanted: Sequence[AnswerColumn]) -> Sequence[str]:
-    """Leave only the columns that are wanted, and return the names of the others.
+    """Remove all columns except the wanted ones, and return the names of the removed columns.
 
     Raises:
-        UsageError: Views of the user's own need one of them.
+        UsageError: A view of the user depends on a removed column.
     """
     found = get(session, name)
     kept = answer_tables.widened([], wanted)
@@ -84,10 +85,10 @@ def prune(session: Session, name: str, wanted: Sequence[AnswerColumn]) -> Sequen
 
 
 def drop(session: Session, name: str) -> None:
-    """Drop a table; the results that it shows stay.
+    """Drop the views of a table; the results that they show are kept.
 
     Raises:
-        UsageError: There is none, or views of the user's own need it.
+        UsageError: The table does not exist, or views of the user depend on it.
     """
     found = get(session, name)
     _execute(session, *(_drop(view) for view in reversed(view_names(found))))
@@ -98,7 +99,7 @@ def get(session: Session, name: str) -> AnswerTable:
     """Return a table.
 
     Raises:
-        UsageError: There is none of this name.
+        UsageError: No table has this name.
     """
     found = session.get(AnswerTable, name.removeprefix(f"{SCHEMA}."))
     if found is None:
@@ -109,12 +110,12 @@ def get(session: Session, name: str) -> AnswerTable:
 
 
 def gather(session: Session) -> Sequence[AnswerTable]:
-    """Return all tables, by name."""
+    """Return all tables, ordered by name."""
     return session.scalars(select(AnswerTable).order_by(AnswerTable.name)).all()
 
 
 def columns_of(table: AnswerTable) -> list[AnswerColumn]:
-    """Return the columns of a table and of its lists."""
+    """Return the columns of a table, including those of its list views."""
     return answer_tables.from_json(table.columns)
 
 
@@ -141,7 +142,7 @@ _DESCRIBED = text(
 
 
 def described(session: Session, table: AnswerTable) -> list[ViewColumn]:
-    """Return the columns of the views of a table, view by view."""
+    """Return the columns of all views of a table, grouped by view."""
     rows = session.execute(_DESCRIBED, {"views": view_names(table)}).mappings()
     return [ViewColumn(**row) for row in rows]
 
@@ -153,7 +154,7 @@ def view_names(table: AnswerTable) -> list[str]:
 
 
 def _list_names(table: str, columns: Sequence[AnswerColumn]) -> dict[str, str]:
-    """Return the names of the views for lists of objects, by the lists; all differ."""
+    """Return a unique view name for each list of objects."""
     names: dict[str, str] = {}
     for rows in dict.fromkeys(column.rows for column in columns if column.rows):
         name = f"{table}_{identifiers.plain(rows) or 'rows'}"
@@ -164,7 +165,7 @@ def _list_names(table: str, columns: Sequence[AnswerColumn]) -> dict[str, str]:
 
 
 def _execute(session: Session, *statements: sql.Composed) -> None:
-    """Run statements that change views."""
+    """Execute statements that change views, and translate the errors of PostgreSQL."""
     try:
         for statement in statements:
             session.execute(text(statement.as_string(None).replace(":", r"\:")))
@@ -206,9 +207,9 @@ _SUREST = sql.SQL("ORDER BY f.confidence DESC NULLS LAST, f.id LIMIT 1")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """Which jobs the rows of a query are about: `n` stands for the job of a row.
+    """The jobs that a query reads: `n` is the alias of the job of a row.
 
-    `others` are the jobs of the same documents for other analysis types, as `o`.
+    `others` selects the jobs of the same documents for other analysis types, with the alias `o`.
     """
 
     jobs: sql.Composed
@@ -216,7 +217,7 @@ class _Source:
 
 
 def query_of_run(run_id: uuid.UUID, kind: AnalysisType, columns: Sequence[AnswerColumn]) -> str:
-    """Return the query for the answers of one run, as the table that it is saved as shows them."""
+    """Return the query that shows the answers of one run as the saved table would show them."""
     jobs = sql.SQL(
         r"""(
             SELECT j.run_id, j.analysis_type, j.document_id, j.id AS job_id, i.source,
@@ -310,7 +311,7 @@ def _shown(column: AnswerColumn, source: _Source) -> Iterator[sql.Composed]:
 
 
 def _json_at(column: AnswerColumn, place: sql.Composable) -> sql.Composed:
-    """Return the expression for what the output has below a place, at the column's pointer."""
+    """Return the expression that reads the output below `place`, at the pointer of the column."""
     steps = sql.SQL(", ").join(map(sql.Literal, json_values.steps(column.item)))
     return sql.SQL("n.output #> ({} || ARRAY[{}]::text[])").format(place, steps)
 
@@ -322,7 +323,7 @@ _FIELDS = {
     ColumnKind.DATE: "date",
     ColumnKind.DATES: "date",
 }
-"""The column of `facts` that a kind of column shows, where that is not the text."""
+"""The column of `facts` that a kind of column shows, if it is not the text."""
 _ONE_LINE = sql.SQL("regexp_replace(f.final_value, '[[:space:]]+', ' ', 'g')")
 _TRUTH = sql.SQL("f.final_value = 'true'")
 _IS_TRUTH = sql.SQL("f.final_value IN ('true', 'false')")
@@ -336,7 +337,7 @@ def _formatted(template: sql.SQL, column: AnswerColumn, **further: sql.Composabl
 
 
 def _value(column: AnswerColumn) -> tuple[sql.Composable, sql.Composable]:
-    """Return the value of a fact as a column shows it, and the condition that there is one."""
+    """Return the expression for the value of a fact in a column, and for its existence."""
     if column.kind is ColumnKind.BOOLEAN:
         return _TRUTH, _IS_TRUTH
     field = sql.SQL("f.{}").format(sql.Identifier(_FIELDS.get(column.kind, "final_value")))
@@ -345,7 +346,7 @@ def _value(column: AnswerColumn) -> tuple[sql.Composable, sql.Composable]:
 
 
 def _of_output(column: AnswerColumn, source: _Source) -> sql.Composed:
-    """Return the expression for what the output of the table's other jobs says."""
+    """Return the expression that reads a column from the output of another job of the document."""
     value = "({})::numeric" if column.kind is ColumnKind.SCORE else "{}"
     said = sql.SQL(value).format(sql.SQL("o.output ->> {}").format(column.item))
     return sql.SQL(
@@ -354,7 +355,7 @@ def _of_output(column: AnswerColumn, source: _Source) -> sql.Composed:
 
 
 def _unread(columns: Sequence[AnswerColumn]) -> sql.Composed:
-    """Return the names of the columns with a value that was found and is not of their type."""
+    """Return the expression that names the columns whose found value is not of their type."""
     unlike = sql.SQL("EXISTS (SELECT {of_item} AND f.final_value IS NOT NULL AND NOT {said})")
     names = [
         sql.SQL("CASE WHEN {} THEN {} END").format(_formatted(unlike, column), column.name)
@@ -366,17 +367,17 @@ def _unread(columns: Sequence[AnswerColumn]) -> sql.Composed:
 
 
 OF_WIDE_EVIDENCE = ("value", "quote", "grounded")
-"""What it has in a wide table: a view has 1,664 columns at most."""
+"""The evidence columns in a wide table; a view has at most 1,664 columns."""
 _MAX_WHOLE_EVIDENCE = 160
 OF_EVIDENCE = (
     *("value", "quote", "page", "place", "grounded", "grounding"),
     *("confidence", "start_char", "end_char", "verdict"),
 )
-"""What the evidence of a table has of each column, after its name: `governing_law_quote`."""
+"""The suffixes of the evidence columns of each column, as in `governing_law_quote`."""
 
 
 def _evidence_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
-    """Return the query with what the value of each column rests on: lists as arrays."""
+    """Return the query for the evidence of each column; lists are shown as arrays."""
     shown: list[sql.Composed] = []
     joined: list[sql.Composed] = []
     names = OF_EVIDENCE if len(columns) <= _MAX_WHOLE_EVIDENCE else OF_WIDE_EVIDENCE
@@ -412,10 +413,10 @@ def _evidence_of(column: AnswerColumn, names: Sequence[str], alias: sql.Identifi
 
 
 def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
-    """Return the query with a row for each object in a list; those that were rejected are out.
+    """Return the query with one row for each object in a list; rejected objects are left out.
 
-    A row is where a fact is inside it: empty objects are facts, and so are the values of lists that
-    are inside the row.
+    A row exists for each list element that contains a fact. Empty objects are facts, and so are the
+    values of lists nested in the row.
     """
     steps = sql.SQL("string_to_array(substr(r.path, 2), '/')")
     shown = [
@@ -450,10 +451,10 @@ def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed
 
 
 def _row_of_fact(columns: Sequence[AnswerColumn]) -> sql.Composed:
-    """Return the path of the element of a list that a fact is inside.
+    """Return the expression for the path of the list element that contains a fact.
 
-    It is the parent of a column's value, and else the beginning of the path, which takes longer:
-    each name on the way may be that of a list, and may have a dot inside.
+    For the value of a column this is the parent path. For other facts it is a prefix of the path,
+    which is slower to match: each name in the path may be that of a list, and may contain a dot.
     """
     names = [re.escape(json_values.pointer("", n)[1:]) for n in columns[0].rows.split(".")]
     pattern = f"^/data/{'(?:/[0-9]+)?[./]'.join(names)}/[0-9]+"
@@ -464,7 +465,7 @@ def _row_of_fact(columns: Sequence[AnswerColumn]) -> sql.Composed:
 
 
 def _cell(column: AnswerColumn) -> sql.Composed:
-    """Return the value of a column in a row: each item has one fact there, or a list of them."""
+    """Return the value of a column in a row: an item has one fact in a row, or a list of facts."""
     value, said = _value(column)
     if column.kind.is_list:
         aggregate = sql.SQL("array_agg({} ORDER BY f.id)")

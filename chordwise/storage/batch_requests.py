@@ -1,4 +1,4 @@
-"""Batch requests: the questions that wait for a batch, and the answers that batches brought."""
+"""Batch requests: the questions that wait for a batch, and the answers that batches returned."""
 
 from __future__ import annotations
 
@@ -46,13 +46,14 @@ from chordwise.storage.runs import Run
 
 
 class BatchRequest(Record):
-    """One question of a chunk, or of a job's synthesis (`chunk_id` is null); `owner_id` is either.
+    """One question of a chunk, or of the synthesis of a job (`chunk_id` is null).
 
-    `key` is the hash of the whole request, `body` the JSON for the provider, letter by letter.
-    `call` is the ledger's row to come; `call_id` names it once the question is in a batch, and the
-    line there. `given_up` is asked online instead; its late answer is paid for and not used.
-    `attempts` counts the batches that it was in. While it `leads`, an owner that asks the same
-    only follows (status `following`), and gets its answer.
+    `owner_id` is the id of the chunk or of the job. `key` is the hash of the whole request, and
+    `body` the exact JSON for the provider. `call` holds the values of the future row in the ledger;
+    `call_id` identifies that row, and the line in the batch, once the question is in a batch. A
+    question with the status `given_up` is asked online instead; its late answer is paid for and not
+    used. `attempts` counts the batches that contained the question. While it `leads`, an owner that
+    asks the same question follows it (status `following`) and receives its answer.
     """
 
     __tablename__ = "batch_requests"
@@ -103,7 +104,7 @@ class BatchRequest(Record):
 
 
 def seconds_left(session: Session, job_id: uuid.UUID) -> float | None:
-    """Return how long a job waits for batches yet; `None` for one that does not at all."""
+    """Return how many seconds a job still waits for batches, or `None` if it does not use them."""
     left = func.extract("epoch", Job.batch_until - clock.database_now())
     found = session.scalar(select(left).where(Job.id == job_id))
     return None if found is None else float(found)
@@ -120,25 +121,25 @@ def locked(session: Session, owner_id: uuid.UUID, key: str) -> BatchRequest | No
 
 
 def has_given_up(session: Session, owner_id: uuid.UUID) -> bool:
-    """Return whether some question of this chunk or synthesis is asked online already."""
+    """Return whether a question of this chunk or synthesis is already asked online."""
     given_up = BatchRequest.status == BatchRequestStatus.GIVEN_UP
     found = exists().where(BatchRequest.owner_id == owner_id, given_up)
     return bool(session.scalar(select(found)))
 
 
 def add(session: Session, values: dict[str, object]) -> bool:
-    """Write a question; false where its owner has it already, or another one leads."""
+    """Insert a question; return false if its owner already has it, or another one leads."""
     statement = insert(BatchRequest).values(values).on_conflict_do_nothing()
     return session.scalar(statement.returning(BatchRequest.id)) is not None
 
 
 def note_reservation(session: Session, id_: uuid.UUID) -> None:
-    """Note that money is reserved for a question, under its own id."""
+    """Record that a budget reservation exists for a question, under the id of the question."""
     session.execute(update(BatchRequest).where(BatchRequest.id == id_).values(reservation_id=id_))
 
 
 def is_awaited(owner: SQLColumnExpression[uuid.UUID]) -> ColumnElement[bool]:
-    """Return the condition that an answer for this chunk or synthesis is still to come."""
+    """Return the condition that this chunk or synthesis still waits for an answer."""
     request = aliased(BatchRequest)
     return exists().where(request.owner_id == owner, request.status.in_(AWAITED_REQUESTS))
 
@@ -146,10 +147,10 @@ def is_awaited(owner: SQLColumnExpression[uuid.UUID]) -> ColumnElement[bool]:
 def ready_models(
     session: Session, gather: timedelta, max_requests: int, max_bytes: int
 ) -> Sequence[str]:
-    """Return the models whose questions make a batch now.
+    """Return the models whose pending questions are ready to be submitted as a batch.
 
-    They do if nothing came since `gather`, or the first waits ten times as long, or there are more
-    than a batch takes.
+    They are ready if no question was added within `gather`, if the oldest one has waited ten times
+    as long, or if they reach the limits of a batch.
     """
     now = clock.database_now()
     newest, oldest = func.max(BatchRequest.created_at), func.min(BatchRequest.created_at)
@@ -172,9 +173,9 @@ def ready_models(
 def take(
     session: Session, model_name: str, max_requests: int, max_bytes: int
 ) -> Sequence[BatchRequest]:
-    """Return the oldest questions that fit into one batch, locked; one at least, if there is any.
+    """Return the oldest questions that fit into one batch, locked; at least one, if there is any.
 
-    The size of each is known beforehand, so that no more is read than goes into the batch.
+    Their sizes are read first, so that only the questions that fit are loaded.
     """
     sizes = session.execute(
         select(BatchRequest.id, BatchRequest.body_bytes)
@@ -213,7 +214,7 @@ def of_batch(session: Session, batch_id: uuid.UUID) -> Sequence[BatchRequest]:
 def with_lines(
     session: Session, batch_id: uuid.UUID, call_ids: Collection[uuid.UUID] | None, limit: int
 ) -> Sequence[BatchRequest]:
-    """Return the questions of these lines of a batch, or of whatever lines, not known yet, locked.
+    """Return, locked, the unfinished questions of a batch: those of some lines, or of all lines.
 
     The locks are taken in the order of the ids.
     """
@@ -231,7 +232,7 @@ def with_lines(
 
 
 def is_wanted(session: Session, batch_id: uuid.UUID) -> bool:
-    """Return whether a job still waits for an answer of a batch, also as a follower of another."""
+    """Return whether a job still waits for an answer of a batch, directly or as a follower."""
     own = exists().where(
         BatchRequest.batch_id == batch_id,
         BatchRequest.status == BatchRequestStatus.SUBMITTED,
@@ -245,7 +246,7 @@ def is_wanted(session: Session, batch_id: uuid.UUID) -> bool:
 
 
 def drop_unwanted(session: Session, limit: int) -> int:
-    """Delete questions that are in no batch and whose job or chunk has ended; free their money."""
+    """Delete unsubmitted questions whose job or chunk has ended; release their reservations."""
     open_chunk = exists().where(Chunk.id == BatchRequest.chunk_id, Chunk.status.in_(OPEN_CHUNKS))
     open_job = exists().where(Job.id == BatchRequest.job_id, Job.status.in_(UNFINISHED_JOBS))
     wanted = and_(open_job, or_(BatchRequest.chunk_id.is_(None), open_chunk))
@@ -261,14 +262,14 @@ def drop_unwanted(session: Session, limit: int) -> int:
 
 
 def remove(session: Session, rows: Sequence[BatchRequest]) -> None:
-    """Delete questions that no provider has heard of, and free the money reserved for them."""
+    """Delete questions that were not submitted to a provider, and release their reservations."""
     free = {row.reservation_id: Decimal(0) for row in rows if row.reservation_id}
     budgets.settle_all(session, free)
     session.execute(delete(BatchRequest).where(BatchRequest.id.in_([row.id for row in rows])))
 
 
 def forget_failures(session: Session, job_ids: Collection[uuid.UUID]) -> None:
-    """Let retried jobs ask again what failed: errors, and unusable answers."""
+    """Delete failed and unusable answers of retried jobs, so that they are asked again."""
     failed_chunk = exists().where(
         Chunk.id == BatchRequest.chunk_id,
         Chunk.status.in_((ChunkStatus.FAILED, ChunkStatus.QUARANTINED)),
@@ -289,7 +290,7 @@ def forget_failures(session: Session, job_ids: Collection[uuid.UUID]) -> None:
 
 
 def forget(session: Session, older_than: timedelta) -> None:
-    """Delete questions whose job has ended and whose outcome was known long ago."""
+    """Delete questions whose job has ended and that finished longer ago than `older_than`."""
     ended = exists().where(Job.id == BatchRequest.job_id, Job.status.not_in(UNFINISHED_JOBS))
     session.execute(
         delete(BatchRequest).where(
@@ -299,7 +300,7 @@ def forget(session: Session, older_than: timedelta) -> None:
 
 
 def _may_go() -> ColumnElement[bool]:
-    """Return the condition that a question waits for a batch, and its job and run move on."""
+    """Return the condition that a question waits for a batch and its job and run are active."""
     return and_(
         BatchRequest.status == BatchRequestStatus.PENDING,
         or_(BatchRequest.due_at.is_(None), BatchRequest.due_at <= clock.database_now()),
@@ -309,7 +310,7 @@ def _may_go() -> ColumnElement[bool]:
 
 
 def lock_followers(session: Session, keys: Collection[str]) -> Sequence[BatchRequest]:
-    """Return those that follow one of these questions, locked in the order of their ids."""
+    """Return the questions that follow one of these keys, locked in the order of their ids."""
     if not keys:
         return []
     return session.scalars(
@@ -324,7 +325,7 @@ def lock_followers(session: Session, keys: Collection[str]) -> Sequence[BatchReq
 def has_cancelled(session: Session, batch_id: uuid.UUID) -> bool:
     """Return whether a batch has questions of a cancelled run that no other job waits for.
 
-    No run of a question in it is cancelled before the transaction ends.
+    The runs are locked, so that none of them is cancelled before the transaction ends.
     """
     in_batch = (
         select(Job.run_id)
@@ -345,9 +346,9 @@ def has_cancelled(session: Session, batch_id: uuid.UUID) -> bool:
 
 
 def drop_idle_leaders(session: Session, limit: int) -> int:
-    """Delete questions of paused jobs that others follow and no provider knows; free their money.
+    """Delete unsubmitted questions of inactive jobs that others follow; release their reservations.
 
-    Their own jobs ask again when they are retried; the others need not wait for that.
+    The jobs ask these questions again when they are retried; the followers do not wait for that.
     """
     moves = exists().where(Job.id == BatchRequest.job_id, Job.status.in_(WORKING_JOBS))
     rows = session.scalars(
@@ -367,9 +368,9 @@ def drop_idle_leaders(session: Session, limit: int) -> int:
 
 
 def drop_lost(session: Session, limit: int) -> int:
-    """Delete questions that follow none any more; their chunks are sent and ask again.
+    """Delete questions whose leader is gone; their chunks are sent and ask again.
 
-    The leader was cancelled or asked online, or has just got its answer.
+    The leader was cancelled or asked online, or has just received its answer.
     """
     leader = aliased(BatchRequest)
     leads = exists().where(
@@ -387,7 +388,7 @@ def drop_lost(session: Session, limit: int) -> int:
 
 
 def _is_followed(states: Collection[JobStatus]) -> ColumnElement[bool]:
-    """Return the condition that a job in one of these states asks the same and follows."""
+    """Return the condition that a job in one of these states follows the question."""
     follower, job = aliased(BatchRequest), aliased(Job)
     return exists().where(
         follower.key == BatchRequest.key,

@@ -1,4 +1,4 @@
-"""Batches: the requests that were submitted together to a provider's Batch API, and their state."""
+"""Batches: the requests submitted together to the Batch API of a provider, and their state."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _OPEN = (BatchStatus.PREPARING, BatchStatus.RUNNING)
 
 
 class Batch(Record):
-    """One batch; its row is stored before the provider gets it.
+    """One batch; its row is stored before it is submitted to the provider.
 
-    `model_name` is the name in the settings. `upload_id` is the file at the provider, and
-    `attempted_at` when its creation was last asked for: without a `provider_id` it is unknown then
-    whether there is one. `provider_status` and `counts` are the provider's own words. `poll_at` is
-    when to look next.
+    `model_name` is the name in the settings. `upload_id` identifies the uploaded file, and
+    `attempted_at` is the time of the last attempt to create the batch: without a `provider_id` it
+    is then unknown whether the batch exists. `provider_status` and `counts` are as the provider
+    reports them. `poll_at` is the time of the next poll.
     """
 
     __tablename__ = "batches"
@@ -58,12 +58,12 @@ class Batch(Record):
 
 
 def is_any_open() -> ColumnElement[bool]:
-    """Return the condition that a batch is open, whenever it is to be looked at."""
+    """Return the condition that a batch is open, regardless of its next poll."""
     return exists().where(Batch.status.in_(_OPEN))
 
 
 def due(session: Session) -> Sequence[Batch]:
-    """Return the open batches that are to be looked at now, the oldest first."""
+    """Return the open batches whose poll is due, the oldest poll first."""
     return session.scalars(
         select(Batch)
         .where(Batch.status.in_(_OPEN), Batch.poll_at <= clock.database_now())
@@ -73,19 +73,19 @@ def due(session: Session) -> Sequence[Batch]:
 
 
 def change(session: Session, batch_id: uuid.UUID, **values: object) -> None:
-    """Fill in what became known of a batch."""
+    """Update columns of a batch."""
     session.execute(update(Batch).where(Batch.id == batch_id).values(**values))
 
 
 def put_off(session: Session, batch_id: uuid.UUID, delay: timedelta, **values: object) -> None:
-    """Look at a batch again after a while, and not before."""
+    """Count a poll, and schedule the next one after `delay`."""
     change(session, batch_id, polls=Batch.polls + 1, poll_at=clock.after(delay), **values)
 
 
 def attempt(session: Session, batch: Batch, upload_id: str) -> bool:
-    """Note that a batch is about to be created; false where another process has done so since.
+    """Record an attempt to create a batch; return false if another process has made one meanwhile.
 
-    `batch` is as it was read before the provider was asked whether there is one already.
+    `batch` is as it was read before the provider was asked whether it already exists.
     """
     unchanged = Batch.attempted_at.is_not_distinct_from(batch.attempted_at)
     statement = (
@@ -98,7 +98,7 @@ def attempt(session: Session, batch: Batch, upload_id: str) -> bool:
 
 
 def is_open(session: Session, model_name: str) -> bool:
-    """Return whether a batch of this model is on its way."""
+    """Return whether a batch of this model is open."""
     found = exists().where(Batch.model_name == model_name, Batch.status.in_(_OPEN))
     return bool(session.scalar(select(found)))
 
@@ -106,7 +106,7 @@ def is_open(session: Session, model_name: str) -> bool:
 def refused_sizes(
     session: Session, model_name: str, codes: Collection[str], age: timedelta
 ) -> Sequence[int]:
-    """Return the sizes of a model's batches that were refused for these reasons, newest first."""
+    """Return the sizes of recent batches of a model that failed with these codes, newest first."""
     return session.scalars(
         select(Batch.request_count)
         .where(
@@ -120,12 +120,12 @@ def refused_sizes(
 
 
 def is_older(session: Session, batch_id: uuid.UUID, age: timedelta) -> bool:
-    """Return whether a batch was put together longer ago than that."""
+    """Return whether a batch was created longer ago than `age`."""
     old = Batch.created_at < clock.database_now() - age
     return session.scalar(select(Batch.id).where(Batch.id == batch_id, old)) is not None
 
 
 def provider_ids(session: Session) -> set[str]:
-    """Return the provider's ids of all batches that are known to be Chordwise's."""
+    """Return the ids at the provider of all batches that Chordwise created."""
     found = session.scalars(select(Batch.provider_id).where(Batch.provider_id.is_not(None)))
     return {name for name in found if name}

@@ -1,4 +1,4 @@
-"""Budgets: what a run or a day may cost, what is spent, and what calls in flight have reserved."""
+"""Budgets: the cap of a run or day, its spending, and the reservations of calls in flight."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from chordwise.storage.runs import Run
 
 
 class BudgetReservation(Record):
-    """What one request may cost at most, until it is settled with what it did cost."""
+    """The maximum cost of one request, until it is settled with the actual cost."""
 
     __tablename__ = "budget_reservations"
     __table_args__ = (
@@ -56,13 +56,13 @@ class BudgetReservation(Record):
 
 
 def reserved(session: Session, reservation_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
-    """Return those of the reservations that are made already."""
+    """Return those of the reservations that already exist."""
     found = select(BudgetReservation.id).where(among(BudgetReservation.id, reservation_ids))
     return set(session.scalars(found))
 
 
 def forget_settled(session: Session, older_than: timedelta) -> None:
-    """Delete reservations that were settled long ago: the accounts hold what they came to."""
+    """Delete reservations that were settled long ago; the accounts keep their sums."""
     session.execute(
         delete(BudgetReservation).where(
             BudgetReservation.settled_at < clock.database_now() - older_than
@@ -73,7 +73,7 @@ def forget_settled(session: Session, older_than: timedelta) -> None:
 class Budget(Record):
     """The account of a run (`run:ID`) or of a UTC day (`day:YYYY-MM-DD`).
 
-    `cap_usd` is null where nothing limits it; spent and reserved are counted all the same.
+    `cap_usd` is null if there is no limit; spent and reserved amounts are counted nevertheless.
     """
 
     __tablename__ = "budgets"
@@ -86,7 +86,7 @@ class Budget(Record):
 
 
 def locked(session: Session, scopes: Sequence[str]) -> Sequence[Budget]:
-    """Return the accounts that there are of one or two; they are locked."""
+    """Return the existing accounts among one or two scopes, locked."""
     return session.scalars(_LOCKED, _between(scopes)).all()
 
 
@@ -95,7 +95,7 @@ def _between(scopes: Sequence[str]) -> dict[str, str]:
 
 
 def _booking() -> Update:
-    """Lock the accounts in their order, then change them, in one statement."""
+    """Return a statement that locks the accounts in order and then updates them."""
     ordered = (
         select(Budget.scope)
         .where(_is_meant())
@@ -118,7 +118,7 @@ def _is_meant() -> ColumnElement[bool]:
     return Budget.scope.in_([bindparam(name) for name in ("first_scope", "last_scope")])
 
 
-# Every call under a cap takes these: they are put together once.
+# Every call under a cap uses these statements, so they are built once.
 _LOCKED = (
     select(Budget)
     .where(_is_meant())
@@ -142,9 +142,9 @@ _RESERVE = _booking().add_cte(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spending:
-    """Who is about to spend, on which UTC day of the database, and the caps that hold.
+    """The run that is about to spend, the current UTC day of the database, and the caps that apply.
 
-    `is_open` says that there are accounts of both, and that of the day knows its cap.
+    `is_open` says that both accounts exist and that the account of the day has the current cap.
     """
 
     run_id: uuid.UUID
@@ -155,7 +155,7 @@ class Spending:
 
     @property
     def is_limited(self) -> bool:
-        """Return whether there is any cap."""
+        """Return whether any cap applies."""
         return self.usd_per_run is not None or self.usd_per_day is not None
 
 
@@ -180,7 +180,7 @@ def _limits(
     )
 
 
-# Every call asks this, with a cap or without: it is put together once.
+# Every call runs these queries, with or without a cap, so they are built once.
 _LIMITS = _limits(Job.id, Job.run_id)
 _LIMITS_OF_RUNS = _limits(Run.id, Run.id)
 
@@ -188,9 +188,9 @@ _LIMITS_OF_RUNS = _limits(Run.id, Run.id)
 def spendings_of(
     session: Session, owner_ids: Collection[uuid.UUID], usd_per_day: Decimal | None
 ) -> dict[uuid.UUID, Spending]:
-    """Return what limits the spending now, by its owner: a job, or a run that takes in.
+    """Return the limits of spending by owner: a job, or a run that takes documents in.
 
-    Unknown ones are left out.
+    Unknown owners are left out.
     """
     rows = session.execute(_LIMITS, {"owner_ids": list(owner_ids)}).all()
     if others := set(owner_ids) - {row[0] for row in rows}:
@@ -208,7 +208,7 @@ def spendings_of(
 
 
 def lock_accounts(session: Session, spending: Spending) -> Sequence[Budget]:
-    """Return the accounts of day and run, opened where needed; they are locked."""
+    """Return the accounts of the day and the run, locked; missing ones are created."""
     if not spending.is_open:
         _open_day(session, spending.day, spending.usd_per_day)
         opening = _opening(scope_of_run(spending.run_id), None, _cost_of(spending.run_id))
@@ -217,7 +217,7 @@ def lock_accounts(session: Session, spending: Spending) -> Sequence[Budget]:
 
 
 def lock_day(session: Session, usd_per_day: Decimal) -> Budget:
-    """Return the account of today with this cap; it is locked."""
+    """Return the account of the current UTC day with this cap, locked."""
     day = session.scalars(select(_today())).one()
     scopes = (_scope_of_day(day),)
     for account in locked(session, scopes):
@@ -229,7 +229,7 @@ def lock_day(session: Session, usd_per_day: Decimal) -> Budget:
 
 
 def spend(session: Session, scope: str, usd: Decimal, reserved: Decimal = Decimal(0)) -> None:
-    """Add to what is spent and reserved on one account, or give some of it back."""
+    """Add to the spent and reserved amounts of one account; negative amounts reduce them."""
     session.execute(_BOOK, {**_between([scope]), "spent": usd, "reserved": reserved})
 
 
@@ -240,7 +240,7 @@ def reserve(
     amount_usd: Decimal,
     lasts: timedelta,
 ) -> None:
-    """Set an amount aside on both accounts, which are locked."""
+    """Reserve an amount on both accounts, which the caller has locked."""
     session.execute(
         _RESERVE,
         {
@@ -259,10 +259,11 @@ def reserve(
 def settle_all(
     session: Session, costs: Mapping[uuid.UUID, Decimal | None]
 ) -> Mapping[uuid.UUID, Decimal]:
-    """Book what requests did cost; unknown is all that was reserved.
+    """Book the actual costs of requests; an unknown cost counts as the whole reservation.
 
-    A later word is the better one: one that comes after the reservation was given up corrects it,
-    and the same word twice changes nothing. Returns what was reserved for each that is known.
+    A later settlement replaces an earlier one: a cost that arrives after the reservation was
+    abandoned corrects it, and settling twice with the same cost changes nothing. Return the
+    reserved amount of each known reservation.
     """
     rows = session.scalars(
         select(BudgetReservation)
@@ -288,7 +289,7 @@ def settle_all(
 
 
 def settle_abandoned(session: Session, limit: int) -> int:
-    """Book requests that were not settled in time as spent; return how many those were."""
+    """Book expired reservations as spent in full, and return their number."""
     ids = session.scalars(
         select(BudgetReservation.id)
         .where(
@@ -303,7 +304,7 @@ def settle_abandoned(session: Session, limit: int) -> int:
 
 
 def cap_run(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> Budget:
-    """Give a run a cap, the first or another one; return its account, which is locked."""
+    """Set or change the cap of a run, and return its account, locked."""
     opening = _opening(scope_of_run(run_id), cap_usd, _cost_of(run_id)).values(run_id=run_id)
     session.execute(_or_change_cap(opening))
     return session.scalars(
@@ -314,7 +315,7 @@ def cap_run(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> Budget:
 
 
 def of_run(session: Session, run_id: uuid.UUID) -> Sequence[Budget]:
-    """Return the accounts of a run and of today, as far as they have a cap; the run's first."""
+    """Return the capped accounts of a run and of the current UTC day, that of the run first."""
     today = session.scalars(select(_today())).one()
     return session.scalars(
         select(Budget)
@@ -325,7 +326,7 @@ def of_run(session: Session, run_id: uuid.UUID) -> Sequence[Budget]:
 
 
 def unpriced_calls(session: Session, account: Budget) -> int:
-    """Return how many calls of an account's run or day have ended with an unknown cost."""
+    """Return how many calls of the run or day of an account ended with an unknown cost."""
     call = ModelCall if account.run_id is None else jobs.calls_of(account.run_id)
     calls = (
         select(func.count())
@@ -363,12 +364,15 @@ def _cost_of(run_id: uuid.UUID) -> ScalarSelect[Decimal | None]:
 
 
 def _opening(scope: str, cap_usd: Decimal | None, known: ScalarSelect[Decimal | None]) -> Insert:
-    """Begin an account with what the ledger knows: calls without any cap were not counted."""
+    """Return an insert that opens an account with the costs known from the ledger.
+
+    Calls made before the account existed are included in this way.
+    """
     return insert(Budget).values(scope=scope, cap_usd=cap_usd, spent_usd=known)
 
 
 def _or_change_cap(opening: Insert) -> Insert:
-    """Keep what is spent where there is an account, unless the ledger says more."""
+    """Keep the spent amount of an existing account, unless the ledger has a higher one."""
     new = opening.excluded
     spent = func.greatest(Budget.spent_usd, new.spent_usd)
     return opening.on_conflict_do_update(

@@ -1,4 +1,4 @@
-"""Cached completions: what a model answered to a request, for the same request later."""
+"""Cached completions: the answer of a model to a request, for reuse by equal requests."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from chordwise.storage.record import Record
 
 
 class CachedCompletion(Record):
-    """One request by the hash of all that decides about its answer.
+    """One request, identified by the hash of everything that determines its answer.
 
-    `completion` is null while it is being asked for; `claimed_until` says how long others wait.
+    `completion` is null while the request is in flight; other workers wait until `claimed_until`.
     """
 
     __tablename__ = "cached_completions"
@@ -53,10 +53,9 @@ class CachedCompletion(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """Who asks a request, for how long the others wait, and what the row says of it.
+    """A claim on a request: who asks it, how long the claim lasts, and the values of the row.
 
-    A worker that comes back with the same `token` continues the claim that was lost with its
-    worker.
+    A worker that retries with the same `token` continues its earlier claim.
     """
 
     key: str
@@ -68,7 +67,7 @@ class Claim:
 
 
 def find(session: Session, key: str, max_age: timedelta) -> JsonObject | None:
-    """Return the completion of a request that is not too old, and count its use."""
+    """Return the completion of a request unless it is older than `max_age`, and count its use."""
     if not has(session, key, max_age):
         return None
     return session.scalar(
@@ -80,13 +79,13 @@ def find(session: Session, key: str, max_age: timedelta) -> JsonObject | None:
 
 
 def has(session: Session, key: str, max_age: timedelta) -> bool:
-    """Return whether there is a completion of a request that is not too old; it is not used yet."""
+    """Return whether a completion exists that is not older than `max_age`; do not count a use."""
     found = select(CachedCompletion.key).where(_is_fresh(key, max_age))
     return session.scalar(found) is not None
 
 
 def known(session: Session, keys: Collection[str], max_age: timedelta) -> set[str]:
-    """Return those of the requests that `has` is true of."""
+    """Return those of the requests for which `has` returns true."""
     if not keys:
         return set()
     asked = CachedCompletion.key == any_(literal(list(keys), ARRAY(Text())))
@@ -103,7 +102,7 @@ def _is_usable(max_age: timedelta) -> ColumnElement[bool]:
 
 
 def put(session: Session, values: Mapping[str, object]) -> None:
-    """Keep a completion that was not claimed: it came with a batch."""
+    """Store a completion without a claim: one that was answered in a batch."""
     statement = insert(CachedCompletion).values(**values)
     kept = {
         "completion": statement.excluded.completion,
@@ -117,8 +116,8 @@ def put(session: Session, values: Mapping[str, object]) -> None:
 
 
 def claim(session: Session, claim: Claim, max_age: timedelta) -> bool:
-    """Claim a request that was not asked and is not being asked; false otherwise."""
-    # Looked at without a lock: most who wait find the claim of another.
+    """Claim a request; return false if it has a usable completion or another worker claims it."""
+    # Read without a lock: most waiting workers find the claim of another one.
     is_held = CachedCompletion.key == claim.key, _held_by_others(claim)
     if session.scalar(select(CachedCompletion.key).where(*is_held)) is not None:
         return False
@@ -145,7 +144,7 @@ def claim(session: Session, claim: Claim, max_age: timedelta) -> bool:
 
 
 def store(session: Session, claim: Claim, completion: JsonObject) -> None:
-    """Keep the completion of a request if the claim is still held."""
+    """Store the completion of a request if the claim is still held."""
     session.execute(
         update(CachedCompletion)
         .where(CachedCompletion.key == claim.key, CachedCompletion.claim_token == claim.token)
@@ -159,7 +158,7 @@ def store(session: Session, claim: Claim, completion: JsonObject) -> None:
 
 
 def release(session: Session, claim: Claim) -> None:
-    """Give up a claim that brought nothing to keep."""
+    """Release a claim without a completion."""
     session.execute(
         delete(CachedCompletion).where(
             CachedCompletion.key == claim.key,
@@ -170,7 +169,7 @@ def release(session: Session, claim: Claim) -> None:
 
 
 def discard(session: Session, key: str) -> None:
-    """Take a completion out again that turned out to be of no use."""
+    """Delete a completion that turned out to be unusable."""
     session.execute(
         delete(CachedCompletion).where(
             CachedCompletion.key == key, CachedCompletion.completion.is_not(None)
@@ -179,7 +178,7 @@ def discard(session: Session, key: str) -> None:
 
 
 def forget(session: Session, older_than: timedelta) -> None:
-    """Delete completions that are too old, and abandoned claims."""
+    """Delete completions that are older than `older_than`, and abandoned claims of that age."""
     now = clock.database_now()
     abandoned = func.coalesce(CachedCompletion.claimed_until, CachedCompletion.created_at) <= now
     session.execute(

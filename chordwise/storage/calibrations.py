@@ -1,4 +1,4 @@
-"""Calibrations: what claimed confidence was found to be worth, and the judgments they rest on."""
+"""Calibrations: the measured accuracy of claimed confidence, and the judgments behind it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _CLAIMS = table(
 
 
 class Calibration(Record):
-    """A curve from claim to worth; the newest of each key is in force, older ones are the past.
+    """A curve from claimed to calibrated confidence; the newest curve of each key is in force.
 
-    `points` is a list of pairs, claim and worth, ascending. `error_before` and `error_after` are
-    the expected calibration errors of the claims and, by cross-validation, of the curve. From
-    `accept_from` on at most `max_error_rate` of the answers are wrong; it is null where there is no
-    such claim, and `accepted_share` says how many answers that is.
+    `points` is an ascending list of pairs of claimed and calibrated confidence. `error_before` and
+    `error_after` are the expected calibration errors of the claims and, by cross-validation, of the
+    curve. At or above `accept_from` at most `max_error_rate` of the answers are wrong; it is null
+    if no confidence reaches that rate. `accepted_share` is the share of answers at or above it.
     """
 
     __tablename__ = "calibrations"
@@ -56,7 +56,7 @@ class Calibration(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Key:
-    """What a calibration is for."""
+    """The key of a calibration."""
 
     analysis_type: str
     part: str
@@ -65,7 +65,7 @@ class Key:
 
 
 def claims(session: Session) -> Mapping[Key, Sequence[Claim]]:
-    """Return all claims that were judged, each question about a document once."""
+    """Return all judged claims by key; each question about a document counts once."""
     found: dict[Key, list[Claim]] = {}
     for row in session.execute(select(_CLAIMS)).mappings():
         key = Key(**{name: row[name] for name in Key.__dataclass_fields__})
@@ -77,7 +77,7 @@ def claims(session: Session) -> Mapping[Key, Sequence[Claim]]:
 
 
 def curves(session: Session, learnt_until: datetime) -> Mapping[Key, Points]:
-    """Return the points of the calibrations that were in force at a time."""
+    """Return the points of the calibrations that were in force at `learnt_until`."""
     names = Key.__dataclass_fields__
     key = [getattr(Calibration, name) for name in names]
     found = session.scalars(
@@ -98,7 +98,7 @@ def _points(stored: JsonValue) -> Points:
 
 
 def store(session: Session, calibration: Calibration) -> bool:
-    """Put a calibration into force unless it equals the newest one; return whether it was put."""
+    """Store a calibration unless it equals the newest one; return whether it was stored."""
     newest = session.scalars(
         select(Calibration)
         .where(

@@ -1,4 +1,4 @@
-"""Leases on chunks: taken with a claim, kept by heartbeats, given back, or taken away."""
+"""Leases on chunks: acquired with a claim, extended by heartbeats, released, or taken over."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from chordwise.storage.model_calls import ModelCall
 class ClaimedChunk:
     """A chunk after an attempt to claim it, with its job, document and run.
 
-    `claim_token` is that of the attempt; the chunk is claimed where `lease_token` equals it and the
-    chunk is running. `chunk_count` is that of its job. `options` is JSON text; `examples` are the
-    learned ones of the job, null where it has none. `text` is the document's where the chunk is all
-    of it, else null; `has_places` says whether that has any.
+    `claim_token` is that of the attempt; the chunk is claimed if `lease_token` equals it and the
+    chunk is running. `chunk_count` is that of its job. `options` is JSON text. `examples` are the
+    learned examples of the job, null if it has none. `text` is the text of the document if the
+    chunk covers all of it, else null; `has_places` says whether the document has places.
     """
 
     id: uuid.UUID
@@ -75,7 +75,7 @@ _FROM_WANTED = """
     JOIN jobs j ON j.id = c.job_id
     JOIN documents d ON d.id = j.document_id
     JOIN runs r ON r.id = j.run_id"""
-# Said beside each join: the planner finds chunks by their ids, however few its statistics have.
+# Repeated beside each join, so that the planner finds chunks by id whatever its statistics say.
 _NAMED = "c.id = ANY(CAST(:ids AS uuid[]))"
 _CLAIMABLE = f"""(
     c.status = 'pending'
@@ -121,23 +121,23 @@ _LOOK = text(f"""
 
 
 Claims: TypeAlias = Sequence[tuple[uuid.UUID, uuid.UUID]]
-"""Chunks, or jobs to be synthesized, with the tokens to claim them by."""
+"""Pairs of the id of a chunk, or of a job to be synthesized, and the token to claim it with."""
 
 
 def claim_all(
     store: Store, claims: Claims, lease: timedelta, below: int
 ) -> dict[uuid.UUID, ClaimedChunk]:
-    """Take chunks, given with the tokens to claim them by; return what is found, by token.
+    """Claim chunks by pairs of id and token; return the chunks that exist, by token.
 
-    A chunk is not taken while it is finished, not due, or leased, nor where it has been attempted
-    `below` times. A claim that was made already with its token stands.
+    A chunk is not claimed if it has ended, is not due or is leased, or if it has been attempted
+    `below` times. A claim that was already made with its token remains valid.
     """
     named = {**arrays_of(claims), "lease": lease, "below": below}
     return {row[1]: ClaimedChunk(*row) for row in store.execute(_CLAIM, named)}
 
 
 def look(store: Store, claims: Claims) -> dict[uuid.UUID, ClaimedChunk]:
-    """Return chunks, given with the tokens of attempts to claim them, as they are; by token."""
+    """Return the current state of chunks, by the tokens of the attempts to claim them."""
     return {row[1]: ClaimedChunk(*row) for row in store.execute(_LOOK, arrays_of(claims))}
 
 
@@ -147,7 +147,7 @@ def arrays_of(claims: Claims) -> dict[str, object]:
 
 
 def claimable() -> ColumnElement[bool]:
-    """Return the condition under which a chunk waits to be claimed."""
+    """Return the condition that a chunk can be claimed."""
     return or_(
         Chunk.status == ChunkStatus.PENDING,
         and_(Chunk.status == ChunkStatus.WAITING, Chunk.due_at <= clock.database_now()),
@@ -162,9 +162,10 @@ def claimable() -> ColumnElement[bool]:
 def claim(
     session: Session, chunk_id: uuid.UUID, token: uuid.UUID, lease: timedelta, max_attempts: int
 ) -> ClaimedChunk | None:
-    """Take a chunk of a job whose row is locked as `claim_all` does, be it for its last attempt.
+    """Claim a chunk as `claim_all` does, including for its last attempt; its job row is locked.
 
-    Where it has to wait for that, its message has come too early and is gone.
+    If another last attempt is in progress, the chunk is not claimed. `sent_at` is then cleared,
+    since the message has been consumed.
     """
     claims = [(chunk_id, token)]
     found = look(session, claims).get(token)
@@ -178,9 +179,9 @@ def claim(
 
 
 def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) -> set[uuid.UUID]:
-    """Prolong leases; return the tokens of those that still held.
+    """Extend leases; return the tokens of those that were still held.
 
-    Their chunks are locked in the order of the ids, as those that end are.
+    The chunks are locked in the order of their ids, as in `chunks.end_all`.
     """
     is_held = and_(Chunk.lease_token.in_(tokens), Chunk.status == ChunkStatus.RUNNING)
     held = select(Chunk.id).where(is_held).order_by(Chunk.id).with_for_update(key_share=True)
@@ -196,9 +197,9 @@ def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) ->
 def postpone(
     session: Session, chunk_id: uuid.UUID, token: uuid.UUID, delay: timedelta, error: TransientError
 ) -> bool:
-    """Put a chunk off to a due-time; the attempt does not count.
+    """Postpone a chunk until a due time; the attempt does not count.
 
-    The postponement does, unless the chunk only waits for its turn.
+    The postponement counts unless the provider throttles requests.
     """
     return leave(
         session,
@@ -215,7 +216,7 @@ def postpone(
 
 
 def release(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
-    """Give a chunk back unharmed: the attempt does not count."""
+    """Release an unfinished chunk; the attempt does not count."""
     return leave(
         session,
         held(chunk_id, token),
@@ -227,9 +228,9 @@ def release(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
 
 
 def give_up(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
-    """Give a chunk back that could not be finished; the attempt counts if a model was asked.
+    """Release a chunk that could not be finished; the attempt counts if a model was called.
 
-    Otherwise a database that keeps failing after each answer would have it paid for without end.
+    Otherwise a database that fails after each answer would cause unlimited paid calls.
     """
     asked = exists().where(ModelCall.chunk_id == Chunk.id, ModelCall.started_at >= Chunk.started_at)
     return leave(
@@ -243,7 +244,7 @@ def give_up(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
 
 
 def quarantine(session: Session, chunk_id: uuid.UUID, attempts: int) -> bool:
-    """Set a chunk aside that ended its worker too often; false when it is claimed or finished."""
+    """Quarantine a chunk whose worker was lost too often; false if it is claimed or ended."""
     return leave(
         session,
         and_(Chunk.id == chunk_id, Chunk.attempts >= attempts, claimable()),
@@ -256,19 +257,19 @@ def quarantine(session: Session, chunk_id: uuid.UUID, attempts: int) -> bool:
 
 
 def is_last(attempts: int, max_attempts: int) -> bool:
-    """Return whether the next attempt is the last, and not the first as well."""
+    """Return whether the next attempt is the last one; a first attempt never is."""
     return attempts >= first_last(max_attempts)
 
 
 def first_last(max_attempts: int) -> int:
-    """Return with how many attempts the next one is the last, and not the first as well."""
+    """Return the number of attempts after which the next one is the last; at least one."""
     return max(1, max_attempts - 1)
 
 
 def may_begin(session: Session, attempts: int, max_attempts: int) -> bool:
-    """Return whether work with so many attempts may be taken now.
+    """Return whether work with this number of attempts may be claimed now.
 
-    Until the transaction ends no other last attempt begins.
+    For a last attempt, a lock prevents other last attempts until the transaction ends.
     """
     if not is_last(attempts, max_attempts):
         return True
@@ -277,7 +278,7 @@ def may_begin(session: Session, attempts: int, max_attempts: int) -> bool:
 
 
 def one_is_at_work(max_attempts: int) -> ColumnElement[bool]:
-    """Return the condition that a last attempt is being made under a live lease."""
+    """Return the condition that a last attempt is in progress under a valid lease."""
     chunk, job = aliased(Chunk), aliased(Job)
     last = max(2, max_attempts)
     now = clock.database_now()

@@ -1,6 +1,6 @@
-"""Storing what workers do with chunks: claims, ends and calls, of many threads in one transaction.
+"""Storage of the work on chunks: claims, ends and calls of many threads in one transaction.
 
-The order of locks is that of the whole schema: jobs, then chunks, then calls.
+Locks are taken in the order of the whole schema: jobs, then chunks, then calls.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from chordwise.storage.database import Database
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
 
-# The promise of a synthesis is due after this time; normally the process that ended the last
-# chunk, or the body of the chord, has begun the synthesis by then.
+# A promised synthesis is due after this time; normally the process that ended the last chunk, or
+# the body of the chord, has begun the synthesis by then.
 _SYNTHESIS_DELAY = timedelta(seconds=5)
-# How long beginnings and ends of calls wait for others, again while some come: a slot is busy
-# meanwhile.
+# How long the beginning or end of a call waits for others, extended while more arrive. A slot stays
+# occupied meanwhile.
 _GATHER_SECONDS = 0.016
 
 
 class Stored(Enum):
-    """What became of something to store.
+    """The outcome of storing an item.
 
-    `LOST`: the lease is lost, and nothing was stored. `LAST`: the job has no open chunks any more,
-    and needs a synthesis.
+    `LOST`: the lease is lost, and nothing was stored. `LAST`: the job has no open chunks left and
+    needs a synthesis.
     """
 
     LOST = "lost"
@@ -46,8 +46,8 @@ class Stored(Enum):
 class ChunkEnd:
     """The end of a chunk that is leased with `token`.
 
-    `calls` are the ends of its calls that are not stored yet. `job_end` is that of its job, where
-    it is the only chunk and no model has to be asked for the result.
+    `calls` are the ends of its calls that are not stored yet. `job_end` is the end of its job, if
+    the job has only this chunk and its result needs no further model call.
     """
 
     job_id: uuid.UUID
@@ -60,7 +60,7 @@ class ChunkEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynthesisEnd:
-    """The end of a job that is leased for its synthesis; `calls` as for a chunk."""
+    """The end of a job that is leased for its synthesis; `calls` is as in `ChunkEnd`."""
 
     job_end: JobEnd
     calls: Sequence[Mapping[str, object]] = ()
@@ -68,11 +68,11 @@ class SynthesisEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallEntry:
-    """An entry of the ledger: a call that begins, or none, and what became of earlier ones.
+    """An entry of the ledger: optionally a call that begins, and the outcomes of earlier calls.
 
-    The rows of calls that were not made are `withdrawn`.
-    A call with the `token` of a lease begins only while that is held: on the chunk of the call, or
-    on the synthesis of its job where it has no chunk.
+    `withdrawn` holds the ids of calls that were not made; their rows are deleted. A call with the
+    `token` of a lease begins only while that lease is held: on the chunk of the call, or on the
+    synthesis of its job if the call has no chunk.
     """
 
     begun: Mapping[str, object] | None = None
@@ -83,11 +83,12 @@ class CallEntry:
 
 
 class ChunkWork:
-    """What the threads of a worker store; safe to share between them.
+    """Stores the claims, ends and calls of the threads of a worker; thread-safe.
 
-    Ends and entries of the ledger share transactions: mostly, a call begins where another has just
-    ended. `synthesis` is the task that is promised when the last chunk of a job has ended, and due
-    some seconds later: normally that process, or the body of a chord, has begun it by then.
+    Ends and ledger entries share transactions, since a call usually begins when another one has
+    just ended. `synthesis` is the task that is promised when the last chunk of a job has ended. It
+    is due some seconds later: normally the same process, or the body of a chord, has begun the
+    synthesis by then.
     """
 
     def __init__(
@@ -101,39 +102,40 @@ class ChunkWork:
         self._work = GroupCommit(database.transaction, self._store, _GATHER_SECONDS)
 
     def claim(self, claims: Claims) -> Mapping[uuid.UUID, ClaimedChunk]:
-        """Claim chunks, given with tokens; return those that there are, as they are now, by token.
+        """Claim chunks by pairs of id and token; return the current state of those found, by token.
 
         Raises:
-            ServiceUnavailableError: The database stayed away for the length of a lease.
+            ServiceUnavailableError: The database was unavailable for the length of a lease.
         """
         return self._claims.commit(claims, self._lease)
 
     def claim_synthesis(self, job_id: uuid.UUID, token: uuid.UUID) -> ClaimedSynthesis | None:
-        """Claim the synthesis of a job; `None` where it may not be, or only as the last attempt.
+        """Claim the synthesis of a job; `None` if it is not claimable, or only as the last attempt.
 
         Raises:
-            ServiceUnavailableError: The database stayed away for the length of a lease.
+            ServiceUnavailableError: The database was unavailable for the length of a lease.
         """
         return self._synthesis_claims.commit((job_id, token), self._lease)
 
     def enter(self, entry: CallEntry, within: timedelta) -> bool:
-        """Store an entry of the ledger; false where its call may not begin.
+        """Store a ledger entry; return false if its call may not begin.
 
-        The lease is lost then, or its run is cancelled. The ends are stored whatever the outcome.
+        In that case the lease is lost, or the run is cancelled. The ends are stored in either case.
 
         Raises:
-            ServiceUnavailableError: The database stayed away for longer than `within`.
+            ServiceUnavailableError: The database was unavailable for longer than `within`.
         """
         return self._work.commit(entry, within) is not Stored.LOST
 
     def end(self, end: ChunkEnd | SynthesisEnd, within: timedelta) -> Stored:
         """Store the end of a chunk, or of a synthesis.
 
-        The ends of its calls are stored with it. The job of a chunk ends with it, where that is
-        given; else its open chunks are counted down, and the last one promises the synthesis.
+        The ends of its calls are stored with it. If the end of the job is given, the job ends too;
+        otherwise its count of open chunks is decremented, and the last chunk promises the
+        synthesis.
 
         Raises:
-            ServiceUnavailableError: The database stayed away for longer than `within`.
+            ServiceUnavailableError: The database was unavailable for longer than `within`.
         """
         return self._work.commit(end, within)
 
@@ -154,7 +156,7 @@ class ChunkWork:
     def _store(
         self, store: Connection, group: Sequence[CallEntry | ChunkEnd | SynthesisEnd]
     ) -> Sequence[Stored]:
-        """Store ends and entries; of a commit whose answer was lost they are found to be made."""
+        """Store ends and entries; a repeated store recognizes what was already committed."""
         entries = [item for item in group if isinstance(item, CallEntry)]
         of_chunks = [item for item in group if isinstance(item, ChunkEnd)]
         syntheses = [item for item in group if isinstance(item, SynthesisEnd)]
@@ -184,7 +186,7 @@ class ChunkWork:
         syntheses: Sequence[JobEnd],
         entries: Sequence[CallEntry],
     ) -> Mapping[uuid.UUID, Stored]:
-        """End chunks and jobs; all that the transaction needs is locked in one order before."""
+        """End chunks and jobs; all rows that the transaction needs are locked in order first."""
         beginning = [entry.begun for entry in entries if entry.begun and entry.token]
         synthesizing = [_id(begun, "job_id") for begun in beginning if not begun["chunk_id"]]
         if syntheses or synthesizing:
@@ -208,7 +210,7 @@ class ChunkWork:
         return dict.fromkeys(ended, Stored.STORED) | dict.fromkeys(last.values(), Stored.LAST)
 
 
-def _stored(is_stored: bool) -> Stored:  # noqa: FBT001 - it is all that this is about
+def _stored(is_stored: bool) -> Stored:  # noqa: FBT001 - the flag is the only argument
     return Stored.STORED if is_stored else Stored.LOST
 
 
@@ -228,7 +230,7 @@ def _end_jobs(store: Connection, ends: Sequence[JobEnd]) -> set[uuid.UUID]:
 def store_entries(
     store: Connection, entries: Sequence[CallEntry], ended: Sequence[Mapping[str, object]] = ()
 ) -> Sequence[bool]:
-    """Store entries, and ends of other calls with theirs; return whether each call may begin."""
+    """Store entries and the ends of other calls; return whether the call of each may begin."""
     begun = [entry.begun for entry in entries if entry.begun]
     tokens = {str(each.begun["id"]): each.token for each in entries if each.begun and each.token}
     model_calls.end_all(store, [*ended, *(call for each in entries for call in each.ended)])

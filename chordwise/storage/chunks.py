@@ -39,11 +39,12 @@ from chordwise.storage.record import (
 
 
 class Chunk(Record):
-    """Characters `start_char` to `end_char` of the job's document, and their answer.
+    """Characters `start_char` to `end_char` of the document of a job, and their answer.
 
-    `attempts` counts claims, so that a kill counts; `postponements` counts waits for a provider.
-    `confidence` is what the answer claims; `agreement` that of its samples, null without a vote.
-    `missing_rows` names lists that lost rows when the answer was repaired, as in `results`.
+    `attempts` counts claims, so that a killed worker counts; `postponements` counts waits for a
+    provider. `confidence` is that claimed in the answer; `agreement` is that of its samples, null
+    without a vote. `missing_rows` names lists that lost rows when the answer was repaired, as in
+    `results`.
     """
 
     __tablename__ = "chunks"
@@ -98,7 +99,7 @@ class Chunk(Record):
 
 @dataclass(frozen=True, slots=True)
 class EndedChunk:
-    """What a result needs of a chunk that has ended; the fields are those of `Chunk`."""
+    """The part of an ended chunk that a result needs; the fields are those of `Chunk`."""
 
     status: str
     answer: JsonObject | None = None
@@ -118,9 +119,9 @@ class EndedChunk:
 
 
 def write_whole(session: Session, lengths: Mapping[uuid.UUID, int]) -> list[uuid.UUID]:
-    """Insert the only chunk of each job, given with the length of its text; return their ids.
+    """Insert one chunk for each job, by the length of its text, and return the ids of the chunks.
 
-    The caller promises their messages.
+    The chunks are marked as sent: the caller promises their messages.
     """
     ids = [new_id() for _ in lengths]
     rows = [
@@ -149,7 +150,7 @@ def answered(answer: Answer) -> EndedChunk:
 
 
 def failed(error: ChordwiseError) -> EndedChunk:
-    """Return the end of a chunk that failed for good."""
+    """Return the end of a chunk that failed permanently."""
     return EndedChunk(
         status=ChunkStatus.FAILED,
         error_code=error.code,
@@ -161,7 +162,7 @@ def failed(error: ChordwiseError) -> EndedChunk:
 _PLACE = ("position", "start_char", "end_char")
 COLUMNS = tuple(field.name for field in fields(EndedChunk))
 _ENDED = tuple(name for name in COLUMNS if name not in _PLACE)
-# The jobs are locked first, as everywhere.
+# Jobs are always locked before their chunks.
 _END = text(f"""
     WITH new AS MATERIALIZED (
         SELECT * FROM json_populate_recordset(NULL::chunks, CAST(:rows AS json))
@@ -185,10 +186,10 @@ def end_all(
     ends: Sequence[tuple[EndedChunk, Mapping[str, uuid.UUID]]],
     also_locked: Collection[uuid.UUID] = (),
 ) -> set[uuid.UUID]:
-    """End chunks whose leases hold, and lock their jobs; return those that have just ended.
+    """End chunks whose leases are held, and lock their jobs; return the ids of the ended chunks.
 
-    Beside each stand its `id`, `job_id` and `lease_token`. The chunks `also_locked` are locked with
-    them, in one order.
+    Each end comes with its `id`, `job_id` and `lease_token`. The chunks `also_locked` are locked
+    together with them, in the order of the ids.
     """
     rows = [
         {name: getattr(ended, name) for name in _ENDED}
@@ -211,7 +212,7 @@ def left(store: Store, chunk_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, uuid.U
 
 
 def answer_of(chunk: EndedChunk) -> Answer:
-    """Return the answer of a chunk that succeeded; of repairs its quality tells."""
+    """Return the answer of a chunk that succeeded; `repaired` is not stored and always false."""
     return Answer(
         output=chunk.answer or {},
         confidence=chunk.confidence or 0.0,
@@ -226,7 +227,7 @@ def answer_of(chunk: EndedChunk) -> Answer:
 
 
 def mark_sent(session: Session, chunk_ids: Sequence[uuid.UUID]) -> None:
-    """Note that messages for these chunks are with the broker, or promised."""
+    """Record that messages for these chunks were sent to the broker, or promised."""
     session.execute(_MARK_SENT, {"ids": list(chunk_ids)})
 
 
@@ -241,10 +242,10 @@ def held(chunk_id: uuid.UUID, token: uuid.UUID) -> ColumnElement[bool]:
 
 
 def leave(session: Session, condition: ColumnElement[bool], **values: object) -> bool:
-    """Give up the lease of the chunk that meets the condition; false when there is none.
+    """End the lease of the chunk that meets the condition; return false if there is no such chunk.
 
-    The token stays where the chunk ends: a commit whose outcome is unknown can be
-    repeated then, and is found to be made.
+    If the chunk ends, its token is kept, so that a commit whose outcome is unknown can be repeated
+    and recognized.
     """
     defaults: dict[str, object] = {"lease_until": None, "finished_at": clock.database_now()}
     statement = update(Chunk).where(condition).values({**defaults, **values}).returning(Chunk.id)

@@ -1,4 +1,4 @@
-"""The database's clock: the only one that leases and due-times go by."""
+"""The clock of the database, which alone decides about leases and due times."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from sqlalchemy import Boolean, ColumnElement, func, literal, literal_column, se
 from sqlalchemy.orm import Session
 
 HOLDERS_HAVE_COME = "pg_postmaster_start_time() < clock_timestamp() - interval '6 seconds'"
-"""Says that a lease that has run out may be taken over.
+"""The condition that an expired lease may be taken over.
 
-Leases cannot be renewed while the database is unavailable, so for six seconds after its restart
-they are left to their holders. A worker with an answer tries to store it every five seconds or
-more often.
+Leases cannot be renewed while the database is unavailable, so for six seconds after a restart of
+the database they are reserved for their holders. A worker with an answer tries to store it at
+least every five seconds.
 """
 
 
 def database_now() -> ColumnElement[datetime]:
-    """Return the time of the statement, not of its transaction's start."""
+    """Return the current time, not the start of the transaction."""
     return func.clock_timestamp()
 
 
 def statement_start() -> ColumnElement[datetime]:
-    """Return when the statement began: one moment for all rows, by which an index can be asked.
+    """Return the start of the statement: one time for all rows, which an index can be searched by.
 
-    A volatile function such as that of `database_now` is never compared with an index.
+    A volatile function such as that of `database_now` is never used in an index search.
     """
     return func.statement_timestamp()
 
@@ -35,10 +35,10 @@ def after(delay: timedelta) -> ColumnElement[datetime]:
 
 
 def holders_have_come() -> ColumnElement[bool]:
-    """Return the condition that a lease that has run out may be taken over."""
+    """Return the condition that an expired lease may be taken over."""
     return literal_column(HOLDERS_HAVE_COME, Boolean)
 
 
 def read(session: Session) -> datetime:
-    """Ask the database what time it is."""
+    """Return the current time of the database."""
     return session.scalars(select(database_now())).one()

@@ -39,10 +39,10 @@ _DRIVER = "postgresql+psycopg"
 STATEMENT_SECONDS = 60.0
 _POOL_SECONDS = 30.0
 _QUIET_SECONDS = 2.0
-# Servers end our unused sessions after thirty seconds.
+# Servers end unused sessions of Chordwise after thirty seconds.
 _ADMISSION_SECONDS = 45.0
-# Before a session begins, PostgreSQL's library hands on the server's sentence without its code; a
-# server that speaks another language counts as one that is away, and the log has its sentence.
+# Before a session begins, libpq reports the message of the server without its SQLSTATE. A server
+# with messages in another language counts as unavailable; the log contains its message.
 _REFUSAL = re.compile(
     r"authentication failed|no pg_hba\.conf entry|pg_hba\.conf rejects|no password supplied"
     r"|(?:role|database|user) \".*\" does not exist|no such (?:user|database)"
@@ -62,12 +62,12 @@ _ACCESS_HINT = (
     "Check user, password and database in database_url (CHORDWISE_DATABASE_URL), "
     "and the server's pg_hba.conf."
 )
-# A connection takes a file descriptor; the library for the socket reports that there is none.
+# A connection needs a file descriptor; opening the socket fails with these codes if none is left.
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 Returned = TypeVar("Returned")
 Store: TypeAlias = Session | Connection
-"""What statements are executed on: a unit of work, or the bare connection of the hot path."""
+"""The target of statements: a session, or the plain connection of the hot path."""
 
 
 def open_engine(
@@ -78,16 +78,17 @@ def open_engine(
     statement_seconds: float = STATEMENT_SECONDS,
     keeps_plans: bool = False,
 ) -> Engine:
-    """Return an engine for a `postgresql://` URL; nothing is connected yet.
+    """Return an engine for a `postgresql://` URL; no connection is opened yet.
 
-    Statements take no longer than `statement_seconds`, and a wait for a lock half of it; a server
-    that is silent for longer is given up, so that it never holds a thread without a limit. The
-    server closes connections that are not used; one that was not for a while is tested before it
-    is used, which spares work that is not repeated an error. Where it `keeps_plans`, a prepared
-    statement is planned once, whatever its parameters: no index may depend on their values.
+    Statements are limited to `statement_seconds`, and waits for a lock to half of that. A
+    connection whose server is silent for longer is closed, so that no thread is blocked without
+    limit. The server closes unused connections; a connection that was idle for a while is tested
+    before it is used, so that work that is not retried does not fail. With `keeps_plans`, a
+    prepared statement is planned once, regardless of its parameters: no index may depend on their
+    values.
 
     Raises:
-        ConfigurationError: The URL is not one of PostgreSQL.
+        ConfigurationError: The URL is not a PostgreSQL URL.
     """
     try:
         address = make_url(url.get_secret_value())
@@ -101,7 +102,7 @@ def open_engine(
         address.set(drivername=_DRIVER),
         pool_size=pool_size,
         max_overflow=5,
-        pool_use_lifo=True,  # so that those of a busier time are left alone until they end
+        pool_use_lifo=True,  # so that surplus connections stay idle until the server ends them
         pool_timeout=min(_POOL_SECONDS, statement_seconds),
         hide_parameters=True,
         connect_args=parameters(statement_seconds, name, keeps_plans=keeps_plans),
@@ -112,9 +113,9 @@ def open_engine(
 
 
 def ping_after_pauses(engine: Engine) -> None:
-    """Test connections that were not used for a while before they are used.
+    """Test connections that were idle for a while before they are used.
 
-    The pool replaces a connection that was lost.
+    The pool replaces lost connections.
     """
 
     def note_use(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
@@ -133,10 +134,10 @@ def ping_after_pauses(engine: Engine) -> None:
 
 
 class Database:
-    """PostgreSQL: opens transactions, and reports its errors as those of Chordwise.
+    """A PostgreSQL database: opens transactions, and translates errors to those of Chordwise.
 
-    Safe to share between threads. Rows stay readable after their transaction. Every method that
-    opens one raises `DatabaseRefusedError` or `ServiceUnavailableError` (see `translate_errors`).
+    Thread-safe. Rows remain readable after their transaction. Every method that opens a transaction
+    raises `DatabaseRefusedError` or `ServiceUnavailableError` (see `translate_errors`).
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -146,32 +147,32 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """Open a session for the block; what it changes is rolled back."""
+        """Open a session for the block; its changes are rolled back."""
         with translate_errors(), self._sessions() as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """Open a transaction for the block, which is committed at its end."""
+        """Open a transaction for the block, and commit it at the end of the block."""
         with translate_errors(), self._sessions.begin() as session:
             yield session
 
     def commit(self, change: Callable[[Session], Returned]) -> Returned:
-        """Run a change in a transaction of its own, and return what it returns."""
+        """Run a change in a separate transaction, and return its return value."""
         with self.write() as session:
             return change(session)
 
     def attempts(self, within: timedelta) -> Iterator[AbstractContextManager[Session]]:
-        """Yield transactions until one is committed, during an outage of the database.
+        """Yield transactions until one is committed, retrying during an outage of the database.
 
-        The block has to be repeatable, since the answer to a commit can be lost:
+        The block must be repeatable, since the reply to a commit can be lost:
 
             for attempt in database.attempts(within):
                 with attempt as session:
                     ...
 
         Raises:
-            ServiceUnavailableError: The database stayed away for longer than `within`.
+            ServiceUnavailableError: The database was unavailable for longer than `within`.
         """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(ServiceUnavailableError),
@@ -184,13 +185,13 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Open a transaction on a bare connection, for prepared statements."""
+        """Open a transaction on a plain connection, for prepared statements."""
         with translate_errors(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
-        """Lend a bare connection on which each statement is a transaction of its own."""
+        """Open a plain connection on which each statement is a separate transaction."""
         with translate_errors(), self._autocommit.connect() as connection:
             yield connection
 
@@ -206,11 +207,11 @@ class Database:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Translate a lost or refused connection, and rights that are missing.
+    """Translate lost and refused connections, and missing privileges.
 
     Raises:
-        DatabaseRefusedError: PostgreSQL does not let us in, or not do what we have to.
-        ServiceUnavailableError: PostgreSQL is out of reach, restarting, or full.
+        DatabaseRefusedError: PostgreSQL refuses the connection or a required operation.
+        ServiceUnavailableError: PostgreSQL is unreachable, restarting, or out of connections.
     """
     try:
         yield
@@ -233,11 +234,11 @@ def translate_errors() -> Iterator[None]:
 
 
 def admitted(ask: Callable[[], None]) -> None:
-    """Run what asks the database something at first, and wait a while for a place in a full one.
+    """Run the first query of a process, and retry for a while if no connection is free.
 
     Raises:
-        DatabaseRefusedError: PostgreSQL does not let us in, or not do what we have to.
-        ServiceUnavailableError: It cannot be reached, or stays full.
+        DatabaseRefusedError: PostgreSQL refuses the connection or a required operation.
+        ServiceUnavailableError: PostgreSQL is unreachable, or remains out of connections.
     """
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_crowded),
@@ -262,38 +263,38 @@ def _is_refusal(error: SQLAlchemyError) -> bool:
 
 
 def _code(error: SQLAlchemyError) -> str:
-    """Return the server's code (SQLSTATE); empty where there was no session yet, or no server."""
+    """Return the SQLSTATE of an error; empty if there was no session or no server."""
     code = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
     return str(code or "")
 
 
 def _reason(error: SQLAlchemyError) -> str:
-    """Return the server's own first line; psycopg never puts the password into it."""
+    """Return the first line of the server message; psycopg never includes the password."""
     original = error.orig if isinstance(error, DBAPIError) else error
     lines = str(original).strip().splitlines()
     return lines[0][:300] if lines else "no reason"
 
 
 class Lock(StrEnum):
-    """A lock, by the name of its view; it is held until the transaction ends."""
+    """A lock, named after its view; it is held until the transaction ends."""
 
     LEADER = "leader_lock"
     LAST_ATTEMPT = "last_attempt_lock"
     READER_LOGIN = "reader_login_lock"
 
     def statement(self, *, wait: bool = True) -> str:
-        """Return the statement that takes the lock; without `wait` it fails at once if taken."""
+        """Return the statement that takes the lock; without `wait` it fails if the lock is held."""
         return f"LOCK TABLE {self} IN SHARE UPDATE EXCLUSIVE MODE{'' if wait else ' NOWAIT'}"
 
 
 _POLL_SECONDS = 0.1
 _IDLE_MILLISECONDS = 30_000
-# Statements are ended by the server; its own sentence about that should arrive before we give up.
+# The server cancels slow statements; its error message should arrive before the client gives up.
 _ON_TOP = 1.25
 _ON_TOP_SECONDS = 1.0
 _CONNECT_SECONDS = 10
 _CANCEL_SECONDS = 5.0
-_LEAST_CONNECT_SECONDS = 2  # PostgreSQL's library takes no fewer
+_LEAST_CONNECT_SECONDS = 2  # the minimum of libpq
 
 
 class _Connect(Protocol):
@@ -301,10 +302,11 @@ class _Connect(Protocol):
 
 
 class BoundedConnection(psycopg.Connection[TupleRow]):
-    """Closes itself when an answer takes longer than `answer_seconds`; `None`: never.
+    """A connection that closes itself if a reply takes longer than `answer_seconds`.
 
-    Where `cancels`, it first asks the server to cancel the statement, and closes a server that does
-    not: what runs there may have switched the server's own limit off.
+    `None` means no limit. With `cancels`, it first asks the server to cancel the statement, and
+    closes itself if the server does not: the running code may have disabled the statement timeout
+    of the server.
     """
 
     answer_seconds: float | None = None
@@ -313,10 +315,10 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
     def wait(
         self, gen: PQGen[Returned], interval: float = _POLL_SECONDS, timeout: float | None = None
     ) -> Returned:
-        """Wait for one answer of the server.
+        """Wait for one reply of the server.
 
         Raises:
-            psycopg.OperationalError: There was none in time; the connection is closed.
+            psycopg.OperationalError: No reply arrived in time; the connection is closed.
         """
         if self.answer_seconds is None:
             return super().wait(gen, interval, timeout)
@@ -346,7 +348,7 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
 
 
 def bound(engine: Engine, statement_seconds: float) -> None:
-    """Let each connection of the engine give up a little after the server should have."""
+    """Limit each connection of the engine to slightly more than the limit of the server."""
     seconds = statement_seconds * _ON_TOP + _ON_TOP_SECONDS
     connect = cast("_Connect", BoundedConnection.connect)
 
@@ -363,11 +365,11 @@ def bound(engine: Engine, statement_seconds: float) -> None:
 def parameters(
     statement_seconds: float, name: str, *, keeps_plans: bool = False
 ) -> dict[str, str | int]:
-    """Return what a connection is opened with, so that neither side waits for the other for long.
+    """Return the connection parameters, including the timeouts of the client and the server.
 
-    The server ends statements, waits for locks and transactions without statements, and sessions
-    that are not used; a pool opens another one when it needs it. Both sides notice within half a
-    statement's time that the network between them is gone.
+    The server ends slow statements, waits for locks, idle transactions and unused sessions; a pool
+    opens another session when it needs one. Both sides detect a broken network within half of
+    `statement_seconds`.
     """
     milliseconds = round(statement_seconds * 1_000)
     idle, interval = max(1, round(statement_seconds / 4)), max(1, round(statement_seconds / 12))
@@ -399,7 +401,7 @@ def parameters(
 
 @contextmanager
 def taking_its_time(connection: Connection) -> Iterator[None]:
-    """Let statements take as long as they take, for the block."""
+    """Remove the time limit of statements for the block."""
     raw: object = connection.connection.dbapi_connection
     before = raw.answer_seconds if isinstance(raw, BoundedConnection) else None
     connection.execute(text("SET statement_timeout = 0"))
@@ -420,7 +422,7 @@ def _set_bound(raw: object, seconds: float | None) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectedProcess:
-    """Processes of one kind: their sessions, and the seconds since the last one did anything."""
+    """Processes of one kind: the number of sessions, and the seconds since the last activity."""
 
     name: str
     sessions: int
@@ -431,7 +433,7 @@ class ConnectedProcess:
         return f"{counted} of a {self.name}, the last statement {self.idle_seconds:.0f} s ago"
 
 
-# Each process gives its sessions a name that begins with its own; see `open_engine`.
+# The name of each session begins with the name of its process; see `open_engine`.
 _CONNECTED = text(
     """
     SELECT split_part(application_name, ' ', 2) AS name, count(*) AS sessions,
@@ -445,7 +447,7 @@ _CONNECTED = text(
 
 
 def connected(database: Session | Connection) -> dict[str, ConnectedProcess]:
-    """Return the kinds of processes that are connected, by their names."""
+    """Return the kinds of connected processes by name."""
     rows = database.execute(_CONNECTED).all()
     return {
         name: ConnectedProcess(name=name, sessions=sessions, idle_seconds=float(idle_seconds))

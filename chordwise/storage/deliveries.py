@@ -1,4 +1,4 @@
-"""Deliveries: what is owed to others since a run or a schedule's work ended, and how far."""
+"""Deliveries: webhooks and files that report runs, schedules and experiments, and their state."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from chordwise.storage.record import CreatedAt, Identity, Record, copied
 
 
 class DeliveryKind(StrEnum):
-    """The way of a delivery."""
+    """The means of a delivery."""
 
     WEBHOOK = "webhook"
     FILE = "file"
 
 
 class DeliveryStatus(StrEnum):
-    """How far a delivery has come; skipped are those without a receiver."""
+    """The state of a delivery; a delivery without a receiver is skipped."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -45,10 +45,10 @@ _KINDS = {
 
 
 class Delivery(Record):
-    """One thing owed; its id is the same in every attempt, and so is its content once it is made.
+    """One delivery; its id, and its content once it is made, are the same in every attempt.
 
-    That of a schedule or an experiment belongs to no run; a schedule's has the id of the occurrence
-    that it tells of. `due_at` is also the end of the time that an attempt under way is given.
+    The delivery of a schedule or an experiment belongs to no run; that of a schedule has the id of
+    the occurrence that it reports. During an attempt, `due_at` is the deadline of that attempt.
     """
 
     __tablename__ = "deliveries"
@@ -71,7 +71,7 @@ class Delivery(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryLine:
-    """A delivery in the account of its run."""
+    """A delivery as listed in the account of its run."""
 
     kind: str
     event: str
@@ -83,7 +83,7 @@ class DeliveryLine:
 
 
 def announce(session: Session, run_id: uuid.UUID, status: RunStatus) -> None:
-    """Note what is owed since a run has come to this status; in the transaction that brought it."""
+    """Add the deliveries for a new status of a run, in the transaction that sets the status."""
     for kind in _KINDS.get(status, ()):
         session.add(Delivery(run_id=run_id, kind=kind, event=f"run.{status}"))
 
@@ -91,7 +91,7 @@ def announce(session: Session, run_id: uuid.UUID, status: RunStatus) -> None:
 def announce_occurrence(
     session: Session, schedule_run_id: uuid.UUID, event: str, content: JsonObject
 ) -> None:
-    """Promise a webhook with the outcome of a schedule's occurrence, once for each."""
+    """Add a webhook with the outcome of an occurrence of a schedule, once for each occurrence."""
     session.execute(
         insert(Delivery)
         .values(
@@ -107,12 +107,12 @@ def announce_occurrence(
 
 
 def announce_stop(session: Session, content: JsonObject) -> None:
-    """Promise a webhook about a stopped variant of an experiment."""
+    """Add a webhook about a stopped variant of an experiment."""
     session.add(Delivery(kind=DeliveryKind.WEBHOOK, event=VARIANT_STOPPED, content=content))
 
 
 def skip(session: Session, kind: DeliveryKind) -> None:
-    """Set aside the deliveries of this kind."""
+    """Mark the pending deliveries of this kind as skipped."""
     session.execute(
         update(Delivery)
         .where(Delivery.kind == kind, Delivery.status == DeliveryStatus.PENDING)
@@ -121,12 +121,12 @@ def skip(session: Session, kind: DeliveryKind) -> None:
 
 
 def is_pending() -> ColumnElement[bool]:
-    """Return the condition that a delivery has not ended, whenever it is due."""
+    """Return the condition that a delivery is pending, whether it is due or not."""
     return exists().where(Delivery.status == DeliveryStatus.PENDING)
 
 
 def take_due(session: Session, kinds: Collection[DeliveryKind]) -> Delivery | None:
-    """Lock the unlocked delivery of these kinds that has been due for longest."""
+    """Return, locked, the unlocked delivery of these kinds that has been due for longest."""
     return session.scalars(
         select(Delivery)
         .where(
@@ -153,7 +153,7 @@ def put_off(session: Session, delivery: Delivery, delay: timedelta, reason: str)
 
 
 def of_run(session: Session, run_id: uuid.UUID) -> Sequence[DeliveryLine]:
-    """Return what was or is owed for a run, in order."""
+    """Return the deliveries of a run in order, without the skipped ones."""
     rows = session.scalars(
         select(Delivery)
         .where(Delivery.run_id == run_id, Delivery.status != DeliveryStatus.SKIPPED)

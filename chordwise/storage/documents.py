@@ -1,4 +1,4 @@
-"""Documents: texts taken in, known by the hash of their content."""
+"""Documents: stored texts, identified by the hash of their content."""
 
 from __future__ import annotations
 
@@ -28,14 +28,13 @@ from chordwise.storage.record import (
 
 
 class Document(Record):
-    """One text; `sha256` is the hash of the normalized stored text, `source` its first name.
+    """One text; `sha256` is the hash of the normalized text, `source` its first name.
 
-    `transcribed_by` is the model that read its pages without text, or `tesseract`, null where
-    all of it was text in the file.
-    `flags` are the suspicious passages (`domain.document_flags`), null where none were looked for.
-    `places` are its pages, slides, sheets or sections, null where it has none: kind, label, number,
-    start_char, end_char, width and height of each. `layouts` are theirs in the same order, null
-    where none has one; see `domain.places`.
+    `transcribed_by` is the model that read its pages without text, or `tesseract`; null if the file
+    contained all of the text. `flags` are the suspicious passages (`domain.document_flags`), null
+    if they were not searched. `places` are its pages, slides, sheets or sections, null if it has
+    none: kind, label, number, start_char, end_char, width and height of each. `layouts` are the
+    layouts of the places in the same order, null if none has one; see `domain.places`.
     """
 
     __tablename__ = "documents"
@@ -57,15 +56,15 @@ class Document(Record):
 
 
 def hash_of(text: str) -> str:
-    """Return the identity of a normalized text."""
+    """Return the hash that identifies a normalized text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def store_all(session: Session, documents: Sequence[Document]) -> list[uuid.UUID]:
-    """Insert the documents whose content is not known; return the ids under which all are stored.
+    """Insert the documents whose content is new; return the ids of all documents.
 
     They are inserted in the order of their hashes, so that two transactions with the same documents
-    do not wait for each other.
+    do not deadlock.
     """
     hashes = [hash_of(each.text) for each in documents]
     rows: dict[str, dict[str, object]] = {}
@@ -73,7 +72,7 @@ def store_all(session: Session, documents: Sequence[Document]) -> list[uuid.UUID
         rows.setdefault(sha256, _row(sha256, document))
     ids: dict[str, uuid.UUID] = {}
     while missing := sorted(rows.keys() - ids.keys()):
-        # A parameter for each value: an array would hold all texts once more, escaped.
+        # One parameter for each value: an array would hold another, escaped copy of all texts.
         statement = insert(
             Document.metadata.tables[Document.__tablename__]
         ).on_conflict_do_nothing()
@@ -87,9 +86,9 @@ def store_all(session: Session, documents: Sequence[Document]) -> list[uuid.UUID
 
 
 def _known(hashes: Sequence[str]) -> Select[str, uuid.UUID]:
-    """Find documents, locked against being pruned before the commit.
+    """Return a query for existing documents that protects them from pruning until the commit.
 
-    Those that were just pruned are not found, and are stored again.
+    Documents that were just pruned are not found; the caller stores them again.
     """
     return (
         select(Document.sha256, Document.id)
@@ -111,7 +110,7 @@ def _row(sha256: str, document: Document) -> dict[str, object]:
 
 
 def text_of(session: Session, document_id: uuid.UUID) -> str:
-    """Return a document's whole text."""
+    """Return the whole text of a document."""
     return str(session.execute(_TEXT, {"id": document_id}).scalar_one())
 
 
@@ -128,7 +127,7 @@ def places_of(database: Database, document_id: uuid.UUID, within: timedelta) -> 
     """Return the places of a document.
 
     Raises:
-        ServiceUnavailableError: The database stayed away for longer than `within`.
+        ServiceUnavailableError: The database was unavailable for longer than `within`.
     """
     for attempt in database.attempts(within):
         with attempt as session:
@@ -137,20 +136,20 @@ def places_of(database: Database, document_id: uuid.UUID, within: timedelta) -> 
 
 
 def places_in(session: Session, document_id: uuid.UUID) -> Places:
-    """Return the places of a document, read in a transaction."""
+    """Return the places of a document, read in the given session."""
     of_document = select(Document.places, Document.layouts).where(Document.id == document_id)
     stored, layouts = session.execute(of_document).one()
     return Places(places.from_json(stored, layouts or ()))
 
 
 MAX_CHARACTERS = 2_000_000
-"""Of all texts that are kept; the newest one is, whatever its size."""
+"""The limit of all cached texts together; the newest text is kept whatever its size."""
 
 
 class DocumentTexts:
-    """Keeps the texts that were read last; safe to share between threads.
+    """A cache of the most recently read texts; thread-safe.
 
-    A document's text never changes.
+    The text of a document never changes.
     """
 
     def __init__(self, database: Database) -> None:
@@ -163,7 +162,7 @@ class DocumentTexts:
         """Return the text of a document.
 
         Raises:
-            ServiceUnavailableError: The database stayed away for longer than `within`.
+            ServiceUnavailableError: The database was unavailable for longer than `within`.
         """
         with self._lock:
             if document_id in self._texts:
@@ -181,7 +180,7 @@ class DocumentTexts:
         return text
 
     def keep(self, document_id: uuid.UUID, text: str) -> None:
-        """Keep a text that was read."""
+        """Add a text to the cache."""
         with self._lock:
             self._texts[document_id] = text
             self._reading.pop(document_id, None)

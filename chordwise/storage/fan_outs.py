@@ -1,4 +1,4 @@
-"""Fan-outs: chunks of jobs written and sent, those of many threads with few statements."""
+"""Fan-outs: writing and sending the chunks of jobs, for many threads with few statements."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from chordwise.storage.database import Database, Store
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.record import new_id
 
-# How long a step waits for those of other jobs: no slot waits for it.
+# How long a step waits for steps of other jobs; no slot is occupied meanwhile.
 _GATHER_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class FanOut:
-    """A job whose chunks are to be sent; `chunk_count` is null where they are not written yet.
+    """A job whose chunks are to be sent; `chunk_count` is null if they are not written yet.
 
-    `options` is JSON text; `examples` are the learned ones of the job, null where it has none.
-    `text` is the document's, if the chunks are to be written and it is not large.
+    `options` is JSON text. `examples` are the learned examples of the job, null if it has none.
+    `text` is the text of the document, if the chunks are to be written and the text is not large.
     """
 
     document_id: uuid.UUID
@@ -40,18 +40,18 @@ class FanOut:
 
 @dataclass(frozen=True, slots=True)
 class CutJob:
-    """A job and the chunks that its document was cut into; none where they are written already."""
+    """A job and the chunks that its document was split into; none if they are already written."""
 
     job_id: uuid.UUID
     parts: Sequence[Chunk]
 
 
 class FanOuts:
-    """Stores the steps of fan-outs; safe to share between threads.
+    """Stores the steps of fan-outs; thread-safe.
 
-    `patience` is how long an attempt that has come on is not counted again, `within` how long
-    everything waits for a database that is away, and `synthesis` the task that is promised for a
-    job without open chunks.
+    `patience` is how long an attempt that makes progress is not counted again, `within` how long a
+    step waits during an outage of the database, and `synthesis` the task that is promised for a job
+    without open chunks.
     """
 
     def __init__(
@@ -71,20 +71,20 @@ class FanOuts:
         self._sent = GroupCommit(database.autocommit, _mark_sent, _GATHER_SECONDS)
 
     def begin(self, job_id: uuid.UUID) -> FanOut | None:
-        """Count an attempt to fan a job out, while it is queued; `None` where it may not be."""
+        """Count an attempt to fan a job out; return `None` if the job may not be fanned out."""
         return self._begun.commit(job_id, self._within)
 
     def write(self, job: CutJob) -> Sequence[uuid.UUID]:
-        """Write the chunks of a job that may still be fanned out, and let it run.
+        """Write the chunks of a job that may still be fanned out, and set the job to running.
 
-        Chunks that are there already stay as they are. Returns those that wait and have no message
-        yet, in the order of the document. What was sent before is left to recovery, which knows
-        whether its message is lost.
+        Existing chunks are not changed. Return the pending chunks without a message, in the order
+        of the document. Chunks that were sent before are left to recovery, which knows whether
+        their message is lost.
         """
         return self._written.commit(job, self._within)
 
     def mark_sent(self, chunk_ids: Sequence[uuid.UUID]) -> None:
-        """Note that messages for these chunks are with the broker."""
+        """Record that messages for these chunks were sent to the broker."""
         self._sent.commit(chunk_ids, self._within)
 
     def _begin_all(
@@ -133,7 +133,7 @@ def _mark_sent(store: Connection, group: Sequence[Sequence[uuid.UUID]]) -> Seque
     return [None for _ in group]
 
 
-# Longer texts are read one by one, by the thread that cuts them, to bound the memory of a group.
+# Longer texts are read one at a time, by the thread that splits them, to bound memory use.
 _SHORT_CHARACTERS = 500_000
 _MAY_FAN_OUT = """
     id = ANY(CAST(:ids AS uuid[])) AND status IN ('queued', 'running') AND reused_from IS NULL

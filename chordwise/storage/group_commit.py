@@ -22,7 +22,7 @@ _MAX_ITEMS = 500
 _BASE_PAUSE_SECONDS = 0.2
 _MAX_PAUSE_SECONDS = 5.0
 _random = Random()  # noqa: S311 - jitter needs no secrecy
-_sleep = time.sleep  # noqa: TID251 - here the waiting is wired in
+_sleep = time.sleep  # noqa: TID251 - the sleep function of this module
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ _Group: TypeAlias = list[Entry[_Patient[Item], Outcome]]
 
 
 class GroupCommit(Generic[Transaction, Item, Outcome]):
-    """Stores items of many threads with one transaction for each group of them.
+    """Stores the items of many threads in groups, with one transaction for each group.
 
     `begin` opens a transaction, in which `write` stores items and returns an outcome for each, in
-    their order; it must be repeatable, since the answer to a commit can be lost. Threads wait
+    order. `write` must be repeatable, since the reply to a commit can be lost. Threads wait
     `gather_seconds` for others. A group that fails for another reason than an unavailable database
-    is stored item by item, so that one bad item harms no other.
+    is stored item by item, so that an invalid item does not affect the others.
     """
 
     def __init__(
@@ -57,21 +57,21 @@ class GroupCommit(Generic[Transaction, Item, Outcome]):
         self._failures = 0
 
     def commit(self, item: Item, within: timedelta) -> Outcome:
-        """Return the outcome of an item once it is committed.
+        """Store an item, and return its outcome once it is committed.
 
         Raises:
-            ServiceUnavailableError: The database stayed away for longer than `within`.
-            Exception: What `write` raised for this item alone.
+            ServiceUnavailableError: The database was unavailable for longer than `within`.
+            Exception: The exception that `write` raised for this item alone.
         """
         ends_at = time.monotonic() + within.total_seconds()
         while True:
             try:
                 return self._gathering.outcome(_Patient(item, ends_at))
-            except LeaderFailedError:  # it is not known what was stored, and may be stored again
+            except LeaderFailedError:  # what was stored is unknown; storing is repeatable
                 continue
 
     def _store_or_pause(self, group: _Group[Item, Outcome]) -> _Group[Item, Outcome]:
-        """Store a group; pause during an outage of the database, and return the items to retry."""
+        """Store a group; during an outage of the database, pause and return the items to retry."""
         left = self._store(group)
         self._failures = self._failures + 1 if left else 0
         if left:
@@ -85,7 +85,7 @@ class GroupCommit(Generic[Transaction, Item, Outcome]):
                 outcomes = self._write(transaction, [entry.item.item for entry in group])
         except ServiceUnavailableError as error:
             return _without_expired(group, error)
-        except Exception as error:  # noqa: BLE001 - it is handed to the thread whose item it is
+        except Exception as error:  # noqa: BLE001 - raised in the thread that owns the item
             if len(group) == 1:
                 group[0].fail(error)
                 return []

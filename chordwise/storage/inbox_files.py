@@ -1,4 +1,4 @@
-"""Inbox files: each file that was taken out of a watched folder, and what became of it."""
+"""Inbox files: each file that was taken from a watched folder, and its outcome."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _UNDELIVERED = f"status IN ({', '.join(repr(each.value) for each in UNDELIVERED)
 class InboxFile(Record):
     """One file; `store_id` distinguishes the stores of several homes.
 
-    `folder` is the inbox and `name` the path below it in printable characters, `raw_name` and
-    `raw_destination` the very bytes. `reason`, `message` and `hint` say why there is no intake, and
-    once the file is delivered what went wrong with it first. `attempts` counts the processes that
-    have begun to read it; those that left in good order take theirs back.
+    `folder` is the inbox and `name` the path below it in printable characters; `raw_name` and
+    `raw_destination` are the exact bytes. `reason`, `message` and `hint` say why there is no
+    intake; once the file is delivered, they describe its first failure. `attempts` counts the
+    processes that have begun to read it; a process that stops regularly is not counted.
     """
 
     __tablename__ = "inbox_files"
@@ -75,17 +75,17 @@ class InboxFile(Record):
 
     @property
     def relative(self) -> Path:
-        """The path below the inbox, as it really is."""
+        """The exact path below the inbox."""
         return Path(os.fsdecode(self.raw_name))
 
     @property
     def source(self) -> Path:
-        """Where the file lay before it was taken."""
+        """The path of the file before it was taken."""
         return Path(self.folder) / self.relative
 
 
 class InboxIntake(Record):
-    """One of the things that a file of an inbox held, in their order from 0."""
+    """One item of a file of an inbox; `position` counts from 0."""
 
     __tablename__ = "inbox_intakes"
 
@@ -95,17 +95,17 @@ class InboxIntake(Record):
 
 
 def change(session: Session, file_id: uuid.UUID, values: Mapping[str, object]) -> None:
-    """Write columns of a file, in one statement: there may be ten thousand files.
+    """Update columns of a file in one statement: there may be ten thousand files.
 
     Raises:
-        NoResultFound: The file is not in the table any more.
+        NoResultFound: The file is no longer in the table.
     """
     statement = update(InboxFile).where(InboxFile.id == file_id).values(**values)
     session.scalars(statement.returning(InboxFile.id)).one()
 
 
 def change_all(session: Session, ids: Collection[uuid.UUID], values: Mapping[str, object]) -> None:
-    """Write the same values into columns of several files."""
+    """Set columns of several files to the same values."""
     if ids:
         session.execute(update(InboxFile).where(among(InboxFile.id, ids)).values(**values))
 
@@ -113,7 +113,7 @@ def change_all(session: Session, ids: Collection[uuid.UUID], values: Mapping[str
 def write_each(
     session: Session, files: Mapping[uuid.UUID, Mapping[str, object]], same: Mapping[str, object]
 ) -> None:
-    """Write columns of files in one statement: of each its own values, and `same` of all."""
+    """Update files in one statement: each with separate values, and all with the values `same`."""
     if not files:
         return
     columns = InboxFile.metadata.tables[InboxFile.__tablename__].c
@@ -129,7 +129,7 @@ def write_each(
 
 
 def note_submitted(session: Session, files: Sequence[InboxFile]) -> None:
-    """Note of files that everything in them is taken in, or why nothing is."""
+    """Record that files are completely taken in, or why nothing of them is."""
     names = ("sha256", "byte_count", "reason", "message", "hint")
     rows = {file.id: {name: getattr(file, name) for name in names} for file in files}
     now = clock.database_now()
@@ -137,7 +137,7 @@ def note_submitted(session: Session, files: Sequence[InboxFile]) -> None:
 
 
 def take_attempts_back(session: Session, ids: Iterable[uuid.UUID]) -> None:
-    """Note that a process leaves in good order while it reads files, or before."""
+    """Subtract the attempts of a process that stops regularly."""
     statement = update(InboxFile).where(among(InboxFile.id, list(ids)), InboxFile.attempts > 0)
     session.execute(statement.values(attempts=InboxFile.attempts - 1))
 
@@ -151,7 +151,7 @@ def known_ids(session: Session, ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
 def in_status(
     session: Session, store_id: uuid.UUID, status: InboxStatus, limit: int | None
 ) -> Sequence[InboxFile]:
-    """Return files of a store, the first taken first."""
+    """Return the files of a store with this status, in the order in which they were taken."""
     return session.scalars(
         select(InboxFile)
         .where(InboxFile.store_id == store_id, InboxFile.status == status)
@@ -163,7 +163,7 @@ def in_status(
 def link_all(
     session: Session, run_id: uuid.UUID, links: Sequence[tuple[uuid.UUID, uuid.UUID, int]]
 ) -> None:
-    """Note which intakes came of files, as ids of file and intake and positions, and of the run."""
+    """Link files to intakes and to the run; a link is file id, intake id and position."""
     rows: list[dict[str, object]] = [
         {"inbox_file_id": file_id, "intake_id": intake_id, "position": position}
         for file_id, intake_id, position in links
@@ -173,13 +173,13 @@ def link_all(
 
 
 def linked(session: Session, file_id: uuid.UUID) -> int:
-    """Return how many of the things in a file were taken in."""
+    """Return how many items of a file were taken in."""
     statement = select(func.count()).where(InboxIntake.inbox_file_id == file_id)
     return session.scalar(statement) or 0
 
 
 def ready(session: Session, store_id: uuid.UUID, limit: int) -> Sequence[InboxFile]:
-    """Return submitted files whose analyses have all ended, the first taken first."""
+    """Return submitted files whose jobs have all ended, in the order in which they were taken."""
     working = (
         exists()
         .where(InboxIntake.inbox_file_id == InboxFile.id)
@@ -196,7 +196,7 @@ def ready(session: Session, store_id: uuid.UUID, limit: int) -> Sequence[InboxFi
 
 
 def done(session: Session, ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
-    """Return the files of which all was taken in, and every analysis of it succeeded."""
+    """Return the files whose items were all taken in and whose jobs all succeeded."""
     taken_in = func.bool_and(Intake.outcome.in_(TAKEN_IN))
     succeeded = func.coalesce(func.bool_and(Job.status == JobStatus.SUCCEEDED), true())
     statement = (
@@ -211,7 +211,7 @@ def done(session: Session, ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
 
 
 def first_trouble(session: Session, file_id: uuid.UUID) -> dict[str, str | None]:
-    """Return reason, message and hint of the first intake or job of a file that went wrong."""
+    """Return reason, message and hint of the first failed intake or job of a file."""
     is_out = Intake.outcome.not_in(TAKEN_IN)
     statement = (
         select(
@@ -236,12 +236,12 @@ def first_trouble(session: Session, file_id: uuid.UUID) -> dict[str, str | None]
 def outcomes(
     session: Session, ids: Collection[uuid.UUID]
 ) -> Iterable[Row[uuid.UUID, Intake, Job | None, uuid.UUID | None, int | None]]:
-    """Return what came of files, by id: their intakes in order, each with each of its jobs.
+    """Return the intakes of files in order, each with each of its jobs, ordered by file.
 
-    Few are held at once. The id of the file comes first. The jobs of a duplicate are those of the
-    intake that it repeats. After the job comes the intake whose content was analyzed for it:
-    another one where the job has the answer of another; and how often the most stubborn chunk of
-    the job was claimed.
+    The rows are streamed, so that few are in memory at a time. A row consists of the id of the
+    file, the intake, the job, the id of the intake that was analyzed for the job, and the highest
+    number of claims of a chunk of the job. The jobs of a duplicate are those of the intake that it
+    repeats. The analyzed intake is another one if the job reuses the answer of another job.
     """
     analyzed, has_answer = aliased(Job), Job.status == JobStatus.SUCCEEDED
     claims = select(func.max(Chunk.attempts)).where(Chunk.job_id == Job.id).scalar_subquery()
@@ -268,7 +268,7 @@ def is_submitted_to(store_id: uuid.UUID) -> ColumnElement[bool]:
 
 
 def counts(session: Session, folder: str, since: timedelta) -> dict[str, int]:
-    """Return how many files of an inbox are in each status; of those delivered only recent ones."""
+    """Return the number of files of an inbox by status; delivered files count only if recent."""
     recent = InboxFile.delivered_at.is_(None) | (
         InboxFile.delivered_at > clock.database_now() - since
     )
@@ -281,7 +281,7 @@ def counts(session: Session, folder: str, since: timedelta) -> dict[str, int]:
 
 
 def newest(session: Session, folder: str, limit: int) -> Sequence[Row[InboxFile, str | None]]:
-    """Return the files of an inbox that were taken last, with the names of their runs."""
+    """Return the most recently taken files of an inbox, with the names of their runs."""
     return session.execute(
         select(InboxFile, Run.name)
         .join(Run, Run.id == InboxFile.run_id, isouter=True)

@@ -1,4 +1,4 @@
-"""Incidents: what went wrong and was made good again, counted by kind and reason."""
+"""Incidents: failures that were repaired automatically, counted by kind and reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chordwise.storage.record import CreatedAt, Record
 
 
 class IncidentKind(StrEnum):
-    """What happened; the reason says why."""
+    """The kind of an incident."""
 
     RESCUE = "rescue"
     REJECTED_MESSAGE = "rejected_message"
@@ -25,7 +25,7 @@ class IncidentKind(StrEnum):
 
 
 class Incident(Record):
-    """How often something happened for a reason, since when, and when last."""
+    """The number of incidents of a kind and reason, with the times of the first and last one."""
 
     __tablename__ = "incidents"
 
@@ -37,9 +37,9 @@ class Incident(Record):
 
 
 def count(session: Session, kind: IncidentKind, reason: str, number: int = 1) -> None:
-    """Add to the count of a kind and a reason; nothing is written for none.
+    """Add to the count of a kind and a reason; do nothing if `number` is less than one.
 
-    The row stays locked until the transaction ends, so this comes last in it.
+    The row stays locked until the transaction ends, so this should be its last statement.
     """
     if number < 1:
         return

@@ -1,4 +1,4 @@
-"""Intakes: each thing a run saw, and what became of it."""
+"""Intakes: each item that a run found, and its outcome."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from chordwise.storage.runs import Run
 class Intake(Record):
     """One file, row or stream; `sha256` is the hash of its bytes, `reason` a stable code.
 
-    `raw_path` holds the bytes of the absolute path of the file that it is or lies in, null where
-    that is not known, as of standard input.
-    A file that is not read yet has the outcome `not_taken`, and a row in `listed_files`.
+    `raw_path` holds the bytes of the absolute path of the file, or of the file that contains it; it
+    is null if unknown, as for standard input. A file that is not read yet has the outcome
+    `not_taken`, and a row in `listed_files`.
     """
 
     __tablename__ = "intakes"
     __table_args__ = (
         Index("ix_intakes_run_id_outcome", "run_id", "outcome"),
-        # What the page of a run tells of documents that were taken in: few have a message.
+        # For the messages about accepted documents on the page of a run; few documents have one.
         Index("ix_intakes_told_of", "run_id", "id", postgresql_where="message IS NOT NULL"),
     )
 
@@ -63,14 +63,14 @@ class Intake(Record):
 
 
 def exists(session: Session, intake_id: uuid.UUID) -> bool:
-    """Return whether an intake was stored."""
+    """Return whether an intake is stored."""
     return session.scalar(select(Intake.id).where(Intake.id == intake_id)) is not None
 
 
 def documents_in(
     session: Session, run_id: uuid.UUID, document_ids: Collection[uuid.UUID]
 ) -> set[uuid.UUID]:
-    """Return those of the documents that the run took in before."""
+    """Return those of the documents that the run has already taken in."""
     statement = select(Intake.document_id).where(
         Intake.run_id == run_id, among(Intake.document_id, document_ids)
     )
@@ -78,7 +78,7 @@ def documents_in(
 
 
 def copy_all(session: Session, run_id: uuid.UUID, copies: Mapping[uuid.UUID, uuid.UUID]) -> None:
-    """Copy intakes into another run, given by the ids of the copies."""
+    """Copy intakes into another run; `copies` maps the ids of the copies to the originals."""
     session.execute(_COPY, {"run_id": run_id, "ids": list(copies), "of": list(copies.values())})
 
 
@@ -92,12 +92,13 @@ _AT_ONCE = 1_000
 
 
 class ListedFile(Record):
-    """One entry of the list of a run, until everything in it is taken in.
+    """One entry of the list of a run, until it is completely taken in.
 
     Its row in `intakes` has the outcome `not_taken`. `raw_path` holds the bytes of the absolute
-    path, `byte_count` and `modified_ns` tell whether the file is still the one that was found.
-    Without a path, `job_id` names the job whose stored document is asked again; without either the
-    entry is standard input. `documents_taken` counts the documents of a file that holds several.
+    path; `byte_count` and `modified_ns` show whether the file has changed since it was found.
+    Without a path, `job_id` names the job whose stored document is analyzed again; without either
+    the entry is standard input. `documents_taken` counts the documents of a file that holds
+    several.
     """
 
     __tablename__ = "listed_files"
@@ -119,7 +120,7 @@ class ListedFile(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Something to put on the list of a run; with an `error` it is known that it is not read."""
+    """An entry for the list of a run; an entry with an `error` is recorded but not read."""
 
     source: str
     raw_path: bytes | None = None
@@ -131,7 +132,7 @@ class Entry:
 
 
 def enlist(session: Session, run_id: uuid.UUID, entries: Sequence[Entry]) -> Sequence[uuid.UUID]:
-    """Put entries on the list of a run; return the ids of their intakes."""
+    """Add entries to the list of a run, and return the ids of their intakes."""
     statement = (
         update(Run)
         .where(Run.id == run_id)
@@ -155,7 +156,7 @@ def enlist(session: Session, run_id: uuid.UUID, entries: Sequence[Entry]) -> Seq
 
 
 def listed(session: Session, run_id: uuid.UUID, after: int) -> Sequence[ListedFile]:
-    """Return the next entries behind a position."""
+    """Return the next entries after a position."""
     return session.scalars(
         select(ListedFile)
         .where(ListedFile.run_id == run_id, ListedFile.position > after)
@@ -165,7 +166,7 @@ def listed(session: Session, run_id: uuid.UUID, after: int) -> Sequence[ListedFi
 
 
 def listed_at(session: Session, run_id: uuid.UUID, raw_path: bytes) -> ListedFile | None:
-    """Return the entry of a file, unless it was taken in entirely."""
+    """Return the entry of a file, or `None` if the file was completely taken in."""
     statement = select(ListedFile).where(
         ListedFile.run_id == run_id, ListedFile.raw_path == raw_path
     )
@@ -173,7 +174,7 @@ def listed_at(session: Session, run_id: uuid.UUID, raw_path: bytes) -> ListedFil
 
 
 def note_taken(session: Session, counts: Mapping[uuid.UUID, int]) -> None:
-    """Count documents that were taken in of files that hold more, by the ids of their intakes.
+    """Count documents taken in of files that hold more, by the intake ids of the files.
 
     Raises:
         LeaseLostError: Another process has taken a file in.
@@ -195,9 +196,9 @@ def note_taken(session: Session, counts: Mapping[uuid.UUID, int]) -> None:
 
 
 def unlist(session: Session, run_id: uuid.UUID, counts: Mapping[uuid.UUID, int]) -> None:
-    """Take entries off the list with the last documents in them, which have intakes of their own.
+    """Remove entries from the list; the last documents in them have separate intakes.
 
-    `counts` says, by the ids of the intakes of the entries, how many documents come last.
+    `counts` maps the intake ids of the entries to the number of these last documents.
 
     Raises:
         LeaseLostError: Another process has taken a file in.
@@ -240,13 +241,13 @@ def _intake(intake_id: uuid.UUID, entry: Entry) -> dict[str, object]:
 
 
 def is_held() -> ColumnElement[bool]:
-    """Return the condition that a process is taking in for a run."""
+    """Return the condition that a process holds the intake of a run."""
     is_alive = Run.intake_until.is_not(None) & (Run.intake_until > clock.database_now())
     return Run.intake_finished_at.is_(None) & is_alive
 
 
 def is_interrupted() -> ColumnElement[bool]:
-    """Return the condition that the intake of a run has stopped before its end."""
+    """Return the condition that the intake of a run was interrupted."""
     is_lost = or_(Run.intake_until.is_(None), Run.intake_until <= clock.database_now())
     return and_(Run.intake_finished_at.is_(None), is_lost, Run.status != RunStatus.CANCELLED)
 
@@ -254,7 +255,7 @@ def is_interrupted() -> ColumnElement[bool]:
 def claim(
     session: Session, run_id: uuid.UUID, token: uuid.UUID, lease: timedelta, *, by_force: bool
 ) -> bool:
-    """Take over an intake that is interrupted, `by_force` one that is held, too."""
+    """Claim an interrupted intake; `by_force` also one that another process holds."""
     is_free = is_interrupted() | (Run.intake_token == token)
     if by_force:
         is_free = Run.intake_finished_at.is_(None) & (Run.status != RunStatus.CANCELLED)
@@ -268,7 +269,7 @@ def claim(
 
 
 def locked(session: Session, run_id: uuid.UUID) -> tuple[RunStatus, uuid.UUID | None]:
-    """Return the status of a run and the holder of its intake, locked until the commit."""
+    """Return the status of a run and the token of its intake, locked until the commit."""
     statement = (
         select(Run.status, Run.intake_token).where(Run.id == run_id).with_for_update(read=True)
     )
@@ -277,12 +278,12 @@ def locked(session: Session, run_id: uuid.UUID) -> tuple[RunStatus, uuid.UUID | 
 
 
 def held_until(session: Session, run_id: uuid.UUID) -> datetime | None:
-    """Return until when a process takes in for a run; `None` where none does."""
+    """Return when the lease on the intake of a run ends; `None` if no process holds it."""
     return session.scalar(select(Run.intake_until).where(Run.id == run_id, is_held()))
 
 
 def extend(session: Session, tokens: Collection[uuid.UUID | None], lease: timedelta) -> None:
-    """Prolong leases."""
+    """Extend leases."""
     if not tokens:
         return
     session.execute(
@@ -293,9 +294,10 @@ def extend(session: Session, tokens: Collection[uuid.UUID | None], lease: timede
 
 
 def give_back(session: Session, run_id: uuid.UUID, token: uuid.UUID, unlisted: int) -> None:
-    """End the lease; the intake is finished unless something on the list is left.
+    """End the lease; the intake is finished unless entries remain on the list.
 
-    `unlisted` is how much was taken in that was on no list. A lease that is lost ends nothing.
+    `unlisted` is the number of items taken in that were not on the list. Nothing happens if the
+    lease is lost.
     """
     left = select(ListedFile.intake_id).where(ListedFile.run_id == run_id).exists()
     statement = (
@@ -314,7 +316,7 @@ def give_back(session: Session, run_id: uuid.UUID, token: uuid.UUID, unlisted: i
 
 
 def finish_all(session: Session, of: ColumnElement[bool]) -> int:
-    """Finish intakes whose process is lost and whose list is taken in; return how many."""
+    """Finish intakes whose process is lost and whose list is empty; return their number."""
     left = select(ListedFile.intake_id).where(ListedFile.run_id == Run.id).exists()
     is_whole = Run.intake_finished_at.is_(None) & Run.found_count.is_not(None) & ~left
     statement = (

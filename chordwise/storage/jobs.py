@@ -39,19 +39,18 @@ from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.record import CreatedAt, Identity, Record, block_range_index, status_among
 
 STEP_CHUNKS = 20_000
-"""How many chunks a transaction changes that changes many jobs."""
+"""The maximum number of chunks in a transaction that changes many jobs."""
 
 
 class Job(Record):
     """One analysis of one document; the lease belongs to its synthesis.
 
-    `options` are those of the analysis; `options_hash` is the identity of the result together with
-    the document. `model` is the policy asked for; rows of the ledger say which model answered.
-    `reused_from` is the job that has its answer, or of which it waits for the answer while queued.
-    In the batch lane its questions wait for batches as long as `batch_until`; else it is null.
-    `open_chunks` counts the chunks that have not ended; the chunks themselves are the truth.
-    `examples` are the ids of the learned ones that its questions show, null where there are none;
-    they are not part of `options_hash`.
+    `options` are those of the analysis; `options_hash`, together with the document, identifies the
+    result. `model` is the requested policy; the ledger shows which model answered. `reused_from` is
+    the job whose answer it reuses, or waits for while queued. In the batch lane its questions wait
+    for batches until `batch_until`; else that is null. `open_chunks` counts the chunks that have
+    not ended; the chunks themselves are authoritative. `examples` are the ids of the learned
+    examples in its prompts, null if there are none; they are not part of `options_hash`.
     """
 
     __tablename__ = "jobs"
@@ -107,7 +106,7 @@ class Job(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFailure:
-    """Why a job did not end well: a stable code, a sentence, and what to do."""
+    """Why a job did not succeed: a stable code, a message, and a hint."""
 
     code: str
     message: str
@@ -120,14 +119,14 @@ def get(session: Session, job_id: uuid.UUID) -> Job | None:
 
 
 class Walk:
-    """Goes through the jobs of a state, some in each step, and begins again after the last one."""
+    """Iterates over the jobs with a status in steps, and starts again after the last job."""
 
     def __init__(self, status: JobStatus) -> None:
         self._status = status
         self._after: tuple[datetime, uuid.UUID] | None = None
 
     def step(self, session: Session, limit: int) -> list[uuid.UUID]:
-        """Return the next jobs, those created first before the others."""
+        """Return the next jobs in the order of their creation."""
         statement = select(Job.created_at, Job.id).where(Job.status == self._status)
         if self._after is not None:
             statement = statement.where(tuple_(Job.created_at, Job.id) > tuple_(*self._after))
@@ -137,15 +136,15 @@ class Walk:
 
 
 def hold(session: Session, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
-    """Return those of the jobs that there are, none of which is pruned before the commit."""
+    """Return those of the jobs that exist, protected from pruning until the commit."""
     statement = select(Job.id).where(Job.id.in_(job_ids))
     return set(session.scalars(statement.with_for_update(read=True, key_share=True)))
 
 
 def of_one_step(rows: Iterable[tuple[uuid.UUID, int | None]]) -> list[uuid.UUID]:
-    """Return the first of these jobs, given with their chunk counts, that a transaction changes.
+    """Return the first of these jobs that one transaction may change; rows have id and chunk count.
 
-    Together they have at most `STEP_CHUNKS` chunks, or it is one job.
+    Together they have at most `STEP_CHUNKS` chunks; a single job may have more.
     """
     ids: list[uuid.UUID] = []
     total = 0
@@ -158,12 +157,12 @@ def of_one_step(rows: Iterable[tuple[uuid.UUID, int | None]]) -> list[uuid.UUID]
 
 
 def status_of(session: Session, job_id: uuid.UUID) -> str | None:
-    """Look at a job without locking anything; `None` when there is no such job."""
+    """Return the status of a job without a lock; `None` if the job does not exist."""
     return session.scalar(_STATUS, {"id": job_id})
 
 
 def lock(session: Session, job_id: uuid.UUID) -> Job | None:
-    """Return a job whose row is locked until the transaction ends."""
+    """Return a job with its row locked until the transaction ends."""
     return session.scalars(_LOCK, {"id": job_id}).one_or_none()
 
 
@@ -181,7 +180,7 @@ def of_cancelled_run() -> ColumnElement[bool]:
 _LOCK_ALL = text("SELECT id FROM jobs WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")
 
 
-# Every job needs these: they are put together once.
+# Every job uses these statements, so they are built once.
 _STATUS = select(Job.status).where(Job.id == bindparam("id"))
 _LOCK = (
     select(Job)
@@ -192,7 +191,7 @@ _LOCK = (
 
 
 def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) -> set[uuid.UUID]:
-    """Prolong leases of syntheses; return the tokens of those that still held."""
+    """Extend the leases of syntheses; return the tokens of those that were still held."""
     statement = (
         update(Job)
         .where(Job.lease_token.in_(tokens), Job.status == JobStatus.SYNTHESIZING)
@@ -203,19 +202,19 @@ def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) ->
 
 
 def release(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:
-    """Give a synthesis back unharmed: the attempt does not count."""
+    """Release an unfinished synthesis; the attempt does not count."""
     return _give_back(session, job_id, token, Job.attempts - 1)
 
 
 def calls_of(run_id: uuid.UUID) -> type[ModelCall]:
-    """Return the calls of a run: those of its jobs, and those that read pages in its intake."""
+    """Return the calls of a run: those of its jobs, and those that read pages during its intake."""
     of_jobs = select(ModelCall).join(Job, Job.id == ModelCall.job_id).where(Job.run_id == run_id)
     of_intake = select(ModelCall).where(ModelCall.run_id == run_id)
     return aliased(ModelCall, union_all(of_jobs, of_intake).subquery())
 
 
 def give_up(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:
-    """Give a synthesis back that could not be finished; the attempt counts if a model was asked."""
+    """Release a synthesis that could not be finished; the attempt counts if a model was called."""
     asked = exists().where(
         ModelCall.job_id == Job.id,
         ModelCall.chunk_id.is_(None),
@@ -227,9 +226,9 @@ def give_up(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:
 def postpone(
     session: Session, job_id: uuid.UUID, token: uuid.UUID, delay: timedelta, error: ChordwiseError
 ) -> bool:
-    """Put a synthesis off to a due-time; the attempt does not count.
+    """Postpone a synthesis until a due time; the attempt does not count.
 
-    The postponement does, unless the synthesis only waits for its turn.
+    The postponement counts unless the provider throttles requests.
     """
     is_throttling = isinstance(error, TransientError) and error.is_throttling
     statement = (
@@ -252,14 +251,14 @@ def postpone(
 
 
 def note_progress(session: Session, job_id: uuid.UUID) -> None:
-    """Record that the job has come on."""
+    """Record that the job has made progress."""
     session.execute(
         update(Job).where(Job.id == job_id).values(last_progress_at=clock.database_now())
     )
 
 
 def mark_waiting(session: Session, job_id: uuid.UUID) -> None:
-    """Show that a locked job waits, if every chunk that is open waits for a due-time."""
+    """Set a locked, running job to waiting if it has no pending or running chunk."""
     session.execute(_MARK_WAITING, {"ids": [job_id]})
 
 
@@ -297,10 +296,10 @@ _PROMISE_SYNTHESIS = text("""
 def count_down(
     store: Store, job_ids: Sequence[uuid.UUID], synthesis: str, delay: timedelta = timedelta()
 ) -> set[uuid.UUID]:
-    """Note that a chunk of each of these locked jobs has ended, a job being named once for each.
+    """Decrement the open chunks of locked jobs; a job is listed once for each ended chunk.
 
-    Where none is left open the task `synthesis` is promised, and due after `delay`; returns these
-    jobs. A job of which every open chunk waits for a due-time waits as well.
+    If a job has no open chunks left, the task `synthesis` is promised for it, due after `delay`;
+    return these jobs. A running job whose open chunks all wait for a due time is set to waiting.
     """
     if not job_ids:
         return set()
@@ -313,7 +312,7 @@ def count_down(
 
 
 def past_synthesis(session: Session, job_ids: Collection[str]) -> set[str]:
-    """Return those of the jobs that are being synthesized, or are over, as text."""
+    """Return those of the jobs that are in synthesis or have ended, as text."""
     return set(session.scalars(_PAST_SYNTHESIS, {"ids": list(job_ids)})) if job_ids else set()
 
 
@@ -325,7 +324,7 @@ _PAST_SYNTHESIS = text("""
 
 
 def ended_by(store: Store, claims: Sequence[tuple[uuid.UUID, uuid.UUID | None]]) -> set[uuid.UUID]:
-    """Return those of the jobs, given with tokens of their syntheses, that these have ended."""
+    """Return those of the jobs that were ended by the synthesis with the given token."""
     if not claims:
         return set()
     ids, tokens = zip(*claims, strict=True)
@@ -358,18 +357,18 @@ _END = text("""
 def end_all(
     session: Session, rows: Sequence[Mapping[str, JsonValue]]
 ) -> dict[uuid.UUID, uuid.UUID]:
-    """Put locked jobs into end states; return those that have just ended, with their runs.
+    """Set locked jobs to end states; return the jobs that were changed, with their runs.
 
     A row holds `id`, `status`, `error_code`, `error_message` and `hint`, and the `lease_token` of
-    the synthesis; where that is null, the job ends with its only chunk. The token stays, to tell
-    who has brought the job to its end.
+    the synthesis; if the token is null, the job ends with its only chunk. The token is kept in the
+    job, to identify the synthesis that ended it.
     """
     found = session.execute(_END, {"rows": json.dumps(rows)})
     return {row[0]: row[1] for row in found}
 
 
 def end(job: Job, status: JobStatus, failure: JobFailure | None = None) -> None:
-    """Put a locked job into an end state; its token stays, to tell who has brought it there."""
+    """Set a locked job to an end state; its token is kept and identifies the synthesis."""
     job.status = status
     job.error_code = failure.code if failure else None
     job.error_message = failure.message if failure else None

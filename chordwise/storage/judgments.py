@@ -1,4 +1,4 @@
-"""Judgments: which values of results are right, by a gold file or by feedback."""
+"""Judgments: the correctness of values of results, according to a gold file or feedback."""
 
 from __future__ import annotations
 
@@ -36,16 +36,15 @@ from chordwise.storage.runs import Run
 
 
 class Feedback(Record):
-    """A person's verdict on what a result said at `path`; the empty path is all of it.
+    """The verdict of a person on the value of a result at `path`; an empty path means all of it.
 
-    `result_id` is the result that was judged, be it the current one or a past one by now; `judged`
-    is what it said, and `confidence` what it claimed of that. `field` names the field of an
-    extraction, whose values `judged` and `corrected` hold as lists. `quote` is what was selected in
-    the text for the right value, null where nothing was: `start_char` and `end_char` say where.
-    `question` is what was asked, of whatever model and with whatever threshold.
-
-    Rows are never changed: a row with the verdict `withdrawn` takes back the one with the id
-    `withdraws`, and neither counts any more.
+    `result_id` is the judged result, which may have been replaced since. `judged` is its value, and
+    `confidence` the confidence claimed for the value. `field` names the field of an extraction,
+    whose values `judged` and `corrected` hold as lists. `quote` is the passage of the text selected
+    for the right value, null if none was selected; `start_char` and `end_char` locate it.
+    `question` is the question that was answered, without the model and the threshold. Rows are
+    never changed: a row with the verdict `withdrawn` withdraws the row with the id `withdraws`, and
+    neither counts any more.
     """
 
     __tablename__ = "feedback"
@@ -82,11 +81,11 @@ class Feedback(Record):
 
 
 WITHDRAWN = "withdrawn"
-"""The verdict of a row that takes back another one."""
+"""The verdict of a row that withdraws another one."""
 
 
 def _counts() -> ColumnElement[bool]:
-    """Return the condition that feedback neither withdraws another one nor is withdrawn."""
+    """Return the condition that feedback neither withdraws another row nor is withdrawn."""
     later = aliased(Feedback)
     return Feedback.withdraws.is_(None) & ~exists().where(later.withdraws == Feedback.id)
 
@@ -96,7 +95,7 @@ def store_feedback(session: Session, feedback: Feedback) -> bool:
     last = session.scalars(
         select(Feedback)
         .where(
-            Feedback.document_id == feedback.document_id,  # which has an index
+            Feedback.document_id == feedback.document_id,  # has an index
             Feedback.result_id == feedback.result_id,
             Feedback.path == feedback.path,
             _counts(),
@@ -142,7 +141,7 @@ def of_documents(session: Session, document_ids: Sequence[uuid.UUID]) -> Sequenc
 
 
 def about(said: Iterable[Feedback], kind: AnalysisType, question: JsonObject) -> Sequence[Feedback]:
-    """Return what of it holds for answers to a question (`truths.holds_for`)."""
+    """Return the feedback that applies to answers to a question (`truths.holds_for`)."""
     return [
         each
         for each in said
@@ -152,7 +151,7 @@ def about(said: Iterable[Feedback], kind: AnalysisType, question: JsonObject) ->
 
 
 def remark(feedback: Feedback) -> Remark:
-    """Return feedback as the domain knows it."""
+    """Return feedback as a domain object."""
     return Remark(
         path=feedback.path,
         name=feedback.field or "",
@@ -165,14 +164,14 @@ def remark(feedback: Feedback) -> Remark:
 
 
 class Evaluation(Record):
-    """The results of one analysis type beside the truth.
+    """The results of one analysis type compared with the truth.
 
-    `is_whole` is false for the part of one provider, model and prompt version, where there are
-    several; those of the whole are null then. It is false, too, for the part that `is_held_out`:
-    the documents that are kept from becoming examples. `run` is the run's name, null for the
-    current results of all runs; `gold_file` and its hash are null where feedback was the truth.
-    `missing` are documents of the truth without a result, and fields of it that no question asks
-    for; `unjudged` are results that it says nothing of.
+    `is_whole` is false for the part of one provider, model and prompt version, if there are
+    several; these columns are null for the whole. It is also false for the part that `is_held_out`:
+    the documents that are excluded from becoming examples. `run` is the name of the run, null for
+    the current results of all runs. `gold_file` and its hash are null if feedback was the truth.
+    `missing` counts the documents of the truth without a result, and its fields that no question
+    asks for; `unjudged` counts results that the truth does not cover.
     """
 
     __tablename__ = "evaluations"
@@ -196,10 +195,10 @@ class Evaluation(Record):
 
 
 class EvaluationMeasure(Record):
-    """One number of an evaluation, with its bounds of 95 % where it has any.
+    """One number of an evaluation, with its 95 % confidence bounds if it has any.
 
-    `label` is a label or a field, empty for all together; of a confusion it is the right label, and
-    `found` the chosen one. `count` is how many cases it is measured on.
+    `label` is a label or a field, empty for all together; for a confusion it is the right label,
+    and `found` is the chosen one. `count` is the number of measured cases.
     """
 
     __tablename__ = "evaluation_measures"
@@ -215,7 +214,7 @@ class EvaluationMeasure(Record):
 
 
 def store_evaluation(session: Session, evaluation: Evaluation, measured: Sequence[Measure]) -> None:
-    """Add an evaluation with what was measured; a run that was pruned meanwhile stays a name."""
+    """Add an evaluation and its measures; of a run pruned meanwhile only the name is kept."""
     of_run = select(Run.id).where(Run.id == evaluation.run_id)
     evaluation.run_id = session.scalar(of_run.with_for_update(read=True, key_share=True))
     session.add(evaluation)
@@ -231,9 +230,9 @@ def store_evaluation(session: Session, evaluation: Evaluation, measured: Sequenc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drop:
-    """A number of an evaluation that fell since the one before, by more than chance explains.
+    """A number that fell since the previous evaluation by more than chance explains.
 
-    `change_low` and `change_high` bound the change with 95 %.
+    `change_low` and `change_high` are the 95 % confidence bounds of the change.
     """
 
     analysis_type: str
@@ -253,7 +252,7 @@ _CHANGES = table(
 
 
 def drops(session: Session, evaluation_ids: Sequence[uuid.UUID]) -> Sequence[Drop]:
-    """Return what fell of the numbers over all labels or fields of some evaluations."""
+    """Return the drops of the measures over all labels or fields of some evaluations."""
     found = session.execute(
         select(*(_CHANGES.c[name] for name in Drop.__dataclass_fields__))
         .where(
@@ -270,18 +269,18 @@ _AT_ONCE = 500
 
 
 class JudgedBy(StrEnum):
-    """Who knew the truth; the values stand in `judgments.judged_by`."""
+    """The source of the truth; the values of `judgments.judged_by`."""
 
     FEEDBACK = "feedback"
     GOLD = "gold"
 
 
 class Judgment(Record):
-    """Whether a value of a result was right, and the confidence that was claimed for it.
+    """Whether a value of a result was right, and the confidence claimed for it.
 
-    There is one for each value and source of truth: the last one. When its job is pruned it stays
-    for learning, without `job_id`, `expected` and `found`; hence `document_id` and `result_id`
-    refer to nothing. `options_hash` is that of the job: the identity of the question.
+    There is one row for each value and source of truth: the latest. When its job is pruned, the row
+    is kept for learning without `job_id`, `expected` and `found`; therefore `document_id` and
+    `result_id` are not foreign keys. `options_hash` is that of the job: it identifies the question.
     """
 
     __tablename__ = "judgments"
@@ -309,7 +308,7 @@ class Judgment(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedResult:
-    """The result that judgments are about."""
+    """The result that is judged."""
 
     job_id: uuid.UUID
     document_id: uuid.UUID
@@ -327,7 +326,7 @@ def store(
     judged_by: JudgedBy,
     evaluation_id: uuid.UUID | None = None,
 ) -> None:
-    """Write judgments of results, in the place of earlier ones of the same source.
+    """Store judgments of results, and replace earlier ones from the same source.
 
     Results whose jobs were pruned meanwhile are left out.
     """
@@ -358,7 +357,7 @@ def _row(result: JudgedResult, judgment: JudgmentValue) -> dict[str, object]:
 
 
 def _replacing() -> Insert:
-    """Return the statement with which the later of two who judge the same at once stays."""
+    """Return an insert that replaces the judgment of a concurrent transaction."""
     statement = insert(Judgment)
     renewed = ("evaluation_id", "confidence", "is_right", "expected", "found")
     changes = {name: statement.excluded[name] for name in renewed}

@@ -1,4 +1,4 @@
-"""Learned examples: answers that people confirmed or corrected, as prompts show them."""
+"""Learned examples: answers that people confirmed or corrected, as shown in prompts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from chordwise.storage.record import CreatedAt, Record, among
 
 
 class LearnedExample(Record):
-    """An answer that people approved or corrected, with the text that is shown beside it.
+    """An answer that people confirmed or corrected, with the text shown beside it.
 
-    Rows are never changed: other feedback, or another text of the same document, makes another row
-    with the next `version`. `feedback_ids` are the rows of feedback that it comes from.
+    Rows are never changed: other feedback, or another text of the same document, creates another
+    row with the next `version`. `feedback_ids` are the rows of feedback behind it.
     """
 
     __tablename__ = "learned_examples"
@@ -43,11 +43,11 @@ OF_JOB = """CASE WHEN j.examples IS NOT NULL THEN (
             FROM jsonb_array_elements_text(j.examples) WITH ORDINALITY AS shown (id, position)
             JOIN learned_examples e ON e.id = CAST(shown.id AS uuid)
         ) END"""
-"""The SQL for the examples of a job `j` as a list of objects; null where it has none."""
+"""The SQL for the examples of a job `j` as a list of objects; null if it has none."""
 
 
 def keep(session: Session, found: Collection[LearnedExampleValue]) -> None:
-    """Store examples that are not stored yet, but for those whose document was pruned meanwhile."""
+    """Store new examples, except those whose document was pruned meanwhile."""
     by_id = {each.id: each for each in found}
     if not by_id:
         return
@@ -83,7 +83,7 @@ _KEEP = text("""
 
 
 def named(session: Session, ids: Sequence[uuid.UUID]) -> tuple[Example, ...]:
-    """Return the examples with these ids, in their order; those of pruned documents are gone."""
+    """Return the examples with these ids, in this order; those of pruned documents are missing."""
     found = session.scalars(select(LearnedExample).where(among(LearnedExample.id, ids)))
     rows = {each.id: each for each in found}
     return examples_from(
@@ -100,9 +100,9 @@ def named(session: Session, ids: Sequence[uuid.UUID]) -> tuple[Example, ...]:
 
 @dataclass(frozen=True, slots=True)
 class JudgedResult:
-    """A result with feedback, its job's options and its document.
+    """A result with feedback, the options of its job, and its document.
 
-    `models` are those that any job has asked about the document.
+    `models` are the models that any job has used for the document.
     """
 
     document_id: uuid.UUID
@@ -115,10 +115,10 @@ class JudgedResult:
 def judged(
     session: Session, profile: str, kind: AnalysisType, question: JsonObject, most: int
 ) -> Sequence[JudgedResult]:
-    """Return results of a profile of whose question people said something, the newest first.
+    """Return results of a profile whose documents have feedback on a question, newest first.
 
-    They are about at most so many documents, those of the latest feedback. Left out are documents
-    with suspicious passages, and those of a suite.
+    They cover at most `most` documents, those with the latest feedback. Documents with suspicious
+    passages and documents of a suite are left out.
     """
     wanted = {"profile": profile, "type": kind, "question": json.dumps(question), "most": most}
     return [JudgedResult(*row) for row in session.execute(_JUDGED, wanted)]

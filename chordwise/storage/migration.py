@@ -1,4 +1,4 @@
-"""Bringing the database to the schema that this version needs."""
+"""Migration of the database to the schema that this version needs."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.storage import revisions
 from chordwise.storage.database import taking_its_time
 
-_LOCK = 4_271_001  # any number will do, as long as it is always this one
+_LOCK = 4_271_001  # an arbitrary number that must never change
 _ALONE_SECONDS = 60
 _LOCK_MILLISECONDS = 1_000
 _ATTEMPTS = 20
 
 
 def configuration() -> Config:
-    """Return Alembic's configuration without any file."""
+    """Return the configuration of Alembic, without a file."""
     config = Config()
     config.set_main_option("script_location", str(revisions.migrations_folder()))
     return config
 
 
 def readable_names() -> list[str]:
-    """Return the tables and views that readers may read once the database is migrated."""
+    """Return the tables and views that the reader role may read after the migration."""
     folder = revisions.migrations_folder() / "versions"
     first = load_python_file(str(folder), f"{revisions.first_revision()}.py")
     views = [view.partition("@")[0] for view in first.VIEWS]
@@ -39,15 +39,15 @@ def readable_names() -> list[str]:
 
 
 def migrate(engine: Engine) -> tuple[str | None, str]:
-    """Bring the database to the newest revision; return the revisions before and after.
+    """Upgrade the database to the newest revision; return the revisions before and after.
 
-    An advisory lock lets one migration run at a time; the others wait and find nothing to do. A
-    database that a newer version has migrated stays as it is.
+    An advisory lock lets one migration run at a time; the others wait and then find nothing to do.
+    A database that a newer version has migrated is not changed.
 
     Raises:
-        ConfigurationError: A newer version has migrated it in a way that this one does not know,
-            or an unreleased version has made it.
-        ServiceUnavailableError: Another session holds a table's lock for too long.
+        ConfigurationError: A newer version has migrated the database in an incompatible way, or an
+            unreleased version has created it.
+        ServiceUnavailableError: Another session holds the lock of a table for too long.
     """
     with engine.connect() as connection, _alone(connection):
         before = revisions.current(connection)
@@ -64,7 +64,7 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
 
 @contextmanager
 def _alone(connection: Connection) -> Iterator[None]:
-    """Hold the lock of migrations, and bound every wait for a table's lock."""
+    """Hold the migration lock, and limit each wait for the lock of a table."""
     with taking_its_time(connection):
         connection.execute(text(f"SET lock_timeout = '{_ALONE_SECONDS}s'"))
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
@@ -80,10 +80,10 @@ def _alone(connection: Connection) -> Iterator[None]:
 
 
 def _upgrade(connection: Connection) -> None:
-    """Apply what is missing, each revision in a transaction of its own.
+    """Apply the missing revisions, each in a separate transaction.
 
-    Behind a statement that waits for a table's lock all other statements wait, too. So it waits for
-    a moment only, lets them pass, and tries again.
+    All other statements queue behind a statement that waits for the lock of a table. Each attempt
+    therefore waits only briefly, lets them pass, and is repeated.
     """
     config = configuration()
     config.attributes["connection"] = connection

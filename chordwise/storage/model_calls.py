@@ -1,4 +1,4 @@
-"""The ledger: one row for every request to a model, written before the request goes out."""
+"""The ledger: one row for each request to a model, written before the request is sent."""
 
 from __future__ import annotations
 
@@ -33,18 +33,17 @@ from chordwise.storage.record import CreatedAt, Identity, Record, day_index, day
 class ModelCall(Record):
     """One request. `finished_at` is null while it runs, and stays null if its worker was killed.
 
-    `run` is the name of the run, which stays when its jobs are pruned. A call that reads a page
-    while a document is taken in has no job, but the `source` of the document and `run_id`.
-    `latency_ms` counts from sending to the whole answer; `cost_usd` is null where the cost is
+    `run` is the name of the run, which is kept when its jobs are pruned. A call that reads a page
+    during the intake of a document has no job, but the `source` of the document and `run_id`.
+    `latency_ms` is the time from sending to the complete answer. `cost_usd` is null if the cost is
     unknown, and `cost_basis` says how it is known: `free`, `settings`, `price_list`, `reported` by
-    the server, or `not_billed` (no model has worked for it). `response_length` is in characters;
-    `valid` and `quality` are filled in once the answer has been checked. `language_model` is false
-    for the built-in extractive model. `tier` is the one that routing chose (`escalated` after a
-    smaller one had been asked), `service_tier` the provider's own word for how it served the
-    request. `reference_cost_usd` is what the same tokens would have cost at the largest tier: one
-    answered request of each routed question has it. `sample` numbers, from 1, the times that the
-    same question was asked for a vote. `examples` are the ids of the learned ones that its prompt
-    showed, null where it showed none.
+    the server, or `not_billed` (no model has worked for it). `response_length` is in characters.
+    `valid` and `quality` are set once the answer has been checked. `language_model` is false for
+    the built-in extractive model. `tier` is the tier chosen by routing (`escalated` if a smaller
+    one was asked before), `service_tier` is the service level as the provider reports it.
+    `reference_cost_usd` is the cost of the same tokens at the largest tier; one answered request of
+    each routed question has it. `sample` numbers, from 1, the repetitions of the same question for
+    a vote. `examples` are the ids of the learned examples in its prompt, null if it has none.
     """
 
     __tablename__ = "model_calls"
@@ -104,7 +103,7 @@ _ENDED = (
 _CHECKED = ("valid", "quality")
 _RUN = """(SELECT r.name FROM runs r WHERE r.id =
     coalesce(new.run_id, (SELECT j.run_id FROM jobs j WHERE j.id = new.job_id)))"""
-# What is leased is locked, the jobs before the chunks: none is taken over before the commit.
+# Leased jobs, then leased chunks, are locked, so that no lease is taken over before the commit.
 _BEGIN = text(f"""
     WITH new AS MATERIALIZED (
         SELECT call.*, wanted.token
@@ -131,7 +130,7 @@ _BEGIN = text(f"""
         ON CONFLICT DO NOTHING
     )
     SELECT token FROM held""")  # noqa: S608 - names of our own
-# The end is written a moment after it; the call began when its row was committed.
+# The end is written shortly after the call ended; the call began when its row was committed.
 _END = text(f"""
     UPDATE model_calls SET {", ".join(f"{name} = new.{name}" for name in (*_ENDED, *_CHECKED))},
         finished_at = least(clock_timestamp(),
@@ -152,7 +151,7 @@ _NAME_RUNS = text("""
 
 
 def day_of_call() -> ColumnElement[date]:
-    """Return the UTC day on which a call began, by which an index finds the calls of few days."""
+    """Return the UTC day on which a call began, as the index on days has it."""
     return literal_column(day_of("model_calls.started_at"), Date())
 
 
@@ -161,11 +160,11 @@ def begin_all(
     rows: Sequence[Mapping[str, object]],
     tokens: Mapping[str, uuid.UUID] | None = None,
 ) -> set[uuid.UUID]:
-    """Write calls that are about to be made; writing one twice is harmless.
+    """Insert calls that are about to be made; inserting a call twice has no effect.
 
-    `tokens` are those of the leases by which calls are made, by their ids: such a call is written
-    only while its lease is held, on its chunk or on the synthesis of its job, and not where the run
-    is cancelled. Returns the tokens that are held.
+    `tokens` maps ids of calls to the tokens of their leases. Such a call is inserted only while its
+    lease is held, on its chunk or on the synthesis of its job, and only if the run is not
+    cancelled. Return the tokens that are held.
     """
     if not rows:
         return set()
@@ -181,19 +180,19 @@ def begin_all(
 
 
 def end_all(store: Store, rows: Sequence[Mapping[str, object]]) -> None:
-    """Fill in how calls ended and what the check of their answers found."""
+    """Record the ends of calls, and the checks of their answers."""
     if rows:
         store.execute(_END, {"rows": _json(rows)})
 
 
 def check_all(store: Store, rows: Sequence[Mapping[str, object]]) -> None:
-    """Fill in what the check of the answers to calls that are stored already found."""
+    """Record the checks of the answers to calls whose ends are already stored."""
     if rows:
         store.execute(_CHECK, {"rows": _json(rows)})
 
 
 def delete_all(store: Store, call_ids: Sequence[uuid.UUID]) -> None:
-    """Delete the rows of calls that were not made."""
+    """Delete the unfinished rows of calls that were not made."""
     if call_ids:
         store.execute(_DELETE, {"ids": list(call_ids)})
 
@@ -203,14 +202,14 @@ def _json(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def add_all(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write calls that are over already, however many, in few statements."""
+    """Insert completed calls in few statements, whatever their number."""
     if rows:
         session.execute(insert(ModelCall), rows)
         session.execute(_NAME_RUNS, {"ids": [row["id"] for row in rows]})
 
 
 def change(session: Session, call_id: uuid.UUID, **values: object) -> None:
-    """Fill in what became known of a call."""
+    """Update columns of a call."""
     session.execute(update(ModelCall).where(ModelCall.id == call_id).values(**values))
 
 
@@ -219,7 +218,7 @@ _NEWEST = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallHistory:
-    """Of one kind of question to one model: the answers' tokens, and how many were repeated."""
+    """The output tokens of one kind of question to one model, and the number of repetitions."""
 
     output_tokens: Sequence[int] = ()
     asked: int = 0
@@ -229,9 +228,9 @@ class CallHistory:
 def read(
     session: Session, analysis_type: AnalysisType, stage: Stage, provider: str, model: str
 ) -> CallHistory:
-    """Return what the newest answers to such questions took."""
+    """Return the history of the newest answers to such questions."""
     version = ModelCall.prompt_version
-    template = func.split_part(version, "@", 1, type_=version.type)  # without its number
+    template = func.split_part(version, "@", 1, type_=version.type)  # without its version number
     kind = (
         template.in_((f"{analysis_type}.{stage}", f"{analysis_type}.schema.{stage}")),
         ModelCall.provider == provider,

@@ -1,4 +1,4 @@
-"""The outbox: messages that a committed transaction promised, until the broker has them."""
+"""The outbox: messages promised by committed transactions, until the broker has accepted them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from chordwise.domain.json_values import JsonValue
 from chordwise.storage.record import CreatedAt, Record, insert_all
 
 CHANNEL = "chordwise_outbox"
-"""Where PostgreSQL tells of every transaction that has promised messages."""
+"""The channel on which PostgreSQL announces transactions that promised messages."""
 LAST_ATTEMPT = "last attempt"
-"""The reason of a message for a chunk that lost its worker again and again."""
+"""The reason of a message for a chunk whose worker was lost repeatedly."""
 
 
 class OutboxMessage(Record):
-    """One message to come: the task's name and its arguments, ids and nothing else.
+    """One message: the name of the task and its arguments, which are only ids.
 
     It is not sent before `due_at`.
     """
@@ -59,19 +59,19 @@ class OutboxMessage(Record):
 
     @property
     def goes_alone(self) -> bool:
-        """Whether the chunk may share no message with others."""
+        """Whether the chunk must not share a message with others."""
         return self.reason == LAST_ATTEMPT
 
 
 def put(session: Session, task: str, *ids: uuid.UUID, reason: str) -> None:
-    """Promise a message; it goes out after the transaction has been committed."""
+    """Promise a message; it is sent after the transaction has been committed."""
     session.add(OutboxMessage(task=task, arguments=[str(id_) for id_ in ids], reason=reason))
 
 
 def put_all(
     session: Session, task: str, of: Iterable[tuple[uuid.UUID, ...]], *, reason: str
 ) -> None:
-    """Promise a message for each of the ids, or of the pairs of them, in this order."""
+    """Promise a message for each id or pair of ids, in this order."""
     rows = [{"arguments": list(map(str, ids))} for ids in of]
     insert_all(session, OutboxMessage, rows, task=task, reason=reason)
 
@@ -79,9 +79,9 @@ def put_all(
 def put_selected(
     session: Session, task: str, ids: Select[*tuple[uuid.UUID, ...]], *, reason: str
 ) -> int:
-    """Promise a message for each row of ids that a query selects; return how many those are.
+    """Promise a message for each row of ids that a query selects; return their number.
 
-    The rows do not leave the server.
+    The rows are not transferred to the client.
     """
     found = ids.subquery()
     arguments = func.jsonb_build_array(*(cast(column, Text) for column in found.c))
@@ -92,7 +92,7 @@ def put_selected(
 
 
 def take(session: Session, limit: int) -> Sequence[OutboxMessage]:
-    """Lock the oldest unsent messages that are due and that no other dispatcher holds."""
+    """Return, locked, the oldest due unsent messages that no other dispatcher has locked."""
     return session.scalars(
         select(OutboxMessage)
         .where(OutboxMessage.sent_at.is_(None), OutboxMessage.due_at <= func.clock_timestamp())
@@ -112,14 +112,14 @@ def mark_sent(session: Session, messages: Sequence[OutboxMessage]) -> None:
 
 
 def forget_sent(session: Session, older_than: timedelta) -> None:
-    """Delete what was sent long ago; it serves diagnosis only."""
+    """Delete messages sent longer ago than `older_than`; they serve diagnosis only."""
     session.execute(delete(OutboxMessage).where(OutboxMessage.sent_at < func.now() - older_than))
 
 
 def is_promised(task: str, *, of: SQLColumnExpression[uuid.UUID]) -> ColumnElement[bool]:
-    """Return the condition that a message of this task, for the id in a column, waits already.
+    """Return the condition that an unsent message of this task exists for the id in a column.
 
-    The id is a task's last argument: the job's, or the chunk's.
+    The id is the last argument of the task: that of the job or of the chunk.
     """
     return (
         select(OutboxMessage.id)
@@ -131,10 +131,10 @@ def is_promised(task: str, *, of: SQLColumnExpression[uuid.UUID]) -> ColumnEleme
 
 
 def unpromised(session: Session, task: str, ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
-    """Return those of the ids for which no message of this task waits.
+    """Return those of the ids for which no message of this task is unsent.
 
-    The ids are a part of the statement: PostgreSQL hashes a list of constants, and so reads the
-    messages once at most, whatever the planner believes of their number.
+    The ids are literals in the statement: PostgreSQL hashes a list of constants, and therefore
+    reads the messages at most once, whatever number of them the planner estimates.
     """
     values = list(map(str, ids))
     texts: BindParameter[str] = bindparam("ids", values, expanding=True, literal_execute=True)
@@ -155,7 +155,7 @@ _BEGINNING = "sending everything since "
 
 
 class BrokerMarker(Record):
-    """The marker that the broker was last given."""
+    """The last marker that was stored in the broker."""
 
     __tablename__ = "broker_markers"
 
@@ -165,25 +165,25 @@ class BrokerMarker(Record):
 
 
 def current(session: Session) -> str | None:
-    """Return the marker that the broker should hold; `None` before the first."""
+    """Return the marker that the broker should hold; `None` if none was stored yet."""
     row = session.get(BrokerMarker, _ONLY_ROW, populate_existing=True)
     return row.marker if row else None
 
 
 def of_beginning(moment: datetime) -> str:
-    """Return the marker of a broker that gets all messages again since this time."""
+    """Return the marker of a broker that receives all messages again since `moment`."""
     return f"{_BEGINNING}{moment.isoformat()}"
 
 
 def begun_at(marker: str | None) -> datetime | None:
-    """Return since when a broker with this marker is being given everything, if it is."""
+    """Return since when a broker with this marker receives all messages again, or `None`."""
     if marker is None or not marker.startswith(_BEGINNING):
         return None
     return datetime.fromisoformat(marker.removeprefix(_BEGINNING))
 
 
 def remember(session: Session, marker: str) -> None:
-    """Record the marker that the broker has just been given."""
+    """Record the marker that was just stored in the broker."""
     values = {"id": _ONLY_ROW, "marker": marker}
     session.execute(
         insert(BrokerMarker)

@@ -1,4 +1,4 @@
-"""Prompt versions: the texts behind `prompt_version` in rows, kept beside the rows."""
+"""Prompt versions: the texts of the prompts that `prompt_version` refers to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chordwise.storage.record import CreatedAt, Record
 
 
 class PromptVersion(Record):
-    """A released template as it was when this installation first saw it."""
+    """A released template, stored when this installation first used it."""
 
     __tablename__ = "prompt_versions"
 
@@ -26,10 +26,10 @@ class PromptVersion(Record):
 
 
 def register(session: Session, templates: Iterable[PromptTemplate]) -> None:
-    """Store templates not seen before.
+    """Store new templates.
 
     Raises:
-        ConfigurationError: A template differs from what was stored under its version.
+        ConfigurationError: A template differs from the stored one of the same version.
     """
     found = session.execute(select(PromptVersion.version, PromptVersion.sha256))
     known = {version: sha256 for version, sha256 in found}  # noqa: C416 - rows are no pairs to mypy

@@ -1,4 +1,4 @@
-"""Deleting by age, in steps that never hold many rows, and in an order that references allow."""
+"""Deletion by age, in small steps and in an order that satisfies the foreign keys."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from chordwise.storage.results import Fact, PastResult, Result
 from chordwise.storage.runs import Run
 
 STEP = 200
-"""How many rows a step takes; one that took fewer was the last."""
+"""The number of rows in a step; a step with fewer rows was the last one."""
 _OVER = (RunStatus.FINISHED, RunStatus.CANCELLED)
 
 
 def forget_completions(session: Session, age: timedelta) -> int:
-    """Delete cached completions that are older; return how many."""
+    """Delete a step of cached completions that are older than `age`; return their number."""
     is_old = (CachedCompletion.created_at < clock.database_now() - age) & (
         CachedCompletion.completion.is_not(None)
     )
     old = select(CachedCompletion.key).where(is_old).limit(STEP)
-    # Looked at again: one that is asked for at this moment is not deleted with its claim.
+    # Checked again: a completion that is being renewed at this moment keeps its claim.
     statement = delete(CachedCompletion).where(CachedCompletion.key.in_(old), is_old)
     return len(session.scalars(statement.returning(CachedCompletion.key)).all())
 
 
 def forget_answers(session: Session, age: timedelta) -> int:
-    """Delete the answers for the chunks of jobs that succeeded longer ago; return how many.
+    """Delete the chunk answers of jobs that succeeded longer than `age` ago; return their number.
 
-    They are not needed any more: their results stand, and only what has not succeeded is retried
-    again.
+    These answers are not needed any more: the results are kept, and only unsuccessful jobs are
+    retried.
     """
     old = (
         select(Chunk.id)
@@ -65,7 +65,7 @@ def forget_answers(session: Session, age: timedelta) -> int:
 
 
 def forget_past_results(session: Session, age: timedelta) -> int:
-    """Delete results that were replaced longer ago; return how many."""
+    """Delete results that were replaced longer than `age` ago; return their number."""
     old = (
         select(PastResult.id).where(PastResult.replaced_at < clock.database_now() - age).limit(STEP)
     )
@@ -74,20 +74,21 @@ def forget_past_results(session: Session, age: timedelta) -> int:
 
 
 def old_runs(session: Session, age: timedelta) -> Sequence[uuid.UUID]:
-    """Return the runs that were over longer ago and owe no inbox a file, the oldest first.
+    """Return the runs that ended longer than `age` ago and can be pruned, the oldest first.
 
-    One whose intake was interrupted is over when its jobs have ended, and counts from then on.
+    A run with an undelivered inbox file, or of a running experiment, is kept. A run whose intake
+    was interrupted ends when its jobs have ended, at the time of the interruption.
     """
     return session.scalars(select(Run.id).where(_is_old(age)).order_by(Run.id)).all()
 
 
 def forget_jobs(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
-    """Delete some jobs of an old run with all that belongs to them; return how many.
+    """Delete some jobs of an old run with all dependent rows; return their number.
 
-    A run that was retried since it was found is left alone. The rows of the jobs in the ledger
-    stay, for what was spent was spent.
+    A run that was retried meanwhile is not changed. The rows of the jobs in the ledger are kept,
+    since they account for the spending.
     """
-    # Locked first: their results cannot be used again meanwhile.
+    # Locked first, so that their results are not reused meanwhile.
     ids = session.scalars(
         select(Job.id).where(Job.run_id == run_id).order_by(Job.id).limit(STEP).with_for_update()
     ).all()
@@ -97,7 +98,7 @@ def forget_jobs(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
     session.execute(
         update(ModelCall).where(ModelCall.job_id.in_(ids)).values(job_id=None, chunk_id=None)
     )
-    # What was found out about claims stays, without what the documents say.
+    # Judgments of claimed confidence are kept, without the values from the documents.
     session.execute(
         update(Judgment)
         .where(Judgment.job_id.in_(ids))
@@ -121,9 +122,9 @@ _OWNED_BY_RUN = (
 
 
 def forget_run(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
-    """Delete an old run without jobs, its account and its budget; return 1 unless it stays.
+    """Delete an old run without jobs, with its intakes and budget; return 1 if it was deleted.
 
-    It stays where it was retried since it was found.
+    A run that was retried meanwhile is kept.
     """
     if not _is_still_old(session, run_id, age):
         return 0
@@ -138,11 +139,10 @@ def forget_run(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
 
 
 def forget_documents(session: Session, age: timedelta) -> int:
-    """Delete documents stored longer ago that no run refers to, with the examples learned of them.
+    """Delete documents stored longer than `age` ago that no run uses, with their learned examples.
 
-    Returns how many documents those are.
-
-    The lock keeps others from referring to them; what they did just before is seen after it.
+    Return the number of deleted documents. The lock prevents new references; the condition is
+    checked again to see references made just before.
     """
     ids = session.scalars(
         select(Document.id)
@@ -167,7 +167,7 @@ def _is_old(age: timedelta) -> ColumnElement[bool]:
 
 
 def _is_still_old(session: Session, run_id: uuid.UUID, age: timedelta) -> bool:
-    """Look at a run again, locked: it is not retried or given a file before the commit."""
+    """Check a run again with its row locked, so that it is not retried before the commit."""
     locked = select(Run.id).where(Run.id == run_id).with_for_update()
     if session.scalar(locked) is None:
         return False

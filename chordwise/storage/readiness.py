@@ -1,4 +1,4 @@
-"""Whether a database lets Chordwise work at all, asked once at the start of whatever works."""
+"""The check whether Chordwise can work with a database, made once at the start of a process."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _ONLY_READ = ["alembic_version", "schema_versions"]
 
 
 def require_ready(engine: Engine) -> None:
-    """Reject a database that cannot be written, or whose tables the role may not use.
+    """Reject a database that is read-only, or whose tables the role may not use.
 
     Raises:
-        ConfigurationError: It is read-only, a right is missing, or the schema does not fit.
+        ConfigurationError: It is read-only, a privilege is missing, or the schema is incompatible.
     """
     with engine.connect() as connection:
         _require_writable(connection)

@@ -1,4 +1,4 @@
-"""What every table has in common: the metadata, column types, and time-ordered ids."""
+"""The base of all tables: the metadata, column types, and time-ordered ids."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
 from chordwise.domain.json_values import JsonObject, JsonValue
 
 SEARCHED_CHARACTERS = 100_000
-"""How much of a text is searched by its words, which come to less than a megabyte then."""
-_NANOSECONDS = 1_000_000  # in a millisecond
+"""The indexed part of a text; its words amount to less than a megabyte."""
+_NANOSECONDS = 1_000_000  # per millisecond
 
 
 def new_id() -> uuid.UUID:
     """Return a UUIDv7: random, and ascending with the clock (RFC 9562, section 5.7).
 
-    The twelve bits after the milliseconds are a fraction of one (section 6.2, method 3), so that
-    ids that a process makes one after the other ascend, too.
+    The twelve bits after the milliseconds are a fraction of a millisecond (section 6.2, method 3),
+    so that ids created by a process one after another ascend, too.
     """
     milliseconds, nanoseconds = divmod(time.time_ns(), _NANOSECONDS)
     octets = bytearray(milliseconds.to_bytes(6, "big") + os.urandom(10))
@@ -54,12 +54,12 @@ def new_id() -> uuid.UUID:
 
 
 def first_id(moment: datetime) -> uuid.UUID:
-    """Return the least id that can be made at a time: all that are made later are greater."""
+    """Return the lowest id that can be created at `moment`; all ids created later are greater."""
     return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
 def id_in(text: str) -> uuid.UUID | None:
-    """Return the id that a text is, if it is one."""
+    """Return the id that a text represents, or `None`."""
     try:
         return uuid.UUID(text)
     except ValueError:
@@ -71,8 +71,8 @@ def insert_all(
 ) -> None:
     """Insert many rows in one statement, with an array for each column.
 
-    All rows have the same columns. `same` are further columns that have one value, or SQL
-    expression, in all of them.
+    All rows have the same columns. `same` holds further columns with the same value, or SQL
+    expression, in all rows.
     """
     if not rows:
         return
@@ -92,7 +92,7 @@ def _insertion(
     same: tuple[str, ...],
     expressions: tuple[tuple[str, ColumnElement[object]], ...],
 ) -> Insert:
-    """Put the statement together once: that takes longer than to execute it."""
+    """Return the statement, cached, since building it takes longer than executing it."""
     into = table.metadata.tables[table.__tablename__]
     arrays = [bindparam(name, type_=ARRAY(into.c[name].type, dimensions=1)) for name in names]
     found = func.unnest(*arrays).table_valued(*names).render_derived()
@@ -108,54 +108,54 @@ def among(
     column: SQLColumnExpression[uuid.UUID] | SQLColumnExpression[uuid.UUID | None],
     ids: Collection[uuid.UUID],
 ) -> ColumnElement[bool]:
-    """Return the condition that a column holds one of the ids, however many those are.
+    """Return the condition that a column holds one of the ids, whatever their number.
 
-    They are one parameter of the statement, of which the protocol allows 65,535.
+    The ids are one parameter of the statement; the protocol allows 65,535 parameters.
     """
     return column == any_(literal(list(ids), ARRAY(UUID(as_uuid=True))))
 
 
 def status_among(states: Collection[StrEnum]) -> str:
-    """Return the condition of a partial index: the status is one of these."""
+    """Return the condition of a partial index that the status is one of these."""
     return f"status IN ({', '.join(repr(state.value) for state in states)})"
 
 
 def block_range_index(name: str, column: str | TextClause) -> Index:
-    """Return an index for the newest moments in a column; updates of it stay heap-only (HOT)."""
+    """Return an index for the newest times in a column; updates of it stay heap-only (HOT)."""
     small = {"autosummarize": True, "pages_per_range": 16}
     return Index(name, column, postgresql_using="brin", postgresql_with=small)
 
 
 def day_of(column: str) -> str:
-    """Return the UTC day of a column as the views by day have it, in the words of an index."""
+    """Return the SQL for the UTC day of a column, as used by the views by day and their index."""
     return f"(({column} AT TIME ZONE 'UTC')::date)"
 
 
 def day_index(name: str, column: str) -> Index:
-    """Return an index for the days of a column, as small as one for its newest moments."""
+    """Return a block range index on the days of a column."""
     return block_range_index(name, text(day_of(column)))
 
 
 def words_index(name: str, column: str) -> Index:
-    """Return an index for full-text search in a column of text.
+    """Return an index for full-text search in a text column.
 
-    New words are appended to a list, and vacuum sorts them in: the insert need not wait for that.
+    New words are appended to a pending list that vacuum merges, so that inserts do not wait for it.
     """
     later = {"gin_pending_list_limit": 65_536}
     return Index(name, text(words_of(column)), postgresql_using="gin", postgresql_with=later)
 
 
 def words_of(column: str) -> str:
-    """Return the SQL for the searched words of a column of text, those of its beginning.
+    """Return the SQL for the searchable words at the beginning of a text column.
 
-    A `tsvector` holds at most a megabyte, and more would refuse the row. A statement that is to use
-    the index has to repeat this expression.
+    A `tsvector` holds at most a megabyte; a longer one would make the insert fail. A statement uses
+    the index only if it repeats this expression.
     """
     return f"to_tsvector('simple', \"left\"({column}, {SEARCHED_CHARACTERS}))"
 
 
 class Record(DeclarativeBase):
-    """A row of a table; the mapped classes are the tables that migrations must produce."""
+    """The base class of table rows; its subclasses are the tables that migrations must create."""
 
     metadata = MetaData(
         naming_convention={
@@ -180,7 +180,7 @@ Copied = TypeVar("Copied")
 
 
 def copied(kind: type[Copied], row: object, **own: object) -> Copied:
-    """Return a dataclass with the values that a row has under its names, but for its `own` ones."""
+    """Return a dataclass filled from the attributes of a row, except those given in `own`."""
     names = kind.__dataclass_fields__.keys() - own.keys()  # type: ignore[attr-defined]  # of a dataclass
     return kind(**{name: getattr(row, name) for name in names}, **own)
 

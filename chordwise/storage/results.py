@@ -1,4 +1,4 @@
-"""Results: the validated answer of a job, at most one current row each, and its history."""
+"""Results: the validated answers of jobs, at most one current row for each, and their history."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ from chordwise.storage.record import (
 from chordwise.storage.runs import Run
 
 ResultKey: TypeAlias = tuple[uuid.UUID, str]
-"""A document, and the hash of what is asked of it (`jobs.options_hash`)."""
+"""A document, and the hash of the question about it (`jobs.options_hash`)."""
 
 
 class Findings:
-    """What a result says, whether it is the current one or a past one."""
+    """The content of a result, whether current or past."""
 
     analysis_type: Mapped[str]
     output: Mapped[JsonObject]
@@ -82,24 +82,23 @@ class Findings:
 class Result(Findings, Record):
     """The current answer of a job.
 
-    `corrected_output` is what people corrected it to, null where they did not; `nothing_found` says
-    that an extraction has no value for anything that was asked for.
+    `corrected_output` is the output as corrected by people, null if it was not corrected.
+    `nothing_found` says that an extraction has no value for anything it was asked for.
     `confidence`, `quality`, `coverage` and `agreement` are 0 to 1, the last null without votes.
-    `failed_chunks` names what no answer covers: position, start_char, end_char, error_code.
+    `failed_chunks` lists the parts without an answer: position, start_char, end_char, error_code.
     `missing_rows` names lists with fewer rows than the parts: path, kept, found, max_items; null in
     results of versions that did not count. `row_counts` has every list: path, by_chunk, repeated,
     kept, located, start_char, end_char. `failed_checks` names the checks of the schema that the
-    output does not pass: check, path, problem, found, expected.
-    `review_reason` says why a person should look at the answer, null where only its document is a
-    reason, or nothing is.
-    `critique` says what was objected to and what became of it, null where none was asked for.
-    `accepted` says that all that it states may be accepted without looking (`certifications`).
-    `language_model` is false where the built-in extractive model answered, be it for one chunk.
+    output does not pass: check, path, problem, found, expected. `review_reason` says why the answer
+    needs review, null if only its document is a reason, or nothing is. `critique` holds the
+    objections and their outcome, null if no critique was requested. `accepted` says that the whole
+    result may be accepted without review (`certifications`). `language_model` is false if the
+    built-in extractive model answered any chunk.
     """
 
     __tablename__ = "results"
     __table_args__ = (
-        # The order in which people review.
+        # The order of the review queue.
         Index("ix_results_review", text("(NOT needs_review)"), "confidence", "id"),
         Index("ix_results_confidence_id", "confidence", "id"),
         Index("ix_results_needing_review", "id", postgresql_where="needs_review"),
@@ -113,7 +112,7 @@ class Result(Findings, Record):
 
 
 class PastResult(Findings, Record):
-    """A result that a re-run replaced."""
+    """A result that was replaced by a re-run."""
 
     __tablename__ = "result_history"
 
@@ -125,9 +124,9 @@ class PastResult(Findings, Record):
 
 
 def save_all(session: Session, results: Sequence[Result]) -> None:
-    """Make these the current results of their jobs, with their facts, in a few statements.
+    """Store the current results of jobs, with their facts, in a few statements.
 
-    Those before go to the history. A result needs review where its intake says why.
+    Earlier results are moved to the history. A result needs review if its intake has a message.
     """
     if not results:
         return
@@ -142,7 +141,7 @@ def save_all(session: Session, results: Sequence[Result]) -> None:
 def _add(session: Session, results: Sequence[Result]) -> set[uuid.UUID]:
     """Insert the results of jobs that have none, and return these jobs.
 
-    Where people have judged answers to the same question, what they said holds for this one, too.
+    Existing feedback on answers to the same question is applied to the new results.
     """
     rows = [{**_columns(each), "id": new_id()} for each in results]
     stated = [
@@ -195,7 +194,7 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
 
 
 def copy_all(session: Session, copies: Mapping[uuid.UUID, uuid.UUID]) -> None:
-    """Store the current results of other jobs for jobs as well, by the ids of these jobs."""
+    """Copy the current results of other jobs to jobs; `copies` maps each job to its source job."""
     if not copies:
         return
     found = session.scalars(select(Result).where(among(Result.job_id, set(copies.values()))))
@@ -210,17 +209,17 @@ def copy_all(session: Session, copies: Mapping[uuid.UUID, uuid.UUID]) -> None:
 
 
 def reusable(session: Session, document_id: uuid.UUID, options_hash: str) -> uuid.UUID | None:
-    """Return the job with the newest complete answer to the same question, if there is one.
+    """Return the job with the newest complete answer to the same question, or `None`.
 
-    A copy of an answer is named only where the job that asked for it is gone.
-    It is locked against being pruned before the commit.
+    A job with a reused answer is returned only if the job with the original answer is gone. The job
+    is protected from pruning until the commit.
     """
     question = document_id, options_hash
     return reusable_all(session, [question]).get(question)
 
 
 def reusable_all(session: Session, questions: Sequence[ResultKey]) -> dict[ResultKey, uuid.UUID]:
-    """Return what `reusable` finds for each question."""
+    """Return the result of `reusable` for each question that has one."""
     if not questions:
         return {}
     arrays = (
@@ -247,12 +246,12 @@ def reusable_all(session: Session, questions: Sequence[ResultKey]) -> dict[Resul
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewal:
-    """The newest answers of a run, or without one of all runs that are saved under a name.
+    """A selection of the newest answers: those of a run, or of all runs saved under a name.
 
-    An answer is due where it is one to another question than those of today, of which `hashes` are
-    the identities by analysis type, and where today's has no answer and is not being asked; where
-    the answers are saved under a name, under that one.
-    `of_failed` jobs means those without an answer instead, whatever they asked.
+    An answer is due if it answers another question than the current ones, whose hashes by analysis
+    type are `hashes`, and if no job for the current question has an answer or is in progress. If
+    the answers are saved under a name, only jobs under that name count. With `of_failed`, jobs
+    without an answer are selected instead, whatever their question.
     """
 
     hashes: Mapping[str, str]
@@ -263,10 +262,10 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerGroup:
-    """Answers to the same question by the same model and template, and a job of one of them.
+    """Answers to the same question by the same model and template, and the id of one of their jobs.
 
-    `asked` is the name of the model that was asked for, `provider` and `model` say which answered.
-    These and `prompt_version` are null without an answer.
+    `asked` is the name of the requested model; `provider` and `model` identify the one that
+    answered. The latter two and `prompt_version` are null without an answer.
     """
 
     analysis_type: str
@@ -282,7 +281,7 @@ class AnswerGroup:
 
 
 def answer_groups(session: Session, of: Renewal) -> Sequence[AnswerGroup]:
-    """Return all answers that may be due, counted by question, model and template."""
+    """Return the newest answers, counted by question, model, template, error and being due."""
     newest = _Newest(of).columns
     alike = [newest[name] for name in _ALIKE]
     counts = func.count().label("count"), func.max(cast(newest.job_id, Text)).label("job_id")
@@ -296,7 +295,7 @@ def answer_groups(session: Session, of: Renewal) -> Sequence[AnswerGroup]:
 def documents_behind(
     session: Session, of: Renewal, after: uuid.UUID | None, limit: int
 ) -> Sequence[uuid.UUID]:
-    """Return the next documents about which there are jobs, in the order of their ids."""
+    """Return the next documents that have jobs, in the order of their ids."""
     asked = select(Job.document_id).join(Run, Run.id == Job.run_id).where(*_in_scope(of))
     if after is not None:
         asked = asked.where(Job.document_id > after)
@@ -306,7 +305,7 @@ def documents_behind(
 def due_documents(
     session: Session, of: Renewal, only: Collection[uuid.UUID]
 ) -> Sequence[tuple[uuid.UUID, str]]:
-    """Return a job and its source of each of these documents that has an answer that is due."""
+    """Return a job and its source for each of these documents that has an answer that is due."""
     newest = _Newest(of, only).columns
     statement = (
         select(newest.job_id, Intake.source)
@@ -322,7 +321,7 @@ def due_documents(
 def due_jobs(
     session: Session, of: Renewal, only: Collection[uuid.UUID]
 ) -> Sequence[tuple[uuid.UUID, str, uuid.UUID]]:
-    """Return document, analysis type and job of the answers that are due about some documents."""
+    """Return document, analysis type and job of the due answers of these documents."""
     newest = _Newest(of, only).columns
     columns = newest.document_id, newest.analysis_type, newest.job_id
     found = session.execute(select(*columns).where(newest.is_due))
@@ -332,9 +331,10 @@ def due_jobs(
 def due_strata(
     session: Session, of: Renewal, limit: int
 ) -> Mapping[str, tuple[int, Sequence[uuid.UUID]]]:
-    """Return for each stratum of documents how many there are, and the first in an order by hash.
+    """Return the size of each stratum of documents, and its first documents in the order of a hash.
 
-    A stratum has the same analysis types due, with the same labels; at most `limit` are returned.
+    The documents of a stratum have the same analysis types due, with the same labels. At most
+    `limit` documents of each stratum are returned.
     """
     newest = _Newest(of).columns
     asked = newest.analysis_type + " " + func.coalesce(newest.label, "")
@@ -358,7 +358,7 @@ def due_strata(
 
 
 def transcribed_by_others(session: Session, of: Renewal, reader: str) -> int:
-    """Return how many of the documents have pages that another model than `reader` has read."""
+    """Return how many documents have pages that were read by another model than `reader`."""
     newest = _Newest(of).columns
     statement = (
         select(func.count(newest.document_id.distinct()))
@@ -385,7 +385,7 @@ def _in_scope(of: Renewal) -> list[ColumnElement[bool]]:
 
 
 class _Newest:
-    """For each document and analysis type the newest job, with an answer where one has it."""
+    """Selects the newest job for each document and analysis type, preferably with an answer."""
 
     def __init__(self, of: Renewal, only: Collection[uuid.UUID] | None = None) -> None:
         self._of, self._only = of, only
@@ -424,7 +424,7 @@ class _Newest:
             other.options_hash.in_(today),
             other.status.not_in([*_WITHOUT_ANSWER, JobStatus.CANCELLED]),
         )
-        if self._only is not None:  # by the index of documents, instead of all jobs
+        if self._only is not None:  # uses the index on documents instead of all jobs
             is_asked = is_asked.where(among(other.document_id, self._only))
         if of.saved_as is not None:
             run = aliased(Run)
@@ -484,12 +484,12 @@ def _rows_of(job_id: uuid.UUID, found: Sequence[FactValue]) -> list[dict[str, ob
 
 
 class Fact(Record):
-    """A value of the job's current output; the columns are those of `domain.facts.Fact`.
+    """A value of the current output of a job; the columns are those of `domain.facts.Fact`.
 
-    Where `grounded`, `substr(text, start_char + 1, end_char - start_char) = quote` holds for the
-    job's document; `boxes` are page, left, top, right and bottom of each line. `final_value` is the
-    corrected value where a person spoke, and null where the value was rejected. `accepted` says
-    that the value may be accepted without looking (`certifications`).
+    If `grounded`, `substr(text, start_char + 1, end_char - start_char) = quote` holds for the
+    document of the job. `boxes` are page, left, top, right and bottom of each line. `final_value`
+    is the corrected value if a person corrected it, and null if the value was rejected. `accepted`
+    says that the value may be accepted without review (`certifications`).
     """
 
     __tablename__ = "facts"

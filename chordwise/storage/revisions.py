@@ -1,6 +1,6 @@
-"""Which schema this version needs, and whether that of a database suits it.
+"""The schema revision that this version needs, and its compatibility with a database.
 
-Alembic, which takes long to import, is for `migrating` alone.
+Alembic takes long to import and is used by `migration` only.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _WORKS_FROM = text("SELECT works_from FROM schema_versions WHERE revision = :rev
 
 
 def migrations_folder() -> Path:
-    """Return where the migrations are: inside the wheel, or in the checkout."""
+    """Return the folder of the migrations: inside the wheel, or in the checkout."""
     packaged = _PACKAGE / "_packaged" / "migrations"
     return packaged if packaged.is_dir() else _PACKAGE.parent / "migrations"
 
 
 def known() -> set[str]:
-    """Return the revisions that this version has migrations for, by the names of their files."""
+    """Return the revisions that this version has migrations for, by their file names."""
     return {file.stem for file in (migrations_folder() / "versions").glob("[0-9]*.py")}
 
 
@@ -37,7 +37,7 @@ def newest_revision() -> str:
 
 
 def current(connection: Connection) -> str | None:
-    """Return the revision that the database is at; `None` when it is empty."""
+    """Return the revision of the database; `None` if it is empty."""
     if not connection.scalar(_EXISTS, {"table": "alembic_version"}):
         return None
     found: str | None = connection.scalar(_CURRENT)
@@ -45,22 +45,22 @@ def current(connection: Connection) -> str | None:
 
 
 def require_compatible(engine: Engine) -> None:
-    """Refuse as `require_suitable`, over a connection of its own.
+    """Call `require_suitable` on a separate connection.
 
     Raises:
-        ConfigurationError: As said there.
+        ConfigurationError: The schema is incompatible.
     """
     with engine.connect() as connection:
         require_suitable(connection)
 
 
 def require_suitable(connection: Connection) -> None:
-    """Refuse to work on a schema that this version's code does not fit.
+    """Reject a schema that is incompatible with the code of this version.
 
-    A newer schema is good as long as it says so: it notes from which revision on code still works.
+    A newer schema is accepted if it records that the code of this revision still works with it.
 
     Raises:
-        ConfigurationError: The database is empty, older, or newer in a way that breaks us.
+        ConfigurationError: The database is empty, older, or newer and incompatible.
     """
     found, wanted = current(connection), newest_revision()
     require_released(connection, found)
@@ -80,7 +80,7 @@ def require_suitable(connection: Connection) -> None:
 
 
 def _works_from(connection: Connection, revision: str) -> str | None:
-    """Return the oldest revision whose code still works; `None` where none is noted."""
+    """Return the oldest revision whose code works with a revision; `None` if none is recorded."""
     if not connection.scalar(_EXISTS, {"table": "schema_versions"}):
         return None
     oldest: str | None = connection.scalar(_WORKS_FROM, {"revision": revision})
@@ -88,7 +88,7 @@ def _works_from(connection: Connection, revision: str) -> str | None:
 
 
 class SchemaVersion(Record):
-    """A revision; code that was written for `works_from` or a later one works with its tables."""
+    """A revision; code written for `works_from` or a later revision works with its tables."""
 
     __tablename__ = "schema_versions"
 
@@ -104,23 +104,24 @@ def note(connection: Connection, revision: str, oldest: str) -> None:
 
 
 def forget(connection: Connection, revision: str) -> None:
-    """Delete a revision that has just been taken back, maybe together with this table."""
+    """Delete a revision that was just reverted; the table itself may be gone."""
     if connection.scalar(_EXISTS, {"table": "schema_versions"}):
         connection.execute(delete(SchemaVersion).where(SchemaVersion.revision == revision))
 
 
 def first_revision() -> str:
-    """Return the revision that every database begins with."""
+    """Return the first revision of every database."""
     return min(known())
 
 
 def require_released(connection: Connection, found: str | None) -> None:
-    """Refuse a schema that was made before the first release; `found` is the revision it is at.
+    """Reject a schema that was created before the first release; `found` is its revision.
 
-    Its revisions have the same numbers as released ones, but its first one is not noted.
+    The revisions of such a schema have the same numbers as released ones, but the first revision is
+    not recorded.
 
     Raises:
-        ConfigurationError: The schema was made by an unreleased version.
+        ConfigurationError: The schema was created by an unreleased version.
     """
     if found is not None and _works_from(connection, first_revision()) is None:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Runs: the jobs that were submitted together, with their options and closing account."""
+"""Runs: jobs that were submitted together, with their options and final account."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from chordwise.storage.schedules import ScheduleRun
 class Run(Record):
     """One submission; `intake_finished_at` is null until everything that was found is taken in.
 
-    The process that takes in holds `intake_token` until `intake_until`, which its heartbeat moves
-    on; without a living lease the intake is interrupted. `found_count` is how much was found, and
-    `type_count` how many analyses each document gets: against them the account has to balance.
-    `saved_as` is the name of its table in the schema `answers`, null where it has none.
-    A cancelled run without `finished_at` still has jobs to be cancelled.
+    The process that takes documents in holds `intake_token` until `intake_until`, which its
+    heartbeat extends; without a valid lease the intake is interrupted. `found_count` is the number
+    of items found, and `type_count` the number of analyses of each document; the account must
+    balance against them. `saved_as` is the name of its table in the schema `answers`, null if it
+    has none. A cancelled run without `finished_at` still has jobs to be cancelled.
     """
 
     __tablename__ = "runs"
@@ -42,7 +42,7 @@ class Run(Record):
     id: Mapped[Identity]
     name: Mapped[str] = mapped_column(unique=True)
     status: Mapped[str] = mapped_column(default=RunStatus.OPEN)
-    options: Mapped[JsonObject] = mapped_column(JSON)  # keeps the order of a schema's members
+    options: Mapped[JsonObject] = mapped_column(JSON)  # keeps the order of the members of a schema
     type_count: Mapped[int]
     priority: Mapped[str] = mapped_column(server_default="interactive")
     lane: Mapped[str] = mapped_column(server_default=Lane.ONLINE)
@@ -60,10 +60,10 @@ class Run(Record):
 
 
 def find(session: Session, name_or_id: str) -> Run:
-    """Return the run of this name or id; `latest` is the newest.
+    """Return the run with this name or id; `latest` is the newest.
 
     Raises:
-        UsageError: There is none.
+        UsageError: No such run exists.
     """
     if name_or_id == "latest":
         run = session.scalars(select(Run).order_by(Run.id.desc()).limit(1)).one_or_none()
@@ -89,7 +89,7 @@ def is_cancelled(session: Session, run_id: uuid.UUID) -> bool:
 
 
 def begin_cancelling(session: Session, run_id: uuid.UUID) -> None:
-    """Mark a run that is not over as cancelled: from the commit on nothing of it begins."""
+    """Mark an open or paused run as cancelled: after the commit, none of its work begins."""
     session.execute(
         update(Run)
         .where(Run.id == run_id, Run.status.in_((RunStatus.OPEN, RunStatus.PAUSED)))
@@ -98,9 +98,9 @@ def begin_cancelling(session: Session, run_id: uuid.UUID) -> None:
 
 
 def cancel_jobs(session: Session, run_id: uuid.UUID, limit: int) -> int:
-    """Cancel some unfinished jobs of a cancelled run; without any left the run is over.
+    """Cancel some unfinished jobs of a cancelled run, and finish the run if none is left.
 
-    Returns how many those were. A run that was resumed meanwhile is left alone.
+    Return the number of cancelled jobs. A run that was resumed meanwhile is not changed.
     """
     if not is_cancelled(session, run_id):
         return 0
@@ -113,7 +113,7 @@ def cancel_jobs(session: Session, run_id: uuid.UUID, limit: int) -> int:
         .with_for_update(key_share=True)
     ).all()
     job_ids = jobs.of_one_step((row[0], row[1]) for row in rows)
-    run = _locked(session, run_id)  # the jobs before their run, as everywhere
+    run = _locked(session, run_id)  # jobs are always locked before their run
     if run.status != RunStatus.CANCELLED:
         return 0
     _cancel(session, job_ids)
@@ -146,20 +146,20 @@ def _cancel(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
 
 
 def cancelled_since(session: Session, run_id: uuid.UUID, moment: datetime) -> int:
-    """Return how many jobs of a run were cancelled since a time."""
+    """Return how many jobs of a run were cancelled since `moment`."""
     cancelled = Job.status == JobStatus.CANCELLED
     counted = select(func.count()).where(Job.run_id == run_id, cancelled)
     return session.scalar(counted.where(Job.finished_at >= moment)) or 0
 
 
 def settle(session: Session, run_id: uuid.UUID) -> None:
-    """Bring the run's status in line with its jobs; call it where a job changed its end state.
+    """Update the status of a run from its jobs; call it after a job changed its end state.
 
-    The row's lock puts two jobs that end at once into an order, so that the later one sees both.
-    It is not FOR UPDATE: a job that was written twice in a transaction has its foreign key checked,
-    and shares a lock here with others, each of which would then wait for the other.
-    A run that holds the further answers of an experiment is reopened and finished again and again,
-    which is no news to anyone.
+    The lock on the row orders two jobs that end at the same time, so that the later one sees both.
+    The lock is not FOR UPDATE: when a transaction writes a job twice, PostgreSQL checks the foreign
+    key with a shared lock on the run, and two such transactions would deadlock. A run that holds
+    the additional answers of an experiment is reopened and finished repeatedly; this is not
+    announced.
     """
     run = _locked(session, run_id)
     if run.intake_finished_at is None or run.status == RunStatus.CANCELLED:
@@ -177,11 +177,11 @@ def settle(session: Session, run_id: uuid.UUID) -> None:
 
 
 def _locked(session: Session, run_id: uuid.UUID) -> Run:
-    """Return a run as it is now, whatever this transaction read of it before."""
+    """Return the current state of a run, locked, whatever this transaction read before."""
     return session.scalars(_LOCK, {"id": run_id}).one()
 
 
-# Every job needs these: they are put together once.
+# Every job uses these statements, so they are built once.
 _STANDING = text(f"""
     SELECT EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND {status_among(WORKING_JOBS)}),
         EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND status = 'paused')""")  # noqa: S608

@@ -1,4 +1,4 @@
-"""Schedules: what is due when, written by the configuration and by `chordwise schedules`."""
+"""Schedules: what is due when, defined by the configuration and by `chordwise schedules`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from chordwise.storage.record import CreatedAt, Identity, Record, new_id
 
 
 def waiting(session: Session) -> Sequence[ScheduleRun]:
-    """Return the occurrences that wait for their runs, locked, and none that are locked already."""
+    """Return, locked, the occurrences that wait for their runs, except those locked by others."""
     return session.scalars(
         select(ScheduleRun)
         .where(ScheduleRun.status == ScheduleRunStatus.WAITING)
@@ -40,17 +40,17 @@ def waiting(session: Session) -> Sequence[ScheduleRun]:
 
 
 class Origin(StrEnum):
-    """Who wrote a schedule; the values of `schedules.origin`."""
+    """The origin of a schedule; the values of `schedules.origin`."""
 
     CONFIGURATION = "configuration"
     DATABASE = "database"
 
 
 class Schedule(Record):
-    """What is done at which times; `next_due_at` is null while it is not `enabled`.
+    """A task and its times; `next_due_at` is null while the schedule is not `enabled`.
 
-    A schedule that was taken away stays, not enabled, for the sake of its history. `options` are
-    its settings, with paths that are absolute.
+    A removed schedule is kept, disabled, for its history. `options` are its settings, with absolute
+    paths.
     """
 
     __tablename__ = "schedules"
@@ -75,14 +75,14 @@ def of_name(session: Session, name: str) -> Schedule | None:
 
 
 def enabled(session: Session) -> Sequence[Schedule]:
-    """Return the schedules that are kept, by name."""
+    """Return the enabled schedules, ordered by name."""
     return session.scalars(select(Schedule).where(Schedule.enabled).order_by(Schedule.name)).all()
 
 
 def next_due(
     session: Session, now: datetime, passed_over: Collection[uuid.UUID] = ()
 ) -> Schedule | None:
-    """Return one schedule that is due, locked, and none that another transaction has locked."""
+    """Return, locked, one schedule that is due and that no other transaction has locked."""
     return session.scalars(
         select(Schedule)
         .where(Schedule.enabled, Schedule.next_due_at <= now, Schedule.id.not_in(passed_over))
@@ -94,7 +94,7 @@ def next_due(
 
 
 def insert_new(session: Session, name: str, origin: Origin, options: JsonObject) -> None:
-    """Insert a schedule that is not enabled yet, unless there is one of this name."""
+    """Insert a disabled schedule, unless one with this name exists."""
     session.execute(
         insert(Schedule)
         .values(
@@ -112,7 +112,7 @@ def insert_new(session: Session, name: str, origin: Origin, options: JsonObject)
 
 
 def disable_others(session: Session, names: Collection[str]) -> Sequence[str]:
-    """Take out of force what the configuration no longer has; return the names of those."""
+    """Disable schedules that are no longer in the configuration; return their names."""
     return session.scalars(
         update(Schedule)
         .where(
@@ -127,7 +127,7 @@ _UNFINISHED = f"status IN ({', '.join(repr(s.value) for s in UNFINISHED_SCHEDULE
 
 
 class Trigger(StrEnum):
-    """What made an occurrence; the values of `schedule_runs.trigger`."""
+    """The trigger of an occurrence; the values of `schedule_runs.trigger`."""
 
     CLOCK = "clock"
     CATCH_UP = "catch_up"
@@ -135,10 +135,10 @@ class Trigger(StrEnum):
 
 
 class ScheduleRun(Record):
-    """What became of one due time of a schedule.
+    """An occurrence: one due time of a schedule and its outcome.
 
-    `outcome` counts what was done, by what it is. Of an unfinished one at a time there is one at
-    most for each schedule.
+    `outcome` holds counts by kind of work. A schedule has at most one unfinished occurrence at a
+    time.
     """
 
     __tablename__ = "schedule_runs"
@@ -171,7 +171,7 @@ class ScheduleRun(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """How an occurrence ended, or why it was not begun."""
+    """The end of an occurrence, or the reason why it was not begun."""
 
     status: ScheduleRunStatus
     code: str = ""
@@ -181,7 +181,7 @@ class End:
 
 
 def add(session: Session, schedule: Schedule, *, due_at: datetime, **values: object) -> bool:
-    """Write an occurrence; false where this due time has one already."""
+    """Insert an occurrence; return false if this due time already has one."""
     row = {
         "id": new_id(),
         "schedule_id": schedule.id,
@@ -199,7 +199,7 @@ def add(session: Session, schedule: Schedule, *, due_at: datetime, **values: obj
 
 
 def unfinished(session: Session, schedule_id: uuid.UUID) -> ScheduleRun | None:
-    """Return what of a schedule has begun, or is about to, and has not ended."""
+    """Return the unfinished occurrence of a schedule, or `None`."""
     return session.scalars(
         select(ScheduleRun).where(
             ScheduleRun.schedule_id == schedule_id, ScheduleRun.status.in_(UNFINISHED_SCHEDULE_RUNS)
@@ -208,12 +208,12 @@ def unfinished(session: Session, schedule_id: uuid.UUID) -> ScheduleRun | None:
 
 
 def is_any_free() -> ColumnElement[bool]:
-    """Return the condition that there is an occurrence that no process works on."""
+    """Return the condition that an occurrence is due or its lease has expired."""
     return exists().where(_is_free())
 
 
 def claim(session: Session, token: uuid.UUID, lease: timedelta) -> ScheduleRun | None:
-    """Claim an unclaimed occurrence, counting the attempt; on the database's clock."""
+    """Claim the oldest free occurrence by the clock of the database, and count the attempt."""
     wanted = (
         select(ScheduleRun.id)
         .where(_is_free())
@@ -246,12 +246,12 @@ def holds(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID) -> boo
 def extend(
     session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID, lease: timedelta
 ) -> bool:
-    """Prolong a lease; false where it is lost."""
+    """Extend a lease; return false if it is lost."""
     return _change(session, _held(schedule_run_id, token), lease_until=clock.after(lease))
 
 
 def release(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID) -> bool:
-    """Give an occurrence back unharmed: the attempt does not count."""
+    """Release an unfinished occurrence; the attempt does not count."""
     return _change(
         session,
         _held(schedule_run_id, token),
@@ -263,20 +263,20 @@ def release(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID) -> b
 
 
 def finish(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID, end: End) -> bool:
-    """End an occurrence, or let it wait for its runs; false where the lease is lost."""
+    """End an occurrence, or set it to waiting for its runs; return false if the lease is lost."""
     return _change(session, _held(schedule_run_id, token), **_values(end))
 
 
 def settle(session: Session, schedule_run_id: uuid.UUID, end: End) -> None:
-    """Bring an occurrence to its end whose runs have ended."""
+    """End a waiting occurrence whose runs have ended."""
     waiting = ScheduleRun.status == ScheduleRunStatus.WAITING
     _change(session, (ScheduleRun.id == schedule_run_id) & waiting, **_values(end))
 
 
 def expire(session: Session, now: datetime) -> Sequence[ScheduleRun]:
-    """Give up what has not ended in its time; its process loses the lease.
+    """Expire the unfinished occurrences whose time is over; their processes lose the lease.
 
-    One that had noted what it waits for keeps that as the reason.
+    An occurrence that has recorded what it waits for keeps that as the reason.
     """
     end = End(
         status=ScheduleRunStatus.EXPIRED,

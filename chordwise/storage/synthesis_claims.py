@@ -1,4 +1,4 @@
-"""Claims of syntheses: jobs whose chunks have all ended, each taken under a lease."""
+"""Claims of syntheses: jobs whose chunks have all ended, each claimed under a lease."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from chordwise.storage.results import Result
 
 @dataclass(frozen=True, slots=True)
 class ClaimedSynthesis:
-    """A job that is claimed for its synthesis, with what is known of its run, and its chunks.
+    """A job that is claimed for its synthesis, with data of its run, and its chunks.
 
-    `options` is JSON text; `examples` are the learned ones of the job, null where it has none. The
-    job `is_capped` where the budget of its run is limited. `has_places` says whether its document
-    has any.
+    `options` is JSON text. `examples` are the learned examples of the job, null if it has none. The
+    job `is_capped` if the budget of its run is limited. `has_places` says whether its document has
+    places.
     """
 
     parts: Sequence[EndedChunk]
@@ -96,17 +96,17 @@ _LOOK = text(f"""
 def claim_all(
     store: Store, claims: Claims, lease: timedelta, below: int
 ) -> Mapping[uuid.UUID, ClaimedSynthesis]:
-    """Take the syntheses of jobs, counting the attempt; return those that are taken, by token.
+    """Claim the syntheses of jobs, and count the attempts; return the claimed ones by token.
 
-    A job is not taken while chunks are open, after its end, while another lease lives, where the
-    run is cancelled, and where its synthesis has been attempted `below` times.
+    A job is not claimed while chunks are open, after its end, while another lease is valid, if the
+    run is cancelled, or if its synthesis has been attempted `below` times.
     """
     named = {**arrays_of(claims), "lease": lease, "below": below}
     return _found(store, _CLAIM, named)
 
 
 def look(store: Store, job_id: uuid.UUID, token: uuid.UUID) -> ClaimedSynthesis | None:
-    """Return a job if its synthesis is claimed with this token."""
+    """Return a job if its synthesis is claimed with this token, else `None`."""
     return _found(store, _LOOK, arrays_of([(job_id, token)])).get(token)
 
 
@@ -122,9 +122,9 @@ def _found(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEnd:
-    """How a job ends; `result` is null where it has none, and `failure` where nothing is missing.
+    """The end of a job; `result` is null if it has none, and `failure` if nothing is missing.
 
-    `token` is that of its synthesis; without one the job ends with its only chunk.
+    `token` is that of its synthesis; without a token the job ends with its only chunk.
     """
 
     job_id: uuid.UUID
@@ -137,9 +137,9 @@ class JobEnd:
 def store_all(session: Session, ends: Sequence[JobEnd]) -> set[uuid.UUID]:
     """End locked jobs, store their results and settle their runs; return the jobs that have ended.
 
-    A job is left alone whose synthesis another worker holds. One that would end with its only chunk
-    is left alone, too, where it is paused, queued or over, or its run is cancelled. The number of
-    statements depends on the number of runs alone.
+    A job whose synthesis is held by another worker is not changed. A job that would end with its
+    only chunk is not changed either if it is paused, queued or ended, or if its run is cancelled.
+    The number of statements depends only on the number of runs.
     """
     if not ends:
         return set()

@@ -1,4 +1,4 @@
-"""All tables at once, for the migrations and the checks of them."""
+"""All tables together, for the migrations and their checks."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ metadata = Record.metadata
 
 
 def configure() -> None:
-    """Resolve the tables' references to each other: a process knows all of them, or fails now."""
+    """Resolve the references between the tables; fail at once if a table is missing."""
     configure_mappers()

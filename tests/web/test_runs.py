@@ -103,7 +103,7 @@ def test_paused_work_is_counted_and_can_go_on(pipeline: Pipeline, visit: Visit) 
     pipeline.execute("UPDATE runs SET status = 'paused'")
 
     page = visit.open("/runs")
-    expect(page.locator("td[data-label='Not well']")).to_have_text("1")
+    expect(page.locator("td[data-label='Problems']")).to_have_text("1")
     visit.open(f"/runs/{paused.run_id}")
 
     expect(page.get_by_role("button", name="Continue")).to_be_visible()

@@ -1,1 +1,1 @@
-"""The analysis types, one file each: schema, checks, and how the answers of chunks merge."""
+"""The analysis types, one file each: schema, checks, and merging of the answers of chunks."""

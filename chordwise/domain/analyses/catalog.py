@@ -17,5 +17,5 @@ _ANALYSES: dict[AnalysisType, Analysis] = {
 
 
 def analysis_for(analysis_type: AnalysisType) -> Analysis:
-    """Return the analysis of a type."""
+    """Return the analysis of this type."""
     return _ANALYSES[analysis_type]

@@ -1,4 +1,4 @@
-"""Reasoning: how a text argues, step by step, and how well."""
+"""Reasoning: the steps of the argument of a text, and its quality."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Reasoning(Analysis):
     principal_fields = ("step",)
 
     def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """Ask for every step with its role and the quote where the text takes it.
+        """Return the schema; each step has a role and the quote in which the text makes it.
 
-        The first member is room for a chain of thought (arXiv 2201.11903), and optional.
+        The first member is optional and provides room for a chain of thought (arXiv 2201.11903).
         """
         step = schemas.closed(
             {"step": schemas.string(), "role": schemas.one_of(ROLES), "quote": schemas.quote()}
@@ -56,11 +56,11 @@ class Reasoning(Analysis):
         return {**answer, "properties": first | json_values.as_object(answer["properties"])}
 
     def kept(self, answer: JsonObject) -> JsonObject:
-        """Leave the considerations out."""
+        """Return the answer without the considerations."""
         return {name: value for name, value in answer.items() if name != _CONSIDERATIONS}
 
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """Keep the order of the argument; scores are means, assessments those of the surest."""
+        """Keep the order of the argument; average scores; use the surest chunk's assessments."""
         surest = max(answers, key=claimed)
         return {
             "logical_flow": gather_findings(answers, "logical_flow", MAX_STEPS),

@@ -1,4 +1,4 @@
-"""A user's data: its rows counted and located, and the data of several parts joined."""
+"""Data in the schema of a user: counting and locating rows, and joining several parts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ ANY_POSITION = "*"
 
 
 def row_counts(answers: Sequence[JsonObject], schema: JsonObject) -> dict[str, RowCount]:
-    """Return how many rows the lists in several answers have together, by JSON Pointer.
+    """Return the number of rows of the lists in several answers together, by JSON Pointer.
 
-    Lists at the same place count together; `*` stands for the position of the row that they are in.
-    Tuples are no lists. Where the schema wants distinct values, each one counts once, and so does
-    a row that two answers have read at the same place, or that goes on from one to the next.
+    Lists at the same place count together; `*` stands for the position of an enclosing row. Tuples
+    are not lists. If the schema requires distinct values, each value counts once. A row that two
+    answers have read at the same place, or that continues from one answer to the next, counts once,
+    too.
     """
     tally, node = _Tally(), SchemaNode.of(schema)
     for answer, repeated in zip(answers, _repeated_rows(answers, node), strict=True):
@@ -34,7 +35,7 @@ def row_counts(answers: Sequence[JsonObject], schema: JsonObject) -> dict[str, R
 
 
 def row_places(answer: JsonObject) -> dict[str, list[list[tuple[int, int]]]]:
-    """Return by list where its rows stand: the spans of the evidence of each that has some."""
+    """Return the spans of the evidence of each row, by list; rows without evidence are left out."""
     spans: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     for path, span in _grounded_paths(answer):
         for row, listed in _rows_around(path, answer.get("data")):
@@ -46,7 +47,7 @@ def row_places(answer: JsonObject) -> dict[str, list[list[tuple[int, int]]]]:
 
 
 def values_without_place(answer: JsonObject) -> list[JsonObject]:
-    """Return evidence that quotes the values of the rows of which no quote was found."""
+    """Return evidence that quotes the values of rows for which no quote was found."""
     data = answer.get("data")
     around = ((path, _rows_around(path, data)) for path, _ in _grounded_paths(answer))
     placed = {row for _, rows in around for row, _ in rows}
@@ -61,9 +62,10 @@ def values_without_place(answer: JsonObject) -> list[JsonObject]:
 
 
 def repetitions(answer: JsonObject, schema: JsonObject) -> dict[str, int]:
-    """Return by list how many rows of an answer are read twice: equal ones at the same places.
+    """Return by list how many rows of an answer repeat an equal row at the same places.
 
-    Rows without a place may be different rows, and a list of distinct values drops equal ones.
+    Rows without a place may be different rows. Lists of distinct values are left out, since they
+    drop equal rows.
     """
     places, node = _places_of_rows(answer), SchemaNode.of(schema)
     read = Counter(
@@ -78,7 +80,7 @@ def repetitions(answer: JsonObject, schema: JsonObject) -> dict[str, int]:
 
 
 def _repeated_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set[str]]:
-    """Return for each answer the paths of the rows that an earlier one has read at the same place.
+    """Return for each answer the paths of rows that an earlier answer has read at the same place.
 
     Equal rows within one answer are different rows, and so is every row without a place.
     """
@@ -99,10 +101,10 @@ def _repeated_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set[
 
 
 def _continued_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set[str]]:
-    """Return for each answer the paths of its rows that go on with the last row of the one before.
+    """Return for each answer the paths of rows that continue the last row of an earlier answer.
 
-    Such a row is the first of its list and says nothing but lists, although there are single values
-    in its schema: they stand where it began.
+    Such a row is the first of its list and has only lists, although its schema declares single
+    values: these are in the part where the row began.
     """
     found: list[set[str]] = []
     begun: set[str] = set()
@@ -129,7 +131,7 @@ def _is_rest(row: JsonValue, node: SchemaNode) -> bool:
 
 
 def _places_of_rows(answer: JsonObject) -> Mapping[str, set[Hashable]]:
-    """Return by path of a row in a joined list what of it stands where."""
+    """Return the places of the values of each row in a joined list, by the path of the row."""
     places: dict[str, set[Hashable]] = defaultdict(set)
     for path, span in _grounded_paths(answer):
         for row, _ in _rows_around(path, answer.get("data")):
@@ -145,7 +147,7 @@ def _grounded_paths(answer: JsonObject) -> Iterator[tuple[str, tuple[int, int]]]
 
 
 def _rows_around(path: str, value: JsonValue) -> Iterator[tuple[str, str]]:
-    """Yield the rows that a place is in, from outside: the path of each, and that of its list."""
+    """Yield the rows that contain a place, the outermost first, as the paths of row and list."""
     row = listed = ""
     for step in json_values.steps(path):
         if isinstance(value, dict) and step in value:
@@ -162,7 +164,7 @@ def _rows_around(path: str, value: JsonValue) -> Iterator[tuple[str, str]]:
 def _joined_rows(
     value: JsonValue, node: SchemaNode, path: str
 ) -> Iterator[tuple[str, str, JsonValue]]:
-    """Yield the rows of the lists that are joined: that of the list, the path, and the row."""
+    """Yield the rows of the joined lists: the paths of the list and of the row, and the row."""
     if isinstance(value, dict):
         for name, member in value.items():
             yield from _joined_rows(member, node.member(name), json_values.pointer(path, name))
@@ -186,13 +188,13 @@ def _without_rows(value: JsonValue, left_out: Collection[str], path: str = "") -
 
 
 def identity(value: JsonValue) -> str:
-    """Return what two values share when they are the same JSON; `true` is not 1."""
+    """Return a text that is equal for equal JSON values; `true` differs from 1."""
     return json.dumps(value, sort_keys=True)
 
 
 @dataclass
 class _Tally:
-    """The rows found so far: a number for each list, and the distinct values of some."""
+    """The counted rows: a number for each list, and the distinct values of unique lists."""
 
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
     distinct: dict[str, set[str]] = dataclasses.field(default_factory=dict)
@@ -227,16 +229,14 @@ class _Tally:
 
 
 def join(answers: Sequence[JsonObject], schema: JsonObject) -> Joining:
-    """Join by shape: objects by member, lists one after the other, else the first that is said.
+    """Join answers by shape: objects by member, lists by concatenation, other values by the first.
 
-    Equal rows stay: only what two answers read at the same place is one row, or what begins in one
-    and goes on in the next, and only a list of distinct values (`uniqueItems`) drops repetitions,
-    or one with `maxItems` rows. Evidence is kept
-    for the values that are kept, with the paths that they have in the joined data; a path that
-    leads nowhere in its own part's data stays as the model wrote it.
-
-    A single value of which parts say different things is contested: a model gets the parts without
-    their lists to decide it.
+    Equal rows are kept, except that a row which two answers have read at the same place, or which
+    continues from one part to the next, is one row. Only lists of distinct values (`uniqueItems`)
+    drop repetitions, and lists with `maxItems` drop further rows. Evidence is kept for the kept
+    values, with their paths in the joined data; a path without a value in the data of its part is
+    not changed. A single value on which the parts differ is contested: a model gets the parts
+    without their lists to decide it.
     """
     node = SchemaNode.of(schema)
     repeated, continued = _repeated_rows(answers, node), _continued_rows(answers, node)
@@ -254,9 +254,9 @@ def join(answers: Sequence[JsonObject], schema: JsonObject) -> Joining:
 
 
 def decided(joining: Joining, answer: JsonObject) -> JsonObject:
-    """Return the joined output with the contested values of an answer, as far as it says them.
+    """Return the joined output with the contested values taken from an answer, where it has them.
 
-    Where the answer has no evidence for a value, that of a part with the same value stands for it.
+    If the answer has no evidence for a value, the evidence of a part with the same value is used.
     """
     data, evidence = joining.output["data"], json_values.objects(joining.output["evidence"])
     for path in joining.contested:
@@ -272,7 +272,7 @@ def decided(joining: Joining, answer: JsonObject) -> JsonObject:
 
 
 def _single_values(answer: JsonObject, node: SchemaNode, *, is_first: bool) -> JsonObject:
-    """Return an answer without the rows of its lists; the first keeps as many as it needs."""
+    """Return an answer without the rows of its lists; the first one keeps the minimum of rows."""
     data = answer.get("data")
     rows = list(_joined_rows(data, node, ""))
     counts = Counter(listed for listed, _, _ in rows)
@@ -292,7 +292,7 @@ def _position(path: str) -> int:
 
 
 def _at(value: JsonValue, path: str) -> JsonValue:
-    """Return the value at a place below members only; null where there is none."""
+    """Return the value at a path of object members; null if there is none."""
     for step in json_values.steps(path):
         value = value.get(step) if isinstance(value, dict) else None
     return value
@@ -319,7 +319,7 @@ def _same(one: JsonValue, other: JsonValue) -> bool:
 
 
 def _folded(value: JsonValue) -> str:
-    """Return what two values share that say the same: 7 is 7.0, and the case of a text is left."""
+    """Return a text that is equal for equivalent values: 7 equals 7.0, and case is ignored."""
     if isinstance(value, str):
         return identity(" ".join(value.casefold().split()))
     if isinstance(value, float) and value.is_integer():
@@ -329,7 +329,7 @@ def _folded(value: JsonValue) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Value:
-    """A value in the data of a part, and its place there."""
+    """A value in the data of a part, with its path there."""
 
     part: int
     path: str
@@ -348,17 +348,17 @@ class _Value:
 
 
 _Row: TypeAlias = list[_Value]
-"""A row of a list: one value, or several where it goes on from part to part."""
+"""A row of a list: one value, or several if the row continues from part to part."""
 
 
 @dataclass
 class _Merge:
-    """Where the values of the parts stand in the merged data.
+    """The places of the values of the parts in the merged data.
 
-    `joined` are objects and lists that became a part of a larger one, `moved` values that were
-    taken over as a whole. `repeated` are for each part the rows that are left out, and `continued`
-    those that go on with the row before. `contested` are places of which the parts say different
-    things.
+    `joined` holds objects and lists that became parts of larger ones, `moved` values that were
+    taken over as a whole. `repeated` holds for each part the rows that are left out, and
+    `continued` those that continue the previous row. `contested` holds the places on which the
+    parts differ.
     """
 
     repeated: Sequence[Collection[str]]
@@ -368,7 +368,7 @@ class _Merge:
     moved: dict[tuple[int, str], str] = dataclasses.field(default_factory=dict)
 
     def join(self, values: Sequence[_Value], node: SchemaNode, place: str) -> JsonValue:
-        """Return the merged value, which will stand at `place`."""
+        """Return the merged value for `place`."""
         said = [value for value in values if json_values.is_said(value.content)] or list(values)
         if all(isinstance(value.content, dict) for value in said):
             return self._join_objects(said, node, place)
@@ -383,7 +383,7 @@ class _Merge:
         return first
 
     def evidence(self, answers: Sequence[JsonObject]) -> Iterator[JsonValue]:
-        """Yield the evidence of the values that were kept, with their new paths."""
+        """Yield the evidence of the kept values, with their new paths."""
         for part, answer in enumerate(answers):
             for entry in json_values.objects(answer.get("evidence")):
                 path = json_values.text(entry.get("path"))
@@ -420,7 +420,7 @@ class _Merge:
         ]
 
     def _rows_of(self, said: Sequence[_Value]) -> list[list[_Row]]:
-        """Return the rows of each list, with what goes on with one in the lists after it."""
+        """Return the rows of each list, joined with their continuations in later lists."""
         lists: list[list[_Row]] = []
         last: _Row = []
         for value in said:
@@ -454,7 +454,7 @@ class _Merge:
         where.update({(value.part, value.path): place for value in values})
 
     def _followed(self, part: int, path: str) -> str | None:
-        """Return where a value of a part stands in the merged data; `None` if it was dropped."""
+        """Return the path of a value of a part in the merged data; `None` if it was dropped."""
         if (part, path) in self.joined:
             return self.joined[part, path]
         beginning, rest = path, ""
@@ -466,7 +466,7 @@ class _Merge:
 
 
 def _first_of_each(lists: Sequence[Sequence[_Row]]) -> list[list[_Row]]:
-    """Return the lists without the values that came before, in the same list or another."""
+    """Return the lists without repeated values, within a list and across lists."""
     seen: set[str] = set()
     kept: list[list[_Row]] = []
     for rows in lists:
@@ -479,16 +479,16 @@ def _first_of_each(lists: Sequence[Sequence[_Row]]) -> list[list[_Row]]:
 
 
 def with_marks(answer: JsonObject, schema: JsonObject) -> JsonObject:
-    """Say of each value with evidence whether it stands there (see `value_in_quote`)."""
+    """Mark for each value with evidence whether it occurs there (see `value_in_quote`)."""
     root, data = SchemaNode.of(schema), answer.get("data")
     evidence = json_values.objects(answer.get("evidence"))
     return {**answer, "evidence": [_marked(each, data, root) for each in evidence]}
 
 
 def without_evidence(answer: JsonObject, schema: JsonObject) -> list[str]:
-    """Return the paths of the numbers, dates, names and codes that no evidence is given for.
+    """Return the paths of the numbers, dates, names and codes without evidence.
 
-    Evidence counts for the value that it names and for all that is inside of it.
+    Evidence counts for the value that it names and for all values nested in it.
     """
     root, data = SchemaNode.of(schema), answer.get("data")
     entries = json_values.objects(answer.get("evidence"))
@@ -525,7 +525,7 @@ def _marked(entry: JsonObject, data: JsonValue, root: SchemaNode) -> JsonObject:
 def _inside(
     value: JsonValue, node: SchemaNode, names: Sequence[str]
 ) -> tuple[JsonValue, SchemaNode]:
-    """Return a value inside another, and what the schema says of it."""
+    """Return a nested value and its schema node."""
     for name in names:
         if isinstance(value, list):
             value, node = value[int(name)], node.items
@@ -535,7 +535,7 @@ def _inside(
 
 
 def _exact(path: str, value: JsonValue) -> str | None:
-    """Return a JSON Pointer in its usual form; `None` where it leads to no value inside."""
+    """Return the normalized form of a JSON Pointer; `None` if it leads to no nested value."""
     exact = ""
     for name in json_values.steps(path):
         if isinstance(value, dict) and name in value:

@@ -1,4 +1,4 @@
-"""What a user's JSON Schema says of each place in the data."""
+"""The rules of the JSON Schema of a user for each place in the data."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _MAX_DEPTH = 5
 
 @dataclass(frozen=True)
 class SchemaNode:
-    """What a schema says of one place in the data, references and alternatives resolved."""
+    """The rules of a schema for one place in the data; references and alternatives are resolved."""
 
     root: JsonObject
     schemas: tuple[JsonValue, ...]
 
     @classmethod
     def of(cls, schema: JsonObject) -> SchemaNode:
-        """Return the node of the whole data."""
+        """Return the root node of the data."""
         return cls(schema, (schema,))
 
     def member(self, name: str) -> SchemaNode:
-        """Return the node of an object's member."""
+        """Return the node of a member of an object."""
         named = [
             json_values.as_object(form.get("properties") or {}).get(name) for form in self._forms
         ]
@@ -45,42 +45,42 @@ class SchemaNode:
 
     @property
     def items(self) -> SchemaNode:
-        """Return the node of a list's items."""
+        """Return the node of the items of a list."""
         return SchemaNode(self.root, tuple(form.get("items") for form in self._forms))
 
     @property
     def is_known(self) -> bool:
-        """Tell whether the schema says anything of this place."""
+        """Return whether the schema has rules for this place."""
         return bool(self._forms)
 
     @property
     def is_scalar(self) -> bool:
-        """Tell whether a value is a text, a number or a truth value by its type or its choices."""
+        """Return whether a value is a text, a number or a boolean by its type or its choices."""
         has_choices = any("enum" in form or "const" in form for form in self._forms)
         types = self.types - {"null"}
         return not types & {"object", "array"} and (bool(types) or has_choices)
 
     @property
     def properties(self) -> list[str]:
-        """Return the names of an object's members that the schema knows, each once."""
+        """Return the names of the members that the schema declares, each once."""
         named = (json_values.as_object(form.get("properties") or {}) for form in self._forms)
         return list(dict.fromkeys(name for members in named for name in members))
 
     @property
     def required(self) -> set[str]:
-        """Return the names of the members that an object has to have."""
+        """Return the names of the required members."""
         return {name for form in self._forms for name in json_values.strings(form.get("required"))}
 
     @property
     def choices(self) -> list[JsonValue]:
-        """Return the values that are allowed, where the schema lists them."""
+        """Return the allowed values, if the schema lists them."""
         listed = (form.get("enum") for form in self._forms)
         found = [value for each in listed if isinstance(each, list) for value in each]
         return found + [form["const"] for form in self._forms if "const" in form]
 
     @property
     def types(self) -> set[str]:
-        """Return the types that a value may have, as far as the schema says so."""
+        """Return the allowed types, as far as the schema names them."""
         said = [form.get("type") for form in self._forms]
         return {
             name
@@ -90,26 +90,26 @@ class SchemaNode:
 
     @property
     def format(self) -> str:
-        """Return the format that a text has to have; empty where the schema names none."""
+        """Return the required format of a text; empty if the schema names none."""
         return self._first_text("format")
 
     @property
     def description(self) -> str:
-        """Return what the schema says of the value; empty where it says nothing."""
+        """Return the description of the value, else its title; empty if it has neither."""
         return self._first_text("description") or self._first_text("title")
 
     @property
     def is_unique(self) -> bool:
-        """Tell whether a list holds distinct values: the same value twice is one row."""
+        """Return whether the values of a list are distinct: a repeated value is the same row."""
         return any(form.get("uniqueItems") is True for form in self._forms)
 
     @property
     def is_selection(self) -> bool:
-        """Tell whether a list is declared to hold only some of the records of a text."""
+        """Return whether a list is declared to hold only some of the records of a text."""
         return any(form.get(schemas.SELECTION) is True for form in self._forms)
 
     def stands_in(self, value: JsonValue, quote: str, names: Sequence[str]) -> bool | None:
-        """Tell whether a value here stands in a quote; `None` of choices, and of free text."""
+        """Return whether a value here occurs in a quote; `None` for choices and for free text."""
         if self.choices:
             return None
         name = next((name for name in reversed(names) if not name.isdecimal()), "")
@@ -117,7 +117,7 @@ class SchemaNode:
 
     @property
     def is_tuple(self) -> bool:
-        """Tell whether a list is one value of fixed length, such as a pair of coordinates."""
+        """Return whether a list is one value of fixed length, such as a pair of coordinates."""
         return any(
             "prefixItems" in form
             or isinstance(form.get("items"), list)
@@ -127,29 +127,29 @@ class SchemaNode:
 
     @property
     def is_list(self) -> bool:
-        """Tell whether a value is a list of rows, and neither a tuple nor anything else."""
+        """Return whether a value is always a list of rows, and not a tuple."""
         return self.types - {"null"} == {"array"} and not self.is_tuple
 
     @property
     def min_items(self) -> int:
-        """Return how many items a list has at least."""
+        """Return the minimum number of items in a list."""
         return max((int(limit) for limit in self._numbers("minItems")), default=0)
 
     @property
     def max_items(self) -> int | None:
-        """Return how many items a list may have; `None` where the schema sets no limit."""
+        """Return the maximum number of items in a list; `None` if the schema sets no limit."""
         return min((int(limit) for limit in self._numbers("maxItems")), default=None)
 
     @property
     def has_single_values(self) -> bool:
-        """Tell whether there is anything here beside lists of rows."""
+        """Return whether the value has parts other than lists of rows."""
         if self.is_list:
             return False
         members = [self.member(name) for name in self.properties]
         return not members or any(member.has_single_values for member in members)
 
     def members_of_rows(self, depth: int = 0) -> int:
-        """Return how many values a row of the widest list of objects has; 0 without such a list."""
+        """Return the number of values in a row of the widest list of objects; 0 without one."""
         inside = [self.member(name) for name in self.properties]
         if self.is_list and self.items.properties:
             return self.items.count_values(depth)
@@ -158,7 +158,7 @@ class SchemaNode:
         return max((member.members_of_rows(depth + 1) for member in inside), default=0)
 
     def count_values(self, depth: int = 0) -> int:
-        """Return how many values an object has with those of the objects and lists in it."""
+        """Return the number of values in an object, including nested objects and lists."""
         node = self.items if self.is_list else self
         if not node.properties or depth >= _MAX_DEPTH:
             return 1
@@ -174,7 +174,7 @@ class SchemaNode:
 
     @cached_property
     def _forms(self) -> tuple[JsonObject, ...]:
-        """Return the schemas that hold here, each one once, a recursive one too."""
+        """Return the applicable schemas, each once, including recursive ones."""
         found: list[JsonObject] = []
         waiting = list(self.schemas)
         while waiting and len(found) < _MAX_FORMS:

@@ -1,4 +1,4 @@
-"""Sentiment: how a text feels about its matter, and the sentences that carry it."""
+"""Sentiment: the attitude of a text to its subject, and the sentences that express it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MIXED_ABOVE = 0.25
 
 
 class Sentiment(Analysis):
-    """Label, score −1…1, confidence 0–1, emotions, the sentences that decided."""
+    """Label, score −1…1, confidence 0–1, emotions, and the decisive sentences."""
 
     type = AnalysisType.SENTIMENT
     principal_fields = ("quote",)
     points = 1
 
     def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """Ask for the sentences with a score of their own."""
+        """Return the schema; each sentence has a separate score."""
         sentence = schemas.closed({"quote": schemas.quote(), "score": schemas.number(-1, 1)})
         return schemas.closed(
             {
@@ -45,14 +45,14 @@ class Sentiment(Analysis):
         )
 
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
-        """Label and score have to point the same way."""
+        """Return a problem if label and score contradict each other."""
         wrong = {"positive": -1, "negative": 1}.get(json_values.text(answer.get("label")), 0)
         if wrong and claimed(answer, "score") * wrong > NEUTRAL_BELOW:
             return ["/score: contradicts the label"]
         return []
 
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """Average the chunks by confidence; strong chunks of both signs make it mixed."""
+        """Average the chunks, weighted by confidence; strong chunks of both signs give “mixed”."""
         weights = [claimed(answer) or 0.01 for answer in answers]
         scores = [claimed(answer, "score") for answer in answers]
         score = sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
@@ -69,7 +69,7 @@ class Sentiment(Analysis):
 
 
 def label_for(score: float, parts: Sequence[float]) -> str:
-    """Name a score; `parts` are the scores that it was averaged from."""
+    """Return the label of a score; `parts` are the scores that it is the average of."""
     if max(parts) > MIXED_ABOVE and min(parts) < -MIXED_ABOVE:
         return "mixed"
     if abs(score) < NEUTRAL_BELOW:

@@ -1,4 +1,4 @@
-"""Summary: what a text is about, its key findings with their quotes, and what it concludes."""
+"""Summary: the topic of a text, its key findings with their quotes, and its conclusions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Summary(Analysis):
     principal_fields = ("finding",)
 
     def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """Ask for each finding together with the quote that supports it."""
+        """Return the schema; each finding includes its supporting quote."""
         finding = schemas.closed({"finding": schemas.string(), "quote": schemas.quote()})
         return schemas.closed(
             {
@@ -39,7 +39,7 @@ class Summary(Analysis):
         )
 
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """Keep findings from all over the document; the surest chunk names the topic."""
+        """Keep findings from the whole document; the most confident chunk provides the topic."""
         surest = max(answers, key=claimed)
         return {
             "main_topic": json_values.text(surest.get("main_topic")),
@@ -49,7 +49,7 @@ class Summary(Analysis):
         }
 
     def complete(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """List the quotes once more as the summary's evidence, each with what it supports."""
+        """Add the quotes as the evidence of the summary, each with the finding that it supports."""
         evidence: list[json_values.JsonValue] = [
             {
                 "quote": item["quote"],
