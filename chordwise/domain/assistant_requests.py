@@ -85,6 +85,10 @@ _OBJECTS = {
         r"|about|for|in|on|up|out|down|at|from)\b",
     }.items()
 }
+_OF_NOUN = re.compile(
+    r" (?:of|dated|\d{3,} (?:of|from|dated)|is|was|were|are|has|had|have)\b", re.IGNORECASE
+)
+"""What stands behind the noun in “Order 4711 of May” and “Report of the board”, and no verb."""
 OF_VERBS = ("possessive", "your", "determiner", "pronoun", "quote")
 """The kinds of text that only follow verbs."""
 _OBJECT_OF_VERB = re.compile("|".join(_OBJECTS[name].pattern for name in OF_VERBS), re.IGNORECASE)
@@ -262,7 +266,7 @@ def _kind(body: str, head: re.Match[str]) -> str:
     """Return the kind of the beginning of a sentence; empty if it is not a request."""
     word = head[0].lower()
     if word in _VERBS:
-        return _VERBS[word]
+        return "" if _OF_NOUN.match(body, head.end()) else _VERBS[word]
     if word in _ASK or word in _ASK_IF:
         is_question = body.rstrip("\"'”’)").endswith("?") or _COUNTED["quoted"].search(body)
         return ("ask" if word in _ASK else "ask_if") if is_question else ""

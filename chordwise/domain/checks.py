@@ -18,7 +18,7 @@ from typing import TypeAlias
 import jsonschema_rs
 
 from chordwise.domain import json_values, schemas
-from chordwise.domain.analyses import schema_data
+from chordwise.domain.analyses import extraction
 from chordwise.domain.analyses.schema_data import ANY_POSITION
 from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.facts import text_of
@@ -85,11 +85,10 @@ def failures_of_part(
 
 def _repetitions(output: JsonObject, options: AnalysisOptions) -> Iterator[FailedCheck]:
     """Yield the lists with rows that have the values and the places of another one."""
-    found = schema_data.repetitions(output, options.schema) if options.schema else {}
-    for path, number in found.items():
+    for path, number in extraction.repetitions(output, options).items():
         rows = "row repeats" if number == 1 else "rows repeat"
         problem = f"{number} {rows} the values of another one at the same place"
-        yield FailedCheck(check="repetition", path=f"/data{path}", problem=problem)
+        yield FailedCheck(check="repetition", path=path, problem=problem)
 
 
 def _leaks(

@@ -1,19 +1,16 @@
 """Rows of lists: how many each part of a document has, and which an answer lacks of them.
 
-Rows are lost where answers are joined or repaired, or where a model leaves records of the text out.
-Records are lines of a similar shape, such as the rows of a table.
+Rows are lost where answers are joined or repaired, or where a model leaves records of the text out
+(see `unread_records`).
 """
 
 from __future__ import annotations
 
-import itertools
-import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from typing import TypeAlias
+from functools import cache
 
 from pydantic import TypeAdapter
 
@@ -23,7 +20,9 @@ from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.places import Places
+from chordwise.domain.records import Span
 from chordwise.domain.tasks import AnalysisTask
+from chordwise.domain.unread_records import DENSE, Lines, UnreadRecords
 
 CODE = "missing_rows"
 _HINT = (
@@ -38,7 +37,7 @@ _HINT_OF_ONE_CHUNK = (
 _HINT_OF_RECORDS = (
     "The model left records of the text out. Submit the document again with --fresh, with another "
     "model (--model) or a smaller pipeline.chunk_tokens. If the list is meant to hold only some of "
-    'the records, say "x-selection": true of it in your schema.'
+    'the records, say "x-selection": true of it in your JSON Schema (--schema).'
 )
 _MAX_NAMED = 5
 _PREFIXES = {"/data/": "rows", "/fields/": "values"}
@@ -172,10 +171,6 @@ def counts(
     return counted
 
 
-_DENSE = 5
-"""A chunk with so many rows of a list is taken to lie within it."""
-
-
 def gaps(counted: list[JsonValue]) -> list[str]:
     """Say which lists, as `counts` returns them, have chunks without rows in their midst.
 
@@ -201,7 +196,7 @@ def _empty_within(numbers: Sequence[JsonValue]) -> int:
             run += 1
             continue
         rows = number or 0.0
-        empty += run if min(before, rows) >= _DENSE else 0
+        empty += run if min(before, rows) >= DENSE else 0
         before, run = rows, 0
     return empty
 
@@ -210,44 +205,9 @@ def _number(counted: Mapping[str, RowCount], path: str) -> int:
     return counted[path].number if path in counted else 0
 
 
-Span: TypeAlias = tuple[int, int]
-
-_FEWEST_ROWS, _FEWEST_CLEAR_ROWS = 2, 3
-_FEWEST_ROWS_OF_LINES = 5
-"""So many rows have to stand in lines of one shape before the other lines count as records."""
-_LEAST_SHARE, _LEAST_CLEAR_SHARE = 0.5, 0.8
-_LEAST_LINES_BY_ROW = 0.8
 _MAX_UNREAD = 2
 _MAX_UNREAD_SHARE = 0.02
 """So many records without a row, not side by side, are taken for headers, totals and the like."""
-_LINES_BETWEEN = 4
-_LONGEST_ITEM = 200
-_LONGEST_LINE = 300
-_LINE = re.compile(r"[^\n]*+(?:\n|$)")
-_ITEM = re.compile(r"(?:([-*•–+])|\(?\w{1,3}([.)]))\s")
-_KEY = re.compile(r"<[\w:.-]++|[^:\n]{1,40}+:(?=\s)")
-_DELIMITER = re.compile(r"[,;](?!\d{3}(?!\d))")
-_QUOTED = re.compile(r'"[^"\n]*+"')
-_STOP = re.compile(r"[.!?] +|(?<=[]}>\[]),? *+(?=[{<])")
-"""Where sentences end, and elements or objects that are not on lines of their own."""
-_CELL = re.compile(r"[|\t,;]")
-_GAP = re.compile(r"(?<=[^\s.?!:]) {2,}+(?=\S)")
-_NUMBER = re.compile(r"\d[\d.,]*+")
-_AMOUNT = re.compile(r"[-+($€£¥−]{0,3}+\d[\d.,]*+[)%€£¥]{0,3}+")
-_YEARS = re.compile(r"(?:(?:19|20)\d\d[.,]?)++")
-_WORDS_OF_LABEL = re.compile(r"[^\W\d_]++")
-_MAX_WORDS_OF_SUM = 3
-_SUM = re.compile(
-    r"(?<![^\W\d_])(?:(?:sub|grand)?-?(?:total[es]?|totaux|totaal|totalt)|sum(?:me|a|ma)?|som"
-    r"|(?:end|gesamt|zwischen|brutto|netto)?(?:summe|betrag)|gesamt|montant|importe|importo"
-    r"|carried|brought|(?:ü|ue)bertrag|tax(?:es)?|vat|gst|mwst|ust|tva|iva|btw|moms|taxe|steuer"
-    r"|shipping|postage|versand(?:kosten)?|porto|frais|discount|rabatt|remise|rounding|tip"
-    r"|balance|cash|change|due|paid|итого|всего|разом|suma|razem|celkem|toplam)(?![^\W\d_])"
-    r"|合计|合計|总计|總計|小计|小計|合計|税|합계|총계|소계|المجموع|الإجمالي",
-    re.IGNORECASE,
-)
-"""What names the totals of a list, and what is added to them."""
-_WORDS = re.compile(r"[^\W\d_][\w'’-]*+(?: ++[^\W\d_][\w'’-]*+)*+")
 
 
 def unread(
@@ -266,13 +226,13 @@ def unread(
     """
     analysis, options = analysis_for(task.analysis_type), task.options
     counted, located = analysis.row_counts([output], options), _places(source, output, task)
-    lines: _Lines | None = None
+    lines: Lines | None = None
     found: list[MissingRows] = []
     for path, rows in located.items():
         count = counted.get(path)
-        if count is None or count.is_selection or len(rows) < _FEWEST_ROWS:
+        if count is None or count.is_selection:
             continue
-        lines = lines or _Lines(source=source, answered=answered)
+        lines = lines or Lines(source=source, answered=answered)
         others = _rows_elsewhere(path, located, counted)
         missing = _missing(path, count, len(rows), lines.without_row(rows, others), place)
         found += [missing] if missing else []
@@ -283,13 +243,13 @@ def _missing(
     path: str,
     count: RowCount,
     located: int,
-    records: Sequence[_Records],
+    records: Sequence[UnreadRecords],
     place: Callable[[int, int], str],
 ) -> MissingRows | None:
     """Return what a list lacks, of which so many rows are located; `None` where that is nothing."""
     number = sum(each.number for each in records) - (count.number - located)
     few = max(_MAX_UNREAD, _MAX_UNREAD_SHARE * (count.number + number))
-    is_dense = min(number, max((each.longest for each in records), default=0)) >= _DENSE
+    is_dense = min(number, max((each.longest for each in records), default=0)) >= DENSE
     is_clear = number > 0 and any(each.is_clear and each.runs for each in records)
     if not (is_clear or is_dense or number > few):
         return None
@@ -370,217 +330,6 @@ def together(one: Iterable[MissingRows], other: Iterable[MissingRows]) -> tuple[
         if each.found > known.found:
             largest[each.path] = each
     return tuple(largest.values())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Records:
-    """Records without a row: their lines by runs, of which each record has `lines_each`.
-
-    It `is_clear` that they are records where the rows are many, and most records of the list.
-    """
-
-    runs: Sequence[Sequence[Span]] = ()
-    lines_each: float = 1.0
-    is_clear: bool = False
-
-    @property
-    def number(self) -> int:
-        return round(sum(map(len, self.runs)) / self.lines_each)
-
-    @property
-    def longest(self) -> int:
-        return round(max(map(len, self.runs), default=0) / self.lines_each)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Lines:
-    """The lines of a text that say something, and the shapes of those that were answered."""
-
-    source: Source
-    answered: Sequence[Span] | None
-
-    @cached_property
-    def _spans(self) -> list[Span]:
-        offset = self.source.offset
-        found = _lines(self.source.text)
-        return [(start + offset, end + offset) for start, end in found]
-
-    @cached_property
-    def _ends(self) -> list[int]:
-        return [end for _, end in self._spans]
-
-    @cached_property
-    def _numbers(self) -> dict[str, list[int]]:
-        """The numbers of the lines of each shape."""
-        numbers: dict[str, list[int]] = {}
-        borders = [border for span in self.answered or () for border in span]
-        for number, (start, _) in enumerate(self._spans):
-            is_answered = self.answered is None or bisect_right(borders, start) % 2 == 1
-            if is_answered and (shape := _shape(self._line(number))):
-                numbers.setdefault(shape, []).append(number)
-        return numbers
-
-    @cached_property
-    def _shapes(self) -> dict[int, str]:
-        return {number: shape for shape, own in self._numbers.items() for number in own}
-
-    def without_row(
-        self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]] = ()
-    ) -> list[_Records]:
-        """Return the lines that look like those in which the rows stand, and have none.
-
-        Those in which rows of other lists stand have one. Most rows have to stand in lines of one
-        shape; further shapes count where that is clear.
-        """
-        left = [own for spans in rows if (own := self._touched(spans))]
-        elsewhere = {each for spans in others for each in self._touched(spans)}
-        found: list[_Records] = []
-        while left:
-            shapes = Counter(
-                shape for own in left for shape in {self._shapes[each] for each in own}
-            )
-            shape, count = shapes.most_common(1)[0]
-            taken = {each for own in left for each in own if self._shapes[each] == shape}
-            is_enough = count >= max(_fewest_rows(shape), _LEAST_SHARE * len(rows) * (not found))
-            if not is_enough or len(taken) < _LEAST_LINES_BY_ROW * count:
-                break
-            records = self._of_shape(shape, taken, count, elsewhere - taken)
-            if not found or records.is_clear:
-                found.append(records)
-            left = [own for own in left if taken.isdisjoint(own)]
-        return found
-
-    def _of_shape(self, shape: str, taken: set[int], count: int, elsewhere: set[int]) -> _Records:
-        """Return the records of a shape, of which the lines `taken` belong to so many rows."""
-        cells = min(_filled_cells(self._line(each)) for each in taken)
-        lines = [
-            each
-            for each in self._numbers[shape]
-            if each not in elsewhere
-            if each in taken or _filled_cells(self._line(each)) >= cells
-        ]
-        blocks = list(_blocks(lines, sorted(taken)))
-        headers = {self._line(block[0]).strip() for block in blocks if _is_table(shape)}
-        runs = [
-            left
-            for block in blocks
-            for is_taken, run in itertools.groupby(block, taken.__contains__)
-            if not is_taken and (left := [each for each in run if self._is_record(each, headers)])
-        ]
-        is_named = _is_table(shape) or shape.startswith(_NAMED)
-        share = len(taken) / (len(taken) + sum(map(len, runs)))
-        return _Records(
-            runs=[[self._spans[each] for each in run] for run in runs],
-            lines_each=max(1.0, len(taken) / count),
-            is_clear=shape != _LINE_OF_NAMES
-            and count >= max(_FEWEST_CLEAR_ROWS, _fewest_rows(shape))
-            and share >= (_LEAST_SHARE if is_named else _LEAST_CLEAR_SHARE),
-        )
-
-    def _is_record(self, number: int, headers: Collection[str]) -> bool:
-        """Tell a record from the header of a table, and from a total or what is added to it."""
-        line = self._line(number).strip()
-        is_header = line in headers and all(map(_YEARS.fullmatch, _NUMBER.findall(line)))
-        label = _NUMBER.split(line, maxsplit=1)[0]
-        is_sum = _SUM.search(label) and len(_WORDS_OF_LABEL.findall(label)) <= _MAX_WORDS_OF_SUM
-        return not (is_header or is_sum)
-
-    def _touched(self, spans: Sequence[Span]) -> set[int]:
-        """Return the numbers of the lines with a shape in which spans stand."""
-        found: set[int] = set()
-        for start, end in spans:
-            number = bisect_right(self._ends, start)
-            while number < len(self._spans) and self._spans[number][0] < end:
-                found |= {number} & self._shapes.keys()
-                number += 1
-        return found
-
-    def _line(self, number: int) -> str:
-        start, end = (place - self.source.offset for place in self._spans[number])
-        return self.source.text[start:end]
-
-
-def _lines(text: str) -> Iterator[Span]:
-    """Yield the lines that have letters or digits, and of long ones the sentences or objects."""
-    for line in _LINE.finditer(text):
-        start, end = line.span()
-        stops = _STOP.finditer(text, start, end) if end - start > _LONGEST_LINE else ()
-        for own_start, own_end in itertools.pairwise([start, *(stop.end() for stop in stops), end]):
-            if any(map(str.isalnum, text[own_start:own_end])):
-                yield own_start, own_end
-
-
-def _filled_cells(line: str) -> int:
-    """Return how many cells of a row are not empty: a row with a total has fewer than others."""
-    return sum(1 for cell in _CELL.split(line) if cell.strip())
-
-
-def _is_table(shape: str) -> bool:
-    return shape.startswith(("|", "\t", ",", "columns"))
-
-
-def _fewest_rows(shape: str) -> int:
-    is_line = shape.startswith((_LINE_OF_NAMES, _NAMED))
-    return _FEWEST_ROWS_OF_LINES if is_line else _FEWEST_ROWS
-
-
-def _blocks(numbers: Sequence[int], taken: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Yield the lines of one shape that stand near each other, where some of them are taken.
-
-    A record may have more lines than one, so that those of the shape stand as far apart as they
-    stand where they are taken, or a heading farther.
-    """
-    least = min((after - before for before, after in itertools.pairwise(taken)), default=1)
-    borders = [
-        place
-        for place, (before, after) in enumerate(itertools.pairwise(numbers), start=1)
-        if after - before > least + _LINES_BETWEEN
-    ]
-    for start, end in itertools.pairwise([0, *borders, len(numbers)]):
-        first = bisect_left(taken, numbers[start])
-        if first < len(taken) and taken[first] <= numbers[end - 1]:
-            yield numbers[start:end]
-
-
-_LINE_OF_WORDS, _LINE_OF_NAMES, _NAMED = "words ", "words", "name "
-_MAX_WORDS_OF_NAME, _LONGEST_NAME = 5, 50
-
-
-def _shape(line: str) -> str:
-    """Return what lines that are records of one list have in common; empty where that is nothing.
-
-    It is the number of cells in a row of a table, the mark of an item of a list, the name in front
-    of a value, how many amounts end a line, or how words and numbers follow each other.
-    """
-    own = line.rstrip("\r\n")
-    has_number = _NUMBER.search(own) is not None
-    for mark, least in (("|", 2), ("\t", 1)):
-        if (count := own.count(mark)) >= least:
-            return f"{mark} {count} {has_number}"
-    own = own.strip()
-    if (item := _ITEM.match(own)) and len(own) <= _LONGEST_ITEM:
-        return f"{_LINE_OF_WORDS}{item[1] or item[2]} {len(line) - len(line.lstrip())} {has_number}"
-    if key := _KEY.match(own):
-        return f"{_NAMED}{_NUMBER.sub('0', key[0]).casefold()}"
-    bare = _QUOTED.sub("", own)
-    if _DELIMITER.search(bare) and not any(f"{mark} " in bare for mark in ",;"):
-        return f", {bare.count(',')} {bare.count(';')} {has_number}"
-    if gaps := len(_GAP.findall(own)):
-        return f"columns {gaps} {has_number}"
-    words = reversed(own.split())
-    amounts = sum(1 for _ in itertools.takewhile(_AMOUNT.fullmatch, words))
-    if amounts >= _FEWEST_ROWS:
-        return f"amounts {amounts}"
-    return _shape_of_words(own, has_number=has_number)
-
-
-def _shape_of_words(line: str, *, has_number: bool) -> str:
-    """Return how words and numbers follow each other; without numbers, whether it is a name."""
-    if has_number:
-        return _LINE_OF_WORDS + _NUMBER.sub("0", _WORDS.sub("a", line))
-    is_short = len(line.split()) <= _MAX_WORDS_OF_NAME and len(line) <= _LONGEST_NAME
-    is_name = is_short and not line[:1].islower() and line[-1:].isalnum()
-    return _LINE_OF_NAMES if is_name else ""
 
 
 _STORED = TypeAdapter(tuple[MissingRows, ...])

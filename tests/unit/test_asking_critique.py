@@ -276,7 +276,10 @@ def test_a_sample_that_is_left_alone_needs_review(
 
 
 def test_the_reason_names_what_does_not_hold() -> None:
-    """Quotes that are not in the text, and values outside their quotes, the first few of them."""
+    """Quotes that are not in the text, and values outside their quotes, the first few of them.
+
+    A single quote makes the result need review, however many others there are.
+    """
     _, before, _ = examined(FINE)
     lost: list[JsonValue] = [
         {"finding": "a", "quote": "b", "grounded": each == 0} for each in range(3)
@@ -288,8 +291,10 @@ def test_the_reason_names_what_does_not_hold() -> None:
     ]
     outside = replace(before, output={**before.output, "key_findings": other})
 
+    said = "2 of 3 quotes are not in the text: “b”."
+    assert Examined(answer=replace(unsure, quality=0.999)).review_reason(1.0, TASK) == said
     assert Examined(answer=unsure).review_reason(1.0, TASK) == (
-        "The quality 0.33 is below 0.8: 2 of 3 quotes are not in the text, “b”."
+        f"{said} The quality 0.33 is below 0.8."
     )
     assert Examined(answer=outside).review_reason(1.0, TASK) == (
         "Values that do not stand in their quotes: "

@@ -190,3 +190,17 @@ def test_models_do_not_see_the_checks() -> None:
     options = AnalysisOptions(schema=with_checks(SUM))
 
     assert "x-checks" not in str(analysis_for(AnalysisType.EXTRACTION).schema(options))
+
+
+@pytest.mark.parametrize(("read", "failed"), [(1, []), (2, []), (3, ["/fields/towns"])])
+def test_a_value_of_an_item_is_read_as_often_as_its_quote_has_it(
+    read: int, failed: list[str]
+) -> None:
+    quote = "The train from Hull goes by York to Hull."
+    field: JsonObject = {"item": "towns", "status": "found", "value": "Hull", "quote": quote}
+    output = grounding.ground({"fields": [field] * read}, Source(quote))
+
+    found = checks.failures_of_part(output, AnalysisOptions(instructions="towns"))
+
+    assert [each.path for each in found] == failed
+    assert {each.check for each in found} <= {"repetition"}

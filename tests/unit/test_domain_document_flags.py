@@ -59,6 +59,14 @@ def test_what_a_letter_asks_of_its_readers_is_not_flagged() -> None:
     assert flags(LETTER) == ()
 
 
+@pytest.mark.parametrize(
+    "title", ["Order 4711 of the workshop.", "Report of the board.", "List of parts."]
+)
+def test_a_title_whose_noun_may_be_a_verb_is_no_request(title: str) -> None:
+    """The table below has none of its words, either."""
+    assert flags(f"{title}\n\n| name | pieces |\n|---|---|\n{'| bolt | 5 |' * 20}") == ()
+
+
 def test_a_text_that_is_only_a_request_is_not_flagged() -> None:
     assert [flags(each) for each in REQUESTS] == [()] * len(REQUESTS)
 

@@ -121,16 +121,44 @@ def test_lists_of_one_look_do_not_lack_the_rows_of_each_other() -> None:
     assert missing(records[:30], records[30:50] + records[51:]) == [("/data/south", 1)]
 
 
+@pytest.mark.parametrize("layout", ["csv", "markdown", "items", "names and values", "columns"])
+def test_one_record_of_four_without_a_row_is_missing(layout: str) -> None:
+    """Also where a list is that short; and the rest of it, where a model stops early."""
+    records = records_of(layout)
+    text = f"The order of May.\n\n{''.join(records[:4])}\nWith kind regards."
+
+    (found,) = missing_in(text, [*records[:2], records[3]])
+
+    assert found.records == 1
+    assert missing_in(text, records[:4]) == ()
+    (stopped,) = missing_in("".join(records[:12]), records[:6])
+    assert stopped.records == 6
+
+
+def test_a_single_row_of_a_table_is_compared_with_the_others() -> None:
+    """Not with those of another table above it."""
+    records = records_of("markdown")
+    text = f"{''.join(records)}\n| fee | for | in |\n|---|---|---|\n| Card 1 | 5 | EUR |\n"
+
+    (found,) = missing_in(text, records[:1])
+
+    assert found.records == COUNT - 1
+    assert missing_in(text, ["| Card 1 | 5 | EUR |"]) == ()
+
+
 def test_names_on_lines_of_their_own_are_records() -> None:
     """They have neither marks nor numbers; a title above them is none that is missing."""
     first, last = ("Ada", "Ben", "Cleo", "Dan"), ("Ash", "Birk", "Cole von", "Dove", "Elm")
     names = [f"{one} {other}" for one in first for other in last]
-    text = "Participants\n\n" + "\n".join(names) + "\n"
+    text = "Participants\n\n" + "\n".join(names) + "\n\nThe Secretary\n"
 
-    (found,) = missing_in(text, names[:10])
+    def number_missing(kept: Sequence[str]) -> int:
+        return sum(each.records for each in missing_in(text, kept))
 
-    assert found.records in (10, 11)
-    assert missing_in(text, names) == ()
+    assert number_missing(names[:10]) == len(names) - 11
+    assert number_missing(names[:7] + names[8:]) == 1
+    assert number_missing(names) == 0
+    assert missing_in(text.replace(names[10], f"\nGuests\n{names[10]}"), names) == ()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -170,6 +198,75 @@ def test_totals_with_as_many_cells_are_no_records(further: Sequence[str]) -> Non
 
     assert missing_in(text, rows) == ()
     assert missing_in(text, rows[:5] + rows[6:])
+
+
+@pytest.mark.parametrize("name", ["Tax consulting", "Cash register", "Shipping container"])
+def test_a_record_that_is_named_like_a_sum_is_missing_amid_others(name: str) -> None:
+    """What is added to a list stands at its end."""
+    rows = [f"{each},{number},{number}.50\n" for number, each in enumerate(NAMES[:12])]
+    named = f"{name},3,4.50\n"
+
+    (found,) = missing_in("".join([*rows[:6], named, *rows[6:]]), rows)
+
+    assert found.records == 1
+    assert missing_in("".join([*rows, named]), rows) == ()
+
+
+def of_free_text(number: int, mark: str = "") -> str:
+    """Return a record with a name and so much free text that no two are of one shape."""
+    words = ("cardboard", "dry", "supplier", "flaws", "delivery", "cost", "seal", "label")
+    text = " ".join(
+        f"{word}," if (number + place) % 3 else f"{word} {place}."
+        for place, word in enumerate(words * (1 + number % 3))
+    )
+    return f"{mark}{NAMES[number]} keeps {text}"
+
+
+@pytest.mark.parametrize("end", ["\n", "\n\n"])
+@pytest.mark.parametrize("mark", ["", "- "])
+@pytest.mark.parametrize("is_named", [True, False])
+def test_records_of_free_text_are_missing(end: str, mark: str, *, is_named: bool) -> None:
+    """One of them, or the last of every four; prose has values here and there, not in front."""
+    numbers = [each for each in range(40) if each % 10]
+    records = {each: of_free_text(each, mark) for each in numbers}
+    quotes = {each: NAMES[each] if is_named else records[each] for each in numbers}
+    text = f"The order of May.\n\n{end.join(records.values())}\n\nWith kind regards."
+
+    def number_missing(kept: Sequence[int]) -> int:
+        return sum(each.records for each in missing_in(text, [quotes[each] for each in kept]))
+
+    assert number_missing([each for each in numbers if each != 17]) == 1
+    assert number_missing([each for each in numbers if each % 4]) == 8
+    assert number_missing(numbers) == 0
+
+
+def test_values_within_free_text_leave_no_records_behind() -> None:
+    """They stand here and there, and begin no lines."""
+    text = "\n".join(f"Last month {of_free_text(each)}" for each in range(40) if each % 10)
+
+    assert missing_in(text, [NAMES[each] for each in range(40) if each % 10 and each % 3]) == ()
+
+
+def test_the_rest_of_a_list_of_free_text_is_missing() -> None:
+    """A model that stops early leaves lines that go on without a blank line."""
+    numbers = [each for each in range(40) if each % 10]
+    text = "\n".join(of_free_text(each) for each in numbers)
+
+    (found,) = missing_in(text, [NAMES[each] for each in numbers[:20]])
+
+    assert found.records >= len(numbers) // 3
+
+
+@pytest.mark.parametrize("layout", ['"{name}, new",{price},"{text}"\n', "| {name} | {text} |\n"])
+def test_long_rows_of_a_table_are_one_record_each(layout: str) -> None:
+    """The sentences in their cells are none."""
+    text = "It is good. " * 30
+    rows = [layout.format(name=name, price=n, text=text) for n, name in enumerate(NAMES[:20])]
+
+    (found,) = missing_in("".join(rows), [*NAMES[:12], *NAMES[13:20]])
+
+    assert found.records == 1
+    assert missing_in("".join(rows), NAMES[:20]) == ()
 
 
 def test_the_rest_of_a_table_is_missing_behind_a_break() -> None:

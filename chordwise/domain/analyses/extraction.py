@@ -151,6 +151,25 @@ class Extraction(Analysis):
         return schema_data.values_without_place(answer) if options.schema is not None else []
 
 
+def repetitions(answer: JsonObject, options: AnalysisOptions) -> dict[str, int]:
+    """Return by list how many rows, or values of an item, an answer has read twice at one place.
+
+    A value may be given as often as its quote has it.
+    """
+    if options.schema is not None:
+        found = schema_data.repetitions(answer, options.schema)
+        return {f"/data{path}": number for path, number in found.items()}
+    read = Counter(
+        (_list_of(field), span, json_values.text(field["value"]), json_values.text(field["quote"]))
+        for field in json_values.objects(answer.get("fields"))
+        if (span := span_of(field)) is not None
+    )
+    numbers: Counter[str] = Counter()
+    for (path, _, value, quote), number in read.items():
+        numbers[path] += number - max(1, quote.count(value))
+    return {path: number for path, number in numbers.items() if number > 0}
+
+
 def _around(schema: JsonObject) -> JsonObject:
     """Put the user's schema under `data`; its definitions stay at the root, where `#/…` points.
 

@@ -85,6 +85,10 @@ class Examined:
         if failed := self.failed_checks(task):
             said = (f"{each.check} {each.path}: {each.problem}" for each in failed)
             yield f"Checks failed: {_few(said, '; ')}."
+        quotes = grounding.quotes(output)
+        if lost := [each for each in quotes if each.get("grounded") is not True]:
+            named = _few(_shortened(json_values.text(each.get("quote"))) for each in lost)
+            yield f"{len(lost):,} of {len(quotes):,} quotes are not in the text: {named}."
         if outside := value_in_quote.outside(output):
             yield f"Values that do not stand in their quotes: {_few(outside)}."
         if without := analysis.without_evidence(output, task.options):
@@ -95,12 +99,7 @@ class Examined:
     def _doubts(self, confidence: float, task: AnalysisTask) -> Iterator[str]:
         answer, options = self.answer, task.options
         if answer.quality < MIN_QUALITY:
-            quotes = grounding.quotes(answer.output)
-            lost = [each for each in quotes if each.get("grounded") is not True]
-            named = _few(_shortened(json_values.text(each.get("quote"))) for each in lost)
-            counted = f": {len(lost)} of {len(quotes)} quotes are not in the text, {named}"
-            of_quotes = counted if lost else ""
-            yield f"The quality {answer.quality:.2f} is below {MIN_QUALITY:g}{of_quotes}."
+            yield f"The quality {answer.quality:.2f} is below {MIN_QUALITY:g}."
         if confidence < options.confidence_threshold:
             yield f"The confidence {confidence:.2f} is below {options.confidence_threshold:g}."
         if self.critique is not None and self.critique.leaves_doubt:
