@@ -97,7 +97,7 @@ def _most_alike(samples: Sequence[Answer], marks_of: Callable[[JsonObject], Mark
 
 
 def _by_item(samples: Sequence[Answer], items: Sequence[str]) -> Answer:
-    """Combine the entries on which the samples agree, in the best of the answers."""
+    """Return the best answer, with its fields replaced by the elected entries of each item."""
     ballots = [_Ballot.of(item, [sample.output for sample in samples]) for item in items]
     fields: list[JsonValue] = [entry for ballot in ballots for entry in ballot.elected()]
     output: JsonObject = {"fields": fields}

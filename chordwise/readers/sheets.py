@@ -104,7 +104,7 @@ def _sentences(
 ) -> Iterator[str]:
     """Yield the sentences in hidden cells, or in all cells if `hidden` is `None`.
 
-    Single words are left out, since rows are often hidden by a filter.
+    Texts of a few words are left out, since rows are often hidden by a filter.
     """
     for number, row in enumerate(rows, start[0]) if hidden != _NOTHING else ():
         for column, text in enumerate(row, start[1]):

@@ -69,7 +69,7 @@ _SELECT = f"""
         d.places IS NOT NULL,
         r.priority, r.lane, r.use_cache, EXISTS (
             SELECT FROM budgets b WHERE b.scope = concat('run:', r.id) AND b.cap_usd IS NOT NULL
-        ),"""  # noqa: S608 - names of our own
+        ),"""  # noqa: S608 - fixed names
 _FROM_WANTED = """
     FROM wanted JOIN chunks c ON c.id = wanted.id
     JOIN jobs j ON j.id = c.job_id
@@ -112,12 +112,12 @@ _CLAIM = text(f"""
     {_SELECT}
         coalesce(claimed.status, c.status), coalesce(claimed.attempts, c.attempts),
         coalesce(claimed.lease_token, c.lease_token)
-    {_FROM_WANTED} LEFT JOIN claimed ON claimed.id = c.id WHERE {_NAMED}""")  # noqa: S608 - names of our own
+    {_FROM_WANTED} LEFT JOIN claimed ON claimed.id = c.id WHERE {_NAMED}""")  # noqa: S608 - fixed names
 _LOOK = text(f"""
     WITH wanted AS (
         SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
     )
-    {_SELECT} c.status, c.attempts, c.lease_token {_FROM_WANTED} WHERE {_NAMED}""")  # noqa: S608 - as above
+    {_SELECT} c.status, c.attempts, c.lease_token {_FROM_WANTED} WHERE {_NAMED}""")  # noqa: S608 - fixed names
 
 
 Claims: TypeAlias = Sequence[tuple[uuid.UUID, uuid.UUID]]
@@ -199,7 +199,7 @@ def postpone(
 ) -> bool:
     """Postpone a chunk until a due time; the attempt does not count.
 
-    The postponement counts unless the provider throttles requests.
+    The postponement counts unless `error.is_throttling`: the chunk then only waits for its turn.
     """
     return leave(
         session,

@@ -178,7 +178,7 @@ _END = text(f"""
     FROM new
     WHERE (SELECT count(*) >= 0 FROM ordered) AND chunks.id = new.id
         AND chunks.lease_token = new.lease_token AND chunks.status = 'running'
-    RETURNING chunks.id""")  # noqa: S608 - names of our own
+    RETURNING chunks.id""")  # noqa: S608 - fixed names
 
 
 def end_all(
@@ -212,7 +212,10 @@ def left(store: Store, chunk_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, uuid.U
 
 
 def answer_of(chunk: EndedChunk) -> Answer:
-    """Return the answer of a chunk that succeeded; `repaired` is not stored and always false."""
+    """Return the answer of a chunk that succeeded.
+
+    `repaired` is always false; `quality` already reflects repairs.
+    """
     return Answer(
         output=chunk.answer or {},
         confidence=chunk.confidence or 0.0,

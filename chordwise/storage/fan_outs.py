@@ -154,7 +154,7 @@ _BEGIN = text(f"""
     RETURNING j.id, j.document_id, j.analysis_type, CAST(j.options AS text),
         {learned_examples.OF_JOB}, j.model, j.chunk_count, CASE
             WHEN j.chunk_count IS NULL AND d.character_count < {_SHORT_CHARACTERS} THEN d.text
-        END""")  # noqa: S608 - names of our own
+        END""")  # noqa: S608 - fixed names
 _LOCK = text(f"SELECT id FROM jobs WHERE {_MAY_FAN_OUT} ORDER BY id FOR NO KEY UPDATE")  # noqa: S608
 _INSERT = text("""
     INSERT INTO chunks (id, job_id, position, start_char, end_char, status, attempts, postponements)

@@ -87,7 +87,7 @@ _COPY = text(f"""
     INSERT INTO intakes (id, run_id, {_COPIED})
     SELECT copy.id, :run_id, {_COPIED}
     FROM unnest(CAST(:ids AS uuid[]), CAST(:of AS uuid[])) AS copy (id, of)
-    INNER JOIN intakes ON intakes.id = copy.of""")  # noqa: S608 - names of our own
+    INNER JOIN intakes ON intakes.id = copy.of""")  # noqa: S608 - fixed names
 _AT_ONCE = 1_000
 
 

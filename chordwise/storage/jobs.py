@@ -228,7 +228,8 @@ def postpone(
 ) -> bool:
     """Postpone a synthesis until a due time; the attempt does not count.
 
-    The postponement counts unless the provider throttles requests.
+    The postponement counts unless `error.is_throttling`: the synthesis then only waits for its
+    turn.
     """
     is_throttling = isinstance(error, TransientError) and error.is_throttling
     statement = (
@@ -267,7 +268,7 @@ _BUSY = """EXISTS (
 )"""
 _MARK_WAITING = text(f"""
     UPDATE jobs SET status = 'waiting'
-    WHERE id = ANY(:ids) AND status = 'running' AND NOT {_BUSY}""")  # noqa: S608 - names of our own
+    WHERE id = ANY(:ids) AND status = 'running' AND NOT {_BUSY}""")  # noqa: S608 - fixed names
 _COUNT_DOWN = text(f"""
     UPDATE jobs SET open_chunks = greatest(0, open_chunks - ended.number),
         last_progress_at = clock_timestamp(),
@@ -280,7 +281,7 @@ _COUNT_DOWN = text(f"""
         FROM unnest(CAST(:ids AS uuid[])) AS id GROUP BY id
     ) AS ended
     WHERE jobs.id = ended.ended_id
-    RETURNING jobs.id, jobs.open_chunks""")  # noqa: S608 - names of our own
+    RETURNING jobs.id, jobs.open_chunks""")  # noqa: S608 - fixed names
 _PROMISE_SYNTHESIS = text("""
     INSERT INTO outbox (task, arguments, reason, due_at)
     SELECT CAST(:task AS text), jsonb_build_array(jobs.id), 'last chunk ended',

@@ -129,14 +129,14 @@ _BEGIN = text(f"""
         WHERE token IS NULL OR token IN (SELECT token FROM held)
         ON CONFLICT DO NOTHING
     )
-    SELECT token FROM held""")  # noqa: S608 - names of our own
+    SELECT token FROM held""")  # noqa: S608 - fixed names
 # The end is written shortly after the call ended; the call began when its row was committed.
 _END = text(f"""
     UPDATE model_calls SET {", ".join(f"{name} = new.{name}" for name in (*_ENDED, *_CHECKED))},
         finished_at = least(clock_timestamp(),
             model_calls.started_at + new.latency_ms * interval '1 millisecond')
     FROM json_populate_recordset(NULL::model_calls, CAST(:rows AS json)) AS new
-    WHERE model_calls.id = new.id""")  # noqa: S608 - names of our own
+    WHERE model_calls.id = new.id""")  # noqa: S608 - fixed names
 _CHECK = text("""
     UPDATE model_calls SET valid = new.valid, quality = new.quality
     FROM json_populate_recordset(NULL::model_calls, CAST(:rows AS json)) AS new

@@ -438,7 +438,7 @@ _COLUMNS = [column.key for column in Result.__table__.columns if column.key != "
 _NAMES = ", ".join(_COLUMNS)
 _TO_HISTORY = text(f"""
     WITH former AS (DELETE FROM results WHERE job_id = ANY(:ids) RETURNING {_NAMES})
-    INSERT INTO result_history ({_NAMES}) SELECT {_NAMES} FROM former""")  # noqa: S608 - names of our own
+    INSERT INTO result_history ({_NAMES}) SELECT {_NAMES} FROM former""")  # noqa: S608 - fixed names
 _VALUES = _NAMES.replace("created_at", "coalesce(new.created_at, now())").replace(
     "needs_review",
     """needs_review OR EXISTS (
@@ -449,7 +449,7 @@ _VALUES = _NAMES.replace("created_at", "coalesce(new.created_at, now())").replac
 _OF_FACTS = ", ".join(("id", "job_id", *FactValue.__dataclass_fields__))
 _STATED = f"""
         INSERT INTO facts ({_OF_FACTS}) SELECT {_OF_FACTS}
-        FROM json_populate_recordset(NULL::facts, CAST(:facts AS json))"""  # noqa: S608 - names of our own
+        FROM json_populate_recordset(NULL::facts, CAST(:facts AS json))"""  # noqa: S608 - fixed names
 _STATE = text(_STATED)
 _ADD = text(f"""
     WITH added AS (
@@ -464,7 +464,7 @@ _ADD = text(f"""
         WHERE feedback.document_id = added.document_id
             AND feedback.analysis_type = added.analysis_type
     ) AS is_judged
-    FROM added""")  # noqa: S608 - names of our own
+    FROM added""")  # noqa: S608 - fixed names
 
 
 def _as_json(rows: Sequence[Mapping[str, object]]) -> str:

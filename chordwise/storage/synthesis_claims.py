@@ -54,7 +54,7 @@ _SELECT = f"""
         ), EXISTS (SELECT FROM documents d WHERE d.id = j.document_id AND d.places IS NOT NULL), (
             SELECT json_agg(part ORDER BY position)
             FROM (SELECT {", ".join(chunks.COLUMNS)} FROM chunks WHERE job_id = j.id) AS part
-        )"""  # noqa: S608 - names of our own
+        )"""  # noqa: S608 - fixed names
 _WANTED = """
     wanted AS MATERIALIZED (
         SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
@@ -86,7 +86,7 @@ _CLAIM = text(f"""
         RETURNING j.*
     )
     {_SELECT} FROM wanted JOIN claimed j ON j.id = wanted.id
-    JOIN runs r ON r.id = j.run_id""")  # noqa: S608 - names of our own
+    JOIN runs r ON r.id = j.run_id""")  # noqa: S608 - fixed names
 _LOOK = text(f"""
     WITH {_WANTED}
     {_SELECT} FROM wanted JOIN jobs j ON j.id = wanted.id AND j.lease_token = wanted.token

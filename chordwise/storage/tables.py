@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import configure_mappers
 
-from chordwise.storage import (  # noqa: F401 - each has tables of its own
+from chordwise.storage import (  # noqa: F401 - each module defines tables
     answer_tables,
     batch_requests,
     batches,
