@@ -187,7 +187,7 @@ def open_pairs(session: Session, experiment: Experiment, count: int) -> bool:
 def claim_check(session: Session, experiment_id: uuid.UUID, interval: timedelta) -> bool:
     """Tell whether the guardrails are to be checked now, and not again before an interval ends.
 
-    A check reads all answers: with an interval it also waits for a fiftieth of the time that the
+    A check sums up all answers: with an interval it also waits for a fiftieth of the time that the
     experiment has been on.
     """
     now = clock.database_now()
@@ -229,3 +229,59 @@ def answered(session: Session, experiment_id: uuid.UUID) -> Sequence[AnsweredJob
     """Return the jobs of an experiment, those that have not ended as well."""
     rows = session.execute(_ANSWERED, {"id": experiment_id}).mappings()
     return [AnsweredJob(**row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardedOutcome:
+    """An outcome of a variant over all its documents, and on those that the control answered, too.
+
+    `gain` and `loss` are means of the differences to the control, as `Guarded` has them.
+    """
+
+    variant: str
+    outcome: str
+    documents: int
+    mean: float
+    variance: float
+    pairs: int
+    gain: float
+    gain_variance: float
+    loss: float
+
+
+_GUARDED = text("""
+    WITH answers AS (
+        SELECT variant, document_id, avg(valid::integer)::double precision AS valid,
+            CASE WHEN bool_and(cost_usd IS NOT NULL) THEN sum(cost_usd)::double precision END
+                AS cost,
+            CASE WHEN bool_and(latency_ms IS NOT NULL) THEN sum(latency_ms) / 1000.0::float8 END
+                AS latency
+        FROM experiment_answers WHERE experiment_id = :id
+        GROUP BY variant, document_id
+        HAVING bool_and(valid IS NOT NULL AND finished_at IS NOT NULL)
+    ), outcomes AS (
+        SELECT variant, document_id, outcome, value, allowed
+        FROM answers CROSS JOIN LATERAL (VALUES
+            ('valid', valid, NULL), ('cost', cost, 1 + CAST(:max_cost AS double precision)),
+            ('latency', latency, 1 + CAST(:max_latency AS double precision))
+        ) AS each (outcome, value, allowed)
+        WHERE value IS NOT NULL
+    ), compared AS (
+        SELECT v.variant, v.outcome, v.value,
+            CASE WHEN v.allowed IS NOT NULL THEN v.value - v.allowed * c.value
+                WHEN c.value IS NOT NULL THEN greatest(v.value - c.value, 0) END AS gain,
+            CASE WHEN c.value IS NOT NULL THEN greatest(c.value - v.value, 0) END AS loss
+        FROM outcomes v LEFT JOIN outcomes c ON c.document_id = v.document_id
+            AND c.outcome = v.outcome AND c.variant = :control AND v.variant <> :control
+    )
+    SELECT variant, outcome, count(*) AS documents, avg(value) AS mean,
+        var_pop(value) AS variance, count(gain) AS pairs, coalesce(avg(gain), 0) AS gain,
+        coalesce(var_pop(gain), 0) AS gain_variance, coalesce(avg(loss), 0) AS loss
+    FROM compared GROUP BY variant, outcome""")
+
+
+def guarded(session: Session, experiment: Experiment, control: str) -> Sequence[GuardedOutcome]:
+    """Return what guardrails are about, summed up: a row for each variant and outcome."""
+    bounds = {"max_cost": experiment.max_cost, "max_latency": experiment.max_latency}
+    rows = session.execute(_GUARDED, {"id": experiment.id, "control": control, **bounds})
+    return [GuardedOutcome(**row) for row in rows.mappings()]
