@@ -68,9 +68,15 @@ class ScheduleSettings(Section):
     gold: str = Field(default="", description="For evaluate, relative to chordwise.toml.")
     max_error_rate: float | None = Field(
         default=None,
-        ge=0,
-        le=1,
+        gt=0,
+        lt=1,
         description="For recalibrate and certify: how many accepted may be wrong.",
+    )
+    risk: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="For certify: how likely it may be that more are wrong; unset: 0.05.",
     )
     catch_up: CatchUp = CatchUp.ONCE
     expires_after_hours: PositiveFloat = Field(
@@ -127,6 +133,7 @@ _OF_KINDS: Mapping[str, tuple[ScheduleKind, ...]] = {
     **dict.fromkeys(("view", "sql", "format", "raw"), (ScheduleKind.EXPORT,)),
     "gold": (ScheduleKind.EVALUATE,),
     "max_error_rate": (ScheduleKind.RECALIBRATE, ScheduleKind.CERTIFY),
+    "risk": (ScheduleKind.CERTIFY,),
     **dict.fromkeys(AGES, (ScheduleKind.PRUNE,)),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -57,12 +57,27 @@ class Certification(Record):
     certified_at: Mapped[datetime] = mapped_column(server_default=database_now())
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A value that is accepted: the path of its fact in the output of a job."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """What is accepted of some `results`, which are given by their jobs.
 
-    job_id: uuid.UUID
-    path: str
+    `values` are the jobs and paths of accepted facts, and `whole` the jobs whose results are
+    accepted as a whole. Where these `are_newest`, earlier answers to the same questions lose their
+    marks, but for those in a run that is certified itself.
+    """
+
+    results: Mapping[uuid.UUID, uuid.UUID]
+    values: Collection[tuple[uuid.UUID, str]]
+    whole: Collection[uuid.UUID]
+    are_newest: bool
+
+
+def lock(session: Session) -> None:
+    """Let no other transaction store certifications or mark answers until this one ends.
+
+    Transactions that prune runs do not take the lock, and do not wait for it.
+    """
+    session.execute(text("LOCK TABLE certifications IN SHARE UPDATE EXCLUSIVE MODE"))
 
 
 def in_force(session: Session, run: str, profile: str) -> Sequence[Certification]:
@@ -86,31 +101,41 @@ def drawn_at(session: Session, run: str, profile: str) -> datetime | None:
     return session.scalar(select(func.min(Certification.certified_at)).where(*of_scope))
 
 
-def accept(
-    session: Session,
-    job_ids: Collection[uuid.UUID],
-    values: Collection[Accepted],
-    whole: Collection[uuid.UUID],
-    *,
-    may_add: bool,
-) -> int:
-    """Mark what is accepted in the facts and results of jobs, and unmark everything else there.
+def accept(session: Session, mark: Mark, *, may_add: bool) -> int:
+    """Mark what is accepted in facts and results, and unmark everything else there.
 
-    `whole` are the jobs whose results are accepted as a whole. Return how many these are. Without
-    `may_add` marks are only taken away.
+    Results that were replaced meanwhile are left alone. Return how many there are to be marked as a
+    whole. Without `may_add` marks are only taken away.
     """
+    wanted = {"results": list(mark.results.values()), "are_newest": mark.are_newest}
+    jobs = session.scalars(_HOLD, wanted).all()
     accepted = {
-        "jobs": list(job_ids),
-        "of": [each.job_id for each in values],
-        "paths": [each.path for each in values],
-        "whole": list(whole),
+        "jobs": jobs,
+        "of": [job_id for job_id, _ in mark.values],
+        "paths": [path for _, path in mark.values],
+        "whole": list(mark.whole),
         "may_add": may_add,
     }
     session.execute(_MARK_FACTS, accepted)
     session.execute(_MARK_RESULTS, accepted)
-    return len(whole)
+    return len(mark.whole)
 
 
+# Facts are renewed under the lock of their result, when people say something of it.
+_HOLD = text("""
+    SELECT job_id FROM results
+    WHERE id = ANY(CAST(:results AS uuid[]) || ARRAY(
+        SELECT earlier.id
+        FROM results r
+        JOIN jobs j ON j.id = r.job_id
+        JOIN results earlier ON earlier.document_id = r.document_id AND earlier.id <> r.id
+        JOIN jobs other ON other.id = earlier.job_id AND other.options_hash = j.options_hash
+        WHERE :are_newest AND r.id = ANY(CAST(:results AS uuid[]))
+            AND (earlier.accepted OR EXISTS (
+                SELECT FROM facts f WHERE f.job_id = earlier.job_id AND f.accepted))
+            AND NOT EXISTS (SELECT FROM certifications c WHERE c.run_id = other.run_id)
+    ))
+    ORDER BY id FOR UPDATE""")
 _MARK_FACTS = text("""
     UPDATE facts SET accepted = NOT accepted
     WHERE job_id = ANY(:jobs) AND accepted <> ((job_id, path) IN (
