@@ -205,6 +205,8 @@ def conclude(
             known = ", ".join(changes)
             raise UsageError(f"There is no variant “{promote}”.", f"Known: {known}.")
         if promote:
+            for note in _notes(found):
+                screen.tell(note)
             _promote(screen, settings, found.profile, changes[promote], is_agreed=yes)
         with database.write() as session:
             experiment = experiments.find_running(session, name)

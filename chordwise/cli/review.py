@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated
@@ -20,7 +21,7 @@ from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import certification, evaluation
 from chordwise.pipeline.learning import review as reviewing
-from chordwise.pipeline.learning.certification import Candidate, Queue
+from chordwise.pipeline.learning.certification import Bounds, Candidate, Queue
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.review import Question
 from chordwise.storage.database import Database
@@ -118,7 +119,7 @@ def laid_out(question: Question, place: str) -> Iterator[RenderableType]:
             if isinstance(said, str) and said:
                 yield indented(Text(one_line(f"{name}: {said}")), 2)
     else:
-        yield indented(Text(one_line(f"{value.item}: {value.value or 'not mentioned'}")), 2)
+        yield indented(Text(one_line(f"{value.item}: {value.shown}")), 2)
     notes = [f"confidence {question.confidence:.2f}"]
     notes += [value.place] if value and value.place else []
     notes += ["the quote is not in the document"] if value and value.grounded is False else []
@@ -139,7 +140,10 @@ def _tell(screen: Screen, found: Queue, done: Counter[Verdict | None]) -> None:
         screen.tell("Certification stops counting at a skipped answer. These come first next time.")
     parts = [found.run] if found.run else []
     parts += ["--profile", found.profile] if found.profile else []
-    screen.suggest(one_line(" ".join(["chordwise certify", *parts])))
+    if found.bounds != Bounds():
+        shares = ("--max-error", found.bounds.max_error), ("--risk", found.bounds.risk)
+        parts += [part for name, share in shares for part in (name, f"{100 * share:g}%")]
+    screen.suggest(one_line(f"chordwise certify {shlex.join(parts)}".rstrip()))
 
 
 def _as_json(found: Queue) -> dict[str, object]:

@@ -165,7 +165,7 @@ def _facts(value: JsonValue, place: Place, analysis: Analysis) -> Iterator[Fact]
     elif isinstance(value, list):
         for index, element in enumerate(value):
             yield from _facts(element, place.element(index, None), analysis)
-    elif value is not None:
+    elif value is not None or place.path == analysis.nullable_path:
         yield scalar_fact(place, value)
 
 

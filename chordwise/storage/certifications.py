@@ -1,9 +1,9 @@
-"""Certifications: the answers that may be accepted without review, and the supporting checks."""
+"""Certifications: which answers may be accepted without looking, and the checks that say so."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,19 +17,18 @@ from chordwise.storage.record import Identity, Record
 
 
 class Certification(Record):
-    """The outcome of the checks of a field or label.
+    """What checks say of a field or label; the newest of each scope, type and name is in force.
 
-    The newest row of each scope, type and name is in force. The scope is the results of `run`, or
-    the current results that answer the question of `profile`, or without either all current
-    results. `name` is that of a field or label; it is empty if answers are judged as a whole.
-    `seed` determines the random order of the checks; it is drawn when a scope is first certified.
-    At or above the score `accept_from`, `accepted` of `population` answers may be accepted. The
-    share of wrong answers among them is at most `error_bound`, except with the probability `risk`,
-    which holds for all fields and labels of the scope together. `checks` and `wrong` count the
-    checks, in random order, of the accepted answers, else of those at or above `check_from`, else
-    of all; `more_checks` is the number of missing checks, null if no number suffices. `must_review`
-    is the share that needs review if nothing can be accepted. `to_check` holds the ids of the jobs
-    whose answers should be checked next, in this order.
+    The scope is the results of `run`, or the current ones that answer what `profile` asks, or with
+    neither all current ones. `name` is that of a field or label, empty where answers are judged as
+    a whole. `seed` gives the random order of the checks; it is drawn when a scope is certified for
+    the first time. From the score `accept_from` on, `accepted` of `population` answers may be
+    accepted; the share of wrong ones among them is at most `error_bound`, but for the risk `risk`
+    for all fields and labels of the scope together. `checks` and `wrong` count the checks in random
+    order of the accepted answers, else of those from `check_from` on, else of all; `more_checks`
+    those that are missing, null where no number would do. `must_review` is the share that has to be
+    reviewed where nothing can be accepted. `to_check` holds the ids of jobs whose answers should be
+    checked next, in this order.
     """
 
     __tablename__ = "certifications"
@@ -58,12 +57,27 @@ class Certification(Record):
     certified_at: Mapped[datetime] = mapped_column(server_default=database_now())
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """An accepted value: the path of its fact in the output of a job."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """What is accepted of some `results`, which are given by their jobs.
 
-    job_id: uuid.UUID
-    path: str
+    `values` are the jobs and paths of accepted facts, and `whole` the jobs whose results are
+    accepted as a whole. Where these `are_newest`, earlier answers to the same questions lose their
+    marks, but for those in a run that is certified itself.
+    """
+
+    results: Mapping[uuid.UUID, uuid.UUID]
+    values: Collection[tuple[uuid.UUID, str]]
+    whole: Collection[uuid.UUID]
+    are_newest: bool
+
+
+def lock(session: Session) -> None:
+    """Let no other transaction store certifications or mark answers until this one ends.
+
+    Transactions that prune runs do not take the lock, and do not wait for it.
+    """
+    session.execute(text("LOCK TABLE certifications IN SHARE UPDATE EXCLUSIVE MODE"))
 
 
 def in_force(session: Session, run: str, profile: str) -> Sequence[Certification]:
@@ -82,36 +96,46 @@ def in_force(session: Session, run: str, profile: str) -> Sequence[Certification
 
 
 def drawn_at(session: Session, run: str, profile: str) -> datetime | None:
-    """Return when the order of the checks of a scope was drawn, or `None` if it was not yet."""
+    """Return when the order of the checks of a scope was drawn, `None` where it was not yet."""
     of_scope = (Certification.run == run, Certification.profile == profile)
     return session.scalar(select(func.min(Certification.certified_at)).where(*of_scope))
 
 
-def accept(
-    session: Session,
-    job_ids: Collection[uuid.UUID],
-    values: Collection[Accepted],
-    whole: Collection[uuid.UUID],
-    *,
-    may_add: bool,
-) -> int:
-    """Mark the accepted facts and results of jobs, and unmark all others of these jobs.
+def accept(session: Session, mark: Mark, *, may_add: bool) -> int:
+    """Mark what is accepted in facts and results, and unmark everything else there.
 
-    `whole` holds the jobs whose results are accepted as a whole; return their number. Without
-    `may_add`, marks are only removed.
+    Results that were replaced meanwhile are left alone. Return how many there are to be marked as a
+    whole. Without `may_add` marks are only taken away.
     """
+    wanted = {"results": list(mark.results.values()), "are_newest": mark.are_newest}
+    jobs = session.scalars(_HOLD, wanted).all()
     accepted = {
-        "jobs": list(job_ids),
-        "of": [each.job_id for each in values],
-        "paths": [each.path for each in values],
-        "whole": list(whole),
+        "jobs": jobs,
+        "of": [job_id for job_id, _ in mark.values],
+        "paths": [path for _, path in mark.values],
+        "whole": list(mark.whole),
         "may_add": may_add,
     }
     session.execute(_MARK_FACTS, accepted)
     session.execute(_MARK_RESULTS, accepted)
-    return len(whole)
+    return len(mark.whole)
 
 
+# Facts are renewed under the lock of their result, when people say something of it.
+_HOLD = text("""
+    SELECT job_id FROM results
+    WHERE id = ANY(CAST(:results AS uuid[]) || ARRAY(
+        SELECT earlier.id
+        FROM results r
+        JOIN jobs j ON j.id = r.job_id
+        JOIN results earlier ON earlier.document_id = r.document_id AND earlier.id <> r.id
+        JOIN jobs other ON other.id = earlier.job_id AND other.options_hash = j.options_hash
+        WHERE :are_newest AND r.id = ANY(CAST(:results AS uuid[]))
+            AND (earlier.accepted OR EXISTS (
+                SELECT FROM facts f WHERE f.job_id = earlier.job_id AND f.accepted))
+            AND NOT EXISTS (SELECT FROM certifications c WHERE c.run_id = other.run_id)
+    ))
+    ORDER BY id FOR UPDATE""")
 _MARK_FACTS = text("""
     UPDATE facts SET accepted = NOT accepted
     WHERE job_id = ANY(:jobs) AND accepted <> ((job_id, path) IN (

@@ -1,4 +1,4 @@
-"""Experiments: the compared variants of a profile, and their documents."""
+"""Experiments: which variants of a profile are compared, and who answered which document."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _WAIT = 0.02
 
 
 class Experiment(Record):
-    """A comparison of variants of a profile by an `outcome`.
+    """Variants of a profile that are compared by an `outcome`.
 
-    `control` holds the options of the profile, as its runs use them. The share `paired` of the
-    documents is answered by all variants; the additional answers belong to the run `run_id`, whose
-    budget is that of the experiment. Of the other documents each variant gets the share `share`.
-    The intervals hold except with the probability `risk`. A variant is stopped if it provably has
-    fewer valid answers by more than `max_invalid`, or exceeds the cost or latency of the control by
-    more than the fractions `max_cost` and `max_latency`. `promoted` is the variant that became the
-    profile, and `conclusion` is the state of knowledge when the experiment was concluded.
+    `control` is what the profile asks, as the runs with it ask. The share `paired` of the documents
+    is answered by all variants, the further answers in the run `run_id`, whose budget is the
+    experiment's. Of the others each variant gets the share `share`. The intervals hold but for
+    `risk`. A variant is stopped that is shown to have fewer valid answers by more than
+    `max_invalid`, or to cost or take more by more than these parts of what the control does.
+    `promoted` is the variant that became the profile, and `conclusion` what was known when the
+    experiment was concluded.
     """
 
     __tablename__ = "experiments"
@@ -63,9 +63,9 @@ class Experiment(Record):
 
 
 class ExperimentVariant(Record):
-    """A variant: its `changes` to the entries of the profile, and the resulting `options`.
+    """A variant: the `changes` to the entries of the profile, and what is asked with them.
 
-    A variant that a guardrail has stopped gets no more documents.
+    One that a guardrail has stopped gets no more documents.
     """
 
     __tablename__ = "experiment_variants"
@@ -80,7 +80,7 @@ class ExperimentVariant(Record):
 
 
 class ExperimentDocument(Record):
-    """The variant that answers a document, by the intake whose jobs answer it.
+    """The variant that answers a document, by the intake whose jobs ask it.
 
     A `paired` document has an intake for each variant.
     """
@@ -99,9 +99,9 @@ class ExperimentDocument(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnsweredJob:
-    """The state of a job of an experiment: a row of the view `experiment_answers`.
+    """How a job of an experiment ended: a row of the view `experiment_answers`.
 
-    Unknown values are `None`; `cost_usd` and `latency_ms` are also `None` if an answer was reused.
+    What is not known is None; `cost_usd` and `latency_ms` are also where an answer was reused.
     """
 
     variant: str
@@ -117,7 +117,7 @@ class AnsweredJob:
 
 
 def named(session: Session, name: str) -> Experiment | None:
-    """Return the experiment with this name, or `None`."""
+    """Return the experiment of this name, if there is one."""
     return session.scalars(select(Experiment).where(Experiment.name == name)).one_or_none()
 
 
@@ -144,7 +144,7 @@ def variants(session: Session, experiment_id: uuid.UUID) -> Sequence[ExperimentV
 def documents_in(
     session: Session, experiment_id: uuid.UUID, document_ids: Collection[uuid.UUID]
 ) -> set[uuid.UUID]:
-    """Return those of the documents that already belong to the experiment."""
+    """Return those of the documents that belong to the experiment already."""
     return set(
         session.scalars(
             select(ExperimentDocument.document_id).where(
@@ -158,14 +158,14 @@ def documents_in(
 def add_documents(
     session: Session, experiment_id: uuid.UUID, rows: Sequence[dict[str, object]]
 ) -> None:
-    """Assign documents to variants; a row has `intake_id`, `document_id`, `variant`, `paired`."""
+    """Note who answers documents; a row has `intake_id`, `document_id`, `variant`, `paired`."""
     insert_all(session, ExperimentDocument, rows, experiment_id=experiment_id)
 
 
 def open_pairs(session: Session, experiment: Experiment, count: int) -> bool:
-    """Reopen the run of the additional answers for `count` more; return false if it accepts none.
+    """Reopen the run of the further answers for so many more; false where there are to be none.
 
-    The run accepts none if it is cancelled or pruned, or if its budget is spent.
+    That is so where the run is cancelled or pruned, or its budget is spent.
     """
     is_spent = exists().where(
         Budget.scope == budgets.scope_of_run(experiment.run_id or uuid.UUID(int=0)),
@@ -185,10 +185,10 @@ def open_pairs(session: Session, experiment: Experiment, count: int) -> bool:
 
 
 def claim_check(session: Session, experiment_id: uuid.UUID, interval: timedelta) -> bool:
-    """Return whether to check the guardrails now, and block further checks for an interval.
+    """Tell whether the guardrails are to be checked now, and not again before an interval ends.
 
-    A check reads all answers. If an interval is given, the check therefore also waits for a
-    fiftieth of the age of the experiment.
+    A check sums up all answers: with an interval it also waits for a fiftieth of the time that the
+    experiment has been on.
     """
     now = clock.database_now()
     since = now - (now - Experiment.created_at) * _WAIT if interval else now
@@ -205,7 +205,7 @@ def claim_check(session: Session, experiment_id: uuid.UUID, interval: timedelta)
 
 
 def stop(session: Session, experiment_id: uuid.UUID, variant: str, because: str) -> bool:
-    """Stop a variant; return false if it was already stopped."""
+    """Stop a variant; false where it was stopped before."""
     statement = (
         update(ExperimentVariant)
         .where(
@@ -226,6 +226,62 @@ _ANSWERED = text("""
 
 
 def answered(session: Session, experiment_id: uuid.UUID) -> Sequence[AnsweredJob]:
-    """Return the jobs of an experiment, including unfinished ones."""
+    """Return the jobs of an experiment, those that have not ended as well."""
     rows = session.execute(_ANSWERED, {"id": experiment_id}).mappings()
     return [AnsweredJob(**row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardedOutcome:
+    """An outcome of a variant over all its documents, and on those that the control answered, too.
+
+    `gain` and `loss` are means of the differences to the control, as `Guarded` has them.
+    """
+
+    variant: str
+    outcome: str
+    documents: int
+    mean: float
+    variance: float
+    pairs: int
+    gain: float
+    gain_variance: float
+    loss: float
+
+
+_GUARDED = text("""
+    WITH answers AS (
+        SELECT variant, document_id, avg(valid::integer)::double precision AS valid,
+            CASE WHEN bool_and(cost_usd IS NOT NULL) THEN sum(cost_usd)::double precision END
+                AS cost,
+            CASE WHEN bool_and(latency_ms IS NOT NULL) THEN sum(latency_ms) / 1000.0::float8 END
+                AS latency
+        FROM experiment_answers WHERE experiment_id = :id
+        GROUP BY variant, document_id
+        HAVING bool_and(valid IS NOT NULL AND finished_at IS NOT NULL)
+    ), outcomes AS (
+        SELECT variant, document_id, outcome, value, allowed
+        FROM answers CROSS JOIN LATERAL (VALUES
+            ('valid', valid, NULL), ('cost', cost, 1 + CAST(:max_cost AS double precision)),
+            ('latency', latency, 1 + CAST(:max_latency AS double precision))
+        ) AS each (outcome, value, allowed)
+        WHERE value IS NOT NULL
+    ), compared AS (
+        SELECT v.variant, v.outcome, v.value,
+            CASE WHEN v.allowed IS NOT NULL THEN v.value - v.allowed * c.value
+                WHEN c.value IS NOT NULL THEN greatest(v.value - c.value, 0) END AS gain,
+            CASE WHEN c.value IS NOT NULL THEN greatest(c.value - v.value, 0) END AS loss
+        FROM outcomes v LEFT JOIN outcomes c ON c.document_id = v.document_id
+            AND c.outcome = v.outcome AND c.variant = :control AND v.variant <> :control
+    )
+    SELECT variant, outcome, count(*) AS documents, avg(value) AS mean,
+        var_pop(value) AS variance, count(gain) AS pairs, coalesce(avg(gain), 0) AS gain,
+        coalesce(var_pop(gain), 0) AS gain_variance, coalesce(avg(loss), 0) AS loss
+    FROM compared GROUP BY variant, outcome""")
+
+
+def guarded(session: Session, experiment: Experiment, control: str) -> Sequence[GuardedOutcome]:
+    """Return what guardrails are about, summed up: a row for each variant and outcome."""
+    bounds = {"max_cost": experiment.max_cost, "max_latency": experiment.max_latency}
+    rows = session.execute(_GUARDED, {"id": experiment.id, "control": control, **bounds})
+    return [GuardedOutcome(**row) for row in rows.mappings()]

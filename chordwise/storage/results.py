@@ -35,6 +35,7 @@ from chordwise.domain.facts import Fact as FactValue
 from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import corrections, truths
+from chordwise.domain.learning.judging import Answer, is_refuted
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisType, question_of
 from chordwise.storage import documents, judgments
@@ -183,7 +184,10 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
         corrected = corrections.correct(result.output, analysis_for(kind), truth, places)
         result.corrected_output = corrected.output
         of_result = Fact.job_id == result.job_id
-        accepted = session.scalars(select(Fact.path).where(of_result, Fact.accepted)).all()
+        answer = Answer(analysis_type=kind, output=result.output, confidence=result.confidence)
+        result.accepted = result.accepted and not is_refuted(answer, truth)
+        kept = select(Fact.path).where(of_result, Fact.accepted)
+        accepted = () if is_refuted(answer, truth) else session.scalars(kept).all()
         session.execute(delete(Fact).where(of_result))
         rows = _rows_of(result.job_id, corrected.facts)
         session.execute(_STATE, {"facts": _as_json(rows)})

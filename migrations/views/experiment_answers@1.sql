@@ -18,7 +18,9 @@ SELECT
         WHEN j.status = 'succeeded' THEN coalesce(r.failed_checks, '[]') = '[]'
         WHEN j.status IN ('partial', 'failed', 'quarantined') THEN FALSE
     END AS valid,
-    f.grounded,
+    (
+        SELECT avg(f.grounded::integer)::double precision FROM facts AS f WHERE f.job_id = j.id
+    ) AS grounded,
     c.refused_calls,
     c.cost_usd,
     c.latency_ms,
@@ -35,11 +37,6 @@ INNER JOIN intakes AS i ON i.id = a.intake_id
 INNER JOIN jobs AS j ON j.intake_id = a.intake_id
 INNER JOIN runs AS run ON run.id = j.run_id
 LEFT JOIN results AS r ON r.job_id = j.id
-CROSS JOIN LATERAL (
-    SELECT avg(grounded::integer)::double precision AS grounded
-    FROM facts
-    WHERE job_id = j.id
-) AS f
 CROSS JOIN LATERAL (
     SELECT
         count(*) FILTER (WHERE refused) AS refused_calls,

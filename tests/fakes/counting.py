@@ -1,4 +1,4 @@
-"""Counts the statements and transactions of this process: what does not depend on the machine."""
+"""Counts the statements, rows and transactions of this process: what no machine changes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from psycopg import Cursor
 from sqlalchemy import event
 
 from tests.fakes.pipeline import Pipeline
@@ -16,6 +17,7 @@ class Counts:
     """What was counted so far."""
 
     statements: int = 0
+    rows: int = 0
     transactions: int = 0
 
 
@@ -28,11 +30,16 @@ def counting(pipeline: Pipeline) -> Iterator[Counts]:
     def count_statement(*_: object) -> None:
         counts.statements += 1
 
+    def count_rows(*done: object) -> None:
+        assert isinstance(done[1], Cursor)
+        counts.rows += max(0, done[1].rowcount)
+
     def count_transaction(*_: object) -> None:
         counts.transactions += 1
 
     listeners: list[tuple[str, Callable[[object], None]]] = [
         ("before_cursor_execute", count_statement),
+        ("after_cursor_execute", count_rows),
         ("commit", count_transaction),
         ("rollback", count_transaction),
     ]

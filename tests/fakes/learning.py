@@ -27,7 +27,7 @@ def obeying(request: CompletionRequest) -> str:
     ((label, confidence),) = _CHOICE.findall(text)
     return json.dumps(
         {
-            "primary_label": label,
+            "primary_label": None if label == "none" else label,
             "secondary_label": None,
             "confidence": float(confidence),
             "features": [{"feature": "it says so", "quote": f"CHOOSE {label}"}],
@@ -44,7 +44,10 @@ def a_learner(settings: Settings) -> Pipeline:
 def classified(
     pipeline: Pipeline, choices: Mapping[str, tuple[str, float]], *, threshold: float = 0.0
 ) -> Submission:
-    """Classify documents of these names, with the labels and the confidence that they get."""
+    """Classify documents of these names, with the labels and the confidence that they get.
+
+    With the label `none` no label fits.
+    """
     texts = {
         name: f"{name} says: CHOOSE {label} {confidence} and nothing else."
         for name, (label, confidence) in choices.items()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,18 +15,22 @@ from sqlalchemy.orm import Session
 
 from chordwise import Client
 from chordwise.domain.json_values import JsonObject, JsonValue, objects
+from chordwise.domain.learning import certification as domain
+from chordwise.domain.learning.certification import Answer
+from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning.certification import Bounds, certify
 from chordwise.pipeline.learning.evaluation import Scope
 from chordwise.settings import Settings
 from chordwise.storage.calibrations import Calibration
 from tests.fakes.commands import run
-from tests.fakes.learning import a_learner, extracted, written
+from tests.fakes.learning import a_learner, classified, extracted, written
 from tests.fakes.pipeline import Pipeline
 
 pytestmark = pytest.mark.usefixtures("addressed")
 DOCUMENTS = 30
 BOUNDS = ("--max-error", "10%", "--risk", "20%")
+LOOSE = Bounds(max_error=0.1, risk=0.2)
 STATES = "SELECT name, verdict, accepted, population FROM certified_answers ORDER BY 1"
 
 
@@ -131,28 +138,100 @@ def test_later_answers_are_accepted_until_their_checks_show_a_drift(
     assert accepted(pipeline)[0] == ("party", 0)
 
 
-def test_a_withdrawal_that_is_killed_leaves_nothing_accepted(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("stored", [0, 1])
+def test_a_withdrawal_that_is_killed_leaves_nothing_accepted_that_is_not_certified(
+    stored: int,
+    pipeline: Pipeline,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The next one withdraws the certificate, and says so."""
+    """The certificate and its marks end together; the next one withdraws it, or sets what lacks."""
     check(tmp_path, certified(capsys)["party"], ["approved"] * 20)
     certified(capsys)
     extract(pipeline, "later", DOCUMENTS)
     to_check = objects(certified(capsys)["party"]["to_check"])
     later: JsonValue = [each for each in to_check if "later" in str(each["source"])]
     check(tmp_path, {"name": "party", "to_check": later}, ["rejected"] * 5)
-    changes = iter([pipeline.context.database.commit])
+    changes = iter([pipeline.context.database.commit] * stored)
 
     def killed(change: Callable[[Session], int]) -> int:
         return next(changes)(change)
 
     with pytest.raises(StopIteration):
-        certify(pipeline.context.database, Scope(), Bounds(max_error=0.1, risk=0.2), killed)
+        certify(pipeline.context.database, Scope(), LOOSE, killed)
 
+    verdict, count = ("withdrawn", 0) if stored else ("certified", 2 * DOCUMENTS)
+    assert accepted(pipeline)[0] == ("party", count)
+    assert pipeline.rows(STATES)[0][1] == verdict
+    certify(pipeline.context.database, Scope(), LOOSE)
     assert accepted(pipeline)[0] == ("party", 0)
-    assert pipeline.rows(STATES)[0] == ("party", "certified", DOCUMENTS, DOCUMENTS)
-    certified(capsys, ExitCode.INCOMPLETE)
-    assert pipeline.rows(STATES)[0] == ("party", "withdrawn", 0, 2 * DOCUMENTS)
+
+
+def test_of_two_at_once_the_one_that_stores_last_decides_what_is_accepted(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Marks that the other one still has to set are left out, and one order is drawn for both."""
+    database = pipeline.context.database
+    both = (LOOSE, Bounds(max_error=0.001, risk=0.05))
+    with ThreadPoolExecutor(len(both)) as pool:
+        list(pool.map(partial(certify, database, Scope()), both))
+    assert pipeline.value("SELECT count(DISTINCT seed) FROM certifications") == 1
+    check(tmp_path, certified(capsys)["party"], ["approved"] * 20)
+    commits = count()
+
+    def interrupted(change: Callable[[Session], int]) -> int:
+        if next(commits) == 1:
+            assert accepted(pipeline)[0] == ("party", 0)
+            certify(database, Scope(), both[1])
+        return database.commit(change)
+
+    certify(database, Scope(), LOOSE, interrupted)
+    assert accepted(pipeline)[0] == ("party", 0)
+    for _ in range(5):
+        with ThreadPoolExecutor(len(both)) as pool:
+            list(pool.map(partial(certify, database, Scope()), both))
+        ((_, _, in_force, _),) = pipeline.rows(f"{STATES} LIMIT 1")
+        assert accepted(pipeline)[0] == ("party", in_force)
+
+
+def test_only_the_newest_answers_to_a_question_are_accepted(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Earlier ones lose their marks, but for those in a run that is certified itself."""
+    certified(capsys)
+    documents: JsonValue = [{"source": f"first-{place}.txt"} for place in range(DOCUMENTS)]
+    check(tmp_path, {"name": "party", "to_check": documents}, ["approved"] * DOCUMENTS)
+    certified(capsys)
+    assert accepted(pipeline)[0] == ("party", DOCUMENTS)
+    first = str(pipeline.value("SELECT name FROM runs"))
+
+    extract(pipeline, "first", DOCUMENTS)
+    certified(capsys)
+    assert accepted(pipeline)[0] == ("party", DOCUMENTS)
+
+    certify(pipeline.context.database, Scope(run=first), LOOSE)
+    certified(capsys)
+    assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
+
+
+def test_an_answer_that_was_replaced_meanwhile_is_not_accepted(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was certified is another one."""
+    check(tmp_path, certified(capsys)["party"], ["approved"] * 20)
+    commits = count()
+
+    def replaced(change: Callable[[Session], int]) -> int:
+        if next(commits) == 1:
+            pipeline.execute(
+                "UPDATE results SET id = gen_random_uuid() WHERE job_id = (SELECT id FROM jobs"
+                " ORDER BY id LIMIT 1)"
+            )
+        return pipeline.context.database.commit(change)
+
+    certify(pipeline.context.database, Scope(), LOOSE, replaced)
+
+    assert accepted(pipeline)[0] == ("party", DOCUMENTS - 1)
 
 
 @pytest.mark.parametrize(("bounds", "wrong"), [(("--max-error", "1%"), 0), (BOUNDS, 5)])
@@ -196,6 +275,7 @@ def test_the_queue_leads_from_missing_checks_to_a_certificate(
     shown = capsys.readouterr()
     assert "1 of 30" in shown.out
     assert "2 reviewed, 28 left." in shown.err
+    assert f"chordwise certify '{run_name}' --max-error 10% --risk 20%" in shown.err
     review(monkeypatch, ",".join("a" * 28), *queue)
     capsys.readouterr()
     assert run(["review", *queue, "--json"]) == ExitCode.SUCCESS
@@ -229,6 +309,83 @@ def test_a_profile_is_certified_by_its_queue_until_later_checks_are_wrong(
     assert run(certify) == ExitCode.INCOMPLETE
     assert "5 of 5 later checks are wrong" in capsys.readouterr().out
     assert accepted(pipeline)[2] == ("term", 0)
+
+
+def test_answers_that_no_label_fits_are_checked_like_a_label(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are approved or get a label, and what had one may have none; all views say so."""
+    choices = {f"{place}.txt": ("none", 0.5) for place in range(2)} | {"2.txt": ("letter", 0.5)}
+    name = classified(pipeline, choices).name
+    assert run(["certify", name, *BOUNDS]) == ExitCode.SUCCESS
+    review(monkeypatch, "a,c,invoice", name, "--queue", "no label fits")
+    review(monkeypatch, "c,", name, "--queue", "letter")
+    assert "primary_label: no label fits" in capsys.readouterr().out
+
+    labels = "SELECT label FROM document_results WHERE analysis_type = 'classification' ORDER BY 1"
+    assert pipeline.rows(labels) == [("invoice",), (None,), (None,)]
+    facts = (
+        "SELECT value, final_value, verdict FROM fact_quotes"
+        " WHERE path = '/primary_label' ORDER BY 1, 2"
+    )
+    assert pipeline.rows(facts) == [
+        ("letter", None, "corrected"),
+        (None, "invoice", "corrected"),
+        (None, None, "approved"),
+    ]
+    judged = "SELECT found, expected, is_right FROM judgments ORDER BY 1, 2"
+    assert pipeline.rows(judged) == [
+        ("letter", "no label fits", False),
+        ("no label fits", "invoice", False),
+        ("no label fits", "no label fits", True),
+    ]
+    left = "SELECT source FROM review_queue WHERE analysis_type = 'classification'"
+    assert pipeline.rows(left) == []
+    assert run(["feedback", name, "--document", "2.txt", "--correct", "label=mail"]) == 2
+
+
+def test_an_answer_that_a_person_rejects_is_not_accepted_though_its_label_is(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """At once, and when the label is certified again; a correction is accepted."""
+    choices = {f"{place}.txt": ("letter", 0.5) for place in range(30)}
+    name = classified(pipeline, choices).name
+    database, scope = pipeline.context.database, Scope(run=name)
+    said = [{"document": each, "verdict": "approved"} for each in choices]
+    file = written(tmp_path / "checked.jsonl", *said)
+    assert run(["feedback", name, "--file", str(file)]) == ExitCode.SUCCESS
+    certify(database, scope, LOOSE)
+    assert count_accepted(pipeline) == (30, 30)
+
+    assert run(["feedback", name, "--document", "28.txt", "--reject"]) == 0
+    assert run(["feedback", name, "--document", "29.txt", "--correct", "label=report"]) == 0
+
+    assert count_accepted(pipeline) == (29, 29)
+    (found,) = certify(database, scope, LOOSE)
+    assert (found.certificate.accepted, count_accepted(pipeline)) == (30, (29, 29))
+
+
+def count_accepted(pipeline: Pipeline) -> tuple[object, object]:
+    """Return how many labels and how many classifications are accepted."""
+    ((facts, results),) = pipeline.rows(
+        "SELECT (SELECT count(*) FROM fact_quotes WHERE accepted AND path = '/primary_label'),"
+        " (SELECT count(*) FROM document_results WHERE accepted)"
+    )
+    return facts, results
+
+
+def test_labels_that_were_not_chosen_yet_have_their_part_of_the_risk(pipeline: Pipeline) -> None:
+    """Of three labels and none, the first one that is chosen has a fourth."""
+    classified(pipeline, {f"{place}.txt": ("letter", 0.5) for place in range(DOCUMENTS)})
+    scope = Scope(types=(AnalysisType.CLASSIFICATION,))
+
+    (found,) = certify(pipeline.context.database, scope, LOOSE)
+
+    whole, fourth = (
+        domain.certify([Answer(0.5)] * DOCUMENTS, LOOSE.max_error, LOOSE.risk / parts).more_checks
+        for parts in (1, 4)
+    )
+    assert found.certificate.more_checks == fourth != whole
 
 
 def test_answers_are_ranked_by_the_calibration_that_there_was_when_their_order_was_drawn(

@@ -20,6 +20,7 @@ from chordwise.settings import ScheduleSettings, Settings, load
 from chordwise.storage import experiments as stored
 from chordwise.storage import pruning
 from tests.fakes.commands import run, type_in
+from tests.fakes.counting import counting
 from tests.fakes.learning import written
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline
 from tests.fakes.scheduling import a_night
@@ -221,6 +222,8 @@ def test_a_variant_that_fails_is_stopped(
     (told,) = pipeline.rows("SELECT content FROM deliveries WHERE event LIKE 'experiment.%'")
     assert as_object(told[0])["variant"] == "terse"
     assert experiments.check(pipeline.context.database) == 0
+    assert run(["experiment", "conclude", "shorter", "--promote", "terse"]) == ExitCode.USAGE
+    assert "terse was stopped: 0.0% of its answers are valid" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("minutes", "checks"), [(10, 1), (100, 0)])
@@ -238,6 +241,22 @@ def test_the_longer_an_experiment_is_on_the_less_often_it_is_checked(
         assert found is not None
         assert stored.claim_check(session, found.id, experiments.CHECK_INTERVAL) is bool(checks)
         assert stored.claim_check(session, found.id, timedelta())
+
+
+def test_guardrails_read_no_more_rows_of_more_documents(
+    settings: Settings, settings_file: Path
+) -> None:
+    """The database sums them up: a row for each variant and outcome."""
+    pipeline = opened(settings, settings_file, answering)
+    assert run([*START, "--paired", "30%"]) == ExitCode.SUCCESS
+    read = []
+    for documents in (12, 40):
+        submitted(pipeline, documents, documents)
+        with counting(pipeline) as counts:
+            assert experiments.check(pipeline.context.database) == 0
+        read.append((counts.statements, counts.rows))
+
+    assert read[0] == read[1]
 
 
 def test_a_variant_whose_model_is_unknown_here_gets_no_documents(

@@ -57,7 +57,7 @@ def test_results_are_evaluated_claims_recalibrated_and_answers_certified(
         settings,
         measure=at_six(kind="evaluate", gold=str(gold)),
         learn=at_six(cron="0 7 * * *", kind="recalibrate", max_error_rate=0.5),
-        accept=at_six(cron="0 8 * * *", kind="certify", max_error_rate=0.9),
+        accept=at_six(cron="0 8 * * *", kind="certify", max_error_rate=0.9, risk=0.2),
     )
     assert night.carry_out()
     for time in ("07:01", "08:01"):
@@ -77,6 +77,7 @@ def test_results_are_evaluated_claims_recalibrated_and_answers_certified(
     assert night.rows("SELECT judged, max_error_rate FROM calibrations") == [(30, 0.5)]
     counted = {"certified": 0, "open": 2, "impossible": 0, "withdrawn": 0}
     assert night.rows(ENDS) == [("succeeded", counted, None)]
+    assert night.rows("SELECT DISTINCT max_error, risk FROM certifications") == [(0.9, 0.2)]
 
 
 def test_only_what_a_profile_asks_is_evaluated(settings: Settings, tmp_path: Path) -> None:

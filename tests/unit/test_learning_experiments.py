@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from random import Random
+from statistics import fmean, pvariance
 
 import pytest
 
@@ -17,6 +19,8 @@ from chordwise.domain.learning.experiments import (
     CONTROL,
     AmountSequence,
     Evidence,
+    Guarded,
+    Moments,
     Observation,
     Outcome,
     ShareSequence,
@@ -25,6 +29,7 @@ from chordwise.domain.learning.experiments import (
     difference,
     exceeds,
     further,
+    share,
     verdict,
 )
 
@@ -163,22 +168,70 @@ def test_how_many_more_would_do_does_it() -> None:
     assert further(of_shares(0.7, 0.7, 40), Outcome.RIGHT, RISK, is_paired=False) is None
 
 
-@pytest.mark.parametrize(("variant", "is_stopped"), [(0.0, True), (0.85, False), (1.0, False)])
-def test_a_guardrail_stops_what_fails_and_nothing_else(variant: float, *, is_stopped: bool) -> None:
-    """At most five points below the control are allowed, and sixty documents show what is not."""
-    found = of_shares(0.9, variant, 60)
+def summed(values: Sequence[float]) -> Moments:
+    if not values:
+        return Moments()
+    return Moments(count=len(values), mean=fmean(values), variance=pvariance(values))
 
-    assert exceeds(found, Outcome.VALID, 0.05, RISK, is_paired=False) is is_stopped
+
+def guarded(found: Evidence, allowed: float = 1.0) -> Guarded:
+    """Sum outcomes up, as the database does."""
+    return Guarded(
+        control=summed(found.control),
+        variant=summed(found.variant),
+        gains=summed([max(0, other - allowed * one) for one, other in found.pairs]),
+        losses=summed([max(0, one - other) for one, other in found.pairs]),
+    )
+
+
+@pytest.mark.parametrize("is_paired", [False, True])
+@pytest.mark.parametrize(("variant", "is_stopped"), [(0.0, True), (0.85, False), (1.0, False)])
+def test_a_guardrail_stops_what_fails_and_nothing_else(
+    variant: float, *, is_stopped: bool, is_paired: bool
+) -> None:
+    """At most five points below the control are allowed, and sixty documents show what is not."""
+    found = guarded(of_shares(0.9, variant, 60, is_paired=is_paired))
+
+    assert exceeds(found, Outcome.VALID, 0.05, RISK, is_paired=is_paired) is is_stopped
+
+
+def test_pairs_show_a_guardrail_what_means_do_not() -> None:
+    """The variant fails on a few documents that the control answers, and on no others."""
+    alone = of_shares(0.9, 0.9, 400)
+    variant = [each * (place % 20 not in (1, 3, 5)) for place, each in enumerate(alone.control)]
+    found = replace(alone, variant=variant, pairs=list(zip(alone.control, variant, strict=True)))
+    alone = replace(found, pairs=[])
+
+    assert exceeds(guarded(found), Outcome.VALID, 0.05, RISK, is_paired=True)
+    assert not exceeds(guarded(alone), Outcome.VALID, 0.05, RISK, is_paired=True)
 
 
 def test_a_guardrail_of_costs_counts_from_those_of_the_control() -> None:
     """Twice the cost is above half as much again, and below three times it."""
     random = Random(1)
     control = [random.uniform(0.8, 1.2) for _ in range(100)]
-    found = Evidence(control=control, variant=[2 * each for each in control], pairs=[])
+    found = guarded(Evidence(control=control, variant=[2 * each for each in control], pairs=[]))
 
     assert exceeds(found, Outcome.COST, 0.5, RISK, is_paired=False)
     assert not exceeds(found, Outcome.COST, 2.0, RISK, is_paired=False)
+
+
+@pytest.mark.parametrize("seeds", SEEDS)
+@pytest.mark.parametrize("rate", [0.5, 0.95, 0.995])
+def test_the_interval_of_a_sum_rarely_misses_the_share(seeds: int, rate: float) -> None:
+    """Of shares that are 0, ½ or 1, looked at after each, though they are no coins."""
+    missed = 0
+    for seed in range(seeds):
+        random, total = Random(seed), 0.0
+        for count in range(1, DOCUMENTS + 1):
+            total += (float(random.random() < rate) + float(random.random() < rate)) / 2
+            found = share(Moments(count=count, mean=total / count), RISK)
+            if not found.low <= rate <= found.high:
+                missed += 1
+                break
+
+    assert missed <= at_most(RISK, seeds)
+    assert found.high - found.low < 0.25
 
 
 def test_outcomes_count_in_the_order_in_which_they_became_known() -> None:

@@ -51,6 +51,8 @@ class Analysis(ABC):
     type: ClassVar[AnalysisType]
     principal_fields: ClassVar[tuple[str, ...]]
     """Of an object with a quote: the members whose first non-empty one is the fact's text."""
+    nullable_path: ClassVar[str] = ""
+    """The JSON Pointer of a scalar that is a fact, too, where it is null: nothing was found."""
     points: ClassVar[int] = 10
     """The highest confidence that an answer, or a part of it, can claim."""
 

@@ -29,6 +29,7 @@ class Classification(Analysis):
 
     type = AnalysisType.CLASSIFICATION
     principal_fields = ("feature",)
+    nullable_path = "/primary_label"
     points = 1
 
     def schema(self, options: AnalysisOptions) -> JsonObject:

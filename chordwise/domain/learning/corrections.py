@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from chordwise.domain import json_values, value_in_quote
 from chordwise.domain.analyses.analysis import Analysis
+from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED
 from chordwise.domain.facts import (
     DATA,
@@ -75,11 +76,11 @@ class _Work:
     dropped: set[str] = field(default_factory=set)
 
     def judge_label(self, path: str, truth: Truth) -> None:
-        found = json_values.text(json_values.at(self.output, path))
+        found = json_values.text(json_values.at(self.output, path)) or NO_LABEL
         if truth.label is not None:
             is_right = fields.normalized(found) == fields.normalized(truth.label)
             verdict = Verdict.APPROVED if is_right else Verdict.CORRECTED
-            self.judge_path(path, verdict, truth.label)
+            self.judge_path(path, verdict, None if truth.label == NO_LABEL else truth.label)
         elif fields.normalized(found) in {fields.normalized(each) for each in truth.wrong_labels}:
             self.judge_path(path, Verdict.REJECTED, None)
 

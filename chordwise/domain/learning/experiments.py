@@ -8,6 +8,11 @@ theorem 2), which holds for any number of documents. Amounts such as costs have 
 the asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, “Time-uniform
 central limit theory and asymptotic confidence sequences”, Annals of Statistics 2024, theorem 2.2),
 which holds approximately from some number of documents on.
+
+Guardrails need the moments of the outcomes alone, which a database can sum up. Their interval of a
+share inverts the mixture of all likelihood ratios of a coin, which is a test supermartingale of
+numbers between 0 and 1, too (the beta-binomial mixture of Howard, Ramdas, McAuliffe and Sekhon,
+“Time-uniform, nonparametric, nonasymptotic confidence sequences”, Annals of Statistics 2021).
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ MIN_AMOUNTS = 30
 _MAX_BET = 0.5
 _SHARPEST_AT = 100
 """The number of amounts at which their interval is as narrow as it can be made."""
+_BISECTIONS = 40
 _MAX_TIMES = 64
 _MAX_REPEATED = 100_000
 
@@ -92,6 +98,29 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moments:
+    """How many numbers there are, their mean and their variance."""
+
+    count: int = 0
+    mean: float = 0.0
+    variance: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guarded:
+    """The outcomes of control and variant, summed up for a guardrail.
+
+    On the documents that both have answered a share has `gains` and `losses` of the variant, each
+    from 0 to 1. Of an amount `gains` are what the variant has beyond what the bound allows.
+    """
+
+    control: Moments
+    variant: Moments
+    gains: Moments
+    losses: Moments
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """The variant whose answer is the result of a document; `is_paired` asks the others as well."""
 
@@ -153,8 +182,6 @@ class AmountSequence:
 
     def __init__(self, risk: float) -> None:
         self._risk = risk
-        log = -2 * math.log(risk)
-        self._rho2 = (log + math.log(log + 1)) / _SHARPEST_AT
         self._count = 0
         self._mean = self._squares = 0.0
 
@@ -166,15 +193,43 @@ class AmountSequence:
         self._squares += before * (value - self._mean)
 
     def interval(self) -> Interval:
-        """Return what is known by now; of few numbers nothing is."""
-        if self._count < MIN_AMOUNTS:
-            return Interval(count=self._count, mean=self._mean, low=-math.inf, high=math.inf)
-        scaled = self._count * self._rho2 + 1
-        margin = 2 * scaled * math.log(math.sqrt(scaled) / self._risk)
-        margin = math.sqrt(margin / (self._count**2 * self._rho2))
-        reach = margin * math.sqrt(self._squares / self._count)
-        low, high = self._mean - reach, self._mean + reach
-        return Interval(count=self._count, mean=self._mean, low=low, high=high)
+        """Return what is known by now."""
+        variance = self._squares / max(1, self._count)
+        return amount(Moments(count=self._count, mean=self._mean, variance=variance), self._risk)
+
+
+def amount(found: Moments, risk: float) -> Interval:
+    """Return the interval of a mean of numbers without bounds; of few numbers nothing is known."""
+    count, mean = found.count, found.mean
+    if count < MIN_AMOUNTS:
+        return Interval(count=count, mean=mean, low=-math.inf, high=math.inf)
+    log = -2 * math.log(risk)
+    rho2 = (log + math.log(log + 1)) / _SHARPEST_AT
+    scaled = count * rho2 + 1
+    margin = math.sqrt(2 * scaled * math.log(math.sqrt(scaled) / risk) / (count**2 * rho2))
+    reach = margin * math.sqrt(found.variance)
+    return Interval(count=count, mean=mean, low=mean - reach, high=mean + reach)
+
+
+def share(found: Moments, risk: float) -> Interval:
+    """Return the interval of a mean of numbers from 0 to 1 by their sum alone."""
+    ones = found.count * found.mean
+    noughts = max(0.0, found.count - ones)
+    low, high = _least(ones, noughts, risk), 1 - _least(noughts, ones, risk)
+    return Interval(count=found.count, mean=found.mean, low=low, high=high)
+
+
+def _least(ones: float, noughts: float, risk: float) -> float:
+    """Return the smallest rate of ones that so many ones and noughts do not refute."""
+    if not ones:
+        return 0.0
+    mixture = math.lgamma(ones + 1) + math.lgamma(noughts + 1) - math.lgamma(ones + noughts + 2)
+    low, high = 0.0, ones / (ones + noughts)
+    for _ in range(_BISECTIONS):
+        rate = (low + high) / 2
+        likelihood = ones * math.log(rate) + noughts * math.log1p(-rate)
+        low, high = (rate, high) if mixture - likelihood >= -math.log(risk) else (low, rate)
+    return low
 
 
 def evidence(control: Sequence[Observation], variant: Sequence[Observation]) -> Evidence:
@@ -269,18 +324,23 @@ def further(found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) 
 
 
 def exceeds(
-    found: Evidence, outcome: Outcome, bound: float, risk: float, *, is_paired: bool
+    found: Guarded, outcome: Outcome, bound: float, risk: float, *, is_paired: bool
 ) -> bool:
     """Tell whether the variant is shown to be worse than the control by more than a bound.
 
     Of a share the bound is a difference, of an amount a part of the control's: 0.5 allows half as
-    much again.
+    much again. With pairs both intervals share the risk.
     """
+    apart_risk = risk / 4 if is_paired else risk / 2
     if outcome.is_share:
-        return difference(found, outcome, risk, is_paired=is_paired).high < -bound
-    scaled = replace(
-        found,
-        control=[each * (1 + bound) for each in found.control],
-        pairs=[(one * (1 + bound), other) for one, other in found.pairs],
-    )
-    return difference(scaled, outcome, risk, is_paired=is_paired).low > 0
+        high = share(found.variant, apart_risk).high - share(found.control, apart_risk).low
+        if is_paired:
+            paired = share(found.gains, risk / 4).high - share(found.losses, risk / 4).low
+            high = min(high, paired)
+        return high < -bound
+    control, factor = found.control, 1 + bound
+    allowed = replace(control, mean=control.mean * factor, variance=control.variance * factor**2)
+    low = amount(found.variant, apart_risk).low - amount(allowed, apart_risk).high
+    if is_paired:
+        low = max(low, amount(found.gains, risk / 2).low)
+    return low > 0

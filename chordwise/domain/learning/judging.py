@@ -117,6 +117,13 @@ def known(answer: Answer, truth: Truth) -> dict[str, bool]:
     return dict.fromkeys(right, True) | dict.fromkeys(map(fields.top, wrong), False)
 
 
+def is_refuted(answer: Answer, truth: Truth) -> bool:
+    """Tell whether an answer without fields is wrong, and nothing says which one is right."""
+    if answer.analysis_type is AnalysisType.EXTRACTION or truth.label is not None:
+        return False
+    return known(answer, truth).get("") is False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """How a new answer differs from an earlier one, by the number of fields.

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from chordwise.domain import examples, grounding, json_values, tokens, value_in_quote
 from chordwise.domain.analyses.analysis import Analysis
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.analyses.extraction import FOUND
 from chordwise.domain.extractive import ranking, words
 from chordwise.domain.facts import text_of
@@ -159,13 +160,14 @@ _SCORES = {"positive": 0.5, "negative": -0.5}
 def _with_label(judged: JudgedAnswer, label: str) -> JsonObject:
     """Return the answer with the right label; what was found for another one is left out."""
     output = judged.output
-    found = json_values.at(output, LABEL_PATHS[judged.analysis_type])
+    found = json_values.at(output, LABEL_PATHS[judged.analysis_type]) or NO_LABEL
     if fields.normalized(found) == fields.normalized(label):
         return output
     if judged.analysis_type is AnalysisType.SENTIMENT:
         answer: JsonObject = {"label": label, "score": _SCORES.get(label, 0.0), "confidence": 1.0}
         return answer | {"emotions": [], "sentences": []}
-    answer = {"primary_label": label, "secondary_label": None, "confidence": 1.0}
+    right = None if label == NO_LABEL else label
+    answer = {"primary_label": right, "secondary_label": None, "confidence": 1.0}
     return answer | {"features": [], "uncertainty_factors": []}
 
 

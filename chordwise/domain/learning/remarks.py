@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from chordwise.domain import json_values, validation
 from chordwise.domain.analyses import sentiment
+from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.answer_tables import ColumnKind, kind_of_item
 from chordwise.domain.facts import DATA
@@ -90,8 +91,11 @@ def _of_label(answer: Answer, saying: Saying, labels: Sequence[str]) -> Understo
     value = saying.value
     if saying.verdict is Verdict.CORRECTED:
         by_name = {fields.normalized(label): label for label in allowed}
-        value = by_name.get(fields.normalized(value), None if allowed else value)
-        if not isinstance(value, str):
+        is_none = answer.analysis_type is AnalysisType.CLASSIFICATION and (
+            value is None or fields.normalized(value) == fields.normalized(NO_LABEL)
+        )
+        value = by_name.get(fields.normalized(value), None if allowed or is_none else value)
+        if not isinstance(value, str) and not is_none:
             given = "Nothing" if saying.value is None else f"“{saying.value}”"
             raise UsageError(
                 f"{given} is none of the labels that there were to choose from.",

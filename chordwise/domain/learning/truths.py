@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from chordwise.domain import json_values
+from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import Rule
@@ -116,12 +117,12 @@ def _label(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
     for remark in remarks:
         if remark.path != LABEL_PATHS[kind]:
             continue
-        judged = json_values.text(remark.judged)
+        judged = json_values.text(remark.judged) or NO_LABEL
         match remark.verdict:
             case Verdict.APPROVED:
                 label = label or judged  # what is shown by then is the correction
             case Verdict.CORRECTED:
-                label = json_values.text(remark.corrected)
+                label = json_values.text(remark.corrected) or NO_LABEL
             case Verdict.REJECTED:
                 wrong.add(judged)
                 label = None if label == judged else label

@@ -6,9 +6,8 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
-from types import MappingProxyType
 from typing import TypeAlias
 
 import structlog
@@ -17,10 +16,10 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.experiments import (
     CONTROL,
-    Observation,
+    Guarded,
+    Moments,
     Outcome,
     assign,
-    evidence,
     exceeds,
 )
 from chordwise.domain.tasks import options_to_json
@@ -30,7 +29,7 @@ from chordwise.pipeline.intake.run_options import RunOptions, from_json
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import deliveries, experiments, intakes
 from chordwise.storage.database import Database
-from chordwise.storage.experiments import AnsweredJob, Experiment, ExperimentVariant
+from chordwise.storage.experiments import Experiment, ExperimentVariant, GuardedOutcome
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
@@ -40,8 +39,6 @@ CHECK_INTERVAL = timedelta(minutes=1)
 """How long intake waits between two checks of the guardrails of an experiment."""
 Write: TypeAlias = Callable[[Callable[[Session], int]], int]
 """Runs a transaction."""
-Known: TypeAlias = tuple[float, datetime]
-"""An outcome, and when it became known."""
 
 
 def asked_of(options: RunOptions) -> JsonObject:
@@ -204,26 +201,39 @@ def check(database: Database, interval: timedelta = timedelta(), write: Write | 
         if commit(partial(experiments.claim_check, experiment_id=each.id, interval=interval)):
             with database.read() as session:
                 names = [one.name for one in experiments.variants(session, each.id)]
-                jobs = experiments.answered(session, each.id)
-            for name, because in _broken(each, names, jobs):
+                summed = experiments.guarded(session, each, CONTROL)
+            for name, because in _broken(each, names, summed):
                 stopped += commit(partial(_stop, experiment=each, variant=name, because=because))
     return stopped
 
 
 def _broken(
-    experiment: Experiment, names: Sequence[str], jobs: Sequence[AnsweredJob]
+    experiment: Experiment, names: Sequence[str], summed: Sequence[GuardedOutcome]
 ) -> Iterator[tuple[str, str]]:
     """Yield the variants that break a guardrail, which share the risk, and how they do."""
     bounds = (experiment.max_invalid, experiment.max_cost, experiment.max_latency)
     risk = experiment.risk / (len(_GUARDED) * len(names))
-    is_paired = experiment.paired > 0
+    of = {(each.variant, each.outcome): each for each in summed}
     for outcome, bound in zip(_GUARDED, bounds, strict=True):
-        control = observations(jobs, CONTROL, outcome)
+        control = of.get((CONTROL, outcome))
         for name in names:
-            found = evidence(control, observations(jobs, name, outcome))
-            if exceeds(found, outcome, bound, risk, is_paired=is_paired):
-                means = [sum(each) / len(each) for each in (found.variant, found.control)]
-                yield name, _SAID[outcome].format(*means)
+            variant = of.get((name, outcome))
+            if control is None or variant is None:
+                continue
+            found = Guarded(
+                control=_moments(control),
+                variant=_moments(variant),
+                gains=Moments(
+                    count=variant.pairs, mean=variant.gain, variance=variant.gain_variance
+                ),
+                losses=Moments(count=variant.pairs, mean=variant.loss),
+            )
+            if exceeds(found, outcome, bound, risk, is_paired=experiment.paired > 0):
+                yield name, _SAID[outcome].format(variant.mean, control.mean)
+
+
+def _moments(found: GuardedOutcome) -> Moments:
+    return Moments(count=found.documents, mean=found.mean, variance=found.variance)
 
 
 _SAID = {
@@ -240,56 +250,3 @@ def _stop(session: Session, experiment: Experiment, variant: str, because: str) 
     deliveries.announce_stop(session, {**named, "profile": experiment.profile})
     log.warning("experiment.variant_stopped", **named)
     return 1
-
-
-def observations(
-    jobs: Sequence[AnsweredJob],
-    variant: str,
-    outcome: Outcome,
-    judged: Mapping[uuid.UUID, Known] = MappingProxyType({}),
-) -> list[Observation]:
-    """Return the outcome of each document that a variant has answered, as far as it is known.
-
-    Of several analyses of a document shares have their mean and amounts their sum. `judged` are
-    what people said of answers, by their jobs.
-    """
-    of_documents: dict[uuid.UUID, list[AnsweredJob]] = defaultdict(list)
-    for each in jobs:
-        if each.variant == variant:
-            of_documents[each.document_id].append(each)
-    found = []
-    for document_id, answered in of_documents.items():
-        known = [
-            value
-            for each in answered
-            if (value := judged.get(each.job_id) or _known(each, outcome)) is not None
-        ]
-        is_whole = len(known) == len(answered) or outcome is Outcome.RIGHT
-        if known and is_whole:
-            total = sum(value for value, _ in known)
-            observed = Observation(
-                document_id=document_id,
-                value=total / len(known) if outcome.is_share else total,
-                known_at=max(moment for _, moment in known),
-            )
-            found.append(observed)
-    return found
-
-
-def _known(job: AnsweredJob, outcome: Outcome) -> Known | None:
-    """Return an outcome that the stored rows say; None where a job has not ended or lacks it."""
-    if job.valid is None or job.finished_at is None or outcome is Outcome.RIGHT:
-        return None
-    value: float | None = None
-    match outcome:
-        case Outcome.VALID:
-            value = float(job.valid)
-        case Outcome.GROUNDED:
-            value = job.grounded
-        case Outcome.QUALITY:
-            value = job.quality
-        case Outcome.COST:
-            value = None if job.cost_usd is None else float(job.cost_usd)
-        case Outcome.LATENCY:
-            value = None if job.latency_ms is None else job.latency_ms / 1000
-    return None if value is None else (value, job.finished_at)

@@ -16,11 +16,12 @@ from typing import TypeAlias
 from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
+from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning import calibration, certification, truths
 from chordwise.domain.learning.calibration import Points
 from chordwise.domain.learning.certification import Answer, Certificate, Verdict, Worth
-from chordwise.domain.learning.judging import Part, known
+from chordwise.domain.learning.judging import Part, is_refuted, known
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import evaluation, judgeable
@@ -28,9 +29,10 @@ from chordwise.pipeline.learning.evaluation import Scope, Write
 from chordwise.pipeline.learning.judgeable import Judgeable
 from chordwise.storage import calibrations, certifications, clock, judgments
 from chordwise.storage.calibrations import Key
-from chordwise.storage.certifications import Accepted, Certification
+from chordwise.storage.certifications import Certification, Mark
 from chordwise.storage.database import Database
 from chordwise.storage.judgments import Feedback, JudgedResult
+from chordwise.storage.record import new_id
 
 _MAX_TO_CHECK = 500
 
@@ -60,17 +62,20 @@ class Candidate:
     """An answer of a unit about one document.
 
     `path` is where a person judges it, and `paths` are its facts in the job's output. `order` is
-    its place in the random order of the checks.
+    its place in the random order of the checks. One that `is_refuted` is not accepted, whatever its
+    score.
     """
 
     unit: Unit
     job_id: uuid.UUID
+    result_id: uuid.UUID
     source: str
     path: str
     paths: Sequence[str]
     created_at: datetime
     order: str
     answer: Answer
+    is_refuted: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,39 +103,46 @@ def certify(
 ) -> Sequence[Certified]:
     """Certify each field and label of a scope, store that, and mark what is accepted.
 
-    What is accepted no more loses its mark before the certificates are stored, and what is accepted
-    newly gets it after that: a process that is killed in between leaves too few marks, never too
-    many, and the next one sets them. `on_stored` belongs to the transaction that stores.
+    The transaction that stores the certificates also unmarks what is accepted no more, and
+    `on_stored` belongs to it. What is accepted newly is marked after it, as long as the
+    certificates are in force: a process that is killed in between leaves too few marks, never too
+    many, and the next one sets them. Where another process has certified the scope meanwhile, all
+    is computed again, so that the outcome is that of one after the other.
 
-    The risk holds for all of them together: each one has its part of it (Bonferroni).
+    The risk holds for all of them together: each one has its part of it (Bonferroni), and so have
+    labels that were not chosen yet, so that no certificate rests on more when one is.
     The answers of a certified field or label that came later are accepted from the same score on,
     until checks of them show that more of these is wrong than may be; then it is withdrawn.
 
     Raises:
         UsageError: There is no such run.
     """
-    with database.read() as session:
-        found, before, of = _read(session, scope, bounds.risk)
-    units: dict[Unit, list[Candidate]] = defaultdict(list)
-    for each in sorted(found, key=lambda each: each.order):
-        units[each.unit].append(each)
-    done = [
-        _certified(unit, of_unit, before.get(unit), bounds, bounds.risk / len(units))
-        for unit, of_unit in sorted(units.items())
-    ]
     commit = write or database.commit
-    for mark in _marks(done, units, may_add=False):
-        commit(mark)
-    commit(partial(_store, done=done, of=of, before=before, on_stored=on_stored))
-    for mark in _marks(done, units, may_add=True):
-        commit(mark)
-    return done
+    while True:
+        with database.read() as session:
+            basis = _read(session, scope, bounds.risk)
+        certified = _round(basis, bounds)
+        if commit(partial(_store, certified=certified, on_stored=on_stored)):
+            break
+    for mark in certified.marks:
+        commit(partial(_mark, certified=certified, mark=mark))
+    return certified.done
 
 
-def _read(
-    session: Session, scope: Scope, risk: float
-) -> tuple[Sequence[Candidate], Mapping[Unit, Certification], _Of]:
-    """Return the answers of a scope, the certifications in force, and what new ones share."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Basis:
+    """The answers of a scope in the order of their checks, and the certifications in force.
+
+    The risk is divided into so many `parts`. `of` is what new certifications share.
+    """
+
+    units: Mapping[Unit, Sequence[Candidate]]
+    parts: int
+    before: Mapping[Unit, Certification]
+    of: _Of
+
+
+def _read(session: Session, scope: Scope, risk: float) -> _Basis:
     wanted, found_run = evaluation.wanted(session, scope)
     run, profile = found_run or "", scope.profile or ""
     before = certifications.in_force(session, run, profile)
@@ -143,21 +155,40 @@ def _read(
         risk=risk,
         certified_at=clock.read(session),
     )
-    found = _candidates(session, judgeable.listed(session, wanted, scope.question), draw)
-    return found, {Unit(AnalysisType(one.analysis_type), one.name): one for one in before}, of
+    listed = judgeable.listed(session, wanted, scope.question)
+    units: dict[Unit, list[Candidate]] = defaultdict(list)
+    for each in sorted(_candidates(session, listed, draw), key=lambda each: each.order):
+        units[each.unit].append(each)
+    return _Basis(
+        units=units,
+        parts=len(units.keys() | set(_labels(listed))),
+        before={Unit(AnalysisType(one.analysis_type), one.name): one for one in before},
+        of=of,
+    )
+
+
+def _labels(listed: Sequence[judgeable.Listed]) -> Iterator[Unit]:
+    """Yield the labels that there were to choose from."""
+    kind = AnalysisType.CLASSIFICATION
+    for each in listed:
+        if each.analysis_type is kind and (
+            labels := json_values.strings(each.question.get("labels"))
+        ):
+            yield from (Unit(kind, label) for label in (*labels, NO_LABEL))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
     """The answers of a field or label that should be checked next, the first first.
 
-    `run` and `profile` are the scope that it was certified in, and `stored` is how many the queue
-    had when it was.
+    `run` and `profile` are the scope that it was certified in, within `bounds`, and `stored` is how
+    many the queue had when it was.
     """
 
     unit: Unit
     run: str
     profile: str
+    bounds: Bounds
     stored: int
     candidates: Sequence[Candidate]
 
@@ -193,6 +224,7 @@ def queue(session: Session, scope: Scope, name: str) -> Queue:
         unit=unit,
         run=of.run,
         profile=of.profile,
+        bounds=Bounds(max_error=of.max_error, risk=of.risk),
         stored=len(stored),
         candidates=sorted(candidates, key=lambda each: each.order),
     )
@@ -259,7 +291,9 @@ def _of_result(result: Judgeable, said: Sequence[Feedback], draw: _Draw) -> Iter
     kind = result.listed.analysis_type
     about_it = judgments.about(said, kind, result.listed.question)
     remarks = [judgments.remark(each) for each in about_it]
-    is_right = known(result.answer, truths.from_remarks(kind, remarks)) if remarks else {}
+    truth = truths.from_remarks(kind, remarks)
+    is_right = known(result.answer, truth) if remarks else {}
+    is_wrong = bool(remarks) and is_refuted(result.answer, truth)
     is_of_fields = kind is AnalysisType.EXTRACTION
     worth = draw.worth(result.result)
     for each in certification.scored(result.answer, result.agreement, worth):
@@ -267,12 +301,14 @@ def _of_result(result: Judgeable, said: Sequence[Feedback], draw: _Draw) -> Iter
         yield Candidate(
             unit=Unit(kind, each.name),
             job_id=result.listed.job_id,
+            result_id=result.listed.result_id,
             source=result.listed.source,
             path=each.path,
             paths=each.paths,
             created_at=result.created_at,
             order=hashlib.sha256(f"{draw.seed} {about}".encode()).hexdigest(),
             answer=Answer(each.score, is_right.get(each.name if is_of_fields else "")),
+            is_refuted=is_wrong,
         )
 
 
@@ -357,44 +393,94 @@ def _is_checked(candidate: Candidate) -> bool:
     return candidate.answer.is_right is not None
 
 
-def _store(
-    session: Session,
-    done: Sequence[Certified],
-    of: _Of,
-    before: Mapping[Unit, Certification],
-    on_stored: OnStored | None,
-) -> int:
-    """Store the certificates; of one that is kept, what should be checked next."""
-    for each in done:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Round:
+    """What was computed, and the `ids` of the certifications that are in force once it is stored.
+
+    Both questions lock the certifications.
+    """
+
+    basis: _Basis
+    done: Sequence[Certified]
+    marks: Sequence[Mark]
+    ids: Mapping[Unit, uuid.UUID]
+
+    def is_current(self, session: Session) -> bool:
+        """Tell whether nothing was certified since the basis was read."""
+        return self._in_force(session) == set(self._ids_before().values())
+
+    def is_in_force(self, session: Session) -> bool:
+        """Tell whether what was stored is the newest."""
+        return self._in_force(session) == set({**self._ids_before(), **self.ids}.values())
+
+    def _ids_before(self) -> Mapping[Unit, uuid.UUID]:
+        return {unit: each.id for unit, each in self.basis.before.items()}
+
+    def _in_force(self, session: Session) -> set[uuid.UUID]:
+        certifications.lock(session)
+        of = self.basis.of
+        return {each.id for each in certifications.in_force(session, of.run, of.profile)}
+
+
+def _round(basis: _Basis, bounds: Bounds) -> _Round:
+    risk = bounds.risk / max(1, basis.parts)
+    done = [
+        _certified(unit, candidates, basis.before.get(unit), bounds, risk)
+        for unit, candidates in sorted(basis.units.items())
+    ]
+    ids = {e.unit: basis.before[e.unit].id if e.is_kept else new_id() for e in done}
+    return _Round(basis=basis, done=done, marks=list(_marks(done, basis)), ids=ids)
+
+
+def _store(session: Session, certified: _Round, on_stored: OnStored | None) -> int:
+    """Store the certificates, and unmark what is accepted no more; of a kept one, what to check.
+
+    Return 0 where another process has certified the scope meanwhile. A repeated transaction whose
+    first commit succeeded finds its certificates there.
+    """
+    if not certified.is_current(session):
+        return int(certified.is_in_force(session))
+    for mark in certified.marks:
+        certifications.accept(session, mark, may_add=False)
+    for each in certified.done:
         to_check: JsonValue = [str(one.job_id) for one in each.to_check]
         if each.is_kept:
-            session.get_one(Certification, before[each.unit].id).to_check = to_check
+            session.get_one(Certification, certified.ids[each.unit]).to_check = to_check
         else:
-            session.add(_row(each, of, to_check))
+            session.add(_row(each, certified, to_check))
+    session.flush()
     if on_stored:
-        on_stored(session, done)
-    return len(done)
+        on_stored(session, certified.done)
+    return 1
 
 
-def _marks(
-    done: Sequence[Certified], units: Mapping[Unit, Sequence[Candidate]], *, may_add: bool
-) -> Iterator[Callable[[Session], int]]:
-    """Yield the transactions that mark what is accepted, some jobs at a time; see `accept`."""
+def _mark(session: Session, certified: _Round, mark: Mark) -> int:
+    """Mark what is accepted newly, unless another process has certified the scope meanwhile."""
+    if not certified.is_in_force(session):
+        return 0
+    return certifications.accept(session, mark, may_add=True)
+
+
+def _marks(done: Sequence[Certified], basis: _Basis) -> Iterator[Mark]:
+    """Yield what is accepted and what is not, some jobs at a time."""
     paths: dict[uuid.UUID, list[str]] = defaultdict(list)
+    results: dict[uuid.UUID, uuid.UUID] = {}
     refused: set[uuid.UUID] = set()
     for each in done:
         accept_from = each.certificate.accept_from
-        for candidate in units[each.unit]:
-            if accept_from is None or candidate.answer.score < accept_from:
+        for candidate in basis.units[each.unit]:
+            results[candidate.job_id] = candidate.result_id
+            is_low = accept_from is None or candidate.answer.score < accept_from
+            if is_low or candidate.is_refuted:
                 refused.add(candidate.job_id)
-                paths[candidate.job_id] += ()
             else:
                 paths[candidate.job_id] += candidate.paths
-    for some in judgeable.batches(list(paths)):
-        values = [Accepted(job_id, path) for job_id in some for path in paths[job_id]]
-        whole = set(some) - refused
-        yield partial(
-            certifications.accept, job_ids=some, values=values, whole=whole, may_add=may_add
+    for some in judgeable.batches(sorted(results, key=results.__getitem__)):
+        yield Mark(
+            results={job_id: results[job_id] for job_id in some},
+            values=[(job_id, path) for job_id in some for path in paths[job_id]],
+            whole=set(some) - refused,
+            are_newest=not basis.of.run,
         )
 
 
@@ -410,8 +496,9 @@ class _Of:
     certified_at: datetime
 
 
-def _row(each: Certified, of: _Of, to_check: JsonValue) -> Certification:
-    shared = {name: getattr(of, name) for name in _Of.__dataclass_fields__}
+def _row(each: Certified, certified: _Round, to_check: JsonValue) -> Certification:
+    shared = {name: getattr(certified.basis.of, name) for name in _Of.__dataclass_fields__}
     own = {name: getattr(each.certificate, name) for name in Certificate.__dataclass_fields__}
     unit = {"analysis_type": each.unit.analysis_type, "name": each.unit.name}
-    return Certification(**shared, **own, **unit, to_check=to_check)
+    id_ = certified.ids[each.unit]
+    return Certification(id=id_, **shared, **own, **unit, to_check=to_check)

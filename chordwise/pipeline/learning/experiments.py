@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from types import MappingProxyType
+from typing import TypeAlias
 
 import tomlkit
 from pydantic import ValidationError
@@ -20,13 +22,13 @@ from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, plain
 from chordwise.domain.learning import experiments as statistics
 from chordwise.domain.learning import truths
-from chordwise.domain.learning.experiments import CONTROL, Interval, Outcome, Verdict
+from chordwise.domain.learning.experiments import CONTROL, Interval, Observation, Outcome, Verdict
 from chordwise.domain.learning.judging import known
 from chordwise.domain.states import Lane, RunStatus
 from chordwise.domain.tasks import options_from, options_to_json, question_of
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.llm.limits.permits import Priority
-from chordwise.pipeline.intake.experiments import Known, asked_of, observations
+from chordwise.pipeline.intake.experiments import asked_of
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
     answerable,
@@ -55,6 +57,8 @@ CHANGEABLE = (
 )
 """The entries of a profile that a variant may have otherwise: how it is asked, and not what for."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+_Known: TypeAlias = tuple[float, datetime]
+"""An outcome, and when it became known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -380,7 +384,7 @@ class _Comparison:
     """The jobs of an experiment, with what people said of them, and how they are compared."""
 
     jobs: Sequence[AnsweredJob]
-    judged: Mapping[uuid.UUID, Known]
+    judged: Mapping[uuid.UUID, _Known]
     outcome: Outcome
     risk: float
     is_paired: bool
@@ -407,7 +411,7 @@ class _Comparison:
     def _evidence(self, variant: str, outcome: Outcome) -> statistics.Evidence:
         judged = self.judged if outcome is Outcome.RIGHT else {}
         return statistics.evidence(
-            *(observations(self.jobs, name, outcome, judged) for name in (CONTROL, variant))
+            *(_observations(self.jobs, name, outcome, judged) for name in (CONTROL, variant))
         )
 
 
@@ -416,7 +420,7 @@ def _judged(
     experiment: Experiment,
     variants: Sequence[ExperimentVariant],
     jobs: Sequence[AnsweredJob],
-) -> Mapping[uuid.UUID, Known]:
+) -> Mapping[uuid.UUID, _Known]:
     """Return what people's remarks say of each job's answer: the share of its fields that is right.
 
     A remark on one answer also says something of another one to the same document.
@@ -428,7 +432,7 @@ def _judged(
         if each.question in questions:
             said[each.document_id, each.analysis_type].append(each)
     wanted = [one.job_id for one in jobs if (one.document_id, one.analysis_type) in said]
-    found: dict[uuid.UUID, Known] = {}
+    found: dict[uuid.UUID, _Known] = {}
     for some in judgeable.batches(wanted):
         listed = judgeable.listed(session, Wanted(job_ids=tuple(some), every_answer=True))
         for result in judgeable.read(session, listed):
@@ -440,6 +444,59 @@ def _judged(
                 known_at = max(result.created_at, *(one.created_at for one in remarks))
                 found[result.listed.job_id] = share, known_at
     return found
+
+
+def _observations(
+    jobs: Sequence[AnsweredJob],
+    variant: str,
+    outcome: Outcome,
+    judged: Mapping[uuid.UUID, _Known] = MappingProxyType({}),
+) -> list[Observation]:
+    """Return the outcome of each document that a variant has answered, as far as it is known.
+
+    Of several analyses of a document shares have their mean and amounts their sum. `judged` are
+    what people said of answers, by their jobs.
+    """
+    of_documents: dict[uuid.UUID, list[AnsweredJob]] = defaultdict(list)
+    for each in jobs:
+        if each.variant == variant:
+            of_documents[each.document_id].append(each)
+    found = []
+    for document_id, answered in of_documents.items():
+        known = [
+            value
+            for each in answered
+            if (value := judged.get(each.job_id) or _known(each, outcome)) is not None
+        ]
+        is_whole = len(known) == len(answered) or outcome is Outcome.RIGHT
+        if known and is_whole:
+            total = sum(value for value, _ in known)
+            observed = Observation(
+                document_id=document_id,
+                value=total / len(known) if outcome.is_share else total,
+                known_at=max(moment for _, moment in known),
+            )
+            found.append(observed)
+    return found
+
+
+def _known(job: AnsweredJob, outcome: Outcome) -> _Known | None:
+    """Return an outcome that the stored rows say; None where a job has not ended or lacks it."""
+    if job.valid is None or job.finished_at is None or outcome is Outcome.RIGHT:
+        return None
+    value: float | None = None
+    match outcome:
+        case Outcome.VALID:
+            value = float(job.valid)
+        case Outcome.GROUNDED:
+            value = job.grounded
+        case Outcome.QUALITY:
+            value = job.quality
+        case Outcome.COST:
+            value = None if job.cost_usd is None else float(job.cost_usd)
+        case Outcome.LATENCY:
+            value = None if job.latency_ms is None else job.latency_ms / 1000
+    return None if value is None else (value, job.finished_at)
 
 
 def conclude(session: Session, experiment: Experiment, found: Status, promoted: str | None) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses import sentiment
+from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.facts import text_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.truths import LABEL_PATHS
@@ -63,6 +64,12 @@ class Value:
     value_in_quote: bool | None
     place: str | None
     confidence: float | None
+
+    @property
+    def shown(self) -> str:
+        """What was answered, or that nothing was found."""
+        is_label = self.path == LABEL_PATHS[AnalysisType.CLASSIFICATION]
+        return self.value or (NO_LABEL if is_label else "not mentioned")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -374,7 +381,8 @@ def _choices(kind: AnalysisType, options: JsonObject) -> Sequence[str]:
         case AnalysisType.SENTIMENT:
             return sentiment.LABELS
         case AnalysisType.CLASSIFICATION:
-            return json_values.strings(options.get("labels"))
+            labels = json_values.strings(options.get("labels"))
+            return [*labels, NO_LABEL] if labels else ()
     return ()
 
 

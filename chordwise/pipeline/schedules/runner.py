@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -163,9 +162,8 @@ def certify(work: Work) -> JsonObject:
         ConfigurationError: There is no such profile any more.
         LeaseLostError: Another process continues it.
     """
-    bounds = Bounds()
-    if work.settings.max_error_rate is not None:
-        bounds = replace(bounds, max_error=work.settings.max_error_rate)
+    named = {"max_error": work.settings.max_error_rate, "risk": work.settings.risk}
+    bounds = Bounds(**{name: each for name, each in named.items() if each is not None})
     scope = evaluation.of(work.context.settings, None, work.settings.profile)
     note = partial(_note_certification, work) if _noted(work) is None else None
     certification.certify(work.context.database, scope, bounds, work.write, note)
