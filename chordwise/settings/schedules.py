@@ -1,4 +1,4 @@
-"""Schedules: what runs at a due time, under a name of the user's choice."""
+"""The settings of schedules."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from chordwise.domain.states import Lane
 from chordwise.settings.sections import ProfileSettings, Section, folders_of, problems
 
 AGES = ("keep_cache_days", "keep_answers_days", "keep_runs_days")
-"""The settings of a schedule that say what it deletes."""
+"""The settings of a schedule of the kind `prune`."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class ScheduleKind(StrEnum):
-    """What a schedule does; the values stand in `schedules.kind`."""
+    """The task of a schedule, as in `schedules.kind`."""
 
     ANALYZE = "analyze"
     REANALYZE = "reanalyze"
@@ -36,7 +36,7 @@ class ScheduleKind(StrEnum):
 
 
 class CatchUp(StrEnum):
-    """What becomes of times that passed while no scheduler ran."""
+    """The handling of due times that were missed."""
 
     ONCE = "once"
     NONE = "none"
@@ -48,23 +48,26 @@ class ScheduleSettings(Section):
     cron: str = Field(description="Minute, hour, day of month, month, day of week.")
     time_zone: str = Field(default="UTC", description="Such as Europe/Berlin.")
     kind: ScheduleKind = ScheduleKind.ANALYZE
-    profile: str = Field(default="", description="What is asked; empty: a summary.")
+    profile: str = Field(default="", description="Empty: a summary.")
     paths: tuple[str, ...] = Field(
         default=(), description="Files, folders, patterns, relative to chordwise.toml."
     )
     lane: Lane | None = Field(
-        default=None, description="Unset: the profile's; asked again: that of the runs before."
+        default=None, description="Unset: as in the profile, or as in the earlier run."
     )
     folder: str = Field(
-        default="", description="For reports, insight and exports, relative to chordwise.toml."
+        default="",
+        description="Output folder of report, insight and export, relative to chordwise.toml.",
     )
     days: int | None = Field(
-        default=None, ge=1, le=3_660, description="For insight: how many days it shows; unset: 30."
+        default=None, ge=1, le=3_660, description="For insight: number of days to show; unset: 30."
     )
-    view: str = Field(default="", description="What is exported: a view or a table.")
-    sql: str = Field(default="", description="Or the answer to a statement.")
-    format: ExportFormat | None = Field(default=None, description="Of an export; unset: csv.")
-    raw: bool = Field(default=False, description="Let exported texts be formulas.")
+    view: str = Field(default="", description="For export: a view or a table.")
+    sql: str = Field(default="", description="For export: a query instead of a view.")
+    format: ExportFormat | None = Field(default=None, description="For export; unset: csv.")
+    raw: bool = Field(
+        default=False, description="Do not escape exported texts that begin like formulas."
+    )
     gold: str = Field(default="", description="For evaluate, relative to chordwise.toml.")
     max_error_rate: float | None = Field(
         default=None,
@@ -80,7 +83,7 @@ class ScheduleSettings(Section):
     )
     catch_up: CatchUp = CatchUp.ONCE
     expires_after_hours: PositiveFloat = Field(
-        default=22, description="After which it no longer keeps the next one from starting."
+        default=22, description="After which it no longer blocks the next one."
     )
     keep_cache_days: PositiveFloat | None = None
     keep_answers_days: PositiveFloat | None = None
@@ -89,38 +92,40 @@ class ScheduleSettings(Section):
     @field_validator("cron")
     @classmethod
     def check_cron(cls, cron: str) -> str:
-        """Refuse what is no cron expression, or never due."""
+        """Refuse an invalid cron expression, and one that is never due."""
         due_times.check(cron)
         return cron
 
     @field_validator("time_zone")
     @classmethod
     def check_time_zone(cls, name: str) -> str:
-        """Refuse a name that the time zone database does not know."""
+        """Refuse an unknown time zone."""
         try:
             ZoneInfo(name)
         except (KeyError, OSError, ValueError) as error:
-            raise ValueError(f"there is no time zone “{name}”, such as Europe/Berlin") from error
+            raise ValueError(
+                f"there is no time zone “{name}”; an example is Europe/Berlin"
+            ) from error
         return name
 
     @model_validator(mode="after")
     def check_kind(self) -> ScheduleSettings:
-        """Refuse entries that the kind does not know, and one that says nothing to do."""
+        """Refuse entries of other kinds, and a schedule that lacks an entry of its kind."""
         for name, kinds in _OF_KINDS.items():
             if getattr(self, name) and self.kind not in kinds:
                 known = " or ".join(f"“{kind}”" for kind in kinds)
-                raise ValueError(f"{name} is for kind = {known}, and this one is “{self.kind}”")
+                raise ValueError(f"{name} is only for kind = {known}, not for “{self.kind}”")
         if self.kind is ScheduleKind.PRUNE and not any(getattr(self, name) for name in AGES):
-            raise ValueError(f"pruning needs an age: {', '.join(AGES)}")
+            raise ValueError(f"kind = “prune” needs at least one of {', '.join(AGES)}")
         if self.kind in _OF_KINDS["folder"] and not self.folder:
-            raise ValueError(f"kind = “{self.kind}” needs a folder to be written to")
+            raise ValueError(f"kind = “{self.kind}” needs a folder")
         if self.kind is ScheduleKind.EXPORT and bool(self.view) == bool(self.sql):
-            raise ValueError("an export needs either a view or a statement in sql")
+            raise ValueError("kind = “export” needs either view or sql")
         return self
 
     @property
     def zone(self) -> ZoneInfo:
-        """Return the time zone itself."""
+        """The time zone."""
         return ZoneInfo(self.time_zone)
 
 
@@ -144,20 +149,20 @@ def check(
     profiles: Mapping[str, ProfileSettings],
     inboxes: Iterable[Path],
 ) -> None:
-    """Refuse a schedule that does not fit its name or the profiles.
+    """Check the name of a schedule, its profile and its paths.
 
     Raises:
-        ValueError: It does not.
+        ValueError: One of them is invalid.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(f"schedules.{name}: a name is of letters, digits, “.”, “_” and “-”")
+        raise ValueError(f"schedules.{name}: a name consists of letters, digits, “.”, “_” and “-”")
     if schedule.profile and schedule.profile not in profiles:
         raise ValueError(f"schedules.{name}: there is no profile “{schedule.profile}”")
     analyzes = schedule.kind is ScheduleKind.ANALYZE
     if analyzes and not schedule.paths and not profile_folders(schedule, profiles, inboxes):
         raise ValueError(
-            f"schedules.{name}: nothing says what to analyze; set paths, or a profile whose folder "
-            "is an absolute path or lies in an inbox"
+            f"schedules.{name}: there is nothing to analyze; set paths, or a profile whose folder "
+            "is an absolute path or is in an inbox"
         )
 
 
@@ -166,15 +171,15 @@ def profile_folders(
     profiles: Mapping[str, ProfileSettings],
     inboxes: Iterable[Path],
 ) -> tuple[Path, ...]:
-    """Return the folders of a schedule's profile, which it takes in where it has no paths.
+    """Return the folders of the schedule's profile, which it analyzes if it has no paths.
 
     Raises:
-        ValueError: The profile's folder leads out of the inboxes.
+        ValueError: The folder of the profile is outside the inboxes.
     """
     profile = profiles.get(schedule.profile)
     return folders_of(schedule.profile, profile, inboxes) if profile else ()
 
 
 def reason(error: ValueError) -> str:
-    """Return in words why a schedule cannot be kept, without a stop at the end."""
+    """Return why a schedule is invalid, without a final full stop."""
     return problems(error)[0] if isinstance(error, ValidationError) else str(error)

@@ -1,4 +1,4 @@
-"""Certifications: which answers may be accepted without looking, and the checks that say so."""
+"""Certifications: the answers that may be accepted without review, and the supporting checks."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from chordwise.storage.record import Identity, Record
 
 
 class Certification(Record):
-    """What checks say of a field or label; the newest of each scope, type and name is in force.
+    """The outcome of the checks of a field or label.
 
-    The scope is the results of `run`, or the current ones that answer what `profile` asks, or with
-    neither all current ones. `name` is that of a field or label, empty where answers are judged as
-    a whole. `seed` gives the random order of the checks; it is drawn when a scope is certified for
-    the first time. From the score `accept_from` on, `accepted` of `population` answers may be
-    accepted; the share of wrong ones among them is at most `error_bound`, but for the risk `risk`
-    for all fields and labels of the scope together. `checks` and `wrong` count the checks in random
-    order of the accepted answers, else of those from `check_from` on, else of all; `more_checks`
-    those that are missing, null where no number would do. `must_review` is the share that has to be
-    reviewed where nothing can be accepted. `to_check` holds the ids of jobs whose answers should be
-    checked next, in this order.
+    The newest row of each scope, type and name is in force. The scope is the results of `run`, or
+    the current results that answer the question of `profile`, or without either all current
+    results. `name` is that of a field or label; it is empty if answers are judged as a whole.
+    `seed` determines the random order of the checks; it is drawn when a scope is first certified.
+    At or above the score `accept_from`, `accepted` of `population` answers may be accepted. The
+    share of wrong answers among them is at most `error_bound`, except with the probability `risk`,
+    which holds for all fields and labels of the scope together. `checks` and `wrong` count the
+    checks, in random order, of the accepted answers, else of those at or above `check_from`, else
+    of all; `more_checks` is the number of missing checks, null if no number suffices. `must_review`
+    is the share that needs review if nothing can be accepted. `to_check` holds the ids of the jobs
+    whose answers should be checked next, in this order.
     """
 
     __tablename__ = "certifications"
@@ -96,7 +97,7 @@ def in_force(session: Session, run: str, profile: str) -> Sequence[Certification
 
 
 def drawn_at(session: Session, run: str, profile: str) -> datetime | None:
-    """Return when the order of the checks of a scope was drawn, `None` where it was not yet."""
+    """Return when the order of the checks of a scope was drawn, or `None` if it was not yet."""
     of_scope = (Certification.run == run, Certification.profile == profile)
     return session.scalar(select(func.min(Certification.certified_at)).where(*of_scope))
 

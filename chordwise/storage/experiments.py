@@ -1,4 +1,4 @@
-"""Experiments: which variants of a profile are compared, and who answered which document."""
+"""Experiments: the compared variants of a profile, and their documents."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _WAIT = 0.02
 
 
 class Experiment(Record):
-    """Variants of a profile that are compared by an `outcome`.
+    """A comparison of variants of a profile by an `outcome`.
 
-    `control` is what the profile asks, as the runs with it ask. The share `paired` of the documents
-    is answered by all variants, the further answers in the run `run_id`, whose budget is the
-    experiment's. Of the others each variant gets the share `share`. The intervals hold but for
-    `risk`. A variant is stopped that is shown to have fewer valid answers by more than
-    `max_invalid`, or to cost or take more by more than these parts of what the control does.
-    `promoted` is the variant that became the profile, and `conclusion` what was known when the
-    experiment was concluded.
+    `control` holds the options of the profile, as its runs use them. The share `paired` of the
+    documents is answered by all variants; the additional answers belong to the run `run_id`, whose
+    budget is that of the experiment. Of the other documents each variant gets the share `share`.
+    The intervals hold except with the probability `risk`. A variant is stopped if it provably has
+    fewer valid answers by more than `max_invalid`, or exceeds the cost or latency of the control by
+    more than the fractions `max_cost` and `max_latency`. `promoted` is the variant that became the
+    profile, and `conclusion` is the state of knowledge when the experiment was concluded.
     """
 
     __tablename__ = "experiments"
@@ -63,9 +63,9 @@ class Experiment(Record):
 
 
 class ExperimentVariant(Record):
-    """A variant: the `changes` to the entries of the profile, and what is asked with them.
+    """A variant: its `changes` to the entries of the profile, and the resulting `options`.
 
-    One that a guardrail has stopped gets no more documents.
+    A variant that a guardrail has stopped gets no more documents.
     """
 
     __tablename__ = "experiment_variants"
@@ -80,7 +80,7 @@ class ExperimentVariant(Record):
 
 
 class ExperimentDocument(Record):
-    """The variant that answers a document, by the intake whose jobs ask it.
+    """The variant that answers a document, by the intake whose jobs answer it.
 
     A `paired` document has an intake for each variant.
     """
@@ -99,9 +99,9 @@ class ExperimentDocument(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnsweredJob:
-    """How a job of an experiment ended: a row of the view `experiment_answers`.
+    """The state of a job of an experiment: a row of the view `experiment_answers`.
 
-    What is not known is None; `cost_usd` and `latency_ms` are also where an answer was reused.
+    Unknown values are `None`; `cost_usd` and `latency_ms` are also `None` if an answer was reused.
     """
 
     variant: str
@@ -117,7 +117,7 @@ class AnsweredJob:
 
 
 def named(session: Session, name: str) -> Experiment | None:
-    """Return the experiment of this name, if there is one."""
+    """Return the experiment with this name, or `None`."""
     return session.scalars(select(Experiment).where(Experiment.name == name)).one_or_none()
 
 
@@ -144,7 +144,7 @@ def variants(session: Session, experiment_id: uuid.UUID) -> Sequence[ExperimentV
 def documents_in(
     session: Session, experiment_id: uuid.UUID, document_ids: Collection[uuid.UUID]
 ) -> set[uuid.UUID]:
-    """Return those of the documents that belong to the experiment already."""
+    """Return those of the documents that already belong to the experiment."""
     return set(
         session.scalars(
             select(ExperimentDocument.document_id).where(
@@ -158,14 +158,14 @@ def documents_in(
 def add_documents(
     session: Session, experiment_id: uuid.UUID, rows: Sequence[dict[str, object]]
 ) -> None:
-    """Note who answers documents; a row has `intake_id`, `document_id`, `variant`, `paired`."""
+    """Assign documents to variants; a row has `intake_id`, `document_id`, `variant`, `paired`."""
     insert_all(session, ExperimentDocument, rows, experiment_id=experiment_id)
 
 
 def open_pairs(session: Session, experiment: Experiment, count: int) -> bool:
-    """Reopen the run of the further answers for so many more; false where there are to be none.
+    """Reopen the run of the additional answers for `count` more; return false if it accepts none.
 
-    That is so where the run is cancelled or pruned, or its budget is spent.
+    The run accepts none if it is cancelled or pruned, or if its budget is spent.
     """
     is_spent = exists().where(
         Budget.scope == budgets.scope_of_run(experiment.run_id or uuid.UUID(int=0)),
@@ -185,7 +185,7 @@ def open_pairs(session: Session, experiment: Experiment, count: int) -> bool:
 
 
 def claim_check(session: Session, experiment_id: uuid.UUID, interval: timedelta) -> bool:
-    """Tell whether the guardrails are to be checked now, and not again before an interval ends.
+    """Return whether to check the guardrails now, and block further checks for an interval.
 
     A check sums up all answers: with an interval it also waits for a fiftieth of the time that the
     experiment has been on.
@@ -205,7 +205,7 @@ def claim_check(session: Session, experiment_id: uuid.UUID, interval: timedelta)
 
 
 def stop(session: Session, experiment_id: uuid.UUID, variant: str, because: str) -> bool:
-    """Stop a variant; false where it was stopped before."""
+    """Stop a variant; return false if it was already stopped."""
     statement = (
         update(ExperimentVariant)
         .where(
@@ -226,7 +226,7 @@ _ANSWERED = text("""
 
 
 def answered(session: Session, experiment_id: uuid.UUID) -> Sequence[AnsweredJob]:
-    """Return the jobs of an experiment, those that have not ended as well."""
+    """Return the jobs of an experiment, including unfinished ones."""
     rows = session.execute(_ANSWERED, {"id": experiment_id}).mappings()
     return [AnsweredJob(**row) for row in rows]
 
