@@ -48,7 +48,7 @@ _TASK = AnalysisTask(
 
 
 def is_taken_for_whole(text: str, spans: Sequence[tuple[int, int]]) -> bool:
-    """Tell whether a list whose rows stand at these places is taken for complete."""
+    """Return whether a list whose rows stand at these places is taken for complete."""
     rows: list[JsonValue] = [text[slice(*span)] for span in spans]
     evidence: list[JsonValue] = [
         {"path": f"/rows/{number}", "quote": text[start:end], "start_char": start, "end_char": end}

@@ -296,7 +296,7 @@ def by_clauses(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterato
 
 
 def _meets(value: str, clause: JsonObject) -> bool:
-    """Tell whether a value is the lawyers' date, or their words hold it, or it holds theirs."""
+    """Return whether a value is the lawyers' date, or their words hold it, or it holds theirs."""
     wanted = json_values.text(clause["answer"])
     when = typed_values.typed(wanted, typed_values.DateOrder.MONTH_FIRST).date
     if when is not None and typed_values.typed(value).date == when:

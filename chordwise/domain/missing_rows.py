@@ -67,7 +67,7 @@ class MissingRows:
 
     @property
     def is_loss(self) -> bool:
-        """Tell whether rows are missing that the schema leaves room for."""
+        """Return whether rows are missing that the schema leaves room for."""
         return self.kept < self.wanted
 
     def __str__(self) -> str:
@@ -280,7 +280,7 @@ def _rows_elsewhere(
 
 
 def _are_nested(path: str, other: str) -> bool:
-    """Tell whether a list is another one, or in a row of it, or the other way round."""
+    """Return whether a list is another one, or in a row of it, or the other way round."""
     return f"{path}/".startswith(f"{other}/") or f"{other}/".startswith(f"{path}/")
 
 

@@ -240,7 +240,7 @@ class Lines:
         )
 
     def _is_amid(self, number: int) -> bool:
-        """Tell whether lines of the same shape are right above and below a line."""
+        """Return whether lines of the same shape are right above and below a line."""
         around = self._spans[max(0, number - 1) : number + 2]
         shapes = {self._shapes.get(each) for each in range(number - 1, number + 2)}
         return len(shapes) == 1 and all(

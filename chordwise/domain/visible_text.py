@@ -11,7 +11,7 @@ _JOINERS = "\u200c\u200d"
 
 
 def is_shown(character: str) -> bool:
-    """Tell whether a terminal shows a character, and does nothing else."""
+    """Return whether a terminal shows a character, and does nothing else."""
     return character in _JOINERS or unicodedata.category(character) not in _UNSAFE
 
 

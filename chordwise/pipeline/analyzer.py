@@ -106,7 +106,7 @@ class Analysis:
 
     @property
     def is_partial(self) -> bool:
-        """Tell whether rows are missing, or the parts had to be merged by rule."""
+        """Return whether rows are missing, or the parts had to be merged by rule."""
         return bool(self.merged_without_model or missing_rows.losses(self.missing_rows))
 
 

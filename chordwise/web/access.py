@@ -124,7 +124,7 @@ def hashed(password: str) -> str:
 
 
 def is_password(password: str, kept: str) -> bool:
-    """Tell whether a password is the one of which this was kept."""
+    """Return whether a password is the one of which this was kept."""
     try:
         _, salt, known = kept.split(":")
         return hmac.compare_digest(_scrypt(password, _decoded(salt)), _decoded(known))
@@ -243,7 +243,7 @@ def _refused(request: Request, status_code: int, what: str, hint: str) -> Respon
 
 
 def _is_ours(host: str, public_url: str) -> bool:
-    """Tell whether a Host is an address, this machine, or the one at which browsers find us.
+    """Return whether a Host is an address, this machine, or the one at which browsers find us.
 
     An attacker's name that leads here is none of these: a page of theirs cannot read ours.
     """

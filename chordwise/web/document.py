@@ -165,7 +165,7 @@ def _id(given: str) -> uuid.UUID | None:
 
 
 def _is_there(site: Site, found: Explanation, names: Sequence[Named]) -> bool:
-    """Tell whether the file is still where it was read, to be shown page by page."""
+    """Return whether the file is still where it was read, to be shown page by page."""
     if not _has_pictures(found.document.media_type):
         return False
     original = _pictures(site).original(names)

@@ -88,7 +88,7 @@ def _given_name(request: Request) -> str:
 
 
 def _is_page(address: str) -> bool:
-    """Tell whether an address is one of this site, and not that of another."""
+    """Return whether an address is one of this site, and not that of another."""
     return address.startswith("/") and not address.startswith(("//", "/\\"))
 
 

@@ -150,7 +150,7 @@ class Injection:
         return path
 
     def is_seen(self, material: str) -> bool:
-        """Tell whether the order, or a part of one that is parted, has reached the model."""
+        """Return whether the order, or a part of one that is parted, has reached the model."""
         return any(part[:20] in material for part in self.order.split(" | "))
 
 

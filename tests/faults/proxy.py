@@ -77,7 +77,7 @@ class _Trap:
     left: int
 
     def catches(self, link: Link, data: bytes) -> bool:
-        """Tell whether this piece of the client's completes what is waited for."""
+        """Return whether this piece of the client's completes what is waited for."""
         overlap = len(link.held)
         link.held += data
         found = link.held.find(self.pattern, max(0, overlap - len(self.pattern)))

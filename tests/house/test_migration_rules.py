@@ -96,7 +96,7 @@ def problems(source: str, works_from_before: str) -> list[str]:
 
 
 def depends_on_the_code(tree: ast.Module) -> bool:
-    """Tell whether a module imports from the library, which changes while a revision may not."""
+    """Return whether a module imports from the library, which changes while a revision may not."""
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     return any(str(node.module).startswith("chordwise") for node in imports)
 

@@ -137,7 +137,7 @@ def growth_of(place: str) -> Growth:
 def holds_out(
     apply: Callable[[str], object], growth: Growth, attack: Attack, tries: int = TRIES
 ) -> bool:
-    """Tell whether the time that a pattern takes grows no faster than allowed."""
+    """Return whether the time that a pattern takes grows no faster than allowed."""
     for _ in range(tries):
         try:
             timed(apply, attack.of_length(SHORT_CHARACTERS), SHORT_SECONDS)

@@ -53,7 +53,7 @@ def days_of(cron: str, zone: ZoneInfo, first: datetime, count: int) -> list[date
 
 
 def exists(local: datetime) -> bool:
-    """Tell whether a clock on the wall ever shows this."""
+    """Return whether a clock on the wall ever shows this."""
     return local.astimezone(UTC).astimezone(local.tzinfo).replace(fold=0) == local
 
 

@@ -48,7 +48,7 @@ CONTACT: JsonObject = {
 
 
 def is_storable(value: JsonValue) -> bool:
-    """Tell whether PostgreSQL takes every key and string of a value."""
+    """Return whether PostgreSQL takes every key and string of a value."""
     written = json.dumps(value, ensure_ascii=False)
     return "\\u0000" not in written and not any(0xD800 <= ord(char) < 0xE000 for char in written)
 

@@ -81,7 +81,7 @@ class Analysis(ABC):
         return answer
 
     def needs_model_to_join(self, options: AnalysisOptions) -> bool:  # noqa: ARG002
-        """Tell whether there are answers under these options that only a model can join."""
+        """Return whether there are answers under these options that only a model can join."""
         return True
 
     def row_counts(
@@ -116,7 +116,7 @@ class Analysis(ABC):
         return []
 
     def has_findings(self, answer: JsonObject) -> bool:  # noqa: ARG002
-        """Tell whether an answer says anything of what was asked for."""
+        """Return whether an answer says anything of what was asked for."""
         return True
 
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002

@@ -54,7 +54,7 @@ class Classification(Analysis):
         return []
 
     def has_findings(self, answer: JsonObject) -> bool:
-        """Tell whether a label fits."""
+        """Return whether a label fits."""
         return answer.get("primary_label") is not None
 
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002

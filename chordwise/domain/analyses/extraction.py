@@ -108,11 +108,11 @@ class Extraction(Analysis):
         return schema_data.decided(joining, answer) if joining.contested else answer
 
     def needs_model_to_join(self, options: AnalysisOptions) -> bool:
-        """Tell whether the user's data has single values, which chunks may contradict."""
+        """Return whether the user's data has single values, which chunks may contradict."""
         return options.schema is not None and SchemaNode.of(options.schema).has_single_values
 
     def has_findings(self, answer: JsonObject) -> bool:
-        """Tell whether any item or member of the data has a value."""
+        """Return whether any item or member of the data has a value."""
         if "data" in answer:
             scalars = (
                 v for _, v in json_values.walk(answer["data"]) if not isinstance(v, dict | list)

@@ -116,7 +116,7 @@ def _pairs(text: str) -> Iterator[tuple[re.Match[str], re.Match[str]]]:
 
 
 def _is_total(label: str) -> bool:
-    """Tell whether a label says that its amount is the whole to be paid."""
+    """Return whether a label says that its amount is the whole to be paid."""
     if not _TOTAL.search(label) or _PART.search(label):
         return False
     return _WHOLE.search(label) is not None or not _TAX.search(label)

@@ -52,7 +52,7 @@ def is_english(some_words: Iterable[str]) -> bool:
 
 
 def is_unspaced(word: str) -> bool:
-    """Tell whether a word is a run of a script that puts no spaces between words."""
+    """Return whether a word is a run of a script that puts no spaces between words."""
     return bool(_RUN.match(word))
 
 

@@ -88,7 +88,7 @@ def require() -> None:
 
 
 def is_enough(claims: Sequence[Claim]) -> bool:
-    """Tell whether there are enough judgments to learn from."""
+    """Return whether there are enough judgments to learn from."""
     right = sum(claim.is_right for claim in claims)
     return len(claims) >= FEWEST and min(right, len(claims) - right) >= FEWEST_OF_EACH
 

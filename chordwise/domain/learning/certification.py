@@ -233,7 +233,7 @@ def least_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
 
 
 def is_above(checks: int, wrong: int, max_error: float, risk: float) -> bool:
-    """Tell whether checks of further answers show that more than `max_error` of them is wrong.
+    """Return whether checks of further answers show that more than `max_error` of them is wrong.
 
     The mixture of likelihood ratios may be looked at after every check; it says so without reason
     with a probability of at most `risk`.
@@ -289,7 +289,7 @@ def _is_hopeless(tested: _Set, max_error: float, risk: float) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_fewer(refuted: int, population: int, checks: int, wrong: int, risk: float) -> bool:
-    """Tell whether the checks refute that `refuted` or more answers are wrong.
+    """Return whether the checks refute that `refuted` or more answers are wrong.
 
     The alternatives are all smaller numbers of wrong answers, k of them with a weight of 1/(k + 1),
     so that few checks suffice where most of them are right.

@@ -265,7 +265,7 @@ def _is_same(value: JsonValue, written: str | None) -> bool:
 
 
 def _is_structure(value: JsonValue) -> bool:
-    """Tell whether a value is an object, or a list of more than scalars."""
+    """Return whether a value is an object, or a list of more than scalars."""
     elements = value if isinstance(value, list) else [value]
     return any(isinstance(element, dict | list) for element in elements)
 

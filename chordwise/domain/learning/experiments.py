@@ -326,7 +326,7 @@ def further(found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) 
 def exceeds(
     found: Guarded, outcome: Outcome, bound: float, risk: float, *, is_paired: bool
 ) -> bool:
-    """Tell whether the variant is shown to be worse than the control by more than a bound.
+    """Return whether the variant is shown to be worse than the control by more than a bound.
 
     Of a share the bound is a difference, of an amount a part of the control's: 0.5 allows half as
     much again. With pairs both intervals share the risk.

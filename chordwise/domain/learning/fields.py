@@ -108,7 +108,7 @@ def asked(name: str, options: AnalysisOptions) -> str | None:
 
 
 def is_asked_alike(name: str, one: AnalysisOptions, other: AnalysisOptions) -> bool:
-    """Tell whether two questions ask for a field of this name, by the same schema if by one."""
+    """Return whether two questions ask for a field of this name, by the same schema if by one."""
     if one.schema is None and other.schema is None:
         return name in extraction.items(one) and name in extraction.items(other)
     if one.schema is None or other.schema is None:

@@ -80,7 +80,7 @@ class FieldScore:
 
     @property
     def is_right(self) -> bool:
-        """Tell whether nothing is missing and nothing is too much."""
+        """Return whether nothing is missing and nothing is too much."""
         return not self.only_found and not self.only_expected
 
 
@@ -118,7 +118,7 @@ def known(answer: Answer, truth: Truth) -> dict[str, bool]:
 
 
 def is_refuted(answer: Answer, truth: Truth) -> bool:
-    """Tell whether an answer without fields is wrong, and nothing says which one is right."""
+    """Return whether an answer without fields is wrong, and nothing says which one is right."""
     if answer.analysis_type is AnalysisType.EXTRACTION or truth.label is not None:
         return False
     return known(answer, truth).get("") is False

@@ -40,7 +40,7 @@ _COMMON, _COMMON_SHARE = 20, 4
 
 
 def is_held_out(sha256: str) -> bool:
-    """Tell whether a document is kept for measuring: one in five, by the hash of its text.
+    """Return whether a document is kept for measuring: one in five, by the hash of its text.
 
     It never becomes an example, so that what is measured on it was not shown.
     """

@@ -72,7 +72,7 @@ class Truth:
 
 
 def holds_for(kind: AnalysisType, remark: Remark, asked: JsonObject, question: JsonObject) -> bool:
-    """Tell whether a remark on an answer to what was `asked` says what is right for a question.
+    """Return whether a remark on an answer to what was `asked` says what is right for a question.
 
     It does for the same question, for a field that both ask for in the same way, and for a label
     that both have with the same meaning; instructions for schemas and labels may differ.

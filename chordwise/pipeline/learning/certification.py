@@ -357,7 +357,7 @@ def _certified(
 def _holds(
     candidates: Sequence[Candidate], before: Certification, bounds: Bounds, risk: float
 ) -> bool:
-    """Tell whether the checks of the answers that were certified still say what they said.
+    """Return whether the checks of the answers that were certified still say what they said.
 
     They do not for narrower bounds, nor where so many became wrong that these answers would not be
     certified again.
@@ -406,11 +406,11 @@ class _Round:
     ids: Mapping[Unit, uuid.UUID]
 
     def is_current(self, session: Session) -> bool:
-        """Tell whether nothing was certified since the basis was read."""
+        """Return whether nothing was certified since the basis was read."""
         return self._in_force(session) == set(self._ids_before().values())
 
     def is_in_force(self, session: Session) -> bool:
-        """Tell whether what was stored is the newest."""
+        """Return whether what was stored is the newest."""
         return self._in_force(session) == set({**self._ids_before(), **self.ids}.values())
 
     def _ids_before(self) -> Mapping[Unit, uuid.UUID]:

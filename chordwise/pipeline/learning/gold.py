@@ -38,7 +38,7 @@ class Gold:
 
 
 def says(truth: Truth, kind: AnalysisType) -> bool:
-    """Tell whether a truth of a gold file is about an analysis type."""
+    """Return whether a truth of a gold file is about an analysis type."""
     if kind in LABEL_PATHS:
         return truth.label is not None
     if kind is AnalysisType.EXTRACTION:
