@@ -1,4 +1,4 @@
-"""Watches the inboxes in a thread of its own, so that dispatch and recovery never wait for it."""
+"""Watches the inboxes in a separate thread, so that dispatch and recovery never wait for it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def watch(context: Context, stop: Event) -> None:
 
 
 class InboxWatcher(Thread):
-    """Takes turns: of all schedulers of one home one watches, and the next one when it has gone."""
+    """Watches if no other scheduler of the home does; the next one takes over when it is gone."""
 
     def __init__(self, context: Context, stop: Event) -> None:
         super().__init__(name="inbox", daemon=True)
@@ -101,7 +101,7 @@ class InboxWatcher(Thread):
         self._store.release()
 
     def _listen(self, folder: Path) -> None:
-        """Pass on the system's events of a folder; poll the folder while there are none."""
+        """Forward the system's events of a folder; poll the folder while there are none."""
         told = ""
         while not self._stop_event.is_set():
             try:
@@ -122,9 +122,9 @@ class InboxWatcher(Thread):
                 return
 
     def _hand_on(self, folder: Path) -> None:
-        """Tell the watch of every event, and at first to look for what came before them.
+        """Forward every event to the watch, after a first scan for earlier files.
 
-        Ends once another folder lies in the place: the system goes on telling of the old one.
+        Ends when another folder is in its place, because the system keeps reporting the old one.
         """
         listened_to = _identity(folder)
         is_listening = False

@@ -1,4 +1,4 @@
-"""One leader among any number of schedulers, by a lock of PostgreSQL."""
+"""Elects one leader among any number of schedulers by a lock of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from chordwise.storage.database import Lock, translate_errors
 
 
 class Leadership:
-    """Holds the lock as long as its connection lives; a killed leader frees it with its socket.
+    """Holds the lock while its connection lives; the socket of a killed leader releases it.
 
-    The transaction that holds the lock stays open. It keeps no snapshot, and so holds up no vacuum.
+    The transaction that holds the lock stays open. It has no snapshot, so it does not block vacuum.
     The server ends a connection that is silent for `silence_seconds`.
     """
 
@@ -24,7 +24,7 @@ class Leadership:
         self._connection: Connection | None = None
 
     def hold(self) -> bool:
-        """Return whether this process leads, trying to become the leader if it does not.
+        """Return whether this process leads; try to become the leader if it does not.
 
         Raises:
             ServiceUnavailableError: The database cannot be reached; this process does not lead.
@@ -37,7 +37,7 @@ class Leadership:
                 raise
 
     def give_up(self) -> None:
-        """Let another process lead."""
+        """Release the leadership."""
         if self._connection is not None:
             self._connection.invalidate()
             self._connection.close()

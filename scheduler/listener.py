@@ -19,10 +19,10 @@ _PAUSE_SECONDS = 5.0
 
 
 class Listener:
-    """Sets `wake` for every notification of a channel, and whenever one may have been missed.
+    """Sets `wake` for each notification of a channel, and whenever one may have been missed.
 
-    Notifications are a help only: a pooler that shares sessions loses them, and so does a lost
-    connection. `hears` says whether the session stands.
+    Notifications only reduce latency: a pooler that shares sessions loses them, and so does a lost
+    connection. `hears` is true while the session is connected.
     """
 
     def __init__(self, engine: Engine, channel: str, wake: Event) -> None:
@@ -35,11 +35,11 @@ class Listener:
         self._thread = Thread(target=self._run, name="listener", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start listening."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Listen no more; the thread ends by itself, with its connection."""
+        """Stop listening; the thread ends with its connection."""
         self._stop.set()
         os.write(self._stops, b"x")
 

@@ -1,4 +1,4 @@
-"""The scheduler's loop: dispatch often, recover now and then, and outlive every outage."""
+"""The scheduler's loop: dispatches often, recovers regularly, and survives every outage."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _AFTER_OUTAGE_SECONDS = 6.0
 
 @dataclass(slots=True)
 class Chore:
-    """Something to do every so many seconds."""
+    """A task that is repeated at an interval in seconds."""
 
     name: str
     every_seconds: float
@@ -48,9 +48,9 @@ class Chore:
 
 
 class Loop:
-    """Runs the chores, one at a time, until it is stopped; `wake` is set when the outbox has more.
+    """Runs the chores one at a time until it is stopped; `wake` is set when the outbox has rows.
 
-    `waiting` is what was seen last of the work of the parts.
+    `waiting` is the last observed work of the parts.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Loop:
         ]
 
     def run(self, stop: Event) -> None:
-        """Do what is due until `stop` is set."""
+        """Run the chores that are due until `stop` is set."""
         self._listener.start()
         Thread(target=self._wake_at, args=(stop,), name="stop", daemon=True).start()
         while not stop.is_set():
@@ -102,7 +102,7 @@ class Loop:
         self._wake.set()
 
     def _hurry(self) -> None:
-        """Let the outbox be looked at now, but no more often than it is sent."""
+        """Make the outbox due now, but no more often than it is sent."""
         chore = self._dispatching
         chore.every_seconds = self._context.settings.pipeline.dispatch_interval_seconds
         chore.due_at = min(chore.due_at, chore.done_at + chore.every_seconds)
@@ -124,7 +124,7 @@ class Loop:
         chore.due_at = chore.done_at + max(pause, chore.every_seconds)
 
     def _look(self) -> None:
-        """See what waits for the parts, in one statement for all of them."""
+        """Read what waits for the parts, in one statement for all of them."""
         with self._context.database.read() as session:
             self.waiting = waiting(session)
         self._lead()
@@ -138,16 +138,16 @@ class Loop:
         return run_ends.deliver_next(self._context)
 
     def _show(self) -> None:
-        """Show what held since the last time: a chore that was put off is not forgotten."""
+        """Publish the state since the last time, including a chore that was postponed."""
         state = State.HELD_UP if self._is_held_up else State.WORKING
         self._is_held_up = False
         liveness.show(self._context.settings.home, "scheduler", state)
 
     def _dispatch(self) -> None:
-        """Send batch after batch, but let the other chores have their turn.
+        """Send batch after batch, but let the other chores take turns.
 
-        While there is nothing to send, and PostgreSQL tells when there is, it is looked for less
-        and less often.
+        While there is nothing to send and PostgreSQL notifies of new rows, the outbox is polled
+        less and less often.
         """
         every_seconds = self._context.settings.pipeline.dispatch_interval_seconds
         seldom = max(every_seconds, min(_QUIET_SECONDS, 2 * self._dispatching.every_seconds))
@@ -183,7 +183,7 @@ class Loop:
         return True
 
     def _start_schedules(self) -> None:
-        """Start what is due, where this process leads; a new leader brings its configuration."""
+        """Start what is due if this process leads; a new leader stores its configuration."""
         if not self._leadership.hold():
             self._has_synchronized = False
             return
@@ -202,10 +202,10 @@ _LEAVING_SECONDS = 5.0
 
 
 class LeaderWork:
-    """Work of the leader in a thread of its own: the network must not hold up the chores.
+    """Work of the leader in a separate thread, so that the network does not delay the chores.
 
-    `do` makes one step, and tells whether another one may follow at once. A step that is cut off at
-    the end of the process is made by the next leader, or again.
+    `do` makes one step and returns whether another may follow at once. A step that is cut off at
+    the end of the process is repeated by the next leader.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class LeaderWork:
         self._thread = Thread(target=self._run, name=name, daemon=True)
 
     def lead(self, *, leads: bool) -> None:
-        """Begin, go on, or rest until this process leads again."""
+        """Start or continue, or pause until this process leads again."""
         if not leads:
             self._leads.clear()
             return

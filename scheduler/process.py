@@ -1,7 +1,7 @@
 """A scheduler: `python -m scheduler` runs it; `… health` asks whether one is alive here.
 
-It starts itself twice more, as `… inbox` and `… schedules`: whatever happens to a process that
-reads files, dispatch and recovery go on.
+It starts itself twice more, as `… inbox` and `… schedules`, so that dispatch and recovery continue
+whatever happens to a process that reads files.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def health(settings: Settings) -> ExitCode:
-    """Say in a sentence what the scheduler of this home does; fail where it is held up."""
+    """Print the state of the scheduler of this home; fail if it is stuck."""
     sign = liveness.last_sign(settings.home, "scheduler")
     sys.stdout.write(f"{sign}\n")
     return ExitCode.SUCCESS if sign.is_healthy else ExitCode.UNAVAILABLE
@@ -74,8 +74,8 @@ def schedule(settings: Settings) -> int:
     """Wait for the database, then run the loop until a signal comes.
 
     Raises:
-        ConfigurationError: No database, no broker, or a database that does not suit us as it is.
-        DatabaseRefusedError: The database does not let us in.
+        ConfigurationError: No database or broker is configured, or the tables do not fit.
+        DatabaseRefusedError: The database refuses access.
     """
     stop = _stopped_by_signals()
     processes.watch_parent(stop.set)
@@ -88,10 +88,10 @@ def schedule(settings: Settings) -> int:
 
 
 def take_part(settings: Settings, do: Callable[[Context, Event], None]) -> int:
-    """Do a part of the scheduler's work in this process, which the kernel may end before that one.
+    """Run a part of the scheduler's work in this process, which the kernel ends before the first.
 
     Raises:
-        ConfigurationError: No database, no broker, or inboxes that cannot be watched.
+        ConfigurationError: No database or broker is configured, or inboxes cannot be watched.
     """
     stop = _stopped_by_signals()
     processes.watch_parent(stop.set)
@@ -102,12 +102,12 @@ def take_part(settings: Settings, do: Callable[[Context, Event], None]) -> int:
 
 
 def carry_out(context: Context, stop: Event) -> None:
-    """Carry schedules out until there is nothing to do, or `stop` is set."""
+    """Carry out schedules until there is nothing to do, or `stop` is set."""
     Carrying(context, stop).run()
 
 
 def run(settings: Settings, context: Context, stop: Event) -> None:
-    """Do the chores over and over until `stop` is set.
+    """Run the chores until `stop` is set.
 
     Raises:
         ConfigurationError: No database is configured, or inboxes cannot be watched.
@@ -148,7 +148,7 @@ def _stopped_by_signals() -> Event:
 
 
 def _leader_seconds(pipeline: PipelineSettings) -> float:
-    """Return how long a leader may be silent; after twice that, the server admits another one."""
+    """Return how long a leader may be silent; after twice that, the server admits another."""
     most = min(_LEADER_SECONDS, pipeline.lease_seconds / 2)
     return max(most, 2 * pipeline.recovery_interval_seconds)
 
@@ -181,7 +181,7 @@ class Carrying:
     def run(self) -> None:
         """Work until there is nothing to do for a while, or `stop` is set.
 
-        What is being carried out then is handed back, after the file at hand.
+        An occurrence that is being carried out then is released after the current file.
         """
         self._thread.start()
         while self._thread.is_alive() and not self._stop.is_set():
@@ -203,7 +203,7 @@ class Carrying:
                 worked_at = time.monotonic()
 
     def _work(self) -> float:
-        """Carry one occurrence out; return how long to wait before looking again."""
+        """Carry out one occurrence; return how long to wait before the next look."""
         try:
             return 0.0 if self._runner.work() else _LOOK_SECONDS
         except ServiceUnavailableError as error:

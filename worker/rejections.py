@@ -1,4 +1,4 @@
-"""Foreign messages: dropped before Celery sees them, logged without content, counted."""
+"""Drops foreign messages before Celery sees them, logs them without content, counts them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _INTERVAL_SECONDS = 1.0
 
 
 class Rejections:
-    """Logs each rejection at once; a thread of its own adds them up in the database.
+    """Logs each rejection at once; a thread adds their numbers up in the database.
 
-    The database may be away: what could not be counted is counted later, unless the process ends.
+    If the database is unavailable, they are counted later, unless the process ends.
     """
 
     def __init__(self, database: Database) -> None:
@@ -35,20 +35,20 @@ class Rejections:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start counting."""
         threading.Thread(target=self._run, name="rejections", daemon=True).start()
 
     def add(self, reason: Rejection, queue: str = "") -> None:
-        """Take note of a message that was dropped; its content stays out of the log."""
+        """Record a dropped message; its content is not logged."""
         log.warning("message.rejected", reason=reason.value, queue=queue)
         with self._lock:
             self._uncounted[reason] += 1
 
     def count(self) -> None:
-        """Write down what has not been counted yet.
+        """Store the rejections that are not counted yet.
 
         Raises:
-            ServiceUnavailableError: The database is away; nothing is lost.
+            ServiceUnavailableError: The database is unavailable; nothing is lost.
         """
         with self._lock:
             counted, self._uncounted = self._uncounted, Counter()
@@ -75,7 +75,7 @@ class Rejections:
 
 
 class Channel(redis.Channel):
-    """Survives what is no envelope: kombu would end the worker over it, after taking it out."""
+    """Tolerates messages without an envelope, on which kombu would end the worker."""
 
     def _brpop_read(self, **options: object) -> object:
         self.connection.is_readable = False
@@ -90,7 +90,7 @@ class Channel(redis.Channel):
 
 
 class Transport(redis.Transport):
-    """Delivers what is ours; what is not has left the broker already, and is gone."""
+    """Delivers Chordwise's messages; others have left the broker already and are dropped."""
 
     Channel = Channel
     rejections: Rejections
@@ -185,7 +185,7 @@ def _reason_against_call(
 
 
 def _is_deliverable(properties: object) -> bool:
-    """Whether kombu finds what it needs to deliver a message, and to give it back."""
+    """Return whether kombu finds what it needs to deliver a message and to return it."""
     if not isinstance(properties, dict) or properties.get("body_encoding") != "base64":
         return False
     route = properties.get("delivery_info")
@@ -204,7 +204,7 @@ def _is_too_large(body: str, headers: dict[str, object]) -> bool:
 
 
 def _are_ours(headers: dict[str, object]) -> bool:
-    """Whether the headers are such that Celery neither waits, nor stumbles over them."""
+    """Return whether the headers make Celery neither wait nor fail."""
     return (
         _is_id(headers.get("id"))
         and all(headers.get(name) is None for name in _UNUSED_HEADERS)
@@ -221,7 +221,7 @@ def _are_ours(headers: dict[str, object]) -> bool:
 
 
 def _lead_to_synthesis(options: dict[str, object]) -> bool:
-    """Whether only the synthesis follows; Celery makes a chain of a chord with one header."""
+    """Return whether only the synthesis follows; a chord of one header becomes a chain."""
     chain = options.get("chain") or []
     if any(options.get(name) for name in _UNUSED_OPTIONS) or not isinstance(chain, list):
         return False
@@ -234,9 +234,9 @@ def _lead_to_synthesis(options: dict[str, object]) -> bool:
 
 
 def _is_synthesis(follower: object) -> bool:
-    """Whether a message that Celery would send is a synthesis as ours are, and nothing beside it.
+    """Return whether a message that Celery would send is one of Chordwise's syntheses.
 
-    Behind the same name could stand a group of other tasks, or another queue.
+    The same name could also have a group of other tasks, or another queue.
     """
     if not isinstance(follower, dict) or not set(follower) <= set(_FOLLOWER):
         return False

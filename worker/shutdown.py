@@ -1,4 +1,4 @@
-"""Leaving in order: stop consuming, let running calls finish for a while, hand the rest back."""
+"""Orderly shutdown: stop consuming, let running calls finish for a while, return the rest."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _GIVE_BACK_SECONDS = 5.0
 
 
 class Shutdown:
-    """Bounds Celery's warm shutdown, which waits for its threads without end.
+    """Bounds Celery's warm shutdown, which waits for its threads without limit.
 
-    Threads cannot be interrupted: what is still in flight after the grace is given back, leases
-    through PostgreSQL and messages to the broker, and asked again elsewhere, at most one paid call
-    for each slot.
+    Threads cannot be interrupted: work that is still running after the grace period is returned,
+    leases through PostgreSQL and messages to the broker, and is repeated by another worker, with at
+    most one paid call for each slot.
     """
 
     def __init__(self, leases: LeaseKeeper, grace_seconds: float) -> None:
@@ -41,22 +41,22 @@ class Shutdown:
 
     @property
     def seconds(self) -> float:
-        """How long leaving takes at most."""
+        """The maximum duration of the shutdown."""
         return self._grace_seconds + 2 * _GIVE_BACK_SECONDS
 
     @property
     def has_begun(self) -> bool:
-        """Whether this worker is leaving."""
+        """Whether this worker is shutting down."""
         return self._begun.is_set()
 
     def install(self, app: Celery) -> None:
-        """Listen for the signal with which Celery begins its shutdown, and for its end."""
+        """Connect to the signals with which Celery starts and ends its shutdown."""
         worker_shutting_down.connect(lambda **_: self.begin(), weak=False)
         Ending.shutdown = self
         app.steps["worker"].add(Ending)
 
     def begin(self, reason: str = "") -> None:
-        """Leave after the grace; with a reason, as a worker that its supervisor has to replace."""
+        """Shut down after the grace period; with a reason, the supervisor starts a new worker."""
         if self.has_begun:
             return
         self._begun.set()
@@ -68,13 +68,13 @@ class Shutdown:
         timer.start()
 
     def leave_broken(self, reason: str) -> None:
-        """Leave without a grace, as a worker that its supervisor has to replace."""
+        """Shut down without a grace period, so that the supervisor starts a new worker."""
         if not self.has_begun:
             self.begin(reason)
             self.leave()
 
     def leave(self) -> None:
-        """Hand everything back, and end this process."""
+        """Return all work and end this process."""
         try:
             self._hand_back()
             self.wait_for_siblings()
@@ -93,20 +93,20 @@ class Shutdown:
 
 
 class Ending(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types
-    """Sees Celery close by itself, after an error that it cannot recover from.
+    """Detects that Celery stops by itself after an error that it cannot recover from.
 
-    It may hang then: it waits for its threads, and talks to the broker that gave the error.
+    It may hang then: it waits for its threads, and uses the broker that caused the error.
     """
 
     shutdown: ClassVar[Shutdown]
 
     def close(self, parent: object) -> None:  # noqa: ARG002 - the signature is Celery's
-        """Bound what follows; nothing happens where a signal came first."""
+        """Bound the shutdown that follows; do nothing if a signal came first."""
         self.shutdown.begin("Celery has ended by itself")
 
 
 def shares_of(settings: WorkerSettings, cores: int) -> Sequence[int]:
-    """Return how many calls at once each process makes; the first process is this one."""
+    """Return the number of concurrent calls of each process; the first is this process."""
     wanted = cores if settings.processes == "auto" else settings.processes
     count = min(wanted, settings.concurrency)
     share, left = divmod(settings.concurrency, count)
@@ -114,7 +114,7 @@ def shares_of(settings: WorkerSettings, cores: int) -> Sequence[int]:
 
 
 class Siblings:
-    """Runs a process for each share once this one consumes, until it leaves."""
+    """Runs a process for each further share while this process consumes."""
 
     def __init__(self, context: Context, shares: Sequence[int], leaving_seconds: float) -> None:
         self._stop = Event()
@@ -133,12 +133,12 @@ class Siblings:
         ]
 
     def follow(self) -> None:
-        """Begin and leave as Celery says that this process does."""
+        """Start and stop the siblings when Celery reports that this process does."""
         worker_ready.connect(self._begin, weak=False)
         worker_shutting_down.connect(self._leave, weak=False)
 
     def wait(self) -> None:
-        """Wait until all have left, after a stop."""
+        """Wait until all siblings have ended after a stop."""
         self._leave()
         for part in self._parts:
             if part.ident is not None:

@@ -1,4 +1,4 @@
-"""The slots of a worker: the threads that analyze chunks, whichever messages name those."""
+"""The slots of a worker: the threads that analyze chunks of all messages."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Returned = TypeVar("Returned")
 
 
 class Slots:
-    """Runs the chunks of slices, first come, first served; `count` of them call a model at once.
+    """Analyzes the chunks of slices in order of arrival; `count` of them call a model at once.
 
-    The chunks of a slice begin together, so that what they store at the same moment can share
-    transactions. There are threads enough for another slice that is being prepared, so that the
-    calls need not wait for it. `on_room` is called when there is room again.
+    The chunks of a slice start together, so that they can share transactions. There are enough
+    threads to prepare another slice meanwhile, so that calls do not wait for it. `on_room` is
+    called when a message can be taken again.
     """
 
     def __init__(self, count: int) -> None:
@@ -36,13 +36,13 @@ class Slots:
 
     @property
     def has_room(self) -> bool:
-        """Whether the worker should take another message: no slice waits for its beginning."""
+        """Return whether the worker should take another message: no slice is waiting to start."""
         return self._chunks < self.count
 
     def begin(
         self, work: Callable[[Argument], Returned], arguments: Sequence[Argument]
     ) -> list[Future[Returned]]:
-        """Begin the work for each argument as soon as it finds a thread, after all begun before."""
+        """Start the work for each argument as soon as a thread is free, in order of arrival."""
         with self._changed:
             self._chunks += len(arguments)
         with self._turn:

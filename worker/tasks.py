@@ -1,4 +1,4 @@
-"""The tasks: each a few statements around a use case, and none ever raises into a chord."""
+"""The Celery tasks: each calls a use case, and none raises an error into a chord."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ log = structlog.get_logger(__name__)
 
 
 def register(app: Celery, context: Context, rejections: Rejections, slots: Slots) -> None:
-    """Give the application its tasks; their names are a contract.
+    """Register the tasks with the application; their names are a contract.
 
-    `worker.rejections` has checked the form of the ids, but not whether they name any work.
+    `worker.rejections` has checked the form of the ids, but not whether they exist.
     """
 
     def fan_out_task(job_id: str) -> None:
@@ -57,7 +57,7 @@ def register(app: Celery, context: Context, rejections: Rejections, slots: Slots
 def analyze_slice(
     context: Context, slots: Slots, chunk_ids: Sequence[UUID]
 ) -> Sequence[ChunkOutcome]:
-    """Bring the chunks of a message to their ends; those that begin together are claimed together.
+    """Analyze the chunks of a message; those that start together are claimed together.
 
     Jobs that end with it are synthesized here, without a message.
 
@@ -77,10 +77,10 @@ def analyze_slice(
 
 
 def never_raising(task: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
-    """Turn what goes wrong into a log line and `Ignore`: recovery knows from PostgreSQL.
+    """Turn errors into a log line and `Ignore`; recovery repeats the work from PostgreSQL.
 
-    A header that raised would keep the chord's body from ever being called, and one that returned
-    early would call it too soon.
+    A header task that raised would prevent the chord's body; one that returned early would start it
+    too soon.
     """
 
     @functools.wraps(task)

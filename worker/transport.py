@@ -1,6 +1,6 @@
-"""The worker's way to the broker: observed, and patient with a broker that is full.
+"""The worker's connection to the broker: observed, and tolerant of a full broker.
 
-Kombu is typed in parts: what is called of it untyped says so.
+Kombu is only partly typed; untyped calls are marked.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _PIPE_BYTES = 4_096
 
 
 class PatientReceipts(redis.QoS):
-    """The broker's record of what was received and not yet acknowledged.
+    """The broker's record of messages that were received and not yet acknowledged.
 
-    A full broker gives messages, which frees its memory, but takes no record of them. Kombu would
-    lose the message that it holds at that moment, and Celery would end. Here it is worked on
-    without a record: should this process die, PostgreSQL knows what is left.
+    A full broker delivers messages, which frees its memory, but cannot record them. Kombu would
+    lose the message, and Celery would end. Here the message is processed without a record: if this
+    process dies, PostgreSQL has the unfinished work.
     """
 
     in_use: ClassVar[WeakSet[PatientReceipts]] = WeakSet()
@@ -55,12 +55,12 @@ class PatientReceipts(redis.QoS):
     slots: ClassVar[Slots | None] = None
 
     def can_consume(self) -> bool:
-        """Whether another message is asked for: only while there is room for its work."""
+        """Return whether to request another message: only if there is room for its work."""
         has_room = self.slots is None or self.slots.has_room
         return has_room and bool(super().can_consume())  # type: ignore[no-untyped-call]
 
     def append(self, message: object, delivery_tag: str) -> None:
-        """Record a message, in the broker if it can."""
+        """Record a message, in the broker if possible."""
         try:
             super().append(message, delivery_tag)  # type: ignore[no-untyped-call]
             self._was_full = False
@@ -69,18 +69,18 @@ class PatientReceipts(redis.QoS):
             super(redis.QoS, self).append(message, delivery_tag)  # type: ignore[no-untyped-call]
 
     def ack(self, delivery_tag: str) -> None:
-        """Forget a message, and let the broker forget it, now or when it answers again.
+        """Remove a message here and in the broker, now or when the broker answers again.
 
-        Kombu would count it as held as long as this connection lives, and soon take no other.
+        Kombu would count it as held while this connection lives, and would stop taking messages.
         """
         self.unsettled.add(delivery_tag)
         super(redis.QoS, self).ack(delivery_tag)  # type: ignore[no-untyped-call]  # kombu's
         self._settle()
 
     def restore_visible(self, *args: object, **options: object) -> None:
-        """Give back what others hold for too long; later, where the broker is full.
+        """Return messages that others have held too long; later, if the broker is full.
 
-        Celery's loop comes by every few seconds.
+        Celery's loop calls this every few seconds.
         """
         self._settle()
         try:
@@ -114,7 +114,7 @@ class PatientReceipts(redis.QoS):
 
 
 class ObservedChannel(rejections.Channel):
-    """Tells the consumption, which is one of its transport options, of every answer."""
+    """Reports each answer of the broker to the consumption, one of its transport options."""
 
     QoS = PatientReceipts
     from_transport_options = (  # type: ignore[assignment]  # one more than kombu's
@@ -157,14 +157,14 @@ class ObservedTransport(rejections.Transport):
 
 
 class ObservedConnection(Connection):
-    """A connection that uses our transport, whatever the scheme of its address."""
+    """A connection that uses this transport for any scheme of its address."""
 
     def get_transport_cls(self) -> type[ObservedTransport]:
-        """Return our transport."""
+        """Return the transport."""
         return ObservedTransport
 
     def ensure_connection(self, *args: object, **options: object) -> ObservedConnection:
-        """Connect with pauses that stay short: after a long outage work goes on at once."""
+        """Connect with short pauses, so that work resumes soon after a long outage."""
         pauses = {"interval_max": _LONGEST_PAUSE_SECONDS, **options}
         super().ensure_connection(*args, **pauses)  # type: ignore[no-untyped-call]
         return self
@@ -173,9 +173,9 @@ class ObservedConnection(Connection):
 def observe(
     app: Celery, consumption: Consumption, rejections: rejections.Rejections, slots: Slots
 ) -> None:
-    """Let every connection of the application report what it gets from the broker.
+    """Make all connections of the application report the messages that they receive.
 
-    It asks the broker for messages while the slots have room, and at once when they have it again.
+    A connection requests messages while the slots have room, and as soon as they have room again.
     """
     ObservedTransport.rejections = rejections
     PatientReceipts.slots = slots
@@ -189,13 +189,13 @@ def observe(
 
 
 class Waking(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types
-    """Wakes Celery's event loop, which otherwise looks once a second, from another thread."""
+    """Wakes Celery's event loop, which otherwise polls once a second, from another thread."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
     ends: ClassVar[tuple[int, int]] = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def start(self, parent: _Consumer) -> None:
-        """Listen, with each new connection to the broker."""
+        """Watch the wake-up channel on each new connection to the broker."""
         parent.hub.add_reader(self.ends[0], self._drain)
 
     def _drain(self) -> None:
@@ -204,7 +204,7 @@ class Waking(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no 
 
     @classmethod
     def wake(cls) -> None:
-        """Let the loop look at once."""
+        """Let the loop run now."""
         with suppress(BlockingIOError):
             os.write(cls.ends[1], b"\0")
 
@@ -219,9 +219,9 @@ class _Consumer(Protocol):
 
 
 def give_back(seconds: float) -> int | None:
-    """Return the received and unfinished messages of this process to the broker; return the count.
+    """Return the unfinished messages of this process to the broker; return their number.
 
-    `None`: it could not be done, or not in time. What is left then is sent again by recovery.
+    `None` if that was not possible in time; recovery then sends the rest again.
     """
     given: list[int | None] = [None]
 
@@ -235,7 +235,7 @@ def give_back(seconds: float) -> int | None:
 
 
 def _give_all_back() -> int | None:
-    """Do it, and once more should Celery, which is leaving, close the connection meanwhile."""
+    """Return the messages, a second time if Celery closes the connection meanwhile."""
     receipts = list(PatientReceipts.in_use)
     for _ in range(_GIVING_TRIES):
         try:
@@ -246,9 +246,10 @@ def _give_all_back() -> int | None:
 
 
 class PatientResults(RedisBackend):  # type: ignore[misc]  # Celery ships no types
-    """Redis or Valkey, which may be full or away: what it does not note stands in PostgreSQL.
+    """A result store that tolerates a full or unavailable broker; PostgreSQL has the state.
 
-    Celery would take a success that cannot be noted for a failure of its task, and tell the chord.
+    Celery would treat a success that cannot be stored as a failure of its task, and report that to
+    the chord.
     """
 
     consumption: ClassVar[Consumption]
@@ -257,7 +258,7 @@ class PatientResults(RedisBackend):  # type: ignore[misc]  # Celery ships no typ
     def store_result(
         self, task_id: str, result: object, *args: object, **options: object
     ) -> object:
-        """Note how a task ended, if there is room."""
+        """Store how a task ended, if there is room."""
         try:
             with self.consumption.noting():
                 noted: object = super().store_result(task_id, result, *args, **options)
@@ -278,7 +279,7 @@ class PatientResults(RedisBackend):  # type: ignore[misc]  # Celery ships no typ
             log.warning("task.end_not_noted", reason=type(error).__name__)
 
     def on_task_call(self, producer: object, task_id: str) -> None:
-        """Ignore a result: no caller here waits for one, and subscribing needs the broker."""
+        """Do nothing: no caller waits for a result, and subscribing needs the broker."""
 
     def _note_full(self) -> None:
         if not self.was_full:

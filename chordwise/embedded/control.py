@@ -1,4 +1,4 @@
-"""The socket on which commands ask the supervisor for a plan, in lines of JSON."""
+"""The socket on which commands send a plan to the supervisor, as lines of JSON."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _TICK_SECONDS = 0.1
 
 
 class Message(BaseModel):
-    """A line from the supervisor: what it does just now or, at last, what became of the request.
+    """A line from the supervisor: its current activity or, at last, the outcome of the request.
 
-    The last line has `state`, that of the stack that was asked for, or `code` and `what`.
+    The last line has `state`, the state of the requested stack, or `code` and `what`.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -45,9 +45,9 @@ _NOT_UNDERSTOOD = Message(
 
 
 def ask(path: Path, plan: Plan, deadline: float) -> Iterator[Message]:
-    """Ask for a plan and return what the supervisor says, until `deadline` of the monotonic clock.
+    """Send a plan and yield the supervisor's messages until `deadline` of the monotonic clock.
 
-    The first message says that the request is taken; there is none where no supervisor listens.
+    The first message acknowledges the request; there is none if no supervisor listens.
     """
     with (
         suppress(OSError, ValidationError),
@@ -63,7 +63,7 @@ def ask(path: Path, plan: Plan, deadline: float) -> Iterator[Message]:
 
 
 def listen(home: Home) -> socket.socket:
-    """Return a socket of the home that listens, for processes of this user alone.
+    """Return a listening socket in the home, which only processes of this user can connect to.
 
     Raises:
         ConfigurationError: The file system has no sockets.
@@ -85,9 +85,10 @@ def listen(home: Home) -> socket.socket:
 
 
 def next_request(listener: socket.socket) -> tuple[Plan, socket.socket] | None:
-    """Return what a command asks for and its connection; `None` where none asks just now.
+    """Return the plan of the next request and its connection, or `None` if there is none now.
 
-    A command has a second to send its request; one that is gone by then has withdrawn it.
+    A command has one second to send its request; if it has closed the connection by then, the
+    request is withdrawn.
     """
     try:
         connection, _ = listener.accept()
@@ -104,7 +105,7 @@ def next_request(listener: socket.socket) -> tuple[Plan, socket.socket] | None:
 
 
 def send(connection: socket.socket, message: Message) -> bool:
-    """Send a message; return whether the command is still there and reads it."""
+    """Send a message; return whether the command is still connected and reads it."""
     try:
         connection.settimeout(_CLIENT_SECONDS)
         connection.sendall(_line(message))
@@ -114,7 +115,7 @@ def send(connection: socket.socket, message: Message) -> bool:
 
 
 def _read_line(connection: socket.socket) -> bytes:
-    """Return what a command sends; nothing where it is too slow or too long."""
+    """Return the line that a command sends, or nothing if it is too slow or too long."""
     deadline = time.monotonic() + _CLIENT_SECONDS
     line = bytearray()
     with suppress(OSError):

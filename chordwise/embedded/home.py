@@ -1,4 +1,4 @@
-"""What lies where in CHORDWISE_HOME."""
+"""The files and folders in CHORDWISE_HOME."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class Home:
 
     @property
     def run(self) -> Path:
-        """What describes the running stack; meaningless once it is down."""
+        """Files that describe the running stack; meaningless after it has stopped."""
         return self.path / "run"
 
     @property
     def state_file(self) -> Path:
-        """What the supervisor says about itself and its children."""
+        """The supervisor's report on itself and its children."""
         return self.run / "stack.json"
 
     @property
@@ -68,17 +68,17 @@ class Home:
 
     @property
     def last_used_file(self) -> Path:
-        """Its time of change says when a command last needed the stack."""
+        """Its modification time is the last time that a command needed the stack."""
         return self.run / "last_used"
 
     @property
     def web(self) -> Path:
-        """What the pages keep: their token, the key of their sessions, and files sent to them."""
+        """Files of the pages: their token, the key of their sessions, and uploaded files."""
         return self.path / "web"
 
     @property
     def web_link_file(self) -> Path:
-        """Where the pages are served, as `web_link` reads it."""
+        """The address of the pages, as `web_link` reads it."""
         return self.run / "web.json"
 
     def log(self, name: str) -> Path:
@@ -139,7 +139,7 @@ class Home:
         return folder
 
     def discard_sockets(self) -> None:
-        """Remove the control socket, and the folder where it is not `run` and nothing uses it."""
+        """Remove the control socket, and its folder if that is not `run` and is no longer used."""
         folder = self.sockets()
         (folder / CONTROL_SOCKET).unlink(missing_ok=True)
         if folder != self.run:
@@ -148,14 +148,14 @@ class Home:
 
 
 def fits_socket(folder: Path) -> bool:
-    """Return whether sockets in the folder have an address that every client can express."""
+    """Return whether sockets in the folder have an address that all clients can express."""
     path = folder / _LONGEST_SOCKET_NAME
     # PostgreSQL's client library reads a comma as the end of one host and the start of the next.
     return len(bytes(path)) < MAX_SOCKET_PATH_BYTES and "," not in str(path)
 
 
 def home_at(path: Path) -> Home:
-    """Return the home at a path, made absolute so that every process means the same one."""
+    """Return the home at a path, made absolute so that all processes refer to the same one."""
     return Home(path=path.expanduser().resolve())
 
 
@@ -174,7 +174,7 @@ def lock_holder(home: Home) -> ProcessIdentity | None:
 
 @contextmanager
 def locked(home: Home) -> Iterator[None]:
-    """Hold the lock of a home; the kernel frees it even when we are killed.
+    """Hold the lock of a home; the kernel releases it even if this process is killed.
 
     Raises:
         ServiceUnavailableError: Another process holds it.
@@ -234,7 +234,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file of mode 0600 in one step: readers see the old or the new one, whole."""
+    """Replace a file of mode 0600 atomically: readers see the old or the new content."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -257,7 +257,7 @@ class Level(StrEnum):
 
 
 class Phase(StrEnum):
-    """Where a stack is in its life."""
+    """The phase of a stack's life."""
 
     STARTING = "starting"
     READY = "ready"
@@ -291,7 +291,7 @@ def write_state(home: Home, state: StackState) -> None:
 
 
 def last_state(home: Home) -> StackState | None:
-    """Return the last snapshot, also when its supervisor is gone."""
+    """Return the last snapshot, even if its supervisor is gone."""
     try:
         return StackState.model_validate_json(home.state_file.read_text(encoding="utf-8"))
     except (OSError, ValidationError):
@@ -299,7 +299,7 @@ def last_state(home: Home) -> StackState | None:
 
 
 class WebLink(BaseModel):
-    """Where a process serves the pages of a home; the link may hold a token."""
+    """The process that serves the pages of a home; the link may contain a token."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
@@ -308,7 +308,7 @@ class WebLink(BaseModel):
 
 
 def web_link(home: Home) -> WebLink | None:
-    """Return where the pages of a home are served now."""
+    """Return the address at which the pages of a home are served now."""
     try:
         found = WebLink.model_validate_json(home.web_link_file.read_text(encoding="utf-8"))
     except (OSError, ValidationError):

@@ -1,4 +1,4 @@
-"""When a background stack may leave: unneeded for a while, nothing open and nothing to come."""
+"""When a background stack may stop: it is unused, has no open work and expects none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def touch(home: Home) -> None:
 
 
 def unused_seconds(home: Home) -> float:
-    """Return for how long no command has needed the stack; 0 where none is on record."""
+    """Return the seconds since a command last needed the stack; 0 if that is unknown."""
     try:
         return max(0.0, time.time() - home.last_used_file.stat().st_mtime)
     except OSError:
@@ -41,9 +41,9 @@ def unused_seconds(home: Home) -> float:
 
 
 def has_open_work(database_url: str) -> bool:
-    """Return whether jobs, messages or deliveries are unfinished, or schedules kept.
+    """Return whether jobs, messages or deliveries are unfinished, or schedules exist.
 
-    A database out of reach may hold some.
+    True if the database cannot be reached.
     """
     address = database_url.replace("postgresql+psycopg://", "postgresql://", 1)
     try:
@@ -54,7 +54,7 @@ def has_open_work(database_url: str) -> bool:
 
 
 def _finds(connection: psycopg.Connection, query: LiteralString) -> bool:
-    """Return what a query says; nothing is found in tables that are not there (yet)."""
+    """Return the result of a query; false if its tables do not exist yet."""
     try:
         with connection.transaction():
             row = connection.execute(query).fetchone()

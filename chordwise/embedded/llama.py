@@ -44,7 +44,7 @@ class LocalModel(BaseModel):
 
 
 class ServerAddress(BaseModel):
-    """What a running server says of itself."""
+    """The address that a running server reports."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
@@ -53,7 +53,7 @@ class ServerAddress(BaseModel):
 
 
 class EmbeddedLlama:
-    """One server over one model file, on the loopback interface and behind a generated key."""
+    """A server for one model file, on the loopback interface and with a generated key."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class EmbeddedLlama:
         """Start the server and wait until it listens.
 
         Raises:
-            ServiceUnavailableError: The file is no model, or memory does not suffice.
+            ServiceUnavailableError: The file is not a model, or there is too little memory.
         """
         self._address_file.unlink(missing_ok=True)
         password_in(self._key_file)
@@ -121,13 +121,13 @@ class EmbeddedLlama:
 
 
 def _files(run: Path, model: Path) -> tuple[Path, Path]:
-    """Return the files with the address and the key of a model file's server."""
+    """Return the files with the address and the key of a model's server."""
     digest = hashlib.sha256(bytes(model)).hexdigest()[:16]
     return run / f"llama-{digest}.json", run / f"llama-{digest}.key"
 
 
 def read_address(path: Path) -> ServerAddress | None:
-    """Return a running server's address; `None` where it is gone."""
+    """Return the address of a running server, or `None` if it is gone."""
     try:
         address = ServerAddress.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, ValidationError):
@@ -136,7 +136,7 @@ def read_address(path: Path) -> ServerAddress | None:
 
 
 def running(home: Home, model: str) -> tuple[str, str] | None:
-    """Return address and key of the server of a model, which has its name in the settings.
+    """Return address and key of the server of a model, given by its name in the settings.
 
     The address is the root of the server's API, without `/v1`.
 
@@ -149,7 +149,7 @@ def running(home: Home, model: str) -> tuple[str, str] | None:
 
 
 def local_models(settings: Settings) -> tuple[LocalModel, ...]:
-    """Return the models to serve on this machine: those that the settings would ask.
+    """Return the models to serve on this machine: those that the settings may ask.
 
     Raises:
         ConfigurationError: A file is missing, or the library that serves it.
@@ -175,30 +175,30 @@ def _asked(settings: Settings) -> list[ModelSettings]:
 
 
 def is_served_here(model: ModelSettings) -> bool:
-    """Return whether the stack serves a model, which has no address of its own then."""
+    """Return whether the stack serves a model, which then has no address of its own."""
     return model.provider == "local" and not model.base_url
 
 
 def threads() -> int:
-    """Return how many threads a local model's server computes on.
+    """Return the number of threads that a local model's server computes with.
 
-    One core is left for the other processes: the threads wait for each other at every step, so
-    that one without a core stops all of them (docs/models.md has measurements).
+    One core is left for the other processes: the threads wait for each other at every step, so that
+    a thread without a core stops all of them (measured in docs/models.md).
     """
     return max(1, min(processes.usable() - 1, _MAX_THREADS))
 
 
 def slots(settings: Settings) -> int:
-    """Return how many requests a local model's server answers at once: one where cores are few."""
+    """Return how many requests a local model's server answers at once: one on few cores."""
     fitting = max(1, processes.usable() // _CORES_OF_A_SLOT)
     return min(fitting, _MAX_SLOTS, settings.worker.concurrency)
 
 
 def worker_concurrency(settings: Settings) -> int | None:
-    """Return how many chunks a worker takes at once where local models answer all of them.
+    """Return how many chunks a worker analyzes at once if local models answer all of them.
 
-    That is as many as these have slots for: others would wait for one with their time running.
-    `None` where the settings say it, or where another model may be asked.
+    The number is that of the models' slots, because other chunks would wait while their time runs.
+    `None` if the settings define it, or if another model may be asked.
     """
     asked = (model for model in _asked(settings) if model.provider != "extractive")
     served = [is_served_here(model) for model in asked]
@@ -208,16 +208,16 @@ def worker_concurrency(settings: Settings) -> int | None:
 
 
 def context_tokens(model: ModelSettings) -> int:
-    """Return the context of a local model: as configured, else one that fits in small memory."""
+    """Return the context of a local model: as configured, or one that fits in little memory."""
     is_configured = "context_tokens" in model.model_fields_set
     return model.context_tokens if is_configured else _DEFAULT_CONTEXT_TOKENS
 
 
 def check_installed() -> None:
-    """Refuse to go on without llama.cpp.
+    """Check that llama.cpp is installed.
 
     Raises:
-        ConfigurationError: It is not installed.
+        ConfigurationError: It is not.
     """
     if importlib.util.find_spec("xllamacpp") is None:
         raise ConfigurationError(

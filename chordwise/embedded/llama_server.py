@@ -1,4 +1,4 @@
-"""Serve one GGUF file over HTTP on the loopback interface: a process of the embedded stack."""
+"""Serves one GGUF file over HTTP on the loopback interface; a process of the embedded stack."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from chordwise.errors import ConfigurationError
 
 
 class Sampling(Protocol):
-    """What of llama.cpp's sampling is set here; a request's own values go before it."""
+    """The sampling parameters that are set here; the values of a request take precedence."""
 
     dry_multiplier: float
     dry_penalty_last_n: int
@@ -26,7 +26,7 @@ class Sampling(Protocol):
 
 
 def main(arguments: list[str]) -> None:
-    """Load the model, say where it is served, and go on until a signal comes."""
+    """Load the model, write its address, and serve it until a signal comes."""
     options = _parser().parse_args(arguments)
     processes.watch_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
@@ -59,9 +59,9 @@ def main(arguments: list[str]) -> None:
 def _steady(sampling: Sampling) -> None:
     """Keep small models from repeating themselves until the output limit (DRY sampling).
 
-    Only the answer's own last tokens count: what is quoted from the text must not be punished.
-    Measured with SmolLM2-135M on four samples, once each: three whole answers instead of none; on
-    others it loops all the same.
+    Only the last tokens of the answer are considered, because quotes repeat the text. Measured once
+    with SmolLM2-135M on four samples: three complete answers instead of none; on other texts it
+    still loops.
     """
     sampling.dry_multiplier = 0.8
     sampling.dry_penalty_last_n = 256

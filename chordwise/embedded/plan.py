@@ -88,7 +88,7 @@ class Plan(BaseModel):
         """Return whether folders and schedules of other settings would go unwatched by this plan.
 
         A command with a changed settings file, or one that watches the same folders, may replace
-        it.
+        the plan.
         """
         if running.autostart_fingerprint in {"", self.autostart_fingerprint}:
             return False
@@ -102,10 +102,10 @@ def plan_for(
     config: Path | None = None,
     commands: Commands | None = None,
 ) -> Plan:
-    """Return what the settings ask for at a level.
+    """Return the plan for these settings at a level.
 
     Raises:
-        ConfigurationError: A local model's file is missing, or its library is.
+        ConfigurationError: The file of a local model is missing, or the library that serves it.
     """
     wants_models = level is Level.ALL
     return Plan(
@@ -128,13 +128,13 @@ def plan_for(
 
 
 def fingerprint(settings: Settings) -> str:
-    """Return a hash over all settings, keys included, that a worker could behave by."""
+    """Return a hash of all settings, keys included, that can affect a worker."""
     keys = {name: settings.api_key_for(model) for name, model in settings.models.items()}
     return _hash({**settings.model_dump(exclude={"home", "embedded", "web"}), "keys": keys})
 
 
 def autostart_fingerprint(settings: Settings) -> str:
-    """Return a hash over the folders to watch and the schedules; empty where there are none."""
+    """Return a hash of the watched folders and the schedules; empty if there are none."""
     if not settings.inbox.is_watched and not settings.schedules:
         return ""
     values = settings.model_dump(include={"inbox", "profiles", "schedules"})
@@ -165,7 +165,7 @@ def _revealed(secret: SecretStr | None) -> str | None:
 
 
 def python_path() -> dict[str, str]:
-    """Return what a child needs to find this very package when it is not installed."""
+    """Return the environment with which a child finds this package if it is not installed."""
     root = str(Path(__file__).resolve().parents[2])
     if root in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         return {}

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of our own, from the programs inside a wheel, on a Unix socket only."""
+"""A private PostgreSQL server that runs the programs of a wheel, on a Unix socket only."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class EmbeddedPostgres:
         self._programs = programs()
 
     def start(self) -> None:
-        """Initialize the data where there is none, start the server and wait until it answers.
+        """Initialize the data if there is none, start the server and wait until it answers.
 
         Raises:
             ConfigurationError: The data belongs to another version, or its password is missing.
@@ -85,7 +85,7 @@ class EmbeddedPostgres:
         self._create_database()
 
     def stop(self) -> bool:
-        """Stop whatever server runs on the data; return whether there was one."""
+        """Stop the server that runs on the data; return whether there was one."""
         return processes.stop(
             self.identity(),
             (Signals.SIGINT, _FAST_SHUTDOWN_SECONDS),
@@ -97,11 +97,11 @@ class EmbeddedPostgres:
         return processes.find_by_pid_file(self._data / "postmaster.pid", str(self._data))
 
     def url(self, database: str = DATABASE) -> str:
-        """Return the address for SQLAlchemy, with the password in it."""
+        """Return the address for SQLAlchemy, including the password."""
         return f"postgresql+psycopg://{self._address(database)}"
 
     def connection_string(self, database: str = DATABASE) -> str:
-        """Return the address for psycopg, with the password in it."""
+        """Return the address for psycopg, including the password."""
         return f"postgresql://{self._address(database)}"
 
     def _address(self, database: str) -> str:
@@ -260,7 +260,7 @@ _UNNAMED_UIDS = range(61_184, 65_520)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """A user, by numbers. `is_other`: not the one that this process runs as."""
+    """A user, by numbers; `is_other` is true if this process runs as another user."""
 
     uid: int
     gid: int
@@ -274,7 +274,7 @@ class Account:
         return [*launcher, *command]
 
     def take(self, folder: Path) -> None:
-        """Make a folder, with everything in it, the account's own."""
+        """Create a folder and give it, with its contents, to the account."""
         if not self.is_other or folder.stat().st_uid == self.uid:
             return
         for place, folders, files in os.walk(folder):
@@ -325,7 +325,7 @@ def _nobody() -> pwd.struct_passwd:
 
 
 def _unused_uid(data: Path) -> int:
-    """Return a user id without an account, always the same one for the same folder."""
+    """Return a user id without an account, always the same one for a folder."""
     digest = hashlib.sha256(bytes(data.absolute())).digest()
     first = int.from_bytes(digest[:4], "big")
     for step in range(len(_UNNAMED_UIDS)):

@@ -1,4 +1,4 @@
-"""Child processes in sessions of their own, and stopping one without hitting any other."""
+"""Starts child processes in sessions of their own, and stops exactly these."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ProcessIdentity:
 
 
 def identify(pid: int) -> ProcessIdentity | None:
-    """Return the identity of a running process; `None` where there is none or it is a zombie."""
+    """Return the identity of a running process, or `None` if there is none or it is a zombie."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -57,7 +57,7 @@ def identify(pid: int) -> ProcessIdentity | None:
 
 
 def is_alive(identity: ProcessIdentity | None) -> bool:
-    """Return whether this very process still runs."""
+    """Return whether this process, and no later one with its number, still runs."""
     if identity is None:
         return False
     found = identify(identity.pid)
@@ -68,7 +68,7 @@ def is_alive(identity: ProcessIdentity | None) -> bool:
 
 
 def command_of(pid: int) -> list[str]:
-    """Return the arguments of a process; empty where there is none."""
+    """Return the arguments of a process; empty if it does not exist."""
     try:
         return psutil.Process(pid).cmdline()
     except (psutil.Error, ValueError):
@@ -141,7 +141,7 @@ def stop(identity: ProcessIdentity | None, *steps: tuple[Signals, float]) -> boo
 
 
 def send(identity: ProcessIdentity, number: Signals) -> None:
-    """Send a signal to this very process; nothing happens where it is gone."""
+    """Send a signal to this process; do nothing if it is gone."""
     if is_alive(identity):
         try:
             os.kill(identity.pid, number)
@@ -150,7 +150,7 @@ def send(identity: ProcessIdentity, number: Signals) -> None:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.02) -> bool:
-    """Return whether the condition came true in time."""
+    """Return whether the condition became true in time."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()
     while not condition():
@@ -161,13 +161,13 @@ def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.0
 
 
 def size_of(log: Path) -> int:
-    """Return after how many bytes of a log a process begins that is launched now."""
+    """Return the size of a log, after which the output of a process launched now begins."""
     size = log.stat().st_size if log.exists() else 0
     return 0 if size > MAX_LOG_BYTES else size
 
 
 def tail(log: Path, lines: int = 5, after: int = 0) -> str:
-    """Return the last lines of a log, those after so many bytes; empty where there is none."""
+    """Return the last lines of a log, of those after so many bytes; empty if there are none."""
     try:
         text = log.read_bytes()[after:].decode("utf-8", "replace")
     except OSError:
