@@ -73,12 +73,16 @@ def _laid_out(found: Explanation, chunk: int | None) -> Iterator[RenderableType]
     yield from _corrections(found)
     if found.result is not None:
         yield from rendered_results.laid_out([found.result])
-    yield _chunks(found.chunks)
-    yield from _critique(found)
-    yield from _examples(found)
-    yield _calls(found.calls)
-    cost = money(found.cost_usd, found.unpriced_calls, len(found.calls))
-    yield Text(f"  Total: {cost}", style="dim")
+    if found.reused_from is not None and not found.calls:
+        said = f"Uses the answer of another job: chordwise explain {found.reused_from}"
+        yield Text(f"  {said}", style="dim")
+    else:
+        yield _chunks(found.chunks)
+        yield from _critique(found)
+        yield from _examples(found)
+        yield _calls(found.calls)
+        cost = money(found.cost_usd, found.unpriced_calls, len(found.calls))
+        yield Text(f"  Total: {cost}", style="dim")
     count = len(found.chunks)
     for position in _parts_shown(chunk):
         if position < count:

@@ -43,6 +43,22 @@ def test_a_job_is_explained(settings: Settings) -> None:
     assert found.result.confidence == part.confidence == 0.7
 
 
+def test_a_reused_answer_leads_to_the_job_that_asked(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no parts and no calls of its own, and shows no empty tables of them."""
+    pipeline = a_pipeline(settings, a_summary("It cost more than the town had planned."))
+    pipeline.work(first := pipeline.submit(TEXT))
+    asked = pipeline.job(first).id
+    pipeline.work(second := pipeline.submit(TEXT))
+
+    assert run(["explain", str(pipeline.job(second).id)]) == ExitCode.SUCCESS
+
+    shown = capsys.readouterr().out
+    assert f"chordwise explain {asked}" in shown
+    assert "Characters" not in shown
+
+
 def test_what_validation_changed_is_named(settings: Settings) -> None:
     """Here the model left a blank too many in a quote, and a comma in its JSON."""
     written = {

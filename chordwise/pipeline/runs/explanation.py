@@ -191,10 +191,12 @@ class Explanation:
     Facts that a person spoke of come first. `revised` are the places where a revision differs from
     the answer before it, as far as that is known: for a document of one chunk. `jobs` are all jobs
     about the document, this one among them, the newest first. `examples` are the learned ones that
-    were chosen for the job, in the order of the prompt.
+    were chosen for the job, in the order of the prompt. A job that reused an answer has neither
+    chunks nor calls: those of the job `reused_from` led to it.
     """
 
     job_id: uuid.UUID
+    reused_from: uuid.UUID | None
     run: str
     analysis_type: str
     model: str
@@ -349,7 +351,10 @@ def _later_questions(
         yield replace(question, task=task)
 
 
-_OF_JOB = ("analysis_type", "model", "status", "error_message", "hint", "options")
+_OF_JOB = (
+    *("analysis_type", "model", "status", "error_message", "hint", "options"),
+    "reused_from",
+)
 
 
 def jobs_of(session: Session, document_id: uuid.UUID) -> Sequence[JobOfDocument]:
