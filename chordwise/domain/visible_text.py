@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 _UNSAFE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-# Joiners are part of the spelling in Persian and Indian scripts, and of emoji.
+# Joiners are part of the spelling in Persian and Indian scripts, and part of emoji.
 _JOINERS = "\u200c\u200d"
 
 

@@ -19,7 +19,7 @@ MEDIA_TYPE = "application/rtf"
 def read(data: bytes, max_characters: int) -> Extracted:
     """Return the visible text; undecodable characters become replacement characters.
 
-    Hidden text is reported in `left_out`.
+    `left_out` has the lines of hidden text that address a model.
 
     Raises:
         ReadError: The file is damaged, or longer than the limit.

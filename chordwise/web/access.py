@@ -179,7 +179,7 @@ class Access:
         self._rules = rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it."""
+        """Pass a request on or answer it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -377,7 +377,7 @@ def _violations(found: Explanation) -> list[JsonObject]:
 
 
 def _samples(found: Explanation) -> int:
-    """Return the number of votes that a question of this job was answered with."""
+    """Return the number of samples that were drawn for a vote on a question of this job."""
     return max((call.sample for call in found.calls), default=1)
 
 

@@ -68,7 +68,7 @@ def serve(settings: Settings, on_ready: Callable[[Served], None]) -> None:
     engine = open_engine(settings.database_url, pool_size=_CONNECTIONS, name="chordwise web")
     site = Site(settings=settings, database=Database(engine))
     try:
-        with suppress(ServiceUnavailableError):  # the pages say so, and try again
+        with suppress(ServiceUnavailableError):  # the pages report it and retry
             admitted(lambda: require_compatible(engine))
         app = create_app(site, rules, password_in(home.web / "secret"), _cookie(home))
         # An embedded stack in the background keeps running while pages are served.

@@ -75,8 +75,7 @@ class Analysis(ABC):
     def join(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> Joining:
         """Join the answers as far as possible without a model.
 
-        By default a model reconciles all of them, because lists that condense a document cannot be
-        joined by rule.
+        By default a model reconciles all of them, because it condenses lists about the document.
         """
         return Joining(output=self.merge(answers, options), parts=answers)
 
@@ -147,7 +146,7 @@ def mean(values: Iterable[float]) -> float:
 
 
 def scale_to_ten(value: float) -> int:
-    """Round to the scale 1 to 10."""
+    """Return a number rounded to the scale 1 to 10."""
     return min(10, max(1, round(value)))
 
 
@@ -183,10 +182,10 @@ def _identity(item: object) -> Hashable:
 
 
 def take_turns(lists: Sequence[Sequence[Item]], limit: int) -> list[Item]:
-    """Return up to `limit` items in round-robin order: the first of every list, then the seconds.
+    """Return up to `limit` items, chosen round-robin: the first of every list, then the seconds.
 
-    If a round does not fit, its lists are chosen evenly, so that findings of the last chunk have
-    the same chance as those of the first.
+    The result has the order of the lists. If a round does not fit, its lists are chosen evenly, so
+    that findings of the last chunk have the same chance as those of the first.
     """
     chosen: list[tuple[int, int]] = []
     for rank in range(max((len(items) for items in lists), default=0)):

@@ -164,7 +164,7 @@ def keys(value: JsonValue) -> frozenset[Key]:
 
 
 def rows(value: JsonValue) -> Counter[Row]:
-    """Return the objects of a list as multisets of their keys."""
+    """Return the objects of a list, each as the set of its keys, with their counts."""
     return Counter(keys(row) for row in json_values.objects(value))
 
 

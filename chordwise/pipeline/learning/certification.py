@@ -201,9 +201,7 @@ def queue(session: Session, scope: Scope, name: str) -> Queue:
     `name` is that of the field or label, or the analysis type of answers judged as a whole.
 
     Raises:
-        UsageError: The run does not exist, no unit of this name was certified, or several types
-            have
-            one.
+        UsageError: The run does not exist, or not exactly one unit of this name was certified.
     """
     wanted, run = evaluation.wanted(session, scope)
     in_force = certifications.in_force(session, run or "", scope.profile or "")

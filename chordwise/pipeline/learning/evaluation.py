@@ -79,8 +79,7 @@ def evaluate(
 
     Raises:
         UsageError: The run does not exist, the gold file matches no result, or its labels could
-            belong
-            to two types.
+            belong to two types.
     """
     with database.read() as session:
         chosen, run = wanted(session, scope)

@@ -107,7 +107,7 @@ class VariantStatus:
     """The status of a variant or the control.
 
     `paired` counts those of its `documents` that others answered as well. `further` is the
-    estimated number of documents until a decision.
+    estimated number of further documents until a decision.
     """
 
     name: str
@@ -145,8 +145,7 @@ def start(context: ReadingContext, plan: Plan) -> Experiment:
 
     Raises:
         UsageError: The plan is contradictory, the name is taken, a variant asks the same question
-            as
-            the profile or another variant, or the profile has a running experiment.
+            as the profile or another variant, or the profile has a running experiment.
         ConfigurationError: The profile or a model does not exist, or a price is unknown.
     """
     settings = context.settings
@@ -408,7 +407,7 @@ class _Comparison:
         )
 
     def further(self, variant: str) -> int | None:
-        """Return the estimated number of documents until a variant is decided."""
+        """Return the estimated number of further documents until a variant is decided."""
         found = self._evidence(variant, self.outcome)
         return statistics.further(found, self.outcome, self.risk, is_paired=self.is_paired)
 

@@ -54,10 +54,10 @@ _AT_ONCE = 1_000
 
 
 class Reason(StrEnum):
-    """Why an answer is due: the difference between its question and the current one, or a failure.
+    """The reason why an answer is due: what changed since its question, or a failure.
 
     `VERSION` is a change of Chordwise, or of a setting or template that influences answers and has
-    no reason of its own.
+    no separate reason.
     """
 
     MODEL = "model"
@@ -324,9 +324,9 @@ def allot(sizes: Mapping[str, int], count: int) -> Mapping[str, int]:
 class Trial:
     """How the new answers of one analysis type differ from the due ones, on a sample.
 
-    Of the `fields` about `documents`, `changed` differ; the share of changes in all documents lies
-    between `low` and `high` with 95 % confidence. `checked` fields have feedback that says what is
-    right. `unanswered` have no new answer.
+    Of the `fields` about `documents`, `changed` differ. The share of changes in all documents is
+    between `low` and `high` with 95 % confidence. For `checked` fields feedback says what is right.
+    `unanswered` have no new answer.
     """
 
     analysis_type: AnalysisType
