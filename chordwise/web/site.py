@@ -127,7 +127,7 @@ def csrf_of(request: Request) -> str:
 def render(
     request: Request, template: str, /, *, status_code: int = 200, **values: object
 ) -> HTMLResponse:
-    """Return a page; all texts in it are HTML-escaped, invisible characters too."""
+    """Return a page; the texts in it are HTML-escaped, and invisible characters are escaped."""
     said = request.session.pop("said", "")
     html = _TEMPLATES.get_template(template).render(
         pages=site_of(request).pages,

@@ -46,7 +46,7 @@ def _stored(folder: Path, sent: UploadFile) -> FoundFile:
 
 
 def _suffix(name: str) -> str:
-    """Return the suffix of a file name, by which readers detect the format, if it is plain."""
+    """Return the suffix of a file name, which indicates the format, if it is alphanumeric."""
     suffix = PurePosixPath(name).suffix
     return suffix if _SUFFIX.fullmatch(suffix) else ""
 

@@ -75,7 +75,8 @@ class Analysis(ABC):
     def join(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> Joining:
         """Join the answers as far as possible without a model.
 
-        By default a model reconciles all of them, because it condenses lists about the document.
+        By default a model reconciles all of them: lists that condense a document have no joining
+        rule.
         """
         return Joining(output=self.merge(answers, options), parts=answers)
 
