@@ -1,4 +1,4 @@
-"""What came of a question: the answer that holds, and who gave it."""
+"""Answers: a valid answer with its quality, and numbers derived from it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from chordwise.domain.tasks import AnalysisType
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A valid answer with its grounding, and who gave it.
+    """A valid, grounded answer, and the provider, model and prompt that produced it.
 
-    `confidence` and `quality` are 0 to 1; `repaired` says that it took a second question or a
-    lenient parser. `agreement` is how far the samples of a vote agreed, 0 to 1; `None` without one.
-    `missing_rows` are the lists that have fewer rows than the answers that this one joins or mends;
-    `quality` is lowered by them.
+    `confidence` and `quality` are 0 to 1; `repaired` is set if it took a second request or a
+    lenient parser. `agreement` is the agreement of the samples of a vote, 0 to 1; `None` without a
+    vote. `missing_rows` are the lists with fewer rows than in the answers that this one joins or
+    repairs; they lower `quality`.
     """
 
     output: JsonObject
@@ -35,14 +35,14 @@ class Answer:
 
 REPAIR_FACTOR = 0.8
 CHECK_FACTOR = 0.8
-"""What a quality is multiplied by for each check between values that fails."""
+"""The factor by which each failed check between values lowers the quality."""
 _HIGHEST_WITH_LOSS = 0.999
 
 
 def quality_of(answer: JsonObject, *, repaired: bool) -> float:
-    """Return the share of quotes that stand in the source, lowered if the answer needed repair.
+    """Return the share of quotes that are in the source, lowered if the answer needed repair.
 
-    A quote counts by the share of its values that stand in it.
+    A quote counts by the share of its values that it contains.
     """
     quotes = grounding.quotes(answer)
     held = [value_in_quote.share(each) for each in quotes if each.get("grounded") is True]
@@ -51,7 +51,7 @@ def quality_of(answer: JsonObject, *, repaired: bool) -> float:
 
 
 def lowered_by(value: float, share: float) -> float:
-    """Return a quality times the share of rows that are kept; below 1 wherever some are missing."""
+    """Return a quality times the share of kept rows; always below 1 if rows are missing."""
     return value if share >= 1 else min(round(value * share, 3), _HIGHEST_WITH_LOSS)
 
 
@@ -61,7 +61,7 @@ def coverage(total: int, spans: Sequence[tuple[int, int]]) -> float:
 
 
 def headline(analysis_type: str, output: JsonObject) -> str:
-    """Return an output in one line, for lists of many documents."""
+    """Return a one-line summary of an output, for lists of documents."""
     match analysis_type:
         case AnalysisType.SUMMARY:
             return text(output.get("main_topic"))
@@ -77,13 +77,13 @@ def headline(analysis_type: str, output: JsonObject) -> str:
 
 
 def amount(value: JsonValue) -> str:
-    """Return a number for people, and a dash for what is none."""
+    """Return a number for display, or a dash for any other value."""
     number = json_values.number(value)
     return "–" if number is None else f"{number:g}"
 
 
 def _extracted(output: JsonObject) -> str:
-    """Return the values of each item or member, each name once."""
+    """Return the values grouped by item or member name."""
     fields = objects(output.get("fields"))
     pairs = [(text(each.get("item")), each.get("value")) for each in fields]
     if isinstance(data := output.get("data"), dict):

@@ -1,8 +1,8 @@
-"""Checks of an answer: between values, as a user's schema declares them, and against examples.
+"""Checks of an answer: relations between values declared in a schema, and leaks from examples.
 
 A declaration in `x-checks` is data: four kinds, with JSON Pointers to the values, in which `*`
-stands for every position of a list. Where a value is missing, or does not say a number or a date
-without ambiguity, a check says nothing.
+stands for every position of a list. A check passes if a value is missing or is not unambiguously a
+number or a date.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _Positions: TypeAlias = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedCheck:
-    """A check that an answer does not pass.
+    """A check that an answer fails.
 
-    `path` is a JSON Pointer into the output. `problem` repeats nothing of the answer and may go
-    into a prompt; `found` and `expected` are the values, where there are two.
+    `path` is a JSON Pointer into the output. `problem` contains nothing of the answer and may be
+    put into a prompt; `found` and `expected` are the compared values, if there are two.
     """
 
     check: str
@@ -62,9 +62,9 @@ class FailedCheck:
 def failures(
     output: JsonObject, options: AnalysisOptions, learned: Sequence[Example] = ()
 ) -> tuple[FailedCheck, ...]:
-    """Return what a grounded answer about a whole document does not pass, values before quotes.
+    """Return the checks that a grounded answer about a whole document fails, values before quotes.
 
-    `learned` are the examples that were shown beside those of the options.
+    `learned` are the examples that were shown in addition to those of the options.
     """
     declared = json_values.objects(options.schema.get(CHECKS)) if options.schema else []
     data = output.get("data")
@@ -79,12 +79,12 @@ def failures(
 def failures_of_part(
     output: JsonObject, options: AnalysisOptions, learned: Sequence[Example] = ()
 ) -> tuple[FailedCheck, ...]:
-    """Return what a grounded answer about any part of a document does not pass."""
+    """Return the checks that a grounded answer about any part of a document fails."""
     return (*_repetitions(output, options), *_leaks(output, options, learned))
 
 
 def _repetitions(output: JsonObject, options: AnalysisOptions) -> Iterator[FailedCheck]:
-    """Yield the lists with rows that have the values and the places of another one."""
+    """Yield a failure for each list with rows that repeat the values and places of another row."""
     for path, number in extraction.repetitions(output, options).items():
         rows = "row repeats" if number == 1 else "rows repeat"
         problem = f"{number} {rows} the values of another one at the same place"
@@ -94,7 +94,7 @@ def _repetitions(output: JsonObject, options: AnalysisOptions) -> Iterator[Faile
 def _leaks(
     output: JsonObject, options: AnalysisOptions, learned: Sequence[Example]
 ) -> tuple[FailedCheck, ...]:
-    """Return the quotes of a grounded answer that stand in an example, and not in the text."""
+    """Return a failure for each quote of a grounded answer that is only in an example."""
     sources = [Source(each.text) for each in (*options.examples, *learned)]
     own: JsonObject = {name: value for name, value in output.items() if name != "data"}
     return tuple(
@@ -110,10 +110,10 @@ def _leaks(
 
 
 def check_declarations(schema: JsonObject) -> None:
-    """Refuse checks that a schema declares wrongly.
+    """Validate the checks that a schema declares.
 
     Raises:
-        UsageError: One is none, has a wrong entry, or names a value that the schema does not know.
+        UsageError: A declaration is invalid, or names a value that the schema does not define.
     """
     declared = schema.get(CHECKS, [])
     if not isinstance(declared, list) or len(declared) > MAX_CHECKS:
@@ -167,11 +167,11 @@ _PATHS = MappingProxyType(
         "required": ("field", "if"),
     }
 )
-"""The entries that are JSON Pointers, or may be."""
+"""The entries that are, or may be, JSON Pointers."""
 
 
 def _problem(declared: JsonValue, root: SchemaNode) -> str:
-    """Return what is wrong with a declaration; empty where nothing is."""
+    """Return the problem of a declaration, or an empty text."""
     kind = json_values.text(declared.get("check")) if isinstance(declared, dict) else ""
     if not isinstance(declared, dict) or kind not in _FORMS:
         return f'"check" has to be one of {", ".join(_FORMS)}'
@@ -189,7 +189,7 @@ def _problem(declared: JsonValue, root: SchemaNode) -> str:
 
 
 def _paths(value: JsonValue) -> list[str]:
-    """Return the JSON Pointers in an entry, which may be one, several, or a plain value."""
+    """Return the JSON Pointers in an entry: one, several, or none for a plain value."""
     return json_values.strings([value] if _is_path(value) else value)
 
 
@@ -204,12 +204,12 @@ def _is_known(path: str, node: SchemaNode) -> bool:
 
 
 def _list_of(path: str) -> str:
-    """Return the part of a path that says in which list it is; empty outside of lists."""
+    """Return the part of a path that identifies its list; empty outside of lists."""
     return path[: path.rfind(f"/{ANY_POSITION}") + 2] if f"/{ANY_POSITION}" in path else ""
 
 
 def _sum(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
-    """Compare a value with the sum of those in the same row; one that is missing leaves it open."""
+    """Compare a value with the sum of the values in its row; skip rows with a missing value."""
     parts_of, equals = _paths(declared["of"]), declared["equals"]
     of = " + ".join(parts_of)
     totals = json_values.text(equals) if _is_path(equals) else ""
@@ -300,7 +300,7 @@ def _depth(path: str) -> int:
 
 
 def _rows(data: JsonValue, path: str) -> Iterator[_Positions]:
-    """Yield the positions that the `*` of a path stand for; one without any where it has none."""
+    """Yield the positions that the `*` of a path stand for; without `*`, one empty tuple."""
     yield from _positions(data, json_values.steps(path), ())
 
 
@@ -316,7 +316,7 @@ def _positions(value: JsonValue, steps: Sequence[str], so_far: _Positions) -> It
 
 
 def _at(data: JsonValue, path: str, row: _Positions) -> tuple[str, JsonValue]:
-    """Return a value with its own path, each `*` replaced by the position in this row."""
+    """Return a value with its concrete path, in which positions of the row replace each `*`."""
     positions, place, value = iter(row), "", data
     for step in json_values.steps(path):
         own = str(next(positions)) if step == ANY_POSITION else step
@@ -333,7 +333,7 @@ def _tolerance(declared: JsonObject) -> Decimal:
 
 
 def _difference(left: JsonValue, right: JsonValue) -> Decimal | None:
-    """Return how far two numbers or dates are apart, dates in days."""
+    """Return the difference of two numbers, or of two dates in days; `None` if incomparable."""
     one, other = typed(left), typed(right)
     if one.date is not None and other.date is not None:
         return Decimal((one.date - other.date).days)
@@ -344,7 +344,7 @@ def _difference(left: JsonValue, right: JsonValue) -> Decimal | None:
 
 
 def _text_difference(left: JsonValue, right: JsonValue) -> Decimal | None:
-    """Return 0 for texts that are the same but for their case, else 1."""
+    """Return 0 for two texts that are equal up to case, else 1; `None` for other values."""
     if isinstance(left, str) and isinstance(right, str):
         return Decimal(left.strip().casefold() != right.strip().casefold())
     return None

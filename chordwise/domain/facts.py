@@ -1,4 +1,4 @@
-"""The facts in an output: one row per finding or value, for those who ask in SQL."""
+"""The facts of an output: one row per finding or value, for queries in SQL."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _LARGEST_WHOLE = 1e15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """A value of an output, with its evidence where it has any.
+    """A value of an output, with its evidence, if any.
 
     `path` is a JSON Pointer into the output. `item` is what was asked for: an item of an
     extraction, or the names on the path joined by dots, such as `line_items.amount`. `value` is the
-    value as text, `None` where the document was searched for it and nothing was found.
+    value as text, `None` if the document was searched for it and nothing was found.
 
-    Of a value in a list, `row_index` is its position there, from 0; `parent` is the path of the
-    object in a list that it is a member of. `number`, `currency`, `unit` and `date` are what the
-    final value says (see `typed_values`); a number alone has the currency or the unit that it has
-    in its quote. `confidence` is on the scale 0 to 1; `start_char` and
-    `end_char` are set where `grounded`; `grounding` says how the quote was found. `value_in_quote`
-    says whether the value occurs in its quote, and is `None` where that was not judged. `page`,
-    `place` and `boxes` say where the quote is in a document with places (see `places`).
+    For a value in a list, `row_index` is its position, from 0; `parent` is the path of the list
+    element (an object) that contains the value. `number`, `currency`, `unit` and `date` are the
+    typed final value (see `typed_values`); a number without a currency or unit takes it from its
+    quote. `confidence` is on the scale 0 to 1; `start_char` and `end_char` are set if it is
+    `grounded`; `grounding` is the way the quote was found. `value_in_quote` is whether the value
+    occurs in its quote, `None` if that was not checked. `page`, `place` and `boxes` locate the
+    quote in a document with places (see `places`).
 
-    `verdict` is what a person said of the value, and `corrected_value` what it should be.
+    `verdict` is a person's verdict on the value, and `corrected_value` the corrected one.
     """
 
     path: str
@@ -61,17 +61,17 @@ class Fact:
 
     @property
     def grounded(self) -> bool | None:
-        """Whether the quote stands in the document; `None` without one."""
+        """Whether the quote is in the document; `None` without a quote."""
         return None if self.grounding is None else self.grounding != Grounding.NONE
 
 
 def facts(output: JsonObject, analysis: Analysis) -> list[Fact]:
-    """List the facts of a stored output in its order, each path once.
+    """Return the facts of a stored output in its order, each path once.
 
-    An object with a quote is one fact; of everything else each scalar is one. Of a user's own data
-    each scalar, null, empty list and empty object is a fact, with the evidence for it, or else for
-    the object or list that it is in. Evidence that belongs to no value is a fact without one. The
-    evidence that a summary repeats from its findings is not listed twice.
+    An object with a quote is one fact; elsewhere each scalar is one. In a user's own data, each
+    scalar, null, empty list and empty object is a fact, with its own evidence or that of the
+    nearest enclosing object or list. Evidence without a value is a fact without a value. The
+    evidence that a summary repeats from its findings is left out.
     """
     if analysis.type is AnalysisType.EXTRACTION and _DATA in output:
         return list(_of_data(output, analysis))
@@ -82,7 +82,7 @@ def facts(output: JsonObject, analysis: Analysis) -> list[Fact]:
 
 
 def text_of(value: JsonValue) -> str | None:
-    """Return a scalar as text, a number with all of its digits: 1234567, not 1.23457e+06."""
+    """Return a scalar as text; a number keeps all of its digits: 1234567, not 1.23457e+06."""
     if value is None or isinstance(value, str):
         return value or None
     if isinstance(value, bool):
@@ -95,7 +95,7 @@ def text_of(value: JsonValue) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a value stands in an output; see `Fact` for what the members mean."""
+    """The position of a value in an output; see `Fact` for the attributes."""
 
     path: str = ""
     item: str = ""
@@ -103,23 +103,23 @@ class Place:
     row_index: int | None = None
 
     def member(self, name: str) -> Place:
-        """Return the place of a member of the object here."""
+        """Return the place of a member of the object at this place."""
         item = f"{self.item}.{name}" if self.item else name
         return replace(self, path=json_values.pointer(self.path, name), item=item)
 
     def element(self, index: int, value: JsonValue) -> Place:
-        """Return the place of an element of the list here."""
+        """Return the place of an element of the list at this place."""
         path = json_values.pointer(self.path, index)
         parent = path if isinstance(value, dict) else self.parent
         return replace(self, path=path, parent=parent, row_index=index)
 
 
 DATA = Place(path=f"/{_DATA}")
-"""Where a user's own data begins: its items are named from there."""
+"""The place of a user's own data; its item names are relative to it."""
 
 
 def scalar_fact(place: Place, value: JsonValue) -> Fact:
-    """Return the fact that a scalar is, without evidence; null, `[]` and `{}` say nothing."""
+    """Return the fact for a scalar, without evidence; null, `[]` and `{}` have no value."""
     return typed_fact(
         Fact(
             path=place.path,
@@ -132,7 +132,7 @@ def scalar_fact(place: Place, value: JsonValue) -> Fact:
 
 
 def typed_fact(fact: Fact, value: JsonValue) -> Fact:
-    """Return a fact with a value, and what that says as a number or a date."""
+    """Return a fact with a value and its typed form as a number or a date."""
     said = typed(value)
     return replace(
         fact,
@@ -145,7 +145,10 @@ def typed_fact(fact: Fact, value: JsonValue) -> Fact:
 
 
 def leaves(value: JsonValue, place: Place) -> Iterator[tuple[Place, JsonValue]]:
-    """Yield each scalar, null, empty list and empty object in a value; not the whole if empty."""
+    """Yield each scalar, null, empty list and empty object in a value.
+
+    Nothing is yielded for data that is an empty object.
+    """
     if isinstance(value, dict) and (value or place == DATA):
         for name, member in value.items():
             yield from leaves(member, place.member(name))
@@ -181,7 +184,7 @@ def _finding(value: JsonObject, place: Place, analysis: Analysis) -> Fact:
 
 
 def _of_data(output: JsonObject, analysis: Analysis) -> Iterator[Fact]:
-    """Yield the facts of a user's own data, each with its evidence, and evidence of nothing."""
+    """Yield the facts of a user's own data with their evidence, and evidence without a value."""
     evidence: dict[str, list[JsonObject]] = {}
     listed = json_values.objects(output.get(_DERIVED))
     for entry in listed:
@@ -204,7 +207,7 @@ def _of_data(output: JsonObject, analysis: Analysis) -> Iterator[Fact]:
 
 
 def _surest(entries: Sequence[JsonObject], path: str) -> JsonObject:
-    """Return the entry whose quote is in the document and has the value, and that claims most."""
+    """Return the best entry: grounded, with the value in its quote, and the most confident."""
     return max(
         entries,
         key=lambda each: (
@@ -216,7 +219,10 @@ def _surest(entries: Sequence[JsonObject], path: str) -> JsonObject:
 
 
 def _with_evidence(fact: Fact, entry: JsonObject, analysis: Analysis, path: str = "") -> Fact:
-    """Return a fact with its evidence; `path` leads to it from what that is about."""
+    """Return a fact with its evidence.
+
+    `path` leads to the value from the place that the evidence is about.
+    """
     start, end, page = (entry.get(name) for name in ("start_char", "end_char", "page"))
     quote = json_values.text(entry.get("quote"))
     stands = value_in_quote.mark_at(entry, path)

@@ -1,6 +1,6 @@
-"""Rows of lists: how many each part of a document has, and which an answer lacks of them.
+"""Missing rows: lists of which an answer has fewer rows than the chunks or the text.
 
-Rows are lost where answers are joined or repaired, or where a model leaves records of the text out
+Rows are lost when answers are joined or repaired, or when a model leaves out records of the text
 (see `unread_records`).
 """
 
@@ -45,12 +45,12 @@ _PREFIXES = {"/data/": "rows", "/fields/": "values"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingRows:
-    """A list of which `kept` of `found` rows are in an answer.
+    """A list of which an answer has only `kept` of `found` rows.
 
     `path` is a JSON Pointer into the output, with `*` for the position of an enclosing row;
-    `/fields/ITEM` stands for the distinct values of an item. `max_items` is the limit that the
-    user's schema sets. `records` of the missing ones are records of the text that no answer has,
-    and `where` names their places.
+    `/fields/ITEM` stands for the distinct values of an item. `max_items` is the limit in the user's
+    schema. `records` counts the missing rows that are records of the text without any answer, and
+    `where` names their places.
     """
 
     path: str
@@ -62,12 +62,12 @@ class MissingRows:
 
     @property
     def wanted(self) -> int:
-        """Return how many rows the answer should have: all, or as many as the schema allows."""
+        """Return the number of rows that the answer should have, limited by the schema."""
         return self.found if self.max_items is None else min(self.found, self.max_items)
 
     @property
     def is_loss(self) -> bool:
-        """Return whether rows are missing that the schema leaves room for."""
+        """Return whether rows are missing that the schema would allow."""
         return self.kept < self.wanted
 
     def __str__(self) -> str:
@@ -84,7 +84,7 @@ def compare(
 ) -> tuple[MissingRows, ...]:
     """Return the lists of which fewer rows are kept than were found.
 
-    `before` are the rows that what was counted in `found` lacked itself.
+    `before` are the rows that were already missing in the answers counted in `found`.
     """
     lost: Counter[str] = Counter()
     limits = {path: count.max_items for path, count in found.items()}
@@ -106,18 +106,18 @@ def compare(
 def recounted(
     missing: Iterable[MissingRows], kept: Mapping[str, RowCount]
 ) -> tuple[MissingRows, ...]:
-    """Return the lists that still lack rows once an answer was revised."""
+    """Return the lists that still lack rows after a revision of the answer."""
     now = (replace(each, kept=_number(kept, each.path)) for each in missing)
     return tuple(each for each in now if each.kept < each.found)
 
 
 def losses(missing: Iterable[MissingRows]) -> list[MissingRows]:
-    """Return the lists that lack rows which the schema leaves room for."""
+    """Return the lists that lack rows which the schema would allow."""
     return [each for each in missing if each.is_loss]
 
 
 def share(missing: Iterable[MissingRows]) -> float:
-    """Return the share of the rows that are kept, over the lists that lost some; else 1."""
+    """Return the share of kept rows in the lists with losses; 1 without losses."""
     lost = losses(missing)
     if not lost:
         return 1.0
@@ -125,7 +125,7 @@ def share(missing: Iterable[MissingRows]) -> float:
 
 
 def sentences(missing: Iterable[MissingRows]) -> list[str]:
-    """Say how many rows the lists have: first those that lost some, then those at their limit."""
+    """Return sentences with row counts: lists with losses first, then those at their limit."""
     every = list(missing)
     lost, limited = losses(every), [each for each in every if not each.is_loss]
     said = [f"{_listed(lost)} are in the result."] if lost else []
@@ -141,9 +141,9 @@ def counts(
     task: AnalysisTask,
     missing: Iterable[MissingRows] = (),
 ) -> list[JsonValue]:
-    """Return what the column `row_counts` keeps: the lists of an output and how they came about.
+    """Return the value of the column `row_counts`: the lists of an output and their row counts.
 
-    `parts` are the answers of all chunks in their order, `None` where there is none.
+    `parts` are the answers of all chunks in order, `None` for a chunk without one.
     """
     analysis, options = analysis_for(task.analysis_type), task.options
     by_chunk = [None if part is None else analysis.row_counts([part], options) for part in parts]
@@ -172,9 +172,10 @@ def counts(
 
 
 def gaps(counted: list[JsonValue]) -> list[str]:
-    """Say which lists, as `counts` returns them, have chunks without rows in their midst.
+    """Return sentences about lists with chunks without rows between chunks with many rows.
 
-    Where records without a row are counted, those say it.
+    Takes the result of `counts`. Lists with counted unread records are skipped, as those are
+    reported separately.
     """
     said = []
     for each in json_values.objects(counted):
@@ -188,7 +189,7 @@ def gaps(counted: list[JsonValue]) -> list[str]:
 
 
 def _empty_within(numbers: Sequence[JsonValue]) -> int:
-    """Return how many chunks have no row, each run of them between two with many."""
+    """Return the number of chunks without rows, in runs that lie between two chunks with many."""
     empty = run = 0
     before = 0.0
     for number in map(json_values.number, numbers):
@@ -207,7 +208,7 @@ def _number(counted: Mapping[str, RowCount], path: str) -> int:
 
 _MAX_UNREAD = 2
 _MAX_UNREAD_SHARE = 0.02
-"""So many records without a row, not side by side, are taken for headers, totals and the like."""
+"""Up to this number or share, scattered records without a row are taken for headers or totals."""
 
 
 def unread(
@@ -217,12 +218,12 @@ def unread(
     answered: Sequence[Span] | None = None,
     place: Callable[[int, int], str] = lambda *_: "",
 ) -> tuple[MissingRows, ...]:
-    """Return the lists of which a text has records without a row.
+    """Return the lists for which a text has records without a row.
 
-    They are looked for in the spans `answered`, which ascend and do not overlap, or everywhere.
-    Where most rows of a list stand in lines of one shape, each in one of its own, the other lines
-    of that shape near them are records, too. A list that the schema calls a selection, and one of
-    distinct values, has no records. `place` names a span of the text.
+    The search covers the spans `answered`, which ascend and do not overlap, or the whole text. If
+    most rows of a list are in lines of one shape, each in a separate one, the other lines of that
+    shape near them are records, too. Lists that the schema declares a selection, and lists of
+    distinct values, have no records. `place` returns a name for a span of the text.
     """
     analysis, options = analysis_for(task.analysis_type), task.options
     counted, located = analysis.row_counts([output], options), _places(source, output, task)
@@ -246,7 +247,7 @@ def _missing(
     records: Sequence[UnreadRecords],
     place: Callable[[int, int], str],
 ) -> MissingRows | None:
-    """Return what a list lacks, of which so many rows are located; `None` where that is nothing."""
+    """Return the missing rows of a list with `located` located rows, or `None`."""
     number = sum(each.number for each in records) - (count.number - located)
     few = max(_MAX_UNREAD, _MAX_UNREAD_SHARE * (count.number + number))
     is_dense = min(number, max((each.longest for each in records), default=0)) >= DENSE
@@ -270,7 +271,7 @@ def _rows_elsewhere(
     located: Mapping[str, Sequence[Sequence[Span]]],
     counted: Mapping[str, RowCount],
 ) -> list[Sequence[Span]]:
-    """Return where the rows of the other lists stand, selections left out."""
+    """Return the spans of the rows of the other lists, except selections."""
     return [
         spans
         for other, own in located.items()
@@ -280,14 +281,14 @@ def _rows_elsewhere(
 
 
 def _are_nested(path: str, other: str) -> bool:
-    """Return whether a list is another one, or in a row of it, or the other way round."""
+    """Return whether one of two lists equals the other or is nested in a row of it."""
     return f"{path}/".startswith(f"{other}/") or f"{other}/".startswith(f"{path}/")
 
 
 def _places(
     source: Source, output: JsonObject, task: AnalysisTask
 ) -> Mapping[str, list[list[Span]]]:
-    """Return where the rows of each list stand: by their quotes, else by their values."""
+    """Return the spans of the rows of each list, located by their quotes or else their values."""
     analysis, options = analysis_for(task.analysis_type), task.options
     if values := analysis.values_without_place(output, options):
         found = grounding.ground({"evidence": [*values]}, source)
@@ -302,7 +303,7 @@ def _few(names: Sequence[str]) -> list[str]:
 
 
 def naming(places: Callable[[], Places], parts: Sequence[Span]) -> Callable[[int, int], str]:
-    """Return what names a span of a document: by its page or other place, else by its part."""
+    """Return a function that names a span of a document by its page, other place or chunk."""
     known, starts = cache(places), [start for start, _ in parts]
 
     def name(start: int, end: int) -> str:
@@ -316,14 +317,14 @@ def naming(places: Callable[[], Places], parts: Sequence[Span]) -> Callable[[int
 
 
 def hint(lost: Sequence[MissingRows], parts: int) -> str:
-    """Say what can be done about rows that an answer joined of so many parts lacks."""
+    """Return advice about missing rows in an answer that was joined from `parts` chunks."""
     if any(each.records for each in lost):
         return _HINT_OF_RECORDS
     return _HINT if parts > 1 else _HINT_OF_ONE_CHUNK
 
 
 def together(one: Iterable[MissingRows], other: Iterable[MissingRows]) -> tuple[MissingRows, ...]:
-    """Return what two counts of the same output found missing; of a list the larger number."""
+    """Return the union of two counts of one output; for a list in both, the larger one."""
     largest: dict[str, MissingRows] = {}
     for each in (*one, *other):
         known = largest.setdefault(each.path, each)
@@ -336,7 +337,7 @@ _STORED = TypeAdapter(tuple[MissingRows, ...])
 
 
 def from_json(stored: JsonValue) -> tuple[MissingRows, ...]:
-    """Read what the columns `missing_rows` hold, as its `json_values.plain`; null is none."""
+    """Read the value of a column `missing_rows`; null is an empty tuple."""
     return _STORED.validate_python(stored or ())
 
 

@@ -1,4 +1,4 @@
-"""Sums of money in US dollars: with eight decimals in the accounts, with fewer for people."""
+"""Amounts in US dollars: stored with eight decimals, displayed with fewer."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ _SMALLEST_USD = Decimal("0.00000001")
 
 
 def rounded_up(usd: Decimal) -> Decimal:
-    """Return a cost, never less than it is."""
+    """Return a cost rounded up to eight decimals."""
     return usd.quantize(_SMALLEST_USD, rounding=ROUND_CEILING)
 
 
 def rounded_down(usd: Decimal) -> Decimal:
-    """Return a cap, never more than it is."""
+    """Return a cap rounded down to eight decimals."""
     return usd.quantize(_SMALLEST_USD, rounding=ROUND_FLOOR)
 
 
 def dollars(usd: Decimal) -> str:
-    """Return a sum of money or a loss, small ones with two digits that mean something."""
+    """Return an amount for display: with two decimals, below one dollar with four."""
     sign, size = "-" if usd < 0 else "", abs(usd)
     if not size or size >= 1:
         return f"{sign}${size:,.2f}"

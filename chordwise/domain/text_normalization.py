@@ -1,4 +1,4 @@
-"""Makes any text storable and its offsets stable, and counts what had to change."""
+"""Text normalization: makes a text storable and its offsets stable, and counts the changes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _PAIR = re.compile("\r\n")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormalizedText:
-    """A text that PostgreSQL takes, and how often each kind of change was made to get there.
+    """A text that PostgreSQL can store, and the number of changes of each kind.
 
-    A byte order mark at the start belongs to the encoding and goes without being counted.
-    `hiding_removed` counts the invisible characters that can hide text; they are among those of
-    `invisible_removed`. `runs` are the removed ones, with where in the text they stood, if they are
-    a reason to look at it. `removed_at` are the offsets of the characters that were removed, one
-    sequence for each step but that of the line ends, in the text as it was before that step;
-    `with_returns` is the text before that one, where it has removed any.
+    A byte order mark at the start belongs to the encoding; it is removed and not counted.
+    `hiding_removed` counts the invisible characters that can hide text, which are included in
+    `invisible_removed`. `runs` are the removed invisible characters with their offsets in the text,
+    if the document needs review. `removed_at` are the offsets of removed characters, one sequence
+    for each step except line ends, in the text before that step; `with_returns` is the text before
+    the step of line ends, if that removed any.
     """
 
     text: str
@@ -40,7 +40,7 @@ class NormalizedText:
     with_returns: str = ""
 
     def offsets(self) -> Callable[[int], int] | None:
-        """Return what says where a character of the original text is; `None` if none has moved."""
+        """Return a function from original offsets to normalized ones; `None` if they are equal."""
         returns_at = [pair.start() for pair in _PAIR.finditer(self.with_returns)]
         *first, last = self.removed_at or ((),)
         steps = [each for each in (*first, returns_at, last) if each]
@@ -54,7 +54,7 @@ class NormalizedText:
 
 
 def normalize(text: str) -> NormalizedText:
-    """Return the text without what cannot be stored or seen, its lines ended by a line feed."""
+    """Return the text without characters that cannot be stored or seen, with line feeds only."""
     text, nul_at = _without_nul(text)
     text, surrogates_replaced = _without_surrogates(text)
     marked, text = len(text), text.lstrip(BYTE_ORDER_MARK)
@@ -88,7 +88,7 @@ def _without_nul(text: str) -> tuple[str, Sequence[int]]:
 
 
 def _without_surrogates(text: str) -> tuple[str, int]:
-    # Encoding is fifty times faster than the search that it saves for nearly every text.
+    # Encoding is fifty times faster than the search, which nearly no text needs.
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -104,9 +104,9 @@ def _with_line_feeds(text: str) -> tuple[str, int]:
 
 
 FEW = 20
-"""So many are usual leftovers of the programs that wrote a text, and no reason to look at it."""
+"""The number of invisible characters that programs commonly leave and that need no review."""
 REASON = "invisible_characters"
-"""The code that `intakes.reason` has where a person should look at a document."""
+"""The value of `intakes.reason` for a document that needs review."""
 HINT = "Look at the file before you rely on its results (docs/formats.md, Invisible text)."
 _IGNORABLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
@@ -136,7 +136,7 @@ _RIGHT_TO_LEFT = re.compile(
     "\U00010800-\U00010fff\U0001e800-\U0001efff]"
 )
 _NEEDED = (
-    # A word may be parted here (soft hyphen), or an accent kept from moving (grapheme joiner).
+    # Soft hyphen, and combining grapheme joiner.
     r"(?<=\w)\u00ad",
     rf"(?<=[^\s{_IGNORABLE}])\u034f(?=[\w\u0300-\u036f\u0590-\u05ff])",
     # Word joiner and the invisible operators of mathematics.
@@ -155,7 +155,7 @@ _NEEDED = (
     "(?<=[\u1800-\u180a\u1810-\u18aa])[\u180b-\u180f]",
     # The flags of England, Scotland, Wales and other regions.
     "(?<=\U0001f3f4)[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f",
-    # Joiners of Egyptian hieroglyphs, which have another property and are as invisible.
+    # Joiners of Egyptian hieroglyphs, which have another property but are invisible, too.
     "(?<=[\U00013000-\U0001342f\U00013440-\U00013455])[\U00013430-\U0001343f]",
     "[\U00013430-\U0001343f](?=[\U00013000-\U0001342f\U00013440-\U00013455])",
     # Fillers of Hangul, inherent vowels of Khmer, controls of shorthand and of music.
@@ -171,14 +171,14 @@ _IN_ANY_TEXT = re.compile(rf"(?=[{_IGNORABLE}])(?:({'|'.join(_NEEDED)})|.)")
 _IN_RIGHT_TO_LEFT_TEXT = re.compile(
     rf"(?=[{_IGNORABLE}])(?:({'|'.join((*_NEEDED, _DIRECTING))})|.)"
 )
-# Tags, the variation selectors that are no emoji's, and overrides of the direction of writing.
+# Tags, variation selectors except those of emoji, and overrides of the writing direction.
 _HIDING = re.compile("[\U000e0000-\U000e007f\U000e0100-\U000e01ef\ufe00-\ufe0d\u202d\u202e]")
 
 
 def _visible(text: str) -> tuple[str, list[tuple[int, str]]]:
-    """Return a text without the invisible characters that have no task where they stand.
+    """Return a text without invisible characters that have no function in their context.
 
-    They follow, each with its place in the text that is returned.
+    The second value holds the removed characters, each with its offset in the returned text.
     """
     removed: list[tuple[int, str]] = []
     if text.isascii() or not _CANDIDATE.search(text):
@@ -194,9 +194,9 @@ def _visible(text: str) -> tuple[str, list[tuple[int, str]]]:
 
 
 def review_reason(*, unseen: int, removed: int, hiding: int) -> str:
-    """Say why a person should look at a document; empty where there is no reason.
+    """Return the reason why a document needs review, or an empty text.
 
-    `unseen` counts characters of a PDF that are not visible on its pages, `removed` those that
+    `unseen` counts the characters of a PDF that are not visible on its pages, `removed` those that
     normalization removed, and `hiding` the removed ones that can hide text.
     """
     sentences = []

@@ -1,7 +1,7 @@
-"""Records of a text that have no row in an answer.
+"""Unread records: records of a text for which an answer has no row.
 
-Records are lines of a similar shape, such as the rows of a table, or parts of any shape where each
-of the others has a row.
+Records are lines of a similar shape, such as the rows of a table, or parts of any shape if each of
+the other parts has a row.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from chordwise.domain.grounding import Source
 from chordwise.domain.records import Span
 
 DENSE = 5
-"""A part of a text with so many rows of a list is taken to lie within it."""
+"""The number of rows from which on a part of a text is assumed to lie within a list."""
 _FEWEST_ROWS, _FEWEST_ROWS_OF_LINES = 2, 3
-"""So many rows have to stand in lines of one shape before the other lines count as records.
+"""The number of rows in lines of one shape from which on the other lines count as records.
 
 In a table it is one.
 """
@@ -39,7 +39,7 @@ _KEY = re.compile(r"<[\w:.-]++|[^:\n]{1,40}+:(?=\s)")
 _DELIMITER = re.compile(r"[,;](?!\d{3}(?!\d))")
 _QUOTED = re.compile(r'"[^"\n]*+"')
 _STOP = re.compile(r"[.!?] +|(?<=[]}>\[]),? *+(?=[{<])")
-"""Where sentences end, and elements or objects that are not on lines of their own."""
+"""The ends of sentences, and of elements or objects on a common line."""
 _CELL = re.compile(r"[|\t,;]")
 _GAP = re.compile(r"(?<=[^\s.?!:]) {2,}+(?=\S)")
 _NUMBER = re.compile(r"\d[\d.,]*+")
@@ -55,22 +55,22 @@ _SUM = re.compile(
     r"|合计|合計|总计|總計|小计|小計|합계|총계|소계|المجموع|الإجمالي",
     re.IGNORECASE,
 )
-"""What names the totals of a list, wherever they stand."""
+"""The words that name the totals of a list, at any position."""
 _ADDED = re.compile(
     r"(?<![^\W\d_])(?:tax(?:es)?|vat|gst|mwst|ust|tva|iva|btw|moms|taxe|steuer"
     r"|shipping|postage|versand(?:kosten)?|porto|frais|tip"
     r"|balance|cash|change|due|paid)(?![^\W\d_])|税",
     re.IGNORECASE,
 )
-"""What names the amounts that are added to a list at its end."""
+"""The words that name amounts added at the end of a list."""
 _WORDS = re.compile(r"[^\W\d_][\w'’-]*+(?: ++[^\W\d_][\w'’-]*+)*+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadRecords:
-    """Records without a row: their lines by runs, of which each record has `lines_each`.
+    """Records without a row: runs of their lines; each record has `lines_each` lines on average.
 
-    It `is_clear` that they are records where the rows are many, and most records of the list.
+    `is_clear` is set if there are many rows, and if they are most of the records of the list.
     """
 
     runs: Sequence[Sequence[Span]] = ()
@@ -79,18 +79,18 @@ class UnreadRecords:
 
     @property
     def number(self) -> int:
-        """How many records there are."""
+        """The number of records."""
         return round(sum(map(len, self.runs)) / self.lines_each)
 
     @property
     def longest(self) -> int:
-        """How many of them are in the longest run."""
+        """The number of records in the longest run."""
         return round(max(map(len, self.runs), default=0) / self.lines_each)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lines:
-    """The lines of a text that say something, and the shapes of those that were answered."""
+    """The lines of a text with letters or digits, and the shapes of those in answered spans."""
 
     source: Source
     answered: Sequence[Span] | None
@@ -100,7 +100,7 @@ class Lines:
         return self._moved(_lines(self.source.text))
 
     def _moved(self, spans: Iterable[Span]) -> list[Span]:
-        """Return places in the text as places in its document."""
+        """Return spans of the text as spans of its document."""
         offset = self.source.offset
         return [(start + offset, end + offset) for start, end in spans]
 
@@ -127,10 +127,10 @@ class Lines:
     def without_row(
         self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]] = ()
     ) -> list[UnreadRecords]:
-        """Return the lines that look like those in which the rows stand, and have none.
+        """Return the lines without a row that have the same shape as the lines with rows.
 
-        Those in which rows of other lists stand have one. Most rows have to stand in lines of one
-        shape; further shapes count where that is clear.
+        Lines with rows of other lists count as lines with a row. Most rows have to be in lines of
+        one shape; further shapes are used only if they are clear.
         """
         left = [own for spans in rows if (own := self._touched(spans))]
         elsewhere = {each for spans in others for each in self._touched(spans)}
@@ -152,7 +152,7 @@ class Lines:
 
     @cached_property
     def _divisions(self) -> tuple[list[Span], list[Span]]:
-        """The parts as which the text is cut, and its lines."""
+        """The parts into which the text is divided at records, and its lines."""
         text = self.source.text
         cut = itertools.pairwise([0, *records.divide(text).ends])
         lines = (line.span() for line in _LINE.finditer(text))
@@ -166,11 +166,11 @@ class Lines:
     def _of_parts(
         self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]]
     ) -> list[UnreadRecords]:
-        """Return the parts of a text without a row, amid those that have one each, of any shape.
+        """Return the parts of a text without a row between parts of any shape that have one each.
 
-        Half of them have to have one where most rows begin their parts and are distinct, which
-        speakers are not, or many parts in a row have none; else nearly all: in prose, values are
-        scattered.
+        Half of the parts need a row if many consecutive parts have none, or if most rows begin
+        their parts and are distinct (names of speakers are not); otherwise nearly all need one,
+        because in prose values are scattered.
         """
         for division in self._divisions:
             parts = [each for each in division if self._is_answered(each[0])]
@@ -198,7 +198,7 @@ class Lines:
     def _first_in(
         self, parts: Sequence[Span], taken: Collection[int], rows: Sequence[Sequence[Span]]
     ) -> list[str]:
-        """Return what begins the parts that are taken, behind a mark such as a bullet, if rows."""
+        """Return the values of rows that begin a taken part, after a mark such as a bullet."""
         ends = {start: end for spans in rows for start, end in spans}
         places = (
             (start, ends[start])
@@ -212,7 +212,7 @@ class Lines:
     def _of_shape(
         self, shape: str, taken: set[int], count: int, elsewhere: set[int]
     ) -> UnreadRecords:
-        """Return the records of a shape, of which the lines `taken` belong to so many rows."""
+        """Return the records of a shape; the lines `taken` belong to `count` rows."""
         cells = min(_filled_cells(self._line(each)) for each in taken)
         lines = [
             each
@@ -240,7 +240,7 @@ class Lines:
         )
 
     def _is_amid(self, number: int) -> bool:
-        """Return whether lines of the same shape are right above and below a line."""
+        """Return whether the lines directly above and below a line have the same shape."""
         around = self._spans[max(0, number - 1) : number + 2]
         shapes = {self._shapes.get(each) for each in range(number - 1, number + 2)}
         return len(shapes) == 1 and all(
@@ -248,10 +248,10 @@ class Lines:
         )
 
     def _is_record(self, number: int, headers: Collection[str], last: int) -> bool:
-        """Tell a record from the header of a table, and from a total or what is added to it.
+        """Return whether a line is a record and not a table header, a total or an added amount.
 
-        Of the lines up to the `last` with a row, none is an addition. A name on a line of its own
-        is no title or signature where it stands amid others.
+        Up to the `last` line with a row, no line is an added amount. A name on a separate line is a
+        record only between other names; otherwise it is a title or a signature.
         """
         if self._shapes[number] == _LINE_OF_NAMES and not self._is_amid(number):
             return False
@@ -263,7 +263,7 @@ class Lines:
         return not (is_header or (is_sum and is_short))
 
     def _touched(self, spans: Sequence[Span]) -> set[int]:
-        """Return the numbers of the lines with a shape in which spans stand."""
+        """Return the numbers of the lines with a shape that overlap spans."""
         return _touched(self._spans, spans) & self._shapes.keys()
 
     def _line(self, number: int) -> str:
@@ -272,7 +272,7 @@ class Lines:
 
 
 def _touched(parts: Sequence[Span], spans: Sequence[Span]) -> set[int]:
-    """Return the numbers of the parts, which ascend, in which spans stand."""
+    """Return the numbers of the parts, in ascending order, that overlap spans."""
     found: set[int] = set()
     for start, end in spans:
         number = bisect_right(parts, start, key=itemgetter(1))
@@ -285,10 +285,10 @@ def _touched(parts: Sequence[Span], spans: Sequence[Span]) -> set[int]:
 def _left(
     parts: Sequence[Span], taken: Collection[int], elsewhere: Collection[int]
 ) -> list[list[Span]]:
-    """Return the parts between the first and the last that is taken, by runs, without these.
+    """Return the runs of parts that are not taken, between the first and the last taken part.
 
-    Parts that follow the last one without a blank line belong to them; much larger or smaller ones
-    than those that are taken, and those of rows elsewhere, do not.
+    Parts that follow the last one without a blank line are included. Parts that are much larger or
+    smaller than the taken ones, and those of rows elsewhere, are excluded.
     """
     sizes = [end - start for start, end in parts]
     min_size, max_size = min(sizes[each] for each in taken), max(sizes[each] for each in taken)
@@ -305,7 +305,7 @@ def _left(
 
 
 def _lines(text: str) -> Iterator[Span]:
-    """Yield the lines that have letters or digits, and of long ones the sentences or objects."""
+    """Yield the lines with letters or digits; long ones are split at sentences or objects."""
     for line in _LINE.finditer(text):
         start, end = line.span()
         is_whole = end - start <= _LONGEST_LINE or _is_row(line[0])
@@ -316,12 +316,12 @@ def _lines(text: str) -> Iterator[Span]:
 
 
 def _filled_cells(line: str) -> int:
-    """Return how many cells of a row are not empty: a row with a total has fewer than others."""
+    """Return the number of non-empty cells of a row; a row with a total has fewer than others."""
     return sum(1 for cell in _CELL.split(line) if cell.strip())
 
 
 def _is_row(line: str) -> bool:
-    """Tell a long row of a table from elements or objects on one line."""
+    """Return whether a long line is a table row and not elements or objects on one line."""
     return _is_table(_shape(line)) and not line.lstrip().startswith(("{", "[", "<"))
 
 
@@ -337,10 +337,10 @@ def _fewest_rows(shape: str) -> int:
 
 
 def _blocks(numbers: Sequence[int], taken: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Yield the lines of one shape that stand near each other, where some of them are taken.
+    """Yield groups of nearby lines of one shape that contain taken lines.
 
-    A record may have more lines than one, so that those of the shape stand as far apart as they
-    stand where they are taken, or a heading farther; those beside a single one follow each other.
+    A record may have several lines. Within a group, lines are at most as far apart as taken lines
+    plus a few lines for a heading; next to a single taken line they have to be adjacent.
     """
     distances = [after - before for before, after in itertools.pairwise(taken)]
     most = min(distances) + _LINES_BETWEEN if distances else 1
@@ -360,10 +360,10 @@ _MAX_WORDS_OF_NAME, _LONGEST_NAME = 5, 50
 
 
 def _shape(line: str) -> str:
-    """Return what lines that are records of one list have in common; empty where that is nothing.
+    """Return the shape that lines of the same list share; empty if a line has none.
 
-    It is the number of cells in a row of a table, the mark of an item of a list, the name in front
-    of a value, how many amounts end a line, or how words and numbers follow each other.
+    The shape is the number of cells in a table row, the mark of a list item, the name before a
+    value, the number of amounts at the end of a line, or the sequence of words and numbers.
     """
     own = line.rstrip("\r\n")
     has_number = _NUMBER.search(own) is not None
@@ -388,7 +388,7 @@ def _shape(line: str) -> str:
 
 
 def _shape_of_words(line: str, *, has_number: bool) -> str:
-    """Return how words and numbers follow each other; without numbers, whether it is a name."""
+    """Return the sequence of words and numbers; without numbers, whether the line is a name."""
     if has_number:
         return _LINE_OF_WORDS + _NUMBER.sub("0", _WORDS.sub("a", line))
     is_short = len(line.split()) <= _MAX_WORDS_OF_NAME and len(line) <= _LONGEST_NAME

@@ -1,4 +1,4 @@
-"""Escapes characters that a terminal obeys or does not show, in texts and in names of files."""
+"""Escapes control and invisible characters in texts and file names, for terminals and pages."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import re
 import unicodedata
 
 _UNSAFE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-# Joiners are part of the spelling in Persian and Indian scripts, and of emoji.
+# Joiners are part of the spelling in Persian and Indian scripts, and part of emoji.
 _JOINERS = "\u200c\u200d"
 
 
 def is_shown(character: str) -> bool:
-    """Return whether a terminal shows a character, and does nothing else."""
+    """Return whether a terminal displays a character and does not interpret it."""
     return character in _JOINERS or unicodedata.category(character) not in _UNSAFE
 
 
 def visible(text: str) -> str:
-    r"""Return the text with every other character as `\u…`; line ends and tabs stay.
+    r"""Return the text with characters that are not shown as `\u…`, except line ends and tabs.
 
-    In JSON it means the same.
+    In a JSON text the escape has the same meaning.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -28,12 +28,12 @@ def visible(text: str) -> str:
     )
 
 
-# No NUL, which PostgreSQL cannot store, and no half of a character.
+# Except NUL, which PostgreSQL cannot store, and surrogates.
 _ESCAPE = re.compile(r"\\u((?!0000|d[89a-f])[0-9a-f]{4})")
 
 
 def restored(text: str) -> str:
-    r"""Return a text that was written or selected on a page with the characters of its `\u…`."""
+    r"""Return a text from a page with the characters that its `\u…` escapes stand for."""
 
     def character(match: re.Match[str]) -> str:
         found = chr(int(match[1], 16))
@@ -53,9 +53,9 @@ _RAW_BYTES = range(0xDC80, 0xDD00)
 
 
 def printable(name: str) -> str:
-    r"""Return the name with everything invisible escaped: a raw byte as `\xff`, others as `\uffff`.
+    r"""Return the name with invisible characters as `\uffff`, and raw bytes as `\xff`.
 
-    Two different names never look the same for what is escaped here.
+    The escaping is unambiguous: two different names never have the same escaped form.
     """
     if name.isascii() and name.isprintable() and "\\" not in name:
         return name

@@ -1,4 +1,4 @@
-"""Reads an e-mail message: its main headers and its body, then the files attached to it."""
+"""Reads an e-mail message: its main headers, its body, and the attached files."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _SIGNATURES = (
 
 
 def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
-    """Yield the message's own text, then its attachments.
+    """Yield the text of the message, then its attachments.
 
     Raises:
         ReadError: The message is encrypted.
     """
-    # The lenient policy: the modern one raises on the headers that real mail programs write.
+    # The lenient policy; the modern one raises on headers that real mail programs write.
     message = email.message_from_bytes(data)
     if any(part.get_content_type() in _ENCRYPTED for part in message.walk()):
         raise failures.encrypted()
@@ -47,7 +47,7 @@ def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
 
 
 def _text(message: Message, max_characters: int) -> Extracted:
-    """Return headers and body."""
+    """Return the headers, the body and the names of attachments as text."""
     parts = _shown(message, max_characters)
     bodies = [each.text for each in parts if each.text.strip()]
     headers = [f"{name}: {value}" for name in _HEADERS if (value := _header(message, name))]
@@ -67,9 +67,10 @@ def _text(message: Message, max_characters: int) -> Extracted:
 
 
 def _shown(message: Message, max_characters: int) -> list[Extracted]:
-    """Return what a mail program shows; of alternatives that is the last one (RFC 2046, 5.1.4).
+    """Return the body parts that a mail program displays.
 
-    A person does not see the others, which may say something else. One without text is passed over.
+    Of alternatives that is the last one with text (RFC 2046, 5.1.4). The others are not visible to
+    a person and may have different content.
     """
     kind = message.get_content_type()
     if message.get_content_disposition() == "attachment":
@@ -84,7 +85,7 @@ def _shown(message: Message, max_characters: int) -> list[Extracted]:
 
 
 def _attachments(message: Message) -> Iterator[Message]:
-    """Yield the parts that are files of their own; pictures in the body and signatures are not."""
+    """Yield the attached parts; inline images and signatures are not attachments."""
     waiting = _children(message)[::-1]
     while waiting:
         part = waiting.pop()
@@ -113,7 +114,7 @@ def _attachment(part: Message, naming: Naming, wanted: Wanted) -> Extraction:
     try:
         data = _bytes_of(part)
     except (MessageError, ValueError, LookupError, AttributeError, TypeError):
-        # What the library raises for messages that break its rules in places it did not foresee.
+        # The library raises these for some malformed messages that it does not handle.
         return Unread(place=place, error=failures.malformed("is a damaged attachment."))
     if len(data) > wanted.max_part_bytes:
         return Unread(place=place, error=failures.larger_than(wanted.max_part_bytes >> 20))
@@ -121,7 +122,7 @@ def _attachment(part: Message, naming: Naming, wanted: Wanted) -> Extraction:
 
 
 def _bytes_of(part: Message) -> bytes:
-    """Return an attached file, or an attached message as it was sent."""
+    """Return the content of an attached file, or the source of an attached message."""
     if part.is_multipart():
         children = _children(part)
         is_message = part.get_content_type() == MEDIA_TYPE and len(children) == 1
@@ -166,12 +167,12 @@ def _decoded(value: str) -> str:
 SEPARATOR = re.compile(
     rb"^From [^\r\n]{1,200}\d\d:\d\d[^\r\n]{0,40}\d{4}[^\r\n]{0,20}\r?$", re.MULTILINE
 )
-# The writer put a sign before lines that look like a separator (in the variant mboxrd).
+# The variant mboxrd quotes lines that look like a separator with “>”.
 _QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
 
 
 def mailbox_documents(data: bytes | mmap, wanted: Wanted) -> Iterator[Extraction]:
-    """Yield the messages, named by their number from 1."""
+    """Yield the messages of a mailbox, named by their number from 1."""
     openings = SEPARATOR.finditer(data)
     opening = next(openings, None)
     number = 0

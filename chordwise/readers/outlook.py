@@ -1,4 +1,4 @@
-"""Reads Outlook messages (MSG): headers and body, then attachments, messages among them."""
+"""Reads Outlook messages (MSG): headers, body and attachments, including attached messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chordwise.readers.extracted import Extracted, Extraction, Naming, Part, Unr
 
 MEDIA_TYPE = "application/vnd.ms-outlook"
 PROPERTIES = "__properties_version1.0"
-# The properties of a message and an attachment by their numbers ([MS-OXPROPS]).
+# The numbers of the properties of a message and an attachment ([MS-OXPROPS]).
 _CLASS, _SUBJECT, _SUBMITTED = 0x001A, 0x0037, 0x0039
 _SENDER, _SENDER_ADDRESS, _TO, _CC = 0x0C1A, 0x5D01, 0x0E04, 0x0E03
 _BODY, _HTML, _RICH = 0x1000, 0x1013, 0x1009
@@ -33,10 +33,10 @@ _DAMAGES = (OSError, ValueError, IndexError, struct.error, KeyError, AttributeEr
 
 
 def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
-    """Yield the message's own text, then its attachments.
+    """Yield the text of the message, then its attachments.
 
     Raises:
-        ReadError: The message is damaged, cut off, or encrypted.
+        ReadError: The message is damaged, truncated, or encrypted.
     """
     try:
         with olefile.OleFileIO(io.BytesIO(data)) as container:
@@ -46,7 +46,7 @@ def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
 
 
 class _Message:
-    """One message: the whole container, or a folder in it where it is attached to another."""
+    """A message: the whole container, or for an attached message a storage in it."""
 
     def __init__(
         self, container: olefile.OleFileIO, folder: tuple[str, ...], place: str, wanted: Wanted
@@ -57,7 +57,7 @@ class _Message:
         self._wanted = wanted
 
     def documents(self) -> Iterator[Extraction]:
-        """Yield text and attachments."""
+        """Yield the text and the attachments."""
         try:
             yield self._text()
         except ReadError as error:
@@ -101,13 +101,13 @@ class _Message:
     def _require_legible(self, names: list[str]) -> None:
         protected = any(name.lower().endswith(_PROTECTED_NAMES) for name in names)
         message_class = self._string(_CLASS).lower()
-        # What is only signed is one attachment, which is not encrypted.
+        # A message that is only signed has one attachment, which is not encrypted.
         signed = message_class.endswith("multipartsigned")
         if protected or (message_class.startswith(_PROTECTED_CLASSES) and not signed):
             raise failures.encrypted()
 
     def _body(self) -> Extracted:
-        """Return the form that a mail program shows: HTML, else the plain one, else RTF."""
+        """Return the body that a mail program displays: HTML, else plain text, else RTF."""
         most = self._wanted.max_characters
         markup = self._stream(_HTML, _BINARY).rstrip(b"\0") or self._string(_HTML).encode()
         shown = html.read(markup, most) if markup else None
@@ -124,7 +124,7 @@ class _Message:
         return f"{name} <{address}>" if name and address and name != address else name or address
 
     def _date(self) -> str:
-        """Return when it was sent, out of the table of properties of fixed length."""
+        """Return the time of submission from the table of fixed-length properties."""
         path = [*self._folder, PROPERTIES]
         if not self._container.exists(path):
             return ""

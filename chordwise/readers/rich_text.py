@@ -1,4 +1,4 @@
-"""Reads RTF: the text that is shown, a bar between the cells of a table."""
+"""Reads RTF: the visible text, with a vertical bar between the cells of a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ MEDIA_TYPE = "application/rtf"
 
 
 def read(data: bytes, max_characters: int) -> Extracted:
-    """Return the text; what the file's own encodings cannot say is marked as replaced.
+    """Return the visible text; undecodable characters become replacement characters.
+
+    `left_out` has the lines of hidden text that address a model.
 
     Raises:
         ReadError: The file is damaged, or longer than the limit.
@@ -41,12 +43,15 @@ def _text(markup: str) -> str:
     return text
 
 
-# Braces, and what turns hidden text on and off; a backslash before a brace makes it a character.
+# Braces, and the control words that turn hidden text on and off; `\{` and `\}` are characters.
 _STEP = re.compile(r"\\[\\{}]|[{}]|\\(?:v(-?\d{1,9})?|plain)(?![A-Za-z0-9-]) ?")
 
 
 def _parted(markup: str) -> tuple[str, str]:
-    """Return the markup without hidden text, which the library takes for shown, and the hidden."""
+    """Return the markup without hidden text, and the hidden text.
+
+    The library treats hidden text as visible.
+    """
     shown: list[str] = []
     hidden: list[str] = []
     is_hidden, around, at = False, [False], 0
@@ -69,7 +74,7 @@ def _parted(markup: str) -> tuple[str, str]:
 
 
 _HEADER = struct.Struct("<II4sI")
-# What the header's first number, the size, does not count: itself.
+# The size in the header does not include its own four bytes.
 _SIZE_BYTES = 4
 _COMPRESSED, _RAW = b"LZFu", b"MELA"
 _WINDOW_BYTES = 4_096
@@ -84,10 +89,10 @@ _TOKENS_IN_A_RUN = 8
 
 
 def decompressed(stream: bytes) -> bytes:
-    """Return the RTF.
+    """Return the decompressed RTF of an Outlook stream.
 
     Raises:
-        ValueError: The stream is cut off, damaged, or of an unknown kind.
+        ValueError: The stream is truncated, damaged, or of an unknown kind.
     """
     if len(stream) < _HEADER.size:
         raise ValueError("no header")
@@ -112,7 +117,7 @@ def _expanded(contents: bytes) -> bytes:
             text += token
             continue
         reference = int.from_bytes(token, "big")
-        # The window's position of the next byte, which has run ahead by what it began with.
+        # The position of the next byte in the window, which begins with the initial text.
         position = len(text) + len(_INITIAL)
         distance = (position - (reference >> 4)) % _WINDOW_BYTES
         if not distance:
@@ -123,7 +128,7 @@ def _expanded(contents: bytes) -> bytes:
 
 
 def _tokens(contents: bytes) -> Iterator[bytes]:
-    """Yield literal bytes, and references of two; a byte before each eight says which is which."""
+    """Yield literal bytes and references of two bytes; a flag byte precedes each eight of them."""
     position = 0
     while position < len(contents):
         kinds = contents[position]

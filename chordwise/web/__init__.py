@@ -1,1 +1,1 @@
-"""The pages of `chordwise web`: watch runs, read results, check them, correct them."""
+"""The web pages of `chordwise web`: follow runs, read results, review and correct them."""

@@ -1,8 +1,8 @@
-"""Who may see the pages: the link's token, a password or a proxy's word, and what a browser sends.
+"""Access to the pages: the link's token, a password or a proxy's user header, and browser checks.
 
-A request passes in this order: its Host has to be one of ours (a name of an attacker that leads
-here is refused), a change has to come from our own page (Origin), and it needs a session. A change
-also needs the session's token against forgery, which `guarded` checks for every POST.
+A request passes these checks in order: its Host header has to name this server (protection against
+DNS rebinding), a change has to come from a page of this server (Origin), and the request needs a
+session. A change also needs the session's CSRF token, which `guarded` checks for every POST.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _HEADERS: Final = {
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # Not no-referrer: with that, browsers send the Origin of a form as null.
+    # Not no-referrer: with that value, browsers send the Origin of a form as null.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -55,7 +55,7 @@ TOKEN = "token"  # noqa: S105 - the name of the parameter
 _OPEN_PATHS = ("/static/", "/login", "/health")
 _MEBIBYTE = 1024 * 1024
 _BODY_SECONDS = 30.0
-# Otherwise the rest of a refused body would be received, and dropped.
+# Otherwise the server would receive and discard the rest of a refused body.
 _CLOSING = {"Connection": "close"}
 _MAX_FIELDS = 1_000
 _MAX_FILES = 1_000
@@ -63,7 +63,7 @@ _MAX_FILES = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """Who may sign in, and by which names browsers find us; an empty entry allows nothing."""
+    """Who may sign in, and the URL of the server for browsers; an empty entry allows nothing."""
 
     token: str = ""
     password_hash: str = ""
@@ -73,21 +73,23 @@ class Rules:
 
     @property
     def is_https(self) -> bool:
-        """Whether browsers come over TLS, so that the cookie may be kept to it."""
+        """Whether browsers connect over TLS, so that the cookie can be restricted to it."""
         return self.public_url.startswith("https://")
 
     @property
     def credential(self) -> str:
-        """What a session was opened with; one that was opened with another is over."""
+        """A digest of the credentials; a session opened with other credentials is invalid."""
         known = f"{self.token}\n{self.password_hash}\n{self.user_header}"
         return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
 def rules_for(settings: WebSettings, address: str, token: str) -> Rules:
-    """Return the rules of a server that listens at an address; the token is for this machine.
+    """Return the access rules of a server that listens at an address.
+
+    The token is valid only where the server listens on the loopback interface.
 
     Raises:
-        ConfigurationError: Others could reach it, and nothing keeps them out.
+        ConfigurationError: Other machines can reach the address, and no access control is set.
     """
     is_local = address == "localhost" or _is_loopback(address)
     password_hash = settings.password_hash.get_secret_value()
@@ -109,7 +111,7 @@ def rules_for(settings: WebSettings, address: str, token: str) -> Rules:
 def _is_loopback(address: str) -> bool:
     try:
         return ipaddress.ip_address(address).is_loopback
-    except ValueError:  # a name, which may lead anywhere
+    except ValueError:  # a name, which may resolve to any address
         return False
 
 
@@ -118,13 +120,16 @@ _BLOCK_SIZE = 8
 
 
 def hashed(password: str) -> str:
-    """Return what is kept of a password: `scrypt:salt:hash`, without a dollar sign for Compose."""
+    """Return the stored form of a password: `scrypt:salt:hash`.
+
+    It contains no dollar sign, which Compose would interpolate.
+    """
     salt = secrets.token_bytes(16)
     return f"scrypt:{_encoded(salt)}:{_encoded(_scrypt(password, salt))}"
 
 
 def is_password(password: str, kept: str) -> bool:
-    """Return whether a password is the one of which this was kept."""
+    """Return whether a password matches a stored hash; see `hashed`."""
     try:
         _, salt, known = kept.split(":")
         return hmac.compare_digest(_scrypt(password, _decoded(salt)), _decoded(known))
@@ -145,20 +150,20 @@ def _decoded(value: str) -> bytes:
 
 
 class SecurityHeaders:
-    """Puts the headers on every response that tell browsers what a page of ours may do."""
+    """Adds the security headers to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and add the headers to its response."""
+        """Pass a request on and add the headers to its response."""
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                # The files of the pages are asked for again, and sent once.
+                # Browsers revalidate static files, which are sent again only if they changed.
                 is_static = scope.get("path", "").startswith("/static/")
                 headers.setdefault("Cache-Control", "no-cache" if is_static else "no-store")
             await send(message)
@@ -167,14 +172,14 @@ class SecurityHeaders:
 
 
 class Access:
-    """Lets a request pass that may, and answers the others itself."""
+    """Passes on the requests that are allowed and answers the others itself."""
 
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self._app = app
         self._rules = rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it."""
+        """Pass a request on or answer it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -201,7 +206,7 @@ class Access:
         return _refused(request, 403, "You are not signed in.", hint)
 
     def _exchange(self, request: Request) -> Response:
-        """Open a session for the token of the link, and take it out of the address."""
+        """Open a session for the token of the link and redirect to the address without it."""
         given = request.query_params[TOKEN].encode()
         if not self._rules.token or not hmac.compare_digest(given, self._rules.token.encode()):
             return _refused(request, 403, "This link is not valid.", _LINK)
@@ -224,13 +229,13 @@ _LINK = "Open the link that `chordwise web` has printed; `chordwise web --link` 
 
 
 def rules_of(request: Request) -> Rules:
-    """Return the rules of the server that a request was sent to."""
+    """Return the access rules of the server that received a request."""
     rules: Rules = request.app.state.rules
     return rules
 
 
 def open_session(request: Request, user: str, rules: Rules) -> None:
-    """Sign a user in, in a session with a new token against forgery."""
+    """Sign a user in, in a cleared session with a new CSRF token."""
     request.session.clear()
     request.session.update(user=user, credential=rules.credential)
     csrf_of(request)
@@ -243,9 +248,10 @@ def _refused(request: Request, status_code: int, what: str, hint: str) -> Respon
 
 
 def _is_ours(host: str, public_url: str) -> bool:
-    """Return whether a Host is an address, this machine, or the one at which browsers find us.
+    """Return whether a Host header is an IP address, `localhost` or the host of `web.public_url`.
 
-    An attacker's name that leads here is none of these: a page of theirs cannot read ours.
+    This prevents DNS rebinding: a page of an attacker whose name resolves to this server cannot
+    read the pages.
     """
     try:
         name = urlsplit(f"//{host}").hostname or ""
@@ -267,14 +273,17 @@ def _is_same_origin(request: Request, rules: Rules) -> bool:
 
 
 def _next(request: Request) -> str:
-    """Return where to go on after the login, as a parameter; only pages can be asked for again."""
+    """Return the parameter of the login page that names the page to return to.
+
+    It is the requested page, or `/` for a change.
+    """
     path = request.url.path if request.method in SAFE_METHODS else "/"
     query = f"?{request.url.query}" if request.url.query and path != "/" else ""
     return urlencode({"next": f"{path}{query}"})
 
 
 def guarded(route: Route, max_upload_bytes: int) -> Route:
-    """Return a route whose POST requests are bounded in size and checked for the session's token.
+    """Return a route whose POST requests are limited in size and checked for the CSRF token.
 
     The form of such a request is in `form_of(request)` until the response is made.
     """
@@ -297,7 +306,7 @@ def guarded(route: Route, max_upload_bytes: int) -> Route:
             return await _answer(endpoint, request)
         request = Request(request.scope, _bounded(request, max_upload_bytes))
         sent = request.headers.get("x-csrf-token")
-        if sent is not None:  # before anything is received
+        if sent is not None:  # before the body is received
             _require_token(request, sent)
         async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS) as form:
             if sent is None:
@@ -323,10 +332,10 @@ def _require_token(request: Request, sent: str) -> None:
 
 
 def _bounded(request: Request, max_upload_bytes: int) -> Receive:
-    """Return the body of a request, which is refused where it is too large or too slow.
+    """Return a `receive` function that refuses a body that is too large or too slow.
 
-    Files are taken from signed-in users only. Each part of an upload has its time, and any other
-    body as a whole.
+    Only signed-in users may upload files. Each part of an upload has a time limit; any other body
+    has one as a whole.
     """
     is_multipart = request.headers.get("content-type", "").startswith("multipart/")
     is_upload = is_multipart and bool(user_of(request))

@@ -1,4 +1,4 @@
-"""Puts the pages together: routes, the way to them, and what a page says of an error."""
+"""The web application: routes, middleware and error pages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _MEBIBYTE = 1024 * 1024
 
 
 def create_app(site: Site, rules: Rules, secret: str, cookie: str = "chordwise") -> Starlette:
-    """Return the application; `secret` signs the sessions, which `cookie` holds."""
+    """Return the application; `secret` signs the session cookie, which is named `cookie`."""
     site.pages = PAGES
     session = Middleware(
         SessionMiddleware,
@@ -78,7 +78,7 @@ def _routes(max_upload_bytes: int) -> Sequence[BaseRoute]:
 
 
 def _explain(request: Request, error: Exception) -> Response:
-    """Say what an error of ours says; one that may pass is tried again by the browser."""
+    """Return the error page of a `ChordwiseError`; the browser retries after a temporary one."""
     assert isinstance(error, ChordwiseError)  # noqa: S101 - what the handler is registered for
     if isinstance(error, ServiceUnavailableError):
         page = _error(request, 503, "Out of reach", error.what, error.hint)

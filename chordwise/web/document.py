@@ -1,4 +1,4 @@
-"""A document beside its answers: each value with its place, and the story of each answer."""
+"""The page of a document: its answers, the position of each value, and how each answer was made."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _Box:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Page:
-    """A page with what is marked on it; the size is in points."""
+    """A page with the boxes marked on it; the size is in points."""
 
     number: int
     width: float
@@ -64,7 +64,7 @@ class _Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Piece:
-    """A segment of the text, what is announced above it, and the facts that it belongs to."""
+    """A segment of the text, the headings and the chunk that begin at it, and the facts in it."""
 
     segment: Segment
     headings: Sequence[str]
@@ -76,7 +76,7 @@ class _Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Text:
-    """An excerpt of the text, and which of how many it is, from 1."""
+    """An excerpt of the text, its number from 1, and the number of excerpts."""
 
     pieces: Sequence[_Piece]
     number: int
@@ -85,9 +85,9 @@ class _Text:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shown:
-    """What of a document is asked for: a job, a fact of it, pages or text, an excerpt of that.
+    """The part of a document that is requested: a job, a fact of it, pages or text, and an excerpt.
 
-    `words` are those of the search that led here.
+    `words` are the words of the search that linked to the page.
     """
 
     job_id: uuid.UUID
@@ -132,10 +132,10 @@ def _document(request: Request) -> Response:
 
 
 def _shown(session: Session, request: Request, document_id: uuid.UUID) -> _Shown:
-    """Return what is asked for; without a job its newest answer.
+    """Return what is requested; without a job, the newest answer of the document.
 
     Raises:
-        HTTPException: There is no such document, or no such job of it.
+        HTTPException: The document does not exist, or it has no such job.
     """
     asked = request.query_params
     job_id, fact_id = _id(asked.get("job", "")), _id(asked.get("fact", ""))
@@ -165,7 +165,7 @@ def _id(given: str) -> uuid.UUID | None:
 
 
 def _is_there(site: Site, found: Explanation, names: Sequence[Named]) -> bool:
-    """Return whether the file is still where it was read, to be shown page by page."""
+    """Return whether the original file is still at its place and can be shown page by page."""
     if not _has_pictures(found.document.media_type):
         return False
     original = _pictures(site).original(names)
@@ -179,7 +179,7 @@ def _has_pictures(media_type: str) -> bool:
 
 
 def _first(facts: Sequence[ExplainedFact], shown: _Shown) -> Sequence[ExplainedFact]:
-    """Return the facts to list: the first ones, and the one that is asked for."""
+    """Return the facts to list: the first ones, and the requested one."""
     if shown.all_facts:
         return facts
     rest = [each for each in facts[_MAX_FACTS:] if each.id == shown.fact_id]
@@ -225,7 +225,7 @@ def _boxes(fact: ExplainedFact) -> Iterator[tuple[int, _Box]]:
 
 
 def _page(request: Request) -> Response:
-    """Return the picture of a page; the browser keeps it, and asks whether it is still right."""
+    """Return the image of a page; the browser caches it and revalidates it by its ETag."""
     number: int = request.path_params["number"]
     site = site_of(request)
     with site.database.read() as session:
@@ -250,7 +250,7 @@ _opening = Lock()
 
 
 def _pictures(site: Site) -> PagePictures:
-    """Return what renders pages for a site; it is closed with it."""
+    """Return the page renderer of a site; the site closes it."""
     with _opening:
         if PagePictures not in site.opened:
             site.opened[PagePictures] = PagePictures(site.settings.readers)
@@ -281,7 +281,10 @@ def _text(content: str, places: Sequence[Place], found: Explanation, shown: _Sho
 
 
 def _number_of_excerpt(content: str, found: Explanation, shown: _Shown) -> int:
-    """Return the excerpt that is asked for, else that of the fact or of the first word sought."""
+    """Return the number of the requested excerpt, from 0.
+
+    A requested fact determines it, otherwise the request, otherwise the first word of the search.
+    """
     fact = next((each for each in found.facts if each.id == shown.fact_id), None)
     start = None if fact is None else fact.start_char
     if start is None and shown.excerpt is None:
@@ -296,14 +299,14 @@ def _number_of_excerpt(content: str, found: Explanation, shown: _Shown) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Announced:
-    """What stands above a place of the text: headings, and the chunk that begins there."""
+    """The headings at positions of the text, and the chunks that begin there."""
 
     headings: Mapping[int, list[str]] = field(default_factory=lambda: defaultdict(list))
     chunks: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, places: Sequence[Place], found: Explanation, start: int) -> _Announced:
-        """Return what is announced from a place of the text on, and the place itself there."""
+        """Return the headings from a position on, including that of the place that contains it."""
         announced = cls()
         current = ""
         for place in places:
@@ -356,7 +359,7 @@ def _piece(segment: Segment, announced: _Announced, begun: set[str]) -> _Piece:
     )
 
 
-# The story
+# How the answer was made
 
 
 def _losses(found: Explanation) -> list[str]:
@@ -374,12 +377,12 @@ def _violations(found: Explanation) -> list[JsonObject]:
 
 
 def _samples(found: Explanation) -> int:
-    """Return how often a question of this job was asked for a vote."""
+    """Return the number of samples that were drawn for a vote on a question of this job."""
     return max((call.sample for call in found.calls), default=1)
 
 
 def _chunk(request: Request) -> Response:
-    """Return what one part of a document was asked and answered, once it is opened."""
+    """Return the questions and answers of one chunk; the page loads them on demand."""
     site, number = site_of(request), int(request.path_params["number"])
     with site.database.read() as session:
         job_id = explanation.find(session, str(request.path_params["job_id"]))
@@ -390,7 +393,7 @@ def _chunk(request: Request) -> Response:
 
 
 def _steps(request: Request) -> Response:
-    """Return what a model was asked after the parts, once it is opened."""
+    """Return the model calls after the chunks; the page loads them on demand."""
     site = site_of(request)
     with site.database.read() as session:
         job_id = explanation.find(session, str(request.path_params["job_id"]))

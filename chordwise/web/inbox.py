@@ -1,4 +1,4 @@
-"""The inbox: what lies in the watched folders, what became of it, and why."""
+"""The inbox page: the files in the watched folders, their status and the reasons for failures."""
 
 from __future__ import annotations
 

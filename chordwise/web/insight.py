@@ -1,4 +1,4 @@
-"""Insight: what was done, how fast, how well and at which cost, as plots with their numbers."""
+"""The insight page: throughput, speed, quality and cost as plots with their numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _DAYS = re.compile(r"[0-9]{1,4}")
 
 
 def _insight(request: Request) -> Response:
-    """Show the page without its numbers, which it asks for in parts: they are sums over days."""
+    """Return the page without numbers; the browser loads them in parts.
+
+    They are sums over days.
+    """
     return render(
         request,
         "insight.html",
@@ -32,9 +35,9 @@ def _insight(request: Request) -> Response:
 
 
 def _figures(request: Request) -> Response:
-    """Return the figures that are read together, and the numbers at the head that are theirs.
+    """Return the figures that one query reads together, and the totals that they contain.
 
-    The first one is what the page asks for; the others find their places by their ids.
+    The page requests the first figure; the others replace their placeholders by id.
     """
     wanted = insight.together(request.path_params["key"])
     if not wanted:

@@ -1,7 +1,7 @@
-"""What a long list shows, as its address says: filters, order, and the row after which it goes on.
+"""Lists of many rows: filters, order and keyset pagination in the address.
 
-A list is read by keyset: its next page begins after the last row of this one, whatever was added
-meanwhile, and costs as much as the first.
+A page begins after the last row of the page before it. Rows that were added meanwhile do not shift
+it, and each page costs as much as the first.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from starlette.requests import Request
 from chordwise.errors import UsageError
 
 Key: TypeAlias = tuple[str | int | float | None, ...]
-"""The values of a row in the columns of the order, a unique one at the end."""
+"""The values of a row in the columns of the order, ending with a unique one."""
 PAGE_ROWS = 50
 _DESCENDING = "-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """`filters` are those that are set; `sort` is the column of the order.
+    """The state of a list: `filters` holds those that are set, `sort` is the column of the order.
 
-    `after` is the key of the row that the page goes on after, empty on the first one.
+    `after` is the key of the row after which the page begins, empty on the first page.
     """
 
     path: str
@@ -38,11 +38,11 @@ class Listing:
     after: Key = ()
 
     def address(self, **filters: str) -> str:
-        """Return the address of the first page with some filters changed; empty ones are none."""
+        """Return the address of the first page with filters changed; an empty value removes one."""
         return self._address({**self.filters, **filters}, self._order())
 
     def sorted_by(self, column: str) -> str:
-        """Return the address of the list in the order of a column, or in the opposite one."""
+        """Return the address of the list by a column, reversed if it is the current one."""
         is_turned = column == self.sort and not self.is_descending
         return self._address(self.filters, f"{_DESCENDING if is_turned else ''}{column}")
 
@@ -52,7 +52,7 @@ class Listing:
         return self._address(self.filters, self._order(), after=cursor)
 
     def direction_of(self, column: str) -> str:
-        """Return what `aria-sort` says of a column."""
+        """Return the value of `aria-sort` for a column."""
         if column != self.sort:
             return "none"
         return "descending" if self.is_descending else "ascending"
@@ -69,10 +69,10 @@ class Listing:
 def listing_of(
     request: Request, filters: Sequence[str], sorts: Sequence[str] = (), default_sort: str = ""
 ) -> Listing:
-    """Return what a request asks for; `sorts` are the columns, `-` before one turns the order.
+    """Return the list that a request asks for; `sorts` are the columns, and a leading `-` reverses.
 
     Raises:
-        UsageError: There is no such order, or no such page.
+        UsageError: The column or the page does not exist.
     """
     asked = request.query_params
     order = asked.get("sort", default_sort)

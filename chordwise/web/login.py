@@ -17,14 +17,14 @@ _LONGEST_NAME = 80
 
 
 class FailedLogins:
-    """Bounds guesses: a few wrong passwords in a quarter of an hour, from an address and in all."""
+    """Limits failed logins in a sliding window of 15 minutes: 5 per address and 100 in total."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failures: deque[tuple[float, str]] = deque()
 
     def wait_seconds(self, address: str) -> int:
-        """Return how long an address has to wait before it may try again; 0 where it may."""
+        """Return the seconds that an address has to wait before its next attempt, or 0."""
         now = self._clock()
         while self._failures and now - self._failures[0][0] >= _WINDOW_SECONDS:
             self._failures.popleft()
@@ -36,7 +36,7 @@ class FailedLogins:
         return 0
 
     def note(self, address: str) -> None:
-        """Count a wrong password."""
+        """Count a failed login."""
         self._failures.append((self._clock(), address))
 
 
@@ -88,7 +88,7 @@ def _given_name(request: Request) -> str:
 
 
 def _is_page(address: str) -> bool:
-    """Return whether an address is one of this site, and not that of another."""
+    """Return whether an address is a path on this site."""
     return address.startswith("/") and not address.startswith(("//", "/\\"))
 
 

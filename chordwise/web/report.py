@@ -1,4 +1,4 @@
-"""The figures of the insight page, and the same as one file that needs nothing but a browser."""
+"""The figures of the insight page, and the report: the same figures in one self-contained file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SCRIPTS = ("vendor/uPlot.iife.min.js", "plots.js")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownFigure:
-    """A figure as its template takes it: `data` is drawn, `columns` and `rows` are the table."""
+    """A figure for its template: `data` is plotted, `columns` and `rows` are the table."""
 
     key: str
     title: str
@@ -48,7 +48,7 @@ class ShownFigure:
 
 
 def figures(plots: Sequence[Plot]) -> Sequence[ShownFigure]:
-    """Return figures as the templates take them, with names in which nothing is invisible."""
+    """Return the figures for the templates, without invisible characters in the names."""
     return [_figure(plot) for plot in plots]
 
 
@@ -61,11 +61,11 @@ HEADS: Final = {
     "Saved": ("cache_saved_usd", "routing_saved_usd"),
     "Failures": ("failures",),
 }
-"""The numbers at the head of the page, with the sums that each of them adds up."""
+"""The totals at the head of the page, each with the sums that it adds up."""
 
 
 def totals(plots: Sequence[Plot]) -> dict[str, str]:
-    """Return the numbers at the head, as they are written, that these plots have the sums of."""
+    """Return the formatted totals for the head of the page that these plots have the sums for."""
     sums = insight.totals(plots)
     added = {
         name: sum(sums[column] for column in columns)
@@ -79,9 +79,10 @@ def totals(plots: Sequence[Plot]) -> dict[str, str]:
 
 
 def page(session: Session, days: int) -> tuple[str, JsonObject]:
-    """Return the report of the last days as HTML, and its sums.
+    """Return the report of the last `days` days as HTML, and its sums.
 
-    Styles and scripts stand in it, and its policy lets nothing be loaded or sent.
+    Styles and scripts are inline, and the Content Security Policy of the page forbids loading and
+    sending anything.
     """
     plots = insight.plots(session, days)
     scripts = [_asset(name) for name in _SCRIPTS]
@@ -101,11 +102,11 @@ def page(session: Session, days: int) -> tuple[str, JsonObject]:
 def write_scheduled(work: Work) -> JsonObject:
     """Write the report of a schedule into its folder; return the file's name and the sums.
 
-    The webhook tells them to its receiver.
+    A webhook delivery sends both to the receiver.
 
     Raises:
         ConfigurationError: The file cannot be written.
-        LeaseLostError: Another process has taken the occurrence over.
+        LeaseLostError: Another process has taken over the occurrence.
     """
     with work.context.database.read() as session:
         html, sums = page(session, work.settings.days or DEFAULT_DAYS)

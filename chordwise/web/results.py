@@ -1,4 +1,4 @@
-"""Results: a list with filters, search and order, its SQL, and the same as a file."""
+"""The results page: a list with filters, search and order, its SQL, and exports of it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SORTS: Mapping[tuple[str, bool], ResultOrder] = {
 }
 _STATUSES = (JobStatus.SUCCEEDED, JobStatus.PARTIAL)
 _YES_OR_NO = {"": None, "yes": True, "no": False}
-# Each document with a word that many have is read to be counted.
+# Counting the matches of a frequent word reads each document that contains it.
 _MAX_COUNTED, _MAX_COUNTED_WITH_WORDS = 1_000, 100
 
 
@@ -72,7 +72,7 @@ def _renamed(choices: dict[str, list[str]]) -> dict[str, list[str]]:
 
 
 def _export(request: Request) -> Response:
-    """Write all that the list has into a file, which is gone once it is sent."""
+    """Write all rows of the list into a temporary file, which is deleted after it was sent."""
     wanted = _wanted(_listing(request))
     chosen = next((e for e in ExportFormat if e == request.path_params["format"]), None)
     if chosen is None:

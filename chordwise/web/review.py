@@ -1,4 +1,4 @@
-"""Review: one decision after the other by keyboard, and the same decisions in a table."""
+"""The review page: decide on one answer after another by keyboard, or on many in a table."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ def _review(request: Request) -> Response:
             listing=listing,
             choices=_choices(session, listing),
         )
-    # What htmx shows in the place of a part is found again by its address.
+    # htmx replaces a part of the page; the pushed address makes a reload show the same.
     page.headers["HX-Push-Url"] = f"{request.url.path}?{request.url.query}"
     return page
 
 
 def _queued(session: Session, listing: Listing) -> tuple[Question | None, str]:
-    """Return the next answer that certifying needs a check of, and the address to go on at.
+    """Return the next answer that certification needs checked, and the address that follows it.
 
-    At the end that is the address of what was skipped, empty where all is checked.
+    At the end of the queue the address is that of the skipped answers, or empty if all are checked.
     """
     filters = listing.filters
     types = tuple(each for each in AnalysisType if each == filters.get("analysis_type"))
@@ -103,7 +103,7 @@ def _table(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Choices:
-    """What the filters of both pages offer, and the query of those that are set."""
+    """The options of the filters of both pages, and the query string of the filters set."""
 
     runs: Sequence[str]
     types: Sequence[AnalysisType]
@@ -121,7 +121,7 @@ def _choices(session: Session, listing: Listing) -> _Choices:
 
 
 def _decide(request: Request) -> Response:
-    """Store a decision of the page of single ones, and go on."""
+    """Store a decision of the single-answer page and redirect to the next answer."""
     signed = _signed(request)
     with site_of(request).database.write() as session:
         stored = _stored(request, session, signed)
@@ -130,7 +130,7 @@ def _decide(request: Request) -> Response:
 
 
 def _decide_cell(request: Request) -> Response:
-    """Store a decision of the table, and show its cell as it is now."""
+    """Store a decision of the table and return its updated cell."""
     with site_of(request).database.write() as session:
         _stored(request, session, _signed(request))
     with site_of(request).database.read() as session:
@@ -147,7 +147,7 @@ def _decide_cell(request: Request) -> Response:
 
 
 def _withdraw(request: Request) -> Response:
-    """Take a decision back, and show its value again."""
+    """Withdraw a decision and show its value again."""
     with site_of(request).database.write() as session:
         taken = feedback.withdraw(session, _id(text_in(request, "feedback")), user_of(request))
     back = {"job": str(taken.job_id), "path": taken.path}
@@ -161,10 +161,10 @@ def _stored(request: Request, session: Session, signed: Signed) -> Feedback | No
 
 
 def _signed(request: Request) -> Signed:
-    """Return what the form says, by the signed-in user.
+    """Return the decision in the form, signed by the user.
 
     Raises:
-        UsageError: It says no verdict.
+        UsageError: The form has no valid verdict.
     """
     try:
         verdict = Verdict(text_in(request, "verdict"))
@@ -180,14 +180,14 @@ def _signed(request: Request) -> Signed:
 
 
 def _name(question: Question) -> str:
-    """Return what is decided on, in the words of the question that the model was asked."""
+    """Return the name of what is decided on, in the words of the model's question."""
     if question.value is None:
         return f"the whole {question.analysis_type}"
     return "label" if question.choices or not question.value.item else question.value.item
 
 
 def _way_on(request: Request) -> str:
-    """Return where to go on: a place of this page, whatever the form says."""
+    """Return the address to redirect to; only addresses of the review page are accepted."""
     address = text_in(request, "next")
     return address if address == "/review" or address.startswith("/review?") else "/review"
 

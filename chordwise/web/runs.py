@@ -1,4 +1,4 @@
-"""Runs: the list, one run with its progress, and what can be done with it."""
+"""The pages of runs: the list, one run with its progress, and the actions on it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _runs(request: Request) -> Response:
 
 
 def _costs(request: Request) -> Response:
-    """Return the costs of the runs of a page of the list, which it asks for once it is shown."""
+    """Return the costs of the runs on one page of the list; the page loads them on demand."""
     listing = listing_of(request, _FILTERS)
     status = listing.filters.get("status", "")
     with site_of(request).database.read() as session:
@@ -101,9 +101,9 @@ def _run(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How a run stands at one moment, as its page shows it; of a rate there may be too little.
+    """The state of a run at one moment, as its page shows it; a rate is None without enough data.
 
-    Unless it `is_counted`, chunks and calls are not known yet.
+    Unless `is_counted` is set, chunks and calls are not known yet.
     """
 
     progress: Progress
@@ -115,13 +115,13 @@ class Standing:
 
     @property
     def cap_usd(self) -> Decimal | None:
-        """The cap of the run itself, where it has one."""
+        """The budget cap of the run itself, if it has one."""
         of_run = (each.cap_usd for each in self.caps if each.scope.startswith("run:"))
         return next(of_run, None)
 
     @property
     def in_words(self) -> str:
-        """A sentence for screen readers, which changes in steps of a tenth."""
+        """A sentence for screen readers, which changes in steps of 10 %."""
         jobs = self.progress.jobs
         if self.progress.is_over or not jobs.total:
             return ""
@@ -144,21 +144,21 @@ def _standing(
 
 
 _LEAST_SECONDS = 1.0
-# A large run is looked at less often, so that looking takes little of the database's time.
+# A large run is polled less often, which limits polling to a small share of the time.
 _LOOKING_SHARE = 20
 _POLL_SECONDS = 0.25
 _AWAY = "<p class='notice warn'>The database does not answer; this page tries again.</p>"
 
 
 def _progress(request: Request) -> Response:
-    """Return how a run that is over stands, with its calls, which its page has without them."""
+    """Return the progress of a finished run with its calls, which its page leaves out."""
     with site_of(request).database.read() as session:
         found = _standing(session, stored_runs.find(session, _name(request)).id, Pace())
     return HTMLResponse(fragment(request, "run_progress.html", run=found))
 
 
 async def _live(request: Request) -> Response:
-    """Stream how a run stands, as parts of its page, until it is over."""
+    """Stream the progress of a run as HTML fragments until it finishes."""
 
     def run_id() -> uuid.UUID:
         with site_of(request).database.read() as session:
@@ -198,7 +198,7 @@ def _event(kind: str, text: str) -> str:
 
 
 def _begin(request: Request) -> Response:
-    """Begin a run with the files that were dropped on the page."""
+    """Start a run with the uploaded files."""
     site, profile = site_of(request), text_in(request, "profile")
     if profile and profile not in site.settings.profiles:
         raise UsageError(f"There is no profile “{profile}”.", "Load the page again.")
@@ -262,10 +262,10 @@ def _name(request: Request) -> str:
 
 
 def _last(listing: Listing) -> uuid.UUID | None:
-    """Return the id that a list goes on after.
+    """Return the id after which the page of a list begins.
 
     Raises:
-        UsageError: The address has none that could be one.
+        UsageError: The address contains no valid id.
     """
     try:
         return uuid.UUID(str(listing.after[0])) if listing.after else None
@@ -282,6 +282,6 @@ ROUTES = (
     Route("/runs/{run:path}/cancel", _cancel, methods=["POST"]),
     Route("/runs/{run:path}/retry", _retry, methods=["POST"]),
     Route("/runs/{run:path}/resume", _resume, methods=["POST"]),
-    # The name of a run may hold slashes.
+    # The name of a run may contain slashes.
     Route("/runs/{run:path}", _run),
 )

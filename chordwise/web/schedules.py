@@ -1,4 +1,4 @@
-"""Schedules: what is due next, what became of the last due times, and starting one now."""
+"""The schedules page: the next occurrences, the past ones, and starting one now."""
 
 from __future__ import annotations
 

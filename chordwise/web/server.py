@@ -1,4 +1,4 @@
-"""Serves the pages: a port, a link with its token in the home, and an end once a signal comes."""
+"""The server of the pages: the port, the link with its token, and shutdown on a signal."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ _LEAVING_SECONDS = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """Pages that are served: their link, and what ends that, from whatever thread.
+    """The running server: its link, and `stop`, which any thread may call.
 
-    The link holds a token where the pages are for this machine only.
+    The link contains a token if the pages are for this machine only.
     """
 
     link: str
@@ -54,10 +54,10 @@ class Served:
 
 
 def serve(settings: Settings, on_ready: Callable[[Served], None]) -> None:
-    """Serve the pages until a signal comes; the settings hold the addresses of the services.
+    """Serve the pages until a signal arrives; the settings hold the addresses of the services.
 
     Raises:
-        ConfigurationError: The address cannot be used, or nothing would keep others out.
+        ConfigurationError: The address cannot be used, or the pages would be open to others.
     """
     if settings.database_url is None:
         raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
@@ -68,10 +68,10 @@ def serve(settings: Settings, on_ready: Callable[[Served], None]) -> None:
     engine = open_engine(settings.database_url, pool_size=_CONNECTIONS, name="chordwise web")
     site = Site(settings=settings, database=Database(engine))
     try:
-        with suppress(ServiceUnavailableError):  # the pages say so, and try again
+        with suppress(ServiceUnavailableError):  # the pages report it and retry
             admitted(lambda: require_compatible(engine))
         app = create_app(site, rules, password_in(home.web / "secret"), _cookie(home))
-        # A stack in the background does not leave while pages are served.
+        # An embedded stack in the background keeps running while pages are served.
         keep_up = partial(stack.touch_last_used, settings.home)
         forget = partial(uploads.forget, home, site.database)
         with (
@@ -88,7 +88,7 @@ def serve(settings: Settings, on_ready: Callable[[Served], None]) -> None:
                 server.run(sockets=[listener])
     finally:
         site.close()
-        # A thread that still asks gives its connection back first.
+        # Threads that still run a query first return their connections to the pool.
         processes.wait_until(lambda: _is_idle(engine), _LEAVING_SECONDS)
         engine.dispose()
 
@@ -98,7 +98,7 @@ def _is_idle(engine: Engine) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """Ends on SIGINT and SIGTERM without raising them again, and says when it listens."""
+    """A server that stops on SIGINT and SIGTERM without re-raising them, and reports readiness."""
 
     on_ready: Callable[[], None]
 
@@ -109,7 +109,7 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                # What a proxy says of the client would be believed from every local process.
+                # Otherwise every local process could forge the client's address.
                 proxy_headers=False,
                 timeout_graceful_shutdown=_LEAVING_SECONDS,
                 lifespan="off",
@@ -117,12 +117,12 @@ class _Server(uvicorn.Server):
         )
 
     def stop(self) -> None:
-        """Let `run` return within a moment."""
+        """Make `run` return within a moment."""
         self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop on a signal; one more does nothing else."""
+        """Stop on the first signal; further signals have no additional effect."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -135,14 +135,14 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
+        """Start listening and call `on_ready`."""
         await super().startup(sockets)
         self.on_ready()
 
 
 @contextmanager
 def _published(home: Home, link: str) -> Iterator[None]:
-    """Keep the link where `web_link` finds it, for our eyes only."""
+    """Store the link in a private file, from which `web_link` reads it, until the block ends."""
     own = processes.identify(os.getpid()) or ProcessIdentity(pid=os.getpid(), created_at=0)
     write_private(home.web_link_file, WebLink(server=own, link=link).model_dump_json())
     try:
@@ -153,7 +153,7 @@ def _published(home: Home, link: str) -> Iterator[None]:
 
 @contextmanager
 def _repeating(work: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Do something at once, and again and again until the block ends."""
+    """Call a function at once and then every `seconds` seconds in a thread until the block ends."""
     stop = threading.Event()
 
     def repeat() -> None:
@@ -171,10 +171,10 @@ def _repeating(work: Callable[[], None], seconds: float) -> Iterator[None]:
 
 
 def _listener(settings: Settings, home: Home) -> socket.socket:
-    """Return a socket at the address; a port that is ours to choose stays the same if it is free.
+    """Return a socket at the address; port 0 reuses the port chosen last time if it is free.
 
     Raises:
-        ConfigurationError: The port is taken, or the address is not of this machine.
+        ConfigurationError: The port is in use, or the address does not belong to this machine.
     """
     address, port = settings.web.address, settings.web.port
     known = home.web / "port"
@@ -209,5 +209,8 @@ def _address(listener: socket.socket) -> str:
 
 
 def _cookie(home: Home) -> str:
-    """Return the name of the cookie: browsers keep those of all ports of a host in one place."""
+    """Return the name of the session cookie, which depends on the home.
+
+    Browsers share cookies between all ports of a host.
+    """
     return f"chordwise-{hashlib.sha256(bytes(home.path)).hexdigest()[:8]}"

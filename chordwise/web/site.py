@@ -1,4 +1,4 @@
-"""What every page works with: the settings, the database, the signed-in user, and its layout."""
+"""What all pages share: the settings, the database, the signed-in user, and the layout."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ CSRF_FIELD = "csrf"
 
 
 class Closable(Protocol):
-    """Something that ends with the site."""
+    """A resource that is closed with the site."""
 
     def close(self) -> None:
-        """Give up what it holds."""
+        """Release the resource."""
         ...
 
 
 @dataclass(kw_only=True)
 class Site:
-    """One per process, and safe to share between threads; the settings hold the addresses.
+    """The state of the web process, safe to share between threads.
 
-    `is_stopping` tells whether the server is about to end: streams end then. `pages` are the
-    addresses of the pages in the navigation, by title. `opened` is what pages share and the end of
-    the site closes, by its class.
+    The settings hold the addresses of the services. `is_stopping` returns whether the server is
+    shutting down; streams end then. `pages` maps the titles in the navigation to their addresses.
+    `opened` holds the resources that pages share, by class; `close` closes them.
     """
 
     settings: Settings
@@ -62,7 +62,7 @@ class Site:
 
     @cached_property
     def _context(self) -> Context:
-        # Celery comes with it: a site that is only read does without.
+        # This imports Celery, which a site that is only read does not need.
         from chordwise.pipeline.runtime.startup import open_context  # noqa: PLC0415 - see above
 
         return open_context(self.settings, "web")
@@ -74,17 +74,17 @@ class Site:
         return BackgroundIntakes(self._context)
 
     def context(self) -> Context:
-        """Return the context that runs are begun, retried and resumed with."""
+        """Return the context for starting, retrying and resuming runs."""
         with self._lock:
             return self._context
 
     def intakes(self) -> BackgroundIntakes:
-        """Return what takes in for the runs that are begun and resumed here."""
+        """Return the background intakes of the runs started and resumed in this process."""
         with self._lock:
             return self._intakes
 
     def close(self) -> None:
-        """Close what the pages have opened."""
+        """Close the resources that the pages have opened."""
         for each in self.opened.values():
             each.close()
         if "_intakes" in self.__dict__:
@@ -95,30 +95,30 @@ class Site:
 
 
 def site_of(request: Request) -> Site:
-    """Return the site that a request was sent to."""
+    """Return the site that received a request."""
     site: Site = request.app.state.site
     return site
 
 
 def form_of(request: Request) -> FormData:
-    """Return what was sent with a POST; its CSRF token is checked already."""
+    """Return the form of a POST request; its CSRF token has been checked."""
     form: FormData = request.state.form
     return form
 
 
 def text_in(request: Request, name: str) -> str:
-    """Return a field of a form as text without NUL characters, empty where it is missing."""
+    """Return a form field as text without NUL characters, or an empty text if it is missing."""
     value = form_of(request).get(name)
     return value.replace("\0", "") if isinstance(value, str) else ""
 
 
 def user_of(request: Request) -> str:
-    """Return the name of the signed-in user, empty where there is none."""
+    """Return the name of the signed-in user, or an empty text."""
     return str(getattr(request.state, "user", ""))
 
 
 def csrf_of(request: Request) -> str:
-    """Return the session's token, which every POST has to send; the first call makes one up."""
+    """Return the session's CSRF token, which every POST has to send; create it if missing."""
     if CSRF_FIELD not in request.session:
         request.session[CSRF_FIELD] = secrets.token_urlsafe(24)
     return str(request.session[CSRF_FIELD])
@@ -127,7 +127,7 @@ def csrf_of(request: Request) -> str:
 def render(
     request: Request, template: str, /, *, status_code: int = 200, **values: object
 ) -> HTMLResponse:
-    """Return a page; every text in it is escaped, and has nothing invisible."""
+    """Return a page; the texts in it are HTML-escaped, and invisible characters are escaped."""
     said = request.session.pop("said", "")
     html = _TEMPLATES.get_template(template).render(
         pages=site_of(request).pages,
@@ -141,24 +141,24 @@ def render(
 
 
 def fragment(request: Request, template: str, /, **values: object) -> str:
-    """Return a part of a page for a stream or for htmx, with the same care."""
+    """Return a part of a page for a stream or for htmx, escaped as `render` does it."""
     return _TEMPLATES.get_template(template).render(csrf=csrf_of(request), **values)
 
 
 def see(request: Request, address: str, said: str = "") -> RedirectResponse:
-    """Send the browser to a page after a POST; the page shows what there is to say."""
+    """Redirect the browser to a page after a POST; the page shows the message `said`."""
     if said:
         request.session["said"] = said
     return RedirectResponse(address, 303)
 
 
 def _shown(value: object) -> object:
-    """Return what a template prints: texts of others hold nothing invisible."""
+    """Return the value that a template prints, with the invisible characters of texts escaped."""
     return visible(value) if type(value) is str else value
 
 
 def _prose(sentence: str) -> Markup:
-    """Return a sentence with what stands between backticks as code."""
+    """Return a sentence as markup; text between backticks becomes code."""
     parts = visible(sentence).split("`")
     if len(parts) % 2 == 0:
         return escape(visible(sentence))
@@ -169,7 +169,7 @@ def _prose(sentence: str) -> Markup:
 
 
 def _moment(when: datetime) -> Markup:
-    """Return a moment in UTC; the script shows it on the clock of the browser."""
+    """Return a time in UTC as markup; the script converts it to the browser's time zone."""
     return Markup('<time datetime="{}">{}</time>').format(
         f"{when:%Y-%m-%dT%H:%M:%SZ}", f"{when:%Y-%m-%d %H:%M} UTC"
     )
@@ -180,13 +180,13 @@ def _dollars(usd: Decimal | None) -> str:
 
 
 def _in_line(text: str, width: int) -> str:
-    """Return a text on one line; of a longer one the beginning."""
+    """Return a text on one line, truncated to a width."""
     line = " ".join(visible(text).split())
     return line if len(line) <= width else f"{line[: width - 1].rstrip()}…"
 
 
 def _marked(text: str, sought: Collection[str]) -> Markup:
-    """Return a text with the words of a search marked."""
+    """Return a text with the words of a search highlighted."""
     shown, end = Markup(), 0
     for start, stop in words_at(text, sought):
         word = Markup("<mark>{}</mark>").format(text[start:stop])
@@ -195,7 +195,7 @@ def _marked(text: str, sought: Collection[str]) -> Markup:
 
 
 def _placed(text: str, start: int) -> Markup:
-    """Return a part of a document whose pieces say where they stand in it, from `start` on."""
+    """Return a part of a document as elements that carry their offsets in it, from `start` on."""
     shown, at = Markup(), start
     for _, run in groupby(text, lambda each: each == visible(each)):
         piece = "".join(run)
@@ -205,24 +205,24 @@ def _placed(text: str, start: int) -> Markup:
 
 
 def _file_name(source: str) -> str:
-    """Return the last part of the name of a document, without its folders."""
+    """Return the last part of a document's name, without its folders."""
     return source.rstrip("/").rpartition("/")[2] or source
 
 
 def _folder(source: str) -> str:
-    """Return the folders in the name of a document; empty where it has none."""
+    """Return the folders in a document's name, or an empty text."""
     return source.removesuffix(_file_name(source))
 
 
 def _as_text(value: JsonValue) -> str:
-    """Return a value for people: texts as they are, anything else as JSON."""
+    """Return a value for display: texts unchanged, lists joined, anything else as JSON."""
     if isinstance(value, list) and value:
         return "; ".join(map(_as_text, value))
     return value if isinstance(value, str) else encoded(value)
 
 
 def _as_json(value: JsonValue) -> str:
-    """Return a value as JSON on several lines."""
+    """Return a value as indented JSON."""
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 

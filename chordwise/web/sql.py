@@ -1,4 +1,4 @@
-"""Ask in SQL: an editor over the role of readers, with what it may ask listed beside it."""
+"""The SQL page: an editor that runs queries as the reader role, beside the readable relations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LINES_AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """The first rows of an answer: each cell as how it is laid out, and its text."""
+    """The first rows of an answer; each cell is a pair of its layout class and its text."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[tuple[str, str]]]
@@ -37,7 +37,7 @@ def _editor(request: Request) -> Response:
 
 
 def _answer(request: Request) -> Response:
-    """Show the first rows of the answer below the statement, or why there is none."""
+    """Show the first rows of the answer below the statement, or the error."""
     statement = _statement(request)
     try:
         with user_sql.answer(site_of(request).settings.require_sql_url(), statement) as answer:
@@ -55,7 +55,7 @@ def _answer(request: Request) -> Response:
 
 
 def _as_csv(request: Request) -> Response:
-    """Send all rows as a file, as they arrive."""
+    """Stream all rows as a CSV file."""
     statement = _statement(request)
     with ExitStack() as opening:
         try:
@@ -111,7 +111,7 @@ def _statement(request: Request) -> str:
 
 
 def _cell(value: object) -> tuple[str, str]:
-    """Return how a cell is laid out, and its text."""
+    """Return the layout class of a cell and its text."""
     if value is None:
         return "none", "null"
     text = text_of(value)

@@ -1,4 +1,4 @@
-"""Files that were sent to the pages: those of a run are kept as long as the run is."""
+"""Uploaded files, which are stored as long as their run exists."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from chordwise.storage.database import Database
 from chordwise.storage.record import among, id_in, new_id
 from chordwise.storage.runs import Run
 
-# A run is stored after its files.
+# The run is stored after its files, so young folders may have no run yet.
 _LEAST_AGE = timedelta(hours=1)
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}")
 
 
 @contextmanager
 def stored(home: Home, run_id: uuid.UUID, sent: Sequence[UploadFile]) -> Iterator[list[FoundFile]]:
-    """Store the files of a run, each in a folder of its own; they go where the block fails."""
+    """Store the files of a run, each in a separate folder; delete them if the block fails."""
     folder = make_folder(_folder(home) / run_id.hex)
     try:
         yield [_stored(folder / str(number), each) for number, each in enumerate(sent, start=1)]
@@ -46,13 +46,13 @@ def _stored(folder: Path, sent: UploadFile) -> FoundFile:
 
 
 def _suffix(name: str) -> str:
-    """Return the end of a name by which its format is known, where it is an ordinary one."""
+    """Return the suffix of a file name, which indicates the format, if it is alphanumeric."""
     suffix = PurePosixPath(name).suffix
     return suffix if _SUFFIX.fullmatch(suffix) else ""
 
 
 def forget(home: Home, database: Database, least_age: timedelta = _LEAST_AGE) -> None:
-    """Delete the files of runs that are not there any more; while the database is away, none."""
+    """Delete the files of runs that no longer exist; none while the database is unavailable."""
     before = uuid.UUID(int=new_id().int - (int(least_age / timedelta(milliseconds=1)) << 80))
     folders = {id_in(each.name): each for each in _folder(home).glob("*")}
     old = {run_id: each for run_id, each in folders.items() if run_id and run_id < before}

@@ -1,4 +1,4 @@
-"""What every analysis type has to say about itself."""
+"""The interface of analysis types, and helpers for merging their answers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowCount:
-    """How many rows a list has, and how many the user's schema allows, where it says so.
+    """The number of rows of a list, and the maximum that the user's schema allows, if any.
 
-    A list that is a selection does not have to have a row for each record of a text.
+    A list that is a selection need not have a row for each record of the text.
     """
 
     number: int
@@ -28,11 +28,11 @@ class RowCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joining:
-    """The answers of consecutive chunks joined by rule, and what of them a model has to reconcile.
+    """The answers of consecutive chunks joined by rule, and the parts that a model reconciles.
 
-    `parts` are the answers as far as a model needs them for that; none where nothing is left to it.
-    `contested` are the places in `output` that its answer decides; where there are none, its answer
-    stands for the whole.
+    `parts` are the answers, reduced to what a model needs; empty if no model is needed. `contested`
+    are the places in `output` that the model's answer decides; if there are none, the model's
+    answer replaces the whole output.
     """
 
     output: JsonObject
@@ -41,20 +41,20 @@ class Joining:
 
 
 class Analysis(ABC):
-    """An analysis type: its schema, its checks, how its answers merge, what its facts are.
+    """An analysis type: its schema, its checks, the merging of its answers, and its facts.
 
     An *answer* is what a model returns and the schema describes; grounding adds `start_char`,
-    `end_char`, `grounded` and `grounding` beside every `quote`. Merging takes and gives grounded
+    `end_char`, `grounded` and `grounding` beside every `quote`. Merging takes and returns grounded
     answers.
     """
 
     type: ClassVar[AnalysisType]
     principal_fields: ClassVar[tuple[str, ...]]
-    """Of an object with a quote: the members whose first non-empty one is the fact's text."""
+    """The members of an object with a quote; the first non-empty one is the fact's value."""
     nullable_path: ClassVar[str] = ""
-    """The JSON Pointer of a scalar that is a fact, too, where it is null: nothing was found."""
+    """The JSON Pointer of a scalar that is a fact even if it is null (nothing was found)."""
     points: ClassVar[int] = 10
-    """The highest confidence that an answer, or a part of it, can claim."""
+    """The highest confidence that an answer or a part of it can claim."""
 
     @abstractmethod
     def schema(self, options: AnalysisOptions) -> JsonObject:
@@ -65,23 +65,27 @@ class Analysis(ABC):
         return answer
 
     def confidence(self, answer: JsonObject) -> float:
-        """Return the answer's own confidence on the scale 0 to 1."""
+        """Return the confidence that the answer claims, on the scale 0 to 1."""
         return claimed(answer) / self.points
 
     @abstractmethod
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
-        """Join the grounded answers of consecutive chunks (one or more) without a model."""
+        """Join the grounded answers of consecutive chunks (at least one) without a model."""
 
     def join(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> Joining:
-        """Join what can be joined without a model; the lists that condense a document cannot."""
+        """Join the answers as far as possible without a model.
+
+        By default a model reconciles all of them: lists that condense a document have no joining
+        rule.
+        """
         return Joining(output=self.merge(answers, options), parts=answers)
 
     def decided(self, joining: Joining, answer: JsonObject) -> JsonObject:  # noqa: ARG002
-        """Return the joined answer once a model has reconciled its parts in `answer`."""
+        """Return the joined answer after a model has reconciled its parts in `answer`."""
         return answer
 
     def needs_model_to_join(self, options: AnalysisOptions) -> bool:  # noqa: ARG002
-        """Return whether there are answers under these options that only a model can join."""
+        """Return whether answers under these options may need a model to be joined."""
         return True
 
     def row_counts(
@@ -89,10 +93,10 @@ class Analysis(ABC):
         answers: Sequence[JsonObject],  # noqa: ARG002
         options: AnalysisOptions,  # noqa: ARG002
     ) -> dict[str, RowCount]:
-        """Count the rows of several answers together, list by list; one that two have read is one.
+        """Count the rows of each list over several answers; a row that two of them read is one.
 
         Rows are items that an answer about the whole document has to keep. Lists that condense the
-        document, as the findings of a summary do, have none.
+        document, such as the findings of a summary, have none.
         """
         return {}
 
@@ -101,7 +105,7 @@ class Analysis(ABC):
         answer: JsonObject,  # noqa: ARG002
         options: AnalysisOptions,  # noqa: ARG002
     ) -> dict[str, list[list[tuple[int, int]]]]:
-        """Return where the rows of each list stand: the spans of each that has some.
+        """Return the spans of the located rows of each list.
 
         The lists are those of `row_counts`.
         """
@@ -112,27 +116,27 @@ class Analysis(ABC):
         answer: JsonObject,  # noqa: ARG002
         options: AnalysisOptions,  # noqa: ARG002
     ) -> list[JsonObject]:
-        """Return evidence that quotes the values of the rows of which no quote was found."""
+        """Return evidence that quotes those values of rows that have no located quote."""
         return []
 
     def has_findings(self, answer: JsonObject) -> bool:  # noqa: ARG002
-        """Return whether an answer says anything of what was asked for."""
+        """Return whether an answer contains anything that was asked for."""
         return True
 
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
-        """Return what is wrong with an answer beyond its schema, in words for the model."""
+        """Return the problems of an answer beyond its schema, as texts for the model."""
         return []
 
     def with_marks(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """Return an answer that says of values whether they stand in their quotes."""
+        """Return an answer in which values are marked by whether they occur in their quotes."""
         return answer
 
     def without_evidence(self, answer: JsonObject, options: AnalysisOptions) -> list[str]:  # noqa: ARG002
-        """Return the paths of values that should have evidence and have none."""
+        """Return the paths of values that lack required evidence."""
         return []
 
     def complete(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """Add to a grounded answer what follows from it; the stored output is the outcome."""
+        """Return a grounded answer with derived members; the result is the stored output."""
         return answer
 
 
@@ -143,23 +147,23 @@ def mean(values: Iterable[float]) -> float:
 
 
 def scale_to_ten(value: float) -> int:
-    """Round to the scale 1 to 10."""
+    """Return a number rounded to the scale 1 to 10."""
     return min(10, max(1, round(value)))
 
 
 def claimed(answer: JsonObject, name: str = "confidence") -> float:
-    """Return a number that the answer claims; 0 where it claims none."""
+    """Return a number that the answer claims, or 0."""
     return json_values.number(answer.get(name)) or 0.0
 
 
 def span_of(finding: JsonObject) -> tuple[int, int] | None:
-    """Return the characters at which a grounded quote stands; `None` where it stands nowhere."""
+    """Return the span of a grounded quote, or `None`."""
     start, end = finding.get("start_char"), finding.get("end_char")
     return (start, end) if isinstance(start, int) and isinstance(end, int) else None
 
 
 def unique(items: Iterable[Item]) -> list[Item]:
-    """Drop repetitions (strings compare without regard to case), keeping the first of each."""
+    """Return the items without duplicates, the first of each; strings compare without case."""
     seen: set[Hashable] = set()
     kept: list[Item] = []
     for item in items:
@@ -179,9 +183,10 @@ def _identity(item: object) -> Hashable:
 
 
 def take_turns(lists: Sequence[Sequence[Item]], limit: int) -> list[Item]:
-    """Pick up to `limit` items: the first of every list, spread evenly, then the seconds, ….
+    """Return up to `limit` items, chosen round-robin: the first of every list, then the seconds.
 
-    So a finding of the last chunk has the chance that one of the first chunk has.
+    The result has the order of the lists. If a round does not fit, its lists are chosen evenly, so
+    that findings of the last chunk have the same chance as those of the first.
     """
     chosen: list[tuple[int, int]] = []
     for rank in range(max((len(items) for items in lists), default=0)):
@@ -203,17 +208,17 @@ def _spread(places: list[int], room: int) -> list[int]:
 
 
 def gather_objects(answers: Sequence[JsonObject], name: str) -> list[list[JsonObject]]:
-    """Return the list of objects under `name`, answer by answer."""
+    """Return the list of objects under `name` of each answer."""
     return [json_values.objects(answer.get(name)) for answer in answers]
 
 
 def gather_findings(answers: Sequence[JsonObject], name: str, limit: int) -> list[JsonValue]:
-    """Return the distinct objects under `name`, taking turns between the answers."""
+    """Return the distinct objects under `name`, chosen round-robin from the answers."""
     return list(unique(take_turns(gather_objects(answers, name), limit)))
 
 
 def gather_strings(answers: Sequence[JsonObject], name: str, limit: int) -> list[JsonValue]:
-    """Return the distinct strings under `name`, taking turns between the answers."""
+    """Return the distinct strings under `name`, chosen round-robin from the answers."""
     lists = [json_values.strings(answer.get(name)) for answer in answers]
     total = sum(len(items) for items in lists)
     return list(unique(take_turns(lists, total))[:limit])

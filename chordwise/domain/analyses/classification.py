@@ -1,4 +1,4 @@
-"""Classification: which label fits a text, if any, what decided, and what is doubtful."""
+"""Classification: the label that fits a text, if any, its evidence and its uncertainties."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 MAX_FEATURES = 8
 MAX_FACTORS = 6
 NO_LABEL = "no label fits"
-"""What is said, and what a truth says, where there is no primary label."""
+"""The text that stands for a missing primary label, in outputs for people and in truths."""
 
 
 class Classification(Analysis):
     """Primary and secondary label, confidence 0–1, deciding features, uncertainty factors.
 
-    There is no primary label where none fits.
+    The primary label is null if no label fits.
     """
 
     type = AnalysisType.CLASSIFICATION
@@ -33,7 +33,7 @@ class Classification(Analysis):
     points = 1
 
     def schema(self, options: AnalysisOptions) -> JsonObject:
-        """Close the set of labels where the user gave one."""
+        """Return the schema; it restricts the labels if the user gave some."""
         feature = schemas.closed({"feature": schemas.string(), "quote": schemas.quote()})
         label = schemas.one_of(options.labels) if options.labels else schemas.string()
         return schemas.closed(
@@ -47,7 +47,7 @@ class Classification(Analysis):
         )
 
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
-        """Two labels have to differ, and a second one goes with a first one."""
+        """Check that a secondary label has a primary one and differs from it."""
         primary, secondary = (answer.get(f"{each}_label") for each in ("primary", "secondary"))
         if secondary is not None and primary in (secondary, None):
             return ["/secondary_label: must differ from primary_label, or be null"]
@@ -58,9 +58,9 @@ class Classification(Analysis):
         return answer.get("primary_label") is not None
 
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
-        """Let the chunks vote with their confidence; disagreement becomes an uncertainty.
+        """Let the chunks vote, weighted by confidence; disagreement becomes an uncertainty factor.
 
-        A chunk that no label fits has no vote, unless none fits any of them.
+        Chunks without a fitting label do not vote, unless no chunk has one.
         """
         voters = [each for each in answers if self.has_findings(each)]
         if not voters:
@@ -83,9 +83,9 @@ class Classification(Analysis):
 
 
 def _votes(answers: Sequence[JsonObject]) -> dict[str, float]:
-    """Weigh labels: a primary one with the confidence, a secondary one with half the rest.
+    """Return the votes by label: a primary one counts its confidence, a secondary half the rest.
 
-    A second label never counts more than the first.
+    A secondary label never counts more than the primary one.
     """
     votes: dict[str, float] = defaultdict(float)
     for answer in answers:

@@ -1,7 +1,7 @@
 """Extraction: the values that a user asked for, each with its quote, or “not mentioned”.
 
-With a user's own JSON Schema the values stand under `data`, shaped and validated by it, and
-`evidence` holds a quote for each of them.
+With a user's own JSON Schema the values are under `data`, in the shape of the schema and validated
+against it, and `evidence` holds a quote for each of them.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 FOUND, NOT_MENTIONED = "found", "not mentioned"
 DEFAULT_ITEMS = ("people", "organizations", "dates", "amounts of money", "places")
 _OF_THE_ROOT = ("$schema", "$defs", "definitions")
-# A comma in brackets is part of an item, where the brackets close within 500 characters.
+# A comma in brackets is part of an item if the brackets close within 500 characters.
 _SEPARATORS = re.compile(r"[\n;]+|,(?![^()]{0,500}\))")
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
 
 
 def items(options: AnalysisOptions) -> tuple[str, ...]:
-    """Return what to look for: the instructions, split at commas, semicolons and lines."""
+    """Return the items: the instructions, split at commas, semicolons and lines."""
     parts = (_BULLET.sub("", part).strip() for part in _SEPARATORS.split(options.instructions))
     named = tuple(dict.fromkeys(part for part in parts if part))
     return named or DEFAULT_ITEMS
 
 
 class Extraction(Analysis):
-    """For each item a value, an exact quote, confidence 1–10, or “not mentioned”."""
+    """For each item a value, an exact quote and a confidence 1–10, or “not mentioned”."""
 
     type = AnalysisType.EXTRACTION
     principal_fields = ("value", "path")
 
     def schema(self, options: AnalysisOptions) -> JsonObject:
-        """Ask for the named items, or for the user's own structure with evidence beside it."""
+        """Return a schema for the items, or for the user's own structure with evidence."""
         if options.schema is not None:
             return _around(options.schema)
         field = schemas.closed(
@@ -61,13 +61,13 @@ class Extraction(Analysis):
         return schemas.closed({"fields": schemas.array(field, at_least=1)})
 
     def confidence(self, answer: JsonObject) -> float:
-        """Return the mean over what was found; nothing found is as sure as its denials."""
+        """Return the mean over the found values; without any, the mean over the entries."""
         fields = _fields(answer)
         found = [field for field in fields if field.get("status") != NOT_MENTIONED]
         return mean(claimed(field) for field in found or fields) / self.points
 
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:
-        """Every item needs an answer, and a found one its value and quote."""
+        """Return the items without an entry, and the found entries without a value or quote."""
         if task.options.schema is not None:
             return []
         fields = json_values.objects(answer.get("fields"))
@@ -80,7 +80,7 @@ class Extraction(Analysis):
         ]
 
     def with_marks(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:
-        """Say of each value with a quote whether it stands there (see `value_in_quote`)."""
+        """Mark each value with a quote by whether it occurs in it (see `value_in_quote`)."""
         if options.schema is None:
             return {**answer, "fields": [_marked_field(each) for each in _fields(answer)]}
         return schema_data.with_marks(answer, options.schema)
@@ -91,11 +91,11 @@ class Extraction(Analysis):
         return [] if schema is None else schema_data.without_evidence(answer, schema)
 
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
-        """Keep every mention of an item; “not mentioned” only where no chunk has one."""
+        """Keep every mention of an item; it is “not mentioned” only if no chunk mentions it."""
         return self.join(answers, options).output
 
     def join(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> Joining:
-        """Leave to a model only the single values of the user's data that chunks contradict."""
+        """Join by rule; only contradictory single values of the user's data are left to a model."""
         if options.schema is not None:
             return schema_data.join(answers, options.schema)
         fields = _once(answers)
@@ -104,7 +104,7 @@ class Extraction(Analysis):
         )
 
     def decided(self, joining: Joining, answer: JsonObject) -> JsonObject:
-        """Take over the contested values from the model's answer, and nothing else."""
+        """Return the output with only the contested values taken from the model's answer."""
         return schema_data.decided(joining, answer) if joining.contested else answer
 
     def needs_model_to_join(self, options: AnalysisOptions) -> bool:
@@ -123,7 +123,7 @@ class Extraction(Analysis):
     def row_counts(
         self, answers: Sequence[JsonObject], options: AnalysisOptions
     ) -> dict[str, RowCount]:
-        """Count the lists of the user's data, or the values found for each item."""
+        """Count the rows of the lists in the user's data, or the values found for each item."""
         if options.schema is not None:
             counts = schema_data.row_counts(answers, options.schema)
             return {f"/data{path}": count for path, count in counts.items()}
@@ -147,14 +147,14 @@ class Extraction(Analysis):
     def values_without_place(
         self, answer: JsonObject, options: AnalysisOptions
     ) -> list[JsonObject]:
-        """Return evidence that quotes the values of the user's rows of which no quote was found."""
+        """Return evidence that quotes the values of the user's rows without a located quote."""
         return schema_data.values_without_place(answer) if options.schema is not None else []
 
 
 def repetitions(answer: JsonObject, options: AnalysisOptions) -> dict[str, int]:
-    """Return by list how many rows, or values of an item, an answer has read twice at one place.
+    """Return by list the number of rows or values that an answer repeats from the same place.
 
-    A value may be given as often as its quote has it.
+    A value may occur as often as in its quote.
     """
     if options.schema is not None:
         found = schema_data.repetitions(answer, options.schema)
@@ -171,9 +171,10 @@ def repetitions(answer: JsonObject, options: AnalysisOptions) -> dict[str, int]:
 
 
 def _around(schema: JsonObject) -> JsonObject:
-    """Put the user's schema under `data`; its definitions stay at the root, where `#/…` points.
+    """Return a schema with the user's schema under `data`; its definitions stay at the root.
 
-    The dialect holds for the whole; an `$id` below the root would turn the references to itself.
+    References of the form `#/…` point to the root, and the dialect applies to the whole schema. An
+    `$id` below the root would redirect the references and is left out.
     """
     at_root = {name: schema[name] for name in _OF_THE_ROOT if name in schema}
     left_out = (*at_root, "$id", schemas.CHECKS)
@@ -197,7 +198,7 @@ def _list_of(field: JsonObject) -> str:
 
 
 def _once(answers: Sequence[JsonObject]) -> list[JsonObject]:
-    """Return the fields of consecutive answers, one that two of them read at one place once."""
+    """Return the fields of consecutive answers; a mention that two of them have counts once."""
     kept: list[JsonObject] = []
     seen: Counter[Hashable] = Counter()
     for answer in answers:
@@ -214,7 +215,7 @@ def _once(answers: Sequence[JsonObject]) -> list[JsonObject]:
 
 
 def _all_of(item: str, fields: Sequence[JsonObject]) -> list[JsonValue]:
-    """Return the mentions of an item, or one denial where there are none."""
+    """Return the mentions of an item, or one “not mentioned” entry."""
     own = [field for field in fields if field.get("item") == item]
     found = [field for field in own if field.get("status") == FOUND]
     return list(found or own[:1])

@@ -1,1 +1,1 @@
-"""Analysis without a language model: ranking, quoting and counting a text's own words."""
+"""Analysis without a language model: ranking, quoting and counting the words of a text."""

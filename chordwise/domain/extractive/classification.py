@@ -1,4 +1,4 @@
-"""Classification by a text's words, the labels' words and their topics, and meaning if known."""
+"""Classification by the words of text, labels and topics, and by meaning with an encoder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DESCRIBING = 0.5
 _ENOUGH_EVIDENCE = 6.0
 _LEXICAL_WEIGHT = 2.0
 _MEANING_WEIGHT = 10.0
-# The cosines of labels with sentences that are about something else, 3,600 of them.
+# The distribution of 3,600 cosines of labels with unrelated sentences.
 _UNRELATED = NormalDist(0.06, 0.074)
 _COMPARED = 4
 _BY_CHANCE = 0.7
@@ -45,7 +45,7 @@ _WITHOUT_LABELS: JsonObject = {
 }
 _FEELINGS = frozenset({"positive", "negative", "neutral", "mixed"})
 _NONE_OF_THEM = frozenset({"other", "none", "unknown", "miscellaneous", "oos", "out_of_scope"})
-# What parts the phrases of a label or of its description.
+# The separators of the phrases of a label or of its description.
 _JOINT = re.compile(r"[/,;&\n]|\.\s|[\W_](?:and|or)[\W_]", re.IGNORECASE)
 _RELATED = {
     name: listed for topic, listed in LEXICON["topics"].items() for name in words.terms(topic)
@@ -57,7 +57,7 @@ _Phrases = Mapping[str, Sequence[str]]  # by label
 
 
 def analyze(task: AnalysisTask) -> JsonObject:
-    """Choose one of the labels for a chunk; without labels there is nothing to compare it with."""
+    """Choose one of the labels for a chunk; without labels, return an answer without a label."""
     found = sentences(task.text)
     labels = tuple(dict.fromkeys(task.options.labels))
     if not labels:
@@ -95,7 +95,7 @@ def analyze(task: AnalysisTask) -> JsonObject:
 
 
 def synthesize(task: AnalysisTask) -> JsonObject:
-    """Let each chunk vote for its label, the first ones most, since titles name what texts are."""
+    """Let each chunk vote for its label; earlier chunks weigh more, because they contain titles."""
     votes: list[JsonObject] = [
         {**answer, "secondary_label": None, "confidence": claimed(answer) / (1 + place)}
         for place, answer in enumerate(task.answers)
@@ -119,13 +119,13 @@ def _described(labels: Sequence[str], options: AnalysisOptions) -> _Phrases:
 
 
 def _phrases(text: str) -> list[str]:
-    """Return the phrases of a label or a description: “kitchen and dining” are two."""
+    """Return the phrases of a label or a description: “kitchen and dining” has two."""
     phrases = (each.replace("_", " ").strip() for each in _JOINT.split(text))
     return [each for each in phrases if words.terms(each)]
 
 
 def _related(term: str) -> Iterator[str]:
-    """Yield the words that go with a label's word; “tech” is taken for “technology”."""
+    """Yield the words related to a label's word; “tech” abbreviates “technology”."""
     for name, listed in _RELATED.items():
         if name == term or (len(term) >= _SHORTEST_ABBREVIATION and name.startswith(term)):
             yield from listed
@@ -134,10 +134,10 @@ def _related(term: str) -> Iterator[str]:
 def _contributions(
     own: _Phrases, described: _Phrases, found: Sequence[Sentence]
 ) -> dict[str, dict[str, float]]:
-    """Return what the terms of a text add to labels.
+    """Return the contributions of the terms of a text to each label.
 
-    A label's own phrases count most in the title, and in the first sentences. What describes it
-    counts alike everywhere.
+    A label's own phrases count most in the title and in the first sentences; its description counts
+    equally everywhere.
     """
     title = forms.title(found) or ("", "")
     terms = [frozenset(one.terms) for one in found]
@@ -153,7 +153,7 @@ def _contributions(
 def _parts(
     phrases: _Phrases, places: Sequence[tuple[float, frozenset[str]]]
 ) -> Iterator[tuple[str, str, float]]:
-    """Yield labels, terms and what these add; a place with one of a phrase's two counts an eighth.
+    """Yield labels, terms and contributions; half of a phrase at a place counts an eighth.
 
     `places` are the terms of a text's parts with their weights.
     """
@@ -174,11 +174,11 @@ def _parts(
 def _nearest(
     own: _Phrases, described: _Phrases, found: Sequence[Sentence]
 ) -> dict[str, tuple[float, str]]:
-    """Return which of the first sentences is nearest to a label in meaning, and what that adds.
+    """Return for each label the sentence that is nearest in meaning, and its contribution.
 
-    Its cosine is the mean of that with all that describes the label, and the highest one with a
-    phrase of it; what it adds is how far that lies above what is to be expected by chance, for the
-    highest of so many. Empty without an encoder. A label for the rest has no meaning of its own.
+    Only the first sentences are compared. The similarity is the mean of the cosine with the whole
+    description and the highest cosine with a phrase of it; the contribution is its excess over the
+    highest one expected by chance. Empty without an encoder. Labels such as “other” are left out.
     """
     texts = [one.text for one in found[:_COMPARED]]
     phrases = {label: described[label] or own[label] for label in own}
@@ -199,7 +199,7 @@ def _nearest(
 def _features(
     nearest: str, parts: Mapping[str, float], found: Sequence[Sentence]
 ) -> Iterator[JsonObject]:
-    """Yield what is nearest in meaning, and the terms that add most, with their sentences."""
+    """Yield the nearest sentence, and the terms with the largest contributions as features."""
     if nearest:
         yield {"feature": "nearest in meaning", "quote": nearest}
     for term in sorted(parts, key=lambda term: -parts[term]):
@@ -210,7 +210,7 @@ def _features(
 
 
 def _by_feeling(labels: Sequence[str], task: AnalysisTask) -> JsonObject:
-    """Answer for labels that name a sentiment with the lexicon's verdict."""
+    """Return the sentiment of a chunk as a label; all labels name a sentiment."""
     felt = sentiment.analyze(task)
     by_name = {label.casefold(): label for label in labels}
     nearest = "negative" if str(felt["score"]).startswith("-") else "positive"

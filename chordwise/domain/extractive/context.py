@@ -1,4 +1,4 @@
-"""What an answer of this thread is given with: a check that can end it, perhaps an encoder."""
+"""The context of an answer in this thread: a check that can end it, and an optional encoder."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _given: ContextVar[tuple[Check, Similarity | None]] = ContextVar(
 
 @contextmanager
 def answering(check: Check, similarity: Similarity | None) -> Iterator[None]:
-    """Call `check` at every checkpoint inside the block; what it raises ends the answer.
+    """Call `check` at every checkpoint inside the block; an exception from it ends the answer.
 
-    Texts are compared by `similarity`; without one by words alone.
+    `similarity` compares texts by meaning; without it they are compared by words only.
     """
     token = _given.set((check, similarity))
     try:
@@ -29,12 +29,12 @@ def answering(check: Check, similarity: Similarity | None) -> Iterator[None]:
 
 
 def checkpoint() -> None:
-    """Stop here if the answer has to end; called once for each sentence and each search."""
+    """Call the check, which may end the answer; called for each sentence and each search."""
     _given.get()[0]()
 
 
 def similarities(text: str, others: Sequence[str]) -> list[float]:
-    """Return how similar a text is to each of the others; an empty list without an encoder."""
+    """Return the similarity of a text to each of the others; empty without an encoder."""
     checkpoint()
     similarity = _given.get()[1]
     return [similarity(text, other) for other in others] if similarity else []

@@ -1,4 +1,4 @@
-"""Extraction by search: for each item the sentence with its words, and the value in it."""
+"""Extraction by search: for each item the best matching sentence, and the value in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DENIAL: JsonObject = {"status": NOT_MENTIONED, "value": None, "quote": None, "c
 
 
 def analyze(task: AnalysisTask) -> JsonObject:
-    """Look for each item, or fill in the user's own schema."""
+    """Search for each item, or fill in the user's own schema."""
     searchable = SearchableText(task.text)
     if task.options.schema is not None:
         walk = _Walk(root=task.options.schema, searchable=searchable)
@@ -35,13 +35,13 @@ def analyze(task: AnalysisTask) -> JsonObject:
 
 
 def synthesize(task: AnalysisTask) -> JsonObject:
-    """Keep the distinct values of a list, and the surest value of any other item."""
+    """Keep the distinct values of a list, and the most confident value of any other item."""
     merged = surest(Extraction().merge(task.answers, task.options), task.options)
     return json_values.as_object(grounding.without_spans(merged))
 
 
 def surest(joined: JsonObject, options: AnalysisOptions) -> JsonObject:
-    """Return joined answers of this model with one value for each item that is no list."""
+    """Return joined answers of this model with one value for each item that is not a list."""
     if options.schema is not None:
         return joined
     kept: list[JsonValue] = []
@@ -60,16 +60,16 @@ def _fields(item: str, searchable: SearchableText) -> Iterator[JsonObject]:
         yield {"item": item, **each}
 
 
-# What an item's own words say about its value: its kind, and how texts announce it
+# The kind of an item's value, and its cues in texts, derived from the item's words
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """What is known of an item.
+    """The properties of an item that its name and description imply.
 
-    `kinds` are those of its value, `terms` its words, `known` those of its description, too;
-    `specific` are those that tell it from others of its kind, and it `is_pure` where there are
-    none. An item is one value unless `is_list`. `cue` is how sentences with such a value are
-    worded; with `needs_cue` there is no value without it. `layout` names a place in a form.
-    `question` is the item as it was asked if a whole sentence may be the answer, else empty.
+    `kinds` are the kinds of its value, `terms` its words, `known` those and the words of its
+    description; `specific` are the words that distinguish it from others of its kind, and it
+    `is_pure` if it has none. An item has one value unless `is_list`. `cue` matches sentences with
+    such a value; if `needs_cue`, values without it do not count. `layout` names a place in a form.
+    `question` is the item's text if a whole sentence may be the answer, else empty.
     """
 
     kinds: tuple[Kind, ...]
@@ -84,9 +84,9 @@ class Item:
     question: str
 
     def distance(self, label: Sequence[str]) -> int | None:
-        """Return in how many words a label differs from the item; `None` if it is of another one.
+        """Return the number of words in which a label and the item differ; `None` without a match.
 
-        It has what is specific to the item, or nothing but words of the item's description.
+        A label matches with the specific words, or with only words of the description.
         """
         named, own = set(label), set(self.terms)
         foreign = named - self.known - (_OWN if Kind.DATE in self.kinds else set())
@@ -101,9 +101,9 @@ _KINDS_BY_TERM: dict[str, list[Kind]] = {}
 for _kind, _listed in LEXICON["kinds"].items():
     for _word in _listed:
         _KINDS_BY_TERM.setdefault(words.stem(_word), []).append(Kind(_kind))
-# Words that name a kind and nothing else; the others also stand beside the value.
+# Words that only name a kind; the others also occur beside the value.
 _PURE = frozenset(words.stem(word) for word in LEXICON["words"]["naming_kinds"])
-# Words for the document itself, whose date needs no label.
+# Words that name the document itself; the label of its date may contain any of them.
 _OWN = frozenset(
     words.terms("invoice receipt purchase transaction order letter bill issue document")
 )
@@ -147,7 +147,7 @@ _CUES: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = tuple(
 
 
 def item_of(name: str, description: str = "") -> Item:
-    """Read an item, and a description of it, as the user wrote them."""
+    """Return the item for a name and a description written by the user."""
     spelled = _JOINTS.sub(" ", _EMAIL.sub("email", name)).strip().removeprefix("the ")
     listed = words.words(spelled)
     described = words.terms(description)
@@ -179,7 +179,7 @@ def _kinds(terms: Sequence[str]) -> dict[Kind, None]:
     return dict.fromkeys(kind for term in terms for kind in _KINDS_BY_TERM.get(term, ()))
 
 
-# Finding the sentence that answers an item, and the value in it
+# Search for the sentence with the value of an item
 MAX_ENTRIES = 5
 _LEAST_COVERAGE = 0.5
 _LEAST_COVERAGE_OF_QUESTION = 0.3
@@ -201,7 +201,7 @@ _PATTERN_KINDS = {Kind.EMAIL, Kind.URL, Kind.MONEY, Kind.DATE, Kind.PERCENT, Kin
 
 
 class Match(NamedTuple):
-    """A value, the words of the text that it stands in, and how sure that is, 1 to 5."""
+    """A value, its quote from the text, and a confidence from 1 to 5."""
 
     value: str
     quote: str
@@ -209,20 +209,20 @@ class Match(NamedTuple):
 
 
 class SearchableText:
-    """A text prepared once for many items."""
+    """A text that is prepared once for searching many items."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._sentences = sentences(text)
         self._rarity = ranking.inverse_frequencies([one.terms for one in self._sentences])
-        # A word that the text also writes in lower case is no name where it has a capital.
+        # A capitalized word that the text also has in lower case is not a name.
         bare = (word.strip('.,;:()"“”') for word in text.split())
         self._ordinary = frozenset(word for word in bare if word.islower())
 
     def find(self, item: Item, limit: int | None = None) -> list[Match]:
-        """Return what answers an item, the best first: several for a list or a limit, else one.
+        """Return the matches of an item, best first: several for a list or a limit, else one.
 
-        A label decides before the wording of sentences, that of an issuer before the layout, too.
+        Labels take precedence over sentences; an exact issuer label also over the layout.
         """
         labelled = self._labelled(item)
         is_labelled = item.layout == "issuer" and labelled[:1] and labelled[0].confidence == _SURE
@@ -240,7 +240,7 @@ class SearchableText:
         return list(unlike.values())[: limit or (MAX_ENTRIES if item.is_list else 1)]
 
     def _labelled(self, item: Item) -> list[Match]:
-        """Return the values beside labels that fit an item, the best fitting ones first."""
+        """Return the values with labels that match an item, the best matches first."""
         found: list[tuple[int, Match]] = []
         unlabelled = 2 + 2 * (not _PATTERN_KINDS.isdisjoint(item.kinds[:1]))
         for place in range(len(self._sentences)):
@@ -252,9 +252,9 @@ class SearchableText:
         return [match for _, match in sorted(found, key=lambda pair: pair[0])]
 
     def _pairs(self, item: Item, place: int) -> Iterator[tuple[str, str, str]]:
-        """Yield what may be labels, their values, and quotes: before a value or in the line above.
+        """Yield possible labels, before a value or in the line above, with their values and quotes.
 
-        After a colon a value may be any words, unless its kind is told by how it is written.
+        After a colon a value may be any words, unless its kind has a written pattern.
         """
         text, end = self._sentences[place].text, 0
         is_loose = not item.needs_cue and NAMES.isdisjoint(item.kinds)
@@ -275,7 +275,7 @@ class SearchableText:
                 yield match[1], _SEGMENT.split(match[2])[0].strip(), quote
 
     def _hits(self, item: Item) -> list[tuple[int, float]]:
-        """Return the places of the sentences that fit best, with how much of the item they have."""
+        """Return the places of the best sentences with their coverage of the item's words."""
         terms = item.terms if self._rarity.keys() & item.terms else item.known
         unseen = math.log(1 + 2 * len(self._sentences))
         weights = {term: self._rarity.get(term, unseen) for term in terms}
@@ -283,7 +283,7 @@ class SearchableText:
         for place, sentence in enumerate(self._sentences):
             if shared := weights.keys() & sentence.terms:
                 coverages[place] = sum(map(weights.__getitem__, shared)) / sum(weights.values())
-        if item.question:  # only its best sentences are compared by meaning
+        if item.question:  # only the best sentences are compared by meaning
             best = sorted(coverages, key=lambda place: (-coverages[place], place))[:_COMPARED]
             texts = [self._sentences[place].text for place in best]
             near = zip(best, similarities(item.question, texts), strict=False)
@@ -319,25 +319,25 @@ class SearchableText:
             yield Match(value=sentence.text, quote=sentence.text, confidence=confidence)
 
     def _values(self, kinds: Sequence[Kind], text: str) -> list[Value]:
-        """Return the values of the first of some kinds that a text has."""
+        """Return the values of the first of the kinds that occurs in a text."""
         found = (list(values(kind, text, self._ordinary)) for kind in kinds)
         return next((each for each in found if each), [])
 
     def _with_next(self, place: int) -> str:
-        """Return a line that is no whole sentence with the one after it, where its value may be."""
+        """Return a sentence; an incomplete one is joined with the next one if possible."""
         one = self._sentences[place]
         is_whole = len(one.terms) > _HEADING_TERMS and one.text.endswith((".", ";", ":"))
         return one.text if is_whole else self._joined(place) or one.text
 
     def _joined(self, place: int) -> str:
-        """Return two neighbouring sentences; empty where they are too long to be quoted."""
+        """Return two adjacent sentences as one text; empty if they are too long to be quoted."""
         start, following = self._sentences[place].start_char, self._sentences[place + 1 : place + 2]
         ends = [each.start_char + len(each.text) for each in following]
         joined = self._text[start : ends[0]] if ends else ""
         return joined if len(joined) <= MAX_QUOTE_CHARACTERS else ""
 
     def _nearest_first(self, item: Item, text: str) -> list[Value]:
-        """Return values by nearness to what announces them, those behind it first."""
+        """Return values by distance from the cue or the item's words, those after it first."""
         cue = item.cue and item.cue.search(text)
         own = (m for m in words.WORD.finditer(text) if words.stem(m[0].lower()) in item.terms)
         anchor = (cue.end() if cue else max((match.end() for match in own), default=0)) - 1
@@ -358,7 +358,7 @@ _PROBE = "chordwise_probe"
 
 @dataclass(slots=True, kw_only=True)
 class _Walk:
-    """What is filled into a schema; what is required and not found is left out, to be reported."""
+    """The data filled into a schema; required values that were not found are left out."""
 
     root: JsonObject
     searchable: SearchableText
@@ -377,7 +377,7 @@ class _Walk:
         return filled
 
     def _value(self, name: str, node: SchemaNode, path: str, depth: int) -> JsonValue:
-        """Return a valid value, an empty one where nothing was found, or `None`."""
+        """Return a valid value, an empty one if nothing was found, or `None`."""
         if len(node.choices) == 1:
             return node.choices[0]
         kind = _type_of(node)
@@ -399,7 +399,7 @@ class _Walk:
     def _found(
         self, wanted: Item, node: SchemaNode, limit: int | None
     ) -> list[tuple[JsonValue, Match]]:
-        """Return the first valid readings of what was found, each value once; no nested ones."""
+        """Return the first valid reading of each match, each value once; none for nested types."""
         if _type_of(node) in ("object", "array"):
             return []
         found: list[tuple[JsonValue, Match]] = []
@@ -410,24 +410,24 @@ class _Walk:
         return found[:limit]
 
     def _is_valid(self, value: JsonValue, node: SchemaNode) -> bool:
-        """Check one value against a part of the user's schema, whose references lead anywhere."""
+        """Return whether a value fits a part of the user's schema, which may contain references."""
         properties = json_values.as_object(self.root.get("properties") or {})
         probe: JsonObject = {**properties, _PROBE: {"allOf": list(node.schemas)}}
         whole: JsonObject = {**self.root, "required": [], "properties": probe}
         try:
             return not validation.problems({_PROBE: value}, whole)
-        except ValueError:  # it refers to a part of the schema that is not carried along
+        except ValueError:  # a reference points to a part of the schema that was left out
             return False
 
 
 def _type_of(node: SchemaNode) -> str:
-    """Return the first type that a schema allows besides null; string where it names none."""
+    """Return the first type that a schema allows besides null; “string” if it names none."""
     types = {"object"} if node.properties else node.types
     return next((name for name in _TYPES if name in types), "string")
 
 
 def _narrowed(wanted: Item, node: SchemaNode) -> Item:
-    """Let the schema's own type and format decide which kind of value is searched for."""
+    """Return the item with the kinds of value that the type and format of the schema allow."""
     if by_format := _FORMAT_KINDS.get(node.format):
         return replace(wanted, kinds=(by_format,))
     kind = _type_of(node)
@@ -438,9 +438,9 @@ def _narrowed(wanted: Item, node: SchemaNode) -> Item:
 
 
 def _readings(match: Match, node: SchemaNode) -> Iterator[JsonValue]:
-    """Yield what a match may mean under a schema, the likeliest first; each is yet to be checked.
+    """Yield the possible values of a match under a schema, the likeliest first, unvalidated.
 
-    Dates become ISO 8601, numbers lose their separators; strings stay the text's own words.
+    Dates become ISO 8601, numbers lose their separators; strings are quoted from the text.
     """
     kind = _type_of(node)
     if node.choices:

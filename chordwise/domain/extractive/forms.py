@@ -1,4 +1,4 @@
-"""What the layout of a document says: its title, who issued it, and its total."""
+"""Values found by the layout of a document: its title, its issuer, and its total."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from chordwise.domain.extractive import words
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence
 from chordwise.domain.extractive.values import CURRENCY, FORMS
 
-Found = tuple[str, str]  # a value, and the words of the text that it stands in
+Found = tuple[str, str]  # a value and its quote
 
 _TOP = 12
 
 
 def find(layout: str, text: str, sentences: Sequence[Sentence]) -> Found | None:
-    """Return a title, total or issuer; `None` where the layout of a text has no such place."""
+    """Return a title, total or issuer; `None` if the text has none or the layout is unknown."""
     if layout == "title":
         return title(sentences)
     return {"total": total, "issuer": issuer}.get(layout, lambda _: None)(text)
@@ -38,7 +38,7 @@ _ARTICLE = re.compile(r"^(?:This|THIS|The|THE|Exhibit\s+\S+|EXHIBIT\s+\S+)\s+")
 
 
 def title(sentences: Sequence[Sentence]) -> Found | None:
-    """Return a heading that names a form of document, such a name, any heading, or `None`."""
+    """Return a heading with the name of a form, such a name, or any heading; else `None`."""
     top = sentences[:_TOP]
     headings = [(one.text, one.text) for one in top if _HEADING.match(one.text)]
     formal = [found for found in headings if _NAMES_FORM.search(found[0])]
@@ -47,7 +47,7 @@ def title(sentences: Sequence[Sentence]) -> Found | None:
     return next(iter([*formal, *inside, *headings]), None)
 
 
-# Receipts and invoices: short lines of labels and amounts, which may stand in separate columns.
+# Receipts and invoices: short lines of labels and amounts, which may be in separate columns.
 _AMOUNT = (
     rf"(?<![\w.,])(?:{CURRENCY} ?)?[$€£¥₹]? ?-?(?:\d{{1,3}}(?:[.,]\d{{3}})*+|\d++)?[.,]\d\d"
     rf"(?: ?(?:{CURRENCY}|€))?"
@@ -75,9 +75,9 @@ _TOP_LINES = 6
 
 
 def total(text: str) -> Found | None:
-    """Return the total of a receipt or an invoice; `None` where no line of totals has an amount.
+    """Return the total of a receipt or an invoice; `None` if no total line has an amount.
 
-    What is paid less the change counts as much as a line of totals does.
+    The paid amount minus the change is additional evidence for an amount.
     """
     pairs = list(_pairs(text))
     named = [(label, line) for label, line in pairs if _is_total(label["label"])]
@@ -97,7 +97,7 @@ def total(text: str) -> Found | None:
 
 
 def _pairs(text: str) -> Iterator[tuple[re.Match[str], re.Match[str]]]:
-    """Yield labels with the lines of their amounts: the same one, or the one in the next column."""
+    """Yield labels with the lines of their amounts: the same line, or one in the next column."""
     labels: list[re.Match[str]] = []
     amounts: list[re.Match[str]] = []
     for line in _LINE.finditer(f"{text}\nend"):
@@ -116,7 +116,7 @@ def _pairs(text: str) -> Iterator[tuple[re.Match[str], re.Match[str]]]:
 
 
 def _is_total(label: str) -> bool:
-    """Return whether a label says that its amount is the whole to be paid."""
+    """Return whether a label denotes the whole amount to be paid."""
     if not _TOTAL.search(label) or _PART.search(label):
         return False
     return _WHOLE.search(label) is not None or not _TAX.search(label)
@@ -127,7 +127,7 @@ def _cents(line: re.Match[str]) -> int:
 
 
 def issuer(text: str) -> Found | None:
-    """Return who issued a receipt or an invoice: the name at its top; `None` for other texts."""
+    """Return the issuer of a receipt or an invoice: the name at its top; `None` for other texts."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     top = itertools.takewhile(lambda line: not _LABELLED.match(line), lines[:_TOP_LINES])
     named = [line for line in top if sum(map(str.isalpha, line)) > 1]

@@ -1,4 +1,4 @@
-"""Ranking sentences by how central they are, and picking some that differ from each other.
+"""Ranking sentences by centrality, and selecting diverse ones.
 
 The rank is that of LexRank with continuous weights (Erkan and Radev 2004, arXiv 1109.2128). Its
 matrix, the sentence-term matrix times its transpose, is never built.
@@ -23,13 +23,13 @@ _NEARNESS = 0.3
 
 
 def inverse_frequencies(term_lists: Sequence[Iterable[str]]) -> Vector:
-    """Return how telling a term is: the rarer among the lists, the more."""
+    """Return the inverse document frequency of each term over the lists."""
     counts = Counter(term for terms in term_lists for term in dict.fromkeys(terms))
     return {term: math.log(1 + len(term_lists) / count) for term, count in counts.items()}
 
 
 def vector(terms: Iterable[str], weights: Vector) -> Vector:
-    """Return terms as a vector of length 1; empty where no term has a weight."""
+    """Return terms as a vector of length 1; empty if no term has a weight."""
     raw = {term: count * weights[term] for term, count in Counter(terms).items() if term in weights}
     length = math.sqrt(sum(value * value for value in raw.values()))
     return {term: value / length for term, value in raw.items()} if length else {}
@@ -42,7 +42,7 @@ def similarity(one: Vector, other: Vector) -> float:
 
 
 def centrality(vectors: Sequence[Vector], preferences: Sequence[float]) -> list[float]:
-    """Return how close each vector is to the others, at most 1; the walk starts by preference."""
+    """Return the centrality of each vector, at most 1; the random walk starts by preference."""
     total = sum(preferences)
     start = [preference / total for preference in preferences]
     masses, scores = _masses(vectors, [1.0] * len(vectors)), start
@@ -70,7 +70,7 @@ def _masses(vectors: Sequence[Vector], parts: Sequence[float]) -> Vector:
 def sentence_scores(
     sentences: Sequence[Sentence], vectors: Sequence[Vector], topic: Vector
 ) -> list[float]:
-    """Rate sentences by centrality, nearness to a topic (may be empty), and having a length."""
+    """Score sentences by centrality, similarity to a topic (may be empty), and length."""
     preferences = [1.0 + 20 * similarity(one, topic) for one in vectors]
     return [
         score * min(1.0, len(sentence.terms) / _FEW_TERMS)
@@ -79,7 +79,7 @@ def sentence_scores(
 
 
 def pick(scores: Sequence[float], vectors: Sequence[Vector], count: int) -> list[int]:
-    """Return the places of up to `count` high scores that differ and lie apart, in order.
+    """Return the places of up to `count` high scores that differ and are spread out, in order.
 
     Maximal marginal relevance (Carbonell and Goldstein 1998), by words and by place.
     """

@@ -1,4 +1,4 @@
-"""The sentences of a text as quotable pieces with their places."""
+"""Splits a text into sentences short enough to quote, with their offsets."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from chordwise.domain.extractive import words
 from chordwise.domain.extractive.context import checkpoint
 
 MAX_QUOTE_CHARACTERS = 400
-# A rest that can be quoted; else up to a clause's end, to a blank, or as much as can be quoted.
-# With the commas and semicolons of Chinese, Japanese and Arabic.
+# A short rest; otherwise a piece up to the end of a clause, to a blank, or of maximum length.
+# Includes the commas and semicolons of Chinese, Japanese and Arabic.
 _PIECE = re.compile(
     r".{1,400}\Z|.{150,398}(?:[;:,](?=\s)|[\u3001\uff0c\uff1b\u060c])\s?|.{150,399}\s|.{400}",
     re.DOTALL,
 )
-# The blanks before a line's end are taken from their first one, or not at all.
+# Blanks before the end of a line are matched from the first one, or not at all.
 _LINE_END = re.compile(r"(?:(?<![^\S\n])[^\S\n]++)?\n\s*")
-# With the full stops, question marks and commas of Chinese, Japanese, Hindi and Arabic.
+# Includes the full stops and question marks of Chinese, Japanese, Hindi and Arabic.
 _SENTENCE_END = re.compile(r"[.!?…:;\u3002\uff01\uff1f\u0964\u061f]['\")\]”’]*$")
 _BEGINS_ANEW = re.compile(r"\s*+(?:[A-Z0-9]|[^\w\s\"'(“])")
 _WIDEST_WRAPPED_LINE = 100
@@ -30,9 +30,9 @@ _FEWEST_WRAPPED_LINES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sentence:
-    """A piece of a text, trimmed and at most `MAX_QUOTE_CHARACTERS` long, hence quotable.
+    """A trimmed piece of a text, at most `MAX_QUOTE_CHARACTERS` long, so that it can be quoted.
 
-    `start_char` is its place in the text, `terms` what it can be compared by.
+    `start_char` is its offset in the text, `terms` are its terms for comparison.
     """
 
     text: str
@@ -41,7 +41,7 @@ class Sentence:
 
 
 def sentences(text: str) -> list[Sentence]:
-    """Return the sentences in order; what has no sentence end is cut at lines, clauses, words."""
+    """Return the sentences in order; longer pieces are split at lines, clauses or words."""
     ends = chunking.sentence_ends(text)
     width = _wrap_width(text)
     found = []
@@ -63,7 +63,7 @@ def _sentence(text: str, start: int, end: int) -> Sentence:
 
 
 def _wrap_width(text: str) -> int:
-    """Return how wide the lines of a hard-wrapped text are; 0 where lines are paragraphs."""
+    """Return the line width of a hard-wrapped text; 0 if its lines are paragraphs."""
     lines = [line for line in text.split("\n") if line.strip()]
     if len(lines) < _FEWEST_WRAPPED_LINES:
         return 0
@@ -76,7 +76,7 @@ def _wrap_width(text: str) -> int:
 
 
 def _lines(text: str, start: int, end: int, width: int) -> Iterator[tuple[int, int]]:
-    """Cut at line ends, but not where a line is full only because the text is wrapped."""
+    """Yield spans between line ends; full lines of a wrapped text are joined."""
     line_start = start
     for match in _LINE_END.finditer(text, start, end):
         length = match.start() - (text.rfind("\n", 0, match.start()) + 1)

@@ -1,4 +1,4 @@
-"""Sentiment by words of praise and blame, and their negation; by meaning with an encoder."""
+"""Sentiment by positive and negative words and negation, and by meaning with an encoder."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Rated(NamedTuple):
 
 
 def analyze(task: AnalysisTask) -> JsonObject:
-    """Weigh the words of a chunk; emotions are not distinguished."""
+    """Score the words of a chunk; emotions are not distinguished."""
     rated = [_rate(sentence) for sentence in sentences(task.text)]
     praise, blame = sum(one.praise for one in rated), sum(one.blame for one in rated)
     score = _ratio(praise, blame)
@@ -62,7 +62,7 @@ def analyze(task: AnalysisTask) -> JsonObject:
 
 
 def synthesize(task: AnalysisTask) -> JsonObject:
-    """Average the chunks; they are mixed only where their mean says nothing."""
+    """Average the chunks; the label is “mixed” only if the mean is neutral."""
     merged = Sentiment().merge(task.answers, task.options)
     score = json_values.number(merged["score"]) or 0.0
     if merged["label"] == "mixed" and abs(score) > NEUTRAL_BELOW:
@@ -86,7 +86,7 @@ def _rate(sentence: Sentence) -> _Rated:
 
 
 def _leaning(text: str) -> float:
-    """Return how much nearer a text is to praise than to blame in meaning; 0 without an encoder."""
+    """Return the similarity to praise minus the similarity to blame; 0 without an encoder."""
     near = similarities(text, [phrase for pair in _OPPOSITES for phrase in pair])
     return mean(near[::2]) - mean(near[1::2])
 
@@ -96,13 +96,13 @@ def _ratio(praise: float, blame: float) -> float:
 
 
 def _label(score: float, count: int, smaller: float, larger: float) -> str:
-    """Name the score; where much is said on both sides, a balance is mixed and not neutral."""
+    """Return the label of a score; a balance of many sentences is mixed instead of neutral."""
     is_balanced = smaller > larger * _BALANCED and abs(score) < NEUTRAL_BELOW
     return "mixed" if is_balanced and count >= _MIXED_FEWEST else label_for(score, [score])
 
 
 def _confidence(score: float, count: int) -> float:
-    """Grow with the margin and with the number of sentences that carry any feeling."""
+    """Return a confidence that grows with the margin and the number of sentences with sentiment."""
     margin = min(1.0, abs(score) / (NEUTRAL_BELOW * 5))
     plenty = min(1.0, count / _ENOUGH_SENTENCES)
     confidence = 0.2 + (MAX_CONFIDENCE - 0.2) * mean((margin, plenty))

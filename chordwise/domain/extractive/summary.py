@@ -1,4 +1,4 @@
-"""A summary made of a text's own sentences: the central ones, spread over the text."""
+"""Extractive summary: the central sentences of a text, spread over it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def analyze(task: AnalysisTask) -> JsonObject:
 
 
 def synthesize(task: AnalysisTask) -> JsonObject:
-    """Rank the findings of all chunks among each other, so that five cover the document."""
+    """Rank the findings of all chunks together and keep the most central ones."""
     merged = Summary().merge(task.answers, task.options)
     findings = _grounded_findings(task.answers)
     texts = [json_values.text(item.get("quote")) for item in findings]
@@ -70,7 +70,7 @@ def _central(found: Sequence[Sentence], count: int, instructions: str) -> list[S
 
 
 def _topic(found: Sequence[Sentence], instructions: str) -> str:
-    """Return the most central sentence; a heading or a line of fields where there is no other."""
+    """Return the most central complete sentence; without one, the most central heading or field."""
     ended = (one for one in found if one.text.rstrip(_CLOSING).endswith(_SENTENCE_ENDS))
     whole = [one for one in ended if not _FIELD.match(one.text)]
     central = _central(whole or found, 1, instructions)
@@ -84,7 +84,7 @@ def _grounded_findings(answers: Sequence[JsonObject]) -> list[JsonObject]:
 
 
 def _confidence(found: Sequence[Sentence]) -> int:
-    """Claim more for texts with something to rank, and for English, whose stopwords are known."""
+    """Return a confidence that is higher for longer texts and for English (known stopwords)."""
     read = [word for one in found for word in words.words(one.text)]
     is_known = words.is_english(read) and len(found) > MAX_FINDINGS
     return 1 + (len(found) >= _FEWEST_FINDINGS) + 2 * is_known

@@ -1,4 +1,4 @@
-"""Recognizing typed values by how they are written: dates, amounts, addresses, names."""
+"""Recognizes typed values by their written form: dates, amounts, addresses, names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chordwise.domain.extractive.words import LEXICON, STOPWORDS
 
 
 class Kind(StrEnum):
-    """A type of value that can be recognized by how it is written."""
+    """A type of value that can be recognized by its written form."""
 
     DATE = "date"
     MONEY = "money"
@@ -31,7 +31,7 @@ class Kind(StrEnum):
 
 
 class Value(NamedTuple):
-    """A value as it stands in a text, with its place there."""
+    """A value as written in a text, with its offset."""
 
     text: str
     start_char: int
@@ -93,7 +93,7 @@ _PATTERNS: dict[Kind, re.Pattern[str]] = {
 
 
 def values(kind: Kind, text: str, ordinary: AbstractSet[str] = frozenset()) -> Iterator[Value]:
-    """Yield the values of a kind in order; words in `ordinary` are no part of a name."""
+    """Yield the values of a kind in order; words in `ordinary` are not part of a name."""
     checkpoint()
     if kind in NAMES:
         yield from _names(kind, text, ordinary)
@@ -102,7 +102,7 @@ def values(kind: Kind, text: str, ordinary: AbstractSet[str] = frozenset()) -> I
         yield Value(match.group(), match.start())
 
 
-# Names are recognized by their capitals, and their kinds by legal forms, titles and prepositions.
+# Capitals identify names; legal forms, titles and prepositions identify their kinds.
 NAMES = frozenset({Kind.PERSON, Kind.ORGANIZATION, Kind.PLACE})
 _WORD = (
     r"(?:(?:[A-Z]\.)+|(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Inc|Corp|Ltd|Co)\."
@@ -129,7 +129,7 @@ def _names(kind: Kind, text: str, ordinary: AbstractSet[str]) -> Iterator[Value]
 
 
 def _trimmed(name: str, ordinary: AbstractSet[str]) -> str:
-    """Drop words at the front that have a capital only because a sentence begins there."""
+    """Return a name without leading words that are capitalized only at the start of a sentence."""
     first, _, rest = name.partition(" ")
     word = first.lower().strip(".'’")
     if name and (word in STOPWORDS or (rest and word in ordinary)) and not _TITLED.match(name):

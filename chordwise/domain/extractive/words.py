@@ -1,4 +1,4 @@
-"""Cutting text into words and terms, in scripts with and without spaces between words."""
+"""Splits text into words and terms, in scripts with and without spaces between words."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from functools import lru_cache
 from importlib import resources
 
-# Thai to Lao, Burmese, Khmer, kana and ideographs: written without spaces between the words.
+# Scripts without spaces between words: Thai to Lao, Burmese, Khmer, kana and ideographs.
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\U00020000-\U0003134f"
 )
-# Vowel signs and accents, which belong to the word although they are no letters.
+# Vowel signs and accents, which are part of a word but not letters.
 _MARKS = (
     "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u06d6-\u06dc\u0900-\u0963\u0966-\u0dff"
 )
@@ -31,28 +31,28 @@ LEXICON: dict[str, dict[str, tuple[str, ...]]] = {
     table: {name: tuple(listed.split()) for name, listed in lists.items()}
     for table, lists in tomllib.loads(_FILE).items()
 }
-"""The lists of words in a file of this package, by table and name."""
+"""The word lists of `lexicon.toml`, by table and name."""
 STOPWORDS = frozenset(LEXICON["words"]["function"])
 
 
 def words(text: str) -> list[str]:
-    """Return the words in lower case, in order; a run of an unspaced script is one word."""
+    """Return the lower-case words in order; a run of an unspaced script is one word."""
     return [word.replace("’", "'") for word in WORD.findall(text.lower())]
 
 
 def terms(text: str) -> list[str]:
-    """Return what a text can be compared by: stems of content words, pairs of ideographs."""
+    """Return the terms for comparison: stems of content words, pairs of ideographs."""
     return [term for word in words(text) for term in _terms_of(word)]
 
 
 def is_english(some_words: Iterable[str]) -> bool:
-    """Tell English from other languages by its function words."""
+    """Return whether words are English, by the share of English function words."""
     known = [word in STOPWORDS for word in some_words]
     return sum(known) > len(known) * _ENGLISH_SHARE
 
 
 def is_unspaced(word: str) -> bool:
-    """Return whether a word is a run of a script that puts no spaces between words."""
+    """Return whether a word is a run of a script without spaces between words."""
     return bool(_RUN.match(word))
 
 
@@ -66,7 +66,7 @@ def _terms_of(word: str) -> Iterable[str]:
 
 @lru_cache(maxsize=50_000)
 def stem(word: str) -> str:
-    """Take the commonest English endings off, so that forms of a word meet."""
+    """Remove the commonest English endings, so that inflected forms of a word match."""
     word = word.removesuffix("'s").removesuffix("'")
     if len(word) < _SHORTEST_WITH_ENDING or not word.isascii():
         return word

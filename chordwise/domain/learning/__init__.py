@@ -1,1 +1,1 @@
-"""What answers are worth: comparing them with the truth, and learning from that."""
+"""The quality of answers: comparing them with the truth, and learning from it."""

@@ -1,8 +1,8 @@
-"""What a claimed confidence is worth, learnt from judgments of what was claimed.
+"""Calibration: the empirical accuracy of claimed confidences, learned from judgments.
 
-The curve is made of points, claim and worth, straight in between and level beyond them, so that SQL
-can follow it as well. Which curve, or none at all, is decided by cross-validation. scikit-learn,
-which belongs to the extra `learning`, fits the curves; it is imported when a curve is fitted.
+A curve is piecewise linear between its points (claim, worth) and constant beyond them, so that SQL
+can evaluate it as well. Cross-validation selects the curve, or none. scikit-learn, which belongs to
+the extra `learning`, fits the curves; it is imported when a curve is fitted.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from chordwise.domain.learning.measures import calibration_error, wilson
 from chordwise.errors import ConfigurationError
 
 FEWEST = 30
-"""How many judgments a calibration needs."""
+"""The number of judgments that a calibration needs."""
 FEWEST_OF_EACH = 5
-"""How many of them have to be right, and how many wrong."""
+"""The number of right and of wrong judgments that a calibration needs, each."""
 _FOLDS = 5
 _LEAST_DOUBT = 1e-12
 _STEPS = 20
@@ -32,7 +32,7 @@ Points: TypeAlias = tuple[tuple[float, float], ...]
 
 
 class Method(StrEnum):
-    """How a curve was made; the values stand in `calibrations.method`."""
+    """The method that fitted a curve; stored in `calibrations.method`."""
 
     CLAIMED = "claimed"
     PLATT = "platt"
@@ -41,9 +41,9 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A confidence that was claimed, and whether that held; `group` is the document's id.
+    """A claimed confidence, and whether the claim was right; `group` is the document's id.
 
-    Claims about one document are never apart in cross-validation, for they are alike.
+    Cross-validation keeps the claims about one document in one fold, because they are correlated.
     """
 
     confidence: float
@@ -53,9 +53,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """What claims are worth, and the calibration error before and after, by cross-validation.
+    """A calibration curve with the cross-validated calibration error before and after it.
 
-    Both errors are over the same bins, those of the claims.
+    Both errors use the same bins, those of the claims.
     """
 
     method: Method
@@ -68,14 +68,14 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
-    """From which claim on answers may be accepted unseen, and the share of answers that is."""
+    """The lowest confidence that may be accepted without review, and the share of such answers."""
 
     accept_from: float
     share: float
 
 
 def require() -> None:
-    """Make sure that curves can be fitted.
+    """Check that curves can be fitted.
 
     Raises:
         ConfigurationError: scikit-learn is not installed.
@@ -96,8 +96,8 @@ def is_enough(claims: Sequence[Claim]) -> bool:
 def learn(claims: Sequence[Claim]) -> Curve:
     """Return the curve that predicts unseen judgments best, by the Brier score.
 
-    Brier, “Verification of forecasts expressed in terms of probability”, 1950. Where no curve does
-    better than the claims themselves, they are left as they are. `require` has to be called first.
+    Brier, “Verification of forecasts expressed in terms of probability”, 1950. If no curve is
+    better than the claims themselves, they stay unchanged. Call `require` first.
     """
     forecasts = {method: _cross_validated(claims, fit) for method, fit in FITS.items()}
     best = min(FITS, key=lambda method: _brier(claims, forecasts[method]))
@@ -114,7 +114,7 @@ def learn(claims: Sequence[Claim]) -> Curve:
 
 
 def worth(points: Points, confidence: float) -> float:
-    """Return what a claim is worth on a curve."""
+    """Return the calibrated value of a claim on a curve."""
     place = bisect_right(points, confidence, key=lambda point: point[0])
     if place == 0:
         return points[0][1]
@@ -125,10 +125,10 @@ def worth(points: Points, confidence: float) -> float:
 
 
 def acceptance(claims: Sequence[Claim], max_error_rate: float) -> Acceptance | None:
-    """Return the lowest claim from which on errors are at most that share, `None` if there is none.
+    """Return the lowest claim from which on the error rate is at most `max_error_rate`, or `None`.
 
-    The upper end of Wilson's interval has to keep the bound, so that few judgments promise little:
-    selective classification, after Geifman and El-Yaniv, 2017.
+    The upper end of Wilson's interval has to stay within the bound, so that few judgments do not
+    suffice: selective classification, after Geifman and El-Yaniv, 2017.
     """
     ranked = sorted(claims, key=lambda claim: -claim.confidence)
     best: Acceptance | None = None
@@ -142,12 +142,12 @@ def acceptance(claims: Sequence[Claim], max_error_rate: float) -> Acceptance | N
 
 
 def as_claimed(claims: Sequence[Claim]) -> Points:  # noqa: ARG001 - one of the ways to fit
-    """Leave claims as they are."""
+    """Return the identity, which leaves claims unchanged."""
     return ((0.0, 0.0), (1.0, 1.0))
 
 
 def isotonic(claims: Sequence[Claim]) -> Points:
-    """Return the rising curve that is closest to the judgments: pool adjacent violators.
+    """Return the isotonic regression of the judgments on the claims: pool adjacent violators.
 
     Ayer et al., “An empirical distribution function for sampling with incomplete information”,
     1955; for probabilities Zadrozny and Elkan, 2002. Claims closer than 1e-15 count as equal.
@@ -160,11 +160,12 @@ def isotonic(claims: Sequence[Claim]) -> Points:
 
 
 def platt(claims: Sequence[Claim]) -> Points:
-    """Return the logistic curve of the greatest likelihood, sampled.
+    """Return the logistic curve of maximum likelihood, sampled.
 
-    Platt, “Probabilistic outputs for support vector machines”, 1999, with the targets that it
-    smooths: each claim counts as right and as wrong, weighted by its target. A falling curve is
-    made level: more confidence is never worth less. Probabilities are clamped away from 0 and 1.
+    Platt, “Probabilistic outputs for support vector machines”, 1999, with smoothed targets: each
+    claim counts as right and as wrong, weighted by its target. A falling curve is replaced by a
+    constant, so that a higher confidence is never worth less. Probabilities are clamped away from 0
+    and 1.
     """
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - of an extra
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415 - of an extra
@@ -199,9 +200,9 @@ FITS: Mapping[Method, Callable[[Sequence[Claim]], Points]] = {
 def _cross_validated(
     claims: Sequence[Claim], fit: Callable[[Sequence[Claim]], Points]
 ) -> Sequence[float]:
-    """Return what each claim is worth on the curve of the other documents' claims.
+    """Return the value of each claim on the curve that was fitted to the other folds.
 
-    Where there is only one document, claims are left as they are.
+    With only one document, claims stay unchanged.
     """
     from sklearn.model_selection import GroupKFold  # noqa: PLC0415 - of an extra
 

@@ -1,4 +1,4 @@
-"""Which answers may be accepted without looking: a bound on their errors from random checks.
+"""Which answers may be accepted without review: a bound on their errors from random checks.
 
 The answers to one question, a field or a label, are a finite population, and the checks are a
 prefix of it in random order, without replacement. The share of wrong answers in a set of them is
@@ -30,16 +30,16 @@ from chordwise.domain.learning.truths import LABEL_PATHS
 from chordwise.domain.tasks import AnalysisType
 
 SETS = 5
-"""How many sets of answers are tested: the best fifth, the best two fifths, and so on."""
+"""The number of sets of answers that are tested: the best fifth, the best two fifths, and so on."""
 _STEEPEST = 6
-"""Error rates from twice to 2⁶ times the bound are the alternatives when errors are watched."""
+"""Error rates from 2 to 2⁶ times the bound are the alternatives in `is_above`."""
 
 Worth: TypeAlias = Callable[[Part, float], float]
-"""What a claimed confidence is worth, by a calibration."""
+"""A function that calibrates a claimed confidence."""
 
 
 class Verdict(StrEnum):
-    """What the checks say of a field or label; the values stand in `certifications.verdict`."""
+    """The outcome of certifying a field or label; stored in `certifications.verdict`."""
 
     CERTIFIED = "certified"
     OPEN = "open"
@@ -49,7 +49,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer with its score, the higher the better, and what its check said, if it has one."""
+    """An answer with its score (higher is better) and the outcome of its check, if it has one."""
 
     score: float
     is_right: bool | None = None
@@ -57,10 +57,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """A part of an answer that is certified by itself, with its score.
+    """A part of an answer that is certified separately, with its score.
 
-    `name` is that of a field, the label that was chosen, or empty for an answer as a whole. `path`
-    is where a person judges it, and `paths` are those of its facts.
+    `name` is a field, the chosen label, or empty for a whole answer. `path` is where a person
+    judges it, and `paths` are those of its facts.
     """
 
     name: str
@@ -71,16 +71,16 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """What may be accepted of `population` answers.
+    """Which of `population` answers may be accepted.
 
-    `accept_from` is the lowest score that is accepted, None where nothing is, and `accepted` counts
+    `accept_from` is the lowest accepted score, None if no answer is accepted, and `accepted` counts
     the answers from there on. At most the share `error_bound` of them is wrong, which is at most
-    `max_error`; without accepted ones it is the share of wrong checks. `checks` and `wrong` count
-    the checks in random order up to the first one that is missing: of the accepted answers, else of
-    those from `check_from` on, else of all.
-    `more_checks` is how many further ones would do if all of them are right, counted in the set
-    that begins at `check_from`; None where no number would do.
-    `must_review` is the share of the answers that has to be reviewed where nothing can be accepted.
+    `max_error`; without accepted answers it is the share of wrong checks. `checks` and `wrong`
+    count the checks in random order up to the first missing one: of the accepted answers, otherwise
+    of those from `check_from` on, otherwise of all. `more_checks` is the number of further checks
+    that suffice if all of them are right, counted in the set that begins at `check_from`; None if
+    no number suffices. `must_review` is the share of answers that has to be reviewed if none can be
+    accepted.
     """
 
     verdict: Verdict
@@ -98,7 +98,7 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class _Set:
-    """The answers from a score on: how many, how many of them are checked and wrong."""
+    """The answers from a score on: their number, and how many are checked and wrong."""
 
     begins_at: float
     population: int
@@ -107,10 +107,11 @@ class _Set:
 
 
 def certify(answers: Sequence[Answer], max_error: float, risk: float) -> Certificate:
-    """Return which of some answers, one or more in random order, may be accepted.
+    """Return which of the answers, given in random order, may be accepted.
 
-    The order has to be drawn after everything that the scores depend on. With a probability of at
-    least 1 - `risk`, at most the share `max_error` of the accepted answers is wrong.
+    There has to be at least one answer. The order has to be drawn after everything that the scores
+    depend on. With a probability of at least 1 - `risk`, at most the share `max_error` of the
+    accepted answers is wrong.
     """
     sets = list(_sets(answers))
     certified: tuple[_Set, float] | None = None
@@ -147,11 +148,11 @@ def certify(answers: Sequence[Answer], max_error: float, risk: float) -> Certifi
 def scored(
     answer: judging.Answer, agreement: float | None, worth: Worth = lambda _part, claim: claim
 ) -> Iterator[Scored]:
-    """Yield what is certified of an answer: its fields, its label, or the whole.
+    """Yield the parts of an answer that are certified: its fields, its label, or the whole.
 
-    Without a claim of its own a field has that of the answer. What speaks against it whatever it
-    claims are quotes that are not in the document, values that are not in their quotes, and that
-    the answer needs review, as one does that failed a check.
+    A field without its own claim has that of the answer. Three kinds of doubt lower a score: quotes
+    that are not in the document, values that are not in their quotes, and an answer that needs
+    review, such as one that failed a check.
     """
     kind, output = answer.analysis_type, answer.output
     listed = facts(output, analysis_for(kind))
@@ -176,9 +177,9 @@ def scored(
 
 
 def trust(claim: float, agreement: float | None, doubts: int) -> float:
-    """Return the score of an answer: what it claims, or the agreement of its votes where lower.
+    """Return the score of an answer: its claim or the agreement of its votes, whichever is lower.
 
-    `doubts` counts what speaks against it; answers with fewer doubts go before all others.
+    Each of the `doubts` subtracts 2, so answers with fewer doubts rank before all others.
     """
     return min(claim, 1.0 if agreement is None else agreement) - 2 * doubts
 
@@ -186,9 +187,9 @@ def trust(claim: float, agreement: float | None, doubts: int) -> float:
 def further_checks(
     population: int, checks: int, wrong: int, max_error: float, risk: float
 ) -> int | None:
-    """Return how many right checks are missing to show that at most `max_error` is wrong.
+    """Return how many more right checks prove that at most the share `max_error` is wrong.
 
-    0 where it is shown already, None where `wrong` exceeds it.
+    Returns 0 if it is proven already, and None if `wrong` exceeds it.
     """
     refuted = math.floor(max_error * population) + 1
     if wrong >= refuted:
@@ -204,7 +205,7 @@ def further_checks(
 
 
 def most_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
-    """Return how many answers of a population are wrong at most, with probability 1 - `risk`."""
+    """Return the upper bound on wrong answers in a population, with probability 1 - `risk`."""
     low, high = wrong, population - checks + wrong
     while low < high:
         middle = (low + high) // 2
@@ -216,10 +217,10 @@ def most_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
 
 
 def least_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
-    """Return how many answers of a population are wrong at least, with probability 1 - `risk`."""
+    """Return the lower bound on wrong answers in a population, with probability 1 - `risk`."""
     if not checks:
         return 0
-    # The marginal probability of the checks where every number of wrong answers is as likely.
+    # The marginal probability of the checks under a uniform prior on the number of wrong answers.
     mixture = -math.log(checks + 1) - _log_choose(checks, wrong)
     mode = (population + 1) * wrong // checks
     low, high = wrong, min(max(mode, wrong), population - checks + wrong)
@@ -233,10 +234,10 @@ def least_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
 
 
 def is_above(checks: int, wrong: int, max_error: float, risk: float) -> bool:
-    """Return whether checks of further answers show that more than `max_error` of them is wrong.
+    """Return whether checks of further answers prove that more than `max_error` of them are wrong.
 
-    The mixture of likelihood ratios may be looked at after every check; it says so without reason
-    with a probability of at most `risk`.
+    The mixture of likelihood ratios may be evaluated after every check; the probability of a false
+    alarm is at most `risk`.
     """
     rates = [rate for k in range(1, _STEEPEST + 1) if (rate := max_error * 2**k) < 1] or [
         (1 + max_error) / 2
@@ -291,8 +292,8 @@ def _is_hopeless(tested: _Set, max_error: float, risk: float) -> bool:
 def _is_fewer(refuted: int, population: int, checks: int, wrong: int, risk: float) -> bool:
     """Return whether the checks refute that `refuted` or more answers are wrong.
 
-    The alternatives are all smaller numbers of wrong answers, k of them with a weight of 1/(k + 1),
-    so that few checks suffice where most of them are right.
+    The alternatives are all smaller numbers of wrong answers, where k has a weight of 1/(k + 1), so
+    that few checks suffice if most of them are right.
     """
     if refuted > population - checks + wrong:
         return True

@@ -1,4 +1,4 @@
-"""What an answer says after people have judged it: its facts with verdicts, and its output."""
+"""Apply feedback to an answer: its facts get verdicts, and its output gets corrections."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _EVIDENCE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corrected:
-    """The facts of an answer, and its corrected output; `None` where that is the same."""
+    """The facts of an answer, and its corrected output; `None` if it is unchanged."""
 
     facts: Sequence[Fact]
     output: JsonObject | None = None
@@ -44,11 +44,11 @@ class Corrected:
 def correct(
     output: JsonObject, analysis: Analysis, truth: Truth, places: Places | None = None
 ) -> Corrected:
-    """Apply what is known to be true to an answer.
+    """Apply the truth to an answer.
 
-    A value that was judged has a verdict. In place of a wrong one stands the right one, where it is
-    known; values that the answer does not have are added. The original value stays in the fact, and
-    its quote, unless the right value was selected in the text: `places` are those of the document.
+    Judged values get a verdict. A wrong value is replaced by the right one, if that is known, and
+    missing values are added. The fact keeps the original value and its quote, unless the right
+    value was selected in the text: `places` are those of the document.
     """
     work = _Work(copy.deepcopy(output), {fact.path: fact for fact in facts(output, analysis)})
     if analysis.type in LABEL_PATHS:
@@ -69,7 +69,7 @@ def correct(
 
 @dataclass
 class _Work:
-    """An answer that is being corrected: its output so far, and its facts by their paths."""
+    """An answer that is being corrected: its current output, and its facts by path."""
 
     output: JsonObject
     facts: dict[str, Fact]
@@ -85,7 +85,7 @@ class _Work:
             self.judge_path(path, Verdict.REJECTED, None)
 
     def judge_path(self, path: str, verdict: Verdict, corrected: JsonValue) -> None:
-        """Judge the one fact at a path."""
+        """Judge the fact at a path."""
         if path not in self.facts:
             return
         self.facts[path] = _judged(self.facts[path], verdict, corrected)
@@ -101,7 +101,7 @@ class _Work:
             self._correct_item(name, right)
 
     def _correct_data(self, path: str, right: Sequence[JsonValue]) -> None:
-        """Correct what is at a path in the data: an object, a list, or a scalar."""
+        """Correct an object, a list or a scalar at a path in the data."""
         current = json_values.at(self.output, path)
         is_structure = _is_structure(current)
         if is_structure and fields.values(self.output, path.removeprefix(DATA.path)) == right:
@@ -122,7 +122,7 @@ class _Work:
                 _put(self.output, path, first)
 
     def reject_field(self, name: str, wrong: JsonValue) -> None:
-        """Reject the values of a field where they are still those that were judged."""
+        """Reject the values of a field if they are the ones that were judged."""
         if fields.keys(fields.values(self.output, name)) != fields.keys(wrong):
             return
         if not name.startswith("/"):
@@ -135,7 +135,7 @@ class _Work:
             _put(self.output, path, [] if isinstance(current, list) else None)
 
     def quote(self, remark: Remark, places: Places) -> None:
-        """Let the right value of a remark have the quote that was selected for it."""
+        """Set the quote of a remark's right value to the selected text."""
         said = remark.corrected[-1] if isinstance(remark.corrected, list) else remark.corrected
         for path, fact in self.facts.items():
             is_right = fact.verdict == Verdict.APPROVED
@@ -160,14 +160,14 @@ class _Work:
             return
 
     def finish(self) -> None:
-        """Take rejected entries out of the list of an extraction."""
+        """Remove rejected entries from the list of an extraction."""
         listed = self.output.get("fields")
         if self.dropped and isinstance(listed, list):
             kept = [e for place, e in enumerate(listed) if f"{_FIELDS}{place}" not in self.dropped]
             self.output["fields"] = kept
 
     def _correct_item(self, name: str, right: Sequence[JsonValue]) -> None:
-        """Correct the entries of an item that was asked for."""
+        """Correct the entries of an item."""
         entries = json_values.objects(self.output.get("fields"))
         own = [self.facts[entry.path] for entry in fields.entries(self.output, name)]
         self._pair(own, right, lambda place: f"{_FIELDS}{len(entries) + place}")
@@ -190,7 +190,7 @@ class _Work:
     def _pair(
         self, own: Sequence[Fact], right: Sequence[JsonValue], path_of: Callable[[int], str]
     ) -> None:
-        """Judge the facts of a field by its right values; those left over become facts, too."""
+        """Pair the facts of a field with its right values; unpaired values become new facts."""
         left = list(right)
         wrong: list[Fact] = []
         for fact in own:
@@ -209,7 +209,7 @@ class _Work:
             self.facts[fact.path] = _judged(fact, Verdict.CORRECTED, value)
 
     def _replace(self, path: str, right: JsonValue) -> None:
-        """Put rows or an object in the place of others, and judge value by value."""
+        """Replace rows or an object, and judge each value."""
         first = next(iter(self._below(path)), self._missing(path))
         place = Place(path=path, item=_stem(first.item, path, first.path))
         there = {each.path: (each, value) for each, value in leaves(right, place)}
@@ -238,7 +238,7 @@ class _Work:
 
 
 def _judged(fact: Fact, verdict: Verdict, corrected: JsonValue) -> Fact:
-    """Return a fact with a verdict; what is typed is its final value."""
+    """Return a fact with a verdict; its typed columns are those of the final value."""
     if verdict is Verdict.APPROVED and fact.corrected_value is not None:
         fact = replace(typed_fact(fact, fact.value), corrected_value=None)
     if verdict is Verdict.APPROVED:
@@ -276,13 +276,13 @@ def _row(own: Sequence[Fact], place: int) -> int | None:
 
 
 def _stem(item: str, path: str, longer: str) -> str:
-    """Return the item at a path, by the item at a longer one."""
+    """Return the item name at a path, derived from the item at a longer path."""
     names = [step for step in json_values.steps(longer[len(path) :]) if not step.isdecimal()]
     return item.removesuffix("." + ".".join(names)) if names else item
 
 
 def _put(value: JsonValue, path: str, new: JsonValue) -> None:
-    """Set what is at a JSON Pointer; a member that is missing is added to its object."""
+    """Set the value at a JSON Pointer; a missing member is added to its object."""
     *way, last = json_values.steps(path)
     for step in way:
         value = json_values.member(value, step)

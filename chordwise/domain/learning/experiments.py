@@ -1,17 +1,17 @@
-"""Comparing variants on documents: who is asked what, and intervals that may be looked at anytime.
+"""Comparing variants: assignment of documents, and intervals that are valid at any time.
 
-The interval of a mean is a confidence sequence: with a probability of at least 1 - `risk` the mean
-lies within it at every moment at once, so an experiment may be looked at after each document and
-ended at any time. For shares it is the predictable plug-in empirical-Bernstein sequence
+The interval of a mean is a confidence sequence: with a probability of at least 1 - `risk` it
+contains the mean at all times simultaneously, so an experiment may be evaluated after each document
+and ended at any time. For shares it is the predictable plug-in empirical-Bernstein sequence
 (Waudby-Smith and Ramdas, “Estimating means of bounded random variables by betting”, JRSS B 2024,
-theorem 2), which holds for any number of documents. Amounts such as costs have no bound; theirs is
+theorem 2), which holds for any number of documents. Amounts such as costs are unbounded; theirs is
 the asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, “Time-uniform
 central limit theory and asymptotic confidence sequences”, Annals of Statistics 2024, theorem 2.2),
 which holds approximately from some number of documents on.
 
-Guardrails need the moments of the outcomes alone, which a database can sum up. Their interval of a
-share inverts the mixture of all likelihood ratios of a coin, which is a test supermartingale of
-numbers between 0 and 1, too (the beta-binomial mixture of Howard, Ramdas, McAuliffe and Sekhon,
+Guardrails need only the moments of the outcomes, which a database can sum up. Their interval of a
+share inverts the mixture of all likelihood ratios of a coin, which is also a test supermartingale
+for numbers between 0 and 1 (the beta-binomial mixture of Howard, Ramdas, McAuliffe and Sekhon,
 “Time-uniform, nonparametric, nonasymptotic confidence sequences”, Annals of Statistics 2021).
 """
 
@@ -26,19 +26,19 @@ from datetime import datetime
 from enum import StrEnum
 
 CONTROL = "control"
-"""The name of the profile as it is, among the variants."""
+"""The variant name of the unchanged profile."""
 MIN_AMOUNTS = 30
-"""How many amounts there have to be before their interval holds well enough to be shown."""
+"""The number of amounts from which on their asymptotic interval is accurate enough."""
 _MAX_BET = 0.5
 _SHARPEST_AT = 100
-"""The number of amounts at which their interval is as narrow as it can be made."""
+"""The number of amounts for which the width of their interval is optimized."""
 _BISECTIONS = 40
 _MAX_TIMES = 64
 _MAX_REPEATED = 100_000
 
 
 class Outcome(StrEnum):
-    """What variants are compared by; the values stand in `experiments.outcome`."""
+    """The outcome by which variants are compared; stored in `experiments.outcome`."""
 
     RIGHT = "right"
     VALID = "valid"
@@ -49,12 +49,12 @@ class Outcome(StrEnum):
 
     @property
     def is_share(self) -> bool:
-        """Whether it is a number from 0 to 1, of which more is better; of an amount less is."""
+        """Whether it is a share from 0 to 1 (more is better) and not an amount (less is better)."""
         return self not in {Outcome.COST, Outcome.LATENCY}
 
 
 class Verdict(StrEnum):
-    """What is shown of a variant beside the control."""
+    """What the data shows about a variant compared with the control."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -72,13 +72,13 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the sign of the mean is shown."""
+        """Whether the sign of the mean is certain."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """The outcome of one document; `known_at` is when it became known."""
+    """The outcome of one document; `known_at` is the time when it became known."""
 
     document_id: uuid.UUID
     value: float
@@ -87,9 +87,9 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The outcomes of control and variant, each in the order in which they became known.
+    """The outcomes of control and variant, each ordered by the time when they became known.
 
-    `pairs` are those of documents that both have answered, the control's first.
+    `pairs` are the outcomes of documents that both have answered, the control's first.
     """
 
     control: Sequence[float]
@@ -99,7 +99,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
-    """How many numbers there are, their mean and their variance."""
+    """The count, mean and variance of some numbers."""
 
     count: int = 0
     mean: float = 0.0
@@ -108,10 +108,10 @@ class Moments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guarded:
-    """The outcomes of control and variant, summed up for a guardrail.
+    """The outcomes of control and variant, summarized for a guardrail.
 
-    On the documents that both have answered a share has `gains` and `losses` of the variant, each
-    from 0 to 1. Of an amount `gains` are what the variant has beyond what the bound allows.
+    For a share, `gains` and `losses` of the variant are those on documents that both have answered,
+    each from 0 to 1. For an amount, `gains` is the variant's excess over what the bound allows.
     """
 
     control: Moments
@@ -122,7 +122,7 @@ class Guarded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """The variant whose answer is the result of a document; `is_paired` asks the others as well."""
+    """The variant whose answer becomes the document's result; if `is_paired`, all are asked."""
 
     variant: str
     is_paired: bool
@@ -131,10 +131,10 @@ class Assignment:
 def assign(
     experiment: str, text: str, variants: Sequence[str], share: float, paired: float
 ) -> Assignment:
-    """Return who answers a text: the share `paired` is answered by all of them, first the control.
+    """Return which variant answers a text; all of them answer the share `paired`.
 
-    Of the rest each variant gets `share`, and the control what is left. The same text is always
-    given to the same one, whatever it was submitted with.
+    The control's answer is the result of a paired text. Of the rest each variant gets `share`, and
+    the control the remainder. The assignment depends only on the experiment and the text.
     """
     digest = hashlib.sha256(f"{experiment}\n{text}".encode()).digest()
     if int.from_bytes(digest[:8]) < paired * 2**64:
@@ -146,7 +146,7 @@ def assign(
 
 
 class ShareSequence:
-    """The interval of a mean of numbers from 0 to 1, of which more and more become known."""
+    """The confidence sequence of the mean of numbers from 0 to 1."""
 
     def __init__(self, risk: float) -> None:
         self._reach = math.log(2 / risk)
@@ -155,7 +155,7 @@ class ShareSequence:
         self._estimate, self._spread, self._variance = 0.5, 0.25, 0.25
 
     def add(self, value: float) -> None:
-        """Take the next number."""
+        """Add the next number."""
         self._count += 1
         scale = self._variance * self._count * math.log(1 + self._count)
         bet = min(math.sqrt(2 * self._reach / scale), _MAX_BET)
@@ -168,7 +168,7 @@ class ShareSequence:
         self._variance = self._spread / (self._count + 1)
 
     def interval(self) -> Interval:
-        """Return what is known by now; without any number the mean may be anything."""
+        """Return the current interval; without numbers it is 0 to 1."""
         if not self._count:
             return Interval(count=0, mean=0.5, low=0.0, high=1.0)
         middle = self._weighted / self._weight
@@ -178,7 +178,7 @@ class ShareSequence:
 
 
 class AmountSequence:
-    """The interval of a mean of numbers without bounds, of which more and more become known."""
+    """The confidence sequence of the mean of unbounded numbers."""
 
     def __init__(self, risk: float) -> None:
         self._risk = risk
@@ -186,20 +186,20 @@ class AmountSequence:
         self._mean = self._squares = 0.0
 
     def add(self, value: float) -> None:
-        """Take the next number."""
+        """Add the next number."""
         self._count += 1
         before = value - self._mean
         self._mean += before / self._count
         self._squares += before * (value - self._mean)
 
     def interval(self) -> Interval:
-        """Return what is known by now."""
+        """Return the current interval."""
         variance = self._squares / max(1, self._count)
         return amount(Moments(count=self._count, mean=self._mean, variance=variance), self._risk)
 
 
 def amount(found: Moments, risk: float) -> Interval:
-    """Return the interval of a mean of numbers without bounds; of few numbers nothing is known."""
+    """Return the interval of a mean of unbounded numbers; infinite below `MIN_AMOUNTS` numbers."""
     count, mean = found.count, found.mean
     if count < MIN_AMOUNTS:
         return Interval(count=count, mean=mean, low=-math.inf, high=math.inf)
@@ -212,7 +212,7 @@ def amount(found: Moments, risk: float) -> Interval:
 
 
 def share(found: Moments, risk: float) -> Interval:
-    """Return the interval of a mean of numbers from 0 to 1 by their sum alone."""
+    """Return the interval of a mean of numbers from 0 to 1, computed from their sum alone."""
     ones = found.count * found.mean
     noughts = max(0.0, found.count - ones)
     low, high = _least(ones, noughts, risk), 1 - _least(noughts, ones, risk)
@@ -220,7 +220,7 @@ def share(found: Moments, risk: float) -> Interval:
 
 
 def _least(ones: float, noughts: float, risk: float) -> float:
-    """Return the smallest rate of ones that so many ones and noughts do not refute."""
+    """Return the smallest rate of ones that the numbers of ones and zeros do not refute."""
     if not ones:
         return 0.0
     mixture = math.lgamma(ones + 1) + math.lgamma(noughts + 1) - math.lgamma(ones + noughts + 2)
@@ -233,7 +233,7 @@ def _least(ones: float, noughts: float, risk: float) -> float:
 
 
 def evidence(control: Sequence[Observation], variant: Sequence[Observation]) -> Evidence:
-    """Return the outcomes of both in the order of their becoming known."""
+    """Return the outcomes of both, ordered by the time when they became known."""
     of_control = {each.document_id: each for each in control}
     pairs = [
         (max(known.known_at, each.known_at), each.document_id, known.value, each.value)
@@ -253,10 +253,10 @@ def _in_order(observations: Sequence[Observation]) -> list[float]:
 
 
 def difference(found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) -> Interval:
-    """Return how much more the variant has than the control.
+    """Return the interval of the difference, variant minus control.
 
-    Without pairs the means are compared. Where an experiment `is_paired` the differences on the
-    documents that both answered are as well, and both intervals share the risk.
+    Without pairs it compares the means. If the experiment `is_paired`, it also uses the differences
+    on the documents that both have answered, and the two intervals share the risk.
     """
     apart_risk = risk / 2 if is_paired else risk
     control = _mean(found.control, outcome, apart_risk / 2)
@@ -291,17 +291,17 @@ def _paired(pairs: Sequence[tuple[float, float]], outcome: Outcome, risk: float)
 
 
 def verdict(difference: Interval, outcome: Outcome) -> Verdict:
-    """Return what an interval of the difference to the control shows."""
+    """Return the verdict that an interval of the difference to the control implies."""
     if not difference.excludes_zero:
         return Verdict.UNDECIDED
     return Verdict.BETTER if (difference.low > 0) == outcome.is_share else Verdict.WORSE
 
 
 def further(found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) -> int | None:
-    """Return how many more documents of the variant would probably decide.
+    """Return the estimated number of further documents of the variant until a decision.
 
-    It is estimated by repeating what there is; None where it would take very many, or where there
-    is nothing to repeat.
+    The estimate repeats the observed outcomes; None if a decision would take too many documents or
+    no outcomes are known.
     """
     count = len(found.variant)
     most = min(_MAX_TIMES, _MAX_REPEATED // max(1, len(found.control) + count))
@@ -326,10 +326,10 @@ def further(found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) 
 def exceeds(
     found: Guarded, outcome: Outcome, bound: float, risk: float, *, is_paired: bool
 ) -> bool:
-    """Return whether the variant is shown to be worse than the control by more than a bound.
+    """Return whether the variant is certainly worse than the control by more than a bound.
 
-    Of a share the bound is a difference, of an amount a part of the control's: 0.5 allows half as
-    much again. With pairs both intervals share the risk.
+    For a share the bound is a difference, for an amount a fraction of the control's: 0.5 allows 50
+    % more. With pairs both intervals share the risk.
     """
     apart_risk = risk / 4 if is_paired else risk / 2
     if outcome.is_share:

@@ -1,4 +1,4 @@
-"""The fields of an extraction, by the names under which a person knows what they should hold."""
+"""The fields of an extraction, addressed by the names that people use for them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from chordwise.domain.tasks import AnalysisOptions
 from chordwise.domain.typed_values import DateOrder, typed
 
 Key: TypeAlias = tuple[str, str]
-"""What makes two values the same: where they stand below their field, and their normalized text."""
+"""The identity of a value: its path below the field, without list indexes, and normalized text."""
 Row: TypeAlias = frozenset[Key]
-"""An object in a list, as the values that it holds."""
+"""An object in a list, as the set of its keys."""
 
 # Signs at the end of a word distinguish grades and languages: A, A+ and A-, C, C# and C++.
 _TOKEN = re.compile(r"(?<!\w)-\d+|\w+|[%‰$€£¥]|(?<=\w)(?:\++|#|-)(?!\w)")
@@ -33,10 +33,10 @@ _POINTS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A value that an answer gives for a field; without one the answer says “not mentioned”.
+    """A value of a field in an answer, which may be “not mentioned”.
 
-    `path` is a JSON Pointer into the output, `key` is `None` where there is no value, and
-    `confidence` is 0 to 1, or `None` where nothing is claimed for this value.
+    `path` is a JSON Pointer into the output, `key` is `None` without a value, and `confidence` is 0
+    to 1, or `None` if the answer claims none for this value.
     """
 
     path: str
@@ -46,7 +46,7 @@ class Entry:
 
 
 class Rule(StrEnum):
-    """When a value of a field counts as the right one."""
+    """The rule by which a value of a field counts as right."""
 
     EQUAL = "equal"
     TYPED = "typed"
@@ -54,7 +54,7 @@ class Rule(StrEnum):
 
 
 def aligned(entry: Entry, expected: JsonValue, rule: Rule, dates: DateOrder | None = None) -> Entry:
-    """Return a value with the key of the right one that it stands for by the rule, if any."""
+    """Return an entry with the key of the right value that it matches by the rule, if any."""
     if rule is Rule.EQUAL or entry.key is None:
         return entry
     for path, leaf in _leaves(expected):
@@ -78,7 +78,7 @@ def _stands_for(found: JsonValue, right: JsonValue, rule: Rule, dates: DateOrder
 
 
 def names(output: JsonObject) -> list[str]:
-    """Return the fields: the items asked for, or a JSON Pointer for each member of the data."""
+    """Return the field names: the items, or a JSON Pointer for each member of the data."""
     if _DATA in output:
         data = output[_DATA]
         members = data if isinstance(data, dict) else {}
@@ -88,14 +88,14 @@ def names(output: JsonObject) -> list[str]:
 
 
 def top(name: str) -> str:
-    """Return the field that a value in a list or an object belongs to; see `names`."""
+    """Return the top-level field that contains a nested value; see `names`."""
     return f"/{name.split('/')[1]}" if name.startswith("/") else name
 
 
 def asked(name: str, options: AnalysisOptions) -> str | None:
-    """Return the field that a person calls so, `None` where the question asks for no such field.
+    """Return the field with a name that a person gives, `None` if the question does not ask for it.
 
-    A user's own schema has no such field where it names its members, and that one is none of them.
+    A user's own schema lacks the field if it lists its members exhaustively without this one.
     """
     if options.schema is None:
         by_name = {item.casefold(): item for item in extraction.items(options)}
@@ -108,7 +108,7 @@ def asked(name: str, options: AnalysisOptions) -> str | None:
 
 
 def is_asked_alike(name: str, one: AnalysisOptions, other: AnalysisOptions) -> bool:
-    """Return whether two questions ask for a field of this name, by the same schema if by one."""
+    """Return whether two questions ask for a field of this name, with the same schema if any."""
     if one.schema is None and other.schema is None:
         return name in extraction.items(one) and name in extraction.items(other)
     if one.schema is None or other.schema is None:
@@ -125,7 +125,7 @@ def is_asked_alike(name: str, one: AnalysisOptions, other: AnalysisOptions) -> b
 
 
 def entries(output: JsonObject, name: str) -> list[Entry]:
-    """Return what an answer says of a field, in its order; nothing where it does not know it."""
+    """Return the entries of a field in an answer, in order; empty if it has no such field."""
     if _DATA in output:
         return list(_of_data(output, name))
     return [
@@ -136,7 +136,7 @@ def entries(output: JsonObject, name: str) -> list[Entry]:
 
 
 def values(output: JsonObject, name: str) -> list[JsonValue]:
-    """Return the values of a field, rows and objects whole; none where it is not mentioned."""
+    """Return the values of a field, with rows and objects as a whole; empty if not mentioned."""
     if _DATA not in output:
         return [entry.value for entry in entries(output, name) if entry.key is not None]
     found = data_at(output, name)
@@ -144,7 +144,7 @@ def values(output: JsonObject, name: str) -> list[JsonValue]:
 
 
 def name_at(output: JsonObject, path: str) -> str | None:
-    """Return the field that a JSON Pointer into the output leads to, if there is one."""
+    """Return the field at a JSON Pointer into the output, or `None`."""
     steps = json_values.steps(path)
     if _DATA in output:
         below = path.removeprefix(f"/{_DATA}")
@@ -158,34 +158,34 @@ def name_at(output: JsonObject, path: str) -> str | None:
 
 
 def keys(value: JsonValue) -> frozenset[Key]:
-    """Return what a value holds, be it one, a list or an object; nothing for null and no text."""
+    """Return the keys of a scalar, a list or an object; nulls and empty texts have none."""
     found = (_key(path, leaf) for path, leaf in _leaves(value))
     return frozenset(key for key in found if key is not None)
 
 
 def rows(value: JsonValue) -> Counter[Row]:
-    """Return the objects of a list by what they hold, each as often as it is there."""
+    """Return the objects of a list, each as the set of its keys, with their counts."""
     return Counter(keys(row) for row in json_values.objects(value))
 
 
 def exact(value: JsonValue) -> frozenset[str]:
-    """Return the texts in a value to the letter, but for white space around them."""
+    """Return the literal texts in a value, stripped of surrounding white space."""
     texts = (_written(leaf).strip() for _, leaf in _leaves(value))
     return frozenset(text for text in texts if text)
 
 
 def normalized(value: JsonValue) -> str:
-    """Return a value as it is compared: without case, punctuation and forms of the same letters.
+    """Return a value for comparison: case-folded, without punctuation, in Unicode form NFKC.
 
-    Minus signs, percent signs and currencies stay, and so do articles: a value is no prose. So does
-    a sign at the end of a word, as in A+.
+    Minus signs, percent signs and currencies are kept, and so are articles, since a value is not
+    prose. A sign at the end of a word is kept as well, as in A+.
     """
     text = unicodedata.normalize("NFKC", _written(value)).casefold().replace("−", "-")
     return " ".join(_TOKEN.findall(text)) or text.strip()
 
 
 def data_at(output: JsonObject, name: str) -> JsonValue:
-    """Return the value of a member of a user's own schema, `None` where there is none."""
+    """Return the value of a member of a user's own schema, or `None`."""
     return json_values.at(output.get(_DATA), _pointer(name))
 
 
@@ -202,7 +202,7 @@ def _of_data(output: JsonObject, name: str) -> Iterator[Entry]:
 
 
 def _claim(output: JsonObject, place: str) -> JsonValue:
-    """Return the points claimed for the value at a place in the data."""
+    """Return the confidence claimed for the value at a place in the data, in points."""
     evidence = json_values.objects(output.get("evidence"))
     claims = [each.get("confidence") for each in evidence if each.get("path") == place]
     return claims[0] if claims else None
@@ -224,7 +224,7 @@ def _key(path: str, value: JsonValue) -> Key | None:
 
 
 def _leaves(value: JsonValue) -> Iterator[tuple[str, JsonValue]]:
-    """Yield what is no list and no object; a place in a list does not matter."""
+    """Yield the scalars in a value; their paths leave out list indexes."""
     for path, leaf in json_values.walk(value):
         if not isinstance(leaf, dict | list):
             yield _unnumbered(path), leaf

@@ -1,4 +1,4 @@
-"""Comparing an answer with the truth: what of it is right, and how sure it was of that."""
+"""Judging: compare an answer, and the confidence that it claims, with the truth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from chordwise.domain.tasks import AnalysisType
 
 
 class Part(StrEnum):
-    """What a confidence was claimed for: a whole answer, or one value of an extraction."""
+    """The part that a confidence was claimed for: a whole answer, or one value of an extraction."""
 
     RESULT = "result"
     FIELD = "field"
@@ -27,7 +27,7 @@ class Part(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A stored answer, with the confidence that it claims (0 to 1)."""
+    """A stored answer with its claimed confidence (0 to 1)."""
 
     analysis_type: AnalysisType
     output: JsonObject
@@ -37,7 +37,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgment:
-    """Whether a value is right; `confidence` was claimed for it, `None` where nothing was."""
+    """Whether a value is right; `confidence` is the claimed one, or `None`."""
 
     part: Part
     path: str
@@ -49,9 +49,9 @@ class Judgment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The label that an answer chose beside the right one, which is `None` where only known wrong.
+    """The chosen label and the right one, which is `None` if only a wrong one is known.
 
-    An answer that `is_abstaining` says itself that a person should look at it.
+    `is_abstaining` is set if the answer itself asks for review.
     """
 
     expected: str | None
@@ -61,11 +61,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldScore:
-    """How the values of one field compare with the right ones, by their numbers.
+    """The numbers of matching and differing values of one field.
 
-    Of the `rows` that a list of objects should have, `rows_found` are there with all their values,
-    equal ones as often as they should be. Of the `pages` on which the values stand, facts of
-    the answer name `pages_found`.
+    `rows` counts the expected objects of a list, and `rows_found` those of them that the answer has
+    with all values, counting duplicates. `pages` counts the pages of the expected values, and
+    `pages_found` those of them that facts of the answer name.
     """
 
     name: str
@@ -80,13 +80,13 @@ class FieldScore:
 
     @property
     def is_right(self) -> bool:
-        """Return whether nothing is missing and nothing is too much."""
+        """Return whether no value is missing and none is superfluous."""
         return not self.only_found and not self.only_expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """What came of comparing one answer; empty where the truth says nothing of it."""
+    """The judgments of one answer; empty if the truth does not cover it."""
 
     judgments: tuple[Judgment, ...] = ()
     choice: Choice | None = None
@@ -94,7 +94,7 @@ class Judged:
 
 
 def judge(answer: Answer, truth: Truth) -> Judged:
-    """Compare an answer with what is known to be true."""
+    """Compare an answer with the truth."""
     if answer.analysis_type in LABEL_PATHS:
         return _judge_label(answer, truth)
     if answer.analysis_type is AnalysisType.EXTRACTION:
@@ -103,9 +103,10 @@ def judge(answer: Answer, truth: Truth) -> Judged:
 
 
 def known(answer: Answer, truth: Truth) -> dict[str, bool]:
-    """Return of each field whether it is right, or of the whole answer under the empty name.
+    """Return whether each field is right, or the whole answer under the empty name.
 
-    What the truth says nothing of is left out. A list or an object is wrong where a value in it is.
+    Fields that the truth does not cover are left out. A list or an object is wrong if a value in it
+    is wrong.
     """
     judged = judge(answer, truth)
     if answer.analysis_type is not AnalysisType.EXTRACTION:
@@ -118,7 +119,7 @@ def known(answer: Answer, truth: Truth) -> dict[str, bool]:
 
 
 def is_refuted(answer: Answer, truth: Truth) -> bool:
-    """Return whether an answer without fields is wrong, and nothing says which one is right."""
+    """Return whether an answer without fields is known to be wrong, without a known right one."""
     if answer.analysis_type is AnalysisType.EXTRACTION or truth.label is not None:
         return False
     return known(answer, truth).get("") is False
@@ -126,10 +127,10 @@ def is_refuted(answer: Answer, truth: Truth) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How a new answer differs from an earlier one, by the number of fields.
+    """How a new answer differs from an earlier one, counted in fields.
 
-    Of the `checked` fields the truth says of both answers whether they are right. An answer without
-    fields counts as one.
+    `checked` counts the fields for which the truth judges both answers. An answer without fields
+    counts as one.
     """
 
     fields: int
@@ -140,7 +141,7 @@ class Difference:
 
 
 def difference(before: Answer, after: Answer, truth: Truth) -> Difference:
-    """Compare two answers about one document field by field, and with what is known to be true."""
+    """Compare two answers about one document with each other and with the truth, field by field."""
     old, new = _by_field(before), _by_field(after)
     names = {*old, *new}
     was_right, is_right = known(before, truth), known(after, truth)
@@ -158,7 +159,7 @@ _NOTHING: frozenset[fields.Key] = frozenset()
 
 
 def _by_field(answer: Answer) -> dict[str, frozenset[fields.Key]]:
-    """Return what an answer says, by field, or under the empty name as `known` does."""
+    """Return the keys of an answer by field, or under the empty name, as in `known`."""
     if answer.analysis_type is AnalysisType.EXTRACTION:
         names = fields.names(answer.output)
         return {name: fields.keys(fields.values(answer.output, name)) for name in names}
@@ -212,14 +213,17 @@ def _judge_fields(answer: Answer, truth: Truth) -> Judged:
 
 
 def _usual_rule(entries: Sequence[Entry]) -> Rule:
-    """Compare numbers by what they say: a file of gold has them as texts, such as 67.50."""
+    """Return the default rule: numbers are compared by value.
+
+    A gold file may have numbers as texts, such as 67.50.
+    """
     values = (each.value for each in entries)
     has_number = any(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     return Rule.TYPED if has_number else Rule.EQUAL
 
 
 def _judge_by_remarks(answer: Answer, truth: Truth) -> Judged:
-    """Apply verdicts on answers that said the same; what was corrected is not right."""
+    """Apply the verdicts on answers with the same content; a corrected value is wrong."""
     verdicts = [
         remark.verdict is Verdict.APPROVED
         for remark in latest(truth.remarks)
@@ -245,7 +249,7 @@ def _of_result(
 
 
 def _of_entry(entry: Entry, expected: JsonValue) -> Judgment:
-    """Judge a value alone: it has to be among the right ones, or there has to be none."""
+    """Judge one value: it has to be an expected one, or empty if none is expected."""
     right = fields.keys(expected)
     return Judgment(
         part=Part.FIELD,
@@ -258,7 +262,10 @@ def _of_entry(entry: Entry, expected: JsonValue) -> Judgment:
 
 
 def _of_refuted(answer: Answer, name: str) -> Iterator[Judgment]:
-    """Yield that the only value of a field is wrong; of several, it is unknown which."""
+    """Yield a judgment that the only value of a field is wrong.
+
+    With several values it is unknown which one is wrong.
+    """
     entries = fields.entries(answer.output, name)
     if len(entries) == 1:
         yield replace(_of_entry(entries[0], None), is_right=False)

@@ -1,8 +1,8 @@
-"""Examples learned from feedback: which answers can be shown, with what text, for which document.
+"""Examples learned from feedback, and their selection for a document.
 
-An answer that people approved or corrected becomes an example. For a document those are chosen
-whose texts are like its own and unlike each other, by maximal marginal relevance (Carbonell and
-Goldstein, The Use of MMR, SIGIR 1998), with an inverted index over their words.
+An approved or corrected answer becomes an example. The examples for a document are selected by
+maximal marginal relevance (Carbonell and Goldstein, The Use of MMR, SIGIR 1998): their texts are
+similar to the document and dissimilar to each other. An inverted index over words finds them.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ _COMMON, _COMMON_SHARE = 20, 4
 
 
 def is_held_out(sha256: str) -> bool:
-    """Return whether a document is kept for measuring: one in five, by the hash of its text.
+    """Return whether a document is reserved for evaluation: one in five, by the hash of its text.
 
-    It never becomes an example, so that what is measured on it was not shown.
+    A held-out document never becomes an example, so evaluation on it is unbiased.
     """
     return int(sha256[:8], 16) % _HELD_OUT == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedAnswer:
-    """An answer about a text under these options, and what people said of it, the latest last.
+    """An answer about a text, its options, and the remarks on it, the latest last.
 
     `sha256` is the hash of the text.
     """
@@ -66,9 +66,9 @@ class JudgedAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnedExample:
-    """An example, the document and the feedback that it comes from, and the terms of its text.
+    """An example, its document and feedback, and the terms of its text.
 
-    `folded` is the beginning of the text without regard to case and white space.
+    `folded` is the beginning of the text, case-folded and with normalized white space.
     """
 
     example: Example
@@ -80,23 +80,23 @@ class LearnedExample:
 
     @property
     def id(self) -> uuid.UUID:
-        """Return the identity: other text, other answer or other feedback is another example."""
+        """Return an id that depends on the document, the text, the answer and the feedback."""
         said = [str(self.document_id), self.example.analysis_type, self.example.text]
         said += [json.dumps(self.example.answer, sort_keys=True), *map(str, self.feedback_ids)]
         return uuid.uuid5(_NAMESPACE, json.dumps(said))
 
     @property
     def token_count(self) -> int:
-        """Return what it takes in a prompt (estimated)."""
+        """Return the estimated number of tokens that the example takes in a prompt."""
         answer = json.dumps(self.example.answer, ensure_ascii=False)
         return tokens.estimate(f"{self.example.text}{answer}") + _FRAME_TOKENS
 
 
 def learned(judged: JudgedAnswer, characters: int) -> LearnedExample | None:
-    """Return the example that a judged answer makes, with at most so much text.
+    """Return the example made of a judged answer, with at most `characters` characters of text.
 
-    `None` where people have not said what is right, or it could not be an answer to the question:
-    each of its quotes has to stand in the text that is shown.
+    `None` if the right answer is unknown, or if it is no valid answer to the question: each of its
+    quotes has to be in the shown text.
     """
     answer = confirmed(judged)
     if answer is None:
@@ -120,11 +120,11 @@ def learned(judged: JudgedAnswer, characters: int) -> LearnedExample | None:
 
 
 def confirmed(judged: JudgedAnswer) -> JsonObject | None:
-    """Return the right answer as a model would have given it; `None` where it is not known.
+    """Return the right answer in the form that a model returns, or `None` if it is unknown.
 
-    A label has to be approved or corrected. Of an extraction a value has to be corrected, or each
-    field approved, and of any other answer the whole approved or a value corrected; and nothing of
-    it may be rejected of which is not said what is right.
+    A label has to be approved or corrected. An extraction needs a corrected value, or approval of
+    each field; any other answer needs approval as a whole, or a corrected value. No part of it may
+    be rejected without a correction.
     """
     analysis = analysis_for(judged.analysis_type)
     truth = truths.from_remarks(judged.analysis_type, judged.remarks)
@@ -158,7 +158,7 @@ _SCORES = {"positive": 0.5, "negative": -0.5}
 
 
 def _with_label(judged: JudgedAnswer, label: str) -> JsonObject:
-    """Return the answer with the right label; what was found for another one is left out."""
+    """Return the answer with the right label; findings about a wrong label are dropped."""
     output = judged.output
     found = json_values.at(output, LABEL_PATHS[judged.analysis_type]) or NO_LABEL
     if fields.normalized(found) == fields.normalized(label):
@@ -172,7 +172,7 @@ def _with_label(judged: JudgedAnswer, label: str) -> JsonObject:
 
 
 def _as_answered(output: JsonObject, judged: JudgedAnswer, analysis: Analysis) -> JsonObject:
-    """Return a stored output as a model would have given it, with quotes that stand in the text."""
+    """Return a stored output in the form that a model returns, with quotes from the text."""
     source = Source(judged.text)
     answer = json_values.as_object(_fitted(output, analysis.schema(judged.options)))
     if judged.analysis_type is not AnalysisType.EXTRACTION:
@@ -186,7 +186,7 @@ def _as_answered(output: JsonObject, judged: JudgedAnswer, analysis: Analysis) -
 
 
 def _fitted(value: JsonValue, schema: JsonObject) -> JsonValue:
-    """Return what a closed schema knows of a value, without findings that are not grounded."""
+    """Return a value restricted to the members of a closed schema, without ungrounded findings."""
     known = schema.get("properties")
     if isinstance(value, dict) and isinstance(known, dict):
         return {
@@ -203,7 +203,7 @@ def _fitted(value: JsonValue, schema: JsonObject) -> JsonValue:
 
 
 def _requoted(entry: JsonObject, answer: JsonObject, source: Source) -> JsonObject:
-    """Return a value's entry with a quote in which it stands; without one where there is none."""
+    """Return a value's entry with a quote that contains the value, or without a quote."""
     quote = json_values.text(entry.get("quote"))
     if "path" in entry:
         item = json_values.text(entry["path"])
@@ -221,9 +221,9 @@ def _requoted(entry: JsonObject, answer: JsonObject, source: Source) -> JsonObje
 
 
 def excerpt(text: str, quotes: Sequence[str], characters: int) -> str | None:
-    """Return a text, or of a longer one what stands around the quotes; `None` where it is too long.
+    """Return a short text whole, or the parts of a long one around the quotes.
 
-    Without quotes it is the beginning. What is left out is marked.
+    `None` if the parts would be too long. Without quotes it is the beginning. Gaps are marked.
     """
     if len(text) <= characters:
         return text
@@ -248,7 +248,7 @@ def excerpt(text: str, quotes: Sequence[str], characters: int) -> str | None:
 
 
 def _at_blanks(text: str, span: tuple[int, int], around: int) -> tuple[int, int]:
-    """Return a span with at most so many characters around it that cuts no word, where it can."""
+    """Return a span extended by at most `around` characters, at word boundaries if possible."""
     start, end = max(0, span[0] - around), min(len(text), span[1] + around)
     if start:
         start = next((at for at in range(start, span[0]) if text[at].isspace()), start)
@@ -262,14 +262,14 @@ def _folded(text: str) -> str:
 
 
 def _terms(text: str) -> tuple[str, ...]:
-    """Return what a text is compared by: the terms of its beginning."""
+    """Return the terms of the beginning of a text, by which texts are compared."""
     return tuple(words.terms(text[:_COMPARED_CHARACTERS]))
 
 
 class ExampleIndex:
-    """The examples of a profile and an analysis type by the terms of their texts.
+    """An index of the examples of a profile and an analysis type by the terms of their texts.
 
-    Of these at most `most` are shown for a document, in at most `max_tokens` (estimated).
+    For a document it selects at most `most` examples with at most `max_tokens` estimated tokens.
     """
 
     def __init__(self, found: Sequence[LearnedExample], most: int, max_tokens: int) -> None:
@@ -286,18 +286,18 @@ class ExampleIndex:
                 self._postings[term].append((place, value))
         most_common = max(_COMMON, len(found) // _COMMON_SHARE)
         common = [term for term, listed in self._postings.items() if len(listed) > most_common]
-        for term in common:  # which say little, and have the longest lists
+        for term in common:  # they distinguish little, and their lists are the longest
             del self._postings[term]
 
     def __len__(self) -> int:
-        """Return how many examples there are to choose from."""
+        """Return the number of examples."""
         return len(self._found)
 
     def chosen(self, sha256: str, text: str) -> tuple[LearnedExample, ...]:
         """Return the examples to show for a document, the most similar one last.
 
-        None of them is of the document itself, by the hash of its text, or of a text that differs
-        from it in case and white space only.
+        Examples of the document itself are excluded, by the hash of its text, and so are those of a
+        text that differs from it only in case and white space.
         """
         if not self._found:
             return ()
@@ -312,7 +312,7 @@ class ExampleIndex:
         return tuple(self._found[place] for place in reversed(self._picked(pool)))
 
     def _picked(self, pool: dict[int, float]) -> Sequence[int]:
-        """Pick from the most similar ones, given with their likeness, the best first."""
+        """Select examples from the most similar ones (similarity by index), the best first."""
         alike = dict.fromkeys(pool, 0.0)
         picked: list[int] = []
         left = self._max_tokens
@@ -332,7 +332,7 @@ class ExampleIndex:
         return picked
 
     def _likeness(self, vector: ranking.Vector) -> dict[int, float]:
-        """Return the cosines with a text, by the places of the examples that share a term."""
+        """Return the cosine similarity to a text of each example that shares a term with it."""
         likeness: dict[int, float] = defaultdict(float)
         for term, value in vector.items():
             for place, other in self._postings.get(term, ()):
@@ -340,7 +340,7 @@ class ExampleIndex:
         return likeness
 
     def _between(self, one: int, other: int) -> float:
-        """Return the cosine of two examples, which is computed once."""
+        """Return the cached cosine similarity of two examples."""
         pair = (one, other) if one < other else (other, one)
         if pair not in self._cosines:
             self._cosines[pair] = ranking.similarity(self._vectors[one], self._vectors[other])

@@ -1,4 +1,4 @@
-"""How good answers are, in numbers with intervals; docs/evaluation.md has the formulas."""
+"""Metrics of answers with their intervals; docs/evaluation.md has the formulas."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _BINS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """A number over `count` cases; `low` and `high` bound it with 95 %, where there is a bound.
+    """A metric over `count` cases; `low` and `high` are its 95 % interval, if it has one.
 
-    `label` is a label or a field, empty for all together; of a confusion it is the right label and
-    `found` the one that was chosen.
+    `label` is a label or a field, empty for all of them. In a confusion it is the right label, and
+    `found` is the chosen one.
     """
 
     metric: str
@@ -39,7 +39,7 @@ class Measure:
 
 
 def of_choices(choices: Sequence[Choice], random: Random) -> Iterator[Measure]:
-    """Measure the labels that were chosen: all together, one by one, and what is taken for what."""
+    """Measure the chosen labels: all together, per label, and the confusion matrix."""
     if not choices:
         return
     choices = _spelled_alike(choices)
@@ -60,7 +60,7 @@ def of_choices(choices: Sequence[Choice], random: Random) -> Iterator[Measure]:
 
 
 def of_fields(scores: Sequence[FieldScore], random: Random) -> Iterator[Measure]:
-    """Measure the values of fields: all together, and each field over the documents."""
+    """Measure the values of fields: all together, and per field over the documents."""
     if not scores:
         return
     yield from _of_scores("", scores, random)
@@ -73,14 +73,14 @@ def of_fields(scores: Sequence[FieldScore], random: Random) -> Iterator[Measure]
 
 
 def of_means(values: Mapping[str, Sequence[float]], random: Random) -> Iterator[Measure]:
-    """Measure the means of numbers, one of each document, by the metric's name."""
+    """Measure means by metric; `values` has one number per document."""
     for metric, numbers in values.items():
         if numbers:
             yield _averaged(metric, numbers, mean, random)
 
 
 def of_confidence(judgments: Iterable[Judgment], label: str = "") -> Iterator[Measure]:
-    """Measure how far claims of confidence are from the truth (`calibration_error`)."""
+    """Measure the calibration error of the claimed confidences."""
     claims = [(j.confidence, j.is_right) for j in judgments if j.confidence is not None]
     if claims:
         yield Measure(
@@ -101,11 +101,11 @@ def share(metric: str, part: int, total: int, label: str = "") -> Measure:
 def calibration_error(
     claims: Sequence[tuple[float, bool]], binned_by: Sequence[float] = ()
 ) -> float:
-    """Return the expected calibration error of claims and whether they held; 0 for none.
+    """Return the expected calibration error of claims and whether they were right; 0 for none.
 
-    The mean distance between claim and share of hits over bins of equal width, weighted by their
-    size: Naeini et al., “Obtaining well calibrated probabilities using Bayesian binning”, 2015.
-    The bins are those of the claims, unless they are `binned_by` other numbers from 0 to 1.
+    The mean distance between claim and hit rate over bins of equal width, weighted by their size:
+    Naeini et al., “Obtaining well calibrated probabilities using Bayesian binning”, 2015. The bins
+    are those of the claims, unless they are `binned_by` other numbers from 0 to 1.
     """
     gaps = [0.0] * _BINS
     keys = binned_by or [confidence for confidence, _ in claims]
@@ -115,7 +115,7 @@ def calibration_error(
 
 
 def _spelled_alike(choices: Sequence[Choice]) -> list[Choice]:
-    """Give labels that are the same but for their spelling that of the first answer with it."""
+    """Return the choices with one spelling per label, the first that an answer uses."""
     spelled: dict[str, str] = {}
     for label in (*(c.found for c in choices), *(c.expected or "" for c in choices)):
         spelled.setdefault(normalized(label), label)
@@ -138,7 +138,7 @@ def _of_label(label: str, choices: Sequence[Choice]) -> Iterator[Measure]:
 
 
 def _precision_recall(label: str, shared: int, found: int, expected: int) -> Iterator[Measure]:
-    """Yield both, each only where it is defined."""
+    """Yield precision and recall, each only if it is defined."""
     if found:
         yield share("precision", shared, found, label)
     if expected:
@@ -146,7 +146,7 @@ def _precision_recall(label: str, shared: int, found: int, expected: int) -> Ite
 
 
 def _macro_f1(choices: Sequence[Choice]) -> float:
-    """Return the mean over the labels, right or chosen, of 2·shared / (chosen + right)."""
+    """Return the mean over all right or chosen labels of 2·shared / (chosen + right)."""
     shared = Counter(c.found for c in choices if c.expected == c.found)
     sums = Counter(c.found for c in choices)
     sums.update(c.expected for c in choices if c.expected)
@@ -172,7 +172,7 @@ def _of_scores(name: str, scores: Sequence[FieldScore], random: Random) -> Itera
 
 
 def _micro_f1(numbers: Sequence[tuple[int, int]]) -> float:
-    """Return F1 out of the numbers of values that both have, and that one of them has."""
+    """Return F1 from pairs of the numbers of shared values and of values on one side only."""
     shared, others = sum(map(itemgetter(0), numbers)), sum(map(itemgetter(1), numbers))
     return 2 * shared / (2 * shared + others) if shared + others else 1.0
 
@@ -185,11 +185,11 @@ def _averaged(
 
 
 _MAX_WORDS = 2_000
-"""What is compared of a text: the longest common subsequence takes the product of two lengths."""
+"""The words of a text that are compared: the common subsequence takes quadratic time."""
 
 
 def summary_text(output: JsonObject) -> str:
-    """Return what a summary says in its own words, as one text."""
+    """Return the prose of a summary as one text."""
     findings = json_values.objects(output.get("key_findings"))
     parts = [
         json_values.text(output.get("main_topic")),
@@ -200,7 +200,7 @@ def summary_text(output: JsonObject) -> str:
 
 
 def rouge_1(text: str, reference: str) -> float:
-    """Return the F1 of the words that both have, each as often as both do."""
+    """Return the unigram F1 of two texts, counting duplicates."""
     found, wanted = _words(text), _words(reference)
     return _f1((Counter(found) & Counter(wanted)).total(), len(found), len(wanted))
 
@@ -212,7 +212,7 @@ def rouge_l(text: str, reference: str) -> float:
 
 
 def _words(text: str) -> list[str]:
-    """Return the words; of scripts without spaces, every character."""
+    """Return the words of a text; in scripts without spaces, the characters."""
     found = words.words(text)
     split = [list(word) if words.is_unspaced(word) else [word] for word in found]
     return [part for parts in split for part in parts][:_MAX_WORDS]
@@ -234,16 +234,16 @@ def _f1(shared: int, found: int, wanted: int) -> float:
 
 
 Z = 1.959963984540054
-"""The quantile of the normal distribution that leaves 2.5 % above it."""
+"""The 97.5 % quantile of the standard normal distribution."""
 FEWEST = 10
-"""How many items have to be there to be drawn again: fewer would seem surer than they are."""
+"""The number of items that the bootstrap needs: with fewer its interval is too narrow."""
 _FEWEST_RESAMPLES, _MAX_RESAMPLES = 100, 400
 _DRAWS = 1_000_000
-"""How many items are drawn in all, about: many items need fewer repetitions."""
+"""The approximate number of items drawn in total: many items need fewer resamples."""
 
 
 def wilson(successes: float, total: int) -> tuple[float, float]:
-    """Return the interval of a share; nothing is known of none.
+    """Return the 95 % interval of a share; without cases it is 0 to 1.
 
     Wilson, “Probable inference, the law of succession, and statistical inference”, 1927.
     """
@@ -252,7 +252,7 @@ def wilson(successes: float, total: int) -> tuple[float, float]:
     share, square = successes / total, Z * Z / total
     center = (share + square / 2) / (1 + square)
     half = Z / (1 + square) * math.sqrt(share * (1 - share) / total + square / (4 * total))
-    # At the ends the bound is exact, and the arithmetic is not.
+    # The exact bounds at 0 and 1 would otherwise suffer from rounding.
     low = 0.0 if successes == 0 else max(0.0, center - half)
     return low, 1.0 if successes == total else min(1.0, center + half)
 
@@ -260,9 +260,9 @@ def wilson(successes: float, total: int) -> tuple[float, float]:
 def bootstrap(
     items: Sequence[Item], measured: Callable[[Sequence[Item]], float], random: Random
 ) -> tuple[float, float] | tuple[None, None]:
-    """Return the interval of a number of items that has no formula, by drawing them again.
+    """Return the 95 % interval of a metric that has no formula, by resampling the items.
 
-    There is none of too few items.
+    Fewer than `FEWEST` items have no interval.
 
     Efron, “Bootstrap methods: another look at the jackknife”, 1979; the percentiles.
     """

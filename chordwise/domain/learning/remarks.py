@@ -1,4 +1,4 @@
-"""Reading what a person says of an answer: which value is meant, and what it should be."""
+"""Interpreting feedback: which value of an answer is meant, and what it should be."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _MAX_NAMED = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saying:
-    """What a person says: `path` is a JSON Pointer, a field's name, or empty for the whole.
+    """A person's input: `path` is a JSON Pointer, a field's name, or empty for the whole answer.
 
-    `span` is where the right value begins and ends in the text, if it was selected there.
+    `span` is the start and end of the right value in the text, if it was selected there.
     """
 
     verdict: Verdict
@@ -39,16 +39,16 @@ class Saying:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Understood:
-    """A remark, and the confidence that was claimed for what it is about."""
+    """A remark, and the confidence that the answer claims for its value."""
 
     remark: Remark
     confidence: float | None
 
 
 def parsed(text: str) -> JsonValue:
-    """Return a value that was typed: JSON where it begins like a list, an object or a text.
+    """Return a typed-in value: JSON if it begins like a list, an object or a string.
 
-    What looks like JSON and is none, or could not be stored, is a text.
+    Invalid JSON, and JSON that cannot be stored, is a text.
     """
     stripped = text.strip()
     if stripped == "null" or not stripped:
@@ -68,13 +68,13 @@ def understand(
     labels: Sequence[str] = (),
     schema: JsonObject | None = None,
 ) -> Understood:
-    """Return what is meant.
+    """Return the remark that a person's input means.
 
-    `labels` are those that the classification had to choose from, `schema` is what the data of the
-    extraction has to fit.
+    `labels` are the labels that the classification could choose from. `schema` is the schema of the
+    extraction's data.
 
     Raises:
-        UsageError: The answer has no such value, or the correction cannot be right.
+        UsageError: The answer has no such value, or the correction is invalid.
     """
     if answer.analysis_type in LABEL_PATHS:
         return _of_label(answer, saying, labels)
@@ -141,7 +141,7 @@ def _of_field(answer: Answer, saying: Saying, schema: JsonObject | None) -> Unde
 def _corrected(
     output: JsonObject, name: str, path: str, saying: Saying, *, is_one: bool
 ) -> JsonValue:
-    """Return the values that a field should have; one that was pointed at leaves the others."""
+    """Return the right values of a field; correcting one value by its path keeps the others."""
     if saying.verdict is not Verdict.CORRECTED:
         return None
     wanted: list[JsonValue] = [value for value in _listed(saying.value) if fields.keys(value)]
@@ -164,12 +164,12 @@ def _refuse_unread_date(value: JsonValue) -> None:
 
 
 def _field_meant(output: JsonObject, path: str, schema: JsonObject | None) -> str:
-    """Return the name of the field at a JSON Pointer, or of this name.
+    """Return the name of the field at a JSON Pointer, or with this name.
 
-    One that the answer left out is a field where the schema has it.
+    A field that the answer left out is known if the schema has it.
 
     Raises:
-        UsageError: There is none.
+        UsageError: The field does not exist.
     """
     known = fields.names(output)
     pointed = fields.name_at(output, path)
@@ -183,7 +183,7 @@ def _field_meant(output: JsonObject, path: str, schema: JsonObject | None) -> st
 
 
 def _as_column(name: str) -> str:
-    """Return a name as the tables of answers may have it."""
+    """Return a name in a form that ignores how the tables of answers spell it."""
     return name.strip("/").casefold().replace("_", " ")
 
 
@@ -200,10 +200,10 @@ def _is_field(output: JsonObject, name: str, schema: JsonObject | None) -> bool:
 
 
 def _fitting(schema: JsonObject, name: str, value: JsonValue) -> JsonValue:
-    """Return a correction as the schema wants it: typed text as a number, a single value as a list.
+    """Return a correction converted to the schema: text to a number, a single value to a list.
 
     Raises:
-        UsageError: The schema does not allow it.
+        UsageError: The schema does not allow the value.
     """
     node = SchemaNode.of(schema).at(name)
     fitting = _converted(node, value)
@@ -238,7 +238,7 @@ def _converted(node: SchemaNode, value: JsonValue) -> JsonValue:
 
 
 def _fields_there_are(path: str, known: Sequence[str]) -> str:
-    """Return the hint that names the field that was perhaps meant, or all that there are."""
+    """Return a hint with the field that was probably meant, or with the known fields."""
     words = path.replace("_", " ").casefold()
     by_words = {name.replace("_", " ").casefold(): name for name in known}
     if near := difflib.get_close_matches(words, by_words, n=1):
@@ -247,10 +247,10 @@ def _fields_there_are(path: str, known: Sequence[str]) -> str:
 
 
 def _of_anything(answer: Answer, saying: Saying) -> Understood:
-    """Understand a remark on the whole, or on a value that only this answer has.
+    """Return the remark on a whole answer, or on a value of an answer without fields.
 
     Raises:
-        UsageError: There is no such value, or nothing says which one is corrected.
+        UsageError: The value does not exist, or a correction names no value.
     """
     if saying.verdict is Verdict.CORRECTED and not saying.path:
         raise UsageError("Nothing says which value is corrected.", "Say it as PATH=VALUE.")
@@ -269,7 +269,7 @@ def _of_anything(answer: Answer, saying: Saying) -> Understood:
 
 
 def _paths(known: Mapping[str, JsonValue]) -> str:
-    """Name the values that can be judged, those nearest to the top first."""
+    """Return a hint that lists the values that can be judged, by depth."""
     named = [path for path, value in known.items() if not isinstance(value, dict | list)]
     named.sort(key=lambda path: path.count("/"))
     further = len(named) - _MAX_NAMED

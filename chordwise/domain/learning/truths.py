@@ -1,4 +1,4 @@
-"""What is known to be true of a document: out of a gold file, or from what people said."""
+"""The truth about a document, from a gold file or from feedback."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LABEL_PATHS = {
     AnalysisType.CLASSIFICATION: "/primary_label",
     AnalysisType.SENTIMENT: "/label",
 }
-"""Where the types that choose a label have it."""
+"""The JSON Pointers to the label in the outputs of the types that choose one."""
 
 
 class Verdict(StrEnum):
-    """What a person said of a value; the values stand in `feedback.verdict`."""
+    """A person's verdict on a value; stored in `feedback.verdict`."""
 
     APPROVED = "approved"
     CORRECTED = "corrected"
@@ -31,11 +31,11 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """A person's verdict on what an answer said at a path; the empty path is the whole answer.
+    """A person's verdict on the value at a path; the empty path is the whole answer.
 
-    `name` is the field of an extraction, whose values `judged` and `corrected` then hold as lists.
-    `quote` is what was selected in the text for the right value, which is the last one of a list,
-    and `span` where that begins and ends; both are empty where nothing was selected.
+    `name` is the field of an extraction; `judged` and `corrected` are then lists of its values.
+    `quote` is the text that was selected for the right value, the last one in a list, and `span` is
+    its start and end; both are empty if no text was selected.
     """
 
     path: str
@@ -49,14 +49,14 @@ class Remark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """What an answer is compared with; what is not known is left out.
+    """What an answer is compared with; unknown parts are left out.
 
-    `fields` holds the right values of each field of an extraction, and `wrong_fields` values that
-    are not; likewise the labels. `rules` say of fields when a value counts as the right one, if not
-    when it is equal, and `dates` how ambiguous ones are read for `typed`. `pages` holds the numbers
-    of the pages on which the values of a field stand. `reference` is a summary that a person wrote.
-    `remarks` say something of an answer that says the same as the one that they were made of, and
-    `quoted` are those whose right value was selected in the text, the latest last.
+    `fields` holds the right values of each field of an extraction, and `wrong_fields` known wrong
+    ones; likewise the labels. `rules` define when a value of a field counts as right, by default if
+    it is equal, and `dates` how the rule `typed` reads ambiguous dates. `pages` holds the numbers
+    of the pages with the values of a field. `reference` is a summary written by a person. `remarks`
+    apply to answers with the same value as the one they were made on. `quoted` are the remarks
+    whose right value was selected in the text, the latest last.
     """
 
     label: str | None = None
@@ -72,10 +72,10 @@ class Truth:
 
 
 def holds_for(kind: AnalysisType, remark: Remark, asked: JsonObject, question: JsonObject) -> bool:
-    """Return whether a remark on an answer to what was `asked` says what is right for a question.
+    """Return whether a remark on an answer to the question `asked` also applies to a `question`.
 
-    It does for the same question, for a field that both ask for in the same way, and for a label
-    that both have with the same meaning; instructions for schemas and labels may differ.
+    It applies to the same question, to a field that both ask for in the same way, and to a label
+    that both have with the same meaning; the instructions may differ for schemas and labels.
     """
     if asked == question:
         return True
@@ -96,7 +96,7 @@ def holds_for(kind: AnalysisType, remark: Remark, asked: JsonObject, question: J
 
 
 def from_remarks(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
-    """Return what people's remarks on answers to one question say, the latest given last."""
+    """Return the truth that remarks on answers to one question imply; the latest comes last."""
     if kind in LABEL_PATHS:
         truth = _label(kind, remarks)
     elif kind is AnalysisType.EXTRACTION:
@@ -120,7 +120,7 @@ def _label(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
         judged = json_values.text(remark.judged) or NO_LABEL
         match remark.verdict:
             case Verdict.APPROVED:
-                label = label or judged  # what is shown by then is the correction
+                label = label or judged  # a known label is the corrected one, which the person saw
             case Verdict.CORRECTED:
                 label = json_values.text(remark.corrected) or NO_LABEL
             case Verdict.REJECTED:
@@ -137,7 +137,7 @@ def _fields(remarks: Sequence[Remark]) -> Truth:
         for name, judged in _judged_fields(remark).items():
             wrong.pop(name, None)
             if remark.verdict is Verdict.APPROVED:
-                # what is shown by then is the correction, of the whole or of a value in it
+                # a known value is the corrected one, which the person saw, as a whole or in part
                 if not any(each.startswith(f"{name}/") for each in corrected & right.keys()):
                     right.setdefault(name, judged)
                 continue
@@ -153,7 +153,7 @@ def _fields(remarks: Sequence[Remark]) -> Truth:
 
 
 def _judged_fields(remark: Remark) -> JsonObject:
-    """Return the fields that a remark is about; a wrong whole says nothing of one."""
+    """Return the fields that a remark judges; a rejected or corrected whole judges none."""
     if remark.name:
         return {remark.name: remark.judged}
     output = remark.judged

@@ -1,1 +1,1 @@
-"""Learning how good results are: feedback, evaluation against the truth, calibration."""
+"""Learning from people: feedback, gold files, evaluation, certification and calibration."""

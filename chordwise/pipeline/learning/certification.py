@@ -1,4 +1,4 @@
-"""Certifying: which answers may be accepted without looking, by checks in random order."""
+"""Certification: which answers may be accepted without review, from checks in random order."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _MAX_TO_CHECK = 500
 
 
 OnStored: TypeAlias = "Callable[[Session, Sequence[Certified]], None]"
-"""What belongs to the transaction that stores certificates."""
+"""A function that runs in the transaction that stores certificates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How many of the accepted answers may be wrong, and how likely it may be that more are."""
+    """The highest allowed share of wrong accepted answers, and the risk of exceeding it."""
 
     max_error: float = 0.02
     risk: float = 0.05
@@ -51,7 +51,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Unit:
-    """What is certified: a field, a label that was chosen, or under no name whole answers."""
+    """The unit of certification: a field, a chosen label, or whole answers with an empty name."""
 
     analysis_type: AnalysisType
     name: str
@@ -62,8 +62,8 @@ class Candidate:
     """An answer of a unit about one document.
 
     `path` is where a person judges it, and `paths` are its facts in the job's output. `order` is
-    its place in the random order of the checks. One that `is_refuted` is not accepted, whatever its
-    score.
+    its position in the random order of the checks. An answer that `is_refuted` is not accepted,
+    whatever its score.
     """
 
     unit: Unit
@@ -80,10 +80,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certified:
-    """The certificate of a unit, and the answers that should be checked next, the first first.
+    """The certificate of a unit, and the answers to check next, in order.
 
-    `further` and `further_wrong` count checks of answers that came after it was certified, and
-    `is_kept` tells that nothing but such answers speaks against a certificate of before.
+    `further` and `further_wrong` count the checks of answers that were created after the
+    certification. `is_kept` is set if an earlier certificate stays in force because only such
+    answers lack checks.
     """
 
     unit: Unit
@@ -101,21 +102,21 @@ def certify(
     write: Write | None = None,
     on_stored: OnStored | None = None,
 ) -> Sequence[Certified]:
-    """Certify each field and label of a scope, store that, and mark what is accepted.
+    """Certify each field and label of a scope, store the certificates and mark accepted answers.
 
-    The transaction that stores the certificates also unmarks what is accepted no more, and
-    `on_stored` belongs to it. What is accepted newly is marked after it, as long as the
-    certificates are in force: a process that is killed in between leaves too few marks, never too
-    many, and the next one sets them. Where another process has certified the scope meanwhile, all
-    is computed again, so that the outcome is that of one after the other.
+    One transaction stores the certificates, unmarks the answers that are no longer accepted and
+    calls `on_stored`. Newly accepted answers are marked afterwards, as long as the certificates are
+    in force: a process that is killed in between leaves too few marks, never too many, and the next
+    call sets them. If another process has certified the scope meanwhile, everything is computed
+    again, so the result is that of two successive certifications.
 
-    The risk holds for all of them together: each one has its part of it (Bonferroni), and so have
-    labels that were not chosen yet, so that no certificate rests on more when one is.
-    The answers of a certified field or label that came later are accepted from the same score on,
-    until checks of them show that more of these is wrong than may be; then it is withdrawn.
+    The risk holds for all units together: each gets an equal part of it (Bonferroni), including
+    labels that were not chosen yet, so that a newly chosen label does not weaken earlier
+    certificates. Later answers of a certified unit are accepted from the same score on until checks
+    show that more of them are wrong than allowed; then the certificate is withdrawn.
 
     Raises:
-        UsageError: There is no such run.
+        UsageError: The run does not exist.
     """
     commit = write or database.commit
     while True:
@@ -133,7 +134,8 @@ def certify(
 class _Basis:
     """The answers of a scope in the order of their checks, and the certifications in force.
 
-    The risk is divided into so many `parts`. `of` is what new certifications share.
+    `parts` is the number of units that share the risk. `of` holds the columns that new
+    certifications have in common.
     """
 
     units: Mapping[Unit, Sequence[Candidate]]
@@ -168,7 +170,7 @@ def _read(session: Session, scope: Scope, risk: float) -> _Basis:
 
 
 def _labels(listed: Sequence[judgeable.Listed]) -> Iterator[Unit]:
-    """Yield the labels that there were to choose from."""
+    """Yield the labels that the classifications could choose from."""
     kind = AnalysisType.CLASSIFICATION
     for each in listed:
         if each.analysis_type is kind and (
@@ -179,10 +181,10 @@ def _labels(listed: Sequence[judgeable.Listed]) -> Iterator[Unit]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """The answers of a field or label that should be checked next, the first first.
+    """The answers of a field or label to check next, in order.
 
-    `run` and `profile` are the scope that it was certified in, within `bounds`, and `stored` is how
-    many the queue had when it was.
+    `run` and `profile` are the scope that was certified within `bounds`. `stored` is the length of
+    the queue at that time.
     """
 
     unit: Unit
@@ -194,12 +196,12 @@ class Queue:
 
 
 def queue(session: Session, scope: Scope, name: str) -> Queue:
-    """Return what certifying a field or label of a scope needs, without what is checked by now.
+    """Return the unchecked answers that certifying a field or label of a scope needs checked.
 
     `name` is that of the field or label, or the analysis type of answers judged as a whole.
 
     Raises:
-        UsageError: There is no such run, nothing of this name was certified, or several types are.
+        UsageError: The run does not exist, or not exactly one unit of this name was certified.
     """
     wanted, run = evaluation.wanted(session, scope)
     in_force = certifications.in_force(session, run or "", scope.profile or "")
@@ -244,7 +246,7 @@ def _no_queue(name: str, in_force: Sequence[Certification], *, is_ambiguous: boo
 class _Draw:
     """The random order of a scope, and the calibrations that were in force when it was drawn.
 
-    What is learnt later, from these very checks, changes neither the scores nor the order.
+    Calibrations that are learned later, from these checks, change neither the scores nor the order.
     """
 
     seed: str
@@ -252,13 +254,13 @@ class _Draw:
 
     @classmethod
     def of(cls, session: Session, run: str, profile: str, seed: str = "") -> _Draw:
-        """Return that of a scope, a new one where it has none."""
+        """Return the draw of a scope; without a seed, a new one."""
         drawn_at = certifications.drawn_at(session, run, profile) or clock.read(session)
         curves = calibrations.curves(session, drawn_at)
         return cls(seed=seed or secrets.token_hex(16), curves=curves)
 
     def worth(self, result: JudgedResult) -> Worth:
-        """Return what the claims of a result are worth."""
+        """Return a function that calibrates the confidences of a result."""
 
         def worth(part: Part, claim: float) -> float:
             key = Key(
@@ -276,7 +278,7 @@ class _Draw:
 def _candidates(
     session: Session, listed: Sequence[judgeable.Listed], draw: _Draw
 ) -> list[Candidate]:
-    """Return all answers with what people said of them."""
+    """Return all answers with the feedback on them."""
     said: dict[uuid.UUID, list[Feedback]] = defaultdict(list)
     for each in judgments.of_documents(session, sorted({one.document_id for one in listed})):
         said[each.document_id].append(each)
@@ -319,9 +321,9 @@ def _certified(
     bounds: Bounds,
     risk: float,
 ) -> Certified:
-    """Certify a unit again, or leave it as it was where only later answers have no checks yet.
+    """Certify a unit again, or keep its certificate if only later answers lack checks.
 
-    `risk` is its part of that of the bounds.
+    `risk` is the part of the total risk that the unit gets.
     """
     answers = [each.answer for each in candidates]
     certificate = certification.certify(answers, bounds.max_error, risk)
@@ -357,10 +359,10 @@ def _certified(
 def _holds(
     candidates: Sequence[Candidate], before: Certification, bounds: Bounds, risk: float
 ) -> bool:
-    """Return whether the checks of the answers that were certified still say what they said.
+    """Return whether the checks of the certified answers still support the earlier certificate.
 
-    They do not for narrower bounds, nor where so many became wrong that these answers would not be
-    certified again.
+    They do not if the bounds are narrower now, or if so many answers became wrong that they would
+    not be certified again.
     """
     if before.error_bound > bounds.max_error or before.risk > bounds.risk:
         return False
@@ -378,7 +380,7 @@ def _holds(
 
 
 def _later(candidates: Sequence[Candidate], before: Certification | None) -> list[Candidate]:
-    """Return the answers that came after a unit was certified, and are accepted by that."""
+    """Return the accepted answers that were created after their unit was certified."""
     if before is None or before.verdict != Verdict.CERTIFIED:
         return []
     accept_from = before.accept_from or 0
@@ -395,9 +397,9 @@ def _is_checked(candidate: Candidate) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Round:
-    """What was computed, and the `ids` of the certifications that are in force once it is stored.
+    """The computed certificates, and the `ids` of the certifications that will be in force.
 
-    Both questions lock the certifications.
+    Both methods lock the certifications.
     """
 
     basis: _Basis
@@ -406,11 +408,11 @@ class _Round:
     ids: Mapping[Unit, uuid.UUID]
 
     def is_current(self, session: Session) -> bool:
-        """Return whether nothing was certified since the basis was read."""
+        """Return whether no certification was stored since the basis was read."""
         return self._in_force(session) == set(self._ids_before().values())
 
     def is_in_force(self, session: Session) -> bool:
-        """Return whether what was stored is the newest."""
+        """Return whether the certifications of this round are the newest."""
         return self._in_force(session) == set({**self._ids_before(), **self.ids}.values())
 
     def _ids_before(self) -> Mapping[Unit, uuid.UUID]:
@@ -433,10 +435,11 @@ def _round(basis: _Basis, bounds: Bounds) -> _Round:
 
 
 def _store(session: Session, certified: _Round, on_stored: OnStored | None) -> int:
-    """Store the certificates, and unmark what is accepted no more; of a kept one, what to check.
+    """Store the certificates and unmark answers that are no longer accepted.
 
-    Return 0 where another process has certified the scope meanwhile. A repeated transaction whose
-    first commit succeeded finds its certificates there.
+    Of a kept certificate only the answers to check are stored. Returns 0 if another process has
+    certified the scope meanwhile. A repeated transaction whose first commit succeeded finds its own
+    certificates in force.
     """
     if not certified.is_current(session):
         return int(certified.is_in_force(session))
@@ -455,14 +458,14 @@ def _store(session: Session, certified: _Round, on_stored: OnStored | None) -> i
 
 
 def _mark(session: Session, certified: _Round, mark: Mark) -> int:
-    """Mark what is accepted newly, unless another process has certified the scope meanwhile."""
+    """Mark newly accepted answers, unless another process has certified the scope meanwhile."""
     if not certified.is_in_force(session):
         return 0
     return certifications.accept(session, mark, may_add=True)
 
 
 def _marks(done: Sequence[Certified], basis: _Basis) -> Iterator[Mark]:
-    """Yield what is accepted and what is not, some jobs at a time."""
+    """Yield the accepted and refused answers in batches of jobs."""
     paths: dict[uuid.UUID, list[str]] = defaultdict(list)
     results: dict[uuid.UUID, uuid.UUID] = {}
     refused: set[uuid.UUID] = set()
@@ -486,7 +489,7 @@ def _marks(done: Sequence[Certified], basis: _Basis) -> Iterator[Mark]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Of:
-    """What the rows of one certification share."""
+    """The columns that all rows of one certification have in common."""
 
     run_id: uuid.UUID | None
     run: str

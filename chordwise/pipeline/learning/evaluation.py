@@ -1,4 +1,4 @@
-"""Evaluating: stored results are compared with the truth, measured, and that is written down."""
+"""Evaluation: stored results are compared with the truth, and the metrics are stored."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ from chordwise.storage.database import Database
 from chordwise.storage.judgments import Drop, Evaluation, Feedback, JudgedBy, JudgedResult
 
 Write: TypeAlias = Callable[[Callable[[Session], int]], int]
-"""Runs a transaction."""
+"""A function that runs a transaction."""
 OnStored: TypeAlias = "Callable[[Session, Sequence[Evaluated]], None]"
-"""What belongs to the transaction that stores evaluations."""
+"""A function that runs in the transaction that stores evaluations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What was measured on all results of a type, on those of one group, or of held-out documents.
+    """The metrics of all results of a type, of one group of them, or of held-out documents.
 
-    Where learned examples were shown, documents that never become examples say what they are worth.
+    Where learned examples were shown, only held-out documents, which never become examples, show
+    their effect without bias.
     """
 
     analysis_type: AnalysisType
@@ -53,9 +54,9 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """The results of one analysis type beside the truth, and what was measured on them.
+    """The results of one analysis type compared with the truth, and their metrics.
 
-    `drops` are the numbers that fell since the evaluation before.
+    `drops` are the metrics that fell since the previous evaluation.
     """
 
     comparison: Comparison
@@ -70,15 +71,15 @@ def evaluate(
     write: Write | None = None,
     on_stored: OnStored | None = None,
 ) -> Sequence[Evaluated]:
-    """Compare results with a gold file, or without one with feedback, and write down how they are.
+    """Compare results with a gold file, or with feedback if there is none, and store the metrics.
 
-    Returns nothing where there is no feedback yet. `write` runs the transaction that stores it, and
-    `on_stored` belongs to that. No transaction is open while it is computed. The intervals are the
-    same each time.
+    Returns an empty sequence if there is no feedback yet. `write` runs the transaction that stores
+    the metrics and calls `on_stored`. No transaction is open during the computation. The random
+    seed is fixed, so repeated evaluations give the same intervals.
 
     Raises:
-        UsageError: There is no such run, the gold file is about none of the results, or a label
-            may be that of two types.
+        UsageError: The run does not exist, the gold file matches no result, or its labels could
+            belong to two types.
     """
     with database.read() as session:
         chosen, run = wanted(session, scope)
@@ -101,7 +102,7 @@ def evaluate(
 
 
 def drop_in_words(drop: Drop) -> str:
-    """Return how far a number fell, and between which bounds."""
+    """Return a sentence about a metric that fell, with the interval of the change."""
     return (
         f"{drop.metric} of {drop.analysis_type} fell from {drop.earlier_value:.3f} to "
         f"{drop.value:.3f} (by {-drop.change_high:.3f} to {-drop.change_low:.3f})"
@@ -109,7 +110,7 @@ def drop_in_words(drop: Drop) -> str:
 
 
 def measure(comparison: Comparison, random: Random) -> Sequence[Measured]:
-    """Measure all together, and where several models or prompts answered, each of them."""
+    """Measure all results together and, if several models or prompts answered, each group."""
     groups: dict[Group, list[Compared]] = defaultdict(list)
     for each in comparison.compared:
         groups[each.group].append(each)
@@ -140,9 +141,9 @@ def _store(
     gold: Gold | None,
     evaluated: Evaluated,
 ) -> Sequence[uuid.UUID]:
-    """Write down what was measured, and each judgment under the evaluation of the whole.
+    """Store the metrics, and each judgment with the evaluation of the whole.
 
-    Return the ids of the evaluations.
+    Returns the ids of the evaluations.
     """
     ids = []
     for each in evaluated.measured:
@@ -190,7 +191,7 @@ def _measures(found: Sequence[Compared], random: Random) -> Iterator[Measure]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What a user named; `question` is what the profile asks, as it stands in `jobs.options`."""
+    """What the user selected; `question` is the question of the profile, as in `jobs.options`."""
 
     run: str | None = None
     profile: str | None = None
@@ -201,11 +202,11 @@ class Scope:
 def of(
     settings: Settings, run: str | None, profile: str, types: Sequence[AnalysisType] = ()
 ) -> Scope:
-    """Return the scope that these names say.
+    """Return the scope of a run and a profile.
 
     Raises:
-        ConfigurationError: There is no such profile, or it names a model that is unknown.
-        UsageError: The profile contradicts itself.
+        ConfigurationError: The profile does not exist, or it names an unknown model.
+        UsageError: The profile is contradictory.
     """
     if not profile:
         return Scope(run=run, types=tuple(types))
@@ -229,11 +230,11 @@ def named(
     profile: str = "",
     types: Sequence[AnalysisType] = (),
 ) -> Scope:
-    """Return the scope that RUN|PROFILE says; the run is named so that it stays the same one.
+    """Return the scope of the argument RUN|PROFILE; a run is resolved to its name.
 
     Raises:
-        ConfigurationError: There is no such profile, or it names a model that is unknown.
-        UsageError: There is neither, or both are called so.
+        ConfigurationError: The profile does not exist, or it names an unknown model.
+        UsageError: Neither exists, or a run and a profile have this name.
     """
     if not name:
         return of(settings, None, profile, types)
@@ -252,10 +253,10 @@ def named(
 
 
 def wanted(session: Session, scope: Scope) -> tuple[Wanted, str | None]:
-    """Return which results are meant, and the name of their run where it is one.
+    """Return the selection of results, and the name of the run if the scope has one.
 
     Raises:
-        UsageError: There is no such run.
+        UsageError: The run does not exist.
     """
     run = runs.find(session, scope.run) if scope.run else None
     return Wanted(run_id=run.id if run else None, types=scope.types), run.name if run else None
@@ -269,7 +270,7 @@ _UNASKED = "a field that no question asks for"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """A document of a gold file, or a field, that has nothing to be compared with it."""
+    """A document or a field of a gold file that matches no result."""
 
     document: str
     reason: str
@@ -277,7 +278,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """A result beside the truth; `means` are numbers whose mean is asked for, by their names.
+    """A result compared with the truth; `means` are numbers to be averaged, by metric.
 
     `saw_examples` and `is_held_out` are those of the result (`Judgeable`).
     """
@@ -290,13 +291,16 @@ class Compared:
 
     @property
     def group(self) -> Group:
-        """Return who answered what prompt."""
+        """Return provider, model and prompt version of the result."""
         return self.result.provider, self.result.model, self.result.prompt_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The results of one analysis type beside the truth; of `unjudged` ones nothing is known."""
+    """The results of one analysis type compared with the truth.
+
+    The truth about `unjudged` results is unknown.
+    """
 
     kind: AnalysisType
     compared: Sequence[Compared]
@@ -307,14 +311,14 @@ class Comparison:
 def compare(
     session: Session, wanted: Wanted, question: JsonObject | None, gold: Gold | None
 ) -> Sequence[Comparison]:
-    """Put results beside what a gold file says, or beside what people said of them.
+    """Compare results with a gold file, or with the feedback on them.
 
-    Only answers to one question, where it is given as it stands in `jobs.options`. Where no one
-    has said anything yet there is nothing. Answers are read some at a time, and the session's
-    transaction ends after each reading.
+    If `question` is given, in the form of `jobs.options`, only answers to it are compared. Without
+    any feedback the result is empty. Answers are read in batches, and the session's transaction
+    ends after each.
 
     Raises:
-        UsageError: A gold file is about none of the results, or its labels may be of two types.
+        UsageError: A gold file matches no result, or its labels could belong to two types.
     """
     results = judgeable.listed(session, wanted, question)
     if gold is None:
@@ -367,7 +371,7 @@ def _with_gold(
 
 
 def _kinds(wanted: Wanted, results: Sequence[Listed], gold: Gold) -> Sequence[AnalysisType]:
-    """Return the types that the gold file says something of, and that there are."""
+    """Return the analysis types that occur in the results and that the gold file covers."""
     there = {result.analysis_type for result in results}
     kinds = [kind for kind in AnalysisType if kind in there and gold.names_of(kind)]
     if len(set(kinds) & set(LABEL_PATHS)) > 1:
@@ -444,7 +448,7 @@ def _compared(
     found = []
     for some in judgeable.batches(results):
         answers = list(judgeable.read(session, some))
-        session.commit()  # nothing is open while it is computed, which may take a minute
+        session.commit()  # the computation may take a minute, during which no transaction is open
         found += [_compared_one(each, truth_of[each.listed.result_id]) for each in answers]
     return [each for each in found if each is not None]
 

@@ -1,4 +1,4 @@
-"""Experiments: variants of a profile are compared on its documents, and the best one becomes it."""
+"""Experiments: variants of a profile are compared on its documents, and the best is promoted."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ CHANGEABLE = (
     *("model", "prompt", "pack", "instructions", "answer_language", "examples"),
     *("chunk_tokens", "votes", "critique", "confidence_threshold"),
 )
-"""The entries of a profile that a variant may have otherwise: how it is asked, and not what for."""
+"""The entries of a profile that a variant may change: how the model is asked, not what for."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _Known: TypeAlias = tuple[float, datetime]
-"""An outcome, and when it became known."""
+"""An outcome, and the time when it became known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A variant as a user names it: its changes to the entries of a profile, as texts."""
+    """A variant as the user specifies it: the changed entries of the profile, as texts."""
 
     name: str
     changes: Mapping[str, str]
@@ -71,10 +71,11 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is compared, by what, and within which bounds; see the table `experiments`.
+    """The variants, the outcome and the bounds of an experiment; see the table `experiments`.
 
-    The `share` is of the documents that are not paired; without one all get the same. `budget_usd`
-    is what further answers to paired documents may cost.
+    `share` is each variant's share of the documents that are not paired; by default all variants
+    and the control get the same. `budget_usd` caps the cost of the additional answers to paired
+    documents.
     """
 
     name: str
@@ -92,7 +93,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """An outcome of a variant: how many documents have it, its mean, and the difference."""
+    """An outcome of a variant: its documents, its mean, and the difference to the control."""
 
     outcome: Outcome
     documents: int
@@ -103,9 +104,10 @@ class Compared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantStatus:
-    """What is known of a variant, the control included; `further` documents would decide.
+    """The status of a variant or the control.
 
-    `paired` of its `documents` are answered by the others as well.
+    `paired` counts those of its `documents` that others answered as well. `further` is the
+    estimated number of further documents until a decision.
     """
 
     name: str
@@ -120,9 +122,9 @@ class VariantStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What is known of an experiment.
+    """The status of an experiment.
 
-    It `is_current` unless the profile asks something else by now, so that no documents come.
+    `is_current` is false if the profile has changed its question, so that no more documents join.
     """
 
     name: str
@@ -139,12 +141,12 @@ class Status:
 
 
 def start(context: ReadingContext, plan: Plan) -> Experiment:
-    """Begin an experiment: from now on documents that are asked what the profile asks are in it.
+    """Start an experiment; from now on, documents with the question of the profile are part of it.
 
     Raises:
-        UsageError: The plan contradicts itself, the name is taken, a variant asks nothing else, or
-            there is an experiment with the profile already.
-        ConfigurationError: There is no such profile or model, or a price is unknown.
+        UsageError: The plan is contradictory, the name is taken, a variant asks the same question
+            as the profile or another variant, or the profile has a running experiment.
+        ConfigurationError: The profile or a model does not exist, or a price is unknown.
     """
     settings = context.settings
     _check(plan)
@@ -178,7 +180,7 @@ def start(context: ReadingContext, plan: Plan) -> Experiment:
 
 
 def _run_of_pairs(name: str, control: RunOptions, lane: Lane) -> Run:
-    """Return the run of the further answers, which is finished while there are none to be given."""
+    """Return the run of the additional answers to paired documents, which starts as finished."""
     return Run(
         id=new_id(),
         name=f"experiment-{name}",
@@ -195,10 +197,10 @@ _BOUNDS = ("paired", "risk", "max_invalid", "max_cost", "max_latency")
 
 
 def _check(plan: Plan) -> None:
-    """Refuse names that cannot be used, and shares that do not go together.
+    """Check the names and shares of a plan.
 
     Raises:
-        UsageError: They do not.
+        UsageError: A name is invalid or repeated, or the shares leave nothing for the control.
     """
     names = [each.name for each in plan.variants]
     if not names or len({*names, CONTROL}) <= len(names):
@@ -228,10 +230,11 @@ def _profile(settings: Settings, name: str) -> ProfileSettings:
 def _with_changes(
     context: ReadingContext, profile: ProfileSettings, control: RunOptions, variant: Variant
 ) -> tuple[JsonObject, RunOptions]:
-    """Return the changes as values, and what is asked with them.
+    """Return the changes of a variant as parsed values, and its run options.
 
     Raises:
-        UsageError: An entry cannot be changed, or nothing else is asked by it.
+        UsageError: An entry cannot be changed, or the variant asks the same question as the
+            profile.
     """
     settings = context.settings
     for entry in variant.changes:
@@ -291,7 +294,7 @@ def find(session: Session, name: str) -> Experiment:
     """Return the experiment of this name.
 
     Raises:
-        UsageError: There is none.
+        UsageError: It does not exist.
     """
     found = experiments.named(session, name)
     if found is None:
@@ -302,10 +305,10 @@ def find(session: Session, name: str) -> Experiment:
 
 
 def find_running(session: Session, name: str) -> Experiment:
-    """Return the experiment of this name.
+    """Return the running experiment of this name.
 
     Raises:
-        UsageError: There is none, or it is concluded already.
+        UsageError: It does not exist or is concluded.
     """
     found = find(session, name)
     if found.concluded_at is not None:
@@ -314,7 +317,7 @@ def find_running(session: Session, name: str) -> Experiment:
 
 
 def status(session: Session, settings: Settings, experiment: Experiment) -> Status:
-    """Return what is known of an experiment by now."""
+    """Return the current status of an experiment."""
     variants = experiments.variants(session, experiment.id)
     run_id = experiment.run_id
     account = session.get(Budget, scope_of_run(run_id)) if run_id else None
@@ -381,7 +384,7 @@ def _statuses(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Comparison:
-    """The jobs of an experiment, with what people said of them, and how they are compared."""
+    """The jobs of an experiment, the judgments of their answers, and how outcomes are compared."""
 
     jobs: Sequence[AnsweredJob]
     judged: Mapping[uuid.UUID, _Known]
@@ -390,7 +393,7 @@ class _Comparison:
     is_paired: bool
 
     def of(self, variant: str, outcome: Outcome) -> Compared:
-        """Return an outcome of a variant beside the control's."""
+        """Return an outcome of a variant compared with the control's."""
         found = self._evidence(variant, outcome)
         values = found.variant
         difference = statistics.difference(found, outcome, self.risk, is_paired=self.is_paired)
@@ -404,7 +407,7 @@ class _Comparison:
         )
 
     def further(self, variant: str) -> int | None:
-        """Return how many more documents would probably decide about a variant."""
+        """Return the estimated number of further documents until a variant is decided."""
         found = self._evidence(variant, self.outcome)
         return statistics.further(found, self.outcome, self.risk, is_paired=self.is_paired)
 
@@ -421,9 +424,9 @@ def _judged(
     variants: Sequence[ExperimentVariant],
     jobs: Sequence[AnsweredJob],
 ) -> Mapping[uuid.UUID, _Known]:
-    """Return what people's remarks say of each job's answer: the share of its fields that is right.
+    """Return the share of right fields in each job's answer, according to the feedback.
 
-    A remark on one answer also says something of another one to the same document.
+    Feedback on one answer also judges other answers to the same document.
     """
     said: dict[tuple[uuid.UUID, str], list[Feedback]] = defaultdict(list)
     asked = [experiment.control, *(each.options for each in variants)]
@@ -452,10 +455,10 @@ def _observations(
     outcome: Outcome,
     judged: Mapping[uuid.UUID, _Known] = MappingProxyType({}),
 ) -> list[Observation]:
-    """Return the outcome of each document that a variant has answered, as far as it is known.
+    """Return the known outcome of each document that a variant has answered.
 
-    Of several analyses of a document shares have their mean and amounts their sum. `judged` are
-    what people said of answers, by their jobs.
+    If a document has several analyses, shares are averaged and amounts are summed. `judged` holds
+    the judgments of answers by job.
     """
     of_documents: dict[uuid.UUID, list[AnsweredJob]] = defaultdict(list)
     for each in jobs:
@@ -481,7 +484,7 @@ def _observations(
 
 
 def _known(job: AnsweredJob, outcome: Outcome) -> _Known | None:
-    """Return an outcome that the stored rows say; None where a job has not ended or lacks it."""
+    """Return an outcome from the stored rows; None if the job has not finished or lacks it."""
     if job.valid is None or job.finished_at is None or outcome is Outcome.RIGHT:
         return None
     value: float | None = None
@@ -500,16 +503,16 @@ def _known(job: AnsweredJob, outcome: Outcome) -> _Known | None:
 
 
 def conclude(session: Session, experiment: Experiment, found: Status, promoted: str | None) -> None:
-    """End an experiment, keeping what is known of it; a variant may have become the profile."""
+    """End an experiment and store its status; `promoted` names the promoted variant, if any."""
     experiment.concluded_at = clock.read(session)
     experiment.promoted = promoted
     experiment.conclusion = json_values.as_object(plain(found))
 
 
 def promoted(content: str, profile: str, changes: JsonObject) -> str | None:
-    """Return a settings file in which a profile has these entries, its comments included.
+    """Return a settings file in which the profile has the changed entries; comments are kept.
 
-    None where the profile is not in the file, but set otherwise.
+    Returns None if the file does not define the profile.
     """
     try:
         file = tomlkit.parse(content)
@@ -528,6 +531,6 @@ def promoted(content: str, profile: str, changes: JsonObject) -> str | None:
 
 
 def lines(profile: str, changes: JsonObject) -> str:
-    """Return the lines to be set in a settings file so that a profile has these entries."""
+    """Return the lines of a settings file that give a profile these entries."""
     entries = {entry: value for entry, value in changes.items() if value is not None}
     return tomlkit.dumps({"profiles": {profile: entries}})

@@ -1,4 +1,4 @@
-"""Giving feedback: what a person says of a result is stored with what was claimed then."""
+"""Feedback: a person's verdict on a result is stored with what the result claimed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COLUMNS = ("document", "type", "path", "verdict", "value", "note", "author")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """What a person says, and who does."""
+    """A verdict with its note and its author."""
 
     saying: Saying
     note: str = ""
@@ -39,7 +39,7 @@ class Signed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """What a line of a file says of a document's result."""
+    """A line of a feedback file: a verdict on a document's result."""
 
     number: int
     document: str
@@ -49,7 +49,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unmatched:
-    """A line of which no result could be found, or that its result does not allow."""
+    """A line that matches no result, or whose verdict the result does not allow."""
 
     line: int
     document: str
@@ -58,7 +58,7 @@ class Unmatched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """How much was stored, known already, or withdrawn, and what was left out."""
+    """The numbers of stored, already known and withdrawn verdicts, and the skipped lines."""
 
     stored: int = 0
     known: int = 0
@@ -67,10 +67,10 @@ class Given:
 
 
 def give(session: Session, target: Judgeable, said: Sequence[Signed]) -> Given:
-    """Store what was said of one result, and what follows from it for its confidence.
+    """Store verdicts on one result and update its judgments and corrections.
 
     Raises:
-        UsageError: The answer has no such value, or a correction cannot be right.
+        UsageError: The answer has no such value, or a correction is invalid.
     """
     stored = sum(_store(session, target, each) for each in said)
     _apply(session, target)
@@ -78,10 +78,10 @@ def give(session: Session, target: Judgeable, said: Sequence[Signed]) -> Given:
 
 
 def withdraw(session: Session, feedback_id: uuid.UUID, author: str = "") -> Feedback:
-    """Take back what was said, as if it had not been; return that. The row of it stays.
+    """Withdraw feedback, undo its effects and return it; its row is kept.
 
     Raises:
-        UsageError: There is no such feedback, or it was withdrawn before.
+        UsageError: The feedback does not exist, or it is already withdrawn.
     """
     found = judgments.withdraw(session, feedback_id, author.strip() or None)
     if found is None:
@@ -91,10 +91,10 @@ def withdraw(session: Session, feedback_id: uuid.UUID, author: str = "") -> Feed
 
 
 def last(session: Session, target: Judgeable, path: str = "") -> Feedback:
-    """Return what was said last of answers to this question, or of the value at a path.
+    """Return the last feedback on answers to this question, or on the value at a path.
 
     Raises:
-        UsageError: The answer has no such value, or nothing was said of it.
+        UsageError: The answer has no such value, or there is no feedback on it.
     """
     said = _said(session, target)
     if path:
@@ -108,17 +108,17 @@ def last(session: Session, target: Judgeable, path: str = "") -> Feedback:
 
 
 def read(path: Path) -> Sequence[Line]:
-    """Read a file of feedback.
+    """Read a feedback file.
 
     Raises:
-        UsageError: It cannot be read, or a line makes no sense.
+        UsageError: The file cannot be read, or a line is invalid.
     """
     file = read_records(path)
     return [_line(file, number, record) for number, record in file.records]
 
 
 def give_all(session: Session, wanted: Wanted, lines: Sequence[Line]) -> Given:
-    """Store what the lines of a file say of the newest results of their documents."""
+    """Store the verdicts of a file on the newest results of their documents."""
     results = judgeable.listed(session, wanted)
     names = judgeable.names(session, results, wanted.run_id)
     newest = {(result.document_id, result.analysis_type): result for result in results}
@@ -192,10 +192,10 @@ def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
 def _selected(
     session: Session, target: Judgeable, saying: Saying
 ) -> tuple[str, int, int] | tuple[None, None, None]:
-    """Return what was selected for a right value without white space around it, and its span.
+    """Return the text selected for a right value, stripped of white space, and its span.
 
     Raises:
-        UsageError: The document has no text there.
+        UsageError: The document has no text at the span.
     """
     is_one = saying.value is not None and not isinstance(saying.value, list | dict)
     if saying.span is None or saying.verdict is not Verdict.CORRECTED or not is_one:
@@ -209,13 +209,13 @@ def _selected(
 
 
 def _said(session: Session, target: Judgeable) -> Sequence[Feedback]:
-    """Return all that was said of answers to this question, the latest last."""
+    """Return all feedback on answers to this question, the latest last."""
     found = judgments.of_documents(session, [target.result.document_id])
     return judgments.about(found, target.answer.analysis_type, target.listed.question)
 
 
 def _apply(session: Session, target: Judgeable) -> None:
-    """Judge and correct results by all that was said of answers to this question."""
+    """Update judgments and corrections of results from all feedback on answers to this question."""
     kind = target.answer.analysis_type
     remarks = [judgments.remark(each) for each in _said(session, target)]
     judged = judge(target.answer, truths.from_remarks(kind, remarks))
@@ -248,7 +248,7 @@ def _type(file: RecordFile, number: int, name: str) -> AnalysisType | None:
 
 
 def _saying(file: RecordFile, number: int, record: JsonObject, said: dict[str, str]) -> Saying:
-    """Return what a line says; a value is a correction where no verdict stands beside it."""
+    """Return the verdict of a line; a value without a verdict is a correction."""
     value = record.get("value")
     value = parsed(value) if file.is_csv and isinstance(value, str) else value
     usual = Verdict.CORRECTED if value is not None else Verdict.APPROVED
@@ -265,27 +265,27 @@ _MAX_SHOWN = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Which results are meant; `name` is that of a run, its id, or a job's id, if any."""
+    """A selection of results; `name` is a run's name or id, or a job's id, if given."""
 
     name: str | None
     wanted: Wanted
 
 
 def wanted(session: Session, target: Target) -> Wanted:
-    """Return the results of the run that is named.
+    """Return the selection restricted to the named run.
 
     Raises:
-        UsageError: There is no such run.
+        UsageError: The run does not exist.
     """
     run_id = runs.find(session, target.name).id if target.name else None
     return replace(target.wanted, run_id=run_id)
 
 
 def one(session: Session, target: Target) -> Judgeable:
-    """Return the one result that is meant.
+    """Return the single result that a target selects.
 
     Raises:
-        UsageError: There is no such run, no result, or more than one.
+        UsageError: The run does not exist, or the target selects no result or more than one.
     """
     job_id = id_in(target.name or "")
     job = None if job_id is None else jobs.get(session, job_id)
@@ -296,10 +296,10 @@ def one(session: Session, target: Target) -> Judgeable:
 
 
 def only(session: Session, results: Sequence[Listed]) -> Judgeable:
-    """Return the one result that was meant.
+    """Return the only result of a selection.
 
     Raises:
-        UsageError: There is none, or more than one.
+        UsageError: The selection has no result or more than one.
     """
     if not results:
         raise UsageError("There is no such result.", "`chordwise results` shows those there are.")

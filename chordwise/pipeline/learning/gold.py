@@ -1,4 +1,4 @@
-"""Gold files: what is known to be true of documents, written down beforehand."""
+"""Gold files: the truth about documents, written in advance."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _MEMBERS = (*_OWN, "pages")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gold:
-    """The truth by the names of documents, in the order of the file."""
+    """The truth by document name, in the order of the file."""
 
     name: str
     sha256: str
     truths: Mapping[str, Truth]
 
     def names_of(self, kind: AnalysisType) -> Sequence[str]:
-        """Return the documents of which the file says something for this analysis type."""
+        """Return the documents for which the file has the truth of this analysis type."""
         return [name for name, truth in self.truths.items() if says(truth, kind)]
 
 
 def says(truth: Truth, kind: AnalysisType) -> bool:
-    """Return whether a truth of a gold file is about an analysis type."""
+    """Return whether a truth of a gold file covers an analysis type."""
     if kind in LABEL_PATHS:
         return truth.label is not None
     if kind is AnalysisType.EXTRACTION:
@@ -50,7 +50,7 @@ def read(path: Path) -> Gold:
     """Read a gold file.
 
     Raises:
-        UsageError: It cannot be read, says nothing, or names a document twice.
+        UsageError: The file cannot be read, contains no truth, or names a document twice.
     """
     file = read_records(path)
     truths: dict[str, Truth] = {}
@@ -84,9 +84,9 @@ def _truth(file: RecordFile, line: int, record: JsonObject) -> Truth:
 
 
 def _fields(file: RecordFile, line: int, record: JsonObject) -> Mapping[str, JsonValue]:
-    """Return the fields: of CSV all columns, unless there is one for a label or a summary.
+    """Return the fields: of CSV all columns, unless the file has one for a label or a summary.
 
-    An empty cell says that there is no value.
+    An empty cell means that the document has no value.
     """
     if file.is_csv:
         is_other = not record.keys().isdisjoint(_WHOLE)
@@ -103,7 +103,7 @@ def _fields(file: RecordFile, line: int, record: JsonObject) -> Mapping[str, Jso
 def _pages(
     file: RecordFile, line: int, record: JsonObject, fields: Mapping[str, JsonValue]
 ) -> Mapping[str, frozenset[int]]:
-    """Return the pages on which the values of fields stand: one, or a list, counted from 1."""
+    """Return the page numbers of each field's values, given as a number or a list, from 1."""
     named = record.get("pages", {})
     if not isinstance(named, dict) or not named.keys() <= fields.keys():
         raise file.wrong(line, "“pages” is no object with names of “fields”.")
@@ -124,7 +124,7 @@ _LONGEST_CELL = 10_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFile:
-    """A file of records, each with the line that it ends in; `is_csv` says that all is text."""
+    """A file of records, each with the number of its last line; in CSV all values are text."""
 
     path: Path
     sha256: str
@@ -143,7 +143,7 @@ def read_records(path: Path) -> RecordFile:
     """Read a file of records.
 
     Raises:
-        UsageError: It cannot be read, or is neither CSV nor JSON Lines.
+        UsageError: The file cannot be read, or is neither CSV nor JSON Lines.
     """
     try:
         data = path.read_bytes()
@@ -186,7 +186,7 @@ def _of_csv(text: str) -> Iterator[tuple[int, JsonObject]]:
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     _require_different(rows.fieldnames or ())
     for row in rows:
-        # Empty cells beyond the header have no name, and a short line lacks some.
+        # DictReader stores cells beyond the header under None, and missing cells as None.
         if any(cell.strip() for cell in row.get(None) or ()):
             raise csv.Error(f"line {rows.line_num} has more cells than the header")
         named = {name.strip(): cell for name, cell in row.items() if name and cell is not None}
@@ -195,7 +195,7 @@ def _of_csv(text: str) -> Iterator[tuple[int, JsonObject]]:
 
 
 def _require_different(names: Sequence[str]) -> None:
-    """Refuse a header that has a name twice: one column would be taken for the other."""
+    """Reject a header with a repeated name, whose columns could not be distinguished."""
     named = Counter(name.strip() for name in names if name.strip())
     for name, times in named.items():
         if times > 1:

@@ -1,4 +1,4 @@
-"""The stored results that can be judged, and the names by which people know their documents."""
+"""Stored results that can be judged, and the lookup of documents by name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """A result by its ids; `question` is what was asked, however often."""
+    """The ids of a result; `question` is the part of the options that defines the question."""
 
     result_id: uuid.UUID
     job_id: uuid.UUID
@@ -45,11 +45,10 @@ class Listed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgeable:
-    """A result with its answer, and what it took, where that is known: seconds and US dollars.
+    """A result with its answer and, if known, its time in seconds and its cost in US dollars.
 
-    A result that was reused took nothing, which says nothing of the model. `agreement` is that of
-    votes. `saw_examples` says that learned ones were shown for it; a document that `is_held_out` is
-    never one itself.
+    Both are unknown for a reused result. `agreement` is that of votes. `saw_examples` is set if
+    learned examples were shown for it; a document that `is_held_out` never becomes an example.
     """
 
     listed: Listed
@@ -65,20 +64,20 @@ class Judgeable:
 
 @dataclass(slots=True)
 class Names:
-    """Documents by their hashes and by the names that they were taken in under."""
+    """Documents by their hashes and by the names under which they were taken in."""
 
     _whole: dict[str, set[uuid.UUID]] = field(default_factory=lambda: defaultdict(set))
     _ends: dict[str, set[uuid.UUID]] = field(default_factory=lambda: defaultdict(set))
 
     def add(self, document_id: uuid.UUID, name: str) -> None:
-        """Let a document be found by a name, or by the end of it that begins after a `/` or `#`."""
+        """Register a document under a name and under each suffix of it after a `/` or `#`."""
         self._whole[name].add(document_id)
         for place, character in enumerate(name[:-1]):
             if character in "/#":
                 self._ends[name[place + 1 :]].add(document_id)
 
     def find(self, name: str) -> frozenset[uuid.UUID]:
-        """Return the documents of this name; where none has it whole, those whose end it is."""
+        """Return the documents with this name, or otherwise those whose name ends with it."""
         wanted = name.removeprefix("./")
         return frozenset(self._whole.get(wanted) or self._ends.get(wanted) or ())
 
@@ -86,7 +85,7 @@ class Names:
 def listed(
     session: Session, wanted: Wanted, question: JsonObject | None = None
 ) -> Sequence[Listed]:
-    """Return the results that there are, those that answer one question only where it is given."""
+    """Return the selected results; if `question` is given, only answers to it."""
     statement = (
         select(
             Result.id,
@@ -117,7 +116,7 @@ def listed(
 
 
 def names(session: Session, results: Sequence[Listed], run_id: uuid.UUID | None) -> Names:
-    """Return the names of the documents of these results, of a run only the names that it saw."""
+    """Return the names of these results' documents; for a run, only the names used in it."""
     known = Names()
     for some in batches(sorted({result.document_id for result in results})):
         hashes = select(Document.id, Document.sha256).where(Document.id.in_(some))
@@ -136,7 +135,7 @@ def names(session: Session, results: Sequence[Listed], run_id: uuid.UUID | None)
 
 
 def read(session: Session, results: Sequence[Listed]) -> Iterator[Judgeable]:
-    """Yield the results with their answers, some at a time; one that is gone by now is left out."""
+    """Yield the results with their answers, read in batches; deleted results are skipped."""
     for some in batches(results):
         by_id: Mapping[uuid.UUID, Listed] = {each.result_id: each for each in some}
         statement = (
@@ -150,7 +149,7 @@ def read(session: Session, results: Sequence[Listed]) -> Iterator[Judgeable]:
             yield _judgeable(by_id[result.id], result, job, cost_usd, sha256)
 
 
-# Unknown where one call has no price.
+# The cost is unknown if one call has no price.
 _COST = (
     select(case((func.count() == func.count(ModelCall.cost_usd), func.sum(ModelCall.cost_usd))))
     .where(ModelCall.job_id == Result.job_id)
@@ -160,7 +159,7 @@ _COST = (
 
 
 def batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """Yield as many at once as a statement should name."""
+    """Yield batches of a size that one statement can name."""
     for start in range(0, len(items), _AT_ONCE):
         yield items[start : start + _AT_ONCE]
 

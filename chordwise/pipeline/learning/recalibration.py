@@ -1,4 +1,4 @@
-"""Recalibrating: learning from judgments what a claimed confidence is worth."""
+"""Recalibration: learn from judgments how reliable claimed confidences are."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from chordwise.storage import calibrations
 from chordwise.storage.calibrations import Calibration, Key
 
 MAX_ERROR_RATE = 0.05
-"""How many answers may be wrong among those that are accepted unseen, where nothing is said."""
+"""The default share of wrong answers that is allowed among those accepted without review."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    """What the judgments on one model's answers teach; no curve where they are too few."""
+    """What the judgments of one model's answers show; `curve` is None if there are too few."""
 
     key: Key
     judged: int
@@ -29,7 +29,7 @@ class Lesson:
 
 
 def learn(claims: Mapping[Key, Sequence[Claim]], max_error_rate: float) -> Sequence[Lesson]:
-    """Learn what the claims of each model are worth, for each analysis type and part.
+    """Learn a calibration of each model's claims, per analysis type and part.
 
     Raises:
         ConfigurationError: scikit-learn is not installed.
@@ -39,7 +39,7 @@ def learn(claims: Mapping[Key, Sequence[Claim]], max_error_rate: float) -> Seque
 
 
 def store(session: Session, lessons: Sequence[Lesson], max_error_rate: float) -> int:
-    """Put what was learnt into force; return how many calibrations are not what they were."""
+    """Store the calibrations, which puts them into force; return how many changed."""
     return sum(
         calibrations.store(session, _calibration(lesson.key, lesson.curve, lesson, max_error_rate))
         for lesson in lessons

@@ -1,4 +1,4 @@
-"""Refreshing: which stored answers are stale, and asking today's question about the same texts."""
+"""Refreshing: find outdated answers and ask the current question about the same texts."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ _AT_ONCE = 1_000
 
 
 class Reason(StrEnum):
-    """Why an answer is due: what differs between its question and today's, or that it failed.
+    """The reason why an answer is due: what changed since its question, or a failure.
 
-    A version is that of Chordwise, or a setting or a template that decides about answers and is
-    named nowhere else.
+    `VERSION` is a change of Chordwise, or of a setting or template that influences answers and has
+    no separate reason.
     """
 
     MODEL = "model"
@@ -80,7 +80,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The answers of a run or a profile of this name, and what is asked today in their place."""
+    """The answers of a run or a profile, and the current question that replaces theirs."""
 
     name: str
     options: RunOptions
@@ -91,8 +91,8 @@ class Target:
 class Stale:
     """Answers of one analysis type that are due for the same reasons.
 
-    Of all its `documents` those of `results` have an answer; `due` are to be asked again. `reasons`
-    say what was before, where that is short: a model, a template, names of options, or an error.
+    Of all `documents`, `results` have an answer, and `due` need a new one. `reasons` holds the
+    former value if it is short: a model, a template, names of options, or an error.
     """
 
     analysis_type: AnalysisType
@@ -110,11 +110,11 @@ def target(
     *,
     of_failed: bool = False,
 ) -> Target:
-    """Return what is refreshed: the answers of a run, or all that are saved as the options say.
+    """Return the answers to refresh: those of a run, or all that are saved as the options say.
 
     Raises:
         ConfigurationError: The model is unknown.
-        UsageError: The built-in model alone is asked for what it gives no answer to.
+        UsageError: Only the built-in model is asked, and it cannot answer the question.
     """
     asked = answerable(context.settings, options)
     renewal = Renewal(
@@ -127,7 +127,7 @@ def target(
 
 
 def profile_of(settings: Settings, run: Run) -> str:
-    """Return the profile whose table has the answers of a run; empty where it is not one alone."""
+    """Return the only profile whose table contains the answers of a run, or an empty text."""
     found = [
         name
         for name, profile in settings.profiles.items()
@@ -137,11 +137,11 @@ def profile_of(settings: Settings, run: Run) -> str:
 
 
 def options_of(settings: Settings, run: Run) -> RunOptions:
-    """Return what a run asked, with the user's own templates as they are now.
+    """Return the options of a run, with the current version of the user's own templates.
 
     Raises:
-        UsageError: There is no folder of templates any more.
-        ConfigurationError: There is no such template any more, or it cannot be used.
+        UsageError: The folder of templates no longer exists.
+        ConfigurationError: A template no longer exists or is invalid.
     """
     options = replace(from_json(run.options, ""), fresh=False, use_cache=True, paths=())
     if not options.analysis.templates:
@@ -152,7 +152,7 @@ def options_of(settings: Settings, run: Run) -> RunOptions:
 
 
 def survey(context: ReadingContext, of: Target) -> Sequence[Stale]:
-    """Return how many answers of each analysis type are due, and why."""
+    """Return the number of due answers by analysis type and reasons."""
     with context.database.read() as session:
         groups = results.answer_groups(session, of.renewal)
         examples = [group.job_id for group in groups if group.is_due]
@@ -180,7 +180,7 @@ def survey(context: ReadingContext, of: Target) -> Sequence[Stale]:
 
 
 def transcribed_by_others(context: ReadingContext, of: Target) -> int:
-    """Return how many documents have pages that another model read than would read them today."""
+    """Return the number of documents with pages that not the current model transcribed."""
     readers = context.settings.readers
     reader = "tesseract" if readers.ocr else ""
     if readers.vision:
@@ -195,7 +195,7 @@ def transcribed_by_others(context: ReadingContext, of: Target) -> int:
 def _reasons(
     settings: Settings, of: Target, group: AnswerGroup, asked: JsonObject
 ) -> Iterator[tuple[Reason, str]]:
-    """Yield what differs between the question of an answer and today's."""
+    """Yield the differences between the question of an answer and the current one."""
     if of.renewal.of_failed:
         yield Reason.FAILED, group.error_code or ""
         return
@@ -207,7 +207,7 @@ def _of_answer(settings: Settings, of: Target, group: AnswerGroup) -> Iterator[t
     answered_by = f"{group.provider}/{group.model}"
     names = [*settings.names_asked(of.options.model), *settings.fallback]
     today = [settings.model_named(name) for name in names]
-    # Providers add a date to the name that they were asked by.
+    # Providers append a date to the requested model name.
     if not any(answered_by.startswith(f"{each.provider}/{each.model}") for each in today):
         yield Reason.MODEL, answered_by
     kind, options = AnalysisType(group.analysis_type), of.options.analysis
@@ -231,7 +231,7 @@ def _of_options(of: Target, asked: JsonObject) -> Iterator[tuple[Reason, str]]:
 def documents(
     context: ReadingContext, of: Target, only: Collection[uuid.UUID] | None = None
 ) -> Iterator[ReadDocument]:
-    """Yield the stored documents with an answer that is due, `only` some of them, a few at once."""
+    """Yield the stored documents with a due answer, read in batches; `only` restricts them."""
     for page in _pages(context.database, of, only):
         job_ids = [each.job_id for each in page if each.job_id]
         for start in range(0, len(job_ids), STORED_AT_ONCE):
@@ -243,14 +243,14 @@ def documents(
 def begin(
     context: Context, of: Target, now: datetime, only: Collection[uuid.UUID] | None = None
 ) -> Submission:
-    """Open the run that asks today's question, with the documents that are due on its list.
+    """Open the run that asks the current question, with the due documents on its list.
 
-    It is named after the target and `now`, unless the options name it. A document is asked all
-    that the options ask; what is answered already is used again.
+    It is named after the target and `now`, unless the options name it. The run asks each document
+    all questions of the options and reuses answers that are current.
 
     Raises:
         UsageError: The name is taken.
-        ConfigurationError: The model is unknown, or its price where there is a budget.
+        ConfigurationError: The model is unknown, or its price is unknown and the run has a budget.
     """
     name = of.options.name or f"{of.name}-refresh-{now:%Y%m%d-%H%M%S}"[-MAX_NAME_LENGTH:]
     submission = open_run(context, replace(of.options, name=name), now)
@@ -262,7 +262,7 @@ def begin(
 def _pages(
     database: Database, of: Target, only: Collection[uuid.UUID] | None
 ) -> Iterator[Sequence[Entry]]:
-    """Yield the documents that are due, as they go on the list of a run."""
+    """Yield the due documents in batches, as entries for the list of a run."""
     all_ids = judgeable.batches(sorted(only)) if only is not None else _asked(database, of)
     for ids in all_ids:
         with database.read() as session:
@@ -272,7 +272,7 @@ def _pages(
 
 
 def _asked(database: Database, of: Target) -> Iterator[Sequence[uuid.UUID]]:
-    """Yield all documents about which something was asked, some at a time."""
+    """Yield all documents with a job of the target, in batches."""
     after: uuid.UUID | None = None
     while True:
         with database.read() as session:
@@ -285,16 +285,16 @@ def _asked(database: Database, of: Target) -> Iterator[Sequence[uuid.UUID]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Documents to try, and the jobs whose answers are due about them."""
+    """A sample of documents, and the jobs whose answers about them are due."""
 
     documents: Collection[uuid.UUID]
     jobs: Sequence[tuple[uuid.UUID, str, uuid.UUID]]
 
 
 def draw(context: ReadingContext, of: Target, count: int) -> Sample:
-    """Return a sample of the documents that are due, the same as long as these are the same.
+    """Return a sample of the due documents, stratified by analysis types and labels.
 
-    Each stratum of documents with the same analysis types and labels gives its share.
+    The sample is the same as long as the due documents are the same.
     """
     with context.database.read() as session:
         strata = results.due_strata(session, of.renewal, count)
@@ -304,9 +304,10 @@ def draw(context: ReadingContext, of: Target, count: int) -> Sample:
 
 
 def allot(sizes: Mapping[str, int], count: int) -> Mapping[str, int]:
-    """Return how many of `count` each stratum gives, in proportion to its size.
+    """Return how many of `count` documents each stratum gets, in proportion to its size.
 
-    Webster's method: each next one is of the stratum with the most for each half more than it has.
+    Webster's method: each next document goes to the stratum with the largest size per allotted
+    documents plus one half.
     """
     given = dict.fromkeys(sizes, 0)
     waiting = [(-2.0 * size, name) for name, size in sizes.items()]
@@ -321,10 +322,11 @@ def allot(sizes: Mapping[str, int], count: int) -> Mapping[str, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """How the new answers of one analysis type differ from those that were due, on a sample.
+    """How the new answers of one analysis type differ from the due ones, on a sample.
 
-    Of the `fields` about `documents` so many `changed`, a share between `low` and `high` in all
-    with 95 %. Of the `checked` ones people said what is right. `unanswered` have no new answer.
+    Of the `fields` about `documents`, `changed` differ. The share of changes in all documents is
+    between `low` and `high` with 95 % confidence. For `checked` fields feedback says what is right.
+    `unanswered` have no new answer.
     """
 
     analysis_type: AnalysisType
@@ -340,7 +342,7 @@ class Trial:
 
 
 def compare(database: Database, sample: Sample, run_id: uuid.UUID) -> Sequence[Trial]:
-    """Compare the answers of a run with those of the sample that it was to renew."""
+    """Compare the answers of a run with the answers of the sample that it renews."""
     found: dict[str, list[Difference | None]] = defaultdict(list)
     for some in judgeable.batches(sample.jobs):
         with database.read() as session:

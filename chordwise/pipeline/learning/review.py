@@ -1,6 +1,6 @@
-"""Reviewing: the values that a person should check, one after the other or as a table.
+"""Review: the values that a person should check, one after another or as a table.
 
-What is to be checked, and in which order, says the view `review_queue`.
+The view `review_queue` defines the values to check and their order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from chordwise.storage.judgments import Feedback
 from chordwise.storage.results import Result
 
 Place: TypeAlias = tuple[bool, float, str, float, str]
-"""Where a value stands in the queue: not `needs_review`, `result_confidence`, `result_id`, the
+"""The position of a value in the queue: not `needs_review`, `result_confidence`, `result_id`, the
 negated `doubt`, and `path`."""
 _FEW_RESULTS, _MANY_RESULTS = 25, 10_000
 _HISTORY = 10
@@ -42,7 +42,7 @@ _MAX_FIELDS = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What is reviewed: of a run by its name, and of an analysis type; empty is all."""
+    """The scope of a review: a run by its name, and an analysis type; empty means all."""
 
     run: str = ""
     analysis_type: str = ""
@@ -50,7 +50,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:
-    """A value of a result with its quote; see the columns of `facts` for what the members mean."""
+    """A value of a result with its quote; its attributes are columns of the view `fact_quotes`."""
 
     path: str
     item: str
@@ -67,14 +67,14 @@ class Value:
 
     @property
     def shown(self) -> str:
-        """What was answered, or that nothing was found."""
+        """The answered value, or the text for a missing one."""
         is_label = self.path == LABEL_PATHS[AnalysisType.CLASSIFICATION]
         return self.value or (NO_LABEL if is_label else "not mentioned")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excerpt:
-    """The text around a quote, which is empty at the beginning of a document without any.
+    """The text around a quote; without a quote it is the beginning of the document.
 
     `start_char` is where `before` begins in the document.
     """
@@ -89,13 +89,13 @@ class Excerpt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A value that a person decides on, or a whole answer, which has no `value` and an empty path.
+    """A value to decide on, or a whole answer, which has no `value` and an empty path.
 
-    `others` are the further values of its field, for which an approval holds, too. `choices` are
-    the labels that there were to choose from. `evidence` has the quote of the value, or all quotes
-    of the answer where the value has none. `reasons`, `calibrated_confidence` and `place` are those
-    of the queue, empty where the value is not in it. `left` is how many values there are to check
-    from here on, at least: `is_all` says whether these are all.
+    `others` are the other values of its field, which an approval covers as well. `choices` are the
+    labels that the model could choose from. `evidence` has the quote of the value, or all quotes of
+    the answer if the value has none. `reasons`, `calibrated_confidence` and `place` come from the
+    queue and are empty if the value is not in it. `left` is the minimum number of values to check
+    from here on; it is exact if `is_all` is set.
     """
 
     run: str
@@ -123,7 +123,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What a person said of a value or an answer (`name`), and who withdrew it when, if anyone."""
+    """A person's verdict on a value or an answer (`name`), and its withdrawal, if any."""
 
     feedback_id: uuid.UUID
     job_id: uuid.UUID
@@ -143,7 +143,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableRow:
-    """A result in the table, with the values of each field by its name."""
+    """A result in the table, with the values of each field by name."""
 
     run: str
     source: str
@@ -158,7 +158,7 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Documents by fields: as many rows as were asked for; `after` leads to further ones."""
+    """Documents by fields, with at most the requested rows; `after` is the key of the next page."""
 
     fields: Sequence[str]
     rows: Sequence[TableRow]
@@ -169,8 +169,8 @@ _OF_ROW = (
     *("run", "source", "analysis_type", "document_id", "job_id", "result_id"),
     *("needs_review", "confidence"),
 )
-# An index has the results in this order; the values of some are looked up in the queue. The planner
-# cannot tell how few the queue has, and would not use the index for both at once.
+# An index has the results in this order; the queue is then queried for a few of them. The planner
+# cannot estimate how few values the queue has, and would not use the index for one joined query.
 _RESULTS = f"""
     SELECT {", ".join(f"q.{name}" for name in _OF_ROW)}
     FROM document_results AS q
@@ -195,7 +195,7 @@ _PLACE = ("fine", "confidence", "result", "doubt", "path")
 
 
 def next_question(session: Session, scope: Scope, after: Place | None = None) -> Question | None:
-    """Return the first value of the queue, or the first one after a place; `None` at its end."""
+    """Return the first value of the queue, or the first after a place; `None` at its end."""
     start, most = after, _FEW_RESULTS
     while True:
         found = _results(session, scope, most, start, comparison=">=")
@@ -222,7 +222,7 @@ def next_question(session: Session, scope: Scope, after: Place | None = None) ->
 def _results(
     session: Session, scope: Scope, most: int, after: Place | None, *, comparison: str
 ) -> list[TableRow]:
-    """Return results in the order of the queue; what is not asked is no part of the statement."""
+    """Return results in the order of the queue; unused conditions are left out of the statement."""
     asked: dict[str, object] = {
         name: getattr(scope, name) for name in ("run", "analysis_type") if getattr(scope, name)
     }
@@ -240,10 +240,10 @@ def _place_of_row(row: TableRow) -> Place:
 
 
 def place_of(key: Sequence[object]) -> Place | None:
-    """Return a place of the queue that was read as values, `None` where it is none.
+    """Return the place in the queue with this key; `None` for an empty key.
 
     Raises:
-        UsageError: There is no such place.
+        UsageError: The key is invalid.
     """
     match list(key):
         case []:
@@ -257,11 +257,11 @@ def place_of(key: Sequence[object]) -> Place | None:
 def decide(
     session: Session, job_id: uuid.UUID, result_id: uuid.UUID, signed: Signed
 ) -> Feedback | None:
-    """Store what a person decided; return it, `None` where the same had been said before.
+    """Store a person's decision and return it; `None` if the same decision is already stored.
 
     Raises:
-        UsageError: The result was replaced meanwhile, it has no such value, or a correction cannot
-            be right.
+        UsageError: The result was replaced meanwhile, it has no such value, or a correction is
+            invalid.
     """
     target = feedback.one(session, Target(name=str(job_id), wanted=Wanted()))
     if target.result.result_id != result_id:
@@ -286,7 +286,7 @@ _DECISIONS = text("""
 
 
 def decisions(session: Session) -> Sequence[Decision]:
-    """Return the last ten decisions, the latest first, with those that were withdrawn."""
+    """Return the last ten decisions, the latest first, including withdrawn ones."""
     rows = session.execute(_DECISIONS, {"most": _HISTORY}).mappings()
     return [
         Decision(
@@ -297,7 +297,7 @@ def decisions(session: Session) -> Sequence[Decision]:
 
 
 def _written(value: JsonValue) -> str:
-    """Return what was judged, or said in its place, as one text."""
+    """Return the judged or corrected value as one text."""
     said = value if isinstance(value, list) else [value]
     texts = [text_of(each) or json.dumps(each, ensure_ascii=False) for each in said if each]
     return ", ".join(texts) or "none"
@@ -320,10 +320,10 @@ _OF_RESULT = (
 
 
 def question(session: Session, job_id: uuid.UUID, path: str) -> Question:
-    """Return a value by its path, whether it is in the queue or not.
+    """Return the value at a path, whether it is in the queue or not.
 
     Raises:
-        UsageError: There is no such result, or it has no such value.
+        UsageError: The result does not exist, or it has no such value.
     """
     result = session.execute(_RESULT, {"job_id": job_id}).one_or_none()
     if result is None:
@@ -360,7 +360,7 @@ def _value(output: JsonObject, path: str, at: Sequence[Value]) -> Value:
 def _values(
     session: Session, job_ids: Sequence[uuid.UUID], *, is_flat: bool
 ) -> dict[uuid.UUID, list[Value]]:
-    """Return the values of results by their jobs, without those of rows where `is_flat`."""
+    """Return the values of results by job, without those of table rows if `is_flat` is set."""
     found: dict[uuid.UUID, list[Value]] = {job_id: [] for job_id in job_ids}
     asked = {"ids": list(job_ids), "is_flat": is_flat}
     for job_id, *columns in session.execute(_VALUES, asked):
@@ -370,7 +370,7 @@ def _values(
 
 
 def _others(found: Sequence[Value], own: Value | None) -> Sequence[Value]:
-    """Return the further values of an item that was asked for; other fields have one each."""
+    """Return the other values of an item of an extraction; fields of a schema have one each."""
     if own is None or not own.path.startswith("/fields/"):
         return ()
     return [each for each in found if each.item == own.item and each is not own]
@@ -386,7 +386,7 @@ def _choices(kind: AnalysisType, options: JsonObject) -> Sequence[str]:
     return ()
 
 
-# Of quotes that lie far apart the first is shown, and of a document without any its beginning.
+# If quotes are far apart, the first is shown; without quotes, the beginning of the document.
 _TEXT = text("""
     SELECT
         substr(text, greatest(:start - :around, 0) + 1, least(:around, :start)),
@@ -416,7 +416,7 @@ def _excerpt(session: Session, document_id: uuid.UUID, evidence: Sequence[Value]
 def table(session: Session, scope: Scope, most: int, after: Place | None = None) -> Table:
     """Return the first results in the order of the queue, or those after one of them.
 
-    Those with labels or fields are listed, whether they have to be checked or not.
+    Results without values to check are included; values are those of labels and fields.
     """
     found = _results(session, scope, most + 1, after, comparison=">")
     rows = found[:most]
@@ -430,7 +430,7 @@ def table(session: Session, scope: Scope, most: int, after: Place | None = None)
 
 
 def cell(session: Session, job_id: uuid.UUID, name: str) -> Sequence[Value]:
-    """Return the values of a field of one result, as the table has them; none where it is gone."""
+    """Return the values of a field of one result, as in the table; empty if the result is gone."""
     result = session.scalars(select(Result).where(Result.job_id == job_id)).one_or_none()
     if result is None:
         return ()

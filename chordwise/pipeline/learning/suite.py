@@ -1,4 +1,4 @@
-"""Suites: folders of labelled documents that a model answers, beside the built-in one."""
+"""Suites: folders of labelled documents that a model is evaluated on, beside the built-in model."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from chordwise.settings import ProfileSettings, Settings
 
 FILE = "suite.toml"
 OF_CORPORA = Path(__file__).parent / "suites"
-"""The files of suites for published corpora, by the names of the corpora's folders."""
+"""The folder of suite files for published corpora, named after the corpora's folders."""
 _HINT = "docs/evaluation.md, Suites, shows what a suite looks like."
 
 
 class Layout(StrEnum):
-    """How a suite has its documents and the truth."""
+    """How a suite stores its documents and the truth."""
 
     FILES = "files"
     RECORDS = "records"
@@ -52,12 +52,13 @@ class Layout(StrEnum):
 
 
 class SuiteSettings(ProfileSettings):
-    """The file `suite.toml`: the question, as in a profile, and where documents and truth are.
+    """The file `suite.toml`: the question, as in a profile, and the places of documents and truth.
 
-    Paths are relative to the file. The others are JSON Pointers into the records of the layout
-    `records`, whose paths are relative to the file of the records. `rules` say of fields when a
-    value counts as the right one, and `dates` how ambiguous dates are read for the rule `typed`.
-    `no_label` is the label that says that no label fits.
+    Paths are relative to the file; in the layout `records` the paths in the records are relative to
+    the file of records. `name`, `path`, `text`, `label`, `summary` and the values of `fields` are
+    JSON Pointers into these records. `rules` define when a value of a field counts as right, and
+    `dates` how the rule `typed` reads ambiguous dates. `no_label` is the label that means that no
+    label fits.
     """
 
     layout: Layout = Layout.FILES
@@ -85,7 +86,7 @@ class SuiteDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One question of a suite, the documents that it is asked of, and the truth about them."""
+    """One question of a suite, the documents to ask it about, and the truth about them."""
 
     name: str
     options: RunOptions
@@ -95,7 +96,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """What was measured on a part of a suite that a model answered in a run."""
+    """The metrics of one part of a suite that a model answered in a run."""
 
     part: str
     model: str
@@ -104,10 +105,10 @@ class Answered:
 
 
 def read(settings: Settings, folder: Path, limit: int | None = None) -> Sequence[Part]:
-    """Read a suite; of more than `limit` documents in a part that many, evenly spaced.
+    """Read a suite; with `limit`, at most that many documents per part, evenly spaced.
 
     Raises:
-        UsageError: There is no suite, or it makes no sense.
+        UsageError: The suite does not exist or is invalid.
     """
     suite = _suite_settings(folder)
     match suite.layout:
@@ -126,7 +127,9 @@ def read(settings: Settings, folder: Path, limit: int | None = None) -> Sequence
 def evaluate(
     context: Context, part: Part, model: str, now: datetime, wait: Callable[[uuid.UUID], object]
 ) -> Answered:
-    """Ask a model about the documents again, `wait` for the run, and compare it with the truth.
+    """Ask a model about the documents, `wait` for the run, and compare the answers with the truth.
+
+    The run does not reuse earlier answers.
 
     Raises:
         UsageError: No document has an answer.
@@ -159,7 +162,7 @@ def both(
     now: datetime,
     wait: Callable[[uuid.UUID], object],
 ) -> Iterator[tuple[Answered, ...]]:
-    """Yield what was measured on each part, with the model and, if it is another, the built-in."""
+    """Yield the metrics of each part for the model and, if it differs, the built-in model."""
     models = dict.fromkeys((model, EXTRACTIVE))
     for part in parts:
         yield tuple(evaluate(context, part, each, now, wait) for each in models)
@@ -188,7 +191,7 @@ def _question(settings: Settings, folder: Path, suite: SuiteSettings) -> RunOpti
 
 
 def _of_files(settings: Settings, folder: Path, suite: SuiteSettings) -> Part:
-    """Return a folder of files with a gold file, which names them by any end of their paths."""
+    """Return the part of a folder of files; the gold file may name them by path suffixes."""
     found = [file.path for file in discover([str(folder / suite.documents)]) if file.path]
     return Part(
         name=folder.name,
@@ -205,7 +208,7 @@ def _document(folder: Path, path: Path) -> SuiteDocument:
 
 
 def _of_records(settings: Settings, folder: Path, suite: SuiteSettings) -> Part:
-    """Return a file of JSON Lines with the truth, and the texts or the paths of their files."""
+    """Return the part of a JSON Lines file with the truth and the texts or paths of documents."""
     file = read_records(folder / suite.gold)
     documents, truths = [], {}
     for line, record in file.records:
@@ -227,7 +230,7 @@ def _of_records(settings: Settings, folder: Path, suite: SuiteSettings) -> Part:
 
 
 def _truth(record: JsonObject, suite: SuiteSettings) -> Truth | None:
-    """Return what a record says, `None` where that is nothing."""
+    """Return the truth of a record, or `None` if it has none."""
     label = json_values.text(json_values.at(record, suite.label)) or None
     truth = Truth(
         label=NO_LABEL if label and label == suite.no_label else label,
@@ -240,7 +243,7 @@ def _truth(record: JsonObject, suite: SuiteSettings) -> Truth | None:
 _GOLD = (".gold.json", ".json")
 _SCHEMA = "schema.json"
 _RULES = "evaluation_config"
-"""The member of a schema that says how a field is compared there; it is no part of JSON Schema."""
+"""The schema member that defines how a field is compared; it is not part of JSON Schema."""
 
 
 def _of_schemas(settings: Settings, folder: Path, suite: SuiteSettings) -> Iterator[Part]:
@@ -273,7 +276,7 @@ def _of_schemas(settings: Settings, folder: Path, suite: SuiteSettings) -> Itera
 
 
 def _schema_of(path: Path, root: Path) -> Path | None:
-    """Return the schema of a document: of its own name, or the nearest in its folder or above."""
+    """Return the schema of a document: one with its name, or the nearest in its folder or above."""
     own = path.with_name(f"{path.stem}.{_SCHEMA}")
     if own.is_file():
         return own
@@ -297,7 +300,7 @@ def _json(path: Path) -> JsonValue:
 
 
 def _rules(schema: JsonValue) -> Iterator[tuple[str, Rule]]:
-    """Yield the rules of the fields of a schema; any but a tolerance is `equal` here."""
+    """Yield the rules of a schema's fields; rules other than a tolerance are treated as `equal`."""
     members = json_values.at(schema, "/properties")
     for name, member in members.items() if isinstance(members, dict) else ():
         if "toleranc" in json.dumps(json_values.at(member, f"/{_RULES}")):
@@ -333,7 +336,7 @@ def _limited(part: Part, limit: int | None) -> Part:
 
 
 def _of_text(settings: Settings, document: SuiteDocument) -> ReadDocument:
-    """Return a text of a record as a reader would give it."""
+    """Return the text of a record in the form that a reader returns."""
     data = document.text.encode("utf-8", "surrogatepass")
     return ReadDocument(
         source=document.name,
