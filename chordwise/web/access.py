@@ -95,7 +95,7 @@ def rules_for(settings: WebSettings, address: str, token: str) -> Rules:
     password_hash = settings.password_hash.get_secret_value()
     if not is_local and not password_hash and not settings.trusted_user_header:
         raise ConfigurationError(
-            f"The pages would be open to everyone who reaches {address}.",
+            f"The pages would be open to every user who can reach {address}.",
             "Set web.password_hash, which `chordwise web --set-password` makes, or let a proxy "
             "check users: web.trusted_user_header (docs/web.md).",
         )
@@ -189,12 +189,12 @@ class Access:
 
     def _refusal(self, request: Request) -> Response | None:
         if not _is_ours(request.headers.get("host", ""), self._rules.public_url):
-            text = "This server does not answer to that name. Set web.public_url if it should.\n"
+            text = "This server does not accept that host name. Set web.public_url if it should.\n"
             return PlainTextResponse(text, 421)
         if b"%00" in request.scope["raw_path"] + request.scope["query_string"]:
             return PlainTextResponse("No address has a NUL character.\n", 400)
         if request.method not in SAFE_METHODS and not _is_same_origin(request, self._rules):
-            return _refused(request, 403, "This change was asked for by another site.", "")
+            return _refused(request, 403, "Another site requested this change.", "")
         if request.method in SAFE_METHODS and TOKEN in request.query_params:
             return self._exchange(request)
         request.state.user = self._user(request)
@@ -202,7 +202,11 @@ class Access:
             return None
         if self._rules.password_hash:
             return see(request, f"/login?{_next(request)}")
-        hint = _LINK if self._rules.token else "Come by the proxy that knows who you are."
+        hint = (
+            _LINK
+            if self._rules.token
+            else "Open the pages through the proxy that authenticates you."
+        )
         return _refused(request, 403, "You are not signed in.", hint)
 
     def _exchange(self, request: Request) -> Response:
@@ -328,7 +332,7 @@ async def _answer(endpoint: Endpoint, request: Request) -> Response:
 def _require_token(request: Request, sent: str) -> None:
     known = str(request.session.get(CSRF_FIELD, ""))
     if not known or not hmac.compare_digest(sent.encode(), known.encode()):
-        raise HTTPException(403, "This page is out of date: load it again, and repeat the change.")
+        raise HTTPException(403, "This page is out of date: reload it and repeat the change.")
 
 
 def _bounded(request: Request, max_upload_bytes: int) -> Receive:

@@ -81,7 +81,7 @@ def _explain(request: Request, error: Exception) -> Response:
     """Return the error page of a `ChordwiseError`; the browser retries after a temporary one."""
     assert isinstance(error, ChordwiseError)  # noqa: S101 - what the handler is registered for
     if isinstance(error, ServiceUnavailableError):
-        page = _error(request, 503, "Out of reach", error.what, error.hint)
+        page = _error(request, 503, "Unavailable", error.what, error.hint)
         page.headers["Retry-After"] = str(_RETRY_SECONDS)
         if request.method in SAFE_METHODS:
             page.headers["Refresh"] = str(_RETRY_SECONDS)

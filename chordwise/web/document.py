@@ -232,7 +232,7 @@ def _page(request: Request) -> Response:
         names = page_pictures.names_of(session, request.path_params["document_id"])
     original = _pictures(site).original(names)
     if original is None:
-        raise HTTPException(404, "The file lies no more where it was read.")
+        raise HTTPException(404, "The file was moved or deleted.")
     file, sha256 = original
     tag = f'"{sha256[:32]}-{number}-{_PICTURE_VERSION}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}

@@ -105,4 +105,4 @@ def _key(cursor: str) -> Key:
 
 
 def _no_page() -> UsageError:
-    return UsageError("There is no such page of the list.", "Begin with its first page.")
+    return UsageError("There is no such page of the list.", "Open its first page.")

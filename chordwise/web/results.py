@@ -136,7 +136,7 @@ def _mark(key: Key) -> Mark | None:
         confidence, result_id = key
         return Mark(float(str(confidence)), uuid.UUID(str(result_id)))
     except ValueError as error:
-        raise UsageError("There is no such page of the list.", "Begin with its first.") from error
+        raise UsageError("There is no such page of the list.", "Open its first page.") from error
 
 
 ROUTES = (

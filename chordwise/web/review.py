@@ -125,7 +125,7 @@ def _decide(request: Request) -> Response:
     signed = _signed(request)
     with site_of(request).database.write() as session:
         stored = _stored(request, session, signed)
-    said = f"{_SAID[signed.saying.verdict]}." if stored else "The same had been said before."
+    said = f"{_SAID[signed.saying.verdict]}." if stored else "Your earlier decision was the same."
     return see(request, _way_on(request), said)
 
 
@@ -152,7 +152,7 @@ def _withdraw(request: Request) -> Response:
         taken = feedback.withdraw(session, _id(text_in(request, "feedback")), user_of(request))
     back = {"job": str(taken.job_id), "path": taken.path}
     filters = {name: text_in(request, name) for name in _FILTERS if text_in(request, name)}
-    return see(request, f"/review?{urlencode({**filters, **back})}", "Taken back.")
+    return see(request, f"/review?{urlencode({**filters, **back})}", "Withdrawn.")
 
 
 def _stored(request: Request, session: Session, signed: Signed) -> Feedback | None:

@@ -233,13 +233,13 @@ def _resume(request: Request) -> Response:
 
     def refuse(_seconds: float) -> None:
         raise UsageError(
-            "Another process takes in for this run, or did until just now.",
+            "Another process is reading the files of this run, or was until just now.",
             "Try again in a minute.",
         )
 
     claim = Resume(site.context(), lambda _sentence: None, refuse)
     site.intakes().take_in(claim.resume(run.id))
-    return see(request, f"/runs/{run.id}", "The rest is taken in.")
+    return see(request, f"/runs/{run.id}", "The remaining files are being read.")
 
 
 def _budget(request: Request) -> Decimal | None:
@@ -270,7 +270,7 @@ def _last(listing: Listing) -> uuid.UUID | None:
     try:
         return uuid.UUID(str(listing.after[0])) if listing.after else None
     except ValueError as error:
-        raise UsageError("There is no such page of the list.", "Begin with its first.") from error
+        raise UsageError("There is no such page of the list.", "Open its first page.") from error
 
 
 ROUTES = (

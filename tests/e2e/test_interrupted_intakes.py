@@ -153,7 +153,7 @@ def test_a_second_ctrl_c_stops_at_once(held: Stage) -> None:
     process.send_signal(signal.SIGINT)
 
     assert process.wait(60) == ExitCode.DETACHED
-    assert "Interrupted: 2 of 4 taken in" in held.processes.logs()
+    assert "Intake interrupted: 2 of 4 taken in" in held.processes.logs()
     assert held.value(LEFT) is True
 
 

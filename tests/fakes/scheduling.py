@@ -96,7 +96,7 @@ def at_night(**values: object) -> ScheduleSettings:
 
 def nightly(folder: Path, **values: object) -> ScheduleSettings:
     """Return a schedule that analyzes a folder at half past two in Berlin."""
-    return at_night(paths=(str(folder),), **values)
+    return at_night(**{"paths": (str(folder),), **values})
 
 
 def pruning(**ages: float) -> ScheduleSettings:

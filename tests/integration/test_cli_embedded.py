@@ -146,7 +146,7 @@ def test_up_holds_the_stack_until_it_is_told_to_stop(desk: Desk) -> None:
     up = desk.processes.start("chordwise", "up")
     wait_until(lambda: "Ready." in desk.processes.logs(), 60, "the stack is up")
     desk.call("analyze", "letters/one.txt", "--fresh")
-    wait_until(lambda: "The pages: http://" in desk.processes.logs(), 60, "the pages")
+    wait_until(lambda: "Web pages: http://" in desk.processes.logs(), 60, "the pages")
     link = desk.call("web", "--link").strip()
     page = httpx.get(link, follow_redirects=True)
 
@@ -155,7 +155,7 @@ def test_up_holds_the_stack_until_it_is_told_to_stop(desk: Desk) -> None:
     assert up.wait(timeout=60) == ExitCode.SUCCESS
     log = desk.processes.logs()
     assert page.status_code == 200
-    assert f"The pages: {link}" in log
+    assert f"Web pages: {link}" in log
     assert "worker.started" in log
     assert "Stopped." in log
     assert "No services are running" in desk.talk("down")

@@ -77,7 +77,7 @@ def test_adding_one_says_when_it_is_due_and_what_it_lacks(
     assert run(nightly) == ExitCode.SUCCESS
     ready = capsys.readouterr().err
 
-    assert "no file.\nWarning: Make its folder" in lacking
+    assert "\nWarning: Make its folder" in lacking
     assert "Warning" not in ready
     assert "02:30 UTC." in ready
 

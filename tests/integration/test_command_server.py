@@ -88,6 +88,7 @@ class Desk:
             [sys.executable, "-m", "chordwise", "sql", "SELECT pg_sleep(50)"],
             cwd=self.folder,
             env=self.environment,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

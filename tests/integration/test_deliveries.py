@@ -181,7 +181,7 @@ class Resolver:
 
 
 def connect(
-    resolver: Resolver, error: type[Exception] = httpcore.ConnectError, match: str = ""
+    resolver: Resolver, error: type[Exception] = httpcore.ConnectError, match: str | None = None
 ) -> Sequence[str]:
     """Fail to connect to a name; return the addresses that were tried."""
     deadline, sockets = Deadline(), Recording()

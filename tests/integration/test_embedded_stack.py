@@ -99,7 +99,7 @@ def test_what_a_stack_watches_is_not_ended_from_elsewhere(home: Path, tmp_path: 
     other = tmp_path / "other" / "chordwise.toml"
 
     for elsewhere in (settings_for(home), settings_for(home, file=other, model="openai/gpt-5")):
-        with pytest.raises(ConfigurationError, match="watches the inboxes") as refused:
+        with pytest.raises(ConfigurationError, match="serves the inboxes") as refused:
             stack.ensure(elsewhere, Level.ALL, commands=COMMANDS)
         assert str(file) in refused.value.hint
         stack.ensure(elsewhere, Level.DATABASE, commands=COMMANDS)

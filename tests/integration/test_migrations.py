@@ -188,7 +188,7 @@ def test_a_migration_gives_up_at_last(
     with engine.connect() as blocker:
         blocker.execute(text("SELECT count(*) FROM jobs"))
 
-        with pytest.raises(ServiceUnavailableError, match="2 times") as caught:
+        with pytest.raises(ServiceUnavailableError, match="2 attempts") as caught:
             migration.migrate(engine)
 
     with engine.connect() as connection:

@@ -85,7 +85,7 @@ def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
             "less than 1",
         ),
         (('cron = "0 2 * * *"', 'kind = "certify"', "max_error_rate = 0"), "greater than 0"),
-        (('cron = "0 2 * * *"', 'kind = "recalibrate"', "risk = 0.1"), "risk is for kind"),
+        (('cron = "0 2 * * *"', 'kind = "recalibrate"', "risk = 0.1"), "risk is only for kind"),
         (('cron = "0 2 * * *"', 'kind = "dance"'), "kind: Input should be"),
     ],
 )

@@ -117,7 +117,7 @@ def test_a_page_is_rendered_once_and_gone_with_its_file(
     page = visit.open(f"/documents/{document}")
 
     assert (first.status, again.status, changed.status) == (200, 304, 404)
-    expect(page.get_by_text("The file lies no more where it was read")).to_be_visible()
+    expect(page.get_by_text("The file was moved or changed after it was read")).to_be_visible()
     expect(page.locator(".text .quote")).to_have_text("annual fee: 500 EUR")
     assert page.locator(".text .place").all_inner_texts() == ["p. 1", "p. 2"]
 

@@ -62,7 +62,7 @@ def test_values_are_decided_on_by_keyboard(pipeline: Pipeline, visit: Visit) -> 
     press(page, "Enter", "law")
     press(page, "a", "price")
     page.keyboard.press("x")
-    expect(page.locator(".empty")).to_contain_text("nothing to check")
+    expect(page.locator(".empty")).to_contain_text("Nothing to review")
 
     assert pipeline.rows(FACTS.format("buyer")) == [("Miller", "Miller & Sons", "corrected")]
     assert pipeline.rows(SELECTED) == [("Miller", "Miller", "Miller")]

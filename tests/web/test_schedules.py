@@ -23,11 +23,11 @@ def test_a_schedule_is_run_now(
 
     with serving(known) as served, visiting(browser, served, pictures) as visit:
         page = visit.open("/schedules")
-        expect(page.locator("tbody tr")).to_contain_text("Not yet seen by a scheduler")
+        expect(page.locator("tbody tr")).to_contain_text("Not loaded by a scheduler yet")
         visit.confirm("Run nightly now")
         expect(page.locator("#notice")).to_contain_text("begun by a scheduler")
         visit.look("schedules")
-        history = page.locator("section", has_text="What became").locator("tbody tr")
+        history = page.locator("section", has_text="Recent runs").locator("tbody tr")
         expect(history).to_contain_text("due")
         visit.confirm("Run nightly now")
         expect(page.locator("main")).to_contain_text("is being done right now")

@@ -23,7 +23,7 @@ def test_a_database_that_is_away_is_asked_for_again(settings: Settings) -> None:
         answer = httpx.get(served.link, follow_redirects=True)
 
     assert answer.status_code == 503
-    assert "Out of reach" in answer.text
+    assert "Unavailable" in answer.text
     assert int(answer.headers["refresh"]) > 0
     assert "127.0.0.1" in answer.text
     assert "Traceback" not in answer.text
@@ -49,7 +49,7 @@ def test_an_address_that_lets_everyone_in_is_refused(settings: Settings, address
     """Others could reach it, and there is neither a password nor a proxy that checks them."""
     wrong = with_settings(settings, "web", address=address)
 
-    with pytest.raises(ConfigurationError, match="open to everyone"):
+    with pytest.raises(ConfigurationError, match="open to every user"):
         serve(wrong, lambda _: None)
 
 
