@@ -102,9 +102,8 @@ def _follow(connection: socket.socket) -> int:
         with suppress(OSError):
             connection.send(bytes([number]))
 
-    for number in _FORWARDED:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, forward)
+    for number in _FORWARDED:  # ignored ones too: a command may install a handler of its own
+        signal.signal(number, forward)
     code = b""
     with suppress(OSError):
         connection.settimeout(None)
