@@ -48,6 +48,7 @@ _ANSWER_SECONDS = 1.0
 _LENGTH_BYTES = 4
 _CREDENTIALS = struct.Struct("3i")
 _READY, _BEGIN = b"r", b"b"
+_FILES = (0, 1, 2)
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NAMESPACES = ("mnt", "net", "pid", "user")
 _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
@@ -87,7 +88,7 @@ def run(arguments: list[str]) -> int | None:
             if connection.recv(1) != _READY:
                 return None
             # Only now: a server that hangs would keep the files open.
-            socket.send_fds(connection, [_BEGIN], [0, 1, 2])
+            socket.send_fds(connection, [_BEGIN], _FILES)
         except (OSError, ValueError):
             return None
         return _follow(connection)
@@ -226,11 +227,14 @@ def _reap(_number: int, _frame: FrameType | None) -> None:
 
 
 class _Fork:
-    """A fork of the server, which runs the command of one client."""
+    """A fork of the server, which runs the command of one client.
+
+    It sends an exit code only if the command has ended: a client that receives none reports that.
+    """
 
     def __init__(self) -> None:
         self._connection: socket.socket | None = None
-        self._code = 0
+        self._code: int | None = None
         self._is_over = threading.Event()
 
     def run(self, connection: socket.socket) -> None:
@@ -256,12 +260,14 @@ class _Fork:
             return
         try:
             sys.stdout.flush()
+            sys.stderr.flush()
         except OSError:
             self._code = _BROKEN_OUTPUT
         self._is_over.set()
-        with suppress(OSError):
-            self._connection.sendall(bytes([self._code]))
-        os._exit(self._code)
+        if self._code is not None:
+            with suppress(OSError):
+                self._connection.sendall(bytes([self._code & 0xFF]))
+        os._exit(0)
 
     def _forward_signals(self, connection: socket.socket) -> None:
         """Deliver the signals that the client forwards, and exit when the client exits."""
@@ -283,7 +289,7 @@ def _take_over(connection: socket.socket) -> bool:
     with connection.makefile("rb") as received:
         length = int.from_bytes(received.read(_LENGTH_BYTES))
         state: _State = json.loads(received.read(length))
-    if state["namespaces"] != _namespaces():
+    if state["namespaces"] != _namespaces() or len(state["streams"]) != len(_FILES):
         return False
     for limit, values in state["limits"]:
         resource.setrlimit(limit, values)
@@ -295,15 +301,17 @@ def _take_over(connection: socket.socket) -> bool:
     for each in _FORWARDED:
         usual = signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL
         signal.signal(each, signal.SIG_IGN if each in state["ignored"] else usual)
+    connection.settimeout(None)  # from here on the client begins or closes the connection
     connection.sendall(_READY)
-    begin, files, _, _ = socket.recv_fds(connection, 1, 3)
-    connection.settimeout(None)
-    for number, file in enumerate(files):
+    begin, files, _, _ = socket.recv_fds(connection, 1, len(_FILES))
+    if begin != _BEGIN:
+        return False
+    for number, file in zip(_FILES, files, strict=True):
         os.dup2(file, number)
         os.close(file)
     sys.argv = state["arguments"]
-    sys.stdin, sys.stdout, sys.stderr = map(_opened, range(3), state["streams"])
-    return begin == _BEGIN
+    sys.stdin, sys.stdout, sys.stderr = map(_opened, _FILES, state["streams"])
+    return True
 
 
 def _opened(number: int, properties: tuple[str, str, bool, bool]) -> TextIO:

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import Concatenate, ParamSpec, Self, TypeVar, Unpack
+from typing import Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 
 from chordwise.client.client import Client, Paths, RefreshArguments, RunArguments
 from chordwise.client.run import Result, Run
@@ -16,31 +16,25 @@ from chordwise.pipeline.learning.review import Question
 
 Arguments = ParamSpec("Arguments")
 Item = TypeVar("Item")
+Of = TypeVar("Of")
 Returned = TypeVar("Returned")
 
 
+class _Asynchronous(Generic[Of]):
+    """An object whose methods run in threads; `sync` is the object itself."""
+
+    def __init__(self, sync: Of) -> None:
+        self.sync = sync
+
+
 def _in_a_thread(
-    method: Callable[Concatenate[Client, Arguments], Returned],
-) -> Callable[Concatenate[AsyncClient, Arguments], Coroutine[None, None, Returned]]:
-    """Return a method of the client as a coroutine."""
+    method: Callable[Concatenate[Of, Arguments], Returned],
+) -> Callable[Concatenate[_Asynchronous[Of], Arguments], Coroutine[None, None, Returned]]:
+    """Return a method as a coroutine."""
 
     @functools.wraps(method)
     async def call(
-        self: AsyncClient, /, *args: Arguments.args, **options: Arguments.kwargs
-    ) -> Returned:
-        return await asyncio.to_thread(method, self._client, *args, **options)
-
-    return call
-
-
-def _of_run_in_a_thread(
-    method: Callable[Concatenate[Run, Arguments], Returned],
-) -> Callable[Concatenate[AsyncRun, Arguments], Coroutine[None, None, Returned]]:
-    """Return a method of a run as a coroutine."""
-
-    @functools.wraps(method)
-    async def call(
-        self: AsyncRun, /, *args: Arguments.args, **options: Arguments.kwargs
+        self: _Asynchronous[Of], /, *args: Arguments.args, **options: Arguments.kwargs
     ) -> Returned:
         return await asyncio.to_thread(method, self.sync, *args, **options)
 
@@ -52,7 +46,7 @@ async def _each(found: Iterator[Item]) -> AsyncIterator[Item]:
         yield item
 
 
-class AsyncClient:
+class AsyncClient(_Asynchronous[Client]):
     """`Client` for asyncio; see there."""
 
     def __init__(
@@ -65,8 +59,14 @@ class AsyncClient:
         **settings: object,
     ) -> None:
         """Read the settings."""
-        self._client = Client(
-            database_url=database_url, broker_url=broker_url, config=config, home=home, **settings
+        super().__init__(
+            Client(
+                database_url=database_url,
+                broker_url=broker_url,
+                config=config,
+                home=home,
+                **settings,
+            )
         )
 
     async def __aenter__(self) -> Self:
@@ -87,38 +87,38 @@ class AsyncClient:
 
     async def submit(self, paths: Paths, **arguments: Unpack[RunArguments]) -> AsyncRun:
         """Take documents in, and return the run that analyzes them."""
-        return AsyncRun(await asyncio.to_thread(self._client.submit, paths, **arguments))
+        return AsyncRun(await asyncio.to_thread(self.sync.submit, paths, **arguments))
 
     async def run(self, name: str = "latest") -> AsyncRun:
         """Return a run by its name or id."""
-        return AsyncRun(await asyncio.to_thread(self._client.run, name))
+        return AsyncRun(await asyncio.to_thread(self.sync.run, name))
 
     async def refresh(
         self, name: str | None = None, **arguments: Unpack[RefreshArguments]
     ) -> AsyncRun | None:
         """Ask again where answers of a run or a profile are stale; `None` where none is."""
-        run = await asyncio.to_thread(self._client.refresh, name, **arguments)
+        run = await asyncio.to_thread(self.sync.refresh, name, **arguments)
         return None if run is None else AsyncRun(run)
 
     def to_check(
         self, field: str, name: str | None = None, *, types: Sequence[AnalysisType | str] = ()
     ) -> AsyncIterator[Question]:
         """Yield the answers that certifying a field or label needs checked."""
-        return _each(self._client.to_check(field, name, types=types))
+        return _each(self.sync.to_check(field, name, types=types))
 
 
-class AsyncRun:
+class AsyncRun(_Asynchronous[Run]):
     """`Run` for asyncio; `sync` is the run itself, with everything else that it can."""
 
     def __init__(self, run: Run) -> None:
-        self.sync = run
+        super().__init__(run)
         self.id = run.id
         self.name = run.name
 
-    progress = _of_run_in_a_thread(Run.progress)
-    wait = _of_run_in_a_thread(Run.wait)
-    retry = _of_run_in_a_thread(Run.retry)
-    cancel = _of_run_in_a_thread(Run.cancel)
+    progress = _in_a_thread(Run.progress)
+    wait = _in_a_thread(Run.wait)
+    retry = _in_a_thread(Run.retry)
+    cancel = _in_a_thread(Run.cancel)
 
     def results(
         self, *, as_completed: bool = False, types: Sequence[str] = ()

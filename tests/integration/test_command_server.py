@@ -36,6 +36,12 @@ try:
 finally:
     sys.stderr.write("\\n@" + " ".join(sys.modules))
 """
+# The client needs longer to send its streams than a server has to answer.
+SLOWLY = """
+import socket, sys, time
+send = socket.send_fds
+socket.send_fds = lambda *arguments: (time.sleep(1.5), send(*arguments))
+"""
 HEAVY = {"typer", "pydantic", "sqlalchemy", "psycopg", "chordwise.settings", "chordwise.storage"}
 ASLEEP = "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(50)%'"
 LETTER = "A letter from the standard input. It says little."
@@ -56,13 +62,13 @@ class Desk:
         return psutil.Process(found.children["command-server"].pid)
 
     def ask(
-        self, *arguments: str, prepare: Callable[[], object] | None = None, **variables: str
+        self, *arguments: str, prepare: Callable[[], object] | None = None, code: str = ASKING
     ) -> tuple[CompletedProcess[str], set[str]]:
         """Give a command; return how it ended, and what the process that asks has imported."""
         done = subprocess.run(
-            [sys.executable, "-c", ASKING, *arguments],
+            [sys.executable, "-c", code, *arguments],
             cwd=self.folder,
-            env={**self.environment, **variables},
+            env=self.environment,
             input=LETTER,
             preexec_fn=prepare,
             capture_output=True,
@@ -177,6 +183,16 @@ def test_a_fork_ends_with_its_command(desk: Desk, number: signal.Signals, code: 
 
     assert (asking.returncode, errors) == (code, "")
     fork.wait(timeout=30)
+
+
+def test_a_slow_client_gets_the_outcome_of_its_command(desk: Desk) -> None:
+    """A fork waits for its client; no client takes a command that did not run for a success."""
+    slow = ASKING.replace("import sys", SLOWLY)
+
+    late, imported = desk.ask("runs", "--no-such-option", code=slow)
+
+    assert (late.returncode, imported & HEAVY) == (ExitCode.USAGE, set())
+    assert "--no-such-option" in late.stderr
 
 
 def test_a_killed_fork_is_an_error(desk: Desk) -> None:
