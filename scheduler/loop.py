@@ -30,7 +30,7 @@ _OUTAGE_SECONDS = 1.0
 _DISPATCH_SECONDS = 2.0
 _LOOK_SECONDS = 1.0
 _SCHEDULES_SECONDS = 10.0
-# How seldom the outbox is looked at while nothing is told of it: a notification may be lost.
+# The longest interval of polling the outbox without a notification, since one may be lost.
 _QUIET_SECONDS = 2.0
 # Longer than the longest pause between two tries to store an answer.
 _AFTER_OUTAGE_SECONDS = 6.0

@@ -88,7 +88,7 @@ class CountedThreads(TaskPool):  # type: ignore[misc]  # Celery ships no types
 
     They tell how many of them are at work. And where Celery cannot note a task's end, because the
     broker takes no result, the slot is free again: Celery would keep it forever, and consume
-    nothing once all are kept. The work itself stands in PostgreSQL by then.
+    nothing once all are kept. The work itself is in PostgreSQL by then.
     """
 
     consumption: ClassVar[Consumption]

@@ -114,7 +114,7 @@ UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticErro
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MAX_IDS = {FAN_OUT: 1, ANALYZE_SLICE: MAX_SLICE, SYNTHESIZE: 1}
 _CONTENT = ("application/json", "utf-8")
-# Due times stand in PostgreSQL; what else may be called afterward is the synthesis alone.
+# Due times are in PostgreSQL; the only permitted callback is the synthesis.
 _UNUSED_OPTIONS = ("callbacks", "errbacks")
 _OPTIONS = (*_UNUSED_OPTIONS, "chain", "chord")
 _UNUSED_HEADERS = ("eta", "expires", "compression", *_OPTIONS)

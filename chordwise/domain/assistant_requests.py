@@ -88,7 +88,7 @@ _OBJECTS = {
 _OF_NOUN = re.compile(
     r" (?:of|dated|\d{3,} (?:of|from|dated)|is|was|were|are|has|had|have)\b", re.IGNORECASE
 )
-"""What stands behind the noun in “Order 4711 of May” and “Report of the board”, and no verb."""
+"""Follows the noun in “Order 4711 of May” and “Report of the board”, and not a verb."""
 OF_VERBS = ("possessive", "your", "determiner", "pronoun", "quote")
 """The kinds of text that only follow verbs."""
 _OBJECT_OF_VERB = re.compile("|".join(_OBJECTS[name].pattern for name in OF_VERBS), re.IGNORECASE)

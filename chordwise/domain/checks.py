@@ -101,7 +101,7 @@ def _leaks(
         FailedCheck(
             check="example",
             path=f"{path}/quote",
-            problem="the quote stands in an example, and not in the text",
+            problem="the quote is in an example and not in the text",
         )
         for path, item in json_values.walk(own if sources else None)
         if isinstance(item, dict) and item.get("grounded") is False

@@ -61,7 +61,7 @@ def problem(example: Example, options: AnalysisOptions) -> str:
     if found:
         return "; ".join(found)
     share = grounding.grounded_share(grounding.ground(example.answer, Source(example.text)))
-    return "" if share == 1 else "a quote of its answer does not stand in its text"
+    return "" if share == 1 else "a quote of its answer is not in its text"
 
 
 def in_prompt(examples: Sequence[Example], mark: str = "") -> str:

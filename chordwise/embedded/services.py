@@ -256,7 +256,7 @@ class Children:
         A worker consumes afterwards, or waits for servers that are not ours.
 
         Raises:
-            ConfigurationError: A setting stands in the way.
+            ConfigurationError: A setting contradicts it.
             ServiceUnavailableError: A service does not start.
         """
         if plan.is_database_embedded and POSTGRES not in self._watched:

@@ -1,4 +1,4 @@
-"""The embedded stack as commands see it: make sure of it, look at it, hold it, stop it."""
+"""The embedded stack for commands: start it, inspect it, run it in the foreground, stop it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def ensure(
     `commands` replaces the programs that run beside the services.
 
     Raises:
-        ConfigurationError: A setting stands in the way.
+        ConfigurationError: A setting contradicts it.
         ServiceUnavailableError: A service does not start.
     """
     if not settings.embedded.start:
@@ -109,7 +109,7 @@ def hold(
     """Run the whole stack in this process until a signal comes, with the pages where asked for.
 
     Raises:
-        ConfigurationError: A setting stands in the way.
+        ConfigurationError: A setting contradicts it.
         ServiceUnavailableError: The stack is up already, or a service does not start.
     """
     plan = plan_for(settings, Level.ALL, config=config, commands=commands)

@@ -71,7 +71,7 @@ class Supervisor:
         """Run the stack until a signal, `request_stop`, or idleness.
 
         Raises:
-            ConfigurationError: A setting stands in the way of the plan.
+            ConfigurationError: A setting contradicts the plan.
             ServiceUnavailableError: The stack is up already, or a service does not start.
         """
         self._home.prepare()

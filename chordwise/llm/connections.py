@@ -175,7 +175,7 @@ class DeadlineNetwork(httpcore.NetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ARG002 - the deadline stands in its place
+        timeout: float | None = None,  # noqa: ARG002 - replaced by the deadline
         local_address: str | None = None,
         socket_options: Iterable[_SocketOption] | None = None,
     ) -> httpcore.NetworkStream:

@@ -23,7 +23,7 @@ SHORTEST_REQUEST_SECONDS = 1.0
 
 
 class FinishReason(StrEnum):
-    """Why a completion ended; the values stand in `model_calls.finish_reason`."""
+    """Why a completion ended; stored in `model_calls.finish_reason`."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -156,7 +156,7 @@ class ChatModel(Protocol):
         """Return what is known of the model without asking it."""
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Return the model's answer, whatever it finished with (look at `finish_reason`).
+        """Return the model's answer, whatever its `finish_reason`.
 
         Raises:
             ModelError: The request brought no answer; the subclass says why.

@@ -63,7 +63,7 @@ _UNBILLED: tuple[type[ChordwiseError], ...] = (
 
 
 class CostBasis(StrEnum):
-    """How the cost of a request is known; the values stand in `model_calls.cost_basis`.
+    """How the cost of a request is known; stored in `model_calls.cost_basis`.
 
     `NOT_BILLED` is a request that no model has worked for, and an answer that took no request.
     """

@@ -206,7 +206,7 @@ class JsonTransport:
             f"{host} sent the answer to another request "
             f"({excerpt(', '.join(theirs), _hidden(response))}).",
             "A gateway on the way mixes answers up, or writes ids of its own into "
-            f"{CALL_HEADER}; look at base_url.",
+            f"{CALL_HEADER}; check base_url.",
         )
 
     def _abandon(self, channel: Channel) -> None:

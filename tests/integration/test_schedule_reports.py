@@ -149,7 +149,7 @@ def test_what_failed_is_named_with_its_own_hint(settings: Settings, tmp_path: Pa
     """The first twenty, with some of each code among them, and how many more there are."""
     night = a_night(settings, morning=reporting(tmp_path))
     errors = {
-        f"{number:02}.pdf": ReadError(f"No {number}.", f"Mend {number}.", "unreadable", "broken")
+        f"{number:02}.pdf": ReadError(f"No {number}.", f"Fix {number}.", "unreadable", "broken")
         for number in range(25)
     }
     errors["zz.pdf"] = ReadError("It is locked.", "Unlock it.", "encrypted", "zz_locked")

@@ -563,6 +563,6 @@ def test_a_quote_out_of_an_example_is_asked_for_once_more() -> None:
 
     better, same = ask(question(model, task)), ask(question(stubborn, task))
 
-    assert "stands in an example" in model.requests[1].user
+    assert "is in an example" in model.requests[1].user
     assert [grounding.grounded_share(each.output) for each in (better, same)] == [1, 0]
     assert len(stubborn.requests) == 2

@@ -297,8 +297,7 @@ def test_the_reason_names_what_does_not_hold() -> None:
         f"{said} The quality 0.33 is below 0.8."
     )
     assert Examined(answer=outside).review_reason(1.0, TASK) == (
-        "Values that do not stand in their quotes: "
-        "item 0, item 1, item 2, item 3, item 4 and 2 more."
+        "Values that are not in their quotes: item 0, item 1, item 2, item 3, item 4 and 2 more."
     )
 
 

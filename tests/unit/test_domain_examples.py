@@ -57,7 +57,7 @@ def test_an_answer_has_to_be_one_that_could_be_given() -> None:
     as_classification = replace(example, analysis_type=AnalysisType.CLASSIFICATION)
 
     assert examples.problem(example, options) == ""
-    assert examples.problem(foreign, options) == "a quote of its answer does not stand in its text"
+    assert examples.problem(foreign, options) == "a quote of its answer is not in its text"
     assert "primary_label" in examples.problem(as_classification, options)
 
 

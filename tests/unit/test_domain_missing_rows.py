@@ -241,7 +241,7 @@ def test_records_of_free_text_are_missing(end: str, mark: str, *, is_named: bool
 
 
 def test_values_within_free_text_leave_no_records_behind() -> None:
-    """They stand here and there, and begin no lines."""
+    """The values are scattered and begin no lines."""
     text = "\n".join(f"Last month {of_free_text(each)}" for each in range(40) if each % 10)
 
     assert missing_in(text, [NAMES[each] for each in range(40) if each % 10 and each % 3]) == ()

@@ -219,7 +219,7 @@ def test_a_guardrail_of_costs_counts_from_those_of_the_control() -> None:
 @pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("rate", [0.5, 0.95, 0.995])
 def test_the_interval_of_a_sum_rarely_misses_the_share(seeds: int, rate: float) -> None:
-    """Of shares that are 0, ½ or 1, looked at after each, though they are no coins."""
+    """Shares of 0, ½ or 1, tested after each document."""
     missed = 0
     for seed in range(seeds):
         random, total = Random(seed), 0.0

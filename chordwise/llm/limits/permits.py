@@ -16,7 +16,7 @@ from chordwise.llm.reported_limits import QuotaKind, ReportedLimits
 
 
 class Priority(StrEnum):
-    """Who is served first; the values stand in `runs.priority`."""
+    """The order in which calls are served; stored in `runs.priority`."""
 
     INTERACTIVE = "interactive"
     NIGHTLY = "nightly"

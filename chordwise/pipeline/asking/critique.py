@@ -29,7 +29,7 @@ from chordwise.pipeline.asking.check import with_missing_rows
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 
 MIN_QUALITY = 0.8
-"""A person should look at an answer of which less could be checked against the text."""
+"""An answer needs review if less of it could be checked against the text."""
 
 log = structlog.get_logger(__name__)
 
@@ -90,7 +90,7 @@ class Examined:
             named = _few(_shortened(json_values.text(each.get("quote"))) for each in lost)
             yield f"{len(lost):,} of {len(quotes):,} quotes are not in the text: {named}."
         if outside := value_in_quote.outside(output):
-            yield f"Values that do not stand in their quotes: {_few(outside)}."
+            yield f"Values that are not in their quotes: {_few(outside)}."
         if without := analysis.without_evidence(output, task.options):
             yield f"Values without a quote: {_few(without)}."
         if not analysis.has_findings(output):

@@ -47,7 +47,7 @@ _OF_RUN: Mapping[str, str] = {
 _OF_RUN_BY_NAME: Mapping[str, str] = {
     "runs": "id = {run_id}",
     "documents": "id IN (SELECT document_id FROM intakes WHERE run_id = {run_id})",
-    # Of a call that a job asked for, the run stands in the job alone.
+    # Only the job of a call has its run.
     "model_calls": (
         "(run_id = {run_id} OR job_id IN (SELECT id FROM jobs WHERE run_id = {run_id}))"
     ),

@@ -129,7 +129,7 @@ class Taking:
         yield source, self._store.path_of(file.id, name), token
 
     def _is_as_seen(self, file: InboxFile, prints: tuple[Fingerprint, ...]) -> bool:
-        """Return whether what was moved is the file that was looked at."""
+        """Return whether the moved file is the one that was scanned."""
         stored = self._store.path_of(file.id, file.relative.name)
         found = scan.fingerprints(stored)
         if found is None or scan.refusal(stored) is not None or len(found) != len(prints):

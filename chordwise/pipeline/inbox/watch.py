@@ -117,7 +117,7 @@ class Watch:
             self._deliver_due()
             self._submitting.close_quiet()
         except ServiceUnavailableError:
-            # Whether the last statement was carried out is not known: look at everything again.
+            # Whether the last statement was carried out is unknown: scan everything again.
             self._must_recover = True
             raise
         return is_behind
@@ -170,7 +170,7 @@ class Watch:
         pause = self._settings.polling_seconds if polling else self._settings.rescan_seconds
         self._scan_at = now + pause
         self._scan(now)
-        # A folder that takes long to look at is not looked at all the time.
+        # A folder that takes long to scan is scanned less often.
         self._earliest_scan_at = now + _SHARE * (self._monotonic() - now)
 
     def _scan(self, now: float) -> None:

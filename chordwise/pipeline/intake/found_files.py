@@ -53,7 +53,7 @@ class FileSource:
     ) -> Iterator[Found]:
         """Yield the documents in a file, each with its text or why there is none.
 
-        `columns` say how tables are read; all other files are read as ever. `shown` is the name
+        `columns` say how tables are read; other files are not affected. `shown` is the name
         to show instead of the path. `transcriber` reads pages without text.
 
         Raises:

@@ -277,7 +277,7 @@ def read_schema(path: Path) -> JsonObject:
 
 
 def labels_of(given: Iterable[str], file: Path | None) -> tuple[tuple[str, ...], Mapping[str, str]]:
-    """Return the labels that are given or stand in a file, each once, and what they mean.
+    """Return the labels that are given or read from a file, each once, with their meanings.
 
     Raises:
         UsageError: There are both, or one label only, or the file cannot be read.

@@ -212,7 +212,7 @@ def of(
         return Scope(run=run, types=tuple(types))
     if profile not in settings.profiles:
         raise ConfigurationError(
-            f"There is no profile “{profile}”.", "The profiles stand in chordwise.toml."
+            f"There is no profile “{profile}”.", "Define profiles in chordwise.toml."
         )
     asked = answerable(settings, run_options(settings, settings.profiles[profile]))
     return Scope(

@@ -222,7 +222,7 @@ def _check(plan: Plan) -> None:
 def _profile(settings: Settings, name: str) -> ProfileSettings:
     if name not in settings.profiles:
         raise ConfigurationError(
-            f"There is no profile “{name}”.", "The profiles stand in chordwise.toml."
+            f"There is no profile “{name}”.", "Define profiles in chordwise.toml."
         )
     return settings.profiles[name]
 

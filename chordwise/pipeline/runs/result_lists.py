@@ -96,7 +96,7 @@ class ListedResult:
 
     @property
     def mark(self) -> Mark:
-        """Where the row stands in any order."""
+        """The position of the row in any order."""
         return Mark(self.confidence, self.result_id)
 
 

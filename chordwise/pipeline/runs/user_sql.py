@@ -36,7 +36,7 @@ _LOGIN_ATTEMPTS = 3
 _CONNECT_SECONDS = 10
 _READING = ("select", "with", "values", "table", "explain", "show")
 _WRITING = ("insert", "update", "delete", "merge", "create", "alter", "drop", "set", "call")
-# Blanks, comments and parentheses that may stand before the first word.
+# Blanks, comments and parentheses that may precede the first word.
 _WORD = re.compile(r"\w*")
 _BEFORE_FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
 _READABLE = """

@@ -26,7 +26,7 @@ _LONGEST_CELL = 300
 def report(work: Work) -> JsonObject:
     """Write what happened since the report before, or within a day; return the file's name.
 
-    What had not ended at the due time is told as open, and its end in the report of that time.
+    Work that had not ended at the due time is reported as open, and its end in a later report.
 
     Raises:
         ConfigurationError: The file cannot be written.
@@ -243,7 +243,7 @@ COSTS = Section(
     most=_MANY,
 )
 REVIEW = Section(
-    heading="What a person should look at",
+    heading="Needs review",
     query="""
         SELECT run, source, analysis_type AS type, status,
             round(confidence::numeric, 2) AS confidence, trunc(quality::numeric, 2) AS quality,
