@@ -160,7 +160,7 @@ def test_what_failed_is_named_with_its_own_hint(settings: Settings, tmp_path: Pa
 
     assert len(section(written, "What failed, by name").splitlines()[2:]) == 20
     assert "| zz.pdf | – | encrypted | zz_locked | It is locked. | Unlock it. |" in written
-    assert "| 07.pdf | – | unreadable | broken | No 7. | Mend 7. |" in written
+    assert "| 07.pdf | – | unreadable | broken | No 7. | Fix 7. |" in written
     assert "… and 6 more" in written
     assert "| unreadable | broken | 25 |" in section(written, "What failed")
 

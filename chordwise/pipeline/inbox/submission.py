@@ -170,7 +170,7 @@ class Submitting:
             intakes.finish_all(session, is_abandoned)
 
     def take_attempts_back(self) -> None:
-        """Uncount the attempts of this process, which leaves in good order."""
+        """Subtract the attempts of this process, which is stopping normally."""
         with self._context.database.write() as session:
             inbox_files.take_attempts_back(session, self._begun)
 
