@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _UNSAFE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 # Joiners are part of the spelling in Persian and Indian scripts, and part of emoji.
@@ -20,12 +21,15 @@ def visible(text: str) -> str:
 
     In a JSON text the escape has the same meaning.
     """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        character if character in "\n\t" or is_shown(character) else _escaped(character)
-        for character in text
-    )
+    return _NOT_ASCII_TEXT.sub(lambda match: _visible(match[0]), text)
+
+
+_NOT_ASCII_TEXT = re.compile(r"[^\n\t -~]")
+
+
+@lru_cache(maxsize=10_000)
+def _visible(character: str) -> str:
+    return character if is_shown(character) else _escaped(character)
 
 
 # Except NUL, which PostgreSQL cannot store, and surrogates.

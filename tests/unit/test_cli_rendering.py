@@ -18,13 +18,14 @@ from rich.console import Console, RenderableType
 
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import results as rendered_results
-from chordwise.cli.rendering.plain_text import EXTRACTIVE, escape_json, one_line, safe
+from chordwise.cli.rendering.plain_text import EXTRACTIVE, one_line, safe
 from chordwise.cli.rendering.results import answer, quote
 from chordwise.domain.answers import headline
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.money import dollars
 from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.visible_text import visible
 from chordwise.domain.wording import approximate, money, share
 from chordwise.pipeline.runs.accounts import Account, Failure
 from chordwise.pipeline.runs.stored_results import StoredResult
@@ -434,7 +435,7 @@ def test_escaped_json_means_the_same(value: object) -> None:
     """The escaped document is inert and decodes to what it was made of."""
     document = json.dumps(value, ensure_ascii=False)
 
-    escaped = escape_json(document)
+    escaped = visible(document)
 
     assert json.loads(escaped) == value
     assert not [c for c in escaped if c not in "\u200c\u200d" and unicodedata.category(c) == "Cc"]

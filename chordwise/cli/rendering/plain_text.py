@@ -6,7 +6,7 @@ import json
 import re
 from datetime import datetime
 
-from chordwise.domain.json_values import JsonObject, plain
+from chordwise.domain.json_values import plain
 from chordwise.domain.visible_text import is_shown, visible
 
 # ECMA-48: control sequences; operating system commands and their like up to their terminator.
@@ -33,13 +33,6 @@ def one_line(text: str, width: int | None = None) -> str:
     return f"{line[: width - 1].rstrip()}…"
 
 
-def escape_json(document: str) -> str:
-    r"""Escape control characters in a JSON text as `\u…`."""
-    if document.isascii():
-        return document.replace("\x7f", "\\u007f")
-    return visible(document)
-
-
 EXTRACTIVE = (
     "Answered by the built-in extractive model, which quotes and counts; "
     "it is not a language model."
@@ -56,11 +49,9 @@ SCHEMA_VERSION = 1
 
 def document(**members: object) -> str:
     """Return one JSON document with these members and a newline."""
-    whole: JsonObject = {"schema_version": SCHEMA_VERSION}
-    whole.update({name: plain(value) for name, value in members.items()})
-    return f"{encoded(whole, indent=2)}\n"
+    return f"{encoded({'schema_version': SCHEMA_VERSION, **members}, indent=2)}\n"
 
 
 def encoded(value: object, indent: int | None = None) -> str:
     """Return a value as JSON text that is safe for a terminal."""
-    return escape_json(json.dumps(plain(value), ensure_ascii=False, indent=indent))
+    return visible(json.dumps(plain(value), ensure_ascii=False, indent=indent))
