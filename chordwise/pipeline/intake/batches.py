@@ -48,7 +48,7 @@ from chordwise.storage.runs import Run
 
 MAX_DOCUMENTS = 200
 MAX_BYTES = 4 * 1024 * 1024
-"""How many bytes of text a batch may hold before it is stored."""
+"""The size of the texts at which a batch is full, in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ class Offered:
 
 
 Shown: TypeAlias = Mapping[tuple[str, AnalysisType], Sequence[LearnedExample]]
-"""The learned examples that are shown for a document, by its hash and the analysis type."""
+"""The learned examples that are shown with a document, by its hash and the analysis type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +156,7 @@ class Group:
 
 
 Divide: TypeAlias = Callable[[Session, Mapping[uuid.UUID, NewDocument]], Sequence[Group]]
-"""Divides the documents that are new to a run by what is asked of them."""
+"""Groups the documents that are new to a run by what is asked of them."""
 
 
 class _NewJob(NamedTuple):
@@ -328,7 +328,7 @@ def _answers(
     questions = [each.question for each in jobs]
     leaders: Mapping[ResultKey, uuid.UUID] = {}
     if asked.options.follows:
-        # Looked for first: one that ends between the two has its answer then.
+        # Queried first: a leader that ends between the two queries has its answer in the second.
         leaders = shared_jobs.leaders(session, asked.run, questions, jobs[0].id)
     return results.reusable_all(session, questions), leaders
 
@@ -423,7 +423,7 @@ def _document(found: ReadDocument) -> Document:
 
 
 FLUSH_SECONDS = 0.2
-"""How long something that was read waits for a batch to become full."""
+"""The maximum time that a document waits for its batch to become full."""
 
 
 class BatchWriter:
@@ -488,7 +488,7 @@ class BatchWriter:
         try:
             while batch := self._next():
                 self._store(batch)
-        except BaseException as error:  # noqa: BLE001 - raised again where more is put
+        except BaseException as error:  # noqa: BLE001 - raised again by `put`
             with self._changed:
                 self._error = error
                 self._waiting.clear()

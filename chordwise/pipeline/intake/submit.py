@@ -111,7 +111,7 @@ class Submission:
             for attempt in self._context.database.attempts(PATIENCE):
                 with attempt as session:
                     if stored and intakes.exists(session, stored[0]):
-                        continue  # an earlier commit was made, and only its answer was lost
+                        continue  # an earlier attempt was committed; only its response was lost
                     self._require_lease(session)
                     stored = intakes.enlist(session, self.run_id, entries)
                     if also is not None:
@@ -196,7 +196,7 @@ class Submission:
             for attempt in self._context.database.attempts(PATIENCE):
                 with attempt as session:
                     if taken and intakes.exists(session, offered[0].intake_id):
-                        continue  # an earlier commit was made, and only its answer was lost
+                        continue  # an earlier attempt was committed; only its response was lost
                     self._require_lease(session)
                     settings, divide = self._context.settings, self._trial.groups
                     taken = batches.store(session, settings, self._asked, offered, shown, divide)
@@ -240,7 +240,7 @@ def open_run(
                 prompt_versions.register(session, templates)
                 stored = session.get(Run, run_id)
                 run = stored or _run(context, run_id, name, options)
-                if stored is None:  # else only the answer to an earlier commit was lost
+                if stored is None:  # otherwise an earlier attempt was committed
                     run.intake_token, run.saved_as = token, saved_as
                     _store(context, session, run, found, cap_usd)
                     answer_tables.show(session, run, options)
