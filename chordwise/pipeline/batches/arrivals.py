@@ -36,8 +36,8 @@ class Arrivals:
     """Stores the outcomes of one batch; `reference` is the price of the largest tier.
 
     `uses_cache` is the setting of the cache. A question with a transient error is due again after
-    `delay`; this counts as an attempt only if the provider accepted the batch, which is
-    `was_taken`.
+    `delay`. The batch counts as an attempt if `was_taken`; this is false for a batch that was too
+    large, or that a cancellation stopped.
     """
 
     batch_id: uuid.UUID

@@ -284,7 +284,7 @@ class _Batches:
 
 
 def _require_no_cancelled(session: Session, batch: Batch) -> None:
-    """Reject a batch with questions of cancelled runs; lock its runs until the commit."""
+    """Reject a batch with unneeded questions of cancelled runs; lock its runs until the commit."""
     if batch_requests.has_cancelled(session, batch.id):
         raise _CancelledQuestionsError(
             "A run was cancelled before this batch was handed in; other runs ask again."
@@ -321,15 +321,15 @@ def prepare(context: Context) -> None:
 
 
 def refused(session: Session, name: str) -> Sequence[int]:
-    """Return the sizes of a model's recent batches that were too large, newest first."""
+    """Return the sizes of a model's batches that were too large within a day, newest first."""
     return batches.refused_sizes(session, name, _TOO_MUCH, _REMEMBERED)
 
 
 def _size(session: Session, name: str, most: int) -> int:
     """Return how many questions a batch may have now; 0 if no batch may be prepared.
 
-    After a batch was too large for the provider, the next one has half of its size, and is
-    submitted only while no other batch of the model is open.
+    After a batch was too large for the provider, the next one has half of its size, and is prepared
+    only while no other batch of the model is open.
     """
     too_large = refused(session, name)
     if not too_large:

@@ -83,7 +83,7 @@ def check(path: Path, *, overwrite: bool) -> None:
     """Check that a file can be created at a path, before any work is done for it.
 
     Raises:
-        UsageError: The path exists already, or its folder is missing.
+        UsageError: The path exists and may not be replaced, or its folder is missing.
     """
     if not path.parent.is_dir():
         raise UsageError(f"There is no folder {path.parent}.", "Make it first.")

@@ -298,7 +298,11 @@ def _intakes(rows: Iterable[Outcome]) -> Iterator[JsonObject]:
 
 
 def _first(intake: Intake, jobs: Sequence[Job], analyzed: Sequence[uuid.UUID]) -> uuid.UUID | None:
-    """Return the intake that this one repeats, in the same run or for all of its questions."""
+    """Return the intake that this one repeats; `None` if any of its jobs was analyzed for it.
+
+    This is an earlier intake of the same content in the run, or the intake whose answers are
+    reused.
+    """
     if of_run := [job.intake_id for job in jobs if job.intake_id != intake.id]:
         return of_run[0]
     return analyzed[0] if analyzed and intake.id not in analyzed else None

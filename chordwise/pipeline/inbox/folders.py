@@ -54,7 +54,7 @@ def finish_taking(mark: Path, target: Path) -> None:
     """Copy a marked file, and remove it after the complete copy is synced to disk."""
     if not target.exists():
         copying = target.with_name(_COPYING)
-        copying.unlink(missing_ok=True)  # of an attempt that was cut off
+        copying.unlink(missing_ok=True)  # left by an interrupted attempt
         try:
             copy(mark, copying)
             os.rename(copying, target)  # noqa: PTH104 - atomic, and this process holds the lock
@@ -76,7 +76,7 @@ def place(source: Path, target: Path, token: str) -> None:
         if error.errno != errno.EXDEV:
             raise
         mark = mark_beside(target, token)
-        mark.unlink(missing_ok=True)  # of an attempt that was cut off
+        mark.unlink(missing_ok=True)  # left by an interrupted attempt
         try:
             copy(source, mark)
             _name(mark, target)

@@ -68,7 +68,7 @@ def orphans(folder: Path) -> Iterator[Path]:
 
 
 def fingerprints(path: Path) -> tuple[Fingerprint, ...] | None:
-    """Return those of a file and of its side-car, if any; `None` if the file is missing."""
+    """Return the fingerprints of a file and of its side-car; `None` if the file is missing."""
     own = _fingerprint(path)
     if own is None:
         return None
@@ -94,8 +94,8 @@ def refusal(path: Path) -> str | None:
 def is_being_written(path: Path) -> bool:
     """Return whether a process on this machine has the file open for writing.
 
-    The kernel grants a read lease only if no process has the file open for writing. If leases are
-    not supported, on network shares and on systems other than Linux, the result is false.
+    The kernel grants a read lease only if no process has the file open for writing. The result is
+    false if leases are not supported, such as on network shares and on systems other than Linux.
     """
     if sys.platform != "linux":
         return False

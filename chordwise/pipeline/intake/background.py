@@ -65,7 +65,7 @@ class BackgroundIntakes:
                 log.info("intake.interrupted", run=submission.name)
             except ChordwiseError as error:
                 log.warning("intake.interrupted", run=submission.name, reason=error.what)
-            except Exception:  # the thread has no caller to tell
+            except Exception:  # the thread has no caller that handles it
                 log.exception("intake.defect", run=submission.name)
 
     @contextmanager

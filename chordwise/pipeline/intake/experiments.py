@@ -42,9 +42,9 @@ Write: TypeAlias = Callable[[Callable[[Session], int]], int]
 
 
 def asked_of(options: RunOptions) -> JsonObject:
-    """Return the questions and the table of answers of a run; an experiment compares them.
+    """Return what identifies the experiment of a run: its questions and its table of answers.
 
-    A run belongs to an experiment if its value equals the control of the experiment.
+    A run belongs to an experiment if this value equals the control of the experiment.
     """
     return {
         "types": [each.value for each in options.types],

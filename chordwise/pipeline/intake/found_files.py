@@ -103,7 +103,7 @@ def take_in(
     Raises:
         RunCancelledError: The run is cancelled; the rest is not read.
         LeaseLostError: Another process holds the intake of this run.
-        ModelError: The model that reads scans is temporarily unavailable; the rest is not read.
+        ModelError: The model that reads scans is unavailable or paused; the rest is not read.
     """
 
     def store(batch: Sequence[Offered]) -> None:

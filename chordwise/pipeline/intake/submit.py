@@ -395,7 +395,7 @@ def claim(
     """Claim the intake of a run; `None` if it is finished, cancelled, or held by another process.
 
     `by_force` ignores the lease of another process; the caller must hold a lock which proves that
-    this process has ended.
+    the other process has ended.
     """
     token = uuid.uuid4()
     for attempt in context.database.attempts(PATIENCE):

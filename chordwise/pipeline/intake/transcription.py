@@ -122,7 +122,7 @@ class ModelTranscriber:
 
         Raises:
             ReadError: The model cannot read a page, or refuses to.
-            ModelError: The model is temporarily unavailable, so that no page can be read.
+            ModelError: The model is unavailable or paused, so that no page can be read now.
             LeaseLostError: Another process takes the document in.
             RunCancelledError: The run is cancelled.
             ServiceUnavailableError: The database cannot be reached.

@@ -222,8 +222,9 @@ def lost_since(
 ) -> datetime | None:
     """Return the time before which waiting work that was sent has lost its message, if any.
 
-    This is `overtaken`, or `stalled_seconds` ago if no worker is active and the queue is empty. It
-    is a separate query, so that the planner knows which part of an index precedes this time.
+    This is `overtaken`, or `stalled_seconds` ago if that is later, no worker is active, and the
+    queue is empty. It is a separate query, so that the planner knows which part of an index
+    precedes this time.
     """
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
     in_no_queue = ~worker_is_active() & queue_is_empty(context, queue)
