@@ -1,1 +1,1 @@
-"""The use cases: taking documents in, analyzing chunks, synthesizing, recovering, and asking."""
+"""The use cases: intake, chunk analysis, synthesis, recovery and questions to models."""

@@ -1,4 +1,4 @@
-"""Analyzing a text in this very process: the library's front door, with no server at all."""
+"""The library API: analyzes a text in the current process, without any server."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ DEFAULT_CHUNK_TOKENS = 3_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisRequest:
-    """A text, or the file at `path` that has it, and what to find out about it.
+    """A text, or the `path` of a file that contains it, and the question about it.
 
-    `labels` close a classification, and `label_descriptions` say what they mean; `schema` shapes an
-    extraction. `answer_language` is the tag of the language to answer in, such as `de`. An answer
-    whose confidence is below `confidence_threshold` (0 to 1) is marked as needing review. `votes`
-    is how often each question is asked. With `critique` the answer is examined, by `principles` or
-    the usual ones.
+    `labels` are the permitted labels of a classification, and `label_descriptions` are their
+    meanings; `schema` is the JSON Schema of an extraction. `answer_language` is the tag of the
+    language of the answer, such as `de`. An answer whose confidence is below `confidence_threshold`
+    (0 to 1) is marked as needing review. `votes` is how many times each question is asked. With
+    `critique` the answer is examined against `principles`, or against the default ones.
     """
 
     text: str = ""
@@ -70,16 +70,17 @@ class AnalysisRequest:
 class Analysis:
     """The answer to a request.
 
-    `output` has the shape that the analysis type documents; `facts` lists it flat. Offsets count
-    characters of `text`, which is the request's text after normalization; `flags` are its
-    suspicious passages, and `review_reason` says why the answer needs review.
-    `merged_without_model` says why the parts of a long text had to be joined by rule; it is empty
-    otherwise. `agreement` is how far the samples of a vote agreed, `critique` what came of
-    examining the answer; `None` without one. `missing_rows` are the lists that lack rows of the
-    parts or for records of the text, and `coverage` is the share of their rows that is in the
-    output. `row_counts` says of each list how it came about. `failed_checks` are those of the
-    schema's `x-checks` that the output does not pass. `transcribed_by` is the model that read
-    the pages of a scan, or `tesseract`; empty where all of it was text in the file.
+    `output` has the shape that is documented for the analysis type; `facts` lists it flat. Offsets
+    count characters of `text`, which is the text of the request after normalization; `flags` are
+    its suspicious passages, and `review_reason` is the reason that the answer needs review.
+    `merged_without_model` is the reason that the parts of a long text were merged by rule; it is
+    empty otherwise. `agreement` is the degree to which the samples of a vote agreed, and `critique`
+    is the result of the critique; both are `None` if not requested. `missing_rows` are the lists
+    that lack rows of the parts or of records in the text, and `coverage` is the share of their rows
+    that is in the output. `row_counts` are the lists of the output with their row counts.
+    `failed_checks` are the `x-checks` of the schema that the output does not pass. `transcribed_by`
+    is the model that read the pages of a scan, or `tesseract`; it is empty if the file contained
+    all of the text.
     """
 
     text: str
@@ -106,14 +107,14 @@ class Analysis:
 
     @property
     def is_partial(self) -> bool:
-        """Return whether rows are missing, or the parts had to be merged by rule."""
+        """Whether rows are missing, or the parts were merged by rule."""
         return bool(self.merged_without_model or missing_rows.losses(self.missing_rows))
 
 
 class DocumentAnalyzer:
     """Analyzes one text at a time with one model; safe to share between threads.
 
-    `model` is a `ChatModel`, or the name of one in the settings, or `provider/model`.
+    `model` is a `ChatModel`, the name of a model in the settings, or `provider/model`.
     """
 
     def __init__(
@@ -128,13 +129,14 @@ class DocumentAnalyzer:
         self._chunk_tokens = chunk_tokens
 
     def analyze_document(self, request: AnalysisRequest) -> Analysis:
-        """Return the analysis of a text, long ones cut into chunks and synthesized.
+        """Return the analysis of a text; a long text is split into chunks and synthesized.
 
         Raises:
-            UsageError: The text is empty, there are a text and a path, or the schema is not one.
+            UsageError: The text is empty, both a text and a path are given, or the schema is
+                invalid.
             ReadError: The file cannot be read.
             ConfigurationError: The prompt alone fills the model's context.
-            ModelError: The model gave no usable answer; the subclass says why.
+            ModelError: The model returned no usable answer; the subclass gives the reason.
         """
         read = _read(request)
         normalized = normalize(read.text)
@@ -170,7 +172,7 @@ class DocumentAnalyzer:
 
 
 def _read(request: AnalysisRequest) -> ReadText:
-    """Return the text, which a process of its own reads where it is in a file."""
+    """Return the text of the request; a separate process reads it if it is in a file."""
     if request.path is None:
         return ReadText(text=request.text, media_type="text/plain")
     if request.text:

@@ -1,1 +1,1 @@
-"""The batch lane: preparing batches, exchanging them with the provider, their answers."""
+"""The batch lane: prepares batches, exchanges them with the provider and stores their answers."""

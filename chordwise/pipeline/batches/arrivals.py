@@ -1,4 +1,4 @@
-"""What came back with a batch: into the ledger, the budget, the cache, and to the waiting jobs."""
+"""Stores the outcomes of a batch: in the ledger, the budget and the cache, and for waiting jobs."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from chordwise.storage.record import id_in, new_id
 from chordwise.storage.runs import Run
 
 MAX_ATTEMPTS = 3
-"""So many batches are tried for a question; then it is asked online."""
+"""The number of batches that are tried for a question before it is asked online."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrivals:
     """Stores the outcomes of one batch; `reference` is the price of the largest tier.
 
-    `uses_cache` is the setting; a question whose outcome was transient is due after `delay` again,
-    which counts as a batch unless the provider took none: it `was_taken`.
+    `uses_cache` is the setting of the cache. A question with a transient error is due again after
+    `delay`. The batch counts as an attempt if `was_taken`; this is false for a batch that was too
+    large, or that a cancellation stopped.
     """
 
     batch_id: uuid.UUID
@@ -47,14 +48,14 @@ class Arrivals:
     was_taken: bool = True
 
     def store(self, session: Session, outcomes: Sequence[LineOutcome]) -> int:
-        """Store what is not known yet of these lines, in any order; return how many those were."""
+        """Store the new outcomes of these lines, in any order; return how many were new."""
         by_call = {id_in(each.custom_id): each.outcome for each in outcomes}
         wanted = [call_id for call_id in by_call if call_id is not None]
         rows = batch_requests.with_lines(session, self.batch_id, wanted, len(wanted))
         return self._store(session, {row: by_call[row.call_id] for row in rows})
 
     def store_missing(self, session: Session, error: ModelError, limit: int) -> int:
-        """Give the lines of which nothing came the same outcome; return how many those were."""
+        """Store an error for at most `limit` lines without an outcome; return their number."""
         rows = batch_requests.with_lines(session, self.batch_id, None, limit)
         return self._store(session, dict.fromkeys(rows, error))
 
@@ -91,7 +92,7 @@ class Arrivals:
         return cost.usd
 
     def _take_error(self, session: Session, row: BatchRequest, error: ModelError) -> Decimal | None:
-        """Note an error; lines without an answer cost nothing, those that were lost may have."""
+        """Store an error; its cost is zero, or unknown if the answer was lost."""
         cost = None if isinstance(error, ModelTransportError) else Decimal(0)
         values: dict[str, object] = {
             "cost_usd": cost,
@@ -148,16 +149,16 @@ def _known_of(completion: Completion) -> dict[str, object]:
 
 
 def _finish_call(session: Session, row: BatchRequest, values: Mapping[str, object]) -> None:
-    """Complete the ledger's row; how long the provider took is not known, so it has no latency."""
+    """Complete the row of the ledger, without a latency, which is unknown."""
     if row.call_id is not None:
         finished_at = func.clock_timestamp()
         model_calls.change(session, row.call_id, finished_at=finished_at, **values)
 
 
 def share(session: Session, rows: Sequence[BatchRequest]) -> None:
-    """Give what these questions brought to those that follow them, and let them lead no more.
+    """Copy the outcomes of questions to those that follow them, and end their leadership.
 
-    Those whose outcome is still to come go on leading.
+    Questions without an outcome continue to lead.
     """
     ended = {row.key: row for row in rows if row.leads and row.finished_at is not None}
     followers = batch_requests.lock_followers(session, ended)
@@ -170,7 +171,7 @@ def share(session: Session, rows: Sequence[BatchRequest]) -> None:
 def _give(
     session: Session, leaders: Mapping[str, BatchRequest], followers: Sequence[BatchRequest]
 ) -> None:
-    """Copy the outcomes; thousands may follow one question, so the ledger is written at once."""
+    """Copy the outcomes; the ledger is written in bulk, because one question may lead thousands."""
     now = clock.read(session)
     hits = {
         key: {**hit_of(from_json(leader)), "finished_at": now}
@@ -191,7 +192,7 @@ def _give(
 
 
 def _copy(leader: BatchRequest, follower: BatchRequest) -> None:
-    """Copy an answer, or why there is none; one that came too late for the leader is an answer."""
+    """Copy an answer, even if it was too late for the leader; otherwise copy the error."""
     if leader.answer is None:
         follower.status, follower.hint = leader.status, leader.hint
         follower.error_code, follower.error_message = leader.error_code, leader.error_message

@@ -1,7 +1,7 @@
-"""Batches once they are put together: handed in, looked at, fetched.
+"""The exchange of batches with a provider: prepares, submits, polls and fetches them.
 
-One process does this, in steps that a crash may cut off anywhere: what a step is about to do stands
-in the database before it is done, and no transaction is open while the provider is asked.
+One process does this, in steps that a crash may interrupt anywhere: each step is recorded in the
+database before it is executed, and no transaction is open during a request to the provider.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ _LONGEST_WAIT_SECONDS = 3_600
 
 
 def tick(context: Context) -> None:
-    """Hand in what has gathered, and look at each batch whose time has come.
+    """Prepare and submit the waiting questions, and poll each batch that is due.
 
     Raises:
-        ServiceUnavailableError: The database cannot be reached; nothing is lost.
+        ServiceUnavailableError: The database cannot be reached; no data is lost.
     """
     _Batches(context).tick()
 
 
 class _CancelledQuestionsError(ModelOverloadedError):
-    """A batch holds questions of a cancelled run; the others are gathered into another one."""
+    """A batch contains questions of a cancelled run; the others are put into another batch."""
 
 
 class _Batches:
@@ -75,7 +75,7 @@ class _Batches:
                 raise
             except (ModelError, ConfigurationError) as error:
                 self._put_off(batch, error)
-            except Exception as defect:  # it must not keep the other batches from their answers
+            except Exception as defect:  # a defect must not block the other batches
                 log.exception("batch.defect", batch_id=str(batch.id))
                 what = f"Chordwise failed over it ({type(defect).__name__}); the log says more."
                 self._put_off(batch, ModelTransportError(what))
@@ -88,9 +88,9 @@ class _Batches:
             self._follow(api, batch, api.look(batch.provider_id))
 
     def _hand_in(self, api: BatchApi, batch: Batch) -> None:
-        """Create the batch, unless an earlier try did and its answer was lost.
+        """Create the batch, unless an earlier attempt did so and its response was lost.
 
-        As long as it is unknown whether it did, nothing is given up.
+        While the outcome of an earlier attempt is unknown, the batch is not rejected.
         """
         prepared = self._prepared(batch)
         state = self._found(api, batch, prepared)
@@ -106,7 +106,7 @@ class _Batches:
             self._turn_away(batch, error)
             return
         if state is None:
-            # Its creation may take a while, and until then it cannot be found.
+            # Another leader is creating it; it cannot be found until that is done.
             longest = timedelta(seconds=self._settings.poll_max_seconds)
             self._commit(lambda s: batches.put_off(s, batch.id, longest))
             return
@@ -171,7 +171,7 @@ class _Batches:
                 self._fetch(api, batch, state)
 
     def _wait_for(self, api: BatchApi, batch: Batch, state: BatchState) -> None:
-        """Look again later; stop what no job waits for, and forget what never ends."""
+        """Postpone the next poll; cancel an unneeded batch, and give up one that does not end."""
         if self._is_lost(batch):
             self._give_up(batch, "The provider has not ended it in days.")
             return
@@ -188,7 +188,7 @@ class _Batches:
         self._commit(lambda s: batches.put_off(s, batch.id, self._pause(batch.polls), **values))
 
     def _fetch(self, api: BatchApi, batch: Batch, state: BatchState) -> None:
-        """Store what came back, in slices; what was stored before is passed over."""
+        """Store the results in slices; results that were stored before are skipped."""
         arrivals = self._arrivals(batch)
         stored = 0
         outcomes = api.results(state)
@@ -200,10 +200,10 @@ class _Batches:
         log.info("batch.ended", batch_id=str(batch.id), stored=stored, missing=lacking)
 
     def _turn_away(self, batch: Batch, error: ModelError) -> None:
-        """End a batch that the provider did not take.
+        """End a batch that the provider did not accept.
 
-        What a person has to resolve pauses the jobs, as online; all else is handed in again with
-        other questions, and in the end asked online, where each stands for itself.
+        Errors that a person has to resolve pause the jobs, as they do online. After any other error
+        the questions are submitted again in another batch, and finally asked online one by one.
         """
         outcome: ModelError = error
         if not isinstance(error, TransientError | PausingError):
@@ -236,7 +236,7 @@ class _Batches:
         self._commit(lambda s: batches.change(s, batch.id, **values))
 
     def _put_off(self, batch: Batch, error: ModelError | ConfigurationError) -> None:
-        """Look again later, or never where it is long too late."""
+        """Postpone the next poll after an error, or give the batch up if it is too old."""
         if self._is_lost(batch):
             self._give_up(batch, error.what)
             return
@@ -254,14 +254,14 @@ class _Batches:
         self._end(batch, BatchStatus.FAILED, None, lost)
 
     def _pause(self, times: int) -> timedelta:
-        """Return how long to wait for a provider: longer each time, up to a limit."""
+        """Return the time until the next poll: it grows with each poll, up to a limit."""
         seconds = self._settings.poll_seconds * _GROWTH ** min(times, 50)
         return timedelta(seconds=min(seconds, self._settings.poll_max_seconds))
 
     def _arrivals_after(self, batch: Batch, error: ModelError) -> Arrivals:
-        """Return the change that records the rejection of a batch.
+        """Return the `Arrivals` that record the rejection of a batch.
 
-        One that was too much, or that a cancellation has stopped, counts as no attempt.
+        A batch that was too large, or that a cancellation stopped, does not count as an attempt.
         """
         arrivals = self._arrivals(batch)
         if isinstance(error, _CancelledQuestionsError):
@@ -284,7 +284,7 @@ class _Batches:
 
 
 def _require_no_cancelled(session: Session, batch: Batch) -> None:
-    """Keep the runs of a batch from being cancelled before the commit."""
+    """Reject a batch with unneeded questions of cancelled runs; lock its runs until the commit."""
     if batch_requests.has_cancelled(session, batch.id):
         raise _CancelledQuestionsError(
             "A run was cancelled before this batch was handed in; other runs ask again."
@@ -292,7 +292,7 @@ def _require_no_cancelled(session: Session, batch: Batch) -> None:
 
 
 def _asked_for(error: ChordwiseError) -> timedelta:
-    """Return the wait that the provider asks for, up to a limit."""
+    """Return the wait that the provider requests, up to a limit."""
     seconds = error.retry_after_seconds if isinstance(error, TransientError) else None
     return timedelta(seconds=min(seconds or 0, _LONGEST_WAIT_SECONDS))
 
@@ -302,14 +302,14 @@ def _line_of(row: BatchRequest) -> BatchLine:
 
 
 MAX_BYTES = 32 * 1024 * 1024
-"""Far below what providers take (200 and 256 MB): the whole of it is in memory when it is sent."""
-# The provider has no room for a batch, or a gateway for a file: smaller ones may fit.
+"""Far below the limits of providers (200 and 256 MB), because a batch is in memory when sent."""
+# The provider rejected the batch, or a gateway its file, as too large: a smaller one may fit.
 _TOO_MUCH = (RateLimitedError.code, ContextTooLongError.code)
 _REMEMBERED = timedelta(days=1)
 
 
 def prepare(context: Context) -> None:
-    """Put together what is ready, each batch in one transaction; nothing is sent yet."""
+    """Combine the questions that are ready into batches, one transaction each; nothing is sent."""
     settings = context.settings.batch
     gather, most = timedelta(seconds=settings.gather_seconds), settings.max_requests
     with context.database.write() as session:
@@ -321,14 +321,15 @@ def prepare(context: Context) -> None:
 
 
 def refused(session: Session, name: str) -> Sequence[int]:
-    """Return the sizes of a model's batches that were too much for the provider, newest first."""
+    """Return the sizes of a model's batches that were too large within a day, newest first."""
     return batches.refused_sizes(session, name, _TOO_MUCH, _REMEMBERED)
 
 
 def _size(session: Session, name: str, most: int) -> int:
-    """Return how many questions a batch may have now.
+    """Return how many questions a batch may have now; 0 if no batch may be prepared.
 
-    Where one was too much for the provider, the next has half of it, and goes alone.
+    After a batch was too large for the provider, the next one has half of its size, and is prepared
+    only while no other batch of the model is open.
     """
     too_large = refused(session, name)
     if not too_large:

@@ -1,1 +1,1 @@
-"""Telling receivers that a run has ended: by a webhook, or by a file in a folder."""
+"""Notifies receivers that a run has ended: by a webhook, or by files in a folder."""

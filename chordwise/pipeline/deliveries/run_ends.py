@@ -1,9 +1,10 @@
 """Deliveries: notices that a run has ended, and the outcomes of schedules.
 
-A delivery is repeated until it is accepted, or until too many attempts have failed.
+A delivery is repeated until it is accepted or rejected permanently, or has no attempts left.
 
-An attempt is counted and given time in one transaction, made without one, and recorded in another.
-A process that is killed in between leaves a delivery that is due again later, under the same name.
+Each attempt is counted and given a time limit in one transaction, made outside of any, and recorded
+in another one. If the process is killed in between, the delivery is due again later, with the same
+id.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from chordwise.storage.incidents import IncidentKind
 log = structlog.get_logger(__name__)
 SCHEMA_VERSION = 1
 _MARGIN_SECONDS = 5.0
-_FILE_SECONDS = 120.0  # a second attempt beside a slow one finds what that has done
+_FILE_SECONDS = 120.0  # a second attempt beside a slow one finds the files of that one
 _WHAT_HOLDS_THE_RESULTS = "document_results"
 
 
@@ -56,7 +57,7 @@ def deliver_next(context: Context) -> bool:
     """Attempt the delivery that has been due for longest; return whether there was one.
 
     Raises:
-        ServiceUnavailableError: The database cannot be reached; nothing is lost.
+        ServiceUnavailableError: The database cannot be reached; no data is lost.
     """
     delivery, timestamp = _begin(context)
     if delivery is None:
@@ -74,7 +75,7 @@ def deliver_next(context: Context) -> bool:
 
 
 def skip_unwanted(context: Context) -> None:
-    """Set aside what has no receiver: no address, or no folder, is configured."""
+    """Skip deliveries without a receiver: no address or no folder is configured for their kind."""
     with context.database.write() as session:
         for kind in set(DeliveryKind) - _wanted(context):
             deliveries.skip(session, kind)
@@ -97,9 +98,9 @@ def _begin(context: Context) -> tuple[Delivery | None, int]:
             return None, 0
         if delivery.content is None and delivery.run_id is not None:
             delivery.content = _content(session, delivery, delivery.run_id)
-        delivery.attempts += 1  # before it is made, so that a kill counts
+        delivery.attempts += 1  # counted before the attempt, so that a killed one counts
         now = clock.read(session)
-        delivery.due_at = now + _time_given(context, delivery)  # which keeps others away meanwhile
+        delivery.due_at = now + _time_given(context, delivery)  # reserves it meanwhile
         return delivery, int(now.timestamp())
 
 
@@ -110,7 +111,7 @@ def _time_given(context: Context, delivery: Delivery) -> timedelta:
 
 
 def identity(delivery: Delivery) -> str:
-    """Return what a delivery is called outside, in every attempt."""
+    """Return the external id of a delivery, which is the same in every attempt."""
     return f"{delivery.event.partition('.')[0]}_{delivery.id.hex}"
 
 
@@ -143,7 +144,7 @@ def _body(delivery: Delivery) -> bytes:
         "schema_version": SCHEMA_VERSION,
         "data": {name: content[name] for name in content if name not in ("run", "delivery_id")},
     }
-    # PostgreSQL has an order of its own for the members, and every attempt sends the same bytes.
+    # PostgreSQL reorders the members; sorted keys give every attempt the same bytes.
     text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return text.encode()
 
@@ -164,10 +165,10 @@ def _drop(context: Context, delivery: Delivery) -> None:
 
 
 def folder_of(settings: Settings) -> Path:
-    """Return the folder that files are put into; a relative one counts from `chordwise.toml`.
+    """Return the folder for deliveries; a relative path is resolved against `chordwise.toml`.
 
     Raises:
-        ConfigurationError: None is configured.
+        ConfigurationError: No folder is configured.
     """
     if settings.delivery.folder is None:
         raise ConfigurationError("No folder for deliveries is configured.")
@@ -215,12 +216,12 @@ _ACCOUNT_MEGABYTES = 1
 def drop(
     folder: Path, wanted: ExportFormat, content: JsonObject, write: Callable[[BinaryIO], object]
 ) -> Path:
-    """Put the account of a run and its answers into a folder, once; return the path of the latter.
+    """Write the account of a run and its answers into a folder, once; return the answers' path.
 
-    `content` holds the `delivery_id` and the run's name; `write` writes the answers.
+    `content` contains the `delivery_id` and the name of the run; `write` writes the answers.
 
     Raises:
-        DeliveryError: The folder is missing or full of files of this name.
+        DeliveryError: The folder is missing, or all numbered file names are taken.
         UsageError: A file cannot be written.
     """
     if not folder.is_dir():
@@ -236,7 +237,7 @@ def drop(
 
 
 def _claim(account: Path, path: Path, content: JsonObject) -> bool:
-    """Write the account, or find the one of this delivery; return false if others use the name."""
+    """Write the account unless the names are taken; return whether it is of this delivery."""
     if not os.path.lexists(account) and not os.path.lexists(path):
         try:
             with new_file(account) as sink:
@@ -248,7 +249,7 @@ def _claim(account: Path, path: Path, content: JsonObject) -> bool:
 
 
 def _delivery_of(account: Path) -> object:
-    """Return the delivery that an account is of; `None` of what is no account, such as a pipe."""
+    """Return the delivery id in an account; `None` if the path is not an account file."""
     try:
         with contents.opened(account, _ACCOUNT_MEGABYTES, follow_symlinks=False) as file:
             found = json.loads(file.read())
@@ -258,7 +259,7 @@ def _delivery_of(account: Path) -> object:
 
 
 def _safe(run: str) -> str:
-    """Return a run's name as a name of a file: nothing leads out of the folder, or is hidden."""
+    """Return a file name for a run's name: it stays in the folder and is not hidden."""
     bare = _UNSAFE.sub("_", run).strip("._-")
     return bare.encode()[:_MAX_BYTES].decode(errors="ignore") or "run"
 

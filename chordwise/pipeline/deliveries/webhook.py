@@ -25,18 +25,18 @@ _SUCCESSES = range(HTTPStatus.OK, HTTPStatus.MULTIPLE_CHOICES)
 
 
 class Webhook:
-    """Posts to the address of the settings; a new connection each time, and no redirects."""
+    """Posts to the configured address; uses a new connection each time, follows no redirects."""
 
     def __init__(self, settings: DeliverySettings, resolve: Resolve = addresses_of) -> None:
         self._settings = settings
         self._resolve = resolve
 
     def post(self, identity: str, timestamp: int, body: bytes) -> None:
-        """Send a body and have it accepted, within the time of the settings.
+        """Send a signed body, and require its acceptance within the configured timeout.
 
         Raises:
-            DeliveryRefusedError: The receiver is gone for good.
-            DeliveryError: It could not be reached, or did not accept.
+            DeliveryRefusedError: The receiver rejected the delivery permanently.
+            DeliveryError: The receiver could not be reached, or did not accept the delivery.
         """
         url = self._settings.webhook_url.get_secret_value()
         host = urlsplit(url).hostname or ""
@@ -52,7 +52,7 @@ class Webhook:
             _judge(host, self._status(url, headers, body))
 
     def _status(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
-        """Return the status of the answer, whatever follows it."""
+        """Return the status code of the response, even if its body cannot be read."""
         deadline = Deadline()
         deadline.start(self._settings.timeout_seconds)
         allow_private = self._settings.allow_private_addresses
@@ -66,7 +66,7 @@ class Webhook:
 
 
 def _read_politely(answer: httpcore.Response) -> None:
-    """Take a short answer to its end, so that the receiver sees no broken connection."""
+    """Read a short response completely, so that the receiver sees no broken connection."""
     length = 0
     with suppress(httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError):
         for piece in answer.iter_stream():
@@ -95,7 +95,7 @@ def _certificates() -> ssl.SSLContext:
 
 @contextmanager
 def _translated(host: str, timeout_seconds: float) -> Iterator[None]:
-    """Translate every error of the HTTP library to a `DeliveryError` without the address."""
+    """Translate the errors of the HTTP library to a `DeliveryError` without the full address."""
     try:
         yield
     except httpcore.TimeoutException as error:
@@ -117,7 +117,7 @@ def guarded_network(
     resolve: Resolve,
     sockets: httpcore.NetworkBackend | None = None,
 ) -> DeadlineNetwork:
-    """Return what opens connections within a deadline, and only to addresses that are allowed."""
+    """Return a network backend with a deadline that connects only to allowed addresses."""
     checked = partial(allowed_addresses, allow_private=allow_private, resolve=resolve)
     return DeadlineNetwork(deadline, resolve=checked, sockets=sockets)
 
@@ -125,10 +125,12 @@ def guarded_network(
 def allowed_addresses(
     host: str, port: int, *, allow_private: bool, resolve: Resolve = addresses_of
 ) -> Sequence[str]:
-    """Return the addresses of a name, all of which are allowed: one inside is one too many.
+    """Return the addresses of a host name; a single private address is an error.
+
+    Private addresses are permitted with `allow_private`.
 
     Raises:
-        DeliveryError: The name leads inside, or nowhere.
+        DeliveryError: The host name has an address that is not allowed, or none.
     """
     try:
         addresses = resolve(host, port)

@@ -1,1 +1,1 @@
-"""Tables as files: a module for each format, and files that appear whole or not at all."""
+"""Exports of tables to files: one module per format; files are written atomically."""

@@ -1,4 +1,4 @@
-"""Parquet by pyarrow, which is an extra: it is as large as everything else together."""
+"""Writes Parquet with pyarrow, an extra that is as large as all other dependencies together."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _MAX_DIGITS = 38
 
 
 def require() -> None:
-    """Make sure that Parquet can be written.
+    """Check that Parquet can be written.
 
     Raises:
         ConfigurationError: The library is not installed.
     """
     try:
-        import pyarrow.parquet  # noqa: F401, PLC0415 - heavy, and not always there
+        import pyarrow.parquet  # noqa: F401, PLC0415 - heavy, and optional
     except ImportError as error:
         raise ConfigurationError(
             "Parquet needs a library that is not installed here.",
@@ -39,10 +39,10 @@ def require() -> None:
 
 
 def write(sink: BinaryIO, table: Table) -> int:
-    """Write a table in groups of rows that fit into memory; return how many rows those were.
+    """Write a table in groups of rows that fit into memory; return the number of rows.
 
-    Decimals without declared digits get as many as their values have, for which the rows are read
-    twice; those that no decimal of Parquet can hold become floating-point numbers.
+    A decimal column without declared precision gets the digits that its values need, for which the
+    rows are read twice; if Parquet has no such decimal type, it becomes a floating-point column.
 
     Raises:
         UsageError: A value does not fit the type of its column.
@@ -52,7 +52,7 @@ def write(sink: BinaryIO, table: Table) -> int:
 
 
 def arrow_table(columns: Sequence[Column], rows: Sequence[Row]) -> pa.Table:
-    """Return rows as a table of Arrow, with the types that Parquet has; arrays are lists."""
+    """Return rows as an Arrow table with the column types of Parquet; arrays become lists."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
     values = ([row[number] for row in rows] for number in range(len(columns)))
@@ -91,11 +91,11 @@ def _write(sink: BinaryIO, table: Table) -> int:
 
 
 _Digits: TypeAlias = tuple[int, int]
-"""How many digits decimals have before the point and behind it."""
+"""The number of digits of decimals before and after the decimal point."""
 
 
 def _measured(table: Table, file: IO[bytes]) -> Table:
-    """Return a table whose decimals all have digits; its rows are kept in a file meanwhile."""
+    """Return a table whose decimal columns all have digits; its rows are buffered in a file."""
     if all(column.kind is not Kind.DECIMAL or _has_digits(column) for column in table.columns):
         return table
     digits: list[_Digits] = [(0, 0)] * len(table.columns)
@@ -116,7 +116,7 @@ def _kept(file: IO[bytes]) -> Iterator[Sequence[Row]]:
 
 
 def _digits(column: Column, values: Sequence[object]) -> _Digits:
-    """Return how many digits the values of a column of decimals without declared ones need."""
+    """Return the digits that the values of a decimal column without declared precision need."""
     if column.kind is not Kind.DECIMAL or _has_digits(column):
         return 0, 0
     return _most([_digits_of(value) for value in values if isinstance(value, Decimal)])
@@ -125,7 +125,7 @@ def _digits(column: Column, values: Sequence[object]) -> _Digits:
 def _digits_of(value: Decimal) -> _Digits:
     _, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
-        return _MAX_DIGITS + 1, 0  # infinity, and what is no number
+        return _MAX_DIGITS + 1, 0  # infinity or NaN
     return max(0, len(digits) + exponent), max(0, -exponent)
 
 
@@ -136,7 +136,7 @@ def _most(digits: Sequence[_Digits]) -> _Digits:
 
 
 def _fitting(column: Column, digits: _Digits) -> Column:
-    """Return a column with digits for its decimals, or with floating-point numbers."""
+    """Return a column with precision and scale for its decimals, or a floating-point column."""
     if column.kind is not Kind.DECIMAL or _has_digits(column):
         return column
     if sum(digits) > _MAX_DIGITS:
@@ -145,7 +145,7 @@ def _fitting(column: Column, digits: _Digits) -> Column:
 
 
 class _Output:
-    """A file that can be abandoned: the library ends every file as if it were whole."""
+    """A file that can be abandoned: the library would complete it even after an error."""
 
     closed = False
 
@@ -226,7 +226,7 @@ def _type(column: Column) -> pa.DataType:
 
 
 def _has_digits(column: Column) -> bool:
-    """Return whether Parquet's decimals can hold every value of the column."""
+    """Return whether a decimal type of Parquet can hold every value of the column."""
     if column.kind is not Kind.DECIMAL or column.precision is None or column.scale is None:
         return False
     return column.precision <= _MAX_DIGITS and 0 <= column.scale <= column.precision

@@ -1,7 +1,7 @@
-"""Exporting: a table, a view or an answer in SQL as a file, read by the role of readers.
+"""Reads tables, views and results of SQL for an export, with the reader role.
 
-Everything is read in one read-only transaction through a cursor of the server, in batches by size,
-so that neither a million rows nor a few enormous ones have to fit into memory.
+Everything is read in one read-only transaction through server-side cursors, in batches limited by
+size, so that neither a million rows nor a few very large ones have to fit into memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from chordwise.pipeline.runs.user_sql import Connection, Row
 from chordwise.storage.answer_tables import SCHEMA
 
 _STATEMENT_SECONDS = 600
-"""For one batch; the first one of a sorted view takes longest."""
+"""The timeout for one batch; the first batch of a sorted view takes longest."""
 _IDLE_SECONDS = 600
 _BATCH_CHARACTERS = 4_000_000
 _FIRST_ROWS = 20
@@ -37,7 +37,7 @@ WHERE attrelid = %s::regclass
     AND attnum > 0 AND NOT attisdropped
 ORDER BY attnum
 """
-# How a table or view tells the run of a row, by the first of these columns that it has.
+# The condition for the rows of a run, by the first of these columns that a table or view has.
 _OF_RUN: Mapping[str, str] = {
     "run_id": "{column} = {run_id}",
     "run": "{column} = (SELECT name FROM runs WHERE id = {run_id})",
@@ -47,7 +47,7 @@ _OF_RUN: Mapping[str, str] = {
 _OF_RUN_BY_NAME: Mapping[str, str] = {
     "runs": "id = {run_id}",
     "documents": "id IN (SELECT document_id FROM intakes WHERE run_id = {run_id})",
-    # Only the job of a call has its run.
+    # For some calls only the job refers to the run.
     "model_calls": (
         "(run_id = {run_id} OR job_id IN (SELECT id FROM jobs WHERE run_id = {run_id}))"
     ),
@@ -57,7 +57,7 @@ _ORDER = ("document", "job_id", "parent_row", "row_index")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What of a table or view is wanted: all of it, or only some columns, or of one run."""
+    """A table or view; optionally only some of its columns, or only the rows of one run."""
 
     name: str
     columns: Sequence[str] = ()
@@ -66,11 +66,11 @@ class Selection:
 
 @contextmanager
 def opened(database_url: SecretStr, wanted: Selection | str) -> Iterator[Table]:
-    """Open a selection, or a statement of the user's own; rows can be read until the block ends.
+    """Open a selection or an SQL statement of the user; rows can be read until the block ends.
 
     Raises:
-        UsageError: There is no such table, view or column, or PostgreSQL refuses the statement.
-        ConfigurationError: The role of readers is missing, or cannot log in.
+        UsageError: The table, view or column does not exist, or PostgreSQL rejects the statement.
+        ConfigurationError: The reader role is missing, or cannot log in.
     """
     with opened_together(database_url, [wanted]) as (table,):
         yield table
@@ -80,11 +80,11 @@ def opened(database_url: SecretStr, wanted: Selection | str) -> Iterator[Table]:
 def opened_together(
     database_url: SecretStr, wanted: Sequence[Selection | str]
 ) -> Iterator[Sequence[Table]]:
-    """Open several selections as they were at one moment.
+    """Open several selections in one snapshot of the database.
 
     Raises:
-        UsageError: There is no such table, view or column, or PostgreSQL refuses a statement.
-        ConfigurationError: The role of readers is missing, or cannot log in.
+        UsageError: A table, view or column does not exist, or PostgreSQL rejects a statement.
+        ConfigurationError: The reader role is missing, or cannot log in.
     """
     for each in wanted:
         if isinstance(each, str):
@@ -122,7 +122,7 @@ def _opened(
 def _batches(
     cursor: psycopg.ServerCursor[Row], readable: str
 ) -> Generator[Sequence[Row], None, None]:
-    """Yield rows, as many at a time as have about the same size together."""
+    """Yield rows in batches of about the same total size."""
     count = _FIRST_ROWS
     while True:
         with user_sql.explaining(readable, _STATEMENT_SECONDS):
@@ -132,7 +132,7 @@ def _batches(
         yield rows
         characters = max(1, sum(_size(value) for row in rows for value in row))
         fitting = _BATCH_CHARACTERS * len(rows) // characters
-        # A few small rows say little about the next ones.
+        # A few small rows do not predict the size of the next ones, so growth is limited.
         count = max(1, min(fitting, 4 * count, _MAX_ROWS))
 
 
@@ -165,7 +165,7 @@ def _statement(connection: Connection, wanted: Selection, names: Sequence[str]) 
 
 
 def _ordered(name: str, columns: Sequence[str]) -> sql.Composable:
-    """Return the order of a table of answers: by document, and in it as in the document."""
+    """Return the ORDER BY clause of a table of answers: by document, then by position in it."""
     by = [each for each in _ORDER if each in columns] if name.startswith(f"{SCHEMA}.") else []
     if not by:
         return sql.SQL("")

@@ -1,4 +1,4 @@
-"""A table on its way out: its columns, and its rows in batches as they arrive."""
+"""A table to be exported: its columns, and its rows in batches; written as CSV or JSON Lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from chordwise.pipeline.runs.user_sql import Row
 
 
 class Kind(StrEnum):
-    """What a column holds, as far as a format treats it in a way of its own."""
+    """The type of a column, as far as a format distinguishes it."""
 
     BOOLEAN = "boolean"
     INTEGER = "integer"
@@ -32,9 +32,9 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column; `precision` and `scale` are known of decimals that are declared with them.
+    """A column; `precision` and `scale` are set for decimals that are declared with them.
 
-    An array is a text to the formats; `elements` is what it holds.
+    An array column has the kind `TEXT`, and `elements` is the kind of its elements.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Column:
 
     @classmethod
     def described(cls, column: psycopg.Column) -> Column:
-        """Return what PostgreSQL says of a column."""
+        """Return the column that a PostgreSQL column description describes."""
         kind = _KINDS.get(column.type_code, Kind.TEXT)
         return cls(
             name=column.name,
@@ -58,19 +58,19 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Columns and rows; the rows can be read once."""
+    """Columns and rows; the rows can be read only once."""
 
     columns: Sequence[Column]
     batches: Iterator[Sequence[Row]]
 
     @property
     def names(self) -> list[str]:
-        """Return the names of the columns in their order."""
+        """The names of the columns, in order."""
         return [column.name for column in self.columns]
 
 
 def write_json_lines(sink: BinaryIO, table: Table) -> int:
-    """Write a table as UTF-8; return how many rows those were."""
+    """Write a table as JSON Lines in UTF-8; return the number of rows."""
     names, count = distinct(table.names), 0
     for rows in table.batches:
         objects = (dict(zip(names, row, strict=True)) for row in rows)
@@ -80,7 +80,7 @@ def write_json_lines(sink: BinaryIO, table: Table) -> int:
 
 
 def distinct(columns: Sequence[str]) -> list[str]:
-    """Return the names of columns, repeated ones numbered, so that an object can hold all."""
+    """Return the names of columns with repeated ones numbered, for use as keys of an object."""
     names: list[str] = []
     for column in columns:
         candidates = itertools.chain([column], (f"{column}_{n}" for n in itertools.count(2)))
@@ -89,31 +89,31 @@ def distinct(columns: Sequence[str]) -> list[str]:
 
 
 MARK = "'"
-# Full-width forms are folded to the others by spreadsheets of East Asia.
+# East Asian spreadsheets treat the full-width forms like the ASCII characters.
 _BEGINNINGS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - meant
 
 
 def is_risky(text: str) -> bool:
-    """Return whether a spreadsheet might compute this text instead of showing it."""
+    """Return whether a spreadsheet might evaluate this text as a formula."""
     return text.startswith(_BEGINNINGS)
 
 
 def neutralized(text: str) -> str:
-    """Return the text, with an apostrophe before it where it might be computed."""
+    """Return the text, with an apostrophe in front if it might be evaluated."""
     return f"{MARK}{text}" if is_risky(text) else text
 
 
 def shown(value: object, *, raw: bool = False) -> str:
-    """Return a value as a cell shows it; unless `raw`, no text among them begins like a formula.
+    """Return the text of a value in a cell; unless `raw`, texts like formulas are neutralized.
 
-    NULL is the empty text. Numbers stay numbers, negative ones too.
+    NULL is the empty text. Numbers are never neutralized, not even negative ones.
     """
     text = text_of(value)
     return text if raw or is_number(value) else neutralized(text)
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value is a number that a table can compute with."""
+    """Return whether a value is a finite number; Booleans are not numbers."""
     match value:
         case bool():
             return False
@@ -145,7 +145,7 @@ def text_of(value: object) -> str:
             return plain if isinstance(plain, str) else repr(plain)
 
 
-# Their numbers never change (pg_type.dat of PostgreSQL).
+# OIDs of built-in types, which never change (pg_type.dat of PostgreSQL).
 _KINDS = {
     16: Kind.BOOLEAN,
     20: Kind.INTEGER,
@@ -166,7 +166,7 @@ _QUOTED = "\r\n"
 
 
 def write_csv(sink: BinaryIO, table: Table, *, raw: bool) -> int:
-    """Write a table as UTF-8; return how many rows those were."""
+    """Write a table as CSV in UTF-8; return the number of rows."""
     count = 0
     for number, rows in enumerate(itertools.chain([()], table.batches)):
         header = [table.names] if number == 0 else []
@@ -176,22 +176,22 @@ def write_csv(sink: BinaryIO, table: Table, *, raw: bool) -> int:
 
 
 def csv_lines(columns: Sequence[str], rows: Iterable[Row], *, raw: bool) -> Iterator[str]:
-    """Return CSV with a header, row by row; NULL is an empty cell."""
+    """Yield the lines of CSV with a header, one per row; NULL is an empty cell."""
     for row in itertools.chain([tuple(columns)], rows):
         yield _encoded([row], raw=raw)
 
 
 def _encoded(rows: Iterable[Sequence[object]], *, raw: bool) -> str:
     lines = _Lines()
-    # The module quotes what its line end is made of, and a carriage return has to be, too: for a
-    # spreadsheet it begins a row, and what follows it a cell.
+    # The module quotes the characters of its line end. A carriage return must be quoted as well,
+    # because a spreadsheet begins a new row after it.
     writer = csv.writer(lines, lineterminator=_QUOTED)
     writer.writerows([shown(value, raw=raw) for value in row] for row in rows)
     return "".join(lines.written)
 
 
 class _Lines:
-    """Takes each row from the csv module and ends it with the configured line end."""
+    """Receives each row from the csv module, and replaces its line end with a line feed."""
 
     def __init__(self) -> None:
         self.written: list[str] = []

@@ -1,4 +1,4 @@
-"""XLSX by XlsxWriter: row by row into files on disk, strings as strings and never as formulas."""
+"""Writes XLSX with XlsxWriter: row by row to temporary files; strings never become formulas."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from chordwise.pipeline.exports.table import Table, is_risky
 from chordwise.pipeline.runs.user_sql import Row
 
 MAX_ROWS = 1_048_576
-"""Of a sheet, the header among them (ECMA-376 leaves it open; it is what Excel opens)."""
+"""The rows of a sheet, including the header (the limit of Excel; ECMA-376 sets none)."""
 MAX_CHARACTERS = 32_767
-"""Of a cell, in the same way."""
+"""The characters of a cell (the limit of Excel; ECMA-376 sets none)."""
 MAX_TITLE = 31
-"""Of the title of a sheet, in characters."""
+"""The length of the title of a sheet, in characters."""
 _MIN_TABLE = 8  # characters of a table's name before the name of its list
 _MAX_LINKS = 65_000  # Excel reads 65,530 in a sheet
-_FIRST_DAY = date(1900, 3, 1)  # before it Excel counts a day that never was
+_FIRST_DAY = date(1900, 3, 1)  # Excel counts a nonexistent February 29 in 1900
 
 
 def write(sink: BinaryIO, table: Table, *, raw: bool, max_rows: int = MAX_ROWS) -> int:
-    """Write a table, over several sheets where one is too small; return how many rows those were.
+    """Write a table to as many sheets as it needs; return the number of rows.
 
     Raises:
-        UsageError: A text is longer than a cell can hold.
+        UsageError: A text is longer than a cell permits.
     """
     with _workbook(sink) as book:
         cell = _Cells(book, table.names, raw=raw)
@@ -49,13 +49,13 @@ def write(sink: BinaryIO, table: Table, *, raw: bool, max_rows: int = MAX_ROWS) 
 
 
 def write_answers(sink: BinaryIO, tables: Mapping[str, Table], *, raw: bool) -> int:
-    """Write a table of answers with its evidence and its lists, a sheet each, by their names.
+    """Write a table of answers, its evidence and its lists; the keys are the sheet titles.
 
-    The rows of the first two tables belong together: a value leads to its quote by a link. Return
-    how many rows the first one has.
+    The rows of the first two tables correspond: each value has a link to its quote. Return the
+    number of rows of the first table.
 
     Raises:
-        UsageError: A text is longer than a cell can hold, or a table than a sheet.
+        UsageError: A text is longer than a cell permits, or a table than a sheet.
     """
     (first, answers), (second, evidence), *_ = tables.items()
     links = {
@@ -78,9 +78,9 @@ def write_answers(sink: BinaryIO, tables: Mapping[str, Table], *, raw: bool) -> 
 
 
 def sheet_titles(names: Sequence[str]) -> list[str]:
-    """Return titles for sheets out of names: 31 characters at most, all different.
+    """Return distinct sheet titles of at most 31 characters for names.
 
-    The others begin with the first one, which is cut off before what they have behind it.
+    Every name begins with the first one, which is shortened so that the suffixes fit.
     """
     titles: list[str] = []
     for name in names:
@@ -93,7 +93,7 @@ def sheet_titles(names: Sequence[str]) -> list[str]:
 
 @contextmanager
 def _workbook(sink: BinaryIO) -> Iterator[Workbook]:
-    """Open a workbook whose temporary files go whatever happens; a failed one never looks whole."""
+    """Open a workbook, which is discarded after an error; temporary files are always removed."""
     with tempfile.TemporaryDirectory(prefix="chordwise-") as folder:
         book = Workbook(sink, {"constant_memory": True, "tmpdir": folder})
         try:
@@ -118,11 +118,11 @@ class _Cells:
         self._links = links or {}
         self._raw = raw
         self._day: Format = book.add_format({"num_format": "yyyy-mm-dd"})
-        # Keeps a text a text in Excel also when the cell is edited.
+        # The cell stays text in Excel even when it is edited.
         self._text: Format = book.add_format({"quote_prefix": True})
 
     def fill(self, sheet: Worksheet, rows: Iterator[Row]) -> int:
-        """Write a header and rows; return how many rows those were."""
+        """Write a header and rows; return the number of rows."""
         self._write_row(sheet, 0, self._names)
         count = 0
         for count, row in enumerate(rows, start=1):
@@ -133,7 +133,7 @@ class _Cells:
         for column, value in enumerate(row):
             if value is not None:
                 if number and column in self._links and number * len(self._links) < _MAX_LINKS:
-                    # The value then takes the place of the link's own text.
+                    # The value then replaces the text of the link.
                     sheet.write_url(number, column, f"{self._links[column]}{number + 1}")
                 self._write_cell(sheet, number, column, value)
 
@@ -160,9 +160,9 @@ class _Cells:
 
 
 def _is_exact(value: object) -> bool:
-    """Return whether a cell's number, with its 16 digits, is this very one.
+    """Return whether a cell can hold a number exactly, with its 16 digits.
 
-    Floating-point numbers always go as numbers: their last digit is noise.
+    Floating-point numbers are always written as numbers, because their last digit is noise.
     """
     if not table.is_number(value) or isinstance(value, float):
         return table.is_number(value)

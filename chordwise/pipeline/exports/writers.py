@@ -1,4 +1,4 @@
-"""Choosing the writer of a format."""
+"""Writes tables in the chosen format, and creates files atomically."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from chordwise.pipeline.exports.table import Table, write_csv, write_json_lines
 
 
 def require(wanted: ExportFormat) -> None:
-    """Make sure that a format can be written.
+    """Check that a format can be written.
 
     Raises:
-        ConfigurationError: Its library is not installed.
+        ConfigurationError: The library of the format is not installed.
     """
     if wanted is ExportFormat.PARQUET:
         parquet.require()
 
 
 def write(sink: BinaryIO, table: Table, wanted: ExportFormat, *, raw: bool = False) -> int:
-    """Write a table in a format; return how many rows those were.
+    """Write a table in a format; return the number of rows.
 
-    `raw` leaves texts that begin like formulas as they are in CSV and XLSX; the other formats
-    never change them.
+    `raw` leaves texts that begin like formulas unchanged in CSV and XLSX; the other formats never
+    change them.
 
     Raises:
-        UsageError: The format cannot hold a value.
+        UsageError: The format cannot represent a value.
     """
     match wanted:
         case ExportFormat.CSV:
@@ -44,7 +44,7 @@ def write(sink: BinaryIO, table: Table, wanted: ExportFormat, *, raw: bool = Fal
         case ExportFormat.PARQUET:
             return parquet.write(sink, table)
         case ExportFormat.XLSX:
-            # XlsxWriter takes long to load, and the scheduler may never need it.
+            # XlsxWriter is slow to import, and the scheduler may never need it.
             from chordwise.pipeline.exports import workbook  # noqa: PLC0415 - see above
 
             return workbook.write(sink, table, raw=raw)
@@ -57,11 +57,11 @@ def write_answers(
 ) -> int:
     """Write a table of answers, its evidence and its lists as the sheets of a workbook.
 
-    `views` are those of `storage.answer_tables.view_names`. Return how many documents there are.
+    `views` are the names from `storage.answer_tables.view_names`. Return the number of documents.
 
     Raises:
-        UsageError: A sheet cannot hold them.
-        ConfigurationError: The role of readers is missing, or cannot log in.
+        UsageError: A table does not fit into a sheet.
+        ConfigurationError: The reader role is missing, or cannot log in.
     """
     from chordwise.pipeline.exports import workbook  # noqa: PLC0415 - as above
 
@@ -75,15 +75,15 @@ def write_answers(
 
 
 _FIRST_LIST = 2
-"""Of the views of a table of answers, after the answers and their evidence."""
-_ORDINARY = 0o666  # less what the user's umask takes away
+"""The index of the first list among the views: after the answers and their evidence."""
+_ORDINARY = 0o666  # reduced by the user's umask
 
 
 def check(path: Path, *, overwrite: bool) -> None:
-    """Make sure that a file can be written here, before any work is done for it.
+    """Check that a file can be created at a path, before any work is done for it.
 
     Raises:
-        UsageError: There is something already, or no such folder.
+        UsageError: The path exists and may not be replaced, or its folder is missing.
     """
     if not path.parent.is_dir():
         raise UsageError(f"There is no folder {path.parent}.", "Make it first.")
@@ -93,12 +93,12 @@ def check(path: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def new_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """Open a file beside `path` that takes its place once the block has ended well.
+    """Open a temporary file that is renamed to `path` if the block ends without an exception.
 
-    It is on the disk before it gets its name, and its name before this returns.
+    The file is synced to disk before it is renamed, and the folder before this returns.
 
     Raises:
-        UsageError: There is something already, or the file cannot be written.
+        UsageError: The path exists already, or the file cannot be written.
     """
     check(path, overwrite=overwrite)
     try:
@@ -129,7 +129,7 @@ def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
 
 def _give_name(name: Path, path: Path, *, overwrite: bool) -> None:
-    """Rename, in one step that fails where there is a file by now."""
+    """Rename the file in one step, which fails if the target exists, unless `overwrite` is set."""
     if overwrite:
         name.replace(path)
         return
@@ -138,13 +138,13 @@ def _give_name(name: Path, path: Path, *, overwrite: bool) -> None:
     except FileExistsError:
         raise
     except OSError:
-        # A file system without links: take the name first, then put the file there.
+        # A file system without hard links: reserve the name first, then replace the file.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         name.replace(path)
 
 
 def sync_folder(folder: Path) -> None:
-    """Return once the names in a folder are on the disk."""
+    """Sync the entries of a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

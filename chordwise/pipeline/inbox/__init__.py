@@ -1,1 +1,1 @@
-"""The inbox: takes files out of watched folders, submits them, delivers them with a note."""
+"""The inbox: takes files from watched folders, submits them and delivers them with a note."""

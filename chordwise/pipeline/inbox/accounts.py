@@ -1,4 +1,4 @@
-"""What lies where: the folders as they are now, and the files that were taken out of them."""
+"""The state of the inboxes: the files in their folders, and the files taken from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_ORPHANS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedFile:
-    """Something that is left where it lies, and why."""
+    """An entry of an inbox that is not taken, and the reason."""
 
     path: str
     reason: str
@@ -35,7 +35,10 @@ class RefusedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldBack:
-    """How many files wait for a profile that cannot work, and why; no name: for none of them."""
+    """The number of files that wait for an invalid profile, and the error.
+
+    `profile` is empty for files that belong to no profile.
+    """
 
     profile: str
     files: int
@@ -45,7 +48,7 @@ class HeldBack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecentFile:
-    """A file that was taken, and how far it has come."""
+    """A file that was taken, and its status."""
 
     name: str
     profile: str
@@ -60,9 +63,10 @@ class RecentFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxAccount:
-    """One inbox: files that wait in it, in the store, and delivered within a day.
+    """One inbox: its files that wait, that are in the store, and that were delivered within a day.
 
-    Those of `held_back` are among the waiting ones. Of the side-cars without a file some are named.
+    The files of `held_back` are included in `waiting`. `orphaned_side_cars` lists only the first
+    side-cars without a file; `orphaned_side_car_count` counts all of them.
     """
 
     folder: str
@@ -81,10 +85,10 @@ class InboxAccount:
 
 
 def accounts(session: Session, settings: Settings, most_recent: int) -> list[InboxAccount]:
-    """Return each inbox of the settings.
+    """Return the account of each inbox in the settings.
 
     Raises:
-        ConfigurationError: The inboxes overlap, or a profile's folder lies outside.
+        ConfigurationError: The inboxes overlap, or a profile's folder is outside of them.
     """
     known = places(settings)
     return [_account(session, settings, known, inbox, most_recent) for inbox in known.inboxes]

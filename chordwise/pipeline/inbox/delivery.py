@@ -1,4 +1,4 @@
-"""Delivers files whose analyses have ended: into done/ or failed/, each with its note."""
+"""Delivers files whose analyses have ended: moves them to done/ or failed/, each with its note."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from chordwise.storage.jobs import Job
 from chordwise.storage.runs import Run
 
 _NOTE_BYTES = 1024 * 1024
-"""A larger note waits in a temporary file for its place."""
+"""A larger note is kept in a temporary file until it is delivered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileOutcome:
-    """Whether everything that was asked of a file succeeded, and the note that says so.
+    """Whether all analyses of a file succeeded, and the note that reports the outcome.
 
-    `trouble` is what its row lacks of the reason, by column.
+    `trouble` contains the columns of the first error of a failed file whose row has no reason.
     """
 
     is_done: bool
@@ -49,32 +49,32 @@ class FileOutcome:
 
 
 class Delivering:
-    """Moves files out of the store; where they go is noted first, so that it can go on."""
+    """Moves files out of the store; records each destination first, to resume interrupted moves."""
 
     def __init__(self, context: Context, store: Store) -> None:
         self._context = context
         self._store = store
 
     def ready(self, limit: int) -> list[InboxFile]:
-        """Return files to deliver: first those that a kill left half delivered."""
+        """Return files to deliver, those of interrupted deliveries first."""
         with self._context.database.read() as session:
             begun = inbox_files.in_status(session, self._store.id, InboxStatus.DELIVERING, limit)
             return [*begun, *inbox_files.ready(session, self._store.id, limit)]
 
     def deliver(self, files: Sequence[InboxFile]) -> list[Path | Exception]:
-        """Bring files to their places, with their side-cars and notes; return where they lie.
+        """Move files to their destinations with their side-cars and notes; return the paths.
 
-        Of a file that cannot be brought there now it returns why; the file is safe, and a later
-        call goes on with it.
+        For a file that cannot be moved now the result contains the error; the file is safe, and a
+        later call continues with it.
 
         Raises:
-            ServiceUnavailableError: The database cannot be reached; the same.
+            ServiceUnavailableError: The database cannot be reached; a later call continues.
         """
         try:
             return self._deliver(files)
         except ServiceUnavailableError:
             raise
-        except Exception as error:  # noqa: BLE001 - one must not keep the others
+        except Exception as error:  # noqa: BLE001 - one file must not block the others
             if len(files) == 1:
                 return [error]
             return [self.deliver([file])[0] for file in files]
@@ -98,7 +98,7 @@ class Delivering:
 
     @contextmanager
     def _judged(self, files: Sequence[InboxFile]) -> Iterator[Mapping[uuid.UUID, FileOutcome]]:
-        """Write the notes of files, in one transaction that sees one state of the database."""
+        """Write the notes of files in one transaction, which sees one snapshot of the database."""
         found: dict[uuid.UUID, FileOutcome] = {}
         ids = [file.id for file in files]
         with ExitStack() as stack:
@@ -120,7 +120,7 @@ class Delivering:
     def _note_destinations(
         self, files: Sequence[InboxFile], found: Mapping[uuid.UUID, FileOutcome]
     ) -> None:
-        """Choose and note free names, in one transaction, for the files that are not there yet."""
+        """Choose and record free names for the files that are not moved yet, in one transaction."""
         chosen: set[Path] = set()
         noted: dict[uuid.UUID, Mapping[str, object]] = {}
         for file in files:
@@ -143,7 +143,7 @@ class Delivering:
         return self._store.path_of(file.id, file.relative.name)
 
     def _resumed(self, file: InboxFile, stored: Path) -> Path | None:
-        """Return where the file was brought before a kill, if it got there."""
+        """Return the path that the file was moved to before a kill, if it arrived there."""
         if file.raw_destination is None:
             return None
         destination = Path(os.fsdecode(file.raw_destination))
@@ -154,7 +154,7 @@ class Delivering:
         return destination if is_there else None
 
     def _placed(self, file: InboxFile, stored: Path, found: FileOutcome) -> Path:
-        """Move the file to the name that was noted, or to the next free one, which is noted."""
+        """Move the file to the recorded name; if it is taken, record and use the next free one."""
         while True:
             destination = Path(os.fsdecode(file.raw_destination or b""))
             try:
@@ -173,7 +173,7 @@ class Delivering:
     def _add_note(self, file: InboxFile, destination: Path, found: FileOutcome) -> None:
         note = destination.with_name(note_name(destination.name))
         mark = folders.mark_beside(note, f"{file.id.hex}-note")
-        if os.path.lexists(note):  # written before a kill: the name was free when it was chosen
+        if os.path.lexists(note):  # written before a kill; its name was free when chosen
             mark.unlink(missing_ok=True)
             return
         found.note.seek(0)
@@ -185,7 +185,7 @@ class Delivering:
 def _by_file(
     files: Sequence[InboxFile], outcomes: Iterable[Outcome]
 ) -> Iterator[tuple[InboxFile, Iterable[Outcome]]]:
-    """Yield each file with its outcomes, in the order of the ids, in which the outcomes are."""
+    """Yield each file with its outcomes, ordered by id like the outcomes."""
     nothing: tuple[None, Iterable[Outcome]] = None, ()
     groups = groupby(outcomes, lambda row: row[0])
     file_id, of_file = next(groups, nothing)
@@ -198,7 +198,7 @@ def _by_file(
 
 
 def _free_place(file: InboxFile, found: FileOutcome, chosen: set[Path]) -> Path:
-    """Return a name that is free with its note and side-car, and add the three to the `chosen`."""
+    """Return a path that is free with its note and side-car, and add all three to `chosen`."""
     folder = _folder_for(file, found)
     folder.mkdir(parents=True, exist_ok=True)
     for name in names_like(file.relative.name):
@@ -224,7 +224,7 @@ def _folder_for(file: InboxFile, found: FileOutcome) -> Path:
     place = Place(folder=Path(file.folder))
     base = place.done if found.is_done else place.failed
     folder = base / file.relative.parent
-    # A link in it would lead the file to where only we may write.
+    # A symbolic link in the path could lead out of the folder.
     is_below = is_inside(file.relative) and folder.resolve().is_relative_to(base.resolve())
     return folder if is_below else base
 
@@ -244,10 +244,10 @@ def write(
     *,
     is_done: bool,
 ) -> None:
-    """Write the note of a file whose analyses have all ended; `is_done`: all of them succeeded.
+    """Write the note of a file whose analyses have all ended; `is_done` if all succeeded.
 
-    It is written piece by piece: a table may hold a hundred thousand documents. The outcomes have
-    to be of one state of the database.
+    It is written incrementally, because a table may contain a hundred thousand documents. All
+    outcomes must come from one snapshot of the database.
     """
     head: JsonObject = {
         "schema_version": SCHEMA_VERSION,
@@ -298,7 +298,11 @@ def _intakes(rows: Iterable[Outcome]) -> Iterator[JsonObject]:
 
 
 def _first(intake: Intake, jobs: Sequence[Job], analyzed: Sequence[uuid.UUID]) -> uuid.UUID | None:
-    """Return the intake that this one repeats, in its run or in all that another was asked."""
+    """Return the intake that this one repeats; `None` if any of its jobs was analyzed for it.
+
+    This is an earlier intake of the same content in the run, or the intake whose answers are
+    reused.
+    """
     if of_run := [job.intake_id for job in jobs if job.intake_id != intake.id]:
         return of_run[0]
     return analyzed[0] if analyzed and intake.id not in analyzed else None

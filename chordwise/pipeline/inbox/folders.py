@@ -1,4 +1,4 @@
-"""Moves files so that a kill at any moment leaves each of them whole in exactly one place."""
+"""Moves files so that a kill at any time leaves each file complete in exactly one place."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ _NO_LINKS = (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EM
 
 
 def mark_beside(path: Path, token: str) -> Path:
-    """Return the hidden name under which a file lies while it is copied."""
+    """Return the hidden name of a file while it is copied."""
     return path.with_name(f"{MARK}{token}")
 
 
 def take(source: Path, target: Path, token: str, rename: Rename = os.rename) -> None:
-    """Move a file to an unused name, across file systems where necessary.
+    """Move a file to an unused name, across file systems if necessary.
 
-    There it first gets a hidden name, so that no other process takes it meanwhile; `finish_taking`
-    goes on after a kill, and whatever raises leaves it under one of the three names.
+    Across file systems the source is first renamed to a hidden name, so that no other process takes
+    it in the meantime; `finish_taking` continues after a kill. After an exception the file has one
+    of the three names.
     """
     try:
         rename(source, target)
@@ -50,13 +51,13 @@ def take(source: Path, target: Path, token: str, rename: Rename = os.rename) -> 
 
 
 def finish_taking(mark: Path, target: Path) -> None:
-    """Copy what was marked, and remove it once the copy is whole and on the disk."""
+    """Copy a marked file, and remove it after the complete copy is synced to disk."""
     if not target.exists():
         copying = target.with_name(_COPYING)
-        copying.unlink(missing_ok=True)  # of an attempt that was cut off
+        copying.unlink(missing_ok=True)  # left by an interrupted attempt
         try:
             copy(mark, copying)
-            os.rename(copying, target)  # noqa: PTH104 - atomic, and under our lock
+            os.rename(copying, target)  # noqa: PTH104 - atomic, and this process holds the lock
         finally:
             copying.unlink(missing_ok=True)
         sync_folder(target.parent)
@@ -64,10 +65,10 @@ def finish_taking(mark: Path, target: Path) -> None:
 
 
 def place(source: Path, target: Path, token: str) -> None:
-    """Move a file to a name that must be free; what lies there is never overwritten.
+    """Move a file to a name that must be free; an existing file is never overwritten.
 
     Raises:
-        FileExistsError: The name is taken; the file is where it was.
+        FileExistsError: The name is taken; the file was not moved.
     """
     try:
         _name(source, target)
@@ -75,7 +76,7 @@ def place(source: Path, target: Path, token: str) -> None:
         if error.errno != errno.EXDEV:
             raise
         mark = mark_beside(target, token)
-        mark.unlink(missing_ok=True)  # of an attempt that was cut off
+        mark.unlink(missing_ok=True)  # left by an interrupted attempt
         try:
             copy(source, mark)
             _name(mark, target)
@@ -86,7 +87,7 @@ def place(source: Path, target: Path, token: str) -> None:
 
 
 def place_freely(source: Path, target: Path, token: str) -> None:
-    """Move a file to a name, or to one like it where that is taken."""
+    """Move a file to a name, or to a numbered variant of it if it is taken."""
     for name in names_like(target.name):
         try:
             place(source, target.with_name(name), token)
@@ -96,7 +97,7 @@ def place_freely(source: Path, target: Path, token: str) -> None:
 
 
 def is_copy(first: Path, second: Path) -> bool:
-    """Return whether two names lead to one file, or one is a `copy` of the other."""
+    """Return whether two paths are the same file, or one is a `copy` of the other."""
     try:
         return first.samefile(second) or (
             first.stat().st_mtime_ns == second.stat().st_mtime_ns
@@ -107,13 +108,13 @@ def is_copy(first: Path, second: Path) -> bool:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the hash of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 hash of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def copy(source: Path, target: Path) -> None:
-    """Make a copy that is on the disk, with the times and permissions; links are not followed."""
+    """Copy a file with its times and permissions, synced to disk; links are not followed."""
     descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as reading, target.open("wb") as writing:
         shutil.copyfileobj(reading, writing, _SLICE)
@@ -123,13 +124,13 @@ def copy(source: Path, target: Path) -> None:
 
 
 def _name(source: Path, target: Path) -> None:
-    """Rename within a file system, but never onto something."""
+    """Rename a file within a file system without replacing an existing one."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        # No links here, or not to a file of another user.
+        # The file system has no hard links, or forbids them to files of other users.
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, "exists already", str(target)) from error
         os.rename(source, target)  # noqa: PTH104 - fails with EXDEV as the link did
@@ -139,44 +140,44 @@ def _name(source: Path, target: Path) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """One inbox: an absolute path without links."""
+    """One inbox; `folder` is an absolute path without symbolic links."""
 
     folder: Path
 
     @property
     def done(self) -> Path:
-        """Where files go whose analyses have all succeeded."""
+        """The folder for files whose analyses all succeeded."""
         return self.folder.parent / DONE
 
     @property
     def failed(self) -> Path:
-        """Where all others go."""
+        """The folder for all other files."""
         return self.folder.parent / FAILED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """The inboxes in the order of the settings, and the folders that profiles are bound to."""
+    """The inboxes in the order of the settings, and the folders that are bound to profiles."""
 
     inboxes: tuple[Place, ...]
     bindings: Mapping[PurePath, str]
 
     def profile_of(self, file: Path) -> str:
-        """Return the profile that a file belongs to; empty where none binds."""
+        """Return the profile of a file; empty if its folder is bound to none."""
         return profile_of(file.parent, self.bindings)
 
     def holding(self, file: Path) -> Place | None:
-        """Return the inbox that a path lies in."""
+        """Return the inbox that contains a path."""
         found = (each for each in self.inboxes if file.is_relative_to(each.folder))
         return next(found, None)
 
 
 def places(settings: Settings) -> Places:
-    """Return what the settings say, made absolute; nothing is created.
+    """Return the inboxes and bindings of the settings as absolute paths; no folder is created.
 
     Raises:
-        ConfigurationError: Inboxes that overlap each other, a profile's folder outside of them, or
-            the same one for two profiles while inboxes are watched.
+        ConfigurationError: Inboxes overlap, a profile's folder is outside of them, or two profiles
+            have the same folder while inboxes are watched.
     """
     base = settings.base_folder
     folders = [(base / each.expanduser()).resolve() for each in settings.inbox.folders]
@@ -216,7 +217,7 @@ def _bindings(settings: Settings, inboxes: tuple[Place, ...]) -> dict[PurePath, 
 def _refuse_rivals(
     found: Mapping[PurePath, str], own: Mapping[PurePath, str], inboxes: Iterable[Path]
 ) -> None:
-    """Refuse a folder of an inbox for a second profile: its files can belong to one only."""
+    """Reject a folder of an inbox that is bound to two profiles."""
     for each in found.keys() & own.keys():
         if any(each.is_relative_to(inbox) for inbox in inboxes):
             raise ConfigurationError(
@@ -237,11 +238,13 @@ class Store:
         self._id: uuid.UUID | None = None
 
     def acquire(self) -> bool:
-        """Become the one watcher of this home until `release` or exit; return whether it worked.
+        """Acquire the watcher lock of this home; return whether no other process holds it.
+
+        The lock is held until `release`, or until the process ends.
 
         Raises:
             ConfigurationError: The folder cannot be created.
-            OSError: It cannot be written to.
+            OSError: The folder is not writable.
         """
         home.make_folder(self.folder)
         if self._lock is None:
@@ -257,14 +260,14 @@ class Store:
         return True
 
     def release(self) -> None:
-        """Let another process watch."""
+        """Release the watcher lock."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     @property
     def id(self) -> uuid.UUID:
-        """The permanent id that distinguishes the rows of this store from those of others."""
+        """The permanent id that distinguishes the rows of this store from those of other stores."""
         if self._id is None:
             file = self.folder / ".id"
             if not file.exists():
@@ -277,32 +280,36 @@ class Store:
         return self.folder / str(file_id)
 
     def path_of(self, file_id: uuid.UUID, name: str) -> Path:
-        """Return the path of a file; its name shows the reader the kind of the file."""
+        """Return the path of a file; the name is kept, so that the reader sees its type."""
         return self.folder_of(file_id) / name
 
     def side_car_of(self, file_id: uuid.UUID, name: str) -> Path:
-        """Return where its side-car lies, if there is one."""
+        """Return the path of the side-car of a file; it may not exist."""
         return self.folder_of(file_id) / side_car_name(name)
 
     def begin(self, file_id: uuid.UUID, source: Path) -> None:
-        """Make the sub-folder, and note in it where the file comes from.
+        """Create the sub-folder of a file, and record the origin of the file in it.
 
         Raises:
-            OSError: There is no room, or no right to write.
+            OSError: The disk is full, or the folder is not writable.
         """
         folder = self.folder_of(file_id)
         folder.mkdir(mode=0o700, parents=True)
         (folder / ORIGIN).write_bytes(os.fsencode(source))
 
     def origin(self, file_id: uuid.UUID) -> Path | None:
-        """Return where a file came from, as noted beside it."""
+        """Return the recorded origin of a file; `None` if it cannot be read."""
         try:
             return Path(os.fsdecode((self.folder_of(file_id) / ORIGIN).read_bytes()))
         except OSError:
             return None
 
     def end(self, file_id: uuid.UUID) -> None:
-        """Remove the sub-folder, from which the file has gone; a file in it would stop this."""
+        """Remove the sub-folder of a file that was moved out.
+
+        Raises:
+            OSError: The sub-folder still contains a file.
+        """
         folder = self.folder_of(file_id)
         if folder.exists():
             (folder / ORIGIN).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Takes files out of the inboxes into the store: the row first, so that no file lacks one."""
+"""Takes files from the inboxes into the store; the row is written before the file is moved."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ from chordwise.storage.record import new_id
 log = structlog.get_logger(__name__)
 
 CutOff: TypeAlias = tuple[uuid.UUID, Callable[[], None]]
-"""A file between inbox and store, and what brings it to one side or the other.
+"""The id of a file whose move was interrupted, and a function that completes or undoes the move.
 
-The call may raise OSError where the file cannot be moved; nothing is lost, and a later one goes on.
+The function may raise OSError if the file cannot be moved; no file is lost, and a later call
+continues.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A file in an inbox that is to be taken, as it was seen."""
+    """A file of an inbox that is to be taken, in the state in which it was scanned."""
 
     path: Path
     place: Place
@@ -44,7 +45,7 @@ class Wanted:
 
 
 class Taking:
-    """Moves files from the inboxes of one home into its store, and knows how to go on."""
+    """Moves files from the inboxes of one home into its store, and recovers interrupted moves."""
 
     def __init__(self, context: Context, store: Store, rename: folders.Rename = os.rename) -> None:
         self._context = context
@@ -56,8 +57,9 @@ class Taking:
     def take(self, wanted: Sequence[Wanted]) -> list[InboxFile | OSError | None]:
         """Move files with their side-cars into the store.
 
-        Of each it returns the row, `None` where the file is not what was seen, or why it cannot be
-        moved: then it is where it was, or see `left_behind`.
+        The result contains, for each file, its row, `None` if the file differs from the scanned
+        one, or the error that prevented the move. After an error the file is back in its inbox, or
+        is returned by `left_behind`.
 
         Raises:
             ServiceUnavailableError: The database cannot be reached; see `cut_off`.
@@ -81,7 +83,7 @@ class Taking:
                     folders.take(source, stored, token, self._rename)
             is_good = self._is_as_seen(file, wanted.prints)
         except FileNotFoundError:
-            is_good = False  # another process was faster, or the file was withdrawn
+            is_good = False  # another process took it, or it was removed
         except OSError as error:
             self._undo_now_or_later(file)
             return error
@@ -91,14 +93,14 @@ class Taking:
         return file
 
     def left_behind(self) -> list[CutOff]:
-        """Return, once, what could neither be taken nor put back."""
+        """Return, once, the files that could neither be taken nor put back."""
         found, self._left_behind = self._left_behind, []
         return found
 
     def cut_off(self) -> list[CutOff]:
-        """Return all that a kill has cut off, and what was left behind."""
+        """Return all moves that a kill interrupted, including those of `left_behind`."""
         self._left_behind = []
-        orphans = set(self._store.ids())  # before the rows: a sub-folder comes after its row
+        orphans = set(self._store.ids())  # read before the rows: a row precedes its sub-folder
         with self._context.database.read() as session:
             files = inbox_files.in_status(session, self._store.id, InboxStatus.TAKING, None)
             orphans -= inbox_files.known_ids(session, list(orphans))
@@ -122,7 +124,7 @@ class Taking:
         )
 
     def _parts(self, file: InboxFile) -> Iterator[tuple[Path, Path, str]]:
-        """Yield source, place in the store and token of side-car and file, in this order."""
+        """Yield source, path in the store and token of the side-car and then of the file."""
         source, name, token = file.source, file.relative.name, file.id.hex
         side_car = self._store.side_car_of(file.id, name)
         yield source.with_name(side_car_name(name)), side_car, f"{token}-side-car"
@@ -134,7 +136,7 @@ class Taking:
         found = scan.fingerprints(stored)
         if found is None or scan.refusal(stored) is not None or len(found) != len(prints):
             return False
-        # A copy has an inode of its own.
+        # A copy has a different inode.
         return all(
             (now.size, now.modified_ns) == (seen.size, seen.modified_ns)
             for now, seen in zip(found, prints, strict=True)
@@ -147,7 +149,7 @@ class Taking:
                 folders.finish_taking(mark, stored)
         stored = self._store.path_of(file.id, file.relative.name)
         if os.path.lexists(stored):
-            if folders.is_copy(stored, file.source):  # on its way back when we were killed
+            if folders.is_copy(stored, file.source):  # a kill interrupted its return
                 file.source.unlink()
             taken = {"status": InboxStatus.TAKEN}
             self._commit(lambda session: inbox_files.change(session, file.id, taken))
@@ -170,7 +172,7 @@ class Taking:
         )
 
     def _put_orphan_back(self, file_id: uuid.UUID) -> None:
-        """Give a file that the database knows nothing of back to its inbox, to be taken again."""
+        """Move a file without a row in the database back to its inbox, to be taken again."""
         if not self._store.folder_of(file_id).exists():
             return
         origin = self._store.origin(file_id)
@@ -188,14 +190,14 @@ class Taking:
 
 
 def _put_back(source: Path, stored: Path, token: str) -> None:
-    """Move a file back to where it lay, or beside it where something else lies there now."""
+    """Move a file back to its original path, or beside it if that path is taken now."""
     mark = folders.mark_beside(source, token)
     if os.path.lexists(mark) and os.path.lexists(stored):
-        mark.unlink()  # the copy was whole already
+        mark.unlink()  # the copy is complete
     moved = stored if os.path.lexists(stored) else mark
     if not os.path.lexists(moved):
         return
-    if folders.is_copy(moved, source):  # there already, when a kill came
+    if folders.is_copy(moved, source):  # moved back before a kill
         folders.mark_beside(source, f"{token}-back").unlink(missing_ok=True)
         moved.unlink()
         return

@@ -1,4 +1,4 @@
-"""Reads files of the store in threads: a quick lane, and beside it one for a file that is slow."""
+"""Reads files of the store in threads: in a quick lane, and in a slow lane for one slow file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from chordwise.storage.inbox_files import InboxFile
 log = structlog.get_logger(__name__)
 
 SLOW_SECONDS = 5.0
-"""How long a file may hold the quick lane up."""
+"""The time after which a file in the quick lane counts as slow."""
 _LEAVING_SECONDS = 10.0
 
 
 class Task:
-    """Files that are read one after the other; `alone` means that nothing is read meanwhile.
+    """Files that are read one after the other; no other task runs beside one that is `alone`.
 
-    `outcomes` says of each file that is through whether it was submitted, or why it could not be.
+    `outcomes` contains, for each processed file, whether it was submitted, or the error.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Task:
         self._thread.start()
 
     def begin(self, file: InboxFile) -> bool:
-        """Return whether a file may be read now; false where what is left was given back."""
+        """Return whether a file may be read now; false after `give_back`."""
         with self._lock:
             if self._gives_back:
                 return False
@@ -59,22 +59,22 @@ class Task:
             return True
 
     def give_back(self) -> InboxFile | None:
-        """Begin no further file in this task; return the current one."""
+        """Stop the task from beginning further files; return the current one."""
         with self._lock:
             self._gives_back = True
             return self._current
 
     @property
     def held(self) -> set[uuid.UUID]:
-        """The ids of the files that are read, or will be."""
+        """The ids of the files of this task; after `give_back` only those that it has begun."""
         if not self._gives_back:
             return {file.id for file in self.files}
-        through = list(self.outcomes)  # which other threads add to
+        through = list(self.outcomes)  # a copy, because the task's thread adds to it
         return {*through, *([] if self._current is None else [self._current.id])}
 
     @property
     def put_off(self) -> InboxFile | None:
-        """The file that was ended before it was through."""
+        """The file whose reading was interrupted, if any."""
         interrupted = (
             file
             for file in self.files
@@ -83,7 +83,7 @@ class Task:
         return next(interrupted, None)
 
     def interrupt(self) -> None:
-        """End the reading soon."""
+        """Interrupt the reader; the task ends soon after."""
         self.give_back()
         self.is_interrupted = True
         self.reader.interrupt()
@@ -91,7 +91,7 @@ class Task:
     def _run(self) -> None:
         try:
             self._submit(self, self.reader)
-        except BaseException as error:  # noqa: BLE001 - raised again where the outcome is asked for
+        except BaseException as error:  # noqa: BLE001 - raised again with the outcome
             for file_id in self.held:
                 self.outcomes.setdefault(file_id, error)
         finally:
@@ -102,10 +102,10 @@ Submit: TypeAlias = Callable[[Task, Reader], None]
 
 
 class Lanes:
-    """Two tasks at once: where a file in the quick lane is slow, it leaves that lane.
+    """Two concurrent tasks: a file that is slow in the quick lane moves to the slow lane.
 
-    It goes on in the slow lane, and the files behind it are begun again; where another slow file is
-    there, it is put off until that has ended, and then begun again. All methods are for one thread.
+    The files behind it are begun again in the quick lane. If the slow lane is busy, the slow file
+    is interrupted and begun again when that lane is free. All methods are for one thread.
     """
 
     def __init__(
@@ -121,26 +121,26 @@ class Lanes:
 
     @property
     def is_free(self) -> bool:
-        """Whether files that nothing is known of can be begun."""
+        """Whether files that are not known to be slow can be begun."""
         is_alone = self._slow is not None and self._slow.alone
         return self._quick is None and not is_alone
 
     @property
     def tasks(self) -> list[Task]:
-        """What is being read."""
+        """The running tasks."""
         return [task for task in (self._quick, self._slow) if task is not None]
 
     @property
     def held(self) -> set[uuid.UUID]:
-        """The files that are being read, or wait for the slow lane."""
+        """The ids of the files that are being read, or wait for the slow lane."""
         return self._known_slow.union(*(task.held for task in self.tasks))
 
     def is_slow(self, file: InboxFile) -> bool:
-        """Return whether a file is known to be slow, and needs a task of its own."""
+        """Return whether a file is known to be slow, and needs a separate task."""
         return file.id in self._known_slow
 
     def begin(self, files: Sequence[InboxFile], *, alone: bool) -> Task | None:
-        """Begin to read files, a slow one by itself; `None` where their lane is not free."""
+        """Begin to read files, or one slow file; return `None` if their lane is not free."""
         is_slow = self.is_slow(files[0])
         is_busy = self._slow is not None if is_slow else not self.is_free
         if is_busy or any(task.alone or alone for task in self.tasks):
@@ -158,7 +158,7 @@ class Lanes:
         return task
 
     def ended(self) -> Iterator[tuple[InboxFile, bool | BaseException]]:
-        """Yield the finished files, once each; postponed files are begun later."""
+        """Yield the finished files, once each; postponed files are begun again later."""
         self._sort_out()
         for task in self.tasks:
             if not task.ended.is_set():
@@ -175,7 +175,7 @@ class Lanes:
                 self._known_slow.add(put_off.id)
 
     def close(self) -> None:
-        """End what is being read, and the processes of the readers."""
+        """Interrupt the running tasks, and end the reader processes."""
         for task in self.tasks:
             task.interrupt()
         for task in self.tasks:

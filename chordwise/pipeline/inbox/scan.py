@@ -1,4 +1,4 @@
-"""Looks at what lies in an inbox: complete or not, to be taken or to be refused."""
+"""Scans inboxes: which files are complete, which can be taken, and which are refused."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ FORBIDDEN_FOLDER = "cannot be listed; change its permissions"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """Something in an inbox that is left where it is, and why."""
+    """An entry of an inbox that is not taken, and the reason."""
 
     path: Path
     reason: str
 
 
 def oldest(folder: Path, most: int, refuse: Callable[[Refused], None]) -> list[Found]:
-    """Return the files of an inbox that can be taken, at most so many, the oldest first.
+    """Return at most `most` files of an inbox that can be taken, the oldest first.
 
-    Sub-folders are entered, links never. `refuse` is called with everything that is refused.
+    Sub-folders are scanned, links are not followed. `refuse` is called with each refused entry.
     """
     return heapq.nsmallest(
         most, _files(folder, refuse), key=lambda found: (found[1][0].modified_ns, bytes(found[0]))
@@ -53,12 +53,12 @@ def oldest(folder: Path, most: int, refuse: Callable[[Refused], None]) -> list[F
 
 
 def every(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[Path]:
-    """Yield each file of an inbox that can be taken, in no order; `refuse` is called as above."""
+    """Yield the files of an inbox that can be taken, unordered; `refuse` is as in `oldest`."""
     return (Path(path) for path, _ in _files(folder, refuse))
 
 
 def orphans(folder: Path) -> Iterator[Path]:
-    """Yield each side-car of an inbox that belongs to no file, in no order; it may still come."""
+    """Yield the side-cars of an inbox whose file is missing, unordered; it may still arrive."""
     for entry in _entries(folder, lambda _: None):
         owner, path = side_car_owner(entry.name), Path(entry.path)
         if owner is None or is_ignored(owner):
@@ -68,7 +68,7 @@ def orphans(folder: Path) -> Iterator[Path]:
 
 
 def fingerprints(path: Path) -> tuple[Fingerprint, ...] | None:
-    """Return those of a file and of its side-car, if there is one; `None` without the file."""
+    """Return the fingerprints of a file and of its side-car; `None` if the file is missing."""
     own = _fingerprint(path)
     if own is None:
         return None
@@ -77,11 +77,11 @@ def fingerprints(path: Path) -> tuple[Fingerprint, ...] | None:
 
 
 def refusal(path: Path) -> str | None:
-    """Return why a file must not be taken; `None` where it may."""
+    """Return the reason that a file must not be taken; `None` if it may be taken."""
     try:
         status = path.lstat()
     except OSError:
-        return None  # gone: nothing to take, and nothing to refuse
+        return None  # the file is gone, so there is nothing to refuse
     if stat.S_ISLNK(status.st_mode):
         return LINK
     if not stat.S_ISREG(status.st_mode):
@@ -92,10 +92,10 @@ def refusal(path: Path) -> str | None:
 
 
 def is_being_written(path: Path) -> bool:
-    """Return whether a program on this machine holds the file open for writing.
+    """Return whether a process on this machine has the file open for writing.
 
-    The kernel grants a read lease only where no process writes. Where it grants none at all, on
-    network shares and on systems other than Linux, no writer is assumed.
+    The kernel grants a read lease only if no process has the file open for writing. The result is
+    false if leases are not supported, such as on network shares and on systems other than Linux.
     """
     if sys.platform != "linux":
         return False
@@ -105,8 +105,8 @@ def is_being_written(path: Path) -> bool:
     except OSError:
         return False
     try:
-        # A process that opens the file at this moment makes the kernel send us a signal: one that
-        # is ignored by default, not one that ends the process.
+        # If a process opens the file while the lease is held, the kernel sends a signal: SIGURG is
+        # ignored by default, while the usual SIGIO would end this process.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -126,7 +126,7 @@ def _files(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[Found]:
 
 
 def _entries(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[os.DirEntry[str]]:
-    """Yield what is no folder, whatever it is called."""
+    """Yield all entries that are not folders, including those with ignored names."""
     waiting = [folder]  # a stack instead of recursion: folders may be nested deeply
     while waiting:
         current = waiting.pop()
@@ -138,7 +138,7 @@ def _entries(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[os.Dir
                     elif not is_ignored(entry.name):
                         waiting.append(Path(entry.path))
         except FileNotFoundError:
-            if current == folder:  # else it went away while we looked
+            if current == folder:  # a sub-folder may be removed during the scan
                 refuse(Refused(path=current, reason=MISSING_FOLDER))
         except OSError:
             refuse(Refused(path=current, reason=FORBIDDEN_FOLDER))
@@ -160,7 +160,7 @@ def _is_there(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # it cannot be known
+        return True  # unknown, so assume that it exists
 
 
 def _fingerprint(path: Path) -> Fingerprint | None:
@@ -172,8 +172,8 @@ def _fingerprint(path: Path) -> Fingerprint | None:
 
 
 _MAX_BYTES = 256 * 1024
-# The time and memory of the parser grow with the square of a key's parts; of long parts a side-car
-# holds too few.
+# The time and memory of the parser grow quadratically with the number of parts of a key. Longer
+# parts need no check: the size limit of a side-car permits too few of them.
 _PART = rb"""(?:[\w-]{1,99}+|"(?:[^"\\\n]|\\.){0,99}+"|'[^'\n]{0,99}+')"""
 _LONG_KEY = re.compile(rb"(?<![\w-])%b(?:[ \t]*+\.[ \t]*+%b){16}" % (_PART, _PART))
 _MAX_PROBLEMS = 5
@@ -186,20 +186,20 @@ _FOR_TYPES = (
 
 
 def profile_named(settings: Settings, name: str) -> ProfileSettings:
-    """Return a profile; the defaults for an empty name, and for one that is gone."""
+    """Return a profile; the defaults for an empty name, or for a profile that no longer exists."""
     return settings.profiles.get(name, ProfileSettings())
 
 
 def with_side_car(profile: ProfileSettings, side_car: Path, base: Path) -> ProfileSettings:
-    """Return the profile with the entries of a side-car in place of its own.
+    """Return the profile with its entries overridden by those of a side-car.
 
-    `base` is the folder of `chordwise.toml`, below which the files lie that a side-car may name.
+    `base` is the folder of `chordwise.toml`; a side-car may only name files below it.
 
-    What the profile has for analysis types that the side-car does not ask for is left out, and so
-    is what is for reading rows, or for a critique, where the side-car has turned that off.
+    Entries of the profile are dropped if they belong to an analysis type that the side-car does not
+    request, or if they belong to reading rows or to a critique and the side-car disables that.
 
     Raises:
-        UsageError: It is no TOML, has entries that a profile has not, or asks for what it must not.
+        UsageError: The side-car is not valid TOML, has unknown entries, or has forbidden ones.
     """
     given = _settings_in(side_car)
     if "folder" in given:
@@ -232,7 +232,7 @@ def with_side_car(profile: ProfileSettings, side_car: Path, base: Path) -> Profi
 
 
 def _may_be_named(file: Path, base: Path) -> bool:
-    """Return whether a side-car may name a file: a visible one of a known type under `base`."""
+    """Return whether a side-car may name a file: not hidden, of a known type, and below `base`."""
     target = (base / file).resolve()
     if file.is_absolute() or not target.is_relative_to(base):
         return False
@@ -241,11 +241,11 @@ def _may_be_named(file: Path, base: Path) -> bool:
 
 
 def check(settings: Settings, profile: ProfileSettings) -> None:
-    """Refuse a profile that no run could be opened with.
+    """Reject a profile with which no run could be opened.
 
     Raises:
-        UsageError: It contradicts itself, or its schema cannot be used.
-        ConfigurationError: Its model is unknown, or the price of it where there is a budget.
+        UsageError: The profile contradicts itself, or its schema cannot be used.
+        ConfigurationError: Its model is unknown, or there is a budget and the model has no price.
     """
     options = run_options(settings, profile)
     client.identity(settings, options.model)
@@ -253,7 +253,7 @@ def check(settings: Settings, profile: ProfileSettings) -> None:
 
 
 def _left_out(given: Collection[str], wanted: ProfileSettings) -> set[str]:
-    """Return which entries of the profile make no sense beside those of the side-car."""
+    """Return the entries of the profile that do not apply beside those of the side-car."""
     found = {name for name, needed, _ in _FOR_TYPES if wanted.types and needed not in wanted.types}
     if "text_column" in given and not wanted.text_column:
         found.add("id_column")
@@ -267,7 +267,7 @@ def _left_out(given: Collection[str], wanted: ProfileSettings) -> set[str]:
 
 
 def _require_types(given: Mapping[str, object], merged: ProfileSettings) -> None:
-    """Refuse a schema or labels of the side-car that nothing which is asked for has a use for."""
+    """Reject a schema or labels of the side-car that none of the requested types uses."""
     for name, needed, what in _FOR_TYPES:
         if given.get(name) and merged.types and needed not in merged.types:
             asked = " and ".join(merged.types)

@@ -1,4 +1,4 @@
-"""Submits what lies in the store: few runs, each of files that came together and ask the same."""
+"""Submits the files of the store; files that arrive together with the same options share a run."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ from chordwise.storage.runs import Run
 log = structlog.get_logger(__name__)
 
 _LONGEST_SECONDS = 3_600.0
-"""For how long a run may stay open while files keep coming."""
+"""The maximum time that a run stays open while files keep arriving."""
 MAX_ATTEMPTS = 3
-"""How many processes may end while they read a file, before it is set aside."""
+"""The number of processes that may die while reading a file before it is quarantined."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,9 +60,9 @@ class _OpenRun:
 
 @dataclass(slots=True, kw_only=True)
 class _Placed:
-    """A file of the store with its run; `done` is how many of its documents are taken in.
+    """A file of the store with its run; `done` is the number of its documents already taken in.
 
-    `of` is the intake of its entry on the list, `None` where it is on none.
+    `of` is the intake id of its entry on the list of the run, `None` if it is not listed.
     """
 
     file: InboxFile
@@ -73,10 +73,10 @@ class _Placed:
 
 
 class Submitting:
-    """Opens runs, takes files into them, and closes them when no more files come.
+    """Opens runs, takes files into them, and closes them when no more files arrive.
 
-    Several threads may submit, each with a reader of its own; all else is for one thread.
-    `monotonic` is in seconds; `now` names the runs.
+    Several threads may call `submit`, each with its own reader; all other methods are for one
+    thread. `monotonic` is in seconds; `now` is used in the names of the runs.
     """
 
     def __init__(
@@ -97,25 +97,27 @@ class Submitting:
         self._lock = Lock()
 
     def waiting(self, limit: int) -> list[InboxFile]:
-        """Return files that lie in the store and were not submitted, the first taken first."""
+        """Return files of the store that are not submitted yet, the first taken first."""
         with self._context.database.read() as session:
             taken = InboxStatus.TAKEN
             return list(inbox_files.in_status(session, self._store.id, taken, limit))
 
     def needs_to_be_alone(self, file: InboxFile) -> bool:
-        """Return whether no other file may be read beside it: its next loss would be its last."""
+        """Return whether no other file may be read at the same time: this is its last attempt."""
         return file.id not in self._begun and file.attempts == MAX_ATTEMPTS - 1
 
     def submit(self, task: Task, reader: Reader) -> None:
-        """Take everything in the files of a task in, and note in it what became of each.
+        """Take in the documents of the files of a task, and record the outcome of each file in it.
 
-        Files come together in few transactions. What a file lacks, or its side-car, is noted with
-        the file and no error here. A file that is still written to is not submitted; one whose
-        reading was interrupted has the outcome ReadingInterruptedError, and a later call goes on.
+        Files are stored together in few transactions. Errors of a file or its side-car are recorded
+        with the file and not raised. A file that is still being written is not submitted; a file
+        whose reading was interrupted has the outcome `ReadingInterruptedError`, and a later call
+        continues with it.
 
         Raises:
-            LeaseLostError: Another process takes in for a run; a later call opens another one.
-            ServiceUnavailableError: The database cannot be reached; a later call goes on.
+            LeaseLostError: Another process holds the intake of a run; a later call opens another
+                run.
+            ServiceUnavailableError: The database cannot be reached; a later call continues.
         """
         files = []
         for file in task.files:
@@ -147,22 +149,22 @@ class Submitting:
             self._note_outcomes(task, ended)
 
     def close_quiet(self, *, everything: bool = False) -> None:
-        """Close the runs that got no file for a while, or all of them."""
+        """Close the runs that received no file for a while, or all of them."""
         now, quiet = self._monotonic(), self._context.settings.inbox.quiet_seconds
         with self._lock:
             for key, each in list(self._open.items()):
                 is_old = now - each.opened_at >= _LONGEST_SECONDS
                 if everything or is_old or now - each.last_at >= quiet:
                     self._retired.append(self._open.pop(key))
-        # A slow file may still be read into a run that gets no others any more.
+        # A slow file may still be read into a run that accepts no further files.
         for each in [each for each in self._retired if not each.readers]:
             each.submission.close()
             self._retired.remove(each)
 
     def close_abandoned(self) -> None:
-        """Close the runs that an earlier watcher of this store has left open.
+        """Close the runs that an earlier watcher of this store left open.
 
-        One with a file that was being taken in stays open: submitting the file goes on with it.
+        A run with a partly submitted file stays open: submitting the file continues that run.
         """
         ours = {each.submission.run_id for each in (*self._open.values(), *self._retired)}
         with self._context.database.write() as session:
@@ -178,7 +180,7 @@ class Submitting:
         return self._store.path_of(file.id, file.relative.name)
 
     def _begin(self, files: Sequence[InboxFile]) -> None:
-        """Count the attempts of this process, once; give a reason where too many were lost."""
+        """Count one attempt of this process per new file; quarantine those with too many."""
         new = [file for file in files if file.id not in self._begun]
         for file in new:
             if file.attempts >= MAX_ATTEMPTS:
@@ -199,9 +201,9 @@ class Submitting:
         self._begun |= begun
 
     def _place(self, files: Sequence[InboxFile], placed: list[_Placed]) -> None:
-        """Add those of the files that are to be taken in, each with its run.
+        """Add the files that are to be taken in to `placed`, each with its run.
 
-        The others have a reason, or were taken in before a kill.
+        The other files have a reason for refusal, or were completely taken in before a kill.
         """
         leased: set[str] = set()
         for file in files:
@@ -221,9 +223,9 @@ class Submitting:
                 placed.append(found)
 
     def _found_run(self, file: InboxFile, stored: Path, leased: set[str]) -> _Placed | None:
-        """Return a file with its run; `None` where all of it was taken in before a kill.
+        """Return a file with its run; `None` if it was completely taken in before a kill.
 
-        `leased` are the keys of the runs that are known to be open.
+        `leased` contains the keys of the runs that are known to be open.
         """
         profile, done = self._profile_of(file), 0
         if file.run_id is not None:
@@ -240,7 +242,7 @@ class Submitting:
         return _Placed(file=file, found=found, run=run, done=done, of=of)
 
     def _enlist(self, placed: Sequence[_Placed]) -> None:
-        """Put files on the list of their run, where they are not."""
+        """Put files on the list of their run."""
         if not placed:
             return
         submission = placed[0].run.submission
@@ -278,7 +280,7 @@ class Submitting:
             self._begun.discard(file.id)
 
     def _place_of(self, file: InboxFile, stored: Path) -> tuple[_OpenRun | None, uuid.UUID | None]:
-        """Return the run that a file was being taken into, and the id of its entry on the list."""
+        """Return the run that a file was being taken into, and the intake id of its list entry."""
         if file.run_id is None:
             return None, None
         with self._context.database.read() as session:
@@ -295,7 +297,7 @@ class Submitting:
         return run if run is not None and run.submission.has_lease() else None
 
     def _resumed(self, run_id: uuid.UUID) -> _OpenRun | None:
-        """Go on with a run of a lost watcher: the lock of the store says that it is gone."""
+        """Resume a run of a lost watcher, whose lock on the store this process holds now."""
         submission = claim(self._context, run_id, by_force=True)
         return None if submission is None else self._opened(str(run_id), submission)
 
@@ -316,7 +318,7 @@ class Submitting:
         return merged
 
     def _run_for(self, name: str, profile: ProfileSettings, leased: set[str]) -> _OpenRun:
-        """Return the open run of a profile, or a new one; add it to `leased`."""
+        """Return the open run of a profile, or a new one; add its key to `leased`."""
         key = f"{name}\n{profile.model_dump_json()}"
         known = self._open.get(key)
         if known is not None and key not in leased and not known.submission.has_lease():
@@ -330,7 +332,7 @@ class Submitting:
         return known
 
     def _run_name(self, profile: str) -> str:
-        """Return a name such as `inbox-contracts-20261125-0213`, numbered where it is taken."""
+        """Return a name such as `inbox-contracts-20261125-0213`, numbered if it is taken."""
         stem = "-".join(("inbox", *([profile] if profile else []), f"{self._now():%Y%m%d-%H%M}"))
         with self._context.database.read() as session:
             taken = select(func.count()).where(Run.name.startswith(stem, autoescape=True))
@@ -339,13 +341,13 @@ class Submitting:
 
 
 class _Batches:
-    """What the files of a task hold, and what is noted of the files with it."""
+    """The documents of the files of a task, and the rows that link them to their files."""
 
     def __init__(self) -> None:
         self._places: dict[uuid.UUID, tuple[_Placed, int]] = {}
 
     def of(self, placed: _Placed, source: FileSource) -> Iterator[Offered]:
-        """Yield what is to be taken in of a file, until there is a reason against it."""
+        """Yield the documents of a file that are to be taken in, until the file is refused."""
         found, submission = placed.found, placed.run.submission
         documents = source.read(found, submission.columns, found.source, submission.transcriber)
         for position, (document, is_last) in enumerate(marking_last(documents)):
@@ -357,7 +359,7 @@ class _Batches:
                 yield offered
 
     def store(self, batch: Sequence[Offered]) -> list[InboxFile]:
-        """Store a batch, each part in its run; return the files that are through."""
+        """Store a batch, each part in its run; return the files that are complete."""
         through: list[InboxFile] = []
         for _, part in groupby(batch, lambda each: id(self._placed(each).run)):
             offered = list(part)

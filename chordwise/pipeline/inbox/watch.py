@@ -1,4 +1,4 @@
-"""One watch over the inboxes of a home: look, take, submit, deliver, and go on after anything."""
+"""The watch over the inboxes of a home: scans, takes, submits and delivers files, and recovers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from chordwise.storage.inbox_files import InboxFile
 log = structlog.get_logger(__name__)
 
 MAX_WAITING = 2_000
-"""How many files are held in memory while they are waited for; the others stay in their folder."""
+"""The number of waiting files that are held in memory; the others stay in their folders."""
 _BATCH = 50
 _MAX_DELIVERED = 500
 _DELIVERED_TOGETHER = 20
@@ -37,14 +37,15 @@ _PENDING_SECONDS = 1.0
 _DELIVER_SECONDS = 0.3
 _TURN_SECONDS = 0.5
 _SHARE = 10
-"""How many times as long as a look took is waited before the next one."""
+"""The minimum pause before the next scan or query, as a multiple of the time of the last one."""
 
 
 class Watch:
-    """Everything that is done periodically by the process that holds the lock of the store.
+    """The periodic work of the process that holds the lock of the store.
 
-    `monotonic` is in seconds. Call `tick` several times a second; for a file that is read it waits
-    no longer than `reading_turn_seconds`, and goes on with all else.
+    `monotonic` is in seconds. Call `tick` several times a second; it waits at most
+    `reading_turn_seconds` for a task of files that is being read, and then continues with the other
+    work.
     """
 
     def __init__(
@@ -77,13 +78,13 @@ class Watch:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """The inboxes, absolute."""
+        """The absolute paths of the inboxes."""
         return tuple(each.folder for each in self._places.inboxes)
 
     def make_folders(self) -> None:
-        """Make the inboxes that are not there, and in them a folder for each profile.
+        """Create missing inboxes, and in them a folder for each profile.
 
-        The scan tells what is wrong with one.
+        Errors are ignored here; the scan reports folders that are missing or cannot be read.
         """
         of_profiles = [
             Path(folder)
@@ -95,7 +96,7 @@ class Watch:
                 folder.mkdir(parents=True, exist_ok=True)
 
     def disturb(self, paths: Iterable[Path]) -> None:
-        """Note that something happened to these paths; safe from other threads."""
+        """Record that these paths have changed; safe to call from other threads."""
         for path in paths:
             self._events.put(path)
 
@@ -103,7 +104,7 @@ class Watch:
         """Do some of the work that is due; return whether more files are waiting.
 
         Raises:
-            ServiceUnavailableError: The database cannot be reached; the next call goes on.
+            ServiceUnavailableError: The database cannot be reached; the next call continues.
         """
         try:
             if self._must_recover:
@@ -117,30 +118,30 @@ class Watch:
             self._deliver_due()
             self._submitting.close_quiet()
         except ServiceUnavailableError:
-            # Whether the last statement was carried out is unknown: scan everything again.
+            # It is unknown whether the last statement was executed: recover and scan again.
             self._must_recover = True
             raise
         return is_behind
 
     def close(self) -> None:
-        """End what is being read, and close the open runs.
+        """Interrupt the reading of files, and close the open runs.
 
         Raises:
-            ServiceUnavailableError: The database cannot be reached; the next watch closes them.
+            ServiceUnavailableError: The database cannot be reached; the next watch closes the runs.
         """
         self.stop_reading()
         self._submitting.take_attempts_back()
         self._submitting.close_quiet(everything=True)
 
     def stop_reading(self) -> None:
-        """End what is being read, in the middle, and the processes of the readers."""
+        """Interrupt the reading of files immediately, and end the reader processes."""
         self._lanes.close()
 
     def _hear(self) -> None:
         now = self._monotonic()
         while not self._events.empty():
             path = self._events.get()
-            # Whatever happens to a side-car happens to its file.
+            # A change of a side-car counts as a change of its file.
             self._waiting.disturb(path.with_name(path.name.removesuffix(SIDE_CAR)), now)
             self._scan_at = min(self._scan_at, now)
 
@@ -152,7 +153,7 @@ class Watch:
         self._must_recover = False
 
     def _settle_cut_off(self) -> None:
-        """Bring what was cut off to one side or the other, each as soon as it can be."""
+        """Complete or undo each interrupted move, and retry the failed ones later."""
         now = self._monotonic()
         self._cut_off += self._taking.left_behind()
         for file_id, settle in self._cut_off:
@@ -170,7 +171,7 @@ class Watch:
         pause = self._settings.polling_seconds if polling else self._settings.rescan_seconds
         self._scan_at = now + pause
         self._scan(now)
-        # A folder that takes long to scan is scanned less often.
+        # A folder whose scan takes long is scanned less often.
         self._earliest_scan_at = now + _SHARE * (self._monotonic() - now)
 
     def _scan(self, now: float) -> None:
@@ -212,7 +213,7 @@ class Watch:
         return self._lanes.is_free
 
     def _want(self, sighting: Sighting, wanted: list[Wanted]) -> None:
-        """Add a file to those that are to be taken, unless it is still written to."""
+        """Add a file to those that are to be taken, unless it is still being written."""
         path, now = Path(sighting.path), self._monotonic()
         inbox = self._places.holding(path)
         if inbox is None:
@@ -248,7 +249,7 @@ class Watch:
         self._pending_at = self._monotonic() + (0 if is_behind else _PENDING_SECONDS)
 
     def _read(self, files: Iterable[InboxFile]) -> None:
-        """Begin to read files where their lanes are free, and wait a moment for the end."""
+        """Begin to read files whose lanes are free, and wait briefly for each task to end."""
         together: list[InboxFile] = []
         for file in files:
             alone = self._submitting.needs_to_be_alone(file)
@@ -279,7 +280,7 @@ class Watch:
         if now < self._deliver_at:
             return
         due = self._delivering.ready(_MAX_DELIVERED)
-        # With thousands of files at work the question takes a while, and is asked less often.
+        # With thousands of open files the query takes longer, and is run less often.
         pause = max(_DELIVER_SECONDS, _SHARE * (self._monotonic() - now))
         ready = (each for each in due if not self._troubles.is_waiting(each.id, now))
         until = self._monotonic() + _TURN_SECONDS
@@ -296,9 +297,9 @@ class Watch:
 
     @contextlib.contextmanager
     def _trying(self, key: Hashable, what: str, *, is_whole: bool = True) -> Iterator[None]:
-        """Tell what is wrong with one file in the block once; it is tried again later.
+        """Log an error of one file in the block once; the file is retried later.
 
-        Where it `is_whole`, its success ends the trouble with the file.
+        If `is_whole`, success in the block clears the failures of the file.
         """
         try:
             yield
@@ -308,7 +309,7 @@ class Watch:
             reason = error.what if isinstance(error, ChordwiseError) else str(error.strerror)
             if self._troubles.note(key, reason, self._monotonic()):
                 log.warning("inbox.put_off", what=what, file=printable(str(key)), reason=reason)
-        except Exception:  # a defect over one file must not keep the others
+        except Exception:  # a defect with one file must not block the others
             if self._troubles.note(key, "defect", self._monotonic()):
                 log.exception("inbox.defect", what=what, file=printable(str(key)))
         else:

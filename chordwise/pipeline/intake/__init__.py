@@ -1,1 +1,1 @@
-"""Taking documents in: profiles, the options of a run, submitting and resuming."""
+"""Intake of documents: profiles, the options of a run, submitting and resuming."""

@@ -1,4 +1,4 @@
-"""The table that a run's answers are shown in: made or widened when the run begins."""
+"""The table that contains the answers of a run: created or extended when the run begins."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from chordwise.storage.runs import Run
 
 
 def table_of(options: RunOptions) -> str | None:
-    """Return the name of the table of answers, `None` where the run has none.
+    """Return the name of the table of answers; `None` if the run has none.
 
     Raises:
-        UsageError: No table can have this name.
+        UsageError: The name cannot be used for a table.
     """
     if not options.save_as:
         return None
@@ -33,10 +33,10 @@ def table_of(options: RunOptions) -> str | None:
 
 
 def show(session: Session, run: Run, options: RunOptions) -> None:
-    """Make the table of a run's answers, or add the columns that are missing.
+    """Create the table of a run's answers, or add the missing columns.
 
     Raises:
-        ConfigurationError: The role of the database may not create views.
+        ConfigurationError: The database role may not create views.
         UsageError: Another table has the name.
     """
     if run.saved_as is not None:
@@ -45,10 +45,10 @@ def show(session: Session, run: Run, options: RunOptions) -> None:
 
 
 def prune(session: Session, name: str) -> Sequence[str]:
-    """Drop the columns that the newest run of a table did not ask for, and return their names.
+    """Drop the columns that the newest run of a table does not have, and return their names.
 
     Raises:
-        UsageError: There is no such table, or views of the user's own need one of the columns.
+        UsageError: The table does not exist, or views of the user depend on one of the columns.
     """
     table = stored.get(session, name)
     newest = select(Run).where(Run.saved_as == table.name).order_by(Run.id.desc()).limit(1)

@@ -1,4 +1,4 @@
-"""Taking documents in beside other work of a process that serves people, such as the pages'."""
+"""Intake in the background of a process that serves requests, such as the web pages."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _LEAVING_SECONDS = 5.0
 
 
 class BackgroundIntakes:
-    """Takes in for runs, two at once, each in a thread and with a reader of its own.
+    """Takes in documents for two runs at once, each in a thread with a separate reader.
 
-    What is not taken in when it is closed stays on the lists of the runs, which can be resumed.
+    Entries that are not taken in when it is closed stay on the lists of their runs, which can be
+    resumed.
     """
 
     def __init__(self, context: Context) -> None:
@@ -37,7 +38,7 @@ class BackgroundIntakes:
         self._readers: set[Reader] = set()
 
     def take_in(self, submission: Submission) -> None:
-        """Take in what is left on the list of a run, and return at once."""
+        """Start to take in the remaining list entries of a run, and return immediately."""
         thread = Thread(target=self._take_in, args=(submission,), name="intake", daemon=True)
         with self._lock:
             self._threads = [each for each in self._threads if each.is_alive()]
@@ -45,7 +46,7 @@ class BackgroundIntakes:
         thread.start()
 
     def close(self) -> None:
-        """Stop after the documents that are stored, and end the current reading."""
+        """Stop after the documents that are being stored, and interrupt the readers."""
         self._stopped.set()
         with self._lock:
             threads, readers = list(self._threads), list(self._readers)
@@ -64,7 +65,7 @@ class BackgroundIntakes:
                 log.info("intake.interrupted", run=submission.name)
             except ChordwiseError as error:
                 log.warning("intake.interrupted", run=submission.name, reason=error.what)
-            except Exception:  # the thread has no caller to tell
+            except Exception:  # the thread has no caller that handles it
                 log.exception("intake.defect", run=submission.name)
 
     @contextmanager

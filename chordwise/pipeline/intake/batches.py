@@ -1,4 +1,4 @@
-"""Storing a batch of what was read: documents, intakes, jobs and messages, a statement for each."""
+"""Stores a batch of documents, intakes, jobs and messages, with one statement for each kind."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ from chordwise.storage.runs import Run
 
 MAX_DOCUMENTS = 200
 MAX_BYTES = 4 * 1024 * 1024
-"""How many bytes of text a batch may hold before it is stored."""
+"""The size of the texts at which a batch is full, in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenIn:
-    """What became of one thing: its outcome, and how many of its jobs reuse a stored result."""
+    """The outcome of one intake, and how many of its jobs reuse a stored result."""
 
     outcome: IntakeOutcome
     jobs: int = 0
@@ -62,10 +62,10 @@ class TakenIn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offered:
-    """One thing to take in; it gets the intake `intake_id`.
+    """One document, or unread document, to take in; its intake gets the id `intake_id`.
 
-    `of` is the intake of the entry on the list in which it was found: the entry is taken off with
-    the last document in it. `shown` is the name of that entry, `raw_path` that of its file.
+    `of` is the intake id of the list entry that contains it; the entry is removed from the list
+    with its last document. `shown` is the name of that entry, `raw_path` the path of its file.
     """
 
     found: ReadDocument | UnreadDocument
@@ -77,7 +77,7 @@ class Offered:
 
     @property
     def byte_count(self) -> int:
-        """How many bytes its text and the layouts of its pages take in memory, at least."""
+        """The minimum size in memory of its text and of the layouts of its pages, in bytes."""
         if isinstance(self.found, UnreadDocument):
             return 0
         layouts = sum(len(each.layout) for each in self.found.content.places)
@@ -85,15 +85,15 @@ class Offered:
 
 
 Shown: TypeAlias = Mapping[tuple[str, AnalysisType], Sequence[LearnedExample]]
-"""The learned examples that are shown for a document, by its hash and the analysis type."""
+"""The learned examples that are shown with a document, by its hash and the analysis type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What a run asks of each document; `hashes` are the identities of the results by type.
 
-    `budgets` are the tokens of text that a chunk may have, by type; none where only a worker knows.
-    `examples` are the learned ones to choose from, by type.
+    `budgets` are the limits of the text of a chunk in tokens, by type; empty if only a worker can
+    open the model. `examples` are the learned examples to choose from, by type.
     """
 
     run: Run
@@ -104,7 +104,7 @@ class Asked:
 
     @classmethod
     def by(cls, context: Context, run: Run, options: RunOptions) -> Self:
-        """Return what a run asks by some options.
+        """Return what a run asks with the given options.
 
         Raises:
             ConfigurationError: The model is unknown.
@@ -117,14 +117,14 @@ class Asked:
         )
 
     def is_whole(self, job: _NewJob) -> bool:
-        """Return whether a document is a single chunk for a job, its examples beside it."""
+        """Return whether the document of a job fits into a single chunk with its examples."""
         budget = self.budgets.get(job.analysis_type)
         if budget is None or not job.text:
             return False
         return chunking.fits(job.text, budget - sum(each.token_count for each in job.shown))
 
     def shown(self, offered: Sequence[Offered]) -> Shown:
-        """Choose the learned examples for each document; nothing is written.
+        """Choose the learned examples for each document; the database is not changed.
 
         Raises:
             UnicodeError: A text cannot be stored.
@@ -149,14 +149,14 @@ class NewDocument(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Documents, by their intakes, of which the same is asked."""
+    """Documents by intake id, of which the same is asked."""
 
     asked: Asked
     documents: Mapping[uuid.UUID, NewDocument]
 
 
 Divide: TypeAlias = Callable[[Session, Mapping[uuid.UUID, NewDocument]], Sequence[Group]]
-"""Divides the documents that are new to a run by what is asked of them."""
+"""Groups the documents that are new to a run by what is asked of them."""
 
 
 class _NewJob(NamedTuple):
@@ -169,10 +169,10 @@ class _NewJob(NamedTuple):
 
 
 def _text_budgets(context: Context, options: RunOptions) -> dict[AnalysisType, int]:
-    """Return how many tokens of text a chunk may have, by type.
+    """Return the limit of the text of a chunk in tokens, by type.
 
-    Empty where this process cannot open the model, for example because it has no key: the workers
-    fan those jobs out.
+    Empty if this process cannot open the model, for example without its key; the workers then fan
+    the jobs out.
     """
     chunk_tokens = context.settings.pipeline.chunk_tokens
     try:
@@ -190,7 +190,7 @@ def _text_budgets(context: Context, options: RunOptions) -> dict[AnalysisType, i
 
 
 def unstorable(offered: Offered, error: Exception) -> Offered:
-    """Return what is stored instead of a document that PostgreSQL does not take."""
+    """Return what is stored instead of a document that PostgreSQL rejects."""
     found = offered.found
     sentence = str(getattr(error, "orig", error)).strip().partition("\n")[0]
     reason = failures.unreadable(
@@ -213,9 +213,9 @@ def store(
     shown: Shown,
     divide: Divide,
 ) -> list[TakenIn]:
-    """Store each thing with its jobs and their messages, or why there is no document.
+    """Store each document with its jobs and their messages, or the reason that there is none.
 
-    The number of statements does not depend on how many things those are.
+    The number of statements does not depend on the number of documents.
 
     Raises:
         LeaseLostError: Another process has taken in the file of one of them.
@@ -242,7 +242,7 @@ def store(
 def _rows(
     offered: Sequence[Offered], document_ids: Mapping[uuid.UUID, uuid.UUID], seen: set[uuid.UUID]
 ) -> tuple[list[dict[str, object]], dict[uuid.UUID, NewDocument]]:
-    """Return the rows of intakes, and by their ids the documents that are new to the run."""
+    """Return the rows of intakes, and the documents that are new to the run by intake id."""
     rows: list[dict[str, object]] = []
     new: dict[uuid.UUID, NewDocument] = {}
     for each in offered:
@@ -277,10 +277,10 @@ def _add_jobs(
     new: Mapping[uuid.UUID, NewDocument],
     shown: Shown,
 ) -> Counter[uuid.UUID]:
-    """Add the jobs of documents that are new to the run, by their intakes; count the reused ones.
+    """Add the jobs of the documents that are new to the run; count the reused results by intake.
 
-    A job whose answer is stored ends at once, and one may follow another job. What is left has its
-    message: for the only chunk of a job, which is written here, or for the fan-out.
+    A job with a stored answer ends at once, and a job may follow another one. Every other job gets
+    a message: for its only chunk, which is written here, or for its fan-out.
     """
     jobs = [
         _new_job(asked, intake_id, document, each, shown)
@@ -322,13 +322,13 @@ def _new_job(
 def _answers(
     session: Session, asked: Asked, jobs: Sequence[_NewJob]
 ) -> tuple[Mapping[ResultKey, uuid.UUID], Mapping[ResultKey, uuid.UUID]]:
-    """Return the jobs that have answers to the questions of new jobs, and those to follow."""
+    """Return the jobs that have answered the questions of new jobs, and the jobs to follow."""
     if not jobs or asked.options.fresh:
         return {}, {}
     questions = [each.question for each in jobs]
     leaders: Mapping[ResultKey, uuid.UUID] = {}
     if asked.options.follows:
-        # Looked for first: one that ends between the two has its answer then.
+        # Queried first: a leader that ends between the two queries has its answer in the second.
         leaders = shared_jobs.leaders(session, asked.run, questions, jobs[0].id)
     return results.reusable_all(session, questions), leaders
 
@@ -423,15 +423,16 @@ def _document(found: ReadDocument) -> Document:
 
 
 FLUSH_SECONDS = 0.2
-"""How long something that was read waits for a batch to become full."""
+"""The maximum time that a document waits for its batch to become full."""
 
 
 class BatchWriter:
-    """Hands what it is given to `store`, in order and in batches; a context manager.
+    """Passes documents to `store`, in order and in batches; a context manager.
 
-    A batch is stored when it is full, when its first thing has waited for a moment, and at the end
-    of the block. What waits when an exception ends the block is dropped. One full batch waits
-    while another one is stored, and beside a document that is larger than two batches nothing does.
+    A batch is stored when it is full, `FLUSH_SECONDS` after its first document, and at the end of
+    the block. If an exception ends the block, waiting documents are discarded. At most one full
+    batch waits while another one is stored, and none while a document larger than two batches is
+    stored.
     """
 
     def __init__(self, store: Callable[[Sequence[Offered]], object]) -> None:
@@ -464,10 +465,10 @@ class BatchWriter:
             raise self._error
 
     def put(self, offered: Offered) -> None:
-        """Take one thing, and wait while too much is held.
+        """Add one document; block while the queue is full.
 
         Raises:
-            BaseException: What `store` has raised; nothing more is stored then.
+            BaseException: `store` raised this error; nothing more is stored.
         """
         with self._changed:
             self._waiting.append(offered)
@@ -488,14 +489,14 @@ class BatchWriter:
         try:
             while batch := self._next():
                 self._store(batch)
-        except BaseException as error:  # noqa: BLE001 - raised again where more is put
+        except BaseException as error:  # noqa: BLE001 - raised again by `put`
             with self._changed:
                 self._error = error
                 self._waiting.clear()
                 self._changed.notify_all()
 
     def _next(self) -> list[Offered]:
-        """Return the next batch, when it is due; an empty one at the end."""
+        """Return the next batch when it is due; an empty one at the end."""
         with self._changed:
             self._stored_bytes = 0
             self._changed.notify_all()

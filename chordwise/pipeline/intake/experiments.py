@@ -1,4 +1,4 @@
-"""Experiments at intake: which variant answers a document, and what stops a variant."""
+"""Experiments at intake: assigns documents to variants, and stops variants by guardrails."""
 
 from __future__ import annotations
 
@@ -36,13 +36,16 @@ from chordwise.storage.runs import Run
 log = structlog.get_logger(__name__)
 
 CHECK_INTERVAL = timedelta(minutes=1)
-"""How long intake waits between two checks of the guardrails of an experiment."""
+"""The minimum time between two checks of the guardrails of an experiment at intake."""
 Write: TypeAlias = Callable[[Callable[[Session], int]], int]
-"""Runs a transaction."""
+"""Runs a function in a transaction."""
 
 
 def asked_of(options: RunOptions) -> JsonObject:
-    """Return what a run asks, and where its answers go: that of a profile is its experiment's."""
+    """Return what identifies the experiment of a run: its questions and its table of answers.
+
+    A run belongs to an experiment if this value equals the control of the experiment.
+    """
     return {
         "types": [each.value for each in options.types],
         "save_as": options.save_as,
@@ -52,7 +55,7 @@ def asked_of(options: RunOptions) -> JsonObject:
 
 
 class Trial:
-    """Gives the documents of a run to the variants of the experiment with its profile, if any."""
+    """Assigns the documents of a run to the variants of the experiment on its options, if any."""
 
     def __init__(self, context: Context, asked: Asked) -> None:
         self._context = context
@@ -62,16 +65,17 @@ class Trial:
         self._is_on = False
 
     def check(self) -> None:
-        """Check the guardrails where documents have gone into an experiment, from time to time."""
+        """Check the guardrails periodically if documents were assigned to an experiment."""
         if self._is_on:
             check(self._context.database, CHECK_INTERVAL)
 
     def groups(
         self, session: Session, documents: Mapping[uuid.UUID, NewDocument]
     ) -> Sequence[Group]:
-        """Return the documents, given by their intakes, with what is asked of them.
+        """Return the documents, which are given by intake id, grouped by what is asked of them.
 
-        Further answers to paired ones have intakes of their own, in the run of the experiment.
+        The additional answers for paired documents have separate intakes in the run of the
+        experiment.
         """
         running = (each for each in experiments.running(session) if each.control == self._own)
         experiment = next(running, None)
@@ -91,7 +95,7 @@ class Trial:
         experiment: Experiment,
         documents: Mapping[uuid.UUID, NewDocument],
     ) -> Sequence[_Place]:
-        """Assign the documents that are new to the experiment to its variants."""
+        """Assign documents to the variants of an experiment, and record the new ones."""
         variants = experiments.variants(session, experiment.id)
         usable = {
             each.name: asked
@@ -133,7 +137,7 @@ class Trial:
         variants: Sequence[ExperimentVariant],
         places: Sequence[_Place],
     ) -> list[_Place]:
-        """Return the places with the further ones of paired documents, if these may be answered."""
+        """Return the places, with additional ones for paired documents if these are permitted."""
         paired = [each for each in places if each.is_paired]
         number = len(paired) * len(variants)
         if not number or not experiments.open_pairs(session, experiment, number):
@@ -150,7 +154,7 @@ class Trial:
         return [*places, *(copy for _, copy in further)]
 
     def _asked_by(self, variant: ExperimentVariant, run: Run) -> Asked | None:
-        """Return what a variant asks in a run; None where the settings here do not know it."""
+        """Return what a variant asks in a run; `None` if the settings lack its model."""
         key = (variant.experiment_id, variant.name, run.id)
         if key not in self._of_variants:
             stored = from_json(variant.options, run.name)
@@ -167,7 +171,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
-    """A document, by the intake whose jobs ask it, with the variant that answers it."""
+    """A document with the intake of its jobs and the variant that answers it."""
 
     intake_id: uuid.UUID
     document: NewDocument
@@ -189,9 +193,9 @@ _GUARDED = (Outcome.VALID, Outcome.COST, Outcome.LATENCY)
 
 
 def check(database: Database, interval: timedelta = timedelta(), write: Write | None = None) -> int:
-    """Stop the variants of running experiments that break a guardrail; return how many these are.
+    """Stop the variants of running experiments that violate a guardrail; return their number.
 
-    One that was checked within the `interval` is passed over.
+    Experiments that were checked within `interval` are skipped.
     """
     commit = write or database.commit
     with database.read() as session:
@@ -210,7 +214,7 @@ def check(database: Database, interval: timedelta = timedelta(), write: Write | 
 def _broken(
     experiment: Experiment, names: Sequence[str], summed: Sequence[GuardedOutcome]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the variants that break a guardrail, which share the risk, and how they do."""
+    """Yield the variants that violate a guardrail, with the reason; the tests share the risk."""
     bounds = (experiment.max_invalid, experiment.max_cost, experiment.max_latency)
     risk = experiment.risk / (len(_GUARDED) * len(names))
     of = {(each.variant, each.outcome): each for each in summed}

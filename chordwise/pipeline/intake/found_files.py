@@ -1,4 +1,4 @@
-"""Taking in what was found: store the list, read each file, store it or why not, close the run."""
+"""Takes in discovered files: reads each entry of the list, stores the result, closes the run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Found: TypeAlias = ReadDocument | UnreadDocument
 
 
 class FileSource:
-    """Reads what discovery found; standard input as well, up to the limit."""
+    """Reads discovered files, and standard input up to the size limit."""
 
     def __init__(self, reader: Reader, stdin: BinaryIO) -> None:
         self._reader = reader
@@ -51,13 +51,13 @@ class FileSource:
         shown: str = "",
         transcriber: Transcriber | None = None,
     ) -> Iterator[Found]:
-        """Yield the documents in a file, each with its text or why there is none.
+        """Yield the documents in a file, each with its text or the reason that there is none.
 
-        `columns` say how tables are read; other files are not affected. `shown` is the name
-        to show instead of the path. `transcriber` reads pages without text.
+        `columns` are the columns that are read from tables; other files are not affected. `shown`
+        is displayed instead of the path. `transcriber` reads pages without text.
 
         Raises:
-            ChordwiseError: What `transcriber` raises, where that is no ReadError.
+            ChordwiseError: `transcriber` raised an error other than `ReadError`.
         """
         if file.failure is not None:
             yield UnreadDocument(source=file.source, error=file.failure)
@@ -74,7 +74,7 @@ class FileSource:
 
 
 def entry_of(file: FoundFile, shown: str = "") -> Entry:
-    """Return what goes on the list for a file: it is found again from another working folder."""
+    """Return the list entry of a file, whose path is absolute."""
     if file.path is None or file.failure is not None:
         return Entry(source=file.source, error=file.failure)
     size, modified_ns = _fingerprint(file.path, follow_symlinks=file.follow_symlinks)
@@ -95,15 +95,15 @@ def take_in(
     on_taken: Callable[[str, TakenIn], None] = lambda _shown, _taken: None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Take in what is left on the list of a run; return false if `is_stopped` ended it early.
+    """Take in the remaining entries on the list of a run; return false if `is_stopped` ended it.
 
-    What was read is stored in batches by another thread, which calls `on_taken`. The run is closed
-    whatever happens, so that what was taken in goes on.
+    Another thread stores the documents in batches, and calls `on_taken`. The run is closed in any
+    case, so that the jobs of its documents continue.
 
     Raises:
         RunCancelledError: The run is cancelled; the rest is not read.
-        LeaseLostError: Another process takes in for this run.
-        ModelError: The model that reads scans cannot be asked for now; the rest is not read.
+        LeaseLostError: Another process holds the intake of this run.
+        ModelError: The model that reads scans is unavailable or paused; the rest is not read.
     """
 
     def store(batch: Sequence[Offered]) -> None:
@@ -118,7 +118,7 @@ def take_in(
                 documents = _documents(submission, source, listed, stored)
                 for found, last in marking_last(documents):
                     writer.put(_offered(listed, found, is_last=last))
-                    if not last and is_stopped():  # a file may hold very many
+                    if not last and is_stopped():  # a file may contain very many documents
                         return False
         return True
     finally:
@@ -136,7 +136,7 @@ def _offered(listed: ListedFile, found: Found, *, is_last: bool) -> Offered:
 
 
 def marking_last(documents: Iterable[Found]) -> Iterator[tuple[Found, bool]]:
-    """Yield each document with whether it is the last one."""
+    """Yield each document together with whether it is the last one."""
     waiting: list[Found] = []
     for document in documents:
         if waiting:
@@ -149,7 +149,7 @@ def marking_last(documents: Iterable[Found]) -> Iterator[tuple[Found, bool]]:
 def _documents(
     submission: Submission, source: FileSource, listed: ListedFile, stored: ReadDocument | None
 ) -> Iterator[Found]:
-    """Yield what is to be taken in of an entry on the list, at least one."""
+    """Yield the documents of a list entry that are to be taken in; at least one."""
     if stored is not None:
         yield stored
         return
@@ -174,7 +174,7 @@ def _found(listed: ListedFile) -> FoundFile:
 
 
 def _why_not(listed: ListedFile) -> ReadError | None:
-    """Return why an entry of an interrupted run cannot be taken in any more."""
+    """Return the reason that an entry of an interrupted run can no longer be taken in."""
     if listed.raw_path is None:
         return failures.unreadable(
             "came from standard input, or its stored text was deleted; it cannot be read again.",
@@ -197,7 +197,7 @@ def _changed(listed: ListedFile) -> ReadError:
 
 
 def _fingerprint(path: Path, *, follow_symlinks: bool) -> tuple[int | None, int | None]:
-    """Return size and time of modification; nothing where the reader will say what is wrong."""
+    """Return size and modification time; `None` twice if the reader will report an error."""
     try:
         status = path.stat(follow_symlinks=follow_symlinks)
     except (OSError, ValueError):
@@ -206,13 +206,13 @@ def _fingerprint(path: Path, *, follow_symlinks: bool) -> tuple[int | None, int 
 
 
 STORED_AT_ONCE = 20
-"""How many stored texts a statement reads."""
+"""The number of stored texts that one statement reads."""
 
 
 def _with_stored(
     context: Context, listed: Iterable[ListedFile]
 ) -> Iterator[tuple[ListedFile, ReadDocument | None]]:
-    """Yield each entry with the stored document that it stands for, if it is there."""
+    """Yield each entry with the stored document that it refers to, if any."""
     waiting: list[ListedFile] = []
     for each in listed:
         waiting.append(each)
@@ -237,7 +237,7 @@ def _found_together(
 def stored_documents(
     session: Session, job_ids: Sequence[uuid.UUID]
 ) -> Mapping[uuid.UUID, ReadDocument]:
-    """Return the documents of jobs as their readers had found them; pruned ones are left out."""
+    """Return the documents of jobs as the readers returned them; pruned documents are omitted."""
     found = session.execute(
         select(Job.id, Intake, Document)
         .join(Intake, Intake.id == Job.intake_id)

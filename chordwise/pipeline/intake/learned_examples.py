@@ -1,4 +1,4 @@
-"""The learned examples of a run: what feedback on its profile has brought, read once."""
+"""The learned examples of a run, from the feedback on its profile; they are read once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from chordwise.storage.record import among
 _MAX_DOCUMENTS = 1_000
 _AT_ONCE = 50
 _CONTEXT_SHARE = 4
-"""Examples take at most a fourth of what a text may take."""
+"""Examples take at most a quarter of the tokens that a text may have."""
 
 Examples = Mapping[AnalysisType, ExampleIndex]
 
@@ -45,12 +45,12 @@ Examples = Mapping[AnalysisType, ExampleIndex]
 def of_run(
     context: ReadingContext, options: RunOptions, budgets: Mapping[AnalysisType, int]
 ) -> Examples:
-    """Return the examples that a run may show, by analysis type; none where it is to show none.
+    """Return the examples that a run may show, by analysis type; empty if it is to show none.
 
     They come from answers that people approved or corrected: of the same profile, to the same
-    question, asked with the same variant of templates. None is of a document that is held out, and
-    none would show a text to a provider that has not had it. `budgets` are the tokens of text that
-    a chunk may have, as far as they are known. A suite measures the question alone.
+    question, asked with the same variant of templates. Held-out documents are excluded, and so are
+    answers whose text would be sent to a provider that has not received it before. `budgets` are
+    the known limits of the text of a chunk, in tokens. A suite uses no examples.
     """
     settings, prompts = context.settings, context.settings.prompts
     is_wanted = options.profile and options.learned_examples and prompts.learned_examples
@@ -69,10 +69,10 @@ def of_run(
 def _learned(
     context: ReadingContext, options: RunOptions, kind: AnalysisType, max_tokens: int
 ) -> Iterator[LearnedExample]:
-    """Yield an example for each document that makes one, of its newest answer that does.
+    """Yield at most one example per document, from its newest answer that yields one.
 
-    An excerpt has a character for each token that all examples together may take. No transaction is
-    open while examples are made.
+    The length of an excerpt in characters is limited to `max_tokens`. No transaction is open while
+    examples are created.
     """
     by_document: dict[uuid.UUID, list[JudgedResult]] = defaultdict(list)
     for attempt in context.database.attempts(PATIENCE):
@@ -132,9 +132,9 @@ def _variants(options: AnalysisOptions) -> set[str]:
 
 
 def _addresses(settings: Settings, model: str) -> frozenset[tuple[str, str]]:
-    """Return where the texts of a run go that asks a model: provider and address of each.
+    """Return the provider and address of each language model that a run with `model` asks.
 
-    Empty for the built-in model, and for one that is not known any more.
+    Empty for the built-in model, and for a model that is no longer configured.
     """
     try:
         asked = [settings.model_named(name) for name in settings.names_asked(model)]

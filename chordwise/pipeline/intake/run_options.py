@@ -1,4 +1,4 @@
-"""What a run asks, what of it decides about a result, and how a run may be named."""
+"""The options of a run, the identity of its results, and the rules for its name."""
 
 from __future__ import annotations
 
@@ -37,24 +37,25 @@ from chordwise.settings import CritiqueSettings, ProfileSettings, Settings
 from chordwise.storage.record import id_in
 
 PIPELINE_VERSION = 5
-"""Raised whenever the same question would get another answer for reasons of our own code."""
+"""Incremented with each change of the code that changes the answer to the same question."""
 MAX_NAME_LENGTH = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What a run asks of every document.
+    """The questions that a run asks of each document, and how it asks them.
 
-    `name` is empty for one that is made up; `save_as` names the table of its answers, and is empty
-    where there is none; `fresh` asks again even where an answer is stored, and
-    without `use_cache` nothing that was answered before is used. The calls of a `nightly` run let
-    those of others go first. In the batch `lane` its questions wait for the provider's batches,
-    where a model has them. One that `follows` asks nothing that a job of another run is asking
-    already, and waits for its answer. `budget_usd` is what its calls may cost, where not what the
-    settings say; `columns` are how tables are read. `paths` are the arguments that name what is
-    taken in, absolute and printable: the same command again goes on with an interrupted run.
-    `profile` is the one that was named, if any; with `learned_examples`, what people said is right
-    of its answers is shown as examples. The documents of a run that `is_suite` never become any.
+    If `name` is empty, a name is generated. `save_as` is the name of the table of answers, empty if
+    there is none. `fresh` asks again even if an answer is stored; without `use_cache` the cache of
+    answers is not used. The calls of a `nightly` run yield to those of other runs. In the batch
+    `lane` the questions wait for a batch of the provider, if the model supports batches. A run that
+    `follows` does not repeat a question that a job of another run is asking, but waits for its
+    answer. `budget_usd` is the limit on the cost of its calls, `None` for the default of the
+    settings; `columns` are the columns that are read from tables. `paths` are the arguments that
+    name the input, absolute and printable: repeating the command resumes an interrupted run.
+    `profile` is the name of the profile, if any; with `learned_examples`, answers of the profile
+    that people approved or corrected are shown as examples. The documents of a run that `is_suite`
+    are never used as examples.
     """
 
     types: tuple[AnalysisType, ...] = (AnalysisType.SUMMARY,)
@@ -76,14 +77,14 @@ class RunOptions:
 
 
 def answerable(settings: Settings, options: RunOptions) -> RunOptions:
-    """Return the options as they hold here: with the principles of the settings for a critique.
+    """Return the effective options: principles are taken from the settings unless given.
 
-    Where no language model is asked, without what only one can give: the built-in model would give
-    the same answer in every sample of a vote, and can examine none.
+    If no language model is asked, votes and critique are disabled: the built-in model would give
+    the same answer in each sample, and cannot examine an answer.
 
     Raises:
         ConfigurationError: The model is unknown.
-        UsageError: The built-in model alone is asked for what it gives no answer to.
+        UsageError: Only the built-in model is asked, and it does not support an analysis type.
     """
     wanted = options.analysis
     asked = (settings.model_named(name) for name in settings.names_asked(options.model))
@@ -99,7 +100,7 @@ def answerable(settings: Settings, options: RunOptions) -> RunOptions:
 
 
 def identity(context: ReadingContext, analysis_type: AnalysisType, options: RunOptions) -> str:
-    """Return the hash of everything but the document that decides about a result."""
+    """Return the hash of everything except the document that a result depends on."""
     task = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options.analysis)
     synthesis = replace(task, stage=Stage.SYNTHESIZE)
     parts: Mapping[str, object] = {
@@ -119,7 +120,7 @@ def identity(context: ReadingContext, analysis_type: AnalysisType, options: RunO
 
 
 def _critique(analysis_type: AnalysisType, options: AnalysisOptions) -> dict[str, object]:
-    """Return what decides about a critique, the words of the usual principles included."""
+    """Return what a critique depends on, including the text of the default principles."""
     if not options.critique:
         return {}
     prompts = [library.latest(name).version for name in (library.CRITIQUE, library.REVISION)]
@@ -128,7 +129,7 @@ def _critique(analysis_type: AnalysisType, options: AnalysisOptions) -> dict[str
 
 
 def to_json(options: RunOptions) -> JsonObject:
-    """Return what `runs.options` keeps of them: all but the name."""
+    """Return the value of the column `runs.options`: all options except the name."""
     return {
         "types": [each.value for each in options.types],
         "save_as": options.save_as,
@@ -150,7 +151,7 @@ def to_json(options: RunOptions) -> JsonObject:
 
 
 def from_json(stored: JsonObject, name: str) -> RunOptions:
-    """Read what `to_json` wrote; `name` is that of the run."""
+    """Return the options that `to_json` wrote; `name` is the name of the run."""
     budget = json_values.text(stored.get("budget_usd"))
     return RunOptions(
         types=tuple(AnalysisType(each) for each in json_values.strings(stored.get("types"))),
@@ -176,10 +177,10 @@ def from_json(stored: JsonObject, name: str) -> RunOptions:
 
 
 def check_name(name: str) -> None:
-    """Refuse names that `RUN` on the command line could not tell from something else.
+    """Reject names that would be ambiguous as `RUN` on the command line.
 
     Raises:
-        UsageError: It cannot be used.
+        UsageError: The name cannot be used.
     """
     if id_in(name) is not None:
         raise UsageError("A run's name must not look like an id.", "Choose another --run-name.")
@@ -198,11 +199,10 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8}){0,4}")
 def run_options(
     settings: Settings, profile: ProfileSettings, run_name: str = "", profile_name: str = ""
 ) -> RunOptions:
-    """Return the options of a run that asks what the profile says, which has a name or none.
+    """Return the options of a run that a profile describes; `run_name` may be empty.
 
     Raises:
-        UsageError: The profile contradicts itself, or its schema, its pack or its templates cannot
-            be used.
+        UsageError: The profile contradicts itself, or its schema, pack or templates cannot be used.
         ConfigurationError: A template cannot be used.
     """
     has_labels = bool(profile.labels or profile.labels_file)
@@ -234,11 +234,11 @@ def run_options(
 def own_templates(
     settings: Settings, variant: str, types: Sequence[AnalysisType]
 ) -> tuple[PromptTemplate, ...]:
-    """Return the user's own templates of a variant; none where none is named.
+    """Return the user's templates of a prompt variant; empty if `variant` is empty.
 
     Raises:
-        UsageError: There is no folder of templates, or the variant has none for these types.
-        ConfigurationError: There is no such variant, or a template of it cannot be used.
+        UsageError: No folder of templates is set, or the variant has none for these types.
+        ConfigurationError: The variant does not exist, or one of its templates cannot be used.
     """
     if not variant:
         return ()
@@ -260,7 +260,7 @@ def read_schema(path: Path) -> JsonObject:
     """Return the JSON Schema in a file.
 
     Raises:
-        UsageError: It cannot be read, is not JSON, or cannot be used.
+        UsageError: The file cannot be read, is not JSON, or is not a usable schema.
     """
     try:
         return validation.check_schema(json.loads(path.read_text(encoding="utf-8-sig")))
@@ -277,10 +277,12 @@ def read_schema(path: Path) -> JsonObject:
 
 
 def labels_of(given: Iterable[str], file: Path | None) -> tuple[tuple[str, ...], Mapping[str, str]]:
-    """Return the labels that are given or read from a file, each once, with their meanings.
+    """Return the labels that are given or read from a file, with their meanings.
+
+    Duplicates are removed.
 
     Raises:
-        UsageError: There are both, or one label only, or the file cannot be read.
+        UsageError: Both are given, there is only one label, or the file cannot be read.
     """
     labels = tuple(dict.fromkeys(given))
     if labels and file is not None:
@@ -294,10 +296,10 @@ def labels_of(given: Iterable[str], file: Path | None) -> tuple[tuple[str, ...],
 
 
 def checked_language(tag: str) -> str:
-    """Return the tag of a language as it was given.
+    """Return the given language tag.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is not a valid tag.
     """
     if tag and not _LANGUAGE.fullmatch(tag):
         raise UsageError(f"“{tag}” is no tag of a language.", "Such as de, pt-BR or zh-Hans.")
@@ -305,7 +307,7 @@ def checked_language(tag: str) -> str:
 
 
 def _read_labels(path: Path) -> dict[str, str]:
-    """Return the labels in a file with what they mean: TOML, JSON, or a line for each."""
+    """Return the labels in a file with their meanings: TOML, JSON, or one label per line."""
     what, content = f"The labels {path} cannot be read", _text_in(path, "labels")
     try:
         match path.suffix.lower():
@@ -325,7 +327,7 @@ def _read_labels(path: Path) -> dict[str, str]:
 
 
 def _examples(path: Path, options: RunOptions) -> tuple[Example, ...]:
-    """Return the examples in a file that are for the types that are asked for."""
+    """Return the examples in a file that belong to the requested analysis types."""
     content = _text_in(path, "examples")
     try:
         if path.suffix.lower() == ".toml":
@@ -343,7 +345,7 @@ def _examples(path: Path, options: RunOptions) -> tuple[Example, ...]:
 
 
 def _text_in(path: Path, noun: str) -> str:
-    """Return what a file of the user's says."""
+    """Return the text of a file of the user."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -354,10 +356,10 @@ def _text_in(path: Path, noun: str) -> str:
 
 
 def read_principles(path: Path) -> tuple[str, ...]:
-    """Return the principles in a text file, one a line; bullets and blank lines do not count.
+    """Return the principles in a text file, one per line, without bullets and blank lines.
 
     Raises:
-        UsageError: It cannot be read, has no principles, or some that are too long or too many.
+        UsageError: The file cannot be read, or its principles are missing, too long or too many.
     """
     lines = _text_in(path, "principles").splitlines()
     found = [line.lstrip("-*• \t").strip() for line in lines]

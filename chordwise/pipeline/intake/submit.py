@@ -1,4 +1,4 @@
-"""Taking documents in: rows first, messages after; nothing found goes unaccounted."""
+"""Submits documents to runs: stores each batch with its jobs and messages in one transaction."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ Guard: TypeAlias = Callable[[Session], None]
 
 
 def unguarded(_session: Session) -> None:
-    """Let every transaction write."""
+    """Permit every transaction."""
 
 
 class Submission:
-    """An open run that takes things in, a batch in each transaction, until it is closed.
+    """An open run that takes in documents, one batch per transaction, until it is closed.
 
     It holds the lease of the run's intake with `token`. `guard` is called first in each
-    transaction, and raises where this process must not write any more. One that `is_resumed` goes
-    on with the list of a run that was interrupted. `transcriber` reads pages without text.
+    transaction, and raises if this process may no longer write. If `is_resumed`, it continues the
+    list of a run that was interrupted. `transcriber` reads pages without text.
     """
 
     def __init__(
@@ -84,34 +84,34 @@ class Submission:
 
     @property
     def example_count(self) -> int:
-        """How many learned examples there are to choose from, for all analysis types together."""
+        """The number of learned examples to choose from, over all analysis types."""
         return sum(map(len, self._asked.examples.values()))
 
     @property
     def columns(self) -> Columns:
-        """How tables are read."""
+        """The columns that are read from tables."""
         return self.options.columns
 
     def asks_once(self, wanted: RunOptions) -> bool:
-        """Return whether votes or a critique were wanted of a model that can give neither."""
+        """Return whether requested votes or a critique were dropped for the built-in model."""
         given = self.options.analysis
         return (given.votes, given.critique) != (wanted.analysis.votes, wanted.analysis.critique)
 
     def enlist(self, entries: Sequence[Entry], also: Also | None = None) -> Sequence[uuid.UUID]:
-        """Put more things on the list of the run; return the ids of their intakes.
+        """Add entries to the list of the run; return the ids of their intakes.
 
         `also` writes more in the same transaction.
 
         Raises:
             RunCancelledError: The run is cancelled.
-            LeaseLostError: Another process takes in for this run.
+            LeaseLostError: Another process holds the intake of this run.
         """
         stored: Sequence[uuid.UUID] = ()
         with self._turn:
             for attempt in self._context.database.attempts(PATIENCE):
                 with attempt as session:
                     if stored and intakes.exists(session, stored[0]):
-                        continue  # an earlier commit was made, and only its answer was lost
+                        continue  # an earlier attempt was committed; only its response was lost
                     self._require_lease(session)
                     stored = intakes.enlist(session, self.run_id, entries)
                     if also is not None:
@@ -119,7 +119,7 @@ class Submission:
         return stored
 
     def untaken(self) -> Iterator[ListedFile]:
-        """Yield what is left on the list, in its order."""
+        """Yield the remaining entries of the list, in order."""
         after = -1
         while True:
             with self._context.database.read() as session:
@@ -132,31 +132,31 @@ class Submission:
     def take_in(
         self, found: ReadDocument | UnreadDocument, also: AlsoOfBatch | None = None
     ) -> TakenIn:
-        """Store one thing that is on no list, as `take_in_all` does."""
+        """Store one document that is on no list, as `take_in_all` does."""
         return self.take_in_all([Offered(found=found)], also)[0]
 
     def take_in_all(
         self, offered: Sequence[Offered], also: AlsoOfBatch | None = None
     ) -> Sequence[TakenIn]:
-        """Store documents with their jobs and their messages, or why there are none, at once.
+        """Store documents with their jobs and messages, or the reasons that there are none.
 
-        `also` writes more in the same transaction. Where PostgreSQL does not take one of them, they
-        are stored in several transactions, and that one has a reason. Threads take turns, so that
-        the same content is taken in once.
+        They are stored in one transaction, in which `also` writes more. If PostgreSQL rejects a
+        document, several transactions are used, and that document gets a reason. Threads take
+        turns, so that the same content is taken in only once.
 
         Raises:
             RunCancelledError: The run is cancelled.
-            LeaseLostError: Another process takes in for this run.
-                Of what is not stored then, all is still on the list; it is all of them, unless the
-                last answer of the database was lost or they took several transactions.
+            LeaseLostError: Another process holds the intake of this run. Documents that were not
+                stored are still on the list; these are all of them, unless the response to the last
+                commit was lost or several transactions were needed.
         """
         with self._turn:
             return self._store(offered, also)
 
     def close(self) -> None:
-        """Declare that nothing more comes from here.
+        """Release the lease of the run's intake.
 
-        Only a run of whose list nothing is left can be finished; another one is interrupted.
+        The run can only finish if no entry is left on its list; otherwise it is interrupted.
         """
         self._context.leases.drop_intake(self._token)
         for attempt in self._context.database.attempts(PATIENCE):
@@ -164,7 +164,7 @@ class Submission:
                 intakes.give_back(session, self.run_id, self._token, self._unlisted)
 
     def has_lease(self) -> bool:
-        """Return whether this is still the one that takes in for an open run."""
+        """Return whether this submission still holds the intake of a run that is not cancelled."""
         with self._context.database.read() as session:
             run = session.get_one(Run, self.run_id)
             return run.intake_token == self._token and run.status != RunStatus.CANCELLED
@@ -196,7 +196,7 @@ class Submission:
             for attempt in self._context.database.attempts(PATIENCE):
                 with attempt as session:
                     if taken and intakes.exists(session, offered[0].intake_id):
-                        continue  # an earlier commit was made, and only its answer was lost
+                        continue  # an earlier attempt was committed; only its response was lost
                     self._require_lease(session)
                     settings, divide = self._context.settings, self._trial.groups
                     taken = batches.store(session, settings, self._asked, offered, shown, divide)
@@ -217,13 +217,14 @@ def open_run(
     guard: Guard = unguarded,
     run_id: uuid.UUID | None = None,
 ) -> Submission:
-    """Begin a run with the list of what was found; `now` names it where the user does not.
+    """Begin a run with the list of discovered files; `now` is used in a generated name.
 
-    Both are stored in one transaction: there is no run with half a list. `run_id` may be given.
+    The run and its list are stored in one transaction, so the list is always complete. `run_id` may
+    be given.
 
     Raises:
-        UsageError: The name is taken or could be an id, there is no such budget, or no such table.
-        ConfigurationError: The model is unknown, or its price where there is a budget.
+        UsageError: The name is taken or not permitted, or the budget or the table name is invalid.
+        ConfigurationError: The model is unknown, or there is a budget and the model has no price.
     """
     client.identity(context.settings, options.model)
     options = answerable(context.settings, options)
@@ -240,7 +241,7 @@ def open_run(
                 prompt_versions.register(session, templates)
                 stored = session.get(Run, run_id)
                 run = stored or _run(context, run_id, name, options)
-                if stored is None:  # else only the answer to an earlier commit was lost
+                if stored is None:  # otherwise an earlier attempt was committed
                     run.intake_token, run.saved_as = token, saved_as
                     _store(context, session, run, found, cap_usd)
                     answer_tables.show(session, run, options)
@@ -276,7 +277,7 @@ def _run(context: Context, run_id: uuid.UUID, name: str, options: RunOptions) ->
 
 
 def _apart(offered: Sequence[Offered], error: Exception) -> list[Sequence[Offered]]:
-    """Return two halves of what cannot be stored together, or why a single one cannot be."""
+    """Return two halves of a rejected batch, or the replacement of a single rejected document."""
     if len(offered) > 1:
         middle = len(offered) // 2
         return [offered[:middle], offered[middle:]]
@@ -290,7 +291,7 @@ _LOOK_SECONDS = 1.0
 
 
 class Resume:
-    """Claims interrupted runs; `tell` reports what it waits for, `pause` waits some seconds."""
+    """Claims interrupted runs; `tell` receives progress messages, `pause` sleeps for seconds."""
 
     def __init__(
         self, context: Context, tell: Callable[[str], None], pause: Callable[[float], object]
@@ -300,13 +301,14 @@ class Resume:
         self._pause = pause
 
     def resume(self, run_id: uuid.UUID) -> Submission:
-        """Go on with a run whose intake was interrupted.
+        """Resume a run whose intake was interrupted.
 
-        A process that was killed holds its lease for a while, which is waited for. The model that
-        reads scans is asked again at once, though its key or quota was denied.
+        The lease of a killed process is held for a while; this method waits until it expires. If
+        the model that reads scans is paused, because its key or quota was denied, its next call
+        probes whether the pause can end.
 
         Raises:
-            UsageError: The run is not interrupted, or a process still takes in for it.
+            UsageError: The run is not interrupted, or another process still holds its intake.
         """
         name = self._require_interrupted(run_id)
         submission = claim(self._context, run_id) if self._is_given_up(run_id) else None
@@ -343,7 +345,7 @@ class Resume:
         return run.name
 
     def _is_given_up(self, run_id: uuid.UUID) -> bool:
-        """Wait for the end of a lease; return whether it was not prolonged."""
+        """Wait for the end of a lease; return false if it was renewed in the meantime."""
         first = self._held_until(run_id)
         if first is None:
             return True
@@ -366,11 +368,11 @@ class Resume:
 def open_or_resume(
     context: Context, options: RunOptions, now: datetime, found: Sequence[Entry], resume: Resume
 ) -> Submission:
-    """Begin a run, or resume an interrupted one that has the same name and options.
+    """Begin a run, or resume an interrupted run with the same name and options.
 
     Raises:
-        UsageError: The name is taken by a run that is not interrupted or asks something else.
-        ConfigurationError: The model is unknown, or its price where there is a budget.
+        UsageError: The name is taken by a run that is not interrupted or has other options.
+        ConfigurationError: The model is unknown, or there is a budget and the model has no price.
     """
     with context.database.read() as session:
         known = session.scalars(select(Run).where(Run.name == options.name)).one_or_none()
@@ -390,9 +392,10 @@ def open_or_resume(
 def claim(
     context: Context, run_id: uuid.UUID, guard: Guard = unguarded, *, by_force: bool = False
 ) -> Submission | None:
-    """Take over the intake of a run; `None` where it is finished, cancelled, or held by another.
+    """Claim the intake of a run; `None` if it is finished, cancelled, or held by another process.
 
-    `by_force` is for those who know from a lock of their own that the other one is gone.
+    `by_force` ignores the lease of another process; the caller must hold a lock which proves that
+    the other process has ended.
     """
     token = uuid.uuid4()
     for attempt in context.database.attempts(PATIENCE):

@@ -49,22 +49,22 @@ _NOT_LEGIBLE = RefusedError(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageAsking:
-    """For whom a page is read, and where it is recorded what the check of the answer found."""
+    """The caller on whose behalf a page is read, and the record of the check of its answer."""
 
     asking: Asking
     record_check: RecordCheck
 
 
 def unrecorded(_source: str) -> PageAsking:
-    """Return how a page is read by a library without a database."""
+    """Return the page asking of a library call without a database."""
     return PageAsking(asking=Asking(), record_check=lambda _completion, _result: None)
 
 
 def for_run(context: Context, run: Run, require: Callable[[], None]) -> Transcriber | None:
-    """Return the transcriber of a run's intake; `None` where the settings name no model.
+    """Return the transcriber of a run's intake; `None` if the settings name no vision model.
 
-    What a page says is looked for in the cache whatever the run wants of its own questions: a file
-    that is taken in again is the same document then, and costs nothing.
+    The cache is always used for pages, whatever the options of the run: a file that is taken in
+    again then yields the same document at no cost.
     """
     settings, database = context.settings, context.database
     if not settings.readers.vision:
@@ -90,11 +90,11 @@ def for_run(context: Context, run: Run, require: Callable[[], None]) -> Transcri
 
 
 class ModelTranscriber:
-    """Reads pages with the model of the settings, a few at once; a `Transcriber` of the readers.
+    """Reads pages with the vision model, several concurrently; a `Transcriber` of the readers.
 
-    `asked_for` returns for whom the pages of a document are read, by its source, and is called for
-    each page: a ledger belongs to one thread. `require` is called before each page, and raises
-    where the document is not wanted any more.
+    `asked_for` returns the page asking for the source of a document, and is called for each page,
+    because a ledger belongs to one thread. `require` is called before each page, and raises if the
+    document is no longer wanted.
     """
 
     def __init__(
@@ -114,18 +114,18 @@ class ModelTranscriber:
 
     @property
     def model(self) -> str:
-        """Return provider and model."""
+        """The provider and model, as `provider/model`."""
         return self._label
 
     def transcribe(self, pictures: Iterator[Picture], source: str) -> Mapping[int, str]:
-        """Return the texts of pages of a document, by their numbers.
+        """Return the texts of pages of a document, by page number.
 
         Raises:
             ReadError: The model cannot read a page, or refuses to.
-            ModelError: It cannot be asked for now: no page can be read.
+            ModelError: The model is unavailable or paused, so that no page can be read now.
             LeaseLostError: Another process takes the document in.
             RunCancelledError: The run is cancelled.
-            ServiceUnavailableError: The database is out of reach.
+            ServiceUnavailableError: The database cannot be reached.
             ConfigurationError: The model cannot be used as configured.
         """
         texts: dict[int, str] = {}
@@ -151,7 +151,7 @@ class ModelTranscriber:
 
 
 def request_for(profile: ModelProfile, picture: Picture) -> CompletionRequest:
-    """Return the question about a page, whose text may be as long as the model can write."""
+    """Return the request for a page, with the largest output limit that the model permits."""
     template = library.latest(library.TRANSCRIPTION)
     prompt = render_transcription(template, SCHEMA)
     read = tokens.estimate(prompt.system + prompt.user) + picture.estimated_tokens
@@ -169,7 +169,7 @@ def request_for(profile: ModelProfile, picture: Picture) -> CompletionRequest:
 
 
 def _answer(model: ChatModel, request: CompletionRequest, record_check: RecordCheck) -> JsonObject:
-    """Return the answer about a page; one that is not of the schema is asked for once more."""
+    """Return the answer about a page; an invalid answer is requested again once."""
     completion = model.complete(request)
     try:
         return _checked(completion, record_check)
@@ -181,7 +181,7 @@ def _answer(model: ChatModel, request: CompletionRequest, record_check: RecordCh
 def _checked(completion: Completion, record_check: RecordCheck) -> JsonObject:
     try:
         require_whole(completion)
-        # Leniently read, a text could lose its end.
+        # Lenient parsing could truncate the text.
         answer = validation.parse(completion.text, lenient=False).answer
         if problems := validation.problems(answer, SCHEMA):
             raise InvalidAnswerError("; ".join(problems))

@@ -1,1 +1,1 @@
-"""Recovery: finds work that stopped moving and sends it again; every rule is repeatable."""
+"""Recovery: finds work that has stopped and sends it again; every rule can be repeated safely."""

@@ -1,4 +1,4 @@
-"""Rules of recovery for chunks: whose worker is gone, whose wait is over, whose message is lost."""
+"""Rules of recovery for chunks: expired leases, due times and lost messages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ANALYZING = (JobStatus.RUNNING, JobStatus.WAITING)
 
 
 def expired_leases(context: Context, session: Session) -> int:
-    """Send chunks again whose worker is gone; set those aside that ended it too often."""
+    """Send chunks again whose lease has expired; quarantine those that have no attempts left."""
     if not session.scalar(select(clock.holders_have_come())):
         return 0
     rows = session.execute(
@@ -47,7 +47,9 @@ def expired_leases(context: Context, session: Session) -> int:
         .order_by(Chunk.job_id, Chunk.id)
         .limit(BATCH)
     ).all()
-    jobs.lock_all(session, {row[1] for row in rows})  # the job before its chunk, as everywhere
+    jobs.lock_all(
+        session, {row[1] for row in rows}
+    )  # the usual lock order: the job before its chunk
     max_attempts = context.settings.pipeline.max_attempts
     for chunk_id, job_id, attempts in rows:
         if attempts >= max_attempts and chunk_leases.quarantine(session, chunk_id, max_attempts):
@@ -57,9 +59,9 @@ def expired_leases(context: Context, session: Session) -> int:
 
 
 def _reopen(session: Session, chunk_ids: Sequence[uuid.UUID], max_attempts: int) -> None:
-    """Free and send chunks whose lease has run out; the attempt stays counted.
+    """Release and send chunks whose lease has expired; the attempt remains counted.
 
-    What has its last attempt to come waits for its turn.
+    Chunks with one attempt left are not sent: `last_attempts_in_turn` sends them one at a time.
     """
     freed = session.execute(
         update(Chunk)
@@ -82,7 +84,7 @@ def _reopen(session: Session, chunk_ids: Sequence[uuid.UUID], max_attempts: int)
 
 
 def last_attempts_in_turn(context: Context, session: Session) -> int:
-    """Send the next chunk that has its last attempt to come, if no other such is under way."""
+    """Send the next chunk that has one attempt left, if no other such chunk is sent or running."""
     max_attempts = context.settings.pipeline.max_attempts
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
     claimed_before = (Chunk.status == ChunkStatus.PENDING) & (Chunk.attempts > 0)
@@ -107,7 +109,7 @@ def last_attempts_in_turn(context: Context, session: Session) -> int:
 
 
 def never_sent(context: Context, session: Session) -> int:
-    """Send chunks that the broker was never given, of jobs that are not being fanned out."""
+    """Send chunks that were never sent to the broker, of jobs whose fan-out is not in progress."""
     max_attempts = context.settings.pipeline.max_attempts
     ids = session.scalars(
         select(Chunk.id)
@@ -128,7 +130,7 @@ def never_sent(context: Context, session: Session) -> int:
 
 
 def due(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
-    """Send chunks whose wait is over; `sent_at` after `due_at` says that this was done."""
+    """Send chunks that are due; `sent_at` after `due_at` records that this was done."""
     ids = session.scalars(
         select(Chunk.id)
         .where(
@@ -144,12 +146,12 @@ def due(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape 
 
 
 def lost_messages(context: Context, session: Session) -> int:
-    """Send chunks again that younger messages have overtaken, or that are in no queue any more.
+    """Send chunks again whose message was overtaken, or is in no queue any more.
 
-    The queue is first in, first out: what was sent well before a message that has been received
-    since, and still waits, is not in it any more. Where no worker runs, an empty queue tells; as
-    long as messages wait there, further ones would only pile up. What is due and was not sent since
-    has no message to lose.
+    The queue is first in, first out: a chunk that was sent well before a message that has been
+    received since, and still waits, has lost its message. If no worker is active, messages are lost
+    if the queue is empty; while messages wait in it, further ones would only accumulate. A chunk
+    that is due and was not sent since has no message to lose.
     """
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
     newest_taken = (
@@ -182,7 +184,7 @@ def lost_messages(context: Context, session: Session) -> int:
 MAX_PROMISED = 2_000
 _LONG_QUEUE = 500
 _Place: TypeAlias = tuple[datetime, uuid.UUID]
-"""Where a batch of jobs ends: when its last one was created, and its id."""
+"""The end of a batch of jobs: the creation time and id of its last job."""
 
 
 def worker_is_active() -> ColumnElement[bool]:
@@ -194,7 +196,7 @@ def worker_is_active() -> ColumnElement[bool]:
 
 
 def queue_is_empty(context: Context, queue: str) -> ColumnElement[bool]:
-    """Return the condition that no message waits in a queue, as far as the broker can say."""
+    """Return the condition that a queue is empty; false if the broker is unavailable."""
     try:
         return false() if context.messenger.is_waiting(queue) else true()
     except ServiceUnavailableError:
@@ -202,9 +204,9 @@ def queue_is_empty(context: Context, queue: str) -> ColumnElement[bool]:
 
 
 def queue_is_long(context: Context, queue: str) -> ColumnElement[bool]:
-    """Return the condition that so many wait in a queue that a long wait does not mean a loss.
+    """Return the condition that a queue is so long that a long wait does not indicate a loss.
 
-    Sent again by the thousand, they would make it longer than the workers make it shorter.
+    If thousands of messages were sent again, the queue would grow faster than the workers empty it.
     """
     try:
         return true() if context.messenger.is_waiting(queue, more_than=_LONG_QUEUE) else false()
@@ -218,10 +220,11 @@ def lost_since(
     overtaken: ColumnElement[datetime] | ColumnElement[datetime | None],
     queue: str,
 ) -> datetime | None:
-    """Return the time before which sent work that still waits has lost its message, if any.
+    """Return the time before which waiting work that was sent has lost its message, if any.
 
-    That is `overtaken`, or a while ago where no worker is active and the queue is empty. It is a
-    query of its own, so that the planner knows how much of an index lies before the moment.
+    This is `overtaken`, or `stalled_seconds` ago if that is later, no worker is active, and the
+    queue is empty. It is a separate query, so that the planner knows which part of an index
+    precedes this time.
     """
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
     in_no_queue = ~worker_is_active() & queue_is_empty(context, queue)
@@ -230,7 +233,7 @@ def lost_since(
 
 
 def send_again(session: Session, chunk_ids: Sequence[uuid.UUID], reason: str) -> int:
-    """Promise messages for chunks; return how many those are."""
+    """Put messages for chunks into the outbox; return their number."""
     if chunk_ids:
         outbox.put_all(session, ANALYZE_SLICE, ((id_,) for id_ in chunk_ids), reason=reason)
         chunks.mark_sent(session, chunk_ids)
@@ -238,13 +241,14 @@ def send_again(session: Session, chunk_ids: Sequence[uuid.UUID], reason: str) ->
 
 
 def send_everything(context: Context, begun_at: datetime) -> int:
-    """Promise messages for all waiting work that was not sent since a time; return the count.
+    """Put messages for all waiting work not sent since a time into the outbox; return their number.
 
-    What has one promised already gets no second one. Each transaction takes `MAX_PROMISED` rows
-    and marks them as sent, so that a repetition with the same moment goes on after the last commit.
+    Work that has a message in the outbox gets no second one. Each transaction takes `MAX_PROMISED`
+    rows and marks them as sent, so that a repetition with the same `begun_at` continues after the
+    last commit.
 
     Raises:
-        ServiceUnavailableError: The database cannot be reached; what was committed stays.
+        ServiceUnavailableError: The database cannot be reached; committed messages remain.
     """
     total = 0
     for condition in _unsent_since(begun_at):
@@ -263,7 +267,7 @@ def send_everything(context: Context, begun_at: datetime) -> int:
 
 
 def _unsent_since(begun_at: datetime) -> Sequence[ColumnElement[bool]]:
-    """Return the conditions, one for each range of an index, of chunks that wait unsent."""
+    """Return the conditions, one for each range of an index, of waiting chunks that are unsent."""
     pending = Chunk.status == ChunkStatus.PENDING
     is_unsent = or_(Chunk.sent_at.is_(None), Chunk.sent_at < begun_at)
     return (
@@ -274,10 +278,10 @@ def _unsent_since(begun_at: datetime) -> Sequence[ColumnElement[bool]]:
 
 
 def _send_chunks(session: Session, condition: ColumnElement[bool]) -> tuple[int, int]:
-    """Send a batch of chunks; return how many were found and how many messages are promised.
+    """Send a batch of chunks; return the number of chunks found and of messages.
 
-    Those of paused jobs are marked as well, which keeps them out of the next batch; `retry` clears
-    the mark.
+    Chunks of paused jobs are marked as well, which excludes them from the next batch; `retry`
+    clears the mark.
     """
     ids = session.scalars(
         select(Chunk.id)
@@ -299,7 +303,7 @@ def _send_chunks(session: Session, condition: ColumnElement[bool]) -> tuple[int,
 def _send_queued(
     session: Session, begun_at: datetime, after: _Place | None
 ) -> tuple[_Place | None, int]:
-    """Send a batch of queued jobs; return the place after it, if any is left, and how many."""
+    """Send a batch of queued jobs; return the place after it, if any are left, and their number."""
     statement = select(Job.created_at, Job.id).where(
         Job.status == JobStatus.QUEUED, Job.reused_from.is_(None), Job.last_progress_at < begun_at
     )

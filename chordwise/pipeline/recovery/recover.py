@@ -1,7 +1,7 @@
-"""Recovery: finding work that stopped moving, and moving it again.
+"""Recovery: finds work that has stopped, and sends it again.
 
-Every rule is one transaction that locks a bounded number of rows. Two recoveries at once are
-harmless, and so is sending too early: a message for finished work costs one query.
+Every rule is one transaction that locks a bounded number of rows. Concurrent recoveries are safe,
+and so are premature messages: a message for finished work costs one query.
 """
 
 from __future__ import annotations
@@ -61,23 +61,23 @@ from chordwise.storage.record import among, new_id
 from chordwise.storage.runs import Run
 
 _STEP = 400
-"""How many jobs each walk looks at in a call."""
+"""The number of jobs that each walk checks in one call."""
 
 
 def answered(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
-    """Send chunks and syntheses again once no answer of theirs is to come any more.
+    """Send chunks and syntheses again when none of their batch requests is awaited any more.
 
-    It is their rows that are looked at, so it does not matter whether the answer came before the
-    work was put off or after it.
+    The rule reads their own rows, so it does not matter whether the answer arrived before or after
+    the work was postponed.
     """
     return _chunks(session) + _syntheses(session)
 
 
 def unwanted(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
-    """Drop questions that no provider was sent, where they are not needed or lead nowhere.
+    """Delete questions not yet sent to a provider that are not needed or cannot be answered.
 
-    Those are of jobs that were cancelled; of paused ones for which others wait; and those that
-    wait for the answer to the same question of a job that does not ask it any more.
+    These are questions of cancelled jobs, questions of paused jobs that other jobs follow, and
+    questions that follow a job which no longer asks them.
     """
     dropped = batch_requests.drop_unwanted(session, BATCH)
     dropped += batch_requests.drop_idle_leaders(session, BATCH)
@@ -123,11 +123,11 @@ def _syntheses(session: Session) -> int:
 
 
 def lost_messages(context: Context, session: Session) -> int:
-    """Fan jobs out again that wait although younger ones have begun, or are in no queue."""
+    """Send queued jobs again whose fan-out message was overtaken, or is in no queue any more."""
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
     newest_begun = (
         select(func.max(Job.created_at))
-        # The only chunk of a job may have been sent without a fan-out.
+        # A job with a single chunk may have been sent without a fan-out.
         .where(Job.started_at > clock.statement_start() - stalled * 2, Job.chunk_count > 1)
         .scalar_subquery()
     )
@@ -139,18 +139,18 @@ def lost_messages(context: Context, session: Session) -> int:
         FAN_OUT,
         (Job.status == JobStatus.QUEUED)
         & Job.reused_from.is_(None)
-        & (Job.created_at < sent_before)  # no job was sent before; this is in the index
+        & (Job.created_at < sent_before)  # implied by the next line, but uses the index
         & (Job.last_progress_at < sent_before),
     )
 
 
 def missing_syntheses(context: Context, session: Session) -> int:
-    """Send the synthesis of jobs whose chunks have all ended and which no worker is finishing.
+    """Send the synthesis of jobs whose chunks have all ended and that no worker is finishing.
 
-    One that has been due, or abandoned, since it was last sent has no message and gets one at once.
-    As long as other messages wait for a worker, so may that of any other: it gets more time then,
-    and all the time that it takes while the queue is long. Whether all chunks of a job have ended
-    is in no index: of the jobs without such a moment each call looks at the next few hundred.
+    A job that became due, or was abandoned, after it was last sent has no message and gets one at
+    once. For any other job the message may still be waiting while the queue is not empty: the job
+    gets more time, and is not sent at all while the queue is long. No index contains whether all
+    chunks of a job have ended, so each call checks only the next few hundred of these other jobs.
     """
     settings = context.settings.pipeline
     now = clock.database_now()
@@ -159,7 +159,7 @@ def missing_syntheses(context: Context, session: Session) -> int:
     overdue = (idle_since & queue_is_empty(context, CONTROL_QUEUE)) | (
         long_idle & worker_is_active() & ~queue_is_long(context, CONTROL_QUEUE)
     )
-    # Looked for job by job: a condition that the planner can make a join of may read all chunks.
+    # A subquery per job: the planner could turn another condition into a join over all chunks.
     open_chunk = select(Chunk.id).where(Chunk.job_id == Job.id, Chunk.status.in_(OPEN_CHUNKS))
     has_ended = open_chunk.limit(1).scalar_subquery().is_(None)
     waiting = (Job.status == JobStatus.WAITING) & or_(
@@ -178,15 +178,15 @@ def missing_syntheses(context: Context, session: Session) -> int:
 
 
 def abandoned_intakes(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
-    """Finish the intake of runs whose submitter was lost after it had taken everything in.
+    """Finish the intake of runs whose submitter was lost after everything was taken in.
 
-    One with something left on its list stays interrupted: `chordwise resume` goes on with it.
+    A run with entries left on its list stays interrupted: `chordwise resume` continues it.
     """
     return intakes.finish_all(session, intakes.is_interrupted())
 
 
 def cancelled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
-    """Cancel what a killed `cancel` has left of a run; return how many jobs that is."""
+    """Cancel the jobs of runs that a killed `cancel` left unfinished; return their number."""
     unfinished = exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
     ids = session.scalars(
         select(Run.id)
@@ -197,7 +197,7 @@ def cancelled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 -
 
 
 def unsettled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
-    """Finish runs whose jobs have all ended; the last job does this itself, unless killed."""
+    """Finish runs whose jobs have all ended; the last job does this unless its worker is killed."""
     unfinished = exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
     ids = session.scalars(
         select(Run.id).where(
@@ -210,7 +210,7 @@ def unsettled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 -
 
 
 def _send_jobs(session: Session, task: str, condition: ColumnElement[bool]) -> int:
-    """Promise a message for each job that has none waiting, however long the broker is down."""
+    """Put a message into the outbox for each job that has none in it."""
     ids = session.scalars(
         select(Job.id)
         .where(condition, ~outbox.is_promised(task, of=Job.id))
@@ -229,11 +229,11 @@ def _send_jobs(session: Session, task: str, condition: ColumnElement[bool]) -> i
 log = structlog.get_logger(__name__)
 
 Rule: TypeAlias = Callable[[Context, Session], int]
-"""Takes up what stopped for one reason; returns how much that was."""
+"""Sends work again that stopped for one reason; returns the number of its items."""
 
 
 def abandoned_reservations(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
-    """Count requests that were not settled in time as spent."""
+    """Settle the reservations of requests that were not settled in time as spent."""
     return budgets.settle_abandoned(session, BATCH)
 
 
@@ -253,14 +253,15 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("run_unsettled", unsettled_runs),
     ("reservation_abandoned", abandoned_reservations),
 )
-# Work that was put off on purpose is no accident.
+# Work that was postponed on purpose is not counted as an incident.
 _PLANNED = ("run_cancelled", "due", "batch_answered", "batch_unwanted", "followed")
 
 
 def recover(context: Context) -> dict[str, int]:
-    """Apply every rule once; return how many rescues each made, those of none left out.
+    """Apply every rule once; return the number of rescues of each rule that made any.
 
-    Where nothing is unfinished no rule is asked. Each rescue is logged, and counted in `incidents`.
+    If no work is unfinished, no rule is applied. Each rescue is logged, and unplanned ones are
+    counted in `incidents`.
     """
     rescues = {"broker_forgot": _broker_forgot(context)}
     with context.database.read() as session:
@@ -274,16 +275,16 @@ def recover(context: Context) -> dict[str, int]:
 
 
 def take_up_after_standstill(context: Context) -> int:
-    """Send everything unclaimed, if no lease is held; return how much that was.
+    """Send all unclaimed work if no chunk lease is held; return the number of messages.
 
-    For a scheduler that begins to lead: after a stop of the whole stack the messages that the
-    workers had taken from the broker are lost, and nothing overtakes them.
+    The scheduler calls this when it becomes leader: after a stop of the whole stack, messages that
+    workers had taken from the broker are lost, and no younger messages overtake them.
     """
     try:
         return _standstill(context)
     except ServiceUnavailableError:
         raise
-    except Exception:  # recovery goes on without it
+    except Exception:  # recovery continues without it
         log.exception("recovery.defect", reason="standstill")
         return 0
 
@@ -308,17 +309,18 @@ def _in_transaction(context: Context, reason: str, rule: Rule) -> int:
             return count
     except ServiceUnavailableError:
         raise
-    except Exception:  # one rule's defect must not keep the others from their work
+    except Exception:  # a defect in one rule must not block the others
         log.exception("recovery.defect", reason=reason)
         return 0
 
 
 def _broker_forgot(context: Context) -> int:
-    """Send everything unclaimed again, if the broker has lost its memory.
+    """Send all unclaimed work again if the broker has lost its data.
 
-    The marker stands in the broker and in the database; a broker that restarted empty, or was
-    flushed, does not know it any more. Until everything is promised, the broker holds the moment
-    when that began instead: another recovery goes on from there, and the new marker comes last.
+    A marker is stored in the broker and in the database; a broker that restarted empty, or was
+    flushed, no longer has it. Until all messages are in the outbox, the broker stores the time at
+    which this began instead: another recovery continues from there, and the new marker is stored
+    last.
     """
     try:
         found = context.messenger.marker()
@@ -331,7 +333,7 @@ def _broker_forgot(context: Context) -> int:
     if found is not None and found == known:
         return 0
     begun_at = outbox.begun_at(found) or now
-    # The broker first: where it takes no marker, it takes no messages either.
+    # The broker comes first: if it accepts no marker, it accepts no messages either.
     if not _leave_marker(context, outbox.of_beginning(begun_at)):
         return 0
     sent = 0 if known is None else send_everything(context, begun_at)
@@ -339,7 +341,7 @@ def _broker_forgot(context: Context) -> int:
     with context.database.write() as session:
         outbox.remember(session, marker)
         if known is not None:
-            # Something has happened even where nothing was lost by it.
+            # The incident is counted even if no message was lost.
             incidents.count(session, IncidentKind.RESCUE, "broker_forgot", max(1, sent))
     _leave_marker(context, marker)
     if known is not None:
@@ -366,7 +368,7 @@ class Waiting:
 
 
 def waiting(session: Session) -> Waiting:
-    """Return what waits for the parts of a scheduler."""
+    """Return whether work waits for each of these parts of a scheduler."""
     row = session.execute(
         select(
             deliveries.is_pending(),
@@ -378,9 +380,9 @@ def waiting(session: Session) -> Waiting:
 
 
 def may_stop_moving(session: Session) -> bool:
-    """Return whether there is anything that a rule of recovery could find.
+    """Return whether there is any unfinished work that a rule of recovery could find.
 
-    That is an unfinished job, chunk, run, question of a batch, or reservation.
+    This is an unfinished job, chunk, run, batch request or reservation.
     """
     is_open = or_(Run.status == RunStatus.OPEN, Run.finished_at.is_(None))
     return bool(
