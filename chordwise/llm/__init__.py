@@ -1,1 +1,1 @@
-"""Asking language models: one port, the providers behind it, and the middleware around them."""
+"""Language model clients: the `ChatModel` interface, its providers, and the middleware."""

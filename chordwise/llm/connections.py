@@ -1,4 +1,4 @@
-"""The connections of one thread to providers, all of which keep to the deadline of its call."""
+"""A thread's connections to providers, all of which observe the deadline of its call."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import TypeAlias, cast
 import httpcore
 import httpx
 
-# A thread talks to its model and perhaps to a fallback or two.
+# A thread calls its model and perhaps one or two fallbacks.
 CONNECTIONS_PER_THREAD = 4
 KEEP_ALIVE_SECONDS = 30.0
 
 
 class Channel:
-    """One thread's connections and the deadline of its running call; closes with the thread."""
+    """One thread's connections and the deadline of its running call; closed with the thread."""
 
     def __init__(self) -> None:
         self.process_id = os.getpid()
@@ -30,10 +30,10 @@ class Channel:
 
 
 class _Connections(httpx.BaseTransport):
-    """Carries httpx's requests over connections that keep to the deadline, one to each address.
+    """An httpx transport over connections that observe the deadline, one per address.
 
-    A pool would look at all of its connections twice for each request, for other threads that there
-    are none of here.
+    A pool would check all of its connections twice for each request, on behalf of other threads;
+    here there is only one thread.
     """
 
     def __init__(self, deadline: Deadline) -> None:
@@ -81,13 +81,13 @@ def _is_usable(connection: httpcore.HTTPConnection) -> bool:
 
 
 class _Closable(Iterable[bytes]):
-    """What the body of an answer is: iterable, and closed to give the connection back."""
+    """The body of an answer: iterable; closing it releases the connection."""
 
     def close(self) -> None: ...
 
 
 class Body(httpx.SyncByteStream):
-    """The body of an answer, of which `received_bytes` were read."""
+    """The body of an answer; `received_bytes` counts the bytes that were read."""
 
     def __init__(self, stream: _Closable) -> None:
         self._stream = stream
@@ -99,20 +99,20 @@ class Body(httpx.SyncByteStream):
             yield piece
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Release the connection."""
         self._stream.close()
 
 
 @cache
 def _certificates() -> ssl.SSLContext:
-    """Make the trust store once: it takes 20 ms and is safe to share between threads."""
+    """Load the trust store once: it takes 20 ms and is safe to share between threads."""
     return httpx.create_ssl_context()
 
 
 CONNECT_SECONDS = 10.0
 Resolve: TypeAlias = Callable[[str, int], Sequence[str]]
-"""Returns the addresses of a host at a port."""
-# httpcore's own name for this is missing at run time on Python 3.14.
+"""A function that returns the addresses of a host for a port."""
+# httpcore's alias for this type does not exist at run time on Python 3.14.
 _SocketOption: TypeAlias = (
     tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 )
@@ -121,7 +121,7 @@ _SocketOption: TypeAlias = (
 class Deadline:
     """The time by which the running call of one thread has to end.
 
-    `received_bytes` have come in since something was sent last.
+    `received_bytes` counts the bytes received since the last write.
     """
 
     def __init__(self) -> None:
@@ -129,14 +129,14 @@ class Deadline:
         self.received_bytes = 0
 
     def start(self, seconds: float) -> None:
-        """Begin a call that may take `seconds`."""
+        """Start a call that may take `seconds`."""
         self._ends_at = time.monotonic() + seconds
 
     def remaining(self) -> float:
-        """Return the seconds that are left; never zero, which a socket takes for “don't wait”.
+        """Return the seconds left; never zero, which a socket would interpret as “don't wait”.
 
         Raises:
-            httpcore.TimeoutException: None are left.
+            httpcore.TimeoutException: No time is left.
         """
         left = self._ends_at - time.monotonic()
         if left <= 0:
@@ -145,10 +145,10 @@ class Deadline:
 
 
 def addresses_of(host: str, port: int) -> Sequence[str]:
-    """Return the addresses that this machine's resolver has for a name.
+    """Return the addresses of a host from this machine's resolver.
 
     Raises:
-        httpcore.ConnectError: It knows nothing.
+        httpcore.ConnectError: The host cannot be resolved.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -158,7 +158,7 @@ def addresses_of(host: str, port: int) -> Sequence[str]:
 
 
 class DeadlineNetwork(httpcore.NetworkBackend):
-    """Opens connections within the deadline, trying the addresses that `resolve` finds in turn."""
+    """Opens connections within the deadline; tries the addresses from `resolve` in order."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class DeadlineNetwork(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[_SocketOption] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect to the first address that answers."""
+        """Connect to the first address that accepts."""
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in self._resolve(host, port):
             patience = min(CONNECT_SECONDS, self._deadline.remaining())
@@ -195,20 +195,20 @@ class DeadlineNetwork(httpcore.NetworkBackend):
 
 
 class DeadlineStream(httpcore.NetworkStream):
-    """A connection whose reads, writes and TLS handshake keep to the deadline."""
+    """A connection whose reads, writes and TLS handshake observe the deadline."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
         self._stream = stream
         self._deadline = deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - as above
-        """Return what has arrived, waiting for something if need be."""
+        """Return the received data; wait until there is some."""
         data = self._stream.read(max_bytes, self._deadline.remaining())
         self._deadline.received_bytes += len(data)
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - as above
-        """Send all of `buffer`; a peer that reads drop by drop gains no time by it."""
+        """Send all of `buffer` within the deadline, even to a peer that reads slowly."""
         self._deadline.received_bytes = 0
         connection = cast("socket.socket", self._stream.get_extra_info("socket"))
         unsent = memoryview(buffer)
@@ -231,11 +231,11 @@ class DeadlineStream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ARG002 - as above
     ) -> httpcore.NetworkStream:
-        """Return the encrypted connection (Python bounds the whole handshake by one timeout)."""
+        """Return the encrypted connection (Python applies one timeout to the whole handshake)."""
         patience = min(CONNECT_SECONDS, self._deadline.remaining())
         stream = self._stream.start_tls(ssl_context, server_hostname, patience)
         return DeadlineStream(stream, self._deadline)
 
     def get_extra_info(self, info: str) -> object:
-        """Return what the socket knows under the name `info`."""
+        """Return the stream's value for `info`, such as the socket."""
         return cast("object", self._stream.get_extra_info(info))

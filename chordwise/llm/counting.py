@@ -1,8 +1,8 @@
-"""Counting the tokens of a request before it is sent: exactly where a tokenizer is installed.
+"""Token counts of a request before it is sent, exact if a tokenizer is installed.
 
-The tokenizers are optional packages that work offline. `toktok` holds the vocabularies of OpenAI,
+The tokenizers are optional packages that work offline. `toktok` has the vocabularies of OpenAI,
 gpt-oss and Qwen 3.5; `ctok` reconstructs Anthropic's counts and needs Python 3.12. A count is exact
-for the models that their makers name; newer ones are estimated by the newest vocabulary there is.
+for the models that their authors name; newer models are estimated with the newest vocabulary.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from chordwise.settings import ModelSettings
 
 _OPENAI = "o200k_base"
 _CHARACTERS = "classes of characters"
-# What OpenAI's chat format adds to each message, and to the answer that begins.
+# Tokens that OpenAI's chat format adds to each message, and to the start of the answer.
 _TOKENS_PER_MESSAGE = 3
 _TOKENS_OF_THE_REPLY = 3
-# Newer Claude models take 1.5 to 1.65 times the tokens of o200k in Latin scripts, more in others.
+# Newer Claude models use 1.5 to 1.65 times the tokens of o200k in Latin scripts, more in others.
 _CLAUDE_FACTOR = 1.65
-# What is known to use o200k_base; for GPT-6 it is not documented.
+# Models that are known to use o200k_base; it is not documented for GPT-6.
 _O200K = re.compile(r"(chatgpt-)?(gpt-4o|gpt-4\.1|gpt-5|o[134])(?!\d)")
 _QWEN = re.compile(r"qwen-?3\.[5-9]")
 _OPENAI_NAME = re.compile(r"gpt-|o\d")
@@ -38,9 +38,9 @@ _CLAUDE_VERSION = re.compile(r"(?<!\d)(\d{1,2})[.-](\d{1,2})(?!\d)|(?<!\d)(\d{1,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenCounter:
-    """Counts tokens as one model does.
+    """Counts the tokens of a text for one model.
 
-    `is_exact` is false for an estimate; `name` says by what is counted.
+    `is_exact` is false for an estimate; `name` is the method of counting.
     """
 
     name: str
@@ -49,7 +49,7 @@ class TokenCounter:
 
 
 def counter_for(settings: ModelSettings) -> TokenCounter:
-    """Return the best counter that is installed for a model."""
+    """Return the most exact installed counter for a model."""
     if settings.provider == "anthropic":
         return _for_claude(settings.model)
     encoding = _encoding_of(settings)
@@ -60,10 +60,10 @@ def counter_for(settings: ModelSettings) -> TokenCounter:
 
 
 def count_request(counter: TokenCounter, settings: ModelSettings, body: JsonObject) -> int:
-    """Return how many tokens a request's body is charged as.
+    """Return the number of input tokens that a request's body is charged for.
 
-    A schema that the provider enforces is put into the prompt by OpenAI and Anthropic, and counts;
-    other servers enforce it by a grammar, which the model does not read.
+    OpenAI and Anthropic put an enforced schema into the prompt, where it counts. Other servers
+    enforce it by a grammar, which the model does not read.
     """
     texts = _texts(body.get("system"))
     for message in json_values.objects(body.get("messages")):
@@ -83,7 +83,7 @@ def _schemas(body: JsonObject) -> list[str]:
 
 
 def _texts(content: JsonValue) -> list[str]:
-    """Return a content's text, be it one string or blocks."""
+    """Return the texts of a content, which is a string or a list of blocks."""
     if isinstance(content, str):
         return [content]
     return [json_values.text(block.get("text")) for block in json_values.objects(content)]
@@ -95,7 +95,7 @@ def _encoding_of(settings: ModelSettings) -> str:
         return "o200k_harmony"
     if _QWEN.search(name):
         return "qwen3.5"
-    # A server of the user's own may serve anything, unless the name says what.
+    # A server at another address may serve any model, so the model's name has to identify it.
     is_openai = has_service_tiers(settings) or _OPENAI_NAME.match(name) is not None
     return _OPENAI if is_openai and settings.provider == "openai" else ""
 
@@ -125,7 +125,7 @@ def _for_claude(model: str) -> TokenCounter:
 
 
 def claude_version(model: str) -> str:
-    """Return the generation in a model's name, such as 5.5; a late one where there is none."""
+    """Return the generation in a model's name, such as 5.5; 4.8 if the name has none."""
     found = _CLAUDE_VERSION.search(model)
     if found is None:
         return "4.8"
@@ -138,5 +138,5 @@ def _encodable(text: str) -> str:
 
 @cache
 def is_installed(library: str) -> bool:
-    """Return whether a tokenizer is there; a process asks once."""
+    """Return whether a tokenizer is installed; cached for the process."""
     return importlib.util.find_spec(library) is not None

@@ -1,4 +1,4 @@
-"""The port to every model: what goes in, what comes out, and what may go wrong."""
+"""The `ChatModel` interface, with its requests, completions and profiles."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from chordwise.domain.tiers import Route
 from chordwise.llm.reported_limits import ReportedLimits
 
 EXTRACTIVE = "extractive"
-"""The provider's name of the built-in model, which is not a language model."""
+"""The provider name of the built-in model, which is not a language model."""
 UNANSWERED_BY_EXTRACTIVE = frozenset({AnalysisType.REASONING})
-"""What takes a language model: whether an argument holds cannot be counted."""
+"""The analysis types that require a language model; word statistics cannot judge arguments."""
 
 SHORTEST_REQUEST_SECONDS = 1.0
-"""With less than this left, a request could not bring an answer."""
+"""With less time left, a request could not return an answer."""
 
 
 class FinishReason(StrEnum):
@@ -33,10 +33,10 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one completion; `None` where the server did not say.
+    """Tokens of one completion; `None` where the server did not report them.
 
-    `input_tokens` includes those that were read from the provider's cache and those that were
-    written into it, whatever the provider's own habit is.
+    `input_tokens` includes the tokens that were read from the provider's cache and those that were
+    written to it, regardless of the provider's own convention.
     """
 
     input_tokens: int | None = None
@@ -47,9 +47,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """How long a server computed on a prompt and on an answer, by its own measurement.
+    """The server's own measurements of processing a prompt and generating an answer.
 
-    `prompt_tokens` are those that it did not find in its cache.
+    `prompt_tokens` excludes the tokens that were in the server's cache.
     """
 
     prompt_tokens: int
@@ -60,15 +60,14 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequest:
-    """One question, as a prompt for language models and as a task for those that are none.
+    """One question: a prompt for language models, and a task for the built-in model.
 
     `schema` constrains the answer (JSON Schema, closed objects, every property required);
-    `max_output_tokens` bounds it. `pictures` are shown before the text of `user`.
-    `attempt` counts the requests for one question from 1.
-    `timeout_seconds` is what is left for this request with all its repetitions, where less than the
-    model's own timeout and the policy of retries.
-    `call_id` names the request in our ledger, and in the provider's logs where those take it.
-    `route` says why this model is asked, where routing chose it; the answer does not depend on it.
+    `max_output_tokens` bounds it. `pictures` precede the text of `user`. `attempt` counts the
+    requests for one question from 1. `timeout_seconds` is the time left for this request with all
+    its retries, if it is less than the model's own timeout and the retry policy allow. `call_id`
+    identifies the request in the ledger, and in the logs of providers that accept it. `route` is
+    the reason why routing chose this model; the answer does not depend on it.
     """
 
     task: AnalysisTask
@@ -85,11 +84,11 @@ class CompletionRequest:
     route: Route | None = None
 
     def within(self, seconds: float) -> float:
-        """Return these seconds, or what is left for the request where that is less."""
+        """Return the smaller of `seconds` and the time left for the request."""
         return seconds if self.timeout_seconds is None else min(seconds, self.timeout_seconds)
 
     def after(self, seconds: float) -> CompletionRequest:
-        """Return the request with so much less time left for it, a second at least."""
+        """Return the request with `seconds` less time left, but at least one second."""
         if self.timeout_seconds is None:
             return self
         left = max(SHORTEST_REQUEST_SECONDS, self.timeout_seconds - seconds)
@@ -98,15 +97,15 @@ class CompletionRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What a model returned: `text` is JSON where the server keeps to the schema.
+    """A model's answer; `text` is JSON if the server follows the schema.
 
-    `service_tier` is the server's own word for how it served the request, which decides the price:
-    `flex` and `batch` cost half. `inference_geo` is its word for where it did, which may cost more;
-    empty where nothing was said. `reported_cost_usd` is what the server itself says the request
-    cost, `None` where it says nothing. `call_id` names the ledger's row of the request, where a
-    ledger is kept, and `cache_key` the cached completion where it came from a cache or went into
-    it. `limits` is what the provider said of its limits along with the answer, and `timings` what
-    llama.cpp measured.
+    `service_tier` is the tier that the server reports, which determines the price: `flex` and
+    `batch` cost half. `inference_geo` is the region that the server reports, which may cost more.
+    Both are empty if the server reports nothing. `reported_cost_usd` is the cost that the server
+    reports, or `None`. `call_id` is the request's row in the ledger, if there is a ledger.
+    `cache_key` is the key of the cached completion, if it was read from the cache or stored in it.
+    `limits` are the rate limits that the provider reported with the answer; `timings` are
+    llama.cpp's measurements.
     """
 
     text: str
@@ -127,12 +126,12 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelProfile:
-    """What the pipeline must know of a model to use it well.
+    """The properties of a model that the pipeline depends on.
 
-    `context_tokens` bounds prompt and answer together; `max_output_tokens_on_retry` is how far the
-    limit of an answer may be raised where it was too low, `None` for not at all.
-    `understands_language` is false for the built-in extractive model, which every row and screen
-    has to admit.
+    `context_tokens` bounds prompt and answer together. `max_output_tokens_on_retry` is the output
+    limit for the retry of a truncated answer, or `None` if the limit may not be raised.
+    `understands_language` is false for the built-in extractive model; results and pages have to
+    state this.
     """
 
     provider: str
@@ -144,7 +143,7 @@ class ModelProfile:
 
     @property
     def output_ceiling(self) -> int:
-        """Return the highest limit that a request to this model may name for its answer."""
+        """Return the highest output limit that a request to this model may have."""
         return max(self.max_output_tokens, self.max_output_tokens_on_retry or 0)
 
 
@@ -153,7 +152,7 @@ class ChatModel(Protocol):
 
     @property
     def profile(self) -> ModelProfile:
-        """Return what is known of the model without asking it."""
+        """Return the profile of the model, without a request."""
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Return the model's answer, whatever its `finish_reason`.
@@ -165,11 +164,11 @@ class ChatModel(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Middleware:
-    """Wraps a model: its profile is that of the model inside, whose errors go through."""
+    """Wraps a model: it has the profile of the wrapped model and propagates its errors."""
 
     model: ChatModel
 
     @property
     def profile(self) -> ModelProfile:
-        """Return the profile of the model inside."""
+        """Return the profile of the wrapped model."""
         return self.model.profile

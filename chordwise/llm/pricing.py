@@ -1,4 +1,4 @@
-"""What a completion cost, and how that is known: reported, by the settings, or by a price list."""
+"""The cost of a completion and its basis: reported, from the settings, or from a price list."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ from chordwise.settings import ModelSettings
 MILLION = Decimal(1_000_000)
 FLEX, BATCH, PRIORITY = "flex", "batch", "priority"
 _DISCOUNT: Mapping[str, Decimal] = MappingProxyType({FLEX: Decimal("0.5"), BATCH: Decimal("0.5")})
-# What the price list calls the same.
+# The terms of the price list for the tiers.
 _CONTEXT: Mapping[str, dict[str, str]] = MappingProxyType(
     {
         FLEX: {"service_tier": "flex"},
         BATCH: {"processing": "batch"},
         PRIORITY: {"service_tier": "priority"},
-        # OpenAI's newer name of it; its answers have the older one.
+        # OpenAI's newer name of this tier; its answers use the older one.
         "fast": {"service_tier": "priority"},
     }
 )
 CACHE_WRITE_FACTOR = Decimal("1.25")
-"""What providers charge for tokens that they keep for later, times the price of the others."""
+"""The price of tokens that are written to the cache, relative to uncached tokens."""
 REGIONAL_FACTOR = Decimal("1.1")
-"""What Anthropic charges for inference in one region, times the price; the list does not have it.
+"""The price of inference in one region at Anthropic, relative to the list price.
 
-A workspace may ask for it where its requests do not.
+The price list does not contain it. A workspace may require a region even if its requests do not.
 """
 _ANYWHERE = frozenset({"", "global", "not_available"})
 MAX_USD = Decimal(1_000_000)
-"""No single request costs as much; such a token count is an error of the server."""
+"""Costs of a request from this amount upward are implausible: an error in the token count."""
 _ONE_TOKEN = Usage(input_tokens=1, output_tokens=1)
-# The provider turned the request away before any model saw it, it never got there, or was not sent.
+# The provider rejected the request before a model processed it, or it never reached the provider.
 _UNBILLED: tuple[type[ChordwiseError], ...] = (
     RateLimitedError,
     QuotaExceededError,
@@ -65,7 +65,7 @@ _UNBILLED: tuple[type[ChordwiseError], ...] = (
 class CostBasis(StrEnum):
     """How the cost of a request is known; stored in `model_calls.cost_basis`.
 
-    `NOT_BILLED` is a request that no model has worked for, and an answer that took no request.
+    `NOT_BILLED` is a request that no model has processed, or an answer without a request.
     """
 
     FREE = "free"
@@ -77,44 +77,44 @@ class CostBasis(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookedCost:
-    """The cost of a request as ledger and budgets book it; both are `None` where it is unknown."""
+    """The cost of a request as ledger and budgets record it; both `None` if it is unknown."""
 
     usd: Decimal | None
     basis: CostBasis | None
 
 
 class Price(ABC):
-    """What a model charges; `basis` says how the costs by this price are known."""
+    """The price of a model; `basis` is the basis of its costs."""
 
     __slots__ = ()
     basis: ClassVar[CostBasis]
 
     @abstractmethod
     def cost_usd(self, completion: Completion) -> Decimal | None:
-        """Return the cost in US dollars; `None` where price or usage is unknown, never 0 for it."""
+        """Return the cost in US dollars; `None`, never 0, if price or usage is unknown."""
 
     @abstractmethod
     def max_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
-        """Return what a request can cost at most; `None` where the price is unknown.
+        """Return the maximum cost of a request; `None` if the price is unknown.
 
-        `service_tier` counts where it is certain: of all that is asked in a batch.
+        `service_tier` is given only if the tier is certain, as for the requests of a batch.
         """
 
     def failure_cost_usd(self, error: ChordwiseError) -> Decimal | None:
-        """Return the cost of a request without an answer; `None` where it cannot be known.
+        """Return the cost of a request without an answer; `None` if it cannot be known.
 
-        A request that was turned away costs nothing, one that may have run has an unknown cost.
+        A rejected request costs nothing; one that may have run has an unknown cost.
         """
         return Decimal(0) if isinstance(error, _UNBILLED) else None
 
     def is_known(self) -> bool:
-        """Return whether the costs are known before a request is made."""
+        """Return whether the price is known before a request."""
         return True
 
 
 @dataclass(frozen=True, slots=True)
 class FreePrice(Price):
-    """A model that Chordwise serves, or that is free by the settings, costs nothing per call."""
+    """The price of a model that Chordwise serves, or that is free by the settings: zero."""
 
     basis: ClassVar[CostBasis] = CostBasis.FREE
 
@@ -137,7 +137,7 @@ class FreePrice(Price):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnPrice(Price):
-    """The prices of the settings; without one for cached tokens these count in full."""
+    """Prices from the settings; without a price for cached tokens, they cost the full price."""
 
     basis: ClassVar[CostBasis] = CostBasis.SETTINGS
     input_usd_per_million_tokens: Decimal
@@ -161,7 +161,7 @@ class OwnPrice(Price):
         return _believable(usd * _DISCOUNT.get(completion.service_tier, Decimal(1)))
 
     def max_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
-        """Return the cost if the whole prompt is new to the cache and the answer is the longest."""
+        """Return the cost of an uncached prompt and the longest answer."""
         dearest = max(
             self.input_usd_per_million_tokens * CACHE_WRITE_FACTOR,
             self.cached_input_usd_per_million_tokens or Decimal(0),
@@ -177,8 +177,8 @@ class OwnPrice(Price):
 class ListPrice(Price):
     """The provider's published price, with its discount for cached tokens and its tiers.
 
-    `base_url` of the user's own decides the provider; empty means `provider` at its public address.
-    `says_tier` means that each request says how it is served, and never at the price of priority.
+    A `base_url` determines the provider; empty means `provider` at its public address. `says_tier`
+    means that each request names its tier, which is never the priority tier.
     """
 
     basis: ClassVar[CostBasis] = CostBasis.PRICE_LIST
@@ -188,7 +188,7 @@ class ListPrice(Price):
     says_tier: bool = False
 
     def cost_usd(self, completion: Completion) -> Decimal | None:
-        """Return the cost by the model that answered, or by the one that was asked for."""
+        """Return the cost by the model that answered, else by the requested model."""
         names = dict.fromkeys((completion.model, self.model))
         tier = completion.service_tier
         costs = (self._cost(name, completion.usage, tier) for name in names if name)
@@ -198,11 +198,11 @@ class ListPrice(Price):
         return cost * REGIONAL_FACTOR
 
     def max_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
-        """Return the cost of the longest answer, and of a prompt read from the cache or new to it.
+        """Return the cost of the longest answer, with the prompt uncached or written to the cache.
 
-        Whether the provider will grant a discount is not known before it answers; whether it will
-        serve first and charge more is, where requests rule that out. A workspace at Anthropic may
-        keep to one region, which costs more.
+        Discounts are not certain before the provider answers. The priority tier, which costs more,
+        is possible unless requests name their tier. A workspace at Anthropic may be limited to one
+        region, which costs more.
         """
         tokens, output = max_input_tokens(request), request.max_output_tokens
         tiers = (service_tier,) if service_tier or self.says_tier else ("", PRIORITY)
@@ -217,13 +217,13 @@ class ListPrice(Price):
         return most * REGIONAL_FACTOR
 
     def is_known(self) -> bool:
-        """Return whether the list has the model that is asked for."""
+        """Return whether the list contains the requested model."""
         return self._cost(self.model, _ONE_TOKEN) is not None
 
     def _cost(self, model: str, usage: Usage, service_tier: str = "") -> Decimal | None:
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
-        # Importing the tables takes 0.2 s, which commands that ask no model should not pay.
+        # The import takes 0.2 s, which commands without model calls avoid.
         import genai_prices  # noqa: PLC0415
 
         context = _CONTEXT.get(service_tier)
@@ -249,11 +249,11 @@ class ListPrice(Price):
 
 
 def price_of(settings: ModelSettings) -> Price:
-    """Return how the model of the settings is priced: by its own prices, free, or by the list.
+    """Return the price of a model: from the settings, free, or from the list.
 
-    Only what Chordwise serves itself is free by nature. A server at an address of the user's own,
-    on this machine too, may be a gateway to a model that costs money: its price is unknown unless
-    the settings or the list say it.
+    Only models that Chordwise serves are free by default. A server at a user's address, even on
+    this machine, may be a gateway to a paid model: its price is unknown unless the settings or the
+    list contain it.
     """
     own_input = settings.input_usd_per_million_tokens
     own_output = settings.output_usd_per_million_tokens
@@ -275,7 +275,7 @@ def price_of(settings: ModelSettings) -> Price:
 
 
 def booked_cost(price: Price, completion: Completion) -> BookedCost:
-    """Return what to book for a completion: what its server reports, else what its price says."""
+    """Return the cost to record for a completion: reported by its server, else by its price."""
     if completion.reported_cost_usd is not None:
         usd = money.rounded_up(completion.reported_cost_usd)
         return BookedCost(usd=usd, basis=CostBasis.REPORTED)
@@ -284,7 +284,7 @@ def booked_cost(price: Price, completion: Completion) -> BookedCost:
 
 
 def booked_failure(price: Price, error: ChordwiseError) -> BookedCost:
-    """Return what to book for a request without an answer."""
+    """Return the cost to record for a request without an answer."""
     usd = price.failure_cost_usd(error)
     is_free = price.basis is CostBasis.FREE
     basis = CostBasis.FREE if is_free else CostBasis.NOT_BILLED
@@ -292,7 +292,7 @@ def booked_failure(price: Price, error: ChordwiseError) -> BookedCost:
 
 
 def _cached(usage: Usage) -> tuple[int, int]:
-    """Return the tokens read from the cache and written into it, no more than there were."""
+    """Return the tokens read from the cache and written to it, limited to the input tokens."""
     total = usage.input_tokens or 0
     read = min(usage.cached_input_tokens or 0, total)
     return read, min(usage.cache_write_tokens or 0, total - read)
@@ -302,17 +302,17 @@ def _believable(usd: Decimal) -> Decimal | None:
     return usd if usd < MAX_USD else None
 
 
-# The words with which a server wraps messages and a schema; vendors' own prompts for structured
-# answers take a few hundred tokens.
+# The text that a server adds to messages and a schema; providers' own prompts for structured
+# output take a few hundred tokens.
 _WRAPPING_TOKENS = 1_024
-# A dialect of the schema may be longer than the schema: limits that it does not know become words.
+# A dialect of the schema may be longer: unsupported constraints become text in descriptions.
 _SCHEMA_FACTOR = 2
 
 
 def max_input_tokens(request: CompletionRequest) -> int:
-    """Return a number of input tokens that no tokenizer exceeds: each token is a byte or more.
+    """Return an upper bound of the input tokens for any tokenizer: each token is at least a byte.
 
-    What pictures take is the provider's own affair; theirs is a bound by experience.
+    The tokens of pictures depend on the provider; their bound is empirical.
     """
     prompt = _bytes(request.system) + _bytes(request.user)
     schema = _schema_bytes(request.schema) + _bytes(request.schema_name)

@@ -1,4 +1,4 @@
-"""What providers say of their limits in the headers of their answers."""
+"""The rate limits that providers report in the headers of their answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
-# A limit whose whole amount takes longer than this to come back is one per day, not per minute.
+# A limit that takes longer than this to replenish in full is per day, not per minute.
 LONGEST_MINUTE_SECONDS = 120.0
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -17,7 +17,7 @@ _LARGEST = 10**12
 
 
 class QuotaKind(StrEnum):
-    """What a provider counts per minute."""
+    """The kinds of quota that providers count per minute."""
 
     REQUESTS = "requests"
     TOKENS = "tokens"
@@ -27,7 +27,7 @@ class QuotaKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    """A limit per minute and what is left of it."""
+    """A limit per minute and its remaining amount."""
 
     limit: int
     remaining: int | None = None

@@ -1,8 +1,8 @@
-"""A JSON Schema in the words that each provider's structured output understands.
+"""Translation of a JSON Schema to the dialect of each provider's structured output.
 
-Providers accept subsets and answer anything else with a 400. A translation may loosen a schema,
-for every answer is validated against the original again. It never narrows one so that the model
-would have to invent data: a schema that would suffer that has no translation.
+Providers accept subsets and reject anything else with a 400. A translation may loosen a schema,
+because every answer is validated against the original again. It never narrows a schema so that the
+model would have to invent data; such a schema has no translation.
 
 Sources: OpenAI's guide “Structured outputs”, the schema transformation in Anthropic's SDK, and
 llama.cpp's grammar converter.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, strings, text, walk
 from chordwise.domain.memo import memoized_by_identity
 
-# llama.cpp unrolls repetitions into its grammar and refuses at 2,000.
+# llama.cpp unrolls repetitions into its grammar and fails at 2,000.
 MAX_REPETITIONS = 1_000
 _FORMATS = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
@@ -41,15 +41,15 @@ _UNTRANSLATABLE = frozenset(
 
 
 class _UntranslatableError(ValueError):
-    """The dialect cannot say what the schema says; never leaves this module."""
+    """The dialect cannot express the schema; never leaves this module."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Dialect:
-    """What a provider accepts.
+    """The part of JSON Schema that a provider accepts.
 
-    `keywords` are constraints it knows. With `optional_properties` an object's property may be
-    missing; with `type_lists` a type may be a list, otherwise it becomes an `anyOf`.
+    `keywords` are the supported constraints. With `optional_properties`, an object's property may
+    be missing; with `type_lists`, a type may be a list, otherwise it becomes an `anyOf`.
     """
 
     keywords: frozenset[str]
@@ -88,7 +88,7 @@ def for_anthropic(schema: JsonObject) -> JsonObject | None:
 
 @memoized_by_identity
 def for_llama_cpp(schema: JsonObject) -> JsonObject:
-    """Return the schema without the constraints that make llama.cpp refuse the whole of it."""
+    """Return the schema without the constraints for which llama.cpp rejects a schema."""
     return {
         key: _for_llama_cpp(value)
         for key, value in schema.items()
@@ -97,7 +97,7 @@ def for_llama_cpp(schema: JsonObject) -> JsonObject:
 
 
 def as_instruction(schema: JsonObject) -> str:
-    """Return the schema as sentences for the prompt, where the server enforces nothing."""
+    """Return the schema as sentences for the prompt, for servers that do not enforce it."""
     compact = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
     return (
         "Answer with JSON only, without any text or code fence around it. "
@@ -156,7 +156,7 @@ def _plain(value: JsonValue) -> JsonObject:
 
 
 def _reference(source: JsonObject) -> JsonObject:
-    """Return the bare reference: both providers refuse keywords beside it."""
+    """Return the bare reference, as both providers reject keywords beside it."""
     target = text(source["$ref"])
     constrains = {"type", "properties", "enum", "const", "anyOf", "items"} | _SPEAKABLE
     if not target.startswith(REF_PREFIX) or constrains & source.keys():
@@ -180,7 +180,7 @@ def _literals(source: JsonObject, dialect: _Dialect) -> JsonObject:
     values = _options(source["enum"]) if "enum" in source else [source["const"]]
     if any(isinstance(value, dict | list) for value in values):
         raise _UntranslatableError
-    # Anthropic wants literals bare, OpenAI wants a type beside them.
+    # Anthropic requires bare literals, OpenAI requires a type beside them.
     names = list(dict.fromkeys(_type_name(value) for value in values))
     kind: JsonObject = {"type": names[0] if len(names) == 1 else [*names]}
     return (kind if dialect.type_lists else {}) | {"enum": values}
@@ -233,7 +233,7 @@ def _accepts_null(schema: JsonValue) -> bool:
 
 
 def _constrained(result: JsonObject, source: JsonObject, dialect: _Dialect) -> JsonObject:
-    """Keep the constraints that the dialect knows and put the others into the description."""
+    """Keep the constraints that the dialect supports and put the others into the description."""
     spoken: list[str] = []
     for key in sorted(_SPEAKABLE & source.keys()):
         if _known(key, source[key], dialect):
@@ -251,7 +251,7 @@ def _known(key: str, value: JsonValue, dialect: _Dialect) -> bool:
         return value in dialect.formats
     if key == "minItems" and value in (0, 1):
         return True
-    # Providers' regular expressions know no look-arounds.
+    # Providers' regular expressions do not support look-around.
     return key in dialect.keywords and not (key == "pattern" and "(?" in text(value))
 
 
@@ -274,7 +274,7 @@ MAX_ENUM_VALUES = 1_000
 
 
 def within_limits(schema: JsonObject) -> bool:
-    """Return whether the schema is as small as OpenAI's strict mode asks for."""
+    """Return whether the schema is within the size limits of OpenAI's strict mode."""
     pairs = list(walk(schema))
     names = [value for path, value in pairs if path.endswith("/properties")]
     enums = [value for path, value in pairs if path.endswith("/enum")]

@@ -1,9 +1,9 @@
-"""JSON over HTTP with one deadline for the whole call; hides httpx from everything else.
+"""JSON over HTTP with one deadline for the whole call; hides httpx from all other modules.
 
-httpx bounds phases (connect, each read), not calls, and its pool is quadratic in its
-connections. So each thread has connections of its own, and below them a network whose every socket
-operation waits no longer than what is left of the running call. Proxies and `.netrc` files of the
-environment are not used: documents go to the address that the settings name, and nowhere else.
+httpx limits phases (connect, each read), not calls, and its pool is quadratic in its connections.
+Each thread therefore has separate connections, over a network backend whose socket operations wait
+no longer than the rest of the running call. Proxies and `.netrc` files of the environment are not
+used: documents are sent only to the address in the settings.
 """
 
 from __future__ import annotations
@@ -41,10 +41,12 @@ from chordwise.llm.connections import Body, Channel
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_FILE_BYTES = 1024 * 1024 * 1024
-"""Of a file, unpacked: room for 50 kB for each of the 20,000 answers to a batch, where 10 are
-usual, and on disk, not in memory."""
+"""The size limit of a decompressed file, which is on disk, not in memory.
+
+It allows 50 kB for each of the 20,000 answers to a batch; 10 kB are usual.
+"""
 CALL_HEADER = "x-client-request-id"
-"""By this name OpenAI's logs take a client's own id of a request; other servers pass it over."""
+"""The header for a client's request id, which OpenAI logs and other servers ignore."""
 _HEADERS: Mapping[str, str] = MappingProxyType(
     {"accept": "application/json", "accept-encoding": "identity", "user-agent": "chordwise"}
 )
@@ -56,8 +58,8 @@ HIDDEN_ENDPOINT_HINT = "Check base_url: does it lead to the API, or to a login p
 class JsonResponse:
     """A complete answer of any status except a redirect.
 
-    `headers` have lower-case names. `body` is `None` where an error's body is not JSON; `excerpt`
-    then says in one short line what it was.
+    `headers` have lower-case names. `body` is `None` if an error's body is not JSON; `excerpt` then
+    describes it in one short line.
     """
 
     status: int
@@ -67,7 +69,7 @@ class JsonResponse:
 
 
 class JsonTransport:
-    """Speaks JSON with providers; each thread that shares it keeps connections of its own."""
+    """Exchanges JSON with providers; each thread that shares it has separate connections."""
 
     def __init__(
         self, *, max_body_bytes: int = MAX_BODY_BYTES, max_file_bytes: int = MAX_FILE_BYTES
@@ -81,11 +83,11 @@ class JsonTransport:
     def post_json(
         self, url: str, headers: Mapping[str, str], body: JsonObject, timeout_seconds: float
     ) -> JsonResponse:
-        """Send `body` and return the whole answer within `timeout_seconds`, or fail.
+        """Send `body` and return the complete answer within `timeout_seconds`.
 
         Raises:
-            ModelTransportError: No answer, half of one, too large a one, or one that is no JSON.
-            ModelAccessError: A redirect, a web page instead of an answer, a wrong certificate.
+            ModelTransportError: The answer is missing, incomplete, too large, or not JSON.
+            ModelAccessError: A redirect, a web page instead of an answer, an untrusted certificate.
         """
         content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode(errors="replace")
         return self.send("POST", url, headers, content, timeout_seconds)
@@ -98,7 +100,7 @@ class JsonTransport:
         content: bytes | None,
         timeout_seconds: float,
     ) -> JsonResponse:
-        """Do the same with whatever content and method.
+        """Send any content with any method and return the answer, as `post_json`.
 
         Raises:
             ModelTransportError: As above.
@@ -111,11 +113,11 @@ class JsonTransport:
     def download(
         self, url: str, headers: Mapping[str, str], target: BinaryIO, timeout_seconds: float
     ) -> JsonResponse | None:
-        """Write a whole file into `target`, unpacked; return the error where there is one.
+        """Write a complete file to `target`, decompressed; return the error answer, if any.
 
         Raises:
-            ModelTransportError: No answer, half of one, or more than `MAX_FILE_BYTES` of it.
-            ModelAccessError: A redirect, or a wrong certificate.
+            ModelTransportError: The file is missing, incomplete, or larger than `MAX_FILE_BYTES`.
+            ModelAccessError: A redirect, or an untrusted certificate.
         """
         with self._answer("GET", url, headers, None, timeout_seconds) as response:
             if response.status_code != HTTPStatus.OK:
@@ -176,10 +178,10 @@ class JsonTransport:
             raise ModelTransportError(f"{host} sent a packed body that is broken.") from error
 
     def _require_later_answer(self, channel: Channel, response: httpx.Response) -> None:
-        """Refuse an answer of which a part had come before its question went out.
+        """Reject an answer of which a part arrived before its request was sent.
 
         A server that answers twice leaves one answer in the connection's buffer, where the next
-        request would find it. That connection is not used again.
+        request would read it. That connection is not used again.
         """
         head = sum(len(name) + len(value) for name, value in response.headers.raw)
         if channel.deadline.received_bytes >= head + _body(response).received_bytes:
@@ -194,10 +196,11 @@ class JsonTransport:
     ) -> None:
         """Reject an answer that has the id of another request.
 
-        A gateway that mixes two answers up may do so with the next ones on the same connections.
+        A gateway that confuses two answers may do so again on the same connections, so they are
+        closed.
         """
         ours, host = headers.get(CALL_HEADER), response.url.netloc.decode()
-        # Where a gateway and the server behind it both send it back, it is there twice.
+        # It occurs twice if both a gateway and its upstream server return it.
         theirs = response.headers.get_list(CALL_HEADER, split_commas=True)
         if ours is None or not self._ids.is_anothers(host, ours, theirs):
             return
@@ -220,7 +223,7 @@ def _body(response: httpx.Response) -> Body:
 
 @lru_cache(maxsize=64)
 def _address(url: str) -> httpx.URL:
-    """Parse an address once, not with each call."""
+    """Parse an address once, instead of with each call."""
     return httpx.URL(url)
 
 
@@ -254,7 +257,7 @@ def _raise_connect_error(host: str, error: httpcore.ConnectError) -> NoReturn:
                 f"The certificate of {host} is not trusted: {excerpt(cause.verify_message)}.",
                 "Add its authority with SSL_CERT_FILE, or check base_url.",
             ) from error
-        # httpcore raises it again “from None”, so that only the context leads on.
+        # httpcore re-raises it “from None”, so only `__context__` has the cause.
         cause = cause.__cause__ or cause.__context__
     raise ModelUnreachableError(
         f"{host} cannot be reached: {excerpt(str(error))}.", "Check base_url and the network."
@@ -280,14 +283,14 @@ def _parsed(response: httpx.Response, raw: bytes) -> JsonResponse:
 
 
 def _hidden(response: httpx.Response) -> Sequence[str]:
-    """Return what no error may repeat of a request: its key, and what is secret in its address."""
+    """Return what an error must not repeat of a request: its key, and secrets in its address."""
     sent = response.request
     keys = [sent.headers.get(name, "").rpartition(" ")[2] for name in _KEY_HEADERS]
     return (*keys, *addresses.secrets_in(str(sent.url)))
 
 
 def _redirected(response: httpx.Response) -> str:
-    """Return where a redirect leads, without the secrets that it may repeat."""
+    """Return the target of a redirect, without the secrets that it may repeat."""
     location = response.headers.get("location")
     if location is None:
         return "nowhere"
@@ -308,7 +311,7 @@ def _raise_not_json(host: str, raw: bytes, hidden: Sequence[str], error: Excepti
 
 
 MAX_CHARACTERS = 300
-# An echo of this many characters in a row counts as a piece of the hidden text.
+# A match of this many consecutive characters counts as a part of the hidden text.
 _ECHO_CHARACTERS = 24
 _TITLE = re.compile(rb"<title[^<>]*+>([^<]{1,500})", re.IGNORECASE)
 
@@ -316,7 +319,7 @@ _TITLE = re.compile(rb"<title[^<>]*+>([^<]{1,500})", re.IGNORECASE)
 def excerpt(text: str, hidden: Iterable[str] = ()) -> str:
     """Return the beginning of `text`, escaped, on one line.
 
-    Where it repeats a part of a `hidden` text (the key, the prompt), nothing of it is returned.
+    If it repeats a part of a `hidden` text (the key, the prompt), a placeholder is returned.
     """
     line = " ".join(text[: 4 * MAX_CHARACTERS].split())
     if any(_echoes(line, secret) for secret in hidden):
@@ -326,13 +329,13 @@ def excerpt(text: str, hidden: Iterable[str] = ()) -> str:
 
 
 def page_title(raw: bytes, hidden: Iterable[str] = ()) -> str:
-    """Return the title of a web page, as `excerpt` returns a text, or nothing."""
+    """Return the title of a web page as an `excerpt`; empty if it has none."""
     found = _TITLE.search(raw[:65_536])
     return excerpt(html.unescape(found[1].decode(errors="replace")), hidden) if found else ""
 
 
 def _echoes(line: str, secret: str) -> bool:
-    line, secret = line.lower(), " ".join(secret.split()).lower()  # codes are kept in small letters
+    line, secret = line.lower(), " ".join(secret.split()).lower()  # codes are stored in lower case
     length = min(_ECHO_CHARACTERS, len(secret))
     if length == 0:
         return False
@@ -345,29 +348,29 @@ def _escaped(character: str) -> str:
 
 PLAIN = frozenset({"", "identity"})
 PACKED = frozenset({"gzip", "x-gzip", "deflate"})
-"""What servers send without being asked; both begin with a header that tells which it is."""
+"""Compressions that servers use unrequested; the header of the data distinguishes them."""
 _EITHER_HEADER = zlib.MAX_WBITS | 32
-# A piece of 64 KiB may unpack to a thousand times as much; so much is held of it at once.
+# 64 KiB may decompress to a thousand times as much; this much is in memory at once.
 _UNPACKED_BYTES = 1024 * 1024
 
 
 class TooLargeError(ValueError):
-    """There is more than is wanted."""
+    """The body exceeds the size limit."""
 
 
 class UnknownPackingError(ValueError):
-    """The body is packed in a way that was not requested, or more than once."""
+    """The body has a compression that was not requested, or more than one."""
 
 
 def unpacked(pieces: Iterable[bytes], encoding: str, max_bytes: int) -> Iterator[bytes]:
-    """Yield the body piece by piece, none of them large, until it is more than is wanted.
+    """Yield the decompressed body in small pieces, up to `max_bytes`.
 
-    `encoding` is the header `content-encoding`, empty where there is none.
+    `encoding` is the header `content-encoding`, empty if there is none.
 
     Raises:
-        TooLargeError: It is larger than `max_bytes`; so many or fewer were yielded.
-        UnknownPackingError: It is not packed once with gzip or deflate.
-        zlib.error: What it is packed into is broken, or cut off.
+        TooLargeError: It is larger than `max_bytes`; at most this much was yielded.
+        UnknownPackingError: It is not compressed exactly once with gzip or deflate.
+        zlib.error: The compressed data is corrupt or truncated.
     """
     encoding = encoding.strip().lower()
     if encoding in PLAIN:
@@ -387,7 +390,7 @@ def _bounded(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
 
 
 def _unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield what is in all members of a body, of which gzip may have several (RFC 1952, 2.2)."""
+    """Yield the content of all members of a body; gzip may have several (RFC 1952, 2.2)."""
     unpacker = None
     for piece in pieces:
         packed = piece
@@ -403,9 +406,10 @@ def _unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class RequestIds:
-    """Judges the ids in answers by what each host has sent before; safe to share between threads.
+    """Checks the request ids in answers against the habits of each host; thread-safe.
 
-    Some gateways write ids of their own where others send ours back: those say nothing.
+    Some hosts return the id of the request; some gateways write ids of their own, which prove
+    nothing.
     """
 
     def __init__(self) -> None:
@@ -414,8 +418,7 @@ class RequestIds:
     def is_anothers(self, host: str, ours: str, theirs: Collection[str]) -> bool:
         """Return whether an answer with these ids belongs to another request.
 
-        It does where they could be ids that we gave: they have the form of ours, or the host is
-        known to send ours back.
+        It does if an id has the form of our ids, or if the host is known to return our ids.
         """
         if ours.lower() in {each.lower() for each in theirs}:
             self._echoing.add(host)
@@ -424,7 +427,7 @@ class RequestIds:
 
 
 def _form(id_: str) -> int | None:
-    """Return the version of a UUID; `None` for whatever else, and for those without a version."""
+    """Return the version of a UUID; `None` if there is none or the text is not a UUID."""
     try:
         return uuid.UUID(id_).version
     except ValueError:

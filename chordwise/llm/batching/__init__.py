@@ -1,4 +1,4 @@
-"""The Batch APIs of providers behind the port `BatchApi`, and the place that chooses among them."""
+"""The Batch APIs of providers behind the interface `BatchApi`, and the choice among them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chordwise.settings import ModelSettings
 def has_batches(settings: ModelSettings) -> bool:
     """Return whether a model has a Batch API: at its provider, or if the settings say so.
 
-    Servers at other addresses mostly have no such API: they have to be named by `batch = true`.
+    Most servers at other addresses have no such API, so they require `batch = true`.
     """
     if not provider_host(settings.provider):
         return False
@@ -28,10 +28,10 @@ def has_batches(settings: ModelSettings) -> bool:
 def connect(
     settings: ModelSettings, api_key: SecretStr, transport: JsonTransport | None = None
 ) -> BatchApi:
-    """Return the Batch API of a model, without asking anything over the network.
+    """Return the Batch API of a model, without any network request.
 
     Raises:
-        ConfigurationError: It has none, or a value cannot be right.
+        ConfigurationError: It has none, or a value is invalid.
     """
     if not has_batches(settings):
         raise ConfigurationError(

@@ -27,7 +27,7 @@ from chordwise.settings import ModelSettings
 
 PATH = "/v1/messages/batches"
 
-# A wrong request, which no code distinguishes.
+# The status of an invalid request, which has no specific code.
 _BAD_REQUEST = 400
 _PAGES = 20
 _CLOCK_SKEW = timedelta(minutes=5)
@@ -37,7 +37,7 @@ _NOT_RUN: Mapping[str, str] = MappingProxyType(
 
 
 class AnthropicBatches:
-    """Messages in batches: they are sent with the request, and only their ids identify them."""
+    """Messages in batches: part of the creation request, and identified only by their ids."""
 
     def __init__(
         self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
@@ -60,7 +60,7 @@ class AnthropicBatches:
         return self._model.body(request)
 
     def upload(self, batch: PreparedBatch) -> str:  # noqa: ARG002 - there is no such step here
-        """Do nothing: the lines go in with the request."""
+        """Do nothing: the lines are part of the creation request."""
         return ""
 
     def create(self, batch: PreparedBatch) -> BatchState:
@@ -72,7 +72,7 @@ class AnthropicBatches:
         return self._state(self._http.begin(PATH, content, "application/json"))
 
     def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:
-        """Return the oldest unknown batch with the age and the size of this one."""
+        """Return the oldest unknown batch of at least this time and with the size of this one."""
         found = None
         for listed in self._listed():
             created_at = moment(listed.get("created_at"))
@@ -95,11 +95,11 @@ class AnthropicBatches:
             yield LineOutcome(custom_id=text(line.get("custom_id")), outcome=self._outcome(result))
 
     def cancel(self, provider_id: str) -> None:
-        """Ask for the end of a batch."""
+        """Request the cancellation of a batch."""
         self._http.post(f"{PATH}/{provider_id}/cancel", {})
 
     def _listed(self) -> Iterator[JsonObject]:
-        """Yield the newest batches first."""
+        """Yield batches, newest first."""
         query = "limit=100"
         for _ in range(_PAGES):
             page = self._http.get(PATH, query)

@@ -1,4 +1,4 @@
-"""The port to every Batch API: questions submitted together, answers fetched when ready."""
+"""The interface of every Batch API: submit questions together, fetch the answers later."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLine:
-    """One question of a batch; `custom_id` has 64 characters at most and is used once only."""
+    """One question of a batch; `custom_id` is unique and has at most 64 characters."""
 
     custom_id: str
     body: JsonObject
@@ -31,10 +31,10 @@ class BatchLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedBatch:
-    """What is to be submitted.
+    """A batch to submit.
 
-    `marker` is our id of the batch and `prepared_at` when it was put together; `upload` names the
-    file at the provider where that wants one.
+    `marker` is our id of the batch and `prepared_at` the time when it was assembled. `upload` is
+    the provider's id of the file, if its API requires one.
     """
 
     marker: str
@@ -45,10 +45,10 @@ class PreparedBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchState:
-    """What a provider says of a batch.
+    """The state of a batch at the provider.
 
-    `status` is its own word, `counts` its own counts; `files` are to be read once it has ended.
-    `error` says why it was turned away.
+    `status` and `counts` are the provider's own values. `files` are read once the batch has ended.
+    `error` is the reason why it was rejected.
     """
 
     provider_id: str
@@ -62,7 +62,7 @@ class BatchState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineOutcome:
-    """What became of one question; a `TransientError` may be submitted again."""
+    """The outcome of one question; after a `TransientError` it may be submitted again."""
 
     custom_id: str
     outcome: Completion | ModelError
@@ -71,9 +71,9 @@ class LineOutcome:
 class BatchApi(Protocol):
     """A model's Batch API; safe to share between threads.
 
-    Every operation raises `ModelError` where the provider cannot be asked or refuses, does not know
-    the batch, or has ended what is to be cancelled. After an error of `create` it is unknown
-    whether the batch was created.
+    Every operation raises `ModelError` if the provider is unreachable or refuses, does not know the
+    batch, or has already ended a batch that is to be cancelled. After an error of `create` it is
+    unknown whether the batch was created.
     """
 
     def body(self, request: CompletionRequest) -> JsonObject:
@@ -86,7 +86,7 @@ class BatchApi(Protocol):
         """Create the batch. A second call would be billed again."""
 
     def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:
-        """Return a batch whose creation was never confirmed; `known` are others."""
+        """Return a batch whose creation was never confirmed; `known` are ids of other batches."""
 
     def look(self, provider_id: str) -> BatchState:
         """Return the state of a batch."""
@@ -95,4 +95,4 @@ class BatchApi(Protocol):
         """Yield the outcomes of an ended batch's questions in any order; some may be missing."""
 
     def cancel(self, provider_id: str) -> None:
-        """Ask the provider to stop; what is done by then is still to be fetched."""
+        """Request the cancellation; results that exist by then still have to be fetched."""

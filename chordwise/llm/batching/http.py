@@ -1,4 +1,4 @@
-"""Talking to a Batch API: requests with our key, errors in our words, files line by line."""
+"""HTTP requests to a Batch API: authentication, error classification, and files by line."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from chordwise.llm.transport import MAX_BODY_BYTES, JsonResponse, JsonTransport,
 log = structlog.get_logger(__name__)
 
 SHORT_SECONDS = 60.0
-"""For a look or a small request."""
+"""The timeout of a status request or a small request."""
 LONG_SECONDS = 600.0
-"""For a file in either direction."""
-# No such path, not that way, or not at all: neither key nor model nor request is at fault.
+"""The timeout of an upload or a download."""
+# The path, the method or the feature does not exist; key, model and request are not the cause.
 _NOT_THERE = frozenset({404, 405, 501})
 
 
@@ -53,7 +53,7 @@ class BatchHttp:
         return self._read(self.transport.send("GET", url, self.headers, None, SHORT_SECONDS))
 
     def begin(self, path: str, content: bytes, content_type: str) -> JsonObject:
-        """Send what a batch begins with and return the answer.
+        """Send the first request of a batch and return the answer.
 
         Raises:
             ModelAccessError: There is no such API at this address, or it refuses the key.
@@ -82,11 +82,11 @@ class BatchHttp:
     def lines(self, path: str) -> Iterator[JsonObject]:
         """Yield the objects of a file that has one per line; skip lines that are not objects.
 
-        A line larger than the limit of an online answer is skipped too; its question counts as
+        A line larger than the limit of an online answer is also skipped; its question counts as
         unanswered.
 
         Raises:
-            ModelError: The file cannot be read, or kept; nothing was yielded then.
+            ModelError: The file cannot be read, or cannot be stored on disk; no line was yielded.
         """
         url = endpoint(self.base_url, path)
         with _needing_room(self.label), tempfile.TemporaryFile() as file:
@@ -97,16 +97,16 @@ class BatchHttp:
             yield from self._objects(file)
 
     def failure(self, response: JsonResponse) -> ModelError:
-        """Return what an error answer means."""
+        """Return the error for an error answer."""
         fault = read_fault(response)
         kind = fault.kind(self.codes, self.phrases)
         hidden = (self.key.get_secret_value(), *secrets_in(self.base_url))
         return fault.error(kind, self.label, hidden)
 
     def refusal(self, error: JsonValue, status: int) -> ModelError:
-        """Return what the error in a line or in a batch means, for which there is no status.
+        """Return the error for an error in a line or in a batch, which has no HTTP status.
 
-        `status` is what the same would be online, and stands in no sentence.
+        `status` is the status of the same error online; it does not appear in the message.
         """
         body: JsonValue = {"error": error}
         fault = read_fault(JsonResponse(status=status, headers={}, body=body))
@@ -142,7 +142,7 @@ def _needing_room(label: str) -> Iterator[None]:
 
 
 def _parsed(line: bytes) -> JsonValue:
-    """Return what a line says; `None` where it is no JSON."""
+    """Return the JSON value of a line; `None` if it is not JSON."""
     try:
         return cast("JsonValue", json.loads(line))
     except (ValueError, RecursionError):
@@ -150,7 +150,7 @@ def _parsed(line: bytes) -> JsonValue:
 
 
 def _bounded_lines(file: BinaryIO, max_bytes: int) -> Iterator[bytes]:
-    """Yield the lines, and of one that is longer than `max_bytes` only so much and a byte."""
+    """Yield the lines; a line longer than `max_bytes` is cut off one byte after that."""
     while line := file.readline(max_bytes + 1):
         yield line
         while len(line) > max_bytes and not line.endswith(b"\n"):
@@ -158,7 +158,7 @@ def _bounded_lines(file: BinaryIO, max_bytes: int) -> Iterator[bytes]:
 
 
 def moment(value: JsonValue) -> datetime | None:
-    """Return the time that a provider says, in seconds or by RFC 3339; `None` for anything else."""
+    """Return a provider's time, in seconds or by RFC 3339; `None` for any other value."""
     try:
         if isinstance(value, int) and not isinstance(value, bool):
             return datetime.fromtimestamp(value, UTC)
@@ -171,7 +171,7 @@ def moment(value: JsonValue) -> datetime | None:
 
 
 def counts(value: JsonObject) -> dict[str, int]:
-    """Return the numbers of an object."""
+    """Return the integer members of an object."""
     return {
         name: number
         for name, number in value.items()

@@ -38,7 +38,7 @@ _CODES: Mapping[str, Kind] = MappingProxyType(
         **CODES,
         "batch_expired": ModelOverloadedError,
         "batch_cancelled": ModelOverloadedError,
-        # More tokens wait in batches already than this key may have.
+        # The queued batches exceed the token limit of this key.
         "token_limit_exceeded": RateLimitedError,
         "too_many_tasks": RateLimitedError,
     }
@@ -51,7 +51,7 @@ _CLOCK_SKEW = timedelta(hours=1)
 
 
 class OpenAIBatches:
-    """Chat completions in batches: an uploaded file in, an output and an error file out."""
+    """Chat completions in batches: an uploaded input file, an output file and an error file."""
 
     def __init__(
         self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
@@ -72,7 +72,7 @@ class OpenAIBatches:
     def body(self, request: CompletionRequest) -> JsonObject:
         """Return the body of a line.
 
-        A batch has its own price: lines that name a tier are refused.
+        It has no `service_tier`: a batch has its own price, and lines with a tier are rejected.
         """
         body = self._model.body(request)
         return {name: value for name, value in body.items() if name != "service_tier"}
@@ -85,7 +85,7 @@ class OpenAIBatches:
         return self._id(self._http.begin("/files", content, form))
 
     def create(self, batch: PreparedBatch) -> BatchState:
-        """Create the batch over the file, with our marker in its metadata."""
+        """Create the batch from the file, with our marker in its metadata."""
         body: JsonObject = {
             "input_file_id": batch.upload,
             "endpoint": ENDPOINT,
@@ -115,11 +115,11 @@ class OpenAIBatches:
                 )
 
     def cancel(self, provider_id: str) -> None:
-        """Ask for the end of a batch."""
+        """Request the cancellation of a batch."""
         self._http.post(f"/batches/{provider_id}/cancel", {})
 
     def _listed(self, batch: PreparedBatch) -> Iterator[JsonObject]:
-        """Yield the newest batches first, down to those older than this one."""
+        """Yield batches, newest first, until they are older than this one."""
         query = f"limit={_PAGE}"
         for _ in range(_PAGES):
             page = self._http.get("/batches", query)
@@ -138,7 +138,7 @@ class OpenAIBatches:
         done = counts(child(answer, "request_counts"))
         files = (text(answer.get("output_file_id")), text(answer.get("error_file_id")))
         if phase is Phase.ENDED and done.get("completed", 0) > 0 and not files[0]:
-            # Answers that are paid for, and a file that is not there yet.
+            # The answers are billed, but their file does not exist yet.
             phase = Phase.RUNNING
         return BatchState(
             provider_id=self._id(answer),
@@ -178,7 +178,7 @@ class OpenAIBatches:
 
 
 def file_of(lines: Collection[BatchLine]) -> bytes:
-    """Return the file of a batch: one question in each line."""
+    """Return the input file of a batch: one question per line."""
     return b"".join(
         json.dumps(
             {"custom_id": line.custom_id, "method": "POST", "url": ENDPOINT, "body": line.body},

@@ -1,1 +1,1 @@
-"""How many calls a provider may be asked at once and per minute, shared by all who ask it."""
+"""Rate and concurrency limits of providers, shared by all processes that call them."""

@@ -1,6 +1,6 @@
-"""Pauses of an endpoint: a refusal that needs a person is met once, for all workers and runs.
+"""Pauses of an endpoint after a refusal that needs intervention, for all workers and runs.
 
-The script of the limits begins and ends them; here they are named, read, and cut short.
+The script of the limits starts and ends pauses; this module names, reads and shortens them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from chordwise.domain.json_values import JsonObject, as_object, text
 from chordwise.llm.limits.permits import Denial
 
 KEY = "chordwise:limits:pauses"
-"""One hash for all of them; no key, nor an address that may hold one, can be read from it."""
+"""The hash with all pauses; it reveals no API key, and no address that may contain one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A model, where it is served, and with which key it is asked: `account` is a hash of that."""
+    """A model, its provider and address, and `account`, a hash of provider, address and key."""
 
     provider: str
     base_url: str
@@ -38,11 +38,11 @@ class Place:
 
     @property
     def names(self) -> list[str]:
-        """Return the names of the pauses that hold here: the key's, and the model's."""
+        """Return the names of the pauses that apply here: the key's and the model's."""
         return [self.account, f"{self.account}/{self.model}"]
 
     def pause(self, denial: Denial) -> JsonObject:
-        """Return what is stored of a pause: its name, and what people are shown."""
+        """Return the stored form of a pause: its name, and the error to display."""
         return {
             "name": self.names[0 if denial.is_about_key else 1],
             "address": hashed(self.provider, self.base_url),
@@ -55,10 +55,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
-    """A pause in force; without `model` it holds for all models of that key.
+    """A pause in force; without `model` it applies to all models of that key.
 
-    `address` is a hash of provider and base URL. `seconds` is how long requests stay stopped; 0
-    where the next call looks whether it is over.
+    `address` is a hash of provider and base URL. `seconds` is how long requests stay stopped; 0 if
+    the next call checks whether the pause is over.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Pause:
     seconds: float
 
     def holds_for(self, provider: str, base_url: str, model: str) -> bool:
-        """Return whether it may hold for every request to this model there, with any key."""
+        """Return whether it may apply to every request to this model there, with any key."""
         return self.address == hashed(provider, base_url) and self.model in ("", model)
 
 
@@ -76,17 +76,17 @@ def read(client: redis.Redis) -> list[Pause]:
     """Return all pauses.
 
     Raises:
-        redis.RedisError: Valkey is away.
+        redis.RedisError: Valkey is unavailable.
     """
     now = _now(client)
     return [_pause(name, written, now) for name, written in _written(client)]
 
 
 def resume(client: redis.Redis, wanted: Callable[[Pause], bool]) -> int:
-    """Let the next call look whether these pauses are over; return how many they are.
+    """Let the next call check whether these pauses are over; return the number of pauses.
 
     Raises:
-        redis.RedisError: Valkey is away, or full.
+        redis.RedisError: Valkey is unavailable or full.
     """
     now = _now(client)
     resumed = 0
@@ -99,7 +99,7 @@ def resume(client: redis.Redis, wanted: Callable[[Pause], bool]) -> int:
 
 
 def hashed(*parts: str) -> str:
-    """Return a name for some parts from which they cannot be read."""
+    """Return a hash of the parts, which does not reveal them."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 

@@ -1,4 +1,4 @@
-"""Asking for leave to call a provider, and telling afterwards how the call went."""
+"""Permits for calls to a provider, and the reports of their outcomes."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Reason(StrEnum):
 
 
 class CallResult(StrEnum):
-    """What a call says of the provider: it answers, it is asked too fast, it is broken, nothing.
+    """The outcome of a call for the limits: answered, rate-limited, failed, denied or not sent.
 
-    `DENIED` says that requests with this key, or for this model, fail until a person acts.
+    `DENIED` means that requests with this key, or for this model, fail until a person intervenes.
     """
 
     ANSWERED = "answered"
@@ -49,9 +49,9 @@ class CallResult(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PermitRequest:
-    """A call that waits for its permit; it asks with the same `permit` until that is granted.
+    """A call that waits for a permit; every request for it uses the same `permit` id.
 
-    `cost` is what the call may take of each kind of quota, the most that it can be.
+    `cost` is the most that the call can use of each kind of quota.
     """
 
     permit: str
@@ -61,7 +61,7 @@ class PermitRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permit:
-    """Leave to make one call, to be settled after it; it runs out by itself.
+    """The permission to make one call; it is settled after the call, or expires.
 
     `granted_at` is on the clock of the limiter that granted it.
     """
@@ -73,7 +73,7 @@ class Permit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """No leave yet: come back in so many seconds."""
+    """No permit yet: ask again after `seconds`."""
 
     seconds: float
     reason: Reason
@@ -81,9 +81,9 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
-    """What every further call would meet alike until a person acts: an error's code and words.
+    """The error that every further call would meet until a person intervenes: code, text and hint.
 
-    It is about one model, unless `is_about_key`: then about all that is asked with the same key.
+    It concerns one model, or, if `is_about_key`, all requests with the same key.
     """
 
     code: str
@@ -94,10 +94,10 @@ class Denial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallReport:
-    """How a call went.
+    """The outcome of a call.
 
-    `used` is what it really took of the quotas, as far as the provider said so; `latency_seconds`
-    is 0 where it says nothing about how long answers take. `denial` goes with `CallResult.DENIED`.
+    `used` is the actual use of the quotas, as far as the provider reported it. `latency_seconds` is
+    0 if it is not representative of answers. `denial` is set with `CallResult.DENIED`.
     """
 
     result: CallResult
@@ -110,10 +110,10 @@ class CallReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitPolicy:
-    """What is known of an endpoint beforehand, and how carefully to find out the rest.
+    """The configured limits of an endpoint, and the parameters for discovering the others.
 
     `lease_seconds` is how long a call may take before its permit counts as lost. `pause_seconds` is
-    how long requests are stopped after a denial. `has_head_start` lets the very first call go ahead
+    how long requests are stopped after a denial. With `has_head_start`, the very first call is made
     alone for a moment: if its key is denied, no other is sent.
     """
 
@@ -130,13 +130,13 @@ class LimitPolicy:
 
 
 class Limits(Protocol):
-    """Grants permits for one endpoint; safe to share between threads. Nothing here ever fails."""
+    """Grants permits for one endpoint; safe to share between threads. Never raises."""
 
     def take(self, request: PermitRequest) -> Permit | Wait | Denial:
-        """Return a permit, how long to wait before asking again, or why requests are stopped."""
+        """Return a permit, a wait before asking again, or the denial that stops requests."""
 
     def settle(self, permit: Permit, report: CallReport) -> None:
-        """Give a permit back, with what the call has shown."""
+        """Return a permit, with the report of the call."""
 
 
 SECONDS_PER_MINUTE = 60.0
@@ -146,8 +146,8 @@ SECONDS_PER_MINUTE = 60.0
 class LimitState:
     """The state of an endpoint that all workers share.
 
-    `window` bounds the calls in flight, `rate` is the calls a second that were found out (0 where
-    nothing refused yet), `per_minute` what settings or provider say.
+    `window` bounds the calls in flight. `rate` is the discovered number of calls a second (0 before
+    any refusal). `per_minute` are the limits from the settings or the provider.
     """
 
     window: float
@@ -156,7 +156,7 @@ class LimitState:
 
     @classmethod
     def of_policy(cls, policy: LimitPolicy) -> LimitState:
-        """Return what is known before anything was asked."""
+        """Return the state before the first call."""
         given = {
             QuotaKind.REQUESTS: policy.requests_per_minute,
             QuotaKind.TOKENS: policy.tokens_per_minute,
@@ -177,14 +177,14 @@ class LimitState:
 
 log = structlog.get_logger(__name__)
 
-# Valkey is not asked again sooner, nor what it knows remembered more often.
+# The least time between attempts during an outage, and between copies of the shared state.
 PAUSE_SECONDS = 5.0
 
 
 class ResilientLimits:
     """Falls back to process-local limits while Valkey is unavailable, and logs each outage.
 
-    `read` returns what all know together, for the hard times.
+    `read` returns the shared state, which the process-local limits remember for an outage.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class ResilientLimits:
         self._read_at = float("-inf")
 
     def take(self, request: PermitRequest) -> Permit | Wait | Denial:
-        """Return a permit, how long to wait and why, or why requests are stopped."""
+        """Return a permit, a wait with its reason, or the denial that stops requests."""
         if self._clock() >= self._away_until:
             try:
                 answer = self._shared.take(request)
@@ -217,7 +217,7 @@ class ResilientLimits:
         return self._process.take(request)
 
     def settle(self, permit: Permit, report: CallReport) -> None:
-        """Give a permit back to the limiter that granted it."""
+        """Return a permit to the limiter that granted it."""
         if not permit.is_shared:
             self._process.settle(permit, report)
         elif self._clock() >= self._away_until:
@@ -248,16 +248,16 @@ class ResilientLimits:
 
 
 LONGEST_PAUSE_SECONDS = 300.0
-"""A provider is asked again after this time, whatever it says."""
+"""A provider is called again after this time, even if it requests a longer wait."""
 _SHORTEST_WAIT_SECONDS = 0.05
 
 
 class ProcessLimits:
-    """Keeps to the limits that were last known, as if this process were alone.
+    """Applies the last known limits as if no other process made calls.
 
-    It finds nothing out: it paces, bounds the calls in flight, and honors `Retry-After`. What is
-    denied it does not remember: the next call is denied again. There is no circuit breaker:
-    failures are counted by all workers together or not at all.
+    It discovers nothing: it paces calls, bounds the calls in flight, and honors `Retry-After`. It
+    does not remember denials: the next call is denied again. It has no circuit breaker, since
+    failures can only be counted across all workers.
     """
 
     def __init__(self, policy: LimitPolicy, clock: Callable[[], float] = time.monotonic) -> None:
@@ -270,12 +270,12 @@ class ProcessLimits:
         self._paused_until = 0.0
 
     def remember(self, state: LimitState) -> None:
-        """Take over what is known now."""
+        """Replace the known state."""
         with self._lock:
             self._state = state
 
     def take(self, request: PermitRequest) -> Permit | Wait:
-        """Return a permit, or how long to wait and why."""
+        """Return a permit, or a wait with its reason."""
         with self._lock:
             now = self._clock()
             if now < self._paused_until:
@@ -290,7 +290,7 @@ class ProcessLimits:
             return Permit(request=request, granted_at=now, is_shared=False)
 
     def settle(self, permit: Permit, report: CallReport) -> None:  # noqa: ARG002 - as in the port
-        """Give a permit back."""
+        """Return a permit."""
         with self._lock:
             self._in_flight -= 1
             if report.result in {CallResult.LIMITED, CallResult.FAILED}:

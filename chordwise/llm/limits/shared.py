@@ -1,4 +1,4 @@
-"""The limits that all workers share: one script in Valkey, on Valkey's clock."""
+"""Limits shared by all workers: one Lua script in Valkey, which uses Valkey's clock."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ from chordwise.settings import LimitSettings, ModelSettings, addresses
 PREFIX = "chordwise:limits"
 _MAX_QUESTIONS = 64
 _GATHER_SECONDS = 0.0005
-# A permit that is given back mostly travels with the next one that is taken.
+# The return of a permit usually waits for the next request for one, and is sent with it.
 _LINGER_SECONDS = 0.02
 _sleep = time.sleep  # noqa: TID251 - here the waiting is wired in
 
 
 def endpoint_id(provider: str, base_url: str, model: str, api_key: SecretStr) -> str:
-    """Return what names an endpoint in Valkey; the API key cannot be read from it."""
+    """Return the id of an endpoint in Valkey: a hash, which does not reveal the API key."""
     return pauses.hashed(provider, base_url, model, api_key.get_secret_value())
 
 
 class SharedLimits:
-    """Grants the permits of one endpoint to all who use the same Valkey.
+    """Grants the permits of one endpoint to all processes that use the same Valkey.
 
-    `place` is what denials pause, for all processes; without it nothing is paused. `clock` stands
-    in for Valkey's own in simulations.
+    `place` is paused by denials, for all processes; without it nothing is paused. `clock` replaces
+    Valkey's clock in simulations.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class SharedLimits:
         )
 
     def take(self, request: PermitRequest) -> Permit | Wait | Denial:
-        """Return a permit, how long to wait and why, or why requests are stopped.
+        """Return a permit, a wait with its reason, or the denial that stops requests.
 
         Raises:
-            redis.RedisError: Valkey is away, or full.
+            redis.RedisError: Valkey is unavailable or full.
         """
         question: dict[str, object] = {
             "operation": "take",
@@ -99,9 +99,9 @@ class SharedLimits:
         return Wait(seconds=float(str(answer["seconds"])), reason=Reason(str(answer["reason"])))
 
     def settle(self, permit: Permit, report: CallReport) -> None:
-        """Give a permit back, with the next question that is asked; failures are reported at once.
+        """Return a permit with the next question to the script; failures are reported at once.
 
-        Where Valkey is away, or full, the permit runs out by itself.
+        If Valkey is unavailable or full, the permit expires.
         """
         denial = self._place.pause(report.denial) if self._place and report.denial else None
         left = {kind: quota.remaining for kind, quota in report.limits.items()}
@@ -126,7 +126,7 @@ class SharedLimits:
         return json.dumps(question)
 
     def _answer_all(self, group: list[Entry[str, JsonObject]]) -> list[Entry[str, JsonObject]]:
-        """Ask the script once for several threads."""
+        """Run the script once for the questions of several threads."""
         questions = [entry.item for entry in group]
         try:
             answers = cast("list[bytes]", self._script(self._keys, [self._known, *questions]))
@@ -146,9 +146,9 @@ def keys(endpoint: str) -> list[str]:
 
 
 def refund(permit: Permit, report: CallReport) -> dict[str, int]:
-    """Return how much more was reserved than the call took; less than nothing where it took more.
+    """Return the reserved amounts that the call did not use; negative if it used more.
 
-    What the provider did not report counts as used.
+    Amounts that the provider did not report count as used.
     """
     cost = permit.request.cost
     return {kind.value: cost.get(kind, 0) - used for kind, used in report.used.items()}
@@ -175,14 +175,14 @@ def _source() -> str:
     return resources.files(__package__).joinpath("limiter.lua").read_text("utf-8")
 
 
-# A permit outlives its call's deadline by this, so that no running call goes uncounted.
+# A permit outlives its call's deadline by this margin, so that every running call is counted.
 _MARGIN_SECONDS = 5.0
 _ANSWER_SECONDS = 2.0
 _MAX_CONNECTIONS = 8
 
 
 def open_client(broker_url: SecretStr) -> redis.Redis:
-    """Return a client of the broker's Valkey with few connections; nothing is connected yet."""
+    """Return a client of the broker's Valkey with a small connection pool; it connects lazily."""
     address = addresses.redis_address(broker_url.get_secret_value())
     seconds = {"socket_timeout": _ANSWER_SECONDS, "timeout": _ANSWER_SECONDS}
     if not address.startswith("unix://"):
@@ -194,7 +194,7 @@ def open_client(broker_url: SecretStr) -> redis.Redis:
 
 
 def policy_of(settings: LimitSettings, model: ModelSettings) -> LimitPolicy:
-    """Return what the settings say of a model's limits."""
+    """Return the limit policy of a model from the settings."""
     return LimitPolicy(
         requests_per_minute=model.requests_per_minute,
         tokens_per_minute=model.tokens_per_minute,
@@ -212,10 +212,10 @@ def policy_of(settings: LimitSettings, model: ModelSettings) -> LimitPolicy:
 def open_limits(
     settings: LimitSettings, model: ModelSettings, api_key: SecretStr, client: redis.Redis
 ) -> ResilientLimits:
-    """Return the limits that a model shares with all who ask it with the same key.
+    """Return the limits that a model shares with all processes that use the same key.
 
-    One for each model and process, whatever is wrapped around it: it counts this process's calls
-    while Valkey is away.
+    Use one instance per model and process for all its wrappers: it counts the calls of this process
+    while Valkey is unavailable.
     """
     policy = policy_of(settings, model)
     endpoint = endpoint_id(model.provider, model.base_url, model.model, api_key)
@@ -228,10 +228,10 @@ def open_limits(
 
 
 def read_state(client: redis.Redis, endpoint: str, policy: LimitPolicy) -> LimitState:
-    """Return the state of an endpoint; what has not been asked yet is as the policy says.
+    """Return the state of an endpoint; values that are not stored yet come from the policy.
 
     Raises:
-        redis.RedisError: Valkey is away.
+        redis.RedisError: Valkey is unavailable.
     """
     stored = cast("Mapping[bytes, bytes]", client.hgetall(keys(endpoint)[0]))
     entries = {name.decode(): float(value) for name, value in stored.items()}

@@ -1,1 +1,1 @@
-"""What wraps a model: each concern a file, put together in one sentence by the pipeline."""
+"""Middleware around a model: one module per concern, composed by the pipeline."""

@@ -1,4 +1,4 @@
-"""A question for the batch lane: its answer where it has arrived, else it waits for a batch."""
+"""The batch lane: returns a question's answer from a batch, or raises until it has arrived."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from chordwise.llm.pricing import BATCH, Price
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchQuestion:
-    """A request as it waits for its batch.
+    """A request that waits for its batch.
 
-    `key` is the hash by which the cache knows it; `body` what the provider is sent; `max_usd` what
-    it can cost at the price of batches, `None` where that is unknown. `is_compared` says that the
-    ledger compares its cost with that of the largest tier.
+    `key` is its hash in the cache, `body` the body for the provider. `max_usd` is its maximum cost
+    at batch prices, `None` if the price is unknown. `is_compared` means that the ledger compares
+    its cost with that of the largest tier.
     """
 
     key: str
@@ -31,24 +31,24 @@ class BatchQuestion:
 
 
 class BatchQueue(Protocol):
-    """Where the questions of one chunk or synthesis wait for their batch, and their answers."""
+    """Holds the questions of one chunk or synthesis until their batch is answered."""
 
     def answer(self, question: BatchQuestion) -> Completion | None:
-        """Return the answer once it has arrived; `None` where the question is asked online.
+        """Return the answer once it has arrived; `None` if the question is asked online.
 
         Raises:
-            AwaitingBatchError: It waits, from now on or already.
+            AwaitingBatchError: The question was queued now, or is still waiting.
             ModelError: The provider's answer was an error, or there is no money for the question.
-            ConfigurationError: There is a cap, and an unknown price.
-            ServiceUnavailableError: The queue is out of reach.
+            ConfigurationError: There is a cap, and the price is unknown.
+            ServiceUnavailableError: The queue is unavailable.
         """
 
 
 @dataclass(slots=True, eq=False)
 class Batched(Middleware):
-    """Wraps an online model and its cache; asks it only where no batch request waits.
+    """Wraps an online model and its cache, which are used only if no batch request waits.
 
-    So a question can be repeated: it finds its own answer, however often, and goes on from there.
+    A question can therefore be repeated: each repetition finds the same answer.
     """
 
     queue: BatchQueue
@@ -57,12 +57,12 @@ class Batched(Middleware):
     about: JsonObject
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Return what a batch has answered, or ask online where no batch will.
+        """Return the answer from the batch, or ask online if the question is not in the batch lane.
 
         Raises:
-            AwaitingBatchError: The answer is still to come.
-            ModelError: What the batch or the model inside says.
-            ConfigurationError: There is a cap, and an unknown price.
+            AwaitingBatchError: The answer has not arrived yet.
+            ModelError: The error of the batch or of the wrapped model.
+            ConfigurationError: There is a cap, and the price is unknown.
         """
         route = request.route
         question = BatchQuestion(

@@ -1,4 +1,4 @@
-"""No request without its money: reserved before it is sent, settled with what it did cost."""
+"""Budgets: the cost of a request is reserved before it is sent and settled afterwards."""
 
 from __future__ import annotations
 
@@ -17,43 +17,44 @@ from chordwise.llm.pricing import Price, booked_cost, booked_failure
 ReservationId: TypeAlias = UUID
 
 LONGEST_WAIT_SECONDS = 10.0
-"""A waiting call holds a permit of the provider, so longer waits are postponed."""
+"""A waiting call holds a permit of the provider, so work with a longer wait is postponed."""
 _SHORTEST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 1.0
 
 
 class Budget(Protocol):
-    """What may be spent, shared by all who ask."""
+    """The money that may be spent, shared by all processes."""
 
     def reserve(
         self, max_usd: Decimal | None, timeout_seconds: float | None
     ) -> ReservationId | None:
-        """Set aside what a request can cost at most; `None` where nothing limits it.
+        """Reserve the maximum cost of a request; return `None` if there is no cap.
 
-        `max_usd` is `None` where the price is unknown. A request that is not settled within its
-        timeout and some time more counts as spent. Of a free model, and of one whose unknown price
-        is allowed, nothing is set aside; the reservation takes the cost that the server reports.
+        `max_usd` is `None` if the price is unknown. A request that is not settled within its
+        timeout plus a margin counts as spent. Nothing is reserved for a free model, or for one
+        whose unknown price is allowed; the reservation then records the cost that the server
+        reports.
 
         Raises:
-            BudgetReservedError: The money is there, but others have reserved it.
-            BudgetExceededError: So much is not left.
-            ConfigurationError: There is a cap, and an unknown price.
-            ServiceUnavailableError: The account is out of reach.
+            BudgetReservedError: The money is available, but reserved by other requests.
+            BudgetExceededError: The remaining budget is too small.
+            ConfigurationError: There is a cap, and the price is unknown.
+            ServiceUnavailableError: The account is unavailable.
         """
 
     def settle(self, reservation_id: ReservationId, cost_usd: Decimal | None) -> None:
-        """Give back what a request did not cost; an unknown cost is all that was reserved."""
+        """Release the unused part of a reservation; with an unknown cost, all of it is spent."""
 
 
 class Unlimited:
-    """No budget at all, for use as a library."""
+    """No budget, for use as a library."""
 
     def reserve(
         self,
         max_usd: Decimal | None,  # noqa: ARG002 - the signature is the port's
         timeout_seconds: float | None,  # noqa: ARG002 - as above
     ) -> ReservationId | None:
-        """Set nothing aside."""
+        """Reserve nothing."""
         return None
 
     def settle(self, reservation_id: ReservationId, cost_usd: Decimal | None) -> None:
@@ -62,9 +63,9 @@ class Unlimited:
 
 @dataclass(slots=True, eq=False)
 class Budgeted(Middleware):
-    """Asks only for what the budget has money for.
+    """Sends only requests that the budget covers.
 
-    `sleep` waits so many seconds, `clock` returns seconds and never goes back.
+    `sleep` waits for a number of seconds; `clock` returns seconds and is monotonic.
     """
 
     budget: Budget
@@ -74,15 +75,15 @@ class Budgeted(Middleware):
     clock: Callable[[], float] = time.monotonic
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Reserve, ask once, and settle.
+        """Reserve the cost, send one request, and settle.
 
-        Where our own database fails meanwhile, or the process is killed, the reservation stays; it
-        counts as spent once it has run out.
+        If the database fails meanwhile, or the process is killed, the reservation remains; it
+        counts as spent once it has expired.
 
         Raises:
-            ModelError: What the model inside raised, or the budget.
-            ConfigurationError: There is a cap, and an unknown price.
-            ServiceUnavailableError: The account is out of reach.
+            ModelError: The error of the wrapped model, or of the budget.
+            ConfigurationError: There is a cap, and the price is unknown.
+            ServiceUnavailableError: The account is unavailable.
         """
         reservation_id = self._reserve(request)
         if reservation_id is None:
@@ -98,7 +99,7 @@ class Budgeted(Middleware):
         return completion
 
     def _reserve(self, request: CompletionRequest) -> ReservationId | None:
-        """Reserve, and wait a while for others to settle theirs."""
+        """Reserve; wait up to `LONGEST_WAIT_SECONDS` for other reservations to be settled."""
         max_usd = self.price.max_usd(request)
         ends_at = self.clock() + LONGEST_WAIT_SECONDS
         pause = _SHORTEST_PAUSE_SECONDS

@@ -1,4 +1,4 @@
-"""Asks identical requests once: the completion is kept, and concurrent callers wait for it."""
+"""Deduplicates identical requests: completions are cached, and concurrent callers wait."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _GROWTH = 1.5
 
 
 class Standing(Enum):
-    """How things stand with a request whose completion is not there.
+    """The state of a request without a cached completion.
 
-    Ours to ask; asked by another at this moment; or unknown, since the cache cannot be reached.
+    Claimed by this caller; claimed by another; or unknown, as the cache is unavailable.
     """
 
     OURS = auto()
@@ -43,32 +43,32 @@ class CacheEntry:
 
 
 class CompletionCache(Protocol):
-    """Where completions are kept; it raises nothing while it is unavailable."""
+    """Stores completions; it never raises while it is unavailable."""
 
     def take(self, entry: CacheEntry) -> Completion | Standing:
         """Return the completion, or claim the request for this caller if it is free."""
 
     def store(self, entry: CacheEntry, completion: Completion) -> None:
-        """Keep the completion of a request that this caller has claimed."""
+        """Store the completion of a request that this caller has claimed."""
 
     def release(self, entry: CacheEntry) -> None:
-        """Release the claim on a request that brought nothing to keep."""
+        """Release the claim on a request that produced nothing to store."""
 
 
 class HitLedger(Protocol):
-    """Where it is written down that a question needed no request."""
+    """Records the questions that were answered without a request."""
 
     def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> CallId:
-        """Write a row of its own, which cost nothing."""
+        """Write a separate row, without a cost."""
 
 
 @dataclass(slots=True, eq=False)
 class Cached(Middleware):
-    """Asks a request only where its completion is not known; only clean ones are kept.
+    """Sends a request only if its completion is not cached; only clean completions are stored.
 
-    While another caller asks the same, it waits for that, up to `longest_wait_seconds` and within
-    the request's time; then it asks by itself in what is left of that. `about` is what of the model
-    decides about its answers (`facts_about`).
+    While another caller sends the same request, it waits for that completion, up to
+    `longest_wait_seconds` and within the request's time; then it sends the request itself in the
+    time left. `about` are the model settings that determine its answers (`facts_about`).
     """
 
     cache: CompletionCache
@@ -78,11 +78,11 @@ class Cached(Middleware):
     sleep: Callable[[float], None]
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Return what was answered before, or ask.
+        """Return the cached completion, or ask.
 
         Raises:
-            ModelError: What the model inside raised; nothing is kept of it.
-            ServiceUnavailableError: The ledger is out of reach.
+            ModelError: The error of the wrapped model; errors are not cached.
+            ServiceUnavailableError: The ledger is unavailable.
         """
         started = time.monotonic()
         entry = self._entry(request)
@@ -99,7 +99,7 @@ class Cached(Middleware):
                 return replace(found, call_id=str(call_id), cache_key=entry.key)
 
     def _take(self, entry: CacheEntry, patience_seconds: float) -> Completion | Standing:
-        """Look, and look again while another asks, less and less often."""
+        """Poll the cache while another caller holds the claim, with growing waits."""
         waited, wait = 0.0, _FIRST_WAIT_SECONDS
         while True:
             found = self.cache.take(entry)
@@ -131,7 +131,7 @@ class Cached(Middleware):
 
 
 def facts_about(settings: ModelSettings) -> JsonObject:
-    """Return what of a model's settings decides about its answers."""
+    """Return the settings of a model that determine its answers."""
     return {
         "provider": settings.provider,
         "model": settings.model,
@@ -142,9 +142,9 @@ def facts_about(settings: ModelSettings) -> JsonObject:
 
 
 def key_of(request: CompletionRequest, about: JsonObject) -> str:
-    """Return the hash of the whole request to a model: attempts, deadlines and ids are no part.
+    """Return the hash of a request to a model, without attempts, deadlines and ids.
 
-    Each sample of a vote has a key of its own, the first one that of the question without votes.
+    Each sample of a vote has a separate key; the first has the key of the question without votes.
     """
     parts: JsonObject = {
         "format": KEY_FORMAT,
@@ -165,6 +165,6 @@ def key_of(request: CompletionRequest, about: JsonObject) -> str:
 
 
 def is_worth_keeping(completion: Completion) -> bool:
-    """Return whether a completion ended cleanly and says something."""
+    """Return whether a completion ended cleanly and is not empty."""
     clean = completion.finish_reason is FinishReason.STOP and not completion.refusal
     return clean and bool(completion.text.strip())

@@ -1,4 +1,4 @@
-"""So many questions at once and no more: the others wait their turn before their time counts."""
+"""Limits concurrent questions; the time of a question starts after the wait for its turn."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ _PART_BESIDE = 4
 
 
 def most_unstored(slots: int) -> int:
-    """Return how many calls a process with so many slots has in flight, or answered and not stored.
+    """Return the maximum number of calls in flight, or answered and not stored, with these slots.
 
-    So many answers can be lost with it: one for each slot, and for a quarter of them another one.
+    A process that is killed can lose this many answers: one per slot, and one more for each fourth
+    slot.
     """
     return slots + slots // _PART_BESIDE
 
 
 class Slots:
-    """The slots of a process: so many of its calls are in flight; see also `most_unstored`."""
+    """The slots of a process, which bound its calls in flight; see also `most_unstored`."""
 
     def __init__(self, count: int) -> None:
         self.asking = Semaphore(most_unstored(count))
@@ -31,12 +32,12 @@ class Slots:
 class Turn:
     """A turn at one of the slots, for one thread.
 
-    Entering it permits preparing a request; `send` permits sending it. A thread that has all its
-    answers calls `finish` before it stores them, so that another thread can prepare a request, and
-    `close` once they are stored. A request that fails gives the turn back at once.
+    Entering it permits the thread to prepare a request; `send` permits it to send the request. A
+    thread that has all its answers calls `finish` before it stores them, so that another thread can
+    prepare a request, and `close` once they are stored. A request that fails ends the turn at once.
 
     A thread that holds a permit of the provider never waits for a thread that wants one: a thread
-    releases its slot before it asks again, and as many answers may be unstored as threads may ask.
+    releases its slot before it asks again, and `unstored` has as many places as `asking`.
     """
 
     def __init__(self, slots: Slots) -> None:
@@ -53,26 +54,26 @@ class Turn:
             self.close()
 
     def send(self) -> None:
-        """Wait within the turn until the request may be sent."""
+        """Wait, within the turn, until the request may be sent."""
         if not self._is_unstored:
             self._is_unstored = self._slots.unstored.acquire()
         if not self._is_sent:
             self._is_sent = self._slots.sent.acquire()
 
     def recall(self) -> None:
-        """Let another thread send its request: this one is not sent, or not any more."""
+        """Release the slot of this thread's request, so that another thread can send one."""
         if self._is_sent:
             self._is_sent = False
             self._slots.sent.release()
 
     def finish(self) -> None:
-        """Let another thread prepare its request: this one asks no more, and has to be stored."""
+        """End the requests of this turn, so that another thread can prepare one."""
         if self._is_asking:
             self._is_asking = False
             self._slots.asking.release()
 
     def close(self) -> None:
-        """Give the turn back, if it is held."""
+        """End the turn, if it is held."""
         self.finish()
         if self._is_unstored:
             self._is_unstored = False
@@ -81,10 +82,10 @@ class Turn:
 
 @dataclass(slots=True, eq=False)
 class ConcurrencyLimited(Middleware):
-    """Asks only while it holds one of the `turns`, which all who ask the same server share.
+    """Sends requests only within one of the `turns`, shared by all callers of the same server.
 
-    A server of this machine answers a few requests at once and lets the others wait; their
-    deadlines would run out in its queue.
+    A server on this machine answers a few requests at once and queues the others, whose deadlines
+    would expire in that queue.
     """
 
     turns: AbstractContextManager[object]

@@ -1,4 +1,4 @@
-"""The next model, where one cannot answer for reasons that are not the question's."""
+"""Fallback to the next model after errors that the question did not cause."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from chordwise.llm.model import (
 
 OnFallback: TypeAlias = Callable[[ModelProfile, ModelProfile, ModelError], None]
 
-# After these errors of a model the next one is asked.
+# Errors after which the next model is asked.
 _CAUSES: tuple[type[ModelError], ...] = (
     ModelTransportError,
     ModelOverloadedError,
@@ -39,17 +39,17 @@ _CAUSES: tuple[type[ModelError], ...] = (
 
 
 def further_models(model: ChatModel) -> tuple[ChatModel, ...]:
-    """Return the models to ask, in order, where the answers of this one are of no use."""
-    # A runtime protocol would take longer than all else that a chunk does here.
+    """Return the models to ask, in order, if the answers of this one are unusable."""
+    # A check against a runtime protocol would be the slowest step for a chunk here.
     return cast("tuple[ChatModel, ...]", getattr(model, "further", ()))
 
 
 class Fallback:
-    """Asks the models in order until one answers; the completion says which did.
+    """Asks the models in order until one answers; the completion names that model.
 
-    After a time-out, a language model is passed over for which less time is left than that, and
-    after any error the built-in model for what it gives no answer to.
-    `on_fallback` is called with each change: from, to, and why.
+    After a timeout, language models are skipped if less time is left than the failed request had.
+    After any error, the built-in model is skipped for analysis types that it cannot answer.
+    `on_fallback` is called with each change: from, to, and the error.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Fallback:
 
     @property
     def profile(self) -> ModelProfile:
-        """Return the first model's profile, with bounds that fit all of them."""
+        """Return the first model's profile, with limits that every model supports."""
         profiles = [model.profile for model in self._models]
         return replace(
             profiles[0],
@@ -84,9 +84,9 @@ class Fallback:
         """Return the first answer.
 
         Raises:
-            ModelError: An error that is no cause for falling back, or, where all models failed,
-                the first transient error, and without one the first error. As long as one model
-                may answer later, the work is worth putting off.
+            ModelError: An error that does not cause a fallback. If all models failed, the first
+                transient error, so that the work is postponed while any model may answer later;
+                without a transient error, the first error.
         """
         errors: list[ModelError] = []
         asked: list[ChatModel] = []

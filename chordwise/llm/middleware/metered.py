@@ -1,4 +1,4 @@
-"""Every request leaves a row in the ledger: begun before it is sent, completed after it."""
+"""Records every request in the ledger: a row before it is sent, completed afterwards."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ CallId: TypeAlias = UUID
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallStart:
-    """A model call about to be made; `model` is the name that is asked for.
+    """A model call before it is made; `model` is the requested name.
 
-    `examples` are the ids of the learned ones that its prompt shows.
+    `examples` are the ids of the learned examples in its prompt.
     """
 
     provider: str
@@ -44,12 +44,12 @@ class CallStart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOutcome:
-    """What became of a model call; `None` is unknown, never zero.
+    """The outcome of a model call; `None` means unknown, never zero.
 
-    `cost_basis` says how the cost is known, `None` where it is not.
-    `response_length` counts characters. `error_code` is the class of ours that failed it.
-    `reference_cost_usd` is what the same tokens cost at the largest tier; one request of each
-    routed question is compared so.
+    `cost_basis` is how the cost is known, `None` if it is unknown. `response_length` counts
+    characters. `error_code` is the code of the `ChordwiseError` that ended the call.
+    `reference_cost_usd` is the cost of the same tokens at the largest tier; it is computed for one
+    request of each routed question.
     """
 
     latency_ms: int
@@ -70,23 +70,23 @@ class CallOutcome:
 
 
 class CallLedger(Protocol):
-    """Where model calls are written down, each for itself and at once."""
+    """Records model calls, each one separately and immediately."""
 
     def begin(self, start: CallStart) -> CallId:
-        """Write a call that is about to be made; it stays visible if it is never finished."""
+        """Record a call that is about to be made; the row remains if the call never finishes."""
 
     def finish(self, call_id: CallId, outcome: CallOutcome) -> None:
         """Complete the call's row."""
 
     def withdraw(self, call_id: CallId) -> None:
-        """Take the row of a call back that was not made."""
+        """Delete the row of a call that was not made."""
 
 
 class NullLedger:
-    """Writes nothing down, for use as a library."""
+    """Records nothing, for use as a library."""
 
     def begin(self, start: CallStart) -> CallId:  # noqa: ARG002 - the signature is the port's
-        """Return an id that stands nowhere."""
+        """Return an id that is not stored."""
         return uuid4()
 
     def finish(self, call_id: CallId, outcome: CallOutcome) -> None:
@@ -101,12 +101,12 @@ class NullLedger:
         completion: Completion,  # noqa: ARG002 - as above
         latency_ms: int,  # noqa: ARG002 - as above
     ) -> CallId:
-        """Return an id that stands nowhere."""
+        """Return an id that is not stored."""
         return uuid4()
 
 
 def call_start(profile: ModelProfile, request: CompletionRequest) -> CallStart:
-    """Return what the ledger says of a request to a model before it is made."""
+    """Return the ledger's data about a request before it is made."""
     shown = request.task.examples if request.task.shows_examples else ()
     return CallStart(
         provider=profile.provider,
@@ -125,10 +125,9 @@ def call_start(profile: ModelProfile, request: CompletionRequest) -> CallStart:
 class Metered(Middleware):
     """Writes one ledger row for every request, answered or not, with its cost and latency.
 
-    `reference` is the price of the largest tier, with which routed questions are compared.
-    `wait` is called once a request is written down, and returns when it may be sent; where it
-    raises, nothing is sent, and the row is withdrawn.
-    `clock` returns seconds and never goes back.
+    `reference` is the price of the largest tier, for the comparison of routed questions. `wait` is
+    called after a request is recorded, and returns when it may be sent; if it raises, nothing is
+    sent and the row is withdrawn. `clock` returns seconds and is monotonic.
     """
 
     ledger: CallLedger
@@ -138,11 +137,12 @@ class Metered(Middleware):
     wait: Callable[[], None] = lambda: None
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Ask once, between two entries; the completion names its row by `call_id`.
+        """Send one request and record it; `call_id` of the completion is its row.
 
         Raises:
-            ModelError: What the model inside raised.
-            ServiceUnavailableError: The ledger is out of reach; before the request, none is sent.
+            ModelError: The error of the wrapped model.
+            ServiceUnavailableError: The ledger is unavailable. If it is so before the request, none
+                is sent.
         """
         call_id = self.ledger.begin(call_start(self.profile, request))
         try:
@@ -183,7 +183,7 @@ class Metered(Middleware):
         )
 
     def _reference_cost_usd(self, completion: Completion) -> Decimal | None:
-        """Price the tokens as the reference's own: its name counts, not that of who answered."""
+        """Return the cost of the tokens by the reference's model name, not that of the answer."""
         if self.reference is None:
             return None
         return self.reference.cost_usd(replace(completion, model=""))

@@ -1,4 +1,4 @@
-"""A deadline for each request that follows the measured speed of the server that answers it."""
+"""A timeout for each request, derived from the measured speed of its server."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from chordwise.errors import ModelTimeoutError
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, Middleware, Timings
 
 MARGIN = 2.0
-"""How many times the measured time a request gets."""
+"""The factor of the expected time that a request is allowed."""
 OVERHEAD_SECONDS = 1.0
-"""What it gets beside that: the server does not measure its queue, nor the way to it."""
+"""Added to that, since the server's measurements exclude its queue and the network."""
 
 _REMEMBERED = 8
 
 
 class Speed:
-    """The speed of a server over its last answers; safe to share between threads."""
+    """The speed of a server, averaged over its last answers; safe to share between threads."""
 
     def __init__(self) -> None:
         self._last: deque[Timings] = deque(maxlen=_REMEMBERED)
         self._lock = threading.Lock()
 
     def note(self, timings: Timings) -> None:
-        """Remember what the server measured for an answer."""
+        """Record the server's measurements of an answer."""
         with self._lock:
             self._last.append(timings)
 
     def forget(self) -> None:
-        """Forget every measurement: the server has become slower than all of them."""
+        """Discard all measurements, after a timeout has shown that the server has become slower."""
         with self._lock:
             self._last.clear()
 
     def seconds_for(self, prompt_tokens: int, output_tokens: int) -> float | None:
-        """Return how long a request takes at this speed; `None` where nothing was measured."""
+        """Return the expected time of a request at this speed; `None` without measurements."""
         with self._lock:
             last = tuple(self._last)
         read, written = sum(t.prompt_tokens for t in last), sum(t.output_tokens for t in last)
@@ -48,10 +48,10 @@ class Speed:
 
 
 class Paced(Middleware):
-    """Gives a request a second more than twice the time that prompt and longest answer need.
+    """Limits a request to twice the time that its prompt and longest answer need, plus a second.
 
-    That is never less than `least_seconds`. Until an answer was measured, and again after a
-    time-out, a request has all the time of its question, or `max_seconds`.
+    The limit is at least `least_seconds`. Before the first measured answer, and again after a
+    timeout, a request may use all the time of its question, or `max_seconds`.
     """
 
     def __init__(self, model: ChatModel, least_seconds: float, max_seconds: float) -> None:
@@ -61,7 +61,7 @@ class Paced(Middleware):
         self._speed = Speed()
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Ask once, within the time that the measured speed gives."""
+        """Send one request, with a timeout derived from the measured speed."""
         try:
             completion = self.model.complete(
                 replace(request, timeout_seconds=self._seconds_for(request))

@@ -1,4 +1,4 @@
-"""No request without a permit: within the limits that all workers share, and in their order."""
+"""Rate limiting: each request needs a permit within the limits that all workers share."""
 
 from __future__ import annotations
 
@@ -39,24 +39,25 @@ from chordwise.llm.reported_limits import QuotaKind
 
 
 class NoPermitError(RateLimitedError):
-    """A request that is written down has no permit; `answer` says why."""
+    """A recorded request has no permit; `answer` is the answer of the limits."""
 
     answer: Wait | Denial
 
 
 @dataclass(slots=True)
 class Pressure:
-    """Whether the last who asked for a permit had to wait, of all who share the limits."""
+    """Whether the last request for a permit had to wait, of all callers that share it."""
 
     is_high: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class Gate:
-    """Takes the permit of a request last: after it is recorded, and in its turn.
+    """Takes the permit of a request last: after the request is recorded, and within its turn.
 
-    So a permit is held no longer than its call. A gate belongs to one thread, and holds what that
-    asks now: what is `wanted`, its permit, and the moment at which it was let through.
+    A permit is therefore held no longer than its call. A gate belongs to one thread and holds the
+    state of its current request: the `wanted` permit, the granted one, and the time at which it
+    entered.
     """
 
     limits: Limits
@@ -71,7 +72,7 @@ class Gate:
         """Wait for the turn, and take the permit if there is none yet.
 
         Raises:
-            NoPermitError: It is not granted at once; the turn is given back.
+            NoPermitError: The permit is not granted at once; the slot is released.
         """
         if self.turn:
             self.turn.send()
@@ -90,11 +91,11 @@ class Gate:
 
 @dataclass(slots=True, eq=False)
 class RateLimited(Middleware):
-    """Waits for a permit, then asks, and reports the outcome to the limits.
+    """Waits for a permit, sends the request, and reports the outcome to the limits.
 
-    The waiting takes nothing from the request's own time. Where it would be longer than
-    `longest_wait_seconds`, the work is to be put off. With a `gate`, which the model inside enters
-    before it sends a request, the permit is taken there while permits are granted at once.
+    The wait does not count toward the request's time. If it would exceed `longest_wait_seconds`, an
+    error postpones the work. With a `gate`, which the wrapped model enters before it sends a
+    request, the permit is taken there as long as permits are granted at once.
     """
 
     limits: Limits
@@ -105,14 +106,14 @@ class RateLimited(Middleware):
     gate: Gate | None = None
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Ask once, with a permit.
+        """Send one request, with a permit.
 
         Raises:
             RateLimitedError: There was no permit in time (`has_waited`), or the provider refused.
-            ModelAccessError: The key, or the model, was denied to another call; none is sent.
+            ModelAccessError: The key, or the model, was denied to another call; no request is sent.
             QuotaExceededError: As above.
-            ModelOverloadedError: The provider failed too often and is not asked for now.
-            ModelError: What the model inside raised.
+            ModelOverloadedError: The provider failed too often; the circuit breaker is open.
+            ModelError: The error of the wrapped model.
         """
         wanted = PermitRequest(
             permit=uuid4().hex, priority=self.priority, cost=cost_of(request, self.profile)
@@ -128,7 +129,7 @@ class RateLimited(Middleware):
     def _asked(
         self, request: CompletionRequest, wanted: PermitRequest, permit: Permit | None
     ) -> Completion:
-        """Ask once, and report to the limits how that went, where there was a permit for it."""
+        """Send one request; report its outcome to the limits if it had a permit."""
         gate = self.gate or Gate(self.limits)
         gate.wanted, gate.permit, gate.entered_at = wanted, permit, self.clock()
         report = CallReport(result=CallResult.UNSENT)
@@ -149,7 +150,7 @@ class RateLimited(Middleware):
         return completion
 
     def _permit(self, wanted: PermitRequest, answer: Wait | Denial | None) -> Permit:
-        """Wait for a permit; `answer` is that of the limits to an earlier question."""
+        """Wait for a permit; `answer` is the limits' answer to an earlier request for it."""
         ends_at = self.clock() + self.longest_wait_seconds
         pressure = self.gate.pressure if self.gate else Pressure()
         pressure.is_high = answer is not None
@@ -177,14 +178,14 @@ class RateLimited(Middleware):
 
 
 def denied(denial: Denial) -> ModelError:
-    """Return the error that another call met, in the same words."""
+    """Return the error of the call that was denied, with the same text."""
     is_quota = denial.code == QuotaExceededError.code
     kind = QuotaExceededError if is_quota else ModelAccessError
     return kind(denial.what, denial.hint)
 
 
 def cost_of(request: CompletionRequest, profile: ModelProfile) -> Mapping[QuotaKind, int]:
-    """Return the most that a request can take of each quota, as providers reserve it."""
+    """Return the most that a request can use of each quota, as providers reserve it."""
     read = tokens.estimate(request.system) + tokens.estimate(request.user)
     read += schemas.estimated_tokens(request.schema)
     read += sum(each.estimated_tokens for each in request.pictures)
@@ -236,5 +237,5 @@ def _result(error: ChordwiseError) -> CallResult:
             return CallResult.UNSENT
         case ModelError():
             return CallResult.ANSWERED
-        case _:  # the ledger was away: nothing was sent
+        case _:  # the ledger was unavailable: nothing was sent
             return CallResult.UNSENT

@@ -1,4 +1,4 @@
-"""The one retry layer: exponential backoff with full jitter, and the server's own word first."""
+"""The only retry layer: exponential backoff with full jitter; `Retry-After` takes precedence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from chordwise.settings import RetrySettings
 
 @dataclass(slots=True, kw_only=True)
 class _Deadline:
-    """When the time of a question is over, and with how much of it a request may still begin."""
+    """The end of a question's time, and the least time left with which a request may start."""
 
     ends_at: float
     least_seconds: float = SHORTEST_REQUEST_SECONDS
@@ -30,11 +30,11 @@ class _Deadline:
 
 @dataclass(slots=True, eq=False)
 class Retrying(Middleware):
-    """Asks again after a transient error, within the attempts and the seconds of the policy.
+    """Retries transient errors, within the attempts and the time of the policy.
 
-    No request begins with less time than an earlier one that timed out had.
-    A wait above `max_wait_seconds` is not held here: the error goes up with its
-    `retry_after_seconds`, so that the work can be put off without a worker waiting for it.
+    No request starts with less time than an earlier one that timed out had. A wait above
+    `max_wait_seconds` does not happen here: the error is raised with its `retry_after_seconds`, so
+    that the work can be postponed without blocking a worker.
     """
 
     policy: RetrySettings
@@ -43,7 +43,7 @@ class Retrying(Middleware):
     clock: Callable[[], float] = time.monotonic
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Return the first answer; the requests are numbered on from `request.attempt`.
+        """Return the first answer; attempts are numbered from `request.attempt`.
 
         Raises:
             ModelError: The last error, or the first that is not transient.

@@ -1,4 +1,4 @@
-"""The model of the tier that suits a question; the tiers above it where that one cannot answer."""
+"""Routing of each question to the model of a suitable tier, and escalation to higher tiers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from chordwise.settings import RoutingSettings
 
 
 class Tiered:
-    """Chooses a model by the complexity of each question; the ledger learns of the tier.
+    """Chooses a model by the complexity of each question; the ledger records the tier.
 
-    `policy` has the thresholds, and says which checked answers are accepted
+    `policy` has the thresholds, and defines which checked answers are accepted
     (`chordwise.pipeline.asking.cascade`). `on_change` is called with each change of tier: from, to,
-    and why.
+    and the reason.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class Tiered:
 
     @property
     def profile(self) -> ModelProfile:
-        """Return the profile of the tier with the least room for a prompt: what fits it fits all.
+        """Return the profile of the tier with the least room for a prompt.
 
-        An answer may be as long as every tier can give it.
+        A prompt that fits it fits every tier. The output limits are those that every tier supports.
         """
         profiles = [model.profile for model in self._models.values()]
         smallest = min(profiles, key=_room)
@@ -51,7 +51,7 @@ class Tiered:
         )
 
     def steps(self, task: AnalysisTask) -> tuple[TierModel, ...]:
-        """Return the models to ask one question, in order, from the tier that suits it upward."""
+        """Return the models for one question in order: the tier that suits it, then higher ones."""
         policy = self.policy
         wanted = routing.tier_for(complexity(task).score, policy.medium_from, policy.large_from)
         tiers = routing.steps(wanted, self._models)
@@ -62,24 +62,24 @@ class Tiered:
         )
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Ask the tier that suits the question, then those above it as long as none answers.
+        """Ask the tier that suits the question, then higher tiers until one answers.
 
         Raises:
-            ModelError: As a fallback over these tiers does.
+            ModelError: The error of a fallback over these tiers.
         """
         return Fallback(self.steps(request.task), self.on_change).complete(request)
 
 
 @dataclass(slots=True)
 class _Progress:
-    """What the tiers share about the question that they are asked."""
+    """The state that the tiers of one question share."""
 
     is_answered: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class TierModel(Middleware):
-    """The model of one tier for one question; its requests name their route."""
+    """The model of one tier for one question; sets the route of its requests."""
 
     route: Route
     progress: _Progress
@@ -91,12 +91,12 @@ class TierModel(Middleware):
 
     @property
     def further(self) -> tuple[ChatModel, ...]:
-        """Return the fallbacks of the model inside, asked on behalf of this tier."""
+        """Return the fallbacks of the wrapped model, as models of this tier."""
         models = further_models(self.model)
         return tuple(TierModel(model, self.route, self.progress) for model in models)
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Ask; the first completion of a question is what the largest tier is compared with."""
+        """Return the answer; a question's first one is compared with the largest tier."""
         route = replace(self.route, is_compared=not self.progress.is_answered)
         completion = self.model.complete(replace(request, route=route))
         self.progress.is_answered = True

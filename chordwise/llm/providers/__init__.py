@@ -1,4 +1,4 @@
-"""The providers behind the port `ChatModel`, and the place that chooses among those over HTTP."""
+"""The providers behind the `ChatModel` interface, and the choice among those over HTTP."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from chordwise.settings import ModelSettings
 def connect(
     settings: ModelSettings, api_key: SecretStr, transport: JsonTransport | None = None
 ) -> ChatModel:
-    """Return the model that the settings describe, without asking anything over the network.
+    """Return the model that the settings describe, without any network request.
 
     A local model needs the `base_url` of the server that runs it.
 
     Raises:
         ConfigurationError: The model's name, the key for a public address, or a local model's
-            address is missing, or a value cannot be right.
+            address is missing, or a value is invalid.
     """
     if not settings.model and settings.provider != "local":
         raise ConfigurationError(f"A model of {settings.provider} has no name.", "Set model.")
@@ -47,7 +47,7 @@ def connect(
 
 
 def has_service_tiers(settings: ModelSettings) -> bool:
-    """Return whether requests say how they are served, and so at which price: at OpenAI itself."""
+    """Return whether requests name a service tier, and so a price: only at OpenAI itself."""
     return settings.provider == "openai" and is_at_provider("openai", settings.base_url)
 
 
@@ -68,7 +68,7 @@ def _require_key(settings: ModelSettings, api_key: SecretStr, variable: str) -> 
             f"{settings.model}, is not set.",
             f"Set {settings.api_key_env}, or change api_key_env of the model.",
         )
-    # Servers at an address of the user's own often ask for no key.
+    # Servers at other addresses often require no key.
     if is_at_provider(settings.provider, settings.base_url):
         raise ConfigurationError(
             f"There is no API key for {settings.provider}/{settings.model}.",

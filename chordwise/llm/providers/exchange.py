@@ -1,4 +1,4 @@
-"""One request and its answer, as far as they are the same with every provider."""
+"""The parts of a request and its answer that are the same for all providers over HTTP."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ KEYLESS_HINT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """A provider's answer: its object, an empty one where it is none, and what its headers say."""
+    """A provider's answer: the body, empty if it is not a JSON object, and data of the headers."""
 
     body: JsonObject
     limits: ReportedLimits
     reported_cost_usd: Decimal | None = None
 
     def added_to(self, completion: Completion) -> Completion:
-        """Return the completion with what the headers say; a cost there replaces the body's."""
+        """Return the completion with the data of the headers; their cost replaces the body's."""
         cost_usd = self.reported_cost_usd
         if cost_usd is None:
             cost_usd = completion.reported_cost_usd
@@ -42,10 +42,10 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """An operation of a provider: where it is, and what its error answers mean.
+    """An operation of a provider: its address, and the classification of its errors.
 
-    `codes` and `phrases` are the provider's own, for `Fault.kind`; `label` names the model in
-    sentences.
+    `codes` and `phrases` are specific to the provider, for `Fault.kind`; `label` names the model in
+    messages.
     """
 
     url: str
@@ -59,7 +59,7 @@ class Exchange:
     def post(
         self, request: CompletionRequest, headers: Mapping[str, str], body: JsonObject
     ) -> Answered:
-        """Return the answer.
+        """Send the body and return the answer.
 
         Raises:
             ModelError: The answer is an error, or there is none.
@@ -85,9 +85,9 @@ class Exchange:
 
 
 def endpoint(base_url: str, path: str) -> str:
-    """Return the address of an operation below `base_url`, which may hold the path already.
+    """Return the address of an operation below `base_url`, which may already contain the path.
 
-    A query (Azure's `api-version`) stays. The settings refuse what is no address of a web server.
+    The query (Azure's `api-version`) is kept. The settings reject invalid web addresses.
     """
     parts = urlsplit(base_url.strip())
     base = parts.path.rstrip("/").removesuffix(path)
@@ -95,11 +95,11 @@ def endpoint(base_url: str, path: str) -> str:
 
 
 def checked_key(api_key: SecretStr) -> str:
-    """Return the key as a header may carry it.
+    """Return the key in a form that is valid in a header.
 
     Raises:
-        ConfigurationError: It holds characters that no key has; a header library would put the
-            whole of it into its error.
+        ConfigurationError: It contains characters that no key has; the HTTP library would put the
+            whole key into its error.
     """
     key = api_key.get_secret_value().strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
@@ -111,21 +111,21 @@ def checked_key(api_key: SecretStr) -> str:
 
 
 MAX_TOKENS = 1_000_000_000
-"""No request has as many; a larger count is an error of the server."""
+"""The largest plausible token count; a larger one is an error of the server."""
 MAX_REPORTED_USD = Decimal(10_000)
-"""No request costs as much: a server that reports more is not believed."""
+"""Reported costs from this amount upward are implausible and are ignored."""
 COST_HEADER = "x-litellm-response-cost"
 _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
 
 
 def child(value: JsonObject, key: str) -> JsonObject:
-    """Return the object under `key`; anything else counts as an empty one."""
+    """Return the object under `key`, or an empty one if there is no object."""
     found = value.get(key)
     return found if isinstance(found, dict) else {}
 
 
 def count(value: JsonObject, key: str) -> int | None:
-    """Return the token count under `key`, or `None` where there is no sensible one."""
+    """Return the token count under `key`, or `None` if it is missing or implausible."""
     found = value.get(key)
     if not isinstance(found, int) or isinstance(found, bool):
         return None
@@ -133,18 +133,18 @@ def count(value: JsonObject, key: str) -> int | None:
 
 
 def cost_in_header(headers: Mapping[str, str]) -> Decimal | None:
-    """Return the cost in US dollars that LiteLLM's proxy puts into a header of its answers.
+    """Return the cost in US dollars from the header that LiteLLM's proxy adds to its answers.
 
-    The proxy sends none for a model whose price it does not know.
+    The proxy omits the header if it does not know the model's price.
     """
     return _usd(headers.get(COST_HEADER, ""))
 
 
 def cost_in_usage(usage: JsonObject) -> Decimal | None:
-    """Return the cost in US dollars that OpenRouter puts into `usage` of its answers.
+    """Return the cost in US dollars from the `usage` of OpenRouter's answers.
 
-    With a key of the user's own for the provider behind it (`is_byok`), `cost` is OpenRouter's fee
-    alone, and what that provider charges stands beside it.
+    With the user's own key for the upstream provider (`is_byok`), `cost` is only OpenRouter's fee,
+    and the upstream provider's charge is added to it.
     """
     cost_usd = _number(usage, "cost")
     if usage.get("is_byok") is not True:
@@ -162,7 +162,7 @@ def _number(value: JsonObject, key: str) -> Decimal | None:
 
 
 def _usd(written: str) -> Decimal | None:
-    """Return an amount of dollars; `None` if no request can cost that."""
+    """Return an amount in US dollars; `None` if it is malformed or implausible for a request."""
     if not _NUMBER.fullmatch(written):
         return None
     usd = Decimal(written)
@@ -170,5 +170,5 @@ def _usd(written: str) -> Decimal | None:
 
 
 def storable(text: str) -> str:
-    """Return the text with NUL and each half of a surrogate pair replaced: no table holds them."""
+    """Return the text with NUL and lone surrogates replaced, which PostgreSQL cannot store."""
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()

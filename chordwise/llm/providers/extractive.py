@@ -1,6 +1,6 @@
 """The built-in model: no network, no key, no language model; it ranks and quotes sentences.
 
-With the encoder of `chordwise[encoder]` it also compares what English texts mean.
+With the encoder of `chordwise[encoder]` it also compares the meanings of English texts.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from chordwise.llm.providers.encoder import Encoder
 from chordwise.settings.sections import BY_MEANING, BY_WORDS, ModelSettings
 
 TIMEOUT_SECONDS = 120.0
-"""How long an answer may take where no settings say it; a usual chunk takes milliseconds."""
+"""The default time limit of an answer; a usual chunk takes milliseconds."""
 _LARGE = 1_000_000
 _PROFILE = ModelProfile(
     provider=EXTRACTIVE,
     model=BY_WORDS,
     context_tokens=_LARGE,
-    max_output_tokens=_LARGE // 10,  # below the context: the difference is what a text may take
+    max_output_tokens=_LARGE // 10,  # the rest of the context is the room for the text
     understands_language=False,
 )
 _LATIN_SHARE = 0.9
 
 
 class ExtractiveModel(ChatModel):
-    """The default where nothing is configured, the fallback, and the baseline to beat.
+    """The default model without configuration, the fallback, and the baseline for comparisons.
 
-    It answers `request.task` by statistics of words and ignores the prompt. Its usage is an
-    estimate and costs nothing. `timeout_seconds` bounds an answer; `clock` never goes back.
-    An `encoder` compares what texts in Latin letters mean, where words alone do not tell.
+    It answers `request.task` by word statistics and ignores the prompt. Its usage is an estimate
+    and costs nothing. `timeout_seconds` bounds an answer; `clock` is monotonic. An `encoder`
+    compares the meanings of texts in Latin letters where word statistics are not enough.
     """
 
     def __init__(
@@ -63,15 +63,15 @@ class ExtractiveModel(ChatModel):
 
     @property
     def profile(self) -> ModelProfile:
-        """Say that it does not understand language, and that no prompt is too long for it."""
+        """Return a profile without language understanding and with very large limits."""
         return self._profile
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Return an answer that keeps to the schema.
+        """Return an answer that follows the schema.
 
         Raises:
-            AnswerTimeoutError: It took longer than it may.
-            RefusedError: An argument is to be examined, which takes a language model.
+            AnswerTimeoutError: It exceeded its time limit.
+            RefusedError: The task is to examine an argument, which requires a language model.
         """
         encoder = self._encoder if _is_latin(request.task.text) else None
         with answering(self._deadline(request), encoder.similarity if encoder else None):
@@ -86,7 +86,7 @@ class ExtractiveModel(ChatModel):
         )
 
     def _deadline(self, request: CompletionRequest) -> Check:
-        """Return the check that ends an answer to this request when its time is up."""
+        """Return the check that aborts the answer to this request after its time limit."""
         seconds = request.within(self._timeout_seconds)
         ends_at = self._clock() + seconds
 
@@ -100,7 +100,7 @@ class ExtractiveModel(ChatModel):
 
 
 def built_in(settings: ModelSettings) -> ExtractiveModel:
-    """Return the built-in model that settings name, with the encoder if they name that.
+    """Return the built-in model of the settings, with the encoder if its name selects that.
 
     Raises:
         ConfigurationError: The encoder is not installed.
@@ -110,7 +110,7 @@ def built_in(settings: ModelSettings) -> ExtractiveModel:
 
 
 def _is_latin(text: str) -> bool:
-    """Return whether a text is in the letters that the encoder knows; it was made for English."""
+    """Return whether a text is almost entirely ASCII; the encoder was trained on English."""
     return sum(map(str.isascii, text)) >= _LATIN_SHARE * len(text)
 
 
@@ -128,12 +128,12 @@ _METHODS = {
 
 
 def answer(task: AnalysisTask) -> JsonObject:
-    """Answer a task; the same task always gets the same answer.
+    """Answer a task; deterministic.
 
-    A repair is a second analysis: the text is the same, and so are the rules.
+    A repair is a second analysis of the same text by the same rules.
 
     Raises:
-        RefusedError: An argument is to be examined, which takes a language model.
+        RefusedError: The task is to examine an argument, which requires a language model.
     """
     method = _METHODS.get(task.analysis_type)
     if method is None:

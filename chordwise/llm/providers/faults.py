@@ -1,6 +1,6 @@
-"""What a provider's error answer means: its body speaks first, then its headers, then the status.
+"""Classification of a provider's error answers: by body, then by header, then by status.
 
-429 alone is two different things (too fast, or out of money), and 400 is five.
+The status is ambiguous: 429 has two meanings (too many requests, or no money left), 400 has five.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from chordwise.llm.transport import JsonResponse, excerpt
 
 Kind: TypeAlias = type[ModelError]
 LOWEST_ERROR_STATUS = 400
-# No key, no money, no way through a proxy: whatever model is asked.
+# Invalid key, no money, proxy authentication: these concern every model.
 _ABOUT_THE_KEY = frozenset({401, 402, 407})
 LOWEST_SERVER_ERROR_STATUS = 500
 TOO_MANY_REQUESTS = 429
 # 408 and 409 are lock and server timeouts; 425 too early; 498 is Groq's full flex tier, 499 means
-# that a proxy gave up waiting; 501 and 505 will not change by asking again.
+# that a proxy gave up waiting; 501 and 505 are permanent.
 _STATUSES: Mapping[int, Kind] = {
     401: ModelAccessError,
     402: QuotaExceededError,
@@ -68,9 +68,9 @@ _DEEDS: Mapping[Kind, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """An error answer in the provider's own words; `codes` go from the narrowest to the broadest.
+    """An error answer as the provider sent it; `codes` are sorted from specific to general.
 
-    `should_retry` is the header `x-should-retry`, `None` where it is not sent.
+    `should_retry` is the header `x-should-retry`, `None` if it is not sent.
     """
 
     status: int
@@ -92,7 +92,7 @@ class Fault:
         return self._kind_by_header() or self._kind_by_status()
 
     def error(self, kind: Kind, label: str, hidden: Sequence[str], hint: str = "") -> ModelError:
-        """Return the error, with short quotes of the provider that repeat nothing `hidden`."""
+        """Return the error with short quotes of the provider that repeat no `hidden` text."""
         named = f", {excerpt(self.codes[0], hidden)}" if self.codes else ""
         quote = excerpt(self.message, hidden)
         said = f": “{quote}”" if quote else ""
@@ -117,13 +117,13 @@ class Fault:
     def _kind_by_status(self) -> Kind:
         if self.status in _STATUSES:
             return _STATUSES[self.status]
-        # A “successful” answer that holds an error is a gateway's way to pass an outage on.
+        # Gateways report an outage of their upstream as a “successful” answer with an error.
         overloaded = not LOWEST_ERROR_STATUS <= self.status < LOWEST_SERVER_ERROR_STATUS
         return ModelOverloadedError if overloaded else ModelRequestError
 
 
 def read_fault(response: JsonResponse) -> Fault:
-    """Read an error answer of whatever shape: object, string, list, FastAPI's detail, no JSON."""
+    """Parse an error answer of any form: object, string, list, FastAPI's `detail`, or no JSON."""
     error = _error_object(response.body)
     return Fault(
         status=_status(response.status, error),
@@ -162,7 +162,7 @@ def _nested(error: JsonObject, outer: str, inner: str) -> str:
 
 
 def _status(status: int, error: JsonObject) -> int:
-    """Return the status, or the one that a gateway hid in the body of a 200."""
+    """Return the status, or the error status in the body of a gateway's 200."""
     code = error.get("code")
     if status < LOWEST_ERROR_STATUS and isinstance(code, int) and code in range(400, 600):
         return code
@@ -171,17 +171,18 @@ def _status(status: int, error: JsonObject) -> int:
 
 LONGEST_BELIEVED_SECONDS = 86_400.0
 _OF_THE_PROVIDER_BEHIND = "llm_provider-"
-"""LiteLLM's proxy puts this before the headers of the provider that it asked."""
+"""LiteLLM's proxy adds this prefix to the headers of its upstream provider."""
 
 
 def retry_after_seconds(
     headers: Mapping[str, str], wall_clock: Callable[[], float] = time.time
 ) -> float | None:
-    """Return the wait that the (lower-case) headers ask for; `None` where they ask for none.
+    """Return the wait that the (lower-case) headers request; `None` if they request none.
 
-    `retry-after-ms` (Azure) is finer and wins over `retry-after`, which holds seconds or a date
-    (RFC 9110 §10.2.3). A date is compared with the server's own `date`, where it sends one.
-    A wait that LiteLLM's proxy only passes on counts where the proxy asks for none itself.
+    `retry-after-ms` (Azure) is more precise and takes precedence over `retry-after`, which holds
+    seconds or a date (RFC 9110 §10.2.3). A date is compared with the server's own `date`, if it
+    sends one. A wait that LiteLLM's proxy passes on from its provider is used only if the proxy
+    requests none itself.
     """
     for prefix in ("", _OF_THE_PROVIDER_BEHIND):
         milliseconds = _number(headers.get(f"{prefix}retry-after-ms", ""))

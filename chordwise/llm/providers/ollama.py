@@ -1,8 +1,8 @@
-"""What Ollama understands only in its native API: how long a model stays in memory.
+"""Ollama's `keep_alive`: how long a model stays in memory, set over its native API.
 
-Its Chat Completions endpoint has no such field and passes one over in silence
-(github.com/ollama/ollama/issues/3645). A loaded model keeps the time that it was given last, and a
-native request without a prompt gives it one without asking the model anything.
+Its Chat Completions endpoint ignores this field (github.com/ollama/ollama/issues/3645). A loaded
+model keeps the last duration that it was given. A native request without a prompt sets the duration
+without generating an answer.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _SECONDS: Mapping[str, int] = MappingProxyType({"s": 1, "m": 60, "h": 3_600})
 def kept_loaded(
     model: ChatModel, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
 ) -> ChatModel:
-    """Return the model; with `keep_alive` in the settings, one that sends it to its server."""
+    """Return the model, wrapped to send `keep_alive` to its server if the settings have it."""
     if not settings.keep_alive:
         return model
     return KeptLoaded(model, _keeper(settings, api_key, transport), interval_seconds(settings))
 
 
 def require_keep_alive(settings: ModelSettings) -> None:
-    """Refuse `keep_alive` for a model that no server of the user's own runs.
+    """Reject `keep_alive` for a model that is not on a server of the user.
 
     Raises:
         ConfigurationError: It is set for such a model.
@@ -55,7 +55,7 @@ def require_keep_alive(settings: ModelSettings) -> None:
 
 
 def interval_seconds(settings: ModelSettings) -> float:
-    """Return how often to repeat it: a model that was loaded again has the server's own time."""
+    """Return how often to repeat the request, as a reloaded model has the server's default."""
     if settings.keep_alive == FOR_EVER:
         return _LONGEST_INTERVAL_SECONDS
     length = int(settings.keep_alive[:-1]) * _SECONDS[settings.keep_alive[-1]]
@@ -66,7 +66,7 @@ def _keeper(
     settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
 ) -> Callable[[], None]:
     url = endpoint(settings.base_url.rstrip("/").removesuffix("/v1"), "/api/generate")
-    # As a string it would need a unit there.
+    # The native API requires a unit in a string, but not in a number.
     duration: JsonValue = -1 if settings.keep_alive == FOR_EVER else settings.keep_alive
     key = checked_key(api_key)
     headers = {"content-type": "application/json"}
@@ -86,10 +86,11 @@ def _keeper(
 
 
 class KeptLoaded(Middleware):
-    """Calls `keep` after an answer, unless it did less than `interval_seconds` ago.
+    """Calls `keep` after an answer, at most once per `interval_seconds`.
 
-    After the answer, because the model is loaded then for certain: before it, `keep` would wait for
-    the loading. That it fails is a line in the log, once, and never costs an answer.
+    The call follows the answer because the model is certainly loaded then; before it, `keep` would
+    wait for the model to load. The first failure of `keep` is logged; failures never affect the
+    answer.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class KeptLoaded(Middleware):
         self._has_failed = False
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Ask once, then say how long the model is to stay."""
+        """Return the answer of the model; then call `keep` if it is due."""
         completion = self.model.complete(request)
         if self._is_due():
             self._tell()

@@ -1,4 +1,4 @@
-"""Chat Completions, as spoken by OpenAI, Azure, vLLM, llama.cpp, Ollama, LM Studio and gateways."""
+"""Chat Completions, the API of OpenAI, Azure, vLLM, llama.cpp, Ollama, LM Studio and gateways."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ PUBLIC_BASE_URL = "https://api.openai.com/v1"
 MAX_SCHEMA_NAME_CHARACTERS = 64
 _MAX_MILLISECONDS = 1e9
 USUAL_TIER = "default"
-"""Standard price and speed. Without a tier that of the project holds, which may cost more."""
+"""Standard price and speed. Without a tier, the project's tier applies, which may cost more."""
 
 CODES: Mapping[str, Kind] = MappingProxyType(
     {
@@ -60,7 +60,7 @@ CODES: Mapping[str, Kind] = MappingProxyType(
         "organization_usage_limit_exceeded": QuotaExceededError,
         "billing_not_active": QuotaExceededError,
         "billing_hard_limit_reached": QuotaExceededError,
-        # Of LiteLLM's proxy: a budget of its own, which it reports with 422, 429 or 400.
+        # LiteLLM's proxy: its own budget is exceeded, reported with 422, 429 or 400.
         "budget_exceeded": QuotaExceededError,
         "context_length_exceeded": ContextTooLongError,
         "exceed_context_size_error": ContextTooLongError,
@@ -81,12 +81,12 @@ CODES: Mapping[str, Kind] = MappingProxyType(
         "unavailable_error": ModelOverloadedError,
         "capacity_exceeded": ModelOverloadedError,
         "serviceunavailableerror": ModelOverloadedError,
-        # A 429 of LiteLLM's proxy, whatever failed before.
+        # LiteLLM's proxy: a 429, whatever the original error was.
         "all_deployments_in_cooldown": ModelOverloadedError,
     }
 )
 
-# For the servers that give no code, or the same one for everything.
+# For servers that send no code, or the same code for every error.
 PHRASES: Mapping[str, Kind] = MappingProxyType(
     {
         "maximum context length": ContextTooLongError,
@@ -94,21 +94,21 @@ PHRASES: Mapping[str, Kind] = MappingProxyType(
         "context size": ContextTooLongError,
         "context the overflows": ContextTooLongError,
         "prompt is too long": ContextTooLongError,
-        # A 429 whose request alone is above the tokens per minute: waiting cannot help.
+        # A 429 for a request that alone exceeds the tokens per minute: a retry cannot succeed.
         "request too large for": ContextTooLongError,
-        # LiteLLM's proxy gives a 400 where it does not know the model, or the key and has no
-        # database of keys; one whose database is away gives a 503 in other words.
+        # LiteLLM's proxy answers 400 if it does not know the model, or does not know the key and
+        # has no database of keys; if its database is unavailable, it answers 503 with another text.
         "invalid model name passed in": ModelAccessError,
         "no connected db": ModelAccessError,
-        # It passes no codes on. Without its own word in front this would be too much: Gemini says
-        # the same of its limits per minute.
+        # It does not forward codes. Its own prefix is part of the phrase, because Gemini uses the
+        # same text for its limits per minute.
         "openaiexception - you exceeded your current quota": QuotaExceededError,
-        # What it recognizes of every provider's errors.
+        # Errors that it recognizes for every provider.
         "litellm.contextwindowexceedederror": ContextTooLongError,
         "litellm.contentpolicyviolationerror": RefusedError,
-        # llama.cpp gives a 500 where the model has no part for pictures.
+        # llama.cpp answers 500 if the model does not support pictures.
         "image input is not supported": ModelRequestError,
-        # llama.cpp gives a 500 where the model missed the chat format.
+        # llama.cpp answers 500 if the model's output violates the chat format.
         "does not match the expected peg": InvalidAnswerError,
     }
 )
@@ -131,8 +131,8 @@ _FINISH_REASONS: Mapping[str, FinishReason] = MappingProxyType(
 class OpenAIModel:
     """A model behind a Chat Completions endpoint.
 
-    The key may be empty for servers that ask for none; `structured_output` of the settings says
-    what the server can enforce, and what it cannot goes into the prompt as an instruction.
+    The key may be empty for servers that require none. The setting `structured_output` names what
+    the server can enforce; anything else goes into the prompt as an instruction.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class OpenAIModel:
 
     @property
     def profile(self) -> ModelProfile:
-        """Return what the settings say of the model."""
+        """Return the profile from the settings of the model."""
         return ModelProfile(
             provider=self._settings.provider,
             model=self._settings.model,
@@ -161,10 +161,10 @@ class OpenAIModel:
         )
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Ask once.
+        """Send one request.
 
         Raises:
-            ModelError: The request brought no answer; the subclass says why.
+            ModelError: The request brought no answer; the subclass is the reason.
         """
         answer = self._exchange.post(request, self._headers(), self.body(request))
         return answer.added_to(self.completion(answer.body))
@@ -202,7 +202,7 @@ class OpenAIModel:
         return {"content-type": "application/json"} | authorization
 
     def _response_format(self, request: CompletionRequest) -> JsonObject:
-        """Return the strongest form that the server can be expected to take for this schema."""
+        """Return the strictest response format that the server supports for this schema."""
         is_object = request.schema.get("type") == "object"
         if self._settings.structured_output == "none" or not is_object:
             return {}
@@ -222,10 +222,10 @@ class OpenAIModel:
         return (schema, False) if strict is None else (strict, True)
 
     def completion(self, body: JsonObject) -> Completion:
-        """Return what an answer of the API says.
+        """Parse an answer of the API.
 
         Raises:
-            ModelError: It holds no completion.
+            ModelError: It contains no completion.
         """
         choices = objects(body.get("choices"))
         message = choices[0].get("message") if choices else None
@@ -254,7 +254,7 @@ class OpenAIModel:
 
 
 def _messages(request: CompletionRequest, instruction: str) -> list[JsonValue]:
-    # “system” is understood everywhere; only OpenAI's own models know “developer”, as its synonym.
+    # Every server supports “system”; only OpenAI's models support its synonym “developer”.
     system = "\n\n".join(part for part in (request.system, instruction) if part)
     first: list[JsonValue] = [{"role": "system", "content": system}] if system else []
     return [*first, {"role": "user", "content": _user_content(request)}]
@@ -271,18 +271,18 @@ def _user_content(request: CompletionRequest) -> JsonValue:
 
 
 def _prompt_cache_key(request: CompletionRequest) -> str:
-    """Return what leads the questions of one kind to the machine that knows how they begin."""
+    """Return the key that routes requests with the same instructions to the same prompt cache."""
     return hashlib.sha256(request.system.encode()).hexdigest()[:32]
 
 
 def _schema_name(name: str) -> str:
-    """Return a name of the form that the API asks for."""
+    """Return the name with the characters and the length that the API allows."""
     allowed = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name)
     return allowed[:MAX_SCHEMA_NAME_CHARACTERS] or "answer"
 
 
 def _served(body: JsonObject) -> str:
-    """Return the model that answered; of the path that llama.cpp says, the file's name."""
+    """Return the name of the model that answered; the file name, if llama.cpp reports a path."""
     name = storable(text(body.get("model")))
     return PurePath(name).name if name.endswith(".gguf") else name
 
@@ -311,7 +311,7 @@ def _usage(usage: JsonObject) -> Usage:
 
 
 def _timings(timings: JsonObject) -> Timings | None:
-    """Return what llama.cpp measured; `None` where the server is another one."""
+    """Return llama.cpp's measurements; `None` for other servers."""
     counts = (count(timings, "prompt_n"), count(timings, "predicted_n"))
     lasted = (_milliseconds(timings, "prompt_ms"), _milliseconds(timings, "predicted_ms"))
     if counts[0] is None or counts[1] is None or lasted[0] is None or lasted[1] is None:

@@ -1,1 +1,1 @@
-"""What is read of runs: accounts, progress, results, and SQL of the user's own."""
+"""Queries about runs: accounts, progress, results, and the user's SQL."""

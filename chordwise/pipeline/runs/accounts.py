@@ -1,4 +1,4 @@
-"""The closing account of a run: what it saw, what it planned, and what did not go well."""
+"""The closing account of a run: its intakes, its jobs, and its failures."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ LIMIT :limit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Two lines that balance: intakes found by outcome, and jobs planned by status.
+    """Two balances: intakes found by outcome, and jobs planned by status.
 
-    `intakes_balance` is `None` while a run is still taking in, and false where it was interrupted:
-    of what was found something is not taken in. `intakes_found` is `None` for a run without a list
-    of what was found, until it is finished.
+    `intakes_balance` is `None` while the intake is running, and false after an interruption, if
+    some items were found but not taken in. `intakes_found` is `None` for a run without a list of
+    the items found, until it is finished.
     """
 
     run_id: uuid.UUID
@@ -80,49 +80,49 @@ class Account:
 
     @property
     def not_accepted(self) -> int:
-        """Things that were read and could not be taken in; duplicates are not among them."""
+        """The number of items that were read but could not be taken in, without duplicates."""
         return sum(self.outcomes[each] for each in FAILED_INTAKES)
 
     @property
     def not_taken(self) -> int:
-        """Things that were found and not read."""
+        """The number of items that were found but not read."""
         return self.outcomes[IntakeOutcome.NOT_TAKEN]
 
     @property
     def taken(self) -> int:
-        """Things that were read, whatever became of them."""
+        """The number of items that were read, with any outcome."""
         return sum(self.outcomes.values()) - self.not_taken
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether the intake has stopped before its end, and can be resumed."""
+        """Whether the intake stopped before its end and can be resumed."""
         is_cancelled = self.status == RunStatus.CANCELLED
         return self.intake_status == IntakeStatus.INTERRUPTED and not is_cancelled
 
     @property
     def total(self) -> int:
-        """All jobs, whatever their state."""
+        """The number of jobs in any state."""
         return sum(self.states.values())
 
     @property
     def ended_badly(self) -> int:
-        """Jobs that ended without a complete answer, and things that were not taken in."""
+        """The number of jobs that ended without a complete answer, and of items not accepted."""
         ended = self.total - self.unfinished - self.states[JobStatus.SUCCEEDED]
         return ended + self.not_accepted
 
     @property
     def problems(self) -> int:
-        """Failed, partial and paused jobs, and things that were not taken in."""
+        """The number of failed, partial and paused jobs, and of items not accepted."""
         return self.ended_badly + self.states[JobStatus.PAUSED]
 
     @property
     def unfinished(self) -> int:
-        """Jobs that have not ended."""
+        """The number of jobs that have not ended."""
         return sum(self.states[each] for each in UNFINISHED_JOBS)
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything was taken in and every job succeeded."""
+        """Whether every item was taken in and every job succeeded."""
         is_taken_in = self.intake_status == IntakeStatus.FINISHED and not self.not_taken
         has_succeeded = self.states[JobStatus.SUCCEEDED] == sum(self.states.values())
         return is_taken_in and not self.not_accepted and has_succeeded
@@ -130,7 +130,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """An intake, a job or a chunk (`what`) that did not end well."""
+    """An intake, a job or a chunk (`what`) that failed or is incomplete."""
 
     what: str
     source: str
@@ -145,7 +145,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """A document that was taken in and should be looked at, with the reason and what to do."""
+    """A document that was taken in and needs review, with the reason and a hint."""
 
     source: str
     reason: str
@@ -155,7 +155,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobLine:
-    """A job in a list; `chunks` is `None` until the document is split, and where it was reused."""
+    """A job in a list; `chunks` is `None` before the document is split, and for a reused answer."""
 
     job_id: uuid.UUID
     document_id: uuid.UUID
@@ -180,7 +180,7 @@ def of_run(session: Session, run_id: uuid.UUID) -> Account:
 def newest(
     session: Session, limit: int, *, before: uuid.UUID | None = None, status: str = ""
 ) -> Sequence[Account]:
-    """Return the accounts of the newest runs, of those before one or of one status only."""
+    """Return the accounts of the newest runs, optionally before one or with one status."""
     # Chosen first: the view sums over all intakes and jobs of the runs that it is asked for.
     ids = newest_ids(session, limit, before=before, status=status)
     of_ids = text(f"{_ACCOUNTS} WHERE a.run_id = ANY(:ids) ORDER BY a.run_id DESC")
@@ -190,7 +190,7 @@ def newest(
 def newest_ids(
     session: Session, limit: int, *, before: uuid.UUID | None = None, status: str = ""
 ) -> Sequence[uuid.UUID]:
-    """Return the ids of the newest runs, of those before one or of one status only."""
+    """Return the ids of the newest runs, optionally before one or with one status."""
     chosen = select(Run.id).order_by(Run.id.desc()).limit(limit)
     if before is not None:
         chosen = chosen.where(Run.id < before)
@@ -201,7 +201,7 @@ def newest_ids(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCost:
-    """What a run did cost so far; `cost_usd` is `None` where no cost is known."""
+    """The cost of a run so far; `cost_usd` is `None` if no cost is known."""
 
     calls: int
     cache_hits: int
@@ -210,9 +210,9 @@ class RunCost:
 
 
 def costs(session: Session, run_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, RunCost]:
-    """Return what runs did cost; one without a call has no entry.
+    """Return the costs of runs; a run without calls has no entry.
 
-    All calls of these runs are read, which takes its time where there are a hundred thousand.
+    This reads all calls of these runs, which is slow for a hundred thousand calls.
     """
     rows = session.execute(text(_COSTS), {"ids": list(run_ids)}).mappings()
     return {row["run_id"]: RunCost(**{n: row[n] for n in _COST_COLUMNS}) for row in rows}
@@ -223,13 +223,13 @@ _COSTS = f"SELECT run_id, {', '.join(_COST_COLUMNS)} FROM run_costs WHERE run_id
 
 
 def failures(session: Session, run: str, limit: int) -> Sequence[Failure]:
-    """Return what did not end well in the run of this name, intakes first."""
+    """Return the failures of the run with this name, intakes first."""
     rows = session.execute(text(_FAILURES), {"run": run, "limit": limit})
     return [Failure(**row) for row in rows.mappings()]
 
 
 def notices(session: Session, run_id: uuid.UUID, limit: int) -> Sequence[Notice]:
-    """Return the documents of a run that were taken in and should be looked at."""
+    """Return the documents of a run that were taken in and need review."""
     rows = session.execute(text(_NOTICES), {"run_id": run_id, "limit": limit})
     return [Notice(**row) for row in rows.mappings()]
 
@@ -237,7 +237,7 @@ def notices(session: Session, run_id: uuid.UUID, limit: int) -> Sequence[Notice]
 def jobs_of_run(
     session: Session, run_id: uuid.UUID, limit: int, after: uuid.UUID | None = None
 ) -> Sequence[JobLine]:
-    """Return the jobs of a run in the order of their intake, those after one only."""
+    """Return the jobs of a run in the order of their intake, starting after `after`."""
     # Ids ascend with the clock, and a job is later than its run: the primary key finds the first,
     # also where the clock of the machine that takes in is slow by a minute.
     first = uuid.UUID(int=run_id.int - (_MINUTE_MILLISECONDS << 80))
@@ -261,7 +261,7 @@ def _account(row: RowMapping) -> Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cap:
-    """What a cap has come to; `scope` is run:ID or day:YYYY-MM-DD (UTC)."""
+    """The state of a budget with a cap; `scope` is run:ID or day:YYYY-MM-DD (UTC)."""
 
     scope: str
     cap_usd: Decimal
@@ -272,21 +272,21 @@ class Cap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetLine(Cap):
-    """A cap with the calls whose cost is unknown.
+    """The state of a budget with a cap, and its number of calls with unknown cost.
 
-    What was reserved for them, if anything, counts as spent.
+    Amounts reserved for such calls count as spent.
     """
 
     unpriced_calls: int
 
 
 def caps(session: Session, run_id: uuid.UUID) -> Sequence[Cap]:
-    """Return what the caps of a run and of today have come to; none where there are no caps."""
+    """Return the state of the caps of a run and of today; budgets without a cap are omitted."""
     return [cap for _, cap in _capped(session, run_id)]
 
 
 def caps_of_run(session: Session, run_id: uuid.UUID) -> Sequence[BudgetLine]:
-    """Return the same with the calls of unknown cost, for which all calls of both are read."""
+    """Return the caps with their calls of unknown cost; this reads all calls of both budgets."""
     return [
         BudgetLine(**asdict(cap), unpriced_calls=budgets.unpriced_calls(session, account))
         for account, cap in _capped(session, run_id)

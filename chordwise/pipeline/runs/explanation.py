@@ -1,6 +1,6 @@
-"""Why a job was answered as it was: what each chunk was asked, what came back, and what it cost.
+"""Explanation of an answer: the prompt, completion and cost of each chunk of a job.
 
-Beside it stand the document, the values with what people said of them, and its other jobs.
+It includes the document, the values with their feedback, and other jobs about the document.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from chordwise.storage.runs import Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A request of the job as the ledger has it."""
+    """A request of the job, as recorded in the ledger."""
 
     chunk: int | None
     stage: str
@@ -71,12 +71,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainedChunk:
-    """A part of the document: the prompt as it was rendered, the completion, and the answer.
+    """A part of the document: the rendered prompt, the completion, and the answer.
 
-    `prompt` is `None` where the template is no longer known, `completion` where the cache does not
-    keep it, and both where they were not asked for. `samples` are the completions of all samples of
-    a vote, the first one among them. `changes` are the places where the answer differs from what
-    the model wrote: repaired JSON, quotes that were corrected, values that were dropped.
+    `prompt` is `None` if the template is no longer known, `completion` if it is not in the cache,
+    and both if they were not requested. `samples` are the completions of all samples of a vote,
+    including the first. `changes` are the places where the answer differs from the completion:
+    repaired JSON, corrected quotes, removed values.
     """
 
     position: int
@@ -97,9 +97,9 @@ class ExplainedChunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainedStep:
-    """A question after those about the parts: their synthesis, its critique, or its revision.
+    """A question after those about the chunks: the synthesis, its critique, or its revision.
 
-    `completion` is `None` where the cache does not keep it.
+    `completion` is `None` if it is not in the cache.
     """
 
     stage: str
@@ -122,7 +122,7 @@ class ExplainedDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainedFact:
-    """A value of the answer as the table `facts` has it."""
+    """A value of the answer, as in the table `facts`."""
 
     id: uuid.UUID
     path: str
@@ -159,7 +159,7 @@ class Remark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownExample:
-    """A learned example that the questions of the job show, and the document it comes from."""
+    """A learned example in the prompts of the job, and the document that it comes from."""
 
     id: uuid.UUID
     document_id: uuid.UUID
@@ -172,7 +172,7 @@ class ShownExample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOfDocument:
-    """A job about the same document; `confidence` is `None` while there is no result."""
+    """A job about the same document; `confidence` is `None` without a result."""
 
     job_id: uuid.UUID
     run: str
@@ -186,13 +186,13 @@ class JobOfDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """A job with its document, its chunks, its calls, and its result, if there is one.
+    """A job with its document, its chunks, its calls, and its result, if any.
 
-    Facts that a person spoke of come first. `revised` are the places where a revision differs from
-    the answer before it, as far as that is known: for a document of one chunk. `jobs` are all jobs
-    about the document, this one among them, the newest first. `examples` are the learned ones that
-    were chosen for the job, in the order of the prompt. A job that reused an answer has neither
-    chunks nor calls: those of the job `reused_from` led to it.
+    Facts with a verdict come first. `revised` are the places where a revision differs from the
+    answer before it; this is known only for a document of one chunk. `jobs` are all jobs about the
+    document, including this one, newest first. `examples` are the learned examples of the job, in
+    the order of the prompt. A job that reused an answer has neither chunks nor calls; the job
+    `reused_from` has them.
     """
 
     job_id: uuid.UUID
@@ -216,22 +216,23 @@ class Explanation:
 
     @property
     def cost_usd(self) -> Decimal:
-        """What the calls did cost, as far as that is known."""
+        """The sum of the known costs of the calls."""
         return sum((call.cost_usd for call in self.calls if call.cost_usd is not None), Decimal(0))
 
     @property
     def unpriced_calls(self) -> int:
-        """How many calls have an unknown cost."""
+        """The number of calls with unknown cost."""
         return sum(call.cost_usd is None for call in self.calls)
 
 
 def find(session: Session, name: str) -> uuid.UUID:
-    """Return the job with this id, or the newest about the one document that has this in its name.
+    """Return the job with this id, or the newest job about the document with this name.
 
-    A job with a result goes before newer ones without.
+    The name is a substring of the document's source or title, or its id. A job with a result takes
+    precedence over newer jobs without.
 
     Raises:
-        UsageError: There is none, or there are several documents.
+        UsageError: There is none, or several documents match.
     """
     job_id = id_in(name)
     if job_id is not None and session.get(Job, job_id) is not None:
@@ -268,7 +269,7 @@ def explain(
     job_id: uuid.UUID,
     parts: Collection[int] | None = None,
 ) -> Explanation:
-    """Return all that is stored of a job, with the prompts of `parts` rendered again, or of all."""
+    """Return all stored data of a job, with the prompts of `parts`, or of all chunks."""
     job = session.get_one(Job, job_id)
     document = session.get_one(Document, job.document_id, options=[undefer(Document.text)])
     chunks = session.scalars(
@@ -298,10 +299,10 @@ def explain(
 
 
 def steps(session: Session, settings: Settings, job_id: uuid.UUID) -> Sequence[ExplainedStep]:
-    """Return what a model was asked after the parts, as far as that can be put together again.
+    """Return the questions after those about the chunks, as far as they can be reconstructed.
 
-    Of answers that are joined in several levels it is the first one, and a critique is known where
-    its draft is: the answer that was kept, or the only part of one that was revised.
+    If answers were joined in several levels, only the first level is returned. A critique is known
+    if its draft is: the answer that was kept, or, if it was revised, the answer of the only chunk.
     """
     job = session.get_one(Job, job_id)
     content = documents.text_of(session, job.document_id)
@@ -358,7 +359,7 @@ _OF_JOB = (
 
 
 def jobs_of(session: Session, document_id: uuid.UUID) -> Sequence[JobOfDocument]:
-    """Return all jobs about a document, the newest first."""
+    """Return the jobs about a document, newest first."""
     statement = (
         select(
             Job.id.label("job_id"),
@@ -376,7 +377,7 @@ def jobs_of(session: Session, document_id: uuid.UUID) -> Sequence[JobOfDocument]
 
 
 def job_of_fact(session: Session, fact_id: uuid.UUID) -> uuid.UUID | None:
-    """Return the job that a fact belongs to; results that are corrected or replaced have others."""
+    """Return the job of a fact, or `None`; a corrected or replaced result has new facts."""
     return session.scalar(select(Fact.job_id).where(Fact.id == fact_id))
 
 
@@ -386,7 +387,7 @@ def _facts(session: Session, job_id: uuid.UUID) -> Sequence[ExplainedFact]:
 
 
 def _remarks(session: Session, job: Job) -> Sequence[Remark]:
-    """Return the feedback on all answers to the question of a job, the latest first."""
+    """Return the feedback on all answers to the question of a job, latest first."""
     kind, question = AnalysisType(job.analysis_type), question_of(job.options)
     said = judgments.of_documents(session, [job.document_id])
     return [copied(Remark, each) for each in reversed(judgments.about(said, kind, question))]
@@ -415,7 +416,7 @@ def _revised(chunks: Sequence[Chunk], result: StoredResult | None) -> Sequence[s
 
 
 def _calls(session: Session, job_id: uuid.UUID, positions: dict[uuid.UUID, int]) -> Iterator[Call]:
-    """Yield the calls of a job, after those that read the pages of its document in its run."""
+    """Yield the calls of a job, and those that transcribed its document's pages in its run."""
     of_intake = (
         select(ModelCall.id)
         .join(Job, Job.run_id == ModelCall.run_id)
@@ -432,7 +433,7 @@ def _calls(session: Session, job_id: uuid.UUID, positions: dict[uuid.UUID, int])
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What the questions about the chunks of a job are rendered from."""
+    """The data from which the questions about the chunks of a job are rendered."""
 
     session: Session
     settings: Settings
@@ -440,7 +441,7 @@ class _Asked:
     text: str
 
     def request(self, chunk: Chunk) -> CompletionRequest | None:
-        """Return the request about a chunk, where its template and its model are known here."""
+        """Return the request about a chunk; `None` if its template or its model is unknown here."""
         job = self.job
         ids = list(map(uuid.UUID, json_values.strings(job.examples)))
         asked = AnalysisTask(
@@ -459,10 +460,10 @@ class _Asked:
         return None
 
     def document(self) -> Question:
-        """Return the question about the whole document, of which others are made.
+        """Return the question about the whole document, from which other questions are derived.
 
         Raises:
-            ConfigurationError: The model is not known here.
+            ConfigurationError: The model is unknown here.
         """
         task = AnalysisTask(
             analysis_type=AnalysisType(self.job.analysis_type),
@@ -477,7 +478,7 @@ class _Asked:
         )
 
     def step(self, question: Question, version: str) -> ExplainedStep | None:
-        """Return a question as it was asked; `None` where its template is not known here."""
+        """Return a question as it was asked; `None` if its template is unknown here."""
         template = library.with_version(version, question.task)
         if template is None:
             return None
@@ -489,7 +490,7 @@ class _Asked:
         )
 
     def completion(self, request: CompletionRequest) -> str | None:
-        """Return what the model wrote, where the cache keeps it."""
+        """Return the text of the completion, or `None` if it is not in the cache."""
         with suppress(ChordwiseError):
             for name in self.settings.names_asked(self.job.model):
                 key = key_of(request, facts_about(self.settings.model_named(name)))
@@ -499,7 +500,7 @@ class _Asked:
         return None
 
     def samples(self, request: CompletionRequest) -> list[str | None]:
-        """Return what the model wrote as each sample of a vote; of no vote none."""
+        """Return the completion of each sample of a vote; an empty list without votes."""
         votes = request.task.options.votes
         numbers = range(1, votes + 1) if votes > 1 else ()
         tasks = [replace(request.task, sample=number) for number in numbers]
@@ -520,7 +521,7 @@ def _chunk(chunk: Chunk, asked: _Asked | None) -> ExplainedChunk:
 
 
 def _changes(kind: AnalysisType, completion: str | None, answer: JsonObject | None) -> list[str]:
-    """Return the places where an answer differs from the completion, the spans of quotes aside."""
+    """Return the places where an answer differs from the completion, except the spans of quotes."""
     if completion is None or answer is None:
         return []
     try:

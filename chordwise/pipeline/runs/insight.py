@@ -1,4 +1,4 @@
-"""Insight: what was done, how fast, how well and at which cost, as series of numbers to plot.
+"""Insight: volume, speed, quality and cost over time, as series of numbers to plot.
 
 Every number comes from a view of docs/sql-cookbook.md.
 """
@@ -21,7 +21,7 @@ Cell: TypeAlias = str | int | float | Decimal | dt.date | None
 
 
 class Unit(StrEnum):
-    """What the numbers of a figure count, which decides how they are written."""
+    """The unit of a figure's numbers, which determines their format."""
 
     COUNT = "count"
     SECONDS = "seconds"
@@ -31,11 +31,11 @@ class Unit(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A figure: a statement over documented views, and which of its columns are plotted.
+    """A figure: a statement over documented views, and the columns to plot.
 
-    A series is made for each of `values` and each combination of `names`, over `x`: days, unless
-    the figure `is_curve`. The statement takes `since`, a day; of its columns those in `columns` are
-    shown, all where there are none. Where a day has no row, a count is 0.
+    There is a series for each of `values` and each combination of `names`, over `x`: days, unless
+    the figure `is_curve`. The statement takes `since`, a day. The table shows `columns`, or all
+    columns if there are none. On a day without a row, a count is 0.
     """
 
     key: str
@@ -54,7 +54,7 @@ class Figure:
 class Plot:
     """A figure with its numbers: the rows as a table, and the series along `x`.
 
-    `x` holds seconds since 1970 for days; a series has `None` where it has no number.
+    `x` holds seconds since 1970 for days; a series has `None` where a number is missing.
     """
 
     figure: Figure
@@ -220,9 +220,9 @@ _TOTALS = (
 
 
 def together(key: str) -> Sequence[Figure]:
-    """Return the figures that a statement is executed for once, the one with this key first.
+    """Return the figures that share one execution of a statement, led by the one with this key.
 
-    Of figures that are read together, the first of `FIGURES` leads; of the others there are none.
+    Returns none if this figure is not the first of `FIGURES` with its statement.
     """
     leading = next((figure for figure in FIGURES if figure.key == key), None)
     alike = [figure for figure in FIGURES if leading and figure.query == leading.query]
@@ -230,7 +230,7 @@ def together(key: str) -> Sequence[Figure]:
 
 
 def plots(session: Session, days: int, figures: Sequence[Figure] = FIGURES) -> Sequence[Plot]:
-    """Return figures with the numbers of the last days (UTC), today included."""
+    """Return the figures with their numbers for the last days (UTC), including today."""
     today = clock.read(session).astimezone(dt.UTC).date()
     span = [today - dt.timedelta(days=back) for back in reversed(range(days))]
     read = {
@@ -241,7 +241,7 @@ def plots(session: Session, days: int, figures: Sequence[Figure] = FIGURES) -> S
 
 
 def totals(found: Sequence[Plot]) -> dict[str, float]:
-    """Return the sums of what can be summed in these plots, by the names of the columns."""
+    """Return the sums over these plots, by name; figures that are absent are omitted."""
     by_key = {plot.figure.key: plot for plot in found}
     sums: dict[str, float] = {}
     for name, key, column in _TOTALS:
@@ -273,7 +273,7 @@ def _plot(figure: Figure, found: Result[*tuple[object, ...]], days: Sequence[dt.
 def _series(
     figure: Figure, records: Sequence[Mapping[str, Cell]], places: Sequence[float]
 ) -> dict[str, list[float | None]]:
-    """Return the series by their names; only the largest if there are too many."""
+    """Return the series by name; only the largest if there are too many."""
     empty = 0.0 if figure.unit is Unit.COUNT else None
     index = {place: number for number, place in enumerate(places)}
     found: dict[str, list[float | None]] = {}

@@ -1,4 +1,4 @@
-"""Pictures of the pages of documents, made of the files they were read from."""
+"""Pictures of the pages of documents, rendered from their original files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _REMEMBERED_PARTS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """A file that a document was read from, or `part` of it, and the hash that this had."""
+    """A file that a document was read from, or `part` of it, with the hash at that time."""
 
     path: Path
     part: str
@@ -39,10 +39,10 @@ class Named:
 
 
 class PagePictures:
-    """Finds the files of documents and shows their pages; safe to share between threads.
+    """Finds the files of documents and renders their pages; safe to share between threads.
 
-    Files are read where they lie, so that one that was moved or changed is not there any more: the
-    hash of its bytes decides. Those in archives and messages are unpacked, and the last few kept.
+    Files are read in place. A file that was moved or changed counts as missing, by the hash of its
+    bytes. Files in archives and messages are extracted, and the most recent ones are kept.
     """
 
     def __init__(self, settings: ReaderSettings) -> None:
@@ -53,15 +53,15 @@ class PagePictures:
         self._parts: dict[tuple[object, ...], Content | None] = {}
 
     def close(self) -> None:
-        """End the process that renders."""
+        """End the process that renders pages."""
         with self._lock:
             self._reader.close()
             self._forget_parts()
 
     def original(self, names: Iterable[Named]) -> tuple[BinaryIO, str] | None:
-        """Open a file with the very bytes that a document was read from; return it and its hash.
+        """Open a file with exactly the bytes that a document was read from; return it and its hash.
 
-        `None` where it lies no more where it was: close it otherwise.
+        Returns `None` if there is no such file. The caller closes the file.
         """
         for named in names:
             with suppress(ReadError):
@@ -74,10 +74,10 @@ class PagePictures:
         return None
 
     def _part(self, file: BinaryIO, named: Named) -> BinaryIO | None:
-        """Return a file in an open one, if it is the very one; it is unpacked once.
+        """Return a part of an open file, if its hash matches; it is extracted once.
 
         Raises:
-            ReadError: The open file cannot be taken apart.
+            ReadError: The parts of the open file cannot be read.
         """
         key = (*_state_of(file), named.part, named.sha256)
         with self._lock:
@@ -99,17 +99,17 @@ class PagePictures:
         self._parts.clear()
 
     def png(self, file: BinaryIO, page: int) -> bytes:
-        """Return what a page of an open PDF or picture looks like.
+        """Render a page of an open PDF or picture as PNG.
 
         Raises:
-            ReadError: The file is neither or damaged, or has no such page.
+            ReadError: The file has another type, is damaged, or has no such page.
         """
         with self._lock:
             picture = self._reader.picture(file, page)
         return picture.as_png()
 
     def _hash(self, file: BinaryIO) -> str:
-        """Return the hash of a file, which is read once as long as it does not change.
+        """Return the hash of a file; cached until the file changes.
 
         Raises:
             ReadError: It cannot be read.
@@ -128,7 +128,7 @@ def _state_of(file: BinaryIO) -> tuple[int, ...]:
 
 
 def names_of(session: Session, document_id: uuid.UUID) -> Sequence[Named]:
-    """Return where a document was read from, the newest first."""
+    """Return the files that a document was read from, newest first."""
     found = session.execute(
         select(
             *(Intake.source, Intake.raw_path, Intake.sha256),

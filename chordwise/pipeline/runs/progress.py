@@ -1,4 +1,4 @@
-"""How far a run has come, and how long the rest will take: what waiting commands show."""
+"""The progress of a run and an estimate of its remaining time, for commands that wait."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LEAST_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobCounts:
-    """The jobs of a run; `unsplit` are those whose chunks are not known yet."""
+    """The jobs of a run; `unsplit` is the number of jobs whose chunks are not known yet."""
 
     documents: int = 0
     documents_done: int = 0
@@ -46,16 +46,15 @@ class JobCounts:
 
     @property
     def failed(self) -> int:
-        """Ended without a complete answer."""
+        """The number of jobs that ended without a complete answer."""
         return self.done - self.succeeded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallCounts:
-    """The model calls of a run; `unpriced` have no known price, and `cost_usd` sums the others.
+    """The model calls of a run; `unpriced` have no known cost, and `cost_usd` sums the others.
 
-    `extractive` are those that the built-in extractive model answered, `failed` those without an
-    answer.
+    The built-in model answered `extractive` calls; `failed` calls have no answer.
     """
 
     total: int = 0
@@ -70,9 +69,9 @@ class CallCounts:
 class Progress:
     """The state of a run; two are equal if nothing changed in between.
 
-    `trouble` says why the newest call that has ended has failed; it is empty where it has not, and
-    once the run is over. One that `is_interrupted` has found more than it has taken in, and no
-    process is taking in for it.
+    `trouble` is the error of the newest call that has ended; it is empty if that call succeeded,
+    and once the run is over. `is_interrupted` means that the run has found more items than it has
+    taken in, and no process continues its intake.
     """
 
     status: RunStatus
@@ -87,7 +86,7 @@ class Progress:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing happens any more without a person."""
+        """Whether the run will not progress any further without intervention."""
         if self.status is RunStatus.CANCELLED:
             return self.jobs.done == self.jobs.total  # the jobs are cancelled after their run
         is_idle = self.jobs.total - self.jobs.done == self.jobs.paused
@@ -95,7 +94,7 @@ class Progress:
 
     @property
     def chunks_open(self) -> float:
-        """Chunks still to come, those of jobs that are not split yet estimated by the mean."""
+        """The number of remaining chunks; jobs that are not split yet count with the mean."""
         split = self.jobs.total - self.jobs.unsplit
         mean = self.chunks / split if split and self.chunks else 1.0
         return self.chunks - self.chunks_done + self.jobs.unsplit * mean
@@ -108,18 +107,18 @@ class Pace:
         self._seen: deque[tuple[float, Progress]] = deque()
 
     def note(self, seconds: float, progress: Progress) -> None:
-        """Take down a progress; `seconds` are those of a steady clock."""
+        """Record a progress; `seconds` are those of a monotonic clock."""
         self._seen.append((seconds, progress))
         while seconds - self._seen[0][0] > _WINDOW_SECONDS:
             self._seen.popleft()
 
     def documents_per_minute(self) -> float | None:
-        """Return the documents done per minute; `None` while there are too few."""
+        """Return the documents done per minute; `None` after less than three seconds."""
         gained = [progress.jobs.documents_done for _, progress in self._seen]
         return self._per_second(gained, 60)
 
     def remaining(self) -> timedelta | None:
-        """Return the time that the open chunks will take; `None` while it is unknown."""
+        """Return the estimated time for the remaining chunks; `None` while it is unknown."""
         speed = self._per_second([progress.chunks_done for _, progress in self._seen], 1)
         if not speed or self._seen[-1][1].is_taking_in:
             return None
@@ -133,7 +132,7 @@ class Pace:
 
 
 def read(session: Session, run_id: uuid.UUID) -> Progress:
-    """Return how far a run has come."""
+    """Return the progress of a run."""
     found = read_jobs(session, run_id)
     chunks, chunks_done = _chunks(session, run_id)
     calls = _calls(session, run_id, found.status)
@@ -144,7 +143,7 @@ def read(session: Session, run_id: uuid.UUID) -> Progress:
 
 
 def read_jobs(session: Session, run_id: uuid.UUID) -> Progress:
-    """Return the same without chunks and calls: to sum a hundred thousand of them takes long."""
+    """Return the progress without chunks and calls: summing a hundred thousand of them is slow."""
     run, is_interrupted = session.execute(
         select(Run, intakes.is_interrupted()).where(Run.id == run_id)
     ).one()
@@ -158,7 +157,7 @@ def read_jobs(session: Session, run_id: uuid.UUID) -> Progress:
 
 
 def _jobs(session: Session, run: Run) -> JobCounts:
-    """Return the counts; each accepted intake has a job of each type, whatever became of them."""
+    """Return the counts; each accepted intake has one job per analysis type."""
     counted = select(Job.status, func.count()).where(Job.run_id == run.id).group_by(Job.status)
     states = Counter(dict(session.execute(counted).all()))
     unfinished = (
@@ -184,7 +183,7 @@ def _jobs(session: Session, run: Run) -> JobCounts:
 
 
 def _chunks(session: Session, run_id: uuid.UUID) -> tuple[int, int]:
-    """Return how many chunks there are and how many have ended, as the jobs count them."""
+    """Return the numbers of all chunks and of those that have ended, from the jobs' counters."""
     left = func.sum(Job.open_chunks).filter(Job.status.in_(UNFINISHED_JOBS))
     counted = select(func.sum(Job.chunk_count), left)
     planned, open_ = session.execute(counted.where(Job.run_id == run_id)).one()
@@ -192,7 +191,7 @@ def _chunks(session: Session, run_id: uuid.UUID) -> tuple[int, int]:
 
 
 def _calls(session: Session, run_id: uuid.UUID, status: RunStatus) -> CallCounts:
-    """Return the sums; a call that has not ended in a run that has was cut off, and may cost."""
+    """Return the sums; unfinished calls of a finished run count as unpriced, as they may cost."""
     call = calls_of(run_id)
     is_over = call.finished_at.is_not(None) | (status is not RunStatus.OPEN)
     tokens = func.coalesce(call.input_tokens, 0) + func.coalesce(call.output_tokens, 0)
@@ -217,7 +216,7 @@ def _calls(session: Session, run_id: uuid.UUID, status: RunStatus) -> CallCounts
 
 
 def _trouble(session: Session, run_id: uuid.UUID) -> str:
-    """Return why the newest call, of those that have ended, has failed, or nothing."""
+    """Return the error message of the newest call that has ended; empty if it succeeded."""
     moved_at = session.scalar(select(func.max(Job.last_progress_at)).where(Job.run_id == run_id))
     if moved_at is None:
         return ""
@@ -262,12 +261,12 @@ _NOT_DONE = ("total", "processing")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchWait:
-    """A batch that a run waits for; without a `batch_id`, questions that are still gathered.
+    """A batch that a run waits for; without a `batch_id`, questions that are not submitted yet.
 
-    `questions` are those of the run, `request_count` all in the batch, and `done` those of them
-    that the provider has dealt with, as far as it says. `provider_id` is its name of the batch,
-    `since` when it was handed in, and after `until` what has no answer is asked online. `error` is
-    why it could not be handed in or looked at the last time.
+    `questions` is the number of questions of the run, `request_count` that of all in the batch, and
+    `done` the number of those that the provider reports as processed. `provider_id` is the
+    provider's id of the batch, `since` the time of its submission; after `until`, unanswered
+    questions are asked online. `error` is the reason why the last submission or poll failed.
     """
 
     batch_id: uuid.UUID | None
@@ -287,7 +286,7 @@ class BatchWait:
 
 
 def of_run(session: Session, run_id: uuid.UUID) -> Sequence[BatchWait]:
-    """Return what a run waits for, the oldest first; nothing where it waits for no batch."""
+    """Return the batches that a run waits for, oldest first."""
     known = {
         "run_id": run_id,
         "following": BatchRequestStatus.FOLLOWING.value,
@@ -299,7 +298,7 @@ def of_run(session: Session, run_id: uuid.UUID) -> Sequence[BatchWait]:
 
 
 def _done(counts: Mapping[str, JsonValue] | None) -> int:
-    """Return how many questions a provider has dealt with, in whichever words it counts."""
+    """Return the number of processed questions from a provider's own counts."""
     return sum(
         number
         for name, number in (counts or {}).items()

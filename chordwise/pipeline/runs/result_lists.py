@@ -1,4 +1,4 @@
-"""Lists of results as people filter, search and sort them, and the SQL that says the same."""
+"""Filtered, searched and sorted lists of results, and the equivalent SQL."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from chordwise.storage.runs import Run
 
 
 class ResultOrder(StrEnum):
-    """What comes first in a list."""
+    """The order of a list."""
 
     NEWEST = "newest"
     OLDEST = "oldest"
@@ -48,11 +48,11 @@ class ResultOrder(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultFilter:
-    """Which results of the view `document_results` are listed, and in which order.
+    """The results of the view `document_results` that are listed, and their order.
 
-    What is `None` or empty does not narrow them down. `document` is a part of the source. `words`
-    are looked for in the documents and in the values of the answers, as a search engine takes them:
-    all of them, `"a phrase"`, `or`, `-without`.
+    A value that is `None` or empty does not filter. `document` is a substring of the source.
+    `words` are searched in the documents and in the values of the answers, with the syntax of a
+    search engine: all words, `"a phrase"`, `or`, `-without`.
     """
 
     run: str = ""
@@ -96,13 +96,13 @@ class ListedResult:
 
     @property
     def mark(self) -> Mark:
-        """The position of the row in any order."""
+        """The position of the row, for every order."""
         return Mark(self.confidence, self.result_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The row after which a page of a list begins."""
+    """The row after which a page of a list starts."""
 
     confidence: float
     result_id: uuid.UUID
@@ -115,7 +115,7 @@ _SQL = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  
 
 
 def statement(wanted: ResultFilter) -> Select[*tuple[object, ...]]:
-    """Return the statement for all that is wanted."""
+    """Return the statement for all matching results."""
     return _columns().where(*_conditions(wanted)).order_by(*_order(wanted.order))
 
 
@@ -129,16 +129,16 @@ def as_sql(wanted: ResultFilter) -> str:
 
 
 def literal_sql(found: Select[*tuple[object, ...]]) -> str:
-    """Return a statement as text, with its values in it."""
+    """Return a statement as text, with literal values."""
     return str(found.compile(dialect=_SQL, compile_kwargs={"literal_binds": True}))
 
 
 def page(
     session: Session, wanted: ResultFilter, limit: int, after: Mark | None = None
 ) -> Select[*tuple[object, ...]] | None:
-    """Return the statement for the first results of a list, or the first ones after a row.
+    """Return the statement for the first results of a list, or for those after a row.
 
-    It is planned well in this transaction. `None` where there is no run that could have any.
+    It sets planner options for this transaction. Returns `None` if there is no matching run.
     """
     written = _written(session, wanted)
     if written is None:
@@ -160,7 +160,7 @@ def read(
 
 
 def count(session: Session, wanted: ResultFilter, limit: int) -> int:
-    """Return how many results there are, or `limit` if there are more."""
+    """Return the number of results, at most `limit`."""
     written = _written(session, wanted)
     if written is None:
         return 0
@@ -171,7 +171,7 @@ def count(session: Session, wanted: ResultFilter, limit: int) -> int:
 
 
 def _plan_for_few(session: Session, wanted: ResultFilter) -> None:
-    """Let the planner take what finds a few rows soon, up to the end of the transaction."""
+    """Set planner options that favor the first few rows, until the end of the transaction."""
     # Each helper of a parallel plan reads on by itself, though a few rows are wanted only.
     session.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
     if wanted.words:  # the planner would rather read and sort all results
@@ -184,8 +184,8 @@ _MAX_RARE = 1_000
 def _asked(session: Session, wanted: ResultFilter) -> Iterator[ColumnElement[bool]]:
     """Yield the conditions for a part of a list.
 
-    Where few documents and values have the words that are sought, their results are named: the
-    others would be read to find them in the order of the list.
+    If few documents and values contain the words, their results are listed by id. Otherwise
+    PostgreSQL would read the other results too, in the order of the list.
     """
     yield from _conditions(wanted)
     if not wanted.words:
@@ -205,10 +205,10 @@ _CLOCKS_DIFFER = timedelta(hours=1)
 
 
 def _written(session: Session, wanted: ResultFilter) -> Sequence[ColumnElement[bool]] | None:
-    """Return the conditions that results were written while the runs that are wanted went on.
+    """Return the conditions that limit results to the time span of the matching runs.
 
-    The ids of results ascend with time: without these conditions the results of all other runs
-    would be read to find those of one. `None` where there is no such run.
+    The ids of results ascend with time. Without these conditions, the results of all other runs
+    would be read to find those of one. Returns `None` if there is no such run.
     """
     if not wanted.run and not wanted.saved_as:
         return ()
@@ -231,7 +231,7 @@ _COUNTED = 1_000
 
 
 def choices(session: Session) -> dict[str, list[str]]:
-    """Return the values that the newest results have in the columns that lists are filtered by."""
+    """Return the values of the newest results in the columns for filters."""
     columns = (_OF_VIEW[name] for name in _CHOICES)
     newest = select(*columns).order_by(_OF_VIEW.result_id.desc()).limit(_COUNTED)
     rows = session.execute(newest).mappings().all()
@@ -261,12 +261,12 @@ _Mention: TypeAlias = tuple[str, Select[uuid.UUID], ColumnElement[bool]]
 
 
 def _mentions(words: str) -> Iterator[_Mention]:
-    """Yield what it means that the document of a result has these words, and that a value has.
+    """Yield the conditions that a result's document, or one of its values, contains these words.
 
-    It is a column of the view, the statement for all of its values that have the words, and the
-    condition. The statement reads the index alone: to see whether a single text has a word takes as
-    long as to look it up for all. The order of the words of a phrase is not in the index, and is
-    looked at for each result that is listed.
+    Each consists of a column of the view, the statement for the matching values of that column, and
+    the condition. The statement uses only the index, as checking a single text takes as long as
+    searching all. The index does not contain the order of the words of a phrase; it is checked for
+    each listed result.
     """
     documents = table("documents", column("id")).alias("d")
     facts = table("facts", column("job_id")).alias("f")

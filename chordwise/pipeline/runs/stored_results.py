@@ -1,4 +1,4 @@
-"""Reading the stored results back, as people ask for them: by run, type and document."""
+"""Queries for stored results: by run, type and document."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from chordwise.storage.runs import Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which results to read; what is `None` or empty does not narrow them down.
+    """The results to read; a value that is `None` or empty does not filter.
 
-    `document` is a part of a source or title, or a document's id. Without a run, only the newest
-    of several answers to the same question about the same document counts, and none that was asked
-    for a comparison alone (`experiments.run_id`), unless `every_answer` is wanted.
+    `document` is a substring of a source or title, or a document's id. Without a run, only the
+    newest of several answers to the same question about the same document is read, and none that
+    was asked only for a comparison (`experiments.run_id`), unless `every_answer` is set.
     """
 
     run_id: uuid.UUID | None = None
@@ -40,12 +40,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResult:
-    """A result with where it came from.
+    """A result with its origin.
 
-    `review_reason` is what its intake says of the document, and why the answer needs review.
-    `flags` are the suspicious passages of the document; `transcribed_by` is the model that read its
-    pages, or `tesseract`, `None` where all of it was text in the file.
-    `output` is as people corrected it, where they did.
+    `review_reason` joins the intake's message about the document and the reason for the review of
+    the answer. `flags` are the suspicious passages of the document. `transcribed_by` is the model
+    that transcribed its pages, or `tesseract`; `None` if the file contained all of the text.
+    `output` includes the corrections of users.
     """
 
     run: str
@@ -107,17 +107,17 @@ _LINKS = (
 
 
 def of_types(wanted: Wanted, types: Sequence[str]) -> Wanted:
-    """Return what is wanted, of these analysis types only where there are any."""
+    """Return the filter with these analysis types; without types, it matches all."""
     return replace(wanted, types=tuple(AnalysisType(each) for each in types))
 
 
 def count(session: Session, wanted: Wanted) -> int:
-    """Return how many results there are."""
+    """Return the number of results."""
     return _count(session, ids(wanted))
 
 
 def count_in_words(session: Session, wanted: Wanted) -> str:
-    """Return how many results there are, where they are not too many to be counted."""
+    """Return the number of results as text; above `MAX_COUNTED`, “more than” that."""
     found = _count(session, ids(wanted).limit(MAX_COUNTED + 1))
     return f"more than {MAX_COUNTED:,}" if found > MAX_COUNTED else f"{found:,}"
 
@@ -127,7 +127,7 @@ def _count(session: Session, found: Select[uuid.UUID]) -> int:
 
 
 def read(session: Session, wanted: Wanted, limit: int | None = None) -> Sequence[StoredResult]:
-    """Return the results: those of a run in the order of its intake, others newest first."""
+    """Return the results of a run in the order of its intake; other results newest first."""
     order = Job.id if wanted.run_id else Result.id.desc()
     statement = select(*_COLUMNS).where(*_LINKS, *_narrowing(wanted)).order_by(order).limit(limit)
     rows = session.execute(statement).mappings()
@@ -135,7 +135,7 @@ def read(session: Session, wanted: Wanted, limit: int | None = None) -> Sequence
 
 
 def ids(wanted: Wanted) -> Select[uuid.UUID]:
-    """Return the query for the ids of these results, which stands for itself in any other."""
+    """Return the query for the ids of these results; it can be a subquery of any other."""
     narrowing = _narrowing(wanted)
     return select(Result.id).where(Job.id == Result.job_id, *narrowing).correlate(None)
 
@@ -159,9 +159,9 @@ def _narrowing(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
 
 
 def _has_newer_answer(wanted: Wanted) -> ColumnElement[bool]:
-    """Return the condition that a newer result, of those that are wanted, answers the question.
+    """Return the condition that a newer matching result answers the same question.
 
-    Looked up for each result, so that the newest ones are found without reading all the others.
+    It is evaluated for each result, so that the newest ones are found without reading the others.
     """
     newer, again = aliased(Result), aliased(Job)
     found = exists().where(
@@ -182,7 +182,7 @@ def _is_for_comparison(job: type[Job]) -> ColumnElement[bool]:
 
 
 def is_named(intake: type[Intake], part: str) -> ColumnElement[bool]:
-    """Return the condition that an intake or its document has a part in its name, or is the id."""
+    """Return the condition that a source or title contains `part`, or that the id is `part`."""
     return (
         intake.source.icontains(part, autoescape=True)
         | Document.title.icontains(part, autoescape=True)

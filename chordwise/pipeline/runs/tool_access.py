@@ -1,4 +1,4 @@
-"""Letting other programs read the embedded database: a login of their own, and a port."""
+"""Access of other programs to the embedded database: a temporary login, and a port."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE us
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """A role of its own for one open port; it has the rights of readers and no others."""
+    """A separate role for one open port; it has only the rights of readers."""
 
     role: str
     password: str = field(repr=False)
 
 
 def allow(database_url: SecretStr) -> Login:
-    """Let other programs log in, for ten minutes after the last `prolong`, or until `forbid`.
+    """Create a login that expires ten minutes after the last `prolong`, or with `forbid`.
 
     The database has to be the embedded one, whose owner may create roles.
     """
@@ -60,14 +60,14 @@ def allow(database_url: SecretStr) -> Login:
 
 
 def prolong(database_url: SecretStr, login: Login) -> None:
-    """Let a login hold for another ten minutes."""
+    """Extend a login by another ten minutes from now."""
     with _owner(database_url) as owner:
         change = sql.SQL("ALTER ROLE {} VALID UNTIL {}")
         owner.execute(change.format(sql.Identifier(login.role), in_ten_minutes(owner)))
 
 
 def forbid(database_url: SecretStr, login: Login) -> None:
-    """Let no program log in any more, and end the sessions of those that did."""
+    """Remove a login, and end its sessions."""
     with _owner(database_url) as owner:
         role = sql.Identifier(login.role)
         owner.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(role))
@@ -81,7 +81,7 @@ def _owner(database_url: SecretStr) -> psycopg.Connection:
 
 
 def socket_of(database_url: SecretStr) -> Path:
-    """Return the socket that the embedded database listens on."""
+    """Return the Unix socket of the embedded database."""
     url = make_url(database_url.get_secret_value())
     folder, port = url.query["host"], url.query.get("port", "5432")
     return Path(str(folder)) / f".s.PGSQL.{port}"
@@ -89,7 +89,7 @@ def socket_of(database_url: SecretStr) -> Path:
 
 @asynccontextmanager
 async def forwarded(host: str, port: int, socket: Path) -> AsyncIterator[int]:
-    """Pass connections to a port on to a socket until the end of the block; yield the port.
+    """Forward connections from a port to a socket until the end of the block; yield the port.
 
     Raises:
         OSError: The port cannot be opened.

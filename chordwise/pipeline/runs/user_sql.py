@@ -1,9 +1,9 @@
-"""SQL of the user's own, as a role that can read the results and do nothing else.
+"""The user's SQL, as a role that can only read the results.
 
-The statement runs in a session that logged in as `chordwise_reader`, or as the reader that the
-settings name: unlike `SET ROLE`, that leaves no way back to the owner's rights, whatever the
-statement says. Where the owner may not set the reader's password, `SET ROLE` has to do, in a
-transaction that only reads.
+The statement runs in a session that logged in as `chordwise_reader`, or as the reader in the
+settings. Unlike `SET ROLE`, this leaves no way back to the owner's rights, whatever the statement
+contains. If the owner may not set the reader's password, `SET ROLE` is used instead, in a read-only
+transaction.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ Connection: TypeAlias = BoundedConnection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The columns of a statement, and its rows as they arrive."""
+    """The columns of a statement, and an iterator over its rows."""
 
     columns: Sequence[str]
     rows: Iterator[Row]
@@ -84,11 +84,11 @@ class Answer:
 
 @contextmanager
 def answer(database_url: SecretStr, statement: str) -> Iterator[Answer]:
-    """Run one reading statement; the rows can be read until the block ends.
+    """Run one read-only statement; the rows can be read until the block ends.
 
     Raises:
-        UsageError: The statement is not one that reads, or PostgreSQL refuses it.
-        ConfigurationError: The role of readers is missing, or its password may not be set.
+        UsageError: The statement is not read-only, or PostgreSQL refuses it.
+        ConfigurationError: The reader role is missing, or its password may not be set.
     """
     check_reading(statement)
     with reader(database_url) as connection:
@@ -104,7 +104,7 @@ def answer(database_url: SecretStr, statement: str) -> Iterator[Answer]:
 
 
 def callable_functions(database_url: SecretStr) -> list[str]:
-    """Log in as the reader, and return which functions it should not be able to call.
+    """Log in as the reader; return the functions that it can call but should not be able to.
 
     Raises:
         ConfigurationError: The role is missing, or cannot log in.
@@ -115,7 +115,7 @@ def callable_functions(database_url: SecretStr) -> list[str]:
 
 
 def _described(connection: Connection, statement: str) -> list[str]:
-    """Return the names of a statement's columns without running it."""
+    """Return the column names of a statement without running it."""
     encoding = connection.info.encoding
     prepared = connection.pgconn.prepare(b"", statement.encode(encoding))
     if prepared.status != ExecStatus.COMMAND_OK:
@@ -138,7 +138,7 @@ def _chained(first: Row | None, rows: Iterator[Row], readable: str) -> Iterator[
 
 
 def check_reading(statement: str) -> None:
-    """Make sure that a statement is one that reads, by its first word.
+    """Check by its first word that a statement is read-only.
 
     Raises:
         UsageError: It is not.
@@ -166,10 +166,10 @@ def reader(
     statement_seconds: int = STATEMENT_SECONDS,
     idle_seconds: int = _IDLE_SECONDS,
 ) -> Iterator[Connection]:
-    """Log in as the role that reads, for statements and pauses that are no longer than this.
+    """Log in as the reader role, with time limits for statements and for idle transactions.
 
-    The server ends a statement that takes longer; where the statement has switched that off, the
-    client cancels it.
+    The server cancels a statement that takes longer. If the statement has disabled that, the client
+    cancels it.
 
     Raises:
         ConfigurationError: The role is missing, or cannot log in.
@@ -193,7 +193,7 @@ SELECT pg_has_role(current_user, 'chordwise_reader', 'MEMBER')
 
 
 def _opened(url: URL, options: str) -> Connection:
-    """Return a session of a reader: the user in the address is one, or the role of readers."""
+    """Return a reader's session: of the user in the address if it is one, else of the role."""
     own = _connect(url, options, autocommit=False)
     own.read_only = True
     found: Row | None = None
@@ -210,7 +210,7 @@ def _opened(url: URL, options: str) -> Connection:
 
 
 def _as_member(url: URL, options: str) -> Connection:
-    """Return a session of the owner that has taken the role of readers."""
+    """Return a session of the owner after `SET ROLE` to the reader role."""
     session = _connect(url, options, autocommit=False)
     try:
         session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(READER)))
@@ -223,9 +223,10 @@ def _as_member(url: URL, options: str) -> Connection:
 
 
 def _login(url: URL, options: str) -> Connection:
-    """Give the role a temporary password and log in with it.
+    """Set a temporary password of the role and log in with it.
 
-    Another database of the cluster may set one of its own in between: then it is tried again.
+    Another database of the cluster may set a different password in between; the login is then
+    retried.
     """
     for _ in range(_LOGIN_ATTEMPTS - 1):
         try:
@@ -295,13 +296,13 @@ def _set_password(owner: Connection, password: str) -> None:
 
 
 def verifier(owner: psycopg.Connection[Row], role: str, password: str) -> str:
-    """Return the hash of a password: made on this side, so that no log of statements holds it."""
+    """Return the hash of a password, computed locally so that no statement log contains it."""
     content = password.encode(), role.encode(), b"scram-sha-256"
     return owner.pgconn.encrypt_password(*content).decode()
 
 
 def in_ten_minutes(owner: psycopg.Connection[Row]) -> str:
-    """Return until when a password holds, on the server's clock."""
+    """Return the expiry of a password, ten minutes from now on the server's clock."""
     until = owner.execute("SELECT (now() + interval '10 minutes')::text").fetchone()
     return str(until[0]) if until else ""
 
@@ -315,7 +316,7 @@ def readable_names(connection: Connection) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readable:
-    """A view or a table that readers may ask, with its columns and their types, in their order."""
+    """A view or a table that readers may query, with its columns and their types, in order."""
 
     name: str
     is_view: bool
@@ -323,7 +324,7 @@ class Readable:
 
 
 def readable(database_url: SecretStr) -> Sequence[Readable]:
-    """Log in as the reader, and return what it may ask: tables of answers, views, then tables.
+    """Log in as the reader; return what it may query: tables of answers, views, then tables.
 
     Raises:
         ConfigurationError: The role is missing, or cannot log in.
@@ -357,7 +358,7 @@ ORDER BY n.nspname, c.relkind DESC, c.relname, a.attnum
 
 @contextmanager
 def _reaching() -> Iterator[None]:
-    """Translate what keeps the reader from logging in."""
+    """Translate the errors of connecting and logging in."""
     try:
         yield
     except errors.InsufficientPrivilege as error:
@@ -378,7 +379,7 @@ def _reaching() -> Iterator[None]:
 
 @contextmanager
 def explaining(readable: str, seconds: int = STATEMENT_SECONDS) -> Iterator[None]:
-    """Translate what PostgreSQL has against a statement; `readable` is the hint.
+    """Translate PostgreSQL's errors about a statement; `readable` is a hint.
 
     Raises:
         UsageError: PostgreSQL refuses it, or it takes too long.
@@ -403,7 +404,7 @@ def explaining(readable: str, seconds: int = STATEMENT_SECONDS) -> Iterator[None
 
 
 def _hint(error: psycopg.Error, readable: str) -> str:
-    """Return what helps: the names that there are where a name is not known or not allowed."""
+    """Return the hint: the readable names, if a name is unknown or not permitted."""
     if "multiple commands" in str(error):
         return "One statement at a time."
     if isinstance(error, _WHERE_NAMES_HELP):
@@ -412,7 +413,7 @@ def _hint(error: psycopg.Error, readable: str) -> str:
 
 
 def _sentence(error: psycopg.Error) -> str:
-    """Return PostgreSQL's own message with its hint, on one line; it never holds the password."""
+    """Return PostgreSQL's message with its hint, on one line; it never contains the password."""
     words = [error.diag.message_primary or str(error), error.diag.message_hint or ""]
     sentence = " ".join(" ".join(words).split())
     return sentence if sentence.endswith((".", "?")) else f"{sentence}."
