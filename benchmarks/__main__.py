@@ -50,7 +50,9 @@ def _measure(name: str, bench: Bench) -> bool:
 def _peer(value: str) -> tuple[str, str]:
     name, _, python = value.partition("=")
     if name not in peers.NAMES or not python:
-        raise argparse.ArgumentTypeError(f"NAME=PYTHON, where NAME is of {', '.join(peers.NAMES)}")
+        raise argparse.ArgumentTypeError(
+            f"NAME=PYTHON, where NAME is one of {', '.join(peers.NAMES)}"
+        )
     return name, python
 
 
@@ -59,8 +61,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--rows", nargs="+", choices=list(ROWS), metavar="ROW", help=", ".join(ROWS)
     )
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the work to do; 1")
-    parser.add_argument("--minutes", type=float, default=30.0, help="limit of a command; 30")
+    parser.add_argument("--scale", type=float, default=1.0, help="the share of the work; default 1")
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="time limit of a command; default 30"
+    )
     parser.add_argument(
         "--peer",
         type=_peer,

@@ -79,8 +79,8 @@ def by_lists(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
                 float(not is_taken_for_whole(text, some))
                 for some in (spans[:kept], spans[:15] + spans[20:])
             ]
-    yield quality.share(corpus, "rows that are left out of a list are told", told)
-    yield quality.share(corpus, "a complete list is taken for complete", whole)
+    yield quality.share(corpus, "omitted rows of a list are detected", told)
+    yield quality.share(corpus, "a complete list counts as complete", whole)
 
 
 def by_prose(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
@@ -92,7 +92,7 @@ def by_prose(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
             spans = [match.span() for match in pattern.finditer(text)]
             if len(spans) > 1:
                 hits.append(float(is_taken_for_whole(text, spans)))
-    yield quality.share(corpus, "a list out of prose is taken for complete", hits)
+    yield quality.share(corpus, "a list from prose counts as complete", hits)
 
 
 _PROFILE = ModelProfile(

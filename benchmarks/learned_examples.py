@@ -204,7 +204,7 @@ def _label(
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as a Markdown table."""
     lines = [
-        "| corpus | corrections | n | right label | 95 % | tokens of a prompt |",
+        "| corpus | corrections | n | right label | 95 % | prompt tokens |",
         "|---|---|---|---|---|---|",
     ]
     lines += [

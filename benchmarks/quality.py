@@ -534,7 +534,7 @@ def truths_in(folder: Path) -> list[JsonObject]:
     """Return the labelled documents of a corpus; if it is absent, report that and return none."""
     truths = folder / "labels.jsonl"
     if not truths.is_file():
-        print(f"{folder.name} is absent", file=sys.stderr)
+        print(f"corpus {folder.name} is absent", file=sys.stderr)
         return []
     lines = truths.read_text("utf-8").splitlines()
     return [json_values.as_object(json.loads(line)) for line in lines]
@@ -548,7 +548,7 @@ def write(starts: str, found: str) -> None:
 
 
 _CERTIFIED_HEAD = (
-    "| corpus | answers | checked | accepted unseen | wrong of these | promise broken "
+    "| corpus | answers | checked | accepted unchecked | wrong of these | bound exceeded "
     f"| wrong of all | claim ≥ {_SURE} |"
 )
 

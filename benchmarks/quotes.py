@@ -102,11 +102,11 @@ def _as_mail(found: Sequence[Words], _: Random) -> str:
 
 
 FORMS: dict[str, Callable[[Sequence[Words], Random], str]] = {
-    "pages, hyphens at their ends": _as_pages,
+    "pages with hyphenated ends": _as_pages,
     "footnote digits": _with_notes("0123456789"),
     "superscripts": _with_notes("⁰¹²³⁴⁵⁶⁷⁸⁹"),
-    "rows of Markdown": _as_table,
-    "entities of HTML": _with_entities,
+    "Markdown table": _as_table,
+    "HTML entities": _with_entities,
     "ligatures, soft hyphens, quotes": _as_print,
     "quoted mail": _as_mail,
 }
@@ -128,13 +128,13 @@ def false_quotes(words: Words, others: Words, random: Random) -> Iterator[tuple[
     yield "negation added", [*words[:place], "not", *words[place:]]
     yield "words reordered", [*words[:place], words[place + 1], words[place], *words[place + 2 :]]
     if words[place].isalnum() and re.search(r"\w", " ".join(words[:place])):
-        yield "word left out", [*words[:place], *words[place + 1 :]]
+        yield "word omitted", [*words[:place], *words[place + 1 :]]
     for number, word in enumerate(words):
         if re.search(r"\d", word):
             changed = re.sub(r"\d", lambda digit: str((int(digit[0]) + 3) % 10), word, count=1)
             yield "number changed", [*words[:number], changed, *words[number + 1 :]]
         if _DENYING.fullmatch(word.strip(".,;")) and 0 < number < len(words) - 1:
-            yield "negation dropped", [*words[:number], *words[number + 1 :]]
+            yield "negation removed", [*words[:number], *words[number + 1 :]]
         if _DENYING.fullmatch(word.strip(".,;")) and 3 <= number < len(words) - 3:
             yield "negation under an ellipsis", [*words[:number], "...", *words[number + 1 :]]
 
@@ -145,7 +145,7 @@ def true_ellipses(words: Words, random: Random) -> Iterator[tuple[str, Words]]:
         start = random.randint(4, len(words) - 7)
         end = random.randint(start + 1, min(start + 12, len(words) - 4))
         omitted = " ".join(words[start:end])
-        kind = "that leave a negation out" if _DENYING.search(omitted) else "of other words"
+        kind = "that omit a negation" if _DENYING.search(omitted) else "without a negation"
         yield kind, [*words[:start], "...", *words[end:]]
 
 
@@ -161,7 +161,7 @@ def quotes(texts: Sequence[str]) -> tuple[Hits, Hits, Hits]:
         found = [each for each in found if len(each) in _WORDS and "|" not in each]
         chosen = random.sample(found, min(_SENTENCES, len(found)))
         others = [word for each in found for word in each if len(word) > 4]
-        forms = {"as the document has it": text[:_MAX_CHARACTERS]}
+        forms = {"unchanged": text[:_MAX_CHARACTERS]}
         forms |= {name: written(chosen, random) for name, written in FORMS.items()}
         for name, form in forms.items():
             source = Source(form)
@@ -171,11 +171,11 @@ def quotes(texts: Sequence[str]) -> tuple[Hits, Hits, Hits]:
                 for each in Grounding:
                     tiers[each].append(float(each is tier))
                 right[name].append(float(span is not None))
-                if name != "as the document has it":
+                if name != "unchanged":
                     _refuse(source, words, others, random, wrong)
                 for kind, quote in true_ellipses(words, random):
                     is_joined = source.locate(" ".join(quote)) is not None
-                    denies = kind == "that leave a negation out"
+                    denies = kind == "that omit a negation"
                     (wrong if denies else right)[f"ellipses {kind}"].append(denies ^ is_joined)
     return right, wrong, tiers
 
@@ -281,7 +281,7 @@ def judged(texts: Sequence[str]) -> tuple[Hits, Hits]:
 
 def table(texts: Sequence[str]) -> str:
     """Return the shares of right outcomes as a Markdown table."""
-    lines = ["| what | n | right | 95 % |", "|---|---|---|---|"]
+    lines = ["| measure | n | right | 95 % |", "|---|---|---|---|"]
     (found, refused, tiers), (accepted, rejected) = quotes(texts), judged(texts)
     kinds = {
         "tier of a true quote": tiers,

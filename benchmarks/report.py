@@ -92,7 +92,7 @@ class Report:
             value, verdict = f"{number(one.value)} {unit}", one.bound.verdict(one.value)
             limits = [f"{sign} {number(limit)}" for limit in (one.bound.must, one.bound.goal)]
             rows.append([one.row, one.bound.what, *limits, value, verdict, one.note])
-        return table(["row", "what", "must", "goal", "measured", "reached", "note"], rows)
+        return table(["row", "measure", "must", "goal", "measured", "reached", "note"], rows)
 
     def _runs(self) -> str:
         head = ["row", "program", "calls", "seconds", "share of ideal", "peak", "CPU ms per call"]

@@ -124,7 +124,7 @@ def _share(bench: Bench, in_flight: int, latency: float, must: float, goal: floa
             write_documents(stack_.folder / "docs", documents, 16)
             ours = _analyze(bench, stack_, server, row, in_flight)
         share, note = _compare(bench, ours, server, in_flight)
-    what = f"documents of 16 chunks, {in_flight} in flight, provider {latency:g} s: share of httpx"
+    what = f"documents of 16 chunks, {in_flight} in flight, latency {latency:g} s: share of httpx"
     bench.record(row, _at_least(what, must, goal), share, note)
     return ours
 
@@ -164,7 +164,7 @@ def statements(bench: Bench) -> None:
         ours = _analyze(bench, stack_, server, row, 64)
         statements_made = stack_.statements() - logged
         transactions = stack_.transactions() - begun - waiting
-    note = "BEGIN and COMMIT included"
+    note = "including BEGIN and COMMIT"
     bench.record(row, _at_most("statements per call", 3, 1), statements_made / ours.calls, note)
     bench.record(row, _at_most("transactions per call", 0.5, 0.1), transactions / ours.calls)
 
@@ -180,7 +180,7 @@ def small_64(bench: Bench) -> None:
         share, note = _compare(bench, ours, server, 64)
     what = "documents of one chunk, 64 in flight: share of httpx"
     bench.record(row, _at_least(what, 0.80, 0.95), share, note)
-    cpu = _at_most("CPU per document of one chunk, taking in included", 8, 4, "ms")
+    cpu = _at_most("CPU per document of one chunk, including intake", 8, 4, "ms")
     bench.record(row, cpu, ours.cpu_per_call)
 
 
@@ -195,7 +195,7 @@ def long_document(bench: Bench) -> None:
         ):
             write_documents(stack_.folder / "docs", count, size)
             costs.append(_analyze(bench, stack_, server, row, 64).cpu_per_call)
-    what = f"CPU per call, a document of {chunks:,} chunks against those of 100"
+    what = f"CPU per call, a document of {chunks:,} chunks relative to those of 100"
     bench.record(row, _at_most(what, 1.15, 1.02, "times"), costs[1] / costs[0])
 
 
@@ -216,7 +216,7 @@ def _taken_per_second(bench: Bench, prepare: Callable[[Path], None], *arguments:
 def intake_files(bench: Bench) -> None:
     """Measure the intake of text files of 2 KB, in files per second."""
     count = bench.scaled(10_000)
-    bound = _at_least(f"files of 2 KB taken in, of {count:,}", 250, 1000, "per second")
+    bound = _at_least(f"intake of {count:,} files of 2 KB", 250, 1000, "per second")
     speed = _taken_per_second(
         bench, lambda folder: write_documents(folder / "docs", count, 1), "docs"
     )
@@ -226,7 +226,7 @@ def intake_files(bench: Bench) -> None:
 def intake_csv(bench: Bench) -> None:
     """Measure the intake of a CSV file, in rows per second."""
     count = bench.scaled(10_000)
-    bound = _at_least(f"rows of a CSV taken in, of {count:,}", 1500, 5000, "per second")
+    bound = _at_least(f"intake of {count:,} rows of a CSV", 1500, 5000, "per second")
     table = ("rows.csv", "--text-column", "text", "--id-column", "id")
     speed = _taken_per_second(bench, lambda folder: write_table(folder / "rows.csv", count), *table)
     bench.record("intake-csv", bound, speed)
@@ -243,7 +243,7 @@ def csv_sentiment(bench: Bench) -> None:
         stack_.command("wait", name, "--json", codes=(0, 3))
         seconds = time.monotonic() - begun
     what = "3,000 rows of a CSV, sentiment by the built-in model"
-    note = "" if count == 3000 else f"{seconds:.1f} s for {count:,}, in proportion"
+    note = "" if count == 3000 else f"extrapolated from {seconds:.1f} s for {count:,}"
     bench.record("csv-sentiment", _at_most(what, 25, 10, "s"), seconds * 3000 / count, note)
 
 
@@ -270,7 +270,7 @@ def inbox(bench: Bench) -> None:
         done = stack_.folder / "done"
         _wait(lambda: len(list(done.glob("*.txt"))) >= count, bench.timeout, 0.5)
         seconds = time.monotonic() - begun
-    note = "" if count == 10_000 else f"{seconds:.1f} s for {count:,}, in proportion"
+    note = "" if count == 10_000 else f"extrapolated from {seconds:.1f} s for {count:,}"
     bound = _at_most("10,000 files of an inbox delivered, built-in model", 240, 60, "s")
     bench.record("inbox", bound, seconds * 10_000 / count, note)
 
@@ -279,7 +279,9 @@ def first_result(bench: Bench) -> None:
     """Measure the time from a complete file in an inbox to its result, on a warm stack."""
     with stack.running(_inbox_settings(_STABILITY_SECONDS), timeout=bench.timeout) as stack_:
         waits = [_seconds_to_result(stack_, number) for number in range(_FIRST_RESULTS)]
-    note = f"median of {len(waits)}, longest {1000 * max(waits):.0f} ms, stability excluded"
+    note = (
+        f"median of {len(waits)}, longest {1000 * max(waits):.0f} ms, excluding the stability delay"
+    )
     bound = _at_most("first result after a file is complete, warm", 500, 200, "ms")
     bench.record("first-result", bound, 1000 * statistics.median(waits), note)
 
@@ -320,7 +322,7 @@ def commands(bench: Bench) -> None:
         ):
             cpu = min(_cpu_of_command(stack_, arguments) for _ in range(3))
             bound = _at_most(f"`chordwise {arguments[0]}`, CPU", must, goal, "ms")
-            bench.record("commands", bound, 1000 * cpu, "least of three")
+            bench.record("commands", bound, 1000 * cpu, "minimum of three")
 
 
 def idle(bench: Bench) -> None:

@@ -158,13 +158,13 @@ def _measure(measured: Measured) -> None:
     _tick(measured, "all jobs queued")
     _forgetful_broker(measured, "all jobs queued")
     _cancel_and_retry(measured, "all jobs queued")
-    _filled(measured, "under way", measured.large.begin)
+    _filled(measured, "running", measured.large.begin)
     _tick(measured, "a tenth of the jobs running")
     _settle(measured)
     _forgetful_broker(measured, "a tenth of the jobs running")
     _cancel_and_retry(measured, "a tenth of the jobs running")
-    _filled(measured, "over", measured.large.finish)
-    _tick(measured, "all jobs over")
+    _filled(measured, "finished", measured.large.finish)
+    _tick(measured, "all jobs ended")
     _views(measured)
     _cookbook(measured)
     peak = peak_megabytes([psutil.Process()])
@@ -220,7 +220,7 @@ def _tick(measured: Measured, state: str) -> None:
         f"longest of {_TIMES}, CPU {used:.2f} s, "
         f"longest transaction {measured.transactions.longest:.3f} s"
     )
-    measured.record("recovery", f"a tick, {state}", max(seconds), note)
+    measured.record("recovery", f"a tick of recovery, {state}", max(seconds), note)
 
 
 def _marked(measured: Measured) -> None:
@@ -243,7 +243,7 @@ def _forgetful_broker(measured: Measured, state: str) -> None:
     )
     measured.broker.flushall()
     found: dict[str, int] = {}
-    what = f"broker without memory, {state}"
+    what = f"recovery after the broker lost its data, {state}"
 
     def send_again() -> int:
         found.update(recover(measured.context))
@@ -254,7 +254,9 @@ def _forgetful_broker(measured: Measured, state: str) -> None:
     with measured.context.database.read() as session:
         is_marked = measured.context.messenger.marker() == outbox.current(session)
     if not promised == found.get("broker_forgot") == expected or not is_marked:
-        raise MeasurementError(f"{what}: {promised:,} promised instead of {expected:,}, {found}.")
+        raise MeasurementError(
+            f"{what}: {promised:,} messages recorded instead of {expected:,}, {found}."
+        )
     measured.take_all()
 
 
@@ -274,7 +276,7 @@ def _settle(measured: Measured) -> None:
         with measured.context.database.write() as session:
             runs.settle(session, run_id)
         seconds.append(1000 * (time.monotonic() - begun))
-    bound = Bound(what="the run settled at the end of a job", must=20, goal=5, unit="ms")
+    bound = Bound(what="settling the run at the end of a job", must=20, goal=5, unit="ms")
     note = f"mean of {_SETTLED}, longest {max(seconds):.1f} ms"
     measured.bench.record("settle", bound, statistics.mean(seconds), note)
 
@@ -312,8 +314,8 @@ def _commands(measured: Measured) -> None:
     """Run commands in this process, without a program start; the first run loads code."""
     for arguments in (("runs",), ("runs", "large"), ("results",), ("results", "--run", "large")):
         times = [_command_seconds(measured, *arguments) for _ in range(1 + _TIMES)]
-        what = f"`chordwise {' '.join(arguments)}`, without the start of the program"
-        measured.record("commands", what, min(times[1:]), f"least of {_TIMES}")
+        what = f"`chordwise {' '.join(arguments)}`, without program start"
+        measured.record("commands", what, min(times[1:]), f"minimum of {_TIMES}")
 
 
 def _command_seconds(measured: Measured, *arguments: str) -> float:
@@ -400,8 +402,10 @@ def _tell(words: str) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the run to write; 1")
-    parser.add_argument("--minutes", type=float, default=30.0, help="limit of a command; 30")
+    parser.add_argument("--scale", type=float, default=1.0, help="the size of the run; default 1")
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="time limit of a command; default 30"
+    )
     return parser.parse_args()
 
 
