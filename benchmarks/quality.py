@@ -399,11 +399,7 @@ def _known(answer: judging.Answer, right: str) -> Iterator[Known]:
 
 
 def accepted(answers: Sequence[Known], random: Random) -> Accepted:
-    """Certify answers with checks in random order; return how many were checked and accepted.
-
-    Checking continues after a unit is certified as long as a further check yields more than one
-    further answer that is accepted without a check.
-    """
+    """Certify answers with checks in random order, for as long as further checks pay off."""
     units: dict[str, list[Known]] = defaultdict(list)
     for each in random.sample(answers, len(answers)):
         units[each.unit].append(each)
