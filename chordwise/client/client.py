@@ -364,7 +364,7 @@ class Client:
             UsageError: There is none of this name, or it is concluded already.
         """
         with self._connection.database.write() as session:
-            found = experiments.find_running(session, name)
+            found = experiments.find_running(session, name, lock=True)
             status = experiments.status(session, self._connection.settings, found)
             experiments.conclude(session, found, status, None)
         return self.experiment(name)
