@@ -87,13 +87,15 @@ def _lines(session: Session, schedule: str, since: datetime, until: datetime) ->
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    yield _row(names)
+    yield _row([name.replace("_", " ") for name in names])
     yield _row(["---"] * len(names))
     for row in rows:
         yield _row([_shown(name, value) for name, value in zip(names, row, strict=False)])
 
 
 def _shown(name: str, value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if name != "usd":
         return value
     return dollars(value) if isinstance(value, Decimal) else "unknown"
