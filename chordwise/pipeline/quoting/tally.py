@@ -105,7 +105,7 @@ class AssumedPages:
         named = settings.model_named(settings.readers.vision)
         self.model = f"{named.provider}/{named.model}"
 
-    def transcribe(self, pictures: Iterator[Picture], source: str) -> Mapping[int, str]:  # noqa: ARG002 - the signature is the port's
+    def transcribe(self, pictures: Iterator[Picture], source: str) -> Mapping[int, str]:  # noqa: ARG002 - the protocol's signature
         """Return texts of equal length, equal where the pages are."""
         words = " ".join(["word"] * _ASSUMED_WORDS)
         return {
@@ -239,7 +239,7 @@ class Tallying:
         for part in parts:
             asked, _ = about_part(task, text, part.start_char, part.end_char)
             self._add_question(replace(asked, text=asked.text.strip() or asked.text))
-        # Chunks that may contradict each other are counted as if they did.
+        # Whether the chunks contradict each other is unknown; count as if they did.
         analysis = analysis_for(analysis_type)
         if len(parts) > 1 and analysis.needs_model_to_join(self._options.analysis):
             joining = replace(self._task(analysis_type), stage=Stage.SYNTHESIZE)
