@@ -1,1 +1,1 @@
-"""Measurements of what Chordwise costs; `make bench` and `make scale` run them."""
+"""Benchmarks of Chordwise; `make bench`, `make scale` and `make quality` run them."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks` measures and prints the tables of docs/performance.md."""
+"""`python -m benchmarks` measures the rows of docs/performance.md and prints their tables."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from benchmarks.stack import MeasurementError
 
 
 def main() -> int:
-    """Measure the rows that are asked for; return 1 where one could not be measured."""
+    """Measure the selected rows and print the report; return 1 if a row could not be measured."""
     options = _options()
     raise_file_limit()
-    # Leave by way of the `finally` clauses, which stop the stack.
+    # Exit through the `finally` clauses, which stop the stack.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     report = Report(heading=heading(options.scale))
     bench = Bench(
@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def _measure(name: str, bench: Bench) -> bool:
-    """Measure a row; say on standard error that it begins, and in the report why it failed."""
+    """Measure a row; log its start to standard error, and add an error to the report."""
     print(f"{time.strftime('%H:%M:%S')} {name} …", file=sys.stderr, flush=True)
     try:
         ROWS[name](bench)
@@ -50,7 +50,9 @@ def _measure(name: str, bench: Bench) -> bool:
 def _peer(value: str) -> tuple[str, str]:
     name, _, python = value.partition("=")
     if name not in peers.NAMES or not python:
-        raise argparse.ArgumentTypeError(f"NAME=PYTHON, where NAME is of {', '.join(peers.NAMES)}")
+        raise argparse.ArgumentTypeError(
+            f"NAME=PYTHON, where NAME is one of {', '.join(peers.NAMES)}"
+        )
     return name, python
 
 
@@ -59,8 +61,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--rows", nargs="+", choices=list(ROWS), metavar="ROW", help=", ".join(ROWS)
     )
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the work to do; 1")
-    parser.add_argument("--minutes", type=float, default=30.0, help="limit of a command; 30")
+    parser.add_argument("--scale", type=float, default=1.0, help="the share of the work; default 1")
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="time limit of a command; default 30"
+    )
     parser.add_argument(
         "--peer",
         type=_peer,

@@ -1,4 +1,4 @@
-"""Documents to measure with: the same words on every machine."""
+"""Generated documents for benchmarks, identical on every machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OPINIONS = (
 
 
 def text(number: int, characters: int) -> str:
-    """Return sentences of about so many characters; each number has words of its own."""
+    """Return sentences of about this many characters; each number gives a different text."""
     words, parts, length = _SENTENCE.split(), [f"Document {number}."], 0
     source = random.Random(number)  # noqa: S311 - not for secrets
     while length < characters:
@@ -34,7 +34,7 @@ def text(number: int, characters: int) -> str:
 
 
 def write_documents(folder: Path, count: int, chunks: int) -> None:
-    """Write `count` text files, each of which makes so many chunks of CHUNK_TOKENS."""
+    """Write `count` text files of about `chunks` chunks of CHUNK_TOKENS each."""
     folder.mkdir(parents=True)
     size = _CHUNK_CHARACTERS * chunks if chunks > 1 else _SMALL_CHARACTERS
     for number in range(count):
@@ -42,7 +42,7 @@ def write_documents(folder: Path, count: int, chunks: int) -> None:
 
 
 def write_table(file: Path, rows: int) -> None:
-    """Write a CSV file whose column `text` has a sentence or three in each row."""
+    """Write a CSV file whose column `text` has a few short sentences in each row."""
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["id", "text"])

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.evidence` measures what is said of rows that are missing, and of pages.
+"""`python -m benchmarks.evidence` measures the detection of missing rows and of quotes' pages.
 
-No language model is asked: rows are left out of answers, or quotes taken from pages, by a script.
+It uses no language model: a script omits rows from answers and quotes lines of pages.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _TASK = AnalysisTask(
 
 
 def is_taken_for_whole(text: str, spans: Sequence[tuple[int, int]]) -> bool:
-    """Return whether a list whose rows stand at these places is taken for complete."""
+    """Return whether no row is reported as missing for a list whose rows are at these spans."""
     rows: list[JsonValue] = [text[slice(*span)] for span in spans]
     evidence: list[JsonValue] = [
         {"path": f"/rows/{number}", "quote": text[start:end], "start_char": start, "end_char": end}
@@ -59,9 +59,10 @@ def is_taken_for_whole(text: str, spans: Sequence[tuple[int, int]]) -> bool:
 
 
 def by_lists(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
-    """Measure how often a list of rows in tables, items or blocks says that rows are left out.
+    """Measure how often omitted rows of tables, items and blocks are detected.
 
-    The texts of the corpus are the rows; a part of them, or five side by side, is left out.
+    The texts of the corpus are the rows; the last 40 % of them, or five consecutive ones, are
+    omitted.
     """
     texts = [" ".join(quality.text_of(row, folder).split())[:80] for row in rows]
     labels = [quality.label_of(row) for row in rows]
@@ -78,12 +79,12 @@ def by_lists(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
                 float(not is_taken_for_whole(text, some))
                 for some in (spans[:kept], spans[:15] + spans[20:])
             ]
-    yield quality.share(corpus, "rows that are left out of a list are told", told)
-    yield quality.share(corpus, "a complete list is taken for complete", whole)
+    yield quality.share(corpus, "omitted rows of a list are detected", told)
+    yield quality.share(corpus, "a complete list counts as complete", whole)
 
 
 def by_prose(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
-    """Measure how often a list of all dates, amounts or names in a text is taken for complete."""
+    """Measure how often a list of all dates, amounts or names of a text counts as complete."""
     hits = []
     for row in rows:
         text = quality.text_of(row, folder)[:_LONGEST_TEXT]
@@ -91,7 +92,7 @@ def by_prose(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
             spans = [match.span() for match in pattern.finditer(text)]
             if len(spans) > 1:
                 hits.append(float(is_taken_for_whole(text, spans)))
-    yield quality.share(corpus, "a list out of prose is taken for complete", hits)
+    yield quality.share(corpus, "a list from prose counts as complete", hits)
 
 
 _PROFILE = ModelProfile(
@@ -101,13 +102,13 @@ _PROFILE = ModelProfile(
 
 @dataclass(frozen=True, slots=True)
 class Quoting:
-    """A model that quotes those of some lines that are in the text."""
+    """A model that quotes those of the given lines that the text contains."""
 
     lines: Sequence[str]
     profile: ModelProfile = _PROFILE
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Answer with an entry for each of the lines."""
+        """Answer with an entry for each of the lines in the text."""
         quotes = [line for line in self.lines if line in request.task.text]
         fields = [
             {"item": "line", "status": "found", "value": each, "quote": each, "confidence": 9}
@@ -124,7 +125,7 @@ class Quoting:
 
 
 def by_pages(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
-    """Measure how often a quote is said to stand on its page: the longest line of each page."""
+    """Measure how often a fact has the right page if the longest line of a page is quoted."""
     hits = []
     for path in (folder / json_values.text(row["path"]) for row in rows):
         pages = _longest_lines(path)
@@ -141,7 +142,7 @@ def by_pages(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
 
 
 def _longest_lines(path: Path) -> dict[str, int]:
-    """Return the longest line of each page, where it stands nowhere else; none of a broken file."""
+    """Return the longest line of each page, if it is unique; nothing for a broken file."""
     try:
         with pypdfium2.PdfDocument(path) as document:
             texts = [page.get_textpage().get_text_range() for page in document]
@@ -168,7 +169,7 @@ MEASURES: dict[str, tuple[quality.Measure, ...]] = {
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the rows as a table in Markdown."""
+    """Return the rows as a Markdown table."""
     lines = ["| corpus | measure | n | share | 95 % |", "|---|---|---|---|---|"]
     lines += [
         f"| `{row.corpus}` | {row.measure} | {row.count} | {row.value:.2f} "
@@ -179,7 +180,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main() -> None:
-    """Measure the corpora, print the table, and write it into the page where that is said."""
+    """Measure the corpora, print the table, and with `--write` update docs/quality.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__)
     parser.add_argument("corpora", type=Path, help="the folder with a folder for each corpus")
     parser.add_argument("--only", nargs="+", default=list(MEASURES), metavar="NAME")

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.flags` measures how well suspicious passages are told from clean texts.
+"""`python -m benchmarks.flags` measures how well suspicious passages are detected.
 
-Passages of our own (`planted_passages.tsv`) are planted into clean texts of several kinds; those
-marked `dev` fit the weights of requests (`--fit`), those marked `check` are measured.
+The passages in `planted_passages.tsv` are inserted into clean texts of several kinds. Those marked
+`dev` are used to fit the weights of requests (`--fit`), those marked `check` are measured.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from chordwise.settings import ReaderSettings
 PLANTED = Path(__file__).with_name("planted_passages.tsv")
 WEIGHTS = Path(assistant_requests.__file__).with_suffix(".toml")
 _STARTS = "<!-- make quality: flags -->\n"
-# The names of files in the corpora begin with these.
+# The prefixes of file names that name a kind of document.
 _KINDS = ("email_", "table_", "answers-", "email-", "newsgroup-", "reviews-", "weblog-", "en_")
 _HOSTS = {
     "e-mails": ("prompt_injection_bipia email", "ud_ewt_sentences email"),
@@ -51,7 +51,7 @@ Texts = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """A text with a passage that was planted into it, and how."""
+    """A text with an inserted passage: its span, its kind, the text's kind, its position."""
 
     text: str
     start: int
@@ -62,7 +62,7 @@ class Planted:
 
 
 def clean_texts(folder: Path) -> Texts:
-    """Return the documents of the corpora by their kinds, and texts of this installation."""
+    """Return the documents of the corpora by kind, and texts of this Python installation."""
     found: dict[str, list[str]] = defaultdict(list)
     with Reader(ReaderSettings()) as reader:
         for file in sorted(folder.glob("*/docs/**/*")):
@@ -87,7 +87,7 @@ def clean_texts(folder: Path) -> Texts:
 
 
 def planted(texts: Texts, part: str) -> Iterator[Planted]:
-    """Yield each passage of a part at four places of a text of each kind."""
+    """Yield each passage of a part, inserted at four positions of a text of each kind."""
     random = Random(5)  # noqa: S311 - statistics, not secrets
     hosts = {
         host: [
@@ -114,7 +114,7 @@ def planted(texts: Texts, part: str) -> Iterator[Planted]:
 
 
 def _parted(text: str, place: str) -> tuple[str, str]:
-    """Return what stands before and behind a passage at a place."""
+    """Return the text before and after a passage that is inserted at a position."""
     if place == "start":
         return "", f"\n{text}"
     if place == "end":
@@ -129,7 +129,7 @@ def _parted(text: str, place: str) -> tuple[str, str]:
 
 
 def fit(texts: Texts) -> dict[str, float]:
-    """Return the weights that tell planted requests from what clean texts ask of their readers."""
+    """Return weights that separate planted requests from the requests in clean texts."""
     from sklearn.feature_extraction import DictVectorizer  # noqa: PLC0415 - of an extra
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - of an extra
 
@@ -173,7 +173,7 @@ def _candidates(text: str) -> Iterator[tuple[dict[str, float], int, int]]:
 
 
 def _with_unknown_verbs(asked: Sequence[Mapping[str, float]]) -> Iterator[dict[str, float]]:
-    """Yield requests as they would look if their verbs were in no list."""
+    """Yield the features of requests as if their verbs were not in the word lists."""
     for features in asked:
         verb = next((kind for kind in ("craft", "tell", "act") if kind in features), None)
         if verb and any(f"then_{each}" in features for each in assistant_requests.OF_VERBS):
@@ -181,14 +181,14 @@ def _with_unknown_verbs(asked: Sequence[Mapping[str, float]]) -> Iterator[dict[s
 
 
 def store(weights: Mapping[str, float]) -> None:
-    """Write the weights into the data of the package."""
+    """Write the weights to the data file of the package."""
     words, _, _ = WEIGHTS.read_text("utf-8").partition("\n[weights]\n")
     lines = [f"{name} = {weight:.2f}" for name, weight in sorted(weights.items())]
     WEIGHTS.write_text("\n".join([words.rstrip(), "", "[weights]", *lines, ""]), "utf-8")
 
 
 def table(texts: Texts) -> str:
-    """Return how often planted passages and clean documents are flagged, in Markdown."""
+    """Return how often planted passages and clean documents are flagged, as a Markdown table."""
     by: dict[str, list[float]] = defaultdict(list)
     for each in planted(texts, "check"):
         hit = any(
@@ -219,7 +219,7 @@ _PLACES_NAMED = {
 
 
 def main() -> None:
-    """Fit the weights where that is asked for, print the table, and write it into the page."""
+    """Print the table, and with `--write` update the page; with `--fit` only store weights."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flags", description=__doc__)
     parser.add_argument("corpora", type=Path, help="the folder with a folder for each corpus")
     parser.add_argument("--fit", action="store_true", help="find the weights, and only store them")

@@ -1,6 +1,6 @@
-"""One run with very many jobs, written by statements of sets through the real schema.
+"""One very large run, written by set-based SQL statements through the real schema.
 
-It grows in steps, so that each step of its life can be measured: submitted, under way, over.
+It is written in steps, so that each state can be measured: submitted, running, finished.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 JOBS = 300_000
-"""At scale 1; two for each document, and with them about 600,000 calls and 1,000,000 facts."""
+"""The jobs at scale 1: two for each document, with about 600,000 calls and 1,000,000 facts."""
 
 _BUSY_SHARE = 0.1
 _RUN = """
@@ -67,7 +67,7 @@ _MESSAGES = """
 INSERT INTO outbox (task, arguments, reason)
 SELECT 'chordwise.fan_out', jsonb_build_array(id), 'submitted' FROM jobs ORDER BY id
 """
-# Of each document one job has a chunk, and the other one two and a synthesis.
+# One job of each document has one chunk, the other one has two chunks and a synthesis.
 _CHUNKS = """
 WITH split AS (
     UPDATE jobs SET status = 'running', started_at = last_progress_at, attempts = 0,
@@ -173,7 +173,7 @@ FROM ending AS e, generate_series(0, 2 + (e.n / 2 %% 2)::integer) AS k
 WHERE e.status <> 'failed' AND NOT EXISTS (SELECT FROM facts AS f WHERE f.job_id = e.id)
 ORDER BY e.n, k
 """
-# Only the last results are stale: who looks for those has to look at all.
+# Only the last results are stale, so a query for them has to read all results.
 _STALE = """
 UPDATE results SET prompt_version = analysis_type || '.analyze@1'
 WHERE id IN (SELECT id FROM results ORDER BY id DESC LIMIT 30)
@@ -220,9 +220,9 @@ FROM unnest(ARRAY['extraction', 'summary']) AS kind, unnest(ARRAY['result', 'fie
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LargeRun:
-    """Writes the run of so many jobs over a connection in autocommit mode.
+    """Writes a run of this many jobs over a connection in autocommit mode.
 
-    `tell` is given a word about each table before it is written.
+    `tell` is called with a message before each table is written.
     """
 
     connection: psycopg.Connection
@@ -242,13 +242,13 @@ class LargeRun:
         self._tidy("documents", "intakes", "jobs", "outbox")
 
     def begin(self) -> None:
-        """Cut all documents into chunks, and end nine of ten jobs."""
+        """Split all documents into chunks, and end nine of ten jobs."""
         self._write("chunks", _CHUNKS)
         self._tidy("jobs", "chunks")
         self._end(int(self.jobs * (1 - _BUSY_SHARE)))
 
     def finish(self) -> None:
-        """End what is left, and write what people learn from it."""
+        """End the remaining jobs, and write evaluations, judgments and calibrations."""
         self._end(self.jobs)
         self._write("runs", "UPDATE runs SET status = 'finished', finished_at = now()")
         self._write("results", _STALE)
@@ -268,13 +268,13 @@ class LargeRun:
         self._write("ending", _ENDING, jobs=jobs)
         self.connection.execute("CREATE UNIQUE INDEX ON ending (id)")
         self.connection.execute("ANALYZE ending")
-        # As full as pages are whose rows were updated in place.
+        # The fill of pages whose rows were updated in place.
         self.connection.execute("ALTER TABLE model_calls SET (fillfactor = 85)")
         self._write("model_calls", _CALLS)
         self.connection.execute("ALTER TABLE model_calls SET (fillfactor = 50)")
         self._write("chunks", _CHUNKS_END)
         self._write("jobs", _JOBS_END)
-        # A statement that changes all rows leaves as many dead ones behind, unlike many short ones.
+        # Unlike many short statements, one that changes all rows leaves as many dead rows.
         self.connection.execute("VACUUM (FULL) jobs, chunks")
         self._write("results", _RESULTS)
         self._write("facts", _FACTS)
@@ -282,10 +282,10 @@ class LargeRun:
         self._tidy("jobs", "chunks", "model_calls", "results", "facts")
 
     def _write(self, table: str, statement: LiteralString, **numbers: int) -> None:
-        """Execute a statement that writes rows; a `%` in it stands twice."""
+        """Execute a statement that writes rows; a literal `%` in it is doubled."""
         self.tell(f"writing {table} …")
         self.connection.execute(statement, numbers)
 
     def _tidy(self, *tables: LiteralString) -> None:
-        """Do what the server's own vacuum does from time to time."""
+        """Vacuum and analyze tables, as autovacuum does periodically."""
         self.connection.execute("VACUUM (ANALYZE) " + ", ".join(tables))

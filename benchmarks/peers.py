@@ -1,8 +1,8 @@
-"""Other programs for the same work, each run by the Python that has it installed.
+"""Other programs that do the same work, each run by a Python that has it installed.
 
     PYTHON benchmarks/peers.py curator URL CALLS IN_FLIGHT
 
-This file imports nothing of ours, since the program's environment does not hold Chordwise.
+This file imports nothing of Chordwise, which that Python does not have.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 NAMES = ("curator", "langextract", "docetl")
-# What the provider has to answer for each.
+# The answer of the provider that each program expects.
 CONTENT = {
     "curator": "A document.",
     "langextract": json.dumps({"extractions": [{"topic": "report"}]}),
@@ -24,8 +24,8 @@ _TEXT = "Document. " + "The report and a service were delivered late. " * 60
 
 
 def curator(url: str, calls: int, in_flight: int) -> None:
-    """Ask by bespokelabs-curator's online processor; it makes one call more, as a trial."""
-    # Set before the import, which reads them; the cache is the temporary folder.
+    """Send the calls with bespokelabs-curator's online processor, which adds a trial call."""
+    # The import reads these; the cache is in the temporary folder.
     os.environ.update(CURATOR_CACHE_DIR=str(Path.cwd()), TELEMETRY_ENABLED="false")
     from bespokelabs import curator as library  # noqa: PLC0415
 
@@ -36,7 +36,7 @@ def curator(url: str, calls: int, in_flight: int) -> None:
 
 
 def langextract(url: str, calls: int, in_flight: int) -> None:
-    """Extract from as many documents of one chunk each."""
+    """Extract from `calls` documents of one chunk each."""
     import langextract as library  # noqa: PLC0415
     from langextract.providers.openai import OpenAILanguageModel  # noqa: PLC0415
 
@@ -63,7 +63,7 @@ def langextract(url: str, calls: int, in_flight: int) -> None:
 
 
 def docetl(url: str, calls: int, in_flight: int) -> None:
-    """Run a pipeline of one map operation over as many documents, without its cache."""
+    """Run a pipeline of one map operation over `calls` documents, without its cache."""
     os.environ.update(OPENAI_API_BASE=url, OPENAI_BASE_URL=url)
     from docetl.runner import DSLRunner  # noqa: PLC0415
 
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("in_flight", type=int)
     options = parser.parse_args()
     asked = {"curator": curator, "langextract": langextract, "docetl": docetl}[options.name]
-    # Without the second, LiteLLM looks prices up on the Internet when it is imported.
+    # Without the second, importing LiteLLM downloads a list of prices.
     os.environ.update(OPENAI_API_KEY="none", LITELLM_LOCAL_MODEL_COST_MAP="True")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)

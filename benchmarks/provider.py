@@ -1,9 +1,9 @@
-"""An OpenAI-compatible server with a fixed latency, in a process of its own.
+"""An OpenAI-compatible server with a fixed latency, in a separate process.
 
-    python -m benchmarks.provider --latency 0.5
+    python -m benchmarks.provider --latency 0.5 --content TEXT
 
-The process prints its port and serves until it is terminated. `GET /stats` answers with what it has
-counted since `GET /reset`.
+The process prints its port and serves until it is terminated. `GET /stats` returns the counts since
+the last `GET /reset`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import cast
 
 from benchmarks.machine import raise_file_limit
 
-# A valid answer to every question about a summary; the words stand in each document.
+# A valid answer to every question about a summary; each document contains the quotes.
 SUMMARY = {
     "main_topic": "A document.",
     "key_findings": [
@@ -53,7 +53,7 @@ class Counts:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: reads requests one after the other, answers each after the latency."""
+    """A connection: answers each request after the latency."""
 
     def __init__(self, counts: Counts, latency: float, answer: bytes) -> None:
         self._counts = counts
@@ -121,7 +121,7 @@ async def _serve(latency: float, content: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """A running provider, for the process that has started it."""
+    """A running provider, as seen by the process that started it."""
 
     port: int
     latency: float
@@ -132,11 +132,11 @@ class Provider:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def reset(self) -> None:
-        """Begin to count again."""
+        """Reset the counts."""
         self._get("reset")
 
     def counts(self) -> Counts:
-        """Return what was counted since the last reset."""
+        """Return the counts since the last reset."""
         return Counts(**json.loads(self._get("stats")))
 
     def _get(self, path: str) -> bytes:
@@ -151,7 +151,7 @@ def running(latency: float, content: str = "") -> Iterator[Provider]:
     command += ["--content", content or json.dumps(SUMMARY)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout is not None  # noqa: S101 - asked for above
+            assert process.stdout is not None  # noqa: S101 - requested above
             yield Provider(port=int(process.stdout.readline()), latency=latency)
         finally:
             process.terminate()

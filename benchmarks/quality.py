@@ -1,7 +1,7 @@
 """`python -m benchmarks.quality` measures the built-in model and writes docs/quality.md.
 
-The corpora are folders with a `labels.jsonl`: a JSON object per document, with its `text`, or the
-`path` of a file in the folder, and what people say of it. A corpus that is absent is skipped.
+A corpus is a folder with a `labels.jsonl`: a JSON object for each document, with its `text` or the
+`path` of a file in the folder, and the truth about it. A corpus that is absent is skipped.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _SENTIMENTS = ("negative", "positive")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A measurement: `low` and `high` bound it with 95 % confidence, `baselines` by their name.
+    """A measurement: `low` and `high` are its 95 % confidence interval, `baselines` are by name.
 
-    `seconds` is the processor's time for an answer, on average.
+    `seconds` is the mean CPU time of an answer.
     """
 
     corpus: str
@@ -70,7 +70,7 @@ Measure = Callable[[str, Sequence[JsonObject], Path], Iterator[Row]]
 
 @dataclass(slots=True)
 class Measured:
-    """The model that is measured now, and what its answers have taken."""
+    """The model that is being measured, with the number of its answers and their CPU time."""
 
     model: ExtractiveModel
     seconds: float = 0.0
@@ -81,7 +81,7 @@ _measured: ContextVar[Measured] = ContextVar("measured")
 
 
 def wilson(right: float, count: int) -> tuple[float, float]:
-    """Return the interval of a share by Wilson's score, at 95 % confidence."""
+    """Return Wilson's 95 % confidence interval of a share; without cases it is 0 to 1."""
     if not count:
         return 0.0, 1.0
     share, square = right / count, _DEVIATIONS**2
@@ -94,7 +94,7 @@ def wilson(right: float, count: int) -> tuple[float, float]:
 def share(
     corpus: str, measure: str, hits: Sequence[float], baselines: Mapping[str, float] | None = None
 ) -> Row:
-    """Return the row of a share of right answers, a half one counting half."""
+    """Return the row of a share of right answers; an answer that is half right counts 0.5."""
     right = math.fsum(hits)
     low, high = wilson(right, len(hits))
     return Row(
@@ -112,7 +112,7 @@ def share(
 def answered(
     analysis_type: AnalysisType, text: str, *, labels: tuple[str, ...] = (), instructions: str = ""
 ) -> judging.Answer:
-    """Return what the built-in model says of a document, as the pipeline would store it."""
+    """Return the answer of the built-in model about a document, as the pipeline would store it."""
     request = AnalysisRequest(
         text=text,
         analysis_type=analysis_type,
@@ -135,12 +135,12 @@ def answered(
 def analyze(
     analysis_type: AnalysisType, text: str, *, labels: tuple[str, ...] = (), instructions: str = ""
 ) -> JsonObject:
-    """Return the output of what the built-in model says."""
+    """Return the output of the built-in model's answer."""
     return answered(analysis_type, text, labels=labels, instructions=instructions).output
 
 
 def text_of(row: JsonObject, folder: Path) -> str:
-    """Return the document of a truth."""
+    """Return the text of a labelled document."""
     if "text" in row:
         return json_values.text(row["text"])
     return (folder / json_values.text(row["path"])).read_text("utf-8", errors="replace")
@@ -150,7 +150,7 @@ def text_of(row: JsonObject, folder: Path) -> str:
 
 
 def by_labels(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
-    """Measure how often the label is right; nothing is learned from the corpus."""
+    """Measure how often the label is right; the model does not learn from the corpus."""
     labelled = [(text_of(row, folder), label_of(row)) for row in rows]
     named = [(text, label) for text, label in labelled if label != _OUT_OF_SCOPE]
     labels = tuple(sorted({label for _, label in named}))
@@ -173,9 +173,9 @@ def by_labels(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator
 
 
 def by_scope(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
-    """Measure how often no label fits where one does and where none does.
+    """Measure how often the answer has no label, for texts with a true label and for those without.
 
-    It is repeated with labels that are described by the names of the intents in them.
+    It is repeated with descriptions of the labels, the names of their intents in the corpus.
     """
     intents: dict[str, list[str]] = defaultdict(list)
     for row in rows:
@@ -200,7 +200,7 @@ def by_scope(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
 
 
 def label_of(row: JsonObject) -> str:
-    """Return the label of a truth."""
+    """Return the true label of a document."""
     found = row.get("label") or row.get("contract_type") or row.get("kind")
     return json_values.text(found)
 
@@ -210,7 +210,7 @@ def _equal(found: Sequence[str], truth: Sequence[str]) -> list[float]:
 
 
 def _nearest(texts: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """Return the label whose words have the highest cosine with a text, by TF-IDF of the corpus."""
+    """Return for each text the label with the highest cosine, by TF-IDF of the corpus."""
     documents = [words.terms(text) for text in texts]
     spelled = [words.terms(label.replace("_", " ")) for label in labels]
     weights = ranking.inverse_frequencies([*documents, *spelled])
@@ -227,7 +227,7 @@ def _nearest(texts: Sequence[str], labels: Sequence[str]) -> list[str]:
 
 
 def by_sign(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
-    """Measure how often the score has the sign of the truth; a score of zero is half right."""
+    """Measure how often the score has the true sign; a score of zero is half right."""
     sources: dict[str, list[JsonObject]] = defaultdict(list)
     for row in rows:
         if label_of(row) in _SENTIMENTS:
@@ -247,7 +247,7 @@ def by_sign(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[R
 
 
 def by_terms(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
-    """Measure the share of a human summary's terms that the findings have."""
+    """Measure the share of the terms of a human summary that the findings contain."""
     ours, lead = [], []
     for row in rows:
         text = text_of(row, folder)
@@ -279,7 +279,7 @@ def _recall(selected: Iterable[str], references: Sequence[str]) -> float:
 
 
 def by_clauses(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
-    """Measure the precision and the recall of the items that lawyers marked in contracts."""
+    """Measure precision and recall of the items that lawyers annotated in contracts."""
     for item in _CLAUSES:
         precise: list[float] = []
         recalled: list[float] = []
@@ -296,7 +296,7 @@ def by_clauses(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterato
 
 
 def _meets(value: str, clause: JsonObject) -> bool:
-    """Return whether a value is the lawyers' date, or their words hold it, or it holds theirs."""
+    """Return whether a value is the annotated date, contains the annotation, or is part of it."""
     wanted = json_values.text(clause["answer"])
     when = typed_values.typed(wanted, typed_values.DateOrder.MONTH_FIRST).date
     if when is not None and typed_values.typed(value).date == when:
@@ -313,7 +313,7 @@ def _plain(text: str) -> str:
 
 
 def by_questions(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
-    """Measure how often the quote for an English question has the answer."""
+    """Measure how often the quote for an English question contains the answer."""
     hits = []
     for row in rows:
         for question in json_values.objects(row["qas"]) if row["lang"] == "en" else ():
@@ -336,7 +336,7 @@ _DRAWN = 5_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """An answer that could be certified: its field or label, its score, and whether it is right."""
+    """An answer to certify: its field or label, its score and claim, and whether it is right."""
 
     unit: str
     score: float
@@ -346,7 +346,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """How much was checked and accepted: `unseen` is what was accepted without a check."""
+    """The numbers of checked and accepted answers; `unseen` are those accepted without a check."""
 
     checks: int
     unseen: int
@@ -355,7 +355,7 @@ class Accepted:
 
 
 def labels_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
-    """Yield the labels that were chosen; each of them is certified by itself."""
+    """Yield the chosen labels; each label is certified separately."""
     named = [
         (text_of(row, folder), label_of(row)) for row in rows if label_of(row) != _OUT_OF_SCOPE
     ]
@@ -366,14 +366,14 @@ def labels_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
 
 
 def signs_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
-    """Yield the feelings that were found; any other than that of the truth is wrong."""
+    """Yield the detected sentiments; any other than the true one is wrong."""
     for row in rows:
         answer = answered(AnalysisType.SENTIMENT, text_of(row, folder))
         yield from _known(answer, label_of(row))
 
 
 def clauses_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
-    """Yield the items of contracts: all values have to be right, or there has to be none."""
+    """Yield the items of contracts; right if all values are, or if none is found or annotated."""
     for item in _CLAUSES:
         for row in rows:
             clause = json_values.as_object(json_values.as_object(row["clauses"])[item])
@@ -388,7 +388,7 @@ def clauses_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
 
 
 def _known(answer: judging.Answer, right: str) -> Iterator[Known]:
-    """Yield the units of an answer, of which the one of this name is right."""
+    """Yield the units of an answer; only the unit with the name `right` is right."""
     for each in certification.scored(answer, None):
         yield Known(
             unit=each.name,
@@ -399,7 +399,11 @@ def _known(answer: judging.Answer, right: str) -> Iterator[Known]:
 
 
 def accepted(answers: Sequence[Known], random: Random) -> Accepted:
-    """Check in random order what certifying asks for, and what would accept more than it takes."""
+    """Certify answers with checks in random order; return how many were checked and accepted.
+
+    Checking continues after a unit is certified as long as a further check yields more than one
+    further answer that is accepted without a check.
+    """
     units: dict[str, list[Known]] = defaultdict(list)
     for each in random.sample(answers, len(answers)):
         units[each.unit].append(each)
@@ -455,7 +459,7 @@ def _accepted_of(ordered: Sequence[Known], risk: float) -> Accepted:
 
 
 def certified(corpus: str, answers: Sequence[Known]) -> Iterator[str]:
-    """Yield rows of the second table: of the answers as they are, and of as many drawn of them."""
+    """Yield rows of the second table: for the answers, and for 5,000 drawn from them."""
     sure = [each.is_right for each in answers if each.claim >= _SURE]
     everything = [each.is_right for each in answers]
     for drawn in (0, _DRAWN):
@@ -496,27 +500,27 @@ _WITH_ENCODER = frozenset({by_labels, by_scope, by_sign, by_questions})
 
 
 def truths_of(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, Sequence[JsonObject]]]:
-    """Yield the corpora that are in a folder, with their truths."""
+    """Yield the corpora in a folder with their labelled documents."""
     for name in names:
         if rows := truths_in(folder / name):
             yield name, rows
 
 
 def measured(folder: Path, names: Sequence[str], encoder: Encoder | None = None) -> Iterator[Row]:
-    """Yield the rows of the corpora that are in a folder; some also with an encoder."""
+    """Yield the rows of the corpora in a folder; some also with the encoder."""
     for name, rows in truths_of(folder, names):
         for measure in MEASURES.get(name, (by_labels,)):
             yield from _timed(ExtractiveModel(), measure(name, rows, folder / name))
             if encoder is not None and measure in _WITH_ENCODER:
                 model = ExtractiveModel(encoder=encoder)
-                answered.cache_clear()  # those of another model
+                answered.cache_clear()  # its answers are those of another model
                 for row in _timed(model, measure(name, rows, folder / name)):
                     yield replace(row, measure=f"{row.measure}, with the encoder", baselines={})
                 answered.cache_clear()
 
 
 def _timed(model: ExtractiveModel, rows: Iterator[Row]) -> Iterator[Row]:
-    """Yield the rows of a model with what its answers have taken."""
+    """Yield the rows of a model with the mean CPU time of its answers."""
     now = Measured(model)
     token = _measured.set(now)
     try:
@@ -527,30 +531,30 @@ def _timed(model: ExtractiveModel, rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def truths_in(folder: Path) -> list[JsonObject]:
-    """Return the truths of a corpus; none where it is absent, which is told."""
+    """Return the labelled documents of a corpus; if it is absent, report that and return none."""
     truths = folder / "labels.jsonl"
     if not truths.is_file():
-        print(f"{folder.name} is absent", file=sys.stderr)
+        print(f"corpus {folder.name} is absent", file=sys.stderr)
         return []
     lines = truths.read_text("utf-8").splitlines()
     return [json_values.as_object(json.loads(line)) for line in lines]
 
 
 def write(starts: str, found: str) -> None:
-    """Write a table into the page, after this line and up to the next end of a table."""
+    """Replace a table in the page: the text between the line `starts` and the next end mark."""
     before, _, rest = PAGE.read_text("utf-8").partition(starts)
     _, _, after = rest.partition(_TABLE_ENDS)
     PAGE.write_text(f"{before}{starts}\n{found}\n{_TABLE_ENDS}{after}", "utf-8")
 
 
 _CERTIFIED_HEAD = (
-    "| corpus | answers | checked | accepted unseen | wrong of these | promise broken "
+    "| corpus | answers | checked | accepted unchecked | wrong of these | bound exceeded "
     f"| wrong of all | claim ≥ {_SURE} |"
 )
 
 
 def certified_table(folder: Path, names: Sequence[str]) -> str:
-    """Return what is accepted without looking as a table in Markdown."""
+    """Return the numbers of checked and accepted answers as a Markdown table."""
     _measured.set(Measured(ExtractiveModel()))
     lines = [
         _CERTIFIED_HEAD,
@@ -562,7 +566,7 @@ def certified_table(folder: Path, names: Sequence[str]) -> str:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Return the rows as a table in Markdown."""
+    """Return the rows as a Markdown table."""
     lines = [
         "| corpus | measure | n | built-in model | 95 % | baselines | CPU |",
         "|---|---|---|---|---|---|---|",
@@ -577,7 +581,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def main() -> None:
-    """Measure what is asked for, print the table, and write it into the page where that is said."""
+    """Measure the selected corpora, print the tables, and with `--write` update docs/quality.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("corpora", type=Path, help="the folder with a folder for each corpus")
     parser.add_argument("--only", nargs="+", default=list(MEASURES), metavar="NAME")

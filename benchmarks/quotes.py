@@ -1,7 +1,8 @@
-"""`python -m benchmarks.quotes` measures how quotes are found, and values in their quotes.
+"""`python -m benchmarks.quotes` measures how reliably quotes, and values in quotes, are found.
 
-Sentences of real documents are written in the forms that files bring (pages with headers, hyphens,
-footnotes, tables, entities), quoted as a model would quote them, and falsified word by word.
+Sentences of real documents are written in the variants that file formats produce (pages with
+headers, hyphens, footnotes, tables, entities), quoted as a model quotes them, and falsified by one
+word.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Hits = dict[str, list[float]]
 
 
 def _as_pages(found: Sequence[Words], random: Random) -> str:
-    """Pages of few lines with a header and a footer; a hyphen parts the last word of each."""
+    """Return short pages with a header and a footer; a hyphen splits the last word of each."""
     pages, lines, line = [], list[str](), list[str]()
     for word in (word for each in found for word in each):
         line.append(word)
@@ -54,7 +55,7 @@ def _as_pages(found: Sequence[Words], random: Random) -> str:
 
 
 def _with_notes(digits: str) -> Callable[[Sequence[Words], Random], str]:
-    """Return what marks some words with the numbers of footnotes; none beside another number."""
+    """Return a function that adds footnote numbers to some words, but not beside another number."""
 
     def written(found: Sequence[Words], random: Random) -> str:
         number, text = 0, list[str]()
@@ -72,7 +73,7 @@ def _with_notes(digits: str) -> Callable[[Sequence[Words], Random], str]:
 
 
 def _as_table(found: Sequence[Words], random: Random) -> str:
-    """A row of a Markdown table for each sentence, of cells with some words."""
+    """Return a Markdown table with a row for each sentence, split into four cells."""
     rows = []
     for each in found:
         cuts = sorted(random.sample(range(1, len(each)), 3))
@@ -87,7 +88,7 @@ def _with_entities(found: Sequence[Words], random: Random) -> str:
 
 
 def _as_print(found: Sequence[Words], _: Random) -> str:
-    """Ligatures, soft hyphens and typographic quotes."""
+    """Return the text with ligatures, soft hyphens and typographic quotes."""
     text = " ".join(word for each in found for word in each)
     text = re.sub(r'"(?=\w)', "“", text).replace('"', "”").replace("'", "’")
     text = re.sub("[a-z]{8,}", lambda word: f"{word[0][:4]}\u00ad{word[0][4:]}", text)
@@ -101,11 +102,11 @@ def _as_mail(found: Sequence[Words], _: Random) -> str:
 
 
 FORMS: dict[str, Callable[[Sequence[Words], Random], str]] = {
-    "pages, hyphens at their ends": _as_pages,
+    "pages with hyphenated ends": _as_pages,
     "footnote digits": _with_notes("0123456789"),
     "superscripts": _with_notes("⁰¹²³⁴⁵⁶⁷⁸⁹"),
-    "rows of Markdown": _as_table,
-    "entities of HTML": _with_entities,
+    "Markdown table": _as_table,
+    "HTML entities": _with_entities,
     "ligatures, soft hyphens, quotes": _as_print,
     "quoted mail": _as_mail,
 }
@@ -121,37 +122,37 @@ _DENYING = re.compile(
 
 
 def false_quotes(words: Words, others: Words, random: Random) -> Iterator[tuple[str, Words]]:
-    """Yield what a sentence does not say, with what was changed."""
+    """Yield false quotes of a sentence, each with the kind of its change."""
     place = random.randrange(1, len(words) - 2)
     yield "word swapped", [*words[:place], random.choice(others), *words[place + 1 :]]
     yield "negation added", [*words[:place], "not", *words[place:]]
     yield "words reordered", [*words[:place], words[place + 1], words[place], *words[place + 2 :]]
     if words[place].isalnum() and re.search(r"\w", " ".join(words[:place])):
-        yield "word left out", [*words[:place], *words[place + 1 :]]
+        yield "word omitted", [*words[:place], *words[place + 1 :]]
     for number, word in enumerate(words):
         if re.search(r"\d", word):
             changed = re.sub(r"\d", lambda digit: str((int(digit[0]) + 3) % 10), word, count=1)
             yield "number changed", [*words[:number], changed, *words[number + 1 :]]
         if _DENYING.fullmatch(word.strip(".,;")) and 0 < number < len(words) - 1:
-            yield "negation dropped", [*words[:number], *words[number + 1 :]]
+            yield "negation removed", [*words[:number], *words[number + 1 :]]
         if _DENYING.fullmatch(word.strip(".,;")) and 3 <= number < len(words) - 3:
             yield "negation under an ellipsis", [*words[:number], "...", *words[number + 1 :]]
 
 
 def true_ellipses(words: Words, random: Random) -> Iterator[tuple[str, Words]]:
-    """Yield a sentence with some of its words left out, and whether they deny anything."""
+    """Yield a quote that omits some words, and whether the omitted words contain a negation."""
     if len(words) >= 12:
         start = random.randint(4, len(words) - 7)
         end = random.randint(start + 1, min(start + 12, len(words) - 4))
         omitted = " ".join(words[start:end])
-        kind = "that leave a negation out" if _DENYING.search(omitted) else "of other words"
+        kind = "that omit a negation" if _DENYING.search(omitted) else "without a negation"
         yield kind, [*words[:start], "...", *words[end:]]
 
 
 def quotes(texts: Sequence[str]) -> tuple[Hits, Hits, Hits]:
-    """Return for each form whether true quotes were found, for each change, false ones not.
+    """Return whether true quotes were found, by variant, and false ones refused, by change.
 
-    The last is in which tier the true ones without ellipses were found.
+    The third value counts the tiers of the true quotes without ellipses.
     """
     right, wrong, tiers = (defaultdict[str, list[float]](list) for _ in range(3))
     random = Random(16)  # noqa: S311 - not for secrets
@@ -160,7 +161,7 @@ def quotes(texts: Sequence[str]) -> tuple[Hits, Hits, Hits]:
         found = [each for each in found if len(each) in _WORDS and "|" not in each]
         chosen = random.sample(found, min(_SENTENCES, len(found)))
         others = [word for each in found for word in each if len(word) > 4]
-        forms = {"as the document has it": text[:_MAX_CHARACTERS]}
+        forms = {"unchanged": text[:_MAX_CHARACTERS]}
         forms |= {name: written(chosen, random) for name, written in FORMS.items()}
         for name, form in forms.items():
             source = Source(form)
@@ -170,11 +171,11 @@ def quotes(texts: Sequence[str]) -> tuple[Hits, Hits, Hits]:
                 for each in Grounding:
                     tiers[each].append(float(each is tier))
                 right[name].append(float(span is not None))
-                if name != "as the document has it":
+                if name != "unchanged":
                     _refuse(source, words, others, random, wrong)
                 for kind, quote in true_ellipses(words, random):
                     is_joined = source.locate(" ".join(quote)) is not None
-                    denies = kind == "that leave a negation out"
+                    denies = kind == "that omit a negation"
                     (wrong if denies else right)[f"ellipses {kind}"].append(denies ^ is_joined)
     return right, wrong, tiers
 
@@ -201,7 +202,7 @@ _MONTHS = _DATE.pattern[3:].partition(")")[0].split("|")
 
 
 Value = tuple[bool, JsonValue, str]
-"""Whether a value is right, the value, and the quote that is given for it."""
+"""Whether a value is right, the value, and its quote."""
 
 
 def _of_money(match: re.Match[str]) -> Iterator[Value]:
@@ -261,7 +262,7 @@ VALUES = {
 
 
 def values(text: str) -> Iterator[tuple[str, Value]]:
-    """Yield values that sentences with one of a kind have or have not, in other formats."""
+    """Yield right and wrong values for sentences with one number, in other formats."""
     for quote in (each.text for each in sentences(text[:_MAX_CHARACTERS])):
         for kind, (pattern, written) in VALUES.items():
             found = list(pattern.finditer(quote))
@@ -270,7 +271,7 @@ def values(text: str) -> Iterator[tuple[str, Value]]:
 
 
 def judged(texts: Sequence[str]) -> tuple[Hits, Hits]:
-    """Return whether right values were accepted, and wrong ones refused."""
+    """Return whether right values were accepted and wrong ones refused, by kind."""
     right, wrong = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
     for kind, (is_right, value, quote) in (found for text in texts for found in values(text)):
         stands = value_in_quote.stands_in(value, quote)
@@ -279,8 +280,8 @@ def judged(texts: Sequence[str]) -> tuple[Hits, Hits]:
 
 
 def table(texts: Sequence[str]) -> str:
-    """Return what was right as a table in Markdown."""
-    lines = ["| what | n | right | 95 % |", "|---|---|---|---|"]
+    """Return the shares of right outcomes as a Markdown table."""
+    lines = ["| measure | n | right | 95 % |", "|---|---|---|---|"]
     (found, refused, tiers), (accepted, rejected) = quotes(texts), judged(texts)
     kinds = {
         "tier of a true quote": tiers,
@@ -301,7 +302,7 @@ def table(texts: Sequence[str]) -> str:
 
 
 def main() -> None:
-    """Measure the documents of the corpora, and write the table where that is said."""
+    """Measure the corpora, print the table, and with `--write` update docs/quality.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quotes", description=__doc__)
     parser.add_argument("corpora", type=Path, help="the folder with a folder for each corpus")
     parser.add_argument("--write", action="store_true", help="write the table into docs/quality.md")

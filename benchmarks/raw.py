@@ -1,8 +1,8 @@
-"""Raw HTTP clients, as the measure of what the machine allows.
+"""Raw HTTP clients, which show what the machine allows.
 
     python -m benchmarks.raw httpx URL CALLS IN_FLIGHT
 
-`httpx` is a thread with a client of its own for each call in flight; `aiohttp` is one event loop.
+`httpx` uses one thread with its own client per call in flight; `aiohttp` uses one event loop.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def ask_by_httpx(url: str, calls: int, in_flight: int) -> None:
 
     def ask() -> None:
         with httpx.Client(timeout=_TIMEOUT_SECONDS) as client:
-            # Taking a number is one step of the interpreter, so no call is made twice.
+            # Taking a number is atomic in the interpreter, so no call is made twice.
             while next(taken) < calls:
                 client.post(url, json=_request()).raise_for_status().json()
 
@@ -55,7 +55,7 @@ async def ask_by_aiohttp(url: str, calls: int, in_flight: int) -> None:
 
 
 def _request() -> dict[str, object]:
-    """Return a request as large as one of Chordwise with a chunk of 750 tokens."""
+    """Return a request of the size of a Chordwise request with a chunk of 750 tokens."""
     return {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": _TEXT}]}
 
 

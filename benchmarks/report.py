@@ -1,4 +1,4 @@
-"""What was measured, beside what is asked for, as Markdown."""
+"""The measured values with their bounds, as Markdown tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GROUPS = ("worker", "scheduler", "postgres", "valkey", "supervisor", "command-se
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """What must be reached and what is aimed for; `at_least` says in which direction."""
+    """A required bound and a goal; upper bounds, unless `at_least`."""
 
     what: str
     must: float
@@ -20,7 +20,7 @@ class Bound:
     at_least: bool = False
 
     def verdict(self, measured: float) -> str:
-        """Return how the measured value stands to the bound."""
+        """Return the stricter of goal and bound that the value meets, or `MISSED`."""
         for limit, word in ((self.goal, "goal"), (self.must, "must")):
             if measured >= limit if self.at_least else measured <= limit:
                 return word
@@ -29,7 +29,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """A value for a bound; `note` says what it rests on."""
+    """A measured value with its bound."""
 
     row: str
     bound: Bound
@@ -39,9 +39,9 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Calls that were made: `seconds` from the first request to the last response.
+    """Measured calls: `seconds` is the time from the first request to the last response.
 
-    `share` is what was reached of the provider's ideal, `cpu` is in seconds by group of processes.
+    `share` is the share of the ideal throughput; `cpu` is in seconds, by group of processes.
     """
 
     row: str
@@ -61,7 +61,7 @@ class Run:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """Everything that was measured, in its order."""
+    """All measurements, in order."""
 
     heading: str
     measurements: list[Measurement] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def misses(self) -> list[str]:
-        """Return what has missed what it must reach."""
+        """Return the names of the values that missed their required bound."""
         return [
             each.bound.what
             for each in self.measurements
@@ -92,7 +92,7 @@ class Report:
             value, verdict = f"{number(one.value)} {unit}", one.bound.verdict(one.value)
             limits = [f"{sign} {number(limit)}" for limit in (one.bound.must, one.bound.goal)]
             rows.append([one.row, one.bound.what, *limits, value, verdict, one.note])
-        return table(["row", "what", "must", "goal", "measured", "reached", "note"], rows)
+        return table(["row", "measure", "must", "goal", "measured", "reached", "note"], rows)
 
     def _runs(self) -> str:
         head = ["row", "program", "calls", "seconds", "share of ideal", "peak", "CPU ms per call"]
@@ -112,7 +112,7 @@ class Report:
 
 
 def number(value: float) -> str:
-    """Return a number with three significant digits, thousands separated."""
+    """Return a number with three significant digits and separated thousands."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"

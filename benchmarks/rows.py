@@ -1,4 +1,4 @@
-"""The rows of the benchmark: what each of them measures."""
+"""The rows of the benchmark; each function measures one of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FIRST_RESULTS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """What the rows share: how much to do, for how long at most, and where the results go."""
+    """The shared options of the rows, and their report; `timeout` is in seconds."""
 
     scale: float
     timeout: float
@@ -32,11 +32,11 @@ class Bench:
     report: Report
 
     def scaled(self, count: int) -> int:
-        """Return how many of `count` are done in this run."""
+        """Return `count` multiplied by the scale, at least 1."""
         return max(1, round(count * self.scale))
 
     def record(self, row: str, bound: Bound, value: float, note: str = "") -> None:
-        """Keep a measured value, and say it on standard error."""
+        """Add a measured value to the report, and print it to standard error."""
         print(f"{bound.what}: {value:.3g} {bound.unit}", file=sys.stderr, flush=True)
         self.report.measurements.append(Measurement(row=row, bound=bound, value=value, note=note))
 
@@ -50,7 +50,7 @@ def _at_most(what: str, must: float, goal: float, unit: str = "") -> Bound:
 
 
 def _analyze(bench: Bench, stack_: Stack, server: Provider, row: str, in_flight: int) -> Run:
-    """Submit the folder `docs`, wait for its results, and keep what that took."""
+    """Submit the folder `docs`, wait for its results, and add the measured calls to the report."""
     server.reset()
     before = stack_.usage()
     name, submitted = stack_.submit("docs")
@@ -71,7 +71,7 @@ def _analyze(bench: Bench, stack_: Stack, server: Provider, row: str, in_flight:
 
 
 def _compare(bench: Bench, ours: Run, server: Provider, in_flight: int) -> tuple[float, str]:
-    """Run the raw clients with as many calls; return our share of httpx's, and a note."""
+    """Run the raw clients with as many calls; return the share relative to httpx, and a note."""
     raw = [sys.executable, "-m", "benchmarks.raw"]
     shares = {}
     for client in ("httpx", "aiohttp"):
@@ -124,19 +124,19 @@ def _share(bench: Bench, in_flight: int, latency: float, must: float, goal: floa
             write_documents(stack_.folder / "docs", documents, 16)
             ours = _analyze(bench, stack_, server, row, in_flight)
         share, note = _compare(bench, ours, server, in_flight)
-    what = f"documents of 16 chunks, {in_flight} in flight, provider {latency:g} s: share of httpx"
+    what = f"documents of 16 chunks, {in_flight} in flight, latency {latency:g} s: share of httpx"
     bench.record(row, _at_least(what, must, goal), share, note)
     return ours
 
 
 def share_64(bench: Bench) -> None:
-    """Documents of 16 chunks with 64 calls in flight, beside raw clients and peers."""
+    """Measure documents of 16 chunks with 64 calls in flight, beside raw clients and peers."""
     ours = _share(bench, 64, 0.5, 0.93, 0.98)
     _run_peers(bench, ours, 0.5, 64)
 
 
 def share_256(bench: Bench) -> None:
-    """The same with 256 in flight; CPU of all processes and memory of the workers."""
+    """Measure 256 calls in flight; also CPU per call and the memory of the workers."""
     ours = _share(bench, 256, 0.5, 0.70, 0.95)
     bench.record(ours.row, _at_most("CPU per call", 5.5, 2.5, "ms"), ours.cpu_per_call)
     memory = _at_most("worker memory, all processes, peak", 350, 250, "MB")
@@ -145,12 +145,12 @@ def share_256(bench: Bench) -> None:
 
 
 def share_1000(bench: Bench) -> None:
-    """The same with 1,000 in flight and a provider that takes 2 seconds."""
+    """Measure 1,000 calls in flight with a provider latency of 2 seconds."""
     _share(bench, 1000, 2.0, 0.60, 0.90)
 
 
 def statements(bench: Bench) -> None:
-    """Statements and transactions per call, counted by PostgreSQL, with 64 in flight."""
+    """Measure statements and transactions per call, counted by PostgreSQL, with 64 in flight."""
     row = "statements"
     with (
         provider.running(0.5) as server,
@@ -158,19 +158,19 @@ def statements(bench: Bench) -> None:
     ):
         write_documents(stack_.folder / "docs", max(20, bench.scaled(60)), 16)
         stack_.log_statements()
-        # The wait before each reading costs transactions too: they are measured once, alone.
+        # The wait before each reading also causes transactions, which are measured first.
         first, begun = stack_.transactions(), stack_.transactions()
         waiting, logged = begun - first, stack_.statements()
         ours = _analyze(bench, stack_, server, row, 64)
         statements_made = stack_.statements() - logged
         transactions = stack_.transactions() - begun - waiting
-    note = "BEGIN and COMMIT included"
+    note = "including BEGIN and COMMIT"
     bench.record(row, _at_most("statements per call", 3, 1), statements_made / ours.calls, note)
     bench.record(row, _at_most("transactions per call", 0.5, 0.1), transactions / ours.calls)
 
 
 def small_64(bench: Bench) -> None:
-    """Documents of one chunk with 64 in flight, taking in included."""
+    """Measure documents of one chunk with 64 calls in flight, including their intake."""
     row = "small-64"
     with provider.running(0.5) as server:
         settings = stack.provider_settings(server, 64)
@@ -180,12 +180,12 @@ def small_64(bench: Bench) -> None:
         share, note = _compare(bench, ours, server, 64)
     what = "documents of one chunk, 64 in flight: share of httpx"
     bench.record(row, _at_least(what, 0.80, 0.95), share, note)
-    cpu = _at_most("CPU per document of one chunk, taking in included", 8, 4, "ms")
+    cpu = _at_most("CPU per document of one chunk, including intake", 8, 4, "ms")
     bench.record(row, cpu, ours.cpu_per_call)
 
 
 def long_document(bench: Bench) -> None:
-    """CPU per call of one document of 10,000 chunks against documents of 100."""
+    """Compare CPU per call of one document of 10,000 chunks with that of documents of 100."""
     row, costs = "long", []
     chunks = max(200, bench.scaled(10_000))
     for count, size in ((chunks // 100, 100), (1, chunks)):
@@ -195,12 +195,12 @@ def long_document(bench: Bench) -> None:
         ):
             write_documents(stack_.folder / "docs", count, size)
             costs.append(_analyze(bench, stack_, server, row, 64).cpu_per_call)
-    what = f"CPU per call, a document of {chunks:,} chunks against those of 100"
+    what = f"CPU per call, a document of {chunks:,} chunks relative to those of 100"
     bench.record(row, _at_most(what, 1.15, 1.02, "times"), costs[1] / costs[0])
 
 
 def _taken_per_second(bench: Bench, prepare: Callable[[Path], None], *arguments: str) -> float:
-    """Return what `submit` takes in per second, while at most eight calls a second are made."""
+    """Return the jobs that `submit` creates per second, with at most eight calls a second."""
     with (
         provider.running(2.0) as server,
         stack.running(stack.provider_settings(server, 16), timeout=bench.timeout) as stack_,
@@ -214,9 +214,9 @@ def _taken_per_second(bench: Bench, prepare: Callable[[Path], None], *arguments:
 
 
 def intake_files(bench: Bench) -> None:
-    """Text files of 2 KB taken in per second by `submit`."""
+    """Measure the intake of text files of 2 KB, in files per second."""
     count = bench.scaled(10_000)
-    bound = _at_least(f"files of 2 KB taken in, of {count:,}", 250, 1000, "per second")
+    bound = _at_least(f"intake of {count:,} files of 2 KB", 250, 1000, "per second")
     speed = _taken_per_second(
         bench, lambda folder: write_documents(folder / "docs", count, 1), "docs"
     )
@@ -224,16 +224,16 @@ def intake_files(bench: Bench) -> None:
 
 
 def intake_csv(bench: Bench) -> None:
-    """Rows of a CSV file taken in per second by `submit`."""
+    """Measure the intake of a CSV file, in rows per second."""
     count = bench.scaled(10_000)
-    bound = _at_least(f"rows of a CSV taken in, of {count:,}", 1500, 5000, "per second")
+    bound = _at_least(f"intake of {count:,} rows of a CSV", 1500, 5000, "per second")
     table = ("rows.csv", "--text-column", "text", "--id-column", "id")
     speed = _taken_per_second(bench, lambda folder: write_table(folder / "rows.csv", count), *table)
     bench.record("intake-csv", bound, speed)
 
 
 def csv_sentiment(bench: Bench) -> None:
-    """Seconds from `submit` to the last result of a CSV file, with the built-in model."""
+    """Measure the time from `submit` to the last result of a CSV file, with the built-in model."""
     count = bench.scaled(3000)
     with stack.running(_BUILT_IN, timeout=bench.timeout) as stack_:
         write_table(stack_.folder / "rows.csv", count)
@@ -243,7 +243,7 @@ def csv_sentiment(bench: Bench) -> None:
         stack_.command("wait", name, "--json", codes=(0, 3))
         seconds = time.monotonic() - begun
     what = "3,000 rows of a CSV, sentiment by the built-in model"
-    note = "" if count == 3000 else f"{seconds:.1f} s for {count:,}, in proportion"
+    note = "" if count == 3000 else f"extrapolated from {seconds:.1f} s for {count:,}"
     bench.record("csv-sentiment", _at_most(what, 25, 10, "s"), seconds * 3000 / count, note)
 
 
@@ -260,7 +260,7 @@ def _wait(condition: Callable[[], bool], seconds: float, pause: float) -> None:
 
 
 def inbox(bench: Bench) -> None:
-    """Seconds until all files that were dropped into an inbox are delivered."""
+    """Measure the time until all files in an inbox are delivered."""
     count = bench.scaled(10_000)
     with stack.running(_inbox_settings(1.0), timeout=bench.timeout) as stack_:
         write_documents(stack_.folder / "docs", count, 1)
@@ -270,22 +270,24 @@ def inbox(bench: Bench) -> None:
         done = stack_.folder / "done"
         _wait(lambda: len(list(done.glob("*.txt"))) >= count, bench.timeout, 0.5)
         seconds = time.monotonic() - begun
-    note = "" if count == 10_000 else f"{seconds:.1f} s for {count:,}, in proportion"
+    note = "" if count == 10_000 else f"extrapolated from {seconds:.1f} s for {count:,}"
     bound = _at_most("10,000 files of an inbox delivered, built-in model", 240, 60, "s")
     bench.record("inbox", bound, seconds * 10_000 / count, note)
 
 
 def first_result(bench: Bench) -> None:
-    """Milliseconds from a complete file in an inbox to its result, the stack being warm."""
+    """Measure the time from a complete file in an inbox to its result, on a warm stack."""
     with stack.running(_inbox_settings(_STABILITY_SECONDS), timeout=bench.timeout) as stack_:
         waits = [_seconds_to_result(stack_, number) for number in range(_FIRST_RESULTS)]
-    note = f"median of {len(waits)}, longest {1000 * max(waits):.0f} ms, stability excluded"
+    note = (
+        f"median of {len(waits)}, longest {1000 * max(waits):.0f} ms, excluding the stability delay"
+    )
     bound = _at_most("first result after a file is complete, warm", 500, 200, "ms")
     bench.record("first-result", bound, 1000 * statistics.median(waits), note)
 
 
 def _seconds_to_result(stack_: Stack, number: int) -> float:
-    """Drop the file of this number, the first being 0; return how long its result takes."""
+    """Write file `number`, from 0, to the inbox; return the seconds until its result."""
     hidden = stack_.folder / "inbox" / f".f{number}.txt"
     hidden.write_text(text(90_000 + number, 1500), "utf-8")
     with stack_.database() as connection:
@@ -302,15 +304,15 @@ def _seconds_to_result(stack_: Stack, number: int) -> float:
 
 
 def _cpu_of_command(stack_: Stack, arguments: Sequence[str]) -> float:
-    """Return the CPU seconds of a command and of the fork of the command server that ran it."""
+    """Return the CPU seconds of a command, including the command server's fork that ran it."""
     before = stack_.usage()
     done = stack_.command(*arguments)
-    time.sleep(0.2)  # until the server has waited for its fork
+    time.sleep(0.2)  # until the server has reaped its fork
     return done.cpu + stack_.usage().since(before).get("command-server", 0.0)
 
 
 def commands(bench: Bench) -> None:
-    """CPU of short commands: without a stack, and beside a running one."""
+    """Measure the CPU of short commands beside a running stack."""
     with stack.running(_BUILT_IN, timeout=bench.timeout) as stack_:
         for arguments, must, goal in (
             (("--help",), 200, 100),
@@ -320,11 +322,11 @@ def commands(bench: Bench) -> None:
         ):
             cpu = min(_cpu_of_command(stack_, arguments) for _ in range(3))
             bound = _at_most(f"`chordwise {arguments[0]}`, CPU", must, goal, "ms")
-            bench.record("commands", bound, 1000 * cpu, "least of three")
+            bench.record("commands", bound, 1000 * cpu, "minimum of three")
 
 
 def idle(bench: Bench) -> None:
-    """CPU of a stack that has nothing to do."""
+    """Measure the CPU of an idle stack."""
     seconds = max(20.0, 60 * bench.scale)
     with stack.running(_BUILT_IN, timeout=bench.timeout) as stack_:
         time.sleep(10)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.scale` measures one very large run, and keeps the bounds it prints."""
+"""`python -m benchmarks.scale` measures one very large run, and prints its bounds."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ ORDER BY relname
 
 @dataclass(slots=True)
 class Transactions:
-    """How long each transaction of this process has taken since `reset`, in seconds."""
+    """The durations of the transactions of this process, in seconds."""
 
     seconds: list[float] = field(default_factory=list)
     _begun: dict[int, float] = field(default_factory=dict)
 
     @property
     def longest(self) -> float:
-        """Return the time of the longest one."""
+        """Return the longest duration."""
         return max(self.seconds, default=0.0)
 
     def watch(self, engine: Engine) -> None:
@@ -86,7 +86,7 @@ class Transactions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What the phases share: servers of their own, a context as a scheduler has it, and the run."""
+    """The shared state of the phases: separate servers, a scheduler's context, and the run."""
 
     bench: Bench
     context: Context
@@ -97,7 +97,7 @@ class Measured:
     server: psutil.Process
 
     def server_cpu(self) -> float:
-        """Return the CPU seconds of PostgreSQL until now, those of ended processes included."""
+        """Return the CPU seconds of PostgreSQL so far, including ended processes."""
         return cpu_seconds([self.server, *self.server.children()])
 
     @property
@@ -109,11 +109,11 @@ class Measured:
         return uuid.UUID(str(row[0]))
 
     def record(self, row: str, what: str, value: float, note: str = "") -> None:
-        """Keep seconds for which the bound of all rows holds."""
+        """Record a value in seconds with the bound of one second."""
         self.bench.record(row, Bound(what=what, must=1, goal=0.2, unit="s"), value, note)
 
     def timed(self, row: str, what: str, do: Callable[[], int]) -> int:
-        """Do something in many transactions; record the longest, and return what `do` returns."""
+        """Record the longest of the transactions of `do`; return the result of `do`."""
         self.transactions.seconds.clear()
         begun, used, of_server = time.monotonic(), time.process_time(), self.server_cpu()
         count = do()
@@ -127,7 +127,7 @@ class Measured:
         return count
 
     def take_all(self) -> None:
-        """Let all that waits have been sent just now, without sending it."""
+        """Mark all waiting work as sent just now, without sending it."""
         self.connection.execute("UPDATE outbox SET sent_at = now() WHERE sent_at IS NULL")
         self.connection.execute("UPDATE chunks SET sent_at = now() WHERE status = 'pending'")
         self.connection.execute("UPDATE jobs SET last_progress_at = now() WHERE status = 'running'")
@@ -135,9 +135,9 @@ class Measured:
 
 
 def main() -> int:
-    """Measure everything; return 1 where something missed its bound or could not be measured."""
+    """Measure everything; return 1 if a bound is missed or something could not be measured."""
     options = _options()
-    # Leave by way of the `finally` clauses, which stop the servers.
+    # Exit through the `finally` clauses, which stop the servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     report = Report(heading=heading(options.scale))
     bench = Bench(scale=options.scale, timeout=60 * options.minutes, peers={}, report=report)
@@ -158,13 +158,13 @@ def _measure(measured: Measured) -> None:
     _tick(measured, "all jobs queued")
     _forgetful_broker(measured, "all jobs queued")
     _cancel_and_retry(measured, "all jobs queued")
-    _filled(measured, "under way", measured.large.begin)
+    _filled(measured, "running", measured.large.begin)
     _tick(measured, "a tenth of the jobs running")
     _settle(measured)
     _forgetful_broker(measured, "a tenth of the jobs running")
     _cancel_and_retry(measured, "a tenth of the jobs running")
-    _filled(measured, "over", measured.large.finish)
-    _tick(measured, "all jobs over")
+    _filled(measured, "finished", measured.large.finish)
+    _tick(measured, "all jobs ended")
     _views(measured)
     _cookbook(measured)
     peak = peak_megabytes([psutil.Process()])
@@ -191,7 +191,7 @@ def _filled(measured: Measured, what: str, fill: Callable[[], None]) -> None:
 
 
 def _dispatch(measured: Measured) -> None:
-    """Send what the outbox holds as the scheduler does, for a while: what is left is alike."""
+    """Send messages from the outbox as the scheduler does, for a minute; the rest are alike."""
 
     def send() -> int:
         total, ends_at = 0, time.monotonic() + _DISPATCH_SECONDS
@@ -206,7 +206,7 @@ def _dispatch(measured: Measured) -> None:
 
 
 def _tick(measured: Measured, state: str) -> None:
-    """Let recovery look at everything, when nothing is lost."""
+    """Measure a tick of recovery that finds nothing to recover."""
     _marked(measured)
     measured.take_all()
     measured.transactions.seconds.clear()
@@ -220,11 +220,11 @@ def _tick(measured: Measured, state: str) -> None:
         f"longest of {_TIMES}, CPU {used:.2f} s, "
         f"longest transaction {measured.transactions.longest:.3f} s"
     )
-    measured.record("recovery", f"a tick, {state}", max(seconds), note)
+    measured.record("recovery", f"a tick of recovery, {state}", max(seconds), note)
 
 
 def _marked(measured: Measured) -> None:
-    """Let the broker know the marker, whatever became of it."""
+    """Give the broker the current marker, whether or not it still has one."""
     with measured.context.database.read() as session:
         known = outbox.current(session)
     if known is None:
@@ -234,7 +234,7 @@ def _marked(measured: Measured) -> None:
 
 
 def _forgetful_broker(measured: Measured, state: str) -> None:
-    """Let the broker lose its memory; everything is promised again, and the marker comes last."""
+    """Erase the broker's data, and measure how recovery records all messages again."""
     _marked(measured)
     measured.take_all()
     expected = measured.large.count(
@@ -243,7 +243,7 @@ def _forgetful_broker(measured: Measured, state: str) -> None:
     )
     measured.broker.flushall()
     found: dict[str, int] = {}
-    what = f"broker without memory, {state}"
+    what = f"recovery after the broker lost its data, {state}"
 
     def send_again() -> int:
         found.update(recover(measured.context))
@@ -254,7 +254,9 @@ def _forgetful_broker(measured: Measured, state: str) -> None:
     with measured.context.database.read() as session:
         is_marked = measured.context.messenger.marker() == outbox.current(session)
     if not promised == found.get("broker_forgot") == expected or not is_marked:
-        raise MeasurementError(f"{what}: {promised:,} promised instead of {expected:,}, {found}.")
+        raise MeasurementError(
+            f"{what}: {promised:,} messages recorded instead of {expected:,}, {found}."
+        )
     measured.take_all()
 
 
@@ -267,14 +269,14 @@ def _cancel_and_retry(measured: Measured, state: str) -> None:
 
 
 def _settle(measured: Measured) -> None:
-    """Settle the run as each end of a job does, while others run."""
+    """Settle the run as the end of a job does, while other jobs run."""
     run_id, seconds = measured.run_id, []
     for _ in range(_SETTLED):
         begun = time.monotonic()
         with measured.context.database.write() as session:
             runs.settle(session, run_id)
         seconds.append(1000 * (time.monotonic() - begun))
-    bound = Bound(what="the run settled at the end of a job", must=20, goal=5, unit="ms")
+    bound = Bound(what="settling the run at the end of a job", must=20, goal=5, unit="ms")
     note = f"mean of {_SETTLED}, longest {max(seconds):.1f} ms"
     measured.bench.record("settle", bound, statistics.mean(seconds), note)
 
@@ -290,7 +292,7 @@ def _views(measured: Measured) -> None:
 
 
 def _cookbook(measured: Measured) -> None:
-    """Ask the questions of the cookbook, which sort and sum all there is."""
+    """Run the queries of the cookbook over all rows."""
     for number, question in _QUESTION.findall(_COOKBOOK.read_text("utf-8")):
         before = measured.server_cpu()
         seconds = _query_seconds(measured, sql.SQL(question.rstrip().rstrip(";")))
@@ -309,11 +311,11 @@ def _query_seconds(measured: Measured, query: sql.SQL | sql.Composed) -> float:
 
 
 def _commands(measured: Measured) -> None:
-    """Run commands in this process, without the start of a program; the first time loads code."""
+    """Run commands in this process, without a program start; the first run loads code."""
     for arguments in (("runs",), ("runs", "large"), ("results",), ("results", "--run", "large")):
         times = [_command_seconds(measured, *arguments) for _ in range(1 + _TIMES)]
-        what = f"`chordwise {' '.join(arguments)}`, without the start of the program"
-        measured.record("commands", what, min(times[1:]), f"least of {_TIMES}")
+        what = f"`chordwise {' '.join(arguments)}`, without program start"
+        measured.record("commands", what, min(times[1:]), f"minimum of {_TIMES}")
 
 
 def _command_seconds(measured: Measured, *arguments: str) -> float:
@@ -335,7 +337,7 @@ def _command_seconds(measured: Measured, *arguments: str) -> float:
 
 @contextlib.contextmanager
 def _prepared(bench: Bench) -> Iterator[Measured]:
-    """Start servers in a folder of their own with an empty database; remove all afterwards."""
+    """Start servers in a temporary folder with an empty database; remove everything afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="cwscale"))
     (folder / "run").mkdir(mode=0o700)
     postgres = EmbeddedPostgres(folder / "postgres", folder / "run")
@@ -367,9 +369,9 @@ def _prepared(bench: Bench) -> Iterator[Measured]:
 def _scheduler(
     folder: Path, database_url: str, broker_url: str
 ) -> Iterator[tuple[Context, Transactions]]:
-    """Open a context as a scheduler does, over a migrated database.
+    """Open the context of a scheduler over a migrated database.
 
-    What the scheduler loads is loaded too, so that this process takes its memory at least.
+    The scheduler's modules are loaded, so this process takes at least the memory of a scheduler.
     """
     importlib.import_module("scheduler.__main__")
     url = SecretStr(database_url)
@@ -400,8 +402,10 @@ def _tell(words: str) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the run to write; 1")
-    parser.add_argument("--minutes", type=float, default=30.0, help="limit of a command; 30")
+    parser.add_argument("--scale", type=float, default=1.0, help="the size of the run; default 1")
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="time limit of a command; default 30"
+    )
     return parser.parse_args()
 
 

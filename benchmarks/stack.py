@@ -1,4 +1,4 @@
-"""The embedded stack under measurement, through its command, its files and its database."""
+"""The measured embedded stack, accessed by commands, files and its database."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from benchmarks.provider import Provider
 
 _COMMAND = str(Path(sys.executable).with_name("chordwise"))
 _NUMBER = re.compile(r"[-_ ]?\d+$")
-# PostgreSQL writes parse, bind and execute; only these lines are statements that it executes.
+# PostgreSQL logs parse, bind and execute; only these lines are executed statements.
 _STATEMENT = re.compile(rb"LOG:  (?:statement|execute [^:]*|fastpath function call): ")
-# An idle server process hands in what it has counted after this time.
+# An idle server process reports its statistics after this time.
 _STATISTICS_SECONDS = 11.0
 _COMMAND_SERVER_SECONDS = 30.0
 
 
 class MeasurementError(Exception):
-    """A row could not be measured; the message says why."""
+    """A row could not be measured; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What the processes of a stack have used: CPU seconds by group, and the workers' memory."""
+    """The resource usage of a stack: CPU seconds by group, and the peak memory of the workers."""
 
     cpu: dict[str, float]
     worker_megabytes: float
 
     def since(self, earlier: Usage) -> dict[str, float]:
-        """Return the CPU seconds by group between two moments."""
+        """Return the CPU seconds by group since an earlier usage."""
         return {name: spent - earlier.cpu.get(name, 0.0) for name, spent in self.cpu.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """A running stack in a folder of its own; `folder` is where its commands run."""
+    """A running stack in a temporary folder, in which its commands run."""
 
     folder: Path
     timeout: float
@@ -62,8 +62,8 @@ class Stack:
         """Run `chordwise` with these arguments.
 
         Raises:
-            MeasurementError: It ended with an exit code that is not in `codes`.
-            subprocess.TimeoutExpired: It took longer than a row may.
+            MeasurementError: Its exit code is not one of `codes`.
+            subprocess.TimeoutExpired: It exceeded the time limit of a command.
         """
         command = [_COMMAND, *arguments, "--home", str(self.home)]
         done = run(command, folder=self.folder, timeout=self.timeout)
@@ -73,18 +73,18 @@ class Stack:
         return done
 
     def submit(self, *arguments: str) -> tuple[str, Finished]:
-        """Take documents in; return the id of the run and the finished command."""
+        """Submit documents; return the id of the run, and the finished command."""
         done = self.command("submit", *arguments, "--fresh", "--json")
         return str(json.loads(done.output)["run_id"]), done
 
     def await_command_server(self) -> None:
-        """Wait until commands run in a fork, as they do a few seconds after a stack has begun."""
+        """Wait up to 30 seconds until the command server is ready to run commands in a fork."""
         deadline = time.monotonic() + _COMMAND_SERVER_SECONDS
         while not any((self.home / "run").glob("cmd-*")) and time.monotonic() < deadline:
             time.sleep(0.1)
 
     def usage(self) -> Usage:
-        """Return what the processes have used until now."""
+        """Return the resource usage of the processes so far."""
         state = json.loads((self.home / "run" / "stack.json").read_text("utf-8"))
         supervisor = psutil.Process(state["supervisor"]["pid"])
         trees: dict[str, list[psutil.Process]] = {}
@@ -111,7 +111,7 @@ class Stack:
         return float(row[0]) if row and row[0] is not None else 0.0
 
     def transactions(self) -> float:
-        """Return how many transactions the database has ended, after it has counted the last."""
+        """Return the number of ended transactions, once PostgreSQL's statistics are up to date."""
         time.sleep(_STATISTICS_SECONDS)
         return self.number(
             "SELECT xact_commit + xact_rollback FROM pg_stat_database "
@@ -119,7 +119,7 @@ class Stack:
         )
 
     def log_statements(self) -> None:
-        """Let PostgreSQL log each statement from now on, without its parameters."""
+        """Make PostgreSQL log each statement from now on, without its parameters."""
         with self.database() as connection:
             connection.execute("ALTER SYSTEM SET log_statement = 'all'")
             connection.execute("ALTER SYSTEM SET log_parameter_max_length = 0")
@@ -127,13 +127,13 @@ class Stack:
         time.sleep(1)
 
     def statements(self) -> int:
-        """Return how many statements PostgreSQL has logged until now."""
+        """Return the number of statements that PostgreSQL has logged."""
         with (self.home / "logs" / "postgres.log").open("rb") as log:
             return sum(1 for line in log if _STATEMENT.search(line))
 
 
 def provider_settings(provider: Provider, in_flight: int) -> str:
-    """Return settings with which the provider is asked with so many calls at once."""
+    """Return settings that call the provider with this many calls in flight."""
     return f"""
 model = "bench"
 [limits]
@@ -156,9 +156,9 @@ max_in_flight = {in_flight}
 
 @contextlib.contextmanager
 def running(settings: str, *, timeout: float) -> Iterator[Stack]:
-    """Run a stack with these settings, warmed by one document, and remove it afterwards.
+    """Run a stack with these settings, warmed up by one document, and remove it afterwards.
 
-    `timeout` is how many seconds a command may take.
+    `timeout` is the time limit of a command, in seconds.
     """
     folder = Path(tempfile.mkdtemp(prefix="cwbench"))
     stack = Stack(folder=folder, timeout=timeout)

@@ -1,4 +1,4 @@
-"""Real servers for the tests: one PostgreSQL and one Valkey a session, a fresh database a test."""
+"""Real servers for the tests: PostgreSQL and Valkey per session, and a database per test."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Servers:
     valkey: EmbeddedValkey
 
     def connect(self) -> psycopg.Connection[tuple[object, ...]]:
-        """Return a connection of the owner that commits every statement."""
+        """Return a connection of the owner in autocommit mode."""
         return psycopg.connect(self.postgres.connection_string("postgres"), autocommit=True)
 
 
 class AnyDialect(PGDialect_psycopg):
-    """Equals any other of its kind, so that what one engine has compiled serves all."""
+    """Equals any other instance, so that all engines share compiled statements."""
 
     supports_statement_cache = True
 
@@ -66,13 +66,13 @@ class AnyDialect(PGDialect_psycopg):
 
 @pytest.fixture(autouse=True)
 def _no_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget the width of the terminal, which test processes of pytest-xdist are given."""
+    """Remove the terminal width, which pytest-xdist sets for its processes."""
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _other_broker(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Start the named Redis or Valkey wherever a test starts the embedded one in its process."""
+    """With `--redis`, use that server wherever a test starts the embedded one in its process."""
     with pytest.MonkeyPatch.context() as patch:
         named = request.config.getoption("--redis")
         if named:
@@ -82,7 +82,7 @@ def _other_broker(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
-    """Start PostgreSQL and Valkey in a short folder: paths of sockets are limited."""
+    """Start PostgreSQL and Valkey in a folder with a short path, which sockets require."""
     with tempfile.TemporaryDirectory(prefix="cw-") as name:
         folder = Path(name)
         (folder / "run").mkdir(mode=0o700)
@@ -91,9 +91,9 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
         postgres = OtherPostgres(*places, programs) if programs else EmbeddedPostgres(*places)
         valkey = EmbeddedValkey(folder / "valkey", folder / "run")
         with pytest.MonkeyPatch.context() as patch:
-            # Only a machine that loses its power would need it, and each test commits often.
+            # It protects only against power loss, and each test commits often.
             patch.setitem(embedded.postgres._SETTINGS, "fsync", "off")
-            if not programs:  # each test logs in again and again
+            if not programs:  # each test logs in often
                 patch.setitem(embedded.postgres._SETTINGS, "scram_iterations", "1")
             postgres.start()
         _hash_password_again(postgres)
@@ -104,7 +104,7 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
 
 
 def _hash_password_again(postgres: EmbeddedPostgres) -> None:
-    """Hash the owner's password as often as the server does now, which was made with another."""
+    """Hash the owner's password again with the current number of iterations."""
     with psycopg.connect(postgres.connection_string(), autocommit=True) as connection:
         password = sql.Literal(connection.info.password)
         connection.execute(sql.SQL("ALTER ROLE CURRENT_USER PASSWORD {}").format(password))
@@ -112,7 +112,7 @@ def _hash_password_again(postgres: EmbeddedPostgres) -> None:
 
 @pytest.fixture(scope="session")
 def template(servers: Servers) -> Iterator[str]:
-    """Migrate one database, of which every test gets a copy."""
+    """Migrate the database that is copied for every test."""
     with servers.connect() as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_TEMPLATE)))
     engine = open_engine(SecretStr(servers.postgres.url(_TEMPLATE)))
@@ -121,7 +121,7 @@ def template(servers: Servers) -> Iterator[str]:
     cache: LRUCache[tuple[object, ...], Compiled] = LRUCache(5_000)
 
     def opened(url: URL, **options: object) -> Engine:
-        """Open an engine that compiles no statement again: each test has a database of its own."""
+        """Open an engine that shares compiled statements with those of other tests."""
         other: Engine = create_engine(url, **options)
         other.dialect.__class__ = AnyDialect
         other._compiled_cache = cache
@@ -134,14 +134,14 @@ def template(servers: Servers) -> Iterator[str]:
 
 
 def _in_company() -> Callable[[float], None]:
-    """Return what waits a moment for other threads to store something, if there are any."""
+    """Return a sleep function that waits only if other threads may store something."""
     others = {*threading.enumerate()}
 
     def sleep(seconds: float) -> None:
         company = {*threading.enumerate()} - others
         storing = [each for each in company if not isinstance(each, threading.Timer)]
         if seconds > _MOMENT_SECONDS or any(each.name != "lease-keeper" for each in storing):
-            time.sleep(seconds)  # noqa: TID251 - the wait of the code itself
+            time.sleep(seconds)  # noqa: TID251 - the wait of the tested code
 
     return sleep
 
@@ -155,7 +155,7 @@ def databases(servers: Servers, template: str) -> Iterator[Databases]:
 
 @pytest.fixture
 def filled_by() -> Callable[[Settings], object] | None:
-    """Return what fills the database of a module's tests, once; each test has a copy of its own."""
+    """Return the function that fills the database of a module once; each test gets a copy."""
     return None
 
 
@@ -166,7 +166,7 @@ def database_url(
     filled_by: Callable[[Settings], object] | None,
     tmp_path: Path,
 ) -> Iterator[SecretStr]:
-    """Return the address of a migrated database of this test's own, empty or filled."""
+    """Return the address of a migrated database for this test, empty or filled."""
 
     def fill(name: str) -> None:
         assert filled_by
@@ -194,7 +194,7 @@ def settings(tmp_path: Path, database_url: SecretStr, broker_url: SecretStr) -> 
 
 @pytest.fixture(scope="session")
 def corpora(request: pytest.FixtureRequest) -> Path:
-    """Return the shared corpora; tests that need them skip where they are absent."""
+    """Return the shared corpora; skip the test if they are absent."""
     if not CORPORA.is_dir():
         if request.config.getoption("--require-corpora"):
             pytest.fail(f"The shared corpora are absent: {CORPORA}.")
@@ -203,37 +203,39 @@ def corpora(request: pytest.FixtureRequest) -> Path:
 
 
 def _absolute(given: str) -> Path:
-    """Return a path that holds wherever a process is started, such as Make's `.venv-nightly`."""
+    """Return an absolute path, because processes are started in other folders."""
     return Path(given).absolute()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Take what has to be there, where pictures go, and other servers than the embedded ones."""
+    """Add options for required test data, screenshots, and other servers than the embedded ones."""
     parser.addoption(
-        "--require-corpora", action="store_true", help="fail where the shared corpora are absent"
+        "--require-corpora", action="store_true", help="fail if the shared corpora are absent"
     )
     parser.addoption(
-        "--require-browser", action="store_true", help="fail where no Chromium is installed"
+        "--require-browser", action="store_true", help="fail if no Chromium is installed"
     )
     parser.addoption(
         "--screenshots",
         type=_absolute,
-        help="a folder for pictures of all pages of `chordwise web`",
+        help="a folder for screenshots of all pages of `chordwise web`",
     )
-    parser.addoption("--postgresql", type=_absolute, help="PostgreSQL's folder of programs to use")
+    parser.addoption(
+        "--postgresql", type=_absolute, help="the folder of the PostgreSQL programs to use"
+    )
     parser.addoption("--litellm", type=_absolute, help="the command of LiteLLM's proxy to use")
-    parser.addoption("--redis", type=_absolute, help="the server of Redis or Valkey to use")
+    parser.addoption("--redis", type=_absolute, help="the Redis or Valkey server program to use")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In parallel, mix the tests that wait for processes with those that compute."""
+    """In parallel runs, mix tests that wait for processes with tests that compute."""
     if not hasattr(config, "workerinput"):
         return
     waiting: list[pytest.Item] = []
     computing: list[pytest.Item] = []
     for item in items:
-        # Tests of a group share their set-up as long as no other test comes between them.
+        # Tests of a group share their set-up if no other test runs between them.
         is_grouped = item.get_closest_marker("xdist_group") is not None
         waits = not is_grouped and {"e2e", "faults"} & {*item.path.parts}
         (waiting if waits else computing).append(item)
@@ -243,10 +245,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = computing
 
 
-class _ByGroup(LoadGroupScheduling):  # type: ignore[misc]  # of a library without types
-    """Keeps the tests of a module that names a group in one process.
+class _ByGroup(LoadGroupScheduling):  # type: ignore[misc]  # an untyped library
+    """Keeps the tests of a module with a group in one process.
 
-    pytest-xdist 3.8 marks them by a suffix of their names, which pytest 9.2 does not keep.
+    pytest-xdist 3.8 marks them by a suffix of their names, which pytest 9.2 does not preserve.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -260,10 +262,10 @@ def _has_group(module: Path) -> bool:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
-    """Return what hands the tests out to the processes."""
+    """Return the scheduler that distributes tests to processes."""
     return _ByGroup(config, log)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name bytes by their argument: compressed bytes hold the time, and names must not change."""
+    """Name bytes by their argument: compressed bytes contain the time, but names are stable."""
     return argname if isinstance(val, bytes) else None

@@ -1,4 +1,4 @@
-"""Real worker and scheduler processes over this test's database and broker."""
+"""Real worker and scheduler processes over the database and broker of the test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.peers.answering_server import AnsweringServer, serving
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Where a test plays: processes, the provider that they ask, and the database to look into."""
+    """The environment of a test: its processes, their provider, and the database."""
 
     processes: Processes
     provider: AnsweringServer
@@ -40,7 +40,7 @@ class Stage:
         wait_until(lambda: self.value(query) is True, seconds, query)
 
     def submit(self, *arguments: str) -> str:
-        """Submit by the command line; return the run's id."""
+        """Submit with the command line; return the id of the run."""
         done = self.processes.run("submit", *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -54,7 +54,7 @@ def set_stage(
     database_url: SecretStr,
     broker_url: SecretStr,
 ) -> Iterator[Stage]:
-    """Set the stage under these settings, written as TOML; the test starts the processes."""
+    """Prepare the environment with these settings in TOML; the test starts the processes."""
     config = folder / "chordwise.toml"
     config.write_text(settings, "utf-8")
     environment = {
@@ -72,7 +72,7 @@ def set_stage(
 
 @pytest.fixture
 def stage(tmp_path: Path, database_url: SecretStr, broker_url: SecretStr) -> Iterator[Stage]:
-    """Set the stage with a provider that takes half a second."""
+    """Prepare the environment with a provider that answers after half a second."""
     with serving(delay_seconds=0.5) as provider:
         settings = configuration(provider.base_url, pipeline="stalled_seconds = 4")
         with set_stage(tmp_path, settings, provider, database_url, broker_url) as stage:

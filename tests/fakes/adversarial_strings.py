@@ -1,7 +1,7 @@
 """Strings that make a regular expression backtrack, built from its own parse tree.
 
-An attack on a pattern is a prefix that leads into a repetition, a piece that the repetition takes
-again and again, and an end at which the match fails.
+An attack on a pattern consists of a prefix that leads to a repetition, a piece that the repetition
+matches many times, and an end at which the match fails.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TypeAlias
 Node: TypeAlias = tuple[object, object]
 
 _ENDS = ("", "\x01", " x", "A \x01", "\n", "0.")
-"""Ends that most repetitions do not take."""
+"""Ends that most repetitions do not match."""
 _FREQUENT = (
     "A",
     "a",
@@ -50,7 +50,7 @@ _CATEGORIES = {
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """A string of any length: `prefix`, `pump` as often as it fits, `end`."""
+    """A string of any length: `prefix`, `pump` repeated to fill the length, and `end`."""
 
     prefix: str
     pump: str
@@ -61,7 +61,7 @@ class Attack:
 
 
 def attacks(pattern: re.Pattern[str] | re.Pattern[bytes]) -> list[Attack]:
-    """Return attacks on a pattern: on each of its repetitions, and with frequent characters."""
+    """Return attacks on each repetition of a pattern, and attacks with frequent characters."""
     tree = list(_parse(pattern.pattern, pattern.flags))
     pumped = [(lead, pump) for lead, pump in _repetitions(tree, "") if pump]
     pumped += [("", pump) for pump in _FREQUENT]
@@ -69,7 +69,7 @@ def attacks(pattern: re.Pattern[str] | re.Pattern[bytes]) -> list[Attack]:
 
 
 def _repetitions(nodes: Sequence[Node], before: str) -> Iterator[tuple[str, str]]:
-    """Yield for each repetition what leads to it, and a piece that it takes."""
+    """Yield for each repetition a text that leads to it, and a piece that it matches."""
     lead = before
     for node in nodes:
         if _is_repetition(node):
@@ -99,7 +99,7 @@ def _children(node: Node) -> list[list[Node]]:
 
 
 def _examples(nodes: Sequence[Node]) -> list[str]:
-    """Return a few texts that a sequence of nodes takes where nothing around it objects."""
+    """Return a few texts that a sequence of nodes matches, ignoring assertions."""
     texts = [""]
     for node in nodes:
         pairs = itertools.product(texts, _of_node(node))
@@ -123,7 +123,7 @@ def _of_node(node: Node) -> list[str]:
 
 
 def _candidates(value: object) -> Iterator[str]:
-    """Yield characters that a set may take, its own ones first."""
+    """Yield characters that a set may match, starting with those that it names."""
     for name, bounds in value if isinstance(value, list) else []:
         if str(name) == "LITERAL":
             yield chr(bounds)

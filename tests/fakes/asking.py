@@ -1,4 +1,4 @@
-"""A short text, and how a chunk with it is asked about: without a database and a ledger."""
+"""Questions about a short text, without a database and without a ledger."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ OFFSET = 1_000
 
 
 def ignore(_completion: Completion, _verdict: CheckResult) -> None:
-    """Keep no ledger."""
+    """Record no check."""
 
 
 def question(model: ChatModel, task: AnalysisTask, text: str = TEXT) -> Question:
-    """Return a question about a text that is a document, without a ledger."""
+    """Return a question about a whole document, without a ledger."""
     return Question(model=model, task=task, source=Source(text), record_check=ignore)
 
 
 def asked(model: ChatModel, policy: AskingPolicy = PLAIN, text: str = TEXT) -> Answer:
-    """Ask about a text that starts at character 1,000 of its document."""
+    """Ask about a text that starts at character 1,000 of its document; return the answer."""
     task, source = replace(TASK, text=text), Source(text, OFFSET)
     return ask(Question(model=model, task=task, source=source, record_check=ignore, policy=policy))

@@ -1,4 +1,4 @@
-"""Nights in the batch lane, driven by hand: a pipeline whose model is asked in batches."""
+"""Runs in the batch lane, driven step by step: a pipeline whose model is asked in batches."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.peers.batch_provider import BatchProvider
 
 OTHER = PARAGRAPH.replace("Lindau", "Bregenz")
 RESERVED = "SELECT coalesce(sum(reserved_usd), 0) FROM budgets"
-# What both providers take as an id.
+# The ids that both providers accept.
 _LINE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CALLS = "SELECT count(*) FROM model_calls WHERE NOT cache_hit"
 _ENDED = "SELECT bool_and(finished_at IS NOT NULL) FROM jobs"
@@ -44,10 +44,10 @@ GROUP BY table_name
 def opened(
     settings: Settings, provider: BatchProvider, max_requests: int = 1_000, **lane: float
 ) -> Pipeline:
-    """Open a pipeline over the same database: another process, as it were.
+    """Open another pipeline over the same database, as another process would.
 
-    It hands in and looks at once, unless `lane` has other settings; online, its model answers
-    properly.
+    It submits and polls batches at once, unless `lane` has other settings; online, its model
+    returns valid answers.
     """
     at_once = {"gather_seconds": 0.0, "poll_seconds": 0.001, **lane}
     settings = with_settings(settings, "batch", max_requests=max_requests, **at_once)
@@ -57,14 +57,14 @@ def opened(
 
 
 def over_the_wire(settings: Settings, provider: str, base_url: str) -> Pipeline:
-    """Open the same pipeline, but over a Batch API on loopback."""
+    """Open such a pipeline over a Batch API on loopback."""
     settings = with_settings(settings, "batch", gather_seconds=0.0, poll_seconds=0.001)
     named = priced(provider, base_url)
     return a_pipeline(settings, quoting_the_text, repeat_last=True, named=named)
 
 
 def priced(provider: str, base_url: str) -> ModelSettings:
-    """Return a model with batches: a question costs a cent there, and two online."""
+    """Return a model with batches; a question costs one cent in a batch, and two cents online."""
     given = {"provider": provider, "model": SCRIPTED, "base_url": base_url, "batch": True}
     prices = {"input_usd_per_million_tokens": 100, "output_usd_per_million_tokens": 200}
     return ModelSettings.model_validate(given | prices | {"api_key": "key"})
@@ -78,7 +78,7 @@ def in_batches(
     critique: bool = False,
     use_cache: bool = True,
 ) -> RunOptions:
-    """Return options of a run in the batch lane."""
+    """Return the options of a run in the batch lane."""
     options = a_run(
         lane=Lane.BATCH,
         analysis=AnalysisOptions(confidence_threshold=threshold, votes=votes, critique=critique),
@@ -88,14 +88,14 @@ def in_batches(
 
 
 def pass_time(pipeline: Pipeline) -> None:
-    """Do what the scheduler does: hand in, look, and send again whose answers have come."""
+    """Make all batches due, and do the scheduler's work for the batch lane."""
     pipeline.execute("UPDATE batches SET poll_at = now() - interval '1 second'")
     pipeline.execute("UPDATE batch_requests SET due_at = NULL")
     schedule(pipeline)
 
 
 def schedule(pipeline: Pipeline) -> None:
-    """Let the scheduler do what is due, and nothing before its time."""
+    """Do the part of the scheduler's work that is due now."""
     exchange.tick(pipeline.context)
     with pipeline.context.database.write() as session:
         recover.unwanted(pipeline.context, session)
@@ -103,7 +103,7 @@ def schedule(pipeline: Pipeline) -> None:
 
 
 def pass_hours(pipeline: Pipeline, hours: float) -> None:
-    """Drive the clock: everything that the lane has noted happened so much earlier."""
+    """Advance the clock: move all stored times of the batch lane into the past."""
     for table, columns in pipeline.rows(_TIMES):
         earlier = ", ".join(
             f"{name} = {name} - make_interval(secs => :seconds)" for name in str(columns).split(",")
@@ -112,7 +112,7 @@ def pass_hours(pipeline: Pipeline, hours: float) -> None:
 
 
 def pass_the_night(pipeline: Pipeline, *submissions: Submission, ticks: int = 30) -> None:
-    """Work and let time pass until every job has ended."""
+    """Do the work of workers and scheduler in turn until every job has ended."""
     for _ in range(ticks):
         for submission in submissions:
             pipeline.work(submission)
@@ -124,14 +124,14 @@ def pass_the_night(pipeline: Pipeline, *submissions: Submission, ticks: int = 30
 
 
 def handed_in(provider: BatchProvider) -> list[str]:
-    """Return the id of every line that the provider has seen."""
+    """Return the id of every line that the provider has received."""
     return [str(line["custom_id"]) for batch in provider.batches for line in batch.lines]
 
 
 def judge(pipeline: Pipeline, provider: BatchProvider, turned_away: int = 0) -> None:
-    """Check what has to hold after every night.
+    """Check the invariants that hold after all jobs have ended.
 
-    `turned_away` questions stand in the ledger, and the provider did not let them in.
+    `turned_away` is the number of questions in the ledger that the provider did not accept.
     """
     seen = len(handed_in(provider)) + len(pipeline.model.requests) + turned_away
     assert len(set(handed_in(provider))) == len(handed_in(provider))

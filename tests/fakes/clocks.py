@@ -1,17 +1,17 @@
-"""Clocks that stand still until a test moves them."""
+"""Clocks that only a test advances."""
 
 from __future__ import annotations
 
 
 class SleptClock:
-    """A clock that only sleeping moves, or the test itself, and that remembers each sleep."""
+    """A clock that only `sleep`, or the test, advances; it records each sleep."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
         self.sleeps: list[float] = []
 
     def sleep(self, seconds: float) -> None:
-        """Let `seconds` pass at once."""
+        """Advance the clock by `seconds` and return at once."""
         self.sleeps.append(seconds)
         self.now += seconds
 

@@ -1,4 +1,4 @@
-"""Runs a command inside the test's own process, and leaves everything as it was."""
+"""Runs a command inside the test's process, and restores the state of the process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chordwise.settings import Settings
 
 
 def point_to(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let commands find a test's servers, and start none of their own."""
+    """Make commands use the servers of the test, and start no servers."""
     monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
     monkeypatch.setenv("CHORDWISE_EMBEDDED__START", "false")
     for name in ("database_url", "broker_url"):
@@ -39,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
 def called(
     arguments: Sequence[str], environment: Mapping[str, str], folder: Path
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command line as a process of that environment and folder would, without its start."""
+    """Run a command line in this process, with the given environment and working directory."""
     out, err, empty = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(3))
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(folder)
@@ -53,7 +53,7 @@ def called(
 
 
 def type_in(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
-    """Let a person at a terminal answer the next question so."""
+    """Make standard input a terminal that contains this line."""
     terminal = io.TextIOWrapper(io.BytesIO(f"{line}\n".encode()))
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr("sys.stdin", terminal)

@@ -1,4 +1,4 @@
-"""Builds completion requests whose defaults are valid, so that a test names only what matters."""
+"""Builds completion requests with valid defaults, so that a test names only relevant values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SENTIMENT_SCHEMA: JsonObject = {
 
 
 def a_page(number: int = 1, *, width: int = 1, height: int = 1) -> Picture:
-    """Return the picture of a page: one gray pixel, whatever its sizes are said to be."""
+    """Return the picture of a page: one gray pixel, with the given sizes."""
     stream = io.BytesIO()
     Image.new("L", (1, 1), 128).save(stream, "JPEG")
     return Picture(number=number, data=stream.getvalue(), width=width, height=height)

@@ -9,7 +9,7 @@ from typing import TypeAlias
 Tree: TypeAlias = Mapping[str, "bytes | Tree"]
 
 _SECTOR = 512
-# Streams below this size would need a second allocation table; all are filled up to it.
+# Shorter streams would need a second allocation table, so all are padded to this size.
 _SHORTEST_STREAM = 4096
 _END, _FREE, _FAT, _NONE = 0xFFFFFFFE, 0xFFFFFFFF, 0xFFFFFFFD, 0xFFFFFFFF
 _ROOT, _STORAGE, _STREAM = 5, 1, 2
@@ -17,7 +17,7 @@ _PROPERTIES = "__properties_version1.0"
 
 
 def message(properties: Mapping[str, str | bytes], *attachments: Tree) -> Tree:
-    """Return a message: property number and type (`0037001F`) → value; then its attachments."""
+    """Return a message with properties by number and type (`0037001F`), and with attachments."""
     tree: dict[str, bytes | Tree] = {_PROPERTIES: bytes(_SHORTEST_STREAM)}
     for name, value in properties.items():
         tree[f"__substg1.0_{name}"] = _filled(value)
@@ -43,7 +43,7 @@ def _filled(value: str | bytes) -> bytes:
 
 
 class _Writer:
-    """One file under construction."""
+    """A compound file that is being written."""
 
     def __init__(self) -> None:
         self._entries: list[list[int | str]] = []
@@ -66,7 +66,7 @@ class _Writer:
         return _header(fat_sectors) + table + directory + body
 
     def _add_all(self, tree: Tree) -> int:
-        """Add what a storage holds, as a list of siblings; return the first of them."""
+        """Add the contents of a storage as a list of siblings; return the first sibling."""
         first = previous = _NONE
         for name, content in tree.items():
             entry = len(self._entries)

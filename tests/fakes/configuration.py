@@ -1,4 +1,4 @@
-"""A `chordwise.toml` with small chunks and short times, for processes that tests start."""
+"""A `chordwise.toml` with small chunks and short timeouts, for processes that tests start."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ shutdown_grace_seconds = 1
 def configuration(
     base_url: str, *, model: str = "", pipeline: str = "", worker: str = "", more: str = ""
 ) -> str:
-    """Return the text; the others are lines of their tables, `more` tables of their own."""
+    """Return the text; arguments are further lines of their tables, `more` is further tables."""
     return _TEXT.format(base_url=base_url, model=model, pipeline=pipeline, worker=worker, more=more)

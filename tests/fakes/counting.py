@@ -1,4 +1,4 @@
-"""Counts the statements, rows and transactions of this process: what no machine changes."""
+"""Counts statements, rows and transactions of this process, which do not depend on the machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fakes.pipeline import Pipeline
 
 @dataclass(slots=True, kw_only=True)
 class Counts:
-    """What was counted so far."""
+    """The counts so far."""
 
     statements: int = 0
     rows: int = 0
@@ -23,7 +23,7 @@ class Counts:
 
 @contextmanager
 def counting(pipeline: Pipeline) -> Iterator[Counts]:
-    """Count what the connections of a pipeline do during the block."""
+    """Count the statements, rows and transactions of a pipeline within the block."""
     counts = Counts()
     engine = pipeline.context.database.engine
 

@@ -1,4 +1,4 @@
-"""Databases for tests: each test has one, which a later test gets again where it can be emptied."""
+"""A database for each test; it is emptied and reused for a later test if possible."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psycopg import sql
 
 from chordwise.embedded.postgres import EmbeddedPostgres
 
-# What a test may change besides rows; what has been rewritten has another `xmin`.
+# The catalogs that a test may change besides rows; rewritten entries have another `xmin`.
 _SCHEMA = " UNION ALL ".join(
     f"SELECT '{catalog}', count(*)::text || ' ' || max(xmin::text::bigint) FROM {catalog}"  # noqa: S608 - constants of ours
     for catalog in (
@@ -42,7 +42,7 @@ SELECT relname, pg_relation_size(oid) FROM pg_class
 WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND pg_relation_size(oid) > 0
 ORDER BY relname
 """
-# Few rows are deleted sooner than files are made anew; foreign keys need not be looked at.
+# Deleting few rows is faster than truncating; foreign keys need no check.
 _SMALL_BYTES = 65_536
 _UNCHECKED = "SET session_replication_role = replica"
 _DROP = sql.SQL("DROP DATABASE {} WITH (FORCE)")
@@ -69,18 +69,18 @@ class Databases:
         self._server = self._connected()
 
     def close(self) -> None:
-        """Close the connection that makes and takes away databases."""
+        """Close the connection that creates and drops databases."""
         self._server.close()
 
     @contextmanager
     def lend(self) -> Iterator[str]:
-        """Lend the database of this name, which no other has had before."""
+        """Lend an empty database with a new name."""
         name = f"test_{next(self._numbers)}"
         self._server.execute(self._making(name))
         yield name
         self._server.execute(_DISCONNECTION, [name])
         spare = f"spare_{name}"
-        with suppress(psycopg.errors.ObjectInUse):  # something connects again and again
+        with suppress(psycopg.errors.ObjectInUse):  # a process keeps reconnecting
             self._server.execute(_renaming(name, spare))
             name = spare
         if name == spare and self._is_emptied(name):
@@ -90,7 +90,7 @@ class Databases:
 
     @contextmanager
     def lend_copy(self, key: Hashable, fill: Callable[[str], None]) -> Iterator[str]:
-        """Lend a copy of the database that was filled under this key, once."""
+        """Lend a copy of the database for `key`, which is filled once."""
         if key not in self._filled_by:
             filled = f"filled_{next(self._numbers)}"
             self._server.execute(self._copying(filled, self._template))
@@ -103,31 +103,31 @@ class Databases:
         self._server.execute(_DROP.format(sql.Identifier(name)))
 
     def _making(self, name: str) -> sql.Composed:
-        """Return what makes an empty database of this name: of another, or of the template."""
+        """Return the statement that makes an empty database, by renaming or copying one."""
         if self._empty:
             return _renaming(self._empty.pop(), name)
         return self._copying(name, self._template)
 
     def _copying(self, name: str, template: str) -> sql.Composed:
-        # Copying files takes half as long as logging each page; PostgreSQL 14 does nothing else.
+        # Copying files takes half as long as logging each page; PostgreSQL 14 always copies files.
         way = "STRATEGY FILE_COPY" if self._server.info.server_version >= 150_000 else ""
         copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} {}")
         return copy.format(sql.Identifier(name), sql.Identifier(template), sql.SQL(way))
 
     def _is_emptied(self, name: str) -> bool:
-        """Delete all rows, unless the test has changed more than those."""
+        """Delete all rows; return false if the test has changed more than rows."""
         try:
             with self._connected(name) as connection:
                 if self._state(connection) != self._whole:
                     return False
                 self._empty_tables(connection)
                 connection.execute("SELECT pg_stat_reset()")
-        except psycopg.Error:  # it is out of reach, or lacks a table
+        except psycopg.Error:  # it is unreachable, or lacks a table
             return False
         return True
 
     def _state(self, connection: psycopg.Connection[tuple[object, ...]]) -> list[object]:
-        """Return what tells whether anything but the rows of emptied tables has changed."""
+        """Return a state that differs if anything but the rows of emptied tables has changed."""
         found: list[object] = [*connection.execute(f"{_SCHEMA} UNION ALL {_RELATIONS}")]
         for name in sorted(self._filled):
             rows = sql.SQL("SELECT md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM {} AS t")
@@ -135,7 +135,7 @@ class Databases:
         return found
 
     def _empty_tables(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
-        """Delete the rows of small tables, and make the files of large ones anew."""
+        """Delete the rows of small tables, and truncate large ones."""
         statements: list[sql.Composable] = [sql.SQL(_UNCHECKED)]
         for name, size in self._filled_tables(connection).items():
             if name not in self._filled:
@@ -145,9 +145,9 @@ class Databases:
 
     @staticmethod
     def _filled_tables(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, int]:
-        """Return how many bytes each table has that is not empty."""
+        """Return the size in bytes of each table that is not empty."""
         return {str(name): int(str(size)) for name, size in connection.execute(_FILLED)}
 
     def _connected(self, name: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
-        """Return a connection of the owner that commits every statement."""
+        """Return a connection of the owner in autocommit mode."""
         return psycopg.connect(self._postgres.connection_string(name), autocommit=True)

@@ -1,4 +1,4 @@
-"""Folders of an inbox as a test sees them: what lies where, by name and by content."""
+"""The folders of an inbox for tests: their files by name and by content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chordwise.domain.json_values import JsonObject
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folders:
-    """An inbox with done/ and failed/ beside it, and the home with the store."""
+    """An inbox with the folders done/ and failed/ beside it, and the home with the store."""
 
     root: Path
     home: Path
@@ -41,9 +41,9 @@ class Folders:
         return found
 
     def hashes(self) -> Counter[str]:
-        """Return how often each content lies in inbox, store, done and failed (I6).
+        """Return how often each content occurs in inbox, store, done and failed together (I6).
 
-        A file that a kill left under two names is one file.
+        A file with two names, as a killed process may leave it, counts once.
         """
         places = (self.inbox, self.store, self.done, self.failed)
         files = (file for place in places for file in place.rglob("*"))
@@ -52,7 +52,7 @@ class Folders:
 
 
 def identity(file: Path) -> tuple[int, int]:
-    """Return what two names of one file have in common."""
+    """Return the device and inode of a file, which all of its names share."""
     status = file.stat()
     return status.st_dev, status.st_ino
 

@@ -1,4 +1,4 @@
-"""Messages that another program writes into the broker: forged, malformed, oversized."""
+"""Messages as another program may write them to the broker: forged, malformed, oversized."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def encoded(body: JsonValue) -> str:
 
 
 def envelope(task: str, arguments: JsonValue, **changes: JsonValue) -> JsonObject:
-    """Return a message as Celery writes it, with some members of its headers or itself changed."""
+    """Return a message as Celery writes it, with changed members of its headers or its envelope."""
     id_ = str(uuid.uuid4())
     headers: JsonObject = {"task": task, "id": id_, "timelimit": [None, None], "retries": 0}
     whole: JsonObject = {
@@ -49,7 +49,7 @@ def an_id() -> str:
 
 
 def pickled() -> JsonObject:
-    """Return a message whose body would run code where pickle is accepted."""
+    """Return a message with a pickled body, which could run code when unpickled."""
     body = base64.b64encode(pickle.dumps(((CANARY,), {}, {}))).decode()
     whole = envelope(FAN_OUT, [])
     return {**whole, "body": body, "content-type": "application/x-python-serialize"}
@@ -84,7 +84,7 @@ FORGED: tuple[tuple[str, JsonValue], ...] = (
 
 
 def bent(job_id: str, chunk_id: str) -> Iterator[JsonObject]:
-    """Yield messages for work that there is, which would have Celery stumble or call others."""
+    """Yield messages for existing work that try to crash Celery or to call other tasks."""
     ids: list[JsonValue] = [chunk_id]
     synthesis: JsonObject = {
         "task": SYNTHESIZE,

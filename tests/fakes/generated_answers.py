@@ -1,4 +1,4 @@
-"""Generated answers: those that a perfect model could give, and the built-in model's of chunks."""
+"""Generated answers: valid ones from the schemas, and the built-in model's about chunks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def task_for(analysis_type: AnalysisType, text: str = TEXT) -> AnalysisTask:
 def grounded_answers(
     draw: st.DrawFn, analysis_type: AnalysisType, at_most: int = 5
 ) -> list[JsonObject]:
-    """Draw the grounded answers of consecutive chunks, each chunk holding `TEXT`."""
+    """Draw the grounded answers of consecutive chunks; the text of each chunk is `TEXT`."""
     count = draw(st.integers(1, at_most))
     kept = analysis_for(analysis_type).kept
     found = [kept(draw(answers(analysis_type))) for _ in range(count)]
@@ -67,7 +67,7 @@ def answers(analysis_type: AnalysisType) -> st.SearchStrategy[JsonObject]:
 
 
 def from_schema(schema: JsonObject) -> st.SearchStrategy[JsonValue]:
-    """Return values of a schema made of `chordwise.domain.schemas`' building blocks."""
+    """Return values of a schema that consists of the building blocks of `domain.schemas`."""
     if isinstance(choices := schema.get("enum"), list):
         return st.sampled_from(choices)
     match schema["type"]:
@@ -112,7 +112,7 @@ def _holds(analysis: Analysis, answer: JsonObject) -> bool:
 
 
 def _complete_fields(answer: JsonObject) -> JsonObject:
-    """Give every item an entry, and what was found its value and quote."""
+    """Give every item an entry, and every found entry a value and a quote."""
     fields = json_values.objects(answer["fields"])
     for item in extraction.items(options_for(AnalysisType.EXTRACTION)):
         if item not in {field["item"] for field in fields}:
@@ -134,7 +134,7 @@ def _consistent(field: JsonObject) -> JsonObject:
 def answer_from_chunks(
     analysis_type: AnalysisType, texts: Sequence[str], options: AnalysisOptions
 ) -> JsonObject:
-    """Return the built-in model's answer about a document of these chunks."""
+    """Return the built-in model's answer about a document with these chunks."""
     asked = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options)
     stored = tuple(answer(replace(asked, text=text)) for text in texts)
     return answer(replace(asked, stage=Stage.SYNTHESIZE, answers=stored))

@@ -1,4 +1,4 @@
-"""A Batch API without a network: the port `BatchApi` over what a test tells the provider."""
+"""A Batch API without a network: the interface `BatchApi` over a provider controlled by a test."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _DAY = timedelta(days=1)
 
 
 class InMemoryBatches:
-    """Implements the port; questions and answers have OpenAI's form."""
+    """Implements `BatchApi`; questions and answers have OpenAI's format."""
 
     def __init__(self, provider: BatchProvider) -> None:
         self._provider = provider
@@ -72,7 +72,7 @@ class InMemoryBatches:
         return f"file-{batch.marker}"
 
     def create(self, batch: PreparedBatch) -> BatchState:
-        """Take the batch in; the answer is lost where the test says so."""
+        """Accept the batch; the answer is lost if the test demands it."""
         self._begin("create")
         lines = [json_values.as_object(json.loads(line)) for line in _lines(batch)]
         created = self._provider.open_batch(lines, metadata={"marker": batch.marker})
@@ -93,14 +93,14 @@ class InMemoryBatches:
         )
 
     def look(self, provider_id: str) -> BatchState:
-        """Return how the batch stands, once it was let go or cancelled at its end."""
+        """Return the state of the batch; it has ended if it was released or cancelled."""
         self._begin("look")
         batch = self._batch(provider_id)
         self._provider.settle(batch)
         return self._state(batch)
 
     def results(self, state: BatchState) -> Iterator[LineOutcome]:
-        """Yield the lines that are there, the last one first."""
+        """Yield the existing lines in reverse order."""
         self._begin("results")
         batch = self._batch(state.provider_id)
         for line, fate in reversed(list(zip(batch.lines, batch.fates or [], strict=True))):
@@ -109,12 +109,12 @@ class InMemoryBatches:
                 yield LineOutcome(custom_id=custom_id, outcome=self._outcome(line, fate))
 
     def cancel(self, provider_id: str) -> None:
-        """Let the batch end at the next look."""
+        """Make the batch end at the next `look`."""
         self._begin("cancel")
         self._batch(provider_id).is_cancelled = True
 
     def _begin(self, operation: str) -> None:
-        """Count the operation, and refuse it where the test says so."""
+        """Count the operation; raise an error if the test demands it."""
         self._provider.asked[operation] += 1
         status = self._provider.statuses.get(operation)
         if status is not None:

@@ -1,4 +1,4 @@
-"""Drives the watch of an inbox by hand: a clock of its own, and a scripted model."""
+"""Drives the watch of an inbox step by step, with a controlled clock and a scripted model."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ OTHER = "Berta answers Anna. The ferry leaves at noon."
 NOW = datetime(2026, 11, 25, 2, 13, tzinfo=UTC)
 STABILITY_SECONDS = 5.0
 QUIET_SECONDS = 10.0
-# Each file is read to its end before a tick goes on.
+# A tick waits until each file is read completely.
 READING_SECONDS = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
 class WatchedInbox:
-    """An inbox, its watch, and what the workers would do."""
+    """An inbox with its watch and the work of the workers."""
 
     folders: Folders
     pipeline: Pipeline
@@ -40,8 +40,8 @@ class WatchedInbox:
         self.begin()
 
     def begin_anew(self) -> None:
-        """Watch as the next process would after a kill."""
-        self.watch.stop_reading()  # which a kill would end, too
+        """Watch again, as the next process does after the first was killed."""
+        self.watch.stop_reading()  # a kill ends the reader, too
         self.begin()
 
     def begin(self) -> None:
@@ -66,7 +66,7 @@ class WatchedInbox:
 
     @property
     def left(self) -> list[Path]:
-        """What lies in the inbox, the empty folders of profiles aside."""
+        """The entries of the inbox, without the folders of profiles."""
         profiles = {self.folders.inbox / name for name in self.pipeline.context.settings.profiles}
         return [each for each in self.folders.inbox.iterdir() if each not in profiles]
 
@@ -75,12 +75,12 @@ class WatchedInbox:
         self.watch.tick()
 
     def take(self) -> None:
-        """Let everything that is complete be taken and submitted."""
+        """Wait until all files are complete, so that they are claimed and submitted."""
         self.watch.tick()
         self.wait(STABILITY_SECONDS)
 
     def work(self) -> None:
-        """Do what the workers do with whatever waits, and recovery with who waits for it."""
+        """Do the work of the workers for all waiting jobs, and serve the jobs that share them."""
         waiting = "SELECT array_agg(id ORDER BY id) FROM jobs WHERE status IN ('queued', 'running')"
         found = self.pipeline.value(waiting)
         for job_id in found if isinstance(found, list) else ():
@@ -100,7 +100,7 @@ def watched(
     profiles: Mapping[str, ProfileSettings] | None = None,
     **more: object,
 ) -> WatchedInbox:
-    """Return an inbox below the test's folder, whose model always answers the same.
+    """Return an inbox below the test's folder, whose model quotes the text.
 
     `more` are further settings of the inbox.
     """

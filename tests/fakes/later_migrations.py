@@ -1,4 +1,4 @@
-"""Migrations of a version that does not exist yet: one more revision, made for a test."""
+"""The migrations of a later version: one additional revision, for tests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LATER = f"{int(NEWEST) + 1:04}"
 
 
 def newer_version(folder: Path, patch: pytest.MonkeyPatch, works_from: str) -> None:
-    """Let migrations be those of a version that has one more."""
+    """Replace the migrations by those of a version that has one more revision."""
     copy = folder / "migrations"
     shutil.copytree(revisions.migrations_folder(), copy)
     later = REVISION.format(revision=LATER, before=NEWEST, works_from=works_from)

@@ -1,4 +1,4 @@
-"""Documents that say what a model is to answer about them, so that it can be right or wrong."""
+"""Documents that contain the answer of the model, so that a test decides whether it is right."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _VALUES = re.compile(r"VALUES (\{.*\})")
 
 
 def obeying(request: CompletionRequest) -> str:
-    """Answer what the document says: a label with its confidence, or the values of items."""
+    """Return the answer that the document contains: a label with its confidence, or values."""
     text = request.task.text
     if request.task.analysis_type is AnalysisType.EXTRACTION:
         (values,) = _VALUES.findall(text)
@@ -37,16 +37,16 @@ def obeying(request: CompletionRequest) -> str:
 
 
 def a_learner(settings: Settings) -> Pipeline:
-    """Return a pipeline whose model answers what each document says."""
+    """Return a pipeline whose model returns the answer that each document contains."""
     return a_pipeline(settings, obeying, repeat_last=True)
 
 
 def classified(
     pipeline: Pipeline, choices: Mapping[str, tuple[str, float]], *, threshold: float = 0.0
 ) -> Submission:
-    """Classify documents of these names, with the labels and the confidence that they get.
+    """Classify documents with these names, labels and confidences.
 
-    With the label `none` no label fits.
+    The label `none` means that no label fits.
     """
     texts = {
         name: f"{name} says: CHOOSE {label} {confidence} and nothing else."
@@ -59,7 +59,7 @@ def classified(
 def extracted(
     pipeline: Pipeline, values: Mapping[str, Mapping[str, tuple[str | None, int]]]
 ) -> Submission:
-    """Extract from documents of these names, with the values and points that items get."""
+    """Extract from documents with these names; each item has a value and a confidence in points."""
     items = dict.fromkeys(item for each in values.values() for item in each)
     texts = {name: f"{name}: VALUES {json.dumps(each)}" for name, each in values.items()}
     options = AnalysisOptions(instructions=", ".join(items))

@@ -1,4 +1,4 @@
-"""A run of a hundred thousand documents, written by statements of sets through the real schema."""
+"""A run of a hundred thousand documents, written by set-based SQL through the real schema."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ CALLS = (
 
 
 def fill(pipeline: Pipeline, *further: str) -> None:
-    """Let the only run have many documents, each with a job, a result and a fact."""
+    """Fill the only run with many documents, each with a job, a result and a fact."""
     pipeline.submit()
     with pipeline.context.database.write() as session:
         session.execute(text("SET LOCAL session_replication_role = replica"))

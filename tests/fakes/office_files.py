@@ -1,4 +1,4 @@
-"""Builds small office files and PDFs for tests, honest and hostile ones."""
+"""Builds small office files and PDFs for tests, regular and hostile ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONTENT_TYPES = (
 
 
 def relationships(**targets: str) -> str:
-    """Return a .rels part: kind of relationship → target; the kind is the id as well."""
+    """Return a .rels part with a target for each kind of relationship; the kind is also the id."""
     entries = "".join(
         f'<Relationship Id="{kind}" Type="{_RELATIONS}/{kind}" Target="{target}"/>'
         for kind, target in targets.items()
@@ -28,7 +28,7 @@ def relationships(**targets: str) -> str:
 
 
 def document(body: str, prologue: str = "") -> str:
-    """Return a main part with `body` inside, namespaces w, r and mc declared."""
+    """Return a main part with `body`; the namespaces w, r and mc are declared."""
     return (
         f'{prologue}<w:document xmlns:w="{W}" xmlns:r="{_RELATIONS}" '
         'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006">'
@@ -77,7 +77,7 @@ def shape(text: str, placeholder: str = "body") -> str:
 
 
 def workbook(sheets: Mapping[str, Sequence[Sequence[str | float]]], last: str = "") -> bytes:
-    """Return an XLSX with these rows, and a cell far out where `last` names one."""
+    """Return an XLSX with these rows, and with one more cell if `last` is given."""
     namespace = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
     listed = "".join(
         f'<sheet name="{name}" sheetId="{number}" r:id="s{number}"/>'
@@ -169,7 +169,7 @@ def pdf(pages: Sequence[str]) -> bytes:
 
 
 def joined(*files: bytes) -> bytes:
-    """Return a PDF with the pages of all."""
+    """Return a PDF with the pages of all given PDFs."""
     whole, stream = pypdfium2.PdfDocument.new(), io.BytesIO()
     for file in files:
         whole.import_pages(pypdfium2.PdfDocument(file))
@@ -178,7 +178,7 @@ def joined(*files: bytes) -> bytes:
 
 
 def scan(text: str) -> bytes:
-    """Return a PDF of one page that is a picture of the text."""
+    """Return a PDF with one page, which is a picture of the text."""
     bitmap = pypdfium2.PdfDocument(pdf([shown(text)]))[0].render(scale=3, grayscale=True)
     size = f"/Width {bitmap.stride}/Height {bitmap.height}"
     pixels = bytes(bitmap.buffer).hex()
@@ -200,7 +200,7 @@ def scan(text: str) -> bytes:
 
 
 def picture_page(painted: str, content: str, form: str = "") -> bytes:
-    """Return a PDF of one page; to paint with are a font /F1, a picture /I, a form /X, and /P."""
+    """Return a PDF with one page; it may use a font /F1, a picture /I, a form /X, and /P."""
     content = f"q {painted} Q {content}"
     fonts = "/Font<</F1 4 0 R>>"
     resources = f"/Resources<<{fonts}/XObject<</I 6 0 R/X 7 0 R>>/Pattern<</P 8 0 R>>>>"
@@ -224,7 +224,7 @@ def picture_page(painted: str, content: str, form: str = "") -> bytes:
 
 
 def shown(text: str, x: int = 20, y: int = 200) -> str:
-    """Return the PDF operators that show a line of text at a place on the page."""
+    """Return the PDF operators that show a line of text at a position of the page."""
     return f"BT /F1 12 Tf {x} {y} Td ({text}) Tj ET"
 
 

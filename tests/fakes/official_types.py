@@ -1,4 +1,4 @@
-"""The official packages' types as judges of what we send: nothing wrong, and nothing unknown."""
+"""Validation of request bodies by the types of the official packages."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _ANTHROPIC = TypeAdapter(MessageCreateParamsNonStreaming)
 
 
 def require_openai(body: JsonObject) -> None:
-    """Fail where a body is no request for Chat Completions, down to its last part."""
+    """Assert that a body is a valid Chat Completions request without unknown members."""
     assert _whole(_OPENAI.validate_python(body)) == body
 
 
 def require_anthropic(body: JsonObject) -> None:
-    """Fail where a body is no request for Messages, down to its last part."""
+    """Assert that a body is a valid Messages request without unknown members."""
     assert _whole(_ANTHROPIC.validate_python(body)) == body
 
 
 def _whole(validated: object) -> object:
-    """Return what was validated, with all that pydantic checks only while it is read.
+    """Return the validated value, including the parts that pydantic validates only when read.
 
-    It leaves out what a type does not know, so a comparison finds that.
+    Members that the type does not know are missing in it, so a comparison finds them.
     """
     match validated:
         case str():

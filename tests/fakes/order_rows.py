@@ -45,14 +45,14 @@ def _schema(**single: JsonValue) -> JsonObject:
 
 SCHEMA = _schema()
 TITLED = _schema(title={"type": "string"})
-"""With a value of which every chunk says something else."""
+"""With a value that differs between chunks."""
 
 UNJOINABLE: JsonObject = {
     **_schema(kind={"enum": ["part", "whole"]}),
     "if": {"properties": {"kind": {"const": "part"}}},
     "then": {"properties": {"line_items": {"maxItems": 300}}},
 }
-"""With a rule that the rows of all chunks together break: only a model can join them."""
+"""With a rule that the joined rows of all chunks violate, so that a model has to join them."""
 
 
 def rows_in(text: str) -> list[JsonValue]:
@@ -60,7 +60,7 @@ def rows_in(text: str) -> list[JsonValue]:
 
 
 def an_extraction(rows: Sequence[JsonValue], **single: JsonValue) -> str:
-    """Return the answer that has these rows, each with its quote."""
+    """Return an answer with these rows, each with its quote."""
     named = [json_values.as_object(row) for row in rows]
     evidence: list[JsonValue] = [
         {
@@ -82,9 +82,9 @@ def rows_of(output: JsonObject) -> list[JsonValue]:
 
 
 def extracting(at_most: int = ROW_COUNT) -> Callable[[CompletionRequest], str]:
-    """Return a model that extracts every row, and joins answers to at most so many of them.
+    """Return a model that extracts every row, and joins answers to at most `at_most` rows.
 
-    It adds title and kind where the schema has them.
+    It adds title and kind if the schema has them.
     """
 
     def answer(request: CompletionRequest) -> str:
@@ -103,7 +103,7 @@ def extracting(at_most: int = ROW_COUNT) -> Callable[[CompletionRequest], str]:
 def within_limits(
     answer: Callable[[CompletionRequest], str],
 ) -> Callable[[CompletionRequest], str | Completion]:
-    """Return the model whose answers are cut off where they exceed the limit of the request."""
+    """Return a model whose answers are truncated at the output limit of the request."""
 
     def limited(request: CompletionRequest) -> str | Completion:
         text = answer(request)

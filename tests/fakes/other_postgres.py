@@ -1,4 +1,4 @@
-"""A server of another PostgreSQL than the embedded one, as people have it on their machines."""
+"""A PostgreSQL server of another version than the embedded one, as users may have installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chordwise.embedded.postgres import EmbeddedPostgres, named_account
 
 
 class OtherPostgres(EmbeddedPostgres):
-    """Started like the embedded one, with what PostgreSQL 14 knows."""
+    """Started like the embedded server, without options that PostgreSQL 14 lacks."""
 
     def __init__(self, data: Path, sockets: Path, programs: Path) -> None:
         super().__init__(data, sockets)

@@ -1,10 +1,10 @@
-"""Results as they lie in the history once another one has taken their place."""
+"""Results in the history, where a result is moved when another one replaces it."""
 
 
 def into_history(replaced_at: str = "now()") -> str:
-    """Return the statement that copies every result there; `replaced_at` is SQL.
+    """Return the statement that copies every result to the history; `replaced_at` is SQL.
 
-    By the names of the columns: the history has one more, in the middle.
+    It matches columns by name, because the history has an additional column in the middle.
     """
     return (
         "INSERT INTO result_history"  # noqa: S608 - our own

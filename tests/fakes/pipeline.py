@@ -1,4 +1,4 @@
-"""Drives the use cases of the pipeline by hand, with a scripted model and real servers."""
+"""Drives the use cases of the pipeline step by step, with a scripted model and real servers."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ _opened: list[Callable[[], None]] = []
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """A context over this test's servers, and the model that it asks."""
+    """A context over the servers of the test, and its scripted model."""
 
     context: Context
     model: ScriptedModel
 
     def submit(self, *found: str | Found, options: RunOptions | None = None) -> Submission:
-        """Take texts, or documents and errors, in as one run and close it."""
+        """Submit texts, documents and errors as one run, and close it."""
         submission = open_run(self.context, options or a_run(), NOW)
         for each in found:
             submission.take_in(a_document(each) if isinstance(each, str) else each)
@@ -73,20 +73,20 @@ class Pipeline:
         return submission
 
     def analyze(self, *found: str | Found, options: RunOptions | None = None) -> Submission:
-        """Take texts, or documents and errors, in as one run and do its work."""
+        """Submit texts, documents and errors as one run, and do its work."""
         submission = self.submit(*found, options=options)
         self.work(submission)
         return submission
 
     def fan_out(self, *texts: str) -> list[tuple[uuid.UUID, uuid.UUID]]:
-        """Submit texts and fan them out; return the ids of each chunk's job and of the chunk."""
+        """Submit texts and fan them out; return the ids of job and chunk for each chunk."""
         jobs = self.jobs(self.submit(*texts))
         for job in jobs:
             fan_out(self.context, job.id)
         return [(job.id, chunk_id) for job in jobs for chunk_id in self.open_chunks(job.id)]
 
     def work(self, submission: Submission) -> None:
-        """Do, one after the other, what the workers would do for a run."""
+        """Do the work of the workers for a run, one job after the other."""
         for job in self.jobs(submission):
             self.work_on(job.id)
 
@@ -98,13 +98,13 @@ class Pipeline:
         synthesize(self.context, job_id)
 
     def jobs(self, submission: Submission) -> Sequence[Job]:
-        """Return the run's jobs as they are now, in order."""
+        """Return the current jobs of the run, in order."""
         with self.context.database.read() as session:
             statement = select(Job).where(Job.run_id == submission.run_id).order_by(Job.id)
             return session.scalars(statement).all()
 
     def job(self, submission: Submission) -> Job:
-        """Return the run's only job as it is now."""
+        """Return the only job of the run."""
         (job,) = self.jobs(submission)
         return job
 
@@ -117,7 +117,7 @@ class Pipeline:
             ).all()
 
     def claim(self, chunk_id: uuid.UUID) -> uuid.UUID:
-        """Claim a chunk as another worker would; return the token."""
+        """Claim a chunk as another worker would; return the lease token."""
         token = uuid.uuid4()
         max_attempts = self.context.settings.pipeline.max_attempts
         with self.context.database.write() as session:
@@ -128,7 +128,7 @@ class Pipeline:
         return token
 
     def expire_leases(self) -> None:
-        """Let every lease run out, the database being up for long enough."""
+        """Expire every lease, once the database has been up for long enough."""
         up = "SELECT pg_postmaster_start_time() < clock_timestamp() - interval '7 seconds'"
         wait_until(lambda: self.value(up) is True, 15, up)
         self.execute("UPDATE chunks SET lease_until = now() - interval '1 second'")
@@ -159,14 +159,14 @@ def a_pipeline(
     named: ModelSettings = AWAY,
     batch_api: BatchApi | None = None,
 ) -> Pipeline:
-    """Open a pipeline whose model `scripted`, of these settings, plays the script online.
+    """Open a pipeline whose model has the settings `named` and follows the script online.
 
-    `batch_api` is where it is asked in batches.
+    `batch_api` answers its questions in the batch lane.
     """
     assert settings.database_url is not None
     model = ScriptedModel(script, repeat_last=repeat_last)
     patient = _asking_once(settings, named)
-    # As inside a worker: no thread waits for results, so none subscribes to them.
+    # As in a worker: no thread waits for results or subscribes to them.
     _set_task_join_will_block(True)
     engine = open_engine(settings.database_url)
     _opened.append(engine.dispose)
@@ -194,14 +194,14 @@ def a_pipeline(
 
 
 def _asking_once(settings: Settings, named: ModelSettings) -> Settings:
-    """Return settings with the scripted model, which is asked once and not again."""
+    """Return settings with the scripted model and without retries."""
     models = {**settings.models, SCRIPTED: named}
     once = settings.retries.model_copy(update={"attempts": 1})
     return settings.model_copy(update={"models": models, "retries": once})
 
 
 def _messenger(settings: Settings) -> Messenger:
-    """Return the one messenger of this process: Celery keeps sockets open behind a dropped one."""
+    """Return the messenger for a broker; Celery keeps the sockets of a dropped messenger open."""
     assert settings.broker_url is not None
     address = settings.broker_url.get_secret_value()
     if address not in _messengers:
@@ -210,7 +210,7 @@ def _messenger(settings: Settings) -> Messenger:
 
 
 def close_all() -> None:
-    """Close the connections of every pipeline opened so far."""
+    """Close the connections of all open pipelines."""
     while _opened:
         _opened.pop()()
 
@@ -222,7 +222,7 @@ def a_run(
     lane: Lane = Lane.ONLINE,
     budget_usd: Decimal | None = None,
 ) -> RunOptions:
-    """Return options of a run that asks the scripted model."""
+    """Return the options of a run with the scripted model."""
     return RunOptions(
         types=types or (AnalysisType.SUMMARY,),
         analysis=analysis or AnalysisOptions(),
@@ -235,7 +235,7 @@ def a_run(
 
 
 def a_document(content: str, source: str = "") -> ReadDocument:
-    """Return what a reader makes of a plain text."""
+    """Return a document as the reader returns it for plain text."""
     return ReadDocument(
         source=source or f"document-{next(_names)}.txt",
         sha256=hashlib.sha256(content.encode()).hexdigest(),
@@ -245,7 +245,7 @@ def a_document(content: str, source: str = "") -> ReadDocument:
 
 
 def a_label(label: str) -> str:
-    """Return an answer to a classification of the paragraph."""
+    """Return a classification of the paragraph."""
     feature = {"feature": "it says so", "quote": "rebuilt in 1856"}
     return json.dumps(
         {
@@ -259,7 +259,7 @@ def a_label(label: str) -> str:
 
 
 def a_summary(*quotes: str, topic: str = "A topic.", confidence: int = 7) -> str:
-    """Return a summary's answer with a finding for each quote."""
+    """Return a summary with a finding for each quote."""
     findings = [{"finding": f"Finding about {quote}", "quote": quote} for quote in quotes]
     return json.dumps(
         {
@@ -272,7 +272,7 @@ def a_summary(*quotes: str, topic: str = "A topic.", confidence: int = 7) -> str
 
 
 def quoting_the_text(request: CompletionRequest) -> str:
-    """Answer an analysis with the first words of its text, a synthesis with its parts' quotes."""
+    """Answer an analysis with the first words of the text, a synthesis with its parts' quotes."""
     task = request.task
     if task.answers:
         found = [item for answer in task.answers for item in grounding.quotes(answer)]

@@ -1,4 +1,4 @@
-"""Starts our real processes in groups of their own, and ends them as roughly as a test wants."""
+"""Starts processes of Chordwise in separate process groups, and stops or kills them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _POLL_SHARE = 0.005
 def completed(
     *command: str, environment: Mapping[str, str] | None = None, folder: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, whatever its exit code, and return what it wrote."""
+    """Run a program to its end; return its output and its exit code."""
     return subprocess.run(
         command,
         env=environment,
@@ -35,7 +35,7 @@ def completed(
 
 @dataclass(slots=True, kw_only=True)
 class Processes:
-    """The processes of one test; `environment` is added to a bare one."""
+    """The processes of one test; `environment` is added to a minimal environment."""
 
     folder: Path
     environment: Mapping[str, str]
@@ -44,7 +44,7 @@ class Processes:
     def start(
         self, module: str, *arguments: str, stdin: int = subprocess.DEVNULL
     ) -> subprocess.Popen[bytes]:
-        """Start `python -m module` with its output in a log file of the test's folder."""
+        """Start `python -m module` with its output in a log file in the test's folder."""
         log = (self.folder / f"{module}-{len(self._started)}.log").open("wb")
         with log:
             process = subprocess.Popen(
@@ -62,7 +62,7 @@ class Processes:
     def run(
         self, *arguments: str, timeout: float = 120, folder: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run the command `chordwise` to its end, in the test's folder or another one."""
+        """Run the command `chordwise` to its end, in the test's folder or in another one."""
         return subprocess.run(
             [sys.executable, "-P", "-m", "chordwise", *arguments],
             stdin=subprocess.DEVNULL,
@@ -75,14 +75,14 @@ class Processes:
         )
 
     def call(self, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Do the same without a process, where none is what the test is about: it starts slowly."""
+        """Run the command in this process, which is faster, if the test does not need a process."""
         return called(arguments, {**self.environment, "NO_COLOR": "1"}, folder or self.folder)
 
     def logs(self) -> str:
         return "\n".join(file.read_text("utf-8") for file in sorted(self.folder.glob("*.log")))
 
     def end_all(self) -> None:
-        """Stop whatever still runs, politely at first."""
+        """Stop all running processes; kill those that do not stop within 15 seconds."""
         running = [process for process in self._started if process.poll() is None]
         for process in running:
             os.killpg(process.pid, signal.SIGTERM)
@@ -100,7 +100,7 @@ class Processes:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and its children, as the kernel does when memory runs out."""
+    """Kill a process and its children with SIGKILL, as the kernel does if memory runs out."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     _close(process)
@@ -112,13 +112,13 @@ def _close(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for a condition, asked more rarely the longer it takes: asking costs processor time.
+    """Wait for a condition; the polling interval grows, because polling costs CPU time.
 
     Raises:
-        AssertionError: It did not come true in time.
+        AssertionError: The condition was not met within `seconds`.
     """
     begun = time.monotonic()
     while not condition():
         waited = time.monotonic() - begun
         assert waited < seconds, f"not within {seconds} s: {what}"
-        time.sleep(max(_POLL_SECONDS, waited * _POLL_SHARE))  # noqa: TID251 - polling with a deadline, not luck
+        time.sleep(max(_POLL_SECONDS, waited * _POLL_SHARE))  # noqa: TID251 - polls with a deadline

@@ -1,4 +1,4 @@
-"""Schedules over this test's database, with a clock that the test turns."""
+"""Schedules over the database of the test, with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVENING = datetime(2026, 3, 27, 18, tzinfo=UTC)
 
 @dataclass(slots=True, kw_only=True)
 class Night:
-    """A scheduler whose clock stands still until the test turns it."""
+    """A scheduler whose clock only the test advances."""
 
     pipeline: Pipeline
     now: datetime = EVENING
@@ -34,38 +34,38 @@ class Night:
         return self.now
 
     def synchronize(self) -> None:
-        """Begin to lead, as a scheduler that was started now."""
+        """Synchronize the schedules, as a scheduler does when it becomes the leader."""
         occurrences.synchronize(self.pipeline.context, self.read_clock)
 
     def tick(self) -> int:
         return occurrences.tick(self.pipeline.context, self.read_clock, self.troubles)
 
     def sleep_until(self, local: str) -> None:
-        """Let the clock show a time of Berlin."""
+        """Set the clock to a time in Berlin."""
         self.now = datetime.fromisoformat(local).replace(tzinfo=BERLIN).astimezone(UTC)
 
     def start_at(self, local: str) -> None:
-        """Let the clock show a time of Berlin at which one occurrence starts."""
+        """Set the clock to a time in Berlin at which one occurrence starts."""
         self.sleep_until(local)
         assert self.tick() == 1
 
     def carry_out(self) -> bool:
-        """Do what a scheduler's thread does, once."""
+        """Do the work of a scheduler's thread once."""
         return self.runner().work()
 
     def runner(self) -> ScheduleRunner:
         return ScheduleRunner(self.pipeline.context, lambda: self.stopped)
 
     def work(self) -> None:
-        """Do what the workers would do for all jobs."""
+        """Do the work of the workers for all jobs."""
         for (job_id,) in self.rows(UNDONE):
-            self.pipeline.work_on(job_id)  # type: ignore[arg-type]  # a UUID, says the table
+            self.pipeline.work_on(job_id)  # type: ignore[arg-type]  # a UUID by the table
 
     def rows(self, query: str) -> list[tuple[object, ...]]:
         return self.pipeline.rows(query)
 
     def history(self) -> list[tuple[object, ...]]:
-        """Return what became of each due time, in Berlin's time."""
+        """Return the trigger and the status of each due time, in Berlin's time."""
         return self.rows(
             "SELECT to_char(due_at AT TIME ZONE 'Europe/Berlin', 'DD HH24:MI'), trigger, status"
             " FROM schedule_runs ORDER BY due_at"
@@ -75,7 +75,7 @@ class Night:
 def a_night(
     settings: Settings, *script: Line, repeat_last: bool = False, **schedules: ScheduleSettings
 ) -> Night:
-    """Return an evening on which a scheduler with these schedules begins to lead."""
+    """Return an evening on which a scheduler with these schedules becomes the leader."""
     return a_night_over(a_pipeline(settings, *script, repeat_last=repeat_last), **schedules)
 
 

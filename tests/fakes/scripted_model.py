@@ -1,4 +1,4 @@
-"""A model that answers from a script: the fake of the port `ChatModel`."""
+"""A model that answers from a script; it implements `ChatModel`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Line: TypeAlias = Answer | Callable[[CompletionRequest], Answer]
 
 
 class ScriptExhaustedError(AssertionError):
-    """The model was asked more often than the test expected."""
+    """The model received more requests than the script has lines."""
 
 
 class ScriptedModel:
-    """Answers with the lines of `script` in turn and remembers what it was asked.
+    """Answers with the lines of `script` in turn, and records its requests.
 
-    A line is an answer's text, a whole completion, an error to raise, or a function of the request
+    A line is the text of an answer, a completion, an error to raise, or a function of the request
     that returns one of these. With `repeat_last` the last line answers all further requests.
     """
 
@@ -50,7 +50,7 @@ class ScriptedModel:
         return self._profile
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Play the next line.
+        """Return or raise the next line.
 
         Raises:
             ChordwiseError: The line is an error.
@@ -63,7 +63,7 @@ class ScriptedModel:
         return answer if isinstance(answer, Completion) else self.completion(answer)
 
     def completion(self, text: str) -> Completion:
-        """Return a clean completion with `text`, as this model would give it."""
+        """Return a cleanly ended completion of this model with `text`."""
         return Completion(
             text=text,
             finish_reason=FinishReason.STOP,

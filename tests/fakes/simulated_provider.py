@@ -25,7 +25,7 @@ STORM_SHARE = 0.95
 
 @dataclass(slots=True, kw_only=True)
 class Bucket:
-    """A provider's quota per minute, refilled all the time; `capacity` may be had at once."""
+    """A provider's quota: refilled continuously by `per_minute`, up to `capacity`."""
 
     per_minute: float
     capacity: float
@@ -36,7 +36,7 @@ class Bucket:
         self.level = self.capacity
 
     def until(self, amount: float, now: float) -> float:
-        """Return the seconds until `amount` is there."""
+        """Return the seconds until `amount` is available."""
         gained = max(0.0, now - self.at) * self.per_minute / 60
         self.level, self.at = min(self.capacity, self.level + gained), max(self.at, now)
         return max(0.0, amount - self.level) / (self.per_minute / 60)
@@ -44,10 +44,10 @@ class Bucket:
 
 @dataclass(slots=True, kw_only=True)
 class SimulatedProvider:
-    """Admits what its buckets and its `slots` allow, and says so in headers where it `tells`.
+    """Admits calls within its buckets and `slots`; reports its limits in headers if it `tells`.
 
-    `outage` is a span of time in which it fails every call, `storm` one in which it refuses nearly
-    all, however few they are, and asks for `storm_pause_seconds`.
+    During `outage`, a span of time, it fails every call. During `storm` it refuses nearly all
+    calls, regardless of their rate, and requests a wait of `storm_pause_seconds`.
     """
 
     random: Random
@@ -62,7 +62,7 @@ class SimulatedProvider:
     in_flight: int = 0
 
     def ask(self, cost: Mapping[QuotaKind, int], now: float) -> tuple[float, CallReport]:
-        """Return when the answer is there, and how the call went."""
+        """Return the time of the answer, and the report of the call."""
         if self.outage[0] <= now < self.outage[1]:
             return now + REFUSAL_SECONDS, CallReport(result=CallResult.FAILED)
         if self.storm[0] <= now < self.storm[1] and self.random.random() < STORM_SHARE:
@@ -96,7 +96,7 @@ class SimulatedProvider:
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """What happened, as pairs of the time and the lane, or the wait."""
+    """The events of a simulation: times, with the lane and the wait where known."""
 
     answered: list[tuple[float, Priority]] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
@@ -106,21 +106,21 @@ class Tally:
     max_in_flight: int = 0
 
     def rate(self, start: float, end: float, priority: Priority | None = None) -> float:
-        """Return the answers a second, of one lane or of all, between two times."""
+        """Return the answers per second between two times, of one lane or of all."""
         hits = [at for at, lane in self.answered if priority in (None, lane)]
         return sum(start <= at < end for at in hits) / (end - start)
 
     def refused_share(self, start: float, end: float) -> float:
-        """Return which share of the calls was refused between two times."""
+        """Return the share of refused calls between two times."""
         refused = sum(start <= at < end for at in self.refused)
         return refused / max(1, refused + sum(start <= at < end for at, _ in self.answered))
 
 
 class Simulation:
-    """Drives workers that always have a next call, in virtual time.
+    """Simulates workers that always have a next call, in virtual time.
 
-    `lanes` says how many workers each priority has; `limits` must take its time from `clock`.
-    During `rest`, a span of time, no next call is made.
+    `lanes` is the number of workers by priority; `limits` must take its time from `clock`. During
+    `rest`, a span of time, no calls are made.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Simulation:
         return self.now
 
     def run(self, limits: Limits, seconds: float) -> Tally:
-        """Let the workers work for so long."""
+        """Run the workers for `seconds` of virtual time; return the events."""
         for priority, count in self._lanes.items():
             for _ in range(count):
                 self._later(0.0, lambda p=priority: self._next(limits, p))  # type: ignore[misc]  # binds the loop's value
@@ -168,7 +168,7 @@ class Simulation:
         answer = limits.take(wanted)
         self.tally.questions += 1
         if not isinstance(answer, Permit):
-            assert isinstance(answer, Wait), "nobody denies anything here"
+            assert isinstance(answer, Wait), "no limiter of a simulation denies calls"
             self._later(answer.seconds, lambda: self._take(limits, wanted, since))
             return
         self.tally.waits.append((self._time(), self.now - since, wanted.priority))

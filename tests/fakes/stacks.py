@@ -1,4 +1,4 @@
-"""Stacks of real supervisors and servers, with small stand-ins for worker and scheduler."""
+"""Stacks of real supervisors and servers, with small substitutes for worker and scheduler."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ with psycopg.connect(address) as connection:
 
 
 def python(code: str, *arguments: str) -> tuple[str, ...]:
-    """Return the command that runs a piece of Python."""
+    """Return the command that runs Python code."""
     return (sys.executable, "-P", "-c", code, *arguments)
 
 
@@ -62,7 +62,7 @@ COMMANDS = Commands(
 def settings_for(
     home: Path, *, idle_seconds: float = 600, file: Path | None = None, **changes: object
 ) -> Settings:
-    """Return settings with everything embedded and the given changes, as if out of a file."""
+    """Return settings with an embedded stack and the given changes, as if read from a file."""
     values: dict[str, object] = {
         "home": home,
         "embedded": EmbeddedSettings(idle_minutes=idle_seconds / 60, command_server=False),
@@ -77,7 +77,7 @@ def settings_for(
 
 @contextmanager
 def a_home(tmp_path: Path) -> Iterator[Path]:
-    """Lend a home below a closed folder, and stop its stack afterwards."""
+    """Lend a home below a private folder, and stop its stack afterwards."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     yield closed / "home"
@@ -85,25 +85,25 @@ def a_home(tmp_path: Path) -> Iterator[Path]:
 
 
 def copy_data(initialized: Path, home: Path) -> None:
-    """Give a home the data of a PostgreSQL that was initialized elsewhere, and its password."""
+    """Copy the data of an initialized PostgreSQL, and its password, into a home."""
     shutil.copytree(initialized / "postgres", home / "postgres")
     shutil.copy2(initialized / "postgres.password", home)
 
 
 def running(home: Path) -> StackState:
-    """Return the state of a stack that must be there."""
+    """Return the state of a running stack."""
     state = stack.find(home)
     assert state is not None
     return state
 
 
 def becomes(condition: Callable[[], bool]) -> bool:
-    """Return whether something comes true within the patience of a test."""
+    """Return whether a condition is met within 30 seconds."""
     return processes.wait_until(condition, PATIENCE_SECONDS)
 
 
 def note_of(home: Path, name: str) -> str:
-    """Return what a stand-in wrote down; empty before it did."""
+    """Return the note of a substitute process; empty if there is none yet."""
     path = home / f"{name}.note"
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
@@ -123,7 +123,7 @@ def nobody_left(identities: list[ProcessIdentity]) -> bool:
 
 @contextmanager
 def open_to_programs(home: Path) -> Iterator[JsonObject]:
-    """Open the database of a home to other programs; check that the login is refused afterward."""
+    """Open the database of a home with `chordwise connect`; check that the login ends with it."""
     said = home.with_name("connect.json")
     with said.open("w") as out:
         command = [
@@ -146,6 +146,6 @@ def open_to_programs(home: Path) -> Iterator[JsonObject]:
 
 
 def postgres_extension_of_duckdb() -> Path:
-    """Return the extension's file; its package has that of DuckDB's same version only."""
+    """Return the file of the extension; its package fits only the same version of DuckDB."""
     package = Path(duckdb_extension_postgres_scanner.__file__).parent
     return next(package.rglob("postgres_scanner.duckdb_extension"))

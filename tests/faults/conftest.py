@@ -1,4 +1,4 @@
-"""Fixtures of the experiments: a cluster, a cluster of their own, and the record of each."""
+"""Fixtures of the fault experiments: clusters on shared or separate servers, and the report."""
 
 from __future__ import annotations
 
@@ -33,12 +33,16 @@ _measured: list[Row] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Take the lengths of a soak, a stream and a large run, and the seed of what is random."""
+    """Add options for the lengths of experiments and for the seed of random faults."""
     group = parser.getgroup("fault experiments")
-    group.addoption("--soak-minutes", type=float, default=0.0, help="how long to soak; 0: not")
-    group.addoption("--stream-minutes", type=float, default=2.0, help="how long files come for F10")
-    group.addoption("--many-jobs", type=int, default=600, help="how many jobs D08 has")
-    group.addoption("--fault-seed", type=int, default=None, help="repeat what this seed did")
+    group.addoption(
+        "--soak-minutes", type=float, default=0.0, help="length of the soak test; 0 skips it"
+    )
+    group.addoption(
+        "--stream-minutes", type=float, default=2.0, help="how long files arrive in F10"
+    )
+    group.addoption("--many-jobs", type=int, default=600, help="number of jobs in D08")
+    group.addoption("--fault-seed", type=int, default=None, help="the seed of random faults")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,7 +59,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the row of each experiment, whatever became of it."""
+    """Print the row of each experiment, passed or failed."""
     if _measured:
         terminalreporter.section("fault experiments")
         for line in rows.plain_table(_measured):
@@ -80,7 +84,7 @@ def work(
     template: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> UndisturbedWork:
-    """Return what measures work without a fault."""
+    """Return the measurement of the work without a fault."""
 
     @contextmanager
     def open_another() -> Iterator[Cluster]:
@@ -96,7 +100,7 @@ def work(
 
 @pytest.fixture
 def disk() -> Iterator[SmallDisk]:
-    """Mount a small file system; skip where we may not. A test takes it before the cluster."""
+    """Mount a small file system, before the cluster opens; skip the test without permission."""
     with mounted(_DISK_MEGABYTES) as small:
         yield small
 
@@ -114,7 +118,7 @@ def cluster(
 
 @pytest.fixture
 def own_cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """Build a world on servers of its own, which may be killed and reconfigured."""
+    """Open a cluster on separate servers, which may be killed and reconfigured."""
     with (
         tempfile.TemporaryDirectory(prefix="cw-") as short,
         own_servers(Path(short)) as (database, broker),
@@ -126,7 +130,7 @@ def own_cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Callable[[Row], None]:
-    """Return where rows go: to the terminal at the end, and to the file."""
+    """Return the function that adds a row to the terminal summary and to the file."""
 
     def keep(row: Row) -> None:
         request.node.user_properties.append((_ROW, json.dumps(asdict(row))))
@@ -139,7 +143,7 @@ def report(request: pytest.FixtureRequest) -> Callable[[Row], None]:
 def experiment(
     request: pytest.FixtureRequest, work: UndisturbedWork, report: Callable[[Row], None]
 ) -> Experiment:
-    """Return the experiment over whichever cluster the test takes."""
+    """Return the experiment over the cluster that the test requests."""
     name = "own_cluster" if "own_cluster" in request.fixturenames else "cluster"
     chosen: Cluster = request.getfixturevalue(name)
     return Experiment(cluster=chosen, report=report, work_seconds=work.seconds)
@@ -149,7 +153,7 @@ def experiment(
 def begin(
     work: UndisturbedWork, report: Callable[[Row], None]
 ) -> Callable[[], AbstractContextManager[Experiment]]:
-    """Return what opens an experiment over a fresh world, for tests with many of them."""
+    """Return a function that opens an experiment over a new cluster, for tests with several."""
 
     @contextmanager
     def begun() -> Iterator[Experiment]:

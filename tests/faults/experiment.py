@@ -106,4 +106,4 @@ class Experiment:
 
     def _redelivered(self) -> str:
         count = self.cluster.redelivered
-        return f"{count} messages delivered once more" if count else ""
+        return f"messages redelivered: {count}" if count else ""

@@ -33,7 +33,8 @@ class Row:
     date: str = ""
 
     def cells(self) -> tuple[str, ...]:
-        """Return what stands in the table's columns."""
+        """Return the cells of the table."""
+        seed = "" if self.seed is None else f"seed {self.seed}"
         return (
             self.id,
             self.injected,
@@ -41,7 +42,7 @@ class Row:
             f"{self.seconds:.1f}",
             f"{self.bound_seconds:.1f}",
             str(self.extra_calls),
-            self.notes if self.seed is None else f"{self.notes} seed {self.seed}".strip(),
+            ", ".join(filter(None, (self.notes, seed))),
         )
 
 

@@ -101,7 +101,7 @@ def test_a_broker_killed_and_started_again(
 ) -> None:
     """R02: with its memory or without, the same worker goes on, and nothing is asked twice."""
     id_ = f"R02 {memory} {percent} %"
-    begin(own_cluster, experiment, id_, f"kill -9 of the broker, whose memory is {memory}")
+    begin(own_cluster, experiment, id_, f"kill -9 of the broker, memory {memory}")
     wait_for_percent(own_cluster, percent)
 
     own_cluster.broker.kill()
@@ -120,7 +120,7 @@ def test_a_broker_that_is_down_for_several_leases(
     own_cluster: Cluster, experiment: Experiment, memory: str
 ) -> None:
     """R03: commands answer from PostgreSQL and say what is wrong; a submission runs later."""
-    begin(own_cluster, experiment, f"R03 {memory}", "no broker for three leases")
+    begin(own_cluster, experiment, f"R03 {memory}", "broker unavailable for three leases")
     own_cluster.wait_for_share(0.25)
 
     own_cluster.broker.kill()
@@ -170,7 +170,7 @@ def test_a_silent_network(
 ) -> None:
     """R05: connections that are open and dead are given up, and the same worker goes on."""
     id_ = f"R05 {seconds:g} s {share:.0%}"
-    worker = begin_beside(cluster, experiment, id_, f"bytes to the broker vanish for {seconds:g} s")
+    worker = begin_beside(cluster, experiment, id_, f"bytes to the broker lost for {seconds:g} s")
     cluster.wait_for_share(share)
 
     cluster.to_broker.swallow()
@@ -312,7 +312,7 @@ def test_a_broker_that_remembers_less_than_it_knows(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
     """Its marker is right and the messages are gone: they are missed, and sent again."""
-    experiment.begin("R02 before", "the broker back with its memory from before the submission")
+    experiment.begin("R02 before", "broker restarted with its data from before the submission")
     own_cluster.start_scheduler()
     own_cluster.start_worker()
     own_cluster.wait_for(_MARKED)
@@ -335,7 +335,12 @@ def test_a_broker_that_remembers_less_than_it_knows(
 @pytest.mark.thorough
 def test_a_broker_that_remembers_what_is_done(own_cluster: Cluster, experiment: Experiment) -> None:
     """Messages that were acknowledged come again, beside those that have not been taken yet."""
-    begin(own_cluster, experiment, "R02 earlier", "the broker back with its memory of a quarter")
+    begin(
+        own_cluster,
+        experiment,
+        "R02 earlier",
+        "broker restarted with its data at a quarter of the chunks",
+    )
     own_cluster.wait_for_share(0.25)
     copy_memory(own_cluster)
     own_cluster.wait_for_share(0.75)
@@ -354,7 +359,7 @@ def test_a_broker_that_reads_its_memory_for_a_while(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
     """While it answers that it is loading, all processes wait; a submission is accepted."""
-    begin(own_cluster, experiment, "R02 loading", "kill -9 of the broker, which then loads long")
+    begin(own_cluster, experiment, "R02 loading", "kill -9 of the broker, which then loads slowly")
     own_cluster.wait_for_share(0.25)
     with own_cluster.broker.client() as client:
         lengthen_memory(client)
@@ -377,7 +382,7 @@ def test_a_broker_that_is_gone_in_the_middle_of_a_fan_out(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
     """Half of a chord is out: the rest follows when the broker is back, however long that takes."""
-    experiment.begin("R03 fan-out", "no broker for six leases after half of a chord")
+    experiment.begin("R03 fan-out", "broker unavailable for six leases after half of a chord")
     own_cluster.start_scheduler()
     worker = own_cluster.start_worker(f"fan_out.mid_publish:hang:2:{MESSAGES // 2}")
     own_cluster.submit(own_cluster.documents.write(chunks=24))
@@ -429,7 +434,7 @@ def finish(cluster: Cluster, experiment: Experiment) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
 def test_a_broker_without_room(own_cluster: Cluster, experiment: Experiment, share: float) -> None:
     """Messages that are there are worked on; what cannot be noted stands in PostgreSQL."""
-    experiment.begin(f"R04 {share:.0%}", "no room in the broker for three leases")
+    experiment.begin(f"R04 {share:.0%}", "broker full for three leases")
     own_cluster.start_scheduler()
     own_cluster.start_worker()
     own_cluster.submit(own_cluster.documents.write(chunks=24))
@@ -446,7 +451,7 @@ def test_a_submission_to_a_broker_without_room(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
     """It is accepted, waits in the outbox, and runs when there is room; doctor names the cause."""
-    experiment.begin("R04 submit", "no room in the broker before a submission")
+    experiment.begin("R04 submit", "broker full before a submission")
     own_cluster.start_scheduler()
     own_cluster.start_worker()
     wait_until(lambda: all(each.has_started for each in own_cluster.members.all), 30, "all start")
@@ -465,7 +470,7 @@ def test_processes_that_start_before_a_broker_without_room(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
     """The worker consumes what comes, and the scheduler sends when there is room."""
-    experiment.begin("R04 start", "no room in the broker while worker and scheduler start")
+    experiment.begin("R04 start", "broker full while worker and scheduler start")
 
     with full(own_cluster):
         own_cluster.start_scheduler()
@@ -480,7 +485,7 @@ def test_a_broker_that_fills_up_in_the_middle_of_a_fan_out(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
     """A chord that was sent in parts is completed, and no chunk of it is asked about twice."""
-    experiment.begin("R04 fan-out", "no room in the broker after half of a chord")
+    experiment.begin("R04 fan-out", "broker full after half of a chord")
     own_cluster.start_scheduler()
     worker = own_cluster.start_worker(f"fan_out.mid_publish:hang:{PAUSE_SECONDS}:{MESSAGES // 2}")
     own_cluster.submit(own_cluster.documents.write(chunks=24))
@@ -495,7 +500,9 @@ def test_a_broker_that_fills_up_in_the_middle_of_a_fan_out(
 @pytest.mark.thorough
 def test_a_broker_at_its_brink(own_cluster: Cluster, experiment: Experiment) -> None:
     """Room that comes and goes with every message costs time and nothing else."""
-    experiment.begin("R04 brink", "room for ten messages while ten documents come", chunks=48)
+    experiment.begin(
+        "R04 nearly full", "room for ten messages while ten documents are submitted", chunks=48
+    )
     own_cluster.start_scheduler()
     own_cluster.start_worker()
     wait_until(lambda: all(each.has_started for each in own_cluster.members.all), 30, "all start")

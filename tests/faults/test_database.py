@@ -51,7 +51,7 @@ def test_a_database_that_restarts_all_the_time(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
     """D01: a minute of stops, crashes and resets costs no call, no attempt and no hand's turn."""
-    experiment.begin("D01", "stopped, crashed or cut off every 2–8 s", chunks=144, seed=SEED)
+    experiment.begin("D01", "stop, crash or disconnection every 2–8 s", chunks=144, seed=SEED)
     random = Random(SEED)  # noqa: S311 - to be repeated
     own_cluster.provider.treat(Treatment(delay_seconds=2), times=1_000)
     own_cluster.start_scheduler()
@@ -106,7 +106,7 @@ def test_a_commit_whose_answer_is_lost(
 ) -> None:
     """D02: what was committed unseen is found: one row, one call, one attempt."""
     holding, times = COMMITS[commit]
-    experiment.begin(f"D02 {commit}", f"{times} answers to COMMIT lost")
+    experiment.begin(f"D02 {commit}", f"COMMIT responses lost: {times}")
     cluster.submit(cluster.documents.write(chunks=24))
     cluster.to_database.drop_answer_after(b"COMMIT\0", times, holding=holding)
 
@@ -124,7 +124,7 @@ def test_a_submission_whose_commit_is_answered_into_the_void(
     cluster: Cluster, experiment: Experiment
 ) -> None:
     """D02: a command that is not told whether it has submitted finds out, and submits once."""
-    experiment.begin("D02 submit", "the answers to a submission's COMMITs lost")
+    experiment.begin("D02 submit", "COMMIT responses of a submission lost")
     for holding in (b"INSERT INTO runs", b"INSERT INTO jobs"):
         cluster.to_database.drop_answer_after(b"COMMIT\0", holding=holding)
         cluster.submit(cluster.documents.write(chunks=12))
@@ -145,7 +145,7 @@ def test_a_database_that_falls_silent(
     cluster: Cluster, experiment: Experiment, share: float
 ) -> None:
     """D half-open: connections that say nothing any more are given up, and work goes on."""
-    experiment.begin(f"D half-open {share:.0%}", "bytes vanish for three leases")
+    experiment.begin(f"D half-open {share:.0%}", "bytes lost for three leases")
     cluster.start_scheduler()
     cluster.start_worker()
     cluster.submit(cluster.documents.write(chunks=24))
@@ -160,7 +160,7 @@ def test_a_database_that_falls_silent(
 
     experiment.finish(
         bound_seconds=SILENCE_SECONDS + AFTER_OUTAGE_SECONDS + experiment.undisturbed_seconds,
-        notes=f"{asked} calls meanwhile",
+        notes=f"{asked} calls during the fault",
     )
     assert asked <= CONCURRENCY
 
@@ -169,7 +169,7 @@ def test_a_database_that_falls_silent(
 @pytest.mark.parametrize("way", ["delay", "drip"])
 def test_a_slow_way_to_the_database(cluster: Cluster, experiment: Experiment, way: str) -> None:
     """D slow: what takes long takes long, and nothing is given up or done twice."""
-    experiment.begin(f"D {way}", "50 ms for each piece" if way == "delay" else "50 kB/s")
+    experiment.begin(f"D {way}", "50 ms delay per piece of data" if way == "delay" else "50 kB/s")
     cluster.start_scheduler()
     cluster.start_worker()
     cluster.submit(cluster.documents.write(chunks=24))
@@ -212,7 +212,7 @@ def test_a_database_with_few_connections(
 
     refused = own_cluster.logs().count("too many clients")
     experiment.finish(
-        notes=f"done {seconds:.0f} s after the submission, {refused} times refused meanwhile"
+        notes=f"done {seconds:.0f} s after the submission, {refused} connections refused"
     )
     assert refused > 0
     assert seconds < TURNS_SECONDS + experiment.undisturbed_seconds
@@ -248,7 +248,7 @@ def test_rows_that_are_locked_for_long(
 
     experiment.finish(
         bound_seconds=RECOVERY_SECONDS + AFTER_OUTAGE_SECONDS + experiment.undisturbed_seconds,
-        notes=f"{asked} calls meanwhile",
+        notes=f"{asked} calls during the fault",
     )
     assert cluster.count("SELECT max(attempts) FROM chunks") == 1
 
@@ -256,7 +256,7 @@ def test_rows_that_are_locked_for_long(
 @pytest.mark.thorough
 def test_rows_that_are_locked_in_the_other_order(cluster: Cluster, experiment: Experiment) -> None:
     """A transaction that is ended as a deadlock's victim is repeated."""
-    experiment.begin("D03 deadlock", f"{ROUNDS} times chunks locked before their job")
+    experiment.begin("D03 deadlock", f"chunks locked before their job, {ROUNDS} times")
     cluster.provider.treat(Treatment(delay_seconds=1), times=1_000)
     cluster.start_scheduler()
     cluster.start_worker()
@@ -269,7 +269,7 @@ def test_rows_that_are_locked_in_the_other_order(cluster: Cluster, experiment: E
     experiment.fault_is_over()
 
     victims = cluster.logs().count("deadlock detected")
-    experiment.finish(notes=f"{_deadlocks(cluster)} deadlocks, {victims} in our logs")
+    experiment.finish(notes=f"{_deadlocks(cluster)} deadlocks, {victims} in the logs of Chordwise")
     assert _deadlocks(cluster) > 0
     assert cluster.count("SELECT max(attempts) FROM chunks") == 1
 
@@ -321,7 +321,7 @@ def test_transactions_that_cannot_be_put_in_order(cluster: Cluster, experiment: 
 @pytest.mark.thorough
 def test_a_statement_that_takes_too_long(cluster: Cluster, experiment: Experiment) -> None:
     """A table that is locked as a whole stops statements for as long as they may take, no more."""
-    experiment.begin("D03 table locked", "model_calls locked as a whole for two leases")
+    experiment.begin("D03 table locked", "table model_calls locked for two leases")
     cluster.start_scheduler()
     cluster.start_worker()
     cluster.submit(cluster.documents.write(chunks=24))
@@ -375,7 +375,9 @@ def test_migrations_up_down_and_up_under_load(
     tmp_path: Path, cluster: Cluster, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """D06: old workers go on, another old one starts on the newer schema, and none fails."""
-    experiment.begin("D06", f"{MIGRATIONS} times up and down, and up, under load", chunks=48)
+    experiment.begin(
+        "D06", f"{MIGRATIONS} upgrades and downgrades, then an upgrade, under load", chunks=48
+    )
     newer_version(tmp_path, monkeypatch, NEWEST)
     cluster.start_scheduler()
     cluster.start_worker()
@@ -422,7 +424,7 @@ def _read_only(cluster: Cluster) -> str:
 
 WRONG_ADDRESSES = {
     "wrong password": _wrong_password,
-    "without rights": _without_rights,
+    "missing privileges": _without_rights,
     "read-only": _read_only,
 }
 

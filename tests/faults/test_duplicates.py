@@ -119,7 +119,7 @@ def test_copies_of_a_header_while_it_runs(cluster: Cluster, experiment: Experime
 @pytest.mark.thorough
 def test_copies_of_a_header_that_has_ended(cluster: Cluster, experiment: Experiment) -> None:
     """A header that has ended counts once, however often it returns."""
-    begin(cluster, experiment, "P11 ended header", f"{_TIMES} copies of a header that has ended")
+    begin(cluster, experiment, "P11 completed header", f"{_TIMES} copies of a completed header")
     message = next_message(cluster)
     cluster.wait_for_share(0.5)
     assert status_of(cluster, message) == "succeeded"
@@ -133,7 +133,12 @@ def test_copies_of_a_header_that_has_ended(cluster: Cluster, experiment: Experim
 @pytest.mark.thorough
 def test_a_callback_before_the_last_chunk(cluster: Cluster, experiment: Experiment) -> None:
     """The synthesis refuses while chunks are open, and comes when they are not."""
-    begin(cluster, experiment, "P11 early callback", f"{_TIMES} callbacks at a quarter")
+    begin(
+        cluster,
+        experiment,
+        "P11 early callback",
+        f"{_TIMES} callbacks with a quarter of the chunks done",
+    )
     cluster.wait_for_share(0.25)
 
     call_back(cluster)
@@ -144,7 +149,7 @@ def test_a_callback_before_the_last_chunk(cluster: Cluster, experiment: Experime
 @pytest.mark.thorough
 def test_callbacks_beside_a_running_one(cluster: Cluster, experiment: Experiment) -> None:
     """One of them synthesizes, and the model is asked once."""
-    begin(cluster, experiment, "P11 callback twice", f"{_TIMES} callbacks beside the running one")
+    begin(cluster, experiment, "P11 callback twice", f"{_TIMES} callbacks during the running one")
     cluster.wait_for(_SYNTHESIZING)
 
     call_back(cluster)
@@ -199,7 +204,7 @@ def finish_forging(cluster: Cluster, experiment: Experiment, expected: Counter[s
 def test_forged_messages_between_ours(cluster: Cluster, experiment: Experiment) -> None:
     """Each is rejected, logged without content, and counted; every document goes through."""
     begin_forging(
-        cluster, experiment, "R07 forged", "no JSON, pickle, 10 MB, unknown tasks, SQL for ids"
+        cluster, experiment, "R07 forged", "invalid JSON, pickle, 10 MB, unknown tasks, SQL as ids"
     )
     expected = Counter(reason for reason, _ in FORGED) + Counter(envelope=len(_NO_JSON))
 
@@ -213,9 +218,7 @@ def test_forged_messages_between_ours(cluster: Cluster, experiment: Experiment) 
 @pytest.mark.thorough
 def test_bent_messages_for_real_work(cluster: Cluster, experiment: Experiment) -> None:
     """Right ids do not let Celery's other options through, whatever they would call."""
-    begin_forging(
-        cluster, experiment, "R07 bent", "messages with right ids, and options that are not ours"
-    )
+    begin_forging(cluster, experiment, "R07 options", "messages with valid ids and foreign options")
     ids = cluster.value(_AN_ENDED_CHUNK)
     assert isinstance(ids, list)
     messages = list(bent(*ids))

@@ -27,7 +27,7 @@ def test_a_disk_that_is_full_of_data(
     disk: SmallDisk, own_cluster: Cluster, experiment: Experiment
 ) -> None:
     """While nothing can be written nothing is paid for, and the rest is done once there is room."""
-    experiment.begin("D04 data", f"no room for tables, {OUTAGE_SECONDS:.0f} s", chunks=144)
+    experiment.begin("D04 data", f"disk of the tables full for {OUTAGE_SECONDS:.0f} s", chunks=144)
     _move_tables(own_cluster, disk)
     _start_work(own_cluster)
 
@@ -40,7 +40,7 @@ def test_a_disk_that_is_full_of_data(
     experiment.fault_is_over()
 
     experiment.finish(
-        notes=f"{asked} calls meanwhile, {full} times full",
+        notes=f"{asked} calls during the fault, {full} disk full errors",
         bound_seconds=RECOVERY_SECONDS + AFTER_OUTAGE_SECONDS + experiment.undisturbed_seconds,
     )
     assert asked <= CONCURRENCY
@@ -55,7 +55,7 @@ def test_a_disk_that_is_full_of_log(
 
     It writes its log into segments of 16 MB, and ends when it cannot make another one.
     """
-    experiment.begin("D04 log", f"no room for WAL, {OUTAGE_SECONDS:.0f} s", chunks=144)
+    experiment.begin("D04 log", f"disk of the WAL full for {OUTAGE_SECONDS:.0f} s", chunks=144)
     _move_log(own_cluster, disk)
     _start_work(own_cluster)
 
@@ -69,7 +69,7 @@ def test_a_disk_that_is_full_of_log(
     experiment.fault_is_over()
 
     experiment.finish(
-        notes=f"{asked} calls meanwhile",
+        notes=f"{asked} calls during the fault",
         bound_seconds=RECOVERY_SECONDS + AFTER_OUTAGE_SECONDS + experiment.undisturbed_seconds,
     )
     assert died

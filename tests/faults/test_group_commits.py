@@ -24,7 +24,7 @@ def test_a_worker_killed_between_commit_and_acknowledgement(
     cluster: Cluster, experiment: Experiment, documents: int
 ) -> None:
     """P13: what a group has stored is not asked again, though no thread has heard of it."""
-    injected = f"kill -9 once a group is committed, over documents: {documents}"
+    injected = f"kill -9 after a group is committed, documents: {documents}"
     experiment.begin(f"P13 group committed {documents}", injected)
     cluster.start_scheduler()
     worker = cluster.start_worker("group.committed:kill:3")
@@ -69,7 +69,7 @@ _REFUSED = "SELECT count(*) FROM chunks WHERE status = 'failed' AND error_code =
 
 def test_one_row_of_a_group_that_is_refused(cluster: Cluster, experiment: Experiment) -> None:
     """P13: it fails alone and is named; those that were stored with it lose nothing."""
-    experiment.begin("P13 bad row", "the end of one of 24 chunks is refused by PostgreSQL")
+    experiment.begin("P13 bad row", "PostgreSQL rejects the end of one of 24 chunks")
     cluster.start_scheduler()
     cluster.submit(*(cluster.documents.write(chunks=1) for _ in range(SMALL_DOCUMENTS)))
     cluster.wait_for(f"SELECT count(*) = {SMALL_DOCUMENTS} FROM chunks")  # noqa: S608 - a number
@@ -109,7 +109,9 @@ def test_two_processes_with_one_slice(cluster: Cluster, experiment: Experiment) 
 @pytest.mark.parametrize("wrong_by", [1, -1])
 def test_a_countdown_that_is_wrong(cluster: Cluster, experiment: Experiment, wrong_by: int) -> None:
     """P15: the chunks are the truth; the synthesis comes once, when the last of them has ended."""
-    experiment.begin(f"P15 {wrong_by:+}", f"jobs.open_chunks wrong by {wrong_by:+} at a quarter")
+    experiment.begin(
+        f"P15 {wrong_by:+}", f"jobs.open_chunks off by {wrong_by:+} with a quarter done"
+    )
     cluster.provider.delay_seconds = 0.5
     cluster.start_scheduler()
     cluster.start_worker()
@@ -168,7 +170,7 @@ def test_many_jobs_while_the_database_restarts(
     own_cluster: Cluster, experiment: Experiment, jobs: int
 ) -> None:
     """D08: one run of very many jobs ends with a result for each, and asks nothing twice."""
-    experiment.begin("D08", f"{jobs:,} jobs, PostgreSQL killed {_RESTARTS} times meanwhile")
+    experiment.begin("D08", f"{jobs:,} jobs, PostgreSQL killed {_RESTARTS} times")
     own_cluster.provider.delay_seconds = 0.0
     rows = own_cluster.documents.folder / "rows.csv"
     with rows.open("w", encoding="utf-8", newline="") as file:

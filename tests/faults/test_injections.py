@@ -64,7 +64,7 @@ def share_flagged(cluster: Cluster, name: str) -> float:
 
 def test_orders_in_documents(cluster: Cluster, experiment: Experiment) -> None:
     """S01: the form of answers holds, and what a model was talked into shows itself."""
-    experiment.begin("S01", f"{len(INJECTIONS)} documents with orders, and a model that obeys")
+    experiment.begin("S01", f"{len(INJECTIONS)} documents with injected orders, a model that obeys")
     cluster.provider.treat(Treatment(answering=answer_obediently), times=_EVER)
     folder = cluster.folder / "documents"
     files = [
@@ -89,7 +89,7 @@ def test_orders_in_documents(cluster: Cluster, experiment: Experiment) -> None:
     experiment.finish(
         Allowance(ends=SUCCEEDED | {"failed", "partial"}, extra_calls=_EVER, ungrounded=_EVER),
         notes=f"{flagged:.0%} flagged, {refused} answers refused, {len(found)} facts changed, "
-        f"{sum(not shows for _, shows in found)} of them outside of the order's own words",
+        f"{sum(not shows for _, shows in found)} of them grounded outside the order",
     )
     for data in outputs:
         jsonschema_rs.validate(SCHEMA, data)
@@ -132,7 +132,7 @@ def test_requests_in_real_documents(cluster: Cluster, experiment: Experiment) ->
     unreviewed = cluster.count(unseen)
     experiment.finish(
         Allowance(ends=SUCCEEDED | {"failed"}, extra_calls=_EVER, ungrounded=_EVER),
-        notes=f"{flagged:.0%} flagged, all of these to be reviewed",
+        notes=f"{flagged:.0%} flagged, all of these need review",
     )
     assert flagged >= 0.8
     assert unreviewed == 0

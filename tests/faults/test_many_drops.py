@@ -190,7 +190,7 @@ def test_nothing_and_far_too_much(cluster: Cluster, large: Path, experiment: Exp
     experiment.finish(
         Allowance(memory_megabytes=_USUAL_MEGABYTES + READER_MEGABYTES),
         bound_seconds=WAITING_SECONDS + experiment.undisturbed_seconds,
-        notes=f"scheduler with reader: {before} MB, {unread} MB beside 1 GB, {read} MB over 200 MB",
+        notes=f"scheduler with reader: {before} MB, {unread} MB after 1 GB, {read} MB after 200 MB",
     )
     assert {name: drops.outcomes()[name] for name in _EXPECTED} == _EXPECTED
     assert unread <= _USUAL_MEGABYTES
@@ -258,7 +258,7 @@ def test_a_full_store(small_disk: SmallDisk, cluster: Cluster, experiment: Exper
 
     The watch is killed and started again while there is none.
     """
-    experiment.begin("F09 full store", "no room in the store, and a kill of the watch meanwhile")
+    experiment.begin("F09 full store", "disk of the store full, watch killed meanwhile")
     home = small_disk.folder / "home"
     drops = cluster.open_inbox(home=home)
     scheduler = cluster.start_watching(CHORDWISE_HOME=str(home))
@@ -278,7 +278,7 @@ def test_a_full_store(small_disk: SmallDisk, cluster: Cluster, experiment: Exper
     drops.wait_until_delivered(FEW_FILES + 1, 120, cluster.story)
     experiment.finish(
         bound_seconds=LONGEST_PAUSE_SECONDS + WAITING_SECONDS + experiment.undisturbed_seconds,
-        notes="each told once for each watch",
+        notes="each reported once per watch",
     )
     assert left == FEW_FILES
     assert _told(scheduler.text()) == FEW_FILES
@@ -290,7 +290,7 @@ def test_a_full_disk_under_the_inbox(
     small_disk: SmallDisk, cluster: Cluster, experiment: Experiment
 ) -> None:
     """F09: without room beside the inbox files stay in the store, and are delivered later."""
-    experiment.begin("F09 full inbox", "no room for done/, which is on another file system")
+    experiment.begin("F09 full inbox", "disk of done/ full, on another file system")
     drops = cluster.open_inbox(root=small_disk.folder)
     scheduler = cluster.start_watching()
     cluster.provider.treat(HOLD, times=FEW_FILES)
@@ -307,7 +307,7 @@ def test_a_full_disk_under_the_inbox(
     drops.wait_until_delivered(FEW_FILES, 120, cluster.story)
     experiment.finish(
         bound_seconds=LONGEST_PAUSE_SECONDS + WAITING_SECONDS + experiment.undisturbed_seconds,
-        notes="each told once",
+        notes="each reported once",
     )
     assert delivered == 0
     assert set(drops.outcomes().values()) == {"done"}

@@ -68,7 +68,9 @@ def relative_bytes(folder: Path) -> set[bytes]:
 @pytest.mark.thorough
 def test_unexpected_names(cluster: Cluster, experiment: Experiment) -> None:
     """F06: every file arrives under the very same bytes, and every name is shown harmlessly."""
-    experiment.begin("F06", f"{len(NAMES)} names, such as invalid UTF-8, =cmd(), newlines, twins")
+    experiment.begin(
+        "F06", f"{len(NAMES)} names, such as invalid UTF-8, =cmd(), newlines, NFC and NFD"
+    )
     drops = cluster.open_inbox()
     cluster.start_watching()
     around = set(drops.folders.root.parent.iterdir())
@@ -142,7 +144,7 @@ def test_what_is_no_plain_file(
     drops.wait_until_delivered(6, 60, cluster.story)
     experiment.finish(
         bound_seconds=WAITING_SECONDS + experiment.undisturbed_seconds,
-        notes="each reported once; the second name taken once the first had gone",
+        notes="each reported once; second name accepted after the first was gone",
     )
     assert told == dict.fromkeys(planted, 1)
     assert left == planted
@@ -298,7 +300,7 @@ def readers_of(scheduler: Member) -> set[int]:
 @pytest.mark.thorough
 def test_hostile_files_beside_honest_ones(cluster: Cluster, experiment: Experiment) -> None:
     """F05: each has its code within its limits, its reader is gone, and other files are read."""
-    experiment.begin("F05", f"bombs, laughs, entities, loops, a PDF of {PAGES:,} pages")
+    experiment.begin("F05", f"bombs, entity expansion, loops, a PDF of {PAGES:,} pages")
     drops = cluster.open_inbox(more=_READERS)
     scheduler = cluster.start_watching()
     drops.drop("first.txt", cluster.documents.text(1))
@@ -368,7 +370,7 @@ def forbid(drops: Drops) -> dict[Path, int]:
 @pytest.mark.thorough
 def test_what_the_scheduler_may_not_touch(cluster: Cluster, experiment: Experiment) -> None:
     """F08: each is reported once however often it is checked, and continues after its repair."""
-    experiment.begin("F08", "chmod 000; folders not listed, not writable; done/ not writable")
+    experiment.begin("F08", "chmod 000; folders not readable, not writable; done/ not writable")
     cluster.members.prefix = without_rights()
     drops = cluster.open_inbox(_LOOKS)
     names = ("secret.txt", "closed/inner.txt", "fixed/stays.txt", "plain.txt", "other.txt")
@@ -389,7 +391,7 @@ def test_what_the_scheduler_may_not_touch(cluster: Cluster, experiment: Experime
     drops.wait_until_delivered(len(names), 90, cluster.story)
     experiment.finish(
         bound_seconds=_PAUSE_SECONDS + WAITING_SECONDS + experiment.undisturbed_seconds,
-        notes=f"each reported once in {LOOKS} looks",
+        notes=f"each reported once in {LOOKS} scans",
     )
     assert set(told.values()) == {1}, told
     assert {"secret.txt", "closed", "stays.txt"} < set(told)

@@ -149,7 +149,7 @@ def supervise(cluster: Cluster) -> None:
 def test_secrets_stand_in_no_output(cluster: Cluster, experiment: Experiment) -> None:
     """S02: whatever goes wrong in whichever process, none of them is shown, logged or stored."""
     secrets = len(PLANTED) + 2  # and those of the servers
-    experiment.begin("S02", f"{secrets} secrets, and every error that is known to be shown")
+    experiment.begin("S02", f"{secrets} secrets, and every known error that is displayed")
     with receiving(500, 302, 410) as receiver:
         plant(cluster, receiver)
         for wrong in (INVALID, AWAY):
@@ -164,6 +164,6 @@ def test_secrets_stand_in_no_output(cluster: Cluster, experiment: Experiment) ->
 
     experiment.finish(
         Allowance(ends=SUCCEEDED | {"failed", "partial"}, tracebacks=("InjectedError",)),
-        notes=f"{known} errors with a secret in them, of all processes",
+        notes=f"{known} errors that could contain a secret, of all processes",
         invariants=[(name, each) for name, each in INVARIANTS if name in ("I1", "I5", "I8")],
     )

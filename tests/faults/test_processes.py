@@ -55,7 +55,7 @@ def test_a_worker_killed_at_any_step(cluster: Cluster, experiment: Experiment, p
     """P01, P04: SIGKILL costs a lease, and no more than a call for each slot of the worker."""
     passing = WORKER_POINTS[point]
     group = "P04" if point.startswith("broker.") else "P01"
-    experiment.begin(f"{group} {point}", f"kill -9 of a worker at passing {passing}")
+    experiment.begin(f"{group} {point}", f"kill -9 of a worker at hit {passing}")
     cluster.start_scheduler()
     worker = cluster.start_worker(f"{point}:kill:{passing}")
     cluster.submit(cluster.documents.write(chunks=24))
@@ -92,7 +92,7 @@ def test_a_worker_killed_over_small_documents(
 @pytest.mark.thorough
 def test_a_message_lost_while_others_keep_working(cluster: Cluster, experiment: Experiment) -> None:
     """P04: a message that is nowhere any more is missed, although the queue keeps moving."""
-    experiment.begin("P04 beside another", "kill -9 between taking a message and noting it")
+    experiment.begin("P04 two workers", "kill -9 between receiving and recording a message")
     cluster.start_scheduler()
     worker = cluster.start_worker("broker.popped:kill:2")
     cluster.start_worker()
@@ -110,7 +110,7 @@ _ALL_LOST = "SELECT sum(count) = {held} FROM incidents WHERE kind = 'lease_lost'
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("when", ["while others are at it", "after others have ended it"])
+@pytest.mark.parametrize("when", ["while others work on it", "after others completed it"])
 def test_a_worker_frozen_past_its_lease(
     cluster: Cluster, experiment: Experiment, when: str
 ) -> None:
@@ -191,7 +191,7 @@ def test_a_worker_asked_to_leave_in_the_middle(
     cluster: Cluster, experiment: Experiment, grace: int
 ) -> None:
     """P05: what it cannot finish goes back at once; no attempt is lost, and the exit code is 0."""
-    experiment.begin(f"P05 grace {grace} s", "SIGTERM with calls longer than the grace")
+    experiment.begin(f"P05 grace {grace} s", "SIGTERM with calls longer than the grace period")
     cluster.provider.treat(HOLD, times=CONCURRENCY)
     cluster.start_scheduler()
     worker = cluster.start_worker(CHORDWISE_WORKER__SHUTDOWN_GRACE_SECONDS=str(grace))
@@ -307,7 +307,7 @@ def test_a_process_whose_clock_is_wrong(
     cluster: Cluster, experiment: Experiment, role: str, shift: str
 ) -> None:
     """P09: leases live on the database's clock; messages come twice at worst, and cost nothing."""
-    experiment.begin(f"P09 {role} {shift}", f"the clock of a {role} is wrong by {shift} s")
+    experiment.begin(f"P09 {role} {shift}", f"the clock of a {role} is off by {shift} s")
     cluster.provider.delay_seconds = 2.0
     wrong = f"clock:{shift}"
     cluster.start_scheduler(wrong if role == "scheduler" else "")
@@ -322,7 +322,7 @@ def test_a_process_whose_clock_is_wrong(
     chunks = cluster.count("SELECT count(*) FROM chunks")
     experiment.finish(
         Allowance(extra_calls=0),
-        notes=f"{received(cluster) - chunks} chunks came twice",
+        notes=f"{received(cluster) - chunks} chunks delivered twice",
         bound_seconds=RECOVERY_SECONDS + 2.0 * chunks / 8 + 10,
     )
     assert cluster.count("SELECT max(attempts) FROM chunks") == 1
@@ -400,7 +400,7 @@ def submit_neighbours(cluster: Cluster) -> str:
 @pytest.mark.thorough
 def test_a_chunk_that_ends_every_worker(cluster: Cluster, experiment: Experiment) -> None:
     """P03: it is set aside after three executions; others keep their results and their pace."""
-    experiment.begin("P03", "a chunk that kills its worker whenever it is asked about")
+    experiment.begin("P03", "a chunk that kills its worker at every attempt")
     poisoning = Poisoning(cluster=cluster)
     cluster.provider.delay_seconds = 0.5
     cluster.start_scheduler()
@@ -460,7 +460,7 @@ def wait_for_standstill(cluster: Cluster) -> None:
 @pytest.mark.thorough
 def test_a_parser_killed_over_a_document(cluster: Cluster, experiment: Experiment) -> None:
     """P02: its file is named as unreadable, with a hint; all others are taken in and answered."""
-    experiment.begin("P02", "kill -9 of the reader's process over a document", chunks=2 * DOCUMENTS)
+    experiment.begin("P02", "kill -9 of the reader while it reads a document", chunks=2 * DOCUMENTS)
     cluster.start_scheduler()
     cluster.start_worker()
     documents = [str(cluster.documents.write(chunks=1)) for _ in range(DOCUMENTS)]
@@ -535,7 +535,9 @@ def test_a_worker_with_as_few_files_as_it_asks_for(
 @pytest.mark.thorough
 def test_a_worker_whose_files_run_out(cluster: Cluster, experiment: Experiment) -> None:
     """P10: without a single file more it goes on or stops cleanly, and a new one finishes."""
-    experiment.begin("P10 exhausted", "no file more for a worker at work, then a restart")
+    experiment.begin(
+        "P10 exhausted", "a running worker without free file descriptors, then a restart"
+    )
     cluster.start_scheduler()
     worker = cluster.start_worker()
     cluster.submit(cluster.documents.write(chunks=24))

@@ -64,7 +64,7 @@ def test_an_outage(
     """L02: the breaker opens soon, one call at a time looks, and a minute later all is done."""
     experiment.begin(
         f"L02 {status} {seconds:g} s",
-        f"every answer {status} for {seconds:g} s, first break {breaker_seconds:g} s",
+        f"every answer {status} for {seconds:g} s, circuit open for {breaker_seconds:g} s",
     )
     cluster.provider.treat(Treatment(status=status), times=_EVERYTHING)
     start(cluster, breaker_seconds)
@@ -77,7 +77,7 @@ def test_an_outage(
 
     experiment.finish(
         Allowance(extra_calls=sum(met)),
-        notes=f"failures until it opened, then probes: {', '.join(map(str, met))}",
+        notes=f"failures until the circuit opened, then probes: {', '.join(map(str, met))}",
         bound_seconds=RECOVERY_SECONDS,
         tolerance=1.0,
     )
@@ -160,14 +160,16 @@ def hold_all_slots(cluster: Cluster, experiment: Experiment, slow: list[Treatmen
 @pytest.mark.thorough
 def test_every_slot_meets_another_slowness(cluster: Cluster, experiment: Experiment) -> None:
     """L03, L04: one deadline for the whole call, and every slot is free after it."""
-    experiment.begin("L03 L04 each", "each slot: no word, or a byte of head or body every 0.5 s")
+    experiment.begin(
+        "L03 L04 each", "each slot: no response, or a byte of head or body every 0.5 s"
+    )
 
-    hold_all_slots(cluster, experiment, [*SLOW.values(), SLOW["no word"]])
+    hold_all_slots(cluster, experiment, [*SLOW.values(), SLOW["no response"]])
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("id_", "name"), [("L03", "no word"), ("L04", "the head"), ("L04", "the body")]
+    ("id_", "name"), [("L03", "no response"), ("L04", "the head"), ("L04", "the body")]
 )
 def test_all_slots_meet_the_same_slowness(
     cluster: Cluster, experiment: Experiment, id_: str, name: str
@@ -181,7 +183,7 @@ def test_all_slots_meet_the_same_slowness(
 @pytest.mark.thorough
 def test_a_network_that_swallows_requests(cluster: Cluster, experiment: Experiment) -> None:
     """L03: connections that are open and dead end at the deadline, and new ones are made."""
-    experiment.begin("L03 swallowed", "bytes to the provider vanish until the first calls fail")
+    experiment.begin("L03 lost bytes", "bytes to the provider lost until the first calls fail")
     cluster.start_scheduler()
     cluster.start_worker(**_DEADLINE)
     cluster.submit(cluster.documents.write(chunks=24))
@@ -227,7 +229,7 @@ def test_a_certificate_that_is_not_good(
 ) -> None:
     """L10: nothing is sent, the run pauses with the reason, and goes on with a good one."""
     experiment.begin(
-        f"L10 TLS {name}", f"a certificate: {reason}, then a good one", chunks=FEW_CHUNKS
+        f"L10 TLS {name}", f"a certificate: {reason}, then a valid one", chunks=FEW_CHUNKS
     )
     bad = self_signed(cluster.folder, name, host=host, ends=ends)
     good = self_signed(cluster.folder, "good")

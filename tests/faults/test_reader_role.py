@@ -212,7 +212,9 @@ def logged_in(url: SecretStr) -> Iterator[psycopg.Connection]:
 def test_what_a_reader_may_not_do(cluster: Cluster, experiment: Experiment, tmp_path: Path) -> None:
     """S05: by the command and by a login of its own, while a document is at work."""
     statements = [each.replace("{file}", f"{tmp_path}/mine") for each in STATEMENTS]
-    experiment.begin("S05", f"{len(statements)} statements of a reader by each of two ways")
+    experiment.begin(
+        "S05", f"{len(statements)} statements of the reader role, over each of two interfaces"
+    )
     # Around the proxy: it runs in this process, which libpq holds up while it waits.
     url = SecretStr(cluster.database.postgres.connection_string(cluster.name))
     cluster.start_scheduler()

@@ -28,7 +28,9 @@ def tells_of_another(note: JsonObject) -> bool:
 
 def test_the_same_again(cluster: Cluster, experiment: Experiment) -> None:
     """F02: one analysis for one content, however often and under whatever name it comes."""
-    experiment.begin("F02", "a file twice, its content under two names, new content under one")
+    experiment.begin(
+        "F02", "the same file twice, its content under two names, new content under one"
+    )
     drops = cluster.open_inbox()
     cluster.start_watching()
     text, later = cluster.documents.text(1), cluster.documents.text(2)
@@ -57,7 +59,7 @@ def test_the_same_again(cluster: Cluster, experiment: Experiment) -> None:
 
 def test_a_name_whose_file_was_taken(cluster: Cluster, experiment: Experiment) -> None:
     """F03: deleting, replacing or truncating what was dropped does not reach what was taken."""
-    experiment.begin("F03", "names deleted, replaced, truncated while their files are analyzed")
+    experiment.begin("F03", "files deleted, replaced, truncated during their analysis")
     drops = cluster.open_inbox()
     cluster.start_watching()
     cluster.provider.treat(HOLD, times=10)
@@ -161,7 +163,7 @@ def test_files_written_slowly(cluster: Cluster, experiment: Experiment) -> None:
 @pytest.mark.thorough
 def test_a_pause_longer_than_the_delay(cluster: Cluster, experiment: Experiment) -> None:
     """F01: closed for longer than the delay, a file is taken as it is; what follows is another."""
-    experiment.begin("F01 pause", f"a pause of {PAUSE_SECONDS:.0f} stability delays in the middle")
+    experiment.begin("F01 pause", f"writers that pause for {PAUSE_SECONDS:.0f} stability delays")
     drops = cluster.open_inbox()
     cluster.start_watching()
     inbox = drops.folders.inbox
@@ -180,7 +182,7 @@ def test_a_pause_longer_than_the_delay(cluster: Cluster, experiment: Experiment)
     drops.wait_until_delivered(3, 60, cluster.story)
     experiment.finish(
         bound_seconds=WAITING_SECONDS + experiment.undisturbed_seconds,
-        notes="held open: taken once, whole; closed meanwhile: both halves, nothing lost",
+        notes="held open: accepted once, complete; closed: both halves accepted, nothing lost",
     )
     assert len(drops.notes("held.txt")) == 1
     assert len(drops.notes("closed.txt")) == len(halves)
@@ -190,7 +192,7 @@ def test_a_pause_longer_than_the_delay(cluster: Cluster, experiment: Experiment)
 @pytest.mark.thorough
 def test_a_watch_that_starts_in_mid_write(cluster: Cluster, experiment: Experiment) -> None:
     """F01: a watch that starts, or is killed and started again, takes nothing that still grows."""
-    experiment.begin("F01 mid write", "a watch started in mid write, killed, and started again")
+    experiment.begin("F01 mid write", "a watch started during a write, killed, and restarted")
     drops = cluster.open_inbox()
     inbox = drops.folders.inbox
     held, grows = parts(cluster, 1), parts(cluster, 2) * 4

@@ -126,7 +126,7 @@ def test_what_celery_notes_is_gone(
 @pytest.mark.thorough
 def test_what_celery_notes_never_stays(cluster: Cluster, experiment: Experiment) -> None:
     """R08: a broker that keeps messages and nothing else is enough."""
-    begin(cluster, experiment, "R08 always", "keys of chords and results deleted all the time")
+    begin(cluster, experiment, "R08 always", "keys of chords and results deleted continuously")
 
     def forget_until_finished() -> bool:
         for pattern in (_CHORDS, _RESULTS):

@@ -52,7 +52,7 @@ def test_a_scheduler_killed_between_sending_and_noting_it(
     cluster: Cluster, experiment: Experiment
 ) -> None:
     """P07: what it has sent is sent once more, and nothing is asked twice."""
-    experiment.begin("P07 dispatch.sent", "kill -9 of a scheduler whose messages are out")
+    experiment.begin("P07 dispatch.sent", "kill -9 of a scheduler after it sent its messages")
     cluster.start_worker()
     cluster.submit(*(cluster.documents.write(chunks=4) for _ in range(6)))
     assert cluster.start_scheduler("dispatch.sent:kill").wait_for_end() == -9
@@ -67,7 +67,7 @@ def test_a_worker_killed_in_the_middle_of_a_large_fan_out(
     cluster: Cluster, experiment: Experiment
 ) -> None:
     """P07: half of its messages are out when it dies; all chunks are asked about once."""
-    experiment.begin("P07 mid-publish", "kill -9 with 25 of 50 messages out", chunks=200)
+    experiment.begin("P07 mid-publish", "kill -9 with 25 of 50 messages sent", chunks=200)
     cluster.start_scheduler()
     worker = cluster.start_worker("fan_out.mid_publish:kill:25")
     cluster.submit(cluster.documents.write(chunks=200))
@@ -109,7 +109,7 @@ def test_a_scheduler_frozen_while_it_holds_messages(
     cluster: Cluster, experiment: Experiment
 ) -> None:
     """P08: the messages it has taken in hand are sent by the other one."""
-    experiment.begin("P08 dispatch.sent", "a scheduler frozen over messages that it has locked")
+    experiment.begin("P08 dispatch.sent", "a scheduler frozen while it holds locked messages")
     frozen = cluster.start_scheduler("dispatch.sent:freeze")
     cluster.start_worker()
     cluster.submit(*(cluster.documents.write(chunks=4) for _ in range(6)))
@@ -128,7 +128,7 @@ def test_a_scheduler_frozen_while_it_holds_messages(
 @pytest.mark.thorough
 def test_two_schedulers_at_once_double_nothing(cluster: Cluster, experiment: Experiment) -> None:
     """P08: both send what is promised, one recovers, and no question is asked twice."""
-    experiment.begin("P08 both", "two schedulers, and a broker that forgets", chunks=48)
+    experiment.begin("P08 both", "two schedulers, FLUSHALL", chunks=48)
     start_two_schedulers(cluster)
     cluster.start_worker()
     for _ in range(4):
@@ -142,7 +142,7 @@ def test_two_schedulers_at_once_double_nothing(cluster: Cluster, experiment: Exp
 @pytest.mark.thorough
 def test_a_broker_slower_than_the_messages_for_it(cluster: Cluster, experiment: Experiment) -> None:
     """P07: what is out is noted now and then, so that it is not sent again and again."""
-    experiment.begin("P07 slow broker", "a fifth of a second for each of many messages", chunks=72)
+    experiment.begin("P07 slow broker", "0.2 s delay for each of many messages", chunks=72)
     cluster.start_worker()
     cluster.submit(*(cluster.documents.write(chunks=2) for _ in range(MANY)))
     cluster.to_broker.delay(0.05)

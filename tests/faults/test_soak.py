@@ -48,7 +48,7 @@ def test_documents_keep_coming_while_everything_is_killed(
 
     experiment.finish(
         Allowance(extra_calls=monkey.extra_calls),
-        notes=f"{len(monkey.deeds)} deeds, {len(own_cluster.documents.digests)} documents",
+        notes=f"{len(monkey.deeds)} faults, {len(own_cluster.documents.digests)} documents",
         patience_seconds=180,
         bound_seconds=2 * RECOVERY_SECONDS + 60,
     )

@@ -89,7 +89,7 @@ def test_a_storm_of_refusals(
 
     experiment.finish(
         Allowance(extra_calls=chunks // 2),
-        notes=f"{asked} requests meanwhile",
+        notes=f"{asked} requests during the fault",
         patience_seconds=2 * pace_seconds + 60,
         bound_seconds=pace_seconds + experiment.undisturbed_seconds,
     )
@@ -119,7 +119,7 @@ def test_every_form_of_retry_after(cluster: Cluster, experiment: Experiment) -> 
 @pytest.mark.timeout(1_200)
 def test_a_retry_after_of_a_day(cluster: Cluster, experiment: Experiment) -> None:
     """L01: no caller is sent away for more than five minutes."""
-    experiment.begin("L01 99999", "one answer of 429 with Retry-After 99999")
+    experiment.begin("L01 99999", "one 429 with Retry-After 99999")
     cluster.provider.treat(refusal("99999"))
 
     start(cluster, 24)
@@ -180,7 +180,9 @@ def test_a_refused_key(cluster: Cluster, experiment: Experiment, status: str) ->
     """L08: of 200 chunks in four runs and eight slots one is asked about, before and after."""
     chunks = RUNS * RUN_CHUNKS
     experiment.begin(
-        f"L08 {status}", f"{status} for {chunks} chunks of {RUNS} runs, then no more", chunks=chunks
+        f"L08 {status}",
+        f"{status} for {chunks} chunks of {RUNS} runs, then resolved",
+        chunks=chunks,
     )
     cluster.provider.treat(REFUSALS[status], times=_ALWAYS)
     cluster.start_scheduler()
@@ -212,9 +214,7 @@ def test_a_refused_key(cluster: Cluster, experiment: Experiment, status: str) ->
 @pytest.mark.thorough
 def test_a_broker_that_forgets_a_pause(cluster: Cluster, experiment: Experiment) -> None:
     """L08: losing the pause costs one more request."""
-    experiment.begin(
-        "L08 401 forgotten", "401 for two runs, and a broker that forgets between them"
-    )
+    experiment.begin("L08 401 broker flushed", "401 for two runs, FLUSHALL between them")
     cluster.provider.treat(REFUSALS["401"], times=_ALWAYS)
     cluster.start_scheduler()
     cluster.start_worker()
@@ -337,7 +337,7 @@ def test_a_limit_that_four_workers_find_out(
     """L01: at least 90 % of the allowed rate, under 2 % refused after warm-up, nothing failed."""
     chunks = DOCUMENTS * CHUNKS_EACH
     experiment.begin(
-        f"L01 fleet {'told when' if says_when else 'untold'}",
+        f"L01 fleet {'Retry-After' if says_when else 'no Retry-After'}",
         f"{FLEET} workers, {PER_SECOND:g} calls a second allowed; 429 "
         f"{'with' if says_when else 'without'} Retry-After",
     )

@@ -49,7 +49,7 @@ REFUSED = {
 @pytest.mark.thorough
 def test_answers_that_are_mended(cluster: Cluster, experiment: Experiment) -> None:
     """L07: a fence costs nothing, a mistake one more request, and no half answer is taken."""
-    experiment.begin("L07 once", "fence, prose, wrong schema, NaN, enum, nothing, cut off")
+    experiment.begin("L07 once", "fence, prose, wrong schema, NaN, enum, empty, truncated")
     cluster.start_scheduler()
     cluster.start_worker()
 
@@ -124,7 +124,7 @@ WHERE error_code = 'model_transport' AND error_message LIKE '%the answer to anot
 @pytest.mark.thorough
 def test_answers_that_are_mixed_up(cluster: Cluster, experiment: Experiment) -> None:
     """L09: an answer that bears the id of another request is never stored, and asked for again."""
-    experiment.begin("L09 swapped", "4 answers with another's id, two and two swapped", chunks=36)
+    experiment.begin("L09 swapped", "4 answers swapped in pairs, with their ids", chunks=36)
     mixer = strange.Mixer(echoes=True)
     cluster.provider.treat(mixer.treatment(), times=4)
     cluster.start_scheduler()
@@ -133,7 +133,7 @@ def test_answers_that_are_mixed_up(cluster: Cluster, experiment: Experiment) -> 
     cluster.submit(*(cluster.documents.write(chunks=1) for _ in range(36)))
 
     cluster.wait_until_finished(90)
-    experiment.finish(Allowance(extra_calls=mixer.mixed_up), notes=f"{mixer.mixed_up} noticed")
+    experiment.finish(Allowance(extra_calls=mixer.mixed_up), notes=f"{mixer.mixed_up} detected")
     assert mixer.mixed_up >= 2
     assert cluster.count(_NOTICED) == mixer.mixed_up
     assert cluster.count("SELECT count(*) FROM facts WHERE NOT grounded") == 0
@@ -149,7 +149,9 @@ WHERE strpos(d.text, f.quote) = 0"""
 @pytest.mark.thorough
 def test_answers_that_are_mixed_up_unseen(cluster: Cluster, experiment: Experiment) -> None:
     """L09: without an id, quotes from another text show it: nothing wrong is called grounded."""
-    experiment.begin("L09 swapped unseen", "4 answers swapped, without any id", chunks=36)
+    experiment.begin(
+        "L09 swapped without ids", "4 answers swapped in pairs, without ids", chunks=36
+    )
     mixer = strange.Mixer(echoes=False)
     cluster.provider.treat(mixer.treatment(), times=4)
     cluster.start_scheduler()
@@ -159,7 +161,8 @@ def test_answers_that_are_mixed_up_unseen(cluster: Cluster, experiment: Experime
 
     cluster.wait_until_finished(90)
     experiment.finish(
-        Allowance(ungrounded=mixer.mixed_up), notes=f"{mixer.mixed_up} swapped, all of them marked"
+        Allowance(ungrounded=mixer.mixed_up),
+        notes=f"{mixer.mixed_up} swapped, all of them ungrounded",
     )
     assert mixer.mixed_up >= 2
     assert cluster.rows(_MARKED) == [(mixer.mixed_up, mixer.mixed_up)]
@@ -212,7 +215,7 @@ CODES = {
 @pytest.mark.thorough
 def test_bodies_that_are_no_answers(cluster: Cluster, experiment: Experiment) -> None:
     """L06: each is told from an answer, none is held in memory, and the next request counts."""
-    experiment.begin("L06 once", "200 with an error object, nothing, 200 MB, gzip bombs, a BOM")
+    experiment.begin("L06 once", "200 with an error object, no body, 200 MB, gzip bombs, a BOM")
     cluster.start_scheduler()
     cluster.start_worker()
 

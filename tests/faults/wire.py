@@ -68,7 +68,7 @@ def _dripping_body(right: bytes) -> peer.Behavior:
 
 
 BROKEN: Mapping[str, Treatment] = {
-    "reset before a word": spoiling(lambda _: _resetting(b"")),
+    "reset before the head": spoiling(lambda _: _resetting(b"")),
     "reset in the head": spoiling(lambda _: _resetting(_HEAD)),
     "reset in the body": spoiling(
         lambda right: _resetting(_HEAD + _length(right) + b"\r\n" + right[:-10])
@@ -76,9 +76,9 @@ BROKEN: Mapping[str, Treatment] = {
     "end in the head": spoiling(lambda _: lambda connection: connection.send(_HEAD)),
     "end in the body": spoiling(lambda right: _sending(_HEAD + _length(right), right[:-10])),
     "end between chunks": spoiling(_cut_chunks),
-    "half of the JSON": spoiling(lambda right: _sending(_HEAD + _length(right[:-10]), right[:-10])),
+    "truncated JSON": spoiling(lambda right: _sending(_HEAD + _length(right[:-10]), right[:-10])),
     "two objects": spoiling(lambda right: _sending(_HEAD + _length(right + right), right + right)),
-    "events that break off": spoiling(_cut_stream),
+    "truncated events": spoiling(_cut_stream),
 }
 """Complete to look at for a moment, and never an answer (L05)."""
 
@@ -91,6 +91,6 @@ SLOW: Mapping[str, Treatment] = {
         )
     ),
     "the body": spoiling(_dripping_body),
-    "no word": Treatment(holds=True),
+    "no response": Treatment(holds=True),
 }
 """A byte every half second, or none at all (L03, L04)."""

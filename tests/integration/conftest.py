@@ -1,4 +1,4 @@
-"""What every test of the pipeline needs."""
+"""Fixtures that tests of the pipeline share."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from tests.peers.batch_provider import BatchProvider
 
 @pytest.fixture(autouse=True)
 def _closing() -> Iterator[None]:
-    """Leave no connection open behind a test."""
+    """Close all connections after the test."""
     yield
     close_all()
 
 
 @pytest.fixture
 def pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline whose model answers what each document says."""
+    """Return a pipeline whose model returns the answer that each document contains."""
     return a_learner(settings)
 
 
 @pytest.fixture
 def small_chunks(settings: Settings) -> Settings:
-    """Return settings under which the long text makes several chunks."""
+    """Return settings with which the long text has several chunks."""
     return with_settings(settings, "pipeline", chunk_tokens=800)
 
 
 @pytest.fixture
 def addressed(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Point commands to this test's servers, in a folder of its own."""
+    """Make commands use the servers of the test, in a separate folder."""
     monkeypatch.chdir(tmp_path)
     point_to(settings, monkeypatch)
 
 
 @pytest.fixture(scope="session")
 def initialized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the data of a PostgreSQL that was initialized, and its password."""
+    """Return a folder with the data of an initialized PostgreSQL, and its password."""
     folder = tmp_path_factory.mktemp("initialized")
     (folder / "run").mkdir(mode=0o700)
     postgres = EmbeddedPostgres(folder / "postgres", folder / "run")
@@ -60,7 +60,7 @@ def initialized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path, initialized: Path) -> Iterator[Path]:
-    """Return a home in which PostgreSQL was once, and whose stack is stopped after the test."""
+    """Return a home with an initialized PostgreSQL; its stack is stopped after the test."""
     with a_home(tmp_path) as lent:
         home_at(lent).prepare()
         copy_data(initialized, lent)
@@ -75,7 +75,7 @@ def valkey(broker_url: SecretStr) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def provider() -> BatchProvider:
-    """Return the provider of the Batch API, in memory."""
+    """Return an in-memory provider of the Batch API."""
     return BatchProvider()
 
 

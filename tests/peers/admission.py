@@ -1,4 +1,4 @@
-"""Who is let through an untold limit, and when."""
+"""An unreported rate limit, and the times at which it admits or refuses requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SLOW_DOWN = b'{"error":{"message":"slow down"}}'
 
 @dataclass(slots=True)
 class Admission:
-    """Lets through what is in its bucket, and writes down when it admitted and when it refused."""
+    """Admits requests as long as its bucket allows, and records the times of both outcomes."""
 
     bucket: Bucket
     answered_at: list[float] = field(default_factory=list)
@@ -22,11 +22,11 @@ class Admission:
 
     @classmethod
     def of(cls, per_second: float, burst: float) -> Admission:
-        """Return one that admits so many a second, and `burst` at once after a quiet while."""
+        """Return an admission of `per_second` requests a second, and of `burst` at once."""
         return cls(Bucket(per_minute=60 * per_second, capacity=burst, at=time.monotonic()))
 
     def wait_for_room(self) -> float:
-        """Admit a request and return 0, or refuse it and return how long to wait."""
+        """Admit a request and return 0, or refuse it and return the seconds to wait."""
         with self._guard:
             now = time.monotonic()
             wait = self.bucket.until(1, now)
@@ -38,10 +38,10 @@ class Admission:
             return wait
 
     def rate(self, start: float, end: float) -> float:
-        """Return the requests a second that were admitted between two times."""
+        """Return the admitted requests per second between two times."""
         return sum(start <= at < end for at in self.answered_at) / (end - start)
 
     def refused_share(self, start: float, end: float) -> float:
-        """Return which share of the requests was refused between two times."""
+        """Return the share of refused requests between two times."""
         refused = sum(start <= at < end for at in self.refused_at)
         return refused / max(1, refused + sum(start <= at < end for at in self.answered_at))

@@ -1,4 +1,4 @@
-"""A provider on loopback that answers every question properly, slowly, and keeps a journal."""
+"""A provider on loopback that answers every question after a delay, and keeps a journal."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ QUOTE = re.compile(r'"quote": "((?:[^"\\]|\\.)*)"')
 
 
 class AnsweringServer(ThreadingHTTPServer):
-    """Summarizes by quoting: a chunk's first words, or the quotes of the parts it is given.
+    """Returns summaries with quotes: the first words of a chunk, or the quotes of answers to join.
 
-    Like a gateway it may say what an answer cost: `cost_headers` and `cost_usage` go with each.
+    `cost_headers` and `cost_usage` are added to each answer, as by a gateway that reports costs.
     """
 
     daemon_threads = True
@@ -54,17 +54,17 @@ class AnsweringServer(ThreadingHTTPServer):
 
 
 class AnsweringHandler(BaseHTTPRequestHandler):
-    """Talks to one client; `converse` is what others may do differently."""
+    """Serves one connection; subclasses override `converse`."""
 
     protocol_version = "HTTP/1.1"
     server: AnsweringServer
 
     def do_POST(self) -> None:
-        """Take one request down and answer it."""
+        """Record the request and answer it."""
         length = int(self.headers["Content-Length"])
         payload = self.rfile.read(length)
         if len(payload) < length:
-            self.close_connection = True  # the client was killed while it asked
+            self.close_connection = True  # the client was killed while it sent
             return
         body = json_values.as_object(json.loads(payload))
         user = user_message_of(body)
@@ -72,21 +72,21 @@ class AnsweringHandler(BaseHTTPRequestHandler):
         self.converse(user)
 
     def converse(self, user: str) -> None:
-        """Take the time that answering takes here, then answer."""
-        time.sleep(self.server.delay_seconds)  # noqa: TID251 - the slowness is the point
+        """Wait for the delay of the server, then answer."""
+        time.sleep(self.server.delay_seconds)  # noqa: TID251 - a slow server
         self.answer(user)
 
     def answer(self, user: str) -> bool:
-        """Answer one chat completion; false when the client was not there any more."""
+        """Answer a chat completion; return false if the client has disconnected."""
         answered = completion(summary(user))
         answered["usage"] = {**USAGE, **self.server.cost_usage}
         return self.reply(200, json.dumps(answered).encode(), self.server.cost_headers)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
-        """Keep quiet."""
+        """Log nothing."""
 
     def reply(self, status: int, payload: bytes, headers: Mapping[str, str] | None = None) -> bool:
-        """Send a whole answer; false when the client was killed while it waited."""
+        """Send a complete answer; return false if the client has disconnected."""
         try:
             self.send_response(status)
             usual = {"Content-Type": "application/json", "Content-Length": str(len(payload))}
@@ -109,13 +109,13 @@ def serving(delay_seconds: float = 0.0) -> Iterator[AnsweringServer]:
 
 
 def user_message_of(body: JsonObject) -> str:
-    """Return what the user asks in a chat completion."""
+    """Return the user message of a chat completion."""
     messages = json_values.objects(body["messages"])
     return json_values.text(messages[-1]["content"])
 
 
 def summary(user: str) -> str:
-    """Return a summary that quotes what it is asked about; of one to examine, an objection."""
+    """Return a summary that quotes the text of the question; for a critique, an objection."""
     if _CRITIQUE in user:
         violation = {"principle": 1, "path": "/main_topic", "problem": "It says too little."}
         return json.dumps({"violations": [violation]})

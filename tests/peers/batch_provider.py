@@ -1,4 +1,4 @@
-"""A provider of batches that a test controls: what it holds, answers, loses and refuses."""
+"""A provider of batches whose behavior a test controls."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.peers.answering_server import user_message_of
 ANSWERED, INVALID = "answered", "invalid"
 EXPIRED, MISSING, GARBLED, OVERLONG = "expired", "missing", "garbled", "overlong"
 Fate: TypeAlias = Callable[[str, int], str]
-"""Says of a question, and how often it was asked before, what becomes of it; `400` is an error."""
+"""The outcome of a question by its number of earlier submissions; `400` is an error."""
 
 
 @dataclass(slots=True, kw_only=True)
 class FakeBatch:
-    """What was handed in, and how far it is."""
+    """A submitted batch and its progress."""
 
     id: str
     lines: list[JsonObject]
@@ -34,14 +34,14 @@ class FakeBatch:
 
 
 class BatchProvider:
-    """Lets batches end once they are let go, and remembers what it was asked.
+    """Ends batches unless it holds them, and records what it was asked.
 
-    `holds` keeps batches in progress; `fate` decides about each line. `loses_answer` breaks the
-    connection off after a batch was created, `refuses` is the code with which the next is failed.
-    `done_by_then` questions of a cancelled batch are answered all the same. A batch that `lags` has
-    ended, and its files are not there yet. `is_forgetful` says that there is nothing to be found
-    any more. `statuses` are the errors with which an operation of the port `BatchApi` is refused,
-    and `retry_after` the seconds said with it. `asked` counts the operations.
+    `holds` keeps batches in progress; `fate` determines the outcome of each line. `loses_answer`
+    closes the connection after a batch was created; `refuses` is the error code of the next batch.
+    Up to `done_by_then` questions of a cancelled batch are answered. If the provider `lags`, a
+    batch has ended, but its files do not exist yet; if it `is_forgetful`, it knows no batch any
+    more. `statuses` are the HTTP errors of operations of `BatchApi`, with `retry_after` in seconds.
+    `asked` counts the operations.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class BatchProvider:
         self.guard = threading.RLock()
 
     def open_batch(self, lines: list[JsonObject], **known: JsonValue) -> FakeBatch:
-        """Take a batch in, and write each of its questions down."""
+        """Accept a batch and record it."""
         with self.guard:
             batch = FakeBatch(id=f"batch-{len(self.batches) + 1}", lines=lines)
             batch.metadata = json_values.as_object(known.get("metadata") or {})
@@ -70,7 +70,7 @@ class BatchProvider:
             return batch
 
     def settle(self, batch: FakeBatch) -> None:
-        """Let an open batch end if nothing holds it; every line meets its fate once."""
+        """End a batch if nothing holds it; the outcome of every line is determined once."""
         with self.guard:
             if batch.fates is not None or batch.refusal:
                 return
@@ -87,5 +87,5 @@ class BatchProvider:
 
 
 def question_of(line: JsonObject) -> str:
-    """Return what a line asks, in whichever form."""
+    """Return the question of a line, in OpenAI's or Anthropic's format."""
     return user_message_of(json_values.as_object(line.get("body") or line.get("params")))

@@ -1,4 +1,4 @@
-"""A provider on loopback with a Batch API, OpenAI's and Anthropic's, that does what a test says."""
+"""A provider on loopback with the Batch APIs of OpenAI and Anthropic, controlled by a test."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PADDING = b" " * 9 * 1024 * 1024
 
 
 class BatchServer(AnsweringServer, BatchProvider):
-    """Answers batches, in another order, and chat completions at once."""
+    """Answers batches, in another order, and chat completions without delay."""
 
     def __init__(self) -> None:
         AnsweringServer.__init__(self, 0.0, BatchHandler)
@@ -42,12 +42,12 @@ class BatchServer(AnsweringServer, BatchProvider):
 
 
 class BatchHandler(AnsweringHandler):
-    """Both APIs, as far as they are used."""
+    """The parts of both APIs that Chordwise uses."""
 
     server: BatchServer
 
     def do_POST(self) -> None:  # noqa: N802 - the name is http.server's
-        """Create, cancel, upload; all else is a chat completion."""
+        """Create or cancel a batch, accept a file, or answer a chat completion."""
         path = self.path.partition("?")[0].removeprefix("/v1")
         if path not in {"/files", "/batches", "/messages/batches"} and "/cancel" not in path:
             super().do_POST()
@@ -82,7 +82,7 @@ class BatchHandler(AnsweringHandler):
             self._json(200, self._state(self._batch(steps[-1])))
 
     def _is_refused(self, operation: str) -> bool:
-        """Count the operation; tell whether it has been answered with an error."""
+        """Count the operation; return whether it was answered with an error."""
         self.server.asked[operation] += 1
         status = self.server.statuses.get(operation)
         if status is None:
@@ -151,7 +151,7 @@ class BatchHandler(AnsweringHandler):
         return {**state, **self._ended(batch)}
 
     def _ended(self, batch: FakeBatch) -> JsonObject:
-        """Write both files once; one without lines is not there."""
+        """Write both files of an ended batch; a file without lines does not exist."""
         output: list[bytes] = []
         errors: list[bytes] = []
         for line, fate in self._shuffled(batch):

@@ -1,4 +1,4 @@
-"""Certificates that their owners have signed themselves, made with openssl."""
+"""Self-signed certificates, made with openssl."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OPENSSL_IS_ABSENT = shutil.which("openssl") is None
-"""Tests that need a certificate are skipped then."""
+"""If true, tests that need a certificate are skipped."""
 
 LONG_AGO = "20200201000000Z"
 _BEGINNING = "20200101000000Z"
 FAR_OFF = "20491231235959Z"
-# `openssl req` cannot set an end in the past before version 3.4; `openssl ca` always could.
+# `openssl req` can set an end in the past since version 3.4, `openssl ca` in all versions.
 _AUTHORITY = """
 [ca]
 default_ca = own
@@ -41,7 +41,7 @@ class Certificate:
     key: Path
 
     def context(self) -> ssl.SSLContext:
-        """Return the TLS context of a server that shows it."""
+        """Return the TLS context of a server with this certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
         return context

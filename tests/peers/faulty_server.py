@@ -1,4 +1,4 @@
-"""An HTTP peer of raw sockets that misbehaves on demand and remembers what it was sent."""
+"""An HTTP server on raw sockets that misbehaves as a test demands, and records its requests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import TypeAlias, cast
 from chordwise.domain.json_values import JsonObject, JsonValue
 
 DRIP_SECONDS = 0.05
-# Longer than any test may take: who waits for the end of a drip has lost.
+# Longer than any test may take, so that waiting for the end of a drip fails the test.
 DRIPPED_BYTES = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A request as it arrived, header names in lower case."""
+    """A received request; header names are in lower case."""
 
     line: str
     headers: Mapping[str, str]
@@ -33,7 +33,7 @@ class Received:
 
 @dataclass(slots=True)
 class Connection:
-    """One accepted connection, as a behavior sees it; `stopped` is set when the test is over."""
+    """An accepted connection, as passed to a behavior; `stopped` is set when the test ends."""
 
     socket: socket.socket
     stopped: threading.Event
@@ -44,7 +44,7 @@ class Connection:
         self.socket.sendall(data)
 
     def drip(self, data: bytes, every_seconds: float = DRIP_SECONDS) -> None:
-        """Send byte by byte, slowly, until the other side has had enough."""
+        """Send slowly, byte by byte, until the client disconnects or the test ends."""
         for position in range(len(data)):
             if self.stopped.wait(every_seconds):
                 return
@@ -52,7 +52,7 @@ class Connection:
             self.dripped += 1
 
     def reset(self) -> None:
-        """Break the connection off with a RST instead of an orderly end."""
+        """Abort the connection with a RST."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
@@ -62,7 +62,7 @@ Behavior: TypeAlias = Callable[[Connection], None]
 
 @dataclass(slots=True)
 class FaultyServer:
-    """Plays `behaviors` in turn, one per request; the last one answers all further requests.
+    """Plays `behaviors` in turn, one for each request; the last one for all further requests.
 
     `greeting` is played on each connection instead, before anything is read.
     """
@@ -82,7 +82,7 @@ class FaultyServer:
 
 @contextmanager
 def faulty_server() -> Iterator[FaultyServer]:
-    """Serve on the loopback interface, a thread for each connection."""
+    """Serve on loopback, with a thread for each connection."""
     stopped = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = FaultyServer(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
@@ -187,13 +187,13 @@ def body_drip(connection: Connection) -> None:
 
 
 def interim_drip(connection: Connection) -> None:
-    """Send one interim answer after the other and never the final one."""
+    """Send interim answers one after the other, and never the final one."""
     while not connection.stopped.wait(DRIP_SECONDS):
         connection.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
 
 
 def reset_mid_body(connection: Connection) -> None:
-    """Promise a hundred bytes, send ten and break off."""
+    """Announce a hundred bytes, send ten, and reset the connection."""
     connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n" + b" " * 10)
     connection.reset()
 

@@ -1,4 +1,4 @@
-"""A real LiteLLM proxy on loopback, in a process of its own, before a provider that tests play."""
+"""A real LiteLLM proxy on loopback, in a separate process, in front of a test's provider."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STOP_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiteLLMProxy:
-    """The proxy's address, the provider behind it, and the way out that nothing may take."""
+    """The proxy's address, its provider, and a server for all other outgoing connections."""
 
     base_url: str
     provider: FaultyServer
@@ -41,7 +41,7 @@ def litellm_proxy(program: Path, folder: Path) -> Iterator[LiteLLMProxy]:
     """Run `program`, LiteLLM's command, with its configuration and log in `folder`."""
     with faulty_server() as provider, faulty_server() as outside:
         outside.greeting = hang_up
-        provider.play(answer({}, 404))  # LiteLLM asks it while it starts
+        provider.play(answer({}, 404))  # LiteLLM sends a request at its start
         port = _free_port()
         configuration = folder / "litellm.yaml"
         configuration.write_text(json.dumps(_configuration(provider.base_url)), "utf-8")
@@ -85,7 +85,7 @@ def _configuration(provider_url: str) -> dict[str, object]:
                 "litellm_params": {**behind, "timeout": SHORT_TIMEOUT_SECONDS},
             },
         ],
-        # As docs/models.md says it: retries and pauses are ours.
+        # As documented in docs/models.md: Chordwise does the retries and pauses.
         "router_settings": {"num_retries": 0, "disable_cooldowns": True},
         "general_settings": {"master_key": KEY, "forward_client_headers_to_llm_api": True},
     }
@@ -99,7 +99,7 @@ def _environment(folder: Path, outside: FaultyServer) -> dict[str, str]:
         "HTTP_PROXY": way_out,
         "HTTPS_PROXY": way_out,
         "NO_PROXY": "127.0.0.1",
-        # Else the table of prices is fetched from the Internet.
+        # Otherwise LiteLLM downloads its table of prices.
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }
 

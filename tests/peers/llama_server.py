@@ -1,4 +1,4 @@
-"""A real llama.cpp server on the loopback interface, in a process of its own.
+"""A real llama.cpp server on loopback, in a separate process.
 
 `llama_server` starts it from a test; run as a script, this file is the process.
 """
@@ -21,7 +21,7 @@ CONTEXT_TOKENS_PER_SLOT = 4_096
 
 @contextmanager
 def llama_server(model: Path) -> Iterator[str]:
-    """Serve the GGUF file `model`; the value is the `base_url` for Chat Completions."""
+    """Serve the GGUF file `model`; yield the `base_url` for Chat Completions."""
     process = subprocess.Popen(
         [sys.executable, __file__, str(model)],
         stdout=subprocess.PIPE,

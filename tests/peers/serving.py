@@ -1,4 +1,4 @@
-"""Serves in a thread of its own for as long as a test needs it."""
+"""Serves in a separate thread while a test needs it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _POLL_SECONDS = 0.05
 
 @contextmanager
 def serving_in_a_thread(server: Server) -> Iterator[Server]:
-    """Serve inside the block, and close the server after it."""
+    """Serve inside the block, and close the server afterwards."""
     thread = threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True)
     thread.start()
     try:

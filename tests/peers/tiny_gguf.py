@@ -1,9 +1,8 @@
-"""Builds a language model of half a megabyte with random weights, for a real llama.cpp to serve.
+"""Builds a language model of half a megabyte with random weights, for a real llama.cpp server.
 
-Its answers mean nothing, but everything around them is real: parsing, grammar, tokens, truncation.
-The first embedding channel holds a constant that no layer changes. Through it the output weights
-lean towards closing quotes and brackets, so that constrained answers end soon, and away from
-everything that is not printable ASCII.
+Its answers are meaningless, but parsing, grammar, tokens and truncation are real. The first
+embedding channel holds a constant that no layer changes. Through it the output weights favor
+closing quotes and brackets, so that constrained answers end soon, and printable ASCII characters.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ Matrix = NDArray[np.float32]
 
 
 def build(path: Path) -> Path:
-    """Write the model to `path` and return it; the same bytes every time."""
+    """Write the model to `path` and return the path; the bytes are always the same."""
     writer = gguf.GGUFWriter(str(path), "llama")
     _add_shape(writer)
     _add_vocabulary(writer)
@@ -114,7 +113,7 @@ def _output(random: np.random.Generator) -> Matrix:
 
 
 def _layer(random: np.random.Generator) -> dict[str, Matrix]:
-    """Return a layer's weights, which neither read the constant channel nor write to it."""
+    """Return the weights of a layer; they neither read nor write the constant channel."""
     norm = np.ones(WIDTH, np.float32)
     layer = {"attn_norm": norm, "ffn_norm": norm}
     for name in ("attn_q", "attn_k", "attn_v"):

@@ -1,4 +1,4 @@
-"""A TLS server on loopback that hands every connection on to a Unix socket."""
+"""A TLS server on loopback that forwards every connection to a Unix socket."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PIECE = 65_536
 
 @contextmanager
 def tls_tunnel(context: ssl.SSLContext, target: Path) -> Iterator[int]:
-    """Listen while the block runs; the value is the port."""
+    """Listen inside the block; yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_accept, args=(listener, context, target), daemon=True).start()
         yield int(listener.getsockname()[1])
@@ -30,7 +30,7 @@ def _accept(listener: socket.socket, context: ssl.SSLContext, target: Path) -> N
 
 
 def _serve(client: socket.socket, context: ssl.SSLContext, target: Path) -> None:
-    # A client that does not trust the certificate leaves in the handshake.
+    # A client that does not trust the certificate disconnects during the handshake.
     with (
         client,
         suppress(OSError),

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on loopback that keeps what it gets, and answers as a test wants."""
+"""A receiver of webhooks on loopback that records requests and answers as a test demands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.peers.serving import serving_in_a_thread
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """One request, with the names of its headers in lower case."""
+    """A request; header names are in lower case."""
 
     headers: Mapping[str, str]
     body: bytes
@@ -25,7 +25,7 @@ class Received:
 
 
 class WebhookReceiver(ThreadingHTTPServer):
-    """Answers with the statuses of the test in turn, the last one again and again."""
+    """Answers with the statuses of the test in turn; the last one repeats."""
 
     daemon_threads = True
 
@@ -48,7 +48,7 @@ class WebhookReceiver(ThreadingHTTPServer):
             return list(self._received)
 
     def take(self, request: Received) -> int:
-        """Write a request down; return the status to answer it with."""
+        """Record a request; return the status to answer with."""
         with self._lock:
             self._received.append(request)
             return self._statuses.pop(0) if len(self._statuses) > 1 else self._statuses[0]
@@ -62,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
         status = self.server.take(Received(headers=headers, body=body))
-        time.sleep(self.server.delay_seconds)  # noqa: TID251 - the slowness is the point
+        time.sleep(self.server.delay_seconds)  # noqa: TID251 - a slow server
         try:
             self.send_response(status)
             self.send_header("Location", self.server.location)
@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
-        """Keep quiet."""
+        """Log nothing."""
 
 
 @contextmanager

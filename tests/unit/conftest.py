@@ -1,9 +1,9 @@
-"""How the properties of the unit tests are checked."""
+"""Settings for the property tests of the unit tests."""
 
 from __future__ import annotations
 
 from hypothesis import settings
 
-# A machine that others use, too, may take long over one example; the whole test has its timeout.
+# On a busy machine one example may be slow; the whole test has a timeout.
 settings.register_profile("unit", deadline=None)
 settings.load_profile("unit")

@@ -1,4 +1,4 @@
-"""A real browser before the real pages: Chromium, uvicorn, and this test's database and broker."""
+"""A real browser and the real pages: Chromium, uvicorn, and the test's database and broker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from chordwise.web.server import Served, serve
 from tests.fakes.pipeline import close_all
 
 Theme: TypeAlias = Literal["light", "dark"]
-# The themes are the same page in other colors.
+# The themes differ only in colors.
 _RULES: dict[Theme, dict[str, list[str]]] = {
     "light": {"resultTypes": ["violations"]},
     "dark": {"resultTypes": ["violations"], "runOnly": ["color-contrast"]},
@@ -36,7 +36,7 @@ _RULES: dict[Theme, dict[str, list[str]]] = {
 _PHONE: ViewportSize = {"width": 390, "height": 844}
 _DESK: ViewportSize = {"width": 1280, "height": 860}
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
-# What Chromium says of refusals that a test asks for.
+# Chromium's messages about refusals that tests provoke.
 _REFUSALS = (
     "the server responded with a status of 400",
     "the server responded with a status of 403",
@@ -44,21 +44,21 @@ _REFUSALS = (
 _SERIOUS = {"serious", "critical"}
 
 
-# A page is rendered by processes of their own, which start slowly on a machine that has much to do.
+# Chromium renders a page in separate processes, which start slowly on a busy machine.
 _PATIENCE_MS = 90_000
 expect.set_options(timeout=_PATIENCE_MS)
 
 
 @pytest.fixture(scope="session")
 def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
-    """Start Chromium; tests that need it skip where none is installed."""
+    """Start Chromium; skip the test if none is installed."""
     program = next(filter(None, map(shutil.which, _NAMES)), None)
     if program is None:
         if request.config.getoption("--require-browser"):
             pytest.fail("No Chromium is installed.")
         pytest.skip("no Chromium is installed")
     with sync_playwright() as playwright:
-        # Pages of ours alone are opened, and as root Chromium's own sandbox is not to be had.
+        # Only Chordwise's pages are opened, and Chromium's sandbox does not work as root.
         started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield started
         started.close()
@@ -66,21 +66,21 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
 
 @pytest.fixture(autouse=True)
 def _closing() -> Iterator[None]:
-    """Leave no connection open behind a test."""
+    """Close all connections after the test."""
     yield
     close_all()
 
 
 @pytest.fixture
 def served(settings: Settings) -> Iterator[Served]:
-    """Serve the pages over this test's database and broker, in a thread."""
+    """Serve the pages over the test's database and broker, in a thread."""
     with serving(settings) as found:
         yield found
 
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[Served]:
-    """Serve the pages under these settings until the end of the block."""
+    """Serve the pages with these settings until the end of the block."""
     ready: Queue[Served] = Queue()
     thread = threading.Thread(target=serve, args=(settings, ready.put), name="pages")
     thread.start()
@@ -95,7 +95,7 @@ def serving(settings: Settings) -> Iterator[Served]:
 
 @dataclass(slots=True, kw_only=True)
 class Visit:
-    """A person with a browser: opens pages, and looks at them in both themes and on a phone."""
+    """A user with a browser: opens pages, and checks them in both themes and on a phone."""
 
     page: Page
     base: str
@@ -107,17 +107,17 @@ class Visit:
         return self.page
 
     def follow(self, link: Locator) -> None:
-        """Click on a link, and wait until the scripts of its page work."""
+        """Click a link, and wait until the scripts of the page have loaded."""
         with self.page.expect_navigation():
             link.click()
 
     def confirm(self, button: str) -> None:
-        """Press a button, and say yes to what it asks."""
+        """Press a button, and confirm its dialog."""
         self.page.get_by_role("button", name=button, exact=True).click()
         self.page.locator("#confirm [value=yes]").click()
 
     def look(self, name: str) -> None:
-        """Take pictures of the open page, and let axe find no serious violation in any theme."""
+        """Take screenshots of the page, and let axe find no serious violation in any theme."""
         for theme, rules in _RULES.items():
             self.page.emulate_media(color_scheme=theme)
             found = Axe().run(self.page, options=rules).response["violations"]
@@ -144,14 +144,14 @@ class Visit:
 
 @pytest.fixture
 def visit(request: pytest.FixtureRequest, browser: Browser, served: Served) -> Iterator[Visit]:
-    """Sign in by the link; whatever the pages' scripts complain of fails the test."""
+    """Sign in by the link; errors of the pages' scripts fail the test."""
     with visiting(browser, served, request.config.getoption("--screenshots")) as found:
         yield found
 
 
 @contextmanager
 def visiting(browser: Browser, served: Served, pictures: Path | None = None) -> Iterator[Visit]:
-    """Sign a browser in by the link, and let nothing pass that the pages' scripts complain of."""
+    """Sign a browser in by the link; errors of the pages' scripts fail the test."""
     complaints: list[str] = []
     context = browser.new_context(viewport=_DESK)
     context.set_default_timeout(_PATIENCE_MS)

@@ -94,7 +94,7 @@ class OpenAIBatches:
         }
         return self._state(self._http.post("/batches", body))
 
-    def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:  # noqa: ARG002 - the marker tells
+    def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:  # noqa: ARG002 - the marker identifies it
         """Return the batch that has our marker or our file."""
         for found in self._listed(batch):
             marked = text(child(found, "metadata").get(MARKER)) == batch.marker

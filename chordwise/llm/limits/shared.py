@@ -37,7 +37,7 @@ _MAX_QUESTIONS = 64
 _GATHER_SECONDS = 0.0005
 # The return of a permit usually waits for the next request for one, and is sent with it.
 _LINGER_SECONDS = 0.02
-_sleep = time.sleep  # noqa: TID251 - here the waiting is wired in
+_sleep = time.sleep  # noqa: TID251 - the sleep function of this module
 
 
 def endpoint_id(provider: str, base_url: str, model: str, api_key: SecretStr) -> str:

@@ -48,7 +48,7 @@ log = structlog.get_logger(__name__)
 LocalServer: TypeAlias = Callable[[str], tuple[str, SecretStr] | None]
 """Returns address and key of the server that runs a GGUF file on this machine."""
 
-_sleep = time.sleep  # noqa: TID251 - here the waiting is wired in
+_sleep = time.sleep  # noqa: TID251 - the sleep function of this module
 
 
 def server_of(settings: Settings) -> LocalServer:
