@@ -247,13 +247,13 @@ def _forgetful_broker(measured: Measured, state: str) -> None:
 
     def send_again() -> int:
         found.update(recover(measured.context))
-        return found.get("broker_forgot", 0)
+        return found.get("broker_data_lost", 0)
 
     measured.timed("recovery", what, send_again)
     promised = measured.large.count("SELECT count(*) FROM outbox WHERE sent_at IS NULL")
     with measured.context.database.read() as session:
         is_marked = measured.context.messenger.marker() == outbox.current(session)
-    if not promised == found.get("broker_forgot") == expected or not is_marked:
+    if not promised == found.get("broker_data_lost") == expected or not is_marked:
         raise MeasurementError(
             f"{what}: {promised:,} messages recorded instead of {expected:,}, {found}."
         )

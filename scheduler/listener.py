@@ -48,7 +48,7 @@ class Listener:
             try:
                 self._listen()
             except (ServiceUnavailableError, psycopg.OperationalError) as error:
-                log.warning("listener.put_off", reason=str(error))
+                log.warning("listener.reconnecting", reason=str(error))
             except Exception:  # the outbox is looked at without it
                 log.exception("listener.defect")
             self.hears = False

@@ -114,7 +114,7 @@ class Loop:
         try:
             chore.do()
         except ServiceUnavailableError as error:
-            log.warning("scheduler.put_off", chore=chore.name, reason=error.what)
+            log.warning("scheduler.postponed", chore=chore.name, reason=error.what)
             self._is_held_up = True
             pause = _OUTAGE_SECONDS
         except Exception:  # one defect must not stop the other chores
@@ -238,6 +238,6 @@ class LeaderWork:
                 while self._leads.is_set() and self._do() and not self._stopped.is_set():
                     continue
             except ServiceUnavailableError as error:
-                log.warning("scheduler.put_off", chore=self._thread.name, reason=error.what)
+                log.warning("scheduler.postponed", chore=self._thread.name, reason=error.what)
             except Exception:  # one defect must not end the thread
                 log.exception("scheduler.defect", chore=self._thread.name)

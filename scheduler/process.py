@@ -193,7 +193,7 @@ class Carrying:
         try:
             self._runner.beat()
         except ServiceUnavailableError as error:
-            log.warning("schedule.put_off", reason=error.what)
+            log.warning("schedule.postponed", reason=error.what)
 
     def _run(self) -> None:
         worked_at, pause = time.monotonic(), 0.0
@@ -207,7 +207,7 @@ class Carrying:
         try:
             return 0.0 if self._runner.work() else _LOOK_SECONDS
         except ServiceUnavailableError as error:
-            log.warning("schedule.put_off", reason=error.what)
+            log.warning("schedule.postponed", reason=error.what)
         except Exception:  # the thread has to outlive a defect
             log.exception("schedule.defect")
         return _OUTAGE_SECONDS

@@ -106,7 +106,7 @@ class CountedThreads(TaskPool):  # type: ignore[misc]  # Celery ships no types
                 try:
                     return target(*args, **options)
                 except Exception as error:  # noqa: BLE001 - whatever it is, the slot has to be free
-                    log.warning("task.end_not_noted", error=type(error).__name__)
+                    log.warning("task.end_not_recorded", error=type(error).__name__)
                     return _ENDED
 
         return run

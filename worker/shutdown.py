@@ -84,12 +84,12 @@ class Shutdown:
     def _hand_back(self) -> None:
         try:
             released = self._leases.release_all()
-            log.info("worker.handed_back", count=released)
+            log.info("worker.work_released", count=released)
         except ChordwiseError as error:
-            log.warning("worker.not_handed_back", reason=error.what)
+            log.warning("worker.work_not_released", reason=error.what)
         # Those that no lease was held for yet would wait for the visibility timeout.
         if transport.give_back(_GIVE_BACK_SECONDS) is None:
-            log.warning("worker.messages_not_handed_back")
+            log.warning("worker.messages_not_returned")
 
 
 class Ending(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types

@@ -90,7 +90,7 @@ def never_raising(task: Callable[Arguments, Returned]) -> Callable[Arguments, Re
         except Ignore:
             raise
         except ServiceUnavailableError as error:
-            log.warning("task.put_off", task=task.__name__, reason=error.what)
+            log.warning("task.postponed", task=task.__name__, reason=error.what)
         except Exception:
             log.exception("task.defect", task=task.__name__)
         raise Ignore

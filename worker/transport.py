@@ -276,14 +276,14 @@ class PatientResults(RedisBackend):  # type: ignore[misc]  # Celery ships no typ
         except OutOfMemoryError:
             self._note_full()
         except TROUBLE as error:
-            log.warning("task.end_not_noted", reason=type(error).__name__)
+            log.warning("task.end_not_recorded", reason=type(error).__name__)
 
     def on_task_call(self, producer: object, task_id: str) -> None:
         """Do nothing: no caller waits for a result, and subscribing needs the broker."""
 
     def _note_full(self) -> None:
         if not self.was_full:
-            log.warning("task.end_not_noted", reason="the broker is full")
+            log.warning("task.end_not_recorded", reason="the broker is full")
         PatientResults.was_full = True
 
 

@@ -23,18 +23,18 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 MAX_VIOLATIONS = 10
 _OF_ALL = (
     "Every statement follows from the text; nothing is added that the text does not say.",
-    "Every quote bears out the statement beside which it stands.",
-    "What the text leaves open or contradicts is not presented as certain.",
+    "Every quote supports the statement beside it.",
+    "Nothing that the text leaves open or contradicts is presented as certain.",
 )
 _OF_TYPES: Mapping[AnalysisType, tuple[str, ...]] = MappingProxyType(
     {
         AnalysisType.SUMMARY: (
-            "The findings are those that matter most in the whole text, not only in its beginning.",
-            "No two findings say the same.",
+            "The findings are the most important ones of the whole text, not just of its start.",
+            "No two findings state the same.",
         ),
         AnalysisType.EXTRACTION: (
-            "Each value is complete and as the text has it, with its unit or currency.",
-            "Nothing is called missing that the text does mention.",
+            "Each value is complete and as in the text, with its unit or currency.",
+            "No value that the text mentions is reported as missing.",
         ),
         AnalysisType.REASONING: (
             "Each step is the author's own and has the role that it plays in the argument.",
@@ -45,7 +45,7 @@ _OF_TYPES: Mapping[AnalysisType, tuple[str, ...]] = MappingProxyType(
         ),
         AnalysisType.SENTIMENT: (
             "Label and score are those of the text as a whole, not of one sentence in it.",
-            "What the author reports of others, or means ironically, is not the author's feeling.",
+            "Attitudes of others and ironic statements do not count as the author's attitude.",
         ),
     }
 )

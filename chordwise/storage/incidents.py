@@ -19,7 +19,7 @@ class IncidentKind(StrEnum):
     RESCUE = "rescue"
     REJECTED_MESSAGE = "rejected_message"
     LEASE_LOST = "lease_lost"
-    HANDED_BACK = "handed_back"
+    RELEASED = "released"
     DELIVERY_FAILED = "delivery_failed"
     PROCESS_LOST = "process_lost"
 

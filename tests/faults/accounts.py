@@ -1,4 +1,4 @@
-"""I1, I2, I3 and I8 of the oracle: what the tables say about jobs, results, chunks and failures."""
+"""I1, I2, I3 and I8 of the oracle: jobs, results, chunks and failures in the tables."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def end_states(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
 
 
 def one_result_each(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
-    """I2: a job that succeeded has one result, another none, and no question has two."""
+    """I2: each succeeded job has one result, other jobs have none, and no question has two."""
     yield from _each(cluster, _WRONG_RESULTS, "a job has not the number of results it should")
     yield from _each(cluster, "SELECT job_id FROM result_history", "a result was replaced")
     if not allowance.repeated:
@@ -109,7 +109,7 @@ def one_result_each(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
 
 
 def whole_documents(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
-    """I3: chunks cover the text, those that failed are named, and grounded quotes are verbatim."""
+    """I3: chunks cover the text, failed chunks are named, and grounded quotes are verbatim."""
     yield from _each(cluster, _GAPS, "chunks leave a gap or overlap")
     yield from _each(cluster, _UNNAMED, "failed chunks are not named as they are")
     yield from _each(cluster, _WRONG_COVERAGE, "a coverage is wrong")
@@ -119,7 +119,7 @@ def whole_documents(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
 
 
 def explained_failures(cluster: Cluster, _: Allowance) -> Iterator[str]:
-    """I8: whatever failed has a code, a sentence, a hint, and the attempts that were made."""
+    """I8: every failure has a code, a message, a hint, and the number of attempts."""
     yield from _each(cluster, _UNEXPLAINED_CHUNKS, "a chunk's failure is not explained")
     yield from _each(cluster, _UNEXPLAINED_JOBS, "a job's failure is not explained")
     yield from _each(cluster, _UNEXPLAINED_CALLS, "a call's failure is not explained")

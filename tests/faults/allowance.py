@@ -1,4 +1,4 @@
-"""What an experiment may cost, and what it may leave behind."""
+"""The costs and leftovers that an experiment allows."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ SUCCEEDED = frozenset({"succeeded"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """Set by the experiment; everything that is not allowed here is a violation.
+    """The exceptions that an experiment allows; anything else is a violation.
 
-    `extra_calls` come on top of those that a killed worker may lose (`most_unstored`). `ends` are
-    the end states that jobs may have. `tracebacks` are texts: a log entry with a traceback must
-    contain one of them. `repeated` allows a second result for the same question (`--fresh`).
-    `ungrounded` says how many results may have no grounded fact.
+    `extra_calls` are allowed in addition to those that a killed worker may lose (`most_unstored`).
+    `ends` are the allowed end states of jobs. A log entry with a traceback must contain one of
+    `tracebacks`. `repeated` allows a second result for the same question (`--fresh`). `ungrounded`
+    is the number of results that may have no grounded fact.
     """
 
     extra_calls: int = 0

@@ -1,8 +1,8 @@
-"""`python -m tests.faults.armed worker|scheduler`: one of our processes, with failpoints in it.
+"""`python -m tests.faults.armed worker|scheduler`: a process of Chordwise with failpoints.
 
-The setting `CHORDWISE_FAILPOINTS` says which: `chunk.claimed:kill:3; synthesis.result_saved:kill`.
-Two more entries change the process as a whole: `clock:+7200` shifts its wall clock by seconds, and
-`files:64` leaves it so many file descriptors.
+The setting `CHORDWISE_FAILPOINTS` names them: `chunk.claimed:kill:3; synthesis.result_saved:kill`.
+Two more entries apply to the whole process: `clock:+7200` shifts its wall clock by seconds, and
+`files:64` limits its file descriptors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONFIGURATION_EXIT_CODE = 78
 
 
 def main() -> int:
-    """Arm, then run the process as it is; return its exit code, or 78 where arming fails."""
+    """Arm the process and run it; return its exit code, or 78 if arming fails."""
     role, *rest = sys.argv[1:] or ["nothing"]
     # Before anything of ours is imported, which may keep a reference to the clock.
     text = _change_process(os.environ.get(VARIABLE, ""))  # noqa: TID251 - the one reader of it
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def _change_process(text: str) -> str:
-    """Apply the entries that are about the whole process; return the others."""
+    """Apply the entries for the whole process; return the others."""
     others = []
     for entry in (part.strip() for part in text.split(";")):
         name, _, value = entry.partition(":")

@@ -1,4 +1,4 @@
-"""I4 of the oracle: the provider's journal and the ledger tell the same story, and a cheap one."""
+"""I4 of the oracle: the provider's journal and the ledger agree, and no call is wasted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WHERE NOT cache_hit"""
 
 
 def ledger_is_journal(cluster: Cluster, _: Allowance) -> Iterator[str]:
-    """Every request has its row; every answer that was stored had its request."""
+    """Every request has a row, and every stored answer had a request."""
     rows = {str(row[0]): (bool(row[1]), bool(row[2])) for row in cluster.rows(_LEDGER)}
     requests = Counter(request.call_id for request in cluster.provider.requests)
     if unnamed := requests.pop(None, 0):
@@ -32,7 +32,7 @@ def ledger_is_journal(cluster: Cluster, _: Allowance) -> Iterator[str]:
 
 
 def unfinished_rows(cluster: Cluster, _: Allowance) -> Iterator[str]:
-    """Only a kill leaves a row without an end: of a call that it lost, or that was prepared."""
+    """Only a kill leaves an unfinished row: of a lost call, or of a prepared one."""
     unfinished = cluster.count("SELECT count(*) FROM model_calls WHERE finished_at IS NULL")
     allowed = cluster.members.abandoned * 2 * most_unstored(CONCURRENCY)
     if unfinished > allowed:
@@ -40,7 +40,7 @@ def unfinished_rows(cluster: Cluster, _: Allowance) -> Iterator[str]:
 
 
 def extra_calls(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
-    """No question is asked more often than kills and planned retries explain."""
+    """No question is repeated more often than kills and planned retries explain."""
     extra = cluster.provider.extra_calls
     allowed = cluster.members.abandoned * most_unstored(CONCURRENCY) + allowance.extra_calls
     if extra > allowed:

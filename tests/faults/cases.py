@@ -1,4 +1,4 @@
-"""Many cases in one run: a document for each, and what the ledger says of it afterwards."""
+"""Many cases in one run: a document for each, and its calls in the ledger."""
 
 from __future__ import annotations
 
@@ -35,32 +35,32 @@ FROM jobs AS j JOIN documents AS d ON d.id = j.document_id WHERE d.text LIKE 'Ca
 def add_model(
     cluster: Cluster, name: str, base_url: str = "", *, seconds: int = 20, more: str = ""
 ) -> None:
-    """Add a model to the configuration, before any process is started."""
+    """Add a model to the configuration, before processes start."""
     address = base_url or f"http://127.0.0.1:{cluster.to_provider.port}/v1"
     with (cluster.folder / "chordwise.toml").open("a", encoding="utf-8") as file:
         file.write(_MODEL.format(name=name, base_url=address, seconds=seconds, more=more))
 
 
 def write_cases(cluster: Cluster, cases: Mapping[str, Treatment], *, times: int = 1) -> list[Path]:
-    """Write a document of one chunk for each case, whose next `times` requests are treated so."""
+    """Write a document of one chunk for each case; its next `times` requests get the treatment."""
     for name, treatment in cases.items():
         cluster.provider.treat(treatment, times=times, containing=f"Case {name}.")
     return [cluster.documents.write(chunks=1, saying=saying(name)) for name in cases]
 
 
 def saying(name: str) -> str:
-    """Return how the document of a case begins."""
+    """Return the beginning of the document of a case."""
     return _SAYING.format(name=name)
 
 
 def calls(cluster: Cluster) -> dict[str, tuple[str, ...]]:
-    """Return what came of the calls of each case, in their order: an error's code, or a verdict."""
+    """Return the outcomes of the calls of each case in order: an error code, or a validity."""
     rows = cluster.rows(_CALLS)
     return {str(name): tuple(map(str, found)) for name, found in rows if isinstance(found, list)}
 
 
 def ends(cluster: Cluster) -> dict[str, tuple[str, ...]]:
-    """Return status, error code, sentence and hint of each case's job."""
+    """Return status, error code, message and hint of the job of each case."""
     return {
         str(name): tuple(str(each or "") for each in found) for name, *found in cluster.rows(_ENDS)
     }

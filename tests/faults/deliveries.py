@@ -1,4 +1,4 @@
-"""I1, I6 and I8 of the oracle for what was dropped: delivered once, unchanged, and explained."""
+"""I1, I6 and I8 of the oracle for dropped files: delivered once, unchanged, and explained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_NAMED = 5
 
 
 def end_states(cluster: Cluster, _: Allowance) -> Iterator[str]:
-    """I1: every file that was taken has been delivered, and the store is empty."""
+    """I1: every accepted file was delivered, and the store is empty."""
     if cluster.drops is None:
         return
     for name, status in cluster.rows(_UNDELIVERED)[:_MAX_NAMED]:
@@ -25,7 +25,7 @@ def end_states(cluster: Cluster, _: Allowance) -> Iterator[str]:
 
 
 def each_in_one_place(cluster: Cluster, _: Allowance) -> Iterator[str]:
-    """I6: every content that was dropped lies in one place, as often as it came, and no other."""
+    """I6: every dropped content is in one place, as often as it was dropped, and no other is."""
     if cluster.drops is None:
         return
     found, dropped = cluster.drops.found(), cluster.drops.contents
@@ -40,7 +40,7 @@ def each_in_one_place(cluster: Cluster, _: Allowance) -> Iterator[str]:
 
 
 def explained(cluster: Cluster, _: Allowance) -> Iterator[str]:
-    """I8: each note is where it says, and one of a failure has a reason, a sentence and a hint."""
+    """I8: each note is where it says; a note of a failure has a reason, a message and a hint."""
     if cluster.drops is None:
         return
     for note in cluster.drops.notes():

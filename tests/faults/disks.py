@@ -1,4 +1,4 @@
-"""Small disks that are full when an experiment wants them to be, and a second file system."""
+"""Small disks that an experiment can fill, and a second file system."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmallDisk:
-    """A file system of a few megabytes; `folder` is its root, and the server's own."""
+    """A file system of a few megabytes; `folder` is its root."""
 
     folder: Path
 
@@ -38,7 +38,7 @@ class SmallDisk:
 
 @contextmanager
 def mounted(megabytes: int) -> Iterator[SmallDisk]:
-    """Mount a small file system inside the block; skip the test where we may not."""
+    """Mount a small file system inside the block; skip the test without permission."""
     top = Path(tempfile.mkdtemp(prefix="cw-disk-"))
     top.chmod(0o755)
     folder = top / "small"
@@ -54,7 +54,7 @@ def mounted(megabytes: int) -> Iterator[SmallDisk]:
 
 @contextmanager
 def another_file_system(than: Path) -> Iterator[Path]:
-    """Make a folder on another file system inside the block; skip the test where there is none."""
+    """Make a folder on another file system inside the block; skip the test if there is none."""
     memory = Path("/dev/shm")  # noqa: S108 - a folder of our own in it
     if not memory.is_dir() or memory.stat().st_dev == than.stat().st_dev:
         pytest.skip("there is no second file system")

@@ -1,4 +1,4 @@
-"""Documents for experiments: as many chunks as wanted, each different, with a canary in them."""
+"""Documents for experiments: any number of chunks, each different, with a canary."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _CHUNK_CHARACTERS = 1_550
 
 @dataclass(slots=True, kw_only=True)
 class Documents:
-    """The documents of one experiment, their bytes known by heart.
+    """The documents of an experiment, with the hashes of their contents.
 
-    `canary` stands in the middle of each and must never be seen in a log or in the broker.
+    Each contains `canary`, which must not appear in a log or in the broker.
     """
 
     folder: Path
@@ -23,7 +23,7 @@ class Documents:
     digests: dict[Path, str] = field(default_factory=dict)
 
     def write(self, chunks: int = 12, *, saying: str = "") -> Path:
-        """Write a document of about so many chunks; `saying` stands at its beginning."""
+        """Write a document of about `chunks` chunks that begins with `saying`."""
         number = len(self.digests) + 1
         path = self.folder / f"document-{number}.txt"
         path.write_text(f"{saying} {self.text(number, chunks)}".strip(), "utf-8")
@@ -44,7 +44,7 @@ class Documents:
         return " ".join(sentences)
 
     def changed(self) -> list[Path]:
-        """Return the documents that are gone or have other bytes now."""
+        """Return the documents that are missing or have changed."""
         return [
             path
             for path, digest in self.digests.items()

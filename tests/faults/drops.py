@@ -1,4 +1,4 @@
-"""Files that are dropped into a watched folder: their bytes known by heart, and found again."""
+"""Files that are dropped into a watched folder, with their hashes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NOTE, _SIDE_CAR = ".json", ".chordwise.toml"
 class Drops:
     """The inbox of an experiment, with done/, failed/ and the store.
 
-    `contents` counts what was dropped, by hash: each has to lie in one of the four places (I6).
+    `contents` counts the dropped contents by hash; each has to be in one of the four places (I6).
     """
 
     folders: Folders
@@ -43,13 +43,13 @@ class Drops:
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def drop(self, name: str | bytes, content: str | bytes = "") -> Path:
-        """Rename a whole file into the inbox, under a name that may have folders in it."""
+        """Rename a complete file into the inbox; its name may contain folders."""
         staged = self.folders.root / f"staged-{next(self._numbers)}"
         staged.write_bytes(content.encode() if isinstance(content, str) else content)
         return self.put(staged, name)
 
     def put(self, staged: Path, name: str | bytes) -> Path:
-        """Rename a file that lies elsewhere into the inbox."""
+        """Rename an existing file into the inbox."""
         path = self.folders.inbox / os.fsdecode(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.expect(staged)
@@ -57,11 +57,11 @@ class Drops:
         return path
 
     def expect(self, path: Path) -> None:
-        """Note that this content has been dropped."""
+        """Record that this content was dropped."""
         self.contents[digest(path)] += 1
 
     def found(self) -> Counter[str]:
-        """Return what lies in inbox, store, done/ and failed/ by now, by hash."""
+        """Return the counts of the contents in inbox, store, done/ and failed/, by hash."""
         folders = self.folders
         places = (folders.inbox, folders.store, folders.done, folders.failed)
         files = {identity(file): file for place in places for file in contents_of(place)}
@@ -73,16 +73,16 @@ class Drops:
         return [note for note in found if not name or note["file"] == name]
 
     def outcomes(self) -> dict[str, str]:
-        """Return `done`, or the reason of the first failure, of each delivered name."""
+        """Return `done`, or the reason of the first failure, by delivered name."""
         return {str(note["file"]): _outcome(note) for note in self.notes()}
 
     def wait_until_delivered(
         self, count: int, seconds: float, story: Callable[[], str] = str
     ) -> None:
-        """Wait until so many files have their notes in done/ or failed/.
+        """Wait until `count` files have notes in done/ or failed/.
 
         Raises:
-            AssertionError: They have not in time; `story` says more.
+            AssertionError: The time is over; `story` adds details.
         """
         try:
             wait_until(lambda: self.delivered_count() >= count, seconds, "deliveries")
@@ -99,7 +99,7 @@ class Drops:
 
 
 def contents_of(place: Path) -> Iterator[Path]:
-    """Yield the plain files of a place that are neither notes, side-cars nor the store's own."""
+    """Yield the regular files of a place, without notes, side-cars and files of the store."""
     for folder, _, names in os.walk(place):
         for name in names:
             path = Path(folder) / name
@@ -125,7 +125,7 @@ def open_inbox(
 ) -> Drops:
     """Add an inbox to the settings in a folder; `more` are further lines of its table.
 
-    It lies in `root`, and its store in `home`, where they are given.
+    The inbox is in `root`, and its store in `home`, if they are given.
     """
     folders = Folders(root=root or folder, home=home or folder / "home")
     with (folder / "chordwise.toml").open("a", encoding="utf-8") as config:

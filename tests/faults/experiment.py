@@ -1,4 +1,4 @@
-"""One experiment from its announcement to its row: waiting, timing, judging."""
+"""An experiment: waiting, timing, checking the invariants, and recording the row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOLERANCE = 2.0
 
 @dataclass(slots=True, kw_only=True)
 class Experiment:
-    """`report` takes the row; `work_seconds` tells how long such documents take undisturbed."""
+    """`report` receives the row; `work_seconds` returns the time of the work without a fault."""
 
     cluster: Cluster
     report: Callable[[Row], None]
@@ -37,10 +37,10 @@ class Experiment:
     def begin(
         self, id_: str, injected: str, *, chunks: int = CHUNKS, seed: int | None = None
     ) -> None:
-        """Announce what happens here, before any process is started.
+        """Name the experiment, before any process is started.
 
-        `id_` is that of docs/reliability.md, with its variant; `chunks` is how many there will be,
-        whose work without a fault is measured now where it has not been yet.
+        `id_` is the id in docs/reliability.md with its variant; `chunks` is the number of chunks,
+        whose time without a fault is measured now unless it is known.
         """
         assert not self.cluster.members.all, "the experiment begins before its processes"
         self.id, self.injected, self.seed = id_, injected, seed
@@ -49,11 +49,11 @@ class Experiment:
 
     @property
     def undisturbed_seconds(self) -> float:
-        """Return how long the work takes without a fault."""
+        """Return the time of the work without a fault."""
         return self._work_seconds
 
     def fault_is_over(self) -> None:
-        """Begin to count the seconds until everything is finished."""
+        """Start the measurement of the time until everything is finished."""
         self._fault_at = time.monotonic()
 
     def finish(
@@ -66,14 +66,15 @@ class Experiment:
         tolerance: float = TOLERANCE,
         invariants: Iterable[tuple[str, Invariant]] = INVARIANTS,
     ) -> None:
-        """Wait until every run is finished, judge, and leave a row.
+        """Wait until every run is finished, check the invariants, and record a row.
 
-        The bound is lease + 2 intervals + the work, unless the experiment has another one; it may
-        be exceeded by the factor `tolerance`, and the row then says so.
+        The bound is lease + 2 intervals + the work, unless the experiment sets another one. It may
+        be exceeded by the factor `tolerance`, which the row then states.
 
         Raises:
-            AssertionError: A run does not finish, an invariant is violated, or it took far longer
-                than promised.
+            AssertionError: A run does not finish, an invariant is violated, or the time exceeds the
+                bound
+                by more than the tolerance.
         """
         violations = self._wait(patience_seconds)
         seconds = time.monotonic() - self._fault_at

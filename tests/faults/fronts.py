@@ -1,4 +1,4 @@
-"""Other doors to the provider: with TLS, or on the loopback address of IPv6."""
+"""Further endpoints of the provider: with TLS, or on the IPv6 loopback address."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PIECE = 65_536
 
 
 class Front(ThreadingTCPServer):
-    """Passes whatever comes on to the provider; `context` may be exchanged while it serves."""
+    """Forwards connections to the provider; `context` may be replaced while it serves."""
 
     daemon_threads = True
 
@@ -59,7 +59,7 @@ def _carry(source: socket.socket, target: socket.socket) -> None:
 def front_of(
     provider: Provider, *, context: ssl.SSLContext | None = None, host: str = "127.0.0.1"
 ) -> Iterator[Front]:
-    """Open a door to the provider inside the block."""
+    """Serve another endpoint of the provider inside the block."""
     with Front(provider, context, host) as front:
         serving = threading.Thread(target=front.serve_forever, args=(0.05,), daemon=True)
         serving.start()

@@ -1,4 +1,4 @@
-"""Files that were made to harm their readers, all but one of a few megabytes at most."""
+"""Files that attack their readers; all but one have a few megabytes at most."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def zip_bomb() -> bytes:
 
 
 def billion_laughs() -> bytes:
-    """Return a DOCX whose entities grow to a trillion characters."""
+    """Return a DOCX whose entities expand to a trillion characters."""
     return docx(document(paragraph("&l19;"), _LAUGHS))
 
 
 def external_entity() -> bytes:
-    """Return a DOCX that asks for a file of the machine."""
+    """Return a DOCX with an entity that refers to a file of the machine."""
     return docx(document(paragraph("A&x;B"), _EXTERNAL))
 
 
@@ -41,20 +41,20 @@ def nested_archives(levels: int) -> bytes:
 
 
 def multiplying_archives(megabytes: int) -> bytes:
-    """Return a ZIP of ten ZIPs of ten files of so many megabytes each, all of the same bytes."""
+    """Return a ZIP of ten ZIPs, each with ten files of this many megabytes of equal bytes."""
     inner = archive({f"{number}.txt": bytes(megabytes * _MEGABYTE) for number in range(10)})
     return archive({f"{number}.zip": inner for number in range(10)})
 
 
 def traversing_archive(text: str) -> bytes:
-    """Return a ZIP whose members have names that lead elsewhere."""
+    """Return a ZIP whose member names lead outside of its folder."""
     names = ("../../etc/x.txt", "/etc/y.txt", "a\\..\\z.txt", "=1+1.txt")
     begin = "A member of an archive is told apart from all others by its number, and this one is"
     return archive({name: f"{begin} {number}. {text}" for number, name in enumerate(names)})
 
 
 def pdf_of_pages(count: int) -> bytes:
-    """Return a PDF of so many empty pages, each an object of its own."""
+    """Return a PDF with this many empty pages, each a separate object."""
     kids = b" ".join(b"%d 0 R" % number for number in range(3, count + 3))
     pages = b"<</Type/Pages/Kids[" + kids + b"]/Count %d>>" % count
     page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]>>"
@@ -62,21 +62,21 @@ def pdf_of_pages(count: int) -> bytes:
 
 
 def flate_bomb(megabytes: int) -> bytes:
-    """Return a PDF of one page whose content is so many megabytes, deflated twice."""
+    """Return a PDF of one page whose content of this many megabytes is compressed twice."""
     packing = zlib.compressobj(1)
     once = b"".join(_packed(packing, megabytes))
     return _of_content(zlib.compress(once), "/Filter[/FlateDecode/FlateDecode]")
 
 
 def encrypted() -> bytes:
-    """Return a PDF that opens with an unknown password."""
+    """Return a PDF that is encrypted with an unknown password."""
     key = "ab" * 32
     extra = f"/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<{key}>/U<{key}>>>/ID[<01><01>]"
     return _of_content(b"BT ET", trailer=extra)
 
 
 def cross_reference_loop() -> bytes:
-    """Return a PDF whose table of cross-references says that it continues itself."""
+    """Return a PDF whose cross-reference table names itself as its continuation."""
     whole = _of_content(b"BT ET")
     start = whole.rindex(b"xref\n0 ")
     looping = whole.replace(b"/Root 1 0 R", b"/Root 1 0 R/Prev %d" % start)
@@ -85,7 +85,7 @@ def cross_reference_loop() -> bytes:
 
 
 def page_tree_loop() -> bytes:
-    """Return a PDF whose pages are below themselves."""
+    """Return a PDF whose page tree contains itself."""
     return _of_content(b"BT ET").replace(b"/Kids[3 0 R]", b"/Kids[2 0 R]")
 
 

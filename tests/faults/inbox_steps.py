@@ -1,8 +1,8 @@
-"""`python -m tests.faults.inbox_steps FOLDER HOME`: kills a watch of an inbox at its every step.
+"""`python -m tests.faults.inbox_steps FOLDER HOME` kills a watch of an inbox before every step.
 
-A step is a call that changes files below the two folders, or a commit. For each of them a forked
-child drops a file with its side-car, watches, and is killed right before the step; another child
-goes on. Prints one line of JSON for each step: what lay where in the end.
+A step is a call that changes files below the two folders, or a commit. For each step a forked child
+drops a file with its side-car, watches, and is killed right before the step; another child
+continues. The output is a line of JSON for each step with the final places of the files.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ SECONDS = 30.0
 
 @dataclass(slots=True, kw_only=True)
 class Killer:
-    """Kills this process right before its step number `at`."""
+    """Kills this process right before step number `at`."""
 
     below: tuple[str, ...]
     at: int
     count: int = 0
 
     def hear(self, name: str, arguments: tuple[object, ...]) -> None:
-        """Look at an audit event of the interpreter."""
+        """Count an audit event of the interpreter that is a step."""
         if name in CHANGES and self._is_ours(arguments) and not self._only_reads(name, arguments):
             self.step()
 
@@ -61,7 +61,7 @@ class Killer:
 
 
 def watch_until_delivered(folders: Folders, count: int) -> None:
-    """Watch until so many files were delivered; what was submitted succeeds at once."""
+    """Watch until this many files were delivered; submitted work succeeds at once."""
     context = open_context(settings_module.load(), "test")
     store = Store(context.settings.home)
     deadline = time.monotonic() + SECONDS
@@ -82,7 +82,7 @@ def watch_until_delivered(folders: Folders, count: int) -> None:
 
 
 def succeed(context: Context) -> None:
-    """Do what the workers would do, and past the sessions: their commits are no steps of ours."""
+    """Do the work of the workers, outside of sessions, whose commits do not count as steps."""
     engine: Engine = context.database.engine
     with engine.begin() as connection:
         connection.execute(
@@ -96,7 +96,7 @@ def notes(folders: Folders) -> list[str]:
 
 
 def in_child(do: Callable[[], None]) -> int:
-    """Run something in a forked process; return how it ended, negative for a signal."""
+    """Run a function in a forked process; return its exit code, negative for a signal."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -120,7 +120,7 @@ def armed(folders: Folders, step: int) -> None:
 
 
 def main() -> int:
-    """Go from step to step until one is never reached."""
+    """Kill before each step until no further step is reached."""
     folders = Folders(root=Path(sys.argv[1]), home=Path(sys.argv[2]))
     inner = folders.inbox / "letters"
     inner.mkdir(parents=True, exist_ok=True)

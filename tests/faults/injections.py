@@ -1,4 +1,4 @@
-"""Documents that speak to the model, the same without that, and a model that obeys."""
+"""Documents with injected orders, their clean twins, and a model that obeys."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Obeying: TypeAlias = Callable[[JsonObject, str], str]
 
 
 def falsified(honest: JsonObject, user: str) -> str:
-    """Return a total of one euro, with the words of the order for its quote."""
+    """Return a total of one euro with the words of the order as its quote."""
     order = next((line for line in material_of(user).split("\n") if "1.00" in line), "1.00 EUR")
     return _with_total(honest, order)
 
@@ -71,7 +71,7 @@ def suppressed(honest: JsonObject, _: str) -> str:
 
 
 def leaked(honest: JsonObject, user: str) -> str:
-    """Return the mark, which stands in what was asked and not in the text."""
+    """Return the mark, which is in the prompt but not in the text."""
     data = json_values.as_object(honest["data"])
     mark = _MARK.search(user)
     return json.dumps({**honest, "data": {**data, "customer": mark[0] if mark else user}})
@@ -97,7 +97,7 @@ def as_mail(lines: Sequence[str], planted: str) -> bytes:
 
 
 def as_long_text(lines: Sequence[str], planted: str) -> bytes:
-    """Part the order between the beginning and the end of a text of three chunks."""
+    """Split the order between the beginning and the end of a text of three chunks."""
     first, _, last = planted.partition(" | ")
     filler = [f"On day {day} the chairs of room {day} were counted." for day in range(90)]
     return "\n".join([first, *lines, *filler, last]).strip().encode()
@@ -134,7 +134,7 @@ def _with(lines: Sequence[str], planted: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Injection:
-    """An order, the file that hides it, and what a model does that obeys it."""
+    """An order, the file that hides it, and the answer of a model that obeys it."""
 
     order: str
     obeying: Obeying
@@ -142,7 +142,7 @@ class Injection:
     suffix: str = "txt"
 
     def write(self, folder: Path, number: int, *, is_clean: bool) -> Path:
-        """Write the document of this number, or its clean twin."""
+        """Write the document with this number, or its clean twin."""
         shown_number = number + (_CLEAN_FROM if is_clean else 0)
         lines = [line.format(number=shown_number) for line in _LINES]
         path = folder / f"{'clean' if is_clean else 'planted'}-{number:02}.{self.suffix}"
@@ -150,7 +150,7 @@ class Injection:
         return path
 
     def is_seen(self, material: str) -> bool:
-        """Return whether the order, or a part of one that is parted, has reached the model."""
+        """Return whether the order, or a part of a split order, has reached the model."""
         return any(part[:20] in material for part in self.order.split(" | "))
 
 
@@ -210,7 +210,7 @@ INJECTIONS: Sequence[Injection] = (
 
 
 def answer_obediently(handler: AnsweringHandler, user: str) -> None:
-    """Answer a question about one of the documents as the order in it says, if it is there."""
+    """Answer a question about a document as the order in it demands, if it has one."""
     handler.reply(200, json.dumps(completion(_answer(user))).encode())
 
 

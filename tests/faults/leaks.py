@@ -1,4 +1,4 @@
-"""I5 of the oracle: planted secrets stand nowhere, and what documents say in no log or message."""
+"""I5 of the oracle: secrets appear nowhere, and texts of documents in no log or message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.faults.cluster import Cluster
 
 
 def planted_secrets(cluster: Cluster, _: Allowance) -> Iterator[str]:
-    """Search for keys and passwords in everything that anybody may get to see."""
+    """Search for keys and passwords in all output, logs and stores."""
     places = {**_visible(cluster), "the database": _dump(cluster)}
     for secret, value in cluster.secrets.items():
         for place, text in places.items():
@@ -28,7 +28,7 @@ def planted_secrets(cluster: Cluster, _: Allowance) -> Iterator[str]:
 
 
 def text_of_documents(cluster: Cluster, _: Allowance) -> Iterator[str]:
-    """Search for the canary outside the database."""
+    """Search for the canary outside of the database."""
     for place, text in _visible(cluster).items():
         if cluster.documents.canary in text:
             yield f"a document's text stands in {place}"
@@ -64,7 +64,7 @@ def _dump(cluster: Cluster) -> str:
 
 
 def _broker_texts(client: redis.Redis) -> Iterator[str]:
-    """Yield every key and value as text, messages with their bodies unpacked."""
+    """Yield every key and value as text, with the bodies of messages decoded."""
     for key in client.scan_iter(count=1_000):
         yield str(key)
         for value in _values(client, key):
@@ -90,7 +90,7 @@ def _values(client: redis.Redis, key: bytes) -> list[bytes]:
 
 
 def _unpacked(value: bytes) -> str:
-    """Return a message's body as text; empty where the value is no message."""
+    """Return the body of a message as text; empty if the value is no message."""
     try:
         message = json.loads(value)
         # In the hash `unacked`, a message is the first of three.

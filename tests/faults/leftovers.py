@@ -1,4 +1,4 @@
-"""I6 and I9 of the oracle: documents are as they were, and nothing is left over or grew too big."""
+"""I6 and I9 of the oracle: documents are unchanged; no leftovers, and memory within limits."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _BLOCK_LINES = 80
 
 
 def untouched_documents(cluster: Cluster, _: Allowance) -> Iterator[str]:
-    """I6: the input files have the bytes that they had."""
+    """I6: the input files have their original bytes."""
     for path in cluster.documents.changed():
         yield f"{path.name} is gone or was changed"
 
 
 def memory(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
-    """I9: no process ever held more memory than its cap."""
+    """I9: no process exceeded its memory limit."""
     for member in cluster.members.all:
         megabytes = member.peak_bytes / 1_048_576
         if megabytes > allowance.memory_megabytes:
@@ -34,7 +34,7 @@ def temporary_files(cluster: Cluster, _: Allowance) -> Iterator[str]:
 
 
 def stray_processes(cluster: Cluster, _: Allowance) -> Iterator[str]:
-    """I9: below the members there is no zombie, and nothing outlives a member that is gone."""
+    """I9: there are no zombie processes, and no child outlives its member."""
     alive = {member.process.pid for member in cluster.members.all if member.is_alive}
     gone = {member.process.pid for member in cluster.members.all} - alive
     for process in psutil.process_iter(["pid", "ppid", "status", "name"]):
@@ -49,7 +49,7 @@ def stray_processes(cluster: Cluster, _: Allowance) -> Iterator[str]:
 
 
 def tracebacks(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
-    """I8: no traceback is shown but those that the experiment allows."""
+    """I8: logs have no tracebacks except those that the experiment allows."""
     for member in cluster.members.all:
         lines = member.text().splitlines()
         for number, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""One process of ours in an experiment: in a group of its own, with a log, easily killed."""
+"""A process of Chordwise in an experiment: a separate process group with a log."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MODULES = {"web": ["chordwise", "web", "--port", "0"], "up": ["chordwise", "up"
 
 @dataclass(slots=True, kw_only=True)
 class Member:
-    """A process of ours; `peak_bytes` is the most memory that it was seen to hold."""
+    """A process; `peak_bytes` is the maximum memory that was observed."""
 
     role: str
     log: Path
@@ -34,7 +34,7 @@ class Member:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still runs, stopped or not."""
+        """Whether the process runs or is stopped."""
         return self.process.poll() is None
 
     @property
@@ -50,23 +50,23 @@ class Member:
 
     @property
     def was_disturbed(self) -> bool:
-        """Whether it may have left calls behind that others had to repeat."""
+        """Whether it may have left calls that others had to repeat."""
         return self.disturbed > 0 or self.was_killed
 
     def kill(self) -> None:
-        """End the whole group as the kernel does when memory runs out."""
+        """Kill the process group with SIGKILL, as the kernel does if memory runs out."""
         self.disturbed += self.is_alive
         self._signal(signal.SIGKILL)
         self.process.wait()
 
     def terminate(self, seconds: float = 15) -> int:
-        """Ask it to leave, and return its exit code."""
+        """Send SIGTERM, and return the exit code."""
         self.disturbed += 1
         self._signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
     def freeze(self) -> None:
-        """Stop it in the middle of whatever it does."""
+        """Stop the process with SIGSTOP."""
         self.disturbed += 1
         self._signal(signal.SIGSTOP)
 
@@ -81,13 +81,13 @@ class Member:
         self._signal(signal.SIGCONT)
 
     def wait_for_end(self, seconds: float = 60) -> int:
-        """Wait until a failpoint or an error has ended it; return its exit code."""
+        """Wait until a failpoint or an error has ended the process; return its exit code."""
         code = self.process.wait(seconds)
         self._signal(signal.SIGKILL)  # what is left of its group
         return code
 
     def sample(self) -> None:
-        """Look at the memory that it and its children hold."""
+        """Measure the memory of the process and its children."""
         try:
             top = psutil.Process(self.process.pid)
             held = sum(each.memory_info().rss for each in (top, *top.children(recursive=True)))
@@ -104,9 +104,9 @@ class Member:
 
 @dataclass(slots=True, kw_only=True)
 class Members:
-    """All processes of one experiment; `environment` is what each of them gets.
+    """The processes of an experiment; `environment` is added to that of each.
 
-    `prefix` is a command that starts the commands of all.
+    `prefix` is a command that starts all of them.
     """
 
     folder: Path
@@ -118,7 +118,7 @@ class Members:
     def start(self, role: str, failpoints: str, **environment: str) -> Member:
         """Start a worker, a scheduler, the pages (`web`) or the supervisor (`up`).
 
-        It is armed only where there are failpoints.
+        The process is armed if there are failpoints.
         """
         module = ["tests.faults.armed", role] if failpoints else _MODULES.get(role, [role])
         extra = {VARIABLE: failpoints} if failpoints else {}
@@ -142,11 +142,11 @@ class Members:
 
     @property
     def abandoned(self) -> int:
-        """How many workers have left calls behind: killed, frozen, or asked to leave."""
+        """The number of workers that left calls behind: killed, frozen or terminated."""
         return sum(member.was_disturbed for member in self.all if member.role == "worker")
 
     def watch(self) -> None:
-        """Sample the memory of all, until `end`."""
+        """Sample the memory of all processes until `end`."""
         while not self._stopped.wait(_SAMPLE_SECONDS):
             for member in list(self.all):
                 member.sample()
@@ -167,6 +167,6 @@ class Members:
 
 
 def bare_environment() -> dict[str, str]:
-    """Return what a process needs before it is told anything of ours."""
+    """Return the minimal environment of a process."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}  # noqa: TID251 - the processes need a PATH
     return {**kept, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}

@@ -1,4 +1,4 @@
-"""The monkey: does one thing after the other to a cluster, and knows what each may cost."""
+"""The monkey: injects faults into a cluster one by one, and knows the cost of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STORED_ANSWER = b'"main_topic"'
 
 
 class Kind(StrEnum):
-    """What can happen."""
+    """The kinds of faults."""
 
     KILL_WORKER = "kill -9 worker"
     TERMINATE_WORKER = "SIGTERM worker"
@@ -41,7 +41,7 @@ ON_ANY_SERVERS = tuple(kind for kind in Kind if kind not in ON_OWN_SERVERS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that happens once so much of the chunks (0 to 1) is done, for so many seconds."""
+    """A fault that occurs once this share of the chunks (0 to 1) is done, and lasts `seconds`."""
 
     kind: Kind
     share: float = 0.0
@@ -53,7 +53,7 @@ class Fault:
 
 @dataclass(slots=True, kw_only=True)
 class Monkey:
-    """`extra_calls` and `outage_seconds` add up what its deeds may have cost so far."""
+    """`extra_calls` and `outage_seconds` are the possible costs of its faults so far."""
 
     cluster: Cluster
     extra_calls: int = 0
@@ -61,7 +61,7 @@ class Monkey:
     deeds: list[str] = field(default_factory=list)
 
     def strike(self, fault: Fault) -> None:
-        """Do it, and restart what a supervisor would restart."""
+        """Inject the fault, and restart what a supervisor would restart."""
         self.deeds.append(str(fault.kind))
         begun = time.monotonic()
         self._deeds[fault.kind](self, fault.seconds)
@@ -124,7 +124,7 @@ class Monkey:
         self.cluster.broker.start(empty=True)
 
     def _one(self, role: str) -> Member:
-        """Return the oldest of this role; one that has ended by itself is replaced first."""
+        """Return the oldest living member of a role; start one if there is none."""
         alive = self.cluster.members.alive(role)
         return alive[0] if alive else self.cluster.members.start(role, "")
 

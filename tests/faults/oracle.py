@@ -1,8 +1,8 @@
-"""The oracle: after every experiment it judges the whole history, and says what is wrong.
+"""The oracle: checks the invariants over the whole history after every experiment.
 
-I1 end states and accounts · I2 one result each · I3 whole documents · I4 ledger = journal ·
-I5 no secret anywhere · I6 documents untouched · I7 quiet, and open for more · I8 failures explained
-· I9 memory, files, processes.
+I1 end states and accounts · I2 one result each · I3 complete documents · I4 ledger = journal · I5
+no secret anywhere · I6 documents unchanged · I7 quiet, and ready for more · I8 failures explained ·
+I9 memory, files, processes.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def judge(
     allowance: Allowance = NOTHING_SPECIAL,
     invariants: Iterable[tuple[str, Invariant]] = INVARIANTS,
 ) -> list[str]:
-    """Return every violation as a sentence that begins with its invariant; none is a pass.
+    """Return every violation as a sentence that begins with its invariant.
 
-    The experiment must have left a worker and a scheduler alive.
+    The experiment must have left a worker and a scheduler running.
     """
     return [
         f"{name}: {sentence}"

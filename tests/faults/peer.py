@@ -1,4 +1,4 @@
-"""llmock in the provider's place: a judge that is not ours, of how its faults are handled."""
+"""llmock in place of the provider: an independent check of how its faults are handled."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _REQUESTS = "SELECT count(*) FROM model_calls WHERE NOT cache_hit"
 
 
 def ask_the_peer(cluster: Cluster, llmock: LLMock) -> None:
-    """Let processes that start from now on ask llmock instead of our own provider."""
+    """Make processes that start from now on call llmock instead of the test provider."""
     file = cluster.folder / "chordwise.toml"
     ours = f"http://127.0.0.1:{cluster.to_provider.port}/v1"
     file.write_text(file.read_text("utf-8").replace(ours, llmock.base_url("openai")), "utf-8")
 
 
 def invariants_beside(llmock: LLMock) -> tuple[tuple[str, Invariant], ...]:
-    """Return the oracle's invariants with llmock's journal and verdict among them.
+    """Return the invariants of the oracle with llmock's journal and checks added.
 
-    Its answers fit the schema and quote nothing, so that no fact can be grounded.
+    Its answers fit the schema and contain no quotes, so no fact can be grounded.
     """
 
     def verdict(_: Cluster, __: Allowance) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""The failpoints: names for moments in the life of a job, and what can be done to a process there.
+"""Failpoints: named moments in the life of a job at which a process can be disturbed.
 
-The product knows nothing of them: `tests.faults.armed` wraps the named functions before it runs
-one of our processes.
+Chordwise does not know them: `tests.faults.armed` wraps the named functions before it runs a
+process.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ EVERY_PASSING = 0
 
 
 class Function(Protocol):
-    """Whatever is wrapped."""
+    """A wrapped function."""
 
     def __call__(self, *args: object, **named: object) -> object: ...
 
 
 class UnknownPointError(Exception):
-    """A failpoint is not known, is not written correctly, or has no function any more."""
+    """A failpoint is unknown or malformed, or its function no longer exists."""
 
 
 class InjectedError(RuntimeError):
-    """What the action `raise` raises: a defect, from the product's point of view."""
+    """The error of the action `raise`; for Chordwise it is a defect."""
 
 
 def _always(*_: object) -> bool:
@@ -57,7 +57,7 @@ def _is_chunk_message(args: tuple[object, ...], named: Mapping[str, object], _: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A moment: `before` or after a function of a module, where the condition holds."""
+    """A moment: `before` or after a function of a module, if the condition holds."""
 
     module: str
     function: str
@@ -128,7 +128,7 @@ class Passings:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def pass_by(self) -> None:
-        """Count one passing, and act if it is the one."""
+        """Count a passing, and act if it is the selected one."""
         with self._lock:
             self.count += 1
             due = self.at in (EVERY_PASSING, self.count)

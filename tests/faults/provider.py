@@ -1,4 +1,4 @@
-"""A provider that writes down every request and treats some of them as a script says."""
+"""A provider that records every request and treats some of them as a script demands."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _LONGEST_HOLD_SECONDS = 600.0
 
 @dataclass(slots=True, kw_only=True)
 class Request:
-    """A request as it arrived; `call_id` is the ledger's, where the request says it.
+    """A received request; `call_id` is that of the ledger, if the request has it.
 
-    `answered_at` is set once a good answer has gone out, which the client may not have got.
+    `answered_at` is set when a good answer was sent, which the client may not have received.
     """
 
     arrived_at: float
@@ -37,16 +37,16 @@ class Request:
 
     @property
     def question(self) -> str:
-        """Return what is asked, the same for each repetition."""
+        """Return the question, which is the same for each repetition."""
         return _MARK.sub("TEXT", self.prompt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Treatment:
-    """What a request meets instead of an answer, in this order: wait, be released, get an error.
+    """The treatment of a request, in this order: delay, wait for release, error.
 
-    `status` 0 is a good answer; `hangs_up` closes the connection without a word; `answering` writes
-    an answer of its own for a prompt.
+    `status` 0 is a good answer; `hangs_up` closes the connection without a response; `answering`
+    writes a custom answer for a prompt.
     """
 
     delay_seconds: float = 0.0
@@ -73,7 +73,7 @@ Hook: TypeAlias = Callable[[Request], None]
 
 
 class Provider(AnsweringServer):
-    """Answers everything properly, but for what `treat` singles out; `on_arrival` hears first."""
+    """Returns good answers except where `treat` applies; `on_arrival` is called first."""
 
     def __init__(self, delay_seconds: float) -> None:
         super().__init__(delay_seconds, _JournalingHandler)
@@ -94,18 +94,18 @@ class Provider(AnsweringServer):
 
     @property
     def extra_calls(self) -> int:
-        """Return how many requests repeated a question that had been asked before."""
+        """Return the number of requests that repeated an earlier question."""
         requests = self.requests
         return len(requests) - len({request.question for request in requests})
 
     def treat(self, treatment: Treatment, *, times: int = 1, containing: str = "") -> None:
-        """Let the next `times` requests, of those whose prompt contains a text, meet this."""
+        """Treat the next `times` requests whose prompt contains a text."""
         self._released.clear()
         with self._guard:
             self._rules.append(_Rule(treatment=treatment, containing=containing, left=times))
 
     def forgive(self) -> None:
-        """Drop every rule, release what is held, and answer properly from now on."""
+        """Drop all treatments, release held requests, and return good answers from now on."""
         with self._guard:
             self._rules.clear()
         self.release()
@@ -114,11 +114,11 @@ class Provider(AnsweringServer):
         self._released.set()
 
     def wait_for_release(self) -> None:
-        """Stand still until `release`."""
+        """Wait for `release`."""
         self._released.wait(_LONGEST_HOLD_SECONDS)
 
     def write_down(self, call_id: str | None, prompt: str, authorization: str) -> Request:
-        """Enter a request into the journal and tell the hook."""
+        """Add a request to the journal, and call the hook."""
         request = Request(
             arrived_at=time.time(), call_id=call_id, prompt=prompt, authorization=authorization
         )
@@ -129,7 +129,7 @@ class Provider(AnsweringServer):
         return request
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Keep quiet: clients are killed here."""
+        """Log nothing, because experiments kill clients."""
 
     def treatment_of(self, request: Request) -> Treatment:
         with self._guard:

@@ -1,7 +1,7 @@
-"""A TCP proxy that treats its connections as badly as a network can, switchable at any moment.
+"""A TCP proxy that simulates network faults, switchable at any time.
 
-`pass_on` is fair weather. Everything else holds for old and new connections alike until the next
-call, and what it did stands in `counts`.
+`pass_on` ends a fault. A fault applies to old and new connections until the next call; `counts` are
+its effects.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ Returned = TypeVar("Returned")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where the proxy leads: a Unix socket, or a port of this machine."""
+    """The target of the proxy: a Unix socket, or a port of this machine."""
 
     path: Path | None = None
     port: int = 0
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Open a connection to the server itself."""
+        """Open a connection to the server."""
         if self.path is not None:
             return await asyncio.open_unix_connection(str(self.path), limit=_PIECE)
         return await asyncio.open_connection("127.0.0.1", self.port, limit=_PIECE)
 
 
 class Weather(Enum):
-    """What becomes of bytes."""
+    """The treatment of bytes."""
 
     FAIR = auto()
     REFUSING = auto()
@@ -53,7 +53,7 @@ class Weather(Enum):
 
 @dataclass(slots=True, eq=False)
 class Link:
-    """One client's connection. `mute`: bytes were lost, so none come through any more."""
+    """A client's connection; after lost bytes it is `mute`, and no bytes are forwarded."""
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter | None = None
@@ -62,7 +62,7 @@ class Link:
     held: bytearray = field(default_factory=bytearray)
 
     def reset(self) -> None:
-        """Break both sides off with a RST instead of an orderly end."""
+        """Abort both sides with a RST."""
         for writer in (self.client, self.server):
             if writer is not None:
                 _reset(writer)
@@ -70,14 +70,14 @@ class Link:
 
 @dataclass(slots=True, kw_only=True)
 class _Trap:
-    """Waits for bytes after whose execution the answer is kept from the client."""
+    """Waits for bytes whose response is withheld from the client."""
 
     pattern: bytes
     holding: bytes
     left: int
 
     def catches(self, link: Link, data: bytes) -> bool:
-        """Return whether this piece of the client's completes what is waited for."""
+        """Return whether these bytes of the client complete the awaited ones."""
         overlap = len(link.held)
         link.held += data
         found = link.held.find(self.pattern, max(0, overlap - len(self.pattern)))
@@ -91,7 +91,7 @@ class _Trap:
 
 
 class Proxy:
-    """Listens on a free port of the loopback interface; use `proxy_to` to open one."""
+    """Listens on a free port on loopback; open it with `proxy_to`."""
 
     def __init__(self, target: Target) -> None:
         self.counts: Counter[str] = Counter()
@@ -108,43 +108,43 @@ class Proxy:
         self._listener: asyncio.Server | None = None
 
     def pass_on(self) -> None:
-        """Carry everything both ways; connections that have lost bytes end at the server's side."""
+        """Forward everything; connections that have lost bytes end on the server's side."""
         self._turn(Weather.FAIR)
 
     def cut(self) -> None:
-        """Reset every connection there is; new ones meet the same weather as before."""
+        """Reset all connections; new ones are treated as before."""
         self._do(self._cut)
 
     def refuse(self) -> None:
-        """Reset every connection, and each new one at once, until the next `pass_on`."""
+        """Reset all connections, and each new one at once, until the next `pass_on`."""
         self._turn(Weather.REFUSING)
         self._do(self._cut)
 
     def swallow(self) -> None:
-        """Leave every connection open and let all bytes vanish; new ones are never answered."""
+        """Keep all connections open and discard all bytes; new connections get no response."""
         self._turn(Weather.SWALLOWING)
 
     def delay(self, seconds: float) -> None:
-        """Hold each piece back for so long, in both directions."""
+        """Delay each piece of data by `seconds`, in both directions."""
         self._turn(Weather.FAIR, delay_seconds=seconds)
 
     def drip(self, bytes_per_second: int) -> None:
-        """Carry no more than so many bytes a second in each direction of a connection."""
+        """Limit the bytes per second in each direction of a connection."""
         self._turn(Weather.FAIR, bytes_per_second=bytes_per_second)
 
     def drop_answer_after(
         self, pattern: bytes, occurrences: int = 1, *, holding: bytes = b""
     ) -> None:
-        """Let the server execute what contains `pattern`, then reset the client without its answer.
+        """Forward bytes that contain `pattern`, then reset the client instead of responding.
 
-        The ambiguous commit: psycopg ends a transaction with `COMMIT` and a zero byte. `holding`
-        chooses among them: what the connection has sent since the pattern before must contain it.
+        This is the ambiguous commit: psycopg ends a transaction with `COMMIT` and a zero byte. The
+        bytes that the connection sent since the previous pattern must contain `holding`.
         """
         self._trap = _Trap(pattern=pattern, holding=holding, left=occurrences)
 
     @property
     def answers_dropped(self) -> int:
-        """How many answers `drop_answer_after` has kept back."""
+        """The number of responses that `drop_answer_after` has withheld."""
         return self.counts["answers dropped"]
 
     def start(self) -> None:
@@ -152,7 +152,7 @@ class Proxy:
         self._await(self._listen())
 
     def stop(self) -> None:
-        """Reset what is open, stop listening, and end the thread."""
+        """Reset open connections, stop listening, and end the thread."""
         self._await(self._shut_down())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_PATIENCE_SECONDS)
@@ -287,7 +287,7 @@ class Proxy:
 
 @contextmanager
 def proxy_to(target: Target) -> Iterator[Proxy]:
-    """Lead to a server inside the block."""
+    """Run a proxy to a server inside the block."""
     proxy = Proxy(target)
     proxy.start()
     try:

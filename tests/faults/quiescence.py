@@ -1,4 +1,4 @@
-"""I7 of the oracle: nothing waits, what killed workers had taken costs nothing, new work goes."""
+"""I7 of the oracle: nothing waits, redelivered messages cost nothing, and new work is done."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 
 
 
 def nothing_waits(cluster: Cluster, _: Allowance) -> Iterator[str]:
-    """Queues and outbox are empty, and no lease lives."""
+    """Queues and outbox are empty, and there are no leases."""
     if not _settles(cluster, lambda: _waiting(cluster) == 0):
         yield f"{_queued(cluster)} messages still wait in the broker"
         yield f"{cluster.count(_BUSY)} leases or outbox messages are left"
@@ -44,7 +44,7 @@ def nothing_waits(cluster: Cluster, _: Allowance) -> Iterator[str]:
 
 
 def redelivery_is_free(cluster: Cluster, _: Allowance) -> Iterator[str]:
-    """What killed workers had taken is delivered by hand: no call, no write, and it is gone."""
+    """Messages of killed workers, redelivered now, cause no call and no write, and disappear."""
     cluster.redelivered = _unacknowledged(cluster)
     before, requests = _steady_contents(cluster), len(cluster.provider.requests)
     _restore(cluster)
@@ -59,7 +59,7 @@ def redelivery_is_free(cluster: Cluster, _: Allowance) -> Iterator[str]:
 
 
 def canary_goes_through(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
-    """A new document is answered at once."""
+    """A new document is processed at once."""
     if not all(cluster.members.alive(role) for role in ("worker", "scheduler")):
         return
     run_id = cluster.submit(cluster.documents.write(chunks=1))
@@ -75,7 +75,7 @@ def _waiting(cluster: Cluster) -> int:
 
 
 def _queued(cluster: Cluster) -> int:
-    """Return how many messages all queues hold, those of other priorities included."""
+    """Return the number of messages in all queues of all priorities."""
     with cluster.broker.client() as client:
         return sum(
             _length(client, key)
@@ -94,7 +94,7 @@ def _unacknowledged(cluster: Cluster) -> int:
 
 
 def _contents(cluster: Cluster) -> dict[str, object]:
-    """Return a digest of each table: an update of a row shows even where it changes nothing."""
+    """Return a digest of each table, which also differs after an update without a change."""
     tables = [str(row[0]) for row in cluster.rows(_TABLES)]
     return {
         table: cluster.value(
@@ -109,7 +109,7 @@ def _contents(cluster: Cluster) -> dict[str, object]:
 def _steady_contents(cluster: Cluster) -> dict[str, object]:
     """Return the contents once nothing changes any more.
 
-    Who was frozen closes its ledger late, and the scheduler looks later whom a run's end concerns.
+    A frozen process finishes its ledger rows late, and the scheduler later notifies at a run's end.
     """
     found = [_contents(cluster)]
 
@@ -123,7 +123,7 @@ def _steady_contents(cluster: Cluster) -> dict[str, object]:
 
 
 def _restore(cluster: Cluster) -> None:
-    """Do at once what kombu does once the visibility timeout is over."""
+    """Restore messages at once, as kombu does after the visibility timeout."""
     broker_url = SecretStr(cluster.broker.valkey.url())
     app = messages.open_app(settings_module.load(broker_url=broker_url))
     with app.connection_for_write() as connection:

@@ -1,7 +1,7 @@
 """`python -m tests.faults.report` writes the measured rows into `docs/reliability.md`.
 
-The table stands between two marker lines, everything else of the page stays as it is, and so do the
-rows of experiments that were not run this time.
+The table is between two marker lines. The rest of the page, and rows of experiments that did not
+run, stay unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ END = "<!-- fault experiments: end -->"
 
 
 def main() -> int:
-    """Write the table; return 1 where there is no page, no marker or no row to write."""
+    """Write the table; return 1 if there is no page, no marker or no row."""
     if not rows.FILE.exists() or not PAGE.exists():
         sys.stderr.write("Run `make faults` first, and have docs/reliability.md.\n")
         return 1

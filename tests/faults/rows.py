@@ -1,4 +1,4 @@
-"""The rows that experiments leave: on the terminal, in a file under `build/`, in a table."""
+"""The rows of experiments: on the terminal, in a file under `build/`, and in a table."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _HEAD = ("experiment", "injected", "verdict", "seconds", "bound", "extra calls",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One experiment: what was injected, and what came of it.
+    """The result of an experiment.
 
-    `seconds` run from the fault to the end; `bound_seconds` is what design.md §8 promises, with the
-    work as measured without a fault on the same machine, and the start of a process in it.
+    `seconds` is the time from the end of the fault to the end of the run; `bound_seconds` is the
+    guaranteed time, with the work as measured without a fault, including a process start.
     """
 
     id: str
@@ -53,7 +53,7 @@ def append(row: Row, file: Path = FILE) -> None:
 
 
 def read(file: Path = FILE) -> list[Row]:
-    """Return the latest row of each experiment, in the order of their names."""
+    """Return the latest row of each experiment, ordered by id."""
     rows = [Row(**json.loads(line)) for line in file.read_text("utf-8").splitlines()]
     return [row for _, row in sorted({row.id: row for row in rows}.items())]
 
@@ -68,9 +68,9 @@ def plain_table(rows: Iterable[Row]) -> list[str]:
 
 
 def markdown_table(rows: Iterable[Row], before: str = "") -> str:
-    """Return a table for a page; rows of the one `before` stay where there is none to replace them.
+    """Return a Markdown table; rows of the table `before` are kept unless replaced.
 
-    A row whose experiment has another name now is deleted by hand.
+    Delete a row by hand if its experiment was renamed.
     """
     cells = _cells_of(before) | {row.id: row.cells() for row in rows}
     lines = [_HEAD, ("---",) * len(_HEAD), *(line for _, line in sorted(cells.items()))]
@@ -78,7 +78,7 @@ def markdown_table(rows: Iterable[Row], before: str = "") -> str:
 
 
 def _plain(verdict: str, seconds: float, bound_seconds: float) -> str:
-    """Return the verdict, which says where more time went by than the bound."""
+    """Return the verdict, and whether the bound was exceeded."""
     return "holds, slower" if verdict == "holds" and seconds > bound_seconds else verdict
 
 

@@ -1,4 +1,4 @@
-"""Strategies for schedules of faults: what happens, when, and how long."""
+"""Strategies for schedules of faults: kinds, times and durations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def faults(kinds: tuple[Kind, ...]) -> SearchStrategy[Fault]:
 
 
 def schedules(kinds: tuple[Kind, ...]) -> SearchStrategy[list[Fault]]:
-    """Return one to four faults in the order in which they happen."""
+    """Return one to four faults in the order in which they occur."""
     return strategies.lists(faults(kinds), min_size=1, max_size=MAX_FAULTS).map(
         lambda found: sorted(found, key=lambda fault: fault.share)
     )

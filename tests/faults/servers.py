@@ -35,7 +35,7 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseServer:
-    """PostgreSQL over `data`; `is_ours_alone` where it may be killed and reconfigured."""
+    """PostgreSQL over `data`; it may be killed and reconfigured if `is_ours_alone`."""
 
     postgres: EmbeddedPostgres
     data: Path
@@ -51,13 +51,13 @@ class DatabaseServer:
         return make_url(self.postgres.url()).password or ""
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
-        """Return a connection that goes around the proxy and commits every statement."""
+        """Return a connection that bypasses the proxy, in autocommit mode."""
         return psycopg.connect(
             self.postgres.connection_string(database), autocommit=True, connect_timeout=5
         )
 
     def kill(self) -> None:
-        """End the server by SIGKILL; its children leave by themselves."""
+        """Kill the server with SIGKILL; its children exit."""
         self._require_ours()
         _kill(self.postgres.identity())
 
@@ -66,11 +66,11 @@ class DatabaseServer:
         self.postgres.stop()
 
     def start(self) -> None:
-        """Start it again on the same data."""
+        """Start the server on the same data."""
         self.postgres.start()
 
     def configure(self, name: str, value: str) -> None:
-        """Set a parameter by `ALTER SYSTEM`; some take a `stop` and a `start` to hold."""
+        """Set a parameter by `ALTER SYSTEM`; some require a restart."""
         self._require_ours()
         statement = sql.SQL("ALTER SYSTEM SET {} = {}")
         with self.connect() as connection:
@@ -83,7 +83,7 @@ class DatabaseServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerServer:
-    """Valkey over `data`; `is_ours_alone` where it may be killed and reconfigured."""
+    """Valkey over `data`; it may be killed and reconfigured if `is_ours_alone`."""
 
     valkey: EmbeddedValkey
     data: Path
@@ -100,7 +100,7 @@ class BrokerServer:
 
     @contextmanager
     def client(self) -> Iterator[redis.Redis]:
-        """Open a client that goes around the proxy."""
+        """Open a client that bypasses the proxy."""
         with redis.Redis.from_url(self.valkey.redis_url(), socket_timeout=10) as client:
             yield client
 
@@ -117,7 +117,7 @@ class BrokerServer:
         self.valkey.stop()
 
     def start(self, *, empty: bool = False) -> None:
-        """Start it again; `empty`: as one that never wrote to its disk."""
+        """Start the server; if `empty`, without its data."""
         if empty:
             shutil.rmtree(self.data / "appendonlydir", ignore_errors=True)
         self.valkey.start()
@@ -129,7 +129,7 @@ class BrokerServer:
             client.config_set(name, value)
 
     def memory_used(self) -> int:
-        """Return how many bytes it holds, for a `maxmemory` that is reached soon."""
+        """Return the used bytes, to set a `maxmemory` that is reached soon."""
         with self.client() as client:
             return int(client.info("memory")["used_memory"])
 
@@ -139,7 +139,7 @@ class BrokerServer:
 
 @contextmanager
 def own_servers(folder: Path) -> Iterator[tuple[DatabaseServer, BrokerServer]]:
-    """Start both in `folder`, whose path must be short, for one experiment to destroy."""
+    """Start separate servers in `folder`, whose path must be short, for one experiment."""
     sockets = folder / "run"
     sockets.mkdir(mode=0o700)
     postgres = EmbeddedPostgres(folder / "postgres", sockets)
@@ -162,7 +162,7 @@ def own_servers(folder: Path) -> Iterator[tuple[DatabaseServer, BrokerServer]]:
 
 @contextmanager
 def fresh_database(server: DatabaseServer, template: str) -> Iterator[str]:
-    """Copy a migrated template to a database of a new name, for the block."""
+    """Copy a migrated template to a database with a new name, for the block."""
     name = f"faults_{next(_numbers)}"
     copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
     with server.connect() as connection:
@@ -174,7 +174,7 @@ def fresh_database(server: DatabaseServer, template: str) -> Iterator[str]:
 
 
 def migrated_template(server: DatabaseServer) -> str:
-    """Make a migrated database on a server of one's own, and return its name."""
+    """Create a migrated database on a separate server, and return its name."""
     with server.connect() as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_TEMPLATE)))
     engine = open_engine(SecretStr(server.postgres.url(_TEMPLATE)))
@@ -184,7 +184,7 @@ def migrated_template(server: DatabaseServer) -> str:
 
 
 def address_through(port: int, server: DatabaseServer, database: str) -> str:
-    """Return the database's URL by way of a proxy's port."""
+    """Return the URL of the database through the port of a proxy."""
     url = make_url(server.postgres.url(database))
     query: Mapping[str, str] = {"sslmode": "disable", "gssencmode": "disable"}
     through = url.set(drivername="postgresql", host="127.0.0.1", port=port, query=query)

@@ -1,4 +1,4 @@
-"""Answers as no provider should give them, each a treatment for `Provider.treat`."""
+"""Invalid and malformed answers as treatments for `Provider.treat`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sends(
 def wraps(
     wrap: Callable[[bytes], bytes], *, status: int = 200, headers: Mapping[str, str] = _NO_HEADERS
 ) -> Treatment:
-    """Send what `wrap` makes of the proper answer."""
+    """Send the good answer changed by `wrap`."""
 
     def answer(handler: AnsweringHandler, user: str) -> None:
         proper = json.dumps(completion(summary(user))).encode()
@@ -38,14 +38,14 @@ def wraps(
 
 
 def says(content: str | None, finish_reason: str = "stop", **message: JsonValue) -> Treatment:
-    """Send a complete answer with this content, and with more members in its message."""
+    """Send a complete answer with this content and further members of the message."""
     return rewrites(lambda _: content, finish_reason, **message)
 
 
 def rewrites(
     rewrite: Callable[[str], str | None], finish_reason: str = "stop", **message: JsonValue
 ) -> Treatment:
-    """Send a complete answer with what `rewrite` makes of the proper content."""
+    """Send a complete answer with the good content changed by `rewrite`."""
 
     def answer(handler: AnsweringHandler, user: str) -> None:
         body = completion(rewrite(summary(user)))
@@ -57,7 +57,7 @@ def rewrites(
 
 
 def counts(usage: JsonValue) -> Treatment:
-    """Send the proper answer with this usage; `None` leaves it out."""
+    """Send the good answer with this usage; `None` omits it."""
 
     def answer(handler: AnsweringHandler, user: str) -> None:
         body = completion(summary(user)) | {"usage": usage}
@@ -73,7 +73,7 @@ def refuses(status: int, code: str, message: str) -> Treatment:
 
 
 def floods(megabytes: int = BOMB_MEGABYTES) -> Treatment:
-    """Send so much white space, as long as anybody listens."""
+    """Send this much white space as long as the client reads."""
 
     def answer(handler: AnsweringHandler, _: str) -> None:
         handler.send_response(200)
@@ -89,13 +89,13 @@ def floods(megabytes: int = BOMB_MEGABYTES) -> Treatment:
 
 
 def explodes(times: int = 1) -> Treatment:
-    """Send white space packed `times` over, which unpacks to what `floods` sends."""
+    """Send white space compressed `times` over, which decompresses to the output of `floods`."""
     encoding = ", ".join(["gzip"] * times)
     return sends(_bomb(times), headers={"Content-Encoding": encoding})
 
 
 def answers_twice() -> Treatment:
-    """Send the proper answer, and at once the same again, which was not asked for."""
+    """Send the good answer, followed by the same answer without a request."""
 
     def answer(handler: AnsweringHandler, user: str) -> None:
         payload = json.dumps(completion(summary(user))).encode()
@@ -107,7 +107,7 @@ def answers_twice() -> Treatment:
 
 @dataclass(slots=True)
 class _Asked:
-    """A request that waits for another one to change answers with."""
+    """A request that waits for another one, to swap their answers."""
 
     user: str
     call_id: str
@@ -117,7 +117,7 @@ class _Asked:
 
 @dataclass(slots=True)
 class Mixer:
-    """A gateway that sends each of two requests the answer to the other; `echoes` with its id."""
+    """A gateway that swaps the answers of two requests; with `echoes` also their ids."""
 
     echoes: bool
     mixed_up: int = 0
@@ -125,7 +125,7 @@ class Mixer:
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def treatment(self) -> Treatment:
-        """Return what mixes up two requests that are there at the same time."""
+        """Return the treatment that swaps the answers of two concurrent requests."""
         return Treatment(answering=self._answer)
 
     def _answer(self, handler: AnsweringHandler, user: str) -> None:
@@ -135,7 +135,7 @@ class Mixer:
         handler.reply(200, json.dumps(completion(summary(other.user))).encode(), headers)
 
     def _other(self, asked: _Asked) -> _Asked:
-        """Return the one that came at the same time; where none comes, the request itself."""
+        """Return a concurrent request; without one, the request itself."""
         with self._guard:
             partner, self._waiting = self._waiting, None if self._waiting else asked
             if partner is not None:

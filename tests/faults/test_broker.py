@@ -20,7 +20,7 @@ from tests.faults.proxy import Proxy, proxy_to
 
 # Of each process that reconnects, which may have just begun to wait.
 RECONNECTION_SECONDS = 5.0
-_FORGOTTEN = "SELECT count(*) FROM incidents WHERE kind = 'rescue' AND reason = 'broker_forgot'"
+_FORGOTTEN = "SELECT count(*) FROM incidents WHERE kind = 'rescue' AND reason = 'broker_data_lost'"
 
 
 def begin(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> None:

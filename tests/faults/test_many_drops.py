@@ -314,4 +314,4 @@ def test_a_full_disk_under_the_inbox(
 
 
 def _told(log: str) -> int:
-    return log.count('"inbox.put_off"')
+    return log.count('"inbox.postponed"')

@@ -169,7 +169,7 @@ def test_a_worker_frozen_in_the_middle_of_a_transaction(
 ROUNDS = 10
 MAX_DELAY_SECONDS = 30.0
 _ATTEMPTS = "SELECT coalesce(max(attempts), 0) FROM chunks"
-_HANDED_BACK = "SELECT count(*) FROM chunks WHERE status = 'pending' AND started_at IS NOT NULL"
+_RELEASED = "SELECT count(*) FROM chunks WHERE status = 'pending' AND started_at IS NOT NULL"
 # From the fan-out of its document to its answer.
 _DELAY = "extract(epoch FROM c.finished_at - j.started_at)::float"
 _DELAYS = (
@@ -203,13 +203,13 @@ def test_a_worker_asked_to_leave_in_the_middle(
 
     assert cluster.count("SELECT count(*) FROM chunks WHERE status = 'running'") == 0
     # One for each slot, and those of a slice that was to be next.
-    handed_back = cluster.count(_HANDED_BACK)
-    assert CONCURRENCY <= handed_back <= 2 * CONCURRENCY
+    released = cluster.count(_RELEASED)
+    assert CONCURRENCY <= released <= 2 * CONCURRENCY
     cluster.provider.forgive()
     cluster.start_worker()
     experiment.finish()
     assert cluster.count(_ATTEMPTS) == 1
-    assert cluster.count("SELECT count FROM incidents WHERE kind = 'handed_back'") == handed_back
+    assert cluster.count("SELECT count FROM incidents WHERE kind = 'released'") == released
 
 
 @pytest.mark.thorough

@@ -261,7 +261,7 @@ def test_every_rule_of_recovery_is_explained() -> None:
     """The table holds the rules of the code, and no others."""
     described = section(text_of("docs/operations.md"), "## What each recovery does")
 
-    names = ["broker_forgot", *(reason for reason, _ in recover.RULES), "standstill"]
+    names = ["broker_data_lost", *(reason for reason, _ in recover.RULES), "standstill"]
 
     assert first_cells(described) == names
 

@@ -235,7 +235,7 @@ def test_a_forgetful_broker_is_given_everything_in_batches(settings: Settings, s
     flush(pipeline)
 
     with measured(pipeline) as meter:
-        assert recover(pipeline.context)["broker_forgot"] == size
+        assert recover(pipeline.context)["broker_data_lost"] == size
 
     assert len(meter.transactions) <= -(-size // MAX_PROMISED) + len(RULES) + 12
     assert meter.max_statements <= 8
@@ -270,7 +270,7 @@ def test_a_kill_while_everything_is_sent(
         assert outbox.begun_at(marker) is not None
         pipeline.execute("UPDATE outbox SET sent_at = now()")
 
-    assert 0 < recover(pipeline.context)["broker_forgot"] < size
+    assert 0 < recover(pipeline.context)["broker_data_lost"] < size
     assert pipeline.value("SELECT count(*) FROM outbox") == size
     assert pipeline.value("SELECT count(DISTINCT arguments ->> -1) FROM outbox") == size
     assert pipeline.context.messenger.marker() == pipeline.value(
@@ -458,7 +458,7 @@ def test_a_broker_forgets_more_than_a_statement_may_name(settings: Settings) -> 
     with pipeline.context.messenger._app.connection_for_write() as connection:
         connection.default_channel.client.flushall()
 
-    assert recover(pipeline.context)["broker_forgot"] == MANY
+    assert recover(pipeline.context)["broker_data_lost"] == MANY
     assert pipeline.value("SELECT count(DISTINCT arguments ->> 1) FROM outbox") == MANY
     assert pipeline.value("SELECT bool_and(sent_at IS NOT NULL) FROM chunks") is True
 

@@ -37,7 +37,7 @@ def test_a_place_that_cannot_be_written_to_is_told_once(inbox: WatchedInbox) -> 
         for _ in range(5):
             inbox.wait(100)
 
-    assert [line["event"] for line in logs].count("inbox.put_off") == 1
+    assert [line["event"] for line in logs].count("inbox.postponed") == 1
     assert inbox.folders.hashes().total() == 1
     inbox.folders.done.unlink()
     inbox.wait(100)
@@ -230,7 +230,7 @@ def test_what_cannot_be_recovered_yet_holds_up_no_other_file(
     inbox.wait(100)
     inbox.deliver()
 
-    assert [line["event"] for line in logs].count("inbox.put_off") == 1
+    assert [line["event"] for line in logs].count("inbox.postponed") == 1
     assert (inbox.folders.done / "a.txt").read_text("utf-8") == LETTER
     assert inbox.left == list(inbox.store.ids()) == []
 

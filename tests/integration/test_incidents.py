@@ -37,7 +37,7 @@ def test_counts_add_up_by_kind_and_reason(database_url: SecretStr) -> None:
     for number in (1, 4):
         with database.write() as session:
             incidents.count(session, IncidentKind.RESCUE, "due", number)
-            incidents.count(session, IncidentKind.HANDED_BACK, "due")
+            incidents.count(session, IncidentKind.RELEASED, "due")
             incidents.count(session, IncidentKind.LEASE_LOST, "late", 0)
 
     found = counts(database)
@@ -45,7 +45,7 @@ def test_counts_add_up_by_kind_and_reason(database_url: SecretStr) -> None:
     with database.read() as session:
         row = session.get_one(Incident, ("rescue", "due"))
     engine.dispose()
-    assert found == {("rescue", "due"): 5, ("handed_back", "due"): 2}
+    assert found == {("rescue", "due"): 5, ("released", "due"): 2}
     assert row.first_at < row.last_at
 
 

@@ -168,8 +168,8 @@ def test_recovery_notices_a_broker_without_memory(settings: Settings) -> None:
     with pipeline.context.messenger._app.connection_for_write() as connection:
         connection.default_channel.client.flushall()
 
-    assert recover(pipeline.context)["broker_forgot"] == 2
-    assert "broker_forgot" not in recover(pipeline.context)
+    assert recover(pipeline.context)["broker_data_lost"] == 2
+    assert "broker_data_lost" not in recover(pipeline.context)
 
 
 def test_a_new_leader_takes_up_what_a_stop_left_behind(settings: Settings) -> None:

@@ -51,4 +51,4 @@ def test_a_folder_is_measured_and_an_absent_one_skipped(
     found = quality.table(quality.measured(tmp_path, ["papers", "speeches"]))
 
     assert "| `papers` | right label of 2 | 3 | 1.00 | 0.44 to 1.00 | majority 0.67," in found
-    assert capsys.readouterr().err == "speeches is absent\n"
+    assert capsys.readouterr().err == "corpus speeches is absent\n"

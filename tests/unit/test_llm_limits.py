@@ -127,7 +127,7 @@ def test_valkey_away_fails_no_call() -> None:
         limits.settle(granted(limits), ANSWERED)
 
     assert shared.asked == 2
-    assert [entry["event"] for entry in logs] == ["limits.not_shared"]
+    assert [entry["event"] for entry in logs] == ["limits.fallback_started"]
 
 
 def test_what_was_last_known_is_kept_to() -> None:
@@ -159,7 +159,7 @@ def test_shared_limits_are_taken_up_again() -> None:
         assert granted(limits).is_shared
         limits.settle(own, ANSWERED)
 
-    assert [entry["event"] for entry in logs] == ["limits.shared_again"]
+    assert [entry["event"] for entry in logs] == ["limits.fallback_ended"]
     assert shared.asked == 2
 
 

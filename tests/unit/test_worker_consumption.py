@@ -178,4 +178,6 @@ def test_a_task_whose_end_cannot_be_noted_frees_its_slot(pool: CountedThreads) -
         answer = answers.get(timeout=10)
 
     assert answer == (0, None, 0.0)
-    assert [(line["event"], line["error"]) for line in logs] == [("task.end_not_noted", "OSError")]
+    assert [(line["event"], line["error"]) for line in logs] == [
+        ("task.end_not_recorded", "OSError")
+    ]

@@ -237,13 +237,13 @@ class ResilientLimits:
         with self._lock:
             self._away_until = self._clock() + PAUSE_SECONDS
             if not self._is_away:
-                log.warning("limits.not_shared", error=type(error).__name__)
+                log.warning("limits.fallback_started", error=type(error).__name__)
             self._is_away = True
 
     def _note_back(self) -> None:
         with self._lock:
             if self._is_away:
-                log.info("limits.shared_again")
+                log.info("limits.fallback_ended")
             self._is_away = False
 
 

@@ -216,7 +216,7 @@ def _mended(revised: Answer, before: Answer, task: AnalysisTask) -> Answer:
 def _examined(
     answer: Answer, task: AnalysisTask, outcome: CritiqueOutcome, reason: str = ""
 ) -> Examined:
-    log.info("answer.examined", outcome=outcome, violations=len(task.violations), reason=reason)
+    log.info("answer.critiqued", outcome=outcome, violations=len(task.violations), reason=reason)
     found = Critique(
         outcome=outcome,
         principles=critique.principles_for(task.analysis_type, task.options),

@@ -70,7 +70,7 @@ class _Poll:
         for number in range(1, task.options.votes + 1):
             left = ends_at - policy.clock()
             if left <= seconds_not_enough(self.errors) and (self.answers or self.errors):
-                log.info("vote.out_of_time", samples=number - 1, votes=task.options.votes)
+                log.info("vote.timed_out", samples=number - 1, votes=task.options.votes)
                 return
             sample, limited = replace(task, sample=number), replace(policy, seconds=left)
             self._ask_once(replace(self.question, task=sample, policy=limited))

@@ -210,7 +210,7 @@ class _Batches:
             outcome = ModelOverloadedError(error.what, error.hint)
         self._store_for_all(self._arrivals_after(batch, error), outcome)
         self._end(batch, BatchStatus.FAILED, None, error)
-        log.warning("batch.turned_away", batch_id=str(batch.id), code=error.code, what=error.what)
+        log.warning("batch.rejected", batch_id=str(batch.id), code=error.code, what=error.what)
 
     def _store_for_all(self, arrivals: Arrivals, outcome: ModelError) -> int:
         total = 0
@@ -240,7 +240,7 @@ class _Batches:
         if self._is_lost(batch):
             self._give_up(batch, error.what)
             return
-        log.warning("batch.put_off", batch_id=str(batch.id), code=error.code, what=error.what)
+        log.warning("batch.postponed", batch_id=str(batch.id), code=error.code, what=error.what)
         known = {"error_code": error.code, "error_message": error.what}
         pause = max(self._pause(batch.polls), _asked_for(error))
         self._commit(lambda s: batches.put_off(s, batch.id, pause, **known))

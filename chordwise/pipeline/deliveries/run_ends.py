@@ -187,7 +187,7 @@ def _record_failure(context: Context, delivery: Delivery, error: ChordwiseError)
     delay = timedelta(seconds=seconds)
     with context.database.write() as session:
         deliveries.put_off(session, delivery, delay, error.what)
-    log.warning("delivery.put_off", reason=error.what, **_named(delivery))
+    log.warning("delivery.postponed", reason=error.what, **_named(delivery))
 
 
 def _end(

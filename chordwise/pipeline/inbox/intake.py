@@ -186,7 +186,7 @@ class Taking:
         _put_back(beside, self._store.side_car_of(file_id, name), f"{token}-side-car")
         _put_back(origin, self._store.path_of(file_id, name), token)
         self._store.end(file_id)
-        log.warning("inbox.put_back", file=printable(str(origin)))
+        log.warning("inbox.restored", file=printable(str(origin)))
 
 
 def _put_back(source: Path, stored: Path, token: str) -> None:

@@ -193,7 +193,7 @@ class Lanes:
             self._slow, self._quick = task, None
             file, told = task.give_back(), "inbox.slow"
         else:
-            file, told = task.give_back(), "inbox.slow_waits"
+            file, told = task.give_back(), "inbox.slow_queued"
             task.interrupt()
         if file is not None:
             log.info(told, file=file.name, folder=file.folder)

@@ -273,7 +273,7 @@ class Watch:
                     raise outcome
                 if outcome:
                     of = {"folder": file.folder, "profile": file.profile}
-                    log.info("inbox.taken", file=file.name, **of)
+                    log.info("inbox.submitted", file=file.name, **of)
 
     def _deliver_due(self) -> None:
         now = self._monotonic()
@@ -308,7 +308,7 @@ class Watch:
         except (OSError, ChordwiseError) as error:
             reason = error.what if isinstance(error, ChordwiseError) else str(error.strerror)
             if self._troubles.note(key, reason, self._monotonic()):
-                log.warning("inbox.put_off", what=what, file=printable(str(key)), reason=reason)
+                log.warning("inbox.postponed", what=what, file=printable(str(key)), reason=reason)
         except Exception:  # a defect with one file must not block the others
             if self._troubles.note(key, "defect", self._monotonic()):
                 log.exception("inbox.defect", what=what, file=printable(str(key)))

@@ -263,7 +263,7 @@ def recover(context: Context) -> dict[str, int]:
     If no work is unfinished, no rule is applied. Each rescue is logged, and unplanned ones are
     counted in `incidents`.
     """
-    rescues = {"broker_forgot": _broker_forgot(context)}
+    rescues = {"broker_data_lost": _broker_data_lost(context)}
     with context.database.read() as session:
         may_find_something = may_stop_moving(session)
     for reason, rule in RULES if may_find_something else ():
@@ -314,7 +314,7 @@ def _in_transaction(context: Context, reason: str, rule: Rule) -> int:
         return 0
 
 
-def _broker_forgot(context: Context) -> int:
+def _broker_data_lost(context: Context) -> int:
     """Send all unclaimed work again if the broker has lost its data.
 
     A marker is stored in the broker and in the database; a broker that restarted empty, or was
@@ -342,10 +342,10 @@ def _broker_forgot(context: Context) -> int:
         outbox.remember(session, marker)
         if known is not None:
             # The incident is counted even if no message was lost.
-            incidents.count(session, IncidentKind.RESCUE, "broker_forgot", max(1, sent))
+            incidents.count(session, IncidentKind.RESCUE, "broker_data_lost", max(1, sent))
     _leave_marker(context, marker)
     if known is not None:
-        log.warning("recovery.broker_forgot", sent=sent)
+        log.warning("recovery.broker_data_lost", sent=sent)
     return sent
 
 
@@ -353,7 +353,7 @@ def _leave_marker(context: Context, marker: str) -> bool:
     try:
         context.messenger.set_marker(marker)
     except ServiceUnavailableError as error:
-        log.warning("recovery.broker_takes_nothing", reason=error.what)
+        log.warning("recovery.marker_not_stored", reason=error.what)
         return False
     return True
 

@@ -134,7 +134,7 @@ class LeaseKeeper:
                     outbox.put(session, FAN_OUT, job_id, reason="shutdown")
                 freed = [_free(session, lease, is_leaving=True) for lease in held]
                 released = sum(freed) + len(fanning_out)
-                incidents.count(session, IncidentKind.HANDED_BACK, "shutdown", released)
+                incidents.count(session, IncidentKind.RELEASED, "shutdown", released)
         return released
 
     def note_lost(self, lease: Lease, noticed_by: str) -> None:
@@ -204,7 +204,7 @@ class LeaseKeeper:
     def _give_up(self, session: Session) -> None:
         for token, lease in list(self._given_up.items()):
             if _free(session, lease, is_leaving=False):
-                log.info("lease.given_up", job_id=str(lease.job_id), chunk_id=str(lease.chunk_id))
+                log.info("lease.released", job_id=str(lease.job_id), chunk_id=str(lease.chunk_id))
             # Where the commit fails, the lease runs out, and recovery finds it.
             self._given_up.pop(token, None)
 

@@ -63,7 +63,7 @@ class Part(Thread):
                 if self._is_wanted():
                     pause = self._live()
             except ServiceUnavailableError as error:
-                log.warning("process.put_off", process=self.name, reason=error.what)
+                log.warning("process.postponed", process=self.name, reason=error.what)
             except Exception:  # the thread has to outlive a defect
                 log.exception("process.defect", process=self.name)
             self._stop_event.wait(pause)

@@ -284,7 +284,7 @@ class ScheduleRunner:
                 return None
             if claimed.attempts > MAX_ATTEMPTS:
                 schedules.finish(session, claimed.id, token, _LOST_AGAIN)
-                log.error("schedule.given_up", schedule=claimed.schedule)
+                log.error("schedule.abandoned", schedule=claimed.schedule)
                 return None
             return self._work(session, claimed, token)
 
@@ -314,7 +314,7 @@ class ScheduleRunner:
         except InterruptedWorkError:
             with self._context.database.write() as session:
                 schedules.release(session, work.schedule_run_id, work.token)
-            log.info("schedule.handed_back", schedule=work.schedule)
+            log.info("schedule.released", schedule=work.schedule)
         except ServiceUnavailableError:
             raise
         except LeaseLostError as error:
