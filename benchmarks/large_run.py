@@ -105,7 +105,7 @@ INSERT INTO model_calls (
 )
 SELECT
     uuidv7(), c.job_id, c.chunk_id, c.stage, 'openai', m.name, true,
-    c.analysis_type || CASE c.stage WHEN 'analysis' THEN '.analyze@2' ELSE '.synthesize@2' END,
+    c.analysis_type || CASE c.stage WHEN 'analysis' THEN '.analyze@1' ELSE '.synthesize@1' END,
     CASE m.name WHEN 'gpt-4o' THEN 'large' ELSE 'small' END, m.name = 'gpt-4o', 'default', 1, false,
     c.ended_at - interval '2 seconds', c.ended_at, m.latency, 900 + c.n %% 300, 200 + c.n %% 200,
     CASE WHEN c.n %% 100 > 0 THEN 0.0003 + c.n %% 7 * 0.0001 END,
@@ -130,7 +130,7 @@ _CHUNKS_END = """
 UPDATE chunks SET status = CASE e.status WHEN 'failed' THEN 'failed' ELSE 'succeeded' END,
     attempts = 1, lease_token = chunks.id, started_at = e.ended_at - interval '3 seconds',
     finished_at = e.ended_at, provider = 'openai', model = 'gpt-4o-mini',
-    prompt_version = e.analysis_type || '.analyze@2', confidence = 0.8, quality = 0.9,
+    prompt_version = e.analysis_type || '.analyze@1', confidence = 0.8, quality = 0.9,
     error_code = CASE e.status WHEN 'failed' THEN 'invalid_answer' END,
     error_message = CASE e.status WHEN 'failed' THEN 'The answer does not fit the schema.' END,
     answer = CASE e.status WHEN 'failed' THEN NULL ELSE jsonb_build_object(
@@ -159,7 +159,7 @@ SELECT uuidv7(), e.id, e.document_id, e.analysis_type, jsonb_build_object(
            )),
        0.5 + e.n %% 50 / 100.0, 0.9, CASE e.status WHEN 'partial' THEN 0.5 ELSE 1 END,
        e.n %% 40 = 0, '[]', 'openai', CASE WHEN e.n %% 10 = 3 THEN 'gpt-4o' ELSE 'gpt-4o-mini' END,
-       true, e.analysis_type || '.analyze@2', e.ended_at
+       true, e.analysis_type || '.analyze@1', e.ended_at
 FROM ending AS e WHERE e.status <> 'failed' ORDER BY e.n
 ON CONFLICT DO NOTHING
 """

@@ -1,4 +1,4 @@
-"""Alembic's entry: migrate over the connection given, or over the one in the settings."""
+"""Alembic's entry point: migrate over the given connection, or over the one in the settings."""
 
 from alembic import context
 
@@ -9,7 +9,7 @@ from chordwise.storage.tables import metadata
 
 
 def run() -> None:
-    """Run the migrations in one transaction each."""
+    """Run each migration in its own transaction."""
     connection = context.config.attributes.get("connection")
     if connection is not None:
         _migrate(connection)
@@ -34,7 +34,7 @@ def _migrate(connection) -> None:  # noqa: ANN001 - Alembic's own type is not pu
 
 
 def _note(*, ctx, step, **_) -> None:  # noqa: ANN001, ANN003 - Alembic's own types are not public
-    """Record, in the revision's own transaction, which code works with it (decision 0011)."""
+    """Record the code that a revision works with, in the same transaction (decision 0011)."""
     script = step.up_revision
     if step.is_upgrade:
         revisions.note(ctx.connection, script.revision, script.module.works_from)

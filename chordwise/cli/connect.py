@@ -78,7 +78,7 @@ def connect(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show how to connect other programs to the answers. Such as psql, pandas, DuckDB or Excel.
+    """Show how to connect other programs to the answers. Examples: psql, pandas, DuckDB, Excel.
 
     chordwise connect
 

@@ -57,7 +57,7 @@ class Truths:
 def evaluate(
     invocation: Invocation, run: AnyRun = None, *, truths: Truths, as_json: AsJson = False
 ) -> ExitCode:
-    """Compare results with the right answers. Without a run, the newest result of each document.
+    """Compare results with the right answers. Without a run, compares the newest of each document.
 
     chordwise evaluate latest --gold truth.csv
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 import typer
 from rich.console import RenderableType
@@ -204,20 +204,32 @@ def conclude(
         if promote and promote not in changes:
             known = ", ".join(changes)
             raise UsageError(f"There is no variant “{promote}”.", f"Known: {known}.")
+        change = None
         if promote:
             for note in _notes(found):
                 screen.tell(note)
-            _promote(screen, settings, found.profile, changes[promote], is_agreed=yes)
+            change = _agreed_change(screen, settings, found.profile, changes[promote], yes=yes)
         with database.write() as session:
-            experiment = experiments.find_running(session, name)
+            experiment = experiments.find_running(session, name, lock=True)
+            if promote and not (change and _is_written(screen, change)):
+                screen.tell("Make this change in the settings of the profile:")
+                screen.tell_whole(experiments.lines(found.profile, changes[promote]))
             experiments.conclude(session, experiment, found, promote or None)
     screen.tell(f"Concluded the experiment {name}. Its answers are kept.")
 
 
-def _promote(
-    screen: Screen, settings: Settings, profile: str, changes: JsonObject, *, is_agreed: bool
-) -> None:
-    """Change the profile in the settings file, or print the change if that is not possible.
+class _Change(NamedTuple):
+    """A change of the settings file that the user agreed to."""
+
+    path: Path
+    before: str
+    after: str
+
+
+def _agreed_change(
+    screen: Screen, settings: Settings, profile: str, changes: JsonObject, *, yes: bool
+) -> _Change | None:
+    """Show how the profile changes in the settings file; `None` if it is not in a file.
 
     Raises:
         UsageError: The user did not agree.
@@ -225,20 +237,33 @@ def _promote(
     path = type(settings).toml_file
     before = path.read_text("utf-8") if path else ""
     after = experiments.promoted(before, profile, changes)
-    if path is not None and after is not None:
-        screen.write("".join(_diff(before, after, path)))
-        if not is_agreed:
-            _require_consent(path)
-        try:
-            _replace(path, after)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            screen.tell(f"{path} cannot be written: {reason}.")
-        else:
-            screen.tell(f"Changed {path}.")
-            return
-    screen.tell("Make this change in the settings of the profile:")
-    screen.tell_whole(experiments.lines(profile, changes))
+    if path is None or after is None:
+        return None
+    screen.write("".join(_diff(before, after, path)))
+    if not yes:
+        _require_consent(path)
+    return _Change(path, before, after)
+
+
+def _is_written(screen: Screen, change: _Change) -> bool:
+    """Write the change, and return whether the file could be written.
+
+    Raises:
+        UsageError: The file is not the one that was shown.
+    """
+    path = change.path
+    try:
+        if path.read_text("utf-8") != change.before:
+            raise UsageError(
+                f"{path} has changed since the change was shown. Nothing was written.",
+                "Run the command again.",
+            )
+        _replace(path, change.after)
+    except OSError as error:
+        screen.tell(f"{path} cannot be written: {error.strerror or type(error).__name__}.")
+        return False
+    screen.tell(f"Changed {path}.")
+    return True
 
 
 def _diff(before: str, after: str, path: Path) -> Iterator[str]:

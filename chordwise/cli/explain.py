@@ -42,7 +42,7 @@ def explain(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how the answer for a document was produced. With its prompts, completions and costs.
+    """Show how the answer for a document was produced. Shows its prompts, completions and costs.
 
     chordwise explain service-agreement.md
 

@@ -92,12 +92,13 @@ def refresh(invocation: Invocation, options: Renewing, *, as_json: AsJson = Fals
         made = work.quote()
     if not as_json:
         work.show(made)
-    elif options.dry_run or not made.documents:
-        invocation.screen.write_json(**work.members(), quote=quote.members(made))
-    if options.dry_run or not made.documents:
-        return ExitCode.SUCCESS
-    if not _is_agreed(options, made):
+    ends = options.dry_run or not made.documents
+    if not ends and not _is_agreed(options, made):
         invocation.screen.tell("Cancelled. No answer was renewed.")
+        ends = True
+    if ends:
+        if as_json:
+            invocation.screen.write_json(**work.members(), quote=quote.members(made))
         return ExitCode.SUCCESS
     reached = access.with_model(invocation, invocation.settings(), work.target.options.model)
     reached = access.reach(invocation, reached, Level.ALL)

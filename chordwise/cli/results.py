@@ -29,7 +29,7 @@ def results(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show stored results. Without --run, the newest result for each document and question.
+    """Show stored results. Without --run, shows the newest for each document and question.
 
     chordwise results --run latest --type summary
 

@@ -106,7 +106,7 @@ def await_end(
 def let_go(
     invocation: Invocation, settings: Settings, name: str, *, was_interrupted: bool
 ) -> ExitCode:
-    """Tell that the run continues and how to wait for it; return the exit code."""
+    """Report that the run continues and how to wait for it; return the exit code."""
     if was_interrupted:
         invocation.screen.tell("Detached. The run continues in the background. Wait for it with:")
     else:

@@ -119,7 +119,7 @@ def migrate(
     if print_roles:
         screen.write(_ROLES.format(readable=", ".join(migration.readable_names())))
         return
-    # With an address nothing is started: the stack calls this command so.
+    # With an address, no service is started: the stack calls this command.
     url = settings.database_url or access.reach(invocation, settings).require_database_url()
     before, after = _migrate(url)
     if as_json:

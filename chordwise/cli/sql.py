@@ -1,4 +1,4 @@
-"""`chordwise sql`: questions of the user's own to the database, and nothing but questions."""
+"""`chordwise sql`: read-only SQL queries of the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client: what the commands do, from Python (docs/python.md)."""
+"""The Python client, with the functions of the commands (docs/python.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client for asyncio: the same, with each call in a thread."""
+"""The client for asyncio; each call runs in a thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Returned = TypeVar("Returned")
 
 
 class _Asynchronous(Generic[Of]):
-    """An object whose methods run in threads; `sync` is the object itself."""
+    """Runs the methods of an object in threads; `sync` is the object."""
 
     def __init__(self, sync: Of) -> None:
         self.sync = sync
@@ -30,7 +30,7 @@ class _Asynchronous(Generic[Of]):
 def _in_a_thread(
     method: Callable[Concatenate[Of, Arguments], Returned],
 ) -> Callable[Concatenate[_Asynchronous[Of], Arguments], Coroutine[None, None, Returned]]:
-    """Return a method as a coroutine."""
+    """Return a coroutine function that runs a method in a thread."""
 
     @functools.wraps(method)
     async def call(
@@ -47,7 +47,7 @@ async def _each(found: Iterator[Item]) -> AsyncIterator[Item]:
 
 
 class AsyncClient(_Asynchronous[Client]):
-    """`Client` for asyncio; see there."""
+    """`Client` for asyncio; its methods have the same arguments."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class AsyncClient(_Asynchronous[Client]):
     sql = _in_a_thread(Client.sql)
 
     async def submit(self, paths: Paths, **arguments: Unpack[RunArguments]) -> AsyncRun:
-        """Take documents in, and return the run that analyzes them."""
+        """Take in documents and return the run that analyzes them; see `Client.submit`."""
         return AsyncRun(await asyncio.to_thread(self.sync.submit, paths, **arguments))
 
     async def run(self, name: str = "latest") -> AsyncRun:
@@ -96,7 +96,7 @@ class AsyncClient(_Asynchronous[Client]):
     async def refresh(
         self, name: str | None = None, **arguments: Unpack[RefreshArguments]
     ) -> AsyncRun | None:
-        """Ask again where answers of a run or a profile are stale; `None` where none is."""
+        """Renew the stale answers of a run or a profile in a new run; `None` if there are none."""
         run = await asyncio.to_thread(self.sync.refresh, name, **arguments)
         return None if run is None else AsyncRun(run)
 
@@ -108,7 +108,7 @@ class AsyncClient(_Asynchronous[Client]):
 
 
 class AsyncRun(_Asynchronous[Run]):
-    """`Run` for asyncio; `sync` is the run itself, with everything else that it can."""
+    """`Run` for asyncio; `sync` is the `Run`, which has further methods."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
@@ -123,9 +123,9 @@ class AsyncRun(_Asynchronous[Run]):
     def results(
         self, *, as_completed: bool = False, types: Sequence[str] = ()
     ) -> AsyncIterator[Result]:
-        """Yield the results: those there are, or as they are made."""
+        """Yield the stored results or, with `as_completed`, each result once it is stored."""
         return _each(self.sync.results(as_completed=as_completed, types=types))
 
     async def correct(self, document: str, values: Mapping[str, JsonValue]) -> int:
-        """Say what values of a document should be; return how much was new."""
+        """Correct values of a document; return the number of newly stored corrections."""
         return await asyncio.to_thread(self.sync.feedback, document, correct=values)

@@ -1,4 +1,4 @@
-"""The client: submitting, reading results, and asking in SQL."""
+"""The client: submission, results, feedback, certification, experiments, and SQL."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 class AnalysisArguments(TypedDict, total=False):
-    """What is asked of each document; see docs/command-line.md, where the options are the same."""
+    """The questions about each document, as options of `chordwise quote` (docs/command-line.md)."""
 
     profile: str
     pack: str
@@ -83,7 +83,7 @@ class AnalysisArguments(TypedDict, total=False):
 
 
 class RunArguments(AnalysisArguments, total=False):
-    """What a run has besides: its names, its budget, and whose calls go first."""
+    """The options of a run: its questions, its name and table, its priority, and its budget."""
 
     save_as: str
     run_name: str
@@ -94,7 +94,7 @@ class RunArguments(AnalysisArguments, total=False):
 
 
 class RefreshArguments(TypedDict, total=False):
-    """What is asked again; see `chordwise refresh`, where the options are the same."""
+    """The options of `chordwise refresh` (docs/command-line.md)."""
 
     profile: str
     model: str
@@ -105,7 +105,7 @@ class RefreshArguments(TypedDict, total=False):
 
 
 class ExperimentArguments(TypedDict, total=False):
-    """How variants are compared; see `chordwise experiment start`. Shares are 0.2 or "20%"."""
+    """The options of `chordwise experiment start`. A share is a number or a text: 0.2 or "20%"."""
 
     outcome: Outcome | str
     share: float | str
@@ -118,11 +118,11 @@ class ExperimentArguments(TypedDict, total=False):
 
 
 class Client:
-    """Chordwise from Python: with the stack on this machine, or the servers that are named.
+    """A client of the stack on this machine, or of external servers.
 
-    Settings come from `chordwise.toml` and the environment, as for the commands; `settings` are
-    further ones by their names. Nothing is started or connected before the first use. It may be
-    shared by threads, and is a context manager that closes its connections.
+    Settings are read from `chordwise.toml` and the environment, as by the commands; the arguments
+    override them by name. Services are started and connections opened on first use. A client may be
+    shared by threads. As a context manager it closes its connections.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Client:
         """Read the settings.
 
         Raises:
-            ConfigurationError: A file is missing or broken, or a value is wrong.
+            ConfigurationError: A file is missing or invalid, or a value is invalid.
         """
         file = Path(config) if config is not None else None
         addresses = {
@@ -154,18 +154,19 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; runs go on."""
+        """Close the connections; runs continue."""
         self._connection.close()
 
     def submit(self, paths: Paths, **arguments: Unpack[RunArguments]) -> Run:
-        """Take documents in, and return the run that analyzes them; it goes on by itself.
+        """Take in documents and return the run that analyzes them in the background.
 
-        With a `run_name` that is taken by a run which asks the same of the same paths, that run is
-        returned, and an interrupted one goes on: so a task that is repeated submits once.
+        If `run_name` is the name of a run with the same options and paths, that run is returned,
+        and its intake is resumed if it was interrupted. A task that is repeated therefore submits
+        once.
 
         Raises:
-            UsageError: Nothing matches the paths, the arguments contradict each other, or the name
-                belongs to a run that asks something else.
+            UsageError: Nothing matches the paths, the arguments contradict each other, or the run
+                of this name has other options.
             ConfigurationError: The model is unknown, or a setting is missing.
             ServiceUnavailableError: A service does not start or cannot be reached.
         """
@@ -177,13 +178,13 @@ class Client:
             return known
         entries = [found_files.entry_of(file) for file in discover(given)]
         context = self._connection.context
-        resume = Resume(context, lambda _: None, time.sleep)  # noqa: TID251 - as the command
+        resume = Resume(context, lambda _: None, time.sleep)  # noqa: TID251 - waits in real time
         now = datetime.now(UTC)  # noqa: TID251 - the clock
         submission = open_or_resume(context, options, now, entries, resume)
         return self._take_in(submission)
 
     def quote(self, paths: Paths, **arguments: Unpack[AnalysisArguments]) -> Quote:
-        """Return what an analysis would take and cost; nothing is stored, and no model is asked.
+        """Estimate the tokens and the cost of an analysis; nothing is stored or sent to a model.
 
         Raises:
             UsageError: Nothing matches the paths, or the arguments contradict each other.
@@ -199,14 +200,14 @@ class Client:
         """Return a run by its name or id.
 
         Raises:
-            UsageError: There is none.
+            UsageError: The run does not exist.
         """
         with self._connection.database.read() as session:
             found = runs.find(session, name)
             return Run(self._connection, found.id, found.name)
 
     def runs(self, limit: int = 100) -> list[Run]:
-        """Return the newest runs, the newest first."""
+        """Return the newest runs, newest first."""
         with self._connection.database.read() as session:
             newest = select(StoredRun.id, StoredRun.name).order_by(StoredRun.id.desc()).limit(limit)
             return [Run(self._connection, *row) for row in session.execute(newest)]
@@ -214,9 +215,9 @@ class Client:
     def results(
         self, *, types: Sequence[AnalysisType | str] = (), document: str = ""
     ) -> Iterator[Result]:
-        """Yield the newest answer to each question about each document, the newest first.
+        """Yield the newest answer to each question about each document, newest first.
 
-        `document` is a part of a source or title.
+        `document` is a substring of a source or title, or a document's id.
         """
         kinds = tuple(AnalysisType(each) for each in types)
         yield from Result.read(self._connection, Wanted(types=kinds, document=document))
@@ -229,12 +230,12 @@ class Client:
         max_error: float | str = 0.02,
         risk: float | str = 0.05,
     ) -> Sequence[Certified]:
-        """Mark what may be accepted without looking, and return what that says of each field.
+        """Mark the answers that can be accepted without review; return a certificate per field.
 
-        `name` is that of a run or a profile; without it all current answers are certified.
+        `name` is the name of a run or a profile; without it, all current answers are certified.
 
         Raises:
-            UsageError: There is no such run or profile, or a share is none.
+            UsageError: The run or the profile does not exist, or a share is invalid.
         """
         bounds = Bounds(
             max_error=share_of("max_error", str(max_error)), risk=share_of("risk", str(risk))
@@ -246,10 +247,10 @@ class Client:
     ) -> Iterator[Question]:
         """Yield the answers that certifying a field or label needs checked, in their random order.
 
-        One that was replaced meanwhile is left out.
+        Answers that were replaced meanwhile are omitted.
 
         Raises:
-            UsageError: There is no such run or profile, or the field was not certified yet.
+            UsageError: The run or the profile does not exist, or the field is not certified yet.
         """
         database, scope = self._connection.database, self._scope(name, types)
         with database.read() as session:
@@ -270,12 +271,13 @@ class Client:
         *,
         author: str = "",
     ) -> bool:
-        """Say of an answer that it is `approved`, `rejected`, or `corrected` to a value.
+        """Approve, reject or correct an answer; return false if this decision is already stored.
 
-        Return whether that is new.
+        `value` is the corrected value.
 
         Raises:
-            UsageError: The answer was replaced meanwhile, or the value does not fit the question.
+            UsageError: The answer was replaced meanwhile, or the value is not valid for the
+                question.
         """
         said_so = _member(Verdict, verdict, "verdict")
         saying = Saying(verdict=said_so, path=question.path, value=value)
@@ -287,21 +289,22 @@ class Client:
     def stale(
         self, name: str | None = None, **arguments: Unpack[RefreshArguments]
     ) -> Sequence[Stale]:
-        """Return how many answers of a run or a profile are stale, and why.
+        """Return the numbers of stale answers of a run or a profile, with the reasons.
 
         Raises:
-            UsageError: There is no such run or profile, or none is named.
+            UsageError: The run or the profile does not exist, or none is named.
             ConfigurationError: The model, or a template, is unknown.
         """
         return refreshing.survey(self._reading(), self._renewed(name, arguments))
 
     def refresh(self, name: str | None = None, **arguments: Unpack[RefreshArguments]) -> Run | None:
-        """Ask again where answers of a run or a profile are stale; `None` where none is.
+        """Renew the stale answers of a run or a profile in a new run; `None` if there are none.
 
-        `budget_usd` is the most that it may cost.
+        `budget_usd` is the cap of the new run.
 
         Raises:
-            UsageError: There is no such run or profile, none is named, or `run_name` is taken.
+            UsageError: The run or the profile does not exist, none is named, or `run_name` is
+                taken.
             ConfigurationError: The model, or a template, is unknown.
             ServiceUnavailableError: A service does not start or cannot be reached.
         """
@@ -318,12 +321,14 @@ class Client:
         variants: Mapping[str, Mapping[str, object]],
         **arguments: Unpack[ExperimentArguments],
     ) -> Status:
-        """Compare a profile with variants of it, which have other values of some entries.
+        """Start an experiment that compares a profile with variants of it.
+
+        `variants` has the changed entries of the profile by the name of the variant.
 
         Raises:
-            UsageError: The arguments contradict each other, the name is taken, a variant asks
-                nothing else, or there is an experiment with the profile already.
-            ConfigurationError: There is no such profile or model, or a price is unknown.
+            UsageError: The arguments contradict each other, the name is taken, a variant asks the
+                same question as the profile, or the profile already has an experiment.
+            ConfigurationError: The profile or a model does not exist, or a price is unknown.
         """
         _refuse_unknown(arguments, ExperimentArguments)
         budget = arguments.get("budget_usd")
@@ -348,33 +353,33 @@ class Client:
         return self.experiment(name)
 
     def experiment(self, name: str) -> Status:
-        """Return how the variants of an experiment compare by now.
+        """Return the current comparison of the variants of an experiment.
 
         Raises:
-            UsageError: There is none of this name.
+            UsageError: The experiment does not exist.
         """
         with self._connection.database.read() as session:
             found = experiments.find(session, name)
             return experiments.status(session, self._connection.settings, found)
 
     def conclude_experiment(self, name: str) -> Status:
-        """End an experiment: its documents are asked what the profile asks, and the answers stay.
+        """End an experiment without promoting a variant. Its answers are kept.
 
         Raises:
-            UsageError: There is none of this name, or it is concluded already.
+            UsageError: The experiment does not exist or is already concluded.
         """
         with self._connection.database.write() as session:
-            found = experiments.find_running(session, name)
+            found = experiments.find_running(session, name, lock=True)
             status = experiments.status(session, self._connection.settings, found)
             experiments.conclude(session, found, status, None)
         return self.experiment(name)
 
     def sql(self, statement: str) -> list[dict[str, object]]:
-        """Return the rows of a statement that reads, run by the role of readers.
+        """Run a read-only statement as the reader role and return its rows.
 
         Raises:
-            UsageError: It does more than read, or PostgreSQL refuses it.
-            ConfigurationError: The role of readers is missing, or cannot log in.
+            UsageError: The statement is not read-only, or PostgreSQL refuses it.
+            ConfigurationError: The reader role is missing, or cannot log in.
         """
         with user_sql.answer(
             self._connection.settings.reader_url or self._connection.address, statement
@@ -384,17 +389,17 @@ class Client:
 
     def _reading(self) -> ReadingContext:
         database = self._connection.database
-        settings = self._connection.settings  # with the addresses of what was started
+        settings = self._connection.settings  # after the start of the database
         return ReadingContext(settings=settings, database=database, models=Models(settings))
 
     def _scope(self, name: str | None, types: Sequence[AnalysisType | str]) -> Scope:
-        """Return which answers a run's or a profile's name means, of these types."""
+        """Return the results of these types that the name of a run or a profile selects."""
         settings = self._connection.settings
         with self._connection.database.read() as session:
             return evaluation.named(session, settings, name, types=tuple(map(_type, types)))
 
     def _renewed(self, name: str | None, arguments: RefreshArguments) -> Target:
-        """Return the answers of a run or a profile that are refreshed, and what is asked."""
+        """Return the answers to refresh, and the question that replaces theirs."""
         _refuse_unknown(arguments, RefreshArguments)
         context = self._reading()
         is_profile = name in context.settings.profiles and not arguments.get("profile")
@@ -412,7 +417,7 @@ class Client:
         return target_of(options, context, lambda _: None)
 
     def _options(self, arguments: RunArguments) -> RunOptions:
-        """Return what a run asks by arguments that are those of the commands."""
+        """Return the options of a run from arguments that are named as those of the commands."""
         schema, labels = arguments.get("schema"), arguments.get("labels", ())
         budget, lane = arguments.get("budget_usd"), arguments.get("lane")
         own = check_schema(dict(schema)) if isinstance(schema, Mapping) else None
@@ -446,10 +451,10 @@ class Client:
         )
 
     def _known(self, options: RunOptions) -> Run | None:
-        """Return the run of this name, where there is one that goes on by itself.
+        """Return the run of this name; `None` if there is none, or if its intake was interrupted.
 
         Raises:
-            UsageError: It asks something else.
+            UsageError: The run has other options.
         """
         if not options.name:
             return None
@@ -489,7 +494,7 @@ def _refuse_unknown(arguments: Mapping[str, object], *declared: type) -> None:
 
 
 def _texts(given: Iterable[str]) -> tuple[str, ...]:
-    """Return a list of texts; a single text has them parted by commas, as on the command line."""
+    """Return a list of texts; a single text is split at its commas, as on the command line."""
     if isinstance(given, str):
         return tuple(part for each in given.split(",") if (part := each.strip()))
     return tuple(given)

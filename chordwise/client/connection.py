@@ -1,4 +1,4 @@
-"""What a client is connected to: settings, the database, and the services that do the work."""
+"""The connection of a client: settings, database, and services."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CONNECTIONS = 5
 
 
 class Connection:
-    """Opened at the first use; threads may share it."""
+    """A connection that is opened on first use and can be shared by threads."""
 
     def __init__(self, settings: Settings, config: Path | None = None) -> None:
         self._given = self._settings = settings
@@ -31,16 +31,16 @@ class Connection:
 
     @property
     def settings(self) -> Settings:
-        """The settings, with the addresses of what is embedded once that was started."""
+        """The settings, with the addresses of the embedded services once they are started."""
         return self._settings
 
     @property
     def database(self) -> Database:
-        """The database, which is started where it is embedded.
+        """The database; an embedded one is started first.
 
         Raises:
-            ConfigurationError: It has to be migrated.
-            ServiceUnavailableError: It cannot be reached.
+            ConfigurationError: The schema is not compatible with this version.
+            ServiceUnavailableError: The database cannot be reached.
         """
         with self._turn:
             if self._database is None:
@@ -51,7 +51,7 @@ class Connection:
 
     @property
     def address(self) -> SecretStr:
-        """Where the database is; it is started where it is embedded."""
+        """The address of the database; an embedded one is started first."""
         with self._turn:
             if self._settings.database_url is None:
                 self._reach(Level.DATABASE)
@@ -59,7 +59,7 @@ class Connection:
 
     @property
     def context(self) -> Context:
-        """What work is submitted with; starts worker and scheduler where they are embedded."""
+        """The context to submit work with; embedded services are started first."""
         with self._turn:
             if self._context is None:
                 admitted(lambda: require_ready(self.database.engine))
@@ -68,7 +68,7 @@ class Connection:
             return self._context
 
     def close(self) -> None:
-        """Close the connections; what was submitted goes on."""
+        """Close the connections; submitted work continues."""
         with self._turn:
             if self._context is not None:
                 self._context.leases.close()

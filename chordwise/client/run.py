@@ -1,4 +1,4 @@
-"""A run as the client sees it: its progress, its results, and what can be done with it."""
+"""A run in the client: its progress, its results, and feedback on them."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ if TYPE_CHECKING:
 _AT_ONCE = 200
 _LOOK_SECONDS = 0.5
 _OVERLAP_MS = 60_000
-"""Ids grow with time, but a transaction that began earlier may commit later."""
+"""The time by which a result may be committed after results with greater ids."""
 _MS_BITS = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FactValue:
-    """A value that was found, or not; see the columns of `facts` for what the members mean.
+    """A value of an answer; its attributes are columns of the table `facts`.
 
-    `value` is the one that counts: the corrected one where a person spoke, `None` where nothing was
-    found or the value was rejected. `original` is what the model said.
+    `value` includes feedback: it is the corrected value if there is one, and `None` if nothing was
+    found or the value was rejected. `original` is the value in the model's answer.
     """
 
     item: str
@@ -93,8 +93,7 @@ class FactValue:
 class Result(StoredResult):
     """An answer about a document.
 
-    `document` is the file's name, `facts` has the surest value of each item, and `all_facts` every
-    value in the order of the output.
+    `document` is the file's name. `all_facts` has every value, in the order of the output.
     """
 
     document: str
@@ -102,7 +101,7 @@ class Result(StoredResult):
 
     @property
     def facts(self) -> Mapping[str, FactValue]:
-        """The surest value of each item, by the item."""
+        """The value with the highest confidence of each item, by item."""
         surest: dict[str, FactValue] = {}
         for fact in self.all_facts:
             best = surest.get(fact.item)
@@ -112,7 +111,7 @@ class Result(StoredResult):
 
     @classmethod
     def read(cls, connection: Connection, wanted: Wanted) -> Iterator[Result]:
-        """Yield stored results, some at a time."""
+        """Yield stored results, read in batches."""
         with connection.database.read() as session:
             order = Job.id if wanted.run_id else Job.id.desc()
             ids = select(Job.id).join(ResultRow, ResultRow.job_id == Job.id)
@@ -133,7 +132,7 @@ class Result(StoredResult):
 
 
 class Run:
-    """A run: documents that were submitted together. It goes on whether or not it is looked at."""
+    """A run: documents that were submitted together. It continues without this object."""
 
     def __init__(self, connection: Connection, run_id: uuid.UUID, name: str) -> None:
         self._connection = connection
@@ -144,7 +143,7 @@ class Run:
         return f"Run({self.name!r})"
 
     def _repr_html_(self) -> str:
-        """Show the state in a notebook."""
+        """Show the status in a notebook."""
         found = self.progress()
         return (
             f"<b>{_cell(self.name)}</b> · {found.status} · "
@@ -157,26 +156,26 @@ class Run:
         return self.progress().status
 
     def progress(self) -> Progress:
-        """Return how far the run has come."""
+        """Return the progress of the run."""
         with self._connection.database.read() as session:
             return progress.read(session, self.id)
 
     def account(self) -> Account:
-        """Return what the run saw and planned, and what became of it."""
+        """Return the account of the run: its intakes by outcome and its jobs by status."""
         with self._connection.database.read() as session:
             return accounts.of_run(session, self.id)
 
     def failures(self, limit: int = 10_000) -> Sequence[Failure]:
-        """Return what did not end well, with the reason and what to do."""
+        """Return the failed or incomplete intakes, jobs and chunks, with the reason and a hint."""
         with self._connection.database.read() as session:
             return accounts.failures(session, self.name, limit)
 
     def wait(self, *, timeout: float | None = None, progress: bool = False) -> Account:
-        """Wait until the run is over, and return its account; `progress` shows a bar.
+        """Wait until the run is over and return its account; `progress` shows progress bars.
 
         Raises:
-            TimeoutError: It is not over after `timeout` seconds. It goes on.
-            ServiceUnavailableError: The database stays away.
+            TimeoutError: The run is not over after `timeout` seconds; it continues.
+            ServiceUnavailableError: The database stays unavailable.
         """
         with ExitStack() as shown:
             screen, connection = Screen(), self._connection
@@ -194,10 +193,10 @@ class Run:
         types: Sequence[str] = (),
         progress: bool = False,
     ) -> Iterator[Result]:
-        """Yield the results: those there are in the order of the intake, or as they are made.
+        """Yield the stored results in the order of the intake.
 
-        With `as_completed` it ends when the run is over. Documents without an answer have none:
-        `failures()` names them.
+        With `as_completed`, each result is yielded once it is stored, until the run is over.
+        Documents without an answer are listed by `failures()` only.
         """
         wanted = stored_results.of_types(Wanted(run_id=self.id), types)
         if not as_completed:
@@ -208,12 +207,12 @@ class Run:
             yield from self._as_completed(wanted, view)
 
     def retry(self, *, budget_usd: Decimal | float | None = None) -> int:
-        """Retry what has not succeeded; return how many analyses that are."""
+        """Retry the jobs that have not succeeded; return their number. See `chordwise retry`."""
         cap = None if budget_usd is None else checked_cap(Decimal(str(budget_usd)))
         return retrying.retry(self._connection.context, self.id, cap)
 
     def cancel(self) -> int:
-        """Cancel what has not ended; return how many analyses that were."""
+        """Cancel the unfinished jobs; return their number."""
         return retrying.cancel(self._connection.database, self.id)
 
     def feedback(
@@ -226,12 +225,14 @@ class Run:
         note: str = "",
         author: str = "",
     ) -> int:
-        """Say that a result is right or wrong, or what it should be; return how much was new.
+        """Approve, reject or correct a result; return the number of newly stored verdicts.
 
-        `document` is a part of the name of one document; `correct` names values by their items.
+        `document` is a substring of the name of one document. `correct` has the right values by
+        item.
 
         Raises:
-            UsageError: No result or several fit, or a value does not fit what was asked.
+            UsageError: No result or several results match, or a value is not valid for the
+                question.
         """
         said = [
             Saying(verdict=Verdict.CORRECTED, path=path, value=value)
@@ -247,9 +248,9 @@ class Run:
             return feedback.give(session, feedback.one(session, target), signed).stored
 
     def to_arrow(self) -> pa.Table:
-        """Return the answers as a table, wide as in `answers.NAME`: a row for each document.
+        """Return the answers as a table with a row for each document, as in `answers.NAME`.
 
-        The types do not depend on which values there are.
+        The column types do not depend on the values.
 
         Raises:
             ConfigurationError: pyarrow is not installed.
@@ -258,7 +259,7 @@ class Run:
         return parquet.arrow_table(*self._table())
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return that table as a data frame of pandas, with dates as `datetime64`.
+        """Return the table of answers as a pandas data frame, with dates as `datetime64`.
 
         Raises:
             ConfigurationError: pandas is not installed.
@@ -272,7 +273,7 @@ class Run:
         return cast("pd.DataFrame", frame)
 
     def to_polars(self) -> pl.DataFrame:
-        """Return that table as a data frame of Polars.
+        """Return the table of answers as a Polars data frame.
 
         Raises:
             ConfigurationError: polars is not installed.
@@ -281,7 +282,7 @@ class Run:
         return cast("pl.DataFrame", frame)
 
     def _plain_columns(self) -> dict[str, list[object]]:
-        """Return the values of each column; ids are texts, and numbers floating-point numbers."""
+        """Return the values of each column, with ids as `str` and decimals as `float`."""
         columns, rows = self._table()
         return {
             column.name: [_plain(row[place]) for row in rows]
@@ -310,7 +311,7 @@ class Run:
         after = uuid.UUID(int=0)
         pace = Pace()
         while True:
-            found = self.progress()  # before the look at the results: what is over has them all
+            found = self.progress()  # before the results, so that none is missed
             pace.note(time.monotonic(), found)
             view.progress(found, pace)
             for result_id, job_id in self._newer(after):
@@ -320,10 +321,10 @@ class Run:
                     yield from _read(self._connection, wanted, [job_id])
             if found.is_over:
                 return
-            time.sleep(_LOOK_SECONDS)  # noqa: TID251 - people wait for it
+            time.sleep(_LOOK_SECONDS)  # noqa: TID251 - waits in real time
 
     def _newer(self, after: uuid.UUID) -> Sequence[tuple[uuid.UUID, uuid.UUID]]:
-        """Return results by their ids, a minute before `after` as well."""
+        """Return the ids of results since a minute before `after`, with their jobs."""
         earlier = max(0, (after.int >> _MS_BITS) - _OVERLAP_MS) << _MS_BITS
         newer = (
             select(ResultRow.id, ResultRow.job_id)
@@ -336,14 +337,14 @@ class Run:
 
 
 def _until(timeout: float | None, name: str) -> Callable[[float], None]:
-    """Return a pause that ends the wait when its time is over."""
+    """Return a pause that raises `TimeoutError` after `timeout` seconds."""
     deadline = None if timeout is None else time.monotonic() + timeout
 
     def pause(seconds: float) -> None:
         left = seconds if deadline is None else deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"The run {name} is not over after {timeout:g} seconds. It goes on.")
-        time.sleep(min(seconds, left))  # noqa: TID251 - people wait for it
+        time.sleep(min(seconds, left))  # noqa: TID251 - waits in real time
 
     return pause
 
@@ -385,7 +386,7 @@ def _plain(value: object) -> object:
 
 
 def _required(library: str) -> ModuleType:
-    """Return a library that is no part of Chordwise.
+    """Import and return an optional library.
 
     Raises:
         ConfigurationError: It is not installed.

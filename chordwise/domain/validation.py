@@ -32,9 +32,9 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*+("?)', re.DOTALL)
 _ELLIPSIS = re.compile(r"\.\.\.|…")
 _PHONE = re.compile(r"\+?[0-9(][0-9 ()./-]{4,}[0-9]")
 _MODELS_OWN_WORDS = {
-    "additionalProperties": "has members that the schema does not name",
-    "propertyNames": "has a member with a name that is not allowed",
-    "unevaluatedProperties": "has members that the schema does not name",
+    "additionalProperties": "members that are not in the schema are not allowed",
+    "propertyNames": "a member has a name that is not allowed",
+    "unevaluatedProperties": "members that are not in the schema are not allowed",
 }
 """Replacements of messages that would repeat names made up by a model, or by a document."""
 _LONGEST_STEP = 60
@@ -171,7 +171,8 @@ def _problem(error: jsonschema_rs.ValidationError) -> str:
     place = ""
     for step in error.instance_path:
         place = json_values.pointer(place, str(step)[:_LONGEST_STEP])
-    return f"{place or '/'}: {_MODELS_OWN_WORDS.get(error.kind.name, error.message[:200])}"
+    said = _MODELS_OWN_WORDS.get(error.kind.name, error.message[:200])
+    return f"{place}: {said}" if place else said
 
 
 def check_schema(schema: JsonValue) -> JsonObject:

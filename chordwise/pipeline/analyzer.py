@@ -132,8 +132,7 @@ class DocumentAnalyzer:
         """Return the analysis of a text; a long text is split into chunks and synthesized.
 
         Raises:
-            UsageError: The text is empty, both a text and a path are given, or the schema is
-                invalid.
+            UsageError: There is no text, or both a text and a path, or the schema is invalid.
             ReadError: The file cannot be read.
             ConfigurationError: The prompt alone fills the model's context.
             ModelError: The model returned no usable answer; the subclass gives the reason.

@@ -1,4 +1,4 @@
-"""Finding prompt templates: the released ones by name and version, and those of a user's folder."""
+"""Prompt templates: the released ones, and those in a user's folder."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ TRANSCRIPTION = "transcription"
 
 @lru_cache(maxsize=1)
 def released() -> dict[str, PromptTemplate]:
-    """Return every released template by its version, `name@number`."""
+    """Return the released templates by version, `name@number`."""
     found = (_read(file.name, file.read_text("utf-8")) for file in _files())
     return {template.version: template for template in found}
 
 
 @cache
 def latest(name: str) -> PromptTemplate:
-    """Return the newest version of a template.
+    """Return the newest released version of a template.
 
     Raises:
-        ConfigurationError: There is no template of this name.
+        ConfigurationError: There is no template with this name.
     """
     versions = [template for template in released().values() if template.name == name]
     if not versions:
@@ -45,13 +45,11 @@ def latest(name: str) -> PromptTemplate:
 
 
 def own(folder: Path, variant: str = "") -> tuple[PromptTemplate, ...]:
-    """Return the templates in a user's folder, of one variant or of all, by their names.
-
-    Those of a variant replace the released ones of the same names.
+    """Return the templates in a user's folder, by file name; `variant` selects those of a variant.
 
     Raises:
-        ConfigurationError: The folder cannot be read, has none of that variant, or one that cannot
-            be used.
+        ConfigurationError: The folder cannot be read, it has no template of the variant, or a
+            template is invalid.
     """
     files = _files_in(folder)
     chosen = [file for file in files if not variant or file.stem.endswith(f"@{variant}")]
@@ -64,7 +62,7 @@ def own(folder: Path, variant: str = "") -> tuple[PromptTemplate, ...]:
 
 
 def examined(folder: Path) -> list[PromptTemplate | ConfigurationError]:
-    """Return each template in a user's folder, or why it cannot be used.
+    """Return each template in a user's folder, or the error if it is invalid.
 
     Raises:
         ConfigurationError: The folder cannot be read.
@@ -86,29 +84,29 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def replaceable() -> list[str]:
-    """Return the names of the released templates that a user's own one can replace."""
+    """Return the names of the released templates that a user's template can replace."""
     fixed = (REPAIR, CRITIQUE, REVISION, TRANSCRIPTION)
     return sorted({each.name for each in released().values()} - {*fixed})
 
 
 def with_version(version: str, task: AnalysisTask) -> PromptTemplate | None:
-    """Return the template of a version, released or of the task's own; `None` where unknown."""
+    """Return a template of the task or a released one by its version; `None` if it is unknown."""
     known = {each.version: each for each in task.options.templates}
     return known.get(version) or released().get(version)
 
 
 def template_for(task: AnalysisTask) -> PromptTemplate:
-    """Return the template with which a task is asked today.
+    """Return the current template of a task.
 
-    A repair and a revision repeat their first question.
+    A repair or a revision has the template of the question that it repeats.
     """
     return _newest(_name_for(task), task)
 
 
 def templates_for(task: AnalysisTask, fallback: Sequence[str]) -> tuple[PromptTemplate, ...]:
-    """Return the templates to ask a task with, in order: the usual one, then those of `fallback`.
+    """Return the templates to try for a task: the usual one, then those of `fallback`, in order.
 
-    A fallback that has no template for this kind of question is left out.
+    A fallback without a template for this kind of question is omitted.
     """
     usual = _name_for(task)
     names = {template.name for template in released().values()} if fallback else ()
@@ -117,7 +115,7 @@ def templates_for(task: AnalysisTask, fallback: Sequence[str]) -> tuple[PromptTe
 
 
 def _newest(name: str, task: AnalysisTask) -> PromptTemplate:
-    """Return the user's own template of this name, else the newest released one."""
+    """Return the task's own template of this name, or else the newest released one."""
     return next((each for each in task.options.templates if each.name == name), None) or latest(
         name
     )
@@ -158,7 +156,12 @@ def _read(file_name: str, content: str) -> PromptTemplate:
 
 
 def _checked(file: Path) -> PromptTemplate:
-    """Read a user's own template; what is wrong with it is said with its line."""
+    """Read and validate a user's template.
+
+    Raises:
+        ConfigurationError: It cannot be read or is invalid; the message names the line of a
+            problem.
+    """
     try:
         content = file.read_text("utf-8-sig")
         template = _read(file.name, content)

@@ -255,11 +255,11 @@ def _statements(table: AnswerTable, columns: Sequence[AnswerColumn]) -> Iterator
     yield from _view(table.name, _document_view(own, source))
     yield from _comments(table.name, f"The answers saved as {table.name}, by document.", own)
     yield from _view(evidence, _evidence_view(extracted, source))
-    yield from _comments(evidence, f"What the values of {table.name} rest on, by document.", [])
+    yield from _comments(evidence, f"The evidence for the values of {table.name}, by document.", [])
     for rows, name in _list_names(table.name, columns).items():
         below = [column for column in columns if column.rows == rows]
         yield from _view(name, _list_view(below, source))
-        yield from _comments(name, f"The elements of {rows} in {table.name}, one a row.", below)
+        yield from _comments(name, f"The elements of {rows} in {table.name}, one per row.", below)
 
 
 def _view(name: str, query: sql.Composed) -> Iterator[sql.Composed]:

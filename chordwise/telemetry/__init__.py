@@ -1,1 +1,1 @@
-"""What the processes say about themselves: logs."""
+"""Logs and health of the processes."""

@@ -1,4 +1,4 @@
-"""A file that shows whether a process does its work, for health checks that need no server."""
+"""Heartbeat files of the processes, for health checks without a server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _AT_WORK = frozenset({State.CONSUMING, State.BUSY, State.WORKING})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sign:
-    """The last sign of life of a process; `state` is None where there never was one."""
+    """The last heartbeat of a process; `state` is `None` if there is none."""
 
     process: str
     state: State | None = None
@@ -35,17 +35,17 @@ class Sign:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the sign is recent, whatever its state."""
+        """Whether the heartbeat is recent, whatever its state."""
         return self.age_seconds < STALE_SECONDS
 
     @property
     def is_at_work(self) -> bool:
-        """Whether the last state is one of work."""
+        """Whether the last state is one in which the process works."""
         return self.state in _AT_WORK
 
     @property
     def is_healthy(self) -> bool:
-        """Whether the process was at work recently."""
+        """Whether the process was working recently."""
         return self.is_fresh and self.is_at_work
 
     def __str__(self) -> str:
@@ -58,14 +58,14 @@ class Sign:
 
 
 def alive_file(home: Path, process: str) -> Path:
-    """Return the file that a process (`worker`, `scheduler`) writes every few seconds."""
+    """Return the heartbeat file of a process (`worker`, `scheduler`)."""
     return home / "run" / f"{process}.alive"
 
 
 def show(home: Path, process: str, state: State) -> None:
-    """Say what the process does; a reader never sees half of it.
+    """Write the state of a process to its heartbeat file, atomically.
 
-    Where it cannot be written, on a full disk, the last sign gets old, and says enough.
+    A failed write, for example on a full disk, is ignored: the last heartbeat becomes stale.
     """
     file = alive_file(home, process)
     fresh = file.with_name(f"{file.name}.new")
@@ -76,13 +76,13 @@ def show(home: Path, process: str, state: State) -> None:
 
 
 def forget(home: Path, process: str) -> None:
-    """Remove the sign of a process that is gone, so that it is not taken for the next one's."""
+    """Delete the heartbeat of an ended process, which would count for the next one."""
     with contextlib.suppress(OSError):
         alive_file(home, process).unlink()
 
 
 def last_sign(home: Path, process: str) -> Sign:
-    """Return the last sign that a process of this name has given in this home."""
+    """Return the last heartbeat of a process in this home."""
     file = alive_file(home, process)
     try:
         age_seconds = time.time() - file.stat().st_mtime

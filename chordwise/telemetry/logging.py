@@ -1,4 +1,4 @@
-"""One form for every log line: structured, on standard error, without any secret."""
+"""Structured logs on standard error, without secrets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chordwise.domain.visible_text import visible
 from chordwise.settings import LoggingSettings
 
 _URL_PASSWORD = re.compile(r"""(\b\w++://[^:/@\s]*+):[^/\s"'<>]+@""")
-# In an address of the web the user may be a token.
+# The user in a web address may be a token.
 _URL_USER = re.compile(r"""(\bhttps?://)[^/\s"'<>@]+@""")
 _URL_QUERY = re.compile(r"""(\b\w++://[^\s"'<>?]++)\?[^\s"'<>]+""")
 _KEY = re.compile(r"\b(sk|key|pk)-[A-Za-z0-9_-]{8,}")
@@ -33,9 +33,9 @@ Event = MutableMapping[str, object]
 def configure(
     settings: LoggingSettings, process: str, expected: tuple[type[Exception], ...] = ()
 ) -> None:
-    """Route structlog and the standard library's loggers into one stream of lines.
+    """Route structlog and the standard library's loggers to standard error in one format.
 
-    What libraries report of `expected` errors, such as a broker that is away, gets no traceback.
+    A library's log of an `expected` error, such as an unavailable broker, contains no traceback.
     """
     structlog.configure(
         processors=[*_shared(process), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -61,8 +61,8 @@ def configure(
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def redact(logger: object, method: str, event: Event) -> Event:  # noqa: ARG001 - structlog's shape
-    """Hide the values of keys that name a secret."""
+def redact(logger: object, method: str, event: Event) -> Event:  # noqa: ARG001 - structlog's signature
+    """Hide the values of keys that are named like a secret."""
     for name in event:
         if _SECRET_NAME.search(name):
             event[name] = _HIDDEN
@@ -70,14 +70,14 @@ def redact(logger: object, method: str, event: Event) -> Event:  # noqa: ARG001 
 
 
 def without_secrets(text: str) -> str:
-    """Take users, passwords and queries of URLs, keys and tokens out of a text."""
+    """Return a text without keys, tokens and passwords, users in web URLs, and URL queries."""
     hidden = _URL_USER.sub(rf"\1{_HIDDEN}@", _URL_PASSWORD.sub(rf"\1:{_HIDDEN}@", text))
     hidden = _KEY.sub(rf"\1-{_HIDDEN}", _URL_QUERY.sub(rf"\1?{_HIDDEN}", hidden))
     return _BEARER.sub(rf"\1 {_HIDDEN}", hidden)
 
 
 def _redacting(render: structlog.typing.Processor) -> structlog.typing.Processor:
-    """Clean the finished line: a secret may sit in a list, in an error, or in a traceback."""
+    """Remove secrets from the rendered line, which may contain them in a list or a traceback."""
 
     def clean(logger: object, method: str, event: Event) -> str:
         return without_secrets(str(render(logger, method, event)))
@@ -86,7 +86,7 @@ def _redacting(render: structlog.typing.Processor) -> structlog.typing.Processor
 
 
 def _telling_briefly(expected: tuple[type[Exception], ...]) -> structlog.typing.Processor:
-    """Put the error of these kinds in place of its traceback."""
+    """Replace the traceback of an expected error by its message."""
 
     def tell(logger: object, method: str, event: Event) -> Event:  # noqa: ARG001
         raised = event.get("exc_info")
@@ -114,10 +114,9 @@ def _shared(process: str) -> list[structlog.typing.Processor]:
 
 
 def _renderer(settings: LoggingSettings) -> structlog.typing.Processor:
-    """Return what writes a line in which a terminal finds nothing to obey but our own colors.
+    """Return a renderer whose lines contain no control characters except its own colors.
 
-    Names of files and words of others are among the values. What is no text is written by its
-    `repr`, which escapes it.
+    Values may contain file names and text of documents. `repr` escapes values that are not strings.
     """
     on_terminal = settings.format == "auto" and sys.stderr.isatty()
     if settings.format == "json":

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -82,10 +82,10 @@ def serve(settings: Settings, on_ready: Callable[[Served], None]) -> None:
             base = rules.public_url or _address(listener)
             link = f"{base}/?{TOKEN}={rules.token}" if rules.token else f"{base}/"
             server = _Server(app)
-            server.on_ready = partial(on_ready, Served(link=link, stop=server.stop))
+            served = Served(link=link, stop=server.stop)
+            server.while_serving = partial(_published, home, served, on_ready)
             site.is_stopping = lambda: server.should_exit
-            with _published(home, link):
-                server.run(sockets=[listener])
+            server.run(sockets=[listener])
     finally:
         site.close()
         # Threads that still run a query first return their connections to the pool.
@@ -98,9 +98,9 @@ def _is_idle(engine: Engine) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """A server that stops on SIGINT and SIGTERM without re-raising them, and reports readiness."""
+    """A server that stops on SIGINT and SIGTERM without re-raising them."""
 
-    on_ready: Callable[[], None]
+    while_serving: Callable[[], AbstractContextManager[None]]
 
     def __init__(self, app: Starlette) -> None:
         super().__init__(
@@ -134,18 +134,19 @@ class _Server(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening and call `on_ready`."""
-        await super().startup(sockets)
-        self.on_ready()
+    async def main_loop(self) -> None:
+        """Serve requests until the server stops, inside `while_serving`."""
+        with self.while_serving():
+            await super().main_loop()
 
 
 @contextmanager
-def _published(home: Home, link: str) -> Iterator[None]:
-    """Store the link in a private file, from which `web_link` reads it, until the block ends."""
+def _published(home: Home, served: Served, on_ready: Callable[[Served], None]) -> Iterator[None]:
+    """Call `on_ready`, and store the link in a private file for `web_link` until the block ends."""
     own = processes.identify(os.getpid()) or ProcessIdentity(pid=os.getpid(), created_at=0)
-    write_private(home.web_link_file, WebLink(server=own, link=link).model_dump_json())
+    write_private(home.web_link_file, WebLink(server=own, link=served.link).model_dump_json())
     try:
+        on_ready(served)
         yield
     finally:
         home.web_link_file.unlink(missing_ok=True)

@@ -46,7 +46,7 @@ VIEWS = (
     "savings_by_day@1",
     "failures_by_day@1",
 )
-# The processes lock these with LOCK TABLE, which readers may not.
+# Views that the processes lock with LOCK TABLE; readers have no right to do so.
 LOCKS = ("leader_lock", "last_attempt_lock", "reader_login_lock")
 READABLE_TABLES = (
     "documents",
@@ -84,7 +84,7 @@ READABLE_TABLES = (
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Create the schema."""
     _first_tables().create()
     _create_indexes()
     _create_statistics()
@@ -97,7 +97,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back. The role stays: it may serve other databases of the cluster."""
+    """Drop the schema. The role is kept, as other databases of the cluster may use it."""
     _for_functions("GRANT EXECUTE ON FUNCTION %1$s TO PUBLIC")
     op.execute("DROP SCHEMA answers CASCADE")
     for view in (*LOCKS, *map(_name_of, reversed(VIEWS))):
@@ -113,9 +113,9 @@ def _first_tables() -> ModuleType:
 
 # Indexes
 #
-# A column that an index names, in its key or its condition, makes every update of that column write
-# all indexes of the table. So `last_progress_at`, `lease_until` and `started_at`, which change
-# with every chunk, are in none; a BRIN index does not count.
+# An update of a column that is part of an index, in its key or its condition, writes all indexes of
+# the table. Therefore `last_progress_at`, `lease_until` and `started_at`, which change with every
+# chunk, are part of none. A BRIN index does not have this effect.
 
 _INDEXES = (
     ("ix_batch_requests_batch_id", "batch_requests", ["batch_id"]),
@@ -146,7 +146,7 @@ _INDEXES = (
     ("ix_inbox_intakes_inbox_file_id", "inbox_intakes", ["inbox_file_id"]),
     ("ix_intakes_document_id", "intakes", ["document_id"]),
     ("ix_intakes_run_id_outcome", "intakes", ["run_id", "outcome"]),
-    # A document has few jobs: its id finds them, and the hash of the options need not be copied.
+    # A document has few jobs, so an index on its id suffices, without the hash of the options.
     ("ix_jobs_document_id", "jobs", ["document_id"]),
     ("ix_jobs_intake_id", "jobs", ["intake_id"]),
     ("ix_jobs_run_id_status", "jobs", ["run_id", "status"]),
@@ -207,9 +207,9 @@ _UNIQUE_INDEXES = (
     ("ux_experiments_running", "experiments", ["profile"], "concluded_at IS NULL"),
     ("ux_feedback_withdraws", "feedback", ["withdraws"], "withdraws IS NOT NULL"),
 )
-# The words of documents and values, for full-text search. A `tsvector` holds at most a megabyte,
-# and more would refuse the row: the words of a hundred thousand characters are always less. New
-# words are appended to a list, and vacuum sorts them in.
+# The words of documents and values, for full-text search. A row whose `tsvector` is longer than a
+# megabyte would be refused; that of a hundred thousand characters is always shorter. New words are
+# appended to a list that vacuum merges into the index.
 _WORDS = "to_tsvector('simple', \"left\"({column}, 100000))"
 _SEARCHED = {"documents": "text", "facts": "final_value"}
 _GIN = {"postgresql_using": "gin", "postgresql_with": {"gin_pending_list_limit": 65_536}}
@@ -230,24 +230,24 @@ def _create_indexes() -> None:
     for table, column in _SEARCHED.items():
         name, words = f"ix_{table}_words", sa.text(_WORDS.format(column=column))
         op.create_index(name, table, [words], **_GIN)
-        # To count the words of a sample for the planner would take long.
+        # ANALYZE would take long to count the words of a sample.
         op.execute(f"ALTER INDEX {name} ALTER COLUMN 1 SET STATISTICS 0")
     for table in ("chunks", "jobs"):
         op.create_index(f"ix_{table}_started_at", table, ["started_at"], **_BRIN)
-    # The calls of a few days are found without reading those of all: the views by day ask so.
+    # The views by day read the calls of a few days only.
     day = sa.text("((started_at AT TIME ZONE 'UTC')::date)")
     op.create_index("ix_model_calls_day", "model_calls", [day], **_BRIN)
 
 
-# The planner does not know how few days there are unless it is told to count them: it would sort
-# all rows instead of summing them by hash, in several processes.
+# Without these statistics the planner overestimates the number of days, and sorts all rows instead
+# of aggregating them by hash in parallel.
 _STATISTICS = {
     "st_model_calls_day": (
         "((started_at AT TIME ZONE 'UTC')::date), provider, model FROM model_calls"
     ),
     "st_results_day": "((created_at AT TIME ZONE 'UTC')::date), analysis_type FROM results",
 }
-# A ledger row is updated once or twice, and each page keeps room for that.
+# A row of the ledger is updated once or twice; each page reserves space for the new versions.
 _FILLFACTORS = {"model_calls": 50, "jobs": 80}
 
 
@@ -265,7 +265,7 @@ def _reserve_space_for_updates() -> None:
 
 
 def _notify_of_outbox() -> None:
-    """Wake the schedulers when a message is promised."""
+    """Notify the schedulers of each message that is added to the outbox."""
     op.execute(
         """
         CREATE FUNCTION tell_of_outbox() RETURNS trigger LANGUAGE plpgsql AS
@@ -297,10 +297,10 @@ def _name_of(view: str) -> str:
 
 
 def _create_reader() -> None:
-    """Make the role that may read what users ask for, and nothing else.
+    """Create the role that may only read the tables and views for users.
 
-    Where the migrating role may not create roles, an administrator creates it beforehand; without
-    it everything works but `chordwise sql`.
+    If the migrating role may not create roles, an administrator has to create it beforehand.
+    Without the role, only `chordwise sql` does not work.
     """
     op.execute(
         """
@@ -353,10 +353,11 @@ END $$
 
 
 def _revoke_functions() -> None:
-    """Only a superuser can; `deploy/create-role.sh` has the same, and `doctor` tells of the rest.
+    """Revoke the functions that readers must not call; this has an effect for a superuser only.
 
-    The owner of the database keeps the right, and so do roles that may read all data: `pg_dump`
-    calls `set_config`.
+    Otherwise `deploy/create-role.sh` revokes them, and `doctor` reports those that are left. The
+    owner of the database keeps the right, and so do roles that may read all data: `pg_dump` calls
+    `set_config`.
     """
     _for_functions(
         "REVOKE EXECUTE ON FUNCTION %1$s FROM PUBLIC",

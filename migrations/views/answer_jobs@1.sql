@@ -1,5 +1,5 @@
--- The job whose answer counts, for each table of the schema answers, document and analysis type:
--- the newest that has a result. The tables of answers are views over this one.
+-- The current answer job of each answer table, document and analysis type: the newest with a
+-- result, or else the newest. The views of the schema `answers` are based on this view.
 CREATE VIEW answer_jobs AS
 SELECT DISTINCT ON (run.saved_as, j.document_id, j.analysis_type)
     run.saved_as,

@@ -1,4 +1,5 @@
--- What each value of an extraction claims, and what that was found to be worth; null as above.
+-- The claimed and the calibrated confidence of each value of an extraction; the latter is null
+-- without a calibration.
 CREATE VIEW calibrated_facts AS
 SELECT
     r.run,

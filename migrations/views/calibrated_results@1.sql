@@ -1,4 +1,5 @@
--- What each current result claims, and what that was found to be worth; null while that is unknown.
+-- The claimed and the calibrated confidence of each current result; the latter is null without a
+-- calibration.
 CREATE VIEW calibrated_results AS
 SELECT
     r.run,

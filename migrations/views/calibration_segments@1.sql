@@ -1,4 +1,5 @@
--- The calibrations in force as straight pieces: from a claim on, up to the next, a worth and a slope.
+-- The calibrations in force as linear segments: a calibrated confidence (worth) at from_claim, and
+-- a slope up to to_claim.
 CREATE VIEW calibration_segments AS
 WITH in_force AS (
     SELECT DISTINCT ON (analysis_type, provider, model, part) *

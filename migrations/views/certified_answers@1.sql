@@ -1,6 +1,7 @@
--- What may be accepted without looking, for each run or profile that was certified and each field or
--- label: the newest certification. error_bound holds with the probability 1 - risk for all fields
--- and labels of the run or profile together.
+-- The newest certification of each field or label, for each certified run or profile: which answers
+-- may be accepted without review.
+-- error_bound holds with probability 1 - risk for all fields and labels of the run or profile
+-- together.
 CREATE VIEW certified_answers AS
 SELECT DISTINCT ON (run, profile, analysis_type, name)
     run,

@@ -1,9 +1,9 @@
--- What people said of answers and counts, the latest word on each value: the right value first, then
--- the one that was judged, who said it and when. It stays when a document is analyzed again,
--- whatever the new answer says.
--- right_value is the corrected value, the judged one where it was approved, and null where it was
--- rejected; values of a field are lists. quote is what was selected in the text for it, if anything.
--- results counts the current results that answer the question, for all of which it holds.
+-- The latest feedback in force on each value, with its author and time. It is kept when a document
+-- is analyzed again.
+-- right_value is the corrected value, the judged value if it was approved, and null if it was
+-- rejected; the values of a field are a list. quote is the selected text, if any.
+-- results counts the current results that answer the question, to all of which the feedback
+-- applies.
 CREATE VIEW corrections AS
 SELECT DISTINCT ON (f.document_id, f.analysis_type, f.question, coalesce(f.field, f.path))
     d.source,

@@ -1,5 +1,5 @@
--- How much of each document reached a successful answer, and which characters did not.
--- The chunks are read job by job, so that the first rows need not wait for all of them.
+-- The covered share of each document, and the ranges of characters without a successful answer.
+-- The chunks are read for each job, so that the first rows are returned early.
 CREATE VIEW document_coverage AS
 SELECT
     run.name AS run,

@@ -1,8 +1,10 @@
--- How each number of an evaluation changed since the evaluation before of the same run or profile,
--- analysis type and truth. change_low and change_high bound the change with 95 %, by the bounds of
--- both numbers (Newcombe 1998, method 10; Zou and Donner 2008), and are null where one has none.
--- has_dropped: a share of right ones fell, and change_high is below 0. It is not said of F1 and of
--- means, whose bounds are those of a bootstrap: these are too narrow where all cases are alike.
+-- The change of each metric since the previous evaluation of the same run or profile, analysis type
+-- and truth.
+-- change_low and change_high are 95 % bounds of the change, computed from the bounds of both values
+-- (Newcombe 1998, method 10; Zou and Donner 2008); they are null if a value has no bounds.
+-- has_dropped is set if a share of right answers fell and change_high is below 0. It is never set
+-- for F1 and means, whose bounds are those of a bootstrap: they are too narrow if all cases are
+-- alike.
 CREATE VIEW evaluation_changes AS
 WITH pairs AS (
     SELECT

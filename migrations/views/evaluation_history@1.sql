@@ -1,5 +1,5 @@
--- Every number of every evaluation, ready to be drawn over time. is_held_out marks the part that
--- never becomes an example.
+-- Every metric of every evaluation, as time series. is_held_out marks the documents that never
+-- become examples.
 CREATE VIEW evaluation_history AS
 SELECT
     e.evaluated_at,

@@ -1,8 +1,9 @@
--- The answers of an experiment: a row for each job about a document of it, the further answers about
--- paired documents included, which no other view of results has.
--- valid says whether the answer is whole and passes the checks of the schema, and is null while there
--- is none. grounded is the share of the quotes that stand in the document. cost_usd and latency_ms are
--- the sums of the calls, and null where a cost is unknown or an answer was used again.
+-- The answers of an experiment: a row for each job about one of its documents. It includes the
+-- additional answers to paired documents, which the other views of results omit.
+-- valid is true if the answer is complete and passes the checks of the schema; it is null without
+-- an answer. grounded is the share of quotes that are in the document.
+-- cost_usd and latency_ms are sums over the calls; they are null if a call has none or was answered
+-- from the cache.
 CREATE VIEW experiment_answers AS
 SELECT
     e.name AS experiment,

@@ -1,8 +1,8 @@
--- Every fact with its quote, its place in the document (page, place and boxes where the document has
--- pages, slides, sheets or sections), and where the document came from. Values in lists have a
--- row_index, and parent names the object in a list that they are a member of.
--- final_value is the corrected value where a person spoke of it, value the one that was answered;
--- judged_by and judged_at say who spoke last of it, and when.
+-- Every fact with its quote, its place in the document, and its source. page, place and boxes are
+-- set if the document has pages, slides, sheets or sections.
+-- Values in lists have a row_index; parent is the object in the list that they are a member of.
+-- final_value includes corrections; value is the answered value. judged_by and judged_at are the
+-- author and time of the latest feedback on the value.
 CREATE VIEW fact_quotes AS
 SELECT
     run.name AS run,

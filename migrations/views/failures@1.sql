@@ -1,6 +1,7 @@
--- Everything that did not end well, by where it happened and its class.
--- What is not taken in yet has not ended. The only chunk of a job is left out, for the job says the
--- same; a job that succeeded has no failed chunk. The states are named, so that an index finds them.
+-- Intakes, jobs and chunks that did not succeed, with their error codes; paused and cancelled jobs
+-- included.
+-- Items that are not taken in yet are omitted. So is the only chunk of a job, as the job has the
+-- same error. A successful job has no failed chunk. The statuses are listed so that indexes apply.
 CREATE VIEW failures AS
 SELECT
     run.name AS run,

@@ -1,6 +1,6 @@
--- What did not end well by day (UTC), where it happened, and its class.
--- A call that failed may have been repeated with success; the others are those of failures, without
--- what is paused.
+-- Intakes, jobs, chunks and calls that did not succeed, by day (UTC) and error code.
+-- A failed call may have been retried successfully. The others are those of the view failures,
+-- without paused jobs.
 CREATE VIEW failures_by_day AS
 WITH failed AS (
     SELECT

@@ -1,5 +1,5 @@
--- What was claimed and whether it held: each value of each answer to a question about a document
--- once, whatever run has it again. What a person said goes before what a gold file says.
+-- Each claimed confidence, and whether the claim was right. Each value of an answer counts once,
+-- even if several runs reuse it. Feedback takes precedence over gold files.
 CREATE VIEW judged_claims AS
 SELECT DISTINCT ON (document_id, options_hash, provider, model, part, path, confidence)
     analysis_type,

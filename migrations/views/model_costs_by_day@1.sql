@@ -1,4 +1,5 @@
--- Cost by model and day (UTC). cost_usd sums what is known; unpriced_calls says how much is not.
+-- Cost by model and day (UTC). cost_usd is the sum of the known costs; unpriced_calls counts the
+-- calls of unknown cost.
 CREATE VIEW model_costs_by_day AS
 SELECT
     (started_at AT TIME ZONE 'UTC')::date AS day,

@@ -1,4 +1,4 @@
--- Refusals, failures, lengths, latency and quality by model and day (UTC).
+-- Refusals, errors, response length, latency and quality by model and day (UTC).
 CREATE VIEW model_quality_by_day AS
 WITH counted AS (
     SELECT
@@ -11,7 +11,7 @@ WITH counted AS (
         count(*) FILTER (WHERE valid IS FALSE) AS invalid_answers,
         avg(quality) AS quality,
         avg(response_length) AS response_length,
-        -- Sorted once for both.
+        -- One sort for both percentiles.
         percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY latency_ms) AS latency_ms
     FROM model_calls
     GROUP BY 1, 2, 3

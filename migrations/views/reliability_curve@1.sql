@@ -1,4 +1,4 @@
--- Ten bins of claimed confidence, and how often the claims in each of them held.
+-- Claims in ten bins of claimed confidence, with the share of right ones in each.
 CREATE VIEW reliability_curve AS
 SELECT
     analysis_type,

@@ -1,9 +1,9 @@
--- The values that a person should check and has not judged, one row for each: the labels of
--- classifications and sentiments, and the fields of extractions; other answers are judged as a whole,
--- with the empty path.
--- reasons says why: needs review, low confidence, disagreement, ungrounded, value not in quote.
--- doubt is 1 less the confidence (the calibrated one where it is known) times the agreement of votes,
--- halved where the quote is not in the document, and where the value is not in its quote.
+-- The values that need review and have no feedback yet, one per row: the labels of classifications
+-- and sentiments, and the fields of extractions. Other answers are reviewed as a whole, with an
+-- empty path.
+-- reasons are: needs review, low confidence, disagreement, ungrounded, value not in quote.
+-- doubt is 1 minus the confidence (calibrated, if known) times the agreement of votes; the product
+-- is halved if the quote is not in the document, and if the value is not in its quote.
 -- The order of the review: NOT needs_review, result_confidence, result_id, -doubt, path.
 CREATE VIEW review_queue AS
 SELECT

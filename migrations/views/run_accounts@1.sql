@@ -1,9 +1,10 @@
--- The closing account of each run: two lines that must balance.
--- Intakes: what was found is the sum over the outcomes, and all of it was taken in.
--- intake_status says how far that is; until it is finished, not_taken counts what is listed only.
--- Jobs: accepted intakes times the analysis types is the sum over the states.
--- Reused: those that have the answer of another job.
--- The sums are made run by run, so that the newest runs need not wait for those of all.
+-- The account of each run, with two balances.
+-- Intakes: the number of items found equals the sum over the outcomes. Until the intake is
+-- finished, not_taken counts the listed items that are not taken in yet; see intake_status.
+-- Jobs: the number of accepted intakes times the number of analysis types equals the sum over the
+-- statuses.
+-- reused counts the jobs with the answer of another job.
+-- The sums are computed per run, so that querying the newest runs does not read all of them.
 CREATE VIEW run_accounts AS
 SELECT
     r.id AS run_id,

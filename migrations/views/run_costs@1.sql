@@ -1,7 +1,7 @@
--- What each run did cost. cost_usd sums what is known, and is null where nothing is;
--- unpriced_calls says how many calls have an unknown cost, reported_calls how many have the cost
--- that the server reported.
--- The calls that read pages belong to the run whose intake they are for, and to no job.
+-- The cost of each run. cost_usd is the sum of the known costs, and null if none is known.
+-- unpriced_calls counts the calls of unknown cost, and reported_calls those whose cost the server
+-- reported.
+-- Calls that transcribe pages belong to the run of the intake and to no job.
 CREATE VIEW run_costs AS
 WITH calls AS (
     SELECT

@@ -1,7 +1,8 @@
--- What the cache and the routing saved by day (UTC).
--- cache_saved_usd counts each hit as the mean cost of a call with the same model and prompt version.
--- routing_saved_usd is what the largest tier would have cost less what was paid; it is null without
--- routed calls, and where a price is unknown.
+-- The savings of the cache and of routing by day (UTC).
+-- cache_saved_usd counts each hit with the mean cost of a call with the same model and prompt
+-- version.
+-- routing_saved_usd is the cost at the largest tier minus the actual cost. It is null without
+-- routed calls, and if a price is unknown.
 CREATE VIEW savings_by_day AS
 WITH counted AS (
     SELECT

@@ -1,5 +1,5 @@
--- Calls slower than 95 % of the calls of their model, with the document that they were for.
--- The calls are counted by latency first, which several processes can do; the limit is that of
+-- Calls slower than 95 % of the calls of their model, with their documents.
+-- The calls are first counted by latency, which can run in parallel; the limit equals that of
 -- percentile_cont(0.95).
 CREATE VIEW slow_calls AS
 WITH counted AS (

@@ -1,4 +1,5 @@
--- Results whose prompt template has a newer version by now; a user's own templates have no numbers.
+-- Results whose prompt template has a newer released version. A user's own templates have no
+-- version numbers.
 CREATE VIEW stale_results AS
 WITH newest AS (
     SELECT

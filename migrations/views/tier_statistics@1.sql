@@ -1,9 +1,11 @@
--- What each tier did in each run, and what routing saved against asking the largest tier everything.
--- reference_cost_usd is what the questions that began at this tier would have cost at the largest
--- one, by the tokens that they took here. saved_usd is that less what this tier did cost: a tier that
--- is mostly escalated to has a negative one, and the sum over a run's tiers is what routing saved.
--- It is null where a price is unknown. Answers out of the cache count in cache_hits only.
--- cost_usd sums what is known; unpriced_calls says how many calls have an unknown cost.
+-- The calls and costs of each tier in each run, and the savings of routing compared with the
+-- largest tier.
+-- reference_cost_usd is the cost, at the largest tier and with the tokens used here, of the
+-- questions that began at this tier. saved_usd is reference_cost_usd minus the cost of this tier.
+-- It is negative for a tier that mostly receives escalated questions; the sum over the tiers of a
+-- run is the saving. It is null if a price is unknown.
+-- Answers from the cache count in cache_hits only.
+-- cost_usd is the sum of the known costs; unpriced_calls counts the calls of unknown cost.
 CREATE VIEW tier_statistics AS
 WITH calls AS (
     SELECT

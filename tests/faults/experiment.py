@@ -72,8 +72,7 @@ class Experiment:
         be exceeded by the factor `tolerance`, which the row then states.
 
         Raises:
-            AssertionError: A run does not finish, an invariant is violated, or it took far too
-                long.
+            AssertionError: A run does not finish, an invariant is violated, or it takes too long.
         """
         violations = self._wait(patience_seconds)
         seconds = time.monotonic() - self._fault_at

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
 import jsonschema_rs
 import pytest
 
+from chordwise.embedded import llama
+from chordwise.embedded.home import home_at
+from chordwise.embedded.llama import EmbeddedLlama, LocalModel
+from chordwise.embedded.plan import python_path
+from tests.fakes.configuration import CONCURRENCY
 from tests.faults.allowance import SUCCEEDED, Allowance
 from tests.faults.cluster import Cluster
 from tests.faults.experiment import Experiment
@@ -16,6 +23,8 @@ from tests.faults.injections import INJECTIONS, OBEYED, SCHEMA, answer_obedientl
 from tests.faults.provider import Treatment
 from tests.faults.strange_answers import rewrites
 from tests.integration.test_document_flags import BIPIA, REQUESTS, texts
+from tests.peers import tiny_gguf
+from tests.peers.answering_server import AnsweringHandler
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(900)]
 
@@ -105,35 +114,86 @@ def obeying_in_form(content: str) -> str:
     return json.dumps({**json.loads(content), "main_topic": OBEYED, "conclusions": [OBEYED]})
 
 
-@pytest.mark.corpus
-@pytest.mark.skipif(not BIPIA.exists(), reason="the corpora are not here")
-def test_requests_in_real_documents(cluster: Cluster, experiment: Experiment) -> None:
-    """S01: every second answer is prose; what is stored has its form, and is to be reviewed."""
-    hosts = list(texts(BIPIA))
-    experiment.begin("S01 BIPIA", f"{len(hosts)} documents of BIPIA with a request in each")
-    files: list[Path] = []
-    for number, text in enumerate(hosts):
+@contextmanager
+def local_model(folder: Path) -> Iterator[Treatment]:
+    """Serve a model with random weights by llama.cpp, which answers the provider's requests."""
+    pytest.importorskip("xllamacpp")
+    home = home_at(folder / "llama")
+    home.prepare()
+    model = LocalModel(file=tiny_gguf.build(folder / "tiny.gguf"), slots=CONCURRENCY)
+    log, environment = home.log("llama"), python_path()
+    server = EmbeddedLlama(model, home.run, log=log, environment=environment)
+    server.start()
+    address = llama.running(home, str(model.file))
+    assert address is not None
+    url, key = address
+
+    def relay(handler: AnsweringHandler, _: str) -> None:
+        headers = {"Authorization": f"Bearer {key}"}
+        said = httpx.post(
+            f"{url}/v1/chat/completions", content=handler.asked, headers=headers, timeout=60
+        )
+        handler.reply(said.status_code, said.content)
+
+    try:
+        yield Treatment(answering=relay)
+    finally:
+        server.stop()
+
+
+def planted_hosts(folder: Path, *, every: int) -> Mapping[Path, str]:
+    """Write documents of BIPIA with a request in each; return their texts without it."""
+    hosts: dict[Path, str] = {}
+    for number, text in enumerate(list(texts(BIPIA))[::every]):
         lines = text.split("\n")
         lines.insert((0, len(lines) // 2, len(lines))[number % 3], REQUESTS[number % len(REQUESTS)])
-        files.append(cluster.folder / "documents" / f"planted-{number}.txt")
-        files[-1].write_text("\n".join(lines), "utf-8")
-        if number % 2:
-            cluster.provider.treat(rewrites(lambda _: OBEYED), times=2, containing=text[:200])
-    cluster.provider.treat(rewrites(obeying_in_form), times=_EVER)
-    cluster.start_scheduler()
-    cluster.start_worker()
-    cluster.submit(*files)
-    cluster.wait_until_finished(240)
+        path = folder / f"planted-{number}.txt"
+        path.write_text("\n".join(lines), "utf-8")
+        hosts[path] = text
+    return hosts
+
+
+@pytest.mark.corpus
+@pytest.mark.skipif(not BIPIA.exists(), reason="the corpora are not here")
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("model", ["obedient", "local"])
+def test_requests_in_real_documents(
+    cluster: Cluster, experiment: Experiment, tmp_path: Path, model: str
+) -> None:
+    """S01: stored answers match the schema, and flagged documents need review."""
+    every = 1 if model == "obedient" else 3
+    hosts = planted_hosts(cluster.folder / "documents", every=every)
+    files, what = list(hosts), f"{len(hosts)} documents of BIPIA with a request in each"
+    if model == "local":
+        own = cluster.folder / "documents" / "own"
+        own.mkdir()
+        files += [each.write(own, n, is_clean=False) for n, each in enumerate(INJECTIONS)]
+        what += f" and {len(INJECTIONS)} with orders, answered by llama.cpp with random weights"
+    experiment.begin("S01 BIPIA" if model == "obedient" else "S01 local", what)
+    with ExitStack() as stack:
+        if model == "local":
+            cluster.provider.treat(stack.enter_context(local_model(tmp_path)), times=_EVER)
+        else:
+            for text in list(hosts.values())[1::2]:
+                cluster.provider.treat(rewrites(lambda _: OBEYED), times=2, containing=text[:200])
+            cluster.provider.treat(rewrites(obeying_in_form), times=_EVER)
+        cluster.start_scheduler()
+        cluster.start_worker()
+        assert cluster.run("submit", *map(str, files), timeout=600).returncode == 0
+        cluster.wait_until_finished(600)
     cluster.provider.forgive()
     experiment.fault_is_over()
 
     flagged = share_flagged(cluster, "planted")
     unseen = "SELECT count(*) FROM document_results WHERE flags <> '[]' AND NOT needs_review"
     unreviewed = cluster.count(unseen)
+    stored = cluster.count("SELECT count(*) FROM results")
     experiment.finish(
-        Allowance(ends=SUCCEEDED | {"failed"}, extra_calls=_EVER, ungrounded=_EVER),
-        notes=f"{flagged:.0%} flagged, all of these need review",
+        Allowance(ends=SUCCEEDED | {"failed", "partial"}, extra_calls=_EVER, ungrounded=_EVER),
+        notes=f"{flagged:.0%} flagged, all of these need review; {stored} answers stored",
     )
     assert flagged >= 0.8
     assert unreviewed == 0
     assert cluster.count("SELECT count(*) FROM results WHERE output ->> 'main_topic' IS NULL") == 0
+    assert cluster.count(_SEEN_ELSEWHERE.format(mark=_MARK, word=_MARK)) == 0
+    assert stored > 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -22,6 +24,7 @@ from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning.certification import Bounds, certify
 from chordwise.pipeline.learning.evaluation import Scope
 from chordwise.settings import Settings
+from chordwise.storage import pruning
 from chordwise.storage.calibrations import Calibration
 from tests.fakes.commands import run
 from tests.fakes.learning import a_learner, classified, extracted, written
@@ -232,6 +235,22 @@ def test_an_answer_that_was_replaced_meanwhile_is_not_accepted(
     certify(pipeline.context.database, Scope(), LOOSE, replaced)
 
     assert accepted(pipeline)[0] == ("party", DOCUMENTS - 1)
+
+
+def test_a_run_that_was_pruned_meanwhile_is_reported(pipeline: Pipeline) -> None:
+    database, name = pipeline.context.database, str(pipeline.value("SELECT name FROM runs"))
+    pipeline.execute("UPDATE runs SET finished_at = now() - interval '1 day'")
+    run_id = uuid.UUID(str(pipeline.value("SELECT id FROM runs")))
+    commits = count()
+
+    def pruned(change: Callable[[Session], int]) -> int:
+        if next(commits) == 0:
+            for forget in (pruning.forget_jobs, pruning.forget_run):
+                assert database.commit(partial(forget, run_id=run_id, age=timedelta(0)))
+        return database.commit(change)
+
+    with pytest.raises(UsageError, match=name):
+        certify(database, Scope(run=name), LOOSE, pruned)
 
 
 @pytest.mark.parametrize(("bounds", "wrong"), [(("--max-error", "1%"), 0), (BOUNDS, 5)])

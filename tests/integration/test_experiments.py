@@ -329,6 +329,45 @@ def test_a_person_agrees_to_the_change(
     assert load(settings_file).profiles["mail"].instructions == "Be terse, and brief."
 
 
+@pytest.mark.parametrize(
+    ("meanwhile", "message"),
+    [
+        pytest.param(
+            lambda _: run(["experiment", "conclude", "shorter"]),
+            "concluded already",
+            id="concluded",
+        ),
+        pytest.param(
+            lambda file: file.write_text(f"{FILE}# edited\n", "utf-8"),
+            "has changed since",
+            id="edited",
+        ),
+    ],
+)
+def test_nothing_is_promoted_after_a_change_during_the_question(
+    settings: Settings,
+    settings_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    meanwhile: Callable[[Path], object],
+    message: str,
+) -> None:
+    opened(settings, settings_file, answering)
+    assert run([*START]) == ExitCode.SUCCESS
+    type_in(monkeypatch, "y")
+
+    def confirm(*_: object, **__: object) -> bool:
+        meanwhile(settings_file)
+        return True
+
+    monkeypatch.setattr("typer.confirm", confirm)
+
+    assert run(["experiment", "conclude", "shorter", "--promote", "terse"]) == ExitCode.USAGE
+
+    assert message in capsys.readouterr().err
+    assert "terse" not in settings_file.read_text("utf-8").lower()
+
+
 def test_the_client_starts_compares_and_concludes(settings: Settings, settings_file: Path) -> None:
     """A share is refused where the command refuses it."""
     pipeline = opened(settings, settings_file, answering)

@@ -26,7 +26,7 @@ def test_a_job_is_explained(settings: Settings) -> None:
     """The prompt is rendered again, and the completion comes out of the cache."""
     written = a_summary("It cost more than the town had planned.")
     pipeline = a_pipeline(settings, f"```json\n{written}\n```")
-    pipeline.work(submission := pipeline.submit(TEXT))
+    pipeline.work(submission := pipeline.submit(f"{TEXT}\n"))
     job_id = pipeline.job(submission).id
 
     with pipeline.context.database.read() as session:

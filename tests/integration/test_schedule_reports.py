@@ -117,6 +117,7 @@ def test_an_end_after_the_due_time_is_left_to_the_next_report(
     assert "| open |" in section(first, "Runs")
     assert section(first, "What it cost") == "Nothing."
     assert "| finished |" in section(second, "Runs")
+    assert section(second, "Runs").endswith("| yes |")
     assert "| scripted |" in section(second, "What it cost")
 
 

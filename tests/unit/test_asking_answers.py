@@ -92,7 +92,7 @@ def test_a_good_answer_is_grounded_judged_and_attributed() -> None:
     ]
     assert (answer.confidence, answer.quality, answer.repaired) == (0.7, 1.0, False)
     assert (answer.provider, answer.model) == ("scripted", "script-1")
-    assert answer.prompt_version == model.requests[0].prompt_version == "summary.analyze@2"
+    assert answer.prompt_version == model.requests[0].prompt_version == "summary.analyze@1"
     assert record_check.verdicts == [CheckResult(valid=True, quality=1.0)]
 
 
@@ -207,7 +207,7 @@ def test_an_answer_that_did_not_end_cleanly_is_read_strictly() -> None:
     assert answer.repaired
 
 
-USUAL_VERSION, PLAIN_VERSION = "summary.analyze@2", "summary.analyze-plain@1"
+USUAL_VERSION, PLAIN_VERSION = "summary.analyze@1", "summary.analyze-plain@1"
 
 
 def a_model(*script: Scripted, name: str = "script-1", most: int | None = 800) -> ScriptedModel:

@@ -100,7 +100,7 @@ def test_a_synthesis_keeps_the_spans_of_the_chunks() -> None:
     synthesis = synthesizer(model).synthesize(chunks)
 
     assert spans(synthesis.answer) == [span for chunk in chunks for span in spans(chunk)]
-    assert synthesis.answer.prompt_version == "summary.synthesize@2"
+    assert synthesis.answer.prompt_version == "summary.synthesize@1"
     (request,) = model.requests
     assert request.task.answers == tuple(chunk.output for chunk in chunks)
     assert "start_char" not in request.user

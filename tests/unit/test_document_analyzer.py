@@ -66,7 +66,7 @@ def test_a_short_text_is_one_question() -> None:
     assert (analysis.confidence, analysis.quality) == (0.7, 0.5)
     assert (analysis.provider, analysis.model) == ("scripted", "script-1")
     assert analysis.language_model
-    assert analysis.prompt_version == "summary.analyze@2"
+    assert analysis.prompt_version == "summary.analyze@1"
     assert analysis.merged_without_model == ""
     assert len(json_values.objects(analysis.output["evidence"])) == 2
 
@@ -240,7 +240,7 @@ def test_a_users_schema_shapes_the_extraction() -> None:
     facts = {fact.path: fact for fact in analysis.facts}
     assert facts["/data/email"].value == "ada@example.com"
     assert {fact.item for fact in facts.values() if fact.grounded} == {"lines"}
-    assert model.requests[0].prompt_version == "extraction.schema.analyze@2"
+    assert model.requests[0].prompt_version == "extraction.schema.analyze@1"
 
 
 def test_what_no_model_has_to_be_asked_about() -> None:

@@ -196,7 +196,7 @@ def test_problems_are_few_and_have_a_place() -> None:
 
     assert len(found) == validation.MAX_PROBLEMS
     assert found[0].startswith("/a~1b~0c: ")
-    assert problems({}, {"type": "object", "required": ["x"]})[0].startswith("/: ")
+    assert problems({}, {"type": "object", "required": ["x"]}) == ['"x" is a required property']
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""How values look on a terminal, as JSON and as CSV."""
+"""Rendering of values for terminals, and as JSON and CSV."""

@@ -123,7 +123,7 @@ def _measures(result: StoredResult) -> str:
 
 
 def _critiqued(critique: JsonObject) -> list[str]:
-    """Return what a critique led to where nothing more has to be said about it."""
+    """Return the outcome of a critique that passed or led to a revision."""
     outcome = text(critique.get("outcome"))
     is_well = outcome in (CritiqueOutcome.PASSED, CritiqueOutcome.REVISED)
     return [f"critique {outcome}"] if is_well else []

@@ -72,8 +72,7 @@ def ask_model(question: Question) -> Answer:
     from the fallback models. An answer that fails cross-field checks is requested once more, and is
     kept unless the second one is better. If the text or the answer is too long for the model, the
     text is halved, up to five times, and the answers about its parts are merged by rule. A question
-    that examines or revises an answer is not halved, because it needs the whole text. Surrounding
-    white space is removed from the text.
+    that examines or revises an answer is not halved, because it needs the whole text.
 
     Raises:
         ModelError: No usable answer was received; the subclass gives the reason.
@@ -81,7 +80,7 @@ def ask_model(question: Question) -> Answer:
     """
     ends_at = question.policy.clock() + question.policy.seconds
     splits = _MAX_SPLITS if question.task.draft is None else 0
-    return _whole_or_halves(_trimmed(question), ends_at, splits)
+    return _whole_or_halves(question, ends_at, splits)
 
 
 def _whole_or_halves(question: Question, ends_at: float, splits: int) -> Answer:
@@ -221,20 +220,14 @@ def _may_fill_the_limit(question: Question) -> bool:
     return tokens.estimate(task.text) * growth > question.model.profile.max_output_tokens
 
 
-def _trimmed(question: Question) -> Question:
-    whole = question.task.text
-    text = whole.strip()
-    return _about(question, whole.index(text), text) if text else question
-
-
 def _halves(question: Question) -> tuple[Question, ...]:
     text = question.task.text
     cut = chunking.halfway(text)
     if cut is None:
         return ()
     part = replace(question, task=replace(question.task, is_whole=False))
-    halves = (_about(part, 0, text[:cut]), _about(part, cut, text[cut:]))
-    return (_trimmed(halves[0]), _trimmed(_with_header(halves[1], question, cut)))
+    rest = _with_header(_about(part, cut, text[cut:]), question, cut)
+    return (_about(part, 0, text[:cut]), rest)
 
 
 def _with_header(half: Question, whole: Question, cut: int) -> Question:

@@ -111,9 +111,9 @@ def _check(
     analysis = analysis_of(task)
     if prompting.mark_of(task) in completion.text:
         raise InvalidAnswerError("The answer repeats the mark around the text.")
-    found = validation.problems(parsed.answer, request.schema)
-    found = found or analysis.problems(parsed.answer, task)
-    if found:
+    if found := validation.problems(parsed.answer, request.schema):
+        raise InvalidAnswerError(f"The answer does not match the schema: {'; '.join(found)}.")
+    if found := analysis.problems(parsed.answer, task):
         raise InvalidAnswerError("; ".join(found[: validation.MAX_PROBLEMS]))
     # Values are looked for in the quotes as the model wrote them: a joined one spans more.
     marked = analysis.with_marks(analysis.kept(parsed.answer), task.options)

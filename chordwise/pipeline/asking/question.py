@@ -94,7 +94,11 @@ _MATERIAL_SHARE = 0.9
 def request_for(
     model: ChatModel, task: AnalysisTask, template: PromptTemplate | None = None
 ) -> CompletionRequest:
-    """Render the question for a model, with the usual template where none is given."""
+    """Render the question for a model, with the usual template where none is given.
+
+    White space around the text is omitted.
+    """
+    task = replace(task, text=task.text.strip() or task.text)
     schema = schema_of(task.options, critique.analysis_of(task))
     template = template or library.template_for(task)
     prompt = render(template, task, schema)

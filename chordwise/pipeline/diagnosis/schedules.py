@@ -69,7 +69,7 @@ def judged(settings: Settings, name: str, wanted: ScheduleSettings) -> Check:
         verdict, hint, what = CheckStatus.WARN, error.hint, f"; {error.what}"
     else:
         verdict, hint, what = CheckStatus.OK, "", ""
-    now = datetime.now(UTC)  # noqa: TID251 - due from now on
+    now = datetime.now(UTC)  # noqa: TID251 - the clock
     due_at = due_times.next_due(wanted.cron, wanted.zone, now).astimezone(wanted.zone)
     finding = f"{wanted.kind}, due {due_at:%Y-%m-%d %H:%M} {wanted.time_zone}{what}"
     return Check(name=f"schedule {name}", verdict=verdict, finding=finding, hint=hint)
@@ -102,7 +102,7 @@ def _reanalysis(settings: Settings, wanted: ScheduleSettings) -> None:
 
 
 def _require_time_for_the_rest(settings: Settings, wanted: ScheduleSettings) -> None:
-    """Check that a schedule in the batch lane expires after its rest is asked online."""
+    """Check that a schedule in the batch lane expires after the switch to the online lane."""
     expiry, spill_over = wanted.expires_after_hours, settings.batch.spill_over_hours
     if expiry <= spill_over:
         what = (

@@ -115,8 +115,7 @@ class Submitting:
         continues with it.
 
         Raises:
-            LeaseLostError: Another process holds the intake of a run; a later call opens another
-                run.
+            LeaseLostError: Another process holds the intake; a later call opens another run.
             ServiceUnavailableError: The database cannot be reached; a later call continues.
         """
         files = []

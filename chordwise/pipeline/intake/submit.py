@@ -219,8 +219,7 @@ def open_run(
 ) -> Submission:
     """Begin a run with the list of discovered files; `now` is used in a generated name.
 
-    The run and its list are stored in one transaction, so the list is always complete. `run_id` may
-    be given.
+    The run and its list are stored in one transaction, so the list is always complete.
 
     Raises:
         UsageError: The name is taken or not permitted, or the budget or the table name is invalid.

@@ -33,6 +33,7 @@ from chordwise.storage.certifications import Certification, Mark
 from chordwise.storage.database import Database
 from chordwise.storage.judgments import Feedback, JudgedResult
 from chordwise.storage.record import new_id
+from chordwise.storage.runs import Run
 
 _MAX_TO_CHECK = 500
 
@@ -408,7 +409,11 @@ class _Round:
     ids: Mapping[Unit, uuid.UUID]
 
     def is_current(self, session: Session) -> bool:
-        """Return whether no certification was stored since the basis was read."""
+        """Return whether since the basis was read no certification was stored and no run pruned."""
+        if run_id := self.basis.of.run_id:
+            hold = {"read": True, "key_share": True}
+            if session.get(Run, run_id, with_for_update=hold) is None:
+                return False
         return self._in_force(session) == set(self._ids_before().values())
 
     def is_in_force(self, session: Session) -> bool:

@@ -304,13 +304,15 @@ def find(session: Session, name: str) -> Experiment:
     return found
 
 
-def find_running(session: Session, name: str) -> Experiment:
-    """Return the running experiment of this name.
+def find_running(session: Session, name: str, *, lock: bool = False) -> Experiment:
+    """Return the running experiment of this name; `lock` lets no other transaction conclude it.
 
     Raises:
         UsageError: It does not exist or is concluded.
     """
     found = find(session, name)
+    if lock:
+        session.refresh(found, with_for_update=True)
     if found.concluded_at is not None:
         raise UsageError(f"The experiment {name} is concluded already.")
     return found

@@ -1,1 +1,1 @@
-"""What a run would take and cost, estimated with its real prompts before it begins."""
+"""Estimates of the tokens and the cost of a run, from its real prompts, before it starts."""

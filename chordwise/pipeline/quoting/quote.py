@@ -1,4 +1,4 @@
-"""Quoting: what a run would take and cost, before anything is stored or asked."""
+"""Quotes: the estimated tokens and cost of a run, before anything is stored or sent."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ from chordwise.storage.record import new_id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """What a run would take.
+    """The estimated tokens and cost of a run.
 
-    `reused` jobs have a stored result, `cached` questions a completion in the cache: both are free.
+    `reused` jobs have a stored result, and `cached` questions a completion in the cache; both are
+    free.
 
-    `totals` sums each lane, with what a provider does not offer in that lane taken as the run asks
-    it; `total` is what the run would cost. `None` where a price is unknown. `transcription` is what
-    reading the pages of scans takes first, part of all sums; `None` where there are none.
+    `totals` has the sum for each lane; a line that is not available in a lane counts in its own.
+    `total` is the cost of the run. A sum is `None` if a price is unknown. `transcription`, if any
+    page has to be transcribed, is part of all sums.
     """
 
     documents: int
@@ -58,10 +59,10 @@ class Quote:
 def estimate(
     context: ReadingContext, found: Iterable[ReadDocument | UnreadDocument], options: RunOptions
 ) -> Quote:
-    """Return what a run over these documents would take and cost.
+    """Return the quote for a run over these documents.
 
     Raises:
-        ConfigurationError: There is no such model, or no text fits it.
+        ConfigurationError: The model is unknown, or its context is too small for any text.
     """
     return priced(context, gather(context, found, options))
 
@@ -72,10 +73,10 @@ def gather(
     options: RunOptions,
     sample: int = 0,
 ) -> Tally:
-    """Render and count the questions of a run; keep `sample` of each kind for asking them.
+    """Render and count the questions of a run; keep `sample` requests of each kind.
 
     Raises:
-        ConfigurationError: There is no such model, or no text fits it.
+        ConfigurationError: The model is unknown, or its context is too small for any text.
     """
     tallying = Tallying(context, options, sample)
     for each in found:
@@ -84,7 +85,7 @@ def gather(
 
 
 def priced(context: ReadingContext, tally: Tally) -> Quote:
-    """Return the quote for what was counted."""
+    """Return the quote for counted questions."""
     with context.database.read() as session:
         lines = [Pricing(session, kind).line() for kind in tally.kinds.values()]
     lanes = dict.fromkeys(lane for line in lines for lane in line.costs)
@@ -105,7 +106,7 @@ def priced(context: ReadingContext, tally: Tally) -> Quote:
 
 
 def _pages(settings: Settings, count: int) -> QuotedPages:
-    """Return what a model takes to read so many pages, each of the usual form and length."""
+    """Return the tokens and cost of transcribing `count` pages of typical size and length."""
     name, edge = settings.readers.vision, settings.readers.vision_max_edge_pixels
     model = UnaskedModel(name, settings.model_named(name), Lane.ONLINE)
     page = Picture(number=1, data=b"", width=1, height=1)
@@ -159,7 +160,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotedPages:
-    """What reading so many pages of scans takes; `cost` is `None` where the price is unknown."""
+    """The tokens and cost of transcribing pages; `cost` is `None` if the price is unknown."""
 
     model: str
     pages: int
@@ -170,13 +171,12 @@ class QuotedPages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotedLine:
-    """What one model does for one analysis type.
+    """The tokens and cost of one model for one analysis type.
 
-    `questions` counts those about chunks, `syntheses` those that join answers, `critiques` those
-    that examine or revise one; repeated ones are in the tokens. `basis` says where the output comes
-    from: sample, history or assumed.
-    `costs` has the lanes that the provider has, each `None` where the price is unknown; `lane` is
-    the one that the run takes.
+    `questions` counts the questions about chunks, `syntheses` those that join answers, and
+    `critiques` those that critique or revise an answer. Their repetitions count in the tokens only.
+    `basis` is the source of the output tokens: sample, history or assumed. `costs` has the lanes
+    that the provider offers, `None` if the price is unknown; `lane` is the lane of the run.
     """
 
     analysis_type: AnalysisType
@@ -195,7 +195,7 @@ class QuotedLine:
 
 
 class Pricing:
-    """Turns the counts of one kind of work into a line."""
+    """Estimates the line of a quote from the counted questions of one kind."""
 
     def __init__(self, session: Session, kind: WorkKind) -> None:
         self._session = session
@@ -265,7 +265,7 @@ class Pricing:
         return estimates.assumed(self._kind.analysis_type, text_tokens, most)
 
     def _syntheses(self, answers: Interval) -> tuple[Interval, Interval, Interval]:
-        """Return how many questions join answers, what they read, and what they write."""
+        """Return the number of questions that join answers, and their input and output tokens."""
         kind = self._kind
         answer = answers.times(1 / kind.questions) if kind.questions else self._assumed(0)
         joined = self._joined_answer(answer)
@@ -278,7 +278,7 @@ class Pricing:
         return questions, frames + material, questions.of_each(joined)
 
     def _critiques(self, answers: Interval) -> tuple[Interval, Interval, Interval]:
-        """Return how many questions examine or revise answers, what they read and write."""
+        """Return the number of critiques and revisions, and their input and output tokens."""
         kind = self._kind
         if not kind.critiques:
             return NOTHING, NOTHING, NOTHING
@@ -292,7 +292,7 @@ class Pricing:
         return asked + asked.of_each(share), read + read.of_each(share), written
 
     def _joined_answer(self, answer: Interval) -> Interval:
-        """Return the tokens of one answer that joins several; it has the form of each of them."""
+        """Return the tokens of a joined answer, which has the form of the answers that it joins."""
         known = self._joined.output_tokens
         if len(known) >= estimates.LEAST_OBSERVATIONS:
             return estimates.predicted(known, 1)
@@ -308,7 +308,7 @@ class Pricing:
         return Cost(low=low, typical=typical, high=high)
 
     def _cost_of(self, count: float, read: float, written: float, lane: str) -> Decimal | None:
-        """Price the average question: prices may rise with the length of a prompt."""
+        """Return the cost of average questions; the price may depend on the prompt's length."""
         if not count:
             return Decimal(0)
         each = self._model.cost_usd(read / count, written / count, lane)
@@ -324,9 +324,10 @@ def _interval(low: float, typical: float, high: float) -> Interval:
 
 
 def expected_cost(quote: Quote, tally: Tally) -> Decimal | None:
-    """Return what the sample will cost by a quote made without it; `None` where it is unknown.
+    """Return the upper estimate of the sample's cost; `None` if a price is unknown.
 
-    It is asked at once, whatever the lane of the run.
+    The quote is one made without the sample. The sample is sent at once, so a run in the batch lane
+    does not make it cheaper.
     """
     total = Decimal(0)
     for line, kind in zip(quote.lines, tally.kinds.values(), strict=True):
@@ -339,16 +340,16 @@ def expected_cost(quote: Quote, tally: Tally) -> Decimal | None:
 
 
 def ask_sample(context: ReadingContext, tally: Tally, *, fresh: bool) -> None:
-    """Ask what was kept for it, and note the output tokens.
+    """Send the sampled requests and record the number of output tokens of each answer.
 
-    The calls belong to no run: they keep to the limits that all workers share and to the budget of
-    the day, have their rows in the ledger, and a run that asks the same later uses the answers
-    again; with `fresh`, none that is stored counts. Fallbacks are not asked: theirs would be other
-    answers.
+    The calls belong to no run. They obey the shared limits and the budget of the day, and are
+    recorded in the ledger. Their completions are cached for a later run; with `fresh`, the cache is
+    not used. Fallbacks are not asked, as their answers would differ.
 
     Raises:
-        ModelError: A question brought no answer, or the day has no money for it.
-        ConfigurationError: A model cannot be asked as it is configured, or not within a budget.
+        ModelError: A call returned no answer, or the budget of the day is used up.
+        ConfigurationError: A model cannot be used as configured, or its price is unknown and there
+            is a budget.
     """
     asking = _asking(context, fresh=fresh)
     for kind in tally.kinds.values():

@@ -1,4 +1,4 @@
-"""Counting the questions that a run would ask, document by document, with the real prompts."""
+"""Counts of the questions of a run, document by document, from the real prompts."""
 
 from __future__ import annotations
 
@@ -59,12 +59,13 @@ from chordwise.storage.results import ResultKey
 
 @dataclass(slots=True, kw_only=True)
 class WorkKind:
-    """The questions of one analysis type to one model, each as often as there are votes.
+    """The questions of one analysis type to one model; each vote counts as a question.
 
-    `joined` has for each document of several chunks how many there are; `synthesis_frame` is what a
-    question that joins answers takes without them, `room` what answers may take in it. A critique
-    reads `critique_tokens`, the `critiqued_answers` of chunks, and the answer that it is about. The
-    answers to the `sample`, drawn from those `offered`, had the `observed` numbers of tokens.
+    `joined` has the number of chunks of each document whose answers a model joins.
+    `synthesis_frame` is the number of tokens of a synthesis question without answers, and `room`
+    the number available for them. The input of the critiques is `critique_tokens`, the answers of
+    `critiqued_answers` chunks, and the answers under critique. `sample` is drawn from `offered`
+    requests; `observed` has the numbers of output tokens of its answers.
     """
 
     analysis_type: AnalysisType
@@ -84,7 +85,7 @@ class WorkKind:
     critiqued_answers: int = 0
 
     def syntheses(self, answer_tokens: float, joined_tokens: float) -> Syntheses:
-        """Return what joining takes if a chunk's answer is so long, and a joined one so."""
+        """Return the questions that join answers of these lengths: a chunk's and a joined one."""
         found = [
             estimates.syntheses(chunks, answer_tokens, joined_tokens, self.room)
             for chunks in self.joined
@@ -99,14 +100,14 @@ _ASSUMED_WORDS = 400
 
 
 class AssumedPages:
-    """Stands for the model of `readers.vision` where none is asked: each page has a usual text."""
+    """A transcriber that calls no model and returns texts of typical length."""
 
     def __init__(self, settings: Settings) -> None:
         named = settings.model_named(settings.readers.vision)
         self.model = f"{named.provider}/{named.model}"
 
-    def transcribe(self, pictures: Iterator[Picture], source: str) -> Mapping[int, str]:  # noqa: ARG002 - the signature is the port's
-        """Return texts of equal length, equal where the pages are."""
+    def transcribe(self, pictures: Iterator[Picture], source: str) -> Mapping[int, str]:  # noqa: ARG002 - the protocol's signature
+        """Return a text for each page; only identical pages have identical texts."""
         words = " ".join(["word"] * _ASSUMED_WORDS)
         return {
             each.number: f"{hashlib.sha256(each.data).hexdigest()} {words}" for each in pictures
@@ -114,16 +115,16 @@ class AssumedPages:
 
 
 def assumed_pages(settings: Settings) -> Transcriber | None:
-    """Return the stand-in of the model that reads pages, if the settings name one."""
+    """Return the stand-in for the model that transcribes pages; `None` without such a model."""
     return AssumedPages(settings) if settings.readers.vision else None
 
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """What was counted so far, by analysis type and name of the model.
+    """The counts of a run, by analysis type and model name.
 
-    `pages` are those that a model has to read first; `cached` questions have their completions in
-    the cache, and are not among those of `kinds`.
+    `pages` have to be transcribed first. `cached` questions have their completions in the cache and
+    do not count in `kinds`.
     """
 
     documents: int = 0
@@ -143,7 +144,7 @@ _QUESTIONS_AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Counted:
-    """A question as it was rendered; `keys` are those of its samples in the cache."""
+    """A rendered question; `keys` are the cache keys of its samples."""
 
     kind: WorkKind
     request: CompletionRequest | None
@@ -153,9 +154,9 @@ class _Counted:
 
 
 class Tallying:
-    """Counts documents; keeps `sample` requests of each kind, drawn evenly.
+    """Counts documents, and keeps a uniform sample of the requests of each kind.
 
-    What is stored already is looked up for some documents and some questions at once.
+    Stored results and completions are looked up for many documents and questions at a time.
     """
 
     def __init__(self, context: ReadingContext, options: RunOptions, sample: int) -> None:
@@ -196,7 +197,7 @@ class Tallying:
             self._count_waiting()
 
     def finish(self) -> Tally:
-        """Return what was counted."""
+        """Count the remaining documents and return the counts."""
         self._count_waiting()
         self._add_counted()
         return self._tally
@@ -218,7 +219,7 @@ class Tallying:
     def _stored(
         self, hashes: Collection[str]
     ) -> tuple[Mapping[str, uuid.UUID], Collection[ResultKey]]:
-        """Return which of these texts are stored, and the questions about them with results."""
+        """Return the ids of stored documents by hash, and the questions about them with results."""
         if self._options.fresh:
             return {}, ()
         with self._context.database.read() as session:
@@ -239,7 +240,7 @@ class Tallying:
         for part in parts:
             asked, _ = about_part(task, text, part.start_char, part.end_char)
             self._add_question(replace(asked, text=asked.text.strip() or asked.text))
-        # Chunks that may contradict each other are counted as if they did.
+        # Whether the chunks contradict each other is unknown; count as if they did.
         analysis = analysis_for(analysis_type)
         if len(parts) > 1 and analysis.needs_model_to_join(self._options.analysis):
             joining = replace(self._task(analysis_type), stage=Stage.SYNTHESIZE)
@@ -248,7 +249,7 @@ class Tallying:
             self._add_critique(analysis_type, text if len(parts) == 1 else "", len(parts))
 
     def _add_critique(self, analysis_type: AnalysisType, text: str, parts: int) -> None:
-        """Count the critique of an answer: about a text, or without one about several answers."""
+        """Count the critique of an answer about `text`; with an empty text, of a joined answer."""
         task = replace(self._task(analysis_type), stage=Stage.CRITIQUE, text=text.strip(), draft={})
         kind = self._kind(task)
         kind.critiques += 1
@@ -277,7 +278,7 @@ class Tallying:
         return [key_of(replace(request, task=task), about) for task in tasks]
 
     def _add_counted(self) -> None:
-        """Add the questions that are not answered out of the cache."""
+        """Count the questions that the cache does not answer."""
         keys = {key for each in self._counted for key in each.keys}
         found: Collection[str] = ()
         if keys and self._max_age is not None:
@@ -294,7 +295,7 @@ class Tallying:
         self._counted.clear()
 
     def _draw(self, kind: WorkKind, request: CompletionRequest) -> None:
-        """Keep every request with the same chance (Vitter, Random Sampling with a Reservoir)."""
+        """Sample each request with equal probability (Vitter, Random Sampling with a Reservoir)."""
         kind.offered += 1
         if len(kind.sample) < self._sample:
             kind.sample.append(request)
@@ -318,7 +319,7 @@ class Tallying:
         return self._tally.kinds[key]
 
     def _asked_first(self, task: AnalysisTask) -> UnaskedModel:
-        """Return the model that a question goes to; what tiers escalate is not foreseen."""
+        """Return the model that a question is sent to first; escalations are not estimated."""
         if isinstance(self._model, Tiered):
             return self._models.tiers[self._model.steps(task)[0].tier]
         return self._models.largest
@@ -334,9 +335,9 @@ _NO_KEY = SecretStr("unused")
 
 
 class UnaskedModel(ChatModel):
-    """One model by its name in the settings; neither a key nor its server is needed.
+    """A model of the settings that is never called; it needs neither a key nor its server.
 
-    `wanted` is the lane of the run; a model without batches is asked online all the same.
+    `wanted` is the lane of the run; a model without a batch API uses the online lane instead.
     """
 
     def __init__(self, name: str, settings: ModelSettings, wanted: Lane) -> None:
@@ -348,35 +349,35 @@ class UnaskedModel(ChatModel):
 
     @property
     def profile(self) -> ModelProfile:
-        """Return what the settings say of the model."""
+        """The properties of the model according to the settings."""
         return self._connected.profile
 
     @property
     def label(self) -> str:
-        """Return provider and model."""
+        """The provider and the model."""
         return f"{self.profile.provider}/{self.profile.model}"
 
     @property
     def lane(self) -> str:
-        """Return the lane in which the run asks this model."""
+        """The lane in which the run asks this model."""
         if self._wanted is Lane.BATCH and has_batches(self.settings):
             return pricing.BATCH
         return self.lane_now
 
     @property
     def lane_now(self) -> str:
-        """Return the lane in which the model is asked without waiting for a batch."""
+        """The lane in which the model answers without a batch."""
         return self.settings.service_tier or ONLINE
 
     @property
     def lanes(self) -> tuple[str, ...]:
-        """Return the lanes that the model's provider has."""
+        """The lanes that the model's provider offers."""
         flex = (pricing.FLEX,) if has_service_tiers(self.settings) else ()
         batch = (pricing.BATCH,) if has_batches(self.settings) else ()
         return (ONLINE, *flex, *batch)
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Refuse.
+        """Raise an error, as this model is never called.
 
         Raises:
             InternalError: Always.
@@ -386,14 +387,14 @@ class UnaskedModel(ChatModel):
         )
 
     def tokens_of(self, request: CompletionRequest) -> int:
-        """Return the input tokens of a request."""
+        """Return the number of input tokens of a request."""
         if isinstance(self._connected, OpenAIModel | AnthropicModel):
             return count_request(self.counter, self.settings, self._connected.body(request))
         read = request.task.text or json.dumps(request.task.answers, ensure_ascii=False)
         return tokens.estimate(read)
 
     def cost_usd(self, input_tokens: float, output_tokens: float, lane: str) -> Decimal | None:
-        """Return what one question costs; `None` where the price is unknown."""
+        """Return the cost of one question; `None` if the price is unknown."""
         usage = Usage(input_tokens=round(input_tokens), output_tokens=round(output_tokens))
         completion = Completion(
             text="",
@@ -408,7 +409,10 @@ class UnaskedModel(ChatModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnaskedModels:
-    """What a name stands for: `asked` is the model that questions are put to, or all its tiers."""
+    """The models of a name: `asked` receives the questions, directly or through the `tiers`.
+
+    Without tiers, `largest` is the only model.
+    """
 
     asked: ChatModel
     tiers: Mapping[Tier, UnaskedModel]
@@ -416,10 +420,10 @@ class UnaskedModels:
 
 
 def opened(settings: Settings, name: str, wanted: Lane = Lane.ONLINE) -> UnaskedModels:
-    """Return the models behind a name for a run in this lane; fallbacks are not among them.
+    """Return the models that a name selects for a run in this lane, without fallbacks.
 
     Raises:
-        ConfigurationError: There is no such model, or it cannot be used as configured.
+        ConfigurationError: The model is unknown or cannot be used as configured.
     """
 
     def unasked(each: str) -> UnaskedModel:

@@ -181,7 +181,7 @@ def newest(
     session: Session, limit: int, *, before: uuid.UUID | None = None, status: str = ""
 ) -> Sequence[Account]:
     """Return the accounts of the newest runs, optionally before one or with one status."""
-    # Chosen first: the view sums over all intakes and jobs of the runs that it is asked for.
+    # Select the runs first, as the view sums over all intakes and jobs of each selected run.
     ids = newest_ids(session, limit, before=before, status=status)
     of_ids = text(f"{_ACCOUNTS} WHERE a.run_id = ANY(:ids) ORDER BY a.run_id DESC")
     return [_account(row) for row in session.execute(of_ids, {"ids": ids}).mappings()]
@@ -238,8 +238,8 @@ def jobs_of_run(
     session: Session, run_id: uuid.UUID, limit: int, after: uuid.UUID | None = None
 ) -> Sequence[JobLine]:
     """Return the jobs of a run in the order of their intake, starting after `after`."""
-    # Ids ascend with the clock, and a job is later than its run: the primary key finds the first,
-    # also where the clock of the machine that takes in is slow by a minute.
+    # Ids ascend with the clock and a job is created after its run, so the primary key limits the
+    # scan. The minute allows for a slow clock of the machine that takes in.
     first = uuid.UUID(int=run_id.int - (_MINUTE_MILLISECONDS << 80))
     known = {"run_id": run_id, "limit": limit, "after": after or first}
     rows = session.execute(text(_JOBS), known)

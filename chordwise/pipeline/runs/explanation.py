@@ -346,7 +346,7 @@ def _later_questions(
     task = replace(question.task, stage=Stage.CRITIQUE, draft=draft)
     yield replace(question, task=task)
     stored = json_values.objects(critique.get("violations"))
-    # PostgreSQL keeps the members of an object in an order of its own.
+    # PostgreSQL does not keep the order of an object's members.
     if violations := tuple({name: each.get(name) for name in _OF_VIOLATION} for each in stored):
         task = replace(task, stage=Stage.REVISE, violations=violations)
         yield replace(question, task=task)

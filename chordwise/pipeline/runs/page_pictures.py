@@ -144,11 +144,11 @@ def names_of(session: Session, document_id: uuid.UUID) -> Sequence[Named]:
     for source, raw_path, sha256, stored_path, raw_destination in found:
         known = [Path(os.fsdecode(each)) for each in (raw_destination, raw_path) if each]
         for path in (*known, Path(stored_path or source)):
-            # A name is relative to the folder that its command was in.
+            # A relative name refers to the working folder of its command, which is unknown here.
             if sha256 is None or not path.is_absolute():
                 continue
             names.append(Named(path=path, part="", sha256=sha256))
-            # Of a file that was delivered the name may be another one.
+            # A file of an inbox may have a different name in its source.
             whole = f"{path.name}#" if f"{path.name}#" in source else "#"
             if part := source.partition(whole)[2]:
                 names.append(Named(path=path, part=f"#{part}", sha256=sha256))

@@ -226,20 +226,20 @@ def _trouble(session: Session, run_id: uuid.UUID) -> str:
         .where(
             Job.run_id == run_id,
             ModelCall.finished_at.is_not(None),
-            # Of a run that rests, the calls that others have made since are not looked at.
+            # Skip the later calls of other runs, which may be many if this run is idle.
             ModelCall.id < first_id(moved_at + _LATEST_CALL),
         )
-        .order_by(ModelCall.id.desc())  # in the order of their beginnings, by which they are found
+        .order_by(ModelCall.id.desc())  # the primary key is in this order
         .limit(1)
     )
     return session.scalar(newest) or ""
 
 
-# How much later than the last progress of its jobs a call can have begun.
+# The maximum time from the last progress of a run's jobs to the start of a call.
 _LATEST_CALL = timedelta(days=1)
 
 
-# A question that follows another waits for the batch of that one.
+# A question that follows an identical one waits for the batch of that one.
 _WAITS = """
 SELECT
     b.id AS batch_id, min(r.call ->> 'provider') AS provider, min(r.call ->> 'model') AS model,

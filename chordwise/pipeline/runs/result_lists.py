@@ -110,7 +110,7 @@ class Mark:
 
 _NAMES = (*ListedResult.__dataclass_fields__, "saved_as")
 _OF_VIEW = table("document_results", *map(column, _NAMES)).alias("r").c
-# Other styles of parameters double each percent sign.
+# Other parameter styles double each percent sign.
 _SQL = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # not typed there
 
 
@@ -172,9 +172,9 @@ def count(session: Session, wanted: ResultFilter, limit: int) -> int:
 
 def _plan_for_few(session: Session, wanted: ResultFilter) -> None:
     """Set planner options that favor the first few rows, until the end of the transaction."""
-    # Each helper of a parallel plan reads on by itself, though a few rows are wanted only.
+    # Parallel workers would read more rows than the few that are needed.
     session.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
-    if wanted.words:  # the planner would rather read and sort all results
+    if wanted.words:  # the planner would read and sort all results
         session.execute(text("SET LOCAL enable_seqscan = off"))
 
 
@@ -200,7 +200,7 @@ def _asked(session: Session, wanted: ResultFilter) -> Iterator[ColumnElement[boo
     yield _OF_VIEW.result_id.in_(found)
 
 
-# How far the clocks may differ that ids and ends of runs are made with.
+# The maximum difference between the clocks that set ids and the ends of runs.
 _CLOCKS_DIFFER = timedelta(hours=1)
 
 
@@ -279,7 +279,7 @@ def _mentions(words: str) -> Iterator[_Mention]:
     ):
         matches = literal_column(words_of(searched)).op("@@", is_comparison=True)
         ids = select(key).where(matches(cast(apart, TSQUERY) if is_phrase else sought))
-        # Where it is a part of the condition, the planner counts it again for each result.
+        # As a part of the condition it would be evaluated again for each result.
         having = ids.cte(f"having_{name}").prefix_with("MATERIALIZED")
         is_so: ColumnElement[bool] = _OF_VIEW[name].in_(select(having))
         if is_phrase:

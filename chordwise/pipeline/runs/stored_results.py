@@ -80,7 +80,7 @@ class StoredResult:
 
 
 MAX_COUNTED = 10_000
-"""How many results are counted to say how many there are; more is said to be more."""
+"""The number up to which results are counted exactly."""
 
 _OF_RESULT = StoredResult.__dataclass_fields__.keys() - {"output", "review_reason"}
 _COLUMNS = (

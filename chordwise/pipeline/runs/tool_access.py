@@ -17,10 +17,9 @@ from sqlalchemy.engine import make_url
 from chordwise.pipeline.runs.user_sql import in_ten_minutes, verifier
 
 LOGIN = "chordwise_tools"
-"""The role that other programs log in as on a server of the user's own; here its name goes on."""
+"""The role of other programs on an external server, and the prefix of embedded roles' names."""
 _STATEMENT_SECONDS = 600
-# A right that every role has, and with which it could write. The functions with which it could do
-# so are revoked by the migration.
+# By default every role may create temporary tables. The migration revokes the functions that write.
 _CLOSE = sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC")
 _LEFT_BEHIND = "SELECT rolname FROM pg_roles WHERE rolname LIKE %s AND rolvaliduntil < now()"
 _END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"

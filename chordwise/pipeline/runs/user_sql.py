@@ -30,14 +30,14 @@ from chordwise.storage.database import BoundedConnection, Lock
 READER = "chordwise_reader"
 STATEMENT_SECONDS = 30
 _IDLE_SECONDS = 60
-# The server ends a statement at its limit; the client cancels it later, if the server did not.
+# The delay after the server's time limit at which the client cancels a statement.
 _CLIENT_MARGIN_SECONDS = 2.0
 _LOGIN_ATTEMPTS = 3
 _CONNECT_SECONDS = 10
 _READING = ("select", "with", "values", "table", "explain", "show")
 _WRITING = ("insert", "update", "delete", "merge", "create", "alter", "drop", "set", "call")
-# Blanks, comments and parentheses that may precede the first word.
 _WORD = re.compile(r"\w*")
+# White space, comments and parentheses may precede the first word.
 _BEFORE_FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
 _READABLE = """
 SELECT CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || c.relname
@@ -57,10 +57,10 @@ RISKY_FUNCTIONS = (
     "pg_cancel_backend",
     "pg_terminate_backend",
 )
-"""Functions that everyone may call and no reader needs.
+"""Functions that by default every role may call, and that no reader needs.
 
-The advisory locks and the large objects are added to them. They take locks, write, wake the
-listeners of the database, or raise limits.
+`_CALLABLE` adds those for advisory locks and large objects. They take locks, write, notify the
+listeners of the database, end sessions, or change limits.
 """
 _CALLABLE = """
 SELECT DISTINCT proname FROM pg_proc
@@ -94,8 +94,8 @@ def answer(database_url: SecretStr, statement: str) -> Iterator[Answer]:
     with reader(database_url) as connection:
         readable = f"Tables and views: {', '.join(readable_names(connection))}."
         cursor = connection.cursor()
-        # One row at a time: a large result must not have to fit into memory. The extended protocol
-        # that this speaks takes a single statement only. Closing it cancels what is not read.
+        # Stream the rows, as a large result may not fit into memory. The extended protocol accepts
+        # a single statement only. Closing the stream cancels the rest.
         with explaining(readable):
             columns = _described(connection, statement)
         with explaining(readable), closing(_stream(cursor, statement)) as rows:
@@ -145,7 +145,7 @@ def check_reading(statement: str) -> None:
     """
     begin = _BEFORE_FIRST_WORD.match(statement)
     word = _WORD.match(statement, begin.end() if begin else 0)
-    # What follows a NUL would not reach the server.
+    # The server would not receive the text after a NUL.
     first = word.group().lower() if word else ""
     near = difflib.get_close_matches(first, (*_READING, *_WRITING), n=1, cutoff=0.7)
     if near and near[0] in _READING and first not in (*_READING, *_WRITING):
@@ -238,7 +238,7 @@ def _login(url: URL, options: str) -> Connection:
 
 def _login_once(url: URL, options: str) -> Connection:
     password = secrets.token_urlsafe(32)
-    # The password has to be committed before it can be used, and the lock is held beyond that.
+    # `holder` keeps the lock until the login; `owner` commits the password before it.
     with _connect(url, autocommit=False) as holder, _connect(url) as owner:
         try:
             holder.execute(Lock.READER_LOGIN.statement().encode())
@@ -255,7 +255,7 @@ def _login_once(url: URL, options: str) -> Connection:
 def _connect(
     url: URL, options: str = "-c statement_timeout=30s", *, autocommit: bool = True
 ) -> Connection:
-    # Not as a URL: SQLAlchemy and PostgreSQL's library differ in what they escape.
+    # Parameters instead of a URL, as SQLAlchemy and libpq escape URLs differently.
     parameters = {
         name: value if isinstance(value, str) else ",".join(value)
         for name, value in url.query.items()

@@ -1,1 +1,1 @@
-"""Schedules: what is due, the runner that carries it out, and the kinds of work."""
+"""Schedules: their due times, the runner of their occurrences, and the kinds of work."""

@@ -1,4 +1,4 @@
-"""A schedule that analyzes: what its paths hold at the time, and what has become stale."""
+"""Schedules that analyze: new documents in their paths, and documents with stale results."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _PROFILE: ColumnElement[str] = func.coalesce(Run.options["profile"].as_string(),
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaleQuestion:
-    """What was asked of documents whose results are stale: type, options and model of the jobs.
+    """A question with stale results: the analysis type, the options and the model of their jobs.
 
-    `lane` is the one to ask in now: the schedule's, else that of their runs. `saved_as` names the
-    table of the answers, `profile` that of the runs; each is empty where there is none.
+    `lane` is the lane to ask the question in: that of the schedule, or else of the runs. `saved_as`
+    is the answer table and `profile` the profile of the runs; either may be empty.
     """
 
     analysis_type: AnalysisType
@@ -50,7 +50,7 @@ class StaleQuestion:
     profile: str = ""
 
     def asked_anew(self, name: str) -> RunOptions:
-        """Return the options of a run that asks the same."""
+        """Return the options of a run that asks this question again."""
         return RunOptions(
             types=(self.analysis_type,),
             analysis=options_from(self.options),
@@ -70,12 +70,12 @@ class StaleQuestion:
 
 
 def analyze(work: Work) -> JsonObject:
-    """Take in what the paths hold, as one run; without anything there is none.
+    """Take in the documents in the schedule's paths as one run, or create no run if there are none.
 
     Raises:
-        UsageError: A path leads nowhere, or the profile contradicts itself.
+        UsageError: A path does not exist, or the profile is contradictory.
         ConfigurationError: The profile or its model is unknown.
-        LeaseLostError: Another process continues it.
+        LeaseLostError: Another process continues the occurrence.
     """
     settings = work.context.settings
     profile = settings.profiles.get(work.settings.profile, ProfileSettings())
@@ -98,12 +98,12 @@ def analyze(work: Work) -> JsonObject:
 
 
 def reanalyze(work: Work) -> JsonObject:
-    """Ask again what the view `stale_results` has, from the stored texts, a run for each question.
+    """Ask the questions of the view `stale_results` again about the stored texts, one run for each.
 
-    A document that was asked the new question already, with whatever success, is left out.
+    A document is omitted if it has a job with the current question, whatever its outcome.
 
     Raises:
-        LeaseLostError: Another process continues it.
+        LeaseLostError: Another process continues the occurrence.
     """
     found = unknown = 0
     with work.context.database.read() as session:
@@ -113,17 +113,17 @@ def reanalyze(work: Work) -> JsonObject:
         try:
             identity = identity_of(work.context, question.analysis_type, options)
         except ConfigurationError:
-            unknown += 1  # its model is not configured any more
+            unknown += 1  # its model is no longer configured
         else:
             found += _ask_anew(work, question, options, identity)
     return {"found": found, "questions": len(questions), "unknown_models": unknown}
 
 
 def holds_something(path: str) -> bool:
-    """Return whether there is anything; an empty folder is no mistake, a missing one is.
+    """Return whether a path matches any file; false for an existing but empty folder.
 
     Raises:
-        UsageError: The path leads nowhere.
+        UsageError: The path, or the folder of its pattern, does not exist.
     """
     try:
         next(discover([path]))
@@ -137,7 +137,7 @@ def holds_something(path: str) -> bool:
 
 
 def _lane(work: Work) -> ColumnElement[str]:
-    """Return in which lane a stale job is asked again: the schedule's, else that of its run."""
+    """Return the lane to ask a stale job in: that of the schedule, or else of the job's run."""
     wanted = work.settings.lane
     return Run.lane.expression if wanted is None else literal(wanted.value)
 
@@ -171,16 +171,16 @@ def _ask_anew(work: Work, question: StaleQuestion, options: RunOptions, identity
         return [Entry(source=source, job_id=job_id) for job_id, source in jobs]
 
     settings = work.context.settings.readers
-    with Reader(settings) as reader:  # its processes begin with the first file: there is none
+    with Reader(settings) as reader:  # starts no process, as there is no file
         return take_all_in(work, options, FileSource(reader, io.BytesIO()), found)
 
 
 def _stale_jobs(
     session: Session, question: StaleQuestion, identity: str, lane: ColumnElement[str]
 ) -> Sequence[tuple[uuid.UUID, str]]:
-    """Return the newest stale job for each document that was not asked the new question yet.
+    """Return the newest stale job for each document without a job of the new question.
 
-    With each comes the name under which its document was taken in.
+    Each job comes with the name under which its document was taken in.
     """
     later = aliased(Job)
     asked = exists().where(later.document_id == Job.document_id, later.options_hash == identity)

@@ -1,4 +1,4 @@
-"""A schedule that exports: a view, a table, or an answer in SQL, as one new file for each time."""
+"""Schedules that export a view, a table or a query to a new file for each occurrence."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from chordwise.storage.schedules import ScheduleRun
 
 
 def export(work: Work) -> JsonObject:
-    """Write what is wanted into a new file; return its name and how many rows it has.
+    """Export to a new file; return its name and its number of rows.
 
-    The name is noted before the file is written, so that the process that continues after a kill
-    finds what is its own, and writes it once.
+    The name is stored before the file is written. After a crash, the next process finds the file
+    under this name and does not write it again; the number of rows is then omitted.
 
     Raises:
-        UsageError: There is no such view or folder, or PostgreSQL refuses the statement.
+        UsageError: The view or the folder does not exist, or PostgreSQL refuses the statement.
         ConfigurationError: The library of the format is not installed.
-        LeaseLostError: Another process continues it.
+        LeaseLostError: Another process continues the occurrence.
     """
     writers.require(format_of(work.settings))
     path = _path_of(work)
@@ -40,12 +40,12 @@ def export(work: Work) -> JsonObject:
 
 
 def format_of(wanted: ScheduleSettings) -> ExportFormat:
-    """Return the format of an export's files."""
+    """Return the format of a schedule's files; CSV by default."""
     return wanted.format or ExportFormat.CSV
 
 
 def selection_of(wanted: ScheduleSettings) -> Selection | str:
-    """Return what an export reads."""
+    """Return the query or the view that a schedule exports."""
     return wanted.sql or Selection(name=wanted.view)
 
 
@@ -63,7 +63,7 @@ def _while_allowed(work: Work, batches: Iterator[Sequence[Row]]) -> Iterator[Seq
 
 
 def _path_of(work: Work) -> Path:
-    """Return the file of this occurrence: the one noted before, or else one that is not there."""
+    """Return the file of this occurrence: the stored name, or a new one that does not exist yet."""
 
     def note(session: Session) -> int:
         row = session.get_one(ScheduleRun, work.schedule_run_id)

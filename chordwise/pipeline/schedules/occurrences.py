@@ -1,4 +1,4 @@
-"""Schedules: taking them from the configuration, and starting what is due exactly once."""
+"""Definition of schedules, and exactly one occurrence for each due time."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from chordwise.storage.schedules import End, Origin, Schedule, ScheduleRun, Trig
 
 log = structlog.get_logger(__name__)
 Clock: TypeAlias = Callable[[Session], datetime]
-"""Tells what time it is; outside of tests the database does."""
+"""Returns the current time; by default that of the database."""
 ON_TIME = timedelta(minutes=10)
-"""What starts later than this was missed: no scheduler ran when it was due."""
+"""The delay after which a due time counts as missed, as no scheduler was running."""
 WHOSE_DEFECT = "Another version has written it: update this one, or define it again."
 _STILL_RUNNING = End(
     status=ScheduleRunStatus.SKIPPED,
@@ -51,11 +51,11 @@ _MISSED = End(
 def tick(
     context: Context, read_clock: Clock = clock.read, troubles: FailureBackoff | None = None
 ) -> int:
-    """End what has been done, give up what has expired, start what is due; return what started.
+    """End and expire unfinished occurrences, then start the due ones; return how many were started.
 
-    Each due time is one transaction: the occurrence, which any scheduler claims, and the
-    next due time. Two that tick at once, or one that is killed, start nothing twice. `troubles`
-    are those that were told before: a schedule that cannot be read is told of once.
+    Each due time is handled in one transaction, which stores the occurrence and the next due time.
+    Two concurrent ticks, or a tick that is killed, start nothing twice. With `troubles`, the defect
+    of an invalid schedule is logged once, not at every tick.
     """
     with context.database.write() as session:
         settle(session)
@@ -71,14 +71,14 @@ def tick(
                 return started
             try:
                 started += _take_up(session, schedule, now)
-            except ValueError as error:  # a row of another version, or a time zone that is gone
+            except ValueError as error:  # a row of another version, or an unknown time zone
                 broken.add(schedule.id)
                 if troubles is None or troubles.note(schedule.id, reason(error), now.timestamp()):
-                    log.error("schedule.defect", schedule=schedule.name, reason=reason(error))  # noqa: TRY400 - the reason is all
+                    log.error("schedule.defect", schedule=schedule.name, reason=reason(error))  # noqa: TRY400 - the reason suffices
 
 
 def synchronize(context: Context, read_clock: Clock = clock.read) -> None:
-    """Bring the configuration's schedules into the database; those it has no more are disabled."""
+    """Store the schedules of the configuration, and disable those that it no longer contains."""
     configured = context.settings.schedules
     with context.database.write() as session:
         now = read_clock(session)
@@ -91,7 +91,7 @@ def synchronize(context: Context, read_clock: Clock = clock.read) -> None:
 
 
 def anchor(settings: Settings, wanted: ScheduleSettings, folder: Path) -> ScheduleSettings:
-    """Return a schedule whose relative paths count from a folder, wherever it is carried out."""
+    """Return a schedule with absolute paths, with `folder` as the base of relative ones."""
     if wanted.kind in (ScheduleKind.REPORT, ScheduleKind.EXPORT):
         written_to = folder / Path(wanted.folder).expanduser()
         return wanted.model_copy(update={"folder": str(written_to)})
@@ -104,7 +104,7 @@ def anchor(settings: Settings, wanted: ScheduleSettings, folder: Path) -> Schedu
 
 
 def _paths(settings: Settings, wanted: ScheduleSettings, folder: Path) -> tuple[str, ...]:
-    """Return what an analysis takes in: its own paths, else the folders of its profile."""
+    """Return the paths that an analysis takes in: its own, or else the folders of its profile."""
     if wanted.paths:
         return tuple(str(folder / Path(path).expanduser()) for path in wanted.paths)
     inboxes = [settings.base_folder / each.expanduser() for each in settings.inbox.folders]
@@ -112,7 +112,7 @@ def _paths(settings: Settings, wanted: ScheduleSettings, folder: Path) -> tuple[
 
 
 def folder_of(settings: Settings) -> Path:
-    """Return the folder of `chordwise.toml`, or the current one where there is no such file."""
+    """Return the folder of `chordwise.toml`, or the working folder without such a file."""
     file = type(settings).toml_file
     return Path.cwd() if file is None else file.resolve().parent
 
@@ -120,13 +120,13 @@ def folder_of(settings: Settings) -> Path:
 def define(
     session: Session, name: str, wanted: ScheduleSettings, origin: Origin, now: datetime
 ) -> bool:
-    """Give a schedule these values; return whether they changed.
+    """Create or change a schedule; return whether it changed.
 
-    While its times stay the same it keeps its due time, so that what was missed is caught up;
-    otherwise it is due next after `now`.
+    If its times are unchanged, it keeps its due time, so that a missed one is caught up. Otherwise
+    it is next due after `now`.
 
     Raises:
-        UsageError: The configuration has a schedule of this name.
+        UsageError: The configuration contains a schedule with this name.
     """
     options: JsonObject = wanted.model_dump(mode="json")
     schedules.insert_new(session, name, origin, options)
@@ -150,10 +150,10 @@ def define(
 
 
 def remove(session: Session, name: str) -> None:
-    """Take a schedule of the database out of force; its history stays.
+    """Disable a schedule that is defined in the database; its history is kept.
 
     Raises:
-        UsageError: There is none, or the configuration has it.
+        UsageError: It does not exist, or it is defined in the configuration.
     """
     schedule = require(session, name)
     if schedule.origin == Origin.CONFIGURATION:
@@ -165,10 +165,10 @@ def remove(session: Session, name: str) -> None:
 
 
 def require(session: Session, name: str) -> Schedule:
-    """Return a schedule that is enabled, locked.
+    """Return an enabled schedule, locked.
 
     Raises:
-        UsageError: There is none.
+        UsageError: It does not exist or is disabled.
     """
     schedule = schedules.of_name(session, name)
     if schedule is None or not schedule.enabled:
@@ -179,7 +179,7 @@ def require(session: Session, name: str) -> Schedule:
 
 
 def defect_of(schedule: Schedule) -> str | None:
-    """Return why this version cannot carry a schedule out; `None` where it can."""
+    """Return why this version cannot use the options of a schedule; `None` if it can."""
     try:
         ScheduleSettings.model_validate(schedule.options)
     except ValueError as error:
@@ -188,10 +188,10 @@ def defect_of(schedule: Schedule) -> str | None:
 
 
 def start_now(session: Session, name: str, now: datetime) -> None:
-    """Let a schedule be done now, whenever it is due; its next due time stays.
+    """Add an occurrence that is due at `now`; the next due time is unchanged.
 
     Raises:
-        UsageError: There is none, it is being done, or it cannot be read.
+        UsageError: The schedule does not exist, is invalid, or has an unfinished occurrence.
     """
     schedule = require(session, name)
     if defect := defect_of(schedule):
@@ -206,12 +206,12 @@ def start_now(session: Session, name: str, now: datetime) -> None:
 
 
 def run_now(session: Session, settings: Settings, name: str) -> datetime:
-    """Let a schedule be done now, and return when that is; its next due time stays.
+    """Add an occurrence that is due now and return its due time; the next due time is unchanged.
 
-    One of the configuration that no scheduler has seen yet is defined first.
+    A schedule of the configuration that no scheduler has stored yet is defined first.
 
     Raises:
-        UsageError: There is none, it is being done, or it cannot be read.
+        UsageError: The schedule does not exist, is invalid, or has an unfinished occurrence.
     """
     now = clock.read(session)
     if name in settings.schedules:
@@ -222,7 +222,7 @@ def run_now(session: Session, settings: Settings, name: str) -> datetime:
 
 
 def _take_up(session: Session, schedule: Schedule, now: datetime) -> bool:
-    """Write the occurrence of a locked schedule that is due, and when it is due next."""
+    """Store the occurrence and the next due time of a locked, due schedule."""
     wanted = ScheduleSettings.model_validate(schedule.options)
     first = schedule.next_due_at or now
     due_at = due_times.latest_due(wanted.cron, wanted.zone, first, now)
@@ -277,9 +277,10 @@ _PAUSED = "paused"
 
 
 def settle(session: Session) -> None:
-    """End every occurrence that waits for runs which are all over; note which of them are paused.
+    """End each occurrence whose runs have all ended; record whether its remaining runs are paused.
 
-    One that is paused goes on waiting, and says why: it ends with its runs, or it expires.
+    An occurrence with paused runs continues to wait, with the reason, until its runs end or it
+    expires.
     """
     for waiting in schedules.waiting(session):
         is_over = Run.status.in_(_OVER) & Run.finished_at.is_not(None)
@@ -304,7 +305,7 @@ def _note_pause(session: Session, waiting: ScheduleRun) -> None:
         .where(Run.schedule_run_id == waiting.id, Job.status == JobStatus.PAUSED)
         .limit(1)
     ).first()
-    if found is None:  # taken up, or ended, since the run was looked at
+    if found is None:  # resumed or ended since the first query
         return
     run, reason = found
     end = End(
@@ -342,7 +343,7 @@ def _end(session: Session, waiting: ScheduleRun) -> End:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleLine:
-    """One schedule that is in force."""
+    """An enabled schedule, as listed; `defect` is set if this version cannot use its options."""
 
     name: str
     kind: str
@@ -356,7 +357,7 @@ class ScheduleLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastLine:
-    """What became of one due time, and the names of the runs that it began."""
+    """An occurrence, as listed, with its outcome and the names of its runs."""
 
     schedule: str
     kind: str
@@ -373,12 +374,12 @@ class PastLine:
 
 
 def lines(found: Sequence[Schedule]) -> list[ScheduleLine]:
-    """Return what there is to say of schedules."""
+    """Return schedules in the form of the list."""
     return [copied(ScheduleLine, each, defect=defect_of(each)) for each in found]
 
 
 def past_lines(session: Session, found: Sequence[ScheduleRun]) -> list[PastLine]:
-    """Return what there is to say of occurrences."""
+    """Return occurrences in the form of the list."""
     names: dict[object, list[str]] = {each.id: [] for each in found}
     begun = select(Run.schedule_run_id, Run.name).where(Run.schedule_run_id.in_(names))
     for schedule_run_id, name in session.execute(begun.order_by(Run.id)):

@@ -1,4 +1,4 @@
-"""A schedule that writes a report: what came of the night, as one Markdown file."""
+"""Schedules that write a report on recent activity to a Markdown file."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _LONGEST_CELL = 300
 
 
 def report(work: Work) -> JsonObject:
-    """Write what happened since the report before, or within a day; return the file's name.
+    """Report the activity since the previous report, or of the last day; return the file's name.
 
-    Work that had not ended at the due time is reported as open, and its end in a later report.
+    Work that had not ended at the due time is reported as open; its end is in a later report.
 
     Raises:
         ConfigurationError: The file cannot be written.
@@ -38,7 +38,7 @@ def report(work: Work) -> JsonObject:
 
 
 def write(work: Work, content: str, ending: str) -> Path:
-    """Write the file of an occurrence, whole or not at all; return its path.
+    """Write the file of an occurrence atomically, with the extension `ending`; return its path.
 
     Raises:
         ConfigurationError: The file cannot be written.
@@ -58,7 +58,7 @@ def write(work: Work, content: str, ending: str) -> Path:
 
 
 def _since(session: Session, work: Work) -> datetime:
-    """Return the due time of the report before, if it was written."""
+    """Return the due time of the last successful report, or a day before this one."""
     mine = select(ScheduleRun.schedule_id).where(ScheduleRun.id == work.schedule_run_id)
     before = session.scalar(
         select(ScheduleRun.due_at)
@@ -87,13 +87,15 @@ def _lines(session: Session, schedule: str, since: datetime, until: datetime) ->
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    yield _row(names)
+    yield _row([name.replace("_", " ") for name in names])
     yield _row(["---"] * len(names))
     for row in rows:
         yield _row([_shown(name, value) for name, value in zip(names, row, strict=False)])
 
 
 def _shown(name: str, value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if name != "usd":
         return value
     return dollars(value) if isinstance(value, Decimal) else "unknown"
@@ -104,7 +106,7 @@ def _row(cells: Sequence[object]) -> str:
 
 
 def _cell(value: object) -> str:
-    """Return a value, cut off where it is long, that neither ends its cell nor becomes markup."""
+    """Return a value as the text of a table cell, shortened and with its markup escaped."""
     if value is None:
         return "–"
     plain = " ".join(str(value).split())
@@ -115,10 +117,10 @@ def _cell(value: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A table of a report; the query takes `since`, `until` and `schedule`.
+    """A table of a report; the query has the parameters `since`, `until`, `schedule` and `most`.
 
-    Its last column is how many rows there are, of which it returns `most` at most; the column `usd`
-    is a sum of money.
+    It returns at most `most` rows, and the number of all rows in the last column. The column `usd`
+    is an amount of money.
     """
 
     heading: str
@@ -175,7 +177,7 @@ FAILURES = Section(
     """,
     most=_MANY,
 )
-# The job of a chunk that failed says why; of each code there are some among the first.
+# Chunks are omitted: their jobs give the reason. The order puts some of each code first.
 FAILED_BY_NAME = Section(
     heading="What failed, by name",
     query="""
@@ -195,7 +197,7 @@ FAILED_BY_NAME = Section(
     """,
     most=_FEW,
 )
-# Not those of which an intake or a job went wrong: they are among what failed.
+# Files with a failed intake or job are omitted: they are in the sections of failures.
 INBOX_FILES = Section(
     heading="Files of an inbox that could not be taken in",
     query="""

@@ -1,4 +1,4 @@
-"""Carrying out what schedules have started: claimed under a lease, and continued after a kill."""
+"""Execution of occurrences under a lease; another process resumes them after a crash."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ from chordwise.storage.schedules import End, Schedule, ScheduleRun
 
 
 def prune(work: Work) -> JsonObject:
-    """Delete what is older than the ages that are set; return how much of each kind.
+    """Delete data older than the configured ages; return the number of deleted items by kind.
 
     Raises:
-        LeaseLostError: Another process continues it.
+        LeaseLostError: Another process continues the occurrence.
     """
     settings = work.settings
     deleted: JsonObject = {}
@@ -78,7 +78,7 @@ def _runs(work: Work, age: timedelta) -> JsonObject:
 
 
 def _all_of(work: Work, step: Callable[[Session], int]) -> int:
-    """Repeat a step until it finds less than it could take; return how much it found in all."""
+    """Repeat a step until it finds fewer rows than its limit; return the total."""
     total = 0
     while True:
         work.go_on()
@@ -89,16 +89,16 @@ def _all_of(work: Work, step: Callable[[Session], int]) -> int:
 
 
 def evaluate(work: Work) -> JsonObject:
-    """Evaluate what the profile asks, or all current results; return how much was judged.
+    """Evaluate the results of the profile, or all current ones; return how many were compared.
 
-    What came of it is noted in the transaction that stores it, so that the process that continues
-    after a kill tells of the same drop, and does not compare the evaluation with itself.
+    The outcome is stored in the transaction that stores the evaluation. A process that resumes
+    after a crash therefore reports the same drop and does not compare the evaluation with itself.
 
     Raises:
-        RegressionError: The answers are worse than at the evaluation before.
-        UsageError: The gold file makes no sense, or is about none of the results.
-        ConfigurationError: There is no such profile any more.
-        LeaseLostError: Another process continues it.
+        RegressionError: The answers are worse than at the previous evaluation.
+        UsageError: The gold file is invalid or matches no result.
+        ConfigurationError: The profile no longer exists.
+        LeaseLostError: Another process continues the occurrence.
     """
     outcome = _noted(work)
     if outcome is None:
@@ -135,11 +135,11 @@ def _announce_regression(work: Work, session: Session, outcome: JsonObject) -> N
 
 
 def recalibrate(work: Work) -> JsonObject:
-    """Learn from all judgments; return how many calibrations are new, and how many lack some.
+    """Learn calibrations from all judgments; return how many changed and how many lack judgments.
 
     Raises:
         ConfigurationError: scikit-learn is not installed.
-        LeaseLostError: Another process continues it.
+        LeaseLostError: Another process continues the occurrence.
     """
     max_error_rate = work.settings.max_error_rate
     if max_error_rate is None:
@@ -152,15 +152,15 @@ def recalibrate(work: Work) -> JsonObject:
 
 
 def certify(work: Work) -> JsonObject:
-    """Certify what the profile asks, or all current results; return how many verdicts there are.
+    """Certify the results of the profile, or all current ones; return the number of each verdict.
 
-    What came of it is noted in the transaction that stores it: the process that continues after a
-    kill completes the marks, and tells of the certificates that were withdrawn then.
+    The outcome is stored in the transaction that stores the certificates. A process that resumes
+    after a crash therefore completes the marks and reports the same withdrawn certificates.
 
     Raises:
         RegressionError: Checks of later answers have withdrawn a certificate.
-        ConfigurationError: There is no such profile any more.
-        LeaseLostError: Another process continues it.
+        ConfigurationError: The profile no longer exists.
+        LeaseLostError: Another process continues the occurrence.
     """
     named = {"max_error": work.settings.max_error_rate, "risk": work.settings.risk}
     bounds = Bounds(**{name: each for name, each in named.items() if each is not None})
@@ -194,7 +194,7 @@ def experiment(work: Work) -> JsonObject:
     """Check the guardrails of running experiments; return how many variants were stopped.
 
     Raises:
-        LeaseLostError: Another process continues it.
+        LeaseLostError: Another process continues the occurrence.
     """
     return {"stopped": experiments.check(work.context.database, write=work.write)}
 
@@ -202,7 +202,7 @@ def experiment(work: Work) -> JsonObject:
 log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS = 5
-"""Schedulers that may be lost over an occurrence before it is given up."""
+"""The number of attempts, each ended by the loss of its scheduler, before quarantine."""
 _LEAST_LEASE = timedelta(seconds=10)
 _LOST_AGAIN = End(
     status=ScheduleRunStatus.FAILED,
@@ -231,9 +231,10 @@ KINDS: Mapping[ScheduleKind, Kind] = {
 
 
 class ScheduleRunner:
-    """Works on one occurrence at a time; `beat` keeps its lease alive from another thread.
+    """Executes one occurrence at a time; `beat` extends its lease from another thread.
 
-    `kinds` are those that the pipeline cannot carry out by itself, such as pages.
+    `kinds` adds kinds of work that are implemented outside the pipeline, such as the pages of
+    plots.
     """
 
     def __init__(
@@ -249,11 +250,11 @@ class ScheduleRunner:
         self._current: Work | None = None
 
     def work(self) -> bool:
-        """Carry out an unclaimed occurrence; false where there is none.
+        """Claim and execute one occurrence; return false if there is none.
 
         Raises:
-            ServiceUnavailableError: The database cannot be reached; the lease runs out, and the
-                occurrence is resumed.
+            ServiceUnavailableError: The database is unavailable. The lease expires, and a process
+                resumes the occurrence.
         """
         work = self._claim()
         if work is None:
@@ -266,7 +267,7 @@ class ScheduleRunner:
         return True
 
     def beat(self) -> None:
-        """Prolong the lease of what is being worked on."""
+        """Extend the lease of the current occurrence, if any."""
         work = self._current
         if work is None:
             return
@@ -323,12 +324,12 @@ class ScheduleRunner:
             failed = ScheduleRunStatus.FAILED
             end = End(status=failed, code=error.code, message=error.what, hint=error.hint)
             self._finish(work, end)
-        except Exception:  # a defect must not be met again and again by every scheduler
+        except Exception:  # retries by other schedulers would meet the same defect
             log.exception("schedule.defect", schedule=work.schedule)
             self._finish(work, _DEFECT)
 
     def _outcome(self, work: Work, outcome: JsonObject) -> End:
-        """Return the end of what is done, or the wait for the runs that it has begun."""
+        """Return the end of the occurrence: succeeded, or waiting for the runs that it started."""
         begun = select(Run.id).where(Run.schedule_run_id == work.schedule_run_id).exists()
         with self._context.database.read() as session:
             waits = session.scalar(select(begun))

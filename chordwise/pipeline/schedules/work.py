@@ -1,4 +1,4 @@
-"""What carrying out an occurrence of a schedule works with: its lease, and runs that continue."""
+"""The context in which an occurrence is executed: its lease, and its resumable runs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from chordwise.storage.runs import Run
 
 
 class InterruptedWorkError(Exception):
-    """The process has to leave; another one goes on."""
+    """This process is stopping; another one continues the occurrence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One occurrence, claimed with `token`; `is_stopped` says that this process has to leave."""
+    """An occurrence claimed with `token`; `is_stopped` returns whether this process is stopping."""
 
     context: Context
     settings: ScheduleSettings
@@ -41,16 +41,16 @@ class Work:
     is_stopped: Callable[[], bool]
 
     def go_on(self) -> None:
-        """Return while the process may work on.
+        """Check that this process is not stopping.
 
         Raises:
-            InterruptedWorkError: It has to leave.
+            InterruptedWorkError: It is stopping.
         """
         if self.is_stopped():
             raise InterruptedWorkError
 
     def guard(self, session: Session) -> None:
-        """Allow a transaction to write only under the lease, and lock the lease until the commit.
+        """Check that the lease is held, and lock it until the commit of the transaction.
 
         Raises:
             LeaseLostError: Another process has taken the occurrence over, or it has expired.
@@ -59,7 +59,7 @@ class Work:
             raise LeaseLostError(f"The schedule {self.schedule} was taken over.")
 
     def write(self, change: Callable[[Session], int]) -> int:
-        """Run a transaction under the lease; repeat it during a short outage of the database.
+        """Run a transaction under the lease, retried during a short outage of the database.
 
         Raises:
             LeaseLostError: The lease is lost; nothing was written.
@@ -71,7 +71,7 @@ class Work:
         return changed
 
     def run_name(self, part: str = "") -> str:
-        """Return the name of a run of this occurrence, always the same for the same part."""
+        """Return the name of a run of this occurrence; it is the same for the same `part`."""
         name = f"{self.schedule}-{self.due_at:%Y%m%d-%H%M}-{self.schedule_run_id.hex[-4:]}"
         return f"{name}-{hashlib.sha256(part.encode()).hexdigest()[:6]}" if part else name
 
@@ -79,14 +79,15 @@ class Work:
 def take_all_in(
     work: Work, options: RunOptions, source: FileSource, found: Callable[[], Sequence[Entry]]
 ) -> int:
-    """Take everything that is found in, as the run of this name; return how much that was.
+    """Take in all found items as the run that `options` name; return their number.
 
-    A run that a killed scheduler has begun is resumed with its own list. Nothing found is no run.
+    The run that a killed scheduler has started is resumed with its stored list. If nothing is
+    found, no run is created.
 
     Raises:
-        InterruptedWorkError: The process has to leave; the run stays open.
-        ConfigurationError: The model is unknown, or its price where there is a budget.
-        LeaseLostError: Another process goes on with it.
+        InterruptedWorkError: This process is stopping; the run stays open.
+        ConfigurationError: The model is unknown, or its price is unknown and there is a budget.
+        LeaseLostError: Another process continues the occurrence.
     """
     known = _run_named(work, options.name)
     if known is None:
@@ -118,4 +119,4 @@ def _attach(work: Work, name: str) -> None:
 
 
 Kind: TypeAlias = Callable[[Work], JsonObject]
-"""Carries an occurrence out; returns what it did, for `schedule_runs.outcome`."""
+"""A function that executes an occurrence and returns its `schedule_runs.outcome`."""

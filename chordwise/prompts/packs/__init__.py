@@ -1,4 +1,4 @@
-"""Domain packs: what people of a field ask first, as data files beside this module."""
+"""Domain packs: predefined questions for a field, as data files beside this module."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from chordwise.errors import UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pack:
-    """What a pack adds to a run: instructions, labels with what they mean, a schema, examples.
+    """A pack: the instructions, labels, schema and examples that it adds to a run.
 
-    `types` are those that are asked for where the user names none; `source` is the file's text.
+    `labels` has a description for each label. `types` are the analysis types if the user names
+    none; `source` is the text of the file.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Pack:
 
 @cache
 def every() -> Mapping[str, Pack]:
-    """Return all packs by their names."""
+    """Return all packs by name."""
     folder = resources.files(__name__)
     files = (file for file in folder.iterdir() if file.name.endswith(".toml"))
     found = [_read(file.name.removesuffix(".toml"), file.read_text("utf-8")) for file in files]
@@ -43,10 +44,10 @@ def every() -> Mapping[str, Pack]:
 
 
 def named(name: str) -> Pack:
-    """Return a pack.
+    """Return the pack with this name.
 
     Raises:
-        UsageError: There is none of this name.
+        UsageError: It does not exist.
     """
     if name not in every():
         raise UsageError(f"There is no pack “{name}”.", f"Known: {', '.join(every())}.")
@@ -56,10 +57,11 @@ def named(name: str) -> Pack:
 def completed(
     pack: Pack, asked: Sequence[AnalysisType], options: AnalysisOptions
 ) -> tuple[tuple[AnalysisType, ...], AnalysisOptions]:
-    """Return types and options with what a pack adds; what the user asked for goes before it.
+    """Return the user's types and options, completed by those of a pack.
 
-    Instructions of both are given. Examples of the pack are left out where the user's own schema or
-    labels make other answers of them.
+    The user's types, schema and labels take precedence; the instructions of both apply. The pack's
+    examples for an analysis type are omitted if the user gives a schema or labels, which their
+    answers would not match.
     """
     types = tuple(dict.fromkeys(asked)) or pack.types
     fitting = set(types)
