@@ -153,9 +153,9 @@ def _language(options: AnalysisOptions) -> str:
     if not options.answer_language:
         return ""
     return (
-        "Write what you put into your own words in the language with the tag "
-        f"“{options.answer_language}” (BCP 47). Quotes, labels, values that stand in the text, and "
-        "the names of members stay as they are."
+        "Write everything in your own words in the language with the tag "
+        f"“{options.answer_language}” (BCP 47). Do not translate quotes, labels, values from the "
+        "text, or the names of members."
     )
 
 

@@ -80,5 +80,5 @@ def test_questions_about_a_text_show_the_examples_of_their_type(
 
     shown = f"Example 1, the text:\n{TEXT}\nExample 1, the answer:\n{{"
     assert (shown in prompt.system) is is_shown
-    assert ("take no value and no quote from them" in prompt.system) is is_shown
+    assert ("do not take values or quotes from them" in prompt.system) is is_shown
     assert TEXT not in prompt.user
