@@ -1,4 +1,4 @@
-"""`python -m scheduler` dispatches and recovers; `… health` asks whether one is alive here."""
+"""`python -m scheduler` dispatches and recovers; `… health` checks whether one is alive here."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ _READERS_SCORE = 500
 
 
 def main() -> int:
-    """Run until a signal comes; return an exit code of docs/command-line.md."""
+    """Run until a signal arrives; return an exit code of docs/command-line.md."""
     try:
         settings = settings_module.load()
         if sys.argv[1:] == ["health"]:
@@ -71,7 +71,7 @@ def health(settings: Settings) -> ExitCode:
 
 
 def schedule(settings: Settings) -> int:
-    """Wait for the database, then run the loop until a signal comes.
+    """Wait for the database, then run the loop until a signal arrives.
 
     Raises:
         ConfigurationError: No database or broker is configured, or the tables do not fit.

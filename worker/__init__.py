@@ -1,1 +1,1 @@
-"""Process 1: the Celery worker, a thin shell over the pipeline."""
+"""Process 1: the Celery worker, a thin layer over the pipeline."""

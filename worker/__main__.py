@@ -1,4 +1,4 @@
-"""`python -m worker` starts a worker; `python -m worker health` asks whether one is alive here."""
+"""`python -m worker` starts a worker; `… health` checks whether one is alive here."""
 
 from __future__ import annotations
 

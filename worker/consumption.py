@@ -1,4 +1,4 @@
-"""Whether this worker takes messages, and letting its supervisor start another when it does not."""
+"""Detects whether this worker consumes messages, and ends it if it does not."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from chordwise.telemetry.liveness import INTERVAL_SECONDS, State
 
 
 class Consumption:
-    """Written by the event loop and the threads of the pool, read by the watchdog.
+    """The time of the last answer of the broker, and the number of busy threads.
 
-    A message and an empty answer count alike. A worker whose threads are all at work, or whose
-    slots have no room, asks for nothing on purpose: that time does not count as quiet.
+    The event loop and the threads of the pool write it; the watchdog reads it. An empty answer
+    counts like a message. A worker whose threads or slots are all busy requests no messages: that
+    time does not count as quiet.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Consumption:
         self.has_begun = False
 
     def answered(self) -> None:
-        """Note that the broker has answered the question for messages."""
+        """Record that the broker answered a request for messages."""
         self.has_begun = True
         self._last_at = self._clock()
 
@@ -53,7 +54,7 @@ class Consumption:
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Within a slot, tell the broker something: who waits for it is not at work."""
+        """Report to the broker inside the block; the slot does not count as busy."""
         self._occupy(-1)
         try:
             yield
@@ -68,12 +69,12 @@ class Consumption:
 
     @property
     def is_busy(self) -> bool:
-        """Whether nothing more is asked for, since there is no room for it."""
+        """Whether no messages are requested because there is no capacity for them."""
         return self._at_work >= self._slots or not self._has_room()
 
     @property
     def quiet_seconds(self) -> float:
-        """How long there was a free slot, and no answer."""
+        """Return the seconds for which there was a free slot and no answer."""
         return 0.0 if self.is_busy else self._clock() - self._last_at
 
 
@@ -84,11 +85,11 @@ Arguments = ParamSpec("Arguments")
 
 
 class CountedThreads(TaskPool):  # type: ignore[misc]  # Celery ships no types
-    """Celery's threads, with two differences.
+    """Celery's thread pool, with two differences.
 
-    They tell how many of them are at work. And where Celery cannot note a task's end, because the
-    broker takes no result, the slot is free again: Celery would keep it forever, and consume
-    nothing once all are kept. The work itself is in PostgreSQL by then.
+    It counts the busy threads. It also frees the slot of a task whose end Celery cannot record
+    because the broker accepts no result: Celery would keep the slot forever and stop consuming once
+    all are kept. The work itself is in PostgreSQL by then.
     """
 
     consumption: ClassVar[Consumption]
@@ -120,10 +121,11 @@ _LOOKS = 3
 
 
 class Watchdog:
-    """A thread beside Celery's event loop, which may hang or have ended.
+    """A thread beside Celery's event loop, which may hang or may have ended.
 
-    A broker that is away or full is waited for, however long that takes; running calls go on. A
-    worker that does not consume although the broker is well, or that has ended by itself, leaves.
+    It waits for a broker that is unavailable or full without a time limit; running calls continue.
+    It ends a worker that does not consume although the broker is healthy, or whose event loop has
+    ended.
     """
 
     def __init__(
@@ -146,17 +148,17 @@ class Watchdog:
         self._leave = leave
 
     def start(self) -> None:
-        """Begin to look, every few seconds."""
+        """Start checking every few seconds."""
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     def begin(self, **_: object) -> None:
-        """Show at once that the worker consumes, when Celery says so: its supervisor may wait."""
+        """Report at once that the worker consumes; its supervisor may be waiting."""
         self._consumption.answered()
         self._shown = State.CONSUMING
         self._show(State.CONSUMING)
 
     def look(self) -> State | None:
-        """Look once; return what the worker does, `None` where it ought to consume."""
+        """Check once; return what the worker does, or `None` if it should consume and does not."""
         state = self._observed() or self._asked()
         if state is not None:
             self._in_vain = 0

@@ -1,4 +1,4 @@
-"""A worker: `python -m worker` runs it; `… health` asks whether one is alive here.
+"""A worker: `python -m worker` runs it; `… health` checks whether one is alive here.
 
 The first process starts the others, as `python -m worker worker-2` and so on.
 """
@@ -55,7 +55,7 @@ _CONTROL_MESSAGES = 4
 
 
 def main() -> int:
-    """Run until a signal comes; return an exit code of docs/command-line.md."""
+    """Run until a signal arrives; return an exit code of docs/command-line.md."""
     tune_interpreter()
     try:
         settings = settings_module.load()
@@ -85,12 +85,12 @@ def tune_interpreter() -> None:
 
 
 def check(settings: Settings, name: str) -> None:
-    """Reject a wrong configuration, and wait for an unavailable database.
+    """Reject an invalid configuration, and wait for an unavailable database.
 
     Raises:
-        ConfigurationError: No database, no broker, too few files, or a database that does not suit
-            us as it is.
-        DatabaseRefusedError: The database does not let us in.
+        ConfigurationError: There is no database or broker, too few files can be opened, or the
+            database does not fit.
+        DatabaseRefusedError: The database refuses access.
     """
     # Until Celery listens to the signal; a wait for the database can be long.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.SUCCESS))
@@ -102,7 +102,7 @@ def check(settings: Settings, name: str) -> None:
 
 
 def work(settings: Settings, name: str) -> int:
-    """Consume messages on the threads pool until a signal comes."""
+    """Consume messages in the thread pool until a signal arrives."""
     # Celery warns root because of pickle; we accept nothing but JSON.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     shares = shares_of(settings.worker, processes.usable())
@@ -143,7 +143,7 @@ def work(settings: Settings, name: str) -> int:
 
 
 def watch(settings: Settings, name: str, consumption: Consumption, shutdown: Shutdown) -> None:
-    """Look every few seconds whether this worker consumes, and show it."""
+    """Check every few seconds whether this worker consumes, and publish the result."""
     watchdog = Watchdog(
         consumption,
         patience_seconds=settings.worker.consumer_timeout_seconds,
@@ -156,12 +156,12 @@ def watch(settings: Settings, name: str, consumption: Consumption, shutdown: Shu
 
 
 def health(settings: Settings) -> ExitCode:
-    """Say in a sentence what the worker of this home does; fail where it does not consume."""
+    """Print the state of the worker of this home; fail if it does not consume."""
     sign = liveness.last_sign(settings.home, "worker")
     sys.stdout.write(f"{sign}\n")
     return ExitCode.SUCCESS if sign.is_healthy else ExitCode.UNAVAILABLE
 
 
 def stop_at_once() -> None:
-    """Leave in order when the supervisor is gone: its successor starts another worker."""
+    """Stop in order when the supervisor is gone: its successor starts another worker."""
     os.kill(os.getpid(), signal.SIGTERM)

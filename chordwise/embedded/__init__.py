@@ -1,1 +1,1 @@
-"""The services that Chordwise starts by itself: PostgreSQL, Valkey and a local model server."""
+"""The services that Chordwise starts itself: PostgreSQL, Valkey and a local model server."""

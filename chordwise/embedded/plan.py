@@ -75,7 +75,7 @@ class Plan(BaseModel):
         return self.level is Level.ALL and self.broker_url is None
 
     def is_met_by(self, found: StackState) -> bool:
-        """Return whether a running stack does what this plan asks for."""
+        """Return whether a running stack fulfils this plan."""
         if found.phase is not Phase.READY:
             return False
         if self.is_database_embedded and found.database_url is None:

@@ -74,7 +74,7 @@ class EmbeddedPostgres:
 
         Raises:
             ConfigurationError: The data belongs to another version, or its password is missing.
-            ServiceUnavailableError: The server does not start, or runs already.
+            ServiceUnavailableError: The server does not start, or is already running.
         """
         if self.identity() is not None:
             raise ServiceUnavailableError(f"PostgreSQL is already running on {self._data}.")
@@ -284,10 +284,10 @@ class Account:
 
 
 def account_for(data: Path) -> Account:
-    """Return the user that a server which refuses root runs as: our own, or for root another one.
+    """Return the user as whom a server that refuses root runs: this user, or for root another one.
 
-    For root it is the owner of the data. New data, and data of `nobody`, gets a user id of its own
-    that no account of the system has: every service that runs as `nobody` could read its data.
+    For root it is the owner of the data. New data, and data of `nobody`, gets a user id without an
+    account: every service that runs as `nobody` could read its data.
     """
     if os.geteuid() != 0:
         return Account(uid=os.geteuid(), gid=os.getegid(), is_other=False)
@@ -300,13 +300,13 @@ def account_for(data: Path) -> Account:
 
 
 def named_account() -> Account:
-    """Return a user that the system has a name for: our own, or for root `nobody`.
+    """Return a user with a name on this system: this user, or `nobody` for root.
 
-    `initdb` looks its user up by name. What it writes must lie in a folder that only root may
-    enter, until it belongs to the user of `account_for`.
+    `initdb` looks up the name of its user. Its output must be in a folder that only root may enter,
+    until it belongs to the user of `account_for`.
 
     Raises:
-        ConfigurationError: We are root, and there is no user named `nobody`.
+        ConfigurationError: This process runs as root, and there is no user named `nobody`.
     """
     if os.geteuid() != 0:
         return Account(uid=os.geteuid(), gid=os.getegid(), is_other=False)

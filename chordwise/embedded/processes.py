@@ -1,4 +1,4 @@
-"""Starts child processes in sessions of their own, and stops exactly these."""
+"""Starts child processes in their own sessions, and stops exactly these."""
 
 from __future__ import annotations
 
@@ -92,10 +92,10 @@ def launch(
     inherited: Sequence[int] = (),
     directory: Path | None = None,
 ) -> ProcessIdentity | None:
-    """Start a child in a session of its own; its output goes to the end of `log`.
+    """Start a child in its own session; its output is appended to `log`.
 
-    `inherited` are file descriptors that the child keeps; `directory` becomes its current folder,
-    where it exists. `None`: it died at once.
+    `inherited` are file descriptors that the child keeps; `directory` becomes its current folder if
+    it exists. Returns `None` if it ended at once.
 
     Raises:
         ServiceUnavailableError: The program cannot be started.
@@ -127,9 +127,9 @@ def _rotate(log: Path) -> None:
 
 
 def stop(identity: ProcessIdentity | None, *steps: tuple[Signals, float]) -> bool:
-    """Send each signal in turn and wait its seconds for the end, at last SIGKILL.
+    """Send each signal in turn and wait its seconds for the end, finally SIGKILL.
 
-    Returns whether there was anything to stop.
+    Returns whether there was a process to stop.
     """
     if identity is None or not is_alive(identity):
         return False
@@ -167,7 +167,7 @@ def size_of(log: Path) -> int:
 
 
 def tail(log: Path, lines: int = 5, after: int = 0) -> str:
-    """Return the last lines of a log, of those after so many bytes; empty if there are none."""
+    """Return the last lines of a log after an offset in bytes; empty if there are none."""
     try:
         text = log.read_bytes()[after:].decode("utf-8", "replace")
     except OSError:

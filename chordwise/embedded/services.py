@@ -1,4 +1,4 @@
-"""The children of a supervisor, each behind the same three questions."""
+"""The children of a supervisor: services that can be started, stopped and identified."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LAST_WORDS = 3
 
 
 class Service(Protocol):
-    """Something that can be started, stopped and looked for."""
+    """A service that can be started, stopped and identified."""
 
     def start(self) -> None:
         """Start it and wait until it can be used.
@@ -51,7 +51,7 @@ class Service(Protocol):
 
 
 class BackgroundProcess:
-    """A process that only has to run; it gets `grace_seconds` to end."""
+    """A process that only has to run; after a request to stop it has `grace_seconds` to end."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class BackgroundProcess:
         )
 
     def stop(self) -> bool:
-        """Ask the process to leave, and kill it after its grace; return whether it ran."""
+        """Stop the process, and kill it after its grace period; return whether it ran."""
         return processes.stop(self._identity, (Signals.SIGTERM, self._grace_seconds))
 
     def identity(self) -> ProcessIdentity | None:
@@ -96,14 +96,14 @@ class BackgroundProcess:
         return self._identity if processes.is_alive(self._identity) else None
 
     def last_words(self) -> str:
-        """Return the last lines that it wrote into its log since it was started."""
+        """Return the last lines that it has logged since it was started."""
         return processes.tail(self._log, _LAST_WORDS, self._log_begins)
 
 
 class Watched:
-    """A service that comes back when it dies, after pauses that double from 0.5 to 10 seconds.
+    """A service that is restarted when it dies, after pauses that double from 0.5 to 10 seconds.
 
-    `identity` is its process as it was last looked for, at a start or by `tend`.
+    `identity` is its process as of the last start or `tend`.
     """
 
     def __init__(self, service: Service, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -251,9 +251,9 @@ class Children:
         self.plan: Plan | None = None
 
     def apply(self, plan: Plan) -> None:
-        """Start what a plan asks for and is not there; what runs beyond it goes on.
+        """Start the missing services of a plan; others that run continue.
 
-        A worker consumes afterwards, or waits for servers that are not ours.
+        Afterwards a worker consumes, or waits for servers that are not embedded.
 
         Raises:
             ConfigurationError: A setting contradicts it.
@@ -270,7 +270,7 @@ class Children:
             self._start(COMMAND_SERVER, self._process(plan, COMMAND_SERVER))
 
     def tend(self) -> dict[str, ChordwiseError]:
-        """Restart what died; return what there is to report."""
+        """Restart dead services; return what to report."""
         problems = {name: watched.tend() for name, watched in self._watched.items()}
         return {name: problem for name, problem in problems.items() if problem is not None}
 
@@ -284,7 +284,7 @@ class Children:
         os.close(self._reader)
 
     def identities(self) -> dict[str, ProcessIdentity]:
-        """Return the processes that run, by name, as they were last looked for."""
+        """Return the running processes by name, as of the last check."""
         found = {name: watched.identity for name, watched in self._watched.items()}
         return {name: identity for name, identity in found.items() if identity is not None}
 

@@ -123,14 +123,14 @@ def hold(
 
 
 def find(home: Path) -> StackState | None:
-    """Return what a running stack says about itself; `None` where none runs."""
+    """Return the state of the running stack; `None` if none runs."""
     return current_state(home_at(home))
 
 
 def keeps_watch(settings: Settings) -> bool | None:
-    """Return whether the stack here watches the folders and keeps the schedules of these settings.
+    """Return whether the stack here watches the folders and runs the schedules of these settings.
 
-    `None` where processes that others start do that.
+    `None` if processes outside the stack do that.
     """
     if not settings.embedded.start:
         return None
@@ -143,7 +143,7 @@ def keeps_watch(settings: Settings) -> bool | None:
 
 
 def watches_for_others(settings: Settings) -> bool:
-    """Return whether the stack here watches folders or keeps schedules of other settings."""
+    """Return whether the stack here watches folders or runs schedules of other settings."""
     found = find(settings.home) if settings.embedded.start else None
     return found is not None and found.autostart_fingerprint not in {
         "",
@@ -152,7 +152,7 @@ def watches_for_others(settings: Settings) -> bool:
 
 
 def touch_last_used(home: Path) -> None:
-    """Keep a background stack from leaving for another while."""
+    """Postpone the end of an idle background stack."""
     place = home_at(home)
     if place.run.is_dir():
         idleness.touch(place)
@@ -162,7 +162,7 @@ def stop(home: Path) -> bool:
     """Stop the stack of a home, and what a killed one left; return whether there was any.
 
     Raises:
-        ServiceUnavailableError: Another command starts the stack at the same moment.
+        ServiceUnavailableError: Another command is starting the stack.
     """
     place = home_at(home)
     if not place.run.is_dir():

@@ -1,4 +1,4 @@
-"""The process that starts the services of one home, watches over them and takes them down again."""
+"""The process that starts the services of one home, watches them and stops them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Supervisor:
-    """One stack: holds the lock of its home for as long as it runs.
+    """One stack: holds the lock of its home while it runs.
 
-    `plan` is what to start with; without one, the first request says. `leaves_when_idle` is for the
-    background: in the foreground a stack stays until a signal comes.
+    `plan` is the initial plan; without one, the first request has it. `leaves_when_idle` is for a
+    stack in the background: in the foreground it runs until a signal arrives.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class Supervisor:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the background stack of the home that is named; another supervisor there is no error."""
+    """Run the background stack of a home; another supervisor there is no error."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )

@@ -45,7 +45,7 @@ class EmbeddedValkey:
         """Start the server and wait until it answers.
 
         Raises:
-            ServiceUnavailableError: The server does not start, or runs already.
+            ServiceUnavailableError: The server does not start, or is already running.
         """
         if self.identity() is not None:
             raise ServiceUnavailableError(f"Valkey is already running on {self._data}.")
