@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from types import MappingProxyType
 
 from chordwise.domain import grounding, json_values, missing_rows, schemas
 from chordwise.domain.analyses import schema_data
@@ -26,29 +25,27 @@ _OF_ALL = (
     "Every quote bears out the statement beside which it stands.",
     "What the text leaves open or contradicts is not presented as certain.",
 )
-_OF_TYPES: Mapping[AnalysisType, tuple[str, ...]] = MappingProxyType(
-    {
-        AnalysisType.SUMMARY: (
-            "The findings are those that matter most in the whole text, not only in its beginning.",
-            "No two findings say the same.",
-        ),
-        AnalysisType.EXTRACTION: (
-            "Each value is complete and as the text has it, with its unit or currency.",
-            "Nothing is called missing that the text does mention.",
-        ),
-        AnalysisType.REASONING: (
-            "Each step is the author's own and has the role that it plays in the argument.",
-            "Weaknesses and gaps are those of the argument, not of its style or its subject.",
-        ),
-        AnalysisType.CLASSIFICATION: (
-            "The primary label fits the text as a whole better than any other label does.",
-        ),
-        AnalysisType.SENTIMENT: (
-            "Label and score are those of the text as a whole, not of one sentence in it.",
-            "What the author reports of others, or means ironically, is not the author's feeling.",
-        ),
-    }
-)
+_OF_TYPES: Mapping[AnalysisType, tuple[str, ...]] = {
+    AnalysisType.SUMMARY: (
+        "The findings are those that matter most in the whole text, not only in its beginning.",
+        "No two findings say the same.",
+    ),
+    AnalysisType.EXTRACTION: (
+        "Each value is complete and as the text has it, with its unit or currency.",
+        "Nothing is called missing that the text does mention.",
+    ),
+    AnalysisType.REASONING: (
+        "Each step is the author's own and has the role that it plays in the argument.",
+        "Weaknesses and gaps are those of the argument, not of its style or its subject.",
+    ),
+    AnalysisType.CLASSIFICATION: (
+        "The primary label fits the text as a whole better than any other label does.",
+    ),
+    AnalysisType.SENTIMENT: (
+        "Label and score are those of the text as a whole, not of one sentence in it.",
+        "What the author reports of others, or means ironically, is not the author's feeling.",
+    ),
+}
 
 
 class CritiqueOutcome(StrEnum):
