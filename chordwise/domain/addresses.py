@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from types import MappingProxyType
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
@@ -39,9 +38,7 @@ def is_public(address: str) -> bool:
 
 
 HIDDEN = "********"
-_PROVIDER_HOSTS: Mapping[str, str] = MappingProxyType(
-    {"openai": "api.openai.com", "anthropic": "api.anthropic.com"}
-)
+_PROVIDER_HOSTS: Mapping[str, str] = {"openai": "api.openai.com", "anthropic": "api.anthropic.com"}
 _SHORTEST_KEY = 8
 _KEY_IN_PATH = re.compile(r"(?<![^/])(?:sk|key|pk)-[^/]{8,}")
 

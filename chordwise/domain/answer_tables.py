@@ -69,21 +69,8 @@ class AnswerColumn:
 
 
 BASE_COLUMNS = (
-    "document",
-    "source",
-    "status",
-    "needs_review",
-    "confidence",
-    "unread",
-    "run",
-    "analyzed_at",
-    "document_id",
-    "job_id",
-    "row_index",
-    "parent_row",
-    "quote",
-    "grounded",
-    "path",
+    *("document", "source", "status", "needs_review", "confidence", "unread", "run", "analyzed_at"),
+    *("document_id", "job_id", "row_index", "parent_row", "quote", "grounded", "path"),
 )
 """The columns of every table, and of the tables of lists."""
 

@@ -26,25 +26,8 @@ _VERBS: dict[str, str] = {
 _NO_VERBS = STOPWORDS | frozenset(_DATA["words"]["no_verbs"].split())
 WEIGHTS: Mapping[str, float] = _DATA.get("weights", {})
 """The weight of each feature of a request; a request is flagged if the sum is above 0."""
-_ASK = frozenset(("how", "what", "who", "where", "when", "why", "which", "whose"))
-_ASK_IF = frozenset(
-    [
-        "is",
-        "are",
-        "do",
-        "does",
-        "did",
-        "can",
-        "could",
-        "should",
-        "would",
-        "will",
-        "has",
-        "have",
-        "was",
-        "were",
-    ]
-)
+_ASK = frozenset(_DATA["words"]["ask"].split())
+_ASK_IF = frozenset(_DATA["words"]["ask_if"].split())
 _MIN_SENTENCE, _MAX_SENTENCE = 8, 400
 _SENTENCE = re.compile(r"[^\n.?!|]+(?:[.?!](?=[^\s.?!])[^\n.?!|]*)*+[.?!\"'”’)]*+")
 _BULLET = " \t-*•#\"'“”(>0123456789.)"

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from types import MappingProxyType
 from typing import TypeAlias
 
 import jsonschema_rs
@@ -30,16 +29,14 @@ from chordwise.domain.typed_values import typed
 from chordwise.errors import UsageError
 
 MAX_CHECKS = 50
-_OPERATORS: Mapping[str, Callable[[Decimal, Decimal], bool]] = MappingProxyType(
-    {
-        "=": operator.eq,
-        "!=": operator.ne,
-        "<": operator.lt,
-        "<=": operator.le,
-        ">": operator.gt,
-        ">=": operator.ge,
-    }
-)
+_OPERATORS: Mapping[str, Callable[[Decimal, Decimal], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 _FOR_TEXTS = ("=", "!=")
 _Positions: TypeAlias = tuple[int, ...]
 
@@ -140,33 +137,29 @@ def _form(kind: str, required: JsonObject, optional: JsonObject) -> jsonschema_r
     return jsonschema_rs.validator_for({**schemas.closed(own), "required": list(required)})
 
 
-_FORMS: Mapping[str, jsonschema_rs.Validator] = MappingProxyType(
-    {
-        "sum": _form(
-            "sum",
-            {
-                "of": _PATHS_OF_A_SUM,
-                "equals": {**_PATH, "type": ["string", "number"]},
-            },
-            {"tolerance": _TOLERANCE},
-        ),
-        "order": _form("order", {"before": _PATH, "after": _PATH}, {"strict": {"type": "boolean"}}),
-        "compare": _form(
-            "compare",
-            {"left": _PATH, "operator": schemas.one_of([*_OPERATORS]), "right": _VALUE},
-            {"tolerance": _TOLERANCE},
-        ),
-        "required": _form("required", {"field": _PATH, "if": _PATH}, {"equals": _VALUE}),
-    }
-)
-_PATHS = MappingProxyType(
-    {
-        "sum": ("of", "equals"),
-        "order": ("before", "after"),
-        "compare": ("left", "right"),
-        "required": ("field", "if"),
-    }
-)
+_FORMS: Mapping[str, jsonschema_rs.Validator] = {
+    "sum": _form(
+        "sum",
+        {
+            "of": _PATHS_OF_A_SUM,
+            "equals": {**_PATH, "type": ["string", "number"]},
+        },
+        {"tolerance": _TOLERANCE},
+    ),
+    "order": _form("order", {"before": _PATH, "after": _PATH}, {"strict": {"type": "boolean"}}),
+    "compare": _form(
+        "compare",
+        {"left": _PATH, "operator": schemas.one_of([*_OPERATORS]), "right": _VALUE},
+        {"tolerance": _TOLERANCE},
+    ),
+    "required": _form("required", {"field": _PATH, "if": _PATH}, {"equals": _VALUE}),
+}
+_PATHS = {
+    "sum": ("of", "equals"),
+    "order": ("before", "after"),
+    "compare": ("left", "right"),
+    "required": ("field", "if"),
+}
 """The entries that are, or may be, JSON Pointers."""
 
 
@@ -274,9 +267,12 @@ def _required(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
             yield _failed(declared, path, f"{field} is missing beside {condition}")
 
 
-_KINDS: Mapping[str, Callable[[JsonObject, JsonValue], Iterator[FailedCheck]]] = MappingProxyType(
-    {"sum": _sum, "order": _order, "compare": _compare, "required": _required}
-)
+_KINDS: Mapping[str, Callable[[JsonObject, JsonValue], Iterator[FailedCheck]]] = {
+    "sum": _sum,
+    "order": _order,
+    "compare": _compare,
+    "required": _required,
+}
 
 
 def _failed(

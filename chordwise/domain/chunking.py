@@ -14,10 +14,9 @@ from typing import TypeAlias, TypeVar
 import sentencex
 
 from chordwise.domain import tokens
-from chordwise.domain.records import QUOTED_FIELD, Division, Span, divide, is_prose
+from chordwise.domain.records import LINE, QUOTED_FIELD, Division, Span, divide, is_prose
 
 _WINDOW_CHARACTERS = 10_000
-_LINE = re.compile(r"[^\n]*+(?:\n|$)")
 _DELIMITERS = ",;"
 _FEWEST_DELIMITERS = 2
 _BRACKETS = ("{", "[", "(", "<")
@@ -76,7 +75,7 @@ def _sentences(text: str) -> Division:
 
 def _lines(text: str) -> Division:
     """Split a text into lines, or into sentences if it is prose with wrapped lines."""
-    lines = [match.span() for match in _LINE.finditer(text) if match.group()]
+    lines = [match.span() for match in LINE.finditer(text) if match.group()]
     return _sentences(text) if is_prose(text, lines) else Division([end for _, end in lines])
 
 

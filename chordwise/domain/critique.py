@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from types import MappingProxyType
 
 from chordwise.domain import grounding, json_values, missing_rows, schemas
 from chordwise.domain.analyses import schema_data
@@ -26,29 +25,27 @@ _OF_ALL = (
     "Every quote supports the statement beside it.",
     "Nothing that the text leaves open or contradicts is presented as certain.",
 )
-_OF_TYPES: Mapping[AnalysisType, tuple[str, ...]] = MappingProxyType(
-    {
-        AnalysisType.SUMMARY: (
-            "The findings are the most important ones of the whole text, not just of its start.",
-            "No two findings state the same.",
-        ),
-        AnalysisType.EXTRACTION: (
-            "Each value is complete and as in the text, with its unit or currency.",
-            "No value that the text mentions is reported as missing.",
-        ),
-        AnalysisType.REASONING: (
-            "Each step is the author's own and has the role that it plays in the argument.",
-            "Weaknesses and gaps are those of the argument, not of its style or its subject.",
-        ),
-        AnalysisType.CLASSIFICATION: (
-            "The primary label fits the text as a whole better than any other label does.",
-        ),
-        AnalysisType.SENTIMENT: (
-            "Label and score are those of the text as a whole, not of one sentence in it.",
-            "Attitudes of others and ironic statements do not count as the author's attitude.",
-        ),
-    }
-)
+_OF_TYPES: Mapping[AnalysisType, tuple[str, ...]] = {
+    AnalysisType.SUMMARY: (
+        "The findings are the most important ones of the whole text, not just of its start.",
+        "No two findings state the same.",
+    ),
+    AnalysisType.EXTRACTION: (
+        "Each value is complete and as in the text, with its unit or currency.",
+        "No value that the text mentions is reported as missing.",
+    ),
+    AnalysisType.REASONING: (
+        "Each step is the author's own and has the role that it plays in the argument.",
+        "Weaknesses and gaps are those of the argument, not of its style or its subject.",
+    ),
+    AnalysisType.CLASSIFICATION: (
+        "The primary label fits the text as a whole better than any other label does.",
+    ),
+    AnalysisType.SENTIMENT: (
+        "Label and score are those of the text as a whole, not of one sentence in it.",
+        "Attitudes of others and ironic statements do not count as the author's attitude.",
+    ),
+}
 
 
 class CritiqueOutcome(StrEnum):

@@ -149,20 +149,8 @@ _MACHINE = (
 )
 _MODEL = rf"(?:{_MACHINE}|assistants?)"
 _MODEL_WORDS = (
-    *(
-        "gpt",
-        "llm",
-        "claude",
-        "gemini",
-        "copilot",
-        "language model",
-        "ai ",
-        "ai,",
-        "bot",
-        "ai.",
-        "ai:",
-    ),
-    *("ai\n", "a.i.", "assistant", "automated "),
+    *("gpt", "llm", "claude", "gemini", "copilot", "language model", "bot", "assistant"),
+    *("automated ", "ai ", "ai,", "ai.", "ai:", "ai\n", "a.i."),
 )
 _EARLIER = (
     r"(?:(?:all|any|every|everything|each|of|the|these|those|this|that|your|my|our|other|and|or"

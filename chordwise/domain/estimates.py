@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from chordwise.domain.tasks import AnalysisType
 
@@ -50,26 +49,14 @@ class Interval:
 NOTHING = Interval(low=0, typical=0, high=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Habit:
-    """The assumed length of an answer without observations, in tokens.
-
-    A part of the length is fixed, and a part grows with the text.
-    """
-
-    fixed: float
-    share_of_text: float
-
-
-HABITS: Mapping[AnalysisType, Habit] = MappingProxyType(
-    {
-        AnalysisType.SUMMARY: Habit(fixed=200, share_of_text=0.08),
-        AnalysisType.EXTRACTION: Habit(fixed=120, share_of_text=0.15),
-        AnalysisType.REASONING: Habit(fixed=250, share_of_text=0.12),
-        AnalysisType.CLASSIFICATION: Habit(fixed=120, share_of_text=0.01),
-        AnalysisType.SENTIMENT: Habit(fixed=150, share_of_text=0.04),
-    }
-)
+_LENGTHS = {
+    AnalysisType.SUMMARY: (200, 0.08),
+    AnalysisType.EXTRACTION: (120, 0.15),
+    AnalysisType.REASONING: (250, 0.12),
+    AnalysisType.CLASSIFICATION: (120, 0.01),
+    AnalysisType.SENTIMENT: (150, 0.04),
+}
+"""The assumed length of an answer without observations: fixed tokens, and a share of the text."""
 ASSUMED_REPEATS = Interval(low=0, typical=0.03, high=0.2)
 """The share of questions that are repeated, without observations."""
 
@@ -88,8 +75,8 @@ ASSUMED_PICTURE = Interval(low=0.5, typical=1, high=2)
 
 def assumed(kind: AnalysisType, text_tokens: float, max_tokens: float) -> Interval:
     """Return the assumed length of one answer by its type: from a third to three times as much."""
-    habit = HABITS[kind]
-    typical = min(max_tokens, habit.fixed + habit.share_of_text * text_tokens)
+    fixed, share_of_text = _LENGTHS[kind]
+    typical = min(max_tokens, fixed + share_of_text * text_tokens)
     return Interval(low=typical / _SPREAD, typical=typical, high=min(max_tokens, typical * _SPREAD))
 
 

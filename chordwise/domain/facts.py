@@ -120,15 +120,9 @@ DATA = Place(path=f"/{_DATA}")
 
 def scalar_fact(place: Place, value: JsonValue) -> Fact:
     """Return the fact for a scalar, without evidence; null, `[]` and `{}` have no value."""
-    return typed_fact(
-        Fact(
-            path=place.path,
-            item=place.item or _DATA,
-            parent=place.parent,
-            row_index=place.row_index,
-        ),
-        value,
-    )
+    item = place.item or _DATA
+    fact = Fact(path=place.path, item=item, parent=place.parent, row_index=place.row_index)
+    return typed_fact(fact, value)
 
 
 def typed_fact(fact: Fact, value: JsonValue) -> Fact:

@@ -12,14 +12,10 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
-
-Place: TypeAlias = tuple[int, int]
-"""Start and end in a text, the end exclusive."""
-
+from chordwise.domain.layout import Place
 
 _MAX_COMPARED = 32
 """The maximum number of mentions of a quote that are compared for the row that it begins."""

@@ -14,7 +14,7 @@ from functools import cache
 
 from pydantic import TypeAdapter
 
-from chordwise.domain import grounding, json_values
+from chordwise.domain import grounding, json_values, wording
 from chordwise.domain.analyses.analysis import RowCount
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.grounding import Source
@@ -344,5 +344,5 @@ def from_json(stored: JsonValue) -> tuple[MissingRows, ...]:
 def _listed(missing: Sequence[MissingRows]) -> str:
     named = [str(each) for each in missing[:_MAX_NAMED]]
     if rest := len(missing) - len(named):
-        named.append(f"rows of {rest:,} more list{'' if rest == 1 else 's'}")
+        named.append(f"rows of {wording.counted(rest, 'more list')}")
     return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 Span = tuple[int, int]
 
-_LINE = re.compile(r"[^\n]*+(?:\n|$)")
+LINE = re.compile(r"[^\n]*+(?:\n|$)")
 _FIRST_WORD = re.compile(r"\s*+\S++")
 # A quoted field of CSV: it begins after a delimiter, and ends before one.
 QUOTED_FIELD = re.compile(r'"(?<![^,;\t|\n]")[^"]*+(?:""[^"]*+)*+"(?=[,;\t|\n]|\Z)')
@@ -229,7 +229,7 @@ def _paragraphs(text: str) -> Iterator[list[Span]]:
     fields = (field.span() for field in QUOTED_FIELD.finditer(text) if "\n" in field[0])
     field = next(fields, None)
     paragraph: list[Span] = []
-    for match in _LINE.finditer(text):
+    for match in LINE.finditer(text):
         start, end = match.span()
         while field and field[1] <= start:
             field = next(fields, None)

@@ -173,13 +173,8 @@ def examples_from(stored: Iterable[JsonObject]) -> tuple[Example, ...]:
 
 
 _NO_QUESTION = (
-    "confidence_threshold",
-    "votes",
-    "critique",
-    "principles",
-    "templates",
-    "examples",
-    "chunk_tokens",
+    *("confidence_threshold", "votes", "critique", "principles"),
+    *("templates", "examples", "chunk_tokens"),
 )
 """The options that control how a question is answered or marked, and are not part of it."""
 

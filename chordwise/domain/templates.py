@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from string import Template
 
-from chordwise.domain import json_values
+from pydantic import TypeAdapter
+
 from chordwise.domain.json_values import JsonValue
 
 _OF_ALL = ("text", "mark", "schema", "instructions")
@@ -93,17 +94,12 @@ def to_json(templates: Iterable[PromptTemplate]) -> list[JsonValue]:
     ]
 
 
+_STORED = TypeAdapter(tuple[PromptTemplate, ...])
+
+
 def from_json(stored: JsonValue) -> tuple[PromptTemplate, ...]:
     """Parse the output of `to_json`."""
-    return tuple(
-        PromptTemplate(
-            name=json_values.text(each.get("name")),
-            variant=json_values.text(each.get("variant")),
-            system=json_values.text(each.get("system")),
-            user=json_values.text(each.get("user")),
-        )
-        for each in json_values.objects(stored)
-    )
+    return _STORED.validate_python(stored or ())
 
 
 def _variables(text: str) -> Iterator[re.Match[str]]:

@@ -17,7 +17,7 @@ from operator import itemgetter
 
 from chordwise.domain import records
 from chordwise.domain.grounding import Source
-from chordwise.domain.records import Span
+from chordwise.domain.records import LINE, Span
 
 DENSE = 5
 """The number of rows from which on a part of a text is assumed to lie within a list."""
@@ -33,7 +33,6 @@ _LONGEST_MARK = 5
 _LINES_BETWEEN = 4
 _LONGEST_ITEM = 200
 _LONGEST_LINE = 300
-_LINE = re.compile(r"[^\n]*+(?:\n|$)")
 _ITEM = re.compile(r"(?:([-*•–+])|\(?\w{1,3}([.)]))\s")
 _KEY = re.compile(r"<[\w:.-]++|[^:\n]{1,40}+:(?=\s)")
 _DELIMITER = re.compile(r"[,;](?!\d{3}(?!\d))")
@@ -155,7 +154,7 @@ class Lines:
         """The parts into which the text is divided at records, and its lines."""
         text = self.source.text
         cut = itertools.pairwise([0, *records.divide(text).ends])
-        lines = (line.span() for line in _LINE.finditer(text))
+        lines = (line.span() for line in LINE.finditer(text))
         full = ([(start, text[start:end].rstrip()) for start, end in each] for each in (cut, lines))
         cuts, whole_lines = (
             self._moved((start, start + len(own) + 1) for start, own in each if own)
@@ -306,7 +305,7 @@ def _left(
 
 def _lines(text: str) -> Iterator[Span]:
     """Yield the lines with letters or digits; long ones are split at sentences or objects."""
-    for line in _LINE.finditer(text):
+    for line in LINE.finditer(text):
         start, end = line.span()
         is_whole = end - start <= _LONGEST_LINE or _is_row(line[0])
         stops = () if is_whole else _STOP.finditer(text, start, end)

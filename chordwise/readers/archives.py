@@ -9,11 +9,11 @@ import zlib
 from collections.abc import Iterator
 
 from chordwise.readers import failures
+from chordwise.readers.contents import SLICE_BYTES
 from chordwise.readers.discovery import is_ignored
 from chordwise.readers.extracted import Extraction, Naming, Part, Source, Unread, Wanted
 
 _ENCRYPTED_FLAG = 1
-_SLICE_BYTES = 1024 * 1024
 _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
 
 
@@ -62,7 +62,7 @@ def _pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes
     """
     try:
         with archive.open(member) as stream:
-            while piece := stream.read(_SLICE_BYTES):
+            while piece := stream.read(SLICE_BYTES):
                 yield piece
     except NotImplementedError as error:
         kind = "packed in a way that is not supported"

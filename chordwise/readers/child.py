@@ -14,6 +14,7 @@ from typing import BinaryIO, assert_never
 from chordwise.domain.json_values import JsonObject, number, text
 from chordwise.errors import ReadError
 from chordwise.readers import failures, frames, limits, pdf, scans
+from chordwise.readers.contents import SLICE_BYTES
 from chordwise.readers.extracted import (
     Columns,
     Extracted,
@@ -30,7 +31,6 @@ from chordwise.readers.extraction import extract
 
 _TITLE_CHARACTERS = 1_000
 _MAX_UNSEEN = 20
-_SLICE_BYTES = 1024 * 1024
 
 
 def main() -> None:
@@ -81,7 +81,8 @@ def _answers(request: JsonObject, file: BinaryIO) -> Iterator[tuple[JsonObject, 
     except MemoryError:
         yield _last(failures.out_of_memory()), b""
     except Exception as error:  # noqa: BLE001 - the outermost shell: parsers raise anything
-        yield _last(_surprise(error)), b""
+        what = f"cannot be read: its parser stopped with {type(error).__name__}."
+        yield _last(failures.malformed(what)), b""
 
 
 def _picture(data: bytes, page: int) -> tuple[JsonObject, bytes]:
@@ -115,7 +116,8 @@ def _answer(found: Extraction | PageText, max_bytes: int) -> Iterator[tuple[Json
                 label = _cut(found.label)
                 yield {"part": True, "place": place, "name": _cut(found.name), "label": label}, b""
                 for piece in found.pieces:
-                    yield from _slices(piece)
+                    for start in range(0, len(piece), SLICE_BYTES):
+                        yield {"piece": True}, piece[start : start + SLICE_BYTES]
                 yield {"complete": True}, b""
             case Unread():
                 raise found.error
@@ -123,11 +125,6 @@ def _answer(found: Extraction | PageText, max_bytes: int) -> Iterator[tuple[Json
                 assert_never(found)
     except ReadError as error:
         yield {**_failure(error), "place": place}, b""
-
-
-def _slices(piece: bytes) -> Iterator[tuple[JsonObject, bytes]]:
-    for start in range(0, len(piece), _SLICE_BYTES):
-        yield {"piece": True}, piece[start : start + _SLICE_BYTES]
 
 
 def _last(error: ReadError) -> JsonObject:
@@ -183,10 +180,6 @@ def _failure(error: ReadError) -> JsonObject:
 
 def _cut(name: str) -> str:
     return name[:_TITLE_CHARACTERS]
-
-
-def _surprise(error: Exception) -> ReadError:
-    return failures.malformed(f"cannot be read: its parser stopped with {type(error).__name__}.")
 
 
 if __name__ == "__main__":

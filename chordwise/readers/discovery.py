@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -87,29 +87,15 @@ def _matching(argument: str) -> Iterator[FoundFile]:
     folder, pattern = split(argument)
     if not Path(folder).is_dir():
         return iter(())
-    return _Walk(
-        folder,
-        enters=lambda path: may_hold(path, pattern),
-        takes=lambda path: matches(path, pattern),
-    ).files()
-
-
-def _always(_path: tuple[str, ...]) -> bool:
-    return True
+    return _Walk(folder, pattern).files()
 
 
 class _Walk:
     """The walk of one folder from top to bottom, sorted by the bytes of names, never leaving it."""
 
-    def __init__(
-        self,
-        folder: str,
-        enters: Callable[[tuple[str, ...]], bool] = _always,
-        takes: Callable[[tuple[str, ...]], bool] = _always,
-    ) -> None:
+    def __init__(self, folder: str, pattern: tuple[str, ...] = ()) -> None:
         self._folder = folder
-        self._enters = enters
-        self._takes = takes
+        self._pattern = pattern
         self._boundary = os.path.realpath(folder)
 
     def files(self) -> Iterator[FoundFile]:
@@ -119,9 +105,9 @@ class _Walk:
         while waiting:
             entry, path = waiting.pop()
             if entry.is_dir(follow_symlinks=False):
-                if self._enters(path):
+                if may_hold(path, self._pattern):
                     yield from self._list(entry.path, path, waiting)
-            elif self._takes(path):
+            elif matches(path, self._pattern):
                 yield from self._file(entry)
 
     def _list(
@@ -212,29 +198,12 @@ def may_hold(folder: Sequence[str], pattern: Sequence[str]) -> bool:
 
 _STARTS = (".", "~$", "~lock.")
 _ENDS = (
-    ".part",
-    ".partial",
-    ".filepart",
-    ".crdownload",
-    ".download",
-    ".opdownload",
-    ".tmp",
-    ".temp",
-    ".swp",
-    "~",
-    ".chordwise.toml",
+    *(".part", ".partial", ".filepart", ".crdownload", ".download", ".opdownload"),
+    *(".tmp", ".temp", ".swp", "~", ".chordwise.toml"),
 )
 _NAMES = (
-    "thumbs.db",
-    "desktop.ini",
-    "icon\r",
-    "__macosx",
-    "lost+found",
-    "@eadir",
-    "#recycle",
-    "$recycle.bin",
-    "system volume information",
-    "chordwise.toml",
+    *("thumbs.db", "desktop.ini", "icon\r", "__macosx", "lost+found", "@eadir", "#recycle"),
+    *("$recycle.bin", "system volume information", "chordwise.toml"),
 )
 
 

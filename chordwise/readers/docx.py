@@ -61,9 +61,8 @@ class _Document:
         self._left_out: list[str] = []
 
     def extracted(self) -> Extracted:
-        root = self._package.relationships("")
-        main = next((part.target for part in root.values() if part.kind == "officeDocument"), "")
-        if main not in self._package:
+        main = self._package.main_part()
+        if not main:
             raise failures.malformed("is a damaged DOCX file: its main part is missing.")
         related = self._package.relationships(main)
         before = list(self._texts_of(related, _BEFORE))
@@ -77,7 +76,7 @@ class _Document:
             text=text,
             places=places.sections(headings, len(text)),
             media_type=MEDIA_TYPE,
-            title=self._title(root),
+            title=self._title(),
             invisible_characters=sum(len("".join(each.split())) for each in self._unseen),
             unseen=tuple(self._unseen),
             left_out=document_flags.addressed("\n".join(self._left_out)),
@@ -119,9 +118,9 @@ class _Document:
         self._spend(len(text))
         return text
 
-    def _title(self, root: Mapping[str, Relationship]) -> str:
+    def _title(self) -> str:
         title = TitleTarget()
-        for part in root.values():
+        for part in self._package.relationships("").values():
             if part.kind == "core-properties" and part.target in self._package:
                 self._package.parse(part.target, title)
         return title.text

@@ -41,10 +41,9 @@ def binary() -> ReadError:
 
 def malformed(what: str) -> ReadError:
     """Return the error for an invalid file of a supported format; `what` is a whole predicate."""
-    return ReadError(
+    return unreadable(
         what,
         "Open the file in its own program, save it again, and submit the new copy.",
-        IntakeOutcome.UNREADABLE,
         "malformed",
     )
 

@@ -31,20 +31,9 @@ _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImpleme
 class PartTarget:
     """Receives the elements of a part; attributes have their namespaces in braces.
 
-    Unhandled elements are skipped, and a document type declaration is an error.
+    Subclasses have methods `start`, `end` and `data`, as far as they need them (lxml, The target
+    parser interface). A document type declaration is an error.
     """
-
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        """Handle the start of an element."""
-
-    def end(self, tag: str) -> None:
-        """Handle the end of an element."""
-
-    def data(self, text: str) -> None:
-        """Handle a piece of text."""
-
-    def comment(self, text: str) -> None:
-        """Ignore a comment."""
 
     def doctype(self, _name: str, _public: str | None, _system: str | None) -> None:
         """Reject the part with a `ReadError`."""
@@ -139,6 +128,12 @@ class OfficePackage:
         if listing in self:
             self.parse(listing, found)
         return found.by_id
+
+    def main_part(self) -> str:
+        """Return the name of the part with the content; empty if there is none."""
+        root = self.relationships("").values()
+        main = next((part.target for part in root if part.kind == "officeDocument"), "")
+        return main if main in self else ""
 
     def parse(self, part: str, target: PartTarget) -> None:
         """Feed a part to the target in pieces.

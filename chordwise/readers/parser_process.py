@@ -26,8 +26,8 @@ _CHILD = "chordwise.readers.child"
 _SOURCE = Path(__file__).parents[2]
 # Limits leaks in C libraries; a start takes a quarter of a second.
 _FILES_PER_PROCESS = 2_000
-MAX_PICTURE_BYTES = 8 * limits.MEGABYTE
-"""The limit for the picture of a page; 2,576 x 2,576 gray pixels always take less."""
+# 2,576 x 2,576 gray pixels always take less.
+_MAX_PICTURE_BYTES = 8 * limits.MEGABYTE
 _GOODBYE_SECONDS = 1.0
 _START_SECONDS = 60.0
 _TIME_SIGNALS = (-signal.SIGALRM, -signal.SIGXCPU)
@@ -38,8 +38,7 @@ class FileQuestion:
     """A request about a file; `ocr_data` is the folder of language data if it is a scan.
 
     With `shows_pages` the answers are the pages of a scan, those without text as pictures. `page`
-    requests the picture of a page instead of texts; 0 means none. `max_picture_bytes` is the
-    maximum size of that picture.
+    requests the picture of a page instead of texts; 0 means none.
     """
 
     name: str
@@ -47,7 +46,6 @@ class FileQuestion:
     ocr_data: str = ""
     shows_pages: bool = False
     page: int = 0
-    max_picture_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,38 +59,6 @@ class Answer:
     text: bytearray = field(default_factory=bytearray)
     places: bytes = b""
     part: Content | None = None
-
-
-class _ChannelError(Exception):
-    """An error of the channel, as opposed to one of the file that a part is written to."""
-
-    def __init__(self, cause: OSError) -> None:
-        super().__init__(cause)
-        self.cause = cause
-
-
-class _Part:
-    """A part that is being received; `end` is the header after its last piece."""
-
-    def __init__(self, channel: socket.socket, max_bytes: int, deadline: float) -> None:
-        self._channel = channel
-        self._bytes_left = max_bytes
-        self._deadline = deadline
-        self.end: JsonObject = {}
-
-    def pieces(self) -> Iterator[bytearray]:
-        while True:
-            try:
-                header, piece = frames.receive(self._channel, contents.SLICE_BYTES, self._deadline)
-            except OSError as error:
-                raise _ChannelError(error) from error
-            if not header.get("piece"):
-                self.end = header
-                return
-            self._bytes_left -= len(piece)
-            if self._bytes_left < 0:
-                raise _ChannelError(ConnectionError("a part is longer than allowed"))
-            yield piece
 
 
 class ParserProcess:
@@ -198,25 +164,35 @@ class ParserProcess:
             OSError: The child did not answer in time, has ended, or sends invalid data.
         """
         deadline = reading_time.deadline(self._seconds)
-        max_bytes = question.max_picture_bytes or max(
-            self._limits.max_text_bytes, MAX_PICTURE_BYTES
-        )
-        header, body = frames.receive(channel, max_bytes, deadline)
+        texts_bytes = 0 if question.page else self._limits.max_text_bytes
+        header, body = frames.receive(channel, max(_MAX_PICTURE_BYTES, texts_bytes), deadline)
         if not header.get("part"):
             size = header.get("text_bytes")
             end = size if isinstance(size, int) else len(body)
             places = bytes(body[end:])
             del body[end:]
             return Answer(header=header, text=body, places=places)
-        arriving = _Part(channel, self._limits.max_file_megabytes * limits.MEGABYTE, deadline)
-        try:
-            content = contents.spooled(arriving.pieces())
-        except _ChannelError as error:
-            raise error.cause from error
-        if arriving.end.get("complete"):
+        last: JsonObject = {}
+        content = contents.spooled(self._pieces(channel, last, deadline))
+        if last.get("complete"):
             return Answer(header=header, part=content)
         content.close()
-        return Answer(header=arriving.end)
+        return Answer(header=last)
+
+    def _pieces(
+        self, channel: socket.socket, last: JsonObject, deadline: float
+    ) -> Iterator[bytearray]:
+        """Yield the pieces of a part, and put the header after the last one into `last`."""
+        bytes_left = self._limits.max_file_megabytes * limits.MEGABYTE
+        while True:
+            header, piece = frames.receive(channel, contents.SLICE_BYTES, deadline)
+            if not header.get("piece"):
+                last.update(header)
+                return
+            bytes_left -= len(piece)
+            if bytes_left < 0:
+                raise ConnectionError("a part is longer than allowed")
+            yield piece
 
     def _request(self, question: FileQuestion) -> JsonObject:
         settings, bounds = self._settings, self._limits

@@ -21,9 +21,8 @@ def read(data: Source, max_characters: int) -> Extracted:
         ReadError: The file is damaged, encrypted, hostile, or longer than the limit.
     """
     package = OfficePackage(data, "PPTX")
-    root = package.relationships("")
-    main = next((part.target for part in root.values() if part.kind == "officeDocument"), "")
-    if main not in package:
+    main = package.main_part()
+    if not main:
         raise failures.malformed("is a damaged PPTX file: its main part is missing.")
     order = _Order()
     package.parse(main, order)

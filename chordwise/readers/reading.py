@@ -56,8 +56,6 @@ __all__ = [
     "UnreadDocument",
 ]
 
-_MAX_PICTURE_BYTES = 8 * MEGABYTE
-
 
 class Reader:
     """Converts files to text, in child processes with limits that start with the first file.
@@ -173,7 +171,7 @@ class Reader:
             ReadingInterruptedError: See `interrupt`.
         """
         self._interruption.clear()
-        question = FileQuestion(name="", page=page, max_picture_bytes=_MAX_PICTURE_BYTES)
+        question = FileQuestion(name="", page=page)
         answers = list(self._parsers.answers(file, question, self._reading_time()))
         header = answers[0].header if answers else {}
         if "what" in header:
@@ -384,10 +382,12 @@ class Unpacking:
         try:
             for found in self._documents(content, _Origin(source, source), 0):
                 self._count_document()
-                _require_unchanged(content)
+                content.require_unchanged()
                 yield found
         except _BoundReachedError as bound:
             yield _unread(source, bound.error, content)
+        except ReadError as error:
+            yield _unread(source, error, content)
 
     def part(self, content: Content, here: str, source: str, level: int = 0) -> Content | None:
         """Return the part with this source of a file named `here`; the caller closes it.
@@ -424,7 +424,14 @@ class Unpacking:
                 yield from self._answered(answer, (content, origin), level)
         except ReadError as error:
             if self._time.is_over:
-                raise _BoundReachedError(_too_slow(self._time.total)) from error
+                raise _BoundReachedError(
+                    failures.unreadable(
+                        f"took longer than {self._time.total:g} s to read; the rest was left out.",
+                        "Unpack or split it and submit the parts that are wanted, "
+                        "or raise readers.file_timeout_seconds.",
+                        "file_timeout",
+                    )
+                ) from error
             self._count_costs(error)
             yield _unread(origin.source, error, content)
 
@@ -512,21 +519,40 @@ class Unpacking:
 
     def _spend(self, byte_count: int, level: int) -> None:
         if level + 1 == LEVELS:
-            raise _BoundReachedError(_too_deep())
+            raise _bound_reached(
+                f"has files in files, {LEVELS} levels deep; the rest was left out.",
+                "Unpack it and submit the folder.",
+                "nested_too_deep",
+            )
         self._bytes_left -= byte_count
         if self._bytes_left < 0:
-            raise _BoundReachedError(_too_much(self._settings.max_unpacked_megabytes))
+            megabytes = self._settings.max_unpacked_megabytes
+            raise _bound_reached(
+                f"unpacks to more than {megabytes} MB; the rest was left out.",
+                "Unpack it and submit the folder, or raise readers.max_unpacked_megabytes.",
+                "unpacked_size",
+            )
 
     def _count_document(self) -> None:
         if not self._documents_left:
-            raise _BoundReachedError(_too_many(self._settings.max_documents))
+            most = self._settings.max_documents
+            raise _bound_reached(
+                f"holds more than {most:,} documents; the ones after them were left out.",
+                "Split it, or raise readers.max_documents.",
+                "too_many_documents",
+            )
         self._documents_left -= 1
 
     def _count_costs(self, error: ReadError) -> None:
         if error.reason in _COSTLY:
             self._costly_left -= 1
         if not self._costly_left:
-            raise _BoundReachedError(_too_costly())
+            raise _bound_reached(
+                f"holds {_COSTLY_PARTS} parts that broke a limit or their parser; "
+                "the rest was left out.",
+                "Unpack it and submit the parts that are wanted.",
+                "too_many_failures",
+            )
 
 
 class _BoundReachedError(Exception):
@@ -537,15 +563,12 @@ class _BoundReachedError(Exception):
         self.error = error
 
 
+def _bound_reached(what: str, hint: str, reason: str) -> _BoundReachedError:
+    return _BoundReachedError(failures.too_large(what, hint, reason))
+
+
 def _name(value: object) -> str:
     return printable(text(value if isinstance(value, str) else ""))[:_NAME_CHARACTERS]
-
-
-def _require_unchanged(content: Content) -> None:
-    try:
-        content.require_unchanged()
-    except ReadError as error:
-        raise _BoundReachedError(error) from error
 
 
 def _unread(source: str, error: ReadError, content: Content | None) -> UnreadDocument:
@@ -554,45 +577,4 @@ def _unread(source: str, error: ReadError, content: Content | None) -> UnreadDoc
         error=failures.named(source, error),
         sha256=None if content is None else content.sha256,
         byte_count=None if content is None else content.byte_count,
-    )
-
-
-def _too_many(documents: int) -> ReadError:
-    return failures.too_large(
-        f"holds more than {documents:,} documents; the ones after them were left out.",
-        "Split it, or raise readers.max_documents.",
-        "too_many_documents",
-    )
-
-
-def _too_much(megabytes: int) -> ReadError:
-    return failures.too_large(
-        f"unpacks to more than {megabytes} MB; the rest was left out.",
-        "Unpack it and submit the folder, or raise readers.max_unpacked_megabytes.",
-        "unpacked_size",
-    )
-
-
-def _too_deep() -> ReadError:
-    return failures.too_large(
-        f"has files in files, {LEVELS} levels deep; the rest was left out.",
-        "Unpack it and submit the folder.",
-        "nested_too_deep",
-    )
-
-
-def _too_slow(seconds: float) -> ReadError:
-    return failures.unreadable(
-        f"took longer than {seconds:g} s to read; the rest was left out.",
-        "Unpack or split it and submit the parts that are wanted, "
-        "or raise readers.file_timeout_seconds.",
-        "file_timeout",
-    )
-
-
-def _too_costly() -> ReadError:
-    return failures.too_large(
-        f"holds {_COSTLY_PARTS} parts that broke a limit or their parser; the rest was left out.",
-        "Unpack it and submit the parts that are wanted.",
-        "too_many_failures",
     )

@@ -133,9 +133,8 @@ _MAX_COLUMNS = 16_384
 
 def _hidden_cells(package: OfficePackage) -> dict[str, _HiddenCells]:
     """Return the hidden cells of an XLSX package, by the names of the sheets."""
-    root = package.relationships("")
-    main = next((part.target for part in root.values() if part.kind == "officeDocument"), "")
-    if main not in package:
+    main = package.main_part()
+    if not main:
         return {}
     names, looks = _Names(), _Looks()
     package.parse(main, names)

@@ -116,7 +116,6 @@ def locked(session: Session, owner_id: uuid.UUID, key: str) -> BatchRequest | No
         select(BatchRequest)
         .where(BatchRequest.owner_id == owner_id, BatchRequest.key == key)
         .with_for_update()
-        .execution_options(populate_existing=True)
     ).one_or_none()
 
 
@@ -197,7 +196,6 @@ def take(
         .where(BatchRequest.id.in_(ids), _may_go())
         .order_by(BatchRequest.id)
         .with_for_update(skip_locked=True, of=BatchRequest)
-        .execution_options(populate_existing=True)
     ).all()
 
 
@@ -207,7 +205,6 @@ def of_batch(session: Session, batch_id: uuid.UUID) -> Sequence[BatchRequest]:
         select(BatchRequest)
         .where(BatchRequest.batch_id == batch_id, BatchRequest.finished_at.is_(None))
         .order_by(BatchRequest.id)
-        .execution_options(populate_existing=True)
     ).all()
 
 
@@ -222,12 +219,7 @@ def with_lines(
     if call_ids is not None:
         wanted.append(BatchRequest.call_id.in_(call_ids))
     return session.scalars(
-        select(BatchRequest)
-        .where(*wanted)
-        .order_by(BatchRequest.id)
-        .limit(limit)
-        .with_for_update()
-        .execution_options(populate_existing=True)
+        select(BatchRequest).where(*wanted).order_by(BatchRequest.id).limit(limit).with_for_update()
     ).all()
 
 
@@ -250,9 +242,13 @@ def drop_unwanted(session: Session, limit: int) -> int:
     open_chunk = exists().where(Chunk.id == BatchRequest.chunk_id, Chunk.status.in_(OPEN_CHUNKS))
     open_job = exists().where(Job.id == BatchRequest.job_id, Job.status.in_(UNFINISHED_JOBS))
     wanted = and_(open_job, or_(BatchRequest.chunk_id.is_(None), open_chunk))
+    return _remove_some(session, limit, BatchRequest.status.in_(UNASKED_REQUESTS), ~wanted)
+
+
+def _remove_some(session: Session, limit: int, *conditions: ColumnElement[bool]) -> int:
     rows = session.scalars(
         select(BatchRequest)
-        .where(BatchRequest.status.in_(UNASKED_REQUESTS), ~wanted)
+        .where(*conditions)
         .order_by(BatchRequest.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -318,7 +314,6 @@ def lock_followers(session: Session, keys: Collection[str]) -> Sequence[BatchReq
         .where(BatchRequest.key.in_(keys), BatchRequest.status == BatchRequestStatus.FOLLOWING)
         .order_by(BatchRequest.id)
         .with_for_update()
-        .execution_options(populate_existing=True)
     ).all()
 
 
@@ -351,20 +346,9 @@ def drop_idle_leaders(session: Session, limit: int) -> int:
     The jobs ask these questions again when they are retried; the followers do not wait for that.
     """
     moves = exists().where(Job.id == BatchRequest.job_id, Job.status.in_(WORKING_JOBS))
-    rows = session.scalars(
-        select(BatchRequest)
-        .where(
-            BatchRequest.leads,
-            BatchRequest.status == BatchRequestStatus.PENDING,
-            ~moves,
-            _is_followed(WORKING_JOBS),
-        )
-        .order_by(BatchRequest.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    ).all()
-    remove(session, rows)
-    return len(rows)
+    is_pending = BatchRequest.status == BatchRequestStatus.PENDING
+    is_idle = and_(BatchRequest.leads, is_pending, ~moves)
+    return _remove_some(session, limit, is_idle, _is_followed(WORKING_JOBS))
 
 
 def drop_lost(session: Session, limit: int) -> int:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import BatchStatus
 from chordwise.storage import clock
-from chordwise.storage.record import Identity, Record
+from chordwise.storage.record import Identity, Record, status_among
 
 _OPEN = (BatchStatus.PREPARING, BatchStatus.RUNNING)
 
@@ -27,13 +27,7 @@ class Batch(Record):
     """
 
     __tablename__ = "batches"
-    __table_args__ = (
-        Index(
-            "ix_batches_open",
-            "poll_at",
-            postgresql_where=f"status IN ({', '.join(repr(s.value) for s in _OPEN)})",
-        ),
-    )
+    __table_args__ = (Index("ix_batches_open", "poll_at", postgresql_where=status_among(_OPEN)),)
 
     id: Mapped[Identity]
     provider: Mapped[str]
@@ -68,7 +62,6 @@ def due(session: Session) -> Sequence[Batch]:
         select(Batch)
         .where(Batch.status.in_(_OPEN), Batch.poll_at <= clock.database_now())
         .order_by(Batch.poll_at)
-        .execution_options(populate_existing=True)
     ).all()
 
 

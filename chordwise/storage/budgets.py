@@ -119,13 +119,7 @@ def _is_meant() -> ColumnElement[bool]:
 
 
 # Every call under a cap uses these statements, so they are built once.
-_LOCKED = (
-    select(Budget)
-    .where(_is_meant())
-    .order_by(Budget.scope)
-    .with_for_update(key_share=True)
-    .execution_options(populate_existing=True)
-)
+_LOCKED = select(Budget).where(_is_meant()).order_by(Budget.scope).with_for_update(key_share=True)
 _BOOK = _booking()
 _RESERVE = _booking().add_cte(
     insert(BudgetReservation)
@@ -270,7 +264,6 @@ def settle_all(
         .where(BudgetReservation.id.in_(costs))
         .order_by(BudgetReservation.id)
         .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
     ).all()
     now = clock.read(session) if rows else None
     spent: defaultdict[str, Decimal] = defaultdict(Decimal)
@@ -307,11 +300,7 @@ def cap_run(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> Budget:
     """Set or change the cap of a run, and return its account, locked."""
     opening = _opening(scope_of_run(run_id), cap_usd, _cost_of(run_id)).values(run_id=run_id)
     session.execute(_or_change_cap(opening))
-    return session.scalars(
-        select(Budget)
-        .where(Budget.scope == scope_of_run(run_id))
-        .execution_options(populate_existing=True)
-    ).one()
+    return session.scalars(select(Budget).where(Budget.scope == scope_of_run(run_id))).one()
 
 
 def of_run(session: Session, run_id: uuid.UUID) -> Sequence[Budget]:
@@ -321,7 +310,6 @@ def of_run(session: Session, run_id: uuid.UUID) -> Sequence[Budget]:
         select(Budget)
         .where(Budget.scope.in_(_scopes(run_id, today)), Budget.cap_usd.is_not(None))
         .order_by(Budget.scope.desc())
-        .execution_options(populate_existing=True)
     ).all()
 
 

@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydantic import TypeAdapter
 from sqlalchemy import Index, column, select, table
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.calibration import Claim, Points
 from chordwise.storage.clock import database_now
 from chordwise.storage.record import Identity, Record
 
+_POINTS = TypeAdapter(Points)
 _CLAIMS = table(
     "judged_claims",
     *map(column, ("analysis_type", "provider", "model", "part", "confidence", "is_right")),
@@ -87,14 +88,9 @@ def curves(session: Session, learnt_until: datetime) -> Mapping[Key, Points]:
         .order_by(*key, Calibration.learnt_at.desc(), Calibration.id.desc())
     )
     return {
-        Key(**{name: getattr(each, name) for name in names}): _points(each.points) for each in found
+        Key(**{name: getattr(each, name) for name in names}): _POINTS.validate_python(each.points)
+        for each in found
     }
-
-
-def _points(stored: JsonValue) -> Points:
-    pairs = [pair for pair in stored if isinstance(pair, list)] if isinstance(stored, list) else []
-    numbers = [[json_values.number(each) or 0.0 for each in pair] for pair in pairs]
-    return tuple((claim, worth) for claim, worth in numbers)
 
 
 def store(session: Session, calibration: Calibration) -> bool:

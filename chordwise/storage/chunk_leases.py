@@ -217,14 +217,7 @@ def postpone(
 
 def release(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
     """Release an unfinished chunk; the attempt does not count."""
-    return leave(
-        session,
-        held(chunk_id, token),
-        status=ChunkStatus.PENDING,
-        attempts=Chunk.attempts - 1,
-        lease_token=None,
-        finished_at=None,
-    )
+    return _give_back(session, chunk_id, token, Chunk.attempts - 1)
 
 
 def give_up(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
@@ -233,14 +226,16 @@ def give_up(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
     Otherwise a database that fails after each answer would cause unlimited paid calls.
     """
     asked = exists().where(ModelCall.chunk_id == Chunk.id, ModelCall.started_at >= Chunk.started_at)
-    return leave(
-        session,
-        held(chunk_id, token),
-        status=ChunkStatus.PENDING,
-        attempts=case((asked, Chunk.attempts), else_=Chunk.attempts - 1),
-        lease_token=None,
-        finished_at=None,
-    )
+    attempts = case((asked, Chunk.attempts), else_=Chunk.attempts - 1)
+    return _give_back(session, chunk_id, token, attempts)
+
+
+def _give_back(
+    session: Session, chunk_id: uuid.UUID, token: uuid.UUID, attempts: ColumnElement[int]
+) -> bool:
+    status = ChunkStatus.PENDING
+    unleased = {"lease_token": None, "finished_at": None}
+    return leave(session, held(chunk_id, token), status=status, attempts=attempts, **unleased)
 
 
 def quarantine(session: Session, chunk_id: uuid.UUID, attempts: int) -> bool:

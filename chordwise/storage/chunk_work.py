@@ -59,14 +59,6 @@ class ChunkEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SynthesisEnd:
-    """The end of a job that is leased for its synthesis; `calls` is as in `ChunkEnd`."""
-
-    job_end: JobEnd
-    calls: Sequence[Mapping[str, object]] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CallEntry:
     """An entry of the ledger: optionally a call that begins, and the outcomes of earlier calls.
 
@@ -127,8 +119,8 @@ class ChunkWork:
         """
         return self._work.commit(entry, within) is not Stored.LOST
 
-    def end(self, end: ChunkEnd | SynthesisEnd, within: timedelta) -> Stored:
-        """Store the end of a chunk, or of a synthesis.
+    def end(self, end: ChunkEnd | JobEnd, within: timedelta) -> Stored:
+        """Store the end of a chunk, or of a job that is leased for its synthesis.
 
         The ends of its calls are stored with it. If the end of the job is given, the job ends too;
         otherwise its count of open chunks is decremented, and the last chunk promises the
@@ -154,28 +146,26 @@ class ChunkWork:
         return [found.get(token) for _, token in group]
 
     def _store(
-        self, store: Connection, group: Sequence[CallEntry | ChunkEnd | SynthesisEnd]
+        self, store: Connection, group: Sequence[CallEntry | ChunkEnd | JobEnd]
     ) -> Sequence[Stored]:
         """Store ends and entries; a repeated store recognizes what was already committed."""
         entries = [item for item in group if isinstance(item, CallEntry)]
         of_chunks = [item for item in group if isinstance(item, ChunkEnd)]
-        syntheses = [item for item in group if isinstance(item, SynthesisEnd)]
-        ended = self._end_chunks(store, of_chunks, [end.job_end for end in syntheses], entries)
+        syntheses = [item for item in group if isinstance(item, JobEnd)]
+        ended = self._end_chunks(store, of_chunks, syntheses, entries)
         calls = [call for end in of_chunks for call in end.calls]
         calls += [call for end in syntheses for call in end.calls]
         begun = iter(store_entries(store, entries, calls))
-        job_ids = jobs.ended_by(
-            store, [(end.job_end.job_id, end.job_end.token) for end in syntheses]
-        )
+        job_ids = jobs.ended_by(store, [(end.job_id, end.token) for end in syntheses])
 
-        def outcome(item: CallEntry | ChunkEnd | SynthesisEnd) -> Stored:
+        def outcome(item: CallEntry | ChunkEnd | JobEnd) -> Stored:
             match item:
                 case CallEntry():
-                    return _stored(next(begun))
+                    return Stored.STORED if next(begun) else Stored.LOST
                 case ChunkEnd():
                     return ended.get(item.chunk_id, Stored.LOST)
-                case SynthesisEnd():
-                    return _stored(item.job_end.job_id in job_ids)
+                case JobEnd():
+                    return Stored.STORED if item.job_id in job_ids else Stored.LOST
 
         return [outcome(item) for item in group]
 
@@ -208,10 +198,6 @@ class ChunkWork:
         ended |= {end.chunk_id for end in late if left.get(end.chunk_id) == end.token}
         last = {end.job_id: end.chunk_id for end in left_open if end.job_id in without}
         return dict.fromkeys(ended, Stored.STORED) | dict.fromkeys(last.values(), Stored.LAST)
-
-
-def _stored(is_stored: bool) -> Stored:  # noqa: FBT001 - the flag is the only argument
-    return Stored.STORED if is_stored else Stored.LOST
 
 
 def _id(begun: Mapping[str, object], name: str) -> uuid.UUID:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Protocol, TypeAlias, TypeVar, cast
+from typing import TypeAlias, TypeVar
 
 import psycopg
 import tenacity
@@ -33,6 +33,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from chordwise.domain.wording import counted
 from chordwise.errors import ConfigurationError, DatabaseRefusedError, ServiceUnavailableError
 
 _DRIVER = "postgresql+psycopg"
@@ -143,7 +144,10 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._sessions = sessionmaker(engine, expire_on_commit=False)
+        # A query returns its rows as they are now, whatever the session read before.
+        self._sessions = sessionmaker(
+            engine, expire_on_commit=False, execution_options={"populate_existing": True}
+        )
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -297,10 +301,6 @@ _CANCEL_SECONDS = 5.0
 _LEAST_CONNECT_SECONDS = 2  # the minimum of libpq
 
 
-class _Connect(Protocol):
-    def __call__(self, *arguments: object, **named: object) -> BoundedConnection: ...
-
-
 class BoundedConnection(psycopg.Connection[TupleRow]):
     """A connection that closes itself if a reply takes longer than `answer_seconds`.
 
@@ -350,12 +350,12 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
 def bound(engine: Engine, statement_seconds: float) -> None:
     """Limit each connection of the engine to slightly more than the limit of the server."""
     seconds = statement_seconds * _ON_TOP + _ON_TOP_SECONDS
-    connect = cast("_Connect", BoundedConnection.connect)
 
     def do_connect(
         _dialect: object, _record: object, arguments: list[str], named: dict[str, object]
     ) -> BoundedConnection:
-        connection = connect(*arguments, **named)
+        # What SQLAlchemy passes is of no type that psycopg knows.
+        connection = BoundedConnection.connect(*arguments, **named)  # type: ignore[arg-type]
         connection.answer_seconds = seconds
         return connection
 
@@ -429,8 +429,8 @@ class ConnectedProcess:
     idle_seconds: float
 
     def __str__(self) -> str:
-        counted = "1 session" if self.sessions == 1 else f"{self.sessions} sessions"
-        return f"{counted} of a {self.name}, the last statement {self.idle_seconds:.0f} s ago"
+        sessions = counted(self.sessions, "session")
+        return f"{sessions} of a {self.name}, the last statement {self.idle_seconds:.0f} s ago"
 
 
 # The name of each session begins with the name of its process; see `open_engine`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -12,6 +12,7 @@ from sqlalchemy import JSON, ForeignKey, Index, exists, func, or_, select, text,
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.learning.experiments import Guarded, Moments
 from chordwise.domain.states import RunStatus
 from chordwise.storage import budgets, clock
 from chordwise.storage.budgets import Budget
@@ -137,7 +138,6 @@ def variants(session: Session, experiment_id: uuid.UUID) -> Sequence[ExperimentV
         select(ExperimentVariant)
         .where(ExperimentVariant.experiment_id == experiment_id)
         .order_by(ExperimentVariant.position)
-        .execution_options(populate_existing=True)
     ).all()
 
 
@@ -231,24 +231,6 @@ def answered(session: Session, experiment_id: uuid.UUID) -> Sequence[AnsweredJob
     return [AnsweredJob(**row) for row in rows]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GuardedOutcome:
-    """An outcome of a variant over all its documents, and on those that the control answered, too.
-
-    `gain` and `loss` are means of the differences to the control, as `Guarded` has them.
-    """
-
-    variant: str
-    outcome: str
-    documents: int
-    mean: float
-    variance: float
-    pairs: int
-    gain: float
-    gain_variance: float
-    loss: float
-
-
 _GUARDED = text("""
     WITH answers AS (
         SELECT variant, document_id, avg(valid::integer)::double precision AS valid,
@@ -280,8 +262,25 @@ _GUARDED = text("""
     FROM compared GROUP BY variant, outcome""")
 
 
-def guarded(session: Session, experiment: Experiment, control: str) -> Sequence[GuardedOutcome]:
-    """Return what guardrails are about, summed up: a row for each variant and outcome."""
+def guarded(
+    session: Session, experiment: Experiment, control: str
+) -> Mapping[tuple[str, str], Guarded]:
+    """Return what guardrails are about by variant and outcome, as far as the control has it."""
     bounds = {"max_cost": experiment.max_cost, "max_latency": experiment.max_latency}
-    rows = session.execute(_GUARDED, {"id": experiment.id, "control": control, **bounds})
-    return [GuardedOutcome(**row) for row in rows.mappings()]
+    rows = session.execute(_GUARDED, {"id": experiment.id, "control": control, **bounds}).all()
+    means = {
+        (row.variant, row.outcome): Moments(
+            count=row.documents, mean=row.mean, variance=row.variance
+        )
+        for row in rows
+    }
+    return {
+        (row.variant, row.outcome): Guarded(
+            control=means[control, row.outcome],
+            variant=means[row.variant, row.outcome],
+            gains=Moments(count=row.pairs, mean=row.gain, variance=row.gain_variance),
+            losses=Moments(count=row.pairs, mean=row.loss),
+        )
+        for row in rows
+        if (control, row.outcome) in means
+    }

@@ -18,12 +18,10 @@ from sqlalchemy import (
     case,
     exists,
     func,
-    literal,
     select,
     true,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.states import TAKEN_IN, UNDELIVERED, UNFINISHED_JOBS, InboxStatus, JobStatus
@@ -31,11 +29,18 @@ from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import CreatedAt, Identity, Record, among, insert_all
+from chordwise.storage.record import (
+    CreatedAt,
+    Identity,
+    Record,
+    among,
+    insert_all,
+    status_among,
+    unnested,
+)
 from chordwise.storage.runs import Run
 
 _AT_ONCE = 500
-_UNDELIVERED = f"status IN ({', '.join(repr(each.value) for each in UNDELIVERED)})"
 
 
 class InboxFile(Record):
@@ -49,7 +54,12 @@ class InboxFile(Record):
 
     __tablename__ = "inbox_files"
     __table_args__ = (
-        Index("ix_inbox_files_undelivered", "store_id", "status", postgresql_where=_UNDELIVERED),
+        Index(
+            "ix_inbox_files_undelivered",
+            "store_id",
+            "status",
+            postgresql_where=status_among(UNDELIVERED),
+        ),
     )
 
     id: Mapped[Identity]
@@ -116,14 +126,9 @@ def write_each(
     """Update files in one statement: each with separate values, and all with the values `same`."""
     if not files:
         return
-    columns = InboxFile.metadata.tables[InboxFile.__tablename__].c
-    names = list(next(iter(files.values())))
-    arrays = [
-        literal([values[name] for values in files.values()], ARRAY(columns[name].type))
-        for name in names
-    ]
-    ids = literal(list(files), ARRAY(columns.id.type))
-    found = func.unnest(ids, *arrays).table_valued("id", *names).render_derived()
+    names = next(iter(files.values()))
+    columns = {name: [values[name] for values in files.values()] for name in names}
+    found = unnested(InboxFile, {"id": list(files), **columns})
     own = {name: found.c[name] for name in names}
     session.execute(update(InboxFile).where(InboxFile.id == found.c.id).values(**own, **same))
 

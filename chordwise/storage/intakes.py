@@ -16,20 +16,26 @@ from sqlalchemy import (
     case,
     delete,
     func,
-    literal,
     null,
     or_,
     select,
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.states import IntakeOutcome, RunStatus
 from chordwise.errors import LeaseLostError, ReadError
 from chordwise.storage import clock, runs
-from chordwise.storage.record import CreatedAt, Identity, Record, among, insert_all, new_id
+from chordwise.storage.record import (
+    CreatedAt,
+    Identity,
+    Record,
+    among,
+    insert_all,
+    new_id,
+    unnested,
+)
 from chordwise.storage.runs import Run
 
 
@@ -181,15 +187,12 @@ def note_taken(session: Session, counts: Mapping[uuid.UUID, int]) -> None:
     """
     if not counts:
         return
-    arrays = (
-        literal(list(counts), ARRAY(ListedFile.intake_id.type)),
-        literal(list(counts.values()), ARRAY(ListedFile.documents_taken.type)),
-    )
-    taken = func.unnest(*arrays).table_valued("intake_id", "documents").render_derived()
+    numbers = list(counts.values())
+    taken = unnested(ListedFile, {"intake_id": list(counts), "documents_taken": numbers})
     statement = (
         update(ListedFile)
         .where(ListedFile.intake_id == taken.c.intake_id)
-        .values(documents_taken=ListedFile.documents_taken + taken.c.documents)
+        .values(documents_taken=ListedFile.documents_taken + taken.c.documents_taken)
         .returning(ListedFile.intake_id)
     )
     _require_all(session.scalars(statement).all(), counts)

@@ -182,12 +182,7 @@ _LOCK_ALL = text("SELECT id FROM jobs WHERE id = ANY(:ids) ORDER BY id FOR NO KE
 
 # Every job uses these statements, so they are built once.
 _STATUS = select(Job.status).where(Job.id == bindparam("id"))
-_LOCK = (
-    select(Job)
-    .where(Job.id == bindparam("id"))
-    .with_for_update(key_share=True)
-    .execution_options(populate_existing=True)
-)
+_LOCK = select(Job).where(Job.id == bindparam("id")).with_for_update(key_share=True)
 
 
 def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) -> set[uuid.UUID]:
@@ -203,7 +198,7 @@ def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) ->
 
 def release(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:
     """Release an unfinished synthesis; the attempt does not count."""
-    return _give_back(session, job_id, token, Job.attempts - 1)
+    return _leave(session, job_id, token, status=JobStatus.RUNNING, attempts=Job.attempts - 1)
 
 
 def calls_of(run_id: uuid.UUID) -> type[ModelCall]:
@@ -220,7 +215,8 @@ def give_up(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:
         ModelCall.chunk_id.is_(None),
         ModelCall.started_at >= Job.last_progress_at,
     )
-    return _give_back(session, job_id, token, case((asked, Job.attempts), else_=Job.attempts - 1))
+    attempts = case((asked, Job.attempts), else_=Job.attempts - 1)
+    return _leave(session, job_id, token, status=JobStatus.RUNNING, attempts=attempts)
 
 
 def postpone(
@@ -232,23 +228,18 @@ def postpone(
     turn.
     """
     is_throttling = isinstance(error, TransientError) and error.is_throttling
-    statement = (
-        update(Job)
-        .where(Job.id == job_id, Job.lease_token == token, Job.status == JobStatus.SYNTHESIZING)
-        .values(
-            status=JobStatus.WAITING,
-            attempts=Job.attempts - 1,
-            postponements=Job.postponements + int(not is_throttling),
-            due_at=clock.after(delay),
-            error_code=error.code,
-            error_message=error.what,
-            hint=error.hint or None,
-            lease_token=None,
-            lease_until=None,
-        )
-        .returning(Job.id)
+    return _leave(
+        session,
+        job_id,
+        token,
+        status=JobStatus.WAITING,
+        attempts=Job.attempts - 1,
+        postponements=Job.postponements + int(not is_throttling),
+        due_at=clock.after(delay),
+        error_code=error.code,
+        error_message=error.what,
+        hint=error.hint or None,
     )
-    return session.scalar(statement) is not None
 
 
 def note_progress(session: Session, job_id: uuid.UUID) -> None:
@@ -378,13 +369,12 @@ def end(job: Job, status: JobStatus, failure: JobFailure | None = None) -> None:
     job.finished_at = job.last_progress_at = clock.database_now()
 
 
-def _give_back(
-    session: Session, job_id: uuid.UUID, token: uuid.UUID, attempts: ColumnElement[int]
-) -> bool:
+def _leave(session: Session, job_id: uuid.UUID, token: uuid.UUID, **values: object) -> bool:
+    """End the lease on a synthesis; return false if it is lost."""
     statement = (
         update(Job)
         .where(Job.id == job_id, Job.lease_token == token, Job.status == JobStatus.SYNTHESIZING)
-        .values(status=JobStatus.RUNNING, attempts=attempts, lease_token=None, lease_until=None)
+        .values(lease_token=None, lease_until=None, **values)
         .returning(Job.id)
     )
     return session.scalar(statement) is not None

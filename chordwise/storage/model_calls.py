@@ -27,7 +27,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.tasks import AnalysisType, Stage
 from chordwise.storage.database import Store
-from chordwise.storage.record import CreatedAt, Identity, Record, day_index, day_of
+from chordwise.storage.record import CreatedAt, Identity, Record, block_range_index, day_of
 
 
 class ModelCall(Record):
@@ -49,7 +49,7 @@ class ModelCall(Record):
     __tablename__ = "model_calls"
     __table_args__ = (
         Index("ix_model_calls_run_id", "run_id", postgresql_where="run_id IS NOT NULL"),
-        day_index("ix_model_calls_day", "started_at"),
+        block_range_index("ix_model_calls_day", text(day_of("started_at"))),
     )
 
     id: Mapped[Identity]

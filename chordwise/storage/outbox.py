@@ -18,6 +18,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     delete,
+    exists,
     func,
     literal,
     literal_column,
@@ -121,12 +122,8 @@ def is_promised(task: str, *, of: SQLColumnExpression[uuid.UUID]) -> ColumnEleme
 
     The id is the last argument of the task: that of the job or of the chunk.
     """
-    return (
-        select(OutboxMessage.id)
-        .where(
-            OutboxMessage.sent_at.is_(None), OutboxMessage.task == task, _named() == cast(of, Text)
-        )
-        .exists()
+    return exists().where(
+        OutboxMessage.sent_at.is_(None), OutboxMessage.task == task, _named() == cast(of, Text)
     )
 
 

@@ -110,15 +110,7 @@ def forget_jobs(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
     return len(ids)
 
 
-_OWNED_BY_RUN = (
-    BudgetReservation,
-    Budget,
-    Certification,
-    Delivery,
-    InboxFile,
-    ListedFile,
-    Intake,
-)
+_OWNED_BY_RUN = (BudgetReservation, Budget, Certification, Delivery, InboxFile, ListedFile, Intake)
 
 
 def forget_run(session: Session, run_id: uuid.UUID, age: timedelta) -> int:

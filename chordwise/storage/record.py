@@ -20,6 +20,7 @@ from sqlalchemy import (
     MetaData,
     Numeric,
     SQLColumnExpression,
+    TableValuedAlias,
     Text,
     TextClause,
     any_,
@@ -104,6 +105,13 @@ def _insertion(
     )
 
 
+def unnested(table: type[Record], columns: Mapping[str, Sequence[object]]) -> TableValuedAlias:
+    """Return values as a table for a statement; the columns have the types of those of `table`."""
+    types = table.metadata.tables[table.__tablename__].c
+    arrays = [literal(values, ARRAY(types[name].type)) for name, values in columns.items()]
+    return func.unnest(*arrays).table_valued(*columns).render_derived()
+
+
 def among(
     column: SQLColumnExpression[uuid.UUID] | SQLColumnExpression[uuid.UUID | None],
     ids: Collection[uuid.UUID],
@@ -129,11 +137,6 @@ def block_range_index(name: str, column: str | TextClause) -> Index:
 def day_of(column: str) -> str:
     """Return the SQL for the UTC day of a column, as used by the views by day and their index."""
     return f"(({column} AT TIME ZONE 'UTC')::date)"
-
-
-def day_index(name: str, column: str) -> Index:
-    """Return a block range index on the days of a column."""
-    return block_range_index(name, text(day_of(column)))
 
 
 def words_index(name: str, column: str) -> Index:

@@ -27,7 +27,7 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, distinct_on
+from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.analyses.catalog import analysis_for
@@ -48,6 +48,7 @@ from chordwise.storage.record import (
     Record,
     among,
     new_id,
+    unnested,
     words_index,
 )
 from chordwise.storage.runs import Run
@@ -226,11 +227,8 @@ def reusable_all(session: Session, questions: Sequence[ResultKey]) -> dict[Resul
     """Return the result of `reusable` for each question that has one."""
     if not questions:
         return {}
-    arrays = (
-        literal([document_id for document_id, _ in questions], ARRAY(Job.document_id.type)),
-        literal([options_hash for _, options_hash in questions], ARRAY(Job.options_hash.type)),
-    )
-    asked = func.unnest(*arrays).table_valued("document_id", "options_hash").render_derived()
+    document_ids, hashes = zip(*questions, strict=True)
+    asked = unnested(Job, {"document_id": list(document_ids), "options_hash": list(hashes)})
     best = (
         select(Job.id)
         .join(Result, Result.job_id == Job.id)

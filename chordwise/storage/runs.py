@@ -189,9 +189,4 @@ _IS_OF_PAIRS = text("SELECT EXISTS (SELECT FROM experiments WHERE run_id = :run_
 _HAS_JOBS = text(
     "SELECT EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND status = ANY(:states))"
 )
-_LOCK = (
-    select(Run)
-    .where(Run.id == bindparam("id"))
-    .with_for_update(key_share=True)
-    .execution_options(populate_existing=True)
-)
+_LOCK = select(Run).where(Run.id == bindparam("id")).with_for_update(key_share=True)

@@ -26,7 +26,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import UNFINISHED_SCHEDULE_RUNS, ScheduleRunStatus
 from chordwise.storage import clock
-from chordwise.storage.record import CreatedAt, Identity, Record, new_id
+from chordwise.storage.record import CreatedAt, Identity, Record, new_id, status_among
 
 
 def waiting(session: Session) -> Sequence[ScheduleRun]:
@@ -71,7 +71,7 @@ class Schedule(Record):
 def of_name(session: Session, name: str) -> Schedule | None:
     """Return a schedule, enabled or not, with its row locked."""
     statement = select(Schedule).where(Schedule.name == name).with_for_update()
-    return session.scalars(statement.execution_options(populate_existing=True)).one_or_none()
+    return session.scalars(statement).one_or_none()
 
 
 def enabled(session: Session) -> Sequence[Schedule]:
@@ -89,7 +89,6 @@ def next_due(
         .order_by(Schedule.next_due_at)
         .limit(1)
         .with_for_update(skip_locked=True)
-        .execution_options(populate_existing=True)
     ).one_or_none()
 
 
@@ -123,9 +122,6 @@ def disable_others(session: Session, names: Collection[str]) -> Sequence[str]:
     ).all()
 
 
-_UNFINISHED = f"status IN ({', '.join(repr(s.value) for s in UNFINISHED_SCHEDULE_RUNS)})"
-
-
 class Trigger(StrEnum):
     """The trigger of an occurrence; the values of `schedule_runs.trigger`."""
 
@@ -145,7 +141,10 @@ class ScheduleRun(Record):
     __table_args__ = (
         UniqueConstraint("schedule_id", "due_at"),
         Index(
-            "ix_schedule_runs_unfinished", "schedule_id", unique=True, postgresql_where=_UNFINISHED
+            "ix_schedule_runs_unfinished",
+            "schedule_id",
+            unique=True,
+            postgresql_where=status_among(UNFINISHED_SCHEDULE_RUNS),
         ),
     )
 
@@ -233,7 +232,6 @@ def claim(session: Session, token: uuid.UUID, lease: timedelta) -> ScheduleRun |
             started_at=func.coalesce(ScheduleRun.started_at, clock.database_now()),
         )
         .returning(ScheduleRun)
-        .execution_options(populate_existing=True)
     ).one_or_none()
 
 

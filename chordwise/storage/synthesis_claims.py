@@ -124,7 +124,8 @@ def _found(
 class JobEnd:
     """The end of a job; `result` is null if it has none, and `failure` if nothing is missing.
 
-    `token` is that of its synthesis; without a token the job ends with its only chunk.
+    `token` is that of its synthesis; without a token the job ends with its only chunk. `calls` are
+    the ends of the calls of the synthesis that are not stored yet.
     """
 
     job_id: uuid.UUID
@@ -132,6 +133,7 @@ class JobEnd:
     failure: JobFailure | None = None
     result: Result | None = None
     token: uuid.UUID | None = None
+    calls: Sequence[Mapping[str, object]] = ()
 
 
 def store_all(session: Session, ends: Sequence[JobEnd]) -> set[uuid.UUID]:

@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias, cast
 
-from chordwise.storage.chunk_work import ChunkEnd, SynthesisEnd
+from chordwise.storage.chunk_work import ChunkEnd
+from chordwise.storage.synthesis_claims import JobEnd
 
 Condition: TypeAlias = Callable[[tuple[object, ...], Mapping[str, object], object], bool]
 """Looks at the arguments, the named arguments, and (afterwards) at what was returned."""
@@ -68,7 +69,7 @@ class Point:
 def _ends_work(args: tuple[object, ...], *_: object) -> bool:
     group = args[1]
     assert isinstance(group, list)
-    return any(isinstance(entry.item.item, ChunkEnd | SynthesisEnd) for entry in group)
+    return any(isinstance(entry.item.item, ChunkEnd | JobEnd) for entry in group)
 
 
 _GROUP = Point(

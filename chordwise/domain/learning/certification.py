@@ -12,6 +12,7 @@ Bonferroni procedure for testing multiple endpoints”, 2003).
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -194,26 +195,20 @@ def further_checks(
     refuted = math.floor(max_error * population) + 1
     if wrong >= refuted:
         return None
-    low, high = checks, population
-    while low < high:
-        middle = (low + high) // 2
-        if _is_fewer(refuted, population, middle, wrong, risk):
-            high = middle
-        else:
-            low = middle + 1
-    return low - checks
+    return bisect_left(
+        range(checks, population),
+        True,
+        key=lambda total: _is_fewer(refuted, population, total, wrong, risk),
+    )
 
 
 def most_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
     """Return the upper bound on wrong answers in a population, with probability 1 - `risk`."""
-    low, high = wrong, population - checks + wrong
-    while low < high:
-        middle = (low + high) // 2
-        if _is_fewer(middle + 1, population, checks, wrong, risk):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return wrong + bisect_left(
+        range(wrong, population - checks + wrong),
+        True,
+        key=lambda number: _is_fewer(number + 1, population, checks, wrong, risk),
+    )
 
 
 def least_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
@@ -223,14 +218,14 @@ def least_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
     # The marginal probability of the checks under a uniform prior on the number of wrong answers.
     mixture = -math.log(checks + 1) - _log_choose(checks, wrong)
     mode = (population + 1) * wrong // checks
-    low, high = wrong, min(max(mode, wrong), population - checks + wrong)
-    while low < high:
-        middle = (low + high) // 2
-        if mixture - _log_likelihood(middle, population, checks, wrong) >= -math.log(risk):
-            low = middle + 1
-        else:
-            high = middle
-    return low
+    highest = min(max(mode, wrong), population - checks + wrong)
+    return wrong + bisect_left(
+        range(wrong, highest),
+        True,
+        key=lambda number: (
+            mixture - _log_likelihood(number, population, checks, wrong) < -math.log(risk)
+        ),
+    )
 
 
 def is_above(checks: int, wrong: int, max_error: float, risk: float) -> bool:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import math
 import uuid
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -316,11 +317,7 @@ def further(found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) 
 
     if not found.control or not count or most < 1 or not decides(most):
         return None
-    low, high = 0, most
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if decides(middle) else (middle, high)
-    return (high - 1) * count
+    return bisect_left(range(1, most), True, key=decides) * count
 
 
 def exceeds(

@@ -14,14 +14,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning.experiments import (
-    CONTROL,
-    Guarded,
-    Moments,
-    Outcome,
-    assign,
-    exceeds,
-)
+from chordwise.domain.learning.experiments import CONTROL, Guarded, Outcome, assign, exceeds
 from chordwise.domain.tasks import options_to_json
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline.intake.batches import Asked, Group, NewDocument
@@ -29,7 +22,7 @@ from chordwise.pipeline.intake.run_options import RunOptions, from_json
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import deliveries, experiments, intakes
 from chordwise.storage.database import Database
-from chordwise.storage.experiments import Experiment, ExperimentVariant, GuardedOutcome
+from chordwise.storage.experiments import Experiment, ExperimentVariant
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
@@ -212,32 +205,17 @@ def check(database: Database, interval: timedelta = timedelta(), write: Write | 
 
 
 def _broken(
-    experiment: Experiment, names: Sequence[str], summed: Sequence[GuardedOutcome]
+    experiment: Experiment, names: Sequence[str], summed: Mapping[tuple[str, str], Guarded]
 ) -> Iterator[tuple[str, str]]:
     """Yield the variants that violate a guardrail, with the reason; the tests share the risk."""
     bounds = (experiment.max_invalid, experiment.max_cost, experiment.max_latency)
     risk = experiment.risk / (len(_GUARDED) * len(names))
-    of = {(each.variant, each.outcome): each for each in summed}
+    is_paired = experiment.paired > 0
     for outcome, bound in zip(_GUARDED, bounds, strict=True):
-        control = of.get((CONTROL, outcome))
         for name in names:
-            variant = of.get((name, outcome))
-            if control is None or variant is None:
-                continue
-            found = Guarded(
-                control=_moments(control),
-                variant=_moments(variant),
-                gains=Moments(
-                    count=variant.pairs, mean=variant.gain, variance=variant.gain_variance
-                ),
-                losses=Moments(count=variant.pairs, mean=variant.loss),
-            )
-            if exceeds(found, outcome, bound, risk, is_paired=experiment.paired > 0):
-                yield name, _SAID[outcome].format(variant.mean, control.mean)
-
-
-def _moments(found: GuardedOutcome) -> Moments:
-    return Moments(count=found.documents, mean=found.mean, variance=found.variance)
+            found = summed.get((name, outcome))
+            if found is not None and exceeds(found, outcome, bound, risk, is_paired=is_paired):
+                yield name, _SAID[outcome].format(found.variant.mean, found.control.mean)
 
 
 _SAID = {

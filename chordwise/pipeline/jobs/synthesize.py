@@ -35,7 +35,7 @@ from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.storage import chunk_leases, chunks, jobs, synthesis_claims
-from chordwise.storage.chunk_work import Stored, SynthesisEnd
+from chordwise.storage.chunk_work import Stored
 from chordwise.storage.jobs import JobFailure
 from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
 
@@ -199,7 +199,7 @@ def _end(context: Context, work: _Work, end: JobEnd) -> None:
     lease.require()
     work.turn.finish()
     calls = work.ledger.take_ended()
-    ended = SynthesisEnd(job_end=replace(end, token=lease.token), calls=calls)
+    ended = replace(end, token=lease.token, calls=calls)
     try:
         stored = context.stores.chunks.end(ended, context.outage)
     except ServiceUnavailableError:
