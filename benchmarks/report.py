@@ -9,7 +9,7 @@ MISSED = "**missed**"
 GROUPS = ("worker", "scheduler", "postgres", "valkey", "supervisor", "command-server", "command")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Bound:
     """What must be reached and what is aimed for; `at_least` says in which direction."""
 
@@ -120,5 +120,5 @@ def number(value: float) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.strip() for cell in line)} |" for line in lines)
+    names, *lines = (f"| {' | '.join(cell.strip() for cell in line)} |" for line in (head, *rows))
+    return "\n".join([names, f"|{'---|' * len(head)}", *lines])
