@@ -166,19 +166,10 @@ class LogLines:
     @contextmanager
     def followed(self) -> Iterator[None]:
         """Pass on new lines until the end of the block."""
-        stop = threading.Event()
-
-        def follow() -> None:
-            while not stop.wait(_INTERVAL_SECONDS):
-                self.look()
-
-        thread = threading.Thread(target=follow, name="log-lines", daemon=True)
-        thread.start()
         try:
-            yield
+            with processes.repeating(self.look, _INTERVAL_SECONDS):
+                yield
         finally:
-            stop.set()
-            thread.join()
             self.look()
 
     def look(self) -> None:

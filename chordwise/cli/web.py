@@ -11,8 +11,7 @@ from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering.screen import Screen
 from chordwise.embedded import processes
-from chordwise.embedded.home import home_at, web_link
-from chordwise.embedded.stack import Level
+from chordwise.embedded.home import Level, home_at, web_link
 from chordwise.errors import UsageError
 from chordwise.settings import Settings
 

@@ -280,7 +280,6 @@ class StackState(BaseModel):
     fingerprint: str = ""
     autostart_fingerprint: str = ""
     control_socket: Path = Path()
-    is_foreground: bool = False
     database_url: str | None = None
     broker_url: str | None = None
 

@@ -204,7 +204,6 @@ class Supervisor:
             fingerprint=plan.fingerprint if plan else "",
             autostart_fingerprint=plan.autostart_fingerprint if plan else "",
             control_socket=self._control_socket,
-            is_foreground=not self._leaves_when_idle,
             database_url=self._children.database_url,
             broker_url=self._children.broker_url,
         )

@@ -76,8 +76,8 @@ def serve(settings: Settings, on_ready: Callable[[Served], None]) -> None:
         forget = partial(uploads.forget, home, site.database)
         with (
             _listener(settings, home) as listener,
-            _repeating(keep_up, _KEEP_ALIVE_SECONDS),
-            _repeating(forget, _FORGET_SECONDS),
+            processes.repeating(keep_up, _KEEP_ALIVE_SECONDS),
+            processes.repeating(forget, _FORGET_SECONDS),
         ):
             base = rules.public_url or _address(listener)
             link = f"{base}/?{TOKEN}={rules.token}" if rules.token else f"{base}/"
@@ -149,25 +149,6 @@ def _published(home: Home, link: str) -> Iterator[None]:
         yield
     finally:
         home.web_link_file.unlink(missing_ok=True)
-
-
-@contextmanager
-def _repeating(work: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Call a function at once and then every `seconds` seconds in a thread until the block ends."""
-    stop = threading.Event()
-
-    def repeat() -> None:
-        work()
-        while not stop.wait(seconds):
-            work()
-
-    thread = threading.Thread(target=repeat, name="repeating", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _listener(settings: Settings, home: Home) -> socket.socket:
