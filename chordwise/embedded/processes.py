@@ -57,6 +57,11 @@ def identify(pid: int) -> ProcessIdentity | None:
         return None
 
 
+def own_identity() -> ProcessIdentity:
+    """Return the identity of this process."""
+    return identify(os.getpid()) or ProcessIdentity(pid=os.getpid(), created_at=0)
+
+
 def is_alive(identity: ProcessIdentity | None) -> bool:
     """Return whether this process, and no later one with its number, still runs."""
     if identity is None:

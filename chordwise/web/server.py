@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
 import socket
 import threading
@@ -20,13 +19,12 @@ from starlette.applications import Starlette
 from chordwise.embedded import processes, stack
 from chordwise.embedded.home import (
     Home,
-    WebLink,
+    ServerAddress,
     home_at,
     make_folder,
     password_in,
     write_private,
 )
-from chordwise.embedded.processes import ProcessIdentity
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.settings import Settings
 from chordwise.storage.database import Database, admitted, open_engine
@@ -142,9 +140,9 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def _published(home: Home, link: str) -> Iterator[None]:
-    """Store the link in a private file, from which `web_link` reads it, until the block ends."""
-    own = processes.identify(os.getpid()) or ProcessIdentity(pid=os.getpid(), created_at=0)
-    write_private(home.web_link_file, WebLink(server=own, link=link).model_dump_json())
+    """Store the link in a private file until the block ends."""
+    address = ServerAddress(url=link, server=processes.own_identity())
+    write_private(home.web_link_file, address.model_dump_json())
     try:
         yield
     finally:
