@@ -181,7 +181,6 @@ def _label(
         model=model,
         task=task,
         source=Source(document.text),
-        record_check=lambda _completion, _result: None,
     )
     return json_values.text(ask(question).output["primary_label"])
 
