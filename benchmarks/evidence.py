@@ -5,7 +5,6 @@ It uses no language model: a script omits rows from answers and quotes lines of 
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pypdfium2
 
-from benchmarks import quality
+from benchmarks import quality, report
 from benchmarks.quality import Row
 from chordwise.domain import json_values, missing_rows
 from chordwise.domain.grounding import Source
@@ -170,32 +169,20 @@ MEASURES: dict[str, tuple[quality.Measure, ...]] = {
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as a Markdown table."""
-    lines = ["| corpus | measure | n | share | 95 % |", "|---|---|---|---|---|"]
-    lines += [
-        f"| `{row.corpus}` | {row.measure} | {row.count} | {row.value:.2f} "
-        f"| {row.low:.2f} to {row.high:.2f} |"
-        for row in rows
-    ]
-    return "\n".join(lines) + "\n"
+    head = ("corpus", "measure", "n", "share", "95 %")
+    return report.table(head, [row.cells() for row in rows])
 
 
 def main() -> None:
     """Measure the corpora, print the table, and with `--write` update docs/quality.md."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__)
-    parser.add_argument("corpora", type=Path, help="the folder with a folder for each corpus")
-    parser.add_argument("--only", nargs="+", default=list(MEASURES), metavar="NAME")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/quality.md")
-    options = parser.parse_args()
+    options = quality.parser("evidence", __doc__, list(MEASURES)).parse_args()
     rows = [
         row
         for name, truths in quality.truths_of(options.corpora, options.only)
         for measure in MEASURES[name]
         for row in measure(name, truths, options.corpora / name)
     ]
-    found = table(rows)
-    print(found, end="")
-    if options.write:
-        quality.write(_TABLE_STARTS, found)
+    quality.publish(_TABLE_STARTS, table(rows), writes=options.write)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ The passages in `planted_passages.tsv` are inserted into clean texts of several 
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sysconfig
@@ -17,7 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from random import Random
 
-from benchmarks.quality import share, write
+from benchmarks import report
+from benchmarks.quality import parser, publish, share
 from chordwise.domain import assistant_requests, json_values
 from chordwise.domain.document_flags import flags
 from chordwise.readers.reading import ReadDocument, Reader
@@ -201,13 +201,12 @@ def table(texts: Texts) -> str:
         by[f"clean, {name}"] += hits
         if not name.startswith("Python"):
             by["clean, all corpora"] += hits
-    lines = ["| texts | n | flagged | 95 % |", "|---|---|---|---|"]
-    for name, hits in sorted(by.items()):
-        row = share(name, "", hits)
-        lines.append(
-            f"| {name} | {row.count} | {row.value:.1%} | {row.low:.1%} to {row.high:.1%} |"
-        )
-    return "\n".join(lines) + "\n"
+    rows = [share(name, "", hits) for name, hits in sorted(by.items())]
+    lines = [
+        (row.corpus, f"{row.count}", f"{row.value:.1%}", f"{row.low:.1%} to {row.high:.1%}")
+        for row in rows
+    ]
+    return report.table(("texts", "n", "flagged", "95 %"), lines)
 
 
 _PLACES_NAMED = {
@@ -220,19 +219,14 @@ _PLACES_NAMED = {
 
 def main() -> None:
     """Print the table, and with `--write` update the page; with `--fit` only store weights."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.flags", description=__doc__)
-    parser.add_argument("corpora", type=Path, help="the folder with a folder for each corpus")
-    parser.add_argument("--fit", action="store_true", help="find the weights, and only store them")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/quality.md")
-    options = parser.parse_args()
+    own = parser("flags", __doc__)
+    own.add_argument("--fit", action="store_true", help="find the weights, and only store them")
+    options = own.parse_args()
     texts = clean_texts(options.corpora)
     if options.fit:
         store(fit(texts))
         return
-    found = table(texts)
-    print(found)
-    if options.write:
-        write(_STARTS, found)
+    publish(_STARTS, table(texts), writes=options.write)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,7 @@ answer of the built-in model, which uses none.
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 import re
 import statistics
 import uuid
@@ -20,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
-from benchmarks import quality
+from benchmarks import quality, report
 from chordwise.domain import json_values, tokens
 from chordwise.domain.extractive import ranking, words
 from chordwise.domain.grounding import Source
@@ -108,12 +106,7 @@ def _vector(text: str) -> ranking.Vector:
 class Row:
     """The share of right labels and the mean prompt tokens for a number of corrections."""
 
-    corpus: str
-    corrections: int
-    count: int
-    value: float
-    low: float
-    high: float
+    share: quality.Row
     prompt_tokens: float
 
 
@@ -131,16 +124,8 @@ def measured(corpus: str, documents: Sequence[Labelled], counts: Sequence[int]) 
             index = _index(_corrected(options, chosen))
             asked = [each for each in documents if each.part == part]
             hits += [float(_label(model, options, index, each) == each.label) for each in asked]
-        low, high = quality.wilson(math.fsum(hits), len(hits))
-        yield Row(
-            corpus=corpus,
-            corrections=count,
-            count=len(hits),
-            value=statistics.fmean(hits),
-            low=low,
-            high=high,
-            prompt_tokens=statistics.fmean(model.asked_tokens),
-        )
+        share = quality.share(corpus, f"{count}", hits)
+        yield Row(share=share, prompt_tokens=statistics.fmean(model.asked_tokens))
 
 
 def _corrected(options: AnalysisOptions, chosen: Sequence[Labelled]) -> Iterator[LearnedExample]:
@@ -196,23 +181,15 @@ def _label(
         model=model,
         task=task,
         source=Source(document.text),
-        record_check=lambda _completion, _result: None,
     )
     return json_values.text(ask(question).output["primary_label"])
 
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as a Markdown table."""
-    lines = [
-        "| corpus | corrections | n | right label | 95 % | prompt tokens |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| `{row.corpus}` | {row.corrections} | {row.count} | {row.value:.2f} "
-        f"| {row.low:.2f} to {row.high:.2f} | {row.prompt_tokens:,.0f} |"
-        for row in rows
-    ]
-    return "\n".join(lines) + "\n"
+    head = ("corpus", "corrections", "n", "right label", "95 %", "prompt tokens")
+    lines = [[*row.share.cells(), f"{row.prompt_tokens:,.0f}"] for row in rows]
+    return report.table(head, lines)
 
 
 def documents_in(folder: Path) -> list[Labelled]:
@@ -227,23 +204,15 @@ def documents_in(folder: Path) -> list[Labelled]:
 
 def main() -> None:
     """Measure the corpora, print the table, and with `--write` update docs/quality.md."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.learned_examples", description=__doc__
-    )
-    parser.add_argument("corpora", type=Path, help="the folder with a folder for each corpus")
-    parser.add_argument("--only", nargs="+", default=list(CORPORA), metavar="NAME")
+    parser = quality.parser("learned_examples", __doc__, CORPORA)
     parser.add_argument("--counts", nargs="+", type=int, default=list(COUNTS), metavar="N")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/quality.md")
     options = parser.parse_args()
     rows = [
         row
         for name in options.only
         for row in measured(name, documents_in(options.corpora / name), options.counts)
     ]
-    found = table(rows)
-    print(found, end="")
-    if options.write:
-        quality.write(_TABLE_STARTS, found)
+    quality.publish(_TABLE_STARTS, table(rows), writes=options.write)
 
 
 if __name__ == "__main__":

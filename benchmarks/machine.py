@@ -8,7 +8,7 @@ import platform
 import resource
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
@@ -35,7 +35,6 @@ def run(
     *,
     folder: Path | None = None,
     timeout: float = 3600,
-    environment: Mapping[str, str] | None = None,
 ) -> Finished:
     """Run a command to its end.
 
@@ -50,7 +49,6 @@ def run(
         text=True,
         timeout=timeout,
         check=False,
-        env={**os.environ, **(environment or {})},
     )
     wall, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -20,12 +20,14 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
+from benchmarks import report
 from chordwise.domain import json_values, typed_values
 from chordwise.domain.extractive import ranking, words
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import certification, judging
 from chordwise.domain.learning.certification import Verdict
+from chordwise.domain.learning.measures import Z, wilson
 from chordwise.domain.tasks import AnalysisType
 from chordwise.llm.providers.encoder import Encoder
 from chordwise.llm.providers.extractive import ExtractiveModel
@@ -35,7 +37,6 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "quality.md"
 _TABLE_STARTS = "<!-- make quality -->\n"
 _CERTIFIED_STARTS = "<!-- make quality: certified -->\n"
 _TABLE_ENDS = "<!-- end -->\n"
-_DEVIATIONS = 1.96
 _CLAUSES = (
     "Document Name",
     "Parties",
@@ -64,6 +65,11 @@ class Row:
     baselines: Mapping[str, float]
     seconds: float = 0.0
 
+    def cells(self) -> list[str]:
+        """Return the cells of a table, without the baselines."""
+        interval = f"{self.low:.2f} to {self.high:.2f}"
+        return [f"`{self.corpus}`", self.measure, f"{self.count}", f"{self.value:.2f}", interval]
+
 
 Measure = Callable[[str, Sequence[JsonObject], Path], Iterator[Row]]
 
@@ -78,17 +84,6 @@ class Measured:
 
 
 _measured: ContextVar[Measured] = ContextVar("measured")
-
-
-def wilson(right: float, count: int) -> tuple[float, float]:
-    """Return Wilson's 95 % confidence interval of a share; without cases it is 0 to 1."""
-    if not count:
-        return 0.0, 1.0
-    share, square = right / count, _DEVIATIONS**2
-    middle = (share + square / (2 * count)) / (1 + square / count)
-    spread = math.sqrt(share * (1 - share) / count + square / (4 * count**2))
-    reach = _DEVIATIONS * spread / (1 + square / count)
-    return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
 def share(
@@ -257,7 +252,7 @@ def by_terms(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
         lead.append(_recall([one.text for one in sentences(text)[: len(found)]], references))
     mean, reach = statistics.fmean(ours), 0.0
     if len(ours) > 1:
-        reach = _DEVIATIONS * statistics.stdev(ours) / math.sqrt(len(ours))
+        reach = Z * statistics.stdev(ours) / math.sqrt(len(ours))
     yield Row(
         corpus=corpus,
         measure="terms of a human summary",
@@ -454,7 +449,7 @@ def _accepted_of(ordered: Sequence[Known], risk: float) -> Accepted:
     )
 
 
-def certified(corpus: str, answers: Sequence[Known]) -> Iterator[str]:
+def certified(corpus: str, answers: Sequence[Known]) -> Iterator[Sequence[str]]:
     """Yield rows of the second table: for the answers, and for 5,000 drawn from them."""
     sure = [each.is_right for each in answers if each.claim >= _SURE]
     everything = [each.is_right for each in answers]
@@ -471,9 +466,10 @@ def certified(corpus: str, answers: Sequence[Known]) -> Iterator[str]:
         wrong = sum(each.unseen_wrong for each in found) / max(1, sum(e.unseen for e in found))
         broken = sum(each.is_broken for each in found)
         yield (
-            f"| `{corpus}` | {count:,} | {checks:.0%} | {unseen:.0%} | {wrong:.1%} "
-            f"| {broken} of {_SEEDS} | {everything.count(False) / len(everything):.0%} "
-            f"| {len(sure) / len(answers):.0%}, {sure.count(False) / max(1, len(sure)):.0%} wrong |"
+            *(f"`{corpus}`", f"{count:,}", f"{checks:.0%}", f"{unseen:.0%}", f"{wrong:.1%}"),
+            f"{broken} of {_SEEDS}",
+            f"{everything.count(False) / len(everything):.0%}",
+            f"{len(sure) / len(answers):.0%}, {sure.count(False) / max(1, len(sure)):.0%} wrong",
         )
 
 
@@ -536,16 +532,30 @@ def truths_in(folder: Path) -> list[JsonObject]:
     return [json_values.as_object(json.loads(line)) for line in lines]
 
 
-def write(starts: str, found: str) -> None:
-    """Replace a table in the page: the text between the line `starts` and the next end mark."""
-    before, _, rest = PAGE.read_text("utf-8").partition(starts)
-    _, _, after = rest.partition(_TABLE_ENDS)
-    PAGE.write_text(f"{before}{starts}\n{found}\n{_TABLE_ENDS}{after}", "utf-8")
+def parser(
+    module: str, description: str | None, names: Sequence[str] = ()
+) -> argparse.ArgumentParser:
+    """Return a parser with the common arguments; `--only` selects from `names`."""
+    made = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=description)
+    made.add_argument("corpora", type=Path, help="the folder with a folder for each corpus")
+    if names:
+        made.add_argument("--only", nargs="+", default=list(names), metavar="NAME")
+    made.add_argument("--write", action="store_true", help="write the table into docs/quality.md")
+    return made
+
+
+def publish(starts: str, found: str, *, writes: bool) -> None:
+    """Print a table; with `writes`, replace the table after the line `starts` of the page."""
+    print(found)
+    if writes:
+        before, _, rest = PAGE.read_text("utf-8").partition(starts)
+        _, _, after = rest.partition(_TABLE_ENDS)
+        PAGE.write_text(f"{before}{starts}\n{found}\n\n{_TABLE_ENDS}{after}", "utf-8")
 
 
 _CERTIFIED_HEAD = (
-    "| corpus | answers | checked | accepted unchecked | wrong of these | bound exceeded "
-    f"| wrong of all | claim ≥ {_SURE} |"
+    *("corpus", "answers", "checked", "accepted unchecked", "wrong of these", "bound exceeded"),
+    *("wrong of all", f"claim ≥ {_SURE}"),
 )
 
 
@@ -553,46 +563,33 @@ def certified_table(folder: Path, names: Sequence[str]) -> str:
     """Return the numbers of checked and accepted answers as a Markdown table."""
     _measured.set(Measured(ExtractiveModel()))
     lines = [
-        _CERTIFIED_HEAD,
-        "|---|---|---|---|---|---|---|---|",
+        line
+        for name, rows in truths_of(folder, [name for name in names if name in CERTIFIED])
+        for line in certified(name, list(CERTIFIED[name](rows, folder / name)))
     ]
-    for name, rows in truths_of(folder, [name for name in names if name in CERTIFIED]):
-        lines += certified(name, list(CERTIFIED[name](rows, folder / name)))
-    return "\n".join(lines) + "\n"
+    return report.table(_CERTIFIED_HEAD, lines)
 
 
 def table(rows: Iterable[Row]) -> str:
     """Return the rows as a Markdown table."""
-    lines = [
-        "| corpus | measure | n | built-in model | 95 % | baselines | CPU |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    head = ("corpus", "measure", "n", "built-in model", "95 %", "baselines", "CPU")
+    lines = []
     for row in rows:
         beside = ", ".join(f"{name} {value:.2f}" for name, value in row.baselines.items())
-        lines.append(
-            f"| `{row.corpus}` | {row.measure} | {row.count} | {row.value:.2f} "
-            f"| {row.low:.2f} to {row.high:.2f} | {beside} | {row.seconds * 1000:.0f} ms |"
-        )
-    return "\n".join(lines) + "\n"
+        lines.append([*row.cells(), beside, f"{row.seconds * 1000:.0f} ms"])
+    return report.table(head, lines)
 
 
 def main() -> None:
     """Measure the selected corpora, print the tables, and with `--write` update docs/quality.md."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
-    parser.add_argument("corpora", type=Path, help="the folder with a folder for each corpus")
-    parser.add_argument("--only", nargs="+", default=list(MEASURES), metavar="NAME")
-    parser.add_argument("--encoder", action="store_true", help="measure with the encoder as well")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/quality.md")
-    options = parser.parse_args()
+    own = parser("quality", __doc__, list(MEASURES))
+    own.add_argument("--encoder", action="store_true", help="measure with the encoder as well")
+    options = own.parse_args()
     encoder = Encoder() if options.encoder else None
-    tables = {
-        _TABLE_STARTS: table(measured(options.corpora, options.only, encoder)),
-        _CERTIFIED_STARTS: certified_table(options.corpora, options.only),
-    }
-    for starts, found in tables.items():
-        print(found)
-        if options.write:
-            write(starts, found)
+    found = table(measured(options.corpora, options.only, encoder))
+    publish(_TABLE_STARTS, found, writes=options.write)
+    found = certified_table(options.corpora, options.only)
+    publish(_CERTIFIED_STARTS, found, writes=options.write)
 
 
 if __name__ == "__main__":

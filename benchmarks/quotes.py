@@ -7,20 +7,19 @@ word.
 
 from __future__ import annotations
 
-import argparse
 import html
 import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from random import Random
 
-from benchmarks import quality
+from benchmarks import quality, report
 from chordwise.domain import value_in_quote
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.grounding import Grounding, Source
 from chordwise.domain.json_values import JsonValue
+from chordwise.domain.learning.measures import wilson
 
 CORPORA = ("cuad_contracts", "sec_filings", "qmsum_meetings", "xquad")
 _TABLE_STARTS = "<!-- make quality: quotes -->\n"
@@ -281,7 +280,7 @@ def judged(texts: Sequence[str]) -> tuple[Hits, Hits]:
 
 def table(texts: Sequence[str]) -> str:
     """Return the shares of right outcomes as a Markdown table."""
-    lines = ["| measure | n | right | 95 % |", "|---|---|---|---|"]
+    lines = []
     (found, refused, tiers), (accepted, rejected) = quotes(texts), judged(texts)
     kinds = {
         "tier of a true quote": tiers,
@@ -293,29 +292,22 @@ def table(texts: Sequence[str]) -> str:
     for name, hits in kinds.items():
         whole = {} if hits is tiers else {"all": [hit for each in hits.values() for hit in each]}
         for kind, own in (hits | whole).items():
-            low, high = quality.wilson(sum(own), len(own))
+            low, high = wilson(sum(own), len(own))
             share = sum(own) / max(1, len(own))
-            lines.append(
-                f"| {name}: {kind} | {len(own):,} | {share:.3f} | {low:.3f} to {high:.3f} |"
-            )
-    return "\n".join(lines) + "\n"
+            interval = f"{low:.3f} to {high:.3f}"
+            lines.append([f"{name}: {kind}", f"{len(own):,}", f"{share:.3f}", interval])
+    return report.table(("what", "n", "right", "95 %"), lines)
 
 
 def main() -> None:
     """Measure the corpora, print the table, and with `--write` update docs/quality.md."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.quotes", description=__doc__)
-    parser.add_argument("corpora", type=Path, help="the folder with a folder for each corpus")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/quality.md")
-    options = parser.parse_args()
+    options = quality.parser("quotes", __doc__).parse_args()
     texts = [
         quality.text_of(row, options.corpora / name)
         for name, rows in quality.truths_of(options.corpora, CORPORA)
         for row in rows[:_MAX_DOCUMENTS]
     ]
-    found = table(texts)
-    print(found, end="")
-    if options.write:
-        quality.write(_TABLE_STARTS, found)
+    quality.publish(_TABLE_STARTS, table(texts), writes=options.write)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ MISSED = "**missed**"
 GROUPS = ("worker", "scheduler", "postgres", "valkey", "supervisor", "command-server", "command")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Bound:
     """A required bound and a goal; upper bounds, unless `at_least`."""
 
@@ -120,5 +120,5 @@ def number(value: float) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.strip() for cell in line)} |" for line in lines)
+    names, *lines = (f"| {' | '.join(cell.strip() for cell in line)} |" for line in (head, *rows))
+    return "\n".join([names, f"|{'---|' * len(head)}", *lines])

@@ -41,14 +41,6 @@ class Bench:
         self.report.measurements.append(Measurement(row=row, bound=bound, value=value, note=note))
 
 
-def _at_least(what: str, must: float, goal: float, unit: str = "") -> Bound:
-    return Bound(what=what, must=must, goal=goal, unit=unit, at_least=True)
-
-
-def _at_most(what: str, must: float, goal: float, unit: str = "") -> Bound:
-    return Bound(what=what, must=must, goal=goal, unit=unit)
-
-
 def _analyze(bench: Bench, stack_: Stack, server: Provider, row: str, in_flight: int) -> Run:
     """Submit the folder `docs`, wait for its results, and add the measured calls to the report."""
     server.reset()
@@ -125,7 +117,7 @@ def _share(bench: Bench, in_flight: int, latency: float, must: float, goal: floa
             ours = _analyze(bench, stack_, server, row, in_flight)
         share, note = _compare(bench, ours, server, in_flight)
     what = f"documents of 16 chunks, {in_flight} in flight, latency {latency:g} s: share of httpx"
-    bench.record(row, _at_least(what, must, goal), share, note)
+    bench.record(row, Bound(what, must, goal, at_least=True), share, note)
     return ours
 
 
@@ -138,8 +130,8 @@ def share_64(bench: Bench) -> None:
 def share_256(bench: Bench) -> None:
     """Measure 256 calls in flight; also CPU per call and the memory of the workers."""
     ours = _share(bench, 256, 0.5, 0.70, 0.95)
-    bench.record(ours.row, _at_most("CPU per call", 5.5, 2.5, "ms"), ours.cpu_per_call)
-    memory = _at_most("worker memory, all processes, peak", 350, 250, "MB")
+    bench.record(ours.row, Bound("CPU per call", 5.5, 2.5, "ms"), ours.cpu_per_call)
+    memory = Bound("worker memory, all processes, peak", 350, 250, "MB")
     bench.record(ours.row, memory, ours.worker_megabytes)
     _run_peers(bench, ours, 0.5, 256)
 
@@ -165,8 +157,8 @@ def statements(bench: Bench) -> None:
         statements_made = stack_.statements() - logged
         transactions = stack_.transactions() - begun - waiting
     note = "including BEGIN and COMMIT"
-    bench.record(row, _at_most("statements per call", 3, 1), statements_made / ours.calls, note)
-    bench.record(row, _at_most("transactions per call", 0.5, 0.1), transactions / ours.calls)
+    bench.record(row, Bound("statements per call", 3, 1), statements_made / ours.calls, note)
+    bench.record(row, Bound("transactions per call", 0.5, 0.1), transactions / ours.calls)
 
 
 def small_64(bench: Bench) -> None:
@@ -179,8 +171,8 @@ def small_64(bench: Bench) -> None:
             ours = _analyze(bench, stack_, server, row, 64)
         share, note = _compare(bench, ours, server, 64)
     what = "documents of one chunk, 64 in flight: share of httpx"
-    bench.record(row, _at_least(what, 0.80, 0.95), share, note)
-    cpu = _at_most("CPU per document of one chunk, including intake", 8, 4, "ms")
+    bench.record(row, Bound(what, 0.80, 0.95, at_least=True), share, note)
+    cpu = Bound("CPU per document of one chunk, including intake", 8, 4, "ms")
     bench.record(row, cpu, ours.cpu_per_call)
 
 
@@ -196,7 +188,7 @@ def long_document(bench: Bench) -> None:
             write_documents(stack_.folder / "docs", count, size)
             costs.append(_analyze(bench, stack_, server, row, 64).cpu_per_call)
     what = f"CPU per call, a document of {chunks:,} chunks relative to those of 100"
-    bench.record(row, _at_most(what, 1.15, 1.02, "times"), costs[1] / costs[0])
+    bench.record(row, Bound(what, 1.15, 1.02, "times"), costs[1] / costs[0])
 
 
 def _taken_per_second(bench: Bench, prepare: Callable[[Path], None], *arguments: str) -> float:
@@ -216,7 +208,7 @@ def _taken_per_second(bench: Bench, prepare: Callable[[Path], None], *arguments:
 def intake_files(bench: Bench) -> None:
     """Measure the intake of text files of 2 KB, in files per second."""
     count = bench.scaled(10_000)
-    bound = _at_least(f"intake of {count:,} files of 2 KB", 250, 1000, "per second")
+    bound = Bound(f"intake of {count:,} files of 2 KB", 250, 1000, "per second", at_least=True)
     speed = _taken_per_second(
         bench, lambda folder: write_documents(folder / "docs", count, 1), "docs"
     )
@@ -226,7 +218,7 @@ def intake_files(bench: Bench) -> None:
 def intake_csv(bench: Bench) -> None:
     """Measure the intake of a CSV file, in rows per second."""
     count = bench.scaled(10_000)
-    bound = _at_least(f"intake of {count:,} rows of a CSV", 1500, 5000, "per second")
+    bound = Bound(f"intake of {count:,} rows of a CSV", 1500, 5000, "per second", at_least=True)
     table = ("rows.csv", "--text-column", "text", "--id-column", "id")
     speed = _taken_per_second(bench, lambda folder: write_table(folder / "rows.csv", count), *table)
     bench.record("intake-csv", bound, speed)
@@ -244,7 +236,7 @@ def csv_sentiment(bench: Bench) -> None:
         seconds = time.monotonic() - begun
     what = "3,000 rows of a CSV, sentiment by the built-in model"
     note = "" if count == 3000 else f"extrapolated from {seconds:.1f} s for {count:,}"
-    bench.record("csv-sentiment", _at_most(what, 25, 10, "s"), seconds * 3000 / count, note)
+    bench.record("csv-sentiment", Bound(what, 25, 10, "s"), seconds * 3000 / count, note)
 
 
 def _inbox_settings(seconds: float) -> str:
@@ -271,7 +263,7 @@ def inbox(bench: Bench) -> None:
         _wait(lambda: len(list(done.glob("*.txt"))) >= count, bench.timeout, 0.5)
         seconds = time.monotonic() - begun
     note = "" if count == 10_000 else f"extrapolated from {seconds:.1f} s for {count:,}"
-    bound = _at_most("10,000 files of an inbox delivered, built-in model", 240, 60, "s")
+    bound = Bound("10,000 files of an inbox delivered, built-in model", 240, 60, "s")
     bench.record("inbox", bound, seconds * 10_000 / count, note)
 
 
@@ -282,7 +274,7 @@ def first_result(bench: Bench) -> None:
     note = (
         f"median of {len(waits)}, longest {1000 * max(waits):.0f} ms, excluding the stability delay"
     )
-    bound = _at_most("first result after a file is complete, warm", 500, 200, "ms")
+    bound = Bound("first result after a file is complete, warm", 500, 200, "ms")
     bench.record("first-result", bound, 1000 * statistics.median(waits), note)
 
 
@@ -321,7 +313,7 @@ def commands(bench: Bench) -> None:
             (("results",), 500, 250),
         ):
             cpu = min(_cpu_of_command(stack_, arguments) for _ in range(3))
-            bound = _at_most(f"`chordwise {arguments[0]}`, CPU", must, goal, "ms")
+            bound = Bound(f"`chordwise {arguments[0]}`, CPU", must, goal, "ms")
             bench.record("commands", bound, 1000 * cpu, "minimum of three")
 
 
@@ -334,7 +326,7 @@ def idle(bench: Bench) -> None:
         time.sleep(seconds)
         spent = stack_.usage().since(before)
     note = ", ".join(f"{name} {100 * used / seconds:.1f}" for name, used in spent.items())
-    bound = _at_most("CPU of an idle stack", 2, 0.5, "% of a core")
+    bound = Bound("CPU of an idle stack", 2, 0.5, "% of a core")
     bench.record("idle", bound, 100 * sum(spent.values()) / seconds, note)
 
 

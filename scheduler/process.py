@@ -14,11 +14,9 @@ from threading import Event, Thread
 
 import structlog
 
-from chordwise import settings as settings_module
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.visible_text import visible
 from chordwise.embedded import processes
-from chordwise.errors import ChordwiseError, ExitCode, ServiceUnavailableError
+from chordwise.errors import ExitCode, ServiceUnavailableError
 from chordwise.pipeline.inbox.folders import places
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.part import Part
@@ -26,6 +24,7 @@ from chordwise.pipeline.runtime.startup import (
     open_context,
     require_broker,
     require_files,
+    run_process,
     wait_until_ready,
 )
 from chordwise.pipeline.schedules.runner import ScheduleRunner
@@ -35,7 +34,7 @@ from chordwise.settings import PipelineSettings, Settings
 from chordwise.settings.schedules import ScheduleKind
 from chordwise.storage import outbox
 from chordwise.storage.database import open_engine
-from chordwise.telemetry import liveness, logging
+from chordwise.telemetry import logging
 from scheduler import inbox
 from scheduler.leadership import Leadership
 from scheduler.listener import Listener
@@ -51,23 +50,13 @@ _READERS_SCORE = 500
 
 def main() -> int:
     """Run until a signal arrives; return an exit code of docs/command-line.md."""
-    try:
-        settings = settings_module.load()
-        if sys.argv[1:] == ["health"]:
-            return health(settings)
-        logging.configure(settings.logging, "scheduler")
-        part = _PARTS.get(sys.argv[1]) if sys.argv[1:] else None
-        return take_part(settings, part) if part else schedule(settings)
-    except ChordwiseError as error:
-        sys.stderr.write(visible(f"{error.what}\n{error.hint}\n"))
-        return error.exit_code
+    return run_process("scheduler", _run)
 
 
-def health(settings: Settings) -> ExitCode:
-    """Print the state of the scheduler of this home; fail if it is stuck."""
-    sign = liveness.last_sign(settings.home, "scheduler")
-    sys.stdout.write(f"{sign}\n")
-    return ExitCode.SUCCESS if sign.is_healthy else ExitCode.UNAVAILABLE
+def _run(settings: Settings) -> int:
+    logging.configure(settings.logging, "scheduler")
+    part = _PARTS.get(sys.argv[1]) if sys.argv[1:] else None
+    return take_part(settings, part) if part else schedule(settings)
 
 
 def schedule(settings: Settings) -> int:

@@ -20,15 +20,14 @@ from celery.exceptions import SecurityWarning
 from celery.signals import worker_ready
 from pydantic import SecretStr
 
-from chordwise import settings as settings_module
-from chordwise.domain.visible_text import visible
 from chordwise.embedded import processes
-from chordwise.errors import ChordwiseError, ExitCode
+from chordwise.errors import ExitCode
 from chordwise.pipeline.runtime import broker, messages
 from chordwise.pipeline.runtime.startup import (
     open_context,
     require_broker,
     require_files,
+    run_process,
     wait_until_ready,
 )
 from chordwise.settings import Settings
@@ -57,17 +56,14 @@ _CONTROL_MESSAGES = 4
 def main() -> int:
     """Run until a signal arrives; return an exit code of docs/command-line.md."""
     tune_interpreter()
-    try:
-        settings = settings_module.load()
-        if sys.argv[1:] == ["health"]:
-            return health(settings)
-        name = sys.argv[1] if sys.argv[1:] else "worker"
-        logging.configure(settings.logging, name, expected=transport.TROUBLE)
-        check(settings, name)
-        return work(settings, name)
-    except ChordwiseError as error:
-        sys.stderr.write(visible(f"{error.what}\n{error.hint}\n"))
-        return error.exit_code
+    return run_process("worker", _run)
+
+
+def _run(settings: Settings) -> int:
+    name = sys.argv[1] if sys.argv[1:] else "worker"
+    logging.configure(settings.logging, name, expected=transport.TROUBLE)
+    check(settings, name)
+    return work(settings, name)
 
 
 def tune_interpreter() -> None:
@@ -153,13 +149,6 @@ def watch(settings: Settings, name: str, consumption: Consumption, shutdown: Shu
     )
     worker_ready.connect(watchdog.begin, weak=False)
     watchdog.start()
-
-
-def health(settings: Settings) -> ExitCode:
-    """Print the state of the worker of this home; fail if it does not consume."""
-    sign = liveness.last_sign(settings.home, "worker")
-    sys.stdout.write(f"{sign}\n")
-    return ExitCode.SUCCESS if sign.is_healthy else ExitCode.UNAVAILABLE
 
 
 def stop_at_once() -> None:

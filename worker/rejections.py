@@ -9,7 +9,6 @@ from collections import Counter
 from enum import StrEnum
 
 import structlog
-from kombu.transport import redis
 from kombu.utils import json
 
 from chordwise.errors import ServiceUnavailableError
@@ -72,37 +71,6 @@ class Rejections:
                 log.warning("message.not_counted", reason=error.what)
             except Exception:  # whatever happens to one count, the next one has to come
                 log.exception("message.count_defect")
-
-
-class Channel(redis.Channel):
-    """Tolerates messages without an envelope, on which kombu would end the worker."""
-
-    def _brpop_read(self, **options: object) -> object:
-        self.connection.is_readable = False
-        try:
-            read: object = super()._brpop_read(**options)  # type: ignore[no-untyped-call]  # kombu's
-        except UNREADABLE:
-            if self.connection.is_readable:
-                raise
-            self.connection.rejections.add(Rejection.ENVELOPE)
-            return True
-        return read
-
-
-class Transport(redis.Transport):
-    """Delivers Chordwise's messages; others have left the broker already and are dropped."""
-
-    Channel = Channel
-    rejections: Rejections
-    is_readable = False
-
-    def _deliver(self, message: object, queue: str) -> None:
-        self.is_readable = True
-        reason = reason_against(message)
-        if reason is None:
-            super()._deliver(message, queue)  # type: ignore[no-untyped-call]  # kombu's
-        else:
-            self.rejections.add(reason, queue)
 
 
 MAX_CHARACTERS = 65_536

@@ -21,8 +21,8 @@ from kombu.transport import redis
 from kombu.transport.virtual import Empty
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from worker import rejections
 from worker.consumption import Consumption
+from worker.rejections import UNREADABLE, Rejection, Rejections, reason_against
 from worker.slots import Slots
 
 TROUBLE = (OperationalError, RedisError, OSError)
@@ -113,8 +113,11 @@ class PatientReceipts(redis.QoS):
         return len(held)
 
 
-class ObservedChannel(rejections.Channel):
-    """Reports each answer of the broker to the consumption, one of its transport options."""
+class ObservedChannel(redis.Channel):
+    """Reports each answer of the broker to the consumption, one of its transport options.
+
+    Tolerates messages without an envelope, on which kombu would end the worker.
+    """
 
     QoS = PatientReceipts
     from_transport_options = (  # type: ignore[assignment]  # one more than kombu's
@@ -141,19 +144,35 @@ class ObservedChannel(rejections.Channel):
             log.warning("worker.broker_full")
 
     def _brpop_read(self, **options: object) -> object:
+        self.connection.is_readable = False
         try:
-            found = super()._brpop_read(**options)
+            found: object = super()._brpop_read(**options)  # type: ignore[no-untyped-call]
         except Empty:
             self.consumption.answered()
             raise
+        except UNREADABLE:
+            if self.connection.is_readable:
+                raise
+            self.connection.rejections.add(Rejection.ENVELOPE)
+            found = True
         self.consumption.answered()
         return found
 
 
-class ObservedTransport(rejections.Transport):
-    """The transport that checks the messages it receives, on channels that report them."""
+class ObservedTransport(redis.Transport):
+    """Delivers Chordwise's messages; others have left the broker already and are dropped."""
 
     Channel = ObservedChannel
+    rejections: Rejections
+    is_readable = False
+
+    def _deliver(self, message: object, queue: str) -> None:
+        self.is_readable = True
+        reason = reason_against(message)
+        if reason is None:
+            super()._deliver(message, queue)  # type: ignore[no-untyped-call]  # kombu's
+        else:
+            self.rejections.add(reason, queue)
 
 
 class ObservedConnection(Connection):
@@ -170,9 +189,7 @@ class ObservedConnection(Connection):
         return self
 
 
-def observe(
-    app: Celery, consumption: Consumption, rejections: rejections.Rejections, slots: Slots
-) -> None:
+def observe(app: Celery, consumption: Consumption, rejections: Rejections, slots: Slots) -> None:
     """Make all connections of the application report the messages that they receive.
 
     A connection requests messages while the slots have room, and as soon as they have room again.

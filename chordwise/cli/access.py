@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.cli.invocation import Invocation
 from chordwise.embedded import llama, stack
-from chordwise.embedded.stack import Level
+from chordwise.embedded.home import Level
 from chordwise.settings import Settings
 from chordwise.storage import revisions
 from chordwise.storage.database import Database, admitted, open_engine

@@ -94,10 +94,6 @@ def review_command(each: Certified, scope: Scope) -> str:
     return one_line(f"chordwise review {shlex.join(parts)}")
 
 
-def _name(each: Certified) -> str:
-    return one_line(each.unit.name or str(each.unit.analysis_type), _WIDTH)
-
-
 def _row(each: Certified) -> Sequence[str]:
     certificate = each.certificate
     match certificate.verdict:
@@ -113,7 +109,8 @@ def _row(each: Certified) -> Sequence[str]:
         case Verdict.WITHDRAWN:
             accepted, error = "withdrawn", "–"
             todo = f"{each.further_wrong:,} of {each.further:,} later checks are wrong"
-    return _name(each), accepted, error, f"{certificate.checks:,}", todo
+    name = one_line(each.unit.name or str(each.unit.analysis_type), _WIDTH)
+    return name, accepted, error, f"{certificate.checks:,}", todo
 
 
 def _as_json(each: Certified) -> dict[str, object]:

@@ -16,8 +16,8 @@ from chordwise.cli.options import AsJson
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import hint
 from chordwise.embedded import stack
+from chordwise.embedded.home import Level
 from chordwise.embedded.plan import autostart_fingerprint
-from chordwise.embedded.stack import Level
 from chordwise.errors import ChordwiseError, ExitCode
 from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, failed
 from chordwise.pipeline.diagnosis.doctor import diagnose

@@ -21,7 +21,7 @@ from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.run_watch import Watch
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.wording import counted
-from chordwise.embedded.stack import Level
+from chordwise.embedded.home import Level
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import evaluation, gold
 from chordwise.pipeline.learning.evaluation import Comparison, Evaluated, Measured

@@ -18,7 +18,7 @@ from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.wording import counted
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import feedback as remarks
-from chordwise.pipeline.learning.feedback import Given, Signed, Target
+from chordwise.pipeline.learning.feedback import Given, Signed
 from chordwise.pipeline.learning.judgeable import Judgeable
 from chordwise.pipeline.runs.stored_results import Wanted
 
@@ -69,16 +69,16 @@ def feedback(
             "Give one of --approve, --reject, --correct PATH=VALUE, --withdraw, or --file FILE."
         )
     results = Wanted(types=tuple(options.types or ()), document=options.document)
-    target = Target(name=options.target, wanted=results)
     lines = remarks.read(options.file) if options.file else []
     said = [Signed(saying=each, note=options.note, author=options.author) for each in sayings]
     with access.write(access.reach(invocation)) as session:
         if options.withdraw:
-            given = _withdrawn(session, remarks.one(session, target), options)
+            given = _withdrawn(session, remarks.one(session, options.target, results), options)
         elif said:
-            given = remarks.give(session, remarks.one(session, target), said)
+            given = remarks.give(session, remarks.one(session, options.target, results), said)
         else:
-            given = remarks.give_all(session, remarks.wanted(session, target), lines)
+            wanted = remarks.wanted(session, options.target, results)
+            given = remarks.give_all(session, wanted, lines)
     _report(invocation.screen, given, as_json=as_json)
     return ExitCode.INCOMPLETE if given.unmatched else ExitCode.SUCCESS
 

@@ -176,19 +176,16 @@ def laid_out(made: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterator[
     if made.transcription is not None:
         yield Text(_of_pages(made.transcription))
     yield from (Text(_in_words(line), style="dim") for line in made.lines)
+    cached = f"; {counted(made.cached, 'question')} cached and free" if made.cached else ""
     yield Text(
         f"{counted(made.documents, 'document')} · {counted(made.jobs, 'analysis')}, "
-        f"{made.reused:,} of them already stored and free{_of_cache(made)}."
+        f"{made.reused:,} of them already stored and free{cached}."
     )
     for name, cost in _totals(made, lane).items():
         yield Text(f"Total, {name}: {amount(cost)}")
     if not made.lines:
         yield Text(f"Total: {amount(made.total)}")
     yield from (Text(remark, style="dim") for remark in remarks(made, lane, sample))
-
-
-def _of_cache(made: Quote) -> str:
-    return f"; {counted(made.cached, 'question')} cached and free" if made.cached else ""
 
 
 def in_brief(made: Quote) -> Iterator[RenderableType]:

@@ -27,7 +27,7 @@ from chordwise.domain.learning.measures import wilson
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisType
 from chordwise.domain.wording import approximate, counted
-from chordwise.embedded.stack import Level
+from chordwise.embedded.home import Level
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.intake.run_options import RunOptions, run_options
 from chordwise.pipeline.learning import refresh as refreshing

@@ -21,7 +21,7 @@ from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import Lane, ScheduleRunStatus
-from chordwise.embedded.stack import Level
+from chordwise.embedded.home import Level
 from chordwise.errors import UsageError
 from chordwise.pipeline.diagnosis.checks import CheckStatus
 from chordwise.pipeline.diagnosis.schedules import judged

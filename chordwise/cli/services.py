@@ -18,7 +18,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Model
 from chordwise.cli.rendering.screen import Screen
 from chordwise.embedded import processes, stack
-from chordwise.embedded.home import home_at, web_link
+from chordwise.embedded.home import home_at, read_address
 from chordwise.errors import ConfigurationError
 from chordwise.settings import Settings
 from chordwise.storage import migration
@@ -58,9 +58,10 @@ _LINK_SECONDS = 30.0
 def _tell_link(screen: Screen, folder: Path) -> None:
     """Print the link to the pages once they are served."""
     home = home_at(folder)
-    if processes.wait_until(lambda: web_link(home) is not None, _LINK_SECONDS, every=0.2):
-        found = web_link(home)
-        screen.tell_whole(f"Web pages: {found.link}" if found else "The web server stopped.")
+    file = home.web_link_file
+    if processes.wait_until(lambda: read_address(file) is not None, _LINK_SECONDS, every=0.2):
+        found = read_address(file)
+        screen.tell_whole(f"Web pages: {found.url}" if found else "The web server stopped.")
     else:
         screen.note(f"The web server has not started yet. See {home.log('web')}.")
 
@@ -166,19 +167,10 @@ class LogLines:
     @contextmanager
     def followed(self) -> Iterator[None]:
         """Pass on new lines until the end of the block."""
-        stop = threading.Event()
-
-        def follow() -> None:
-            while not stop.wait(_INTERVAL_SECONDS):
-                self.look()
-
-        thread = threading.Thread(target=follow, name="log-lines", daemon=True)
-        thread.start()
         try:
-            yield
+            with processes.repeating(self.look, _INTERVAL_SECONDS):
+                yield
         finally:
-            stop.set()
-            thread.join()
             self.look()
 
     def look(self) -> None:

@@ -21,7 +21,7 @@ from chordwise.cli.request import Request, absolute, run_options
 from chordwise.cli.run_watch import suggest
 from chordwise.domain.states import IntakeStatus
 from chordwise.domain.wording import counted
-from chordwise.embedded.stack import Level
+from chordwise.embedded.home import Level
 from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError
 from chordwise.pipeline.intake import answer_tables, found_files
 from chordwise.pipeline.intake.batches import TakenIn

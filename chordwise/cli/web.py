@@ -11,8 +11,7 @@ from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.rendering.screen import Screen
 from chordwise.embedded import processes
-from chordwise.embedded.home import home_at, web_link
-from chordwise.embedded.stack import Level
+from chordwise.embedded.home import Level, home_at, read_address
 from chordwise.errors import UsageError
 from chordwise.settings import Settings
 
@@ -45,13 +44,13 @@ def web(
         _print_hash(screen)
         return
     settings = invocation.settings()
-    running = web_link(home_at(settings.home))
+    running = read_address(home_at(settings.home).web_link_file)
     if running is not None or link:
         if running is None:
             raise UsageError(
                 f"No web server is running for {settings.home}.", "Start it with: chordwise web"
             )
-        screen.write(f"{running.link}\n")
+        screen.write(f"{running.url}\n")
         screen.note(f"The web server is process {running.server.pid}.")
         return
     _serve(invocation, settings, port)

@@ -8,7 +8,7 @@ from threading import RLock
 from pydantic import SecretStr
 
 from chordwise.embedded import stack
-from chordwise.embedded.stack import Level
+from chordwise.embedded.home import Level
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.startup import open_context
 from chordwise.settings import Settings

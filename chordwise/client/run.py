@@ -30,7 +30,7 @@ from chordwise.pipeline.exports.table import Column
 from chordwise.pipeline.intake.run_options import from_json
 from chordwise.pipeline.jobs import retry as retrying
 from chordwise.pipeline.learning import feedback
-from chordwise.pipeline.learning.feedback import Signed, Target
+from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.models.budgets import checked_cap
 from chordwise.pipeline.runs import accounts, progress, stored_results
 from chordwise.pipeline.runs.accounts import Account, Failure
@@ -242,10 +242,10 @@ class Run:
         said += [Saying(verdict=Verdict.REJECTED)] if reject else []
         if not said:
             raise UsageError("Nothing is said.", "Give correct={…}, approve=True or reject=True.")
-        target = Target(name=self.name, wanted=Wanted(document=document))
+        wanted = Wanted(document=document)
         signed = [Signed(saying=each, note=note, author=author) for each in said]
         with self._connection.database.write() as session:
-            return feedback.give(session, feedback.one(session, target), signed).stored
+            return feedback.give(session, feedback.one(session, self.name, wanted), signed).stored
 
     def to_arrow(self) -> pa.Table:
         """Return the answers as a table with a row for each document, as in `answers.NAME`.

@@ -13,7 +13,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar
@@ -78,7 +78,7 @@ class Home:
 
     @property
     def web_link_file(self) -> Path:
-        """The address of the pages, as `web_link` reads it."""
+        """The address of the pages, as `read_address` reads it."""
         return self.run / "web.json"
 
     def log(self, name: str) -> Path:
@@ -182,10 +182,8 @@ def locked(home: Home) -> Iterator[None]:
     descriptor = os.open(home.lock_file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _lock(descriptor, home)
-        own = processes.identify(os.getpid())
-        entry = {"pid": os.getpid(), "created_at": own.created_at if own else 0.0}
         os.truncate(descriptor, 0)
-        os.write(descriptor, json.dumps(entry).encode())
+        os.write(descriptor, json.dumps(asdict(processes.own_identity())).encode())
         yield
         os.truncate(descriptor, 0)
     finally:
@@ -280,7 +278,6 @@ class StackState(BaseModel):
     fingerprint: str = ""
     autostart_fingerprint: str = ""
     control_socket: Path = Path()
-    is_foreground: bool = False
     database_url: str | None = None
     broker_url: str | None = None
 
@@ -298,20 +295,20 @@ def last_state(home: Home) -> StackState | None:
         return None
 
 
-class WebLink(BaseModel):
-    """The process that serves the pages of a home; the link may contain a token."""
+class ServerAddress(BaseModel):
+    """The address that a running server reports; that of the pages may contain a token."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
+    url: str
     server: ProcessIdentity
-    link: str
 
 
-def web_link(home: Home) -> WebLink | None:
-    """Return the address at which the pages of a home are served now."""
+def read_address(path: Path) -> ServerAddress | None:
+    """Return the address of a running server, or `None` if it is gone."""
     try:
-        found = WebLink.model_validate_json(home.web_link_file.read_text(encoding="utf-8"))
-    except (OSError, ValidationError):
+        found = ServerAddress.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
     return found if processes.is_alive(found.server) else None
 

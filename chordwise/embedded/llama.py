@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from signal import Signals
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from chordwise.embedded import processes
-from chordwise.embedded.home import Home, password_in
+from chordwise.embedded.home import Home, password_in, read_address
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.settings import ModelSettings, Settings
@@ -41,15 +40,6 @@ class LocalModel(BaseModel):
     context_tokens: int = _DEFAULT_CONTEXT_TOKENS
     slots: int = 1
     threads: int = 1
-
-
-class ServerAddress(BaseModel):
-    """The address that a running server reports."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
-
-    url: str
-    server: ProcessIdentity
 
 
 class EmbeddedLlama:
@@ -124,15 +114,6 @@ def _files(run: Path, model: Path) -> tuple[Path, Path]:
     """Return the files with the address and the key of a model's server."""
     digest = hashlib.sha256(bytes(model)).hexdigest()[:16]
     return run / f"llama-{digest}.json", run / f"llama-{digest}.key"
-
-
-def read_address(path: Path) -> ServerAddress | None:
-    """Return the address of a running server, or `None` if it is gone."""
-    try:
-        address = ServerAddress.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError):
-        return None
-    return address if processes.is_alive(address.server) else None
 
 
 def running(home: Home, model: str) -> tuple[str, str] | None:

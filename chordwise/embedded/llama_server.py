@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
 import threading
-from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
 from chordwise.embedded import llama, processes
-from chordwise.embedded.home import password_in, write_private
+from chordwise.embedded.home import ServerAddress, password_in, write_private
 from chordwise.errors import ConfigurationError
 
 
@@ -48,11 +46,8 @@ def main(arguments: list[str]) -> None:
     parameters.cpuparams_batch.n_threads = options.threads
     _steady(parameters.sampling)
     server = xllamacpp.Server(parameters)
-    own = processes.identify(os.getpid())
-    if own is None:
-        sys.exit("The process cannot determine its own identity.")
-    address = {"url": server.listening_address, "server": asdict(own)}
-    write_private(options.address_file, json.dumps(address))
+    address = ServerAddress(url=server.listening_address, server=processes.own_identity())
+    write_private(options.address_file, address.model_dump_json())
     threading.Event().wait()
 
 

@@ -6,7 +6,8 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
@@ -54,6 +55,11 @@ def identify(pid: int) -> ProcessIdentity | None:
         return ProcessIdentity(pid=pid, created_at=process.create_time())
     except (psutil.Error, ValueError):
         return None
+
+
+def own_identity() -> ProcessIdentity:
+    """Return the identity of this process."""
+    return identify(os.getpid()) or ProcessIdentity(pid=os.getpid(), created_at=0)
 
 
 def is_alive(identity: ProcessIdentity | None) -> bool:
@@ -158,6 +164,25 @@ def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.0
             return False
         pause.wait(every)
     return True
+
+
+@contextmanager
+def repeating(work: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call a function at once and then every `seconds` seconds in a thread until the block ends."""
+    stop = threading.Event()
+
+    def repeat() -> None:
+        work()
+        while not stop.wait(seconds):
+            work()
+
+    thread = threading.Thread(target=repeat, name="repeating", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def size_of(log: Path) -> int:

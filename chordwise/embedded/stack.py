@@ -27,20 +27,6 @@ from chordwise.embedded.supervisor import Supervisor
 from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
 from chordwise.settings import Settings
 
-__all__ = [
-    "Commands",
-    "Level",
-    "StackState",
-    "ensure",
-    "find",
-    "hold",
-    "keeps_watch",
-    "stop",
-    "touch_last_used",
-    "watches_for_others",
-    "with_addresses",
-]
-
 _MAX_SUPERVISORS = 3
 # How long a command waits for its answer.
 _PATIENCE_SECONDS = 240.0

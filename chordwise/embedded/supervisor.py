@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import sys
@@ -17,7 +16,6 @@ from chordwise.embedded import control, idleness, processes, services
 from chordwise.embedded.control import Message
 from chordwise.embedded.home import Home, Level, Phase, StackState, home_at, locked, write_state
 from chordwise.embedded.plan import Plan
-from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.services import Children
 from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
 
@@ -60,8 +58,7 @@ class Supervisor:
         self._idle_check_at = 0.0
         self._tend_at = 0.0
         self._published: StackState | None = None
-        own = processes.identify(os.getpid())
-        self._identity = own or ProcessIdentity(pid=os.getpid(), created_at=0)
+        self._identity = processes.own_identity()
 
     def request_stop(self) -> None:
         """Make `run` return; safe from signal handlers and from other threads."""
@@ -204,7 +201,6 @@ class Supervisor:
             fingerprint=plan.fingerprint if plan else "",
             autostart_fingerprint=plan.autostart_fingerprint if plan else "",
             control_socket=self._control_socket,
-            is_foreground=not self._leaves_when_idle,
             database_url=self._children.database_url,
             broker_url=self._children.broker_url,
         )

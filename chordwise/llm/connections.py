@@ -65,7 +65,7 @@ class _Connections(httpx.BaseTransport):
             self._connections.pop(next(iter(self._connections))).close()
         self._connections[address] = connection = kept or httpcore.HTTPConnection(
             url.origin,
-            ssl_context=_certificates(),
+            ssl_context=certificates(),
             keepalive_expiry=KEEP_ALIVE_SECONDS,
             network_backend=self._network,
         )
@@ -104,7 +104,7 @@ class Body(httpx.SyncByteStream):
 
 
 @cache
-def _certificates() -> ssl.SSLContext:
+def certificates() -> ssl.SSLContext:
     """Load the trust store once: it takes 20 ms and is safe to share between threads."""
     return httpx.create_ssl_context()
 

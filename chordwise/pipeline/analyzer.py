@@ -148,7 +148,6 @@ class DocumentAnalyzer:
             model=self._model,
             task=task,
             source=Source(text),
-            record_check=lambda *_: None,
             policy=self._policy,
         )
         synthesizer = Synthesizer(document=document)

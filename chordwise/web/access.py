@@ -33,7 +33,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chordwise.errors import ChordwiseError, ConfigurationError, InternalError
 from chordwise.settings import WebSettings
-from chordwise.web.site import CSRF_FIELD, csrf_of, render, see, user_of
+from chordwise.web.site import CSRF_FIELD, csrf_of, error_page, see, user_of
 
 log = structlog.get_logger(__name__)
 Endpoint: TypeAlias = Callable[[Request], Response | Awaitable[Response]]
@@ -194,7 +194,7 @@ class Access:
         if b"%00" in request.scope["raw_path"] + request.scope["query_string"]:
             return PlainTextResponse("No address has a NUL character.\n", 400)
         if request.method not in SAFE_METHODS and not _is_same_origin(request, self._rules):
-            return _refused(request, 403, "Another site requested this change.", "")
+            return error_page(request, 403, "No access", "Another site requested this change.", "")
         if request.method in SAFE_METHODS and TOKEN in request.query_params:
             return self._exchange(request)
         request.state.user = self._user(request)
@@ -207,13 +207,13 @@ class Access:
             if self._rules.token
             else "Open the pages through the proxy that authenticates you."
         )
-        return _refused(request, 403, "You are not signed in.", hint)
+        return error_page(request, 403, "No access", "You are not signed in.", hint)
 
     def _exchange(self, request: Request) -> Response:
         """Open a session for the token of the link and redirect to the address without it."""
         given = request.query_params[TOKEN].encode()
         if not self._rules.token or not hmac.compare_digest(given, self._rules.token.encode()):
-            return _refused(request, 403, "This link is not valid.", _LINK)
+            return error_page(request, 403, "No access", "This link is not valid.", _LINK)
         open_session(request, getpass.getuser(), self._rules)
         rest = request.url.remove_query_params(TOKEN)
         return RedirectResponse(f"{rest.path}?{rest.query}".rstrip("?"), 303)
@@ -243,12 +243,6 @@ def open_session(request: Request, user: str, rules: Rules) -> None:
     request.session.clear()
     request.session.update(user=user, credential=rules.credential)
     csrf_of(request)
-
-
-def _refused(request: Request, status_code: int, what: str, hint: str) -> Response:
-    return render(
-        request, "error.html", status_code=status_code, title="No access", what=what, hint=hint
-    )
 
 
 def _is_ours(host: str, public_url: str) -> bool:

@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from chordwise.errors import ChordwiseError, ServiceUnavailableError, UsageError
 from chordwise.web import document, inbox, insight, login, results, review, runs, schedules, sql
 from chordwise.web.access import SAFE_METHODS, Access, Rules, SecurityHeaders, guarded
-from chordwise.web.site import FOLDER, Site, render
+from chordwise.web.site import FOLDER, Site, error_page
 
 PAGES: Final = {
     "Runs": "/runs",
@@ -81,13 +81,13 @@ def _explain(request: Request, error: Exception) -> Response:
     """Return the error page of a `ChordwiseError`; the browser retries after a temporary one."""
     assert isinstance(error, ChordwiseError)  # noqa: S101 - what the handler is registered for
     if isinstance(error, ServiceUnavailableError):
-        page = _error(request, 503, "Unavailable", error.what, error.hint)
+        page = error_page(request, 503, "Unavailable", error.what, error.hint)
         page.headers["Retry-After"] = str(_RETRY_SECONDS)
         if request.method in SAFE_METHODS:
             page.headers["Refresh"] = str(_RETRY_SECONDS)
         return page
     status_code = 400 if isinstance(error, UsageError) else 500
-    return _error(request, status_code, "Not possible", error.what, error.hint)
+    return error_page(request, status_code, "Not possible", error.what, error.hint)
 
 
 _RETRY_SECONDS = 5
@@ -99,10 +99,6 @@ def _explain_status(request: Request, error: Exception) -> Response:
     title = _TITLES.get(error.status_code, "Not possible")
     is_said = error.detail != HTTPStatus(error.status_code).phrase
     what = error.detail if is_said else "There is nothing at this address."
-    page = _error(request, error.status_code, title, what, "")
+    page = error_page(request, error.status_code, title, what, "")
     page.headers.update(error.headers or {})
     return page
-
-
-def _error(request: Request, status_code: int, title: str, what: str, hint: str) -> Response:
-    return render(request, "error.html", status_code=status_code, title=title, what=what, hint=hint)

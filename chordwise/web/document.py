@@ -6,7 +6,6 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
 
 from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
@@ -23,7 +22,7 @@ from chordwise.domain.tasks import Stage
 from chordwise.errors import ReadError, UsageError
 from chordwise.pipeline.runs import explanation, page_pictures
 from chordwise.pipeline.runs.explanation import ExplainedFact, Explanation
-from chordwise.pipeline.runs.page_pictures import Named, PagePictures
+from chordwise.pipeline.runs.page_pictures import Named
 from chordwise.storage import documents
 from chordwise.storage.record import SEARCHED_CHARACTERS
 from chordwise.web.site import Site, fragment, render, site_of
@@ -124,9 +123,9 @@ def _document(request: Request) -> Response:
         text=None if as_pages else _text(text, places, found, shown),
         flags=document_flags.from_json(found.document.flags),
         losses=_losses(found),
-        checks=_checks(found),
+        checks=json_values.objects(found.result.failed_checks if found.result else None),
         violations=_violations(found),
-        samples=_samples(found),
+        samples=max((call.sample for call in found.calls), default=1),
         has_steps=any(call.stage in _LATER_STAGES for call in found.calls),
     )
 
@@ -168,7 +167,7 @@ def _is_there(site: Site, found: Explanation, names: Sequence[Named]) -> bool:
     """Return whether the original file is still at its place and can be shown page by page."""
     if not _has_pictures(found.document.media_type):
         return False
-    original = _pictures(site).original(names)
+    original = site.pictures().original(names)
     if original is not None:
         original[0].close()
     return original is not None
@@ -230,7 +229,7 @@ def _page(request: Request) -> Response:
     site = site_of(request)
     with site.database.read() as session:
         names = page_pictures.names_of(session, request.path_params["document_id"])
-    original = _pictures(site).original(names)
+    original = site.pictures().original(names)
     if original is None:
         raise HTTPException(404, "The file was moved or deleted.")
     file, sha256 = original
@@ -240,23 +239,10 @@ def _page(request: Request) -> Response:
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
         try:
-            picture = _pictures(site).png(file, max(1, number))
+            picture = site.pictures().png(file, max(1, number))
         except ReadError as error:
             raise HTTPException(404, f"The file {error.what}") from error
     return Response(picture, media_type="image/png", headers=headers)
-
-
-_opening = Lock()
-
-
-def _pictures(site: Site) -> PagePictures:
-    """Return the page renderer of a site; the site closes it."""
-    with _opening:
-        if PagePictures not in site.opened:
-            site.opened[PagePictures] = PagePictures(site.settings.readers)
-        found = site.opened[PagePictures]
-    assert isinstance(found, PagePictures)  # noqa: S101 - what the key says
-    return found
 
 
 # Text
@@ -367,18 +353,9 @@ def _losses(found: Explanation) -> list[str]:
     return missing_rows.sentences(missing_rows.from_json(stored))
 
 
-def _checks(found: Explanation) -> list[JsonObject]:
-    return json_values.objects(found.result.failed_checks if found.result else None)
-
-
 def _violations(found: Explanation) -> list[JsonObject]:
     critique = (found.result.critique if found.result else None) or {}
     return json_values.objects(critique.get("violations"))
-
-
-def _samples(found: Explanation) -> int:
-    """Return the number of samples that were drawn for a vote on a question of this job."""
-    return max((call.sample for call in found.calls), default=1)
 
 
 def _chunk(request: Request) -> Response:

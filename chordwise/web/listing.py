@@ -95,14 +95,15 @@ def _key(cursor: str) -> Key:
     try:
         found = json.loads(base64.urlsafe_b64decode(cursor.encode()))
     except (ValueError, binascii.Error, RecursionError) as error:
-        raise _no_page() from error
+        raise no_page() from error
     if not isinstance(found, list):
-        raise _no_page()
+        raise no_page()
     key = tuple(each for each in found if each is None or isinstance(each, str | int | float))
     if len(key) != len(found):
-        raise _no_page()
+        raise no_page()
     return key
 
 
-def _no_page() -> UsageError:
+def no_page() -> UsageError:
+    """Return the error for a page that a list does not have."""
     return UsageError("There is no such page of the list.", "Open its first page.")

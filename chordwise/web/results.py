@@ -21,8 +21,8 @@ from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.runs import result_lists
-from chordwise.pipeline.runs.result_lists import ListedResult, Mark, ResultFilter, ResultOrder
-from chordwise.web.listing import PAGE_ROWS, Key, Listing, listing_of
+from chordwise.pipeline.runs.result_lists import Mark, ResultFilter, ResultOrder
+from chordwise.web.listing import PAGE_ROWS, Key, Listing, listing_of, no_page
 from chordwise.web.site import render, site_of
 
 _FILTERS = (
@@ -50,7 +50,9 @@ def _results(request: Request) -> Response:
         count = result_lists.count(session, wanted, most + 1)
         choices = result_lists.choices(session)
     shown = found[:PAGE_ROWS]
-    more = listing.next_page(_key(shown[-1])) if len(found) > PAGE_ROWS else ""
+    more = ""
+    if len(found) > PAGE_ROWS:
+        more = listing.next_page((shown[-1].confidence, str(shown[-1].result_id)))
     return render(
         request,
         "results.html",
@@ -59,16 +61,17 @@ def _results(request: Request) -> Response:
         results=[(each, headline(each.analysis_type, each.output)) for each in shown],
         count=f"{count:,}" if count <= most else f"more than {most:,}",
         more=more,
-        choices={"type": [each.value for each in AnalysisType], **_renamed(choices)},
+        choices={
+            "type": [each.value for each in AnalysisType],
+            "run": choices["run"],
+            "profile": choices["saved_as"],
+            "label": choices["label"],
+        },
         statuses=[each.value for each in _STATUSES],
         sql=result_lists.as_sql(wanted),
         formats=[each.value for each in ExportFormat],
         query=request.url.query,
     )
-
-
-def _renamed(choices: dict[str, list[str]]) -> dict[str, list[str]]:
-    return {"run": choices["run"], "profile": choices["saved_as"], "label": choices["label"]}
 
 
 def _export(request: Request) -> Response:
@@ -125,10 +128,6 @@ def _number(given: str) -> float | None:
     return found
 
 
-def _key(row: ListedResult) -> Key:
-    return row.confidence, str(row.result_id)
-
-
 def _mark(key: Key) -> Mark | None:
     if not key:
         return None
@@ -136,7 +135,7 @@ def _mark(key: Key) -> Mark | None:
         confidence, result_id = key
         return Mark(float(str(confidence)), uuid.UUID(str(result_id)))
     except ValueError as error:
-        raise UsageError("There is no such page of the list.", "Open its first page.") from error
+        raise no_page() from error
 
 
 ROUTES = (

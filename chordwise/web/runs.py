@@ -34,7 +34,7 @@ from chordwise.storage import runs as stored_runs
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 from chordwise.web import uploads
-from chordwise.web.listing import PAGE_ROWS, Listing, listing_of
+from chordwise.web.listing import PAGE_ROWS, Listing, listing_of, no_page
 from chordwise.web.site import form_of, fragment, render, see, site_of, text_in
 
 MAX_FAILURES = 50
@@ -270,7 +270,7 @@ def _last(listing: Listing) -> uuid.UUID | None:
     try:
         return uuid.UUID(str(listing.after[0])) if listing.after else None
     except ValueError as error:
-        raise UsageError("There is no such page of the list.", "Open its first page.") from error
+        raise no_page() from error
 
 
 ROUTES = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
 import socket
 import threading
@@ -20,13 +19,12 @@ from starlette.applications import Starlette
 from chordwise.embedded import processes, stack
 from chordwise.embedded.home import (
     Home,
-    WebLink,
+    ServerAddress,
     home_at,
     make_folder,
     password_in,
     write_private,
 )
-from chordwise.embedded.processes import ProcessIdentity
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.settings import Settings
 from chordwise.storage.database import Database, admitted, open_engine
@@ -76,8 +74,8 @@ def serve(settings: Settings, on_ready: Callable[[Served], None]) -> None:
         forget = partial(uploads.forget, home, site.database)
         with (
             _listener(settings, home) as listener,
-            _repeating(keep_up, _KEEP_ALIVE_SECONDS),
-            _repeating(forget, _FORGET_SECONDS),
+            processes.repeating(keep_up, _KEEP_ALIVE_SECONDS),
+            processes.repeating(forget, _FORGET_SECONDS),
         ):
             base = rules.public_url or _address(listener)
             link = f"{base}/?{TOKEN}={rules.token}" if rules.token else f"{base}/"
@@ -142,33 +140,14 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def _published(home: Home, served: Served, on_ready: Callable[[Served], None]) -> Iterator[None]:
-    """Call `on_ready`, and store the link in a private file for `web_link` until the block ends."""
-    own = processes.identify(os.getpid()) or ProcessIdentity(pid=os.getpid(), created_at=0)
-    write_private(home.web_link_file, WebLink(server=own, link=served.link).model_dump_json())
+    """Call `on_ready`, and store the link in a private file until the block ends."""
+    address = ServerAddress(url=served.link, server=processes.own_identity())
+    write_private(home.web_link_file, address.model_dump_json())
     try:
         on_ready(served)
         yield
     finally:
         home.web_link_file.unlink(missing_ok=True)
-
-
-@contextmanager
-def _repeating(work: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Call a function at once and then every `seconds` seconds in a thread until the block ends."""
-    stop = threading.Event()
-
-    def repeat() -> None:
-        work()
-        while not stop.wait(seconds):
-            work()
-
-    thread = threading.Thread(target=repeat, name="repeating", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _listener(settings: Settings, home: Home) -> socket.socket:

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -30,18 +30,11 @@ from chordwise.storage.database import Database
 
 if TYPE_CHECKING:
     from chordwise.pipeline.intake.background import BackgroundIntakes
+    from chordwise.pipeline.runs.page_pictures import PagePictures
     from chordwise.pipeline.runtime.context import Context
 
 FOLDER = Path(__file__).parent
 CSRF_FIELD = "csrf"
-
-
-class Closable(Protocol):
-    """A resource that is closed with the site."""
-
-    def close(self) -> None:
-        """Release the resource."""
-        ...
 
 
 @dataclass(kw_only=True)
@@ -50,14 +43,12 @@ class Site:
 
     The settings hold the addresses of the services. `is_stopping` returns whether the server is
     shutting down; streams end then. `pages` maps the titles in the navigation to their addresses.
-    `opened` holds the resources that pages share, by class; `close` closes them.
     """
 
     settings: Settings
     database: Database
     is_stopping: Callable[[], bool] = field(default=lambda: False)
     pages: Mapping[str, str] = field(default_factory=dict)
-    opened: dict[type, Closable] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     @cached_property
@@ -73,6 +64,12 @@ class Site:
 
         return BackgroundIntakes(self._context)
 
+    @cached_property
+    def _pictures(self) -> PagePictures:
+        from chordwise.pipeline.runs.page_pictures import PagePictures  # noqa: PLC0415 - as above
+
+        return PagePictures(self.settings.readers)
+
     def context(self) -> Context:
         """Return the context for starting, retrying and resuming runs."""
         with self._lock:
@@ -83,10 +80,15 @@ class Site:
         with self._lock:
             return self._intakes
 
+    def pictures(self) -> PagePictures:
+        """Return the renderer of pages."""
+        with self._lock:
+            return self._pictures
+
     def close(self) -> None:
         """Close the resources that the pages have opened."""
-        for each in self.opened.values():
-            each.close()
+        if "_pictures" in self.__dict__:
+            self._pictures.close()
         if "_intakes" in self.__dict__:
             self._intakes.close()
         if "_context" in self.__dict__:
@@ -143,6 +145,13 @@ def render(
 def fragment(request: Request, template: str, /, **values: object) -> str:
     """Return a part of a page for a stream or for htmx, escaped as `render` does it."""
     return _TEMPLATES.get_template(template).render(csrf=csrf_of(request), **values)
+
+
+def error_page(
+    request: Request, status_code: int, title: str, what: str, hint: str
+) -> HTMLResponse:
+    """Return a page that says what is wrong and what to do."""
+    return render(request, "error.html", status_code=status_code, title=title, what=what, hint=hint)
 
 
 def see(request: Request, address: str, said: str = "") -> RedirectResponse:

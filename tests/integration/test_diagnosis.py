@@ -18,9 +18,10 @@ from pydantic import SecretStr
 
 from chordwise import settings as settings_module
 from chordwise.embedded import stack
-from chordwise.embedded.stack import Commands, Level
+from chordwise.embedded.home import Level
+from chordwise.embedded.plan import Commands
 from chordwise.embedded.valkey import EmbeddedValkey
-from chordwise.errors import ExitCode
+from chordwise.errors import ConfigurationError, ExitCode
 from chordwise.pipeline.diagnosis import places, schedules
 from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, guarded
 from chordwise.pipeline.diagnosis.doctor import check_broker, check_ocr, check_processes
@@ -390,8 +391,8 @@ def test_ocr_that_works_has_read_a_word() -> None:
 
 
 def test_ocr_that_cannot_work_is_a_wrong_configuration(tmp_path: Path) -> None:
-    check = check_ocr(ReaderSettings(ocr=True, ocr_data=tmp_path))
+    with pytest.raises(ConfigurationError) as raised:
+        check_ocr(ReaderSettings(ocr=True, ocr_data=tmp_path))
 
-    assert (check.verdict, check.exit_code) == (CheckStatus.FAIL, ExitCode.CONFIGURATION)
-    assert "OCR data" in check.finding
-    assert "tesseract-ocr-eng" in check.hint
+    assert "OCR data" in raised.value.what
+    assert "tesseract-ocr-eng" in raised.value.hint

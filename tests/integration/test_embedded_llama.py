@@ -11,10 +11,9 @@ import pytest
 from pydantic import SecretStr
 
 from chordwise.embedded import llama, processes, stack
-from chordwise.embedded.home import Home, home_at
+from chordwise.embedded.home import Home, Level, home_at
 from chordwise.embedded.llama import EmbeddedLlama, LocalModel
-from chordwise.embedded.plan import python_path
-from chordwise.embedded.stack import Commands, Level
+from chordwise.embedded.plan import Commands, python_path
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.llm.middleware.metered import CallId, CallStart, NullLedger
 from chordwise.pipeline.models.client import Asking, Models

@@ -19,9 +19,9 @@ import redis
 
 import chordwise
 from chordwise.embedded import control, processes, stack
-from chordwise.embedded.home import StackState, home_at, locked, write_state
+from chordwise.embedded.home import Level, StackState, home_at, locked, write_state
+from chordwise.embedded.plan import Commands
 from chordwise.embedded.processes import ProcessIdentity
-from chordwise.embedded.stack import Commands, Level
 from chordwise.errors import ConfigurationError, ExitCode, ServiceUnavailableError
 from chordwise.settings import InboxSettings
 from chordwise.telemetry import liveness
@@ -362,7 +362,7 @@ FOREGROUND = """
 import sys
 from pathlib import Path
 from chordwise.embedded import stack
-from chordwise.embedded.stack import Commands
+from chordwise.embedded.plan import Commands
 from chordwise.settings import Settings
 stack.hold(
     Settings(home=Path(sys.argv[1])),

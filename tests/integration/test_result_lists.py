@@ -107,8 +107,10 @@ def test_pages_have_each_result_once(answered: Pipeline, order: ResultOrder) -> 
 
     with answered.context.database.read() as session:
         whole = result_lists.read(session, wanted, limit=10)
-        while page := result_lists.read(session, wanted, 1, read[-1].mark if read else None):
+        after = None
+        while page := result_lists.read(session, wanted, 1, after):
             read += page
+            after = Mark(page[-1].confidence, page[-1].result_id)
 
     assert read == list(whole)
     assert len(read) == 3

@@ -21,8 +21,8 @@ def test_examples_are_read_out_of_the_prompt(tmp_path: Path) -> None:
     documents = learned_examples.documents_in(tmp_path)
     without, with_some = learned_examples.measured("notes", documents, (0, 20))
 
-    assert without.count == with_some.count == len(rows)
-    assert without.value < 0.9
-    assert with_some.value > 0.9
+    assert without.share.count == with_some.share.count == len(rows)
+    assert without.share.value < 0.9
+    assert with_some.share.value > 0.9
     assert with_some.prompt_tokens > without.prompt_tokens
     assert "| `notes` | 20 | 60 | 1.00 | 0.94 to 1.00 |" in learned_examples.table([with_some])

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from chordwise.embedded.home import home_at, web_link
+from chordwise.embedded.home import home_at, read_address
 from chordwise.errors import ConfigurationError
 from chordwise.settings import Settings
 from chordwise.web.server import serve
@@ -33,15 +33,15 @@ def test_the_link_is_kept_for_us_alone(settings: Settings) -> None:
     """It is found while pages are served, and no other user can read it or the keys."""
     home = home_at(settings.home)
     with serving(settings) as served:
-        found = web_link(home)
+        found = read_address(home.web_link_file)
         kept = [home.web_link_file, home.web / "token", home.web / "secret"]
         modes = {path.name: path.stat().st_mode & 0o777 for path in kept}
 
     assert found is not None
-    assert found.link == served.link
+    assert found.url == served.link
     assert set(modes.values()) == {0o600}
     assert home.web.stat().st_mode & 0o777 == 0o700
-    assert web_link(home) is None
+    assert read_address(home.web_link_file) is None
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "192.0.2.1", "documents.example.com"])  # noqa: S104 - which is refused

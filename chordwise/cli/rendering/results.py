@@ -197,7 +197,7 @@ def _extractions(
             for document, result in zip(documents, found, strict=True)
         ]
         yield layouts.FirstThatFits(
-            layouts.table(columns, rows, 12), layouts.records(columns, rows)
+            layouts.table(columns, rows, _PROSE_WIDTH), layouts.records(columns, rows)
         )
         yield Text()
 
@@ -223,7 +223,8 @@ _DATA_WIDTH = 4_000
 
 def answer(analysis_type: str, output: JsonObject) -> RenderableType:
     """Return an answer with a label before each part."""
-    rows = _LAYOUTS.get(analysis_type, _anything)(output)
+    layout = _LAYOUTS.get(analysis_type)
+    rows = layout(output) if layout else iter([("Answer", _json(output))])
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(ratio=1)
@@ -292,12 +293,12 @@ def _classification(output: JsonObject) -> Rows:
     yield "Label", label
     if secondary := text(output.get("secondary_label")):
         yield "Second", Text(one_line(secondary))
-    yield from _listed("Decided by", map(_feature, objects(output.get("features"))))
+    features = (
+        Text("  ").join([_cell(item.get("feature")), quote(item)])
+        for item in objects(output.get("features"))
+    )
+    yield from _listed("Decided by", features)
     yield from _listed("Uncertain", map(_prose, strings(output.get("uncertainty_factors"))))
-
-
-def _feature(item: JsonObject) -> Text:
-    return Text("  ").join([_cell(item.get("feature")), quote(item)])
 
 
 def _sentiment(output: JsonObject) -> Rows:
@@ -308,11 +309,11 @@ def _sentiment(output: JsonObject) -> Rows:
     yield "Sentiment", shown
     if emotions := strings(output.get("emotions")):
         yield "Emotions", Text(one_line(", ".join(emotions)))
-    yield from _listed("Sentences", map(_sentence, objects(output.get("sentences"))))
-
-
-def _sentence(item: JsonObject) -> Text:
-    return Text(f"{amount(item.get('score')):>6}  ").append_text(quote(item))
+    sentences = (
+        Text(f"{amount(item.get('score')):>6}  ").append_text(quote(item))
+        for item in objects(output.get("sentences"))
+    )
+    yield from _listed("Sentences", sentences)
 
 
 def _reasoning(output: JsonObject) -> Rows:
@@ -334,10 +335,6 @@ def _step(item: JsonObject) -> Text:
         return role.append_text(quote(item))
     lines = [role.append_text(_prose(step)), *([quote(item)] if words else [])]
     return Text("\n").join(lines)
-
-
-def _anything(output: JsonObject) -> Rows:
-    yield "Answer", _json(output)
 
 
 def _json(value: JsonValue) -> Text:

@@ -46,21 +46,6 @@ class Budget(Protocol):
         """Release the unused part of a reservation; with an unknown cost, all of it is spent."""
 
 
-class Unlimited:
-    """No budget, for use as a library."""
-
-    def reserve(
-        self,
-        max_usd: Decimal | None,  # noqa: ARG002 - the signature is the port's
-        timeout_seconds: float | None,  # noqa: ARG002 - as above
-    ) -> ReservationId | None:
-        """Reserve nothing."""
-        return None
-
-    def settle(self, reservation_id: ReservationId, cost_usd: Decimal | None) -> None:
-        """Do nothing."""
-
-
 @dataclass(slots=True, eq=False)
 class Budgeted(Middleware):
     """Sends only requests that the budget covers.

@@ -124,8 +124,8 @@ class AnthropicModel:
         Raises:
             ModelError: The request brought no answer; the subclass is the reason.
         """
-        answer = self._exchange.post(request, self._headers(), self.body(request))
-        return answer.added_to(self.completion(answer.body))
+        headers = {"anthropic-version": API_VERSION}
+        return self._exchange.complete(request, self.body(request), self.completion, headers)
 
     def body(self, request: CompletionRequest) -> JsonObject:
         """Return the JSON that `complete` sends."""
@@ -143,14 +143,6 @@ class AnthropicModel:
         if schema is not None:
             body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
         return body
-
-    def _headers(self) -> dict[str, str]:
-        key = self._exchange.key.get_secret_value()
-        authorization = {"authorization": f"Bearer {key}"} if key else {}
-        return {
-            "content-type": "application/json",
-            "anthropic-version": API_VERSION,
-        } | authorization
 
     def completion(self, body: JsonObject) -> Completion:
         """Parse an answer of the API.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from types import MappingProxyType
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
@@ -15,29 +16,13 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.errors import ConfigurationError, ModelAccessError, ModelError
 from chordwise.llm.model import Completion, CompletionRequest
 from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Fault, Kind, read_fault
-from chordwise.llm.reported_limits import ReportedLimits, reported_limits
+from chordwise.llm.reported_limits import reported_limits
 from chordwise.llm.transport import CALL_HEADER, JsonTransport
 
 KEYLESS_HINT = (
     "No key was sent: set api_key_env of the model to the variable that holds one, and check model "
     "and base_url."
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """A provider's answer: the body, empty if it is not a JSON object, and data of the headers."""
-
-    body: JsonObject
-    limits: ReportedLimits
-    reported_cost_usd: Decimal | None = None
-
-    def added_to(self, completion: Completion) -> Completion:
-        """Return the completion with the data of the headers; their cost replaces the body's."""
-        cost_usd = self.reported_cost_usd
-        if cost_usd is None:
-            cost_usd = completion.reported_cost_usd
-        return replace(completion, limits=self.limits, reported_cost_usd=cost_usd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,25 +41,35 @@ class Exchange:
     phrases: Mapping[str, Kind]
     transport: JsonTransport
 
-    def post(
-        self, request: CompletionRequest, headers: Mapping[str, str], body: JsonObject
-    ) -> Answered:
-        """Send the body and return the answer.
+    def complete(
+        self,
+        request: CompletionRequest,
+        body: JsonObject,
+        read: Callable[[JsonObject], Completion],
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> Completion:
+        """Send the body and return the completion that `read` makes of the answer's body.
+
+        Limits and cost in the headers of the answer are added; that cost replaces the body's.
 
         Raises:
             ModelError: The answer is an error, or there is none.
         """
         timeout_seconds = min(self.timeout_seconds, request.timeout_seconds or float("inf"))
-        named = {**headers, CALL_HEADER: request.call_id} if request.call_id else headers
+        named = {"content-type": "application/json", **headers}
+        if key := self.key.get_secret_value():
+            named["authorization"] = f"Bearer {key}"
+        if request.call_id:
+            named[CALL_HEADER] = request.call_id
         response = self.transport.post_json(self.url, named, body, timeout_seconds)
         answer = response.body if isinstance(response.body, dict) else {}
         if response.status >= LOWEST_ERROR_STATUS or answer.get("error"):
             raise self._refusal(read_fault(response), request)
-        return Answered(
-            body=answer,
-            limits=reported_limits(response.headers),
-            reported_cost_usd=cost_in_header(response.headers),
-        )
+        completion, cost_usd = read(answer), cost_in_header(response.headers)
+        if cost_usd is None:
+            cost_usd = completion.reported_cost_usd
+        limits = reported_limits(response.headers)
+        return replace(completion, limits=limits, reported_cost_usd=cost_usd)
 
     def _refusal(self, fault: Fault, request: CompletionRequest) -> ModelError:
         key = self.key.get_secret_value()

@@ -166,8 +166,7 @@ class OpenAIModel:
         Raises:
             ModelError: The request brought no answer; the subclass is the reason.
         """
-        answer = self._exchange.post(request, self._headers(), self.body(request))
-        return answer.added_to(self.completion(answer.body))
+        return self._exchange.complete(request, self.body(request), self.completion)
 
     def body(self, request: CompletionRequest) -> JsonObject:
         """Return the JSON that `complete` sends."""
@@ -195,11 +194,6 @@ class OpenAIModel:
     def _is_public(self) -> bool:
         """Return whether this is OpenAI itself; other servers may reject unknown fields."""
         return is_at_provider("openai", self._settings.base_url)
-
-    def _headers(self) -> dict[str, str]:
-        key = self._exchange.key.get_secret_value()
-        authorization = {"authorization": f"Bearer {key}"} if key else {}
-        return {"content-type": "application/json"} | authorization
 
     def _response_format(self, request: CompletionRequest) -> JsonObject:
         """Return the strictest response format that the server supports for this schema."""

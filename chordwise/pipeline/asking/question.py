@@ -64,7 +64,7 @@ class Question:
     model: ChatModel
     task: AnalysisTask
     source: Source
-    record_check: RecordCheck
+    record_check: RecordCheck = lambda *_: None
     policy: AskingPolicy = ONE_PROMPT
 
 

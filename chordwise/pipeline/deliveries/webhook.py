@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache, partial
+from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
 from urllib.parse import urlsplit
 
 import httpcore
-import httpx
 
 from chordwise.domain import webhook_signatures
 from chordwise.domain.addresses import is_public
 from chordwise.errors import DeliveryError, DeliveryRefusedError
-from chordwise.llm.connections import Deadline, DeadlineNetwork, Resolve, addresses_of
+from chordwise.llm.connections import Deadline, DeadlineNetwork, Resolve, addresses_of, certificates
 from chordwise.settings import DeliverySettings
 
 _MAX_BYTES = 64 * 1024
@@ -58,7 +56,7 @@ class Webhook:
         allow_private = self._settings.allow_private_addresses
         network = guarded_network(deadline, allow_private=allow_private, resolve=self._resolve)
         with (
-            httpcore.ConnectionPool(ssl_context=_certificates(), network_backend=network) as pool,
+            httpcore.ConnectionPool(ssl_context=certificates(), network_backend=network) as pool,
             pool.stream("POST", url, headers=list(headers.items()), content=body) as answer,
         ):
             _read_politely(answer)
@@ -86,11 +84,6 @@ def _judge(host: str, status: int) -> None:
             "Set delivery.webhook_url to where it leads.",
         )
     raise DeliveryError(f"{host} did not accept the webhook (HTTP {status}).")
-
-
-@cache
-def _certificates() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from chordwise.errors import (
     ChordwiseError,
     ConfigurationError,
     DatabaseRefusedError,
-    ExitCode,
     ServiceUnavailableError,
 )
 from chordwise.pipeline.diagnosis import models, places, schedules
@@ -91,13 +90,10 @@ def _disk(home: Path) -> Check:
     finding = f"{free / _GIGABYTE:.1f} GB free for {folder}"
     if free >= _LITTLE_DISK:
         return Check(name="disk", finding=finding)
-    return Check(
-        name="disk",
-        verdict=CheckStatus.WARN if free >= _NO_DISK else CheckStatus.FAIL,
-        finding=finding,
-        hint="Free disk space, or set CHORDWISE_HOME to a folder on a larger disk.",
-        exit_code=ExitCode.SUCCESS if free >= _NO_DISK else ExitCode.CONFIGURATION,
-    )
+    hint = "Free disk space, or set CHORDWISE_HOME to a folder on a larger disk."
+    if free < _NO_DISK:
+        raise ConfigurationError(finding, hint)
+    return warning("disk", finding, hint)
 
 
 def _database_checks(settings: Settings) -> Iterator[Check]:
@@ -288,33 +284,21 @@ trailer <</Root 1 0 R>>
 
 
 def check_ocr(settings: ReaderSettings) -> Check:
-    """Recognize a scan of one word if OCR is enabled; otherwise show what reads scans."""
+    """Recognize a scan of one word if OCR is enabled; otherwise show what reads scans.
+
+    Raises:
+        ConfigurationError: What reads scans does not work.
+    """
     if not settings.ocr and settings.vision:
-        return _vision(settings)
+        if importlib.util.find_spec("PIL") is None:
+            what = "readers.vision needs Pillow, which is not installed"
+            raise ConfigurationError(what, failures.vision_missing().hint)
+        return Check(name="ocr", finding=f"disabled; {settings.vision} reads scans and images")
     if not settings.ocr:
         return Check(name="ocr", finding="disabled (readers.ocr); scans and images are not read")
     with Reader(settings) as reader:
         read = reader.read_bytes(_SCAN, "A scan of one word")
     if isinstance(read, UnreadDocument):
-        return Check(
-            name="ocr",
-            verdict=CheckStatus.FAIL,
-            finding=read.error.what,
-            hint=read.error.hint,
-            exit_code=ExitCode.CONFIGURATION,
-        )
+        raise ConfigurationError(read.error.what, read.error.hint) from read.error
     word = read.content.text.strip()
     return Check(name="ocr", finding=f"recognized a test scan ({settings.ocr_languages}): {word}")
-
-
-def _vision(settings: ReaderSettings) -> Check:
-    if importlib.util.find_spec("PIL") is None:
-        missing = failures.vision_missing()
-        return Check(
-            name="ocr",
-            verdict=CheckStatus.FAIL,
-            finding="readers.vision needs Pillow, which is not installed",
-            hint=missing.hint,
-            exit_code=ExitCode.CONFIGURATION,
-        )
-    return Check(name="ocr", finding=f"disabled; {settings.vision} reads scans and images")

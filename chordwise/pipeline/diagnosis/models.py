@@ -86,7 +86,7 @@ def question(settings: Settings) -> Check:
     started = time.monotonic()
     model = models.open(settings.model)
     source = Source(text=_TINY_TEXT)
-    answer = ask(Question(model=model, task=task, source=source, record_check=lambda *_: None))
+    answer = ask(Question(model=model, task=task, source=source))
     seconds = time.monotonic() - started
     return Check(
         name="question", finding=f"{answer.provider}/{answer.model} answered in {seconds:.1f} s"

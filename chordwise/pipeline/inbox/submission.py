@@ -118,12 +118,9 @@ class Submitting:
             LeaseLostError: Another process holds the intake; a later call opens another run.
             ServiceUnavailableError: The database cannot be reached; a later call continues.
         """
-        files = []
-        for file in task.files:
-            if scan.is_being_written(self._stored(file)):
-                task.outcomes[file.id] = False
-            else:
-                files.append(file)
+        written = {file.id for file in task.files if scan.is_being_written(self._stored(file))}
+        task.outcomes.update(dict.fromkeys(written, False))
+        files = [file for file in task.files if file.id not in written]
         self._begin(files)
         placed: list[_Placed] = []
         try:

@@ -245,9 +245,8 @@ def open_run(
                     _store(context, session, run, found, cap_usd)
                     answer_tables.show(session, run, options)
     except IntegrityError as error:
-        raise UsageError(
-            f"There is a run named “{name}” already.", "Choose another --run-name."
-        ) from error
+        what = f"There is a run named “{name}” already."
+        raise UsageError(what, "Choose another --run-name.") from error
     return Submission(context, run, token, guard)
 
 

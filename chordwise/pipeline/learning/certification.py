@@ -135,14 +135,19 @@ def certify(
 class _Basis:
     """The answers of a scope in the order of their checks, and the certifications in force.
 
-    `parts` is the number of units that share the risk. `of` holds the columns that new
-    certifications have in common.
+    `parts` is the number of units that share the risk. New certifications have the other columns in
+    common.
     """
 
     units: Mapping[Unit, Sequence[Candidate]]
     parts: int
     before: Mapping[Unit, Certification]
-    of: _Of
+    run_id: uuid.UUID | None
+    run: str
+    profile: str
+    seed: str
+    risk: float
+    certified_at: datetime
 
 
 def _read(session: Session, scope: Scope, risk: float) -> _Basis:
@@ -150,14 +155,7 @@ def _read(session: Session, scope: Scope, risk: float) -> _Basis:
     run, profile = found_run or "", scope.profile or ""
     before = certifications.in_force(session, run, profile)
     draw = _Draw.of(session, run, profile, before[0].seed if before else "")
-    of = _Of(
-        run_id=wanted.run_id,
-        run=run,
-        profile=profile,
-        seed=draw.seed,
-        risk=risk,
-        certified_at=clock.read(session),
-    )
+    certified_at = clock.read(session)
     listed = judgeable.listed(session, wanted, scope.question)
     units: dict[Unit, list[Candidate]] = defaultdict(list)
     for each in sorted(_candidates(session, listed, draw), key=lambda each: each.order):
@@ -166,7 +164,12 @@ def _read(session: Session, scope: Scope, risk: float) -> _Basis:
         units=units,
         parts=len(units.keys() | set(_labels(listed))),
         before={Unit(AnalysisType(one.analysis_type), one.name): one for one in before},
-        of=of,
+        run_id=wanted.run_id,
+        run=run,
+        profile=profile,
+        seed=draw.seed,
+        risk=risk,
+        certified_at=certified_at,
     )
 
 
@@ -425,8 +428,8 @@ class _Round:
 
     def _in_force(self, session: Session) -> set[uuid.UUID]:
         certifications.lock(session)
-        of = self.basis.of
-        return {each.id for each in certifications.in_force(session, of.run, of.profile)}
+        found = certifications.in_force(session, self.basis.run, self.basis.profile)
+        return {each.id for each in found}
 
 
 def _round(basis: _Basis, bounds: Bounds) -> _Round:
@@ -488,24 +491,15 @@ def _marks(done: Sequence[Certified], basis: _Basis) -> Iterator[Mark]:
             results={job_id: results[job_id] for job_id in some},
             values=[(job_id, path) for job_id in some for path in paths[job_id]],
             whole=set(some) - refused,
-            are_newest=not basis.of.run,
+            are_newest=not basis.run,
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Of:
-    """The columns that all rows of one certification have in common."""
-
-    run_id: uuid.UUID | None
-    run: str
-    profile: str
-    seed: str
-    risk: float
-    certified_at: datetime
+_SHARED = ("run_id", "run", "profile", "seed", "risk", "certified_at")
 
 
 def _row(each: Certified, certified: _Round, to_check: JsonValue) -> Certification:
-    shared = {name: getattr(certified.basis.of, name) for name in _Of.__dataclass_fields__}
+    shared = {name: getattr(certified.basis, name) for name in _SHARED}
     own = {name: getattr(each.certificate, name) for name in Certificate.__dataclass_fields__}
     unit = {"analysis_type": each.unit.analysis_type, "name": each.unit.name}
     id_ = certified.ids[each.unit]

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from types import MappingProxyType
 from typing import TypeAlias
 
 import tomlkit
@@ -455,7 +454,7 @@ def _observations(
     jobs: Sequence[AnsweredJob],
     variant: str,
     outcome: Outcome,
-    judged: Mapping[uuid.UUID, _Known] = MappingProxyType({}),
+    judged: Mapping[uuid.UUID, _Known],
 ) -> list[Observation]:
     """Return the known outcome of each document that a variant has answered.
 

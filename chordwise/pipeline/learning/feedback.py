@@ -86,7 +86,7 @@ def withdraw(session: Session, feedback_id: uuid.UUID, author: str = "") -> Feed
     found = judgments.withdraw(session, feedback_id, author.strip() or None)
     if found is None:
         raise UsageError("There is no such feedback, or it is withdrawn already.")
-    _apply(session, one(session, Target(name=str(found.job_id), wanted=Wanted())))
+    _apply(session, one(session, str(found.job_id)))
     return found
 
 
@@ -263,35 +263,30 @@ def _saying(file: RecordFile, number: int, record: JsonObject, said: dict[str, s
 _MAX_SHOWN = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A selection of results; `name` is a run's name or id, or a job's id, if given."""
-
-    name: str | None
-    wanted: Wanted
+_EVERY = Wanted()
 
 
-def wanted(session: Session, target: Target) -> Wanted:
+def wanted(session: Session, name: str | None, results: Wanted) -> Wanted:
     """Return the selection restricted to the named run.
 
     Raises:
         UsageError: The run does not exist.
     """
-    run_id = runs.find(session, target.name).id if target.name else None
-    return replace(target.wanted, run_id=run_id)
+    run_id = runs.find(session, name).id if name else None
+    return replace(results, run_id=run_id)
 
 
-def one(session: Session, target: Target) -> Judgeable:
-    """Return the single result that a target selects.
+def one(session: Session, name: str | None, results: Wanted = _EVERY) -> Judgeable:
+    """Return the single result that is selected; `name` is a run's name or id, or a job's id.
 
     Raises:
-        UsageError: The run does not exist, or the target selects no result or more than one.
+        UsageError: The run does not exist, or no result or more than one is selected.
     """
-    job_id = id_in(target.name or "")
+    job_id = id_in(name or "")
     job = None if job_id is None else jobs.get(session, job_id)
     if job is None:
-        return only(session, judgeable.listed(session, wanted(session, target)))
-    of_job = replace(target.wanted, run_id=job.run_id, job_ids=(job.id,))
+        return only(session, judgeable.listed(session, wanted(session, name, results)))
+    of_job = replace(results, run_id=job.run_id, job_ids=(job.id,))
     return only(session, judgeable.listed(session, of_job))
 
 

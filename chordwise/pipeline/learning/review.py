@@ -25,8 +25,7 @@ from chordwise.domain.learning.truths import LABEL_PATHS
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import feedback
-from chordwise.pipeline.learning.feedback import Signed, Target
-from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.learning.feedback import Signed
 from chordwise.storage.judgments import Feedback
 from chordwise.storage.results import Result
 
@@ -263,7 +262,7 @@ def decide(
         UsageError: The result was replaced meanwhile, it has no such value, or a correction is
             invalid.
     """
-    target = feedback.one(session, Target(name=str(job_id), wanted=Wanted()))
+    target = feedback.one(session, str(job_id))
     if target.result.result_id != result_id:
         raise UsageError("The document was analyzed again meanwhile.", "Look at the new answer.")
     given = feedback.give(session, target, [signed])

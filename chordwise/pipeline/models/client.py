@@ -27,7 +27,7 @@ from chordwise.llm.batching.api import BatchApi
 from chordwise.llm.limits.permits import Limits, Priority, ProcessLimits
 from chordwise.llm.limits.shared import open_client, open_limits, policy_of
 from chordwise.llm.middleware.batched import Batched, BatchQueue
-from chordwise.llm.middleware.budgeted import Budget, Budgeted, Unlimited
+from chordwise.llm.middleware.budgeted import Budget, Budgeted
 from chordwise.llm.middleware.cached import Cached, CompletionCache, HitLedger, facts_about
 from chordwise.llm.middleware.concurrency_limited import ConcurrencyLimited, Slots, Turn
 from chordwise.llm.middleware.fallback import Fallback
@@ -75,7 +75,7 @@ class Asking:
     """
 
     ledger: KeptLedger = field(default_factory=NullLedger)
-    budget: Budget = field(default_factory=Unlimited)
+    budget: Budget | None = None
     priority: Priority = Priority.INTERACTIVE
     cache: CompletionCache | None = None
     turn: Turn | None = None
@@ -89,12 +89,6 @@ class _Named:
     connection: ChatModel
     price: Price
     facts: JsonObject
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Use:
-    named: _Named
-    asking: Asking
 
 
 class Models:
@@ -148,20 +142,31 @@ class Models:
         Raises:
             ConfigurationError: It is unknown, or cannot be used as configured.
         """
-        use = _Use(named=self._named(name), asking=asking)
-        if use.named.settings.provider == "extractive":
-            return self._metered(use)
-        if llama.is_served_here(use.named.settings):
+        named, settings, turn = self._named(name), self._settings, asking.turn
+        metered = Metered(named.connection, asking.ledger, named.price, reference=self._reference)
+        if named.settings.provider == "extractive":
+            return metered
+        if llama.is_served_here(named.settings):
             # Who claims a question in the cache has its turn: others wait for the request alone.
-            total_seconds = self._settings.worker.chunk_seconds
-            retrying = self._retrying(self._metered(use), total_seconds)
-            return ConcurrencyLimited(self._cached(use, retrying), self._turns)
-        turn = asking.turn
-        gate = self._gate(use.named, turn) if turn else None
-        metered = self._metered(use, gate.enter) if gate else self._metered(use)
-        limited = self._rate_limited(use, self._budgeted(use, metered), gate)
+            seconds = {"total_seconds": settings.worker.chunk_seconds}
+            policy = settings.retries.model_copy(update=seconds)
+            retrying = Retrying(metered, policy, _sleep, self._random)
+            return ConcurrencyLimited(self._cached(named, asking, retrying), self._turns)
+        limits, longest = self._limits(named), settings.limits.longest_wait_seconds
+        gate = Gate(limits, turn, self._pressures[name]) if turn else None
+        if gate:
+            metered.wait = gate.enter
+        paid: ChatModel = metered
+        if asking.budget is not None:
+            paid = Budgeted(metered, asking.budget, named.price, _sleep, self._random)
+        limited = RateLimited(paid, limits, asking.priority, longest, _sleep, gate=gate)
         queued = ConcurrencyLimited(limited, turn or self._slots.sent)
-        return self._batched(use, self._cached(use, self._retrying(queued)))
+        retrying = Retrying(queued, settings.retries, _sleep, self._random)
+        cached = self._cached(named, asking, retrying)
+        if asking.batches is None or not has_batches(named.settings):
+            return cached
+        body = self.batch_api(name).body
+        return Batched(cached, asking.batches(name), body, named.price, named.facts)
 
     def turn(self) -> Turn:
         """Return a turn at the slots of this process; the caller closes it."""
@@ -191,32 +196,8 @@ class Models:
         models = [self.asked_by(asking, name) for name in dict.fromkeys(names)]
         return models[0] if len(models) == 1 else Fallback(models, _log_fallback)
 
-    def _metered(self, use: _Use, wait: Callable[[], None] = lambda: None) -> ChatModel:
-        named = use.named
-        ledger, reference = use.asking.ledger, self._reference
-        return Metered(named.connection, ledger, named.price, reference=reference, wait=wait)
-
-    def _budgeted(self, use: _Use, model: ChatModel) -> ChatModel:
-        budget = use.asking.budget
-        if isinstance(budget, Unlimited):
-            return model
-        return Budgeted(model, budget, use.named.price, _sleep, self._random)
-
-    def _rate_limited(self, use: _Use, model: ChatModel, gate: Gate | None) -> ChatModel:
-        limits, longest = self._limits(use.named), self._settings.limits.longest_wait_seconds
-        return RateLimited(model, limits, use.asking.priority, longest, _sleep, gate=gate)
-
-    def _gate(self, named: _Named, turn: Turn) -> Gate:
-        return Gate(self._limits(named), turn, self._pressures[named.name])
-
-    def _retrying(self, model: ChatModel, total_seconds: float | None = None) -> ChatModel:
-        policy = self._settings.retries
-        if total_seconds is not None:
-            policy = policy.model_copy(update={"total_seconds": total_seconds})
-        return Retrying(model, policy, _sleep, self._random)
-
-    def _cached(self, use: _Use, model: ChatModel) -> ChatModel:
-        cache, ledger, turn = use.asking.cache, use.asking.ledger, use.asking.turn
+    def _cached(self, named: _Named, asking: Asking, model: ChatModel) -> ChatModel:
+        cache, turn = asking.cache, asking.turn
         if cache is None:
             return model
         longest = self._settings.retries.total_seconds
@@ -226,14 +207,7 @@ class Models:
                 turn.close()  # the thread whose answer this one waits for may need it
             _sleep(seconds)
 
-        return Cached(model, cache, ledger, use.named.facts, longest, sleep)
-
-    def _batched(self, use: _Use, model: ChatModel) -> ChatModel:
-        named, batches = use.named, use.asking.batches
-        if batches is None or not has_batches(named.settings):
-            return model
-        body = self.batch_api(named.name).body
-        return Batched(model, batches(named.name), body, named.price, named.facts)
+        return Cached(model, cache, asking.ledger, named.facts, longest, sleep)
 
     def _limits(self, named: _Named) -> Limits:
         """Return the limits of a model, which all of its callers share."""

@@ -474,7 +474,6 @@ class _Asked:
             model=Models(self.settings).open(self.job.model),
             task=task,
             source=Source(self.text),
-            record_check=lambda _completion, _check: None,
         )
 
     def step(self, question: Question, version: str) -> ExplainedStep | None:

@@ -94,11 +94,6 @@ class ListedResult:
     job_id: uuid.UUID
     result_id: uuid.UUID
 
-    @property
-    def mark(self) -> Mark:
-        """The position of the row, for every order."""
-        return Mark(self.confidence, self.result_id)
-
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -114,18 +109,13 @@ _OF_VIEW = table("document_results", *map(column, _NAMES)).alias("r").c
 _SQL = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # not typed there
 
 
-def statement(wanted: ResultFilter) -> Select[*tuple[object, ...]]:
-    """Return the statement for all matching results."""
-    return _columns().where(*_conditions(wanted)).order_by(*_order(wanted.order))
-
-
 def _columns() -> Select[*tuple[object, ...]]:
     return select(*(_OF_VIEW[name] for name in ListedResult.__dataclass_fields__))
 
 
 def as_sql(wanted: ResultFilter) -> str:
     """Return the complete statement with its values, for `chordwise sql` and exports."""
-    return literal_sql(statement(wanted))
+    return literal_sql(_columns().where(*_conditions(wanted)).order_by(*_order(wanted.order)))
 
 
 def literal_sql(found: Select[*tuple[object, ...]]) -> str:

@@ -11,7 +11,6 @@ from random import Random
 from chordwise.domain.states import JobStatus, Lane
 from chordwise.llm.limits.permits import Priority
 from chordwise.llm.middleware.batched import BatchQueue
-from chordwise.llm.middleware.budgeted import Unlimited
 from chordwise.llm.middleware.concurrency_limited import Turn
 from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.batch_queue import JobBatches
@@ -123,7 +122,7 @@ class Context(ReadingContext):
 
         return Asking(
             ledger=ledger,
-            budget=budget if is_limited else Unlimited(),
+            budget=budget if is_limited else None,
             priority=Priority(claimed.priority),
             cache=cache,
             turn=turn,

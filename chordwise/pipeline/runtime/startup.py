@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import sys
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from random import Random
@@ -12,13 +14,20 @@ import structlog
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from chordwise.errors import ConfigurationError, DatabaseRefusedError, ServiceUnavailableError
+from chordwise.domain.visible_text import visible
+from chordwise.errors import (
+    ChordwiseError,
+    ConfigurationError,
+    DatabaseRefusedError,
+    ExitCode,
+    ServiceUnavailableError,
+)
 from chordwise.pipeline.models.client import Models, server_of
 from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.context import Context, open_stores
 from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import Messenger, open_app
-from chordwise.settings import PipelineSettings, Settings
+from chordwise.settings import PipelineSettings, Settings, load
 from chordwise.storage import tables
 from chordwise.storage.database import STATEMENT_SECONDS, Database, open_engine, translate_errors
 from chordwise.storage.readiness import require_ready
@@ -77,6 +86,21 @@ def _lease_keeper(pipeline: PipelineSettings, url: SecretStr, name: str) -> Leas
 
 
 log = structlog.get_logger(__name__)
+
+
+def run_process(process: str, run: Callable[[Settings], int]) -> int:
+    """Run a process, or with the argument `health` print its state; return the exit code."""
+    try:
+        settings = load()
+        if sys.argv[1:] == ["health"]:
+            sign = liveness.last_sign(settings.home, process)
+            sys.stdout.write(f"{sign}\n")
+            return ExitCode.SUCCESS if sign.is_healthy else ExitCode.UNAVAILABLE
+        return run(settings)
+    except ChordwiseError as error:
+        sys.stderr.write(visible(f"{error.what}\n{error.hint}\n"))
+        return error.exit_code
+
 
 _FIRST_PAUSE_SECONDS = 0.5
 # Shorter than what a health check takes for death: a waiting process is alive.

@@ -53,17 +53,12 @@ def prune(work: Work) -> JsonObject:
         age = timedelta(days=settings.keep_cache_days)
         deleted["completions"] = _all_of(work, partial(pruning.forget_completions, age=age))
     if settings.keep_answers_days is not None:
-        deleted |= _answers(work, timedelta(days=settings.keep_answers_days))
+        age = timedelta(days=settings.keep_answers_days)
+        deleted["answers"] = _all_of(work, partial(pruning.forget_answers, age=age))
+        deleted["past_results"] = _all_of(work, partial(pruning.forget_past_results, age=age))
     if settings.keep_runs_days is not None:
         deleted |= _runs(work, timedelta(days=settings.keep_runs_days))
     return deleted
-
-
-def _answers(work: Work, age: timedelta) -> JsonObject:
-    return {
-        "answers": _all_of(work, partial(pruning.forget_answers, age=age)),
-        "past_results": _all_of(work, partial(pruning.forget_past_results, age=age)),
-    }
 
 
 def _runs(work: Work, age: timedelta) -> JsonObject:
