@@ -31,6 +31,7 @@ from chordwise.domain.learning.learned_examples import (
     LearnedExample,
     learned,
 )
+from chordwise.domain.learning.measures import wilson
 from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
@@ -131,7 +132,7 @@ def measured(corpus: str, documents: Sequence[Labelled], counts: Sequence[int]) 
             index = _index(_corrected(options, chosen))
             asked = [each for each in documents if each.part == part]
             hits += [float(_label(model, options, index, each) == each.label) for each in asked]
-        low, high = quality.wilson(math.fsum(hits), len(hits))
+        low, high = wilson(math.fsum(hits), len(hits))
         yield Row(
             corpus=corpus,
             corrections=count,

@@ -26,6 +26,7 @@ from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import certification, judging
 from chordwise.domain.learning.certification import Verdict
+from chordwise.domain.learning.measures import wilson
 from chordwise.domain.tasks import AnalysisType
 from chordwise.llm.providers.encoder import Encoder
 from chordwise.llm.providers.extractive import ExtractiveModel
@@ -78,17 +79,6 @@ class Measured:
 
 
 _measured: ContextVar[Measured] = ContextVar("measured")
-
-
-def wilson(right: float, count: int) -> tuple[float, float]:
-    """Return the interval of a share by Wilson's score, at 95 % confidence."""
-    if not count:
-        return 0.0, 1.0
-    share, square = right / count, _DEVIATIONS**2
-    middle = (share + square / (2 * count)) / (1 + square / count)
-    spread = math.sqrt(share * (1 - share) / count + square / (4 * count**2))
-    reach = _DEVIATIONS * spread / (1 + square / count)
-    return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
 def share(

@@ -20,6 +20,7 @@ from chordwise.domain import value_in_quote
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.grounding import Grounding, Source
 from chordwise.domain.json_values import JsonValue
+from chordwise.domain.learning.measures import wilson
 
 CORPORA = ("cuad_contracts", "sec_filings", "qmsum_meetings", "xquad")
 _TABLE_STARTS = "<!-- make quality: quotes -->\n"
@@ -292,7 +293,7 @@ def table(texts: Sequence[str]) -> str:
     for name, hits in kinds.items():
         whole = {} if hits is tiers else {"all": [hit for each in hits.values() for hit in each]}
         for kind, own in (hits | whole).items():
-            low, high = quality.wilson(sum(own), len(own))
+            low, high = wilson(sum(own), len(own))
             share = sum(own) / max(1, len(own))
             lines.append(
                 f"| {name}: {kind} | {len(own):,} | {share:.3f} | {low:.3f} to {high:.3f} |"

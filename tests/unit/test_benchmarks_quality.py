@@ -11,15 +11,6 @@ import pytest
 from benchmarks import quality
 
 
-@pytest.mark.parametrize(
-    ("right", "count", "low", "high"),
-    [(0, 0, 0.0, 1.0), (10, 10, 0.72, 1.0), (5, 10, 0.24, 0.76), (430, 500, 0.83, 0.89)],
-)
-def test_intervals_are_those_of_wilson(right: float, count: int, low: float, high: float) -> None:
-    """Ten of ten is no certainty; more documents make an interval narrower."""
-    assert list(quality.wilson(right, count)) == pytest.approx([low, high], abs=5e-3)
-
-
 def test_answers_that_are_right_are_accepted_after_few_checks() -> None:
     """One field is right throughout, of the other nothing can be accepted; the table says so."""
     answers = [
