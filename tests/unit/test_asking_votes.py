@@ -25,18 +25,14 @@ from chordwise.llm.model import Completion
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.asking import AskingPolicy, ask
 from chordwise.pipeline.asking.question import ONE_PROMPT
-from tests.fakes.asking import question
+from tests.fakes import completion_requests as requests
+from tests.fakes.asking import TEXT, question
 from tests.fakes.pipeline import a_label
 from tests.fakes.scripted_model import Line, ScriptedModel
 
-TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
-
 
 def a_task(votes: int) -> AnalysisTask:
-    options = AnalysisOptions(votes=votes)
-    return AnalysisTask(
-        analysis_type=AnalysisType.CLASSIFICATION, stage=Stage.ANALYZE, text=TEXT, options=options
-    )
+    return requests.a_task(AnalysisType.CLASSIFICATION, TEXT, AnalysisOptions(votes=votes))
 
 
 def asked(
@@ -117,29 +113,33 @@ def test_a_lonely_sample_claims_no_agreement() -> None:
 @pytest.mark.parametrize(
     ("errors", "raised"),
     [
+        (["no JSON"] * 6, InvalidAnswerError),
         ([RefusedError("a"), RefusedError("b"), RefusedError("c")], RefusedError),
         ([RefusedError("a"), ModelOverloadedError("b"), RefusedError("c")], ModelOverloadedError),
     ],
 )
 def test_without_any_sample_the_question_fails_as_usual(
-    errors: list[ChordwiseError], raised: type[ChordwiseError]
+    errors: list[Line], raised: type[ChordwiseError]
 ) -> None:
     """With what time mends, where there is such an error among them."""
     with pytest.raises(raised):
         asked(*errors)
 
 
-@pytest.mark.parametrize("error", [BudgetExceededError("No money."), RateLimitedError("Wait.", "")])
-def test_what_a_person_or_a_turn_has_to_mend_ends_the_vote(error: ChordwiseError) -> None:
-    """No further sample is asked: it would meet the same."""
-    with pytest.raises(type(error)):
-        asked(a_label("a"), error)
+@pytest.mark.parametrize(
+    "script",
+    [
+        [a_label("a"), BudgetExceededError("No money.")],
+        [a_label("a"), RateLimitedError("Wait.", "")],
+        [ModelRequestError("It is rejected.")],
+    ],
+)
+def test_what_every_sample_would_meet_ends_the_vote(script: list[Line]) -> None:
+    """What a person or a turn has to mend, and a first question that the provider rejects."""
+    with pytest.raises(ChordwiseError) as raised:
+        asked(*script)
 
-
-def test_a_question_that_is_rejected_is_not_asked_again() -> None:
-    """The provider would reject every sample of it."""
-    with pytest.raises(ModelRequestError):
-        asked(ModelRequestError("It is rejected."))
+    assert raised.value is script[-1]
 
 
 def test_all_samples_wait_for_the_same_batch() -> None:
@@ -200,8 +200,3 @@ def test_a_fallback_to_the_built_in_model_has_no_vote() -> None:
 
     assert (mixed.output["primary_label"], mixed.agreement) == ("a", None)
     assert (alone.output["primary_label"], alone.agreement) == ("b", None)
-
-
-def test_an_invalid_vote_alone_is_reported_as_invalid() -> None:
-    with pytest.raises(InvalidAnswerError):
-        asked(*["no JSON"] * 4, votes=2)

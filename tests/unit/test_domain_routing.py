@@ -14,8 +14,9 @@ from chordwise.domain import chunking
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.routing import WEIGHTS, Complexity, best, complexity, steps, tier_for
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.domain.tiers import Tier
+from tests.fakes.completion_requests import NO_OPTIONS, a_task
 
 EASY = "The cat sat on the mat. It was a warm day and it slept. Then it went home to eat. "
 HARD = (
@@ -39,18 +40,11 @@ WIDE: JsonObject = {
 def of(
     text: str,
     analysis_type: AnalysisType = AnalysisType.SUMMARY,
-    options: AnalysisOptions | None = None,
+    options: AnalysisOptions = NO_OPTIONS,
     answers: tuple[JsonObject, ...] = (),
 ) -> Complexity:
-    return complexity(
-        AnalysisTask(
-            analysis_type=analysis_type,
-            stage=Stage.SYNTHESIZE if answers else Stage.ANALYZE,
-            options=options or AnalysisOptions(),
-            text=text,
-            answers=answers,
-        )
-    )
+    stage = Stage.SYNTHESIZE if answers else Stage.ANALYZE
+    return complexity(replace(a_task(analysis_type, text, options), stage=stage, answers=answers))
 
 
 def test_the_weights_add_up_to_one() -> None:
