@@ -190,11 +190,8 @@ def test_a_context_that_the_prompt_fills_is_a_wrong_setting() -> None:
     )
 )
 def test_options_survive_their_row(options: AnalysisOptions) -> None:
-    assert options_from(json.loads(json.dumps(options_to_json(options)))) == options
-
-
-def test_options_of_an_unknown_shape_are_the_defaults() -> None:
     """A row of an older version has fewer members, and no threshold."""
+    assert options_from(json.loads(json.dumps(options_to_json(options)))) == options
     assert options_from({}) == AnalysisOptions(confidence_threshold=0)
 
 

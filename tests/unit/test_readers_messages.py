@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import struct
-import zipfile
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -162,13 +160,12 @@ def test_garbage_in_outlooks_clothes_is_damaged() -> None:
     assert reasons == {"malformed", "1", "2"}
 
 
-def spoiled(files: dict[str, str], place: int, content: bytes) -> bytes:
-    """Return an archive with other bytes at a place: in its directory if it is negative."""
-    data = bytearray(archive(files))
-    with zipfile.ZipFile(io.BytesIO(data)) as opened:
-        start = place if place >= 0 else opened.start_dir - place
-    data[start : start + len(content)] = content
-    return bytes(data)
+def overwritten(data: bytes, place: int, content: bytes) -> bytes:
+    return data[:place] + content + data[place + len(content) :]
+
+
+ONE_FILE, TWO_FILES = archive({"a.txt": "x"}), archive({"a.txt": "some text", "b.txt": "fine"})
+FLAGS = ONE_FILE.index(b"PK\x01\x02") + 8  # of the file, as the directory has them
 
 
 @pytest.mark.parametrize(
@@ -189,10 +186,10 @@ def spoiled(files: dict[str, str], place: int, content: bytes) -> bytes:
             [("b/a.txt", "one"), ("../../etc/passwd", "two"), ("/etc/x", "three")],
         ),
         (  # A damaged file costs itself only.
-            spoiled({"a.txt": "some longer text", "b.txt": "fine"}, 36, b"\xff\xff"),
+            overwritten(TWO_FILES, 36, b"\xff\xff"),
             [("a.txt", "malformed"), ("b.txt", "fine")],
         ),
-        (spoiled({"a.txt": "x"}, -8, b"\x01"), [("a.txt", "encrypted")]),
+        (overwritten(ONE_FILE, FLAGS, b"\x01"), [("a.txt", "encrypted")]),
     ],
     ids=["names", "damaged", "encrypted"],
 )

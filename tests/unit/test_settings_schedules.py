@@ -31,11 +31,6 @@ def load(folder: Path, *lines: str, cron: str = "0 2 * * *") -> settings.Setting
     return settings.load(file)
 
 
-def anchored(found: settings.Settings) -> settings.schedules.ScheduleSettings:
-    """Return the schedule with paths that count from the folder of the file."""
-    return occurrences.anchor(found, found.schedules["nightly"], occurrences.folder_of(found))
-
-
 def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
     found = load(tmp_path, 'paths = ["in/*.pdf"]').schedules["nightly"]
 
@@ -114,21 +109,23 @@ def test_a_night_in_batches_has_time_to_be_asked_online(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "name", "expected"),
     [
-        ('paths = ["in/*.pdf", "/srv/all"]', "paths", ("{0}/in/*.pdf", "/srv/all")),
-        ('profile = "contracts"', "paths", ("/srv/contracts",)),
-        ('kind = "report"\nfolder = "out"', "folder", "{0}/out"),
-        ('kind = "export"\nview = "runs"\nfolder = "out"', "folder", "{0}/out"),
-        ('kind = "evaluate"\ngold = "truth.csv"', "gold", "{0}/truth.csv"),
-        ('kind = "evaluate"\nprofile = "letters"', "gold", ""),
+        ('paths = ["in/*.pdf", "/srv/all"]', "paths", ["{0}/in/*.pdf", "/srv/all"]),
+        ('profile = "contracts"', "paths", ["/srv/contracts"]),
+        ('kind = "report"\nfolder = "out"', "folder", ["{0}/out"]),
+        ('kind = "export"\nview = "runs"\nfolder = "out"', "folder", ["{0}/out"]),
+        ('kind = "evaluate"\ngold = "truth.csv"', "gold", ["{0}/truth.csv"]),
+        ('kind = "evaluate"\nprofile = "letters"', "gold", [""]),
     ],
 )
 def test_paths_count_from_the_folder_of_the_file(
-    tmp_path: Path, lines: str, name: str, expected: str | tuple[str, ...]
+    tmp_path: Path, lines: str, name: str, expected: list[str]
 ) -> None:
     """Wherever the scheduler was started; absolute ones stay, and a profile may have the folder."""
-    found = getattr(anchored(load(tmp_path, lines)), name)
+    found = load(tmp_path, lines)
+    schedule = occurrences.anchor(found, found.schedules["nightly"], occurrences.folder_of(found))
 
-    paths = (expected,) if isinstance(expected, str) else expected
-    assert ((found,) if isinstance(found, str) else found) == tuple(
-        each.format(tmp_path) for each in paths
-    )
+    paths = getattr(schedule, name)
+
+    assert ([paths] if isinstance(paths, str) else [*paths]) == [
+        each.format(tmp_path) for each in expected
+    ]
