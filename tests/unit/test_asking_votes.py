@@ -89,25 +89,21 @@ def test_a_repaired_sample_keeps_its_number() -> None:
 
 
 @pytest.mark.parametrize(
-    "failures",
+    ("script", "agreement"),
     [
-        [RefusedError("The model declined.")],
-        [ModelOverloadedError("It is broken for now.")],
-        ["no JSON", "nor this"],
-        [ModelRequestError("It is rejected.")],
+        ([a_label("a"), RefusedError("The model declined."), a_label("a")], 1),
+        ([a_label("a"), ModelOverloadedError("It is broken for now."), a_label("a")], 1),
+        ([a_label("a"), "no JSON", "nor this", a_label("a")], 1),
+        ([a_label("a"), ModelRequestError("It is rejected."), a_label("a")], 1),
+        ([RefusedError("No."), a_label("a"), RefusedError("No.")], None),
     ],
 )
-def test_a_sample_that_fails_has_no_vote(failures: list[Line]) -> None:
-    answer, model = asked(a_label("a"), *failures, a_label("a"))
+def test_a_sample_that_fails_has_no_vote(script: list[Line], agreement: float | None) -> None:
+    """A lonely one claims no agreement."""
+    answer, model = asked(*script)
 
-    assert (answer.output["primary_label"], answer.agreement) == ("a", 1)
+    assert (answer.output["primary_label"], answer.agreement) == ("a", agreement)
     assert model.requests[-1].task.sample == 3
-
-
-def test_a_lonely_sample_claims_no_agreement() -> None:
-    answer, _ = asked(RefusedError("No."), a_label("a"), RefusedError("No."))
-
-    assert (answer.output["primary_label"], answer.agreement) == ("a", None)
 
 
 @pytest.mark.parametrize(
@@ -184,13 +180,11 @@ def test_nothing_more_is_asked_after_the_lease_was_lost() -> None:
     assert len(model.requests) == 2
 
 
-def test_the_built_in_model_is_asked_once() -> None:
-    """It would repeat itself, and repeating is not agreeing."""
-    assert ask(question(ExtractiveModel(), a_task(5), TEXT)).agreement is None
+def test_the_built_in_model_has_no_vote() -> None:
+    """It is asked once: it would repeat itself, and repeating is not agreeing.
 
-
-def test_a_fallback_to_the_built_in_model_has_no_vote() -> None:
-    """Beside language models it is not counted; alone, it does not agree with itself."""
+    As a fallback beside language models it is not counted; alone, it does not agree with itself.
+    """
     built_in: Completion = replace(
         ScriptedModel([]).completion(a_label("b")), provider="extractive"
     )
@@ -198,5 +192,6 @@ def test_a_fallback_to_the_built_in_model_has_no_vote() -> None:
     mixed, _ = asked(built_in, built_in, a_label("a"))
     alone, _ = asked(built_in, built_in, built_in)
 
+    assert ask(question(ExtractiveModel(), a_task(5), TEXT)).agreement is None
     assert (mixed.output["primary_label"], mixed.agreement) == ("a", None)
     assert (alone.output["primary_label"], alone.agreement) == ("b", None)

@@ -199,9 +199,6 @@ def test_a_field_is_ranked_by_what_its_claim_is_worth_and_by_its_evidence() -> N
     assert [each.score for each in found] == pytest.approx([0.35, -1.5, 0.2])
     assert found[0].paths == ["/fields/0", "/fields/1"]
     assert next(scored(replace(answer, needs_review=True), 0.3)).score == pytest.approx(-1.7)
-
-
-def test_doubts_go_before_every_claim() -> None:
-    """A quote that is not in the document outweighs certainty, and votes that differ lower it."""
+    # A quote that is not in the document outweighs certainty, and votes that differ lower it.
     assert trust(1.0, None, 1) < trust(0.0, None, 0)
     assert trust(0.9, 0.6, 0) == 0.6
