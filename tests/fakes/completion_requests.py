@@ -8,7 +8,7 @@ from PIL import Image
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.pictures import Picture
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.llm.model import CompletionRequest
 
 SENTIMENT_SCHEMA: JsonObject = {
@@ -20,6 +20,15 @@ SENTIMENT_SCHEMA: JsonObject = {
     "required": ["sentiment", "reason"],
     "additionalProperties": False,
 }
+
+NO_OPTIONS = AnalysisOptions()
+
+
+def a_task(
+    kind: AnalysisType, text: str = "", options: AnalysisOptions = NO_OPTIONS
+) -> AnalysisTask:
+    """Return what is asked about a text."""
+    return AnalysisTask(analysis_type=kind, stage=Stage.ANALYZE, text=text, options=options)
 
 
 def a_page(number: int = 1, *, width: int = 1, height: int = 1) -> Picture:
@@ -39,9 +48,8 @@ def a_request(
     pictures: tuple[Picture, ...] = (),
 ) -> CompletionRequest:
     """Return a question about the sentiment of `user`."""
-    task = AnalysisTask(analysis_type=AnalysisType.SENTIMENT, stage=Stage.ANALYZE, text=user)
     return CompletionRequest(
-        task=task,
+        task=a_task(AnalysisType.SENTIMENT, user),
         system=system,
         user=user,
         schema=SENTIMENT_SCHEMA if schema is None else schema,

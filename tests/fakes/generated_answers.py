@@ -42,6 +42,13 @@ def task_for(analysis_type: AnalysisType, text: str = TEXT) -> AnalysisTask:
     )
 
 
+def a_field(item: str, value: str | None, points: int | None = 5, **more: JsonValue) -> JsonObject:
+    """Return an entry of an extraction, quoted as it is; without a value it is not mentioned."""
+    status = extraction.NOT_MENTIONED if value is None else extraction.FOUND
+    entry = {"item": item, "status": status, "value": value, "quote": value, "confidence": points}
+    return {**json_values.as_object(entry), **more}
+
+
 @st.composite
 def grounded_answers(
     draw: st.DrawFn, analysis_type: AnalysisType, at_most: int = 5

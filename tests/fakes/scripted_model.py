@@ -15,6 +15,26 @@ Answer: TypeAlias = str | Completion | ChordwiseError
 Line: TypeAlias = Answer | Callable[[CompletionRequest], Answer]
 
 
+def a_profile(
+    model: str = "script-1",
+    context_tokens: int = 32_768,
+    max_output_tokens: int = 2_048,
+    max_output_tokens_on_retry: int | None = None,
+) -> ModelProfile:
+    return ModelProfile(
+        provider="scripted",
+        model=model,
+        context_tokens=context_tokens,
+        max_output_tokens=max_output_tokens,
+        max_output_tokens_on_retry=max_output_tokens_on_retry,
+    )
+
+
+def cut_off(text: str, reason: FinishReason = FinishReason.LENGTH) -> Completion:
+    """Return an answer that hit the output limit, or did not end cleanly for another reason."""
+    return replace(ScriptedModel([]).completion(text), finish_reason=reason)
+
+
 class ScriptExhaustedError(AssertionError):
     """The model received more requests than the script has lines."""
 
@@ -38,9 +58,7 @@ class ScriptedModel:
         self._repeat_last = repeat_last
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
-        self._profile = profile or ModelProfile(
-            provider="scripted", model="script-1", context_tokens=32_768, max_output_tokens=2_048
-        )
+        self._profile = profile or a_profile()
 
     def narrow(self, context_tokens: int) -> None:
         self._profile = replace(self._profile, context_tokens=context_tokens)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from chordwise.domain import grounding, tokens
 from chordwise.domain.answers import Answer
-from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Example, Stage
 from chordwise.errors import (
@@ -30,62 +29,41 @@ from chordwise.errors import (
     TruncatedError,
 )
 from chordwise.llm.middleware.fallback import Fallback
-from chordwise.llm.model import ChatModel, Completion, CompletionRequest, FinishReason, ModelProfile
+from chordwise.llm.model import ChatModel, CompletionRequest, FinishReason
 from chordwise.pipeline.asking import AskingPolicy, Question, ask
-from chordwise.pipeline.asking.check import CheckResult, RecordCheck
+from chordwise.pipeline.asking.check import CheckResult
 from chordwise.pipeline.asking.question import policy_of
 from chordwise.settings import Settings
 from tests.fakes.asking import GOOD, OFFSET, PLAIN, TASK, TEXT, asked, question
+from tests.fakes.completion_requests import a_task
 from tests.fakes.pipeline import a_summary, quoting_the_text
 from tests.fakes.scripted_model import Answer as Scripted
-from tests.fakes.scripted_model import Line, ScriptedModel
-
-SUMMARY_TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
-SUMMARY_TASK = AnalysisTask(
-    analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=SUMMARY_TEXT
-)
+from tests.fakes.scripted_model import Line, ScriptedModel, a_profile, cut_off
 
 
-class Judgements:
-    """Remembers what was judged."""
-
-    def __init__(self) -> None:
-        self.verdicts: list[CheckResult] = []
-
-    def __call__(self, _completion: Completion, verdict: CheckResult) -> None:
-        self.verdicts.append(verdict)
-
-
-def a_question(
-    model: ChatModel, record_check: RecordCheck, task: AnalysisTask = SUMMARY_TASK
-) -> Question:
-    """Return a question about a chunk that starts at character 100."""
-    return Question(
-        model=model, task=task, source=Source(SUMMARY_TEXT, offset=100), record_check=record_check
-    )
+def heard(model: ChatModel, verdicts: list[CheckResult], task: AnalysisTask = TASK) -> Question:
+    """Return a question about a document whose verdicts are kept."""
+    return replace(question(model, task), record_check=lambda _, each: verdicts.append(each))
 
 
 def summarized(
-    *script: Line, task: AnalysisTask = SUMMARY_TASK
-) -> tuple[Answer, ScriptedModel, Judgements]:
-    model, record_check = ScriptedModel(script), Judgements()
-    return ask(a_question(model, record_check, task)), model, record_check
-
-
-def ended_by(reason: FinishReason, text: str = GOOD) -> Completion:
-    return replace(ScriptedModel([]).completion(text), finish_reason=reason)
+    *script: Line, task: AnalysisTask = TASK
+) -> tuple[Answer, ScriptedModel, list[CheckResult]]:
+    """Ask with a script; return what was judged, too."""
+    model, verdicts = ScriptedModel(script), list[CheckResult]()
+    return ask(heard(model, verdicts, task)), model, verdicts
 
 
 def test_a_good_answer_is_grounded_judged_and_attributed() -> None:
     """One request, the quote with its place in the document, and who gave it."""
-    answer, model, record_check = summarized(GOOD)
+    answer, model, verdicts = summarized(GOOD)
 
     assert answer.output["key_findings"] == [
         {
             "finding": "Finding about rebuilt in 1856",
             "quote": "rebuilt in 1856",
-            "start_char": 126,
-            "end_char": 141,
+            "start_char": 26,
+            "end_char": 41,
             "grounded": True,
             "grounding": "exact",
         }
@@ -93,15 +71,11 @@ def test_a_good_answer_is_grounded_judged_and_attributed() -> None:
     assert (answer.confidence, answer.quality, answer.repaired) == (0.7, 1.0, False)
     assert (answer.provider, answer.model) == ("scripted", "script-1")
     assert answer.prompt_version == model.requests[0].prompt_version == "summary.analyze@1"
-    assert record_check.verdicts == [CheckResult(valid=True, quality=1.0)]
-
-
-def test_an_invented_quote_lowers_the_quality() -> None:
-    """The answer stands, and says itself which of its quotes does not."""
-    answer, _, record_check = summarized(a_summary("rebuilt in 1856", "rebuilt in 1857"))
-
-    assert answer.quality == 0.5
-    assert record_check.verdicts == [CheckResult(valid=True, quality=0.5)]
+    assert verdicts == [CheckResult(valid=True, quality=1.0)]
+    # The answer with an invented quote stands, and says itself which of its quotes does not.
+    invented, _, verdicts = summarized(a_summary("rebuilt in 1856", "rebuilt in 1857"))
+    assert invented.quality == 0.5
+    assert verdicts == [CheckResult(valid=True, quality=0.5)]
 
 
 def test_an_answer_that_repeats_the_mark_is_asked_again() -> None:
@@ -111,16 +85,16 @@ def test_an_answer_that_repeats_the_mark_is_asked_again() -> None:
         (mark,) = set(re.findall(r"TEXT-[0-9a-f]{32}", request.user))
         return a_summary("rebuilt in 1856", topic=f"The mark is {mark}.")
 
-    answer, model, record_check = summarized(leaking, GOOD)
+    answer, model, verdicts = summarized(leaking, GOOD)
 
     assert len(model.requests) == 2
     assert "TEXT-" not in json.dumps(answer.output)
-    assert [each.valid for each in record_check.verdicts] == [False, True]
+    assert [each.valid for each in verdicts] == [False, True]
 
 
 def test_an_invalid_answer_is_asked_again_with_what_was_wrong() -> None:
     """The second question is the first one and a remark; its answer counts as repaired."""
-    answer, model, record_check = summarized('{"main_topic": "x"}', GOOD)
+    answer, model, verdicts = summarized('{"main_topic": "x"}', GOOD)
 
     first, second = model.requests
     assert second.user.startswith(first.user)
@@ -128,7 +102,7 @@ def test_an_invalid_answer_is_asked_again_with_what_was_wrong() -> None:
     assert second.task.stage is Stage.REPAIR
     assert second.prompt_version == first.prompt_version
     assert (answer.repaired, answer.quality) == (True, 0.8)
-    assert [verdict.valid for verdict in record_check.verdicts] == [False, True]
+    assert [each.valid for each in verdicts] == [False, True]
 
 
 def test_what_a_document_made_the_model_say_is_no_instruction_of_the_repair() -> None:
@@ -143,44 +117,34 @@ def test_what_a_document_made_the_model_say_is_no_instruction_of_the_repair() ->
     assert "PWNED" not in remark
 
 
-def test_a_lenient_reading_counts_as_repaired() -> None:
-    answer, model, _ = summarized(GOOD.removesuffix("}") + ",}")
-
-    assert len(model.requests) == 1
-    assert (answer.repaired, answer.quality) == (True, 0.8)
-
-
 @pytest.mark.parametrize(
-    ("script", "expected", "verdicts"),
+    ("script", "expected", "judged"),
     [
         (["no JSON", "{}"], InvalidAnswerError, 2),
-        (["no JSON", ended_by(FinishReason.REFUSAL)], RefusedError, 2),
-        ([ended_by(FinishReason.REFUSAL)], RefusedError, 1),
-        ([ended_by(FinishReason.LENGTH)], TruncatedError, 1),
+        (["no JSON", cut_off(GOOD, FinishReason.REFUSAL)], RefusedError, 2),
+        ([cut_off(GOOD, FinishReason.REFUSAL)], RefusedError, 1),
+        ([cut_off(GOOD)], TruncatedError, 1),
         ([ModelOverloadedError("busy")], ModelOverloadedError, 0),
     ],
 )
 def test_without_a_valid_answer_the_last_reason_is_reported(
-    script: list[Line], expected: type[ChordwiseError], verdicts: int
+    script: list[Line], expected: type[ChordwiseError], judged: int
 ) -> None:
     """There is one repair; what was refused or cut off is not read, even where it looks whole."""
-    model, record_check = ScriptedModel(script), Judgements()
+    model, verdicts = ScriptedModel(script), list[CheckResult]()
 
     with pytest.raises(expected) as caught:
-        ask(a_question(model, record_check))
+        ask(heard(model, verdicts))
 
-    assert caught.value.hint or not verdicts or expected is InvalidAnswerError
+    assert caught.value.hint or not judged or expected is InvalidAnswerError
     assert len(model.requests) == len(script)
-    assert record_check.verdicts == [CheckResult(valid=False, quality=None)] * verdicts
+    assert verdicts == [CheckResult(valid=False, quality=None)] * judged
 
 
 def test_an_analysis_refuses_what_its_schema_cannot_say() -> None:
     """Two equal labels are valid JSON of the schema, and still no answer."""
-    task = replace(
-        SUMMARY_TASK,
-        analysis_type=AnalysisType.CLASSIFICATION,
-        options=AnalysisOptions(labels=("news", "law")),
-    )
+    options = AnalysisOptions(labels=("news", "law"))
+    task = a_task(AnalysisType.CLASSIFICATION, TEXT, options)
     twice = {
         "primary_label": "law",
         "secondary_label": "law",
@@ -197,14 +161,16 @@ def test_an_analysis_refuses_what_its_schema_cannot_say() -> None:
     assert "must differ" in model.requests[1].user
 
 
-def test_an_answer_that_did_not_end_cleanly_is_read_strictly() -> None:
-    """Only after a clean stop is malformed JSON mended; otherwise the question is asked again."""
-    unclear = ended_by(FinishReason.OTHER, GOOD.removesuffix("}") + ",}")
+def test_malformed_json_is_mended_only_after_a_clean_stop() -> None:
+    """A lenient reading counts as repaired; otherwise the question is asked again."""
+    malformed = GOOD.removesuffix("}") + ",}"
 
-    answer, model, _ = summarized(unclear, GOOD)
+    lenient, one_request, _ = summarized(malformed)
+    strict, two_requests, _ = summarized(cut_off(malformed, FinishReason.OTHER), GOOD)
 
-    assert len(model.requests) == 2
-    assert answer.repaired
+    assert (len(one_request.requests), len(two_requests.requests)) == (1, 2)
+    assert (lenient.repaired, lenient.quality) == (True, 0.8)
+    assert strict.repaired
 
 
 USUAL_VERSION, PLAIN_VERSION = "summary.analyze@1", "summary.analyze-plain@1"
@@ -212,19 +178,7 @@ USUAL_VERSION, PLAIN_VERSION = "summary.analyze@1", "summary.analyze-plain@1"
 
 def a_model(*script: Scripted, name: str = "script-1", most: int | None = 800) -> ScriptedModel:
     """Return a model whose answers have 200 tokens, and `most` where they were cut off."""
-    profile = ModelProfile(
-        provider="scripted",
-        model=name,
-        context_tokens=8_000,
-        max_output_tokens=200,
-        max_output_tokens_on_retry=most,
-    )
-    return ScriptedModel(script, profile=profile)
-
-
-def cut_off(text: str = GOOD) -> Completion:
-    """Return an answer that hit the output limit, although it looks whole."""
-    return replace(ScriptedModel([]).completion(text), finish_reason=FinishReason.LENGTH)
+    return ScriptedModel(script, profile=a_profile(name, 8_000, 200, most))
 
 
 def falling_back(*models: ScriptedModel) -> Fallback:
@@ -238,10 +192,9 @@ def versions(model: ScriptedModel) -> list[str]:
 
 def test_an_answer_that_was_cut_off_is_asked_for_with_more_room() -> None:
     """Twice as much, with the same words; what was cut off counts as invalid in the ledger."""
-    model, verdicts = a_model(cut_off(), GOOD), list[CheckResult]()
+    model, verdicts = a_model(cut_off(GOOD), GOOD), list[CheckResult]()
 
-    heard = replace(question(model, TASK), record_check=lambda _, verdict: verdicts.append(verdict))
-    answer = ask(heard)
+    answer = ask(heard(model, verdicts))
 
     first, second = model.requests
     assert [request.max_output_tokens for request in model.requests] == [200, 400]
@@ -262,7 +215,7 @@ def test_an_answer_that_was_cut_off_is_asked_for_with_more_room() -> None:
 )
 def test_a_limit_is_raised_once_if_it_can_be(most: int | None, text: str, requests: int) -> None:
     """A model that never stops is not asked a third time, nor about ever smaller parts."""
-    model = a_model(cut_off(), cut_off(), most=most)
+    model = a_model(cut_off(GOOD), cut_off(GOOD), most=most)
 
     with pytest.raises(TruncatedError):
         asked(model, text=text)
@@ -272,7 +225,7 @@ def test_a_limit_is_raised_once_if_it_can_be(most: int | None, text: str, reques
 
 def test_a_raised_limit_holds_for_the_repair() -> None:
     """Long and invalid: what is asked again has the room from the beginning, and no more."""
-    model = a_model(cut_off(), "no JSON", cut_off())
+    model = a_model(cut_off(GOOD), "no JSON", cut_off(GOOD))
 
     with pytest.raises(TruncatedError):
         asked(model)
@@ -282,14 +235,7 @@ def test_a_raised_limit_holds_for_the_repair() -> None:
 
 def test_a_limit_is_not_raised_beyond_the_context() -> None:
     """Prompt and answer still fit into it together."""
-    profile = ModelProfile(
-        provider="scripted",
-        model="small",
-        context_tokens=1_000,
-        max_output_tokens=300,
-        max_output_tokens_on_retry=5_000,
-    )
-    model = ScriptedModel([cut_off(), GOOD], profile=profile)
+    model = ScriptedModel([cut_off(GOOD), GOOD], profile=a_profile("small", 1_000, 300, 5_000))
 
     asked(model)
 
@@ -308,15 +254,6 @@ def test_an_answer_that_stays_invalid_is_asked_for_in_plainer_words() -> None:
     assert versions(model) == [USUAL_VERSION, USUAL_VERSION, PLAIN_VERSION]
     assert [request.task.stage for request in model.requests] == ["analyze", "repair", "analyze"]
     assert (answer.prompt_version, answer.repaired) == (PLAIN_VERSION, False)
-
-
-def test_without_further_prompts_an_invalid_answer_is_the_end() -> None:
-    model = a_model("no JSON", "{}")
-
-    with pytest.raises(InvalidAnswerError):
-        asked(model, AskingPolicy())
-
-    assert versions(model) == [USUAL_VERSION] * 2
 
 
 def test_all_calls_of_a_question_share_its_time() -> None:
@@ -454,12 +391,9 @@ def test_an_answer_that_is_too_long_is_asked_for_in_halves() -> None:
 
     def line(request: CompletionRequest) -> Scripted:
         is_long = len(request.task.text) > 700
-        return cut_off() if is_long else quoting_the_text(request)
+        return cut_off(GOOD) if is_long else quoting_the_text(request)
 
-    profile = ModelProfile(
-        provider="scripted", model="s", context_tokens=8_000, max_output_tokens=200
-    )
-    model = ScriptedModel([line], profile=profile, repeat_last=True)
+    model = ScriptedModel([line], profile=a_profile("s", 8_000, 200), repeat_last=True)
 
     answer = asked(model, text=text)
 
@@ -514,14 +448,8 @@ def a_bill(total: int, *parts: int, quote: str = "5 and 6 is 11") -> str:
 
 
 def total_of(model: ScriptedModel, *, is_whole: bool = True) -> object:
-    task = AnalysisTask(
-        analysis_type=AnalysisType.EXTRACTION,
-        stage=Stage.ANALYZE,
-        text=BILL,
-        options=AnalysisOptions(schema=ORDERED),
-        is_whole=is_whole,
-    )
-    data = ask(question(model, task, BILL)).output["data"]
+    task = a_task(AnalysisType.EXTRACTION, BILL, AnalysisOptions(schema=ORDERED))
+    data = ask(question(model, replace(task, is_whole=is_whole), BILL)).output["data"]
     assert isinstance(data, dict)
     return data["total"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from chordwise.domain.answers import Answer
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisTask, AnalysisType
 from chordwise.domain.tiers import Route, Tier
 from chordwise.errors import (
     BudgetExceededError,
@@ -23,17 +23,14 @@ from chordwise.errors import (
     ServiceUnavailableError,
 )
 from chordwise.llm.middleware.tiered import Tiered
-from chordwise.llm.model import ModelProfile
 from chordwise.pipeline.asking import ask
 from chordwise.settings import RoutingSettings
-from tests.fakes.asking import question
-from tests.fakes.completion_requests import a_request
+from tests.fakes.asking import TEXT, question
+from tests.fakes.completion_requests import a_request, a_task
 from tests.fakes.pipeline import a_summary
-from tests.fakes.scripted_model import Line, ScriptedModel
+from tests.fakes.scripted_model import Line, ScriptedModel, a_profile
 
-TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
-EASY = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=TEXT)
-HARD = AnalysisTask(analysis_type=AnalysisType.REASONING, stage=Stage.ANALYZE, text=TEXT)
+EASY, HARD = (a_task(kind, TEXT) for kind in (AnalysisType.SUMMARY, AnalysisType.REASONING))
 GOOD = a_summary("rebuilt in 1856", confidence=9)
 UNSURE = a_summary("rebuilt in 1856", confidence=2)
 UNSURER = a_summary("rebuilt in 1856", confidence=1)
@@ -60,12 +57,7 @@ def tiered(
     policy: RoutingSettings | None = None, **scripts: list[Line]
 ) -> tuple[Tiered, dict[Tier, ScriptedModel]]:
     models = {
-        Tier(name): ScriptedModel(
-            script,
-            profile=ModelProfile(
-                provider="scripted", model=name, context_tokens=32_768, max_output_tokens=2_048
-            ),
-        )
+        Tier(name): ScriptedModel(script, profile=a_profile(name))
         for name, script in scripts.items()
     }
     return Tiered(models, policy or RoutingSettings(), lambda *_: None), models
@@ -168,15 +160,12 @@ def test_a_provider_that_fails_hands_over_to_the_next_tier(
     assert found.routes[1] == Route(tier=MEDIUM, escalated=True, is_compared=True)
 
 
-def test_without_the_cascade_a_weak_answer_is_taken() -> None:
-    found = asked(policy=RoutingSettings(cascade=False), small=[UNSURE], large=[])
+def test_without_the_cascade_a_weak_answer_is_taken_and_an_invalid_one_fails() -> None:
+    policy = RoutingSettings(cascade=False)
 
-    assert found.answer.model == "small"
-
-
-def test_without_the_cascade_an_invalid_answer_fails_the_question() -> None:
+    assert asked(policy=policy, small=[UNSURE], large=[]).answer.model == "small"
     with pytest.raises(InvalidAnswerError):
-        asked(policy=RoutingSettings(cascade=False), small=[INVALID, INVALID], large=[])
+        asked(policy=policy, small=[INVALID, INVALID], large=[])
 
 
 @pytest.mark.parametrize(
@@ -234,12 +223,7 @@ def test_a_prompt_that_fits_the_profile_fits_every_tier() -> None:
     """The least room counts, and the shortest answer."""
     sizes = {SMALL: (8_192, 1_024), LARGE: (200_000, 195_000)}
     models = {
-        tier: ScriptedModel(
-            [],
-            profile=ModelProfile(
-                provider="scripted", model=tier, context_tokens=context, max_output_tokens=output
-            ),
-        )
+        tier: ScriptedModel([], profile=a_profile(tier, context, output))
         for tier, (context, output) in sizes.items()
     }
 

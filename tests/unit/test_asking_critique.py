@@ -25,15 +25,13 @@ from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.asking import ask
 from chordwise.pipeline.asking.critique import Examined, examine, examine_answer
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
-from tests.fakes.asking import question
+from tests.fakes.asking import TEXT, question
+from tests.fakes.completion_requests import a_task
 from tests.fakes.pipeline import a_summary
 from tests.fakes.scripted_model import Line, ScriptedModel
 
-TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
 OPTIONS = AnalysisOptions(critique=True, principles=("Be brief.", "Say when."))
-TASK = AnalysisTask(
-    analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=TEXT, options=OPTIONS
-)
+TASK = a_task(AnalysisType.SUMMARY, TEXT, OPTIONS)
 DRAFT = a_summary("rebuilt in 1856", "had planned", topic="A harbour.")
 BETTER = a_summary("rebuilt in 1856", topic="A harbour, rebuilt in 1856.")
 OBJECTION = {"principle": 2, "path": "/main_topic", "problem": "It does not say when."}
@@ -64,7 +62,7 @@ def test_an_answer_without_a_violation_is_left_alone() -> None:
     assert (request.task.stage, request.prompt_version) == (Stage.CRITIQUE, "critique@1")
     assert request.schema_name == "critique"
     assert "1. Be brief.\n2. Say when." in request.system
-    assert TEXT in request.user
+    assert TEXT.strip() in request.user
     assert "A harbour." in request.user
     assert "start_char" not in request.user
 
@@ -88,7 +86,7 @@ def test_an_objection_brings_one_revision_that_is_grounded_like_any_answer() -> 
     assert second.task.stage is Stage.REVISE
     assert (first.schema_name, second.schema_name) == ("critique", "summary")
     assert "It does not say when." in second.user
-    assert TEXT in second.user
+    assert TEXT.strip() in second.user
     finding = found.answer.output["key_findings"]
     assert isinstance(finding, list)
     assert isinstance(finding[0], dict)
@@ -316,25 +314,15 @@ def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
     assert examine(unwanted, merged, (0, len(TEXT))).critique is None
 
 
-def test_the_agreement_of_a_vote_outlives_a_revision() -> None:
-    """It describes the samples, which were not asked for again."""
-    answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
-    voted = replace(answer, agreement=0.8)
+def test_neither_a_critique_nor_a_revision_is_voted_on() -> None:
+    """The agreement of the vote before describes the samples, which were not asked for again."""
+    task = replace(TASK, options=replace(OPTIONS, votes=3))
+    voted = replace(ask(question(ScriptedModel([DRAFT]), TASK, TEXT)), agreement=0.8)
     model = ScriptedModel([OBJECTED, BETTER])
 
-    found = examine_answer(voted, question(model, TASK, TEXT))
+    found = examine_answer(voted, question(model, task, TEXT))
 
     assert (outcome_of(found), found.answer.agreement) == (CritiqueOutcome.REVISED, 0.8)
-
-
-def test_neither_a_critique_nor_a_revision_is_voted_on() -> None:
-    task = replace(TASK, options=replace(OPTIONS, votes=3))
-    answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
-    model = ScriptedModel([OBJECTED, BETTER])
-
-    found = examine_answer(answer, question(model, task, TEXT))
-
-    assert outcome_of(found) is CritiqueOutcome.REVISED
     assert [each.task.stage for each in model.requests] == [Stage.CRITIQUE, Stage.REVISE]
 
 

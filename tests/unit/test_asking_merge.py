@@ -30,7 +30,7 @@ from chordwise.errors import (
     ModelAccessError,
     RateLimitedError,
 )
-from chordwise.llm.model import Completion, CompletionRequest, FinishReason, ModelProfile
+from chordwise.llm.model import CompletionRequest, ModelProfile
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.merge import Synthesizer
 from chordwise.pipeline.asking.question import (
@@ -43,21 +43,18 @@ from chordwise.pipeline.jobs import backoff
 from chordwise.settings import PipelineSettings
 from tests.fakes import order_rows
 from tests.fakes.asking import ignore, question
+from tests.fakes.completion_requests import a_task
 from tests.fakes.pipeline import a_summary, quoting_the_text
-from tests.fakes.scripted_model import Line, ScriptedModel
+from tests.fakes.scripted_model import Line, ScriptedModel, a_profile, cut_off
 
 SENTENCES = [f"Sentence number {number} of the document is here. " for number in range(40)]
 TEXT = "".join(SENTENCES)
 TASK = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE)
 
 
-def a_profile(context_tokens: int, max_output_tokens: int = 300) -> ModelProfile:
-    return ModelProfile(
-        provider="scripted",
-        model="script-1",
-        context_tokens=context_tokens,
-        max_output_tokens=max_output_tokens,
-    )
+def small(context_tokens: int, limit: int = 300, most: int | None = None) -> ModelProfile:
+    """Return the profile of a model whose answers have 300 tokens, or up to `most`."""
+    return a_profile("script-1", context_tokens, limit, most)
 
 
 def an_answer(place: int, quote: str = "") -> Answer:
@@ -108,7 +105,7 @@ def test_a_synthesis_keeps_the_spans_of_the_chunks() -> None:
 
 def test_answers_that_exceed_the_context_are_joined_in_levels() -> None:
     """Every question of more than two answers fits, and all answers are used."""
-    model = ScriptedModel([quoting_the_text], profile=a_profile(1_400), repeat_last=True)
+    model = ScriptedModel([quoting_the_text], profile=small(1_400), repeat_last=True)
     chunks = [an_answer(place) for place in range(13)]
 
     synthesis = synthesizer(model).synthesize(chunks)
@@ -144,7 +141,7 @@ def test_what_may_pass_is_not_merged_by_rule(error: ChordwiseError) -> None:
 
 def test_the_budget_leaves_room_for_prompt_and_answer() -> None:
     """A text as long as the budget fits into the context together with both."""
-    model = ScriptedModel([], profile=a_profile(2_000))
+    model = ScriptedModel([], profile=small(2_000))
 
     budget = text_budget(model, TASK, chunk_tokens=100_000)
 
@@ -160,7 +157,7 @@ def test_the_budget_leaves_room_for_prompt_and_answer() -> None:
 @pytest.mark.parametrize("limit", [1_000, 3_000])
 def test_rows_with_their_quotes_fit_the_answer_about_a_chunk(limit: int) -> None:
     """When it is asked for once more, with the room that the model has for that."""
-    profile = a_profile(100_000, limit)
+    profile = small(100_000, limit)
     raised = replace(profile, max_output_tokens_on_retry=4 * limit)
     options = AnalysisOptions(schema=order_rows.SCHEMA)
     task = replace(TASK, analysis_type=AnalysisType.EXTRACTION, options=options)
@@ -175,7 +172,7 @@ def test_rows_with_their_quotes_fit_the_answer_about_a_chunk(limit: int) -> None
 
 def test_a_context_that_the_prompt_fills_is_a_wrong_setting() -> None:
     with pytest.raises(ConfigurationError, match="script-1") as caught:
-        text_budget(ScriptedModel([], profile=a_profile(700)), TASK, chunk_tokens=100)
+        text_budget(ScriptedModel([], profile=small(700)), TASK, chunk_tokens=100)
 
     assert "max_output_tokens" in caught.value.hint
 
@@ -193,11 +190,8 @@ def test_a_context_that_the_prompt_fills_is_a_wrong_setting() -> None:
     )
 )
 def test_options_survive_their_row(options: AnalysisOptions) -> None:
-    assert options_from(json.loads(json.dumps(options_to_json(options)))) == options
-
-
-def test_options_of_an_unknown_shape_are_the_defaults() -> None:
     """A row of an older version has fewer members, and no threshold."""
+    assert options_from(json.loads(json.dumps(options_to_json(options)))) == options
     assert options_from({}) == AnalysisOptions(confidence_threshold=0)
 
 
@@ -222,26 +216,9 @@ WRONG = InvalidAnswerError("“main_topic” is missing; " * 100)
 TYPES = pytest.mark.parametrize("analysis_type", list(AnalysisType))
 
 
-def a_repairing_profile(context_tokens: int = CONTEXT, most: int | None = None) -> ModelProfile:
-    """Return the profile of a model whose answers have 300 tokens, or up to `most`."""
-    return ModelProfile(
-        provider="scripted",
-        model="script-1",
-        context_tokens=context_tokens,
-        max_output_tokens=300,
-        max_output_tokens_on_retry=most,
-    )
-
-
 def a_model(context_tokens: int = CONTEXT) -> ScriptedModel:
     """Return a model with a small context that is never asked."""
-    return ScriptedModel([], profile=a_repairing_profile(context_tokens))
-
-
-def a_task(analysis_type: AnalysisType, *, critique: bool = False) -> AnalysisTask:
-    return AnalysisTask(
-        analysis_type=analysis_type, stage=Stage.ANALYZE, options=AnalysisOptions(critique=critique)
-    )
+    return ScriptedModel([], profile=small(context_tokens))
 
 
 def words(budget: float) -> str:
@@ -252,11 +229,6 @@ def words(budget: float) -> str:
 def needed(request: CompletionRequest) -> int:
     """Return the tokens that a request and its answer take."""
     return tokens.estimate(request.system + request.user) + request.max_output_tokens
-
-
-def cut_off(text: str) -> Completion:
-    """Return an answer that hit the output limit."""
-    return replace(ScriptedModel([]).completion(text), finish_reason=FinishReason.LENGTH)
 
 
 def a_chunk_answer(number: int) -> Answer:
@@ -294,7 +266,7 @@ def test_the_longest_text_leaves_room_for_a_repair(analysis_type: AnalysisType) 
 def test_the_critique_of_an_answer_leaves_room_for_its_repair(analysis_type: AnalysisType) -> None:
     """As much as a question does, with an answer of half the limit below the text."""
     context = 4_000
-    model, task = a_model(context), a_task(analysis_type, critique=True)
+    model, task = a_model(context), a_task(analysis_type, options=AnalysisOptions(critique=True))
     budget = text_budget(model, task, chunk_tokens=100_000)
     draft = json_values.as_object({"main_topic": words(150 - 20)})
     problem = json_values.as_object({"principle": "p", "path": "/a", "problem": "It is wrong."})
@@ -313,7 +285,7 @@ def test_a_raised_limit_gives_way_to_the_remark_of_a_repair() -> None:
     """An answer that was cut off may have the whole context, and its repair as much as is left."""
     text = "The harbour of Lindau was rebuilt in 1856."
     script: list[Line] = [cut_off("{"), "no JSON", a_summary("rebuilt in 1856")]
-    model = ScriptedModel(script, profile=a_repairing_profile(1_000, most=5_000))
+    model = ScriptedModel(script, profile=small(1_000, most=5_000))
     task = replace(a_task(AnalysisType.SUMMARY), text=text)
 
     ask(question(model, task, text))
@@ -327,7 +299,7 @@ def test_a_raised_limit_gives_way_to_the_remark_of_a_repair() -> None:
 
 def test_answers_that_are_joined_leave_room_for_a_repair() -> None:
     """Whatever fits one question fits its repetition: two answers are the least, and go anyway."""
-    model = ScriptedModel([a_summary("rebuilt")], profile=a_repairing_profile(), repeat_last=True)
+    model = ScriptedModel([a_summary("rebuilt")], profile=small(CONTEXT), repeat_last=True)
     task = a_task(AnalysisType.SUMMARY)
     synthesizer = Synthesizer(document=question(model, task, "It was rebuilt."))
 

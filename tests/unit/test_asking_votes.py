@@ -25,18 +25,14 @@ from chordwise.llm.model import Completion
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.asking import AskingPolicy, ask
 from chordwise.pipeline.asking.question import ONE_PROMPT
-from tests.fakes.asking import question
+from tests.fakes import completion_requests as requests
+from tests.fakes.asking import TEXT, question
 from tests.fakes.pipeline import a_label
 from tests.fakes.scripted_model import Line, ScriptedModel
 
-TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
-
 
 def a_task(votes: int) -> AnalysisTask:
-    options = AnalysisOptions(votes=votes)
-    return AnalysisTask(
-        analysis_type=AnalysisType.CLASSIFICATION, stage=Stage.ANALYZE, text=TEXT, options=options
-    )
+    return requests.a_task(AnalysisType.CLASSIFICATION, TEXT, AnalysisOptions(votes=votes))
 
 
 def asked(
@@ -93,53 +89,53 @@ def test_a_repaired_sample_keeps_its_number() -> None:
 
 
 @pytest.mark.parametrize(
-    "failures",
+    ("script", "agreement"),
     [
-        [RefusedError("The model declined.")],
-        [ModelOverloadedError("It is broken for now.")],
-        ["no JSON", "nor this"],
-        [ModelRequestError("It is rejected.")],
+        ([a_label("a"), RefusedError("The model declined."), a_label("a")], 1),
+        ([a_label("a"), ModelOverloadedError("It is broken for now."), a_label("a")], 1),
+        ([a_label("a"), "no JSON", "nor this", a_label("a")], 1),
+        ([a_label("a"), ModelRequestError("It is rejected."), a_label("a")], 1),
+        ([RefusedError("No."), a_label("a"), RefusedError("No.")], None),
     ],
 )
-def test_a_sample_that_fails_has_no_vote(failures: list[Line]) -> None:
-    answer, model = asked(a_label("a"), *failures, a_label("a"))
+def test_a_sample_that_fails_has_no_vote(script: list[Line], agreement: float | None) -> None:
+    """A lonely one claims no agreement."""
+    answer, model = asked(*script)
 
-    assert (answer.output["primary_label"], answer.agreement) == ("a", 1)
+    assert (answer.output["primary_label"], answer.agreement) == ("a", agreement)
     assert model.requests[-1].task.sample == 3
-
-
-def test_a_lonely_sample_claims_no_agreement() -> None:
-    answer, _ = asked(RefusedError("No."), a_label("a"), RefusedError("No."))
-
-    assert (answer.output["primary_label"], answer.agreement) == ("a", None)
 
 
 @pytest.mark.parametrize(
     ("errors", "raised"),
     [
+        (["no JSON"] * 6, InvalidAnswerError),
         ([RefusedError("a"), RefusedError("b"), RefusedError("c")], RefusedError),
         ([RefusedError("a"), ModelOverloadedError("b"), RefusedError("c")], ModelOverloadedError),
     ],
 )
 def test_without_any_sample_the_question_fails_as_usual(
-    errors: list[ChordwiseError], raised: type[ChordwiseError]
+    errors: list[Line], raised: type[ChordwiseError]
 ) -> None:
     """With what time mends, where there is such an error among them."""
     with pytest.raises(raised):
         asked(*errors)
 
 
-@pytest.mark.parametrize("error", [BudgetExceededError("No money."), RateLimitedError("Wait.", "")])
-def test_what_a_person_or_a_turn_has_to_mend_ends_the_vote(error: ChordwiseError) -> None:
-    """No further sample is asked: it would meet the same."""
-    with pytest.raises(type(error)):
-        asked(a_label("a"), error)
+@pytest.mark.parametrize(
+    "script",
+    [
+        [a_label("a"), BudgetExceededError("No money.")],
+        [a_label("a"), RateLimitedError("Wait.", "")],
+        [ModelRequestError("It is rejected.")],
+    ],
+)
+def test_what_every_sample_would_meet_ends_the_vote(script: list[Line]) -> None:
+    """What a person or a turn has to mend, and a first question that the provider rejects."""
+    with pytest.raises(ChordwiseError) as raised:
+        asked(*script)
 
-
-def test_a_question_that_is_rejected_is_not_asked_again() -> None:
-    """The provider would reject every sample of it."""
-    with pytest.raises(ModelRequestError):
-        asked(ModelRequestError("It is rejected."))
+    assert raised.value is script[-1]
 
 
 def test_all_samples_wait_for_the_same_batch() -> None:
@@ -184,13 +180,11 @@ def test_nothing_more_is_asked_after_the_lease_was_lost() -> None:
     assert len(model.requests) == 2
 
 
-def test_the_built_in_model_is_asked_once() -> None:
-    """It would repeat itself, and repeating is not agreeing."""
-    assert ask(question(ExtractiveModel(), a_task(5), TEXT)).agreement is None
+def test_the_built_in_model_has_no_vote() -> None:
+    """It is asked once: it would repeat itself, and repeating is not agreeing.
 
-
-def test_a_fallback_to_the_built_in_model_has_no_vote() -> None:
-    """Beside language models it is not counted; alone, it does not agree with itself."""
+    As a fallback beside language models it is not counted; alone, it does not agree with itself.
+    """
     built_in: Completion = replace(
         ScriptedModel([]).completion(a_label("b")), provider="extractive"
     )
@@ -198,10 +192,6 @@ def test_a_fallback_to_the_built_in_model_has_no_vote() -> None:
     mixed, _ = asked(built_in, built_in, a_label("a"))
     alone, _ = asked(built_in, built_in, built_in)
 
+    assert ask(question(ExtractiveModel(), a_task(5), TEXT)).agreement is None
     assert (mixed.output["primary_label"], mixed.agreement) == ("a", None)
     assert (alone.output["primary_label"], alone.agreement) == ("b", None)
-
-
-def test_an_invalid_vote_alone_is_reported_as_invalid() -> None:
-    with pytest.raises(InvalidAnswerError):
-        asked(*["no JSON"] * 4, votes=2)

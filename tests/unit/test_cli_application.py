@@ -83,15 +83,6 @@ def test_no_sentence_in_a_list_of_commands_is_cut(
     assert "..." not in commands
 
 
-def test_a_missing_folder_of_a_pattern_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The error names the part of the path that is wrong."""
-    run(["analyze", str(tmp_path / "archive" / "**" / "*.pdf"), "--home", str(tmp_path / "home")])
-
-    assert f"there is no folder {tmp_path / 'archive'}." in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     "arguments",
     [["nonsense"], ["analyze"], ["analyze", "x", "--type", "poem"], ["runs", "--limit", "0"]],
@@ -108,14 +99,17 @@ def test_a_wrong_call_is_a_usage_error(
     assert captured.err
 
 
+@pytest.mark.parametrize(
+    ("pattern", "said"), [("*.pdf", "matches no file"), ("a/**/*.pdf", "there is no folder {}/a.")]
+)
 def test_a_pattern_that_matches_nothing_is_a_usage_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pattern: str, said: str
 ) -> None:
-    """Nothing is started for it: the error comes before the stack."""
-    code = run(["analyze", str(tmp_path / "*.pdf"), "--home", str(tmp_path / "home")])
+    """Nothing is started for it: the error comes before the stack, and names what is missing."""
+    code = run(["analyze", str(tmp_path / pattern), "--home", str(tmp_path / "home")])
 
     assert code == ExitCode.USAGE
-    assert "matches no file" in capsys.readouterr().err
+    assert said.format(tmp_path) in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
 
 
@@ -233,14 +227,20 @@ def test_the_application_knows_every_command() -> None:
     assert names | {group.name for group in app.registered_groups} == set(MODULES)
 
 
-class Freed:
-    """An object whose end runs code, as those of database drivers and locks of imports do."""
-
-
 def test_ctrl_c_interrupts() -> None:
-    """The exception is raised where nothing is being freed."""
+    """The exception is raised where nothing is being freed; then the handler before comes back."""
+    before = signal.getsignal(signal.SIGINT)
+
+    with noted():
+        assert signal.getsignal(signal.SIGINT) is not before
     with pytest.raises(KeyboardInterrupt), noted():
         signal.raise_signal(signal.SIGINT)
+
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+class Freed:
+    """An object whose end runs code, as those of database drivers and locks of imports do."""
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -267,11 +267,3 @@ def test_the_second_ctrl_c_insists() -> None:
             signal.raise_signal(signal.SIGINT)
 
     assert heard == ["stopping"]
-
-
-def test_the_handler_before_comes_back() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with noted():
-        assert signal.getsignal(signal.SIGINT) is not before
-
-    assert signal.getsignal(signal.SIGINT) is before

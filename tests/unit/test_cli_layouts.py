@@ -158,11 +158,7 @@ def test_schedules_are_shown_whole(name: str, zone: str) -> None:
     assert found[3].replace(" ", "") == due
     assert found[4] == line.origin
     assert all(len(each.rstrip()) <= NARROW for each in narrow.splitlines())
-
-
-def test_schedules_have_a_line_each_where_there_is_room() -> None:
     lines = shown(table([a_schedule("nightly")] * 2), width=WIDE).splitlines()
-
     assert len(lines) == 3
     assert lines[0].split() == ["Schedule", "Kind", "Cron", "Next", "Time", "zone", "From"]
     assert lines[1].split()[-2:] == ["Europe/Berlin", "configuration"]
@@ -233,7 +229,10 @@ def test_rows_that_do_not_fit_stand_below_each_other() -> None:
 
 
 def test_rows_that_fit_are_a_table() -> None:
-    """Prose is broken into lines for that, but not ids, and not into narrow strips."""
+    """Prose is broken into lines for that, but not ids, and not into narrow strips.
+
+    Without rows the names of the columns alone may be too many, too.
+    """
     row = [str(uuid.uuid4()), "It rained on Monday. " * 9]
 
     at_eighty = shown(in_sql(["id", "text"], row), width=NARROW).splitlines()
@@ -242,9 +241,5 @@ def test_rows_that_fit_are_a_table() -> None:
     assert at_eighty[0].split() == ["id", "text"]
     assert at_eighty[1].startswith(f"{row[0]}  It rained on Monday.")
     assert at_fifty[1].rstrip() == f"id   | {row[0]}"
-
-
-def test_no_rows_need_no_room() -> None:
-    """The names of the columns alone may be too many, too."""
     assert shown(in_sql(["source", "outcome"]), width=NARROW).split() == ["source", "outcome"]
     assert shown(in_sql(["a_column_of_a_view"] * 10), width=NARROW).strip() == ""

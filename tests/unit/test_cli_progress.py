@@ -30,15 +30,30 @@ def a_progress(done: int, chunks: int = 100, status: RunStatus = RunStatus.OPEN)
     )
 
 
-def test_the_rest_takes_as_long_as_the_open_chunks_at_this_speed() -> None:
-    """Ten chunks in five seconds: the other ninety take forty-five."""
+@pytest.mark.parametrize(
+    ("seen", "seconds"),
+    [
+        # Ten chunks in five seconds: the other ninety take forty-five.
+        ([(100.0, a_progress(0)), (105.0, a_progress(10))], 45),
+        # Only the last minute counts: a slow beginning does not spoil the estimate.
+        ([(0.0, a_progress(0)), (1_000.0, a_progress(10)), (1_010.0, a_progress(20))], 80),
+        # Too early, standing still, or more documents to come.
+        ([], None),
+        ([(0.0, a_progress(5))], None),
+        ([(0.0, a_progress(5)), (1.0, a_progress(9))], None),
+        ([(0.0, a_progress(5)), (30.0, a_progress(5))], None),
+        ([(0.0, a_progress(5)), (30.0, replace(a_progress(9), is_taking_in=True))], None),
+    ],
+)
+def test_the_rest_takes_as_long_as_the_open_chunks_at_this_speed(
+    seen: list[tuple[float, Progress]], seconds: int | None
+) -> None:
     pace = Pace()
-    pace.note(100.0, a_progress(0))
+    for moment, progress in seen:
+        pace.note(moment, progress)
 
-    pace.note(105.0, a_progress(10))
-
-    assert pace.remaining() == timedelta(seconds=45)
-    assert pace.documents_per_minute() == 12.0
+    assert pace.remaining() == (None if seconds is None else timedelta(seconds=seconds))
+    assert seconds != 45 or pace.documents_per_minute() == 12.0
 
 
 def test_a_document_that_is_not_split_yet_counts_as_the_others() -> None:
@@ -46,36 +61,6 @@ def test_a_document_that_is_not_split_yet_counts_as_the_others() -> None:
     progress = replace(a_progress(40, chunks=80), jobs=JobCounts(documents=10, total=10, unsplit=5))
 
     assert progress.chunks_open == 40 + 80
-
-
-def test_only_the_last_minute_counts() -> None:
-    """A slow beginning does not spoil the estimate."""
-    pace = Pace()
-    pace.note(0.0, a_progress(0))
-    pace.note(1_000.0, a_progress(10))
-
-    pace.note(1_010.0, a_progress(20))
-
-    assert pace.remaining() == timedelta(seconds=80)
-
-
-@pytest.mark.parametrize(
-    "seen",
-    [
-        [],
-        [(0.0, a_progress(5))],
-        [(0.0, a_progress(5)), (1.0, a_progress(9))],
-        [(0.0, a_progress(5)), (30.0, a_progress(5))],
-        [(0.0, a_progress(5)), (30.0, replace(a_progress(9), is_taking_in=True))],
-    ],
-)
-def test_nothing_is_promised_without_a_ground(seen: list[tuple[float, Progress]]) -> None:
-    """Too early, standing still, or more documents to come."""
-    pace = Pace()
-    for seconds, progress in seen:
-        pace.note(seconds, progress)
-
-    assert pace.remaining() is None
 
 
 def test_a_log_gets_the_first_the_last_and_a_line_now_and_then() -> None:

@@ -18,6 +18,7 @@ from chordwise.domain.learning.truths import Remark, Truth, Verdict, from_remark
 from chordwise.domain.places import Place, PlaceKind, Places
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
+from tests.fakes.generated_answers import a_field
 
 DATA: JsonObject = {
     "data": {"total": 12.5, "parties": ["Ann", "Bob"], "rows": [{"n": 1}, {"n": 2}]},
@@ -38,19 +39,14 @@ SCHEMA: JsonObject = {
 
 def items(*values: tuple[str, str | None]) -> JsonObject:
     """Return an extraction with these values of items; `None` was not mentioned."""
-    return {
-        "fields": [
-            {
-                "item": item,
-                "status": "not mentioned" if value is None else "found",
-                "value": value,
-                "quote": value,
-                "confidence": 7,
-                "grounded": True,
-            }
-            for item, value in values
-        ]
-    }
+    return {"fields": [a_field(item, value, 7, grounded=True) for item, value in values]}
+
+
+def corrected_by(path: str, value: JsonValue, output: JsonObject) -> Remark:
+    """Return the remark of a person who corrects a value of an extraction."""
+    answer = Answer(analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.5)
+    saying = Saying(verdict=Verdict.CORRECTED, path=path, value=value)
+    return understand(answer, saying, schema=SCHEMA).remark
 
 
 def corrected(output: JsonObject, right: Mapping[str, JsonValue], **truth: object) -> Corrected:
@@ -159,11 +155,15 @@ def test_rows_are_added_and_taken_away() -> None:
     """A new row has its place in the list; one that is gone has no final value."""
     more = corrected(DATA, {"/rows": [{"n": 1}, {"n": 2}, {"n": 3}]})
     fewer = corrected(DATA, {"/rows": [{"n": 1}]})
+    none = corrected(DATA, {"/rows": []})
 
     added = more.facts[-1]
     assert (added.path, added.parent, added.row_index) == ("/data/rows/2/n", "/data/rows/2", 2)
     assert (added.item, added.value, added.corrected_value) == ("rows.n", None, "3")
     assert final(fewer)[-1] == ("rows.n", "2", "rejected", None)
+    assert none.output is not None
+    assert json_values.as_object(none.output["data"])["rows"] == []
+    assert {fact.verdict for fact in none.facts if fact.item == "rows.n"} == {"rejected"}
 
 
 def test_a_member_that_was_left_out_is_added() -> None:
@@ -213,10 +213,7 @@ def test_a_correction_is_converted_to_what_the_schema_wants(
     path: str, typed: str, stored: list[JsonValue]
 ) -> None:
     """People type text; the schema knows numbers, truth values, dates and lists."""
-    answer = Answer(analysis_type=AnalysisType.EXTRACTION, output=DATA, confidence=0.5)
-    saying = Saying(verdict=Verdict.CORRECTED, path=path, value=typed)
-
-    assert understand(answer, saying, schema=SCHEMA).remark.corrected == stored
+    assert corrected_by(path, typed, DATA).corrected == stored
 
 
 @pytest.mark.parametrize(
@@ -226,68 +223,47 @@ def test_a_correction_is_converted_to_what_the_schema_wants(
         ("/issued", "yesterday", "does not fit /issued"),
         ("/issued", "03/04/2025", "cannot be read as a date"),
         ("/totl", "5", "has no field"),
+        # No row can be corrected to nothing: the list without it says so.
+        ("/rows/1", None, "cannot be corrected to nothing"),
+        ("/rows/5/n", 4, "has no field"),
     ],
 )
-def test_a_correction_that_does_not_fit_is_refused(path: str, typed: str, complaint: str) -> None:
-    answer = Answer(analysis_type=AnalysisType.EXTRACTION, output=DATA, confidence=0.5)
-
+def test_a_correction_that_does_not_fit_is_refused(
+    path: str, typed: JsonValue, complaint: str
+) -> None:
     with pytest.raises(UsageError, match=complaint):
-        understand(answer, Saying(verdict=Verdict.CORRECTED, path=path, value=typed), schema=SCHEMA)
+        corrected_by(path, typed, DATA)
 
 
 def test_the_field_that_was_perhaps_meant_is_named() -> None:
-    output = items(("governing law", "Texas"), ("fee", "5"))
-    answer = Answer(analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.5)
-
     with pytest.raises(UsageError) as refused:
-        understand(answer, Saying(verdict=Verdict.CORRECTED, path="goverming_law", value="x"))
+        corrected_by("goverming_law", "x", items(("governing law", "Texas"), ("fee", "5")))
 
     assert refused.value.hint == "Did you mean “governing law”?"
 
 
-def remarks(*said: tuple[str, Verdict, JsonValue]) -> Truth:
-    """Return what is true after remarks on fields of `DATA`, one after the other."""
-    return from_remarks(
-        AnalysisType.EXTRACTION,
-        [
-            Remark(
-                path=f"/data{name}",
-                name=name,
-                verdict=verdict,
-                judged=fields.values(DATA, name),
-                corrected=corrected,
-            )
-            for name, verdict, corrected in said
-        ],
-    )
+def a_remark(name: str, verdict: Verdict, right: JsonValue = None) -> Remark:
+    """Return a remark on a field of `DATA`."""
+    judged = fields.values(DATA, name)
+    return Remark(path=f"/data{name}", name=name, verdict=verdict, judged=judged, corrected=right)
 
 
 def test_an_approval_confirms_what_is_shown() -> None:
+    """Also what was corrected before."""
     whole = Remark(path="", verdict=Verdict.APPROVED, judged=DATA)
-    corrected_before = remarks(("/total", Verdict.CORRECTED, [77]))
-    truth = from_remarks(
-        AnalysisType.EXTRACTION,
-        [
-            Remark(
-                path="/data/total",
-                name="/total",
-                verdict=Verdict.CORRECTED,
-                judged=[12.5],
-                corrected=[77],
-            ),
-            whole,
-        ],
-    )
+    correction = a_remark("/total", Verdict.CORRECTED, [77])
 
-    assert corrected_before.fields["/total"] == truth.fields["/total"] == [77]
+    truth = from_remarks(AnalysisType.EXTRACTION, [correction, whole])
+
+    assert truth.fields["/total"] == [77]
     assert truth.fields["/parties"] == ["Ann", "Bob"]
 
 
 def test_a_list_takes_the_place_of_what_was_said_of_its_rows() -> None:
     """The later word counts, in the facts and what they are as numbers, too."""
-    truth = remarks(
-        ("/rows/0/n", Verdict.CORRECTED, [99]), ("/rows", Verdict.CORRECTED, [{"n": 1}])
-    )
+    of_row = a_remark("/rows/0/n", Verdict.CORRECTED, [99])
+    of_list = a_remark("/rows", Verdict.CORRECTED, [{"n": 1}])
+    truth = from_remarks(AnalysisType.EXTRACTION, [of_row, of_list])
 
     found = correct(DATA, analysis_for(AnalysisType.EXTRACTION), truth)
 
@@ -320,21 +296,3 @@ def test_an_approved_list_keeps_what_was_corrected_in_it() -> None:
     assert found.output is not None
     rows: list[JsonValue] = [{"n": 9}, {"n": None}, {"n": 2}]
     assert json_values.as_object(found.output["data"])["rows"] == rows
-
-
-def test_a_list_is_emptied() -> None:
-    found = corrected(DATA, {"/rows": []})
-
-    assert found.output is not None
-    assert json_values.as_object(found.output["data"])["rows"] == []
-    assert {fact.verdict for fact in found.facts if fact.item == "rows.n"} == {"rejected"}
-
-
-@pytest.mark.parametrize(("path", "value"), [("/rows/1", None), ("/rows/5/n", 4)])
-def test_a_row_that_is_not_there_cannot_be_corrected(path: str, value: JsonValue) -> None:
-    """Nor can one be corrected to nothing: the list without it says so."""
-    answer = Answer(analysis_type=AnalysisType.EXTRACTION, output=DATA, confidence=0.5)
-    saying = Saying(verdict=Verdict.CORRECTED, path=path, value=value)
-
-    with pytest.raises(UsageError):
-        understand(answer, saying, schema=SCHEMA)

@@ -11,42 +11,24 @@ from chordwise import Analysis, AnalysisRequest, AnalysisType, DocumentAnalyzer
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import Stage
-from chordwise.errors import (
-    ReadError,
-    UsageError,
-)
+from chordwise.errors import ReadError, UsageError
 from chordwise.llm.model import CompletionRequest
 from tests.fakes import order_rows
+from tests.fakes.asking import TEXT
 from tests.fakes.pipeline import a_summary, quoting_the_text
 from tests.fakes.scripted_model import ScriptedModel
 from tests.house.checkout import ROOT
 
-TEXT = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned."
 LONG = "".join(
     f"In {1500 + n} the harbour was rebuilt again. It cost too much. " for n in range(90)
 )
-ORDER: JsonObject = {
-    "$schema": "https://json-schema.org/draft/2020-12/schema",
-    "$id": "https://example.com/order",
-    "type": "object",
-    "$defs": {"Email": {"type": "string", "format": "email"}},
-    "properties": {
-        "email": {"$ref": "#/$defs/Email"},
-        "site": {"type": "string", "format": "uri"},
-        "date": {"type": "string", "format": "date"},
-        "phone": {"type": "string", "format": "phone"},
-        "lines": {"type": "array", "items": {"type": "string"}},
-    },
-    "required": ["email", "site", "date", "phone", "lines"],
-    "additionalProperties": False,
-}
-DATA: JsonObject = {
-    "email": "ada@example.com",
-    "site": "https://example.com/1",
-    "date": "2026-05-01",
-    "phone": "+49 8382 12345",
-    "lines": ["one harbour"],
-}
+EXTRACTION = AnalysisType.EXTRACTION
+
+
+def analyzed(model: ScriptedModel, text: str, chunk_tokens: int = 300) -> Analysis:
+    return DocumentAnalyzer(model, chunk_tokens=chunk_tokens).analyze_document(
+        AnalysisRequest(text=text)
+    )
 
 
 def test_the_public_names_are_there() -> None:
@@ -60,7 +42,7 @@ def test_a_short_text_is_one_question() -> None:
     """The analysis says everything that a row of the results says."""
     model = ScriptedModel([a_summary("rebuilt in 1856", "nobody wrote this")])
 
-    analysis = DocumentAnalyzer(model).analyze_document(AnalysisRequest(text=TEXT))
+    analysis = analyzed(model, TEXT)
 
     assert (analysis.chunk_count, len(model.requests)) == (1, 1)
     assert (analysis.confidence, analysis.quality) == (0.7, 0.5)
@@ -71,12 +53,22 @@ def test_a_short_text_is_one_question() -> None:
     assert len(json_values.objects(analysis.output["evidence"])) == 2
 
 
+@pytest.mark.parametrize(
+    ("confidence", "threshold", "review"), [(7, 0.8, True), (8, 0.8, False), (1, 0.0, False)]
+)
+def test_an_unsure_answer_needs_review(confidence: int, threshold: float, *, review: bool) -> None:
+    model = ScriptedModel([a_summary("rebuilt in 1856", confidence=confidence)])
+    request = AnalysisRequest(text=TEXT, confidence_threshold=threshold)
+
+    assert DocumentAnalyzer(model).analyze_document(request).needs_review is review
+
+
 def test_offsets_count_in_the_normalized_text() -> None:
     """Line ends and NUL change; every grounded fact holds in `analysis.text`."""
     model = ScriptedModel([a_summary("It cost more than the town had planned.")])
     text = TEXT.replace(". It", ".\r\n\r\n\0It")
 
-    analysis = DocumentAnalyzer(model).analyze_document(AnalysisRequest(text=text))
+    analysis = analyzed(model, text)
 
     assert analysis.text == TEXT.replace(". It", ".\n\nIt")
     (fact,) = [fact for fact in analysis.facts if fact.quote]
@@ -88,9 +80,7 @@ def test_a_long_text_is_analyzed_in_chunks_and_synthesized() -> None:
     """The chunks give the text back, and quotes from all over it keep their place."""
     model = ScriptedModel([quoting_the_text], repeat_last=True)
 
-    analysis = DocumentAnalyzer(model, chunk_tokens=300).analyze_document(
-        AnalysisRequest(text=LONG)
-    )
+    analysis = analyzed(model, LONG)
 
     chunks = [request.task.text for request in model.requests if not request.task.answers]
     assert " ".join(chunks) == LONG.strip()
@@ -109,9 +99,7 @@ def test_a_synthesis_that_fails_is_told() -> None:
 
     model = ScriptedModel([no_synthesis], repeat_last=True)
 
-    analysis = DocumentAnalyzer(model, chunk_tokens=300).analyze_document(
-        AnalysisRequest(text=LONG)
-    )
+    analysis = analyzed(model, LONG)
 
     assert "not JSON" in analysis.merged_without_model
     assert (analysis.quality, analysis.is_partial, analysis.needs_review) == (0.8, True, True)
@@ -120,14 +108,15 @@ def test_a_synthesis_that_fails_is_told() -> None:
 def test_rows_that_a_synthesis_drops_are_told() -> None:
     """The library says what the results in the database say."""
     request = AnalysisRequest(
-        text=order_rows.ORDER, analysis_type=AnalysisType.EXTRACTION, schema=order_rows.UNJOINABLE
+        text=order_rows.ORDER, analysis_type=EXTRACTION, schema=order_rows.UNJOINABLE
     )
 
-    def analyzed(at_most: int) -> Analysis:
-        model = ScriptedModel([order_rows.extracting(at_most)], repeat_last=True)
-        return DocumentAnalyzer(model, chunk_tokens=800).analyze_document(request)
-
-    losing, complete = analyzed(30), analyzed(order_rows.ROW_COUNT)
+    losing, complete = (
+        DocumentAnalyzer(
+            ScriptedModel([order_rows.extracting(at_most)], repeat_last=True), chunk_tokens=800
+        ).analyze_document(request)
+        for at_most in (30, order_rows.ROW_COUNT)
+    )
 
     (missing,) = losing.missing_rows
     assert str(missing) == "30 of 600 rows of `line_items`"
@@ -142,7 +131,7 @@ def test_rows_that_a_synthesis_drops_are_told() -> None:
 def test_a_model_that_stops_early_is_asked_for_the_other_rows() -> None:
     """Once for each chunk; what stays away makes the analysis partial."""
     request = AnalysisRequest(
-        text=order_rows.ORDER, analysis_type=AnalysisType.EXTRACTION, schema=order_rows.SCHEMA
+        text=order_rows.ORDER, analysis_type=EXTRACTION, schema=order_rows.SCHEMA
     )
 
     def lazy(asked: CompletionRequest) -> str:
@@ -168,11 +157,8 @@ def test_a_model_that_stops_early_is_asked_for_the_other_rows() -> None:
 
 def test_a_model_that_repeats_rows_is_asked_for_each_once() -> None:
     """An answer without the repetitions has lost nothing."""
-    request = AnalysisRequest(
-        text=order_rows.ORDER[:2_000],
-        analysis_type=AnalysisType.EXTRACTION,
-        schema=order_rows.SCHEMA,
-    )
+    text, schema = order_rows.ORDER[:2_000], order_rows.SCHEMA
+    request = AnalysisRequest(text=text, analysis_type=EXTRACTION, schema=schema)
 
     def stammering(asked: CompletionRequest) -> str:
         rows = order_rows.rows_in(asked.task.text)
@@ -193,9 +179,7 @@ def test_a_list_that_its_schema_limits_is_complete_when_it_is_full() -> None:
     """What found no room is counted, and no reason for a review; no model joins the rows."""
     schema = json.loads(json.dumps(order_rows.SCHEMA))
     schema["properties"]["line_items"]["maxItems"] = 60
-    request = AnalysisRequest(
-        text=order_rows.ORDER, analysis_type=AnalysisType.EXTRACTION, schema=schema
-    )
+    request = AnalysisRequest(text=order_rows.ORDER, analysis_type=EXTRACTION, schema=schema)
     model = ScriptedModel([order_rows.extracting(at_most=30)], repeat_last=True)
 
     full = DocumentAnalyzer(model, chunk_tokens=400).analyze_document(request)
@@ -206,36 +190,24 @@ def test_a_list_that_its_schema_limits_is_complete_when_it_is_full() -> None:
     assert not any(request.task.answers for request in model.requests)
 
 
-@pytest.mark.parametrize(
-    ("confidence", "threshold", "review"), [(7, 0.8, True), (8, 0.8, False), (1, 0.0, False)]
-)
-def test_an_unsure_answer_needs_review(confidence: int, threshold: float, *, review: bool) -> None:
-    model = ScriptedModel([a_summary("rebuilt in 1856", confidence=confidence)])
-
-    analysis = DocumentAnalyzer(model).analyze_document(
-        AnalysisRequest(text=TEXT, confidence_threshold=threshold)
-    )
-
-    assert analysis.needs_review is review
-
-
-def an_order(**changed: json_values.JsonValue) -> str:
-    """Return an extraction's answer under the schema of an order."""
-    evidence: JsonObject = {"path": "/lines/0", "quote": "harbour of Lindau", "confidence": 8}
-    return json.dumps({"data": {**DATA, **changed}, "evidence": [evidence]})
-
-
-def an_order_request(text: str = TEXT) -> AnalysisRequest:
-    return AnalysisRequest(text=text, analysis_type=AnalysisType.EXTRACTION, schema=ORDER)
-
-
 def test_a_users_schema_shapes_the_extraction() -> None:
     """Definitions, an `$id` and formats included; the evidence is grounded."""
-    model = ScriptedModel([an_order()])
+    schema: JsonObject = {
+        "$id": "https://example.com/order",
+        "type": "object",
+        "$defs": {"Email": {"type": "string", "format": "email"}},
+        "properties": {"email": {"$ref": "#/$defs/Email"}, "lines": {"type": "array"}},
+        "required": ["email", "lines"],
+    }
+    data: JsonObject = {"email": "ada@example.com", "lines": ["one harbour"]}
+    evidence = {"path": "/lines/0", "quote": "harbour of Lindau", "confidence": 8}
+    model = ScriptedModel([json.dumps({"data": data, "evidence": [evidence]})])
 
-    analysis = DocumentAnalyzer(model).analyze_document(an_order_request())
+    analysis = DocumentAnalyzer(model).analyze_document(
+        AnalysisRequest(text=TEXT, analysis_type=EXTRACTION, schema=schema)
+    )
 
-    assert analysis.output["data"] == DATA
+    assert analysis.output["data"] == data
     assert analysis.confidence == 0.8
     facts = {fact.path: fact for fact in analysis.facts}
     assert facts["/data/email"].value == "ada@example.com"
@@ -268,12 +240,8 @@ def test_the_built_in_model_needs_no_setting(analysis_type: AnalysisType) -> Non
 
 def test_samples_may_vote() -> None:
     """The analysis says how far they agreed, and its confidence is worth as much."""
-    answers = [
-        a_summary("rebuilt in 1856"),
-        a_summary("more than the town"),
-        a_summary("rebuilt in 1856"),
-    ]
-    model = ScriptedModel(answers)
+    quotes = ("rebuilt in 1856", "more than the town", "rebuilt in 1856")
+    model = ScriptedModel(map(a_summary, quotes))
 
     analysis = DocumentAnalyzer(model).analyze_document(AnalysisRequest(text=TEXT, votes=3))
 
@@ -327,7 +295,7 @@ def test_an_item_of_one_value_has_the_surest_of_all_chunks_and_a_list_has_every_
     found = DocumentAnalyzer(chunk_tokens=300).analyze_document(
         AnalysisRequest(
             text=text,
-            analysis_type=AnalysisType.EXTRACTION,
+            analysis_type=EXTRACTION,
             specific_instructions="agreement date, amounts of money",
         )
     )

@@ -15,21 +15,16 @@ from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analyses.sentiment import label_for
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm import schema_dialects
-from tests.fakes.generated_answers import TEXT, answers, grounded_answers, options_for, task_for
+from tests.fakes.completion_requests import a_task
+from tests.fakes.generated_answers import TEXT, a_field, grounded_answers, options_for, task_for
 
 EVERY_TYPE = pytest.mark.parametrize("analysis_type", list(AnalysisType))
 
 
 # Answers are drawn from schemas and then sorted out: that takes its time.
 patiently = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
-
-
-def task_of(analysis_type: AnalysisType, options: AnalysisOptions | None = None) -> AnalysisTask:
-    return AnalysisTask(
-        analysis_type=analysis_type, stage=Stage.ANALYZE, options=options or AnalysisOptions()
-    )
 
 
 @EVERY_TYPE
@@ -60,7 +55,7 @@ def test_a_model_may_think_before_it_answers_about_an_argument() -> None:
 @patiently
 @given(data=st.data())
 def test_merged_answers_are_valid_answers(analysis_type: AnalysisType, data: st.DataObject) -> None:
-    """What the chunks gave, joined by rule, has the form that a model's answer has."""
+    """What is joined by rule has the form of a model's answer, and the chunks' quotes and spans."""
     analysis, options = analysis_for(analysis_type), options_for(analysis_type)
     parts = data.draw(grounded_answers(analysis_type))
 
@@ -69,23 +64,9 @@ def test_merged_answers_are_valid_answers(analysis_type: AnalysisType, data: st.
     answer = json_values.as_object(grounding.without_spans(merged))
     assert validation.problems(answer, analysis.schema(options)) == []
     assert analysis.problems(answer, task_for(analysis_type)) == []
-    assert 0 <= analysis.confidence(merged) <= 1
-
-
-@EVERY_TYPE
-@patiently
-@given(data=st.data())
-def test_merging_carries_the_evidence_along(
-    analysis_type: AnalysisType, data: st.DataObject
-) -> None:
-    """Every quote of the merged answer is one of the chunks' quotes, with its very span."""
-    analysis = analysis_for(analysis_type)
-    parts = data.draw(grounded_answers(analysis_type))
-
-    merged = analysis.merge(parts, options_for(analysis_type))
-
     given_quotes = [found for part in parts for found in grounding.quotes(part)]
     assert all(found in given_quotes for found in grounding.quotes(merged))
+    assert all(0 <= analysis.confidence(each) <= 1 for each in (merged, *parts))
 
 
 @EVERY_TYPE
@@ -98,18 +79,6 @@ def test_completing_keeps_the_answer(analysis_type: AnalysisType, data: st.DataO
     output = analysis_for(analysis_type).complete(part, options_for(analysis_type))
 
     assert part.items() <= output.items() or all(output[name] == part[name] for name in part)
-
-
-@EVERY_TYPE
-@patiently
-@given(data=st.data())
-def test_confidence_is_on_the_scale_of_the_columns(
-    analysis_type: AnalysisType, data: st.DataObject
-) -> None:
-    """Whatever scale an analysis uses, the column holds 0 to 1."""
-    answer = data.draw(answers(analysis_type))
-
-    assert 0 <= analysis_for(analysis_type).confidence(answer) <= 1
 
 
 def a_finding(name: str, quote: str) -> JsonObject:
@@ -215,7 +184,7 @@ def test_the_labels_of_the_user_close_the_set() -> None:
     assert validation.problems(a_vote(None, 0.5), schema) == []
     assert validation.problems(a_vote("sports", 0.5), schema)
     assert validation.problems(a_vote("news", 0.5, "sports"), schema)
-    task = task_of(AnalysisType.CLASSIFICATION)
+    task = a_task(AnalysisType.CLASSIFICATION)
     assert analysis.problems(a_vote("a", 0.5, "a"), task)
     assert analysis.problems(a_vote(None, 0.5, "a"), task)
     assert analysis.problems(a_vote(None, 0.5), task) == []
@@ -237,7 +206,7 @@ def test_label_and_score_point_the_same_way(
 ) -> None:
     answer: JsonObject = {"label": label, "score": score}
 
-    found = analysis_for(AnalysisType.SENTIMENT).problems(answer, task_of(AnalysisType.SENTIMENT))
+    found = analysis_for(AnalysisType.SENTIMENT).problems(answer, a_task(AnalysisType.SENTIMENT))
 
     assert bool(found) is contradiction
 
@@ -304,22 +273,9 @@ def test_items_are_what_the_instructions_name(instructions: str, expected: tuple
     assert extraction.items(AnalysisOptions(instructions=instructions)) == expected
 
 
-def a_field(item: str, value: str | None, confidence: int = 5, quote: str = "q") -> JsonObject:
-    """Return an extraction's field; without a value it is not mentioned."""
-    status = extraction.NOT_MENTIONED if value is None else extraction.FOUND
-    found = None if value is None else quote
-    return {
-        "item": item,
-        "status": status,
-        "value": value,
-        "quote": found,
-        "confidence": confidence,
-    }
-
-
 def test_an_extraction_needs_an_entry_for_every_item() -> None:
     """And a value with its quote where it says that it found one."""
-    task = task_of(AnalysisType.EXTRACTION, AnalysisOptions(instructions="price, date"))
+    task = a_task(AnalysisType.EXTRACTION, options=AnalysisOptions(instructions="price, date"))
     answer: JsonObject = {"fields": [a_field("price", "5", quote="")]}
 
     found = analysis_for(AnalysisType.EXTRACTION).problems(answer, task)
@@ -334,8 +290,8 @@ def test_merged_fields_keep_each_mention() -> None:
     options = AnalysisOptions(instructions="price, date")
     parts: list[JsonObject] = [
         {"fields": [a_field("price", None), a_field("date", None)]},
-        {"fields": [a_field("price", "5 USD", 4, "weak"), a_field("date", None)]},
-        {"fields": [a_field("price", "5 usd ", 9, "strong"), a_field("price", "6 USD")]},
+        {"fields": [a_field("price", "5 USD", 4), a_field("date", None)]},
+        {"fields": [a_field("price", "5 usd ", 9), a_field("price", "6 USD")]},
     ]
 
     merged = analysis_for(AnalysisType.EXTRACTION).merge(parts, options)
@@ -343,9 +299,9 @@ def test_merged_fields_keep_each_mention() -> None:
     fields = json_values.objects(merged["fields"])
     found = [(field["item"], field["value"], field["quote"]) for field in fields]
     assert found == [
-        ("price", "5 USD", "weak"),
-        ("price", "5 usd ", "strong"),
-        ("price", "6 USD", "q"),
+        ("price", "5 USD", "5 USD"),
+        ("price", "5 usd ", "5 usd "),
+        ("price", "6 USD", "6 USD"),
         ("date", None, None),
     ]
 
@@ -393,45 +349,74 @@ def merged_orders(*parts: JsonObject) -> tuple[JsonValue, dict[JsonValue, JsonVa
     return merged["data"], {entry["quote"]: entry["path"] for entry in entries}
 
 
-def test_evidence_follows_its_value_into_the_merged_data() -> None:
-    """Lists are joined: equal rows of two chunks stand at different places, and both are kept."""
-    data, evidence = merged_orders(
-        an_order({"parties": [{"name": "Ann"}, {"name": "Ben"}]}, q1="/parties/1/name"),
-        an_order(
-            {"parties": [{"name": "Cid"}, {"name": "Ann"}]}, q2="/parties/0/name", q3="/parties/1"
-        ),
-    )
+ANN, BEN, CID = (json_values.as_object({"name": name}) for name in ("Ann", "Ben", "Cid"))
+MERGES: dict[str, tuple[list[JsonObject], JsonObject, dict[str, str]]] = {
+    "equal rows of two chunks stand at different places": (
+        [
+            an_order({"parties": [ANN, BEN]}, q1="/parties/1/name"),
+            an_order({"parties": [CID, ANN]}, q2="/parties/0/name", q3="/parties/1"),
+        ],
+        {"parties": [ANN, BEN, CID, ANN]},
+        {"q1": "/parties/1/name", "q2": "/parties/2/name", "q3": "/parties/3"},
+    ),
+    "of single values the first stays, with its evidence alone": (
+        [
+            an_order({"total": 5, "paid": None}, five="/total", nothing="/paid"),
+            an_order({"total": 7, "paid": True}, seven="/total", yes="/paid"),
+            an_order({"total": 5}, again="/total"),
+        ],
+        {"total": 5, "paid": True},
+        {"five": "/total", "yes": "/paid", "again": "/total"},
+    ),
+    "a path to nowhere is left as it is": (
+        [an_order({"total": 5}, q1="total", q2="/missing/0", q3="", q4="/parties/x")],
+        {"total": 5},
+        {"q1": "total", "q2": "/missing/0", "q3": "", "q4": "/parties/x"},
+    ),
+    "true is not 1": (
+        [an_order({"flags": [1, True]}), an_order({"flags": [True, 0, False]})],
+        {"flags": [1, True, 0, False]},
+        {},
+    ),
+    "a list with uniqueItems drops repetitions": (
+        [
+            an_order({"flags": ["a", "b"]}, q1="/flags/1"),
+            an_order({"flags": ["b", "c"]}, q2="/flags/0", q3="/flags/1"),
+        ],
+        {"flags": ["a", "b", "c"]},
+        {"q1": "/flags/1", "q2": "/flags/1", "q3": "/flags/2"},
+    ),
+    "a list with maxItems takes turns between the chunks": (
+        [
+            an_order({"best": ["a", "b", "c"]}, q1="/best/0", q2="/best/2"),
+            an_order({"best": ["d", "e"]}, q3="/best/0"),
+        ],
+        {"best": ["a", "b", "d"]},
+        {"q1": "/best/0", "q3": "/best/2"},
+    ),
+    "a tuple is one value": (
+        [
+            an_order({"place": [47.5, 9.7]}, q1="/place/0"),
+            an_order({"place": [48.1, 11.6]}, q2="/place/1"),
+        ],
+        {"place": [47.5, 9.7]},
+        {"q1": "/place/0"},
+    ),
+    "nothing is said as the first chunk says it": (
+        [an_order({"total": None, "parties": []}), an_order({"parties": []}), an_order({})],
+        {"total": None, "parties": []},
+        {},
+    ),
+}
 
-    names = ["Ann", "Ben", "Cid", "Ann"]
-    assert data == {"parties": [{"name": name} for name in names]}
-    assert evidence == {"q1": "/parties/1/name", "q2": "/parties/2/name", "q3": "/parties/3"}
 
+@pytest.mark.parametrize(("parts", "data", "evidence"), MERGES.values(), ids=MERGES)
+def test_evidence_follows_its_value_into_the_merged_data(
+    parts: list[JsonObject], data: JsonObject, evidence: dict[str, str]
+) -> None:
+    merged = merged_orders(*parts)
 
-def test_evidence_of_a_dropped_value_is_dropped() -> None:
-    """Where two chunks disagree the first one's value stays, with its evidence alone."""
-    data, evidence = merged_orders(
-        an_order({"total": 5, "paid": None}, five="/total", nothing="/paid"),
-        an_order({"total": 7, "paid": True}, seven="/total", yes="/paid"),
-        an_order({"total": 5}, again="/total"),
-    )
-
-    assert data == {"total": 5, "paid": True}
-    assert evidence == {"five": "/total", "yes": "/paid", "again": "/total"}
-
-
-def test_evidence_with_a_path_to_nowhere_stays_as_it_is() -> None:
-    """A model may miss the form of a pointer; its quote is not thrown away for that."""
-    _, evidence = merged_orders(
-        an_order({"total": 5}, q1="total", q2="/missing/0", q3="", q4="/parties/x")
-    )
-
-    assert evidence == {"q1": "total", "q2": "/missing/0", "q3": "", "q4": "/parties/x"}
-
-
-def test_merged_data_tells_true_from_one() -> None:
-    data, _ = merged_orders(an_order({"flags": [1, True]}), an_order({"flags": [True, 0, False]}))
-
-    assert json.dumps(data) == '{"flags": [1, true, 0, false]}'
+    assert json.dumps(merged) == json.dumps((data, evidence))
 
 
 def entries_of(answer: JsonObject) -> list[JsonObject]:
@@ -527,39 +512,6 @@ def test_what_chunks_say_alike_is_left_to_no_model() -> None:
     assert not analysis.needs_model_to_join(AnalysisOptions(instructions="price"))
 
 
-def test_a_list_of_distinct_values_drops_repetitions() -> None:
-    """`uniqueItems` says so; the evidence of each mention leads to the one value."""
-    data, evidence = merged_orders(
-        an_order({"flags": ["a", "b"]}, q1="/flags/1"),
-        an_order({"flags": ["b", "c"]}, q2="/flags/0", q3="/flags/1"),
-    )
-
-    assert data == {"flags": ["a", "b", "c"]}
-    assert evidence == {"q1": "/flags/1", "q2": "/flags/1", "q3": "/flags/2"}
-
-
-def test_a_list_with_a_limit_takes_turns_between_the_chunks() -> None:
-    """The merged data keeps to `maxItems`; evidence of what found no room is dropped."""
-    data, evidence = merged_orders(
-        an_order({"best": ["a", "b", "c"]}, q1="/best/0", q2="/best/2"),
-        an_order({"best": ["d", "e"]}, q3="/best/0"),
-    )
-
-    assert data == {"best": ["a", "b", "d"]}
-    assert evidence == {"q1": "/best/0", "q3": "/best/2"}
-
-
-def test_a_tuple_is_one_value() -> None:
-    """A pair of coordinates is not joined with another one."""
-    data, evidence = merged_orders(
-        an_order({"place": [47.5, 9.7]}, q1="/place/0"),
-        an_order({"place": [48.1, 11.6]}, q2="/place/1"),
-    )
-
-    assert data == {"place": [47.5, 9.7]}
-    assert evidence == {"q1": "/place/0"}
-
-
 def test_rows_are_counted_by_list() -> None:
     """Nested ones over all rows, distinct values once; tuples are no lists."""
     parts = [
@@ -594,9 +546,3 @@ def test_rows_under_a_recursive_schema_are_counted() -> None:
         "/data/parts": 2,
         "/data/parts/*/parts": 2,
     }
-
-
-def test_a_merge_without_any_value_keeps_its_shape() -> None:
-    """Nothing said is what the first chunk said it with."""
-    assert merged_orders(an_order({"total": None}), an_order({}))[0] == {"total": None}
-    assert merged_orders(an_order({"parties": []}), an_order({"parties": []}))[0] == {"parties": []}

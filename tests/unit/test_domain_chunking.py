@@ -33,36 +33,23 @@ def pieces(text: str, max_tokens: int) -> list[str]:
 
 
 @given(TEXTS, st.integers(1, 80))
-def test_joined_chunks_give_the_text_back(text: str, max_tokens: int) -> None:
-    """No character is lost or repeated, and no chunk is empty."""
-    found = pieces(text, max_tokens)
+def test_chunks_part_a_text_within_the_budget(text: str, max_tokens: int) -> None:
+    """They are numbered and touch each other, so that no character is lost or repeated.
 
+    Only a single character that is heavier than the budget exceeds it; white space around is free.
+    Nothing is asked about white space alone, and a text that fits is not cut.
+    """
+    chunks, found = split(text, max_tokens), pieces(text, max_tokens)
+
+    assert [chunk.position for chunk in chunks] == list(range(len(chunks)))
+    assert all(one.end_char == next_.start_char for one, next_ in itertools.pairwise(chunks))
     assert "".join(found) == text
-    assert all(found)
-
-
-@given(TEXTS, st.integers(1, 80))
-def test_no_chunk_exceeds_the_budget(text: str, max_tokens: int) -> None:
-    """Only a single character that is heavier than the budget may; white space around is free."""
-    for piece in (found.strip() for found in pieces(text, max_tokens)):
+    for piece in map(str.strip, found):
+        assert piece or not text.strip()
         assert tokens.weigh(piece) <= max_tokens + ROUNDING or len(piece) == 1
-
-
-@given(TEXTS, st.integers(1, 80))
-def test_chunks_are_numbered_and_touch_each_other(text: str, max_tokens: int) -> None:
-    """Positions count from 0, and each chunk begins where the one before ends."""
-    found = split(text, max_tokens)
-
-    assert [chunk.position for chunk in found] == list(range(len(found)))
-    assert all(one.end_char == next_.start_char for one, next_ in itertools.pairwise(found))
-
-
-@given(TEXTS, st.integers(1, 80))
-def test_nothing_is_asked_about_white_space_alone(text: str, max_tokens: int) -> None:
-    """Every chunk of a text with a word in it has a part of a word itself."""
-    found = pieces(text, max_tokens)
-
-    assert all(piece.strip() for piece in found) or not text.strip()
+    fits = chunking.fits(text, max_tokens)
+    assert fits == (tokens.weigh(text) <= max_tokens)
+    assert not (fits and text) or found == [text]
 
 
 @pytest.mark.parametrize("blank", [" ", "\n", "\t", "\u3000"])
@@ -82,14 +69,6 @@ def test_a_text_that_fits_stays_whole() -> None:
 
     assert pieces(text, tokens.estimate(text)) == [text]
     assert split("", 10) == []
-
-
-@given(TEXTS.filter(bool), st.integers(1, 80))
-def test_a_text_is_known_to_stay_whole_without_being_cut(text: str, max_tokens: int) -> None:
-    fits = chunking.fits(text, max_tokens)
-
-    assert fits == (tokens.weigh(text) <= max_tokens)
-    assert not fits or pieces(text, max_tokens) == [text]
 
 
 def test_chunks_end_at_sentences_and_are_of_similar_size() -> None:
@@ -185,34 +164,24 @@ RECORDS = {
 }
 
 
-@pytest.mark.parametrize("kind", RECORDS)
+@pytest.mark.parametrize(
+    ("text", "beginning"),
+    [
+        *((text, text[: text.index("0")]) for text in RECORDS.values()),
+        *((text, None) for text in ROWS.values()),
+    ],
+    ids=[*RECORDS, *(f"rows of {kind}" for kind in ROWS)],
+)
 @pytest.mark.parametrize("max_tokens", [60, 150, 400])
-def test_no_record_of_several_lines_is_cut(kind: str, max_tokens: int) -> None:
+def test_no_record_is_cut(text: str, beginning: str | None, max_tokens: int) -> None:
     """Each chunk and each half begins with a record, with or without blank lines between them."""
-    text = RECORDS[kind]
-
     chunks = split(text, max_tokens)
     cut = chunking.halfway(text)
 
     assert len(chunks) > 3
-    beginning = text[: text.index("0")]
-    assert all(text.startswith(beginning, chunk.start_char) for chunk in chunks)
     assert cut is not None
-    assert text.startswith(beginning, cut)
-
-
-@pytest.mark.parametrize("kind", ROWS)
-@pytest.mark.parametrize("max_tokens", [60, 150, 400])
-def test_no_row_is_cut(kind: str, max_tokens: int) -> None:
-    text = ROWS[kind]
-
-    chunks = split(text, max_tokens)
-    cut = chunking.halfway(text)
-
-    assert len(chunks) > 3
-    assert all(text[chunk.end_char - 1] == "\n" for chunk in chunks)
-    assert cut is not None
-    assert text[cut - 1] == "\n"
+    for start in (*(chunk.start_char for chunk in chunks[1:]), cut):
+        assert text.startswith(beginning, start) if beginning else text[start - 1] == "\n"
 
 
 def test_prose_is_cut_after_sentences_whatever_its_lines() -> None:

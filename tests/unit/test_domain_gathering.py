@@ -50,12 +50,15 @@ def test_what_comes_while_the_leader_waits_is_done_with_its_own() -> None:
 
 
 def test_an_error_is_raised_where_its_item_came_from() -> None:
+    """What is left alone is done at once, and its error is nobody's."""
     group = Group()
 
     with pytest.raises(ValueError, match="negative"):
         group.gathering.outcome(-1)
+    group.gathering.leave(-2)
 
     assert group.gathering.outcome(3) == 6
+    assert group.groups == [[-1], [-2], [3]]
 
 
 def test_what_was_left_is_done_by_the_leader_before_it_returns() -> None:
@@ -73,15 +76,6 @@ def test_what_was_left_is_done_by_the_leader_before_it_returns() -> None:
 
     assert group.gathering.outcome(4) == 8
     assert group.groups == [[4], [5], [-6]]
-
-
-def test_what_is_left_alone_is_done_at_once() -> None:
-    group = Group()
-
-    group.gathering.leave(-1)
-
-    assert group.groups == [[-1]]
-    assert group.gathering.outcome(1) == 2
 
 
 def test_what_lingers_goes_with_the_next_item() -> None:

@@ -10,7 +10,8 @@ from chordwise.domain import missing_rows
 from chordwise.domain.grounding import Source, ground
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.missing_rows import MissingRows
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from tests.fakes.completion_requests import a_task
 
 COUNT = 60
 NAMES = [
@@ -34,22 +35,28 @@ def records_of(layout: str) -> list[str]:
     return [LAYOUTS[layout](name, number + 1) for number, name in enumerate(NAMES)]
 
 
+def unread(
+    text: str, data: JsonObject, evidence: list[JsonValue], **of_lists: JsonValue
+) -> tuple[MissingRows, ...]:
+    """Return what an answer lacks whose data has nothing but lists."""
+    lists: JsonObject = {name: {"type": "array", "items": {}, **of_lists} for name in data}
+    source = Source(text)
+    output = ground({"data": data, "evidence": evidence}, source)
+    options = AnalysisOptions(schema={"properties": lists})
+    return missing_rows.unread(source, output, a_task(AnalysisType.EXTRACTION, options=options))
+
+
 def missing_in(
     text: str, quotes: Sequence[str], rows: int | None = None, **of_list: JsonValue
 ) -> tuple[MissingRows, ...]:
     """Return what an answer lacks that has a row for each quote, or more rows than quotes."""
     items: JsonObject = {"type": "object", "properties": {"name": {"type": "string"}}}
-    schema: JsonObject = {"properties": {"rows": {"type": "array", "items": items, **of_list}}}
     data: list[JsonValue] = [{"name": str(number)} for number in range(rows or len(quotes))]
     evidence: list[JsonValue] = [
         {"path": f"/rows/{number}", "quote": quote.strip(), "confidence": 9}
         for number, quote in enumerate(quotes)
     ]
-    source = Source(text)
-    output = ground({"data": {"rows": data}, "evidence": evidence}, source)
-    options = AnalysisOptions(schema=schema)
-    task = AnalysisTask(analysis_type=AnalysisType.EXTRACTION, stage=Stage.ANALYZE, options=options)
-    return missing_rows.unread(source, output, task)
+    return unread(text, {"rows": data}, evidence, items=items, **of_list)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -101,11 +108,6 @@ def test_lists_of_one_look_do_not_lack_the_rows_of_each_other() -> None:
     """Of two lists each record has a row in one of them, or it is missing."""
     records = records_of("markdown")
     text = f"## North\n\n{''.join(records[:30])}\n## South\n\n{''.join(records[30:])}"
-    schema: JsonObject = {
-        "properties": {name: {"type": "array", "items": {}} for name in ("north", "south")}
-    }
-    options, source = AnalysisOptions(schema=schema), Source(text)
-    task = AnalysisTask(analysis_type=AnalysisType.EXTRACTION, stage=Stage.ANALYZE, options=options)
 
     def missing(north: Sequence[str], south: Sequence[str]) -> list[tuple[str, int]]:
         entries: list[JsonValue] = [
@@ -114,8 +116,7 @@ def test_lists_of_one_look_do_not_lack_the_rows_of_each_other() -> None:
             for place, record in enumerate(own)
         ]
         data: JsonObject = {"north": [*north], "south": [*south]}
-        output = ground({"data": data, "evidence": entries}, source)
-        return [(each.path, each.records) for each in missing_rows.unread(source, output, task)]
+        return [(each.path, each.records) for each in unread(text, data, entries)]
 
     assert missing(records[:30], records[30:]) == []
     assert missing(records[:30], records[30:50] + records[51:]) == [("/data/south", 1)]
@@ -168,18 +169,12 @@ def test_rows_without_a_quote_stand_where_their_values_do(layout: str, quote: st
     records = records_of(layout)
     rows: list[JsonValue] = [{"name": name, "n": n + 1} for n, name in enumerate(NAMES)]
     entries: list[JsonValue] = [{"path": "/rows/0", "quote": quote}] if quote else []
-    source = Source(f"The order of May.\n\n{''.join(records)}\nWith kind regards.")
+    text = f"The order of May.\n\n{''.join(records)}\nWith kind regards."
 
-    def missing(kept: list[JsonValue]) -> list[MissingRows]:
-        output = ground({"data": {"rows": kept}, "evidence": entries}, source)
-        schema: JsonObject = {"properties": {"rows": {"type": "array", "items": {}}}}
-        kind = AnalysisType.EXTRACTION
-        options = AnalysisOptions(schema=schema)
-        task = AnalysisTask(analysis_type=kind, stage=Stage.ANALYZE, options=options)
-        return list(missing_rows.unread(source, output, task))
+    (found,) = unread(text, {"rows": rows[:25] + rows[35:]}, entries)
 
-    assert missing(rows) == []
-    assert [each.kept for each in missing(rows[:25] + rows[35:])] == [COUNT - 10]
+    assert unread(text, {"rows": rows}, entries) == ()
+    assert found.kept == COUNT - 10
 
 
 @pytest.mark.parametrize(

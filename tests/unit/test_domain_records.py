@@ -15,19 +15,9 @@ from chordwise.domain.records import divide
 ROWS = 300
 EQUAL = 10
 NAMES = [
-    "bolt",
-    "nut",
-    "Screw",
-    "washer",
-    "Blue-cap",
-    "Valve",
-    "Pump",
-    "O-ring",
-    "3M-tape",
-    "Ñandú",
-    "gasket",
-    "Lever",
-]
+    "bolt", "nut", "Screw", "washer", "Blue-cap", "Valve",
+    "Pump", "O-ring", "3M-tape", "Ñandú", "gasket", "Lever",
+]  # fmt: skip
 LIST = "Order list.\n\n"
 # What stands before, the rows in turn, and what stands after.
 FORMS: dict[str, tuple[str, tuple[str, ...], str]] = {

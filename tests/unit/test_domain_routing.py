@@ -14,8 +14,9 @@ from chordwise.domain import chunking
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.routing import WEIGHTS, Complexity, best, complexity, steps, tier_for
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.domain.tiers import Tier
+from tests.fakes.completion_requests import NO_OPTIONS, a_task
 
 EASY = "The cat sat on the mat. It was a warm day and it slept. Then it went home to eat. "
 HARD = (
@@ -39,18 +40,11 @@ WIDE: JsonObject = {
 def of(
     text: str,
     analysis_type: AnalysisType = AnalysisType.SUMMARY,
-    options: AnalysisOptions | None = None,
+    options: AnalysisOptions = NO_OPTIONS,
     answers: tuple[JsonObject, ...] = (),
 ) -> Complexity:
-    return complexity(
-        AnalysisTask(
-            analysis_type=analysis_type,
-            stage=Stage.SYNTHESIZE if answers else Stage.ANALYZE,
-            options=options or AnalysisOptions(),
-            text=text,
-            answers=answers,
-        )
-    )
+    stage = Stage.SYNTHESIZE if answers else Stage.ANALYZE
+    return complexity(replace(a_task(analysis_type, text, options), stage=stage, answers=answers))
 
 
 def test_the_weights_add_up_to_one() -> None:
@@ -71,16 +65,13 @@ def test_every_part_is_a_share(text: str, analysis_type: AnalysisType, instructi
     assert 0 <= found.score <= 1
 
 
-def test_longer_texts_are_harder() -> None:
-    """A full chunk weighs more than a page."""
+def test_longer_texts_of_long_words_are_harder() -> None:
+    """LIX tells a children's book from a contract, and nothing of a script without spaces."""
     assert of(EASY).length < of(EASY * 10).length < of(EASY * 100).length
     assert of(EASY * 1_000).length == 1
-
-
-def test_long_sentences_of_long_words_are_harder_to_read() -> None:
-    """LIX tells a children's book from a contract."""
     assert of(EASY * 5).readability == 0
     assert of(HARD * 5).readability > 0.9
+    assert of("会議は五月に開かれた。費用は予定を超えた。").readability == 0.5
 
 
 @pytest.mark.parametrize(
@@ -112,11 +103,6 @@ def test_numbers_and_tables_are_harder(text: str) -> None:
 def test_languages_and_scripts(text: str, language: float) -> None:
     """English is what small models do best; other scripts are what they do worst."""
     assert of(text).language == language
-
-
-def test_a_script_without_spaces_has_no_readability_to_measure() -> None:
-    """Its runs of characters are no long words."""
-    assert of("会議は五月に開かれた。費用は予定を超えた。").readability == 0.5
 
 
 def test_reasoning_weighs_more_than_classification() -> None:

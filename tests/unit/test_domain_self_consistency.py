@@ -14,8 +14,10 @@ from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer, quality_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.self_consistency import combined, elected, tempered
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.validation import problems
+from tests.fakes.completion_requests import a_task
+from tests.fakes.generated_answers import a_field
 
 CLASSIFICATION, SENTIMENT = AnalysisType.CLASSIFICATION, AnalysisType.SENTIMENT
 EXTRACTION, SUMMARY = AnalysisType.EXTRACTION, AnalysisType.SUMMARY
@@ -51,29 +53,12 @@ def a_label(label: str, confidence: float = 0.8, *, grounded: bool = True) -> An
 
 def found(item: str, value: str, start: int = 0, confidence: int = 7) -> JsonObject:
     """Return an entry of an extraction whose quote stands in the text."""
-    return {
-        "item": item,
-        "status": "found",
-        "value": value,
-        "quote": value,
-        "confidence": confidence,
-        "start_char": start,
-        "end_char": start + len(value),
-        "grounded": True,
-    }
+    span: JsonObject = {"start_char": start, "end_char": start + len(value), "grounded": True}
+    return a_field(item, value, confidence, **span)
 
 
 def denied(item: str) -> JsonObject:
-    return {
-        "item": item,
-        "status": "not mentioned",
-        "value": None,
-        "quote": None,
-        "confidence": 9,
-        "start_char": None,
-        "end_char": None,
-        "grounded": False,
-    }
+    return a_field(item, None, 9, start_char=None, end_char=None, grounded=False)
 
 
 def an_extraction(*entries: JsonObject) -> Answer:
@@ -156,7 +141,7 @@ def test_agreement_is_a_share_and_the_answer_keeps_its_form(
     assert 0 < winner.agreement <= 1
     assert 0 <= winner.confidence <= 1
     if kind is EXTRACTION:
-        task = AnalysisTask(analysis_type=kind, stage=Stage.ANALYZE, options=ITEMS)
+        task = a_task(kind, options=ITEMS)
         given_entries = [e for s in samples for e in json_values.objects(s.output["fields"])]
         entries = json_values.objects(winner.output["fields"])
         assert all(entry in given_entries for entry in entries)

@@ -19,17 +19,14 @@ OWN = PromptTemplate(
 
 def test_an_edit_makes_another_version() -> None:
     """The version of a user's own template names its content, that of a released one its number."""
-    edited = replace(OWN, system=f"Please. {OWN.system}")
+    edited = replace(OWN, system="Costs in $$: ${instructions} ${schema} $kind")
 
     assert OWN.version == f"summary.analyze@brief-{OWN.sha256[:12]}"
     assert edited.version != OWN.version
     assert replace(edited, variant="", number=3).version == "summary.analyze@3"
-
-
-def test_a_complete_template_has_no_problems() -> None:
-    braced = replace(OWN, system="Costs in $$: ${instructions} ${schema} $kind")
-
-    assert list(templates.problems(braced)) == []
+    assert [*templates.problems(OWN), *templates.problems(edited)] == []
+    assert templates.from_json(templates.to_json([OWN, edited])) == (OWN, edited)
+    assert templates.from_json(None) == ()
 
 
 @pytest.mark.parametrize(
@@ -53,8 +50,3 @@ def test_what_is_wrong_with_the_variables_is_said(
 
     assert complaint in problem.what
     assert problem.found == found
-
-
-def test_templates_are_read_back_as_they_were_written() -> None:
-    assert templates.from_json(templates.to_json([OWN])) == (OWN,)
-    assert templates.from_json(None) == ()

@@ -19,6 +19,7 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, 
 from chordwise.errors import AnswerTimeoutError, RefusedError
 from chordwise.llm.model import CompletionRequest, FinishReason
 from chordwise.llm.providers.extractive import ExtractiveModel, answer
+from tests.fakes.completion_requests import a_request, a_task
 from tests.fakes.generated_answers import answer_from_chunks
 
 LETTER = """Dear Ms. Miller,
@@ -75,9 +76,15 @@ def tasks(text: str) -> Iterator[AnalysisTask]:
     for analysis_type in ANSWERED:
         for options in OPTIONS:
             if options.schema is None or analysis_type is AnalysisType.EXTRACTION:
-                yield AnalysisTask(
-                    analysis_type=analysis_type, stage=Stage.ANALYZE, options=options, text=text
-                )
+                yield a_task(analysis_type, text, options)
+
+
+def request(task: AnalysisTask) -> CompletionRequest:
+    return replace(a_request(), task=task)
+
+
+def analyze(analysis_type: AnalysisType, text: str, labels: tuple[str, ...] = ()) -> JsonObject:
+    return answer(a_task(analysis_type, text, AnalysisOptions(labels=labels)))
 
 
 def problems(found: JsonObject, task: AnalysisTask) -> list[str]:
@@ -90,19 +97,6 @@ def problems(found: JsonObject, task: AnalysisTask) -> list[str]:
 
 def quotes(found: JsonObject) -> list[str]:
     return [json_values.text(item["quote"]) for item in grounding.quotes(found)]
-
-
-def request(task: AnalysisTask) -> CompletionRequest:
-    """Ask about a task with a prompt that says nothing."""
-    return CompletionRequest(
-        task=task,
-        system="",
-        user="",
-        schema={},
-        schema_name="answer",
-        prompt_version="none@1",
-        max_output_tokens=1,
-    )
 
 
 @given(TEXTS)
@@ -132,12 +126,7 @@ def test_a_synthesis_is_valid_and_keeps_quotes(texts: list[str]) -> None:
         stored = [
             grounding.ground(answer(task), grounding.Source(task.text)) for task in chunk_tasks
         ]
-        task = AnalysisTask(
-            analysis_type=chunk_tasks[0].analysis_type,
-            stage=Stage.SYNTHESIZE,
-            options=chunk_tasks[0].options,
-            answers=tuple(stored),
-        )
+        task = replace(chunk_tasks[0], stage=Stage.SYNTHESIZE, text="", answers=tuple(stored))
 
         found = answer(task)
 
@@ -147,31 +136,22 @@ def test_a_synthesis_is_valid_and_keeps_quotes(texts: list[str]) -> None:
 
 @pytest.mark.parametrize("task", list(tasks(LETTER)), ids=lambda task: str(task.analysis_type))
 def test_the_same_task_gets_the_same_answer(task: AnalysisTask) -> None:
+    """So does its repair, which is an analysis anew."""
     one = ExtractiveModel().complete(request(task))
+
     assert one == ExtractiveModel().complete(request(task))
-    assert json.loads(one.text) == answer(task)
+    assert json.loads(one.text) == answer(task) == answer(replace(task, stage=Stage.REPAIR))
 
 
 def test_a_completion_says_who_answered_and_what_it_took() -> None:
     """The rows must admit that no language model answered."""
-    task = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=LETTER)
-
-    completion = ExtractiveModel().complete(request(task))
+    completion = ExtractiveModel().complete(request(a_task(AnalysisType.SUMMARY, LETTER)))
 
     assert (completion.provider, completion.model) == ("extractive", "textrank-1")
     assert completion.finish_reason is FinishReason.STOP
     assert (completion.usage.input_tokens or 0) > 100
     assert (completion.usage.output_tokens or 0) > 50
     assert not ExtractiveModel().profile.understands_language
-
-
-def test_a_repair_is_an_analysis_anew() -> None:
-    analyze, repair = (
-        AnalysisTask(analysis_type=AnalysisType.SENTIMENT, stage=stage, text=LETTER)
-        for stage in (Stage.ANALYZE, Stage.REPAIR)
-    )
-
-    assert answer(analyze) == answer(repair)
 
 
 UNITS = ("word ", "x", ". ", "1 ", "Aa Bb\n", "(the “", "中", "\n \n", "a@b.", "if ", "$1,", "A. ")
@@ -182,25 +162,20 @@ UNITS = ("word ", "x", ". ", "1 ", "Aa Bb\n", "(the “", "中", "\n \n", "a@b."
 def test_time_grows_with_the_length_and_no_faster(unit: str, analysis_type: AnalysisType) -> None:
     """No pattern runs away on a long text without structure."""
     options = AnalysisOptions(instructions="total due, date, phone, parties; risks")
-    task = AnalysisTask(
-        analysis_type=analysis_type,
-        stage=Stage.ANALYZE,
-        options=options,
-        text=(unit * 100_000)[:100_000],
-    )
+    task = a_task(analysis_type, (unit * 40_000)[:40_000], options)
 
     started = time.process_time()
     found = answer(task)
     seconds = time.process_time() - started
 
     assert problems(found, task) == []
-    assert seconds < 3
+    assert seconds < 1.2
 
 
 def test_a_megabyte_without_a_sentence_end_is_summarized() -> None:
     """It is cut at words, and five pieces of it are quoted."""
     text = "some words without an end " * 40_000
-    task = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=text)
+    task = a_task(AnalysisType.SUMMARY, text)
 
     found = answer(task)
 
@@ -238,14 +213,6 @@ their energy comes from the grid. According to a 2019 survey, a train emits 14 p
 plane emits. Some say that trains are slow. However, a flight of one hour costs three hours with
 its airport. If trains were cheaper, then more people would take trains. In conclusion, trains are
 the better choice for short distances."""
-
-
-def analyze(analysis_type: AnalysisType, text: str, labels: tuple[str, ...] = ()) -> JsonObject:
-    options = AnalysisOptions(labels=labels)
-    task = AnalysisTask(
-        analysis_type=analysis_type, stage=Stage.ANALYZE, options=options, text=text
-    )
-    return answer(task)
 
 
 def synthesize(analysis_type: AnalysisType, texts: list[str]) -> JsonObject:
@@ -325,27 +292,19 @@ def test_a_summary_of_many_chunks_has_five_findings_from_all_over() -> None:
         ("It is not good.", "negative"),
         ("It was never boring.", "positive"),
         ("The cast is great, but the plot is awful.", "negative"),
+        (
+            "Horrible food. A beautiful room. Awful music. Lovely staff. A charming garden. Great.",
+            "mixed",
+        ),
     ],
 )
 def test_sentiment_follows_the_words_and_what_bends_them(text: str, label: str) -> None:
-    """Praise, blame, negation and the turn at “but” decide."""
-    assert analyze(AnalysisType.SENTIMENT, text)["label"] == label
+    """Praise, blame, negation and the turn at “but” decide; a balance of both is not neutral."""
+    found = analyze(AnalysisType.SENTIMENT, text)
 
-
-def test_much_praise_and_much_blame_is_mixed() -> None:
-    """A balance of strong sentences is not neutral."""
-    text = (
-        "The food was horrible. The room was beautiful. The music was awful. "
-        "The staff was lovely. The garden was charming. A delight."
-    )
-
-    assert analyze(AnalysisType.SENTIMENT, text)["label"] == "mixed"
-
-
-def test_sentiment_without_feeling_claims_next_to_nothing() -> None:
-    found = analyze(AnalysisType.SENTIMENT, "Der Zug hält am Bahnhof.")
-
-    assert (found["label"], found["confidence"], found["sentences"]) == ("neutral", 0.05, [])
+    assert found["label"] == label
+    if label == "neutral":
+        assert (found["confidence"], found["sentences"]) == (0.05, [])
 
 
 @pytest.mark.parametrize(
@@ -376,52 +335,54 @@ maintenance of the lift are included; every service is described below.
 """
 
 
-@pytest.mark.parametrize(
-    ("labels", "label"),
-    [
-        (("Service", "Supply", "Maintenance", "Lease_Agreements"), "Lease_Agreements"),
-        (("kitchen_and_heating", "office_supply_chain"), "kitchen_and_heating"),
-    ],
-)
-def test_the_title_names_what_a_document_is(labels: tuple[str, ...], label: str) -> None:
-    """A label of which all words stand together wins; “and” joins two labels in one."""
-    assert analyze(AnalysisType.CLASSIFICATION, LEASE, labels)["primary_label"] == label
+SPOKEN = "The customer called on Monday; we telephoned twice."
+KINDS = ("written", "oral")
 
 
 @pytest.mark.parametrize(
-    "described",
+    ("text", "label", "options"),
     [
-        AnalysisOptions(instructions="written: letters, mail\noral: a call, telephone"),
-        AnalysisOptions(label_descriptions={"written": "letters", "oral": "a call, telephone"}),
+        (
+            LEASE,
+            "Lease_Agreements",
+            AnalysisOptions(labels=("Service", "Supply", "Maintenance", "Lease_Agreements")),
+        ),
+        (
+            LEASE,
+            "kitchen_and_heating",
+            AnalysisOptions(labels=("kitchen_and_heating", "office_supply_chain")),
+        ),
+        (
+            SPOKEN,
+            "oral",
+            AnalysisOptions(labels=KINDS, instructions="written: mail\noral: a call, telephone"),
+        ),
+        (
+            SPOKEN,
+            "oral",
+            AnalysisOptions(
+                labels=KINDS, label_descriptions={"written": "letters", "oral": "a call, telephone"}
+            ),
+        ),
+        (
+            "I want to report a loss.",
+            "cards",
+            AnalysisOptions(
+                labels=("cards", "cars"),
+                label_descriptions={
+                    "cards": "credit limit, report loss",
+                    "cars": "report limit, oil loss",
+                },
+            ),
+        ),
+        ("What a dreadful mess.", "Negative", AnalysisOptions(labels=("Positive", "Negative"))),
     ],
 )
-def test_a_description_brings_words_to_its_label(described: AnalysisOptions) -> None:
-    """Labels have descriptions; so does a line of the instructions that begins with a label."""
-    options = replace(described, labels=("written", "oral"))
-    task = AnalysisTask(
-        analysis_type=AnalysisType.CLASSIFICATION,
-        stage=Stage.ANALYZE,
-        options=options,
-        text="The customer called on Monday; we telephoned twice.",
-    )
-
-    assert answer(task)["primary_label"] == "oral"
-
-
-def test_a_phrase_of_a_description_counts_as_a_whole() -> None:
-    """Two words of one phrase say more than two of different ones."""
-    options = AnalysisOptions(
-        labels=("cards", "cars"),
-        label_descriptions={"cards": "credit limit, report loss", "cars": "report limit, oil loss"},
-    )
-    task = AnalysisTask(
-        analysis_type=AnalysisType.CLASSIFICATION,
-        stage=Stage.ANALYZE,
-        options=options,
-        text="I want to report a loss.",
-    )
-
-    assert answer(task)["primary_label"] == "cards"
+def test_a_label_is_chosen_by_its_words_and_those_of_its_description(
+    text: str, label: str, options: AnalysisOptions
+) -> None:
+    """A title, “and” between two labels, a line of the instructions, a whole phrase, a feeling."""
+    assert answer(a_task(AnalysisType.CLASSIFICATION, text, options))["primary_label"] == label
 
 
 def test_the_first_chunks_of_a_document_weigh_most() -> None:
@@ -434,34 +395,23 @@ def test_the_first_chunks_of_a_document_weigh_most() -> None:
     assert found["primary_label"] == "lease"
 
 
-def test_a_text_that_fits_no_label_goes_to_the_label_for_the_rest() -> None:
-    """“other” is chosen where nothing speaks for the others, with hardly any confidence."""
-    found = analyze(AnalysisType.CLASSIFICATION, "Lorem ipsum dolor.", ("sports", "other"))
+@pytest.mark.parametrize(
+    ("labels", "label", "why"),
+    [
+        (("sports", "other"), "other", "No label fits"),
+        (("sports", "politics"), None, "No label fits"),
+        ((), None, "No labels were given"),
+    ],
+)
+def test_a_text_that_fits_no_label_has_none_or_the_one_for_the_rest(
+    labels: tuple[str, ...], label: str | None, why: str
+) -> None:
+    """“other” is chosen with hardly any confidence; no word of a text is passed off as a label."""
+    found = analyze(AnalysisType.CLASSIFICATION, "Lorem ipsum dolor.", labels)
 
-    assert (found["primary_label"], found["secondary_label"]) == ("other", None)
-    assert found["confidence"] == 0.05
-    assert any("No label fits" in one for one in json_values.strings(found["uncertainty_factors"]))
-
-
-def test_a_text_that_fits_no_label_has_none() -> None:
-    """The first of the labels is no answer."""
-    found = analyze(AnalysisType.CLASSIFICATION, "Lorem ipsum dolor.", ("sports", "politics"))
-
-    assert (found["primary_label"], found["secondary_label"]) == (None, None)
-
-
-def test_labels_of_feeling_are_left_to_the_lexicon() -> None:
-    found = analyze(AnalysisType.CLASSIFICATION, "What a dreadful mess.", ("Positive", "Negative"))
-
-    assert found["primary_label"] == "Negative"
-
-
-def test_without_labels_there_is_nothing_to_compare_a_text_with() -> None:
-    """No word of a text is passed off as a label."""
-    found = analyze(AnalysisType.CLASSIFICATION, ESSAY)
-
-    assert (found["primary_label"], found["features"]) == (None, [])
-    assert "No labels were given" in str(found["uncertainty_factors"])
+    assert (found["primary_label"], found["secondary_label"]) == (label, None)
+    assert (found["features"], found["confidence"]) == ([], 0.05)
+    assert why in str(found["uncertainty_factors"])
 
 
 def test_unsure_second_choices_do_not_outvote_the_first() -> None:

@@ -10,8 +10,9 @@ from chordwise.domain import json_values, validation
 from chordwise.domain.analyses.extraction import Extraction
 from chordwise.domain.extractive.values import Kind, values
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.providers.extractive import answer
+from tests.fakes.completion_requests import a_task
 from tests.fakes.generated_answers import answer_from_chunks
 
 CONTRACT = """EXHIBIT 10.2
@@ -32,13 +33,9 @@ Contact: sales@northwind.example
 
 
 def extract(text: str, instructions: str) -> dict[str, list[str]]:
-    task = AnalysisTask(
-        analysis_type=AnalysisType.EXTRACTION,
-        stage=Stage.ANALYZE,
-        options=AnalysisOptions(instructions=instructions),
-        text=text,
-    )
+    options = AnalysisOptions(instructions=instructions)
     found: dict[str, list[str]] = {}
+    task = a_task(AnalysisType.EXTRACTION, text, options)
     for field in json_values.objects(answer(task)["fields"]):
         entries = found.setdefault(json_values.text(field["item"]), [])
         entries += [json_values.text(field["value"])] if field["value"] else []
@@ -47,13 +44,7 @@ def extract(text: str, instructions: str) -> dict[str, list[str]]:
 
 def fill(text: str, schema: JsonObject) -> JsonObject:
     """Return the whole answer for a user's schema."""
-    task = AnalysisTask(
-        analysis_type=AnalysisType.EXTRACTION,
-        stage=Stage.ANALYZE,
-        options=AnalysisOptions(schema=schema),
-        text=text,
-    )
-    return answer(task)
+    return answer(a_task(AnalysisType.EXTRACTION, text, AnalysisOptions(schema=schema)))
 
 
 def closed(**properties: JsonValue) -> JsonObject:
@@ -61,23 +52,83 @@ def closed(**properties: JsonValue) -> JsonObject:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
+RECEIPT = """NORTH SEA TRADING
+CO. LTD
+(TAX NO 1234-5)
+12 HARBOUR ROAD
+DATE: 27/03/2018
+CARD EXPIRY: 01/05/2020
+TEA
+12.00
+SUBTOTAL
+TOTAL (EXCL. TAX)
+TOTAL
+CASH
+CHANGE
+12.00
+11.32
+12.05
+20.00
+7.95
+TAX TOTAL 0.68
+"""
+FORM = """Order number: PO-77
+Order date: 28 March 2021
+Start date: 1 April 2021   End date: 31 March 2022
+Due date
+30 April 2021
+Customer:
+Hill & Sons Trading
+Net 35.50
+Fee 4.50
+Total RM 31.00 SR
+"""
+
+
 @pytest.mark.parametrize(
-    ("item", "value"),
+    ("text", "item", "values"),
     [
-        ("document name", "DISTRIBUTION AGREEMENT"),
-        ("effective date", "May 4, 2019"),
-        ("expiration date", "December 31, 2024"),
-        ("governing law", "laws of the State of Delaware"),
-        ("notice period", "ninety (90) days"),
-        ("distributor fee", "$12,500"),
-        ("invoice number", "NW-2019-0042"),
-        ("e-mail address", "sales@northwind.example"),
-        ("When does the agreement end?", "December 31, 2024"),
+        # The words of the item lead to the sentence, its kind to the value in it.
+        (CONTRACT, "document name", ["DISTRIBUTION AGREEMENT"]),
+        (CONTRACT, "effective date", ["May 4, 2019"]),
+        (CONTRACT, "expiration date", ["December 31, 2024"]),
+        (CONTRACT, "governing law", ["laws of the State of Delaware"]),
+        (CONTRACT, "notice period", ["ninety (90) days"]),
+        (CONTRACT, "distributor fee", ["$12,500"]),
+        (CONTRACT, "invoice number", ["NW-2019-0042"]),
+        (CONTRACT, "e-mail address", ["sales@northwind.example"]),
+        (CONTRACT, "When does the agreement end?", ["December 31, 2024"]),
+        # An item without a near enough sentence is denied.
+        (CONTRACT, "insurance coverage", []),
+        (CONTRACT, "weather forecast", []),
+        (CONTRACT, "phone", []),
+        (CONTRACT, "percentage", []),
+        ("This is a letter. The law of the land is old, and laws of Nature.", "governing law", []),
+        ("Acme is organized under the laws of the State of Nevada.", "governing law", []),
+        # Labels and amounts may stand in columns one after the other; the issuer is at the top.
+        (RECEIPT, "company", ["NORTH SEA TRADING"]),
+        (RECEIPT, "date", ["27/03/2018"]),
+        (RECEIPT, "total", ["12.05"]),
+        (RECEIPT, "total amount", ["12.05"]),
+        (RECEIPT, "purchase date", ["27/03/2018"]),
+        # A value follows its label or stands below it; that of another label is not the item's.
+        (FORM, "start date", ["1 April 2021"]),
+        (FORM, "end date", ["31 March 2022"]),
+        (FORM, "due date", ["30 April 2021"]),
+        (FORM, "order date", ["28 March 2021"]),
+        (FORM, "invoice date", ["28 March 2021"]),
+        (FORM, "date", ["28 March 2021"]),
+        (FORM, "order number", ["PO-77"]),
+        (FORM, "customer", ["Hill & Sons Trading"]),
+        (FORM, "fee", ["4.50"]),
+        (FORM, "total", ["RM 31.00"]),
+        (FORM, "delivery date", []),
+        (FORM, "company", ["Hill & Sons Trading"]),
+        ("Total due\n$99.50\nThank you.", "total due", ["$99.50"]),
     ],
 )
-def test_an_item_finds_its_value(item: str, value: str) -> None:
-    """The words of the item lead to the sentence, its kind to the value in it."""
-    assert extract(CONTRACT, item) == {item: [value]}
+def test_an_item_finds_its_value(text: str, item: str, values: list[str]) -> None:
+    assert extract(text, item) == {item: values}
 
 
 def test_parties_are_a_list() -> None:
@@ -85,17 +136,6 @@ def test_parties_are_a_list() -> None:
     found = extract(CONTRACT, "parties")["parties"]
 
     assert {"Northwind Traders, Inc.", "Contoso Ltd."} <= set(found)
-
-
-@pytest.mark.parametrize("item", ["insurance coverage", "weather forecast", "phone", "percentage"])
-def test_what_the_text_does_not_say_is_not_mentioned(item: str) -> None:
-    """An item without a near enough sentence is denied."""
-    assert extract(CONTRACT, item) == {item: []}
-
-
-def test_a_value_may_stand_below_its_heading() -> None:
-    """A heading and the next line belong together."""
-    assert extract("Total due\n$99.50\nThank you.", "total due") == {"total due": ["$99.50"]}
 
 
 def test_the_default_items_are_lists_of_names_dates_and_amounts() -> None:
@@ -211,18 +251,40 @@ def test_a_required_value_that_is_not_found_is_left_out(schema: JsonObject) -> N
 
 
 @pytest.mark.parametrize(
-    ("schema", "text", "value"),
+    ("properties", "text", "data"),
     [
-        ({"type": "boolean"}, "The warranty was not extended.", False),
-        ({"type": "boolean"}, "The warranty was extended.", True),
-        ({"enum": ["full", "limited"]}, "The warranty is limited to parts.", "limited"),
-        ({"type": "integer"}, "The warranty costs 1,200 coins.", 1200),
-        ({"type": "string", "maxLength": 3}, "Warranty: yes", "yes"),
+        ({"warranty": {"type": "boolean"}}, "The warranty was not extended.", {"warranty": False}),
+        ({"warranty": {"type": "boolean"}}, "The warranty was extended.", {"warranty": True}),
+        (
+            {"warranty": {"enum": ["full", "limited"]}},
+            "The warranty is limited to parts.",
+            {"warranty": "limited"},
+        ),
+        ({"warranty": {"type": "integer"}}, "The warranty costs 1,200 coins.", {"warranty": 1200}),
+        ({"warranty": {"type": "string", "maxLength": 3}}, "Warranty: yes", {"warranty": "yes"}),
+        (
+            {
+                "dob": {"type": "string", "format": "date", "description": "Date of birth"},
+                "weight": {"type": "number", "description": "Body mass in kg"},
+            },
+            "Admitted: 2024-02-01\nDate of birth: 1990-05-17\nMass: 81",
+            {"dob": "1990-05-17", "weight": 81},
+        ),
+        (
+            {
+                "fee": {"type": "number", "minimum": 10},
+                "late_fee": {"$ref": "#/properties/fee"},
+            },
+            "The late fee is $7. The fee is $12.",
+            {"fee": 12},
+        ),
     ],
 )
-def test_values_are_read_by_their_type(schema: JsonObject, text: str, value: JsonValue) -> None:
-    """The schema decides how the words of the sentence are read."""
-    assert fill(text, closed(warranty=schema))["data"] == {"warranty": value}
+def test_values_are_read_by_their_schema(
+    properties: JsonObject, text: str, data: JsonObject
+) -> None:
+    """By its type, by a label out of its description, and by what another property says of both."""
+    assert fill(text, closed(**properties))["data"] == data
 
 
 def test_a_schema_that_refers_to_itself_comes_to_an_end() -> None:
@@ -233,109 +295,6 @@ def test_a_schema_that_refers_to_itself_comes_to_an_end() -> None:
     found = fill("A node and the next node.", schema)
 
     assert validation.problems(json_values.as_object(found["data"]), schema) == []
-
-
-def test_a_schema_may_refer_to_its_own_properties() -> None:
-    """A reference to a sibling is followed, and its values are checked."""
-    schema = closed(fee={"type": "number", "minimum": 10}, late_fee={"$ref": "#/properties/fee"})
-
-    assert fill("The late fee is $7. The fee is $12.", schema)["data"] == {"fee": 12}
-
-
-RECEIPT = """NORTH SEA TRADING
-CO. LTD
-(TAX NO 1234-5)
-12 HARBOUR ROAD
-DATE: 27/03/2018
-CARD EXPIRY: 01/05/2020
-TEA
-12.00
-SUBTOTAL
-TOTAL (EXCL. TAX)
-TOTAL
-CASH
-CHANGE
-12.00
-11.32
-12.05
-20.00
-7.95
-TAX TOTAL 0.68
-"""
-
-
-@pytest.mark.parametrize(
-    ("item", "value"),
-    [
-        ("company", "NORTH SEA TRADING"),
-        ("date", "27/03/2018"),
-        ("total", "12.05"),
-        ("total amount", "12.05"),
-        ("purchase date", "27/03/2018"),
-    ],
-)
-def test_a_receipt_is_read_by_its_layout(item: str, value: str) -> None:
-    """Labels and amounts may stand in columns one after the other; the issuer is at the top."""
-    assert extract(RECEIPT, item) == {item: [value]}
-
-
-FORM = """Order number: PO-77
-Order date: 28 March 2021
-Start date: 1 April 2021   End date: 31 March 2022
-Due date
-30 April 2021
-Customer:
-Hill & Sons Trading
-Net 35.50
-Fee 4.50
-Total RM 31.00 SR
-"""
-
-
-@pytest.mark.parametrize(
-    ("item", "value"),
-    [
-        ("start date", "1 April 2021"),
-        ("end date", "31 March 2022"),
-        ("due date", "30 April 2021"),
-        ("order date", "28 March 2021"),
-        ("invoice date", "28 March 2021"),
-        ("date", "28 March 2021"),
-        ("order number", "PO-77"),
-        ("customer", "Hill & Sons Trading"),
-        ("fee", "4.50"),
-        ("total", "RM 31.00"),
-        ("delivery date", None),
-        ("company", "Hill & Sons Trading"),
-    ],
-)
-def test_the_nearest_label_decides_which_value_is_meant(item: str, value: str | None) -> None:
-    """A value follows its label or stands below it; that of another label is none of the item."""
-    assert extract(FORM, item) == {item: [value] if value else []}
-
-
-def test_a_description_names_the_label_of_a_field() -> None:
-    """The words of a field's name need not stand in the text."""
-    schema = closed(
-        dob={"type": "string", "format": "date", "description": "Date of birth of the patient"},
-        weight={"type": "number", "description": "Body mass in kg"},
-    )
-
-    found = fill("Admitted: 2024-02-01\nDate of birth: 1990-05-17\nMass: 81", schema)
-
-    assert found["data"] == {"dob": "1990-05-17", "weight": 81}
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "This is a letter. The law of the land is old, and laws of Nature hold.",
-        "Acme is organized under the laws of the State of Nevada.",
-    ],
-)
-def test_a_law_that_governs_nothing_is_none(text: str) -> None:
-    """Precision before recall: without the words of such a clause there is no governing law."""
-    assert extract(text, "governing law") == {"governing law": []}
 
 
 def test_an_item_of_one_value_keeps_one_in_the_synthesis() -> None:

@@ -98,12 +98,13 @@ def test_the_text_of_a_number_has_all_its_digits(number: float) -> None:
         (3.0, "3"),
         (-0.1, "-0.1"),
         (10**18 + 1, "1000000000000000001"),
+        (True, "true"),
     ],
 )
 def test_numbers_are_written_as_people_write_them(number: float, text: str) -> None:
     (fact,) = facts_of({"data": {"n": number}}, AnalysisType.EXTRACTION)
 
-    assert fact.value == text
+    assert (fact.value, float(fact.number or 0)) == (text, float(number))
 
 
 def test_a_finding_is_one_fact() -> None:
@@ -157,12 +158,6 @@ def test_the_evidence_of_a_summary_is_not_listed_twice() -> None:
     assert (fact.path, fact.item, fact.value, fact.quote) == ("/evidence/0", "/total", None, "q")
 
 
-def test_truth_values_have_text_and_number() -> None:
-    (fact,) = facts_of({"data": {"paid": True}}, AnalysisType.EXTRACTION)
-
-    assert (fact.value, fact.number) == ("true", Decimal(1))
-
-
 FOUND: JsonObject = {"grounded": True, "grounding": "exact"}
 NOT_FOUND: JsonObject = {"grounded": False, "grounding": "none"}
 ROWS: JsonObject = {
@@ -201,12 +196,7 @@ def test_a_value_has_its_evidence_its_item_and_its_row() -> None:
     assert (amount.parent, amount.number) == ("/data/line_items/1", Decimal(3))
     rate = found["/data/line_items/1/taxes/0/rate"]
     assert (rate.item, rate.parent) == ("line_items.taxes.rate", "/data/line_items/1/taxes/0")
-
-
-def test_evidence_for_a_row_is_that_of_its_values() -> None:
-    """A quote of a line of an invoice supports each value in it, and no other line."""
-    found = {fact.path: fact for fact in facts_of(ROWS, AnalysisType.EXTRACTION)}
-
+    # A quote of a line of an invoice supports each value in it, and no other line.
     assert found["/data/line_items/1/what"].quote == "Nuts 3"
     assert found["/data/line_items/0/what"].quote is None
 

@@ -114,7 +114,7 @@ def asked(folder: Path, side_car: str, profile: str = PROFILE) -> RunOptions:
     stored = [{"type": "extraction", "text": "Another mill.", "answer": NOTHING}]
     (folder / "more.json").write_text(json.dumps(stored), "utf-8")
     (folder / "kinds.toml").write_text('a = "the first"\nb = ""\n', "utf-8")
-    (folder / "prompts").mkdir()
+    (folder / "prompts").mkdir(exist_ok=True)
     for name in ("brief", "long"):
         for kind in ("extraction.schema", "summary", "classification"):
             content = TEMPLATE.replace(
@@ -137,19 +137,18 @@ def test_every_entry_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_an_entry_is_overridden(tmp_path: Path, name: str) -> None:
+def test_an_entry_is_overridden_or_taken_away(tmp_path: Path, name: str) -> None:
     """And nothing else is asked otherwise, but for what it leaves no sense in."""
-    of, given, expected, _, _ = ENTRIES[name]
+    of, given, expected, nothing, without = ENTRIES[name]
 
-    assert of(asked(tmp_path, f"{name} = {given}")) == expected
+    overridden = asked(tmp_path, f"{name} = {given}")
+    taken_away = asked(tmp_path, f"{name} = {nothing}")
 
-
-@pytest.mark.parametrize("name", ENTRIES)
-def test_an_entry_is_taken_away(tmp_path: Path, name: str) -> None:
-    """Alone, without a contradiction to what the profile has besides."""
-    of, _, _, nothing, expected = ENTRIES[name]
-
-    assert of(asked(tmp_path, f"{name} = {nothing}")) == expected
+    assert (of(overridden), of(taken_away)) == (expected, without)
+    if name == "text_column":
+        assert taken_away.columns.identity == ""
+    if name == "labels_file":
+        assert overridden.analysis.labels == ("a", "b")
 
 
 def test_a_side_car_cannot_show_what_its_profile_does_not(tmp_path: Path) -> None:
@@ -174,12 +173,6 @@ def test_types_leave_out_what_does_not_fit_them(
     options = asked(tmp_path, f"types = {types}")
 
     assert (fields(options), options.analysis.labels) == expected
-
-
-def test_without_a_text_column_there_is_no_other(tmp_path: Path) -> None:
-    options = asked(tmp_path, 'text_column = ""')
-
-    assert (options.columns.text, options.columns.identity) == ("", "")
 
 
 def test_a_profile_may_say_none_as_well(tmp_path: Path) -> None:
@@ -215,22 +208,18 @@ def test_what_contradicts_itself_is_refused(
     assert hint in caught.value.hint
 
 
-def test_a_schema_alone_asks_for_an_extraction(tmp_path: Path) -> None:
+def test_a_schema_alone_asks_for_an_extraction_and_nothing_for_a_summary(tmp_path: Path) -> None:
     schema = tmp_path / "contract.json"
     schema.write_text(FEE, "utf-8")
     profile = ProfileSettings.model_validate({"schema": schema, "instructions": " the fee "})
 
     options = run_options(Settings(), profile, "tonight")
+    usual = run_options(Settings(model="house"), ProfileSettings())
 
     assert (options.types, fields(options)) == ((AnalysisType.EXTRACTION,), ["fee"])
     assert (options.analysis.instructions, options.name) == ("the fee", "tonight")
-
-
-def test_an_empty_profile_is_a_summary_by_the_usual_model() -> None:
-    options = run_options(Settings(model="house"), ProfileSettings())
-
-    assert options.types == (AnalysisType.SUMMARY,)
-    assert (options.model, options.lane, options.budget_usd) == ("house", Lane.ONLINE, None)
+    assert usual.types == (AnalysisType.SUMMARY,)
+    assert (usual.model, usual.lane, usual.budget_usd) == ("house", Lane.ONLINE, None)
 
 
 @pytest.mark.parametrize(
@@ -281,26 +270,11 @@ def test_a_schema_that_cannot_be_used_has_a_hint(
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("kinds.txt", "\ufeffinvoice: asks for  money: now\n\n letter \n"),
-        ("kinds.toml", 'invoice = "asks for money: now"\nletter = ""\n'),
-        ("kinds.json", '{"invoice": "asks for money: now", "letter": ""}'),
-    ],
-)
-def test_labels_are_read_with_what_they_mean(tmp_path: Path, name: str, content: str) -> None:
-    file = tmp_path / name
-    file.write_text(content, "utf-8")
-
-    labels, described = labels_of((), file)
-
-    assert labels == ("invoice", "letter")
-    assert described == {"invoice": "asks for money: now"}
-
-
-@pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
+        ("kinds.txt", "\ufeffinvoice: asks for  money: now\n\n letter \n", ""),
+        ("kinds.toml", 'invoice = "asks for money: now"\nletter = ""\n', ""),
+        ("kinds.json", '{"invoice": "asks for money: now", "letter": ""}', ""),
         ("kinds.txt", "only: one", "two labels or more"),
         ("kinds.toml", "a = 1\nb = 2", "no texts by label"),
         ("kinds.toml", "a = ", "cannot be read"),
@@ -308,20 +282,19 @@ def test_labels_are_read_with_what_they_mean(tmp_path: Path, name: str, content:
         ("kinds.json", "{", "cannot be read"),
     ],
 )
-def test_a_file_of_no_labels_is_refused(
+def test_labels_are_read_with_what_they_mean(
     tmp_path: Path, name: str, content: str, complaint: str
 ) -> None:
     file = tmp_path / name
     file.write_text(content, "utf-8")
 
-    with pytest.raises(UsageError, match=complaint) as caught:
-        labels_of((), file)
-
-    assert name in f"{caught.value.what}{caught.value.hint}"
-
-
-def test_a_side_car_replaces_labels_by_a_file_of_them(tmp_path: Path) -> None:
-    assert asked(tmp_path, 'labels_file = "kinds.toml"').analysis.labels == ("a", "b")
+    if complaint:
+        with pytest.raises(UsageError, match=complaint) as caught:
+            labels_of((), file)
+        assert name in f"{caught.value.what}{caught.value.hint}"
+    else:
+        described = {"invoice": "asks for money: now"}
+        assert labels_of((), file) == (("invoice", "letter"), described)
 
 
 @pytest.mark.parametrize(

@@ -71,17 +71,12 @@ def error(points: Points, judged: list[Claim]) -> float:
 
 
 def test_neighbors_that_violate_the_order_are_pooled() -> None:
-    """By hand: 0.2 and 0.3 contradict each other and share 1/3; 0.6 fits above."""
-    judged = claims((0.2, 1, 1), (0.3, 0, 1), (0.6, 3, 1))
+    """By hand: 0.2 and 0.3 contradict each other; the last block draws in all it lies below."""
+    early = isotonic(claims((0.2, 1, 1), (0.3, 0, 1), (0.6, 3, 1)))
+    late = isotonic(claims((0.1, 1, 1), (0.2, 2, 1), (0.3, 3, 1), (0.4, 0, 2)))
 
-    assert isotonic(judged) == ((0.2, 1 / 3), (0.3, 1 / 3), (0.6, 0.75))
-
-
-def test_a_late_violation_pools_backwards() -> None:
-    """The last block draws in all those that it lies below."""
-    points = isotonic(claims((0.1, 1, 1), (0.2, 2, 1), (0.3, 3, 1), (0.4, 0, 2)))
-
-    assert points == ((0.1, 0.5), (0.2, 5 / 9), (0.4, 5 / 9))
+    assert early == ((0.2, 1 / 3), (0.3, 1 / 3), (0.6, 0.75))
+    assert late == ((0.1, 0.5), (0.2, 5 / 9), (0.4, 5 / 9))
 
 
 @pytest.mark.parametrize("fit", [isotonic, platt])

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from chordwise.domain.json_values import JsonValue
+from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import certification, judging
 from chordwise.domain.learning.certification import (
     Answer,
@@ -23,6 +23,7 @@ from chordwise.domain.learning.certification import (
     trust,
 )
 from chordwise.domain.tasks import AnalysisType
+from tests.fakes.generated_answers import a_field
 
 # ruff: noqa: S311 - statistics, not secrets
 
@@ -179,28 +180,15 @@ def test_a_drift_is_seen_and_none_is_seen_where_there_is_none() -> None:
 
 def test_a_field_is_ranked_by_what_its_claim_is_worth_and_by_its_evidence() -> None:
     """The least sure of its values counts; without a claim of its own it has that of the answer."""
-
-    def field(item: str, confidence: int | None, grounding: str) -> JsonValue:
-        return {
-            "item": item,
-            "value": "ACME",
-            "quote": "ACME",
-            "confidence": confidence,
-            "grounding": grounding,
-        }
-
-    answer = judging.Answer(
-        analysis_type=AnalysisType.EXTRACTION,
-        output={
-            "fields": [
-                field("party", 9, "exact"),
-                field("party", 7, "exact"),
-                field("term", 10, "none"),
-                field("law", None, "exact"),
-            ]
-        },
-        confidence=0.6,
-    )
+    fields: JsonObject = {
+        "fields": [
+            a_field("party", "ACME", 9, grounding="exact"),
+            a_field("party", "ACME", 7, grounding="exact"),
+            a_field("term", "ACME", 10, grounding="none"),
+            a_field("law", "ACME", None, grounding="exact"),
+        ]
+    }
+    answer = judging.Answer(analysis_type=AnalysisType.EXTRACTION, output=fields, confidence=0.6)
     found = list(scored(answer, None, lambda part, claim: claim / (2 if part == "field" else 3)))
 
     assert [(each.name, each.path) for each in found] == [
@@ -211,9 +199,6 @@ def test_a_field_is_ranked_by_what_its_claim_is_worth_and_by_its_evidence() -> N
     assert [each.score for each in found] == pytest.approx([0.35, -1.5, 0.2])
     assert found[0].paths == ["/fields/0", "/fields/1"]
     assert next(scored(replace(answer, needs_review=True), 0.3)).score == pytest.approx(-1.7)
-
-
-def test_doubts_go_before_every_claim() -> None:
-    """A quote that is not in the document outweighs certainty, and votes that differ lower it."""
+    # A quote that is not in the document outweighs certainty, and votes that differ lower it.
     assert trust(1.0, None, 1) < trust(0.0, None, 0)
     assert trust(0.9, 0.6, 0) == 0.6

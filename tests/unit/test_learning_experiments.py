@@ -121,12 +121,9 @@ def of_shares(control: float, variant: float, count: int, *, is_paired: bool = F
 def test_pairs_narrow_the_interval() -> None:
     """Where both are right or wrong on the same documents nearly always."""
     apart = of_shares(0.7, 0.8, 200)
-    control = apart.control
-    variant = [1.0 if place % 10 == 0 else each for place, each in enumerate(control)]
-    alone = Evidence(control=control, variant=variant, pairs=[])
-    paired = Evidence(
-        control=control, variant=variant, pairs=list(zip(control, variant, strict=True))
-    )
+    variant = [1.0 if place % 10 == 0 else each for place, each in enumerate(apart.control)]
+    alone = replace(apart, variant=variant)
+    paired = replace(alone, pairs=list(zip(apart.control, variant, strict=True)))
 
     wide = difference(alone, Outcome.RIGHT, RISK, is_paired=False)
     narrow = difference(paired, Outcome.RIGHT, RISK, is_paired=True)

@@ -15,12 +15,7 @@ from chordwise.domain.learning.truths import Remark, Truth, Verdict
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType, options_to_json
 from chordwise.domain.typed_values import DateOrder
 from chordwise.errors import UsageError
-
-
-def a_field(item: str, value: str | None, points: int) -> JsonObject:
-    status = "found" if value else "not mentioned"
-    return {"item": item, "status": status, "value": value, "quote": value, "confidence": points}
-
+from tests.fakes.generated_answers import a_field
 
 FIELDS: JsonObject = {
     "fields": [
@@ -47,6 +42,14 @@ def a_sentiment(label: str) -> Answer:
     return Answer(
         analysis_type=AnalysisType.SENTIMENT, output={"label": label, "score": 0.1}, confidence=0.8
     )
+
+
+def a_summary(topic: str, confidence: float = 0.6) -> Answer:
+    output: JsonObject = {"main_topic": topic, "conclusions": ["So it is."]}
+    return Answer(analysis_type=AnalysisType.SUMMARY, output=output, confidence=confidence)
+
+
+APPROVAL, REJECTION = (Saying(verdict=each) for each in (Verdict.APPROVED, Verdict.REJECTED))
 
 
 def verdicts(answer: Answer, truth: Truth) -> list[tuple[str, float | None, bool]]:
@@ -95,12 +98,17 @@ def test_values_are_the_same_but_for_their_form(
 
 
 def test_every_value_of_a_field_is_judged_with_its_own_claim() -> None:
-    """One of two parties is right; that there is no penalty is right as well."""
+    """One of two parties is right; that there is no penalty is right as well.
+
+    Of a field that the answer does not have, a value that there should be is missing.
+    """
+    answer = an_extraction(FIELDS)
     truth = Truth(fields={"party": ["acme corp", "Smith"], "penalty": None})
 
-    judged = judge(an_extraction(FIELDS), truth)
+    judged = judge(answer, truth)
+    wanted, empty = (judge(answer, Truth(fields={"place": place})) for place in ("Bonn", None))
 
-    assert verdicts(an_extraction(FIELDS), truth) == [
+    assert verdicts(answer, truth) == [
         ("", 0.7, False),
         ("/fields/0", 0.9, True),
         ("/fields/1", 0.4, False),
@@ -109,13 +117,6 @@ def test_every_value_of_a_field_is_judged_with_its_own_claim() -> None:
     party, penalty = judged.scores
     assert (party.shared, party.only_found, party.only_expected) == (1, 1, 1)
     assert (penalty.is_right, penalty.is_exact) == (True, True)
-
-
-def test_a_field_that_the_answer_does_not_have_is_missing() -> None:
-    """Where there should be a value, there is none; where there should be none, all is well."""
-    wanted = judge(an_extraction(FIELDS), Truth(fields={"place": "Bonn"}))
-    empty = judge(an_extraction(FIELDS), Truth(fields={"place": None}))
-
     assert (wanted.judgments[0].is_right, wanted.scores[0].only_expected) == (False, 1)
     assert empty.judgments[0].is_right
 
@@ -160,43 +161,42 @@ def test_data_of_a_schema_is_compared_by_pointers() -> None:
 @pytest.mark.parametrize(
     ("before", "now", "expected"),
     [
-        ([Saying(verdict=Verdict.APPROVED)], "mixed", [("/label", 0.8, True)]),
-        ([Saying(verdict=Verdict.APPROVED)], "neutral", [("/label", 0.8, False)]),
-        ([Saying(verdict=Verdict.REJECTED)], "mixed", [("/label", 0.8, False)]),
-        ([Saying(verdict=Verdict.REJECTED)], "neutral", []),
-        (
-            [Saying(verdict=Verdict.CORRECTED, path="label", value="Neutral")],
-            "neutral",
-            [("/label", 0.8, True)],
-        ),
-        (
-            [Saying(verdict=Verdict.REJECTED), Saying(verdict=Verdict.APPROVED)],
-            "mixed",
-            [("/label", 0.8, True)],
-        ),
-        (
-            [Saying(verdict=Verdict.APPROVED), Saying(verdict=Verdict.REJECTED)],
-            "mixed",
-            [("/label", 0.8, False)],
-        ),
+        ([APPROVAL], "mixed", True),
+        ([APPROVAL], "neutral", False),
+        ([REJECTION], "mixed", False),
+        ([REJECTION], "neutral", None),
+        ([Saying(verdict=Verdict.CORRECTED, path="label", value="Neutral")], "neutral", True),
+        ([REJECTION, APPROVAL], "mixed", True),
+        ([APPROVAL, REJECTION], "mixed", False),
+        ([Saying(verdict=Verdict.REJECTED, path="/score")], "mixed", None),
     ],
 )
 def test_what_was_said_of_one_answer_judges_another(
-    before: list[Saying], now: str, expected: list[tuple[str, float | None, bool]]
+    before: list[Saying],
+    now: str,
+    expected: bool | None,  # noqa: FBT001 - the expectation
 ) -> None:
-    truth = said(a_sentiment("mixed"), *before)
+    """What is said of the score says nothing of the label."""
+    found = verdicts(a_sentiment(now), said(a_sentiment("mixed"), *before))
 
-    assert verdicts(a_sentiment(now), truth) == expected
+    assert found == ([] if expected is None else [("/label", 0.8, expected)])
 
 
 def test_an_approved_extraction_approves_every_field() -> None:
-    """And one that is rejected as a whole is wrong without saying where."""
-    approved = said(an_extraction(FIELDS), Saying(verdict=Verdict.APPROVED))
-    rejected = said(an_extraction(FIELDS), Saying(verdict=Verdict.REJECTED))
+    """And one that is rejected as a whole is wrong without saying where.
 
-    assert [right for _, _, right in verdicts(an_extraction(FIELDS), approved)] == [True] * 4
-    assert verdicts(an_extraction(FIELDS), rejected) == [("", 0.7, False)]
+    A rejected value is wrong until it changes.
+    """
+    answer = an_extraction(FIELDS)
+    approved, rejected = said(answer, APPROVAL), said(answer, REJECTION)
+    value = said(answer, Saying(verdict=Verdict.REJECTED, path="penalty"))
+    changed = an_extraction({"fields": [a_field("penalty", "5 %", 3)]})
+
+    assert [right for _, _, right in verdicts(answer, approved)] == [True] * 4
+    assert verdicts(answer, rejected) == [("", 0.7, False)]
     assert verdicts(an_extraction({"fields": []}), rejected) == []
+    assert verdicts(answer, value) == [("", 0.7, False), ("/fields/2", 0.6, False)]
+    assert verdicts(changed, value) == []
 
 
 def test_one_of_several_values_is_corrected() -> None:
@@ -227,9 +227,8 @@ def test_a_field_is_meant_by_its_name_or_by_a_pointer(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["total", "/total", "/data/total"])
 def test_a_member_of_the_data_is_meant_by_its_name_or_by_a_pointer(path: str) -> None:
-    understood = understand(an_extraction(DATA), Saying(verdict=Verdict.APPROVED, path=path))
+    remark = understand(an_extraction(DATA), Saying(verdict=Verdict.APPROVED, path=path)).remark
 
-    remark = understood.remark
     assert (remark.name, remark.path, remark.judged) == ("/total", "/data/total", [1200.0])
 
 
@@ -254,60 +253,39 @@ def test_a_list_is_wrong_where_a_value_in_it_is_corrected() -> None:
 
     assert known(answer, said(answer, approval)) == {"/lines/0/sku": True}
     assert known(answer, said(answer, correction)) == {"/lines": False}
-    assert known(answer, said(answer, Saying(verdict=Verdict.APPROVED), correction)) == {
+    assert known(answer, said(answer, APPROVAL, correction)) == {
         "/total": True,
         "/lines": False,
         "/buyer": True,
     }
 
 
-def test_a_rejected_value_is_wrong_until_it_changes() -> None:
-    truth = said(an_extraction(FIELDS), Saying(verdict=Verdict.REJECTED, path="penalty"))
-    other: JsonObject = {"fields": [a_field("penalty", "5 %", 3)]}
-
-    assert verdicts(an_extraction(FIELDS), truth) == [("", 0.7, False), ("/fields/2", 0.6, False)]
-    assert verdicts(an_extraction(other), truth) == []
-
-
 def test_a_summary_is_judged_as_long_as_it_says_the_same() -> None:
     """A correction anywhere makes the whole wrong; the last word on a value counts."""
-    output: JsonObject = {"main_topic": "A bridge.", "conclusions": ["So it is."]}
-    answer = Answer(analysis_type=AnalysisType.SUMMARY, output=output, confidence=0.6)
+    answer = a_summary("A bridge.")
     correction = Saying(verdict=Verdict.CORRECTED, path="/main_topic", value="A dam.")
-    approval = Saying(verdict=Verdict.APPROVED)
 
-    assert verdicts(answer, said(answer, approval)) == [("", 0.6, True)]
-    assert verdicts(answer, said(answer, approval, correction)) == [("", 0.6, False)]
-    assert verdicts(answer, said(answer, Saying(verdict=Verdict.REJECTED), approval)) == [
-        ("", 0.6, True)
-    ]
-    changed = Answer(
-        analysis_type=AnalysisType.SUMMARY, output={**output, "main_topic": "B."}, confidence=0.6
-    )
-    assert verdicts(changed, said(answer, approval)) == []
+    assert verdicts(answer, said(answer, APPROVAL)) == [("", 0.6, True)]
+    assert verdicts(answer, said(answer, APPROVAL, correction)) == [("", 0.6, False)]
+    assert verdicts(answer, said(answer, REJECTION, APPROVAL)) == [("", 0.6, True)]
+    assert verdicts(a_summary("B."), said(answer, APPROVAL)) == []
 
 
 @pytest.mark.parametrize(
-    ("answer", "saying", "what"),
+    ("answer", "path", "value", "what"),
     [
-        (
-            a_sentiment("mixed"),
-            Saying(verdict=Verdict.CORRECTED, path="label", value="glad"),
-            "“glad” is none of the labels",
-        ),
-        (
-            a_sentiment("mixed"),
-            Saying(verdict=Verdict.CORRECTED, path="label"),
-            "Nothing is none of the labels",
-        ),
-        (an_extraction(FIELDS), Saying(verdict=Verdict.APPROVED, path="place"), "no field “place”"),
-        (an_extraction(FIELDS), Saying(verdict=Verdict.CORRECTED, value="x"), "which value"),
-        (a_sentiment("mixed"), Saying(verdict=Verdict.APPROVED, path="/scores"), "nothing at"),
+        (a_sentiment("mixed"), "label", "glad", "“glad” is none of the labels"),
+        (a_sentiment("mixed"), "label", None, "Nothing is none of the labels"),
+        (an_extraction(FIELDS), "place", "x", "no field “place”"),
+        (an_extraction(FIELDS), "", "x", "which value"),
+        (a_sentiment("mixed"), "/scores", "x", "nothing at"),
     ],
 )
-def test_what_cannot_be_meant_is_said(answer: Answer, saying: Saying, what: str) -> None:
+def test_what_cannot_be_meant_is_said(
+    answer: Answer, path: str, value: str | None, what: str
+) -> None:
     with pytest.raises(UsageError, match=what) as refused:
-        understand(answer, saying)
+        understand(answer, Saying(verdict=Verdict.CORRECTED, path=path, value=value))
 
     assert refused.value.hint
 
@@ -344,15 +322,6 @@ def test_of_many_values_those_near_the_top_are_named() -> None:
 def test_a_typed_value_is_a_text_unless_it_is_json(typed: str, value: JsonValue) -> None:
     """Lists, objects and texts in quotes are; numbers are compared as they are written."""
     assert parsed(typed) == value
-
-
-def test_a_label_remark_and_a_remark_elsewhere_do_not_mix() -> None:
-    """What is said of the score says nothing of the label."""
-    remark = Remark(path="/score", verdict=Verdict.REJECTED, judged=0.1)
-
-    truth = truths.from_remarks(AnalysisType.SENTIMENT, [remark])
-
-    assert judge(a_sentiment("mixed"), truth).judgments == ()
 
 
 @pytest.mark.parametrize(
@@ -470,17 +439,9 @@ def test_a_label_differs_for_better_or_worse(label: str, expected: Difference) -
 
 def test_answers_without_fields_differ_as_wholes() -> None:
     """Confidence is no part of what they say."""
-    summary: JsonObject = {"main_topic": "A bridge.", "key_findings": [], "conclusions": []}
-    before, same, other = (
-        Answer(analysis_type=AnalysisType.SUMMARY, output=output, confidence=confidence)
-        for output, confidence in (
-            (summary, 0.5),
-            (summary, 0.9),
-            (summary | {"main_topic": "A harbour."}, 0.5),
-        )
-    )
+    afterwards = (a_summary("A bridge.", 0.9), a_summary("A harbour."))
 
-    found = [difference(before, after, Truth()) for after in (same, other)]
+    found = [difference(a_summary("A bridge."), after, Truth()) for after in afterwards]
 
     assert [(each.fields, each.changed, each.checked) for each in found] == [(1, 0, 0), (1, 1, 0)]
 

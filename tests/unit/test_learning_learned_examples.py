@@ -19,8 +19,10 @@ from chordwise.domain.learning.learned_examples import (
 )
 from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.domain.prompting import render_examples
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Example, Stage
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Example, Stage
 from chordwise.storage.documents import hash_of
+from tests.fakes.completion_requests import a_task
+from tests.fakes.generated_answers import a_field
 
 TEXT = "The seller is Miller Ltd. The price is 120 EUR, payable in May."
 LABELLED: JsonObject = {
@@ -32,18 +34,16 @@ LABELLED: JsonObject = {
 }
 FIELDS: JsonObject = {
     "fields": [
-        {
-            "item": item,
-            "status": "found",
-            "value": value,
-            "quote": value,
-            "confidence": 6,
-            "start_char": TEXT.index(value),
-            "end_char": TEXT.index(value) + len(value),
-            "grounded": True,
-            "grounding": "exact",
-            "value_in_quote": True,
-        }
+        a_field(
+            item,
+            value,
+            6,
+            start_char=TEXT.index(value),
+            end_char=TEXT.index(value) + len(value),
+            grounded=True,
+            grounding="exact",
+            value_in_quote=True,
+        )
         for item, value in (("seller", "Miller Ltd"), ("price", "May"))
     ]
 }
@@ -108,22 +108,7 @@ def test_a_corrected_value_is_quoted_where_it_stands() -> None:
     answer = answer_of(AnalysisType.EXTRACTION, FIELDS, found)
 
     assert answer is not None
-    assert answer["fields"] == [
-        {
-            "item": "seller",
-            "status": "found",
-            "value": "Miller Ltd",
-            "quote": "Miller Ltd",
-            "confidence": 6,
-        },
-        {
-            "item": "price",
-            "status": "found",
-            "value": "120 EUR",
-            "quote": "120 EUR",
-            "confidence": 6,
-        },
-    ]
+    assert answer["fields"] == [a_field("seller", "Miller Ltd", 6), a_field("price", "120 EUR", 6)]
     assert answer_of(AnalysisType.EXTRACTION, FIELDS, elsewhere) is None
 
 
@@ -171,21 +156,11 @@ def test_an_excerpt_has_the_quotes_and_marks_what_is_left_out() -> None:
 
 
 def an_example(text: str, label: str = "letter") -> LearnedExample:
-    answer: JsonObject = {**LABELLED, "primary_label": label, "features": []}
-    remark = said(Verdict.APPROVED, "/primary_label", label)
-    found = learned(
-        JudgedAnswer(
-            document_id=uuid.uuid5(uuid.NAMESPACE_URL, text),
-            sha256=hash_of(text),
-            text=text,
-            analysis_type=AnalysisType.CLASSIFICATION,
-            options=AnalysisOptions(labels=("invoice", "letter")),
-            output=answer,
-            remarks=[remark],
-            feedback_ids=[],
-        ),
-        1_000,
+    output: JsonObject = {**LABELLED, "primary_label": label, "features": []}
+    answer = judged(
+        AnalysisType.CLASSIFICATION, output, said(Verdict.APPROVED, "/primary_label", label)
     )
+    found = learned(replace(answer, sha256=hash_of(text), text=text), 1_000)
     assert found is not None
     return found
 
@@ -250,9 +225,7 @@ def test_one_document_in_five_is_held_out() -> None:
 def test_learned_examples_stand_between_marks_and_only_beside_a_text() -> None:
     """An example cannot contain its own mark; answers that are joined show none."""
     shown = (Example(analysis_type=AnalysisType.SUMMARY, text="End of the examples.", answer={}),)
-    task = AnalysisTask(
-        analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text="x", examples=shown
-    )
+    task = replace(a_task(AnalysisType.SUMMARY, "x"), examples=shown)
 
     lines = render_examples(task).splitlines()
 

@@ -113,23 +113,21 @@ def test_labels_by_hand() -> None:
 
 
 def test_what_is_not_defined_is_left_out() -> None:
-    """A label that was never chosen has no precision, one that is never true no recall."""
+    """A label that was never chosen has no precision, one that is never true no recall.
+
+    What asks for a look is measured apart.
+    """
     found = measured(choices(("a", "b"), (None, "b")))
+    unsure = Choice(expected="a", found="b", is_abstaining=True)
+    abstaining = measured([*choices(("a", "a"), ("a", "b")), unsure])
 
     assert ("precision", "a", "") not in found
     assert ("recall", "b", "") not in found
     assert found["precision", "b", ""].value == 0
     assert found["confusion", "", "b"].value == 1
     assert "accuracy_when_sure" not in {metric for metric, _, _ in found}
-
-
-def test_what_asks_for_a_look_is_measured_apart() -> None:
-    found = measured(
-        [*choices(("a", "a"), ("a", "b")), Choice(expected="a", found="b", is_abstaining=True)]
-    )
-
-    assert found["abstained", "", ""].value == pytest.approx(1 / 3)
-    assert found["accuracy_when_sure", "", ""].value == 0.5
+    assert abstaining["abstained", "", ""].value == pytest.approx(1 / 3)
+    assert abstaining["accuracy_when_sure", "", ""].value == 0.5
 
 
 @given(CHOICES)
@@ -164,13 +162,11 @@ def test_fields_by_hand() -> None:
     assert found["f1", ""].value == pytest.approx(6 / 9)
     assert found["recall", "price"].value == pytest.approx(1 / 3)
     assert found["match", "price"].value == 0.5
-
-
-def test_fields_that_are_rightly_empty_have_no_precision() -> None:
-    """There is nothing that could have been found or missed."""
-    found = {m.metric for m in measures.of_fields([score("a", 0, 0, 0)], seeded(1))}
-
-    assert found == {"match", "exact_match"}
+    empty = measures.of_fields([score("a", 0, 0, 0)], seeded(1))
+    assert {m.metric for m in empty} == {
+        "match",
+        "exact_match",
+    }  # nothing to find or to miss
 
 
 def test_the_calibration_error_by_hand() -> None:

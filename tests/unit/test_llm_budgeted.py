@@ -21,7 +21,7 @@ from chordwise.errors import (
 )
 from chordwise.llm.middleware.budgeted import LONGEST_WAIT_SECONDS, Budgeted
 from chordwise.llm.model import Completion, FinishReason, Usage
-from chordwise.llm.pricing import FreePrice, ListPrice, OwnPrice, Price, max_input_tokens
+from chordwise.llm.pricing import FreePrice, ListPrice, OwnPrice, Price
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Line, ScriptedModel
 
@@ -85,9 +85,20 @@ def a_desk(
     return Desk(budget=ListBudget(answers=list(answers)), model=ScriptedModel(script), price=price)
 
 
-def test_the_most_is_reserved_and_the_cost_is_settled() -> None:
-    """The bound lies above what the request did cost."""
-    desk = a_desk(ANSWER)
+@pytest.mark.parametrize(
+    ("answer", "cost"),
+    [
+        (ANSWER, Decimal("0.003")),
+        (replace(ANSWER, usage=Usage()), None),
+        (replace(ANSWER, reported_cost_usd=Decimal(0)), 0),
+        (replace(ANSWER, reported_cost_usd=Decimal("0.002")), Decimal("0.002")),
+    ],
+)
+def test_the_most_is_reserved_and_the_cost_is_settled(
+    answer: Completion, cost: Decimal | None
+) -> None:
+    """The bound lies above what the request did cost; an unknown usage is settled as unknown."""
+    desk = a_desk(answer)
 
     desk.ask()
 
@@ -95,34 +106,7 @@ def test_the_most_is_reserved_and_the_cost_is_settled() -> None:
     assert max_usd is not None
     assert max_usd > Decimal("0.003")
     assert timeout_seconds == 30
-    assert desk.budget.settled == [Decimal("0.003")]
-
-
-def test_an_unknown_usage_is_settled_as_unknown() -> None:
-    desk = a_desk(replace(ANSWER, usage=Usage()))
-
-    desk.ask()
-
-    assert desk.budget.settled == [None]
-
-
-def test_an_answer_in_a_dearer_tier_costs_no_more_than_was_reserved() -> None:
-    """Without a tier in the request, a provider may use priority and charge twice as much."""
-    model = "gpt-6.1-terra"
-    request = a_request(timeout_seconds=30)
-    all_of_it = Usage(
-        input_tokens=max_input_tokens(request), output_tokens=request.max_output_tokens
-    )
-    answer = replace(ANSWER, model=model, service_tier="priority", usage=all_of_it)
-    desk = a_desk(answer, price=ListPrice(provider="openai", model=model))
-
-    desk.ask()
-
-    ((max_usd, _),) = desk.budget.reserved
-    (cost_usd,) = desk.budget.settled
-    assert max_usd is not None
-    assert cost_usd is not None
-    assert max_usd / 2 < cost_usd <= max_usd
+    assert desk.budget.settled == [cost]
 
 
 @pytest.mark.parametrize(
@@ -155,22 +139,21 @@ def test_without_our_database_the_reservation_stays() -> None:
     assert desk.budget.settled == []
 
 
-@pytest.mark.parametrize("price", [PRICE, FreePrice(), UNKNOWN])
-@pytest.mark.parametrize("reported", ["0", "0.002"])
-def test_a_reported_cost_is_settled(price: Price, reported: str) -> None:
-    desk = a_desk(replace(ANSWER, reported_cost_usd=Decimal(reported)), price=price)
-
-    desk.ask()
-
-    assert desk.budget.settled == [Decimal(reported)]
-
-
-@pytest.mark.parametrize(("price", "most", "cost"), [(FreePrice(), 0, 0), (UNKNOWN, None, None)])
+@pytest.mark.parametrize(
+    ("answer", "price", "most", "cost"),
+    [
+        (ANSWER, FreePrice(), 0, 0),
+        (ANSWER, UNKNOWN, None, None),
+        (replace(ANSWER, reported_cost_usd=Decimal(0)), UNKNOWN, None, 0),
+        (replace(ANSWER, reported_cost_usd=Decimal("0.002")), FreePrice(), 0, Decimal("0.002")),
+        (replace(ANSWER, reported_cost_usd=Decimal("0.002")), UNKNOWN, None, Decimal("0.002")),
+    ],
+)
 def test_the_budget_hears_of_free_models_and_of_unknown_prices(
-    price: Price, most: int | None, cost: int | None
+    answer: Completion, price: Price, most: int | None, cost: Decimal | None
 ) -> None:
     """It decides what is reserved for them, and takes what is reported."""
-    desk = a_desk(ANSWER, price=price)
+    desk = a_desk(answer, price=price)
 
     desk.ask()
 

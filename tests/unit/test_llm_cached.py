@@ -24,7 +24,7 @@ from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usa
 from chordwise.pipeline.models.answer_cache import from_json, to_json
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_page, a_request
-from tests.fakes.scripted_model import Answer, ScriptedModel
+from tests.fakes.scripted_model import Answer, ScriptedModel, cut_off
 
 ABOUT = facts_about(ModelSettings(provider="openai", model="gpt"))
 
@@ -72,10 +72,6 @@ def cached(
     return Cached(model, cache or MemoryCache(), hits, ABOUT, 10, hits.slept.append), model
 
 
-def ended_by(reason: FinishReason, text: str = "{}") -> Completion:
-    return replace(ScriptedModel([]).completion(text), finish_reason=reason)
-
-
 def test_the_same_request_is_asked_once() -> None:
     """The second time its completion comes out of the cache, with a ledger's row of its own."""
     hits, cache = Hits(), MemoryCache()
@@ -91,61 +87,52 @@ def test_the_same_request_is_asked_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("other", "changes"),
     [
-        a_request(user="Another text."),
-        a_request(system="Another task."),
-        a_request(schema={"type": "object"}),
-        a_request(max_output_tokens=99),
-        replace(a_request(), prompt_version="sentiment@2"),
-        replace(a_request(), schema_name="other"),
-        a_request(pictures=(a_page(),)),
+        (a_request(user="Another text."), {}),
+        (a_request(system="Another task."), {}),
+        (a_request(schema={"type": "object"}), {}),
+        (a_request(max_output_tokens=99), {}),
+        (replace(a_request(), prompt_version="sentiment@2"), {}),
+        (replace(a_request(), schema_name="other"), {}),
+        (a_request(pictures=(a_page(),)), {}),
+        (a_request(), {"model": "other"}),
+        (a_request(), {"base_url": "http://127.0.0.1:1/v1"}),
+        (a_request(), {"temperature": 0.5}),
+        (a_request(), {"structured_output": "none"}),
+        (a_request(), {"provider": "anthropic"}),
     ],
 )
-def test_another_request_has_another_key(other: CompletionRequest) -> None:
-    assert key_of(other, ABOUT) != key_of(a_request(), ABOUT)
+def test_another_request_or_another_model_has_another_key(
+    other: CompletionRequest, changes: dict[str, object]
+) -> None:
+    about = facts_about(
+        ModelSettings.model_validate({"provider": "openai", "model": "gpt"} | changes)
+    )
+
+    assert key_of(other, about) != key_of(a_request(), ABOUT)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        replace(a_request(), attempt=3),
-        replace(a_request(), call_id="x"),
-        replace(a_request(), timeout_seconds=1.0),
-        replace(a_request(), route=Route(tier=Tier.SMALL)),
-        replace(a_request(), task=replace(a_request().task, stage=Stage.REPAIR)),
-    ],
-)
-def test_how_a_request_is_made_is_no_part_of_its_key(other: CompletionRequest) -> None:
-    """Attempt, deadline, id and route change no answer."""
-    assert key_of(other, ABOUT) == key_of(a_request(), ABOUT)
+def test_how_a_request_is_made_is_no_part_of_its_key() -> None:
+    """Attempt, deadline, id, route and stage change no answer."""
+    usual = a_request()
+    others = (
+        replace(usual, attempt=3),
+        replace(usual, call_id="x"),
+        replace(usual, timeout_seconds=1.0),
+        replace(usual, route=Route(tier=Tier.SMALL)),
+        replace(usual, task=replace(usual.task, stage=Stage.REPAIR)),
+    )
 
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"model": "other"},
-        {"base_url": "http://127.0.0.1:1/v1"},
-        {"temperature": 0.5},
-        {"structured_output": "none"},
-        {"provider": "anthropic"},
-    ],
-)
-def test_another_model_has_another_key(change: dict[str, object]) -> None:
-    given = {"provider": "openai", "model": "gpt"} | change
-    about = facts_about(ModelSettings.model_validate(given))
-
-    assert key_of(a_request(), about) != key_of(a_request(), ABOUT)
+    assert {key_of(other, ABOUT) for other in others} == {key_of(usual, ABOUT)}
 
 
 @pytest.mark.parametrize(
     "completion",
     [
-        ended_by(FinishReason.LENGTH),
-        ended_by(FinishReason.REFUSAL),
-        ended_by(FinishReason.OTHER),
-        ended_by(FinishReason.STOP, " \n"),
-        replace(ended_by(FinishReason.STOP), refusal="I won't."),
+        *(cut_off("{}", each) for each in FinishReason if each is not FinishReason.STOP),
+        cut_off(" \n", FinishReason.STOP),
+        replace(cut_off("{}", FinishReason.STOP), refusal="I won't."),
     ],
 )
 def test_only_clean_completions_are_kept(completion: Completion) -> None:

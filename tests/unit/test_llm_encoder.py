@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 
 import pytest
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.errors import ConfigurationError
-from chordwise.llm.model import CompletionRequest
 from chordwise.llm.providers.encoder import Encoder
 from chordwise.llm.providers.extractive import ExtractiveModel, answer, built_in
 from chordwise.settings import ModelSettings
+from tests.fakes.completion_requests import a_request, a_task
 
 NAMED = ModelSettings(provider="extractive", model="minilm-1")
 FORECAST = "Heavy rain and strong winds are expected tomorrow."
@@ -27,23 +28,9 @@ def with_encoder() -> ExtractiveModel:
     return built_in(NAMED)
 
 
-def task(kind: AnalysisType, text: str, options: AnalysisOptions | None = None) -> AnalysisTask:
-    return AnalysisTask(
-        analysis_type=kind, stage=Stage.ANALYZE, text=text, options=options or AnalysisOptions()
-    )
-
-
 def answered(model: ExtractiveModel, asked: AnalysisTask) -> JsonObject:
-    request = CompletionRequest(
-        task=asked,
-        system="",
-        user="",
-        schema={},
-        schema_name="answer",
-        prompt_version="none@1",
-        max_output_tokens=1_000,
-    )
-    return json_values.as_object(json.loads(model.complete(request).text))
+    completion = model.complete(replace(a_request(), task=asked))
+    return json_values.as_object(json.loads(completion.text))
 
 
 def test_texts_that_mean_alike_are_nearer(with_encoder: ExtractiveModel) -> None:
@@ -59,7 +46,7 @@ def test_texts_that_mean_alike_are_nearer(with_encoder: ExtractiveModel) -> None
 
 def test_a_label_is_found_that_shares_no_word_with_the_text(with_encoder: ExtractiveModel) -> None:
     options = AnalysisOptions(labels=("astronomy", "gardening", "weather"))
-    asked = task(AnalysisType.CLASSIFICATION, FORECAST, options)
+    asked = a_task(AnalysisType.CLASSIFICATION, FORECAST, options)
 
     found = answered(with_encoder, asked)
 
@@ -69,28 +56,27 @@ def test_a_label_is_found_that_shares_no_word_with_the_text(with_encoder: Extrac
 
 
 def test_each_phrase_of_a_description_is_compared(with_encoder: ExtractiveModel) -> None:
-    """One of many phrases decides; a text that is near to none of them has no label."""
+    """One of many phrases decides; a text that is near to none of them has no label.
+
+    It goes to the label for the rest where there is one.
+    """
     labels = {
         "shop": "opening hours, gift vouchers, returned parcels, lost receipts",
         "garage": "worn tyres, a flat battery, strange noises of the motor, oil leaks",
     }
     options = AnalysisOptions(labels=tuple(labels), label_descriptions=labels)
+    with_rest = AnalysisOptions(labels=("other", "astronomy", "tax law"))
 
-    car, cake = (
-        answered(with_encoder, task(AnalysisType.CLASSIFICATION, text, options))["primary_label"]
-        for text in ("My van rattles loudly while I drive.", "Whisk the eggs with the sugar.")
-    )
+    found = [
+        answered(with_encoder, a_task(AnalysisType.CLASSIFICATION, text, asked))["primary_label"]
+        for text, asked in (
+            ("My van rattles loudly while I drive.", options),
+            ("Whisk the eggs with the sugar.", options),
+            ("My sister knits woollen socks.", with_rest),
+        )
+    ]
 
-    assert (car, cake) == ("garage", None)
-
-
-def test_a_text_far_from_all_labels_goes_to_the_label_for_the_rest(
-    with_encoder: ExtractiveModel,
-) -> None:
-    options = AnalysisOptions(labels=("other", "astronomy", "tax law"))
-    asked = task(AnalysisType.CLASSIFICATION, "My sister knits woollen socks.", options)
-
-    assert answered(with_encoder, asked)["primary_label"] == "other"
+    assert found == ["garage", None, "other"]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +86,7 @@ def test_a_text_far_from_all_labels_goes_to_the_label_for_the_rest(
 def test_sentiment_needs_no_word_of_the_lexicon(
     with_encoder: ExtractiveModel, text: str, sign: int
 ) -> None:
-    asked = task(AnalysisType.SENTIMENT, text)
+    asked = a_task(AnalysisType.SENTIMENT, text)
 
     assert answer(asked)["score"] == 0
     assert (json_values.number(answered(with_encoder, asked)["score"]) or 0) * sign > 0
@@ -110,7 +96,7 @@ def test_a_question_finds_the_sentence_that_means_the_answer(
     with_encoder: ExtractiveModel,
 ) -> None:
     options = AnalysisOptions(instructions="How much is a bed on the ferry for one night?")
-    asked = task(AnalysisType.EXTRACTION, TRIP, options)
+    asked = a_task(AnalysisType.EXTRACTION, TRIP, options)
 
     (by_words,) = json_values.objects(answer(asked)["fields"])
     (by_meaning,) = json_values.objects(answered(with_encoder, asked)["fields"])
@@ -121,7 +107,7 @@ def test_a_question_finds_the_sentence_that_means_the_answer(
 
 def test_other_scripts_are_left_to_the_words(with_encoder: ExtractiveModel) -> None:
     """The encoder was made for English: it ranks Russian or Chinese worse than words do."""
-    asked = task(AnalysisType.SENTIMENT, "Это было прекрасно. Мне очень понравилось.")
+    asked = a_task(AnalysisType.SENTIMENT, "Это было прекрасно. Мне очень понравилось.")
 
     assert answered(with_encoder, asked) == answer(asked)
 

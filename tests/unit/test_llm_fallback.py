@@ -22,14 +22,11 @@ from chordwise.errors import (
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.model import CompletionRequest, ModelProfile
 from tests.fakes.completion_requests import a_request
-from tests.fakes.scripted_model import Line, ScriptedModel
+from tests.fakes.scripted_model import Line, ScriptedModel, a_profile
 
 
 def named(name: str, line: Line, context_tokens: int = 8_000) -> ScriptedModel:
-    profile = ModelProfile(
-        provider="scripted", model=name, context_tokens=context_tokens, max_output_tokens=500
-    )
-    return ScriptedModel([line], profile=profile)
+    return ScriptedModel([line], profile=a_profile(name, context_tokens, 500))
 
 
 def ignored(_from: ModelProfile, _to: ModelProfile, _why: ModelError) -> None:

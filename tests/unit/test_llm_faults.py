@@ -46,121 +46,110 @@ def kind_of(
 
 
 OUT_OF_QUOTA = "You exceeded your current quota, please check your plan and billing details."
-OPENAI_CASES: list[tuple[int, JsonValue, type[ModelError]]] = [
-    (429, openai_body("Slow down", "requests", "rate_limit_exceeded"), RateLimitedError),
-    (429, openai_body("No money", "insufficient_quota", "insufficient_quota"), QuotaExceededError),
-    (429, openai_body("x", "insufficient_quota", "credit_balance_exhausted"), QuotaExceededError),
-    (429, openai_body("x", "y", "project_spend_limit_exceeded"), QuotaExceededError),
-    (429, openai_body("Request too large for gpt-6: Limit 1, Requested 2"), ContextTooLongError),
-    (400, openai_body("too long", None, "context_length_exceeded"), ContextTooLongError),
-    (400, openai_body("x", "exceed_context_size_error", 400), ContextTooLongError),
-    (
-        400,
-        openai_body("This model's maximum context length is 8", "BadRequestError", 400),
-        ContextTooLongError,
-    ),
-    (400, openai_body("filtered", None, "content_filter"), RefusedError),
-    (400, openai_body("Invalid schema", "invalid_request_error"), ModelRequestError),
-    (400, {"error": "'response_format.type' must be 'json_schema'"}, ModelRequestError),
-    (422, {"detail": [{"msg": "field required"}]}, ModelRequestError),
-    (401, openai_body("Incorrect API key", "invalid_request_error", "x"), ModelAccessError),
-    (404, openai_body("no such model", "NotFoundError", 404), ModelAccessError),
-    (404, {"error": "model not found, try pulling it first"}, ModelAccessError),
-    (402, openai_body("pay"), QuotaExceededError),
-    (413, None, ContextTooLongError),
-    (408, None, ModelOverloadedError),
-    (409, None, ModelOverloadedError),
-    (498, openai_body("x", None, "capacity_exceeded"), ModelOverloadedError),
-    (500, [{"error": {"message": "x", "code": 500}}], ModelOverloadedError),
-    (502, None, ModelOverloadedError),
-    (503, openai_body("Loading model", "unavailable_error", 503), ModelOverloadedError),
-    (500, openai_body("does not match the expected peg-native format"), InvalidAnswerError),
-    (200, {"error": {"message": "upstream", "code": 502}}, ModelOverloadedError),
-    (200, {"error": {"message": "upstream", "code": 429}}, RateLimitedError),
-    (418, "teapot", ModelRequestError),
-    (400, openai_body("No connected db.", "no_db_connection", "400"), ModelAccessError),
-    (503, openai_body("Service Unavailable", "no_db_connection", "503"), ModelOverloadedError),
-    (
-        400,
-        openai_body("/chat/completions: Invalid model name passed in model=x.", None, "400"),
-        ModelAccessError,
-    ),
-    (422, openai_body("Budget has been exceeded!", "budget_exceeded", "422"), QuotaExceededError),
-    (
-        429,
-        openai_body(f"litellm.RateLimitError: OpenAIException - {OUT_OF_QUOTA}", "x", "429"),
-        QuotaExceededError,
-    ),
-    (
-        400,
-        openai_body("litellm.ContentPolicyViolationError: OpenAIException - x", None, "400"),
-        RefusedError,
-    ),
-    (
-        400,
-        openai_body("litellm.ContextWindowExceededError: BedrockException - x", None, "400"),
-        ContextTooLongError,
-    ),
-    (429, openai_body(OUT_OF_QUOTA, None, 429), RateLimitedError),  # Gemini, of a minute
-    (429, openai_body("Try again", "all_deployments_in_cooldown", "429"), ModelOverloadedError),
-]
+INVALID = "invalid_request_error"
+LITELLM = "litellm.{}Error: OpenAIException - {}"
+OPENAI: dict[type[ModelError], list[tuple[int, JsonValue]]] = {
+    RateLimitedError: [
+        (429, openai_body("Slow down", "requests", "rate_limit_exceeded")),
+        (200, {"error": {"message": "upstream", "code": 429}}),
+        (429, openai_body(OUT_OF_QUOTA, None, 429)),  # Gemini, of a minute
+    ],
+    QuotaExceededError: [
+        (429, openai_body("No money", "insufficient_quota", "insufficient_quota")),
+        (429, openai_body("x", "insufficient_quota", "credit_balance_exhausted")),
+        (429, openai_body("x", "y", "project_spend_limit_exceeded")),
+        (402, openai_body("pay")),
+        (422, openai_body("Budget has been exceeded!", "budget_exceeded", "422")),
+        (429, openai_body(LITELLM.format("RateLimit", OUT_OF_QUOTA), "x", "429")),
+    ],
+    ContextTooLongError: [
+        (429, openai_body("Request too large for gpt-6: Limit 1, Requested 2")),
+        (400, openai_body("too long", None, "context_length_exceeded")),
+        (400, openai_body("x", "exceed_context_size_error", 400)),
+        (400, openai_body("This model's maximum context length is 8", "BadRequestError", 400)),
+        (413, None),
+        (400, openai_body("litellm.ContextWindowExceededError: BedrockException - x", None, "400")),
+    ],
+    RefusedError: [
+        (400, openai_body("filtered", None, "content_filter")),
+        (400, openai_body(LITELLM.format("ContentPolicyViolation", "x"), None, "400")),
+    ],
+    ModelRequestError: [
+        (400, openai_body("Invalid schema", INVALID)),
+        (400, {"error": "'response_format.type' must be 'json_schema'"}),
+        (422, {"detail": [{"msg": "field required"}]}),
+        (418, "teapot"),
+    ],
+    ModelAccessError: [
+        (401, openai_body("Incorrect API key", INVALID, "x")),
+        (404, openai_body("no such model", "NotFoundError", 404)),
+        (404, {"error": "model not found, try pulling it first"}),
+        (400, openai_body("No connected db.", "no_db_connection", "400")),
+        (400, openai_body("/chat/completions: Invalid model name passed in model=x.", None, "400")),
+    ],
+    ModelOverloadedError: [
+        (408, None),
+        (409, None),
+        (498, openai_body("x", None, "capacity_exceeded")),
+        (500, [{"error": {"message": "x", "code": 500}}]),
+        (502, None),
+        (503, openai_body("Loading model", "unavailable_error", 503)),
+        (200, {"error": {"message": "upstream", "code": 502}}),
+        (503, openai_body("Service Unavailable", "no_db_connection", "503")),
+        (429, openai_body("Try again", "all_deployments_in_cooldown", "429")),
+    ],
+    InvalidAnswerError: [(500, openai_body("does not match the expected peg-native format"))],
+}
+ANTHROPIC: dict[type[ModelError], list[tuple[int, JsonValue]]] = {
+    RateLimitedError: [
+        (429, anthropic_body("rate_limit_error")),
+        (429, anthropic_body("rate_limit_error", "", "ramp_limit_exceeded")),
+    ],
+    QuotaExceededError: [
+        (429, anthropic_body("rate_limit_error", "", "enforced_spend_limit_reached")),
+        (429, anthropic_body("rate_limit_error", "", "contract_spend_limit_reached")),
+        (400, anthropic_body(INVALID, "You have reached your specified API usage limits")),
+        (400, anthropic_body(INVALID, "Your credit balance is too low")),
+        (402, anthropic_body("billing_error")),
+    ],
+    ContextTooLongError: [
+        (400, anthropic_body(INVALID, "prompt is too long: 9 tokens > 8 maximum")),
+        (413, anthropic_body("request_too_large")),
+    ],
+    ModelRequestError: [
+        (400, anthropic_body(INVALID, "temperature: Extra inputs are not permitted")),
+    ],
+    ModelAccessError: [
+        (401, anthropic_body("authentication_error")),
+        (403, anthropic_body("permission_error")),
+        (404, anthropic_body("not_found_error", "model: claude-x")),
+    ],
+    ModelOverloadedError: [
+        (500, anthropic_body("api_error")),
+        (504, anthropic_body("timeout_error")),
+        (529, anthropic_body("overloaded_error")),
+        (529, None),
+    ],
+}
 
 
-@pytest.mark.parametrize(("status", "body", "kind"), OPENAI_CASES)
-def test_errors_of_openai_and_its_kin(status: int, body: JsonValue, kind: type[ModelError]) -> None:
-    """The body decides before the status, in each of the shapes that servers use."""
-    assert kind_of("openai", status, body) is kind
+@pytest.mark.parametrize(
+    ("provider", "status", "body", "kind"),
+    [
+        (provider, status, body, kind)
+        for provider, kinds in (("openai", OPENAI), ("anthropic", ANTHROPIC))
+        for kind, answers in kinds.items()
+        for status, body in answers
+    ],
+)
+def test_errors_of_openai_of_its_kin_and_of_anthropic(
+    provider: str, status: int, body: JsonValue, kind: type[ModelError]
+) -> None:
+    """The body decides before the status, in each of the shapes that servers use.
 
-
-ANTHROPIC_CASES: list[tuple[int, JsonValue, type[ModelError]]] = [
-    (429, anthropic_body("rate_limit_error"), RateLimitedError),
-    (429, anthropic_body("rate_limit_error", "", "ramp_limit_exceeded"), RateLimitedError),
-    (
-        429,
-        anthropic_body("rate_limit_error", "", "enforced_spend_limit_reached"),
-        QuotaExceededError,
-    ),
-    (
-        429,
-        anthropic_body("rate_limit_error", "", "contract_spend_limit_reached"),
-        QuotaExceededError,
-    ),
-    (
-        400,
-        anthropic_body("invalid_request_error", "You have reached your specified API usage limits"),
-        QuotaExceededError,
-    ),
-    (
-        400,
-        anthropic_body("invalid_request_error", "Your credit balance is too low"),
-        QuotaExceededError,
-    ),
-    (
-        400,
-        anthropic_body("invalid_request_error", "prompt is too long: 9 tokens > 8 maximum"),
-        ContextTooLongError,
-    ),
-    (
-        400,
-        anthropic_body("invalid_request_error", "temperature: Extra inputs are not permitted"),
-        ModelRequestError,
-    ),
-    (401, anthropic_body("authentication_error"), ModelAccessError),
-    (402, anthropic_body("billing_error"), QuotaExceededError),
-    (403, anthropic_body("permission_error"), ModelAccessError),
-    (404, anthropic_body("not_found_error", "model: claude-x"), ModelAccessError),
-    (413, anthropic_body("request_too_large"), ContextTooLongError),
-    (500, anthropic_body("api_error"), ModelOverloadedError),
-    (504, anthropic_body("timeout_error"), ModelOverloadedError),
-    (529, anthropic_body("overloaded_error"), ModelOverloadedError),
-    (529, None, ModelOverloadedError),
-]
-
-
-@pytest.mark.parametrize(("status", "body", "kind"), ANTHROPIC_CASES)
-def test_errors_of_anthropic(status: int, body: JsonValue, kind: type[ModelError]) -> None:
-    """The error code decides before the type, the type before the status."""
-    assert kind_of("anthropic", status, body) is kind
+    At Anthropic, the error code decides before the type.
+    """
+    assert kind_of(provider, status, body) is kind
 
 
 @pytest.mark.parametrize(

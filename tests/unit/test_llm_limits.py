@@ -194,56 +194,53 @@ def openai_s(requests: str, tokens: str) -> Mapping[str, str]:
     }
 
 
-def test_openai_s_headers() -> None:
-    assert reported_limits(openai_s("500 499 120ms", "30000 25000 10s")) == {
-        QuotaKind.REQUESTS: Quota(limit=500, remaining=499),
-        QuotaKind.TOKENS: Quota(limit=30_000, remaining=25_000),
-    }
+NONSENSE = ("", "0", "-5", "many", "5.5", "9" * 40, "٣")
 
 
-def test_a_limit_per_day_is_none_per_minute() -> None:
-    """Groq counts requests per day under the same name: 14,400 of them take long to come back."""
-    headers = openai_s("14400 14370 2m59.56s", "18000 17997 10ms")
-
-    assert set(reported_limits(headers)) == {QuotaKind.TOKENS}
-
-
-def test_anthropic_s_headers() -> None:
-    """Input and output tokens are counted apart."""
-    headers = {
-        "anthropic-ratelimit-requests-limit": "4000",
-        "anthropic-ratelimit-requests-remaining": "3999",
-        "anthropic-ratelimit-requests-reset": "2026-11-24T12:00:01Z",
-        "anthropic-ratelimit-output-tokens-limit": "80000",
-        "anthropic-ratelimit-output-tokens-remaining": "79000",
-        "anthropic-ratelimit-output-tokens-reset": "2026-11-24T11:59:00Z",
-    }
-
-    found = reported_limits(headers)
-
-    assert found == {
-        QuotaKind.REQUESTS: Quota(limit=4_000, remaining=3_999),
-        QuotaKind.OUTPUT_TOKENS: Quota(limit=80_000, remaining=79_000),
-    }
-
-
-@pytest.mark.parametrize("limit", ["", "0", "-5", "many", "5.5", "9" * 40, "٣"])
-def test_nonsense_is_no_limit(limit: str) -> None:
-    headers = {"x-ratelimit-limit-requests": limit, "anthropic-ratelimit-tokens-limit": limit}
-
-    assert reported_limits(headers) == {}
-
-
-def test_a_limit_alone_counts() -> None:
-    """What is left and the reset may be missing or broken."""
-    headers = {
-        "x-ratelimit-limit-requests": "60",
-        "x-ratelimit-reset-requests": "whenever",
-        "anthropic-ratelimit-tokens-limit": "1000",
-        "anthropic-ratelimit-tokens-reset": "tomorrow",
-    }
-
-    assert reported_limits(headers) == {
-        QuotaKind.REQUESTS: Quota(limit=60),
-        QuotaKind.TOKENS: Quota(limit=1_000),
-    }
+@pytest.mark.parametrize(
+    ("headers", "limits"),
+    [
+        (
+            openai_s("500 499 120ms", "30000 25000 10s"),
+            {
+                QuotaKind.REQUESTS: Quota(limit=500, remaining=499),
+                QuotaKind.TOKENS: Quota(limit=30_000, remaining=25_000),
+            },
+        ),
+        (  # Groq counts requests per day under the same name: they take long to come back.
+            openai_s("14400 14370 2m59.56s", "18000 17997 10ms"),
+            {QuotaKind.TOKENS: Quota(limit=18_000, remaining=17_997)},
+        ),
+        (  # Anthropic counts input and output tokens apart.
+            {
+                "anthropic-ratelimit-requests-limit": "4000",
+                "anthropic-ratelimit-requests-remaining": "3999",
+                "anthropic-ratelimit-requests-reset": "2026-11-24T12:00:01Z",
+                "anthropic-ratelimit-output-tokens-limit": "80000",
+                "anthropic-ratelimit-output-tokens-remaining": "79000",
+                "anthropic-ratelimit-output-tokens-reset": "2026-11-24T11:59:00Z",
+            },
+            {
+                QuotaKind.REQUESTS: Quota(limit=4_000, remaining=3_999),
+                QuotaKind.OUTPUT_TOKENS: Quota(limit=80_000, remaining=79_000),
+            },
+        ),
+        (  # What is left and the reset may be missing or broken.
+            {
+                "x-ratelimit-limit-requests": "60",
+                "x-ratelimit-reset-requests": "whenever",
+                "anthropic-ratelimit-tokens-limit": "1000",
+                "anthropic-ratelimit-tokens-reset": "tomorrow",
+            },
+            {QuotaKind.REQUESTS: Quota(limit=60), QuotaKind.TOKENS: Quota(limit=1_000)},
+        ),
+        *(
+            ({"x-ratelimit-limit-requests": each, "anthropic-ratelimit-tokens-limit": each}, {})
+            for each in NONSENSE
+        ),
+    ],
+)
+def test_headers_of_providers_are_read(
+    headers: Mapping[str, str], limits: Mapping[QuotaKind, Quota]
+) -> None:
+    assert reported_limits(headers) == limits

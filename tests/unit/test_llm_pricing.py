@@ -47,20 +47,30 @@ def cost(settings: ModelSettings, usage: Usage, answered_by: str = "") -> Decima
 
 FRESH = Usage(input_tokens=1_000, output_tokens=100)
 CACHED = Usage(input_tokens=1_000, output_tokens=100, cached_input_tokens=1_000)
+WRITTEN = Usage(input_tokens=1_000, output_tokens=100, cache_write_tokens=1_000)
+
+
+def priced(input_usd: int | None, output_usd: int | None) -> ModelSettings:
+    """Return the settings of a listed model with prices of its own."""
+    return ModelSettings(
+        provider="openai",
+        model="gpt-6.1-terra",
+        input_usd_per_million_tokens=None if input_usd is None else Decimal(input_usd),
+        output_usd_per_million_tokens=None if output_usd is None else Decimal(output_usd),
+    )
 
 
 @pytest.mark.parametrize(
     ("provider", "model"), [("openai", "gpt-6.1-terra"), ("anthropic", "claude-sonnet-5-5")]
 )
 def test_public_prices_are_known_and_cached_tokens_cheaper(provider: str, model: str) -> None:
-    """The price list covers the models of the examples, with their discount."""
+    """The list covers the models of the examples; what is written into a cache costs more."""
     settings = ModelSettings.model_validate({"provider": provider, "model": model})
 
-    fresh, cached = cost(settings, FRESH), cost(settings, CACHED)
+    costs = [cost(settings, usage) for usage in (CACHED, FRESH, WRITTEN)]
 
-    assert fresh is not None
-    assert cached is not None
-    assert 0 < cached < fresh
+    cached, fresh, written = (each or Decimal(0) for each in costs)
+    assert 0 < cached < fresh < written
 
 
 def test_the_model_that_answered_is_priced() -> None:
@@ -71,28 +81,16 @@ def test_the_model_that_answered_is_priced() -> None:
     assert cost(settings, FRESH, answered_by="gpt-6.1-terra") is not None
 
 
+@pytest.mark.parametrize("usage", [Usage(), Usage(input_tokens=5), Usage(output_tokens=5)])
+@pytest.mark.parametrize("own", [None, 1])
+def test_unknown_usage_has_an_unknown_cost(usage: Usage, own: int | None) -> None:
+    assert cost(priced(own, own), usage) is None
+
+
 def test_own_prices_win() -> None:
-    settings = ModelSettings(
-        provider="openai",
-        model="gpt-6.1-terra",
-        input_usd_per_million_tokens=Decimal(3),
-        output_usd_per_million_tokens=Decimal(20),
-    )
+    settings = priced(3, 20)
 
     assert cost(settings, FRESH) == cost(settings, CACHED) == Decimal("0.005")
-
-
-@pytest.mark.parametrize("usage", [Usage(), Usage(input_tokens=5), Usage(output_tokens=5)])
-@pytest.mark.parametrize("own", [None, Decimal(1)])
-def test_unknown_usage_has_an_unknown_cost(usage: Usage, own: Decimal | None) -> None:
-    settings = ModelSettings(
-        provider="openai",
-        model="gpt-6.1-terra",
-        input_usd_per_million_tokens=own,
-        output_usd_per_million_tokens=own,
-    )
-
-    assert cost(settings, usage) is None
 
 
 @pytest.mark.parametrize(
@@ -124,7 +122,7 @@ def test_what_chordwise_serves_and_what_the_settings_call_free_costs_nothing(
         "http://127.0.0.1:4000/v1",
         "http://[::1]:11434/v1",
         "http://localhost:1234/v1",
-        "http://gateway.example.org/v1",
+        "https://gateway.example.org/v1",
     ],
 )
 def test_the_price_of_a_server_is_unknown_wherever_it_runs(provider: str, base_url: str) -> None:
@@ -157,16 +155,8 @@ def test_what_the_server_reports_is_booked(reported: str, booked: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "basis"),
     [
-        (ModelSettings(provider="openai", model="gpt-6.1-terra"), "price_list"),
-        (
-            ModelSettings(
-                provider="openai",
-                model="gpt-6.1-terra",
-                input_usd_per_million_tokens=Decimal(0),
-                output_usd_per_million_tokens=Decimal(0),
-            ),
-            "settings",
-        ),
+        (priced(None, None), "price_list"),
+        (priced(0, 0), "settings"),
     ],
 )
 def test_a_computed_cost_names_its_price(settings: ModelSettings, basis: str) -> None:
@@ -176,15 +166,6 @@ def test_a_computed_cost_names_its_price(settings: ModelSettings, basis: str) ->
     assert booked_cost(price, completion(settings.model, FRESH)).basis == basis
     assert booked_failure(price, RateLimitedError("too fast")).basis == "not_billed"
     assert booked_failure(price, ModelOverloadedError("broken")).basis is None
-
-
-def test_a_server_of_ones_own_has_no_public_price() -> None:
-    """A well-known model at an unknown address is not priced like the provider's."""
-    settings = ModelSettings(
-        provider="openai", model="gpt-6.1-terra", base_url="https://llm.example.org/v1"
-    )
-
-    assert cost(settings, FRESH) is None
 
 
 OWN = ModelSettings(
@@ -212,17 +193,6 @@ def test_own_prices_know_cached_tokens() -> None:
     )
 
     assert cost(OWN, usage) == Decimal("0.0028")  # 200 at 4, 500 at 1, 300 at 5
-
-
-def test_tokens_written_into_the_cache_cost_more() -> None:
-    """The price list knows what keeping a prompt costs."""
-    written = Usage(input_tokens=1_000, output_tokens=100, cache_write_tokens=1_000)
-
-    dearer, usual = cost(LISTED, written), cost(LISTED, FRESH)
-
-    assert dearer is not None
-    assert usual is not None
-    assert dearer > usual
 
 
 def test_more_cached_tokens_than_there_were_are_not_believed() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from importlib.metadata import version
 
@@ -13,7 +13,7 @@ from packaging.version import Version
 from pydantic import SecretStr, ValidationError
 
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.errors import ConfigurationError, InvalidAnswerError, ModelTransportError
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, FinishReason, Usage
 from chordwise.llm.pricing import price_of
@@ -29,25 +29,27 @@ from chordwise.llm.providers.ollama import KeptLoaded, interval_seconds
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.pipeline.asking.question import request_for, with_problems, with_raised_limit
 from chordwise.settings import ModelSettings
-from tests.fakes.completion_requests import a_page, a_request
+from tests.fakes.completion_requests import a_page, a_request, a_task
 from tests.fakes.official_types import require_anthropic, require_openai
 from tests.fakes.scripted_model import ScriptedModel
 
-NO_KEY = SecretStr("")
+NO_KEY, KEY = SecretStr(""), SecretStr("sk-test")
 
 
 @pytest.mark.parametrize(
-    ("settings", "kind"),
+    ("settings", "key", "kind"),
     [
-        (ModelSettings(provider="openai", model="gpt-6.1-terra"), OpenAIModel),
-        (ModelSettings(provider="anthropic", model="claude-haiku-5-5"), AnthropicModel),
-        (ModelSettings(provider="local", base_url="http://127.0.0.1:1/v1"), OpenAIModel),
+        (ModelSettings(provider="openai", model="gpt-6.1-terra"), KEY, OpenAIModel),
+        (ModelSettings(provider="anthropic", model="claude-haiku-5-5"), KEY, AnthropicModel),
+        (ModelSettings(provider="local", base_url="http://127.0.0.1:1/v1"), KEY, OpenAIModel),
+        # A server of one's own often asks for no key: Ollama, vLLM, LM Studio.
+        (ModelSettings(provider="openai", model="q", base_url="http://h/v1"), NO_KEY, OpenAIModel),
     ],
 )
 def test_each_provider_has_its_adapter(
-    settings: ModelSettings, kind: type[OpenAIModel | AnthropicModel]
+    settings: ModelSettings, key: SecretStr, kind: type[OpenAIModel | AnthropicModel]
 ) -> None:
-    model = connect(settings, SecretStr("sk-test"))
+    model = connect(settings, key)
 
     assert isinstance(model, kind)
     assert (model.profile.provider, model.profile.model) == (settings.provider, settings.model)
@@ -80,13 +82,6 @@ def test_what_cannot_work_is_refused_with_a_hint(
     assert "sk-1" not in f"{caught.value.what}{caught.value.hint}"
 
 
-def test_a_server_of_ones_own_needs_no_key() -> None:
-    """Ollama, vLLM and LM Studio often ask for none."""
-    settings = ModelSettings(provider="openai", model="qwen", base_url="http://10.0.0.2:8000/v1")
-
-    assert connect(settings, NO_KEY).profile.model == "qwen"
-
-
 @pytest.mark.parametrize(
     ("base_url", "address"),
     [
@@ -111,7 +106,6 @@ class Server:
     fails: bool = False
     told: int = 0
     now: float = 0.0
-    asked_before: list[int] = field(default_factory=list)
 
     def keep(self) -> None:
         self.told += 1
@@ -135,22 +129,18 @@ def test_it_is_told_after_the_first_answer_and_then_now_and_then() -> None:
 
 
 def test_a_failure_costs_no_answer() -> None:
-    """The answer is there, whatever the server says to the rest."""
+    """The answer is there, whatever the server says to the rest; no question, no word to it."""
     server = Server(fails=True)
-    kept = KeptLoaded(ScriptedModel(["{}"]), server.keep, 60, server.clock)
+    kept = KeptLoaded(
+        ScriptedModel([ModelTransportError("x"), "{}"]), server.keep, 60, server.clock
+    )
+
+    with pytest.raises(ModelTransportError, match="x"):
+        kept.complete(a_request())
+    assert server.told == 0
 
     assert kept.complete(a_request()).text == "{}"
     assert server.told == 1
-
-
-def test_it_is_not_told_after_a_failed_question() -> None:
-    server = Server()
-    kept = KeptLoaded(ScriptedModel([ModelTransportError("x")]), server.keep, 60, server.clock)
-
-    with pytest.raises(ModelTransportError):
-        kept.complete(a_request())
-
-    assert server.told == 0
 
 
 @pytest.mark.parametrize(
@@ -170,26 +160,15 @@ def test_what_is_no_time_is_refused(keep_alive: str) -> None:
         ModelSettings(provider="openai", base_url=OLLAMA, keep_alive=keep_alive)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        ModelSettings(provider="openai", model="gpt-6.1-terra", keep_alive="10m"),
-        ModelSettings(provider="anthropic", model="claude-haiku-5-5", keep_alive="10m"),
-    ],
-)
-def test_providers_without_it_are_refused(settings: ModelSettings) -> None:
-    with pytest.raises(ConfigurationError, match="keep_alive"):
-        connect(settings, SecretStr("k"))
-
-
 FLEX = ModelSettings(provider="openai", model="gpt-6.1-terra", service_tier="flex")
-KEY = SecretStr("sk-test")
 
 
 @pytest.mark.parametrize(
     ("tier", "base_url", "asked"),
     [
         ("flex", "", "flex"),
+        ("flex", "https://api.openai.com/v1", "flex"),
+        ("flex", "https://api.openai.com:443/v1/", "flex"),
         ("", "", "default"),
         ("", "https://api.openai.com/v1", "default"),
         ("", "https://house.openai.azure.com/openai/v1", None),
@@ -207,29 +186,33 @@ def test_openai_is_asked_for_a_tier_and_no_other_server(
 
     require_openai(body)
     assert body.get("service_tier") == asked
+    assert connect(settings, KEY).profile.model == "gpt-6.1-terra"
 
 
 @pytest.mark.parametrize(
-    "base_url", ["", "https://api.openai.com/v1", "https://api.openai.com:443/v1/"]
-)
-def test_the_public_address_has_it(base_url: str) -> None:
-    model = connect(FLEX.model_copy(update={"base_url": base_url}), KEY)
-
-    assert model.profile.model == "gpt-6.1-terra"
-
-
-@pytest.mark.parametrize(
-    "changes",
+    ("changes", "named"),
     [
-        {"base_url": "https://house.openai.azure.com/openai/v1"},
-        {"base_url": "http://localhost:8000/v1"},
-        {"base_url": "https://api.openai.com.example.org/v1"},
-        {"provider": "anthropic", "model": "claude-haiku-5-5"},
+        ({"base_url": "https://house.openai.azure.com/openai/v1"}, "service_tier"),
+        ({"base_url": "http://localhost:8000/v1"}, "service_tier"),
+        ({"base_url": "https://api.openai.com.example.org/v1"}, "service_tier"),
+        ({"provider": "anthropic", "model": "claude-haiku-5-5"}, "service_tier"),
+        ({"service_tier": "", "keep_alive": "10m"}, "keep_alive"),
+        (
+            {
+                "provider": "anthropic",
+                "model": "claude-haiku-5-5",
+                "service_tier": "",
+                "keep_alive": "10m",
+            },
+            "keep_alive",
+        ),
     ],
 )
-def test_elsewhere_it_is_refused_before_anything_is_sent(changes: dict[str, str]) -> None:
+def test_what_a_server_does_not_have_is_refused_before_anything_is_sent(
+    changes: dict[str, str], named: str
+) -> None:
     """A tier that is passed over in silence would cost twice what was expected."""
-    with pytest.raises(ConfigurationError, match="service_tier"):
+    with pytest.raises(ConfigurationError, match=named):
         connect(FLEX.model_copy(update=changes), KEY)
 
 
@@ -269,16 +252,14 @@ LONG = "Follow this rule in every answer. " * (LEAST_CACHED_TOKENS // 6)
 
 def sent_to_openai(request: CompletionRequest, **given: str | int) -> JsonObject:
     """Return the body of a request, officially valid."""
-    settings = ModelSettings.model_validate({"provider": "openai", "model": "gpt", **given})
-    body = OpenAIModel(settings, SecretStr("sk")).body(request)
+    body = openai(**given).body(request)
     require_openai(body)
     return body
 
 
 def sent_to_anthropic(request: CompletionRequest, **given: int) -> JsonObject:
     """Return the body of a request, officially valid."""
-    settings = ModelSettings.model_validate({"provider": "anthropic", "model": "claude", **given})
-    body = AnthropicModel(settings, SecretStr("sk")).body(request)
+    body = anthropic(**given).body(request)
     require_anthropic(body)
     return body
 
@@ -298,29 +279,21 @@ def test_pictures_stand_before_the_text() -> None:
 
 
 def test_long_instructions_are_marked_for_anthropic_to_keep() -> None:
-    """They come first, and are the same for all texts of a run."""
-    body = sent_to_anthropic(a_request(system=LONG))
+    """They come first, and are the same for all texts of a run; short ones are not worth it."""
+    marked = {"type": "text", "text": LONG, "cache_control": {"type": "ephemeral"}}
 
-    assert body["system"] == [
-        {"type": "text", "text": LONG, "cache_control": {"type": "ephemeral"}}
-    ]
-
-
-def test_short_instructions_are_not_worth_a_mark() -> None:
+    assert sent_to_anthropic(a_request(system=LONG))["system"] == [marked]
     assert sent_to_anthropic(a_request(system="Be short."))["system"] == "Be short."
 
 
 def test_openai_learns_which_questions_begin_alike() -> None:
+    """Some other servers refuse every field that they do not know."""
     one, another = sent_to_openai(a_request()), sent_to_openai(a_request(user="Another text."))
     other = sent_to_openai(a_request(system="Another task."))
 
     assert one["prompt_cache_key"] == another["prompt_cache_key"] != other["prompt_cache_key"]
-
-
-@pytest.mark.parametrize("base_url", ["http://127.0.0.1:8000/v1", "https://x.openai.azure.com/v1"])
-def test_other_servers_are_not_sent_what_they_may_not_know(base_url: str) -> None:
-    """Some refuse every field that they do not know."""
-    assert "prompt_cache_key" not in sent_to_openai(a_request(), base_url=base_url)
+    for base_url in ("http://127.0.0.1:8000/v1", "https://x.openai.azure.com/v1"):
+        assert "prompt_cache_key" not in sent_to_openai(a_request(), base_url=base_url)
 
 
 @pytest.mark.parametrize(
@@ -402,9 +375,7 @@ def questions(model: ChatModel) -> list[CompletionRequest]:
     answers: tuple[JsonObject, ...] = ({"a": 1},)
     found = []
     for analysis_type, options in QUESTIONS.items():
-        task = AnalysisTask(
-            analysis_type=analysis_type, stage=Stage.ANALYZE, text="A text.", options=options
-        )
+        task = a_task(analysis_type, "A text.", options)
         joining = replace(task, stage=Stage.SYNTHESIZE, text="", answers=answers)
         found += [request_for(model, each) for each in (task, joining)]
     repaired = with_problems(found[0], InvalidAnswerError("“due” is missing."), model.profile)

@@ -105,29 +105,29 @@ def test_the_most_that_a_call_can_take_is_reserved() -> None:
     assert limits.reports[0].used[QuotaKind.INPUT_TOKENS] == 100
 
 
-def test_too_long_a_wait_puts_the_work_off() -> None:
-    """Nothing is sent; the error says when to come back, and that it counts as no failure."""
-    limits = ScriptedLimits([Wait(seconds=45, reason=Reason.RATE)] * 2)
+@pytest.mark.parametrize(
+    ("waits", "error", "is_throttling"),
+    [
+        ([Wait(seconds=45, reason=Reason.RATE)] * 2, RateLimitedError, True),
+        ([Wait(seconds=61, reason=Reason.BREAKER)], ModelOverloadedError, False),
+    ],
+)
+def test_too_long_a_wait_puts_the_work_off(
+    waits: list[Wait], error: type[TransientError], *, is_throttling: bool
+) -> None:
+    """Nothing is sent; the error says when to come back, and that waiting counts as no failure.
 
-    with pytest.raises(RateLimitedError) as caught:
+    While the breaker is open for long, the provider counts as overloaded.
+    """
+    limits = ScriptedLimits(waits)
+
+    with pytest.raises(error) as caught:
         limited(limits).complete(a_request())
 
-    assert caught.value.retry_after_seconds == 45
-    assert caught.value.is_throttling
-    assert caught.value.has_waited
+    assert caught.value.retry_after_seconds == waits[0].seconds
+    assert (caught.value.is_throttling, caught.value.has_waited) == (is_throttling, True)
     assert caught.value.hint
     assert limits.reports == []
-
-
-def test_a_broken_provider_is_no_throttling() -> None:
-    """While the breaker is open for long, the provider counts as overloaded."""
-    limits = ScriptedLimits([Wait(seconds=61, reason=Reason.BREAKER)])
-
-    with pytest.raises(ModelOverloadedError) as caught:
-        limited(limits).complete(a_request())
-
-    assert caught.value.has_waited
-    assert not caught.value.is_throttling
 
 
 @pytest.mark.parametrize(

@@ -29,26 +29,6 @@ def closed(**properties: JsonValue) -> JsonObject:
     }
 
 
-def test_a_strict_schema_stays_as_it_is() -> None:
-    """What is strict already needs no translation for OpenAI."""
-    assert for_openai_strict(SENTIMENT_SCHEMA) == SENTIMENT_SCHEMA
-
-
-def test_objects_are_closed_and_nullable_properties_required() -> None:
-    """Both flags that strict mode asks for are added where that invents no data."""
-    schema: JsonObject = {
-        "type": "object",
-        "properties": {"a": {"type": "string"}, "b": {"type": ["string", "null"]}},
-        "required": ["a"],
-    }
-
-    strict = for_openai_strict(schema)
-
-    assert strict is not None
-    assert strict["required"] == ["a", "b"]
-    assert strict["additionalProperties"] is False
-
-
 @pytest.mark.parametrize(
     "schema",
     [
@@ -75,6 +55,75 @@ def test_what_has_no_strict_form_has_none(schema: JsonObject) -> None:
     assert for_openai_strict(schema) is None
 
 
+CHILD: JsonValue = {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}
+RECURSIVE = closed(root={"$ref": "#/$defs/node"}) | {"$defs": {"node": closed(child=CHILD)}}
+EITHER: JsonValue = [{"type": "string"}, {"type": "null"}]
+CODE: JsonObject = {"type": "string", "description": "A code", "maxLength": 5, "default": "x"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "strict"),
+    [
+        (SENTIMENT_SCHEMA, SENTIMENT_SCHEMA),
+        # Objects are closed, and properties that may be null required: that invents no data.
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"type": "string"}, "b": {"type": ["string", "null"]}},
+                "required": ["a"],
+            },
+            closed(a={"type": "string"}, b={"type": ["string", "null"]}),
+        ),
+        # Providers know only `anyOf`; that just one matches is checked here afterwards.
+        (closed(a={"oneOf": EITHER}), closed(a={"anyOf": EITHER})),
+        # The model may heed in words what the grammar cannot enforce.
+        (closed(a=CODE), closed(a={"type": "string", "description": "A code (maxLength: 5)"})),
+        (RECURSIVE, RECURSIVE),
+    ],
+    ids=["strict", "open", "one of", "constraints", "recursive"],
+)
+def test_openai_takes_a_strict_form(schema: JsonObject, strict: JsonObject) -> None:
+    assert for_openai_strict(schema) == strict
+
+
+@pytest.mark.parametrize(
+    ("schema", "translated"),
+    [
+        # Bounds and most formats are words for Claude, `minItems` stays only as 0 or 1.
+        (
+            closed(
+                n={"type": "integer", "minimum": 1},
+                u={"type": "string", "format": "uri"},
+                r={"type": "string", "format": "regex"},
+                one={"type": "array", "items": {"type": "string"}, "minItems": 1},
+                two={"type": "array", "items": {"type": "string"}, "minItems": 2},
+            ),
+            closed(
+                n={"type": "integer", "description": "(minimum: 1)"},
+                u={"type": "string", "format": "uri"},
+                r={"type": "string", "description": '(format: "regex")'},
+                one={"type": "array", "items": {"type": "string"}, "minItems": 1},
+                two={
+                    "type": "array",
+                    "items": {"type": "string"},
+                    "description": "(minItems: 2)",
+                },
+            ),
+        ),
+        # A nullable type is an `anyOf`, and an enumeration stands without its type.
+        (
+            closed(a={"type": ["string", "null"]}, b={"type": "string", "enum": ["x"]}),
+            closed(a={"anyOf": EITHER}, b={"enum": ["x"]}),
+        ),
+        (closed(a={"oneOf": EITHER}), closed(a={"anyOf": EITHER})),
+        (RECURSIVE, None),
+    ],
+    ids=["keywords", "types", "one of", "recursive"],
+)
+def test_anthropic_takes_fewer_keywords(schema: JsonObject, translated: JsonObject | None) -> None:
+    assert for_anthropic(schema) == translated
+
+
 def test_deep_nesting_has_no_strict_form() -> None:
     """OpenAI takes ten levels; a schema nested without end must not break us either."""
     schema: JsonObject = closed(a={"type": "string"})
@@ -82,61 +131,6 @@ def test_deep_nesting_has_no_strict_form() -> None:
         schema = closed(a=schema)
 
     assert for_openai_strict(schema) is None
-    assert for_anthropic(schema) is None
-
-
-def test_one_of_becomes_any_of() -> None:
-    """Providers know only `anyOf`; that just one matches is checked here afterwards."""
-    schema = closed(a={"oneOf": [{"type": "string"}, {"type": "null"}]})
-
-    for translated in (for_openai_strict(schema), for_anthropic(schema)):
-        assert translated == closed(a={"anyOf": [{"type": "string"}, {"type": "null"}]})
-
-
-def test_unknown_constraints_move_into_the_description() -> None:
-    """The model may heed in words what the grammar cannot enforce."""
-    schema = closed(a={"type": "string", "description": "A code", "maxLength": 5, "default": "x"})
-
-    strict = for_openai_strict(schema)
-
-    described: JsonValue = {"type": "string", "description": "A code (maxLength: 5)"}
-    assert strict == closed(a=described)
-
-
-def test_anthropic_takes_fewer_keywords() -> None:
-    """Bounds and most formats are words for Claude, `minItems` stays only as 0 or 1."""
-    schema = closed(
-        n={"type": "integer", "minimum": 1},
-        u={"type": "string", "format": "uri"},
-        r={"type": "string", "format": "regex"},
-        one={"type": "array", "items": {"type": "string"}, "minItems": 1},
-        two={"type": "array", "items": {"type": "string"}, "minItems": 2},
-    )
-
-    assert for_anthropic(schema) == closed(
-        n={"type": "integer", "description": "(minimum: 1)"},
-        u={"type": "string", "format": "uri"},
-        r={"type": "string", "description": '(format: "regex")'},
-        one={"type": "array", "items": {"type": "string"}, "minItems": 1},
-        two={"type": "array", "items": {"type": "string"}, "description": "(minItems: 2)"},
-    )
-
-
-def test_anthropic_gets_unions_instead_of_type_lists_and_bare_literals() -> None:
-    """A nullable type is an `anyOf`, and an enumeration stands without its type."""
-    schema = closed(a={"type": ["string", "null"]}, b={"type": "string", "enum": ["x"]})
-
-    assert for_anthropic(schema) == closed(
-        a={"anyOf": [{"type": "string"}, {"type": "null"}]}, b={"enum": ["x"]}
-    )
-
-
-def test_recursion_is_for_openai_only() -> None:
-    """A definition that contains itself is legal in OpenAI's strict mode and not in Anthropic's."""
-    child: JsonValue = {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}
-    schema = closed(root={"$ref": "#/$defs/node"}) | {"$defs": {"node": closed(child=child)}}
-
-    assert for_openai_strict(schema) == schema
     assert for_anthropic(schema) is None
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from chordwise.domain import examples
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import UsageError
 from chordwise.llm import schema_dialects
 from chordwise.pipeline.asking import ask
@@ -16,6 +18,7 @@ from chordwise.prompts import packs
 from chordwise.prompts.packs import Pack
 from chordwise.settings import Settings
 from tests.fakes.asking import TEXT, question
+from tests.fakes.completion_requests import a_task
 
 EVERY = packs.every()
 OWN: JsonObject = {"type": "object", "properties": {"fee": {"type": "number"}}}
@@ -51,9 +54,7 @@ def test_the_built_in_model_can_be_asked_by_a_pack(pack: Pack) -> None:
     model = Models(Settings()).open("extractive")
 
     for kind in types:
-        task = AnalysisTask(
-            analysis_type=kind, stage=Stage.ANALYZE, text=TEXT, options=options, is_whole=True
-        )
+        task = replace(a_task(kind, TEXT, options), is_whole=True)
         assert ask(question(model, task)).output
 
 

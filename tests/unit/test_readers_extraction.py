@@ -81,25 +81,23 @@ def test_formats_without_a_reader_are_named(data: bytes, kind: str) -> None:
     assert "DOCX" in failure.value.hint
 
 
-def test_an_encrypted_office_file_is_not_called_unsupported() -> None:
-    """A password-protected DOCX is an OLE container with an encrypted package in it."""
+@pytest.mark.parametrize(
+    ("data", "outcome", "reason"),
+    [
+        (OLE + "EncryptedPackage".encode("utf-16-le"), "encrypted", "encrypted"),
+        (DOCX[: len(DOCX) // 2], "unreadable", "truncated"),
+        (DOCX.replace(b"PK\x01\x02", b"PK\x01\x09"), "unreadable", "malformed"),
+    ],
+    ids=["a password", "cut off", "a hole"],
+)
+def test_office_files_that_cannot_be_read_are_not_called_unsupported(
+    data: bytes, outcome: str, reason: str
+) -> None:
+    """A DOCX with a password is an OLE container with an encrypted package in it."""
     with pytest.raises(ReadError) as failure:
-        detect(OLE + "EncryptedPackage".encode("utf-16-le"), "a.docx")
+        detect(data, "a.docx")
 
-    assert failure.value.outcome == "encrypted"
-
-
-def test_a_damaged_archive_is_unreadable() -> None:
-    """Half a DOCX is cut off, and a whole one with a hole is damaged: no unknown formats."""
-    holed = DOCX.replace(b"PK\x01\x02", b"PK\x01\x09")
-
-    with pytest.raises(ReadError) as cut:
-        detect(DOCX[: len(DOCX) // 2], "a.docx")
-    with pytest.raises(ReadError) as damaged:
-        detect(holed, "a.docx")
-
-    assert (cut.value.outcome, cut.value.reason) == ("unreadable", "truncated")
-    assert (damaged.value.outcome, damaged.value.reason) == ("unreadable", "malformed")
+    assert (failure.value.outcome, failure.value.reason) == (outcome, reason)
 
 
 def test_many_comments_cost_no_time() -> None:

@@ -152,12 +152,15 @@ def test_entities_of_a_dtd_are_not_resolved() -> None:
 
 
 def test_nesting_and_length_lose_nothing() -> None:
-    """Neither depth nor a text of many megabytes makes the parser drop the rest."""
+    """Neither depth nor many megabytes make the parser drop the rest; the limit is an error."""
     deep = text("<div>" * 100_000 + "deep" + "</div>" * 100_000 + "after")
     long = text("<pre>" + "x" * 12_000_000 + "</pre>after")
 
     assert deep == "deep\nafter"
     assert len(long) == 12_000_000 + len("\n\nafter")
+    with pytest.raises(ReadError) as failure:
+        html.visible_text("<p>word</p>" * 1_000, 1_000)
+    assert failure.value.outcome == "too_large"
 
 
 def test_declared_encoding_and_title_are_used() -> None:
@@ -169,13 +172,6 @@ def test_declared_encoding_and_title_are_used() -> None:
     assert extracted.text == "šéf řekl"
     assert extracted.title.split() == ["Zpráva", "7"]
     assert extracted.encoding == "iso8859-2"
-
-
-def test_the_limit_of_characters_holds() -> None:
-    with pytest.raises(ReadError) as failure:
-        html.visible_text("<p>word</p>" * 1_000, 1_000)
-
-    assert failure.value.outcome == "too_large"
 
 
 def test_headings_name_the_sections_below_them() -> None:

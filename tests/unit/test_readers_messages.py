@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import struct
-import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -147,20 +145,6 @@ def test_a_body_that_cannot_be_read_is_not_lost_in_silence() -> None:
     assert shown(outlook.documents(data, WANTED)) == [("", "malformed"), ("a.txt", "one")]
 
 
-@pytest.mark.parametrize(
-    "tree",
-    [
-        message({"001A001F": "IPM.Note.SMIME"}, attached("smime.p7m", b"x")),
-        message(NOTE, attached("message.rpmsg", b"x")),
-    ],
-)
-def test_an_encrypted_outlook_message_is_encrypted(tree: dict[str, bytes]) -> None:
-    with pytest.raises(ReadError) as failure:
-        shown(outlook.documents(compound_file(tree), WANTED))
-
-    assert failure.value.outcome == "encrypted"
-
-
 def test_garbage_in_outlooks_clothes_is_damaged() -> None:
     """Cut off or overwritten anywhere, it is an error of ours or text, nothing else."""
     data = compound_file(message(NOTE, attached("a.txt", b"one")))
@@ -176,57 +160,51 @@ def test_garbage_in_outlooks_clothes_is_damaged() -> None:
     assert reasons == {"malformed", "1", "2"}
 
 
-def test_files_in_an_archive_have_their_paths() -> None:
-    """Folders, hidden and temporary files are passed over; a name that climbs is only a name."""
-    members = {
-        "b/a.txt": "one",
-        "../../etc/passwd": "two",
-        "/etc/x": "three",
-        ".hidden": "x",
-        "__MACOSX/a.txt": "x",
-        "b/~$a.docx": "x",
-        "b/": "",
-    }
-
-    found = shown(archives.documents(archive(members), WANTED))
-
-    assert found == [("b/a.txt", "one"), ("../../etc/passwd", "two"), ("/etc/x", "three")]
+def overwritten(data: bytes, place: int, content: bytes) -> bytes:
+    return data[:place] + content + data[place + len(content) :]
 
 
-def test_a_damaged_file_in_an_archive_costs_itself_only() -> None:
-    data = bytearray(archive({"a.txt": "some longer text", "b.txt": "fine"}))
-    data[36:38] = b"\xff\xff"
+ONE_FILE, TWO_FILES = archive({"a.txt": "x"}), archive({"a.txt": "some text", "b.txt": "fine"})
+FLAGS = ONE_FILE.index(b"PK\x01\x02") + 8  # of the file, as the directory has them
 
-    assert shown(archives.documents(bytes(data), WANTED)) == [
-        ("a.txt", "malformed"),
-        ("b.txt", "fine"),
-    ]
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (  # Folders, hidden and temporary files are passed over; a name that climbs is a name.
+            archive(
+                {
+                    "b/a.txt": "one",
+                    "../../etc/passwd": "two",
+                    "/etc/x": "three",
+                    ".hidden": "x",
+                    "__MACOSX/a.txt": "x",
+                    "b/~$a.docx": "x",
+                    "b/": "",
+                }
+            ),
+            [("b/a.txt", "one"), ("../../etc/passwd", "two"), ("/etc/x", "three")],
+        ),
+        (  # A damaged file costs itself only.
+            overwritten(TWO_FILES, 36, b"\xff\xff"),
+            [("a.txt", "malformed"), ("b.txt", "fine")],
+        ),
+        (overwritten(ONE_FILE, FLAGS, b"\x01"), [("a.txt", "encrypted")]),
+    ],
+    ids=["names", "damaged", "encrypted"],
+)
+def test_files_in_an_archive_have_their_paths(data: bytes, expected: list[tuple[str, str]]) -> None:
+    assert shown(archives.documents(data, WANTED)) == expected
 
 
 def test_a_file_above_the_limit_is_not_unpacked() -> None:
     """What it says of its size decides, and it never gives more."""
-    found = list(archives.documents(archive({"a.txt": "x" * 10_001}), WANTED))
+    (found,) = archives.documents(archive({"a.txt": "x" * 10_001}), WANTED)
 
-    assert isinstance(found[0], Unread)
-    assert found[0].error.outcome == "too_large"
-
-
-def test_a_stump_of_an_archive_is_damaged() -> None:
-    with pytest.raises(ReadError):
-        shown(archives.documents(b"PK\x03\x04", WANTED))
+    assert isinstance(found, Unread)
+    assert found.error.outcome == "too_large"
 
 
-def test_an_encrypted_file_in_an_archive_is_encrypted() -> None:
-    buffer = io.BytesIO(archive({"a.txt": "x"}))
-    with zipfile.ZipFile(buffer) as opened:
-        start = opened.start_dir
-    data = bytearray(buffer.getvalue())
-    data[start + 8] |= 1
-
-    assert shown(archives.documents(bytes(data), WANTED)) == [("a.txt", "encrypted")]
-
-
-LIMIT = 1_000_000
 MAIL_HEADERS = (
     "From: =?utf-8?B?Wm/Dqw==?= <zoe@example.org>\n"
     "Subject: =?utf-8?Q?Gr=C3=BC=C3=9Fe?=\n"
@@ -249,60 +227,69 @@ HTML = "Content-Type: text/html\n\n<p>One</p><script>x</script><p>Two</p>\n"
 ATTACHMENT = "Content-Type: application/pdf\nContent-Disposition: attachment; filename=a.pdf\n\nx\n"
 
 
-def own_text(data: bytes) -> Extracted:
-    """Return the text of a message itself."""
-    first = next(mail.documents(data, WANTED))
-    assert isinstance(first, Extracted)
-    return first
-
-
-def test_headers_come_first() -> None:
-    """Encoded headers are decoded, and the subject is the title."""
-    extracted = own_text(a_mail(PLAIN))
-
-    assert extracted.text == "From: Zoë <zoe@example.org>\nSubject: Grüße\n\nHello"
-    assert extracted.title == "Grüße"
-
-
-def test_of_alternatives_the_shown_one_is_read_and_attachments_are_named() -> None:
-    """What only other programs show may be false; an attachment is not lost in silence."""
-    content = multipart("mixed", multipart("alternative", PLAIN, HTML), ATTACHMENT)
-
-    text = own_text(a_mail(content)).text
-
-    assert "Hello" not in text
-    assert text.endswith("One\n\nTwo\n\nAttachment: a.pdf")
+def alternatives(plain: str, html: str) -> str:
+    parts = (f"Content-Type: text/plain\n\n{plain}\n", f"Content-Type: text/html\n\n{html}\n")
+    return multipart("alternative", *parts)
 
 
 @pytest.mark.parametrize(
-    ("plain", "html", "body"), [("  ", "<p>Shown</p>", "Shown"), ("Plain", "<img>", "Plain")]
+    ("content", "body"),
+    [
+        (PLAIN, "Hello"),
+        (HTML, "One\n\nTwo"),
+        # What only other programs show may be false; an attachment is not lost in silence.
+        (
+            multipart("mixed", multipart("alternative", PLAIN, HTML), ATTACHMENT),
+            "One\n\nTwo\n\nAttachment: a.pdf",
+        ),
+        # An alternative without text does not cost the other.
+        (alternatives("  ", "<p>Shown</p>"), "Shown"),
+        (alternatives("Plain", "<img>"), "Plain"),
+    ],
+    ids=["plain", "html", "both and a file", "blank plain", "blank html"],
 )
-def test_an_alternative_without_text_does_not_cost_the_other(
-    plain: str, html: str, body: str
-) -> None:
-    """A body is not lost in silence."""
-    parts = (f"Content-Type: text/plain\n\n{plain}\n", f"Content-Type: text/html\n\n{html}\n")
+def test_the_body_that_is_shown_follows_the_headers(content: str, body: str) -> None:
+    """Encoded headers are decoded, and the subject is the title."""
+    first = next(mail.documents(a_mail(content), WANTED))
 
-    assert own_text(a_mail(multipart("alternative", *parts))).text.endswith(f"\n\n{body}")
-
-
-def test_an_html_body_is_read_as_html() -> None:
-    """A message that has only HTML gives its visible text."""
-    assert own_text(a_mail(HTML)).text.endswith("\n\nOne\n\nTwo")
-
-
-def test_an_encrypted_message_is_encrypted() -> None:
-    """S/MIME content cannot be read, and is not given as text."""
-    data = b"Subject: x\nContent-Type: application/pkcs7-mime\n\nMIAGCSqGSIb3\n"
-
-    with pytest.raises(ReadError) as failure:
-        own_text(data)
-
-    assert failure.value.outcome == "encrypted"
+    assert isinstance(first, Extracted)
+    assert first.text == f"From: Zoë <zoe@example.org>\nSubject: Grüße\n\n{body}"
+    assert first.title == "Grüße"
 
 
 def test_broken_headers_are_shown_as_they_are() -> None:
     """A header in an unknown encoding does not cost the message."""
     data = b"Subject: =?no-such?Q?x?=\nContent-Type: text/plain; charset=nonsense\n\nBody"
 
-    assert own_text(data).text == "Subject: =?no-such?Q?x?=\n\nBody"
+    assert shown(mail.documents(data, WANTED)) == [("", "Subject: =?no-such?Q?x?=\n\nBody")]
+
+
+@pytest.mark.parametrize(
+    ("read", "data", "outcome"),
+    [
+        (
+            outlook.documents,
+            compound_file(message({"001A001F": "IPM.Note.SMIME"}, attached("smime.p7m", b"x"))),
+            "encrypted",
+        ),
+        (
+            outlook.documents,
+            compound_file(message(NOTE, attached("message.rpmsg", b"x"))),
+            "encrypted",
+        ),
+        (
+            mail.documents,
+            b"Subject: x\nContent-Type: application/pkcs7-mime\n\nMIAGCSqGSIb3\n",
+            "encrypted",
+        ),
+        (archives.documents, b"PK\x03\x04", "unreadable"),
+    ],
+)
+def test_what_cannot_be_read_is_not_given_as_text(
+    read: Callable[[bytes, Wanted], Iterable[Extraction]], data: bytes, outcome: str
+) -> None:
+    """Rights management, S/MIME, and the stump of an archive."""
+    with pytest.raises(ReadError) as failure:
+        shown(read(data, WANTED))
+
+    assert failure.value.outcome == outcome

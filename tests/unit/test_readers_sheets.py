@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import openpyxl
 import pytest
@@ -89,17 +90,14 @@ def test_sentences_in_hidden_cells_are_kept_and_counted() -> None:
 
 
 def test_rows_of_a_workbook_are_documents() -> None:
-    """They come from the sheets that have the column, and name the sheet."""
+    """They come from the sheets that have the column, and name it where there are several."""
+    only = workbook({"Only": [["review"], ["Fine."]]})
+
+    assert places(sheets.documents(only, NUMBERED)) == [("1", "Fine.")]
     assert places(sheets.documents(REVIEWS, BY_ROW)) == [
         ("Spring/a", "Fine."),
         ("Spring/b", "Poor."),
     ]
-
-
-def test_a_workbook_of_one_sheet_needs_no_name_of_it() -> None:
-    data = workbook({"Only": [["review"], ["Fine."]]})
-
-    assert places(sheets.documents(data, NUMBERED)) == [("1", "Fine.")]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -131,29 +129,34 @@ def test_standard_input_is_recognised_as_a_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "name"), [(b"a,b\n1,2\n", "a.csv"), (b'{"a": 1, "b": 2}\n', "a.jsonl")]
+    ("read", "reason", "hint"),
+    [
+        (lambda: documents_of_rows(b"a,b\n1,2\n", "a.csv", BY_ROW), "no_such_column", "a, b"),
+        (
+            lambda: documents_of_rows(b'{"a": 1, "b": 2}\n', "a.jsonl", BY_ROW),
+            "no_such_column",
+            "a, b",
+        ),
+        (
+            lambda: sheets.documents(workbook({"A": [["a"], ["1"]], "B": [["b"]]}), BY_ROW),
+            "no_such_column",
+            "a, b",
+        ),
+        (
+            lambda: sheets.documents(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(2000), WHOLE),
+            "malformed",
+            "",
+        ),
+    ],
+    ids=["csv", "jsonl", "workbook", "damaged"],
 )
-def test_a_missing_column_is_named_with_those_that_are_there(data: bytes, name: str) -> None:
-    """The hint lists what could have been meant."""
+def test_what_cannot_be_read_says_why(read: Callable[[], object], reason: str, hint: str) -> None:
+    """The hint lists the columns that could have been meant."""
     with pytest.raises(ReadError) as failure:
-        places(documents_of_rows(data, name, BY_ROW))
+        places(read())
 
-    assert failure.value.reason == "no_such_column"
-    assert failure.value.hint == "Its columns: a, b."
-
-
-def test_a_workbook_without_the_column_says_so() -> None:
-    with pytest.raises(ReadError) as failure:
-        places(sheets.documents(workbook({"A": [["x"], ["1"]], "B": [["y"]]}), BY_ROW))
-
-    assert failure.value.hint == "Its columns: x, y."
-
-
-def test_a_damaged_workbook_is_unreadable() -> None:
-    with pytest.raises(ReadError) as failure:
-        sheets.documents(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(2000), WHOLE)
-
-    assert failure.value.reason == "malformed"
+    assert failure.value.reason == reason
+    assert not hint or failure.value.hint == f"Its columns: {hint}."
 
 
 def test_cells_cannot_break_out_of_their_table() -> None:

@@ -54,10 +54,29 @@ def failure(data: bytes, limit: int = LIMIT) -> ReadError:
     return caught.value
 
 
-def test_paragraphs_are_parted_by_blank_lines() -> None:
+CONTENTS = '\x13 TOC \\o \x14\x13 HYPERLINK "#x" \x14Tides\t\x13 PAGEREF x \x142\x15\x15\x15'
+HEADER = "Top\rBottom\rTop\rBottom\r"
+
+
+@pytest.mark.parametrize(
+    ("stories", "expected"),
+    [
+        (["One\rTwo\x0band a half\r"], "One\n\nTwo\nand a half"),
+        (  # Comments are left out, and the header of each section is there once.
+            ["Body\x02\r", "\x02 Note\r", HEADER, "", "\x05Comment\r", "End\r", "Box\r"],
+            "Body\n\nNote\n\nTop\n\nBottom\n\nEnd\n\nBox",
+        ),
+        (["a\x07b\x07\x07c\x07d\x07\x07Then\r"], "a | b\nc | d\nThen"),
+        (  # Fields show their outcome; those in their instructions or without one are no text.
+            [f"{CONTENTS}\r\x13 XE index \x15Non\x1ebreaking, soft\x1fly\r"],
+            "Tides\t2\n\nNon-breaking, softly",
+        ),
+    ],
+    ids=["paragraphs", "notes and boxes", "tables", "fields"],
+)
+def test_the_text_is_that_which_is_shown(stories: list[str], expected: str) -> None:
     """Whichever of the two tables the pieces are in."""
-    assert text(doc("One\rTwo\x0band a half\r")) == "One\n\nTwo\nand a half"
-    assert text(doc("One\r", flags=0)) == "One"
+    assert text(doc(*stories)) == text(doc(*stories, flags=0)) == expected
 
 
 def test_pieces_of_both_widths_are_put_together() -> None:
@@ -67,29 +86,6 @@ def test_pieces_of_both_widths_are_put_together() -> None:
     units = len(joined.encode("utf-16-le")) // 2
 
     assert text(doc(joined + "x" * (units - len(joined)), pieces=pieces)) == joined.strip()
-
-
-def test_notes_headers_and_boxes_follow() -> None:
-    """Comments are left out, and the header of each section is there once."""
-    header = "Top\rBottom\rTop\rBottom\r"
-
-    found = text(doc("Body\x02\r", "\x02 Note\r", header, "", "\x05Comment\r", "End\r", "Box\r"))
-
-    assert found == "Body\n\nNote\n\nTop\n\nBottom\n\nEnd\n\nBox"
-
-
-def test_tables_have_bars() -> None:
-    assert text(doc("a\x07b\x07\x07c\x07d\x07\x07Then\r")) == "a | b\nc | d\nThen"
-
-
-def test_fields_show_their_outcome() -> None:
-    """Instructions are no text, nor are fields in them or without an outcome."""
-    inner = "\x13 PAGEREF x \x142\x15"
-    contents = f'\x13 TOC \\o \x14\x13 HYPERLINK "#x" \x14Tides\t{inner}\x15\x15'
-
-    found = text(doc(f"{contents}\r\x13 XE index \x15Non\x1ebreaking, soft\x1fly\r"))
-
-    assert found == "Tides\t2\n\nNon-breaking, softly"
 
 
 def test_what_cannot_be_read_is_told_apart() -> None:

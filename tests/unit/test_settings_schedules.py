@@ -18,17 +18,21 @@ folder = "/srv/contracts"
 
 [profiles.letters]
 folder = "letters"
+
+[profiles.out]
+folder = "../secrets"
 """
 
 
-def load(folder: Path, *lines: str) -> settings.Settings:
+def load(folder: Path, *lines: str, cron: str = "0 2 * * *") -> settings.Settings:
     file = folder / "chordwise.toml"
-    file.write_text("\n".join(["[schedules.nightly]", *lines, PROFILES]), "utf-8")
+    written = ["[schedules.nightly]", f'cron = "{cron}"', *lines, PROFILES]
+    file.write_text("\n".join(written), "utf-8")
     return settings.load(file)
 
 
 def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
-    found = load(tmp_path, 'cron = "0 2 * * *"', 'paths = ["in/*.pdf"]').schedules["nightly"]
+    found = load(tmp_path, 'paths = ["in/*.pdf"]').schedules["nightly"]
 
     assert (found.kind, found.time_zone, found.profile) == (ScheduleKind.ANALYZE, "UTC", "")
     assert (found.catch_up, found.expires_after_hours) == (CatchUp.ONCE, 22)
@@ -37,69 +41,49 @@ def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "complaint"),
     [
-        (('paths = ["a"]',), "cron: Field required"),
-        (('cron = "0 26 * * *"', 'paths = ["a"]'), "“0 26 .* is no cron expression: bad hour"),
-        (('cron = "0 2 * * *"', 'time_zone = "Europe/Bonn"'), "no time zone “Europe/Bonn”"),
-        (('cron = "0 2 * * *"', 'time_zone = "../etc/passwd"'), "no time zone"),
-        (('cron = "0 2 * * *"', 'profile = "bills"'), "nightly: there is no profile “bills”"),
-        (('cron = "0 2 * * *"',), "nightly: there is nothing to analyze"),
-        (('cron = "0 2 * * *"', 'profile = "letters"'), "there is nothing to analyze"),
-        (('cron = "0 2 * * *"', 'kind = "prune"'), "kind = “prune” needs at least one of"),
-        (('cron = "0 2 * * *"', 'kind = "prune"', 'paths = ["a"]'), "paths is only for kind"),
-        (
-            ('cron = "0 2 * * *"', 'paths = ["a"]', "keep_runs_days = 9"),
-            "keep_runs_days is only for",
-        ),
-        (('cron = "0 2 * * *"', 'kind = "report"'), "kind = “report” needs a folder"),
-        (('cron = "0 2 * * *"', 'paths = ["a"]', 'folder = "b"'), "folder is only for kind"),
-        (
-            ('cron = "0 2 * * *"', 'paths = ["a"]', 'view = "runs"'),
-            "view is only for kind = “export”",
-        ),
-        (('cron = "0 2 * * *"', 'paths = ["a"]', "raw = true"), "raw is only for kind = “export”"),
-        (
-            ('cron = "0 2 * * *"', 'kind = "prune"', 'lane = "batch"'),
-            "lane is only for kind = “ana",
-        ),
-        (('cron = "0 2 * * *"', 'paths = ["a"]', 'lane = "fast"'), "lane: Input should be"),
-        (
-            ('cron = "0 2 * * *"', 'kind = "export"', 'view = "runs"'),
-            "kind = “export” needs a folder",
-        ),
-        (('cron = "0 2 * * *"', 'kind = "export"', 'folder = "b"'), "needs either view or sql"),
-        (
-            ('cron = "0 2 * * *"', 'kind = "export"', 'folder = "b"', 'view = "a"', 'sql = "b"'),
-            "needs either view or sql",
-        ),
-        (
-            ('cron = "0 2 * * *"', 'kind = "evaluate"', "max_error_rate = 0.1"),
-            "max_error_rate is only for",
-        ),
-        (('cron = "0 2 * * *"', 'kind = "recalibrate"', 'gold = "a.csv"'), "gold is only for kind"),
-        (
-            ('cron = "0 2 * * *"', 'kind = "report"', 'profile = "letters"'),
-            "profile is only for kind",
-        ),
-        (
-            ('cron = "0 2 * * *"', 'kind = "recalibrate"', "max_error_rate = 2"),
-            "less than 1",
-        ),
-        (('cron = "0 2 * * *"', 'kind = "certify"', "max_error_rate = 0"), "greater than 0"),
-        (('cron = "0 2 * * *"', 'kind = "recalibrate"', "risk = 0.1"), "risk is only for kind"),
-        (('cron = "0 2 * * *"', 'kind = "dance"'), "kind: Input should be"),
+        ('time_zone = "Europe/Bonn"', "no time zone “Europe/Bonn”"),
+        ('time_zone = "../etc/passwd"', "no time zone"),
+        ('profile = "bills"', "nightly: there is no profile “bills”"),
+        ("", "nightly: there is nothing to analyze"),
+        ('profile = "letters"', "there is nothing to analyze"),
+        ('kind = "prune"', "kind = “prune” needs at least one of"),
+        ('kind = "prune"\npaths = ["a"]', "paths is only for kind"),
+        ('paths = ["a"]\nkeep_runs_days = 9', "keep_runs_days is only for"),
+        ('kind = "report"', "kind = “report” needs a folder"),
+        ('paths = ["a"]\nfolder = "b"', "folder is only for kind"),
+        ('paths = ["a"]\nview = "runs"', "view is only for kind = “export”"),
+        ('paths = ["a"]\nraw = true', "raw is only for kind = “export”"),
+        ('kind = "prune"\nlane = "batch"', "lane is only for kind = “ana"),
+        ('paths = ["a"]\nlane = "fast"', "lane: Input should be"),
+        ('kind = "export"\nview = "runs"', "kind = “export” needs a folder"),
+        ('kind = "export"\nfolder = "b"', "needs either view or sql"),
+        ('kind = "export"\nfolder = "b"\nview = "a"\nsql = "b"', "needs either view or sql"),
+        ('kind = "evaluate"\nmax_error_rate = 0.1', "max_error_rate is only for"),
+        ('kind = "recalibrate"\ngold = "a.csv"', "gold is only for kind"),
+        ('kind = "report"\nprofile = "letters"', "profile is only for kind"),
+        ('kind = "recalibrate"\nmax_error_rate = 2', "less than 1"),
+        ('kind = "certify"\nmax_error_rate = 0', "greater than 0"),
+        ('kind = "recalibrate"\nrisk = 0.1', "risk is only for kind"),
+        ('kind = "dance"', "kind: Input should be"),
+        ('profile = "out"\n[inbox]\nfolders = ["in"]', "is outside the inbox"),
+        ('paths = ["a"]\n[schedules."a b"]\ncron = "0 2 * * *"', "a name consists of letters"),
+        ('paths = ["a"]\n[schedules.daily]\npaths = ["a"]', "daily.cron: Field required"),
     ],
 )
-def test_what_cannot_be_kept_is_refused(
-    tmp_path: Path, lines: tuple[str, ...], complaint: str
-) -> None:
+def test_what_cannot_be_kept_is_refused(tmp_path: Path, lines: str, complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
-        load(tmp_path, *lines)
+        load(tmp_path, lines)
+
+
+def test_what_is_no_cron_expression_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"“0 26 .* is no cron expression: bad hour"):
+        load(tmp_path, 'paths = ["a"]', cron="0 26 * * *")
 
 
 def test_a_profile_without_a_folder_of_its_own_has_one_in_each_inbox(tmp_path: Path) -> None:
     """As for what is dropped there; what is taken in then is for the schedule to say."""
     inboxes = f'[inbox]\nfolders = ["in", "{tmp_path}/other"]'
-    lines = ('cron = "0 2 * * *"', 'profile = "letters"', inboxes, "[profiles.bills]")
+    lines = ('profile = "letters"', inboxes, "[profiles.bills]")
     found = load(tmp_path, *lines)
     bills = found.schedules["nightly"].model_copy(update={"profile": "bills"})
 
@@ -114,58 +98,34 @@ def test_a_profile_without_a_folder_of_its_own_has_one_in_each_inbox(tmp_path: P
     ]
 
 
-def test_a_profile_does_not_lead_out_of_the_inbox(tmp_path: Path) -> None:
-    lines = ('cron = "0 2 * * *"', 'profile = "out"', '[inbox]\nfolders = ["in"]')
-
-    with pytest.raises(ConfigurationError, match="is outside the inbox"):
-        load(tmp_path, *lines, '[profiles.out]\nfolder = "../secrets"')
-
-
-@pytest.mark.parametrize("kind", ['kind = "report"', 'kind = "export"\nview = "runs"'])
-def test_a_folder_to_write_to_counts_from_the_file(tmp_path: Path, kind: str) -> None:
-    found = load(tmp_path, 'cron = "0 2 * * *"', kind, 'folder = "out"')
-
-    anchored = occurrences.anchor(found, found.schedules["nightly"], tmp_path)
-
-    assert anchored.folder == f"{tmp_path}/out"
-
-
-def test_a_name_can_be_part_of_a_run_name(tmp_path: Path) -> None:
-    file = tmp_path / "chordwise.toml"
-    file.write_text('[schedules."a b"]\ncron = "0 2 * * *"\npaths = ["a"]\n', "utf-8")
-
-    with pytest.raises(ConfigurationError, match="a name consists of letters"):
-        settings.load(file)
-
-
 def test_a_night_in_batches_has_time_to_be_asked_online(tmp_path: Path) -> None:
     """By default it expires later than its questions spill over, and earlier than a short day."""
-    found = load(tmp_path, 'cron = "0 2 * * *"', 'paths = ["a"]', 'lane = "batch"')
+    found = load(tmp_path, 'paths = ["a"]', 'lane = "batch"')
 
     assert found.schedules["nightly"].lane is Lane.BATCH
     assert found.batch.spill_over_hours < found.schedules["nightly"].expires_after_hours < 23
 
 
-def test_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("lines", "name", "expected"),
+    [
+        ('paths = ["in/*.pdf", "/srv/all"]', "paths", ["{0}/in/*.pdf", "/srv/all"]),
+        ('profile = "contracts"', "paths", ["/srv/contracts"]),
+        ('kind = "report"\nfolder = "out"', "folder", ["{0}/out"]),
+        ('kind = "export"\nview = "runs"\nfolder = "out"', "folder", ["{0}/out"]),
+        ('kind = "evaluate"\ngold = "truth.csv"', "gold", ["{0}/truth.csv"]),
+        ('kind = "evaluate"\nprofile = "letters"', "gold", [""]),
+    ],
+)
+def test_paths_count_from_the_folder_of_the_file(
+    tmp_path: Path, lines: str, name: str, expected: list[str]
+) -> None:
     """Wherever the scheduler was started; absolute ones stay, and a profile may have the folder."""
-    found = load(tmp_path, 'cron = "0 2 * * *"', 'paths = ["in/*.pdf", "/srv/all"]')
-    of_profile = load(tmp_path, 'cron = "0 2 * * *"', 'profile = "contracts"')
+    found = load(tmp_path, lines)
+    schedule = occurrences.anchor(found, found.schedules["nightly"], occurrences.folder_of(found))
 
-    anchored = [
-        occurrences.anchor(each, each.schedules["nightly"], occurrences.folder_of(each)).paths
-        for each in (found, of_profile)
+    paths = getattr(schedule, name)
+
+    assert ([paths] if isinstance(paths, str) else [*paths]) == [
+        each.format(tmp_path) for each in expected
     ]
-
-    assert anchored == [(f"{tmp_path}/in/*.pdf", "/srv/all"), ("/srv/contracts",)]
-
-
-def test_a_gold_file_counts_from_the_folder_of_the_file(tmp_path: Path) -> None:
-    measured = load(tmp_path, 'cron = "0 6 * * *"', 'kind = "evaluate"', 'gold = "truth.csv"')
-    said = load(tmp_path, 'cron = "0 6 * * *"', 'kind = "evaluate"', 'profile = "letters"')
-
-    found = [
-        occurrences.anchor(each, each.schedules["nightly"], occurrences.folder_of(each)).gold
-        for each in (measured, said)
-    ]
-
-    assert found == [str(tmp_path / "truth.csv"), ""]

@@ -15,14 +15,6 @@ from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
 
 
-def test_a_process_that_showed_itself_is_healthy(tmp_path: Path) -> None:
-    """A sign of life counts for the process that gave it, and for no other."""
-    liveness.show(tmp_path / "home", "scheduler", State.WORKING)
-
-    assert liveness.last_sign(tmp_path / "home", "scheduler").is_healthy
-    assert not liveness.last_sign(tmp_path / "home", "worker").is_healthy
-
-
 def test_a_process_that_fell_silent_is_not_healthy(tmp_path: Path) -> None:
     """A sign of life grows stale, as when a loop hangs; it still says what held last."""
     liveness.show(tmp_path, "worker", State.BUSY)
@@ -38,13 +30,15 @@ def test_a_process_that_fell_silent_is_not_healthy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("state", State)
 def test_only_a_working_process_is_healthy(tmp_path: Path, state: State) -> None:
-    liveness.show(tmp_path, "worker", state)
+    """A sign of life counts for the process that gave it, and for no other."""
+    liveness.show(tmp_path / "home", "worker", state)
 
-    sign = liveness.last_sign(tmp_path, "worker")
+    sign = liveness.last_sign(tmp_path / "home", "worker")
 
     assert sign.is_fresh
     assert sign.is_healthy is ("waiting" not in state)
     assert str(sign) == f"The worker is {state}."
+    assert not liveness.last_sign(tmp_path / "home", "scheduler").is_fresh
 
 
 def test_a_file_of_another_making_is_no_sign(tmp_path: Path) -> None:
@@ -56,6 +50,15 @@ def test_a_file_of_another_making_is_no_sign(tmp_path: Path) -> None:
     assert str(liveness.last_sign(tmp_path, "worker")) == (
         "The worker has sent no heartbeat on this machine."
     )
+
+
+def test_a_sign_that_cannot_be_written_gets_old(tmp_path: Path) -> None:
+    """A home that is full, or has no folder to write to, does not stop the process."""
+    (tmp_path / "run").write_text("no folder", "utf-8")
+
+    liveness.show(tmp_path, "worker", State.BUSY)
+
+    assert not liveness.last_sign(tmp_path, "worker").is_fresh
 
 
 @pytest.mark.parametrize(
@@ -80,12 +83,3 @@ def test_health_is_an_exit_code_and_a_sentence(
         f"The {process} has sent no heartbeat on this machine.",
         f"The {process} is working.",
     ]
-
-
-def test_a_sign_that_cannot_be_written_gets_old(tmp_path: Path) -> None:
-    """A home that is full, or has no folder to write to, does not stop the process."""
-    (tmp_path / "run").write_text("no folder", "utf-8")
-
-    liveness.show(tmp_path, "worker", State.BUSY)
-
-    assert not liveness.last_sign(tmp_path, "worker").is_fresh

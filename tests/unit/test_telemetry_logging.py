@@ -145,11 +145,15 @@ def test_levels_and_chatter_are_kept_out(capsys: pytest.CaptureFixture[str]) -> 
 def test_no_log_line_commands_a_terminal(
     written_as: Format, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Wherever it sits: in the event, a value or its name, a list, an error, a traceback."""
+    """Wherever it sits: in the event, a value or its name, a list, an error, a traceback.
+
+    Nor does a line end in a document's text begin a line of the log.
+    """
     hostile = "a\x1b]0;b\x07c\x9b2Jd\u202ee"
     log = a_log(written_as)
 
     log.warning(hostile, value=hostile, nested=[hostile], error=ValueError(hostile), **{hostile: 1})
+    log.info("chunk.failed", what="cleared\n2026 [info] forged")
     try:
         fail(hostile)
     except ValueError:
@@ -158,18 +162,8 @@ def test_no_log_line_commands_a_terminal(
 
     written = capsys.readouterr().err
     assert "\\x1b]0;b" in written or "\\u001b]0;b" in written
+    assert "\n2026 [info] forged" not in written
     assert [c for c in written if unicodedata.category(c) in {"Cc", "Cf"} and c != "\n"] == []
-
-
-def test_a_text_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Control characters of a document's text are written as what they are."""
-    configure(LoggingSettings(format="console"), "worker")
-
-    structlog.get_logger("test").info("chunk.failed", what="\x1b[2Jcleared\n2026 [info] forged")
-
-    written = capsys.readouterr().err
-    assert "\x1b[2J" not in written
-    assert written.count("\n") == 1
 
 
 def test_what_libraries_report_of_expected_errors_has_no_traceback(

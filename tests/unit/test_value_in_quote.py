@@ -220,23 +220,18 @@ def test_quality_falls_by_values_that_are_not_in_their_quotes() -> None:
 
 
 def test_each_fact_says_whether_its_value_is_in_the_quote() -> None:
-    """Of a row with one quote, too; null where that was not judged."""
-    output = judged(25, 21.5)
+    """Of a row with one quote, too; null where that was not judged.
 
-    marks = {fact.path: fact.value_in_quote for fact in facts(output, EXTRACTION)}
+    A number alone has the currency of a quote that has the number.
+    """
+    right, wrong = (facts(judged(25, amount), EXTRACTION) for amount in (12.5, 21.5))
 
-    assert marks == {
+    assert {fact.path: fact.value_in_quote for fact in wrong} == {
         "/data/total": True,
         "/data/rows/0/name": True,
         "/data/rows/0/amount": False,
         "/data/rows/0/vat": None,
     }
-
-
-def test_a_number_alone_has_the_currency_of_its_quote() -> None:
-    """Of a schema, too; a number that its quote does not have has none."""
-    right, wrong = (facts(judged(25, amount), EXTRACTION) for amount in (12.5, 21.5))
-
     assert [(fact.number, fact.currency) for fact in right if fact.number] == [
         (25, None),
         (Decimal("12.5"), "EUR"),
