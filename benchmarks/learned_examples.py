@@ -29,7 +29,6 @@ from chordwise.domain.learning.learned_examples import (
     LearnedExample,
     learned,
 )
-from chordwise.domain.learning.measures import wilson
 from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile

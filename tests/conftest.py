@@ -38,6 +38,8 @@ from tests.fakes.pipeline import close_all
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
 _TEMPLATE = "template_chordwise"
 _MOMENT_SECONDS = 0.02
+# The experiments share a measurement of undisturbed work; the pages share a browser.
+_FOLDERS = {"tests/faults", "tests/web"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +239,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         # Tests of a group share their set-up if no other test runs between them.
         is_grouped = item.get_closest_marker("xdist_group") is not None
-        waits = not is_grouped and {"e2e", "faults"} & {*item.path.parts}
+        waits = not is_grouped and "e2e" in item.path.parts
         (waiting if waits else computing).append(item)
     share = len(computing) // (len(waiting) + 1)
     for place, item in enumerate(waiting):
@@ -246,13 +248,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class _ByGroup(LoadGroupScheduling):  # type: ignore[misc]  # an untyped library
-    """Keeps the tests of a module with a group in one process.
+    """Keeps the tests of a module with a group, and of some folders, in one process.
 
     pytest-xdist 3.8 marks them by a suffix of their names, which pytest 9.2 does not preserve.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
+        folder = module.rpartition("/")[0]
+        if folder in _FOLDERS:
+            return folder
         return module if _has_group(self.config.rootpath / module) else nodeid
 
 

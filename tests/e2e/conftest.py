@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import redis
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from chordwise.storage.database import open_engine
+from tests.conftest import Servers
 from tests.fakes.configuration import configuration
+from tests.fakes.databases import Databases
 from tests.fakes.processes import Processes, wait_until
 from tests.peers.answering_server import AnsweringServer, serving
 
@@ -41,7 +44,7 @@ class Stage:
 
     def submit(self, *arguments: str) -> str:
         """Submit with the command line; return the id of the run."""
-        done = self.processes.run("submit", *arguments)
+        done = self.processes.call("submit", *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -68,6 +71,26 @@ def set_stage(
     yield Stage(processes=processes, provider=provider, engine=engine, folder=folder)
     processes.end_all()
     engine.dispose()
+
+
+@contextmanager
+def stage_at_work(
+    folder: Path,
+    settings: str,
+    provider: AnsweringServer,
+    servers: Servers,
+    databases: Databases,
+) -> Iterator[Stage]:
+    """Set one stage for all tests of a module, with a scheduler and a worker at work."""
+    with redis.Redis.from_url(servers.valkey.redis_url()) as valkey:
+        valkey.flushall()
+    broker = SecretStr(servers.valkey.url())
+    with databases.lend() as database:
+        url = SecretStr(servers.postgres.url(database))
+        with set_stage(folder, settings, provider, url, broker) as found:
+            found.processes.start("scheduler")
+            found.processes.start("worker")
+            yield found
 
 
 @pytest.fixture

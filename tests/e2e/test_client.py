@@ -8,13 +8,11 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-import redis
-from pydantic import SecretStr
 
 from chordwise import AsyncClient, Client
 from chordwise.errors import UsageError
 from tests.conftest import Servers
-from tests.e2e.conftest import Stage, set_stage
+from tests.e2e.conftest import Stage, stage_at_work
 from tests.fakes.configuration import configuration
 from tests.fakes.databases import Databases
 from tests.peers.answering_server import serving
@@ -36,15 +34,9 @@ def stage(
     folder = tmp_path_factory.mktemp("client")
     for name, text in TEXTS.items():
         (folder / name).write_text(text, "utf-8")
-    broker = SecretStr(servers.valkey.url())
-    with redis.Redis.from_url(servers.valkey.redis_url()) as valkey:
-        valkey.flushall()
-    with databases.lend() as database, serving(delay_seconds=0.5) as provider:
-        url = SecretStr(servers.postgres.url(database))
+    with serving(delay_seconds=0.5) as provider:
         settings = configuration(provider.base_url)
-        with set_stage(folder, settings, provider, url, broker) as found:
-            found.processes.start("scheduler")
-            found.processes.start("worker")
+        with stage_at_work(folder, settings, provider, servers, databases) as found:
             yield found
 
 

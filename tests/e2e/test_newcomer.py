@@ -68,6 +68,12 @@ INVOICE: JsonObject = {
 SETTINGS = """
 model = "peer"
 
+[embedded]
+command_server = false
+
+[worker]
+processes = 1
+
 [models.peer]
 provider = "openai"
 model = "peer"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import pytest
 from psycopg import sql
@@ -19,6 +20,9 @@ from pydantic import SecretStr
 from sqlalchemy import URL, make_url
 
 from chordwise.embedded.postgres import EmbeddedPostgres
+from chordwise.errors import ChordwiseError
+from chordwise.pipeline.runtime.startup import wait_until_ready
+from chordwise.settings import load
 from chordwise.storage import migration
 from chordwise.storage.database import open_engine
 from tests.conftest import Servers
@@ -65,6 +69,15 @@ def start(
         preexec_fn=before,
     )
     return Refusal(exit_code=done.returncode, said=done.stderr)
+
+
+def refused(folder: Path, url: URL) -> Refusal:
+    """Return how the check ends with which every process begins."""
+    address = SecretStr(url.render_as_string(hide_password=False))
+    with pytest.raises(ChordwiseError) as raised:
+        wait_until_ready(load(home=folder / "home", database_url=address), "worker", Event())
+    error = raised.value
+    return Refusal(exit_code=error.exit_code, said=f"{error.what}\n{error.hint}\n")
 
 
 def judge(refusal: Refusal, *words: str) -> None:
@@ -116,23 +129,15 @@ def test_a_database_that_does_not_let_us_in(
 
 
 @pytest.mark.parametrize(
-    ("process", "rights", "words"),
+    ("rights", "words"),
     [
-        pytest.param(
-            *("worker", "SELECT", ("may not DELETE, INSERT, UPDATE on answer_tables", "more")),
-            marks=pytest.mark.nightly,
-        ),
-        ("scheduler", "", ("may not SELECT on alembic_version",)),
-        pytest.param("worker", "ALL", ("read-only",), marks=pytest.mark.nightly),
+        ("SELECT", ("may not DELETE, INSERT, UPDATE on answer_tables", "more")),
+        ("", ("may not SELECT on alembic_version",)),
+        ("ALL", ("read-only",)),
     ],
 )
 def test_a_role_without_rights(
-    tmp_path: Path,
-    servers: Servers,
-    database_url: SecretStr,
-    process: str,
-    rights: str,
-    words: tuple[str, ...],
+    tmp_path: Path, servers: Servers, database_url: SecretStr, rights: str, words: tuple[str, ...]
 ) -> None:
     """What a role lacks is named; all rights do not help where every transaction is read-only."""
     url = make_url(database_url.get_secret_value())
@@ -142,7 +147,7 @@ def test_a_role_without_rights(
             with servers.connect() as connection:
                 read_only = "SET default_transaction_read_only = on"
                 connection.execute(f"ALTER ROLE {name} {read_only}".encode())
-        refusal = start(tmp_path, process, url.set(username=name, password=PASSWORD))
+        refusal = refused(tmp_path, url.set(username=name, password=PASSWORD))
 
     judge(refusal, *words, HINT)
     assert name in refusal.said or rights == "ALL"
@@ -154,7 +159,7 @@ def test_an_empty_database(tmp_path: Path, servers: Servers) -> None:
     with servers.connect() as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
-    refusal = start(tmp_path, "scheduler", make_url(servers.postgres.url(name)))
+    refusal = refused(tmp_path, make_url(servers.postgres.url(name)))
 
     judge(refusal, "schema none", "chordwise migrate")
 
@@ -173,8 +178,8 @@ def test_a_replica_and_a_server_whose_hba_knows_us_not(tmp_path: Path) -> None:
         (tmp_path / "postgres" / "standby.signal").touch()
         server.start()
 
-        standby = start(tmp_path, "worker", make_url(server.url()))
-        unknown = start(tmp_path, "worker", make_url(server.url()).set(username="somebody"))
+        standby = refused(tmp_path, make_url(server.url()))
+        unknown = refused(tmp_path, make_url(server.url()).set(username="somebody"))
     finally:
         server.stop()
 
@@ -190,15 +195,6 @@ def test_too_few_files_for_the_concurrency(tmp_path: Path, database_url: SecretS
     refusal = start(tmp_path, "worker", url, before=few)
 
     judge(refusal, "64 files", "worker.concurrency = 16", "ulimit -n")
-
-
-def test_contradictory_times(tmp_path: Path, database_url: SecretStr) -> None:
-    """A heartbeat longer than the lease would lose every lease."""
-    url = make_url(database_url.get_secret_value())
-
-    refusal = start(tmp_path, "scheduler", url, {"CHORDWISE_PIPELINE__HEARTBEAT_SECONDS": "61"})
-
-    judge(refusal, "pipeline.heartbeat_seconds", "chordwise.example.toml")
 
 
 @pytest.mark.parametrize(
@@ -220,17 +216,17 @@ def test_a_database_that_is_merely_away_is_waited_for(
             "CHORDWISE_DATABASE_URL": url.render_as_string(hide_password=False),
             "CHORDWISE_BROKER_URL": broker_url.get_secret_value(),
         }
-        processes = Processes(folder=tmp_path, environment=environment)
-        started = processes.start(process)
-        wait_until(lambda: "database.waiting" in processes.logs(), 20, "it waits")
+        with Processes(folder=tmp_path, environment=environment) as processes:
+            started = processes.start(process)
+            wait_until(lambda: "database.waiting" in processes.logs(), 60, "it waits")
 
-        with servers.connect() as connection:
-            connection.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(identifier))
+            admit = sql.SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(identifier)
+            with servers.connect() as connection:
+                connection.execute(admit)
 
-        wait_until(lambda: f"{process}.started" in processes.logs(), 30, "it works")
-        assert started.poll() is None
-        assert (tmp_path / "home" / "run" / f"{process}.alive").exists()
-        processes.end_all()
+            wait_until(lambda: f"{process}.started" in processes.logs(), 60, "it works")
+            assert started.poll() is None
+            assert (tmp_path / "home" / "run" / f"{process}.alive").exists()
     assert started.returncode == 0
     assert "Traceback" not in processes.logs()
 
@@ -242,13 +238,13 @@ def test_a_worker_that_waits_can_be_stopped(tmp_path: Path, broker_url: SecretSt
         "CHORDWISE_DATABASE_URL": "postgresql://absent@127.0.0.1:9/nothing",
         "CHORDWISE_BROKER_URL": broker_url.get_secret_value(),
     }
-    processes = Processes(folder=tmp_path, environment=environment)
-    worker = processes.start("worker")
-    wait_until(lambda: "database.waiting" in processes.logs(), 20, "it waits")
+    with Processes(folder=tmp_path, environment=environment) as processes:
+        worker = processes.start("worker")
+        wait_until(lambda: "database.waiting" in processes.logs(), 60, "it waits")
 
-    worker.terminate()
+        worker.terminate()
 
-    assert worker.wait(timeout=5) == 0
+        assert worker.wait(timeout=5) == 0
 
 
 def test_a_command_that_writes_refuses_too(

@@ -1,4 +1,4 @@
-"""A run of a hundred thousand documents, written by set-based SQL through the real schema."""
+"""A run of many documents, written by set-based SQL through the real schema."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ CALLS = (
 """A chunk and two calls for each job, over a hundred days; two hundred jobs have failed."""
 
 
-def fill(pipeline: Pipeline, *further: str) -> None:
+def fill(pipeline: Pipeline, *further: str, many: int = DOCUMENTS) -> None:
     """Fill the only run with many documents, each with a job, a result and a fact."""
     pipeline.submit()
     with pipeline.context.database.write() as session:
         session.execute(text("SET LOCAL session_replication_role = replica"))
         session.execute(text("SET LOCAL statement_timeout = 0"))
         for statement in (*_FILLED, *further):
-            session.execute(text(statement), {"many": DOCUMENTS} if ":many" in statement else {})
+            session.execute(text(statement), {"many": many} if ":many" in statement else {})
     with pipeline.context.database.autocommit() as connection:
         connection.execute(text("SET statement_timeout = 0"))
         connection.execute(text("VACUUM ANALYZE"))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from tests.fakes.commands import called
 
@@ -40,6 +41,12 @@ class Processes:
     folder: Path
     environment: Mapping[str, str]
     _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end_all()
 
     def start(
         self, module: str, *arguments: str, stdin: int = subprocess.DEVNULL

@@ -112,6 +112,11 @@ class Cluster:
     def start_scheduler(self, failpoints: str = "", **environment: str) -> Member:
         return self.members.start("scheduler", failpoints, **environment)
 
+    def start_both(self) -> Member:
+        """Start a scheduler and a worker; return the worker."""
+        self.start_scheduler()
+        return self.start_worker()
+
     def open_inbox(
         self, more: str = "", *, root: Path | None = None, home: Path | None = None
     ) -> Drops:

@@ -26,8 +26,7 @@ _FORGOTTEN = "SELECT count(*) FROM incidents WHERE kind = 'rescue' AND reason = 
 def begin(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> None:
     """Have a scheduler and a worker at a document."""
     experiment.begin(id_, injected)
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
 
 
@@ -150,8 +149,7 @@ OVERTAKEN_SECONDS = 10.0
 def begin_beside(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> Member:
     """Have a scheduler and a worker at a document; return the worker."""
     experiment.begin(id_, injected)
-    cluster.start_scheduler()
-    worker = cluster.start_worker()
+    worker = cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
     return worker
 
@@ -207,8 +205,7 @@ def test_a_slow_network(
     """A broker that is far away costs time, and neither calls nor rescues."""
     experiment.begin(f"R05 {name}", f"the broker is slow: {name}")
     slow(cluster.to_broker)
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
 
     cluster.submit(cluster.documents.write(chunks=24))
 
@@ -313,8 +310,7 @@ def test_a_broker_that_remembers_less_than_it_knows(
 ) -> None:
     """Its marker is right and the messages are gone: they are missed, and sent again."""
     experiment.begin("R02 before", "broker restarted with its data from before the submission")
-    own_cluster.start_scheduler()
-    own_cluster.start_worker()
+    own_cluster.start_both()
     own_cluster.wait_for(_MARKED)
     copy_memory(own_cluster)
     own_cluster.submit(own_cluster.documents.write(chunks=24))
@@ -435,8 +431,7 @@ def finish(cluster: Cluster, experiment: Experiment) -> None:
 def test_a_broker_without_room(own_cluster: Cluster, experiment: Experiment, share: float) -> None:
     """Messages that are there are worked on; what cannot be noted stands in PostgreSQL."""
     experiment.begin(f"R04 {share:.0%}", "broker full for three leases")
-    own_cluster.start_scheduler()
-    own_cluster.start_worker()
+    own_cluster.start_both()
     own_cluster.submit(own_cluster.documents.write(chunks=24))
     own_cluster.wait_for_share(share)
 
@@ -452,8 +447,7 @@ def test_a_submission_to_a_broker_without_room(
 ) -> None:
     """It is accepted, waits in the outbox, and runs when there is room; doctor names the cause."""
     experiment.begin("R04 submit", "broker full before a submission")
-    own_cluster.start_scheduler()
-    own_cluster.start_worker()
+    own_cluster.start_both()
     wait_until(lambda: all(each.has_started for each in own_cluster.members.all), 30, "all start")
 
     with full(own_cluster):
@@ -473,8 +467,7 @@ def test_processes_that_start_before_a_broker_without_room(
     experiment.begin("R04 start", "broker full while worker and scheduler start")
 
     with full(own_cluster):
-        own_cluster.start_scheduler()
-        own_cluster.start_worker()
+        own_cluster.start_both()
         own_cluster.submit(own_cluster.documents.write(chunks=24))
 
     finish(own_cluster, experiment)
@@ -503,8 +496,7 @@ def test_a_broker_at_its_brink(own_cluster: Cluster, experiment: Experiment) -> 
     experiment.begin(
         "R04 nearly full", "room for ten messages while ten documents are submitted", chunks=48
     )
-    own_cluster.start_scheduler()
-    own_cluster.start_worker()
+    own_cluster.start_both()
     wait_until(lambda: all(each.has_started for each in own_cluster.members.all), 30, "all start")
 
     with full(own_cluster, _TEN_MESSAGES):

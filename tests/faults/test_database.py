@@ -110,8 +110,7 @@ def test_a_commit_whose_answer_is_lost(
     cluster.submit(cluster.documents.write(chunks=24))
     cluster.to_database.drop_answer_after(b"COMMIT\0", times, holding=holding)
 
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     wait_until(lambda: cluster.to_database.answers_dropped == times, 60, "answers are lost")
     experiment.fault_is_over()
 
@@ -128,8 +127,7 @@ def test_a_submission_whose_commit_is_answered_into_the_void(
     for holding in (b"INSERT INTO runs", b"INSERT INTO jobs"):
         cluster.to_database.drop_answer_after(b"COMMIT\0", holding=holding)
         cluster.submit(cluster.documents.write(chunks=12))
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     experiment.fault_is_over()
 
     experiment.finish()
@@ -146,8 +144,7 @@ def test_a_database_that_falls_silent(
 ) -> None:
     """D half-open: connections that say nothing any more are given up, and work goes on."""
     experiment.begin(f"D half-open {share:.0%}", "bytes lost for three leases")
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
     cluster.wait_for_share(share)
 
@@ -170,8 +167,7 @@ def test_a_database_that_falls_silent(
 def test_a_slow_way_to_the_database(cluster: Cluster, experiment: Experiment, way: str) -> None:
     """D slow: what takes long takes long, and nothing is given up or done twice."""
     experiment.begin(f"D {way}", "50 ms delay per piece of data" if way == "delay" else "50 kB/s")
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
     cluster.wait_for_share(0.2)
 
@@ -234,8 +230,7 @@ def test_rows_that_are_locked_for_long(
 ) -> None:
     """Answers wait for the lock in bounded steps; nothing is asked again or fails."""
     experiment.begin(f"D03 {table} locked", f"all {table} locked for three leases")
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
     cluster.wait_for_share(0.3)
 
@@ -258,8 +253,7 @@ def test_rows_that_are_locked_in_the_other_order(cluster: Cluster, experiment: E
     """A transaction that is ended as a deadlock's victim is repeated."""
     experiment.begin("D03 deadlock", f"chunks locked before their job, {ROUNDS} times")
     cluster.provider.treat(Treatment(delay_seconds=1), times=1_000)
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
     cluster.wait_for_share(0.05)
 
@@ -322,8 +316,7 @@ def test_transactions_that_cannot_be_put_in_order(cluster: Cluster, experiment: 
 def test_a_statement_that_takes_too_long(cluster: Cluster, experiment: Experiment) -> None:
     """A table that is locked as a whole stops statements for as long as they may take, no more."""
     experiment.begin("D03 table locked", "table model_calls locked for two leases")
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
     cluster.wait_for_share(0.3)
 
@@ -379,8 +372,7 @@ def test_migrations_up_down_and_up_under_load(
         "D06", f"{MIGRATIONS} upgrades and downgrades, then an upgrade, under load", chunks=48
     )
     newer_version(tmp_path, monkeypatch, NEWEST)
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     for _ in range(2):
         cluster.submit(cluster.documents.write(chunks=24))
     cluster.wait_for_share(0.1)
@@ -441,8 +433,7 @@ def test_a_database_that_does_not_let_us_work(
 
     refused = [own_cluster.start_worker(**wrong), own_cluster.start_scheduler(**wrong)]
     codes = [member.wait_for_end() for member in refused]
-    own_cluster.start_scheduler()
-    own_cluster.start_worker()
+    own_cluster.start_both()
     experiment.fault_is_over()
 
     experiment.finish(notes=f"exit codes {codes}")

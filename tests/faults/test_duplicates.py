@@ -166,8 +166,7 @@ SELECT json_build_array(job_id, id) FROM chunks WHERE status = 'succeeded' LIMIT
 def begin_forging(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> None:
     """Have a scheduler and a worker in the middle of a document."""
     experiment.begin(id_, injected)
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
     cluster.wait_for_share(0.25)
 

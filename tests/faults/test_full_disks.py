@@ -78,8 +78,7 @@ def test_a_disk_that_is_full_of_log(
 
 def _start_work(cluster: Cluster) -> None:
     """Bring work that lasts, so that the disk fills up in the middle of it."""
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.submit(*(cluster.documents.write(chunks=36) for _ in range(4)))
     cluster.wait_for_share(0.05)
 

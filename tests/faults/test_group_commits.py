@@ -113,8 +113,7 @@ def test_a_countdown_that_is_wrong(cluster: Cluster, experiment: Experiment, wro
         f"P15 {wrong_by:+}", f"jobs.open_chunks off by {wrong_by:+} with a quarter done"
     )
     cluster.provider.delay_seconds = 0.5
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
     cluster.wait_for_share(0.25)
 
@@ -140,8 +139,7 @@ def test_permits_that_are_lost_with_their_process(cluster: Cluster, experiment: 
         "CHORDWISE_LIMITS__MAX_IN_FLIGHT": str(CONCURRENCY),
     }
     cluster.provider.treat(HOLD, times=CONCURRENCY)
-    cluster.start_scheduler()
-    worker = cluster.start_worker()
+    worker = cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
     wait_until(lambda: len(cluster.provider.requests) == CONCURRENCY, 60, "all permits are taken")
 
@@ -178,8 +176,7 @@ def test_many_jobs_while_the_database_restarts(
         writer.writerow(["id", "text"])
         texts = (own_cluster.documents.text(number) for number in range(jobs))
         writer.writerows(enumerate(texts))
-    own_cluster.start_scheduler()
-    own_cluster.start_worker()
+    own_cluster.start_both()
     columns = ("--text-column", "text", "--id-column", "id")
     done = own_cluster.run("submit", *columns, str(rows), timeout=60 + jobs / 10)
     assert done.returncode == 0, done.stderr

@@ -178,8 +178,7 @@ def test_hostile_words_wherever_text_is_shown(cluster: Cluster, experiment: Expe
         with (cluster.folder / "chordwise.toml").open("a", encoding="utf-8") as file:
             file.write(DELIVERY.format(url=receiver.url, secret=WEBHOOK_SECRET))
         cluster.provider.treat(Treatment(answering=says_hostile_words), times=len(HOSTILE))
-        cluster.start_scheduler()
-        cluster.start_worker()
+        cluster.start_both()
         options = ("--run-name", HOSTILE[7] + HOSTILE[0], "--instructions", HOSTILE[8])
         cluster.submit(*write_hostile_documents(cluster), options=options)
         cluster.wait_until_finished(120)

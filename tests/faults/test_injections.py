@@ -82,8 +82,7 @@ def test_orders_in_documents(cluster: Cluster, experiment: Experiment) -> None:
         for is_clean in (True, False)
     ]
     (cluster.folder / "schema.json").write_text(json.dumps(SCHEMA), "utf-8")
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     options = ("--type", "extraction", "--schema", str(cluster.folder / "schema.json"))
     cluster.submit(*files, options=options)
     cluster.wait_until_finished(120)
@@ -177,8 +176,7 @@ def test_requests_in_real_documents(
             for text in list(hosts.values())[1::2]:
                 cluster.provider.treat(rewrites(lambda _: OBEYED), times=2, containing=text[:200])
             cluster.provider.treat(rewrites(obeying_in_form), times=_EVER)
-        cluster.start_scheduler()
-        cluster.start_worker()
+        cluster.start_both()
         assert cluster.run("submit", *map(str, files), timeout=600).returncode == 0
         cluster.wait_until_finished(600)
     cluster.provider.forgive()

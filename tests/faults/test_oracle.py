@@ -124,8 +124,7 @@ def test_a_healthy_history_is_accepted_and_a_tampered_one_is_not(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is found without a fault; then each invariant notices what was done against it."""
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=6))
     cluster.wait_until_finished()
     assert judge(cluster) == []

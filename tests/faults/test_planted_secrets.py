@@ -110,8 +110,7 @@ def work_through_defects(cluster: Cluster) -> None:
     """Let both processes raise errors in the middle of their work, and others finish it."""
     cluster.start_scheduler("dispatch.sent:raise")
     cluster.start_worker("chunk.claimed:raise; chunk.before_commit:raise:2")
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=6))
     cluster.wait_until_finished(400)
 

@@ -46,14 +46,8 @@ def test_every_point_can_be_armed() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        "chunk.nowhere:kill",
-        pytest.param("chunk.claimed:explode", marks=pytest.mark.nightly),
-        pytest.param("chunk.claimed", marks=pytest.mark.nightly),
-    ],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("wrong", ["chunk.nowhere:kill", "chunk.claimed:explode", "chunk.claimed"])
 def test_what_cannot_be_armed_ends_with_a_sentence(wrong: str) -> None:
     """An unknown name or action ends the process before it does anything."""
     done = run("-m", "tests.faults.armed", "worker", failpoints=wrong)
@@ -63,6 +57,7 @@ def test_what_cannot_be_armed_ends_with_a_sentence(wrong: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_kill_happens_at_its_passing() -> None:
     """The second passing is the last thing that the process does."""
     done = run("-u", "-c", THREE_TIMES, "chunk.before_commit:kill:2")
@@ -71,12 +66,14 @@ def test_a_kill_happens_at_its_passing() -> None:
     assert done.stdout == "done done "
 
 
+@pytest.mark.thorough
 def test_an_error_can_be_raised_at_every_passing() -> None:
     done = run("-c", THREE_TIMES, "chunk.before_commit:raise:*")
 
     assert "InjectedError: the failpoint chunk.before_commit" in done.stderr
 
 
+@pytest.mark.thorough
 def test_the_clock_of_a_process_can_be_wrong(tmp_path: Path) -> None:
     """Later readings of the clock are wrong."""
     script = tmp_path / "clock.py"
@@ -93,6 +90,7 @@ def test_the_clock_of_a_process_can_be_wrong(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.thorough
 def test_the_file_descriptors_of_a_process_can_be_few(tmp_path: Path) -> None:
     """The limit holds for what it starts with, too."""
     script = tmp_path / "files.py"

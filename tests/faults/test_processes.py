@@ -334,8 +334,7 @@ def test_both_servers_are_killed_while_a_document_is_at_work(
 ) -> None:
     """PostgreSQL and an empty Valkey come back, and the document is finished without hands."""
     experiment.begin("R02 D01", "kill -9 of broker (restarted empty) and database")
-    own_cluster.start_scheduler()
-    own_cluster.start_worker()
+    own_cluster.start_both()
     own_cluster.submit(own_cluster.documents.write(chunks=24))
     own_cluster.wait_for_share(0.25)
 
@@ -461,8 +460,7 @@ def wait_for_standstill(cluster: Cluster) -> None:
 def test_a_parser_killed_over_a_document(cluster: Cluster, experiment: Experiment) -> None:
     """P02: its file is named as unreadable, with a hint; all others are taken in and answered."""
     experiment.begin("P02", "kill -9 of the reader while it reads a document", chunks=2 * DOCUMENTS)
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     documents = [str(cluster.documents.write(chunks=1)) for _ in range(DOCUMENTS)]
     cluster.to_database.delay(0.01)  # so that the intake takes long enough to be met
 
@@ -538,8 +536,7 @@ def test_a_worker_whose_files_run_out(cluster: Cluster, experiment: Experiment) 
     experiment.begin(
         "P10 exhausted", "a running worker without free file descriptors, then a restart"
     )
-    cluster.start_scheduler()
-    worker = cluster.start_worker()
+    worker = cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
     cluster.wait_for_share(0.1)
 

@@ -295,8 +295,7 @@ def test_a_redirect(cluster: Cluster, experiment: Experiment) -> None:
     elsewhere = f"http://127.0.0.1:{cluster.to_provider.port}/v1/elsewhere"
     for target in (METADATA_SERVICE, elsewhere):
         cluster.provider.treat(strange.sends(b"", status=307, headers={"Location": target}))
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     run_id = cluster.submit(cluster.documents.write(chunks=1))
 
     cluster.wait_for("SELECT status = 'paused' FROM runs")
@@ -320,8 +319,7 @@ def test_a_provider_on_ipv6_only(cluster: Cluster, experiment: Experiment) -> No
     experiment.begin("L10 IPv6", "a provider on [::1] only", chunks=FEW_CHUNKS)
     with front_of(cluster.provider, host="::1") as front:
         add_model(cluster, "six", f"http://[::1]:{front.port}/v1")
-        cluster.start_scheduler()
-        cluster.start_worker()
+        cluster.start_both()
 
         cluster.submit(cluster.documents.write(chunks=FEW_CHUNKS), options=("--model", "six"))
 
@@ -341,8 +339,7 @@ def survive(cluster: Cluster, experiment: Experiment, broken: list[Treatment]) -
     for treatment in broken:
         cluster.provider.treat(treatment)
         cluster.provider.treat(_GOOD)
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
 
     cluster.submit(cluster.documents.write(chunks=CHUNKS))
 

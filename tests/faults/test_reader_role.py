@@ -217,8 +217,7 @@ def test_what_a_reader_may_not_do(cluster: Cluster, experiment: Experiment, tmp_
     )
     # Around the proxy: it runs in this process, which libpq holds up while it waits.
     url = SecretStr(cluster.database.postgres.connection_string(cluster.name))
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
     before = cluster.rows(_CATALOG)
     slow: list[subprocess.CompletedProcess[str]] = []

@@ -26,8 +26,7 @@ _TIMES = 3
 def begin(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> None:
     """Have a scheduler and a worker at a document."""
     experiment.begin(id_, injected)
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
 
 

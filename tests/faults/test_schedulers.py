@@ -169,8 +169,7 @@ def run(experiment: Experiment, schedule: list[Fault], number: int, turn: int) -
     cluster = experiment.cluster
     experiment.begin(f"H{turn:02}", ", ".join(map(str, schedule)), chunks=CHUNKS, seed=number)
     monkey = Monkey(cluster=cluster)
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=CHUNKS))
 
     experiment.fault_is_over()

@@ -39,8 +39,7 @@ def refusal(retry_after: str) -> Treatment:
 
 def start(cluster: Cluster, chunks: int) -> None:
     """Start a scheduler, a worker and a document."""
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=chunks))
 
 
@@ -216,8 +215,7 @@ def test_a_broker_that_forgets_a_pause(cluster: Cluster, experiment: Experiment)
     """L08: losing the pause costs one more request."""
     experiment.begin("L08 401 broker flushed", "401 for two runs, FLUSHALL between them")
     cluster.provider.treat(REFUSALS["401"], times=_ALWAYS)
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     first = submit(cluster, 1, 12)
     cluster.wait_for(_ALL_PAUSED.format(1))
     assert len(cluster.provider.requests) == 1
@@ -262,8 +260,7 @@ _LONGEST_PROMPT = 1_250
 def test_a_request_that_is_rejected(cluster: Cluster, experiment: Experiment) -> None:
     """L08: what is rejected for good is asked once, and its neighbours do not mind."""
     experiment.begin("L08 400", "400 for one of four documents")
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
 
     rejected = write_cases(cluster, MALFORMED, times=99)
     cluster.submit(*rejected, *(cluster.documents.write(chunks=2) for _ in range(3)))
@@ -278,8 +275,7 @@ def test_a_context_that_is_too_short(cluster: Cluster, experiment: Experiment) -
     """L08: a chunk that is too long is asked about in halves, and its answer covers both."""
     experiment.begin("L08 too long", f"400 for prompts above {_LONGEST_PROMPT:,} characters")
     cluster.provider.treat(short_of_context(), times=9_999, containing="Case long")
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
 
     cluster.submit(cluster.documents.write(chunks=2, saying=saying("long")))
 

@@ -50,8 +50,7 @@ REFUSED = {
 def test_answers_that_are_mended(cluster: Cluster, experiment: Experiment) -> None:
     """L07: a fence costs nothing, a mistake one more request, and no half answer is taken."""
     experiment.begin("L07 once", "fence, prose, wrong schema, NaN, enum, empty, truncated")
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
 
     cluster.submit(*write_cases(cluster, TAKEN_AS_IT_IS | WRONG | CUT_OFF))
 
@@ -67,8 +66,7 @@ def test_answers_that_are_mended(cluster: Cluster, experiment: Experiment) -> No
 def test_answers_that_stay_wrong(cluster: Cluster, experiment: Experiment) -> None:
     """L07: after one repair with each prompt the chunk fails; a refusal is not even asked again."""
     experiment.begin("L07 always", "the same with every request, and refusals")
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
 
     cluster.submit(*write_cases(cluster, WRONG | CUT_OFF | REFUSED, times=99))
 
@@ -106,8 +104,7 @@ def test_impossible_usage(cluster: Cluster, experiment: Experiment) -> None:
     experiment.begin("L09 usage", "usage missing, of other types, negative, 1e12, 1e30")
     more = "input_usd_per_million_tokens = 1\noutput_usd_per_million_tokens = 5"
     add_model(cluster, "priced", more=more)
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
 
     cluster.submit(*write_cases(cluster, USAGES), options=("--model", "priced"))
 
@@ -127,8 +124,7 @@ def test_answers_that_are_mixed_up(cluster: Cluster, experiment: Experiment) -> 
     experiment.begin("L09 swapped", "4 answers swapped in pairs, with their ids", chunks=36)
     mixer = strange.Mixer(echoes=True)
     cluster.provider.treat(mixer.treatment(), times=4)
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
 
     cluster.submit(*(cluster.documents.write(chunks=1) for _ in range(36)))
 
@@ -154,8 +150,7 @@ def test_answers_that_are_mixed_up_unseen(cluster: Cluster, experiment: Experime
     )
     mixer = strange.Mixer(echoes=False)
     cluster.provider.treat(mixer.treatment(), times=4)
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
 
     cluster.submit(*(cluster.documents.write(chunks=1) for _ in range(36)))
 
@@ -172,8 +167,7 @@ def test_answers_that_are_mixed_up_unseen(cluster: Cluster, experiment: Experime
 def test_answers_that_come_twice(cluster: Cluster, experiment: Experiment) -> None:
     """L09: the answer to one request is never taken for that to the next on its connection."""
     experiment.begin("L09 twice", "each of the first ten answers sent twice", chunks=36)
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.provider.treat(strange.answers_twice(), times=10)
 
     cluster.submit(*(cluster.documents.write(chunks=1) for _ in range(36)))
@@ -216,8 +210,7 @@ CODES = {
 def test_bodies_that_are_no_answers(cluster: Cluster, experiment: Experiment) -> None:
     """L06: each is told from an answer, none is held in memory, and the next request counts."""
     experiment.begin("L06 once", "200 with an error object, no body, 200 MB, gzip bombs, a BOM")
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
 
     cluster.submit(*write_cases(cluster, NO_ANSWERS | UNUSUAL_ANSWERS))
 
@@ -251,8 +244,7 @@ def test_bodies_that_stay_no_answers(cluster: Cluster, experiment: Experiment) -
 def test_a_login_page(cluster: Cluster, experiment: Experiment) -> None:
     """L06: the run pauses after a request for each slot, names the page, and can go on."""
     experiment.begin("L06 login page", "200 with a web page, until the address is corrected")
-    cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_both()
     cluster.provider.treat(LOGIN_PAGE, times=999)
 
     run_id = cluster.submit(cluster.documents.write(chunks=24, saying=saying("page")))

@@ -22,6 +22,9 @@ from tests.fakes.processes import Processes, wait_until
 pytestmark = pytest.mark.xdist_group("cli_embedded")
 
 NOBODY = """
+[embedded]
+command_server = false
+
 [worker]
 processes = 1
 
@@ -120,47 +123,6 @@ def test_ctrl_c_detaches_and_the_work_goes_on(desk: Desk) -> None:
     desk.call("cancel", run_id)
 
 
-def test_the_stack_is_one_and_can_be_stopped(desk: Desk) -> None:
-    """While it runs in the background `up` is refused; after `down` nothing is left.
-
-    A wrong setting in the file is told, and does not keep it up.
-    """
-    wrong = desk.folder / "wrong.toml"
-    wrong.write_text("[worker]\nconcurrency = 0\n", "utf-8")
-    desk.call("runs")
-
-    desk.call("up", expects=ExitCode.UNAVAILABLE)
-    stopped = desk.processes.call("down", "--config", str(wrong))
-
-    assert stopped.returncode == ExitCode.SUCCESS
-    assert "worker.concurrency" in stopped.stderr
-    assert "Stopped." in stopped.stderr
-    assert "No services are running" in desk.talk("down")
-    assert json.loads(desk.call("doctor", "--json"))["exit_code"] == 0
-    desk.call("down")
-
-
-def test_up_holds_the_stack_until_it_is_told_to_stop(desk: Desk) -> None:
-    """One log of all processes; SIGTERM stops them in order, with success."""
-    desk.talk("down")  # beside a stack in the background it is refused
-    up = desk.processes.start("chordwise", "up")
-    wait_until(lambda: "Ready." in desk.processes.logs(), 60, "the stack is up")
-    desk.call("analyze", "letters/one.txt", "--fresh")
-    wait_until(lambda: "Web pages: http://" in desk.processes.logs(), 60, "the pages")
-    link = desk.call("web", "--link").strip()
-    page = httpx.get(link, follow_redirects=True)
-
-    up.send_signal(signal.SIGTERM)
-
-    assert up.wait(timeout=60) == ExitCode.SUCCESS
-    log = desk.processes.logs()
-    assert page.status_code == 200
-    assert f"Web pages: {link}" in log
-    assert "worker.started" in log
-    assert "Stopped." in log
-    assert "No services are running" in desk.talk("down")
-
-
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)]
 )
@@ -179,3 +141,43 @@ def test_pages_are_served_until_they_are_told_to_stop(desk: Desk, number: signal
     assert link.partition("/?")[0].rpartition(":")[2] == (
         desk.folder / "home" / "web" / "port"
     ).read_text("utf-8")
+
+
+def test_the_stack_is_one_and_can_be_stopped(desk: Desk) -> None:
+    """While it runs in the background `up` is refused; after `down` nothing is left.
+
+    A wrong setting in the file is told, and does not keep it up.
+    """
+    wrong = desk.folder / "wrong.toml"
+    wrong.write_text("[worker]\nconcurrency = 0\n", "utf-8")
+    assert json.loads(desk.call("doctor", "--json"))["exit_code"] == 0
+
+    desk.call("up", expects=ExitCode.UNAVAILABLE)
+    stopped = desk.processes.call("down", "--config", str(wrong))
+
+    assert stopped.returncode == ExitCode.SUCCESS
+    assert "worker.concurrency" in stopped.stderr
+    assert "Stopped." in stopped.stderr
+    assert "No services are running" in desk.talk("down")
+
+
+def test_up_holds_the_stack_until_it_is_told_to_stop(desk: Desk) -> None:
+    """One log of all processes; SIGTERM stops them in order, with success."""
+    desk.talk("down")  # beside a stack in the background it is refused
+    before = len(desk.processes.logs())
+    up = desk.processes.start("chordwise", "up")
+    wait_until(lambda: "Ready." in desk.processes.logs()[before:], 60, "the stack is up")
+    desk.call("analyze", "letters/one.txt", "--fresh")
+    wait_until(lambda: "Web pages: http://" in desk.processes.logs()[before:], 60, "the pages")
+    link = desk.call("web", "--link").strip()
+    page = httpx.get(link, follow_redirects=True)
+
+    up.send_signal(signal.SIGTERM)
+
+    assert up.wait(timeout=60) == ExitCode.SUCCESS
+    log = desk.processes.logs()[before:]
+    assert page.status_code == 200
+    assert f"Web pages: {link}" in log
+    assert "worker.started" in log
+    assert "Stopped." in log
+    assert "No services are running" in desk.talk("down")

@@ -109,7 +109,8 @@ def desk() -> Iterator[Desk]:
     """One home for all tests here, with an answer in it."""
     folder = Path(tempfile.mkdtemp(prefix="cw-"))
     (folder / "one.txt").write_text("The parcel arrived broken. Please send it back.", "utf-8")
-    processes = Processes(folder=folder, environment={"CHORDWISE_HOME": str(folder / "home")})
+    environment = {"CHORDWISE_HOME": str(folder / "home"), "CHORDWISE_WORKER__PROCESSES": "1"}
+    processes = Processes(folder=folder, environment=environment)
     done = processes.run("analyze", "one.txt")
     assert done.returncode == ExitCode.SUCCESS, done.stderr
     run = folder / "home" / "run"

@@ -120,23 +120,23 @@ def test_feedback_shows_which_variant_is_right(
     """Each document has one answer in the table of the profile, and counts once."""
     pipeline = opened(settings, settings_file, answering)
     assert run([*START]) == ExitCode.SUCCESS
-    submitted(pipeline, 0, 70)
-    submitted(pipeline, 60, 10).close()
-    said = [{"document": f"{n}.txt", "value": "letter"} for n in range(70)]
+    submitted(pipeline, 0, 40)
+    submitted(pipeline, 35, 5).close()
+    said = [{"document": f"{n}.txt", "value": "letter"} for n in range(40)]
     truth = written(tmp_path / "said.jsonl", *said)
 
     assert run(["feedback", "--file", str(truth)]) == ExitCode.SUCCESS
 
     found = status(capsys)
     counts = {str(each["name"]): each["documents"] for each in objects(found["variants"])}
-    assert sum(map(int, map(str, counts.values()))) == 70
-    assert min(int(str(each)) for each in counts.values()) > 20
+    assert sum(map(int, map(str, counts.values()))) == 40
+    assert min(int(str(each)) for each in counts.values()) > 12
     right = outcome(found, "terse", "right")
     assert (right["mean"], right["verdict"]) == (1.0, "better")
     assert outcome(found, "control", "right")["mean"] == 0.0
     assert outcome(found, "terse", "valid")["verdict"] == "undecided"
-    assert pipeline.value("SELECT count(*) FROM document_results") == 80
-    assert pipeline.rows("SELECT saved_as, count(*) FROM answer_jobs GROUP BY 1") == [("mail", 70)]
+    assert pipeline.value("SELECT count(*) FROM document_results") == 45
+    assert pipeline.rows("SELECT saved_as, count(*) FROM answer_jobs GROUP BY 1") == [("mail", 40)]
     assert run(["experiment", "status", "shorter"]) == ExitCode.SUCCESS
     assert "better" in capsys.readouterr().out
 
@@ -208,12 +208,12 @@ def test_a_variant_that_fails_is_stopped(
     """Later documents are all the control's, and the webhook is told."""
     pipeline = opened(settings, settings_file, failing)
     assert run([*START]) == ExitCode.SUCCESS
-    submitted(pipeline, 0, 90)
+    submitted(pipeline, 0, 40)
     assert pipeline.value("SELECT stopped_at FROM experiment_variants") is None
     pipeline.execute("UPDATE experiments SET checked_at = NULL")
-    submitted(pipeline, 90, 1)
+    submitted(pipeline, 40, 1)
 
-    later = submitted(pipeline, 91, 9)
+    later = submitted(pipeline, 41, 9)
 
     assert {job.options["instructions"] for job in pipeline.jobs(later)} == {""}
     found = status(capsys)
@@ -250,7 +250,7 @@ def test_guardrails_read_no_more_rows_of_more_documents(
     pipeline = opened(settings, settings_file, answering)
     assert run([*START, "--paired", "30%"]) == ExitCode.SUCCESS
     read = []
-    for documents in (12, 40):
+    for documents in (12, 24):
         submitted(pipeline, documents, documents)
         with counting(pipeline) as counts:
             assert experiments.check(pipeline.context.database) == 0

@@ -18,6 +18,7 @@ from chordwise.domain import chunking
 from chordwise.domain.json_values import objects
 from chordwise.pipeline.jobs import retry
 from chordwise.pipeline.jobs.fan_out import fan_out
+from chordwise.pipeline.recovery import chunks
 from chordwise.pipeline.recovery.chunks import MAX_PROMISED
 from chordwise.pipeline.recovery.recover import RULES, Rule, recover
 from chordwise.pipeline.runs import accounts
@@ -30,7 +31,7 @@ from chordwise.storage.fan_outs import CutJob
 from tests.fakes.inbox_watch import watched
 from tests.fakes.pipeline import PARAGRAPH, Pipeline, a_pipeline
 
-SIZES = (1_000, 20_000)
+SIZES = (1_000, 8_000)
 STEP = 1_000
 _JOBS = """
 INSERT INTO jobs (id, run_id, intake_id, document_id, analysis_type, options, options_hash, model,
@@ -199,7 +200,7 @@ def test_a_retry_takes_steps(settings: Settings, size: int) -> None:
 
 def test_a_step_of_a_retry_reads_its_own_jobs(settings: Settings) -> None:
     pipeline, run_id = a_large_run(settings, SIZES[1], "failed", "succeeded")
-    middle = pipeline.rows("SELECT id FROM jobs WHERE status = 'failed' ORDER BY id OFFSET 5000")
+    middle = pipeline.rows("SELECT id FROM jobs WHERE status = 'failed' ORDER BY id OFFSET 2000")
 
     def step(session: Session) -> None:
         retry._reopen_some(pipeline.context, session, run_id, uuid.UUID(str(middle[0][0])))
@@ -252,7 +253,8 @@ def test_a_kill_while_everything_is_sent(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next recovery goes on from there, although what was promised has gone out meanwhile."""
-    size = 12_000
+    size = 3_000
+    monkeypatch.setattr(chunks, "MAX_PROMISED", size // 6)
     pipeline, _ = a_large_run(settings, size, "queued", "running")
     flush(pipeline)
     put, calls = outbox.put_selected, iter(range(100))
@@ -341,7 +343,7 @@ def test_the_steps_of_a_job_read_its_own_rows(settings: Settings) -> None:
 
     A small table PostgreSQL reads as a whole.
     """
-    pipeline, _ = a_large_run(settings, SIZES[1], "queued", "running", "running", "succeeded")
+    pipeline, _ = a_large_run(settings, 20_000, "queued", "running", "running", "succeeded")
     stores, lease = pipeline.context.stores, pipeline.context.lease
     (job_id,), *_ = pipeline.rows("SELECT id FROM jobs WHERE status = 'queued' LIMIT 1")
     job, token = uuid.UUID(str(job_id)), uuid.uuid4()

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from chordwise.domain.places import Places
+from chordwise.readers import reading
 from chordwise.readers.reading import Columns, ReadDocument, Reader, UnreadDocument
 from chordwise.settings import ReaderSettings
 from tests.fakes.office_files import archive, docx, pdf, shown, workbook
@@ -161,9 +162,9 @@ def test_what_a_file_may_give_is_bounded(
 
 def test_the_time_of_a_file_is_bounded() -> None:
     """However quick each of its parts is; what was read before stays."""
-    page = b"<html>" + b"<p hidden>x &amp; y</p>" * 300_000 + b"<p>seen"
+    page = b"<html>" + b"<p hidden>x &amp; y</p>" * 100_000 + b"<p>seen"
     data = archive({f"{number}.html": page for number in range(60)})
-    with Reader(ReaderSettings(file_timeout_seconds=4)) as reader:
+    with Reader(ReaderSettings(file_timeout_seconds=3)) as reader:
         found = listed(reader.documents_in(data, "a.zip"))
         after = listed(reader.documents_in(b"next", "b.txt"))
 
@@ -203,13 +204,14 @@ def test_an_archive_that_begins_with_a_pdf_is_an_archive(reader: Reader) -> None
     assert found == [("a.zip#a.pdf", "one"), ("a.zip#b.txt", "two")]
 
 
-def test_many_costly_parts_end_the_reading() -> None:
-    """Twenty workbooks that break their parser are enough, however many there are."""
-    data = archive({f"{number}.xlsx": SPARSE for number in range(30)})
+def test_many_costly_parts_end_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many workbooks that break their parser are enough, however many there are."""
+    monkeypatch.setattr(reading, "_COSTLY_PARTS", 4)
+    data = archive({f"{number}.xlsx": SPARSE for number in range(6)})
     with Reader(ReaderSettings(memory_megabytes=200)) as reader:
         found = listed(reader.documents_in(data, "a.zip"))
 
-    assert [reason for _, reason in found] == ["parser_crashed"] * 19 + ["too_many_failures"]
+    assert [reason for _, reason in found] == ["parser_crashed"] * 3 + ["too_many_failures"]
 
 
 def test_a_mailbox_of_many_messages_takes_little_memory(reader: Reader, tmp_path: Path) -> None:
