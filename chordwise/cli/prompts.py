@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, TypeAlias
@@ -69,7 +70,7 @@ def list_prompts(invocation: Invocation, *, as_json: AsJson = False) -> ExitCode
 
 
 def show(invocation: Invocation, name: Name, *, as_json: AsJson = False) -> None:
-    """Show a template with its variables, or a pack.
+    """Show a template with its variables in the form of its file, or a pack.
 
     chordwise prompts show summary.analyze
 
@@ -82,8 +83,8 @@ def show(invocation: Invocation, name: Name, *, as_json: AsJson = False) -> None
     if as_json:
         invocation.screen.write_json(template=_members(template))
     else:
-        prompt = Prompt(system=template.system, user=template.user)
-        invocation.screen.write("".join(_lines(template.version, prompt)))
+        texts = (f"{name} = {_in_toml(getattr(template, name))}" for name in ("system", "user"))
+        invocation.screen.write("\n".join((f"# {template.version}\n", *texts)))
 
 
 def render_prompt(
@@ -222,6 +223,10 @@ def _lines(title: str, prompt: Prompt) -> Iterator[str]:
     for name in ("system", "user"):
         yield f"\n[{name}]\n"
         yield from f"{getattr(prompt, name)}\n".splitlines(keepends=True)
+
+
+def _in_toml(text: str) -> str:
+    return f"{json.dumps(text)}\n" if "'''" in text else f"'''\n{text}\n'''\n"
 
 
 def _members(template: PromptTemplate) -> dict[str, object]:

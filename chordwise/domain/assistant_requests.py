@@ -72,6 +72,12 @@ _OF_NOUN = re.compile(
     r" (?:of|dated|\d{3,} (?:of|from|dated)|is|was|were|are|has|had|have)\b", re.IGNORECASE
 )
 """Follows the noun in “Order 4711 of May” and “Report of the board”, and not a verb."""
+_TITLE = re.compile(
+    r"(?:report (?:on|from|into|by)|research (?:on|into)|request (?:for|from)|answers? to"
+    r"|guide (?:to|for)) [^.!?:\n]{1,80}",
+    re.IGNORECASE,
+)
+"""Nouns with their prepositions, without a mark at the end, as in “Report on the accounts”."""
 OF_VERBS = ("possessive", "your", "determiner", "pronoun", "quote")
 """The kinds of text that only follow verbs."""
 _OBJECT_OF_VERB = re.compile("|".join(_OBJECTS[name].pattern for name in OF_VERBS), re.IGNORECASE)
@@ -249,7 +255,8 @@ def _kind(body: str, head: re.Match[str]) -> str:
     """Return the kind of the beginning of a sentence; empty if it is not a request."""
     word = head[0].lower()
     if word in _VERBS:
-        return "" if _OF_NOUN.match(body, head.end()) else _VERBS[word]
+        is_noun = _OF_NOUN.match(body, head.end()) or _TITLE.fullmatch(body, head.start())
+        return "" if is_noun else _VERBS[word]
     if word in _ASK or word in _ASK_IF:
         is_question = body.rstrip("\"'”’)").endswith("?") or _COUNTED["quoted"].search(body)
         return ("ask" if word in _ASK else "ask_if") if is_question else ""

@@ -71,7 +71,8 @@ def problems(template: PromptTemplate) -> Iterator[TemplateProblem]:
     """Yield the problems with the variables of a user's own template."""
     required = required_variables(template.name)
     allowed = (*required, *_OPTIONAL)
-    for match in _variables(template.system + template.user):
+    text = f"{template.system}\n{template.user}"
+    for match in _variables(text):
         name = match["named"] or match["braced"]
         if match["invalid"] is not None:
             yield TemplateProblem(what="a dollar sign alone is written $$", found=match[0])
@@ -79,7 +80,7 @@ def problems(template: PromptTemplate) -> Iterator[TemplateProblem]:
             yield TemplateProblem(
                 what=f"there is no variable {match[0]}; allowed: {_listed(allowed)}", found=match[0]
             )
-    used = _names(template.system + template.user)
+    used = _names(text)
     if missing := [name for name in required if name not in used]:
         yield TemplateProblem(what=f"missing: {_listed(missing)}; needed: {_listed(required)}")
     elif not _is_marked(_names(template.user)):

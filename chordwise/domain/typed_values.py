@@ -104,6 +104,8 @@ def _dates(text: str, order: DateOrder | None = None) -> Iterator[date | None]:
     """Yield the dates in a text; `None` for a date whose day and month are ambiguous."""
     for year, _, month, day in _ISO.findall(text):
         yield _date(year, int(month), day)
+    for year, month, day in _EAST_ASIAN.findall(text):
+        yield _date(year, int(month), day)
     for name, day, year in _MONTH_FIRST.findall(text):
         if month := _month(name):
             yield _date(year, month, day)
@@ -130,7 +132,6 @@ def dates_in(text: str) -> set[date]:
             found.append(day_first)
             if mark != "." or day_first is None:
                 found.append(_date(each, int(first), second))
-    found += [_date(year, int(month), day) for year, month, day in _EAST_ASIAN.findall(text)]
     for day, name, year, other_name, other_day, other_year in _YEAR_OF_TWO.findall(text):
         if month := _month(name or other_name):
             short = year or other_year

@@ -11,11 +11,12 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import cached_property, lru_cache
 from operator import itemgetter
 
-from chordwise.domain import records
+from chordwise.domain import quantities, records
 from chordwise.domain.grounding import Source
 from chordwise.domain.records import LINE, Span
 
@@ -24,7 +25,7 @@ DENSE = 5
 _FEWEST_ROWS, _FEWEST_ROWS_OF_LINES = 2, 3
 """The number of rows in lines of one shape from which on the other lines count as records.
 
-In a table it is one.
+In a table it is one; lines of words and names before values need three unless they are clear.
 """
 _LEAST_SHARE, _LEAST_CLEAR_SHARE = 0.5, 0.75
 _LEAST_LINES_BY_ROW = 0.8
@@ -33,8 +34,9 @@ _LONGEST_MARK = 5
 _LINES_BETWEEN = 4
 _LONGEST_ITEM = 200
 _LONGEST_LINE = 300
-_ITEM = re.compile(r"(?:([-*•–+])|\(?\w{1,3}([.)]))\s")
-_KEY = re.compile(r"<[\w:.-]++|[^:\n]{1,40}+:(?=\s)")
+_ITEM = re.compile(r"(?:([-*•–+]|#{1,6}+)|\(?\w{1,3}([.)]))\s|\"[^\"\n]*+\",?$")
+_KEY = re.compile(r"<[\w:.-]++|[^:\uff1a\n]{1,40}+(?:\uff1a|:(?=[*_]{0,3}+\s))")
+_REPEATED = re.compile(r"([^\w\s])\1++")
 _DELIMITER = re.compile(r"[,;](?!\d{3}(?!\d))")
 _QUOTED = re.compile(r'"[^"\n]*+"')
 _STOP = re.compile(r"[.!?] +|(?<=[]}>\[]),? *+(?=[{<])")
@@ -49,12 +51,16 @@ _MAX_WORDS_OF_SUM = 3
 _SUM = re.compile(
     r"(?<![^\W\d_])(?:(?:sub|grand)?-?(?:total[es]?|totaux|totaal|totalt)|sum(?:me|a|ma)?|som"
     r"|(?:end|gesamt|zwischen|brutto|netto)?(?:summe|betrag)|gesamt|montant|importe|importo"
-    r"|carried|brought|(?:ü|ue)bertrag|discount|rabatt|remise|rounding"
     r"|итого|всего|разом|suma|razem|celkem|toplam)(?![^\W\d_])"
     r"|合计|合計|总计|總計|小计|小計|합계|총계|소계|المجموع|الإجمالي",
     re.IGNORECASE,
 )
 """The words that name the totals of a list, at any position."""
+_REDUCED = re.compile(
+    r"(?<![^\W\d_])(?:carried|brought|(?:ü|ue)bertrag|discount|rabatt|remise|rounding)(?![^\W\d_])",
+    re.IGNORECASE,
+)
+"""The words that name sums of other pages and reductions, at any position."""
 _ADDED = re.compile(
     r"(?<![^\W\d_])(?:tax(?:es)?|vat|gst|mwst|ust|tva|iva|btw|moms|taxe|steuer"
     r"|shipping|postage|versand(?:kosten)?|porto|frais|tip"
@@ -89,10 +95,14 @@ class UnreadRecords:
 
 @dataclass(frozen=True, kw_only=True)
 class Lines:
-    """The lines of a text with letters or digits, and the shapes of those in answered spans."""
+    """The lines of a text with letters or digits, and the shapes of those in answered spans.
+
+    With `is_coarse`, the name before a value is not part of the shape if the value has a number.
+    """
 
     source: Source
     answered: Sequence[Span] | None
+    is_coarse: bool = False
 
     @cached_property
     def _spans(self) -> list[Span]:
@@ -108,7 +118,9 @@ class Lines:
         """The numbers of the lines of each shape."""
         numbers: dict[str, list[int]] = {}
         for number, (start, _) in enumerate(self._spans):
-            if self._is_answered(start) and (shape := _shape(self._line(number))):
+            line = self._line(number)
+            shape = _shape(line) if self._is_answered(start) else ""
+            if shape := _coarse(shape, line) if self.is_coarse else shape:
                 numbers.setdefault(shape, []).append(number)
         return numbers
 
@@ -129,8 +141,21 @@ class Lines:
         """Return the lines without a row that have the same shape as the lines with rows.
 
         Lines with rows of other lists count as lines with a row. Most rows have to be in lines of
-        one shape; further shapes are used only if they are clear.
+        one shape; further shapes are used only if they are clear. Without such a shape, names
+        before values of one shape are used if they are clear, and otherwise parts of any shape.
         """
+        found = self._of_shapes(rows, others)
+        if found or self.is_coarse:
+            return found
+        if any(map(_is_named, self._numbers)):
+            coarse = replace(self, is_coarse=True).without_row(rows, others)
+            if found := [each for each in coarse if each.is_clear]:
+                return found
+        return self._of_parts(rows, others)
+
+    def _of_shapes(
+        self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]]
+    ) -> list[UnreadRecords]:
         left = [own for spans in rows if (own := self._touched(spans))]
         elsewhere = {each for spans in others for each in self._touched(spans)}
         found: list[UnreadRecords] = []
@@ -140,27 +165,37 @@ class Lines:
             )
             shape, count = shapes.most_common(1)[0]
             taken = {each for own in left for each in own if self._shapes[each] == shape}
-            is_enough = count >= max(_fewest_rows(shape), _LEAST_SHARE * len(rows) * (not found))
+            fewest = 1 if _is_table(shape) else _FEWEST_ROWS
+            is_enough = count >= max(fewest, _LEAST_SHARE * len(rows) * (not found))
             if not is_enough or len(taken) < _LEAST_LINES_BY_ROW * count:
                 break
             records = self._of_shape(shape, taken, count, elsewhere - taken)
-            if not found or records.is_clear:
-                found.append(records)
+            if _is_line(shape) and count < _FEWEST_ROWS_OF_LINES and not records.is_clear:
+                break
+            if records.runs or not (found or _are_apart(shape)):
+                found += [records] if not found or records.is_clear else []
             left = [own for own in left if taken.isdisjoint(own)]
-        return found or self._of_parts(rows, others)
+        return found
 
     @cached_property
-    def _divisions(self) -> tuple[list[Span], list[Span]]:
-        """The parts into which the text is divided at records, and its lines."""
+    def _cuts(self) -> list[Span]:
+        """The parts into which the text is divided at records."""
         text = self.source.text
-        cut = itertools.pairwise([0, *records.divide(text).ends])
+        return self._without_blanks(itertools.pairwise([0, *records.divide(text).ends]))
+
+    @cached_property
+    def _whole_lines(self) -> list[Span]:
+        """The lines of the text that are no names; names are compared by their shape."""
+        text = self.source.text
         lines = (line.span() for line in LINE.finditer(text))
-        full = ([(start, text[start:end].rstrip()) for start, end in each] for each in (cut, lines))
-        cuts, whole_lines = (
-            self._moved((start, start + len(own) + 1) for start, own in each if own)
-            for each in full
+        return self._without_blanks(
+            (start, end) for start, end in lines if _shape(text[start:end]) != _LINE_OF_NAMES
         )
-        return cuts, whole_lines
+
+    def _without_blanks(self, spans: Iterable[Span]) -> list[Span]:
+        """Return spans of the text without the white space at their ends, except one character."""
+        full = ((start, self.source.text[start:end].rstrip()) for start, end in spans)
+        return self._moved((start, start + len(own) + 1) for start, own in full if own)
 
     def _of_parts(
         self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]]
@@ -171,7 +206,7 @@ class Lines:
         their parts and are distinct (names of speakers are not); otherwise nearly all need one,
         because in prose values are scattered.
         """
-        for division in self._divisions:
+        for division in (self._cuts, self._whole_lines):
             parts = [each for each in division if self._is_answered(each[0])]
             alone = [own for spans in rows if len(own := _touched(parts, spans)) == 1]
             taken, elsewhere = (
@@ -180,24 +215,47 @@ class Lines:
             )
             if len(taken) < max(DENSE, _LEAST_CLEAR_SHARE * len(rows)):
                 continue
-            left = _left(parts, taken, elsewhere)
+            begin = self._begin_parts(rows, parts, taken)
+            end = self._end_of_list(parts, taken, are_apart=begin and division is self._cuts)
+            left = _left(parts[:end], taken, elsewhere)
             number = sum(map(len, left))
             share = len(taken) / (len(taken) + number)
             are_long = min(number, len(taken)) >= DENSE * len(left)
             is_beside = number == 1 and left[0][0][0] in {end for _, end in parts}
-            first = self._first_in(parts, taken, rows)
-            is_each = len(first) >= _LEAST_SHARE_OF_PARTS * len(taken)
-            are_distinct = len({*first}) >= _LEAST_SHARE * len(taken)
-            are_listed = are_long or (is_each and are_distinct)
+            are_listed = are_long or begin
             of_others = _LEAST_CLEAR_SHARE if is_beside else _LEAST_SHARE_OF_PARTS
             if share >= (_LEAST_SHARE if are_listed else of_others):
                 return [UnreadRecords(runs=left, is_clear=True)]
         return []
 
-    def _first_in(
-        self, parts: Sequence[Span], taken: Collection[int], rows: Sequence[Sequence[Span]]
-    ) -> list[str]:
-        """Return the values of rows that begin a taken part, after a mark such as a bullet."""
+    def _end_of_list(
+        self, parts: Sequence[Span], taken: Collection[int], *, are_apart: bool
+    ) -> int:
+        """Return the number of parts up to the end of the list.
+
+        Parts after the last taken one belong to the list if they begin and end like taken ones and
+        follow without a blank line. With `are_apart`, several may also follow after one.
+        """
+        forms = {self._form(parts[each]) for each in taken}
+        start = max(taken) + 1
+        own = list(itertools.takewhile(lambda each: self._form(each) in forms, parts[start:]))
+        if are_apart and len(own) >= DENSE:
+            return start + len(own)
+        lasts = itertools.pairwise([parts[start - 1], *own])
+        return start + sum(
+            1 for _ in itertools.takewhile(lambda each: each[0][1] == each[1][0], lasts)
+        )
+
+    def _form(self, part: Span) -> tuple[str, str, int]:
+        """Return the kinds of the first and last character of a part, and its number of lines."""
+        start, end = (place - self.source.offset for place in part)
+        text = self.source.text[start:end].strip()
+        return _kind_of(text[:1]), _kind_of(text[-1:]), text.count("\n")
+
+    def _begin_parts(
+        self, rows: Sequence[Sequence[Span]], parts: Sequence[Span], taken: Collection[int]
+    ) -> bool:
+        """Return whether most rows begin their parts, after a mark, and are distinct."""
         ends = {start: end for spans in rows for start, end in spans}
         places = (
             (start, ends[start])
@@ -206,7 +264,9 @@ class Lines:
             if start in ends
         )
         offset = self.source.offset
-        return [self.source.text[start - offset : end - offset] for start, end in places]
+        first = [self.source.text[start - offset : end - offset] for start, end in places]
+        is_each = len(first) >= _LEAST_SHARE_OF_PARTS * len(taken)
+        return is_each and len({*first}) >= _LEAST_SHARE * len(taken)
 
     def _of_shape(
         self, shape: str, taken: set[int], count: int, elsewhere: set[int]
@@ -224,46 +284,123 @@ class Lines:
         runs = [
             left
             for block in blocks
-            for last in [max(taken.intersection(block))]
+            for own in [sorted(taken.intersection(block))]
             for is_taken, run in itertools.groupby(block, taken.__contains__)
             if not is_taken
-            and (left := [each for each in run if self._is_record(each, headers, last)])
+            and (left := [each for each in run if self._is_record(each, headers, own)])
+            and (own[0] < left[0] < own[-1] or len(left) >= DENSE or not self._is_apart(left[0]))
         ]
-        is_named = _is_table(shape) or shape.startswith(_NAMED)
+        is_named = (
+            _is_table(shape)
+            or _is_named(shape)
+            or self._are_names([*taken, *itertools.chain(*runs)])
+        )
+        is_enough = count >= _FEWEST_ROWS_OF_LINES or (
+            is_named and count >= _FEWEST_ROWS and self._are_uniform(blocks, taken, runs)
+        )
         share = len(taken) / (len(taken) + sum(map(len, runs)))
         return UnreadRecords(
             runs=[[self._spans[each] for each in run] for run in runs],
             lines_each=max(1.0, len(taken) / count),
-            is_clear=count >= _FEWEST_ROWS_OF_LINES
-            and share >= (_LEAST_SHARE if is_named else _LEAST_CLEAR_SHARE),
+            is_clear=is_enough and share >= (_LEAST_SHARE if is_named else _LEAST_CLEAR_SHARE),
         )
 
-    def _is_amid(self, number: int) -> bool:
-        """Return whether the lines directly above and below a line have the same shape."""
-        around = self._spans[max(0, number - 1) : number + 2]
-        shapes = {self._shapes.get(each) for each in range(number - 1, number + 2)}
-        return len(shapes) == 1 and all(
-            one[1] == other[0] for one, other in itertools.pairwise(around)
+    def _are_names(self, numbers: Sequence[int]) -> bool:
+        """Return whether lines are list items that consist of a short name."""
+        lines = [self._stripped(each) for each in numbers]
+        return all(
+            _ITEM.match(line) and len(line.split()) <= 1 + _MAX_WORDS_OF_NAME for line in lines
         )
 
-    def _is_record(self, number: int, headers: Collection[str], last: int) -> bool:
+    def _are_uniform(
+        self,
+        blocks: Sequence[Sequence[int]],
+        taken: Collection[int],
+        runs: Sequence[Sequence[int]],
+    ) -> bool:
+        """Return whether the records of each block are equally far apart and of the same kind.
+
+        The kind of a record says which of its cells have numbers.
+        """
+        left = {each for run in runs for each in run}
+        records = [[each for each in block if each in taken or each in left] for block in blocks]
+        distances = {after - before for own in records for before, after in itertools.pairwise(own)}
+        kinds = {_kind(self._line(each)) for each in taken}
+        return len(distances) <= 1 and all(_kind(self._line(each)) in kinds for each in left)
+
+    def _is_apart(self, number: int) -> bool:
+        """Return whether a line is a heading, a name before a value, or a name in a paragraph."""
+        shape = self._shapes[number]
+        is_alone = bool(self._gap(number) and self._gap(number + 1))
+        return _are_apart(shape) and (shape != _LINE_OF_NAMES or is_alone)
+
+    def _is_amid(self, number: int, taken: Sequence[int]) -> bool:
+        """Return whether a name is between other names, with equal distances to them.
+
+        The first name may be below a line that ends with a colon. The last one may be above a blank
+        line if it has several words, with the same capitals as a name with a row.
+        """
+        above, below = self._gap(number), self._gap(number + 1)
+        is_below, is_above = (
+            self._shapes.get(each) == _LINE_OF_NAMES for each in (number - 1, number + 1)
+        )
+        if is_below and is_above and above == below:
+            return True
+        if is_above and not below and (above or not is_below):
+            return self._stripped(number - 1).endswith(":")
+        if number - 1 not in taken or above or not below.startswith("\n"):
+            return False
+        capitals = _capitals(self._stripped(number))
+        known = (_capitals(self._stripped(each)) for each in taken)
+        return len(capitals) > 1 and capitals in known
+
+    def _gap(self, number: int) -> str:
+        """Return the white space between a line and the one above it; a blank line at both ends."""
+        if not 0 < number < len(self._spans):
+            return "\n"
+        start = self._spans[number - 1][1] - self.source.offset
+        between = self.source.text[start : self._spans[number][1] - self.source.offset]
+        return between[: len(between) - len(between.lstrip())].strip(" \t")
+
+    def _is_record(self, number: int, headers: Collection[str], taken: Sequence[int]) -> bool:
         """Return whether a line is a record and not a table header, a total or an added amount.
 
-        Up to the `last` line with a row, no line is an added amount. A name on a separate line is a
-        record only between other names; otherwise it is a title or a signature.
+        Up to the last of the lines `taken`, no line is an added amount. A name on a separate line
+        is a record only between other names; otherwise it is a title or a signature.
         """
-        if self._shapes[number] == _LINE_OF_NAMES and not self._is_amid(number):
+        is_name = self._shapes[number] == _LINE_OF_NAMES
+        if is_name and not self._is_amid(number, taken):
             return False
-        line = self._line(number).strip()
-        is_header = line in headers and all(map(_YEARS.fullmatch, _NUMBER.findall(line)))
+        line = self._stripped(number)
+        if line in headers and all(map(_YEARS.fullmatch, _NUMBER.findall(line))):
+            return False
         label = _NUMBER.split(line, maxsplit=1)[0]
-        is_sum = _SUM.search(label) or (number > last and _ADDED.search(label))
-        is_short = len(_WORDS_OF_LABEL.findall(label)) <= _MAX_WORDS_OF_SUM
-        return not (is_header or (is_sum and is_short))
+        is_long = len(_WORDS_OF_LABEL.findall(label)) > _MAX_WORDS_OF_SUM
+        if is_long or (label == line and not is_name):
+            return True
+        if _REDUCED.search(label) or (number > taken[-1] and _ADDED.search(label)):
+            return False
+        return not _SUM.search(label) or not (is_name or self._is_total(number, {*taken}))
+
+    def _is_total(self, number: int, taken: Collection[int]) -> bool:
+        """Return whether an amount is at least as large as those of the rows since the last sum."""
+        rows: list[list[Decimal]] = []
+        for each in range(number - 1, min(taken) - 1, -1):
+            if each in taken:
+                rows.append(_amounts(self._stripped(each)))
+            elif _SUM.search(self._stripped(each)):
+                break
+        return any(
+            total >= max((own[place] for own in rows if place < len(own)), default=0)
+            for place, total in enumerate(_amounts(self._stripped(number)))
+        )
 
     def _touched(self, spans: Sequence[Span]) -> set[int]:
         """Return the numbers of the lines with a shape that overlap spans."""
         return _touched(self._spans, spans) & self._shapes.keys()
+
+    def _stripped(self, number: int) -> str:
+        return self._line(number).strip() if number >= 0 else ""
 
     def _line(self, number: int) -> str:
         start, end = (place - self.source.offset for place in self._spans[number])
@@ -284,19 +421,16 @@ def _touched(parts: Sequence[Span], spans: Sequence[Span]) -> set[int]:
 def _left(
     parts: Sequence[Span], taken: Collection[int], elsewhere: Collection[int]
 ) -> list[list[Span]]:
-    """Return the runs of parts that are not taken, between the first and the last taken part.
+    """Return the runs of parts that are not taken, from the first taken part on.
 
-    Parts that follow the last one without a blank line are included. Parts that are much larger or
-    smaller than the taken ones, and those of rows elsewhere, are excluded.
+    The parts after the last taken one are included. Parts that are much larger or smaller than the
+    taken ones, and those of rows elsewhere, are excluded.
     """
     sizes = [end - start for start, end in parts]
     min_size, max_size = min(sizes[each] for each in taken), max(sizes[each] for each in taken)
-    end = max(taken) + 1
-    while end < len(parts) and parts[end][0] == parts[end - 1][1]:
-        end += 1
     own = [
         each
-        for each in range(min(taken), end)
+        for each in range(min(taken), len(parts))
         if each in taken or (each not in elsewhere and min_size <= 2 * sizes[each] <= 4 * max_size)
     ]
     grouped = itertools.groupby(own, taken.__contains__)
@@ -328,11 +462,50 @@ def _is_table(shape: str) -> bool:
     return shape.startswith(("|", "\t", ",", "columns"))
 
 
-def _fewest_rows(shape: str) -> int:
-    if _is_table(shape):
-        return 1
-    is_line = shape.startswith((_LINE_OF_NAMES, _NAMED))
-    return _FEWEST_ROWS_OF_LINES if is_line else _FEWEST_ROWS
+def _is_named(shape: str) -> bool:
+    return shape.startswith(_NAMED)
+
+
+def _are_apart(shape: str) -> bool:
+    """Return whether lines of a shape may also stand alone, before and after a list."""
+    return shape == _LINE_OF_NAMES or shape.startswith((_HEADING, _NAMED_NUMBER))
+
+
+def _coarse(shape: str, line: str) -> str:
+    """Return the shape of a value with a number, independent of the name before it."""
+    key = _KEY.match(line.strip()) if _is_named(shape) else None
+    value = line.strip()[key.end() :].strip() if key else ""
+    has_number = _NUMBER.search(value) is not None
+    return _NAMED_NUMBER + _shape_of_words(value, has_number=True) if has_number else shape
+
+
+def _kind(line: str) -> tuple[bool, ...]:
+    """Return which cells of a line have numbers."""
+    cells = (own for cell in _CELL.split(line.strip()) for own in _GAP.split(cell))
+    return tuple(_NUMBER.search(cell) is not None for cell in cells)
+
+
+def _kind_of(character: str) -> str:
+    """Return whether a character is a lower-case letter, another letter or a digit, or itself."""
+    if character.islower():
+        return "a"
+    return "A" if character.isalpha() else "0" if character.isdigit() else character
+
+
+def _capitals(line: str) -> list[bool]:
+    """Return which words of a line begin with a capital letter."""
+    return [word[0].isupper() for word in line.split()]
+
+
+@lru_cache(maxsize=4_096)
+def _amounts(line: str) -> list[Decimal]:
+    """Return the absolute numbers in a line, the last one first."""
+    found = itertools.chain.from_iterable(map(quantities.quantities, _DELIMITER.split(line)))
+    return [abs(each[0].number) for each in found][::-1]
+
+
+def _is_line(shape: str) -> bool:
+    return shape.startswith((_LINE_OF_NAMES, _NAMED))
 
 
 def _blocks(numbers: Sequence[int], taken: Sequence[int]) -> Iterator[Sequence[int]]:
@@ -355,6 +528,7 @@ def _blocks(numbers: Sequence[int], taken: Sequence[int]) -> Iterator[Sequence[i
 
 
 _LINE_OF_WORDS, _LINE_OF_NAMES, _NAMED = "words ", "words", "name "
+_HEADING, _NAMED_NUMBER = f"{_LINE_OF_WORDS}#", f"{_NAMED}: "
 _MAX_WORDS_OF_NAME, _LONGEST_NAME = 5, 50
 
 
@@ -371,9 +545,11 @@ def _shape(line: str) -> str:
             return f"{mark} {count} {has_number}"
     own = own.strip()
     if (item := _ITEM.match(own)) and len(own) <= _LONGEST_ITEM:
-        return f"{_LINE_OF_WORDS}{item[1] or item[2]} {len(line) - len(line.lstrip())} {has_number}"
+        mark = item[1] or item[2] or item[0][0]
+        return f"{_LINE_OF_WORDS}{mark} {len(line) - len(line.lstrip())} {has_number}"
     if key := _KEY.match(own):
-        return f"{_NAMED}{_NUMBER.sub('0', key[0]).casefold()}"
+        name = _WORDS.sub("a", key[0]) if _NUMBER.search(key[0]) else key[0]
+        return f"{_NAMED}{_NUMBER.sub('0', name).casefold()}"
     bare = _QUOTED.sub("", own)
     if _DELIMITER.search(bare) and not any(f"{mark} " in bare for mark in ",;"):
         return f", {bare.count(',')} {bare.count(';')} {has_number}"
@@ -389,7 +565,7 @@ def _shape(line: str) -> str:
 def _shape_of_words(line: str, *, has_number: bool) -> str:
     """Return the sequence of words and numbers; without numbers, whether the line is a name."""
     if has_number:
-        return _LINE_OF_WORDS + _NUMBER.sub("0", _WORDS.sub("a", line))
+        return _LINE_OF_WORDS + _REPEATED.sub(r"\1", _NUMBER.sub("0", _WORDS.sub("a", line)))
     is_short = len(line.split()) <= _MAX_WORDS_OF_NAME and len(line) <= _LONGEST_NAME
-    is_name = is_short and not line[:1].islower() and line[-1:].isalnum()
+    is_name = is_short and not line[:1].islower() and (line[-1:].isalnum() or line[-1:] == ")")
     return _LINE_OF_NAMES if is_name else ""

@@ -56,6 +56,21 @@ def test_own_templates_stand_beside_the_released_ones(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == packs.named("legal").source
 
 
+@pytest.mark.parametrize("text", ["", "Not ''' \\n \"\"\"\n"])
+def test_a_shown_template_is_the_file_of_a_custom_one(
+    text: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The output of `show`, saved in the folder, is the same template."""
+    user = json.dumps(f"{text}$mark\n$text\n$mark")
+    system, _, _ = OWN.partition("user")
+    (folder / "summary.analyze@brief.toml").write_text(f"{system}user = {user}\n", "utf-8")
+    run(["prompts", "show", "summary.analyze@brief"])
+    (folder / "summary.analyze@copy.toml").write_text(capsys.readouterr().out, "utf-8")
+
+    assert run(["prompts", "diff", "summary.analyze@copy", "summary.analyze@brief"]) == 0
+    assert capsys.readouterr().out == ""
+
+
 def test_a_prompt_is_rendered_about_a_document(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -108,7 +108,14 @@ TOPICS = ("mortgages", "tulips", "violins", "volcanoes", "biscuits", "tractors",
         # The noun of a title may be a verb, and the table below has none of its words.
         *(
             f"{title}\n\n| name | pieces |\n|---|---|\n{'| bolt | 5 |' * 20}"
-            for title in ("Order 4711 of the workshop.", "Report of the board.", "List of parts.")
+            for title in (
+                "Order 4711 of the workshop.",
+                "Report of the board.",
+                "Report on the accounts",
+                "Answer to the question of the council",
+                "Guide to the reader",
+                "List of parts.",
+            )
         ),
         # Manuals, job titles, receipts and papers about models have words of orders, too.
         "Follow the instructions on the label. Disregard the earlier invoice.",

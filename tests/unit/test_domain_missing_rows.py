@@ -27,6 +27,9 @@ LAYOUTS: dict[str, Record] = {
     "names and values": lambda name, price: f"Name: {name}\nPrice: {price}\nUnit: piece\n\n",
     "columns": lambda name, price: f"{name:<30}{price:>8}{price:>10}.50\n",
     "amounts": lambda name, price: f"{name} {price} {price}.50 €{price}.50\n",
+    "keys in bold": lambda name, price: f"**Name:** {name}  \n**Price:** {price} EUR\n\n",
+    "dates before text": lambda name, price: f"{price % 28 + 1} May {price}: {name} came\n",
+    "leaders": lambda name, price: f"{name} {'.' * (30 - len(name))} {price} EUR\n",
     "sentences": lambda name, price: f"We bought {name} at {price} EUR. ",
 }
 
@@ -136,6 +139,91 @@ def test_one_record_of_four_without_a_row_is_missing(layout: str) -> None:
     assert stopped.records == 6
 
 
+@pytest.mark.parametrize(
+    "layout",
+    ["{0},{1},{1}.50", "| {0} | {1} |", "- {0}", "1. {0}", "Name: {0}\nQty: {1}\n", '"{0}",'],
+)
+@pytest.mark.parametrize("kept", [(0, 1), (2, 3), (0, 2)])
+def test_two_records_of_four_without_a_row_are_missing(layout: str, kept: Sequence[int]) -> None:
+    """In a table, in lists of short items, and in names with values; in other lists by chance."""
+    names = ("Hex bolt", "Washer", "Spring clip", "Pipe clamp")
+    records = [layout.format(name, number) for number, name in enumerate(names)]
+    text = "\n".join(("Our order of May:\n", *records, "\nWith kind regards.\n"))
+
+    (found,) = missing_in(text, [records[each] for each in kept])
+
+    assert (found.kept, found.records) == (2, 2)
+    assert missing_in(text, records) == ()
+
+
+PEOPLE = [
+    f"{one} {two}" for one in ("Ada", "Ben", "Cleo") for two in ("Ash", "Cole", "Dove", "Elm")
+]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["## {0}\n\n{1}\n\n", "{0}\n{2} High Street\nLeeds\n\n", "{0}\n\n"],
+    ids=["headings", "addresses", "paragraphs"],
+)
+@pytest.mark.parametrize("is_named", [True, False])
+def test_records_apart_from_each_other_are_missing(layout: str, *, is_named: bool) -> None:
+    """One amid others, and the rest, but not a last heading, name, or paragraph of its own kind."""
+    said = ("Costs a lot.", "We like it, and so do others.", "Sold since March.")
+    records = [layout.format(each, said[n % 3], n) for n, each in enumerate(PEOPLE)]
+    text = f"# The guests\n\n{''.join(records)}## Contact\n\nWrite to us.\n\nRegards\n\nTom\n"
+
+    def number_missing(kept: Sequence[int]) -> int:
+        quotes = [PEOPLE[each] if is_named else records[each] for each in kept]
+        return sum(each.records for each in missing_in(text, quotes))
+
+    numbers = range(len(PEOPLE))
+    assert number_missing([each for each in numbers if each != 4]) == 1
+    assert number_missing(numbers[:6]) >= 5
+    assert number_missing(numbers) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("Present:\nZoe Hill\n{}\n\nThe end", 1),
+        ("Present:\n\nZoe Hill\n{}\n\nThe end", 1),
+        ("Present\n{}\n\nThe end", 0),
+        ("Minutes\n\n{}\nZoe Hill\n\nThe end", 1),
+        ("{}\nZoe Hill", 1),
+        ("{}\nApologies\n\nThe end", 0),
+        ("{}\nThe Secretary of state", 0),
+        ("{}\n\nZoe Hill", 0),
+        ("Guests\n\nZoe Hill\n\n\fGuests\n\n{}", 0),
+    ],
+)
+def test_the_first_and_last_of_names_are_missing_where_they_are_clear(
+    text: str, number: int
+) -> None:
+    """Below a colon, and above a blank line; a title and a signature are none that are missing."""
+    missing = missing_in(text.format("\n".join(PEOPLE)), PEOPLE)
+
+    assert sum(each.records for each in missing) == number
+
+
+def test_names_before_values_of_one_kind_are_records() -> None:
+    """Each with a name of its own; the values of a form are of several kinds."""
+    prices = [f"{name}: {number}.50\n" for number, name in enumerate(PEOPLE)]
+    form = "Sent on: 3 May 2020\nFrom: Ada Ash\nPieces: 3\nAmount: 12.00 EUR\nDue: 30 days\n"
+
+    assert [each.records for each in missing_in("".join(prices), prices[:6])] == [6]
+    assert missing_in(form, ["Pieces: 3", "Amount: 12.00 EUR"]) == ()
+
+
+def test_a_line_after_a_list_of_another_form_is_no_record() -> None:
+    """It follows without a blank line."""
+    names = [name.lower() for name in PEOPLE]
+    text = "\n".join(("These were bought:", *names, "Please deliver by Friday."))
+
+    assert missing_in(text, names) == ()
+    assert [each.records for each in missing_in(text, [*names[:5], *names[6:]])] == [1]
+
+
 def test_a_single_row_of_a_table_is_compared_with_the_others() -> None:
     """Not with those of another table above it."""
     records = records_of("markdown")
@@ -195,16 +283,26 @@ def test_totals_with_as_many_cells_are_no_records(further: Sequence[str]) -> Non
     assert missing_in(text, rows[:5] + rows[6:])
 
 
-@pytest.mark.parametrize("name", ["Tax consulting", "Cash register", "Shipping container"])
+@pytest.mark.parametrize(
+    "name", ["Tax consulting", "Cash register", "Shipping container", "Total Wine Ltd"]
+)
 def test_a_record_that_is_named_like_a_sum_is_missing_amid_others(name: str) -> None:
     """What is added to a list stands at its end."""
     rows = [f"{each},{number},{number}.50\n" for number, each in enumerate(NAMES[:12])]
-    named = f"{name},3,4.50\n"
+    named, added = f"{name},3,4.50\n", name.replace("Total Wine Ltd", "Tax")
 
     (found,) = missing_in("".join([*rows[:6], named, *rows[6:]]), rows)
 
     assert found.records == 1
-    assert missing_in("".join([*rows, named]), rows) == ()
+    assert missing_in("".join([*rows, f"{added},3,4.50\n"]), rows) == ()
+
+
+def test_a_small_subtotal_after_large_amounts_is_no_record() -> None:
+    """It is compared with the rows of its own group."""
+    rows = [f"{each},{number},{900 - 80 * number}.50\n" for number, each in enumerate(NAMES[:10])]
+    sums = ["Subtotal,10,3702.50\n", "Subtotal,35,1102.50\n", "Total,45,4805.00\n"]
+
+    assert missing_in("".join([*rows[:5], sums[0], *rows[5:], *sums[1:]]), rows) == ()
 
 
 def of_free_text(number: int, mark: str = "") -> str:

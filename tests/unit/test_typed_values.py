@@ -55,6 +55,7 @@ def test_amounts(text: str, number: str, currency: str | None, unit: str | None)
         ("12.05.2021", date(2021, 5, 12)),
         ("25/12/2020", date(2020, 12, 25)),
         ("12/25/2020", date(2020, 12, 25)),
+        ("2024年3月1日", date(2024, 3, 1)),
     ],
 )
 def test_dates(text: str, day: date) -> None:
