@@ -413,7 +413,7 @@ class _Round:
 
     def is_current(self, session: Session) -> bool:
         """Return whether since the basis was read no certification was stored and no run pruned."""
-        if run_id := self.basis.of.run_id:
+        if run_id := self.basis.run_id:
             hold = {"read": True, "key_share": True}
             if session.get(Run, run_id, with_for_update=hold) is None:
                 return False
