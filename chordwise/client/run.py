@@ -241,7 +241,9 @@ class Run:
         said += [Saying(verdict=Verdict.APPROVED)] if approve else []
         said += [Saying(verdict=Verdict.REJECTED)] if reject else []
         if not said:
-            raise UsageError("Nothing is said.", "Give correct={…}, approve=True or reject=True.")
+            raise UsageError(
+                "No judgment is given.", "Give correct={…}, approve=True or reject=True."
+            )
         wanted = Wanted(document=document)
         signed = [Signed(saying=each, note=note, author=author) for each in said]
         with self._connection.database.write() as session:
@@ -343,7 +345,9 @@ def _until(timeout: float | None, name: str) -> Callable[[float], None]:
     def pause(seconds: float) -> None:
         left = seconds if deadline is None else deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError(f"The run {name} is not over after {timeout:g} seconds. It goes on.")
+            raise TimeoutError(
+                f"The run {name} is not over after {timeout:g} seconds. It continues."
+            )
         time.sleep(min(seconds, left))  # noqa: TID251 - waits in real time
 
     return pause

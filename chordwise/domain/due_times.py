@@ -33,7 +33,7 @@ def check(cron: str) -> None:
     try:
         found = next(iter(CronSim(cron, _LONG_AGO)), None)
     except CronSimError as error:
-        raise ValueError(f"“{cron}” is no cron expression: {str(error).lower()}") from error
+        raise ValueError(f"“{cron}” is not a cron expression: {str(error).lower()}") from error
     if found is None:
         raise ValueError(f"“{cron}” is never due")
 
@@ -46,7 +46,7 @@ def next_due(cron: str, zone: ZoneInfo, after: datetime) -> datetime:
     """
     for due_at in _due_times(cron, zone, after):
         return due_at
-    raise ValueError(f"“{cron}” is not due any more after {after:%Y-%m-%d}")
+    raise ValueError(f"“{cron}” is never due after {after:%Y-%m-%d}")
 
 
 def latest_due(cron: str, zone: ZoneInfo, first: datetime, now: datetime) -> datetime:

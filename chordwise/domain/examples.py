@@ -24,7 +24,7 @@ def parse(stored: JsonValue) -> tuple[Example, ...]:
     """
     found = json_values.objects(stored)
     if not found or len(found) > MAX_EXAMPLES:
-        raise UsageError(f"Examples are a list of 1 to {MAX_EXAMPLES} objects.", _HINT)
+        raise UsageError(f"The examples must be a list of 1 to {MAX_EXAMPLES} objects.", _HINT)
     return tuple(_parsed(number, each) for number, each in enumerate(found, start=1))
 
 
@@ -42,7 +42,7 @@ def _parsed(number: int, stored: JsonObject) -> Example:
     is_short = isinstance(text, str) and 0 < len(text.strip()) <= MAX_CHARACTERS
     if kind not in set(AnalysisType) or not isinstance(answer, dict) or not is_short:
         what = f"type, text (up to {MAX_CHARACTERS:,} characters) and answer, and nothing else"
-        raise UsageError(f"Example {number} has to have {what}.", _HINT)
+        raise UsageError(f"Example {number} needs {what}.", _HINT)
     given = json_values.text(text).strip()
     return Example(analysis_type=AnalysisType(str(kind)), text=given, answer=answer)
 

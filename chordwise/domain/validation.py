@@ -85,7 +85,7 @@ def parse(text: str, *, lenient: bool = True) -> ParsedAnswer:
     if not _is_shallow(answer, MAX_LEVELS):
         raise InvalidAnswerError(f"The answer is nested deeper than {MAX_LEVELS} levels.")
     if not _is_finite(answer):
-        raise InvalidAnswerError("The answer holds a number that is not finite.")
+        raise InvalidAnswerError("The answer contains a number that is not finite.")
     return ParsedAnswer(answer=json_values.as_object(_storable(answer)), repaired=repaired)
 
 
@@ -106,11 +106,9 @@ def _load(text: str, *, lenient: bool) -> tuple[JsonValue, bool]:
     except (ValueError, RecursionError):
         pass
     if not lenient or not text.endswith("}"):
-        raise InvalidAnswerError("The answer is not JSON, or it breaks off.")
+        raise InvalidAnswerError("The answer is not JSON, or is incomplete.")
     if _ELLIPSIS.search(_without_strings(text[text.find("{") :])):
-        raise InvalidAnswerError(
-            "The answer leaves values out with an ellipsis; write all of them."
-        )
+        raise InvalidAnswerError("The answer omits values with an ellipsis; write all of them.")
     try:
         return json_repair.loads(_Bounded(text), skip_json_loads=True, strict=True), True  # type: ignore[return-value]  # its JSON types equal `JsonValue`
     except (ValueError, RecursionError) as error:
@@ -189,7 +187,7 @@ def check_schema(schema: JsonValue) -> JsonObject:
     if not _is_shallow(schema, MAX_LEVELS):
         raise UsageError(f"The schema is nested deeper than {MAX_LEVELS} levels.")
     if _storable(schema) != schema:
-        raise UsageError("The schema holds a NUL or half a character.", "Look for \\u0000.")
+        raise UsageError("The schema contains a NUL or an unpaired surrogate.", "Look for \\u0000.")
     if len(json.dumps(schema)) > MAX_SCHEMA_CHARACTERS:
         raise UsageError(f"The schema is longer than {MAX_SCHEMA_CHARACTERS:,} characters.")
     for path, value in json_values.walk(schema):

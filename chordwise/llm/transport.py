@@ -175,7 +175,7 @@ class JsonTransport:
             what = f"{host} sent a packed body ({named}), which it was not asked for."
             raise ModelTransportError(what, HIDDEN_ENDPOINT_HINT) from error
         except zlib.error as error:
-            raise ModelTransportError(f"{host} sent a packed body that is broken.") from error
+            raise ModelTransportError(f"{host} sent an invalid compressed body.") from error
 
     def _require_later_answer(self, channel: Channel, response: httpx.Response) -> None:
         """Reject an answer of which a part arrived before its request was sent.
@@ -188,7 +188,7 @@ class JsonTransport:
             return
         self._abandon(channel)
         raise ModelTransportError(
-            f"{response.url.host} sent an answer before it was asked for; it is another request's."
+            f"{response.url.host} sent a response before the request: that of another request."
         )
 
     def _require_own_answer(
@@ -208,7 +208,7 @@ class JsonTransport:
         raise ModelTransportError(
             f"{host} sent the answer to another request "
             f"({excerpt(', '.join(theirs), _hidden(response))}).",
-            "A gateway on the way mixes answers up, or writes ids of its own into "
+            "A gateway mixes up responses, or writes its own ids into "
             f"{CALL_HEADER}; check base_url.",
         )
 
@@ -238,7 +238,7 @@ def _translated(host: str, timeout_seconds: float) -> Iterator[None]:
         ) from error
     except httpcore.TimeoutException as error:
         raise ModelTimeoutError(
-            f"{host} did not complete its answer within {timeout_seconds:g} s.",
+            f"{host} did not complete its response within {timeout_seconds:g} s.",
             granted_seconds=timeout_seconds,
         ) from error
     except httpcore.ConnectError as error:
@@ -302,7 +302,7 @@ def _redirected(response: httpx.Response) -> str:
 def _raise_not_json(host: str, raw: bytes, hidden: Sequence[str], error: Exception) -> NoReturn:
     if raw.lstrip()[:1] == b"<":
         raise ModelAccessError(
-            f"{host} answers with a web page (“{page_title(raw, hidden)}”) instead of JSON.",
+            f"{host} responds with a web page (“{page_title(raw, hidden)}”) instead of JSON.",
             HIDDEN_ENDPOINT_HINT,
         ) from error
     raise ModelTransportError(

@@ -174,7 +174,7 @@ def _read(request: AnalysisRequest) -> ReadText:
     if request.path is None:
         return ReadText(text=request.text, media_type="text/plain")
     if request.text:
-        raise UsageError("There are a text and a path.", "Give one of them.")
+        raise UsageError("Both a text and a path are given.", "Give one of them.")
     settings = settings_module.load()
     transcriber = ModelTranscriber(settings, Models(settings)) if settings.readers.vision else None
     with Reader(settings.readers) as reader:

@@ -61,7 +61,7 @@ def mislabeled(extension: str) -> ReadError:
     """Return the error for content that is neither the format of the file name nor text."""
     return ReadError(
         f"is named {extension} but has other, unknown content.",
-        f"{SUPPORTED} Find out which program wrote it, and give it its right name.",
+        f"{SUPPORTED} Give it the extension of the program that wrote it.",
         IntakeOutcome.UNSUPPORTED,
         "mislabeled",
     )

@@ -80,9 +80,9 @@ def _header(encoded: bytearray) -> JsonObject:
     try:
         header = json.loads(encoded)
     except (ValueError, RecursionError) as error:
-        raise ConnectionError("a header is no JSON") from error
+        raise ConnectionError("a header is not JSON") from error
     if not isinstance(header, dict):
-        raise ConnectionError("a header is no object")
+        raise ConnectionError("a header is not an object")
     return as_object(header)
 
 

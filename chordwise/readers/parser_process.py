@@ -243,7 +243,7 @@ class ParserProcess:
             self.kill()
             status = self.stop()
             raise InternalError(
-                f"The process that reads files does not start (status {status}).",
+                f"The process that reads files did not start (status {status}).",
                 f"See what {sys.executable} -m {_CHILD} 64 says.",
             ) from error
 

@@ -103,9 +103,7 @@ def get(session: Session, name: str) -> AnswerTable:
     """
     found = session.get(AnswerTable, name.removeprefix(f"{SCHEMA}."))
     if found is None:
-        raise UsageError(
-            f"There is no table “{name}”.", "`chordwise tables` lists those there are."
-        )
+        raise UsageError(f"There is no table “{name}”.", "`chordwise tables` lists the tables.")
     return found
 
 
@@ -182,9 +180,7 @@ def _execute(session: Session, *statements: sql.Composed) -> None:
             ) from error
         if isinstance(error.orig, DependentObjectsStillExist):
             needed = " ".join((error.orig.diag.message_detail or "").split())
-            raise UsageError(
-                "Views of your own need what is to be dropped.", f"Drop them first: {needed}"
-            ) from error
+            raise UsageError("Your views depend on it.", f"Drop them first: {needed}") from error
         raise
 
 

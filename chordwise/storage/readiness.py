@@ -45,7 +45,7 @@ def _require_writable(connection: Connection) -> None:
     is_replica, is_read_only = connection.execute(_WRITABLE).one()
     if is_replica:
         raise ConfigurationError(
-            "This PostgreSQL server is a replica, which only reads.",
+            "This PostgreSQL server is a read-only replica.",
             f"Let {_SETTING} lead to the primary server.",
         )
     if is_read_only:

@@ -72,9 +72,7 @@ def find(session: Session, name_or_id: str) -> Run:
         condition = Run.id == wanted if wanted else Run.name == name_or_id
         run = session.scalars(select(Run).where(condition)).one_or_none()
     if run is None:
-        raise UsageError(
-            f"There is no run “{name_or_id}”.", "`chordwise runs` lists the runs there are."
-        )
+        raise UsageError(f"There is no run “{name_or_id}”.", "`chordwise runs` lists the runs.")
     return run
 
 

@@ -295,7 +295,7 @@ def guarded(route: Route, max_upload_bytes: int) -> Route:
         except Exception as error:
             log.exception("web.defect", path=request.url.path)
             raise InternalError(
-                f"Something unexpected happened in Chordwise itself: {type(error).__name__}.",
+                f"An internal error occurred: {type(error).__name__}.",
                 "The log of this server has the details.",
             ) from error
 

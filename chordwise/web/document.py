@@ -160,7 +160,7 @@ def _id(given: str) -> uuid.UUID | None:
     try:
         return uuid.UUID(given) if given else None
     except ValueError as error:
-        raise UsageError(f"“{given}” is no id.") from error
+        raise UsageError(f"“{given}” is not an id.") from error
 
 
 def _is_there(site: Site, found: Explanation, names: Sequence[Named]) -> bool:

@@ -59,7 +59,7 @@ def _days(request: Request) -> int:
     asked = request.query_params.get("days", str(DEFAULT_DAYS))
     days = int(asked) if _DAYS.fullmatch(asked) else 0
     if not 1 <= days <= MAX_DAYS:
-        raise UsageError(f"“{asked}” is no number of days from 1 to {MAX_DAYS:,}.")
+        raise UsageError(f"“{asked}” is not a number of days from 1 to {MAX_DAYS:,}.")
     return days
 
 

@@ -124,7 +124,7 @@ def _number(given: str) -> float | None:
     except ValueError:
         found = -1.0
     if found is not None and not 0 <= found <= 1:
-        raise UsageError(f"“{given}” is no confidence.", "It is a number from 0 to 1.")
+        raise UsageError(f"“{given}” is not a confidence.", "It is a number from 0 to 1.")
     return found
 
 

@@ -247,9 +247,7 @@ def _budget(request: Request) -> Decimal | None:
     try:
         return Decimal(given) if given else None
     except InvalidOperation as error:
-        raise UsageError(
-            f"“{given}” is no amount of money.", "Such as 2.50, in US dollars."
-        ) from error
+        raise UsageError(f"“{given}” is not an amount.", "Example: 2.50, in US dollars.") from error
 
 
 def _found(request: Request) -> Run:

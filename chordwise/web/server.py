@@ -165,7 +165,7 @@ def _listener(settings: Settings, home: Home) -> socket.socket:
     except OSError as error:
         raise ConfigurationError(
             f"The pages cannot be served at {address}, port {port}: {error.strerror}.",
-            "Choose another --port; 0 takes a free one.",
+            "Choose another --port; 0 selects a free one.",
         ) from error
     write_private(known, str(listener.getsockname()[1]))
     return listener

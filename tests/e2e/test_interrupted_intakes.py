@@ -165,8 +165,8 @@ def test_two_processes_never_take_in_for_the_same_run(held: Stage) -> None:
     resumed, same = held.processes.call("resume", "spring"), again(held)
 
     assert (resumed.returncode, same.returncode) == (ExitCode.USAGE, ExitCode.USAGE)
-    assert "Another process is taking in for this run" in resumed.stderr
-    assert "Another process is taking in for this run" in same.stderr
+    assert "Another process reads the files of this run" in resumed.stderr
+    assert "Another process reads the files of this run" in same.stderr
     process.communicate(b"Letter from the pipe: the harbour was closed in June.", timeout=60)
     assert process.returncode == ExitCode.SUCCESS
     assert held.value("SELECT accepted = 4 AND intakes_balance FROM run_accounts")

@@ -53,7 +53,7 @@ def test_a_number_that_the_broker_does_not_have_is_refused(
 
     assert ended == 78, processes.logs()
     said = processes.logs()
-    assert "refuses the number of the database in broker_url: DB index is out of range" in said
+    assert "rejects the number of the database in broker_url: DB index is out of range" in said
     assert "Traceback" not in said
     assert examined.returncode == 78, examined.stdout
-    assert "refuses the number of the database" in " ".join(examined.stdout.split())
+    assert "rejects the number of the database" in " ".join(examined.stdout.split())

@@ -174,7 +174,7 @@ def test_answers_that_come_twice(cluster: Cluster, experiment: Experiment) -> No
 
     experiment.finish(Allowance(extra_calls=10))
     early = cluster.count(
-        "SELECT count(*) FROM model_calls WHERE error_message LIKE '%before it was asked%'"
+        "SELECT count(*) FROM model_calls WHERE error_message LIKE '%before the request%'"
     )
     assert early > 0, "no connection was used again"
 

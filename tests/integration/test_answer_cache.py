@@ -1,4 +1,4 @@
-"""The cache of completions in PostgreSQL: one request at the provider for all who ask the same."""
+"""The cache of completions in PostgreSQL: one request at the provider for all who are identical."""
 
 from __future__ import annotations
 

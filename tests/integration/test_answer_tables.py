@@ -267,7 +267,9 @@ def test_a_value_that_is_not_of_its_type_is_named(pipeline: Pipeline) -> None:
 
 def test_nothing_found_is_a_state_and_needs_review(pipeline: Pipeline) -> None:
     """An answer without any value is no success without a word."""
-    saved(pipeline, "empty", AnalysisOptions(instructions="price"), {"a.txt": "Nothing is said."})
+    saved(
+        pipeline, "empty", AnalysisOptions(instructions="price"), {"a.txt": "No judgment is given."}
+    )
 
     assert pipeline.rows("SELECT status, needs_review, price FROM answers.empty") == [
         ("nothing found", True, None)

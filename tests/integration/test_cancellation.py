@@ -350,7 +350,7 @@ def test_a_submit_stops_when_its_run_is_cancelled(settings: Settings, tmp_path: 
     said = (tmp_path / "chordwise-0.log").read_text("utf-8")
     assert re.match(r"\d+ analyses of letters cancelled\.", cancelled.stderr)
     assert code == ExitCode.INCOMPLETE
-    assert "The run “letters” is cancelled and takes nothing more in" in said
+    assert "The run “letters” is cancelled and accepts no more documents" in said
     assert "chordwise retry letters" in said
     assert pipeline.value(taken) is True
     assert pipeline.value(STATUSES) == ["cancelled"]

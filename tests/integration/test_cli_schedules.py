@@ -165,7 +165,7 @@ def test_one_of_the_configuration_is_run_by_hand(
     """Even before a scheduler has seen it; once, until that is over."""
     assert run(["schedules", "run", "nightly"]) == ExitCode.SUCCESS
     assert run(["schedules", "run", "nightly"]) == ExitCode.USAGE
-    assert "is being done right now" in capsys.readouterr().err
+    assert "is running" in capsys.readouterr().err
     assert run(["schedules", "remove", "nightly"]) == ExitCode.USAGE
     assert run(["schedules", "add", "nightly", "--cron", "0 5 * * *", "--path", "in"]) == (
         ExitCode.USAGE

@@ -146,7 +146,7 @@ def test_a_budget_refuses_an_unknown_price_before_anything_is_asked(
 
     said = " ".join(capsys.readouterr().err.split())
     assert code == ExitCode.CONFIGURATION
-    assert f"There is a budget, but no price is known of {GATEWAY}." in said
+    assert f"There is a budget, but the price is unknown for {GATEWAY}." in said
     assert 'price = "free"' in said
     assert "input_usd_per_million_tokens" in said
     assert "Run " not in said

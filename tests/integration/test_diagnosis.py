@@ -178,7 +178,7 @@ FAILING: list[tuple[str, str]] = [
     (f'{NIGHTLY}kind = "recalibrate"', "needs scikit-learn"),
     (f'{EXPORT}view = "nothing"', "There is no table or view “nothing” to export."),
     (f'{EXPORT}sql = "SELECT missing"', "missing"),
-    (f'{EXPORT}sql = "VACUUM"', "Only statements that read are taken"),
+    (f'{EXPORT}sql = "VACUUM"', "Only read-only statements are allowed"),
 ]
 
 
@@ -305,7 +305,7 @@ def test_a_broker_that_takes_nothing_fails(own_settings: Settings, broker: redis
     check = broker_check(own_settings)
 
     assert (check.verdict, check.exit_code) == (CheckStatus.FAIL, ExitCode.UNAVAILABLE)
-    assert check.finding == "The broker is full and takes no messages."
+    assert check.finding == "The broker is full and accepts no messages."
     assert "maxmemory" in check.hint
 
 

@@ -280,7 +280,7 @@ SENSELESS: list[tuple[str, str]] = [
     ('{"document": "a", "fields": {"b": 1e999}}', "or a number that is none"),
     ('{"document": "a.txt"}', "line 1: it says neither label nor fields nor summary"),
     ('{"label": "letter"}', "line 1: there is no “document”"),
-    ('{"document": "a", "label": 7}', "line 1: “label” is no text"),
+    ('{"document": "a", "label": 7}', "line 1: “label” is not text"),
     ('{"document": "a", "lable": "b"}', "line 1: “lable” is none of"),
     ('{"document": "a", "fields": []}', "line 1: “fields” is no object"),
     ('{"document": "a", "fields": {"b": "c"}, "pages": {"d": 1}}', "line 1: “pages” is no"),

@@ -412,8 +412,8 @@ def test_what_cannot_be_written_is_printed(
 
 SENSELESS: list[tuple[list[str], str]] = [
     (["--variant", "short:labels=a"], "cannot have another labels"),
-    (["--variant", "short:votes=1"], "asks the same"),
-    (["--variant", "a:votes=3", "--variant", "b:votes=3"], "a and b ask the same"),
+    (["--variant", "short:votes=1"], "does not differ"),
+    (["--variant", "a:votes=3", "--variant", "b:votes=3"], "a and b are identical"),
     (["--variant", "short:votes=many"], "votes"),
     (["--variant", "short:model=unknown"], "no model named"),
     (["--variant", "control:votes=3"], "a name of its own"),

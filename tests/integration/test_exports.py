@@ -195,7 +195,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["runs", "-o", "nowhere/runs.csv"], "no folder"),
     (["runs", "--sql", "SELECT 1"], "Give either a view or --sql"),
     ([], "Give either a view or --sql"),
-    (["--sql", "DELETE FROM runs"], "Only statements that read"),
+    (["--sql", "DELETE FROM runs"], "Only read-only statements"),
     (["--sql", "SELECT 1; DROP TABLE runs"], "refuses"),
     (["--sql", "WITH x AS (DELETE FROM runs RETURNING 1) SELECT * FROM x"], "refuses"),
     (["--sql", "SELECT * FROM outbox"], "refuses"),

@@ -198,8 +198,8 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("latest", "--document", "c", "--approve"), "There is no such result"),
     (("none", "--approve"), "There is no run “none”"),
     (("latest", "--document", "a", "--correct", "invoice"), "is not PATH=VALUE"),
-    (("latest", "--document", "a", "--correct", "label=novel"), "none of the labels"),
-    (("latest", "--document", "a", "--correct", "/nothing=1"), "has nothing at “/nothing”"),
+    (("latest", "--document", "a", "--correct", "label=novel"), "not one of the labels"),
+    (("latest", "--document", "a", "--correct", "/nothing=1"), "has no value at “/nothing”"),
     (("latest", "--document", "a", "--path", "label"), "--path needs"),
 ]
 

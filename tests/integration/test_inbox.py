@@ -149,8 +149,8 @@ BROKEN = {
     "colour = 'red'": "colour",
     "folder = '/etc'": "names a folder",
     "model = 'nobody'": "no model named",
-    "types = ['extraction']\nschema = '/etc/passwd'": "no TOML or JSON file below",
-    "types = ['extraction']\nschema = '../x.json'": "no TOML or JSON file below",
+    "types = ['extraction']\nschema = '/etc/passwd'": "not a TOML or JSON file below",
+    "types = ['extraction']\nschema = '../x.json'": "not a TOML or JSON file below",
     "types = ['extraction']\nschema = 'none.json'": "cannot be read",
     "labels = ['one']": "two labels",
 }

@@ -497,7 +497,7 @@ def test_every_request_has_the_whole_deadline_and_they_end(
     (last,) = pipeline.rows(_CHUNK)
     assert last[:2] == ("failed", "model_timeout")
     assert len(provider.journal) == 2
-    late = f"127.0.0.1 did not complete its answer within {DEADLINE_SECONDS:g} s."
+    late = f"127.0.0.1 did not complete its response within {DEADLINE_SECONDS:g} s."
     assert pipeline.rows(_GRANTED) == [("model_timeout", late)] * 2
     for advice in ("timeout_seconds", "retries.total_seconds", "pipeline.chunk_tokens"):
         assert advice in str(last[2])

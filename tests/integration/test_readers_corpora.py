@@ -182,7 +182,7 @@ def test_every_translation_is_text_or_refused(reader: Reader) -> None:
 
 
 def test_naughty_strings_are_kept_as_they_are(reader: Reader) -> None:
-    """Each string of the list comes back normalised and otherwise unchanged, or is no text."""
+    """Each string of the list comes back normalised and otherwise unchanged, or is not text."""
     strings = json.loads((CORPORA / "naughty_strings" / "blns.json").read_text(encoding="utf-8"))
     refused = []
 

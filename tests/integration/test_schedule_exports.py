@@ -115,7 +115,7 @@ def test_a_killed_scheduler_leaves_one_file(
     ("values", "reason"),
     [
         ({"view": "nothing"}, "There is no table or view “nothing” to export."),
-        ({"sql": "DELETE FROM runs"}, "Only statements that read are taken"),
+        ({"sql": "DELETE FROM runs"}, "Only read-only statements are allowed"),
         ({"sql": "SELECT 1 / 0 AS nothing"}, "division by zero"),
     ],
 )

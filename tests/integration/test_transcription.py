@@ -261,7 +261,7 @@ def test_an_answer_out_of_form_is_asked_for_once_more(settings: Settings, tmp_pa
 
     first, again = pipeline.model.requests
     assert first.pictures == again.pictures
-    assert InvalidAnswerError("The answer is not JSON, or it breaks off.").what in again.user
+    assert InvalidAnswerError("The answer is not JSON, or is incomplete.").what in again.user
     assert pipeline.value("SELECT text FROM documents") == FIRST
     verdicts = "SELECT array_agg(valid ORDER BY id) FROM model_calls"
     assert pipeline.value(verdicts) == [False, True]

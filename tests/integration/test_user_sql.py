@@ -301,7 +301,7 @@ def test_a_role_that_may_not_set_the_password_gets_a_hint(
     owner.execute("CREATE ROLE humble LOGIN PASSWORD 'humble'")
     url = make_url(database_url.get_secret_value()).set(username="humble", password="humble")  # noqa: S106
 
-    with pytest.raises(ConfigurationError, match="may not become chordwise_reader") as caught:
+    with pytest.raises(ConfigurationError, match="may not switch to chordwise_reader") as caught:
         ask(SecretStr(url.render_as_string(hide_password=False)), "SELECT 1")
 
     assert "GRANT chordwise_reader TO" in caught.value.hint

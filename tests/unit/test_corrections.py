@@ -224,7 +224,7 @@ def test_a_correction_is_converted_to_what_the_schema_wants(
         ("/issued", "03/04/2025", "cannot be read as a date"),
         ("/totl", "5", "has no field"),
         # No row can be corrected to nothing: the list without it says so.
-        ("/rows/1", None, "cannot be corrected to nothing"),
+        ("/rows/1", None, "cannot be corrected to null"),
         ("/rows/5/n", 4, "has no field"),
     ],
 )

@@ -309,7 +309,7 @@ def test_a_side_car_has_no_other_files_read(tmp_path: Path, named: str) -> None:
         (folder / name).write_text('{"a": "secret", "b": "secret"}\n\nc', "utf-8")
     (folder / "link.toml").symlink_to(tmp_path / "kinds.toml")
 
-    with pytest.raises(UsageError, match="labels_file is no TOML or JSON file below"):
+    with pytest.raises(UsageError, match="labels_file is not a TOML or JSON file below"):
         asked(folder, f'labels_file = "{named.format(above=tmp_path)}"')
 
 

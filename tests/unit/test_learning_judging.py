@@ -274,11 +274,11 @@ def test_a_summary_is_judged_as_long_as_it_says_the_same() -> None:
 @pytest.mark.parametrize(
     ("answer", "path", "value", "what"),
     [
-        (a_sentiment("mixed"), "label", "glad", "“glad” is none of the labels"),
-        (a_sentiment("mixed"), "label", None, "Nothing is none of the labels"),
+        (a_sentiment("mixed"), "label", "glad", "“glad” is not one of the labels"),
+        (a_sentiment("mixed"), "label", None, "Nothing is not one of the labels"),
         (an_extraction(FIELDS), "place", "x", "no field “place”"),
         (an_extraction(FIELDS), "", "x", "which value"),
-        (a_sentiment("mixed"), "/scores", "x", "nothing at"),
+        (a_sentiment("mixed"), "/scores", "x", "no value at"),
     ],
 )
 def test_what_cannot_be_meant_is_said(

@@ -76,7 +76,7 @@ def test_what_cannot_be_kept_is_refused(tmp_path: Path, lines: str, complaint: s
 
 
 def test_what_is_no_cron_expression_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"“0 26 .* is no cron expression: bad hour"):
+    with pytest.raises(ConfigurationError, match=r"“0 26 .* is not a cron expression: bad hour"):
         load(tmp_path, 'paths = ["a"]', cron="0 26 * * *")
 
 

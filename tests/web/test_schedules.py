@@ -30,7 +30,7 @@ def test_a_schedule_is_run_now(
         history = page.locator("section", has_text="Recent runs").locator("tbody tr")
         expect(history).to_contain_text("due")
         visit.confirm("Run nightly now")
-        expect(page.locator("main")).to_contain_text("is being done right now")
+        expect(page.locator("main")).to_contain_text("is running")
 
     assert pipeline.rows("SELECT schedule, trigger, status FROM schedule_runs") == [
         ("nightly", "command", "due")

@@ -47,7 +47,7 @@ def test_a_statement_that_writes_is_refused(settings: Settings, visit: Visit) ->
     page.get_by_label("Statement").fill("DELETE FROM runs")
     page.get_by_role("button", name="Ask").click()
 
-    expect(page.get_by_role("alert")).to_contain_text("Only statements that read are taken")
+    expect(page.get_by_role("alert")).to_contain_text("Only read-only statements are allowed")
     assert page.get_by_label("Statement").input_value() == "DELETE FROM runs"
     assert pipeline.value("SELECT count(*) FROM runs") == 1
     visit.look("sql-refused")

@@ -98,8 +98,8 @@ def _of_label(answer: Answer, saying: Saying, labels: Sequence[str]) -> Understo
         if not isinstance(value, str) and not is_none:
             given = "Nothing" if saying.value is None else f"“{saying.value}”"
             raise UsageError(
-                f"{given} is none of the labels that there were to choose from.",
-                f"The labels: {', '.join(allowed)}." if allowed else "A label is a text.",
+                f"{given} is not one of the labels.",
+                f"The labels: {', '.join(allowed)}." if allowed else "A label must be a string.",
             )
     remark = Remark(
         path=path,
@@ -118,8 +118,8 @@ def _of_field(answer: Answer, saying: Saying, schema: JsonObject | None) -> Unde
     is_row = isinstance(json_values.at(answer.output, f"{DATA.path}{name}"), dict)
     if saying.verdict is Verdict.CORRECTED and saying.value is None and is_row:
         raise UsageError(
-            f"{name} is an object, which cannot be corrected to nothing.",
-            "A row is removed by the list without it: --correct '/lines=[…]'.",
+            f"{name} is an object and cannot be corrected to null.",
+            "To remove a row, correct the list: --correct '/lines=[…]'.",
         )
     if saying.verdict is Verdict.CORRECTED and schema is not None:
         saying = replace(saying, value=_fitting(schema, name, saying.value))
@@ -158,7 +158,7 @@ def _listed(value: JsonValue) -> Sequence[JsonValue]:
 def _refuse_unread_date(value: JsonValue) -> None:
     if has_unread_date(value):
         raise UsageError(
-            f"“{value}” cannot be read as a date: it is none, or day and month are ambiguous.",
+            f"“{value}” is not a date, or its day and month are ambiguous.",
             "Write year, month and day, such as 2025-04-03.",
         )
 
@@ -253,10 +253,10 @@ def _of_anything(answer: Answer, saying: Saying) -> Understood:
         UsageError: The value does not exist, or a correction names no value.
     """
     if saying.verdict is Verdict.CORRECTED and not saying.path:
-        raise UsageError("Nothing says which value is corrected.", "Say it as PATH=VALUE.")
+        raise UsageError("The correction names no value.", "Use the form PATH=VALUE.")
     known = dict(json_values.walk(answer.output))
     if saying.path not in known:
-        raise UsageError(f"The answer has nothing at “{saying.path}”.", _paths(known))
+        raise UsageError(f"The answer has no value at “{saying.path}”.", _paths(known))
     corrected = saying.value if saying.verdict is Verdict.CORRECTED else None
     remark = Remark(
         path=saying.path,

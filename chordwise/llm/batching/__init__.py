@@ -36,7 +36,7 @@ def connect(
     if not has_batches(settings):
         raise ConfigurationError(
             f"{settings.provider}/{settings.model} has no Batch API.",
-            "Ask online, or set batch = true of the model where its server has one.",
+            "Use the online lane, or set batch = true for the model if its server has one.",
         )
     transport = transport or JsonTransport()
     if settings.provider == "anthropic":

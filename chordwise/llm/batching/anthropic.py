@@ -114,8 +114,8 @@ class AnthropicBatches:
         provider_id = text(answer.get("id"))
         if not provider_id:
             raise ModelTransportError(
-                f"{self._http.label} answered with JSON that holds no batch.",
-                "Check that base_url leads to an API with Message Batches.",
+                f"{self._http.label} responded with JSON that is not a batch.",
+                "Check that base_url is the address of an API with Message Batches.",
             )
         return BatchState(
             provider_id=provider_id,

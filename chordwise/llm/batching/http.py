@@ -136,8 +136,8 @@ def _needing_room(label: str) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ModelTransportError(
-            f"A file of a batch of {label} cannot be kept while it is read: {reason}.",
-            "Make room where temporary files go, or set TMPDIR to a folder on a larger disk.",
+            f"A file of a batch of {label} cannot be stored temporarily: {reason}.",
+            "Free space for temporary files, or set TMPDIR to a folder on a larger disk.",
         ) from error
 
 

@@ -158,8 +158,8 @@ class OpenAIBatches:
         found = text(answer.get("id"))
         if not found:
             raise ModelTransportError(
-                f"{self._http.label} answered with JSON that holds no id.",
-                "Check that base_url leads to an API with Files and Batches.",
+                f"{self._http.label} responded with JSON without an id.",
+                "Check that base_url is the address of an API with Files and Batches.",
             )
         return found
 

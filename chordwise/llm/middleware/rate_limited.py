@@ -82,7 +82,7 @@ class Gate:
             if not isinstance(answer, Permit):
                 if self.turn:
                     self.turn.recall()
-                error = NoPermitError("There is no permit for this request yet.")
+                error = NoPermitError("No permit is available for this request yet.")
                 error.answer = answer
                 raise error
             self.permit = answer
@@ -169,9 +169,11 @@ class RateLimited(Middleware):
         model = f"{self.profile.provider}/{self.profile.model}"
         error: TransientError
         if wait.reason is Reason.BREAKER:
-            error = ModelOverloadedError(f"{model} failed too often and is left alone for now.")
+            error = ModelOverloadedError(
+                f"{model} failed repeatedly; no requests are sent to it for now."
+            )
         else:
-            error = RateLimitedError(f"{model} has no room for another request for now.")
+            error = RateLimitedError(f"{model} has no capacity for another request at present.")
         error.retry_after_seconds = wait.seconds
         error.has_waited = True
         raise error

@@ -27,7 +27,7 @@ class Tiered:
         self, models: Mapping[Tier, ChatModel], policy: RoutingSettings, on_change: OnFallback
     ) -> None:
         if not models:
-            raise ConfigurationError("There is no tier to choose from.", "Set tiers.small.")
+            raise ConfigurationError("No tier is configured.", "Set tiers.small.")
         self._models = dict(models)
         self.policy = policy
         self.on_change = on_change

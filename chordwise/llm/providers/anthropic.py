@@ -152,8 +152,8 @@ class AnthropicModel:
         """
         if not isinstance(body.get("content"), list):
             raise ModelTransportError(
-                f"{self._exchange.label} answered with JSON that holds no message.",
-                "Check that base_url leads to a Messages API.",
+                f"{self._exchange.label} responded with JSON that is not a message.",
+                "Check that base_url is the address of a Messages API.",
             )
         reason = text(body.get("stop_reason"))
         blocks = [block for block in objects(body["content"]) if block.get("type") == "text"]

@@ -99,7 +99,7 @@ def checked_key(api_key: SecretStr) -> str:
     key = api_key.get_secret_value().strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise ConfigurationError(
-            "The API key holds characters that no key has.",
+            "The API key contains invalid characters.",
             "Copy it again, without quotes, spaces or line breaks.",
         )
     return key

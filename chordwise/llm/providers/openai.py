@@ -225,12 +225,12 @@ class OpenAIModel:
         message = choices[0].get("message") if choices else None
         if not isinstance(message, dict):
             raise ModelTransportError(
-                f"{self._exchange.label} answered with JSON that holds no completion.",
-                "Check that base_url leads to a Chat Completions API.",
+                f"{self._exchange.label} responded with JSON that is not a completion.",
+                "Check that base_url is the address of a Chat Completions API.",
             )
         reason = text(choices[0].get("finish_reason"))
         if reason == "error":
-            raise ModelOverloadedError(f"{self._exchange.label} broke off while it was answering.")
+            raise ModelOverloadedError(f"{self._exchange.label} interrupted its response.")
         refusal = storable(_refusal(message))
         finish_reason = _FINISH_REASONS.get(reason, FinishReason.OTHER)
         return Completion(

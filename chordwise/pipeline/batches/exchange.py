@@ -165,7 +165,7 @@ class _Batches:
             case Phase.RUNNING:
                 self._wait_for(api, batch, state)
             case Phase.FAILED:
-                error = state.error or ModelOverloadedError("The provider turned the batch away.")
+                error = state.error or ModelOverloadedError("The provider rejected the batch.")
                 self._turn_away(batch, error)
             case Phase.ENDED:
                 self._fetch(api, batch, state)
@@ -194,7 +194,7 @@ class _Batches:
         outcomes = api.results(state)
         while some := list(islice(outcomes, _SLICE)):
             stored += self._commit(partial(arrivals.store, outcomes=some))
-        missing = ModelTransportError("The provider's files of the batch lack this question.")
+        missing = ModelTransportError("The provider's result files do not contain this question.")
         lacking = self._store_for_all(arrivals, missing)
         self._end(batch, BatchStatus.ENDED, state)
         log.info("batch.ended", batch_id=str(batch.id), stored=stored, missing=lacking)
@@ -287,7 +287,7 @@ def _require_no_cancelled(session: Session, batch: Batch) -> None:
     """Reject a batch with unneeded questions of cancelled runs; lock its runs until the commit."""
     if batch_requests.has_cancelled(session, batch.id):
         raise _CancelledQuestionsError(
-            "A run was cancelled before this batch was handed in; other runs ask again."
+            "A run was cancelled before this batch was submitted; other runs ask again."
         )
 
 

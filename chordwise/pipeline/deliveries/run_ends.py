@@ -129,7 +129,7 @@ def _content(session: Session, delivery: Delivery, run_id: uuid.UUID) -> JsonObj
 def _attempt(context: Context, delivery: Delivery, timestamp: int) -> None:
     settings = context.settings.delivery
     if delivery.attempts > settings.max_attempts:
-        raise DeliveryError("The scheduler was lost over it again and again.")
+        raise DeliveryError("The scheduler crashed repeatedly during this delivery.")
     if delivery.kind == DeliveryKind.WEBHOOK:
         Webhook(settings).post(identity(delivery), timestamp, _body(delivery))
     else:
@@ -225,7 +225,7 @@ def drop(
         UsageError: A file cannot be written.
     """
     if not folder.is_dir():
-        raise DeliveryError(f"There is no folder {folder}.", "Make it, or set delivery.folder.")
+        raise DeliveryError(f"There is no folder {folder}.", "Create it, or set delivery.folder.")
     for stem in _stems(_safe(json_values.text(content["run"]))):
         path = folder / f"{stem}.{wanted}"
         if _claim(folder / f"{stem}.account.json", path, content):
@@ -233,7 +233,7 @@ def drop(
                 with new_file(path) as sink:
                     write(sink)
             return path
-    raise DeliveryError(f"{folder} is full of files of the same name.", "Move them away.")
+    raise DeliveryError(f"{folder} has too many files of the same name.", "Move them away.")
 
 
 def _claim(account: Path, path: Path, content: JsonObject) -> bool:

@@ -77,13 +77,13 @@ def _judge(host: str, status: int) -> None:
     if status in _SUCCESSES:
         return
     if status == HTTPStatus.GONE:
-        raise DeliveryRefusedError(f"{host} wants no more webhooks (HTTP {status}).")
+        raise DeliveryRefusedError(f"{host} accepts no more webhooks (HTTP {status}).")
     if status in _REDIRECTS:
         raise DeliveryError(
             f"{host} redirects the webhook (HTTP {status}), which is not followed.",
-            "Set delivery.webhook_url to where it leads.",
+            "Set delivery.webhook_url to the final address.",
         )
-    raise DeliveryError(f"{host} did not accept the webhook (HTTP {status}).")
+    raise DeliveryError(f"{host} rejected the webhook (HTTP {status}).")
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def _translated(host: str, timeout_seconds: float) -> Iterator[None]:
         yield
     except httpcore.TimeoutException as error:
         raise DeliveryError(
-            f"{host} did not answer the webhook within {timeout_seconds:g} s."
+            f"{host} did not respond to the webhook within {timeout_seconds:g} s."
         ) from error
     except httpcore.ConnectError as error:
         raise DeliveryError(f"{host} cannot be reached.") from error
@@ -132,7 +132,7 @@ def allowed_addresses(
     inside = [each for each in addresses if not is_public(each)]
     if inside and not allow_private:
         raise DeliveryError(
-            f"{host} leads to {inside[0]}, which is not on the public internet.",
-            "Set delivery.allow_private_addresses if that is meant.",
+            f"{host} leads to {inside[0]}, which is not a public address.",
+            "Set delivery.allow_private_addresses if this is intended.",
         )
     return addresses

@@ -33,8 +33,8 @@ def require() -> None:
         import pyarrow.parquet  # noqa: F401, PLC0415 - heavy, and optional
     except ImportError as error:
         raise ConfigurationError(
-            "Parquet needs a library that is not installed here.",
-            'pip install "chordwise[parquet]"; or take jsonl, which loses nothing either.',
+            "Parquet needs a library that is not installed.",
+            'pip install "chordwise[parquet]"; or use jsonl, which is also lossless.',
         ) from error
 
 
@@ -196,7 +196,7 @@ def _batch(table: Table, schema: pa.Schema, rows: Sequence[Row]) -> pa.RecordBat
         except (pa.ArrowException, OverflowError, ValueError) as error:
             raise UsageError(
                 f"A value in {column.name} does not fit Parquet's type {field.type}.",
-                'Cast the column to text with --sql "SELECT …", or take jsonl.',
+                'Cast the column to text with --sql "SELECT …", or use jsonl.',
             ) from error
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 

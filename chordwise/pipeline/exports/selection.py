@@ -177,6 +177,6 @@ def _of_run(name: str, columns: Sequence[str], run_id: uuid.UUID) -> sql.Compose
     condition = _OF_RUN_BY_NAME.get(name) or _OF_RUN.get(column)
     if condition is None:
         raise UsageError(
-            f"The rows of {name} belong to no run.", "Leave --run out, or take another view."
+            f"The rows of {name} do not belong to runs.", "Omit --run, or use another view."
         )
     return sql.SQL(condition).format(column=sql.Identifier(column), run_id=sql.Literal(run_id))

@@ -72,7 +72,7 @@ def write_answers(sink: BinaryIO, tables: Mapping[str, Table], *, raw: bool) -> 
             if counts[title] >= MAX_ROWS:
                 raise UsageError(
                     f"{title} has more than the {MAX_ROWS - 1:,} rows of a sheet.",
-                    "Export the tables one by one, or take --format parquet.",
+                    "Export the tables one by one, or use --format parquet.",
                 )
     return counts[first]
 
@@ -153,7 +153,7 @@ class _Cells:
             raise UsageError(
                 f"A text in {self._names[column]} is longer than the {MAX_CHARACTERS:,} "
                 "characters of an XLSX cell.",
-                "Leave the column out with --columns, or take another format.",
+                "Omit the column with --columns, or use another format.",
             )
         style = self._text if is_risky(table.text_of(value)) else None
         sheet.write_string(row, column, text, style)

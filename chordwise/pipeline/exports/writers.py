@@ -86,7 +86,7 @@ def check(path: Path, *, overwrite: bool) -> None:
         UsageError: The path exists and may not be replaced, or its folder is missing.
     """
     if not path.parent.is_dir():
-        raise UsageError(f"There is no folder {path.parent}.", "Make it first.")
+        raise UsageError(f"There is no folder {path.parent}.", "Create it first.")
     if os.path.lexists(path) and (not overwrite or path.is_symlink() or not path.is_file()):
         raise _exists(path)
 

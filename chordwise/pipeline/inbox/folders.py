@@ -193,7 +193,7 @@ def _refuse_overlap(inbox: Place, other: Place) -> None:
     if within or inbox.folder in {other.done, other.failed}:
         raise ConfigurationError(
             f"inbox.folders: {other.folder} and {inbox.folder} overlap.",
-            "An inbox lies neither in another one nor where another one's done files go.",
+            "An inbox must not be inside another inbox or its done folder.",
         )
 
 

@@ -203,15 +203,17 @@ def with_side_car(profile: ProfileSettings, side_car: Path, base: Path) -> Profi
     """
     given = _settings_in(side_car)
     if "folder" in given:
-        raise UsageError("The side-car names a folder.", "A folder is for [profiles] only.")
+        raise UsageError("The side-car sets folder.", "folder is only valid in [profiles].")
     try:
         wanted = ProfileSettings.model_validate(given)
     except ValidationError as error:
         found = "; ".join(problems(error)[:_MAX_PROBLEMS])
-        raise UsageError(f"The side-car is wrong: {found}.", _hint(given)) from error
+        raise UsageError(f"The side-car is invalid: {found}.", _hint(given)) from error
     if given.get("learned_examples") and not profile.learned_examples:
         hint = "They hold parts of other documents: only the profile can say so."
-        raise UsageError("The side-car wants learned examples, and its profile shows none.", hint)
+        raise UsageError(
+            "The side-car enables learned examples, which its profile switches off.", hint
+        )
     files = {
         "schema": wanted.schema_file,
         "labels_file": wanted.labels_file,
@@ -220,7 +222,7 @@ def with_side_car(profile: ProfileSettings, side_car: Path, base: Path) -> Profi
     for name, file in files.items():
         if file is not None and not _may_be_named(file, base.resolve()):
             raise UsageError(
-                f"The side-car's {name} is no TOML or JSON file below the folder of "
+                f"The side-car's {name} is not a TOML or JSON file below the folder of "
                 "chordwise.toml, or is hidden.",
                 "Name it relative to that folder.",
             )
@@ -286,7 +288,7 @@ def _settings_in(side_car: Path) -> dict[str, object]:
         with side_car.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
         if len(content) > _MAX_BYTES or _LONG_KEY.search(content):
-            raise UsageError("The side-car, or a key in it, is longer than any needs to be.")
+            raise UsageError("The side-car, or a key in it, is too long.")
         return tomllib.loads(content.decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         what = f"The side-car cannot be read as UTF-8 text: {type(error).__name__}."

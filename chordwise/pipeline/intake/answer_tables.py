@@ -26,7 +26,7 @@ def table_of(options: RunOptions) -> str | None:
     name = identifiers.plain(options.save_as)
     if not name:
         raise UsageError(
-            f"No table can be called “{options.save_as}”.",
+            f"A table cannot be named “{options.save_as}”.",
             "A name has letters from a to z, digits and underscores: --save-as contracts",
         )
     return name

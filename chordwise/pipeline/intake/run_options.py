@@ -286,7 +286,7 @@ def labels_of(given: Iterable[str], file: Path | None) -> tuple[tuple[str, ...],
     """
     labels = tuple(dict.fromkeys(given))
     if labels and file is not None:
-        raise UsageError("There are labels and a file of labels.", "Give one of them.")
+        raise UsageError("Both labels and a file of labels are given.", "Give one of them.")
     described = {} if file is None else _read_labels(file)
     labels = labels or tuple(described)
     if (labels or file) and len(labels) < _FEWEST_LABELS:
@@ -302,7 +302,7 @@ def checked_language(tag: str) -> str:
         UsageError: It is not a valid tag.
     """
     if tag and not _LANGUAGE.fullmatch(tag):
-        raise UsageError(f"“{tag}” is no tag of a language.", "Such as de, pt-BR or zh-Hans.")
+        raise UsageError(f"“{tag}” is not a language tag.", "Examples: de, pt-BR, zh-Hans.")
     return tag
 
 
@@ -340,7 +340,7 @@ def _examples(path: Path, options: RunOptions) -> tuple[Example, ...]:
     for each in found:
         if problem := examples.problem(each, options.analysis):
             about = f"an example of the type {each.analysis_type} in {path}"
-            raise UsageError(f"The answer of {about} could not be given: {problem}.")
+            raise UsageError(f"The answer of {about} is not possible: {problem}.")
     return tuple(found)
 
 
@@ -352,7 +352,7 @@ def _text_in(path: Path, noun: str) -> str:
         reason = error.strerror or type(error).__name__
         raise UsageError(f"The {noun} {path} cannot be read: {reason}.") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"The {noun} {path} are no UTF-8 text.") from error
+        raise UsageError(f"The {noun} {path} are not UTF-8 text.") from error
 
 
 def read_principles(path: Path) -> tuple[str, ...]:
@@ -375,7 +375,9 @@ def read_principles(path: Path) -> tuple[str, ...]:
 
 def _columns(profile: ProfileSettings) -> Columns:
     if profile.id_column and not profile.text_column:
-        raise UsageError("id_column is for reading rows.", "Say --text-column or text_column, too.")
+        raise UsageError(
+            "id_column applies only to rows.", "Also set --text-column or text_column."
+        )
     return Columns(text=profile.text_column, identity=profile.id_column)
 
 
@@ -385,9 +387,9 @@ def _analysis_options(
     file = profile.labels_file and base / profile.labels_file
     labels, descriptions = labels_of(profile.labels, file)
     if profile.schema_file is not None and AnalysisType.EXTRACTION not in types:
-        raise UsageError("A schema is for extractions.", "Add the type extraction.")
+        raise UsageError("A schema applies only to extractions.", "Add the type extraction.")
     if labels and AnalysisType.CLASSIFICATION not in types:
-        raise UsageError("Labels are for classifications.", "Add the type classification.")
+        raise UsageError("Labels apply only to classifications.", "Add the type classification.")
     return AnalysisOptions(
         instructions=profile.instructions.strip(),
         labels=labels,

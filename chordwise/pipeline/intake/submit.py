@@ -179,14 +179,14 @@ class Submission:
         status, token = intakes.locked(session, self.run_id)
         if status == RunStatus.CANCELLED:
             raise RunCancelledError(
-                f"The run “{self.name}” is cancelled and takes nothing more in.",
+                f"The run “{self.name}” is cancelled and accepts no more documents.",
                 f"`chordwise retry {self.name}` analyzes what was taken in before, and "
                 f"`chordwise resume {self.name}` takes in the rest then.",
             )
         if token != self._token:
             raise LeaseLostError(
                 f"The run {self.name} was taken over by another process.",
-                "`chordwise runs RUN` says how far it is.",
+                "`chordwise runs RUN` shows its progress.",
             )
 
     def _store(self, offered: Sequence[Offered], also: AlsoOfBatch | None) -> Sequence[TakenIn]:
@@ -312,7 +312,7 @@ class Resume:
         submission = claim(self._context, run_id) if self._is_given_up(run_id) else None
         if submission is None:
             raise UsageError(
-                "Another process is taking in for this run.",
+                "Another process reads the files of this run.",
                 f"Wait for it with `chordwise wait {name}`.",
             )
         if vision := self._context.settings.readers.vision:
@@ -338,7 +338,7 @@ class Resume:
         if is_of_inbox:
             raise UsageError(
                 f"The run {run.name} belongs to an inbox.",
-                "The scheduler goes on with it: `chordwise inbox` shows the files.",
+                "The scheduler continues it: `chordwise inbox` shows the files.",
             )
         return run.name
 
@@ -382,7 +382,7 @@ def open_or_resume(
         raise UsageError(
             f"There is a run named “{known.name}” already. It was interrupted, and this command "
             f"differs from the one that began it ({', '.join(differing)}).",
-            f"Choose another --run-name, or go on with `chordwise resume {known.name}`.",
+            f"Choose another --run-name, or continue with `chordwise resume {known.name}`.",
         )
     return resume.resume(known.id)
 

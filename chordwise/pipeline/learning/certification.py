@@ -238,7 +238,7 @@ def queue(session: Session, scope: Scope, name: str) -> Queue:
 
 def _no_queue(name: str, in_force: Sequence[Certification], *, is_ambiguous: bool) -> UsageError:
     if is_ambiguous:
-        return UsageError(f"“{name}” is of several analysis types.", "Say which one with --type.")
+        return UsageError(f"“{name}” belongs to several analysis types.", "Choose one with --type.")
     known = ", ".join(each.name or each.analysis_type for each in in_force)
     return UsageError(
         f"The order in which “{name}” is to be checked was not drawn yet.",

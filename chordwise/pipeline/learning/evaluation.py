@@ -376,8 +376,8 @@ def _kinds(wanted: Wanted, results: Sequence[Listed], gold: Gold) -> Sequence[An
     kinds = [kind for kind in AnalysisType if kind in there and gold.names_of(kind)]
     if len(set(kinds) & set(LABEL_PATHS)) > 1:
         raise UsageError(
-            "There are classifications and sentiments, and the file does not say which it is of.",
-            "Say --type classification or --type sentiment.",
+            "There are both classifications and sentiments, and the file does not state its type.",
+            "Use --type classification or --type sentiment.",
         )
     return kinds or [kind for kind in wanted.types if gold.names_of(kind)]
 

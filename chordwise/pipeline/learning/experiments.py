@@ -156,7 +156,9 @@ def start(context: ReadingContext, plan: Plan) -> Experiment:
     for place, each in enumerate(asked):
         if each in asked[:place]:
             names = [plan.variants[at].name for at in (asked.index(each), place)]
-            raise UsageError(f"The variants {' and '.join(names)} ask the same.", "Leave out one.")
+            raise UsageError(
+                f"The variants {' and '.join(names)} are identical.", "Omit one of them."
+            )
     for options in (control, *(each for _, each in wanted)):
         budgets.cap_for(settings, options.model, plan.budget_usd or profile.budget_usd)
     lanes = {lane_for(settings, each.model, profile.lane) for _, each in wanted}
@@ -204,8 +206,8 @@ def _check(plan: Plan) -> None:
     names = [each.name for each in plan.variants]
     if not names or len({*names, CONTROL}) <= len(names):
         raise UsageError(
-            "An experiment needs a variant or more, each with a name of its own.",
-            f"--variant terse:prompt=terse; {CONTROL} is the profile as it is.",
+            "An experiment needs at least one variant, each with a different name.",
+            f"--variant terse:prompt=terse; {CONTROL} is the unchanged profile.",
         )
     for name in (plan.name, *names):
         if not _NAME.fullmatch(name):
@@ -239,7 +241,7 @@ def _with_changes(
     for entry in variant.changes:
         if entry not in CHANGEABLE:
             raise UsageError(
-                f"A variant cannot have another {entry}.", f"It may have: {', '.join(CHANGEABLE)}."
+                f"A variant cannot change {entry}.", f"It can change: {', '.join(CHANGEABLE)}."
             )
     entries = profile.model_dump(by_alias=True, exclude_unset=True)
     try:
@@ -249,13 +251,13 @@ def _with_changes(
         raise UsageError(what) from error
     options = answerable(settings, run_options(settings, changed))
     if options.types != control.types:
-        raise UsageError(f"The variant {variant.name} would be other analyses.")
+        raise UsageError(f"The variant {variant.name} changes the analysis types.")
     hashes = [
         [identity(context, each, asked) for each in control.types] for asked in (control, options)
     ]
     if hashes[0] == hashes[1]:
         raise UsageError(
-            f"The variant {variant.name} asks the same as the profile.", "Change something in it."
+            f"The variant {variant.name} does not differ from the profile.", "Change an option."
         )
     values = changed.model_dump(mode="json", by_alias=True)
     return {entry: values[entry] for entry in variant.changes}, options

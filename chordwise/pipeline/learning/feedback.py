@@ -103,7 +103,7 @@ def last(session: Session, target: Judgeable, path: str = "") -> Feedback:
         about = remark.path, remark.name or None
         said = [each for each in said if (each.path, each.field) == about]
     if not said:
-        raise UsageError("Nothing was said of it that could be withdrawn.")
+        raise UsageError("There is no feedback to withdraw.")
     return said[-1]
 
 
@@ -297,13 +297,13 @@ def only(session: Session, results: Sequence[Listed]) -> Judgeable:
         UsageError: The selection has no result or more than one.
     """
     if not results:
-        raise UsageError("There is no such result.", "`chordwise results` shows those there are.")
+        raise UsageError("There is no such result.", "`chordwise results` lists the results.")
     if len(results) > 1:
         shown = ", ".join(f"{r.source} ({r.analysis_type})" for r in results[:_MAX_SHOWN])
         raise UsageError(
             f"{len(results):,} results fit: {shown}{', …' if len(results) > _MAX_SHOWN else ''}.",
-            "Say which one with --document and --type, or give the job's id.",
+            "Choose one with --document and --type, or give the job's id.",
         )
     for found in judgeable.read(session, results):
         return found
-    raise UsageError("The result was replaced meanwhile.", "Look at it again, then say it again.")
+    raise UsageError("The result was replaced in the meantime.", "Review the new result.")

@@ -71,7 +71,7 @@ def _truth(file: RecordFile, line: int, record: JsonObject) -> Truth:
     fields = _fields(file, line, record)
     for name, value in (("label", label), ("summary", reference)):
         if value is not None and not isinstance(value, str):
-            raise file.wrong(line, f"“{name}” is no text.")
+            raise file.wrong(line, f"“{name}” is not text.")
     truth = Truth(
         label=json_values.text(label).strip() or None,
         reference=json_values.text(reference).strip() or None,
@@ -152,12 +152,12 @@ def read_records(path: Path) -> RecordFile:
         reason = error.strerror or type(error).__name__
         raise UsageError(f"{path} cannot be read: {reason}.") from error
     except ReadError as error:
-        raise UsageError(f"{path} is no text.", _HINT) from error
+        raise UsageError(f"{path} is not text.", _HINT) from error
     is_csv = path.suffix.lower() not in _LINES and not text.lstrip().startswith("{")
     try:
         records = list(_of_csv(text) if is_csv else _of_lines(text, path))
     except csv.Error as error:
-        raise UsageError(f"{path} is no CSV: {error}.", _HINT) from error
+        raise UsageError(f"{path} is not valid CSV: {error}.", _HINT) from error
     for number, record in records:
         if not json_values.is_storable(record):
             what = "has characters that cannot be stored, or a number that is none"
@@ -175,7 +175,7 @@ def _of_lines(text: str, path: Path) -> Iterator[tuple[int, JsonObject]]:
             except (ValueError, RecursionError) as error:
                 raise UsageError(f"{path}, line {number} is not JSON: {error}.", _HINT) from error
             if not isinstance(record, dict):
-                raise UsageError(f"{path}, line {number} is no JSON object.", _HINT)
+                raise UsageError(f"{path}, line {number} is not a JSON object.", _HINT)
             yield number, json_values.as_object(record)
 
 

@@ -264,7 +264,9 @@ def decide(
     """
     target = feedback.one(session, str(job_id))
     if target.result.result_id != result_id:
-        raise UsageError("The document was analyzed again meanwhile.", "Look at the new answer.")
+        raise UsageError(
+            "The document was analyzed again in the meantime.", "Review the new answer."
+        )
     given = feedback.give(session, target, [signed])
     return feedback.last(session, target, signed.saying.path) if given.stored else None
 
@@ -330,7 +332,7 @@ def question(session: Session, job_id: uuid.UUID, path: str) -> Question:
     found = _values(session, [job_id], is_flat=False)[job_id]
     at = [each for each in found if each.path == path or each.path.startswith(f"{path}/")]
     if path and not at:
-        raise UsageError("The answer has no such value any more.", "Go on with the queue.")
+        raise UsageError("The answer has no such value any more.", "Continue with the queue.")
     own = _value(result.output, path, at) if path else None
     evidence = [each for each in at if each.quote] or [each for each in found if each.quote]
     return Question(

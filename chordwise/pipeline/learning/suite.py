@@ -120,7 +120,7 @@ def read(settings: Settings, folder: Path, limit: int | None = None) -> Sequence
             parts = list(_of_schemas(settings, folder, suite))
     parts = [_limited(_with_rules(part, suite), limit) for part in parts]
     if not any(part.documents for part in parts):
-        raise UsageError(f"The suite {folder} has no documents with a truth.", _HINT)
+        raise UsageError(f"The suite {folder} has no documents with right answers.", _HINT)
     return parts
 
 
@@ -178,7 +178,7 @@ def _suite_settings(folder: Path) -> SuiteSettings:
         reason = error.strerror or type(error).__name__
         raise UsageError(f"{path} cannot be read: {reason}.", _HINT) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no TOML: {error}.", _HINT) from error
+        raise UsageError(f"{path} is not valid TOML: {error}.", _HINT) from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

@@ -192,7 +192,7 @@ def require_known_prices(settings: Settings, models: Iterable[str]) -> None:
     unknown = [name for name in names if not price_of(settings.model_named(name)).is_known()]
     if unknown:
         raise ConfigurationError(
-            f"There is a budget, but no price is known of {', '.join(unknown)}.", PRICE_HINT
+            f"There is a budget, but the price is unknown for {', '.join(unknown)}.", PRICE_HINT
         )
 
 
@@ -221,7 +221,7 @@ def change_cap(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> None:
         raise UsageError(
             f"The run has spent ${_shown(account.spent_usd)} already, "
             f"and a budget of ${_shown(cap_usd)} is less.",
-            "Give a larger amount: --budget is what the run may cost in all.",
+            "Give a larger amount: --budget limits the total cost of the run.",
         )
 
 

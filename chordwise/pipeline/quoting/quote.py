@@ -342,7 +342,7 @@ def expected_cost(quote: Quote, tally: Tally) -> Decimal | None:
 def ask_sample(context: ReadingContext, tally: Tally, *, fresh: bool) -> None:
     """Send the sampled requests and record the number of output tokens of each answer.
 
-    The calls belong to no run. They obey the shared limits and the budget of the day, and are
+    The calls do not belong to runs. They obey the shared limits and the budget of the day, and are
     recorded in the ledger. Their completions are cached for a later run; with `fresh`, the cache is
     not used. Fallbacks are not asked, as their answers would differ.
 

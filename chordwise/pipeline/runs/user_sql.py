@@ -155,8 +155,8 @@ def check_reading(statement: str) -> None:
         )
     if first not in _READING or "\0" in statement:
         raise UsageError(
-            "Only statements that read are taken: SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW.",
-            "Results are changed by analyzing again, never by SQL.",
+            "Only read-only statements are allowed: SELECT, WITH, VALUES, TABLE, EXPLAIN, SHOW.",
+            "To change results, analyze the documents again.",
         )
 
 
@@ -363,7 +363,7 @@ def _reaching() -> Iterator[None]:
         yield
     except errors.InsufficientPrivilege as error:
         raise ConfigurationError(
-            f"The database's role may not become {READER}: {_sentence(error)}",
+            f"The database's role may not switch to {READER}: {_sentence(error)}",
             f"An administrator allows it: GRANT {READER} TO …; or set reader_url.",
         ) from error
     except (errors.InvalidPassword, errors.InvalidAuthorizationSpecification) as error:
@@ -399,7 +399,7 @@ def explaining(readable: str, seconds: int = STATEMENT_SECONDS) -> Iterator[None
     except psycopg.OperationalError:
         raise
     except psycopg.Error as error:
-        what = f"PostgreSQL refuses the statement: {_sentence(error)}"
+        what = f"PostgreSQL rejected the statement: {_sentence(error)}"
         raise UsageError(what, _hint(error, readable)) from error
 
 

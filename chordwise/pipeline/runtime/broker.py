@@ -47,7 +47,7 @@ def require_working(url: SecretStr) -> None:
             client.set(_PROBE_KEY, 1, ex=_PROBE_SECONDS)
         except redis.exceptions.OutOfMemoryError as error:
             raise ServiceUnavailableError(
-                "The broker is full and takes no messages.",
+                "The broker is full and accepts no messages.",
                 "Raise its maxmemory, or let the workers empty it.",
             ) from error
 
@@ -94,7 +94,7 @@ def _connected(url: SecretStr) -> Iterator[redis.Redis]:
     except (redis.RedisError, OSError, ValueError) as error:
         if _NO_SUCH_DATABASE in str(error):
             raise ConfigurationError(
-                f"The broker refuses the number of the database in broker_url: {reason(error)}.",
+                f"The broker rejects the number of the database in broker_url: {reason(error)}.",
                 "Use a smaller number (CHORDWISE_BROKER_URL), or raise `databases` of the server.",
             ) from error
         raise ServiceUnavailableError(

@@ -132,7 +132,7 @@ def define(
     schedules.insert_new(session, name, origin, options)
     schedule = schedules.of_name(session, name)
     if schedule is None:
-        raise UsageError(f"The schedule {name} was taken away meanwhile.", "Try again.")
+        raise UsageError(f"The schedule {name} was removed in the meantime.", "Try again.")
     if schedule.enabled and schedule.origin != origin and origin is Origin.DATABASE:
         raise UsageError(
             f"The configuration has a schedule “{name}”.",
@@ -158,7 +158,7 @@ def remove(session: Session, name: str) -> None:
     schedule = require(session, name)
     if schedule.origin == Origin.CONFIGURATION:
         raise UsageError(
-            f"The schedule “{name}” is in the configuration.", "Take it out there: chordwise.toml."
+            f"The schedule “{name}” is in the configuration.", "Remove it there: chordwise.toml."
         )
     schedule.enabled, schedule.next_due_at = False, None
     schedule.changed_at = clock.read(session)
@@ -173,7 +173,7 @@ def require(session: Session, name: str) -> Schedule:
     schedule = schedules.of_name(session, name)
     if schedule is None or not schedule.enabled:
         raise UsageError(
-            f"There is no schedule “{name}”.", "`chordwise schedules list` shows those there are."
+            f"There is no schedule “{name}”.", "`chordwise schedules list` lists the schedules."
         )
     return schedule
 
@@ -198,8 +198,8 @@ def start_now(session: Session, name: str, now: datetime) -> None:
         raise UsageError(f"The schedule “{name}” cannot be read: {defect}.", WHOSE_DEFECT)
     if schedules.unfinished(session, schedule.id) is not None:
         raise UsageError(
-            f"The schedule “{name}” is being done right now.",
-            f"`chordwise schedules history {name}` shows how it is getting on.",
+            f"The schedule “{name}” is running.",
+            f"`chordwise schedules history {name}` shows its progress.",
         )
     wanted = ScheduleSettings.model_validate(schedule.options)
     _add(session, schedule, wanted, due_at=now, now=now, trigger=Trigger.COMMAND)

@@ -166,7 +166,7 @@ def certify(work: Work) -> JsonObject:
     if withdrawn := json_values.strings(outcome.get("withdrawn")):
         raise RegressionError(
             f"Later checks have withdrawn the certificate of {', '.join(withdrawn)}.",
-            "Nothing of it is accepted any more; `chordwise certify` shows the checks.",
+            "Its answers are no longer accepted; `chordwise certify` shows the checks.",
         )
     return outcome
 
