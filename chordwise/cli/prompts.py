@@ -70,7 +70,7 @@ def list_prompts(invocation: Invocation, *, as_json: AsJson = False) -> ExitCode
 
 
 def show(invocation: Invocation, name: Name, *, as_json: AsJson = False) -> None:
-    """Show a template with its variables in the form of its file, or a pack.
+    """Show the file of a template, with its variables, or of a pack.
 
     chordwise prompts show summary.analyze
 

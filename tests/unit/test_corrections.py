@@ -221,7 +221,7 @@ def test_a_correction_is_converted_to_what_the_schema_wants(
     [
         ("/total", "a lot", "does not fit /total"),
         ("/issued", "yesterday", "does not fit /issued"),
-        ("/issued", "03/04/2025", "cannot be read as a date"),
+        ("/issued", "03/04/2025", "is not a date"),
         ("/totl", "5", "has no field"),
         # No row can be corrected to nothing: the list without it says so.
         ("/rows/1", None, "cannot be corrected to null"),

@@ -38,11 +38,11 @@ def test_an_answer_is_an_object_or_its_json() -> None:
         (None, "a list of 1 to 10"),
         ([], "a list of 1 to 10"),
         ([GIVEN] * 11, "a list of 1 to 10"),
-        ([GIVEN | {"type": "poem"}], "Example 1 has to have type, text"),
-        ([GIVEN | {"text": " "}], "Example 1 has to have type, text"),
-        ([GIVEN | {"text": "x" * 4_001}], "Example 1 has to have type, text"),
+        ([GIVEN | {"type": "poem"}], "Example 1 needs type, text"),
+        ([GIVEN | {"text": " "}], "Example 1 needs type, text"),
+        ([GIVEN | {"text": "x" * 4_001}], "Example 1 needs type, text"),
         ([GIVEN, GIVEN | {"answer": "{"}], "answer of example 2 is not JSON"),
-        ([GIVEN | {"answer": "[]"}], "Example 1 has to have type, text"),
+        ([GIVEN | {"answer": "[]"}], "Example 1 needs type, text"),
     ],
 )
 def test_what_is_no_example_is_refused(stored: JsonValue, complaint: str) -> None:

@@ -153,7 +153,7 @@ def test_an_entry_is_overridden_or_taken_away(tmp_path: Path, name: str) -> None
 
 def test_a_side_car_cannot_show_what_its_profile_does_not(tmp_path: Path) -> None:
     """Learned examples hold parts of documents that who dropped the file may not know."""
-    with pytest.raises(UsageError, match="its profile shows none"):
+    with pytest.raises(UsageError, match="which its profile switches off"):
         asked(tmp_path, "learned_examples = true", f"{PROFILE}\nlearned_examples = false\n")
 
 
@@ -188,7 +188,7 @@ def test_a_profile_may_say_none_as_well(tmp_path: Path) -> None:
         ('schema = "rent.json"', "schema is for extractions, and .* is sentiment", "extraction"),
         ('labels = ["a", "b"]', "labels are for classifications, and", "classification"),
         ('types = ["summary"]\nschema = "rent.json"', "what is asked for is summary", "extraction"),
-        ('id_column = "a"', "reading rows", "text_column"),
+        ('id_column = "a"', "applies only to rows", "text_column"),
         ("budget_usd = 0", "budget_usd: .* greater than 0", 'budget_usd = ""'),
         ("types = 3", "types: ", "docs/inbox.md"),
         (
@@ -196,7 +196,7 @@ def test_a_profile_may_say_none_as_well(tmp_path: Path) -> None:
             r'types: it must be a list, such as \["summary"\]\.',
             "docs/inbox.md",
         ),
-        ('typs = ["summary"]', "wrong: unknown setting typs\\.", "docs/inbox.md"),
+        ('typs = ["summary"]', "invalid: unknown setting typs\\.", "docs/inbox.md"),
     ],
 )
 def test_what_contradicts_itself_is_refused(
@@ -225,15 +225,15 @@ def test_a_schema_alone_asks_for_an_extraction_and_nothing_for_a_summary(tmp_pat
 @pytest.mark.parametrize(
     ("entries", "complaint"),
     [
-        ({"types": ["summary"], "schema": "contract.json"}, "for extractions"),
-        ({"types": ["summary"], "labels": ["a", "b"]}, "for classifications"),
+        ({"types": ["summary"], "schema": "contract.json"}, "only to extractions"),
+        ({"types": ["summary"], "labels": ["a", "b"]}, "only to classifications"),
         ({"labels": ["only"]}, "two labels"),
         ({"labels": ["a", "b"], "labels_file": "kinds.txt"}, "labels and a file"),
         ({"labels_file": "there-is-none.txt"}, "cannot be read"),
-        ({"answer_language": "German, please"}, "no tag of a language"),
+        ({"answer_language": "German, please"}, "not a language tag"),
         ({"pack": "medical"}, "no pack"),
         ({"examples": "there-are-none.toml"}, "cannot be read"),
-        ({"id_column": "number"}, "reading rows"),
+        ({"id_column": "number"}, "applies only to rows"),
         ({"schema": "there-is-none.json"}, "cannot be read"),
     ],
 )

@@ -277,7 +277,7 @@ def test_a_summary_is_judged_as_long_as_it_says_the_same() -> None:
         (a_sentiment("mixed"), "label", "glad", "“glad” is not one of the labels"),
         (a_sentiment("mixed"), "label", None, "Nothing is not one of the labels"),
         (an_extraction(FIELDS), "place", "x", "no field “place”"),
-        (an_extraction(FIELDS), "", "x", "which value"),
+        (an_extraction(FIELDS), "", "x", "names no value"),
         (a_sentiment("mixed"), "/scores", "x", "no value at"),
     ],
 )

@@ -210,10 +210,8 @@ def with_side_car(profile: ProfileSettings, side_car: Path, base: Path) -> Profi
         found = "; ".join(problems(error)[:_MAX_PROBLEMS])
         raise UsageError(f"The side-car is invalid: {found}.", _hint(given)) from error
     if given.get("learned_examples") and not profile.learned_examples:
-        hint = "They hold parts of other documents: only the profile can say so."
-        raise UsageError(
-            "The side-car enables learned examples, which its profile switches off.", hint
-        )
+        what = "The side-car enables learned examples, which its profile switches off."
+        raise UsageError(what, "They contain parts of other documents: enable them there.")
     files = {
         "schema": wanted.schema_file,
         "labels_file": wanted.labels_file,
