@@ -319,7 +319,7 @@ def test_columns_are_added_and_old_ones_stay_until_they_are_pruned(filled: Pipel
     names = [c.name for c in described(filled) if c.view == "contracts"]
     assert names[-3:] == ["notice_period", "renewal", "document_title"]
     database = filled.context.database
-    with pytest.raises(UsageError, match="Views of your own"), database.write() as session:
+    with pytest.raises(UsageError, match="Your views depend"), database.write() as session:
         answer_tables.prune(session, "contracts")
     filled.execute("DROP VIEW own")
     with database.write() as session:
@@ -576,7 +576,7 @@ def test_a_run_without_a_name_makes_no_table(pipeline: Pipeline) -> None:
     options: RunOptions = a_run(AnalysisType.EXTRACTION)
     open_run(pipeline.context, options, NOW).close()
 
-    with pytest.raises(UsageError, match="No table can be called"):
+    with pytest.raises(UsageError, match="A table cannot be named"):
         open_run(pipeline.context, replace(options, name="another", save_as="合同"), NOW)
 
     assert pipeline.value("SELECT count(*) FROM answer_tables") == 0

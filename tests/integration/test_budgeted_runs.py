@@ -293,7 +293,7 @@ def test_a_budget_with_an_unknown_price_is_refused(settings: Settings) -> None:
     named = ModelSettings(provider="openai", model="ours", base_url="https://llm.example/v1")
     unpriced = settings.model_copy(update={"models": {PEER: named}})
 
-    with pytest.raises(ConfigurationError, match="no price is known of peer") as error:
+    with pytest.raises(ConfigurationError, match="price is unknown for peer") as error:
         budgets.cap_for(unpriced, PEER, Decimal(1))
 
     assert "budget.allow_unknown_prices" in error.value.hint

@@ -57,7 +57,7 @@ def a_budgeted_run(settings: Settings) -> tuple[Pipeline, Submission]:
         (
             ("--budget", "1", "--model", "openai/ours"),
             ExitCode.CONFIGURATION,
-            "no price is known of openai/ours",
+            "price is unknown for openai/ours",
         ),
     ],
 )

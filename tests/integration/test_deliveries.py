@@ -128,7 +128,7 @@ def dripping() -> Iterator[str]:
 
 
 def test_a_dripping_receiver_gains_no_time(dripping: str) -> None:
-    with pytest.raises(DeliveryError, match="did not answer"):
+    with pytest.raises(DeliveryError, match="did not respond"):
         Webhook(settings_for(dripping, timeout_seconds=0.5)).post("run_1", 1, BODY)
 
 

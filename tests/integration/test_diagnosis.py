@@ -101,7 +101,7 @@ def test_good_places_are_named(tmp_path: Path) -> None:
         ('[delivery]\nfolder = "out"', "delivery.folder: the folder", "mount it"),
         (webhook("https://127.0.0.1/"), "leads to 127.0.0.1, which is not", "allow_private"),
         (webhook("https://nobody.invalid/"), "nobody.invalid has no address.", "webhook_url"),
-        ('[inbox]\nfolders = ["in", "in/deeper"]', "overlap", "neither in another"),
+        ('[inbox]\nfolders = ["in", "in/deeper"]', "overlap", "inside another inbox"),
         ('[profiles.x]\nschema = "gone.json"', "gone.json cannot be read", "Put the file there"),
         ('[profiles.x]\nschema = "chordwise.toml"', "toml is not JSON", "Correct the file"),
         ('[profiles.x]\nmodel = "gone"', "There is no model named “gone”.", "Known: "),

@@ -411,12 +411,12 @@ def test_what_cannot_be_written_is_printed(
 
 
 SENSELESS: list[tuple[list[str], str]] = [
-    (["--variant", "short:labels=a"], "cannot have another labels"),
+    (["--variant", "short:labels=a"], "cannot change labels"),
     (["--variant", "short:votes=1"], "does not differ"),
     (["--variant", "a:votes=3", "--variant", "b:votes=3"], "a and b are identical"),
     (["--variant", "short:votes=many"], "votes"),
     (["--variant", "short:model=unknown"], "no model named"),
-    (["--variant", "control:votes=3"], "a name of its own"),
+    (["--variant", "control:votes=3"], "a different name"),
     (["--variant", "short"], "is not NAME:KEY=VALUE"),
     (["--variant", "short:votes=3", "--share", "100%"], "is not a valid share"),
     (["--variant", "a:votes=3", "--variant", "b:votes=5", "--share", "50%"], "nothing is left"),

@@ -190,17 +190,17 @@ REFUSED: list[tuple[list[str], str]] = [
     (["pg_authid"], "no table or view"),
     (["runs", "--columns", "name,nothing"], "no column “nothing”"),
     (["runs", "--run", "unheard-of"], "There is no run"),
-    (["results_by_day", "--run", "latest"], "belong to no run"),
+    (["results_by_day", "--run", "latest"], "do not belong to runs"),
     (["runs", "-o", "runs.txt"], "is not a known format"),
     (["runs", "-o", "nowhere/runs.csv"], "no folder"),
     (["runs", "--sql", "SELECT 1"], "Give either a view or --sql"),
     ([], "Give either a view or --sql"),
     (["--sql", "DELETE FROM runs"], "Only read-only statements"),
-    (["--sql", "SELECT 1; DROP TABLE runs"], "refuses"),
-    (["--sql", "WITH x AS (DELETE FROM runs RETURNING 1) SELECT * FROM x"], "refuses"),
-    (["--sql", "SELECT * FROM outbox"], "refuses"),
-    (["--sql", "SELECT pg_read_file('/etc/hostname')"], "refuses"),
-    (["--sql", "SELECT set_config('role', 'chordwise', false)"], "refuses"),
+    (["--sql", "SELECT 1; DROP TABLE runs"], "rejected"),
+    (["--sql", "WITH x AS (DELETE FROM runs RETURNING 1) SELECT * FROM x"], "rejected"),
+    (["--sql", "SELECT * FROM outbox"], "rejected"),
+    (["--sql", "SELECT pg_read_file('/etc/hostname')"], "rejected"),
+    (["--sql", "SELECT set_config('role', 'chordwise', false)"], "rejected"),
 ]
 
 

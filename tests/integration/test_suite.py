@@ -206,7 +206,7 @@ def test_a_suite_that_makes_no_sense_is_a_usage_error(settings: Settings, tmp_pa
 
     with pytest.raises(UsageError, match="layout"):
         suite.read(settings, folder)
-    with pytest.raises(UsageError, match="no documents with a truth"):
+    with pytest.raises(UsageError, match="no documents with right answers"):
         suite.read(settings, empty)
     assert run(["evaluate", "latest", "--suite", str(folder)]) == ExitCode.USAGE
     assert run(["evaluate", "--model", "extractive"]) == ExitCode.USAGE
