@@ -247,7 +247,7 @@ class Client:
     ) -> Iterator[Question]:
         """Yield the answers that certifying a field or label needs checked, in their random order.
 
-        Answers that were replaced meanwhile are omitted.
+        Answers that were replaced in the meantime are omitted.
 
         Raises:
             UsageError: The run or the profile does not exist, or the field is not certified yet.
@@ -276,7 +276,7 @@ class Client:
         `value` is the corrected value.
 
         Raises:
-            UsageError: The answer was replaced meanwhile, or the value is not valid for the
+            UsageError: The answer was replaced in the meantime, or the value is not valid for the
                 question.
         """
         said_so = _member(Verdict, verdict, "verdict")

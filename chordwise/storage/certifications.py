@@ -105,8 +105,8 @@ def drawn_at(session: Session, run: str, profile: str) -> datetime | None:
 def accept(session: Session, mark: Mark, *, may_add: bool) -> int:
     """Mark what is accepted in facts and results, and unmark everything else there.
 
-    Results that were replaced meanwhile are left alone. Return how many there are to be marked as a
-    whole. Without `may_add` marks are only taken away.
+    Results that were replaced in the meantime are skipped. Return the number of results to mark as
+    a whole. Without `may_add` marks are only taken away.
     """
     wanted = {"results": list(mark.results.values()), "are_newest": mark.are_newest}
     jobs = session.scalars(_HOLD, wanted).all()

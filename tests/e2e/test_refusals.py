@@ -179,7 +179,7 @@ def test_a_replica_and_a_server_whose_hba_knows_us_not(tmp_path: Path) -> None:
         server.start()
 
         standby = refused(tmp_path, make_url(server.url()))
-        unknown = refused(tmp_path, make_url(server.url()).set(username="somebody"))
+        unknown = refused(tmp_path, make_url(server.url()).set(username="unknown"))
     finally:
         server.stop()
 

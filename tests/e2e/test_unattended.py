@@ -1,4 +1,4 @@
-"""What comes by itself: a watched folder, a schedule, and who is told of the end of a run."""
+"""Work without a command: a watched folder, a schedule, and the webhook at the end of a run."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def stage(
 def folders(stage: Stage) -> Folders:
     """Wait until the processes are at work: a first file is done.
 
-    It is dropped before anybody tells of changes, into an inbox that the scheduler makes at its
-    start, and is found long before the next full look.
+    It is dropped before file events arrive, into an inbox that the scheduler creates at its start,
+    and is found long before the next full scan.
     """
     folders = Folders(root=stage.folder, home=stage.folder / "home")
     wait_until(folders.inbox.is_dir, 60, "the inbox is made")

@@ -131,7 +131,7 @@ def test_without_any_sample_the_question_fails_as_usual(
     ],
 )
 def test_what_every_sample_would_meet_ends_the_vote(script: list[Line]) -> None:
-    """What a person or a turn has to mend, and a first question that the provider rejects."""
+    """Errors that need a person or a new permit, and a first question that the provider rejects."""
     with pytest.raises(ChordwiseError) as raised:
         asked(*script)
 

@@ -50,7 +50,7 @@ def test_what_comes_while_the_leader_waits_is_done_with_its_own() -> None:
 
 
 def test_an_error_is_raised_where_its_item_came_from() -> None:
-    """What is left alone is done at once, and its error is nobody's."""
+    """An item that no caller waits for is processed at once, and its error is not raised."""
     group = Group()
 
     with pytest.raises(ValueError, match="negative"):

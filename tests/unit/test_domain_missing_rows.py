@@ -168,7 +168,7 @@ PEOPLE = [
 )
 @pytest.mark.parametrize("is_named", [True, False])
 def test_records_apart_from_each_other_are_missing(layout: str, *, is_named: bool) -> None:
-    """One amid others, and the rest, but not a last heading, name, or paragraph of its own kind."""
+    """A row between others, and the remaining rows, but not a different last line."""
     said = ("Costs a lot.", "We like it, and so do others.", "Sold since March.")
     records = [layout.format(each, said[n % 3], n) for n, each in enumerate(PEOPLE)]
     text = f"# The guests\n\n{''.join(records)}## Contact\n\nWrite to us.\n\nRegards\n\nTom\n"
@@ -207,7 +207,7 @@ def test_the_first_and_last_of_names_are_missing_where_they_are_clear(
 
 
 def test_names_before_values_of_one_kind_are_records() -> None:
-    """Each with a name of its own; the values of a form are of several kinds."""
+    """Each line has a different name; the values of a form are of several kinds."""
     prices = [f"{name}: {number}.50\n" for number, name in enumerate(PEOPLE)]
     form = "Sent on: 3 May 2020\nFrom: Ada Ash\nPieces: 3\nAmount: 12.00 EUR\nDue: 30 days\n"
 
@@ -298,7 +298,7 @@ def test_a_record_that_is_named_like_a_sum_is_missing_amid_others(name: str) -> 
 
 
 def test_a_small_subtotal_after_large_amounts_is_no_record() -> None:
-    """It is compared with the rows of its own group."""
+    """The subtotal is compared with the rows of its group."""
     rows = [f"{each},{number},{900 - 80 * number}.50\n" for number, each in enumerate(NAMES[:10])]
     sums = ["Subtotal,10,3702.50\n", "Subtotal,35,1102.50\n", "Total,45,4805.00\n"]
 

@@ -105,7 +105,7 @@ Total RM 31.00 SR
         (CONTRACT, "percentage", []),
         ("This is a letter. The law of the land is old, and laws of Nature.", "governing law", []),
         ("Acme is organized under the laws of the State of Nevada.", "governing law", []),
-        # Labels and amounts may stand in columns one after the other; the issuer is at the top.
+        # Labels and amounts may be in separate columns; the issuer is at the top.
         (RECEIPT, "company", ["NORTH SEA TRADING"]),
         (RECEIPT, "date", ["27/03/2018"]),
         (RECEIPT, "total", ["12.05"]),

@@ -356,16 +356,16 @@ def test_every_field_of_a_section_can_come_from_a_variable(monkeypatch: pytest.M
         ("[retries]\ntotal_seconds = 60", []),
         ('fallback = ["extractive"]\n[retries]\ntotal_seconds = 900', []),
         ('fallback = ["openai/a", "openai/b", "openai/c"]\n[retries]\ntotal_seconds = 900', []),
-        ('model = "nobody/knows"\n[retries]\ntotal_seconds = 60', []),
+        ('model = "unknown/model"\n[retries]\ntotal_seconds = 60', []),
         ("[worker]\nvisibility_timeout_seconds = 600", []),
     ],
 )
 def test_contradicting_times_are_refused_and_what_just_fits_is_taken(
     folder: Path, content: str, names: list[str]
 ) -> None:
-    """Whatever could make two workers work on the same chunk is told beforehand.
+    """Settings that could make two workers process the same chunk are rejected.
 
-    Models share the time of a chunk, however many; one that is not there is told when it is asked.
+    All models share the time of a chunk; a missing model is reported when it is used.
     """
     write(folder, content)
 

@@ -62,7 +62,7 @@ class Budgeted(Middleware):
     def complete(self, request: CompletionRequest) -> Completion:
         """Reserve the cost, send one request, and settle.
 
-        If the database fails meanwhile, or the process is killed, the reservation remains; it
+        If the database fails during the call, or the process is killed, the reservation remains; it
         counts as spent once it has expired.
 
         Raises:

@@ -259,7 +259,7 @@ def decide(
     """Store a person's decision and return it; `None` if the same decision is already stored.
 
     Raises:
-        UsageError: The result was replaced meanwhile, it has no such value, or a correction is
+        UsageError: The result was replaced, it has no such value, or a correction is
             invalid.
     """
     target = feedback.one(session, str(job_id))
