@@ -70,7 +70,7 @@ def change(session: Session, batch_id: uuid.UUID, **values: object) -> None:
     session.execute(update(Batch).where(Batch.id == batch_id).values(**values))
 
 
-def put_off(session: Session, batch_id: uuid.UUID, delay: timedelta, **values: object) -> None:
+def postpone(session: Session, batch_id: uuid.UUID, delay: timedelta, **values: object) -> None:
     """Count a poll, and schedule the next one after `delay`."""
     change(session, batch_id, polls=Batch.polls + 1, poll_at=clock.after(delay), **values)
 

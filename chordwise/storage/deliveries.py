@@ -147,7 +147,7 @@ def end(
     _record(session, delivery, status=status, last_error=reason, finished_at=clock.database_now())
 
 
-def put_off(session: Session, delivery: Delivery, delay: timedelta, reason: str) -> None:
+def postpone(session: Session, delivery: Delivery, delay: timedelta, reason: str) -> None:
     """Record why an attempt failed, and when the next one is due."""
     _record(session, delivery, due_at=clock.after(delay), last_error=reason)
 

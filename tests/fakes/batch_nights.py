@@ -128,12 +128,12 @@ def handed_in(provider: BatchProvider) -> list[str]:
     return [str(line["custom_id"]) for batch in provider.batches for line in batch.lines]
 
 
-def judge(pipeline: Pipeline, provider: BatchProvider, turned_away: int = 0) -> None:
+def judge(pipeline: Pipeline, provider: BatchProvider, rejected: int = 0) -> None:
     """Check the invariants that hold after all jobs have ended.
 
-    `turned_away` is the number of questions in the ledger that the provider did not accept.
+    `rejected` is the number of questions in the ledger that the provider rejected.
     """
-    seen = len(handed_in(provider)) + len(pipeline.model.requests) + turned_away
+    seen = len(handed_in(provider)) + len(pipeline.model.requests) + rejected
     assert len(set(handed_in(provider))) == len(handed_in(provider))
     assert all(_LINE_ID.fullmatch(each) for each in handed_in(provider))
     assert pipeline.value(_CALLS) == seen

@@ -109,7 +109,7 @@ def test_a_wrong_key_pauses_the_run_before_anything_is_handed_in(
 
     pass_the_night(pipeline, submission)
     assert [len(batch.lines) for batch in provider.batches] == [2]
-    judge(pipeline, provider, turned_away=2)
+    judge(pipeline, provider, rejected=2)
 
 
 def test_a_key_that_was_changed_while_a_batch_is_out_loses_nothing(

@@ -426,7 +426,7 @@ def test_a_batch_is_handed_in_without_a_cancelled_run(
     assert pipeline.job(kept).status == JobStatus.SUCCEEDED
     spent = "SELECT spent_usd FROM budgets WHERE run_id = :id"
     assert pipeline.value(spent, id=cancelled.run_id) == 0
-    judge(pipeline, provider, turned_away=2)
+    judge(pipeline, provider, rejected=2)
 
 
 def test_jobs_are_cancelled_in_short_transactions(settings: Settings) -> None:

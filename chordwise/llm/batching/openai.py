@@ -147,10 +147,10 @@ class OpenAIBatches:
             counts=done,
             expires_at=moment(answer.get("expires_at")),
             files=tuple(file for file in files if file),
-            error=self._turned_away(answer) if phase is Phase.FAILED else None,
+            error=self._rejection(answer) if phase is Phase.FAILED else None,
         )
 
-    def _turned_away(self, answer: JsonObject) -> ModelError:
+    def _rejection(self, answer: JsonObject) -> ModelError:
         found = objects(child(answer, "errors").get("data"))
         return self._http.refusal(found[0] if found else {}, _BAD_REQUEST)
 

@@ -74,11 +74,11 @@ class _Batches:
             except ServiceUnavailableError:
                 raise
             except (ModelError, ConfigurationError) as error:
-                self._put_off(batch, error)
+                self._postpone(batch, error)
             except Exception as defect:  # a defect must not block the other batches
                 log.exception("batch.defect", batch_id=str(batch.id))
                 what = f"Chordwise failed over it ({type(defect).__name__}); the log says more."
-                self._put_off(batch, ModelTransportError(what))
+                self._postpone(batch, ModelTransportError(what))
 
     def _advance(self, batch: Batch) -> None:
         api = self._context.models.batch_api(batch.model_name)
@@ -108,13 +108,13 @@ class _Batches:
         if state is None:
             # Another leader is creating it; it cannot be found until that is done.
             longest = timedelta(seconds=self._settings.poll_max_seconds)
-            self._commit(lambda s: batches.put_off(s, batch.id, longest))
+            self._commit(lambda s: batches.postpone(s, batch.id, longest))
             return
         self._note_submitted(batch, state)
 
     def _note_submitted(self, batch: Batch, state: BatchState) -> None:
         self._commit(
-            lambda s: batches.put_off(
+            lambda s: batches.postpone(
                 s,
                 batch.id,
                 timedelta(seconds=self._settings.poll_seconds),
@@ -185,7 +185,7 @@ class _Batches:
             api.cancel(state.provider_id)
             values["cancel_asked_at"] = clock.database_now()
             log.info("batch.cancelled", batch_id=str(batch.id), provider_id=state.provider_id)
-        self._commit(lambda s: batches.put_off(s, batch.id, self._pause(batch.polls), **values))
+        self._commit(lambda s: batches.postpone(s, batch.id, self._pause(batch.polls), **values))
 
     def _fetch(self, api: BatchApi, batch: Batch, state: BatchState) -> None:
         """Store the results in slices; results that were stored before are skipped."""
@@ -235,7 +235,7 @@ class _Batches:
             values |= {"provider_status": state.status, "counts": dict(state.counts)}
         self._commit(lambda s: batches.change(s, batch.id, **values))
 
-    def _put_off(self, batch: Batch, error: ModelError | ConfigurationError) -> None:
+    def _postpone(self, batch: Batch, error: ModelError | ConfigurationError) -> None:
         """Postpone the next poll after an error, or give the batch up if it is too old."""
         if self._is_lost(batch):
             self._give_up(batch, error.what)
@@ -243,7 +243,7 @@ class _Batches:
         log.warning("batch.postponed", batch_id=str(batch.id), code=error.code, what=error.what)
         known = {"error_code": error.code, "error_message": error.what}
         pause = max(self._pause(batch.polls), _asked_for(error))
-        self._commit(lambda s: batches.put_off(s, batch.id, pause, **known))
+        self._commit(lambda s: batches.postpone(s, batch.id, pause, **known))
 
     def _is_lost(self, batch: Batch) -> bool:
         return self._commit(lambda s: batches.is_older(s, batch.id, _LONGEST))

@@ -186,7 +186,7 @@ def _record_failure(context: Context, delivery: Delivery, error: ChordwiseError)
     seconds = min(settings.max_wait_seconds, doubled) * context.random.uniform(0.8, 1.2)
     delay = timedelta(seconds=seconds)
     with context.database.write() as session:
-        deliveries.put_off(session, delivery, delay, error.what)
+        deliveries.postpone(session, delivery, delay, error.what)
     log.warning("delivery.postponed", reason=error.what, **_named(delivery))
 
 

@@ -73,7 +73,7 @@ class Task:
         return {*through, *([] if self._current is None else [self._current.id])}
 
     @property
-    def put_off(self) -> InboxFile | None:
+    def postponed(self) -> InboxFile | None:
         """The file whose reading was interrupted, if any."""
         interrupted = (
             file
@@ -166,13 +166,13 @@ class Lanes:
             self._quick = None if task is self._quick else self._quick
             self._slow = None if task is self._slow else self._slow
             self._idle_readers.append(task.reader)
-            put_off = task.put_off
+            postponed = task.postponed
             for file in task.files:
-                if file.id in task.outcomes and file is not put_off:
+                if file.id in task.outcomes and file is not postponed:
                     self._known_slow.discard(file.id)
                     yield file, task.outcomes[file.id]
-            if put_off is not None:
-                self._known_slow.add(put_off.id)
+            if postponed is not None:
+                self._known_slow.add(postponed.id)
 
     def close(self) -> None:
         """Interrupt the running tasks, and end the reader processes."""
