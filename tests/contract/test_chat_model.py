@@ -113,7 +113,7 @@ def test_llama_cpp_reports_truncation(connected: Callable[[str], ChatModel]) -> 
 
 
 def test_llama_cpp_reports_a_prompt_that_is_too_long(connected: Callable[[str], ChatModel]) -> None:
-    """The real error of a real server is told from other bad requests."""
+    """The real error of a real server is distinguished from other bad requests."""
     prompt = "word " * CONTEXT_TOKENS_PER_SLOT
 
     with pytest.raises(ContextTooLongError):

@@ -94,7 +94,7 @@ def judge(stage: Stage, server: BatchServer) -> None:
 
 @pytest.mark.nightly
 def test_a_night_with_expired_lines_and_new_processes(night: Stage, server: BatchServer) -> None:
-    """Scheduler and worker are killed while the batch runs; others fetch it and go on."""
+    """Scheduler and worker are killed while the batch runs; others fetch it and continue."""
     server.holds = True
     scheduler, worker = (night.processes.start(each) for each in ("scheduler", "worker"))
     submit(night)

@@ -25,7 +25,7 @@ LEFT = "SELECT intake_status = 'interrupted' FROM run_accounts"
 
 
 def a_letter(name: str) -> str:
-    """Return a text of its own for a file."""
+    """Return its own text for a file."""
     return f"Letter {name}: the bridge was opened in May, and carts crossed it on the same day."
 
 
@@ -173,7 +173,7 @@ def test_two_processes_never_take_in_for_the_same_run(held: Stage) -> None:
 
 
 def test_what_vanished_or_changed_meanwhile_is_accounted_for(held: Stage) -> None:
-    """Each with a reason of its own; the rest is taken in."""
+    """Each with its own reason; the rest is taken in."""
     for name in ("d.txt", "e.txt"):
         (held.folder / "letters" / name).write_text(a_letter(name), "utf-8")
     kill(begin(held, "letters/d.txt", "letters/e.txt"))

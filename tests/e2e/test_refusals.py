@@ -49,7 +49,7 @@ def start(
     more: Mapping[str, str] | None = None,
     before: Callable[[], None] | None = None,
 ) -> Refusal:
-    """Run a process that has to end by itself."""
+    """Run a process that has to end without a signal."""
     environment = {
         "PATH": os.defpath,
         "PYTHONPATH": str(ROOT),
@@ -81,7 +81,7 @@ def refused(folder: Path, url: URL) -> Refusal:
 
 
 def judge(refusal: Refusal, *words: str) -> None:
-    """Check that it was refused for the reason that these words name, and told in two lines."""
+    """Check that it was refused for the reason that these words name, and reported in two lines."""
     assert refusal.exit_code == 78, refusal.said
     assert [word for word in words if word not in refusal.said] == []
     assert "Traceback" not in refusal.said

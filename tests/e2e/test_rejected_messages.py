@@ -1,4 +1,4 @@
-"""Forged messages in the real broker: rejected, logged without content, counted; work goes on."""
+"""Forged messages in the real broker: rejected, logged without content, counted; work continues."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COUNTS = "SELECT json_object_agg(reason, count) FROM incidents WHERE kind = 'rej
 
 @pytest.fixture
 def broker(servers: Servers) -> Iterator[redis.Redis]:
-    """Return a client of the broker, as anybody who reaches it has one."""
+    """Return a client of the broker, like any program that can reach it."""
     with redis.Redis.from_url(servers.valkey.redis_url()) as client:
         yield client
 

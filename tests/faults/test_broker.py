@@ -98,7 +98,7 @@ def test_a_broker_that_forgets_what_was_not_taken(cluster: Cluster, experiment: 
 def test_a_broker_killed_and_started_again(
     own_cluster: Cluster, experiment: Experiment, percent: int, memory: str
 ) -> None:
-    """R02: with its memory or without, the same worker goes on, and nothing is asked twice."""
+    """R02: with its memory or without, the same worker continues, and nothing is asked twice."""
     id_ = f"R02 {memory} {percent} %"
     begin(own_cluster, experiment, id_, f"kill -9 of the broker, memory {memory}")
     wait_for_percent(own_cluster, percent)
@@ -166,7 +166,7 @@ def wait(seconds: float) -> None:
 def test_a_silent_network(
     cluster: Cluster, experiment: Experiment, seconds: float, share: float
 ) -> None:
-    """R05: connections that are open and dead are given up, and the same worker goes on."""
+    """R05: connections that are open and dead are given up, and the same worker continues."""
     id_ = f"R05 {seconds:g} s {share:.0%}"
     worker = begin_beside(cluster, experiment, id_, f"bytes to the broker lost for {seconds:g} s")
     cluster.wait_for_share(share)
@@ -417,7 +417,7 @@ def full(cluster: Cluster, bytes_left: int | None = None) -> Iterator[None]:
 
 
 def finish(cluster: Cluster, experiment: Experiment) -> None:
-    """Nothing was lost, asked twice, or waited for in vain, and every process lives."""
+    """Nothing was lost or asked twice, no wait was endless, and every process lives."""
     experiment.fault_is_over()
     experiment.finish(
         bound_seconds=RECOVERY_SECONDS + PAUSE_SECONDS + experiment.undisturbed_seconds

@@ -142,7 +142,7 @@ def test_a_submission_whose_commit_is_answered_into_the_void(
 def test_a_database_that_falls_silent(
     cluster: Cluster, experiment: Experiment, share: float
 ) -> None:
-    """D half-open: connections that say nothing any more are given up, and work goes on."""
+    """D half-open: connections that say nothing any more are given up, and work continues."""
     experiment.begin(f"D half-open {share:.0%}", "bytes lost for three leases")
     cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
@@ -367,7 +367,7 @@ def owner(cluster: Cluster) -> Iterator[Engine]:
 def test_migrations_up_down_and_up_under_load(
     tmp_path: Path, cluster: Cluster, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """D06: old workers go on, another old one starts on the newer schema, and none fails."""
+    """D06: old workers continue, another old one starts on the newer schema, and none fails."""
     experiment.begin(
         "D06", f"{MIGRATIONS} upgrades and downgrades, then an upgrade, under load", chunks=48
     )

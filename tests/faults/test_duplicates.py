@@ -188,7 +188,7 @@ def rejected(cluster: Cluster) -> Counter[str]:
 
 
 def finish_forging(cluster: Cluster, experiment: Experiment, expected: Counter[str]) -> None:
-    """Wait until all are counted; the work went on, and their content stands nowhere."""
+    """Wait until all are counted; the work continued, and their content stands nowhere."""
     wait_until(
         lambda: rejected(cluster).total() >= expected.total(), 60, "all rejections are counted"
     )

@@ -350,7 +350,7 @@ def without_rights() -> tuple[str, ...]:
 
 
 def reported(scheduler: Member) -> Counter[str]:
-    """Return how often each thing was reported as refused, or put off."""
+    """Return how often each thing was reported as refused, or postponed."""
     lines = scheduler.text().splitlines()
     told = [line for line in lines if '"inbox.refused"' in line or '"inbox.postponed"' in line]
     return Counter(Path(line.split('"file": "')[1].split('"')[0]).name for line in told)

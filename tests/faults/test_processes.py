@@ -254,7 +254,7 @@ def start_worker_of_two(cluster: Cluster) -> tuple[Member, psutil.Process]:
 
 @pytest.mark.thorough
 def test_the_second_process_of_a_worker_is_killed(cluster: Cluster, experiment: Experiment) -> None:
-    """P12: the first one goes on, counts the loss, and starts another second one."""
+    """P12: the first one continues, counts the loss, and starts another second one."""
     experiment.begin("P12 second", "kill -9 of the second process of a worker")
     cluster.start_scheduler()
     worker, sibling = start_worker_of_two(cluster)
@@ -273,7 +273,7 @@ def test_the_second_process_of_a_worker_is_killed(cluster: Cluster, experiment: 
 
 @pytest.mark.thorough
 def test_the_first_process_of_a_worker_is_killed(cluster: Cluster, experiment: Experiment) -> None:
-    """P12: the second one leaves by itself, and another worker does what is left."""
+    """P12: the second one ends on its own, and another worker does what is left."""
     experiment.begin("P12 first", "kill -9 of the first process of a worker")
     cluster.start_scheduler()
     worker, sibling = start_worker_of_two(cluster)
@@ -502,7 +502,7 @@ def limit_files(member: Member, number: int) -> None:
 def test_a_process_that_may_open_too_few_files(
     cluster: Cluster, experiment: Experiment, role: str, files: int
 ) -> None:
-    """P10: it refuses to start and says why; with more files, everything goes on."""
+    """P10: it refuses to start and says why; with more files, everything continues."""
     experiment.begin(f"P10 {role} {files}", f"a {role} that may open {files} files")
     cluster.members.start("scheduler" if role == "worker" else "worker", "")
     cluster.submit(cluster.documents.write(chunks=24))
@@ -532,7 +532,7 @@ def test_a_worker_with_as_few_files_as_it_asks_for(
 
 @pytest.mark.thorough
 def test_a_worker_whose_files_run_out(cluster: Cluster, experiment: Experiment) -> None:
-    """P10: without a single file more it goes on or stops cleanly, and a new one finishes."""
+    """P10: without a single file more it continues or stops cleanly, and a new one finishes."""
     experiment.begin(
         "P10 exhausted", "a running worker without free file descriptors, then a restart"
     )

@@ -227,7 +227,7 @@ def failure_of(cluster: Cluster, model: str) -> tuple[str, str, str]:
 def test_a_certificate_that_is_not_good(
     cluster: Cluster, experiment: Experiment, name: str, host: str, ends: str, reason: str
 ) -> None:
-    """L10: nothing is sent, the run pauses with the reason, and goes on with a good one."""
+    """L10: nothing is sent, the run pauses with the reason, and continues with a good one."""
     experiment.begin(
         f"L10 TLS {name}", f"a certificate: {reason}, then a valid one", chunks=FEW_CHUNKS
     )

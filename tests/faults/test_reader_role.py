@@ -1,4 +1,4 @@
-"""S05: what the role of readers may not do, as the command asks and with a login of its own."""
+"""S05: what the role of readers may not do, as the command asks and with its own login."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def logged_in(url: SecretStr) -> Iterator[psycopg.Connection]:
 @pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_what_a_reader_may_not_do(cluster: Cluster, experiment: Experiment, tmp_path: Path) -> None:
-    """S05: by the command and by a login of its own, while a document is at work."""
+    """S05: by the command and by its own login, while a document is at work."""
     statements = [each.replace("{file}", f"{tmp_path}/mine") for each in STATEMENTS]
     experiment.begin(
         "S05", f"{len(statements)} statements of the reader role, over each of two interfaces"

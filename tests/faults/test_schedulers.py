@@ -184,7 +184,7 @@ def run(experiment: Experiment, schedule: list[Fault], number: int, turn: int) -
 
 
 def play(begin: Begin, number: int, examples: int) -> None:
-    """Play so many schedules of one seed, each in a world of its own."""
+    """Play so many schedules of one seed, each in its own world."""
     turns = itertools.count(1)
 
     @seed(number)

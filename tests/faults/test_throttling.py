@@ -44,7 +44,7 @@ def start(cluster: Cluster, chunks: int) -> None:
 
 
 def begin_storm(cluster: Cluster, retry_after: float, seconds: float) -> None:
-    """Refuse 95 % from now on, before anybody has asked."""
+    """Reject 95 % of the requests from now on, from the first one."""
     for _ in range(int(seconds)):
         cluster.provider.treat(refusal(f"{retry_after:g}"), times=REFUSED)
         cluster.provider.treat(_GOOD)

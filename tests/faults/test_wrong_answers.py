@@ -242,7 +242,7 @@ def test_bodies_that_stay_no_answers(cluster: Cluster, experiment: Experiment) -
 
 @pytest.mark.thorough
 def test_a_login_page(cluster: Cluster, experiment: Experiment) -> None:
-    """L06: the run pauses after a request for each slot, names the page, and can go on."""
+    """L06: the run pauses after a request for each slot, names the page, and can continue."""
     experiment.begin("L06 login page", "200 with a web page, until the address is corrected")
     cluster.start_both()
     cluster.provider.treat(LOGIN_PAGE, times=999)

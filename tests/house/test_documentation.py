@@ -181,7 +181,7 @@ def test_commands_in_the_documents_exist() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_command_is_described_with_every_option(name: str) -> None:
-    """A section of its own, and in it each option by its long name."""
+    """Its own section, and in it each option by its long name."""
     described = section(text_of("docs/command-line.md"), f"### `chordwise {name}`")
     command = typer.main.get_command(application([MODULES[name]]))
     found = getattr(command, "commands", {}).get(name, command)

@@ -94,7 +94,7 @@ def test_every_pin_has_hashes(lock: Path) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 def test_no_lock_file_names_an_index_or_a_path(lock: Path) -> None:
-    """Where packages come from is the business of whoever installs them."""
+    """Where packages come from is decided where they are installed."""
     text = lock.read_text("utf-8")
 
     assert re.findall(r"(?m)^\s*(?:-i|--(?:extra-)?index-url|--find-links)\b|\w+://", text) == []

@@ -135,7 +135,7 @@ def test_a_bad_revision_is_noticed(name: str) -> None:
 
 
 def test_revisions_sort_by_their_numbers() -> None:
-    """Older and newer are told by comparing them, so each is four digits and named alike."""
+    """Older and newer are found by comparison, so each is four digits and named alike."""
     for file in revisions():
         given = values(ast.parse(file.read_text("utf-8")))
         assert given["revision"] == file.stem

@@ -181,7 +181,7 @@ def test_a_cost_reported_with_a_batch_settles_the_budget(small_chunks: Settings)
 
 
 def test_a_budget_takes_no_batch_of_unknown_price(small_chunks: Settings) -> None:
-    """Nothing is handed in: the price was taken out of the settings after the run had begun."""
+    """Nothing is submitted: the price was taken out of the settings after the run had begun."""
     with serving_batches() as server:
         priced = over_the_wire(small_chunks, "openai", server.base_url)
         submission = priced.submit(PARAGRAPH, options=in_batches("5"))
@@ -219,7 +219,7 @@ def test_after_the_deadline_the_rest_is_asked_online(
 
 
 def test_a_cancelled_run_asks_nothing_more(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """What was not handed in is dropped, with its money; what was is cancelled at the provider."""
+    """What was not submitted is dropped, with its money; what was is cancelled at the provider."""
     provider.holds = True
     handed = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
@@ -274,7 +274,7 @@ def test_a_run_without_money_pauses(pipeline: Pipeline, provider: BatchProvider)
 def test_a_provider_without_quota_pauses_the_run_until_it_is_paid(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The batch is turned away as a whole, and `retry` hands its questions in again."""
+    """The batch is rejected as a whole, and `retry` submits its questions again."""
     provider.refuses = "billing_hard_limit_reached"
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     for _ in range(3):
@@ -294,7 +294,7 @@ def test_a_provider_without_quota_pauses_the_run_until_it_is_paid(
 def test_a_batch_that_the_provider_forgot_is_given_up_in_the_end(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """Its cost is unknown; its questions are handed in again."""
+    """Its cost is unknown; its questions are submitted again."""
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     pass_time(pipeline)
     provider.is_forgetful = True

@@ -253,7 +253,7 @@ def test_a_paused_run_is_not_waited_for(pipeline: Pipeline, provider: BatchProvi
 
 
 def test_a_follower_may_have_less_time(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """It is asked online when its own time is over, and the other goes on waiting."""
+    """It is asked online when its own time is over, and the other continues waiting."""
     provider.holds = True
     submission = pipeline.analyze(*TWINS[:2], options=in_batches("100"))
     pass_time(pipeline)

@@ -1,4 +1,4 @@
-"""What people are told while batches are out: which ones, since when, and until when."""
+"""What users see while batches are running: which ones, since when, and until when."""
 
 from __future__ import annotations
 

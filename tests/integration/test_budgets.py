@@ -195,7 +195,7 @@ def test_a_new_day_begins_with_nothing(bank: Bank) -> None:
 
 
 def test_another_cap_of_the_day_holds_at_once(bank: Bank) -> None:
-    """A worker that was started with a higher cap goes on with what is spent already."""
+    """A worker that was started with a higher cap continues with what is spent already."""
     _, job_id = bank.job()
     reservation = bank.budget(job_id, Decimal(1)).reserve(Decimal(1), 60)
     assert reservation is not None

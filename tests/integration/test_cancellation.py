@@ -89,7 +89,7 @@ FROM jobs AS j, generate_series(1, :more) AS n
 
 @contextmanager
 def cancelling(pipeline: Pipeline, run_id: uuid.UUID) -> Iterator[threading.Thread]:
-    """Cancel a run in a session of its own while the block runs."""
+    """Cancel a run in its own session while the block runs."""
     thread = threading.Thread(target=retry.cancel, args=(pipeline.context.database, run_id))
     thread.start()
     yield thread
@@ -255,7 +255,7 @@ def test_workers_refuse_the_jobs_of_a_cancelled_run(settings: Settings) -> None:
 
 @pytest.mark.parametrize("by", ["recovery", "repetition"])
 def test_a_killed_cancellation_is_completed(settings: Settings, by: str) -> None:
-    """By recovery, or by the command once more; its end is told once."""
+    """By recovery, or by the command once more; its end is reported once."""
     pipeline = a_pipeline(settings)
     submission = a_half_cancelled_run(pipeline, PARAGRAPH, OTHER)
 

@@ -284,7 +284,7 @@ def review(monkeypatch: pytest.MonkeyPatch, keys: str, *arguments: str) -> None:
 def test_the_queue_leads_from_missing_checks_to_a_certificate(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It goes on where it was left, with what was skipped first."""
+    """It continues where it was left, with what was skipped first."""
     run_name = str(pipeline.value("SELECT name FROM runs"))
     queue = (run_name, "--queue", "party")
     assert run(["certify", "latest", *BOUNDS]) == ExitCode.SUCCESS

@@ -116,7 +116,7 @@ def a_run_that_failed(settings: Settings) -> tuple[Pipeline, Submission]:
 def test_a_retry_gives_a_run_a_budget_which_counts_what_it_did_cost(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first cap of a run covers its calls from before it, too; the run goes on."""
+    """The first cap of a run covers its calls from before it, too; the run continues."""
     pipeline, submission = a_run_that_failed(settings)
     capsys.readouterr()
 

@@ -264,7 +264,7 @@ def test_a_refused_statement_and_a_done_migration_change_nothing(desk: Desk) -> 
 def test_a_database_without_tables_asks_for_the_migration(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, database_url: SecretStr
 ) -> None:
-    """Exit code 78, and the command that mends it; after that it works."""
+    """Exit code 78 and the command that corrects it; after that it works."""
     other = database_url.get_secret_value()
     desk.pipeline.execute("DROP VIEW stale_results")
     desk.pipeline.execute("DELETE FROM alembic_version")
@@ -332,7 +332,7 @@ def test_what_holds_a_run_up_is_said_while_it_goes_on(desk: Desk) -> None:
 
 
 def test_a_wait_ends_with_the_run(desk: Desk) -> None:
-    """While it works the display is told, and at the end the wait is over."""
+    """The display is updated during the work, and the wait ends with it."""
     waiting = open_run(desk.pipeline.context, a_run(AnalysisType.SUMMARY, fresh=True), NOW)
     waiting.take_in(a_document(TEXT, "bridge.txt"))
     waiting.close()

@@ -176,7 +176,7 @@ def test_the_server_has_one_thread_and_waits_for_its_forks(desk: Desk) -> None:
     [(signal.SIGINT, ExitCode.DETACHED), (signal.SIGTERM, -15), (signal.SIGKILL, -9)],
 )
 def test_a_fork_ends_with_its_command(desk: Desk, number: signal.Signals, code: int) -> None:
-    """Ctrl-C is answered by the command; nothing goes on after the process that asks."""
+    """Ctrl-C is handled by the command; nothing continues after its process ends."""
     asking, fork = desk.sleep()
 
     asking.send_signal(number)

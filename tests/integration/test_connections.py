@@ -119,7 +119,7 @@ def test_a_migration_takes_its_time(engine: Engine) -> None:
 
 
 def test_the_server_ends_idle_sessions(engine: Engine) -> None:
-    """An idle session ends by itself, and so does a transaction in which nothing happens."""
+    """An idle session ends automatically, and so does a transaction in which nothing happens."""
     options = ("idle_session_timeout", "idle_in_transaction_session_timeout", "lock_timeout")
 
     found = [ask(engine, f"SELECT current_setting('{option}')") for option in options]

@@ -277,7 +277,7 @@ def limit_to(broker: redis.Redis, share: float) -> None:
 
 
 def test_a_broker_without_a_limit_is_fine(own_settings: Settings, broker: redis.Redis) -> None:
-    """What it uses is told; there is nothing to compare it with."""
+    """What it uses is reported; there is nothing to compare it with."""
     broker.ping()
 
     check = broker_check(own_settings)
@@ -310,7 +310,7 @@ def test_a_broker_that_takes_nothing_fails(own_settings: Settings, broker: redis
 
 
 def test_a_worker_that_waits_is_warned_of(tmp_path: Path) -> None:
-    """Processes that run and do not work are told apart from those that do."""
+    """Processes that run and do not work are distinguished from those that do."""
     settings = load(home=tmp_path)
     missing = check_processes(settings, {})
     liveness.show(tmp_path, "scheduler", State.WORKING)

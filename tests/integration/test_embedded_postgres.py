@@ -253,7 +253,7 @@ def test_a_failed_start_says_why(home: Path, used: EmbeddedPostgres) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
 @pytest.mark.parametrize("mode", [0o755, 0o700])
 def test_root_without_the_right_to_keep_rights_keeps_none(mode: int) -> None:
-    """In a container without CAP_SETPCAP, what the other user may not reach is told."""
+    """In a container without CAP_SETPCAP, what the other user may not reach is reported."""
     bounded = ["setpriv", "--bounding-set=-setpcap", sys.executable, "-I", "-S"]
     with TemporaryDirectory() as folder:
         program = Path(folder) / "program"

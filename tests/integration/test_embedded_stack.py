@@ -375,7 +375,7 @@ print("stopped")
 
 
 def test_ctrl_c_takes_the_foreground_down(home: Path) -> None:
-    """Everything stops in order, and the command goes on to its end; so SIGTERM ends `up`."""
+    """Everything stops in order, and the command continues to its end; so SIGTERM ends `up`."""
     with subprocess.Popen(
         python(FOREGROUND, str(home), COMMANDS.model_dump_json()),
         env={"PYTHONPATH": str(Path(chordwise.__file__).parents[1])},

@@ -41,7 +41,7 @@ def test_another_run_pauses_without_a_request(settings: Settings) -> None:
 
 
 def test_a_retry_asks_again_and_opens_the_way_for_all(settings: Settings) -> None:
-    """The retried run goes on; another one needs a retry of its own, and a new one none."""
+    """The retried run continues; another one needs its own retry, and a new one none."""
     pipeline = a_pipeline(settings, REFUSED, quoting_the_text, repeat_last=True)
     first = pipeline.analyze(PARAGRAPH)
     second = pipeline.analyze(f"Another text. {PARAGRAPH}")
@@ -58,7 +58,7 @@ def test_a_retry_asks_again_and_opens_the_way_for_all(settings: Settings) -> Non
 
 
 def test_a_retry_in_vain_costs_one_request(settings: Settings) -> None:
-    """Nothing was mended: the run pauses again, and so does every other."""
+    """Nothing was corrected: the run pauses again, and so does every other."""
     pipeline = a_pipeline(settings, REFUSED, repeat_last=True)
     first = pipeline.analyze(PARAGRAPH, f"Another text. {PARAGRAPH}")
 
@@ -105,7 +105,7 @@ def test_a_tiny_question_is_asked_all_the_same(settings: Settings) -> None:
 
 
 def test_a_retry_succeeds_while_valkey_is_away(settings: Settings) -> None:
-    """The jobs are queued; the pause ends by itself later."""
+    """The jobs are queued; the pause ends automatically later."""
     pipeline = a_pipeline(settings, REFUSED)
     submission = pipeline.analyze(PARAGRAPH)
     away = settings.model_copy(update={"broker_url": SecretStr("redis://127.0.0.1:1/0")})

@@ -209,7 +209,7 @@ def test_evaluating_again_adds_to_the_history_and_not_to_the_judgments(
 def test_a_document_is_named_by_its_hash_or_by_enough_of_its_path(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A name that two documents have is told, and neither of them is taken for the other."""
+    """A name that two documents have is reported, and neither of them is taken for the other."""
     classified(pipeline, {f"{place}/a.txt": ("letter", 0.5) for place in ("x", "y", "z")})
     sha256 = pipeline.value("SELECT sha256 FROM documents WHERE source = 'x/a.txt'")
     truth = [{"document": name, "label": "letter"} for name in (sha256, "y/a.txt", "a.txt")]

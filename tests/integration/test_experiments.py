@@ -205,7 +205,7 @@ def test_the_run_of_further_answers_is_kept_while_they_may_come(
 def test_a_variant_that_fails_is_stopped(
     settings: Settings, settings_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Later documents are all the control's, and the webhook is told."""
+    """Later documents are all assigned to the control, and the webhook is notified."""
     pipeline = opened(settings, settings_file, failing)
     assert run([*START]) == ExitCode.SUCCESS
     submitted(pipeline, 0, 40)
@@ -315,7 +315,7 @@ def test_the_winner_becomes_the_profile(
 def test_a_person_agrees_to_the_change(
     settings: Settings, settings_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without agreement the file stays, and the experiment goes on."""
+    """Without agreement the file is unchanged, and the experiment continues."""
     opened(settings, settings_file, answering)
     assert run([*START]) == ExitCode.SUCCESS
     conclude = ["experiment", "conclude", "shorter", "--promote", "terse"]

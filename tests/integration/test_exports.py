@@ -303,7 +303,7 @@ def test_memory_is_bounded(desk: Desk, wanted: ExportFormat) -> None:
 
 
 def memory(desk: Desk, wanted: ExportFormat, rows: int) -> int:
-    """Return the most memory that an export of so many rows took, in a process of its own."""
+    """Return the most memory that an export of so many rows took, in its own process."""
     texts = "md5(n::text) || repeat(md5((n + 1)::text), 31)"
     statement = f"SELECT n, {texts} AS text FROM generate_series(1, {rows}) AS n"  # noqa: S608
     path = desk.folder / f"{rows}.{wanted}"

@@ -252,7 +252,7 @@ class KilledError(Exception):
 def test_a_kill_while_everything_is_sent(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next recovery goes on from there, although what was promised has gone out meanwhile."""
+    """The next recovery continues from there, although what was promised has gone out meanwhile."""
     size = 3_000
     monkeypatch.setattr(chunks, "MAX_PROMISED", size // 6)
     pipeline, _ = a_large_run(settings, size, "queued", "running")
@@ -450,7 +450,7 @@ FROM inbox_files AS f, generate_series(1, :more) AS n
 
 @pytest.mark.nightly
 def test_a_broker_forgets_more_than_a_statement_may_name(settings: Settings) -> None:
-    """Every chunk has its message again, and the scheduler's recovery goes on."""
+    """Every chunk has its message again, and the scheduler's recovery continues."""
     pipeline = a_pipeline(settings)
     job = pipeline.job(pipeline.submit(PARAGRAPH))
     recover(pipeline.context)

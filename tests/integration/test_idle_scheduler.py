@@ -85,7 +85,7 @@ def test_an_idle_scheduler_makes_few_statements(pipeline: Pipeline) -> None:
 
 
 def test_a_promise_is_kept_at_once_by_an_idle_scheduler(pipeline: Pipeline) -> None:
-    """PostgreSQL wakes it, long before it would look by itself."""
+    """PostgreSQL wakes it long before it would poll."""
     with running(pipeline) as listener:
         wait_until(lambda: listener.hears, SOON, "a listener")
         time.sleep(SECONDS)  # noqa: TID251 - until it looks seldom

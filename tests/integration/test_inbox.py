@@ -239,7 +239,7 @@ def test_nothing_is_ever_overwritten(inbox: WatchedInbox) -> None:
 def test_what_is_no_plain_file_is_refused_once_and_left(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Links, loops, pipes and sockets are reported once, never followed, and the rest goes on."""
+    """Links, loops, pipes and sockets are reported once, never followed, and the rest continues."""
     folder = inbox.folders.inbox
     (folder / "link.txt").symlink_to("/etc/passwd")
     (folder / "loop").symlink_to(folder, target_is_directory=True)

@@ -117,7 +117,7 @@ def test_files_behind_a_slow_one_are_read_meanwhile(
 
 
 def submitted(inbox: WatchedInbox, *names: str) -> Callable[[], bool]:
-    """Return what lets the watch go on and tells whether these files are submitted."""
+    """Return what lets the watch continue and tells whether these files are submitted."""
 
     def look() -> bool:
         inbox.wait(0.05)

@@ -29,7 +29,7 @@ class KilledError(BaseException):
 
 
 def test_a_place_that_cannot_be_written_to_is_told_once(inbox: WatchedInbox) -> None:
-    """The file is safe in the store meanwhile, and delivered once the place is mended."""
+    """The file is safe in the store meanwhile, and delivered once the place is corrected."""
     inbox.folders.done.write_text("no folder", "utf-8")
     inbox.drop("a.txt", LETTER)
     with structlog.testing.capture_logs() as logs:
@@ -47,7 +47,7 @@ def test_a_place_that_cannot_be_written_to_is_told_once(inbox: WatchedInbox) -> 
 def test_a_profile_that_cannot_work_leaves_its_files_where_they_are(
     tmp_path: Path, settings: Settings
 ) -> None:
-    """Its files wait until the schema is mended; others go on."""
+    """Its files wait until the schema is corrected; others continue."""
     schema = tmp_path / "schema.json"
     schema.write_text("{", "utf-8")
     profiles = {"broken": ProfileSettings.model_validate({"schema": schema})}
@@ -127,7 +127,7 @@ def test_what_was_taken_in_is_not_taken_in_again(inbox: WatchedInbox) -> None:
 def test_a_kill_in_the_middle_of_a_file_certifies_nothing(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its run is open and says so; the next watcher goes on in it, without a row twice."""
+    """Its run is open and says so; the next watcher continues in it, without a row twice."""
     profiles = {"rows": ProfileSettings(text_column="text")}
     inbox = watched(tmp_path, settings, profiles)
     inbox.drop("rows/a.csv", "".join(["text\n", *(f"Row {n}. {LETTER}\n" for n in range(6))]))

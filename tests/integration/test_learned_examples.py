@@ -305,7 +305,7 @@ def test_the_story_names_the_examples(
 
 
 def test_examples_go_with_their_documents(pipeline: Pipeline) -> None:
-    """A pruned document is shown to no one any more, and jobs go on without it."""
+    """A pruned document is shown to no one any more, and jobs continue without it."""
     worked(pipeline, asked(), texts("boat"))
     correct("boat")
     submission = taken(pipeline, asked(), texts("ship"))

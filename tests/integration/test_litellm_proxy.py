@@ -124,7 +124,7 @@ def test_an_answer_comes_back_whole(proxy: LiteLLMProxy) -> None:
 
 
 def test_a_wait_that_the_provider_asks_for_is_known(proxy: LiteLLMProxy) -> None:
-    """The proxy passes `Retry-After` on under a name of its own, and asks once only."""
+    """The proxy passes `Retry-After` on under its own name, and asks once only."""
     refusal = error("Rate limit reached for requests", "rate_limit_exceeded", "requests")
     proxy.provider.play(answer(refusal, 429, {"retry-after": "7"}))
 

@@ -47,7 +47,7 @@ def transport() -> Iterator[JsonTransport]:
 def test_a_late_call_does_not_shorten_the_next(
     server: peer.FaultyServer, transport: JsonTransport
 ) -> None:
-    """Each call has a deadline of its own, and a broken connection is not used again."""
+    """Each call has its own deadline, and a broken connection is not used again."""
     server.play(peer.body_drip, peer.answer({"fine": True}))
     with pytest.raises(ModelTransportError):
         transport.post_json(server.base_url, {}, {}, DEADLINE_SECONDS)
@@ -176,7 +176,7 @@ def test_an_answer_to_another_request_is_not_taken(
 def test_a_login_page_is_named_by_its_title(
     server: peer.FaultyServer, transport: JsonTransport
 ) -> None:
-    """A web page with status 200 means a wrong address, which a person has to mend."""
+    """A web page with status 200 means a wrong address, which a person has to correct."""
     page = b"<!doctype html><html><head><title>Sign in &amp; go\x1b[31m</title></head></html>"
     server.play(peer.answer(page, content_type="text/html"))
 

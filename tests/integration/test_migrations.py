@@ -181,7 +181,7 @@ def test_a_migration_never_stops_the_work_for_long(
 def test_a_migration_gives_up_at_last(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A transaction that never ends is told about, and leaves schema and session as they were."""
+    """A transaction that never ends is reported, and leaves schema and session as they were."""
     newer_version(tmp_path, monkeypatch, NEWEST)
     monkeypatch.setattr(migration, "_ATTEMPTS", 2)
     monkeypatch.setattr(migration, "_LOCK_MILLISECONDS", 50)

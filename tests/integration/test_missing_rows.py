@@ -122,7 +122,7 @@ def test_a_result_says_how_its_lists_came_about(small_chunks: Settings) -> None:
 
 
 def test_a_chunk_without_rows_amid_a_list_is_partial(small_chunks: Settings) -> None:
-    """The answer is valid; that records of the text have no row is told all the same."""
+    """The answer is valid; that records of the text have no row is reported all the same."""
     middle = ORDER.splitlines()[ROW_COUNT // 2 + 1]
 
     def passing_over(request: CompletionRequest) -> str:
@@ -235,7 +235,7 @@ def expect_partial(pipeline: Pipeline, submission: Submission) -> None:
 
 
 def look_for_missing_rows(run: str, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
-    """Check that they are told wherever a result is: in commands, JSON, SQL and exports."""
+    """Check that they are reported wherever a result is: in commands, JSON, SQL and exports."""
     model = '[models.scripted]\nprovider = "openai"\nmodel = "scripted"\n'
     (folder / "chordwise.toml").write_text(f'{model}base_url = "http://127.0.0.1:9/v1"\n')
 

@@ -376,7 +376,7 @@ TIMES = 4
 
 @pytest.fixture
 def impatient(settings: Settings) -> Settings:
-    """Return settings under which a chunk may be put off once, and is due again at once."""
+    """Return settings under which a chunk may be postponed once, and is due again at once."""
     return with_settings(
         settings,
         "pipeline",
@@ -476,7 +476,7 @@ def pipeline_asking(provider: AnsweringServer, settings: Settings) -> Pipeline:
 def test_every_request_has_the_whole_deadline_and_they_end(
     settings: Settings, provider: AnsweringServer
 ) -> None:
-    """A chunk is put off, not asked about again with less time, and then fails with a hint."""
+    """A chunk is postponed, not asked about again with less time, and then fails with a hint."""
     pipeline = pipeline_asking(provider, settings)
     submission = pipeline.submit("The harbour of Lindau was rebuilt in 1856.")
 

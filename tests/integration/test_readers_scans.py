@@ -1,4 +1,4 @@
-"""Scans and pictures are told apart, and recognized where the settings ask for it."""
+"""Scans and pictures are distinguished, and recognized where the settings ask for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of work that is delivered twice, put off, paused, lost or handed back."""
+"""What becomes of work that is delivered twice, postponed, paused, lost or returned."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_recovery_sends_a_lost_chunk_again(settings: Settings) -> None:
 
 
 def test_what_is_due_and_unsent_has_lost_no_message(settings: Settings) -> None:
-    """Younger messages overtake nothing that was put off: the rule for what is due sends it."""
+    """Younger messages overtake nothing that was postponed: the rule for what is due sends it."""
     pipeline = a_pipeline(settings)
     (_, late), (_, taken), *_ = pipeline.fan_out(LONG)
     pipeline.claim(taken)

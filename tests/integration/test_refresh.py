@@ -226,7 +226,7 @@ def test_a_price_is_said_online_and_in_batches(desk: Desk) -> None:
 
 
 def test_stored_texts_are_asked_again_once(desk: Desk) -> None:
-    """In a run of its own, in the table of the profile; what was renewed is not stale any more."""
+    """In its own run, in the table of the profile; what was renewed is not stale any more."""
     submission = desk.classify("a.txt", "b.txt")
     desk.age()
     desk.answers["a.txt"] = "invoice"

@@ -111,7 +111,7 @@ def test_the_schedule_goes_before_the_profile(
     of_profile: str,
     expected: str,
 ) -> None:
-    """In both directions; without a lane of its own the profile's holds."""
+    """In both directions; without its own lane the profile's holds."""
     profile = ProfileSettings.model_validate({"lane": of_profile})
     named = settings.model_copy(update={"profiles": {"letters": profile}})
     schedule = nightly(folder, profile="letters", lane=of_schedule)

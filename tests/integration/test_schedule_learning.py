@@ -81,7 +81,7 @@ def test_results_are_evaluated_claims_recalibrated_and_answers_certified(
 
 
 def test_only_what_a_profile_asks_is_evaluated(settings: Settings, tmp_path: Path) -> None:
-    """Another question about the same documents is left alone."""
+    """Another question about the same documents is not affected."""
     gold = written(tmp_path / "truth.jsonl", *({"document": n, "label": "letter"} for n in CHOICES))
     profile = ProfileSettings(labels=LABELS)
     with_profile = settings.model_copy(update={"profiles": {"letters": profile}})

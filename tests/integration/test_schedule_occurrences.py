@@ -239,7 +239,7 @@ def test_a_row_that_cannot_be_read_does_not_stop_the_others(
 
 
 def test_a_row_that_cannot_be_read_is_told_of_once(settings: Settings, folder: Path) -> None:
-    """Until something else is wrong with it, or it is mended; by hand it is refused."""
+    """Until something else is wrong with it, or it is corrected; by hand it is refused."""
     night = a_night(settings, broken=nightly(folder))
     told: list[object] = []
     for options in ('{"kind": "dance"}', '{"kind": "dance"}', '{"cron": "0 2 * *"}'):

@@ -242,7 +242,7 @@ def test_a_report_that_cannot_be_written_is_a_failure(settings: Settings, tmp_pa
 
 
 def test_plots_are_written_at_night(settings: Settings, tmp_path: Path) -> None:
-    """The outcome has the file and the sums, for programs that are told of it."""
+    """The outcome has the file and the sums, for programs that are notified of it."""
     plotting = {"cron": "0 * * * *", "kind": "insight", "folder": str(tmp_path), "days": 7}
     night = a_night(
         settings,

@@ -1,4 +1,4 @@
-"""What a schedule has started is carried out, ends with its runs, and goes on after a kill."""
+"""What a schedule has started is carried out, ends with its runs, and continues after a kill."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def a_due_night(settings: Settings, wanted: ScheduleSettings) -> Night:
 
 
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Store each document in a transaction of its own."""
+    """Store each document in its own transaction."""
     monkeypatch.setattr(batches, "MAX_DOCUMENTS", 1)
 
 
@@ -118,7 +118,7 @@ def test_the_next_night_pays_for_new_letters_only(settings: Settings, folder: Pa
 def test_a_killed_scheduler_is_no_letter_lost_or_doubled(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    """Another one goes on in the same run, and the account balances."""
+    """Another one continues in the same run, and the account balances."""
     night = a_due_night(settings, nightly(folder))
     stop_killing = killed_after(monkeypatch, count)
     with pytest.raises(KilledError):
@@ -298,7 +298,7 @@ def test_a_profile_that_is_gone_is_said(settings: Settings, folder: Path) -> Non
 def test_a_defect_is_met_once(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The occurrence fails, and the thread goes on."""
+    """The occurrence fails, and the thread continues."""
     night = a_due_night(settings, nightly(folder))
 
     def broken(*_: object) -> None:

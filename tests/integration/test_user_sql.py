@@ -272,7 +272,7 @@ def test_temporary_files_are_bounded(
 
 
 def test_several_at_once_do_not_lock_each_other_out(database_url: SecretStr) -> None:
-    """Each sets a password of its own; a lock keeps them apart until they have logged in."""
+    """Each sets its own password; a lock keeps them apart until they have logged in."""
     with ThreadPoolExecutor(6) as threads:
         found = list(threads.map(ask, [database_url] * 6, ["SELECT 1"] * 6))
 

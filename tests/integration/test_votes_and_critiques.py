@@ -38,7 +38,7 @@ def with_critique(*principles: str, votes: int = 1) -> RunOptions:
 
 
 def objecting(request: CompletionRequest) -> Answer:
-    """Answer by quoting, object to that once, and mend it."""
+    """Answer by quoting, object to that once, and correct it."""
     if request.task.stage is Stage.CRITIQUE:
         return json.dumps({"violations": [OBJECTION]})
     return MENDED if request.task.stage is Stage.REVISE else quoting_the_text(request)
@@ -101,7 +101,7 @@ def test_a_synthesis_is_examined_by_what_it_has_read(small_chunks: Settings) -> 
 def test_an_outage_puts_the_critique_off_and_nothing_is_asked_twice(
     settings: Settings, stage: Stage
 ) -> None:
-    """The job waits, and goes on with the questions that were not answered."""
+    """The job waits, and continues with the questions that were not answered."""
     failing = failing_once(stage, ModelOverloadedError("Not now."))
     pipeline = a_pipeline(settings, failing, repeat_last=True)
     submission = pipeline.analyze(PARAGRAPH, options=with_critique())
@@ -275,7 +275,7 @@ def test_a_vote_that_was_put_off_goes_on_with_the_samples_it_has(settings: Setti
 
 
 def test_a_worker_that_has_lost_its_work_asks_for_no_further_sample(settings: Settings) -> None:
-    """The request in flight is its last one; the next worker goes on from there."""
+    """The request in flight is its last one; the next worker continues from there."""
     leaves = [True]
 
     def leaving(request: CompletionRequest) -> str:

@@ -1,4 +1,4 @@
-"""A worker consumes, or says why it does not, or is replaced: against a broker of its own."""
+"""A worker consumes, or says why it does not, or is replaced: against its own broker."""
 
 from __future__ import annotations
 

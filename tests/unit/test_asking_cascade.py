@@ -198,7 +198,7 @@ def test_what_a_larger_model_would_make_dearer_or_not_mend_stops(
 def test_without_any_answer_the_error_that_can_be_mended_counts(
     small: list[Line], large: list[Line], raised: type[ModelError]
 ) -> None:
-    """Time first, then a person; what neither mends is the largest tier's word."""
+    """A transient error first, then one that needs a person, otherwise the largest tier's error."""
     with pytest.raises(raised):
         asked(small=small, large=large)
 

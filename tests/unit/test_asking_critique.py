@@ -111,7 +111,7 @@ def test_an_objection_brings_one_revision_that_is_grounded_like_any_answer() -> 
 def test_a_revision_that_fails_or_is_worse_keeps_the_original(
     revision: list[Line], reason: str
 ) -> None:
-    """The answer stands, and what was objected to stands beside it, with the reason."""
+    """The answer is kept, and what was objected to is stored with it, with the reason."""
     found, before, _ = examined(OBJECTED, *revision)
 
     assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.KEPT)
@@ -208,7 +208,7 @@ def test_an_invalid_critique_is_asked_for_once_more() -> None:
 def test_what_time_or_a_person_mends_is_waited_for(
     before: list[Line], error: ChordwiseError
 ) -> None:
-    """In the critique and in the revision: the job goes on with it later."""
+    """In the critique and in the revision: the job continues with it later."""
     with pytest.raises(type(error)):
         examined(*before, error)
 
@@ -248,7 +248,7 @@ def test_the_built_in_model_neither_examines_nor_is_examined() -> None:
 def test_an_objection_that_stands_and_an_answer_without_a_critique_need_review(
     script: list[Line], *, doubt: bool
 ) -> None:
-    """However sure the model is; what was mended or found good needs none by itself."""
+    """However confident the model is; a revised or unobjectionable answer needs no review for that."""
     found, _, _ = examined(*script)
 
     assert bool(found.review_reason(1.0, TASK)) is doubt

@@ -122,7 +122,7 @@ def test_answers_that_exceed_the_context_are_joined_in_levels() -> None:
 
 @pytest.mark.parametrize("script", [["no JSON", "still none"], [ContextTooLongError("too long")]])
 def test_what_the_model_cannot_join_is_merged_by_rule(script: list[Line]) -> None:
-    """Nothing that the chunks found is lost; the reason is told, and the quality is lowered."""
+    """Nothing that the chunks found is lost; the reason is reported, and the quality is lowered."""
     chunks = [an_answer(5), replace(an_answer(7), quality=0.5, repaired=True)]
 
     synthesis = synthesizer(ScriptedModel(script)).synthesize(chunks)

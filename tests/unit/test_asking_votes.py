@@ -117,7 +117,7 @@ def test_a_sample_that_fails_has_no_vote(script: list[Line], agreement: float | 
 def test_without_any_sample_the_question_fails_as_usual(
     errors: list[Line], raised: type[ChordwiseError]
 ) -> None:
-    """With what time mends, where there is such an error among them."""
+    """With the transient error, if there is one among them."""
     with pytest.raises(raised):
         asked(*errors)
 
@@ -139,7 +139,7 @@ def test_what_every_sample_would_meet_ends_the_vote(script: list[Line]) -> None:
 
 
 def test_all_samples_wait_for_the_same_batch() -> None:
-    """Each is asked before the work is put off, answered ones included."""
+    """Each is asked before the work is postponed, answered ones included."""
     model = ScriptedModel([AwaitingBatchError("1"), a_label("a"), AwaitingBatchError("3")])
 
     with pytest.raises(AwaitingBatchError):

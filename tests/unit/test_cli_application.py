@@ -36,7 +36,7 @@ def fail_with(error: BaseException) -> None:
     ],
 )
 def test_options_of_every_command_may_stand_anywhere(given: list[str], hoisted: list[str]) -> None:
-    """They move to the front; what follows a double dash is left alone."""
+    """They move to the front; what follows a double dash is unchanged."""
     assert hoist(given) == hoisted
 
 

@@ -29,7 +29,7 @@ def types_of(request: Request) -> tuple[AnalysisType, ...]:
 
 
 def options_of(request: Request) -> AnalysisOptions:
-    """Return what the analyses of a request are told."""
+    """Return the instructions of the analyses of a request."""
     return run_options(request, Settings()).analysis
 
 

@@ -252,7 +252,7 @@ def test_samples_may_vote() -> None:
 
 
 def test_an_answer_may_be_examined_and_mended() -> None:
-    """The revision is the answer; what was objected to stands beside it."""
+    """The revision is the answer; what was objected to is stored with it."""
     violation = {"principle": 1, "path": "/main_topic", "problem": "It says too little."}
     objection = json.dumps({"violations": [violation]})
     mended = a_summary("rebuilt in 1856", topic="The harbour of Lindau.")

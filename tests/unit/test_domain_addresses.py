@@ -1,4 +1,4 @@
-"""What is inside is told from what is outside, in every disguise."""
+"""What is inside is distinguished from what is outside, in every disguise."""
 
 from __future__ import annotations
 

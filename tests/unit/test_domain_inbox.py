@@ -1,4 +1,4 @@
-"""The rules of the inbox: names, completeness, profiles, and what is told once."""
+"""The rules of the inbox: names, completeness, profiles, and what is reported once."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_what_was_taken_is_waited_for_no_longer() -> None:
 
 
 def test_a_trouble_is_news_once_and_tried_ever_more_rarely() -> None:
-    """The same reason is told once, another one again; the pauses double."""
+    """The same reason is reported once, another one again; the pauses double."""
     troubles = FailureBackoff()
 
     news = [troubles.note("a", reason, now=0) for reason in ("full", "full", "gone")]

@@ -341,7 +341,7 @@ def test_values_within_free_text_leave_no_records_behind() -> None:
 
 
 def test_the_rest_of_a_list_of_free_text_is_missing() -> None:
-    """A model that stops early leaves lines that go on without a blank line."""
+    """A model that stops early leaves lines that follow without a blank line."""
     numbers = [each for each in range(40) if each % 10]
     text = "\n".join(of_free_text(each) for each in numbers)
 

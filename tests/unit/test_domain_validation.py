@@ -165,7 +165,7 @@ def test_repetitions_and_dots_that_lose_nothing_are_taken() -> None:
     ],
 )
 def test_what_models_put_around_and_into_json(text: str, *, repaired: bool) -> None:
-    """Fences and thoughts come off; what is not JSON is mended and marked."""
+    """Fences and thoughts come off; what is not JSON is repaired and marked."""
     parsed = parse(text)
 
     assert parsed.answer == {"a": 1}

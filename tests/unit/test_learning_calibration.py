@@ -183,7 +183,7 @@ def test_claims_that_hold_are_left_alone() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_what_was_learnt_holds_for_others(seed: int) -> None:
-    """Claims that are worth their cube are mended on a sample that was never seen."""
+    """Claims whose accuracy is their cube are calibrated on a separate sample."""
     learned, others = drawn(400, seed, 3), drawn(400, seed + 100, 3)
 
     curve = learn(learned)

@@ -179,7 +179,7 @@ def test_a_drift_is_seen_and_none_is_seen_where_there_is_none() -> None:
 
 
 def test_a_field_is_ranked_by_what_its_claim_is_worth_and_by_its_evidence() -> None:
-    """The least sure of its values counts; without a claim of its own it has that of the answer."""
+    """The least sure of its values counts; without its own claim it has that of the answer."""
     fields: JsonObject = {
         "fields": [
             a_field("party", "ACME", 9, grounding="exact"),

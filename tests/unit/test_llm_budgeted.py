@@ -182,7 +182,7 @@ def test_money_that_comes_back_is_waited_for() -> None:
 
 
 def test_waiting_for_money_has_an_end() -> None:
-    """A waiting call holds a slot that others could use, so the work is put off."""
+    """A waiting call holds a slot that others could use, so the work is postponed."""
     desk = a_desk(answers=[BudgetReservedError("reserved")] * 1_000)
 
     with pytest.raises(BudgetReservedError) as error:

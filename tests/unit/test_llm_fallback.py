@@ -44,7 +44,7 @@ def ignored(_from: ModelProfile, _to: ModelProfile, _why: ModelError) -> None:
     ],
 )
 def test_the_second_model_answers_for_the_first(error: ModelError) -> None:
-    """The change is told, and the completion says which model answered."""
+    """The change is reported, and the completion says which model answered."""
     changes: list[tuple[str, str, ModelError]] = []
     subject = Fallback(
         [named("one", error), named("two", "{}")],
@@ -127,7 +127,7 @@ def test_after_a_time_out_only_models_with_as_much_time_are_asked() -> None:
 
 
 def test_the_built_in_model_is_no_fallback_for_reasoning() -> None:
-    """It would refuse; the work is put off until the language model answers again."""
+    """It would refuse; the work is postponed until the language model answers again."""
     built_in = ScriptedModel(
         ["{}"], profile=replace(named("two", "{}").profile, understands_language=False)
     )

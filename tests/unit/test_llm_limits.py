@@ -116,7 +116,7 @@ def test_a_process_alone_honors_retry_after() -> None:
 
 
 def test_valkey_away_fails_no_call() -> None:
-    """The process goes on with what was last known, and each outage is told once."""
+    """The process continues with what was last known, and each outage is reported once."""
     clock, shared = SleptClock(), BrokenLimits(error=redis.ConnectionError())
     known = LimitState(window=1)
     limits = ResilientLimits(shared, ProcessLimits(LimitPolicy(), clock), lambda: known, clock)

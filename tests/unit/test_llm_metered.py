@@ -28,7 +28,7 @@ class UnreachableLedger(NullLedger):
 
 
 def ticking() -> Callable[[], float]:
-    """Return a clock that goes on by a quarter of a second each time it is read."""
+    """Return a clock that advances by a quarter of a second each time it is read."""
     times = count(0.0, 0.25)
     return lambda: next(times)
 
@@ -83,7 +83,7 @@ def test_the_row_stands_before_the_request() -> None:
 
 
 def test_a_failure_is_written_with_its_class() -> None:
-    """An error has its code, no cost, and goes on to the caller."""
+    """An error has its code, no cost, and is raised to the caller."""
     ledger = ListLedger()
     model = Metered(ScriptedModel([RefusedError("declined")]), ledger, PRICE, ticking())
 

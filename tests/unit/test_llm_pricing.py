@@ -160,7 +160,7 @@ def test_what_the_server_reports_is_booked(reported: str, booked: str) -> None:
     ],
 )
 def test_a_computed_cost_names_its_price(settings: ModelSettings, basis: str) -> None:
-    """The list, or the settings; a failure that was turned away was not billed by either."""
+    """Of the list, or of the settings; neither bills a rejected request."""
     price = price_of(settings)
 
     assert booked_cost(price, completion(settings.model, FRESH)).basis == basis

@@ -49,7 +49,7 @@ def test_a_transient_error_is_asked_again_and_counted() -> None:
 
 @pytest.mark.parametrize("error", [QuotaExceededError("no money"), TruncatedError("cut")])
 def test_other_errors_are_raised_at_once(error: QuotaExceededError | TruncatedError) -> None:
-    """What the same request cannot mend is not asked again."""
+    """What the same request cannot solve is not asked again."""
     subject, model, clock = retrying([error])
 
     with pytest.raises(type(error)):
@@ -98,7 +98,7 @@ def test_the_servers_wait_is_a_lower_bound() -> None:
 
 
 def test_a_long_wait_is_not_held() -> None:
-    """A wait above the policy's goes up with its seconds, so that the chunk can be put off."""
+    """A wait above the policy's goes up with its seconds, so that the chunk can be postponed."""
     subject, model, clock = retrying([limited(31.0), "{}"])
 
     with pytest.raises(RateLimitedError) as caught:

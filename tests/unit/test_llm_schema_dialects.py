@@ -174,7 +174,7 @@ SCHEMAS = st.dictionaries(NAMES, st.recursive(LEAVES, _nested, max_leaves=8), mi
 
 @given(SCHEMAS)
 def test_translations_are_valid_schemas_with_closed_objects(schema: JsonObject) -> None:
-    """Whatever is translated is a JSON Schema without `oneOf`, and the original is left alone."""
+    """Whatever is translated is a JSON Schema without `oneOf`, and the original is unchanged."""
     original = copy.deepcopy(schema)
 
     translations = [for_openai_strict(schema), for_anthropic(schema)]

@@ -66,7 +66,7 @@ def test_pictures_in_the_body_and_signatures_are_no_attachments() -> None:
 
 
 def test_an_attached_message_is_given_as_it_is() -> None:
-    """It is read like a file of its own, attachments included."""
+    """It is read like a separate file, attachments included."""
     inner = attachment("fwd.eml", "From: c@d.example\n\nInner", "message/rfc822")
 
     found = list(mail.documents(mixed(b"\nHello", inner), WANTED))

@@ -185,7 +185,7 @@ def test_the_box_of_a_quote_holds_its_words() -> None:
 
 
 def test_lines_of_two_columns_have_boxes_of_their_own() -> None:
-    """A quote goes on at the top of the second column."""
+    """A quote continues at the top of the second column."""
     left, right = ("Alpha is here", "and Beta too"), ("but Gamma left", "with Delta")
     data = build(
         [

@@ -122,7 +122,7 @@ def test_lines_of_json_are_documents() -> None:
 
 
 def test_standard_input_is_recognised_as_a_table() -> None:
-    """Without a name, the heading or the first brace decides; other text is left alone."""
+    """Without a name, the heading or the first brace decides; other text is unchanged."""
     assert places(documents_of_rows(b"review\nFine.\n", "stdin", NUMBERED)) == [("1", "Fine.")]
     assert places(documents_of_rows(b'{"review": "Fine."}', "stdin", NUMBERED)) == [("1", "Fine.")]
     assert documents_of_rows(b"Dear Sir,\n", "stdin", NUMBERED) is None

@@ -12,7 +12,7 @@ SOON = 10.0
 
 
 def test_it_works_only_while_it_leads() -> None:
-    """It rests when another process leads, and goes on when it is its turn again."""
+    """It rests when another process leads, and continues when it is its turn again."""
     done: list[int] = []
     thread = LeaderWork("work", lambda: done.append(1), every_seconds=0.001)
     thread.lead(leads=False)

@@ -71,7 +71,7 @@ def test_who_has_no_free_slot_is_busy_for_as_long_as_it_takes() -> None:
 
 
 def test_a_slot_that_is_free_has_to_be_filled() -> None:
-    """One call that goes on does not excuse a worker that takes nothing for its other slot."""
+    """One running call does not excuse a worker that requests nothing for its other slot."""
     world = World()
     consumption, watchdog = watched(world)
 

@@ -60,7 +60,7 @@ def _as_before() -> Iterator[None]:
 
 
 def test_a_message_that_is_done_makes_room_although_the_broker_is_silent() -> None:
-    """The slot is free at once; the broker is told with the next finished message."""
+    """The slot is free at once; the broker is notified with the next finished message."""
     broker = Broker(answers=False)
     receipts = receipts_of(broker, "first", "second", most=2)
 

@@ -240,7 +240,7 @@ def test_a_password_opens_the_pages_and_guesses_are_few(settings: Settings) -> N
 def test_a_person_signs_in_and_out(
     request: pytest.FixtureRequest, settings: Settings, browser: Browser
 ) -> None:
-    """A wrong password is told, the right one opens the page, and signing out closes it."""
+    """A wrong password is reported, the right one opens the page, and signing out closes it."""
     known = with_settings(settings, "web", password_hash=SecretStr(hashed(PASSPHRASE)))
     with serving(known) as served:
         away = replace(served, link=served.link.partition("?")[0] + "runs")

@@ -17,7 +17,7 @@ from tests.web.conftest import serving
 
 
 def test_a_database_that_is_away_is_asked_for_again(settings: Settings) -> None:
-    """The page says so with 503, and the browser loads it again by itself."""
+    """The page says so with 503, and the browser loads it again automatically."""
     nowhere = SecretStr("postgresql://chordwise@127.0.0.1:1/chordwise")
     with serving(settings.model_copy(update={"database_url": nowhere})) as served:
         answer = httpx.get(served.link, follow_redirects=True)
