@@ -248,7 +248,7 @@ def test_the_built_in_model_neither_examines_nor_is_examined() -> None:
 def test_an_objection_that_stands_and_an_answer_without_a_critique_need_review(
     script: list[Line], *, doubt: bool
 ) -> None:
-    """However confident the model is; a revised or unobjectionable answer needs no review for that."""
+    """However confident the model is; a revised or unobjectionable answer needs no review."""
     found, _, _ = examined(*script)
 
     assert bool(found.review_reason(1.0, TASK)) is doubt

@@ -154,7 +154,7 @@ def test_nothing_is_known_of_no_documents() -> None:
 
 
 def test_how_many_more_would_do_does_it() -> None:
-    """The estimate suffices if later documents are like the earlier ones, and half of it does not."""
+    """The estimate suffices if later documents are like earlier ones, and half of it does not."""
     found = of_shares(0.7, 0.9, 40)
     more = further(found, Outcome.RIGHT, RISK, is_paired=False)
 
