@@ -14,6 +14,7 @@ from celery.concurrency.thread import TaskPool
 
 from chordwise.errors import ServiceUnavailableError
 from chordwise.telemetry.liveness import INTERVAL_SECONDS, State
+from worker.slots import Slots
 
 
 class Consumption:
@@ -93,17 +94,19 @@ class CountedThreads(TaskPool):  # type: ignore[misc]  # Celery ships no types
     """
 
     consumption: ClassVar[Consumption]
+    slots: ClassVar[Slots]
 
     def on_apply(
         self, target: Callable[Arguments, object], *args: object, **options: object
     ) -> object:
         """Run a task in a thread."""
+        self.slots.take()
         return super().on_apply(self._watched(target), *args, **options)
 
     def _watched(self, target: Callable[Arguments, object]) -> Callable[Arguments, object]:
         @functools.wraps(target)
         def run(*args: Arguments.args, **options: Arguments.kwargs) -> object:
-            with self.consumption.working():
+            with self.slots.message(), self.consumption.working():
                 try:
                     return target(*args, **options)
                 except Exception as error:  # noqa: BLE001 - whatever it is, the slot has to be free

@@ -113,6 +113,7 @@ def work(settings: Settings, name: str) -> int:
     tasks.register(app, context, rejections, slots)
     messages_at_once = min(concurrency, _MAX_SLICES) + _CONTROL_MESSAGES
     CountedThreads.consumption = Consumption(messages_at_once, has_room=lambda: slots.has_room)
+    CountedThreads.slots = slots
     transport.observe(app, CountedThreads.consumption, rejections, slots)
     forgive(app, CountedThreads.consumption)
     shutdown = Shutdown(context.leases, settings.worker.shutdown_grace_seconds)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from chordwise.pipeline.runtime.messages import MAX_SLICE
@@ -22,22 +23,49 @@ class Slots:
     The chunks of a slice start together, so that they can share transactions. There are enough
     threads to prepare another slice meanwhile, so that calls do not wait for it. `on_room` is
     called when a message can be taken again.
+
+    A message that was taken counts as a whole slice until its chunks begin: a process that took
+    more messages than it can work on would keep them from the other processes.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
-        size = count + min(count, _MAX_PREPARING)
-        self._threads = ThreadPoolExecutor(size, thread_name_prefix="slot")
-        self._free = size
+        self._size = count + min(count, _MAX_PREPARING)
+        self._threads = ThreadPoolExecutor(self._size, thread_name_prefix="slot")
+        self._free = self._size
         self._chunks = 0
+        self._not_begun = 0
+        self._of_thread = threading.local()
         self._changed = threading.Condition()
         self._turn = threading.Lock()
         self.on_room: Callable[[], None] = lambda: None
 
     @property
     def has_room(self) -> bool:
-        """Return whether the worker should take another message: no slice is waiting to start."""
-        return self._chunks < self.count
+        """Return whether the worker should take another message: no slice waits for a thread."""
+        return self._chunks + self._not_begun * min(self.count, MAX_SLICE) < self._size
+
+    def take(self) -> None:
+        """Count a message that was taken from the broker; `message` ends it."""
+        with self._changed:
+            self._not_begun += 1
+
+    @contextmanager
+    def message(self) -> Iterator[None]:
+        """Run the task of a message in this thread."""
+        self._of_thread.has_not_begun = True
+        try:
+            yield
+        finally:
+            self.note_begun()
+
+    def note_begun(self) -> None:
+        """Stop counting the message of this thread: its chunks have begun, or it has none."""
+        if not getattr(self._of_thread, "has_not_begun", False):
+            return
+        self._of_thread.has_not_begun = False
+        with self._change():
+            self._not_begun -= 1
 
     def begin(
         self, work: Callable[[Argument], Returned], arguments: Sequence[Argument]
@@ -45,6 +73,7 @@ class Slots:
         """Start the work for each argument as soon as a thread is free, in order of arrival."""
         with self._changed:
             self._chunks += len(arguments)
+        self.note_begun()
         with self._turn:
             return [self._begin(work, argument) for argument in arguments]
 
@@ -58,11 +87,17 @@ class Slots:
         try:
             return work(argument)
         finally:
-            with self._changed:
-                had_room = self.has_room
+            with self._change():
                 self._chunks -= 1
                 self._free += 1
-                has_room = self.has_room
-                self._changed.notify()
-            if has_room and not had_room:
-                self.on_room()
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """Change the counts in the block; wake the worker if there is room again."""
+        with self._changed:
+            had_room = self.has_room
+            yield
+            has_room = self.has_room
+            self._changed.notify()
+        if has_room and not had_room:
+            self.on_room()

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session
 
 from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.domain.tasks import AnalysisType
@@ -186,6 +187,36 @@ def test_the_same_content_twice_in_a_batch_is_one_document(settings: Settings) -
     assert pipeline.value("SELECT count(*) FROM documents") == 2
     assert pipeline.value("SELECT count(*) FROM jobs") == 2
     assert pipeline.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
+
+
+def test_jobs_end_while_a_batch_is_stored(settings: Settings) -> None:
+    """A batch takes up to a second; the ends of jobs lock the run, and do not wait for it."""
+    pipeline = a_pipeline(settings)
+    submission = open_run(pipeline.context, a_run(), NOW)
+
+    def lock_the_run(_session: Session, batch: Sequence[Offered]) -> None:
+        locked = "SELECT 1 FROM runs WHERE id = :id FOR NO KEY UPDATE NOWAIT"
+        assert pipeline.value(locked, id=submission.run_id) == len(batch)
+
+    submission.take_in_all(offered(a_letter(1)), lock_the_run)
+
+    assert pipeline.value("SELECT count(*) FROM jobs") == 1
+
+
+def test_a_run_that_is_cancelled_while_a_batch_is_stored_has_none_of_it(
+    settings: Settings,
+) -> None:
+    pipeline = a_pipeline(settings)
+    submission = open_run(pipeline.context, a_run(), NOW)
+
+    def cancel_the_run(_session: Session, _batch: Sequence[Offered]) -> None:
+        pipeline.execute("UPDATE runs SET status = 'cancelled', finished_at = now()")
+
+    with pytest.raises(RunCancelledError):
+        submission.take_in_all(offered(a_letter(1)), cancel_the_run)
+
+    for table in ("intakes", "jobs", "outbox"):
+        assert pipeline.value(f"SELECT count(*) FROM {table}") == 0  # noqa: S608
 
 
 @pytest.mark.parametrize("bad", ["A text with a zero\0in it.", "Half a character: \ud800."])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 from chordwise.errors import ServiceUnavailableError
 from chordwise.telemetry.liveness import State
 from worker.consumption import Consumption, CountedThreads, Watchdog
+from worker.slots import Slots
 
 
 @dataclass(slots=True)
@@ -146,6 +148,7 @@ def test_consuming_is_shown_when_it_has_begun_and_not_before() -> None:
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountedThreads]:
     monkeypatch.setattr(CountedThreads, "consumption", Consumption(1), raising=False)
+    monkeypatch.setattr(CountedThreads, "slots", Slots(4), raising=False)
     opened = CountedThreads(1)
     yield opened
     opened.on_stop()
@@ -181,3 +184,34 @@ def test_a_task_whose_end_cannot_be_noted_frees_its_slot(pool: CountedThreads) -
     assert [(line["event"], line["error"]) for line in logs] == [
         ("task.end_not_recorded", "OSError")
     ]
+
+
+def test_no_more_messages_are_taken_than_can_be_worked_on(pool: CountedThreads) -> None:
+    """A message counts as a slice until its chunks begin; after that, they count."""
+    answers: SimpleQueue[object] = SimpleQueue()
+    cut, asked = threading.Event(), threading.Event()
+    rooms: list[bool] = []
+    woken: list[bool] = []
+    pool.slots.on_room = lambda: woken.append(pool.slots.has_room)
+
+    def task() -> tuple[int, object, float]:
+        cut.wait(10)
+        begun = pool.slots.begin(lambda _: asked.wait(10), range(4))
+        return (0, all(each.result() for each in begun), 0.0)
+
+    def other() -> tuple[int, object, float]:
+        return (0, "other", 0.0)
+
+    for function in (task, other):
+        rooms.append(pool.slots.has_room)
+        pool.on_apply(function, (), {}, callback=answers.put)
+    rooms.append(pool.slots.has_room)
+    cut.set()
+    asked.set()
+    ended = [answers.get(timeout=10), answers.get(timeout=10)]
+    pool.on_stop()
+
+    assert rooms == [True, True, False]  # four calls at once, and another slice in preparation
+    assert ended == [(0, True, 0.0), (0, "other", 0.0)]
+    assert pool.slots.has_room
+    assert woken == [True]

@@ -112,6 +112,7 @@ class Submission:
                 with attempt as session:
                     if stored and intakes.exists(session, stored[0]):
                         continue  # an earlier attempt was committed; only its response was lost
+                    self._guard(session)
                     self._require_lease(session)
                     stored = intakes.enlist(session, self.run_id, entries)
                     if also is not None:
@@ -172,10 +173,10 @@ class Submission:
     def _require_open(self) -> None:
         for attempt in self._context.database.attempts(PATIENCE):
             with attempt as session:
+                self._guard(session)
                 self._require_lease(session)
 
     def _require_lease(self, session: Session) -> None:
-        self._guard(session)
         status, token = intakes.locked(session, self.run_id)
         if status == RunStatus.CANCELLED:
             raise RunCancelledError(
@@ -197,11 +198,13 @@ class Submission:
                 with attempt as session:
                     if taken and intakes.exists(session, offered[0].intake_id):
                         continue  # an earlier attempt was committed; only its response was lost
-                    self._require_lease(session)
+                    self._guard(session)
                     settings, divide = self._context.settings, self._trial.groups
                     taken = batches.store(session, settings, self._asked, offered, shown, divide)
                     if also is not None:
                         also(session, offered)
+                    # Last, because ends of jobs wait for this lock.
+                    self._require_lease(session)
         except (DataError, UnicodeError) as error:
             return [each for part in _apart(offered, error) for each in self._store(part, also)]
         self._unlisted += sum(each.of is None for each in offered)
