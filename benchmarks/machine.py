@@ -35,8 +35,9 @@ def run(
     *,
     folder: Path | None = None,
     timeout: float = 3600,
+    home: Path | None = None,
 ) -> Finished:
-    """Run a command to its end.
+    """Run a command to its end; `home` is its `CHORDWISE_HOME`.
 
     Raises:
         subprocess.TimeoutExpired: It took more than `timeout` seconds and was killed.
@@ -48,6 +49,7 @@ def run(
         capture_output=True,
         text=True,
         timeout=timeout,
+        env=None if home is None else {**os.environ, "CHORDWISE_HOME": str(home)},
         check=False,
     )
     wall, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -65,8 +65,8 @@ class Stack:
             MeasurementError: Its exit code is not one of `codes`.
             subprocess.TimeoutExpired: It exceeded the time limit of a command.
         """
-        command = [_COMMAND, *arguments, "--home", str(self.home)]
-        done = run(command, folder=self.folder, timeout=self.timeout)
+        command = [_COMMAND, *arguments]
+        done = run(command, folder=self.folder, timeout=self.timeout, home=self.home)
         if done.code not in codes:
             words = (done.errors.strip() or done.output.strip()).splitlines()[-3:]
             raise MeasurementError(f"`{arguments[0]}` ended with {done.code}: {' '.join(words)}")
