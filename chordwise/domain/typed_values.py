@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, time
 from decimal import Decimal
 from enum import StrEnum
 
@@ -188,3 +189,38 @@ def _date(year: str, month: int, day: str | int) -> date | None:
         return date(int(year), month, int(day))
     except ValueError:
         return None
+
+
+# Times of day
+
+_TIME = re.compile(
+    r"(?<![\d.,:/])(\d{1,2})(?:([:.])(\d{2}))?(?::\d{2})?"
+    r"(?: ?([ap])\.?m(?![a-z])| ?(uhr)(?![a-z]))?(?![\d:/])",
+    re.IGNORECASE,
+)
+_NOON = 12
+
+
+def times_in(text: str) -> frozenset[time]:
+    """Return the times of day in a text, to the minute, such as 14:30, 2:30 p.m. and 14.30 Uhr."""
+    return frozenset(found for match in _TIME.finditer(text) if (found := _time(match)))
+
+
+def is_time(text: str) -> bool:
+    """Return whether a text consists of times of day."""
+    rest = _TIME.sub(lambda match: "" if _time(match) else match[0], text)
+    return rest != text and not any(char.isalnum() for char in rest)
+
+
+def _time(match: re.Match[str]) -> time | None:
+    """Return a time; a number needs a colon, a.m., p.m. or Uhr to be one."""
+    hour, minute, half, word = int(match[1]), int(match[3] or 0), match[4], match[5]
+    if match[2] != ":" and not half and not word:
+        return None
+    if half:
+        if not 1 <= hour <= _NOON:
+            return None
+        hour = hour % _NOON + (_NOON if half in "pP" else 0)
+    with suppress(ValueError):
+        return time(hour, minute)
+    return None

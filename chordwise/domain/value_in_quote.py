@@ -26,7 +26,14 @@ from chordwise.domain.quantities import (
     sole,
     units_in,
 )
-from chordwise.domain.typed_values import dates_in, month_of, months_in, typed
+from chordwise.domain.typed_values import (
+    dates_in,
+    is_time,
+    month_of,
+    months_in,
+    times_in,
+    typed,
+)
 
 MARK = "value_in_quote"
 """The member of an object with a quote that holds the result of `stands_in` for its value.
@@ -76,6 +83,10 @@ _COMPUTED = re.compile(
     r"(?<![a-z])(?:calculat|comput|conver|count|how many|average|score|rating|rank)", re.IGNORECASE
 )
 _HUNDRED = 100
+_SPELLED_OUT = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "å": "aa", "ø": "oe"}
+)
+"""Letters that names have as two where a keyboard lacks them: Müller and Mueller."""
 
 
 def stands_in(value: JsonValue, quote: str, said: str = "") -> bool | None:
@@ -100,7 +111,13 @@ def stands_in(value: JsonValue, quote: str, said: str = "") -> bool | None:
         )
     if (currencies := currencies_of(text)) and (stated_in := currencies_in(quote)):
         return bool(currencies & stated_in)
-    return _has_words(text, quote, said)
+    if is_time(text) and (stated_times := times_in(quote)):
+        return times_in(text) <= stated_times
+    found = _has_words(text, quote, said)
+    spelled, other = text.translate(_SPELLED_OUT), quote.translate(_SPELLED_OUT)
+    if found is False and (spelled != text or other != quote):
+        return _has_words(spelled, other, said)
+    return found
 
 
 def measured(number: Decimal, quote: str) -> Quantity | None:

@@ -75,6 +75,12 @@ EXTRACTION = analysis_for(AnalysisType.EXTRACTION)
         ("Maple Slate", "1、商品Maple Slate、数量3件、单价7.50元。"),
         ("Acme", "ขายให้Acmeแล้ว"),
         ("DE89370400440532013000", "IBAN DE89 3704 0044 0532 0130 00"),
+        ("14:30", "The hearing begins at 2:30 p.m."),
+        ("12:30", "um 12.30 Uhr"),
+        ("9 a.m. - 5 pm", "open from 09:00 to 17:00"),
+        ("00:15", "at 12:15 AM"),
+        ("Mueller GmbH", "die Müller GmbH, Berlin"),
+        ("Jörg Møller", "Joerg Moeller"),
     ],
 )
 def test_a_value_stands_in_its_quote_in_another_format(value: JsonValue, quote: str) -> None:
@@ -127,6 +133,12 @@ def test_a_value_stands_in_its_quote_in_another_format(value: JsonValue, quote: 
         ("John Jones", "Smith, John and Jones, Mary"),
         ("Hartmann AG", "Hartmann GmbH and Weber AG"),
         ("3\u65e5", "13\u65e5\u4ee5\u5185"),
+        ("14:30", "at 2:30 a.m."),
+        ("09:00", "at 9 pm"),
+        ("09:00-17:00", "from 09:00 to 18:00"),
+        ("12:30", "in room 12.30"),
+        ("Mueller", "Möller"),
+        ("Muller", "Mueller"),
     ],
 )
 def test_a_value_that_its_quote_does_not_have(value: JsonValue, quote: str) -> None:
