@@ -1,4 +1,4 @@
-"""D01 to D07: the database is killed, silent, slow, overloaded, locked or migrated under load."""
+"""D: the database is killed, silent, slow, overloaded, locked or migrated under load."""
 
 from __future__ import annotations
 
