@@ -177,7 +177,7 @@ def test_database_and_broker_are_reachable_only_by_chordwise(compose: Compose) -
 def test_services_that_call_providers_or_webhooks_have_internet_access(
     compose: Compose, name: str
 ) -> None:
-    """Workers call models, schedulers submit batches and call webhooks, commands quote prices."""
+    """Workers and `quote --sample` call models; schedulers submit batches and call webhooks."""
     assert compose.services[name].networks == ["inside", "outside"]
 
 
