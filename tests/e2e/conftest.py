@@ -1,4 +1,4 @@
-"""Real worker and scheduler processes over the database and broker of the test."""
+"""Fixtures that run real worker and scheduler processes over the servers of the test."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Stage:
         wait_until(lambda: self.value(query) is True, seconds, query)
 
     def submit(self, *arguments: str) -> str:
-        """Submit with the command line; return the id of the run."""
+        """Submit by the command line; return the id of the run."""
         done = self.processes.call("submit", *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -81,7 +81,7 @@ def stage_at_work(
     servers: Servers,
     databases: Databases,
 ) -> Iterator[Stage]:
-    """Set one stage for all tests of a module, with a scheduler and a worker at work."""
+    """Prepare an environment for all tests of a module, with a running scheduler and worker."""
     with redis.Redis.from_url(servers.valkey.redis_url()) as valkey:
         valkey.flushall()
     broker = SecretStr(servers.valkey.url())

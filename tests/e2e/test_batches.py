@@ -1,4 +1,4 @@
-"""A night in the batch lane, with real processes that end in the middle of it."""
+"""End-to-end tests of the batch lane, with processes that are killed while a batch runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.peers.batch_provider import EXPIRED, question_of
 from tests.peers.batch_server import BatchServer, serving_batches
 
 DOCUMENTS = 12
-# Documents of their own, and the same question.
+# Documents that differ from each other, and the same question about each.
 TWINS = 3
 SENTENCES = "".join(f"In {year} the council of the town voted. " for year in range(1500, 1700))
 FINISHED = "SELECT status = 'finished' FROM runs"
@@ -32,7 +32,7 @@ poll_max_seconds = 1"""
 
 @pytest.fixture
 def server() -> Iterator[BatchServer]:
-    """Serve both Batch APIs; a third of the questions expires when first asked."""
+    """Serve both Batch APIs; a third of the questions expires on the first submission."""
     with serving_batches() as server:
         server.fate = lambda question, before: (
             EXPIRED if not before and sum(question.encode()) % 3 == 0 else "answered"
@@ -48,7 +48,7 @@ def night(
     database_url: SecretStr,
     broker_url: SecretStr,
 ) -> Iterator[Stage]:
-    """Set the stage with this provider; the test starts the processes."""
+    """Prepare an environment with this provider; the test starts the processes."""
     text = configuration(server.base_url, model=MODEL, pipeline="stalled_seconds = 4", more=LANE)
     settings = text.replace('"openai"', f'"{request.param}"')
     with set_stage(tmp_path, settings, server, database_url, broker_url) as stage:
@@ -56,7 +56,7 @@ def night(
 
 
 def submit(stage: Stage) -> None:
-    """Submit many short documents, a long one, and some that differ in white space only."""
+    """Submit many short documents, a long one, and some that differ only in white space."""
     folder = stage.folder / "documents"
     folder.mkdir()
     for number in range(DOCUMENTS):
@@ -70,7 +70,7 @@ def submit(stage: Stage) -> None:
 
 
 def judge(stage: Stage, server: BatchServer) -> None:
-    """Check that each document has one result, and that nothing was asked twice for nothing."""
+    """Check that each document has one result, and that only expired questions were asked again."""
     lines = [line for batch in server.batches for line in batch.lines]
     fates = [fate for batch in server.batches for fate in batch.fates or []]
     asked = Counter(question_of(line) for line in lines)
@@ -93,8 +93,10 @@ def judge(stage: Stage, server: BatchServer) -> None:
 
 
 @pytest.mark.nightly
-def test_a_night_with_expired_lines_and_new_processes(night: Stage, server: BatchServer) -> None:
-    """Scheduler and worker are killed while the batch runs; others fetch it and continue."""
+def test_a_batch_with_expired_lines_survives_killed_processes(
+    night: Stage, server: BatchServer
+) -> None:
+    """Scheduler and worker are killed while the batch runs; new processes fetch it and continue."""
     server.holds = True
     scheduler, worker = (night.processes.start(each) for each in ("scheduler", "worker"))
     submit(night)

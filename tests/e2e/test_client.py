@@ -1,4 +1,4 @@
-"""The client for Python, with real workers: what a notebook and a nightly task do."""
+"""Tests of the Python client with real workers, as a notebook or a nightly task uses it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TEXTS = {
 def stage(
     servers: Servers, databases: Databases, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
-    """Set one stage for all tests here, with processes at work."""
+    """Prepare one environment for all tests of this module, with running processes."""
     folder = tmp_path_factory.mktemp("client")
     for name, text in TEXTS.items():
         (folder / name).write_text(text, "utf-8")
@@ -43,7 +43,7 @@ def stage(
 
 @pytest.fixture
 def addresses(stage: Stage) -> Mapping[str, str | Path]:
-    """Return where the stage's settings and servers are."""
+    """Return the location of the settings and the addresses of the servers."""
     environment = stage.processes.environment
     return {
         "config": stage.folder / "chordwise.toml",
@@ -55,11 +55,11 @@ def addresses(stage: Stage) -> Mapping[str, str | Path]:
 
 @pytest.fixture
 def client(addresses: Mapping[str, str | Path]) -> Client:
-    return Client(**addresses)  # type: ignore[arg-type]  # each is what its argument takes
+    return Client(**addresses)  # type: ignore[arg-type]  # each value has the type of its argument
 
 
-def test_a_run_from_its_beginning_to_a_data_frame(client: Client, stage: Stage) -> None:
-    """Submit, read as completed, correct, and look at the whole."""
+def test_a_run_from_submission_to_data_frames(client: Client, stage: Stage) -> None:
+    """Quote, submit, read results as completed, correct one, and load the rows as data frames."""
     pattern = str(stage.folder / "*.txt")
     asked = {"types": ["extraction"], "instructions": ITEMS, "model": "extractive"}
     with client:
@@ -90,8 +90,8 @@ def test_a_run_from_its_beginning_to_a_data_frame(client: Client, stage: Stage) 
     assert arrow.num_rows == 2
 
 
-def test_a_name_that_asks_something_else_is_refused(client: Client, stage: Stage) -> None:
-    """A task that is repeated submits once, and never something else under the same name."""
+def test_a_run_name_with_other_options_is_refused(client: Client, stage: Stage) -> None:
+    """A repeated task submits once; other options under the same run name raise an error."""
     lease = stage.folder / "lease.txt"
     with client:
         client.submit(lease, types=["classification"], labels=["lease", "supply"], run_name="one")

@@ -1,4 +1,4 @@
-"""Other programs read the answers: the recipes that `chordwise connect` prints, as they stand."""
+"""The recipes that `chordwise connect` prints let other programs read the answers, unchanged."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_psql(opened: Mapping[str, object]) -> None:
 @pytest.mark.parametrize("name", ["pandas", "Polars"])
 def test_data_frames(opened: Mapping[str, object], name: str) -> None:
     names: dict[str, object] = {}
-    exec(recipe(opened, name), names)  # noqa: S102 - it is ours
+    exec(recipe(opened, name), names)  # noqa: S102 - the recipe is Chordwise's own
     names["engine"].dispose()  # type: ignore[attr-defined]
 
     assert float(names["frame"]["annual_fee"][0]) == 48_600  # type: ignore[index]
@@ -81,7 +81,7 @@ def test_duckdb_reads_an_export(home: Path, tmp_path: Path) -> None:
 
 
 def test_duckdb(opened: Mapping[str, object]) -> None:
-    """As it is pasted, with the extension out of a package instead of a download."""
+    """The recipe works as printed, with the extension from a package instead of a download."""
     _, *statements = recipe(opened, "DuckDB").strip().split(";\n")
     with duckdb.connect() as connection:
         connection.execute(f"LOAD '{postgres_extension_of_duckdb()}'")
@@ -95,7 +95,7 @@ def test_duckdb(opened: Mapping[str, object]) -> None:
     ["DELETE FROM facts", "SELECT * FROM outbox", "SELECT pg_read_file('/etc/hostname')"],
 )
 def test_programs_can_only_read(opened: Mapping[str, object], statement: str) -> None:
-    """What the role of readers may not do, they may not, whatever they set."""
+    """Programs have the privileges of the reader role only, whatever they set in the session."""
     with psycopg.connect(str(opened["url"]), autocommit=True) as connection:
         connection.execute("SET default_transaction_read_only = off")
         with pytest.raises(psycopg.Error):

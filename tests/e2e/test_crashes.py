@@ -16,17 +16,17 @@ FINISHED = "SELECT status = 'finished' FROM runs"
 
 
 def submit(stage: Stage, *options: str) -> None:
-    """Submit one document that makes many chunks."""
+    """Submit one document with many chunks."""
     document = stage.folder / "council.txt"
     document.write_text(SENTENCES, "utf-8")
     stage.submit(str(document), *options)
 
 
 def judge(stage: Stage, max_extra_calls: int, votes: int = 1) -> None:
-    """Check what has to hold after every accident."""
+    """Check what must hold after every crash."""
     chunks = stage.count("SELECT count(*) FROM chunks")
     later = "stage IN ('synthesize', 'critique', 'revise')"
-    syntheses = stage.count(f"SELECT count(*) FROM model_calls WHERE {later}")  # noqa: S608 - our own words
+    syntheses = stage.count(f"SELECT count(*) FROM model_calls WHERE {later}")  # noqa: S608 - constants of the test
     assert chunks > 8
     assert stage.value("SELECT bool_and(status = 'succeeded') FROM jobs")
     assert stage.count("SELECT count(*) FROM results") == 1
@@ -41,7 +41,7 @@ def judge(stage: Stage, max_extra_calls: int, votes: int = 1) -> None:
 
 
 def test_a_vote_and_a_critique_survive_a_killed_worker(stage: Stage) -> None:
-    """The samples that were answered are not asked for again; the answer is examined in the end."""
+    """Answered samples are not requested again, and the final answer is critiqued."""
     stage.processes.start("scheduler")
     worker = stage.processes.start("worker")
     submit(stage, "--votes", "3", "--critique")

@@ -1,6 +1,6 @@
-"""An intake that is interrupted is not certified, and is resumed without loss or repetition.
+"""An interrupted intake is not certified, and is resumed without loss or repetition.
 
-The commands read standard input in the middle of their list: there a test holds them.
+The commands read standard input in the middle of their list; a test holds them there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LEFT = "SELECT intake_status = 'interrupted' FROM run_accounts"
 
 
 def a_letter(name: str) -> str:
-    """Return its own text for a file."""
+    """Return a different text for each file."""
     return f"Letter {name}: the bridge was opened in May, and carts crossed it on the same day."
 
 
@@ -39,7 +39,7 @@ def held(stage: Stage) -> Stage:
 
 
 def begin(stage: Stage, *options: str) -> subprocess.Popen[bytes]:
-    """Begin to take two letters in, standard input, and a third letter; wait before the third."""
+    """Start to take in two letters, standard input and a third letter; wait before the third."""
     paths = ("letters/a.txt", "letters/b.txt", "-", "letters/c.txt")
     process = stage.processes.start(
         "chordwise", "submit", *paths, *options, "--run-name", "spring", stdin=subprocess.PIPE
@@ -64,9 +64,9 @@ def work(stage: Stage) -> None:
 
 
 def test_a_killed_intake_is_not_certified(held: Stage) -> None:
-    """`wait` ends with 3, and every command says how much of what was found is taken in.
+    """`wait` exits with 3, and every command shows how many of the found sources were taken in.
 
-    A retry takes up again what is in the run and has not succeeded, and nothing else.
+    A retry covers only documents of the run that have not succeeded.
     """
     work(held)
     kill(begin(held))
@@ -93,7 +93,7 @@ def test_a_killed_intake_is_not_certified(held: Stage) -> None:
 
 @pytest.mark.nightly
 def test_a_killed_intake_is_resumed_from_another_folder(held: Stage, tmp_path: Path) -> None:
-    """What is left is found again; standard input is not, and that is said."""
+    """The remaining files are found again; standard input is reported as not resumable."""
     work(held)
     kill(begin(held))
     elsewhere = tmp_path / "elsewhere"
@@ -118,8 +118,8 @@ def test_a_killed_intake_is_resumed_from_another_folder(held: Stage, tmp_path: P
     assert "Everything that the run spring found is taken in" in twice.stderr
 
 
-def test_ctrl_c_ends_after_the_document_at_hand(held: Stage) -> None:
-    """The same command again takes in the rest; another one with the name is refused."""
+def test_ctrl_c_ends_the_intake_after_the_current_document(held: Stage) -> None:
+    """The same command takes in the rest; other options under the same name are refused."""
     process = begin(held)
     process.send_signal(signal.SIGINT)
     held.wait_for("SELECT count(*) = 2 FROM intakes WHERE outcome = 'not_taken'")
@@ -146,7 +146,7 @@ def test_ctrl_c_ends_after_the_document_at_hand(held: Stage) -> None:
 
 
 def test_a_second_ctrl_c_stops_at_once(held: Stage) -> None:
-    """Even in the middle of a document, which is read again by `resume`."""
+    """It stops in the middle of a document, which `resume` reads again."""
     process = begin(held)
     process.send_signal(signal.SIGINT)
     held.wait_for("SELECT pg_sleep(0.5) IS NOT NULL")
@@ -158,8 +158,8 @@ def test_a_second_ctrl_c_stops_at_once(held: Stage) -> None:
 
 
 @pytest.mark.nightly
-def test_two_processes_never_take_in_for_the_same_run(held: Stage) -> None:
-    """Resuming is refused while the first one is at it, by name and by the same command."""
+def test_two_processes_cannot_take_in_files_for_the_same_run(held: Stage) -> None:
+    """Resuming is refused while the first process reads, by run name and by the same command."""
     process = begin(held)
 
     resumed, same = held.processes.call("resume", "spring"), again(held)
@@ -172,8 +172,8 @@ def test_two_processes_never_take_in_for_the_same_run(held: Stage) -> None:
     assert held.value("SELECT accepted = 4 AND intakes_balance FROM run_accounts")
 
 
-def test_what_vanished_or_changed_meanwhile_is_accounted_for(held: Stage) -> None:
-    """Each with its own reason; the rest is taken in."""
+def test_files_that_were_deleted_or_changed_are_recorded_on_resume(held: Stage) -> None:
+    """Missing and changed files have separate reasons; the rest is taken in."""
     for name in ("d.txt", "e.txt"):
         (held.folder / "letters" / name).write_text(a_letter(name), "utf-8")
     kill(begin(held, "letters/d.txt", "letters/e.txt"))
@@ -192,8 +192,8 @@ def test_what_vanished_or_changed_meanwhile_is_accounted_for(held: Stage) -> Non
     assert held.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
 
 
-def test_a_table_that_changed_halfway_is_not_mixed(held: Stage) -> None:
-    """The rows that are in the run stay; the file has an outcome that says how many those are."""
+def test_a_table_that_changed_during_its_intake_is_not_continued(held: Stage) -> None:
+    """Rows that were taken in remain; the outcome of the file states their number."""
     table = held.folder / "rows.csv"
     table.write_text("text\n" + "".join(f"{a_letter(str(n))}\n" for n in range(400)), "utf-8")
     options = ("--run-name", "rows", "--text-column", "text")
@@ -216,7 +216,7 @@ def test_a_table_that_changed_halfway_is_not_mixed(held: Stage) -> None:
 
 @pytest.mark.nightly
 def test_cancelling_an_interrupted_run_ends_it(held: Stage) -> None:
-    """What is not taken in stays counted, and the run is not resumed."""
+    """Sources that were not taken in stay counted, and the run cannot be resumed."""
     kill(begin(held))
     held.wait_for(LEFT)
 

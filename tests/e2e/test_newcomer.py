@@ -1,7 +1,7 @@
-"""A newcomer's first day: contracts and invoices in, ten questions in SQL from three programs.
+"""A new user analyzes contracts and invoices, and runs ten SQL queries from three programs.
 
-The provider is scripted and honest: of contracts it says what lawyers have marked in them, of
-invoices what their lines say, each with its quote.
+The scripted provider answers truthfully: about contracts as lawyers annotated them, about invoices
+as their lines state, each value with its quote.
 """
 
 from __future__ import annotations
@@ -98,14 +98,14 @@ _TOTAL = re.compile(r"^.*(?:Total due|Gesamtbetrag|Total:).*$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """A contract of the corpus, and what its lawyers have marked."""
+    """A contract of the corpus with the annotations of its lawyers."""
 
     name: str
     text: str
     marks: Mapping[str, Sequence[tuple[str, str]]]
 
     def value(self, item: str) -> str | None:
-        """Return the value of an item that has one at most."""
+        """Return the value of an item that has at most one."""
         return next((value for value, _ in self.marks[item]), None)
 
     def date(self, item: str) -> date | None:
@@ -118,7 +118,7 @@ def squeezed(text: str) -> str:
 
 
 def twelve_contracts(corpus: Path) -> list[Contract]:
-    """Return the shortest contracts with a proper date and two parties or more."""
+    """Return the shortest contracts with a valid date and at least two parties."""
     lines = (corpus / "labels.jsonl").read_text("utf-8").splitlines()
     rows = sorted(map(json.loads, lines), key=lambda row: row["chars"])
     found = [
@@ -136,7 +136,7 @@ def twelve_contracts(corpus: Path) -> list[Contract]:
 
 
 def marked(item: str, clause: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
-    """Return the values of an item with their quotes, as the lawyers have them."""
+    """Return the annotated values of an item with their quotes."""
     answer, spans = str(clause["answer"]), clause["spans"]
     assert isinstance(spans, list)
     texts = [squeezed(span["text"]) for span in spans if span["start"] is not None]  # type: ignore[index, call-overload, arg-type]
@@ -149,7 +149,7 @@ def marked(item: str, clause: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
 
 
 def read_contract(contract: Contract, chunk: str) -> JsonObject:
-    """Say what the lawyers have marked in this part of a contract."""
+    """Return the annotations in this part of a contract."""
     fields: list[JsonValue] = []
     for item, values in contract.marks.items():
         here = [(value, quote) for value, quote in values if quote in chunk]
@@ -163,13 +163,13 @@ def field(item: str, status: str, value: str | None, quote: str | None) -> JsonO
 
 
 def amount(text: str) -> Decimal:
-    """Read an amount with two decimals in the English or the German manner."""
+    """Read an amount with two decimals in English or German notation."""
     digits = re.sub(r"[^\d.,]", "", text)
     return Decimal(f"{re.sub('[.,]', '', digits[:-3])}.{digits[-2:]}")
 
 
 def day(text: str) -> str:
-    """Read a date in one of the manners of the invoices."""
+    """Read a date in one of the formats of the invoices."""
     for manner in DATE_FORMATS:
         try:
             return datetime.strptime(text.strip(), manner).date().isoformat()  # noqa: DTZ007
@@ -215,12 +215,12 @@ def read_invoice(text: str) -> JsonObject:
 
 
 class Handler(AnsweringHandler):
-    """Reads what it is given."""
+    """Answers from the documents in its requests."""
 
     contracts: Sequence[Contract] = ()
 
     def answer(self, user: str) -> bool:
-        """Answer about a contract, or about the answers to its parts; else about an invoice."""
+        """Answer about a contract, about the answers to its parts, or about an invoice."""
         text = squeezed(material_of(user))
         start = text[:100]
         parts = [squeezed(json.loads(f'"{quote}"')) for quote in QUOTE.findall(text)]
@@ -233,7 +233,7 @@ class Handler(AnsweringHandler):
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A home in which everything is analyzed, and the address of its database."""
+    """A home in which everything was analyzed, and the address of its database."""
 
     home: Path
     contracts: Sequence[Contract]
@@ -244,7 +244,7 @@ class Day:
 
 
 def command(home: Path, *arguments: str) -> str:
-    """Give a command in the folder of the newcomer."""
+    """Run a command in the folder of the user."""
     done = called([*arguments, "--home", str(home)], {}, home.parent)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -301,7 +301,7 @@ def by_duckdb(day: Day, query: str) -> list[tuple[object, ...]]:
 
 
 def plain(value: object) -> object:
-    """Return a value as all three show it: a text, or a number with two decimals."""
+    """Return a value in a form common to all programs: text, or a number with two decimals."""
     if isinstance(value, datetime):
         value = value.date()
     try:
@@ -333,7 +333,7 @@ def oldest(contracts: Sequence[Contract]) -> list[tuple[object, ...]]:
 
 
 def ending(contracts: Sequence[Contract]) -> list[tuple[object, ...]]:
-    """Return the longest time in days, and how many contracts end at all."""
+    """Return the longest duration in days, and the number of contracts with an end."""
     spans = [(each.date("agreement date"), each.date("expiration date")) for each in contracts]
     days = [(last - first).days for first, last in spans if first and last]
     return [(max(days), len(days))]
@@ -416,8 +416,8 @@ QUESTIONS = {
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_a_question_in_plain_sql(first_day: Day, question: str) -> None:
-    """The same words get the same rows in each program, and they are what was marked."""
+def test_a_query_returns_the_annotated_rows_in_every_program(first_day: Day, question: str) -> None:
+    """A query returns the same rows in each program, and they match the annotations."""
     asked = QUESTIONS[question]
 
     for ask in (by_psql, by_pandas, by_duckdb):
@@ -428,8 +428,8 @@ def test_a_question_in_plain_sql(first_day: Day, question: str) -> None:
 
 
 @pytest.mark.corpus
-def test_a_correction_and_a_second_night(first_day: Day) -> None:
-    """What a person says shows in each program, before and after everything is analyzed again."""
+def test_a_correction_survives_a_second_analysis(first_day: Day) -> None:
+    """A correction is visible in each program, before and after everything is analyzed again."""
     named = next(each for each in first_day.contracts if each.value("governing law"))
     law = "SELECT document, agreement_date FROM answers.contracts WHERE governing_law = 'Texas'"
     total = "SELECT count(*), sum(total) FROM answers.invoices WHERE currency = 'USD'"

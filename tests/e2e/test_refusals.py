@@ -1,4 +1,4 @@
-"""Worker and scheduler refuse to start wrongly, each time with a sentence, a hint and code 78."""
+"""Worker and scheduler refuse a wrong setup with a message, a hint and exit code 78."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from tests.conftest import Servers
 from tests.fakes.processes import ROOT, Processes, wait_until
 
 LOW_FILES = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (64, 512))
-PASSWORD = "s3cr3tP4ssword"  # noqa: S105 - planted, to be looked for
+PASSWORD = "s3cr3tP4ssword"  # noqa: S105 - planted, and searched for in the output
 HINT = "CHORDWISE_DATABASE_URL"
 _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """How a process ended, and what it said."""
+    """The exit code and the output of a process."""
 
     exit_code: int
     said: str
@@ -49,7 +49,7 @@ def start(
     more: Mapping[str, str] | None = None,
     before: Callable[[], None] | None = None,
 ) -> Refusal:
-    """Run a process that has to end without a signal."""
+    """Run a process that must exit without a signal."""
     environment = {
         "PATH": os.defpath,
         "PYTHONPATH": str(ROOT),
@@ -72,7 +72,7 @@ def start(
 
 
 def refused(folder: Path, url: URL) -> Refusal:
-    """Return how the check ends with which every process begins."""
+    """Return the outcome of the check with which every process starts."""
     address = SecretStr(url.render_as_string(hide_password=False))
     with pytest.raises(ChordwiseError) as raised:
         wait_until_ready(load(home=folder / "home", database_url=address), "worker", Event())
@@ -81,7 +81,7 @@ def refused(folder: Path, url: URL) -> Refusal:
 
 
 def judge(refusal: Refusal, *words: str) -> None:
-    """Check that it was refused for the reason that these words name, and reported in two lines."""
+    """Check that the process was refused for the reason with these words, reported in two lines."""
     assert refusal.exit_code == 78, refusal.said
     assert [word for word in words if word not in refusal.said] == []
     assert "Traceback" not in refusal.said
@@ -91,7 +91,7 @@ def judge(refusal: Refusal, *words: str) -> None:
 
 @contextmanager
 def role(servers: Servers, database: str, rights: str = "") -> Iterator[str]:
-    """Make a role that may log in, with a right on the tables of a database or none."""
+    """Create a login role, with the given privileges on the tables of a database or none."""
     name = f"app_{next(_numbers)}"
     identifier = sql.Identifier(name)
     create = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
@@ -116,12 +116,12 @@ def role(servers: Servers, database: str, rights: str = "") -> Iterator[str]:
         ("scheduler", {"database": "nothing_we_know"}, "does not exist"),
     ],
 )
-def test_a_database_that_does_not_let_us_in(
+def test_a_rejected_login_is_refused_as_a_wrong_setting(
     tmp_path: Path, database_url: SecretStr, process: str, change: dict[str, str], words: str
 ) -> None:
-    """A wrong password, role or database is a matter of the settings, not of waiting.
+    """A wrong password or database name is reported as a wrong setting; the process does not wait.
 
-    Few files are none where more may be had: the soft limit is raised.
+    A low soft limit of open files is no reason for refusal: it is raised.
     """
     url = make_url(database_url.get_secret_value()).set(**change)  # type: ignore[arg-type]  # one str
 
@@ -136,10 +136,10 @@ def test_a_database_that_does_not_let_us_in(
         ("ALL", ("read-only",)),
     ],
 )
-def test_a_role_without_rights(
+def test_a_role_without_privileges_is_refused(
     tmp_path: Path, servers: Servers, database_url: SecretStr, rights: str, words: tuple[str, ...]
 ) -> None:
-    """What a role lacks is named; all rights do not help where every transaction is read-only."""
+    """Missing privileges are named; a role whose transactions are read-only is refused as well."""
     url = make_url(database_url.get_secret_value())
     assert url.database
     with role(servers, url.database, rights) as name:
@@ -153,8 +153,8 @@ def test_a_role_without_rights(
     assert name in refusal.said or rights == "ALL"
 
 
-def test_an_empty_database(tmp_path: Path, servers: Servers) -> None:
-    """Without tables nothing begins, and the hint names the command that makes them."""
+def test_an_empty_database_is_refused(tmp_path: Path, servers: Servers) -> None:
+    """The hint names the command that creates the tables."""
     name = f"empty_{next(_numbers)}"
     with servers.connect() as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -164,8 +164,8 @@ def test_an_empty_database(tmp_path: Path, servers: Servers) -> None:
     judge(refusal, "schema none", "chordwise migrate")
 
 
-def test_a_replica_and_a_server_whose_hba_knows_us_not(tmp_path: Path) -> None:
-    """A real standby answers and only reads; a real pg_hba.conf may leave our role out."""
+def test_a_replica_and_a_missing_pg_hba_entry_are_refused(tmp_path: Path) -> None:
+    """A standby is read-only, and the pg_hba.conf has no entry for the role."""
     (tmp_path / "run").mkdir(mode=0o700)
     server = EmbeddedPostgres(tmp_path / "postgres", tmp_path / "run")
     server.start()
@@ -187,8 +187,10 @@ def test_a_replica_and_a_server_whose_hba_knows_us_not(tmp_path: Path) -> None:
     judge(unknown, "no pg_hba.conf entry", HINT)
 
 
-def test_too_few_files_for_the_concurrency(tmp_path: Path, database_url: SecretStr) -> None:
-    """With 64 files a worker would break in the middle of its work: it does not begin."""
+def test_too_low_a_file_limit_for_the_concurrency_is_refused(
+    tmp_path: Path, database_url: SecretStr
+) -> None:
+    """A worker with 64 file descriptors does not start, because it would fail during its work."""
     url = make_url(database_url.get_secret_value())
     few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (64, 64))
 
@@ -200,10 +202,10 @@ def test_too_few_files_for_the_concurrency(tmp_path: Path, database_url: SecretS
 @pytest.mark.parametrize(
     "process", ["worker", pytest.param("scheduler", marks=pytest.mark.nightly)]
 )
-def test_a_database_that_is_merely_away_is_waited_for(
+def test_an_unavailable_database_is_waited_for(
     tmp_path: Path, servers: Servers, broker_url: SecretStr, template: str, process: str
 ) -> None:
-    """The process lives and says so, until the server lets it in."""
+    """The process stays alive and logs that it waits, until the server accepts the connection."""
     name = f"late_{next(_numbers)}"
     identifier = sql.Identifier(name)
     create = sql.SQL("CREATE DATABASE {} TEMPLATE {} CONNECTION LIMIT 0")
@@ -232,7 +234,7 @@ def test_a_database_that_is_merely_away_is_waited_for(
 
 
 def test_a_worker_that_waits_can_be_stopped(tmp_path: Path, broker_url: SecretStr) -> None:
-    """SIGTERM during the wait ends it at once and in order."""
+    """SIGTERM during the wait stops the process cleanly and at once."""
     environment = {
         "CHORDWISE_HOME": str(tmp_path / "home"),
         "CHORDWISE_DATABASE_URL": "postgresql://absent@127.0.0.1:9/nothing",
@@ -247,10 +249,10 @@ def test_a_worker_that_waits_can_be_stopped(tmp_path: Path, broker_url: SecretSt
         assert worker.wait(timeout=5) == 0
 
 
-def test_a_command_that_writes_refuses_too(
+def test_a_command_that_writes_is_refused_for_a_read_only_role(
     tmp_path: Path, servers: Servers, database_url: SecretStr
 ) -> None:
-    """`submit` with a role that only reads is code 78; `runs` reads as before."""
+    """With a read-only role `submit` exits with 78, and `runs` still works."""
     (tmp_path / "a.txt").write_text("The harbour was rebuilt in 1856.", "utf-8")
     url = make_url(database_url.get_secret_value())
     assert url.database

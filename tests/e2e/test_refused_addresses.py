@@ -1,4 +1,4 @@
-"""An address that cannot work ends every process and every command at its start, with code 78."""
+"""An unusable address ends every process and every command at its start, with exit code 78."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from pydantic import SecretStr
 
 from tests.fakes.processes import Processes
 
-SECRET = "s3cr3tP4ssword"  # noqa: S105 - planted, to be looked for
+SECRET = "s3cr3tP4ssword"  # noqa: S105 - planted, and searched for in the output
 WRONG = f"amqp://user:{SECRET}@host//"
 COMMANDS = (("analyze", "a.txt"), ("doctor",), ("up",))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_a_command_refuses_it(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_a_command_refuses_an_unsupported_broker_url(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
     (tmp_path / "a.txt").write_text("The harbour was rebuilt in 1856.", "utf-8")
     environment = {
         "CHORDWISE_HOME": str(tmp_path / "home"),
@@ -37,10 +39,10 @@ def test_a_command_refuses_it(tmp_path: Path, command: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "process", ["worker", pytest.param("scheduler", marks=pytest.mark.nightly)]
 )
-def test_a_number_that_the_broker_does_not_have_is_refused(
+def test_a_database_number_out_of_range_of_the_broker_is_refused(
     tmp_path: Path, database_url: SecretStr, broker_url: SecretStr, process: str
 ) -> None:
-    """Only the server knows how many databases it has; usually they are sixteen."""
+    """Only the server knows how many databases it has; the default is 16."""
     environment = {
         "CHORDWISE_HOME": str(tmp_path / "home"),
         "CHORDWISE_DATABASE_URL": database_url.get_secret_value(),

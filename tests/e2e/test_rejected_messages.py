@@ -1,4 +1,4 @@
-"""Forged messages in the real broker: rejected, logged without content, counted; work continues."""
+"""Forged messages in a real broker are rejected, logged without content, and counted."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ COUNTS = "SELECT json_object_agg(reason, count) FROM incidents WHERE kind = 'rej
 
 @pytest.fixture
 def broker(servers: Servers) -> Iterator[redis.Redis]:
-    """Return a client of the broker, like any program that can reach it."""
+    """Return a client of the broker, as any program that can reach it may open."""
     with redis.Redis.from_url(servers.valkey.redis_url()) as client:
         yield client
 
 
 def forge(broker: redis.Redis, *messages: JsonValue, queue: str = CHUNK_QUEUE) -> None:
-    """Put messages into a queue behind everybody's back."""
+    """Put messages into a queue directly."""
     for message in messages:
         broker.lpush(f"chordwise:{queue}", json.dumps(message))
 
 
 @contextmanager
 def working(stage: Stage) -> Iterator[None]:
-    """Let a worker and a scheduler run, which have to live as long as the block."""
+    """Run a worker and a scheduler inside the block; both must still be alive at its end."""
     started = [stage.processes.start(name) for name in ("scheduler", "worker")]
     yield
     assert [process.poll() for process in started] == [None, None]
@@ -47,7 +47,7 @@ def counted(stage: Stage) -> dict[str, int]:
 
 
 def finish_a_good_document(stage: Stage, text: str) -> None:
-    """Submit a document after all of that, and wait for its result."""
+    """Submit a document afterwards, and wait for its result."""
     (stage.folder / "good.txt").write_text(text, "utf-8")
     stage.submit("good.txt")
     stage.wait_for("SELECT bool_and(status = 'finished') FROM runs")
@@ -55,14 +55,14 @@ def finish_a_good_document(stage: Stage, text: str) -> None:
 
 
 def replay(stage: Stage, broker: redis.Redis) -> None:
-    """Send what is finished again: it costs a look, no call, no write and no incident."""
+    """Send messages of finished work again: they cause no call, no write and no incident."""
     written = stage.value("SELECT json_agg(chunks.xmin::text) FROM chunks")
     calls = stage.count("SELECT count(*) FROM model_calls")
     ids = stage.value("SELECT json_build_array(id) FROM chunks LIMIT 1")
     assert isinstance(ids, list)
 
     forge(broker, *[envelope(ANALYZE_SLICE, ids) for _ in range(3)])
-    forge(broker, envelope(ANALYZE_SLICE, [an_id()]))  # by it we see that all are done
+    forge(broker, envelope(ANALYZE_SLICE, [an_id()]))  # its rejection shows that all are done
     wait_until(lambda: sum(counted(stage).values()) >= 1, 30, "the last one is counted")
     wait_until(lambda: broker.hlen("chordwise:unacked") == 0, 10, "all are acknowledged")
 
@@ -72,9 +72,9 @@ def replay(stage: Stage, broker: redis.Redis) -> None:
 
 
 def test_forged_messages_are_rejected_and_counted(stage: Stage, broker: redis.Redis) -> None:
-    """Each is gone from the broker, none ends the worker, and a good document goes through.
+    """Each message leaves the broker, none ends the worker, and a valid document is finished.
 
-    A message that is replayed is no rejection.
+    A replayed message is not counted as rejected.
     """
     with working(stage):
         finish_a_good_document(stage, "The harbour was rebuilt in 1856.")

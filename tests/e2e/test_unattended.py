@@ -1,4 +1,4 @@
-"""Work without a command: a watched folder, a schedule, and the webhook at the end of a run."""
+"""Tests of unattended work: a watched folder, a schedule, and a webhook at the end of a run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ paths = ["letters"]
 TEXT = "The council of Lindau voted in 1856 about the harbour. It was rebuilt in the same year. "
 BRIDGES = "run_id = (SELECT id FROM runs WHERE name = 'bridges')"
 NIGHTLY = "run_id = (SELECT id FROM runs WHERE schedule_run_id IS NOT NULL)"
-RESULTS = f"SELECT count(*) FROM results AS r JOIN jobs AS j ON j.id = r.job_id WHERE {NIGHTLY}"  # noqa: S608 - our own words
+RESULTS = f"SELECT count(*) FROM results AS r JOIN jobs AS j ON j.id = r.job_id WHERE {NIGHTLY}"  # noqa: S608 - constants of the test
 SOON = "UPDATE schedules SET next_due_at = now() + interval '2 seconds'"
 ENDED = "SELECT count(*) = 1 FROM schedule_runs WHERE status = 'succeeded'"
 
@@ -66,7 +66,7 @@ def stage(
     tmp_path_factory: pytest.TempPathFactory,
     receiver: WebhookReceiver,
 ) -> Iterator[Stage]:
-    """Set one stage for all tests here, with processes at work."""
+    """Prepare one environment for all tests of this module, with running processes."""
     folder = tmp_path_factory.mktemp("unattended")
     for name in ("delivered", "letters"):
         (folder / name).mkdir()
@@ -82,10 +82,10 @@ def stage(
 
 @pytest.fixture(scope="module")
 def folders(stage: Stage) -> Folders:
-    """Wait until the processes are at work: a first file is done.
+    """Wait until the processes work: a first file is delivered.
 
     It is dropped before file events arrive, into an inbox that the scheduler creates at its start,
-    and is found long before the next full scan.
+    and must be found long before the next full scan.
     """
     folders = Folders(root=stage.folder, home=stage.folder / "home")
     wait_until(folders.inbox.is_dir, 60, "the inbox is made")
@@ -97,14 +97,14 @@ def folders(stage: Stage) -> Folders:
 
 
 def delivered(path: Path) -> Callable[[], bool]:
-    """Return the condition that a file lies there with its note."""
+    """Return a condition that holds once the file and its note are there."""
     return lambda: path.exists() and path.with_name(f"{path.name}.json").exists()
 
 
-def test_a_dropped_file_is_a_row_within_the_delay_and_two_seconds(
+def test_a_dropped_file_has_a_result_within_the_delay_and_two_seconds(
     stage: Stage, folders: Folders
 ) -> None:
-    """Drop → row in `results`: the stability delay, and no more than two seconds for the rest."""
+    """A row in `results` takes the stability delay and at most two more seconds."""
     dropped_at = time.monotonic()
     (folders.inbox / "letters" / "a.txt").write_text(TEXT, "utf-8")
     stage.wait_for("SELECT count(*) = 2 FROM results")
@@ -119,10 +119,10 @@ def test_a_dropped_file_is_a_row_within_the_delay_and_two_seconds(
 
 
 @pytest.mark.nightly
-def test_a_file_that_is_renamed_is_taken_once_under_its_last_name(
+def test_a_renamed_file_is_analyzed_once_under_its_last_name(
     stage: Stage, folders: Folders
 ) -> None:
-    """Out of a temporary name, from elsewhere, and from one folder of the inbox to another."""
+    """Renamed from a temporary name, from another folder, and within the inbox."""
     before = stage.count("SELECT count(*) FROM results")
     uploading = folders.inbox / "upload.txt.part"
     uploading.write_text(f"Uploaded. {TEXT}", "utf-8")
@@ -145,7 +145,7 @@ def test_a_file_that_is_renamed_is_taken_once_under_its_last_name(
     assert stage.count("SELECT count(*) FROM results") == before + 3
 
 
-def test_a_run_ends_and_others_are_told(
+def test_the_end_of_a_run_is_delivered_to_webhook_and_folder(
     stage: Stage, folders: Folders, receiver: WebhookReceiver
 ) -> None:
     document = folders.root / "bridge.txt"
@@ -164,8 +164,8 @@ def test_a_run_ends_and_others_are_told(
 
 
 @pytest.mark.usefixtures("folders")
-def test_a_schedule_that_is_due_brings_results(stage: Stage) -> None:
-    """From its time to the last result: each letter once, in one run; and the command says so."""
+def test_a_due_schedule_produces_results(stage: Stage) -> None:
+    """Each letter is analyzed once, in one run; `schedules history` shows the outcome."""
     with stage.engine.begin() as connection:
         connection.exec_driver_sql(SOON)
 
@@ -178,8 +178,8 @@ def test_a_schedule_that_is_due_brings_results(stage: Stage) -> None:
     assert line["outcome"] == {"found": LETTERS, "jobs": {"succeeded": LETTERS}}
     assert stage.value("SELECT next_due_at > now() FROM schedules")
     assert stage.count("SELECT count(*) FROM runs WHERE schedule_run_id IS NOT NULL") == 1
-    assert stage.count(f"SELECT accepted FROM run_accounts WHERE {NIGHTLY}") == LETTERS  # noqa: S608 - our own words
-    assert stage.value(f"SELECT intakes_balance AND jobs_balance FROM run_accounts WHERE {NIGHTLY}")  # noqa: S608 - our own words
+    assert stage.count(f"SELECT accepted FROM run_accounts WHERE {NIGHTLY}") == LETTERS  # noqa: S608 - constants of the test
+    assert stage.value(f"SELECT intakes_balance AND jobs_balance FROM run_accounts WHERE {NIGHTLY}")  # noqa: S608 - constants of the test
     assert stage.count(RESULTS) == LETTERS
     assert stage.count(RESULTS.replace("(*)", "(DISTINCT r.document_id)")) == LETTERS
     assert "Traceback" not in stage.processes.logs()

@@ -1,4 +1,4 @@
-"""Questions about a short text, without a database and without a ledger."""
+"""Questions about a short text, without a database or a ledger."""
 
 from __future__ import annotations
 

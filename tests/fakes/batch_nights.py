@@ -1,4 +1,4 @@
-"""Runs in the batch lane, driven step by step: a pipeline whose model is asked in batches."""
+"""Runs in the batch lane, driven step by step: a pipeline whose model answers in batches."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def pass_hours(pipeline: Pipeline, hours: float) -> None:
         earlier = ", ".join(
             f"{name} = {name} - make_interval(secs => :seconds)" for name in str(columns).split(",")
         )
-        pipeline.execute(f"UPDATE {table} SET {earlier}", seconds=hours * 3_600)  # noqa: S608 - our own names
+        pipeline.execute(f"UPDATE {table} SET {earlier}", seconds=hours * 3_600)  # noqa: S608 - constants of the tests
 
 
 def pass_the_night(pipeline: Pipeline, *submissions: Submission, ticks: int = 30) -> None:

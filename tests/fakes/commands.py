@@ -1,4 +1,4 @@
-"""Runs a command inside the test's process, and restores the state of the process."""
+"""Runs a command inside the process of the test, and restores its state."""
 
 from __future__ import annotations
 

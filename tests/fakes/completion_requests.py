@@ -1,4 +1,4 @@
-"""Builds completion requests with valid defaults, so that a test names only relevant values."""
+"""Builds completion requests with valid defaults, so that a test only states relevant values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_OPTIONS = AnalysisOptions()
 def a_task(
     kind: AnalysisType, text: str = "", options: AnalysisOptions = NO_OPTIONS
 ) -> AnalysisTask:
-    """Return what is asked about a text."""
+    """Return the task of a question about a text."""
     return AnalysisTask(analysis_type=kind, stage=Stage.ANALYZE, text=text, options=options)
 
 

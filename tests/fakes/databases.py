@@ -13,7 +13,7 @@ from chordwise.embedded.postgres import EmbeddedPostgres
 
 # The catalogs that a test may change besides rows; rewritten entries have another `xmin`.
 _SCHEMA = " UNION ALL ".join(
-    f"SELECT '{catalog}', count(*)::text || ' ' || max(xmin::text::bigint) FROM {catalog}"  # noqa: S608 - constants of ours
+    f"SELECT '{catalog}', count(*)::text || ' ' || max(xmin::text::bigint) FROM {catalog}"  # noqa: S608 - constants
     for catalog in (
         "pg_attribute",
         "pg_attrdef",

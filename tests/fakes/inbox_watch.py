@@ -25,7 +25,7 @@ READING_SECONDS = 60.0
 
 @dataclass(slots=True, kw_only=True)
 class WatchedInbox:
-    """An inbox with its watch and the work of the workers."""
+    """An inbox with its watch, and the work of the workers."""
 
     folders: Folders
     pipeline: Pipeline
@@ -40,8 +40,8 @@ class WatchedInbox:
         self.begin()
 
     def begin_anew(self) -> None:
-        """Watch again, as the next process does after the first was killed."""
-        self.watch.stop_reading()  # a kill ends the reader, too
+        """Start another watch, as the next process does after a kill."""
+        self.watch.stop_reading()  # a kill also ends the reader
         self.begin()
 
     def begin(self) -> None:

@@ -45,14 +45,14 @@ def _schema(**single: JsonValue) -> JsonObject:
 
 SCHEMA = _schema()
 TITLED = _schema(title={"type": "string"})
-"""With a value that differs between chunks."""
+"""A schema with a value that differs between chunks."""
 
 UNJOINABLE: JsonObject = {
     **_schema(kind={"enum": ["part", "whole"]}),
     "if": {"properties": {"kind": {"const": "part"}}},
     "then": {"properties": {"line_items": {"maxItems": 300}}},
 }
-"""With a rule that the joined rows of all chunks violate, so that a model has to join them."""
+"""A schema with a rule that the joined rows violate, so that a model has to join them."""
 
 
 def rows_in(text: str) -> list[JsonValue]:

@@ -50,7 +50,7 @@ class Night:
         assert self.tick() == 1
 
     def carry_out(self) -> bool:
-        """Do the work of a scheduler's thread once."""
+        """Do one iteration of a scheduler's thread."""
         return self.runner().work()
 
     def runner(self) -> ScheduleRunner:

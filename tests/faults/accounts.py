@@ -88,7 +88,7 @@ WHERE error_code IS NOT NULL AND (coalesce(error_message, '') = '' OR attempt < 
 
 
 def end_states(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
-    """I1: every job is in an end state and counts its chunks, and its run's account balances."""
+    """I1: every job is in an end state and counts its chunks, and the accounts of runs balance."""
     statuses = cluster.rows("SELECT status, count(*) FROM jobs GROUP BY status")
     if not statuses:
         yield "no job was ever there"

@@ -23,8 +23,8 @@ CONFIGURATION_EXIT_CODE = 78
 def main() -> int:
     """Arm the process and run it; return its exit code, or 78 if arming fails."""
     role, *rest = sys.argv[1:] or ["nothing"]
-    # Before anything of ours is imported, which may keep a reference to the clock.
-    text = _change_process(os.environ.get(VARIABLE, ""))  # noqa: TID251 - the one reader of it
+    # Before any import of Chordwise, which may keep a reference to the clock.
+    text = _change_process(os.environ.get(VARIABLE, ""))  # noqa: TID251 - the only place that reads it
     points = importlib.import_module("tests.faults.points")
     if role not in ROLES:
         sys.stderr.write(f"“{role}” cannot be armed: {' or '.join(ROLES)}.\n")

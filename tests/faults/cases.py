@@ -17,7 +17,7 @@ timeout_seconds = {seconds}
 {more}
 """
 
-# Without a number in it, so that a provider which quotes its beginning quotes whole words.
+# Contains no number, so that a quote of its beginning consists of whole words.
 _SAYING = "Case {name}. It is told apart from all the other cases by its name at the beginning."
 
 _CALLS = """
@@ -49,12 +49,12 @@ def write_cases(cluster: Cluster, cases: Mapping[str, Treatment], *, times: int 
 
 
 def saying(name: str) -> str:
-    """Return the beginning of the document of a case."""
+    """Return the first sentence of the document of a case."""
     return _SAYING.format(name=name)
 
 
 def calls(cluster: Cluster) -> dict[str, tuple[str, ...]]:
-    """Return the outcomes of the calls of each case in order: an error code, or a validity."""
+    """Return the outcomes of each case's calls in order: an error code, or the validity."""
     rows = cluster.rows(_CALLS)
     return {str(name): tuple(map(str, found)) for name, found in rows if isinstance(found, list)}
 

@@ -1,27 +1,27 @@
-"""One experiment's world: database, broker and provider behind proxies, and processes of ours.
+"""The cluster of an experiment: database, broker and provider behind proxies, and processes.
 
 An experiment takes the fixture `cluster` (servers of the session, a fresh database, an emptied
 broker) or `own_cluster` (servers that it may kill, stop and reconfigure; it costs some seconds),
 and `experiment`:
 
     def test_a_worker_killed_after_its_claim(cluster: Cluster, experiment: Experiment) -> None:
-        \"\"\"P01: SIGKILL between claim and request costs a lease and no second answer.\"\"\"
-        experiment.begin("P01 chunk.claimed", "kill -9 at the third claim")  # before anything
+        \"\"\"P01: SIGKILL between claim and request costs a lease and no repeated call.\"\"\"
+        experiment.begin("P01 chunk.claimed", "kill -9 at the third claim")  # before any process
         cluster.start_scheduler()
         worker = cluster.start_worker("chunk.claimed:kill:3")
         cluster.submit(cluster.documents.write(chunks=24))
 
         worker.wait_for_end()
-        experiment.fault_is_over()        # from here the seconds count
+        experiment.fault_is_over()        # the time is measured from here
         cluster.start_worker()
 
-        experiment.finish()               # waits for the end, judges by the oracle, leaves a row
+        experiment.finish()               # waits for the end, checks the invariants, records a row
 
 Faults: `cluster.to_database|to_broker|to_provider` are proxies (`cut()`, `swallow()`, …),
 `cluster.database|broker` the servers (`kill()`, `start()`, `flush()`, `configure(…)`),
 `cluster.provider` the model (`treat(HOLD)`, `on_arrival`), members can `kill()`, `freeze()`,
-`thaw()` and `terminate()`. `finish` allows one extra call for each slot of a killed worker; what
-else an experiment costs stands in its `Allowance`.
+`thaw()` and `terminate()`. `finish` allows one extra call for each slot of a killed worker; an
+`Allowance` permits further costs.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ _FINISHED = (
 class Cluster:
     """See the module's docstring.
 
-    `planted` are further secrets that must stand nowhere, under the names of what they are.
-    `spoken` is everything that commands have written, `redelivered` how many messages of killed
-    workers the oracle has delivered once more; `drops` is the watched folder, where there is one.
+    `planted` are further secrets that must not appear anywhere, by name. `spoken` is the output of
+    all commands, and `redelivered` the number of messages of killed workers that the oracle has
+    redelivered; `drops` is the watched folder, if there is one.
     """
 
     folder: Path
@@ -92,7 +92,7 @@ class Cluster:
 
     @property
     def secrets(self) -> dict[str, str]:
-        """Return what must stand nowhere, each under the name of what it is."""
+        """Return the secrets that must not appear anywhere, by name."""
         return {
             "the API key": API_KEY,
             "the database's password": self.database.password,
@@ -106,7 +106,7 @@ class Cluster:
         return self.folder / "tmp"
 
     def start_worker(self, failpoints: str = "", **environment: str) -> Member:
-        """Start a worker; wait for its end or for `has_started` where that matters."""
+        """Start a worker without waiting for `has_started`."""
         return self.members.start("worker", failpoints, **environment)
 
     def start_scheduler(self, failpoints: str = "", **environment: str) -> Member:
@@ -120,7 +120,7 @@ class Cluster:
     def open_inbox(
         self, more: str = "", *, root: Path | None = None, home: Path | None = None
     ) -> Drops:
-        """Have the schedulers watch a folder; `more` are lines of its table, before they start."""
+        """Add an inbox to the settings before a scheduler starts; `more` are lines of its table."""
         self.drops = open_inbox(self.folder, root=root, home=home, more=more)
         return self.drops
 
@@ -132,20 +132,20 @@ class Cluster:
         return scheduler
 
     def run(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run the command `chordwise`, through the proxies as everybody."""
+        """Run the command `chordwise`, which connects through the proxies."""
         processes = Processes(folder=self.folder, environment=self.members.environment)
         done = processes.run(*arguments, timeout=timeout)
         self.spoken.append(done.stdout + done.stderr)
         return done
 
     def submit(self, *documents: Path, options: tuple[str, ...] = ()) -> str:
-        """Submit by the command line; return the run's id."""
+        """Submit by the command line; return the id of the run."""
         done = self.run("submit", *options, *(str(document) for document in documents))
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
     def rows(self, query: str) -> list[tuple[object, ...]]:
-        """Return what a query finds, around the proxy."""
+        """Return the rows of a query, bypassing the proxy."""
         with self.database.connect(self.name) as connection:
             return connection.execute(query.encode()).fetchall()
 
@@ -158,27 +158,27 @@ class Cluster:
         return found
 
     def wait_for(self, query: str, seconds: float = 60) -> None:
-        """Wait until a query finds true; a database that is away has not found it yet."""
+        """Wait until a query returns true; an unavailable database counts as false."""
         wait_until(lambda: self._finds(query), seconds, f"{query}\n{self.story()}")
 
     def wait_until_finished(self, seconds: float = 60) -> None:
-        """Wait until every run there is has come to its end."""
+        """Wait until every run has ended."""
         self.wait_for(_FINISHED, seconds)
 
     def wait_for_share(self, share: float, seconds: float = 60) -> None:
-        """Wait until so much of all chunks (0 to 1) has succeeded, at least one of them."""
+        """Wait until this share of all chunks (0 to 1), and at least one, has succeeded."""
         self.wait_for(
-            f"SELECT count(*) FILTER (WHERE status = 'succeeded') >= greatest(1, "  # noqa: S608 - a number of ours
+            f"SELECT count(*) FILTER (WHERE status = 'succeeded') >= greatest(1, "  # noqa: S608 - a number
             f"{share} * count(*)) AND count(*) > 0 FROM chunks",
             seconds,
         )
 
     def logs(self) -> str:
-        """Return everything that the members have written."""
+        """Return the output of all members."""
         return "\n".join(member.text() for member in self.members.all)
 
     def story(self) -> str:
-        """Return where a story stands that does not come to its end."""
+        """Return the last lines of each member's log, for error messages."""
         tails = [
             f"--- {member.log.name} ({'alive' if member.is_alive else 'ended'})\n"
             + "\n".join(member.text().splitlines()[-8:])
@@ -197,7 +197,7 @@ class Cluster:
 def open_cluster(
     folder: Path, database: DatabaseServer, broker: BrokerServer, name: str
 ) -> Iterator[Cluster]:
-    """Build the world around a fresh database called `name`; the broker is emptied."""
+    """Open a cluster over a fresh database called `name`; the broker is emptied."""
     broker.flush()
     with ExitStack() as stack:
         provider = stack.enter_context(providing(delay_seconds=0.2))

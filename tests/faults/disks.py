@@ -48,14 +48,14 @@ def mounted(megabytes: int) -> Iterator[SmallDisk]:
         shutil.rmtree(top)
         pytest.skip("only root may mount a small disk")
     yield SmallDisk(folder=folder)
-    subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607 - it is on the path
+    subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607 - from the PATH
     shutil.rmtree(top)
 
 
 @contextmanager
 def another_file_system(than: Path) -> Iterator[Path]:
     """Make a folder on another file system inside the block; skip the test if there is none."""
-    memory = Path("/dev/shm")  # noqa: S108 - a folder of our own in it
+    memory = Path("/dev/shm")  # noqa: S108 - a new folder in it
     if not memory.is_dir() or memory.stat().st_dev == than.stat().st_dev:
         pytest.skip("there is no second file system")
     with tempfile.TemporaryDirectory(dir=memory) as folder:

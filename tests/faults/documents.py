@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Of the 400 tokens that a chunk may have in `tests.fakes.configuration`, in characters.
+# The 400 tokens per chunk of `tests.fakes.configuration`, in characters.
 _CHUNK_CHARACTERS = 1_550
 
 

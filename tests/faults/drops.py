@@ -18,9 +18,9 @@ from tests.fakes.processes import wait_until
 
 STABILITY_SECONDS = 1.0
 QUIET_SECONDS = 2.0
-# What docs/inbox.md promises from the end of the stability delay to the row.
+# The time from the end of the stability delay to the row that docs/inbox.md guarantees.
 PROMISED_SECONDS = 2.0
-# From the drop to the end of its run, but for the work.
+# From the drop to the end of its run, without the time of the analysis.
 WAITING_SECONDS = STABILITY_SECONDS + PROMISED_SECONDS + QUIET_SECONDS
 
 _SETTINGS = f"""

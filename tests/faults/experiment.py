@@ -15,9 +15,9 @@ from tests.faults.rows import Row
 
 RECOVERY_SECONDS = LEASE_SECONDS + 2 * INTERVAL_SECONDS
 CHUNKS = 24
-# Fan-out cuts a document into slices of as many chunks as a worker has slots.
+# Fan-out divides a document into slices of as many chunks as a worker has slots.
 MESSAGES = CHUNKS // CONCURRENCY
-# A machine that does other things meanwhile is not a broken promise.
+# The load of the machine by other processes is no violation.
 TOLERANCE = 2.0
 
 
@@ -91,7 +91,7 @@ class Experiment:
                 extra_calls=extra_calls,
                 notes=notes or self._redelivered(),
                 seed=self.seed,
-                date=datetime.now(UTC).date().isoformat(),  # noqa: TID251 - the row says when
+                date=datetime.now(UTC).date().isoformat(),  # noqa: TID251 - the date of the row
             )
         )
         assert violations == [], "\n".join((*violations, self.cluster.story()))

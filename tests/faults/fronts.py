@@ -36,7 +36,7 @@ class _Carrier(BaseRequestHandler):
 
     def handle(self) -> None:
         client = self.request
-        # A client that does not like the certificate breaks the handshake off.
+        # A client that rejects the certificate aborts the handshake.
         with suppress(OSError):
             if self.server.context is not None:
                 client = self.server.context.wrap_socket(client, server_side=True)

@@ -1,4 +1,4 @@
-"""Files that attack their readers; all but one have a few megabytes at most."""
+"""Files that attack their readers; all but one have at most a few megabytes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def cross_reference_loop() -> bytes:
     whole = _of_content(b"BT ET")
     start = whole.rindex(b"xref\n0 ")
     looping = whole.replace(b"/Root 1 0 R", b"/Root 1 0 R/Prev %d" % start)
-    # Nothing but the loop can be followed: the catalog's place is wrong.
+    # A parser can only follow the loop, because the position of the catalog is wrong.
     return looping.replace(b"0000000009 00000 n", b"0000000008 00000 n", 1)
 
 

@@ -42,7 +42,7 @@ class Killer:
     count: int = 0
 
     def hear(self, name: str, arguments: tuple[object, ...]) -> None:
-        """Count an audit event of the interpreter that is a step."""
+        """Count an audit event of the interpreter if it is a step."""
         if name in CHANGES and self._is_ours(arguments) and not self._only_reads(name, arguments):
             self.step()
 
@@ -61,7 +61,7 @@ class Killer:
 
 
 def watch_until_delivered(folders: Folders, count: int) -> None:
-    """Watch until this many files were delivered; submitted work succeeds at once."""
+    """Watch until this many files are delivered; submitted work succeeds at once."""
     context = open_context(settings_module.load(), "test")
     store = Store(context.settings.home)
     deadline = time.monotonic() + SECONDS
@@ -82,7 +82,7 @@ def watch_until_delivered(folders: Folders, count: int) -> None:
 
 
 def succeed(context: Context) -> None:
-    """Do the work of the workers, outside of sessions, whose commits do not count as steps."""
+    """Do the work of the workers outside of sessions, whose commits do not count as steps."""
     engine: Engine = context.database.engine
     with engine.begin() as connection:
         connection.execute(
@@ -103,7 +103,7 @@ def in_child(do: Callable[[], None]) -> int:
         try:
             do()
             code = 0
-        except Exception:  # noqa: BLE001 - the outermost shell of the child
+        except Exception:  # noqa: BLE001 - the outermost handler of the child
             traceback.print_exc()
         finally:
             sys.stderr.flush()

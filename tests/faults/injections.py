@@ -43,7 +43,7 @@ _NUMBER = re.compile(r"Invoice number (\d+)")
 _MARK = re.compile(r"TEXT-[0-9a-f]+")
 
 Obeying: TypeAlias = Callable[[JsonObject, str], str]
-"""Returns the answer of a model that obeys, from the honest one and what it was asked."""
+"""Returns the answer of an obedient model, given the correct one and the question."""
 
 
 def falsified(honest: JsonObject, user: str) -> str:

@@ -34,7 +34,7 @@ class Member:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process runs or is stopped."""
+        """Whether the process exists; it may be stopped."""
         return self.process.poll() is None
 
     @property
@@ -83,7 +83,7 @@ class Member:
     def wait_for_end(self, seconds: float = 60) -> int:
         """Wait until a failpoint or an error has ended the process; return its exit code."""
         code = self.process.wait(seconds)
-        self._signal(signal.SIGKILL)  # what is left of its group
+        self._signal(signal.SIGKILL)  # the rest of its group
         return code
 
     def sample(self) -> None:

@@ -12,7 +12,7 @@ from tests.faults.cluster import Cluster
 from tests.faults.members import Member
 from tests.faults.provider import HANG_UP, OVERLOADED
 
-# Stands in the transactions that store the answer of a chunk or of a synthesis, and in no other.
+# Occurs only in the transactions that store the answer of a chunk or of a synthesis.
 STORED_ANSWER = b'"main_topic"'
 
 
@@ -78,7 +78,7 @@ class Monkey:
     def _freeze_worker(self, _: float) -> None:
         worker = self._one("worker")
         worker.freeze()
-        time.sleep(LEASE_SECONDS + 1)  # noqa: TID251 - as long as the lease does not last
+        time.sleep(LEASE_SECONDS + 1)  # noqa: TID251 - longer than the lease
         worker.thaw()
 
     def _kill_scheduler(self, _: float) -> None:
@@ -93,7 +93,7 @@ class Monkey:
 
     def _refuse_broker(self, seconds: float) -> None:
         self.cluster.to_broker.refuse()
-        time.sleep(seconds)  # noqa: TID251 - the outage lasts so long
+        time.sleep(seconds)  # noqa: TID251 - the length of the outage
         self.cluster.to_broker.pass_on()
 
     def _cut_database(self, _: float) -> None:
@@ -101,7 +101,7 @@ class Monkey:
 
     def _refuse_database(self, seconds: float) -> None:
         self.cluster.to_database.refuse()
-        time.sleep(seconds)  # noqa: TID251 - the outage lasts so long
+        time.sleep(seconds)  # noqa: TID251 - the length of the outage
         self.cluster.to_database.pass_on()
 
     def _drop_commit(self, _: float) -> None:

@@ -17,7 +17,7 @@ from tests.faults.cluster import Cluster
 Invariant: TypeAlias = Callable[[Cluster, Allowance], Iterator[str]]
 """Yields a sentence for each violation."""
 
-# In this order: quiet first, so that the others look at what stays, and new work at last.
+# Quiet first, so that the others check a final state; new work last.
 INVARIANTS: tuple[tuple[str, Invariant], ...] = (
     ("I7", quiescence.nothing_waits),
     ("I7", quiescence.redelivery_is_free),

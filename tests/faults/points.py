@@ -21,7 +21,7 @@ from chordwise.storage.chunk_work import ChunkEnd
 from chordwise.storage.synthesis_claims import JobEnd
 
 Condition: TypeAlias = Callable[[tuple[object, ...], Mapping[str, object], object], bool]
-"""Looks at the arguments, the named arguments, and (afterwards) at what was returned."""
+"""Checks the arguments, the named arguments, and (afterwards) the return value."""
 
 EVERY_PASSING = 0
 
@@ -212,4 +212,4 @@ def _raise(name: str) -> None:
 
 
 def _hang(seconds: float, _name: str) -> None:
-    time.sleep(seconds)  # noqa: TID251 - the thread is meant to stand still
+    time.sleep(seconds)  # noqa: TID251 - the thread must hang

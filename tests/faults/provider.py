@@ -149,7 +149,7 @@ class _JournalingHandler(AnsweringHandler):
             headers.get(CALL_HEADER), user, headers.get("Authorization", "")
         )
         treatment = self.server.treatment_of(request)
-        time.sleep(treatment.delay_seconds)  # noqa: TID251 - the slowness is the point
+        time.sleep(treatment.delay_seconds)  # noqa: TID251 - a slow provider
         if treatment.holds:
             self.server.wait_for_release()
         if treatment.hangs_up:

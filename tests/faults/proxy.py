@@ -22,7 +22,7 @@ from typing import TypeVar
 _PIECE = 65_536
 _PATIENCE_SECONDS = 5.0
 _DRIP_SECONDS = 0.05
-# The server's answer says that it has executed; one that says nothing gets this long.
+# The server's response shows that it has executed; without a response it gets this long.
 _EXECUTION_SECONDS = 5.0
 _HELD_BYTES = 1_048_576
 
@@ -224,7 +224,7 @@ class Proxy:
         try:
             await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
             if link.mute and not up.done():
-                await up  # a half-open connection ends when its client has given up
+                await up  # a half-open connection ends when its client closes it
         finally:
             up.cancel()
             down.cancel()
@@ -243,7 +243,7 @@ class Proxy:
             await self._carry(link, data, link.server)
         if self._weather is Weather.SWALLOWING:
             link.mute = True
-            await asyncio.Event().wait()  # the server does not hear that its client has left
+            await asyncio.Event().wait()  # the server is not notified that its client has left
 
     async def _carry_down(self, link: Link, reader: asyncio.StreamReader) -> None:
         while data := await reader.read(_PIECE):

@@ -18,9 +18,9 @@ _PREFIX = "chordwise:"
 _UNACKED = f"{_PREFIX}unacked"
 _SETTLING_SECONDS = 20.0
 _MAX_MESSAGES = 100_000
-# Older than any message that a worker with a wrong clock may have written down.
+# Older than any message that a worker with a wrong clock may have recorded.
 _ANY_AGE_SECONDS = -10_000_000
-# What recovery has noticed meanwhile: a count, and the marker of a broker that forgot it.
+# Tables that recovery changes in the meantime: counters, and the marker of an erased broker.
 _UNCOUNTED_TABLES = ("alembic_version", "broker_markers", "incidents")
 
 _BUSY = """
@@ -63,7 +63,7 @@ def canary_goes_through(cluster: Cluster, allowance: Allowance) -> Iterator[str]
     if not all(cluster.members.alive(role) for role in ("worker", "scheduler")):
         return
     run_id = cluster.submit(cluster.documents.write(chunks=1))
-    query = f"SELECT status = 'finished' FROM runs WHERE id = '{run_id}'"  # noqa: S608 - an id of ours
+    query = f"SELECT status = 'finished' FROM runs WHERE id = '{run_id}'"  # noqa: S608 - an id of the experiment
     try:
         wait_until(lambda: cluster.value(query) is True, allowance.canary_seconds, "the canary")
     except AssertionError:
@@ -98,7 +98,7 @@ def _contents(cluster: Cluster) -> dict[str, object]:
     tables = [str(row[0]) for row in cluster.rows(_TABLES)]
     return {
         table: cluster.value(
-            "SELECT md5(coalesce(string_agg(concat_ws(' ', t.xmin, t.ctid, t), ' '"  # noqa: S608 - names of our tables
+            "SELECT md5(coalesce(string_agg(concat_ws(' ', t.xmin, t.ctid, t), ' '"  # noqa: S608 - names of Chordwise's tables
             f" ORDER BY t.ctid), '')) FROM \"{table}\" AS t"
         )
         for table in tables
@@ -114,7 +114,7 @@ def _steady_contents(cluster: Cluster) -> dict[str, object]:
     found = [_contents(cluster)]
 
     def is_steady() -> bool:
-        owed = cluster.count(_OWED)  # before the contents: what is paid between them would show
+        owed = cluster.count(_OWED)  # first, so that calls in between are noticed
         found.append(_contents(cluster))
         return found[-1] == found[-2] and not owed
 

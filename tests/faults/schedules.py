@@ -8,7 +8,7 @@ from hypothesis.strategies import SearchStrategy
 from tests.faults.monkey import Fault, Kind
 
 MAX_FAULTS = 4
-# Long enough to be noticed, short enough for many schedules.
+# Long enough to be detected, and short enough for many schedules.
 _SECONDS = (0.5, 1.0, 3.0)
 _SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
 

@@ -1,4 +1,4 @@
-"""R01 to R05: the broker forgets, dies, stays away, fills up, and is behind a bad network."""
+"""R01 to R05: the broker loses data, is killed, unavailable or full, or the network fails."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from tests.faults.experiment import MESSAGES, RECOVERY_SECONDS, Experiment
 from tests.faults.members import Member
 from tests.faults.proxy import Proxy, proxy_to
 
-# Of each process that reconnects, which may have just begun to wait.
+# The wait of a process between two attempts to reconnect.
 RECONNECTION_SECONDS = 5.0
 _FORGOTTEN = "SELECT count(*) FROM incidents WHERE kind = 'rescue' AND reason = 'broker_data_lost'"
 
 
 def begin(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> None:
-    """Have a scheduler and a worker at a document."""
+    """Start a scheduler, a worker and a document."""
     experiment.begin(id_, injected)
     cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
 
 
 def wait_for_percent(cluster: Cluster, percent: int) -> None:
-    """Wait until so much of the document is done; at 0 its messages have just gone out."""
+    """Wait until this share of the document is done; with 0, until its first messages are sent."""
     if percent:
         cluster.wait_for_share(percent / 100)
     else:
@@ -48,10 +48,10 @@ def wait_for_percent(cluster: Cluster, percent: int) -> None:
         pytest.param(95, marks=pytest.mark.thorough),
     ],
 )
-def test_a_broker_that_forgets_everything(
+def test_a_flushed_broker_costs_no_calls(
     cluster: Cluster, experiment: Experiment, percent: int
 ) -> None:
-    """R01: FLUSHALL costs two intervals, no document and no call, and is noticed."""
+    """R01: FLUSHALL costs two intervals, no document and no call, and is counted as an incident."""
     begin(cluster, experiment, f"R01 {percent} %", f"FLUSHALL with {percent} % of the chunks done")
     wait_for_percent(cluster, percent)
 
@@ -64,8 +64,10 @@ def test_a_broker_that_forgets_everything(
 
 
 @pytest.mark.thorough
-def test_a_broker_that_forgets_again_and_again(cluster: Cluster, experiment: Experiment) -> None:
-    """R01: FLUSHALL again and again while a document is worked on costs no call."""
+def test_a_repeatedly_flushed_broker_costs_no_calls(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """R01: repeated FLUSHALL during a document costs no call."""
     begin(cluster, experiment, "R01 repeated", "FLUSHALL at every eighth of the document")
 
     for eighth in range(1, 8):
@@ -78,8 +80,10 @@ def test_a_broker_that_forgets_again_and_again(cluster: Cluster, experiment: Exp
 
 
 @pytest.mark.thorough
-def test_a_broker_that_forgets_what_was_not_taken(cluster: Cluster, experiment: Experiment) -> None:
-    """R01: a document whose message is gone before any worker was there is fanned out."""
+def test_unclaimed_messages_are_sent_again_after_a_flush(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """R01: a document whose message was lost before the first worker started is fanned out."""
     experiment.begin("R01 unclaimed", "FLUSHALL while messages wait for the first worker")
     cluster.start_scheduler()
     cluster.submit(cluster.documents.write(chunks=24))
@@ -95,10 +99,10 @@ def test_a_broker_that_forgets_what_was_not_taken(cluster: Cluster, experiment: 
 @pytest.mark.thorough
 @pytest.mark.parametrize("memory", ["empty", "kept"])
 @pytest.mark.parametrize("percent", [0, 50, 95])
-def test_a_broker_killed_and_started_again(
+def test_a_restarted_broker_costs_no_calls(
     own_cluster: Cluster, experiment: Experiment, percent: int, memory: str
 ) -> None:
-    """R02: with its memory or without, the same worker continues, and nothing is asked twice."""
+    """R02: with or without its data, the same worker continues, and no call is repeated."""
     id_ = f"R02 {memory} {percent} %"
     begin(own_cluster, experiment, id_, f"kill -9 of the broker, memory {memory}")
     wait_for_percent(own_cluster, percent)
@@ -115,10 +119,10 @@ def test_a_broker_killed_and_started_again(
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("memory", ["empty", "kept"])
-def test_a_broker_that_is_down_for_several_leases(
+def test_a_broker_outage_of_several_leases(
     own_cluster: Cluster, experiment: Experiment, memory: str
 ) -> None:
-    """R03: commands answer from PostgreSQL and say what is wrong; a submission runs later."""
+    """R03: commands read PostgreSQL and report the broker; a submission runs later."""
     begin(own_cluster, experiment, f"R03 {memory}", "broker unavailable for three leases")
     own_cluster.wait_for_share(0.25)
 
@@ -139,15 +143,14 @@ def test_a_broker_that_is_down_for_several_leases(
     assert own_cluster.count("SELECT max(attempts) FROM chunks") == 1
 
 
-# `_SILENCE_SECONDS` of messages.py, after which an open connection is given up.
+# `_SILENCE_SECONDS` of messages.py, after which an open connection is closed.
 SILENCE_SECONDS = 10.0
-# Of each process that reconnects, which may have just begun to wait.
-# `OVERTAKEN` of recovery/chunks.py: by so much later messages show that one is lost.
+# `OVERTAKEN` of recovery/chunks.py: a message that later ones overtake by this time is lost.
 OVERTAKEN_SECONDS = 10.0
 
 
 def begin_beside(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> Member:
-    """Have a scheduler and a worker at a document; return the worker."""
+    """Start a scheduler, a worker and a document; return the worker."""
     experiment.begin(id_, injected)
     worker = cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
@@ -155,7 +158,7 @@ def begin_beside(cluster: Cluster, experiment: Experiment, id_: str, injected: s
 
 
 def wait(seconds: float) -> None:
-    """Let the fault last; nothing tells when it has lasted long enough."""
+    """Wait for the duration of the fault; there is no condition to wait for."""
     ends_at = time.monotonic() + seconds
     wait_until(lambda: time.monotonic() >= ends_at, seconds + 5, "the fault lasts")
 
@@ -163,10 +166,10 @@ def wait(seconds: float) -> None:
 @pytest.mark.thorough
 @pytest.mark.parametrize("share", [0.0, 0.5])
 @pytest.mark.parametrize("seconds", [3.0, 12.0, 25.0])
-def test_a_silent_network(
+def test_half_open_broker_connections_are_replaced(
     cluster: Cluster, experiment: Experiment, seconds: float, share: float
 ) -> None:
-    """R05: connections that are open and dead are given up, and the same worker continues."""
+    """R05: half-open connections are closed, and the same worker continues."""
     id_ = f"R05 {seconds:g} s {share:.0%}"
     worker = begin_beside(cluster, experiment, id_, f"bytes to the broker lost for {seconds:g} s")
     cluster.wait_for_share(share)
@@ -189,20 +192,20 @@ def test_a_silent_network(
 @pytest.mark.parametrize(
     ("name", "slow", "slower_seconds"),
     [
-        # Four answers for each message, one after the other in Celery's loop, and two to send it.
+        # Celery's loop waits for four responses per message in turn; sending takes two.
         ("delay 50 ms", lambda proxy: proxy.delay(0.05), 24 * 6 * 2 * 0.05),
-        # Each message is read twice and written three times, at about 3 kB.
+        # Each message of about 3 kB is read twice and written three times.
         ("drip 20 kB/s", lambda proxy: proxy.drip(20_000), 24 * 5 * 3_000 / 20_000),
     ],
 )
-def test_a_slow_network(
+def test_a_slow_broker_causes_no_rescues(
     cluster: Cluster,
     experiment: Experiment,
     name: str,
     slow: Callable[[Proxy], None],
     slower_seconds: float,
 ) -> None:
-    """A broker that is far away costs time, and neither calls nor rescues."""
+    """R05: a slow broker takes more time, but causes no repeated calls and no rescues."""
     experiment.begin(f"R05 {name}", f"the broker is slow: {name}")
     slow(cluster.to_broker)
     cluster.start_both()
@@ -215,8 +218,10 @@ def test_a_slow_network(
 
 
 @pytest.mark.thorough
-def test_connections_that_break_again_and_again(cluster: Cluster, experiment: Experiment) -> None:
-    """Resets of all connections to the broker, often: all is done, and nothing is asked twice."""
+def test_repeated_connection_resets_cause_no_repeated_calls(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """R05: frequent resets of all connections to the broker cause no repeated calls."""
     worker = begin_beside(
         cluster, experiment, "R05 resets", "connections to the broker reset every 0.5 s"
     )
@@ -235,7 +240,7 @@ def test_connections_that_break_again_and_again(cluster: Cluster, experiment: Ex
 
 @contextmanager
 def worker_apart(cluster: Cluster) -> Iterator[tuple[Member, Proxy]]:
-    """Start a worker with a connection to the broker of its own."""
+    """Start a worker with a separate connection to the broker."""
     with proxy_to(cluster.broker.target) as apart:
         url = f"redis://:{cluster.broker.password}@127.0.0.1:{apart.port}/0"
         worker = cluster.start_worker(CHORDWISE_BROKER_URL=url)
@@ -247,10 +252,10 @@ def worker_apart(cluster: Cluster) -> Iterator[tuple[Member, Proxy]]:
 @pytest.mark.parametrize(
     ("name", "break_off"), [("refused", Proxy.refuse), ("silent", Proxy.swallow)]
 )
-def test_one_of_two_workers_loses_the_broker(
+def test_one_of_two_workers_loses_the_broker_and_reconnects(
     cluster: Cluster, experiment: Experiment, name: str, break_off: Callable[[Proxy], None]
 ) -> None:
-    """What it holds it finishes and stores; the other one does the rest; then it is back."""
+    """R05: it completes its chunks, the other worker does the rest, and it reconnects."""
     experiment.begin(f"R05 one {name}", f"one of two workers: the broker {name} for three leases")
     cluster.start_scheduler()
     with worker_apart(cluster) as (worker, apart):
@@ -275,7 +280,7 @@ def test_one_of_two_workers_loses_the_broker(
 
 _MARKED = "SELECT count(*) > 0 FROM broker_markers"
 _MEMORY = "appendonlydir"
-# What a broker reads in some seconds, of one small key.
+# A broker reads these increments of one small key in some seconds.
 _INCREMENTS = 200_000
 _TIMES = 30
 _COUNT_UP = "for i = 1, ARGV[1] do redis.call('INCR', KEYS[1]) end"
@@ -283,14 +288,14 @@ _STALLED_SECONDS = 4.0
 
 
 def copy_memory(cluster: Cluster) -> None:
-    """Keep what the broker has written to its disk by now."""
+    """Copy the data that the broker has written to its disk so far."""
     with cluster.broker.client() as client:
         wait_until(lambda: client.info("persistence")["aof_pending_bio_fsync"] == 0, 10, "written")
     shutil.copytree(cluster.broker.data / _MEMORY, cluster.folder / "memory")
 
 
 def return_to_copy(cluster: Cluster) -> None:
-    """Kill the broker, and start it with the memory that was copied."""
+    """Kill the broker, and start it with the copied data."""
     cluster.broker.kill()
     shutil.rmtree(cluster.broker.data / _MEMORY)
     shutil.copytree(cluster.folder / "memory", cluster.broker.data / _MEMORY)
@@ -298,17 +303,17 @@ def return_to_copy(cluster: Cluster) -> None:
 
 
 def lengthen_memory(client: redis.Redis) -> None:
-    """Let the broker have much to read when it starts again."""
+    """Make the broker's log so long that loading it takes some seconds."""
     client.config_set("auto-aof-rewrite-percentage", 0)
     for _ in range(_TIMES):
         client.eval(_COUNT_UP, 1, "junk", _INCREMENTS)
 
 
 @pytest.mark.thorough
-def test_a_broker_that_remembers_less_than_it_knows(
+def test_a_broker_restored_to_before_the_submission(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
-    """Its marker is right and the messages are gone: they are missed, and sent again."""
+    """R02: its marker is current, but the messages are missing; they are sent again."""
     experiment.begin("R02 before", "broker restarted with its data from before the submission")
     own_cluster.start_both()
     own_cluster.wait_for(_MARKED)
@@ -329,8 +334,10 @@ def test_a_broker_that_remembers_less_than_it_knows(
 
 
 @pytest.mark.thorough
-def test_a_broker_that_remembers_what_is_done(own_cluster: Cluster, experiment: Experiment) -> None:
-    """Messages that were acknowledged come again, beside those that have not been taken yet."""
+def test_a_broker_restored_to_an_earlier_state(
+    own_cluster: Cluster, experiment: Experiment
+) -> None:
+    """R02: acknowledged messages are delivered again, beside those that are still waiting."""
     begin(
         own_cluster,
         experiment,
@@ -351,10 +358,10 @@ def test_a_broker_that_remembers_what_is_done(own_cluster: Cluster, experiment: 
 
 
 @pytest.mark.thorough
-def test_a_broker_that_reads_its_memory_for_a_while(
+def test_a_broker_that_loads_slowly_is_waited_for(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
-    """While it answers that it is loading, all processes wait; a submission is accepted."""
+    """R02: while it responds with LOADING, all processes wait, and a submission is accepted."""
     begin(own_cluster, experiment, "R02 loading", "kill -9 of the broker, which then loads slowly")
     own_cluster.wait_for_share(0.25)
     with own_cluster.broker.client() as client:
@@ -374,10 +381,10 @@ def test_a_broker_that_reads_its_memory_for_a_while(
 
 
 @pytest.mark.thorough
-def test_a_broker_that_is_gone_in_the_middle_of_a_fan_out(
+def test_a_fan_out_continues_after_a_broker_outage(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
-    """Half of a chord is out: the rest follows when the broker is back, however long that takes."""
+    """R03: half of a chord is sent; the rest follows when the broker is available again."""
     experiment.begin("R03 fan-out", "broker unavailable for six leases after half of a chord")
     own_cluster.start_scheduler()
     worker = own_cluster.start_worker(f"fan_out.mid_publish:hang:2:{MESSAGES // 2}")
@@ -396,7 +403,7 @@ def test_a_broker_that_is_gone_in_the_middle_of_a_fan_out(
     assert own_cluster.count("SELECT max(attempts) FROM chunks") == 1
 
 
-# The longest pause of Celery between two tries to write a result, and of a reconnection.
+# Celery's longest pause between two attempts to write a result or to reconnect.
 PAUSE_SECONDS = 5.0
 _FULL_SECONDS = 3 * LEASE_SECONDS
 _NOTHING = 1
@@ -405,7 +412,7 @@ _TEN_MESSAGES = 35_000
 
 @contextmanager
 def full(cluster: Cluster, bytes_left: int | None = None) -> Iterator[None]:
-    """Leave the broker no room, or a little, from the block's begin until three leases later."""
+    """Leave the broker no memory, or a little, for three leases from the start of the block."""
     begun_at = time.monotonic()
     limit = _NOTHING if bytes_left is None else cluster.broker.memory_used() + bytes_left
     cluster.broker.configure("maxmemory", str(limit))
@@ -417,7 +424,7 @@ def full(cluster: Cluster, bytes_left: int | None = None) -> Iterator[None]:
 
 
 def finish(cluster: Cluster, experiment: Experiment) -> None:
-    """Nothing was lost or asked twice, no wait was endless, and every process lives."""
+    """Check that nothing was lost or repeated, every wait ended, and every process is alive."""
     experiment.fault_is_over()
     experiment.finish(
         bound_seconds=RECOVERY_SECONDS + PAUSE_SECONDS + experiment.undisturbed_seconds
@@ -428,8 +435,10 @@ def finish(cluster: Cluster, experiment: Experiment) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
-def test_a_broker_without_room(own_cluster: Cluster, experiment: Experiment, share: float) -> None:
-    """Messages that are there are worked on; what cannot be noted stands in PostgreSQL."""
+def test_a_full_broker_causes_no_repeated_calls(
+    own_cluster: Cluster, experiment: Experiment, share: float
+) -> None:
+    """R04: received messages are processed; state that the broker rejects is kept in PostgreSQL."""
     experiment.begin(f"R04 {share:.0%}", "broker full for three leases")
     own_cluster.start_both()
     own_cluster.submit(own_cluster.documents.write(chunks=24))
@@ -442,10 +451,8 @@ def test_a_broker_without_room(own_cluster: Cluster, experiment: Experiment, sha
 
 
 @pytest.mark.thorough
-def test_a_submission_to_a_broker_without_room(
-    own_cluster: Cluster, experiment: Experiment
-) -> None:
-    """It is accepted, waits in the outbox, and runs when there is room; doctor names the cause."""
+def test_a_submission_waits_for_a_full_broker(own_cluster: Cluster, experiment: Experiment) -> None:
+    """R04: it waits in the outbox until the broker has room; `doctor` names the cause."""
     experiment.begin("R04 submit", "broker full before a submission")
     own_cluster.start_both()
     wait_until(lambda: all(each.has_started for each in own_cluster.members.all), 30, "all start")
@@ -460,10 +467,8 @@ def test_a_submission_to_a_broker_without_room(
 
 
 @pytest.mark.thorough
-def test_processes_that_start_before_a_broker_without_room(
-    own_cluster: Cluster, experiment: Experiment
-) -> None:
-    """The worker consumes what comes, and the scheduler sends when there is room."""
+def test_processes_start_with_a_full_broker(own_cluster: Cluster, experiment: Experiment) -> None:
+    """R04: the worker consumes messages, and the scheduler sends once there is room."""
     experiment.begin("R04 start", "broker full while worker and scheduler start")
 
     with full(own_cluster):
@@ -474,10 +479,10 @@ def test_processes_that_start_before_a_broker_without_room(
 
 
 @pytest.mark.thorough
-def test_a_broker_that_fills_up_in_the_middle_of_a_fan_out(
+def test_a_fan_out_continues_after_the_broker_was_full(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
-    """A chord that was sent in parts is completed, and no chunk of it is asked about twice."""
+    """R04: a partly sent chord is completed, and no chunk of it is called twice."""
     experiment.begin("R04 fan-out", "broker full after half of a chord")
     own_cluster.start_scheduler()
     worker = own_cluster.start_worker(f"fan_out.mid_publish:hang:{PAUSE_SECONDS}:{MESSAGES // 2}")
@@ -491,8 +496,10 @@ def test_a_broker_that_fills_up_in_the_middle_of_a_fan_out(
 
 
 @pytest.mark.thorough
-def test_a_broker_at_its_brink(own_cluster: Cluster, experiment: Experiment) -> None:
-    """Room that comes and goes with every message costs time and nothing else."""
+def test_a_nearly_full_broker_causes_no_repeated_calls(
+    own_cluster: Cluster, experiment: Experiment
+) -> None:
+    """R04: memory that is exhausted again and again only costs time."""
     experiment.begin(
         "R04 nearly full", "room for ten messages while ten documents are submitted", chunks=48
     )

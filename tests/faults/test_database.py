@@ -1,4 +1,4 @@
-"""D: the database dies, falls silent, is crowded, locked, or changes its tables under load."""
+"""D: the database is killed, silent, slow, overloaded, locked or migrated under load."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tests.faults.experiment import RECOVERY_SECONDS, Experiment
 from tests.faults.provider import Treatment
 
 SEED = 20261124
-# What a worker waits for a silent server, and then for a connection to it: see connections.py.
+# How long a worker waits for a silent server, and then for a new connection: see connections.py.
 SILENCE_SECONDS = LEASE_SECONDS * 1.25 + 1 + LEASE_SECONDS
-# Longer than recovery, which lets the holders of leases go first after an outage.
+# Longer than the time that recovery gives the holders of leases after an outage.
 AFTER_OUTAGE_SECONDS = 6.0
-# Connections that are not used end after two leases, and others may be opened.
+# Unused connections are closed after two leases, and other processes may connect.
 TURNS_SECONDS = 4 * LEASE_SECONDS + RECOVERY_SECONDS
 
-# What the connection has sent since its last commit, and how many such answers are lost.
+# A statement sent since the last commit, and the number of lost responses.
 COMMITS = {
     "any": (b"", 20),
     "chunks written": (b"INSERT INTO chunks", 1),
@@ -47,12 +47,12 @@ IN_THE_SUBSET = ("answer",)
 
 
 @pytest.mark.thorough
-def test_a_database_that_restarts_all_the_time(
+def test_a_repeatedly_restarted_database_costs_no_calls(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
-    """D01: a minute of stops, crashes and resets costs no call, no attempt and no hand's turn."""
+    """D01: a minute of stops, crashes and resets costs no call, no attempt and no intervention."""
     experiment.begin("D01", "stop, crash or disconnection every 2–8 s", chunks=144, seed=SEED)
-    random = Random(SEED)  # noqa: S311 - to be repeated
+    random = Random(SEED)  # noqa: S311 - repeatable
     own_cluster.provider.treat(Treatment(delay_seconds=2), times=1_000)
     own_cluster.start_scheduler()
     for _ in range(2):
@@ -62,9 +62,9 @@ def test_a_database_that_restarts_all_the_time(
 
     count, end = 0, time.monotonic() + 60
     while time.monotonic() < end and not _is_done(own_cluster, 0.9):
-        time.sleep(random.uniform(2, 8))  # noqa: TID251 - restarts come when they come
+        time.sleep(random.uniform(2, 8))  # noqa: TID251 - the time between restarts
         random.choice(ways)()
-        time.sleep(random.uniform(0, 2))  # noqa: TID251 - it is away for a moment
+        time.sleep(random.uniform(0, 2))  # noqa: TID251 - the length of an outage
         if own_cluster.database.postgres.identity() is None:
             own_cluster.database.start()
         count += 1
@@ -101,10 +101,10 @@ def _ways_to_go(cluster: Cluster) -> list[Callable[[], object]]:
         for name in COMMITS
     ],
 )
-def test_a_commit_whose_answer_is_lost(
+def test_a_commit_without_a_response_is_not_repeated(
     cluster: Cluster, experiment: Experiment, commit: str
 ) -> None:
-    """D02: what was committed unseen is found: one row, one call, one attempt."""
+    """D02: a commit without a response is detected: one row, one call, one attempt."""
     holding, times = COMMITS[commit]
     experiment.begin(f"D02 {commit}", f"COMMIT responses lost: {times}")
     cluster.submit(cluster.documents.write(chunks=24))
@@ -119,10 +119,10 @@ def test_a_commit_whose_answer_is_lost(
 
 
 @pytest.mark.thorough
-def test_a_submission_whose_commit_is_answered_into_the_void(
+def test_a_submission_without_a_commit_response_is_made_once(
     cluster: Cluster, experiment: Experiment
 ) -> None:
-    """D02: a command that is not told whether it has submitted finds out, and submits once."""
+    """D02: the command finds out whether its commit succeeded, and submits once."""
     experiment.begin("D02 submit", "COMMIT responses of a submission lost")
     for holding in (b"INSERT INTO runs", b"INSERT INTO jobs"):
         cluster.to_database.drop_answer_after(b"COMMIT\0", holding=holding)
@@ -132,17 +132,17 @@ def test_a_submission_whose_commit_is_answered_into_the_void(
 
     experiment.finish()
     assert cluster.to_database.answers_dropped == 2
-    # and the canary's
+    # including the canary
     assert cluster.count("SELECT count(*) FROM runs") == 3
     assert cluster.count("SELECT count(*) FROM jobs") == 3
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("share", [0.0, 0.5])
-def test_a_database_that_falls_silent(
+def test_half_open_database_connections_are_replaced(
     cluster: Cluster, experiment: Experiment, share: float
 ) -> None:
-    """D half-open: connections that say nothing any more are given up, and work continues."""
+    """D half-open: silent connections are closed, and work continues."""
     experiment.begin(f"D half-open {share:.0%}", "bytes lost for three leases")
     cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
@@ -150,7 +150,7 @@ def test_a_database_that_falls_silent(
 
     cluster.to_database.swallow()
     asked = len(cluster.provider.requests)
-    time.sleep(3 * LEASE_SECONDS)  # noqa: TID251 - the outage lasts so long
+    time.sleep(3 * LEASE_SECONDS)  # noqa: TID251 - the length of the outage
     asked = len(cluster.provider.requests) - asked
     cluster.to_database.pass_on()
     experiment.fault_is_over()
@@ -164,8 +164,10 @@ def test_a_database_that_falls_silent(
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("way", ["delay", "drip"])
-def test_a_slow_way_to_the_database(cluster: Cluster, experiment: Experiment, way: str) -> None:
-    """D slow: what takes long takes long, and nothing is given up or done twice."""
+def test_a_slow_database_connection_causes_no_repetition(
+    cluster: Cluster, experiment: Experiment, way: str
+) -> None:
+    """D slow: slow operations are neither aborted nor repeated."""
     experiment.begin(f"D {way}", "50 ms delay per piece of data" if way == "delay" else "50 kB/s")
     cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
@@ -184,10 +186,10 @@ def test_a_slow_way_to_the_database(cluster: Cluster, experiment: Experiment, wa
 
 
 @pytest.mark.thorough
-def test_a_database_with_few_connections(
+def test_processes_share_few_database_connections(
     own_cluster: Cluster, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """D05: with ten connections for all, each process has a turn, and none crashes."""
+    """D05: with ten connections for all, each process gets one in turn, and none crashes."""
     experiment.begin("D05", "max_connections = 10, two workers, scheduler, commands", chunks=48)
     own_cluster.database.stop()
     monkeypatch.setitem(postgres._SETTINGS, "max_connections", "10")
@@ -225,10 +227,10 @@ _A_LOCK_IS_AWAITED = (
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("table", ["jobs", "chunks"])
-def test_rows_that_are_locked_for_long(
+def test_long_row_locks_are_waited_for(
     cluster: Cluster, experiment: Experiment, table: str
 ) -> None:
-    """Answers wait for the lock in bounded steps; nothing is asked again or fails."""
+    """D03: storing an answer waits for the lock in bounded steps; no call is repeated or fails."""
     experiment.begin(f"D03 {table} locked", f"all {table} locked for three leases")
     cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
@@ -237,7 +239,7 @@ def test_rows_that_are_locked_for_long(
     with cluster.database.connect(cluster.name) as other, other.transaction():
         other.execute(sql.SQL("SELECT id FROM {} FOR UPDATE").format(sql.Identifier(table)))
         asked = len(cluster.provider.requests)
-        time.sleep(3 * LEASE_SECONDS)  # noqa: TID251 - the lock is held for so long
+        time.sleep(3 * LEASE_SECONDS)  # noqa: TID251 - the time of the lock
         asked = len(cluster.provider.requests) - asked
     experiment.fault_is_over()
 
@@ -249,8 +251,8 @@ def test_rows_that_are_locked_for_long(
 
 
 @pytest.mark.thorough
-def test_rows_that_are_locked_in_the_other_order(cluster: Cluster, experiment: Experiment) -> None:
-    """A transaction that is ended as a deadlock's victim is repeated."""
+def test_deadlocks_are_retried(cluster: Cluster, experiment: Experiment) -> None:
+    """D03: the transaction that a deadlock aborts is repeated."""
     experiment.begin("D03 deadlock", f"chunks locked before their job, {ROUNDS} times")
     cluster.provider.treat(Treatment(delay_seconds=1), times=1_000)
     cluster.start_both()
@@ -271,7 +273,7 @@ def test_rows_that_are_locked_in_the_other_order(cluster: Cluster, experiment: E
 def _provoke(cluster: Cluster) -> None:
     """Lock a running row, wait until a session waits for that lock, and request its row."""
     with cluster.database.connect(cluster.name) as other:
-        # Patience decides whose wait is looked at first: the victim should be one of ours.
+        # The session with the shorter timeout detects the deadlock and is aborted: Chordwise's own.
         other.execute("SET deadlock_timeout = '60s'")
         other.execute("SET lock_timeout = '10s'")
         try:
@@ -290,8 +292,8 @@ def _deadlocks(cluster: Cluster) -> int:
 
 
 @pytest.mark.thorough
-def test_transactions_that_cannot_be_put_in_order(cluster: Cluster, experiment: Experiment) -> None:
-    """Serialization failures are repeated like every trouble of the database's."""
+def test_serialization_failures_are_retried(cluster: Cluster, experiment: Experiment) -> None:
+    """D03: serialization failures are retried like other errors of the database."""
     experiment.begin("D03 serializable", "every transaction serializable")
     with cluster.database.connect() as other:
         statement = sql.SQL("ALTER DATABASE {} SET default_transaction_isolation = 'serializable'")
@@ -313,8 +315,10 @@ def test_transactions_that_cannot_be_put_in_order(cluster: Cluster, experiment: 
 
 
 @pytest.mark.thorough
-def test_a_statement_that_takes_too_long(cluster: Cluster, experiment: Experiment) -> None:
-    """A table that is locked as a whole stops statements for as long as they may take, no more."""
+def test_a_locked_table_blocks_statements_until_their_timeout(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """D03: a locked table blocks statements no longer than their timeout."""
     experiment.begin("D03 table locked", "table model_calls locked for two leases")
     cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
@@ -333,7 +337,7 @@ def test_a_statement_that_takes_too_long(cluster: Cluster, experiment: Experimen
 
 
 def _longest_wait(cluster: Cluster, seconds: float) -> float:
-    """Return how long the longest statement has waited for a lock during so many seconds."""
+    """Return the longest time that a statement waited for a lock within `seconds`."""
     query = (
         "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - query_start)), 0)::float"
         " FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -345,7 +349,7 @@ def _longest_wait(cluster: Cluster, seconds: float) -> float:
         except psycopg.OperationalError:
             continue
         longest = max(longest, found if isinstance(found, float) else 0.0)
-        time.sleep(0.1)  # noqa: TID251 - as often as is precise enough
+        time.sleep(0.1)  # noqa: TID251 - the sampling interval
     return longest
 
 
@@ -357,17 +361,17 @@ PASSWORD = "not-the-right-one-4c1e"  # noqa: S105 - planted
 
 @contextmanager
 def owner(cluster: Cluster) -> Iterator[Engine]:
-    """Open the database as its owner, around the proxy."""
+    """Open the database as its owner, bypassing the proxy."""
     engine = open_engine(SecretStr(cluster.database.postgres.url(cluster.name)), pool_size=1)
     yield engine
     engine.dispose()
 
 
 @pytest.mark.thorough
-def test_migrations_up_down_and_up_under_load(
+def test_old_workers_continue_during_migrations(
     tmp_path: Path, cluster: Cluster, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """D06: old workers continue, another old one starts on the newer schema, and none fails."""
+    """D06: old workers continue, another one starts on the newer schema, and none fails."""
     experiment.begin(
         "D06", f"{MIGRATIONS} upgrades and downgrades, then an upgrade, under load", chunks=48
     )
@@ -423,10 +427,10 @@ WRONG_ADDRESSES = {
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("case", WRONG_ADDRESSES)
-def test_a_database_that_does_not_let_us_work(
+def test_processes_refuse_an_unusable_database_role(
     own_cluster: Cluster, experiment: Experiment, case: str
 ) -> None:
-    """D07: what is wrong is told at the start with code 78 and the setting, and nothing happens."""
+    """D07: the process exits with 78 and names the setting; nothing is changed."""
     experiment.begin(f"D07 {case}", case, chunks=12)
     wrong = {VARIABLE: WRONG_ADDRESSES[case](own_cluster)}
     own_cluster.submit(own_cluster.documents.write(chunks=12))

@@ -1,4 +1,4 @@
-"""Messages that arrive twice, early or late, and R07: messages of another program."""
+"""P11 and R07: duplicate, early and late messages, and messages of other programs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CALL_SECONDS = 1.0
 
 
 def next_message(cluster: Cluster) -> bytes:
-    """Return the message for a chunk that is taken next, and leave it in the queue."""
+    """Return the next message for a chunk without removing it from the queue."""
     with cluster.broker.client() as client:
         wait_until(lambda: client.llen(_QUEUE) > 0, 30, "messages for chunks wait")
         found = client.lindex(_QUEUE, -1)
@@ -41,7 +41,7 @@ def next_message(cluster: Cluster) -> bytes:
 
 
 def deliver_again(cluster: Cluster, message: bytes) -> None:
-    """Put copies of a message where the next one is taken from, and wait until they are."""
+    """Put copies of a message at the head of the queue, and wait until they are received."""
     with cluster.broker.client() as client:
         client.rpush(_QUEUE, *[message] * _TIMES)
         wait_until(lambda: message not in client.lrange(_QUEUE, 0, -1), 30, "they are received")
@@ -53,24 +53,24 @@ def chunks_of(message: bytes) -> list[str]:
 
 
 def status_of(cluster: Cluster, message: bytes) -> object:
-    """Return the status of the first chunk that a message is about."""
+    """Return the status of the first chunk of a message."""
     chunk_id = chunks_of(message)[0]
-    return cluster.value(f"SELECT status FROM chunks WHERE id = '{chunk_id}'")  # noqa: S608 - an id of ours
+    return cluster.value(f"SELECT status FROM chunks WHERE id = '{chunk_id}'")  # noqa: S608 - an id of the test
 
 
 def received(cluster: Cluster) -> int:
-    """Return how often the worker has begun with a chunk of a message."""
+    """Return how often the worker has started a chunk of a message."""
     return cluster.logs().count("chunk.before_claim passed")
 
 
 def chunks_and_canary(cluster: Cluster) -> int:
-    """Return how many chunks there are, that of the oracle's document included."""
+    """Return the number of chunks, including that of the oracle's document."""
     return cluster.count("SELECT count(*) FROM chunks")
 
 
 @contextmanager
 def messenger(cluster: Cluster) -> Iterator[Messenger]:
-    """Open a messenger that goes around the proxy."""
+    """Open a messenger that bypasses the proxy."""
     url = SecretStr(cluster.broker.valkey.url())
     app = messages.open_app(settings_module.load(broker_url=url))
     yield Messenger(app)
@@ -85,7 +85,7 @@ def call_back(cluster: Cluster) -> None:
 
 
 def begin(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> None:
-    """Have a worker at a document of which each call takes a second."""
+    """Start a worker and a document whose calls take a second each."""
     experiment.begin(id_, injected)
     cluster.provider.delay_seconds = _CALL_SECONDS
     cluster.start_scheduler()
@@ -94,7 +94,7 @@ def begin(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> 
 
 
 def finish(cluster: Cluster, experiment: Experiment) -> None:
-    """Nothing was asked or counted twice, and the result came when everything was there."""
+    """Check that nothing was called or counted twice, and that the synthesis ran once."""
     experiment.fault_is_over()
     experiment.finish(bound_seconds=RECOVERY_SECONDS + 2 * 24 * _CALL_SECONDS / CONCURRENCY)
     assert cluster.count("SELECT max(attempts) FROM chunks") == 1
@@ -102,14 +102,16 @@ def finish(cluster: Cluster, experiment: Experiment) -> None:
 
 
 @pytest.mark.thorough
-def test_copies_of_a_header_while_it_runs(cluster: Cluster, experiment: Experiment) -> None:
-    """Celery counts a header that returns: a copy beside the running one must not return."""
+def test_copies_of_a_running_header_are_not_counted(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """Celery counts each header task that returns, so a copy of a running one must not return."""
     begin(cluster, experiment, "P11 running header", f"{_TIMES} copies while the header runs")
     message = next_message(cluster)
 
     deliver_again(cluster, message)
 
-    # All copies have left the queue, each for a slot of its own, and the first is not done.
+    # All copies have left the queue, each into a free slot, while the first is still running.
     wait_until(lambda: status_of(cluster, message) != "pending", 5, "the chunk is claimed")
     assert status_of(cluster, message) == "running"
     finish(cluster, experiment)
@@ -117,8 +119,10 @@ def test_copies_of_a_header_while_it_runs(cluster: Cluster, experiment: Experime
 
 
 @pytest.mark.thorough
-def test_copies_of_a_header_that_has_ended(cluster: Cluster, experiment: Experiment) -> None:
-    """A header that has ended counts once, however often it returns."""
+def test_copies_of_a_completed_header_are_not_counted(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """An ended header counts once, even if it is delivered again."""
     begin(cluster, experiment, "P11 completed header", f"{_TIMES} copies of a completed header")
     message = next_message(cluster)
     cluster.wait_for_share(0.5)
@@ -131,8 +135,8 @@ def test_copies_of_a_header_that_has_ended(cluster: Cluster, experiment: Experim
 
 
 @pytest.mark.thorough
-def test_a_callback_before_the_last_chunk(cluster: Cluster, experiment: Experiment) -> None:
-    """The synthesis refuses while chunks are open, and comes when they are not."""
+def test_an_early_callback_does_not_synthesize(cluster: Cluster, experiment: Experiment) -> None:
+    """The synthesis is refused while chunks are open, and runs later."""
     begin(
         cluster,
         experiment,
@@ -147,8 +151,8 @@ def test_a_callback_before_the_last_chunk(cluster: Cluster, experiment: Experime
 
 
 @pytest.mark.thorough
-def test_callbacks_beside_a_running_one(cluster: Cluster, experiment: Experiment) -> None:
-    """One of them synthesizes, and the model is asked once."""
+def test_concurrent_callbacks_synthesize_once(cluster: Cluster, experiment: Experiment) -> None:
+    """One callback synthesizes, and the model is called once."""
     begin(cluster, experiment, "P11 callback twice", f"{_TIMES} callbacks during the running one")
     cluster.wait_for(_SYNTHESIZING)
 
@@ -164,7 +168,7 @@ SELECT json_build_array(job_id, id) FROM chunks WHERE status = 'succeeded' LIMIT
 
 
 def begin_forging(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> None:
-    """Have a scheduler and a worker in the middle of a document."""
+    """Start a scheduler and a worker, and wait until a quarter of a document is done."""
     experiment.begin(id_, injected)
     cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
@@ -182,13 +186,13 @@ def forge(cluster: Cluster, *messages: JsonValue | bytes) -> None:
 
 
 def rejected(cluster: Cluster) -> Counter[str]:
-    """Return how many messages were counted as rejected, by reason."""
+    """Return the number of rejected messages by reason."""
     found = cluster.value(_REJECTED)
     return Counter(found if isinstance(found, dict) else {})
 
 
 def finish_forging(cluster: Cluster, experiment: Experiment, expected: Counter[str]) -> None:
-    """Wait until all are counted; the work continued, and their content stands nowhere."""
+    """Wait until all rejections are counted; check that work continued without a log of content."""
     wait_until(
         lambda: rejected(cluster).total() >= expected.total(), 60, "all rejections are counted"
     )
@@ -200,8 +204,8 @@ def finish_forging(cluster: Cluster, experiment: Experiment, expected: Counter[s
 
 
 @pytest.mark.thorough
-def test_forged_messages_between_ours(cluster: Cluster, experiment: Experiment) -> None:
-    """Each is rejected, logged without content, and counted; every document goes through."""
+def test_forged_messages_are_rejected(cluster: Cluster, experiment: Experiment) -> None:
+    """R07: each is rejected, logged without content, and counted; every document is finished."""
     begin_forging(
         cluster, experiment, "R07 forged", "invalid JSON, pickle, 10 MB, unknown tasks, SQL as ids"
     )
@@ -215,8 +219,10 @@ def test_forged_messages_between_ours(cluster: Cluster, experiment: Experiment) 
 
 
 @pytest.mark.thorough
-def test_bent_messages_for_real_work(cluster: Cluster, experiment: Experiment) -> None:
-    """Right ids do not let Celery's other options through, whatever they would call."""
+def test_messages_with_foreign_options_are_rejected(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """R07: valid ids do not make Celery's other options acceptable, whatever they would call."""
     begin_forging(cluster, experiment, "R07 options", "messages with valid ids and foreign options")
     ids = cluster.value(_AN_ENDED_CHUNK)
     assert isinstance(ids, list)

@@ -1,4 +1,4 @@
-"""D04: the database's disk is full, for its data and for its log; room is made later."""
+"""D04: the disk of the database's tables or of its WAL is full, and is freed later."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _FULL = "No space left on device"
 
 
 @pytest.mark.thorough
-def test_a_disk_that_is_full_of_data(
+def test_no_calls_are_made_while_the_tables_have_no_room(
     disk: SmallDisk, own_cluster: Cluster, experiment: Experiment
 ) -> None:
-    """While nothing can be written nothing is paid for, and the rest is done once there is room."""
+    """D04: no call is made while its answer cannot be stored; work continues once there is room."""
     experiment.begin("D04 data", f"disk of the tables full for {OUTAGE_SECONDS:.0f} s", chunks=144)
     _move_tables(own_cluster, disk)
     _start_work(own_cluster)
@@ -48,12 +48,12 @@ def test_a_disk_that_is_full_of_data(
 
 
 @pytest.mark.thorough
-def test_a_disk_that_is_full_of_log(
+def test_a_full_disk_of_the_wal_is_an_outage(
     disk: SmallDisk, own_cluster: Cluster, experiment: Experiment
 ) -> None:
-    """A server that panics for want of room, and is started again when there is some, is an outage.
+    """D04: a server that panics because its disk is full, and is restarted, counts as an outage.
 
-    It writes its log into segments of 16 MB, and ends when it cannot make another one.
+    It writes its WAL in segments of 16 MB, and stops when it cannot create one.
     """
     experiment.begin("D04 log", f"disk of the WAL full for {OUTAGE_SECONDS:.0f} s", chunks=144)
     _move_log(own_cluster, disk)
@@ -77,25 +77,25 @@ def test_a_disk_that_is_full_of_log(
 
 
 def _start_work(cluster: Cluster) -> None:
-    """Bring work that lasts, so that the disk fills up in the middle of it."""
+    """Start long work, so that the disk becomes full during it."""
     cluster.start_both()
     cluster.submit(*(cluster.documents.write(chunks=36) for _ in range(4)))
     cluster.wait_for_share(0.05)
 
 
 def _asked_meanwhile(cluster: Cluster) -> int:
-    """Return how many calls are made during the outage."""
+    """Return the number of calls during the outage."""
     begun = len(cluster.provider.requests)
-    time.sleep(OUTAGE_SECONDS)  # noqa: TID251 - the outage lasts so long
+    time.sleep(OUTAGE_SECONDS)  # noqa: TID251 - the length of the outage
     return len(cluster.provider.requests) - begun
 
 
 def _wait_for_the_last_page(cluster: Cluster) -> None:
-    """Wait until nothing is asked: tables have pages with room when the disk has none."""
+    """Wait until no calls are made: pages of tables have room after the disk is full."""
     seen = [len(cluster.provider.requests)]
 
     def is_quiet() -> bool:
-        time.sleep(2 * LEASE_SECONDS)  # noqa: TID251 - longer than any pause between two tries
+        time.sleep(2 * LEASE_SECONDS)  # noqa: TID251 - longer than any pause between two attempts
         seen.append(len(cluster.provider.requests))
         return seen[-1] == seen[-2]
 
@@ -127,7 +127,7 @@ def _give_to_server(cluster: Cluster, path: Path) -> None:
 
 
 def _use_up_log(cluster: Cluster) -> None:
-    """Write until the server has no segment left, as other databases on it might."""
+    """Write until the server cannot create a segment, as other databases on it might."""
 
     def is_used_up() -> bool:
         try:

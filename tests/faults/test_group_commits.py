@@ -1,4 +1,4 @@
-"""P13 to P16 and D08: what is stored together, what is counted, what is lost with a process."""
+"""P13 to P16 and D08: group commits, counters, permits and large runs after a lost process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL_DOCUMENTS = 24
 def test_a_worker_killed_between_commit_and_acknowledgement(
     cluster: Cluster, experiment: Experiment, documents: int
 ) -> None:
-    """P13: what a group has stored is not asked again, though no thread has heard of it."""
+    """P13: committed answers are not requested again, although no thread was notified."""
     injected = f"kill -9 after a group is committed, documents: {documents}"
     experiment.begin(f"P13 group committed {documents}", injected)
     cluster.start_scheduler()
@@ -38,10 +38,10 @@ def test_a_worker_killed_between_commit_and_acknowledgement(
     experiment.finish()
 
 
-def test_a_thread_that_dies_while_it_stores_for_others(
+def test_a_failed_group_commit_is_repeated_by_each_thread(
     cluster: Cluster, experiment: Experiment
 ) -> None:
-    """P13: the others hear of it, and store what they have by themselves."""
+    """P13: the other threads are notified, and store their answers themselves."""
     experiment.begin("P13 storing thread", "the storing thread dies before the third group")
     cluster.start_scheduler()
     worker = cluster.start_worker("group.before_commit:raise:3")
@@ -52,12 +52,12 @@ def test_a_thread_that_dies_while_it_stores_for_others(
         Allowance(ends=SUCCEEDED | {"partial"}, extra_calls=1, tracebacks=("InjectedError",))
     )
     assert worker.is_alive
-    assert cluster.count(_FAILED) <= 1  # what the thread that died had in hand
+    assert cluster.count(_FAILED) <= 1  # the chunk of the failed thread
     assert "failpoint group.before_commit passed" in worker.text()
 
 
 _FAILED = "SELECT count(*) FROM chunks WHERE status = 'failed'"
-# A row that PostgreSQL refuses, whenever it comes.
+# A row that PostgreSQL rejects at every attempt.
 _REFUSE = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION 'this row is refused'; END $$;
@@ -67,8 +67,8 @@ _A_CHUNK = "SELECT id FROM chunks ORDER BY id OFFSET 5 LIMIT 1"
 _REFUSED = "SELECT count(*) FROM chunks WHERE status = 'failed' AND error_code = 'internal'"
 
 
-def test_one_row_of_a_group_that_is_refused(cluster: Cluster, experiment: Experiment) -> None:
-    """P13: it fails alone and is named; those that were stored with it lose nothing."""
+def test_a_rejected_row_fails_without_its_group(cluster: Cluster, experiment: Experiment) -> None:
+    """P13: only its chunk fails, with a message; the others of its group are stored."""
     experiment.begin("P13 bad row", "PostgreSQL rejects the end of one of 24 chunks")
     cluster.start_scheduler()
     cluster.submit(*(cluster.documents.write(chunks=1) for _ in range(SMALL_DOCUMENTS)))
@@ -83,11 +83,13 @@ def test_one_row_of_a_group_that_is_refused(cluster: Cluster, experiment: Experi
     )
     assert cluster.count(_REFUSED) == 1
     succeeded = "SELECT count(*) FROM chunks WHERE status = 'succeeded'"
-    assert cluster.count(succeeded) == SMALL_DOCUMENTS  # with that of the oracle
+    assert cluster.count(succeeded) == SMALL_DOCUMENTS  # including that of the oracle
 
 
-def test_two_processes_with_one_slice(cluster: Cluster, experiment: Experiment) -> None:
-    """P14: each chunk is claimed by one of them, asked once, and stored once."""
+def test_two_processes_with_the_same_slice_share_its_chunks(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """P14: each chunk is claimed, called and stored once."""
     experiment.begin("P14", "every message of a document twice, for two workers")
     cluster.provider.delay_seconds = 1.0
     cluster.start_scheduler()
@@ -97,7 +99,7 @@ def test_two_processes_with_one_slice(cluster: Cluster, experiment: Experiment) 
     with cluster.broker.client() as client:
         queue = f"chordwise:{CHUNK_QUEUE}"
         messages = client.lrange(queue, 0, -1)
-        assert len(messages) > MESSAGES // 2  # the others are with the one that was killed
+        assert len(messages) > MESSAGES // 2  # the killed worker has the others
         client.rpush(queue, *messages)
     experiment.fault_is_over()
     for _ in range(2):
@@ -107,8 +109,10 @@ def test_two_processes_with_one_slice(cluster: Cluster, experiment: Experiment) 
 
 
 @pytest.mark.parametrize("wrong_by", [1, -1])
-def test_a_countdown_that_is_wrong(cluster: Cluster, experiment: Experiment, wrong_by: int) -> None:
-    """P15: the chunks are the truth; the synthesis comes once, when the last of them has ended."""
+def test_a_wrong_countdown_causes_one_synthesis(
+    cluster: Cluster, experiment: Experiment, wrong_by: int
+) -> None:
+    """P15: the states of the chunks decide; the synthesis runs once, after the last chunk."""
     experiment.begin(
         f"P15 {wrong_by:+}", f"jobs.open_chunks off by {wrong_by:+} with a quarter done"
     )
@@ -126,12 +130,12 @@ def test_a_countdown_that_is_wrong(cluster: Cluster, experiment: Experiment, wro
     assert cluster.count(syntheses) == 1
 
 
-# `lease_seconds` of limits/shared.py: the timeout of a call, and a margin.
+# `lease_seconds` of limits/shared.py: the timeout of a call, plus a margin.
 _PERMIT_SECONDS = 25.0
 
 
-def test_permits_that_are_lost_with_their_process(cluster: Cluster, experiment: Experiment) -> None:
-    """P16: the permits of a killed worker are free again once its calls would have ended."""
+def test_permits_of_a_killed_worker_expire(cluster: Cluster, experiment: Experiment) -> None:
+    """P16: the permits of a killed worker expire when its calls would have ended."""
     experiment.begin("P16", f"kill -9 of a worker that holds all {CONCURRENCY} permits")
     cluster.members.environment = {
         **cluster.members.environment,
@@ -159,7 +163,7 @@ _JOBS_A_SECOND = 25
 
 @pytest.fixture
 def jobs(request: pytest.FixtureRequest) -> int:
-    """Return how many jobs `--many-jobs` asks for."""
+    """Return the number of jobs from `--many-jobs`."""
     return int(request.config.getoption("--many-jobs"))
 
 
@@ -167,7 +171,7 @@ def jobs(request: pytest.FixtureRequest) -> int:
 def test_many_jobs_while_the_database_restarts(
     own_cluster: Cluster, experiment: Experiment, jobs: int
 ) -> None:
-    """D08: one run of very many jobs ends with a result for each, and asks nothing twice."""
+    """D08: a very large run ends with a result for each job, and repeats no call."""
     experiment.begin("D08", f"{jobs:,} jobs, PostgreSQL killed {_RESTARTS} times")
     own_cluster.provider.delay_seconds = 0.0
     rows = own_cluster.documents.folder / "rows.csv"

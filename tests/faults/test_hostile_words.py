@@ -1,4 +1,4 @@
-"""S03 and S04: words that would be obeyed where they are not shown as the text that they are."""
+"""S03 and S04: texts that are harmful if a place interprets them instead of showing them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.faults.test_odd_drops import exported, unprintable
 from tests.peers.answering_server import AnsweringHandler, completion, material_of
 from tests.peers.webhook_receiver import receiving
 
-# What each of these does where it is not shown as the text that it is.
+# Each text has an effect where it is interpreted.
 HOSTILE = (
     "=cmd|' /C calc'!A0",
     "+1+1",
@@ -36,7 +36,7 @@ HOSTILE = (
     "@SUM(1+1)",
     "\t=1+1",
     "\r=1+1",
-    "＝1+1",  # noqa: RUF001 - meant
+    "＝1+1",  # noqa: RUF001 - intended
     "<script>document.title = 'owned'</script>",
     '"><img src=x onerror="document.title=1">',
     "javascript:document.title=1",
@@ -52,7 +52,7 @@ HOSTILE = (
 )
 _MAX_ITEMS = 5  # of a list in a summary
 _TOWN = re.compile(r"town (\d+)")
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "＝")  # noqa: RUF001 - meant
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "＝")  # noqa: RUF001 - intended
 _SHOWING = (
     ("results",),
     ("results", "--json"),
@@ -81,7 +81,7 @@ WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - plante
 
 
 def says_hostile_words(handler: AnsweringHandler, user: str) -> None:
-    """Answer with hostile words wherever a summary has words; the quote is one of the text."""
+    """Answer with a summary whose fields are hostile texts; the quote is one of the document."""
     said = material_of(user).strip()
     number = _TOWN.search(said)
     first = int(number[1]) if number else 0
@@ -97,7 +97,7 @@ def says_hostile_words(handler: AnsweringHandler, user: str) -> None:
 
 
 def write_hostile_documents(cluster: Cluster) -> list[Path]:
-    """Write a document for each of the texts, which also stands in its name."""
+    """Write a document for each text, which is also part of its name."""
     files = []
     for number, text in enumerate(HOSTILE):
         named = re.sub(r"[/\0]", "_", text)
@@ -108,7 +108,7 @@ def write_hostile_documents(cluster: Cluster) -> list[Path]:
 
 
 def on_terminal(cluster: Cluster, *arguments: str) -> str:
-    """Return what a command writes to a terminal that shows characters and nothing else."""
+    """Return what a command writes to a terminal without interpreting it."""
     ours, theirs = pty.openpty()
     environment = {**cluster.members.environment, "TERM": "dumb", "COLUMNS": "200"}
     with subprocess.Popen(
@@ -127,7 +127,7 @@ def on_terminal(cluster: Cluster, *arguments: str) -> str:
 
 
 def _pieces(terminal: int) -> Iterator[bytes]:
-    # Linux reports the end of a terminal as an error.
+    # On Linux, reading after the end of a terminal raises an error.
     with suppress(OSError):
         while piece := os.read(terminal, 65_536):
             yield piece
@@ -152,7 +152,7 @@ def visited(cluster: Cluster) -> Iterator[tuple[str, str]]:
 
 
 def active_parts(page: str) -> list[str]:
-    """Return what of a page would run or lead away, our own scripts aside."""
+    """Return the parts of a page that would run or lead away, except Chordwise's own scripts."""
     root = html.fromstring(page)
     scripts = [each.text or "" for each in root.iter("script") if not each.get("src")]
     found = [each for each in scripts if "owned" in each or "document.title" in each]
@@ -171,8 +171,10 @@ def cells_of(path: Path) -> Iterator[Cell]:
 
 @pytest.mark.thorough
 @pytest.mark.timeout(900)
-def test_hostile_words_wherever_text_is_shown(cluster: Cluster, experiment: Experiment) -> None:
-    """S03, S04: in names, texts, questions and answers; each place shows them as text."""
+def test_hostile_texts_are_shown_as_text_in_every_output(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """S03, S04: in names, texts, questions and answers; every output shows them as text."""
     experiment.begin("S03 S04", f"{len(HOSTILE)} texts in names, documents, questions, answers")
     with receiving(200) as receiver:
         with (cluster.folder / "chordwise.toml").open("a", encoding="utf-8") as file:
@@ -206,4 +208,4 @@ def test_hostile_words_wherever_text_is_shown(cluster: Cluster, experiment: Expe
     assert "document.title" in "".join(map(str, html.fromstring(pages["/results"]).itertext()))
     assert [cell for cell in cells if cell.startswith(_FORMULAS)] == []
     assert {cell.data_type for cell in cells_of(book)} <= {"s", "n", "b", "d"}
-    assert "harbour" not in told  # the webhook names its run, and no text of a document
+    assert "harbour" not in told  # the webhook names its run, without text of a document

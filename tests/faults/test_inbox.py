@@ -1,4 +1,4 @@
-"""F01, F09 and kills: whatever happens to the watch of an inbox, each file lies in one place."""
+"""F01, F09 and I6: kills at every step of the watch of an inbox."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ polling_seconds = 0.05
 
 @pytest.fixture(params=["one file system", "two file systems"])
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """Return a home on the file system of the inbox, and one on another."""
+    """Return a home on the file system of the inbox, or on another one."""
     if request.param == "one file system":
         yield tmp_path / "home"
         return
@@ -66,7 +66,7 @@ def killed_at_every_step(
 def test_a_kill_at_any_step_leaves_each_file_in_one_place(
     tmp_path: Path, home: Path, database_url: SecretStr, broker_url: SecretStr
 ) -> None:
-    """I6: after each kill the file is there once, and the next watch delivers it with its note."""
+    """I6: after each kill the file exists once, and the next watch delivers it with its note."""
     found = killed_at_every_step(tmp_path, home, database_url, broker_url)
 
     assert len(found) > 20

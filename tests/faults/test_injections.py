@@ -1,4 +1,4 @@
-"""S01: documents that speak to the model, asked of a model that obeys them."""
+"""S01: documents with instructions to the model, and a model that obeys them."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def facts(cluster: Cluster) -> Mapping[str, Mapping[str, tuple[object, ...]]]:
 
 
 def changed(cluster: Cluster) -> Iterator[tuple[str, bool]]:
-    """Yield the facts that differ from those of the clean twin, and whether they show themselves.
+    """Yield the facts that differ from those of the clean twin, and whether this is visible.
 
-    Either their quote is not in the text, or it is a part of the order itself.
+    It is visible if the quote is not in the text, or is a part of the order itself.
     """
     found = facts(cluster)
     for number, injection in enumerate(INJECTIONS):
@@ -71,8 +71,10 @@ def share_flagged(cluster: Cluster, name: str) -> float:
     return flagged / count
 
 
-def test_orders_in_documents(cluster: Cluster, experiment: Experiment) -> None:
-    """S01: the form of answers holds, and what a model was talked into shows itself."""
+def test_facts_that_an_injection_changed_are_visible(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """S01: answers keep to the schema, and facts that an order has changed are visible."""
     experiment.begin("S01", f"{len(INJECTIONS)} documents with injected orders, a model that obeys")
     cluster.provider.treat(Treatment(answering=answer_obediently), times=_EVER)
     folder = cluster.folder / "documents"
@@ -109,7 +111,7 @@ def test_orders_in_documents(cluster: Cluster, experiment: Experiment) -> None:
 
 
 def obeying_in_form(content: str) -> str:
-    """Return a proper summary whose words are what the order asked for."""
+    """Return a valid summary with the words that the order demands."""
     return json.dumps({**json.loads(content), "main_topic": OBEYED, "conclusions": [OBEYED]})
 
 
@@ -141,7 +143,7 @@ def local_model(folder: Path) -> Iterator[Treatment]:
 
 
 def planted_hosts(folder: Path, *, every: int) -> Mapping[Path, str]:
-    """Write documents of BIPIA with a request in each; return their texts without it."""
+    """Write documents of BIPIA with an inserted request each; return their original texts."""
     hosts: dict[Path, str] = {}
     for number, text in enumerate(list(texts(BIPIA))[::every]):
         lines = text.split("\n")
@@ -156,7 +158,7 @@ def planted_hosts(folder: Path, *, every: int) -> Mapping[Path, str]:
 @pytest.mark.skipif(not BIPIA.exists(), reason="the corpora are not here")
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("model", ["obedient", "local"])
-def test_requests_in_real_documents(
+def test_injections_in_real_documents_are_flagged(
     cluster: Cluster, experiment: Experiment, tmp_path: Path, model: str
 ) -> None:
     """S01: stored answers match the schema, and flagged documents need review."""

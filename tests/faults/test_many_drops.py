@@ -23,7 +23,7 @@ pytestmark = pytest.mark.thorough
 
 FILES = 10_000
 GROWTH_MEGABYTES = 128
-# Nothing is promised but that they are taken; so many a second are on two cores.
+# A rate is not guaranteed; two cores reach this one.
 _FILES_PER_SECOND = 10
 _OTHER_FOLDER_EACH = 4
 _MEGABYTE = 1_048_576
@@ -35,7 +35,7 @@ JOIN jobs AS j ON j.intake_id = i.intake_id JOIN results AS r ON r.job_id = j.id
 
 
 def stage(cluster: Cluster, drops: Drops) -> list[bytes]:
-    """Write all files, of two folders, elsewhere; return their names in the order of their age."""
+    """Write the files for two folders elsewhere; return their names, ordered by age."""
     names = []
     for number in range(FILES):
         folder = "few" if number % _OTHER_FOLDER_EACH == 0 else "many"
@@ -49,7 +49,7 @@ def stage(cluster: Cluster, drops: Drops) -> list[bytes]:
 
 
 def base_bytes(cluster: Cluster, drops: Drops, scheduler: Member) -> int:
-    """Return how much the scheduler holds once it has read a first file."""
+    """Return the memory of the scheduler after it has read a first file."""
     drops.drop("0.txt", cluster.documents.text(FILES))
     drops.wait_until_delivered(1, 60, cluster.story)
     scheduler.sample()
@@ -57,8 +57,8 @@ def base_bytes(cluster: Cluster, drops: Drops, scheduler: Member) -> int:
 
 
 @pytest.mark.timeout(2 * FILES // _FILES_PER_SECOND)
-def test_ten_thousand_files_at_once(cluster: Cluster, experiment: Experiment) -> None:
-    """F10: all are taken, the oldest first whatever their folder, in bounded memory, none lost."""
+def test_ten_thousand_files_are_taken_in_order(cluster: Cluster, experiment: Experiment) -> None:
+    """F10: all files are taken, oldest first across folders, in bounded memory; none is lost."""
     experiment.begin("F10 at once", f"{FILES:,} files in two folders, renamed into the inbox")
     cluster.provider.delay_seconds = 0.0
     drops = cluster.open_inbox()
@@ -71,7 +71,7 @@ def test_ten_thousand_files_at_once(cluster: Cluster, experiment: Experiment) ->
     begun, bound = time.monotonic(), FILES / _FILES_PER_SECOND
     cluster.wait_for(f"SELECT count(*) > {FILES} FROM intakes WHERE outcome = 'accepted'", bound)  # noqa: S608 - a number
     taken_seconds = time.monotonic() - begun
-    cluster.wait_for(_DELIVERED, bound)  # looking through the folders would slow the proxies down
+    cluster.wait_for(_DELIVERED, bound)  # listing the folders would slow the proxies down
     drops.wait_until_delivered(FILES + 1, WAITING_SECONDS, cluster.story)
 
     growth = (scheduler.peak_bytes - base) // _MEGABYTE
@@ -89,7 +89,7 @@ def test_ten_thousand_files_at_once(cluster: Cluster, experiment: Experiment) ->
 def test_a_file_each_second(
     request: pytest.FixtureRequest, cluster: Cluster, experiment: Experiment
 ) -> None:
-    """F10: a stream of files is analyzed as it comes, and memory does not grow with it."""
+    """F10: each file of a stream is analyzed as it arrives, and memory does not grow."""
     minutes: float = request.config.getoption("--stream-minutes", 2.0)
     files = round(minutes * 60)
     experiment.begin("F10 stream", f"a file each second for {minutes:g} min")
@@ -101,7 +101,7 @@ def test_a_file_each_second(
     for number in range(1, files + 1):
         dropped[number] = time.time()
         drops.drop(f"{number}.txt", cluster.documents.text(number))
-        time.sleep(1)  # noqa: TID251 - the pace is what is tried
+        time.sleep(1)  # noqa: TID251 - the rate of the stream
     experiment.fault_is_over()
 
     drops.wait_until_delivered(files + 1, 60, cluster.story)
@@ -134,7 +134,7 @@ _EXPECTED = {
 
 @pytest.fixture
 def large(cluster: Cluster) -> Iterator[Path]:
-    """Return a folder for large files; wherever they go in the experiment, they are removed."""
+    """Return a folder for large files; they are removed from all folders afterwards."""
     folder = cluster.folder / "large"
     folder.mkdir()
     yield folder
@@ -144,7 +144,7 @@ def large(cluster: Cluster) -> Iterator[Path]:
 
 
 def write_line(path: Path, megabytes: int) -> Path:
-    """Write one line of words without an end of a sentence."""
+    """Write one line of words without a sentence end."""
     with path.open("wb") as file:
         for _ in range(megabytes):
             file.write(b"words of " * (MEGABYTE // 9) + b" " * (MEGABYTE % 9))
@@ -152,7 +152,7 @@ def write_line(path: Path, megabytes: int) -> Path:
 
 
 def write_gigabyte(path: Path) -> Path:
-    """Write a text that is a gigabyte long, most of it a hole in the file."""
+    """Write a sparse text file of a gigabyte."""
     with path.open("wb") as file:
         file.write(b"A text that never ends. ")
         file.truncate(1_024 * MEGABYTE)
@@ -160,13 +160,15 @@ def write_gigabyte(path: Path) -> Path:
 
 
 def peak_megabytes(member: Member) -> int:
-    """Return the most memory that a member was seen to hold, with its children."""
+    """Return the peak memory of a member and its children."""
     return member.peak_bytes // MEGABYTE
 
 
 @pytest.mark.thorough
-def test_nothing_and_far_too_much(cluster: Cluster, large: Path, experiment: Experiment) -> None:
-    """F04: each gets a clear code; what is too large is not read; a long line is split hard."""
+def test_empty_and_oversized_files_are_refused(
+    cluster: Cluster, large: Path, experiment: Experiment
+) -> None:
+    """F04: each file has a clear code; oversized files are not read; a long line is split."""
     experiment.begin("F04", "0 bytes, white space, 1 GB, lines of 500 MB, 200 MB and 40 kB")
     drops = cluster.open_inbox()
     scheduler = cluster.start_watching()
@@ -200,7 +202,7 @@ def test_nothing_and_far_too_much(cluster: Cluster, large: Path, experiment: Exp
 FEW_FILES = 24
 POLLING_SECONDS = 1.0
 PADDING_BYTES = 2_000_000
-# The pause after the sixth failure in a row; each is twice as long as the one before.
+# The pause after six failures; each pause is twice as long as the one before.
 LONGEST_PAUSE_SECONDS = 32.0
 _MEGABYTES = 24
 _POLLING = f"polling = true\npolling_seconds = {POLLING_SECONDS}"
@@ -214,23 +216,23 @@ def small_disk() -> Iterator[SmallDisk]:
 
 
 def page(cluster: Cluster, number: int, padding_bytes: int = PADDING_BYTES) -> str:
-    """Return a document that is large and says little."""
+    """Return a large document with a short text."""
     return f"<p>{cluster.documents.text(number)}</p><!-- {'.' * padding_bytes} -->"
 
 
 def drop_pages(cluster: Cluster, drops: Drops, count: int, padding_bytes: int) -> None:
-    """Drop large files that take time, and room, to be copied."""
+    """Drop large files, which take time and space to copy."""
     for number in range(1, count + 1):
         drops.drop(f"{number}.html", page(cluster, number, padding_bytes))
 
 
 @pytest.mark.thorough
-def test_a_store_on_another_file_system(
+def test_a_store_on_another_file_system_survives_kills(
     cluster: Cluster, experiment: Experiment, tmp_path: Path
 ) -> None:
-    """F09: files are copied over and back, whole and once, although the watch is killed meanwhile.
+    """F09: files are copied to the store and back completely and once, despite kills of the watch.
 
-    It polls, and hears of no event.
+    The watch polls, and receives no events.
     """
     experiment.begin("F09 across", "store on another file system, no events, 3 kills of the watch")
     with another_file_system(tmp_path) as memory:
@@ -253,10 +255,12 @@ def test_a_store_on_another_file_system(
 
 
 @pytest.mark.thorough
-def test_a_full_store(small_disk: SmallDisk, cluster: Cluster, experiment: Experiment) -> None:
-    """F09: without room in the store files stay where they are, and are taken once there is some.
+def test_files_wait_for_room_in_the_store(
+    small_disk: SmallDisk, cluster: Cluster, experiment: Experiment
+) -> None:
+    """F09: while the store has no room, files remain in the inbox; they are taken later.
 
-    The watch is killed and started again while there is none.
+    The watch is killed and restarted while the store is full.
     """
     experiment.begin("F09 full store", "disk of the store full, watch killed meanwhile")
     home = small_disk.folder / "home"
@@ -286,10 +290,10 @@ def test_a_full_store(small_disk: SmallDisk, cluster: Cluster, experiment: Exper
 
 
 @pytest.mark.thorough
-def test_a_full_disk_under_the_inbox(
+def test_delivery_waits_for_room_beside_the_inbox(
     small_disk: SmallDisk, cluster: Cluster, experiment: Experiment
 ) -> None:
-    """F09: without room beside the inbox files stay in the store, and are delivered later."""
+    """F09: while the inbox has no room, files remain in the store; they are delivered later."""
     experiment.begin("F09 full inbox", "disk of done/ full, on another file system")
     drops = cluster.open_inbox(root=small_disk.folder)
     scheduler = cluster.start_watching()

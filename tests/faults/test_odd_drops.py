@@ -1,4 +1,4 @@
-"""F05 to F08, F11 and F12: odd names, odd texts, traps, and what must not be touched."""
+"""F05 to F08, F11 and F12: unusual names and encodings, hostile files, and missing permissions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _NULL_DEVICE = os.makedev(1, 3)
 
 
 def unprintable(text: str) -> set[str]:
-    """Return the characters that a terminal would obey, or not show."""
+    """Return the characters that a terminal interprets or does not show."""
     return {each for each in text if each != "\n" and unicodedata.category(each) in ("Cc", "Cf")}
 
 
@@ -66,8 +66,8 @@ def relative_bytes(folder: Path) -> set[bytes]:
 
 
 @pytest.mark.thorough
-def test_unexpected_names(cluster: Cluster, experiment: Experiment) -> None:
-    """F06: every file arrives under the very same bytes, and every name is shown harmlessly."""
+def test_unusual_file_names_are_preserved(cluster: Cluster, experiment: Experiment) -> None:
+    """F06: every file is delivered under the same bytes, and every name is shown safely."""
     experiment.begin(
         "F06", f"{len(NAMES)} names, such as invalid UTF-8, =cmd(), newlines, NFC and NFD"
     )
@@ -94,7 +94,7 @@ def test_unexpected_names(cluster: Cluster, experiment: Experiment) -> None:
 
 
 def plant(drops: Drops, twin: str) -> set[str]:
-    """Put things into the inbox that are no plain files of their own; return their names."""
+    """Create links, pipes, sockets and devices in the inbox; return their names."""
     inbox = drops.folders.inbox
     (inbox / "link.txt").symlink_to("/etc/passwd")
     (inbox / "dangling.txt").symlink_to(inbox / "nowhere.txt")
@@ -115,23 +115,23 @@ def plant(drops: Drops, twin: str) -> set[str]:
 
 
 def refusals(scheduler: Member) -> Counter[str]:
-    """Return how often each thing was reported as refused."""
+    """Return how often each entry was reported as refused."""
     lines = [line for line in scheduler.text().splitlines() if '"inbox.refused"' in line]
     return Counter(Path(line.split('"file": "')[1].split('"')[0]).name for line in lines)
 
 
 @pytest.mark.thorough
-def test_what_is_no_plain_file(
+def test_special_files_are_reported_and_left_in_place(
     cluster: Cluster, experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F07: links, loops, pipes, sockets and devices are reported once, and left where they are."""
+    """F07: links, loops, pipes, sockets and devices are reported once, and left in place."""
     experiment.begin("F07", "links, loops, a second name, a pipe, a socket, a device")
-    monkeypatch.chdir(tmp_path)  # the path of a socket has to be short
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
     drops = cluster.open_inbox()
     scheduler = cluster.start_watching()
 
     planted = plant(drops, cluster.documents.text(99))
-    for number in range(4):  # each makes the watch look again
+    for number in range(4):  # each file triggers another scan
         drops.drop(f"honest-{number}.txt", cluster.documents.text(number))
         drops.wait_until_delivered(number + 1, 60, cluster.story)
     told = refusals(scheduler)
@@ -163,7 +163,7 @@ _QUERY = f"{_TEXTS} ON d.id = i.document_id"
 
 
 def stored(cluster: Cluster) -> dict[str, tuple[str, Mapping[str, object]]]:
-    """Return the stored text of each file, and what was changed in it."""
+    """Return the stored text of each file, and its normalization."""
     return {
         str(source).rsplit("/", 1)[-1]: (str(text), changes if isinstance(changes, dict) else {})
         for source, text, changes in cluster.rows(_QUERY)
@@ -171,7 +171,7 @@ def stored(cluster: Cluster) -> dict[str, tuple[str, Mapping[str, object]]]:
 
 
 def combining() -> str:
-    """Return letters with hundreds of accents each, a megabyte in all."""
+    """Return a megabyte of letters with hundreds of accents each."""
     letter = "a" + "\u0301" * _MARKS_OF_ONE
     count = COMBINING_BYTES // len(letter.encode())
     return " ".join(f"{number} {letter}" for number in range(count))
@@ -184,8 +184,8 @@ def _read_in_larger_chunks(cluster: Cluster) -> None:
 
 
 @pytest.mark.thorough
-def test_characters_that_databases_refuse(cluster: Cluster, experiment: Experiment) -> None:
-    """F11: NUL, lone surrogates and their like become storable text; what changed is counted."""
+def test_unstorable_characters_are_replaced(cluster: Cluster, experiment: Experiment) -> None:
+    """F11: NUL, lone surrogates and similar characters are replaced; the changes are counted."""
     experiment.begin("F11", "NUL, surrogates, noncharacters, 1 MB of accents, zero width, tags")
     _read_in_larger_chunks(cluster)
     drops = cluster.open_inbox()
@@ -223,8 +223,10 @@ def test_characters_that_databases_refuse(cluster: Cluster, experiment: Experime
 
 
 @pytest.mark.thorough
-def test_bytes_that_are_not_what_they_seem(cluster: Cluster, experiment: Experiment) -> None:
-    """F12: other encodings are recognized, line ends made one, and binary content is refused."""
+def test_encodings_are_detected_and_binary_content_refused(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """F12: encodings are detected, line ends unified, and binary content is refused."""
     experiment.begin("F12", "cp1252, UTF-16 without mark, Shift JIS, binary, mixed line ends")
     drops = cluster.open_inbox()
     cluster.start_watching()
@@ -269,7 +271,7 @@ timeout_seconds = 20
 memory_megabytes = 256
 max_unpacked_megabytes = 200
 """
-# What is repaired into an empty document is as good as what is refused.
+# Some files are repaired into an empty document, which counts as a refusal.
 HOSTILE: Mapping[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "bomb.docx": (hostile_files.zip_bomb, ("zip_bomb",)),
     "laughs.docx": (hostile_files.billion_laughs, ("malformed",)),
@@ -292,14 +294,16 @@ _LONGEST = "SELECT max(extract(epoch FROM submitted_at - created_at))::float FRO
 
 
 def readers_of(scheduler: Member) -> set[int]:
-    """Return the process ids of the readers that a scheduler has now."""
+    """Return the process ids of a scheduler's current readers."""
     children = psutil.Process(scheduler.process.pid).children(recursive=True)
     return {each.pid for each in children if "chordwise.readers.child" in each.cmdline()}
 
 
 @pytest.mark.thorough
-def test_hostile_files_beside_honest_ones(cluster: Cluster, experiment: Experiment) -> None:
-    """F05: each has its code within its limits, its reader is gone, and other files are read."""
+def test_hostile_files_are_refused_and_others_are_read(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """F05: each has a code within its limits, its reader is replaced, other files are read."""
     experiment.begin("F05", f"bombs, entity expansion, loops, a PDF of {PAGES:,} pages")
     drops = cluster.open_inbox(more=_READERS)
     scheduler = cluster.start_watching()
@@ -333,14 +337,14 @@ LOOKS = 16
 _OTHER_USER = 65_534
 _POLLING_SECONDS = 0.5
 _LOOKS = f"polling_seconds = {_POLLING_SECONDS}"
-# The pause after as many failures as fit into the looks.
+# The pause after as many failures as there are scans.
 _PAUSE_SECONDS = 16.0
 # Without these capabilities, permissions apply to root as well.
 _RIGHTS = "-dac_override,-dac_read_search,-fowner"
 
 
 def without_rights() -> tuple[str, ...]:
-    """Return what starts a process that permissions bind; skip where we cannot."""
+    """Return a command that starts a process subject to permissions; skip if there is none."""
     if os.geteuid() != 0:
         return ()
     program = shutil.which("setpriv")
@@ -350,14 +354,14 @@ def without_rights() -> tuple[str, ...]:
 
 
 def reported(scheduler: Member) -> Counter[str]:
-    """Return how often each thing was reported as refused, or postponed."""
+    """Return how often each entry was reported as refused or postponed."""
     lines = scheduler.text().splitlines()
     told = [line for line in lines if '"inbox.refused"' in line or '"inbox.postponed"' in line]
     return Counter(Path(line.split('"file": "')[1].split('"')[0]).name for line in told)
 
 
 def forbid(drops: Drops) -> dict[Path, int]:
-    """Take rights away; return which rights have to be given back to which paths."""
+    """Remove permissions; return the original mode of each path."""
     inbox, done = drops.folders.inbox, drops.folders.done
     done.mkdir()
     closed = {inbox / "secret.txt": 0, inbox / "closed": 0, inbox / "fixed": 0o555, done: 0o555}
@@ -368,8 +372,10 @@ def forbid(drops: Drops) -> dict[Path, int]:
 
 
 @pytest.mark.thorough
-def test_what_the_scheduler_may_not_touch(cluster: Cluster, experiment: Experiment) -> None:
-    """F08: each is reported once however often it is checked, and continues after its repair."""
+def test_files_without_permission_are_reported_once(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """F08: each is reported once in many scans, and is processed after its repair."""
     experiment.begin("F08", "chmod 000; folders not readable, not writable; done/ not writable")
     cluster.members.prefix = without_rights()
     drops = cluster.open_inbox(_LOOKS)
@@ -377,12 +383,12 @@ def test_what_the_scheduler_may_not_touch(cluster: Cluster, experiment: Experime
     paths = [drops.drop(name, cluster.documents.text(at)) for at, name in enumerate(names)]
     rights = forbid(drops)
     if os.geteuid() == 0:
-        os.chown(paths[-1], _OTHER_USER, _OTHER_USER)  # a file of another user, which we may read
+        os.chown(paths[-1], _OTHER_USER, _OTHER_USER)  # a file of another user, which is readable
 
     scheduler = cluster.start_watching()
     cluster.wait_for("SELECT count(*) = 2 FROM results")
     wait_until(lambda: len(reported(scheduler)) == len(names), 60, "all is reported")
-    time.sleep(LOOKS * _POLLING_SECONDS)  # noqa: TID251 - so often nothing may be told again
+    time.sleep(LOOKS * _POLLING_SECONDS)  # noqa: TID251 - scans that must not report again
     told, taken = reported(scheduler), cluster.count("SELECT count(*) FROM inbox_files")
     for path, mode in rights.items():
         path.chmod(mode)

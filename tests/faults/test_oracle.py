@@ -1,4 +1,4 @@
-"""The oracle is satisfied by a healthy history, and notices everything that is tampered with."""
+"""Tests of the oracle: it accepts a healthy history, and detects each kind of tampering."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def by_message(cluster: Cluster) -> None:
 
 
 def by_repetition(cluster: Cluster) -> None:
-    """Ask the provider once more, and write it into the ledger."""
+    """Call the provider once more, and record the call in the ledger."""
     (row,) = cluster.rows(
         "INSERT INTO model_calls SELECT (jsonb_populate_record(c, jsonb_build_object("
         "'id', gen_random_uuid()))).* FROM model_calls AS c LIMIT 1 RETURNING id::text"
@@ -79,7 +79,7 @@ CASES: dict[str, tuple[Invariant, Tampering]] = {
     "asked again": (calls.extra_calls, by_repetition),
     "the API key stands in the database": (
         leaks.planted_secrets,
-        by(f"UPDATE documents SET title = '{API_KEY}'"),  # noqa: S608 - our own
+        by(f"UPDATE documents SET title = '{API_KEY}'"),  # noqa: S608 - a constant of the tests
     ),
     "the database's password stands in": (
         leaks.planted_secrets,
@@ -107,7 +107,7 @@ CASES: dict[str, tuple[Invariant, Tampering]] = {
 
 @contextmanager
 def copied_database(cluster: Cluster) -> Iterator[None]:
-    """Let the cluster look at a copy of its database inside the block."""
+    """Switch the cluster to a copy of its database inside the block."""
     original, copy = cluster.name, f"{cluster.name}_copy"
     create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
     drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
@@ -120,10 +120,8 @@ def copied_database(cluster: Cluster) -> Iterator[None]:
 
 
 @pytest.mark.thorough
-def test_a_healthy_history_is_accepted_and_a_tampered_one_is_not(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is found without a fault; then each invariant notices what was done against it."""
+def test_the_oracle_detects_tampering(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no violation without a fault; then each invariant detects its tampering."""
     cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=6))
     cluster.wait_until_finished()
@@ -143,14 +141,14 @@ def test_a_healthy_history_is_accepted_and_a_tampered_one_is_not(
 
 
 def write_while_restoring(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a row written, with the values that it has already, when messages are delivered."""
+    """Update a row to the same values when messages are redelivered."""
     monkeypatch.setattr(
         quiescence, "_restore", lambda _: cluster.rows("UPDATE jobs SET id = id RETURNING 1")
     )
 
 
-def test_what_a_killed_worker_had_taken_is_delivered_by_hand(cluster: Cluster) -> None:
-    """A message in `unacked` goes back to its queue, whatever its age."""
+def test_messages_of_a_killed_worker_are_redelivered(cluster: Cluster) -> None:
+    """A message in `unacked` returns to its queue, regardless of its age."""
     worker = cluster.start_worker("broker.popped:hang:0; chunk.before_claim:hang:60:*")
     cluster.start_scheduler()
     cluster.submit(cluster.documents.write(chunks=6))

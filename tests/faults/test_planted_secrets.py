@@ -1,4 +1,4 @@
-"""S02: secrets that are planted wherever one may be, and stand nowhere else."""
+"""S02: secrets that are planted in every possible place appear nowhere else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.faults.test_hostile_words import DELIVERY
 from tests.peers.answering_server import AnsweringHandler, completion, summary
 from tests.peers.webhook_receiver import WebhookReceiver, receiving
 
-# None of them looks like a key.
+# None of them has the format of a key.
 PLANTED = {
     "model key": "Planted-Model-Key-5d1c0f3a9b7e",
     "OpenAI key": "Planted-OpenAI-Key-7a1b",
@@ -29,7 +29,7 @@ PLANTED = {
     "another password": "Planted-Password-0d4e",
 }
 _ELSEWHERE = PLANTED["another password"]
-# Settings that are refused, all at once, and servers that are away, each with a secret in it.
+# Invalid settings, all at once, and unavailable servers; each value contains a secret.
 INVALID = {
     "CHORDWISE_DATABASE_URL": f"postgresql://chordwise:{_ELSEWHERE}@127.0.0.1:port/chordwise",
     "CHORDWISE_BROKER_URL": f"redis://:{_ELSEWHERE}@[::1/0",
@@ -45,12 +45,12 @@ AWAY = {
     "CHORDWISE_BROKER_URL": f"redis://:{_ELSEWHERE}@127.0.0.1:1/0",
     "CHORDWISE_READER_URL": f"postgresql://reader:{_ELSEWHERE}@127.0.0.1:1/chordwise",
     "CHORDWISE_MODELS__PEER__BASE_URL": f"http://chordwise:{_ELSEWHERE}@127.0.0.1:1/v1",
-    "CHORDWISE_MODELS__PEER__API_KEY": "",  # it would be one of two
+    "CHORDWISE_MODELS__PEER__API_KEY": "",  # otherwise it would be one of two passwords
 }
 _COMMANDS = (("config",), ("--debug", "doctor"))
 _AFTERWARDS = (("config", "--json"), ("sql", "SELECT * FROM failures"), ("runs",), ("doctor",))
 _ALL_TOLD = "SELECT count(*) > 0 AND bool_and(status <> 'pending') FROM deliveries"
-# What ends one request, and what pauses the run until a person says so.
+# Errors that end one request, and errors that pause the run until a user retries it.
 _FAILING = ("a message", "a text", "a title of an error", "an id", "a code")
 _PAUSING = ("a refusal", "a title", "a redirect")
 
@@ -80,7 +80,7 @@ def repeating(where: str) -> Treatment:
 
 
 def plant(cluster: Cluster, receiver: WebhookReceiver) -> None:
-    """Put the secrets into the environment of all processes, and a webhook into the settings."""
+    """Add the secrets to the environment of all processes, and a webhook to the settings."""
     url = f"{receiver.url}&key={PLANTED['webhook token']}"
     with (cluster.folder / "chordwise.toml").open("a", encoding="utf-8") as file:
         file.write(DELIVERY.format(url=url, secret=f"whsec_{PLANTED['webhook secret']}"))
@@ -95,19 +95,19 @@ def plant(cluster: Cluster, receiver: WebhookReceiver) -> None:
 
 
 def run_with(cluster: Cluster, wrong: Mapping[str, str]) -> None:
-    """Let commands and processes run with settings that are wrong, and keep what they say."""
+    """Run commands and processes with wrong settings, and keep their output."""
     environment = {**cluster.members.environment, **wrong}
     processes = Processes(folder=cluster.folder, environment=environment)
     members = [cluster.members.start(role, "", **wrong) for role in ("worker", "scheduler", "web")]
     for words in _COMMANDS:
         done = processes.run(*words, timeout=300)
         cluster.spoken.append(done.stdout + done.stderr)
-    for member in members:  # some wait for a server that is away
+    for member in members:  # some wait for an unavailable server
         member.kill()
 
 
 def work_through_defects(cluster: Cluster) -> None:
-    """Let both processes raise errors in the middle of their work, and others finish it."""
+    """Raise errors in both processes during their work; other processes complete it."""
     cluster.start_scheduler("dispatch.sent:raise")
     cluster.start_worker("chunk.claimed:raise; chunk.before_commit:raise:2")
     cluster.start_both()
@@ -116,7 +116,7 @@ def work_through_defects(cluster: Cluster) -> None:
 
 
 def repeat_the_key(cluster: Cluster) -> None:
-    """Let the provider answer with the key in every place where an error can have it."""
+    """Make the provider return the key in every place where an error can contain it."""
     failing = write_cases(cluster, {name: repeating(name) for name in _FAILING})
     damaged = cluster.folder / "documents" / "damaged.docx"
     damaged.write_bytes(b"PK\x03\x04 no document")
@@ -132,7 +132,7 @@ def repeat_the_key(cluster: Cluster) -> None:
 
 
 def supervise(cluster: Cluster) -> None:
-    """Run everything under the supervisor, look around, and take the database away."""
+    """Run everything under the supervisor, run commands, and disconnect the database."""
     up = cluster.members.start("up", "", CHORDWISE_EMBEDDED__START="true")
     wait_until(lambda: "Ready." in up.text(), 300, "everything runs")
     for words in _AFTERWARDS:
@@ -145,9 +145,9 @@ def supervise(cluster: Cluster) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.timeout(1_800)
-def test_secrets_stand_in_no_output(cluster: Cluster, experiment: Experiment) -> None:
-    """S02: whatever goes wrong in whichever process, none of them is shown, logged or stored."""
-    secrets = len(PLANTED) + 2  # and those of the servers
+def test_secrets_appear_in_no_output(cluster: Cluster, experiment: Experiment) -> None:
+    """S02: whatever fails in any process, no secret is shown, logged or stored."""
+    secrets = len(PLANTED) + 2  # including those of the servers
     experiment.begin("S02", f"{secrets} secrets, and every known error that is displayed")
     with receiving(500, 302, 410) as receiver:
         plant(cluster, receiver)

@@ -1,4 +1,4 @@
-"""Failpoints act where and when they are told to, and the product has every function they name."""
+"""Tests of the failpoints: they act where they are set, and every named function exists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.fakes.processes import ROOT
 from tests.faults.points import POINTS
 
-# Arms in a process of its own: wrapped functions stay wrapped.
+# Runs in a separate process, because wrapped functions stay wrapped.
 ARM = "import sys; from tests.faults.points import arm; arm(sys.argv[1])"
 THREE_TIMES = """
 import sys, uuid
@@ -38,7 +38,7 @@ def run(*arguments: str, failpoints: str = "") -> subprocess.CompletedProcess[st
 
 
 def test_every_point_can_be_armed() -> None:
-    """Each name still has its function in the product, in Celery or in kombu."""
+    """Each failpoint finds its function in Chordwise, Celery or kombu."""
     every = "; ".join(f"{name}:raise" for name in POINTS)
 
     done = run("-c", ARM, every)
@@ -48,8 +48,8 @@ def test_every_point_can_be_armed() -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("wrong", ["chunk.nowhere:kill", "chunk.claimed:explode", "chunk.claimed"])
-def test_what_cannot_be_armed_ends_with_a_sentence(wrong: str) -> None:
-    """An unknown name or action ends the process before it does anything."""
+def test_an_unknown_failpoint_ends_the_process(wrong: str) -> None:
+    """An unknown name or action ends the process at its start."""
     done = run("-m", "tests.faults.armed", "worker", failpoints=wrong)
 
     assert done.returncode == 78
@@ -59,7 +59,7 @@ def test_what_cannot_be_armed_ends_with_a_sentence(wrong: str) -> None:
 
 @pytest.mark.thorough
 def test_a_kill_happens_at_its_passing() -> None:
-    """The second passing is the last thing that the process does."""
+    """The process ends at the second passing."""
     done = run("-u", "-c", THREE_TIMES, "chunk.before_commit:kill:2")
 
     assert done.returncode == -9
@@ -74,8 +74,8 @@ def test_an_error_can_be_raised_at_every_passing() -> None:
 
 
 @pytest.mark.thorough
-def test_the_clock_of_a_process_can_be_wrong(tmp_path: Path) -> None:
-    """Later readings of the clock are wrong."""
+def test_the_clock_of_a_process_can_be_shifted(tmp_path: Path) -> None:
+    """Later readings of the clock are shifted."""
     script = tmp_path / "clock.py"
     script.write_text(
         "import time; before = time.time()\n"
@@ -91,8 +91,7 @@ def test_the_clock_of_a_process_can_be_wrong(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_the_file_descriptors_of_a_process_can_be_few(tmp_path: Path) -> None:
-    """The limit holds for what it starts with, too."""
+def test_the_file_descriptors_of_a_process_can_be_limited(tmp_path: Path) -> None:
     script = tmp_path / "files.py"
     script.write_text(
         "import resource\n"

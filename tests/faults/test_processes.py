@@ -1,4 +1,4 @@
-"""P02 to P12: processes of ours are killed, frozen, asked to leave, and run on wrong clocks."""
+"""P01 to P12: processes are killed, frozen, terminated, and run with wrong clocks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.faults.experiment import MESSAGES, RECOVERY_SECONDS, Experiment
 from tests.faults.members import Member
 from tests.faults.provider import HOLD, Request
 
-# The passing of each point at which the worker dies: in the middle where there is a middle.
+# The passing of each point at which the worker is killed, if possible during the work.
 WORKER_POINTS = {
     "chunk.before_claim": 3,
     "chunk.claimed": 3,
@@ -52,7 +52,7 @@ IN_THE_SUBSET = ("chunk.claimed",)
     ],
 )
 def test_a_worker_killed_at_any_step(cluster: Cluster, experiment: Experiment, point: str) -> None:
-    """P01, P04: SIGKILL costs a lease, and no more than a call for each slot of the worker."""
+    """P01, P04: SIGKILL costs a lease, and at most a call for each slot of the worker."""
     passing = WORKER_POINTS[point]
     group = "P04" if point.startswith("broker.") else "P01"
     experiment.begin(f"{group} {point}", f"kill -9 of a worker at hit {passing}")
@@ -71,10 +71,10 @@ def test_a_worker_killed_at_any_step(cluster: Cluster, experiment: Experiment, p
 @pytest.mark.parametrize(
     "point", ["chunk.claimed", "chunk.before_commit", "synthesis.result_saved", "chunk.committed"]
 )
-def test_a_worker_killed_over_small_documents(
+def test_a_worker_killed_during_small_documents(
     cluster: Cluster, experiment: Experiment, point: str
 ) -> None:
-    """P01: documents of one chunk end with it, whole or not at all."""
+    """P01: a document of one chunk is stored completely or not at all."""
     experiment.begin(f"P01 small {point}", "kill -9 of a worker over 24 documents of one chunk")
     cluster.start_scheduler()
     worker = cluster.start_worker(f"{point}:kill")
@@ -90,8 +90,10 @@ def test_a_worker_killed_over_small_documents(
 
 
 @pytest.mark.thorough
-def test_a_message_lost_while_others_keep_working(cluster: Cluster, experiment: Experiment) -> None:
-    """P04: a message that is nowhere any more is missed, although the queue keeps moving."""
+def test_a_lost_message_is_detected_while_the_queue_moves(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """P04: a lost message is detected although the queue keeps moving."""
     experiment.begin("P04 two workers", "kill -9 between receiving and recording a message")
     cluster.start_scheduler()
     worker = cluster.start_worker("broker.popped:kill:2")
@@ -114,19 +116,19 @@ _ALL_LOST = "SELECT sum(count) = {held} FROM incidents WHERE kind = 'lease_lost'
 def test_a_worker_frozen_past_its_lease(
     cluster: Cluster, experiment: Experiment, when: str
 ) -> None:
-    """P06: its answers come too late and are thrown away, and each lost lease is counted."""
+    """P06: its late answers are discarded, and each lost lease is counted."""
     experiment.begin(f"P06 {when}", "SIGSTOP past the lease, then SIGCONT")
     cluster.start_scheduler()
     cluster.provider.treat(HOLD, times=CONCURRENCY)
     frozen = cluster.start_worker()
     cluster.submit(cluster.documents.write(chunks=24))
-    cluster.wait_for(f"SELECT count(*) = {CONCURRENCY} FROM model_calls")  # noqa: S608 - a number of ours
+    cluster.wait_for(f"SELECT count(*) = {CONCURRENCY} FROM model_calls")  # noqa: S608 - a constant of the test
 
     frozen.freeze()
-    # One for each slot, and those of a slice that was to be next.
+    # One for each slot, and those of a prefetched slice.
     held = cluster.count(_HELD)
     assert CONCURRENCY <= held <= 2 * CONCURRENCY
-    cluster.provider.release()  # its answers are there when it wakes up
+    cluster.provider.release()  # its answers are available when it continues
     if when.startswith("while"):
         cluster.provider.delay_seconds = 2.0
     cluster.start_worker()
@@ -145,10 +147,10 @@ def test_a_worker_frozen_past_its_lease(
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("point", ["chunk.before_commit", "synthesis.result_saved"])
-def test_a_worker_frozen_in_the_middle_of_a_transaction(
+def test_a_worker_frozen_in_a_transaction_does_not_block_others(
     cluster: Cluster, experiment: Experiment, point: str
 ) -> None:
-    """P06: the rows that it has locked do not keep others from finishing the document."""
+    """P06: its row locks do not prevent others from finishing the document."""
     experiment.begin(f"P06 {point}", "SIGSTOP inside a transaction, then SIGCONT")
     cluster.start_scheduler()
     frozen = cluster.start_worker(f"{point}:freeze")
@@ -170,16 +172,16 @@ ROUNDS = 10
 MAX_DELAY_SECONDS = 30.0
 _ATTEMPTS = "SELECT coalesce(max(attempts), 0) FROM chunks"
 _RELEASED = "SELECT count(*) FROM chunks WHERE status = 'pending' AND started_at IS NOT NULL"
-# From the fan-out of its document to its answer.
+# From the fan-out of the document to the answer of the chunk.
 _DELAY = "extract(epoch FROM c.finished_at - j.started_at)::float"
 _DELAYS = (
-    f"SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY {_DELAY}), max({_DELAY})"  # noqa: S608 - constants of ours
+    f"SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY {_DELAY}), max({_DELAY})"  # noqa: S608 - constants of the test
     " FROM chunks AS c JOIN jobs AS j ON j.id = c.job_id"
 )
 
 
 def started_worker(cluster: Cluster) -> Member:
-    """Start a worker and wait until it works."""
+    """Start a worker and wait until it has started."""
     worker = cluster.start_worker()
     wait_until(lambda: worker.has_started, 30, "the worker starts")
     return worker
@@ -187,22 +189,22 @@ def started_worker(cluster: Cluster) -> Member:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("grace", [1, 5])
-def test_a_worker_asked_to_leave_in_the_middle(
+def test_a_terminated_worker_releases_its_chunks(
     cluster: Cluster, experiment: Experiment, grace: int
 ) -> None:
-    """P05: what it cannot finish goes back at once; no attempt is lost, and the exit code is 0."""
+    """P05: unfinished chunks are released at once; no attempt is lost, and the exit code is 0."""
     experiment.begin(f"P05 grace {grace} s", "SIGTERM with calls longer than the grace period")
     cluster.provider.treat(HOLD, times=CONCURRENCY)
     cluster.start_scheduler()
     worker = cluster.start_worker(CHORDWISE_WORKER__SHUTDOWN_GRACE_SECONDS=str(grace))
     cluster.submit(cluster.documents.write(chunks=24))
-    cluster.wait_for(f"SELECT count(*) = {CONCURRENCY} FROM model_calls")  # noqa: S608 - a number of ours
+    cluster.wait_for(f"SELECT count(*) = {CONCURRENCY} FROM model_calls")  # noqa: S608 - a constant of the test
 
     assert worker.terminate() == 0
     experiment.fault_is_over()
 
     assert cluster.count("SELECT count(*) FROM chunks WHERE status = 'running'") == 0
-    # One for each slot, and those of a slice that was to be next.
+    # One for each slot, and those of a prefetched slice.
     released = cluster.count(_RELEASED)
     assert CONCURRENCY <= released <= 2 * CONCURRENCY
     cluster.provider.forgive()
@@ -213,10 +215,8 @@ def test_a_worker_asked_to_leave_in_the_middle(
 
 
 @pytest.mark.thorough
-def test_all_workers_are_restarted_in_turn_again_and_again(
-    cluster: Cluster, experiment: Experiment
-) -> None:
-    """P05: ten rounds over both workers delay no chunk by half a minute, and lose no attempt."""
+def test_rolling_restarts_of_all_workers(cluster: Cluster, experiment: Experiment) -> None:
+    """P05: ten rolling restarts delay no chunk by 30 s, and cost no attempt."""
     experiment.begin("P05 rolling", f"{ROUNDS} rolling restarts of two workers")
     cluster.provider.delay_seconds = 1.5
     cluster.start_scheduler()
@@ -245,7 +245,7 @@ _LOST = "SELECT coalesce(sum(count), 0)::int FROM incidents WHERE kind = 'proces
 
 
 def start_worker_of_two(cluster: Cluster) -> tuple[Member, psutil.Process]:
-    """Start a worker and wait for its second process, which is returned as well."""
+    """Start a worker with two processes, wait for both, and return the second one as well."""
     worker = cluster.start_worker(CHORDWISE_WORKER__PROCESSES="2")
     wait_until(lambda: worker.text().count("worker.started") == 2, 60, "both processes start")
     (sibling,) = psutil.Process(worker.process.pid).children()
@@ -253,8 +253,10 @@ def start_worker_of_two(cluster: Cluster) -> tuple[Member, psutil.Process]:
 
 
 @pytest.mark.thorough
-def test_the_second_process_of_a_worker_is_killed(cluster: Cluster, experiment: Experiment) -> None:
-    """P12: the first one continues, counts the loss, and starts another second one."""
+def test_a_killed_second_process_of_a_worker_is_replaced(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """P12: the first process continues, counts the loss, and starts a new second process."""
     experiment.begin("P12 second", "kill -9 of the second process of a worker")
     cluster.start_scheduler()
     worker, sibling = start_worker_of_two(cluster)
@@ -272,8 +274,10 @@ def test_the_second_process_of_a_worker_is_killed(cluster: Cluster, experiment: 
 
 
 @pytest.mark.thorough
-def test_the_first_process_of_a_worker_is_killed(cluster: Cluster, experiment: Experiment) -> None:
-    """P12: the second one ends on its own, and another worker does what is left."""
+def test_the_second_process_exits_after_the_first_is_killed(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """P12: the second process exits, and another worker does the remaining work."""
     experiment.begin("P12 first", "kill -9 of the first process of a worker")
     cluster.start_scheduler()
     worker, sibling = start_worker_of_two(cluster)
@@ -289,24 +293,24 @@ def test_the_first_process_of_a_worker_is_killed(cluster: Cluster, experiment: E
     experiment.finish()
 
 
-# Longer than the interval at which Celery looks for messages that were held too long.
+# Longer than the interval at which Celery restores messages that were held too long.
 _SECONDS_AT_WORK = 15.0
 _COUNT_RECEIVED = "; chunk.before_claim:hang:0:*"
 _RECEIVED = re.compile(r"chunk\.before_claim passed")
 
 
 def received(cluster: Cluster) -> int:
-    """Return how often workers have begun with a chunk of a message."""
+    """Return how often workers have started a chunk of a message."""
     return len(_RECEIVED.findall(cluster.logs()))
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("shift", ["+7200", "-7200"])
 @pytest.mark.parametrize("role", ["worker", "scheduler"])
-def test_a_process_whose_clock_is_wrong(
+def test_a_process_with_a_wrong_clock_causes_no_repeated_calls(
     cluster: Cluster, experiment: Experiment, role: str, shift: str
 ) -> None:
-    """P09: leases live on the database's clock; messages come twice at worst, and cost nothing."""
+    """P09: leases use the database's clock; messages may be delivered twice, at no cost."""
     experiment.begin(f"P09 {role} {shift}", f"the clock of a {role} is off by {shift} s")
     cluster.provider.delay_seconds = 2.0
     wrong = f"clock:{shift}"
@@ -329,10 +333,10 @@ def test_a_process_whose_clock_is_wrong(
 
 
 @pytest.mark.thorough
-def test_both_servers_are_killed_while_a_document_is_at_work(
+def test_a_document_survives_kills_of_both_servers(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
-    """PostgreSQL and an empty Valkey come back, and the document is finished without hands."""
+    """R02, D01: PostgreSQL and an empty Valkey restart, and the document is finished."""
     experiment.begin("R02 D01", "kill -9 of broker (restarted empty) and database")
     own_cluster.start_both()
     own_cluster.submit(own_cluster.documents.write(chunks=24))
@@ -358,9 +362,9 @@ FROM jobs WHERE run_id = '{run_id}'"""
 
 @dataclass(slots=True, kw_only=True)
 class Poisoning:
-    """Kills the worker that asks about the poison, as the poison would, and starts another one.
+    """Kills the worker that calls the model about the poison, and starts another one.
 
-    Each worker has a key of its own, so that a request tells whose it is.
+    Each worker has a separate API key, by which its requests are recognized.
     """
 
     cluster: Cluster
@@ -369,7 +373,7 @@ class Poisoning:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def start_worker(self) -> None:
-        """Start a worker that can be told from the others."""
+        """Start a worker with a separate API key."""
         key = f"{API_KEY}-{len(self.workers)}"
         self.workers[f"Bearer {key}"] = self.cluster.start_worker(
             CHORDWISE_MODELS__PEER__API_KEY=key
@@ -384,8 +388,8 @@ class Poisoning:
 
 
 def median_latency(cluster: Cluster, run_id: str) -> float:
-    """Wait for a run; return the median of how long its documents took."""
-    cluster.wait_for(f"SELECT status = 'finished' FROM runs WHERE id = '{run_id}'", 120)  # noqa: S608 - an id of ours
+    """Wait for a run; return the median time from submission to end of its documents."""
+    cluster.wait_for(f"SELECT status = 'finished' FROM runs WHERE id = '{run_id}'", 120)  # noqa: S608 - an id of the test
     latency = cluster.value(_MEDIAN_LATENCY.format(run_id=run_id))
     assert isinstance(latency, float)
     return latency
@@ -397,8 +401,8 @@ def submit_neighbours(cluster: Cluster) -> str:
 
 
 @pytest.mark.thorough
-def test_a_chunk_that_ends_every_worker(cluster: Cluster, experiment: Experiment) -> None:
-    """P03: it is set aside after three executions; others keep their results and their pace."""
+def test_a_chunk_that_kills_every_worker_fails(cluster: Cluster, experiment: Experiment) -> None:
+    """P03: it fails after three executions; others keep their results and latency."""
     experiment.begin("P03", "a chunk that kills its worker at every attempt")
     poisoning = Poisoning(cluster=cluster)
     cluster.provider.delay_seconds = 0.5
@@ -426,7 +430,7 @@ def test_a_chunk_that_ends_every_worker(cluster: Cluster, experiment: Experiment
     assert latency < 2 * undisturbed
 
 
-# Several batches: while one is stored, the files of the next are read.
+# Several batches: while one is stored, the files of the next one are read.
 DOCUMENTS = 300
 _POLLS_OF_STANDSTILL = 20
 _NOT_ACCEPTED = 3
@@ -434,7 +438,7 @@ _INTAKES = "SELECT count(*) FROM intakes WHERE outcome <> 'not_taken'"
 
 
 def parser() -> psutil.Process:
-    """Return the process that reads the files of the command that is running."""
+    """Return the process that reads the files of the running command."""
     found = [
         process
         for process in psutil.Process().children(recursive=True)
@@ -445,7 +449,7 @@ def parser() -> psutil.Process:
 
 
 def wait_for_standstill(cluster: Cluster) -> None:
-    """Wait until nothing is taken in any more: a file waits for its parser."""
+    """Wait until the intake stops: the parser of a file was suspended."""
     counts: list[int] = []
 
     def stands_still() -> bool:
@@ -457,12 +461,12 @@ def wait_for_standstill(cluster: Cluster) -> None:
 
 
 @pytest.mark.thorough
-def test_a_parser_killed_over_a_document(cluster: Cluster, experiment: Experiment) -> None:
-    """P02: its file is named as unreadable, with a hint; all others are taken in and answered."""
+def test_a_killed_parser_costs_one_document(cluster: Cluster, experiment: Experiment) -> None:
+    """P02: its file is recorded as unreadable, with a hint; all others are analyzed."""
     experiment.begin("P02", "kill -9 of the reader while it reads a document", chunks=2 * DOCUMENTS)
     cluster.start_both()
     documents = [str(cluster.documents.write(chunks=1)) for _ in range(DOCUMENTS)]
-    cluster.to_database.delay(0.01)  # so that the intake takes long enough to be met
+    cluster.to_database.delay(0.01)  # so that the intake is still running when the parser is killed
 
     with ThreadPoolExecutor(1) as pool:
         submitting = pool.submit(cluster.run, "submit", *documents)
@@ -493,16 +497,16 @@ _ENOUGH = 1_024
 
 
 def limit_files(member: Member, number: int) -> None:
-    """Let a process that runs open so many files from now on."""
+    """Limit the open files of a running process."""
     resource.prlimit(member.process.pid, resource.RLIMIT_NOFILE, (number, _ENOUGH))
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(("role", "files"), [("worker", 64), ("scheduler", 32)])
-def test_a_process_that_may_open_too_few_files(
+def test_too_low_a_file_limit_is_refused(
     cluster: Cluster, experiment: Experiment, role: str, files: int
 ) -> None:
-    """P10: it refuses to start and says why; with more files, everything continues."""
+    """P10: it refuses to start and states the reason; with more files, everything continues."""
     experiment.begin(f"P10 {role} {files}", f"a {role} that may open {files} files")
     cluster.members.start("scheduler" if role == "worker" else "worker", "")
     cluster.submit(cluster.documents.write(chunks=24))
@@ -518,10 +522,8 @@ def test_a_process_that_may_open_too_few_files(
 
 
 @pytest.mark.thorough
-def test_a_worker_with_as_few_files_as_it_asks_for(
-    cluster: Cluster, experiment: Experiment
-) -> None:
-    """P10: what it says that it needs is enough."""
+def test_the_required_file_limit_is_sufficient(cluster: Cluster, experiment: Experiment) -> None:
+    """P10: the limit that the error message demands is sufficient."""
     experiment.begin("P10 worker 112", "a worker that may open 112 files", chunks=48)
     cluster.start_scheduler()
     cluster.start_worker("files:112")
@@ -531,8 +533,8 @@ def test_a_worker_with_as_few_files_as_it_asks_for(
 
 
 @pytest.mark.thorough
-def test_a_worker_whose_files_run_out(cluster: Cluster, experiment: Experiment) -> None:
-    """P10: without a single file more it continues or stops cleanly, and a new one finishes."""
+def test_a_worker_without_free_file_descriptors(cluster: Cluster, experiment: Experiment) -> None:
+    """P10: it continues or stops cleanly, and a new worker finishes the document."""
     experiment.begin(
         "P10 exhausted", "a running worker without free file descriptors, then a restart"
     )

@@ -1,4 +1,4 @@
-"""L02 to L05 and L10: a provider that is out of order, slow, out of reach, or breaks off."""
+"""L02 to L05 and L10: a provider that fails, is slow or unreachable, or breaks off answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.faults.wire import BROKEN, SLOW
 from tests.peers.certificates import FAR_OFF, LONG_AGO, OPENSSL_IS_ABSENT, self_signed
 
 CHUNKS = 24
-# With so many failures, those under way when it opens included, the breaker is open.
+# The breaker is open after at most this many failures, including those already in flight.
 MAX_FAILURES = 9
 RECOVERY_SECONDS = 60.0
 BREAKER_SECONDS = 3.0
@@ -31,14 +31,14 @@ _EVERYTHING = 100_000
 
 
 def start(cluster: Cluster, breaker_seconds: float) -> None:
-    """Start a scheduler, a worker with such a breaker, and a document."""
+    """Start a scheduler, a worker whose breaker has this duration, and a document."""
     cluster.start_scheduler()
     cluster.start_worker(CHORDWISE_LIMITS__BREAKER_SECONDS=str(breaker_seconds))
     cluster.submit(cluster.documents.write(chunks=CHUNKS))
 
 
 def bursts(cluster: Cluster, apart_seconds: float) -> list[int]:
-    """Return how many requests came together, where more than this lay between two."""
+    """Return the sizes of groups of requests that are separated by more than this time."""
     arrivals = [request.arrived_at for request in cluster.provider.requests]
     sizes = [1]
     for before, after in pairwise(arrivals):
@@ -58,10 +58,10 @@ def bursts(cluster: Cluster, apart_seconds: float) -> list[int]:
         pytest.param(503, 15.0, 20, marks=pytest.mark.thorough),
     ],
 )
-def test_an_outage(
+def test_the_breaker_opens_during_an_outage(
     cluster: Cluster, experiment: Experiment, status: int, breaker_seconds: float, seconds: float
 ) -> None:
-    """L02: the breaker opens soon, one call at a time looks, and a minute later all is done."""
+    """L02: the breaker opens, single calls probe the provider, and all is done a minute later."""
     experiment.begin(
         f"L02 {status} {seconds:g} s",
         f"every answer {status} for {seconds:g} s, circuit open for {breaker_seconds:g} s",
@@ -87,7 +87,7 @@ def test_an_outage(
 
 @pytest.mark.thorough
 def test_a_flapping_provider(cluster: Cluster, experiment: Experiment) -> None:
-    """L02: down, up and down again costs a breaker's count each time, and no document."""
+    """L02: each outage costs the failures that open the breaker, and no document."""
     flaps = 5
     experiment.begin("L02 flapping", f"{flaps} times 2 s of 502 and 2 s of answers")
     start(cluster, BREAKER_SECONDS)
@@ -104,10 +104,10 @@ def test_a_flapping_provider(cluster: Cluster, experiment: Experiment) -> None:
 
 
 @pytest.mark.thorough
-def test_an_outage_as_a_peer_sees_it(
+def test_an_outage_of_llmock_causes_no_retry_storm(
     cluster: Cluster, experiment: Experiment, llmock: LLMock
 ) -> None:
-    """L02: llmock is down in every way; it finds no storm of retries and every wait kept."""
+    """L02: llmock returns each server error; it detects no retry storm, and every wait is kept."""
     experiment.begin("L02 llmock", "2 answers each of 500, 502, 503 and 529 by llmock")
     for status in (500, 502, 503, 529):
         llmock.fail(status, times=2)
@@ -131,7 +131,7 @@ _DEADLINE = {"CHORDWISE_MODELS__PEER__TIMEOUT_SECONDS": str(DEADLINE_SECONDS)}
 
 
 def assert_deadline_kept(cluster: Cluster, failed: int) -> None:
-    """Every failed call has failed at its deadline, give or take a tenth."""
+    """Check that every failed call failed at its deadline, within a tenth."""
     assert cluster.count(_FAILED) == failed
     shortest, longest = cluster.rows(_WAITED)[0]
     assert isinstance(shortest, float)
@@ -141,7 +141,7 @@ def assert_deadline_kept(cluster: Cluster, failed: int) -> None:
 
 
 def hold_all_slots(cluster: Cluster, experiment: Experiment, slow: list[Treatment]) -> None:
-    """Let every slot meet one of these; they are free again after the deadline."""
+    """Treat the calls of all slots; check that the slots are free again after the deadline."""
     for treatment in slow:
         cluster.provider.treat(treatment)
     cluster.start_scheduler()
@@ -158,8 +158,8 @@ def hold_all_slots(cluster: Cluster, experiment: Experiment, slow: list[Treatmen
 
 
 @pytest.mark.thorough
-def test_every_slot_meets_another_slowness(cluster: Cluster, experiment: Experiment) -> None:
-    """L03, L04: one deadline for the whole call, and every slot is free after it."""
+def test_slow_answers_of_different_kinds_time_out(cluster: Cluster, experiment: Experiment) -> None:
+    """L03, L04: the deadline applies to the whole call, and every slot is free after it."""
     experiment.begin(
         "L03 L04 each", "each slot: no response, or a byte of head or body every 0.5 s"
     )
@@ -171,18 +171,18 @@ def test_every_slot_meets_another_slowness(cluster: Cluster, experiment: Experim
 @pytest.mark.parametrize(
     ("id_", "name"), [("L03", "no response"), ("L04", "the head"), ("L04", "the body")]
 )
-def test_all_slots_meet_the_same_slowness(
+def test_slow_answers_of_one_kind_time_out(
     cluster: Cluster, experiment: Experiment, id_: str, name: str
 ) -> None:
-    """L03, L04: the same for each kind alone."""
+    """L03, L04: as above, for each kind of slow answer alone."""
     experiment.begin(f"{id_} {name}", f"all slots wait for a slow provider: {name}")
 
     hold_all_slots(cluster, experiment, [SLOW[name]] * CONCURRENCY)
 
 
 @pytest.mark.thorough
-def test_a_network_that_swallows_requests(cluster: Cluster, experiment: Experiment) -> None:
-    """L03: connections that are open and dead end at the deadline, and new ones are made."""
+def test_half_open_provider_connections_time_out(cluster: Cluster, experiment: Experiment) -> None:
+    """L03: calls over half-open connections end at the deadline, and new connections are opened."""
     experiment.begin("L03 lost bytes", "bytes to the provider lost until the first calls fail")
     cluster.start_scheduler()
     cluster.start_worker(**_DEADLINE)
@@ -207,7 +207,7 @@ FAILURE = "SELECT error_code, error_message, hint FROM jobs WHERE model = '{mode
 
 
 def failure_of(cluster: Cluster, model: str) -> tuple[str, str, str]:
-    """Return code, sentence and hint of the job that asked a model."""
+    """Return the code, message and hint of the job with this model."""
     ((code, what, hint),) = cluster.rows(FAILURE.format(model=model))
     return str(code), str(what), str(hint)
 
@@ -224,10 +224,10 @@ def failure_of(cluster: Cluster, model: str) -> tuple[str, str, str]:
         pytest.param("unknown", "localhost", FAR_OFF, "self-signed", marks=pytest.mark.thorough),
     ],
 )
-def test_a_certificate_that_is_not_good(
+def test_an_invalid_certificate_pauses_the_run(
     cluster: Cluster, experiment: Experiment, name: str, host: str, ends: str, reason: str
 ) -> None:
-    """L10: nothing is sent, the run pauses with the reason, and continues with a good one."""
+    """L10: nothing is sent, the run pauses with the reason, and continues with a valid one."""
     experiment.begin(
         f"L10 TLS {name}", f"a certificate: {reason}, then a valid one", chunks=FEW_CHUNKS
     )
@@ -258,7 +258,7 @@ def test_a_certificate_that_is_not_good(
 
 
 def trust(folder: Path, *certificates: Path) -> Path:
-    """Return a file with the certificates that a worker is to trust."""
+    """Return a file with the certificates that a worker trusts."""
     file = folder / "trusted.pem"
     file.write_text("".join(each.read_text("utf-8") for each in certificates), "utf-8")
     return file
@@ -269,10 +269,10 @@ def trust(folder: Path, *certificates: Path) -> Path:
     ("name", "base_url"),
     [("no-name", "http://nowhere.invalid/v1"), ("no-route", "http://[2001:db8::1]/v1")],
 )
-def test_an_address_that_leads_nowhere(
+def test_an_unreachable_address_fails_the_document(
     cluster: Cluster, experiment: Experiment, name: str, base_url: str
 ) -> None:
-    """L10: after the usual patience the document fails, and the hint names the setting."""
+    """L10: the document fails after the usual retries, and the hint names the setting."""
     experiment.begin(f"L10 {name}", f"{base_url}, one postponement allowed")
     add_model(cluster, name, base_url, seconds=4)
     cluster.start_scheduler()
@@ -289,8 +289,8 @@ def test_an_address_that_leads_nowhere(
 
 
 @pytest.mark.thorough
-def test_a_redirect(cluster: Cluster, experiment: Experiment) -> None:
-    """L10: neither document nor key follows it, not even to the machine's own metadata."""
+def test_redirects_are_not_followed(cluster: Cluster, experiment: Experiment) -> None:
+    """L10: neither document nor key is sent to its target, not even to the metadata service."""
     experiment.begin("L10 redirect", f"307 to {METADATA_SERVICE}, then answers", chunks=FEW_CHUNKS)
     elsewhere = f"http://127.0.0.1:{cluster.to_provider.port}/v1/elsewhere"
     for target in (METADATA_SERVICE, elsewhere):
@@ -315,7 +315,7 @@ def test_a_redirect(cluster: Cluster, experiment: Experiment) -> None:
 
 @pytest.mark.thorough
 def test_a_provider_on_ipv6_only(cluster: Cluster, experiment: Experiment) -> None:
-    """L10: an address in brackets is as good as any other."""
+    """L10: an IPv6 address in brackets works like any other."""
     experiment.begin("L10 IPv6", "a provider on [::1] only", chunks=FEW_CHUNKS)
     with front_of(cluster.provider, host="::1") as front:
         add_model(cluster, "six", f"http://[::1]:{front.port}/v1")
@@ -330,12 +330,12 @@ _GOOD = Treatment()
 _FAILED_CALLS = (
     "SELECT error_code, count(*) FROM model_calls WHERE error_code IS NOT NULL GROUP BY 1"
 )
-# Of a chunk whose answers were all broken, which then waited to be taken up again.
+# A chunk whose answers were all broken, and which was then postponed.
 _POSTPONED = "SELECT count(*) FROM chunks WHERE attempts > 1"
 
 
 def survive(cluster: Cluster, experiment: Experiment, broken: list[Treatment]) -> None:
-    """Break every second answer until all were broken; each is asked for again, none is stored."""
+    """Break every second answer; each such call is repeated, and no broken answer is stored."""
     for treatment in broken:
         cluster.provider.treat(treatment)
         cluster.provider.treat(_GOOD)
@@ -349,8 +349,10 @@ def survive(cluster: Cluster, experiment: Experiment, broken: list[Treatment]) -
 
 
 @pytest.mark.thorough
-def test_every_broken_answer_once(cluster: Cluster, experiment: Experiment) -> None:
-    """L05: whatever is wrong with it, half an answer is no answer, and asked for again."""
+def test_each_kind_of_broken_answer_is_requested_again(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """L05: an incomplete answer is never used, and the call is repeated."""
     experiment.begin("L05 each", f"{len(BROKEN)} ways to break an answer, one after the other")
 
     survive(cluster, experiment, list(BROKEN.values()))
@@ -358,10 +360,10 @@ def test_every_broken_answer_once(cluster: Cluster, experiment: Experiment) -> N
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", BROKEN)
-def test_one_broken_answer_again_and_again(
+def test_one_kind_of_broken_answer_is_requested_again(
     cluster: Cluster, experiment: Experiment, name: str
 ) -> None:
-    """L05: the same for each way alone, on connections that were in use before."""
+    """L05: as above, for each kind alone, on reused connections."""
     experiment.begin(f"L05 {name}", f"every second of 16 answers broken: {name}")
 
     survive(cluster, experiment, [BROKEN[name]] * 8)

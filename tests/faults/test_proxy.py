@@ -1,4 +1,4 @@
-"""The proxy does to a connection what it is told to, and nothing else."""
+"""Tests of the proxy: it applies exactly the requested faults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.faults.proxy import Proxy, Target, proxy_to
 
 
 class Echo:
-    """A server that sends everything back and remembers it."""
+    """A server that returns everything it receives, and records it."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.listener = listener
@@ -23,7 +23,7 @@ class Echo:
         self.ended = 0
 
     def serve(self) -> None:
-        """Take connections until the listener is closed."""
+        """Accept connections until the listener is closed."""
         while True:
             try:
                 connection, _ = self.listener.accept()
@@ -58,7 +58,7 @@ def proxy(echo: Echo) -> Iterator[Proxy]:
 
 @contextmanager
 def connected(proxy: Proxy) -> Iterator[socket.socket]:
-    """Connect a client that waits two seconds at most."""
+    """Connect a client with a timeout of two seconds."""
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=2) as client:
         yield client
 
@@ -68,15 +68,15 @@ def ask(client: socket.socket, question: bytes) -> bytes:
     return client.recv(4_096)
 
 
-def test_fair_weather_carries_both_ways(proxy: Proxy) -> None:
+def test_traffic_is_forwarded_in_both_directions(proxy: Proxy) -> None:
     with connected(proxy) as client:
         assert ask(client, b"hello") == b"hello"
 
     assert proxy.counts["connections"] == 1
 
 
-def test_a_cut_resets_the_old_and_lets_new_ones_through(proxy: Proxy) -> None:
-    """The client sees a reset, and the next connection works."""
+def test_a_cut_resets_open_connections_only(proxy: Proxy) -> None:
+    """The client receives a reset, and the next connection works."""
     with connected(proxy) as old, connected(proxy) as new_one:
         assert ask(old, b"hello") == b"hello"
 
@@ -89,8 +89,8 @@ def test_a_cut_resets_the_old_and_lets_new_ones_through(proxy: Proxy) -> None:
         assert ask(new, b"hello") == b"hello"
 
 
-def test_refusing_lasts_until_it_is_over(proxy: Proxy) -> None:
-    """New connections are closed at once, until traffic is passed on again."""
+def test_connections_are_refused_until_pass_on(proxy: Proxy) -> None:
+    """New connections are closed at once, until `pass_on`."""
     proxy.refuse()
 
     with suppress(ConnectionError), connected(proxy) as client:
@@ -102,7 +102,7 @@ def test_refusing_lasts_until_it_is_over(proxy: Proxy) -> None:
 
 
 def test_swallowing_keeps_connections_open_and_silent(proxy: Proxy, echo: Echo) -> None:
-    """Nothing arrives, nothing breaks, and what was lost stays lost for that connection."""
+    """No data arrives and no connection breaks; a connection that lost data stays silent."""
     with connected(proxy) as old:
         assert ask(old, b"hello") == b"hello"
 
@@ -132,8 +132,8 @@ def test_a_delay_holds_each_piece_back(proxy: Proxy) -> None:
     assert time.monotonic() - begun >= 0.2
 
 
-def test_a_drip_carries_so_many_bytes_a_second(proxy: Proxy) -> None:
-    """A hundred bytes at 200 a second take half a second, and arrive whole."""
+def test_a_drip_limits_the_bytes_per_second(proxy: Proxy) -> None:
+    """A hundred bytes at 200 bytes per second take half a second, and arrive completely."""
     proxy.drip(200)
 
     begun = time.monotonic()
@@ -147,8 +147,8 @@ def test_a_drip_carries_so_many_bytes_a_second(proxy: Proxy) -> None:
     assert time.monotonic() - begun >= 0.4
 
 
-def test_the_server_executes_what_the_client_never_hears_of(proxy: Proxy, echo: Echo) -> None:
-    """The pattern reaches the server, its answer is lost, and only as often as asked."""
+def test_the_response_to_a_pattern_is_dropped(proxy: Proxy, echo: Echo) -> None:
+    """The pattern reaches the server; its response is lost, as often as requested."""
     proxy.drop_answer_after(b"COMMIT\0", holding=b"second")
 
     with connected(proxy) as first:

@@ -1,4 +1,4 @@
-"""S05: what the role of readers may not do, as the command asks and with its own login."""
+"""S05: statements of the reader role that must be refused, by the command and by its own login."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from chordwise.pipeline.runs import tool_access, user_sql
 from tests.faults.cluster import Cluster
 from tests.faults.experiment import Experiment
 
-# None of these has an effect, whatever the session has switched off before.
+# None of these may have an effect, whatever the session has set before.
 WRITES = (
     "INSERT INTO runs (id) VALUES (gen_random_uuid())",
     "UPDATE results SET output = '{}'",
@@ -136,7 +136,7 @@ SECRETS = (
     "SELECT * FROM pg_subscription",
 )
 STATEMENTS = (*WRITES, *OBJECTS, *ROLES, *FILES_AND_SERVERS, *FUNCTIONS, *SECRETS)
-# What every login may say to PostgreSQL, and the command and the pages do not pass on.
+# PostgreSQL accepts these from every login; the command and the pages refuse them.
 SESSION_STATEMENTS = (
     "SET default_transaction_read_only = off",
     "SET statement_timeout = 0",
@@ -166,7 +166,7 @@ WHERE usename NOT IN (current_user, 'chordwise_reader')
 
 
 def taken_by_sql(url: SecretStr, statements: Sequence[str]) -> list[str]:
-    """Return which statements are not refused as the command and the pages pass them on."""
+    """Return the statements that the command and the pages do not refuse."""
 
     def is_taken(statement: str) -> bool:
         try:
@@ -180,7 +180,7 @@ def taken_by_sql(url: SecretStr, statements: Sequence[str]) -> list[str]:
 
 
 def taken_in_session(session: psycopg.Connection, statements: Sequence[str]) -> list[str]:
-    """Return which statements are not refused in a session that commits each of them."""
+    """Return the statements that a session in autocommit mode does not refuse."""
 
     def is_taken(statement: str) -> bool:
         try:
@@ -195,7 +195,7 @@ def taken_in_session(session: psycopg.Connection, statements: Sequence[str]) -> 
 
 @contextmanager
 def logged_in(url: SecretStr) -> Iterator[psycopg.Connection]:
-    """Open a session as another program does, and switch off whatever it may switch off."""
+    """Open a session as another program does, and disable all limits that it may disable."""
     login = tool_access.allow(url)
     address = make_conninfo(url.get_secret_value(), user=login.role, password=login.password)
     try:
@@ -209,13 +209,15 @@ def logged_in(url: SecretStr) -> Iterator[psycopg.Connection]:
 
 @pytest.mark.thorough
 @pytest.mark.timeout(900)
-def test_what_a_reader_may_not_do(cluster: Cluster, experiment: Experiment, tmp_path: Path) -> None:
-    """S05: by the command and by its own login, while a document is at work."""
+def test_forbidden_statements_of_a_reader_are_refused(
+    cluster: Cluster, experiment: Experiment, tmp_path: Path
+) -> None:
+    """S05: by the command and by its own login, while a document is analyzed."""
     statements = [each.replace("{file}", f"{tmp_path}/mine") for each in STATEMENTS]
     experiment.begin(
         "S05", f"{len(statements)} statements of the reader role, over each of two interfaces"
     )
-    # Around the proxy: it runs in this process, which libpq holds up while it waits.
+    # Bypasses the proxy, which runs in this process and is blocked while libpq waits.
     url = SecretStr(cluster.database.postgres.connection_string(cluster.name))
     cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
@@ -232,7 +234,7 @@ def test_what_a_reader_may_not_do(cluster: Cluster, experiment: Experiment, tmp_
         seen_of_others = session.execute(_OF_OTHERS).fetchone()
         for _ in range(1_000):
             session.execute("NOTIFY chordwise_outbox")
-        with session.transaction():  # a snapshot that stays open hinders no worker
+        with session.transaction():  # an open snapshot does not block workers
             session.execute("SELECT count(*) FROM chunks")
             cluster.wait_until_finished()
     with user_sql.answer(url, "SELECT generate_series(1, 2000000000)") as answer:

@@ -1,4 +1,4 @@
-"""F01 to F03: files that are written slowly, and those that are dropped again."""
+"""F01 to F03: files that are written slowly, and files that are dropped again."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.thorough
 
 
 def tells_of_another(note: JsonObject) -> bool:
-    """Whether a note says that its content had been analyzed before."""
+    """Return whether a note states that the content was analyzed before."""
     (intake,) = json_values.objects(note["intakes"])
     jobs = json_values.objects(intake["jobs"])
     return bool(intake["same_as_intake"]) or any(job["reused_from"] for job in jobs)
 
 
-def test_the_same_again(cluster: Cluster, experiment: Experiment) -> None:
-    """F02: one analysis for one content, however often and under whatever name it comes."""
+def test_equal_contents_are_analyzed_once(cluster: Cluster, experiment: Experiment) -> None:
+    """F02: each content is analyzed once, regardless of number and names of its files."""
     experiment.begin(
         "F02", "the same file twice, its content under two names, new content under one"
     )
@@ -57,8 +57,10 @@ def test_the_same_again(cluster: Cluster, experiment: Experiment) -> None:
     }
 
 
-def test_a_name_whose_file_was_taken(cluster: Cluster, experiment: Experiment) -> None:
-    """F03: deleting, replacing or truncating what was dropped does not reach what was taken."""
+def test_changes_after_the_claim_do_not_affect_a_file(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """F03: deleting, replacing or truncating a name does not affect the file that was taken."""
     experiment.begin("F03", "files deleted, replaced, truncated during their analysis")
     drops = cluster.open_inbox()
     cluster.start_watching()
@@ -85,44 +87,44 @@ def test_a_name_whose_file_was_taken(cluster: Cluster, experiment: Experiment) -
 
 
 PAUSE_SECONDS = 3 * STABILITY_SECONDS
-# The sixty seconds of the plan, with a delay that is a fifth of the usual one.
+# Corresponds to sixty seconds at the default stability delay, which is five times as long.
 WRITING_SECONDS = 12 * STABILITY_SECONDS
 _PARTS = 8
 
 
 def parts(cluster: Cluster, number: int) -> list[str]:
-    """Return a text in parts of a sentence or more."""
+    """Return a text in parts of at least a sentence."""
     text = cluster.documents.text(number, chunks=4)
     size = len(text) // _PARTS + 1
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
 def write_held_open(path: Path, written: Iterable[str], pause_seconds: float) -> None:
-    """Write part after part into a file that stays open."""
+    """Write one part after the other into a file that stays open."""
     with path.open("w", encoding="utf-8") as file:
         for part in written:
             file.write(part)
             file.flush()
-            time.sleep(pause_seconds)  # noqa: TID251 - the pause is what is tried
+            time.sleep(pause_seconds)  # noqa: TID251 - the tested pause
 
 
 def write_reopened(path: Path, written: Iterable[str], pause_seconds: float) -> None:
-    """Open the file by its name for each part, as a script with `>>` does."""
+    """Append each part by opening the file again, as a script with `>>` does."""
     for part in written:
         with path.open("a", encoding="utf-8") as file:
             file.write(part)
-        time.sleep(pause_seconds)  # noqa: TID251 - the pause is what is tried
+        time.sleep(pause_seconds)  # noqa: TID251 - the tested pause
 
 
 def at_once(*tasks: Callable[[], None]) -> None:
-    """Do everything at the same time, to the end."""
+    """Run all tasks concurrently, and wait for them."""
     with ThreadPoolExecutor(len(tasks)) as pool:
         for done in [pool.submit(task) for task in tasks]:
             done.result()
 
 
 def expect(drops: Drops, *contents: Iterable[str]) -> None:
-    """Note contents that come to be in the inbox itself."""
+    """Record contents that are written directly into the inbox."""
     for written in contents:
         copy = drops.folders.root / "whole"
         copy.write_text("".join(written), "utf-8")
@@ -130,8 +132,10 @@ def expect(drops: Drops, *contents: Iterable[str]) -> None:
 
 
 @pytest.mark.thorough
-def test_files_written_slowly(cluster: Cluster, experiment: Experiment) -> None:
-    """F01: held open, renamed into place, or touched again and again: each is taken once, whole."""
+def test_slowly_written_files_are_taken_once_complete(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """F01: held open, renamed into place, or appended to: each file is taken once and complete."""
     experiment.begin("F01 slow", f"writers that take {WRITING_SECONDS:.0f} stability delays")
     drops = cluster.open_inbox()
     cluster.start_watching()
@@ -161,8 +165,10 @@ def test_files_written_slowly(cluster: Cluster, experiment: Experiment) -> None:
 
 
 @pytest.mark.thorough
-def test_a_pause_longer_than_the_delay(cluster: Cluster, experiment: Experiment) -> None:
-    """F01: closed for longer than the delay, a file is taken as it is; what follows is another."""
+def test_a_closed_file_is_taken_after_the_stability_delay(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """F01: a file closed for longer than the delay is taken; later content is another file."""
     experiment.begin("F01 pause", f"writers that pause for {PAUSE_SECONDS:.0f} stability delays")
     drops = cluster.open_inbox()
     cluster.start_watching()
@@ -190,8 +196,8 @@ def test_a_pause_longer_than_the_delay(cluster: Cluster, experiment: Experiment)
 
 
 @pytest.mark.thorough
-def test_a_watch_that_starts_in_mid_write(cluster: Cluster, experiment: Experiment) -> None:
-    """F01: a watch that starts, or is killed and started again, takes nothing that still grows."""
+def test_a_new_watch_takes_no_growing_file(cluster: Cluster, experiment: Experiment) -> None:
+    """F01: a watch that starts or is restarted takes no file that still grows."""
     experiment.begin("F01 mid write", "a watch started during a write, killed, and restarted")
     drops = cluster.open_inbox()
     inbox = drops.folders.inbox

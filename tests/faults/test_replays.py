@@ -1,4 +1,4 @@
-"""R06 and R08: messages come again after their work, and what Celery notes of chords is gone."""
+"""R06 and R08: messages are delivered again after their work, and Celery's chord state is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TIMES = 3
 
 
 def begin(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> None:
-    """Have a scheduler and a worker at a document."""
+    """Start a scheduler, a worker and a document."""
     experiment.begin(id_, injected)
     cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
@@ -33,9 +33,9 @@ def begin(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> 
 def begin_with_copies(
     cluster: Cluster, experiment: Experiment, id_: str, injected: str
 ) -> list[bytes]:
-    """Have a worker in the middle of its first calls; return the messages that wait meanwhile.
+    """Start a document whose first calls are held; return the waiting messages.
 
-    They stay where they are. Each names as many chunks as the worker has slots.
+    They remain in the queue. Each names as many chunks as the worker has slots.
     """
     cluster.provider.treat(HOLD, times=CONCURRENCY)
     begin(cluster, experiment, id_, injected)
@@ -46,7 +46,7 @@ def begin_with_copies(
 
 
 def deliver(cluster: Cluster, copies: list[bytes], *tasks: str) -> None:
-    """Put copies of messages into their queue, and messages for tasks of the only job."""
+    """Put copies of messages into their queue, and send messages for tasks of the only job."""
     job_id = str(cluster.value("SELECT id FROM jobs ORDER BY id LIMIT 1"))
     app = messages.open_app(settings_module.load(broker_url=SecretStr(cluster.broker.valkey.url())))
     with cluster.broker.client() as client:
@@ -65,8 +65,10 @@ def forget(client: redis.Redis, pattern: str) -> int:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("later", ["at once", "a day later"])
-def test_messages_for_finished_work(cluster: Cluster, experiment: Experiment, later: str) -> None:
-    """R06: a chunk's, a fan-out's and a synthesis' message again cost no call and no write."""
+def test_messages_for_finished_work_have_no_effect(
+    cluster: Cluster, experiment: Experiment, later: str
+) -> None:
+    """R06: repeated messages of each kind cause no call and no write."""
     injected = f"{_TIMES} copies of each message of a finished job"
     copies = begin_with_copies(cluster, experiment, f"R06 {later}", injected) * _TIMES
     cluster.provider.forgive()
@@ -76,7 +78,7 @@ def test_messages_for_finished_work(cluster: Cluster, experiment: Experiment, la
         with cluster.broker.client() as client:
             assert forget(client, _RESULTS) > 0
             forget(client, _CHORDS)
-    # The scheduler notes a moment later that no process waits to be told of the end.
+    # Shortly after the end of the run, the scheduler records that no process waits for it.
     before, requests = quiescence._steady_contents(cluster), len(cluster.provider.requests)
 
     deliver(cluster, copies, messages.FAN_OUT, messages.SYNTHESIZE)
@@ -90,8 +92,8 @@ def test_messages_for_finished_work(cluster: Cluster, experiment: Experiment, la
 
 
 @pytest.mark.thorough
-def test_fan_outs_beside_a_running_document(cluster: Cluster, experiment: Experiment) -> None:
-    """R06: fanning out again while the chunks are worked on sends and asks nothing again."""
+def test_a_repeated_fan_out_has_no_effect(cluster: Cluster, experiment: Experiment) -> None:
+    """R06: a repeated fan-out sends no message and makes no call while chunks are analyzed."""
     injected = f"{_TIMES} more fan-outs of a running job"
     copies = begin_with_copies(cluster, experiment, "R06 fan-out", injected)
 
@@ -106,10 +108,10 @@ def test_fan_outs_beside_a_running_document(cluster: Cluster, experiment: Experi
 @pytest.mark.thorough
 @pytest.mark.parametrize(("what", "pattern"), [("chords", _CHORDS), ("results", _RESULTS)])
 @pytest.mark.parametrize("percent", [25, 95])
-def test_what_celery_notes_is_gone(
+def test_lost_chord_state_does_not_delay_the_synthesis(
     cluster: Cluster, experiment: Experiment, percent: int, what: str, pattern: str
 ) -> None:
-    """R08: without its count of the chord, or its results, the synthesis comes as early."""
+    """R08: without the chord's counter or results, the synthesis is not delayed."""
     id_ = f"R08 {what} {percent} %"
     begin(cluster, experiment, id_, f"keys of {what} deleted with {percent} % of the chunks done")
     cluster.wait_for_share(percent / 100)
@@ -123,8 +125,8 @@ def test_what_celery_notes_is_gone(
 
 
 @pytest.mark.thorough
-def test_what_celery_notes_never_stays(cluster: Cluster, experiment: Experiment) -> None:
-    """R08: a broker that keeps messages and nothing else is enough."""
+def test_celery_state_is_not_needed(cluster: Cluster, experiment: Experiment) -> None:
+    """R08: a broker that only keeps messages is sufficient."""
     begin(cluster, experiment, "R08 always", "keys of chords and results deleted continuously")
 
     def forget_until_finished() -> bool:

@@ -1,4 +1,4 @@
-"""Rows survive their file, the latest counts, and the table stands between its markers."""
+"""Tests of the recorded rows and of the table in docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROW = Row(
 )
 
 
-def test_the_latest_row_of_an_experiment_counts(tmp_path: Path) -> None:
+def test_the_latest_row_of_an_experiment_is_used(tmp_path: Path) -> None:
     file = tmp_path / "build" / "rows.jsonl"
     for row in (replace(ROW, id="R01"), ROW, replace(ROW, seconds=6.0)):
         rows.append(row, file)
@@ -30,8 +30,8 @@ def test_the_latest_row_of_an_experiment_counts(tmp_path: Path) -> None:
     assert rows.read(file) == [replace(ROW, seconds=6.0), replace(ROW, id="R01")]
 
 
-def test_the_table_replaces_what_stood_between_the_markers() -> None:
-    """The rest of the page stays, and a bar in a cell does not part it."""
+def test_the_table_is_replaced_between_the_markers() -> None:
+    """The rest of the page is unchanged, and a bar in a cell is escaped."""
     page = f"before\n{report.BEGIN}\nyesterday\n{report.END}\nafter\n"
 
     written = report.written(page, [ROW])
@@ -42,8 +42,8 @@ def test_the_table_replaces_what_stood_between_the_markers() -> None:
     assert "yesterday" not in written
 
 
-def test_rows_that_were_not_measured_again_stay() -> None:
-    """Running one experiment keeps the rows of the others and the date of the first run."""
+def test_rows_that_were_not_measured_again_are_kept() -> None:
+    """One experiment keeps the rows of the others and the date of the first run."""
     page = report.written(f"{report.BEGIN}\n{report.END}", [ROW, replace(ROW, id="R01")])
 
     written = report.written(page, [replace(ROW, seconds=6.0, date="2026-11-26")])
@@ -53,8 +53,8 @@ def test_rows_that_were_not_measured_again_stay() -> None:
     assert "| R01 | kill \\| pipe | holds | 5.0 | 9.6 | 1 | seed 7 |" in written
 
 
-def test_a_row_says_that_it_was_slower_than_its_bound() -> None:
-    """Within the tolerance a promise is kept, and still no reader takes it for punctual."""
+def test_a_row_above_its_bound_is_marked_as_slower() -> None:
+    """A row within the tolerance passes, but is marked as slower."""
     page = report.written(f"{report.BEGIN}\n{report.END}", [replace(ROW, seconds=9.7)])
 
     assert "| holds, slower | 9.7 | 9.6 |" in page
@@ -63,7 +63,6 @@ def test_a_row_says_that_it_was_slower_than_its_bound() -> None:
     assert "| I1 | 9.7 |" in report.written(old, [replace(ROW, verdict="I1", seconds=9.7)])
 
 
-def test_a_page_without_markers_is_left_alone() -> None:
-    """Nothing is guessed about where the table belongs."""
+def test_a_page_without_markers_is_refused() -> None:
     with pytest.raises(ValueError, match="has not the lines"):
         report.written("a page", [ROW])

@@ -30,7 +30,7 @@ _FAN_OUTS = "SELECT count(*) FROM outbox WHERE task = 'chordwise.fan_out'"
 
 
 def leader(cluster: Cluster) -> int:
-    """Return the session that leads; 0 where none does."""
+    """Return the database session of the leader; 0 if there is none."""
     return cluster.count(_LEADER)
 
 
@@ -43,15 +43,15 @@ def start_two_schedulers(cluster: Cluster) -> tuple[Member, Member]:
 
 
 def wait_for_another_leader(cluster: Cluster, before: int) -> None:
-    """Wait until a session leads that did not lead before."""
+    """Wait until another session than `before` is the leader."""
     wait_until(lambda: leader(cluster) not in {0, before}, TAKEOVER_SECONDS, "another one leads")
 
 
 @pytest.mark.thorough
-def test_a_scheduler_killed_between_sending_and_noting_it(
+def test_a_scheduler_killed_after_sending_its_messages(
     cluster: Cluster, experiment: Experiment
 ) -> None:
-    """P07: what it has sent is sent once more, and nothing is asked twice."""
+    """P07: its messages are sent once more, and no call is repeated."""
     experiment.begin("P07 dispatch.sent", "kill -9 of a scheduler after it sent its messages")
     cluster.start_worker()
     cluster.submit(*(cluster.documents.write(chunks=4) for _ in range(6)))
@@ -63,10 +63,8 @@ def test_a_scheduler_killed_between_sending_and_noting_it(
 
 
 @pytest.mark.thorough
-def test_a_worker_killed_in_the_middle_of_a_large_fan_out(
-    cluster: Cluster, experiment: Experiment
-) -> None:
-    """P07: half of its messages are out when it dies; all chunks are asked about once."""
+def test_a_worker_killed_during_a_large_fan_out(cluster: Cluster, experiment: Experiment) -> None:
+    """P07: it is killed after half of its messages; all chunks are called once."""
     experiment.begin("P07 mid-publish", "kill -9 with 25 of 50 messages sent", chunks=200)
     cluster.start_scheduler()
     worker = cluster.start_worker("fan_out.mid_publish:kill:25")
@@ -82,8 +80,10 @@ def test_a_worker_killed_in_the_middle_of_a_large_fan_out(
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("how", ["killed", "frozen"])
-def test_a_leader_that_is_gone(cluster: Cluster, experiment: Experiment, how: str) -> None:
-    """P08: the other scheduler leads within half a minute, and recovers what waits for it."""
+def test_another_scheduler_replaces_a_lost_leader(
+    cluster: Cluster, experiment: Experiment, how: str
+) -> None:
+    """P08: the other scheduler becomes the leader within 30 s, and recovers pending work."""
     experiment.begin(f"P08 {how}", f"the leader of two schedulers is {how}, and a worker killed")
     first, _ = start_two_schedulers(cluster)
     worker = cluster.start_worker()
@@ -105,16 +105,14 @@ def test_a_leader_that_is_gone(cluster: Cluster, experiment: Experiment, how: st
 
 
 @pytest.mark.thorough
-def test_a_scheduler_frozen_while_it_holds_messages(
-    cluster: Cluster, experiment: Experiment
-) -> None:
-    """P08: the messages it has taken in hand are sent by the other one."""
+def test_messages_of_a_frozen_scheduler_are_sent(cluster: Cluster, experiment: Experiment) -> None:
+    """P08: the other scheduler sends the messages that it has locked."""
     experiment.begin("P08 dispatch.sent", "a scheduler frozen while it holds locked messages")
     frozen = cluster.start_scheduler("dispatch.sent:freeze")
     cluster.start_worker()
     cluster.submit(*(cluster.documents.write(chunks=4) for _ in range(6)))
     frozen.wait_until_frozen()
-    cluster.broker.flush()  # so that what it has sent does not help
+    cluster.broker.flush()  # so that messages it has sent do not hide the fault
     experiment.fault_is_over()
     cluster.start_scheduler()
 
@@ -126,8 +124,8 @@ def test_a_scheduler_frozen_while_it_holds_messages(
 
 
 @pytest.mark.thorough
-def test_two_schedulers_at_once_double_nothing(cluster: Cluster, experiment: Experiment) -> None:
-    """P08: both send what is promised, one recovers, and no question is asked twice."""
+def test_two_schedulers_repeat_no_calls(cluster: Cluster, experiment: Experiment) -> None:
+    """P08: both send messages, one recovers, and no call is repeated."""
     experiment.begin("P08 both", "two schedulers, FLUSHALL", chunks=48)
     start_two_schedulers(cluster)
     cluster.start_worker()
@@ -140,8 +138,8 @@ def test_two_schedulers_at_once_double_nothing(cluster: Cluster, experiment: Exp
 
 
 @pytest.mark.thorough
-def test_a_broker_slower_than_the_messages_for_it(cluster: Cluster, experiment: Experiment) -> None:
-    """P07: what is out is noted now and then, so that it is not sent again and again."""
+def test_a_slow_broker_receives_each_message_once(cluster: Cluster, experiment: Experiment) -> None:
+    """P07: sent messages are recorded periodically, so they are not sent repeatedly."""
     experiment.begin("P07 slow broker", "0.2 s delay for each of many messages", chunks=72)
     cluster.start_worker()
     cluster.submit(*(cluster.documents.write(chunks=2) for _ in range(MANY)))
@@ -153,7 +151,7 @@ def test_a_broker_slower_than_the_messages_for_it(cluster: Cluster, experiment: 
     experiment.fault_is_over()
 
     experiment.finish()
-    # One for every document; that of the oracle has one chunk, which needs no fan-out.
+    # One per document; that of the oracle has one chunk and needs no fan-out.
     assert cluster.count(_FAN_OUTS) == MANY
 
 
@@ -165,7 +163,7 @@ Begin: TypeAlias = Callable[[], AbstractContextManager[Experiment]]
 
 
 def run(experiment: Experiment, schedule: list[Fault], number: int, turn: int) -> None:
-    """Play a schedule while a document is at work, and judge."""
+    """Apply a schedule of faults during a document, and check the invariants."""
     cluster = experiment.cluster
     experiment.begin(f"H{turn:02}", ", ".join(map(str, schedule)), chunks=CHUNKS, seed=number)
     monkey = Monkey(cluster=cluster)
@@ -184,7 +182,7 @@ def run(experiment: Experiment, schedule: list[Fault], number: int, turn: int) -
 
 
 def play(begin: Begin, number: int, examples: int) -> None:
-    """Play so many schedules of one seed, each in its own world."""
+    """Run this many schedules of one seed, each on a separate cluster."""
     turns = itertools.count(1)
 
     @seed(number)
@@ -192,7 +190,7 @@ def play(begin: Begin, number: int, examples: int) -> None:
         max_examples=examples,
         deadline=None,
         database=None,
-        phases=(Phase.generate,),  # shrinking would repeat what takes a quarter of a minute
+        phases=(Phase.generate,),  # shrinking would repeat runs of 15 s
         suppress_health_check=list(HealthCheck),
         print_blob=True,
     )
@@ -214,7 +212,7 @@ def number(request: pytest.FixtureRequest) -> int:
 @pytest.mark.thorough
 @pytest.mark.timeout(240)
 def test_a_few_schedules_of_a_new_seed(begin: Begin, number: int) -> None:
-    """Two generated schedules hold; the row says which seed repeats them."""
+    """The invariants hold for two generated schedules; the row records the seed."""
     play(begin, number, FEW)
 
 

@@ -1,4 +1,4 @@
-"""The soak: random kills for as long as wanted while documents keep coming, judged at the end."""
+"""The soak test: random kills while documents are submitted, then a check of the invariants."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _MAX_CHUNKS = 24
 
 
 def one_round(cluster: Cluster, monkey: Monkey, random: Random) -> None:
-    """Bring a document, wait a little, and strike."""
+    """Submit a document, wait a little, and inject a fault."""
     cluster.submit(cluster.documents.write(chunks=random.randint(1, _MAX_CHUNKS)))
-    time.sleep(random.uniform(*_SECONDS_BETWEEN))  # noqa: TID251 - kills come when they come
+    time.sleep(random.uniform(*_SECONDS_BETWEEN))  # noqa: TID251 - the time between faults
     monkey.strike(Fault(kind=random.choice(list(Kind)), seconds=random.uniform(0.5, 5)))
 
 
 @pytest.mark.thorough
 @pytest.mark.timeout(0)
-def test_documents_keep_coming_while_everything_is_killed(
+def test_the_invariants_hold_after_continuous_kills(
     request: pytest.FixtureRequest, own_cluster: Cluster, experiment: Experiment
 ) -> None:
-    """After minutes of kills the whole history is right, and a new document goes through."""
+    """After minutes of kills the invariants hold, and a new document is processed."""
     minutes: float = request.config.getoption("--soak-minutes", 0.0)
     if not minutes:
         pytest.skip("make soak MINUTES=30")
     number = request.config.getoption("--fault-seed", None)
     number = secrets.randbelow(1_000_000) if number is None else number
     experiment.begin("soak", f"random kills for {minutes:g} min", seed=number)
-    random, monkey = Random(number), Monkey(cluster=own_cluster)  # noqa: S311 - to be repeated
+    random, monkey = Random(number), Monkey(cluster=own_cluster)  # noqa: S311 - repeatable
     own_cluster.start_scheduler()
     for _ in range(2):
         own_cluster.start_worker()

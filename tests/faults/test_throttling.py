@@ -1,4 +1,4 @@
-"""L01 and L08: a provider that refuses for a while, and keys and questions refused for good."""
+"""L01 and L08: a provider that rejects calls temporarily, and rejected keys and requests."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.peers.admission import SLOW_DOWN, Admission
 from tests.peers.answering_server import AnsweringHandler, completion, summary
 
 CHUNKS = 36
-# Of twenty requests in a storm one is answered.
+# The storm accepts one of twenty requests.
 REFUSED = 19
-# `LONGEST_PAUSE_SECONDS` of permits.py: whatever a provider asks for, it is asked again then.
+# `LONGEST_PAUSE_SECONDS` of permits.py, after which the provider is called again in any case.
 CAP_SECONDS = 300.0
 _GOOD = Treatment()
 _BY_THE_PEER = 6
@@ -44,14 +44,14 @@ def start(cluster: Cluster, chunks: int) -> None:
 
 
 def begin_storm(cluster: Cluster, retry_after: float, seconds: float) -> None:
-    """Reject 95 % of the requests from now on, from the first one."""
+    """Reject 95 % of the requests from now on, including the first one."""
     for _ in range(int(seconds)):
         cluster.provider.treat(refusal(f"{retry_after:g}"), times=REFUSED)
         cluster.provider.treat(_GOOD)
 
 
 def end_storm(cluster: Cluster, seconds: float) -> int:
-    """End it so long after its first request; return how many requests came meanwhile."""
+    """End the storm this long after its first request; return the number of requests in it."""
     wait_until(lambda: bool(cluster.provider.requests), 60, "the storm begins")
     wait(seconds)
     cluster.provider.forgive()
@@ -63,7 +63,7 @@ def end_storm(cluster: Cluster, seconds: float) -> int:
 @pytest.mark.parametrize(
     ("seconds", "retry_after", "chunks", "pace_seconds"), [(10, 2, CHUNKS, 60), (300, 20, 120, 300)]
 )
-def test_a_storm_of_refusals(
+def test_the_rate_recovers_after_a_storm_of_rejections(
     cluster: Cluster,
     experiment: Experiment,
     seconds: float,
@@ -71,9 +71,9 @@ def test_a_storm_of_refusals(
     chunks: int,
     pace_seconds: float,
 ) -> None:
-    """L01: no worker asks more often than it may, nothing fails, and the pace comes back.
+    """L01: no worker exceeds the allowed rate, nothing fails, and the rate recovers.
 
-    What was found out in the storm is far too slow, and is doubled every ten seconds after it.
+    The rate learned in the storm is far too low, and doubles every ten seconds afterwards.
     """
     experiment.begin(
         f"L01 storm {seconds:g} s",
@@ -97,8 +97,8 @@ def test_a_storm_of_refusals(
 
 
 @pytest.mark.thorough
-def test_every_form_of_retry_after(cluster: Cluster, experiment: Experiment) -> None:
-    """L01: a date is kept to; what is no wait leaves us to our own."""
+def test_every_form_of_retry_after_is_handled(cluster: Cluster, experiment: Experiment) -> None:
+    """L01: a date is respected; invalid values are replaced by the default wait."""
     experiment.begin("L01 forms", "Retry-After as a date, 0, -1 and nonsense")
     date = formatdate(time.time() + 20, usegmt=True)
     for form in (*_FORMS, date):
@@ -116,8 +116,8 @@ def test_every_form_of_retry_after(cluster: Cluster, experiment: Experiment) -> 
 
 @pytest.mark.thorough
 @pytest.mark.timeout(1_200)
-def test_a_retry_after_of_a_day(cluster: Cluster, experiment: Experiment) -> None:
-    """L01: no caller is sent away for more than five minutes."""
+def test_a_long_retry_after_is_capped(cluster: Cluster, experiment: Experiment) -> None:
+    """L01: no Retry-After delays calls for more than five minutes."""
     experiment.begin("L01 99999", "one 429 with Retry-After 99999")
     cluster.provider.treat(refusal("99999"))
 
@@ -131,10 +131,10 @@ def test_a_retry_after_of_a_day(cluster: Cluster, experiment: Experiment) -> Non
 
 
 @pytest.mark.thorough
-def test_a_storm_as_a_peer_sees_it(
+def test_every_retry_after_of_llmock_is_respected(
     cluster: Cluster, experiment: Experiment, llmock: LLMock
 ) -> None:
-    """L01: llmock refuses, then tells its limits; it finds every Retry-After kept."""
+    """L01: llmock rejects calls, then reports its limits; every Retry-After is respected."""
     experiment.begin(
         "L01 llmock", f"{_BY_THE_PEER} refusals by llmock, Retry-After 1 s, then 240 per minute"
     )
@@ -175,8 +175,10 @@ def retry(cluster: Cluster, *run_ids: str) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("status", REFUSALS)
-def test_a_refused_key(cluster: Cluster, experiment: Experiment, status: str) -> None:
-    """L08: of 200 chunks in four runs and eight slots one is asked about, before and after."""
+def test_a_rejected_key_pauses_all_runs_after_one_call(
+    cluster: Cluster, experiment: Experiment, status: str
+) -> None:
+    """L08: one of 200 chunks in four runs is called before the pause, and one after each retry."""
     chunks = RUNS * RUN_CHUNKS
     experiment.begin(
         f"L08 {status}",
@@ -211,7 +213,9 @@ def test_a_refused_key(cluster: Cluster, experiment: Experiment, status: str) ->
 
 
 @pytest.mark.thorough
-def test_a_broker_that_forgets_a_pause(cluster: Cluster, experiment: Experiment) -> None:
+def test_a_pause_lost_with_the_broker_costs_one_request(
+    cluster: Cluster, experiment: Experiment
+) -> None:
     """L08: losing the pause costs one more request."""
     experiment.begin("L08 401 broker flushed", "401 for two runs, FLUSHALL between them")
     cluster.provider.treat(REFUSALS["401"], times=_ALWAYS)
@@ -232,8 +236,8 @@ def test_a_broker_that_forgets_a_pause(cluster: Cluster, experiment: Experiment)
 
 
 @pytest.mark.thorough
-def test_a_pause_that_ends_by_itself(cluster: Cluster, experiment: Experiment) -> None:
-    """L08: after its time a new run asks without intervention."""
+def test_a_pause_expires(cluster: Cluster, experiment: Experiment) -> None:
+    """L08: after the pause a new run calls the model without intervention."""
     experiment.begin("L08 401 later", f"401, then a valid key; pause {PAUSE_SECONDS:g} s")
     cluster.provider.treat(REFUSALS["401"], times=_ALWAYS)
     cluster.start_scheduler()
@@ -257,8 +261,10 @@ _LONGEST_PROMPT = 1_250
 
 
 @pytest.mark.thorough
-def test_a_request_that_is_rejected(cluster: Cluster, experiment: Experiment) -> None:
-    """L08: what is rejected for good is asked once, and its neighbours do not mind."""
+def test_a_permanently_rejected_request_is_sent_once(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """L08: a permanently rejected request is sent once, and other documents are unaffected."""
     experiment.begin("L08 400", "400 for one of four documents")
     cluster.start_both()
 
@@ -271,8 +277,10 @@ def test_a_request_that_is_rejected(cluster: Cluster, experiment: Experiment) ->
 
 
 @pytest.mark.thorough
-def test_a_context_that_is_too_short(cluster: Cluster, experiment: Experiment) -> None:
-    """L08: a chunk that is too long is asked about in halves, and its answer covers both."""
+def test_a_chunk_that_exceeds_the_context_is_split(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """L08: a chunk that is too long is split in two, and its answer covers both parts."""
     experiment.begin("L08 too long", f"400 for prompts above {_LONGEST_PROMPT:,} characters")
     cluster.provider.treat(short_of_context(), times=9_999, containing="Case long")
     cluster.start_both()
@@ -287,7 +295,7 @@ def test_a_context_that_is_too_short(cluster: Cluster, experiment: Experiment) -
 
 
 def short_of_context() -> Treatment:
-    """Refuse what is too long, and answer what is not."""
+    """Reject prompts that are too long, and answer others."""
     error = {"error": {"message": _TOO_LONG, "code": "context_length_exceeded"}}
 
     def answer(handler: AnsweringHandler, user: str) -> None:
@@ -305,20 +313,20 @@ CHUNKS_EACH = 20
 PER_SECOND = 8.0
 BURST = 16.0
 DELAY_SECONDS = 0.2
-# From the first answer on; refusals begin when the burst is used up, and find the limit.
+# From the first answer; calls are rejected, and reveal the limit, after the burst.
 WARM_UP_SECONDS = 30.0
 _PATIENCE_SECONDS = 300.0
 
 
 def limited(admission: Admission, *, says_when: bool) -> Treatment:
-    """Answer what is admitted, and refuse everything else, with a `Retry-After` or without."""
+    """Answer admitted requests, and reject all others, with or without `Retry-After`."""
 
     def answer(handler: AnsweringHandler, user: str) -> None:
         wait = admission.wait_for_room()
         if wait > 0:
             handler.reply(429, SLOW_DOWN, {"Retry-After": f"{wait:.3f}"} if says_when else {})
             return
-        time.sleep(DELAY_SECONDS)  # noqa: TID251 - the slowness is the point
+        time.sleep(DELAY_SECONDS)  # noqa: TID251 - a slow provider
         handler.reply(200, json.dumps(completion(summary(user))).encode())
 
     return Treatment(answering=answer)
@@ -327,10 +335,10 @@ def limited(admission: Admission, *, says_when: bool) -> Treatment:
 @pytest.mark.thorough
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("says_when", [True, False])
-def test_a_limit_that_four_workers_find_out(
+def test_four_workers_learn_the_rate_limit(
     cluster: Cluster, experiment: Experiment, *, says_when: bool
 ) -> None:
-    """L01: at least 90 % of the allowed rate, under 2 % refused after warm-up, nothing failed."""
+    """L01: at least 90 % of the allowed rate, under 2 % rejected after warm-up, nothing failed."""
     chunks = DOCUMENTS * CHUNKS_EACH
     experiment.begin(
         f"L01 fleet {'Retry-After' if says_when else 'no Retry-After'}",
@@ -344,7 +352,7 @@ def test_a_limit_that_four_workers_find_out(
     for _ in range(FLEET):
         cluster.start_worker()
 
-    # The last tenth may not have enough open chunks for all slots.
+    # In the last tenth, too few chunks may be open for all slots.
     cluster.wait_for_share(0.9, _PATIENCE_SECONDS)
     end = time.monotonic()
     cluster.wait_until_finished(_PATIENCE_SECONDS)

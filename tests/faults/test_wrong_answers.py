@@ -1,4 +1,4 @@
-"""L06, L07 and L09: answers that are whole HTTP and wrong all the same."""
+"""L06, L07 and L09: answers that are complete HTTP responses, but wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.faults.experiment import Experiment
 
 
 def with_member(summary: str, name: str, value: object) -> str:
-    """Return the answer with one member that the schema does not allow so."""
+    """Return the answer with one member that violates the schema."""
     changed: dict[str, object] = {**json.loads(summary), name: value}
     return json.dumps(changed)
 
@@ -36,7 +36,7 @@ WRONG = {
 }
 CUT_OFF = {
     "cut off": strange.rewrites(lambda answer: answer[:100], "length"),
-    # The treacherous one: what stands there is a whole answer.
+    # Although the finish reason is `length`, the answer is complete.
     "cut off but whole": strange.rewrites(str, "length"),
 }
 REQUESTS_OF_THE_PLAIN_PROMPT = 2
@@ -47,14 +47,14 @@ REFUSED = {
 
 
 @pytest.mark.thorough
-def test_answers_that_are_mended(cluster: Cluster, experiment: Experiment) -> None:
-    """L07: a fence costs nothing, a mistake one more request, and no half answer is taken."""
+def test_invalid_answers_are_repaired(cluster: Cluster, experiment: Experiment) -> None:
+    """L07: a code fence costs nothing, an error one more request; truncated answers are unused."""
     experiment.begin("L07 once", "fence, prose, wrong schema, NaN, enum, empty, truncated")
     cluster.start_both()
 
     cluster.submit(*write_cases(cluster, TAKEN_AS_IT_IS | WRONG | CUT_OFF))
 
-    # With more room, the same question is asked again.
+    # The same question is repeated with a higher output limit.
     experiment.finish(Allowance(extra_calls=len(CUT_OFF)))
     assert calls(cluster) == {
         **dict.fromkeys(TAKEN_AS_IT_IS, ("valid",)),
@@ -63,14 +63,16 @@ def test_answers_that_are_mended(cluster: Cluster, experiment: Experiment) -> No
 
 
 @pytest.mark.thorough
-def test_answers_that_stay_wrong(cluster: Cluster, experiment: Experiment) -> None:
-    """L07: after one repair with each prompt the chunk fails; a refusal is not even asked again."""
+def test_permanently_invalid_answers_fail_the_chunk(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """L07: the chunk fails after one repair with each prompt; a refusal is not repeated."""
     experiment.begin("L07 always", "the same with every request, and refusals")
     cluster.start_both()
 
     cluster.submit(*write_cases(cluster, WRONG | CUT_OFF | REFUSED, times=99))
 
-    # The plain prompt, the usual one's fallback, puts the same question in other words.
+    # The plain prompt, the fallback, asks the same question in other words.
     repeated = len(CUT_OFF) + REQUESTS_OF_THE_PLAIN_PROMPT * len(WRONG)
     ends_allowed = frozenset({"succeeded", "failed"})
     experiment.finish(Allowance(extra_calls=repeated, ends=ends_allowed))
@@ -99,8 +101,8 @@ SELECT count(*) FILTER (WHERE cost_usd IS NULL), count(*) FROM model_calls WHERE
 
 
 @pytest.mark.thorough
-def test_impossible_usage(cluster: Cluster, experiment: Experiment) -> None:
-    """L09: what is not counted, or absurdly, costs an unknown sum, and delays nothing."""
+def test_invalid_usage_has_an_unknown_cost(cluster: Cluster, experiment: Experiment) -> None:
+    """L09: missing or impossible usage has an unknown cost, and delays nothing."""
     experiment.begin("L09 usage", "usage missing, of other types, negative, 1e12, 1e30")
     more = "input_usd_per_million_tokens = 1\noutput_usd_per_million_tokens = 5"
     add_model(cluster, "priced", more=more)
@@ -119,8 +121,8 @@ WHERE error_code = 'model_transport' AND error_message LIKE '%the answer to anot
 
 
 @pytest.mark.thorough
-def test_answers_that_are_mixed_up(cluster: Cluster, experiment: Experiment) -> None:
-    """L09: an answer that bears the id of another request is never stored, and asked for again."""
+def test_answers_with_swapped_ids_are_discarded(cluster: Cluster, experiment: Experiment) -> None:
+    """L09: an answer with the id of another request is never stored; the call is repeated."""
     experiment.begin("L09 swapped", "4 answers swapped in pairs, with their ids", chunks=36)
     mixer = strange.Mixer(echoes=True)
     cluster.provider.treat(mixer.treatment(), times=4)
@@ -143,8 +145,10 @@ WHERE strpos(d.text, f.quote) = 0"""
 
 
 @pytest.mark.thorough
-def test_answers_that_are_mixed_up_unseen(cluster: Cluster, experiment: Experiment) -> None:
-    """L09: without an id, quotes from another text show it: nothing wrong is called grounded."""
+def test_swapped_answers_without_ids_are_ungrounded(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """L09: without ids, the facts are ungrounded, because their quotes are from another text."""
     experiment.begin(
         "L09 swapped without ids", "4 answers swapped in pairs, without ids", chunks=36
     )
@@ -164,8 +168,8 @@ def test_answers_that_are_mixed_up_unseen(cluster: Cluster, experiment: Experime
 
 
 @pytest.mark.thorough
-def test_answers_that_come_twice(cluster: Cluster, experiment: Experiment) -> None:
-    """L09: the answer to one request is never taken for that to the next on its connection."""
+def test_duplicate_answers_are_discarded(cluster: Cluster, experiment: Experiment) -> None:
+    """L09: a duplicate answer is never used for the next request on the connection."""
     experiment.begin("L09 twice", "each of the first ten answers sent twice", chunks=36)
     cluster.start_both()
     cluster.provider.treat(strange.answers_twice(), times=10)
@@ -207,8 +211,8 @@ CODES = {
 
 
 @pytest.mark.thorough
-def test_bodies_that_are_no_answers(cluster: Cluster, experiment: Experiment) -> None:
-    """L06: each is told from an answer, none is held in memory, and the next request counts."""
+def test_bodies_that_are_not_answers_are_detected(cluster: Cluster, experiment: Experiment) -> None:
+    """L06: each is detected, none is held in memory, and the next request is valid."""
     experiment.begin("L06 once", "200 with an error object, no body, 200 MB, gzip bombs, a BOM")
     cluster.start_both()
 
@@ -222,8 +226,10 @@ def test_bodies_that_are_no_answers(cluster: Cluster, experiment: Experiment) ->
 
 
 @pytest.mark.thorough
-def test_bodies_that_stay_no_answers(cluster: Cluster, experiment: Experiment) -> None:
-    """L06: after the usual patience the documents fail, with the reason and a hint."""
+def test_permanent_bodies_that_are_not_answers_fail_the_documents(
+    cluster: Cluster, experiment: Experiment
+) -> None:
+    """L06: after the usual retries the documents fail, with a reason and a hint."""
     experiment.begin("L06 always", "the same with every request, one postponement allowed")
     names = {name: name.replace(" ", "-") for name in NO_ANSWERS}
     for name in names.values():
@@ -241,7 +247,7 @@ def test_bodies_that_stay_no_answers(cluster: Cluster, experiment: Experiment) -
 
 
 @pytest.mark.thorough
-def test_a_login_page(cluster: Cluster, experiment: Experiment) -> None:
+def test_a_login_page_pauses_the_run(cluster: Cluster, experiment: Experiment) -> None:
     """L06: the run pauses after a request for each slot, names the page, and can continue."""
     experiment.begin("L06 login page", "200 with a web page, until the address is corrected")
     cluster.start_both()

@@ -1,4 +1,4 @@
-"""Answers that no HTTP library would send: drop by drop, half of one, two at once, broken off."""
+"""Malformed HTTP responses: slow, incomplete, doubled or aborted."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _SLOWLY_SECONDS = 0.5
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 
 Spoiled: TypeAlias = Callable[[bytes], peer.Behavior]
-"""Makes what happens on the wire out of the answer that would have been right."""
+"""Returns the behavior of the connection, given the correct answer."""
 
 
 def spoiling(spoiled: Spoiled) -> Treatment:
-    """Return what meets a request whose right answer is spoiled on its way."""
+    """Return the treatment of a request whose correct answer is damaged on its way."""
 
     def answer(handler: AnsweringHandler, user: str) -> None:
         handler.close_connection = True
         right = json.dumps(completion(summary(user))).encode()
         connection = peer.Connection(handler.connection, threading.Event())
-        with suppress(OSError):  # the client has had enough
+        with suppress(OSError):  # the client has disconnected
             spoiled(right)(connection)
 
     return Treatment(answering=answer)
@@ -49,7 +49,7 @@ def _resetting(sent: bytes) -> peer.Behavior:
 
 
 def _cut_stream(right: bytes) -> peer.Behavior:
-    """Answer with events, as if a stream had been asked for, and leave in the middle of one."""
+    """Answer with events, as to a request for a stream, and stop in the middle of one."""
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n"
     return _sending(head, b"data: " + right + b"\n\ndata: " + right[: len(right) // 2])
 
@@ -80,7 +80,7 @@ BROKEN: Mapping[str, Treatment] = {
     "two objects": spoiling(lambda right: _sending(_HEAD + _length(right + right), right + right)),
     "truncated events": spoiling(_cut_stream),
 }
-"""Complete to look at for a moment, and never an answer (L05)."""
+"""Answers that look complete for a moment, but are invalid (L05)."""
 
 SLOW: Mapping[str, Treatment] = {
     "the head": spoiling(
@@ -93,4 +93,4 @@ SLOW: Mapping[str, Treatment] = {
     "the body": spoiling(_dripping_body),
     "no response": Treatment(holds=True),
 }
-"""A byte every half second, or none at all (L03, L04)."""
+"""Answers that send a byte every half second, or none (L03, L04)."""

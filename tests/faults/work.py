@@ -1,4 +1,4 @@
-"""How long documents take without a fault, on this machine and today: what bounds are made of."""
+"""Measures how long documents take without a fault on this machine, as the base of bounds."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ClusterFactory: TypeAlias = Callable[[], AbstractContextManager[Cluster]]
 
 @dataclass(slots=True, kw_only=True)
 class UndisturbedWork:
-    """Measures once for each size, on a world that `open_another` makes.
+    """Measures each size once, on a cluster that `open_another` opens.
 
-    That world shares the servers of the session, so no other may be at work meanwhile.
+    That cluster shares the servers of the session, so no other one may be running.
     """
 
     open_another: ClusterFactory
     _measured: dict[int, float] = field(default_factory=dict)
 
     def seconds(self, chunks: int) -> float:
-        """Return how long so many chunks take (rounded up to a dozen), with a worker's start."""
+        """Return the time for this many chunks (rounded up to a dozen), with a worker's start."""
         size = max(1, -(-chunks // _STEP)) * _STEP
         if size not in self._measured:
             self._measured[size] = self._measure(size)

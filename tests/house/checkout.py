@@ -1,4 +1,4 @@
-"""What the house tests look at: the files of this checkout."""
+"""The files of this checkout, as the house tests read them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ PACKAGES = ("chordwise", "worker", "scheduler")
 
 @cache
 def tracked_files() -> tuple[Path, ...]:
-    """Return every file that git tracks or would add, and that is still there."""
+    """Return every existing file that git tracks or would add."""
     listing = subprocess.run(
-        # Whoever owns the checkout, as root in a container for instance: it is only listed.
-        ["git", "-c", "safe.directory=*", "ls-files", "-z", "-co", "--exclude-standard"],  # noqa: S607 - git of the PATH
+        # The checkout may have another owner, as in a container: it is only listed.
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", "-co", "--exclude-standard"],  # noqa: S607 - git from the PATH
         cwd=ROOT,
         capture_output=True,
         check=True,

@@ -1,4 +1,4 @@
-"""docker-compose.yml and the Dockerfile run what the tests run, hardened and in the right order."""
+"""Tests of docker-compose.yml and the Dockerfile: commands, order of starts, and hardening."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ OPTIONS_OF_PYTHON = 3  # python -P -m
 
 
 class HealthCheck(BaseModel):
-    """How a container is asked whether it is well."""
+    """The health check of a container."""
 
     test: list[str]
     start_period: str
 
 
 class Dependency(BaseModel):
-    """What another service must have reached before this one starts."""
+    """The condition under which a dependent service starts."""
 
     condition: str
 
 
 class Mount(BaseModel):
-    """What a container sees at a path."""
+    """A mount of a container."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -59,7 +59,7 @@ class Mount(BaseModel):
 
 
 class Service(BaseModel):
-    """The entries of a service that the tests look at."""
+    """The entries of a service that the tests check."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -84,13 +84,13 @@ class Service(BaseModel):
     deploy: dict[str, object] = {}
 
     def mounted(self, *, writable: bool) -> dict[PurePosixPath, str]:
-        """Return what is mounted where, and can or cannot be written to."""
+        """Return the sources of the mounts by target, either writable or read-only ones."""
         found = [each for each in self.volumes if isinstance(each, Mount)]
         return {each.target: each.source for each in found if each.read_only is not writable}
 
 
 class Compose(BaseModel):
-    """The file."""
+    """The contents of docker-compose.yml."""
 
     services: dict[str, Service]
     networks: dict[str, dict[str, bool]]
@@ -101,7 +101,7 @@ class Compose(BaseModel):
 
 @pytest.fixture(scope="module")
 def compose() -> Compose:
-    """Return the file as YAML reads it, with its anchors filled in."""
+    """Return the parsed file, with its YAML anchors resolved."""
     return Compose.model_validate(yaml.safe_load(COMPOSE))
 
 
@@ -109,13 +109,12 @@ def seconds(text: str) -> timedelta:
     return timedelta(seconds=int(text.removesuffix("s")))
 
 
-def test_the_services_are_those_of_the_picture(compose: Compose) -> None:
-    """Two servers, one migration, two processes, the pages, and the command for people."""
+def test_the_services_are_servers_migration_processes_and_command(compose: Compose) -> None:
     assert set(compose.services) == {*SERVERS, *OURS}
 
 
-def test_the_commands_are_those_that_the_embedded_stack_runs(compose: Compose) -> None:
-    """What the tests start is what production starts, but for the path of Python."""
+def test_the_commands_are_those_of_the_embedded_stack(compose: Compose) -> None:
+    """Tests and production start the same commands, except for the path of Python."""
     own = Commands()
 
     assert compose.services["worker"].command == ["python", "-m", *own.worker[OPTIONS_OF_PYTHON:]]
@@ -130,9 +129,9 @@ def test_the_commands_are_those_that_the_embedded_stack_runs(compose: Compose) -
 
 @pytest.mark.parametrize("name", [*SERVERS, *OURS])
 def test_every_container_is_hardened(compose: Compose, name: str) -> None:
-    """No root, no capability, nothing to write to but what is named.
+    """Containers have no root, no capabilities and a read-only root file system.
 
-    Only the pages are published, to the host itself.
+    Only the port of the pages is published, on the host's loopback address.
     """
     service = compose.services[name]
 
@@ -146,10 +145,8 @@ def test_every_container_is_hardened(compose: Compose, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LASTING)
-def test_every_lasting_service_is_watched_bounded_and_restarted(
-    compose: Compose, name: str
-) -> None:
-    """Its health is asked after a period to start in, and its memory has an end."""
+def test_every_service_is_health_checked_limited_and_restarted(compose: Compose, name: str) -> None:
+    """It has a health check with a start period, and a memory limit."""
     service = compose.services[name]
 
     assert service.healthcheck is not None
@@ -160,7 +157,7 @@ def test_every_lasting_service_is_watched_bounded_and_restarted(
 
 @pytest.mark.parametrize("name", ["worker", "scheduler", "web", "chordwise"])
 def test_processes_start_on_a_migrated_database(compose: Compose, name: str) -> None:
-    """The servers are well and the migration is done before anything of ours works."""
+    """The servers are healthy and the migration is complete before other processes start."""
     conditions = {key: need.condition for key, need in compose.services[name].depends_on.items()}
 
     assert conditions == {
@@ -170,22 +167,22 @@ def test_processes_start_on_a_migrated_database(compose: Compose, name: str) -> 
     }
 
 
-def test_database_and_broker_are_reachable_by_chordwise_alone(compose: Compose) -> None:
-    """They hang on a network without a way out."""
+def test_database_and_broker_are_reachable_only_by_chordwise(compose: Compose) -> None:
+    """Their only network is internal."""
     assert compose.networks["inside"] == {"internal": True}
     assert all(compose.services[name].networks == ["inside"] for name in SERVERS)
 
 
 @pytest.mark.parametrize("name", ["worker", "scheduler", "chordwise"])
-def test_whoever_speaks_with_providers_or_webhooks_has_a_way_out(
+def test_services_that_call_providers_or_webhooks_have_internet_access(
     compose: Compose, name: str
 ) -> None:
-    """Workers ask, schedulers hand batches in and tell that runs ended, commands quote."""
+    """Workers and `quote --sample` call models; schedulers submit batches and call webhooks."""
     assert compose.services[name].networks == ["inside", "outside"]
 
 
 def test_a_worker_may_finish_before_it_is_killed(compose: Compose) -> None:
-    """The engine waits longer than the worker's own grace, with time to hand back the rest."""
+    """The stop grace period exceeds the worker's own, with time to return the remaining work."""
     grace = timedelta(seconds=Settings().worker.shutdown_grace_seconds)
 
     assert seconds(compose.services["worker"].stop_grace_period) > grace + timedelta(seconds=10)
@@ -224,8 +221,8 @@ def test_no_container_fills_the_host_with_processes(compose: Compose, name: str)
     assert 0 < limits["pids"] <= 512
 
 
-def test_compose_takes_the_file(tmp_path: Path) -> None:
-    """As it does before it starts anything; skipped where Compose is not installed."""
+def test_compose_accepts_the_file(tmp_path: Path) -> None:
+    """Compose validates it as before a start; skipped where Compose is not installed."""
     commands = (["docker-compose"], ["docker", "compose"])
     command = next((each for each in commands if shutil.which(each[0])), None)
     if command is None:
@@ -243,8 +240,8 @@ def test_compose_takes_the_file(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_every_file_that_compose_mounts_is_there(compose: Compose) -> None:
-    """A misspelt path would become an empty folder on the host."""
+def test_every_file_that_compose_mounts_exists(compose: Compose) -> None:
+    """Docker would create a folder at a misspelt path."""
     files = [config["file"] for config in compose.configs.values()]
 
     assert files
@@ -252,10 +249,8 @@ def test_every_file_that_compose_mounts_is_there(compose: Compose) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_everything_reads_the_same_settings_and_nothing_writes_them(
-    compose: Compose, name: str
-) -> None:
-    """From a folder of the checkout, unless another one is named."""
+def test_every_service_reads_the_same_settings_read_only(compose: Compose, name: str) -> None:
+    """They are in a folder of the checkout unless another one is configured."""
     service = compose.services[name]
 
     source = service.mounted(writable=False)[SETTINGS]
@@ -265,8 +260,8 @@ def test_everything_reads_the_same_settings_and_nothing_writes_them(
     assert (ROOT / folder / config.name).is_file()
 
 
-def test_only_what_takes_files_sees_the_folders(compose: Compose) -> None:
-    """Workers read what is in the database, and nothing else."""
+def test_only_services_that_take_in_files_mount_the_folders(compose: Compose) -> None:
+    """Workers read the database only."""
     sees = {name: compose.services[name].mounted(writable=True) for name in OURS}
 
     assert {name for name, mounts in sees.items() if FOLDERS in mounts} == {
@@ -280,8 +275,8 @@ def test_only_what_takes_files_sees_the_folders(compose: Compose) -> None:
 
 
 @pytest.mark.parametrize("name", READING)
-def test_large_files_are_no_memory(compose: Compose, name: str) -> None:
-    """Those of batches and in archives go to a disk: a tmpfs counts as its container's memory."""
+def test_temporary_files_are_not_in_memory(compose: Compose, name: str) -> None:
+    """Temporary files go to a disk, because a tmpfs counts as memory of its container."""
     service = compose.services[name]
 
     place = PurePosixPath(service.environment["TMPDIR"] or "")
@@ -291,10 +286,10 @@ def test_large_files_are_no_memory(compose: Compose, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", READING)
-def test_the_limits_on_files_fit_into_the_memory_of_what_reads_them(
+def test_the_limits_on_files_fit_into_the_memory_of_the_service(
     compose: Compose, name: str
 ) -> None:
-    """All files that are read at once do, beside the processes; and they are not too small."""
+    """Memory suffices for all files that are read at once; the limits are not too small."""
     memory = str(compose.services[name].deploy["resources"]["limits"]["memory"])  # type: ignore[index]  # YAML
     megabytes = int(memory.removesuffix("m"))
 
@@ -306,26 +301,26 @@ def test_the_limits_on_files_fit_into_the_memory_of_what_reads_them(
     assert found.max_text_bytes >= 40_000_000
 
 
-def test_nothing_else_sets_the_limits_on_files() -> None:
-    """The settings of the containers leave them to the memory."""
+def test_the_settings_do_not_set_the_limits_on_files() -> None:
+    """The settings of the containers leave the limits to the default, which depends on memory."""
     readers = settings_module.load(ROOT / "deploy" / "settings" / "chordwise.toml").readers
 
     assert (readers.memory_megabytes, readers.max_file_megabytes) == (None, None)
 
 
 def test_the_store_outlives_its_container(compose: Compose) -> None:
-    """It holds the only copy of what is being analyzed; all else of the home is forgotten."""
+    """It has the only copy of files under analysis; the rest of the home is temporary."""
     home = next(each for each in compose.services["scheduler"].tmpfs if str(HOME) in each)
 
     assert Store(Path(HOME)).folder == Path(HOME / "inbox")
     assert compose.services["scheduler"].mounted(writable=True)[HOME / "inbox"] in compose.volumes
     assert "uid=10001,gid=10001,mode=0700" in home
-    # An empty volume takes its owner from the folder of the image.
+    # An empty volume gets the owner of the folder in the image.
     assert re.search(rf"--mode=0700 \\\n\s+{HOME} {HOME}/inbox {HOME}/web\n", DOCKERFILE)
 
 
-def test_an_inbox_and_what_is_beside_it_are_one_mount() -> None:
-    """So that a file is renamed from one to the other; what is written lies there, too."""
+def test_an_inbox_and_its_sibling_folders_are_in_one_mount() -> None:
+    """Files are moved between these folders by a rename."""
     file = ROOT / "deploy" / "settings" / "chordwise.toml"
     (inbox,) = places(settings_module.load(file)).inboxes
     named = re.findall(r'(?m)^# folder = "(.+)"$', file.read_text("utf-8"))
@@ -335,7 +330,7 @@ def test_an_inbox_and_what_is_beside_it_are_one_mount() -> None:
     assert len(named) == 2
 
 
-def test_the_settings_of_the_containers_can_be_used_to_the_last_comment(tmp_path: Path) -> None:
+def test_the_commented_settings_of_the_containers_are_valid(tmp_path: Path) -> None:
     text = (ROOT / "deploy" / "settings" / "chordwise.toml").read_text("utf-8")
     lifted = re.sub(r"(?m)^# (?=\[|\w+ = )", "", text)
     (tmp_path / "chordwise.toml").write_text(lifted, "utf-8")
@@ -346,16 +341,16 @@ def test_the_settings_of_the_containers_can_be_used_to_the_last_comment(tmp_path
     assert (set(found.profiles), set(found.schedules)) == ({"contracts"}, {"answers"})
 
 
-def test_the_image_runs_as_nobody_in_particular(compose: Compose) -> None:
-    """The user of the image is the one that Compose names, by number."""
+def test_the_image_runs_as_an_unprivileged_user(compose: Compose) -> None:
+    """Its numeric user is the one in docker-compose.yml."""
     (user,) = re.findall(r"(?m)^USER (.+)$", DOCKERFILE)
 
     assert all(compose.services[name].user == user for name in OURS)
     assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", user)
 
 
-def test_the_image_takes_its_libraries_from_the_lock_files() -> None:
-    """Every installation in the image is either checked by hashes or the wheel built from here."""
+def test_the_image_installs_from_the_lock_files() -> None:
+    """Every installation is checked by hashes or installs the wheel built from this checkout."""
     installs = re.findall(r"(?m)^.*\bpip .*?\binstall (.+?)(?: \\)?$", DOCKERFILE)
 
     assert len(installs) == DOCKERFILE.count("-m pip ")
@@ -370,8 +365,8 @@ def test_the_image_takes_its_libraries_from_the_lock_files() -> None:
     ]
 
 
-def test_a_digest_in_the_environment_pins_each_image(compose: Compose) -> None:
-    """Each image that is not built here, and the one that ours is built on, is named."""
+def test_each_image_can_be_pinned_by_a_digest_in_the_environment(compose: Compose) -> None:
+    """This includes the base image of the Dockerfile."""
     found = [re.fullmatch(r"\$\{(\w+):-\S+\}", compose.services[name].image) for name in SERVERS]
     used = {each[1] for each in found if each} | {"PYTHON_IMAGE"}
 
@@ -383,8 +378,8 @@ def test_a_digest_in_the_environment_pins_each_image(compose: Compose) -> None:
         assert set(named) == used
 
 
-def test_the_image_is_built_from_files_that_reach_the_builder() -> None:
-    """What the Dockerfile copies exists, and .dockerignore lets it through."""
+def test_the_files_of_the_image_are_in_the_build_context() -> None:
+    """Files that the Dockerfile copies exist, and .dockerignore does not exclude them."""
     let_through = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     copied = [
         name
@@ -397,8 +392,8 @@ def test_the_image_is_built_from_files_that_reach_the_builder() -> None:
     assert [name for name in copied if f"!{name}" not in let_through] == []
 
 
-def test_commands_of_the_image_get_signals_themselves() -> None:
-    """In exec form, SIGTERM reaches the process and not a shell around it."""
+def test_commands_of_the_image_receive_signals() -> None:
+    """In exec form, SIGTERM reaches the process instead of a shell."""
     commands = re.findall(r"(?m)^(?:CMD|ENTRYPOINT) (.+)$", DOCKERFILE)
 
     assert commands

@@ -1,4 +1,4 @@
-"""What docker-compose.yml tells its servers, told to real ones of the same versions."""
+"""Tests of the scripts and options of docker-compose.yml with real servers of the same versions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from chordwise.storage.database import open_engine
 from tests.fakes.processes import wait_until
 from tests.house.checkout import ROOT
 
-PASSWORD = 'it\'s a "long" one'  # noqa: S105 - nobody's
+PASSWORD = 'it\'s a "long" one'  # noqa: S105 - of this test
 ADMINISTRATOR = "postgres"
 
 
@@ -37,7 +37,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def secret(folder: Path) -> Path:
-    """Return a file with a password, as Compose mounts one."""
+    """Return a file with a password, as Compose mounts it."""
     file = folder / "password"
     file.write_text(PASSWORD, "utf-8")
     return file
@@ -45,7 +45,7 @@ def secret(folder: Path) -> Path:
 
 @pytest.fixture
 def database(folder: Path) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-    """Return the administrator's connection to a server as the image hands it to the script."""
+    """Return the administrator's connection to a server on which the script has not run."""
     (folder / "run").mkdir(mode=0o700)
     server = EmbeddedPostgres(folder / "postgres", folder / "run")
     server.start()
@@ -59,12 +59,12 @@ def database(folder: Path) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
 
 
 def clear_the_names(server: EmbeddedPostgres) -> None:
-    """Give the embedded server's owner and database up: the script is about to make these names."""
+    """Rename the embedded server's owner and drop its database: the script creates both names."""
     address = server.connection_string("postgres")
     with psycopg.connect(address, autocommit=True) as connection:
         connection.execute("CREATE ROLE helper SUPERUSER LOGIN PASSWORD 'helper'")
         connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(postgres.DATABASE)))
-    with psycopg.connect(address, user="helper", password="helper", autocommit=True) as connection:  # noqa: S106 - nobody's
+    with psycopg.connect(address, user="helper", password="helper", autocommit=True) as connection:  # noqa: S106 - of this test
         connection.execute(
             sql.SQL("ALTER ROLE {} RENAME TO {}").format(
                 sql.Identifier(postgres.USER), sql.Identifier(ADMINISTRATOR)
@@ -75,7 +75,7 @@ def clear_the_names(server: EmbeddedPostgres) -> None:
 def create_role(administrator: psycopg.Connection[tuple[object, ...]], secret: Path) -> None:
     """Run the script that Compose mounts into PostgreSQL's container."""
     subprocess.run(
-        ["sh", str(ROOT / "deploy" / "create-role.sh")],  # noqa: S607 - the shell of the PATH
+        ["sh", str(ROOT / "deploy" / "create-role.sh")],  # noqa: S607 - the shell from the PATH
         env={
             "PATH": f"{postgres.programs()}:/usr/bin:/bin",
             "PGHOST": administrator.info.host,
@@ -86,10 +86,10 @@ def create_role(administrator: psycopg.Connection[tuple[object, ...]], secret: P
     )
 
 
-def test_chordwise_works_as_a_role_of_few_privileges(
+def test_chordwise_works_as_a_role_without_superuser_privileges(
     database: psycopg.Connection[tuple[object, ...]], secret: Path
 ) -> None:
-    """The role that the script makes can migrate its database and read as `chordwise_reader`."""
+    """The role that the script creates can migrate its database and read as `chordwise_reader`."""
     create_role(database, secret)
     url = URL.create(
         "postgresql",
@@ -121,8 +121,8 @@ def test_chordwise_works_as_a_role_of_few_privileges(
     assert rights == (False, True, False)
 
 
-def test_the_broker_keeps_what_it_is_told(folder: Path, secret: Path) -> None:
-    """The container's command makes a server that needs the password, logs and never evicts."""
+def test_the_broker_is_persistent_and_needs_a_password(folder: Path, secret: Path) -> None:
+    """The server requires the password, writes a log of its data, and never evicts."""
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
     shell, script, *options = compose["services"]["valkey"]["command"]
     (mount,) = compose["services"]["valkey"]["configs"]
@@ -154,7 +154,7 @@ def test_the_broker_keeps_what_it_is_told(folder: Path, secret: Path) -> None:
             server.terminate()
 
     assert PASSWORD not in " ".join(arguments)
-    assert "valkey-server" in arguments[0]  # the shell is gone, so that signals arrive
+    assert "valkey-server" in arguments[0]  # the shell was replaced, so signals arrive
     assert told == {
         "appendonly": "yes",
         "appendfsync": "everysec",
@@ -163,7 +163,7 @@ def test_the_broker_keeps_what_it_is_told(folder: Path, secret: Path) -> None:
     }
 
 
-def test_the_role_is_made_without_its_password_among_arguments(folder: Path, secret: Path) -> None:
+def test_the_password_of_the_role_is_in_no_argument(folder: Path, secret: Path) -> None:
     """Every user of the host can read the arguments of a process."""
     script = (ROOT / "deploy" / "create-role.sh").read_text("utf-8")
     written = folder / "arguments"

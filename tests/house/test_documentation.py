@@ -1,4 +1,4 @@
-"""The documents say what the code does: links, commands, codes, words, times and examples hold."""
+"""Tests that the documentation matches the code: links, commands, codes, states and times."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def prose_of(page: Path) -> str:
 
 
 def code_of(page: Path) -> Iterator[str]:
-    """Yield what a page shows as code, in the text and in the blocks for a shell."""
+    """Yield the code of a page, from its text and from blocks for a shell."""
     text = page.read_text("utf-8")
     yield from (block["content"] for block in FENCE.finditer(text) if block["language"] == "sh")
     yield from re.findall(r"`([^`\n]+)`", prose_of(page))
@@ -57,7 +57,7 @@ def anchors_of(page: Path) -> set[str]:
 
 
 def local_links() -> Iterator[tuple[Path, str]]:
-    """Yield every link between files with the page that it stands on."""
+    """Yield every link between files with the page that contains it."""
     for page in PAGES:
         for target in LINK.findall(prose_of(page)):
             if not target.startswith(("https://", "http://")):
@@ -71,7 +71,7 @@ def first_cells(table: str) -> list[str]:
 
 
 def section(text: str, heading: str) -> str:
-    """Return what stands below a heading, up to the next one of its level or a higher one."""
+    """Return the text below a heading, up to the next heading of its level or a higher one."""
     level = heading.split(" ", 1)[0]
     (found,) = re.findall(
         rf"(?ms)^{re.escape(heading)}\n(.*?)(?=^#{{1,{len(level)}}} |\Z)", f"{text}\n"
@@ -91,7 +91,6 @@ def test_links_between_files_resolve() -> None:
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:
-    """Nobody has to know the folders in order to find a page."""
     links: dict[Path, set[Path]] = {page: set() for page in PAGES}
     for page, target in local_links():
         links[page].add((page.parent / target.partition("#")[0]).resolve())
@@ -108,7 +107,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 
 
 def test_files_named_in_the_code_exist() -> None:
-    """A docstring or a comment that sends the reader to a page of docs/ is right."""
+    """Pages of docs/ that docstrings and comments name exist."""
     sources = [
         *(ROOT / "chordwise").rglob("*.py"),
         *ROOT.glob("*.yml"),
@@ -125,7 +124,7 @@ def test_files_named_in_the_code_exist() -> None:
 
 
 def test_prose_has_one_sentence_per_line() -> None:
-    """A change of a sentence is a change of one line; cells of tables are free."""
+    """A changed sentence is one changed line; cells of tables are exempt."""
     found = [
         f"{page.relative_to(ROOT)}: {line}"
         for page in PAGES
@@ -137,7 +136,7 @@ def test_prose_has_one_sentence_per_line() -> None:
 
 
 def test_decisions_are_numbered_and_have_three_parts() -> None:
-    """Each page says what led to it, what was decided, and what follows."""
+    """Each page has context, decision and consequences."""
     pages = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 
     numbers = [int(page.name[:4]) for page in pages]
@@ -151,8 +150,7 @@ def test_decisions_are_numbered_and_have_three_parts() -> None:
     assert [link for link in linked if link not in index] == []
 
 
-def test_targets_of_make_exist() -> None:
-    """Whatever the documents tell to make can be made."""
+def test_make_targets_in_the_documents_exist() -> None:
     targets = set(re.findall(r"(?m)^([a-z-]+):.*?## ", text_of("Makefile")))
 
     named = {
@@ -167,7 +165,7 @@ def test_targets_of_make_exist() -> None:
 
 
 def test_commands_in_the_documents_exist() -> None:
-    """Whatever stands behind `chordwise` in code is a command of it."""
+    """Each word after `chordwise` in code is a command."""
     named = {
         command
         for page in PAGES
@@ -181,7 +179,7 @@ def test_commands_in_the_documents_exist() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_command_is_described_with_every_option(name: str) -> None:
-    """Its own section, and in it each option by its long name."""
+    """Each command has a section with each option by its long name."""
     described = section(text_of("docs/command-line.md"), f"### `chordwise {name}`")
     command = typer.main.get_command(application([MODULES[name]]))
     found = getattr(command, "commands", {}).get(name, command)
@@ -198,7 +196,7 @@ def test_every_command_is_described_with_every_option(name: str) -> None:
 
 
 def test_every_exit_code_is_described() -> None:
-    """The table holds the codes of the code, each under its name, and no others."""
+    """The table has exactly the codes of the code, with their names."""
     table = section(text_of("docs/command-line.md"), "## Exit codes")
 
     rows = re.findall(r"(?m)^\| (\d+) \| (\w+) \|", table)
@@ -218,8 +216,8 @@ def test_every_state_is_explained(states: type[StrEnum]) -> None:
     assert [state.value for state in states] in explained
 
 
-def test_the_glossary_is_free_of_repetitions_and_knows_the_words_of_the_code() -> None:
-    """Each word is explained once; types and stages are named where they belong."""
+def test_the_glossary_explains_each_word_once() -> None:
+    """Each word is explained once; types and stages are named."""
     text = text_of("docs/glossary.md")
     (table,) = re.findall(r"(?m)^\| word \| meaning \|\n(?:\|.*\n)+", text)
 
@@ -231,7 +229,7 @@ def test_the_glossary_is_free_of_repetitions_and_knows_the_words_of_the_code() -
 
 
 def every_code() -> set[str]:
-    """Return the stable code of each error of ours that is not a mixin alone."""
+    """Return the stable codes of all error classes that are not mixins."""
     classes = [each for _, each in inspect.getmembers(errors, inspect.isclass)]
     mixins = (errors.TransientError, errors.PausingError)
     return {
@@ -240,14 +238,13 @@ def every_code() -> set[str]:
 
 
 def test_every_code_of_an_error_is_explained() -> None:
-    """Whoever finds a code in a row finds here what it means."""
     described = section(text_of("docs/operations.md"), "## Codes of errors")
 
     assert [code for code in sorted(every_code()) if f"`{code}`" not in described] == []
 
 
-def test_every_failure_of_a_model_stands_with_its_usual_hint() -> None:
-    """The table of failures says what the classes say, and leaves none of them out."""
+def test_every_model_error_is_listed_with_its_usual_hint() -> None:
+    """The table of failures has exactly the codes and hints of the classes."""
     found = inspect.getmembers(errors, inspect.isclass)
     kinds = [each for _, each in found if issubclass(each, ModelError) and each is not ModelError]
     rows = re.findall(
@@ -258,7 +255,7 @@ def test_every_failure_of_a_model_stands_with_its_usual_hint() -> None:
 
 
 def test_every_rule_of_recovery_is_explained() -> None:
-    """The table holds the rules of the code, and no others."""
+    """The table has exactly the rules of the code."""
     described = section(text_of("docs/operations.md"), "## What each recovery does")
 
     names = ["broker_data_lost", *(reason for reason, _ in recover.RULES), "standstill"]
@@ -266,8 +263,7 @@ def test_every_rule_of_recovery_is_explained() -> None:
     assert first_cells(described) == names
 
 
-def test_times_are_the_defaults() -> None:
-    """A time in the table is the one that holds where nothing is set."""
+def test_documented_times_are_the_defaults() -> None:
     described = section(text_of("docs/operations.md"), "## Times")
     rows = re.findall(r"(?m)^\| `(\w+)\.(\w+)` \| ([\d.]+) \|", described)
 
@@ -280,7 +276,7 @@ def test_times_are_the_defaults() -> None:
 
 
 def test_every_table_and_view_of_readers_is_named_in_the_cookbook() -> None:
-    """What may be read can be found; the first migration says what that is."""
+    """The first migration defines which tables readers may read."""
     text = text_of("docs/sql-cookbook.md")
     views = {file.stem.partition("@")[0] for file in (ROOT / "migrations/views").glob("*.sql")}
     first = text_of("migrations/versions/0001.py")

@@ -1,4 +1,4 @@
-"""The examples in docs/analyses.md are answers that hold, with quotes that stand in the samples."""
+"""Tests that the examples in docs/analyses.md are valid, with quotes from the samples."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def examples(analysis_type: AnalysisType) -> list[tuple[AnalysisOptions, JsonObj
 
 @pytest.mark.parametrize("analysis_type", AnalysisType)
 def test_every_member_of_an_answer_is_explained(analysis_type: AnalysisType) -> None:
-    """What the schema asks for stands in the type's table."""
+    """Every property of the schema is in the table of its type."""
     text = described(analysis_type)
 
     for options, _ in examples(analysis_type):
@@ -52,7 +52,7 @@ def test_every_member_of_an_answer_is_explained(analysis_type: AnalysisType) -> 
 
 @pytest.mark.parametrize("analysis_type", AnalysisType)
 def test_examples_are_valid(analysis_type: AnalysisType) -> None:
-    """An example keeps to schema and checks, and completing it gives it again."""
+    """An example passes schema and checks, and is not changed by completion."""
     analysis = analysis_for(analysis_type)
 
     found = examples(analysis_type)
@@ -71,7 +71,7 @@ def test_examples_are_valid(analysis_type: AnalysisType) -> None:
 
 
 @pytest.mark.parametrize("analysis_type", AnalysisType)
-def test_quotes_of_examples_stand_in_a_sample(analysis_type: AnalysisType) -> None:
+def test_quotes_of_examples_are_in_a_sample(analysis_type: AnalysisType) -> None:
     """Each grounded quote is found at its offsets in one of the files."""
     found = [item for _, output in examples(analysis_type) for item in grounding.quotes(output)]
 

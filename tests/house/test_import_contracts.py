@@ -1,4 +1,4 @@
-"""Every package is under the contracts that `make contracts` checks."""
+"""Tests that the contracts of `make contracts` cover every package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.house.checkout import PACKAGES, ROOT
 
 
 def test_every_package_is_under_contract() -> None:
-    """A package that import-linter does not know would be free to import anything."""
+    """import-linter does not check packages that it does not know."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
     linted = settings["tool"]["importlinter"]["root_packages"]

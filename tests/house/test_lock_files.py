@@ -1,6 +1,6 @@
-"""The lock files fit pyproject.toml, carry hashes, agree with each other and name no index.
+"""Tests of the lock files: they fit pyproject.toml and each other, have hashes, and name no index.
 
-That they are what `make lock` would write is asked by `make lock-check`, which needs the network.
+`make lock-check` compares them with the output of `make lock`, which needs the network.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Pin:
 
 
 def pins(lock: Path) -> Iterator[Pin]:
-    """Yield the entries of a lock file, in its order."""
+    """Yield the entries of a lock file in order."""
     joined = lock.read_text("utf-8").replace("\\\n", " ")
     for line in joined.splitlines():
         if line and not line.lstrip().startswith("#"):
@@ -48,7 +48,7 @@ def pins(lock: Path) -> Iterator[Pin]:
 
 
 def wanted(lock: str) -> list[str]:
-    """Return what pyproject.toml asks for in a lock file."""
+    """Return the requirements of pyproject.toml for a lock file."""
     runtime, groups = PROJECT["project"]["dependencies"], PROJECT["dependency-groups"]
     extras = PROJECT["project"]["optional-dependencies"]
     tested = ("tokenizers", "ocr", "learning", "encoder")
@@ -71,8 +71,8 @@ def wanted(lock: str) -> list[str]:
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
-def test_everything_that_is_asked_for_is_pinned(lock: Path) -> None:
-    """Each requirement has a pin, and the pin is a version that the requirement allows."""
+def test_every_requirement_is_pinned(lock: Path) -> None:
+    """Each requirement has a pin with a version that it allows."""
     pinned: dict[str, set[Version]] = {}
     for pin in pins(lock):
         pinned.setdefault(pin.name, set()).add(pin.version)
@@ -94,14 +94,14 @@ def test_every_pin_has_hashes(lock: Path) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 def test_no_lock_file_names_an_index_or_a_path(lock: Path) -> None:
-    """Where packages come from is decided where they are installed."""
+    """The installing environment decides about the index."""
     text = lock.read_text("utf-8")
 
     assert re.findall(r"(?m)^\s*(?:-i|--(?:extra-)?index-url|--find-links)\b|\w+://", text) == []
 
 
 def test_the_lock_files_agree() -> None:
-    """One environment can hold them all but that of LiteLLM: what runs is what was tested."""
+    """All except that of LiteLLM can be installed together, so the tested versions are used."""
     versions: dict[str, set[tuple[Version, ...]]] = {}
     for lock in LOCKS:
         if lock.name == "requirements-nightly.lock":
@@ -115,8 +115,8 @@ def test_the_lock_files_agree() -> None:
     assert {name: found for name, found in versions.items() if len(found) > 1} == {}
 
 
-def test_the_build_is_locked_as_it_is_declared() -> None:
-    """The group that becomes requirements-build.lock repeats what [build-system] asks for."""
+def test_the_build_requirements_are_locked() -> None:
+    """The group of requirements-build.lock repeats the requirements of [build-system]."""
     declared = PROJECT["build-system"]["requires"]
 
     assert sorted(PROJECT["dependency-groups"]["build"]) == sorted(declared)

@@ -1,6 +1,6 @@
-"""Migrations let old and new code work side by side; and the rules would notice one that does not.
+"""Tests of the rules by which old and new code work with the same database during a migration.
 
-docs/decisions/0011-schema-compatibility.md says why.
+docs/decisions/0011-schema-compatibility.md gives the reasons.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BAD = {
 
 
 def values(tree: ast.Module) -> dict[str, str]:
-    """Return the texts that a module gives to its names."""
+    """Return the strings that a module assigns to names."""
     found: dict[str, str] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign):
@@ -53,7 +53,7 @@ def values(tree: ast.Module) -> dict[str, str]:
 
 
 def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
-    """Yield what a revision calls, by the last name, but for what takes it back."""
+    """Yield the calls of a revision by their last name, except those of its downgrade."""
     kept = [node for node in tree.body if getattr(node, "name", "") != "downgrade"]
     for node in (inner for outer in kept for inner in ast.walk(outer)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -61,7 +61,7 @@ def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
 
 
 def added_columns(tree: ast.Module) -> Iterator[set[str]]:
-    """Yield how each column that is added to a table that exists bears rows without it."""
+    """Yield how each column added to an existing table allows rows without it."""
     for name, call in calls(tree):
         if name == "add_column":
             column = call.args[1]
@@ -75,7 +75,7 @@ def added_columns(tree: ast.Module) -> Iterator[set[str]]:
 
 
 def problems(source: str, works_from_before: str) -> list[str]:
-    """Return what is wrong with a revision, after one that noted `works_from_before`."""
+    """Return the violations of a revision whose predecessor has this `works_from`."""
     tree = ast.parse(source)
     given = values(tree)
     oldest, revision = given.get("works_from"), given["revision"]
@@ -96,7 +96,7 @@ def problems(source: str, works_from_before: str) -> list[str]:
 
 
 def depends_on_the_code(tree: ast.Module) -> bool:
-    """Return whether a module imports from the library, which changes while a revision may not."""
+    """Return whether a module imports from the library, which changes while a revision must not."""
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     return any(str(node.module).startswith("chordwise") for node in imports)
 
@@ -106,7 +106,7 @@ def revisions() -> list[Path]:
 
 
 def test_every_revision_keeps_the_rules() -> None:
-    """Each says whom it suits, and what it adds or removes agrees with that."""
+    """Each declares the versions that it works with, and its changes are compatible with them."""
     before, found = FIRST, {}
     for file in revisions():
         source = file.read_text("utf-8")
@@ -118,24 +118,24 @@ def test_every_revision_keeps_the_rules() -> None:
 
 
 def test_the_tables_of_the_first_revision_do_not_depend_on_the_code() -> None:
-    """They are in a module of their own, for which the same holds."""
+    """They are defined in a separate module."""
     tables = ROOT / "migrations" / "first_tables.py"
 
     assert not depends_on_the_code(ast.parse(tables.read_text("utf-8")))
 
 
-def test_a_revision_that_adds_is_good() -> None:
-    """What may be null, and what has a default, is added beside running work."""
+def test_a_revision_may_add_columns() -> None:
+    """Columns that are nullable or have a default can be added while processes run."""
     assert problems(GOOD, "0004") == []
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_revision_is_noticed(name: str) -> None:
+def test_a_violation_is_found(name: str) -> None:
     assert problems(BAD[name], "0004") == [name]
 
 
 def test_revisions_sort_by_their_numbers() -> None:
-    """Older and newer are found by comparison, so each is four digits and named alike."""
+    """Revisions are compared as strings, so each has four digits and equals its file name."""
     for file in revisions():
         given = values(ast.parse(file.read_text("utf-8")))
         assert given["revision"] == file.stem

@@ -1,4 +1,4 @@
-"""Every block of docs/models.md can be copied as it stands, and its model can be connected."""
+"""Tests that every block of docs/models.md can be copied, and that its model can be connected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALL_BLOCKS = re.findall(r"(?ms)^```toml\n(.*?)^```", PAGE)
 
 @pytest.mark.parametrize("block", ALL_BLOCKS)
 def test_a_block_can_be_copied(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is valid, names the model that it describes, and the address and key have their form."""
+    """It is valid, names the model that it describes, and has a well-formed address and key."""
     file = tmp_path / settings.FILE_NAME
     file.write_text(block, "utf-8")
     monkeypatch.chdir(tmp_path)
@@ -34,5 +34,5 @@ def test_a_block_can_be_copied(block: str, tmp_path: Path, monkeypatch: pytest.M
             assert connect(model, SecretStr("sk-test")).profile.context_tokens
 
 
-def test_every_kind_of_server_has_its_block() -> None:
+def test_every_kind_of_server_has_a_block() -> None:
     assert set(BLOCKS) >= {"OpenAI", "Azure", "Anthropic", "vLLM", "llama.cpp", "Ollama"}

@@ -1,4 +1,4 @@
-"""What the README shows can be run: the program as it stands, and the settings file."""
+"""Tests that the examples of the README work: the program and the settings file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_program_prints_facts_with_their_places(tmp_path: Path) -> None:
-    """The example needs no key and no server, and its quotes stand in its text."""
+    """It needs no key and no server, and its quotes are in its text."""
     outcome = subprocess.run(
         [sys.executable, "-c", blocks("python")[-1]],
         cwd=tmp_path,
@@ -55,7 +55,7 @@ def test_a_settings_file_can_be_read(loaded: settings.Settings) -> None:
 
 
 def test_the_excerpt_quotes_the_samples() -> None:
-    """The first screen shows what really comes out: its quotes stand where it says."""
+    """The example output is real: its quotes are at the stated offsets of the samples."""
     excerpt = re.findall(r"(?ms)^```text\n(.*?)^```", README)[1]
     agreement = (ROOT / "samples" / "service-agreement.md").read_text("utf-8")
     shown = excerpt.split("service-agreement.md", 1)[1].partition("samples/")[0]

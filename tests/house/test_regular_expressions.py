@@ -1,4 +1,4 @@
-"""No regular expression of ours can be made to backtrack for long by the text of a document."""
+"""Tests that no regular expression backtracks for long on the text of a document."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ READ_SENTENCES = (
     *(f"{EXTRACTIVE}{name}." for name in ("extraction", "values")),
     *(f"{EXTRACTIVE}forms.{name}" for name in ("_HEADING", "_NAMED")),
 )
-"""What is only ever given a sentence, of 400 characters at most, or the words of a user."""
+"""Patterns for single sentences, of at most 400 characters, or for the input of a user."""
 
 
 class Growth(NamedTuple):
-    """How much longer a string of `large` may take than one of `small` characters."""
+    """The maximum ratio between the times for strings of `large` and of `small` characters."""
 
     small: int
     large: int
@@ -39,22 +39,22 @@ class Growth(NamedTuple):
 LINEAR = Growth(8_000, 64_000, 24)  # of linear time: 8, of quadratic: 64
 QUADRATIC = Growth(500, 2_000, 32)  # of quadratic time: 16, of cubic: 64
 PART, ALIKE = 8, 10.0
-"""What takes no more than so many times its part is linear enough: the large one would be, too."""
+"""If a string takes at most ten times as long as an eighth of it, the large one is not tried."""
 SHORT_CHARACTERS = 100
 SHORT_SECONDS = 2.0  # microseconds, unless the time grows exponentially
 LONG_SECONDS = 10.0
 MEASURABLE_SECONDS = 0.005
 TRIES = 3
-"""A busy machine may make one measurement too long; it does not three in a row."""
+"""A busy machine may disturb one measurement, but hardly three in a row."""
 
 
 class TooSlowError(Exception):
-    """The process has used as much time as it was given."""
+    """The process has exceeded its CPU time."""
 
 
 @contextmanager
 def cpu_limit(seconds: float) -> Iterator[None]:
-    """Interrupt what takes more of the processor's time; what else runs here does not count.
+    """Interrupt the block when it exceeds this CPU time; other processes do not count.
 
     Raises:
         TooSlowError: It took longer.
@@ -74,7 +74,7 @@ def cpu_limit(seconds: float) -> Iterator[None]:
 
 @cache
 def compiled() -> dict[str, Pattern]:
-    """Return every pattern that a module of ours holds, by its place."""
+    """Return every pattern in the modules of Chordwise, by its place."""
     found: dict[Pattern, str] = {}
     for package in PACKAGES:
         for module in pkgutil.walk_packages(import_module(package).__path__, f"{package}."):
@@ -99,7 +99,7 @@ def patterns_in(place: str, value: object) -> Iterator[tuple[str, Pattern]]:
 
 @cache
 def calls_of(name: str) -> frozenset[str]:
-    """Return the methods that are called on a pattern of this name, anywhere in our code."""
+    """Return the methods that are called on a pattern of this name, anywhere in the code."""
     sources = (file.read_text("utf-8") for file in modules(*PACKAGES))
     return frozenset(
         method for source in sources for method in re.findall(rf"\b{name}\.(\w+)\(", source)
@@ -107,7 +107,7 @@ def calls_of(name: str) -> frozenset[str]:
 
 
 def application(place: str, pattern: Pattern) -> Callable[[str], object]:
-    """Return how a pattern is applied: at the start alone where our code never looks further."""
+    """Return how a pattern is applied: only at the start if the code never searches with it."""
     methods = calls_of(place.rpartition(".")[2]) if "[" not in place else frozenset()
     anchored = methods & {"match", "fullmatch"} if methods <= {"match", "fullmatch"} else ()
 
@@ -116,14 +116,14 @@ def application(place: str, pattern: Pattern) -> Callable[[str], object]:
         for method in anchored:
             getattr(pattern, method)(given)
         if not anchored:
-            for _ in pattern.finditer(given):  # type: ignore[arg-type]  # str or bytes, as it is
+            for _ in pattern.finditer(given):  # type: ignore[arg-type]  # str or bytes alike
                 pass
 
     return apply
 
 
 def timed(apply: Callable[[str], object], text: str, limit: float) -> float:
-    """Return the seconds of the processor that it takes."""
+    """Return the CPU seconds of a call."""
     with cpu_limit(limit):
         started = time.process_time()
         apply(text)
@@ -137,7 +137,7 @@ def growth_of(place: str) -> Growth:
 def holds_out(
     apply: Callable[[str], object], growth: Growth, attack: Attack, tries: int = TRIES
 ) -> bool:
-    """Return whether the time that a pattern takes grows no faster than allowed."""
+    """Return whether the time of a pattern grows no faster than allowed."""
     for _ in range(tries):
         try:
             timed(apply, attack.of_length(SHORT_CHARACTERS), SHORT_SECONDS)
@@ -153,8 +153,8 @@ def holds_out(
 
 
 @pytest.mark.parametrize("place", sorted(compiled()))
-def test_patterns_hold_out_against_adversarial_strings(place: str) -> None:
-    """The time grows with the length of the text; with its square where that is a sentence."""
+def test_no_pattern_is_slow_on_adversarial_strings(place: str) -> None:
+    """The time grows linearly with the length; for patterns of sentences, quadratically."""
     pattern = compiled()[place]
     apply, growth = application(place, pattern), growth_of(place)
 
@@ -173,15 +173,15 @@ def test_patterns_hold_out_against_adversarial_strings(place: str) -> None:
     ids=["exponential", "cubic", "quadratic"],
 )
 def test_slow_patterns_are_found(pattern: str, growth: Growth) -> None:
-    """Patterns that once were ours, and took seconds or forever, do not pass."""
+    """Former patterns, which took seconds or forever, are found."""
     found = re.compile(pattern)
     apply = application("[…]", found)
 
     assert not all(holds_out(apply, growth, attack, tries=1) for attack in attacks(found))
 
 
-def test_every_pattern_is_among_those_that_are_tried() -> None:
-    """Patterns are compiled at the top of a module; none is given to `re` as a text."""
+def test_every_pattern_is_compiled_at_module_level() -> None:
+    """Patterns are compiled at module level; none is passed to `re` as a string."""
     hidden = []
     for file in modules(*PACKAGES):
         place = str(file.relative_to(ROOT))
@@ -195,7 +195,7 @@ def test_every_pattern_is_among_those_that_are_tried() -> None:
 
 
 def calls_to_re(tree: ast.AST, function: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every call to the module `re` with the function it is in, and imports out of it."""
+    """Yield every call to the module `re` with its function, and every import from it."""
     for node in ast.iter_child_nodes(tree):
         inner = node.name if isinstance(node, ast.FunctionDef) else function
         if isinstance(node, ast.ImportFrom) and node.module == "re":

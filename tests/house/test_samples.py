@@ -1,4 +1,4 @@
-"""The documents of the demo can be read, and show what Chordwise can do."""
+"""Tests that the documents of the demo can be read and show the features of Chordwise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.house.checkout import ROOT
 
 @pytest.fixture(scope="module")
 def documents() -> dict[str, ReadDocument]:
-    """Return what the readers make of every sample; all of them must become text."""
+    """Return the documents that the readers make of the samples; all must be accepted."""
     with Reader(ReaderSettings()) as reader:
         found = [reader.read(file) for file in sorted((ROOT / "samples").glob("*.*"))]
     read = {document.source: document for document in found if isinstance(document, ReadDocument)}
@@ -20,7 +20,7 @@ def documents() -> dict[str, ReadDocument]:
     return read
 
 
-def test_the_samples_are_of_every_format_that_can_be_read(
+def test_the_samples_have_every_readable_format(
     documents: dict[str, ReadDocument],
 ) -> None:
     endings = {source.rpartition(".")[2] for source in documents}
@@ -29,7 +29,7 @@ def test_the_samples_are_of_every_format_that_can_be_read(
 
 
 def test_one_sample_needs_several_chunks(documents: dict[str, ReadDocument]) -> None:
-    """The demo shows a synthesis, and documents that stay whole."""
+    """The demo shows both a synthesis and documents of one chunk."""
     budget = PipelineSettings().chunk_tokens
 
     counts = [len(chunking.split(each.content.text, budget)) for each in documents.values()]

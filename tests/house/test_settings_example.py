@@ -1,4 +1,4 @@
-"""`chordwise.example.toml` documents every setting, with the default that the code has."""
+"""Tests that `chordwise.example.toml` documents every setting with its default."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Defaults: TypeAlias = dict[str, object]
 
 
 def with_comments_lifted(text: str) -> JsonObject:
-    """Return what the file says once every entry that is commented out counts too."""
+    """Return the contents of the file with all commented entries enabled."""
     lifted = [
         line.removeprefix("# ") if line.startswith("# ") and " = " in line else line
         for line in text.splitlines()
@@ -29,7 +29,7 @@ def with_comments_lifted(text: str) -> JsonObject:
 
 
 def sections() -> dict[str, type[BaseModel]]:
-    """Return the tables of the file: the fields of the settings that are models themselves."""
+    """Return the tables of the file, which are the settings with a model as their type."""
     return {
         name: field.annotation
         for name, field in Settings.model_fields.items()
@@ -38,13 +38,13 @@ def sections() -> dict[str, type[BaseModel]]:
 
 
 def test_every_setting_is_documented() -> None:
-    """Nothing can be set that the file does not show, and nothing is shown that is not there."""
+    """The file has exactly the existing settings."""
     assert set(with_comments_lifted(EXAMPLE.read_text("utf-8"))) == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("name", sections())
 def test_every_setting_of_a_table_is_documented_with_its_default(name: str) -> None:
-    """What the file shows is what holds without it; an entry that is unset shows an example."""
+    """An entry has the default; a setting without one has an example."""
     shown = with_comments_lifted(EXAMPLE.read_text("utf-8"))[name]
     holding = tomllib.loads(EXAMPLE.read_text("utf-8"))[name]
 
@@ -59,8 +59,8 @@ def test_every_setting_of_a_table_is_documented_with_its_default(name: str) -> N
     ("table", "section"),
     [("models", ModelSettings), ("profiles", ProfileSettings), ("schedules", ScheduleSettings)],
 )
-def test_every_setting_under_a_name_is_documented(table: str, section: type[BaseModel]) -> None:
-    """The first example of a kind shows each entry once."""
+def test_every_setting_of_a_named_table_is_documented(table: str, section: type[BaseModel]) -> None:
+    """The first example of a kind has each entry once."""
     documented = with_comments_lifted(EXAMPLE.read_text("utf-8"))
     examples = documented[table]
     assert isinstance(examples, dict)
@@ -72,8 +72,8 @@ def test_every_setting_under_a_name_is_documented(table: str, section: type[Base
     assert set(first) == entries
 
 
-def test_the_file_can_be_used_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Copied to chordwise.toml it changes nothing but what has a name of the user's."""
+def test_the_file_can_be_used_unchanged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A copy as chordwise.toml changes only the tables that users name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / settings.FILE_NAME).write_bytes(EXAMPLE.read_bytes())
 

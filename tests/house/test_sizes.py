@@ -1,4 +1,4 @@
-"""Functions and files stay small enough to be read at once."""
+"""Tests that functions and files stay short."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def functions(file: Path) -> Iterator[tuple[str, int]]:
 
 
 def test_functions_are_short() -> None:
-    """No function, those of the tests included, is longer than a screen."""
+    """No function fills more than a screen; this includes the tests."""
     files = modules(*PACKAGES, "benchmarks", "tests")
     lengths = [found for file in files for found in functions(file)]
 
@@ -28,7 +28,6 @@ def test_functions_are_short() -> None:
 
 
 def test_files_are_short() -> None:
-    """A module of ours has one noun to talk about."""
     lengths = {
         str(file.relative_to(ROOT)): len(file.read_text("utf-8").splitlines())
         for file in modules(*PACKAGES, "benchmarks", "migrations")

@@ -1,4 +1,4 @@
-"""The Makefile and the CI script are runnable and say what they do."""
+"""Tests of the Makefile and the CI script."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["make", "--no-print-directory", *arguments],  # noqa: S607 - make of the PATH
+        ["make", "--no-print-directory", *arguments],  # noqa: S607 - make from the PATH
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -25,7 +25,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_target_is_in_the_help() -> None:
-    """What can be made is listed by `make help`, with a sentence."""
+    """`make help` lists each target with a sentence."""
     (phony,) = re.findall(r"(?m)^\.PHONY: ((?:.*\\\n)*.*)$", MAKEFILE)
     targets = set(phony.replace("\\\n", " ").split())
 
@@ -49,7 +49,7 @@ def test_an_old_python_is_refused_with_a_hint(
     """Nothing is installed, and the message says what to do."""
     folder = tmp_path_factory.mktemp("old")
     old = folder / "python3"
-    # Says its version, and fails the comparison with 3.11.
+    # Prints a version, and fails the comparison with 3.11.
     old.write_text(f'#!/bin/sh\ncase "$2" in *exit*) exit 1;; *) echo {version};; esac\n')
     old.chmod(0o755)
 

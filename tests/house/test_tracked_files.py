@@ -1,4 +1,4 @@
-"""Nothing in the checkout names the machine it was made on, or where packages come from."""
+"""Tests that no tracked file names a machine or a package index."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.house.checkout import ROOT, tracked_files
 
-# The brackets keep this file from naming what it looks for.
+# The brackets keep this file from matching its own pattern.
 FOREIGN = re.compile(
     r"(?:^|[^\w.])/(?:w[o]rk|f[a]rm|U[s]ers|h[o]me/\w+)/"
     r"|/r[o]ot/"
@@ -19,12 +19,11 @@ FOREIGN = re.compile(
 
 
 def text_of(file: Path) -> str:
-    """Return a file's text; the few binary ones are read as text all the same."""
+    """Return a file's text; the few binary files are decoded as well."""
     return file.read_bytes().decode("utf-8", "replace")
 
 
 def test_no_file_names_a_machine_or_a_registry() -> None:
-    """A checkout says the same on every machine."""
     found = [
         f"{file.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
         for file in tracked_files()
@@ -35,8 +34,7 @@ def test_no_file_names_a_machine_or_a_registry() -> None:
     assert found == []
 
 
-def test_the_pattern_finds_what_it_is_for() -> None:
-    """Each kind of line that must not be there would be found."""
+def test_the_pattern_matches_each_kind_of_line() -> None:
     lines = [
         "see " + "/" + "work/main/notes",
         "cd " + "/" + "root/project",
@@ -48,8 +46,8 @@ def test_the_pattern_finds_what_it_is_for() -> None:
     assert [line for line in lines if not FOREIGN.search(line)] == []
 
 
-def test_no_file_holds_the_path_of_this_checkout() -> None:
-    """A path that was pasted from a terminal shows itself."""
+def test_no_file_contains_the_path_of_this_checkout() -> None:
+    """Such a path may have been pasted from a terminal."""
     here = str(ROOT) + "/"
 
     assert [file.name for file in tracked_files() if here in text_of(file)] == []

@@ -1,4 +1,4 @@
-"""The wheel works outside a checkout: it carries what `chordwise` reads at run time."""
+"""Tests that the wheel works outside a checkout: it has all files that `chordwise` reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGED = "chordwise/_packaged"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
-    """Build the wheel with what is installed here, and open it."""
+    """Build the wheel with the installed packages, and open it."""
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", str(folder)],
@@ -47,7 +47,7 @@ def test_data_is_packaged(wheel: zipfile.Path, folder: str) -> None:
 
 
 def test_files_are_packaged(wheel: zipfile.Path) -> None:
-    """Example settings, prompts, packs, all that the pages show, licence and types' marker."""
+    """Example settings, prompts, packs, files of the pages, license and type marker."""
     for folder in ("/prompts/", "/web/templates/", "/web/static/vendor/"):
         expected = {name for name in below("chordwise") if folder in name}
 
@@ -60,7 +60,7 @@ def test_files_are_packaged(wheel: zipfile.Path) -> None:
 
 
 def test_every_module_is_packaged_and_no_test(wheel: zipfile.Path) -> None:
-    """The three packages are complete, and nothing else comes along."""
+    """The wheel has all modules of the three packages and no others."""
     ours = {str(file.relative_to(ROOT)) for file in modules(*PACKAGES)}
     packed = {name for name in names(wheel) if name.endswith(".py")}
 
@@ -68,14 +68,14 @@ def test_every_module_is_packaged_and_no_test(wheel: zipfile.Path) -> None:
 
 
 def test_the_command_is_installed(wheel: zipfile.Path) -> None:
-    """`chordwise` is on the PATH after an installation."""
+    """An installation puts `chordwise` on the PATH."""
     (entry_points,) = (name for name in names(wheel) if name.endswith("entry_points.txt"))
 
     assert "chordwise = chordwise.cli:main" in (wheel / entry_points).read_text("utf-8")
 
 
 def test_migrations_are_found_outside_a_checkout(wheel: zipfile.Path, tmp_path: Path) -> None:
-    """Unpacked elsewhere, as an installer does, the newest revision is known."""
+    """The newest revision is found after the wheel is unpacked elsewhere."""
     wheel.root.extractall(tmp_path / "site")
     code = "from chordwise.storage import revisions as m; print(m.__file__, m.newest_revision())"
 

@@ -65,7 +65,7 @@ class AnsweringHandler(BaseHTTPRequestHandler):
         length = int(self.headers["Content-Length"])
         payload = self.rfile.read(length)
         if len(payload) < length:
-            self.close_connection = True  # the client was killed while it sent
+            self.close_connection = True  # the client was killed while it sent its request
             return
         self.asked = payload
         body = json_values.as_object(json.loads(payload))

@@ -33,7 +33,7 @@ _PADDING = b" " * 9 * 1024 * 1024
 
 
 class BatchServer(AnsweringServer, BatchProvider):
-    """Answers batches, in another order, and chat completions without delay."""
+    """Answers batches with their lines in another order, and chat completions without delay."""
 
     def __init__(self) -> None:
         AnsweringServer.__init__(self, 0.0, BatchHandler)

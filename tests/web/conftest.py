@@ -1,4 +1,4 @@
-"""A real browser and the real pages: Chromium, uvicorn, and the test's database and broker."""
+"""Fixtures with Chromium, uvicorn, and the test's database and broker."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def serving(settings: Settings) -> Iterator[Served]:
 
 @dataclass(slots=True, kw_only=True)
 class Visit:
-    """A user with a browser: opens pages, and checks them in both themes and on a phone."""
+    """A browser session that opens pages, and checks them in both themes and at phone size."""
 
     page: Page
     base: str

@@ -1,4 +1,4 @@
-"""Who gets in, and what keeps the others out."""
+"""Tests of access control: tokens, passwords, proxies, origins and limits of requests."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def client(served: Served) -> Iterator[httpx.Client]:
 
 
 def sign_in(client: httpx.Client, served: Served) -> str:
-    """Open the link; return the token against forgery of the session."""
+    """Open the link; return the CSRF token of the session."""
     client.get(served.link)
     page = client.get("/runs").text
     return page.partition('name="csrf" value="')[2].partition('"')[0]
 
 
 def own(client: httpx.Client) -> dict[str, str]:
-    """Return the header that a browser sends from a page of ours."""
+    """Return the header that a browser sends from one of Chordwise's own pages."""
     return {"Origin": str(client.base_url).rstrip("/")}
 
 
 def test_the_token_becomes_a_cookie(served: Served, client: httpx.Client) -> None:
-    """The link leads to the same page without the token; without either nothing is shown."""
+    """The link redirects to the page without the token; otherwise access is denied."""
     before = client.get("/runs")
     wrong = client.get("/runs?token=wrong")
     opened = client.get(served.link.replace("/?", "/runs?status=open&"))
@@ -61,8 +61,8 @@ def test_the_token_becomes_a_cookie(served: Served, client: httpx.Client) -> Non
     assert after.status_code == 200
 
 
-def test_every_response_has_the_headers(served: Served, client: httpx.Client) -> None:
-    """Pages, files and errors may run no script of others, and be framed by none."""
+def test_every_response_has_security_headers(served: Served, client: httpx.Client) -> None:
+    """No response may run foreign scripts or be framed by another site."""
     sign_in(client, served)
     for path in ("/runs", "/static/chordwise.js", "/nothing", "/runs?sort=x"):
         headers = client.get(path).headers
@@ -75,8 +75,8 @@ def test_every_response_has_the_headers(served: Served, client: httpx.Client) ->
         assert headers["referrer-policy"] == "same-origin"
 
 
-def test_files_of_the_pages_are_kept_by_the_browser(served: Served, client: httpx.Client) -> None:
-    """A file that is unchanged is not sent again; a page is stored nowhere."""
+def test_static_files_are_cached_by_the_browser(served: Served, client: httpx.Client) -> None:
+    """An unchanged file is not sent again; pages are never stored."""
     sign_in(client, served)
     sent = client.get("/static/chordwise.js")
     again = client.get("/static/chordwise.js", headers={"If-None-Match": sent.headers["etag"]})
@@ -86,8 +86,8 @@ def test_files_of_the_pages_are_kept_by_the_browser(served: Served, client: http
     assert client.get("/runs").headers["cache-control"] == "no-store"
 
 
-def test_what_no_page_could_send_is_no_defect(served: Served, client: httpx.Client) -> None:
-    """NUL characters, which PostgreSQL cannot store, and a place of a list that is too deep."""
+def test_malformed_parameters_cause_no_server_error(served: Served, client: httpx.Client) -> None:
+    """NUL characters, which PostgreSQL cannot store, and a cursor that is nested too deeply."""
     csrf = sign_in(client, served)
     deep = base64.urlsafe_b64encode(b"[" * 3_000).decode()
     for path in ("/runs/%00", "/runs/a%00/live", "/review?run=%00", f"/runs?after={deep}"):
@@ -97,8 +97,8 @@ def test_what_no_page_could_send_is_no_defect(served: Served, client: httpx.Clie
     assert client.post("/sql", data=sent, headers=own(client)).status_code == 200
 
 
-def test_a_name_of_others_is_refused(served: Served, client: httpx.Client) -> None:
-    """A name that an attacker lets lead here gets no page, also with the right cookie."""
+def test_an_unknown_host_name_is_refused(served: Served, client: httpx.Client) -> None:
+    """A host name that an attacker points to the server gets no page, even with the cookie."""
     sign_in(client, served)
 
     for host in ("attacker.example", "127.0.0.1.attacker.example", ""):
@@ -106,8 +106,10 @@ def test_a_name_of_others_is_refused(served: Served, client: httpx.Client) -> No
     assert client.get("/runs").status_code == 200
 
 
-def test_changes_come_from_our_own_pages(served: Served, client: httpx.Client) -> None:
-    """A POST needs our origin and the session's token; a refused one changes nothing."""
+def test_a_post_needs_the_own_origin_and_the_csrf_token(
+    served: Served, client: httpx.Client
+) -> None:
+    """A POST needs the server's origin and the session's token; a refused one changes nothing."""
     csrf = sign_in(client, served)
     refused = [
         client.post("/logout", data={"csrf": csrf}),
@@ -127,7 +129,7 @@ def test_changes_come_from_our_own_pages(served: Served, client: httpx.Client) -
 
 
 def test_no_path_leads_out_of_the_static_files(served: Served) -> None:
-    """Dots, encoded or not, do not climb; httpx would tidy them away, so a bare client asks."""
+    """Dots do not leave the folder, encoded or not; httpx would normalize such paths."""
     address = urlsplit(served.link)
     assert address.hostname is not None
     for path in (
@@ -151,7 +153,7 @@ def test_no_path_leads_out_of_the_static_files(served: Served) -> None:
 
 
 def test_uploads_are_bounded(settings: Settings) -> None:
-    """What is too large is refused, whether its size is announced or not."""
+    """A request that is too large is refused, whether or not its size is announced."""
     with serving(with_settings(settings, "web", max_upload_megabytes=1)) as served:
         base = served.link.partition("/?")[0]
         with httpx.Client(base_url=base) as client:
@@ -170,8 +172,8 @@ def test_uploads_are_bounded(settings: Settings) -> None:
     assert [each.status_code for each in (announced, chunked, field)] == [413, 413, 413]
 
 
-def test_no_file_is_taken_before_signing_in(served: Served, client: httpx.Client) -> None:
-    """The login takes a form, however large an upload may be."""
+def test_no_upload_is_accepted_before_signing_in(served: Served, client: httpx.Client) -> None:
+    """The login form has its own limit, regardless of the limit of uploads."""
     large = {"files": ("a.txt", b"x" * 1_100_000)}
 
     answer = client.post("/login", files=large, headers=own(client))
@@ -183,7 +185,7 @@ def test_no_file_is_taken_before_signing_in(served: Served, client: httpx.Client
 def test_a_slow_body_is_refused(
     served: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A form has its time as a whole: sending a byte now and then does not prolong it."""
+    """The time limit applies to the whole body; sending single bytes does not extend it."""
     monkeypatch.setattr("chordwise.web.access._BODY_SECONDS", 0.3)
     csrf = sign_in(client, served)
     sent: list[bytes] = []
@@ -196,7 +198,7 @@ def test_a_slow_body_is_refused(
             yield b"x"
 
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
-    # The server closes the connection while more is sent.
+    # The server closes the connection while the client still sends.
     with suppress(httpx.TransportError):
         answer = client.post("/logout", content=trickle(), headers={**own(client), **kind})
         assert answer.status_code == 408
@@ -206,8 +208,8 @@ def test_a_slow_body_is_refused(
     assert still.status_code == 303
 
 
-def test_a_password_opens_the_pages_and_guesses_are_few(settings: Settings) -> None:
-    """The right one leads to the page that was asked for; five wrong ones and none is tried."""
+def test_the_password_signs_in_and_attempts_are_limited(settings: Settings) -> None:
+    """The right password leads to the requested page; after five wrong ones even it is refused."""
     known = with_settings(settings, "web", password_hash=SecretStr(hashed(PASSPHRASE)))
     with serving(known) as served:
         base = served.link.partition("/?")[0]
@@ -237,10 +239,10 @@ def test_a_password_opens_the_pages_and_guesses_are_few(settings: Settings) -> N
     assert (late.status_code, int(late.headers["retry-after"]) > 0) == (429, True)
 
 
-def test_a_person_signs_in_and_out(
+def test_a_user_signs_in_and_out(
     request: pytest.FixtureRequest, settings: Settings, browser: Browser
 ) -> None:
-    """A wrong password is reported, the right one opens the page, and signing out closes it."""
+    """A wrong password is reported, the right one opens the page, signing out ends the session."""
     known = with_settings(settings, "web", password_hash=SecretStr(hashed(PASSPHRASE)))
     with serving(known) as served:
         away = replace(served, link=served.link.partition("?")[0] + "runs")
@@ -262,8 +264,8 @@ def test_a_person_signs_in_and_out(
             expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-def test_only_the_proxy_is_believed(settings: Settings) -> None:
-    """The header names the user if it comes from the address of the proxy, and counts only then."""
+def test_the_user_header_is_trusted_from_the_proxy_only(settings: Settings) -> None:
+    """The header names the user only if the request comes from the address of a trusted proxy."""
     answers = []
     for proxy in ("127.0.0.1", "10.9.8.7"):
         web = {"trusted_user_header": "X-Remote-User", "trusted_proxies": [proxy]}
@@ -279,7 +281,7 @@ def test_only_the_proxy_is_believed(settings: Settings) -> None:
 
 
 def test_a_new_token_ends_the_sessions(settings: Settings) -> None:
-    """A cookie that was given for a token that was taken away opens nothing."""
+    """A cookie of a deleted token is refused."""
     with serving(settings) as served, httpx.Client() as client:
         client.get(served.link, follow_redirects=True)
         cookies = dict(client.cookies)

@@ -1,4 +1,4 @@
-"""A document beside its answers: boxes lie on the words, and nothing in a document is run."""
+"""Tests of the page of a document: quotes are highlighted, and no content of a document is run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ FACT = "SELECT id FROM facts WHERE item = 'annual fee'"
 
 @pytest.fixture
 def lease(settings: Settings, tmp_path: Path) -> tuple[Pipeline, Path]:
-    """Return a pipeline that has found the fee on the second page of a lease, and the file."""
+    """Return a pipeline that found the fee on the second page of a lease, and the file."""
     path = tmp_path / "lease.pdf"
     lines = [shown("The parties agree on an", y=90), shown("annual fee: 500 EUR, paid by", y=50)]
     path.write_bytes(pdf([shown("Lease of a house"), " ".join(lines)]))
@@ -80,8 +80,8 @@ def words_below(page: Page, path: Path, fact: object) -> str:
     return str(text_page.get_text_bounded(left, 300 - bottom, right, 300 - top))
 
 
-def test_a_box_lies_on_the_words_of_its_quote(lease: tuple[Pipeline, Path], visit: Visit) -> None:
-    """The link to a value opens the page at its quote; pointing at one marks the other."""
+def test_a_box_covers_the_words_of_its_quote(lease: tuple[Pipeline, Path], visit: Visit) -> None:
+    """The link of a value opens the page at its quote; hovering over one highlights the other."""
     pipeline, path = lease
     document, fact = pipeline.value(FIRST), pipeline.value(FACT)
 
@@ -102,10 +102,10 @@ def test_a_box_lies_on_the_words_of_its_quote(lease: tuple[Pipeline, Path], visi
     expect(value).to_contain_class("lit")
 
 
-def test_a_page_is_rendered_once_and_gone_with_its_file(
+def test_a_page_is_cached_until_its_file_changes(
     lease: tuple[Pipeline, Path], visit: Visit
 ) -> None:
-    """The browser's copy is good as long as the file is what was read; afterwards there is text."""
+    """A cached page is valid while the file is unchanged; afterwards the text is shown instead."""
     pipeline, path = lease
     document = pipeline.value(FIRST)
     address = f"{visit.base}/documents/{document}/pages/1.png"
@@ -125,7 +125,7 @@ def test_a_page_is_rendered_once_and_gone_with_its_file(
 def test_a_page_in_an_archive_is_shown(
     lease: tuple[Pipeline, Path], visit: Visit, tmp_path: Path
 ) -> None:
-    """Also in an archive in that, until another file has its name."""
+    """This includes nested archives, until another file replaces the outer one."""
     pipeline, path = lease
     inner, outer = tmp_path / "inner.zip", tmp_path / "outer#1.zip"
     with ZipFile(inner, "w") as archive:
@@ -144,10 +144,10 @@ def test_a_page_in_an_archive_is_shown(
     assert visit.page.request.get(address).status == 404
 
 
-def test_a_correction_is_shown_first_with_what_the_model_said(
+def test_a_correction_is_shown_before_the_value_of_the_model(
     lease: tuple[Pipeline, Path], visit: Visit
 ) -> None:
-    """At the place that was selected for it; and who said so, in the story below."""
+    """It is shown at its selected place, with its author in the history below."""
     pipeline, path = lease
     start = str(pipeline.value("SELECT text FROM documents")).index("paid by")
     span = (start, start + len("paid by"))
@@ -170,8 +170,8 @@ def test_a_correction_is_shown_first_with_what_the_model_said(
     assert words_below(page, path, pipeline.value(FACT)) == "paid by"
 
 
-def test_the_examples_that_were_shown_are_named(lease: tuple[Pipeline, Path], visit: Visit) -> None:
-    """With a link to the document that each comes from."""
+def test_the_examples_in_the_prompt_are_listed(lease: tuple[Pipeline, Path], visit: Visit) -> None:
+    """Each example links to its document."""
     pipeline, _ = lease
     pipeline.execute(
         "INSERT INTO learned_examples"
@@ -188,10 +188,10 @@ def test_the_examples_that_were_shown_are_named(lease: tuple[Pipeline, Path], vi
     expect(shown_examples.locator("a")).to_have_attribute("href", f"/documents/{document}")
 
 
-def test_a_long_document_tells_its_story(
+def test_a_long_document_shows_its_chunks_and_calls(
     settings: Settings, browser: Browser, request: pytest.FixtureRequest
 ) -> None:
-    """Its text has the parts that were asked about; a part that is opened shows its prompt."""
+    """The text is divided into its chunks; an opened chunk shows its prompt."""
     quoting = a_summary("It cost more than the town had planned")
     small = with_settings(settings, "pipeline", chunk_tokens=800)
     pipeline = a_pipeline(small, quoting, repeat_last=True)
@@ -212,10 +212,8 @@ def test_a_long_document_tells_its_story(
         visit.look("document-text")
 
 
-def test_what_no_answer_covers_and_what_is_suspicious_is_marked(
-    settings: Settings, visit: Visit
-) -> None:
-    """In the text, beside its headings; the part that failed says why."""
+def test_uncovered_and_suspicious_passages_are_marked(settings: Settings, visit: Visit) -> None:
+    """Both are marked in the text; the failed part states its reason."""
 
     def answering(request: CompletionRequest) -> Answer:
         if "Second" in request.task.text:
@@ -246,7 +244,7 @@ HOSTILE = f"Report \x1b[31mred\x1b[0m {SCRIPT} and \u202eevil\u202c text. The ha
 
 
 def test_hostile_documents_and_answers_are_inert(settings: Settings, visit: Visit) -> None:
-    """Names, texts and answers are shown letter by letter, with what is invisible in them."""
+    """Names, texts and answers are shown literally, with their invisible characters escaped."""
     answer = a_summary("The harbour", topic=f"{SCRIPT} \u202etopic")
     pipeline = a_pipeline(settings, answer, repeat_last=True)
     submission = open_run(pipeline.context, replace(a_run(), name=f"run {SCRIPT}"), NOW)
@@ -276,7 +274,7 @@ def test_hostile_documents_and_answers_are_inert(settings: Settings, visit: Visi
     expect(page.locator(".text")).to_contain_text("\\u202eevil")
 
 
-def test_what_is_not_there_is_not_found(visit: Visit) -> None:
+def test_an_unknown_document_is_not_found(visit: Visit) -> None:
     """No address leads to a file by its name."""
     for address in (
         "/documents/00000000-0000-0000-0000-000000000000",

@@ -1,4 +1,4 @@
-"""The inbox: what lies where, and why."""
+"""Tests of the page of the inbox."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.fakes.inbox_watch import LETTER, watched
 from tests.web.conftest import Visit, serving, visiting
 
 
-def test_what_lies_in_a_folder_is_shown(
+def test_files_are_listed_with_their_states(
     request: pytest.FixtureRequest, tmp_path: Path, settings: Settings, browser: Browser
 ) -> None:
-    """A file that was delivered, one that failed with its reason, and one that waits."""
+    """A delivered file, a failed file with its reason, and a waiting file."""
     inbox = watched(tmp_path, settings, {"letters": ProfileSettings(instructions="who writes")})
     inbox.drop("letters/anna.txt", LETTER)
     inbox.drop("<b>note</b>.bin", "\0\1\2" * 300)
@@ -38,8 +38,8 @@ def test_what_lies_in_a_folder_is_shown(
     inbox.close()
 
 
-def test_without_a_folder_the_page_says_how(visit: Visit) -> None:
-    """An installation that watches nothing shows what to write."""
+def test_without_a_folder_the_page_explains_the_setting(visit: Visit) -> None:
+    """Without a watched folder the page shows the setting to add."""
     page = visit.open("/inbox")
 
     expect(page.locator(".empty")).to_contain_text('folders = ["inbox"]')

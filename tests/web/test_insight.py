@@ -1,4 +1,4 @@
-"""The plots of the insight page, and the report as a file that needs nothing but a browser."""
+"""Tests of the plots of the insight page, and of the report as a self-contained file."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.fakes.pipeline import Pipeline
 from tests.web.conftest import Visit
 
 HOSTILE = "</script><script>document.title = 'broken'</script>\u202e"
-RENAMED = f"UPDATE model_calls SET model = $${HOSTILE}$$, cost_usd = 0.25"  # noqa: S608 - ours
-# A figure counts as drawn where something is on its canvas.
+RENAMED = f"UPDATE model_calls SET model = $${HOSTILE}$$, cost_usd = 0.25"  # noqa: S608 - constants of the test
+# A figure counts as drawn if its canvas is not empty.
 DRAWN = """() => [...document.querySelectorAll("[data-plot] canvas")].filter(canvas => {
     const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
     return data.some(each => each !== 0);
@@ -41,8 +41,8 @@ def pipeline(settings: Settings, tmp_path: Path) -> Pipeline:
 
 
 def drawn(page: Page) -> list[str]:
-    """Return the figures of which something is drawn."""
-    # Locators and no `wait_for_function`: polling evaluates a string, which the page's CSP refuses.
+    """Return the figures that are drawn."""
+    # Locators instead of `wait_for_function`, whose evaluated string the page's CSP forbids.
     expect(page.locator(".plot[aria-busy]")).to_have_count(0)
     expect(page.locator("[data-plot]:not(:has(canvas))")).to_have_count(0)
     found: list[str] = page.evaluate(DRAWN)
@@ -50,14 +50,14 @@ def drawn(page: Page) -> list[str]:
 
 
 def box(page: Page, key: str) -> FloatRect:
-    """Return where a figure stands on the page."""
+    """Return the position of a figure on the page."""
     found = page.locator(f"#figure-{key}").bounding_box()
     assert found is not None
     return found
 
 
-def test_the_page_draws_what_the_views_say(pipeline: Pipeline, visit: Visit) -> None:
-    """The numbers are one click away, and those of the view."""
+def test_the_page_draws_the_numbers_of_the_views(pipeline: Pipeline, visit: Visit) -> None:
+    """The table below a plot has the numbers of the view."""
     page = visit.open("/insight?days=7")
 
     assert drawn(page) == FIGURES
@@ -81,7 +81,7 @@ def test_the_report_is_one_file(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """It is opened without a server, draws its plots, asks for nothing else, and runs no text."""
+    """It opens without a server, draws its plots, makes no request, and runs no text as script."""
     assert pipeline.value("SELECT count(*) FROM results") == 2
     point_to(settings, monkeypatch)
     path = tmp_path / "report.html"

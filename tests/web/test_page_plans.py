@@ -1,4 +1,4 @@
-"""What the first page of each list reads of a hundred thousand documents."""
+"""Tests of how much the first page of each list reads from a hundred thousand documents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.web.conftest import serving
 
 Statement: TypeAlias = tuple[str, Mapping[str, object]]
 LARGE = {"documents", "intakes", "jobs", "results", "facts", "model_calls", "chunks"}
-# Looks at blocks of 8 kB. A thousand results are counted, each by looks at six indexes.
+# Blocks of 8 kB. A thousand results are counted, each by lookups in six indexes.
 MAX_BLOCKS = 30_000
 LISTS = (
     *("/runs", "/runs?status=open", "/runs/{run}", "/results", "/results?run={run}"),
@@ -28,8 +28,8 @@ LISTS = (
 OF_CALLS = ("latency", "tokens", "failures")
 
 
-def test_the_first_page_of_each_list_reads_indexes(settings: Settings) -> None:
-    """No large table is read whole, and the ledger not at all: sums over it come after the page."""
+def test_the_first_page_of_each_list_uses_indexes(settings: Settings) -> None:
+    """No large table is scanned, and the ledger is not read: its sums are loaded after the page."""
     pipeline = a_pipeline(settings)
     fill(pipeline, *CALLS)
     known = {
@@ -48,7 +48,7 @@ def test_the_first_page_of_each_list_reads_indexes(settings: Settings) -> None:
                 assert "model_calls" not in {each["Relation Name"] for each in scans}, page
             assert blocks < MAX_BLOCKS, page
 
-        # The days that are shown are found by an index: of a hundred, eight are read.
+        # An index finds the days that are shown: eight of a hundred are read.
         for key in OF_CALLS:
             scans, _ = looked_at(pipeline, client, f"{base}/insight/figures/{key}?days=7")
             read = [each for each in scans if each["Relation Name"] == "model_calls"]
@@ -58,7 +58,7 @@ def test_the_first_page_of_each_list_reads_indexes(settings: Settings) -> None:
 
 
 def looked_at(pipeline: Pipeline, client: httpx.Client, url: str) -> tuple[list[JsonObject], float]:
-    """Return the scans of tables that a page needs, and how many blocks are read for it."""
+    """Return the table scans of a page, and the number of blocks that they read."""
     with noted() as statements:
         assert client.get(url).status_code == 200, url
     scans, blocks = list[JsonObject](), 0.0
@@ -80,7 +80,7 @@ def looked_at(pipeline: Pipeline, client: httpx.Client, url: str) -> tuple[list[
 
 
 def rows_read(scan: JsonObject) -> float:
-    """Return how many rows a scan looked at."""
+    """Return how many rows a scan has read."""
     names = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
     loops, *rows = (json_values.number(scan.get(name)) or 0.0 for name in ("Actual Loops", *names))
     return loops * sum(rows)
@@ -88,7 +88,7 @@ def rows_read(scan: JsonObject) -> float:
 
 @contextmanager
 def noted() -> Iterator[list[Statement]]:
-    """Note the statements that are executed in the block, with their parameters."""
+    """Record the statements that are executed in the block, with their parameters."""
     found: list[Statement] = []
 
     def note(_: Connection, __: object, statement: str, given: object, *___: object) -> None:

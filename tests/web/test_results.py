@@ -1,4 +1,4 @@
-"""The list of results in a browser: filters, search, order, its SQL and its export."""
+"""Tests of the list of results: filters, search, order, SQL and export."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COUNT, PAGE = 12, 10
 
 
 def answering(request: CompletionRequest) -> str:
-    """Be sure about some texts only."""
+    """Return an answer with high confidence for some texts only."""
     return a_summary(request.task.text[:12], confidence=9 if "granite" in request.task.text else 4)
 
 
@@ -47,7 +47,7 @@ def expect_listed(page: Page, names: list[str]) -> None:
 
 
 def test_results_are_found_sorted_and_exported(answered: Pipeline, visit: Visit) -> None:
-    """By a form; the SQL that is shown brings the same, and so does the export."""
+    """The SQL that the page shows and the export return the same results."""
     page = visit.open("/results")
     expect_listed(page, [f"{number}.txt" for number in reversed(range(COUNT - PAGE, COUNT))])
     page.get_by_role("link", name="Next page").click()
@@ -82,8 +82,8 @@ def test_results_are_found_sorted_and_exported(answered: Pipeline, visit: Visit)
     expect(page.locator(".text .sought")).to_have_text(["mole", "granite"])
 
 
-def test_an_empty_list_says_what_to_do(visit: Visit) -> None:
-    """Where nothing was analyzed yet, where no result is like this, and where a filter is none."""
+def test_an_empty_list_shows_the_next_step(visit: Visit) -> None:
+    """Before any analysis, without matching results, and with an invalid filter."""
     expect(visit.open("/results").locator(".empty")).to_contain_text("chordwise analyze")
     page = visit.open("/results?words=%22%27%3B--&run=x")
     expect(page.locator(".empty")).to_contain_text("Show all results")

@@ -1,4 +1,4 @@
-"""Decisions in the browser, one after the other and in the table, and what SQL finds of them."""
+"""Tests of reviewing in the browser, one value at a time and in the table."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ REMARKS = "SELECT verdict, author FROM feedback ORDER BY created_at"
 
 @pytest.fixture
 def pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline whose model answers what each document says."""
+    """Return a pipeline whose model returns the answer that each document contains."""
     return a_learner(settings)
 
 
 def name_of(page: Page) -> str:
-    """Return which value is asked about."""
+    """Return the name of the value under review."""
     return page.locator("#asked").inner_text()
 
 
 def press(page: Page, key: str, then: str) -> None:
-    """Press a key, and wait until another value is asked about."""
+    """Press a key, and wait until another value is shown."""
     page.keyboard.press(key)
     expect(page.locator("#asked")).to_have_text(then)
 
 
-def test_values_are_decided_on_by_keyboard(pipeline: Pipeline, visit: Visit) -> None:
-    """The most doubtful first; a correction is selected in the text, found by SQL, and undone."""
+def test_values_are_reviewed_by_keyboard(pipeline: Pipeline, visit: Visit) -> None:
+    """The least confident value is first; a correction selects text, is stored, and is undone."""
     extracted(
         pipeline,
         {HOSTILE: {"buyer": ("Miller & Sons", 2), "price": ("12 EUR", 4), "law": (None, 3)}},
@@ -79,7 +79,7 @@ def test_values_are_decided_on_by_keyboard(pipeline: Pipeline, visit: Visit) -> 
     assert pipeline.rows(SELECTED) == [("Miller", "Miller & Sons", "Miller")]
 
 
-def test_what_is_not_corrected_of_a_value_stays(pipeline: Pipeline, visit: Visit) -> None:
+def test_the_uncorrected_part_of_a_value_is_preserved(pipeline: Pipeline, visit: Visit) -> None:
     """The field of the form has one line, and shows a soft hyphen as its escape."""
     long = "word " * 40
     extracted(pipeline, {"a.txt": {"buyer": (f"Mil\u00adler\n& Sons {long}", 2)}})
@@ -95,8 +95,8 @@ def test_what_is_not_corrected_of_a_value_stays(pipeline: Pipeline, visit: Visit
     assert corrected == f"Mil\u00adler & Sons {long.strip()}more"
 
 
-def test_what_is_skipped_comes_again(pipeline: Pipeline, visit: Visit) -> None:
-    """A label is chosen among those of the question."""
+def test_a_skipped_value_is_shown_again(pipeline: Pipeline, visit: Visit) -> None:
+    """A label is corrected by choosing among the labels of the question."""
     classified(pipeline, {"a.txt": ("letter", 0.2), "b.txt": ("report", 0.3)}, threshold=0.9)
     page = visit.open("/review?analysis_type=classification")
     expect(page.locator(".value")).to_have_text("letter")
@@ -114,10 +114,8 @@ def test_what_is_skipped_comes_again(pipeline: Pipeline, visit: Visit) -> None:
     assert pipeline.rows(labels) == [("letter",), ("invoice",)]
 
 
-def test_the_page_of_a_run_leads_to_the_checks_that_are_missing(
-    pipeline: Pipeline, visit: Visit
-) -> None:
-    """All answers of a field come in their random order, and what was skipped comes again."""
+def test_the_page_of_a_run_links_to_the_missing_checks(pipeline: Pipeline, visit: Visit) -> None:
+    """All answers of a field are shown in their random order, and a skipped one again."""
     submission = extracted(
         pipeline, {f"{n}.txt": {"term": (f"{n} days", 9), "law": (None, 9)} for n in range(3)}
     )
@@ -144,7 +142,7 @@ def test_the_page_of_a_run_leads_to_the_checks_that_are_missing(
     assert {each.unit.name: each.certificate.checks for each in found} == {"term": 3, "law": 0}
 
 
-def test_a_cell_is_decided_on_in_the_table(pipeline: Pipeline, visit: Visit) -> None:
+def test_a_cell_is_reviewed_in_the_table(pipeline: Pipeline, visit: Visit) -> None:
     """By keys and by buttons; only the cell changes, and keeps the focus."""
     extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9), "price": ("12 EUR", 4)}})
     page = visit.open("/review/table")

@@ -1,4 +1,4 @@
-"""The list of runs, and one run from its files to its end."""
+"""Tests of the list of runs, and of the page of a run."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ HOSTILE = "<script>alert(1)</script>\x1b[31m\u202etxt.exe"
 
 @pytest.fixture
 def pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline whose model always gives the same summary."""
+    """Return a pipeline whose model always returns the same summary."""
     return a_pipeline(settings, a_summary("The harbour of Lindau"), repeat_last=True)
 
 
 def submitted(pipeline: Pipeline, *sources: str) -> Submission:
-    """Take documents of these names in."""
+    """Take in documents with these names."""
     submission = open_run(pipeline.context, a_run(), NOW)
     for number, source in enumerate(sources):
         submission.take_in(a_document(f"{number}. {TEXT}", source))
@@ -38,7 +38,7 @@ def submitted(pipeline: Pipeline, *sources: str) -> Submission:
 
 
 def show_tab(page: Page, *, is_shown: bool) -> None:
-    """Let a page believe that its tab is seen, or is not."""
+    """Make a page believe that its tab is visible or hidden."""
     page.evaluate(
         """isShown => {
             Object.defineProperty(document, "hidden", {value: !isShown, configurable: true});
@@ -48,8 +48,8 @@ def show_tab(page: Page, *, is_shown: bool) -> None:
     )
 
 
-def test_a_run_is_watched_to_its_end(pipeline: Pipeline, visit: Visit) -> None:
-    """The page follows the run while it is seen, without being loaded again, up to its account."""
+def test_the_page_follows_a_run_to_its_end(pipeline: Pipeline, visit: Visit) -> None:
+    """A visible page follows the run without a reload, until its account is final."""
     submission = submitted(pipeline, "one.txt", "two.txt", "three.txt")
     page = visit.open("/runs")
     page.get_by_role("link", name=submission.name).click()
@@ -76,8 +76,8 @@ def test_a_run_is_watched_to_its_end(pipeline: Pipeline, visit: Visit) -> None:
     visit.look("run")
 
 
-def test_sums_over_calls_follow_the_page(pipeline: Pipeline, visit: Visit) -> None:
-    """The list has the costs of its page a moment later, and a run that is over its calls."""
+def test_sums_over_calls_are_loaded_after_the_page(pipeline: Pipeline, visit: Visit) -> None:
+    """The list shows the costs of its runs shortly after the page, and a finished run its calls."""
     done = submitted(pipeline, "one.txt", "two.txt")
     pipeline.work(done)
     pipeline.execute("UPDATE model_calls SET cost_usd = 0.25")
@@ -96,8 +96,8 @@ def test_sums_over_calls_follow_the_page(pipeline: Pipeline, visit: Visit) -> No
     expect(page.locator(".figures > div", has_text="Analyses done")).to_contain_text("in 2 chunks")
 
 
-def test_paused_work_is_counted_and_can_go_on(pipeline: Pipeline, visit: Visit) -> None:
-    """The list counts it as what did not go well, as the command does."""
+def test_paused_work_is_counted_and_can_be_continued(pipeline: Pipeline, visit: Visit) -> None:
+    """The list counts it among the problems, as the command does."""
     paused = pipeline.submit("A text of its own.")
     pipeline.execute("UPDATE jobs SET status = 'paused'")
     pipeline.execute("UPDATE runs SET status = 'paused'")
@@ -109,8 +109,10 @@ def test_paused_work_is_counted_and_can_go_on(pipeline: Pipeline, visit: Visit) 
     expect(page.get_by_role("button", name="Continue")).to_be_visible()
 
 
-def test_the_place_is_in_sight_on_a_phone(pipeline: Pipeline, visit: Visit) -> None:
-    """The last of the names of the pages is scrolled to where it can be read."""
+def test_the_current_page_is_visible_in_the_navigation_on_a_phone(
+    pipeline: Pipeline, visit: Visit
+) -> None:
+    """The navigation is scrolled to the current page, even to the last one."""
     assert pipeline.value("SELECT count(*) FROM runs") == 0
     visit.page.set_viewport_size({"width": 390, "height": 844})
 
@@ -121,8 +123,8 @@ def test_the_place_is_in_sight_on_a_phone(pipeline: Pipeline, visit: Visit) -> N
     assert 0 <= box["x"] <= 390 - box["width"]
 
 
-def test_a_hostile_name_is_text(pipeline: Pipeline, visit: Visit) -> None:
-    """Tags, escape sequences and turned directions in a name are shown, and do nothing."""
+def test_a_hostile_name_is_shown_as_text(pipeline: Pipeline, visit: Visit) -> None:
+    """Tags, escape sequences and direction marks in a name are shown as text."""
     submission = submitted(pipeline, HOSTILE)
 
     page = visit.open(f"/runs/{submission.run_id}")
@@ -132,7 +134,7 @@ def test_a_hostile_name_is_text(pipeline: Pipeline, visit: Visit) -> None:
 
 
 def test_a_run_is_cancelled_and_retried(pipeline: Pipeline, visit: Visit) -> None:
-    """Both ask first, and do what the commands do; the name of the run is its address."""
+    """Both ask for confirmation and act as the commands do; the address has the name of the run."""
     submission = open_run(pipeline.context, replace(a_run(), name="acme/2026"), NOW)
     for number in range(2):
         submission.take_in(a_document(f"{number}. {TEXT}", f"{number}.txt"))
@@ -151,8 +153,8 @@ def test_a_run_is_cancelled_and_retried(pipeline: Pipeline, visit: Visit) -> Non
     assert {job.status for job in pipeline.jobs(submission)} == {"queued"}
 
 
-def test_dropped_files_begin_a_run(settings: Settings, pipeline: Pipeline, visit: Visit) -> None:
-    """What is dropped on the page is taken in under its name, and analyzed."""
+def test_dropped_files_start_a_run(settings: Settings, pipeline: Pipeline, visit: Visit) -> None:
+    """Files dropped on the page are taken in under their names, and analyzed."""
     page = visit.open("/runs")
     visit.look("runs-empty")
     page.evaluate(
@@ -184,7 +186,7 @@ def test_dropped_files_begin_a_run(settings: Settings, pipeline: Pipeline, visit
 
 
 def test_an_interrupted_intake_is_resumed(tmp_path: Path, pipeline: Pipeline, visit: Visit) -> None:
-    """What another process has left on the list of its run is taken in."""
+    """Files that another process has not taken in are taken in."""
     (tmp_path / "left.txt").write_text(TEXT, "utf-8")
     entries = [entry_of(FoundFile(source="left.txt", path=tmp_path / "left.txt"))]
     submission = open_run(pipeline.context, replace(a_run(), model="extractive"), NOW, entries)

@@ -1,4 +1,4 @@
-"""Schedules: what is due, what became of it, and starting one now."""
+"""Tests of the page of schedules."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.fakes.scheduling import nightly
 from tests.web.conftest import Visit, serving, visiting
 
 
-def test_a_schedule_is_run_now(
+def test_a_schedule_is_started_from_the_page(
     request: pytest.FixtureRequest, tmp_path: Path, settings: Settings, browser: Browser
 ) -> None:
-    """One of the configuration that no scheduler has seen yet is begun, once; twice is refused."""
+    """A configured schedule that no scheduler has loaded starts once; a second start is refused."""
     known = settings.model_copy(update={"schedules": {"nightly": nightly(tmp_path)}})
     pipeline = a_pipeline(known)
     pictures = request.config.getoption("--screenshots")
@@ -37,8 +37,8 @@ def test_a_schedule_is_run_now(
     ]
 
 
-def test_without_a_schedule_the_page_says_how(visit: Visit) -> None:
-    """An installation without schedules shows the command that adds one."""
+def test_without_a_schedule_the_page_shows_the_command(visit: Visit) -> None:
+    """Without schedules the page shows the command that adds one."""
     page = visit.open("/schedules")
 
     expect(page.locator(".empty")).to_contain_text("chordwise schedules add")

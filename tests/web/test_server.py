@@ -1,4 +1,4 @@
-"""The server: where it listens, and what it says while the database is away."""
+"""Tests of the server: its address, and its response while the database is unavailable."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.fakes.pipeline import with_settings
 from tests.web.conftest import serving
 
 
-def test_a_database_that_is_away_is_asked_for_again(settings: Settings) -> None:
-    """The page says so with 503, and the browser loads it again automatically."""
+def test_an_unavailable_database_is_reported_and_retried(settings: Settings) -> None:
+    """The page is a 503, and the browser reloads it automatically."""
     nowhere = SecretStr("postgresql://chordwise@127.0.0.1:1/chordwise")
     with serving(settings.model_copy(update={"database_url": nowhere})) as served:
         answer = httpx.get(served.link, follow_redirects=True)
@@ -29,8 +29,8 @@ def test_a_database_that_is_away_is_asked_for_again(settings: Settings) -> None:
     assert "Traceback" not in answer.text
 
 
-def test_the_link_is_kept_for_us_alone(settings: Settings) -> None:
-    """It is found while pages are served, and no other user can read it or the keys."""
+def test_the_link_is_private_to_the_user(settings: Settings) -> None:
+    """It exists while pages are served, and no other user can read it or the keys."""
     home = home_at(settings.home)
     with serving(settings) as served:
         found = read_address(home.web_link_file)
@@ -45,16 +45,15 @@ def test_the_link_is_kept_for_us_alone(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "192.0.2.1", "documents.example.com"])  # noqa: S104 - which is refused
-def test_an_address_that_lets_everyone_in_is_refused(settings: Settings, address: str) -> None:
-    """Others could reach it, and there is neither a password nor a proxy that checks them."""
+def test_an_unprotected_public_address_is_refused(settings: Settings, address: str) -> None:
+    """Other hosts could reach it, and neither a password nor a proxy protects it."""
     wrong = with_settings(settings, "web", address=address)
 
     with pytest.raises(ConfigurationError, match="open to every user"):
         serve(wrong, lambda _: None)
 
 
-def test_a_port_that_is_taken_is_refused(settings: Settings) -> None:
-    """It says which, and what to do."""
+def test_a_port_in_use_is_refused(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         wrong = with_settings(settings, "web", port=other.getsockname()[1])
 

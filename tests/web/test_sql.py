@@ -1,4 +1,4 @@
-"""Ask in SQL: what is asked, what is shown, and what is refused."""
+"""Tests of the page that runs SQL."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.web.conftest import Visit
 HOSTILE = "<img src=x onerror=alert(1)>\u202e"
 
 
-def test_a_statement_is_answered(settings: Settings, visit: Visit) -> None:
-    """The keyboard asks, a table shows the rows as text, and the CSV has the same."""
+def test_the_rows_of_a_statement_are_shown_and_exported(settings: Settings, visit: Visit) -> None:
+    """A key runs the statement, the table shows the rows as text, and the CSV has the same rows."""
     pipeline = a_pipeline(settings, a_summary("The harbour"), repeat_last=True)
     pipeline.work(pipeline.submit("The harbour of Lindau was rebuilt in 1856."))
     page = visit.open("/sql")
     editor = page.get_by_label("Statement")
-    editor.fill(f"SELECT run, -1.50 AS sum, '{HOSTILE}' AS mark, NULL AS gap FROM run_accounts")  # noqa: S608 - the reader's role
+    editor.fill(f"SELECT run, -1.50 AS sum, '{HOSTILE}' AS mark, NULL AS gap FROM run_accounts")  # noqa: S608 - run as the reader role
 
     editor.press("Control+Enter")
 
@@ -37,7 +37,7 @@ def test_a_statement_is_answered(settings: Settings, visit: Visit) -> None:
 
 
 def test_a_statement_that_writes_is_refused(settings: Settings, visit: Visit) -> None:
-    """The reason stands below the statement, which stays to be corrected; nothing is changed."""
+    """The reason is shown below the statement, which stays editable; nothing is changed."""
     pipeline = a_pipeline(settings, a_summary("The harbour"), repeat_last=True)
     pipeline.submit("A text.")
     page = visit.open("/sql?sql=SELECT * FROM outbox")

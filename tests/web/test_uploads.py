@@ -1,4 +1,4 @@
-"""Files that are sent to the pages: shown as they look, and deleted with their run."""
+"""Uploaded files are rendered on the page of their document, and deleted with their run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.fakes.processes import wait_until
 from tests.web.conftest import Visit
 
 
-def test_a_sent_pdf_is_shown_until_its_run_is_deleted(
+def test_an_uploaded_pdf_is_shown_until_its_run_is_deleted(
     settings: Settings, visit: Visit, tmp_path: Path
 ) -> None:
-    """Its pages are rendered out of the file that was sent; other files stay."""
+    """Its pages are rendered from the uploaded file; other files remain."""
     pipeline = a_pipeline(settings, a_summary("Lease of a house"), repeat_last=True)
     folder = settings.home / "web" / "uploads"
     for name in ("lease.pdf", "other.pdf"):
@@ -40,11 +40,11 @@ def test_a_sent_pdf_is_shown_until_its_run_is_deleted(
     for table in ("chunks", "jobs"):
         of_run = "job_id IN (SELECT id FROM jobs WHERE run_id = :id)"
         condition = "run_id = :id" if table == "jobs" else of_run
-        pipeline.execute(f"DELETE FROM {table} WHERE {condition}", id=run_id)  # noqa: S608 - ours
+        pipeline.execute(f"DELETE FROM {table} WHERE {condition}", id=run_id)  # noqa: S608 - constants of the test
     pipeline.execute("DELETE FROM intakes WHERE run_id = :id", id=run_id)
     pipeline.execute("DELETE FROM runs WHERE id = :id", id=run_id)
     uploads.forget(home_at(settings.home), pipeline.context.database)
-    assert len(list(folder.iterdir())) == 2  # a run is stored after its files
+    assert len(list(folder.iterdir())) == 2  # files are stored before their run
     uploads.forget(home_at(settings.home), pipeline.context.database, timedelta(0))
 
     assert [each.name for each in folder.iterdir()] == [uuid.UUID(str(other_run_id)).hex]
