@@ -146,7 +146,9 @@ def test_a_weak_answer_is_used_if_the_larger_tier_fails(failure: ModelError) -> 
 
 @pytest.mark.parametrize("failure", [overloaded(), ModelAccessError("The key is refused.")])
 @pytest.mark.parametrize("cascade", [True, False])
-def test_an_outage_escalates_to_the_next_tier(failure: ModelError, *, cascade: bool) -> None:
+def test_an_error_of_the_provider_escalates_to_the_next_tier(
+    failure: ModelError, *, cascade: bool
+) -> None:
     """As with a fallback, this does not depend on whether weak answers are escalated."""
     policy = RoutingSettings(cascade=cascade)
 
@@ -207,7 +209,7 @@ def test_a_model_without_tiers_is_asked_once() -> None:
     assert model.requests[0].route is None
 
 
-def test_tiers_as_a_plain_model_escalate_only_outages() -> None:
+def test_tiers_as_a_plain_model_escalate_only_errors() -> None:
     """Used as a plain model, the tiers are selected by complexity."""
     model, models = tiered(small=[overloaded()], medium=[GOOD], large=[])
 

@@ -132,7 +132,7 @@ def test_answers_are_merged_by_rule_if_the_synthesis_fails(script: list[Line]) -
 
 
 @pytest.mark.parametrize("error", [RateLimitedError("busy"), ModelAccessError("no key")])
-def test_a_transient_error_of_a_synthesis_is_raised(error: ChordwiseError) -> None:
+def test_errors_that_time_or_the_user_can_resolve_are_raised(error: ChordwiseError) -> None:
     """The job waits instead of finishing with a worse answer."""
     with pytest.raises(type(error)):
         synthesizer(ScriptedModel([error])).synthesize([an_answer(1), an_answer(2)])
@@ -188,8 +188,8 @@ def test_a_context_without_room_for_text_is_a_configuration_error() -> None:
         principles=st.lists(st.text()).map(tuple),
     )
 )
-def test_options_can_be_read_from_rows_of_older_versions(options: AnalysisOptions) -> None:
-    """Such a row has fewer members and no threshold."""
+def test_stored_options_are_restored(options: AnalysisOptions) -> None:
+    """A row of an older version has fewer members and no threshold."""
     assert options_from(json.loads(json.dumps(options_to_json(options)))) == options
     assert options_from({}) == AnalysisOptions(confidence_threshold=0)
 

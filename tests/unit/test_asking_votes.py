@@ -130,7 +130,7 @@ def test_without_any_sample_the_question_fails_as_usual(
     ],
 )
 def test_errors_that_concern_every_sample_end_the_vote(script: list[Line]) -> None:
-    """These are errors for the user, a lost permit, and a rejected first request."""
+    """These are spent budgets, rate limits, and a rejected first request."""
     with pytest.raises(ChordwiseError) as raised:
         asked(*script)
 

@@ -243,7 +243,7 @@ def test_a_failure_is_free_only_if_no_model_can_have_run(
         ),
     ],
 )
-def test_a_price_is_known_before_the_request_or_not_at_all(
+def test_only_requests_with_a_known_price_have_a_maximum_cost(
     settings: ModelSettings, *, known: bool
 ) -> None:
     price = price_of(settings)

@@ -147,7 +147,7 @@ def test_a_failure_of_keep_alive_does_not_affect_the_answer() -> None:
     ("keep_alive", "seconds"), [("10s", 5), ("30s", 15), ("10m", 60), ("2h", 60), ("-1", 60)]
 )
 def test_a_short_keep_alive_is_sent_more_often(keep_alive: str, seconds: float) -> None:
-    """A model that was loaded again has the default time of the server."""
+    """A server that reloads a model applies its own default."""
     settings = ModelSettings(provider="openai", base_url=OLLAMA, keep_alive=keep_alive)
 
     assert interval_seconds(settings) == seconds
@@ -208,10 +208,10 @@ def test_only_requests_to_openai_have_a_service_tier(
         ),
     ],
 )
-def test_an_unsupported_tier_is_rejected_before_any_request(
+def test_unsupported_settings_are_rejected_before_any_request(
     changes: dict[str, str], named: str
 ) -> None:
-    """A server that ignores the tier would cost twice the expected price."""
+    """A server that ignores the service tier would cost twice the expected price."""
     with pytest.raises(ConfigurationError, match=named):
         connect(FLEX.model_copy(update=changes), KEY)
 

@@ -31,7 +31,7 @@ def load(folder: Path, *lines: str, cron: str = "0 2 * * *") -> settings.Setting
     return settings.load(file)
 
 
-def test_a_schedule_has_a_task_and_a_time(tmp_path: Path) -> None:
+def test_a_schedule_has_default_values(tmp_path: Path) -> None:
     found = load(tmp_path, 'paths = ["in/*.pdf"]').schedules["nightly"]
 
     assert (found.kind, found.time_zone, found.profile) == (ScheduleKind.ANALYZE, "UTC", "")
