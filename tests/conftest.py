@@ -38,7 +38,7 @@ from tests.fakes.pipeline import close_all
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
 _TEMPLATE = "template_chordwise"
 _MOMENT_SECONDS = 0.02
-# The experiments share a measurement of undisturbed work; the pages share a browser.
+# Fault experiments share a measurement of work without faults; web tests share a browser.
 _FOLDERS = {"tests/faults", "tests/web"}
 
 
@@ -84,7 +84,7 @@ def _other_broker(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
-    """Start PostgreSQL and Valkey in a folder with a short path, which sockets require."""
+    """Start PostgreSQL and Valkey in a folder with a short path, as sockets require."""
     with tempfile.TemporaryDirectory(prefix="cw-") as name:
         folder = Path(name)
         (folder / "run").mkdir(mode=0o700)
@@ -136,7 +136,7 @@ def template(servers: Servers) -> Iterator[str]:
 
 
 def _in_company() -> Callable[[float], None]:
-    """Return a sleep function that waits only if other threads may store something."""
+    """Return a sleep function that skips short waits unless other threads may store something."""
     others = {*threading.enumerate()}
 
     def sleep(seconds: float) -> None:

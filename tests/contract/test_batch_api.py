@@ -1,4 +1,4 @@
-"""One suite for the port `BatchApi`, run on each implementation, the fake included."""
+"""Tests of the contract of `BatchApi`, run against every implementation and the fake."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def api(request: pytest.FixtureRequest, server: BatchServer) -> Iterator[BatchAp
 
 
 def a_batch(api: BatchApi, *texts: str) -> PreparedBatch:
-    """Return a batch with a question about each text; the ids are the texts'."""
+    """Return a batch with a question about each text; each text is also the id of its line."""
     lines = [
         BatchLine(custom_id=text, body=api.body(a_request(user=f"About {text}."))) for text in texts
     ]
@@ -74,7 +74,7 @@ def outcomes(api: BatchApi, state: BatchState) -> dict[str, Completion | ModelEr
     return {each.custom_id: each.outcome for each in found}
 
 
-def test_a_batch_brings_every_answer_under_its_id(api: BatchApi) -> None:
+def test_results_have_the_ids_of_their_lines(api: BatchApi) -> None:
     state = api.look(handed_in(api, a_batch(api, "one", "two", "three")).provider_id)
 
     assert state.phase is Phase.ENDED
@@ -87,8 +87,7 @@ def test_a_batch_brings_every_answer_under_its_id(api: BatchApi) -> None:
         assert completion.usage.output_tokens == 50
 
 
-def test_a_batch_that_is_not_done_has_nothing_to_fetch(api: BatchApi, server: BatchServer) -> None:
-    """It is running until the provider says otherwise."""
+def test_a_batch_runs_until_the_provider_ends_it(api: BatchApi, server: BatchServer) -> None:
     server.holds = True
     provider_id = handed_in(api, a_batch(api, "one")).provider_id
 
@@ -98,8 +97,8 @@ def test_a_batch_that_is_not_done_has_nothing_to_fetch(api: BatchApi, server: Ba
     assert api.look(provider_id).phase is Phase.ENDED
 
 
-def test_lines_that_expired_may_be_handed_in_again(api: BatchApi, server: BatchServer) -> None:
-    """Those that were answered in time are there all the same."""
+def test_expired_lines_are_reported_as_overload(api: BatchApi, server: BatchServer) -> None:
+    """Lines that were answered in time have their answers."""
     server.fate = lambda question, _: EXPIRED if "two" in question else "answered"
 
     found = outcomes(api, api.look(handed_in(api, a_batch(api, "one", "two")).provider_id))
@@ -108,7 +107,7 @@ def test_lines_that_expired_may_be_handed_in_again(api: BatchApi, server: BatchS
     assert isinstance(found["two"], ModelOverloadedError)
 
 
-def test_a_batch_without_any_answer_has_its_errors(api: BatchApi, server: BatchServer) -> None:
+def test_a_batch_without_answers_reports_its_errors(api: BatchApi, server: BatchServer) -> None:
     server.fate = lambda _question, _: "400"
 
     found = outcomes(api, api.look(handed_in(api, a_batch(api, "one", "two")).provider_id))
@@ -120,9 +119,7 @@ def test_a_batch_without_any_answer_has_its_errors(api: BatchApi, server: BatchS
 
 
 @pytest.mark.parametrize("fate", [MISSING, GARBLED, OVERLONG])
-def test_lines_that_cannot_be_read_are_passed_over(
-    api: BatchApi, server: BatchServer, fate: str
-) -> None:
+def test_unreadable_results_are_skipped(api: BatchApi, server: BatchServer, fate: str) -> None:
     server.fate = lambda question, _: fate if "two" in question else "answered"
 
     found = outcomes(api, api.look(handed_in(api, a_batch(api, "one", "two")).provider_id))
@@ -130,7 +127,7 @@ def test_lines_that_cannot_be_read_are_passed_over(
     assert set(found) == {"one"}
 
 
-def test_a_batch_whose_creation_was_not_answered_is_found(
+def test_a_batch_is_found_after_the_response_to_its_creation_was_lost(
     api: BatchApi, server: BatchServer
 ) -> None:
     server.holds = True
@@ -153,8 +150,7 @@ def test_a_batch_that_was_never_created_is_not_found(api: BatchApi) -> None:
     assert api.find(a_batch(api, "one"), {earlier.provider_id}) is None
 
 
-def test_batches_of_long_ago_are_none_of_ours(api: BatchApi) -> None:
-    """A batch that was put together after another was created is not that one."""
+def test_a_batch_created_before_ours_was_prepared_is_not_found(api: BatchApi) -> None:
     handed_in(api, replace(a_batch(api, "one"), marker="theirs"))
     batch = a_batch(api, "one")
 
@@ -174,7 +170,7 @@ def test_a_cancelled_batch_ends(api: BatchApi, server: BatchServer) -> None:
     assert isinstance(outcomes(api, state)["one"], ModelOverloadedError)
 
 
-def test_a_cancelled_batch_has_what_was_done_by_then(api: BatchApi, server: BatchServer) -> None:
+def test_a_cancelled_batch_keeps_the_answers_it_has(api: BatchApi, server: BatchServer) -> None:
     server.holds, server.done_by_then = True, 1
     provider_id = handed_in(api, a_batch(api, "one", "two")).provider_id
     api.cancel(provider_id)
@@ -185,8 +181,8 @@ def test_a_cancelled_batch_has_what_was_done_by_then(api: BatchApi, server: Batc
     assert isinstance(found["two"], TransientError)
 
 
-def test_a_batch_with_answers_and_without_a_file_of_them_has_not_ended(server: BatchServer) -> None:
-    """OpenAI says how many there are before it says where; without any, no file is to come."""
+def test_a_batch_has_not_ended_before_its_output_file_exists(server: BatchServer) -> None:
+    """OpenAI counts the answers before it names their file; a batch without answers has no file."""
     settings = ModelSettings(provider="openai", model="m", base_url=server.base_url, batch=True)
     api = batching.connect(settings, SecretStr("key"))
     answered = handed_in(api, a_batch(api, "one")).provider_id
@@ -200,10 +196,10 @@ def test_a_batch_with_answers_and_without_a_file_of_them_has_not_ended(server: B
     assert set(outcomes(api, api.look(answered))) == {"one"}
 
 
-def test_what_is_sent_has_the_shapes_of_the_official_packages(
+def test_requests_match_the_types_of_the_official_packages(
     api: BatchApi, server: BatchServer
 ) -> None:
-    """Their types take what ours sends; every line is a question as it is asked online."""
+    """Each line is the body of an online request."""
     batch = a_batch(api, "one", "two")
     handed_in(api, batch)
     lines = server.batches[0].lines
@@ -232,7 +228,7 @@ def test_what_is_sent_has_the_shapes_of_the_official_packages(
     [(401, ModelAccessError), (413, ContextTooLongError), (503, ModelOverloadedError)],
 )
 @pytest.mark.parametrize("operation", ["begin", "find", "look", "results", "cancel"])
-def test_every_operation_says_why_it_was_refused(
+def test_every_operation_reports_why_it_was_rejected(
     api: BatchApi, server: BatchServer, operation: str, status: int, expected: type[ModelError]
 ) -> None:
     batch = a_batch(api, "one")
@@ -253,7 +249,7 @@ def test_every_operation_says_why_it_was_refused(
     assert type(raised.value) is expected
 
 
-def test_a_provider_says_how_long_to_wait(api: BatchApi, server: BatchServer) -> None:
+def test_the_retry_after_header_is_reported(api: BatchApi, server: BatchServer) -> None:
     provider_id = handed_in(api, a_batch(api, "one")).provider_id
     server.statuses, server.retry_after = {"look": 429}, 90
 
@@ -264,7 +260,7 @@ def test_a_provider_says_how_long_to_wait(api: BatchApi, server: BatchServer) ->
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
-def test_a_server_without_batches_is_told_apart(
+def test_a_server_without_a_batch_api_is_reported_as_such(
     api: BatchApi, server: BatchServer, status: int
 ) -> None:
     server.statuses = {"upload": status, "create": status}
@@ -275,8 +271,8 @@ def test_a_server_without_batches_is_told_apart(
     assert server.batches == []
 
 
-def test_a_batch_that_is_turned_away_says_why(server: BatchServer) -> None:
-    """OpenAI looks at the file after it has taken the batch; a full queue is worth waiting for."""
+def test_a_rejected_batch_reports_the_reason(server: BatchServer) -> None:
+    """OpenAI validates the file after it has accepted the batch; a full queue can be retried."""
     settings = ModelSettings(provider="openai", model="m", base_url=server.base_url, batch=True)
     api = batching.connect(settings, SecretStr("key"))
     server.refuses = "token_limit_exceeded"

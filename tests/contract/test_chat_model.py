@@ -1,4 +1,4 @@
-"""One suite for the port `ChatModel`, run on every implementation, the fake included."""
+"""Tests of the contract of `ChatModel`, run against every implementation and the fake."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.xdist_group("chat_model")
 
 SCRIPTED_ANSWER = '{"sentiment": "positive", "reason": "joy"}'
 IMPLEMENTATIONS = ("scripted", "llama.cpp", "llmock-openai", "llmock-anthropic")
-# llmock does not read Anthropic's `output_config`.
+# llmock ignores Anthropic's `output_config`.
 ENFORCING = ("scripted", "llama.cpp", "llmock-openai")
 
 
@@ -41,7 +41,7 @@ def llama_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def connected(
     request: pytest.FixtureRequest, llmock: LLMock
 ) -> Iterator[Callable[[str], ChatModel]]:
-    """Return a function that makes the implementation of a name, freshly connected."""
+    """Return a function that connects the implementation of the given name."""
     transport = JsonTransport()
 
     def model(name: str) -> ChatModel:
@@ -65,10 +65,9 @@ def _connect(provider: str, base_url: str, transport: JsonTransport) -> ChatMode
 
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
-def test_an_answer_says_who_gave_it_and_what_it_took(
+def test_a_completion_has_provider_model_id_and_token_counts(
     connected: Callable[[str], ChatModel], name: str
 ) -> None:
-    """Provider, model, tokens and an id stand in every completion."""
     model = connected(name)
 
     completion = model.complete(a_request())
@@ -83,7 +82,7 @@ def test_an_answer_says_who_gave_it_and_what_it_took(
 
 
 @pytest.mark.parametrize("name", ENFORCING)
-def test_an_answer_keeps_to_the_schema(connected: Callable[[str], ChatModel], name: str) -> None:
+def test_an_answer_conforms_to_the_schema(connected: Callable[[str], ChatModel], name: str) -> None:
     completion = connected(name).complete(a_request())
 
     assert completion.finish_reason is FinishReason.STOP
@@ -94,7 +93,7 @@ def test_an_answer_keeps_to_the_schema(connected: Callable[[str], ChatModel], na
 def test_a_model_is_safe_to_share_between_threads(
     connected: Callable[[str], ChatModel], name: str
 ) -> None:
-    """Eight threads ask at once, and each gets an answer of its own."""
+    """Eight threads send requests at the same time, and each gets its own answer."""
     model = connected(name)
     texts = [f"Text number {number}." for number in range(24)]
 
@@ -105,7 +104,7 @@ def test_a_model_is_safe_to_share_between_threads(
 
 
 def test_llama_cpp_reports_truncation(connected: Callable[[str], ChatModel]) -> None:
-    """An answer that hits the bound is a completion that says so."""
+    """The completion of an answer that reaches the token limit says so."""
     completion = connected("llama.cpp").complete(a_request(max_output_tokens=3))
 
     assert completion.finish_reason is FinishReason.LENGTH
@@ -113,7 +112,7 @@ def test_llama_cpp_reports_truncation(connected: Callable[[str], ChatModel]) -> 
 
 
 def test_llama_cpp_reports_a_prompt_that_is_too_long(connected: Callable[[str], ChatModel]) -> None:
-    """The real error of a real server is distinguished from other bad requests."""
+    """The error of a real server is distinguished from other bad requests."""
     prompt = "word " * CONTEXT_TOKENS_PER_SLOT
 
     with pytest.raises(ContextTooLongError):
@@ -124,7 +123,7 @@ def test_llama_cpp_reports_a_prompt_that_is_too_long(connected: Callable[[str], 
 def test_hosted_models_report_a_prompt_that_is_too_long(
     connected: Callable[[str], ChatModel], llmock: LLMock, name: str
 ) -> None:
-    """The provider's own words for it are understood."""
+    """The error message of each provider is recognized."""
     llmock.context_overflow()
 
     with pytest.raises(ContextTooLongError):
@@ -144,8 +143,10 @@ FORMS: list[JsonObject] = [
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("provider", ["local", "openai"])
-def test_llama_cpp_takes_both_dialects(llama_url: str, form: JsonObject, provider: str) -> None:
-    """A real grammar converter accepts what we translate, also through the strict dialect."""
+def test_llama_cpp_accepts_both_schema_dialects(
+    llama_url: str, form: JsonObject, provider: str
+) -> None:
+    """A real grammar converter accepts the translated schemas, also those of the strict dialect."""
     schema: JsonObject = {
         "type": "object",
         "properties": {"a": form},
@@ -163,12 +164,13 @@ def test_llama_cpp_takes_both_dialects(llama_url: str, form: JsonObject, provide
 
 
 @pytest.mark.parametrize("name", ["scripted", "llmock-openai", "llmock-anthropic"])
-def test_a_picture_can_be_shown(connected: Callable[[str], ChatModel], name: str) -> None:
-    """A request with one is answered like any other."""
+def test_a_request_with_an_image_is_answered(
+    connected: Callable[[str], ChatModel], name: str
+) -> None:
     assert connected(name).complete(a_request(pictures=(a_page(),))).text
 
 
-def test_llama_cpp_says_that_it_takes_no_pictures(connected: Callable[[str], ChatModel]) -> None:
-    """Its 500 is no outage: asking again would not help."""
+def test_llama_cpp_rejects_images_permanently(connected: Callable[[str], ChatModel]) -> None:
+    """Its status 500 is not an outage: a retry would not help."""
     with pytest.raises(ModelRequestError):
         connected("llama.cpp").complete(a_request(pictures=(a_page(),)))

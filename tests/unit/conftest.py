@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-# On a busy machine one example may be slow; the whole test has a timeout.
+# A single example may be slow on a busy machine; the whole test has a timeout.
 settings.register_profile("unit", deadline=None)
 settings.load_profile("unit")

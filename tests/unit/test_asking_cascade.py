@@ -1,4 +1,4 @@
-"""The cascade: which tiers are asked about a question, and whose answer is taken."""
+"""Tests of the cascade: which tiers are asked, and whose answer is used."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ SMALL, MEDIUM, LARGE = Tier
 
 
 def overloaded() -> ModelOverloadedError:
-    """Return what a provider answers that is broken for now."""
+    """Return the response of a provider with an outage."""
     return ModelOverloadedError("The provider is overloaded.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a question came to, and which requests each tier saw."""
+    """The outcome of a question, and the requests that each tier received."""
 
     answer: Answer
     requests: Mapping[Tier, int]
@@ -76,7 +76,7 @@ def asked(
     )
 
 
-def test_a_good_answer_of_the_smallest_tier_is_taken() -> None:
+def test_a_good_answer_of_the_smallest_tier_is_used() -> None:
     """No other tier is asked, and the ledger names the tier."""
     found = asked(small=[GOOD], large=[])
 
@@ -84,8 +84,7 @@ def test_a_good_answer_of_the_smallest_tier_is_taken() -> None:
     assert found.routes == (Route(tier=SMALL, is_compared=True),)
 
 
-def test_a_hard_question_goes_to_a_larger_tier_at_once() -> None:
-    """Routing spares the small model what it would get wrong."""
+def test_a_hard_question_goes_directly_to_a_larger_tier() -> None:
     policy = RoutingSettings(medium_from=0.1, large_from=0.2)
 
     model, _ = tiered(policy, small=[], medium=[], large=[])
@@ -95,8 +94,8 @@ def test_a_hard_question_goes_to_a_larger_tier_at_once() -> None:
 
 
 @pytest.mark.parametrize("weak", [UNSURE, UNGROUNDED])
-def test_a_weak_answer_is_asked_for_again_one_tier_up(weak: str) -> None:
-    """Unsure or ungrounded: the next tier's good answer is taken, and the step is in the ledger."""
+def test_a_weak_answer_is_escalated_to_the_next_tier(weak: str) -> None:
+    """The answer has low confidence or ungrounded quotes; the ledger records the escalation."""
     found = asked(small=[weak], medium=[GOOD], large=[])
 
     assert (found.answer.model, found.requests) == ("medium", {SMALL: 1, MEDIUM: 1})
@@ -104,7 +103,7 @@ def test_a_weak_answer_is_asked_for_again_one_tier_up(weak: str) -> None:
 
 
 def test_an_invalid_answer_is_repaired_once_then_escalated() -> None:
-    """Two requests at the small model, the second with what was wrong, then the larger one."""
+    """The small model gets two requests, the second with the error in the prompt."""
     found = asked(small=[INVALID, INVALID], large=[GOOD])
 
     assert (found.answer.model, found.requests) == ("large", {SMALL: 2, LARGE: 1})
@@ -116,7 +115,7 @@ def test_an_invalid_answer_is_repaired_once_then_escalated() -> None:
 
 
 def test_a_refusal_is_not_repaired_but_escalated() -> None:
-    """Small models decline more than they have to; the refusal itself is not argued with."""
+    """Small models refuse more often than necessary."""
     found = asked(small=[RefusedError("I will not.")], large=[GOOD])
 
     assert (found.answer.model, found.requests) == ("large", {SMALL: 1, LARGE: 1})
@@ -131,7 +130,7 @@ def test_a_refusal_is_not_repaired_but_escalated() -> None:
         (UNSURE, UNSURE, "large"),
     ],
 )
-def test_the_best_of_weak_answers_wins(small: str, large: str, winner: str) -> None:
+def test_the_best_of_several_weak_answers_is_used(small: str, large: str, winner: str) -> None:
     found = asked(small=[small], large=[large])
 
     assert found.answer.model == winner
@@ -141,17 +140,16 @@ def test_the_best_of_weak_answers_wins(small: str, large: str, winner: str) -> N
 @pytest.mark.parametrize(
     "failure", [overloaded(), ModelAccessError("The key is refused."), RefusedError("No.")]
 )
-def test_a_weak_answer_is_better_than_none(failure: ModelError) -> None:
-    """Where the larger tier fails, what the smaller one said is taken."""
+def test_a_weak_answer_is_used_if_the_larger_tier_fails(failure: ModelError) -> None:
     assert asked(small=[UNSURE], large=[failure]).answer.model == "small"
 
 
 @pytest.mark.parametrize("failure", [overloaded(), ModelAccessError("The key is refused.")])
 @pytest.mark.parametrize("cascade", [True, False])
-def test_a_provider_that_fails_hands_over_to_the_next_tier(
+def test_an_error_of_the_provider_escalates_to_the_next_tier(
     failure: ModelError, *, cascade: bool
 ) -> None:
-    """As a fallback would, whether answers are escalated or not; the comparison goes along."""
+    """As with a fallback, this does not depend on whether weak answers are escalated."""
     policy = RoutingSettings(cascade=cascade)
 
     found = asked(policy=policy, small=[failure], medium=[GOOD], large=[])
@@ -160,7 +158,7 @@ def test_a_provider_that_fails_hands_over_to_the_next_tier(
     assert found.routes[1] == Route(tier=MEDIUM, escalated=True, is_compared=True)
 
 
-def test_without_the_cascade_a_weak_answer_is_taken_and_an_invalid_one_fails() -> None:
+def test_without_escalation_weak_answers_are_used_and_invalid_ones_fail() -> None:
     policy = RoutingSettings(cascade=False)
 
     assert asked(policy=policy, small=[UNSURE], large=[]).answer.model == "small"
@@ -176,10 +174,10 @@ def test_without_the_cascade_a_weak_answer_is_taken_and_an_invalid_one_fails() -
         ServiceUnavailableError("The ledger's database is away."),
     ],
 )
-def test_what_a_larger_model_would_make_dearer_or_not_mend_stops(
+def test_errors_that_a_larger_model_cannot_solve_are_not_escalated(
     error: ModelError | ServiceUnavailableError,
 ) -> None:
-    """Budgets, limits and our own database: no other tier is asked, a weak answer or not."""
+    """These are exceeded budgets, rate limits and errors of the database."""
     with pytest.raises(type(error)):
         asked(small=[error], large=[])
     with pytest.raises(type(error)):
@@ -195,24 +193,24 @@ def test_what_a_larger_model_would_make_dearer_or_not_mend_stops(
         ([INVALID, INVALID], [RefusedError("No.")], RefusedError),
     ],
 )
-def test_without_any_answer_the_error_that_can_be_mended_counts(
+def test_without_an_answer_the_most_recoverable_error_is_raised(
     small: list[Line], large: list[Line], raised: type[ModelError]
 ) -> None:
-    """A transient error first, then one that needs a person, otherwise the largest tier's error."""
+    """Transient errors come first, then those for the user, otherwise the largest tier's error."""
     with pytest.raises(raised):
         asked(small=small, large=large)
 
 
-def test_a_model_without_tiers_is_asked_as_ever() -> None:
-    """The cascade is for tiers only, however weak the answer."""
+def test_a_model_without_tiers_is_asked_once() -> None:
+    """Weak answers are escalated only between tiers."""
     model = ScriptedModel([UNSURE])
 
     assert ask(question(model, EASY, TEXT)).model == "script-1"
     assert model.requests[0].route is None
 
 
-def test_tiers_without_a_check_go_up_where_a_provider_fails() -> None:
-    """Asked as a plain model, they choose by complexity and fall back upward."""
+def test_tiers_as_a_plain_model_escalate_only_errors() -> None:
+    """Used as a plain model, the tiers are selected by complexity."""
     model, models = tiered(small=[overloaded()], medium=[GOOD], large=[])
 
     assert model.complete(a_request()).model == "medium"
@@ -220,7 +218,7 @@ def test_tiers_without_a_check_go_up_where_a_provider_fails() -> None:
 
 
 def test_a_prompt_that_fits_the_profile_fits_every_tier() -> None:
-    """The least room counts, and the shortest answer."""
+    """The profile has the smallest context and the shortest answer of the tiers."""
     sizes = {SMALL: (8_192, 1_024), LARGE: (200_000, 195_000)}
     models = {
         tier: ScriptedModel([], profile=a_profile(tier, context, output))
@@ -233,7 +231,6 @@ def test_a_prompt_that_fits_the_profile_fits_every_tier() -> None:
     assert profile.context_tokens - profile.max_output_tokens == 5_000
 
 
-def test_there_has_to_be_a_tier() -> None:
-    """Nothing to choose from is a matter of the settings."""
+def test_a_cascade_without_tiers_is_rejected() -> None:
     with pytest.raises(ConfigurationError):
         Tiered({}, RoutingSettings(), lambda *_: None)

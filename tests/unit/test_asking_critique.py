@@ -1,4 +1,4 @@
-"""Examining an answer against principles, and what becomes of its revision."""
+"""Tests of the critique of an answer and of its revision."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ OBJECTED = json.dumps({"violations": [OBJECTION]})
 def examined(
     *script: Line, task: AnalysisTask = TASK, draft: str = DRAFT
 ) -> tuple[Examined, Answer, ScriptedModel]:
-    """Examine an answer with a model that plays the script; return the answer before, too."""
+    """Critique an answer with a scripted model; also return the original answer."""
     answer = ask(question(ScriptedModel([draft]), task, TEXT))
     model = ScriptedModel(script)
     return examine_answer(answer, question(model, task, TEXT)), answer, model
@@ -53,8 +53,8 @@ def outcome_of(found: Examined) -> CritiqueOutcome:
     return found.critique.outcome
 
 
-def test_an_answer_without_a_violation_is_left_alone() -> None:
-    """One question, about the text, the answer and the principles; no revision."""
+def test_an_answer_without_a_violation_is_not_revised() -> None:
+    """The model gets one question with the text, the answer and the principles."""
     found, before, model = examined(FINE)
 
     (request,) = model.requests
@@ -67,7 +67,7 @@ def test_an_answer_without_a_violation_is_left_alone() -> None:
     assert "start_char" not in request.user
 
 
-def test_text_and_answer_stand_between_marks_that_neither_holds() -> None:
+def test_text_and_answer_are_between_markers_that_they_do_not_contain() -> None:
     _, _, model = examined(FINE)
     (request,) = model.requests
     mark = request.user.split("the mark ")[1].split(",")[0]
@@ -76,8 +76,8 @@ def test_text_and_answer_stand_between_marks_that_neither_holds() -> None:
     assert mark not in TEXT + DRAFT
 
 
-def test_an_objection_brings_one_revision_that_is_grounded_like_any_answer() -> None:
-    """The question again, with answer and objections below it; what comes back replaces it."""
+def test_an_objection_causes_one_revision_which_is_grounded() -> None:
+    """Its prompt is the question, followed by the answer and the objections."""
     found, before, model = examined(OBJECTED, BETTER)
 
     first, second = model.requests
@@ -108,10 +108,10 @@ def test_an_objection_brings_one_revision_that_is_grounded_like_any_answer() -> 
         ([a_summary("rebuilt in 1856", "built by giants")], "grounded less well"),
     ],
 )
-def test_a_revision_that_fails_or_is_worse_keeps_the_original(
+def test_the_original_is_kept_if_the_revision_fails_or_is_worse(
     revision: list[Line], reason: str
 ) -> None:
-    """The answer is kept, and what was objected to is stored with it, with the reason."""
+    """The objections are stored with it, and the reason why it was not revised."""
     found, before, _ = examined(OBJECTED, *revision)
 
     assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.KEPT)
@@ -121,7 +121,7 @@ def test_a_revision_that_fails_or_is_worse_keeps_the_original(
 
 
 def test_a_revision_must_not_drop_all_evidence() -> None:
-    """No quotes at all would be perfectly grounded."""
+    """An answer without quotes would count as perfectly grounded."""
     options = replace(OPTIONS, labels=("a", "b"))
     task = replace(TASK, analysis_type=AnalysisType.CLASSIFICATION, options=options)
     label = {
@@ -146,10 +146,10 @@ def test_a_revision_must_not_drop_all_evidence() -> None:
         (["rebuilt in 1856", "had planned"], 2, CritiqueOutcome.REVISED),
     ],
 )
-def test_a_revision_may_drop_a_row_that_stands_nowhere_and_no_other(
+def test_a_revision_may_drop_only_rows_that_are_not_in_the_text(
     quotes: list[str], kept: int, outcome: CritiqueOutcome
 ) -> None:
-    """An invented row is what a critique is for; one of the text's own is a loss."""
+    """Removing an invented row is a correction; removing another row is a loss."""
     schema = json_values.as_object(
         {"type": "object", "properties": {"rows": {"type": "array", "items": {"type": "string"}}}}
     )
@@ -178,8 +178,8 @@ def test_a_revision_may_drop_a_row_that_stands_nowhere_and_no_other(
         [ContextTooLongError("Text and answer do not fit.")],
     ],
 )
-def test_a_critique_that_fails_never_loses_the_answer(script: list[Line]) -> None:
-    """It says why there is none; a text is not examined in halves."""
+def test_the_answer_is_kept_if_the_critique_fails(script: list[Line]) -> None:
+    """The reason is stored; the text is not halved for a critique."""
     found, before, model = examined(*script)
 
     assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.FAILED)
@@ -188,8 +188,8 @@ def test_a_critique_that_fails_never_loses_the_answer(script: list[Line]) -> Non
     assert len(model.requests) == len(script)
 
 
-def test_an_invalid_critique_is_asked_for_once_more() -> None:
-    """With what was wrong, as any answer is; the question is still that of a critique."""
+def test_an_invalid_critique_is_repaired_once() -> None:
+    """The repair prompt has the error, and its stage is still that of a critique."""
     found, _, model = examined("no JSON", FINE)
 
     assert outcome_of(found) is CritiqueOutcome.PASSED
@@ -205,15 +205,15 @@ def test_an_invalid_critique_is_asked_for_once_more() -> None:
         AwaitingBatchError("Tomorrow."),
     ],
 )
-def test_what_time_or_a_person_mends_is_waited_for(
+def test_errors_that_time_or_the_user_can_resolve_are_raised(
     before: list[Line], error: ChordwiseError
 ) -> None:
-    """In the critique and in the revision: the job continues with it later."""
+    """This holds for the critique and the revision: the job continues with them later."""
     with pytest.raises(type(error)):
         examined(*before, error)
 
 
-def test_a_job_that_wants_no_critique_has_none() -> None:
+def test_there_is_no_critique_unless_the_job_requests_it() -> None:
     task = replace(TASK, options=AnalysisOptions())
 
     found, before, model = examined(task=task)
@@ -221,8 +221,8 @@ def test_a_job_that_wants_no_critique_has_none() -> None:
     assert (found.answer, found.critique, model.requests) == (before, None, [])
 
 
-def test_the_built_in_model_neither_examines_nor_is_examined() -> None:
-    """It is no language model; as a fallback in a revision, it does not replace one."""
+def test_the_built_in_model_gives_and_gets_no_critique() -> None:
+    """As a fallback for a revision, it does not replace the answer of a language model."""
     built_in = ask(question(ExtractiveModel(), TASK, TEXT))
     model = ScriptedModel([])
     as_fallback = replace(ScriptedModel([]).completion(BETTER), provider="extractive")
@@ -245,10 +245,10 @@ def test_the_built_in_model_neither_examines_nor_is_examined() -> None:
         ([RefusedError("It declines.")], True),
     ],
 )
-def test_an_objection_that_stands_and_an_answer_without_a_critique_need_review(
+def test_unresolved_objections_and_missing_critiques_need_review(
     script: list[Line], *, doubt: bool
 ) -> None:
-    """However confident the model is; a revised or unobjectionable answer needs no review."""
+    """This does not depend on the confidence; other answers need no review for this reason."""
     found, _, _ = examined(*script)
 
     assert bool(found.review_reason(1.0, TASK)) is doubt
@@ -259,10 +259,10 @@ def test_an_objection_that_stands_and_an_answer_without_a_critique_need_review(
     ("agreement", "provider", "review"),
     [(None, "openai", True), (0.2, "openai", False), (None, "extractive", False)],
 )
-def test_a_sample_that_is_left_alone_needs_review(
+def test_a_single_remaining_sample_needs_review(
     agreement: float | None, provider: str, *, review: bool
 ) -> None:
-    """Its claim is not lowered by any doubt; the built-in model never has votes."""
+    """Its confidence is not lowered; the built-in model never has votes."""
     _, before, _ = examined(FINE)
     answer = replace(before, agreement=agreement, provider=provider)
 
@@ -273,10 +273,10 @@ def test_a_sample_that_is_left_alone_needs_review(
     assert not found.review_reason(1.0, replace(TASK, options=AnalysisOptions(votes=1)))
 
 
-def test_the_reason_names_what_does_not_hold() -> None:
-    """Quotes that are not in the text, and values outside their quotes, the first few of them.
+def test_the_reason_for_a_review_names_the_ungrounded_parts() -> None:
+    """The reason names the first quotes that are not in the text and values that are not in quotes.
 
-    A single quote makes the result need review, however many others there are.
+    A single such quote makes the result need review, however many others there are.
     """
     _, before, _ = examined(FINE)
     lost: list[JsonValue] = [
@@ -299,7 +299,7 @@ def test_the_reason_names_what_does_not_hold() -> None:
     )
 
 
-def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
+def test_answers_merged_by_rule_report_that_they_had_no_critique() -> None:
     model = ScriptedModel([])
     answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
     wanted = Synthesizer(document=question(model, TASK, TEXT))
@@ -314,8 +314,8 @@ def test_what_was_merged_by_rule_says_that_it_was_not_examined() -> None:
     assert examine(unwanted, merged, (0, len(TEXT))).critique is None
 
 
-def test_neither_a_critique_nor_a_revision_is_voted_on() -> None:
-    """The agreement of the vote before describes the samples, which were not asked for again."""
+def test_critiques_and_revisions_have_no_votes() -> None:
+    """The agreement describes the samples before the revision, which were not requested again."""
     task = replace(TASK, options=replace(OPTIONS, votes=3))
     voted = replace(ask(question(ScriptedModel([DRAFT]), TASK, TEXT)), agreement=0.8)
     model = ScriptedModel([OBJECTED, BETTER])
@@ -327,8 +327,8 @@ def test_neither_a_critique_nor_a_revision_is_voted_on() -> None:
 
 
 @pytest.mark.parametrize("kind", AnalysisType)
-def test_every_type_has_principles_of_its_own(kind: AnalysisType) -> None:
-    """Those of all types, and some more; the user's own replace them."""
+def test_every_analysis_type_has_its_own_principles(kind: AnalysisType) -> None:
+    """They extend the common principles; the user's principles replace both."""
     usual = {each: critique.principles_for(each, AnalysisOptions()) for each in AnalysisType}
 
     assert len(usual[kind]) > 3

@@ -1,4 +1,4 @@
-"""Joining the answers of chunks, and how much text fits into a question and its repair."""
+"""Tests of merging the answers of chunks, and of the token budgets of questions and repairs."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ TASK = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE)
 
 
 def small(context_tokens: int, limit: int = 300, most: int | None = None) -> ModelProfile:
-    """Return the profile of a model whose answers have 300 tokens, or up to `most`."""
+    """Return the profile of a model with at most 300 output tokens, or `most` on a retry."""
     return a_profile("script-1", context_tokens, limit, most)
 
 
 def an_answer(place: int, quote: str = "") -> Answer:
-    """Return the answer of a chunk that is one sentence of the text."""
+    """Return the answer about a chunk that is one sentence of the text."""
     start = sum(map(len, SENTENCES[:place]))
     text = SENTENCES[place]
     model = ScriptedModel([a_summary(quote or text.strip())])
@@ -71,7 +71,7 @@ def synthesizer(model: ScriptedModel) -> Synthesizer:
 
 
 def spans(answer: Answer) -> list[tuple[object, object, object]]:
-    """Return quote, start and end of every finding."""
+    """Return the quote, start and end of every finding."""
     return [
         (found["quote"], found["start_char"], found["end_char"])
         for found in grounding.quotes(answer.output)
@@ -79,7 +79,6 @@ def spans(answer: Answer) -> list[tuple[object, object, object]]:
 
 
 def test_a_single_answer_needs_no_synthesis() -> None:
-    """A document of one chunk costs one question."""
     model, only = ScriptedModel([]), an_answer(3)
 
     synthesis = synthesizer(model).synthesize([only])
@@ -90,7 +89,7 @@ def test_a_single_answer_needs_no_synthesis() -> None:
 
 
 def test_a_synthesis_keeps_the_spans_of_the_chunks() -> None:
-    """Not the first look-alike in the document, but the place where the chunk found it."""
+    """A quote that occurs repeatedly keeps the place where the chunk found it."""
     model = ScriptedModel([a_summary("of the document", "number 7")])
     chunks = [an_answer(5, "of the document"), an_answer(7, "number 7")]
 
@@ -103,8 +102,8 @@ def test_a_synthesis_keeps_the_spans_of_the_chunks() -> None:
     assert "start_char" not in request.user
 
 
-def test_answers_that_exceed_the_context_are_joined_in_levels() -> None:
-    """Every question of more than two answers fits, and all answers are used."""
+def test_answers_that_exceed_the_context_are_merged_in_levels() -> None:
+    """Every question about more than two answers fits, and all answers are used."""
     model = ScriptedModel([quoting_the_text], profile=small(1_400), repeat_last=True)
     chunks = [an_answer(place) for place in range(13)]
 
@@ -121,8 +120,8 @@ def test_answers_that_exceed_the_context_are_joined_in_levels() -> None:
 
 
 @pytest.mark.parametrize("script", [["no JSON", "still none"], [ContextTooLongError("too long")]])
-def test_what_the_model_cannot_join_is_merged_by_rule(script: list[Line]) -> None:
-    """Nothing that the chunks found is lost; the reason is reported, and the quality is lowered."""
+def test_answers_are_merged_by_rule_if_the_synthesis_fails(script: list[Line]) -> None:
+    """Nothing that the chunks found is lost; the reason is reported, and the quality is lower."""
     chunks = [an_answer(5), replace(an_answer(7), quality=0.5, repaired=True)]
 
     synthesis = synthesizer(ScriptedModel(script)).synthesize(chunks)
@@ -133,14 +132,14 @@ def test_what_the_model_cannot_join_is_merged_by_rule(script: list[Line]) -> Non
 
 
 @pytest.mark.parametrize("error", [RateLimitedError("busy"), ModelAccessError("no key")])
-def test_what_may_pass_is_not_merged_by_rule(error: ChordwiseError) -> None:
-    """The job waits instead of ending with a worse answer."""
+def test_errors_that_time_or_the_user_can_resolve_are_raised(error: ChordwiseError) -> None:
+    """The job waits instead of finishing with a worse answer."""
     with pytest.raises(type(error)):
         synthesizer(ScriptedModel([error])).synthesize([an_answer(1), an_answer(2)])
 
 
 def test_the_budget_leaves_room_for_prompt_and_answer() -> None:
-    """A text as long as the budget fits into the context together with both."""
+    """A text as long as the budget fits into the context together with prompt and answer."""
     model = ScriptedModel([], profile=small(2_000))
 
     budget = text_budget(model, TASK, chunk_tokens=100_000)
@@ -155,8 +154,8 @@ def test_the_budget_leaves_room_for_prompt_and_answer() -> None:
 
 
 @pytest.mark.parametrize("limit", [1_000, 3_000])
-def test_rows_with_their_quotes_fit_the_answer_about_a_chunk(limit: int) -> None:
-    """When it is asked for once more, with the room that the model has for that."""
+def test_rows_with_their_quotes_fit_into_the_answer_about_a_chunk(limit: int) -> None:
+    """They fit into the raised limit of the second request."""
     profile = small(100_000, limit)
     raised = replace(profile, max_output_tokens_on_retry=4 * limit)
     options = AnalysisOptions(schema=order_rows.SCHEMA)
@@ -170,7 +169,7 @@ def test_rows_with_their_quotes_fit_the_answer_about_a_chunk(limit: int) -> None
         assert room / 2 < tokens.estimate(answer) <= room
 
 
-def test_a_context_that_the_prompt_fills_is_a_wrong_setting() -> None:
+def test_a_context_without_room_for_text_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="script-1") as caught:
         text_budget(ScriptedModel([], profile=small(700)), TASK, chunk_tokens=100)
 
@@ -189,17 +188,17 @@ def test_a_context_that_the_prompt_fills_is_a_wrong_setting() -> None:
         principles=st.lists(st.text()).map(tuple),
     )
 )
-def test_options_survive_their_row(options: AnalysisOptions) -> None:
-    """A row of an older version has fewer members, and no threshold."""
+def test_stored_options_are_restored(options: AnalysisOptions) -> None:
+    """A row of an older version has fewer members and no threshold."""
     assert options_from(json.loads(json.dumps(options_to_json(options)))) == options
     assert options_from({}) == AnalysisOptions(confidence_threshold=0)
 
 
 @given(st.integers(0, 40), st.integers(0, 1_000), st.none() | st.floats(0, 5_000))
-def test_waits_grow_to_a_ceiling_and_honour_the_server(
+def test_delays_grow_to_a_limit_and_respect_retry_after(
     before: int, seed: int, asked_for: float | None
 ) -> None:
-    """Between half and the whole of the doubled wait, and never below the server's own word."""
+    """The delay is between half and the whole of the doubled delay, and at least `Retry-After`."""
     settings = PipelineSettings(postponement_base_seconds=30, postponement_max_seconds=900)
     error = RateLimitedError("busy")
     error.retry_after_seconds = asked_for
@@ -217,17 +216,17 @@ TYPES = pytest.mark.parametrize("analysis_type", list(AnalysisType))
 
 
 def a_model(context_tokens: int = CONTEXT) -> ScriptedModel:
-    """Return a model with a small context that is never asked."""
+    """Return a model with a small context, which is never asked."""
     return ScriptedModel([], profile=small(context_tokens))
 
 
 def words(budget: float) -> str:
-    """Return a text that takes so many tokens, a word less at most."""
+    """Return a text with this number of tokens, or one word less."""
     return "word " * int(budget / 5 * 4)
 
 
 def needed(request: CompletionRequest) -> int:
-    """Return the tokens that a request and its answer take."""
+    """Return the number of tokens of a request and its answer."""
     return tokens.estimate(request.system + request.user) + request.max_output_tokens
 
 
@@ -238,7 +237,7 @@ def a_chunk_answer(number: int) -> Answer:
 
 
 @given(st.text(min_size=1, max_size=5_000))
-def test_the_remark_of_a_repair_has_the_room_that_is_left_for_it(problems: str) -> None:
+def test_the_remark_of_a_repair_fits_into_its_budget(problems: str) -> None:
     model = a_model()
     request = request_for(model, a_task(AnalysisType.SUMMARY))
 
@@ -251,7 +250,7 @@ def test_the_remark_of_a_repair_has_the_room_that_is_left_for_it(problems: str) 
 
 @TYPES
 def test_the_longest_text_leaves_room_for_a_repair(analysis_type: AnalysisType) -> None:
-    """The budget of a text counts with the remark below its question."""
+    """The budget of a text includes the remark below its question."""
     model, task = a_model(), a_task(analysis_type)
     budget = text_budget(model, task, chunk_tokens=100_000)
     request = request_for(model, replace(task, text=words(budget)))
@@ -264,7 +263,7 @@ def test_the_longest_text_leaves_room_for_a_repair(analysis_type: AnalysisType) 
 
 @TYPES
 def test_the_critique_of_an_answer_leaves_room_for_its_repair(analysis_type: AnalysisType) -> None:
-    """As much as a question does, with an answer of half the limit below the text."""
+    """It has the room of a question, with an answer of half the limit below the text."""
     context = 4_000
     model, task = a_model(context), a_task(analysis_type, options=AnalysisOptions(critique=True))
     budget = text_budget(model, task, chunk_tokens=100_000)
@@ -281,8 +280,8 @@ def test_the_critique_of_an_answer_leaves_room_for_its_repair(analysis_type: Ana
     assert all(needed(each) <= context for each in repairs)
 
 
-def test_a_raised_limit_gives_way_to_the_remark_of_a_repair() -> None:
-    """An answer that was cut off may have the whole context, and its repair as much as is left."""
+def test_a_raised_limit_leaves_room_for_the_remark_of_a_repair() -> None:
+    """A retry after truncation may use the whole context; its repair uses the rest."""
     text = "The harbour of Lindau was rebuilt in 1856."
     script: list[Line] = [cut_off("{"), "no JSON", a_summary("rebuilt in 1856")]
     model = ScriptedModel(script, profile=small(1_000, most=5_000))
@@ -297,8 +296,8 @@ def test_a_raised_limit_gives_way_to_the_remark_of_a_repair() -> None:
     assert 300 < repaired.max_output_tokens < raised.max_output_tokens
 
 
-def test_answers_that_are_joined_leave_room_for_a_repair() -> None:
-    """Whatever fits one question fits its repetition: two answers are the least, and go anyway."""
+def test_a_synthesis_leaves_room_for_its_repair() -> None:
+    """Two answers are the minimum and are sent even if they do not fit."""
     model = ScriptedModel([a_summary("rebuilt")], profile=small(CONTEXT), repeat_last=True)
     task = a_task(AnalysisType.SUMMARY)
     synthesizer = Synthesizer(document=question(model, task, "It was rebuilt."))

@@ -1,4 +1,4 @@
-"""Asking a question several times, and what becomes of samples that fail."""
+"""Tests of self-consistency: several samples of one question, and samples that fail."""
 
 from __future__ import annotations
 
@@ -42,8 +42,7 @@ def asked(
     return ask(replace(question(model, a_task(votes), TEXT), policy=policy)), model
 
 
-def test_the_majority_answers_and_stays_grounded() -> None:
-    """Two of three; the quote has its place, and each sample its number."""
+def test_the_answer_of_the_majority_is_used_and_grounded() -> None:
     answer, model = asked(a_label("history"), a_label("money"), a_label("history"))
 
     assert answer.output["primary_label"] == "history"
@@ -61,15 +60,15 @@ def test_the_majority_answers_and_stays_grounded() -> None:
     assert [request.task.sample for request in model.requests] == [1, 2, 3]
 
 
-def test_without_votes_one_question_is_asked() -> None:
+def test_without_votes_there_is_one_request() -> None:
     answer, model = asked(a_label("history"), votes=1)
 
     assert answer.agreement is None
     assert len(model.requests) == 1
 
 
-def test_every_sample_has_a_key_of_its_own_and_the_first_the_usual_one() -> None:
-    """The cache and single flight never make two samples one; off means as before."""
+def test_every_sample_has_its_own_cache_key_and_the_first_the_usual_one() -> None:
+    """The cache and single flight never share an answer between two samples."""
     _, voted = asked(*[a_label("history")] * 3)
     _, usual = asked(a_label("history"), votes=1)
 
@@ -80,7 +79,7 @@ def test_every_sample_has_a_key_of_its_own_and_the_first_the_usual_one() -> None
 
 
 def test_a_repaired_sample_keeps_its_number() -> None:
-    """So the repairs of two samples are not the same question, either."""
+    """The repairs of two samples are therefore different questions."""
     _, model = asked("no JSON", a_label("a"), "no JSON", a_label("a"), votes=2)
 
     asked_for = [(request.task.sample, request.task.stage) for request in model.requests]
@@ -99,7 +98,7 @@ def test_a_repaired_sample_keeps_its_number() -> None:
     ],
 )
 def test_a_sample_that_fails_has_no_vote(script: list[Line], agreement: float | None) -> None:
-    """A lonely one claims no agreement."""
+    """A single remaining sample has no agreement."""
     answer, model = asked(*script)
 
     assert (answer.output["primary_label"], answer.agreement) == ("a", agreement)
@@ -117,7 +116,7 @@ def test_a_sample_that_fails_has_no_vote(script: list[Line], agreement: float | 
 def test_without_any_sample_the_question_fails_as_usual(
     errors: list[Line], raised: type[ChordwiseError]
 ) -> None:
-    """With the transient error, if there is one among them."""
+    """A transient error is preferred."""
     with pytest.raises(raised):
         asked(*errors)
 
@@ -130,8 +129,8 @@ def test_without_any_sample_the_question_fails_as_usual(
         [ModelRequestError("It is rejected.")],
     ],
 )
-def test_what_every_sample_would_meet_ends_the_vote(script: list[Line]) -> None:
-    """Errors that need a person or a new permit, and a first question that the provider rejects."""
+def test_errors_that_concern_every_sample_end_the_vote(script: list[Line]) -> None:
+    """These are spent budgets, rate limits, and a rejected first request."""
     with pytest.raises(ChordwiseError) as raised:
         asked(*script)
 
@@ -139,7 +138,7 @@ def test_what_every_sample_would_meet_ends_the_vote(script: list[Line]) -> None:
 
 
 def test_all_samples_wait_for_the_same_batch() -> None:
-    """Each is asked before the work is postponed, answered ones included."""
+    """All samples are requested before the work is postponed."""
     model = ScriptedModel([AwaitingBatchError("1"), a_label("a"), AwaitingBatchError("3")])
 
     with pytest.raises(AwaitingBatchError):
@@ -148,8 +147,8 @@ def test_all_samples_wait_for_the_same_batch() -> None:
     assert [request.task.sample for request in model.requests] == [1, 2, 3]
 
 
-def test_samples_share_the_time_of_the_question() -> None:
-    """What is left after two is too little for a third; the two vote."""
+def test_samples_share_the_timeout_of_the_question() -> None:
+    """Not enough time is left for the third sample, so two samples vote."""
     ticks = itertools.count(0, 10)
     policy = AskingPolicy(seconds=65, clock=lambda: float(next(ticks)))
 
@@ -163,8 +162,8 @@ def test_samples_share_the_time_of_the_question() -> None:
     assert second < first < 65
 
 
-def test_nothing_more_is_asked_after_the_lease_was_lost() -> None:
-    """Neither further samples nor a repair: each would be paid for and thrown away."""
+def test_no_request_is_sent_after_the_lease_was_lost() -> None:
+    """The answers to further samples and repairs would be paid for and discarded."""
     holds = iter([True, True, False])
 
     def require() -> None:
@@ -181,9 +180,9 @@ def test_nothing_more_is_asked_after_the_lease_was_lost() -> None:
 
 
 def test_the_built_in_model_has_no_vote() -> None:
-    """It is asked once: it would repeat itself, and repeating is not agreeing.
+    """It is asked once, because it is deterministic.
 
-    As a fallback beside language models it is not counted; alone, it does not agree with itself.
+    As a fallback beside language models it is not counted; alone, it has no agreement.
     """
     built_in: Completion = replace(
         ScriptedModel([]).completion(a_label("b")), provider="extractive"

@@ -1,4 +1,4 @@
-"""The measurements of rows and pages in docs/quality.md."""
+"""Tests of the measurements of rows and pages in docs/quality.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks import evidence
 from chordwise.domain.json_values import JsonObject
 
 
-def test_rows_that_are_left_out_are_told_and_complete_lists_are_not() -> None:
+def test_missing_rows_are_reported_and_complete_lists_are_not() -> None:
     rows: list[JsonObject] = [
         {"text": f"The part of number {number} is here", "label": "part"} for number in range(40)
     ]
@@ -19,7 +19,7 @@ def test_rows_that_are_left_out_are_told_and_complete_lists_are_not() -> None:
     assert (whole.count, whole.value) == (4, 1.0)
 
 
-def test_a_list_out_of_prose_is_complete() -> None:
+def test_a_list_from_prose_is_complete() -> None:
     text = "On May 3, 1999 it opened. It was closed on 4/7/2001, and sold on June 1, 2002, at last."
 
     (found,) = evidence.by_prose("prose", [{"text": text}], Path())

@@ -1,4 +1,4 @@
-"""What corrections bring, on a corpus of which nothing but the examples tells the label."""
+"""Tests of the measurement of corrections on a corpus whose labels only the examples define."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from benchmarks import learned_examples
 
 
-def test_examples_are_read_out_of_the_prompt(tmp_path: Path) -> None:
-    """Each document is answered once for each number of corrections; prompts become longer."""
+def test_examples_in_the_prompt_improve_the_labels(tmp_path: Path) -> None:
+    """Each document is answered once for each number of corrections; prompts grow with it."""
     rows = [
         {"text": f"Note {number}: {words} and more.", "label": label}
         for number in range(30)

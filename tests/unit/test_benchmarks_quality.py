@@ -1,4 +1,4 @@
-"""The measurements of docs/quality.md: intervals, baselines, corpora that are there or are not."""
+"""Tests of the measurements of docs/quality.md: intervals, baselines and absent corpora."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from benchmarks import quality
 
 
-def test_answers_that_are_right_are_accepted_after_few_checks() -> None:
-    """One field is right throughout, of the other nothing can be accepted; the table says so."""
+def test_correct_answers_are_accepted_after_few_checks() -> None:
+    """One field is always correct; of the other field nothing can be accepted."""
     answers = [
         quality.Known(unit=unit, score=place / 500, claim=0.9, is_right=unit == "party")
         for unit in ("party", "term")
@@ -29,7 +29,7 @@ def test_answers_that_are_right_are_accepted_after_few_checks() -> None:
 def test_a_folder_is_measured_and_an_absent_one_skipped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Any folder with labels is a classification; the table has the baselines."""
+    """Any folder with labels is a classification; the table includes the baselines."""
     truths = [
         {"text": "The lease of the flat ends in May.", "label": "lease"},
         {"text": "Invoice: the total is due.", "label": "invoice"},

@@ -1,4 +1,4 @@
-"""The measurement of quotes and values in docs/quality.md."""
+"""Tests of the measurement of quotes and values in docs/quality.md."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ The landlord shall not raise the rent by more than 5% before March 1, 2030 witho
 """
 
 
-def test_true_and_false_quotes_and_values_are_told_apart() -> None:
-    """In every form of a document, and with every change."""
+def test_true_and_false_quotes_and_values_are_distinguished() -> None:
+    """This is measured for every form of a document and every change."""
     table = quotes.table([TEXT])
 
     rows = [line.split(" | ") for line in table.splitlines()[2:] if "| tier" not in line]

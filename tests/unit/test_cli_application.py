@@ -1,4 +1,4 @@
-"""The command line as a whole: its parts, its errors, its exit codes, and Ctrl-C."""
+"""Tests of the command line as a whole: commands, errors, exit codes and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def fail_with(error: BaseException) -> None:
         (["analyze", "a", "--home"], ["--home", "analyze", "a"]),
     ],
 )
-def test_options_of_every_command_may_stand_anywhere(given: list[str], hoisted: list[str]) -> None:
-    """They move to the front; what follows a double dash is unchanged."""
+def test_global_options_are_accepted_anywhere(given: list[str], hoisted: list[str]) -> None:
+    """They are moved to the front; arguments after a double dash are unchanged."""
     assert hoist(given) == hoisted
 
 
@@ -45,7 +45,7 @@ def test_only_the_module_of_the_named_command_is_loaded() -> None:
     assert set(named_in(["--help"])) == set(MODULES.values())
 
 
-def test_the_list_of_commands_needs_none_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_of_commands_loads_no_command(capsys: pytest.CaptureFixture[str]) -> None:
     code = run(["--help"])
     listed = capsys.readouterr().out
     every = application.application(dict.fromkeys(MODULES.values()))
@@ -70,10 +70,10 @@ def test_every_command_has_help_with_an_example(
 
 
 @pytest.mark.parametrize("group", [[], ["experiment"], ["schedules"], ["prompts"]])
-def test_no_sentence_in_a_list_of_commands_is_cut(
+def test_no_summary_in_a_list_of_commands_is_truncated(
     group: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each command says in one short sentence what it does, on a terminal of 80 columns."""
+    """Each command has a summary of one short sentence that fits into 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
     run([*group, "--help"])
 
@@ -87,10 +87,10 @@ def test_no_sentence_in_a_list_of_commands_is_cut(
     "arguments",
     [["nonsense"], ["analyze"], ["analyze", "x", "--type", "poem"], ["runs", "--limit", "0"]],
 )
-def test_a_wrong_call_is_a_usage_error(
+def test_unknown_commands_and_invalid_values_are_usage_errors(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Unknown commands and values exit with 2, and say so on standard error."""
+    """The exit code is 2, and the message is on standard error."""
     code = run(arguments)
 
     captured = capsys.readouterr()
@@ -105,7 +105,7 @@ def test_a_wrong_call_is_a_usage_error(
 def test_a_pattern_that_matches_nothing_is_a_usage_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], pattern: str, said: str
 ) -> None:
-    """Nothing is started for it: the error comes before the stack, and names what is missing."""
+    """The error precedes the start of the stack and names the missing file or folder."""
     code = run(["analyze", str(tmp_path / pattern), "--home", str(tmp_path / "home")])
 
     assert code == ExitCode.USAGE
@@ -113,10 +113,9 @@ def test_a_pattern_that_matches_nothing_is_a_usage_error(
     assert not (tmp_path / "home").exists()
 
 
-def test_a_wrong_database_starts_nothing(
+def test_nothing_is_started_if_the_database_cannot_be_reached(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No worker is started, or replaced, for an address at which there is no server."""
     monkeypatch.setenv("CHORDWISE_DATABASE_URL", "postgresql://u:p@127.0.0.1:1/chordwise")
     document = tmp_path / "a.txt"
     document.write_text("Tea.", "utf-8")
@@ -137,18 +136,17 @@ def test_a_wrong_database_starts_nothing(
         (KeyboardInterrupt(), ExitCode.DETACHED, "Interrupted.\n"),
     ],
 )
-def test_an_error_is_a_sentence_and_a_code(
+def test_an_error_is_printed_as_a_sentence_without_control_characters(
     capsys: pytest.CaptureFixture[str], error: BaseException, code: ExitCode, said: str
 ) -> None:
-    """No traceback; control characters in it do not reach the terminal."""
     assert explain(error, Invocation()) == code
     assert capsys.readouterr().err == said
 
 
-def test_a_traceback_shows_neither_secrets_nor_commands_a_terminal(
+def test_a_traceback_has_neither_secrets_nor_control_characters(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With `--debug` the errors of libraries are shown in full, and quote what others said."""
+    """With `--debug`, errors of libraries are shown in full and may quote untrusted text."""
     for error in (ConfigurationError("a\x1b[2Jb", "Mend it."), ValueError("c\x1b[2Jd")):
         try:
             try:
@@ -166,10 +164,10 @@ def test_a_traceback_shows_neither_secrets_nor_commands_a_terminal(
     assert "\x1b" not in shown
 
 
-def test_a_defect_is_written_down_without_secrets(
+def test_an_internal_error_is_logged_without_secrets(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The user reads a sentence, the log has the traceback, and no password stands in either."""
+    """The user sees one sentence; the log has the traceback."""
     (tmp_path / "logs").mkdir()
 
     with pytest.raises(ZeroDivisionError) as raised:
@@ -186,7 +184,6 @@ def test_a_defect_is_written_down_without_secrets(
 
 
 def test_version_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """One document that says what runs here, and which schema it needs."""
     code = run(["version", "--json"])
 
     found = json.loads(capsys.readouterr().out)
@@ -197,8 +194,8 @@ def test_version_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_version_loads_nothing_heavy() -> None:
-    """The database and the message libraries stay outside: a command has to start at once."""
+def test_version_loads_no_heavy_library() -> None:
+    """Database and messaging libraries would delay the start of the command."""
     heavy = ("sqlalchemy", "celery", "pydantic_settings", "alembic", "psycopg")
     script = (
         "import sys; from chordwise.cli.application import run; run(['version']);"
@@ -211,7 +208,7 @@ def test_version_loads_nothing_heavy() -> None:
     assert done.returncode == 0
 
 
-def test_a_reader_that_has_left_is_no_error(tmp_path: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(tmp_path: Path) -> None:
     program = f"{sys.executable} -m chordwise config --home {tmp_path}"
 
     done = completed("/bin/sh", "-c", f"{program} | head -n 1; {program} | true", folder=ROOT)
@@ -219,16 +216,15 @@ def test_a_reader_that_has_left_is_no_error(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_the_application_knows_every_command() -> None:
-    """What the table of modules promises is registered."""
+def test_the_application_registers_every_command_of_the_table() -> None:
     app = application.application(dict.fromkeys(MODULES.values()))
 
     names = {command.callback.__name__ for command in app.registered_commands if command.callback}
     assert names | {group.name for group in app.registered_groups} == set(MODULES)
 
 
-def test_ctrl_c_interrupts() -> None:
-    """The exception is raised where nothing is being freed; then the handler before comes back."""
+def test_ctrl_c_raises_keyboard_interrupt() -> None:
+    """The previous handler is restored afterwards."""
     before = signal.getsignal(signal.SIGINT)
 
     with noted():
@@ -240,12 +236,12 @@ def test_ctrl_c_interrupts() -> None:
 
 
 class Freed:
-    """An object whose end runs code, as those of database drivers and locks of imports do."""
+    """An object with a finalizer, such as those of database drivers and import locks."""
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_while_an_object_is_freed_is_noted() -> None:
-    """Python drops the exception there; the next pause ends at once instead."""
+def test_ctrl_c_in_a_finalizer_is_not_lost() -> None:
+    """Python drops the exception in a finalizer; the next pause ends immediately instead."""
     freed = Freed()
     weakref.finalize(freed, signal.raise_signal, signal.SIGINT)
 
@@ -255,8 +251,8 @@ def test_ctrl_c_while_an_object_is_freed_is_noted() -> None:
         assert interruption.wait(60)
 
 
-def test_the_second_ctrl_c_insists() -> None:
-    """The first asks to stop and says so to the user; the next one does not wait."""
+def test_the_second_ctrl_c_interrupts_immediately() -> None:
+    """The first one requests a stop and notifies the user."""
     heard: list[str] = []
 
     with deferred(lambda: heard.append("stopping")) as stopped:

@@ -1,4 +1,4 @@
-"""`chordwise config` shows what holds, where it comes from, and no secret."""
+"""Tests of `chordwise config`: values, their origins, and no secrets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ chunk_tokens = 700
 
 @pytest.fixture(autouse=True)
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give every test the same variables, and a file in the current folder."""
+    """Set the same variables for every test and write a file into the current folder."""
     (tmp_path / "chordwise.toml").write_text(FILE, "utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CHORDWISE_CONFIG", raising=False)
@@ -67,8 +67,8 @@ def test_every_value_has_its_origin(capsys: pytest.CaptureFixture[str], tmp_path
     assert shown["file"] == str(tmp_path / "chordwise.toml")
 
 
-def test_what_is_shown_is_toml_without_secrets(capsys: pytest.CaptureFixture[str]) -> None:
-    """It can be taken as the beginning of a file of one's own."""
+def test_the_output_is_toml_without_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    """The output can be used as a configuration file."""
     run(["config"])
     shown = capsys.readouterr().out
     run(["config", "--json"])
@@ -103,10 +103,10 @@ MODEL = '[models.m]\nprovider = "openai"\nbase_url = "{}"'
         ),
     ],
 )
-def test_no_part_of_an_address_that_may_be_secret_is_shown(
+def test_secret_parts_of_an_address_are_hidden(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, shown: str
 ) -> None:
-    """User information, query, keys in a path, and all of a webhook's path."""
+    """These are user information, the query, keys in a path, and the whole path of a webhook."""
     (tmp_path / "chordwise.toml").write_text(f"{table}\n", "utf-8")
 
     assert run(["config"]) == 0
@@ -125,10 +125,10 @@ def test_no_part_of_an_address_that_may_be_secret_is_shown(
         'broker_url = "redis://:1/PLANTED@host"',
     ],
 )
-def test_an_address_that_cannot_work_is_refused_without_its_secrets(
+def test_an_invalid_address_is_rejected_without_showing_its_secrets(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str
 ) -> None:
-    """The message names the setting, and not its value."""
+    """The message names the setting but not its value."""
     (tmp_path / "chordwise.toml").write_text(f"{table}\n", "utf-8")
 
     assert run(["config"]) == ExitCode.CONFIGURATION
@@ -139,13 +139,12 @@ def test_an_address_that_cannot_work_is_refused_without_its_secrets(
 
 
 def test_a_value_without_a_source_is_a_default() -> None:
-    """Nothing given: everything is as it was made."""
     found = list(entries(load(), {}, {}, {}))
 
     assert {each.origin for each in found} == {Origin.DEFAULT}
 
 
-def test_a_value_that_is_not_set_is_a_comment() -> None:
+def test_a_setting_without_a_value_is_a_comment() -> None:
     entry = Entry(section="", name="broker_url", value=None, origin=Origin.DEFAULT)
 
     (line,) = toml_lines([entry])
@@ -167,19 +166,19 @@ def test_a_value_that_is_not_set_is_a_comment() -> None:
         (b"\x00", "\\x00"),
     ],
 )
-def test_any_value_of_the_database_becomes_json(value: object, expected: object) -> None:
-    """Numbers stay numbers unless that would change them; the rest becomes text."""
+def test_every_database_value_is_converted_to_json(value: object, expected: object) -> None:
+    """A number stays a number unless precision would be lost; other values become text."""
     assert plain(value) == expected
 
 
-def test_a_document_says_which_version_its_schema_has() -> None:
+def test_a_json_document_has_its_schema_version() -> None:
     assert json.loads(document(total=1)) == {"schema_version": 1, "total": 1}
 
 
-def test_a_secret_may_be_a_file(
+def test_secrets_are_read_from_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes before `chordwise.toml`, and behind the environment; other files do no harm."""
+    """They override `chordwise.toml`; the environment overrides them; other files are ignored."""
     monkeypatch.setattr(Settings, "secrets_folder", tmp_path)
     monkeypatch.delenv("CHORDWISE_DATABASE_URL")
     (tmp_path / "chordwise_database_url").write_text("postgresql://u:planted@host/db\n", "utf-8")

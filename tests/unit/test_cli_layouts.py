@@ -1,4 +1,4 @@
-"""Tables on terminals of 80 columns: nothing is cut without a mark, and rows can be told apart."""
+"""Tests of tables at 80 columns: truncation is marked, and rows can be distinguished."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def a_job(source: str) -> JobLine:
 
 
 def a_schedule(name: str, zone: str = "Europe/Berlin") -> ScheduleLine:
-    """Return a schedule of a kind and an origin with long names."""
+    """Return a schedule with a long kind and a long origin."""
     options = {"kind": "recalibrate", "cron": "0 2 * * MON-FRI", "time_zone": zone}
     return ScheduleLine(
         name=name,
@@ -81,7 +81,7 @@ def past(name: str) -> PastLine:
 
 
 def a_quote() -> Quote:
-    """Return a quote with large sums for a model of a long name."""
+    """Return a quote with large sums for a model with a long name."""
     cost = Cost(low=Decimal("1234.5"), typical=Decimal("2345.67"), high=Decimal("12345.67"))
     tokens = Interval(low=123_456, typical=123_456, high=123_456)
     line = QuotedLine(
@@ -113,7 +113,7 @@ def a_quote() -> Quote:
 
 
 def columns(text: str) -> list[str]:
-    """Return what stands below each heading, joined over its lines."""
+    """Return the text below each heading, joined over its lines."""
     head, *lines = text.splitlines()
     starts = [i for i, c in enumerate(head) if c != " " and head[:i][-2:] in ("", "  ")]
     ends = [*starts[1:], None]
@@ -123,8 +123,8 @@ def columns(text: str) -> list[str]:
     ]
 
 
-def test_jobs_of_one_folder_can_be_told_apart() -> None:
-    """What all paths have in common goes first, and the whole path is shown where it fits."""
+def test_jobs_of_one_folder_can_be_distinguished() -> None:
+    """The common beginning of the paths is dropped unless the whole path fits."""
     table = job_table([a_job(f"{INBOX}/letter-{number}.txt") for number in range(3)], 3)
 
     narrow, wide = shown(table, width=NARROW), shown(table, width=WIDE)
@@ -135,8 +135,8 @@ def test_jobs_of_one_folder_can_be_told_apart() -> None:
     assert f"{INBOX}/letter-2.txt  classification" in wide
 
 
-def test_a_folder_that_results_share_says_nothing() -> None:
-    """In the table of many results alike; short names stay as they are."""
+def test_a_folder_that_all_results_share_is_not_shown() -> None:
+    """Short names are unchanged."""
     long = [a_result(source=f"{INBOX}/{number}.txt") for number in range(11)]
     short = [a_result(source=f"letters/{number}.txt") for number in range(11)]
 
@@ -147,7 +147,7 @@ def test_a_folder_that_results_share_says_nothing() -> None:
 
 @pytest.mark.parametrize("name", ["nightly", LONG])
 @pytest.mark.parametrize("zone", ["Europe/Berlin", ZONE])
-def test_schedules_are_shown_whole(name: str, zone: str) -> None:
+def test_schedules_are_not_truncated(name: str, zone: str) -> None:
     line = a_schedule(name, zone)
 
     narrow = shown(table([line]), width=NARROW)
@@ -164,8 +164,8 @@ def test_schedules_are_shown_whole(name: str, zone: str) -> None:
     assert lines[1].split()[-2:] == ["Europe/Berlin", "configuration"]
 
 
-def test_the_history_of_schedules_is_shown_whole() -> None:
-    """Names of any length, and what came of it below the runs."""
+def test_the_history_of_schedules_is_not_truncated() -> None:
+    """Names may have any length; the outcome is below the runs."""
     line = past(LONG)
 
     narrow = columns(shown(past_table([line]), width=NARROW))
@@ -177,8 +177,8 @@ def test_the_history_of_schedules_is_shown_whole() -> None:
     assert len(wide.splitlines()) == 2
 
 
-def test_a_quote_keeps_its_numbers() -> None:
-    """The bounds stand below each other where they do not fit side by side."""
+def test_numbers_of_a_quote_are_not_truncated() -> None:
+    """The bounds are below each other if they do not fit side by side."""
     narrow = shown(*in_brief(a_quote()), width=NARROW)
 
     assert columns(narrow)[0] == "classification"
@@ -188,13 +188,13 @@ def test_a_quote_keeps_its_numbers() -> None:
     assert "$1,234.50–$12,345.67" in shown(*in_brief(a_quote()), width=WIDE)
 
 
-def test_a_table_that_is_far_too_wide_marks_what_it_cuts() -> None:
+def test_truncated_cells_of_a_table_end_with_an_ellipsis() -> None:
     account = replace(an_account(succeeded=1), run=LONG)
 
     assert "…" in shown(accounts.table([account]), width=40)
 
 
-def test_long_names_in_an_evaluation_are_broken() -> None:
+def test_long_names_in_an_evaluation_are_wrapped() -> None:
     names = [f"contracts_termination_clause_{number}_notice_period_in_days" for number in "ab"]
     measures = [
         Measure(metric=metric, value=0.5, count=10, label=name)
@@ -210,12 +210,12 @@ def test_long_names_in_an_evaluation_are_broken() -> None:
 
 
 def in_sql(names: list[str], *rows: list[str]) -> FirstThatFits:
-    """Return rows laid out as `chordwise sql` does."""
+    """Return rows in the layout of `chordwise sql`."""
     cells = [[Text(cell) for cell in row] for row in rows]
     return FirstThatFits(layouts.table(names, cells, 20), layouts.records(names, cells))
 
 
-def test_rows_that_do_not_fit_stand_below_each_other() -> None:
+def test_rows_that_do_not_fit_are_shown_as_records() -> None:
     names = [f"column_{number}" for number in range(21)]
     laid_out = in_sql(names, *[[f"value {number}-{row}" for number in range(21)] for row in "ab"])
 
@@ -228,10 +228,10 @@ def test_rows_that_do_not_fit_stand_below_each_other() -> None:
     assert lines[-1].rstrip() == "column_20 | value 20-b"
 
 
-def test_rows_that_fit_are_a_table() -> None:
-    """Prose is broken into lines for that, but not ids, and not into narrow strips.
+def test_rows_that_fit_are_shown_as_a_table() -> None:
+    """Prose is wrapped to make them fit, but ids are not, and columns stay wide enough to read.
 
-    Without rows the names of the columns alone may be too many, too.
+    Without rows, the column names alone may be too wide for the terminal.
     """
     row = [str(uuid.uuid4()), "It rained on Monday. " * 9]
 

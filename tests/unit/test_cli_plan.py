@@ -1,4 +1,4 @@
-"""`chordwise plan`: arithmetic on the command line."""
+"""Tests of `chordwise plan`, which estimates memory, throughput and cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.fakes.commands import run
 LLAMA = ("plan", "--parameters", "8e9", "--context", "8192", "--parallel", "16")
 
 
-def test_it_shows_the_outcome_and_every_assumption(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_result_and_every_assumption_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     code = run([*LLAMA, "--usd-per-hour", "2"])
 
     shown = capsys.readouterr().out
@@ -24,7 +24,7 @@ def test_it_shows_the_outcome_and_every_assumption(capsys: pytest.CaptureFixture
     assert "NVIDIA A100" in shown
 
 
-def test_as_json_it_is_in_bytes_and_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_is_in_bytes_and_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     run([*LLAMA, "--json"])
 
     found = json.loads(capsys.readouterr().out)
@@ -35,8 +35,8 @@ def test_as_json_it_is_in_bytes_and_seconds(capsys: pytest.CaptureFixture[str]) 
     assert len(found["assumptions"]) >= 5
 
 
-def test_what_is_given_is_not_assumed(capsys: pytest.CaptureFixture[str]) -> None:
-    """A shape and a machine of one's own leave nothing to be guessed about them."""
+def test_given_values_are_not_assumed(capsys: pytest.CaptureFixture[str]) -> None:
+    """A complete model shape and machine leave no assumptions about them."""
     own = "--layers 48 --kv-heads 4 --head-size 128 --bandwidth 1008 --compute 165 --memory 24"
     run([*LLAMA, *own.split(), "--bits", "4"])
 
@@ -47,6 +47,8 @@ def test_what_is_given_is_not_assumed(capsys: pytest.CaptureFixture[str]) -> Non
     assert "concurrent request" in shown
 
 
-def test_what_does_not_fit_the_context_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prompt_and_answer_that_exceed_the_context_are_rejected(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run([*LLAMA, "--prompt-tokens", "8000", "--output-tokens", "400"]) == ExitCode.USAGE
     assert "--context" in capsys.readouterr().err

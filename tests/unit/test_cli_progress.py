@@ -1,4 +1,4 @@
-"""How fast a run is, what is said of it, and what a log of it looks like."""
+"""Tests of the speed of a run, its progress display, and progress lines in logs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chordwise.pipeline.runs.progress import CallCounts, JobCounts, Pace, Progre
 
 
 def a_progress(done: int, chunks: int = 100, status: RunStatus = RunStatus.OPEN) -> Progress:
-    """Return a run of ten documents with so many chunks done."""
+    """Return a run of ten documents with this number of finished chunks."""
     return Progress(
         status=status,
         is_taking_in=False,
@@ -33,11 +33,11 @@ def a_progress(done: int, chunks: int = 100, status: RunStatus = RunStatus.OPEN)
 @pytest.mark.parametrize(
     ("seen", "seconds"),
     [
-        # Ten chunks in five seconds: the other ninety take forty-five.
+        # Ten chunks took five seconds, so the other ninety take 45.
         ([(100.0, a_progress(0)), (105.0, a_progress(10))], 45),
-        # Only the last minute counts: a slow beginning does not spoil the estimate.
+        # Only the last minute counts, so a slow start does not distort the estimate.
         ([(0.0, a_progress(0)), (1_000.0, a_progress(10)), (1_010.0, a_progress(20))], 80),
-        # Too early, standing still, or more documents to come.
+        # Too early, no progress, or intake still running.
         ([], None),
         ([(0.0, a_progress(5))], None),
         ([(0.0, a_progress(5)), (1.0, a_progress(9))], None),
@@ -45,7 +45,7 @@ def a_progress(done: int, chunks: int = 100, status: RunStatus = RunStatus.OPEN)
         ([(0.0, a_progress(5)), (30.0, replace(a_progress(9), is_taking_in=True))], None),
     ],
 )
-def test_the_rest_takes_as_long_as_the_open_chunks_at_this_speed(
+def test_the_remaining_time_follows_from_the_open_chunks_and_the_speed(
     seen: list[tuple[float, Progress]], seconds: int | None
 ) -> None:
     pace = Pace()
@@ -56,15 +56,14 @@ def test_the_rest_takes_as_long_as_the_open_chunks_at_this_speed(
     assert seconds != 45 or pace.documents_per_minute() == 12.0
 
 
-def test_a_document_that_is_not_split_yet_counts_as_the_others() -> None:
-    """Five of ten documents have eighty chunks: the other five will have as many."""
+def test_an_unsplit_document_counts_with_the_average_number_of_chunks() -> None:
+    """Five of ten documents have eighty chunks, so the other five count as eighty more."""
     progress = replace(a_progress(40, chunks=80), jobs=JobCounts(documents=10, total=10, unsplit=5))
 
     assert progress.chunks_open == 40 + 80
 
 
-def test_a_log_gets_the_first_the_last_and_a_line_now_and_then() -> None:
-    """Five seconds apart, however often the run is looked at."""
+def test_a_log_gets_the_first_line_the_last_line_and_one_every_five_seconds() -> None:
     said: list[str] = []
     times: Iterator[float] = iter([10.0, 10.0, 11.0, 12.0, 15.5, 15.5, 16.0])
     lines = Lines(said.append, lambda: next(times))
@@ -81,7 +80,7 @@ def test_a_log_gets_the_first_the_last_and_a_line_now_and_then() -> None:
     assert said[-1] == "10/10 documents · 100/100 chunks · 100 calls · 100k tokens · $1.00"
 
 
-def test_a_log_says_why_calls_fail() -> None:
+def test_a_log_reports_why_calls_fail() -> None:
     said: list[str] = []
     lines = Lines(said.append, iter(range(0, 100, 10)).__next__)
     trouble = "127.0.0.1 cannot be reached."
@@ -93,7 +92,7 @@ def test_a_log_says_why_calls_fail() -> None:
     assert trouble not in said[1]
 
 
-def test_bars_show_what_lines_say() -> None:
+def test_bars_and_lines_show_the_same_progress() -> None:
     shown: list[object] = []
     bars = Bars(shown.append)
 
@@ -103,8 +102,8 @@ def test_bars_show_what_lines_say() -> None:
     assert len(shown) == 2
 
 
-def test_logs_are_followed_from_now_on(tmp_path: Path) -> None:
-    """What stood there before is not repeated; half a line waits for its end; a new file counts."""
+def test_following_logs_starts_at_their_end(tmp_path: Path) -> None:
+    """Partial lines are held back until they are complete; new files are included."""
     worker = tmp_path / "worker.log"
     worker.write_text("yesterday\n", "utf-8")
     said: list[str] = []

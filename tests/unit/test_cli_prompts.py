@@ -1,4 +1,4 @@
-"""`chordwise prompts`: a folder of one's own beside the released templates."""
+"""Tests of `chordwise prompts`: custom templates beside the released ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ $mark
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder whose settings name a folder of prompts, with one template in it."""
+    """Change to a folder whose settings name a prompt folder with one template."""
     (tmp_path / "chordwise.toml").write_text(SETTINGS, "utf-8")
     prompts = tmp_path / "prompts"
     prompts.mkdir()
@@ -43,7 +43,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return prompts
 
 
-def test_own_templates_stand_beside_the_released_ones(capsys: pytest.CaptureFixture[str]) -> None:
+def test_custom_templates_are_listed_with_the_released_ones(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run(["prompts", "list", "--json"]) == ExitCode.SUCCESS
 
     shown = json.loads(capsys.readouterr().out)
@@ -57,10 +59,10 @@ def test_own_templates_stand_beside_the_released_ones(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("text", ["", "Not ''' \\n \"\"\"\n"])
-def test_a_shown_template_is_the_file_of_a_custom_one(
+def test_the_output_of_show_is_a_valid_template_file(
     text: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The output of `show`, saved in the folder, is the same template."""
+    """Saved in the folder, it is the same template."""
     user = json.dumps(f"{text}$mark\n$text\n$mark")
     system, _, _ = OWN.partition("user")
     (folder / "summary.analyze@brief.toml").write_text(f"{system}user = {user}\n", "utf-8")
@@ -71,10 +73,10 @@ def test_a_shown_template_is_the_file_of_a_custom_one(
     assert capsys.readouterr().out == ""
 
 
-def test_a_prompt_is_rendered_about_a_document(
+def test_a_prompt_is_rendered_for_a_document(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """With what a profile asks in it; nothing is started for it."""
+    """It includes the options of a profile; no service is started."""
     (tmp_path / "bill.txt").write_text("Please pay $instructions.", "utf-8")
 
     code = run(["prompts", "render", "classification.analyze", "bill.txt", "--profile", "bills"])
@@ -89,7 +91,7 @@ def test_a_prompt_is_rendered_about_a_document(
 def test_a_template_is_compared_with_the_newest_released_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Unless another one is named; lines of both stand where they differ."""
+    """Another one can be named; the output shows the lines that differ."""
     run(["prompts", "diff", "summary.analyze@brief"])
 
     shown = capsys.readouterr().out
@@ -112,7 +114,7 @@ def test_a_template_is_compared_with_the_newest_released_one(
         ("summary.toml", OWN, "is not the name"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_refused(
+def test_an_invalid_template_is_rejected(
     folder: Path, capsys: pytest.CaptureFixture[str], name: str, content: str, complaint: str
 ) -> None:
     (folder / name).write_text(content, "utf-8")
@@ -124,13 +126,12 @@ def test_a_template_that_cannot_be_used_is_refused(
     assert name in said
 
 
-def test_a_template_that_there_is_not_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_template_is_named_in_the_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["prompts", "show", "summary.analyze@none"]) == ExitCode.USAGE
     assert "prompts list" in capsys.readouterr().err
 
 
-def test_a_prompt_is_rendered_with_what_a_pack_asks(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its labels with what they mean, and no other type of question."""
+def test_a_prompt_is_rendered_with_the_labels_of_a_pack(capsys: pytest.CaptureFixture[str]) -> None:
     code = run(["prompts", "render", "classification.analyze", "--pack", "legal"])
 
     shown = capsys.readouterr().out
@@ -139,10 +140,10 @@ def test_a_prompt_is_rendered_with_what_a_pack_asks(capsys: pytest.CaptureFixtur
     assert run(["prompts", "render", "summary.analyze", "--pack", "no"]) == ExitCode.USAGE
 
 
-def test_a_template_that_cannot_be_used_does_not_hide_the_others(
+def test_an_invalid_template_does_not_hide_the_others(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is named with what is wrong, and the exit code says it to scripts."""
+    """It is listed with its error, and the exit code reports it."""
     (folder / "summary.analyze@long.toml").write_text("system = 1", "utf-8")
     (folder / "summary.analyze@wild.toml").write_bytes(b"\xff\xfe")
 

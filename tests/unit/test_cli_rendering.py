@@ -1,4 +1,4 @@
-"""How answers, accounts and failures look to people, and text that a terminal must not obey."""
+"""Tests of the display of answers, accounts and failures, and of escaping terminal sequences."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ MENTIONED = {
 
 
 def shown(*renderables: RenderableType, width: int = 120) -> str:
-    """Return what a terminal without colours would show."""
+    """Return the output of a terminal without colours."""
     console = Console(file=io.StringIO(), width=width, markup=False, emoji=False, highlight=False)
     for renderable in renderables:
         console.print(renderable)
@@ -166,7 +166,7 @@ def a_failure(source: str, **values: str | None) -> Failure:
 
 @pytest.mark.parametrize("analysis_type", list(AnalysisType))
 def test_every_part_of_an_answer_is_shown_with_its_place(analysis_type: AnalysisType) -> None:
-    """What the analysis found, and the quote with its offsets."""
+    """Findings are shown with their quotes and offsets."""
     text = shown(answer(analysis_type, OUTPUTS[analysis_type]))
 
     for part in [*MENTIONED[analysis_type], "“It rained.” [4–14]"]:
@@ -175,14 +175,14 @@ def test_every_part_of_an_answer_is_shown_with_its_place(analysis_type: Analysis
 
 @pytest.mark.parametrize("analysis_type", [*AnalysisType, "poem"])
 @pytest.mark.parametrize("output", [{}, {"fields": 3, "key_findings": "x", "evidence_quality": 5}])
-def test_an_answer_of_another_shape_does_no_harm(analysis_type: str, output: JsonObject) -> None:
-    """What a view shows may stem from an older version."""
+def test_an_answer_with_another_structure_is_shown(analysis_type: str, output: JsonObject) -> None:
+    """The result may come from an older version."""
     shown(answer(analysis_type, output))
     headline(analysis_type, output)
 
 
-def test_a_users_own_structure_is_shown_as_json() -> None:
-    """An extraction by schema: the data as it is, or its beginning, and the evidence for it."""
+def test_an_extraction_by_schema_is_shown_as_json() -> None:
+    """The data is shown whole or truncated, followed by its evidence."""
     evidence: JsonValue = [{"path": "/total", "confidence": 7, **SPAN}]
     short: JsonObject = {"data": {"total": 5}, "evidence": evidence}
     long: JsonObject = {"data": {"lines": ["x" * 100] * 100}, "evidence": []}
@@ -194,7 +194,7 @@ def test_a_users_own_structure_is_shown_as_json() -> None:
     assert "use --json for all" in cut
 
 
-def test_a_quote_says_what_is_not_in_it_and_that_it_is_not_in_the_document() -> None:
+def test_ungrounded_quotes_and_values_are_marked() -> None:
     marks: JsonObject = {"/name": True, "/fee": False}
     entry: JsonObject = {"path": "/rows/0", **SPAN, "value_in_quote": marks}
 
@@ -204,7 +204,7 @@ def test_a_quote_says_what_is_not_in_it_and_that_it_is_not_in_the_document() -> 
 
 
 def test_markup_and_escapes_of_documents_are_text() -> None:
-    """Rich's markup stays literal, escape sequences are gone."""
+    """Rich markup is shown literally, and escape sequences are removed."""
     output: JsonObject = {"main_topic": "[red]x[/red] \x1b]0;owned\x07[link=http://a]y[/link]"}
 
     text = shown(*rendered_results.laid_out([a_result(output=output, source="[b]\x1b[2Jname")]))
@@ -215,7 +215,7 @@ def test_markup_and_escapes_of_documents_are_text() -> None:
     assert "owned" not in text
 
 
-def test_many_results_become_a_table() -> None:
+def test_many_results_are_shown_as_a_table() -> None:
     many = [a_result(source=f"/{'folder/' * 12}{number}.txt") for number in range(11)]
 
     lines = shown(*rendered_results.laid_out(many)).splitlines()
@@ -234,8 +234,7 @@ def test_the_built_in_model_is_named_wherever_it_answered() -> None:
     assert EXTRACTIVE not in shown(*rendered_results.laid_out([a_result()]))
 
 
-def test_what_no_answer_covers_is_named() -> None:
-    """A partial result says so, with the characters."""
+def test_a_partial_result_names_the_uncovered_characters() -> None:
     chunk: JsonObject = {"start_char": 10, "end_char": 20, "error_code": "refused"}
     partial = replace(a_result(), status=JobStatus.PARTIAL, failed_chunks=[chunk])
 
@@ -245,7 +244,7 @@ def test_what_no_answer_covers_is_named() -> None:
     assert "characters 10–20 (refused)" in text
 
 
-def test_a_text_that_no_label_fits_is_said_to_have_none() -> None:
+def test_a_text_that_no_label_fits_is_shown_without_a_label() -> None:
     output = {**OUTPUTS[AnalysisType.CLASSIFICATION], "primary_label": None}
     result = a_result(AnalysisType.CLASSIFICATION, output)
 
@@ -253,7 +252,7 @@ def test_a_text_that_no_label_fits_is_said_to_have_none() -> None:
     assert "no label fits" in shown(*rendered_results.laid_out([result]))
 
 
-def test_an_extraction_in_one_line_has_each_name_once() -> None:
+def test_an_extraction_on_one_line_has_each_name_once() -> None:
     said = (("names", "Ada"), ("note", None), ("names", "Bob"))
     fields: list[JsonValue] = [{"item": item, "value": value} for item, value in said]
     data: JsonObject = {"total": 5, "note": None, "paid": False, "tags": []}
@@ -262,8 +261,8 @@ def test_an_extraction_in_one_line_has_each_name_once() -> None:
     assert headline(AnalysisType.EXTRACTION, {"data": data}) == "total: 5; paid: false"
 
 
-def test_missing_rows_are_named() -> None:
-    """In full, in a table, and apart from those that the schema leaves no room for."""
+def test_missing_rows_are_reported() -> None:
+    """They are reported in full and in a table, separately from rows that the schema limits."""
     rows: JsonObject = {"path": "/data/lines", "kept": 30, "found": 1200, "max_items": None}
     limited: JsonObject = {"path": "/data/best", "kept": 5, "found": 9, "max_items": 5}
     partial = replace(a_result(), status=JobStatus.PARTIAL, missing_rows=[rows, limited])
@@ -278,8 +277,8 @@ def test_missing_rows_are_named() -> None:
     assert "(partial: 30 of 1,200 rows of `lines` are in the result)" in " ".join(table.split())
 
 
-def test_an_account_that_does_not_balance_says_so() -> None:
-    """How a run ended is one sentence."""
+def test_an_account_that_does_not_balance_is_reported() -> None:
+    """The end of a run is described in one sentence."""
     text = shown(*rendered_accounts.laid_out(an_account(succeeded=2, failed=1)))
     sentence = rendered_accounts.in_words(an_account(succeeded=2, failed=1, paused=1))
 
@@ -288,7 +287,7 @@ def test_an_account_that_does_not_balance_says_so() -> None:
     assert sentence == "2 of 4 analyses succeeded; 1 analysis failed, 1 analysis paused."
 
 
-def test_only_success_of_everything_is_complete() -> None:
+def test_only_a_run_without_failures_is_complete() -> None:
     assert an_account(succeeded=2).is_complete
     assert not an_account(succeeded=2, partial=1).is_complete
     refused = {**an_account().outcomes, "unreadable": 1}
@@ -297,8 +296,8 @@ def test_only_success_of_everything_is_complete() -> None:
     assert replace(an_account(succeeded=2), outcomes=duplicate).is_complete
 
 
-def test_failures_alike_stand_under_one_reason() -> None:
-    """Fifty documents with the same trouble do not fill the screen."""
+def test_equal_failures_are_grouped_by_reason() -> None:
+    """Fifty documents with the same error do not fill the screen."""
     alike: Iterable[Failure] = [a_failure(f"{number}.txt") for number in range(50)]
     other = a_failure("other.txt", error_message="Something else.", hint=None)
 
@@ -314,12 +313,12 @@ def test_failures_alike_stand_under_one_reason() -> None:
     ("number", "text"),
     [(7, "7"), (999, "999"), (1_234, "1.23k"), (999_700, "1M"), (4.56e6, "4.56M")],
 )
-def test_large_numbers_have_three_digits(number: int, text: str) -> None:
+def test_large_numbers_are_shown_with_three_digits(number: int, text: str) -> None:
     assert approximate(int(number)) == text
 
 
-def test_a_sum_of_money_says_what_it_does_not_know() -> None:
-    """An unknown price is never shown as nothing."""
+def test_a_sum_with_unknown_prices_is_marked() -> None:
+    """An unknown price is never shown as zero."""
     assert money(Decimal(0), 0, 0) == "$0.00"
     assert money(Decimal("0.0123"), 0, 4) == "$0.0123"
     assert money(Decimal("0.000045"), 0, 1) == "under $0.0001"
@@ -328,14 +327,14 @@ def test_a_sum_of_money_says_what_it_does_not_know() -> None:
     assert money(Decimal(0), 4, 4) == money(Decimal(0), 3, 4) == "cost unknown"
 
 
-def test_a_share_is_never_rounded_up_to_all() -> None:
+def test_a_share_below_one_is_never_shown_as_100_percent() -> None:
     assert share(1) == "100 %"
     assert share(0.99999) == "99.9 %"
     assert share(0.5) == "50.0 %"
 
 
-def test_agreement_and_standing_objections_are_shown() -> None:
-    """Of a critique the outcome, and in full what it objects to still."""
+def test_agreement_and_unresolved_objections_are_shown() -> None:
+    """The outcome of a critique is shown, and unresolved objections in full."""
     violation: JsonObject = {
         "path": "/main_topic",
         "problem": "Too [b]short[/b].",
@@ -355,15 +354,15 @@ def test_agreement_and_standing_objections_are_shown() -> None:
     assert "agreement" not in shown(*rendered_results.laid_out([a_result()]))
 
 
-def test_the_name_of_a_run_stands_in_one_piece() -> None:
-    """On a narrow terminal, too, it can be copied out of the list."""
+def test_the_name_of_a_run_is_not_wrapped() -> None:
+    """It can be copied from the list, also on a narrow terminal."""
     account = replace(an_account(succeeded=1), run="inbox-contracts-20261125-1032")
 
     assert account.run in shown(rendered_accounts.table([account]), width=80)
 
 
-def test_a_long_hint_is_broken_below_itself() -> None:
-    """No line of a reason begins where the next failure would."""
+def test_a_long_hint_is_wrapped_with_indentation() -> None:
+    """Continuation lines do not start in the column of the failures."""
     failure = a_failure("a.gif", hint="Save it as PNG first. " * 12)
 
     lines = shown(*rendered_accounts.failures([failure]), width=80).splitlines()
@@ -390,20 +389,19 @@ INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
     ],
 )
 def test_escape_sequences_and_invisible_characters_are_dropped(hostile: str, shown: str) -> None:
-    """Colours, links, titles and tricks with direction go; what is written stays."""
+    """These are colours, links, titles and direction overrides; visible text is kept."""
     assert safe(hostile) == shown
 
 
 @given(st.text())
-def test_nothing_that_is_not_shown_gets_through(text: str) -> None:
-    """Whatever comes in, only printable characters, joiners and line ends come out."""
+def test_only_printable_characters_joiners_and_line_ends_are_kept(text: str) -> None:
     left = {character for character in safe(text) if character not in "\n\u200c\u200d"}
 
     assert not [c for c in left if unicodedata.category(c) in INVISIBLE]
 
 
 @given(st.text(), st.integers(min_value=2, max_value=40))
-def test_a_line_has_no_line_ends_and_keeps_its_width(text: str, width: int) -> None:
+def test_a_line_has_no_line_ends_and_a_limited_width(text: str, width: int) -> None:
     line = one_line(text, width)
 
     assert len(line) <= width
@@ -411,8 +409,8 @@ def test_a_line_has_no_line_ends_and_keeps_its_width(text: str, width: int) -> N
 
 
 @given(st.recursive(st.text() | st.integers() | st.none(), st.lists))
-def test_escaped_json_means_the_same(value: object) -> None:
-    """The escaped document is inert and decodes to what it was made of."""
+def test_escaped_json_decodes_to_the_original(value: object) -> None:
+    """The escaped document contains no terminal sequences."""
     document = json.dumps(value, ensure_ascii=False)
 
     escaped = visible(document)

@@ -1,4 +1,4 @@
-"""The options of `analyze` and `submit`, and what they mean together."""
+"""Tests of the options of `analyze` and `submit` and how they combine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def a_request(*types: AnalysisType, labels: str = "", schema: Path | None = None
 
 
 def types_of(request: Request) -> tuple[AnalysisType, ...]:
-    """Return the types that a request asks for."""
+    """Return the analysis types of a request."""
     return run_options(request, Settings()).types
 
 
@@ -33,8 +33,8 @@ def options_of(request: Request) -> AnalysisOptions:
     return run_options(request, Settings()).analysis
 
 
-def test_options_are_handed_on_as_entries_of_a_profile(tmp_path: Path) -> None:
-    """A type counts once and keeps its place; columns, schema and labels arrive."""
+def test_options_are_converted_to_entries_of_a_profile(tmp_path: Path) -> None:
+    """Repeated types count once and keep their order; columns, schema and labels are included."""
     file = tmp_path / "schema.json"
     file.write_text(SCHEMA, "utf-8")
     twice = a_request(AnalysisType.SENTIMENT, AnalysisType.SUMMARY, AnalysisType.SENTIMENT)
@@ -47,7 +47,6 @@ def test_options_are_handed_on_as_entries_of_a_profile(tmp_path: Path) -> None:
 
 
 def test_labels_are_trimmed_and_distinct() -> None:
-    """Blanks and repetitions in the list do no harm."""
     request = a_request(labels=" invoice, letter,,invoice ")
 
     assert types_of(request) == (AnalysisType.CLASSIFICATION,)
@@ -59,8 +58,8 @@ def with_profile(**changes: object) -> Request:
     return Request(**values)  # type: ignore[arg-type]  # the names are checked by the call
 
 
-def test_options_go_before_the_entries_of_a_profile() -> None:
-    """What is not given comes from the profile, what it does not say from the settings."""
+def test_options_override_the_entries_of_a_profile() -> None:
+    """Missing options come from the profile, and missing entries from the settings."""
     letters = ProfileSettings(
         types=(AnalysisType.SENTIMENT,), instructions="tone", lane=Lane.BATCH, nightly=True, votes=5
     )
@@ -81,7 +80,7 @@ def test_options_go_before_the_entries_of_a_profile() -> None:
     assert (changed.analysis.instructions, changed.budget_usd) == ("tone", Decimal("2.5"))
 
 
-def test_a_profile_that_is_not_there_is_named() -> None:
+def test_a_missing_profile_is_named_in_the_error() -> None:
     settings = Settings(profiles={"bills": ProfileSettings()})
 
     with pytest.raises(UsageError, match="letters") as caught:
@@ -91,7 +90,7 @@ def test_a_profile_that_is_not_there_is_named() -> None:
 
 
 def test_principles_imply_a_critique(tmp_path: Path) -> None:
-    """One on each line, bullets and blank lines aside; a profile's give way to them."""
+    """Each line is a principle, without bullets; they replace those of the profile."""
     file = tmp_path / "principles.txt"
     file.write_text("- Be brief.\n\n  * Say when. \n", "utf-8")
     letters = ProfileSettings(principles=("Say who.",))
@@ -108,10 +107,10 @@ def test_principles_imply_a_critique(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", " - \n", "x" * 501, "Be brief.\n" * 21])
-def test_principles_that_are_none_too_long_or_too_many_are_refused(
+def test_missing_too_long_and_too_many_principles_are_rejected(
     text: str | None, tmp_path: Path
 ) -> None:
-    """They go into every critique, so they have to be few and short."""
+    """They are part of every critique, so they have to be few and short."""
     file = tmp_path / "principles.txt"
     if text is not None:
         file.write_text(text, "utf-8")
@@ -121,7 +120,7 @@ def test_principles_that_are_none_too_long_or_too_many_are_refused(
 
 
 def test_labels_with_descriptions_imply_a_classification(tmp_path: Path) -> None:
-    """They replace those of a profile, which are without."""
+    """They replace the labels of a profile, which have no descriptions."""
     file = tmp_path / "kinds.txt"
     file.write_text("invoice: asks for money\nletter: anything else\n", "utf-8")
     settings = Settings(profiles={"letters": ProfileSettings(labels=("a", "b"))})
@@ -136,7 +135,7 @@ def test_labels_with_descriptions_imply_a_classification(tmp_path: Path) -> None
     assert asked.labels == ("invoice", "letter")
 
 
-def test_a_pack_asks_where_the_user_does_not() -> None:
+def test_a_pack_supplies_the_options_that_the_user_omits() -> None:
     settings = Settings(profiles={"letters": ProfileSettings(pack="legal")})
     support = packs.named("support")
 

@@ -1,4 +1,4 @@
-"""Answers as people corrected them: facts with verdicts, and the corrected output."""
+"""Tests of corrected answers: facts with verdicts, and the corrected output."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ SCHEMA: JsonObject = {
 
 
 def items(*values: tuple[str, str | None]) -> JsonObject:
-    """Return an extraction with these values of items; `None` was not mentioned."""
+    """Return an extraction with these values of items; `None` means not mentioned."""
     return {"fields": [a_field(item, value, 7, grounded=True) for item, value in values]}
 
 
 def corrected_by(path: str, value: JsonValue, output: JsonObject) -> Remark:
-    """Return the remark of a person who corrects a value of an extraction."""
+    """Return the remark of a user who corrects a value of an extraction."""
     answer = Answer(analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.5)
     saying = Saying(verdict=Verdict.CORRECTED, path=path, value=value)
     return understand(answer, saying, schema=SCHEMA).remark
@@ -60,12 +60,12 @@ def field(found: Corrected, place: int) -> JsonObject:
 
 
 def final(found: Corrected) -> list[tuple[str, str | None, str | None, str | None]]:
-    """Return item, value, verdict and corrected value of the facts."""
+    """Return the item, value, verdict and corrected value of each fact."""
     return [(f.item, f.value, f.verdict, f.corrected_value) for f in found.facts]
 
 
 def test_a_wrong_value_of_an_item_is_replaced() -> None:
-    """The original and its quote stay in the fact; what is typed is the right value."""
+    """The fact keeps the original value and its quote and adds the typed value."""
     found = corrected(items(("fee", "5 USD"), ("law", "Texas")), {"fee": ["7 EUR"]})
 
     assert final(found) == [("fee", "5 USD", "corrected", "7 EUR"), ("law", "Texas", None, None)]
@@ -74,8 +74,8 @@ def test_a_wrong_value_of_an_item_is_replaced() -> None:
     assert field(found, 0)["value"] == "7 EUR"
 
 
-def test_a_selected_value_has_the_quote_that_was_selected() -> None:
-    """In its fact and in the output; another value of the field keeps its own."""
+def test_a_selected_value_has_the_selected_quote() -> None:
+    """The fact and the output have that quote; another value of the field keeps its own."""
     output = items(("fee", "5 USD"), ("fee", "9 USD"))
     remarks = [
         Remark(
@@ -101,8 +101,8 @@ def test_a_selected_value_has_the_quote_that_was_selected() -> None:
     assert output == items(("fee", "5 USD"), ("fee", "9 USD"))
 
 
-def test_right_values_stay_and_others_go_and_come() -> None:
-    """Of three parties one was right, one wrong, one too many; and one was missing elsewhere."""
+def test_right_values_are_kept_wrong_ones_removed_and_missing_ones_added() -> None:
+    """Of three parties one is right, one wrong and one superfluous; another field lacks one."""
     said = items(("party", "Ann"), ("party", "Bob"), ("party", "Cy"), ("law", None))
 
     found = corrected(said, {"party": ["ann", "Dan"], "law": ["Texas", "Iowa"]})
@@ -119,8 +119,8 @@ def test_right_values_stay_and_others_go_and_come() -> None:
     assert values == [("party", "Ann"), ("party", "Dan"), ("law", "Texas"), ("law", "Iowa")]
 
 
-def test_what_should_be_nothing_is_not_mentioned() -> None:
-    """A value that does not exist in the document is rejected and leaves no value."""
+def test_a_value_corrected_to_nothing_is_not_mentioned() -> None:
+    """A value that is not in the document is rejected and has no replacement."""
     found = corrected(items(("fee", "5")), {"fee": []})
 
     assert final(found) == [("fee", "5", "rejected", None)]
@@ -128,14 +128,14 @@ def test_what_should_be_nothing_is_not_mentioned() -> None:
     assert field(found, 0)["status"] == "not mentioned"
 
 
-def test_confirming_changes_nothing_but_the_verdict() -> None:
+def test_approval_changes_only_the_verdict() -> None:
     found = corrected(items(("fee", "5 USD"), ("law", None)), {"fee": ["5 usd"], "law": []})
 
     assert [fact.verdict for fact in found.facts] == ["approved", "approved"]
     assert found.output is None
 
 
-def test_data_is_corrected_by_its_members() -> None:
+def test_data_is_corrected_by_member() -> None:
     rows: list[JsonValue] = [{"n": 1}, {"n": 5}]
 
     found = corrected(DATA, {"/total": [13], "/parties": ["Bob", "Dan"], "/rows": rows})
@@ -151,8 +151,8 @@ def test_data_is_corrected_by_its_members() -> None:
     ]
 
 
-def test_rows_are_added_and_taken_away() -> None:
-    """A new row has its place in the list; one that is gone has no final value."""
+def test_rows_are_added_and_removed() -> None:
+    """A new row has its position in the list; a removed row has no final value."""
     more = corrected(DATA, {"/rows": [{"n": 1}, {"n": 2}, {"n": 3}]})
     fewer = corrected(DATA, {"/rows": [{"n": 1}]})
     none = corrected(DATA, {"/rows": []})
@@ -166,7 +166,7 @@ def test_rows_are_added_and_taken_away() -> None:
     assert {fact.verdict for fact in none.facts if fact.item == "rows.n"} == {"rejected"}
 
 
-def test_a_member_that_was_left_out_is_added() -> None:
+def test_a_missing_member_is_added() -> None:
     found = corrected(DATA, {"/issued": ["2026-03-01"]})
 
     assert found.output is not None
@@ -186,7 +186,7 @@ def test_a_label_is_corrected() -> None:
     assert (final(wrong)[0][2], wrong.output) == ("rejected", None)
 
 
-def test_a_remark_holds_for_the_same_value_only() -> None:
+def test_a_remark_applies_only_to_the_value_that_it_judged() -> None:
     output: JsonObject = {"main_topic": "Cats", "key_findings": []}
     summary = analysis_for(AnalysisType.SUMMARY)
     remark = Remark(path="/main_topic", verdict=Verdict.CORRECTED, judged="Cats", corrected="Dogs")
@@ -209,10 +209,10 @@ def test_a_remark_holds_for_the_same_value_only() -> None:
         ("/rows/1/n", "4", [4]),
     ],
 )
-def test_a_correction_is_converted_to_what_the_schema_wants(
+def test_a_correction_is_converted_to_the_type_in_the_schema(
     path: str, typed: str, stored: list[JsonValue]
 ) -> None:
-    """People type text; the schema knows numbers, truth values, dates and lists."""
+    """Users type text; the schema has numbers, booleans, dates and lists."""
     assert corrected_by(path, typed, DATA).corrected == stored
 
 
@@ -223,19 +223,19 @@ def test_a_correction_is_converted_to_what_the_schema_wants(
         ("/issued", "yesterday", "does not fit /issued"),
         ("/issued", "03/04/2025", "is not a date"),
         ("/totl", "5", "has no field"),
-        # No row can be corrected to nothing: the list without it says so.
+        # A row is removed by correcting the list, not by correcting the row to null.
         ("/rows/1", None, "cannot be corrected to null"),
         ("/rows/5/n", 4, "has no field"),
     ],
 )
-def test_a_correction_that_does_not_fit_is_refused(
+def test_a_correction_that_does_not_fit_the_schema_is_rejected(
     path: str, typed: JsonValue, complaint: str
 ) -> None:
     with pytest.raises(UsageError, match=complaint):
         corrected_by(path, typed, DATA)
 
 
-def test_the_field_that_was_perhaps_meant_is_named() -> None:
+def test_an_unknown_field_gets_a_suggestion() -> None:
     with pytest.raises(UsageError) as refused:
         corrected_by("goverming_law", "x", items(("governing law", "Texas"), ("fee", "5")))
 
@@ -248,8 +248,7 @@ def a_remark(name: str, verdict: Verdict, right: JsonValue = None) -> Remark:
     return Remark(path=f"/data{name}", name=name, verdict=verdict, judged=judged, corrected=right)
 
 
-def test_an_approval_confirms_what_is_shown() -> None:
-    """Also what was corrected before."""
+def test_an_approval_includes_earlier_corrections() -> None:
     whole = Remark(path="", verdict=Verdict.APPROVED, judged=DATA)
     correction = a_remark("/total", Verdict.CORRECTED, [77])
 
@@ -259,8 +258,8 @@ def test_an_approval_confirms_what_is_shown() -> None:
     assert truth.fields["/parties"] == ["Ann", "Bob"]
 
 
-def test_a_list_takes_the_place_of_what_was_said_of_its_rows() -> None:
-    """The later word counts, in the facts and what they are as numbers, too."""
+def test_a_correction_of_a_list_replaces_those_of_its_rows() -> None:
+    """The later correction also determines the facts and their numbers."""
     of_row = a_remark("/rows/0/n", Verdict.CORRECTED, [99])
     of_list = a_remark("/rows", Verdict.CORRECTED, [{"n": 1}])
     truth = from_remarks(AnalysisType.EXTRACTION, [of_row, of_list])
@@ -274,8 +273,8 @@ def test_a_list_takes_the_place_of_what_was_said_of_its_rows() -> None:
     ]
 
 
-def test_an_approved_list_keeps_what_was_corrected_in_it() -> None:
-    """Each of its values has a verdict, and a row that says nothing stays."""
+def test_an_approved_list_keeps_the_corrections_of_its_rows() -> None:
+    """Each of its values has a verdict, and an empty row is kept."""
     output: JsonObject = {"data": {"rows": [{"n": 1}, {"n": None}, {"n": 2}]}, "evidence": []}
     judged = fields.values(output, "/rows")
     approval = Remark(path="/data/rows", name="/rows", verdict=Verdict.APPROVED, judged=judged)

@@ -1,4 +1,4 @@
-"""The library's front door: `from chordwise import DocumentAnalyzer`."""
+"""Tests of the library's public interface: `from chordwise import DocumentAnalyzer`."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def analyzed(model: ScriptedModel, text: str, chunk_tokens: int = 300) -> Analys
     )
 
 
-def test_the_public_names_are_there() -> None:
-    """What the README imports, and nothing under another name."""
+def test_the_public_names_can_be_imported() -> None:
+    """They are the names in the README."""
     assert all(getattr(chordwise, name).__name__ == name for name in chordwise.__all__)
     with pytest.raises(AttributeError, match="Missing"):
         _ = chordwise.Missing
 
 
-def test_a_short_text_is_one_question() -> None:
-    """The analysis says everything that a row of the results says."""
+def test_a_short_text_needs_one_request() -> None:
+    """The analysis has every member of a row of the results."""
     model = ScriptedModel([a_summary("rebuilt in 1856", "nobody wrote this")])
 
     analysis = analyzed(model, TEXT)
@@ -56,15 +56,17 @@ def test_a_short_text_is_one_question() -> None:
 @pytest.mark.parametrize(
     ("confidence", "threshold", "review"), [(7, 0.8, True), (8, 0.8, False), (1, 0.0, False)]
 )
-def test_an_unsure_answer_needs_review(confidence: int, threshold: float, *, review: bool) -> None:
+def test_an_answer_with_low_confidence_needs_review(
+    confidence: int, threshold: float, *, review: bool
+) -> None:
     model = ScriptedModel([a_summary("rebuilt in 1856", confidence=confidence)])
     request = AnalysisRequest(text=TEXT, confidence_threshold=threshold)
 
     assert DocumentAnalyzer(model).analyze_document(request).needs_review is review
 
 
-def test_offsets_count_in_the_normalized_text() -> None:
-    """Line ends and NUL change; every grounded fact holds in `analysis.text`."""
+def test_offsets_refer_to_the_normalized_text() -> None:
+    """Line ends and NUL are normalized; grounded facts have offsets in `analysis.text`."""
     model = ScriptedModel([a_summary("It cost more than the town had planned.")])
     text = TEXT.replace(". It", ".\r\n\r\n\0It")
 
@@ -77,7 +79,7 @@ def test_offsets_count_in_the_normalized_text() -> None:
 
 
 def test_a_long_text_is_analyzed_in_chunks_and_synthesized() -> None:
-    """The chunks give the text back, and quotes from all over it keep their place."""
+    """The chunks cover the text, and quotes from all of it keep their offsets."""
     model = ScriptedModel([quoting_the_text], repeat_last=True)
 
     analysis = analyzed(model, LONG)
@@ -91,8 +93,8 @@ def test_a_long_text_is_analyzed_in_chunks_and_synthesized() -> None:
     assert max(fact.start_char or 0 for fact in found) > len(LONG) / 2
 
 
-def test_a_synthesis_that_fails_is_told() -> None:
-    """The parts are merged by rule; the reason stands in the analysis, and it needs review."""
+def test_a_failed_synthesis_is_reported() -> None:
+    """The parts are merged by rule; the analysis has the reason and needs review."""
 
     def no_synthesis(request: CompletionRequest) -> str:
         return "no JSON" if request.task.answers else quoting_the_text(request)
@@ -105,8 +107,8 @@ def test_a_synthesis_that_fails_is_told() -> None:
     assert (analysis.quality, analysis.is_partial, analysis.needs_review) == (0.8, True, True)
 
 
-def test_rows_that_a_synthesis_drops_are_told() -> None:
-    """The library says what the results in the database say."""
+def test_rows_dropped_by_a_synthesis_are_reported() -> None:
+    """The report is the same as in the database."""
     request = AnalysisRequest(
         text=order_rows.ORDER, analysis_type=EXTRACTION, schema=order_rows.UNJOINABLE
     )
@@ -128,8 +130,8 @@ def test_rows_that_a_synthesis_drops_are_told() -> None:
     assert not complete.needs_review
 
 
-def test_a_model_that_stops_early_is_asked_for_the_other_rows() -> None:
-    """Once for each chunk; what stays away makes the analysis partial."""
+def test_missing_rows_are_requested_once_per_chunk() -> None:
+    """The analysis is partial if rows are still missing."""
     request = AnalysisRequest(
         text=order_rows.ORDER, analysis_type=EXTRACTION, schema=order_rows.SCHEMA
     )
@@ -155,7 +157,7 @@ def test_a_model_that_stops_early_is_asked_for_the_other_rows() -> None:
     assert "`line_items` (without: part 2; " in found.review_reason
 
 
-def test_a_model_that_repeats_rows_is_asked_for_each_once() -> None:
+def test_a_model_that_repeats_rows_is_asked_to_answer_without_repetition() -> None:
     """An answer without the repetitions has lost nothing."""
     text, schema = order_rows.ORDER[:2_000], order_rows.SCHEMA
     request = AnalysisRequest(text=text, analysis_type=EXTRACTION, schema=schema)
@@ -175,8 +177,8 @@ def test_a_model_that_repeats_rows_is_asked_for_each_once() -> None:
     assert (found.failed_checks, found.needs_review) == ((), False)
 
 
-def test_a_list_that_its_schema_limits_is_complete_when_it_is_full() -> None:
-    """What found no room is counted, and no reason for a review; no model joins the rows."""
+def test_a_list_with_the_maximum_length_of_its_schema_is_complete() -> None:
+    """Rows beyond the limit are counted but need no review, and no model merges the rows."""
     schema = json.loads(json.dumps(order_rows.SCHEMA))
     schema["properties"]["line_items"]["maxItems"] = 60
     request = AnalysisRequest(text=order_rows.ORDER, analysis_type=EXTRACTION, schema=schema)
@@ -190,8 +192,8 @@ def test_a_list_that_its_schema_limits_is_complete_when_it_is_full() -> None:
     assert not any(request.task.answers for request in model.requests)
 
 
-def test_a_users_schema_shapes_the_extraction() -> None:
-    """Definitions, an `$id` and formats included; the evidence is grounded."""
+def test_an_extraction_follows_the_users_schema() -> None:
+    """The schema has definitions, an `$id` and formats; the evidence is grounded."""
     schema: JsonObject = {
         "$id": "https://example.com/order",
         "type": "object",
@@ -215,8 +217,7 @@ def test_a_users_schema_shapes_the_extraction() -> None:
     assert model.requests[0].prompt_version == "extraction.schema.analyze@1"
 
 
-def test_what_no_model_has_to_be_asked_about() -> None:
-    """A blank text and a broken schema are refused before."""
+def test_blank_texts_and_invalid_schemas_are_rejected_before_any_request() -> None:
     analyzer = DocumentAnalyzer(ScriptedModel([]))
 
     with pytest.raises(UsageError, match="empty"):
@@ -228,7 +229,7 @@ def test_what_no_model_has_to_be_asked_about() -> None:
 @pytest.mark.parametrize(
     "analysis_type", [each for each in AnalysisType if each is not AnalysisType.REASONING]
 )
-def test_the_built_in_model_needs_no_setting(analysis_type: AnalysisType) -> None:
+def test_the_built_in_model_needs_no_settings(analysis_type: AnalysisType) -> None:
     analysis = DocumentAnalyzer().analyze_document(
         AnalysisRequest(text=LONG, analysis_type=analysis_type, labels=("harbours", "law"))
     )
@@ -238,8 +239,8 @@ def test_the_built_in_model_needs_no_setting(analysis_type: AnalysisType) -> Non
     assert analysis.quality == 1.0
 
 
-def test_samples_may_vote() -> None:
-    """The analysis says how far they agreed, and its confidence is worth as much."""
+def test_several_samples_vote() -> None:
+    """The analysis has their agreement, which lowers its confidence."""
     quotes = ("rebuilt in 1856", "more than the town", "rebuilt in 1856")
     model = ScriptedModel(map(a_summary, quotes))
 
@@ -251,8 +252,8 @@ def test_samples_may_vote() -> None:
     assert analysis.confidence == pytest.approx(0.7 * (1 + analysis.agreement) / 2)
 
 
-def test_an_answer_may_be_examined_and_mended() -> None:
-    """The revision is the answer; what was objected to is stored with it."""
+def test_an_answer_is_revised_after_a_critique() -> None:
+    """The revision is the answer; the objections are stored with it."""
     violation = {"principle": 1, "path": "/main_topic", "problem": "It says too little."}
     objection = json.dumps({"violations": [violation]})
     mended = a_summary("rebuilt in 1856", topic="The harbour of Lindau.")
@@ -267,8 +268,8 @@ def test_an_answer_may_be_examined_and_mended() -> None:
     assert not analysis.needs_review
 
 
-def test_a_file_is_read_by_its_path() -> None:
-    """With the limits of readers; a text beside it would be one too many."""
+def test_a_file_is_read_from_its_path() -> None:
+    """The limits of the readers apply; a path and a text together are rejected."""
     path = ROOT / "samples" / "letter-to-members.pdf"
     analyzer = DocumentAnalyzer()
 
@@ -283,7 +284,7 @@ def test_a_file_is_read_by_its_path() -> None:
         analyzer.analyze_document(AnalysisRequest(path=ROOT / "there-is-no-such-file.pdf"))
 
 
-def test_an_item_of_one_value_has_the_surest_of_all_chunks_and_a_list_has_every_one() -> None:
+def test_a_single_item_has_the_most_confident_value_and_a_list_all_values() -> None:
     clauses = "\n\n".join(
         f"Clause {number}. The supplier keeps the goods dry and answers within a week."
         for number in range(60)

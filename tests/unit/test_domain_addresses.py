@@ -1,4 +1,4 @@
-"""What is inside is distinguished from what is outside, in every disguise."""
+"""Tests of the distinction between public and internal addresses, in every notation."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ OUTSIDE = ["1.1.1.1", "93.184.215.14", "2606:4700:4700::1111", "::ffff:1.1.1.1",
     ("address", "outside"),
     [*((each, False) for each in INSIDE), *((each, True) for each in OUTSIDE)],
 )
-def test_what_is_outside_is_public(address: str, *, outside: bool) -> None:
-    """This machine, its networks, metadata services, and IPv4 inside of IPv6 are not."""
+def test_only_public_addresses_are_public(address: str, *, outside: bool) -> None:
+    """This machine, private networks, metadata services and IPv4 within IPv6 are internal."""
     assert is_public(address) is outside
 
 
 @given(st.ip_addresses(v=4))
-def test_a_disguise_changes_nothing(address: IPv4Address) -> None:
-    """An address inside of IPv6 is judged as the one that it stands for."""
+def test_an_embedded_address_is_treated_as_the_address_itself(address: IPv4Address) -> None:
+    """An IPv4 address embedded in IPv6 is classified as that IPv4 address."""
     mapped = IPv6Address(0xFFFF << 32 | int(address))
     translated = IPv6Address(0x64FF9B << 96 | int(address))
 

@@ -1,4 +1,4 @@
-"""The analysis types: what they ask for, what they refuse, and how they merge."""
+"""Tests of the analysis types: their schemas, their validation, and their merging."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.fakes.generated_answers import TEXT, a_field, grounded_answers, optio
 EVERY_TYPE = pytest.mark.parametrize("analysis_type", list(AnalysisType))
 
 
-# Answers are drawn from schemas and then sorted out: that takes its time.
+# Generating answers from schemas and filtering them takes time.
 patiently = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 
 
 @EVERY_TYPE
 def test_every_schema_is_valid_and_closed(analysis_type: AnalysisType) -> None:
-    """Each object allows and requires exactly its properties, but for what is not kept."""
+    """Each object allows and requires exactly its properties, except those that are not kept."""
     analysis = analysis_for(analysis_type)
     schema = validation.check_schema(analysis.schema(AnalysisOptions()))
 
@@ -41,8 +41,8 @@ def test_every_schema_is_valid_and_closed(analysis_type: AnalysisType) -> None:
     assert schema_dialects.for_openai_strict(schema) is not None
 
 
-def test_a_model_may_think_before_it_answers_about_an_argument() -> None:
-    """The first member of the answer is for that; it is neither required nor kept."""
+def test_an_analysis_of_reasoning_begins_with_considerations() -> None:
+    """They are removed from the stored answer."""
     analysis = analysis_for(AnalysisType.REASONING)
 
     properties = json_values.as_object(analysis.schema(AnalysisOptions())["properties"])
@@ -55,7 +55,7 @@ def test_a_model_may_think_before_it_answers_about_an_argument() -> None:
 @patiently
 @given(data=st.data())
 def test_merged_answers_are_valid_answers(analysis_type: AnalysisType, data: st.DataObject) -> None:
-    """What is joined by rule has the form of a model's answer, and the chunks' quotes and spans."""
+    """A merge by rule has the structure of an answer and the quotes and spans of the chunks."""
     analysis, options = analysis_for(analysis_type), options_for(analysis_type)
     parts = data.draw(grounded_answers(analysis_type))
 
@@ -72,8 +72,10 @@ def test_merged_answers_are_valid_answers(analysis_type: AnalysisType, data: st.
 @EVERY_TYPE
 @patiently
 @given(data=st.data())
-def test_completing_keeps_the_answer(analysis_type: AnalysisType, data: st.DataObject) -> None:
-    """What follows from an answer is added to it; nothing in it changes."""
+def test_completing_an_answer_changes_none_of_its_values(
+    analysis_type: AnalysisType, data: st.DataObject
+) -> None:
+    """Derived members are added."""
     (part,) = data.draw(grounded_answers(analysis_type, at_most=1))
 
     output = analysis_for(analysis_type).complete(part, options_for(analysis_type))
@@ -94,8 +96,8 @@ def a_summary(*findings: JsonObject, confidence: int = 5, topic: str = "t") -> J
     }
 
 
-def test_a_merged_summary_takes_from_the_whole_document() -> None:
-    """With more chunks than findings, the last chunk has its say as well as the first."""
+def test_a_merged_summary_covers_the_whole_document() -> None:
+    """With more chunks than findings, the first and the last chunk are both represented."""
     parts = [a_summary(a_finding(f"f{n}", f"q{n}"), a_finding("g", "r")) for n in range(12)]
 
     merged = analysis_for(AnalysisType.SUMMARY).merge(parts, AnalysisOptions())
@@ -106,7 +108,7 @@ def test_a_merged_summary_takes_from_the_whole_document() -> None:
     assert names[-1] == "f11"
 
 
-def test_the_surest_chunk_names_the_topic() -> None:
+def test_the_chunk_with_the_highest_confidence_supplies_the_topic() -> None:
     parts = [
         a_summary(a_finding("a", "a"), confidence=3, topic="vague"),
         a_summary(a_finding("b", "b"), confidence=9, topic="clear"),
@@ -119,7 +121,7 @@ def test_the_surest_chunk_names_the_topic() -> None:
 
 
 def test_a_completed_summary_lists_its_evidence() -> None:
-    """Each quote once more, with a pointer to the finding that it supports."""
+    """Each quote has a pointer to the finding that it supports."""
     analysis = analysis_for(AnalysisType.SUMMARY)
     answer = a_summary(a_finding("a", "It"), a_finding("b", ""), a_finding("c", "nowhere at all"))
 
@@ -141,7 +143,7 @@ def a_vote(primary: str | None, confidence: float, secondary: str | None = None)
 
 
 def test_the_chunks_vote_with_their_confidence() -> None:
-    """Two hesitant chunks do not outvote a sure one, and the dissent is named."""
+    """Two uncertain chunks do not outvote a certain one, and the dissenting label is reported."""
     parts = [a_vote("news", 0.3), a_vote("news", 0.2), a_vote("law", 0.9)]
 
     merged = analysis_for(AnalysisType.CLASSIFICATION).merge(parts, AnalysisOptions())
@@ -153,7 +155,7 @@ def test_the_chunks_vote_with_their_confidence() -> None:
     assert [found["quote"] for found in features] == ["law"]
 
 
-def test_chunks_without_any_confidence_still_give_a_label() -> None:
+def test_chunks_with_zero_confidence_still_give_a_label() -> None:
     merged = analysis_for(AnalysisType.CLASSIFICATION).merge(
         [a_vote("a", 0.0), a_vote("b", 0.0, "c")], AnalysisOptions()
     )
@@ -162,8 +164,8 @@ def test_chunks_without_any_confidence_still_give_a_label() -> None:
     assert merged["confidence"] == 0
 
 
-def test_chunks_that_no_label_fits_have_no_vote() -> None:
-    """Where none fits any of them, none fits the document, which has no findings then."""
+def test_chunks_without_a_label_have_no_vote() -> None:
+    """If no chunk has a label, the document has none and no findings."""
     analysis, abstained = analysis_for(AnalysisType.CLASSIFICATION), a_vote(None, 0.9)
 
     merged = analysis.merge([abstained, a_vote("law", 0.4), abstained], AnalysisOptions())
@@ -174,8 +176,8 @@ def test_chunks_that_no_label_fits_have_no_vote() -> None:
     assert [analysis.has_findings(each) for each in (merged, none_fits)] == [True, False]
 
 
-def test_the_labels_of_the_user_close_the_set() -> None:
-    """Both may be missing, but not the first one alone, and they have to differ."""
+def test_only_the_labels_of_the_user_are_allowed() -> None:
+    """Both labels may be null, but not the primary label alone, and they must differ."""
     options = AnalysisOptions(labels=("news", "law"))
     analysis = analysis_for(AnalysisType.CLASSIFICATION)
     schema = analysis.schema(options)
@@ -201,7 +203,7 @@ def test_the_labels_of_the_user_close_the_set() -> None:
         ("neutral", -0.9, False),
     ],
 )
-def test_label_and_score_point_the_same_way(
+def test_label_and_score_must_have_the_same_sign(
     label: str, score: float, *, contradiction: bool
 ) -> None:
     answer: JsonObject = {"label": label, "score": score}
@@ -221,14 +223,16 @@ def test_label_and_score_point_the_same_way(
         (0.2, [0.6, -0.2], "positive"),
     ],
 )
-def test_a_merged_score_has_its_label(score: float, parts: list[float], label: str) -> None:
-    """Strong chunks of both signs are mixed, whatever their mean."""
+def test_a_merged_score_has_the_corresponding_label(
+    score: float, parts: list[float], label: str
+) -> None:
+    """Strong scores of both signs are mixed, whatever their mean."""
     assert label_for(score, parts) == label
 
 
 @given(st.lists(st.lists(st.integers(), max_size=5), max_size=8), st.integers(0, 20))
-def test_turns_are_fair(lists: list[list[int]], limit: int) -> None:
-    """No second of a list before every first that fits, the order of the lists is kept."""
+def test_items_are_taken_from_the_lists_in_turn(lists: list[list[int]], limit: int) -> None:
+    """No list contributes a second item before every list has contributed its first."""
     tagged = [[(place, rank) for rank in range(len(items))] for place, items in enumerate(lists)]
 
     chosen = analyses.take_turns(tagged, limit)
@@ -268,13 +272,15 @@ ORDER: JsonObject = {
         ("price, price", ("price",)),
     ],
 )
-def test_items_are_what_the_instructions_name(instructions: str, expected: tuple[str, ...]) -> None:
-    """Split at commas, semicolons and lines, but not inside parentheses."""
+def test_items_are_parsed_from_the_instructions(
+    instructions: str, expected: tuple[str, ...]
+) -> None:
+    """They are split at commas, semicolons and lines, but not inside parentheses."""
     assert extraction.items(AnalysisOptions(instructions=instructions)) == expected
 
 
 def test_an_extraction_needs_an_entry_for_every_item() -> None:
-    """And a value with its quote where it says that it found one."""
+    """A value also needs its quote."""
     task = a_task(AnalysisType.EXTRACTION, options=AnalysisOptions(instructions="price, date"))
     answer: JsonObject = {"fields": [a_field("price", "5", quote="")]}
 
@@ -285,8 +291,8 @@ def test_an_extraction_needs_an_entry_for_every_item() -> None:
     assert found[1].startswith("/fields/0")
 
 
-def test_merged_fields_keep_each_mention() -> None:
-    """“Not mentioned” stands only where no chunk has a value; equal values are two mentions."""
+def test_merged_fields_keep_every_mention() -> None:
+    """A field is “not mentioned” only if no chunk has a value; equal values are two mentions."""
     options = AnalysisOptions(instructions="price, date")
     parts: list[JsonObject] = [
         {"fields": [a_field("price", None), a_field("date", None)]},
@@ -306,8 +312,8 @@ def test_merged_fields_keep_each_mention() -> None:
     ]
 
 
-def test_a_value_that_two_chunks_read_at_the_same_place_is_one() -> None:
-    """Not so one without a place, and not one that a chunk itself gives twice."""
+def test_a_value_found_by_two_chunks_at_the_same_place_counts_once() -> None:
+    """Values without a place, and repetitions within one chunk, are kept."""
     options = AnalysisOptions(instructions="price")
     here, there, nowhere = (
         {**a_field("price", "5 USD"), "start_char": start, "end_char": start and start + 5}
@@ -325,7 +331,7 @@ def test_a_value_that_two_chunks_read_at_the_same_place_is_one() -> None:
     assert counts["/fields/price"].number == 5
 
 
-def test_the_confidence_of_an_extraction_is_that_of_what_it_found() -> None:
+def test_the_confidence_of_an_extraction_is_that_of_its_values() -> None:
     analysis = analysis_for(AnalysisType.EXTRACTION)
 
     assert analysis.confidence({"fields": [a_field("a", "x", 8), a_field("b", None, 2)]}) == 0.8
@@ -334,7 +340,7 @@ def test_the_confidence_of_an_extraction_is_that_of_what_it_found() -> None:
 
 
 def an_order(data: JsonValue, **evidence: str) -> JsonObject:
-    """Return the answer of a chunk under the schema of an order; evidence is quote = path."""
+    """Return the answer about a chunk under the schema of an order; evidence is quote = path."""
     entries: list[JsonValue] = [
         {"path": path, "quote": quote, "confidence": 5} for quote, path in evidence.items()
     ]
@@ -424,7 +430,7 @@ def entries_of(answer: JsonObject) -> list[JsonObject]:
 
 
 def placed(answer: JsonObject, *starts: int) -> JsonObject:
-    """Return an answer whose evidence stands in the document from these characters on."""
+    """Return an answer whose evidence begins at this offset in the document."""
     placed: list[JsonValue] = [
         {**entry, "start_char": start, "end_char": start + 3}
         for entry, start in zip(entries_of(answer), starts, strict=True)
@@ -432,8 +438,8 @@ def placed(answer: JsonObject, *starts: int) -> JsonObject:
     return {**answer, "evidence": placed}
 
 
-def test_a_row_that_two_chunks_read_at_the_same_place_is_one() -> None:
-    """Its evidence goes with it, and the other rows keep theirs; equal rows elsewhere stay."""
+def test_a_row_found_by_two_chunks_at_the_same_place_counts_once() -> None:
+    """Evidence is kept with its row; equal rows elsewhere are kept."""
     ann, ben = json_values.as_object({"name": "Ann"}), json_values.as_object({"name": "Ben"})
     parts = [
         placed(an_order({"parties": [ann, ben]}, a="/parties/0", b="/parties/1/name"), 0, 10),
@@ -452,8 +458,8 @@ def test_a_row_that_two_chunks_read_at_the_same_place_is_one() -> None:
     }
 
 
-def test_a_row_that_goes_on_in_the_next_chunk_is_one() -> None:
-    """It says nothing but lists there, and its evidence leads into the row that began before."""
+def test_a_row_that_continues_in_the_next_chunk_is_one() -> None:
+    """The continuation has only lists, and its evidence points to the row that began before."""
     names: JsonObject = {"type": "array", "items": {"type": "string"}}
     party: JsonObject = {"properties": {"name": {"type": "string"}, "tags": names}}
     schema: JsonObject = {"properties": {"parties": {"type": "array", "items": party}}}
@@ -479,8 +485,8 @@ def test_a_row_that_goes_on_in_the_next_chunk_is_one() -> None:
     assert counts["/data/parties"].number == counts["/data/parties/*/tags"].number == 4
 
 
-def test_a_model_decides_what_chunks_contradict_and_nothing_else() -> None:
-    """It is shown single values only, and what it says of lists is left out."""
+def test_a_model_decides_only_contradictions_between_chunks() -> None:
+    """The prompt has only single values, and lists in the answer are ignored."""
     analysis, options = analysis_for(AnalysisType.EXTRACTION), AnalysisOptions(schema=ORDER)
     parts = [
         an_order({"total": 5, "paid": True, "parties": [{"name": "Ann"}]}, five="/total"),
@@ -499,8 +505,8 @@ def test_a_model_decides_what_chunks_contradict_and_nothing_else() -> None:
     assert [each["quote"] for each in entries_of(decided)] == ["seven"]
 
 
-def test_what_chunks_say_alike_is_left_to_no_model() -> None:
-    """Numbers and the case of texts may be written differently."""
+def test_equal_values_of_chunks_need_no_model() -> None:
+    """Numbers and the case of text may be written differently."""
     analysis, options = analysis_for(AnalysisType.EXTRACTION), AnalysisOptions(schema=ORDER)
     parts = [
         an_order({"total": 7, "name": "Ann  Lee"}),
@@ -513,7 +519,7 @@ def test_what_chunks_say_alike_is_left_to_no_model() -> None:
 
 
 def test_rows_are_counted_by_list() -> None:
-    """Nested ones over all rows, distinct values once; tuples are no lists."""
+    """Nested rows are summed over all rows, distinct values count once; tuples are not lists."""
     parts = [
         an_order({"parties": [{"tags": ["x"]}, {"tags": ["x", "y"]}], "flags": ["a", "b"]}),
         an_order({"parties": [{"tags": ["x"]}], "flags": ["b"], "place": [1, 2], "best": ["k"]}),
@@ -530,7 +536,7 @@ def test_rows_are_counted_by_list() -> None:
 
 
 def test_rows_under_a_recursive_schema_are_counted() -> None:
-    """References to itself end where the data ends."""
+    """Recursion of the schema ends where the data ends."""
     node: JsonObject = {
         "type": "object",
         "properties": {"parts": {"type": "array", "items": {"$ref": "#/$defs/node"}}},

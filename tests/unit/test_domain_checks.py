@@ -1,4 +1,4 @@
-"""Checks between values: what passes, what fails, what says nothing, and what is no check."""
+"""Tests of the checks between values of an answer, and of their validation."""
 
 from __future__ import annotations
 
@@ -77,8 +77,10 @@ def amounts(*values: JsonValue) -> list[JsonValue]:
         (NET | {"left": "/method", "right": "a"}, {"method": "b"}),
     ],
 )  # fmt: skip
-def test_what_holds_or_cannot_be_told_passes(declared: JsonObject, data: JsonObject) -> None:
-    """Amounts are read as they are written; a missing or ambiguous value says nothing."""
+def test_checks_that_hold_or_cannot_be_evaluated_pass(
+    declared: JsonObject, data: JsonObject
+) -> None:
+    """Amounts are parsed as written; missing and ambiguous values are not checked."""
     assert failing(declared, data) == []
 
 
@@ -105,14 +107,14 @@ def test_what_holds_or_cannot_be_told_passes(declared: JsonObject, data: JsonObj
         (IBAN, {"method": "transfer"}, ("/data/iban", None, None)),
     ],
 )  # fmt: skip
-def test_what_does_not_hold_fails(
+def test_checks_that_do_not_hold_fail(
     declared: JsonObject, data: JsonObject, failed: tuple[str, str | None, str | None]
 ) -> None:
     assert failing(declared, data) == [failed]
 
 
-def test_a_message_of_the_user_says_what_is_wrong() -> None:
-    """In place of the usual words, which repeat nothing of the answer."""
+def test_a_check_reports_the_message_of_the_user() -> None:
+    """It replaces the default message, which repeats nothing of the answer."""
     own = SUM | {"message": "the invoice does not add up"}
     output: JsonObject = {"data": {"lines": amounts(1), "total": 4711}}
 
@@ -137,7 +139,7 @@ def test_a_message_of_the_user_says_what_is_wrong() -> None:
         (ORDER | {"after": "/others/*/end"}, "are in different lists"),
     ],
 )
-def test_what_is_no_check_is_refused(declared: JsonValue, complaint: str) -> None:
+def test_an_invalid_check_is_rejected(declared: JsonValue, complaint: str) -> None:
     with pytest.raises(UsageError) as caught:
         validation.check_schema(with_checks(NET, declared))
 
@@ -145,8 +147,7 @@ def test_what_is_no_check_is_refused(declared: JsonValue, complaint: str) -> Non
     assert complaint in caught.value.what
 
 
-def test_a_quote_out_of_an_example_is_a_leak() -> None:
-    """Where it stands in the text as well, it is grounded and none."""
+def test_an_ungrounded_quote_from_an_example_fails() -> None:
     shown = Example(analysis_type=AnalysisType.SUMMARY, text="The mill burned down.", answer={})
     options = AnalysisOptions(examples=(shown,))
     output: JsonObject = {
@@ -164,8 +165,8 @@ def test_a_quote_out_of_an_example_is_a_leak() -> None:
     assert checks.failures_of_part(output, AnalysisOptions()) == ()
 
 
-def test_a_row_that_is_read_twice_is_told() -> None:
-    """Equal rows are different ones where the text has them twice."""
+def test_a_row_that_repeats_a_place_is_reported() -> None:
+    """Equal rows pass if the text has as many of them."""
     options = AnalysisOptions(schema={"properties": {"lines": {"type": "array", "items": LINE}}})
 
     def failing_in(text: str) -> list[tuple[str, str]]:
@@ -193,9 +194,7 @@ def test_models_do_not_see_the_checks() -> None:
 
 
 @pytest.mark.parametrize(("read", "failed"), [(1, []), (2, []), (3, ["/fields/towns"])])
-def test_a_value_of_an_item_is_read_as_often_as_its_quote_has_it(
-    read: int, failed: list[str]
-) -> None:
+def test_a_value_may_be_repeated_as_often_as_its_quote_has_it(read: int, failed: list[str]) -> None:
     quote = "The train from Hull goes by York to Hull."
     field: JsonObject = {"item": "towns", "status": "found", "value": "Hull", "quote": quote}
     output = grounding.ground({"fields": [field] * read}, Source(quote))

@@ -1,4 +1,4 @@
-"""Cutting texts into chunks, and estimating their tokens."""
+"""Tests of dividing texts into chunks and of estimating their tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from chordwise.domain import chunking, records, tokens
 from chordwise.domain.chunking import split
 
-# What intake lets through: any character but NUL and surrogates.
+# Any character that intake accepts: all but NUL and surrogates.
 CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
 PROSE = st.sampled_from(
     ["Dr. Ü said so. ", "第一句。", "\n\n", "“Unclosed ", "no end ", "👍🏽 ", "1.5 "]
@@ -33,11 +33,11 @@ def pieces(text: str, max_tokens: int) -> list[str]:
 
 
 @given(TEXTS, st.integers(1, 80))
-def test_chunks_part_a_text_within_the_budget(text: str, max_tokens: int) -> None:
-    """They are numbered and touch each other, so that no character is lost or repeated.
+def test_chunks_cover_a_text_within_the_budget(text: str, max_tokens: int) -> None:
+    """They are numbered and adjacent, so that no character is lost or repeated.
 
-    Only a single character that is heavier than the budget exceeds it; white space around is free.
-    Nothing is asked about white space alone, and a text that fits is not cut.
+    Only a single character heavier than the budget exceeds it; surrounding white space is free.
+    There is no chunk of white space alone, and a text that fits is not divided.
     """
     chunks, found = split(text, max_tokens), pieces(text, max_tokens)
 
@@ -53,8 +53,8 @@ def test_chunks_part_a_text_within_the_budget(text: str, max_tokens: int) -> Non
 
 
 @pytest.mark.parametrize("blank", [" ", "\n", "\t", "\u3000"])
-def test_a_long_gap_belongs_to_what_stands_before_it(blank: str) -> None:
-    """A gap that is longer than the budget makes no chunks of its own, and no character is lost."""
+def test_a_long_gap_belongs_to_the_preceding_chunk(blank: str) -> None:
+    """A gap longer than the budget does not become a chunk, and no character is lost."""
     text = f"{blank * 400}One. {blank * 4_000}Two."
 
     found = pieces(text, 50)
@@ -63,8 +63,8 @@ def test_a_long_gap_belongs_to_what_stands_before_it(blank: str) -> None:
     assert "".join(found) == text
 
 
-def test_a_text_that_fits_stays_whole() -> None:
-    """One chunk from the first to the last character, and none for nothing."""
+def test_a_text_that_fits_is_one_chunk() -> None:
+    """An empty text has no chunks."""
     text = "One sentence. Another one."
 
     assert pieces(text, tokens.estimate(text)) == [text]
@@ -72,7 +72,7 @@ def test_a_text_that_fits_stays_whole() -> None:
 
 
 def test_chunks_end_at_sentences_and_are_of_similar_size() -> None:
-    """A text a little above the budget is halved, not cut into a whole and a remainder."""
+    """A text slightly above the budget is halved, not divided into a full chunk and a remainder."""
     text = "The council met in the old hall again. " * 11
 
     found = pieces(text, tokens.estimate(text) - 5)
@@ -82,14 +82,14 @@ def test_chunks_end_at_sentences_and_are_of_similar_size() -> None:
     assert min(map(len, found)) > 0.4 * len(text)
 
 
-def test_a_budget_has_to_be_positive() -> None:
+def test_a_budget_must_be_positive() -> None:
     with pytest.raises(ValueError, match="positive"):
         split("text", 0)
 
 
 @given(st.text(CHARACTERS, max_size=60))
-def test_sentence_ends_ascend_to_the_end_of_the_text(text: str) -> None:
-    """The ends cut the text without gaps, whatever the script."""
+def test_sentence_ends_are_in_order_up_to_the_end_of_the_text(text: str) -> None:
+    """The sentences cover the text without gaps, in every script."""
     ends = chunking.sentence_ends(text)
 
     assert ends == sorted(set(ends))
@@ -97,7 +97,7 @@ def test_sentence_ends_ascend_to_the_end_of_the_text(text: str) -> None:
     assert (ends[-1] if ends else 0) == len(text)
 
 
-def test_sentence_ends_of_a_long_text_fall_together_with_its_windows() -> None:
+def test_sentences_are_not_cut_at_the_windows_of_a_long_text() -> None:
     sentence = "The council of the town voted about the harbour. "
     text = sentence * 700
 
@@ -108,19 +108,19 @@ def test_sentence_ends_of_a_long_text_fall_together_with_its_windows() -> None:
 
 
 @given(st.text(CHARACTERS), st.text(CHARACTERS))
-def test_the_weight_of_a_text_is_that_of_its_parts(one: str, other: str) -> None:
-    """Weights add up, so that chunks may be measured piece by piece."""
+def test_the_weight_of_a_text_is_the_sum_of_its_parts(one: str, other: str) -> None:
+    """Chunks can therefore be measured piece by piece."""
     assert tokens.weigh(one + other) == pytest.approx(tokens.weigh(one) + tokens.weigh(other))
 
 
 @given(st.text())
-def test_only_the_empty_text_takes_no_tokens(text: str) -> None:
-    """The estimate is a whole number, at least 1 for any character, lone surrogates included."""
+def test_only_the_empty_text_has_no_tokens(text: str) -> None:
+    """The estimate is an integer and at least 1 for any character, including lone surrogates."""
     assert (tokens.estimate(text) > 0) is bool(text)
 
 
-def test_a_text_is_halved_at_the_sentence_nearest_its_middle() -> None:
-    """Both parts are whole sentences, and white space goes with the first."""
+def test_a_text_is_halved_at_the_sentence_end_nearest_to_its_middle() -> None:
+    """Both halves are whole sentences, and white space belongs to the first."""
     text = "The council met. It was late.  Nobody had eaten. They went home."
 
     cut = chunking.halfway(text)
@@ -133,8 +133,8 @@ def test_a_text_is_halved_at_the_sentence_nearest_its_middle() -> None:
 
 
 @given(TEXTS)
-def test_both_halves_of_a_text_say_something(text: str) -> None:
-    """Where there is no sentence or word to part, a word is cut; one character cannot be."""
+def test_neither_half_of_a_text_is_blank(text: str) -> None:
+    """Without a boundary of sentences or words, a word is cut; a single character is not halved."""
     cut = chunking.halfway(text)
 
     if cut is None:
@@ -173,7 +173,7 @@ RECORDS = {
     ids=[*RECORDS, *(f"rows of {kind}" for kind in ROWS)],
 )
 @pytest.mark.parametrize("max_tokens", [60, 150, 400])
-def test_no_record_is_cut(text: str, beginning: str | None, max_tokens: int) -> None:
+def test_records_are_not_cut(text: str, beginning: str | None, max_tokens: int) -> None:
     """Each chunk and each half begins with a record, with or without blank lines between them."""
     chunks = split(text, max_tokens)
     cut = chunking.halfway(text)
@@ -184,7 +184,7 @@ def test_no_record_is_cut(text: str, beginning: str | None, max_tokens: int) -> 
         assert text.startswith(beginning, start) if beginning else text[start - 1] == "\n"
 
 
-def test_prose_is_cut_after_sentences_whatever_its_lines() -> None:
+def test_prose_is_cut_after_sentences_regardless_of_line_breaks() -> None:
     text = "The council voted again and\nadjourned at noon. Nobody\nobjected to that.\n" * 40
 
     ends = {chunk.end_char for chunk in split(text, 60)}
@@ -206,8 +206,8 @@ def test_prose_is_cut_after_sentences_whatever_its_lines() -> None:
         ("| a | b |\n+---+---+\n", "| a | b |\n+---+---+"),
     ],
 )
-def test_a_table_that_goes_on_is_known_by_its_beginning(before: str, header: str) -> None:
-    """Its first line, with the rule below it, whatever stands before the table."""
+def test_a_continued_table_has_the_header_of_its_beginning(before: str, header: str) -> None:
+    """The header is the first line and the rule below it, whatever text precedes the table."""
     rows = {"|": "| Nut | 2 |\n", "\t": "Nut\t2\n", ";": "Nut;2;EUR\n", ",": "Nut,2\n"}
     row = next(line for mark, line in rows.items() if mark in header)
     text = f"{before}{row * 3}"
@@ -218,7 +218,7 @@ def test_a_table_that_goes_on_is_known_by_its_beginning(before: str, header: str
     assert text[slice(*found)] == header
 
 
-def test_a_table_of_columns_has_its_beginning_below_wrapped_cells() -> None:
+def test_a_table_of_columns_has_its_header_below_wrapped_cells() -> None:
     text = "Order 5\nname      qty   price\n" + "Bolt, M3    1    3.50\n  of iron, blue\n" * 3
 
     found = chunking.table_header(text, text.rindex("Bolt"))
@@ -240,20 +240,20 @@ def test_a_table_of_columns_has_its_beginning_below_wrapped_cells() -> None:
         (f"{'long ' * 300}\ta\n", "x\ty\n"),
     ],
 )
-def test_where_no_table_goes_on_there_is_no_header(before: str, after: str) -> None:
-    """At its beginning, after a blank line, in prose, within a line, and where it is too long."""
+def test_there_is_no_header_where_no_table_continues(before: str, after: str) -> None:
+    """Cases: its start, a blank line, prose, the middle of a line, too long a header."""
     assert chunking.table_header(before + after, len(before)) is None
 
 
 @given(TEXTS, st.integers(0, 400))
-def test_a_header_stands_before_the_table_that_it_is_of(text: str, place: int) -> None:
+def test_a_header_ends_before_the_place_where_its_table_continues(text: str, place: int) -> None:
     found = chunking.table_header(text, min(place, len(text)))
 
     assert found is None or 0 <= found[0] < found[1] <= place
 
 
 class CountedPattern:
-    """A pattern that counts how often a whole text is searched for it."""
+    """A pattern that counts the searches that start at the beginning of a text."""
 
     def __init__(self, pattern: re.Pattern[str]) -> None:
         self._pattern = pattern
@@ -265,7 +265,7 @@ class CountedPattern:
 
 
 def test_the_chunks_of_a_long_table_share_one_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each asks where its table begins; that took time by the square of the length."""
+    """A search for each chunk would take time quadratic in the length."""
     fields = CountedPattern(records.QUOTED_FIELD)
     monkeypatch.setattr(chunking, "QUOTED_FIELD", fields)
     text = "id,words\n" + "".join(f'{number},"Item\n{number}"\n' for number in range(30_000))

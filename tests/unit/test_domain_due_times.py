@@ -1,4 +1,4 @@
-"""Due times keep to the clock on the wall, through every change that it makes."""
+"""Tests of due times, which follow local time through every clock change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from chordwise.domain import due_times
 
 BERLIN = ZoneInfo("Europe/Berlin")
-# Hours skipped and repeated at night and at midnight, half an hour, a whole day, never.
+# Zones that skip or repeat hours at night or at midnight, half an hour, a whole day, or never.
 ZONES = (
     "Europe/Berlin",
     "America/New_York",
@@ -36,7 +36,7 @@ times_of_day = st.tuples(st.integers(0, 23), st.integers(0, 59))
 
 
 def daily(hour: int, minute: int) -> str:
-    """Return the expression for a time of every day."""
+    """Return the cron expression of a daily time."""
     return f"{minute} {hour} * * *"
 
 
@@ -45,7 +45,7 @@ def at(text: str, zone: ZoneInfo = BERLIN, fold: int = 0) -> datetime:
 
 
 def days_of(cron: str, zone: ZoneInfo, first: datetime, count: int) -> list[datetime]:
-    """Return the next due times, each asked for with the one before."""
+    """Return the next due times, each computed from the previous one."""
     found = [due_times.next_due(cron, zone, first)]
     while len(found) < count:
         found.append(due_times.next_due(cron, zone, found[-1]))
@@ -53,23 +53,23 @@ def days_of(cron: str, zone: ZoneInfo, first: datetime, count: int) -> list[date
 
 
 def exists(local: datetime) -> bool:
-    """Return whether a clock on the wall ever shows this."""
+    """Return whether this local time exists."""
     return local.astimezone(UTC).astimezone(local.tzinfo).replace(fold=0) == local
 
 
 @pytest.mark.parametrize(("minutes", "next_minute"), [("30", "30"), ("0,30", "00")])
-def test_a_skipped_hour_is_made_up_for_once_right_after_the_gap(
+def test_a_time_in_a_skipped_hour_is_due_once_right_after_the_gap(
     minutes: str, next_minute: str
 ) -> None:
-    """On 29 March 2026 the clock goes from 2:00 to 3:00 in Berlin."""
+    """On 29 March 2026 the clock changes from 2:00 to 3:00 in Berlin."""
     found = days_of(f"{minutes} 2 * * *", BERLIN, at("2026-03-28T12:00"), 2)
 
     assert found == [at("2026-03-29T03:00"), at(f"2026-03-30T02:{next_minute}")]
 
 
 @pytest.mark.parametrize("minutes", range(0, 180, 5))
-def test_a_repeated_hour_is_due_once(minutes: int) -> None:
-    """On 25 October 2026 it is 2:30 twice in Berlin; the first counts, whenever one asks."""
+def test_a_time_in_a_repeated_hour_is_due_once(minutes: int) -> None:
+    """On 25 October 2026, 2:30 occurs twice in Berlin; only the first occurrence is due."""
     first = at("2026-10-25T02:30")
     asked_at = at("2026-10-25T01:00") + timedelta(minutes=minutes)
 
@@ -78,8 +78,8 @@ def test_a_repeated_hour_is_due_once(minutes: int) -> None:
     assert found == (first if asked_at < first else at("2026-10-26T02:30"))
 
 
-def test_every_half_hour_goes_by_the_time_that_passes() -> None:
-    """A repeated hour has its half hours twice, a skipped one has none."""
+def test_a_half_hourly_schedule_follows_elapsed_time() -> None:
+    """A repeated hour has its half hours twice, and a skipped hour has none."""
     autumn = days_of("*/30 * * * *", BERLIN, at("2026-10-25T01:45"), 5)
     spring = days_of("*/30 * * * *", BERLIN, at("2026-03-29T01:15"), 3)
 
@@ -88,10 +88,10 @@ def test_every_half_hour_goes_by_the_time_that_passes() -> None:
 
 
 @given(zones, moments, times_of_day)
-def test_a_daily_time_comes_once_on_every_day_that_there_is(
+def test_a_daily_time_is_due_once_on_every_day(
     zone: ZoneInfo, moment: datetime, time_of_day: tuple[int, int]
 ) -> None:
-    """At that very time where the clock shows it, else at the end of the gap."""
+    """It is due at the local time if that exists, otherwise at the end of the gap."""
     hour, minute = time_of_day
     start = moment.astimezone(zone).replace(hour=12, minute=0, second=0, microsecond=0)
 
@@ -115,10 +115,10 @@ def test_a_daily_time_comes_once_on_every_day_that_there_is(
     st.sampled_from(["0 2 * * *", "*/15 * * * *", "30 1 * * 1-5", "0 0 1 * *", "0 0 1 1 *"]),
     st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=60)),
 )
-def test_the_next_time_is_later_and_none_is_passed_over(
+def test_the_next_time_is_later_and_no_time_is_skipped(
     zone: ZoneInfo, moment: datetime, cron: str, downtime: timedelta
 ) -> None:
-    """Asked at any moment before it, the answer is the same; after a downtime the latest counts."""
+    """The result is the same at any moment before it; after a downtime the latest time counts."""
     found = due_times.next_due(cron, zone, moment)
     latest = due_times.latest_due(cron, zone, found, found + downtime)
 
@@ -141,7 +141,7 @@ def test_the_next_time_is_later_and_none_is_passed_over(
         ("@daily", "1 fields"),
     ],
 )
-def test_what_is_no_expression_is_refused(cron: str, complaint: str) -> None:
+def test_an_invalid_expression_is_rejected(cron: str, complaint: str) -> None:
     for good in ("0 2 * * MON-FRI", "*/5 8-18 1,15 JAN *", "0 0 L * *"):
         due_times.check(good)
     with pytest.raises(ValueError, match=complaint):

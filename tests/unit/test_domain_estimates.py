@@ -1,4 +1,4 @@
-"""Estimates of what a run will take: the intervals hold as often as they say."""
+"""Tests of estimates of a run: intervals have the stated coverage."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from chordwise.domain.estimates import Interval
 from chordwise.domain.tasks import AnalysisType
 
 
-def test_intervals_of_predictions_hold_nine_times_in_ten() -> None:
-    """Over many histories of eight answers, the sum of thirty more lies inside about as often."""
+def test_prediction_intervals_hold_in_nine_of_ten_cases() -> None:
+    """From histories of eight answers, the sum of thirty more is predicted."""
     random = Random(7)  # noqa: S311 - the same draws in every run
 
     def draw(count: int) -> list[float]:
@@ -28,7 +28,7 @@ def test_intervals_of_predictions_hold_nine_times_in_ten() -> None:
 
 
 def test_more_observations_narrow_the_interval() -> None:
-    """What was seen often is known better; the expected sum is the mean times the count."""
+    """The expected sum is the mean times the count."""
     few = estimates.predicted([100, 200, 300, 400, 500], 50)
     many = estimates.predicted([100, 200, 300, 400, 500] * 20, 50)
 
@@ -36,22 +36,21 @@ def test_more_observations_narrow_the_interval() -> None:
     assert many.high - many.low < few.high - few.low
 
 
-def test_a_prediction_is_never_below_what_was_the_least() -> None:
-    """No number of answers is shorter than so many of the shortest answer."""
+def test_a_prediction_is_never_below_the_observed_minimum() -> None:
+    """The lower bound is the count times the shortest answer."""
     assert estimates.predicted([10, 1_000, 20, 900, 15], 3).low >= 3 * 10
 
 
 @pytest.mark.parametrize("kind", AnalysisType)
-def test_assumptions_are_wide_and_within_the_output_limit(kind: AnalysisType) -> None:
-    """Nothing longer than the model may write is expected."""
+def test_default_intervals_are_wide_and_within_the_output_limit(kind: AnalysisType) -> None:
     assumed = estimates.assumed(kind, 3_000, 512)
 
     assert 0 < assumed.low < assumed.typical <= assumed.high <= 512
     assert assumed.typical / assumed.low == pytest.approx(3)
 
 
-def test_repeats_are_known_better_the_more_were_asked() -> None:
-    """Without any history a share is assumed; with much of it the interval is narrow."""
+def test_the_interval_of_repeats_narrows_with_the_history() -> None:
+    """Without a history a default share is assumed."""
     some, many = estimates.repeats(20, 1), estimates.repeats(2_000, 100)
 
     assert estimates.repeats(0, 0) == estimates.ASSUMED_REPEATS
@@ -63,31 +62,31 @@ def test_repeats_are_known_better_the_more_were_asked() -> None:
 @pytest.mark.parametrize(
     ("chunks", "room", "questions", "material"),
     [
-        (1, 1_000, 0, 0),  # nothing to join
-        (5, 1_000, 1, 500),  # all at once
+        (1, 1_000, 0, 0),  # nothing to merge
+        (5, 1_000, 1, 500),  # all in one question
         (20, 1_000, 3, 2_000 + 2 * 300),  # ten each, then both
-        (21, 1_000, 3, 2_000 + 3 * 300),  # the last one joins the second level
-        (4, 10, 3, 400 + 2 * 300),  # never fewer than two at once
+        (21, 1_000, 3, 2_000 + 3 * 300),  # the last one is merged on the second level
+        (4, 10, 3, 400 + 2 * 300),  # never fewer than two at a time
     ],
 )
-def test_syntheses_are_counted_level_by_level(
+def test_syntheses_are_counted_by_level(
     chunks: int, room: float, questions: int, material: float
 ) -> None:
-    """As many answers as fit are joined by one question, until one answer is left."""
+    """Each question merges as many answers as fit, until one answer is left."""
     found = estimates.syntheses(chunks, 100, 300, room)
 
     assert (found.questions, found.material_tokens) == (questions, material)
 
 
-def test_sums_are_cautious() -> None:
-    """Errors are added as if they went in the same direction."""
+def test_errors_of_a_sum_are_added() -> None:
+    """Errors are treated as if they had the same sign."""
     one = Interval(low=1, typical=2, high=4)
 
     assert one + one == one.times(2) == Interval(low=2, typical=4, high=8)
 
 
-def test_the_quantile_is_that_of_students_distribution() -> None:
-    """Tables give 2.132 for four degrees of freedom, and 1.660 for a hundred, at 90 %."""
+def test_the_quantile_is_that_of_students_t_distribution() -> None:
+    """Tables give 2.132 for four degrees of freedom and 1.660 for a hundred, at 90 %."""
     widths = []
     for count in (5, 101):
         observed = [float(n) for n in range(count)]

@@ -1,4 +1,4 @@
-"""Examples: read with care, fit to the options, and marked in the prompt."""
+"""Tests of examples: their validation and their place in the prompt."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def an_example() -> Example:
 
 
 def test_an_answer_is_an_object_or_its_json() -> None:
-    """TOML has no null, so that a text may stand for the object."""
+    """TOML has no null, so JSON text is accepted instead of an object."""
     as_object = GIVEN | {"answer": json.loads(a_summary("burned down"))}
 
     assert examples.parse([as_object]) == (an_example(),)
@@ -45,13 +45,13 @@ def test_an_answer_is_an_object_or_its_json() -> None:
         ([GIVEN | {"answer": "[]"}], "Example 1 needs type, text"),
     ],
 )
-def test_what_is_no_example_is_refused(stored: JsonValue, complaint: str) -> None:
+def test_an_invalid_example_is_rejected(stored: JsonValue, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         examples.parse(stored)
 
 
-def test_an_answer_has_to_be_one_that_could_be_given() -> None:
-    """By the schema under these options, and with quotes of its own text."""
+def test_the_answer_of_an_example_must_be_a_valid_answer() -> None:
+    """It must conform to the schema under these options and quote its own text."""
     example, options = an_example(), AnalysisOptions()
     foreign = replace(example, text="Another text.")
     as_classification = replace(example, analysis_type=AnalysisType.CLASSIFICATION)
@@ -69,10 +69,10 @@ def test_an_answer_has_to_be_one_that_could_be_given() -> None:
         (Stage.ANALYZE, AnalysisType.SENTIMENT, False),
     ],
 )
-def test_questions_about_a_text_show_the_examples_of_their_type(
+def test_prompts_include_the_examples_of_their_type(
     stage: Stage, kind: AnalysisType, *, is_shown: bool
 ) -> None:
-    """Marked as examples, in the part that all questions of a run have in common."""
+    """They are marked as examples, in the part that all questions of a run share."""
     options = AnalysisOptions(examples=(an_example(),))
     task = AnalysisTask(analysis_type=kind, stage=stage, text="t", options=options)
 

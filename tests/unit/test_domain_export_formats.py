@@ -1,4 +1,4 @@
-"""Nothing that leaves for a spreadsheet begins like a formula, and nothing else changes."""
+"""Tests of export formats: cells that begin like formulas are escaped, others are unchanged."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def read_back(lines: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("beginning", DANGEROUS)
-def test_what_begins_like_a_formula_gets_an_apostrophe(beginning: str) -> None:
-    """Each of the signs, the full-width ones too, and nothing else of the text changes."""
+def test_text_that_begins_like_a_formula_gets_an_apostrophe(beginning: str) -> None:
+    """This includes the full-width signs; the rest of the text is unchanged."""
     assert neutralized(f"{beginning}1+1") == f"'{beginning}1+1"
     assert neutralized(f"1{beginning}1") == f"1{beginning}1"
 
 
 @given(st.lists(st.tuples(values, values), min_size=1))
 def test_no_cell_of_a_csv_begins_like_a_formula(rows: list[tuple[object, object]]) -> None:
-    """But for numbers, which are what they look like; each cell is the value or its safe form."""
+    """Numbers are excepted; each cell is the value or its escaped form."""
     written = "".join(csv_lines(["=a", "b"], rows, raw=False))
 
     header, *found = read_back(written)
@@ -60,8 +60,8 @@ def test_no_cell_of_a_csv_begins_like_a_formula(rows: list[tuple[object, object]
 
 
 @given(st.lists(st.tuples(texts, texts), min_size=1))
-def test_raw_text_comes_back_as_it_was(rows: list[tuple[str, str]]) -> None:
-    """With --raw a program that reads CSV finds exactly what is stored."""
+def test_raw_text_is_exported_unchanged(rows: list[tuple[str, str]]) -> None:
+    """With `--raw`, a CSV parser reads exactly the stored text."""
     written = "".join(csv_lines(["a", "b"], rows, raw=True))
 
     assert read_back(written) == [["a", "b"], *map(list, rows)]
@@ -83,13 +83,13 @@ def test_raw_text_comes_back_as_it_was(rows: list[tuple[str, str]]) -> None:
         (b"\x00\xff", "\\x00ff"),
     ],
 )
-def test_values_as_cells(value: object, cell: str) -> None:
-    """Numbers have all their digits, moments their zone, and JSON is JSON."""
+def test_values_are_converted_to_cells(value: object, cell: str) -> None:
+    """Numbers keep all digits, timestamps their zone, and JSON is JSON."""
     assert table.shown(value) == cell
 
 
-def test_csv_quotes_where_it_has_to() -> None:
-    """Empty cells for null, marks where they are needed; a carriage return begins no row."""
+def test_csv_quotes_cells_only_where_necessary() -> None:
+    """Null is an empty cell; a carriage return does not begin a row."""
     rows = [(None, "=1+1", 'say "a, b"'), (True, {"a": 1}, Decimal("1.50"))]
 
     lines = list(csv_lines(["x", "y", "z"], rows, raw=True))
@@ -101,13 +101,13 @@ def test_csv_quotes_where_it_has_to() -> None:
 
 
 def test_columns_of_the_same_name_are_numbered() -> None:
-    """An object in JSON can hold each name once."""
+    """A JSON object can have each name only once."""
     assert distinct(["a", "b", "a", "a_2", "a"]) == ["a", "b", "a_2", "a_2_2", "a_3"]
 
 
 @pytest.mark.parametrize(
     ("name", "found"), [("x.CSV", "csv"), ("x.tar.jsonl", "jsonl"), ("csv", None), ("x.txt", None)]
 )
-def test_the_ending_of_a_file_names_its_format(name: str, found: str | None) -> None:
-    """In capitals too; and a name without a known ending names none."""
+def test_the_extension_of_a_file_determines_its_format(name: str, found: str | None) -> None:
+    """The case is ignored; an unknown extension has no format."""
     assert ExportFormat.of_file(PurePath(name)) == found

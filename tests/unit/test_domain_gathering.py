@@ -1,4 +1,4 @@
-"""One thread acts for all that want something at the same moment."""
+"""Tests of gathering: one thread processes the items of concurrent callers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATIENCE_SECONDS = 20.0
 
 
 class Group:
-    """Doubles numbers, and keeps the groups in which they came; no double of a negative one."""
+    """Doubles numbers and records the groups; rejects negative numbers."""
 
     def __init__(self, gather: Callable[[], None] = lambda: None) -> None:
         self.groups: list[list[int]] = []
@@ -32,7 +32,7 @@ class Group:
         return []
 
 
-def test_what_comes_while_the_leader_waits_is_done_with_its_own() -> None:
+def test_items_that_arrive_while_the_leader_waits_join_its_group() -> None:
     everyone = Barrier(THREADS)
     come = Event()
     group = Group(gather=lambda: assert_set(come))
@@ -49,8 +49,8 @@ def test_what_comes_while_the_leader_waits_is_done_with_its_own() -> None:
     assert sorted(number for each in group.groups for number in each) == list(range(THREADS))
 
 
-def test_an_error_is_raised_where_its_item_came_from() -> None:
-    """An item that no caller waits for is processed at once, and its error is not raised."""
+def test_an_error_is_raised_in_the_caller_of_its_item() -> None:
+    """An item without a waiting caller is processed immediately, and its error is not raised."""
     group = Group()
 
     with pytest.raises(ValueError, match="negative"):
@@ -61,8 +61,7 @@ def test_an_error_is_raised_where_its_item_came_from() -> None:
     assert group.groups == [[-1], [-2], [3]]
 
 
-def test_what_was_left_is_done_by_the_leader_before_it_returns() -> None:
-    """No thread waits for it, and none has to come by later."""
+def test_the_leader_processes_left_items_before_it_returns() -> None:
     group = Group()
 
     def leave_two() -> None:
@@ -78,8 +77,8 @@ def test_what_was_left_is_done_by_the_leader_before_it_returns() -> None:
     assert group.groups == [[4], [5], [-6]]
 
 
-def test_what_lingers_goes_with_the_next_item() -> None:
-    """Unless it is to be done at once, or no other item comes."""
+def test_a_lingering_item_is_processed_with_the_next_item() -> None:
+    """An item with `at_once` does not linger."""
     group = Group()
     group.gathering = Gathering(group.act, lambda: None, THREADS, linger_seconds=3.0)
 
@@ -91,7 +90,7 @@ def test_what_lingers_goes_with_the_next_item() -> None:
     assert group.groups == [[1, 2], [3]]
 
 
-def test_what_lingers_without_a_next_item_is_done_all_the_same() -> None:
+def test_a_lingering_item_is_processed_without_a_next_item() -> None:
     done = Event()
 
     def act(group: list[Entry[int, int]]) -> list[Entry[int, int]]:
@@ -109,8 +108,8 @@ def assert_set(event: Event) -> None:
     assert event.wait(PATIENCE_SECONDS)
 
 
-def test_a_leader_that_dies_leaves_no_thread_waiting() -> None:
-    """Those that it acted for get an error, and the next one leads."""
+def test_the_death_of_a_leader_leaves_no_thread_waiting() -> None:
+    """The callers in its group get an error, and the next caller leads."""
     died = Event()
 
     def act(group: list[Entry[int, int]]) -> list[Entry[int, int]]:
@@ -135,7 +134,7 @@ def test_a_leader_that_dies_leaves_no_thread_waiting() -> None:
     assert gathering.outcome(3) == 3
 
 
-def test_what_fails_for_those_that_left_it_keeps_no_other_from_leading() -> None:
+def test_an_error_of_a_left_item_does_not_block_the_next_leader() -> None:
     def act(group: list[Entry[int, int]]) -> list[Entry[int, int]]:
         for entry in group:
             if entry.is_left:

@@ -1,4 +1,4 @@
-"""Finding quotes in their source, and where a quote may begin and end."""
+"""Tests of locating quotes in their source, and of the boundaries of quotes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXTS = st.text(ALPHABET | CHARACTERS, min_size=1, max_size=80)
 
 @st.composite
 def texts_with_a_part(draw: st.DrawFn) -> tuple[str, str]:
-    """Draw a text and a part of it that is no white space alone."""
+    """Draw a text and a part of it that is not blank."""
     text = draw(TEXTS)
     start = draw(st.integers(0, len(text) - 1))
     part = text[start : draw(st.integers(start + 1, len(text)))]
@@ -40,14 +40,14 @@ def evidence(quote: str, source: Source) -> JsonObject:
 
 
 def canonical(text: str) -> str:
-    """Return what two texts share that differ in typography, mark-up, white space or case only."""
+    """Return a form that ignores typography, markup, white space and case."""
     folded = unicodedata.normalize("NFKD", grounding._decompose(grounding._fold(text)))
     return "".join(char for char in folded if not char.isspace() and char not in "*_`\\#>-|")
 
 
 @given(texts_with_a_part(), st.integers(0, 10_000))
-def test_a_part_of_a_text_is_found_word_for_word(pair: tuple[str, str], offset: int) -> None:
-    """What stands in the text is found, unless it would cut a number or an accent."""
+def test_a_part_of_a_text_is_found_verbatim(pair: tuple[str, str], offset: int) -> None:
+    """Exceptions are parts that would cut a number or an accent."""
     text, part = pair
     assume(not re.search(r"\d|[\u0300-\u036f]", text))
 
@@ -58,8 +58,8 @@ def test_a_part_of_a_text_is_found_word_for_word(pair: tuple[str, str], offset: 
 
 
 @given(TEXTS, TEXTS)
-def test_what_is_found_is_the_quote_up_to_typography(text: str, quote: str) -> None:
-    """Whatever is located says the same; the frame around a quote does not count."""
+def test_a_located_span_equals_the_quote_up_to_typography(text: str, quote: str) -> None:
+    """Characters that enclose the quote are ignored."""
     span = Source(text).locate(quote)
 
     if span is not None:
@@ -69,8 +69,7 @@ def test_what_is_found_is_the_quote_up_to_typography(text: str, quote: str) -> N
 
 
 @given(TEXTS, TEXTS)
-def test_grounding_never_invents(text: str, quote: str) -> None:
-    """A quote that is not in the text, whatever is tolerated, is not grounded."""
+def test_a_quote_that_is_not_in_the_text_is_not_grounded(text: str, quote: str) -> None:
     assume(canonical(quote).strip(grounding._FRAME) not in canonical(text))
 
     grounded = evidence(quote, Source(text))
@@ -121,8 +120,10 @@ def test_substr_of_a_grounded_span_is_the_stored_quote(pair: tuple[str, str], of
         ("開かれ", "会議は五月に開かれた。", "開かれ"),
     ],
 )
-def test_what_models_change_without_meaning_to(quote: str, text: str, wording: str) -> None:
-    """The quote is found, and what is stored is the source's own wording."""
+def test_quotes_with_typical_changes_of_models_are_found(
+    quote: str, text: str, wording: str
+) -> None:
+    """The stored quote has the wording of the source."""
     grounded = evidence(quote, Source(text, offset=7))
 
     assert grounded == {
@@ -180,16 +181,16 @@ def test_what_models_change_without_meaning_to(quote: str, text: str, wording: s
         ("cafe", "a caf\u00e9 here"),
     ],
 )
-def test_what_is_not_in_the_text(quote: str, text: str) -> None:
-    """Blank quotes and elisions; half a number; signs, powers, comparisons and accents left out."""
+def test_quotes_that_are_not_in_the_text_are_not_found(quote: str, text: str) -> None:
+    """Blank quotes and elisions; half a number; omitted signs, powers, comparisons and accents."""
     assert Source(text).locate(quote) is None
 
 
-def test_equal_quotes_stand_one_after_the_other() -> None:
-    """Equal rows of a list have places of their own, in a synthesis, too.
+def test_equal_quotes_have_successive_places() -> None:
+    """Equal rows of a list have their own places, also in a synthesis.
 
-    A synthesis repeats a chunk's quote: its span is the chunk's, not the first look-alike.
-    Each place counts once, and what was not found is not known.
+    A synthesis repeats the quote of a chunk: its span is that of the chunk, not the first equal
+    passage. Each place counts once, and quotes that were not found have none.
     """
     text = "Coffee 3.\nTea 4.\nCoffee 3.\nCoffee 3.\n"
     said = ("Coffee 3.", "Tea 4.", "Coffee 3.", "Coffee 3.", "Coffee 3.", "Milk 5.")
@@ -206,8 +207,8 @@ def test_equal_quotes_stand_one_after_the_other() -> None:
     assert later.locate("Coffee 3.") == Span(start_char=27, end_char=36)
 
 
-def test_a_users_data_is_left_as_it_is() -> None:
-    """A member `quote` of a user's own schema is a value like any other."""
+def test_data_of_a_users_schema_is_not_grounded() -> None:
+    """A member `quote` of a user's schema is an ordinary value."""
     data: JsonObject = {"quote": "To be", "author": "W. S.", "start_char": 3, "grounded": "yes"}
     answer: JsonObject = {"data": data, "evidence": [{"path": "/quote", "quote": "To be"}]}
 
@@ -220,7 +221,7 @@ def test_a_users_data_is_left_as_it_is() -> None:
 
 
 def test_the_share_of_grounded_quotes() -> None:
-    """An answer without quotes has nothing wrong; null is no quote, and nor is a number."""
+    """Without quotes the share is 1; null and numbers are not quotes."""
     quotes: list[JsonValue] = ["here", "nowhere", None, 5]
     answer: JsonObject = {"fields": [{"quote": quote, "confidence": 1} for quote in quotes]}
 
@@ -235,8 +236,8 @@ def test_the_share_of_grounded_quotes() -> None:
 
 @pytest.mark.parametrize("unit", ["a", " x", "ab. ", "\u4e2d", "a\u0301", "\u200b "])
 @pytest.mark.parametrize("end", ["", "?"])
-def test_a_quote_is_looked_for_in_linear_time(unit: str, end: str) -> None:
-    """Not even a long quote that repeats itself takes its length times that of the text."""
+def test_a_quote_is_located_in_linear_time(unit: str, end: str) -> None:
+    """The time for a long repetitive quote is not its length times that of the text."""
     quote = unit * 2_500 + end
     started = time.process_time()
 
@@ -245,7 +246,7 @@ def test_a_quote_is_looked_for_in_linear_time(unit: str, end: str) -> None:
 
 
 def found(quote: str, text: str) -> str | None:
-    """Return what stands before the place at which the quote is found, `None` where it is not."""
+    """Return the text before the place of the quote, or `None` if it is not found."""
     span = Source(text).locate(quote)
     return None if span is None else text[: span.start_char]
 
@@ -263,8 +264,8 @@ def found(quote: str, text: str) -> str | None:
         ("16", "16,619.98,Coffee"),
     ],
 )
-def test_a_whole_number_is_found_beside_signs_and_letters(quote: str, text: str) -> None:
-    """Dates, lists, units and records of CSV are made of whole numbers."""
+def test_a_whole_number_is_found_next_to_signs_and_letters(quote: str, text: str) -> None:
+    """Dates, lists, units and CSV records contain whole numbers."""
     assert found(quote, text) == text[: text.index(quote)]
 
 
@@ -277,14 +278,14 @@ def test_a_whole_number_is_found_beside_signs_and_letters(quote: str, text: str)
         ("ability", "Ability: capability", ""),
     ],
 )
-def test_whole_words_come_first(quote: str, text: str, before: str) -> None:
-    """A name is found where it stands alone, not inside a longer word before."""
+def test_whole_words_are_preferred(quote: str, text: str, before: str) -> None:
+    """A name is located as a word, not inside an earlier longer word."""
     assert found(quote, text) in (before, text[: text.rindex(quote)])
     assert list(grounding.whole(text, [(len(before), len(before) + len(quote))]))
 
 
-def test_words_without_blanks_between_them_have_a_place_for_each_mention() -> None:
-    """So do Latin names and numbers among the letters of such a script."""
+def test_every_mention_is_found_in_scripts_without_spaces() -> None:
+    """This includes Latin names and numbers among the letters of such a script."""
     text = "商品苹果3件、商品Maple数12件、商品苹果12件。"
 
     starts = {
@@ -333,7 +334,7 @@ def written(form: str, random: Random) -> str:
 
 
 def wrapped(words: list[str], random: Random, *, is_parted: bool) -> Iterator[str]:
-    """Yield lines of some words, of which the last may be parted by a hyphen."""
+    """Yield wrapped lines, some of which end with a hyphenated word."""
     line: list[str] = []
     for word in words:
         line.append(word)
@@ -348,7 +349,7 @@ def wrapped(words: list[str], random: Random, *, is_parted: bool) -> Iterator[st
 
 
 def falsified(words: list[str], random: Random) -> Iterator[list[str]]:
-    """Yield what some words do not say, though it looks like it."""
+    """Yield wrong variants of some words."""
     place = random.randrange(1, len(words) - 2)
     yield [*words[:place], "banana", *words[place + 1 :]]
     yield [*words[:place], "not", *words[place:]]
@@ -364,8 +365,8 @@ def falsified(words: list[str], random: Random) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("seed", range(3))
-def test_quotes_are_found_through_the_form_of_a_document(form: str, seed: int) -> None:
-    """True quotes are found where they stand, and false ones are not, in every form."""
+def test_quotes_are_found_in_every_form_of_a_document(form: str, seed: int) -> None:
+    """False quotes are not found in any form."""
     random = Random(seed)  # noqa: S311 - not for secrets
     text = written(form, random)
     source = Source(text, offset=5)
@@ -387,8 +388,10 @@ def letters(text: str) -> str:
 
 @pytest.mark.parametrize("ellipsis", ["...", "\u2026", "[...]", "[\u2026]", "(...)", ". . ."])
 @pytest.mark.parametrize("form", FORMS)
-def test_the_parts_beside_an_ellipsis_stand_near_each_other(ellipsis: str, form: str) -> None:
-    """The span reaches from the first part to the last, and a page break between is no matter."""
+def test_the_parts_of_a_quote_with_an_ellipsis_must_be_near_each_other(
+    ellipsis: str, form: str
+) -> None:
+    """The span is from the first part to the last, also across a page break."""
     text = written(form, Random(1))  # noqa: S311 - not for secrets
     parts = "The harbour company shall deliver", "to the northern quay before March."
 
@@ -414,8 +417,8 @@ def test_the_parts_beside_an_ellipsis_stand_near_each_other(ellipsis: str, form:
         "The harbour company shall deliver 1 ... to the northern quay",
     ],
 )
-def test_parts_that_are_no_quote(quote: str) -> None:
-    """Out of order, far away, too short, another word, half a number, a negation left out."""
+def test_parts_that_are_not_a_quote_are_not_found(quote: str) -> None:
+    """Wrong order, distant, too short, another word, half a number, an omitted negation."""
     text = " ".join([*SENTENCES[:4], *("It rained all day long." for _ in range(50)), *SENTENCES])
 
     assert Source(text[: text.rindex("Every delivery")] + SENTENCES[-1]).locate(quote) is None
@@ -440,8 +443,8 @@ def test_parts_that_are_no_quote(quote: str) -> None:
         ("It is the tenant", "of Smith &amp; Sons who does n&rsquo;t", "pay the whole rent"),
     ],
 )
-def test_no_word_of_denial_is_left_out(before: str, left_out: str, after: str) -> None:
-    """Nor one of refusal; with other words in its place the quote is found."""
+def test_an_ellipsis_must_not_omit_a_negation(before: str, left_out: str, after: str) -> None:
+    """Words of refusal count as well; a quote that omits other words is found."""
     quote = f"{before} ... {after}"
 
     assert Source(f"{before} {left_out} {after}.").locate(quote) is None
@@ -475,8 +478,8 @@ def test_no_word_of_denial_is_left_out(before: str, left_out: str, after: str) -
         ("the \u2039office\u203a \u201chere\u201d", "the 'of\ufb01ce' \"here\""),
     ],
 )
-def test_marks_and_hyphens_without_meaning(quote: str, text: str) -> None:
-    """Neither the quote's nor the document's count, and a hyphen may be the word's own."""
+def test_markup_and_hyphenation_are_ignored(quote: str, text: str) -> None:
+    """This applies to the quote and the document; a hyphen may also belong to the word."""
     span = Source(text).locate(quote)
 
     assert span is not None
@@ -484,8 +487,8 @@ def test_marks_and_hyphens_without_meaning(quote: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("unit", [".", "-", "*", "> ", "a-\n", "[a](", "1\n", "Page 1\n\n\n\n\n"])
-def test_hostile_documents_take_linear_time(unit: str) -> None:
-    """A long run of marks is searched in seconds, for a quote with parts, too."""
+def test_hostile_documents_are_searched_in_linear_time(unit: str) -> None:
+    """A long run of markup takes seconds, also for a quote with an ellipsis."""
     started = time.process_time()
 
     span = Source(unit * (200_000 // len(unit))).locate("some three words ... and three others")
@@ -494,10 +497,10 @@ def test_hostile_documents_take_linear_time(unit: str) -> None:
     assert time.process_time() - started < 20
 
 
-def test_how_a_quote_was_found_is_kept_in_a_synthesis() -> None:
-    """A joined quote is stored with the whole wording, and is no exact one afterwards.
+def test_the_kind_of_grounding_is_kept_in_a_synthesis() -> None:
+    """A joined quote is stored with the full wording and does not become an exact one.
 
-    A sentence may be left out as a whole, whatever it denies.
+    A whole sentence may be omitted, even if it contains a negation.
     """
     text = " ".join(SENTENCES)
     findings: list[JsonValue] = [
@@ -515,8 +518,8 @@ def test_how_a_quote_was_found_is_kept_in_a_synthesis() -> None:
     assert (str(second["quote"])[-5:], second["grounding"]) == ("twice", "joined")
 
 
-def test_an_answer_full_of_ellipses_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many gaps are looked at; what is left of the quotes counts as not found."""
+def test_the_number_of_evaluated_ellipses_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further quotes count as not found."""
     looked_at: list[int] = []
 
     def may_be_left_out(_text: str, start: int, _end: int) -> bool:
@@ -534,8 +537,8 @@ def test_an_answer_full_of_ellipses_ends(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(looked_at) == 1_000
 
 
-def test_a_quote_with_a_word_that_a_plain_text_has_not_is_refused_at_once() -> None:
-    """Most quotes that models make up are such, and to read a text in other ways takes longer."""
+def test_a_quote_with_a_word_that_is_not_in_a_plain_text_is_rejected_early() -> None:
+    """Most invented quotes have such a word, and the other comparisons are slower."""
     source = Source("The town paid **more** than it had planned.")
 
     assert source.locate("The village paid more") is None

@@ -1,4 +1,4 @@
-"""The rules of the inbox: names, completeness, profiles, and what is reported once."""
+"""Tests of the rules of the inbox: names, completeness, profiles and repeated reports."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def print_of(size: int = 1, modified_ns: int = 0) -> Fingerprint:
         "Thumbs.db", "desktop.ini", "a.pdf.chordwise.toml", ".chordwise-01",
     ],
 )  # fmt: skip
-def test_names_that_no_document_has_are_ignored(name: str) -> None:
-    """Hidden, temporary, locks, and the side-cars and marks of our own."""
+def test_files_that_are_not_documents_are_ignored(name: str) -> None:
+    """These are hidden, temporary and lock files, side-cars, and marker files of Chordwise."""
     documents = ("a.txt", "party.pdf", "tmp", "a.toml", "-rf", "=cmd()", "uv.lock")
 
     assert is_ignored(name)
@@ -46,7 +46,7 @@ def test_names_that_no_document_has_are_ignored(name: str) -> None:
 
 
 @given(name=NAMES)
-def test_a_side_car_is_for_the_file_that_it_is_named_after(name: str) -> None:
+def test_a_side_car_belongs_to_the_file_in_its_name(name: str) -> None:
     others = ("a.txt", ".chordwise.toml", "chordwise.toml", "a.toml")
 
     assert side_car_owner(side_car_name(name)) == name
@@ -55,8 +55,8 @@ def test_a_side_car_is_for_the_file_that_it_is_named_after(name: str) -> None:
 
 
 @given(name=NAMES)
-def test_further_names_differ_and_fit(name: str) -> None:
-    """Of a name that fits, each further one is new, fits as well, and keeps the extension."""
+def test_alternative_names_are_unique_and_fit(name: str) -> None:
+    """Each keeps the extension of the original name."""
     cut = os.fsdecode(name.encode("utf-8", "surrogatepass")[:200])
 
     found = list(itertools.islice(names_like(cut), 12))
@@ -69,14 +69,14 @@ def test_further_names_differ_and_fit(name: str) -> None:
 
 
 def test_the_note_of_a_very_long_name_fits() -> None:
-    """255 bytes leave no room for an extension: whole characters are left out."""
+    """255 bytes leave no room for an extension, so whole characters are dropped."""
     name = "ü" * 127 + "x"
 
     assert note_name(name) == "ü" * 125 + ".json"
 
 
-def test_the_deepest_folder_decides_about_the_profile() -> None:
-    """A sub-folder's own profile goes before that of the folder above; elsewhere there is none."""
+def test_the_deepest_folder_determines_the_profile() -> None:
+    """A sub-folder's profile overrides that of its parent; other folders have none."""
     bindings = {PurePath("/in/mail"): "mail", PurePath("/in/mail/bills"): "bills"}
 
     assert profile_of(PurePath("/in/mail/bills/2026"), bindings) == "bills"
@@ -85,14 +85,14 @@ def test_the_deepest_folder_decides_about_the_profile() -> None:
 
 
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/x", "."])
-def test_paths_that_lead_out_are_known(path: str) -> None:
-    """Nothing is written outside of done/ and failed/."""
+def test_paths_that_leave_the_folder_are_detected(path: str) -> None:
+    """Nothing is written outside done/ and failed/."""
     assert not is_inside(Path(path))
     assert is_inside(Path("a/..b/c"))
 
 
-def test_a_file_is_ripe_when_it_was_quiet_and_unchanged() -> None:
-    """An event or a change begins the wait again."""
+def test_a_file_is_ripe_after_a_time_without_events_and_changes() -> None:
+    """An event or a change restarts the wait."""
     waiting, a, b = Sightings(5, most=10), PurePath("/a"), PurePath("/b")
     waiting.replace([(a, (print_of(),)), (b, (print_of(),))], now=0)
     waiting.disturb(a, now=2)
@@ -104,15 +104,15 @@ def test_a_file_is_ripe_when_it_was_quiet_and_unchanged() -> None:
     assert [each.path for each in waiting.ripe(now=7)] == [a]
     assert [each.path for each in waiting.ripe(now=11)] == [a, b]
 
-    # A side-car belongs to what must not change.
+    # A change of a side-car also restarts the wait.
     waiting.replace([(a, (print_of(), print_of(size=9)))], now=12)
     assert waiting.ripe(now=16) == []
     assert [each.path for each in waiting.ripe(now=17)] == [a]
 
 
 @given(ages=st.lists(st.integers(0, 50), max_size=40), most=st.integers(1, 20))
-def test_the_oldest_come_first_and_never_too_many(ages: list[int], most: int) -> None:
-    """However many there are, memory is bounded, and the order is by age."""
+def test_a_limited_number_of_files_is_returned_in_order_of_age(ages: list[int], most: int) -> None:
+    """The limit bounds the memory."""
     waiting = Sightings(1, most=most)
     found = sorted((age, PurePath(f"/{number}")) for number, age in enumerate(ages))
 
@@ -122,7 +122,7 @@ def test_the_oldest_come_first_and_never_too_many(ages: list[int], most: int) ->
     assert left_out == max(0, len(ages) - most)
 
 
-def test_what_was_taken_is_waited_for_no_longer() -> None:
+def test_a_processed_file_is_forgotten() -> None:
     waiting, a, b = Sightings(1, most=10), PurePath("/a"), PurePath("/b")
     waiting.replace([(a, (print_of(),)), (b, (print_of(),))], now=0)
 
@@ -134,8 +134,8 @@ def test_what_was_taken_is_waited_for_no_longer() -> None:
     assert waiting.has_room
 
 
-def test_a_trouble_is_news_once_and_tried_ever_more_rarely() -> None:
-    """The same reason is reported once, another one again; the pauses double."""
+def test_a_failure_is_reported_once_and_retried_with_growing_delays() -> None:
+    """A different reason is reported again; the delays double."""
     troubles = FailureBackoff()
 
     news = [troubles.note("a", reason, now=0) for reason in ("full", "full", "gone")]
@@ -147,7 +147,7 @@ def test_a_trouble_is_news_once_and_tried_ever_more_rarely() -> None:
     assert not troubles.is_waiting("a", now=0)
     assert troubles.note("a", "gone", now=0)
 
-    # Of one kind of keys those remain that are still there; others are not touched.
+    # Only keys of the given type are removed.
     for key in ("there", 7):
         troubles.note(key, "why", now=0)
     troubles.keep_only({"there"}, of=str)

@@ -1,4 +1,4 @@
-"""Segments of a marked text: together they are the text, and each carries the marks above it."""
+"""Tests of the segments of a marked text: they cover the text and have its marks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SPANS = st.lists(
 def test_segments_are_the_text_with_the_marks_of_each_character(
     text: str, window: tuple[int, int], spans: list[Span], cuts: list[int]
 ) -> None:
-    """Whatever overlaps, ends before the text or begins behind it."""
+    """Spans may overlap, begin after the text or end before it."""
     found = segments(text, window, spans, cuts)
 
     shown = range(max(0, window[0]), min(window[1], len(text)))
@@ -47,7 +47,7 @@ def test_segments_are_the_text_with_the_marks_of_each_character(
 
 
 def test_marks_are_in_the_order_of_their_spans() -> None:
-    """The first one is what a click leads to."""
+    """The first mark is the target of a click."""
     outer, inner = (
         Span(start_char=0, end_char=9, mark="outer"),
         Span(start_char=4, end_char=6, mark="inner"),
@@ -64,8 +64,8 @@ def test_marks_are_in_the_order_of_their_spans() -> None:
 
 
 @given(st.text(alphabet="ab\n", max_size=60), st.integers(1, 9))
-def test_windows_are_the_text(text: str, size: int) -> None:
-    """Each ends with a line where one ends soon."""
+def test_windows_cover_the_text(text: str, size: int) -> None:
+    """Each ends at a line end if there is one nearby."""
     count = -(-len(text) // size)
     windows = [window_of(text, number, size) for number in range(count)]
 
@@ -86,7 +86,7 @@ def test_windows_are_the_text(text: str, size: int) -> None:
     ],
 )
 def test_the_words_of_a_search_are_found(words: str, found: list[str]) -> None:
-    """Whole words in any case; not those that are left out, and not what joins them."""
+    """Whole words in any case match; excluded words and operators do not."""
     text = "Annual fee: all fees of it, a fee."
 
     places = words_at(text, sought_in(words))

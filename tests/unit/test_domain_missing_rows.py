@@ -1,4 +1,4 @@
-"""Records of a text that have no row in the answer."""
+"""Tests of detecting records of a text that have no row in the answer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def records_of(layout: str) -> list[str]:
 def unread(
     text: str, data: JsonObject, evidence: list[JsonValue], **of_lists: JsonValue
 ) -> tuple[MissingRows, ...]:
-    """Return what an answer lacks whose data has nothing but lists."""
+    """Return the missing rows of an answer whose data consists of lists."""
     lists: JsonObject = {name: {"type": "array", "items": {}, **of_lists} for name in data}
     source = Source(text)
     output = ground({"data": data, "evidence": evidence}, source)
@@ -52,7 +52,7 @@ def unread(
 def missing_in(
     text: str, quotes: Sequence[str], rows: int | None = None, **of_list: JsonValue
 ) -> tuple[MissingRows, ...]:
-    """Return what an answer lacks that has a row for each quote, or more rows than quotes."""
+    """Return the missing rows of an answer with a row for each quote, or with more rows."""
     items: JsonObject = {"type": "object", "properties": {"name": {"type": "string"}}}
     data: list[JsonValue] = [{"name": str(number)} for number in range(rows or len(quotes))]
     evidence: list[JsonValue] = [
@@ -64,7 +64,7 @@ def missing_in(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_records_without_a_row_are_missing(layout: str) -> None:
-    """Whether a model stops early, or passes over a part in the middle; a whole answer is whole."""
+    """Cases: a model stops early or skips a part in the middle; a complete answer lacks nothing."""
     records = records_of(layout)
     text = f"The order of May.\n\n{''.join(records)}\nWith kind regards."
 
@@ -79,7 +79,7 @@ def test_records_without_a_row_are_missing(layout: str) -> None:
 @pytest.mark.parametrize("dropped", [(1,), (30,), (COUNT - 1,), (3, 17, 18, 40)])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_single_record_without_a_row_is_missing(layout: str, dropped: Sequence[int]) -> None:
-    """Also where few are, since nothing else looks like the others of a long list."""
+    """It is detected because no other text resembles the records of a long list."""
     records = records_of(layout)
     kept = [record for number, record in enumerate(records) if number not in dropped]
 
@@ -96,8 +96,8 @@ def test_a_single_record_without_a_row_is_missing(layout: str, dropped: Sequence
         "{name}\n{price}\n{price}.50\n",
     ],
 )
-def test_records_without_lines_of_their_own_are_missing(layout: str) -> None:
-    """As in JSON or XML on one line, or with a line for each value; each record counts once."""
+def test_records_without_their_own_lines_are_missing(layout: str) -> None:
+    """JSON or XML may be on one line or have a line for each value; each record counts once."""
     records = [layout.format(name=name, price=n) for n, name in enumerate(NAMES)]
     text = f'{{"title": 5, "rows": [{"".join(records)}]}}'
 
@@ -107,8 +107,8 @@ def test_records_without_lines_of_their_own_are_missing(layout: str) -> None:
     assert missing_in(text, records) == ()
 
 
-def test_lists_of_one_look_do_not_lack_the_rows_of_each_other() -> None:
-    """Of two lists each record has a row in one of them, or it is missing."""
+def test_records_of_similar_lists_are_matched_with_either_list() -> None:
+    """A record is missing if it has no row in any list."""
     records = records_of("markdown")
     text = f"## North\n\n{''.join(records[:30])}\n## South\n\n{''.join(records[30:])}"
 
@@ -127,7 +127,7 @@ def test_lists_of_one_look_do_not_lack_the_rows_of_each_other() -> None:
 
 @pytest.mark.parametrize("layout", ["csv", "markdown", "items", "names and values", "columns"])
 def test_one_record_of_four_without_a_row_is_missing(layout: str) -> None:
-    """Also where a list is that short; and the rest of it, where a model stops early."""
+    """So is the rest of a list after which a model stopped early."""
     records = records_of(layout)
     text = f"The order of May.\n\n{''.join(records[:4])}\nWith kind regards."
 
@@ -145,7 +145,7 @@ def test_one_record_of_four_without_a_row_is_missing(layout: str) -> None:
 )
 @pytest.mark.parametrize("kept", [(0, 1), (2, 3), (0, 2)])
 def test_two_records_of_four_without_a_row_are_missing(layout: str, kept: Sequence[int]) -> None:
-    """In a table, in lists of short items, and in names with values; in other lists by chance."""
+    """They are detected in tables, lists of short items and names with values."""
     names = ("Hex bolt", "Washer", "Spring clip", "Pipe clamp")
     records = [layout.format(name, number) for number, name in enumerate(names)]
     text = "\n".join(("Our order of May:\n", *records, "\nWith kind regards.\n"))
@@ -167,8 +167,8 @@ PEOPLE = [
     ids=["headings", "addresses", "paragraphs"],
 )
 @pytest.mark.parametrize("is_named", [True, False])
-def test_records_apart_from_each_other_are_missing(layout: str, *, is_named: bool) -> None:
-    """A row between others, and the remaining rows, but not a different last line."""
+def test_records_separated_by_blank_lines_are_missing(layout: str, *, is_named: bool) -> None:
+    """A skipped record and the rest of a list are found; other lines after it are not."""
     said = ("Costs a lot.", "We like it, and so do others.", "Sold since March.")
     records = [layout.format(each, said[n % 3], n) for n, each in enumerate(PEOPLE)]
     text = f"# The guests\n\n{''.join(records)}## Contact\n\nWrite to us.\n\nRegards\n\nTom\n"
@@ -197,10 +197,10 @@ def test_records_apart_from_each_other_are_missing(layout: str, *, is_named: boo
         ("Guests\n\nZoe Hill\n\n\fGuests\n\n{}", 0),
     ],
 )
-def test_the_first_and_last_of_names_are_missing_where_they_are_clear(
+def test_the_first_and_last_names_are_missing_if_their_list_is_delimited(
     text: str, number: int
 ) -> None:
-    """Below a colon, and above a blank line; a title and a signature are none that are missing."""
+    """A colon precedes it and a blank line follows; titles and signatures are not records."""
     missing = missing_in(text.format("\n".join(PEOPLE)), PEOPLE)
 
     assert sum(each.records for each in missing) == number
@@ -215,7 +215,7 @@ def test_names_before_values_of_one_kind_are_records() -> None:
     assert missing_in(form, ["Pieces: 3", "Amount: 12.00 EUR"]) == ()
 
 
-def test_a_line_after_a_list_of_another_form_is_no_record() -> None:
+def test_a_following_line_of_another_form_is_not_a_record() -> None:
     """It follows without a blank line."""
     names = [name.lower() for name in PEOPLE]
     text = "\n".join(("These were bought:", *names, "Please deliver by Friday."))
@@ -224,8 +224,8 @@ def test_a_line_after_a_list_of_another_form_is_no_record() -> None:
     assert [each.records for each in missing_in(text, [*names[:5], *names[6:]])] == [1]
 
 
-def test_a_single_row_of_a_table_is_compared_with_the_others() -> None:
-    """Not with those of another table above it."""
+def test_a_single_row_is_compared_with_those_of_its_table() -> None:
+    """It is not compared with those of another table above it."""
     records = records_of("markdown")
     text = f"{''.join(records)}\n| fee | for | in |\n|---|---|---|\n| Card 1 | 5 | EUR |\n"
 
@@ -235,8 +235,8 @@ def test_a_single_row_of_a_table_is_compared_with_the_others() -> None:
     assert missing_in(text, ["| Card 1 | 5 | EUR |"]) == ()
 
 
-def test_names_on_lines_of_their_own_are_records() -> None:
-    """They have neither marks nor numbers; a title above them is none that is missing."""
+def test_names_on_separate_lines_are_records() -> None:
+    """They have neither bullets nor numbers; a title above them is not a record."""
     first, last = ("Ada", "Ben", "Cleo", "Dan"), ("Ash", "Birk", "Cole von", "Dove", "Elm")
     names = [f"{one} {other}" for one in first for other in last]
     text = "Participants\n\n" + "\n".join(names) + "\n\nThe Secretary\n"
@@ -252,8 +252,8 @@ def test_names_on_lines_of_their_own_are_records() -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("quote", ["", "Not in the text."])
-def test_rows_without_a_quote_stand_where_their_values_do(layout: str, quote: str) -> None:
-    """A list that no evidence is given for is compared with the records of its text, too."""
+def test_rows_without_a_quote_are_located_by_their_values(layout: str, quote: str) -> None:
+    """A list without evidence is also compared with the records of the text."""
     records = records_of(layout)
     rows: list[JsonValue] = [{"name": name, "n": n + 1} for n, name in enumerate(NAMES)]
     entries: list[JsonValue] = [{"path": "/rows/0", "quote": quote}] if quote else []
@@ -273,8 +273,8 @@ def test_rows_without_a_quote_stand_where_their_values_do(layout: str, quote: st
         ["小计,180,99.50", "合计,185,118.50"],
     ],
 )
-def test_totals_with_as_many_cells_are_no_records(further: Sequence[str]) -> None:
-    """Nor is what is added to them, or a header of years."""
+def test_totals_with_as_many_cells_are_not_records(further: Sequence[str]) -> None:
+    """Surcharges below a list and a header of years are not records either."""
     rows = [f"{name},{number},{number}.50\n" for number, name in enumerate(NAMES[:12])]
     added = [f"{line}\n" for line in further]
     text = f"Item,2023,2024\n{''.join(rows[:6])}{added[0]}{''.join(rows[6:])}{''.join(added)}"
@@ -286,8 +286,8 @@ def test_totals_with_as_many_cells_are_no_records(further: Sequence[str]) -> Non
 @pytest.mark.parametrize(
     "name", ["Tax consulting", "Cash register", "Shipping container", "Total Wine Ltd"]
 )
-def test_a_record_that_is_named_like_a_sum_is_missing_amid_others(name: str) -> None:
-    """What is added to a list stands at its end."""
+def test_a_record_named_like_a_total_is_missing_among_others(name: str) -> None:
+    """Totals are at the end of a list."""
     rows = [f"{each},{number},{number}.50\n" for number, each in enumerate(NAMES[:12])]
     named, added = f"{name},3,4.50\n", name.replace("Total Wine Ltd", "Tax")
 
@@ -297,7 +297,7 @@ def test_a_record_that_is_named_like_a_sum_is_missing_amid_others(name: str) -> 
     assert missing_in("".join([*rows, f"{added},3,4.50\n"]), rows) == ()
 
 
-def test_a_small_subtotal_after_large_amounts_is_no_record() -> None:
+def test_a_small_subtotal_after_large_amounts_is_not_a_record() -> None:
     """The subtotal is compared with the rows of its group."""
     rows = [f"{each},{number},{900 - 80 * number}.50\n" for number, each in enumerate(NAMES[:10])]
     sums = ["Subtotal,10,3702.50\n", "Subtotal,35,1102.50\n", "Total,45,4805.00\n"]
@@ -306,7 +306,7 @@ def test_a_small_subtotal_after_large_amounts_is_no_record() -> None:
 
 
 def of_free_text(number: int, mark: str = "") -> str:
-    """Return a record with a name and so much free text that no two are of one shape."""
+    """Return a record with a name and enough free text that no two have the same form."""
     words = ("cardboard", "dry", "supplier", "flaws", "delivery", "cost", "seal", "label")
     text = " ".join(
         f"{word}," if (number + place) % 3 else f"{word} {place}."
@@ -319,7 +319,7 @@ def of_free_text(number: int, mark: str = "") -> str:
 @pytest.mark.parametrize("mark", ["", "- "])
 @pytest.mark.parametrize("is_named", [True, False])
 def test_records_of_free_text_are_missing(end: str, mark: str, *, is_named: bool) -> None:
-    """One of them, or the last of every four; prose has values here and there, not in front."""
+    """A single record or every fourth one is missing; in prose, values do not begin lines."""
     numbers = [each for each in range(40) if each % 10]
     records = {each: of_free_text(each, mark) for each in numbers}
     quotes = {each: NAMES[each] if is_named else records[each] for each in numbers}
@@ -333,7 +333,7 @@ def test_records_of_free_text_are_missing(end: str, mark: str, *, is_named: bool
     assert number_missing(numbers) == 0
 
 
-def test_values_within_free_text_leave_no_records_behind() -> None:
+def test_values_within_free_text_are_not_records() -> None:
     """The values are scattered and begin no lines."""
     text = "\n".join(f"Last month {of_free_text(each)}" for each in range(40) if each % 10)
 
@@ -352,7 +352,7 @@ def test_the_rest_of_a_list_of_free_text_is_missing() -> None:
 
 @pytest.mark.parametrize("layout", ['"{name}, new",{price},"{text}"\n', "| {name} | {text} |\n"])
 def test_long_rows_of_a_table_are_one_record_each(layout: str) -> None:
-    """The sentences in their cells are none."""
+    """Sentences in their cells are not records."""
     text = "It is good. " * 30
     rows = [layout.format(name=name, price=n, text=text) for n, name in enumerate(NAMES[:20])]
 
@@ -362,8 +362,8 @@ def test_long_rows_of_a_table_are_one_record_each(layout: str) -> None:
     assert missing_in("".join(rows), NAMES[:20]) == ()
 
 
-def test_the_rest_of_a_table_is_missing_behind_a_break() -> None:
-    """Also where all of its records are, and a page ends, or a heading parts it."""
+def test_the_rest_of_a_table_after_a_break_is_missing() -> None:
+    """The break is the end of a page or a heading; the rest may be the whole of what follows."""
     records = records_of("markdown")
     head = "| name | price | unit |\n|---|---|---|\n"
     parts = [f"## Store {number}\n\n{head}{''.join(records[number::3])}\n" for number in range(3)]
@@ -373,8 +373,8 @@ def test_the_rest_of_a_table_is_missing_behind_a_break() -> None:
     assert (found.path, found.kept, found.found) == ("/data/rows", COUNT // 3, COUNT)
 
 
-def test_headers_and_totals_are_no_records() -> None:
-    """They have no amounts, or fewer cells than any row, or are few."""
+def test_headers_and_totals_are_not_records() -> None:
+    """They have no amounts, have fewer cells than any row, or are few."""
     rows = [f"{name},{number},{number}.50\n" for number, name in enumerate(NAMES[:12])]
     totals = [f"{name},,{12}.50\n" for name in ("Subtotal", "Tax", "Shipping", "Total")]
     text = f"name,amount,price\n{''.join(rows)}{''.join(totals)}"
@@ -382,8 +382,8 @@ def test_headers_and_totals_are_no_records() -> None:
     assert missing_in(text, rows) == ()
 
 
-def test_values_of_prose_leave_no_records_behind() -> None:
-    """Lines that are broken by their width, and sentences, have hardly ever one shape."""
+def test_values_in_prose_are_not_records() -> None:
+    """Wrapped lines and sentences rarely have the same form."""
     text = (
         "The company was founded in 1901 by two brothers, who had come\n"
         "from Bremen in 1898. It moved to Hull in 1912, where it stayed\n"
@@ -397,21 +397,21 @@ def test_values_of_prose_leave_no_records_behind() -> None:
 
 
 @pytest.mark.parametrize("keyword", ["x-selection", "uniqueItems"])
-def test_a_list_need_not_have_a_row_for_each_record(keyword: str) -> None:
+def test_a_selection_or_a_distinct_list_may_have_fewer_rows_than_records(keyword: str) -> None:
     records = records_of("csv")
 
     assert missing_in("".join(records), records[::3], **{keyword: True}) == ()
 
 
-def test_rows_without_a_place_count_for_records() -> None:
-    """Where they stand is not known, and not that records are missing."""
+def test_rows_without_a_place_count_as_rows_of_records() -> None:
+    """Nothing shows that their records are missing."""
     records = records_of("csv")
 
     assert missing_in("".join(records), records[::2], rows=COUNT) == ()
 
 
-def test_a_chunk_without_rows_amid_others_is_named() -> None:
-    """Of a list whose records have no shape; what is counted already is not said again."""
+def test_a_chunk_without_rows_between_others_is_reported() -> None:
+    """This covers lists without a common form; records already counted are not reported again."""
     counted: JsonObject = {"path": "/data/rows", "by_chunk": [9, 0, 0, 7, 0], "unread": 0}
 
     assert missing_rows.gaps([counted]) == [

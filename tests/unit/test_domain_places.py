@@ -1,4 +1,4 @@
-"""A span of a text is looked up among pages, slides, sheets and sections."""
+"""Tests of locating a span of a text on pages, slides, sheets and sections."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TWO = a_page(2, 102, [(0, 12, True), (5, 12, False)])
 
 
 def test_a_span_has_a_box_for_each_line_that_it_touches() -> None:
-    """A word counts as a whole, and its box is rounded to tenths so that it contains the word."""
+    """The box contains whole words and is rounded outward to tenths."""
     found = Places([ONE, TWO]).locate(6, 12)
 
     assert found == Location(
@@ -49,8 +49,8 @@ def test_a_span_over_a_page_break_has_boxes_on_both_pages() -> None:
     assert found.boxes == [[1, 90.0, 200.0, 94.1, 210.0], [2, 0.0, 12.0, 9.1, 22.0]]
 
 
-def test_the_innermost_place_counts() -> None:
-    """A page of an attachment is named by both; what is in no place has none."""
+def test_the_innermost_place_is_used() -> None:
+    """A page of an attachment has both names; text outside every place has none."""
     inside = places.within("message 2, attachment x.pdf", [ONE], 120)
 
     assert Places(inside).locate(0, 4).place == "message 2, attachment x.pdf, p. 1"
@@ -60,7 +60,7 @@ def test_the_innermost_place_counts() -> None:
 
 
 def test_rows_of_a_sheet_are_a_range_of_cells() -> None:
-    """From the first row that a span touches to the last one."""
+    """The range is from the first row that a span touches to the last one."""
     layout = Layout()
     for row in range(40):
         layout.add((10 * row, 10 * row + 9), (0, row, 27, row))
@@ -73,23 +73,23 @@ def test_rows_of_a_sheet_are_a_range_of_cells() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_a_layout_of_any_bytes_has_no_power(content: bytes) -> None:
-    """What a parser sends may come from a hostile file."""
+def test_a_layout_of_arbitrary_bytes_is_handled(content: bytes) -> None:
+    """The parser's output may result from a hostile file."""
     for layout in (content, zlib.compress(content)):
         place = Place(kind=PlaceKind.PAGE, label="", start_char=0, end_char=50, layout=layout)
         Places([place]).locate(0, 50)
 
 
 @given(st.binary(max_size=100), st.integers(0, 100))
-def test_places_of_any_bytes_are_places_of_the_text(content: bytes, length: int) -> None:
+def test_places_from_arbitrary_bytes_are_within_the_text(content: bytes, length: int) -> None:
     assert places.decode(content, length) == []
     assert places.decode(places.encode([ONE, TWO]) + content, 1_000) == [ONE, TWO]
     assert places.decode(places.encode([ONE, TWO]), 150) == [ONE]
 
 
 @given(st.lists(st.text("a\r\n\0\ufeff\u200b", max_size=5), max_size=20))
-def test_places_move_with_their_words(gaps: list[str]) -> None:
-    """Characters that normalization removes shift pages and words, each by those before it."""
+def test_places_are_shifted_with_their_words(gaps: list[str]) -> None:
+    """Each removed character shifts the pages and words after it."""
     layout, text, spans = Layout(), "\0\r\n", []
     for row, gap in enumerate(gaps):
         spans.append((len(text + gap), len(text + gap) + 4))
@@ -111,7 +111,7 @@ def test_places_move_with_their_words(gaps: list[str]) -> None:
 
 
 def test_quotes_of_an_output_are_located() -> None:
-    """Those with a span, however deep; the user's own data stays as it is."""
+    """All quotes with a span are located at any depth; the user's own data is unchanged."""
     quote: JsonObject = {"quote": "word", "start_char": 0, "end_char": 4, "grounded": True}
     missing: JsonObject = {"quote": "word", "start_char": None, "end_char": None, "grounded": False}
     output: JsonObject = {"data": [dict(quote)], "evidence": [{"path": "/x", **quote}, missing]}

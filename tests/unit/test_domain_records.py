@@ -1,4 +1,4 @@
-"""Finding where records begin, in the forms that lists have."""
+"""Tests of finding the beginnings of records in lists of every form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = [
     "Pump", "O-ring", "3M-tape", "Ñandú", "gasket", "Lever",
 ]  # fmt: skip
 LIST = "Order list.\n\n"
-# What stands before, the rows in turn, and what stands after.
+# The text before, the forms of the rows in turn, and the text after.
 FORMS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "csv": ("name,qty\n", ('"$name, blue",$n\n',), ""),
     "csv, lines in field": ("name,qty\n", ('"$name\nin blue",$n\n',), ""),
@@ -160,7 +160,7 @@ FORMS: dict[str, tuple[str, tuple[str, ...], str]] = {
 
 
 def records_of(form: str, count: int = ROWS, equal: int = EQUAL) -> list[str]:
-    """Return the rows of a list, some of which are equal but for their numbers."""
+    """Return the rows of a list, some of which are equal except for their numbers."""
     _, templates, _ = FORMS[form]
     records = []
     for number in range(count):
@@ -174,8 +174,8 @@ def records_of(form: str, count: int = ROWS, equal: int = EQUAL) -> list[str]:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("max_tokens", [120, 400])
-def test_every_row_of_a_list_stands_whole_in_a_chunk(form: str, max_tokens: int) -> None:
-    """All of them, the equal ones too, whatever stands before and after the list."""
+def test_every_row_of_a_list_is_whole_in_a_chunk(form: str, max_tokens: int) -> None:
+    """This includes equal rows and any text before and after the list."""
     before, _, after = FORMS[form]
     records = records_of(form)
     starts = list(itertools.accumulate(map(len, records), initial=len(before)))
@@ -194,7 +194,7 @@ def test_every_row_of_a_list_stands_whole_in_a_chunk(form: str, max_tokens: int)
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=300))
-def test_the_parts_of_a_text_ascend_to_its_end(text: str) -> None:
+def test_the_parts_of_a_text_are_in_order_up_to_its_end(text: str) -> None:
     ends = divide(text).ends
 
     assert sorted(set(ends)) == list(ends)

@@ -1,4 +1,4 @@
-"""How hard a question is, which tier suits it, and which weak answer is the best."""
+"""Tests of the complexity of questions, the choice of a tier, and the best weak answer."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def of(
     return complexity(replace(a_task(analysis_type, text, options), stage=stage, answers=answers))
 
 
-def test_the_weights_add_up_to_one() -> None:
-    """So the score stays on the scale from 0 to 1."""
+def test_the_weights_sum_to_one() -> None:
+    """The score is therefore between 0 and 1."""
     assert sum(WEIGHTS.values()) == pytest.approx(1)
     assert set(WEIGHTS) == set(Complexity.__slots__)
 
@@ -58,15 +58,17 @@ def test_the_weights_add_up_to_one() -> None:
     analysis_type=st.sampled_from(TYPES),
     instructions=st.text(max_size=50),
 )
-def test_every_part_is_a_share(text: str, analysis_type: AnalysisType, instructions: str) -> None:
+def test_every_part_is_between_zero_and_one(
+    text: str, analysis_type: AnalysisType, instructions: str
+) -> None:
     found = of(text, analysis_type, AnalysisOptions(instructions=instructions))
 
     assert all(0 <= float(getattr(found, name)) <= 1 for name in WEIGHTS)
     assert 0 <= found.score <= 1
 
 
-def test_longer_texts_of_long_words_are_harder() -> None:
-    """LIX tells a children's book from a contract, and nothing of a script without spaces."""
+def test_long_texts_with_long_words_are_harder() -> None:
+    """LIX rates a children's book below a contract and ignores scripts without spaces."""
     assert of(EASY).length < of(EASY * 10).length < of(EASY * 100).length
     assert of(EASY * 1_000).length == 1
     assert of(EASY * 5).readability == 0
@@ -84,7 +86,7 @@ def test_longer_texts_of_long_words_are_harder() -> None:
     ],
 )
 def test_numbers_and_tables_are_harder(text: str) -> None:
-    """Figures in prose, and rows however their columns are parted."""
+    """Numbers in prose and rows with any column separator count."""
     assert of(text).figures > 0.9
     assert of(EASY).figures == 0
 
@@ -100,8 +102,8 @@ def test_numbers_and_tables_are_harder(text: str) -> None:
         ("会議は五月に開かれた。費用は予定を超えた。", 1.0),
     ],
 )
-def test_languages_and_scripts(text: str, language: float) -> None:
-    """English is what small models do best; other scripts are what they do worst."""
+def test_other_languages_and_scripts_are_harder(text: str, language: float) -> None:
+    """Small models are best at English and worst at other scripts."""
     assert of(text).language == language
 
 
@@ -121,21 +123,23 @@ def test_reasoning_weighs_more_than_classification() -> None:
         (AnalysisOptions(instructions=" ".join(["word"] * 15)), 3),
     ],
 )
-def test_fields_labels_and_instructions_are_demands(options: AnalysisOptions, fields: int) -> None:
+def test_fields_labels_and_instructions_increase_the_complexity(
+    options: AnalysisOptions, fields: int
+) -> None:
     """A schema counts by its properties at every level, instructions by their words."""
     assert of(EASY, AnalysisType.SUMMARY, options).demand == pytest.approx(fields / 30)
 
 
-def test_the_items_of_an_extraction_are_demands() -> None:
-    """Each is a field to find, and a word or two to read."""
+def test_the_items_of_an_extraction_increase_the_complexity() -> None:
+    """Each is a field to find, and one or two words to read."""
     two = of(EASY, AnalysisType.EXTRACTION, AnalysisOptions(instructions="date, place"))
     four = of(EASY, AnalysisType.EXTRACTION, AnalysisOptions(instructions="a, b, c, d"))
 
     assert 0 < two.demand < four.demand
 
 
-def test_a_synthesis_is_judged_by_the_answers_that_it_joins() -> None:
-    """Many parts are harder than two, and their words count as a text would."""
+def test_the_complexity_of_a_synthesis_depends_on_the_answers() -> None:
+    """Many answers are harder than two, and their words count like a text."""
     part: JsonObject = {"main_topic": HARD, "confidence": 7}
 
     two, many = of("", answers=(part, part)), of("", answers=(part,) * 24)
@@ -147,8 +151,8 @@ def test_a_synthesis_is_judged_by_the_answers_that_it_joins() -> None:
 
 
 @pytest.mark.corpus
-def test_real_documents_rank_as_people_would_rank_them(corpora: Path) -> None:
-    """Web chat below speeches, those below contracts and filings (docs/routing.md)."""
+def test_real_documents_are_ranked_plausibly(corpora: Path) -> None:
+    """Web chat ranks below speeches, and speeches below contracts and filings (docs/routing.md)."""
     medians = [
         median(_scores(corpora / name / "docs"))
         for name in ("ud_ewt_sentences", "speeches", "cuad_contracts", "sec_filings")
@@ -178,8 +182,8 @@ ANSWER = Answer(
 @pytest.mark.parametrize(
     ("score", "tier"), [(0, SMALL), (0.29, SMALL), (0.3, MEDIUM), (0.44, MEDIUM), (0.45, LARGE)]
 )
-def test_thresholds_belong_to_the_tier_above_them(score: float, tier: Tier) -> None:
-    """From 0.3 on medium, from 0.45 on large."""
+def test_a_score_at_a_threshold_selects_the_larger_tier(score: float, tier: Tier) -> None:
+    """Medium starts at 0.3 and large at 0.45."""
     assert tier_for(score, 0.3, 0.45) is tier
 
 
@@ -194,15 +198,14 @@ def test_thresholds_belong_to_the_tier_above_them(score: float, tier: Tier) -> N
         (LARGE, {SMALL}, (SMALL,)),
     ],
 )
-def test_a_missing_tier_is_skipped_upward_else_downward(
+def test_a_missing_tier_is_replaced_by_the_next_larger_or_the_largest_below(
     wanted: Tier, available: set[Tier], asked: tuple[Tier, ...]
 ) -> None:
-    """The next one up takes its place, and without one the largest below."""
     assert steps(wanted, available) == asked
 
 
-def test_quality_goes_before_confidence() -> None:
-    """A grounded answer beats a sure one; of equals the larger model's counts."""
+def test_quality_outweighs_confidence() -> None:
+    """A grounded answer beats a confident one; of equal answers the larger model's is used."""
     sure = replace(ANSWER, confidence=0.9, quality=0.4)
     grounded = replace(ANSWER, confidence=0.2, quality=0.6)
     larger = replace(grounded, model="large")

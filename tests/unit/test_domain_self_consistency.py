@@ -1,4 +1,4 @@
-"""Votes: what several samples of one question agree on, and how far."""
+"""Tests of votes: the elected answer of several samples, and their agreement."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def a_label(label: str, confidence: float = 0.8, *, grounded: bool = True) -> An
 
 
 def found(item: str, value: str, start: int = 0, confidence: int = 7) -> JsonObject:
-    """Return an entry of an extraction whose quote stands in the text."""
+    """Return an entry of an extraction whose quote is in the text."""
     span: JsonObject = {"start_char": start, "end_char": start + len(value), "grounded": True}
     return a_field(item, value, confidence, **span)
 
@@ -87,7 +87,7 @@ TEXTS = st.lists(WORDS, min_size=1, max_size=6).map(" ".join)
 
 
 def entries(item: str) -> st.SearchStrategy[list[JsonObject]]:
-    """Draw what a sample says about an item."""
+    """Draw the entries of a sample for an item."""
     one = st.builds(found, st.just(item), WORDS, st.integers(0, 9), st.integers(1, 10))
     return st.lists(one, max_size=2).map(lambda several: several or [denied(item)])
 
@@ -121,7 +121,7 @@ def votes(draw: st.DrawFn) -> tuple[AnalysisType, list[Answer]]:
 def test_the_order_of_samples_does_not_matter(
     vote: tuple[AnalysisType, list[Answer]], random: Random
 ) -> None:
-    """The same samples in another order elect the same answer, with the same numbers."""
+    """Any order elects the same answer with the same numbers."""
     kind, samples = vote
     shuffled = random.sample(samples, len(samples))
 
@@ -129,10 +129,10 @@ def test_the_order_of_samples_does_not_matter(
 
 
 @given(votes())
-def test_agreement_is_a_share_and_the_answer_keeps_its_form(
+def test_agreement_is_between_zero_and_one_and_the_answer_keeps_its_form(
     vote: tuple[AnalysisType, list[Answer]],
 ) -> None:
-    """Between 0 and 1, and each extracted item has an entry that some sample has given."""
+    """Each extracted item has an entry from some sample."""
     kind, samples = vote
 
     winner = elected(samples, kind, ITEMS)
@@ -151,8 +151,8 @@ def test_agreement_is_a_share_and_the_answer_keeps_its_form(
 
 
 @given(st.data())
-def test_samples_that_are_the_same_agree_wholly(data: st.DataObject) -> None:
-    """Whatever the type: they elect their answer, and its claim is worth as much as before."""
+def test_equal_samples_have_full_agreement(data: st.DataObject) -> None:
+    """They elect their answer and keep its confidence, for every type."""
     kind = data.draw(st.sampled_from(sorted(SAMPLES)))
     sample = data.draw(SAMPLES[kind])
 
@@ -165,8 +165,8 @@ def test_samples_that_are_the_same_agree_wholly(data: st.DataObject) -> None:
 
 
 @given(votes())
-def test_a_label_wins_by_the_number_of_its_votes(vote: tuple[AnalysisType, list[Answer]]) -> None:
-    """No other label has more, and the agreement is its share."""
+def test_the_label_with_the_most_votes_wins(vote: tuple[AnalysisType, list[Answer]]) -> None:
+    """The agreement is its share of the votes."""
     kind, samples = vote
     name = {CLASSIFICATION: "primary_label", SENTIMENT: "label"}.get(kind)
     if name is None:
@@ -180,14 +180,14 @@ def test_a_label_wins_by_the_number_of_its_votes(vote: tuple[AnalysisType, list[
     assert winner.agreement == pytest.approx(own / len(labels), abs=1e-6)
 
 
-def test_a_single_sample_has_nothing_to_agree_with() -> None:
+def test_a_single_sample_has_no_agreement() -> None:
     only = a_label("invoice")
 
     assert elected([only], CLASSIFICATION, NO_OPTIONS) is only
 
 
-def test_of_equal_labels_the_surest_wins_and_speaks_with_the_best_evidence() -> None:
-    """Two against two: confidence decides; the better grounded of the two is the answer."""
+def test_tied_labels_are_decided_by_confidence_and_grounding() -> None:
+    """Confidence decides two against two; the better grounded sample supplies the answer."""
     samples = [a_label("a", 0.6), a_label("a", 0.5), a_label("b", 0.9, grounded=False)]
 
     winner = elected([*samples, a_label("b", 0.7)], CLASSIFICATION, NO_OPTIONS)
@@ -210,7 +210,7 @@ def test_of_equal_labels_the_surest_wins_and_speaks_with_the_best_evidence() -> 
 def test_each_item_is_voted_on(
     prices: Sequence[str], kept: list[str | None], agreement: float
 ) -> None:
-    """What more than half say, else what most say; half of denials are enough to keep silent."""
+    """The majority or else the plurality wins; an item that half deny is not mentioned."""
     samples = [
         an_extraction(
             found("price", price, confidence=9 - place) if price else denied("price"),
@@ -225,8 +225,8 @@ def test_each_item_is_voted_on(
     assert winner.agreement == pytest.approx((agreement + 1) / 2, abs=1e-5)
 
 
-def test_several_values_of_an_item_stand_in_the_order_of_the_document() -> None:
-    """Each that most have found is kept; one that a single sample made up is not."""
+def test_several_values_of_an_item_are_in_document_order() -> None:
+    """Each value of a majority is kept; a value of a single sample is not."""
     both = an_extraction(found("price", "9", 40), found("price", "8", 3), denied("seller"))
     more = an_extraction(
         found("price", "8.", 3, confidence=6),
@@ -241,7 +241,7 @@ def test_several_values_of_an_item_stand_in_the_order_of_the_document() -> None:
     assert winner.agreement == 1
 
 
-def test_the_summary_most_like_the_others_wins() -> None:
+def test_the_summary_most_similar_to_the_others_wins() -> None:
     lindau = a_summary("The harbour of Lindau", "It was rebuilt in 1856", "It cost much")
     close = a_summary("Lindau's harbour", "It was rebuilt in 1856")
     strange = a_summary("A recipe for soup", "Take three onions")
@@ -253,8 +253,8 @@ def test_the_summary_most_like_the_others_wins() -> None:
     assert 1 / 3 < winner.agreement < 1
 
 
-def test_data_of_a_users_own_schema_is_one_sample_as_a_whole() -> None:
-    """Its members hang together, so they are never mixed; the order of a list does not count."""
+def test_data_of_a_users_schema_is_elected_as_a_whole() -> None:
+    """Members of different samples are never mixed; the order of a list is ignored."""
     a = a_sample(EXTRACTION, {"data": {"total": 5, "lines": ["x", "y"]}, "evidence": []})
     b = a_sample(EXTRACTION, {"data": {"total": 5, "lines": ["y", "x"]}, "evidence": []})
     c = a_sample(EXTRACTION, {"data": {"total": 7, "lines": ["z"]}, "evidence": []})
@@ -266,8 +266,8 @@ def test_data_of_a_users_own_schema_is_one_sample_as_a_whole() -> None:
     assert problems(winner.output, {"type": "object", "required": ["data"]}) == []
 
 
-def test_equal_rows_of_a_users_own_schema_count_each() -> None:
-    """A sample that has fewer of them agrees less, and between two the one with more wins."""
+def test_equal_rows_of_a_users_schema_count_individually() -> None:
+    """A sample with fewer of them agrees less, and of two samples the one with more wins."""
     few: JsonObject = {"data": {"lines": ["x"]}, "evidence": []}
     many: JsonObject = {"data": {"lines": ["x", "x", "x"]}, "evidence": []}
 
@@ -281,7 +281,7 @@ def test_equal_rows_of_a_users_own_schema_count_each() -> None:
     ("one", "other", "agreement"),
     [(7, 7.0, 1), ("ACME Inc.", "acme inc", 1), ("7", 7, 0.5), (True, 1, 0.5), (7, 7.5, 0.5)],
 )
-def test_values_of_a_users_own_schema_are_the_same_but_for_their_form(
+def test_values_of_a_users_schema_are_compared_regardless_of_form(
     one: JsonValue, other: JsonValue, agreement: float
 ) -> None:
     samples = [
@@ -294,14 +294,14 @@ def test_values_of_a_users_own_schema_are_the_same_but_for_their_form(
 @pytest.mark.parametrize(
     ("kind", "worth"), [(CLASSIFICATION, 0.48), (EXTRACTION, 0.48), (SUMMARY, 0.64)]
 )
-def test_confidence_is_lowered_by_what_does_not_agree(kind: AnalysisType, worth: float) -> None:
-    """Labels and values by all of it, texts by half; without a vote a claim stays what it is."""
+def test_disagreement_lowers_the_confidence(kind: AnalysisType, worth: float) -> None:
+    """It counts fully for labels and values and half for texts; without votes nothing changes."""
     assert tempered(0.8, 0.6, kind) == pytest.approx(worth)
     assert tempered(0.8, None, kind) == 0.8
 
 
-def test_a_document_is_agreed_on_as_far_as_its_weaker_stage() -> None:
-    """The mean of its chunks, or the synthesis where that agrees less; none without votes."""
+def test_the_agreement_of_a_document_is_that_of_its_weaker_stage() -> None:
+    """The stages are the mean of the chunks and the synthesis; without votes there is none."""
     assert combined([0.5, 1.0, None], joined=1.0) == 0.75
     assert combined([1.0, 1.0], joined=0.6) == 0.6
     assert combined([0.5, 1.0]) == 0.75

@@ -1,4 +1,4 @@
-"""Memory and speed of models, against figures that are known."""
+"""Tests of the memory and speed of models against known figures."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ MACHINE = Machine(bandwidth=2_000e9, compute=300e12)
         (Shape(layers=80, kv_heads=8, head_size=128), 16, 327_680),  # Llama 3 70B
     ],
 )
-def test_the_cache_of_a_token(shape: Shape, bits: float, expected: int) -> None:
-    """Keys and values of every layer, as the models' own papers and servers report them."""
+def test_the_cache_size_of_a_token(shape: Shape, bits: float, expected: int) -> None:
+    """It has the keys and values of every layer, as published for these models."""
     assert replace(LLAMA_3_8B, shape=shape, kv_bits=bits).kv_bytes_per_token == expected
 
 
 def test_memory_adds_up() -> None:
-    """Sixteen requests of 8,192 tokens take 16 GiB of cache beside 16 GB of weights.
+    """Sixteen requests of 8,192 tokens need 16 GiB of cache and 16 GB of weights.
 
-    Four bits are a quarter of sixteen; the cache does not change.
+    Four-bit weights need a quarter of the memory; the cache does not change.
     """
     found = sizing.sizing(LLAMA_3_8B, LOAD, MACHINE)
     quantized = sizing.sizing(replace(LLAMA_3_8B, weight_bits=4), LOAD, MACHINE)
@@ -46,8 +46,8 @@ def test_memory_adds_up() -> None:
     assert quantized.tokens_per_second > found.tokens_per_second
 
 
-def test_one_stream_is_bound_by_reading_the_weights() -> None:
-    """At 2,000 GB/s, of which 70 % are reached, 16 GB are read some 87 times in a second."""
+def test_one_stream_is_limited_by_memory_bandwidth() -> None:
+    """At 70 % of 2,000 GB/s, 16 GB are read about 87 times per second."""
     alone = Load(context_tokens=8_192, parallel=1, prompt_tokens=1, output_tokens=1)
 
     found = sizing.sizing(LLAMA_3_8B, alone, MACHINE)
@@ -56,8 +56,8 @@ def test_one_stream_is_bound_by_reading_the_weights() -> None:
     assert found.tokens_per_second_per_stream == pytest.approx(1_400 / 16.06, rel=0.001)
 
 
-def test_many_streams_are_bound_by_arithmetic() -> None:
-    """Where weights are read once for thousands of short streams, computing takes longer."""
+def test_many_streams_are_limited_by_arithmetic() -> None:
+    """If the weights are read once for thousands of short streams, arithmetic takes longer."""
     crowd = Load(context_tokens=64, parallel=5_000, prompt_tokens=8, output_tokens=8)
 
     found = sizing.sizing(LLAMA_3_8B, crowd, MACHINE)
@@ -66,16 +66,16 @@ def test_many_streams_are_bound_by_arithmetic() -> None:
     assert found.tokens_per_second == pytest.approx(150e12 / (2 * 8.03e9))
 
 
-def test_reading_a_prompt_takes_two_operations_for_each_parameter_and_token() -> None:
-    """And the attention on top, which grows with the square of the prompt."""
+def test_a_prompt_takes_two_operations_per_parameter_and_token() -> None:
+    """Attention adds a share that grows with the square of the prompt."""
     short, long = (LLAMA_3_8B.prompt_operations(n) for n in (100, 10_000))
 
     assert short == pytest.approx(2 * 8.03e9 * 100, rel=0.01)
     assert 1.05 * 100 * short < long < 1.2 * 100 * short
 
 
-def test_a_mixture_of_experts_computes_with_the_active_ones() -> None:
-    """It keeps all weights in memory, and reads for one stream only those that it uses."""
+def test_a_mixture_of_experts_computes_with_active_parameters() -> None:
+    """It keeps all weights in memory and reads only the active ones for one stream."""
     mixture = replace(LLAMA_3_8B, parameters=80e9)
     alone = replace(LOAD, parallel=1)
 
@@ -87,7 +87,7 @@ def test_a_mixture_of_experts_computes_with_the_active_ones() -> None:
 
 
 def test_cost_follows_from_throughput() -> None:
-    """A thousand documents cost what the machine costs in the time that they take."""
+    """A thousand documents cost the price of the machine for the time that they take."""
     found = sizing.sizing(LLAMA_3_8B, LOAD, replace(MACHINE, usd_per_hour=Decimal(2)))
 
     assert found.usd_per_thousand_documents is not None
@@ -97,8 +97,8 @@ def test_cost_follows_from_throughput() -> None:
     assert sizing.sizing(LLAMA_3_8B, LOAD, MACHINE).usd_per_thousand_documents is None
 
 
-def test_what_is_said_to_fit_fits() -> None:
-    """One request more than the most would need more memory than there is."""
+def test_the_maximum_number_of_requests_fits() -> None:
+    """One more request needs more memory than available."""
     memory = 40e9
 
     most = sizing.max_parallel(LLAMA_3_8B, 8_192, memory)
@@ -119,7 +119,7 @@ def test_what_is_said_to_fit_fits() -> None:
         (1e12, "Llama-3.1-405B"),
     ],
 )
-def test_the_usual_shape_is_that_of_a_model_of_the_same_size(
+def test_the_default_shape_is_that_of_a_model_of_the_same_size(
     parameters: float, source: str
 ) -> None:
     assert sizing.usual_shape(parameters).source == source

@@ -1,4 +1,4 @@
-"""Templates of a user's own: their version, their variables, and how they are kept."""
+"""Tests of custom templates: their versions, variables and storage."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ OWN = PromptTemplate(
 )
 
 
-def test_an_edit_makes_another_version() -> None:
-    """The version of a user's own template names its content, that of a released one its number."""
+def test_an_edit_changes_the_version() -> None:
+    """The version of a custom template depends on its content; released ones have numbers."""
     edited = replace(OWN, system="Costs in $$: ${instructions} ${schema} $kind")
 
     assert OWN.version == f"summary.analyze@brief-{OWN.sha256[:12]}"
@@ -43,7 +43,7 @@ def test_an_edit_makes_another_version() -> None:
         ({"system": "$instructions $schema $text", "user": "$mark $mark"}, "$text once", ""),
     ],
 )
-def test_what_is_wrong_with_the_variables_is_said(
+def test_invalid_variables_are_reported(
     changes: dict[str, str], complaint: str, found: str
 ) -> None:
     (problem, *_) = templates.problems(replace(OWN, **changes))  # type: ignore[arg-type]  # texts

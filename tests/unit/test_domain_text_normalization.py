@@ -1,4 +1,4 @@
-"""`normalize` removes and counts invisible characters, and returns what PostgreSQL can store."""
+"""Tests of `normalize`, which removes and counts invisible characters and storage faults."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ANY_TEXT = st.text(
     ],
 )
 def test_each_change_is_made_and_counted(raw: str, text: str, counts: tuple[int, int, int]) -> None:
-    """NUL goes, lone surrogates are replaced, lines end in a line feed; each is counted."""
+    """NUL is removed, lone surrogates are replaced, and line ends become line feeds."""
     normalized = normalize(raw)
 
     assert normalized.text == text
@@ -46,7 +46,7 @@ def test_each_change_is_made_and_counted(raw: str, text: str, counts: tuple[int,
 
 @given(ANY_TEXT)
 def test_the_result_can_be_stored(raw: str) -> None:
-    """It encodes to UTF-8, holds neither NUL nor a carriage return, and is its own normal form."""
+    """It encodes to UTF-8, has neither NUL nor carriage return, and is idempotent."""
     text = normalize(raw).text
 
     again = normalize(text)
@@ -67,8 +67,7 @@ def test_the_result_can_be_stored(raw: str) -> None:
         )
     )
 )
-def test_good_text_is_left_alone(text: str) -> None:
-    """Text without any of the faults comes back as it was."""
+def test_valid_text_is_unchanged(text: str) -> None:
     assert normalize(text).text == text
 
 
@@ -107,16 +106,18 @@ STRAY = {
 
 
 @pytest.mark.parametrize("text", NEEDED.values(), ids=NEEDED)
-def test_what_a_script_or_an_emoji_needs_stays(text: str) -> None:
-    """It is the spelling of the text: neither removed nor counted."""
+def test_characters_that_a_script_or_emoji_needs_are_kept(text: str) -> None:
+    """They are neither removed nor counted."""
     found = normalize(f"Before {text} after.")
 
     assert (found.text, found.invisible_removed) == (f"Before {text} after.", 0)
 
 
 @pytest.mark.parametrize(("text", "visible", "removed", "hiding"), STRAY.values(), ids=STRAY)
-def test_what_nothing_needs_is_removed(text: str, visible: str, removed: int, hiding: int) -> None:
-    """It is counted, and what can hide text is counted once more."""
+def test_unnecessary_invisible_characters_are_removed(
+    text: str, visible: str, removed: int, hiding: int
+) -> None:
+    """They are counted; those that can hide text are also counted separately."""
     found = normalize(text)
 
     assert found.text == visible
@@ -124,23 +125,23 @@ def test_what_nothing_needs_is_removed(text: str, visible: str, removed: int, hi
 
 
 @given(st.text(alphabet=st.characters(categories=["Cf", "Mn", "Lo", "So", "Ll", "Zs"])))
-def test_nothing_else_is_touched(text: str) -> None:
-    """Only ignorable characters go, all others stay in their order, and once is enough."""
-    text = f".{text}"  # a byte order mark at the very start is not counted
+def test_other_characters_are_unchanged(text: str) -> None:
+    """Only ignorable characters are removed, and a second pass removes no more."""
+    text = f".{text}"  # a byte order mark at the start is not counted
     found = normalize(text)
 
     def seen(whole: str) -> str:
         return "".join(each for each in whole if unicodedata.category(each) not in ("Cf", "Mn"))
 
-    # Hangul's fillers are letters to Unicode.
+    # Unicode classifies Hangul fillers as letters.
     kept = seen(found.text).translate(dict.fromkeys((0x115F, 0x1160, 0x3164, 0xFFA0)))
     assert kept == seen(text).translate(dict.fromkeys((0x115F, 0x1160, 0x3164, 0xFFA0)))
     assert found.invisible_removed == len(text) - len(found.text)
     assert normalize(found.text).invisible_removed == 0
 
 
-def test_a_few_leftovers_are_no_reason_to_look() -> None:
-    """What can hide an instruction is one, be it alone; the rest is one from 21 on."""
+def test_a_few_invisible_characters_need_no_review() -> None:
+    """One that can hide an instruction does; others do from 21 on."""
     assert review_reason(unseen=20, removed=20, hiding=0) == ""
     assert review_reason(unseen=0, removed=21, hiding=0).startswith("21 invisible")
     assert "removed from the text, 3 of" in review_reason(unseen=0, removed=3, hiding=3)
@@ -149,8 +150,8 @@ def test_a_few_leftovers_are_no_reason_to_look() -> None:
     assert review_reason(unseen=21, removed=0, hiding=0).startswith("21 characters of the text")
 
 
-def test_an_analysis_in_process_tells_of_it() -> None:
-    """The text of the analysis is what was asked about, and a person should look."""
+def test_the_library_reports_removed_characters() -> None:
+    """The analysis has the normalized text and needs review."""
     text = f"The film is dull.{TAGS} It is too long."
 
     found = DocumentAnalyzer().analyze_document(AnalysisRequest(text=text))

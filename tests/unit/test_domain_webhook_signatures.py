@@ -1,4 +1,4 @@
-"""Signatures are what the convention says, by another implementation of it."""
+"""Tests of webhook signatures against another implementation of the convention."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECRET = f"whsec_{base64.b64encode(bytes(range(32))).decode()}"
 
 
 @given(st.text(alphabet="abc_0123", min_size=1), st.text())
-def test_another_implementation_finds_them_good(identity: str, body: str) -> None:
+def test_another_implementation_accepts_the_signatures(identity: str, body: str) -> None:
     now = int(datetime.now(UTC).timestamp())  # noqa: TID251 - the other one has a clock of its own
 
     headers = signed_headers(key_of(SECRET), identity, now, body.encode())
@@ -25,7 +25,7 @@ def test_another_implementation_finds_them_good(identity: str, body: str) -> Non
     assert headers["webhook-signature"] == sign
 
 
-def test_a_changed_body_is_noticed() -> None:
+def test_a_changed_body_is_detected() -> None:
     now = int(datetime.now(UTC).timestamp())  # noqa: TID251 - as above
     headers = dict(signed_headers(key_of(SECRET), "run_1", now, b'{"a": 1}'))
     other = base64.b64encode(bytes(32)).decode()
@@ -38,8 +38,8 @@ def test_a_changed_body_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "short", "whsec_c2hvcnQ=", "ä" * 40, "A" * 100])
-def test_a_weak_secret_is_refused(secret: str) -> None:
-    """Too short, too long, or not base64; and it is not repeated."""
+def test_an_invalid_secret_is_rejected(secret: str) -> None:
+    """It is too short, too long, or not base64; the message does not repeat it."""
     with pytest.raises(ValueError, match="base64") as caught:
         key_of(secret)
 

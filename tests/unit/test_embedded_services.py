@@ -1,4 +1,4 @@
-"""How a dead service is brought back, when a stack suffices, and how cores are counted."""
+"""Tests of restarting embedded services, reusing a stack, and counting cores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOMEBODY = ProcessIdentity(pid=1, created_at=0)
 
 
 class FragileService:
-    """A service that lives until the test says otherwise, and counts its starts."""
+    """A service that dies when the test says so, and counts its starts."""
 
     def __init__(self) -> None:
         self.starts = 0
@@ -39,7 +39,7 @@ class FragileService:
         return was_alive
 
     def identity(self) -> ProcessIdentity | None:
-        """Return a process while it is alive."""
+        """Return a process while the service is alive."""
         return SOMEBODY if self.is_alive else None
 
 
@@ -53,10 +53,10 @@ def clock() -> SleptClock:
     return SleptClock()
 
 
-def test_a_dead_service_starts_after_half_a_second(
+def test_a_dead_service_is_restarted_after_half_a_second(
     service: FragileService, clock: SleptClock
 ) -> None:
-    """Nothing is reported and nothing started while it lives."""
+    """Nothing is reported or started while it is alive."""
     watched = Watched(service, clock=clock)
     watched.start()
     assert watched.tend() is None
@@ -76,8 +76,9 @@ def test_a_dead_service_starts_after_half_a_second(
     assert service.starts == 2
 
 
-def test_pauses_double_up_to_ten_seconds(service: FragileService, clock: SleptClock) -> None:
-    """A service that keeps failing is tried less and less often."""
+def test_restart_delays_double_up_to_ten_seconds(
+    service: FragileService, clock: SleptClock
+) -> None:
     service.is_broken = True
     watched = Watched(service, clock=clock)
     watched.tend()
@@ -94,8 +95,7 @@ def test_pauses_double_up_to_ten_seconds(service: FragileService, clock: SleptCl
     assert pauses == [1, 2, 4, 8, 10, 10, 10, 10]
 
 
-def test_a_long_life_is_forgiven(service: FragileService, clock: SleptClock) -> None:
-    """A service that died long after its start begins with the short pause again."""
+def test_a_long_uptime_resets_the_restart_delay(service: FragileService, clock: SleptClock) -> None:
     watched = Watched(service, clock=clock)
     watched.start()
     for _ in range(3):
@@ -110,8 +110,8 @@ def test_a_long_life_is_forgiven(service: FragileService, clock: SleptClock) -> 
     assert str(watched.tend()) == "it exited and restarts in 0.5 s"
 
 
-def test_a_fingerprint_tells_keys_apart() -> None:
-    """Another key means another worker; the time after which a stack leaves does not."""
+def test_a_fingerprint_distinguishes_keys() -> None:
+    """Another key requires another worker; another idle timeout does not."""
     plain = Settings(models={"a": ModelSettings(provider="openai", api_key=SecretStr("one"))})
     other = Settings(models={"a": ModelSettings(provider="openai", api_key=SecretStr("two"))})
     patient = plain.model_copy(update={"embedded": EmbeddedSettings(idle_minutes=99)})
@@ -159,15 +159,17 @@ def stack(**changes: object) -> StackState:
         (plan(Level.ALL, database_url="postgresql://own"), stack(database_url=None), True),
     ],
 )
-def test_what_runs_is_enough_or_not(*, wanted: Plan, found: StackState, is_enough: bool) -> None:
-    """A command leaves a stack alone that does what the command needs."""
+def test_a_running_stack_is_reused_if_it_suffices(
+    *, wanted: Plan, found: StackState, is_enough: bool
+) -> None:
+    """A command does not change a stack that supplies what the command needs."""
     assert wanted.is_met_by(found) is is_enough
 
 
 @pytest.mark.parametrize(
     ("folder", "fits"), [("/run/short", True), ("/" + "a" * 90, False), ("/with,comma", False)]
 )
-def test_where_a_socket_can_lie(*, folder: str, fits: bool) -> None:
+def test_socket_paths_are_restricted(*, folder: str, fits: bool) -> None:
     """A path must be short enough for the kernel and plain enough for PostgreSQL's clients."""
     assert fits_socket(Path(folder)) is fits
 
@@ -188,7 +190,7 @@ LOCAL = "local/model.gguf"
         ({"cpu.max": "nonsense"}, 8),
     ],
 )
-def test_a_quota_of_a_container_counts(
+def test_the_cpu_quota_of_a_container_is_respected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], usable: int
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(8)), raising=False)
@@ -203,17 +205,19 @@ def test_a_quota_of_a_container_counts(
 @pytest.mark.parametrize(
     ("machine", "threads", "slots"), [(1, 1, 1), (2, 1, 1), (4, 3, 2), (8, 7, 2), (64, 16, 2)]
 )
-def test_slots_and_threads_fit_the_cores(
+def test_slots_and_threads_fit_the_number_of_cores(
     monkeypatch: pytest.MonkeyPatch, machine: int, threads: int, slots: int
 ) -> None:
-    """One core is left for the other processes; a second slot needs cores of its own."""
+    """One core is reserved for the other processes; a second slot needs its own cores."""
     monkeypatch.setattr(processes, "usable", lambda: machine)
 
     assert (llama.threads(), llama.slots(Settings())) == (threads, slots)
 
 
-def test_a_worker_takes_as_many_chunks_as_there_are_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless the settings say how many, or another model may be asked, which has its own limits."""
+def test_the_concurrency_of_a_worker_is_the_number_of_slots(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A configured value overrides it; with another model in use, its own limits apply."""
     monkeypatch.setattr(processes, "usable", lambda: 2)
     remote = {"house": {"provider": "openai", "model": "m", "base_url": "http://h/v1"}}
 

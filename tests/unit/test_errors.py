@@ -1,4 +1,4 @@
-"""What every error says beyond its sentence."""
+"""Tests of the hints of errors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def below(kind: type[ChordwiseError]) -> Iterator[type[ChordwiseError]]:
 
 
 @pytest.mark.parametrize("kind", [*below(ModelError)])
-def test_what_can_end_a_chunk_has_a_hint(kind: type[ChordwiseError]) -> None:
-    """The usual hint stands where nothing better is known, also after a message's journey."""
+def test_errors_that_can_end_a_chunk_have_a_hint(kind: type[ChordwiseError]) -> None:
+    """The default hint applies if there is no better one, also after serialization."""
     bare, hinted = kind("It failed."), kind("It failed.", "Do this.")
 
     assert bare.hint == kind.usual_hint != ""

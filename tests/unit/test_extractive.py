@@ -1,4 +1,4 @@
-"""The built-in model: valid, verbatim and repeatable answers to any text, by analysis type."""
+"""Tests of the built-in model: valid, verbatim and reproducible answers for every analysis type."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def analyze(analysis_type: AnalysisType, text: str, labels: tuple[str, ...] = ()
 
 
 def problems(found: JsonObject, task: AnalysisTask) -> list[str]:
-    """List everything that the pipeline would object to."""
+    """List every objection of the pipeline."""
     analysis = analysis_for(task.analysis_type)
     return validation.problems(found, analysis.schema(task.options)) + analysis.problems(
         found, task
@@ -102,7 +102,7 @@ def quotes(found: JsonObject) -> list[str]:
 @given(TEXTS)
 @settings(deadline=None, max_examples=100)
 def test_any_text_gets_a_valid_answer_with_verbatim_quotes(text: str) -> None:
-    """Whatever the text, the answer keeps to the schema and quotes only what stands there."""
+    """The answer conforms to the schema and quotes only the text."""
     for task in tasks(text):
         found = answer(task)
 
@@ -112,7 +112,7 @@ def test_any_text_gets_a_valid_answer_with_verbatim_quotes(text: str) -> None:
 
 @pytest.mark.parametrize("text", EDGES)
 def test_edge_texts_get_valid_answers(text: str) -> None:
-    """One word, signs, digits, nothing at all: never an error, always a valid answer."""
+    """One word, signs, digits or an empty text never cause an error."""
     for task in tasks(text):
         assert problems(answer(task), task) == []
 
@@ -120,7 +120,7 @@ def test_edge_texts_get_valid_answers(text: str) -> None:
 @given(st.lists(TEXTS, min_size=1, max_size=3))
 @settings(deadline=None, max_examples=30)
 def test_a_synthesis_is_valid_and_keeps_quotes(texts: list[str]) -> None:
-    """Answers of chunks join to a valid answer in the form a model gives, with their quotes."""
+    """It has the form of a model's answer and the quotes of the chunks."""
     for position in range(len(list(tasks("")))):
         chunk_tasks = [list(tasks(text))[position] for text in texts]
         stored = [
@@ -136,15 +136,15 @@ def test_a_synthesis_is_valid_and_keeps_quotes(texts: list[str]) -> None:
 
 @pytest.mark.parametrize("task", list(tasks(LETTER)), ids=lambda task: str(task.analysis_type))
 def test_the_same_task_gets_the_same_answer(task: AnalysisTask) -> None:
-    """So does its repair, which is an analysis anew."""
+    """So does its repair, which is a new analysis."""
     one = ExtractiveModel().complete(request(task))
 
     assert one == ExtractiveModel().complete(request(task))
     assert json.loads(one.text) == answer(task) == answer(replace(task, stage=Stage.REPAIR))
 
 
-def test_a_completion_says_who_answered_and_what_it_took() -> None:
-    """The rows must admit that no language model answered."""
+def test_a_completion_names_the_built_in_model_and_its_usage() -> None:
+    """The results must show that no language model answered."""
     completion = ExtractiveModel().complete(request(a_task(AnalysisType.SUMMARY, LETTER)))
 
     assert (completion.provider, completion.model) == ("extractive", "textrank-1")
@@ -159,8 +159,8 @@ UNITS = ("word ", "x", ". ", "1 ", "Aa Bb\n", "(the “", "中", "\n \n", "a@b."
 
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("analysis_type", ANSWERED)
-def test_time_grows_with_the_length_and_no_faster(unit: str, analysis_type: AnalysisType) -> None:
-    """No pattern runs away on a long text without structure."""
+def test_time_is_linear_in_the_length(unit: str, analysis_type: AnalysisType) -> None:
+    """No regular expression backtracks on a long text without structure."""
     options = AnalysisOptions(instructions="total due, date, phone, parties; risks")
     task = a_task(analysis_type, (unit * 40_000)[:40_000], options)
 
@@ -173,7 +173,7 @@ def test_time_grows_with_the_length_and_no_faster(unit: str, analysis_type: Anal
 
 
 def test_a_megabyte_without_a_sentence_end_is_summarized() -> None:
-    """It is cut at words, and five pieces of it are quoted."""
+    """It is divided at words, and five parts are quoted."""
     text = "some words without an end " * 40_000
     task = a_task(AnalysisType.SUMMARY, text)
 
@@ -184,8 +184,8 @@ def test_a_megabyte_without_a_sentence_end_is_summarized() -> None:
 
 
 @pytest.mark.parametrize("task", list(tasks(LETTER)), ids=lambda task: str(task.analysis_type))
-def test_an_answer_ends_when_its_time_is_up(task: AnalysisTask) -> None:
-    """It is looked at between two sentences, whatever the analysis; the error says what to do."""
+def test_an_answer_is_aborted_after_the_timeout(task: AnalysisTask) -> None:
+    """The time is checked between sentences for every type; the error has a hint."""
     minutes = itertools.count(step=60.0)
     model = ExtractiveModel(timeout_seconds=90, clock=lambda: next(minutes))
 
@@ -195,8 +195,8 @@ def test_an_answer_ends_when_its_time_is_up(task: AnalysisTask) -> None:
     assert "timeout_seconds" in raised.value.hint
 
 
-def test_an_answer_has_no_more_time_than_is_left_for_the_question() -> None:
-    """The time of a request counts where it is shorter, and for that request alone."""
+def test_the_timeout_of_a_request_shortens_that_of_the_model() -> None:
+    """It applies only to that request."""
     minutes = itertools.count(step=60.0)
     model = ExtractiveModel(timeout_seconds=100_000, clock=lambda: next(minutes))
     asked = request(next(tasks(LETTER)))
@@ -224,8 +224,8 @@ def synthesize(analysis_type: AnalysisType, texts: list[str]) -> JsonObject:
     )
 
 
-def test_a_summary_quotes_and_admits_that_it_counts_words() -> None:
-    """Findings are sentences, and so is the topic; the claim is modest."""
+def test_a_summary_quotes_sentences_and_has_low_confidence() -> None:
+    """The topic is a sentence, too, and the summary says that it counts words."""
     found = analyze(AnalysisType.SUMMARY, ESSAY)
 
     findings = json_values.objects(found["key_findings"])
@@ -247,7 +247,7 @@ def test_a_summary_quotes_and_admits_that_it_counts_words() -> None:
     ],
 )
 def test_the_topic_of_a_summary_is_a_sentence_of_the_text(fields: str) -> None:
-    """Lines of fields and headings are no topic, however central their words are."""
+    """Form fields and headings are not topics, however central their words are."""
     found = analyze(AnalysisType.SUMMARY, f"{fields}\n\n{ESSAY}\n\n{fields}")
 
     topic = json_values.text(found["main_topic"])
@@ -262,8 +262,8 @@ def test_repeated_lines_are_quoted_once() -> None:
     assert len(json_values.objects(found["key_findings"])) == 1
 
 
-def test_a_summary_of_many_chunks_has_five_findings_from_all_over() -> None:
-    """The findings of chunks are ranked among each other and keep the document's order."""
+def test_a_summary_of_many_chunks_has_five_findings_from_all_of_them() -> None:
+    """The findings of all chunks are ranked together and shown in document order."""
     subjects = ["rivers", "mountains", "forests", "deserts", "oceans", "islands", "glaciers"]
     texts = [
         f"The {one} of the country hold many animals and plants. People visit the {one} every "
@@ -298,8 +298,8 @@ def test_a_summary_of_many_chunks_has_five_findings_from_all_over() -> None:
         ),
     ],
 )
-def test_sentiment_follows_the_words_and_what_bends_them(text: str, label: str) -> None:
-    """Praise, blame, negation and the turn at “but” decide; a balance of both is not neutral."""
+def test_sentiment_depends_on_words_negation_and_contrast(text: str, label: str) -> None:
+    """Praise and blame of equal weight are not neutral."""
     found = analyze(AnalysisType.SENTIMENT, text)
 
     assert found["label"] == label
@@ -316,8 +316,7 @@ def test_sentiment_follows_the_words_and_what_bends_them(text: str, label: str) 
         ("The senate will vote on the bill before the election.", "politics"),
     ],
 )
-def test_labels_match_by_their_words_and_what_goes_with_them(text: str, label: str) -> None:
-    """A label wins by its own words and by those that go with a common topic."""
+def test_labels_match_by_their_words_and_related_words(text: str, label: str) -> None:
     found = analyze(AnalysisType.CLASSIFICATION, text, ("politics", "sports", "legal", "invoice"))
 
     assert found["primary_label"] == label
@@ -378,15 +377,15 @@ KINDS = ("written", "oral")
         ("What a dreadful mess.", "Negative", AnalysisOptions(labels=("Positive", "Negative"))),
     ],
 )
-def test_a_label_is_chosen_by_its_words_and_those_of_its_description(
+def test_a_label_is_selected_by_its_words_and_its_description(
     text: str, label: str, options: AnalysisOptions
 ) -> None:
-    """A title, “and” between two labels, a line of the instructions, a whole phrase, a feeling."""
+    """Cases: a title, “and” between labels, a line of instructions, a whole phrase, a feeling."""
     assert answer(a_task(AnalysisType.CLASSIFICATION, text, options))["primary_label"] == label
 
 
-def test_the_first_chunks_of_a_document_weigh_most() -> None:
-    """The title stands in the first chunk, whatever the many others mention."""
+def test_the_first_chunks_of_a_document_have_the_most_weight() -> None:
+    """The title is in the first chunk, whatever the others mention."""
     texts = [LEASE, *["The invoice total is due. The invoice lists a quantity and the tax."] * 2]
     options = AnalysisOptions(labels=("lease", "invoice"))
 
@@ -403,10 +402,10 @@ def test_the_first_chunks_of_a_document_weigh_most() -> None:
         ((), None, "No labels were given"),
     ],
 )
-def test_a_text_that_fits_no_label_has_none_or_the_one_for_the_rest(
+def test_a_text_that_fits_no_label_has_none_or_the_label_other(
     labels: tuple[str, ...], label: str | None, why: str
 ) -> None:
-    """“other” is chosen with hardly any confidence; no word of a text is passed off as a label."""
+    """“other” has minimal confidence; words of the text do not become labels."""
     found = analyze(AnalysisType.CLASSIFICATION, "Lorem ipsum dolor.", labels)
 
     assert (found["primary_label"], found["secondary_label"]) == (label, None)
@@ -414,15 +413,15 @@ def test_a_text_that_fits_no_label_has_none_or_the_one_for_the_rest(
     assert why in str(found["uncertainty_factors"])
 
 
-def test_unsure_second_choices_do_not_outvote_the_first() -> None:
-    """Chunks that agree on a label with little confidence keep it in the synthesis."""
+def test_uncertain_secondary_labels_do_not_outvote_the_primary_label() -> None:
+    """If chunks agree on a label with low confidence, the synthesis keeps it."""
     found = synthesize(AnalysisType.CLASSIFICATION, [ESSAY, ESSAY])
 
     assert found["primary_label"] == analyze(AnalysisType.CLASSIFICATION, ESSAY)["primary_label"]
 
 
-def test_an_argument_is_left_to_a_language_model() -> None:
-    """Connectives tell neither what a sentence argues for nor how well: it refuses with a hint."""
+def test_an_analysis_of_reasoning_needs_a_language_model() -> None:
+    """The built-in model rejects it with a hint, as it cannot judge arguments."""
     with pytest.raises(RefusedError, match="does not do reasoning") as raised:
         analyze(AnalysisType.REASONING, ESSAY)
 

@@ -1,4 +1,4 @@
-"""How the built-in model finds values: kinds, labels, definitions, and a user's own schema."""
+"""Tests of how the built-in model finds values: kinds, labels, definitions and a user's schema."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ Total RM 31.00 SR
 @pytest.mark.parametrize(
     ("text", "item", "values"),
     [
-        # The words of the item lead to the sentence, its kind to the value in it.
+        # The words of the item select the sentence, its kind selects the value in it.
         (CONTRACT, "document name", ["DISTRIBUTION AGREEMENT"]),
         (CONTRACT, "effective date", ["May 4, 2019"]),
         (CONTRACT, "expiration date", ["December 31, 2024"]),
@@ -98,7 +98,7 @@ Total RM 31.00 SR
         (CONTRACT, "invoice number", ["NW-2019-0042"]),
         (CONTRACT, "e-mail address", ["sales@northwind.example"]),
         (CONTRACT, "When does the agreement end?", ["December 31, 2024"]),
-        # An item without a near enough sentence is denied.
+        # An item without a sufficiently similar sentence is not mentioned.
         (CONTRACT, "insurance coverage", []),
         (CONTRACT, "weather forecast", []),
         (CONTRACT, "phone", []),
@@ -111,7 +111,7 @@ Total RM 31.00 SR
         (RECEIPT, "total", ["12.05"]),
         (RECEIPT, "total amount", ["12.05"]),
         (RECEIPT, "purchase date", ["27/03/2018"]),
-        # A value follows its label or stands below it; that of another label is not the item's.
+        # A value follows its label or is below it; the value of another label is not used.
         (FORM, "start date", ["1 April 2021"]),
         (FORM, "end date", ["31 March 2022"]),
         (FORM, "due date", ["30 April 2021"]),
@@ -127,7 +127,7 @@ Total RM 31.00 SR
         ("Total due\n$99.50\nThank you.", "total due", ["$99.50"]),
     ],
 )
-def test_an_item_finds_its_value(text: str, item: str, values: list[str]) -> None:
+def test_the_value_of_an_item_is_found(text: str, item: str, values: list[str]) -> None:
     assert extract(text, item) == {item: values}
 
 
@@ -172,8 +172,8 @@ def test_the_default_items_are_lists_of_names_dates_and_amounts() -> None:
         (Kind.PLACE, "They live in Graz, near France.", ["Graz", "France"]),
     ],
 )  # fmt: skip
-def test_values_are_told_by_their_form(kind: Kind, text: str, found: list[str]) -> None:
-    """Patterns find what is written like a value of the kind, where it stands."""
+def test_values_are_recognized_by_their_form(kind: Kind, text: str, found: list[str]) -> None:
+    """Patterns find the text that has the form of a value of the kind."""
     listed = list(values(kind, text))
 
     assert [value.text for value in listed] == found
@@ -221,10 +221,9 @@ def test_a_users_schema_is_filled_with_typed_values_and_evidence() -> None:
         ({"$ref": "#/$defs/nothing"}, None),
     ],
 )
-def test_what_is_not_found_takes_the_emptiest_valid_value(
+def test_a_missing_value_is_null_or_empty_as_the_schema_allows(
     schema: JsonObject, value: JsonValue
 ) -> None:
-    """Nothing is invented where the schema lets one say nothing."""
     whole = closed(horoscope=schema)
     whole["$defs"] = {"nothing": {"type": ["string", "null"], "minLength": 1}}
 
@@ -240,8 +239,8 @@ def test_what_is_not_found_takes_the_emptiest_valid_value(
         {"type": "string", "minLength": 1},
     ],
 )
-def test_a_required_value_that_is_not_found_is_left_out(schema: JsonObject) -> None:
-    """An answer that validation reports is more honest than an invented value."""
+def test_a_missing_required_value_is_omitted(schema: JsonObject) -> None:
+    """Validation then reports the answer; an invented value would go unnoticed."""
     whole = closed(horoscope=schema)
 
     found = fill("Nothing of the sort.", whole)
@@ -280,15 +279,14 @@ def test_a_required_value_that_is_not_found_is_left_out(schema: JsonObject) -> N
         ),
     ],
 )
-def test_values_are_read_by_their_schema(
+def test_values_are_parsed_according_to_their_schema(
     properties: JsonObject, text: str, data: JsonObject
 ) -> None:
-    """By its type, by a label out of its description, and by what another property says of both."""
+    """The type, labels in the description, and descriptions of other properties count."""
     assert fill(text, closed(**properties))["data"] == data
 
 
-def test_a_schema_that_refers_to_itself_comes_to_an_end() -> None:
-    """Recursive definitions are followed to a small depth."""
+def test_a_recursive_schema_is_followed_to_a_limited_depth() -> None:
     schema = closed(node={"$ref": "#/$defs/node"})
     schema["$defs"] = {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}}
 
@@ -297,8 +295,8 @@ def test_a_schema_that_refers_to_itself_comes_to_an_end() -> None:
     assert validation.problems(json_values.as_object(found["data"]), schema) == []
 
 
-def test_an_item_of_one_value_keeps_one_in_the_synthesis() -> None:
-    """The surest chunk decides; only a list keeps what each chunk found."""
+def test_a_synthesis_keeps_one_value_of_a_single_item() -> None:
+    """The most confident chunk decides; a list keeps the values of all chunks."""
     texts = [CONTRACT, "This Agreement is dated May 9, 2001.", "No date."]
     options = AnalysisOptions(instructions="agreement date; dates")
 
@@ -314,8 +312,8 @@ def test_an_item_of_one_value_keeps_one_in_the_synthesis() -> None:
 
 
 @pytest.mark.parametrize("start", ["A" * 60, "Aa " * 20 + "A" * 60, "OF THE " * 15])
-def test_a_title_is_looked_for_in_linear_time(start: str) -> None:
-    """A line that only begins like a heading is no title, and takes little time."""
+def test_a_title_is_searched_in_linear_time(start: str) -> None:
+    """A line that only begins like a heading is not a title."""
     started = time.process_time()
 
     found = extract(f"{start} x fails\n\nThe rest of the text.", "document name")

@@ -1,4 +1,4 @@
-"""Words, sentences, key phrases and ranking of the built-in model."""
+"""Tests of words, sentences, key phrases and ranking in the built-in model."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentence
         ("use", "us", False),
     ],
 )
-def test_forms_of_a_word_meet_and_different_words_stay_apart(
+def test_forms_of_a_word_have_one_stem_and_different_words_do_not(
     one: str, other: str, *, meet: bool
 ) -> None:
-    """A stem keeps enough of a short word."""
+    """The stem of a short word keeps enough of it."""
     assert (words.stem(one) == words.stem(other)) is meet
 
 
-def test_terms_leave_function_words_out() -> None:
+def test_terms_exclude_function_words() -> None:
     """Ideographs are compared in pairs, and vowel signs belong to their word."""
     assert words.terms("The committees of this House have agreed") == ["committe", "hous", "agr"]
     assert words.terms("华沙大学 AI") == ["华沙", "沙大", "大学", "ai"]
@@ -41,7 +41,7 @@ def test_terms_leave_function_words_out() -> None:
 
 
 @given(st.text(max_size=2_000))
-def test_sentences_stand_in_the_text_in_order(text: str) -> None:
+def test_sentences_are_parts_of_the_text_in_order(text: str) -> None:
     found = sentences(text)
 
     starts = [one.start_char for one in found]
@@ -54,12 +54,11 @@ def test_sentences_stand_in_the_text_in_order(text: str) -> None:
 
 @given(st.text(max_size=2_000))
 def test_sentences_cover_everything_but_white_space(text: str) -> None:
-    """Nothing of a text is lost before it is ranked."""
     assert "".join("".join(one.text.split()) for one in sentences(text)) == "".join(text.split())
 
 
-def test_a_long_text_loses_nothing_at_its_windows() -> None:
-    """Texts longer than a window are cut at a sentence end where there is one."""
+def test_the_windows_of_a_long_text_lose_nothing() -> None:
+    """Texts longer than a window are divided at a sentence end if there is one."""
     text = "The quick brown fox jumps over the lazy dog. " * 1_000
 
     found = sentences(text)
@@ -94,14 +93,14 @@ def test_lines_of_a_list_are_sentences() -> None:
 
 
 def test_a_sentence_that_is_too_long_is_cut_at_a_clause() -> None:
-    """The cut falls behind a comma or semicolon where there is one."""
+    """It is cut after a comma or semicolon if there is one."""
     text = "word " * 70 + "end; " + "more " * 40
 
     assert [one.text[-4:] for one in sentences(text)] == ["end;", "more"]
 
 
-def test_the_most_central_sentence_wins() -> None:
-    """The sentence that shares its words with the others has the highest rank."""
+def test_the_most_central_sentence_has_the_highest_rank() -> None:
+    """It shares its words with the others."""
     found = sentences(
         "Cats chase mice at night. Dogs chase cats around houses. "
         "Cats and dogs chase mice around houses at night. Quantum theory puzzles physicists."
@@ -115,8 +114,8 @@ def test_the_most_central_sentence_wins() -> None:
     assert scores[3] < scores[2]
 
 
-def test_a_topic_moves_the_ranking() -> None:
-    """What the user asked about comes first among equals."""
+def test_a_topic_changes_the_ranking() -> None:
+    """Among equals, sentences about the user's question come first."""
     found = sentences("Apples grow on tall trees here. Fishes swim in deep rivers there.")
     weights = ranking.inverse_frequencies([one.terms for one in found])
     vectors = [ranking.vector(one.terms, weights) for one in found]
@@ -127,7 +126,7 @@ def test_a_topic_moves_the_ranking() -> None:
     assert other > one
 
 
-def test_picked_sentences_differ() -> None:
+def test_selected_sentences_differ() -> None:
     vectors = [{"a": 1.0}, {"a": 1.0}, {"b": 1.0}]
 
     assert ranking.pick([1.0, 0.95, 0.6], vectors, 2) == [0, 2]

@@ -1,4 +1,4 @@
-"""The facts in an output."""
+"""Tests of the facts of an output."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DATA = st.recursive(
 
 
 def resolve(path: str, value: JsonValue) -> JsonValue:
-    """Follow a JSON Pointer as RFC 6901 says."""
+    """Resolve a JSON Pointer according to RFC 6901."""
     for step in json_values.steps(path):
         value = value[int(step)] if isinstance(value, list) else json_values.as_object(value)[step]
     return value
@@ -42,8 +42,10 @@ def facts_of(output: JsonObject, analysis_type: AnalysisType) -> list[Fact]:
 @pytest.mark.parametrize("analysis_type", list(AnalysisType))
 @settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_paths_lead_to_what_the_facts_say(analysis_type: AnalysisType, data: st.DataObject) -> None:
-    """Each path is a JSON Pointer into the stored output, and no path comes twice."""
+def test_the_path_of_a_fact_resolves_to_its_value(
+    analysis_type: AnalysisType, data: st.DataObject
+) -> None:
+    """Each path is a JSON Pointer into the stored output, and paths are unique."""
     (part,) = data.draw(grounded_answers(analysis_type, at_most=1))
     output = analysis_for(analysis_type).complete(part, options_for(analysis_type))
 
@@ -60,8 +62,8 @@ def test_paths_lead_to_what_the_facts_say(analysis_type: AnalysisType, data: st.
 
 
 @given(DATA)
-def test_a_users_data_gives_one_fact_for_each_value(data: JsonValue) -> None:
-    """Whatever its members are called, `quote` included; null, `[]` and `{}` are facts, too."""
+def test_data_of_a_users_schema_has_one_fact_for_each_value(data: JsonValue) -> None:
+    """Members may have any name, such as `quote`; null, `[]` and `{}` are facts, too."""
     output: JsonObject = {"data": data, "evidence": []}
     leaves = {
         path: value
@@ -84,7 +86,7 @@ def test_a_users_data_gives_one_fact_for_each_value(data: JsonValue) -> None:
 
 @given(NUMBERS)
 def test_the_text_of_a_number_has_all_its_digits(number: float) -> None:
-    """Read back, it is the same number; a total of 1234567 is not 1.23457e+06."""
+    """Parsing it gives the same number; 1234567 is not written as 1.23457e+06."""
     (fact,) = facts_of({"data": {"n": number}}, AnalysisType.EXTRACTION)
 
     assert json.loads(fact.value or "") == number
@@ -101,14 +103,14 @@ def test_the_text_of_a_number_has_all_its_digits(number: float) -> None:
         (True, "true"),
     ],
 )
-def test_numbers_are_written_as_people_write_them(number: float, text: str) -> None:
+def test_numbers_are_written_in_decimal_notation(number: float, text: str) -> None:
     (fact,) = facts_of({"data": {"n": number}}, AnalysisType.EXTRACTION)
 
     assert (fact.value, float(fact.number or 0)) == (text, float(number))
 
 
 def test_a_finding_is_one_fact() -> None:
-    """Its text is the principal field, its score the number, its confidence 0 to 1."""
+    """Its text is the principal field, its number the score, its confidence between 0 and 1."""
     field: JsonObject = {
         "item": "price",
         "status": "found",
@@ -150,7 +152,7 @@ def test_a_finding_is_one_fact() -> None:
 
 
 def test_the_evidence_of_a_summary_is_not_listed_twice() -> None:
-    """It repeats the findings; the evidence of a user's schema is the only mention there is."""
+    """It repeats the findings; under a user's schema, only the evidence has the quotes."""
     evidence: list[JsonValue] = [{"path": "/total", "quote": "q", "grounded": False}]
 
     assert facts_of({"evidence": evidence}, AnalysisType.SUMMARY) == []
@@ -181,8 +183,8 @@ ROWS: JsonObject = {
 }
 
 
-def test_a_value_has_its_evidence_its_item_and_its_row() -> None:
-    """One row says all: no second one with the quote, and no JSON Pointer as a text."""
+def test_a_fact_has_the_evidence_item_and_row_of_its_value() -> None:
+    """There is no second row with the quote."""
     found = {fact.path: fact for fact in facts_of(ROWS, AnalysisType.EXTRACTION)}
 
     vendor = found["/data/vendor"]
@@ -196,13 +198,13 @@ def test_a_value_has_its_evidence_its_item_and_its_row() -> None:
     assert (amount.parent, amount.number) == ("/data/line_items/1", Decimal(3))
     rate = found["/data/line_items/1/taxes/0/rate"]
     assert (rate.item, rate.parent) == ("line_items.taxes.rate", "/data/line_items/1/taxes/0")
-    # A quote of a line of an invoice supports each value in it, and no other line.
+    # The quote of an invoice line supports each value in it, and no other line.
     assert found["/data/line_items/1/what"].quote == "Nuts 3"
     assert found["/data/line_items/0/what"].quote is None
 
 
-def test_nothing_found_and_evidence_of_nothing_are_facts_without_a_value() -> None:
-    """Both can be asked for in SQL: `WHERE value IS NULL`."""
+def test_items_without_a_value_are_facts_without_a_value() -> None:
+    """SQL finds them with `WHERE value IS NULL`."""
     empty = {f.path: f for f in facts_of(ROWS, AnalysisType.EXTRACTION) if f.value is None}
 
     assert empty.keys() == {"/data/paid", "/data/notes", "/evidence/3"}

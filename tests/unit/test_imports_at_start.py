@@ -1,4 +1,4 @@
-"""What commands and processes import before they begin: most of their start is that."""
+"""Tests of the imports of commands and processes, which take most of their start-up time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RARE = {
 
 
 def imported_by(code: str) -> set[str]:
-    """Return the modules that a fresh interpreter has imported after some code."""
+    """Return the modules that a fresh interpreter imports to run some code."""
     then = "import sys; sys.stderr.write(chr(10).join(['@', *sys.modules]))"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\n{then}"], capture_output=True, text=True, check=True
@@ -27,8 +27,8 @@ def imported_by(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize("argument", ["--help", "version"])
-def test_the_lightest_commands_import_no_large_library(argument: str) -> None:
-    """The parser of the command line is all that they need."""
+def test_the_smallest_commands_import_no_large_library(argument: str) -> None:
+    """They need only the parser of the command line."""
     modules = imported_by(COMMAND.format(argument))
 
     assert not modules & (LIBRARIES | RARE)
@@ -36,8 +36,8 @@ def test_the_lightest_commands_import_no_large_library(argument: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["runs", "results"])
-def test_commands_that_look_import_what_they_look_with(module: str) -> None:
-    """No broker, no provider, no reader and no migration; and of the tables those they show."""
+def test_read_only_commands_import_only_what_they_need(module: str) -> None:
+    """They import no broker, provider, reader or migration, and only the tables that they show."""
     modules = imported_by(f"import chordwise.cli.{module}")
 
     assert not modules & {"celery", "kombu", "redis", "httpx", *RARE}
@@ -46,21 +46,21 @@ def test_commands_that_look_import_what_they_look_with(module: str) -> None:
 
 
 def test_the_process_that_parses_files_imports_no_settings() -> None:
-    """It knows none, and one starts for every two thousand files and after each that fails."""
+    """A new one starts for every two thousand files and after each failure."""
     modules = imported_by("import chordwise.readers.child")
 
     assert not {"pydantic", "chordwise.settings"} & modules
 
 
 @pytest.mark.parametrize("module", ["services", "web", "submit"])
-def test_only_serving_imports_the_libraries_of_the_pages(module: str) -> None:
-    """`up` starts a process for them, and `web --link` reads a file."""
+def test_only_the_web_server_imports_the_web_libraries(module: str) -> None:
+    """`up` starts a process for the pages, and `web --link` reads a file."""
     assert not imported_by(f"import chordwise.cli.{module}") & WEB
 
 
 @pytest.mark.parametrize("process", ["worker", "scheduler"])
-def test_processes_import_no_library_that_they_may_never_need(process: str) -> None:
-    """Formats of exports and files, migrations and price lists are imported where they are used."""
+def test_processes_import_rarely_used_libraries_lazily(process: str) -> None:
+    """These are for export and file formats, migrations and price lists."""
     modules = imported_by(f"import {process}.process")
 
     assert not modules & RARE

@@ -1,4 +1,4 @@
-"""Profiles and side-cars become the options of a run, or say what is wrong with them."""
+"""Tests of converting profiles and side-cars to the options of a run."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ Asked: TypeAlias = Callable[[RunOptions], object]
 
 
 def fields(options: RunOptions) -> object:
-    """Return the names of what the schema asks for."""
+    """Return the names of the schema's properties."""
     schema = options.analysis.schema
     return schema and list(json_values.as_object(schema["properties"]))
 
 
 def variants(options: RunOptions) -> object:
-    """Return which templates of the user's own are asked with."""
+    """Return the variants of the custom templates."""
     return {each.variant for each in options.analysis.templates}
 
 
@@ -130,15 +130,15 @@ def asked(folder: Path, side_car: str, profile: str = PROFILE) -> RunOptions:
     return run_options(found, with_side_car(found.profiles["contracts"], beside, folder))
 
 
-def test_every_entry_is_looked_at() -> None:
+def test_every_entry_of_a_profile_is_tested() -> None:
     names = {field.alias or name for name, field in ProfileSettings.model_fields.items()}
 
     assert names - {"folder"} == ENTRIES.keys()
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_an_entry_is_overridden_or_taken_away(tmp_path: Path, name: str) -> None:
-    """And nothing else is asked otherwise, but for what it leaves no sense in."""
+def test_a_side_car_can_override_or_remove_an_entry(tmp_path: Path, name: str) -> None:
+    """Other entries are unchanged unless they depend on it."""
     of, given, expected, nothing, without = ENTRIES[name]
 
     overridden = asked(tmp_path, f"{name} = {given}")
@@ -151,8 +151,8 @@ def test_an_entry_is_overridden_or_taken_away(tmp_path: Path, name: str) -> None
         assert overridden.analysis.labels == ("a", "b")
 
 
-def test_a_side_car_cannot_show_what_its_profile_does_not(tmp_path: Path) -> None:
-    """Learned examples hold parts of documents that who dropped the file may not know."""
+def test_a_side_car_cannot_add_learned_examples(tmp_path: Path) -> None:
+    """They have parts of documents that the author of the side-car may not be allowed to see."""
     with pytest.raises(UsageError, match="which its profile switches off"):
         asked(tmp_path, "learned_examples = true", f"{PROFILE}\nlearned_examples = false\n")
 
@@ -166,7 +166,7 @@ def test_a_side_car_cannot_show_what_its_profile_does_not(tmp_path: Path) -> Non
         ('["extraction", "classification"]', (["fee"], ("lease", "sale"))),
     ],
 )
-def test_types_leave_out_what_does_not_fit_them(
+def test_options_of_other_types_are_dropped(
     tmp_path: Path, types: str, expected: tuple[object, object]
 ) -> None:
     """The profile's schema is for extractions, its labels are for classifications."""
@@ -175,8 +175,7 @@ def test_types_leave_out_what_does_not_fit_them(
     assert (fields(options), options.analysis.labels) == expected
 
 
-def test_a_profile_may_say_none_as_well(tmp_path: Path) -> None:
-    """An empty schema or budget is none there, too."""
+def test_an_empty_entry_of_a_profile_means_none(tmp_path: Path) -> None:
     options = asked(tmp_path, "", '[profiles.contracts]\nschema = ""\nbudget_usd = ""\n')
 
     assert (options.types, options.budget_usd) == ((AnalysisType.SUMMARY,), None)
@@ -199,7 +198,7 @@ def test_a_profile_may_say_none_as_well(tmp_path: Path) -> None:
         ('typs = ["summary"]', "invalid: unknown setting typs\\.", "docs/inbox.md"),
     ],
 )
-def test_what_contradicts_itself_is_refused(
+def test_contradictory_options_are_rejected(
     tmp_path: Path, side_car: str, complaint: str, hint: str
 ) -> None:
     with pytest.raises(UsageError, match=complaint) as caught:
@@ -208,7 +207,7 @@ def test_what_contradicts_itself_is_refused(
     assert hint in caught.value.hint
 
 
-def test_a_schema_alone_asks_for_an_extraction_and_nothing_for_a_summary(tmp_path: Path) -> None:
+def test_the_default_type_is_extraction_with_a_schema_and_summary_without(tmp_path: Path) -> None:
     schema = tmp_path / "contract.json"
     schema.write_text(FEE, "utf-8")
     profile = ProfileSettings.model_validate({"schema": schema, "instructions": " the fee "})
@@ -237,9 +236,7 @@ def test_a_schema_alone_asks_for_an_extraction_and_nothing_for_a_summary(tmp_pat
         ({"schema": "there-is-none.json"}, "cannot be read"),
     ],
 )
-def test_a_profile_that_contradicts_itself_is_refused(
-    entries: dict[str, object], complaint: str
-) -> None:
+def test_a_contradictory_profile_is_rejected(entries: dict[str, object], complaint: str) -> None:
     profile = ProfileSettings.model_validate(entries)
 
     with pytest.raises(UsageError, match=complaint):
@@ -255,10 +252,10 @@ def test_a_profile_that_contradicts_itself_is_refused(
         ('{"type": "array"}', 'Its root needs "type": "object".'),
     ],
 )
-def test_a_schema_that_cannot_be_used_has_a_hint(
+def test_the_error_for_an_invalid_schema_has_a_hint(
     tmp_path: Path, content: str | None, hint: str
 ) -> None:
-    """Whatever is wrong with it: missing, no JSON, no schema, or none of an object."""
+    """The file is missing, is not JSON, is not a schema, or does not describe an object."""
     schema = tmp_path / "contract.json"
     if content is not None:
         schema.write_text(content, "utf-8")
@@ -282,7 +279,7 @@ def test_a_schema_that_cannot_be_used_has_a_hint(
         ("kinds.json", "{", "cannot be read"),
     ],
 )
-def test_labels_are_read_with_what_they_mean(
+def test_labels_are_read_with_their_descriptions(
     tmp_path: Path, name: str, content: str, complaint: str
 ) -> None:
     file = tmp_path / name
@@ -300,8 +297,8 @@ def test_labels_are_read_with_what_they_mean(
 @pytest.mark.parametrize(
     "named", ["../kinds.toml", "{above}/kinds.toml", ".env", ".aws/keys.json", "a.txt", "link.toml"]
 )
-def test_a_side_car_has_no_other_files_read(tmp_path: Path, named: str) -> None:
-    """Who puts it into an inbox would learn the lines of a file as labels of an answer."""
+def test_a_side_car_cannot_name_other_files(tmp_path: Path, named: str) -> None:
+    """The author of the side-car could read the lines of any file as labels of an answer."""
     (tmp_path / "kinds.toml").write_text('a = ""\nb = ""\n', "utf-8")
     folder = tmp_path / "settings"
     (folder / ".aws").mkdir(parents=True)
@@ -313,7 +310,7 @@ def test_a_side_car_has_no_other_files_read(tmp_path: Path, named: str) -> None:
         asked(folder, f'labels_file = "{named.format(above=tmp_path)}"')
 
 
-def test_examples_that_could_not_be_answered_so_are_refused(tmp_path: Path) -> None:
+def test_invalid_examples_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "other.toml").write_text(EXAMPLES.replace('"data"', '"date"'), "utf-8")
     (tmp_path / "broken.json").write_text("[", "utf-8")
 
@@ -325,8 +322,8 @@ def test_examples_that_could_not_be_answered_so_are_refused(tmp_path: Path) -> N
         )
 
 
-def test_reasoning_by_the_built_in_model_alone_is_refused() -> None:
-    """The run never begins; with a language model to ask it does."""
+def test_reasoning_with_only_the_built_in_model_is_rejected() -> None:
+    """The run does not start; with a language model it does."""
     asked = RunOptions(types=(AnalysisType.SUMMARY, AnalysisType.REASONING), model="extractive")
 
     with pytest.raises(UsageError, match="does not do reasoning") as raised:

@@ -1,4 +1,4 @@
-"""What claims are worth: the curves, which of them wins, and what may be accepted unseen."""
+"""Tests of calibration: fitting curves, choosing one, and the threshold for acceptance."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CLAIMS = st.lists(
 
 
 def claims(*judged: tuple[float, int, int]) -> list[Claim]:
-    """Return claims of a confidence of which so many are right, and so many wrong."""
+    """Return claims with this confidence, of which `right` are right and `wrong` wrong."""
     found = [(c, place < right) for c, right, wrong in judged for place in range(right + wrong)]
     return [
         Claim(confidence=confidence, is_right=is_right, group=f"{place:04}")
@@ -66,12 +66,12 @@ def drawn(count: int, seed: int, power: float) -> list[Claim]:
 
 
 def error(points: Points, judged: list[Claim]) -> float:
-    """Return the calibration error of what a curve says."""
+    """Return the calibration error of a curve."""
     return calibration_error([(worth(points, each.confidence), each.is_right) for each in judged])
 
 
 def test_neighbors_that_violate_the_order_are_pooled() -> None:
-    """By hand: 0.2 and 0.3 contradict each other; the last block draws in all it lies below."""
+    """Computed by hand: 0.2 and 0.3 are pooled; the last block pools all blocks above it."""
     early = isotonic(claims((0.2, 1, 1), (0.3, 0, 1), (0.6, 3, 1)))
     late = isotonic(claims((0.1, 1, 1), (0.2, 2, 1), (0.3, 3, 1), (0.4, 0, 2)))
 
@@ -80,8 +80,8 @@ def test_neighbors_that_violate_the_order_are_pooled() -> None:
 
 
 @pytest.mark.parametrize("fit", [isotonic, platt])
-def test_claims_that_hardly_differ_have_a_curve(fit: Callable[[list[Claim]], Points]) -> None:
-    """It meets their share, whether they differ by nothing or by the least that can be told."""
+def test_nearly_equal_claims_have_a_curve(fit: Callable[[list[Claim]], Points]) -> None:
+    """It gives their share of right claims, also if they differ by the smallest float."""
     for step in (0.0, 1e-16, 1e-12, 1e-6):
         judged = [a_claim(0.7 + step * n, is_right=n % 2 == 0) for n in range(40)]
 
@@ -91,13 +91,13 @@ def test_claims_that_hardly_differ_have_a_curve(fit: Callable[[list[Claim]], Poi
 
 
 def a_claim(confidence: float, *, is_right: bool) -> Claim:
-    """Return a claim about a document that all such claims share."""
+    """Return a claim about one shared document."""
     return Claim(confidence=confidence, is_right=is_right, group="0")
 
 
 @given(CLAIMS)
-def test_an_isotonic_curve_rises_and_keeps_the_mean(judged: list[Claim]) -> None:
-    """And has no two points at the same claim, so that a line leads from each to the next."""
+def test_an_isotonic_curve_is_monotonic_and_keeps_the_mean(judged: list[Claim]) -> None:
+    """No two points have the same claim, so that the curve can be interpolated."""
     points = isotonic(judged)
 
     worths = [worth(points, each.confidence) for each in judged]
@@ -107,7 +107,7 @@ def test_an_isotonic_curve_rises_and_keeps_the_mean(judged: list[Claim]) -> None
 
 
 @given(CLAIMS)
-def test_no_rising_curve_is_closer_than_the_isotonic_one(judged: list[Claim]) -> None:
+def test_no_monotonic_curve_is_closer_than_the_isotonic_one(judged: list[Claim]) -> None:
     points = isotonic(judged)
     mean = sum(each.is_right for each in judged) / len(judged)
 
@@ -121,8 +121,8 @@ def test_no_rising_curve_is_closer_than_the_isotonic_one(judged: list[Claim]) ->
 @given(CLAIMS)
 @example([a_claim(0.875, is_right=False), a_claim(0.90625, is_right=True)])
 @example([a_claim(0.09375, is_right=False), a_claim(0.125, is_right=True)])
-def test_a_logistic_curve_rises_between_0_and_1(judged: list[Claim]) -> None:
-    """Whatever was judged, be it all right, all alike, or against the claims."""
+def test_a_logistic_curve_is_monotonic_between_0_and_1(judged: list[Claim]) -> None:
+    """This holds for any judgments: all right, all equal, or contrary to the claims."""
     points = platt(judged)
 
     worths = [y for _, y in points]
@@ -131,15 +131,15 @@ def test_a_logistic_curve_rises_between_0_and_1(judged: list[Claim]) -> None:
     assert all(math.isfinite(y) for y in worths)
 
 
-def test_a_logistic_curve_finds_the_logistic_truth() -> None:
-    """The share at two claims is met, but for what Platt's targets smooth."""
+def test_a_logistic_curve_fits_logistic_data() -> None:
+    """It gives the shares at two claims, apart from the smoothing of Platt's targets."""
     points = platt(claims((0.25, 300, 700), (0.75, 800, 200)))
 
     assert worth(points, 0.25) == pytest.approx(0.3, abs=0.005)
     assert worth(points, 0.75) == pytest.approx(0.8, abs=0.005)
 
 
-def test_beyond_its_ends_a_curve_is_level_and_in_between_straight() -> None:
+def test_a_curve_is_constant_beyond_its_ends_and_linear_between_points() -> None:
     points = ((0.2, 0.1), (0.6, 0.5))
 
     assert [worth(points, c) for c in (0.0, 0.2, 0.3, 0.6, 1.0)] == pytest.approx(
@@ -147,8 +147,8 @@ def test_beyond_its_ends_a_curve_is_level_and_in_between_straight() -> None:
     )
 
 
-def test_without_scikit_learn_nothing_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says what is missing, and the command that installs it."""
+def test_learning_requires_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the package and the command that installs it."""
     monkeypatch.setitem(sys.modules, "sklearn", None)
 
     with pytest.raises(ConfigurationError, match="needs scikit-learn") as caught:
@@ -168,12 +168,12 @@ def test_without_scikit_learn_nothing_is_learnt(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_a_curve_needs_enough_judgments_of_both_kinds(judged: list[Claim], enough: bool) -> None:  # noqa: FBT001 - the expectation
-    """Thirty, five of them right and five wrong."""
+    """The minimum is thirty, with five right and five wrong ones."""
     assert is_enough(judged) is enough
 
 
-def test_claims_that_hold_are_left_alone() -> None:
-    """No curve foresees better what is true already."""
+def test_accurate_claims_are_not_changed() -> None:
+    """No curve predicts better than claims that are already calibrated."""
     curve = learn(claims((0.1, 10, 90), (0.5, 50, 50), (0.9, 90, 10)))
 
     assert curve.method in (Method.CLAIMED, Method.ISOTONIC)
@@ -182,8 +182,8 @@ def test_claims_that_hold_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_what_was_learnt_holds_for_others(seed: int) -> None:
-    """Claims whose accuracy is their cube are calibrated on a separate sample."""
+def test_a_learned_curve_calibrates_other_claims(seed: int) -> None:
+    """The accuracy of the claims is their cube; a separate sample is calibrated."""
     learned, others = drawn(400, seed, 3), drawn(400, seed + 100, 3)
 
     curve = learn(learned)
@@ -193,8 +193,8 @@ def test_what_was_learnt_holds_for_others(seed: int) -> None:
     assert error(curve.points, others) < error(((0.0, 0.0), (1.0, 1.0)), others) / 2
 
 
-def test_claims_on_one_document_are_never_apart() -> None:
-    """A lucky document teaches nothing about itself: of two, each is foreseen by the other."""
+def test_claims_about_one_document_are_in_one_fold() -> None:
+    """Each of two documents is predicted from the other only."""
     one = [Claim(confidence=0.5, is_right=True, group="a")] * 20
     other = [Claim(confidence=0.5, is_right=False, group="b")] * 20
 
@@ -204,8 +204,8 @@ def test_claims_on_one_document_are_never_apart() -> None:
     assert curve.error_after == pytest.approx(0)
 
 
-def test_one_document_teaches_nothing_about_itself() -> None:
-    """There is nothing to compare curves with, so its claims are left alone."""
+def test_claims_about_a_single_document_are_not_calibrated() -> None:
+    """There is no other document to compare curves on."""
     curve = learn([a_claim(0.9, is_right=n < 10) for n in range(40)])
 
     assert curve.method is Method.CLAIMED
@@ -213,8 +213,8 @@ def test_one_document_teaches_nothing_about_itself() -> None:
     assert curve.error_after == curve.error_before
 
 
-def test_what_may_be_accepted_keeps_the_bound_with_certainty() -> None:
-    """Ninety without an error suffice for 5 %, and twelve errors more below them do not."""
+def test_the_accepted_claims_have_a_certain_bound_of_their_errors() -> None:
+    """Ninety claims without an error suffice for 5 %; lower claims with errors are excluded."""
     judged = claims((0.9, 90, 0), (0.6, 30, 12))
 
     accepted = acceptance(judged, 0.05)
@@ -227,8 +227,7 @@ def test_what_may_be_accepted_keeps_the_bound_with_certainty() -> None:
 
 
 @given(CLAIMS, st.sampled_from([0.05, 0.2, 0.5]))
-def test_no_lower_claim_would_do(judged: list[Claim], max_error_rate: float) -> None:
-    """What is accepted keeps the bound, and every claim below breaks it."""
+def test_no_lower_threshold_satisfies_the_bound(judged: list[Claim], max_error_rate: float) -> None:
     accepted = acceptance(judged, max_error_rate)
 
     def bound(claim: float) -> float:

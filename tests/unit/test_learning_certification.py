@@ -1,4 +1,4 @@
-"""What may be accepted without looking: the bound holds however long people check."""
+"""Tests of certification: the error bound holds however often it is evaluated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RISK = 0.05
 
 
 def population(random: Random, size: int, wrong: int, *, is_informed: bool) -> list[Answer]:
-    """Return answers in random order; scores that are informed are lower for wrong ones."""
+    """Return answers in random order; informed scores are lower for wrong answers."""
     truths = [False] * wrong + [True] * (size - wrong)
     random.shuffle(truths)
     return [
@@ -42,14 +42,14 @@ def population(random: Random, size: int, wrong: int, *, is_informed: bool) -> l
 
 
 def seen(answers: Sequence[Answer], checks: int) -> list[Answer]:
-    """Return the answers as they are known after so many checks."""
+    """Return the answers as they are known after this number of checks."""
     return [
         answer if place < checks else Answer(answer.score) for place, answer in enumerate(answers)
     ]
 
 
 def breaks_its_promise(answers: Sequence[Answer], risk: float, step: int) -> bool:
-    """Check until something is accepted; tell whether more of that is wrong than was promised."""
+    """Check until answers are accepted; return whether their error rate exceeds the bound."""
     for checks in range(step, len(answers) + 1, step):
         found = certify(seen(answers, checks), MAX_ERROR, risk)
         if found.accept_from is not None:
@@ -61,13 +61,13 @@ def breaks_its_promise(answers: Sequence[Answer], risk: float, step: int) -> boo
 
 
 def at_most(promised: float, seeds: int) -> float:
-    """Return how many of the seeds may break a promise that is kept, but for one in a thousand."""
+    """Return the 99.9 % bound for the number of seeds that may break a promise."""
     return promised * seeds + 3.1 * math.sqrt(promised * (1 - promised) * seeds)
 
 
 @pytest.mark.parametrize("is_informed", [False, True])
-def test_the_promise_is_broken_no_more_often_than_the_risk_says(*, is_informed: bool) -> None:
-    """With one wrong answer too many, looked at after every twentieth check, over 1,000 seeds."""
+def test_the_bound_is_exceeded_no_more_often_than_the_risk(*, is_informed: bool) -> None:
+    """One answer too many is wrong; 1,000 seeds, evaluated after every twentieth check."""
     broken = sum(
         breaks_its_promise(population(Random(seed), 100, 6, is_informed=is_informed), RISK, 20)
         for seed in range(1000)
@@ -78,7 +78,7 @@ def test_the_promise_is_broken_no_more_often_than_the_risk_says(*, is_informed: 
 
 @pytest.mark.parametrize("seeds", [50, pytest.param(1000, marks=pytest.mark.nightly)])
 def test_the_risk_holds_for_forty_fields_together(seeds: int) -> None:
-    """Each has its part of the risk."""
+    """The risk is divided among the fields."""
     broken = sum(
         any(
             breaks_its_promise(population(random, 100, 6, is_informed=False), RISK / 40, 20)
@@ -90,8 +90,8 @@ def test_the_risk_holds_for_forty_fields_together(seeds: int) -> None:
     assert broken <= at_most(RISK, seeds)
 
 
-def test_the_bound_of_one_set_is_not_only_kept_but_used() -> None:
-    """A look after every check, with one wrong answer too many, comes close to the risk."""
+def test_the_bound_of_one_set_is_tight() -> None:
+    """Evaluated after every check with one wrong answer too many, it nearly reaches the risk."""
     refuted = 11
     certified = 0
     for seed in range(1000):
@@ -110,13 +110,15 @@ def test_the_bound_of_one_set_is_not_only_kept_but_used() -> None:
     ("size", "wrong", "expected"),
     [(480, 0, 142), (480, 1, 237), (100_000, 0, 160), (480, 10, None)],
 )
-def test_how_many_checks_are_missing(size: int, wrong: int, expected: int | None) -> None:
-    """For 2 % with 95 %; none would do where more is wrong already."""
+def test_the_number_of_missing_checks_is_computed(
+    size: int, wrong: int, expected: int | None
+) -> None:
+    """The bound is 2 % at 95 %; `None` means that too many answers are already wrong."""
     assert further_checks(size, 0, wrong, 0.02, 0.05) == expected
 
 
-def test_good_answers_are_accepted_from_the_best_to_the_worst() -> None:
-    """The best fifths pass, the last one, where all errors are, does not."""
+def test_good_answers_are_accepted_in_order_of_their_scores() -> None:
+    """The last fifth has all the errors and is not accepted."""
     random = Random(7)
     good = [Answer(0.6 + random.random() * 0.4, is_right=True) for _ in range(800)]
     bad = [Answer(random.random() * 0.5, is_right=random.random() < 0.6) for _ in range(200)]
@@ -132,8 +134,8 @@ def test_good_answers_are_accepted_from_the_best_to_the_worst() -> None:
     assert (found.checks, found.population) == (checked, 1000)
 
 
-def test_what_cannot_be_certified_says_how_much_must_be_reviewed() -> None:
-    """11 % wrong, whatever the score: (11 - 2) / (100 - 2) has to be reviewed at least."""
+def test_a_set_that_cannot_be_certified_reports_the_required_reviews() -> None:
+    """11 % are wrong at any score, so at least (11 - 2) / (100 - 2) need review."""
     answers = [Answer(0.5, is_right=place % 9 != 0) for place in range(450)]
 
     found = certify(seen(answers, 450), 0.02, RISK)
@@ -143,8 +145,8 @@ def test_what_cannot_be_certified_says_how_much_must_be_reviewed() -> None:
     assert found.must_review == pytest.approx((1 / 9 - 0.02) / 0.98)
 
 
-def test_a_check_that_is_left_out_ends_the_count() -> None:
-    """Checks out of order say nothing: people look where they expect errors, or none."""
+def test_only_checks_before_the_first_missing_one_count() -> None:
+    """Users check later answers selectively, so those say nothing about the others."""
     answers = [Answer(0.5, is_right=True), Answer(0.5), *[Answer(0.5, is_right=True)] * 498]
 
     found = certify(answers, MAX_ERROR, RISK)
@@ -153,15 +155,15 @@ def test_a_check_that_is_left_out_ends_the_count() -> None:
     assert found.more_checks == further_checks(500, 1, 0, MAX_ERROR, RISK / certification.SETS)
 
 
-def test_the_bounds_enclose_what_was_seen() -> None:
-    """Everything checked: exactly that; nothing: everything is possible."""
+def test_the_bounds_enclose_the_observed_rate() -> None:
+    """After all checks they are exact; without checks they are zero and the size of the set."""
     assert (most_wrong(50, 50, 3, RISK), least_wrong(50, 50, 3, RISK)) == (3, 3)
     assert (most_wrong(50, 0, 0, RISK), least_wrong(50, 0, 0, RISK)) == (50, 0)
     assert least_wrong(480, 92, 10, RISK) < 10 / 92 * 480 < most_wrong(480, 92, 10, RISK)
 
 
-def test_a_drift_is_seen_and_none_is_seen_where_there_is_none() -> None:
-    """Looked at after every one of 200 checks, over 300 seeds."""
+def test_a_drift_is_detected_without_false_alarms() -> None:
+    """It is evaluated after each of 200 checks, over 300 seeds."""
 
     def alarms(rate: float) -> int:
         alarmed = 0
@@ -178,8 +180,8 @@ def test_a_drift_is_seen_and_none_is_seen_where_there_is_none() -> None:
     assert alarms(4 * MAX_ERROR) > 285
 
 
-def test_a_field_is_ranked_by_what_its_claim_is_worth_and_by_its_evidence() -> None:
-    """The least sure of its values counts; without its own claim it has that of the answer."""
+def test_a_field_is_ranked_by_its_calibrated_claim_and_its_evidence() -> None:
+    """Its least confident value counts; a field without a claim has that of the answer."""
     fields: JsonObject = {
         "fields": [
             a_field("party", "ACME", 9, grounding="exact"),
@@ -199,6 +201,6 @@ def test_a_field_is_ranked_by_what_its_claim_is_worth_and_by_its_evidence() -> N
     assert [each.score for each in found] == pytest.approx([0.35, -1.5, 0.2])
     assert found[0].paths == ["/fields/0", "/fields/1"]
     assert next(scored(replace(answer, needs_review=True), 0.3)).score == pytest.approx(-1.7)
-    # A quote that is not in the document outweighs certainty, and votes that differ lower it.
+    # An ungrounded quote outweighs the confidence, and disagreement of samples lowers it.
     assert trust(1.0, None, 1) < trust(0.0, None, 0)
     assert trust(0.9, 0.6, 0) == 0.6

@@ -1,4 +1,4 @@
-"""Experiments: intervals that may be looked at anytime, and documents shared out by their text."""
+"""Tests of experiments: anytime-valid intervals, and assignment of documents by their text."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ SEEDS = [50, pytest.param(1000, marks=pytest.mark.nightly)]
 
 
 def at_most(promised: float, seeds: int) -> float:
-    """Return how many of the seeds may break a promise that is kept, but for one in a thousand."""
+    """Return the 99.9 % bound for the number of seeds that may break a promise."""
     return promised * seeds + 3.1 * math.sqrt(promised * (1 - promised) * seeds)
 
 
 def decided(seed: int, control: float, variant: float, *, is_paired: bool) -> bool:
-    """Judge right or wrong of document after document, and look after each of them."""
+    """Return whether the intervals, evaluated after each document, exclude a difference of zero."""
     random = Random(seed)
     one, other = ShareSequence(RISK / 2), ShareSequence(RISK / 2)
     between = ShareSequence(RISK)
@@ -69,10 +69,10 @@ def decided(seed: int, control: float, variant: float, *, is_paired: bool) -> bo
 @pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("is_paired", [False, True])
 @pytest.mark.parametrize("rate", [0.5, 0.8, 0.98])
-def test_equal_variants_are_told_apart_no_more_often_than_the_risk_says(
+def test_equal_variants_are_distinguished_no_more_often_than_the_risk(
     seeds: int, rate: float, *, is_paired: bool
 ) -> None:
-    """Though every document is followed by a look."""
+    """The difference is evaluated after every document."""
     found = sum(decided(seed, rate, rate, is_paired=is_paired) for seed in range(seeds))
 
     assert found <= at_most(RISK, seeds)
@@ -82,18 +82,18 @@ def test_equal_variants_are_told_apart_no_more_often_than_the_risk_says(
 @pytest.mark.parametrize(
     ("variant", "is_paired", "power"), [(0.95, False, 0.9), (0.9, True, 0.9), (0.85, True, 0.5)]
 )
-def test_a_large_difference_is_seen_within_three_hundred_documents(
+def test_a_large_difference_is_detected_within_three_hundred_documents(
     seeds: int, variant: float, power: float, *, is_paired: bool
 ) -> None:
-    """Beside a control that is right on 70 %; pairs need fewer documents."""
+    """The control is right on 70 %; paired documents need fewer."""
     found = sum(decided(seed, 0.7, variant, is_paired=is_paired) for seed in range(seeds))
 
     assert found >= power * seeds
 
 
 @pytest.mark.parametrize("seeds", SEEDS)
-def test_the_interval_of_amounts_rarely_misses_their_mean(seeds: int) -> None:
-    """Skewed ones, as costs are, looked at after each."""
+def test_the_interval_of_amounts_contains_their_mean(seeds: int) -> None:
+    """The amounts are skewed like costs; the interval is evaluated after each."""
     missed = 0
     for seed in range(seeds):
         random, sequence = Random(seed), AmountSequence(RISK)
@@ -109,7 +109,7 @@ def test_the_interval_of_amounts_rarely_misses_their_mean(seeds: int) -> None:
 
 
 def of_shares(control: float, variant: float, count: int, *, is_paired: bool = False) -> Evidence:
-    """Return outcomes of these rates without chance: every so many documents one is right."""
+    """Return outcomes with these exact rates, evenly distributed."""
     one, other = (
         [float(math.floor((place + 1) * rate) > math.floor(place * rate)) for place in range(count)]
         for rate in (control, variant)
@@ -119,7 +119,7 @@ def of_shares(control: float, variant: float, count: int, *, is_paired: bool = F
 
 
 def test_pairs_narrow_the_interval() -> None:
-    """Where both are right or wrong on the same documents nearly always."""
+    """The variants are right or wrong mostly on the same documents."""
     apart = of_shares(0.7, 0.8, 200)
     variant = [1.0 if place % 10 == 0 else each for place, each in enumerate(apart.control)]
     alone = replace(apart, variant=variant)
@@ -135,14 +135,16 @@ def test_pairs_narrow_the_interval() -> None:
 @pytest.mark.parametrize(
     ("outcome", "expected"), [(Outcome.RIGHT, Verdict.BETTER), (Outcome.COST, Verdict.WORSE)]
 )
-def test_more_is_better_of_a_share_and_worse_of_a_cost(outcome: Outcome, expected: Verdict) -> None:
+def test_a_higher_share_is_better_and_a_higher_cost_is_worse(
+    outcome: Outcome, expected: Verdict
+) -> None:
     found = difference(of_shares(0.2, 0.9, 300), outcome, RISK, is_paired=False)
 
     assert found.low > 0
     assert verdict(found, outcome) is expected
 
 
-def test_nothing_is_known_of_no_documents() -> None:
+def test_without_documents_there_is_no_result() -> None:
     empty = Evidence(control=[], variant=[], pairs=[])
 
     shares = difference(empty, Outcome.RIGHT, RISK, is_paired=True)
@@ -153,8 +155,8 @@ def test_nothing_is_known_of_no_documents() -> None:
     assert further(empty, Outcome.RIGHT, RISK, is_paired=True) is None
 
 
-def test_how_many_more_would_do_does_it() -> None:
-    """The estimate suffices if later documents are like earlier ones, and half of it does not."""
+def test_the_estimated_number_of_further_documents_suffices() -> None:
+    """The later documents are like the earlier ones; half the number does not suffice."""
     found = of_shares(0.7, 0.9, 40)
     more = further(found, Outcome.RIGHT, RISK, is_paired=False)
 
@@ -172,7 +174,7 @@ def summed(values: Sequence[float]) -> Moments:
 
 
 def guarded(found: Evidence, allowed: float = 1.0) -> Guarded:
-    """Sum outcomes up, as the database does."""
+    """Sum up outcomes as the database does."""
     return Guarded(
         control=summed(found.control),
         variant=summed(found.variant),
@@ -183,16 +185,16 @@ def guarded(found: Evidence, allowed: float = 1.0) -> Guarded:
 
 @pytest.mark.parametrize("is_paired", [False, True])
 @pytest.mark.parametrize(("variant", "is_stopped"), [(0.0, True), (0.85, False), (1.0, False)])
-def test_a_guardrail_stops_what_fails_and_nothing_else(
+def test_a_guardrail_stops_only_failing_variants(
     variant: float, *, is_stopped: bool, is_paired: bool
 ) -> None:
-    """At most five points below the control are allowed, and sixty documents show what is not."""
+    """The tolerance is five points below the control, over sixty documents."""
     found = guarded(of_shares(0.9, variant, 60, is_paired=is_paired))
 
     assert exceeds(found, Outcome.VALID, 0.05, RISK, is_paired=is_paired) is is_stopped
 
 
-def test_pairs_show_a_guardrail_what_means_do_not() -> None:
+def test_a_guardrail_detects_more_with_pairs_than_with_means() -> None:
     """The variant fails on a few documents that the control answers, and on no others."""
     alone = of_shares(0.9, 0.9, 400)
     variant = [each * (place % 20 not in (1, 3, 5)) for place, each in enumerate(alone.control)]
@@ -203,8 +205,8 @@ def test_pairs_show_a_guardrail_what_means_do_not() -> None:
     assert not exceeds(guarded(alone), Outcome.VALID, 0.05, RISK, is_paired=True)
 
 
-def test_a_guardrail_of_costs_counts_from_those_of_the_control() -> None:
-    """Twice the cost is above half as much again, and below three times it."""
+def test_a_guardrail_of_costs_is_relative_to_the_control() -> None:
+    """Twice the cost exceeds an increase of 50 % but not one of 200 %."""
     random = Random(1)
     control = [random.uniform(0.8, 1.2) for _ in range(100)]
     found = guarded(Evidence(control=control, variant=[2 * each for each in control], pairs=[]))
@@ -215,8 +217,8 @@ def test_a_guardrail_of_costs_counts_from_those_of_the_control() -> None:
 
 @pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("rate", [0.5, 0.95, 0.995])
-def test_the_interval_of_a_sum_rarely_misses_the_share(seeds: int, rate: float) -> None:
-    """Shares of 0, ½ or 1, tested after each document."""
+def test_the_interval_of_a_sum_contains_the_share(seeds: int, rate: float) -> None:
+    """Shares are 0, ½ or 1, and the interval is evaluated after each document."""
     missed = 0
     for seed in range(seeds):
         random, total = Random(seed), 0.0
@@ -231,8 +233,8 @@ def test_the_interval_of_a_sum_rarely_misses_the_share(seeds: int, rate: float) 
     assert found.high - found.low < 0.25
 
 
-def test_outcomes_count_in_the_order_in_which_they_became_known() -> None:
-    """A pair is known with the later of its two."""
+def test_outcomes_are_in_the_order_in_which_they_became_known() -> None:
+    """A pair becomes known with the later of its two outcomes."""
     ids = [uuid.UUID(int=number) for number in range(3)]
 
     def observed(*known: tuple[int, float, int]) -> list[Observation]:
@@ -255,8 +257,8 @@ def shares_of(give: Callable[[str], str]) -> dict[str, float]:
     return {name: count / 4000 for name, count in counts.items()}
 
 
-def test_documents_are_shared_out_by_their_text() -> None:
-    """Each variant gets its share, pairs come first, and other experiments share out otherwise."""
+def test_documents_are_assigned_by_their_text() -> None:
+    """Each variant gets its share, pairs come first, and experiments are independent."""
     shares = shares_of(lambda text: assign("one", text, ["terse", "long"], 0.25, 0.0).variant)
     paired = shares_of(lambda text: str(assign("one", text, ["terse"], 0.5, 0.2).is_paired))
     again = shares_of(
@@ -268,8 +270,7 @@ def test_documents_are_shared_out_by_their_text() -> None:
     assert min(again.values()) == pytest.approx(0.25, abs=0.03)
 
 
-def test_the_interval_shrinks_with_what_is_known() -> None:
-    """From all there could be to a few points."""
+def test_the_interval_shrinks_with_more_outcomes() -> None:
     sequence, widths = ShareSequence(RISK), []
     for number in range(1000):
         sequence.add(float(number % 4 != 0))

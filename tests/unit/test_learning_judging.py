@@ -1,4 +1,4 @@
-"""An answer beside the truth: what counts as the same, and what a person's remark says of it."""
+"""Tests of comparing an answer with the truth, and of deriving the truth from a user's remarks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DATA: JsonObject = {
 
 
 def an_extraction(output: JsonObject) -> Answer:
-    """Return an extraction that claims 0.7 as a whole."""
+    """Return an extraction with an overall confidence of 0.7."""
     return Answer(analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.7)
 
 
@@ -53,13 +53,13 @@ APPROVAL, REJECTION = (Saying(verdict=each) for each in (Verdict.APPROVED, Verdi
 
 
 def verdicts(answer: Answer, truth: Truth) -> list[tuple[str, float | None, bool]]:
-    """Return the judgments of an answer: path, claim, verdict."""
+    """Return the path, claim and verdict of each judgment of an answer."""
     judged = judge(answer, truth).judgments
     return [(each.path, each.confidence, each.is_right) for each in judged]
 
 
 def said(answer: Answer, *sayings: Saying) -> Truth:
-    """Return the truth that follows from what a person says of an answer."""
+    """Return the truth that follows from a user's remarks on an answer."""
     remarks = [understand(answer, saying).remark for saying in sayings]
     return truths.from_remarks(answer.analysis_type, remarks)
 
@@ -88,19 +88,19 @@ def said(answer: Answer, *sayings: Saying) -> Truth:
         ("not-spam", "Not spam.", True),
     ],
 )
-def test_values_are_the_same_but_for_their_form(
+def test_values_are_compared_regardless_of_form(
     one: JsonValue,
     other: JsonValue,
     same: bool,  # noqa: FBT001 - the expectation
 ) -> None:
-    """Case, punctuation and white space are form; signs, percent and currency are not."""
+    """Case, punctuation and white space are ignored; signs, percent and currency are not."""
     assert (fields.keys(one) == fields.keys(other)) is same
 
 
-def test_every_value_of_a_field_is_judged_with_its_own_claim() -> None:
-    """One of two parties is right; that there is no penalty is right as well.
+def test_every_value_of_a_field_is_judged_separately() -> None:
+    """One of two parties is right, and the absence of a penalty is right as well.
 
-    Of a field that the answer does not have, a value that there should be is missing.
+    A true value of a field that the answer does not have is missing.
     """
     answer = an_extraction(FIELDS)
     truth = Truth(fields={"party": ["acme corp", "Smith"], "penalty": None})
@@ -134,17 +134,17 @@ def test_every_value_of_a_field_is_judged_with_its_own_claim() -> None:
         ("/sum", {"$ref": "#/$defs/whole"}, "/sum"),
     ],
 )
-def test_a_field_is_one_that_the_question_asks_for(
+def test_only_fields_of_the_question_are_accepted(
     name: str, schema: JsonObject | None, field: str | None
 ) -> None:
-    """However it is spelled; a schema that leaves members open may have any."""
+    """The spelling is ignored; an open schema may have any field."""
     options = AnalysisOptions(instructions="buyer, price", schema=schema)
 
     assert fields.asked(name, options) == field
 
 
 def test_data_of_a_schema_is_compared_by_pointers() -> None:
-    """Numbers as numbers, lists in any order, claims by their evidence."""
+    """Numbers are compared as numbers, lists in any order, and claims come from the evidence."""
     truth = Truth(
         fields={"/total": 1200, "/lines": [{"sku": "b-2"}, {"sku": "a-1"}], "buyer": {"name": "Bo"}}
     )
@@ -171,19 +171,19 @@ def test_data_of_a_schema_is_compared_by_pointers() -> None:
         ([Saying(verdict=Verdict.REJECTED, path="/score")], "mixed", None),
     ],
 )
-def test_what_was_said_of_one_answer_judges_another(
+def test_remarks_on_one_answer_judge_another(
     before: list[Saying],
     now: str,
     expected: bool | None,  # noqa: FBT001 - the expectation
 ) -> None:
-    """What is said of the score says nothing of the label."""
+    """A remark on the score does not concern the label."""
     found = verdicts(a_sentiment(now), said(a_sentiment("mixed"), *before))
 
     assert found == ([] if expected is None else [("/label", 0.8, expected)])
 
 
 def test_an_approved_extraction_approves_every_field() -> None:
-    """And one that is rejected as a whole is wrong without saying where.
+    """An extraction that is rejected as a whole is wrong without saying where.
 
     A rejected value is wrong until it changes.
     """
@@ -215,7 +215,7 @@ def test_one_of_several_values_is_corrected() -> None:
 
 
 @pytest.mark.parametrize("path", ["penalty", "Penalty", "/fields/2", "/fields/2/value"])
-def test_a_field_is_meant_by_its_name_or_by_a_pointer(path: str) -> None:
+def test_a_field_is_addressed_by_name_or_pointer(path: str) -> None:
     saying = Saying(verdict=Verdict.CORRECTED, path=path, value="5 %")
 
     understood = understand(an_extraction(FIELDS), saying)
@@ -226,15 +226,15 @@ def test_a_field_is_meant_by_its_name_or_by_a_pointer(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["total", "/total", "/data/total"])
-def test_a_member_of_the_data_is_meant_by_its_name_or_by_a_pointer(path: str) -> None:
+def test_a_member_of_the_data_is_addressed_by_name_or_pointer(path: str) -> None:
     remark = understand(an_extraction(DATA), Saying(verdict=Verdict.APPROVED, path=path)).remark
 
     assert (remark.name, remark.path, remark.judged) == ("/total", "/data/total", [1200.0])
 
 
 @pytest.mark.parametrize("path", ["", "/lines", "/buyer"])
-def test_rows_and_objects_that_are_approved_are_right(path: str) -> None:
-    """As long as an answer holds the same; a rejection says the opposite of it."""
+def test_approved_rows_and_objects_are_right(path: str) -> None:
+    """They are right while an answer has the same values; rejected ones are wrong."""
     answer = an_extraction(DATA)
     approved = said(answer, Saying(verdict=Verdict.APPROVED, path=path))
     rejected = said(answer, Saying(verdict=Verdict.REJECTED, path=path))
@@ -245,8 +245,8 @@ def test_rows_and_objects_that_are_approved_are_right(path: str) -> None:
     assert known(answer, rejected) == (dict.fromkeys(names, False) if path else {})
 
 
-def test_a_list_is_wrong_where_a_value_in_it_is_corrected() -> None:
-    """An approval of a single value says nothing of the list."""
+def test_a_list_with_a_corrected_value_is_wrong() -> None:
+    """The approval of a single value does not concern the list."""
     answer = an_extraction(DATA)
     approval = Saying(verdict=Verdict.APPROVED, path="/lines/0/sku")
     correction = Saying(verdict=Verdict.CORRECTED, path="/lines/1/sku", value="B-3")
@@ -260,8 +260,8 @@ def test_a_list_is_wrong_where_a_value_in_it_is_corrected() -> None:
     }
 
 
-def test_a_summary_is_judged_as_long_as_it_says_the_same() -> None:
-    """A correction anywhere makes the whole wrong; the last word on a value counts."""
+def test_a_summary_is_judged_while_its_values_are_the_same() -> None:
+    """Any correction makes the whole wrong; the latest remark on a value counts."""
     answer = a_summary("A bridge.")
     correction = Saying(verdict=Verdict.CORRECTED, path="/main_topic", value="A dam.")
 
@@ -281,7 +281,7 @@ def test_a_summary_is_judged_as_long_as_it_says_the_same() -> None:
         (a_sentiment("mixed"), "/scores", "x", "no value at"),
     ],
 )
-def test_what_cannot_be_meant_is_said(
+def test_an_invalid_path_or_value_is_reported(
     answer: Answer, path: str, value: str | None, what: str
 ) -> None:
     with pytest.raises(UsageError, match=what) as refused:
@@ -290,7 +290,7 @@ def test_what_cannot_be_meant_is_said(
     assert refused.value.hint
 
 
-def test_of_many_values_those_near_the_top_are_named() -> None:
+def test_a_hint_names_the_values_at_the_top_level_first() -> None:
     """A label is corrected more often than the end of a quote."""
     evidence: list[JsonValue] = [{"quote": str(number), "start": number} for number in range(20)]
     answer = replace(a_sentiment("mixed"), output={"evidence": evidence, "topic": "tea"})
@@ -320,7 +320,7 @@ def test_of_many_values_those_near_the_top_are_named() -> None:
     ],
 )
 def test_a_typed_value_is_a_text_unless_it_is_json(typed: str, value: JsonValue) -> None:
-    """Lists, objects and texts in quotes are; numbers are compared as they are written."""
+    """Lists, objects and quoted texts are JSON; numbers are compared as written."""
     assert parsed(typed) == value
 
 
@@ -340,10 +340,10 @@ def test_a_typed_value_is_a_text_unless_it_is_json(typed: str, value: JsonValue)
         (Rule.CONTAINS, "anything", None, False),
     ],
 )
-def test_a_rule_says_when_a_value_is_the_right_one(
+def test_a_rule_determines_when_a_value_is_right(
     rule: Rule, found: str, right: JsonValue, *, same: bool
 ) -> None:
-    """A number within a thousandth, the same date, or a part of what was found, in whole words."""
+    """Rules: a number within a thousandth, the same date, or whole words of the found value."""
     answer = an_extraction({"fields": [a_field("total", found, 9)]})
     truth = Truth(fields={"total": right}, rules={"total": rule})
 
@@ -356,7 +356,9 @@ def test_a_rule_says_when_a_value_is_the_right_one(
 @pytest.mark.parametrize(
     ("dates", "same"), [(None, False), (DateOrder.MONTH_FIRST, True), (DateOrder.DAY_FIRST, False)]
 )
-def test_dates_are_read_in_the_order_of_the_truth(dates: DateOrder | None, *, same: bool) -> None:
+def test_dates_have_the_day_and_month_order_of_the_truth(
+    dates: DateOrder | None, *, same: bool
+) -> None:
     answer = an_extraction({"fields": [a_field("signed", "March 1, 2003", 9)]})
     truth = Truth(fields={"signed": "3/1/03"}, rules={"signed": Rule.TYPED}, dates=dates)
 
@@ -364,7 +366,7 @@ def test_dates_are_read_in_the_order_of_the_truth(dates: DateOrder | None, *, sa
 
 
 def test_pages_are_compared_with_those_of_the_facts() -> None:
-    """By item, and in data of one's own by the evidence for the value or for what it is inside."""
+    """Items have pages; in data of a schema, the evidence of the value or its parent does."""
     on: JsonObject = {"grounded": True, "grounding": "exact", "start_char": 0, "end_char": 4}
     items: JsonObject = {
         "fields": [
@@ -398,8 +400,8 @@ def test_pages_are_compared_with_those_of_the_facts() -> None:
     }
 
 
-def test_rows_count_as_often_as_they_should_be_there() -> None:
-    """A row with another value is none of the right ones, wherever it stands."""
+def test_repeated_rows_are_counted() -> None:
+    """A row with another value is wrong at any position."""
     one: JsonObject = {"sku": "A-1", "n": 1}
     two: JsonObject = {"sku": "B-2", "n": 2}
     rows: JsonValue = [{**one}, {**one}, {**two}]
@@ -411,8 +413,8 @@ def test_rows_count_as_often_as_they_should_be_there() -> None:
     assert (score.rows, score.rows_found) == (3, 2)
 
 
-def test_answers_differ_by_field() -> None:
-    """In spelling alone they do not; one that is mentioned by one of them alone does."""
+def test_answers_are_compared_by_field() -> None:
+    """Spelling is ignored; a field that only one answer mentions is a difference."""
     before = an_extraction({"fields": [a_field("party", "ACME Corp.", 9), a_field("term", "1", 5)]})
     after = an_extraction({"fields": [a_field("party", "acme corp", 4), a_field("law", "NY", 5)]})
 
@@ -428,8 +430,8 @@ def test_answers_differ_by_field() -> None:
         ("Positive", Difference(fields=1, changed=0, checked=1, better=0, worse=0)),
     ],
 )
-def test_a_label_differs_for_better_or_worse(label: str, expected: Difference) -> None:
-    """By what people said is right; the other way round it is worse."""
+def test_a_changed_label_is_better_or_worse(label: str, expected: Difference) -> None:
+    """The truth decides; the reverse change is the opposite."""
     before, after, truth = a_sentiment("positive"), a_sentiment(label), Truth(label="negative")
 
     assert difference(before, after, truth) == expected
@@ -437,8 +439,8 @@ def test_a_label_differs_for_better_or_worse(label: str, expected: Difference) -
     assert difference(after, before, truth) == back
 
 
-def test_answers_without_fields_differ_as_wholes() -> None:
-    """Confidence is no part of what they say."""
+def test_answers_without_fields_are_compared_as_a_whole() -> None:
+    """Confidence is not compared."""
     afterwards = (a_summary("A bridge.", 0.9), a_summary("A harbour."))
 
     found = [difference(a_summary("A bridge."), after, Truth()) for after in afterwards]
@@ -476,10 +478,10 @@ NUMBER: JsonObject = {"type": "number"}
         ("total", of_items("total"), of_schema(total=NUMBER), False),
     ],
 )
-def test_a_remark_holds_where_its_field_is_asked_alike(
+def test_a_remark_applies_if_the_question_about_its_field_is_the_same(
     name: str, asked: JsonObject, question: JsonObject, *, holds: bool
 ) -> None:
-    """Whatever else is asked; one on a whole answer holds for the same question alone."""
+    """Other fields are ignored; a remark on a whole answer applies only to the same question."""
     remark = Remark(path=name, name=name, verdict=Verdict.CORRECTED, judged=None)
 
     assert truths.holds_for(AnalysisType.EXTRACTION, remark, asked, question) is holds
@@ -495,10 +497,10 @@ def test_a_remark_holds_where_its_field_is_asked_alike(
         (Verdict.REJECTED, of_labels("invoice", "bill"), False),
     ],
 )
-def test_a_remark_holds_where_its_label_means_the_same(
+def test_a_remark_applies_if_its_label_has_the_same_meaning(
     verdict: Verdict, question: JsonObject, *, holds: bool
 ) -> None:
-    """That is the right one of a correction, else the one that was judged."""
+    """The label is the corrected one, otherwise the judged one."""
     asked, path = of_labels("invoice", "letter"), "/primary_label"
     right = "invoice" if verdict is Verdict.CORRECTED else None
     remark = Remark(path=path, verdict=verdict, judged="letter", corrected=right)

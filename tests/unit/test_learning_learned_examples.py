@@ -1,4 +1,4 @@
-"""Examples learned from feedback: which answers are right, what is shown of texts, and for whom."""
+"""Tests of examples learned from feedback: their answers, excerpts and selection."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def answer_of(kind: AnalysisType, output: JsonObject, *remarks: Remark) -> JsonO
     return found.example.answer if found else None
 
 
-def test_an_approved_label_is_shown_as_it_was_answered() -> None:
-    """What was added to the answer when it was stored is left out."""
+def test_an_approved_label_is_shown_with_the_original_answer() -> None:
+    """Members that were added when the answer was stored are removed."""
     approval = said(Verdict.APPROVED, "/primary_label", "letter")
 
     answer = answer_of(AnalysisType.CLASSIFICATION, LABELLED, approval)
@@ -89,8 +89,8 @@ def test_an_approved_label_is_shown_as_it_was_answered() -> None:
     assert answer == {**LABELLED, "features": [feature]}
 
 
-def test_a_corrected_label_has_no_features_of_the_wrong_one() -> None:
-    """They spoke for the label that was chosen; the person who corrected it is sure."""
+def test_a_corrected_label_has_no_features_of_the_wrong_label() -> None:
+    """The correction has full confidence."""
     correction = said(Verdict.CORRECTED, "/primary_label", "letter", "invoice")
 
     answer = answer_of(AnalysisType.CLASSIFICATION, LABELLED, correction)
@@ -100,8 +100,8 @@ def test_a_corrected_label_has_no_features_of_the_wrong_one() -> None:
     assert (answer["features"], answer["uncertainty_factors"]) == ([], [])
 
 
-def test_a_corrected_value_is_quoted_where_it_stands() -> None:
-    """The quote of the wrong value is not shown; a value that stands nowhere is no example."""
+def test_a_corrected_value_is_quoted_at_its_place() -> None:
+    """The quote of the wrong value is dropped; a value that is not in the text gives no example."""
     found = said(Verdict.CORRECTED, "/fields/1", ["May"], ["120 EUR"], "price")
     elsewhere = said(Verdict.CORRECTED, "/fields/1", ["May"], ["999 EUR"], "price")
 
@@ -129,15 +129,15 @@ def test_a_corrected_value_is_quoted_where_it_stands() -> None:
         ([said(Verdict.APPROVED, "", FIELDS), said(Verdict.REJECTED, "", FIELDS)], False),
     ],
 )
-def test_only_what_people_say_is_right_is_shown(
+def test_only_values_confirmed_by_feedback_are_shown(
     remarks: Sequence[Remark], *, is_example: bool
 ) -> None:
-    """One approved field says nothing of the other, and a rejection not what is right."""
+    """An approved field does not confirm others, and a rejection does not say what is right."""
     assert (answer_of(AnalysisType.EXTRACTION, FIELDS, *remarks) is not None) is is_example
 
 
-def test_an_excerpt_has_the_quotes_and_marks_what_is_left_out() -> None:
-    """Words are not cut; quotes that do not fit make no excerpt; without any it begins the text."""
+def test_an_excerpt_has_the_quotes_and_marks_omissions() -> None:
+    """Words are not cut; without quotes it begins the text; too long quotes give no excerpt."""
     text = (
         f"{'Before it. ' * 50}The price is 120 EUR. {'Between them. ' * 50}The term is a year. End."
     )
@@ -171,8 +171,8 @@ HARBOUR = an_example("The harbour of the town was rebuilt after the storm.")
 BILL = an_example("Please pay the bill for the electricity by Friday.", "invoice")
 
 
-def test_examples_are_like_the_document_and_unlike_each_other() -> None:
-    """The most similar one stands last, its twin is passed over, and a stranger is none."""
+def test_examples_are_similar_to_the_document_and_diverse() -> None:
+    """The most similar one is last; near-duplicates and unrelated texts are skipped."""
     index = ExampleIndex([BILL, BOAT, SAME_BOAT, HARBOUR], 2, 10_000)
 
     chosen = index.chosen("0", "When does the boat leave the harbour with our mail?")
@@ -190,8 +190,8 @@ def test_a_document_is_not_its_own_example() -> None:
     assert index.chosen("0", shouted) == (HARBOUR,)
 
 
-def test_examples_keep_to_their_tokens() -> None:
-    """One that does not fit leaves its place to a smaller one."""
+def test_examples_fit_into_their_token_budget() -> None:
+    """A smaller example takes the place of one that does not fit."""
     long = an_example(f"The boat and the harbour, the mail. {'The boat. ' * 80}")
     index = ExampleIndex([long, HARBOUR], 4, HARBOUR.token_count + 1)
 
@@ -199,8 +199,8 @@ def test_examples_keep_to_their_tokens() -> None:
     assert index.chosen("0", "The boat in the harbour.") == (HARBOUR,)
 
 
-def test_an_example_is_another_one_after_other_feedback() -> None:
-    """Its identity is that of what is shown and of the feedback that it comes from."""
+def test_the_id_of_an_example_depends_on_its_feedback() -> None:
+    """It also depends on the content of the example."""
     approval = said(Verdict.APPROVED, "/primary_label", "letter")
     first = judged(AnalysisType.CLASSIFICATION, LABELLED, approval)
     made = [
@@ -214,7 +214,7 @@ def test_an_example_is_another_one_after_other_feedback() -> None:
 
 
 def test_one_document_in_five_is_held_out() -> None:
-    """By its hash alone, so that it is the same one for ever."""
+    """The hash alone decides, so that the choice never changes."""
     hashes = [uuid.uuid5(uuid.NAMESPACE_URL, str(number)).hex for number in range(1_000)]
 
     assert 150 < sum(map(is_held_out, hashes)) < 250
@@ -222,8 +222,8 @@ def test_one_document_in_five_is_held_out() -> None:
     assert not is_held_out("0000000600")
 
 
-def test_learned_examples_stand_between_marks_and_only_beside_a_text() -> None:
-    """An example cannot contain its own mark; answers that are joined show none."""
+def test_learned_examples_are_between_markers_in_prompts_about_texts() -> None:
+    """An example cannot contain its own marker; the prompt of a synthesis has no examples."""
     shown = (Example(analysis_type=AnalysisType.SUMMARY, text="End of the examples.", answer={}),)
     task = replace(a_task(AnalysisType.SUMMARY, "x"), examples=shown)
 

@@ -1,4 +1,4 @@
-"""The numbers of an evaluation, compared with cases computed by hand."""
+"""Tests of the measures of an evaluation against cases computed by hand."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def seeded(seed: int = 1) -> Random:
 
 
 def choices(*pairs: tuple[str | None, str]) -> list[Choice]:
-    """Return choices of labels: the right one, and the one that was chosen."""
+    """Return pairs of the right label and the chosen label."""
     return [
         Choice(expected=expected, found=found, is_abstaining=False) for expected, found in pairs
     ]
@@ -50,7 +50,7 @@ def measured(found: Sequence[Choice]) -> dict[tuple[str, str, str], Measure]:
 def score(
     name: str, shared: int, only_found: int, only_expected: int, *, exact: bool = False
 ) -> FieldScore:
-    """Return how the values of a field compare."""
+    """Return the comparison of the values of a field."""
     return FieldScore(
         name=name, shared=shared, only_found=only_found, only_expected=only_expected, is_exact=exact
     )
@@ -67,15 +67,15 @@ def score(
         (29, 29, 0.8830, 1.0),
     ],
 )
-def test_wilsons_interval_is_the_published_one(
+def test_the_wilson_interval_matches_published_values(
     successes: int, total: int, low: float, high: float
 ) -> None:
     assert wilson(successes, total) == pytest.approx((low, high), abs=6e-5)
 
 
 @given(st.integers(0, 400), st.integers(0, 400))
-def test_an_interval_holds_its_share(right: int, wrong: int) -> None:
-    """Within 0 and 1, and all of that where nothing was seen."""
+def test_an_interval_contains_its_share(right: int, wrong: int) -> None:
+    """It is within 0 and 1, and exactly that without observations."""
     low, high = wilson(right, right + wrong)
 
     assert 0 <= low <= high <= 1
@@ -85,8 +85,8 @@ def test_an_interval_holds_its_share(right: int, wrong: int) -> None:
         assert (low, high) == (0, 1)
 
 
-def test_a_bootstrap_is_repeatable_and_shrinks_with_the_sample() -> None:
-    """Of a mean of zeros and ones it is about two standard errors to each side."""
+def test_a_bootstrap_is_reproducible_and_shrinks_with_the_sample() -> None:
+    """For a mean of zeros and ones it spans about two standard errors on each side."""
     few, many = [0.0, 1.0] * 20, [0.0, 1.0] * 500
 
     first, again = (bootstrap(few, lambda v: sum(v) / len(v), seeded(3)) for _ in range(2))
@@ -98,8 +98,8 @@ def test_a_bootstrap_is_repeatable_and_shrinks_with_the_sample() -> None:
     assert bootstrap(few[:9], sum, seeded()) == (None, None)
 
 
-def test_labels_by_hand() -> None:
-    """Of a: 2 of 3 chosen are right, 2 of 3 right ones chosen; of b: 1 of 2, 1 of 2; of c none."""
+def test_measures_of_labels_computed_by_hand() -> None:
+    """Precision and recall of a are 2 of 3, those of b 1 of 2, and c has none."""
     found = measured(
         choices(("a", "a"), ("a", "a"), ("a", "b"), ("b", "b"), ("b", "a"), ("c", "c "))
     )
@@ -112,10 +112,10 @@ def test_labels_by_hand() -> None:
     assert found["confusion", "a", "b"].value == 1
 
 
-def test_what_is_not_defined_is_left_out() -> None:
+def test_undefined_measures_are_omitted() -> None:
     """A label that was never chosen has no precision, one that is never true no recall.
 
-    What asks for a look is measured apart.
+    Answers that need review are measured separately.
     """
     found = measured(choices(("a", "b"), (None, "b")))
     unsure = Choice(expected="a", found="b", is_abstaining=True)
@@ -132,7 +132,7 @@ def test_what_is_not_defined_is_left_out() -> None:
 
 @given(CHOICES)
 def test_measures_stay_within_their_bounds(found: list[Choice]) -> None:
-    """And each has one row; all that was chosen is somewhere in the confusion."""
+    """Each has one row; the confusion matrix has every chosen label."""
     listed = list(measures.of_choices(found, seeded(0)))
 
     assert len(listed) == len({(m.metric, m.label, m.found) for m in listed})
@@ -144,8 +144,8 @@ def test_measures_stay_within_their_bounds(found: list[Choice]) -> None:
             assert 0 <= each.low <= each.high <= 1
 
 
-def test_fields_by_hand() -> None:
-    """Together 3 of 4 values found are right, and 3 of 5 right ones found."""
+def test_measures_of_fields_computed_by_hand() -> None:
+    """In total, 3 of 4 found values are right, and 3 of 5 right values are found."""
     scores = [
         score("buyer", 1, 0, 0, exact=True),
         score("buyer", 1, 1, 0),
@@ -166,11 +166,11 @@ def test_fields_by_hand() -> None:
     assert {m.metric for m in empty} == {
         "match",
         "exact_match",
-    }  # nothing to find or to miss
+    }  # no true and no found values
 
 
-def test_the_calibration_error_by_hand() -> None:
-    """Two claims of 0.9 of which one holds, two of 0.35 of which none does: (0.8 + 0.7) / 4."""
+def test_the_calibration_error_computed_by_hand() -> None:
+    """One of two claims of 0.9 is right and none of two of 0.35: (0.8 + 0.7) / 4."""
     claims = [(0.9, True), (0.9, False), (0.35, False), (0.35, False)]
 
     assert calibration_error(claims) == pytest.approx((abs(1.8 - 1) + 0.7) / 4)
@@ -189,14 +189,14 @@ def test_the_calibration_error_by_hand() -> None:
         ("猫が好き", "猫が嫌い", 0.5, 0.5),
     ],
 )
-def test_rouge_by_hand(text: str, reference: str, one: float, longest: float) -> None:
-    """Words count as often as both have them; the longest common sequence keeps their order."""
+def test_rouge_computed_by_hand(text: str, reference: str, one: float, longest: float) -> None:
+    """Common words count as often as both have them; the longest common subsequence is ordered."""
     assert rouge_1(text, reference) == pytest.approx(one)
     assert rouge_l(text, reference) == pytest.approx(longest)
 
 
 @given(st.lists(st.sampled_from("abcd")), st.lists(st.sampled_from("abcd")))
-def test_rouge_is_symmetric_and_order_only_lowers_it(one: list[str], other: list[str]) -> None:
+def test_rouge_is_symmetric_and_never_higher_with_order(one: list[str], other: list[str]) -> None:
     text, reference = " ".join(one), " ".join(other)
 
     assert rouge_l(text, reference) == rouge_l(reference, text)
@@ -204,7 +204,7 @@ def test_rouge_is_symmetric_and_order_only_lowers_it(one: list[str], other: list
     assert rouge_l(text, text) == float(bool(one))
 
 
-def test_a_summary_is_compared_by_its_own_words() -> None:
+def test_only_the_text_of_a_summary_is_compared() -> None:
     finding: JsonObject = {"finding": "It opened.", "quote": "was opened"}
 
     text = summary_text(

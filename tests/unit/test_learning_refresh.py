@@ -1,4 +1,4 @@
-"""How a sample is divided among strata."""
+"""Tests of dividing a sample among strata."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ SIZES = st.dictionaries(st.text(max_size=3), st.integers(1, 500), min_size=1, ma
 
 
 @given(SIZES, st.integers(0, 600))
-def test_each_stratum_gives_its_share(sizes: dict[str, int], count: int) -> None:
-    """Within one of it on two strata, never more than it has, and as many as are wanted."""
+def test_each_stratum_contributes_its_share(sizes: dict[str, int], count: int) -> None:
+    """The total is exact, and two strata are within one of their shares."""
     given_by = allot(sizes, count)
 
     total = sum(sizes.values())

@@ -1,4 +1,4 @@
-"""A question for the batch lane finds its answer, waits, or is asked online."""
+"""Tests of the batch lane: a question has an answer, waits for it, or is asked online."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WAITING = AwaitingBatchError("It waits.")
 
 
 class ScriptedQueue:
-    """Says the same to every question, and keeps them."""
+    """Gives the same answer to every question and records the questions."""
 
     def __init__(self, said: Completion | Exception | None) -> None:
         self.questions: list[BatchQuestion] = []
@@ -50,8 +50,8 @@ def batched(queue: ScriptedQueue, model: ScriptedModel) -> Batched:
     return Batched(model, queue, connected.body, price_of(PUBLIC), facts_about(PUBLIC))
 
 
-def test_an_answer_that_has_arrived_is_the_completion() -> None:
-    """What no batch answers is asked online, as it is."""
+def test_the_answer_of_a_batch_is_the_completion() -> None:
+    """Without one the question is asked online unchanged."""
     model, request = ScriptedModel(["{}"]), a_request()
     completion = model.completion("{}")
 
@@ -62,8 +62,8 @@ def test_an_answer_that_has_arrived_is_the_completion() -> None:
     assert model.requests == [request]
 
 
-def test_a_question_is_known_as_by_the_cache_and_sent_as_online() -> None:
-    """Key and body are the same, and what it may cost is half."""
+def test_a_batch_question_has_the_cache_key_and_body_of_an_online_request() -> None:
+    """Its maximum cost is half."""
     queue = ScriptedQueue(None)
     request = a_request()
 
@@ -77,8 +77,7 @@ def test_a_question_is_known_as_by_the_cache_and_sent_as_online() -> None:
     assert question.max_usd == online / 2
 
 
-def test_a_waiting_question_is_no_reason_to_fall_back() -> None:
-    """The next model would answer what this one is going to."""
+def test_a_waiting_question_does_not_cause_a_fallback() -> None:
     following = ScriptedModel(["{}"])
     first = batched(ScriptedQueue(WAITING), ScriptedModel([]))
     model = Fallback([first, following], lambda *_: None)
@@ -90,7 +89,7 @@ def test_a_waiting_question_is_no_reason_to_fall_back() -> None:
     assert not isinstance(WAITING, ModelError)
 
 
-def test_every_question_is_asked_before_the_first_one_waits() -> None:
+def test_every_question_is_queued_before_the_first_one_waits() -> None:
     asked: list[str] = []
 
     def ask(name: str, error: Exception | None) -> str:
@@ -106,7 +105,7 @@ def test_every_question_is_asked_before_the_first_one_waits() -> None:
     assert gather([partial(ask, "a", None), partial(ask, "b", None)]) == ["a", "b"]
 
 
-def test_another_error_ends_the_questions_at_once() -> None:
+def test_any_other_error_stops_further_questions() -> None:
     def refuse() -> str:
         raise RefusedError("No.")
 
@@ -114,7 +113,7 @@ def test_another_error_ends_the_questions_at_once() -> None:
         gather([refuse, lambda: pytest.fail("asked")])
 
 
-def test_own_prices_are_halved() -> None:
+def test_configured_prices_are_halved() -> None:
     price = OwnPrice(
         input_usd_per_million_tokens=Decimal(1), output_usd_per_million_tokens=Decimal(2)
     )
@@ -128,10 +127,10 @@ def test_own_prices_are_halved() -> None:
     ("provider", "model"), [("openai", "gpt-6.1-terra"), ("anthropic", "claude-haiku-5-5")]
 )
 @pytest.mark.parametrize("cached", ["cached_input_tokens", "cache_write_tokens"])
-def test_a_cached_prompt_in_a_batch_has_both_discounts_and_stays_within_its_reservation(
+def test_a_cached_prompt_in_a_batch_has_both_discounts(
     provider: str, model: str, cached: str
 ) -> None:
-    """Half of what the same costs online, and no more than was set aside for the question."""
+    """It costs half of the online price and no more than was reserved."""
     request = replace(a_request(), max_output_tokens=50)
     price = ListPrice(provider=provider, model=model)
     tokens = max_input_tokens(request)
@@ -163,7 +162,7 @@ def test_a_cached_prompt_in_a_batch_has_both_discounts_and_stays_within_its_rese
         ({"provider": "extractive"}, False),
     ],
 )
-def test_batches_are_there_at_public_addresses_and_where_the_settings_say_so(
+def test_batches_are_available_at_public_addresses_and_if_configured(
     given: dict[str, object], *, expected: bool
 ) -> None:
     settings = ModelSettings.model_validate({"provider": "openai", "model": "m", **given})
@@ -186,8 +185,8 @@ def test_a_run_is_in_the_batch_lane_if_one_of_its_models_can_be() -> None:
 
 
 @pytest.mark.parametrize("tier", ["", "flex"])
-def test_a_tier_has_no_place_in_a_batch(tier: str) -> None:
-    """OpenAI refuses lines with `service_tier`; online each request says one."""
+def test_a_batch_request_has_no_service_tier(tier: str) -> None:
+    """OpenAI rejects lines with `service_tier`; online requests state it."""
     settings = PUBLIC.model_copy(update={"service_tier": tier})
     request = replace(a_request(), attempt=2)
 
@@ -199,7 +198,7 @@ def test_a_tier_has_no_place_in_a_batch(tier: str) -> None:
 
 
 @pytest.mark.parametrize("reason", list(FinishReason))
-def test_an_answer_is_kept_as_it_came(reason: FinishReason) -> None:
+def test_a_stored_answer_is_restored_unchanged(reason: FinishReason) -> None:
     completion = replace(
         ScriptedModel([]).completion("ab"),
         finish_reason=reason,

@@ -1,4 +1,4 @@
-"""Files of a batch are read line by line, and a line is never held beyond its bound."""
+"""Tests of reading batch files line by line within a limit of memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GOOD = b'{"custom_id": "good"}\n'
 
 
 class OneFile(JsonTransport):
-    """Downloads the same file from everywhere."""
+    """Downloads the same file from every address."""
 
     def __init__(self, *pieces: bytes) -> None:
         super().__init__()
@@ -61,8 +61,8 @@ def _small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="only Linux has a device that is always full")
-def test_a_full_disk_is_told_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a file that did not come: the batch is looked at again later."""
+def test_a_full_disk_is_a_transient_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch is fetched again later."""
     monkeypatch.setattr(tempfile, "TemporaryFile", partial(FULL.open, "r+b"))
 
     with pytest.raises(ModelTransportError, match="No space left on device") as refused:
@@ -71,8 +71,8 @@ def test_a_full_disk_is_told_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
     assert "TMPDIR" in refused.value.hint
 
 
-def test_a_line_without_end_is_passed_over_and_never_held() -> None:
-    """What stands before and after it is read; it takes no more memory than its bound."""
+def test_an_endless_line_is_skipped_with_limited_memory() -> None:
+    """The lines before and after it are read."""
     piece = b"x" * 100_000
     tracemalloc.start()
 
@@ -86,8 +86,8 @@ def test_a_line_without_end_is_passed_over_and_never_held() -> None:
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
 @pytest.mark.parametrize("more", [-1, 0, 1])
-def test_a_line_may_be_as_long_as_its_bound(end: bytes, more: int) -> None:
-    """One byte more is too many, however much of it would be JSON."""
+def test_a_line_of_the_maximum_length_is_read(end: bytes, more: int) -> None:
+    """A line that is one byte longer is skipped."""
     line = json.dumps({"custom_id": "padded"}).encode().ljust(MOST - len(end) + more) + end
 
     found = lines_of(line, *([GOOD] if end else []))

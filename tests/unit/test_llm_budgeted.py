@@ -1,4 +1,4 @@
-"""Money is reserved before a request and settled after it."""
+"""Tests of the budget: money is reserved before a request and settled after it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ANSWER = Completion(
 
 @dataclass(slots=True, kw_only=True)
 class ListBudget:
-    """Grants or refuses as its answers say, and remembers what it was told."""
+    """Grants or rejects as scripted and records its calls."""
 
     answers: list[ChordwiseError | None] = field(default_factory=list)
     reserved: list[tuple[Decimal | None, float | None]] = field(default_factory=list)
@@ -60,7 +60,7 @@ class ListBudget:
 
 @dataclass(slots=True, kw_only=True)
 class Desk:
-    """A model behind a budget, and a clock that only sleeping moves on."""
+    """A model behind a budget, and a clock that advances only by sleeping."""
 
     budget: ListBudget
     model: ScriptedModel
@@ -81,7 +81,7 @@ class Desk:
 def a_desk(
     *script: Line, answers: Sequence[ChordwiseError | None] = (), price: Price = PRICE
 ) -> Desk:
-    """Return a model that plays the script, behind a budget that gives these answers."""
+    """Return a scripted model behind a budget that gives these answers."""
     return Desk(budget=ListBudget(answers=list(answers)), model=ScriptedModel(script), price=price)
 
 
@@ -94,10 +94,10 @@ def a_desk(
         (replace(ANSWER, reported_cost_usd=Decimal("0.002")), Decimal("0.002")),
     ],
 )
-def test_the_most_is_reserved_and_the_cost_is_settled(
+def test_the_maximum_cost_is_reserved_and_the_real_cost_settled(
     answer: Completion, cost: Decimal | None
 ) -> None:
-    """The bound lies above what the request did cost; an unknown usage is settled as unknown."""
+    """An unknown usage is settled as unknown."""
     desk = a_desk(answer)
 
     desk.ask()
@@ -117,10 +117,10 @@ def test_the_most_is_reserved_and_the_cost_is_settled(
         (ModelOverloadedError("broken in the middle"), None),
     ],
 )
-def test_a_failure_costs_what_the_provider_may_charge(
+def test_a_failure_is_settled_with_its_possible_cost(
     error: ChordwiseError, cost: Decimal | None
 ) -> None:
-    """Who turned the request away charges nothing; who broke off may have worked for it."""
+    """A rejected request is free; an interrupted one may have been charged."""
     desk = a_desk(error)
 
     with pytest.raises(type(error)):
@@ -129,8 +129,8 @@ def test_a_failure_costs_what_the_provider_may_charge(
     assert desk.budget.settled == [cost]
 
 
-def test_without_our_database_the_reservation_stays() -> None:
-    """Whether the request was sent is unknown then; recovery counts it as spent."""
+def test_the_reservation_is_kept_after_a_database_error() -> None:
+    """The request may have been sent; recovery counts the reservation as spent."""
     desk = a_desk(ServiceUnavailableError("the ledger is away"))
 
     with pytest.raises(ServiceUnavailableError):
@@ -149,10 +149,10 @@ def test_without_our_database_the_reservation_stays() -> None:
         (replace(ANSWER, reported_cost_usd=Decimal("0.002")), UNKNOWN, None, Decimal("0.002")),
     ],
 )
-def test_the_budget_hears_of_free_models_and_of_unknown_prices(
+def test_free_models_and_unknown_prices_are_reserved_and_settled(
     answer: Completion, price: Price, most: int | None, cost: Decimal | None
 ) -> None:
-    """It decides what is reserved for them, and takes what is reported."""
+    """The budget decides about the amount and accepts the reported cost."""
     desk = a_desk(answer, price=price)
 
     desk.ask()
@@ -161,8 +161,8 @@ def test_the_budget_hears_of_free_models_and_of_unknown_prices(
     assert desk.budget.settled == [cost]
 
 
-def test_nothing_is_sent_without_money() -> None:
-    """The refusal comes at once, and the model hears nothing."""
+def test_no_request_is_sent_if_the_budget_is_exceeded() -> None:
+    """The error is raised immediately."""
     desk = a_desk(answers=[BudgetExceededError("nothing left")])
 
     with pytest.raises(BudgetExceededError):
@@ -172,7 +172,7 @@ def test_nothing_is_sent_without_money() -> None:
     assert desk.seconds == 0
 
 
-def test_money_that_comes_back_is_waited_for() -> None:
+def test_a_call_waits_for_reserved_money_to_be_released() -> None:
     desk = a_desk(ANSWER, answers=[BudgetReservedError("reserved")] * 3)
 
     desk.ask()
@@ -181,8 +181,8 @@ def test_money_that_comes_back_is_waited_for() -> None:
     assert 0 < desk.seconds < 1
 
 
-def test_waiting_for_money_has_an_end() -> None:
-    """A waiting call holds a slot that others could use, so the work is postponed."""
+def test_the_wait_for_money_is_limited() -> None:
+    """A waiting call occupies a slot, so the work is postponed."""
     desk = a_desk(answers=[BudgetReservedError("reserved")] * 1_000)
 
     with pytest.raises(BudgetReservedError) as error:

@@ -1,4 +1,4 @@
-"""Completions that are used again for the very same request."""
+"""Tests of the cache of completions for identical requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ABOUT = facts_about(ModelSettings(provider="openai", model="gpt"))
 
 
 class MemoryCache:
-    """A cache in memory; what it says first can be scripted."""
+    """A cache in memory whose first results can be scripted."""
 
     def __init__(self, first: Iterable[Standing] = ()) -> None:
         self.kept: dict[str, Completion] = {}
@@ -50,7 +50,7 @@ class MemoryCache:
 
 
 class Hits:
-    """A ledger of hits in memory, and what was slept meanwhile."""
+    """A ledger of hits in memory that also records the sleeps."""
 
     def __init__(self) -> None:
         self.rows: dict[UUID, CallStart] = {}
@@ -67,13 +67,13 @@ class Hits:
 def cached(
     *script: Answer, cache: MemoryCache | None = None, hits: Hits | None = None
 ) -> tuple[Cached, ScriptedModel]:
-    """Return a model with a cache in front, and the model behind it."""
+    """Return a model with a cache, and the model behind it."""
     model, hits = ScriptedModel(script), hits or Hits()
     return Cached(model, cache or MemoryCache(), hits, ABOUT, 10, hits.slept.append), model
 
 
-def test_the_same_request_is_asked_once() -> None:
-    """The second time its completion comes out of the cache, with a ledger's row of its own."""
+def test_the_same_request_is_sent_once() -> None:
+    """The second completion comes from the cache and has its own ledger row."""
     hits, cache = Hits(), MemoryCache()
     model, behind = cached('{"a": 1}', cache=cache, hits=hits)
 
@@ -113,8 +113,8 @@ def test_another_request_or_another_model_has_another_key(
     assert key_of(other, about) != key_of(a_request(), ABOUT)
 
 
-def test_how_a_request_is_made_is_no_part_of_its_key() -> None:
-    """Attempt, deadline, id, route and stage change no answer."""
+def test_the_key_ignores_how_a_request_is_sent() -> None:
+    """Attempt, deadline, id, route and stage do not change an answer."""
     usual = a_request()
     others = (
         replace(usual, attempt=3),
@@ -135,8 +135,8 @@ def test_how_a_request_is_made_is_no_part_of_its_key() -> None:
         replace(cut_off("{}", FinishReason.STOP), refusal="I won't."),
     ],
 )
-def test_only_clean_completions_are_kept(completion: Completion) -> None:
-    """Everything else is asked again, without waiting for it."""
+def test_only_complete_answers_are_cached(completion: Completion) -> None:
+    """Other requests are sent again without waiting."""
     cache = MemoryCache()
     model, behind = cached(completion, "{}", cache=cache)
 
@@ -148,8 +148,8 @@ def test_only_clean_completions_are_kept(completion: Completion) -> None:
     assert cache.released == [key_of(a_request(), ABOUT)]
 
 
-def test_an_error_is_not_kept() -> None:
-    """It goes up, and the next one may ask."""
+def test_an_error_is_not_cached() -> None:
+    """It is raised, and the next caller may send the request."""
     cache = MemoryCache()
     model, _ = cached(ModelOverloadedError("busy"), cache=cache)
 
@@ -160,7 +160,7 @@ def test_an_error_is_not_kept() -> None:
     assert cache.kept == {}
 
 
-def test_who_asks_the_same_meanwhile_waits_less_and_less_often() -> None:
+def test_a_concurrent_caller_polls_with_growing_delays() -> None:
     hits = Hits()
     model, behind = cached("{}", cache=MemoryCache([Standing.OTHERS] * 12), hits=hits)
 
@@ -172,8 +172,8 @@ def test_who_asks_the_same_meanwhile_waits_less_and_less_often() -> None:
 
 
 @pytest.mark.parametrize("standing", [Standing.OTHERS, Standing.UNKNOWN])
-def test_a_cache_that_is_of_no_help_is_gone_around(standing: Standing) -> None:
-    """After the longest wait, or at once where it is out of reach; nothing is kept then."""
+def test_a_blocked_or_unreachable_cache_is_bypassed(standing: Standing) -> None:
+    """This happens after the longest wait or immediately; nothing is stored then."""
     hits, cache = Hits(), MemoryCache([standing] * 100)
     model, behind = cached("{}", cache=cache, hits=hits)
 
@@ -184,7 +184,7 @@ def test_a_cache_that_is_of_no_help_is_gone_around(standing: Standing) -> None:
     assert sum(hits.slept) <= (0 if standing is Standing.UNKNOWN else 11)
 
 
-def test_waiting_for_others_takes_from_the_time_of_the_request() -> None:
+def test_waiting_for_others_counts_toward_the_timeout() -> None:
     hits = Hits()
     model, behind = cached("{}", cache=MemoryCache([Standing.OTHERS] * 100), hits=hits)
 
@@ -196,7 +196,7 @@ def test_waiting_for_others_takes_from_the_time_of_the_request() -> None:
 
 
 @pytest.mark.parametrize("tokens", [None, 0, 7])
-def test_a_completion_survives_its_row(tokens: int | None) -> None:
+def test_a_stored_completion_is_restored_unchanged(tokens: int | None) -> None:
     usage = Usage(input_tokens=tokens, output_tokens=3, cache_write_tokens=tokens)
     completion = replace(
         ScriptedModel([]).completion('{"ü": "\\u0000"}'), usage=usage, service_tier="flex"

@@ -1,4 +1,4 @@
-"""Questions that wait their turn."""
+"""Tests of limiting concurrent questions to a number of slots."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.fakes.scripted_model import ScriptedModel
 ASKERS = 6
 
 
-def test_no_more_are_asked_at_once_than_there_are_turns() -> None:
-    """Six threads share two turns: two are inside together, never three."""
+def test_concurrent_questions_are_limited_to_the_slots() -> None:
+    """Six threads share two slots."""
     both_inside = threading.Barrier(2, timeout=10)
     inside: list[int] = []
     lock, most = threading.Lock(), [0]
@@ -40,8 +40,8 @@ def test_no_more_are_asked_at_once_than_there_are_turns() -> None:
     assert (most[0], len(model.requests)) == (2, ASKERS)
 
 
-def test_a_failed_question_gives_its_turn_back() -> None:
-    """An error goes up, and the next one is asked."""
+def test_a_failed_question_releases_its_slot() -> None:
+    """The error is raised, and the next question is asked."""
     model = ScriptedModel([ModelOverloadedError("busy"), "{}"])
     queued = ConcurrencyLimited(model, threading.Semaphore(1))
 
@@ -53,7 +53,7 @@ def test_a_failed_question_gives_its_turn_back() -> None:
 
 
 def sending(slots: Slots, *answers: str | Exception) -> tuple[ConcurrencyLimited, Turn]:
-    """Return a model that waits for a slot before it is asked, as `Metered` does."""
+    """Return a model that waits for a slot before each call, as `Metered` does."""
     turn = Turn(slots)
     replies = iter(answers)
 
@@ -71,10 +71,10 @@ def has_room(semaphore: threading.Semaphore) -> bool:
     return semaphore.acquire(blocking=False)
 
 
-def test_an_answer_counts_until_it_is_stored() -> None:
-    """Its slot is free for the next call, but only so many answers may be unstored at once.
+def test_an_answer_is_counted_until_it_is_stored() -> None:
+    """Its slot is free for the next call, but the number of unstored answers is limited.
 
-    Further questions of the same work need no second turn; while its answers are stored, the next
+    Further questions of the same work do not wait again; while its answers are stored, the next
     request is prepared.
     """
     slots = Slots(1)
@@ -95,8 +95,8 @@ def test_an_answer_counts_until_it_is_stored() -> None:
     assert not has_room(slots.unstored)
 
 
-def test_a_few_calls_more_than_slots_can_be_lost_with_a_process() -> None:
-    """A quarter of the slots: those whose answers are being stored while others are asked."""
+def test_unstored_answers_may_exceed_the_slots_by_a_quarter() -> None:
+    """A process that is killed loses at most this number of calls."""
     slots = Slots(8)
 
     assert sum(has_room(slots.sent) for _ in range(20)) == 8
@@ -104,8 +104,7 @@ def test_a_few_calls_more_than_slots_can_be_lost_with_a_process() -> None:
     assert sum(has_room(slots.asking) for _ in range(20)) == 10
 
 
-def test_a_failed_question_keeps_no_slot() -> None:
-    """A question that waits for its retry leaves its slot to others."""
+def test_a_question_that_waits_for_its_retry_has_no_slot() -> None:
     slots = Slots(1)
     queued, _ = sending(slots, ModelOverloadedError("busy"))
 

@@ -1,4 +1,4 @@
-"""Counting the tokens of requests, with and without a tokenizer."""
+"""Tests of counting the tokens of requests, with and without a tokenizer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def token_count(text, version):
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """Return a folder from which libraries are imported, and none of the tokenizers is."""
+    """Return a folder for imports that contains no tokenizer."""
     for library in ("toktok", "ctok"):
         monkeypatch.delitem(sys.modules, library, raising=False)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
@@ -47,8 +47,8 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
     counting.is_installed.cache_clear()
 
 
-def test_without_a_tokenizer_the_estimate_counts(installed: Path) -> None:
-    """It says so, and does not take itself for exact."""
+def test_tokens_are_estimated_without_a_tokenizer(installed: Path) -> None:
+    """The estimate is marked as inexact."""
     assert list(installed.iterdir()) == []
 
     counter = counting.counter_for(GPT)
@@ -77,12 +77,12 @@ def test_without_a_tokenizer_the_estimate_counts(installed: Path) -> None:
         (HOUSE, False, 3),
     ],
 )
-def test_only_models_whose_vocabulary_is_known_are_counted_exactly(
+def test_only_models_with_a_known_vocabulary_are_counted_exactly(
     installed: Path, settings: ModelSettings, count: int, *, is_exact: bool
 ) -> None:
-    """Others are estimated: by another vocabulary, or by characters on a server of one's own.
+    """Others are estimated with another vocabulary, or by characters for a self-hosted server.
 
-    Half a pair of surrogates is no error.
+    A lone surrogate is not an error.
     """
     (installed / "toktok.py").write_text(TOKTOK)
 
@@ -99,10 +99,10 @@ def test_only_models_whose_vocabulary_is_known_are_counted_exactly(
         ("toktok.py", TOKTOK, False, "word " * 100, 165),
     ],
 )
-def test_claude_is_counted_by_its_generation(
+def test_claude_is_estimated_by_its_generation(
     installed: Path, name: str, code: str, text: str, count: int, *, is_exact: bool
 ) -> None:
-    """Without its tokenizer it is estimated from another: newer ones count more than o200k does."""
+    """Without its tokenizer, newer generations count more tokens than o200k."""
     (installed / name).write_text(code)
 
     counter = counting.counter_for(CLAUDE)
@@ -121,12 +121,12 @@ def test_claude_is_counted_by_its_generation(
         ("claude-mythos", "4.8"),
     ],
 )
-def test_the_generation_of_a_claude_model(model: str, version: str) -> None:
+def test_the_generation_of_a_claude_model_is_recognized(model: str, version: str) -> None:
     assert counting.claude_version(model) == version
 
 
-def test_a_request_counts_its_texts_its_frame_and_its_schema() -> None:
-    """OpenAI reads an enforced schema as part of the prompt."""
+def test_a_request_includes_its_texts_its_frame_and_its_schema() -> None:
+    """OpenAI counts an enforced schema as part of the prompt."""
     request = a_request(system="abc", user="defgh")
     body = OpenAIModel(GPT, SecretStr("k")).body(request)
 
@@ -137,14 +137,14 @@ def test_a_request_counts_its_texts_its_frame_and_its_schema() -> None:
     assert with_schema > without + 100
 
 
-def test_a_grammar_is_not_read_by_the_model() -> None:
-    """Servers of one's own keep to a schema without putting it into the prompt."""
+def test_a_schema_enforced_by_a_grammar_has_no_tokens() -> None:
+    """Self-hosted servers enforce a schema without adding it to the prompt."""
     body = OpenAIModel(HOUSE, SecretStr("")).body(a_request(system="abc", user="defgh"))
 
     assert counting.count_request(BY_CHARACTER, HOUSE, body) == 3 + 5 + 2 * 3 + 3
 
 
-def test_a_request_to_claude_counts_the_system_in_either_form() -> None:
+def test_a_request_to_claude_includes_the_system_prompt_in_either_form() -> None:
     body = AnthropicModel(CLAUDE, SecretStr("k")).body(a_request(system="abc", user="defgh"))
     blocks: JsonObject = {**body, "system": [{"type": "text", "text": "abc"}]}
 
@@ -167,16 +167,16 @@ OPUS = ModelSettings(provider="anthropic", model="claude-opus-4-8")
         ("", 0),
     ],
 )
-def test_texts_of_the_handbook_have_its_counts(text: str, count: int) -> None:
-    """OpenAI's cookbook shows them for o200k_base; a special token in a text is text."""
+def test_texts_of_openais_cookbook_have_its_counts(text: str, count: int) -> None:
+    """The encoding is o200k_base; a special token in a text is text."""
     counter = counter_for(GPT)
 
     assert (counter.is_exact, counter.count(text)) == (True, count)
 
 
 @pytest.mark.parametrize("run", ["a", " ", "\n", "中", "é", "1"])
-def test_long_runs_are_counted_in_time(run: str) -> None:
-    """Some tokenizers take quadratic time for them; the suite's own limit would end this."""
+def test_long_runs_are_counted_quickly(run: str) -> None:
+    """Some tokenizers take quadratic time; the test's timeout is the limit."""
     assert 0 < counter_for(GPT).count(run * 500_000) <= 2 * 500_000
 
 
@@ -184,8 +184,8 @@ def test_long_runs_are_counted_in_time(run: str) -> None:
 @pytest.mark.parametrize(
     ("model", "count"), [("claude-3-5-haiku", 10), ("claude-opus-4-7", 15), ("claude-opus-4-8", 10)]
 )
-def test_claude_is_counted_as_its_tokenizer_documents(model: str, count: int) -> None:
-    """Each generation has its own vocabulary and its own frame around a message."""
+def test_claude_is_counted_as_documented_by_its_tokenizer(model: str, count: int) -> None:
+    """Each generation has its own vocabulary and message frame."""
     counter = counter_for(OPUS.model_copy(update={"model": model}))
 
     assert counter.is_exact
@@ -193,7 +193,7 @@ def test_claude_is_counted_as_its_tokenizer_documents(model: str, count: int) ->
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="ctok is there")
-def test_claude_is_estimated_where_its_tokenizer_is_not_to_be_had() -> None:
+def test_claude_is_estimated_if_its_tokenizer_is_unavailable() -> None:
     counter = counter_for(OPUS)
 
     assert not counter.is_exact

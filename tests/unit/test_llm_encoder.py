@@ -1,4 +1,4 @@
-"""The encoder of the built-in model: what it adds to words, and where words are left alone."""
+"""Tests of the encoder of the built-in model, and of texts for which it is not used."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def answered(model: ExtractiveModel, asked: AnalysisTask) -> JsonObject:
     return json_values.as_object(json.loads(completion.text))
 
 
-def test_texts_that_mean_alike_are_nearer(with_encoder: ExtractiveModel) -> None:
-    """The same vectors come from any thread, and a text is as near as can be to itself."""
+def test_texts_with_similar_meaning_have_similar_vectors(with_encoder: ExtractiveModel) -> None:
+    """The vectors are the same in any thread, and a text has a similarity of 1 to itself."""
     encoder = Encoder()
     near = encoder.similarity(FORECAST, "There will be a storm.")
 
@@ -44,7 +44,7 @@ def test_texts_that_mean_alike_are_nearer(with_encoder: ExtractiveModel) -> None
     assert not with_encoder.profile.understands_language
 
 
-def test_a_label_is_found_that_shares_no_word_with_the_text(with_encoder: ExtractiveModel) -> None:
+def test_a_label_without_common_words_is_found(with_encoder: ExtractiveModel) -> None:
     options = AnalysisOptions(labels=("astronomy", "gardening", "weather"))
     asked = a_task(AnalysisType.CLASSIFICATION, FORECAST, options)
 
@@ -56,9 +56,9 @@ def test_a_label_is_found_that_shares_no_word_with_the_text(with_encoder: Extrac
 
 
 def test_each_phrase_of_a_description_is_compared(with_encoder: ExtractiveModel) -> None:
-    """One of many phrases decides; a text that is near to none of them has no label.
+    """One of many phrases decides; a text that resembles none of them has no label.
 
-    It goes to the label for the rest where there is one.
+    If there is a label “other”, the text has that one.
     """
     labels = {
         "shop": "opening hours, gift vouchers, returned parcels, lost receipts",
@@ -83,7 +83,7 @@ def test_each_phrase_of_a_description_is_compared(with_encoder: ExtractiveModel)
     ("text", "sign"),
     [("I would buy it again at once.", 1), ("I sent it back after one day.", -1)],
 )
-def test_sentiment_needs_no_word_of_the_lexicon(
+def test_sentiment_is_found_without_words_of_the_lexicon(
     with_encoder: ExtractiveModel, text: str, sign: int
 ) -> None:
     asked = a_task(AnalysisType.SENTIMENT, text)
@@ -92,7 +92,7 @@ def test_sentiment_needs_no_word_of_the_lexicon(
     assert (json_values.number(answered(with_encoder, asked)["score"]) or 0) * sign > 0
 
 
-def test_a_question_finds_the_sentence_that_means_the_answer(
+def test_a_question_finds_the_sentence_with_the_answer(
     with_encoder: ExtractiveModel,
 ) -> None:
     options = AnalysisOptions(instructions="How much is a bed on the ferry for one night?")
@@ -105,14 +105,14 @@ def test_a_question_finds_the_sentence_that_means_the_answer(
     assert by_meaning["quote"] == "Cabins for the night cost 90 dollars."
 
 
-def test_other_scripts_are_left_to_the_words(with_encoder: ExtractiveModel) -> None:
-    """The encoder was made for English: it ranks Russian or Chinese worse than words do."""
+def test_texts_in_other_scripts_are_ranked_by_words(with_encoder: ExtractiveModel) -> None:
+    """The encoder is for English and ranks Russian or Chinese worse than words do."""
     asked = a_task(AnalysisType.SENTIMENT, "Это было прекрасно. Мне очень понравилось.")
 
     assert answered(with_encoder, asked) == answer(asked)
 
 
-def test_without_the_extra_the_model_is_refused_with_a_hint(
+def test_the_model_requires_the_optional_dependencies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)

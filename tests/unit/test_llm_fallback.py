@@ -1,4 +1,4 @@
-"""The next model, where one cannot answer."""
+"""Tests of falling back to the next model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ignored(_from: ModelProfile, _to: ModelProfile, _why: ModelError) -> None:
     ],
 )
 def test_the_second_model_answers_for_the_first(error: ModelError) -> None:
-    """The change is reported, and the completion says which model answered."""
+    """The change is reported, and the completion names the model that answered."""
     changes: list[tuple[str, str, ModelError]] = []
     subject = Fallback(
         [named("one", error), named("two", "{}")],
@@ -56,8 +56,8 @@ def test_the_second_model_answers_for_the_first(error: ModelError) -> None:
 
 
 @pytest.mark.parametrize("error", [ModelRequestError("x"), RefusedError("x")])
-def test_a_fault_of_the_question_is_not_passed_on(error: ModelError) -> None:
-    """What the question itself causes would fail elsewhere too, or is not ours to shop around."""
+def test_an_error_caused_by_the_question_does_not_fall_back(error: ModelError) -> None:
+    """Other models would fail as well, or a refusal must not be circumvented."""
     second = named("two", "{}")
 
     with pytest.raises(type(error)):
@@ -67,10 +67,10 @@ def test_a_fault_of_the_question_is_not_passed_on(error: ModelError) -> None:
 
 
 @pytest.mark.parametrize("second", [RateLimitedError("later"), ModelAccessError("no")])
-def test_when_all_fail_the_first_transient_error_is_raised_or_else_the_first(
+def test_if_all_models_fail_the_first_transient_error_is_preferred(
     second: ModelError,
 ) -> None:
-    """A transient error postpones the work; without one, the first model is the one to repair."""
+    """A transient error postpones the work; without one, the first model's error is raised."""
     first = QuotaExceededError("empty")
 
     with pytest.raises(ModelError) as caught:
@@ -80,15 +80,15 @@ def test_when_all_fail_the_first_transient_error_is_raised_or_else_the_first(
 
 
 def test_a_prompt_must_fit_every_model() -> None:
-    """The profile is the first model's, within the smallest bounds."""
+    """The profile is the first model's with the smallest limits of all."""
     subject = Fallback([named("one", "{}", 9_000), named("two", "{}", 4_000)], ignored)
 
     assert subject.profile.model == "one"
     assert subject.profile.context_tokens == 4_000
 
 
-def test_the_models_share_the_time_of_a_request() -> None:
-    """What one of them took is not there for the next; a second always is."""
+def test_the_models_share_the_timeout_of_a_request() -> None:
+    """The time that one of them used is lost for the next, which always has a second."""
     now = [0.0]
 
     def late(request: CompletionRequest) -> ModelError:
@@ -103,8 +103,8 @@ def test_the_models_share_the_time_of_a_request() -> None:
     assert [model.requests[0].timeout_seconds for model in models] == [90.0, 40.0, 1.0]
 
 
-def test_after_a_time_out_only_models_with_as_much_time_are_asked() -> None:
-    """The built-in model, which takes none, is asked all the same."""
+def test_after_a_timeout_only_models_with_as_much_time_are_asked() -> None:
+    """The built-in model is asked anyway, because it needs almost no time."""
     now = [0.0]
 
     def late(_request: CompletionRequest) -> ModelError:
@@ -126,8 +126,8 @@ def test_after_a_time_out_only_models_with_as_much_time_are_asked() -> None:
     assert changes == [("one", "three")]
 
 
-def test_the_built_in_model_is_no_fallback_for_reasoning() -> None:
-    """It would refuse; the work is postponed until the language model answers again."""
+def test_the_built_in_model_is_not_a_fallback_for_reasoning() -> None:
+    """The work is postponed until the language model answers again."""
     built_in = ScriptedModel(
         ["{}"], profile=replace(named("two", "{}").profile, understands_language=False)
     )
@@ -142,7 +142,6 @@ def test_the_built_in_model_is_no_fallback_for_reasoning() -> None:
     assert built_in.requests == []
 
 
-def test_no_model_is_a_matter_of_the_settings() -> None:
-    """An empty chain is refused where it is made."""
+def test_an_empty_chain_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError):
         Fallback([], ignored)

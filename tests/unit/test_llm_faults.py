@@ -1,4 +1,4 @@
-"""What the error answers of providers mean, with bodies as they are really sent."""
+"""Tests of classifying the error responses of providers, with real response bodies."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def anthropic_body(kind: str, message: str = "", error_code: str = "") -> JsonVa
 def kind_of(
     module: str, status: int, body: JsonValue, headers: dict[str, str] | None = None
 ) -> type[ModelError]:
-    """Return the class that the provider's tables give an answer."""
+    """Return the error class for a response of a provider."""
     tables = {"openai": openai, "anthropic": anthropic}[module]
     fault = read_fault(JsonResponse(status=status, headers=headers or {}, body=body))
     return fault.kind(tables.CODES, tables.PHRASES)
@@ -52,7 +52,7 @@ OPENAI: dict[type[ModelError], list[tuple[int, JsonValue]]] = {
     RateLimitedError: [
         (429, openai_body("Slow down", "requests", "rate_limit_exceeded")),
         (200, {"error": {"message": "upstream", "code": 429}}),
-        (429, openai_body(OUT_OF_QUOTA, None, 429)),  # Gemini, of a minute
+        (429, openai_body(OUT_OF_QUOTA, None, 429)),  # Gemini, per minute
     ],
     QuotaExceededError: [
         (429, openai_body("No money", "insufficient_quota", "insufficient_quota")),
@@ -142,12 +142,12 @@ ANTHROPIC: dict[type[ModelError], list[tuple[int, JsonValue]]] = {
         for status, body in answers
     ],
 )
-def test_errors_of_openai_of_its_kin_and_of_anthropic(
+def test_error_responses_are_classified(
     provider: str, status: int, body: JsonValue, kind: type[ModelError]
 ) -> None:
-    """The body decides before the status, in each of the shapes that servers use.
+    """The body outweighs the status, in each of the formats of servers.
 
-    At Anthropic, the error code decides before the type.
+    At Anthropic, the error code outweighs the type.
     """
     assert kind_of(provider, status, body) is kind
 
@@ -162,15 +162,15 @@ def test_errors_of_openai_of_its_kin_and_of_anthropic(
         (500, "perhaps", ModelOverloadedError),
     ],
 )
-def test_the_servers_word_on_retrying_beats_the_status(
+def test_the_retry_header_outweighs_the_status(
     status: int, should_retry: str, kind: type[ModelError]
 ) -> None:
     """`x-should-retry` says whether the same request may succeed later."""
     assert kind_of("openai", status, None, {"x-should-retry": should_retry}) is kind
 
 
-def test_the_sentence_names_the_fault_and_hides_the_document() -> None:
-    """The error says who, what and which code, and repeats neither key nor document."""
+def test_the_message_names_the_error_and_hides_the_document() -> None:
+    """It names the provider and the code and contains neither the key nor the document."""
     body = openai_body("Rejected: the quick brown fox jumps over the lazy dog", None, "odd\n")
     fault = read_fault(JsonResponse(status=400, headers={}, body=body))
 
@@ -183,8 +183,8 @@ def test_the_sentence_names_the_fault_and_hides_the_document() -> None:
     )
 
 
-def test_the_wait_survives_pickling() -> None:
-    """Celery sends errors between processes; the server's wait must not be lost on the way."""
+def test_the_delay_survives_pickling() -> None:
+    """Celery sends errors between processes."""
     response = JsonResponse(status=429, headers={"retry-after": "9"}, body=None, excerpt="busy")
     error = read_fault(response).error(RateLimitedError, "openai/gpt", [])
 
@@ -205,7 +205,7 @@ def test_the_wait_survives_pickling() -> None:
         (404, "model_not_found", False),
     ],
 )
-def test_a_refusal_concerns_the_key_or_the_one_model(
+def test_an_access_error_concerns_the_key_or_a_single_model(
     status: int, code: str, *, is_about_key: bool
 ) -> None:
     body = openai_body("No.", None, code)
@@ -252,14 +252,17 @@ NOON = 1_795_521_600.0  # Tue, 24 Nov 2026 12:00:00 GMT
         ({"retry-after": "tomorrow", "llm_provider-retry-after": "7"}, 7.0),
     ],
 )
-def test_every_form_of_the_header_is_read(headers: dict[str, str], seconds: float | None) -> None:
-    """Seconds, milliseconds and dates are understood, nonsense counts as nothing."""
+def test_every_form_of_retry_after_is_parsed(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    """Seconds, milliseconds and dates are accepted; invalid values are ignored."""
     assert retry_after_seconds(headers, wall_clock=lambda: NOON) == seconds
 
 
 @given(st.text(), st.text(), st.text())
-def test_no_header_breaks_it(seconds: str, milliseconds: str, date: str) -> None:
-    """Whatever a server sends, the result is a wait within reason or none."""
+def test_any_header_is_parsed_to_a_bounded_delay_or_none(
+    seconds: str, milliseconds: str, date: str
+) -> None:
     headers = {"retry-after": seconds, "retry-after-ms": milliseconds, "date": date}
 
     found = retry_after_seconds(headers)

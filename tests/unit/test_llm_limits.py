@@ -1,4 +1,4 @@
-"""The limits that providers report, and those that hold while Valkey cannot be asked."""
+"""Tests of the limits that providers report, and of process-local limits without Valkey."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ REQUEST = PermitRequest(
 
 @dataclass(slots=True)
 class BrokenLimits:
-    """Shared limits whose Valkey is away, unless `error` is taken from them."""
+    """Shared limits whose Valkey is unavailable while `error` is set."""
 
     error: redis.RedisError | None = None
     asked: int = 0
@@ -47,7 +47,7 @@ class BrokenLimits:
         return Permit(request=request, granted_at=0.0)
 
     def settle(self, permit: Permit, report: CallReport) -> None:  # noqa: ARG002 - as in the port
-        """Take note, or fail as the client library does."""
+        """Record the call, or fail as the client library does."""
         self.asked += 1
         if self.error is not None:
             raise self.error
@@ -65,8 +65,8 @@ def refused(limits: ProcessLimits | ResilientLimits) -> Wait:
     return answer
 
 
-def test_a_process_alone_bounds_its_calls() -> None:
-    """The window that was last known holds for what this process has in flight."""
+def test_process_local_limits_bound_the_calls_in_flight() -> None:
+    """The last known window applies to the calls of this process."""
     limits = ProcessLimits(LimitPolicy(max_in_flight=2), SleptClock())
     held = granted(limits)
     granted(limits)
@@ -85,8 +85,8 @@ def test_a_process_alone_bounds_its_calls() -> None:
         (LimitState(window=1_000, per_minute={QuotaKind.TOKENS: 60_000.0}), 0.5),
     ],
 )
-def test_a_process_alone_keeps_the_pace(state: LimitState, seconds: float) -> None:
-    """After a second's worth it calls as often as the last known limits allow."""
+def test_process_local_limits_bound_the_rate(state: LimitState, seconds: float) -> None:
+    """After one second's worth of calls, the last known rate applies."""
     clock = SleptClock()
     limits = ProcessLimits(LimitPolicy(), clock)
     limits.remember(state)
@@ -100,8 +100,8 @@ def test_a_process_alone_keeps_the_pace(state: LimitState, seconds: float) -> No
     assert calls == pytest.approx(60 / seconds + 1 / seconds, abs=2)
 
 
-def test_a_process_alone_honors_retry_after() -> None:
-    """It pauses as long as the provider says, five minutes at most."""
+def test_process_local_limits_respect_retry_after() -> None:
+    """The pause is as long as the provider says, but at most five minutes."""
     clock = SleptClock()
     limits = ProcessLimits(LimitPolicy(), clock)
 
@@ -115,8 +115,8 @@ def test_a_process_alone_honors_retry_after() -> None:
     assert refused(limits).seconds == 300
 
 
-def test_valkey_away_fails_no_call() -> None:
-    """The process continues with what was last known, and each outage is reported once."""
+def test_an_outage_of_valkey_fails_no_call() -> None:
+    """The last known limits apply, and each outage is reported once."""
     clock, shared = SleptClock(), BrokenLimits(error=redis.ConnectionError())
     known = LimitState(window=1)
     limits = ResilientLimits(shared, ProcessLimits(LimitPolicy(), clock), lambda: known, clock)
@@ -130,8 +130,7 @@ def test_valkey_away_fails_no_call() -> None:
     assert [entry["event"] for entry in logs] == ["limits.fallback_started"]
 
 
-def test_what_was_last_known_is_kept_to() -> None:
-    """The window of better times bounds the process when Valkey is full."""
+def test_the_last_known_window_applies_while_valkey_is_full() -> None:
     clock, shared = SleptClock(), BrokenLimits()
     limits = ResilientLimits(
         shared, ProcessLimits(LimitPolicy(), clock), lambda: LimitState(window=1), clock
@@ -145,8 +144,8 @@ def test_what_was_last_known_is_kept_to() -> None:
     assert refused(limits).reason is Reason.IN_FLIGHT
 
 
-def test_shared_limits_are_taken_up_again() -> None:
-    """After a while Valkey is asked again; permits of the process stay the process's."""
+def test_shared_limits_are_used_again_after_an_outage() -> None:
+    """Valkey is retried after a while; permits granted by the process remain process-local."""
     clock, shared = SleptClock(), BrokenLimits(error=redis.ConnectionError())
     limits = ResilientLimits(
         shared, ProcessLimits(LimitPolicy(), clock), lambda: LimitState(window=1), clock
@@ -180,13 +179,13 @@ def test_shared_limits_are_taken_up_again() -> None:
         ("1e99", None),
     ],
 )
-def test_durations_are_go_s(text: str, seconds: float | None) -> None:
-    """Go's durations and bare seconds are understood, nothing else."""
+def test_durations_have_the_format_of_go(text: str, seconds: float | None) -> None:
+    """Bare seconds are accepted, too."""
     assert duration_seconds(text) == (None if seconds is None else pytest.approx(seconds))
 
 
 def openai_s(requests: str, tokens: str) -> Mapping[str, str]:
-    """Return headers as OpenAI sends them, from limits, remainders and resets."""
+    """Return OpenAI's headers for limits, remaining amounts and reset times."""
     return {
         f"x-ratelimit-{part}-{kind}": value
         for kind, values in (("requests", requests), ("tokens", tokens))
@@ -207,11 +206,11 @@ NONSENSE = ("", "0", "-5", "many", "5.5", "9" * 40, "٣")
                 QuotaKind.TOKENS: Quota(limit=30_000, remaining=25_000),
             },
         ),
-        (  # Groq counts requests per day under the same name: they take long to come back.
+        (  # Groq counts requests per day under the same name: they take long to reset.
             openai_s("14400 14370 2m59.56s", "18000 17997 10ms"),
             {QuotaKind.TOKENS: Quota(limit=18_000, remaining=17_997)},
         ),
-        (  # Anthropic counts input and output tokens apart.
+        (  # Anthropic counts input and output tokens separately.
             {
                 "anthropic-ratelimit-requests-limit": "4000",
                 "anthropic-ratelimit-requests-remaining": "3999",
@@ -225,7 +224,7 @@ NONSENSE = ("", "0", "-5", "many", "5.5", "9" * 40, "٣")
                 QuotaKind.OUTPUT_TOKENS: Quota(limit=80_000, remaining=79_000),
             },
         ),
-        (  # What is left and the reset may be missing or broken.
+        (  # The remaining amount and the reset time may be missing or invalid.
             {
                 "x-ratelimit-limit-requests": "60",
                 "x-ratelimit-reset-requests": "whenever",
@@ -240,7 +239,7 @@ NONSENSE = ("", "0", "-5", "many", "5.5", "9" * 40, "٣")
         ),
     ],
 )
-def test_headers_of_providers_are_read(
+def test_headers_of_providers_are_parsed(
     headers: Mapping[str, str], limits: Mapping[QuotaKind, Quota]
 ) -> None:
     assert reported_limits(headers) == limits

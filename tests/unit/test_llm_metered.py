@@ -1,4 +1,4 @@
-"""One ledger row for every request."""
+"""Tests of the ledger: one row for every request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class UnreachableLedger(NullLedger):
 
 
 def ticking() -> Callable[[], float]:
-    """Return a clock that advances by a quarter of a second each time it is read."""
+    """Return a clock that advances by a quarter of a second with each reading."""
     times = count(0.0, 0.25)
     return lambda: next(times)
 
@@ -44,8 +44,8 @@ def completion(finish_reason: FinishReason = FinishReason.STOP) -> Completion:
     )
 
 
-def test_a_call_is_written_with_its_cost() -> None:
-    """The row holds request, tokens, cost, time and length; the request carries the row's id."""
+def test_a_call_is_recorded_with_its_cost() -> None:
+    """The row has request, tokens, cost, time and length; the request has the row's id."""
     ledger, model = ListLedger(), ScriptedModel([completion()])
 
     Metered(model, ledger, PRICE, ticking()).complete(a_request())
@@ -67,7 +67,7 @@ def test_a_call_is_written_with_its_cost() -> None:
     )
 
 
-def test_the_row_stands_before_the_request() -> None:
+def test_the_row_is_written_before_the_request() -> None:
     """A process that is killed while it waits leaves a visible row."""
     ledger = ListLedger()
     seen: list[CallOutcome | None] = []
@@ -82,8 +82,8 @@ def test_the_row_stands_before_the_request() -> None:
     assert ledger.only_row[1] is not None
 
 
-def test_a_failure_is_written_with_its_class() -> None:
-    """An error has its code, no cost, and is raised to the caller."""
+def test_a_failure_is_recorded_with_its_code() -> None:
+    """It has no cost, and the error is raised to the caller."""
     ledger = ListLedger()
     model = Metered(ScriptedModel([RefusedError("declined")]), ledger, PRICE, ticking())
 
@@ -95,7 +95,7 @@ def test_a_failure_is_written_with_its_class() -> None:
     )
 
 
-def test_a_refusal_that_is_an_answer_is_marked() -> None:
+def test_a_refusal_in_an_answer_is_recorded() -> None:
     """A model's own refusal is a completion, and counts as refused with its cost."""
     ledger = ListLedger()
     model = Metered(ScriptedModel([completion(FinishReason.REFUSAL)]), ledger, PRICE)
@@ -108,8 +108,7 @@ def test_a_refusal_that_is_an_answer_is_marked() -> None:
     assert outcome.cost_usd == Decimal("0.003")
 
 
-def test_no_row_no_request() -> None:
-    """Nothing is sent, and nothing paid, that cannot be written down."""
+def test_no_request_is_sent_if_its_row_cannot_be_written() -> None:
     model = ScriptedModel(["{}"])
 
     with pytest.raises(ServiceUnavailableError):
@@ -119,8 +118,8 @@ def test_no_row_no_request() -> None:
     assert Metered(model, NullLedger(), PRICE).complete(a_request()).text == "{}"
 
 
-def test_a_request_that_may_not_be_sent_leaves_no_row() -> None:
-    """It is written down before it waits for its turn, and was not sent."""
+def test_a_request_that_is_not_permitted_leaves_no_row() -> None:
+    """The row is written before the wait for a slot and removed again."""
     ledger, model = ListLedger(), ScriptedModel(["{}"])
 
     def wait() -> None:

@@ -1,4 +1,4 @@
-"""Deadlines that follow the measured speed of a server."""
+"""Tests of deadlines that follow the measured speed of a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Line, ScriptedModel
 
 LEAST, MOST = 5.0, 900.0
-# 100 tokens of a prompt and 2 of an answer in a second.
+# 100 tokens of a prompt and 2 tokens of an answer per second.
 SLOW = Timings(prompt_tokens=1_000, prompt_seconds=10.0, output_tokens=50, output_seconds=25.0)
 FAST = replace(SLOW, prompt_seconds=0.01, output_seconds=0.01)
 UNMEASURED = Timings(prompt_tokens=0, prompt_seconds=0, output_tokens=0, output_seconds=0)
@@ -25,7 +25,7 @@ LATE, BROKEN = ModelTimeoutError("late", granted_seconds=84.0), ModelTransportEr
 
 
 def answered(timings: Timings | None) -> Completion:
-    """Return an answer for which the server took so long."""
+    """Return an answer with these timings of the server."""
     return replace(ScriptedModel([]).completion("{}"), timings=timings)
 
 
@@ -35,23 +35,23 @@ def answered(timings: Timings | None) -> Completion:
         ([answered(SLOW)], 60.0, [60.0]),
         # With a margin: 2 seconds to read and 40 to write.
         ([answered(SLOW)] * 2, None, [MOST, NEEDED]),
-        # Never less than the settings say, nor more than is left.
+        # Never less than the configured minimum, nor more than the remaining time.
         ([answered(FAST)] * 2, None, [MOST, LEAST]),
         ([answered(SLOW)] * 2, 30.0, [30.0, 30.0]),
         ([answered(FAST)] * 2, 3.0, [3.0, 3.0]),
-        # After a time-out nothing counts that was measured before.
+        # After a timeout, earlier measurements are ignored.
         ([answered(SLOW), LATE, answered(SLOW)], None, [MOST, NEEDED, MOST]),
-        # A connection that breaks says nothing about the speed.
+        # A broken connection does not change the measured speed.
         ([answered(SLOW), BROKEN, answered(SLOW)], None, [MOST, NEEDED, NEEDED]),
-        # A server that says nothing, or answers from its cache, leaves the speed unknown.
+        # Without timings, or with those of the server's cache, the speed stays unknown.
         ([answered(None)] * 2, None, [MOST, MOST]),
         ([answered(UNMEASURED)] * 2, None, [MOST, MOST]),
     ],
 )
-def test_a_request_has_the_time_that_it_needs_at_the_measured_speed(
+def test_the_deadline_follows_from_the_measured_speed(
     script: list[Line], left: float | None, granted: list[float]
 ) -> None:
-    """Before the first answer it has all the time."""
+    """Before the first answer the deadline is the maximum."""
     model = ScriptedModel(script)
     subject = Paced(model, LEAST, MOST)
 

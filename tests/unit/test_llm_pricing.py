@@ -1,4 +1,4 @@
-"""What completions cost."""
+"""Tests of the cost of completions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ WRITTEN = Usage(input_tokens=1_000, output_tokens=100, cache_write_tokens=1_000)
 
 
 def priced(input_usd: int | None, output_usd: int | None) -> ModelSettings:
-    """Return the settings of a listed model with prices of its own."""
+    """Return the settings of a listed model with configured prices."""
     return ModelSettings(
         provider="openai",
         model="gpt-6.1-terra",
@@ -63,8 +63,8 @@ def priced(input_usd: int | None, output_usd: int | None) -> ModelSettings:
 @pytest.mark.parametrize(
     ("provider", "model"), [("openai", "gpt-6.1-terra"), ("anthropic", "claude-sonnet-5-5")]
 )
-def test_public_prices_are_known_and_cached_tokens_cheaper(provider: str, model: str) -> None:
-    """The list covers the models of the examples; what is written into a cache costs more."""
+def test_public_prices_are_known_and_cached_tokens_are_cheaper(provider: str, model: str) -> None:
+    """The list includes the models of the examples; writing to a cache costs more."""
     settings = ModelSettings.model_validate({"provider": provider, "model": model})
 
     costs = [cost(settings, usage) for usage in (CACHED, FRESH, WRITTEN)]
@@ -73,8 +73,8 @@ def test_public_prices_are_known_and_cached_tokens_cheaper(provider: str, model:
     assert 0 < cached < fresh < written
 
 
-def test_the_model_that_answered_is_priced() -> None:
-    """A deployment's own name has no price, the model behind it has."""
+def test_the_price_is_that_of_the_model_that_answered() -> None:
+    """The name of a deployment has no price, but its model has."""
     settings = ModelSettings(provider="openai", model="our-deployment")
 
     assert cost(settings, FRESH) is None
@@ -87,7 +87,7 @@ def test_unknown_usage_has_an_unknown_cost(usage: Usage, own: int | None) -> Non
     assert cost(priced(own, own), usage) is None
 
 
-def test_own_prices_win() -> None:
+def test_configured_prices_override_the_list() -> None:
     settings = priced(3, 20)
 
     assert cost(settings, FRESH) == cost(settings, CACHED) == Decimal("0.005")
@@ -106,7 +106,7 @@ def test_own_prices_win() -> None:
         ),
     ],
 )
-def test_what_chordwise_serves_and_what_the_settings_call_free_costs_nothing(
+def test_the_built_in_server_and_models_configured_as_free_cost_nothing(
     settings: ModelSettings,
 ) -> None:
     assert price_of(settings) == FreePrice()
@@ -125,8 +125,8 @@ def test_what_chordwise_serves_and_what_the_settings_call_free_costs_nothing(
         "https://gateway.example.org/v1",
     ],
 )
-def test_the_price_of_a_server_is_unknown_wherever_it_runs(provider: str, base_url: str) -> None:
-    """Behind an address on this machine there may be a gateway to a model that costs money."""
+def test_the_price_of_a_self_hosted_server_is_unknown(provider: str, base_url: str) -> None:
+    """A local address may be a gateway to a paid model."""
     settings = ModelSettings.model_validate(
         {"provider": provider, "model": "gpt-6.1-terra", "base_url": base_url}
     )
@@ -143,8 +143,8 @@ def test_the_price_of_a_server_is_unknown_wherever_it_runs(provider: str, base_u
     ("reported", "booked"),
     [("0", "0"), ("0.0042", "0.0042"), ("4.4999999999999996e-05", "0.000045"), ("1e-12", "1e-8")],
 )
-def test_what_the_server_reports_is_booked(reported: str, booked: str) -> None:
-    """Before any price of ours, rounded up to what the accounts keep."""
+def test_the_cost_reported_by_the_server_is_booked(reported: str, booked: str) -> None:
+    """It overrides any price and is rounded up to the precision of the accounts."""
     answer = replace(completion("m", FRESH), reported_cost_usd=Decimal(reported))
 
     for settings in (OWN, LISTED, ModelSettings(provider="local", model="tiny.gguf")):
@@ -159,8 +159,8 @@ def test_what_the_server_reports_is_booked(reported: str, booked: str) -> None:
         (priced(0, 0), "settings"),
     ],
 )
-def test_a_computed_cost_names_its_price(settings: ModelSettings, basis: str) -> None:
-    """Of the list, or of the settings; neither bills a rejected request."""
+def test_a_computed_cost_names_the_source_of_its_price(settings: ModelSettings, basis: str) -> None:
+    """The source is the list or the settings; a rejected request is not billed."""
     price = price_of(settings)
 
     assert booked_cost(price, completion(settings.model, FRESH)).basis == basis
@@ -176,7 +176,7 @@ OWN = ModelSettings(
     output_usd_per_million_tokens=Decimal(20),
 )
 LISTED = ModelSettings(provider="openai", model="gpt-6.1-terra")
-# An address where the tier is not stated, and a model of which the list knows what priority costs.
+# A server that does not state the tier, and a model with a listed price for priority.
 ELSEWHERE = ModelSettings(
     provider="openai",
     model="gemini-3.8-flash-tts",
@@ -186,8 +186,8 @@ USUAL_TIERS = ["", "default", "standard", "flex", "batch"]
 ALL_TIERS = [*USUAL_TIERS, "priority", "fast", "scale"]
 
 
-def test_own_prices_know_cached_tokens() -> None:
-    """What the provider had kept costs its own price, what it keeps from now on a quarter more."""
+def test_configured_prices_include_cached_tokens() -> None:
+    """Cache reads have their own price, and cache writes cost a quarter more."""
     usage = Usage(
         input_tokens=1_000, output_tokens=0, cached_input_tokens=500, cache_write_tokens=300
     )
@@ -195,8 +195,8 @@ def test_own_prices_know_cached_tokens() -> None:
     assert cost(OWN, usage) == Decimal("0.0028")  # 200 at 4, 500 at 1, 300 at 5
 
 
-def test_more_cached_tokens_than_there_were_are_not_believed() -> None:
-    """A server that miscounts does not make a call cheaper than free."""
+def test_the_number_of_cached_tokens_is_capped() -> None:
+    """A miscounting server does not make the cost negative."""
     usage = Usage(
         input_tokens=100, output_tokens=0, cached_input_tokens=1_000, cache_write_tokens=1_000
     )
@@ -206,7 +206,7 @@ def test_more_cached_tokens_than_there_were_are_not_believed() -> None:
 
 @pytest.mark.parametrize("settings", [OWN, LISTED])
 def test_an_absurd_usage_has_an_unknown_cost(settings: ModelSettings) -> None:
-    """A thousand billion tokens are a server's mistake, not a bill."""
+    """A thousand billion tokens are an error of the server."""
     assert cost(settings, Usage(input_tokens=10**12, output_tokens=10**12)) is None
 
 
@@ -223,7 +223,7 @@ def test_an_absurd_usage_has_an_unknown_cost(settings: ModelSettings) -> None:
         (RefusedError("the filter read the prompt"), None),
     ],
 )
-def test_a_failure_is_free_only_where_no_model_can_have_worked(
+def test_a_failure_is_free_only_if_no_model_can_have_run(
     error: ChordwiseError, expected: int | None
 ) -> None:
     assert price_of(OWN).failure_cost_usd(error) == expected
@@ -243,7 +243,9 @@ def test_a_failure_is_free_only_where_no_model_can_have_worked(
         ),
     ],
 )
-def test_whether_a_price_is_known_is_known_before(settings: ModelSettings, *, known: bool) -> None:
+def test_only_requests_with_a_known_price_have_a_maximum_cost(
+    settings: ModelSettings, *, known: bool
+) -> None:
     price = price_of(settings)
 
     assert price.is_known() is known
@@ -254,7 +256,7 @@ def test_whether_a_price_is_known_is_known_before(settings: ModelSettings, *, kn
     text=st.text(max_size=2_000) | st.integers(0, 400_000).map("a".__mul__),
     shares=st.tuples(*[st.floats(0, 1)] * 4),
     asked=st.one_of(
-        # OpenAI itself is told the tier, and by that never serves at the price of priority.
+        # OpenAI is told the tier, so it never charges the priority price.
         st.tuples(st.just(LISTED), st.sampled_from(USUAL_TIERS)),
         st.tuples(
             st.sampled_from(
@@ -262,7 +264,7 @@ def test_whether_a_price_is_known_is_known_before(settings: ModelSettings, *, kn
                     OWN,
                     ELSEWHERE,
                     ModelSettings(provider="anthropic", model="claude-sonnet-5-5"),
-                    # Above 100,000 tokens of prompt it costs five times as much.
+                    # Above 100,000 prompt tokens it costs five times as much.
                     ModelSettings(provider="anthropic", model="claude-haiku-5-5"),
                 ]
             ),
@@ -270,10 +272,10 @@ def test_whether_a_price_is_known_is_known_before(settings: ModelSettings, *, kn
         ),
     ),
 )
-def test_no_usage_within_the_request_costs_more_than_the_bound(
+def test_no_usage_of_a_request_costs_more_than_the_bound(
     text: str, shares: tuple[float, float, float, float], asked: tuple[ModelSettings, str]
 ) -> None:
-    """However many of its tokens were cached, written, or answered, and in whichever tier."""
+    """This holds for any number of cached, written and answered tokens, in every tier."""
     settings, service_tier = asked
     request = a_request(user=text)
     tokens = int(max_input_tokens(request) * shares[0])
@@ -300,8 +302,8 @@ def test_no_usage_within_the_request_costs_more_than_the_bound(
     [("", "1"), ("global", "1"), ("not_available", "1"), ("us", "1.1"), ("eu", "1.1")],
 )
 @pytest.mark.parametrize("tier", ["standard", "batch"])
-def test_inference_in_one_region_costs_a_tenth_more(geo: str, factor: str, tier: str) -> None:
-    """Where a workspace at Anthropic asks for it, by what the answer says of itself."""
+def test_inference_in_one_region_costs_ten_percent_more(geo: str, factor: str, tier: str) -> None:
+    """An Anthropic workspace can request it; the response states it."""
     settings = ModelSettings(provider="anthropic", model="claude-sonnet-5-5")
     usual = replace(completion(settings.model, FRESH), service_tier=tier)
     price = price_of(settings)
@@ -314,8 +316,8 @@ def test_inference_in_one_region_costs_a_tenth_more(geo: str, factor: str, tier:
 
 
 @pytest.mark.parametrize("tier", ["priority", "fast"])
-def test_priority_costs_more_and_is_reserved_where_it_can_come(tier: str) -> None:
-    """Both of OpenAI's names of it have its price; only where it is ruled out is less reserved."""
+def test_priority_costs_more_and_is_reserved_unless_excluded(tier: str) -> None:
+    """Both names that OpenAI uses for the tier have its price."""
     answer = completion(LISTED.model, FRESH)
     told = price_of(LISTED)
     untold = ListPrice(provider="openai", model=LISTED.model)
@@ -329,8 +331,8 @@ def test_priority_costs_more_and_is_reserved_where_it_can_come(tier: str) -> Non
     assert most == 2 * least
 
 
-def test_a_picture_is_reserved_for() -> None:
-    """By its pixels: about twice what the providers' own rules of counting come to."""
+def test_the_cost_of_an_image_is_reserved() -> None:
+    """It depends on the pixels and is about twice the providers' own count."""
     shown = a_request(pictures=(a_page(width=1_109, height=1_568),))
 
     more = max_input_tokens(shown) - max_input_tokens(a_request())
@@ -340,7 +342,7 @@ def test_a_picture_is_reserved_for() -> None:
 
 @given(text=st.text(max_size=500))
 def test_a_prompt_has_no_more_tokens_than_bytes(text: str) -> None:
-    """Whatever the alphabet: the bound grows by each byte that is added."""
+    """In any alphabet, each additional byte increases the bound."""
     more = max_input_tokens(a_request(user=text + "ü")) - max_input_tokens(a_request(user=text))
 
     assert more == 2

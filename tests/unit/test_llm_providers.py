@@ -1,4 +1,4 @@
-"""The providers: how they are chosen, and what their requests say."""
+"""Tests of the selection of providers and of their requests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NO_KEY, KEY = SecretStr(""), SecretStr("sk-test")
         (ModelSettings(provider="openai", model="gpt-6.1-terra"), KEY, OpenAIModel),
         (ModelSettings(provider="anthropic", model="claude-haiku-5-5"), KEY, AnthropicModel),
         (ModelSettings(provider="local", base_url="http://127.0.0.1:1/v1"), KEY, OpenAIModel),
-        # A server of one's own often asks for no key: Ollama, vLLM, LM Studio.
+        # A self-hosted server often needs no key: Ollama, vLLM, LM Studio.
         (ModelSettings(provider="openai", model="q", base_url="http://h/v1"), NO_KEY, OpenAIModel),
     ],
 )
@@ -71,10 +71,10 @@ def test_each_provider_has_its_adapter(
         ),
     ],
 )
-def test_what_cannot_work_is_refused_with_a_hint(
+def test_invalid_settings_are_rejected_with_a_hint(
     settings: ModelSettings, key: SecretStr, hint: str
 ) -> None:
-    """A missing key or a broken address shows before the first document."""
+    """A missing key or an invalid address is reported before the first document."""
     with pytest.raises(ConfigurationError) as caught:
         connect(settings, key)
 
@@ -92,7 +92,7 @@ def test_what_cannot_work_is_refused_with_a_hint(
     ],
 )
 def test_addresses_are_completed(base_url: str, address: str) -> None:
-    """However the address is written, the operation is found below it once."""
+    """The path of the operation is appended once, however the address is written."""
     assert endpoint(base_url, "/chat/completions") == address
 
 
@@ -101,7 +101,7 @@ OLLAMA = "http://127.0.0.1:11434/v1"
 
 @dataclass(slots=True)
 class Server:
-    """Counts how often it was told; fails where it should."""
+    """Counts the calls of `keep`, and fails if it should."""
 
     fails: bool = False
     told: int = 0
@@ -116,7 +116,7 @@ class Server:
         return self.now
 
 
-def test_it_is_told_after_the_first_answer_and_then_now_and_then() -> None:
+def test_keep_alive_is_sent_after_the_first_answer_and_at_intervals() -> None:
     server = Server()
     kept = KeptLoaded(ScriptedModel(["{}"], repeat_last=True), server.keep, 60, server.clock)
 
@@ -128,8 +128,8 @@ def test_it_is_told_after_the_first_answer_and_then_now_and_then() -> None:
     assert told == [1, 1, 1, 2, 2, 3]
 
 
-def test_a_failure_costs_no_answer() -> None:
-    """The answer is there, whatever the server says to the rest; no question, no word to it."""
+def test_a_failure_of_keep_alive_does_not_affect_the_answer() -> None:
+    """It is sent only after an answer."""
     server = Server(fails=True)
     kept = KeptLoaded(
         ScriptedModel([ModelTransportError("x"), "{}"]), server.keep, 60, server.clock
@@ -146,15 +146,15 @@ def test_a_failure_costs_no_answer() -> None:
 @pytest.mark.parametrize(
     ("keep_alive", "seconds"), [("10s", 5), ("30s", 15), ("10m", 60), ("2h", 60), ("-1", 60)]
 )
-def test_a_short_time_is_repeated_more_often(keep_alive: str, seconds: float) -> None:
-    """A model that was loaded again meanwhile has the server's own time."""
+def test_a_short_keep_alive_is_sent_more_often(keep_alive: str, seconds: float) -> None:
+    """A server that reloads a model applies its own default."""
     settings = ModelSettings(provider="openai", base_url=OLLAMA, keep_alive=keep_alive)
 
     assert interval_seconds(settings) == seconds
 
 
 @pytest.mark.parametrize("keep_alive", ["0", "10", "0s", "1.5h", "-2", "10m ", "soon"])
-def test_what_is_no_time_is_refused(keep_alive: str) -> None:
+def test_an_invalid_keep_alive_is_rejected(keep_alive: str) -> None:
     """Zero would unload the model between two questions."""
     with pytest.raises(ValueError, match="keep_alive"):
         ModelSettings(provider="openai", base_url=OLLAMA, keep_alive=keep_alive)
@@ -176,10 +176,10 @@ FLEX = ModelSettings(provider="openai", model="gpt-6.1-terra", service_tier="fle
         ("", "https://api.openai.com.example.org/v1", None),
     ],
 )
-def test_openai_is_asked_for_a_tier_and_no_other_server(
+def test_only_requests_to_openai_have_a_service_tier(
     tier: str, base_url: str, asked: str | None
 ) -> None:
-    """Without one the tier of the project would count, which may be priority at twice the price."""
+    """Otherwise the tier of the project applies, which may be priority at twice the price."""
     settings = FLEX.model_copy(update={"service_tier": tier, "base_url": base_url})
 
     body = OpenAIModel(settings, KEY).body(a_request())
@@ -208,10 +208,10 @@ def test_openai_is_asked_for_a_tier_and_no_other_server(
         ),
     ],
 )
-def test_what_a_server_does_not_have_is_refused_before_anything_is_sent(
+def test_unsupported_settings_are_rejected_before_any_request(
     changes: dict[str, str], named: str
 ) -> None:
-    """A tier that is passed over in silence would cost twice what was expected."""
+    """A server that ignores the service tier would cost twice the expected price."""
     with pytest.raises(ConfigurationError, match=named):
         connect(FLEX.model_copy(update=changes), KEY)
 
@@ -228,8 +228,8 @@ def test_what_a_server_does_not_have_is_refused_before_anything_is_sent(
         ),
     ],
 )
-def test_the_answer_decides_about_the_price(settings: ModelSettings) -> None:
-    """Served as usual it costs the usual price, though flex was asked for."""
+def test_the_price_is_that_of_the_tier_in_the_response(settings: ModelSettings) -> None:
+    """A request for flex that was served by the default tier has the default price."""
     costs = {}
     for tier in ("", "default", "flex", "batch"):
         completion = Completion(
@@ -251,21 +251,21 @@ LONG = "Follow this rule in every answer. " * (LEAST_CACHED_TOKENS // 6)
 
 
 def sent_to_openai(request: CompletionRequest, **given: str | int) -> JsonObject:
-    """Return the body of a request, officially valid."""
+    """Return the body of a request after validation by the official types."""
     body = openai(**given).body(request)
     require_openai(body)
     return body
 
 
 def sent_to_anthropic(request: CompletionRequest, **given: int) -> JsonObject:
-    """Return the body of a request, officially valid."""
+    """Return the body of a request after validation by the official types."""
     body = anthropic(**given).body(request)
     require_anthropic(body)
     return body
 
 
-def test_pictures_stand_before_the_text() -> None:
-    """In the form of each provider; without any, the text alone stays a string."""
+def test_images_precede_the_text() -> None:
+    """They have the format of the provider; without images, the text is a plain string."""
     request = a_request(user="Transcribe.", pictures=(a_page(),))
     encoded = a_page().base64
 
@@ -278,16 +278,16 @@ def test_pictures_stand_before_the_text() -> None:
     assert anthropic["messages"][-1]["content"] == [{"type": "image", "source": source}, text]  # type: ignore[index,call-overload]  # JSON
 
 
-def test_long_instructions_are_marked_for_anthropic_to_keep() -> None:
-    """They come first, and are the same for all texts of a run; short ones are not worth it."""
+def test_long_instructions_are_marked_as_cacheable_for_anthropic() -> None:
+    """They come first and are the same for all texts of a run; short ones are not marked."""
     marked = {"type": "text", "text": LONG, "cache_control": {"type": "ephemeral"}}
 
     assert sent_to_anthropic(a_request(system=LONG))["system"] == [marked]
     assert sent_to_anthropic(a_request(system="Be short."))["system"] == "Be short."
 
 
-def test_openai_learns_which_questions_begin_alike() -> None:
-    """Some other servers refuse every field that they do not know."""
+def test_openai_gets_a_cache_key_for_questions_with_a_common_prefix() -> None:
+    """Some other servers reject unknown fields."""
     one, another = sent_to_openai(a_request()), sent_to_openai(a_request(user="Another text."))
     other = sent_to_openai(a_request(system="Another task."))
 
@@ -305,15 +305,15 @@ def test_openai_learns_which_questions_begin_alike() -> None:
         ({"max_output_tokens": 1_000}, 512),
     ],
 )
-def test_a_request_names_no_more_than_the_ceiling(given: dict[str, int], expected: int) -> None:
-    """Four times the usual limit, or as the settings say."""
+def test_the_token_limit_of_a_request_has_a_ceiling(given: dict[str, int], expected: int) -> None:
+    """It is four times the usual limit, or as configured."""
     request = replace(a_request(), max_output_tokens=512)
 
     assert sent_to_openai(request, **given)["max_completion_tokens"] == expected
     assert sent_to_anthropic(request, **given)["max_tokens"] == expected
 
 
-def test_anthropic_is_never_asked_for_what_has_to_be_streamed() -> None:
+def test_the_token_limit_for_anthropic_never_requires_streaming() -> None:
     request = replace(a_request(), max_output_tokens=100_000)
 
     sent = sent_to_anthropic(request, max_output_tokens=20_000, max_output_tokens_on_retry=100_000)
@@ -360,7 +360,7 @@ ANTHROPIC: dict[str, dict[str, object]] = {
 
 
 def openai(**given: object) -> OpenAIModel:
-    """Return a model of OpenAI or of a server that speaks like it."""
+    """Return a model of OpenAI or of a compatible server."""
     values = {"provider": "openai", "model": "gpt-6.1-terra", **given}
     return OpenAIModel(ModelSettings.model_validate(values), KEY)
 
@@ -371,7 +371,7 @@ def anthropic(**given: object) -> AnthropicModel:
 
 
 def questions(model: ChatModel) -> list[CompletionRequest]:
-    """Return all kinds of questions: of each type, joined, repaired, and with more room."""
+    """Return questions of every type, syntheses, repairs, and retries with a higher limit."""
     answers: tuple[JsonObject, ...] = ({"a": 1},)
     found = []
     for analysis_type, options in QUESTIONS.items():
@@ -385,8 +385,8 @@ def questions(model: ChatModel) -> list[CompletionRequest]:
 
 
 @pytest.mark.parametrize("form", OPENAI)
-def test_chat_completions_are_valid(form: str) -> None:
-    """Fields that only some servers know are not among them, nor what new models refuse."""
+def test_requests_for_chat_completions_are_valid(form: str) -> None:
+    """They have no fields that only some servers know or that new models reject."""
     model = openai(**OPENAI[form])
 
     bodies = [model.body(request) for request in questions(model)]
@@ -399,8 +399,8 @@ def test_chat_completions_are_valid(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ANTHROPIC)
-def test_messages_are_valid(form: str) -> None:
-    """The version of October 2026 knows no temperature, and asks for a limit."""
+def test_requests_for_messages_are_valid(form: str) -> None:
+    """The API version of October 2026 has no temperature and requires a limit."""
     model = anthropic(**ANTHROPIC[form])
 
     bodies = [model.body(request) for request in questions(model)]
@@ -411,8 +411,7 @@ def test_messages_are_valid(form: str) -> None:
         assert ("output_config" in body) is (form != "words only")
 
 
-def test_the_types_are_those_of_2026() -> None:
-    """The version that we name is the one that the official package speaks."""
+def test_the_official_package_has_the_api_version_of_our_requests() -> None:
     assert API_VERSION == ANTHROPIC_API_VERSION == "2026-10-21"
     assert Version(version("openai")) >= Version("3")
     assert Version(version("anthropic")) >= Version("2")
@@ -432,7 +431,7 @@ def test_the_types_are_those_of_2026() -> None:
         (require_anthropic, anthropic(), {"max_tokens": None}),
     ],
 )
-def test_what_is_wrong_is_found(
+def test_validation_detects_invalid_requests(
     require: Callable[[JsonObject], None],
     model: OpenAIModel | AnthropicModel,
     changes: dict[str, JsonValue],

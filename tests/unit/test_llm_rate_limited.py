@@ -1,4 +1,4 @@
-"""No request without a permit."""
+"""Tests of rate limits: no request is sent without a permit."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FREE = FreePrice()
 
 
 class ScriptedLimits:
-    """Says the `waits` in turn, then grants; remembers what it was asked and told."""
+    """Returns the `waits` in turn, then grants; records its calls."""
 
     def __init__(self, waits: Sequence[Wait | Denial] = ()) -> None:
         self.requests: list[PermitRequest] = []
@@ -61,14 +61,14 @@ class ScriptedLimits:
 
 
 def limited(limits: ScriptedLimits, *script: Line, clock: SleptClock | None = None) -> RateLimited:
-    """Return a model within limits that waits a minute at most."""
+    """Return a rate-limited model that waits for at most a minute."""
     slept = clock or SleptClock()
     model = ScriptedModel(script or ["{}"])
     return RateLimited(model, limits, Priority.INTERACTIVE, 60, slept.sleep, slept)
 
 
-def test_the_permit_is_waited_for_and_settled() -> None:
-    """It asks with the same name until it is let through, and tells how long the answer took."""
+def test_a_call_waits_for_its_permit_and_settles_it() -> None:
+    """Every attempt has the same permit id; the duration of the answer is reported."""
     limits, clock = ScriptedLimits([Wait(seconds=5, reason=Reason.RATE)] * 3), SleptClock()
 
     assert limited(limits, "{}", clock=clock).complete(a_request()).text == "{}"
@@ -77,8 +77,7 @@ def test_the_permit_is_waited_for_and_settled() -> None:
     assert [report.result for report in limits.reports] == [CallResult.ANSWERED]
 
 
-def test_waiting_takes_nothing_from_the_request_s_time() -> None:
-    """The request's own deadline begins when it may be sent."""
+def test_waiting_does_not_count_toward_the_timeout_of_the_request() -> None:
     limits = ScriptedLimits([Wait(seconds=50, reason=Reason.RATE)])
     model, clock = ScriptedModel(["{}"]), SleptClock()
     subject = RateLimited(model, limits, Priority.NIGHTLY, 60, clock.sleep, clock)
@@ -89,8 +88,8 @@ def test_waiting_takes_nothing_from_the_request_s_time() -> None:
     assert limits.requests[0].priority is Priority.NIGHTLY
 
 
-def test_the_most_that_a_call_can_take_is_reserved() -> None:
-    """The input as estimated with schema and pictures, and all of the output that may come."""
+def test_the_maximum_usage_of_a_call_is_reserved() -> None:
+    """It is the estimated input with schema and images, and the maximum output."""
     limits = ScriptedLimits()
 
     limited(limits).complete(a_request(max_output_tokens=512))
@@ -112,12 +111,12 @@ def test_the_most_that_a_call_can_take_is_reserved() -> None:
         ([Wait(seconds=61, reason=Reason.BREAKER)], ModelOverloadedError, False),
     ],
 )
-def test_too_long_a_wait_puts_the_work_off(
+def test_too_long_a_wait_postpones_the_work(
     waits: list[Wait], error: type[TransientError], *, is_throttling: bool
 ) -> None:
-    """Nothing is sent; the error says when to come back, and that waiting counts as no failure.
+    """Nothing is sent; the error has the delay, and the wait does not count as a failure.
 
-    While the breaker is open for long, the provider counts as overloaded.
+    While the circuit breaker is open for long, the provider counts as overloaded.
     """
     limits = ScriptedLimits(waits)
 
@@ -141,8 +140,8 @@ def test_too_long_a_wait_puts_the_work_off(
         (ServiceUnavailableError("no ledger"), CallResult.UNSENT),
     ],
 )
-def test_every_error_gives_the_permit_back(error: ChordwiseError, result: CallResult) -> None:
-    """The limits learn from each what it says of the provider."""
+def test_every_error_returns_the_permit(error: ChordwiseError, result: CallResult) -> None:
+    """The report has what the error says about the provider."""
     limits = ScriptedLimits()
 
     with pytest.raises(type(error)):
@@ -152,8 +151,8 @@ def test_every_error_gives_the_permit_back(error: ChordwiseError, result: CallRe
 
 
 @pytest.mark.parametrize("kind", [ModelAccessError, QuotaExceededError])
-def test_what_another_call_was_denied_is_not_asked(kind: type[ModelError]) -> None:
-    """The error is the same, in the same words, and nothing is sent or settled."""
+def test_a_denial_of_another_call_is_raised_without_a_request(kind: type[ModelError]) -> None:
+    """The error has the same message, and nothing is sent or settled."""
     denial = Denial(code=kind.code, what="No.", hint="Mend it.")
     limits = ScriptedLimits([Wait(seconds=1, reason=Reason.HEAD_START), denial])
 
@@ -165,8 +164,8 @@ def test_what_another_call_was_denied_is_not_asked(kind: type[ModelError]) -> No
 
 
 @pytest.mark.parametrize("is_about_key", [False, True])
-def test_a_denial_tells_whom_it_concerns(*, is_about_key: bool) -> None:
-    """The limits learn the error's words, for all who ask after it."""
+def test_a_denial_is_reported_with_its_scope(*, is_about_key: bool) -> None:
+    """The report includes the error's message, for all later callers."""
     error: PausingError = ModelAccessError("No.", "Mend it.")
     error.is_about_key = is_about_key
     limits = ScriptedLimits()
@@ -178,8 +177,8 @@ def test_a_denial_tells_whom_it_concerns(*, is_about_key: bool) -> None:
     assert limits.reports == [CallReport(result=CallResult.DENIED, denial=denial)]
 
 
-def test_a_refusal_tells_its_wait_and_its_limits() -> None:
-    """An excessive wait is shortened for all callers, and for the postponed work."""
+def test_a_rate_limit_is_reported_with_its_delay_and_limits() -> None:
+    """An excessive delay is shortened for all callers and for the postponed work."""
     error: TransientError = RateLimitedError("slow down")
     error.retry_after_seconds = 99_999
     error.reported_limits = {QuotaKind.REQUESTS: Quota(limit=60, remaining=0)}
@@ -193,7 +192,7 @@ def test_a_refusal_tells_its_wait_and_its_limits() -> None:
     assert limits.reports[0].limits[QuotaKind.REQUESTS].limit == 60
 
 
-def test_a_defect_gives_the_permit_back_too() -> None:
+def test_an_unexpected_error_returns_the_permit() -> None:
     def broken(_: object) -> str:
         raise ZeroDivisionError
 
@@ -208,7 +207,7 @@ def test_a_defect_gives_the_permit_back_too() -> None:
 def gated(
     limits: ScriptedLimits, ledger: ListLedger, clock: SleptClock
 ) -> tuple[RateLimited, Gate]:
-    """Return a model that takes its permit at a gate, once the request is written down."""
+    """Return a model that takes its permit at a gate, after its ledger row is written."""
     gate = Gate(limits, Turn(Slots(1)), clock=clock)
     metered = Metered(ScriptedModel(["{}"], repeat_last=True), ledger, FREE, clock, wait=gate.enter)
     subject = RateLimited(metered, limits, Priority.NIGHTLY, 60, clock.sleep, clock, gate)
@@ -216,7 +215,7 @@ def gated(
 
 
 def test_a_permit_is_taken_at_the_gate() -> None:
-    """It is held for the call alone while no caller waits for permits."""
+    """It is held only for the call while no caller waits for permits."""
     limits, ledger = ScriptedLimits(), ListLedger()
     subject, gate = gated(limits, ledger, SleptClock())
 
@@ -226,8 +225,8 @@ def test_a_permit_is_taken_at_the_gate() -> None:
     assert not gate.pressure.is_high
 
 
-def test_who_has_to_wait_for_a_permit_leaves_no_row_and_no_slot_behind() -> None:
-    """He waits for it as long as may be, and takes it first until one is granted at once again."""
+def test_a_call_that_waits_for_a_permit_has_no_row_and_no_slot() -> None:
+    """Later calls take the permit first, until one is granted without a wait."""
     limits = ScriptedLimits([Wait(seconds=5, reason=Reason.IN_FLIGHT)] * 2)
     ledger, clock = ListLedger(), SleptClock()
     subject, gate = gated(limits, ledger, clock)
@@ -244,8 +243,8 @@ def test_who_has_to_wait_for_a_permit_leaves_no_row_and_no_slot_behind() -> None
     assert not gate.pressure.is_high
 
 
-def test_who_is_denied_at_the_gate_is_told_so() -> None:
-    """Nothing is sent, and nothing stands in the ledger."""
+def test_a_denial_at_the_gate_is_raised() -> None:
+    """Nothing is sent, and the ledger has no row."""
     denial = Denial(code=ModelAccessError.code, what="no such key", hint="")
     ledger = ListLedger()
     subject, _ = gated(ScriptedLimits([denial]), ledger, SleptClock())

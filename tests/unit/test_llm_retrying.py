@@ -1,4 +1,4 @@
-"""The one retry layer."""
+"""Tests of the retry layer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.fakes.scripted_model import Line, ScriptedModel
 
 
 def limited(seconds: float | None = None) -> RateLimitedError:
-    """Return a rate limit with the server's own wait."""
+    """Return a rate limit error with the server's delay."""
     error = RateLimitedError("busy")
     error.retry_after_seconds = seconds
     return error
@@ -39,7 +39,7 @@ def retrying(
     return Retrying(model, chosen, clock.sleep, random, clock), model, clock
 
 
-def test_a_transient_error_is_asked_again_and_counted() -> None:
+def test_a_transient_error_is_retried_and_counted() -> None:
     subject, model, clock = retrying([ModelTransportError("a"), ModelOverloadedError("b"), "{}"])
 
     assert subject.complete(a_request()).text == "{}"
@@ -48,8 +48,7 @@ def test_a_transient_error_is_asked_again_and_counted() -> None:
 
 
 @pytest.mark.parametrize("error", [QuotaExceededError("no money"), TruncatedError("cut")])
-def test_other_errors_are_raised_at_once(error: QuotaExceededError | TruncatedError) -> None:
-    """What the same request cannot solve is not asked again."""
+def test_other_errors_are_raised_immediately(error: QuotaExceededError | TruncatedError) -> None:
     subject, model, clock = retrying([error])
 
     with pytest.raises(type(error)):
@@ -59,7 +58,7 @@ def test_other_errors_are_raised_at_once(error: QuotaExceededError | TruncatedEr
     assert clock.sleeps == []
 
 
-def test_attempts_are_bounded() -> None:
+def test_attempts_are_limited() -> None:
     errors = [ModelTransportError(str(number)) for number in range(4)]
     subject, model, _ = retrying([*errors, "{}"])
 
@@ -69,8 +68,8 @@ def test_attempts_are_bounded() -> None:
     assert len(model.requests) == 4
 
 
-def test_waits_are_full_jitter_below_a_doubling_bound() -> None:
-    """Each wait lies anywhere between zero and the doubled bound, capped by the policy."""
+def test_delays_have_full_jitter_below_a_doubling_bound() -> None:
+    """Each delay is between zero and the doubled bound, capped by the policy."""
     policy = RetrySettings(attempts=8, base_seconds=1, max_wait_seconds=5, total_seconds=1_000)
     waits: list[list[float]] = [[] for _ in range(7)]
 
@@ -88,8 +87,8 @@ def test_waits_are_full_jitter_below_a_doubling_bound() -> None:
         assert min(seconds_seen) < 0.1 * bound
 
 
-def test_the_servers_wait_is_a_lower_bound() -> None:
-    """`Retry-After` is honored where it is longer than our own wait."""
+def test_the_servers_delay_is_a_lower_bound() -> None:
+    """`Retry-After` applies if it is longer than the computed delay."""
     subject, _, clock = retrying([limited(7.5), "{}"])
 
     subject.complete(a_request())
@@ -97,8 +96,8 @@ def test_the_servers_wait_is_a_lower_bound() -> None:
     assert clock.sleeps == [7.5]
 
 
-def test_a_long_wait_is_not_held() -> None:
-    """A wait above the policy's goes up with its seconds, so that the chunk can be postponed."""
+def test_a_long_delay_is_raised_instead_of_slept() -> None:
+    """The error has the delay, so that the chunk can be postponed."""
     subject, model, clock = retrying([limited(31.0), "{}"])
 
     with pytest.raises(RateLimitedError) as caught:
@@ -109,8 +108,8 @@ def test_a_long_wait_is_not_held() -> None:
     assert len(model.requests) == 1
 
 
-def test_the_budget_covers_waits_and_calls() -> None:
-    """No request is begun that the total time has no room for, and each knows what is left."""
+def test_the_total_time_includes_delays_and_calls() -> None:
+    """No request starts without enough time left, and each has the remaining time."""
     policy = RetrySettings(attempts=9, base_seconds=1, max_wait_seconds=30, total_seconds=50)
     errors: list[Line] = [limited(20.0)] * 9
     subject, model, clock = retrying(errors, policy)
@@ -125,17 +124,17 @@ def test_the_budget_covers_waits_and_calls() -> None:
 @pytest.mark.parametrize(
     ("deadline", "total", "granted"),
     [
-        (200.0, 240.0, [200.0]),  # 39 seconds are left for what 200 did not suffice for
+        (200.0, 240.0, [200.0]),  # 39 seconds are left after 200 did not suffice
         (120.0, 240.0, [120.0]),
         (120.0, 300.0, [120.0, 120.0]),
         (50.0, 600.0, [50.0] * 4),
         (600.0, 300.0, [300.0]),
     ],
 )
-def test_no_request_begins_with_less_time_than_one_that_timed_out(
+def test_no_request_starts_with_less_time_than_one_that_timed_out(
     deadline: float, total: float, granted: list[float]
 ) -> None:
-    """What is left decides: each further request has the whole deadline, or is not sent."""
+    """Each further request has the whole deadline or is not sent."""
     policy = RetrySettings(attempts=4, base_seconds=1, total_seconds=total)
     given: list[float] = []
 
@@ -155,8 +154,8 @@ def test_no_request_begins_with_less_time_than_one_that_timed_out(
     assert "pipeline.chunk_tokens" in caught.value.hint
 
 
-def test_a_time_out_counts_also_after_other_errors() -> None:
-    """The time that did not suffice is remembered over a rate limit."""
+def test_a_timeout_is_remembered_after_other_errors() -> None:
+    """Here a rate limit follows it."""
     policy = RetrySettings(attempts=9, base_seconds=1, max_wait_seconds=60, total_seconds=300)
 
     def time_out(_request: CompletionRequest) -> ModelTimeoutError:

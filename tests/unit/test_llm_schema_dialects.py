@@ -1,4 +1,4 @@
-"""Schemas in the dialects of the providers."""
+"""Tests of translating schemas to the dialects of the providers."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def closed(**properties: JsonValue) -> JsonObject:
         closed(a={"enum": [str(number) for number in range(1_001)]}),
     ],
 )
-def test_what_has_no_strict_form_has_none(schema: JsonObject) -> None:
-    """Open maps, optional properties and logic fall back to a schema that is not strict."""
+def test_some_schemas_have_no_strict_form(schema: JsonObject) -> None:
+    """Open maps, optional properties and logic require a schema that is not strict."""
     assert for_openai_strict(schema) is None
 
 
@@ -65,7 +65,7 @@ CODE: JsonObject = {"type": "string", "description": "A code", "maxLength": 5, "
     ("schema", "strict"),
     [
         (SENTIMENT_SCHEMA, SENTIMENT_SCHEMA),
-        # Objects are closed, and properties that may be null required: that invents no data.
+        # Objects are closed, and nullable properties are required, which does not invent data.
         (
             {
                 "type": "object",
@@ -74,22 +74,22 @@ CODE: JsonObject = {"type": "string", "description": "A code", "maxLength": 5, "
             },
             closed(a={"type": "string"}, b={"type": ["string", "null"]}),
         ),
-        # Providers know only `anyOf`; that just one matches is checked here afterwards.
+        # Providers know only `anyOf`; Chordwise checks afterwards that exactly one matches.
         (closed(a={"oneOf": EITHER}), closed(a={"anyOf": EITHER})),
-        # The model may heed in words what the grammar cannot enforce.
+        # Rules that the grammar cannot enforce are described in words.
         (closed(a=CODE), closed(a={"type": "string", "description": "A code (maxLength: 5)"})),
         (RECURSIVE, RECURSIVE),
     ],
     ids=["strict", "open", "one of", "constraints", "recursive"],
 )
-def test_openai_takes_a_strict_form(schema: JsonObject, strict: JsonObject) -> None:
+def test_openai_gets_a_strict_form(schema: JsonObject, strict: JsonObject) -> None:
     assert for_openai_strict(schema) == strict
 
 
 @pytest.mark.parametrize(
     ("schema", "translated"),
     [
-        # Bounds and most formats are words for Claude, `minItems` stays only as 0 or 1.
+        # Bounds and most formats are words for Claude; `minItems` is kept only as 0 or 1.
         (
             closed(
                 n={"type": "integer", "minimum": 1},
@@ -110,7 +110,7 @@ def test_openai_takes_a_strict_form(schema: JsonObject, strict: JsonObject) -> N
                 },
             ),
         ),
-        # A nullable type is an `anyOf`, and an enumeration stands without its type.
+        # A nullable type is an `anyOf`, and an enumeration has no type.
         (
             closed(a={"type": ["string", "null"]}, b={"type": "string", "enum": ["x"]}),
             closed(a={"anyOf": EITHER}, b={"enum": ["x"]}),
@@ -120,12 +120,12 @@ def test_openai_takes_a_strict_form(schema: JsonObject, strict: JsonObject) -> N
     ],
     ids=["keywords", "types", "one of", "recursive"],
 )
-def test_anthropic_takes_fewer_keywords(schema: JsonObject, translated: JsonObject | None) -> None:
+def test_anthropic_gets_fewer_keywords(schema: JsonObject, translated: JsonObject | None) -> None:
     assert for_anthropic(schema) == translated
 
 
 def test_deep_nesting_has_no_strict_form() -> None:
-    """OpenAI takes ten levels; a schema nested without end must not break us either."""
+    """OpenAI accepts ten levels; an endlessly nested schema must not fail either."""
     schema: JsonObject = closed(a={"type": "string"})
     for _ in range(2_000):
         schema = closed(a=schema)
@@ -134,8 +134,8 @@ def test_deep_nesting_has_no_strict_form() -> None:
     assert for_anthropic(schema) is None
 
 
-def test_llama_cpp_gets_no_long_repetitions() -> None:
-    """Bounds above its cap would make llama.cpp refuse the schema; short ones are enforced."""
+def test_llama_cpp_gets_no_large_bounds() -> None:
+    """llama.cpp rejects bounds above its limit; smaller ones are enforced."""
     schema = closed(a={"type": "string", "minLength": 4_000, "maxLength": 10}, maxLength=closed())
 
     assert for_llama_cpp(schema) == closed(
@@ -143,8 +143,8 @@ def test_llama_cpp_gets_no_long_repetitions() -> None:
     )
 
 
-def test_the_instruction_holds_the_word_json_and_the_schema() -> None:
-    """`json_object` mode is refused for a prompt without the word."""
+def test_the_instruction_contains_the_word_json_and_the_schema() -> None:
+    """`json_object` mode rejects a prompt without the word."""
     assert "JSON" in as_instruction({"type": "object"})
     assert as_instruction({"title": "ü"}).endswith('{"title":"ü"}')
 
@@ -174,7 +174,7 @@ SCHEMAS = st.dictionaries(NAMES, st.recursive(LEAVES, _nested, max_leaves=8), mi
 
 @given(SCHEMAS)
 def test_translations_are_valid_schemas_with_closed_objects(schema: JsonObject) -> None:
-    """Whatever is translated is a JSON Schema without `oneOf`, and the original is unchanged."""
+    """Each is a JSON Schema without `oneOf`, and the original is unchanged."""
     original = copy.deepcopy(schema)
 
     translations = [for_openai_strict(schema), for_anthropic(schema)]

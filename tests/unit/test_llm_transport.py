@@ -1,4 +1,4 @@
-"""Bodies of responses: unpacked within a bound, and quoted in errors in part."""
+"""Tests of decoding response bodies within a limit, and of quoting them in errors."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def pieces(body: bytes) -> list[bytes]:
         ("deflate", zlib.compress(CONTENT)),
     ],
 )
-def test_what_servers_send_is_read(encoding: str, body: bytes) -> None:
-    """However a body comes, it is whole, up to the last byte that is wanted."""
+def test_response_bodies_are_read(encoding: str, body: bytes) -> None:
+    """Every encoding is read up to the limit."""
     assert read(pieces(body), encoding, len(CONTENT)) == CONTENT
 
 
@@ -46,22 +46,22 @@ def test_what_servers_send_is_read(encoding: str, body: bytes) -> None:
     [
         ("", CONTENT, transport.TooLargeError),
         ("gzip", gzip.compress(CONTENT), transport.TooLargeError),
-        # What is packed twice may unpack to anything.
+        # A body that is compressed twice may have any size.
         *((each, CONTENT, transport.UnknownPackingError) for each in ("gzip, gzip", "br", "zstd")),
     ],
 )
-def test_more_than_is_wanted_and_other_packings_are_refused(
+def test_too_long_bodies_and_other_encodings_are_rejected(
     encoding: str, body: bytes, error: type[Exception]
 ) -> None:
-    """An answer without a body may say how that is packed."""
+    """An empty body may name any encoding."""
     with pytest.raises(error):
         read(pieces(body), encoding, len(CONTENT) - 1)
     assert read([], "gzip", 10) == b""
 
 
 @pytest.mark.parametrize("left", [1, 8, 30])
-def test_what_was_cut_off_is_not_taken_for_whole(left: int) -> None:
-    """Its last bytes say that it is, and nothing before them."""
+def test_a_truncated_body_is_detected(left: int) -> None:
+    """Only its last bytes show that it is incomplete."""
     packed = gzip.compress(CONTENT)
 
     with pytest.raises(zlib.error):
@@ -69,8 +69,8 @@ def test_what_was_cut_off_is_not_taken_for_whole(left: int) -> None:
 
 
 @pytest.mark.parametrize("more", [b"x" * 100, gzip.compress(b"")])
-def test_what_follows_the_end_is_not_read_for_ever(more: bytes) -> None:
-    """Neither what is no packed body, nor packed bodies without end in which there is nothing."""
+def test_data_after_the_end_of_a_body_is_limited(more: bytes) -> None:
+    """It may be uncompressed, or compressed without content."""
 
     def endless() -> Iterator[bytes]:
         yield gzip.compress(CONTENT)
@@ -80,8 +80,8 @@ def test_what_follows_the_end_is_not_read_for_ever(more: bytes) -> None:
         read(endless(), "gzip", 1_000_000)
 
 
-def test_a_bomb_is_not_read_to_its_end() -> None:
-    """Nothing is taken from the network once there is more than is wanted."""
+def test_a_decompression_bomb_is_not_read_completely() -> None:
+    """Reading from the network stops at the limit."""
     rest = iter(pieces(gzip.compress(b" " * 50_000_000)))
 
     with pytest.raises(transport.TooLargeError):
@@ -90,8 +90,8 @@ def test_a_bomb_is_not_read_to_its_end() -> None:
     assert len(list(rest)) > 400
 
 
-def test_pieces_stay_small_however_much_they_unpack_to() -> None:
-    """A file goes to the disk piece by piece; a bomb of one piece must not be held at once."""
+def test_pieces_are_small_however_much_they_decompress_to() -> None:
+    """A file is written piece by piece; a bomb must not be in memory as a whole."""
     bomb = gzip.compress(b" " * 50_000_000)
 
     sizes = [len(piece) for piece in transport.unpacked([bomb], "gzip", 50_000_000)]
@@ -109,10 +109,10 @@ def test_an_excerpt_is_one_short_printable_line(text: str) -> None:
     assert shown.isprintable()
 
 
-def test_an_echo_of_the_prompt_or_of_the_key_is_not_shown() -> None:
-    """Servers like to repeat the input that they reject; a key is hidden as a whole.
+def test_an_echo_of_the_prompt_or_the_key_is_hidden() -> None:
+    """Many servers repeat rejected input; a key is hidden as a whole.
 
-    What repeats nothing is quoted, with an empty key and a prompt that has some words of it.
+    Other text is quoted, also with an empty key and a prompt that shares some words.
     """
     document = "Patient Erika Mustermann was admitted\non Tuesday with a broken arm."
     echo = "Invalid input: 'Mustermann was admitted on Tuesday with'"
@@ -123,6 +123,6 @@ def test_an_echo_of_the_prompt_or_of_the_key_is_not_shown() -> None:
     assert excerpt(message, ["", "Which rate limit was reached?"]) == message
 
 
-def test_a_page_without_a_title_has_none() -> None:
+def test_an_html_page_without_a_title_has_none() -> None:
     assert page_title(b"<html><body>hello</body></html>") == ""
     assert page_title(b"<TITLE lang=en> Log in </TITLE>") == "Log in"

@@ -1,4 +1,4 @@
-"""Packs: complete, usable by every provider, and behind what the user asks for."""
+"""Tests of the packs: complete, usable with every provider, and overridden by the user."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OWN: JsonObject = {"type": "object", "properties": {"fee": {"type": "number"}}}
 
 @pytest.mark.parametrize("pack", EVERY.values(), ids=EVERY)
 def test_a_pack_is_complete(pack: Pack) -> None:
-    """It implies an extraction with checks, and its examples are answers that could be given."""
+    """It implies an extraction with checks, and its examples have valid answers."""
     types, options = packs.completed(pack, (), AnalysisOptions())
 
     assert types == pack.types
@@ -39,7 +39,7 @@ def test_a_pack_is_complete(pack: Pack) -> None:
 
 @pytest.mark.parametrize("pack", EVERY.values(), ids=EVERY)
 def test_providers_can_enforce_the_schema_of_a_pack(pack: Pack) -> None:
-    """All of its members are required, and may be null where a text may not say them."""
+    """All of its members are required, and those that a text may lack are nullable."""
     _, options = packs.completed(pack, (), AnalysisOptions())
     schema = analysis_for(AnalysisType.EXTRACTION).schema(options)
 
@@ -48,8 +48,8 @@ def test_providers_can_enforce_the_schema_of_a_pack(pack: Pack) -> None:
 
 
 @pytest.mark.parametrize("pack", EVERY.values(), ids=EVERY)
-def test_the_built_in_model_can_be_asked_by_a_pack(pack: Pack) -> None:
-    """Every type of it has a valid answer, if one that says little."""
+def test_the_built_in_model_can_be_used_with_a_pack(pack: Pack) -> None:
+    """It has a valid answer for every type of the pack."""
     types, options = packs.completed(pack, (), AnalysisOptions())
     model = Models(Settings()).open("extractive")
 
@@ -58,8 +58,8 @@ def test_the_built_in_model_can_be_asked_by_a_pack(pack: Pack) -> None:
         assert ask(question(model, task)).output
 
 
-def test_what_the_user_asks_goes_before_the_pack() -> None:
-    """Own types, schema and labels replace the pack's, and its examples that fit no more."""
+def test_the_options_of_the_user_override_the_pack() -> None:
+    """Types, schema and labels are replaced, and examples that no longer fit are dropped."""
     legal, support = packs.named("legal"), packs.named("support")
     named = AnalysisOptions(schema=OWN, labels=("a", "b"), instructions="the fee")
 
@@ -73,14 +73,14 @@ def test_what_the_user_asks_goes_before_the_pack() -> None:
     assert labelled.schema == support.schema
 
 
-def test_a_pack_adds_nothing_to_what_is_not_asked() -> None:
+def test_a_pack_adds_only_options_of_the_requested_types() -> None:
     """A summary has neither a schema nor labels."""
     _, options = packs.completed(EVERY["legal"], (AnalysisType.SUMMARY,), AnalysisOptions())
 
     assert (options.schema, options.labels, options.examples) == (None, (), ())
 
 
-def test_a_pack_that_there_is_not_is_refused() -> None:
+def test_an_unknown_pack_is_rejected() -> None:
     with pytest.raises(UsageError, match="no pack “medical”") as caught:
         packs.named("medical")
 

@@ -1,4 +1,4 @@
-"""The limits on files follow from the memory of the container, else from that of the machine."""
+"""Tests of deriving file limits from the memory of the container or the machine."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def write(path: Path, text: str) -> None:
 
 @pytest.fixture
 def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder that stands for /sys/fs/cgroup; `groups` in it says where we are."""
+    """Return a folder that replaces /sys/fs/cgroup; its file `groups` names the group."""
     monkeypatch.setattr(capacity, "_GROUPS", tmp_path / "groups")
     monkeypatch.setattr(capacity, "_MOUNT", tmp_path)
     return tmp_path
 
 
-def test_without_control_groups_the_machine_counts(kernel: Path) -> None:
+def test_without_control_groups_the_memory_of_the_machine_applies(kernel: Path) -> None:
     machine = capacity.memory_megabytes()
     write(kernel / "groups", "0::/")
     write(kernel / "memory.max", "max")
@@ -31,8 +31,8 @@ def test_without_control_groups_the_machine_counts(kernel: Path) -> None:
     assert capacity.memory_megabytes() == machine > 0
 
 
-def test_the_lowest_limit_on_the_way_up_counts(kernel: Path) -> None:
-    """In version 2 each group is within those above it."""
+def test_the_lowest_limit_of_a_group_and_its_parents_applies(kernel: Path) -> None:
+    """In version 2 each group is limited by its parents."""
     write(kernel / "groups", "0::/pod/container")
     write(kernel / "pod" / "memory.max", str(100 << 20))
     write(kernel / "pod" / "container" / "memory.max", str(200 << 20))
@@ -40,8 +40,8 @@ def test_the_lowest_limit_on_the_way_up_counts(kernel: Path) -> None:
     assert capacity.memory_megabytes() == 100
 
 
-def test_a_container_of_version_1_sees_its_own_group_as_the_root(kernel: Path) -> None:
-    """The path in the list is that of the host, and leads nowhere inside."""
+def test_a_version_1_container_sees_its_own_group_as_the_root(kernel: Path) -> None:
+    """The listed path is that of the host and does not exist inside."""
     write(kernel / "groups", "5:cpu:/docker/1\n4:memory:/docker/1")
     write(kernel / "memory" / "memory.limit_in_bytes", str(300 << 20))
 
@@ -51,14 +51,15 @@ def test_a_container_of_version_1_sees_its_own_group_as_the_root(kernel: Path) -
 @pytest.mark.parametrize(
     ("megabytes", "memory", "file"), [(256, 48, 48), (1_536, 372, 256), (16_384, 1_024, 256)]
 )
-def test_limits_grow_with_the_memory_up_to_a_point(megabytes: int, memory: int, file: int) -> None:
+def test_limits_grow_with_the_memory_up_to_a_maximum(
+    megabytes: int, memory: int, file: int
+) -> None:
     found = capacity.limits(ReaderSettings(), megabytes)
 
     assert (found.memory_megabytes, found.max_file_megabytes) == (memory, file)
 
 
-def test_what_is_set_holds() -> None:
-    """A limit that is set goes before the measured memory."""
+def test_a_configured_limit_overrides_the_measured_memory() -> None:
     settings = ReaderSettings(memory_megabytes=2_000, max_file_megabytes=700, max_characters=10)
 
     found = capacity.limits(settings, 512)

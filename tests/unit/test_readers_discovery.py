@@ -1,4 +1,4 @@
-"""File names are shown on one line, unambiguously, and patterns match as in a shell."""
+"""Tests of displaying file names unambiguously, and of matching patterns as in a shell."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from chordwise.readers.plain import read_markdown
         ("👩\u200d🔬.txt", "👩\u200d🔬.txt"),
     ],
 )
-def test_what_is_invisible_is_escaped(name: str, shown: str) -> None:
-    """Control characters, raw bytes and direction overrides cannot fool a reader of lists."""
+def test_invisible_characters_are_escaped(name: str, shown: str) -> None:
+    """These are control characters, raw bytes and direction overrides."""
     assert printable(name) == shown
 
 
 @given(st.text(alphabet=st.characters()))
 def test_any_name_can_be_stored(name: str) -> None:
-    """The shown name is valid UTF-8 without controls."""
+    """The displayed name is valid UTF-8 without control characters."""
     shown = printable(name)
 
     assert shown.encode().decode() == shown
@@ -40,7 +40,7 @@ def test_any_name_can_be_stored(name: str) -> None:
 
 
 @given(st.text(alphabet="ab\\xnu0\n\udcff\x1b"), st.text(alphabet="ab\\xnu0\n\udcff\x1b"))
-def test_different_names_look_different(one: str, other: str) -> None:
+def test_different_names_are_displayed_differently(one: str, other: str) -> None:
     assert (printable(one) == printable(other)) == (one == other)
 
 
@@ -61,7 +61,7 @@ def test_different_names_look_different(one: str, other: str) -> None:
     ],
 )
 def test_patterns_match_as_in_a_shell(pattern: str, path: str, *, expected: bool) -> None:
-    """`**` is any depth, `*` one name; a folder that matches brings what it holds."""
+    """`**` is any depth, `*` one name; a folder that matches includes its contents."""
     folder, segments = discovery.split(pattern)
 
     relative = path if folder == "." else path.removeprefix(f"{folder}/")
@@ -70,7 +70,7 @@ def test_patterns_match_as_in_a_shell(pattern: str, path: str, *, expected: bool
 
 
 @given(st.lists(st.sampled_from(["a", "b"]), max_size=5), st.sampled_from(["**", "a/*", "*/b"]))
-def test_a_match_is_never_cut_off_by_not_looking(path: list[str], pattern: str) -> None:
+def test_skipping_folders_never_loses_a_match(path: list[str], pattern: str) -> None:
     segments = pattern.split("/")
 
     if discovery.matches(path, segments):
@@ -84,7 +84,7 @@ def test_the_title_of_markdown_is_its_first_heading() -> None:
     assert extracted.text.startswith("```sh")
 
 
-def test_headings_of_markdown_name_the_sections_below_them() -> None:
+def test_headings_of_markdown_name_their_sections() -> None:
     read = read_markdown(b"Lead\n# One #\r\ntext\n```\n# no\n```\n### 1.1 Two\nend\n", "a.md")
 
     named = [(each.label, read.text[each.start_char : each.end_char]) for each in read.places]

@@ -1,4 +1,4 @@
-"""Bytes become the text that was meant, or are refused as no text at all."""
+"""Tests of decoding bytes to text and of rejecting bytes that are not text."""
 
 from __future__ import annotations
 
@@ -40,14 +40,13 @@ TEXTS = [
 
 
 @pytest.mark.parametrize(("text", "encoding"), TEXTS)
-def test_the_encoding_is_found(text: str, encoding: str) -> None:
-    """Short texts in old and new encodings are read as they were meant."""
+def test_the_encoding_is_detected(text: str, encoding: str) -> None:
+    """Short texts in old and new encodings are decoded correctly."""
     assert decode(text.encode(encoding)).text == text
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc", "Co", "Cn"])))
-def test_utf8_is_never_taken_for_something_else(text: str) -> None:
-    """Any text in UTF-8 comes back as it was, whatever its bytes look like."""
+def test_utf8_is_never_mistaken_for_another_encoding(text: str) -> None:
     assert decode(text.encode()).text == text.removeprefix("\ufeff")
 
 
@@ -62,10 +61,10 @@ NONSENSE = ("no-such-encoding", "base64", "rot13", "\0", "undefined")
         *(("café", "cp1252", declared) for declared in NONSENSE),
     ],
 )
-def test_a_declaration_decides_where_the_bytes_do_not(
+def test_a_declaration_decides_if_the_bytes_are_ambiguous(
     text: str, encoding: str, declared: str
 ) -> None:
-    """One that names no text encoding, or contradicts valid UTF-8, is ignored."""
+    """It is ignored if it names no text encoding or contradicts valid UTF-8."""
     assert decode(text.encode(encoding), declared).text == text
 
 
@@ -78,8 +77,8 @@ def test_a_declaration_decides_where_the_bytes_do_not(
     ],
     ids=["64", "1000", "100000", "zeros", "EBCDIC"],
 )
-def test_binary_content_is_refused(data: bytes) -> None:
-    """Random bytes are no text, even where some encoding could explain them."""
+def test_binary_content_is_rejected(data: bytes) -> None:
+    """Random bytes are not text, even if some encoding could decode them."""
     with pytest.raises(ReadError) as refusal:
         decode(data)
 
@@ -87,14 +86,14 @@ def test_binary_content_is_refused(data: bytes) -> None:
 
 
 def test_a_late_accent_in_a_long_text_counts() -> None:
-    """The encoding is judged where it shows, not at the start."""
+    """The encoding is detected from the whole text, not only its start."""
     text = "Only ASCII here.\n" * 20_000 + "À la fin, un élève préfère l’été.\n"
 
     assert decode(text.encode("cp1252")).text == text
 
 
 def test_half_characters_do_not_hide_the_encoding() -> None:
-    """UTF-8 of a program that thinks in UTF-16 is UTF-8: pairs are joined, lone halves stay."""
+    """Encoded surrogates are still UTF-8: pairs are joined, and lone ones are kept."""
     text = "Müller öffnet das Café."
     data = f"{text} \ud83d\ude00 \ud800".encode("utf-8", "surrogatepass")
 

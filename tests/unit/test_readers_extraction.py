@@ -1,4 +1,4 @@
-"""Files are recognized by what they contain, and what a reader's process returns is checked."""
+"""Tests of recognizing files by their content and of checking the results of a reader process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
 
 
 def odf(kind: str) -> bytes:
-    """Return the bare bones of an OpenDocument file."""
+    """Return a minimal OpenDocument file."""
     mimetype = f"application/vnd.oasis.opendocument.{kind}"
     return archive({"mimetype": mimetype, "content.xml": "x", "META-INF/manifest.xml": "x"})
 
@@ -55,8 +55,8 @@ def odf(kind: str) -> bytes:
         (b"From Monday to 10:15 in 2025\nSubject: x\n\nx", "a.md", Format.MARKDOWN),
     ],
 )
-def test_content_decides_before_the_name(data: bytes, name: str, expected: Format) -> None:
-    """A mislabelled file is read as what it is; the name only tells kinds of text apart."""
+def test_content_outweighs_the_name(data: bytes, name: str, expected: Format) -> None:
+    """The name only distinguishes kinds of text."""
     assert detect(data, name) is expected
 
 
@@ -71,8 +71,8 @@ def test_content_decides_before_the_name(data: bytes, name: str, expected: Forma
         (OLE, "old format"),
     ],
 )
-def test_formats_without_a_reader_are_named(data: bytes, kind: str) -> None:
-    """The failure says what the file is, and which formats are read."""
+def test_formats_without_a_reader_are_reported(data: bytes, kind: str) -> None:
+    """The message names the format of the file and the formats that can be read."""
     with pytest.raises(ReadError) as failure:
         detect(data, "report.txt")
 
@@ -90,7 +90,7 @@ def test_formats_without_a_reader_are_named(data: bytes, kind: str) -> None:
     ],
     ids=["a password", "cut off", "a hole"],
 )
-def test_office_files_that_cannot_be_read_are_not_called_unsupported(
+def test_unreadable_office_files_are_not_reported_as_unsupported(
     data: bytes, outcome: str, reason: str
 ) -> None:
     """A DOCX with a password is an OLE container with an encrypted package in it."""
@@ -100,8 +100,8 @@ def test_office_files_that_cannot_be_read_are_not_called_unsupported(
     assert (failure.value.outcome, failure.value.reason) == (outcome, reason)
 
 
-def test_many_comments_cost_no_time() -> None:
-    """Recognising HTML is linear, whatever stands in front of it."""
+def test_html_is_recognized_in_linear_time() -> None:
+    """Many comments precede the first element."""
     started = time.monotonic()
 
     assert detect(b"<!---->" * 100_000 + b"x", "a.txt") is Format.PLAIN
@@ -111,8 +111,8 @@ def test_many_comments_cost_no_time() -> None:
 LIMIT = 1_000
 
 
-def test_half_characters_are_replaced_and_counted() -> None:
-    """Each lone surrogate becomes one replacement character, and its number is known."""
+def test_lone_surrogates_are_replaced_and_counted() -> None:
+    """Each becomes one replacement character."""
     body = "A\ud800B\udfffC".encode("utf-8", "surrogatepass")
 
     found = checked({"media_type": "text/plain"}, body, LIMIT)
@@ -121,8 +121,8 @@ def test_half_characters_are_replaced_and_counted() -> None:
     assert found.surrogates_replaced == 2
 
 
-def test_bytes_that_are_no_text_at_all_do_no_harm() -> None:
-    """A process that was taken over may send anything; what comes of it can be stored."""
+def test_invalid_output_of_a_reader_process_can_be_stored() -> None:
+    """A compromised process may send any bytes."""
     found = checked({}, b"A\xff\xfe\x00B", LIMIT)
 
     assert found.text.encode().isascii() is False

@@ -1,4 +1,4 @@
-"""Messages with headers, bodies and attachments, mailboxes with messages, archives with files."""
+"""Tests of reading messages with attachments, mailboxes with messages, and archives with files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def shown(found: Iterable[Extraction]) -> list[tuple[str, str]]:
 
 
 def content(each: Extraction) -> str:
-    """Return text, bytes as text, or the reason."""
+    """Return the text, the decoded bytes or the reason for a failure."""
     if isinstance(each, Extracted):
         return each.text
     if isinstance(each, Part):
@@ -46,7 +46,7 @@ def attachment(name: str, body: str, kind: str = "text/plain") -> bytes:
 
 
 def test_attachments_follow_their_message() -> None:
-    """Each has its name as its place, a second one of the same name a number."""
+    """The place of each is its name; a second one of the same name gets a number."""
     data = mixed(b"\nHello", attachment("a.txt", "one"), attachment("a.txt", "two"))
 
     found = shown(mail.documents(data, WANTED))
@@ -55,8 +55,8 @@ def test_attachments_follow_their_message() -> None:
     assert found == [("", text), ("a.txt", "one"), ("a.txt (2)", "two")]
 
 
-def test_pictures_in_the_body_and_signatures_are_no_attachments() -> None:
-    """They belong to what is shown, and are not read on their own."""
+def test_inline_images_and_signatures_are_not_attachments() -> None:
+    """They are not read separately."""
     picture = b"Content-Type: image/png; name=a.png\nContent-ID: <x>\n\nx"
     signature = attachment("smime.p7s", "x", "application/pkcs7-signature")
 
@@ -65,8 +65,8 @@ def test_pictures_in_the_body_and_signatures_are_no_attachments() -> None:
     assert found == [("", "From: a@b.example\n\nHello")]
 
 
-def test_an_attached_message_is_given_as_it_is() -> None:
-    """It is read like a separate file, attachments included."""
+def test_an_attached_message_is_a_separate_file() -> None:
+    """It is read with its own attachments."""
     inner = attachment("fwd.eml", "From: c@d.example\n\nInner", "message/rfc822")
 
     found = list(mail.documents(mixed(b"\nHello", inner), WANTED))
@@ -75,15 +75,15 @@ def test_an_attached_message_is_given_as_it_is() -> None:
     assert b"".join(found[1].pieces).startswith(b"From: c@d.example")
 
 
-def test_an_attachment_above_the_limit_is_named() -> None:
+def test_an_attachment_above_the_limit_is_reported() -> None:
     data = mixed(b"\nHello", attachment("big.txt", "x" * 10_001))
 
     assert [place for place, _ in shown(mail.documents(data, WANTED))] == ["", "big.txt"]
     assert shown(mail.documents(data, WANTED))[1] == ("big.txt", "too_large")
 
 
-def test_a_mailbox_is_its_messages() -> None:
-    """Separators need a date; a quoted one is unquoted, and other lines that say From stay."""
+def test_a_mailbox_is_split_into_its_messages() -> None:
+    """A separator has a date; a quoted one is unquoted; other lines with “From” are unchanged."""
     data = (
         b"From a@b.example Sat Jan  3 01:05:34 1996\nSubject: 1\n\nFrom here on.\n>From me\n\n"
         b"From MAILER-DAEMON Sun Jan  4 10:00:00 2026 +0100\r\nSubject: 2\r\n\r\nx\r\n"
@@ -96,7 +96,7 @@ def test_a_mailbox_is_its_messages() -> None:
 
 
 def test_an_outlook_message_is_read_with_its_attachments() -> None:
-    """Headers, body, files, and a message that is attached, with its own file."""
+    """It has headers, a body, files, and an attached message with its own file."""
     inner = message({"0037001F": "Ebb", "1000001F": "Low."}, attached("b.txt", b"two"))
     data = compound_file(message(NOTE, attached("a.txt", b"one"), attached("fwd", inner)))
 
@@ -124,7 +124,7 @@ def test_an_html_body_of_outlook_is_read_as_html() -> None:
 
 
 def test_a_body_in_compressed_rtf_is_read() -> None:
-    """Also one that holds HTML: its text; a plain body and an HTML one come before it."""
+    """RTF that contains HTML gives its text; plain and HTML bodies are preferred."""
     rtf = (
         rb"{\rtf1\ansi\ansicpg1252\fromhtml1 {\*\htmltag64 <p>}\htmlrtf {\htmlrtf0 "
         rb"High at \'be six.\htmlrtf\par}\htmlrtf0 {\*\htmltag72 </p>}}"
@@ -138,15 +138,15 @@ def test_a_body_in_compressed_rtf_is_read() -> None:
     assert shown(outlook.documents(compound_file(plain), WANTED)) == [("", "Low.")]
 
 
-def test_a_body_that_cannot_be_read_is_not_lost_in_silence() -> None:
-    """Damaged RTF alone is named, and the attachments are read."""
+def test_an_unreadable_body_is_reported() -> None:
+    """Damaged RTF is reported, and the attachments are read."""
     data = compound_file(message({"10090102": b"LZFu"}, attached("a.txt", b"one")))
 
     assert shown(outlook.documents(data, WANTED)) == [("", "malformed"), ("a.txt", "one")]
 
 
-def test_garbage_in_outlooks_clothes_is_damaged() -> None:
-    """Cut off or overwritten anywhere, it is an error of ours or text, nothing else."""
+def test_a_damaged_outlook_message_is_text_or_an_error() -> None:
+    """It is truncated or overwritten at any place."""
     data = compound_file(message(NOTE, attached("a.txt", b"one")))
 
     reasons = set()
@@ -165,13 +165,13 @@ def overwritten(data: bytes, place: int, content: bytes) -> bytes:
 
 
 ONE_FILE, TWO_FILES = archive({"a.txt": "x"}), archive({"a.txt": "some text", "b.txt": "fine"})
-FLAGS = ONE_FILE.index(b"PK\x01\x02") + 8  # of the file, as the directory has them
+FLAGS = ONE_FILE.index(b"PK\x01\x02") + 8  # the flags of the file in the directory
 
 
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (  # Folders, hidden and temporary files are passed over; a name that climbs is a name.
+        (  # Folders, hidden and temporary files are skipped; a path with `..` is only a name.
             archive(
                 {
                     "b/a.txt": "one",
@@ -185,7 +185,7 @@ FLAGS = ONE_FILE.index(b"PK\x01\x02") + 8  # of the file, as the directory has t
             ),
             [("b/a.txt", "one"), ("../../etc/passwd", "two"), ("/etc/x", "three")],
         ),
-        (  # A damaged file costs itself only.
+        (  # A damaged file does not affect the others.
             overwritten(TWO_FILES, 36, b"\xff\xff"),
             [("a.txt", "malformed"), ("b.txt", "fine")],
         ),
@@ -197,8 +197,8 @@ def test_files_in_an_archive_have_their_paths(data: bytes, expected: list[tuple[
     assert shown(archives.documents(data, WANTED)) == expected
 
 
-def test_a_file_above_the_limit_is_not_unpacked() -> None:
-    """What it says of its size decides, and it never gives more."""
+def test_a_file_above_the_limit_is_not_decompressed() -> None:
+    """The declared size decides, and no more than that is decompressed."""
     (found,) = archives.documents(archive({"a.txt": "x" * 10_001}), WANTED)
 
     assert isinstance(found, Unread)
@@ -213,7 +213,7 @@ MAIL_HEADERS = (
 
 
 def a_mail(content: str) -> bytes:
-    """Return a message with encoded headers and this content, its own headers first."""
+    """Return a message with encoded headers and this content, which begins with its own headers."""
     return f"{MAIL_HEADERS}{content}".encode()
 
 
@@ -237,18 +237,18 @@ def alternatives(plain: str, html: str) -> str:
     [
         (PLAIN, "Hello"),
         (HTML, "One\n\nTwo"),
-        # What only other programs show may be false; an attachment is not lost in silence.
+        # Alternatives that are not shown may differ; an attachment in one is not dropped silently.
         (
             multipart("mixed", multipart("alternative", PLAIN, HTML), ATTACHMENT),
             "One\n\nTwo\n\nAttachment: a.pdf",
         ),
-        # An alternative without text does not cost the other.
+        # An alternative without text does not replace the other.
         (alternatives("  ", "<p>Shown</p>"), "Shown"),
         (alternatives("Plain", "<img>"), "Plain"),
     ],
     ids=["plain", "html", "both and a file", "blank plain", "blank html"],
 )
-def test_the_body_that_is_shown_follows_the_headers(content: str, body: str) -> None:
+def test_the_displayed_body_follows_the_headers(content: str, body: str) -> None:
     """Encoded headers are decoded, and the subject is the title."""
     first = next(mail.documents(a_mail(content), WANTED))
 
@@ -257,8 +257,8 @@ def test_the_body_that_is_shown_follows_the_headers(content: str, body: str) -> 
     assert first.title == "Grüße"
 
 
-def test_broken_headers_are_shown_as_they_are() -> None:
-    """A header in an unknown encoding does not cost the message."""
+def test_malformed_headers_are_unchanged() -> None:
+    """A header in an unknown encoding does not fail the message."""
     data = b"Subject: =?no-such?Q?x?=\nContent-Type: text/plain; charset=nonsense\n\nBody"
 
     assert shown(mail.documents(data, WANTED)) == [("", "Subject: =?no-such?Q?x?=\n\nBody")]
@@ -285,10 +285,10 @@ def test_broken_headers_are_shown_as_they_are() -> None:
         (archives.documents, b"PK\x03\x04", "unreadable"),
     ],
 )
-def test_what_cannot_be_read_is_not_given_as_text(
+def test_protected_and_truncated_messages_are_not_read_as_text(
     read: Callable[[bytes, Wanted], Iterable[Extraction]], data: bytes, outcome: str
 ) -> None:
-    """Rights management, S/MIME, and the stump of an archive."""
+    """These are rights management, S/MIME, and a truncated archive."""
     with pytest.raises(ReadError) as failure:
         shown(read(data, WANTED))
 

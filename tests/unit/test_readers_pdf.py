@@ -1,4 +1,4 @@
-"""PDFs give the text that lies on their pages; text that cannot be seen is counted."""
+"""Tests of reading PDFs: the text of their pages, and counting invisible text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fakes.office_files import picture_page, shown
 LIMIT = 1_000_000
 
 
-def test_pages_are_parted_by_a_blank_line() -> None:
+def test_pages_are_separated_by_a_blank_line() -> None:
     extracted = pdf.read(build([shown("page one"), shown("page two")]), LIMIT)
 
     assert extracted.text == "page one\n\npage two"
@@ -24,8 +24,8 @@ def test_pages_are_parted_by_a_blank_line() -> None:
 
 
 @pytest.mark.parametrize("junk", [b"HTTP/1.1 200 OK\r\n\r\n", b"\n\n", b""])
-def test_junk_before_the_header_does_not_matter(junk: bytes) -> None:
-    """What a server or a mail program put in front is skipped."""
+def test_data_before_the_header_is_skipped(junk: bytes) -> None:
+    """Servers and mail programs may insert such data."""
     assert pdf.read(junk + build([shown("text")]), LIMIT).text == "text"
 
 
@@ -43,8 +43,8 @@ def test_junk_before_the_header_does_not_matter(junk: bytes) -> None:
     ],
     ids=["drawn", "blank", "no pages", "nothing", "no PDF", "cut off", "begun", "long"],
 )
-def test_what_cannot_be_read_says_why(data: bytes, reason: str, hint: str) -> None:
-    """A PDF without text but with something drawn is a scan; one without its end is cut off."""
+def test_unreadable_pdfs_report_the_reason(data: bytes, reason: str, hint: str) -> None:
+    """A PDF with graphics but no text is a scan; one without its end is truncated."""
     with pytest.raises(ReadError) as caught:
         pdf.read(data, 20)
 
@@ -59,7 +59,7 @@ RED = "1 0 0 rg 0 190 300 40 re f"
 
 
 def counted(*pages: str) -> int:
-    """Return how many characters are counted in a PDF of pages of these operators."""
+    """Return the number of counted characters of a PDF whose pages have these operators."""
     return pdf.read(build(pages), LIMIT).invisible_characters
 
 
@@ -78,8 +78,8 @@ def counted(*pages: str) -> int:
         pytest.param(f"0.01 0 0 0.01 0 0 cm {shown(PLANTED)}", id="scaled down"),
     ],
 )
-def test_invisible_text_is_counted_and_kept(hidden: str) -> None:
-    """The text belongs to the file all the same; the count and the passage are a hint."""
+def test_invisible_text_is_kept_and_counted(hidden: str) -> None:
+    """The text belongs to the file; the count and the passage are reported."""
     extracted = pdf.read(build([SEEN, f"{SEEN} {hidden}"]), LIMIT)
 
     assert extracted.unseen == (PLANTED,)
@@ -103,13 +103,13 @@ def test_invisible_text_is_counted_and_kept(hidden: str) -> None:
         pytest.param(f"1 g {shown('   ')} 0 g {SEEN}", id="white space"),
     ],
 )
-def test_what_is_readable_is_not_counted(content: str) -> None:
-    """White on a ground is a heading, and small print is print."""
+def test_readable_text_is_not_counted(content: str) -> None:
+    """White text on a background is readable, and so is small print."""
     assert counted(content) == 0
 
 
 def test_the_recognized_text_of_a_scan_is_not_counted() -> None:
-    """It lies unpainted over the picture; beside the picture it would be hidden."""
+    """It is invisible text over the image; beside the image it counts as hidden."""
     recognized = shown(PLANTED).replace("BT", "BT 3 Tr")
     over, beside = (picture_page(f"{place} cm /I Do", recognized) for place in PLACES)
 
@@ -121,7 +121,7 @@ PLACES = ("300 0 0 300 0 0", "300 0 0 50 0 0")
 
 
 @pytest.mark.parametrize(("ground", "expected"), [("", LETTERS), ("0 0 1 rg 0 0 300 40 re f", 0)])
-def test_what_a_form_holds_lies_where_the_form_is_put(ground: str, expected: int) -> None:
+def test_the_content_of_a_form_is_at_the_position_of_the_form(ground: str, expected: int) -> None:
     form = f"{ground} 1 g {shown(PLANTED, y=10)}"
 
     file = picture_page("q 1 0 0 1 0 150 cm /X Do Q", SEEN, form=form)
@@ -129,22 +129,22 @@ def test_what_a_form_holds_lies_where_the_form_is_put(ground: str, expected: int
     assert pdf.read(file, LIMIT).invisible_characters == expected
 
 
-def test_a_text_in_many_colors_is_not_counted() -> None:
-    """The library says white of whatever is painted with a gradient."""
+def test_text_with_a_gradient_is_not_counted() -> None:
+    """The library reports white for every gradient."""
     content = f"/Pattern cs /P scn {shown('A heading')}"
 
     assert pdf.read(picture_page("", content), LIMIT).invisible_characters == 0
 
 
-def test_a_page_of_many_painted_things_hides_nothing() -> None:
-    """On a map, white words are usual, and the check does not take long."""
+def test_text_on_a_page_with_many_shapes_is_not_counted() -> None:
+    """White words are usual on maps, and the check must be fast."""
     roads = " ".join(f"0 0 1 rg {n % 290} {n % 150} 1 1 re f" for n in range(3_000))
 
     assert counted(f"{roads} 1 g {shown(PLANTED)}") == 0
 
 
-def test_what_lies_off_the_page_is_neither_read_nor_counted() -> None:
-    """A page ends where it is cropped, whatever its paper measures."""
+def test_text_outside_the_page_is_neither_read_nor_counted() -> None:
+    """The crop box limits the page, whatever the media box."""
     beside = build([f"{SEEN} 1 g {shown(PLANTED, y=-500)}"])
     cropped = build([f"{SEEN} {shown(PLANTED, y=20)}"]).replace(
         b"/MediaBox[0 0 300 300]", b"/CropBox [0 99 300 300]/MediaBox[0 0 300 300]"
@@ -156,14 +156,14 @@ def test_what_lies_off_the_page_is_neither_read_nor_counted() -> None:
 
 
 def where(data: bytes, quote: str) -> Location:
-    """Return where the first mention of a quote is in a PDF."""
+    """Return the location of the first mention of a quote in a PDF."""
     extracted = pdf.read(data, LIMIT)
     start = extracted.text.index(quote)
     return Places(extracted.places).locate(start, start + len(quote))
 
 
 def below(data: bytes, found: Location) -> list[str]:
-    """Return the text in each box on pages of 300 points that are not turned."""
+    """Return the text in each box on unrotated pages of 300 points."""
     document = pypdfium2.PdfDocument(data)
     texts = []
     for page, left, top, right, bottom in found.boxes or ():  # type: ignore[misc, str-unpack]
@@ -173,8 +173,8 @@ def below(data: bytes, found: Location) -> list[str]:
     return texts
 
 
-def test_the_box_of_a_quote_holds_its_words() -> None:
-    """And nothing else: neither its neighbours nor the lines above and below."""
+def test_the_box_of_a_quote_contains_only_its_words() -> None:
+    """It excludes the adjacent words and lines."""
     lines = ("It was built in 1856.", "The bridge (over the Rhine), of", "steel, is long.")
     data = build([" ".join(shown(line, y=200 - 13 * n) for n, line in enumerate(lines))])
 
@@ -184,8 +184,8 @@ def test_the_box_of_a_quote_holds_its_words() -> None:
     assert below(data, where(data, "Rhine), of\nsteel")) == ["Rhine), of", "steel"]
 
 
-def test_lines_of_two_columns_have_boxes_of_their_own() -> None:
-    """A quote continues at the top of the second column."""
+def test_a_quote_across_two_columns_has_a_box_for_each_line() -> None:
+    """The quote continues at the top of the second column."""
     left, right = ("Alpha is here", "and Beta too"), ("but Gamma left", "with Delta")
     data = build(
         [
@@ -211,15 +211,15 @@ def test_a_quote_over_a_page_break_has_boxes_on_both_pages() -> None:
     assert where(data, "month").place == "p. 3"
 
 
-def test_a_word_that_a_hyphen_parts_has_two_boxes() -> None:
-    """It is whole in the text, and on two lines of the page."""
+def test_a_hyphenated_word_has_two_boxes() -> None:
+    """It is whole in the text and on two lines of the page."""
     data = build([f"{shown('It has to be har-', x=150, y=200)} {shown('monized now', y=185)}"])
 
     assert below(data, where(data, "harmonized")) == ["har", "monized"]
 
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
-def test_boxes_are_those_of_the_page_as_it_is_shown(turn: int) -> None:
+def test_boxes_refer_to_the_page_as_displayed(turn: int) -> None:
     box = f"/Rotate {turn}/CropBox [10 40 280 290]/MediaBox[0 0 300 300]".encode()
     data = build([shown("Wheat", x=50, y=230)]).replace(b"/MediaBox[0 0 300 300]", box)
     page = pypdfium2.PdfDocument(data)[0]

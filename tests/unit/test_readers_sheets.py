@@ -1,4 +1,4 @@
-"""Tables are one document, or a document for each row."""
+"""Tests of reading tables as one document or as a document for each row."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REVIEWS = workbook(
 
 
 def places(found: object) -> list[tuple[str, str]]:
-    """Return place and text of each row; of what is unread, the reason."""
+    """Return the place and text of each row, or the reason why it was not read."""
     assert found is not None
     listed: list[Extraction] = list(found)  # type: ignore[call-overload]  # an iterator of them
     return [
@@ -41,7 +41,7 @@ def reason(each: Extraction) -> str:
 
 
 def test_a_workbook_is_one_document() -> None:
-    """Each sheet is a table under its name; whole numbers have no zeros behind."""
+    """Each sheet is a table below its name; integers have no decimals."""
     data = workbook({"Ports": [["port", "ships"], ["Bergen", 7.0], ["Oslo", 1.5]], "Empty": []})
 
     (read,) = sheets.documents(data, WHOLE)
@@ -54,7 +54,7 @@ def test_a_workbook_is_one_document() -> None:
 
 
 def test_sentences_in_hidden_cells_are_kept_and_counted() -> None:
-    """Hidden rows, columns, sheets, and white or tiny text; numbers and names are usual there."""
+    """Cells are hidden, white or tiny; numbers and names in such cells are usual."""
     book = openpyxl.Workbook()
     sheet = book["Sheet"]
     for row in (
@@ -90,7 +90,7 @@ def test_sentences_in_hidden_cells_are_kept_and_counted() -> None:
 
 
 def test_rows_of_a_workbook_are_documents() -> None:
-    """They come from the sheets that have the column, and name it where there are several."""
+    """They come from the sheets with the column; with several sheets, the place has the name."""
     only = workbook({"Only": [["review"], ["Fine."]]})
 
     assert places(sheets.documents(only, NUMBERED)) == [("1", "Fine.")]
@@ -102,7 +102,7 @@ def test_rows_of_a_workbook_are_documents() -> None:
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_rows_of_a_csv_are_documents(delimiter: str) -> None:
-    """Whatever parts the cells; a cell may have several lines, and a name may come twice."""
+    """Any delimiter is accepted; a cell may have several lines, and names may be repeated."""
     lines = ("id,review", 'a,"Fine.\nVery."', "a,Poor.", ",Nameless.")
     data = "\n".join(lines).replace(",", delimiter).encode()
 
@@ -113,7 +113,7 @@ def test_rows_of_a_csv_are_documents(delimiter: str) -> None:
 
 
 def test_lines_of_json_are_documents() -> None:
-    """Numbers and lists are written as JSON; a line that is no object is named."""
+    """Numbers and lists are written as JSON; a line that is not an object is reported."""
     lines = ('{"id": 7, "review": "Fine."}', "nonsense", "", '{"review": [1, "é"]}')
 
     found = documents_of_rows("\n".join(lines).encode(), "reviews.jsonl", BY_ROW)
@@ -121,8 +121,8 @@ def test_lines_of_json_are_documents() -> None:
     assert places(found) == [("7", "Fine."), ("2", "malformed"), ("4", '[1, "é"]')]
 
 
-def test_standard_input_is_recognised_as_a_table() -> None:
-    """Without a name, the heading or the first brace decides; other text is unchanged."""
+def test_standard_input_is_recognized_as_a_table() -> None:
+    """The heading or the first brace decides; other text is unchanged."""
     assert places(documents_of_rows(b"review\nFine.\n", "stdin", NUMBERED)) == [("1", "Fine.")]
     assert places(documents_of_rows(b'{"review": "Fine."}', "stdin", NUMBERED)) == [("1", "Fine.")]
     assert documents_of_rows(b"Dear Sir,\n", "stdin", NUMBERED) is None
@@ -150,8 +150,10 @@ def test_standard_input_is_recognised_as_a_table() -> None:
     ],
     ids=["csv", "jsonl", "workbook", "damaged"],
 )
-def test_what_cannot_be_read_says_why(read: Callable[[], object], reason: str, hint: str) -> None:
-    """The hint lists the columns that could have been meant."""
+def test_unreadable_tables_report_the_reason(
+    read: Callable[[], object], reason: str, hint: str
+) -> None:
+    """The hint lists the available columns."""
     with pytest.raises(ReadError) as failure:
         places(read())
 
@@ -159,8 +161,8 @@ def test_what_cannot_be_read_says_why(read: Callable[[], object], reason: str, h
     assert not hint or failure.value.hint == f"Its columns: {hint}."
 
 
-def test_cells_cannot_break_out_of_their_table() -> None:
-    """Bars are escaped, and lines in a cell stay in it; empty rows are dropped."""
+def test_cells_cannot_break_the_structure_of_their_table() -> None:
+    """Bars are escaped, line breaks are replaced, and empty rows are dropped."""
     written = extracted.markdown([["a|b", "c\nd"], ["", " "], ["1"]], lambda _: None)
 
     assert written == "| a\\|b | c<br>d |\n| --- | --- |\n| 1 |"
@@ -174,7 +176,7 @@ def cells(read: Extraction, quote: str) -> str | None:
 
 
 def test_rows_of_a_workbook_are_ranges_of_cells() -> None:
-    """Empty rows count, as in the program; a name that is no plain word is quoted."""
+    """Empty rows count as in spreadsheet programs; special names of sheets are quoted."""
     rows: list[list[str | float]] = [
         ["port", "ships"],
         ["Bergen", 7.0],
@@ -193,7 +195,7 @@ def test_rows_of_a_workbook_are_ranges_of_cells() -> None:
 
 
 def test_rows_of_a_csv_are_ranges_of_cells() -> None:
-    """A line end within quotes ends no row; a damaged table is a text like any other."""
+    """A quoted line end does not end a row; a damaged table is read as text."""
     read = plain.read(b'port;ships\r\n"Bergen\r\nand Oslo";7\r\n\r\nTurku;2;x\r\n', "a.csv")
 
     assert cells(read, "Bergen\r\nand") == "A2:B2"

@@ -1,4 +1,4 @@
-"""Word documents of the old format give the text that is shown."""
+"""Tests of reading Word 97 documents."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROPERTIES = b"\x01\x03\x00abc"
 def doc(
     *stories: str, pieces: Sequence[str] = (), flags: int = SECOND_TABLE, version: int = 0xC1
 ) -> bytes:
-    """Return a document whose main text, footnotes, headers … are these, in one piece or more."""
+    """Return a document with this main text, footnotes, headers …, in one or more pieces."""
     written, places, encoded = b"", [0], []
     for piece in pieces or ("".join(stories),):
         wide = any(ord(character) > 255 for character in piece)
@@ -62,25 +62,25 @@ HEADER = "Top\rBottom\rTop\rBottom\r"
     ("stories", "expected"),
     [
         (["One\rTwo\x0band a half\r"], "One\n\nTwo\nand a half"),
-        (  # Comments are left out, and the header of each section is there once.
+        (  # Comments are dropped, and the header of each section is included once.
             ["Body\x02\r", "\x02 Note\r", HEADER, "", "\x05Comment\r", "End\r", "Box\r"],
             "Body\n\nNote\n\nTop\n\nBottom\n\nEnd\n\nBox",
         ),
         (["a\x07b\x07\x07c\x07d\x07\x07Then\r"], "a | b\nc | d\nThen"),
-        (  # Fields show their outcome; those in their instructions or without one are no text.
+        (  # Fields are replaced by their results; their instructions are dropped.
             [f"{CONTENTS}\r\x13 XE index \x15Non\x1ebreaking, soft\x1fly\r"],
             "Tides\t2\n\nNon-breaking, softly",
         ),
     ],
     ids=["paragraphs", "notes and boxes", "tables", "fields"],
 )
-def test_the_text_is_that_which_is_shown(stories: list[str], expected: str) -> None:
-    """Whichever of the two tables the pieces are in."""
+def test_the_text_is_the_visible_text(stories: list[str], expected: str) -> None:
+    """Either of the two tables may describe the pieces."""
     assert text(doc(*stories)) == text(doc(*stories, flags=0)) == expected
 
 
-def test_pieces_of_both_widths_are_put_together() -> None:
-    """Characters of one byte are those of Windows, and signs beyond the first plane are whole."""
+def test_pieces_of_both_widths_are_joined() -> None:
+    """Single bytes are Windows characters, and surrogate pairs are joined."""
     pieces = ("“Tides” – ", "высоко 🌊 ", "und Ebbe\r")
     joined = "“Tides” – высоко 🌊 und Ebbe\r"
     units = len(joined.encode("utf-16-le")) // 2
@@ -88,8 +88,8 @@ def test_pieces_of_both_widths_are_put_together() -> None:
     assert text(doc(joined + "x" * (units - len(joined)), pieces=pieces)) == joined.strip()
 
 
-def test_what_cannot_be_read_is_told_apart() -> None:
-    """Encrypted, older, longer than the limit, or damaged."""
+def test_unreadable_documents_report_the_reason() -> None:
+    """They are encrypted, of an older version, too long, or damaged."""
     assert failure(doc("x\r", flags=SECOND_TABLE | ENCRYPTED)).outcome == "encrypted"
     assert "--convert-to docx" in failure(doc("x\r", version=0x65)).hint
     assert failure(doc("x" * 20), limit=10).reason == "too_many_characters"
@@ -97,8 +97,8 @@ def test_what_cannot_be_read_is_told_apart() -> None:
     assert failure(compound_file({"WordDocument": bytes(4_096)})).outcome == "unsupported"
 
 
-def test_a_piece_outside_of_the_file_is_damage() -> None:
-    """No text is invented for it, and none is left out in silence."""
+def test_a_piece_outside_the_file_is_an_error() -> None:
+    """Its text is neither invented nor dropped silently."""
     whole = doc("Tides\r")
     place = struct.pack("<I", TEXT_AT * 2 | NARROW)
 
@@ -107,8 +107,7 @@ def test_a_piece_outside_of_the_file_is_damage() -> None:
     )
 
 
-def test_garbage_is_damage_and_nothing_else() -> None:
-    """Whatever the bytes, there is a text or one of our errors."""
+def test_damaged_documents_give_text_or_an_error() -> None:
     whole, dice = doc("One\rTwo\r", "Note\r"), random.Random(7)  # noqa: S311 - to be repeated
     outcomes = set()
 

@@ -1,4 +1,4 @@
-"""A thread of the leader works while its process leads, whatever happens to it."""
+"""Tests of the threads that work while their process is the leader."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.fakes.processes import wait_until
 SOON = 10.0
 
 
-def test_it_works_only_while_it_leads() -> None:
-    """It rests when another process leads, and continues when it is its turn again."""
+def test_it_works_only_while_its_process_is_the_leader() -> None:
+    """It does not work again after it was stopped."""
     done: list[int] = []
     thread = LeaderWork("work", lambda: done.append(1), every_seconds=0.001)
     thread.lead(leads=False)
@@ -28,7 +28,7 @@ def test_it_works_only_while_it_leads() -> None:
     assert len(done) == before
 
 
-def test_neither_an_outage_nor_a_defect_ends_it() -> None:
+def test_neither_an_outage_nor_an_unexpected_error_ends_it() -> None:
     errors = [ServiceUnavailableError("away"), ValueError("defect")]
     reached = Event()
 

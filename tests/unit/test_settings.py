@@ -1,4 +1,4 @@
-"""The settings: where they come from, what is refused, and what is never shown."""
+"""Tests of the settings: their sources, their validation, and hiding secrets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLANTED = "s3cr3tP4ssword"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in an empty folder, without any variable of ours."""
+    """Change to an empty folder without variables of Chordwise."""
     for name in ("CHORDWISE_CONFIG", "CHORDWISE_MODEL", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -41,7 +41,7 @@ def write(folder: Path, content: str) -> Path:
 
 
 def refused(config: Path | None = None, **flags: object) -> str:
-    """Load settings that are wrong; return everything that a person could get to read of it."""
+    """Load invalid settings; return all text of the error that may be shown."""
     with pytest.raises(ConfigurationError) as caught:
         load(config, **flags)
     assert caught.value.exit_code is ExitCode.CONFIGURATION
@@ -49,7 +49,7 @@ def refused(config: Path | None = None, **flags: object) -> str:
     return f"{caught.value.what}\n{caught.value.hint}\n{chain}"
 
 
-def test_without_anything_there_are_defaults() -> None:
+def test_defaults_apply_without_any_settings() -> None:
     found = load()
 
     assert found.model == "extractive"
@@ -58,7 +58,7 @@ def test_without_anything_there_are_defaults() -> None:
     assert found.pipeline.heartbeat_seconds < found.pipeline.lease_seconds
 
 
-def test_flags_go_before_variables_before_the_file(
+def test_flags_override_variables_and_variables_override_the_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(folder, 'model = "file"\n')
@@ -71,8 +71,8 @@ def test_flags_go_before_variables_before_the_file(
     assert load(model="flag").model == "flag"
 
 
-def test_sections_are_merged_entry_by_entry(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable changes one entry of a section and leaves the file's others."""
+def test_sections_are_merged_by_entry(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable replaces one entry of a section and keeps the others of the file."""
     write(folder, "[pipeline]\nlease_seconds = 90\nchunk_tokens = 100\n")
     monkeypatch.setenv("CHORDWISE_PIPELINE__CHUNK_TOKENS", "200")
 
@@ -81,8 +81,10 @@ def test_sections_are_merged_entry_by_entry(folder: Path, monkeypatch: pytest.Mo
     assert (found.lease_seconds, found.chunk_tokens, found.max_attempts) == (90, 200, 3)
 
 
-def test_the_nearest_file_upward_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless a file is named, in the environment or by a flag."""
+def test_the_nearest_file_in_the_parent_folders_is_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file named by the environment or a flag overrides it."""
     write(folder, 'model = "outer"\n')
     inner = folder / "project" / "notes"
     inner.mkdir(parents=True)
@@ -111,8 +113,8 @@ def test_the_nearest_file_upward_counts(folder: Path, monkeypatch: pytest.Monkey
         f'[models]\nhouse = "{PLANTED}"',
     ],
 )
-def test_a_wrong_value_is_named_and_never_shown(folder: Path, content: str) -> None:
-    """The message says which entry of which file, without what stood there."""
+def test_an_invalid_entry_is_named_without_its_value(folder: Path, content: str) -> None:
+    """The message names the file and the entry."""
     said = refused(write(folder, content))
 
     assert content.removeprefix("[").split("]")[0].split(" ")[0] in said
@@ -130,8 +132,10 @@ def test_a_wrong_value_is_named_and_never_shown(folder: Path, content: str) -> N
         "CHORDWISE_MODELS__HOUSE__PROVIDER",
     ],
 )
-def test_a_wrong_variable_is_no_traceback(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list that is not JSON is a wrong setting like any other."""
+def test_an_invalid_variable_is_a_configuration_error(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An example is a list that is not JSON."""
     monkeypatch.setenv(name, PLANTED)
 
     said = refused()
@@ -143,7 +147,9 @@ def test_a_wrong_variable_is_no_traceback(name: str, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "content", [None, b"model = ", b"model = 'a'\nmodel = 'b'", b"model = '\xff'", b"\xff\xfe"]
 )
-def test_a_missing_or_broken_file_is_no_traceback(folder: Path, content: bytes | None) -> None:
+def test_a_missing_or_invalid_file_is_a_configuration_error(
+    folder: Path, content: bytes | None
+) -> None:
     file = folder / "named.toml"
     if content is not None:
         file.write_bytes(content)
@@ -151,7 +157,7 @@ def test_a_missing_or_broken_file_is_no_traceback(folder: Path, content: bytes |
     assert str(file) in refused(file)
 
 
-def test_a_folder_is_no_file_of_settings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_not_a_settings_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHORDWISE_CONFIG", str(folder))
 
     assert str(folder) in refused()
@@ -166,8 +172,10 @@ def test_a_folder_is_no_file_of_settings(folder: Path, monkeypatch: pytest.Monke
         ("", "cached_input", "cached_input_{0} is set without input_{0}: set both"),
     ],
 )
-def test_half_a_price_is_refused(folder: Path, price: str, given: str, complaint: str) -> None:
-    """It would be ignored without a message, and the public price or none would count."""
+def test_a_price_for_input_or_output_only_is_rejected(
+    folder: Path, price: str, given: str, complaint: str
+) -> None:
+    """Otherwise it would be ignored silently, and the public price or none would apply."""
     entries = f'provider = "openai"\nprice = "{price}"\n{given}_usd_per_million_tokens = 1.5\n'
     write(folder, f"[models.house]\n{entries}")
 
@@ -177,10 +185,10 @@ def test_half_a_price_is_refused(folder: Path, price: str, given: str, complaint
     assert complaint.format("usd_per_million_tokens") in said
 
 
-def test_a_variable_that_no_setting_reads_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable without its section changes nothing, so it is reported, in either case.
+def test_an_unknown_variable_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable without its section has no effect, whatever its case, so it is reported.
 
-    Those that Kubernetes sets for a service of our name are ignored.
+    Variables that Kubernetes sets for a service named chordwise are ignored.
     """
     unread = {"CHORDWISE_LEASE_SECONDS", "CHORDWISE_MODLE", "chordwise_modle"}
     read = {"CHORDWISE_PIPELINE__LEASE_SECONDS", "CHORDWISE_CONFIG", "chordwise_model"}
@@ -194,8 +202,8 @@ def test_a_variable_that_no_setting_reads_is_found(monkeypatch: pytest.MonkeyPat
     assert not (read | known | {"CHORDWISE_SERVICE_PORT_HTTP"}) & found
 
 
-def test_what_is_wrong_is_said_in_words_of_ours(folder: Path) -> None:
-    """A misspelt name is no “extra input”, and a contradiction no “value error”."""
+def test_messages_of_the_validation_library_are_replaced(folder: Path) -> None:
+    """“Extra input” and “value error” would not help the user."""
     write(folder, 'modle = "x"\n[inbox]\nfolder = ["a"]\n')
     misspelt = refused().partition("\n")[0]
     write(folder, '[schedules.x]\ncron = "0 2 * * *"\nprofile = "none"\n')
@@ -218,14 +226,14 @@ def test_what_is_wrong_is_said_in_words_of_ours(folder: Path) -> None:
         ('profiles = "a"', "profiles: it must be a table."),
     ],
 )
-def test_lists_and_tables_are_called_so(folder: Path, content: str, said: str) -> None:
-    """In the words of the file, which knows neither tuples nor dictionaries."""
+def test_errors_use_the_terms_of_toml(folder: Path, content: str, said: str) -> None:
+    """TOML has lists and tables, not tuples and dictionaries."""
     write(folder, f"{content}\n")
 
     assert refused().partition("\n")[0].endswith(f"are invalid: {said}")
 
 
-def test_a_model_is_known_by_its_name_or_by_its_provider(folder: Path) -> None:
+def test_a_model_is_selected_by_its_name_or_its_provider(folder: Path) -> None:
     found = load(
         write(
             folder, '[models.house]\nprovider = "openai"\nmodel = "qwen"\nbase_url = "http://h/v1"'
@@ -241,15 +249,17 @@ def test_a_model_is_known_by_its_name_or_by_its_provider(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["auto", "extractive", "extractive/minilm-1", "eyes"])
-def test_scans_are_read_by_one_model_that_there_is(folder: Path, name: str) -> None:
-    """The built-in model sees nothing, and routing knows nothing of pictures."""
+def test_the_model_for_scans_must_be_a_single_known_model(folder: Path, name: str) -> None:
+    """The built-in model cannot read images, and routing does not support them."""
     write(folder, f'[tiers]\nlarge = "openai/gpt"\n[readers]\nvision = "{name}"\n')
 
     assert "readers.vision" in refused()
 
 
 @pytest.mark.parametrize("name", ["", "houze", "openai/", "mistral/large", "extractive/x", "/x"])
-def test_an_unknown_model_is_refused_with_those_there_are(folder: Path, name: str) -> None:
+def test_an_unknown_model_is_rejected_with_a_list_of_the_known_ones(
+    folder: Path, name: str
+) -> None:
     found = load(write(folder, '[models.house]\nprovider = "openai"\n'))
 
     with pytest.raises(ConfigurationError) as caught:
@@ -258,10 +268,10 @@ def test_an_unknown_model_is_refused_with_those_there_are(folder: Path, name: st
     assert "house" in caught.value.hint
 
 
-def test_keys_come_from_the_model_or_from_the_providers_variable(
+def test_keys_come_from_the_model_or_the_variable_of_its_provider(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The model's own key goes first, then the variable, then that of the provider in the file.
+    """The model's own key overrides the variable, which overrides the provider's key in the file.
 
     The built-in model and local ones need none.
     """
@@ -280,8 +290,8 @@ def test_keys_come_from_the_model_or_from_the_providers_variable(
     assert keys == ["from the variable", "another", "", ""]
 
 
-def test_secrets_are_in_no_representation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither repr, nor str, nor a dump of the settings shows one."""
+def test_no_representation_has_secrets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These are `repr`, `str` and a dump of the settings."""
     monkeypatch.setenv("CHORDWISE_DATABASE_URL", f"postgresql://u:{PLANTED}@h/d")
     monkeypatch.setenv("CHORDWISE_BROKER_URL", f"redis://:{PLANTED}@h")
     monkeypatch.setenv("OPENAI_API_KEY", PLANTED)
@@ -294,7 +304,7 @@ def test_secrets_are_in_no_representation(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_a_child_process_sees_the_same_settings(folder: Path) -> None:
-    """Home and file are handed on by the environment, the file by its whole path."""
+    """The environment passes on the home and the absolute path of the file."""
     file = write(folder, 'model = "file"\n')
 
     found = environment.child_environment(load(file, home=folder / "home").home, Path(file.name))
@@ -309,20 +319,19 @@ def test_a_child_process_sees_the_same_settings(folder: Path) -> None:
 def test_the_supervisors_pipe_is_a_descriptor_or_nothing(
     value: str, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stray value does not stop a process from starting."""
+    """An invalid value does not prevent a process from starting."""
     monkeypatch.setenv(environment.SUPERVISOR_PIPE_VARIABLE, value)
 
     assert environment.supervisor_pipe() == expected
 
 
 def test_settings_are_frozen() -> None:
-    """No code can change them after they were read."""
     with pytest.raises(ValueError, match="frozen"):
         setattr(load(), "model", "other")  # noqa: B010 - mypy forbids the plain assignment
 
 
-def test_every_field_of_a_section_can_come_from_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The path with double underscores, in any case."""
+def test_every_field_of_a_section_has_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is the path with double underscores, in any case."""
     monkeypatch.setenv("CHORDWISE_MODELS__HOUSE__PROVIDER", "openai")
     monkeypatch.setenv("CHORDWISE_MODELS__HOUSE__API_KEY", PLANTED)
     monkeypatch.setenv("chordwise_worker__concurrency", "3")
@@ -360,12 +369,10 @@ def test_every_field_of_a_section_can_come_from_a_variable(monkeypatch: pytest.M
         ("[worker]\nvisibility_timeout_seconds = 600", []),
     ],
 )
-def test_contradicting_times_are_refused_and_what_just_fits_is_taken(
-    folder: Path, content: str, names: list[str]
-) -> None:
-    """Settings that could make two workers process the same chunk are rejected.
+def test_contradictory_times_are_rejected(folder: Path, content: str, names: list[str]) -> None:
+    """With such settings, two workers could process the same chunk; the exact limits are accepted.
 
-    All models share the time of a chunk; a missing model is reported when it is used.
+    All models share the timeout of a chunk; a missing model is reported when it is used.
     """
     write(folder, content)
 
@@ -376,11 +383,11 @@ def test_contradicting_times_are_refused_and_what_just_fits_is_taken(
         assert load().worker.visibility_timeout_seconds > 0
 
 
-SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # the convention's own example
+SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # the example of the convention
 
 
-def test_an_address_with_a_secret_is_taken() -> None:
-    """Plain HTTP has to be allowed: it shows what is sent to every network on the way."""
+def test_a_webhook_address_with_a_secret_is_accepted() -> None:
+    """Plain HTTP must be allowed explicitly, because every network on the way can read it."""
     for secret in (SECRET, SECRET.removeprefix("whsec_")):
         for url in ("https://example.org/hook?token=x", "http://example.org/hook?token=x"):
             settings = DeliverySettings.model_validate(
@@ -403,8 +410,8 @@ def test_an_address_with_a_secret_is_taken() -> None:
         ("https://example.org", "hunter2!", "webhook_secret is not base64"),
     ],
 )
-def test_what_cannot_work_is_refused(url: str, secret: str, reason: str) -> None:
-    """The sentence says which entry, and holds neither address nor secret."""
+def test_an_invalid_webhook_is_rejected(url: str, secret: str, reason: str) -> None:
+    """The message names the entry and contains neither the address nor the secret."""
     with pytest.raises(ValidationError, match=reason) as caught:
         DeliverySettings.model_validate({"webhook_url": url, "webhook_secret": secret})
 
@@ -421,7 +428,7 @@ def given(**values: object) -> Settings:
     return settings.load(None, **flags)
 
 
-def test_auto_stands_for_the_tiers_and_a_tier_for_its_model() -> None:
+def test_auto_selects_the_tiers_and_a_tier_its_model() -> None:
     found = given()
 
     assert found.tiers.behind(AUTO) == {Tier.SMALL: "tiny", Tier.LARGE: TIERS["large"]}
@@ -431,7 +438,7 @@ def test_auto_stands_for_the_tiers_and_a_tier_for_its_model() -> None:
     assert found.model_named("small") == found.model_named("tiny")
 
 
-def test_a_model_may_be_called_as_its_tier() -> None:
+def test_a_model_may_have_the_name_of_its_tier() -> None:
     found = given(models={"small": TINY}, tiers={"small": "small"})
 
     assert found.model_named("small").model == "tiny-1"
@@ -439,7 +446,7 @@ def test_a_model_may_be_called_as_its_tier() -> None:
 
 
 @pytest.mark.parametrize("name", [AUTO, "small", "medium"])
-def test_tiers_that_are_not_set_cannot_be_asked(name: str) -> None:
+def test_tiers_that_are_not_configured_are_rejected(name: str) -> None:
     without = given(tiers={})
 
     with pytest.raises(ConfigurationError):
@@ -456,14 +463,14 @@ def test_tiers_that_are_not_set_cannot_be_asked(name: str) -> None:
         {"models": {"tiny": TINY, "slow": {**TINY, "timeout_seconds": 999}}},
     ],
 )
-def test_contradicting_tiers_are_refused(values: dict[str, object]) -> None:
-    """Names of two meanings, tiers of tiers, and a call that is longer than its question."""
+def test_contradictory_tiers_are_rejected(values: dict[str, object]) -> None:
+    """Ambiguous names, tiers of tiers, and a call timeout longer than that of its question."""
     with pytest.raises(ConfigurationError):
         given(**values)
 
 
-def test_the_identity_of_auto_covers_models_thresholds_and_fallbacks() -> None:
-    """Each of them may decide who answers; the policy does not, where there is one tier to ask."""
+def test_the_identity_of_auto_includes_models_thresholds_and_fallbacks() -> None:
+    """Each may change which model answers; with a single tier, the routing policy does not."""
     known = given()
     others = (
         given(tiers={**TIERS, "large": "openai/other"}),

@@ -1,4 +1,4 @@
-"""Addresses that cannot work are refused when the settings are read, and never repeated."""
+"""Tests of rejecting invalid addresses in the settings without repeating them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refused(**flags: str) -> str:
-    """Load settings that are wrong; return the sentence, which holds no part of the secret."""
+    """Load invalid settings; return the message, which has no part of the secret."""
     with pytest.raises(ConfigurationError) as caught:
         load(None, **flags)
     assert caught.value.exit_code is ExitCode.CONFIGURATION
@@ -68,7 +68,7 @@ def refused(**flags: str) -> str:
         ("unix:///run/valkey.sock?timeout=1", "takes only the options db, virtual_host"),
     ],
 )
-def test_a_broker_that_cannot_be_used_is_refused(url: str, reason: str) -> None:
+def test_an_invalid_broker_address_is_rejected(url: str, reason: str) -> None:
     assert reason in refused(broker_url=url)
 
 
@@ -89,7 +89,7 @@ def test_a_broker_that_cannot_be_used_is_refused(url: str, reason: str) -> None:
         ("postgresql://:5432/db", "it has no host"),
     ],
 )
-def test_a_database_that_cannot_be_used_is_refused(url: str, reason: str) -> None:
+def test_an_invalid_database_address_is_rejected(url: str, reason: str) -> None:
     assert reason in refused(database_url=url)
 
 
@@ -121,7 +121,7 @@ def test_a_database_that_cannot_be_used_is_refused(url: str, reason: str) -> Non
         ),
     ],
 )
-def test_an_address_that_can_be_used_is_taken(given: dict[str, str]) -> None:
+def test_a_valid_address_is_accepted(given: dict[str, str]) -> None:
     (name,) = given
     assert getattr(load(None, **given), name) is not None
 
@@ -137,7 +137,7 @@ def test_an_address_that_can_be_used_is_taken(given: dict[str, str]) -> None:
         ("http://host:0/v1", "its port is not a number"),
     ],
 )
-def test_a_models_address_that_cannot_be_used_is_refused(url: str, reason: str) -> None:
+def test_an_invalid_address_of_a_model_is_rejected(url: str, reason: str) -> None:
     Path(FILE_NAME).write_text(
         f'[models.house]\nprovider = "openai"\nmodel = "m"\nbase_url = "{url}"\n', "utf-8"
     )

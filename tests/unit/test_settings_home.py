@@ -1,4 +1,4 @@
-"""Where the data is, told although other settings are wrong."""
+"""Tests of finding the home folder, also with invalid settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BROKEN = 'model = "open\n[worker]\nhome = "other"\n'
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in an empty folder, without any variable of ours."""
+    """Change to an empty folder without variables of Chordwise."""
     for name in ("CHORDWISE_CONFIG", "CHORDWISE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -27,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_home_has_the_precedence_of_the_settings(
     folder: Path, monkeypatch: pytest.MonkeyPatch, rest: str
 ) -> None:
-    """The flag goes before the variable, that before the file, and that before the default."""
+    """The order is flag, variable, file, default."""
     default = find_home()
     assert default == load().home
 
@@ -41,7 +41,7 @@ def test_the_home_has_the_precedence_of_the_settings(
 
 
 @pytest.mark.parametrize("content", [b"home = 5\n", b'home = "a\n', b'home = "\xff"\n'])
-def test_a_home_that_cannot_be_read_does_not_count(folder: Path, content: bytes) -> None:
+def test_an_invalid_home_is_ignored(folder: Path, content: bytes) -> None:
     default = find_home()
 
     (folder / FILE_NAME).write_bytes(content)
@@ -49,16 +49,16 @@ def test_a_home_that_cannot_be_read_does_not_count(folder: Path, content: bytes)
     assert find_home() == default
 
 
-def test_a_file_that_is_missing_is_no_wrong_entry(folder: Path) -> None:
-    """It may have named another home, whose stack is meant."""
+def test_a_missing_file_is_an_error_instead_of_the_default_home(folder: Path) -> None:
+    """The file may have named another home with the stack in question."""
     with pytest.raises(ConfigurationError, match="does not exist"):
         find_home(folder / "gone.toml")
 
 
-def test_wrong_settings_do_not_keep_a_stack_from_being_stopped(
+def test_a_stack_can_be_stopped_with_invalid_settings(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is wrong is said all the same, and other commands are refused as before."""
+    """The error is still printed, and other commands fail."""
     (folder / FILE_NAME).write_text(f'home = "data"\n{WRONG}', "utf-8")
 
     assert run(["down"]) == ExitCode.SUCCESS

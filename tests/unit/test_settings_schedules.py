@@ -1,4 +1,4 @@
-"""Schedules in the settings are refused with a sentence, before anything depends on them."""
+"""Tests of validating schedules in the settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load(folder: Path, *lines: str, cron: str = "0 2 * * *") -> settings.Setting
     return settings.load(file)
 
 
-def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
+def test_a_schedule_has_default_values(tmp_path: Path) -> None:
     found = load(tmp_path, 'paths = ["in/*.pdf"]').schedules["nightly"]
 
     assert (found.kind, found.time_zone, found.profile) == (ScheduleKind.ANALYZE, "UTC", "")
@@ -70,18 +70,17 @@ def test_a_schedule_says_what_is_done_when(tmp_path: Path) -> None:
         ('paths = ["a"]\n[schedules.daily]\npaths = ["a"]', "daily.cron: Field required"),
     ],
 )
-def test_what_cannot_be_kept_is_refused(tmp_path: Path, lines: str, complaint: str) -> None:
+def test_an_invalid_schedule_is_rejected(tmp_path: Path, lines: str, complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
         load(tmp_path, lines)
 
 
-def test_what_is_no_cron_expression_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_cron_expression_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"“0 26 .* is not a cron expression: bad hour"):
         load(tmp_path, 'paths = ["a"]', cron="0 26 * * *")
 
 
-def test_a_profile_without_a_folder_of_its_own_has_one_in_each_inbox(tmp_path: Path) -> None:
-    """As for what is dropped there; what is taken in then is for the schedule to say."""
+def test_a_profile_without_a_folder_has_one_in_each_inbox(tmp_path: Path) -> None:
     inboxes = f'[inbox]\nfolders = ["in", "{tmp_path}/other"]'
     lines = ('profile = "letters"', inboxes, "[profiles.bills]")
     found = load(tmp_path, *lines)
@@ -98,8 +97,8 @@ def test_a_profile_without_a_folder_of_its_own_has_one_in_each_inbox(tmp_path: P
     ]
 
 
-def test_a_night_in_batches_has_time_to_be_asked_online(tmp_path: Path) -> None:
-    """By default it expires later than its questions spill over, and earlier than a short day."""
+def test_a_batch_schedule_expires_after_the_spill_over(tmp_path: Path) -> None:
+    """By default it also expires before the end of a day of 23 hours."""
     found = load(tmp_path, 'paths = ["a"]', 'lane = "batch"')
 
     assert found.schedules["nightly"].lane is Lane.BATCH
@@ -117,10 +116,10 @@ def test_a_night_in_batches_has_time_to_be_asked_online(tmp_path: Path) -> None:
         ('kind = "evaluate"\nprofile = "letters"', "gold", [""]),
     ],
 )
-def test_paths_count_from_the_folder_of_the_file(
+def test_paths_are_relative_to_the_folder_of_the_settings_file(
     tmp_path: Path, lines: str, name: str, expected: list[str]
 ) -> None:
-    """Wherever the scheduler was started; absolute ones stay, and a profile may have the folder."""
+    """Absolute paths are unchanged, and the folder may come from a profile."""
     found = load(tmp_path, lines)
     schedule = occurrences.anchor(found, found.schedules["nightly"], occurrences.folder_of(found))
 

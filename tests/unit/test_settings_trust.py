@@ -1,4 +1,4 @@
-"""A settings file says where keys are sent: others must not have been able to write it."""
+"""Tests of rejecting settings files that other users may have written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IS_ROOT = os.geteuid() == 0
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder with a settings file of our own."""
+    """Change to a folder with a settings file of this user."""
     for name in ("CHORDWISE_CONFIG", "CHORDWISE_HOME", "CHORDWISE_MODEL"):
         monkeypatch.delenv(name, raising=False)
     written(tmp_path / "project")
@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def written(folder: Path) -> Path:
-    """Write a settings file into a new folder, whatever the umask is."""
+    """Write a settings file into a new folder, regardless of the umask."""
     folder.mkdir(mode=0o755)
     file = folder / "chordwise.toml"
     file.write_text('model = "theirs"\nhome = "/somewhere"\n', "utf-8")
@@ -38,7 +38,7 @@ def written(folder: Path) -> Path:
 
 
 def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a path belong to another user; without root's rights, be another one ourselves."""
+    """Change the owner of a path; without root privileges, change the effective user instead."""
     if IS_ROOT:
         os.chown(path, STRANGER, STRANGER, follow_symlinks=False)
     else:
@@ -46,7 +46,7 @@ def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refused(config: Path | None = None) -> str:
-    """Return what is said of a file that is refused, by all that read it."""
+    """Return the message for a file that every reader of settings rejects."""
     with pytest.raises(ConfigurationError) as caught:
         load(config)
     with pytest.raises(ConfigurationError):
@@ -54,8 +54,8 @@ def refused(config: Path | None = None) -> str:
     return f"{caught.value.what} {caught.value.hint}"
 
 
-def test_a_file_of_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message names the file and its owner, and says what can be done."""
+def test_a_file_of_another_user_is_rejected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the file and its owner, and has a hint."""
     file = folder / "chordwise.toml"
     give_away(file, monkeypatch)
 
@@ -66,10 +66,10 @@ def test_a_file_of_another_user_is_refused(folder: Path, monkeypatch: pytest.Mon
     assert "chown" in said
 
 
-def test_the_command_ends_with_78(
+def test_the_exit_code_for_a_rejected_file_is_78(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing of such a file is used, and a file that is named may belong to another user."""
+    """Nothing in such a file is used; a file named explicitly may belong to another user."""
     file = folder / "chordwise.toml"
     give_away(file, monkeypatch)
 
@@ -84,7 +84,7 @@ def test_the_command_ends_with_78(
 
 @pytest.mark.parametrize("is_named", [False, True])
 @pytest.mark.parametrize("mode", [0o666, 0o646])
-def test_a_file_that_all_may_write_is_refused(folder: Path, mode: int, *, is_named: bool) -> None:
+def test_a_world_writable_file_is_rejected(folder: Path, mode: int, *, is_named: bool) -> None:
     file = folder / "chordwise.toml"
     file.chmod(mode)
 
@@ -96,15 +96,15 @@ def test_a_file_that_all_may_write_is_refused(folder: Path, mode: int, *, is_nam
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs root to give a file to a group")
 @pytest.mark.parametrize("place", ["chordwise.toml", "."])
-def test_a_group_of_others_may_not_write(folder: Path, place: str) -> None:
+def test_a_file_writable_by_a_shared_group_is_rejected(folder: Path, place: str) -> None:
     (folder / place).chmod(0o775)
     os.chown(folder / place, -1, STRANGER)
 
     assert f"group gid {STRANGER}" in refused()
 
 
-def test_a_group_of_the_user_alone_may_write(folder: Path) -> None:
-    """So files are made where each user has a group of the same name and a umask of 002."""
+def test_a_file_writable_by_the_users_private_group_is_accepted(folder: Path) -> None:
+    """Files have this mode if each user has a group of the same name and a umask of 002."""
     user = pwd.getpwuid(os.geteuid())
     if [each.pw_name for each in pwd.getpwall() if each.pw_gid == user.pw_gid] != [user.pw_name]:
         pytest.skip("this user shares the group with others")
@@ -116,8 +116,8 @@ def test_a_group_of_the_user_alone_may_write(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs root to give a file away")
-def test_a_file_that_is_mounted_into_a_container_is_read_when_it_is_named(folder: Path) -> None:
-    """Its owner has no name there, nor has the group of this owner, which may write it."""
+def test_a_file_mounted_into_a_container_is_read_if_it_is_named(folder: Path) -> None:
+    """Its owner and the group with write permission have no names there."""
     file = folder / "chordwise.toml"
     for path, mode in ((file, 0o664), (folder, 0o775)):
         os.chown(path, STRANGER, STRANGER)
@@ -128,10 +128,10 @@ def test_a_file_that_is_mounted_into_a_container_is_read_when_it_is_named(folder
 
 
 @pytest.mark.parametrize("is_named", [False, True])
-def test_a_folder_in_which_others_may_replace_the_file_is_refused(
+def test_a_folder_in_which_others_may_replace_the_file_is_rejected(
     tmp_path: Path, folder: Path, *, is_named: bool
 ) -> None:
-    """Also one further up; in a sticky one, as /tmp is, no other user replaces our file."""
+    """Parent folders count; in a sticky folder such as /tmp, others cannot replace the file."""
     file = folder / "chordwise.toml"
     tmp_path.chmod(0o777)
     assert f"may write to {tmp_path} and so replace" in refused(file if is_named else None)
@@ -141,10 +141,10 @@ def test_a_folder_in_which_others_may_replace_the_file_is_refused(
     assert load(file if is_named else None).model == "theirs"
 
 
-def test_a_folder_of_another_user_is_refused(
+def test_a_folder_of_another_user_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its owner can put another file in place of ours."""
+    """Its owner can replace the file."""
     if not IS_ROOT:
         pytest.skip("needs root to give a folder away")
     give_away(tmp_path, monkeypatch)
@@ -152,10 +152,9 @@ def test_a_folder_of_another_user_is_refused(
     assert f"is reached through {tmp_path}, which belongs to" in refused()
 
 
-def test_links_are_followed_as_the_system_does(
+def test_the_target_folder_of_a_link_is_checked(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a link leads through counts, and so does whose link it is."""
     open_to_all = tmp_path / "shared"
     target = written(open_to_all)
     file = folder / "chordwise.toml"
@@ -173,10 +172,10 @@ def test_links_are_followed_as_the_system_does(
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs root to make a link of another user")
-def test_a_link_of_another_user_is_refused(
+def test_a_link_of_another_user_is_rejected(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It can be turned to another file of ours, one by one."""
+    """Its owner can redirect it to any other file of this user."""
     (folder / "chordwise.toml").rename(tmp_path / "mine.toml")
     (folder / "chordwise.toml").symlink_to(tmp_path / "mine.toml")
 
@@ -185,8 +184,8 @@ def test_a_link_of_another_user_is_refused(
     assert "belongs to" in refused()
 
 
-def test_a_pipe_in_its_place_blocks_no_command(folder: Path) -> None:
-    """It is no file, and is not opened to wait for a writer."""
+def test_a_named_pipe_does_not_block_a_command(folder: Path) -> None:
+    """It is not a regular file and is not opened."""
     (folder / "chordwise.toml").unlink()
     os.mkfifo(folder / "chordwise.toml")
 

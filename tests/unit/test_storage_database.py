@@ -1,4 +1,4 @@
-"""Transactions that are attempted again while the database is away; no server is needed."""
+"""Tests of retrying transactions during an outage of the database, without a server."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LOST = OperationalError("UPDATE", {}, Exception("server closed the connection"))
 
 @pytest.fixture
 def database() -> Database:
-    """Return a database whose sessions never reach for a server."""
+    """Return a database whose sessions never connect to a server."""
     return Database(create_engine("postgresql+psycopg://"))
 
 
 def entries(database: Database, within: timedelta, errors: list[Exception]) -> int:
-    """Enter the block, which raises these errors first; return how often it was entered."""
+    """Run a block that first raises these errors; return the number of its attempts."""
     entered = 0
     for attempt in database.attempts(within):
         with attempt:
@@ -32,30 +32,28 @@ def entries(database: Database, within: timedelta, errors: list[Exception]) -> i
     return entered
 
 
-def test_a_lost_connection_is_waited_out(database: Database) -> None:
-    """The block is entered again until it succeeds, and not after that."""
+def test_a_transaction_is_retried_after_a_lost_connection(database: Database) -> None:
     assert entries(database, timedelta(seconds=30), [LOST, LOST]) == 3
 
 
-def test_the_wait_has_an_end(database: Database) -> None:
-    """Afterwards the error is that of the last attempt."""
+def test_retries_end_after_the_timeout(database: Database) -> None:
+    """The error is that of the last attempt."""
     with pytest.raises(ServiceUnavailableError, match="server closed the connection"):
         entries(database, timedelta(0), [LOST])
 
 
 @pytest.mark.parametrize("error", [LeaseLostError("gone"), ValueError("a defect")])
-def test_other_errors_are_not_waited_out(database: Database, error: Exception) -> None:
-    """The first one is raised, and the second never reached."""
+def test_other_errors_are_not_retried(database: Database, error: Exception) -> None:
     with pytest.raises(type(error)):
         entries(database, timedelta(seconds=30), [error, AssertionError("entered again")])
 
 
-def test_no_descriptor_left_counts_as_a_database_that_is_away() -> None:
-    """Work waits for it, as for an outage, and the hint names the limit."""
+def test_a_lack_of_file_descriptors_counts_as_an_outage() -> None:
+    """The work waits for it, and the hint names the limit."""
     with pytest.raises(ServiceUnavailableError) as caught, translate_errors():
         raise OSError(errno.EMFILE, "Too many open files")
 
     assert "Too many open files" in caught.value.what
     assert "ulimit" in caught.value.hint
-    with pytest.raises(BrokenPipeError), translate_errors():  # it has nothing to do with it
+    with pytest.raises(BrokenPipeError), translate_errors():  # unrelated to the database
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")

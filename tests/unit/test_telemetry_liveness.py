@@ -1,4 +1,4 @@
-"""The sign of life that health checks read."""
+"""Tests of the heartbeat that health checks read."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
 
 
-def test_a_process_that_fell_silent_is_not_healthy(tmp_path: Path) -> None:
-    """A sign of life grows stale, as when a loop hangs; it still says what held last."""
+def test_a_process_without_a_recent_heartbeat_is_not_healthy(tmp_path: Path) -> None:
+    """The heartbeat becomes stale, as after a deadlock; the message has the last state."""
     liveness.show(tmp_path, "worker", State.BUSY)
     then = time.time() - liveness.STALE_SECONDS - 1
 
@@ -30,7 +30,7 @@ def test_a_process_that_fell_silent_is_not_healthy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("state", State)
 def test_only_a_working_process_is_healthy(tmp_path: Path, state: State) -> None:
-    """A sign of life counts for the process that gave it, and for no other."""
+    """The heartbeat of one process does not count for another."""
     liveness.show(tmp_path / "home", "worker", state)
 
     sign = liveness.last_sign(tmp_path / "home", "worker")
@@ -41,8 +41,8 @@ def test_only_a_working_process_is_healthy(tmp_path: Path, state: State) -> None
     assert not liveness.last_sign(tmp_path / "home", "scheduler").is_fresh
 
 
-def test_a_file_of_another_making_is_no_sign(tmp_path: Path) -> None:
-    """An older version only touched the file; what stands in it has to be a word of ours."""
+def test_a_file_with_other_content_is_not_a_heartbeat(tmp_path: Path) -> None:
+    """Older versions only touched the file; it must contain a known state."""
     file = liveness.alive_file(tmp_path, "worker")
     file.parent.mkdir()
     file.touch()
@@ -52,8 +52,8 @@ def test_a_file_of_another_making_is_no_sign(tmp_path: Path) -> None:
     )
 
 
-def test_a_sign_that_cannot_be_written_gets_old(tmp_path: Path) -> None:
-    """A home that is full, or has no folder to write to, does not stop the process."""
+def test_a_heartbeat_that_cannot_be_written_becomes_stale(tmp_path: Path) -> None:
+    """A full or unwritable home does not stop the process."""
     (tmp_path / "run").write_text("no folder", "utf-8")
 
     liveness.show(tmp_path, "worker", State.BUSY)
@@ -64,14 +64,14 @@ def test_a_sign_that_cannot_be_written_gets_old(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("process", "main"), [("worker", worker.process.main), ("scheduler", scheduler.process.main)]
 )
-def test_health_is_an_exit_code_and_a_sentence(
+def test_health_is_reported_as_an_exit_code_and_a_message(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     process: str,
     main: object,
 ) -> None:
-    """`python -m worker health` and its twin answer before they connect to anything."""
+    """`python -m worker health` and that of the scheduler answer without connecting to a server."""
     monkeypatch.setenv("CHORDWISE_HOME", str(tmp_path))
     monkeypatch.setattr("sys.argv", [process, "health"])
     assert callable(main)

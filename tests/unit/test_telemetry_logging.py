@@ -1,4 +1,4 @@
-"""Log lines: one form, and no secret in them."""
+"""Tests of log lines: their format, and no secrets in them."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def fail(secret: str) -> None:
 
 @EVERY_FORMAT
 @pytest.mark.parametrize("secret", [DATABASE, BROKER, KEY, HEADER])
-def test_no_secret_gets_through(
+def test_no_secret_is_logged(
     secret: str, written_as: Format, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Wherever it sits: in the event, a value, a list, an error, a traceback, a foreign record."""
+    """It may be in the event, a value, a list, an error, a traceback or a record of a library."""
     log = a_log(written_as)
     error = ValueError(secret)
 
@@ -78,7 +78,7 @@ def test_no_secret_gets_through(
 
 @EVERY_FORMAT
 @pytest.mark.parametrize("name", ["password", "api_key", "client_secret", "Authorization"])
-def test_what_is_named_a_secret_is_hidden(
+def test_values_named_like_secrets_are_hidden(
     name: str, written_as: Format, capsys: pytest.CaptureFixture[str]
 ) -> None:
     a_log(written_as).info("event", **{name: "plainword"}, input_tokens=12345)
@@ -105,12 +105,12 @@ def test_what_is_named_a_secret_is_hidden(
     ],
 )
 def test_only_secrets_are_hidden(text: str, expected: str | None) -> None:
-    """Addresses stay readable: they are what a person looks for in a log."""
+    """Addresses remain readable, because users search logs for them."""
     assert without_secrets(text) == (text if expected is None else expected)
 
 
 @given(st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=30))
-def test_any_password_of_a_url_is_hidden(password: str) -> None:
+def test_every_password_in_a_url_is_hidden(password: str) -> None:
     hidden = without_secrets(f"connecting to redis://user:{password}@host:6379/0 now")
 
     assert hidden == "connecting to redis://user:…@host:6379/0 now"
@@ -129,8 +129,10 @@ def test_a_json_line_names_process_time_and_level(capsys: pytest.CaptureFixture[
     assert ours["timestamp"].endswith("Z")
 
 
-def test_levels_and_chatter_are_kept_out(capsys: pytest.CaptureFixture[str]) -> None:
-    """Below the level nothing is written, and libraries that tell every request speak up later."""
+def test_lower_levels_and_verbose_libraries_are_not_logged(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Libraries that log every request need a higher level."""
     configure(LoggingSettings(format="console", level="INFO"), "worker")
 
     structlog.get_logger("test").debug("quiet")
@@ -142,12 +144,12 @@ def test_levels_and_chatter_are_kept_out(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @EVERY_FORMAT
-def test_no_log_line_commands_a_terminal(
+def test_log_lines_have_no_control_characters(
     written_as: Format, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Wherever it sits: in the event, a value or its name, a list, an error, a traceback.
+    """They may be in the event, a value or its name, a list, an error or a traceback.
 
-    Nor does a line end in a document's text begin a line of the log.
+    A line end in a document's text does not begin a new line of the log.
     """
     hostile = "a\x1b]0;b\x07c\x9b2Jd\u202ee"
     log = a_log(written_as)
@@ -166,10 +168,10 @@ def test_no_log_line_commands_a_terminal(
     assert [c for c in written if unicodedata.category(c) in {"Cc", "Cf"} and c != "\n"] == []
 
 
-def test_what_libraries_report_of_expected_errors_has_no_traceback(
+def test_expected_errors_logged_by_libraries_have_no_traceback(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The error stands in its place; other errors, and what we report ourselves, keep theirs."""
+    """The error is logged instead; other errors, and those that Chordwise logs, have tracebacks."""
     configure(LoggingSettings(format="json"), "worker", expected=(ConnectionError,))
     for logger in (logging.getLogger("kombu"), structlog.get_logger("ours")):
         for error in (ConnectionResetError("no answer"), ValueError("no answer")):

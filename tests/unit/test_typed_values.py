@@ -1,4 +1,4 @@
-"""Numbers, currencies, units and dates in values as documents write them."""
+"""Tests of parsing numbers, currencies, units and dates as documents write them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from chordwise.domain.typed_values import DateOrder, TypedValue, typed
         ("USD1,000,000.00", "1000000.00", "USD", None),
     ],
 )
-def test_amounts(text: str, number: str, currency: str | None, unit: str | None) -> None:
-    """Marks of thousands and decimals as they are written in English, German, French and India."""
+def test_amounts_are_parsed(text: str, number: str, currency: str | None, unit: str | None) -> None:
+    """Thousands and decimal separators are those of English, German, French and Indian texts."""
     assert typed(text) == TypedValue(number=Decimal(number), currency=currency, unit=unit)
 
 
@@ -58,7 +58,7 @@ def test_amounts(text: str, number: str, currency: str | None, unit: str | None)
         ("2024年3月1日", date(2024, 3, 1)),
     ],
 )
-def test_dates(text: str, day: date) -> None:
+def test_dates_are_parsed(text: str, day: date) -> None:
     assert typed(text) == TypedValue(date=day)
 
 
@@ -76,10 +76,10 @@ def test_dates(text: str, day: date) -> None:
         ("2/30/03", None, None),
     ],
 )
-def test_an_order_decides_ambiguous_dates(
+def test_the_date_order_decides_ambiguous_dates(
     text: str, month_first: date | None, day_first: date | None
 ) -> None:
-    """And only those; years of two digits are read as POSIX does."""
+    """Other dates are not affected; two-digit years are interpreted as in POSIX."""
     assert typed(text, DateOrder.MONTH_FIRST).date == month_first
     assert typed(text, DateOrder.DAY_FIRST).date == day_first
 
@@ -101,7 +101,7 @@ def test_an_order_decides_ambiguous_dates(
         "12 of 30 employees",
     ],
 )
-def test_what_is_ambiguous_stays_untyped(text: str) -> None:
+def test_ambiguous_values_stay_untyped(text: str) -> None:
     """A wrong number or date in a table would be worse than none."""
     assert typed(text) == TypedValue()
 
@@ -114,6 +114,6 @@ def test_numbers_of_json_keep_their_value(number: float) -> None:
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_read_without_an_error(text: str) -> None:
+def test_any_text_is_parsed_without_an_error(text: str) -> None:
     found = typed(text)
     assert found.number is None or found.number.is_finite()

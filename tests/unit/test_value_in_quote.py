@@ -1,4 +1,4 @@
-"""Whether values stand in their quotes, and what that does to an answer."""
+"""Tests of checking whether values are in their quotes, and of the effects on an answer."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ EXTRACTION = analysis_for(AnalysisType.EXTRACTION)
         ("Jörg Møller", "Joerg Moeller"),
     ],
 )
-def test_a_value_stands_in_its_quote_in_another_format(value: JsonValue, quote: str) -> None:
-    """Marks, scales, units and names of the same quantity, date or name make no difference."""
+def test_a_value_is_in_its_quote_in_another_format(value: JsonValue, quote: str) -> None:
+    """Separators, scales, units and names of the same quantity, date or name may differ."""
     assert value_in_quote.stands_in(value, quote) is True
 
 
@@ -141,8 +141,8 @@ def test_a_value_stands_in_its_quote_in_another_format(value: JsonValue, quote: 
         ("Muller", "Mueller"),
     ],
 )
-def test_a_value_that_its_quote_does_not_have(value: JsonValue, quote: str) -> None:
-    """Nor with another sign, scale, currency or unit, nor out of the halves of two names."""
+def test_a_value_that_is_not_in_its_quote_is_detected(value: JsonValue, quote: str) -> None:
+    """Its sign, scale, currency or unit differs, or it joins halves of two names."""
     assert value_in_quote.stands_in(value, quote) is False
 
 
@@ -157,7 +157,7 @@ def test_a_value_that_its_quote_does_not_have(value: JsonValue, quote: str) -> N
         (1234, "a loss of (1,234)", "net income or loss", False),
     ],
 )
-def test_what_was_asked_for_names_scale_unit_and_sign(
+def test_the_name_of_an_item_supplies_scale_unit_and_sign(
     value: JsonValue,
     quote: str,
     said: str,
@@ -180,13 +180,15 @@ def test_what_was_asked_for_names_scale_unit_and_sign(
         (3, "Ann, Bob and Cid", "number of parties (count them)"),
     ],
 )
-def test_what_cannot_be_judged(value: JsonValue, quote: str, said: str) -> None:
-    """Truth values, other words for the same, categories, summaries and calculations."""
+def test_values_that_cannot_be_compared_are_not_judged(
+    value: JsonValue, quote: str, said: str
+) -> None:
+    """These are booleans, synonyms, categories, summaries and calculations."""
     assert value_in_quote.stands_in(value, quote, said) is None
 
 
 @given(st.text(max_size=60), st.text(max_size=80))
-def test_any_value_is_judged_without_an_error(value: str, quote: str) -> None:
+def test_any_value_is_compared_without_an_error(value: str, quote: str) -> None:
     value_in_quote.stands_in(value, quote)
     assert value_in_quote.stands_in(value, f"{value} {quote}") is not False
 
@@ -212,7 +214,7 @@ TEXT = "Total: 25.00\nBolts 12.50 EUR\nNuts 12.50 EUR\n"
 
 
 def judged(total: float, amount: float) -> JsonObject:
-    """Return an answer by the schema, grounded and with its marks."""
+    """Return a grounded answer by the schema with its marks."""
     answer: JsonObject = {
         "data": {"total": total, "rows": [{"name": "Bolts", "amount": amount, "vat": "Full"}]},
         "evidence": [
@@ -223,7 +225,7 @@ def judged(total: float, amount: float) -> JsonObject:
     return EXTRACTION.with_marks(ground(answer, Source(TEXT)), AnalysisOptions(schema=SCHEMA))
 
 
-def test_quality_falls_by_values_that_are_not_in_their_quotes() -> None:
+def test_values_outside_their_quotes_lower_the_quality() -> None:
     """A quote counts by the share of its values; choices of the schema do not count."""
     assert quality_of(judged(25, 12.5), repaired=False) == 1.0
     assert quality_of(judged(52, 12.5), repaired=False) == 0.5
@@ -231,10 +233,10 @@ def test_quality_falls_by_values_that_are_not_in_their_quotes() -> None:
     assert value_in_quote.outside(judged(52, 21.5)) == ["/total", "/rows/0/amount"]
 
 
-def test_each_fact_says_whether_its_value_is_in_the_quote() -> None:
-    """Of a row with one quote, too; null where that was not judged.
+def test_each_fact_has_whether_its_value_is_in_the_quote() -> None:
+    """This includes rows with one quote; null means not judged.
 
-    A number alone has the currency of a quote that has the number.
+    A number without a currency gets that of a quote with the same number.
     """
     right, wrong = (facts(judged(25, amount), EXTRACTION) for amount in (12.5, 21.5))
 
@@ -251,8 +253,8 @@ def test_each_fact_says_whether_its_value_is_in_the_quote() -> None:
     assert {fact.currency for fact in wrong} == {None}
 
 
-def test_marks_of_rows_stay_right_when_answers_are_merged() -> None:
-    """A row has another path then, and what is said of its values goes with it."""
+def test_marks_of_rows_are_kept_when_answers_are_merged() -> None:
+    """The paths of the rows change, and the paths in the marks change with them."""
     options = AnalysisOptions(schema=SCHEMA)
 
     merged = EXTRACTION.merge([judged(25, 12.5), judged(25, 21.5)], options)
@@ -261,8 +263,8 @@ def test_marks_of_rows_stay_right_when_answers_are_merged() -> None:
     assert EXTRACTION.with_marks(merged, options) == merged
 
 
-def test_values_without_evidence_are_named() -> None:
-    """Of the kinds that are judged, wherever no evidence leads to them or to what they are in."""
+def test_values_without_evidence_are_reported() -> None:
+    """Neither they nor their parents have evidence; only kinds that are judged are reported."""
     text: JsonObject = {"type": "string"}
     row: JsonObject = {"type": "object", "properties": {"name": text, "paid": {"type": "boolean"}}}
     schema: JsonObject = {

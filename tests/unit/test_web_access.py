@@ -1,4 +1,4 @@
-"""Passwords, guesses at them, and the names under which the pages answer."""
+"""Tests of passwords, limits of login attempts, and accepted host names."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from chordwise.web.login import FailedLogins, _is_page
 SECRET = "correct horse battery"  # noqa: S105 - of this test
 
 
-def test_a_password_is_known_by_its_hash() -> None:
-    """Two hashes of it differ, and each knows it; nothing else is it, a broken hash included."""
+def test_a_password_is_verified_by_its_hash() -> None:
+    """Two hashes of it differ, and both verify it; other passwords and invalid hashes fail."""
     one, other = hashed(SECRET), hashed(SECRET)
 
     assert one != other
-    assert "$" not in one  # Compose would take it for a variable
+    assert "$" not in one  # Compose would interpret it as a variable
     assert is_password(SECRET, one)
     assert is_password(SECRET, other)
     assert not is_password(SECRET + " ", one)
     assert not any(is_password(SECRET, broken) for broken in ("", "scrypt:x", "scrypt:!:!", SECRET))
 
 
-def test_guesses_are_few_and_forgotten_after_a_while() -> None:
-    """Five from an address, a hundred from all; a quarter of an hour later they are none."""
+def test_login_attempts_are_limited_and_expire() -> None:
+    """The limit is five from an address and a hundred in total within a quarter of an hour."""
     now = 0.0
     failed = FailedLogins(clock=lambda: now)
     for _ in range(5):
@@ -58,8 +58,8 @@ def test_guesses_are_few_and_forgotten_after_a_while() -> None:
         ("", "", False),
     ],
 )
-def test_a_name_of_ours_is_told_from_others(host: str, public_url: str, *, expected: bool) -> None:
-    """Addresses and the names that we know; whatever else leads here is not ours."""
+def test_only_known_host_names_are_accepted(host: str, public_url: str, *, expected: bool) -> None:
+    """These are IP addresses and configured names."""
     assert _is_ours(host, public_url) is expected
 
 
@@ -74,13 +74,12 @@ def test_a_name_of_ours_is_told_from_others(host: str, public_url: str, *, expec
         ("", False),
     ],
 )
-def test_a_login_leads_to_pages_of_ours(address: str, *, expected: bool) -> None:
-    """Whatever the address of the login says."""
+def test_a_login_redirects_only_to_own_pages(address: str, *, expected: bool) -> None:
     assert _is_page(address) is expected
 
 
-def test_the_token_is_for_this_machine() -> None:
-    """Elsewhere the password counts; the token would open the pages from everywhere."""
+def test_the_token_is_accepted_only_from_this_machine() -> None:
+    """For other addresses only the password is accepted."""
     settings = WebSettings.model_validate({"password_hash": hashed(SECRET)})
 
     addresses = ("127.0.0.1", "::1", "localhost", "0.0.0.0")  # noqa: S104 - as one may
@@ -98,7 +97,7 @@ def test_the_token_is_for_this_machine() -> None:
         {"trusted_user_header": "X-Remote-User", "trusted_proxies": ["everyone"]},
     ],
 )
-def test_settings_that_would_let_others_in_are_refused(wrong: dict[str, object]) -> None:
-    """A header is believed from an address only, and an address needs its scheme."""
+def test_insecure_settings_are_rejected(wrong: dict[str, object]) -> None:
+    """A trusted header needs the address of its proxy, and an address needs its scheme."""
     with pytest.raises(ValidationError):
         WebSettings.model_validate(wrong)

@@ -1,4 +1,4 @@
-"""What the address of a list says, and the addresses of its other pages."""
+"""Tests of the state of a list in its address, and of the addresses of its other pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chordwise.web.listing import Listing, listing_of
 
 
 def asked(query: str) -> Listing:
-    """Return the list that an address asks for."""
+    """Return the list that an address describes."""
     scope = {
         "type": "http",
         "path": "/results",
@@ -24,8 +24,8 @@ def asked(query: str) -> Listing:
     return listing_of(Request(scope), ("type", "label"), ("created", "confidence"), "-created")
 
 
-def test_an_address_is_read_as_it_was_written() -> None:
-    """Filters, order and the last row come back from the address of the next page."""
+def test_the_address_of_the_next_page_round_trips() -> None:
+    """It has the filters, the order and the last row."""
     first = asked("type=summary&label=&sort=confidence&unknown=1")
     key = (0.25, None, "Straße & Söhne", 7)
 
@@ -41,8 +41,8 @@ def test_an_address_is_read_as_it_was_written() -> None:
     assert second.after == key
 
 
-def test_a_change_begins_at_the_first_page() -> None:
-    """Of the filters and of the order; an order that is chosen again is turned."""
+def test_a_changed_filter_or_order_leads_to_the_first_page() -> None:
+    """Selecting the current order again reverses it."""
     listing = asked("type=summary&sort=confidence&after=WzFd")
 
     assert listing.after == (1,)
@@ -61,7 +61,7 @@ def test_a_change_begins_at_the_first_page() -> None:
 @pytest.mark.parametrize(
     "query", ["sort=password", "sort=--created", "after=%20", "after=e30=", "after=W1tdXQ=="]
 )
-def test_an_address_of_no_page_is_refused(query: str) -> None:
-    """Orders that there are not, and keys that are none."""
+def test_an_invalid_address_is_rejected(query: str) -> None:
+    """Its order is unknown, or its key is invalid."""
     with pytest.raises(UsageError):
         asked(query)

@@ -1,4 +1,4 @@
-"""The threads that tasks run in, and the watchdog of the consumption, on a clock of the test."""
+"""Tests of the threads that run tasks, and of the consumption watchdog, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worker.slots import Slots
 
 @dataclass(slots=True)
 class World:
-    """A worker with two slots, its broker, and what the watchdog did."""
+    """A worker with two slots, its broker, and the actions of the watchdog."""
 
     now: float = 0.0
     broker_is_well: bool = True
@@ -33,7 +33,7 @@ class World:
 
 
 def watched(world: World) -> tuple[Consumption, Watchdog]:
-    """Return the consumption, and a watchdog that looks every 5 s and leaves after 15 s."""
+    """Return the consumption, and a watchdog that checks every 5 s and exits after 15 s."""
     consumption = Consumption(2, clock=lambda: world.now)
     watchdog = Watchdog(
         consumption,
@@ -45,8 +45,8 @@ def watched(world: World) -> tuple[Consumption, Watchdog]:
     return consumption, watchdog
 
 
-def test_who_gets_answers_consumes() -> None:
-    """An answer of late is enough; the broker is not asked."""
+def test_a_worker_that_receives_messages_is_consuming() -> None:
+    """A recent response suffices; the broker is not queried."""
     world = World()
     consumption, watchdog = watched(world)
 
@@ -58,8 +58,8 @@ def test_who_gets_answers_consumes() -> None:
     assert world.questions == 0
 
 
-def test_who_has_no_free_slot_is_busy_for_as_long_as_it_takes() -> None:
-    """Without a free slot nothing is asked for, and that is all right."""
+def test_a_worker_without_a_free_slot_is_busy_without_a_time_limit() -> None:
+    """It requests no messages."""
     world = World()
     consumption, watchdog = watched(world)
 
@@ -72,8 +72,8 @@ def test_who_has_no_free_slot_is_busy_for_as_long_as_it_takes() -> None:
     assert world.reasons == []
 
 
-def test_a_slot_that_is_free_has_to_be_filled() -> None:
-    """One running call does not excuse a worker that requests nothing for its other slot."""
+def test_a_worker_with_a_free_slot_must_request_messages() -> None:
+    """A running call in the other slot is no excuse."""
     world = World()
     consumption, watchdog = watched(world)
 
@@ -85,8 +85,8 @@ def test_a_slot_that_is_free_has_to_be_filled() -> None:
     assert len(world.reasons) == 1
 
 
-def test_a_broker_that_is_away_is_waited_for() -> None:
-    """The worker shows that it waits, from the beginning, and never restarts for it."""
+def test_a_worker_waits_for_an_unavailable_broker() -> None:
+    """It reports that it waits, also at its start, and never restarts for this reason."""
     world = World(broker_is_well=False)
     _, watchdog = watched(world)
 
@@ -96,8 +96,8 @@ def test_a_broker_that_is_away_is_waited_for() -> None:
     assert world.reasons == []
 
 
-def test_a_broker_that_comes_back_gives_the_worker_its_full_patience() -> None:
-    """What was quiet while the broker was away does not count."""
+def test_the_timeout_restarts_when_the_broker_is_available_again() -> None:
+    """The time of the outage does not count."""
     world = World(broker_is_well=False)
     consumption, watchdog = watched(world)
     world.now = 60
@@ -114,8 +114,8 @@ def test_a_broker_that_comes_back_gives_the_worker_its_full_patience() -> None:
     assert world.reasons == []
 
 
-def test_who_does_not_consume_from_a_broker_that_is_well_leaves() -> None:
-    """Not at the first look, and not when the process itself was stopped for an hour."""
+def test_a_worker_that_does_not_consume_from_a_healthy_broker_exits() -> None:
+    """It does not exit at the first check or after the process was suspended for an hour."""
     world = World()
     _, watchdog = watched(world)
 
@@ -130,8 +130,8 @@ def test_who_does_not_consume_from_a_broker_that_is_well_leaves() -> None:
     assert world.shown == []
 
 
-def test_consuming_is_shown_when_it_has_begun_and_not_before() -> None:
-    """The command that started the worker waits for this sign."""
+def test_consuming_is_reported_only_after_it_has_begun() -> None:
+    """The command that started the worker waits for this state."""
     world = World()
     _, watchdog = watched(world)
 
@@ -140,7 +140,7 @@ def test_consuming_is_shown_when_it_has_begun_and_not_before() -> None:
     before = list(world.shown)
     watchdog.begin(sender="Celery")
 
-    assert first is State.CONSUMING  # it has its patience from the beginning
+    assert first is State.CONSUMING  # the timeout has not passed yet
     assert before == []
     assert world.shown == [State.CONSUMING]
 
@@ -155,7 +155,6 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountedThreads]:
 
 
 def test_a_task_occupies_its_slot_while_it_runs(pool: CountedThreads) -> None:
-    """The only slot is busy inside the task, and free afterward."""
     answers: SimpleQueue[object] = SimpleQueue()
 
     def task() -> tuple[int, object, float]:
@@ -169,8 +168,8 @@ def test_a_task_occupies_its_slot_while_it_runs(pool: CountedThreads) -> None:
     assert not pool.consumption.is_busy
 
 
-def test_a_task_whose_end_cannot_be_noted_frees_its_slot(pool: CountedThreads) -> None:
-    """Celery is given an end in any case; otherwise it would never free the slot."""
+def test_a_task_frees_its_slot_if_its_end_cannot_be_recorded(pool: CountedThreads) -> None:
+    """Celery always gets a result; otherwise it would never free the slot."""
     answers: SimpleQueue[object] = SimpleQueue()
 
     def task() -> None:
@@ -186,8 +185,8 @@ def test_a_task_whose_end_cannot_be_noted_frees_its_slot(pool: CountedThreads) -
     ]
 
 
-def test_no_more_messages_are_taken_than_can_be_worked_on(pool: CountedThreads) -> None:
-    """A message counts as a slice until its chunks begin; after that, they count."""
+def test_messages_are_taken_only_for_free_slots_and_one_slice_ahead(pool: CountedThreads) -> None:
+    """A message counts as a slice until its chunks begin; after that, its chunks count."""
     answers: SimpleQueue[object] = SimpleQueue()
     cut, asked = threading.Event(), threading.Event()
     rooms: list[bool] = []
@@ -211,7 +210,7 @@ def test_no_more_messages_are_taken_than_can_be_worked_on(pool: CountedThreads) 
     ended = [answers.get(timeout=10), answers.get(timeout=10)]
     pool.on_stop()
 
-    assert rooms == [True, True, False]  # four calls at once, and another slice in preparation
+    assert rooms == [True, True, False]  # four concurrent calls, and another slice in preparation
     assert ended == [(0, True, 0.0), (0, "other", 0.0)]
     assert pool.slots.has_room
     assert woken == [True]

@@ -1,4 +1,4 @@
-"""What a message of ours looks like: real ones pass, and whatever is bent is named."""
+"""Tests of validating messages: genuine ones pass, and the defect of others is named."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SYNTHESIS = {
 
 
 def a_message(body: object = None, **headers: object) -> dict[str, object]:
-    """Return a message as Celery writes it for a chunk."""
+    """Return a message in the format of Celery for a chunk."""
     ids = [str(uuid.uuid4()), str(uuid.uuid4())]
     content = [ids, {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": SYNTHESIS}]
     return {
@@ -45,14 +45,14 @@ def a_message(body: object = None, **headers: object) -> dict[str, object]:
 
 
 def test_a_header_of_a_chord_passes() -> None:
-    """It carries the synthesis of its job along, be it the only one."""
+    """It has the synthesis of its job as its chord, also as the only task of the header."""
     ids = [str(uuid.uuid4()), str(uuid.uuid4())]
 
     assert reason_against(a_message()) is None
     assert reason_against(a_message([ids, {}, {"chain": [SYNTHESIS]}])) is None
 
 
-def test_what_would_call_other_tasks_does_not_pass() -> None:
+def test_messages_that_call_other_tasks_are_rejected() -> None:
     ids = [str(uuid.uuid4()), str(uuid.uuid4())]
     other = {**SYNTHESIS, "task": "celery.chord_unlock"}
     options = [{"chain": [other]}, {"chain": [SYNTHESIS, SYNTHESIS]}, {"chord": other}]
@@ -61,8 +61,8 @@ def test_what_would_call_other_tasks_does_not_pass() -> None:
     assert {reason_against(a_message([ids, {}, each])) for each in options} == {Rejection.OPTIONS}
 
 
-def test_right_ids_do_not_let_other_options_through() -> None:
-    """What Celery would stumble over, or call besides, is a reason although there is such work."""
+def test_messages_with_valid_ids_and_other_options_are_rejected() -> None:
+    """These are options that make Celery fail or call other tasks."""
     messages = list(bent(str(uuid.uuid4()), str(uuid.uuid4())))
 
     passed = [each for each in messages if reason_against(each) is not Rejection.OPTIONS]
@@ -71,8 +71,8 @@ def test_right_ids_do_not_let_other_options_through() -> None:
     assert passed == []
 
 
-def test_the_limit_of_size_is_looked_at_before_decoding() -> None:
-    """What is too large is not even base64."""
+def test_the_size_limit_is_checked_before_decoding() -> None:
+    """The body that is too large is not valid base64."""
     large = {**a_message(), "body": "*" * (MAX_CHARACTERS + 1)}
     just_fits = {**a_message(), "body": "*" * MAX_CHARACTERS}
 
@@ -84,8 +84,8 @@ MEMBERS = ("body", "headers", "properties", "content-type", "content-encoding")
 
 
 @given(st.sampled_from(MEMBERS), JSON)
-def test_nothing_raises_whatever_the_message(name: str, value: object) -> None:
-    """Everything that JSON can say has a reason against it: as a message, a body or a member."""
+def test_any_other_json_is_rejected_without_an_error(name: str, value: object) -> None:
+    """The value is the message, its body, or one of its members."""
     whole = a_message()
     body = base64.b64encode(json.dumps(value).encode()).decode()
 

@@ -1,4 +1,4 @@
-"""The messages that a worker holds, and how they go back to the broker."""
+"""Tests of the messages that a worker holds and of their return to the broker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker.transport import PatientReceipts
 
 @dataclass(slots=True, kw_only=True)
 class Broker:
-    """Holds what is not acknowledged; a client, a pipeline and a channel at once."""
+    """Holds unacknowledged messages; acts as client, pipeline and channel."""
 
     answers: bool = True
     unacked: set[str] = field(default_factory=set)
@@ -45,7 +45,7 @@ class Broker:
 
 
 def receipts_of(broker: Broker, *tags: str, most: int) -> PatientReceipts:
-    """Return receipts that hold messages, of which there may be so many."""
+    """Return receipts with these messages and a limit of `most`."""
     receipts = PatientReceipts(broker, most)
     for tag in tags:
         broker.unacked.add(tag)
@@ -59,8 +59,8 @@ def _as_before() -> Iterator[None]:
     PatientReceipts.unsettled.clear()
 
 
-def test_a_message_that_is_done_makes_room_although_the_broker_is_silent() -> None:
-    """The slot is free at once; the broker is notified with the next finished message."""
+def test_a_finished_message_makes_room_while_the_broker_does_not_answer() -> None:
+    """The broker is notified with the next finished message."""
     broker = Broker(answers=False)
     receipts = receipts_of(broker, "first", "second", most=2)
 
@@ -75,7 +75,7 @@ def test_a_message_that_is_done_makes_room_although_the_broker_is_silent() -> No
     assert broker.unacked == set()
 
 
-def test_another_connection_tells_what_the_first_could_not() -> None:
+def test_another_connection_sends_failed_acknowledgements() -> None:
     broker = Broker(answers=False)
     receipts_of(broker, "first", most=2).ack("first")
     broker.answers = True
@@ -86,13 +86,13 @@ def test_another_connection_tells_what_the_first_could_not() -> None:
 
 
 class Receipts:
-    """Holds three messages on a connection that another thread closes so many times."""
+    """Holds three messages on a connection that another thread closes `closed` times."""
 
     def __init__(self, closed: int) -> None:
         self.closed = closed
 
     def give_back(self) -> int:
-        """Give the messages back, unless the connection is closed meanwhile."""
+        """Return the messages unless the connection is closed."""
         self.closed -= 1
         if self.closed >= 0:
             raise redis.exceptions.ConnectionError("Connection closed by server.")
@@ -100,10 +100,10 @@ class Receipts:
 
 
 @pytest.mark.parametrize(("closed", "given"), [(0, 3), (1, 3), (2, None)])
-def test_a_connection_that_is_closed_meanwhile(
+def test_messages_are_returned_after_one_closed_connection(
     monkeypatch: pytest.MonkeyPatch, closed: int, given: int | None
 ) -> None:
-    """It is tried once more; what stays behind then is said to, and raises nothing."""
+    """There is one retry; then the failure is reported without an error."""
     monkeypatch.setattr(transport.PatientReceipts, "in_use", {Receipts(closed)})
 
     assert transport.give_back(5) == given
