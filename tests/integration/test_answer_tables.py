@@ -265,7 +265,7 @@ def test_a_value_of_the_wrong_type_is_listed_as_unread(pipeline: Pipeline) -> No
     ]
 
 
-def test_nothing_found_is_a_state_and_needs_review(pipeline: Pipeline) -> None:
+def test_nothing_found_is_a_status_that_needs_review(pipeline: Pipeline) -> None:
     """An answer without any value does not count as a plain success."""
     saved(
         pipeline, "empty", AnalysisOptions(instructions="price"), {"a.txt": "No judgment is given."}

@@ -102,7 +102,7 @@ def test_a_shared_batch_shows_how_many_of_its_questions_are_of_other_runs(
     assert provider.batches[0].fates is None
 
 
-def test_a_follower_waits_for_the_batch_of_the_other(pipeline: Pipeline) -> None:
+def test_a_follower_waits_for_the_batch_of_its_leader(pipeline: Pipeline) -> None:
     leading = pipeline.submit(PARAGRAPH, options=in_batches())
     following = pipeline.submit(f" {PARAGRAPH}", options=in_batches())
     pipeline.work(leading)
@@ -128,7 +128,7 @@ def test_a_provider_error_is_shown_with_its_message(
     assert in_words(pipeline, submission)[0].endswith("It says 401.")
 
 
-def test_a_run_that_is_over_waits_for_nothing(pipeline: Pipeline, provider: BatchProvider) -> None:
+def test_a_finished_run_waits_for_nothing(pipeline: Pipeline, provider: BatchProvider) -> None:
     done = pipeline.submit(PARAGRAPH, options=in_batches())
     provider.holds = False
     pass_the_night(pipeline, done)

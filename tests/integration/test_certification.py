@@ -407,9 +407,7 @@ def test_labels_not_chosen_yet_reserve_their_share_of_the_risk(pipeline: Pipelin
     assert found.certificate.more_checks == fourth != whole
 
 
-def test_answers_are_ranked_by_the_calibration_at_the_time_of_the_draw(
-    pipeline: Pipeline,
-) -> None:
+def test_answers_are_ranked_by_the_calibration_at_the_time_of_the_draw(pipeline: Pipeline) -> None:
     """A calibration that is learned later, from these checks, changes no rank."""
     ((provider, model),) = pipeline.rows("SELECT DISTINCT provider, model FROM results")
 

@@ -198,7 +198,7 @@ def on_terminal(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> st
 def test_csv_on_a_terminal_is_escaped(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """In a file or a pipe every byte is as stored."""
+    """In a file or a pipe the text is as stored."""
     assert desk.submission.name
     for arguments in (("sql", "--csv", NASTY), ("export", "--sql", NASTY, "-o", "-")):
         shown = on_terminal(arguments, monkeypatch)
@@ -252,7 +252,7 @@ def test_a_long_table_is_truncated_with_a_notice(desk: Desk) -> None:
 
 
 def test_a_refused_statement_and_a_repeated_migration_change_nothing(desk: Desk) -> None:
-    """PostgreSQL's own message is shown and standard output is empty; the newest tables stay."""
+    """PostgreSQL's own error is shown, and the migration keeps the newest revision."""
     shown = desk.call("sql", "SELECT * FROM outbox")
     found = json.loads(desk.call("migrate", "--json").out)
 

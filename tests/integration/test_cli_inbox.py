@@ -181,7 +181,7 @@ def test_only_the_first_side_cars_without_a_file_are_named(
     assert "… and 3 side-cars more without a file" in shown
 
 
-def test_without_a_folder_it_says_what_to_set(
+def test_without_a_folder_the_hint_names_the_setting(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Nothing is started, and the exit code is that of a usage error."""

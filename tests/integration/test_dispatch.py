@@ -112,9 +112,7 @@ def test_one_message_completes_a_job(settings: Settings, chunk_tokens: int, stat
     assert pipeline.value(promised) == 1
 
 
-def test_the_message_that_splits_a_short_document_completes_its_job(
-    settings: Settings,
-) -> None:
+def test_the_message_that_splits_a_short_document_completes_its_job(settings: Settings) -> None:
     """The chunks of one slice are analyzed in the same task, and none is marked as sent."""
     pipeline = a_pipeline(
         with_settings(settings, "pipeline", chunk_tokens=400), quoting_the_text, repeat_last=True

@@ -76,7 +76,7 @@ def answer(server: EmbeddedPostgres, query: str) -> object:
 
 
 def test_data_survives_a_restart(used: EmbeddedPostgres) -> None:
-    """Committed data exists after the next start; the stop leaves no process or file."""
+    """Committed data exists after the next start; the stop leaves no process."""
     used.start()
     with psycopg.connect(used.connection_string()) as connection:
         connection.execute("CREATE TABLE notes AS SELECT 'kept' AS note")
@@ -99,7 +99,7 @@ def test_data_survives_a_restart(used: EmbeddedPostgres) -> None:
 def test_the_server_is_closed_and_independent_of_the_system_locale(
     running: EmbeddedPostgres,
 ) -> None:
-    """It has no network and no other password; lower-casing umlauts works everywhere."""
+    """It has no network and requires the password; umlauts are lower-cased everywhere."""
     assert answer(running, "SELECT lower('ÄÖÜ')") == "äöü"
     assert answer(running, "SHOW server_encoding") == "UTF8"
     assert answer(running, "SHOW listen_addresses") == ""

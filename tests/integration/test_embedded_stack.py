@@ -40,7 +40,7 @@ from tests.fakes.stacks import (
 )
 
 
-def test_the_level_rises_and_never_falls(home: Path) -> None:
+def test_the_level_of_a_stack_is_never_lowered(home: Path) -> None:
     """A reading command gets only a migrated PostgreSQL; a working one gets the rest.
 
     Our processes receive the addresses of database and broker in their environment.

@@ -70,7 +70,7 @@ def test_an_unsuccessful_retry_costs_one_request(settings: Settings) -> None:
     assert len(pipeline.model.requests) == 2
 
 
-def test_a_changed_key_asks_at_once(settings: Settings) -> None:
+def test_a_changed_key_is_used_at_once(settings: Settings) -> None:
     """Workers with another key ignore the pause of the old one."""
     old = a_pipeline(settings, QuotaExceededError("The money is spent."))
     old.analyze(PARAGRAPH)

@@ -285,7 +285,7 @@ def test_a_schedule_checks_the_guardrails(settings: Settings) -> None:
     ]
 
 
-def test_the_winner_becomes_the_profile(
+def test_a_promoted_variant_becomes_the_profile(
     settings: Settings, settings_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The file keeps its comments, and the next documents use the new profile."""

@@ -63,7 +63,7 @@ def written(table: Table, wanted: ExportFormat, *, raw: bool = False) -> io.Byte
     return sink
 
 
-def test_json_lines_lose_nothing() -> None:
+def test_json_lines_preserve_all_values() -> None:
     """Decimals that do not fit a number stay texts; formulas are unchanged."""
     lines = written(a_table([ROW], [EMPTY]), ExportFormat.JSONL).read().decode().splitlines()
 

@@ -33,7 +33,7 @@ from tests.fakes.pipeline import SCRIPTED, a_pipeline, quoting_the_text
 from tests.fakes.processes import wait_until
 
 
-def test_a_file_goes_through_the_store_to_done(inbox: WatchedInbox) -> None:
+def test_a_file_is_moved_through_the_store_to_done(inbox: WatchedInbox) -> None:
     """It is taken after the delay and moved to the same sub-folder after its analysis."""
     dropped = inbox.drop("letters/2026/a.txt", LETTER)
     before = inbox.folders.hashes()
@@ -128,7 +128,7 @@ def test_a_link_in_done_moves_no_file_to_another_folder(
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_side_car_overrides_for_its_file(inbox: WatchedInbox) -> None:
+def test_a_side_car_overrides_the_profile_for_its_file(inbox: WatchedInbox) -> None:
     """Its entries override the profile's, and it is moved with its file."""
     inbox.drop("letters/a.txt.chordwise.toml", 'types = ["summary"]\nmodel = "extractive"')
     inbox.drop("letters/a.txt", LETTER)
@@ -158,7 +158,7 @@ BROKEN = {
 }
 
 
-def test_a_broken_side_car_sends_its_file_to_failed(inbox: WatchedInbox) -> None:
+def test_a_file_with_an_invalid_side_car_is_moved_to_failed(inbox: WatchedInbox) -> None:
     """The note has the reason; no model is asked."""
     for number, side_car in enumerate(BROKEN):
         inbox.drop(f"{number}.txt.chordwise.toml", side_car)
@@ -284,7 +284,7 @@ ODD_NAMES = (
 
 
 def test_unusual_names_are_unchanged(inbox: WatchedInbox) -> None:
-    """Whatever the name, the file arrives with the same bytes as its name, in the right folder."""
+    """A delivered file has a name of the same bytes, in the right folder."""
     for number, name in enumerate(ODD_NAMES):
         path = inbox.folders.inbox / os.fsdecode(name)
         path.write_text(f"{number}. {LETTER}", "utf-8")
@@ -462,7 +462,7 @@ def test_overlapping_inboxes_are_refused(tmp_path: Path, folders: tuple[str, ...
         places(Settings(inbox=inbox))
 
 
-def test_a_profile_stays_in_the_inbox(tmp_path: Path) -> None:
+def test_the_folder_of_a_profile_must_be_inside_the_inbox(tmp_path: Path) -> None:
     """A relative path must not lead its folder out of the inbox."""
     inbox = InboxSettings(folders=(tmp_path / "in",))
     profiles = {"x": ProfileSettings(folder=Path("../elsewhere"))}

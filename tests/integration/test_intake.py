@@ -203,9 +203,7 @@ def test_jobs_end_while_a_batch_is_stored(settings: Settings) -> None:
     assert pipeline.value("SELECT count(*) FROM jobs") == 1
 
 
-def test_a_batch_is_not_stored_if_its_run_is_cancelled_meanwhile(
-    settings: Settings,
-) -> None:
+def test_a_batch_is_not_stored_if_its_run_is_cancelled_meanwhile(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
 

@@ -176,7 +176,7 @@ def test_a_failed_chunk_makes_the_result_partial(small_chunks: Settings) -> None
     assert "of them so" not in str(message)
 
 
-def test_a_single_chunk_is_not_counted_in_its_reason(settings: Settings) -> None:
+def test_the_reason_of_a_single_chunk_has_no_count(settings: Settings) -> None:
     pipeline = a_pipeline(settings, "no JSON", repeat_last=True)
     submission = pipeline.submit(PARAGRAPH)
 

@@ -116,9 +116,7 @@ def test_the_same_question_again_has_the_same_result(pipeline: Pipeline) -> None
     assert pipeline.job(fresh).examples is not None
 
 
-def test_examples_are_not_shown_where_they_must_not_be(
-    pipeline: Pipeline,
-) -> None:
+def test_examples_are_not_shown_where_they_must_not_be(pipeline: Pipeline) -> None:
     """A document never sees its own answer, and held-out documents are shown to none."""
     worked(pipeline, asked(), {**texts("boat"), **texts("raft", held_out=True)})
     correct("boat")

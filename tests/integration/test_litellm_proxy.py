@@ -198,9 +198,7 @@ def test_a_silent_provider_takes_no_longer_than_our_timeout(proxy: LiteLLMProxy)
         model_behind(proxy).complete(a_request(timeout_seconds=1))
 
 
-def test_a_timeout_of_the_proxy_is_retried_later(
-    proxy: LiteLLMProxy,
-) -> None:
+def test_a_timeout_of_the_proxy_is_retried_later(proxy: LiteLLMProxy) -> None:
     proxy.provider.play(silence)
 
     with pytest.raises(ModelOverloadedError):

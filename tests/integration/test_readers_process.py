@@ -292,9 +292,7 @@ def test_a_file_that_changes_during_reading_has_no_text(tmp_path: Path) -> None:
         assert [failure_of(each) for each in found] == [("unreadable", "changed")]
 
 
-def test_text_too_large_for_the_memory_is_rejected(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_text_too_large_for_the_memory_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a container with little memory the limits are low, and the error names them."""
     monkeypatch.setattr(capacity, "memory_megabytes", lambda: 675)
     with Reader(ReaderSettings()) as reader:

@@ -273,9 +273,7 @@ def test_a_fallback_is_not_asked_if_the_first_model_answers(settings: Settings) 
     assert pair.calls() == [("scripted", "script-1", None, True, False)]
 
 
-def test_invalid_answers_are_in_the_ledger_as_invalid(
-    settings: Settings,
-) -> None:
+def test_invalid_answers_are_in_the_ledger_as_invalid(settings: Settings) -> None:
     """The first model was asked again; its requests succeeded, but its answers were invalid."""
     pair = a_pair(settings, "This is no JSON.", SUMMARY)
 

@@ -362,7 +362,7 @@ def test_a_document_taken_in_during_its_deletion_is_not_lost(settings: Settings)
 
 
 def test_a_document_of_an_uncommitted_intake_is_kept(settings: Settings) -> None:
-    """The run is not committed yet, and locks the document."""
+    """The open transaction of the intake locks the document."""
     night = a_night(settings, tidy=pruned_after(keep_runs_days=30))
     database = night.pipeline.context.database
     night.pipeline.submit(OLD, options=a_run())

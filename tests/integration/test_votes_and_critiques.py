@@ -55,9 +55,7 @@ def failing_once(stage: Stage, error: ChordwiseError) -> Line:
     return answer
 
 
-def test_an_answer_is_examined_revised_and_stored_with_the_objection(
-    settings: Settings,
-) -> None:
+def test_an_answer_is_examined_revised_and_stored_with_the_objection(settings: Settings) -> None:
     """There are three calls in the ledger, and one result with grounded facts."""
     pipeline = a_pipeline(settings, objecting, repeat_last=True)
 
