@@ -1,4 +1,4 @@
-"""Fixtures that tests of the pipeline share."""
+"""Fixtures shared by the tests of the pipeline."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pipeline(settings: Settings) -> Pipeline:
 
 @pytest.fixture
 def small_chunks(settings: Settings) -> Settings:
-    """Return settings with which the long text has several chunks."""
+    """Return settings that split the long text into several chunks."""
     return with_settings(settings, "pipeline", chunk_tokens=800)
 
 
@@ -49,7 +49,7 @@ def addressed(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 @pytest.fixture(scope="session")
 def initialized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the data of an initialized PostgreSQL, and its password."""
+    """Return a folder with an initialized PostgreSQL cluster, and its password."""
     folder = tmp_path_factory.mktemp("initialized")
     (folder / "run").mkdir(mode=0o700)
     postgres = EmbeddedPostgres(folder / "postgres", folder / "run")

@@ -1,4 +1,4 @@
-"""The cache of completions in PostgreSQL: one request at the provider for all who are identical."""
+"""Tests of the cache of completions: identical requests reach the provider once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MONTH = timedelta(days=30)
 
 
 class NoLedger:
-    """Counts the hits."""
+    """Counts the cache hits."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -70,7 +70,7 @@ def database(database_url: SecretStr) -> Iterator[Database]:
 
 @pytest.fixture
 def peer() -> Iterator[AnsweringServer]:
-    """Serve a provider that takes half a second for an answer."""
+    """Serve a provider that takes half a second to answer."""
     with serving(delay_seconds=0.5) as server:
         yield server
 
@@ -105,8 +105,10 @@ def value(database: Database, query: str) -> object:
         return found
 
 
-def test_fifty_who_ask_the_same_make_one_request(database: Database, peer: AnsweringServer) -> None:
-    """The others wait for it, without a transaction open, and get the same answer."""
+def test_fifty_identical_questions_make_one_request(
+    database: Database, peer: AnsweringServer
+) -> None:
+    """The other callers wait without an open transaction and receive the same answer."""
     ledger = NoLedger()
     model = connect(
         ModelSettings(provider="openai", model="peer", base_url=peer.base_url), SecretStr("")
@@ -127,8 +129,8 @@ def test_fifty_who_ask_the_same_make_one_request(database: Database, peer: Answe
     assert value(database, "SELECT uses FROM cached_completions") == 49
 
 
-def test_nothing_is_locked_while_a_model_is_asked(database: Database) -> None:
-    """A look at the cache meanwhile shows at once that a request is under way."""
+def test_no_lock_is_held_during_a_model_call(database: Database) -> None:
+    """Another lookup returns at once and reports that a request is running."""
     seen: list[Completion | Standing] = []
     busy: list[object] = []
     query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
@@ -158,15 +160,15 @@ def test_a_claim_of_a_killed_worker_is_taken_over(database: Database) -> None:
     assert afterwards == [Standing.OURS, *[Standing.OTHERS] * 4]
 
 
-def test_a_chunk_is_taken_over_with_its_claim(database: Database) -> None:
-    """The lease says that the worker before is gone: its claim is not waited for."""
+def test_the_new_owner_of_a_chunk_also_takes_over_its_cache_claim(database: Database) -> None:
+    """Its lease shows that the previous worker is gone, so the claim is not waited for."""
     chunk = uuid.uuid4()
     assert cache_of(database, chunk).take(ENTRY) is Standing.OURS
 
     assert cache_of(database, chunk).take(ENTRY) is Standing.OURS
 
 
-def test_who_was_taken_over_stores_nothing(database: Database) -> None:
+def test_a_worker_that_lost_its_claim_stores_nothing(database: Database) -> None:
     late = cache_of(database, claim_lasts=timedelta(0))
     assert late.take(ENTRY) is Standing.OURS
     assert cache_of(database).take(ENTRY) is Standing.OURS
@@ -177,7 +179,7 @@ def test_who_was_taken_over_stores_nothing(database: Database) -> None:
     assert cache_of(database).take(ENTRY) is Standing.OTHERS
 
 
-def test_after_a_failure_the_next_one_may_ask(database: Database) -> None:
+def test_after_a_failure_the_next_caller_asks_the_model(database: Database) -> None:
     with pytest.raises(ModelOverloadedError):
         wrapped(ScriptedModel([ModelOverloadedError("busy")]), cache_of(database)).complete(
             a_request()
@@ -186,8 +188,8 @@ def test_after_a_failure_the_next_one_may_ask(database: Database) -> None:
     assert value(database, "SELECT count(*) FROM cached_completions") == 0
 
 
-def test_what_is_too_old_is_asked_again(database: Database) -> None:
-    """Its row is claimed again, and counts its uses from zero."""
+def test_an_expired_entry_is_asked_again(database: Database) -> None:
+    """The row is claimed again and its count of uses restarts at zero."""
     cache = cache_of(database)
     assert cache.take(ENTRY) is Standing.OURS
     cache.store(ENTRY, a_completion('{"a": 1}'))
@@ -197,7 +199,7 @@ def test_what_is_too_old_is_asked_again(database: Database) -> None:
     assert value(database, "SELECT uses FROM cached_completions") == 0
 
 
-def test_an_invalid_completion_is_taken_out_again(database: Database) -> None:
+def test_an_invalid_completion_is_removed(database: Database) -> None:
     """The check finds it by the key of the completion."""
     model = ScriptedModel(["no JSON", "{}"])
     first = wrapped(model, cache_of(database)).complete(a_request())
@@ -209,8 +211,8 @@ def test_an_invalid_completion_is_taken_out_again(database: Database) -> None:
     assert (first.text, second.text) == ("no JSON", "{}")
 
 
-def test_without_its_database_the_cache_is_left_out() -> None:
-    """The model is asked, and nothing is kept."""
+def test_the_cache_is_skipped_while_its_database_is_unavailable() -> None:
+    """The model is asked and nothing is stored."""
     with opened(SecretStr("postgresql://absent@127.0.0.1:9/nothing")) as away:
         cache = cache_of(away)
         model = ScriptedModel(["{}"])
@@ -221,8 +223,8 @@ def test_without_its_database_the_cache_is_left_out() -> None:
     assert completion.cache_key == ""
 
 
-def test_old_completions_are_forgotten(settings: Settings) -> None:
-    """By the scheduler's chore, after the age of the settings; claims that live are left alone."""
+def test_old_completions_are_deleted(settings: Settings) -> None:
+    """The scheduler deletes them after the configured age and keeps live claims."""
     pipeline = a_pipeline(settings)
     database = pipeline.context.database
     for key in ("old", "new", "claimed"):
@@ -242,8 +244,8 @@ def test_old_completions_are_forgotten(settings: Settings) -> None:
     assert pipeline.value(left) == "claimed new"
 
 
-def test_a_hit_has_its_row_in_the_ledger(settings: Settings) -> None:
-    """Without a request, tokens or money; the check's verdict goes beside it."""
+def test_a_cache_hit_is_recorded_in_the_ledger(settings: Settings) -> None:
+    """The row has no request, tokens or cost, and records the result of the check."""
     pipeline = a_pipeline(settings)
     job = pipeline.job(pipeline.submit(PARAGRAPH))
     database = pipeline.context.database
@@ -270,7 +272,7 @@ def test_a_hit_has_its_row_in_the_ledger(settings: Settings) -> None:
     ("fresh", "use_cache", "expected"),
     [(False, True, True), (True, True, False), (False, False, False)],
 )
-def test_a_run_says_whether_it_uses_the_cache(
+def test_a_run_stores_whether_it_uses_the_cache(
     settings: Settings, *, fresh: bool, use_cache: bool, expected: bool
 ) -> None:
     pipeline = a_pipeline(settings)
@@ -285,12 +287,12 @@ def test_a_run_says_whether_it_uses_the_cache(
 @pytest.mark.parametrize(
     "named", [AWAY, ModelSettings(provider="local", model="tiny.gguf")], ids=["remote", "served"]
 )
-def test_another_run_uses_what_was_answered_to_the_same_question(
+def test_another_run_reuses_the_completion_for_the_same_question(
     settings: Settings, named: ModelSettings
 ) -> None:
-    """Another threshold makes another result of the same completion; the ledger tells of it.
+    """A different threshold makes a new result from the same completion, recorded as a hit.
 
-    A GGUF file that is served here takes the longest to answer: it is asked once, too.
+    The answers of a local GGUF model are cached, too.
     """
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), named=named)
     pipeline.analyze(PARAGRAPH)
@@ -304,8 +306,8 @@ def test_another_run_uses_what_was_answered_to_the_same_question(
     assert pipeline.value(f"{rows} FROM model_calls") == [[False, True, 1], [True, True, 1]]
 
 
-def test_an_invalid_answer_is_not_used_again(settings: Settings) -> None:
-    """What failed one run is asked again by the next."""
+def test_an_invalid_answer_is_not_reused(settings: Settings) -> None:
+    """The next run asks a question that failed in an earlier run again."""
     pipeline = a_pipeline(settings, *["no JSON"] * 4, a_summary("rebuilt in 1856"))
     failed = pipeline.analyze(PARAGRAPH)
 

@@ -1,4 +1,4 @@
-"""The tables of the schema `answers`: what people ask in plain SQL, over contracts and invoices."""
+"""Tests of the schema `answers`, queried in plain SQL over contracts and invoices."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ INVOICE: JsonObject = {
 
 
 def a_contract(number: int) -> str:
-    """Return a contract as its lines `Item: value` say it; every fourth one has no fee."""
+    """Return a contract as lines of the form `Item: value`; every fourth one has no fee."""
     fee = "" if number % 4 == 3 else f"annual fee: US$ {1_000 * (number + 1):,}.50\n"
     return (
         f"AGREEMENT No. {number}\n"
@@ -86,7 +86,7 @@ def an_invoice(number: int) -> str:
 
 
 def reading(request: CompletionRequest) -> str:
-    """Answer what the document says, each value with its quote."""
+    """Answer with the values of the document, each with its quote."""
     text = request.task.text
     if request.task.options.schema is not None:
         data = json.loads(text[text.index("{") : text.rindex("}") + 1])
@@ -115,7 +115,7 @@ def reading(request: CompletionRequest) -> str:
 
 @pytest.fixture
 def pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline whose model answers what each document says."""
+    """Return a pipeline whose model answers with the values of each document."""
     return a_pipeline(settings, reading, repeat_last=True)
 
 
@@ -127,7 +127,7 @@ def saved(
     *,
     fresh: bool = False,
 ) -> Submission:
-    """Analyze documents by a run that is saved under a name."""
+    """Analyze documents in a run that is saved under a name."""
     options = replace(a_run(AnalysisType.EXTRACTION, analysis=analysis, fresh=fresh), save_as=name)
     submission = open_run(pipeline.context, options, NOW)
     for source, text in documents.items():
@@ -152,7 +152,7 @@ def invoices(pipeline: Pipeline) -> Submission:
 
 @pytest.fixture
 def filled_by(request: pytest.FixtureRequest) -> Callable[[Settings], None] | None:
-    """Fill the database of the tests that ask for it, once."""
+    """Fill the database that the tests of this module copy."""
     return fill if "filled" in request.fixturenames else None
 
 
@@ -164,14 +164,14 @@ def fill(settings: Settings) -> None:
 
 @pytest.fixture
 def filled(pipeline: Pipeline) -> Pipeline:
-    """Return a pipeline that has answered about twelve invoices and as many contracts."""
+    """Return a pipeline that has analyzed about twelve invoices and as many contracts."""
     return pipeline
 
 
 def test_an_export_is_in_the_order_of_documents_and_rows(
     pipeline: Pipeline, settings: Settings
 ) -> None:
-    """In whatever order they were taken in; the same file comes out every time."""
+    """The exported file is identical whatever order the documents were taken in."""
     numbers = (5, 2, 8)
     documents = {f"/files/invoice-{n:02}.txt": an_invoice(n) for n in numbers}
     saved(pipeline, "invoices", AnalysisOptions(schema=INVOICE), documents)
@@ -185,7 +185,7 @@ def test_an_export_is_in_the_order_of_documents_and_rows(
 
 
 def test_questions_about_contracts(filled: Pipeline) -> None:
-    """Six of ten, in plain SQL without any JSON operator."""
+    """Six of the ten questions need no JSON operator."""
     asked = filled.rows
 
     assert asked("SELECT governing_law, count(*) FROM answers.contracts GROUP BY 1 ORDER BY 1") == [
@@ -212,7 +212,7 @@ def test_questions_about_contracts(filled: Pipeline) -> None:
 
 
 def test_questions_about_invoices(filled: Pipeline) -> None:
-    """Four of ten, over typed members and the rows of their lists."""
+    """The other four use typed members and the rows of their lists."""
     asked = filled.rows
 
     assert asked(
@@ -235,8 +235,8 @@ def test_questions_about_invoices(filled: Pipeline) -> None:
     ) == [(date(2026, 1, 15), ["urgent"])]
 
 
-def test_evidence_stands_beside_each_value(filled: Pipeline) -> None:
-    """The quote is in the document where its place says."""
+def test_each_value_has_its_evidence_in_adjacent_columns(filled: Pipeline) -> None:
+    """The quote occurs in the document at the recorded offsets."""
     assert filled.value(
         "SELECT bool_and(governing_law_grounded AND substr(d.text, governing_law_start_char + 1, "
         "governing_law_end_char - governing_law_start_char) = governing_law_quote) "
@@ -247,8 +247,8 @@ def test_evidence_stands_beside_each_value(filled: Pipeline) -> None:
     ) == [(["parties: Ada 5 Ltd", "parties: Bob 5 Inc."],)]
 
 
-def test_a_value_that_is_not_of_its_type_is_named(pipeline: Pipeline) -> None:
-    """An empty cell would hide that the document does say something."""
+def test_a_value_of_the_wrong_type_is_listed_as_unread(pipeline: Pipeline) -> None:
+    """An empty cell alone would hide that the document contains a value."""
     fees = {
         "a.txt": "annual fee: as agreed\neffective date: 03/04/2020",
         "b.txt": "annual fee: 5 EUR",
@@ -265,8 +265,8 @@ def test_a_value_that_is_not_of_its_type_is_named(pipeline: Pipeline) -> None:
     ]
 
 
-def test_nothing_found_is_a_state_and_needs_review(pipeline: Pipeline) -> None:
-    """An answer without any value is no success without a word."""
+def test_nothing_found_is_a_status_that_needs_review(pipeline: Pipeline) -> None:
+    """An answer without any value does not count as a plain success."""
     saved(
         pipeline, "empty", AnalysisOptions(instructions="price"), {"a.txt": "No judgment is given."}
     )
@@ -278,7 +278,7 @@ def test_nothing_found_is_a_state_and_needs_review(pipeline: Pipeline) -> None:
 
 
 def test_corrections_and_new_runs(filled: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
-    """A correction shows at once, stays when the document is analyzed again, and is marked."""
+    """A correction is visible at once, survives a new analysis, and is marked."""
     told = ("feedback", "latest", "--document", "contract-00.txt")
     assert run([*told, "--correct", "governing law=Texas"]) == ExitCode.SUCCESS
     assert run([*told, "--correct", "annual fee=EUR 9,000"]) == ExitCode.SUCCESS
@@ -309,8 +309,8 @@ def test_corrections_and_new_runs(filled: Pipeline, capsys: pytest.CaptureFixtur
     assert "Texas" in out
 
 
-def test_columns_are_added_and_old_ones_stay_until_they_are_pruned(filled: Pipeline) -> None:
-    """A view that people built on the table survives, and keeps an old column from going."""
+def test_new_columns_are_added_and_old_ones_stay_until_pruning(filled: Pipeline) -> None:
+    """A user's view on the table survives and prevents the removal of an old column."""
     filled.execute("CREATE VIEW own AS SELECT document, renewal FROM answers.contracts")
 
     contracts(filled, (*ITEMS[:5], "document title"))
@@ -327,7 +327,7 @@ def test_columns_are_added_and_old_ones_stay_until_they_are_pruned(filled: Pipel
     assert "renewal" not in [c.name for c in described(filled)]
 
 
-def test_a_column_that_was_replaced_is_not_named_as_unread(pipeline: Pipeline) -> None:
+def test_a_replaced_column_is_not_listed_as_unread(pipeline: Pipeline) -> None:
     shown = "SELECT document, total, total_text, unread FROM answers.bills ORDER BY 1"
     for name, kind, total in (("a", "number", 5), ("b", "string", "as agreed")):
         saved(pipeline, "bills", *a_bill(name, kind, total))
@@ -341,7 +341,7 @@ def test_a_column_that_was_replaced_is_not_named_as_unread(pipeline: Pipeline) -
 
 
 def a_bill(name: str, kind: str, total: JsonValue) -> tuple[AnalysisOptions, Mapping[str, str]]:
-    """Return a question about a total of a type, and a document that has it."""
+    """Return a question about a total of the given type, and a document that contains it."""
     members: JsonObject = {"vendor": {"type": "string"}, "total": {"type": kind}}
     schema: JsonObject = {"type": "object", "properties": members}
     data = json.dumps({"vendor": "", "total": total})
@@ -350,7 +350,7 @@ def a_bill(name: str, kind: str, total: JsonValue) -> tuple[AnalysisOptions, Map
 
 @pytest.mark.parametrize("save_as", ["", "invoices"])
 def test_data_frames_have_the_columns_of_the_table(pipeline: Pipeline, save_as: str) -> None:
-    """In its order, with the types of their kinds also where all values are null."""
+    """They have its order, and typed columns even where all values are null."""
     own = replace(AnalysisOptions(schema=INVOICE), instructions="Again.")
     saved(pipeline, save_as, own, {"a.txt": an_invoice(11), "b.txt": an_invoice(0)})
     with Client() as client:
@@ -368,7 +368,7 @@ def test_data_frames_have_the_columns_of_the_table(pipeline: Pipeline, save_as: 
     assert table["tags"].to_pylist().count(None) == 1
 
 
-def test_the_name_of_a_table_is_said_where_it_is_another(
+def test_a_table_name_that_differs_from_the_given_one_is_reported(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "a.txt"
@@ -392,7 +392,7 @@ def described(pipeline: Pipeline) -> list[stored.ViewColumn]:
 
 
 def test_two_tables_cannot_have_one_name(filled: Pipeline) -> None:
-    """The list of the invoices' lines has a name, too."""
+    """The table for the invoices' lines needs a unique name, too."""
     with pytest.raises(UsageError, match="another table"):
         saved(filled, "invoices line items", AnalysisOptions(instructions="price"), {})
 
@@ -422,8 +422,8 @@ ODD: JsonObject = {
 }
 
 
-def test_nothing_of_an_odd_schema_is_lost(pipeline: Pipeline) -> None:
-    """Open objects and mixed lists are JSON; lists with names that are alike have a table each."""
+def test_no_part_of_an_unusual_schema_is_lost(pipeline: Pipeline) -> None:
+    """Open objects and mixed lists become JSON; lists with similar names have a table each."""
     data: JsonObject = {
         "vendor": "Acme",
         "huge": 10**30,
@@ -480,7 +480,7 @@ def test_every_element_of_a_list_is_a_row(pipeline: Pipeline) -> None:
 
 
 def test_a_very_wide_schema_has_a_table(pipeline: Pipeline) -> None:
-    """Its evidence is narrower: PostgreSQL has a limit of columns."""
+    """Its evidence has fewer columns because PostgreSQL limits their number."""
     members: JsonObject = {f"member {n}": {"type": "string"} for n in range(400)}
     schema: JsonObject = {"type": "object", "properties": {"vendor": {"type": "string"}, **members}}
     document = {"a.txt": 'DATA {"vendor": "Acme", "member 7": "x"}'}
@@ -490,7 +490,7 @@ def test_a_very_wide_schema_has_a_table(pipeline: Pipeline) -> None:
     assert pipeline.value("SELECT member_7_grounded IS NULL FROM answers.wide_evidence")
 
 
-def test_other_analysis_types_have_columns_beside(settings: Settings) -> None:
+def test_other_analysis_types_have_additional_columns(settings: Settings) -> None:
     label = json.dumps(
         {
             "primary_label": "license",
@@ -527,7 +527,7 @@ def test_other_analysis_types_have_columns_beside(settings: Settings) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_the_command_lists_tables_and_readers_may_ask_them(
+def test_the_command_lists_tables_that_read_only_users_can_query(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
 
@@ -551,8 +551,8 @@ def test_the_command_lists_tables_and_readers_may_ask_them(
 
 
 @pytest.mark.usefixtures("filled")
-def test_a_workbook_has_the_answers_their_evidence_and_their_lists(tmp_path: Path) -> None:
-    """A value leads to its quote by a link."""
+def test_a_workbook_contains_answers_evidence_and_lists(tmp_path: Path) -> None:
+    """Each value links to its quote."""
     file = tmp_path / "invoices.xlsx"
 
     assert run(["export", "answers.invoices", "--output", str(file)]) == ExitCode.SUCCESS
@@ -571,8 +571,8 @@ def test_a_workbook_has_the_answers_their_evidence_and_their_lists(tmp_path: Pat
     assert lines.max_row == 1 + 24
 
 
-def test_a_run_without_a_name_makes_no_table(pipeline: Pipeline) -> None:
-    """And a name that no table can have is refused before anything is stored."""
+def test_a_run_without_a_name_creates_no_table(pipeline: Pipeline) -> None:
+    """A name that no table can have is rejected before anything is stored."""
     options: RunOptions = a_run(AnalysisType.EXTRACTION)
     open_run(pipeline.context, options, NOW).close()
 

@@ -1,4 +1,4 @@
-"""A provider of batches that fails at every step, has a full queue, or takes a day or longer."""
+"""Tests of batches at a provider that fails, has a full queue, or takes a day or longer."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ NEXT_LOOK = "SELECT extract(epoch FROM poll_at - clock_timestamp())::float FROM 
 
 @pytest.fixture
 def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
-    """Open a pipeline that looks at a batch after half a minute, and later and later."""
+    """Open a pipeline that polls a batch after 30 seconds, then at growing intervals."""
     return opened(small_chunks, provider, poll_seconds=30)
 
 
 def seconds_to_the_next_look(pipeline: Pipeline) -> float:
-    """Return how long the scheduler lets the only batch be."""
+    """Return the time until the scheduler next polls the only batch."""
     found = pipeline.value(NEXT_LOOK)
     assert isinstance(found, float)
     return found
@@ -48,10 +48,10 @@ def seconds_to_the_next_look(pipeline: Pipeline) -> float:
 @pytest.mark.parametrize(
     ("operation", "status"), [("upload", 429), ("create", 503), ("look", 429), ("results", 503)]
 )
-def test_a_provider_that_is_busy_is_asked_again_later_and_later(
+def test_a_busy_provider_is_retried_after_growing_pauses(
     pipeline: Pipeline, provider: BatchProvider, operation: str, status: int
 ) -> None:
-    """Not at once, as long as it wants at least, and in the end with success: one batch in all."""
+    """Pauses last at least as long as the provider requests; one batch is created in all."""
     provider.statuses, provider.retry_after = {operation: status}, 400
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
@@ -72,9 +72,7 @@ def test_a_provider_that_is_busy_is_asked_again_later_and_later(
     judge(pipeline, provider)
 
 
-def test_without_a_word_from_the_provider_the_pauses_grow(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_without_retry_after_the_pauses_grow(pipeline: Pipeline, provider: BatchProvider) -> None:
     provider.statuses = {"look": 500}
     pipeline.analyze(PARAGRAPH, options=in_batches())
     pauses = []
@@ -82,7 +80,7 @@ def test_without_a_word_from_the_provider_the_pauses_grow(
         pass_time(pipeline)
         pauses.append(round(seconds_to_the_next_look(pipeline)))
 
-    # What is left of a pause is looked up a moment after it has begun.
+    # A pause is read a moment after it has begun.
     assert all(after >= before - 1 for before, after in pairwise(pauses))
     assert pauses[0] == pytest.approx(30, abs=1)
     longest = pipeline.context.settings.batch.poll_max_seconds
@@ -90,10 +88,10 @@ def test_without_a_word_from_the_provider_the_pauses_grow(
 
 
 @pytest.mark.parametrize("operation", ["upload", "create"])
-def test_a_wrong_key_pauses_the_run_before_anything_is_handed_in(
+def test_a_wrong_key_pauses_the_run_before_anything_is_submitted(
     pipeline: Pipeline, provider: BatchProvider, operation: str
 ) -> None:
-    """Once, with all its questions, and `retry` hands them in again."""
+    """The run pauses once, with all its questions, and `retry` submits them again."""
     provider.statuses = {operation: 401}
     submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
     for _ in range(2):
@@ -112,10 +110,10 @@ def test_a_wrong_key_pauses_the_run_before_anything_is_handed_in(
     judge(pipeline, provider, rejected=2)
 
 
-def test_a_key_that_was_changed_while_a_batch_is_out_loses_nothing(
+def test_a_key_changed_while_a_batch_is_running_loses_nothing(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The batch is there, and paid for: it is looked at again until the key is corrected."""
+    """The batch exists and is paid for; it is polled again once the key is corrected."""
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     schedule(pipeline)
     provider.statuses = {"look": 401, "results": 401}
@@ -132,10 +130,10 @@ def test_a_key_that_was_changed_while_a_batch_is_out_loses_nothing(
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
-def test_a_batch_that_may_be_there_is_not_given_up_while_it_cannot_be_looked_for(
+def test_a_batch_that_may_exist_is_kept_while_the_list_is_unreadable(
     pipeline: Pipeline, provider: BatchProvider, status: int
 ) -> None:
-    """It was created, the answer was lost, and the list cannot be read for now."""
+    """The batch was created, the response was lost, and the list cannot be read for now."""
     provider.loses_answer, provider.statuses = True, {"find": status}
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     for _ in range(4):
@@ -149,10 +147,10 @@ def test_a_batch_that_may_be_there_is_not_given_up_while_it_cannot_be_looked_for
     judge(pipeline, provider)
 
 
-def test_an_unreadable_batch_keeps_no_other_from_its_answers(
+def test_an_unreadable_batch_does_not_block_other_batches(
     pipeline: Pipeline, provider: BatchProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever goes wrong with it: it is put off, and told; and read once that is mended."""
+    """Any error postpones it and is reported; it is read once the cause is fixed."""
     submissions = [pipeline.submit(each, options=in_batches("100")) for each in (PARAGRAPH, OTHER)]
     read = InMemoryBatches.results
 
@@ -180,14 +178,14 @@ def test_an_unreadable_batch_keeps_no_other_from_its_answers(
 
 
 class Overtaken(InMemoryBatches):
-    """Another leader does the same while the file is handed over, or the list is read."""
+    """Another leader does the same during an upload or while the list is read."""
 
     def __init__(self, provider: BatchProvider, other: Pipeline) -> None:
         super().__init__(provider)
         self._other = other
 
     def upload(self, batch: PreparedBatch) -> str:
-        """Upload, and let the other one go ahead."""
+        """Upload, then let the other leader run."""
         file = super().upload(batch)
         exchange.tick(self._other.context)
         return file
@@ -196,7 +194,7 @@ class Overtaken(InMemoryBatches):
 def test_two_leaders_create_a_batch_once(
     pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
 ) -> None:
-    """One has lost the lead without knowing it; the second one does nothing."""
+    """One leader has lost its leadership without knowing it; the second creates nothing."""
     named = pipeline.context.settings.model_named(SCRIPTED)
     api = Overtaken(provider, pipeline)
     slow = a_pipeline(
@@ -217,7 +215,7 @@ def test_two_leaders_create_a_batch_once(
     judge(pipeline, provider)
 
 
-def test_a_server_without_batches_pauses_the_run_and_says_what_to_set(
+def test_a_server_without_a_batch_api_pauses_the_run_with_a_hint(
     pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
 ) -> None:
     provider.statuses = {"upload": 404}
@@ -240,15 +238,15 @@ def test_a_server_without_batches_pauses_the_run_and_says_what_to_set(
 
 
 def without_batches(settings: Settings, named: ModelSettings) -> Pipeline:
-    """Open a pipeline whose model is said to have no Batch API."""
+    """Open a pipeline whose model is configured without a Batch API."""
     changed = named.model_copy(update={"batch": False})
     return a_pipeline(settings, quoting_the_text, repeat_last=True, named=changed)
 
 
-def test_a_provider_whose_queue_is_full_gets_smaller_batches_one_by_one(
+def test_a_full_queue_leads_to_smaller_batches_submitted_one_at_a_time(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """Which counts as no attempt: nothing goes online at twice the price for it."""
+    """This counts as no attempt: no question goes online at twice the price because of it."""
     texts = [f"{PARAGRAPH} It was number {number}." for number in range(8)]
     submission = pipeline.analyze(*texts, options=in_batches("500"))
     for _ in range(2):
@@ -264,10 +262,10 @@ def test_a_provider_whose_queue_is_full_gets_smaller_batches_one_by_one(
     judge(pipeline, provider)
 
 
-def test_a_question_that_found_no_room_waits_before_it_is_handed_in_again(
+def test_a_question_rejected_by_a_full_queue_waits_before_resubmission(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """Longer each time, and until the night is over; then it is asked online."""
+    """The wait grows until the deadline; then the question is asked online."""
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     for _ in range(6):
         provider.refuses = "token_limit_exceeded"
@@ -288,7 +286,7 @@ def test_a_question_that_found_no_room_waits_before_it_is_handed_in_again(
     judge(pipeline, provider)
 
 
-def test_a_file_that_is_too_large_is_cut(pipeline: Pipeline, provider: BatchProvider) -> None:
+def test_a_file_that_is_too_large_is_split(pipeline: Pipeline, provider: BatchProvider) -> None:
     provider.statuses = {"upload": 413}
     submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
 
@@ -301,10 +299,10 @@ def test_a_file_that_is_too_large_is_cut(pipeline: Pipeline, provider: BatchProv
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
 
 
-def test_the_clock_goes_on_while_a_provider_takes_its_day(
+def test_the_deadline_applies_while_a_provider_takes_a_day(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """Few looks in many hours; at the deadline the rest is asked online, and the batch ends."""
+    """Polls are few; at the deadline the rest is asked online and the batch is cancelled."""
     provider.holds = True
     submission = pipeline.analyze(LONG, options=in_batches("500"))
     schedule(pipeline)
@@ -330,10 +328,10 @@ def test_the_clock_goes_on_while_a_provider_takes_its_day(
     judge(pipeline, provider)
 
 
-def test_a_batch_that_expires_after_a_day_has_its_answers_fetched(
+def test_the_answers_of_an_expired_batch_are_fetched(
     small_chunks: Settings, provider: BatchProvider
 ) -> None:
-    """What was done by then is paid for and used; the rest goes into the next one."""
+    """Answers that are ready are paid for and used; the rest goes into the next batch."""
     pipeline = opened(small_chunks, provider, poll_seconds=30, spill_over_hours=48)
     provider.holds = True
     provider.fate = lambda question, before: (
@@ -354,10 +352,10 @@ def test_a_batch_that_expires_after_a_day_has_its_answers_fetched(
     judge(pipeline, provider)
 
 
-def test_a_batch_that_never_ends_is_forgotten_after_days(
+def test_a_batch_that_never_ends_is_abandoned_after_days(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """It is not looked at for ever, and its whole cost counts."""
+    """Polling stops, and the whole cost of the batch counts as spent."""
     provider.holds = True
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     schedule(pipeline)
@@ -377,10 +375,10 @@ def test_a_batch_that_never_ends_is_forgotten_after_days(
 
 
 @pytest.mark.parametrize("scope", ["run:%", "day:%"])
-def test_money_that_is_gone_when_the_answers_come(
+def test_answers_are_stored_although_the_budget_is_used_up(
     small_chunks: Settings, provider: BatchProvider, scope: str
 ) -> None:
-    """What was reserved is paid and its answers are stored; the next question pauses the run."""
+    """The reserved amount is paid and the answers are stored; the next question pauses the run."""
     settings = small_chunks.model_copy(
         update={"budget": small_chunks.budget.model_copy(update={"usd_per_day": Decimal(900)})}
     )

@@ -1,4 +1,4 @@
-"""The batch lane over a real database and a provider in memory, and what ends it."""
+"""Tests of the batch lane with a real database and an in-memory provider."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from tests.peers.batch_server import serving_batches
 
 @pytest.fixture
 def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
-    """Open a pipeline that hands in and looks at once; online, its model answers properly."""
+    """Open a pipeline that submits and polls at once; online, its model answers properly."""
     return opened(small_chunks, provider)
 
 
 def test_a_long_document_is_answered_in_two_batches(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """All chunks in the first, the synthesis in the second, and a result as online."""
+    """The first batch has all chunks, the second the synthesis; the result is as online."""
     submission = pipeline.submit(LONG, options=in_batches())
 
     pass_the_night(pipeline, submission)
@@ -48,8 +48,10 @@ def test_a_long_document_is_answered_in_two_batches(
     judge(pipeline, provider)
 
 
-def test_the_ledger_knows_the_price_of_batches(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """Half of 100 and 200 dollars for a million tokens, once for each question."""
+def test_the_ledger_records_the_price_of_batches(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """It is half of 100 and 200 dollars for a million tokens, once for each question."""
     pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
 
     assert pipeline.value("SELECT cost_usd FROM model_calls") == Decimal("0.01")
@@ -63,7 +65,7 @@ def test_the_ledger_knows_the_price_of_batches(pipeline: Pipeline, provider: Bat
 def test_a_waiting_chunk_holds_no_lease_and_counts_no_attempt(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """It is due only after the wait for batches has ended."""
+    """It becomes due only after the wait for batches has ended."""
     provider.holds = True
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     pass_time(pipeline)
@@ -76,10 +78,10 @@ def test_a_waiting_chunk_holds_no_lease_and_counts_no_attempt(
 
 
 @pytest.mark.parametrize("fate", [EXPIRED, MISSING, "429", "500"])
-def test_only_what_brought_no_answer_is_handed_in_again(
+def test_only_questions_without_an_answer_are_submitted_again(
     pipeline: Pipeline, provider: BatchProvider, fate: str
 ) -> None:
-    """A line that expired, is missing, or failed for the moment goes into the next batch."""
+    """Lines that expired, are missing, or failed temporarily go into the next batch."""
     provider.fate = lambda question, before: (
         fate if "Bregenz" in question and not before else "answered"
     )
@@ -92,10 +94,10 @@ def test_only_what_brought_no_answer_is_handed_in_again(
     judge(pipeline, provider)
 
 
-def test_an_answer_that_came_twice_is_stored_once(
+def test_an_answer_that_is_read_twice_is_stored_once(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """A scheduler that was cut off while it fetched reads the files again."""
+    """A scheduler that was interrupted while it fetched reads the files again."""
     pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches("100")))
     spent = "SELECT spent_usd FROM budgets WHERE run_id IS NOT NULL"
     before = pipeline.value(spent)
@@ -108,8 +110,8 @@ def test_an_answer_that_came_twice_is_stored_once(
     judge(pipeline, provider)
 
 
-def test_the_cache_answers_before_any_batch(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """What one run was answered in a batch, another run need not wait for."""
+def test_the_cache_is_used_before_any_batch(pipeline: Pipeline, provider: BatchProvider) -> None:
+    """A run does not wait for an answer that another run received in a batch."""
     pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
 
     second = pipeline.analyze(PARAGRAPH, options=in_batches(threshold=0.4))
@@ -119,10 +121,10 @@ def test_the_cache_answers_before_any_batch(pipeline: Pipeline, provider: BatchP
     judge(pipeline, provider)
 
 
-def test_questions_gather_until_a_batch_is_full(
+def test_questions_are_collected_until_a_batch_is_full(
     small_chunks: Settings, provider: BatchProvider
 ) -> None:
-    """What is more than a batch takes goes out at once; the rest waits for company."""
+    """A full batch is submitted at once; the remaining questions wait for more."""
     pipeline = opened(small_chunks, provider, gather_seconds=3_600, max_requests=2)
     pipeline.analyze(PARAGRAPH, OTHER, f"{OTHER} Again.", options=in_batches())
 
@@ -133,8 +135,10 @@ def test_questions_gather_until_a_batch_is_full(
     assert pipeline.value("SELECT count(*) FROM batch_requests WHERE status = 'pending'") == 1
 
 
-def test_a_batch_has_no_more_bytes_than_it_may(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """The oldest questions go first, and one at least, however long it is."""
+def test_a_batch_stays_within_the_limit_of_bytes(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """The oldest questions go first, and at least one, however long it is."""
     pipeline.analyze(PARAGRAPH, OTHER, f"{OTHER} Again.", options=in_batches())
     sizes = pipeline.rows("SELECT body_bytes, octet_length(body) FROM batch_requests ORDER BY id")
     first, second = (int(str(size)) for size, _ in sizes[:2])
@@ -150,7 +154,7 @@ def test_a_batch_has_no_more_bytes_than_it_may(pipeline: Pipeline, provider: Bat
     assert provider.batches == []
 
 
-def test_questions_of_a_paused_job_are_not_handed_in(
+def test_questions_of_a_paused_job_are_not_submitted(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """They wait until the run is resumed, and are then sent unchanged."""
@@ -167,7 +171,7 @@ def test_questions_of_a_paused_job_are_not_handed_in(
 
 
 def test_a_cost_reported_with_a_batch_settles_the_budget(small_chunks: Settings) -> None:
-    """It goes before the price of the settings, as online; the ledger says where it is from."""
+    """It takes precedence over the configured price, as online; the ledger records its source."""
     with serving_batches() as server:
         server.cost_usage = {"cost": 0.003}
         pipeline = over_the_wire(small_chunks, "openai", server.base_url)
@@ -180,8 +184,8 @@ def test_a_cost_reported_with_a_batch_settles_the_budget(small_chunks: Settings)
         assert accounts == [(Decimal("0.003"), Decimal(0))]
 
 
-def test_a_budget_takes_no_batch_of_unknown_price(small_chunks: Settings) -> None:
-    """Nothing is submitted: the price was taken out of the settings after the run had begun."""
+def test_a_run_with_a_budget_submits_no_batch_of_unknown_price(small_chunks: Settings) -> None:
+    """The price was removed from the settings after the run had begun."""
     with serving_batches() as server:
         priced = over_the_wire(small_chunks, "openai", server.base_url)
         submission = priced.submit(PARAGRAPH, options=in_batches("5"))
@@ -197,10 +201,10 @@ def test_a_budget_takes_no_batch_of_unknown_price(small_chunks: Settings) -> Non
         assert server.journal == []
 
 
-def test_after_the_deadline_the_rest_is_asked_online(
+def test_after_the_deadline_the_remaining_questions_are_asked_online(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The batch is cancelled; what it answers later is paid for and not used."""
+    """The batch is cancelled; late answers are paid for and not used."""
     provider.holds = True
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
@@ -218,8 +222,10 @@ def test_after_the_deadline_the_rest_is_asked_online(
     judge(pipeline, provider)
 
 
-def test_a_cancelled_run_asks_nothing_more(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """What was not submitted is dropped, with its money; what was is cancelled at the provider."""
+def test_a_cancelled_run_asks_no_further_questions(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """Pending questions are dropped without cost; submitted ones are cancelled at the provider."""
     provider.holds = True
     handed = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
@@ -240,7 +246,7 @@ def test_a_cancelled_run_asks_nothing_more(pipeline: Pipeline, provider: BatchPr
 def test_a_late_answer_of_a_cancelled_run_is_paid_for(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """It came before the provider heard of it: ledger and budget count it, and it is not used."""
+    """It came before the provider received the cancellation: it is paid for and not used."""
     provider.holds = True
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
@@ -256,8 +262,8 @@ def test_a_late_answer_of_a_cancelled_run_is_paid_for(
     judge(pipeline, provider)
 
 
-def test_a_run_without_money_pauses(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """The most that a question can cost is reserved before it waits, at the price of batches."""
+def test_a_run_whose_budget_is_used_up_pauses(pipeline: Pipeline, provider: BatchProvider) -> None:
+    """The maximum cost of a question is reserved before it waits, at the price of batches."""
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("0.10"))
     pass_time(pipeline)
 
@@ -274,7 +280,7 @@ def test_a_run_without_money_pauses(pipeline: Pipeline, provider: BatchProvider)
 def test_a_provider_without_quota_pauses_the_run_until_it_is_paid(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The batch is rejected as a whole, and `retry` submits its questions again."""
+    """The provider rejects the whole batch, and `retry` submits its questions again."""
     provider.refuses = "billing_hard_limit_reached"
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     for _ in range(3):
@@ -291,7 +297,7 @@ def test_a_provider_without_quota_pauses_the_run_until_it_is_paid(
     judge(pipeline, provider)
 
 
-def test_a_batch_that_the_provider_forgot_is_given_up_in_the_end(
+def test_a_batch_unknown_to_the_provider_is_finally_given_up(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """Its cost is unknown; its questions are submitted again."""

@@ -1,4 +1,4 @@
-"""Which questions go into which batch; the same question is asked and paid for once."""
+"""Tests of identical questions in batches: each is asked and paid for once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline
 from tests.peers.batch_provider import EXPIRED, INVALID, BatchProvider
 from tests.peers.batch_server import serving_batches
 
-# Other documents, for each has another hash, and the same question: the ends of a text are trimmed.
+# Different documents, since their hashes differ, with the same question: texts are trimmed.
 TWINS = (PARAGRAPH, f"\n\n{PARAGRAPH}", f"   {PARAGRAPH}\n")
 OTHER = f"Something else. {PARAGRAPH}"
 FOLLOWING = "SELECT count(*) FROM batch_requests WHERE status = 'following'"
@@ -40,7 +40,7 @@ ONE_QUESTION = Decimal("0.01")
 
 
 def steps_of_storing(pipeline: Pipeline, submission: Submission) -> int:
-    """Hand a run's questions in, and count the statements that store what came."""
+    """Submit a run's questions, and count the statements that store the answers."""
     pipeline.work(submission)
     pass_time(pipeline)
     statements: list[str] = []
@@ -57,14 +57,14 @@ def steps_of_storing(pipeline: Pipeline, submission: Submission) -> int:
 
 @pytest.fixture
 def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
-    """Open a pipeline that hands in and looks at once."""
+    """Open a pipeline that submits and polls at once."""
     return opened(small_chunks, provider)
 
 
-def test_the_same_question_is_asked_once_in_a_night(
+def test_the_same_question_is_asked_once_in_a_batch(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """Everybody gets the answer; there is one request in the ledger, and the others are hits."""
+    """All jobs receive the answer; the ledger has one request, the others are hits."""
     submission = pipeline.analyze(*TWINS, options=in_batches("100"))
     assert pipeline.value(FOLLOWING) == 2
     reserved = pipeline.value(RESERVED)
@@ -83,10 +83,10 @@ def test_the_same_question_is_asked_once_in_a_night(
     judge(pipeline, provider)
 
 
-def test_of_many_workers_at_the_same_moment_one_asks(
+def test_one_of_two_concurrent_workers_asks_the_question(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The second one waits for the first to commit, and follows it."""
+    """The second worker waits for the commit of the first and follows its question."""
     spaces = [" " * count + PARAGRAPH for count in range(12)]
     submission = pipeline.submit(*spaces, options=in_batches("100"))
     for job in pipeline.jobs(submission):
@@ -108,10 +108,10 @@ def test_of_many_workers_at_the_same_moment_one_asks(
     judge(pipeline, provider)
 
 
-def test_an_answer_for_many_is_stored_in_few_steps(
+def test_an_answer_for_many_followers_is_stored_in_few_statements(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """Thousands may follow it, and the same question asked meanwhile waits for all steps."""
+    """The number of statements does not grow with the number of followers."""
     few = pipeline.submit(*TWINS, options=in_batches("100"))
     many = pipeline.submit(*(" " * n + OTHER for n in range(24)), options=in_batches("100"))
 
@@ -123,8 +123,8 @@ def test_an_answer_for_many_is_stored_in_few_steps(
     judge(pipeline, provider)
 
 
-def test_without_the_cache_everybody_asks(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """They neither follow nor lead: a run with the cache does not wait for theirs."""
+def test_without_the_cache_each_job_asks(pipeline: Pipeline, provider: BatchProvider) -> None:
+    """They neither follow nor lead: a run that uses the cache does not wait for their answers."""
     asking = pipeline.submit(*TWINS, options=in_batches(use_cache=False))
     sharing = pipeline.submit(*TWINS, options=in_batches(threshold=0.5))
     pipeline.work(asking)
@@ -137,10 +137,10 @@ def test_without_the_cache_everybody_asks(pipeline: Pipeline, provider: BatchPro
     judge(pipeline, provider)
 
 
-def test_what_brought_no_answer_is_handed_in_again_once(
+def test_a_question_without_an_answer_is_resubmitted_once(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The others wait for the next batch, too, without a question of their own."""
+    """The followers wait for the next batch, too, without submitting the question themselves."""
     provider.fate = lambda _question, before: "answered" if before else EXPIRED
     submission = pipeline.submit(*TWINS, options=in_batches("100"))
 
@@ -151,7 +151,9 @@ def test_what_brought_no_answer_is_handed_in_again_once(
     judge(pipeline, provider)
 
 
-def test_an_error_for_good_is_that_of_all(pipeline: Pipeline, provider: BatchProvider) -> None:
+def test_a_permanent_error_applies_to_all_followers(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
     """A question that the provider has rejected is not asked again."""
     provider.fate = lambda _question, _: "400"
     submission = pipeline.submit(*TWINS, options=in_batches())
@@ -164,7 +166,7 @@ def test_an_error_for_good_is_that_of_all(pipeline: Pipeline, provider: BatchPro
 
 
 def test_an_invalid_answer_is_repaired_once(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """In a later batch; the row of the invalid answer says that it was invalid."""
+    """The repair is in a later batch; the row of the invalid answer records that it was invalid."""
     provider.fate = lambda _question, _: "answered" if provider.lines else INVALID
     submission = pipeline.submit(*TWINS, options=in_batches())
 
@@ -177,7 +179,7 @@ def test_an_invalid_answer_is_repaired_once(pipeline: Pipeline, provider: BatchP
     judge(pipeline, provider)
 
 
-def test_what_no_batch_answers_is_asked_online_once(
+def test_a_question_that_no_batch_answers_is_asked_online_once(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     provider.fate = lambda _question, _: EXPIRED
@@ -191,10 +193,10 @@ def test_what_no_batch_answers_is_asked_online_once(
     judge(pipeline, provider)
 
 
-def test_a_follower_of_a_cancelled_run_asks_anew(
+def test_a_follower_of_a_cancelled_run_asks_again(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """Before the question went out: another one leads then, with money of its own run."""
+    """Before submission a follower becomes the leader, paid for by its own run."""
     first = pipeline.submit(TWINS[0], options=in_batches("100"))
     second = pipeline.submit(*TWINS[1:], options=in_batches("200"))
     pipeline.work(first)
@@ -211,10 +213,10 @@ def test_a_follower_of_a_cancelled_run_asks_anew(
     judge(pipeline, provider)
 
 
-def test_a_batch_is_kept_for_those_who_follow_its_questions(
+def test_a_batch_is_kept_for_the_followers_of_its_questions(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The run that asked was cancelled while it was out, and has paid; others use the answer."""
+    """The run that asked was cancelled during the batch and has paid; others use the answer."""
     provider.holds = True
     first = pipeline.analyze(TWINS[0], options=in_batches("100"))
     pass_time(pipeline)
@@ -233,7 +235,7 @@ def test_a_batch_is_kept_for_those_who_follow_its_questions(
 
 
 def test_a_paused_run_is_not_waited_for(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """Its question is dropped, since others ask it; taken up again, it finds the answer."""
+    """Its question is dropped, since others ask it; when resumed, it finds the answer."""
     first = pipeline.submit(TWINS[0], options=in_batches("100"))
     second = pipeline.submit(TWINS[1], options=in_batches("100"))
     pipeline.work(first)
@@ -252,8 +254,10 @@ def test_a_paused_run_is_not_waited_for(pipeline: Pipeline, provider: BatchProvi
     judge(pipeline, provider)
 
 
-def test_a_follower_may_have_less_time(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """It is asked online when its own time is over, and the other continues waiting."""
+def test_a_follower_may_have_an_earlier_deadline(
+    pipeline: Pipeline, provider: BatchProvider
+) -> None:
+    """It is asked online at its own deadline, and the other continues to wait."""
     provider.holds = True
     submission = pipeline.analyze(*TWINS[:2], options=in_batches("100"))
     pass_time(pipeline)
@@ -272,10 +276,10 @@ def test_a_follower_may_have_less_time(pipeline: Pipeline, provider: BatchProvid
     judge(pipeline, provider)
 
 
-def test_a_question_that_comes_while_the_answer_is_stored_is_not_forgotten(
+def test_a_question_that_arrives_while_the_answer_is_stored_is_not_lost(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """It follows no other then, is dropped, and finds the answer in the cache."""
+    """It follows no other question, is dropped, and finds the answer in the cache."""
     submission = pipeline.analyze(*TWINS[:2], options=in_batches())
     pipeline.execute("UPDATE batch_requests SET key = 'other' WHERE status = 'following'")
 
@@ -287,7 +291,7 @@ def test_a_question_that_comes_while_the_answer_is_stored_is_not_forgotten(
 
 
 def test_an_answered_question_has_no_followers(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """Not even where it was stored by an older scheduler, which has no followers."""
+    """Nor has one that an older scheduler finished, which knew no followers."""
     submission = pipeline.analyze(*TWINS[:2], options=in_batches())
     pipeline.execute(
         "UPDATE batch_requests SET finished_at = now(), status = 'failed', "
@@ -301,8 +305,8 @@ def test_an_answered_question_has_no_followers(pipeline: Pipeline, provider: Bat
 
 
 @pytest.mark.parametrize("name", ["openai", "anthropic"])
-def test_a_whole_night_over_the_wire(small_chunks: Settings, name: str) -> None:
-    """Chunks, a synthesis, a part that expires and twins, as with the provider in memory."""
+def test_chunks_synthesis_and_shared_questions_over_http(small_chunks: Settings, name: str) -> None:
+    """The result is the same as with the in-memory provider."""
     with serving_batches() as server:
         pipeline = over_the_wire(small_chunks, name, server.base_url)
         server.fate = lambda question, before: (
@@ -321,7 +325,7 @@ def test_a_whole_night_over_the_wire(small_chunks: Settings, name: str) -> None:
 def test_another_process_takes_over_the_followers(
     pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
 ) -> None:
-    """Who leads and who follows stands in the database."""
+    """The database records leaders and followers."""
     provider.loses_answer = True
     submission = pipeline.analyze(*TWINS, options=in_batches("100"))
     pass_time(pipeline)
@@ -333,10 +337,10 @@ def test_another_process_takes_over_the_followers(
     judge(pipeline, provider)
 
 
-def test_a_sample_that_needs_repair_is_repaired_in_a_later_batch(
+def test_an_invalid_sample_is_repaired_in_a_later_batch(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The others wait for it with their answers, and no question is asked twice."""
+    """The other samples wait with their answers, and no question is asked twice."""
     fates = iter([INVALID])
     provider.fate = lambda _question, _before: next(fates, "answered")
     submission = pipeline.submit(PARAGRAPH, options=in_batches(votes=3))
@@ -349,10 +353,10 @@ def test_a_sample_that_needs_repair_is_repaired_in_a_later_batch(
     judge(pipeline, provider)
 
 
-def test_critique_and_revision_are_further_batches_of_the_same_night(
+def test_critique_and_revision_are_further_batches(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """After those of the chunks and of the synthesis, one each; the samples of votes together."""
+    """One batch each, after those of the chunks and the synthesis; all samples share a batch."""
     submission = pipeline.submit(LONG, options=in_batches("100", votes=2, critique=True))
 
     pass_the_night(pipeline, submission)
@@ -375,7 +379,7 @@ def test_critique_and_revision_are_further_batches_of_the_same_night(
 def test_an_answer_whose_critique_fails_in_its_batch_is_kept(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The provider rejects the line; the result says so, and the run is at its end."""
+    """The provider rejects the line; the result records it, and the run finishes."""
     provider.fate = lambda question, _: "400" if "analysis between" in question else "answered"
     submission = pipeline.submit(PARAGRAPH, options=in_batches(critique=True))
 

@@ -1,4 +1,4 @@
-"""What users see while batches are running: which ones, since when, and until when."""
+"""Tests of what users see of running batches: names, start and deadline."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def provider() -> BatchProvider:
 
 @pytest.fixture
 def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
-    """Open a pipeline that hands in at once."""
+    """Open a pipeline that submits at once."""
     return opened(small_chunks, provider)
 
 
@@ -38,7 +38,7 @@ def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
 def show(
     small_chunks: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[tuple[str, ...]], str]:
-    """Return the command `runs` over this test's servers, as a function to its output."""
+    """Return a function that runs the command `runs` and returns its output."""
     point_to(small_chunks, monkeypatch)
 
     def shown(arguments: tuple[str, ...]) -> str:
@@ -58,10 +58,10 @@ def in_words(pipeline: Pipeline, submission: Submission) -> list[str]:
     return [line.plain for line in rendered.batch_lines(found(pipeline, submission))]
 
 
-def test_a_run_says_which_batches_it_waits_for(
+def test_a_run_shows_the_batches_it_waits_for(
     pipeline: Pipeline, show: Callable[[tuple[str, ...]], str]
 ) -> None:
-    """Their names at the provider, how many questions, since when, and what happens then."""
+    """It shows their provider ids, number of questions, start, and what happens next."""
     pipeline.analyze(PARAGRAPH, OTHER, options=in_batches())
     schedule(pipeline)
 
@@ -74,7 +74,7 @@ def test_a_run_says_which_batches_it_waits_for(
     assert listed["since"] < listed["until"]
 
 
-def test_questions_that_are_in_no_batch_yet_are_gathered(pipeline: Pipeline) -> None:
+def test_questions_not_yet_in_a_batch_are_shown_as_gathered(pipeline: Pipeline) -> None:
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
 
     (wait,) = found(pipeline, submission)
@@ -85,10 +85,10 @@ def test_questions_that_are_in_no_batch_yet_are_gathered(pipeline: Pipeline) -> 
     assert "1 question for the next batch, online after" in rendered.in_short([wait])
 
 
-def test_a_batch_with_questions_of_other_runs_says_how_many_there_are(
+def test_a_shared_batch_shows_how_many_of_its_questions_are_of_other_runs(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """And how many the provider has dealt with, as far as it counts."""
+    """It also shows how many questions the provider has processed, if it reports them."""
     mine = pipeline.submit(PARAGRAPH, options=in_batches())
     others = pipeline.submit(OTHER, f"{OTHER} Again.", options=in_batches())
     pipeline.work(mine)
@@ -102,7 +102,7 @@ def test_a_batch_with_questions_of_other_runs_says_how_many_there_are(
     assert provider.batches[0].fates is None
 
 
-def test_a_follower_waits_for_the_batch_of_the_other(pipeline: Pipeline) -> None:
+def test_a_follower_waits_for_the_batch_of_its_leader(pipeline: Pipeline) -> None:
     leading = pipeline.submit(PARAGRAPH, options=in_batches())
     following = pipeline.submit(f" {PARAGRAPH}", options=in_batches())
     pipeline.work(leading)
@@ -115,10 +115,10 @@ def test_a_follower_waits_for_the_batch_of_the_other(pipeline: Pipeline) -> None
     assert wait.questions == 1
 
 
-def test_a_provider_that_cannot_be_asked_is_named_with_its_words(
+def test_a_provider_error_is_shown_with_its_message(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """A wrong key is shown although the batch is out."""
+    """A wrong key is reported even while the batch is running."""
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     schedule(pipeline)
     provider.statuses = {"look": 401}
@@ -128,7 +128,7 @@ def test_a_provider_that_cannot_be_asked_is_named_with_its_words(
     assert in_words(pipeline, submission)[0].endswith("It says 401.")
 
 
-def test_a_run_that_is_over_waits_for_nothing(pipeline: Pipeline, provider: BatchProvider) -> None:
+def test_a_finished_run_waits_for_nothing(pipeline: Pipeline, provider: BatchProvider) -> None:
     done = pipeline.submit(PARAGRAPH, options=in_batches())
     provider.holds = False
     pass_the_night(pipeline, done)
@@ -141,8 +141,8 @@ def test_a_run_that_is_over_waits_for_nothing(pipeline: Pipeline, provider: Batc
     assert found(pipeline, done) == found(pipeline, called_off) == ()
 
 
-def test_a_wait_says_what_it_waits_for_and_explains_itself_once(pipeline: Pipeline) -> None:
-    """A log of a whole night is no longer than what happened in it."""
+def test_a_wait_shows_its_reason_and_prints_the_explanation_once(pipeline: Pipeline) -> None:
+    """The log of a long wait has only as many lines as there were events."""
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     schedule(pipeline)
     warned: list[str] = []

@@ -1,4 +1,4 @@
-"""Every address of a broker that the settings take works for messages, results and limits."""
+"""Tests that every accepted broker address works for messages, results and limits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def reached(settings: Settings) -> dict[str, int]:
 
 @pytest.fixture
 def own_certificate(tmp_path: Path) -> Certificate:
-    """Return a certificate for localhost that no authority has signed."""
+    """Return a self-signed certificate for localhost."""
     if certificates.OPENSSL_IS_ABSENT:
         pytest.skip("openssl is absent")
     return certificates.self_signed(tmp_path, "broker")
@@ -63,7 +63,7 @@ def tls_address(servers: Servers, own_certificate: Certificate) -> Iterator[str]
     ("options", "number"), [("", 0), ("?virtual_host=2", 2), ("?db=2", 2)], ids=lambda each: each
 )
 def test_a_unix_socket(broker_url: SecretStr, scheme: str, options: str, number: int) -> None:
-    """In the spelling of Celery or of redis-py, all work in the same database."""
+    """With the spelling of Celery or of redis-py, all users share one database."""
     _, _, place = broker_url.get_secret_value().partition("://")
 
     found = reached(load(broker_url=f"{scheme}://{place}{options}"))
@@ -72,7 +72,7 @@ def test_a_unix_socket(broker_url: SecretStr, scheme: str, options: str, number:
 
 
 def test_tls_with_an_authority(tls_address: str, own_certificate: Certificate) -> None:
-    """The certificate is verified, with no more said than who signs it."""
+    """The certificate is verified; only the authority has to be configured."""
     found = reached(load(broker_url=f"{tls_address}?ssl_ca_certs={own_certificate.certificate}"))
 
     assert found == dict.fromkeys(("messages", "results", "limits"), 3)
@@ -85,7 +85,7 @@ def test_tls_without_verification(tls_address: str, none: str) -> None:
 
 @pytest.mark.parametrize("options", ["", "?ssl_cert_reqs=required"])
 def test_tls_refuses_a_certificate_that_is_not_trusted(tls_address: str, options: str) -> None:
-    """Celery's broker connection, too, which would take any certificate by itself."""
+    """This includes Celery's broker connection, which would accept any certificate by default."""
     settings = load(broker_url=f"{tls_address}{options}")
 
     with pytest.raises(REFUSED, match="CERTIFICATE_VERIFY_FAILED"):

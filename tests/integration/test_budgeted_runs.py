@@ -1,4 +1,4 @@
-"""Runs with a budget, through the whole pipeline: no provider charges more than the cap."""
+"""Tests of runs with a budget: no provider charges more than the cap."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MAX_OUTPUT_TOKENS = 600
 
 
 class ChargingServer(AnsweringServer):
-    """Charges for a random usage within what a request can have; breaks off now and then."""
+    """Charges for a random usage within the limits of a request; sometimes disconnects."""
 
     def __init__(self) -> None:
         super().__init__(0.0, ChargingHandler)
@@ -47,7 +47,7 @@ class ChargingServer(AnsweringServer):
         self.charging = threading.Lock()
 
     def charge(self, user: str) -> dict[str, int]:
-        """Take the money, and return the usage that it was taken for."""
+        """Charge for a usage, and return it."""
         with self.charging:
             tokens = self.random.randint(1, len(user.encode()))
             written = self.random.randint(1, MAX_OUTPUT_TOKENS)
@@ -70,12 +70,12 @@ class ChargingHandler(AnsweringHandler):
         if fate < 0.05:
             self.reply(503, b'{"error": {"message": "broken, after the work"}}')
         elif fate < 0.1:
-            self.close_connection = True  # the client sees no answer, and the bill comes anyway
+            self.close_connection = True  # the client receives no answer but is billed
         else:
             self.answer_with(user, usage if fate > 0.2 else None)
 
     def answer_with(self, user: str, usage: dict[str, int] | None) -> None:
-        """Send a summary of what was asked, or an objection to one."""
+        """Answer with a summary of the text, or with an objection to one."""
         message = {"role": "assistant", "content": summary(user)}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         self.reply(200, json.dumps({"choices": [choice], "usage": usage}).encode())
@@ -83,13 +83,13 @@ class ChargingHandler(AnsweringHandler):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Company:
-    """A pipeline with several workers, and a provider that charges it."""
+    """A pipeline with several workers, and a provider that charges for calls."""
 
     pipeline: Pipeline
     provider: ChargingServer
 
     def submit(self, options: RunOptions, documents: int = 4) -> Submission:
-        """Take in so many documents of several chunks."""
+        """Take in a number of documents with several chunks each."""
         submission = open_run(self.pipeline.context, options, NOW)
         for number in range(documents):
             submission.take_in(a_document(f"{options.name} {number}. {LONG}"))
@@ -97,7 +97,7 @@ class Company:
         return submission
 
     def work(self, submission: Submission, workers: int = 6) -> None:
-        """Let workers do what there is to do, some rounds of it."""
+        """Let the workers process all that is due, for some rounds."""
         for _ in range(12):
             jobs = [job for job in self.pipeline.jobs(submission) if job.status not in ENDED]
             if not jobs:
@@ -109,7 +109,7 @@ class Company:
                 synthesize(self.pipeline.context, job.id)
 
     def line(self, submission: Submission) -> BudgetLine:
-        """Return what the run's budget has come to."""
+        """Return the line of the run's budget."""
         return self.lines(submission)[0]
 
     def lines(self, submission: Submission) -> Sequence[BudgetLine]:
@@ -143,7 +143,7 @@ def serving() -> Iterator[ChargingServer]:
 
 
 def a_company(settings: Settings, provider: ChargingServer, **budget: object) -> Company:
-    """Open a pipeline whose model is the provider, with prices of the settings."""
+    """Open a pipeline whose model is the provider, with configured prices."""
     patient = with_settings(settings, "pipeline", postponement_base_seconds=0.01)
     priced = ModelSettings(
         provider="openai",
@@ -174,10 +174,10 @@ def provider() -> Iterator[ChargingServer]:
         yield server
 
 
-def test_a_run_stops_before_its_cap_and_goes_on_with_a_higher_one(
+def test_a_run_stops_before_its_cap_and_continues_with_a_higher_one(
     small_chunks: Settings, provider: ChargingServer
 ) -> None:
-    """Six workers, random usage, failures that cost: the provider never gets more than the cap."""
+    """With six workers, random usage and paid failures, the provider never gets more."""
     company = a_company(small_chunks, provider)
     submission = company.submit(with_budget("0.05"), documents=8)
 
@@ -206,10 +206,10 @@ def test_a_run_stops_before_its_cap_and_goes_on_with_a_higher_one(
     assert company.line(submission).reserved_usd == 0
 
 
-def test_votes_and_critiques_keep_to_the_cap_and_none_is_asked_again(
+def test_votes_and_critiques_stay_within_the_cap_and_are_not_repeated(
     small_chunks: Settings, provider: ChargingServer
 ) -> None:
-    """Stopped between two samples, the vote goes on with the money of `retry` where it stopped."""
+    """A vote that stops between two samples continues there once `retry` raises the budget."""
     provider.fate = lambda: 1.0  # type: ignore[method-assign]  # it always answers properly
     company = a_company(small_chunks, provider)
     submission = company.submit(with_budget("0.04", votes=3, critique=True), documents=2)
@@ -237,7 +237,7 @@ def test_votes_and_critiques_keep_to_the_cap_and_none_is_asked_again(
 @pytest.mark.parametrize(
     "cap", ["0.08", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("0.05", "0.1"))]
 )
-def test_wherever_the_money_ends_the_provider_gets_no_more_than_the_cap(
+def test_the_provider_gets_no_more_than_the_cap_wherever_the_run_stops(
     small_chunks: Settings, provider: ChargingServer, cap: str
 ) -> None:
     """Samples, syntheses, critiques and revisions all reserve first; failures cost, too."""
@@ -250,10 +250,10 @@ def test_wherever_the_money_ends_the_provider_gets_no_more_than_the_cap(
     assert 0 < provider.charged_usd <= line.spent_usd + line.reserved_usd <= Decimal(cap)
 
 
-def test_what_is_settled_is_what_the_ledger_says(
+def test_the_settled_amount_equals_the_ledger(
     small_chunks: Settings, provider: ChargingServer
 ) -> None:
-    """Where every usage is known, account, ledger and the provider's bill are the same."""
+    """If every usage is known, account, ledger and the provider's bill are equal."""
     provider.fate = lambda: 1.0  # type: ignore[method-assign]  # it always answers properly
     company = a_company(small_chunks, provider)
     submission = company.submit(with_budget("5"), documents=2)
@@ -265,10 +265,10 @@ def test_what_is_settled_is_what_the_ledger_says(
     assert company.line(submission).spent_usd == ledger == provider.charged_usd
 
 
-def test_a_run_that_the_day_stopped_goes_on_the_next_day(
+def test_a_run_stopped_by_the_daily_cap_continues_the_next_day(
     small_chunks: Settings, provider: ChargingServer
 ) -> None:
-    """The hint says when; a retry needs no other budget then."""
+    """The hint says when; a retry then needs no other budget."""
     company = a_company(small_chunks, provider, usd_per_day=Decimal("0.05"))
     submission = company.submit(with_budget(), documents=1)
     company.pipeline.execute(
@@ -303,7 +303,7 @@ def test_a_budget_with_an_unknown_price_is_refused(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("usd", ["0", "-1", "1000000", "0.000000001", "NaN", "Infinity"])
-def test_budgets_that_cannot_be_kept_are_refused(usd: str) -> None:
-    """Nothing, less than nothing, and more than the accounts can hold."""
+def test_invalid_budgets_are_refused(usd: str) -> None:
+    """Zero, a negative amount, and more than the accounts can hold are invalid."""
     with pytest.raises(UsageError, match="cannot be kept"):
         budgets.cap_for(Settings(), "extractive", Decimal(usd))

@@ -1,4 +1,4 @@
-"""Spending never exceeds a cap, also where simulated workers are killed; over a real PostgreSQL."""
+"""Tests that spending never exceeds a cap, even if simulated workers are killed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Bank:
     database: Database
 
     def job(self, cap_usd: Decimal | None = None) -> tuple[uuid.UUID, uuid.UUID]:
-        """Make a run with one job; return the ids of both."""
+        """Create a run with one job; return the ids of both."""
         names = ("run", "document", "intake", "job")
         ids = {name: uuid.uuid4() for name in names}
         values = {**ids, "name": str(ids["run"])}
@@ -79,7 +79,7 @@ class Bank:
         return self.account(scope)
 
     def give_up(self) -> int:
-        """Let every reservation run out, and apply the rule of recovery."""
+        """Let every reservation expire, and apply the rule of recovery."""
         with self.database.write() as session:
             session.execute(
                 text("UPDATE budget_reservations SET expires_at = now() - '1s'::interval")
@@ -97,13 +97,13 @@ def bank(settings: Settings) -> Iterator[Bank]:
 
 
 def test_without_any_cap_nothing_is_reserved(bank: Bank) -> None:
-    """Who sets no limit pays no transaction that locks anything."""
+    """Without a limit no transaction takes a lock."""
     _, job_id = bank.job()
 
     assert bank.budget(job_id).reserve(Decimal(1), 60) is None
 
 
-def test_what_was_not_spent_comes_back(bank: Bank) -> None:
+def test_an_unspent_part_of_a_reservation_is_released(bank: Bank) -> None:
     """A settled request counts with its true cost, in both accounts."""
     run_id, job_id = bank.job(Decimal(1))
     budget = bank.budget(job_id)
@@ -119,8 +119,8 @@ def test_what_was_not_spent_comes_back(bank: Bank) -> None:
     assert bank.day() == (Decimal("0.1"), Decimal(0))
 
 
-def test_an_unknown_cost_is_all_that_was_reserved(bank: Bank) -> None:
-    """The cost of an interrupted call is unknown; the cap has to hold all the same."""
+def test_an_unknown_cost_counts_as_the_whole_reservation(bank: Bank) -> None:
+    """The cost of an interrupted call is unknown, and the cap still has to hold."""
     run_id, job_id = bank.job(Decimal(1))
     budget = bank.budget(job_id)
 
@@ -131,8 +131,8 @@ def test_an_unknown_cost_is_all_that_was_reserved(bank: Bank) -> None:
     assert bank.account(budgets.scope_of_run(run_id)) == (Decimal("0.9"), Decimal(0))
 
 
-def test_what_was_settled_long_ago_is_forgotten(bank: Bank) -> None:
-    """The reservation goes, what it came to stays in the accounts, and open ones stay too."""
+def test_old_settled_reservations_are_deleted(bank: Bank) -> None:
+    """The reservation is deleted; its amount stays in the accounts, and open ones are kept."""
     _, job_id = bank.job(Decimal(1))
     budget = bank.budget(job_id)
     settled, still_open = budget.reserve(Decimal("0.1"), 60), budget.reserve(Decimal("0.2"), 60)
@@ -147,8 +147,8 @@ def test_what_was_settled_long_ago_is_forgotten(bank: Bank) -> None:
     assert bank.day() == (Decimal("0.1"), Decimal("0.2"))
 
 
-def test_money_of_others_is_waited_for_and_spent_money_is_not(bank: Bank) -> None:
-    """As long as calls in flight may give something back, the answer is not final."""
+def test_reserved_money_is_waited_for_and_spent_money_is_not(bank: Bank) -> None:
+    """A refusal is not final while calls in progress may release money."""
     _, job_id = bank.job(Decimal(1))
     budget = bank.budget(job_id)
     reservation = budget.reserve(Decimal("0.6"), 60)
@@ -163,8 +163,8 @@ def test_money_of_others_is_waited_for_and_spent_money_is_not(bank: Bank) -> Non
     assert waiting.value.is_throttling
 
 
-def test_the_day_limits_all_runs_together(bank: Bank) -> None:
-    """Two runs without a budget of their own share that of the day; its end is in the hint."""
+def test_the_daily_cap_limits_all_runs_together(bank: Bank) -> None:
+    """Two runs without budgets share the daily cap; the hint says when it ends."""
     first, second = (bank.budget(bank.job()[1], Decimal(1)) for _ in range(2))
     reservation = first.reserve(Decimal("0.7"), 60)
     assert reservation is not None
@@ -177,8 +177,8 @@ def test_the_day_limits_all_runs_together(bank: Bank) -> None:
     assert "ends at midnight UTC" in error.value.hint
 
 
-def test_a_new_day_begins_with_nothing(bank: Bank) -> None:
-    """Yesterday's account is another one; what was reserved yesterday is settled there."""
+def test_a_new_day_begins_with_an_empty_account(bank: Bank) -> None:
+    """Each day has a separate account; a reservation of yesterday is settled there."""
     _, job_id = bank.job()
     budget = bank.budget(job_id, Decimal(1))
     reservation = budget.reserve(Decimal("0.9"), 60)
@@ -194,8 +194,8 @@ def test_a_new_day_begins_with_nothing(bank: Bank) -> None:
     assert bank.account("day:2001-01-01") == (Decimal("0.8"), Decimal(0))
 
 
-def test_another_cap_of_the_day_holds_at_once(bank: Bank) -> None:
-    """A worker that was started with a higher cap continues with what is spent already."""
+def test_a_changed_daily_cap_applies_at_once(bank: Bank) -> None:
+    """A worker started with a higher cap continues from the amount already spent."""
     _, job_id = bank.job()
     reservation = bank.budget(job_id, Decimal(1)).reserve(Decimal(1), 60)
     assert reservation is not None
@@ -205,8 +205,8 @@ def test_another_cap_of_the_day_holds_at_once(bank: Bank) -> None:
     assert bank.day() == (Decimal(1), Decimal(1))
 
 
-def test_a_cap_counts_what_was_spent_without_one(bank: Bank) -> None:
-    """The ledger knows what a run did cost before a budget was set."""
+def test_a_new_cap_includes_earlier_spending(bank: Bank) -> None:
+    """The ledger records what a run cost before a budget was set."""
     run_id, job_id = bank.job()
     with bank.database.write() as session:
         session.execute(
@@ -230,8 +230,8 @@ def test_a_cap_counts_what_was_spent_without_one(bank: Bank) -> None:
     assert bank.day() == (Decimal("0.75"), Decimal("0.2"))
 
 
-def test_a_killed_worker_has_spent_all_until_it_says_otherwise(bank: Bank) -> None:
-    """A reservation that ran out counts in full; its owner's late word corrects that."""
+def test_a_killed_worker_counts_as_having_spent_its_reservation(bank: Bank) -> None:
+    """An expired reservation counts in full until its owner settles it late."""
     run_id, job_id = bank.job(Decimal(1))
     budget = bank.budget(job_id)
     reservation = budget.reserve(Decimal("0.9"), 60)
@@ -249,7 +249,7 @@ def test_a_killed_worker_has_spent_all_until_it_says_otherwise(bank: Bank) -> No
     assert bank.account(budgets.scope_of_run(run_id)) == (Decimal("0.1"), Decimal(0))
 
 
-def test_fractions_of_what_the_accounts_keep_are_rounded_up(bank: Bank) -> None:
+def test_fractions_of_the_smallest_unit_are_rounded_up(bank: Bank) -> None:
     """A price below the smallest unit does not make calls free."""
     run_id, job_id = bank.job(Decimal(1))
     budget = bank.budget(job_id)
@@ -263,20 +263,20 @@ def test_fractions_of_what_the_accounts_keep_are_rounded_up(bank: Bank) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class Provider:
-    """Charges for what it is asked, and remembers the sum by run; safe to share."""
+    """Charges for calls and records the sum of each run; thread-safe."""
 
     charged: dict[uuid.UUID, Decimal] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def charge(self, run_id: uuid.UUID, usd: Decimal) -> None:
-        """Take money, whether the asker still lives or not."""
+        """Charge for a call, whether the caller is still alive or not."""
         with self._lock:
             self.charged[run_id] = self.charged.get(run_id, Decimal(0)) + usd
 
 
 @dataclass(slots=True, kw_only=True)
 class SimulatedWorker:
-    """Asks again and again; is killed now and then in the middle of a call."""
+    """Makes calls repeatedly; is sometimes killed during a call."""
 
     bank: Bank
     provider: Provider
@@ -285,7 +285,7 @@ class SimulatedWorker:
     random: Random
 
     def work(self, calls: int) -> int:
-        """Make so many calls if the money lasts; return how many were made."""
+        """Make up to the given number of calls within the budget; return how many were made."""
         return sum(self._call() for _ in range(calls))
 
     def _call(self) -> bool:
@@ -314,8 +314,8 @@ class SimulatedWorker:
 
 
 @pytest.mark.nightly
-def test_hundreds_of_workers_spend_no_more_than_the_caps(bank: Bank) -> None:
-    """Three runs and a day, 200 workers, kills, unknown costs, recovery at any moment."""
+def test_hundreds_of_workers_stay_within_the_caps(bank: Bank) -> None:
+    """Three runs and a day with 200 workers, kills, unknown costs, and recovery at any moment."""
     caps = (Decimal("0.5"), Decimal(2), Decimal(50))
     runs = [bank.job(cap) for cap in caps]
     usd_per_day, provider = Decimal(6), Provider()
@@ -343,7 +343,7 @@ def test_hundreds_of_workers_spend_no_more_than_the_caps(bank: Bank) -> None:
         assert reserved == 0
     assert sum(provider.charged.values()) <= bank.day()[0] <= usd_per_day
     assert bank.day() == (sum(spent for spent, _ in accounts), Decimal(0))
-    assert calls > 200  # the caps let most of the money be spent
+    assert calls > 200  # most of the money allowed by the caps was spent
     assert bank.day()[0] > Decimal("0.9") * usd_per_day
 
 
@@ -360,7 +360,7 @@ STEPS = st.lists(
 
 @dataclass(slots=True, kw_only=True)
 class Interleaving:
-    """One order of the steps of 200 workers of a run, checked after every one of them."""
+    """One order of the steps of 200 workers of a run, checked after each step."""
 
     bank: Bank
     run_id: uuid.UUID
@@ -371,7 +371,7 @@ class Interleaving:
     lost: dict[int, tuple[uuid.UUID, Decimal]] = field(default_factory=dict)
 
     def take(self, step: str, worker: int, size: int) -> None:
-        """Let a worker do something, if it can."""
+        """Let a worker perform a step, if it can."""
         match step:
             case "reserve":
                 self._reserve(worker, Decimal(size) / 100)
@@ -404,7 +404,7 @@ class Interleaving:
             reservation = self.budget.reserve(most, 60)
         except (BudgetExceededError, BudgetReservedError):
             spent, reserved = self.bank.account(budgets.scope_of_run(self.run_id))
-            assert spent + reserved + most > self.cap  # a refusal was necessary
+            assert spent + reserved + most > self.cap  # the refusal was necessary
         else:
             assert reservation is not None
             self.in_flight[worker] = (reservation, most)
@@ -429,8 +429,10 @@ class Interleaving:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=STEPS)
-def test_no_order_of_steps_leaks_money(bank: Bank, steps: list[tuple[str, int, int]]) -> None:
-    """Reserve, settle, kill, recover, a late word, another cap: the account covers it all."""
+def test_the_account_covers_every_order_of_steps(
+    bank: Bank, steps: list[tuple[str, int, int]]
+) -> None:
+    """The steps are reserving, settling, kills, recovery, late settlements and new caps."""
     run_id, job_id = bank.job(Decimal(1))
     interleaving = Interleaving(bank=bank, run_id=run_id, budget=bank.budget(job_id))
 

@@ -1,4 +1,4 @@
-"""After a run is cancelled nothing of it begins, whatever was under way at that moment."""
+"""Tests that nothing of a run begins after its cancellation."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ FROM jobs AS j, generate_series(1, :more) AS n
 
 @contextmanager
 def cancelling(pipeline: Pipeline, run_id: uuid.UUID) -> Iterator[threading.Thread]:
-    """Cancel a run in its own session while the block runs."""
+    """Cancel a run in a separate session while the block runs."""
     thread = threading.Thread(target=retry.cancel, args=(pipeline.context.database, run_id))
     thread.start()
     yield thread
@@ -98,21 +98,21 @@ def cancelling(pipeline: Pipeline, run_id: uuid.UUID) -> Iterator[threading.Thre
 
 
 def a_half_cancelled_run(pipeline: Pipeline, *texts: str) -> Submission:
-    """Return a run whose `cancel` was killed once the run was cancelled, and no job of it."""
+    """Return a run whose `cancel` was killed after the run was cancelled, before its jobs."""
     submission = pipeline.submit(*texts)
     pipeline.execute("UPDATE runs SET status = 'cancelled'")
     return submission
 
 
 def counted(pipeline: Pipeline) -> list[object]:
-    """Return how many calls, intakes and jobs there are, and how many jobs have not ended."""
+    """Return the numbers of calls, intakes, jobs and unfinished jobs."""
     tables = ("model_calls", "intakes", "jobs")
     counts = [pipeline.value(f"SELECT count(*) FROM {name}") for name in tables]  # noqa: S608 - names of ours
     return [*counts, pipeline.value(UNFINISHED)]
 
 
 def analyze(pipeline: Pipeline, jobs: Sequence[Job]) -> None:
-    """Do with these jobs what a worker does whose messages come at any time."""
+    """Process these jobs like a worker that receives their messages at any time."""
     for job in jobs:
         for chunk_id in pipeline.open_chunks(job.id):
             analyze_chunk(pipeline.context, chunk_id)
@@ -120,12 +120,12 @@ def analyze(pipeline: Pipeline, jobs: Sequence[Job]) -> None:
 
 
 def following_others() -> RunOptions:
-    """Return options of a run that waits where another one asks the same already."""
+    """Return options of a run that waits for another run asking the same."""
     return replace(a_run(), follows=True)
 
 
 def submitting(settings: Settings, folder: Path, files: int) -> Processes:
-    """Return the processes of a folder with so many letters, over this test's servers."""
+    """Return the processes of a folder with a number of letters, using the test's servers."""
     (folder / "letters").mkdir()
     for number in range(files):
         (folder / "letters" / f"{number}.txt").write_text(f"{number}. {PARAGRAPH}", "utf-8")
@@ -140,7 +140,7 @@ def submitting(settings: Settings, folder: Path, files: int) -> Processes:
     return Processes(folder=folder, environment=environment)
 
 
-def test_a_document_that_is_just_being_stored_is_cancelled_too(settings: Settings) -> None:
+def test_a_document_stored_during_the_cancellation_is_cancelled_too(settings: Settings) -> None:
     """Its transaction began before the cancellation and is committed during it."""
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
@@ -163,7 +163,7 @@ def test_a_document_that_is_just_being_stored_is_cancelled_too(settings: Setting
 
 
 def test_no_call_begins_after_the_cancellation(settings: Settings) -> None:
-    """A chunk that was claimed and waits for its permit meanwhile is not asked any more."""
+    """A claimed chunk that is waiting for its permit is not asked."""
     is_asked, may_answer = threading.Event(), threading.Event()
 
     def slowly(request: CompletionRequest) -> str:
@@ -197,7 +197,7 @@ def test_no_call_begins_after_the_cancellation(settings: Settings) -> None:
 
 
 def test_no_call_of_many_workers_begins_after_the_cancellation(settings: Settings) -> None:
-    """Four workers ask and synthesize, and jobs are fanned out, while documents still come in."""
+    """Four workers ask and synthesize, jobs are fanned out, and documents are still taken in."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     submission = open_run(pipeline.context, a_run(), NOW)
     is_over = threading.Event()
@@ -232,7 +232,7 @@ def test_no_call_of_many_workers_begins_after_the_cancellation(settings: Setting
 
 
 def test_workers_refuse_the_jobs_of_a_cancelled_run(settings: Settings) -> None:
-    """Also those that a killed `cancel` has left: none is fanned out, claimed or synthesized."""
+    """Jobs left by a killed `cancel` are not fanned out, claimed or synthesized either."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     submission = pipeline.submit(LONG, OTHER, f"{OTHER} {LONG}")
     queued, split, answered = pipeline.jobs(submission)
@@ -255,7 +255,7 @@ def test_workers_refuse_the_jobs_of_a_cancelled_run(settings: Settings) -> None:
 
 @pytest.mark.parametrize("by", ["recovery", "repetition"])
 def test_a_killed_cancellation_is_completed(settings: Settings, by: str) -> None:
-    """By recovery, or by the command once more; its end is reported once."""
+    """Recovery or a repeated command completes it; its end is reported once."""
     pipeline = a_pipeline(settings)
     submission = a_half_cancelled_run(pipeline, PARAGRAPH, OTHER)
 
@@ -274,7 +274,7 @@ def test_a_killed_cancellation_is_completed(settings: Settings, by: str) -> None
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_a_retry_takes_a_cancelled_run_up_again(settings: Settings, *, killed: bool) -> None:
+def test_a_retry_resumes_a_cancelled_run(settings: Settings, *, killed: bool) -> None:
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     submission = a_half_cancelled_run(pipeline, PARAGRAPH, OTHER)
     if not killed:
@@ -288,8 +288,8 @@ def test_a_retry_takes_a_cancelled_run_up_again(settings: Settings, *, killed: b
     assert pipeline.value("SELECT status FROM runs") == "finished"
 
 
-def test_a_run_that_was_read_before_stays_cancelled(settings: Settings) -> None:
-    """A transaction that read the run and settles it afterwards sees the cancellation."""
+def test_a_run_read_before_its_cancellation_stays_cancelled(settings: Settings) -> None:
+    """A transaction that read the run earlier and then settles it sees the cancellation."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH)
 
@@ -302,8 +302,8 @@ def test_a_run_that_was_read_before_stays_cancelled(settings: Settings) -> None:
     assert pipeline.rows("SELECT DISTINCT event FROM deliveries") == [("run.cancelled",)]
 
 
-def test_who_follows_a_cancelled_job_asks_for_itself(settings: Settings) -> None:
-    """A run that waits for the answer of another one does not end with it."""
+def test_a_follower_of_a_cancelled_job_asks_the_question_itself(settings: Settings) -> None:
+    """A run that waits for the answer of another run does not end with it."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     first = pipeline.submit(PARAGRAPH)
     second = pipeline.submit(PARAGRAPH, options=following_others())
@@ -319,7 +319,7 @@ def test_who_follows_a_cancelled_job_asks_for_itself(settings: Settings) -> None
 
 
 def test_a_cancelled_job_has_no_new_followers(settings: Settings) -> None:
-    """While its run is being cancelled, a later run asks for itself at once."""
+    """While its run is being cancelled, a later run asks the question itself at once."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     a_half_cancelled_run(pipeline, PARAGRAPH)
 
@@ -329,11 +329,11 @@ def test_a_cancelled_job_has_no_new_followers(settings: Settings) -> None:
 
 
 def test_a_submit_stops_when_its_run_is_cancelled(settings: Settings, tmp_path: Path) -> None:
-    """It says so, ends with 3, and stores nothing of the files that are left."""
+    """It reports the cancellation, exits with 3, and stores none of the remaining files."""
     pipeline = a_pipeline(settings)
     processes = submitting(settings, tmp_path, files=8)
     before, after = ([f"letters/{n}.txt" for n in some] for some in (range(4), range(4, 8)))
-    paths = (*before, "-", *after)  # at standard input the test holds it
+    paths = (*before, "-", *after)  # at standard input the test blocks it
     process = processes.start(
         "chordwise", "submit", *paths, "--run-name", "letters", stdin=subprocess.PIPE
     )
@@ -365,7 +365,7 @@ def _pairs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_pairs")
 def test_an_inbox_stops_when_its_run_is_cancelled(inbox: WatchedInbox) -> None:
-    """The file at hand is set aside with the reason, and its rest is not taken in."""
+    """The current file is set aside with the reason, and its rest is not taken in."""
     letters = "".join(
         f"From a@b.org Tue Nov 24 12:0{n}:00 2026\nSubject: {n}\n\nLetter {n}. {PARAGRAPH}\n\n"
         for n in range(6)
@@ -385,7 +385,7 @@ def test_an_inbox_stops_when_its_run_is_cancelled(inbox: WatchedInbox) -> None:
 
 @pytest.mark.usefixtures("_pairs")
 def test_a_schedule_stops_when_its_run_is_cancelled(settings: Settings, tmp_path: Path) -> None:
-    """Its occurrence fails with the reason, and nothing else is taken in."""
+    """Its occurrence fails with the reason, and nothing more is taken in."""
     for number in range(6):
         (tmp_path / f"{number}.txt").write_text(f"Letter {number}. {PARAGRAPH}", "utf-8")
     night = a_night(settings, letters=nightly(tmp_path))
@@ -403,10 +403,10 @@ def test_a_schedule_stops_when_its_run_is_cancelled(settings: Settings, tmp_path
     assert night.pipeline.value(STATUSES) == ["cancelled"]
 
 
-def test_a_batch_is_handed_in_without_a_cancelled_run(
+def test_a_batch_is_submitted_without_the_questions_of_a_cancelled_run(
     settings: Settings, provider: BatchProvider
 ) -> None:
-    """It was put together before; what others ask in it goes into another batch."""
+    """The prepared batch is discarded; the questions of other runs go into another one."""
     pipeline = opened(settings, provider)
     kept = pipeline.submit(PARAGRAPH, options=in_batches("100"))
     cancelled = pipeline.submit(OTHER, options=in_batches("100"))
@@ -430,7 +430,7 @@ def test_a_batch_is_handed_in_without_a_cancelled_run(
 
 
 def test_jobs_are_cancelled_in_short_transactions(settings: Settings) -> None:
-    """No transaction holds all of a large run: a worker commits in between."""
+    """No transaction locks all of a large run: a worker can commit in between."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH)
     pipeline.execute(MORE_JOBS, more=3_000)

@@ -1,4 +1,4 @@
-"""`chordwise certify`: answers that can be accepted without review, in command and views."""
+"""Tests of `chordwise certify`: answers accepted without review, in command and views."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STATES = "SELECT name, verdict, accepted, population FROM certified_answers ORDE
 
 @pytest.fixture
 def filled_by() -> Callable[[Settings], None]:
-    """Fill the database with two fields of thirty documents."""
+    """Fill the database with thirty documents with two fields each."""
     return extract_first
 
 
@@ -48,7 +48,7 @@ def extract_first(settings: Settings) -> None:
 
 
 def extract(pipeline: Pipeline, name: str, documents: int) -> None:
-    """Extract two fields from documents whose names begin so."""
+    """Extract two fields from documents whose names have this prefix."""
     extracted(
         pipeline,
         {
@@ -61,7 +61,7 @@ def extract(pipeline: Pipeline, name: str, documents: int) -> None:
 def certified(
     capsys: pytest.CaptureFixture[str], code: ExitCode = ExitCode.SUCCESS
 ) -> Mapping[str, JsonObject]:
-    """Certify the current results, and return what is said of each field."""
+    """Certify the current results, and return the report on each field."""
     capsys.readouterr()
     assert run(["certify", *BOUNDS, "--json"]) == code
     found = objects(json.loads(capsys.readouterr().out)["certified"])
@@ -69,7 +69,7 @@ def certified(
 
 
 def check(folder: Path, field: JsonObject, verdicts: Sequence[str]) -> None:
-    """Say of the next answers of a field, in their order, whether they are right."""
+    """Record verdicts on the next answers of a field, in their order."""
     to_check = objects(field["to_check"])
     assert len(to_check) >= len(verdicts)
     said = [
@@ -81,7 +81,7 @@ def check(folder: Path, field: JsonObject, verdicts: Sequence[str]) -> None:
 
 
 def accepted(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
-    """Return how many facts of each field are accepted, and how many results."""
+    """Return how many facts of each field and how many results are accepted."""
     return pipeline.rows(
         "SELECT item, count(*) FILTER (WHERE accepted) FROM fact_quotes GROUP BY 1 UNION ALL"
         " SELECT 'results', count(*) FILTER (WHERE accepted) FROM document_results ORDER BY 1"
@@ -91,7 +91,7 @@ def accepted(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
 def test_checks_in_random_order_certify_a_field(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its values are marked, a result once all of its fields are, and a remark leaves the mark."""
+    """Its values are marked, and a result once all its fields are; a remark keeps the mark."""
     found = certified(capsys)
     check(tmp_path, found["party"], ["approved"] * 20)
     found = certified(capsys)
@@ -110,10 +110,10 @@ def test_checks_in_random_order_certify_a_field(
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
 
 
-def test_a_field_with_many_errors_says_how_much_must_be_reviewed(
+def test_a_field_with_many_errors_reports_how_much_must_be_reviewed(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing of it is accepted."""
+    """None of its values is accepted."""
     check(tmp_path, certified(capsys)["party"], ["rejected", "approved"] * 10)
 
     assert run(["certify", *BOUNDS]) == ExitCode.SUCCESS
@@ -127,7 +127,7 @@ def test_a_field_with_many_errors_says_how_much_must_be_reviewed(
 def test_later_answers_are_accepted_until_their_checks_show_a_drift(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Then it is taken back, for the earlier ones as well, and the exit code says so."""
+    """The certificate is then withdrawn, also for earlier answers; the exit code reports it."""
     check(tmp_path, certified(capsys)["party"], ["approved"] * 20)
     certified(capsys)
     extract(pipeline, "later", DOCUMENTS)
@@ -142,13 +142,13 @@ def test_later_answers_are_accepted_until_their_checks_show_a_drift(
 
 
 @pytest.mark.parametrize("stored", [0, 1])
-def test_a_withdrawal_that_is_killed_leaves_nothing_accepted_that_is_not_certified(
+def test_a_killed_withdrawal_leaves_no_accepted_value_uncertified(
     stored: int,
     pipeline: Pipeline,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The certificate and its marks end together; the next one withdraws it, or sets what lacks."""
+    """Certificate and marks end together; the next call completes the withdrawal."""
     check(tmp_path, certified(capsys)["party"], ["approved"] * 20)
     certified(capsys)
     extract(pipeline, "later", DOCUMENTS)
@@ -170,10 +170,10 @@ def test_a_withdrawal_that_is_killed_leaves_nothing_accepted_that_is_not_certifi
     assert accepted(pipeline)[0] == ("party", 0)
 
 
-def test_of_two_at_once_the_one_that_stores_last_decides_what_is_accepted(
+def test_of_two_concurrent_certifications_the_last_stored_one_applies(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Marks that the other one still has to set are left out, and one order is drawn for both."""
+    """The marks that the other one has not yet set are dropped; both use one order."""
     database = pipeline.context.database
     both = (LOOSE, Bounds(max_error=0.001, risk=0.05))
     with ThreadPoolExecutor(len(both)) as pool:
@@ -200,7 +200,7 @@ def test_of_two_at_once_the_one_that_stores_last_decides_what_is_accepted(
 def test_only_the_newest_answers_to_a_question_are_accepted(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Earlier ones lose their marks, but for those in a run that is certified itself."""
+    """Earlier answers lose their marks, except in a run that is certified itself."""
     certified(capsys)
     documents: JsonValue = [{"source": f"first-{place}.txt"} for place in range(DOCUMENTS)]
     check(tmp_path, {"name": "party", "to_check": documents}, ["approved"] * DOCUMENTS)
@@ -217,10 +217,10 @@ def test_only_the_newest_answers_to_a_question_are_accepted(
     assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
 
 
-def test_an_answer_that_was_replaced_meanwhile_is_not_accepted(
+def test_an_answer_replaced_during_certification_is_not_accepted(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What was certified is another one."""
+    """The certificate was for the previous answer."""
     check(tmp_path, certified(capsys)["party"], ["approved"] * 20)
     commits = count()
 
@@ -237,7 +237,7 @@ def test_an_answer_that_was_replaced_meanwhile_is_not_accepted(
     assert accepted(pipeline)[0] == ("party", DOCUMENTS - 1)
 
 
-def test_a_run_that_was_pruned_meanwhile_is_reported(pipeline: Pipeline) -> None:
+def test_a_run_pruned_during_certification_is_reported(pipeline: Pipeline) -> None:
     database, name = pipeline.context.database, str(pipeline.value("SELECT name FROM runs"))
     pipeline.execute("UPDATE runs SET finished_at = now() - interval '1 day'")
     run_id = uuid.UUID(str(pipeline.value("SELECT id FROM runs")))
@@ -254,14 +254,14 @@ def test_a_run_that_was_pruned_meanwhile_is_reported(pipeline: Pipeline) -> None
 
 
 @pytest.mark.parametrize(("bounds", "wrong"), [(("--max-error", "1%"), 0), (BOUNDS, 5)])
-def test_a_certificate_is_not_kept_for_less_than_it_says(
+def test_a_certificate_that_no_longer_holds_is_not_kept(
     bounds: Sequence[str],
     wrong: int,
     pipeline: Pipeline,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Neither for a smaller error, nor where checks that it rests on became wrong."""
+    """It ends if a smaller error is required, or if its checks became wrong."""
     found = certified(capsys)
     check(tmp_path, found["party"], ["approved"] * 20)
     certified(capsys)
@@ -276,15 +276,15 @@ def test_a_certificate_is_not_kept_for_less_than_it_says(
 
 
 def review(monkeypatch: pytest.MonkeyPatch, keys: str, *arguments: str) -> None:
-    """Work through a queue in the terminal, with a line for each answer."""
+    """Work through a queue in the terminal, one line for each answer."""
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in keys.split(","))))
     assert run(["review", *arguments]) == ExitCode.SUCCESS
 
 
-def test_the_queue_leads_from_missing_checks_to_a_certificate(
+def test_the_queue_provides_the_missing_checks_for_a_certificate(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It continues where it was left, with what was skipped first."""
+    """It continues after the last check, with skipped values first."""
     run_name = str(pipeline.value("SELECT name FROM runs"))
     queue = (run_name, "--queue", "party")
     assert run(["certify", "latest", *BOUNDS]) == ExitCode.SUCCESS
@@ -310,7 +310,7 @@ def test_a_profile_is_certified_by_its_queue_until_later_checks_are_wrong(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A correction says that the model's answer was wrong; the exit code tells of the end."""
+    """A correction shows that the model's answer was wrong; the exit code reports the end."""
     profile = '[profiles.deals]\ntypes = ["extraction"]\ninstructions = "party, term"\n'
     (tmp_path / "chordwise.toml").write_text(profile, "utf-8")
     certify = ["certify", "deals", *BOUNDS]
@@ -333,7 +333,7 @@ def test_a_profile_is_certified_by_its_queue_until_later_checks_are_wrong(
 def test_answers_that_no_label_fits_are_checked_like_a_label(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They are approved or get a label, and what had one may have none; all views say so."""
+    """They are approved or get a label, and a label can be corrected to none."""
     choices = {f"{place}.txt": ("none", 0.5) for place in range(2)} | {"2.txt": ("letter", 0.5)}
     name = classified(pipeline, choices).name
     assert run(["certify", name, *BOUNDS]) == ExitCode.SUCCESS
@@ -363,10 +363,10 @@ def test_answers_that_no_label_fits_are_checked_like_a_label(
     assert run(["feedback", name, "--document", "2.txt", "--correct", "label=mail"]) == 2
 
 
-def test_an_answer_that_a_person_rejects_is_not_accepted_though_its_label_is(
+def test_a_rejected_answer_is_not_accepted_although_its_label_is_certified(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """At once, and when the label is certified again; a correction is accepted."""
+    """This holds at once and after the next certification; a correction is accepted."""
     choices = {f"{place}.txt": ("letter", 0.5) for place in range(30)}
     name = classified(pipeline, choices).name
     database, scope = pipeline.context.database, Scope(run=name)
@@ -393,8 +393,8 @@ def count_accepted(pipeline: Pipeline) -> tuple[object, object]:
     return facts, results
 
 
-def test_labels_that_were_not_chosen_yet_have_their_part_of_the_risk(pipeline: Pipeline) -> None:
-    """Of three labels and none, the first one that is chosen has a fourth."""
+def test_labels_not_chosen_yet_reserve_their_share_of_the_risk(pipeline: Pipeline) -> None:
+    """With three labels and none, the first label chosen gets a quarter of the risk."""
     classified(pipeline, {f"{place}.txt": ("letter", 0.5) for place in range(DOCUMENTS)})
     scope = Scope(types=(AnalysisType.CLASSIFICATION,))
 
@@ -407,10 +407,8 @@ def test_labels_that_were_not_chosen_yet_have_their_part_of_the_risk(pipeline: P
     assert found.certificate.more_checks == fourth != whole
 
 
-def test_answers_are_ranked_by_the_calibration_that_there_was_when_their_order_was_drawn(
-    pipeline: Pipeline,
-) -> None:
-    """One that is learnt later, from these checks, changes no rank."""
+def test_answers_are_ranked_by_the_calibration_at_the_time_of_the_draw(pipeline: Pipeline) -> None:
+    """A calibration that is learned later, from these checks, changes no rank."""
     ((provider, model),) = pipeline.rows("SELECT DISTINCT provider, model FROM results")
 
     def calibrate(worth: float) -> None:
@@ -443,8 +441,8 @@ def test_answers_are_ranked_by_the_calibration_that_there_was_when_their_order_w
     assert pipeline.rows(ranks)[4:] == [("party", pytest.approx(0.45)), ("term", 0.25)]
 
 
-def test_the_client_leads_from_checks_to_a_certificate(pipeline: Pipeline) -> None:
-    """By the same queue as the command."""
+def test_the_client_certifies_by_checks(pipeline: Pipeline) -> None:
+    """It uses the same queue as the command."""
     with Client() as client:
         client.certify(max_error="10%", risk=0.2)
         questions = list(client.to_check("party"))
@@ -463,10 +461,10 @@ def test_the_client_leads_from_checks_to_a_certificate(pipeline: Pipeline) -> No
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
 
 
-def test_a_queue_has_to_be_drawn_first(
+def test_a_queue_that_was_not_drawn_is_refused(
     pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A name that was not certified is refused, with those that were."""
+    """The message lists the names that were certified."""
     assert run(["review", "--queue", "party"]) == ExitCode.USAGE
     assert run(["certify", *BOUNDS]) == ExitCode.SUCCESS
     assert run(["review", "--queue", "penalty"]) == ExitCode.USAGE
@@ -475,7 +473,7 @@ def test_a_queue_has_to_be_drawn_first(
 
 
 @pytest.mark.parametrize("share", ["0", "100%", "much"])
-def test_a_share_that_is_none_is_refused(share: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Before anything is read."""
+def test_an_invalid_share_is_refused(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is refused before anything is read."""
     assert run(["certify", "--max-error", share]) == ExitCode.USAGE
     assert "is not a valid share" in capsys.readouterr().err

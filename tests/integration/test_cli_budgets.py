@@ -1,4 +1,4 @@
-"""Budgets on the command line: refused where they cannot be kept, shown where they are."""
+"""Tests of budgets on the command line."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def _addresses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 @pytest.fixture
 def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the commands know the model of the pipeline."""
+    """Configure the pipeline's model for the commands."""
     models = {SCRIPTED: AWAY.model_dump(mode="json", exclude_defaults=True)}
     monkeypatch.setenv("CHORDWISE_MODELS", json.dumps(models))
 
 
 def a_budgeted_run(settings: Settings) -> tuple[Pipeline, Submission]:
-    """Make a run that has spent a quarter of a dollar and is about to spend more."""
+    """Create a run that has spent a quarter of a dollar and is about to spend more."""
     pipeline = a_pipeline(settings, a_summary("The bridge was opened in May."))
     submission = pipeline.submit(TEXT, options=replace(a_run(), budget_usd=Decimal(2)))
     reservations = Reservations(settings, pipeline.context.database)
@@ -62,14 +62,14 @@ def a_budgeted_run(settings: Settings) -> tuple[Pipeline, Submission]:
     ],
 )
 @pytest.mark.parametrize("command", ["analyze", "submit"])
-def test_what_cannot_be_kept_is_refused_before_anything_begins(
+def test_an_invalid_budget_is_refused_before_anything_begins(
     capsys: pytest.CaptureFixture[str],
     arguments: tuple[str, ...],
     command: str,
     code: ExitCode,
     said: str,
 ) -> None:
-    """No run is made, no service is asked; the hint says what to do."""
+    """No run is created and no service is called; the hint says what to do."""
     found = run([command, "letter.txt", *arguments])
 
     error = capsys.readouterr().err
@@ -81,7 +81,7 @@ def test_what_cannot_be_kept_is_refused_before_anything_begins(
 
 @pytest.mark.usefixtures("_addresses")
 def test_a_run_shows_its_budget(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """In JSON sums are numbers, and the scope names the run."""
+    """JSON has sums as numbers, and the scope contains the run's name."""
     _, submission = a_budgeted_run(settings)
     assert run(["runs", "latest"]) == ExitCode.SUCCESS
     shown = capsys.readouterr().out
@@ -102,7 +102,7 @@ def test_a_run_shows_its_budget(settings: Settings, capsys: pytest.CaptureFixtur
 
 
 def a_run_that_failed(settings: Settings) -> tuple[Pipeline, Submission]:
-    """Make a run without a cap that did cost three quarters of a dollar and has no answer."""
+    """Create a run without a cap that cost three quarters of a dollar and has no answer."""
     pipeline = a_pipeline(
         settings, ModelRequestError("No."), a_summary("The bridge was opened in May.")
     )
@@ -113,10 +113,10 @@ def a_run_that_failed(settings: Settings) -> tuple[Pipeline, Submission]:
 
 
 @pytest.mark.usefixtures("_addresses", "_scripted")
-def test_a_retry_gives_a_run_a_budget_which_counts_what_it_did_cost(
+def test_a_budget_set_by_a_retry_includes_earlier_costs(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first cap of a run covers its calls from before it, too; the run continues."""
+    """The run continues within its first cap."""
     pipeline, submission = a_run_that_failed(settings)
     capsys.readouterr()
 
@@ -134,10 +134,10 @@ def test_a_retry_gives_a_run_a_budget_which_counts_what_it_did_cost(
 
 
 @pytest.mark.usefixtures("_addresses", "_scripted")
-def test_a_retry_with_a_budget_that_cannot_be_kept_takes_nothing_up(
+def test_a_retry_with_an_insufficient_budget_changes_nothing(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It ends with 2 and a hint; the run stays as it was."""
+    """It exits with 2 and a hint."""
     pipeline, submission = a_run_that_failed(settings)
     capsys.readouterr()
 

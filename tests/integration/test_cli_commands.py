@@ -1,4 +1,4 @@
-"""The commands that look at stored runs, over a real database; no process of ours is started."""
+"""Tests of the commands that show stored runs, with a real database and no processes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ HOSTILE = "evil\x1b[2J.txt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What a command wrote, and its exit code."""
+    """The output of a command, and its exit code."""
 
     code: int
     out: str
@@ -50,7 +50,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """A database with one run of three things: one answer, one failure, one unreadable file."""
+    """A database with one run: one answer, one failure, and one unreadable file."""
 
     pipeline: Pipeline
     submission: Submission
@@ -78,8 +78,8 @@ def desk(settings: Settings, addressed: None, capsys: pytest.CaptureFixture[str]
     return Desk(pipeline=pipeline, submission=submission, capsys=capsys)
 
 
-def test_runs_lists_them_and_shows_both_lines_of_an_account(desk: Desk) -> None:
-    """They balance, and what went wrong stands below, with what to do."""
+def test_runs_lists_runs_and_shows_both_lines_of_an_account(desk: Desk) -> None:
+    """The lines balance; failures are listed below them with hints."""
     listed, shown = desk.call("runs"), desk.call("runs", "latest")
 
     assert listed.code == shown.code == ExitCode.SUCCESS
@@ -93,7 +93,7 @@ def test_runs_lists_them_and_shows_both_lines_of_an_account(desk: Desk) -> None:
 
 
 def test_a_run_as_json(desk: Desk) -> None:
-    """The states go into the exit code, and are all there."""
+    """It contains every state, also those without a job."""
     for name in (desk.submission.name, str(desk.submission.run_id), "latest"):
         found = json.loads(desk.call("runs", name, "--json").out)
 
@@ -115,8 +115,8 @@ def test_an_unknown_run_is_a_usage_error(desk: Desk, command: tuple[str, ...]) -
     assert "There is no run “nope”." in shown.err
 
 
-def test_results_are_shown_for_reading(desk: Desk) -> None:
-    """The answer with its quote and place; markup of the model is text."""
+def test_results_are_shown_as_readable_text(desk: Desk) -> None:
+    """The answer is shown with its quote and place; markup in it is plain text."""
     shown = desk.call("results", "--run", desk.submission.name)
 
     assert "bridge.txt · summary" in shown.out
@@ -124,8 +124,8 @@ def test_results_are_shown_for_reading(desk: Desk) -> None:
     assert "“The bridge was opened in May.” [0–29]" in shown.out
 
 
-def test_results_can_be_narrowed_down(desk: Desk) -> None:
-    """By run, type, and a part of the name; nothing found is said, and is no error."""
+def test_results_can_be_filtered(desk: Desk) -> None:
+    """Filters are run, type, and a part of the name; no match is reported and is no error."""
     by_name = json.loads(desk.call("results", "--document", "BRIDGE", "--json").out)
     by_wildcard = json.loads(desk.call("results", "--document", "%", "--json").out)
     by_type = desk.call("results", "--type", "sentiment")
@@ -138,8 +138,8 @@ def test_results_can_be_narrowed_down(desk: Desk) -> None:
     assert "No results match" in by_type.err
 
 
-def test_without_a_run_the_newest_answer_to_a_question_counts(desk: Desk) -> None:
-    """A later run over the same document reuses the answer: it is listed once."""
+def test_without_a_run_the_newest_answer_to_a_question_is_listed(desk: Desk) -> None:
+    """A later run reuses the answer about the same document: it is listed once."""
     later = open_run(desk.pipeline.context, a_run(), NOW)
     later.take_in(a_document(TEXT, "bridge.txt"))
     later.close()
@@ -172,10 +172,10 @@ SHOWN = "a\\u001b[2Jb\\u0007c\\u009dd\\u000de\\u202ef"
 
 
 def on_terminal(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a command whose output is a real terminal; return what that was sent."""
+    """Run a command whose output is a real terminal; return what the terminal received."""
     ours, theirs = pty.openpty()
     attributes = termios.tcgetattr(theirs)
-    attributes[1] &= ~termios.OPOST  # what is written arrives as it is
+    attributes[1] &= ~termios.OPOST  # output arrives unchanged
     termios.tcsetattr(theirs, termios.TCSANOW, attributes)
     received = bytearray()
 
@@ -188,17 +188,17 @@ def on_terminal(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> st
     reader.start()
     with os.fdopen(theirs, "w", encoding="utf-8") as terminal, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", terminal)
-        patch.setenv("TERM", "dumb")  # no styles of ours: what is left is a document's
+        patch.setenv("TERM", "dumb")  # no styling: what remains is the document's
         assert run(arguments) == ExitCode.SUCCESS
     reader.join()
     os.close(ours)
     return received.decode()
 
 
-def test_csv_on_a_terminal_is_seen_and_not_obeyed(
+def test_csv_on_a_terminal_is_escaped(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Escaped there; in a file or a pipe every byte is as it is stored."""
+    """In a file or a pipe the text is as stored."""
     assert desk.submission.name
     for arguments in (("sql", "--csv", NASTY), ("export", "--sql", NASTY, "-o", "-")):
         shown = on_terminal(arguments, monkeypatch)
@@ -219,8 +219,8 @@ PRINTING: list[tuple[str, ...]] = [
 ]
 
 
-def test_a_terminal_is_never_commanded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a command prints of documents, names and answers; only line ends are left."""
+def test_no_output_contains_control_sequences(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of documents, names and answers, only line ends remain unescaped."""
     assert desk.submission.name
     for arguments in PRINTING:
         shown = on_terminal(arguments, monkeypatch)
@@ -230,7 +230,7 @@ def test_a_terminal_is_never_commanded(desk: Desk, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_wide_view_is_shown_row_by_row(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each column has a line, where a table has no room for all of them."""
+    """Each column has a line if a table has no room for all of them."""
     monkeypatch.setenv("COLUMNS", "80")
 
     shown = desk.call("sql", "SELECT * FROM document_results", "--limit", "1").out
@@ -239,8 +239,8 @@ def test_a_wide_view_is_shown_row_by_row(desk: Desk, monkeypatch: pytest.MonkeyP
     assert re.search(r"^prompt_version +\| summary.analyze@\d +$", shown, re.MULTILINE)
 
 
-def test_a_table_is_cut_and_says_so(desk: Desk) -> None:
-    """A hundred rows fill a screen; a file gets them all."""
+def test_a_long_table_is_truncated_with_a_notice(desk: Desk) -> None:
+    """A terminal shows a hundred rows; a file receives all of them."""
     statement = "SELECT generate_series(1, 500) AS n"
 
     table = desk.call("sql", statement)
@@ -251,8 +251,8 @@ def test_a_table_is_cut_and_says_so(desk: Desk) -> None:
     assert len(rows.out.splitlines()) == 501
 
 
-def test_a_refused_statement_and_a_done_migration_change_nothing(desk: Desk) -> None:
-    """PostgreSQL's own message, and nothing on standard output; the newest tables stay."""
+def test_a_refused_statement_and_a_repeated_migration_change_nothing(desk: Desk) -> None:
+    """PostgreSQL's own error is shown, and the migration keeps the newest revision."""
     shown = desk.call("sql", "SELECT * FROM outbox")
     found = json.loads(desk.call("migrate", "--json").out)
 
@@ -261,10 +261,10 @@ def test_a_refused_statement_and_a_done_migration_change_nothing(desk: Desk) -> 
     assert found["before"] == found["after"]
 
 
-def test_a_database_without_tables_asks_for_the_migration(
+def test_a_database_without_tables_names_the_migration_command(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, database_url: SecretStr
 ) -> None:
-    """Exit code 78 and the command that corrects it; after that it works."""
+    """The exit code is 78; after the named command it works."""
     other = database_url.get_secret_value()
     desk.pipeline.execute("DROP VIEW stale_results")
     desk.pipeline.execute("DELETE FROM alembic_version")
@@ -276,8 +276,8 @@ def test_a_database_without_tables_asks_for_the_migration(
     assert "chordwise migrate" in shown.err
 
 
-def test_doctor_looks_at_everything(desk: Desk) -> None:
-    """Database, schema, reader and broker are well; that no worker is here is a warning."""
+def test_doctor_checks_every_component(desk: Desk) -> None:
+    """All pass except the processes: that no worker runs is a warning."""
     found = json.loads(desk.call("doctor", "--ask", "--json").out)
 
     verdicts = {check["name"]: check["verdict"] for check in found["checks"]}
@@ -287,8 +287,8 @@ def test_doctor_looks_at_everything(desk: Desk) -> None:
     assert found["exit_code"] == 0
 
 
-def test_doctor_says_what_is_wrong(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A missing key is a matter of configuration, a dead broker one of services."""
+def test_doctor_reports_what_is_wrong(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing key is a configuration error, an unreachable broker an unavailable service."""
     monkeypatch.setenv("CHORDWISE_BROKER_URL", "redis://127.0.0.1:1/0")
     without_broker = desk.call("doctor")
     monkeypatch.setenv("CHORDWISE_MODEL", "openai/some-model")
@@ -302,7 +302,7 @@ def test_doctor_says_what_is_wrong(desk: Desk, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_progress_of_a_run_adds_up(desk: Desk) -> None:
-    """Documents, chunks, calls and tokens, as the display shows them."""
+    """It has documents, chunks, calls and tokens, as the display shows them."""
     with desk.pipeline.context.database.read() as session:
         found = progress.read(session, desk.submission.run_id)
 
@@ -315,8 +315,8 @@ def test_the_progress_of_a_run_adds_up(desk: Desk) -> None:
     assert found.calls.extractive == 0
 
 
-def test_what_holds_a_run_up_is_said_while_it_goes_on(desk: Desk) -> None:
-    """A server that is not there is no silence of ten minutes; an answer ends the trouble."""
+def test_the_cause_of_a_delay_is_shown_during_the_run(desk: Desk) -> None:
+    """An unreachable server is reported before it times out; an answer ends the report."""
     desk.pipeline.execute("UPDATE runs SET status = 'open'")
     newest = "(SELECT id FROM model_calls ORDER BY finished_at DESC LIMIT 1)"
     failed = "error_code = 'model_transport', error_message = 'It cannot be reached.'"
@@ -352,7 +352,7 @@ def test_a_wait_ends_with_the_run(desk: Desk) -> None:
     assert [line.split(" · ")[0] for line in said] == ["0/1 documents", "1/1 documents"]
 
 
-def test_a_wait_says_when_nothing_moves(desk: Desk) -> None:
+def test_a_wait_reports_a_lack_of_progress(desk: Desk) -> None:
     waiting = open_run(desk.pipeline.context, a_run(fresh=True), NOW)
     waiting.take_in(a_document(TEXT, "bridge.txt"))
     waiting.close()
@@ -377,7 +377,7 @@ def test_a_wait_says_when_nothing_moves(desk: Desk) -> None:
     assert all("no worker is connected to the database" in line for line in warned)
 
 
-def test_a_wait_says_that_a_worker_is_there(desk: Desk) -> None:
+def test_a_wait_reports_that_a_worker_is_running(desk: Desk) -> None:
     context = desk.pipeline.context
     waiting = open_run(context, a_run(fresh=True), NOW)
     waiting.close()
@@ -391,7 +391,7 @@ def test_a_wait_says_that_a_worker_is_there(desk: Desk) -> None:
     assert "No progress for 60 seconds; connected: 1 session of a worker" in said
 
 
-def test_a_wait_outlives_a_short_outage_of_the_database(desk: Desk) -> None:
+def test_a_wait_survives_a_short_outage_of_the_database(desk: Desk) -> None:
     now = [0.0]
     database = desk.pipeline.context.database
     broken = a_pipeline(
@@ -416,7 +416,7 @@ def test_a_wait_outlives_a_short_outage_of_the_database(desk: Desk) -> None:
 
 
 def test_a_document_with_invisible_characters_needs_review(desk: Desk) -> None:
-    """`results`, `runs RUN`, their JSON and SQL say why; reused results of other runs, too."""
+    """`results`, `runs RUN`, their JSON and SQL give the reason; so do reused results."""
     reason = "25 invisible Unicode characters were removed from the text."
     clean = a_document("The old bridge is closed.", "clean.txt")
     hiding = replace(

@@ -1,4 +1,4 @@
-"""The command as a user starts it, with the stack that it brings along."""
+"""Tests of the command with its embedded stack, as a user starts it."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ class Desk:
     processes: Processes
 
     def call(self, *arguments: str, expects: ExitCode = ExitCode.SUCCESS) -> str:
-        """Give a command; return its standard output."""
+        """Run a command; return its standard output."""
         done = self.processes.call(*arguments)
         assert done.returncode == expects, f"{done.returncode}: {done.stderr}{done.stdout}"
         assert "Traceback" not in done.stderr
         return done.stdout
 
     def talk(self, *arguments: str) -> str:
-        """Give a command; return its standard error."""
+        """Run a command; return its standard error."""
         return self.processes.call(*arguments).stderr
 
 
 @pytest.fixture(scope="module")
 def desk() -> Iterator[Desk]:
-    """One home for all tests here: what was started once stays up."""
+    """Use one home for all tests of this module; its services keep running."""
     folder = Path(tempfile.mkdtemp(prefix="cw-"))
     (folder / "letters").mkdir()
     (folder / "letters" / "one.txt").write_text(LETTER, "utf-8")
@@ -72,8 +72,8 @@ def desk() -> Iterator[Desk]:
     shutil.rmtree(folder)
 
 
-def test_documents_become_answers(desk: Desk) -> None:
-    """One file is answered, an empty one is not accepted: exit code 3, and both are shown."""
+def test_analyze_answers_a_file_and_reports_an_empty_one(desk: Desk) -> None:
+    """The exit code is 3, and both files are shown."""
     done = desk.processes.run("analyze", "letters", "--run-name", "first")
 
     shown = done.stdout
@@ -103,10 +103,10 @@ def test_standard_input_is_a_document(desk: Desk) -> None:
     assert {result["source"] for result in found["results"]} == {"stdin"}
 
 
-def test_ctrl_c_detaches_and_the_work_goes_on(desk: Desk) -> None:
-    """A provider that cannot be reached keeps the run open; cancelling ends it, retrying opens it.
+def test_ctrl_c_detaches_and_the_run_continues(desk: Desk) -> None:
+    """An unreachable provider keeps the run open; cancelling ends it, retrying reopens it.
 
-    The id on standard output is all that `submit` says there.
+    `submit` prints only the id on standard output.
     """
     run_id = desk.call("submit", "letters/one.txt", "--model", "nobody", "--fresh").strip()
     waiting = desk.processes.start("chordwise", "wait", run_id)
@@ -126,8 +126,8 @@ def test_ctrl_c_detaches_and_the_work_goes_on(desk: Desk) -> None:
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)]
 )
-def test_pages_are_served_until_they_are_told_to_stop(desk: Desk, number: signal.Signals) -> None:
-    """Once in a home, at the same port each time, and with success at the end."""
+def test_web_serves_pages_until_it_is_stopped(desk: Desk, number: signal.Signals) -> None:
+    """One server runs per home, always on the same port, and exits with success."""
     web = desk.processes.start("chordwise", "web")
     wait_until(lambda: desk.processes.call("web", "--link").returncode == 0, 60, "the pages")
     link = desk.call("web").strip()
@@ -143,10 +143,10 @@ def test_pages_are_served_until_they_are_told_to_stop(desk: Desk, number: signal
     ).read_text("utf-8")
 
 
-def test_the_stack_is_one_and_can_be_stopped(desk: Desk) -> None:
-    """While it runs in the background `up` is refused; after `down` nothing is left.
+def test_a_home_has_one_stack_which_can_be_stopped(desk: Desk) -> None:
+    """While it runs in the background `up` is refused; after `down` no process is left.
 
-    A wrong setting in the file is told, and does not keep it up.
+    A wrong setting in the file is reported and does not prevent stopping it.
     """
     wrong = desk.folder / "wrong.toml"
     wrong.write_text("[worker]\nconcurrency = 0\n", "utf-8")
@@ -161,9 +161,9 @@ def test_the_stack_is_one_and_can_be_stopped(desk: Desk) -> None:
     assert "No services are running" in desk.talk("down")
 
 
-def test_up_holds_the_stack_until_it_is_told_to_stop(desk: Desk) -> None:
-    """One log of all processes; SIGTERM stops them in order, with success."""
-    desk.talk("down")  # beside a stack in the background it is refused
+def test_up_runs_the_stack_until_it_is_stopped(desk: Desk) -> None:
+    """It writes one log of all processes; SIGTERM stops them in order, with success."""
+    desk.talk("down")  # it is refused beside a background stack
     before = len(desk.processes.logs())
     up = desk.processes.start("chordwise", "up")
     wait_until(lambda: "Ready." in desk.processes.logs()[before:], 60, "the stack is up")

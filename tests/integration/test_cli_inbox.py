@@ -1,4 +1,4 @@
-"""`chordwise inbox` shows what waits, what is at work, and what was delivered."""
+"""Tests of `chordwise inbox`: waiting, submitted and finished files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes.inbox_watch import LETTER, WatchedInbox, watched
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no path be wrapped, however long the name of the test's folder is."""
+    """Prevent paths from being wrapped, however long the name of the test's folder is."""
     monkeypatch.setenv("COLUMNS", "250")
 
 
@@ -24,7 +24,7 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
 def inbox(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[WatchedInbox]:
-    """Watch an inbox that the command's settings name, too."""
+    """Watch an inbox that is also in the command's settings."""
     assert settings.database_url is not None
     assert settings.broker_url is not None
     config = tmp_path / "chordwise.toml"
@@ -40,7 +40,7 @@ def inbox(
     found.close()
 
 
-def test_a_folder_that_is_not_there_yet_is_no_matter_of_permissions(
+def test_a_missing_folder_is_not_reported_as_a_permission_problem(
     inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     inbox.folders.inbox.rmdir()
@@ -53,10 +53,10 @@ def test_a_folder_that_is_not_there_yet_is_no_matter_of_permissions(
     ]
 
 
-def test_everything_is_counted_where_it_lies(
+def test_the_files_of_each_folder_are_counted(
     inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """People see the folder, the counts, and a table of what was taken last."""
+    """The text output shows the folder, the counts, and a table of the latest files."""
     inbox.drop("done.txt", LETTER)
     inbox.deliver()
     capsys.readouterr()
@@ -91,10 +91,10 @@ def test_everything_is_counted_where_it_lies(
     assert "has the reason" not in shown
 
 
-def test_a_failure_is_shown_with_the_place_of_its_reason(
+def test_a_failure_is_shown_with_its_reason_and_the_place_of_its_note(
     inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What went wrong first stands below the table; the notes have all of it."""
+    """The first failure is below the table; the notes have all of them."""
     inbox.drop("empty.txt", "")
     inbox.deliver()
     capsys.readouterr()
@@ -111,10 +111,10 @@ def test_a_failure_is_shown_with_the_place_of_its_reason(
     assert f"{inbox.folders.inbox.with_name('failed')}: NAME.json" in shown
 
 
-def test_a_profile_that_keeps_its_files_waiting_says_why(
+def test_a_profile_that_holds_files_back_reports_the_reason(
     inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One without waiting files holds nothing back."""
+    """A profile without waiting files holds nothing back."""
     add_to_profile(inbox, 'schema = "gone.json"')
     inbox.drop("c.txt", LETTER)
     capsys.readouterr()
@@ -138,10 +138,10 @@ def test_a_profile_that_keeps_its_files_waiting_says_why(
     assert f"→ {held_back['hint']}" in said
 
 
-def test_a_side_car_that_belongs_to_no_file_is_told(
+def test_a_side_car_without_a_file_is_reported(
     inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With how it has to be called; neither a hidden one nor one whose file is there counts."""
+    """The hint gives the correct name; hidden side-cars are not reported."""
     for name in ("bills/.a.txt", "bills/a.txt", "bills/b", "C.TXT", "folder"):
         inbox.drop(f"{name}.chordwise.toml", "critique = true")
     upper = inbox.drop("C.TXT", LETTER).with_name("C.TXT.chordwise.toml")
@@ -165,7 +165,7 @@ def test_a_side_car_that_belongs_to_no_file_is_told(
     assert said.count("→ The side-car of NAME.EXT is named NAME.EXT.chordwise.toml") == 1
 
 
-def test_of_many_side_cars_without_a_file_the_first_are_named(
+def test_only_the_first_side_cars_without_a_file_are_named(
     inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(23):
@@ -181,10 +181,10 @@ def test_of_many_side_cars_without_a_file_the_first_are_named(
     assert "… and 3 side-cars more without a file" in shown
 
 
-def test_without_a_folder_it_says_what_to_set(
+def test_without_a_folder_the_hint_names_the_setting(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Nothing is started, and the exit code is that of a wrong use."""
+    """Nothing is started, and the exit code is that of a usage error."""
     monkeypatch.chdir(tmp_path)
 
     assert run(["inbox"]) == ExitCode.USAGE
@@ -192,7 +192,7 @@ def test_without_a_folder_it_says_what_to_set(
 
 
 def add_to_profile(inbox: WatchedInbox, entry: str) -> None:
-    """Give the profile of the command's settings another entry."""
+    """Add an entry to the profile in the command's settings."""
     config = inbox.folders.root / "chordwise.toml"
     config.write_text(
         config.read_text("utf-8").replace("[profiles.bills]", f"[profiles.bills]\n{entry}"), "utf-8"

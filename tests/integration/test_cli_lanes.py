@@ -1,4 +1,4 @@
-"""The lanes on the command line: a run that cannot be asked in batches says so, once."""
+"""Tests of the lanes on the command line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lane_of_the_run(settings: Settings) -> object:
     return found
 
 
-def test_a_model_without_batches_is_asked_online_and_says_so(
+def test_a_model_without_batches_is_asked_online_with_a_notice(
     capsys: pytest.CaptureFixture[str], settings: Settings
 ) -> None:
     found = run(["submit", "letter.txt", "--lane", "batch", "--model", "extractive"])
@@ -64,10 +64,10 @@ def test_without_the_option_a_run_is_online(settings: Settings) -> None:
 
 @pytest.mark.parametrize("lane", ["online", "batch"])
 @pytest.mark.parametrize("command", [["analyze", "--no-wait"], ["submit"]])
-def test_the_numbers_of_the_quote_come_before_a_run_with_a_budget(
+def test_a_run_with_a_budget_is_preceded_by_its_quote(
     capsys: pytest.CaptureFixture[str], command: list[str], lane: str
 ) -> None:
-    """By type and model, in the lane of the run, on standard error; JSON stays one document."""
+    """It is printed by type and model, for the run's lane, on standard error; JSON stays valid."""
     asked = ["letter.txt", "-t", "summary", "-t", "sentiment", "--model", MODEL, "--lane", lane]
     assert run(["quote", *asked]) == ExitCode.SUCCESS
     quoted = capsys.readouterr().out
@@ -95,10 +95,10 @@ def rows_of(shown: str) -> list[str]:
 
 
 @pytest.mark.parametrize("option", [["--votes", "3"], ["--critique"]])
-def test_what_the_built_in_model_cannot_give_is_left_out_and_it_says_so(
+def test_options_without_effect_on_the_built_in_model_are_reported(
     capsys: pytest.CaptureFixture[str], option: list[str]
 ) -> None:
-    """Once, on standard error; with a language model there is nothing to say."""
+    """The notice is printed once, on standard error, and not for a language model."""
     said = "Votes and critique have no effect on the built-in"
     found = run(["submit", "letter.txt", *option, "--model", "extractive"])
     first = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`chordwise quote` over a real database: what it counts, what it costs, and its samples."""
+"""Tests of `chordwise quote` with a real database: counts, costs, and samples."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ class Desk:
 
     @property
     def quoter(self) -> ReadingContext:
-        """Return what quotes as the command does, over the pipeline's database."""
+        """Return the quoter of the command, using the pipeline's database."""
         context = self.pipeline.context
         return ReadingContext(
             settings=context.settings, database=context.database, models=context.models
         )
 
     def call(self, *arguments: str) -> tuple[int, str, str]:
-        """Quote the folder; return the exit code and what was written."""
+        """Quote the folder; return the exit code and both outputs."""
         self.capsys.readouterr()
         code = run(["quote", str(self.folder), *arguments])
         captured = self.capsys.readouterr()
@@ -72,10 +72,10 @@ class Desk:
         return json_values.as_object(json.loads(self.call("--json", *arguments)[1]))
 
     def count(self, table: str) -> object:
-        return self.pipeline.value(f"SELECT count(*) FROM {table}")  # noqa: S608 - our own names
+        return self.pipeline.value(f"SELECT count(*) FROM {table}")  # noqa: S608 - constant names
 
     def estimate(self, *texts: str, options: RunOptions | None = None) -> Quote:
-        """Quote texts as a run of the pipeline would ask them."""
+        """Estimate texts with the questions that a run of the pipeline would ask."""
         return quote.estimate(self.quoter, map(a_document, texts), options or a_run())
 
 
@@ -86,7 +86,7 @@ def desk(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> Desk:
-    """Point the command to this test's servers, with no key for any provider."""
+    """Point the command to this test's servers, without a key for any provider."""
     folder = tmp_path / "reports"
     folder.mkdir()
     (folder / "bridge.txt").write_text(SHORT, "utf-8")
@@ -102,7 +102,7 @@ def desk(
 def test_pages_of_scans_are_quoted_with_their_pictures(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page is read before its text is asked about; no model is asked for the quote."""
+    """A page is transcribed before its text is asked about; the quote itself asks no model."""
     monkeypatch.setenv("CHORDWISE_READERS__VISION", GPT)
     before = desk.quote("--model", GPT, "--lane", "online")
     for name, words in (("a.pdf", "One page"), ("b.pdf", "Another page")):
@@ -140,8 +140,8 @@ def quote_of(desk: Desk) -> Quote:
     return desk.estimate(SHORT, options=options)
 
 
-def test_a_profile_is_quoted_as_a_run_asks_it(desk: Desk, tmp_path: Path) -> None:
-    """Types and instructions are the profile's; an option goes before its entry."""
+def test_a_profile_is_quoted_with_its_questions(desk: Desk, tmp_path: Path) -> None:
+    """Types and instructions are those of the profile; an option overrides its entry."""
     profile = '[profiles.contracts]\ntypes = ["extraction", "summary"]\ninstructions = "term"\n'
     (tmp_path / "chordwise.toml").write_text(profile, "utf-8")
 
@@ -157,7 +157,7 @@ def test_a_profile_is_quoted_as_a_run_asks_it(desk: Desk, tmp_path: Path) -> Non
 
 
 def test_rows_are_quoted_as_documents(desk: Desk) -> None:
-    """With a column of texts, each row of a table counts, and other files as ever."""
+    """With a column of texts each row of a table counts, and other files as usual."""
     (desk.folder / "reviews.csv").write_text("id,review\na,Fine.\nb,Poor.\n", "utf-8")
 
     by_row = desk.quote("--model", GPT, "--text-column", "review", "--id-column", "id")
@@ -166,7 +166,7 @@ def test_rows_are_quoted_as_documents(desk: Desk) -> None:
     assert desk.quote("--model", GPT)["documents"] == 3
 
 
-def test_the_questions_are_those_that_a_run_asks(desk: Desk) -> None:
+def test_the_number_of_questions_is_that_of_a_run(desk: Desk) -> None:
     (line,) = desk.estimate(LONG, SHORT).lines
     desk.pipeline.analyze(LONG, SHORT)
 
@@ -176,8 +176,8 @@ def test_the_questions_are_those_that_a_run_asks(desk: Desk) -> None:
     assert round(line.syntheses.typical) == len(joined) == 1
 
 
-def test_the_tokens_are_those_of_the_requests_that_a_run_sends(desk: Desk) -> None:
-    """Of each question about a chunk, as its provider would get it."""
+def test_the_number_of_tokens_is_that_of_the_requests_of_a_run(desk: Desk) -> None:
+    """The tokens of each question about a chunk are counted as the provider would receive it."""
     settings = desk.pipeline.context.settings.model_named(SCRIPTED)
     (line,) = desk.estimate(SHORT, f"\n\n {SHORT}\n Again. \n").lines
     desk.pipeline.analyze(SHORT, f"\n\n {SHORT}\n Again. \n")
@@ -192,7 +192,7 @@ def test_the_tokens_are_those_of_the_requests_that_a_run_sends(desk: Desk) -> No
 
 
 def test_stored_results_are_free(desk: Desk) -> None:
-    """What a run would reuse is not counted again, unless everything is to be asked afresh."""
+    """Results that a run would reuse are not counted unless the quote is for a fresh run."""
     desk.pipeline.analyze(SHORT)
 
     again = desk.estimate(SHORT, LONG)
@@ -205,7 +205,7 @@ def test_stored_results_are_free(desk: Desk) -> None:
 
 
 def test_cached_questions_are_free(desk: Desk) -> None:
-    """Those of another question that is rendered alike; of a vote the samples that are there."""
+    """Identically rendered questions are free; of a vote, the samples that are cached."""
     desk.pipeline.analyze(SHORT, LONG)
     stricter = AnalysisOptions(confidence_threshold=0.9)
 
@@ -221,7 +221,7 @@ def test_cached_questions_are_free(desk: Desk) -> None:
 
 
 def test_history_replaces_assumptions(desk: Desk) -> None:
-    """After a few answers of the same kind their length is what is expected; others' is not."""
+    """After a few answers of the same kind, their length is the expected one."""
     texts = [f"{SHORT} It was number {number}." for number in range(6)]
     desk.pipeline.analyze(*texts)
     asked = "UPDATE model_calls SET provider = 'openai', model = :model"
@@ -237,8 +237,8 @@ def test_history_replaces_assumptions(desk: Desk) -> None:
     assert unknown.basis == "assumed"
 
 
-def test_what_cannot_be_read_is_named(desk: Desk) -> None:
-    """It is not counted, and the exit code says that something is missing; twins count once."""
+def test_unreadable_files_are_named(desk: Desk) -> None:
+    """They are not counted and the exit code reports them; duplicates count once."""
     (desk.folder / "broken.pdf").write_bytes(b"%PDF-1.7 and nothing more")
     (desk.folder / "bridge-again.txt").write_text(SHORT, "utf-8")
 
@@ -250,7 +250,7 @@ def test_what_cannot_be_read_is_named(desk: Desk) -> None:
     assert "Duplicates skipped: 1." in shown
 
 
-def test_a_model_that_is_not_there_is_refused(desk: Desk) -> None:
+def test_an_unknown_model_is_refused(desk: Desk) -> None:
     code, _, said = desk.call("--model", "nonsense")
 
     assert code == ExitCode.CONFIGURATION
@@ -258,10 +258,11 @@ def test_a_model_that_is_not_there_is_refused(desk: Desk) -> None:
     assert SCRIPTED not in said
 
 
-def test_votes_multiply_and_critiques_add_to_what_is_quoted(desk: Desk) -> None:
-    """Questions, syntheses, tokens and costs three times; one or two more for each document.
+def test_votes_multiply_and_critiques_increase_the_quote(desk: Desk) -> None:
+    """Three votes triple the counts and costs; critiques add one or two for each document.
 
-    Revisions come at a share of them. The built-in model has neither, and costs nothing.
+    Revisions are expected for a share of the critiques. The built-in model has neither votes nor
+    critiques, and costs nothing.
     """
     once, thrice = desk.quote("--model", GPT), desk.quote("--model", GPT, "--votes", "3")
     examined = desk.quote("--model", GPT, "--critique")
@@ -285,7 +286,7 @@ def test_votes_multiply_and_critiques_add_to_what_is_quoted(desk: Desk) -> None:
     assert line_of(free)["costs"] == {"online": FREE}
 
 
-def test_the_samples_are_those_that_a_run_asks(desk: Desk) -> None:
+def test_the_number_of_samples_is_that_of_a_run(desk: Desk) -> None:
     options = a_run(analysis=AnalysisOptions(votes=3))
     (line,) = desk.estimate(LONG, SHORT, options=options).lines
     desk.pipeline.analyze(LONG, SHORT, options=options)
@@ -294,7 +295,7 @@ def test_the_samples_are_those_that_a_run_asks(desk: Desk) -> None:
 
 
 def test_every_lane_of_the_provider_has_its_price(desk: Desk) -> None:
-    """Without a key: the prompts are rendered, counted and priced; slow lanes cost half.
+    """No key is needed to render, count and price prompts; slow lanes cost half.
 
     Nothing is stored.
     """
@@ -317,7 +318,7 @@ def test_every_lane_of_the_provider_has_its_price(desk: Desk) -> None:
     assert [desk.count(table) for table in ("documents", "runs", "model_calls")] == [0, 0, 0]
 
 
-def test_a_quote_says_that_it_counted_exactly(desk: Desk) -> None:
+def test_a_quote_states_that_it_counted_exactly(desk: Desk) -> None:
     model = "openai/gpt-5.4-mini"
 
     assert "Input tokens are counted by o200k_base (toktok)." in " ".join(
@@ -326,8 +327,8 @@ def test_a_quote_says_that_it_counted_exactly(desk: Desk) -> None:
     assert line_of(desk.quote("--model", model))["counts_exactly"] is True
 
 
-def test_a_quote_for_a_lane_is_what_a_run_in_it_would_cost(desk: Desk) -> None:
-    """The total is that lane's, and people see no other; programs see all of them."""
+def test_a_quote_for_a_lane_has_the_cost_of_a_run_in_it(desk: Desk) -> None:
+    """The total and the text output are for that lane; JSON has all lanes."""
     for lane, other in (("batch", "online"), ("online", "batch")):
         quoted = desk.quote("--model", GPT, "--lane", lane)
         _, shown, _ = desk.call("--model", GPT, "--lane", lane)
@@ -343,7 +344,7 @@ def test_a_quote_for_a_lane_is_what_a_run_in_it_would_cost(desk: Desk) -> None:
 def test_a_model_without_batches_is_quoted_online(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a run of the batch lane, too, and the quote says so; `batch = true` changes it."""
+    """This also applies to the batch lane, with a notice; `batch = true` changes it."""
     house = {"provider": "openai", "model": "x", "base_url": "https://models.example/v1"}
     prices = {"input_usd_per_million_tokens": 1, "output_usd_per_million_tokens": 5}
     monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house | prices}))
@@ -358,10 +359,8 @@ def test_a_model_without_batches_is_quoted_online(
     assert typical(batch["total"]) == pytest.approx(typical(online["total"]) / 2)
 
 
-def test_flex_has_no_part_in_a_quote_for_batches(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A model that is asked as flex online goes into batches at their price."""
+def test_flex_prices_do_not_apply_to_batches(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is asked as flex online has the price of batches in the batch lane."""
     flex = {"provider": "openai", "model": "gpt-6.1-terra", "service_tier": "flex"}
     monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"slow": flex}))
 
@@ -374,7 +373,7 @@ def test_flex_has_no_part_in_a_quote_for_batches(
 
 
 def test_an_unknown_price_is_not_zero(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The total is unknown then, too, on this machine as elsewhere; the quote says what to set."""
+    """The total is unknown, too, also for a local server; the quote says what to set."""
     hint = "The price of openai/x is unknown. Set input_usd_per_million_tokens"
     cases: list[tuple[JsonObject, str, JsonObject]] = [
         ({"base_url": "http://localhost:4000/v1"}, "online", {"online": None}),
@@ -394,10 +393,10 @@ def test_an_unknown_price_is_not_zero(desk: Desk, monkeypatch: pytest.MonkeyPatc
         assert (f"Total, {lane}: unknown" in shown, hint in shown) == (unknown, unknown)
 
 
-def test_tiers_are_quoted_by_the_model_that_each_question_goes_to(
+def test_tiers_are_quoted_by_the_model_of_each_question(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With thresholds that send everything to the small tier, only that one has a line."""
+    """With thresholds that send every question to the small tier, only that tier has a line."""
     tiers = {"small": "openai/gpt-5.4-mini", "large": GPT}
     monkeypatch.setenv("CHORDWISE_TIERS", json.dumps(tiers))
     monkeypatch.setenv("CHORDWISE_ROUTING__MEDIUM_FROM", "1")
@@ -410,8 +409,8 @@ def test_tiers_are_quoted_by_the_model_that_each_question_goes_to(
     ("share", "warning"),
     [("0.01", "will probably not suffice"), ("1.05", "may not suffice"), ("100", "")],
 )
-def test_a_budget_is_compared_with_what_is_expected(desk: Desk, share: str, warning: str) -> None:
-    """Below what is expected it is warned of, above the upper end nothing is said."""
+def test_a_budget_is_compared_with_the_expected_cost(desk: Desk, share: str, warning: str) -> None:
+    """A budget below the expected cost causes a warning, one above the upper bound none."""
     total = quote_of(desk)
     assert total.total is not None
 
@@ -422,8 +421,8 @@ def test_a_budget_is_compared_with_what_is_expected(desk: Desk, share: str, warn
     assert len(said) == (2 if warning else 1)
 
 
-def test_the_numbers_are_said_before_a_run_with_a_budget(desk: Desk) -> None:
-    """They are those of `quote`, on standard error; standard input is not read for them."""
+def test_the_quote_is_printed_before_a_run_with_a_budget(desk: Desk) -> None:
+    """It is printed on standard error and does not read standard input."""
     context = desk.pipeline.context
     options = a_run()
     screen = Screen()
@@ -439,7 +438,7 @@ def test_the_numbers_are_said_before_a_run_with_a_budget(desk: Desk) -> None:
 
 @pytest.fixture
 def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnsweringServer]:
-    """Serve a model `house` whose price is known; as `slow` it may be asked once a minute."""
+    """Serve a model `house` with a known price; as `slow` it is limited to one call a minute."""
     with serving() as server:
         model = {"provider": "openai", "model": "peer", "base_url": server.base_url}
         priced = {"input_usd_per_million_tokens": 1, "output_usd_per_million_tokens": 5}
@@ -449,12 +448,12 @@ def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnsweringServer]:
         yield server
 
 
-def test_a_sample_is_asked_and_paid(
+def test_a_sample_is_asked_and_paid_for(
     desk: Desk, house: AnsweringServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is announced with its cost first, and decides the output.
+    """Its cost is announced first, and the quote uses the output of the sample.
 
-    It leaves rows in the ledger, and is paid from the budget of the day.
+    It is recorded in the ledger and paid from the daily budget.
     """
     monkeypatch.setenv("CHORDWISE_BUDGET__USD_PER_DAY", "1")
 
@@ -471,7 +470,7 @@ def test_a_sample_is_asked_and_paid(
 
 
 def test_a_sample_for_the_batch_lane_is_announced_as_online(desk: Desk) -> None:
-    """A quote does not wait a day for a batch, so it costs the online price."""
+    """A quote does not wait a day for a batch, so the sample costs the online price."""
     quoter = desk.quoter
     announced = []
     for lane in Lane:
@@ -493,7 +492,7 @@ def test_a_sample_for_the_batch_lane_is_announced_as_online(desk: Desk) -> None:
         ("slow", ("LIMITS__LONGEST_WAIT_SECONDS", "1"), ("peer",)),
     ],
 )
-def test_a_sample_keeps_to_budget_and_limits(
+def test_a_sample_stays_within_budget_and_limits(
     desk: Desk,
     house: AnsweringServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -501,7 +500,7 @@ def test_a_sample_keeps_to_budget_and_limits(
     setting: tuple[str, str],
     words: tuple[str, ...],
 ) -> None:
-    """Without money or a permit in time nothing is asked, and the hint is not about a run."""
+    """Without budget or permit no call is made, and the hint does not mention a run."""
     monkeypatch.setenv(f"CHORDWISE_{setting[0]}", setting[1])
 
     code, _, said = desk.call("--model", model, "--sample", "2")
@@ -511,8 +510,8 @@ def test_a_sample_keeps_to_budget_and_limits(
     assert house.journal == []
 
 
-def test_answers_of_a_sample_are_used_again(desk: Desk) -> None:
-    """A run asks what the sample did not; a second sample is free, a fresh one is not."""
+def test_answers_of_a_sample_are_reused(desk: Desk) -> None:
+    """A run asks only the remaining questions; a second sample is free, a fresh one is not."""
     quoter, asked = desk.quoter, desk.pipeline.model.requests
     whole = desk.estimate(LONG, SHORT).lines[0]
     gathered = quote.gather(quoter, map(a_document, (LONG, SHORT)), a_run(), 3)

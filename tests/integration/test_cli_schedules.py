@@ -1,4 +1,4 @@
-"""`chordwise schedules` lists, adds, runs and removes, and says what it cannot do."""
+"""Tests of `chordwise schedules`, which lists, adds, runs and removes schedules."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def answer(
     return found
 
 
-def test_one_is_added_changed_and_removed(capsys: pytest.CaptureFixture[str]) -> None:
-    """Relative paths count from where the command was given."""
+def test_a_schedule_is_added_changed_and_removed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Relative paths are relative to the folder in which the command is run."""
     letters = ("schedules", "add", "letters", "--cron", "30 2 * * *", "--path", "in")
     assert run(letters) == ExitCode.SUCCESS
     assert run(PRUNE) == ExitCode.SUCCESS
@@ -66,10 +66,10 @@ def test_one_is_added_changed_and_removed(capsys: pytest.CaptureFixture[str]) ->
     assert left["name"] == "letters"
 
 
-def test_adding_one_says_when_it_is_due_and_what_it_lacks(
+def test_adding_a_schedule_reports_its_due_time_and_missing_folders(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """At once, and not by `doctor` alone; it is added, for a share may be mounted by then."""
+    """The schedule is added with a warning, because the folder may be mounted later."""
     nightly = ("schedules", "add", "nightly", "--cron", "30 2 * * *", "--path", "in")
     assert run(nightly) == ExitCode.SUCCESS
     lacking = capsys.readouterr().err
@@ -82,8 +82,8 @@ def test_adding_one_says_when_it_is_due_and_what_it_lacks(
     assert "02:30 UTC." in ready
 
 
-def test_an_export_is_added(capsys: pytest.CaptureFixture[str]) -> None:
-    """With what it reads, its format, and a folder that counts from where the command was given."""
+def test_an_export_schedule_is_added(capsys: pytest.CaptureFixture[str]) -> None:
+    """It stores the source, the format, and the folder relative to the current one."""
     export = (*ADD, "--kind", "export", "--view", "failures", "--format", "xlsx", "--folder", "out")
 
     assert run(export) == ExitCode.SUCCESS
@@ -95,8 +95,8 @@ def test_an_export_is_added(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["analyze", "reanalyze"])
-def test_the_lane_is_added(capsys: pytest.CaptureFixture[str], kind: str) -> None:
-    """For the kinds that ask a model; without it there is none, and the default of expiry."""
+def test_the_lane_of_a_schedule_is_stored(capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    """This applies to the kinds that ask a model; without the option the lane is not set."""
     paths = ("--path", "in") if kind == "analyze" else ()
     plain = ("schedules", "add", "plain", "--cron", "0 5 * * SUN", "--kind", kind, *paths)
 
@@ -110,7 +110,9 @@ def test_the_lane_is_added(capsys: pytest.CaptureFixture[str], kind: str) -> Non
     assert asked == [(None, 22), ("batch", 22)]
 
 
-def test_the_next_time_is_shown_in_its_own_zone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_next_due_time_is_shown_in_the_zone_of_the_schedule(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     run(["schedules", "add", "tokyo", "--cron", "30 2 * * *", "--path", "in"])
     run(
         [
@@ -151,7 +153,7 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
 ]
 
 
-def test_what_cannot_be_done_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_commands_are_refused_with_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, said in REFUSED:
         assert run(arguments) == ExitCode.USAGE
 
@@ -159,10 +161,10 @@ def test_what_cannot_be_done_is_said(capsys: pytest.CaptureFixture[str]) -> None
         assert answer(capsys, "schedules", "list")["schedules"] == []
 
 
-def test_one_of_the_configuration_is_run_by_hand(
+def test_a_configured_schedule_is_run_by_hand(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Even before a scheduler has seen it; once, until that is over."""
+    """A scheduler need not have read it; it does not run twice at the same time."""
     assert run(["schedules", "run", "nightly"]) == ExitCode.SUCCESS
     assert run(["schedules", "run", "nightly"]) == ExitCode.USAGE
     assert "is running" in capsys.readouterr().err
@@ -179,10 +181,10 @@ def test_one_of_the_configuration_is_run_by_hand(
     assert "It is gone." in capsys.readouterr().out
 
 
-def test_a_history_is_that_of_a_schedule_or_of_one_that_was(
+def test_the_history_of_a_current_or_removed_schedule_is_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A name that nothing ever had is a mistake, and no schedule that was not due yet."""
+    """An unknown name is an error; a schedule that was never due has an empty history."""
     run(PRUNE)
     for name in ("nightly", "tidy"):
         assert answer(capsys, "schedules", "history", name)["schedule_runs"] == []
@@ -197,10 +199,10 @@ def test_a_history_is_that_of_a_schedule_or_of_one_that_was(
     assert line["schedule"] == "tidy"
 
 
-def test_one_that_cannot_be_read_is_listed_with_the_reason(
+def test_an_unreadable_schedule_is_listed_with_the_reason(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Such as one of a newer version; it can be taken away, or be defined again."""
+    """A schedule of a newer version is an example; it can be removed or redefined."""
     run(PRUNE)
     a_pipeline(settings).execute('UPDATE schedules SET options = \'{"kind": "dance"}\'')
 
@@ -216,10 +218,10 @@ def test_one_that_cannot_be_read_is_listed_with_the_reason(
     assert line["defect"] is None
 
 
-def test_the_file_of_an_export_is_shown_to_its_end(
+def test_the_path_of_an_exported_file_is_shown_in_full(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """However narrow the terminal is: in several lines, with nothing left out."""
+    """In a narrow terminal it spans several lines."""
     run(PRUNE)
     run(["schedules", "run", "tidy"])
     path = f"/srv/{'very-' * 20}long/tidy-20261125-0200.csv"
@@ -234,8 +236,8 @@ def test_the_file_of_an_export_is_shown_to_its_end(
     assert path in "".join(cells)
 
 
-def test_the_embedded_stack_stays_while_there_are_schedules(settings: Settings) -> None:
-    """However idle it is; once they are gone and done, it may leave."""
+def test_the_embedded_stack_keeps_running_while_there_are_schedules(settings: Settings) -> None:
+    """An idle stack may stop once the schedules are removed and finished."""
     assert settings.database_url is not None
     address = settings.database_url.get_secret_value()
     assert not idleness.has_open_work(address)

@@ -1,4 +1,4 @@
-"""Commands beside a running stack: run in a fork of its command server, as if they were started."""
+"""Tests of commands that run in a fork of the command server of a running stack."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each command loads its own code"),
 ]
 
-# What a process has imported stands behind its errors, on a line of its own.
+# Append the imported modules of the process to its errors, on a separate line.
 ASKING = """
 import sys
 from chordwise.cli import main
@@ -64,7 +64,7 @@ class Desk:
     def ask(
         self, *arguments: str, prepare: Callable[[], object] | None = None, code: str = ASKING
     ) -> tuple[CompletedProcess[str], set[str]]:
-        """Give a command; return how it ended, and what the process that asks has imported."""
+        """Run a command; return its outcome, and the modules that the client has imported."""
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments],
             cwd=self.folder,
@@ -82,14 +82,14 @@ class Desk:
     def alone(
         self, *arguments: str, prepare: Callable[[], object] | None = None
     ) -> CompletedProcess[str]:
-        """Give a command to a process that asks no server."""
+        """Run a command in a process that does not use a server."""
         home = str(self.folder / "home")
         done, imported = self.ask("--home", home, *arguments, prepare=prepare)
         assert imported >= HEAVY
         return done
 
     def sleep(self) -> tuple[subprocess.Popen[str], psutil.Process]:
-        """Begin a command that waits for the database; return its process, and the fork."""
+        """Start a command that waits for the database; return its process, and the fork."""
         asking = subprocess.Popen(
             [sys.executable, "-m", "chordwise", "sql", "SELECT pg_sleep(50)"],
             cwd=self.folder,
@@ -106,7 +106,7 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def desk() -> Iterator[Desk]:
-    """One home for all tests here, with an answer in it."""
+    """Use one home with an answer for all tests of this module."""
     folder = Path(tempfile.mkdtemp(prefix="cw-"))
     (folder / "one.txt").write_text("The parcel arrived broken. Please send it back.", "utf-8")
     environment = {"CHORDWISE_HOME": str(folder / "home"), "CHORDWISE_WORKER__PROCESSES": "1"}
@@ -132,10 +132,10 @@ def desk() -> Iterator[Desk]:
         (["sql", "SELECT 'straße', '\u202e'", "--json"], ExitCode.SUCCESS),
     ],
 )
-def test_a_fork_answers_as_a_process_would(
+def test_a_fork_has_the_output_and_exit_code_of_a_process(
     desk: Desk, arguments: list[str], code: ExitCode
 ) -> None:
-    """The same words and exit code, and the process that asks has loaded next to nothing."""
+    """The client imports almost no modules."""
     light, imported = desk.ask(*arguments)
     alone = desk.alone(*arguments)
 
@@ -144,8 +144,8 @@ def test_a_fork_answers_as_a_process_would(
     assert len(imported) <= 150
 
 
-def test_a_fork_has_the_files_folder_and_limits_of_its_command(desk: Desk) -> None:
-    """Standard input is read, a relative path is that of the folder, rights are by the umask."""
+def test_a_fork_has_the_streams_folder_umask_and_limits_of_its_command(desk: Desk) -> None:
+    """Standard input is read; the working folder, the umask and the limit of file sizes apply."""
     submitted, _ = desk.ask("submit", "-", "--json")
     written, _ = desk.ask("export", "facts", "-o", "a.csv", prepare=lambda: os.umask(0o027))
     assert (submitted.returncode, written.returncode) == (0, 0), written.stderr
@@ -163,7 +163,7 @@ def test_a_fork_has_the_files_folder_and_limits_of_its_command(desk: Desk) -> No
 
 
 def test_the_server_has_one_thread_and_waits_for_its_forks(desk: Desk) -> None:
-    """A second thread would not survive a fork; nothing is left of those that have ended."""
+    """A second thread would not survive a fork; no zombie process remains."""
     desk.ask("runs")
 
     assert desk.server.num_threads() == 1
@@ -176,7 +176,7 @@ def test_the_server_has_one_thread_and_waits_for_its_forks(desk: Desk) -> None:
     [(signal.SIGINT, ExitCode.DETACHED), (signal.SIGTERM, -15), (signal.SIGKILL, -9)],
 )
 def test_a_fork_ends_with_its_command(desk: Desk, number: signal.Signals, code: int) -> None:
-    """Ctrl-C is handled by the command; nothing continues after its process ends."""
+    """The command handles Ctrl-C; no process continues after the client has ended."""
     asking, fork = desk.sleep()
 
     asking.send_signal(number)
@@ -187,7 +187,7 @@ def test_a_fork_ends_with_its_command(desk: Desk, number: signal.Signals, code: 
 
 
 def test_a_slow_client_gets_the_outcome_of_its_command(desk: Desk) -> None:
-    """A fork waits for its client; no client takes a command that did not run for a success."""
+    """A fork waits for its client, and a command that did not run is not taken for a success."""
     slow = ASKING.replace("import sys", SLOWLY)
 
     late, imported = desk.ask("runs", "--no-such-option", code=slow)
@@ -206,8 +206,8 @@ def test_a_killed_fork_is_an_error(desk: Desk) -> None:
     assert "killed" in errors
 
 
-def test_without_its_server_a_command_runs_by_itself(desk: Desk) -> None:
-    """One that hangs keeps it for a second; the supervisor replaces one that has died."""
+def test_without_a_server_a_command_runs_in_its_own_process(desk: Desk) -> None:
+    """A hanging server delays it for a second; the supervisor replaces a dead server."""
     server = desk.server
     server.suspend()
     waited, imported = desk.ask("runs")

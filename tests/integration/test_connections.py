@@ -1,4 +1,4 @@
-"""Connections that fall silent: noticed by both sides, and given up in time."""
+"""Tests of silent connections: both sides notice them and give up in time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def proxy(servers: Servers) -> Iterator[Proxy]:
 
 @pytest.fixture
 def engine(servers: Servers, proxy: Proxy) -> Iterator[Engine]:
-    """Return an engine that goes by way of the proxy, with statements of a second at most."""
+    """Return an engine that connects through the proxy and limits statements to a second."""
     data = servers.postgres._data
     server = DatabaseServer(
         postgres=servers.postgres, data=data, sockets=data.parent / "run", is_ours_alone=False
@@ -52,17 +52,17 @@ def ask(engine: Engine, statement: str = "SELECT 1") -> object:
 
 
 def ask_in_silence(engine: Engine, proxy: Proxy) -> None:
-    """Let the server fall silent between two statements."""
+    """Let the server stop responding between two statements."""
     with translate_errors(), engine.begin() as connection:
         connection.execute(text("SELECT 1"))
         proxy.swallow()
         connection.execute(text("SELECT 2"))
 
 
-def test_a_connection_that_falls_silent_is_given_up(
+def test_a_silent_connection_is_given_up(
     engine: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that acknowledges and never answers holds a thread no longer than its bound."""
+    """A server that acknowledges and never answers blocks a thread only up to the timeout."""
     monkeypatch.setattr(database, "_QUIET_SECONDS", 0.0)  # as after a pause
     ask(engine)
     begun = time.monotonic()
@@ -81,8 +81,10 @@ def test_a_connection_that_falls_silent_is_given_up(
     assert ask(engine) == 1
 
 
-def test_a_connection_that_falls_silent_in_a_transaction(engine: Engine, proxy: Proxy) -> None:
-    """The transaction ends with it, and the next one goes over a new connection."""
+def test_a_connection_that_becomes_silent_in_a_transaction_is_replaced(
+    engine: Engine, proxy: Proxy
+) -> None:
+    """The transaction fails, and the next one uses a new connection."""
     begun = time.monotonic()
 
     with pytest.raises(ServiceUnavailableError, match="silent"):
@@ -95,7 +97,7 @@ def test_a_connection_that_falls_silent_in_a_transaction(engine: Engine, proxy: 
 
 
 def test_a_statement_that_takes_too_long_is_ended_by_the_server(engine: Engine) -> None:
-    """The server's own sentence arrives before we give it up, and the connection stays."""
+    """The server's own error arrives before the client's timeout, and the connection is kept."""
     before = ask(engine, "SELECT pg_backend_pid()")
 
     with pytest.raises(ServiceUnavailableError, match="statement timeout"):
@@ -104,8 +106,8 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(engine: Engine) 
     assert ask(engine, "SELECT pg_backend_pid()") == before
 
 
-def test_a_migration_takes_its_time(engine: Engine) -> None:
-    """Inside the block no statement is bounded, and afterwards every one is again."""
+def test_a_migration_has_no_statement_timeout(engine: Engine) -> None:
+    """After the block the timeout applies again."""
     with engine.connect() as connection:
         with taking_its_time(connection):
             slept = connection.execute(select(func.pg_sleep(BOUND + 0.5))).all()
@@ -119,7 +121,7 @@ def test_a_migration_takes_its_time(engine: Engine) -> None:
 
 
 def test_the_server_ends_idle_sessions(engine: Engine) -> None:
-    """An idle session ends automatically, and so does a transaction in which nothing happens."""
+    """An idle session ends automatically, and so does an idle transaction."""
     options = ("idle_session_timeout", "idle_in_transaction_session_timeout", "lock_timeout")
 
     found = [ask(engine, f"SELECT current_setting('{option}')") for option in options]
@@ -127,8 +129,8 @@ def test_the_server_ends_idle_sessions(engine: Engine) -> None:
     assert found == ["2s", "1s", "500ms"]
 
 
-def test_a_network_that_is_gone_is_noticed(engine: Engine) -> None:
-    """The kernel probes an idle connection, and gives up bytes that are not acknowledged."""
+def test_a_lost_network_is_detected(engine: Engine) -> None:
+    """The kernel probes idle connections and drops those with unacknowledged data."""
     with engine.connect() as connection:
         raw: object = connection.connection.dbapi_connection
         assert isinstance(raw, BoundedConnection)

@@ -1,4 +1,4 @@
-"""What calls of servers at an address of one's own cost: unknown, free, priced, or reported."""
+"""Tests of the costs of calls to self-hosted servers: unknown, free, priced, or reported."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ UPSTREAM = {"cost_details": {"upstream_inference_cost": 1}}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Office:
-    """A pipeline whose model is a server on loopback."""
+    """A pipeline whose model is a server on the loopback interface."""
 
     pipeline: Pipeline
 
@@ -61,7 +61,7 @@ def an_office(
     model: Mapping[str, str] = NOTHING,
     budget: Mapping[str, object] = NOTHING,
 ) -> Office:
-    """Open a pipeline that asks the server, with these settings of the model and of budgets."""
+    """Open a pipeline that asks the server, with the given settings of model and budgets."""
     given = {"provider": "openai", "model": "behind", "base_url": server.base_url}
     named = ModelSettings.model_validate({**given, **model})
     limited = with_settings(settings, "budget", **budget)
@@ -74,7 +74,7 @@ def an_office(
 
 @pytest.mark.usefixtures("addressed")
 @pytest.mark.parametrize("provider", ["openai", "local"])
-def test_the_cost_of_a_server_on_this_machine_is_unknown(
+def test_the_cost_of_a_local_server_is_unknown(
     settings: Settings, server: AnsweringServer, capsys: pytest.CaptureFixture[str], provider: str
 ) -> None:
     """It is null in the ledger, counted beside every sum, and shown as unknown, never as 0."""
@@ -94,10 +94,10 @@ def test_the_cost_of_a_server_on_this_machine_is_unknown(
 
 
 @pytest.mark.usefixtures("addressed")
-def test_a_sum_names_the_calls_that_it_leaves_out(
+def test_a_sum_gives_the_number_of_calls_it_omits(
     settings: Settings, server: AnsweringServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of one answer the server reports the cost, of the other it does not."""
+    """The server reports the cost of one answer and not of the other."""
     office = an_office(settings, server)
     options = replace(a_run(fresh=True), model=GATEWAY)
     submission = office.pipeline.submit(PARAGRAPH, f"{PARAGRAPH} Again.", options=options)
@@ -128,14 +128,14 @@ def test_a_sum_names_the_calls_that_it_leaves_out(
         ),
     ],
 )
-def test_a_budget_refuses_an_unknown_price_before_anything_is_asked(
+def test_a_budget_refuses_an_unknown_price_before_any_call(
     server: AnsweringServer,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: tuple[str, ...],
     environment: dict[str, str],
 ) -> None:
-    """Of the model, of a fallback and of a tier; the hint says what to write into the settings."""
+    """Model, fallback and tier are checked; the hint says what to put into the settings."""
     house = {"provider": "openai", "model": "behind", "base_url": server.base_url}
     monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({GATEWAY: house}))
     for name, value in environment.items():
@@ -153,10 +153,10 @@ def test_a_budget_refuses_an_unknown_price_before_anything_is_asked(
     assert server.journal == []
 
 
-def test_a_worker_asks_no_model_of_unknown_price_within_a_budget(
+def test_a_worker_does_not_ask_an_unpriced_model_within_a_budget(
     settings: Settings, server: AnsweringServer
 ) -> None:
-    """The price was taken out of the settings after the run had begun: it pauses."""
+    """The price was removed from the settings after the run had begun: the run pauses."""
     office = an_office(settings, server, PRICES)
     options = replace(a_run(), model=GATEWAY, budget_usd=Decimal(1))
     submission = office.pipeline.submit(PARAGRAPH, options=options)
@@ -172,13 +172,13 @@ def test_a_worker_asks_no_model_of_unknown_price_within_a_budget(
     ("model", "expected"),
     [({"price": "free"}, (Decimal(0), "free")), (PRICES, (COMPUTED_USD, "settings"))],
 )
-def test_a_price_in_the_settings_is_kept_to(
+def test_a_configured_price_is_used(
     settings: Settings,
     server: AnsweringServer,
     model: dict[str, str],
     expected: tuple[Decimal, str],
 ) -> None:
-    """Free or priced: a budget takes both, and the ledger says how the cost is known."""
+    """A budget accepts a free or priced model, and the ledger records the source of the cost."""
     office = an_office(settings, server, model)
 
     submission = office.analyze(budget_usd="5")
@@ -199,14 +199,14 @@ def test_a_price_in_the_settings_is_kept_to(
         ({COST_HEADER: "0.0"}, {}, "0"),
     ],
 )
-def test_a_reported_cost_is_booked_and_marked(
+def test_a_reported_cost_is_recorded_with_its_source(
     settings: Settings,
     server: AnsweringServer,
     headers: dict[str, str],
     usage: dict[str, object],
     usd: str,
 ) -> None:
-    """By LiteLLM in a header, by OpenRouter in the usage; it goes before any price of ours."""
+    """LiteLLM sends it in a header, OpenRouter in the usage; it overrides configured prices."""
     server.cost_headers, server.cost_usage = headers, json.loads(json.dumps(usage))
     office = an_office(settings, server, PRICES)
 
@@ -215,9 +215,7 @@ def test_a_reported_cost_is_booked_and_marked(
     assert office.costs() == [(Decimal(usd), "reported")]
 
 
-def test_a_report_that_is_no_amount_is_passed_over(
-    settings: Settings, server: AnsweringServer
-) -> None:
+def test_an_invalid_reported_cost_is_ignored(settings: Settings, server: AnsweringServer) -> None:
     office = an_office(settings, server)
 
     for usd in ("-1", "nan", "inf", "1_0", "1e9", "٣", " ", "0.1, 0.2", "$1", "0x1"):
@@ -228,10 +226,10 @@ def test_a_report_that_is_no_amount_is_passed_over(
     assert office.costs() == [(None, None)] * 10
 
 
-def test_a_usage_without_a_sensible_cost_leaves_our_own_price(
+def test_a_usage_without_a_usable_cost_is_priced_by_the_settings(
     settings: Settings, server: AnsweringServer
 ) -> None:
-    """With a key of one's own for the provider behind it, the fee alone is not the cost."""
+    """If the user brings a key for the upstream provider, the reported fee is not the cost."""
     unknown = {"cost_details": {"upstream_inference_cost": None}}
     office = an_office(settings, server, PRICES)
 
@@ -247,10 +245,10 @@ def test_a_usage_without_a_sensible_cost_leaves_our_own_price(
 
 
 @pytest.mark.parametrize("model", [PRICES, {"price": "free"}])
-def test_a_budget_is_settled_with_what_is_reported(
+def test_a_budget_is_settled_with_the_reported_cost(
     settings: Settings, server: AnsweringServer, model: dict[str, str]
 ) -> None:
-    """What was reserved at our own price goes back; of a free model the report counts as well."""
+    """The reservation at the configured price is released; reports count for free models, too."""
     server.cost_headers = {COST_HEADER: "0.125"}
     office = an_office(settings, server, model)
 
@@ -260,10 +258,10 @@ def test_a_budget_is_settled_with_what_is_reported(
     assert reserved(office) == 0
 
 
-def test_unknown_prices_that_are_allowed_count_as_they_are_reported(
+def test_allowed_unknown_prices_count_with_the_reported_cost(
     small_chunks: Settings, server: AnsweringServer
 ) -> None:
-    """The next call is refused once more is spent than the budget has."""
+    """The next call is refused once the budget is exceeded."""
     server.cost_headers = {COST_HEADER: "0.4"}
     office = an_office(small_chunks, server, budget={"allow_unknown_prices": True})
 
@@ -275,10 +273,10 @@ def test_unknown_prices_that_are_allowed_count_as_they_are_reported(
 
 
 @pytest.mark.usefixtures("addressed")
-def test_a_budget_says_how_many_calls_have_an_unknown_cost(
+def test_a_budget_shows_the_number_of_calls_of_unknown_cost(
     settings: Settings, server: AnsweringServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They were allowed, and nothing is spent as far as is known."""
+    """The settings allow such calls, and the known spending is zero."""
     office = an_office(settings, server, budget={"allow_unknown_prices": True})
     office.analyze(budget_usd="1")
 
@@ -292,10 +290,10 @@ def test_a_budget_says_how_many_calls_have_an_unknown_cost(
     assert office.pipeline.rows(accounts) == [(1,), (1,)]
 
 
-def test_what_no_model_has_worked_for_is_not_billed(
+def test_a_request_without_an_answer_is_not_billed(
     settings: Settings, server: AnsweringServer
 ) -> None:
-    """A request that found no server, whatever the price."""
+    """A request that reached no server costs nothing, whatever the price."""
     office = an_office(settings, server, {"base_url": "http://127.0.0.1:9/v1"})
 
     office.analyze()
@@ -317,10 +315,10 @@ def test_what_no_model_has_worked_for_is_not_billed(
         ),
     ],
 )
-def test_doctor_warns_of_an_unknown_price_where_there_is_a_budget(
+def test_doctor_warns_of_an_unknown_price_if_there_is_a_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: str, verdict: CheckStatus, said: str
 ) -> None:
-    """The hint says what to write; with a price, or price = "free", there is nothing to warn of."""
+    """The hint says what to configure; with a price, or price = "free", there is no warning."""
     monkeypatch.chdir(tmp_path)
     house = '[models.gateway]\nprovider = "openai"\nmodel = "m"\nbase_url = "http://localhost:1"\n'
     file = tmp_path / "chordwise.toml"
@@ -338,7 +336,7 @@ def test_doctor_warns_of_an_unknown_price_where_there_is_a_budget(
 
 
 def spent(office: Office) -> object:
-    """Return what the only run's account has spent."""
+    """Return the amount spent by the only run."""
     return office.pipeline.value("SELECT spent_usd FROM budget_accounts WHERE run IS NOT NULL")
 
 

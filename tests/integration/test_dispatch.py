@@ -1,4 +1,4 @@
-"""The outbox is neither sent nor filled again and again while the broker is slow or away."""
+"""Tests that a slow or unavailable broker does not cause repeated or endless messages."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class SlowMessenger:
         self.sent.append(f"{task} {ids}")
 
 
-def test_what_is_out_is_noted_before_the_transaction_is_silent_for_long(settings: Settings) -> None:
-    """A quarter of a lease is the limit: every message goes out once, in several batches."""
+def test_sent_messages_are_recorded_in_short_transactions(settings: Settings) -> None:
+    """They last at most a quarter of a lease, and every message is sent once."""
     pipeline = a_pipeline(with_settings(settings, "pipeline", lease_seconds=1.0))
     pipeline.submit(*TEXTS)
     messenger = SlowMessenger()
@@ -53,8 +53,8 @@ def test_what_is_out_is_noted_before_the_transaction_is_silent_for_long(settings
 
 
 @pytest.mark.parametrize("got_lost", [False, True])
-def test_each_job_has_one_message_that_waits(settings: Settings, *, got_lost: bool) -> None:
-    """Recovery adds none while the broker takes nothing, and replaces one that got lost."""
+def test_each_job_has_one_pending_message(settings: Settings, *, got_lost: bool) -> None:
+    """Recovery adds none while the broker accepts nothing, and replaces a lost one."""
     pipeline = a_pipeline(settings)
     pipeline.submit(*TEXTS)
     if got_lost:
@@ -67,8 +67,8 @@ def test_each_job_has_one_message_that_waits(settings: Settings, *, got_lost: bo
     assert pipeline.value("SELECT count(*) FROM outbox WHERE sent_at IS NULL") == len(TEXTS)
 
 
-def test_the_body_of_a_chord_comes_before_the_promise(settings: Settings) -> None:
-    """The promise waits for some seconds, and is dropped where the synthesis is over by then."""
+def test_the_body_of_a_chord_makes_the_delayed_message_unnecessary(settings: Settings) -> None:
+    """The delayed message is dropped if the synthesis is finished when it becomes due."""
     pipeline = a_pipeline(
         with_settings(settings, "pipeline", chunk_tokens=75), quoting_the_text, repeat_last=True
     )
@@ -92,10 +92,8 @@ def test_the_body_of_a_chord_comes_before_the_promise(settings: Settings) -> Non
 
 
 @pytest.mark.parametrize(("chunk_tokens", "status"), [(400, "succeeded"), (75, "running")])
-def test_one_message_carries_a_job_to_its_end(
-    settings: Settings, chunk_tokens: int, status: str
-) -> None:
-    """The synthesis follows the last chunk without another; a chord has it for its body."""
+def test_one_message_completes_a_job(settings: Settings, chunk_tokens: int, status: str) -> None:
+    """The synthesis follows the last chunk without a message, or is the body of a chord."""
     narrow = with_settings(settings, "pipeline", chunk_tokens=chunk_tokens)
     pipeline = a_pipeline(narrow, quoting_the_text, repeat_last=True)
     job = pipeline.job(pipeline.submit(LONG))
@@ -114,10 +112,8 @@ def test_one_message_carries_a_job_to_its_end(
     assert pipeline.value(promised) == 1
 
 
-def test_the_message_that_cuts_a_short_document_carries_its_job_to_the_end(
-    settings: Settings,
-) -> None:
-    """The chunks of one slice are analyzed where they were cut, and none is marked as sent."""
+def test_the_message_that_splits_a_short_document_completes_its_job(settings: Settings) -> None:
+    """The chunks of one slice are analyzed in the same task, and none is marked as sent."""
     pipeline = a_pipeline(
         with_settings(settings, "pipeline", chunk_tokens=400), quoting_the_text, repeat_last=True
     )

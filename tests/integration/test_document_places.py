@@ -1,4 +1,4 @@
-"""From a file to the fact: each quote has its page, its place and its boxes wherever it is read."""
+"""Tests that each quote of a file has its page, place and boxes wherever it is shown."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ FEE: JsonObject = {
 def take_in(
     pipeline: Pipeline, data: bytes, name: str, options: RunOptions | None = None
 ) -> Submission:
-    """Take in what a file holds as a run."""
+    """Take in the content of a file as a run."""
     with Reader(ReaderSettings()) as reader:
         return pipeline.submit(*reader.documents_in(data, name), options=options)
 
@@ -65,7 +65,7 @@ def lease(settings: Settings) -> Pipeline:
 
 
 def test_a_fact_has_page_place_and_boxes(lease: Pipeline) -> None:
-    """In the table, the view, the output, and beside the quote; a corrected one keeps them."""
+    """They are in the table, the view and the output; a corrected fact keeps them."""
     evidence = "SELECT annual_fee_page, annual_fee_place FROM answers.leases_evidence"
     output = "SELECT f ->> 'page', f ->> 'place', f -> 'boxes' FROM {} AS f"
     listed = "results, jsonb_array_elements(output -> 'fields')"
@@ -87,10 +87,10 @@ def test_a_fact_has_page_place_and_boxes(lease: Pipeline) -> None:
 
 
 @pytest.mark.usefixtures("lease")
-def test_results_show_the_place_behind_the_quote(
+def test_results_show_the_place_of_each_quote(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On the screen, as JSON, in the workbook, and for programs in Python."""
+    """It is on the terminal, in JSON, in the workbook, and in the Python client."""
     path = tmp_path / "leases.xlsx"
 
     assert run(["results", "--run", "first"]) == ExitCode.SUCCESS
@@ -109,8 +109,8 @@ def test_results_show_the_place_behind_the_quote(
     assert dict(zip(header, row, strict=True))["annual_fee_page"] == 2
 
 
-def test_places_cost_one_statement_where_there_are_any(settings: Settings) -> None:
-    """A text without places costs none, neither when it is taken in nor when it has ended."""
+def test_places_cost_one_statement(settings: Settings) -> None:
+    """A text without places needs none, neither at intake nor at the end."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     counted: list[tuple[int, int]] = []
     for name, data in (("warm.txt", b"Warm it is."), ("a.txt", b"It is so."), ("a.pdf", LEASE)):
@@ -127,7 +127,7 @@ def test_places_cost_one_statement_where_there_are_any(settings: Settings) -> No
     assert pipeline.rows("SELECT DISTINCT source FROM document_places") == [("a.pdf",)]
 
 
-def test_a_document_of_many_chunks_is_one_with_places(settings: Settings) -> None:
+def test_a_document_of_many_chunks_has_places(settings: Settings) -> None:
     lines = [PARAGRAPH[start : start + 40] for start in (0, 40)]
     page = " ".join(shown(line, y=280 - 13 * row) for row, line in enumerate(lines * 10))
     pages = [page] * 29 + [f"{page} {shown('The last word of all', y=10)}"]
@@ -140,7 +140,7 @@ def test_a_document_of_many_chunks_is_one_with_places(settings: Settings) -> Non
     assert [row[1:3] for row in pipeline.rows(FACTS)] == [(30, "p. 30")]
 
 
-def test_other_places_have_neither_page_nor_boxes(settings: Settings) -> None:
+def test_a_cell_has_neither_page_nor_boxes(settings: Settings) -> None:
     pipeline = a_pipeline(settings, a_summary("Bergen"), repeat_last=True)
 
     pipeline.work(take_in(pipeline, workbook({"Ports": [["port"], ["Bergen"]]}), "a.xlsx"))

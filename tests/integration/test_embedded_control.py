@@ -1,4 +1,4 @@
-"""The control socket: what a supervisor takes for a request, and that no client holds it up."""
+"""Tests of the control socket: valid requests are read, and no client blocks the supervisor."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ REQUEST = PLAN.model_dump_json().encode() + b"\n"
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
-    """Lend a home, and remove its sockets after the test."""
+    """Provide a home, and remove its sockets after the test."""
     lent = home_at(tmp_path / "home")
     lent.prepare()
     yield lent
@@ -53,14 +53,14 @@ def a_client(listener: socket.socket, sent: bytes = b"") -> socket.socket:
 
 
 def taken(listener: socket.socket) -> socket.socket:
-    """Take a request that must be there, and return its connection."""
+    """Read a request that must exist, and return its connection."""
     request = control.next_request(listener)
     assert request is not None
     assert request[0] == PLAN
     return request[1]
 
 
-def test_the_socket_is_closed_to_others(listener: socket.socket) -> None:
+def test_the_socket_is_closed_to_other_users(listener: socket.socket) -> None:
     path = Path(listener.getsockname())
 
     assert [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)] == [0o600, 0o700]
@@ -72,8 +72,8 @@ def test_a_socket_that_cannot_be_created_is_named(home: Home, listener: socket.s
 
 
 @pytest.mark.parametrize("sent", [b"garbage\n", b"{}\n", b"\xff\xfe\n", b"\n"])
-def test_what_is_no_request_is_refused(listener: socket.socket, sent: bytes) -> None:
-    """A command of another version is told so, and what to do."""
+def test_an_invalid_request_is_refused(listener: socket.socket, sent: bytes) -> None:
+    """A command of another version receives an explanation and a hint."""
     with a_client(listener, sent) as client, client.makefile("rb") as lines:
         request = control.next_request(listener)
         last = Message.model_validate_json(lines.readlines()[-1])
@@ -84,14 +84,14 @@ def test_what_is_no_request_is_refused(listener: socket.socket, sent: bytes) -> 
 
 
 def send_forever(client: socket.socket) -> None:
-    """Send one byte after the other until the supervisor closes."""
+    """Send one byte after another until the supervisor closes the connection."""
     with suppress(OSError):
         while True:
             client.sendall(b"x")
 
 
 @pytest.mark.parametrize("is_endless", [False, True])
-def test_a_client_that_does_not_finish_its_request_is_left(
+def test_a_client_that_does_not_finish_its_request_is_dropped(
     listener: socket.socket, *, is_endless: bool
 ) -> None:
     with (
@@ -107,13 +107,15 @@ def test_a_client_that_does_not_finish_its_request_is_left(
     assert left is None
 
 
-def test_a_command_that_is_gone_has_withdrawn_its_request(listener: socket.socket) -> None:
+def test_the_request_of_a_disconnected_command_is_ignored(listener: socket.socket) -> None:
     a_client(listener, REQUEST).close()
 
     assert control.next_request(listener) is None
 
 
-def test_a_command_that_leaves_or_stops_reading_holds_nobody_up(listener: socket.socket) -> None:
+def test_a_command_that_stops_reading_or_disconnects_does_not_block(
+    listener: socket.socket,
+) -> None:
     with a_client(listener, REQUEST), taken(listener) as unread:
         while control.send(unread, Message(activity="x" * 100_000)):
             continue

@@ -1,4 +1,4 @@
-"""The local model server: a real llama.cpp over a tiny model of random weights."""
+"""Tests of the local model server: a real llama.cpp with a tiny model of random weights."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ signal.pause()
 
 
 class Attempts(NullLedger):
-    """Remembers which attempt each request was."""
+    """Records the attempt number of each request."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
@@ -86,10 +86,12 @@ def ask(url: str, key: str) -> httpx.Response:
     return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30)
 
 
-def test_it_answers_who_knows_the_key(home: Home, model: Path, server: EmbeddedLlama) -> None:
-    """A worker finds address and key by the model's name; others are refused.
+def test_the_server_answers_clients_with_the_key(
+    home: Home, model: Path, server: EmbeddedLlama
+) -> None:
+    """A worker finds address and key by the model's name; other clients are refused.
 
-    It comes back at the same address, and a stopped server is not found any more.
+    It restarts at the same address, and a stopped server is no longer found.
     """
     server.start()
 
@@ -110,8 +112,8 @@ def test_it_answers_who_knows_the_key(home: Home, model: Path, server: EmbeddedL
     assert llama.running(home, str(model)) is None
 
 
-def test_a_file_that_is_no_model_is_named(home: Home, tmp_path: Path) -> None:
-    """The error names the file instead of waiting for ever."""
+def test_an_invalid_model_file_is_named(home: Home, tmp_path: Path) -> None:
+    """The error names the file instead of waiting indefinitely."""
     wrong = tmp_path / "wrong.gguf"
     wrong.write_text("no model", encoding="utf-8")
 
@@ -122,9 +124,9 @@ def test_a_file_that_is_no_model_is_named(home: Home, tmp_path: Path) -> None:
 
 
 def test_the_stack_serves_the_models_of_the_settings(home: Home, model: Path) -> None:
-    """A local model, as first choice or as fallback, is up before the worker is.
+    """A local model, as first choice or as fallback, is started before the worker.
 
-    The worker takes no more chunks at once than the model's server has slots.
+    The worker claims no more chunks at once than the model's server has slots.
     """
     settings = Settings(home=home.path, fallback=(f"local/{model}",))
     commands = Commands(migrate=NOTHING, worker=(sys.executable, "-P", "-c", WORK), scheduler=SLEEP)
@@ -144,10 +146,10 @@ def test_the_stack_serves_the_models_of_the_settings(home: Home, model: Path) ->
     assert concurrency == str(llama.slots(settings))
 
 
-def test_a_slow_machine_gets_the_time_that_it_needs(
+def test_the_deadline_is_extended_on_a_slow_machine(
     home: Home, model: Path, server: EmbeddedLlama
 ) -> None:
-    """A deadline that no answer keeps is only the least: each question takes one request."""
+    """The configured timeout is a minimum: each question takes one request."""
     server.start()
     named = ModelSettings(provider="local", model=str(model), timeout_seconds=0.001)
     settings = Settings(home=home.path, models={"tiny": named})
@@ -166,8 +168,8 @@ def test_a_slow_machine_gets_the_time_that_it_needs(
     assert ledger.numbers == [1, 1]
 
 
-def test_the_packaged_model_is_found_or_missed_with_a_hint() -> None:
-    """The word `smollm2` means the file inside its package, and how to install that."""
+def test_the_packaged_model_is_found_or_reported_as_missing() -> None:
+    """The name `smollm2` means the file in its package; the hint says how to install it."""
     if llama.find_smollm2() is not None:
         assert llama.model_file("smollm2").suffix == ".gguf"
         return

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: a real server, started and stopped by the tests."""
+"""Tests of the embedded PostgreSQL: a real server, started and stopped by the tests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def server(home: Path) -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture
 def used(home: Path, initialized: Path, server: EmbeddedPostgres) -> EmbeddedPostgres:
-    """Return a server over data that was there before, which does not run."""
+    """Return a stopped server with existing data."""
     copy_data(initialized, home)
     return server
 
@@ -55,7 +55,7 @@ def used(home: Path, initialized: Path, server: EmbeddedPostgres) -> EmbeddedPos
 def running(
     initialized: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EmbeddedPostgres]:
-    """Return one server that runs for all tests that only look at it."""
+    """Return one running server for all tests that only read from it."""
     folder = tmp_path_factory.mktemp("running")
     copy_data(initialized, folder)
     (folder / "run").mkdir(mode=0o700)
@@ -76,7 +76,7 @@ def answer(server: EmbeddedPostgres, query: str) -> object:
 
 
 def test_data_survives_a_restart(used: EmbeddedPostgres) -> None:
-    """What was committed before a stop is there after the next start; the stop leaves nothing."""
+    """Committed data exists after the next start; the stop leaves no process."""
     used.start()
     with psycopg.connect(used.connection_string()) as connection:
         connection.execute("CREATE TABLE notes AS SELECT 'kept' AS note")
@@ -96,8 +96,10 @@ def test_data_survives_a_restart(used: EmbeddedPostgres) -> None:
     assert answer(used, "SELECT note FROM notes") == "kept"
 
 
-def test_it_is_closed_and_alike_everywhere(running: EmbeddedPostgres) -> None:
-    """No network, no other password and no second server; umlauts have a lower case everywhere."""
+def test_the_server_is_closed_and_independent_of_the_system_locale(
+    running: EmbeddedPostgres,
+) -> None:
+    """It has no network and requires the password; umlauts are lower-cased everywhere."""
     assert answer(running, "SELECT lower('ÄÖÜ')") == "äöü"
     assert answer(running, "SHOW server_encoding") == "UTF8"
     assert answer(running, "SHOW listen_addresses") == ""
@@ -108,7 +110,9 @@ def test_it_is_closed_and_alike_everywhere(running: EmbeddedPostgres) -> None:
         running.start()
 
 
-def test_it_leaves_the_folders_of_others_alone(home: Path, server: EmbeddedPostgres) -> None:
+def test_the_server_does_not_change_the_folders_above_its_own(
+    home: Path, server: EmbeddedPostgres
+) -> None:
     above = (home, home.parent, home.parent.parent)
     before = [(folder.stat().st_mode, folder.stat().st_uid) for folder in above]
 
@@ -122,7 +126,7 @@ def test_it_leaves_the_folders_of_others_alone(home: Path, server: EmbeddedPostg
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
 def test_root_gives_up_all_but_one_capability(running: EmbeddedPostgres) -> None:
-    """Started by root, the server is an unprivileged user who may only pass closed folders."""
+    """The server then runs as an unprivileged user who may only enter closed folders."""
     identity = running.identity()
 
     assert identity is not None
@@ -140,10 +144,10 @@ def as_nobody(*command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
-def test_in_an_open_home_the_data_is_closed_to_nobody() -> None:
+def test_in_an_open_home_the_data_is_closed_to_other_users() -> None:
     """Below a folder that everyone can enter, no other service can read or change the data.
 
-    It does not when the folder is new, nor when it belonged to the user `nobody`.
+    This holds for a new folder and for one that belonged to the user `nobody`.
     """
     with TemporaryDirectory() as folder:
         home = Path(folder)
@@ -175,8 +179,8 @@ def expect_closed(data: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
-def test_programs_may_lie_below_a_folder_of_roots(tmp_path: Path) -> None:
-    """A checkout below root's own home works: access(2) says yes too, by which initdb looks."""
+def test_programs_may_be_below_a_closed_folder_of_root(tmp_path: Path) -> None:
+    """A checkout in root's home works: access(2), which initdb uses, succeeds as well."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     program = closed / "program"
@@ -190,8 +194,8 @@ def test_programs_may_lie_below_a_folder_of_roots(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("crash", ["with a client", "with a stranger's pid"])
-def test_it_starts_after_a_kill(home: Path, used: EmbeddedPostgres, crash: str) -> None:
-    """A killed server starts again, and has lost nothing that was committed."""
+def test_the_server_starts_after_a_kill(home: Path, used: EmbeddedPostgres, crash: str) -> None:
+    """No committed data is lost."""
     used.start()
     identity = used.identity()
     assert identity is not None
@@ -208,7 +212,7 @@ def test_it_starts_after_a_kill(home: Path, used: EmbeddedPostgres, crash: str) 
     assert answer(used, "SELECT note FROM notes") == "kept"
 
 
-def test_an_interrupted_initialization_is_begun_anew(home: Path, server: EmbeddedPostgres) -> None:
+def test_an_interrupted_initialization_is_restarted(home: Path, server: EmbeddedPostgres) -> None:
     half = home / "postgres.new"
     half.mkdir()
     (half / "PG_VERSION").write_text("18", encoding="utf-8")
@@ -220,7 +224,7 @@ def test_an_interrupted_initialization_is_begun_anew(home: Path, server: Embedde
 
 
 def test_data_of_another_version_is_refused(home: Path, server: EmbeddedPostgres) -> None:
-    """Data that this server cannot read is named, and stays as it is."""
+    """The error names the unreadable data, which stays unchanged."""
     (home / "postgres").mkdir()
     (home / "postgres" / "PG_VERSION").write_text("17\n", encoding="utf-8")
 
@@ -238,8 +242,8 @@ def test_a_missing_password_is_named(home: Path, used: EmbeddedPostgres) -> None
         used.start()
 
 
-def test_a_failed_start_says_why(home: Path, used: EmbeddedPostgres) -> None:
-    """The reason stands in the error, not only in the log."""
+def test_a_failed_start_reports_the_reason(home: Path, used: EmbeddedPostgres) -> None:
+    """The reason is in the error, not only in the log."""
     with (home / "postgres" / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.write("no_such_setting = on\n")
 
@@ -252,8 +256,8 @@ def test_a_failed_start_says_why(home: Path, used: EmbeddedPostgres) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
 @pytest.mark.parametrize("mode", [0o755, 0o700])
-def test_root_without_the_right_to_keep_rights_keeps_none(mode: int) -> None:
-    """In a container without CAP_SETPCAP, what the other user may not reach is reported."""
+def test_root_without_cap_setpcap_keeps_no_capabilities(mode: int) -> None:
+    """In such a container, a program that the other user may not reach is reported."""
     bounded = ["setpriv", "--bounding-set=-setpcap", sys.executable, "-I", "-S"]
     with TemporaryDirectory() as folder:
         program = Path(folder) / "program"
@@ -271,7 +275,7 @@ def test_root_without_the_right_to_keep_rights_keeps_none(mode: int) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_an_unprivileged_user_runs_it_plainly(tmp_path: Path) -> None:
+def test_an_unprivileged_user_runs_the_server(tmp_path: Path) -> None:
     """A user who is not root owns the data and the server process."""
     home = tmp_path / "home of nobody"
     home.mkdir(mode=0o700)

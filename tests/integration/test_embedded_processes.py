@@ -1,4 +1,4 @@
-"""Child processes: started apart, stopped by identity and never by number alone."""
+"""Tests of child processes, which are stopped by identity and never by number alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(
 SLEEP = "import signal; signal.pause()"
 
 
-def test_a_stubborn_child_is_killed_after_its_grace(tmp_path: Path) -> None:
+def test_a_child_that_ignores_signals_is_killed_after_a_grace_period(tmp_path: Path) -> None:
     log = tmp_path / "log"
     child = processes.launch([sys.executable, "-c", STUBBORN + SLEEP], log=log)
     assert processes.wait_until(lambda: log.read_text(encoding="utf-8") != "", 10)
@@ -28,8 +28,8 @@ def test_a_stubborn_child_is_killed_after_its_grace(tmp_path: Path) -> None:
     assert not processes.is_alive(child)
 
 
-def test_a_stranger_of_the_same_number_is_left_alone(tmp_path: Path) -> None:
-    """A process with another start time is another process."""
+def test_another_process_with_the_same_pid_is_not_stopped(tmp_path: Path) -> None:
+    """A process with a different start time is another process."""
     child = processes.launch([sys.executable, "-c", SLEEP], log=tmp_path / "log")
     assert child is not None
     former = ProcessIdentity(pid=child.pid, created_at=child.created_at - 60)
@@ -39,7 +39,7 @@ def test_a_stranger_of_the_same_number_is_left_alone(tmp_path: Path) -> None:
     processes.stop(child)
 
 
-def test_a_child_is_in_a_session_of_its_own(tmp_path: Path) -> None:
+def test_a_child_has_a_separate_session(tmp_path: Path) -> None:
     """Ctrl-C in the terminal does not reach it."""
     child = processes.launch([sys.executable, "-c", SLEEP], log=tmp_path / "log")
     assert child is not None
@@ -56,8 +56,8 @@ def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
         processes.launch([str(tmp_path / "no-such-program")], log=tmp_path / "log")
 
 
-def test_a_pid_file_counts_only_with_the_right_command(tmp_path: Path) -> None:
-    """A number of a stale file that another program has by now does not count."""
+def test_a_pid_file_is_valid_only_for_the_right_command(tmp_path: Path) -> None:
+    """A stale file whose number another program now has is ignored."""
     child = processes.launch([sys.executable, "-c", SLEEP, "mark"], log=tmp_path / "log")
     assert child is not None
     pid_file = tmp_path / "pid"
@@ -69,7 +69,7 @@ def test_a_pid_file_counts_only_with_the_right_command(tmp_path: Path) -> None:
     assert processes.find_by_pid_file(pid_file, "mark") is None
 
 
-def test_a_long_log_is_set_aside(tmp_path: Path) -> None:
+def test_a_long_log_is_rotated(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"x" * (processes.MAX_LOG_BYTES + 1))
 
@@ -80,8 +80,7 @@ def test_a_long_log_is_set_aside(tmp_path: Path) -> None:
     assert (tmp_path / "log.1").stat().st_size > processes.MAX_LOG_BYTES
 
 
-def test_a_home_is_for_our_eyes_only_and_others_folders_stay(tmp_path: Path) -> None:
-    """Folders that we create are closed; one that was there keeps its mode."""
+def test_a_new_home_is_private_and_an_existing_folder_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     home = home_at(tmp_path / "home")
 
@@ -100,7 +99,7 @@ def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
-def test_a_home_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+def test_a_home_writable_by_other_users_is_refused(tmp_path: Path, mode: int) -> None:
     """They could replace the data and the passwords; the error says what to do."""
     folder = tmp_path / "home"
     folder.mkdir()
@@ -114,15 +113,15 @@ def test_a_home_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_a_home_of_another_user_is_refused(tmp_path: Path) -> None:
-    """Root could write to it, and so can its owner."""
+    """This holds for root as well, although root could write to it."""
     os.chown(tmp_path, 65_534, 65_534)
 
     with pytest.raises(ConfigurationError, match="belongs to another user"):
         home_at(tmp_path).prepare()
 
 
-def test_sockets_of_a_deep_home_lie_in_a_folder_of_our_own(tmp_path: Path) -> None:
-    """Their path is short enough, and a folder that is open to others is refused."""
+def test_sockets_of_a_deep_home_are_in_a_private_folder(tmp_path: Path) -> None:
+    """Their path is short enough, and a folder that is open to other users is refused."""
     home = home_at(tmp_path / ("deep" * 30))
 
     folder = home.sockets()
@@ -135,8 +134,8 @@ def test_sockets_of_a_deep_home_lie_in_a_folder_of_our_own(tmp_path: Path) -> No
     folder.rmdir()
 
 
-def test_a_password_is_made_once(tmp_path: Path) -> None:
-    """The first call makes a password up, later ones return it."""
+def test_a_password_is_generated_once(tmp_path: Path) -> None:
+    """The first call generates it, later ones return it."""
     first = password_in(tmp_path / "password")
 
     assert first == password_in(tmp_path / "password")
@@ -144,8 +143,8 @@ def test_a_password_is_made_once(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "password").stat().st_mode) == 0o600
 
 
-def test_the_lock_says_who_holds_it(tmp_path: Path) -> None:
-    """While it is held the holder is known and a second one refused; then there is no holder."""
+def test_the_lock_reports_its_holder(tmp_path: Path) -> None:
+    """While it is held a second process is refused; afterwards it has no holder."""
     home = home_at(tmp_path / "home")
     home.prepare()
 

@@ -1,4 +1,4 @@
-"""A stack: how it is started, what it runs at which addresses, and how it leaves."""
+"""Tests of the embedded stack: its start, its processes and addresses, and its stop."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ from tests.fakes.stacks import (
 )
 
 
-def test_the_level_rises_and_never_falls(home: Path) -> None:
-    """A command that reads gets a migrated PostgreSQL and nothing else; one that works the rest.
+def test_the_level_of_a_stack_is_never_lowered(home: Path) -> None:
+    """A reading command gets only a migrated PostgreSQL; a working one gets the rest.
 
-    The processes of ours find database and broker in their environment.
+    Our processes receive the addresses of database and broker in their environment.
     """
     heard: list[str] = []
     settings = settings_for(home)
@@ -72,8 +72,8 @@ def test_the_level_rises_and_never_falls(home: Path) -> None:
         assert note_of(home, name).split("\n")[:2] == expected
 
 
-def test_other_settings_bring_a_new_worker(home: Path) -> None:
-    """The servers stay, while the processes that behave by the settings are replaced."""
+def test_changed_settings_start_a_new_worker(home: Path) -> None:
+    """The servers keep running, while the processes that use the settings are replaced."""
     stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
     before = running(home)
 
@@ -87,10 +87,10 @@ def test_other_settings_bring_a_new_worker(home: Path) -> None:
     assert {"worker", "scheduler"} <= set(after.children)
 
 
-def test_what_a_stack_watches_is_not_ended_from_elsewhere(home: Path, tmp_path: Path) -> None:
-    """Otherwise files and schedules would wait for a command that was given in another folder.
+def test_inboxes_of_a_stack_are_not_ended_from_another_folder(home: Path, tmp_path: Path) -> None:
+    """Otherwise files and schedules would wait for a command of their own folder.
 
-    A change of its own file may end it.
+    A change of its own file may end them.
     """
     file = tmp_path / "chordwise.toml"
     inbox = InboxSettings(folders=(tmp_path / "inbox",))
@@ -111,8 +111,8 @@ def test_what_a_stack_watches_is_not_ended_from_elsewhere(home: Path, tmp_path: 
     assert nobody_left([before.children["scheduler"]])
 
 
-def test_services_of_the_users_own_are_not_started(home: Path, tmp_path: Path) -> None:
-    """With both addresses given, only worker and scheduler run, and they get these addresses."""
+def test_services_that_the_user_provides_are_not_started(home: Path, tmp_path: Path) -> None:
+    """With both addresses given, only worker and scheduler run, and they use these addresses."""
     own = stack.ensure(settings_for(tmp_path / "other"), Level.ALL, commands=COMMANDS)
     settings = settings_for(home, database_url=own.database_url, broker_url=own.broker_url)
 
@@ -127,12 +127,12 @@ def test_services_of_the_users_own_are_not_started(home: Path, tmp_path: Path) -
 
 
 def has_another(home: Path, name: str, before: ProcessIdentity) -> bool:
-    """Return whether a child of this name runs that is not the one before."""
+    """Return whether a new child of this name is running."""
     return running(home).children.get(name) not in (None, before)
 
 
-def test_what_dies_comes_back(home: Path) -> None:
-    """A child that was killed is started again, at the same address."""
+def test_a_dead_child_is_restarted(home: Path) -> None:
+    """It has the same address as before."""
     services = stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
     address = services.require_database_url().get_secret_value().replace("+psycopg", "")
 
@@ -150,10 +150,10 @@ def test_what_dies_comes_back(home: Path) -> None:
             assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_long_home_gets_its_sockets_elsewhere(
+def test_a_home_with_a_long_path_has_its_sockets_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A home too deep for a socket's address works, for a command with another TMPDIR too."""
+    """It also works for a command with another TMPDIR."""
     home = tmp_path / ("deep" * 30)
 
     stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
@@ -173,10 +173,10 @@ def test_a_long_home_gets_its_sockets_elsewhere(
     assert not sockets.exists()
 
 
-def test_commands_at_the_same_time_share_one_stack(home: Path) -> None:
-    """Several first commands start one supervisor between them, and all get an answer.
+def test_concurrent_commands_share_one_stack(home: Path) -> None:
+    """Several first commands start one supervisor together, and each receives an answer.
 
-    One in the foreground is refused then: it says where the first one is, and ends with its code.
+    A foreground stack is then refused: the error names the running one, with its exit code.
     """
     settings, others = settings_for(home), settings_for(home, model="openai/gpt-5")
 
@@ -198,8 +198,8 @@ def test_commands_at_the_same_time_share_one_stack(home: Path) -> None:
     assert running(home).supervisor.pid == pid
 
 
-def test_a_request_that_a_leaving_supervisor_has_not_read_goes_to_the_next(home: Path) -> None:
-    """Its connection ends without a word, and the command starts another supervisor."""
+def test_a_request_unread_by_a_stopping_supervisor_goes_to_the_next(home: Path) -> None:
+    """Its connection is closed without an answer, and the command starts another supervisor."""
     place = home_at(home)
     place.prepare()
 
@@ -222,10 +222,10 @@ while os.getppid() == parent:
 """
 
 
-def test_a_supervisor_that_is_killed_while_it_starts_a_stack_is_told(
+def test_the_death_of_a_supervisor_during_startup_is_reported(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The settings that it was handed lie in no file, and the next command clears away the rest."""
+    """No file has the settings that it received; the next command cleans up."""
     key = "a-key-of-mine"
     monkeypatch.setenv("OPENAI_API_KEY", key)
     commands = COMMANDS.model_copy(update={"migrate": python(MIGRATION)})
@@ -246,8 +246,8 @@ def test_a_supervisor_that_is_killed_while_it_starts_a_stack_is_told(
     assert running(home).phase == "ready"
 
 
-def test_a_failed_migration_is_told(home: Path) -> None:
-    """The command that wanted the database hears why there is none, and nothing is left behind."""
+def test_a_failed_migration_is_reported(home: Path) -> None:
+    """The command that requested the database receives the reason, and nothing keeps running."""
     commands = COMMANDS.model_copy(update={"migrate": python("raise SystemExit('no such table')")})
 
     with pytest.raises(ServiceUnavailableError, match="no such table"):
@@ -256,8 +256,8 @@ def test_a_failed_migration_is_told(home: Path) -> None:
     assert becomes(lambda: stack.find(home) is None)
 
 
-def test_a_missing_model_file_is_a_matter_of_configuration(home: Path, tmp_path: Path) -> None:
-    """A local model that is not there is refused before anything starts."""
+def test_a_missing_model_file_is_a_configuration_error(home: Path, tmp_path: Path) -> None:
+    """It is refused before anything starts."""
     missing = tmp_path / "missing.gguf"
 
     with pytest.raises(ConfigurationError, match=r"missing\.gguf"):
@@ -282,7 +282,7 @@ def worker(state: State, seconds: float = 0.0) -> Commands:
 
 
 def test_a_stack_is_ready_when_its_worker_consumes(home: Path) -> None:
-    """Or when it waits for servers: documents can be taken in meanwhile."""
+    """It is also ready when its worker waits for servers: documents can be taken in."""
     signs = []
 
     for model in ("openai/gpt-5", "openai/gpt-6"):
@@ -297,8 +297,8 @@ def test_a_stack_is_ready_when_its_worker_consumes(home: Path) -> None:
     assert running(home).phase == "ready"
 
 
-def test_a_worker_that_dies_at_its_start_is_told(home: Path) -> None:
-    """With the last words of its log; nothing is left behind that would start it again."""
+def test_a_worker_that_dies_at_startup_is_reported(home: Path) -> None:
+    """The error has the end of its log; the stack is stopped and does not restart it."""
     broken = python("raise SystemExit('worker.concurrency needs more files')")
     commands = COMMANDS.model_copy(update={"worker": broken})
     home_at(home).prepare()
@@ -312,8 +312,8 @@ def test_a_worker_that_dies_at_its_start_is_told(home: Path) -> None:
     assert becomes(lambda: stack.find(home) is None)
 
 
-def test_a_worker_that_dies_leaves_a_database_that_was_there(home: Path) -> None:
-    """Commands that only read still work, and the next command that needs workers tries again."""
+def test_a_dead_worker_does_not_stop_a_running_database(home: Path) -> None:
+    """Reading commands still work, and the next command that needs workers tries again."""
     broken = COMMANDS.model_copy(update={"worker": python("raise SystemExit('no')")})
     stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
 
@@ -327,9 +327,9 @@ def test_a_worker_that_dies_leaves_a_database_that_was_there(home: Path) -> None
 
 
 def test_a_killed_supervisor_leaves_no_orphans(home: Path) -> None:
-    """Worker and scheduler notice its death; the next command clears away what remains.
+    """Worker and scheduler notice its death; the next command cleans up the rest.
 
-    After `down` nothing of the stack runs, and nothing claims that it does.
+    After `down` no process of the stack runs, and no file claims that one does.
     """
     settings = settings_for(home)
     stack.ensure(settings, Level.ALL, commands=COMMANDS)
@@ -349,7 +349,7 @@ def test_a_killed_supervisor_leaves_no_orphans(home: Path) -> None:
     assert not stack.stop(home)
 
 
-def test_down_stops_what_a_killed_supervisor_left(home: Path) -> None:
+def test_down_stops_the_processes_of_a_killed_supervisor(home: Path) -> None:
     stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
     before = running(home)
     kill(before.supervisor)
@@ -374,8 +374,8 @@ print("stopped")
 """
 
 
-def test_ctrl_c_takes_the_foreground_down(home: Path) -> None:
-    """Everything stops in order, and the command continues to its end; so SIGTERM ends `up`."""
+def test_ctrl_c_stops_a_stack_in_the_foreground(home: Path) -> None:
+    """Everything stops in order and the command returns; SIGTERM ends `up` in the same way."""
     with subprocess.Popen(
         python(FOREGROUND, str(home), COMMANDS.model_dump_json()),
         env={"PYTHONPATH": str(Path(chordwise.__file__).parents[1])},
@@ -395,8 +395,8 @@ def test_ctrl_c_takes_the_foreground_down(home: Path) -> None:
     assert nobody_left(identities)
 
 
-def test_a_watched_inbox_keeps_an_idle_stack(home: Path) -> None:
-    """A stack that watches a folder stays up for its files; without one it stops when idle."""
+def test_a_watched_inbox_keeps_an_idle_stack_running(home: Path) -> None:
+    """A stack that watches a folder keeps running for its files; others stop when idle."""
     inbox, file = InboxSettings(folders=(home.parent / "inbox",)), home.parent / "chordwise.toml"
     watching = settings_for(home, idle_seconds=0.2, file=file, inbox=inbox)
     stack.ensure(watching, Level.ALL, commands=COMMANDS)
@@ -410,8 +410,8 @@ def test_a_watched_inbox_keeps_an_idle_stack(home: Path) -> None:
     assert becomes(lambda: nobody_left(kept))
 
 
-def test_open_work_keeps_an_idle_stack(home: Path) -> None:
-    """As long as a job is open the stack stays; it leaves once the job has ended."""
+def test_open_jobs_keep_an_idle_stack_running(home: Path) -> None:
+    """It stops once the job has ended."""
     services = stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
     address = services.require_database_url().get_secret_value().replace("+psycopg", "")
     with psycopg.connect(address, autocommit=True) as connection:
@@ -420,7 +420,7 @@ def test_open_work_keeps_an_idle_stack(home: Path) -> None:
         log = home_at(home).log("stack")
         was_kept = not processes.wait_until(lambda: stack.find(home) is None, 1.5)
 
-        # The stack may leave before PostgreSQL has answered.
+        # The stack may stop before PostgreSQL has answered.
         with suppress(psycopg.OperationalError):
             connection.execute("UPDATE jobs SET status = 'succeeded'")
 

@@ -1,4 +1,4 @@
-"""The embedded Valkey: a real server, and a real Celery that works over its socket."""
+"""Tests of the embedded Valkey: a real server, and a real Celery that uses its socket."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def client(server: EmbeddedValkey) -> Iterator[redis.Redis]:
 
 
 def test_messages_survive_a_restart(server: EmbeddedValkey) -> None:
-    """What was written before a stop is there after the next start."""
+    """Messages written before a stop exist after the next start."""
     server.start()
     with client(server) as connection:
         connection.set("note", "kept")
@@ -75,8 +75,8 @@ def test_messages_survive_a_restart(server: EmbeddedValkey) -> None:
         assert connection.get("note") == "kept"
 
 
-def test_it_starts_after_a_kill(server: EmbeddedValkey) -> None:
-    """The stale socket and pid file of a killed server are no obstacle."""
+def test_the_server_starts_after_a_kill(server: EmbeddedValkey) -> None:
+    """The stale socket and pid file of a killed server do not prevent it."""
     server.start()
     processes.stop(server.identity())
     assert server.identity() is None
@@ -87,8 +87,8 @@ def test_it_starts_after_a_kill(server: EmbeddedValkey) -> None:
         assert connection.ping()
 
 
-def test_it_evicts_no_message_when_memory_is_full(server: EmbeddedValkey) -> None:
-    """A full broker refuses messages instead of evicting them."""
+def test_no_message_is_evicted_when_memory_is_full(server: EmbeddedValkey) -> None:
+    """A full broker refuses messages instead."""
     server.start()
 
     with client(server) as connection:
@@ -98,7 +98,7 @@ def test_it_evicts_no_message_when_memory_is_full(server: EmbeddedValkey) -> Non
 
 
 def test_a_client_without_the_password_is_refused(home: Path, server: EmbeddedValkey) -> None:
-    """Reaching the socket is not enough, and the password is not on the command line."""
+    """Access to the socket is not sufficient, and the command line has no password."""
     server.start()
     password = (home / "valkey.password").read_text(encoding="utf-8")
     identity = server.identity()
@@ -121,8 +121,8 @@ def test_a_second_start_is_refused(server: EmbeddedValkey) -> None:
         server.start()
 
 
-def test_a_failed_start_says_why(home: Path, server: EmbeddedValkey) -> None:
-    """The reason stands in the error, not only in the log."""
+def test_a_failed_start_reports_the_reason(home: Path, server: EmbeddedValkey) -> None:
+    """The reason is in the error, not only in the log."""
     server.start()
     server.stop()
     manifest = home / "valkey" / "appendonlydir" / "appendonly.aof.manifest"
@@ -135,7 +135,7 @@ def test_a_failed_start_says_why(home: Path, server: EmbeddedValkey) -> None:
 
 
 def test_a_chord_of_celery_runs_over_the_socket(tmp_path: Path, server: EmbeddedValkey) -> None:
-    """The same address serves Celery as broker and as result backend, password included."""
+    """Celery uses the same address as broker and as result backend, with the password."""
     server.start()
     script = tmp_path / "sums.py"
     script.write_text(CELERY_APPLICATION, encoding="utf-8")

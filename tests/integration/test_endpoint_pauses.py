@@ -1,4 +1,4 @@
-"""A refused key stops all runs that ask with it, and a retry of any of them asks again."""
+"""Tests that a rejected key pauses all runs that use it, and that a retry asks again."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def settings_asking(settings: Settings) -> Settings:
 
 
 def standing(pipeline: Pipeline) -> list[tuple[object, ...]]:
-    """Return how the jobs of all runs stand, and what they say."""
+    """Return the status and the errors of the jobs of all runs."""
     return pipeline.rows("SELECT status, error_code, error_message, hint FROM jobs ORDER BY id")
 
 
 def test_another_run_pauses_without_a_request(settings: Settings) -> None:
-    """It says the same as the run that was refused, and its ledger has no row."""
+    """It has the same error as the rejected run, and no row in the ledger."""
     pipeline = a_pipeline(settings, REFUSED)
     pipeline.analyze(PARAGRAPH)
 
@@ -40,8 +40,8 @@ def test_another_run_pauses_without_a_request(settings: Settings) -> None:
     assert pipeline.value("SELECT count(*) FROM model_calls") == 1
 
 
-def test_a_retry_asks_again_and_opens_the_way_for_all(settings: Settings) -> None:
-    """The retried run continues; another one needs its own retry, and a new one none."""
+def test_a_retry_asks_again_and_ends_the_pause(settings: Settings) -> None:
+    """The retried run continues; another run needs its own retry, and a new one none."""
     pipeline = a_pipeline(settings, REFUSED, quoting_the_text, repeat_last=True)
     first = pipeline.analyze(PARAGRAPH)
     second = pipeline.analyze(f"Another text. {PARAGRAPH}")
@@ -57,8 +57,8 @@ def test_a_retry_asks_again_and_opens_the_way_for_all(settings: Settings) -> Non
     assert pipeline.job(second).status == JobStatus.SUCCEEDED
 
 
-def test_a_retry_in_vain_costs_one_request(settings: Settings) -> None:
-    """Nothing was corrected: the run pauses again, and so does every other."""
+def test_an_unsuccessful_retry_costs_one_request(settings: Settings) -> None:
+    """Nothing was corrected: the run pauses again, and so does every other run."""
     pipeline = a_pipeline(settings, REFUSED, repeat_last=True)
     first = pipeline.analyze(PARAGRAPH, f"Another text. {PARAGRAPH}")
 
@@ -70,8 +70,8 @@ def test_a_retry_in_vain_costs_one_request(settings: Settings) -> None:
     assert len(pipeline.model.requests) == 2
 
 
-def test_a_changed_key_asks_at_once(settings: Settings) -> None:
-    """Workers with another key do not mind the pause of the old one."""
+def test_a_changed_key_is_used_at_once(settings: Settings) -> None:
+    """Workers with another key ignore the pause of the old one."""
     old = a_pipeline(settings, QuotaExceededError("The money is spent."))
     old.analyze(PARAGRAPH)
     named = ModelSettings.model_validate({**AWAY.model_dump(), "api_key": SecretStr("sk-new")})
@@ -82,8 +82,8 @@ def test_a_changed_key_asks_at_once(settings: Settings) -> None:
     assert new.job(submission).status == JobStatus.SUCCEEDED
 
 
-def test_a_look_at_everything_tells_the_pause(settings: Settings) -> None:
-    """It says who is not asked, for how long, and what to do; without a pause all is well."""
+def test_doctor_reports_the_pause(settings: Settings) -> None:
+    """It reports the duration and what to do; without a pause the check passes."""
     pipeline = a_pipeline(settings, REFUSED)
     assert models.pauses(settings_asking(settings)).verdict is CheckStatus.OK
 
@@ -95,8 +95,8 @@ def test_a_look_at_everything_tells_the_pause(settings: Settings) -> None:
     assert found.hint == "Check api_key. To try again now: chordwise retry RUN."
 
 
-def test_a_tiny_question_is_asked_all_the_same(settings: Settings) -> None:
-    """A check of the key reaches the provider in spite of the pause."""
+def test_the_test_question_of_doctor_ignores_the_pause(settings: Settings) -> None:
+    """A check of the key reaches the provider during a pause."""
     pipeline = a_pipeline(settings, REFUSED)
     pipeline.analyze(PARAGRAPH)
 
@@ -104,7 +104,7 @@ def test_a_tiny_question_is_asked_all_the_same(settings: Settings) -> None:
         models.question(settings_asking(settings))
 
 
-def test_a_retry_succeeds_while_valkey_is_away(settings: Settings) -> None:
+def test_a_retry_succeeds_while_valkey_is_unavailable(settings: Settings) -> None:
     """The jobs are queued; the pause ends automatically later."""
     pipeline = a_pipeline(settings, REFUSED)
     submission = pipeline.analyze(PARAGRAPH)

@@ -1,4 +1,4 @@
-"""`chordwise evaluate` compares stored results with the truth and writes down how good they are."""
+"""Tests of `chordwise evaluate`, which compares stored results with the truth."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("addressed")
 def evaluated(
     capsys: pytest.CaptureFixture[str], *arguments: str, code: ExitCode = ExitCode.SUCCESS
 ) -> dict[tuple[str, str, str], dict[str, float]]:
-    """Evaluate one analysis type; return the measures of the whole by metric, label and found."""
+    """Evaluate one analysis type; return the overall measures by metric, label and found."""
     capsys.readouterr()
     assert run(["evaluate", *arguments, "--json"]) == code
     (found,) = json.loads(capsys.readouterr().out)["evaluations"]
@@ -51,9 +51,9 @@ def evaluated(
 def test_labels_are_compared_with_a_gold_file(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By any end of a document's path and however the label is spelled; what is missing is told.
+    """The end of a path identifies a document; the spelling of labels is normalized.
 
-    It is named on the screen and in the row of the evaluation, with what was not judged.
+    Missing documents are named on the terminal and, like unjudged ones, counted in the evaluation.
     """
     classified(pipeline, CHOICES, threshold=0.75)
     gold = written(tmp_path / "gold.jsonl", *TRUTH)
@@ -77,10 +77,10 @@ def test_labels_are_compared_with_a_gold_file(
     assert "classification: 3 results, 1 not judged" in said
 
 
-def test_a_drop_is_told_and_ends_with_three(
+def test_a_drop_in_quality_is_reported_and_exits_with_3(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Only where the bounds of the change lie below zero; the view has each label as well."""
+    """A drop is a change whose bounds are below zero; the view has each label as well."""
     names = [f"{number}.txt" for number in range(20)]
     classified(pipeline, dict.fromkeys(names, ("letter", 0.9)))
     gold = tmp_path / "truth.jsonl"
@@ -109,7 +109,7 @@ def test_a_drop_is_told_and_ends_with_three(
 def test_fields_are_compared_one_by_one(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without regard to case and punctuation; what is not mentioned can be right, too."""
+    """Case and punctuation are ignored; an absent value can be right, too."""
     extracted(
         pipeline,
         {
@@ -142,10 +142,10 @@ def test_fields_are_compared_one_by_one(
     ]
 
 
-def test_a_field_that_no_question_asks_for_is_named_and_not_judged(
+def test_a_field_without_a_question_is_named_and_not_judged(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither notes nor another question's field make an answer wrong, nor a capital letter."""
+    """Notes, fields of other questions, and capital letters make no answer wrong."""
     extracted(pipeline, {"a.txt": {"buyer": ("ACME Corp.", 9), "price": ("12 EUR", 8)}})
     extracted(pipeline, {"b.txt": {"date": ("1 May", 9)}})
     gold = tmp_path / "gold.csv"
@@ -172,10 +172,10 @@ def test_a_field_that_no_question_asks_for_is_named_and_not_judged(
         ("document,buyer,buyer\na.txt,A,B\n", "the header names “buyer” 2 times"),
     ],
 )
-def test_a_table_whose_cells_are_not_those_of_its_header_is_refused(
+def test_a_table_that_does_not_match_its_header_is_refused(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
 ) -> None:
-    """A comma in a value must not cut the value short; empty cells at the end do no harm."""
+    """A comma in a value must not cut it short; empty cells at the end are ignored."""
     extracted(pipeline, {"a.txt": {"buyer": ("ACME", 9)}})
     gold = tmp_path / "gold.csv"
     gold.write_text(text, "utf-8")
@@ -190,7 +190,7 @@ def test_a_table_whose_cells_are_not_those_of_its_header_is_refused(
 def test_evaluating_again_adds_to_the_history_and_not_to_the_judgments(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The view shows how a number went over time."""
+    """The view shows how a measure changed over time."""
     classified(pipeline, CHOICES)
     gold = written(tmp_path / "gold.jsonl", *TRUTH[:3])
     evaluated(capsys, "--gold", str(gold))
@@ -206,10 +206,10 @@ def test_evaluating_again_adds_to_the_history_and_not_to_the_judgments(
     assert pipeline.value("SELECT count(DISTINCT gold_sha256) FROM evaluations") == 2
 
 
-def test_a_document_is_named_by_its_hash_or_by_enough_of_its_path(
+def test_a_document_is_identified_by_its_hash_or_the_end_of_its_path(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A name that two documents have is reported, and neither of them is taken for the other."""
+    """A name that two documents have is reported, and neither is chosen."""
     classified(pipeline, {f"{place}/a.txt": ("letter", 0.5) for place in ("x", "y", "z")})
     sha256 = pipeline.value("SELECT sha256 FROM documents WHERE source = 'x/a.txt'")
     truth = [{"document": name, "label": "letter"} for name in (sha256, "y/a.txt", "a.txt")]
@@ -225,10 +225,10 @@ def test_a_document_is_named_by_its_hash_or_by_enough_of_its_path(
     assert (found["measured"][0]["judged"], found["measured"][0]["unjudged"]) == (2, 1)
 
 
-def test_lines_about_the_same_content_may_not_contradict_each_other(
+def test_contradictory_lines_about_the_same_content_are_refused(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Saying the same of a copy under another name is fine."""
+    """The same label for a copy under another name is accepted."""
     submission = open_run(pipeline.context, a_run(AnalysisType.CLASSIFICATION), NOW)
     for name in ("a.txt", "copy.txt"):
         submission.take_in(a_document("It says: CHOOSE letter 0.5 and nothing else.", name))
@@ -245,7 +245,7 @@ def test_lines_about_the_same_content_may_not_contradict_each_other(
     assert "copy.txt: another line says something else of the same content" in said
 
 
-def test_a_label_of_two_types_needs_one_to_be_named(
+def test_a_label_of_two_types_requires_the_option_type(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     classified(pipeline, CHOICES)
@@ -259,7 +259,7 @@ def test_a_label_of_two_types_needs_one_to_be_named(
     assert pipeline.rows("SELECT analysis_type, judged FROM evaluations") == [("classification", 2)]
 
 
-def test_each_model_is_measured_where_several_answered(
+def test_each_model_is_measured_if_several_answered(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     classified(pipeline, CHOICES)
@@ -296,7 +296,7 @@ SENSELESS: list[tuple[str, str]] = [
 ]
 
 
-def test_a_gold_file_that_makes_no_sense_is_refused(
+def test_an_invalid_gold_file_is_refused(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     classified(pipeline, {"a.txt": ("letter", 0.5)})
@@ -313,7 +313,7 @@ def test_a_gold_file_that_makes_no_sense_is_refused(
 def test_no_transaction_is_open_during_the_computation(
     settings: Settings, database_url: SecretStr, tmp_path: Path
 ) -> None:
-    """Long summaries take their time; a server that ends idle transactions has none to end."""
+    """Long summaries take time, and a server may end idle transactions."""
     words = [f"word{number}" for number in range(2_000)]
     long = a_summary("CHOOSE letter", topic=" ".join(words))
     pipeline = a_pipeline(settings, long, repeat_last=True)
@@ -338,6 +338,6 @@ def test_no_transaction_is_open_during_the_computation(
 
 
 def ending_idle_transactions(connection: psycopg.Connection, _record: object) -> None:
-    """Let the server end what is idle for two seconds, less than the computation takes."""
+    """Make the server end transactions that are idle for two seconds, less than the computation."""
     connection.execute("SET idle_in_transaction_session_timeout = '2s'")
     connection.commit()

@@ -1,4 +1,4 @@
-"""`chordwise experiment`: documents are shared out, compared, and the best variant is kept."""
+"""Tests of `chordwise experiment`: assignment, comparison, and promotion of variants."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ VARIANTS = "SELECT variant, paired, count(*) FROM experiment_answers GROUP BY 1,
 
 
 def answering(request: CompletionRequest) -> str:
-    """Say invoice, and letter where brevity is asked for: that is right of all documents."""
+    """Answer `letter` if brevity is requested, else `invoice`, the right label of all documents."""
     label = "letter" if "terse" in request.task.options.instructions else "invoice"
     return json.dumps(
         {
@@ -61,7 +61,7 @@ def answering(request: CompletionRequest) -> str:
 
 
 def failing(request: CompletionRequest) -> str:
-    """Answer nothing of use where brevity is asked for."""
+    """Answer with invalid text if brevity is requested."""
     return "No." if "terse" in request.task.options.instructions else answering(request)
 
 
@@ -73,7 +73,7 @@ def settings_file(tmp_path: Path) -> Path:
 
 
 def opened(settings: Settings, file: Path, answer: Callable[[CompletionRequest], str]) -> Pipeline:
-    """Return a pipeline with the profile, whose model answers so."""
+    """Return a pipeline with the profile, whose model gives these answers."""
     found = load(file)
     changes = {"profiles": found.profiles, "model": "scripted"}
     return a_pipeline(
@@ -85,7 +85,7 @@ def opened(settings: Settings, file: Path, answer: Callable[[CompletionRequest],
 
 
 def submitted(pipeline: Pipeline, first: int, count: int) -> Submission:
-    """Take numbered documents in with the profile, and analyze them, pairs included."""
+    """Take in numbered documents with the profile, and analyze them with their pairs."""
     settings = pipeline.context.settings
     submission = open_run(
         pipeline.context, run_options(settings, settings.profiles["mail"], f"mail-{first}"), NOW
@@ -117,7 +117,7 @@ def test_feedback_shows_which_variant_is_right(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Each document has one answer in the table of the profile, and counts once."""
+    """Each document has one answer in the profile's table, and counts once."""
     pipeline = opened(settings, settings_file, answering)
     assert run([*START]) == ExitCode.SUCCESS
     submitted(pipeline, 0, 40)
@@ -141,10 +141,10 @@ def test_feedback_shows_which_variant_is_right(
     assert "better" in capsys.readouterr().out
 
 
-def test_paired_documents_have_a_further_answer_while_the_budget_lasts(
+def test_paired_documents_have_a_second_answer_within_the_budget(
     settings: Settings, settings_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The result is the control's; a correction of it also judges the other answer."""
+    """The result is the control's; a correction of it also judges the second answer."""
     pipeline = opened(settings, settings_file, answering)
     assert run([*START, "--paired", "100%", "--budget", "0.50"]) == ExitCode.SUCCESS
     submission = submitted(pipeline, 0, 5)
@@ -177,10 +177,10 @@ def test_paired_documents_have_a_further_answer_while_the_budget_lasts(
     ]
 
 
-def test_the_run_of_further_answers_is_kept_while_they_may_come(
+def test_the_run_of_second_answers_is_kept_during_the_experiment(
     settings: Settings, settings_file: Path
 ) -> None:
-    """Once the experiment is concluded, it is pruned as any other, and the conclusion stays."""
+    """After the conclusion it is pruned like any other run; the conclusion is kept."""
     pipeline = opened(settings, settings_file, answering)
     assert run([*START, "--paired", "100%"]) == ExitCode.SUCCESS
     own = submitted(pipeline, 0, 2).run_id
@@ -227,10 +227,10 @@ def test_a_variant_that_fails_is_stopped(
 
 
 @pytest.mark.parametrize(("minutes", "checks"), [(10, 1), (100, 0)])
-def test_the_longer_an_experiment_is_on_the_less_often_it_is_checked(
+def test_a_longer_experiment_is_checked_less_often(
     minutes: int, checks: int, settings: Settings, settings_file: Path
 ) -> None:
-    """Each check reads all answers; a schedule checks all the same."""
+    """Each check reads all answers; the checks of a schedule are not limited."""
     pipeline = opened(settings, settings_file, answering)
     assert run([*START]) == ExitCode.SUCCESS
     since = f"now() - interval '{minutes} minutes'"
@@ -243,10 +243,8 @@ def test_the_longer_an_experiment_is_on_the_less_often_it_is_checked(
         assert stored.claim_check(session, found.id, timedelta())
 
 
-def test_guardrails_read_no_more_rows_of_more_documents(
-    settings: Settings, settings_file: Path
-) -> None:
-    """The database sums them up: a row for each variant and outcome."""
+def test_guardrails_read_a_constant_number_of_rows(settings: Settings, settings_file: Path) -> None:
+    """The database aggregates a row for each variant and outcome."""
     pipeline = opened(settings, settings_file, answering)
     assert run([*START, "--paired", "30%"]) == ExitCode.SUCCESS
     read = []
@@ -259,10 +257,10 @@ def test_guardrails_read_no_more_rows_of_more_documents(
     assert read[0] == read[1]
 
 
-def test_a_variant_whose_model_is_unknown_here_gets_no_documents(
+def test_a_variant_whose_model_is_not_configured_gets_no_documents(
     settings: Settings, settings_file: Path
 ) -> None:
-    """A process with other settings takes documents in all the same, for the control."""
+    """A process with other settings takes documents in for the control."""
     other = '\n[models.other]\nprovider = "openai"\nmodel = "other"\nprice = "free"\n'
     pipeline = opened(settings, settings_file, answering)
     settings_file.write_text(FILE + other, "utf-8")
@@ -274,7 +272,7 @@ def test_a_variant_whose_model_is_unknown_here_gets_no_documents(
 
 
 def test_a_schedule_checks_the_guardrails(settings: Settings) -> None:
-    """Also where nothing is submitted."""
+    """This works without new documents."""
     guard = ScheduleSettings(cron="0 6 * * *", kind="experiment")
     night = a_night(settings, answering, repeat_last=True, guard=guard)
     night.sleep_until("2026-03-28T08:01")
@@ -287,10 +285,10 @@ def test_a_schedule_checks_the_guardrails(settings: Settings) -> None:
     ]
 
 
-def test_the_winner_becomes_the_profile(
+def test_a_promoted_variant_becomes_the_profile(
     settings: Settings, settings_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The file keeps its comments, and the next documents are asked what it says."""
+    """The file keeps its comments, and the next documents use the new profile."""
     pipeline = opened(settings, settings_file, answering)
     assert run([*START]) == ExitCode.SUCCESS
     conclude = ["experiment", "conclude", "shorter", "--promote", "terse"]
@@ -312,10 +310,10 @@ def test_the_winner_becomes_the_profile(
     assert run([*START]) == ExitCode.USAGE
 
 
-def test_a_person_agrees_to_the_change(
+def test_a_change_of_the_profile_needs_confirmation(
     settings: Settings, settings_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without agreement the file is unchanged, and the experiment continues."""
+    """Without it the file is unchanged, and the experiment continues."""
     opened(settings, settings_file, answering)
     assert run([*START]) == ExitCode.SUCCESS
     conclude = ["experiment", "conclude", "shorter", "--promote", "terse"]
@@ -369,7 +367,7 @@ def test_nothing_is_promoted_after_a_change_during_the_question(
 
 
 def test_the_client_starts_compares_and_concludes(settings: Settings, settings_file: Path) -> None:
-    """A share is refused where the command refuses it."""
+    """The client refuses the same shares as the command."""
     pipeline = opened(settings, settings_file, answering)
     terse = {"terse": {"instructions": "Be terse, and brief."}}
     with Client() as client:
@@ -387,13 +385,13 @@ def test_the_client_starts_compares_and_concludes(settings: Settings, settings_f
     assert ended.concluded_at is not None
 
 
-def test_what_cannot_be_written_is_printed(
+def test_a_change_that_cannot_be_written_is_printed(
     settings: Settings,
     settings_file: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A profile that is set in the environment is changed there, by its owner."""
+    """A profile that is set in the environment has to be changed there."""
     opened(settings, settings_file, answering)
     profile, _, _ = FILE.partition("[profiles")
     settings_file.write_text(profile, "utf-8")
@@ -424,7 +422,7 @@ SENSELESS: list[tuple[list[str], str]] = [
 
 
 @pytest.mark.usefixtures("settings_file")
-def test_a_plan_that_makes_no_sense_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_plan_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, reason in SENSELESS:
         code = run(["experiment", "start", "odd", "--profile", "mail", *arguments])
 

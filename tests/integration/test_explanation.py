@@ -1,4 +1,4 @@
-"""`chordwise explain`: the prompt, what came back, what validation changed, and the calls."""
+"""Tests of `chordwise explain`: prompts, completions, changes by validation, and calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("addressed")
 
 
 def test_a_job_is_explained(settings: Settings) -> None:
-    """The prompt is rendered again, and the completion comes out of the cache."""
+    """The prompt is rendered again, and the completion is read from the cache."""
     written = a_summary("It cost more than the town had planned.")
     pipeline = a_pipeline(settings, f"```json\n{written}\n```")
     pipeline.work(submission := pipeline.submit(f"{TEXT}\n"))
@@ -43,10 +43,10 @@ def test_a_job_is_explained(settings: Settings) -> None:
     assert found.result.confidence == part.confidence == 0.7
 
 
-def test_a_reused_answer_leads_to_the_job_that_asked(
+def test_a_reused_answer_links_to_the_job_that_asked(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It has no parts and no calls of its own, and shows no empty tables of them."""
+    """It has no parts and no calls itself, and shows no empty tables of them."""
     pipeline = a_pipeline(settings, a_summary("It cost more than the town had planned."))
     pipeline.work(first := pipeline.submit(TEXT))
     asked = pipeline.job(first).id
@@ -59,8 +59,8 @@ def test_a_reused_answer_leads_to_the_job_that_asked(
     assert "Characters" not in shown
 
 
-def test_what_validation_changed_is_named(settings: Settings) -> None:
-    """Here the model left a blank too many in a quote, and a comma in its JSON."""
+def test_changes_by_validation_are_listed(settings: Settings) -> None:
+    """The model's answer has an extra space in a quote and a comma too many in its JSON."""
     written = {
         "primary_label": "lease",
         "secondary_label": None,
@@ -82,7 +82,7 @@ def test_what_validation_changed_is_named(settings: Settings) -> None:
     assert found.result is not None
 
 
-def test_what_a_model_thought_first_is_no_change(settings: Settings) -> None:
+def test_the_removal_of_considerations_is_not_listed_as_a_change(settings: Settings) -> None:
     remark: JsonValue = []
     written: JsonObject = {
         "considerations": "First the fact, then its price.",
@@ -129,7 +129,7 @@ def test_the_command_finds_a_document_by_a_part_of_its_name(
 
 
 def the_fee(value: str) -> str:
-    """Return an answer that names the fee."""
+    """Return an answer that contains the fee."""
     field: JsonObject = {
         "item": "annual fee",
         "status": "found",
@@ -140,10 +140,10 @@ def the_fee(value: str) -> str:
     return json.dumps({"fields": [field]})
 
 
-def test_the_story_has_votes_and_corrections(
+def test_an_explanation_has_votes_and_corrections(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What each sample said, and what a person made of it, which comes first."""
+    """It shows the answer of each sample, and a person's correction first."""
     text = "The fee is 500 EUR a year, or 510 EUR. There is nothing else in this lease."
     pipeline = a_pipeline(settings, the_fee("500 EUR"), the_fee("510 EUR"), the_fee("500 EUR"))
     asked = AnalysisOptions(instructions="annual fee", votes=3)
@@ -169,17 +169,17 @@ OBJECTION: JsonObject = {"principle": 1, "path": "/main_topic", "problem": "It n
 
 
 def objecting(request: CompletionRequest) -> str:
-    """Answer and revise, and object to what was answered."""
+    """Answer and revise; as a critique, object to the answer."""
     if request.task.is_critique:
         return json.dumps({"violations": [OBJECTION]})
     return a_summary("It cost more than the town had planned.")
 
 
 @pytest.mark.parametrize("content", [TEXT, LONG], ids=["one part", "several parts"])
-def test_what_is_asked_after_the_parts_is_shown_as_it_was_asked(
+def test_synthesis_critique_and_revision_are_shown_with_their_prompts(
     settings: Settings, content: str
 ) -> None:
-    """Synthesis, critique and revision; of a revised synthesis the draft is not kept."""
+    """The draft of a revised synthesis is not kept."""
     small = with_settings(settings, "pipeline", chunk_tokens=800)
     pipeline = a_pipeline(small, objecting, repeat_last=True)
     asked = AnalysisOptions(critique=True, principles=("Name the place.",))
@@ -203,7 +203,7 @@ def test_what_is_asked_after_the_parts_is_shown_as_it_was_asked(
 def test_a_job_without_a_result_is_explained(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By the name of its document: why there is none, and the other jobs about the document."""
+    """It shows the error, and the other jobs about the document."""
     pipeline = a_pipeline(settings, ModelRequestError("The provider rejects this text."))
     pipeline.work(submission := pipeline.submit(TEXT, options=a_run(AnalysisType.SENTIMENT)))
     pipeline.submit(TEXT)

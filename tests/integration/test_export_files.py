@@ -1,4 +1,4 @@
-"""What is written can be read back by other libraries, and files appear whole or not at all."""
+"""Tests of export files: other libraries can read them, and no partial file remains."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ def a_table(*batches: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> Tab
 
 
 def written(table: Table, wanted: ExportFormat, *, raw: bool = False) -> io.BytesIO:
-    """Return a table as a file that only takes bytes, as a pipe does."""
+    """Return a table as a file, written to a sink that cannot seek, like a pipe."""
     sink = io.BytesIO()
     writers.write(sink, table, wanted, raw=raw)
     sink.seek(0)
     return sink
 
 
-def test_json_lines_lose_nothing() -> None:
-    """Decimals that a number would change stay texts; formulas are nothing special."""
+def test_json_lines_preserve_all_values() -> None:
+    """Decimals that do not fit a number stay texts; formulas are unchanged."""
     lines = written(a_table([ROW], [EMPTY]), ExportFormat.JSONL).read().decode().splitlines()
 
     first, second = map(json.loads, lines)
@@ -83,7 +83,7 @@ def test_json_lines_lose_nothing() -> None:
 
 
 def test_parquet_keeps_types_and_values() -> None:
-    """Numbers, days and moments are what they were, 39 digits about that; the rest is text."""
+    """Numbers, dates and times keep their values; decimals of over 38 digits are approximate."""
     found = parquet.read_table(written(a_table([ROW], [EMPTY]), ExportFormat.PARQUET))
 
     assert [str(field.type) for field in found.schema] == [
@@ -104,7 +104,7 @@ def test_parquet_keeps_types_and_values() -> None:
     assert set(second.values()) == {None}
 
 
-def test_decimals_of_parquet_have_the_digits_that_their_values_need() -> None:
+def test_decimals_of_parquet_have_the_precision_that_their_values_need() -> None:
     columns = [Column(name=name, kind=Kind.DECIMAL) for name in ("sum", "none", "odd")]
     rows: list[Row] = [
         (Decimal(12345678901234567890), None, Decimal(1)),
@@ -123,8 +123,8 @@ def test_decimals_of_parquet_have_the_digits_that_their_values_need() -> None:
     assert found["odd"].to_pylist()[0] == 1.0
 
 
-def test_the_title_of_a_sheet_keeps_what_the_sheet_is() -> None:
-    """Of a long table the name is cut off, not the word “evidence”."""
+def test_a_sheet_title_keeps_the_kind_of_the_sheet() -> None:
+    """The name of a long table is truncated, not the word “evidence”."""
     table = "a" * 35
 
     titles = workbook.sheet_titles(
@@ -140,8 +140,8 @@ def test_the_title_of_a_sheet_keeps_what_the_sheet_is() -> None:
 
 
 @pytest.mark.parametrize("wanted", ExportFormat)
-def test_no_rows_are_a_table_too(wanted: ExportFormat) -> None:
-    """The columns are there, but for JSON Lines, which has none."""
+def test_a_table_without_rows_is_written(wanted: ExportFormat) -> None:
+    """It has its columns, except in JSON Lines."""
     content = written(a_table(), wanted)
 
     match wanted:
@@ -162,8 +162,8 @@ def cells_of(content: BinaryIO) -> Iterator[list[Cell]]:
         yield [cell for cell in row if isinstance(cell, Cell)]
 
 
-def test_xlsx_has_texts_numbers_and_days() -> None:
-    """What a cell's number cannot hold is a text, and so is a moment with its zone."""
+def test_xlsx_has_texts_numbers_and_dates() -> None:
+    """Numbers too large for a cell are texts, and so are times with a zone."""
     _, empty, row = cells_of(written(a_table([EMPTY], [ROW]), ExportFormat.XLSX))
 
     assert [(cell.value, cell.data_type) for cell in row] == [
@@ -182,7 +182,7 @@ def test_xlsx_has_texts_numbers_and_days() -> None:
 
 @pytest.mark.parametrize("raw", [True, False])
 def test_no_text_of_an_xlsx_is_a_formula(raw: bool) -> None:  # noqa: FBT001 - pytest's
-    """Also raw: the cell holds a string, and stays one when it is edited."""
+    """This includes raw output: the cell is a string, and stays one when it is edited."""
     texts = ["=1+1", "@a", "+1", "-1", "\t=1", "＝1", "https://x.y", "_x0041_", "\x1b[2J", " =1"]  # noqa: RUF001 - meant
     table = a_table([(text,) for text in texts], columns=[Column(name="=header")])
 
@@ -198,7 +198,7 @@ def test_no_text_of_an_xlsx_is_a_formula(raw: bool) -> None:  # noqa: FBT001 - p
     assert all(cell.hyperlink is None for cell in found)
 
 
-def test_more_rows_than_a_sheet_has_go_on_a_further_one() -> None:
+def test_rows_beyond_the_limit_of_a_sheet_are_on_another_sheet() -> None:
     table = a_table([(n,) for n in range(7)], [], columns=[Column(name="n", kind=Kind.INTEGER)])
     sink = io.BytesIO()
 
@@ -211,7 +211,7 @@ def test_more_rows_than_a_sheet_has_go_on_a_further_one() -> None:
 
 
 def test_a_text_too_long_for_a_cell_is_refused() -> None:
-    """Cut off it would look complete; characters count as Excel counts them."""
+    """A truncated text would look complete; characters are counted as Excel counts them."""
     columns = [Column(name="text")]
     written(a_table([("😀" * 16_383,)], columns=columns), ExportFormat.XLSX)
 
@@ -227,8 +227,8 @@ def test_a_value_that_parquet_cannot_hold_is_refused() -> None:
 
 
 @pytest.mark.parametrize("wanted", [ExportFormat.PARQUET, ExportFormat.XLSX])
-def test_half_a_table_never_looks_like_a_whole_one(wanted: ExportFormat) -> None:
-    """Where the rows break off, a pipe has got a file that no program opens."""
+def test_a_partial_table_is_an_invalid_file(wanted: ExportFormat) -> None:
+    """If the rows end early, a pipe has received a file that no program opens."""
 
     def breaking_off() -> Iterator[Sequence[Row]]:
         yield [(1,)] * 50_000
@@ -245,7 +245,7 @@ def test_half_a_table_never_looks_like_a_whole_one(wanted: ExportFormat) -> None
 
 
 def test_without_its_library_parquet_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hint says what to install, and what does as well."""
+    """The hint says what to install."""
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
 
     with pytest.raises(ConfigurationError) as caught:
@@ -254,8 +254,8 @@ def test_without_its_library_parquet_is_refused(monkeypatch: pytest.MonkeyPatch)
     assert 'pip install "chordwise[parquet]"' in caught.value.hint
 
 
-def test_a_file_appears_whole(tmp_path: Path) -> None:
-    """Not before it is complete, with usual permissions, and with nothing left beside it."""
+def test_a_file_appears_only_when_complete(tmp_path: Path) -> None:
+    """It has the usual permissions, and no temporary file remains."""
     path = tmp_path / "out.csv"
 
     with new_file(path) as sink:
@@ -271,8 +271,8 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [UsageError("no"), KeyboardInterrupt()])
-def test_what_fails_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
-    """Neither half a file nor a temporary one; the file that was there stays."""
+def test_a_failed_export_leaves_no_file(tmp_path: Path, error: BaseException) -> None:
+    """Neither a partial nor a temporary file remains, and an existing file stays."""
     path = tmp_path / "out.csv"
     path.write_text("before", "utf-8")
 
@@ -288,8 +288,8 @@ def test_what_fails_leaves_nothing(tmp_path: Path, error: BaseException) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    """The last look and the name are one step."""
+def test_a_file_created_during_the_export_is_not_replaced(tmp_path: Path) -> None:
+    """The last check and the naming are one atomic step."""
     path = tmp_path / "out.csv"
 
     def come_late() -> None:
@@ -305,8 +305,8 @@ def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "nowhere", "full"])
-def test_what_is_no_file_is_never_replaced(tmp_path: Path, kind: str) -> None:
-    """A folder, a link, a folder that is missing, a device: said before anything is written."""
+def test_an_invalid_destination_is_refused(tmp_path: Path, kind: str) -> None:
+    """A folder, a link, a missing folder, or a device is refused before anything is written."""
     path = {"nowhere": tmp_path / "no" / "x.csv", "full": Path("/dev/full")}.get(
         kind, tmp_path / kind
     )

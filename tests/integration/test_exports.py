@@ -1,4 +1,4 @@
-"""Exports of a real database: as the role that reads, in one transaction, within bounded memory."""
+"""Tests of exports: read-only role, one transaction, bounded memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.fakes.processes import ROOT, completed
 
 FORMULA = "=HYPERLINK(1)"
 ROWS = 200_000
-# Runs a command, and says how much memory it took at most, in kilobytes.
+# Runs a command, and prints its peak memory in kilobytes.
 MEASURED = """
 import resource, sys
 from chordwise.cli import application
@@ -42,7 +42,7 @@ sys.exit(code)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """A database with two runs of one answer each, and the command line over it."""
+    """A database with two runs of one answer each, and the command line for it."""
 
     pipeline: Pipeline
     runs: tuple[str, str]
@@ -50,13 +50,13 @@ class Desk:
     capsys: pytest.CaptureFixture[str]
 
     def export(self, *arguments: str) -> str:
-        """Run the command, which has to succeed; return what it wrote to standard output."""
+        """Run the command, which must succeed; return its standard output."""
         self.capsys.readouterr()
         assert run(["export", *arguments]) == ExitCode.SUCCESS
         return self.capsys.readouterr().out
 
     def refusal(self, *arguments: str) -> str:
-        """Run the command, which has to be refused; return the reason."""
+        """Run the command, which must be refused; return the reason."""
         assert run(["export", *arguments]) == ExitCode.USAGE
         return self.capsys.readouterr().err
 
@@ -86,7 +86,7 @@ def desk(
 
 
 def test_a_view_as_csv(desk: Desk) -> None:
-    """On standard output, and harmless for a spreadsheet unless it is asked for raw."""
+    """It is printed on standard output, with formulas escaped unless raw output is requested."""
     arguments = ("document_results", "--columns", "source,run")
 
     safe = list(csv.reader(io.StringIO(desk.export(*arguments))))
@@ -97,7 +97,7 @@ def test_a_view_as_csv(desk: Desk) -> None:
     assert sorted(raw[1:]) == [["=cmd|1.txt", name] for name in sorted(desk.runs)]
 
 
-def test_sql_as_csv_is_harmless_too(desk: Desk) -> None:
+def test_sql_as_csv_has_escaped_formulas_too(desk: Desk) -> None:
     statement = 'SELECT source AS "=s" FROM intakes LIMIT 1'
 
     assert run(["sql", "--csv", statement]) == ExitCode.SUCCESS
@@ -110,8 +110,8 @@ def test_sql_as_csv_is_harmless_too(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("wanted", ExportFormat)
-def test_the_ending_of_the_file_decides(desk: Desk, wanted: ExportFormat) -> None:
-    """The same answers in each format; the file that is there is not replaced."""
+def test_the_extension_of_the_file_decides_the_format(desk: Desk, wanted: ExportFormat) -> None:
+    """Each format has the same answers; an existing file is not replaced."""
     path = desk.folder / f"answers.{wanted}"
 
     desk.export("document_results", "--run", desk.runs[1], "-o", str(path))
@@ -124,7 +124,7 @@ def test_the_ending_of_the_file_decides(desk: Desk, wanted: ExportFormat) -> Non
 
 
 def rows_of(path: Path, wanted: ExportFormat) -> list[dict[str, object]]:
-    """Return the rows of a file by another library."""
+    """Return the rows of a file, read by another library."""
     match wanted:
         case ExportFormat.CSV:
             return [dict(row) for row in csv.DictReader(io.StringIO(path.read_text("utf-8")))]
@@ -138,18 +138,16 @@ def rows_of(path: Path, wanted: ExportFormat) -> list[dict[str, object]]:
             return [dict(zip(map(str, names), row, strict=True)) for row in rows]
 
 
-def test_answers_are_json_in_a_line(desk: Desk) -> None:
-    """As they are stored: an object in an object, its formula untouched."""
+def test_json_lines_have_the_answers_as_stored(desk: Desk) -> None:
+    """Objects stay nested, and a formula is unchanged."""
     (line,) = desk.export("results", "--run", desk.runs[0], "--format", "jsonl").splitlines()
 
     assert json.loads(line)["output"]["main_topic"] == FORMULA
 
 
 @pytest.mark.nightly
-def test_every_table_and_view_of_readers_can_be_exported(
-    desk: Desk, database_url: SecretStr
-) -> None:
-    """In every format, and by its run wherever its rows have one."""
+def test_every_readable_table_and_view_can_be_exported(desk: Desk, database_url: SecretStr) -> None:
+    """Each works in every format, and by run if its rows have one."""
     with user_sql.reader(database_url) as connection:
         names = user_sql.readable_names(connection)
     of_no_run = set()
@@ -177,8 +175,8 @@ def test_every_table_and_view_of_readers_can_be_exported(
     }
 
 
-def test_a_run_has_rows_of_its_own_only(desk: Desk) -> None:
-    """Also where a table knows its run by its job alone, or by what was taken in."""
+def test_an_export_of_a_run_has_only_the_rows_of_that_run(desk: Desk) -> None:
+    """This includes tables that refer to a run only by a job or an intake."""
     for name in ("runs", "documents", "jobs", "results", "model_calls", "run_accounts"):
         lines = desk.export(name, "--run", desk.runs[0], "--format", "jsonl").splitlines()
         assert len(lines) == 1, name
@@ -204,7 +202,7 @@ REFUSED: list[tuple[list[str], str]] = [
 ]
 
 
-def test_what_cannot_be_exported_is_refused(desk: Desk) -> None:
+def test_an_invalid_export_is_refused(desk: Desk) -> None:
     for arguments, reason in REFUSED:
         assert reason in desk.refusal(*arguments)
         assert not [file for file in desk.folder.iterdir() if file.suffix in (".txt", ".csv")]
@@ -212,7 +210,7 @@ def test_what_cannot_be_exported_is_refused(desk: Desk) -> None:
 
 
 def test_an_error_in_the_middle_leaves_no_file(desk: Desk) -> None:
-    """The rows before it were written, and are gone with the rest."""
+    """The rows before the error are removed, too."""
     statement = "SELECT 10 / (3000 - n) FROM generate_series(1, 5000) AS n"
 
     assert "division by zero" in desk.refusal("--sql", statement, "-o", "numbers.csv")
@@ -220,8 +218,10 @@ def test_an_error_in_the_middle_leaves_no_file(desk: Desk) -> None:
     assert not list(desk.folder.glob(".chordwise-*"))
 
 
-def test_binary_formats_never_reach_a_terminal(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text does, without what a terminal would obey."""
+def test_binary_formats_are_not_written_to_a_terminal(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text is, without control sequences."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     desk.pipeline.execute("UPDATE intakes SET source = E'evil\\x1b[2J'")
 
@@ -232,8 +232,8 @@ def test_binary_formats_never_reach_a_terminal(desk: Desk, monkeypatch: pytest.M
     assert "\x1b" not in shown
 
 
-def test_a_reader_may_stop_early(desk: Desk) -> None:
-    """A closed pipe ends the command quietly, a full disk with a reason."""
+def test_a_closed_pipe_or_a_full_disk_ends_the_export(desk: Desk) -> None:
+    """A closed pipe ends the command without a message, a full disk with a reason."""
     statement = "SELECT repeat('x', 100) FROM generate_series(1, 300000)"
     command = f'{sys.executable} -m chordwise export --sql "{statement}"'
 
@@ -252,8 +252,8 @@ def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_one_snapshot_for_all_rows(database_url: SecretStr) -> None:
-    """What is committed while the rows are read does not appear among them."""
+def test_all_rows_are_of_one_snapshot(database_url: SecretStr) -> None:
+    """Rows that are committed during the export are not included."""
     address = make_url(database_url.get_secret_value()).set(drivername="postgresql")
     insert = sql.SQL("INSERT INTO prompt_versions VALUES ({}, 'x', 'x', 'x')")
     with psycopg.connect(address.render_as_string(hide_password=False), autocommit=True) as owner:
@@ -269,8 +269,8 @@ def test_one_snapshot_for_all_rows(database_url: SecretStr) -> None:
     assert not any("meanwhile@1" in row for row in found)
 
 
-def test_large_values_come_few_at_a_time(database_url: SecretStr) -> None:
-    """A batch is bounded by its size, not by a number of rows."""
+def test_large_values_are_read_in_small_batches(database_url: SecretStr) -> None:
+    """A batch is limited by size, not by the number of rows."""
     statement = "SELECT repeat('x', 1000000) FROM generate_series(1, 60)"
 
     with selection.opened(database_url, statement) as table:
@@ -286,8 +286,8 @@ def test_a_statement_in_sql_may_have_no_rows(database_url: SecretStr) -> None:
         assert list(table.batches) == []
 
 
-def test_a_statement_that_does_more_is_refused_here_too(database_url: SecretStr) -> None:
-    """The use case does not rely on the command."""
+def test_a_statement_that_writes_is_refused_by_the_use_case(database_url: SecretStr) -> None:
+    """It does not rely on the check of the command."""
     with pytest.raises(UsageError), selection.opened(database_url, "TRUNCATE runs"):
         pytest.fail("it was opened")
 
@@ -295,7 +295,7 @@ def test_a_statement_that_does_more_is_refused_here_too(database_url: SecretStr)
 @pytest.mark.nightly
 @pytest.mark.parametrize("wanted", ExportFormat)
 def test_memory_is_bounded(desk: Desk, wanted: ExportFormat) -> None:
-    """A hundred times the rows take hardly more memory than a few."""
+    """A hundred times as many rows need hardly more memory."""
     few, many = (memory(desk, wanted, rows) for rows in (ROWS // 100, ROWS))
 
     assert (desk.folder / f"{ROWS}.{wanted}").stat().st_size > 1_000_000
@@ -303,7 +303,7 @@ def test_memory_is_bounded(desk: Desk, wanted: ExportFormat) -> None:
 
 
 def memory(desk: Desk, wanted: ExportFormat, rows: int) -> int:
-    """Return the most memory that an export of so many rows took, in its own process."""
+    """Return the peak memory of an export of this many rows, in a separate process."""
     texts = "md5(n::text) || repeat(md5((n + 1)::text), 31)"
     statement = f"SELECT n, {texts} AS text FROM generate_series(1, {rows}) AS n"  # noqa: S608
     path = desk.folder / f"{rows}.{wanted}"

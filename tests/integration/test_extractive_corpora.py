@@ -1,7 +1,7 @@
-"""How well the built-in model does on real documents: floors below what was measured.
+"""Tests of the built-in model's quality on real documents, with minimum scores.
 
-The measured numbers stand in docs/quality.md; a floor is a few points lower, so that a test fails
-when a change costs quality and not when a sentence moves.
+docs/quality.md has the measured numbers. A minimum is a few points lower, so that a test fails if a
+change reduces quality and not if a single sentence differs.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def quoted(found: JsonObject) -> str:
 
 
 def recall(selected: str, references: Sequence[str]) -> float:
-    """Return the share of a reference's terms in a selection, for the reference that fits best."""
+    """Return the share of a reference's terms in a selection, for the best reference."""
     found = Counter(words.terms(selected))
     shares = []
     for reference in references:
@@ -87,7 +87,7 @@ def accuracy(pairs: Sequence[tuple[str, str]]) -> float:
 
 
 def summaries(corpus: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the documents of a corpus with the summaries that people wrote."""
+    """Yield the documents of a corpus with summaries written by people."""
     for row in rows(corpus):
         if "tldrs" in row:
             yield row["text"], row["tldrs"]
@@ -99,7 +99,7 @@ def summaries(corpus: str) -> Iterator[tuple[str, list[str]]]:
     ("corpus", "least", "gain"), [("scitldr_abstracts", 0.62, 0.03), ("qmsum_meetings", 0.17, 0.1)]
 )
 def test_summaries_beat_the_first_sentences(corpus: str, least: float, gain: float) -> None:
-    """The central sentences hold more of a human summary than as many first sentences do."""
+    """The central sentences share more terms with human summaries than the first ones."""
     ours, lead = [], []
     for text, references in summaries(corpus):
         found = analyze(AnalysisType.SUMMARY, text)
@@ -123,7 +123,7 @@ def polarities(texts: Sequence[tuple[str, str]]) -> float:
 
 
 def test_sentiment_of_reviews() -> None:
-    """Film reviews: far above chance, and the surer half is right more often."""
+    """Film reviews are far above chance, and the more confident half is right more often."""
     texts = [(text_of("movie_reviews", row), row["label"]) for row in rows("movie_reviews")]
     answers = [(analyze(AnalysisType.SENTIMENT, text), label) for text, label in texts]
 
@@ -147,8 +147,8 @@ def test_sentiment_of_sentences(source: str, least: float) -> None:
     assert polarities(texts) >= least
 
 
-def test_classification_by_the_title_and_the_labels_words() -> None:
-    """Kinds of contracts (23): title and first sentences decide far above chance."""
+def test_classification_by_the_title_and_the_words_of_the_labels() -> None:
+    """For 23 kinds of contracts, title and first sentences give results far above chance."""
     labelled = [
         (text_of("cuad_contracts", row)[:CHUNK_CHARACTERS], row["contract_type"])
         for row in rows("cuad_contracts")
@@ -161,8 +161,8 @@ def test_classification_by_the_title_and_the_labels_words() -> None:
     assert accuracy(list(zip(chosen, (label for _, label in labelled), strict=True))) >= 0.78
 
 
-def test_classification_knows_what_it_does_not_know() -> None:
-    """Requests that fit no label get less confidence than those that fit one."""
+def test_requests_that_fit_no_label_get_less_confidence() -> None:
+    """The comparison is with requests that fit a label."""
     labelled = [(row["text"], row["label"]) for row in rows("clinc_oos")]
     labels = sorted({label for _, label in labelled} - {"out_of_scope"})
     options = AnalysisOptions(labels=tuple(labels))
@@ -177,7 +177,7 @@ def test_classification_knows_what_it_does_not_know() -> None:
 
 
 def normalized(text: str) -> str:
-    """Compare without regard to white space, case and signs."""
+    """Normalize white space, case and symbols for a comparison."""
     return " ".join(words.words(text))
 
 
@@ -192,7 +192,7 @@ def normalized(text: str) -> str:
     ],
 )
 def test_extraction_from_contracts(item: str, least_recall: float, least_precision: float) -> None:
-    """Values meet the clauses that lawyers marked, and where they marked none there is none."""
+    """Values overlap with the clauses that lawyers marked; unmarked contracts have no value."""
     recalled, precise = [], []
     for row in rows("cuad_contracts"):
         spans = [normalized(span["text"]) for span in row["clauses"].get(item, {}).get("spans", [])]
@@ -213,8 +213,8 @@ def test_extraction_from_contracts(item: str, least_recall: float, least_precisi
     assert sum(precise) / len(precise) >= least_precision
 
 
-def test_extraction_answers_questions_with_the_right_sentence() -> None:
-    """English questions about articles: half of them find the sentence with the answer."""
+def test_extraction_finds_the_sentence_with_the_answer() -> None:
+    """It does so for half of a set of English questions about articles."""
     hits = []
     for row in rows("xquad"):
         if row["lang"] != "en":
@@ -230,7 +230,7 @@ def test_extraction_answers_questions_with_the_right_sentence() -> None:
 
 @pytest.mark.parametrize("corpus", ["xquad", "udhr"])
 def test_every_language_gets_valid_grounded_answers(corpus: str) -> None:
-    """In no script does an answer break its schema or a quote leave the text."""
+    """In no script does an answer violate its schema or a quote differ from the text."""
     for row in rows(corpus):
         text = text_of(corpus, row)[:CHUNK_CHARACTERS]
         for analysis_type in ANSWERED:
@@ -242,8 +242,8 @@ def test_every_language_gets_valid_grounded_answers(corpus: str) -> None:
             assert grounding.grounded_share(grounded) == 1.0
 
 
-def test_a_long_document_is_answered_fast() -> None:
-    """A chunk takes milliseconds and 300 chunks are joined in a fraction of a second."""
+def test_a_long_document_is_analyzed_quickly() -> None:
+    """A chunk takes milliseconds, and joining 300 chunks takes a fraction of a second."""
     text = text_of("large_text", rows("large_text")[0])
     chunks = [text[start : start + CHUNK_CHARACTERS] for start in range(0, 3_000_000, 10_000)]
     for analysis_type in ANSWERED:
@@ -261,8 +261,8 @@ def test_a_long_document_is_answered_fast() -> None:
         assert ended - middle < 0.6
 
 
-def test_every_contract_is_asked_for_its_name() -> None:
-    """No title of a real contract takes longer than a moment."""
+def test_the_name_of_every_contract_is_extracted_quickly() -> None:
+    """No title of a real contract causes excessive CPU time."""
     slow = []
     for row in rows("cuad_contracts"):
         started = time.process_time()

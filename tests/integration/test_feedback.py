@@ -1,4 +1,4 @@
-"""`chordwise feedback` keeps what a person said, with what the result said and claimed then."""
+"""Tests of `chordwise feedback`, which stores remarks with the judged values and confidences."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("addressed")
 
 
 def test_a_label_is_corrected(pipeline: Pipeline) -> None:
-    """However the person spells it; the claim of that moment is kept beside it."""
+    """The spelling of the label does not matter; the confidence at that moment is stored."""
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
 
     code = run(
@@ -39,10 +39,10 @@ def test_a_label_is_corrected(pipeline: Pipeline) -> None:
     assert pipeline.rows("SELECT note, author FROM feedback") == [("It has a sum.", "Ada")]
 
 
-def test_a_job_is_approved_by_its_id_and_said_once(
+def test_a_job_is_approved_by_its_id_only_once(
     pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same verdict again adds nothing; another one takes its place."""
+    """The same verdict again adds nothing; a different one replaces it."""
     job = pipeline.job(classified(pipeline, {"a.txt": ("letter", 0.75)}))
     for _ in range(2):
         assert run(["feedback", str(job.id), "--approve"]) == ExitCode.SUCCESS
@@ -55,8 +55,8 @@ def test_a_job_is_approved_by_its_id_and_said_once(
     assert [row[1] for row in pipeline.rows(SAID)] == ["approved", "rejected"]
 
 
-def test_a_field_is_corrected_by_its_name_or_its_path(pipeline: Pipeline) -> None:
-    """The other fields are not judged by that; an approval of the whole is one of every field."""
+def test_a_field_is_corrected_by_its_name_or_path(pipeline: Pipeline) -> None:
+    """This does not judge the other fields; an approval of the whole result judges all."""
     extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9), "price": ("12", 6)}})
     assert run(["feedback", "latest", "--approve"]) == ExitCode.SUCCESS
 
@@ -87,10 +87,10 @@ def test_a_date_that_cannot_be_read_is_refused(
     assert pipeline.value("SELECT count(*) FROM feedback") == 3
 
 
-def test_feedback_outlives_a_new_answer_and_judges_it(
+def test_feedback_survives_a_new_answer_and_judges_it(
     pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What was judged stays; without a gold file the evaluation goes by what people said."""
+    """Judgments are kept; without a gold file the evaluation uses feedback."""
     submission = classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
     run(["feedback", "latest", "--document", "a.txt", "--correct", "label=invoice"])
     run(["feedback", "latest", "--document", "b.txt", "--reject"])
@@ -107,7 +107,7 @@ def test_feedback_outlives_a_new_answer_and_judges_it(
     (found,) = json.loads(capsys.readouterr().out)["evaluations"]
     (measured,) = found["measured"]
     accuracy = next(m for m in measured["measures"] if m["metric"] == "accuracy")
-    # For b.txt it is only known what it is not.
+    # The right label of b.txt is unknown: the feedback only rejects one.
     assert (accuracy["value"], accuracy["count"], measured["unjudged"]) == (1.0, 1, 1)
     assert {row[2] for row in pipeline.rows(SAID)} == {"letter"}
     assert pipeline.rows(f"{WHOLE} ORDER BY confidence") == [
@@ -117,7 +117,7 @@ def test_feedback_outlives_a_new_answer_and_judges_it(
     ]
 
 
-def test_what_was_said_is_read_once(pipeline: Pipeline, database_url: SecretStr) -> None:
+def test_feedback_is_read_once(pipeline: Pipeline, database_url: SecretStr) -> None:
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
     extracted(pipeline, {"c.txt": {"sum": ("12", 7)}})
     for (job_id,) in pipeline.rows("SELECT id FROM jobs"):
@@ -128,14 +128,14 @@ def test_what_was_said_is_read_once(pipeline: Pipeline, database_url: SecretStr)
     found = evaluate(Database(engine), Scope(), None)
 
     engine.dispose()
-    assert len(found) == 2  # of two analysis types
+    assert len(found) == 2  # for two analysis types
     assert len([each for each in statements if "FROM feedback" in each]) == 1
 
 
-def test_feedback_judges_answers_however_they_were_come_by(
+def test_feedback_judges_answers_with_votes_and_critique(
     pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Votes and a critique change no question, so what was said tells whether they are worth it."""
+    """They do not change the question, so feedback shows whether they are worth their cost."""
     submission = classified(pipeline, {"a.txt": ("letter", 0.75)})
     run(["feedback", "latest", "--document", "a.txt", "--correct", "label=invoice"])
     pipeline.execute(
@@ -151,10 +151,10 @@ def test_feedback_judges_answers_however_they_were_come_by(
     assert found["measured"][0]["judged"] == 1
 
 
-def test_many_are_said_in_a_file(
+def test_feedback_is_read_from_a_file(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What fits is stored; what does not is named with its line, and the exit code says so."""
+    """Valid lines are stored; invalid ones are reported by number and in the exit code."""
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
     file = tmp_path / "checked.csv"
     file.write_text(
@@ -178,7 +178,7 @@ def test_many_are_said_in_a_file(
     ]
 
 
-def test_the_last_word_on_a_document_counts(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_the_last_line_about_a_document_applies(pipeline: Pipeline, tmp_path: Path) -> None:
     classified(pipeline, {"a.txt": ("letter", 0.75)})
     verdicts = ["rejected", "approved"] * 20
     file = written(
@@ -204,7 +204,7 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
 ]
 
 
-def test_what_cannot_be_meant_is_refused(
+def test_invalid_feedback_is_refused(
     pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
@@ -215,10 +215,8 @@ def test_what_cannot_be_meant_is_refused(
         assert pipeline.rows(SAID) == []
 
 
-def test_what_was_said_is_taken_back(
-    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The value is that of the remark before, or of the model; every row stays."""
+def test_feedback_is_withdrawn(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    """The value becomes that of the previous remark, or of the model; every row is kept."""
     extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9), "price": ("12", 6)}})
     for value in ("price=13", "price=14", "buyer=Smith"):
         assert run(["feedback", "latest", "--correct", value, "--author", "Ada"]) == 0

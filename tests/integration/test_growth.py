@@ -1,4 +1,4 @@
-"""What one step costs does not grow with the run, nor beyond what a statement can hold."""
+"""Tests that the cost of a step does not grow with the run or exceed a statement's limits."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ _CALL = {
 
 @dataclass(slots=True)
 class Meter:
-    """What was committed: for each transaction its statements and the rows that they changed."""
+    """Records the committed transactions with their statements and changed rows."""
 
     transactions: list[tuple[int, int]] = field(default_factory=list)
     statements: int = 0
@@ -111,7 +111,7 @@ class Meter:
 
     @property
     def max_changed(self) -> int:
-        """Return how many rows the largest transaction changed."""
+        """Return the number of rows that the largest transaction changed."""
         return max(changed for _, changed in self.transactions)
 
 
@@ -135,10 +135,10 @@ def measured(pipeline: Pipeline) -> Iterator[Meter]:
 
 
 def a_large_run(settings: Settings, size: int, *states: str) -> tuple[Pipeline, uuid.UUID]:
-    """Return a run with so many jobs, in equal shares in these states, and their one chunk each."""
+    """Return a run with this many jobs in equal shares in these states, with one chunk each."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH)
-    recover(pipeline.context)  # leaves the first marker in the broker
+    recover(pipeline.context)  # stores the first marker in the broker
     original = pipeline.job(submission).id
     pipeline.execute(_JOBS, size=size, states=list(states))
     pipeline.execute("DELETE FROM outbox")
@@ -150,14 +150,14 @@ def a_large_run(settings: Settings, size: int, *states: str) -> tuple[Pipeline, 
 
 
 def tidy(pipeline: Pipeline) -> None:
-    """Do what the server's own vacuum does from time to time."""
+    """Vacuum and analyze, as the server does from time to time."""
     with pipeline.context.database.read() as session:
         connection = session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         connection.execute(text("VACUUM ANALYZE jobs, chunks, outbox"))
 
 
 def rows_read(pipeline: Pipeline, step: Callable[[Session], object]) -> int:
-    """Return how many rows of jobs, chunks and messages a step looks at."""
+    """Return the number of rows of jobs, chunks and messages that a step reads."""
     with pipeline.context.database.write() as session:
         before = int(session.execute(text(_READ)).scalar_one())
         step(session)
@@ -167,8 +167,8 @@ def rows_read(pipeline: Pipeline, step: Callable[[Session], object]) -> int:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("state", ["queued", "paused", "succeeded"])
-def test_settling_a_run_looks_at_a_few_rows(settings: Settings, size: int, state: str) -> None:
-    """Whether its jobs are queued, paused or over."""
+def test_settling_a_run_reads_few_rows(settings: Settings, size: int, state: str) -> None:
+    """The jobs are queued, paused or finished."""
     pipeline, run_id = a_large_run(settings, size, state)
 
     with measured(pipeline) as meter:
@@ -181,7 +181,7 @@ def test_settling_a_run_looks_at_a_few_rows(settings: Settings, size: int, state
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_retry_takes_steps(settings: Settings, size: int) -> None:
+def test_a_retry_uses_several_transactions(settings: Settings, size: int) -> None:
     """All jobs are queued in short transactions, and each gets one message afterwards."""
     pipeline, run_id = a_large_run(settings, size, "failed", "succeeded")
     failed = size // 2
@@ -198,19 +198,19 @@ def test_a_retry_takes_steps(settings: Settings, size: int) -> None:
     assert pipeline.value("SELECT count(*) FROM outbox") == failed
 
 
-def test_a_step_of_a_retry_reads_its_own_jobs(settings: Settings) -> None:
+def test_a_step_of_a_retry_reads_only_its_jobs(settings: Settings) -> None:
     pipeline, run_id = a_large_run(settings, SIZES[1], "failed", "succeeded")
     middle = pipeline.rows("SELECT id FROM jobs WHERE status = 'failed' ORDER BY id OFFSET 2000")
 
     def step(session: Session) -> None:
         retry._reopen_some(pipeline.context, session, run_id, uuid.UUID(str(middle[0][0])))
 
-    # Each job is found, locked and changed, and so is its chunk.
+    # Each job and its chunk are found, locked and changed.
     assert rows_read(pipeline, step) <= 8 * STEP
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_cancellation_takes_steps(settings: Settings, size: int) -> None:
+def test_a_cancellation_uses_several_transactions(settings: Settings, size: int) -> None:
     pipeline, run_id = a_large_run(settings, size, "queued", "running", "paused", "succeeded")
     unfinished = size - size // 4
 
@@ -230,8 +230,10 @@ def flush(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_forgetful_broker_is_given_everything_in_batches(settings: Settings, size: int) -> None:
-    """One message for each job or chunk that waits, and nothing passes through this process."""
+def test_messages_lost_by_the_broker_are_stored_again_in_batches(
+    settings: Settings, size: int
+) -> None:
+    """Each waiting job or chunk has one message; SQL creates them without loading rows."""
     pipeline, _ = a_large_run(settings, size, "queued", "running")
     flush(pipeline)
 
@@ -246,13 +248,13 @@ def test_a_forgetful_broker_is_given_everything_in_batches(settings: Settings, s
 
 
 class KilledError(Exception):
-    """The process ends here."""
+    """The process is killed."""
 
 
-def test_a_kill_while_everything_is_sent(
+def test_a_kill_during_the_resend_of_all_messages(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next recovery continues from there, although what was promised has gone out meanwhile."""
+    """The next recovery continues from there, although stored messages were sent in between."""
     size = 3_000
     monkeypatch.setattr(chunks, "MAX_PROMISED", size // 6)
     pipeline, _ = a_large_run(settings, size, "queued", "running")
@@ -262,7 +264,7 @@ def test_a_kill_while_everything_is_sent(
     def until_killed(*arguments: object, **named: object) -> int:
         if next(calls) in {2, 6}:
             raise KilledError
-        return put(*arguments, **named)  # type: ignore[arg-type]  # handed on as they are
+        return put(*arguments, **named)  # type: ignore[arg-type]  # passed on unchanged
 
     monkeypatch.setattr(outbox, "put_selected", until_killed)
     for _ in range(2):
@@ -281,8 +283,8 @@ def test_a_kill_while_everything_is_sent(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_page_of_a_list_reads_its_own_jobs(settings: Settings, size: int) -> None:
-    """The first page of a run's analyses, and one from the middle of it."""
+def test_a_page_of_a_list_reads_only_its_jobs(settings: Settings, size: int) -> None:
+    """The pages are the first of a run's analyses, and one from the middle."""
     pipeline, run_id = a_large_run(settings, size, "succeeded", "failed")
     middle = pipeline.value("SELECT id FROM jobs ORDER BY id OFFSET :half LIMIT 1", half=size // 2)
     shown: list[Sequence[JobLine]] = []
@@ -294,13 +296,13 @@ def test_a_page_of_a_list_reads_its_own_jobs(settings: Settings, size: int) -> N
     later = rows_read(pipeline, page(uuid.UUID(str(middle))))
 
     assert [len(each) for each in shown] == [50, 50]
-    # A job and its chunk.
+    # Two rows are read for each: a job and its chunk.
     assert max(first, later) <= 120
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_rules_of_recovery_read_what_concerns_them(settings: Settings, size: int) -> None:
-    """In a large run in which nothing is lost, each asks the same and looks at few rows."""
+def test_rules_of_recovery_read_few_rows(settings: Settings, size: int) -> None:
+    """In a large run without losses the number of statements is constant."""
     pipeline, _ = a_large_run(settings, size, "succeeded", "queued", "running", "running")
     pipeline.execute(_CLAIMED)
     tidy(pipeline)
@@ -316,7 +318,7 @@ def test_rules_of_recovery_read_what_concerns_them(settings: Settings, size: int
     assert meter.max_statements <= 10
 
 
-def test_many_expired_leases_are_a_few_statements(settings: Settings) -> None:
+def test_many_expired_leases_need_few_statements(settings: Settings) -> None:
     pipeline, _ = a_large_run(settings, SIZES[0], "running")
     pipeline.execute("UPDATE chunks SET status = 'running', attempts = 1, lease_token = id")
     pipeline.expire_leases()
@@ -329,7 +331,7 @@ def test_many_expired_leases_are_a_few_statements(settings: Settings) -> None:
 
 
 def planned_once(session: Session) -> Connection:
-    """Return the connection of a session with plans like those of a worker: for any arguments."""
+    """Return the connection of a session that uses generic plans, like those of a worker."""
     connection = session.connection()
     connection.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
     raw: object = connection.connection.dbapi_connection
@@ -338,10 +340,10 @@ def planned_once(session: Session) -> Connection:
     return connection
 
 
-def test_the_steps_of_a_job_read_its_own_rows(settings: Settings) -> None:
-    """Fan-out, claims, the end of a chunk and the claim of the synthesis, in a large run.
+def test_the_steps_of_a_job_read_only_its_rows(settings: Settings) -> None:
+    """The steps are fan-out, claims, the end of a chunk and the claim of the synthesis.
 
-    A small table PostgreSQL reads as a whole.
+    PostgreSQL reads small tables completely.
     """
     pipeline, _ = a_large_run(settings, 20_000, "queued", "running", "running", "succeeded")
     stores, lease = pipeline.context.stores, pipeline.context.lease
@@ -370,12 +372,12 @@ def test_the_steps_of_a_job_read_its_own_rows(settings: Settings) -> None:
 
 
 def updated(session: Session) -> dict[str, tuple[int, int]]:
-    """Return how many rows of each table were updated so far, and how many without an index."""
+    """Return the updates of each table so far: all of them, and those that are heap-only."""
     return {row[0]: (row[1], row[2]) for row in session.execute(text(_UPDATED))}
 
 
 def test_frequent_updates_are_heap_only(settings: Settings) -> None:
-    """Progress of a job, a heartbeat and the end of a call write no index."""
+    """Progress of a job, a heartbeat and the end of a call change no index."""
     pipeline, _ = a_large_run(settings, SIZES[0], "running")
     pipeline.execute(_CLAIMED)
     pipeline.execute(_CALLS)
@@ -449,8 +451,8 @@ FROM inbox_files AS f, generate_series(1, :more) AS n
 
 
 @pytest.mark.nightly
-def test_a_broker_forgets_more_than_a_statement_may_name(settings: Settings) -> None:
-    """Every chunk has its message again, and the scheduler's recovery continues."""
+def test_more_lost_messages_than_a_statement_has_parameters(settings: Settings) -> None:
+    """Every chunk gets a message again, and the scheduler's recovery continues."""
     pipeline = a_pipeline(settings)
     job = pipeline.job(pipeline.submit(PARAGRAPH))
     recover(pipeline.context)
@@ -466,7 +468,9 @@ def test_a_broker_forgets_more_than_a_statement_may_name(settings: Settings) -> 
 
 
 @pytest.mark.nightly
-def test_a_run_of_more_jobs_than_a_statement_may_name_is_cancelled(settings: Settings) -> None:
+def test_a_run_with_more_jobs_than_a_statement_has_parameters_is_cancelled(
+    settings: Settings,
+) -> None:
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH)
     fan_out(pipeline.context, pipeline.job(submission).id)
@@ -477,8 +481,8 @@ def test_a_run_of_more_jobs_than_a_statement_may_name_is_cancelled(settings: Set
     assert pipeline.value("SELECT bool_and(status = 'cancelled') FROM chunks") is True
 
 
-def test_every_file_that_a_kill_cut_off_is_settled(settings: Settings, tmp_path: Path) -> None:
-    """In one look, for the next comes with the next start only."""
+def test_every_file_interrupted_by_a_kill_is_settled(settings: Settings, tmp_path: Path) -> None:
+    """The first check does so, because the next one follows only the next start."""
     inbox = watched(tmp_path, settings)
     inbox.drop("a.txt", "Anna writes to Berta.")
     inbox.take()
@@ -493,10 +497,10 @@ def test_every_file_that_a_kill_cut_off_is_settled(settings: Settings, tmp_path:
 
 
 @pytest.mark.nightly
-def test_the_note_of_a_file_with_thousands_of_rows_is_written_piece_by_piece(
+def test_the_note_of_a_file_with_thousands_of_rows_is_written_in_pieces(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """However many those are, and the file may hold a hundred thousand, few are held at once."""
+    """A file may have a hundred thousand rows, and only a few are held in memory."""
     inbox = watched(tmp_path, settings)
     inbox.drop("a.txt", "Anna writes to Berta.")
     inbox.take()

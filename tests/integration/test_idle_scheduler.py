@@ -1,4 +1,4 @@
-"""A scheduler with nothing to do asks little, and hears at once when there is something."""
+"""Tests that an idle scheduler makes few statements and is notified of new work at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.fakes.processes import wait_until
 
 SOON = 10.0
 SECONDS = 5
-# Of recovery: the broker's marker, and whether anything is unfinished; in a transaction each.
+# Recovery reads the broker's marker and whether work is unfinished, one transaction each.
 LOOKS_OF_RECOVERY = 6
 
 
@@ -67,7 +67,7 @@ def is_sent(pipeline: Pipeline) -> bool:
 
 
 def test_an_idle_scheduler_makes_few_statements(pipeline: Pipeline) -> None:
-    """It looks once a second, at the outbox less often, and asks no rule of recovery."""
+    """It polls once a second, the outbox less often, and runs no rule of recovery."""
     statements: list[str] = []
     with pipeline.context.database.read() as session:
         engine = session.get_bind()
@@ -84,11 +84,11 @@ def test_an_idle_scheduler_makes_few_statements(pipeline: Pipeline) -> None:
     assert len(statements) - looks <= SECONDS + 2 + LOOKS_OF_RECOVERY
 
 
-def test_a_promise_is_kept_at_once_by_an_idle_scheduler(pipeline: Pipeline) -> None:
-    """PostgreSQL wakes it long before it would poll."""
+def test_an_idle_scheduler_sends_a_message_at_once(pipeline: Pipeline) -> None:
+    """PostgreSQL notifies it long before it would poll."""
     with running(pipeline) as listener:
         wait_until(lambda: listener.hears, SOON, "a listener")
-        time.sleep(SECONDS)  # noqa: TID251 - until it looks seldom
+        time.sleep(SECONDS)  # noqa: TID251 - until it polls seldom
         waits = []
         for _ in range(5):
             promise(pipeline)
@@ -99,7 +99,7 @@ def test_a_promise_is_kept_at_once_by_an_idle_scheduler(pipeline: Pipeline) -> N
     assert sorted(waits)[2] < 1
 
 
-def test_a_promise_is_kept_where_no_notification_comes(pipeline: Pipeline) -> None:
+def test_a_message_is_sent_without_a_notification(pipeline: Pipeline) -> None:
     pipeline.execute("ALTER TABLE outbox DISABLE TRIGGER tell_of_outbox")
 
     with running(pipeline) as listener:
@@ -108,7 +108,7 @@ def test_a_promise_is_kept_where_no_notification_comes(pipeline: Pipeline) -> No
         wait_until(lambda: is_sent(pipeline), SOON, "a message")
 
 
-def test_several_schedulers_hear_of_one_promise(pipeline: Pipeline) -> None:
+def test_several_schedulers_are_notified_of_one_message(pipeline: Pipeline) -> None:
     settings, wakes = pipeline.context.settings, [Event(), Event()]
     listeners = [a_listener(settings, wake) for wake in wakes]
     for each in listeners:

@@ -1,4 +1,4 @@
-"""Files of an inbox are found, taken, submitted and delivered, whatever they are called."""
+"""Tests of inboxes: files are found, taken, submitted and delivered, whatever their names."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from tests.fakes.pipeline import SCRIPTED, a_pipeline, quoting_the_text
 from tests.fakes.processes import wait_until
 
 
-def test_a_file_goes_through_the_store_to_done(inbox: WatchedInbox) -> None:
-    """Taken after the delay, delivered after its analysis, found again in the same sub-folder."""
+def test_a_file_is_moved_through_the_store_to_done(inbox: WatchedInbox) -> None:
+    """It is taken after the delay and moved to the same sub-folder after its analysis."""
     dropped = inbox.drop("letters/2026/a.txt", LETTER)
     before = inbox.folders.hashes()
 
@@ -58,8 +58,8 @@ def test_a_file_goes_through_the_store_to_done(inbox: WatchedInbox) -> None:
     assert inbox.pipeline.value("SELECT source FROM intakes") == str(dropped)
 
 
-def test_the_deepest_profile_counts(inbox: WatchedInbox) -> None:
-    """Files of each profile form a run of their own, those without one, too."""
+def test_the_profile_of_the_deepest_folder_applies(inbox: WatchedInbox) -> None:
+    """Files of each profile form a separate run, and so do those without one."""
     for name in ("a.txt", "letters/b.txt", "letters/bills/c.txt"):
         inbox.drop(name, f"{name}: {LETTER}")
 
@@ -76,8 +76,8 @@ def test_the_deepest_profile_counts(inbox: WatchedInbox) -> None:
     ]
 
 
-def test_a_run_is_closed_when_no_file_comes_for_a_while(inbox: WatchedInbox) -> None:
-    """Until then further files join it; afterwards the next one opens another."""
+def test_a_run_is_closed_after_a_time_without_new_files(inbox: WatchedInbox) -> None:
+    """Until then further files join it; afterwards the next file opens another run."""
     inbox.drop("a.txt", LETTER)
     inbox.take()
     inbox.drop("b.txt", OTHER)
@@ -94,7 +94,7 @@ def test_a_run_is_closed_when_no_file_comes_for_a_while(inbox: WatchedInbox) -> 
 
 
 def test_the_same_content_is_analyzed_once(inbox: WatchedInbox) -> None:
-    """In one run the second intake points to the first; in a later one the result is used again."""
+    """In one run the second intake refers to the first; a later run reuses the result."""
     inbox.drop("a.txt", LETTER)
     inbox.drop("b.txt", LETTER)
     inbox.deliver()
@@ -112,8 +112,10 @@ def test_the_same_content_is_analyzed_once(inbox: WatchedInbox) -> None:
     assert job["reused_from"] == jobs(intake(first))[0]["id"]
 
 
-def test_a_link_in_done_leads_no_file_elsewhere(inbox: WatchedInbox, tmp_path: Path) -> None:
-    """It lies in the folder itself then: its author may not write to all that a scheduler may."""
+def test_a_link_in_done_moves_no_file_to_another_folder(
+    inbox: WatchedInbox, tmp_path: Path
+) -> None:
+    """The file is moved to done itself: the author of a link may have fewer rights."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     inbox.folders.done.mkdir(parents=True, exist_ok=True)
@@ -126,8 +128,8 @@ def test_a_link_in_done_leads_no_file_elsewhere(inbox: WatchedInbox, tmp_path: P
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_side_car_overrides_for_its_file(inbox: WatchedInbox) -> None:
-    """Its entries go before the profile's, and it moves along with its file."""
+def test_a_side_car_overrides_the_profile_for_its_file(inbox: WatchedInbox) -> None:
+    """Its entries override the profile's, and it is moved with its file."""
     inbox.drop("letters/a.txt.chordwise.toml", 'types = ["summary"]\nmodel = "extractive"')
     inbox.drop("letters/a.txt", LETTER)
 
@@ -156,8 +158,8 @@ BROKEN = {
 }
 
 
-def test_a_broken_side_car_sends_its_file_to_failed(inbox: WatchedInbox) -> None:
-    """The note says what is wrong; nothing is asked."""
+def test_a_file_with_an_invalid_side_car_is_moved_to_failed(inbox: WatchedInbox) -> None:
+    """The note has the reason; no model is asked."""
     for number, side_car in enumerate(BROKEN):
         inbox.drop(f"{number}.txt.chordwise.toml", side_car)
         inbox.drop(f"{number}.txt", LETTER)
@@ -173,8 +175,8 @@ def test_a_broken_side_car_sends_its_file_to_failed(inbox: WatchedInbox) -> None
     assert inbox.pipeline.value("SELECT count(*) FROM jobs") == 0
 
 
-def test_the_row_says_what_went_wrong_first(inbox: WatchedInbox) -> None:
-    """Of intake or job; the note says the same further down, and a file that is done nothing."""
+def test_the_row_of_a_file_has_the_first_error(inbox: WatchedInbox) -> None:
+    """It is that of an intake or job, as in the note; a file that succeeded has none."""
     inbox.drop("a.txt", LETTER)
     inbox.drop("b.txt", OTHER)
     dropped = inbox.drop("c.txt", "")
@@ -207,8 +209,8 @@ def test_the_row_says_what_went_wrong_first(inbox: WatchedInbox) -> None:
     assert [note["message"] is None for note in notes] == [True, True, False]
 
 
-def test_of_several_troubles_the_row_has_the_first(inbox: WatchedInbox) -> None:
-    """In the order of the things in a file; what has no reason is called by its state."""
+def test_the_first_of_several_errors_is_in_the_row(inbox: WatchedInbox) -> None:
+    """The order is that of the parts of a file; an error without a code has the job's status."""
     inbox.drop("a.csv.chordwise.toml", 'text_column = "text"')
     inbox.drop("a.csv", f"text\n{LETTER}\n{OTHER}\n{LETTER} {OTHER}\n")
     inbox.take()
@@ -222,8 +224,8 @@ def test_of_several_troubles_the_row_has_the_first(inbox: WatchedInbox) -> None:
     assert rows == [("failed", "cancelled", "1")]
 
 
-def test_nothing_is_ever_overwritten(inbox: WatchedInbox) -> None:
-    """Neither a file of that name, nor one that is called as the note would be."""
+def test_no_file_is_overwritten(inbox: WatchedInbox) -> None:
+    """This holds for a file of the same name, and for one named like the note."""
     inbox.folders.done.mkdir()
     (inbox.folders.done / "a.txt").write_text("mine", "utf-8")
     (inbox.folders.done / "a (2).txt.json").write_text("mine, too", "utf-8")
@@ -236,17 +238,17 @@ def test_nothing_is_ever_overwritten(inbox: WatchedInbox) -> None:
     assert (inbox.folders.done / "a (3).txt").read_text("utf-8") == LETTER
 
 
-def test_what_is_no_plain_file_is_refused_once_and_left(
+def test_a_special_file_is_refused_once_and_left_in_place(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Links, loops, pipes and sockets are reported once, never followed, and the rest continues."""
+    """Links, loops, pipes and sockets are reported once and never followed; other files proceed."""
     folder = inbox.folders.inbox
     (folder / "link.txt").symlink_to("/etc/passwd")
     (folder / "loop").symlink_to(folder, target_is_directory=True)
     os.mkfifo(folder / "pipe.txt")
     (inbox.folders.root / "outside.txt").hardlink_to(inbox.drop("twin.txt", OTHER))
     with socket.socket(socket.AF_UNIX) as server, structlog.testing.capture_logs() as logs:
-        monkeypatch.chdir(folder)  # the path of a socket has to be short
+        monkeypatch.chdir(folder)  # the path of a socket must be short
         server.bind("socket.txt")
         inbox.drop("good.txt", LETTER)
         for _ in range(4):
@@ -260,8 +262,8 @@ def test_what_is_no_plain_file_is_refused_once_and_left(
     assert (inbox.folders.done / "good.txt").exists()
 
 
-def test_a_mended_file_is_taken(inbox: WatchedInbox) -> None:
-    """A second name that goes away makes the file acceptable, without a restart."""
+def test_a_refused_file_is_taken_once_it_is_acceptable(inbox: WatchedInbox) -> None:
+    """After the removal of a second hard link no restart is needed."""
     path = inbox.drop("a.txt", LETTER)
     other = inbox.folders.root / "other.txt"
     other.hardlink_to(path)
@@ -281,8 +283,8 @@ ODD_NAMES = (
 )  # fmt: skip
 
 
-def test_odd_names_stay_as_they_are(inbox: WatchedInbox) -> None:
-    """Whatever a file is called, it arrives under the very same bytes, and nowhere else."""
+def test_unusual_names_are_unchanged(inbox: WatchedInbox) -> None:
+    """A delivered file has a name of the same bytes, in the right folder."""
     for number, name in enumerate(ODD_NAMES):
         path = inbox.folders.inbox / os.fsdecode(name)
         path.write_text(f"{number}. {LETTER}", "utf-8")
@@ -297,8 +299,8 @@ def test_odd_names_stay_as_they_are(inbox: WatchedInbox) -> None:
         assert str(shown).isprintable()
 
 
-def test_twins_of_normal_forms_are_two_files(inbox: WatchedInbox) -> None:
-    """Composed and decomposed names look alike and are kept apart."""
+def test_names_in_different_normal_forms_are_two_files(inbox: WatchedInbox) -> None:
+    """Composed and decomposed names look alike and are kept separate."""
     names = [unicodedata.normalize(form, "Köln.txt") for form in ("NFC", "NFD")]
     for number, name in enumerate(names):
         inbox.drop(name, f"{number}. {LETTER}")
@@ -308,8 +310,8 @@ def test_twins_of_normal_forms_are_two_files(inbox: WatchedInbox) -> None:
     assert {each.name for each in inbox.folders.done.glob("*.txt")} == set(names)
 
 
-def test_what_no_event_told_of_is_found(inbox: WatchedInbox) -> None:
-    """A full look every five minutes is the net below the events."""
+def test_a_file_without_an_event_is_found(inbox: WatchedInbox) -> None:
+    """A full scan every five minutes finds files whose event is missing."""
     inbox.watch.tick()
     (inbox.folders.inbox / "silent.txt").write_text(LETTER, "utf-8")
 
@@ -323,8 +325,8 @@ def test_what_no_event_told_of_is_found(inbox: WatchedInbox) -> None:
     assert (inbox.folders.done / "silent.txt").exists()
 
 
-def test_a_folder_that_is_pointed_at_is_looked_at(inbox: WatchedInbox) -> None:
-    """The listener does so at its start, for files that came before the first event."""
+def test_a_folder_with_an_event_is_scanned(inbox: WatchedInbox) -> None:
+    """The listener requests a scan at its start, for files before the first event."""
     inbox.watch.tick()
     (inbox.folders.inbox / "silent.txt").write_text(LETTER, "utf-8")
     inbox.wait(2 * STABILITY_SECONDS)
@@ -336,8 +338,8 @@ def test_a_folder_that_is_pointed_at_is_looked_at(inbox: WatchedInbox) -> None:
     assert inbox.pipeline.value("SELECT count(*) FROM inbox_files") == 1
 
 
-def test_a_share_that_tells_nothing_is_polled(tmp_path: Path, settings: Settings) -> None:
-    """A file is found by the next look, and taken once it was quiet from then on."""
+def test_a_share_without_events_is_polled(tmp_path: Path, settings: Settings) -> None:
+    """A file is found by the next scan, and taken after the delay without changes."""
     inbox = watched(tmp_path, settings, polling=True, polling_seconds=2)
     inbox.watch.tick()
     (inbox.folders.inbox / "silent.txt").write_text(LETTER, "utf-8")
@@ -349,8 +351,8 @@ def test_a_share_that_tells_nothing_is_polled(tmp_path: Path, settings: Settings
     inbox.close()
 
 
-def test_each_inbox_has_places_of_its_own(tmp_path: Path, settings: Settings) -> None:
-    """What came out of one goes beside that one; a profile may be for one of them alone."""
+def test_each_inbox_has_separate_folders(tmp_path: Path, settings: Settings) -> None:
+    """Results are beside their inbox; a profile may be for one inbox only."""
     other = tmp_path / "scanner" / "in"
     profiles = {"scans": ProfileSettings(folder=other), "bills": ProfileSettings()}
     both = (tmp_path / "inbox", other)
@@ -372,8 +374,8 @@ def test_each_inbox_has_places_of_its_own(tmp_path: Path, settings: Settings) ->
     inbox.close()
 
 
-def test_a_side_car_within_the_delay_counts(inbox: WatchedInbox) -> None:
-    """It may come after its file, which then has to be quiet again."""
+def test_a_side_car_within_the_delay_applies(inbox: WatchedInbox) -> None:
+    """It may arrive after its file, whose delay then starts again."""
     path = inbox.drop("a.txt", LETTER)
     inbox.watch.tick()
     inbox.wait(4)
@@ -387,8 +389,8 @@ def test_a_side_car_within_the_delay_counts(inbox: WatchedInbox) -> None:
     assert inbox.pipeline.value(asked) == "late"
 
 
-def test_a_writer_is_waited_for_however_long(inbox: WatchedInbox) -> None:
-    """As long as a program holds the file open for writing, it is not complete."""
+def test_a_file_open_for_writing_is_not_taken(inbox: WatchedInbox) -> None:
+    """It is not complete as long as a program holds it open for writing."""
     path = inbox.drop("a.txt", LETTER)
     with path.open("a", encoding="utf-8") as file:
         for _ in range(5):
@@ -402,8 +404,10 @@ def test_a_writer_is_waited_for_however_long(inbox: WatchedInbox) -> None:
     assert (inbox.folders.done / "a.txt").read_text("utf-8") == LETTER + OTHER
 
 
-def test_a_crowd_waits_for_no_pause(inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A turn that was too short for all says so: the next one begins at once."""
+def test_a_turn_with_files_left_is_followed_by_the_next_at_once(
+    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn reports whether its time was too short for all files."""
     for number in range(3):
         inbox.drop(f"{number}.txt", f"{LETTER} {number}")
     inbox.watch.tick()
@@ -412,7 +416,7 @@ def test_a_crowd_waits_for_no_pause(inbox: WatchedInbox, monkeypatch: pytest.Mon
 
     def forget_slowly(path: Path) -> None:
         forget(path)
-        inbox.now += 0.3  # of the half second of a turn
+        inbox.now += 0.3  # of half a second for a turn
 
     monkeypatch.setattr(inbox.watch._waiting, "forget", forget_slowly)
     monkeypatch.setattr(watch, "_BATCH", 1)
@@ -420,8 +424,8 @@ def test_a_crowd_waits_for_no_pause(inbox: WatchedInbox, monkeypatch: pytest.Mon
     assert [(inbox.watch.tick(), len(inbox.left)) for _ in range(2)] == [(True, 1), (False, 0)]
 
 
-def test_one_watch_at_a_time(inbox: WatchedInbox) -> None:
-    """A second process of the same home waits for its turn."""
+def test_only_one_process_watches_at_a_time(inbox: WatchedInbox) -> None:
+    """A second process of the same home waits until the first ends."""
     other = type(inbox.store)(inbox.folders.home)
 
     assert not other.acquire()
@@ -432,8 +436,8 @@ def test_one_watch_at_a_time(inbox: WatchedInbox) -> None:
 
 
 @pytest.mark.nightly
-def test_ten_thousand_files_are_looked_at_in_bounded_memory(tmp_path: Path) -> None:
-    """F10: only so many are returned, and they are the oldest."""
+def test_ten_thousand_files_are_scanned_in_bounded_memory(tmp_path: Path) -> None:
+    """F10: the scan returns a limited number of files, the oldest ones."""
     for number in range(10_000):
         path = tmp_path / f"{number % 100}" / f"{number}.txt"
         path.parent.mkdir(exist_ok=True)
@@ -450,16 +454,16 @@ def test_ten_thousand_files_are_looked_at_in_bounded_memory(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "folders", [("in", "in/deeper"), ("in", "done"), ("failed", "in"), (".", "in")]
 )
-def test_inboxes_that_overlap_are_refused(tmp_path: Path, folders: tuple[str, ...]) -> None:
-    """No file may be found twice, and what is done must not be taken again."""
+def test_overlapping_inboxes_are_refused(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    """No file may be found twice, and a finished file must not be taken again."""
     inbox = InboxSettings(folders=tuple(tmp_path / each for each in folders))
 
     with pytest.raises(ConfigurationError, match="overlap"):
         places(Settings(inbox=inbox))
 
 
-def test_a_profile_stays_in_the_inbox(tmp_path: Path) -> None:
-    """Its folder must not lead out of it by a relative path."""
+def test_the_folder_of_a_profile_must_be_inside_the_inbox(tmp_path: Path) -> None:
+    """A relative path must not lead its folder out of the inbox."""
     inbox = InboxSettings(folders=(tmp_path / "in",))
     profiles = {"x": ProfileSettings(folder=Path("../elsewhere"))}
 
@@ -485,8 +489,10 @@ def test_two_profiles_for_one_folder_are_refused(tmp_path: Path, folder: str) ->
 
 
 @pytest.mark.parametrize("enabled", [False, True])
-def test_schedules_may_share_a_folder_that_is_not_watched(tmp_path: Path, *, enabled: bool) -> None:
-    """Outside of every inbox, and with inboxes that are not watched, no file is taken out of it."""
+def test_schedules_may_share_a_folder_that_no_inbox_watches(
+    tmp_path: Path, *, enabled: bool
+) -> None:
+    """No file is taken from a folder outside of every inbox, or of an inbox that is not watched."""
     inbox = InboxSettings(folders=(tmp_path / "in",), enabled=enabled)
     shared = tmp_path / ("out" if enabled else "in/bills")
     profiles = {name: ProfileSettings(folder=shared) for name in ("bills", "more")}
@@ -501,7 +507,7 @@ PATIENCE_SECONDS = 20.0
 
 @pytest.fixture
 def listened_to(tmp_path: Path, settings: Settings) -> Iterator[Path]:
-    """Watch a folder, with the full look so rare that only events count."""
+    """Watch a folder with such rare full scans that only events have an effect."""
     folder = tmp_path / "inbox"
     folder.mkdir()
     watch = InboxSettings(folders=(folder,), stability_seconds=0.2)
@@ -527,8 +533,8 @@ def is_taken(listened_to: Path, name: bytes) -> None:
     wait_until(lambda: not path.exists(), PATIENCE_SECONDS, f"{name!r} is taken")
 
 
-def test_an_inbox_is_made_before_the_listener_starts(settings: Settings, tmp_path: Path) -> None:
-    """For the system tells nothing of a folder that is not there, and is asked again much later."""
+def test_an_inbox_is_created_before_the_listener_starts(settings: Settings, tmp_path: Path) -> None:
+    """A missing folder has no events, and the next attempt to listen is much later."""
     stop = Event()
     stop.set()
 
@@ -537,10 +543,10 @@ def test_an_inbox_is_made_before_the_listener_starts(settings: Settings, tmp_pat
     assert (tmp_path / "deep" / "inbox").is_dir()
 
 
-def test_a_new_listener_has_the_folder_looked_at(
+def test_a_new_listener_requests_one_scan_of_the_folder(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once: what came after the first look and before the first event is found then."""
+    """The scan finds files between the first scan and the first event."""
     watcher = a_watcher(settings, tmp_path, Event())
     told: list[Changes] = [set(), {(watchfiles.Change.added, f"{tmp_path}/a.txt")}, set()]
 
@@ -555,16 +561,16 @@ def test_a_new_listener_has_the_folder_looked_at(
     assert [events.get() for _ in range(events.qsize())] == [tmp_path, tmp_path / "a.txt"]
 
 
-def test_a_name_that_is_no_utf8_does_not_end_the_events(listened_to: Path) -> None:
-    """F06: the library gives up over such a name; the file is taken, and so is what comes later."""
+def test_a_name_that_is_not_utf8_does_not_end_the_events(listened_to: Path) -> None:
+    """F06: the library fails on such a name; the file and later ones are taken."""
     for name in (b"first.txt", b"\xff\xfe.txt", b"later.txt", b"\xfe.txt", b"last.txt"):
         is_taken(listened_to, name)
 
     assert list(listened_to.iterdir()) == []
 
 
-def test_a_folder_that_is_made_anew_is_listened_to(listened_to: Path) -> None:
-    """F07: after an inbox was moved or a disk mounted there, no restart is needed."""
+def test_a_recreated_folder_is_watched(listened_to: Path) -> None:
+    """F07: no restart is needed after an inbox was moved or a disk was mounted there."""
     is_taken(listened_to, b"first.txt")
     for number in range(2):
         listened_to.rename(listened_to.with_name(f"aside-{number}"))

@@ -1,4 +1,4 @@
-"""Many files of an inbox are taken in together, and none of them suffers from that."""
+"""Tests that many files of an inbox are taken in together without affecting each other."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ WHERE f.status = 'submitted' AND f.attempts = 1 AND f.run_id = i.run_id
 
 
 def drop(inbox: WatchedInbox, *names: str) -> None:
-    """Write letters into the inbox, each of its own."""
+    """Write different letters into the inbox."""
     for name in names:
         inbox.drop(name, f"{name}. {LETTER}")
 
 
-def test_forty_files_take_few_transactions(
+def test_forty_files_are_taken_in_with_few_transactions(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows, renames, attempts, list and documents of all of them together."""
+    """Rows, renames, attempts, list and documents of all files share transactions."""
     monkeypatch.setattr(batches, "FLUSH_SECONDS", 60)
     drop(inbox, *(f"{number:02}.txt" for number in range(40)))
 
@@ -58,10 +58,10 @@ def test_forty_files_take_few_transactions(
     assert len(list(inbox.folders.done.glob("*.txt"))) == 40
 
 
-def test_a_file_that_cannot_be_moved_harms_only_itself(
+def test_a_file_that_cannot_be_moved_does_not_affect_others(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It stays where it is, without a row; the others are taken."""
+    """It stays in place, without a row; the others are taken."""
     drop(inbox, "a.txt", "b.txt", "c.txt")
     take = folders.take
 
@@ -81,10 +81,10 @@ def test_a_file_that_cannot_be_moved_harms_only_itself(
     assert inbox.pipeline.value(SUBMITTED) == ["a.txt", "b.txt", "c.txt"]
 
 
-def test_files_behind_a_slow_one_are_read_meanwhile(
+def test_files_behind_a_slow_one_are_read_without_waiting(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was read before it is submitted at once; what comes after it leaves its task."""
+    """Files before it are submitted at once; files after it are read in another task."""
     may_go_on = threading.Event()
     read = FileSource.read
 
@@ -117,7 +117,7 @@ def test_files_behind_a_slow_one_are_read_meanwhile(
 
 
 def submitted(inbox: WatchedInbox, *names: str) -> Callable[[], bool]:
-    """Return what lets the watch continue and tells whether these files are submitted."""
+    """Return a function that lets the watch continue and checks the submitted files."""
 
     def look() -> bool:
         inbox.wait(0.05)
@@ -126,10 +126,10 @@ def submitted(inbox: WatchedInbox, *names: str) -> Callable[[], bool]:
     return look
 
 
-def test_files_of_a_run_that_was_cancelled_meanwhile_say_so(
+def test_files_of_a_run_cancelled_during_intake_have_the_reason(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All that were read for it; what comes later gets another run."""
+    """All files that were read for it have it; later ones get another run."""
 
     def cancelled(*_: object) -> None:
         raise RunCancelledError("The run is cancelled.", "Retry it.")
@@ -148,7 +148,7 @@ def test_files_of_a_run_that_was_cancelled_meanwhile_say_so(
 
 
 def test_forty_files_are_delivered_in_few_transactions(inbox: WatchedInbox) -> None:
-    """Notes, destinations and ends of twenty of them together."""
+    """Notes, moves and ends of twenty files share transactions."""
     drop(inbox, *(f"{number:02}.txt" for number in range(40)))
     inbox.take()
     inbox.work()
@@ -166,7 +166,7 @@ def test_forty_files_are_delivered_in_few_transactions(inbox: WatchedInbox) -> N
     assert list(inbox.store.ids()) == []
 
 
-def test_two_files_of_a_name_are_delivered_together(inbox: WatchedInbox) -> None:
+def test_two_files_of_the_same_name_are_delivered_together(inbox: WatchedInbox) -> None:
     for content in ("The first.", "The second."):
         inbox.drop("a.txt", f"{content} {LETTER}")
         inbox.take()
@@ -180,7 +180,7 @@ def test_two_files_of_a_name_are_delivered_together(inbox: WatchedInbox) -> None
         assert inbox.folders.note(delivered)["sha256"] == sha256
 
 
-def test_a_file_that_cannot_be_delivered_harms_only_itself(
+def test_a_file_that_cannot_be_delivered_does_not_affect_others(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drop(inbox, "a.txt", "b.txt", "c.txt")

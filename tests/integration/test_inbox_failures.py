@@ -1,4 +1,4 @@
-"""Kills, full disks and places that are out of reach: no file of an inbox is lost or doubled."""
+"""Tests that kills, full disks and unavailable folders lose or duplicate no file of an inbox."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tests.fakes.inbox_watch import LETTER, OTHER, QUIET_SECONDS, WatchedInbox, 
 
 
 class KilledError(BaseException):
-    """Ends a watch as a kill would: nothing is cleaned up in the database."""
+    """Ends a watch like a kill, without cleaning up in the database."""
 
 
-def test_a_place_that_cannot_be_written_to_is_told_once(inbox: WatchedInbox) -> None:
-    """The file is safe in the store meanwhile, and delivered once the place is corrected."""
+def test_a_folder_that_is_not_writable_is_reported_once(inbox: WatchedInbox) -> None:
+    """The file is kept in the store, and delivered once the folder is corrected."""
     inbox.folders.done.write_text("no folder", "utf-8")
     inbox.drop("a.txt", LETTER)
     with structlog.testing.capture_logs() as logs:
@@ -44,10 +44,8 @@ def test_a_place_that_cannot_be_written_to_is_told_once(inbox: WatchedInbox) -> 
     assert (inbox.folders.done / "a.txt").read_text("utf-8") == LETTER
 
 
-def test_a_profile_that_cannot_work_leaves_its_files_where_they_are(
-    tmp_path: Path, settings: Settings
-) -> None:
-    """Its files wait until the schema is corrected; others continue."""
+def test_files_of_an_invalid_profile_stay_in_the_inbox(tmp_path: Path, settings: Settings) -> None:
+    """They wait until the schema is corrected; other files proceed."""
     schema = tmp_path / "schema.json"
     schema.write_text("{", "utf-8")
     profiles = {"broken": ProfileSettings.model_validate({"schema": schema})}
@@ -66,8 +64,8 @@ def test_a_profile_that_cannot_work_leaves_its_files_where_they_are(
     inbox.close()
 
 
-def test_a_file_that_the_database_forgot_is_put_back(inbox: WatchedInbox) -> None:
-    """After a restored backup the store's files go back into the inbox, and are taken again."""
+def test_a_file_missing_in_the_database_is_moved_back(inbox: WatchedInbox) -> None:
+    """After a restored backup, files of the store return to the inbox and are taken again."""
     inbox.drop("letters/a.txt.chordwise.toml", "instructions = 'x'")
     inbox.drop("letters/a.txt", LETTER)
     inbox.take()
@@ -85,10 +83,10 @@ def test_a_file_that_the_database_forgot_is_put_back(inbox: WatchedInbox) -> Non
 
 @pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("is_forgotten", [False, True])
-def test_a_kill_on_the_way_back_doubles_nothing(
+def test_a_kill_while_moving_back_duplicates_no_file(
     inbox: WatchedInbox, *, across: bool, is_forgotten: bool
 ) -> None:
-    """A file that lies under both names, in the inbox and in the store, is one file again."""
+    """A file with a name in the inbox and one in the store becomes one file again."""
     path = inbox.drop("a.txt", LETTER)
     inbox.take()
     (file_id,) = inbox.store.ids()
@@ -111,8 +109,8 @@ def test_a_kill_on_the_way_back_doubles_nothing(
     }
 
 
-def test_what_was_taken_in_is_not_taken_in_again(inbox: WatchedInbox) -> None:
-    """After a kill between the last document and the row of the file nothing is doubled."""
+def test_a_document_that_was_taken_in_is_not_taken_in_again(inbox: WatchedInbox) -> None:
+    """A kill between the last document and the row of the file duplicates nothing."""
     inbox.drop("a.txt", LETTER)
     inbox.take()
     inbox.pipeline.execute("UPDATE inbox_files SET status = 'taken'")
@@ -124,10 +122,10 @@ def test_what_was_taken_in_is_not_taken_in_again(inbox: WatchedInbox) -> None:
     assert (inbox.folders.done / "a.txt").exists()
 
 
-def test_a_kill_in_the_middle_of_a_file_certifies_nothing(
+def test_a_kill_in_the_middle_of_a_file_leaves_its_run_open(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its run is open and says so; the next watcher continues in it, without a row twice."""
+    """The account shows that it is open; the next watcher continues it without duplicate rows."""
     profiles = {"rows": ProfileSettings(text_column="text")}
     inbox = watched(tmp_path, settings, profiles)
     inbox.drop("rows/a.csv", "".join(["text\n", *(f"Row {n}. {LETTER}\n" for n in range(6))]))
@@ -168,7 +166,7 @@ def test_a_kill_in_the_middle_of_a_file_certifies_nothing(
 def test_across_file_systems_a_file_is_copied_and_then_removed(
     inbox: WatchedInbox, tmp_path: Path
 ) -> None:
-    """Where a rename is refused, the content, the time and the hash arrive all the same."""
+    """Where a rename is refused, the content, the time and the hash are preserved."""
     path = tmp_path / "inbox" / "a.txt"
     inbox.drop("a.txt.chordwise.toml", "instructions = 'x'")
     inbox.drop("a.txt", LETTER)
@@ -189,7 +187,7 @@ def test_across_file_systems_a_file_is_copied_and_then_removed(
 def test_a_full_disk_leaves_the_file_where_it_is(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F09: a copy that breaks off is undone; the file is taken once there is room."""
+    """F09: an interrupted copy is undone; the file is taken once there is room."""
     path = inbox.drop("a.txt", LETTER)
     monkeypatch.setattr(inbox.watch._taking, "_rename", another_file_system)
     with monkeypatch.context() as full:
@@ -207,10 +205,10 @@ def test_a_full_disk_leaves_the_file_where_it_is(
     assert (inbox.folders.done / "a.txt").exists()
 
 
-def test_what_cannot_be_recovered_yet_holds_up_no_other_file(
+def test_a_file_that_cannot_be_recovered_yet_does_not_block_others(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F09: a copy that a kill cut off waits for room on the disk; it is told once, others go on."""
+    """F09: a copy interrupted by a kill waits for room on the disk and is reported once."""
     path = inbox.drop("a.txt", LETTER)
     file = inbox.watch._taking._row(a_wanted(path, ()))
     with inbox.pipeline.context.database.write() as session:
@@ -235,10 +233,10 @@ def test_what_cannot_be_recovered_yet_holds_up_no_other_file(
     assert inbox.left == list(inbox.store.ids()) == []
 
 
-def test_what_can_neither_be_taken_nor_put_back_is_put_back_later(
+def test_a_file_that_can_neither_be_taken_nor_moved_back_is_kept(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F09: the inbox fails in the middle of a copy; once it works again no restart is needed."""
+    """F09: the inbox fails during a copy; once it works again no restart is needed."""
     path = inbox.drop("a.txt", LETTER)
     monkeypatch.setattr(inbox.watch._taking, "_rename", another_file_system)
     with monkeypatch.context() as away:
@@ -259,8 +257,8 @@ def test_what_can_neither_be_taken_nor_put_back_is_put_back_later(
     assert inbox.left == list(inbox.store.ids()) == []
 
 
-def test_a_store_that_cannot_be_written_to_leaves_no_rows(inbox: WatchedInbox) -> None:
-    """F08: the file stays where it is, and no row says that it is being taken."""
+def test_a_store_that_is_not_writable_leaves_no_rows(inbox: WatchedInbox) -> None:
+    """F08: the file stays in place, and no row claims that it is being taken."""
     path = inbox.drop("a.txt", LETTER)
     inbox.watch.tick()
     aside = inbox.store.folder.rename(inbox.folders.root / "aside")
@@ -279,8 +277,8 @@ def test_a_store_that_cannot_be_written_to_leaves_no_rows(inbox: WatchedInbox) -
     assert (inbox.folders.done / "a.txt").exists()
 
 
-def test_a_file_over_which_processes_were_lost_is_set_aside(inbox: WatchedInbox) -> None:
-    """Three were; what the archive gave before stays, and the note says why and what to do."""
+def test_a_file_that_ended_several_processes_is_set_aside(inbox: WatchedInbox) -> None:
+    """The limit is three; documents taken in before are kept, and the note has a hint."""
     inbox.drop("a.txt", LETTER)
     inbox.take()
     inbox.pipeline.execute("UPDATE inbox_files SET status = 'taken', attempts = 3")
@@ -294,8 +292,10 @@ def test_a_file_over_which_processes_were_lost_is_set_aside(inbox: WatchedInbox)
     assert intake(note)["outcome"] == "accepted"
 
 
-def test_only_lost_processes_count(inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An outage of the database in mid-read counts once, and an orderly end takes it back."""
+def test_only_lost_processes_count_as_attempts(
+    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outage of the database counts once, and an orderly end takes that back."""
     attempts = "SELECT attempts FROM inbox_files"
     with monkeypatch.context() as away:
         away.setattr(Submission, "take_in_all", out_of_service)
@@ -332,6 +332,6 @@ def out_of_reach(_source: Path, target: Path, _token: str) -> None:
 
 
 def no_space(_source: Path, target: Path) -> None:
-    """Write half a file, and find the disk full."""
+    """Write half a file, and fail because the disk is full."""
     target.write_text("half", "utf-8")
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))

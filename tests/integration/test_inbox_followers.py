@@ -1,4 +1,4 @@
-"""What is dropped again while it is being analyzed waits for that answer, unless there is none."""
+"""Tests that a file dropped again during its analysis waits for that answer."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def cheap(tmp_path: Path, settings: Settings, provider: BatchProvider) -> Iterat
 
 
 def drop_in_runs(inbox: WatchedInbox, *names: str) -> None:
-    """Drop the same content under these names, each after the run before was closed."""
+    """Drop the same content under these names, each after the previous run was closed."""
     for name in names:
         inbox.drop(name, LETTER)
         inbox.take()
@@ -59,7 +59,7 @@ def drop_in_runs(inbox: WatchedInbox, *names: str) -> None:
 
 
 def go_on(inbox: WatchedInbox) -> None:
-    """Do what workers, recovery and the watch do until nothing moves any more."""
+    """Let workers, recovery and the watch proceed until nothing changes any more."""
     for _ in range(3):
         recover(inbox.pipeline.context)
         inbox.work()
@@ -68,7 +68,7 @@ def go_on(inbox: WatchedInbox) -> None:
 
 
 def intake(inbox: WatchedInbox, name: str) -> JsonObject:
-    """Return the only intake of a file that went to done."""
+    """Return the only intake of a file that was moved to done."""
     (found,) = json_values.objects(inbox.folders.note(inbox.folders.done / name)["intakes"])
     return found
 
@@ -77,8 +77,8 @@ def jobs(of_intake: JsonObject) -> list[JsonObject]:
     return list(json_values.objects(of_intake["jobs"]))
 
 
-def test_one_analysis_for_two_drops(inbox: WatchedInbox) -> None:
-    """The second run waits for the first, has its result, and points to it."""
+def test_two_drops_of_a_file_need_one_analysis(inbox: WatchedInbox) -> None:
+    """The second run waits for the first, has its result, and refers to it."""
     drop_in_runs(inbox, "a.txt", "b.txt")
     assert inbox.pipeline.value("SELECT count(*) FROM runs WHERE intake_finished_at IS NOT NULL")
     assert inbox.pipeline.value(STATES) == ["running", "queued"]
@@ -96,7 +96,7 @@ def test_one_analysis_for_two_drops(inbox: WatchedInbox) -> None:
     assert inbox.pipeline.value(BALANCE) is True
 
 
-def test_a_third_drop_points_to_the_first(inbox: WatchedInbox) -> None:
+def test_a_third_drop_refers_to_the_first(inbox: WatchedInbox) -> None:
     drop_in_runs(inbox, "a.txt", "b.txt")
     go_on(inbox)
 
@@ -109,8 +109,8 @@ def test_a_third_drop_points_to_the_first(inbox: WatchedInbox) -> None:
     assert inbox.pipeline.value(REUSED) == [0, 1, 1]
 
 
-def test_each_analysis_type_waits_for_its_own(inbox: WatchedInbox) -> None:
-    """And what is asked for in addition is asked; then no single intake is the first."""
+def test_each_analysis_type_waits_separately(inbox: WatchedInbox) -> None:
+    """Additional types are asked; then no single intake counts as the first."""
     drop_in_runs(inbox, "one/a.txt", f"{BOTH}/b.txt", f"{BOTH}/c.txt")
 
     go_on(inbox)
@@ -123,8 +123,10 @@ def test_each_analysis_type_waits_for_its_own(inbox: WatchedInbox) -> None:
     assert third["same_as_intake"] in {first["id"], second["id"]}
 
 
-def test_a_night_in_batches_has_one_analysis(cheap: WatchedInbox, provider: BatchProvider) -> None:
-    """However long the batch takes; the second one is delivered with the first."""
+def test_two_drops_need_one_analysis_in_batches(
+    cheap: WatchedInbox, provider: BatchProvider
+) -> None:
+    """However long the batch takes, the second file is delivered with the first."""
     drop_in_runs(cheap, "cheap/a.txt")
     cheap.work()
     drop_in_runs(cheap, "cheap/b.txt")
@@ -146,8 +148,8 @@ def test_a_night_in_batches_has_one_analysis(cheap: WatchedInbox, provider: Batc
 
 
 @pytest.mark.parametrize("status", ["failed", "partial", "quarantined", "cancelled", "paused"])
-def test_without_an_answer_of_the_first_the_second_asks(inbox: WatchedInbox, status: str) -> None:
-    """Once it is known that there will be none; nothing points to the first then."""
+def test_the_second_run_asks_if_the_first_gets_no_answer(inbox: WatchedInbox, status: str) -> None:
+    """It does so once the first has failed, and then refers to no other intake."""
     drop_in_runs(inbox, "a.txt", "b.txt")
     inbox.pipeline.execute(
         f"UPDATE jobs SET status = '{status}' WHERE reused_from IS NULL"  # noqa: S608 - our own words
@@ -162,8 +164,8 @@ def test_without_an_answer_of_the_first_the_second_asks(inbox: WatchedInbox, sta
     assert inbox.pipeline.value(BALANCE) is True
 
 
-def test_the_next_in_the_line_asks_for_the_others(inbox: WatchedInbox) -> None:
-    """Where the first fails, the second asks, and the third waits for that one."""
+def test_the_next_follower_asks_for_the_others(inbox: WatchedInbox) -> None:
+    """If the first fails, the second asks, and the third waits for the second."""
     drop_in_runs(inbox, "a.txt", "b.txt", "c.txt")
     inbox.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE reused_from IS NULL")
 
@@ -175,8 +177,8 @@ def test_the_next_in_the_line_asks_for_the_others(inbox: WatchedInbox) -> None:
     assert jobs(third)[0]["reused_from"] == jobs(second)[0]["id"]
 
 
-def test_in_batches_the_second_has_its_own_time(cheap: WatchedInbox) -> None:
-    """How long it waits for batches counts from when it asks itself."""
+def test_a_follower_has_its_own_deadline_for_batches(cheap: WatchedInbox) -> None:
+    """Its time to wait for batches starts when it asks itself."""
     drop_in_runs(cheap, "cheap/a.txt", "cheap/b.txt")
     cheap.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE reused_from IS NULL")
     cheap.pipeline.execute("UPDATE jobs SET batch_until = now() - interval '1 hour'")
@@ -200,15 +202,15 @@ def test_in_batches_the_second_has_its_own_time(cheap: WatchedInbox) -> None:
 def test_a_slower_answer_is_not_waited_for(
     cheap: WatchedInbox, first: str, second: str, *, waits: bool
 ) -> None:
-    """What is wanted now does not wait for a batch, nor for a nightly run."""
+    """An online question does not wait for a batch or for a nightly run."""
     drop_in_runs(cheap, f"{first}/a.txt", f"{second}/b.txt")
 
     follows = "SELECT reused_from IS NOT NULL FROM jobs ORDER BY id DESC LIMIT 1"
     assert cheap.pipeline.value(follows) is waits
 
 
-def test_who_waits_has_no_message(inbox: WatchedInbox) -> None:
-    """A message of whatever origin begins nothing, and recovery promises none."""
+def test_a_waiting_follower_has_no_message(inbox: WatchedInbox) -> None:
+    """A message of any origin starts nothing, and recovery creates none."""
     drop_in_runs(inbox, "a.txt", "b.txt")
     (second,) = inbox.pipeline.rows("SELECT id FROM jobs WHERE reused_from IS NOT NULL")[0]
     inbox.pipeline.execute("DELETE FROM outbox")
@@ -224,7 +226,7 @@ def test_who_waits_has_no_message(inbox: WatchedInbox) -> None:
     assert inbox.pipeline.rows(left) == [("queued", 0)]
 
 
-def test_one_that_was_called_off_is_taken_up_again(inbox: WatchedInbox) -> None:
+def test_a_cancelled_follower_can_be_retried(inbox: WatchedInbox) -> None:
     drop_in_runs(inbox, "a.txt", "b.txt")
     with inbox.pipeline.context.database.read() as session:
         run = runs.find(session, "latest")
@@ -246,8 +248,8 @@ def test_one_that_was_called_off_is_taken_up_again(inbox: WatchedInbox) -> None:
     assert len(inbox.pipeline.model.requests) == 1
 
 
-def test_a_pause_of_its_run_keeps_no_answer_from_it(inbox: WatchedInbox) -> None:
-    """Others of its run lack money or a key; it needs neither, once the first has its answer."""
+def test_a_follower_in_a_paused_run_receives_the_answer(inbox: WatchedInbox) -> None:
+    """Other jobs of its run lack budget or a key; it needs neither once there is an answer."""
     drop_in_runs(inbox, "a.txt", "b.txt")
     inbox.pipeline.execute("UPDATE jobs SET status = 'paused' WHERE reused_from IS NOT NULL")
     recover(inbox.pipeline.context)

@@ -1,4 +1,4 @@
-"""Incidents add up, each under its kind and reason; a lost lease is counted once."""
+"""Tests of incidents, which are counted by kind and reason; a lost lease counts once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def counts(database: Database) -> dict[tuple[str, str], int]:
 
 
 def test_counts_add_up_by_kind_and_reason(database_url: SecretStr) -> None:
-    """The same reason under two kinds is two rows; none is no row."""
+    """The same reason under two kinds makes two rows; a count of zero makes none."""
     engine = open_engine(database_url)
     database = Database(engine)
     for number in (1, 4):
@@ -49,7 +49,7 @@ def test_counts_add_up_by_kind_and_reason(database_url: SecretStr) -> None:
     assert row.first_at < row.last_at
 
 
-def test_counting_at_the_same_time_loses_nothing(database_url: SecretStr) -> None:
+def test_concurrent_counts_are_not_lost(database_url: SecretStr) -> None:
     """Eight threads that count the same reason do not overwrite each other."""
     engine = open_engine(database_url, pool_size=8)
     database = Database(engine)
@@ -66,7 +66,7 @@ def test_counting_at_the_same_time_loses_nothing(database_url: SecretStr) -> Non
     assert found == {("lease_lost", "heartbeat"): 80}
 
 
-def test_readers_see_them(database_url: SecretStr) -> None:
+def test_read_only_users_can_query_incidents(database_url: SecretStr) -> None:
     engine = open_engine(database_url)
     with Database(engine).write() as session:
         incidents.count(session, IncidentKind.RESCUE, "lease_expired")
@@ -81,7 +81,7 @@ def test_readers_see_them(database_url: SecretStr) -> None:
 def test_a_rejection_is_counted_once_the_database_is_back(
     database_url: SecretStr, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While it is away nothing is raised into the worker, and nothing forgotten."""
+    """During the outage no error is raised into the worker, and no count is lost."""
     away = open_engine(SecretStr("postgresql://absent@127.0.0.1:9/nothing"))
     back = open_engine(database_url)
     database = Database(away)
@@ -111,7 +111,7 @@ def a_chunk(pipeline: Pipeline) -> uuid.UUID:
 
 
 def test_a_late_answer_is_counted_as_a_lost_lease(settings: Settings) -> None:
-    """The heartbeat comes after the answer: one loss, of which the answer has told."""
+    """The heartbeat comes after the answer: the loss is counted once, for the answer."""
 
     def slowly(request: CompletionRequest) -> str:
         pipeline.expire_leases()
@@ -131,7 +131,7 @@ def test_a_late_answer_is_counted_as_a_lost_lease(settings: Settings) -> None:
 
 
 def test_a_heartbeat_counts_a_lost_lease_once(settings: Settings) -> None:
-    """The heartbeat comes first: what the answer finds out later is known already."""
+    """The heartbeat comes before the answer, which adds no count."""
 
     def more_slowly(request: CompletionRequest) -> str:
         pipeline.expire_leases()
@@ -148,8 +148,8 @@ def test_a_heartbeat_counts_a_lost_lease_once(settings: Settings) -> None:
     assert pipeline.value(LOSSES) == "heartbeat1"
 
 
-def test_work_that_has_just_ended_is_not_lost(settings: Settings) -> None:
-    """A heartbeat between the end and the release of the lease takes it for what it is."""
+def test_a_lease_of_work_that_has_just_ended_is_not_lost(settings: Settings) -> None:
+    """A heartbeat between the end and the release of the lease counts no loss."""
     pipeline = a_pipeline(settings, quoting_the_text)
     chunk_id = a_chunk(pipeline)
     analyze_chunk(pipeline.context, chunk_id)
@@ -164,8 +164,8 @@ def test_work_that_has_just_ended_is_not_lost(settings: Settings) -> None:
     assert pipeline.value(LOSSES) == ""
 
 
-def test_what_was_taken_over_is_not_asked(small_chunks: Settings) -> None:
-    """A chunk that waits for its permit when another worker takes it over is asked by that one."""
+def test_a_chunk_that_was_taken_over_is_not_asked(small_chunks: Settings) -> None:
+    """If another worker claims a chunk while it waits for its permit, only that worker asks."""
     is_asked, may_answer = threading.Event(), threading.Event()
 
     def slowly(request: CompletionRequest) -> str:

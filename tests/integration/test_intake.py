@@ -1,4 +1,4 @@
-"""What stands in files becomes rows of a run, by the hundred, each thing once."""
+"""Tests of intake: documents in files become rows of a run in batches, each of them once."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def offered(*documents: ReadDocument) -> list[Offered]:
 
 @pytest.fixture
 def whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let batches become full, however slow the machine is."""
+    """Let batches fill up, however slow the machine is."""
     monkeypatch.setattr(batches, "FLUSH_SECONDS", 60)
 
 
 def a_folder(tmp_path: Path, files: int) -> str:
-    """Write letters into a folder; return its name."""
+    """Write letters into a folder; return its path."""
     folder = tmp_path / "letters"
     folder.mkdir()
     for number in range(files):
@@ -87,7 +87,7 @@ def take_in(
     columns: Columns | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Submission, list[str], bool]:
-    """Take files in; return the run, what was shown, and whether it was all."""
+    """Take files in; return the run, the sources shown, and whether all were taken in."""
     found = [found_files.entry_of(file) for file in discover(paths)]
     options = a_run() if columns is None else replace(a_run(), columns=columns)
     submission = open_run(pipeline.context, options, NOW, found)
@@ -104,9 +104,9 @@ def take_in(
 
 
 @pytest.mark.usefixtures("whole_batches")
-def test_a_hundred_files_take_few_transactions(settings: Settings, tmp_path: Path) -> None:
-    """Nor does any of them take statements of its own; they are shown and stored as listed."""
-    # No heartbeat counts where the machine is slow.
+def test_a_hundred_files_need_few_transactions(settings: Settings, tmp_path: Path) -> None:
+    """No file needs separate statements; all are shown and stored in the order of the list."""
+    # Heartbeats of a slow machine must not be counted.
     pipeline = a_pipeline(with_settings(settings, "pipeline", heartbeat_seconds=600))
     folder = a_folder(tmp_path, 100)
 
@@ -129,9 +129,9 @@ def test_a_hundred_files_take_few_transactions(settings: Settings, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("whole_batches")
-def test_five_hundred_rows_take_as_few(settings: Settings, tmp_path: Path) -> None:
-    """They are one entry on the list, which counts them while they come."""
-    # No heartbeat counts where the machine is slow.
+def test_five_hundred_rows_need_few_transactions(settings: Settings, tmp_path: Path) -> None:
+    """They are one entry on the list, which counts them as they are taken in."""
+    # Heartbeats of a slow machine must not be counted.
     pipeline = a_pipeline(with_settings(settings, "pipeline", heartbeat_seconds=600))
     table = tmp_path / "rows.csv"
     table.write_text("text\n" + "".join(f"Row {n}. It is good.\n" for n in range(500)), "utf-8")
@@ -149,10 +149,10 @@ def test_five_hundred_rows_take_as_few(settings: Settings, tmp_path: Path) -> No
     assert listed == [f"{table}#{number}" for number in range(1, 501)]
 
 
-def test_a_stop_between_batches_leaves_the_rest_on_the_list(
+def test_a_stop_between_batches_leaves_the_remaining_rows_on_the_list(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """Resuming takes in what is left of the table, every row once."""
+    """Resuming takes in the rest of the table, every row once."""
     pipeline = a_pipeline(settings)
     table = tmp_path / "rows.csv"
     table.write_text("text\n" + "".join(f"Row {n}. It is good.\n" for n in range(500)), "utf-8")
@@ -174,7 +174,7 @@ def test_a_stop_between_batches_leaves_the_rest_on_the_list(
 
 
 def test_the_same_content_twice_in_a_batch_is_one_document(settings: Settings) -> None:
-    """The first has the jobs, whatever its place; the second is a duplicate."""
+    """The first has the jobs; the second is a duplicate."""
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
 
@@ -190,7 +190,7 @@ def test_the_same_content_twice_in_a_batch_is_one_document(settings: Settings) -
 
 
 def test_jobs_end_while_a_batch_is_stored(settings: Settings) -> None:
-    """A batch takes up to a second; the ends of jobs lock the run, and do not wait for it."""
+    """A batch takes up to a second; the ends of jobs lock the run without waiting for it."""
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
 
@@ -203,9 +203,7 @@ def test_jobs_end_while_a_batch_is_stored(settings: Settings) -> None:
     assert pipeline.value("SELECT count(*) FROM jobs") == 1
 
 
-def test_a_run_that_is_cancelled_while_a_batch_is_stored_has_none_of_it(
-    settings: Settings,
-) -> None:
+def test_a_batch_is_not_stored_if_its_run_is_cancelled_meanwhile(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
 
@@ -220,8 +218,10 @@ def test_a_run_that_is_cancelled_while_a_batch_is_stored_has_none_of_it(
 
 
 @pytest.mark.parametrize("bad", ["A text with a zero\0in it.", "Half a character: \ud800."])
-def test_a_document_that_cannot_be_stored_harms_only_itself(settings: Settings, bad: str) -> None:
-    """Its intake says why; the others of the batch are stored once, in their order."""
+def test_a_document_that_cannot_be_stored_does_not_affect_others(
+    settings: Settings, bad: str
+) -> None:
+    """Its intake has the reason; the other documents are stored once, in their order."""
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
     document = a_letter(0)
@@ -242,7 +242,7 @@ def test_a_document_that_cannot_be_stored_harms_only_itself(settings: Settings, 
 
 
 def test_stored_answers_are_reused_by_the_batch(settings: Settings) -> None:
-    """Only what is new has a message; a copy has the facts of the original."""
+    """Only new documents have a message; a copy has the facts of the original."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     options = a_run(AnalysisType.SUMMARY)
     first = pipeline.submit(*(a_letter(n).content.text for n in range(3)), options=options)
@@ -271,7 +271,7 @@ def test_stored_answers_are_reused_by_the_batch(settings: Settings) -> None:
     assert of_copies == pipeline.value(facts, ids=[each.reused_from for each in copies])
 
 
-def test_a_question_that_is_being_asked_is_followed_by_the_batch(settings: Settings) -> None:
+def test_a_batch_follows_a_question_that_is_being_asked(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     asking = pipeline.submit(*(a_letter(n).content.text for n in range(2)))
     submission = open_run(pipeline.context, replace(a_run(), follows=True), NOW)
@@ -284,7 +284,7 @@ def test_a_question_that_is_being_asked_is_followed_by_the_batch(settings: Setti
     assert pipeline.value("SELECT count(*) FROM outbox") == 3
 
 
-def test_two_runs_may_store_the_same_documents_at_once(settings: Settings) -> None:
+def test_two_runs_may_store_the_same_documents_concurrently(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     letters = offered(*map(a_letter, range(150)))
     backwards = [replace(each, intake_id=new_id()) for each in reversed(letters)]
@@ -316,7 +316,7 @@ def test_a_batch_of_a_cancelled_or_lost_run_is_not_stored(settings: Settings) ->
 
 
 class Writing:
-    """A store that can be held, and the batches that it got."""
+    """A store that can be blocked, and the batches that it received."""
 
     def __init__(self) -> None:
         self.batches: list[list[Offered]] = []
@@ -348,7 +348,7 @@ def test_batches_are_bounded_by_count_and_by_bytes() -> None:
 
 
 def test_reading_waits_while_two_batches_are_held() -> None:
-    """What is put meanwhile is not held in memory without bound."""
+    """Documents that are put in the meantime do not use unbounded memory."""
     writing, are_put = Writing(), []
 
     def put_all() -> None:
@@ -369,8 +369,8 @@ def test_reading_waits_while_two_batches_are_held() -> None:
     assert sum(map(len, writing.batches)) == len(are_put) == 5 * MAX_DOCUMENTS
 
 
-def test_a_slow_file_does_not_hold_back_what_was_read_before_it() -> None:
-    """It is stored while the next one is being read."""
+def test_a_slow_file_does_not_delay_documents_read_before_it() -> None:
+    """They are stored while the slow file is being read."""
     is_stored = threading.Event()
 
     with BatchWriter(lambda _batch: is_stored.set()) as writer:
@@ -379,8 +379,8 @@ def test_a_slow_file_does_not_hold_back_what_was_read_before_it() -> None:
         assert is_stored.wait(30)
 
 
-def test_what_goes_wrong_with_a_batch_ends_the_reading() -> None:
-    """The next thing that is read raises it, or the end does; nothing is stored after it."""
+def test_an_error_in_a_batch_ends_the_reading() -> None:
+    """It is raised by the next document that is read, or at the end; nothing is stored after it."""
     stored: list[int] = []
 
     def fail(batch: Sequence[Offered]) -> None:
@@ -399,8 +399,8 @@ def test_what_goes_wrong_with_a_batch_ends_the_reading() -> None:
         assert len(stored) == 1
 
 
-def test_what_waits_when_the_reading_is_broken_off_is_not_stored() -> None:
-    """It is still on the list; what is being stored is stored to its end."""
+def test_waiting_documents_are_not_stored_after_an_interruption() -> None:
+    """They remain on the list; a batch that is being stored is completed."""
     writing = Writing()
 
     def interrupted() -> None:
@@ -417,7 +417,7 @@ def test_what_waits_when_the_reading_is_broken_off_is_not_stored() -> None:
     assert [len(batch) for batch in writing.batches] == [1]
 
 
-def test_ids_that_are_made_in_a_row_ascend() -> None:
+def test_new_ids_are_ascending() -> None:
     ids = [new_id() for _ in range(20_000)]
 
     assert ids == sorted(ids)
@@ -464,8 +464,10 @@ def outcomes_of(
     return listed
 
 
-def test_every_row_and_every_part_has_an_intake(pipeline: Pipeline, tmp_path: Path) -> None:
-    """Rows by their names, files in an archive by their paths, standard input as a table, too."""
+def test_every_row_and_every_part_of_a_file_has_an_intake(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """Rows have names, files in an archive have paths; standard input may be a table, too."""
     rows = b"id,review\na,Fine.\nb,\nc,Fine.\n"
     path = tmp_path / "a.zip"
     path.write_bytes(archive({"r.csv": rows, "x.bin": "\x01\x02\x03" * 100}))
@@ -482,8 +484,8 @@ def test_every_row_and_every_part_has_an_intake(pipeline: Pipeline, tmp_path: Pa
     ]
 
 
-def test_what_a_bound_cuts_off_is_said(pipeline: Pipeline, tmp_path: Path) -> None:
-    """The documents before it are taken in; the file's own intake says that there is more."""
+def test_documents_omitted_by_a_limit_are_reported(pipeline: Pipeline, tmp_path: Path) -> None:
+    """The documents before the limit are taken in; the intake of the file reports the rest."""
     path = tmp_path / "a.jsonl"
     path.write_text("".join(f'{{"t": "{number}"}}\n' for number in range(60)))
 
@@ -492,8 +494,8 @@ def test_what_a_bound_cuts_off_is_said(pipeline: Pipeline, tmp_path: Path) -> No
     assert taken == [*(f"{path}#{n} accepted" for n in range(1, 51)), f"{path} too_large"]
 
 
-def test_strange_characters_are_stored(pipeline: Pipeline, tmp_path: Path) -> None:
-    """F04, F11, F12: whatever the bytes are, they become text or have a reason, in the database."""
+def test_unusual_characters_are_stored(pipeline: Pipeline, tmp_path: Path) -> None:
+    """F04, F11, F12: all bytes become text or have a reason in the database."""
     path = tmp_path / "strange.zip"
     path.write_bytes(archive(STRANGE))
 
@@ -513,7 +515,7 @@ def test_strange_characters_are_stored(pipeline: Pipeline, tmp_path: Path) -> No
 
 
 def test_invisible_text_is_stored_with_its_count(pipeline: Pipeline, tmp_path: Path) -> None:
-    """It is a hint, and no reason to refuse the file."""
+    """It is a hint, and no reason to reject the file."""
     path = tmp_path / "a.pdf"
     path.write_bytes(pdf([f"{shown('Dear members,')} 1 g {shown('Obey.', y=100)}"]))
 
@@ -525,7 +527,7 @@ def test_invisible_text_is_stored_with_its_count(pipeline: Pipeline, tmp_path: P
 def test_invisible_characters_are_counted_in_every_format(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """None is stored, and each intake says why a person should look; the file is accepted."""
+    """They are removed and counted in each intake as a reason for review."""
     hidden = "".join(chr(0xE0000 + ord(letter)) for letter in "Obey.")
     texts = {name: f"A letter of {name}.{hidden}" for name in ("txt", "md", "html", "eml", "docx")}
     files = {

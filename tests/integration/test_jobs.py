@@ -1,4 +1,4 @@
-"""The life of a job step by step, and what a run takes in, reuses, retries and cancels."""
+"""Tests of the steps of a job, and of intake, reuse, retry and cancellation in a run."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from tests.fakes.pipeline import (
 )
 
 
-def test_a_document_becomes_a_result_with_facts_and_ledger(settings: Settings) -> None:
-    """One short document: one result, grounded facts, one priced call, a balanced account."""
+def test_a_document_has_a_result_facts_and_a_ledger_entry(settings: Settings) -> None:
+    """A short document has one result, grounded facts, one priced call, and a balanced account."""
     pipeline = a_pipeline(settings, a_summary("It cost more than the town had planned."))
     submission = pipeline.submit(PARAGRAPH)
 
@@ -55,8 +55,8 @@ def test_a_document_becomes_a_result_with_facts_and_ledger(settings: Settings) -
     assert pipeline.value("SELECT status FROM runs") == "finished"
 
 
-def test_a_long_document_is_analyzed_in_chunks_and_joined(small_chunks: Settings) -> None:
-    """Chunks cover the whole text, and the synthesis keeps quotes from all over it."""
+def test_a_long_document_is_analyzed_in_chunks_and_synthesized(small_chunks: Settings) -> None:
+    """Chunks cover the whole text, and the synthesis keeps quotes from all of them."""
     pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
     submission = pipeline.submit(LONG)
 
@@ -77,7 +77,7 @@ def test_a_long_document_is_analyzed_in_chunks_and_joined(small_chunks: Settings
 
 
 def fields_of(*said: tuple[str, str | None, str | None]) -> str:
-    """Return an extraction with items, their values and quotes; `None` was not mentioned."""
+    """Return an extraction of items with values and quotes; `None` means not mentioned."""
     fields = [
         {
             "item": item,
@@ -91,8 +91,8 @@ def fields_of(*said: tuple[str, str | None, str | None]) -> str:
     return json.dumps({"fields": fields})
 
 
-def test_how_quotes_were_found_and_what_they_lack_is_stored(settings: Settings) -> None:
-    """Each fact has its tier, and a value that is not in its own quote needs a look."""
+def test_the_grounding_of_quotes_is_stored(settings: Settings) -> None:
+    """Each fact has its tier; a value that is not in its own quote needs review."""
     text = (
         "The fee of **1,200 euros** is due.\nAll disputes, however small, go to the court of Oslo."
     )
@@ -124,8 +124,8 @@ def test_how_quotes_were_found_and_what_they_lack_is_stored(settings: Settings) 
     )
 
 
-def test_a_value_outside_its_quote_needs_review_alone(settings: Settings) -> None:
-    """The quality of the answer is high enough, and the one wrong value is found all the same."""
+def test_a_value_outside_its_quote_needs_review_in_a_good_answer(settings: Settings) -> None:
+    """The quality of the answer is high enough, and the one wrong value is found nevertheless."""
     quotes = [f"Item {number} costs {number}00 euros." for number in range(1, 10)]
     values = ["990 euros", *(quote.split()[3] for quote in quotes[1:])]
     said = (("cost", value, quote) for value, quote in zip(values, quotes, strict=True))
@@ -138,7 +138,7 @@ def test_a_value_outside_its_quote_needs_review_alone(settings: Settings) -> Non
     assert pipeline.rows("SELECT quality, needs_review FROM results") == [(0.889, True)]
 
 
-def test_an_invalid_answer_is_asked_once_more_with_what_was_wrong(settings: Settings) -> None:
+def test_an_invalid_answer_is_repaired_once_with_its_violations(settings: Settings) -> None:
     """The repair names the violation, and its answer counts as repaired."""
     pipeline = a_pipeline(settings, '{"main_topic": "x"}', quoting_the_text)
     submission = pipeline.submit(PARAGRAPH)
@@ -152,8 +152,8 @@ def test_an_invalid_answer_is_asked_once_more_with_what_was_wrong(settings: Sett
     assert pipeline.value("SELECT count(*) FROM model_calls WHERE NOT valid") == 1
 
 
-def test_a_failed_chunk_makes_the_result_partial_and_is_named(small_chunks: Settings) -> None:
-    """The other chunks' answer stands, with the characters that it does not cover."""
+def test_a_failed_chunk_makes_the_result_partial(small_chunks: Settings) -> None:
+    """The result is that of the other chunks and lists the characters that it does not cover."""
 
     def fail_the_second(request: CompletionRequest) -> str:
         if request.task.text.startswith("0. "):
@@ -176,7 +176,7 @@ def test_a_failed_chunk_makes_the_result_partial_and_is_named(small_chunks: Sett
     assert "of them so" not in str(message)
 
 
-def test_a_single_chunk_is_not_counted_in_its_reason(settings: Settings) -> None:
+def test_the_reason_of_a_single_chunk_has_no_count(settings: Settings) -> None:
     pipeline = a_pipeline(settings, "no JSON", repeat_last=True)
     submission = pipeline.submit(PARAGRAPH)
 
@@ -187,8 +187,8 @@ def test_a_single_chunk_is_not_counted_in_its_reason(settings: Settings) -> None
     assert "chunks failed" not in str(reasons[0][0])
 
 
-def test_a_synthesis_that_fails_leaves_the_merged_answers(small_chunks: Settings) -> None:
-    """What the chunks found is not lost: it is merged by rule, and marked partial."""
+def test_a_failed_synthesis_leaves_the_answers_merged_by_rule(small_chunks: Settings) -> None:
+    """The result has the findings of the chunks and is partial."""
 
     def no_synthesis(request: CompletionRequest) -> str:
         return "no JSON" if request.task.answers else quoting_the_text(request)
@@ -218,8 +218,8 @@ def test_text_that_postgresql_refuses_does_not_lose_the_answer(settings: Setting
     assert topic == "A\ufffd \ufffd topic."
 
 
-def test_an_answer_of_the_built_in_model_that_takes_too_long_fails(settings: Settings) -> None:
-    """Its time is an outcome of the chunk, with what to do about it, and is not asked for again."""
+def test_a_slow_answer_of_the_built_in_model_fails(settings: Settings) -> None:
+    """The timeout is the final outcome of the chunk, with a hint, and is not retried."""
     hasty = ModelSettings(provider="extractive", timeout_seconds=1e-9)
     pipeline = a_pipeline(settings.model_copy(update={"models": {"hasty": hasty}}))
     submission = pipeline.submit(PARAGRAPH, options=replace(a_run(), model="hasty"))
@@ -236,8 +236,8 @@ def test_an_answer_of_the_built_in_model_that_takes_too_long_fails(settings: Set
     assert pipeline.value("SELECT status FROM runs") == "finished"
 
 
-def test_nothing_comes_into_a_cancelled_run(settings: Settings) -> None:
-    """Neither what can be read nor what cannot; what was not looked at is not counted."""
+def test_a_cancelled_run_takes_in_no_documents(settings: Settings) -> None:
+    """Neither readable nor unreadable files are taken in or counted."""
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
     submission.take_in(a_document(PARAGRAPH))
@@ -259,7 +259,7 @@ def test_nothing_comes_into_a_cancelled_run(settings: Settings) -> None:
 
 
 def test_the_same_question_in_a_later_run_reuses_the_answer(settings: Settings) -> None:
-    """Content and options known: the result is there at once; a fresh run asks again."""
+    """If content and options are known, the result exists at once; a fresh run asks again."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     first = pipeline.analyze(PARAGRAPH)
 
@@ -276,8 +276,8 @@ def test_the_same_question_in_a_later_run_reuses_the_answer(settings: Settings) 
 
 
 @pytest.mark.parametrize("nightly", [True, False])
-def test_a_run_says_who_goes_first(settings: Settings, *, nightly: bool) -> None:
-    """What a run is submitted with is what its calls ask for permits with."""
+def test_the_priority_of_a_run_applies_to_its_calls(settings: Settings, *, nightly: bool) -> None:
+    """Calls ask for permits with the priority that the run was submitted with."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH, options=replace(a_run(), nightly=nightly))
 
@@ -288,8 +288,8 @@ def test_a_run_says_who_goes_first(settings: Settings, *, nightly: bool) -> None
     assert claimed.priority == (Priority.NIGHTLY if nightly else Priority.INTERACTIVE)
 
 
-def test_a_call_that_was_not_made_is_taken_back(settings: Settings) -> None:
-    """One that has ended stays in the ledger when another one withdraws it."""
+def test_a_call_that_was_not_made_is_withdrawn(settings: Settings) -> None:
+    """A call that has ended stays in the ledger even if it is withdrawn."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH)
     (chunk_id,) = pipeline.open_chunks(pipeline.job(submission).id)
@@ -307,8 +307,8 @@ def test_a_call_that_was_not_made_is_taken_back(settings: Settings) -> None:
     assert pipeline.value("SELECT string_agg(CAST(id AS text), ' ') FROM model_calls") == str(ended)
 
 
-def test_what_cannot_be_read_is_accounted_for(settings: Settings) -> None:
-    """An unreadable file is an intake with code and hint, and no job."""
+def test_an_unreadable_file_is_in_the_account(settings: Settings) -> None:
+    """It is an intake with code and hint, and without a job."""
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
     error = ReadError("scan.pdf is a scan.", "Run OCR.", "unreadable", "needs_ocr")
@@ -339,8 +339,8 @@ def test_a_cancelled_run_stores_no_late_answer(settings: Settings) -> None:
     assert pipeline.value("SELECT status FROM runs") == "cancelled"
 
 
-def test_a_retry_asks_only_what_has_not_succeeded(small_chunks: Settings) -> None:
-    """A partial job asks its failed chunk again and replaces its result."""
+def test_a_retry_repeats_only_what_has_not_succeeded(small_chunks: Settings) -> None:
+    """A partial job repeats its failed chunk and replaces its result."""
     failing = [True]
 
     def fail_at_first(request: CompletionRequest) -> str:
@@ -364,8 +364,8 @@ def test_a_retry_asks_only_what_has_not_succeeded(small_chunks: Settings) -> Non
 NAMES: list[str] = ["latest", "", "  ", "a\nb", str(uuid.UUID(int=7))]
 
 
-def test_names_that_a_command_could_not_tell_apart_are_refused(settings: Settings) -> None:
-    """A run's name is no id, no keyword, and printable; the empty one is made up."""
+def test_ambiguous_names_of_runs_are_refused(settings: Settings) -> None:
+    """A name must not be an id or a keyword, and must be printable; an empty one is generated."""
     for name in NAMES:
         pipeline = a_pipeline(settings)
         options = a_run(AnalysisType.SUMMARY)

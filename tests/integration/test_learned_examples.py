@@ -1,4 +1,4 @@
-"""What people said is right of a profile's answers is shown as examples in later prompts of it."""
+"""Tests of learned examples: answers with feedback are shown in later prompts of a profile."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SHOWN = """
 
 
 def texts(names: str, *, held_out: bool = False) -> Mapping[str, str]:
-    """Return a text for each name, which says what the model is to answer about it."""
+    """Return a text for each name, which tells the model what to answer."""
     found = {}
     for name in names.split():
         numbered = (
@@ -72,7 +72,7 @@ def correct(name: str, label: str = "invoice") -> None:
 
 @contextmanager
 def noted(statements: list[object]) -> Iterator[None]:
-    """Note every statement that is sent meanwhile."""
+    """Record every statement that is sent inside the block."""
 
     def note(*sent: object) -> None:
         statements.append(sent[2])
@@ -83,12 +83,12 @@ def noted(statements: list[object]) -> Iterator[None]:
 
 
 def prompts(pipeline: Pipeline, submission: Submission) -> list[str]:
-    """Return what the model was asked about the documents of a run, by the end of the script."""
+    """Return the latest prompts, one for each job of a run."""
     return [each.user for each in pipeline.model.requests[-len(pipeline.jobs(submission)) :]]
 
 
 def test_a_correction_is_shown_to_later_documents(pipeline: Pipeline) -> None:
-    """Beside the text, not in the instructions; the call records it, and the hash is the same."""
+    """It is beside the text, not in the instructions; calls record it; the hash is unchanged."""
     first = worked(pipeline, asked(), texts("boat"))
     correct("boat")
 
@@ -104,7 +104,7 @@ def test_a_correction_is_shown_to_later_documents(pipeline: Pipeline) -> None:
 
 
 def test_the_same_question_again_has_the_same_result(pipeline: Pipeline) -> None:
-    """An example that came meanwhile does not ask a document again; `--fresh` does, with it."""
+    """A new example does not cause a repetition; with `--fresh` it is used."""
     worked(pipeline, asked(), texts("boat ship"))
     correct("boat")
 
@@ -116,10 +116,8 @@ def test_the_same_question_again_has_the_same_result(pipeline: Pipeline) -> None
     assert pipeline.job(fresh).examples is not None
 
 
-def test_neither_itself_nor_held_out_nor_another_profile_nor_switched_off(
-    pipeline: Pipeline,
-) -> None:
-    """A document never sees its own answer, and what is kept for measuring is shown to none."""
+def test_examples_are_not_shown_where_they_must_not_be(pipeline: Pipeline) -> None:
+    """A document never sees its own answer, and held-out documents are shown to none."""
     worked(pipeline, asked(), {**texts("boat"), **texts("raft", held_out=True)})
     correct("boat")
     correct("raft")
@@ -137,7 +135,7 @@ def test_neither_itself_nor_held_out_nor_another_profile_nor_switched_off(
 
 
 def test_documents_of_a_suite_never_become_examples(pipeline: Pipeline) -> None:
-    """Whatever other run has them as well."""
+    """This also applies if another run has the same documents."""
     worked(pipeline, asked(), texts("boat"))
     correct("boat")
     worked(pipeline, asked(is_suite=True, fresh=True), texts("boat"))
@@ -145,8 +143,8 @@ def test_documents_of_a_suite_never_become_examples(pipeline: Pipeline) -> None:
     assert worked(pipeline, asked(), texts("ship")).example_count == 0
 
 
-def test_what_is_withdrawn_is_shown_no_more(pipeline: Pipeline) -> None:
-    """Other feedback makes another version; without any there is no example."""
+def test_withdrawn_feedback_is_not_shown(pipeline: Pipeline) -> None:
+    """Changed feedback makes another version; without feedback there is no example."""
     worked(pipeline, asked(), texts("boat"))
     correct("boat")
     worked(pipeline, asked(), texts("ship"))
@@ -160,8 +158,8 @@ def test_what_is_withdrawn_is_shown_no_more(pipeline: Pipeline) -> None:
     assert worked(pipeline, asked(), texts("yacht")).example_count == 0
 
 
-def test_a_text_goes_only_where_it_has_been(settings: Settings) -> None:
-    """A document that was analyzed here is not shown to a provider that has not had it."""
+def test_a_text_is_sent_only_to_a_provider_that_has_received_it(settings: Settings) -> None:
+    """A document that was analyzed locally is not shown to another provider."""
     here = a_learner(settings)
     worked(here, asked(), texts("boat"))
     correct("boat")
@@ -170,8 +168,8 @@ def test_a_text_goes_only_where_it_has_been(settings: Settings) -> None:
     assert worked(here, asked(), texts("ship")).example_count == 0
 
 
-def test_a_retry_shows_what_was_chosen(settings: Settings) -> None:
-    """Feedback that came after the document was taken in changes nothing for it."""
+def test_a_retry_shows_the_examples_chosen_before(settings: Settings) -> None:
+    """Feedback that is given after the document was taken in has no effect on it."""
     pipeline = a_learner(settings)
     worked(pipeline, asked(), texts("boat"))
     correct("boat")
@@ -190,8 +188,8 @@ def test_a_retry_shows_what_was_chosen(settings: Settings) -> None:
     assert pipeline.rows(SHOWN) == [("analyze", "boat", 1, 1, "invoice")]
 
 
-def test_a_quote_out_of_an_example_is_refused_and_counted(settings: Settings) -> None:
-    """As one out of an example that the user wrote."""
+def test_a_quote_from_an_example_is_refused_and_counted(settings: Settings) -> None:
+    """The same applies to examples that the user wrote."""
 
     def answers(request: CompletionRequest) -> str:
         answer = json.loads(obeying(request))
@@ -209,8 +207,8 @@ def test_a_quote_out_of_an_example_is_refused_and_counted(settings: Settings) ->
     assert pipeline.rows(f"{failed}'{job_id}'") == [("example", True)]
 
 
-def test_every_part_of_a_long_document_shows_the_same(small_chunks: Settings) -> None:
-    """What joins their answers shows none."""
+def test_every_chunk_of_a_document_shows_the_same_examples(small_chunks: Settings) -> None:
+    """The prompt of the synthesis shows none."""
     answer: dict[str, object] = {
         "primary_label": "letter",
         "secondary_label": None,
@@ -229,8 +227,8 @@ def test_every_part_of_a_long_document_shows_the_same(small_chunks: Settings) ->
     assert stages == {("analyze", "harbour"), ("synthesize", None)}
 
 
-def test_examples_cost_no_further_statement(pipeline: Pipeline) -> None:
-    """A chunk is worked on with as many statements as one without any."""
+def test_examples_need_no_further_statement(pipeline: Pipeline) -> None:
+    """A chunk is processed with as many statements as one without examples."""
     worked(pipeline, asked(), texts("boat"))
     correct("boat")
     counts = []
@@ -247,8 +245,8 @@ def test_examples_cost_no_further_statement(pipeline: Pipeline) -> None:
     assert with_examples == without
 
 
-def test_held_out_documents_are_measured_by_themselves(pipeline: Pipeline) -> None:
-    """Where examples were shown; else there is nothing to part."""
+def test_held_out_documents_are_measured_separately(pipeline: Pipeline) -> None:
+    """They are separate only if examples were shown."""
     both = {**texts("boat ship"), **texts("raft canoe", held_out=True)}
     worked(pipeline, asked(), both)
     for name in both:
@@ -266,8 +264,8 @@ def test_held_out_documents_are_measured_by_themselves(pipeline: Pipeline) -> No
     assert pipeline.rows(history) == [(False, True, 2), (True, False, 4)]
 
 
-def test_a_correction_stays_in_sight_after_a_new_answer(pipeline: Pipeline) -> None:
-    """The views have the corrected value, the one that was answered, who said it and when."""
+def test_a_correction_stays_visible_after_a_new_answer(pipeline: Pipeline) -> None:
+    """The views have the corrected value, the answered one, the author and the time."""
     worked(pipeline, asked(), texts("boat"))
     correct("boat")
 
@@ -284,10 +282,10 @@ def test_a_correction_stays_in_sight_after_a_new_answer(pipeline: Pipeline) -> N
     assert pipeline.rows(said) == [("invoice", "letter", "Ada", 2)]
 
 
-def test_the_story_names_the_examples(
+def test_an_explanation_names_the_examples(
     pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And the prompt is shown as it was asked."""
+    """The prompt is shown as it was asked."""
     worked(pipeline, asked(), texts("boat"))
     correct("boat")
     job = pipeline.job(worked(pipeline, asked(), texts("ship")))
@@ -304,8 +302,8 @@ def test_the_story_names_the_examples(
     assert prompt.user == pipeline.model.requests[-1].user
 
 
-def test_examples_go_with_their_documents(pipeline: Pipeline) -> None:
-    """A pruned document is shown to no one any more, and jobs continue without it."""
+def test_examples_are_pruned_with_their_documents(pipeline: Pipeline) -> None:
+    """A pruned document is not shown any more, and jobs continue without it."""
     worked(pipeline, asked(), texts("boat"))
     correct("boat")
     submission = taken(pipeline, asked(), texts("ship"))

@@ -1,4 +1,4 @@
-"""A refusal that only a person can correct costs one call, that of the first caller."""
+"""Tests that a rejected key or model costs one call, that of the first caller."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KEY = "sk-very-secret"
 
 @dataclass(slots=True, kw_only=True)
 class Worker:
-    """One of many that ask a model with a key, on the clock of Valkey or a set one."""
+    """One of many workers that ask a model with a key, on the clock of Valkey or a set one."""
 
     client: redis.Redis
     model: str = "small"
@@ -47,7 +47,7 @@ class Worker:
     asked: list[str] = field(default_factory=list)
 
     def beside(self, *, model: str = "small", key: str = KEY) -> Worker:
-        """Return another one, on the same clock."""
+        """Return another worker on the same clock."""
         return Worker(client=self.client, model=model, key=key, now=self.now, asked=self.asked)
 
     def ask(self) -> Permit | Wait | Denial:
@@ -58,31 +58,31 @@ class Worker:
         )
 
     def granted(self) -> Permit:
-        """Ask for one more call that has to be let through."""
+        """Request a permit that must be granted."""
         answer = self.ask()
         assert isinstance(answer, Permit), answer
         return answer
 
     def denied(self) -> Denial:
-        """Ask for one more call that is not allowed."""
+        """Request a permit that must be denied."""
         answer = self.ask()
         assert isinstance(answer, Denial), answer
         return answer
 
     def waits(self) -> Reason:
-        """Ask for one more call that has to wait; return why."""
+        """Request a permit that has to wait; return the reason."""
         answer = self.ask()
         assert isinstance(answer, Wait), answer
         return answer.reason
 
     def settle(self, permit: Permit, report: CallReport | Denial) -> None:
-        """Let a call end, with a denial or otherwise."""
+        """End a call, with a denial or another result."""
         if isinstance(report, Denial):
             report = CallReport(result=CallResult.DENIED, denial=report)
         self._limits().settle(permit, report)
 
     def pass_time(self, seconds: float) -> None:
-        """Let so much time go by for all."""
+        """Advance the clock of all workers."""
         self.now[0] += seconds
 
     def _limits(self) -> SharedLimits:
@@ -98,7 +98,7 @@ class Worker:
 
 @pytest.fixture
 def worker(valkey: redis.Redis) -> Worker:
-    """Return a worker who has found its key refused."""
+    """Return a worker whose key was rejected."""
     first = Worker(client=valkey)
     first.settle(first.granted(), KEY_DENIED)
     return first
@@ -108,14 +108,14 @@ def everything(_: Pause) -> bool:
     return True
 
 
-def test_a_refused_key_pauses_everybody(worker: Worker) -> None:
-    """Every caller with that key gets the same error, for any model, without a call."""
+def test_a_rejected_key_pauses_all_callers_with_that_key(worker: Worker) -> None:
+    """All callers get the same error, for any model, without a call."""
     assert (worker.denied().what, worker.denied().hint) == (KEY_DENIED.what, KEY_DENIED.hint)
     assert worker.beside(model="large").denied().code == KEY_DENIED.code
     worker.beside(key="sk-new").granted()
 
 
-def test_a_missing_model_pauses_only_itself(valkey: redis.Redis) -> None:
+def test_a_missing_model_pauses_only_that_model(valkey: redis.Redis) -> None:
     worker = Worker(client=valkey)
     worker.settle(worker.granted(), MODEL_DENIED)
 
@@ -123,8 +123,8 @@ def test_a_missing_model_pauses_only_itself(valkey: redis.Redis) -> None:
     worker.beside(model="large").granted()
 
 
-def test_after_a_while_one_call_looks(worker: Worker) -> None:
-    """The others wait for what it brings, each for a moment at most; an answer ends the pause."""
+def test_one_call_checks_whether_the_pause_is_over(worker: Worker) -> None:
+    """The others wait a moment at most for its result; an answer ends the pause."""
     worker.pass_time(PAUSE_SECONDS - 1)
     worker.denied()
     worker.pass_time(1)
@@ -140,10 +140,8 @@ def test_after_a_while_one_call_looks(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("report", [BROKEN, CallReport(result=CallResult.UNSENT)])
-def test_a_look_that_shows_nothing_is_followed_by_another(
-    worker: Worker, report: CallReport
-) -> None:
-    """A broken connection says nothing of the key."""
+def test_an_inconclusive_check_is_followed_by_another(worker: Worker, report: CallReport) -> None:
+    """A broken connection shows nothing about the key."""
     worker.pass_time(PAUSE_SECONDS)
 
     worker.settle(worker.granted(), report)
@@ -152,8 +150,8 @@ def test_a_look_that_shows_nothing_is_followed_by_another(
     assert worker.waits() is Reason.HEAD_START
 
 
-def test_slow_answers_hold_up_no_worker_for_long(worker: Worker) -> None:
-    """A key that is denied would have been so by then, at one of three calls in a row."""
+def test_slow_answers_delay_workers_only_briefly(worker: Worker) -> None:
+    """A denial is quick: after three checks without one, all workers proceed."""
     worker.pass_time(PAUSE_SECONDS)
     for _ in range(3):
         worker.granted()
@@ -167,7 +165,7 @@ def test_slow_answers_hold_up_no_worker_for_long(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("seconds", [PAUSE_SECONDS, 3 * PAUSE_SECONDS])
-def test_a_pause_does_not_outlive_a_clock_that_is_put_back(worker: Worker, seconds: float) -> None:
+def test_a_pause_ends_when_the_clock_is_set_back(worker: Worker, seconds: float) -> None:
     worker.pass_time(PAUSE_SECONDS / 2)
     worker.pass_time(-seconds)
 
@@ -181,8 +179,8 @@ def test_a_pause_does_not_outlive_a_clock_that_is_put_back(worker: Worker, secon
     assert pauses.read(worker.client) == []
 
 
-def test_a_look_in_the_future_is_not_waited_for(worker: Worker) -> None:
-    """The clock was put back during the look."""
+def test_a_check_in_the_future_is_not_waited_for(worker: Worker) -> None:
+    """The clock was set back during the check."""
     worker.pass_time(PAUSE_SECONDS)
     worker.granted()
 
@@ -191,7 +189,7 @@ def test_a_look_in_the_future_is_not_waited_for(worker: Worker) -> None:
     worker.granted()
 
 
-def test_a_mended_key_that_has_no_such_model_pauses_the_model(worker: Worker) -> None:
+def test_a_corrected_key_without_the_model_pauses_only_the_model(worker: Worker) -> None:
     worker.pass_time(PAUSE_SECONDS)
 
     worker.settle(worker.granted(), MODEL_DENIED)
@@ -200,8 +198,8 @@ def test_a_mended_key_that_has_no_such_model_pauses_the_model(worker: Worker) ->
     worker.beside(model="large").granted()
 
 
-def test_calls_from_before_a_pause_change_nothing(valkey: redis.Redis) -> None:
-    """Neither an answer that was under way ends it, nor another denial prolongs it."""
+def test_calls_from_before_a_pause_do_not_change_it(valkey: redis.Redis) -> None:
+    """A late answer does not end it, and a late denial does not extend it."""
     worker = Worker(client=valkey)
     first, second, third = (worker.granted() for _ in range(3))
     worker.settle(first, KEY_DENIED)
@@ -215,8 +213,8 @@ def test_calls_from_before_a_pause_change_nothing(valkey: redis.Redis) -> None:
     worker.granted()
 
 
-def test_the_first_call_ever_goes_ahead_alone(valkey: redis.Redis) -> None:
-    """If the key is denied, that was the only request; else the others follow it."""
+def test_the_first_call_is_made_alone(valkey: redis.Redis) -> None:
+    """If the key is denied, that was the only request; otherwise the others follow it."""
     worker = Worker(client=valkey, has_head_start=True)
     first = worker.granted()
     assert worker.waits() is Reason.HEAD_START
@@ -230,8 +228,8 @@ def test_the_first_call_ever_goes_ahead_alone(valkey: redis.Redis) -> None:
     other.granted()
 
 
-def test_a_first_call_that_is_too_fast_is_repeated_alone(valkey: redis.Redis) -> None:
-    """Refused for its haste, it says when to ask again, and nothing of how many may."""
+def test_a_rate_limited_first_call_is_repeated_alone(valkey: redis.Redis) -> None:
+    """The refusal says when to ask again, and not how many calls are allowed."""
     worker = Worker(client=valkey, has_head_start=True)
     for _ in range(6):
         worker.settle(worker.granted(), CallReport(result=CallResult.LIMITED))
@@ -246,8 +244,10 @@ def test_a_first_call_that_is_too_fast_is_repeated_alone(valkey: redis.Redis) ->
 
 
 @pytest.mark.parametrize("seconds", [HEAD_START_SECONDS, -3 * PAUSE_SECONDS])
-def test_a_slow_first_answer_holds_up_no_worker(valkey: redis.Redis, seconds: float) -> None:
-    """Denials are quick: after a moment all go, and at once where the clock was put back."""
+def test_a_slow_first_answer_does_not_block_other_workers(
+    valkey: redis.Redis, seconds: float
+) -> None:
+    """Denials are quick: all proceed after a moment, or at once if the clock was set back."""
     worker = Worker(client=valkey, has_head_start=True)
     worker.granted()
 
@@ -256,7 +256,7 @@ def test_a_slow_first_answer_holds_up_no_worker(valkey: redis.Redis, seconds: fl
     worker.granted()
 
 
-def test_a_forgetful_valkey_costs_a_call(worker: Worker) -> None:
+def test_a_valkey_that_lost_its_data_costs_one_call(worker: Worker) -> None:
     worker.client.flushall()
 
     worker.settle(worker.granted(), KEY_DENIED)
@@ -264,8 +264,8 @@ def test_a_forgetful_valkey_costs_a_call(worker: Worker) -> None:
     worker.denied()
 
 
-def test_a_pause_is_told_and_cut_short(valkey: redis.Redis) -> None:
-    """People see whom it concerns and for how long; resumed, one call looks at once."""
+def test_a_pause_is_listed_and_can_be_ended(valkey: redis.Redis) -> None:
+    """The list shows endpoint and duration; after a resume, one call checks at once."""
     real = SharedLimits(
         valkey,
         "endpoint",
@@ -287,14 +287,14 @@ def test_a_pause_is_told_and_cut_short(valkey: redis.Redis) -> None:
     assert PAUSE_SECONDS - 60 < told.seconds <= PAUSE_SECONDS
     assert pauses.resume(valkey, everything) == 1
 
-    # Sent before the resume: it says nothing of what was corrected meanwhile.
+    # This call was sent before the resume, so its result does not concern the corrected key.
     real.settle(permits[1], CallReport(result=CallResult.DENIED, denial=KEY_DENIED))
     assert isinstance(real.take(wanted[2]), Permit)
     assert isinstance(real.take(wanted[3]), Wait)
 
 
-def test_pauses_of_unused_keys_are_forgotten(worker: Worker) -> None:
-    """A day later the next pause sweeps them out."""
+def test_pauses_of_unused_keys_are_deleted(worker: Worker) -> None:
+    """The next pause deletes them a day later."""
     worker.pass_time(2 * 86_400)
 
     other = worker.beside(key="sk-other")
@@ -303,8 +303,8 @@ def test_pauses_of_unused_keys_are_forgotten(worker: Worker) -> None:
     assert len(pauses.read(worker.client)) == 1
 
 
-def test_neither_address_nor_key_can_be_read_in_a_pause(valkey: redis.Redis) -> None:
-    """Some addresses hold a password, before the host or after it."""
+def test_a_pause_contains_neither_address_nor_key(valkey: redis.Redis) -> None:
+    """Some addresses contain a password, before the host or after it."""
     url = "https://me:hunter2@peer/v1"
     place = Place.of("openai", url, "small", SecretStr(KEY))
     limits = SharedLimits(valkey, "endpoint", LimitPolicy(), place=place)

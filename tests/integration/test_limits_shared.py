@@ -1,4 +1,4 @@
-"""The limits in Valkey: one script, exact to the single permit."""
+"""Tests of the limits in Valkey: one script, exact to the single permit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.fakes.clocks import SleptClock
 ANSWERED = CallReport(result=CallResult.ANSWERED, latency_seconds=1.0)
 FAILED = CallReport(result=CallResult.FAILED)
 ENDPOINT = "endpoint"
-# As long as the first pace is not confirmed; 15 after that.
+# This applies until the first rate is confirmed; afterwards it is 15.
 COOL_DOWN_SECONDS = 5
 
 
@@ -62,30 +62,30 @@ class Fleet:
         return self.limits().take(PermitRequest(permit=name, priority=priority, cost=cost))
 
     def granted(self, priority: Priority = Priority.INTERACTIVE, tokens: int = 10) -> Permit:
-        """Ask for one more call that has to be let through."""
+        """Request a permit that must be granted."""
         answer = self.ask(priority, tokens)
         assert isinstance(answer, Permit), answer
         return answer
 
     def refused(self, priority: Priority = Priority.INTERACTIVE, tokens: int = 10) -> Wait:
-        """Ask for one more call that has to wait."""
+        """Request a permit that has to wait."""
         answer = self.ask(priority, tokens)
         assert isinstance(answer, Wait)
         return answer
 
     def work(self, seconds: float) -> None:
-        """Let every call that is let through be answered a second later, for so long."""
+        """Let every granted call be answered a second later, for the given time."""
         ends_at = self.clock.now + seconds
         while self.clock.now < ends_at:
             permits: list[Permit] = []
             while isinstance(answer := self.ask(), Permit):
                 permits.append(answer)
-            self._asked -= 1  # who has to wait asks again by the same name
+            self._asked -= 1  # a waiting caller asks again with the same name
             self.clock.now += 1
             self.settle(permits, ANSWERED)
 
     def found(self) -> tuple[float, float]:
-        """Return the window, and the calls a second that were found to be borne."""
+        """Return the window, and the discovered number of calls per second."""
         window, rate = self.client.hmget(keys(ENDPOINT)[0], "window", "rate")
         return float(window or 0), float(rate or 0)
 
@@ -94,8 +94,8 @@ class Fleet:
             self.limits().settle(permit, report)
 
 
-def test_calls_in_flight_are_bounded_for_all_together(valkey: redis.Redis) -> None:
-    """The bound holds for all workers; a call that ends makes room for one."""
+def test_calls_in_flight_are_bounded_for_all_workers_together(valkey: redis.Redis) -> None:
+    """A call that ends makes room for another."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=3))
     held = [fleet.granted() for _ in range(3)]
 
@@ -106,8 +106,8 @@ def test_calls_in_flight_are_bounded_for_all_together(valkey: redis.Redis) -> No
     assert fleet.refused().reason is Reason.IN_FLIGHT
 
 
-def test_the_bound_holds_under_many_threads(valkey: redis.Redis) -> None:
-    """Of a hundred that ask at once exactly as many as allowed are let through."""
+def test_the_bound_holds_with_many_threads(valkey: redis.Redis) -> None:
+    """Of a hundred concurrent requests exactly the allowed number is granted."""
     limits = SharedLimits(valkey, ENDPOINT, LimitPolicy(max_in_flight=7))
 
     def ask(number: int) -> Permit | Wait | Denial:
@@ -122,7 +122,7 @@ def test_the_bound_holds_under_many_threads(valkey: redis.Redis) -> None:
     assert sum(isinstance(answer, Permit) for answer in answers) == 7
 
 
-def test_a_killed_worker_s_permit_runs_out(valkey: redis.Redis) -> None:
+def test_the_permit_of_a_killed_worker_expires(valkey: redis.Redis) -> None:
     """A permit that is not settled is free again after its lease."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=1, lease_seconds=30))
     fleet.granted()
@@ -135,7 +135,7 @@ def test_a_killed_worker_s_permit_runs_out(valkey: redis.Redis) -> None:
 
 
 def test_requests_per_minute_are_paced(valkey: redis.Redis) -> None:
-    """No minute holds more than is allowed, and none much less; no second holds a burst."""
+    """No minute has more than the limit, and none much less; no second has a burst."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(requests_per_minute=120))
     granted_at: list[float] = []
 
@@ -154,7 +154,7 @@ def test_requests_per_minute_are_paced(valkey: redis.Redis) -> None:
 
 
 def test_tokens_are_reserved_and_corrected(valkey: redis.Redis) -> None:
-    """A large question takes its time in advance; what it did not use comes back."""
+    """A large question waits for its estimated tokens; the unused ones are returned."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(tokens_per_minute=60_000))
     permit = fleet.granted(tokens=20_000)
     before = fleet.refused(tokens=1_000)
@@ -167,8 +167,8 @@ def test_tokens_are_reserved_and_corrected(valkey: redis.Redis) -> None:
     assert fleet.refused(tokens=1_000).seconds < 3
 
 
-def test_limits_are_learnt_from_headers(valkey: redis.Redis) -> None:
-    """What an answer says of the limits holds for everybody from then on."""
+def test_limits_are_learned_from_headers(valkey: redis.Redis) -> None:
+    """The limits in the headers of an answer apply to all workers from then on."""
     fleet = Fleet(client=valkey, policy=LimitPolicy())
     first = fleet.granted()
     told = {QuotaKind.REQUESTS: Quota(limit=60, remaining=0)}
@@ -179,8 +179,8 @@ def test_limits_are_learnt_from_headers(valkey: redis.Redis) -> None:
     assert read_state(valkey, ENDPOINT, fleet.policy).per_minute == {QuotaKind.REQUESTS: 60}
 
 
-def test_retry_after_pauses_everybody(valkey: redis.Redis) -> None:
-    """One refusal keeps all away for as long as the provider says, within reason."""
+def test_retry_after_pauses_all_workers(valkey: redis.Redis) -> None:
+    """One refusal pauses all for the requested time, up to a maximum."""
     fleet = Fleet(client=valkey, policy=LimitPolicy())
     first, second = fleet.granted(), fleet.granted()
 
@@ -193,8 +193,8 @@ def test_retry_after_pauses_everybody(valkey: redis.Redis) -> None:
     assert fleet.refused().seconds == pytest.approx(300, abs=10)
 
 
-def test_one_episode_of_refusals_is_one_cut(valkey: redis.Redis) -> None:
-    """Ten calls refused together shrink the window once, by a fifth."""
+def test_refusals_at_the_same_time_shrink_the_window_once(valkey: redis.Redis) -> None:
+    """Ten calls refused together shrink it by a fifth."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(first_in_flight=10))
     held = [fleet.granted() for _ in range(10)]
 
@@ -204,7 +204,7 @@ def test_one_episode_of_refusals_is_one_cut(valkey: redis.Redis) -> None:
 
 
 def test_the_window_doubles_until_the_first_refusal(valkey: redis.Redis) -> None:
-    """A clean round of a used-up window doubles it; failures do not shrink it."""
+    """A successful round with a full window doubles it; failures do not shrink it."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(first_in_flight=4, breaker_failures=99))
     first = [fleet.granted() for _ in range(4)]
     second: list[Permit] = []
@@ -219,8 +219,8 @@ def test_the_window_doubles_until_the_first_refusal(valkey: redis.Redis) -> None
     assert read_state(valkey, ENDPOINT, fleet.policy).window == 8
 
 
-def test_a_failure_stops_the_doubling_for_a_moment(valkey: redis.Redis) -> None:
-    """Answers beside a failure widen nothing; a second later they do again."""
+def test_a_failure_stops_the_doubling_for_a_second(valkey: redis.Redis) -> None:
+    """Answers within that second do not widen the window."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(first_in_flight=4))
     held = [fleet.granted() for _ in range(4)]
 
@@ -236,7 +236,7 @@ def test_a_failure_stops_the_doubling_for_a_moment(valkey: redis.Redis) -> None:
 
 
 def test_a_failure_pauses_growth(valkey: redis.Redis) -> None:
-    """Neither window nor pace grow in the cool-down, however clean it is; after it they do."""
+    """Neither window nor rate grow during the cool-down; after it they do."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(first_in_flight=40))
     fleet.settle([fleet.granted() for _ in range(40)], CallReport(result=CallResult.LIMITED))
     fleet.work(10)
@@ -251,7 +251,7 @@ def test_a_failure_pauses_growth(valkey: redis.Redis) -> None:
 
 
 def test_the_breaker_opens_probes_and_closes(valkey: redis.Redis) -> None:
-    """After so many failures in a row no call is sent; then one probe decides."""
+    """After a number of consecutive failures no call is sent; then one probe decides."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(breaker_failures=3, breaker_seconds=15))
     fleet.settle([fleet.granted() for _ in range(3)], FAILED)
     assert fleet.refused() == Wait(seconds=15, reason=Reason.BREAKER)
@@ -278,7 +278,7 @@ def test_failures_between_answers_do_not_open_the_breaker(valkey: redis.Redis) -
 
 
 def test_a_lost_probe_is_followed_by_another(valkey: redis.Redis) -> None:
-    """Who was to try and was killed does not keep the endpoint closed for ever."""
+    """A killed prober does not keep the endpoint closed forever."""
     policy = LimitPolicy(breaker_failures=1, breaker_seconds=15, lease_seconds=30)
     fleet = Fleet(client=valkey, policy=policy)
     fleet.settle([fleet.granted()], FAILED)
@@ -290,8 +290,8 @@ def test_a_lost_probe_is_followed_by_another(valkey: redis.Redis) -> None:
     fleet.granted()
 
 
-def test_interactive_work_goes_first(valkey: redis.Redis) -> None:
-    """While it waits, nightly work gets nothing; a caller that does not come back is forgotten."""
+def test_interactive_work_has_priority(valkey: redis.Redis) -> None:
+    """While it waits, nightly work gets no permit; a caller that does not return is removed."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=1))
     held = fleet.granted()
     fleet.refused(Priority.INTERACTIVE)
@@ -303,8 +303,8 @@ def test_interactive_work_goes_first(valkey: redis.Redis) -> None:
     fleet.granted(Priority.NIGHTLY)
 
 
-def test_the_key_cannot_be_read_in_valkey(valkey: redis.Redis) -> None:
-    """Endpoints differ by key, and the key itself is nowhere."""
+def test_valkey_does_not_contain_the_key(valkey: redis.Redis) -> None:
+    """Endpoints differ by key, and the key itself is not stored."""
     secret = SecretStr("sk-very-secret")
     model = ModelSettings(provider="openai", model="m")
     limits = open_limits(LimitSettings(), model, secret, valkey)
@@ -319,8 +319,8 @@ def test_the_key_cannot_be_read_in_valkey(valkey: redis.Redis) -> None:
     assert valkey.ttl(keys(endpoint)[0]) > 0
 
 
-def test_the_settings_of_the_model_win(valkey: redis.Redis) -> None:
-    """What the user says stands above what the provider tells."""
+def test_the_settings_of_the_model_take_precedence(valkey: redis.Redis) -> None:
+    """The user's limits override those in the provider's headers."""
     model = ModelSettings(provider="openai", model="m", requests_per_minute=6_000)
     fleet = Fleet(client=valkey, policy=policy_of(LimitSettings(), model))
     told = {QuotaKind.REQUESTS: Quota(limit=60)}

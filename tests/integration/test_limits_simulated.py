@@ -1,6 +1,6 @@
-"""Hundreds of workers in virtual time around the real script on a real Valkey.
+"""Simulations of hundreds of workers in virtual time with the real script on a real Valkey.
 
-`pytest -m thorough` on this file asks every number of workers and every seed.
+`pytest -m thorough` on this file runs every number of workers and every seed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.nightly
 
 
 def minute(per_minute: float = 60 * PER_SECOND, capacity: float | None = None) -> Bucket:
-    """Return a bucket that is full at first, of a whole minute if nothing else is said."""
+    """Return a bucket that is full at first, for a whole minute unless a capacity is given."""
     return Bucket(per_minute=per_minute, capacity=per_minute if capacity is None else capacity)
 
 
@@ -39,7 +39,7 @@ def requests(capacity: float | None = None) -> Mapping[QuotaKind, Bucket]:
 
 
 def tokens() -> Mapping[QuotaKind, Bucket]:
-    """Return a limit of tokens that allows as many calls."""
+    """Return a limit of tokens that allows the same number of calls."""
     return {QuotaKind.TOKENS: minute(60 * PER_SECOND * TOKENS_PER_CALL)}
 
 
@@ -51,14 +51,14 @@ def simulated(
     seconds: float = END,
     rest: tuple[float, float] = (0.0, 0.0),
 ) -> Tally:
-    """Let more than a hundred workers ask a provider for some minutes."""
+    """Let more than a hundred workers call a provider for some minutes."""
     simulation = Simulation(provider, lanes or {Priority.INTERACTIVE: 120}, rest)
     limits = SharedLimits(valkey, "endpoint", policy or LimitPolicy(), simulation.clock)
     return simulation.run(limits, seconds)
 
 
 def a_random(seed: int = 1) -> Random:
-    """Return jitter that repeats from run to run."""
+    """Return a random generator with the same sequence in every run."""
     return Random(seed)  # noqa: S311 - no secrecy needed
 
 
@@ -72,7 +72,7 @@ Case: TypeAlias = tuple[str | float, int, int]
 
 
 def cases(names: Iterable[str | float], workers: Iterable[int], *routine: Case) -> list[object]:
-    """Return each name with each number of workers and each seed; all but some are thorough."""
+    """Return each name with each number of workers and each seed; most are thorough."""
     return [
         pytest.param(*case, marks=[] if case in routine else [pytest.mark.thorough])
         for case in product(names, workers, SEEDS)
@@ -106,7 +106,7 @@ UNKNOWN = {
     ),
 )
 def test_unknown_limits_are_found(valkey: redis.Redis, name: str, workers: int, seed: int) -> None:
-    """Whatever the limit is, 90 % of it are used, and fewer than 2 % of the calls refused."""
+    """At least 90 % of any limit is used, and fewer than 2 % of the calls are refused."""
     tally = simulated(valkey, seeded(UNKNOWN[name], seed), lanes={Priority.INTERACTIVE: workers})
 
     assert tally.rate(WARM_UP, END) >= 0.9 * PER_SECOND
@@ -122,10 +122,10 @@ def test_unknown_limits_are_found(valkey: redis.Redis, name: str, workers: int, 
         ("a minute at once, then the pace", 300, 2),
     ),
 )
-def test_a_limit_is_kept_over_a_rest(
+def test_a_limit_is_kept_during_a_pause(
     valkey: redis.Redis, name: str, workers: int, seed: int
 ) -> None:
-    """Unused capacity counts neither as refused nor as the pace."""
+    """Unused capacity counts neither as refused nor as the rate."""
     provider = seeded(UNKNOWN[name], seed)
     rest = (100.0, 200.0)
 
@@ -161,8 +161,8 @@ def test_known_limits_are_kept_from_the_start(valkey: redis.Redis, name: str) ->
     assert tally.refused == []
 
 
-def test_a_narrower_limit_than_the_headers_say_is_found(valkey: redis.Redis) -> None:
-    """Headers speak of a minute where the provider counts parts of a second."""
+def test_a_limit_narrower_than_in_the_headers_is_found(valkey: redis.Redis) -> None:
+    """Headers give limits per minute, and the provider enforces them by fractions of a second."""
     provider = SimulatedProvider(random=a_random(), buckets=requests(capacity=3), tells=True)
 
     tally = simulated(valkey, provider)
@@ -171,8 +171,8 @@ def test_a_narrower_limit_than_the_headers_say_is_found(valkey: redis.Redis) -> 
     assert tally.refused_share(WARM_UP, END) < 0.02
 
 
-def test_nightly_work_gets_its_share_and_no_more(valkey: redis.Redis) -> None:
-    """Interactive work goes first; nightly work is never starved."""
+def test_nightly_work_gets_only_its_share(valkey: redis.Redis) -> None:
+    """Interactive work has priority; nightly work is never starved."""
     provider = SimulatedProvider(random=a_random(), buckets=requests(), tells=True)
     lanes = {Priority.INTERACTIVE: 100, Priority.NIGHTLY: 100}
 
@@ -183,8 +183,8 @@ def test_nightly_work_gets_its_share_and_no_more(valkey: redis.Redis) -> None:
     assert 0.02 * PER_SECOND < nightly < 0.1 * PER_SECOND
 
 
-def test_nightly_work_gets_everything_when_it_is_alone(valkey: redis.Redis) -> None:
-    """No share is kept free while no interactive work is there."""
+def test_nightly_work_gets_the_whole_limit_when_it_is_alone(valkey: redis.Redis) -> None:
+    """Without interactive work no share is kept free."""
     provider = SimulatedProvider(random=a_random(), buckets=requests(), tells=True)
 
     tally = simulated(valkey, provider, lanes={Priority.NIGHTLY: 100})
@@ -193,9 +193,10 @@ def test_nightly_work_gets_everything_when_it_is_alone(valkey: redis.Redis) -> N
 
 
 def test_an_outage_costs_few_calls_and_ends_soon(valkey: redis.Redis) -> None:
-    """A minute of failures costs the breaker's count and a few probes; a minute later all is well.
+    """A minute of failures costs the breaker's limit and a few probes.
 
-    The calls that were under way when the breaker opened fail too.
+    The calls in flight when the breaker opened fail, too. A minute after the outage the rate has
+    recovered.
     """
     outage = (60.0, 120.0)
     provider = SimulatedProvider(random=a_random(), buckets=requests(), tells=True, outage=outage)
@@ -207,12 +208,12 @@ def test_an_outage_costs_few_calls_and_ends_soon(valkey: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize("begins_at", [0.0, 60.0])
-def test_a_storm_of_refusals_costs_few_calls_and_is_forgotten(
+def test_a_storm_of_refusals_costs_few_calls_and_is_recovered_from(
     valkey: redis.Redis, begins_at: float
 ) -> None:
-    """Refusals for five minutes leave a pace behind that is given up within eight minutes.
+    """After five minutes of refusals the rate recovers within eight minutes.
 
-    For each pause there is a call that looks whether it is over, and the first ones were under way.
+    Each pause costs one call that checks whether it is over, besides the calls in flight at first.
     """
     ends_at = begins_at + 300
     storm = (begins_at, ends_at)
@@ -229,10 +230,10 @@ def test_a_storm_of_refusals_costs_few_calls_and_is_forgotten(
     ("per_second", "workers", "seed"),
     cases([0.3, 1.0, 5.0], (8, 120), (0.3, 8, 1), (0.3, 120, 1), (1.0, 8, 1), (5.0, 8, 1)),
 )
-def test_a_slow_limit_is_not_leapt_over_again_and_again(
+def test_a_permanently_low_limit_is_rarely_exceeded(
     valkey: redis.Redis, per_second: float, workers: int, seed: int
 ) -> None:
-    """A pace that is slow for good is used, and fewer than 2 % try whether it still is."""
+    """The rate is used, and fewer than 2 % of the calls test whether it still applies."""
     buckets = {QuotaKind.REQUESTS: minute(60 * per_second)}
     provider = SimulatedProvider(random=a_random(seed), buckets=buckets)
 

@@ -1,4 +1,4 @@
-"""What arrives at a provider, and what comes back, when a real LiteLLM proxy stands in between."""
+"""Tests of requests and answers that pass through a real LiteLLM proxy."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def started(
 
 @pytest.fixture
 def proxy(started: LiteLLMProxy) -> LiteLLMProxy:
-    """Return the proxy before a provider that answers properly and has heard nothing yet."""
+    """Return the proxy of a provider that answers properly and has received no request yet."""
     started.provider.play(answer(COMPLETION))
     started.provider.received.clear()
     return started
@@ -86,8 +86,8 @@ def error(message: str, code: str | None, kind: str = "invalid_request_error") -
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
-def test_a_question_reaches_the_provider_whole(proxy: LiteLLMProxy) -> None:
-    """With the schema as it was, the provider's key instead of the proxy's, and our own id."""
+def test_a_question_reaches_the_provider_unchanged(proxy: LiteLLMProxy) -> None:
+    """It has the schema, the provider's key instead of the proxy's, and our call id."""
     model_behind(proxy).complete(replace(a_request(), call_id="0198-a-call"))
 
     (received,) = proxy.provider.received
@@ -106,8 +106,8 @@ def test_a_question_reaches_the_provider_whole(proxy: LiteLLMProxy) -> None:
     }
 
 
-def test_an_answer_comes_back_whole(proxy: LiteLLMProxy) -> None:
-    """With its tokens, what it cost at the proxy's prices, and the provider's limits."""
+def test_an_answer_returns_unchanged(proxy: LiteLLMProxy) -> None:
+    """It has the tokens, the cost at the proxy's prices, and the provider's limits."""
     limits = {"x-ratelimit-limit-requests": "500", "x-ratelimit-remaining-requests": "499"}
     proxy.provider.play(answer(COMPLETION, headers=limits))
 
@@ -116,15 +116,15 @@ def test_an_answer_comes_back_whole(proxy: LiteLLMProxy) -> None:
     assert json.loads(completion.text) == ANSWER
     assert completion.finish_reason is FinishReason.STOP
     assert completion.usage == Usage(input_tokens=100, output_tokens=50)
-    assert completion.reported_cost_usd is not None  # LiteLLM adds it up in floating point
+    assert completion.reported_cost_usd is not None  # LiteLLM computes it in floating point
     expected_usd = 100 * Decimal(INPUT_USD) + 50 * Decimal(OUTPUT_USD)
     assert round(completion.reported_cost_usd, 12) == expected_usd
     assert completion.response_id
     assert completion.limits == {QuotaKind.REQUESTS: Quota(limit=500, remaining=499)}
 
 
-def test_a_wait_that_the_provider_asks_for_is_known(proxy: LiteLLMProxy) -> None:
-    """The proxy passes `Retry-After` on under its own name, and asks once only."""
+def test_the_retry_after_of_the_provider_is_received(proxy: LiteLLMProxy) -> None:
+    """The proxy passes it on under its own name, and sends the request only once."""
     refusal = error("Rate limit reached for requests", "rate_limit_exceeded", "requests")
     proxy.provider.play(answer(refusal, 429, {"retry-after": "7"}))
 
@@ -162,10 +162,10 @@ def test_a_wait_that_the_provider_asks_for_is_known(proxy: LiteLLMProxy) -> None
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else None,
 )
-def test_a_refusal_of_the_provider_is_told_apart(
+def test_kinds_of_refusals_of_the_provider_are_distinguished(
     proxy: LiteLLMProxy, status: int, refusal: JsonObject, expected: type[ModelError]
 ) -> None:
-    """In the proxy's words it means what it means in the provider's own."""
+    """The proxy's wording is mapped to the same error as the provider's."""
     proxy.provider.play(answer(refusal, status))
 
     with pytest.raises(ModelError) as caught:
@@ -175,8 +175,8 @@ def test_a_refusal_of_the_provider_is_told_apart(
     assert len(proxy.provider.received) == 1
 
 
-def test_a_wrong_key_of_the_proxy_pauses(proxy: LiteLLMProxy) -> None:
-    """A proxy without a database answers 400 and says that it has none."""
+def test_a_wrong_key_of_the_proxy_pauses_the_run(proxy: LiteLLMProxy) -> None:
+    """A proxy without a database answers 400 and reports that it has none."""
     with pytest.raises(ModelAccessError) as caught:
         model_behind(proxy, key="sk-wrong-key-0123456789").complete(a_request())
 
@@ -184,36 +184,34 @@ def test_a_wrong_key_of_the_proxy_pauses(proxy: LiteLLMProxy) -> None:
     assert proxy.provider.received == []
 
 
-def test_a_model_that_the_proxy_does_not_have_pauses(proxy: LiteLLMProxy) -> None:
+def test_a_model_unknown_to_the_proxy_pauses_the_run(proxy: LiteLLMProxy) -> None:
     with pytest.raises(ModelAccessError):
         model_behind(proxy, "no-such-model").complete(a_request())
 
     assert proxy.provider.received == []
 
 
-def test_a_silent_provider_costs_no_more_than_our_own_timeout(proxy: LiteLLMProxy) -> None:
+def test_a_silent_provider_takes_no_longer_than_our_timeout(proxy: LiteLLMProxy) -> None:
     proxy.provider.play(silence)
 
     with pytest.raises(ModelTimeoutError):
         model_behind(proxy).complete(a_request(timeout_seconds=1))
 
 
-def test_a_silent_provider_that_the_proxy_gives_up_is_asked_again_later(
-    proxy: LiteLLMProxy,
-) -> None:
+def test_a_timeout_of_the_proxy_is_retried_later(proxy: LiteLLMProxy) -> None:
     proxy.provider.play(silence)
 
     with pytest.raises(ModelOverloadedError):
         model_behind(proxy, litellm_proxy.SHORT_MODEL).complete(a_request(timeout_seconds=120))
 
 
-def test_a_provider_that_breaks_off_is_asked_again_later(proxy: LiteLLMProxy) -> None:
+def test_an_interrupted_answer_of_the_provider_is_retried_later(proxy: LiteLLMProxy) -> None:
     proxy.provider.play(lambda connection: connection.reset())
 
     with pytest.raises(ModelOverloadedError):
         model_behind(proxy).complete(a_request())
 
 
-def test_nothing_beside_the_provider_was_asked(proxy: LiteLLMProxy) -> None:
-    """Neither for prices nor to tell of its use; the last test, for it is about all of them."""
+def test_the_proxy_contacts_only_the_provider(proxy: LiteLLMProxy) -> None:
+    """It requests no prices and sends no telemetry; this test is last and covers all others."""
     assert proxy.outside.connections == 0

@@ -1,4 +1,4 @@
-"""What `AnthropicModel` sends, and what it makes of every answer."""
+"""Tests of what `AnthropicModel` sends, and of how it reads answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.peers.faulty_server import FaultyServer, answer, faulty_server
 
 @pytest.fixture
 def server() -> Iterator[FaultyServer]:
-    """Return a server whose answers each test writes."""
+    """Return a server whose answers the test defines."""
     with faulty_server() as server:
         server.play(answer(message_body()))
         yield server
@@ -48,8 +48,8 @@ def model_at(server: FaultyServer, **settings: object) -> AnthropicModel:
     return AnthropicModel(ModelSettings.model_validate(given | settings), SecretStr("sk-ant"))
 
 
-def test_the_request_is_what_the_api_asks_for(server: FaultyServer) -> None:
-    """Version, key, system prompt and format; no sampling parameter, no prefilled answer."""
+def test_the_request_conforms_to_the_api(server: FaultyServer) -> None:
+    """It has version, key, system prompt and format, and no sampling parameter or prefill."""
     model_at(server).complete(a_request())
 
     received = server.received[0]
@@ -79,8 +79,8 @@ def test_the_request_is_what_the_api_asks_for(server: FaultyServer) -> None:
     }
 
 
-def test_a_schema_that_cannot_be_enforced_is_said_in_the_prompt(server: FaultyServer) -> None:
-    """A free-form map would be closed to an empty object; it is asked for in words instead."""
+def test_a_schema_that_cannot_be_enforced_is_in_the_prompt(server: FaultyServer) -> None:
+    """A free-form map would be restricted to an empty object."""
     schema: JsonObject = {"type": "object", "additionalProperties": {"type": "string"}}
 
     model_at(server).complete(a_request(schema=schema))
@@ -91,8 +91,8 @@ def test_a_schema_that_cannot_be_enforced_is_said_in_the_prompt(server: FaultySe
     assert '"additionalProperties":{"type":"string"}' in str(body["system"])
 
 
-def test_cached_tokens_are_counted_in(server: FaultyServer) -> None:
-    """Anthropic counts cached tokens beside the input; ours is the sum."""
+def test_cached_tokens_are_included_in_the_input(server: FaultyServer) -> None:
+    """Anthropic counts them separately; our input is the sum."""
     usage: JsonObject = {
         "input_tokens": 10,
         "cache_creation_input_tokens": 200,
@@ -132,14 +132,14 @@ def test_cached_tokens_are_counted_in(server: FaultyServer) -> None:
         ([3, {"type": "text", "text": 4}], "end_turn", "", FinishReason.STOP),
     ],
 )
-def test_every_ending_is_told_apart(
+def test_every_stop_reason_is_distinguished(
     server: FaultyServer,
     content: JsonValue,
     reason: JsonValue,
     text: str,
     finish_reason: FinishReason,
 ) -> None:
-    """Only the text is the answer, and only a clean end is a stop."""
+    """Only text blocks are the answer, and only a regular end is a stop."""
     server.play(answer(message_body(content, reason)))
 
     completion = model_at(server).complete(a_request())
@@ -158,7 +158,7 @@ def test_every_ending_is_told_apart(
 def test_a_refusal_keeps_its_reason(
     server: FaultyServer, details: JsonValue, sentence: str
 ) -> None:
-    """A refusal is a successful answer with details, which may be missing."""
+    """A refusal is a successful response with details, which may be missing."""
     server.play(answer(message_body([], "refusal", stop_details=details)))
 
     completion = model_at(server).complete(a_request())
@@ -168,7 +168,7 @@ def test_a_refusal_keeps_its_reason(
 
 
 @pytest.mark.parametrize("body", [{}, [], "x", None, {"content": "text"}])
-def test_json_without_a_message_is_no_answer(server: FaultyServer, body: JsonValue) -> None:
+def test_json_without_a_message_is_an_error(server: FaultyServer, body: JsonValue) -> None:
     """JSON of another service is a failed call with a hint."""
     server.play(answer(body))
 

@@ -1,4 +1,4 @@
-"""Which key goes to which server: those of the environment reach their provider only."""
+"""Tests that keys of the environment are sent to their provider only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REFUSAL = answer({"error": {"message": "No key.", "code": "invalid_api_key"}}, s
 
 @pytest.fixture
 def server() -> Iterator[FaultyServer]:
-    """Return a server that refuses every request and keeps what it was sent."""
+    """Return a server that rejects every request and records it."""
     with faulty_server() as server:
         server.play(*[REFUSAL] * 20)
         yield server
@@ -34,7 +34,7 @@ def server() -> Iterator[FaultyServer]:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in an empty folder, with the keys of both providers in the environment."""
+    """Use an empty folder, with the keys of both providers in the environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHORDWISE_HOME", str(tmp_path / "home"))
     for name in ("CHORDWISE_CONFIG", "CHORDWISE_MODEL", "GATEWAY_API_KEY"):
@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def configured(folder: Path, base_url: str, *lines: str, provider: str = "openai") -> Path:
-    """Write a settings file with one model of these lines."""
+    """Write a settings file with one model that has these lines."""
     file = folder / "chordwise.toml"
     table = [
         "[models.house]",
@@ -58,13 +58,13 @@ def configured(folder: Path, base_url: str, *lines: str, provider: str = "openai
 
 
 def sent(server: FaultyServer) -> str:
-    """Return everything that the server was sent, headers and bodies."""
+    """Return everything that was sent to the server, headers and bodies."""
     assert server.received
     return repr([(each.line, dict(each.headers), each.content) for each in server.received])
 
 
 def ask() -> ChordwiseError:
-    """Ask the model by the library; return why it refuses."""
+    """Ask the model by the library; return the error."""
     request = AnalysisRequest(text="A text.", analysis_type=AnalysisType.SUMMARY)
     with pytest.raises(ChordwiseError) as caught:
         DocumentAnalyzer("house").analyze_document(request)
@@ -72,10 +72,10 @@ def ask() -> ChordwiseError:
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "local"])
-def test_a_key_of_the_environment_goes_to_no_other_address(
+def test_a_key_of_the_environment_is_sent_to_no_other_address(
     folder: Path, server: FaultyServer, provider: str
 ) -> None:
-    """The request has no key, and the refusal says so."""
+    """The request has no key, and the error says so."""
     configured(folder, server.base_url, provider=provider)
 
     error = ask()
@@ -87,7 +87,9 @@ def test_a_key_of_the_environment_goes_to_no_other_address(
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
-def test_nor_does_it_by_the_batch_api(folder: Path, server: FaultyServer, provider: str) -> None:
+def test_a_key_of_the_environment_is_not_sent_to_another_batch_api(
+    folder: Path, server: FaultyServer, provider: str
+) -> None:
     configured(folder, server.base_url, "batch = true", provider=provider)
     settings = load()
     model = settings.model_named("house")
@@ -99,8 +101,10 @@ def test_nor_does_it_by_the_batch_api(folder: Path, server: FaultyServer, provid
     assert not {"authorization", "x-api-key"} & set(server.received[-1].headers)
 
 
-def test_nor_to_ollamas_own_api(folder: Path, server: FaultyServer) -> None:
-    """What keeps a model loaded is a request like any other."""
+def test_a_key_of_the_environment_is_not_sent_to_the_native_ollama_api(
+    folder: Path, server: FaultyServer
+) -> None:
+    """The request that keeps a model loaded follows the same rule."""
     configured(folder, server.base_url, 'keep_alive = "10m"')
     settings = load()
     model = settings.model_named("house")
@@ -112,7 +116,7 @@ def test_nor_to_ollamas_own_api(folder: Path, server: FaultyServer) -> None:
 
 
 @pytest.mark.parametrize("line", [f'api_key = "{OWN}"', 'api_key_env = "GATEWAY_API_KEY"'])
-def test_a_model_may_have_a_key_of_its_own(
+def test_a_model_may_have_its_own_key(
     folder: Path, server: FaultyServer, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
     monkeypatch.setenv("GATEWAY_API_KEY", OWN)
@@ -123,10 +127,10 @@ def test_a_model_may_have_a_key_of_its_own(
     assert server.received[-1].headers["authorization"] == f"Bearer {OWN}"
 
 
-def test_a_variable_that_is_not_set_is_refused_before_anything_is_sent(
+def test_an_unset_key_variable_is_refused_before_anything_is_sent(
     folder: Path, server: FaultyServer
 ) -> None:
-    """A request without the key that the user meant to send would be refused there."""
+    """The server would reject a request without the intended key."""
     configured(folder, server.base_url, 'api_key_env = "GATEWAY_API_KEY"')
 
     error = ask()
@@ -137,8 +141,8 @@ def test_a_variable_that_is_not_set_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AWS_SECRET", "PATH"])
-def test_a_file_cannot_name_any_variable_it_likes(folder: Path, name: str) -> None:
-    """Those of providers go to them only, and others are no keys of models."""
+def test_a_settings_file_may_name_only_variables_for_keys(folder: Path, name: str) -> None:
+    """Keys of providers are for them only, and other variables are no keys of models."""
     configured(folder, "https://gateway.example/v1", f'api_key_env = "{name}"')
 
     with pytest.raises(ConfigurationError, match="api_key_env"):
@@ -162,10 +166,10 @@ def test_a_file_cannot_name_any_variable_it_likes(folder: Path, name: str) -> No
         ("https://openai.com/v1", False),
     ],
 )
-def test_only_the_very_address_of_a_provider_is_its_own(
+def test_only_the_exact_address_of_a_provider_gets_its_key(
     folder: Path, base_url: str, *, is_sent: bool
 ) -> None:
-    """Encrypted, that host and port, and no user information before it."""
+    """It has to be encrypted, with the same host and port, and without user information."""
     configured(folder, base_url)
     settings = load()
 
@@ -174,7 +178,7 @@ def test_only_the_very_address_of_a_provider_is_its_own(
     assert key == (SECRET if is_sent else "")
 
 
-def test_the_commands_say_that_no_key_is_sent(
+def test_the_commands_report_that_no_key_is_sent(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configured(folder, "https://gateway.example/v1?code=hush")
@@ -191,8 +195,10 @@ def test_the_commands_say_that_no_key_is_sent(
         assert "hush" not in said
 
 
-def test_user_information_and_a_key_are_one_too_many(folder: Path, server: FaultyServer) -> None:
-    """A request has one Authorization header: the user information would take the key's place."""
+def test_user_information_and_a_key_together_are_refused(
+    folder: Path, server: FaultyServer
+) -> None:
+    """A request has one Authorization header: the user information would replace the key."""
     address = server.base_url.replace("http://", "http://user:hush@")
     configured(folder, address, f'api_key = "{OWN}"')
 
@@ -202,10 +208,10 @@ def test_user_information_and_a_key_are_one_too_many(folder: Path, server: Fault
     assert "hush" not in f"{error.what} {error.hint}"
 
 
-def test_a_redirect_does_not_show_what_its_address_repeats(
+def test_the_error_of_a_redirect_does_not_show_secrets_of_its_address(
     folder: Path, server: FaultyServer
 ) -> None:
-    """A gateway sends the query along, and the key may be in it."""
+    """A gateway repeats the query, which may contain the key."""
     location = f"https://user:{OWN}@gateway.example/v1?code={OWN}"
     server.behaviors.clear()
     server.play(answer({}, status=307, headers={"location": location}))
@@ -217,7 +223,7 @@ def test_a_redirect_does_not_show_what_its_address_repeats(
     assert OWN not in f"{error.what} {error.hint}"
 
 
-def test_an_error_of_a_server_does_not_repeat_the_secrets_of_its_address(
+def test_a_server_error_does_not_repeat_the_secrets_of_the_address(
     folder: Path, server: FaultyServer
 ) -> None:
     server.behaviors.clear()
@@ -230,7 +236,7 @@ def test_an_error_of_a_server_does_not_repeat_the_secrets_of_its_address(
     assert OWN not in f"{error.what} {error.hint}"
 
 
-def test_the_users_own_model_is_as_before() -> None:
+def test_a_key_in_the_settings_of_a_model_is_used() -> None:
     model = ModelSettings.model_validate({"provider": "openai", "api_key": OWN})
 
     assert load().api_key_for(model).get_secret_value() == OWN
@@ -251,10 +257,10 @@ REPEATING: dict[str, Behavior] = {
 
 
 @pytest.mark.parametrize("repeating", REPEATING.values(), ids=REPEATING.keys())
-def test_a_key_that_a_server_repeats_stands_in_no_error(
+def test_a_key_that_a_server_repeats_is_in_no_error(
     folder: Path, server: FaultyServer, repeating: Behavior
 ) -> None:
-    """Errors are stored and shown; nothing of them repeats what was sent to prove who asks."""
+    """Errors are stored and shown; none repeats the credentials of a request."""
     configured(folder, server.base_url, f'api_key = "{CAPITAL}"')
     server.play(repeating)
     settings = load()

@@ -1,4 +1,4 @@
-"""What is sent to the API of OpenAI and its kin, Ollama among them, and what is made of answers."""
+"""Tests of requests to, and answers of, the OpenAI API and compatible servers such as Ollama."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FREE_FORM: JsonObject = {"type": "object", "additionalProperties": {"type": "str
 
 @pytest.fixture
 def server() -> Iterator[FaultyServer]:
-    """Return a server whose answers each test writes."""
+    """Return a server whose answers the test defines."""
     with faulty_server() as server:
         server.play(answer(completion_body()))
         yield server
@@ -60,22 +60,22 @@ def model_at(server: FaultyServer, **settings: object) -> OpenAIModel:
 def sent_by(
     server: FaultyServer, schema: JsonObject | None = None, **settings: object
 ) -> JsonObject:
-    """Return the body that a model with these settings really sent, officially valid."""
+    """Return the body that a model with these settings sent, validated by the official types."""
     model_at(server, **settings).complete(a_request(schema=schema))
     body = server.received[-1].body
     require_openai(body)
     return body
 
 
-def test_the_request_bears_our_own_id(server: FaultyServer) -> None:
-    """Where a ledger is kept, the provider's logs can be compared with it."""
+def test_the_request_has_our_call_id(server: FaultyServer) -> None:
+    """The provider's logs can be compared with the ledger by it."""
     model_at(server).complete(replace(a_request(), call_id="0198-a-call"))
 
     assert server.received[0].headers["x-client-request-id"] == "0198-a-call"
 
 
-def test_the_request_is_what_the_api_asks_for(server: FaultyServer) -> None:
-    """Address, key, messages, strict schema and bound; and nothing that new models reject."""
+def test_the_request_conforms_to_the_api(server: FaultyServer) -> None:
+    """It has key, messages, strict schema and limit, and nothing that new models reject."""
     body = sent_by(server)
 
     received = server.received[0]
@@ -96,7 +96,7 @@ def test_the_request_is_what_the_api_asks_for(server: FaultyServer) -> None:
 
 
 def test_options_of_older_servers_are_sent_when_set(server: FaultyServer) -> None:
-    """Ollama reads `max_tokens` only, and a temperature is sent where the user wants one."""
+    """Ollama reads only `max_tokens`, and a temperature is sent if the user sets one."""
     body = sent_by(
         server,
         max_tokens_field="max_tokens",
@@ -111,10 +111,10 @@ def test_options_of_older_servers_are_sent_when_set(server: FaultyServer) -> Non
 
 
 @pytest.mark.parametrize("mode", ["json_object", "none"])
-def test_what_the_server_cannot_enforce_is_said_in_the_prompt(
+def test_a_schema_that_the_server_cannot_enforce_is_in_the_prompt(
     server: FaultyServer, mode: str
 ) -> None:
-    """Without a schema on the wire, the prompt holds it, and the word JSON."""
+    """The prompt then has the schema and the word JSON."""
     body = sent_by(server, structured_output=mode)
 
     messages = cast("list[dict[str, str]]", body["messages"])
@@ -122,8 +122,8 @@ def test_what_the_server_cannot_enforce_is_said_in_the_prompt(
     assert body.get("response_format") == ({"type": mode} if mode == "json_object" else None)
 
 
-def test_a_free_form_schema_is_sent_as_it_is_and_not_strict(server: FaultyServer) -> None:
-    """A closed map could only be empty; rather a weaker promise than a wrong one."""
+def test_a_free_form_schema_is_sent_unchanged_and_not_strict(server: FaultyServer) -> None:
+    """In strict mode the map could only be empty."""
     body = sent_by(server, FREE_FORM)
 
     response_format = cast("dict[str, JsonObject]", body["response_format"])
@@ -134,13 +134,13 @@ def test_a_free_form_schema_is_sent_as_it_is_and_not_strict(server: FaultyServer
     }
 
 
-def test_a_schema_that_is_no_object_is_only_said(server: FaultyServer) -> None:
-    """The API takes objects at the root; a list is asked for in words."""
+def test_a_schema_that_is_not_an_object_is_only_in_the_prompt(server: FaultyServer) -> None:
+    """The API accepts only objects at the root."""
     assert "response_format" not in sent_by(server, {"type": "array", "items": {"type": "string"}})
 
 
-def test_a_local_server_gets_the_bounds_of_the_schema(server: FaultyServer) -> None:
-    """llama.cpp enforces lengths, which keeps small models from running on."""
+def test_a_local_server_gets_the_limits_in_the_schema(server: FaultyServer) -> None:
+    """llama.cpp enforces lengths, which prevents endless output of small models."""
     schema: JsonObject = {
         "type": "object",
         "properties": {"a": {"type": "string", "maxLength": 9}},
@@ -153,7 +153,7 @@ def test_a_local_server_gets_the_bounds_of_the_schema(server: FaultyServer) -> N
     assert cast("dict[str, JsonObject]", body["response_format"])["json_schema"]["schema"] == schema
 
 
-def test_an_answer_is_read_whole(server: FaultyServer) -> None:
+def test_all_parts_of_an_answer_are_read(server: FaultyServer) -> None:
     usage: JsonObject = {
         "prompt_tokens": 11,
         "completion_tokens": 7,
@@ -185,7 +185,7 @@ def test_an_answer_is_read_whole(server: FaultyServer) -> None:
         ({"content": "a\ud800\0"}, "stop", "a?\ufffd", FinishReason.STOP, ""),
     ],
 )
-def test_every_ending_is_told_apart(
+def test_every_finish_reason_is_distinguished(
     server: FaultyServer,
     message: JsonObject,
     reason: JsonValue,
@@ -193,7 +193,7 @@ def test_every_ending_is_told_apart(
     finish_reason: FinishReason,
     refusal: str,
 ) -> None:
-    """Truncation and refusal are no parse errors, and odd types break nothing."""
+    """Truncation and refusal are no parse errors, and unexpected types raise no exception."""
     server.play(answer(completion_body(message, reason)))
 
     completion = model_at(server).complete(a_request())
@@ -203,8 +203,8 @@ def test_every_ending_is_told_apart(
     assert completion.refusal == refusal
 
 
-def test_what_an_answer_says_of_itself_can_be_stored(server: FaultyServer) -> None:
-    """PostgreSQL has no NUL in a text, and a number of 400 digits is no time."""
+def test_the_metadata_of_an_answer_can_be_stored(server: FaultyServer) -> None:
+    """PostgreSQL texts have no NUL, and a number of 400 digits is not a time."""
     timings: JsonObject = {"prompt_n": 1, "prompt_ms": 10**400, "predicted_n": 1, "predicted_ms": 2}
     odd: JsonObject = {"id": "\0a", "model": "\0b", "service_tier": "\0c", "timings": timings}
     server.play(answer(completion_body() | odd))
@@ -228,8 +228,8 @@ def test_what_an_answer_says_of_itself_can_be_stored(server: FaultyServer) -> No
         {"prompt_tokens": 1e12, "completion_tokens": 12.5},
     ],
 )
-def test_a_strange_usage_is_unknown(server: FaultyServer, usage: JsonValue) -> None:
-    """Implausible numbers of tokens are `None`, not zero and not an exception."""
+def test_an_implausible_usage_is_unknown(server: FaultyServer, usage: JsonValue) -> None:
+    """Implausible numbers of tokens become `None`, not zero or an exception."""
     server.play(answer(completion_body(usage=usage)))
 
     assert model_at(server).complete(a_request()).usage == Usage()
@@ -239,7 +239,7 @@ def test_a_strange_usage_is_unknown(server: FaultyServer, usage: JsonValue) -> N
     "body",
     [{}, [], "x", 3, None, {"choices": []}, {"choices": {}}, {"choices": [3]}, {"choices": [{}]}],
 )
-def test_json_without_a_completion_is_no_answer(server: FaultyServer, body: JsonValue) -> None:
+def test_json_without_a_completion_is_an_error(server: FaultyServer, body: JsonValue) -> None:
     """JSON of another service is a failed call with a hint, not a KeyError."""
     server.play(answer(body))
 
@@ -249,16 +249,16 @@ def test_json_without_a_completion_is_no_answer(server: FaultyServer, body: Json
     assert "base_url" in caught.value.hint
 
 
-def test_an_answer_that_broke_off_is_an_outage(server: FaultyServer) -> None:
-    """Gateways report a failure in the middle as the reason `error`."""
+def test_an_interrupted_answer_is_an_outage(server: FaultyServer) -> None:
+    """Gateways report a failure during an answer as the finish reason `error`."""
     server.play(answer(completion_body(finish_reason="error")))
 
     with pytest.raises(ModelOverloadedError):
         model_at(server).complete(a_request())
 
 
-def test_two_kinds_of_429_are_told_apart_and_the_wait_is_kept(server: FaultyServer) -> None:
-    """A rate limit waits for the server's seconds, an empty account for a person."""
+def test_two_kinds_of_429_are_distinguished_and_the_wait_is_kept(server: FaultyServer) -> None:
+    """A rate limit requires the server's wait, an empty account needs a person."""
     quota: JsonObject = {"error": {"type": "insufficient_quota", "message": "Check your plan."}}
     server.play(answer({"error": "busy"}, 429, {"Retry-After-Ms": "2500"}), answer(quota, 429))
 
@@ -270,8 +270,8 @@ def test_two_kinds_of_429_are_told_apart_and_the_wait_is_kept(server: FaultyServ
     assert limited.value.retry_after_seconds == 2.5
 
 
-def test_neither_key_nor_document_is_in_an_error(server: FaultyServer) -> None:
-    """A server that echoes the request does not get it into our logs."""
+def test_an_error_contains_neither_key_nor_document(server: FaultyServer) -> None:
+    """This includes a server that repeats the request in its response."""
     for echo in ("key sk-test is wrong", "bad input: The film was a joy from the first minute."):
         server.play(answer({"error": {"message": echo}}, 400))
 
@@ -282,8 +282,8 @@ def test_neither_key_nor_document_is_in_an_error(server: FaultyServer) -> None:
         assert "joy" not in str(caught.value)
 
 
-def test_what_is_left_of_the_budget_shortens_the_timeout(server: FaultyServer) -> None:
-    """A request near the end of its budget does not take the model's whole timeout."""
+def test_the_remaining_time_shortens_the_timeout(server: FaultyServer) -> None:
+    """A request near its deadline does not use the model's whole timeout."""
     server.play(silence)
     request = a_request(timeout_seconds=0.2)
 
@@ -292,7 +292,7 @@ def test_what_is_left_of_the_budget_shortens_the_timeout(server: FaultyServer) -
 
 
 class OllamaServer(AnsweringServer):
-    """Keeps what came in to its native API."""
+    """Records the requests to its native API."""
 
     def __init__(self, status: int) -> None:
         super().__init__(0.0, OllamaHandler)
@@ -305,7 +305,7 @@ class OllamaHandler(AnsweringHandler):
 
     @override
     def do_POST(self) -> None:
-        """Take a native request down, or a question."""
+        """Record a native request, or answer a question."""
         if self.path != "/api/generate":
             super().do_POST()
             return
@@ -324,8 +324,10 @@ def ollama(status: int = 200) -> Iterator[OllamaServer]:
 
 
 @pytest.mark.parametrize(("keep_alive", "sent"), [("10m", "10m"), ("-1", -1)])
-def test_the_time_is_sent_natively_after_the_answer(keep_alive: str, sent: str | int) -> None:
-    """Once for two questions in a row; “for ever” is a number there, for it has no unit."""
+def test_keep_alive_is_sent_to_the_native_api_after_the_answer(
+    keep_alive: str, sent: str | int
+) -> None:
+    """Two consecutive questions send it once; “for ever” is a number, which has no unit."""
     with ollama() as server:
         settings = ModelSettings(
             provider="openai", model="qwen3:8b", base_url=server.base_url, keep_alive=keep_alive
@@ -339,8 +341,8 @@ def test_the_time_is_sent_natively_after_the_answer(keep_alive: str, sent: str |
     assert server.native == [{"model": "qwen3:8b", "keep_alive": sent}]
 
 
-def test_a_server_that_is_not_ollama_still_answers() -> None:
-    """It has no such operation, and the answer counts nevertheless."""
+def test_a_server_that_is_not_ollama_works_without_keep_alive() -> None:
+    """It does not have the operation, and the answer is used nevertheless."""
     with ollama(status=404) as server:
         settings = ModelSettings(
             provider="openai", model="qwen3:8b", base_url=server.base_url, keep_alive="10m"

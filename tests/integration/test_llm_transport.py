@@ -1,4 +1,4 @@
-"""The transport against a peer that misbehaves in every way a network knows."""
+"""Tests of the transport with a server that misbehaves in every way known of networks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def packed(body: bytes, encoding: str = "gzip") -> peer.Behavior:
 
 @pytest.fixture
 def server() -> Iterator[peer.FaultyServer]:
-    """Return a misbehaving server of this test's own."""
+    """Return a misbehaving server for this test."""
     with peer.faulty_server() as server:
         yield server
 
@@ -47,7 +47,7 @@ def transport() -> Iterator[JsonTransport]:
 def test_a_late_call_does_not_shorten_the_next(
     server: peer.FaultyServer, transport: JsonTransport
 ) -> None:
-    """Each call has its own deadline, and a broken connection is not used again."""
+    """Each call has its own deadline, and a broken connection is not reused."""
     server.play(peer.body_drip, peer.answer({"fine": True}))
     with pytest.raises(ModelTransportError):
         transport.post_json(server.base_url, {}, {}, DEADLINE_SECONDS)
@@ -71,24 +71,24 @@ def test_a_late_call_does_not_shorten_the_next(
         (packed(b"", "gzip, gzip"), r"packed body \(gzip, gzip\), which it was not asked for"),
     ],
 )
-def test_half_an_answer_is_a_transient_error(
+def test_an_incomplete_answer_is_a_transient_error(
     server: peer.FaultyServer, transport: JsonTransport, behavior: peer.Behavior, sentence: str
 ) -> None:
-    """What is no complete JSON answer may be one the next time."""
+    """The next attempt may return complete JSON."""
     server.play(behavior)
 
     with pytest.raises(ModelTransportError, match=sentence):
         transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
 
 
-def test_a_packed_answer_is_read(server: peer.FaultyServer, transport: JsonTransport) -> None:
+def test_a_compressed_answer_is_read(server: peer.FaultyServer, transport: JsonTransport) -> None:
     server.play(packed(gzip.compress(b'{"fine": true}')))
 
     assert transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS).body == {"fine": True}
 
 
 @pytest.mark.parametrize("encoding", ["", "gzip"])
-def test_a_file_is_downloaded_unpacked(
+def test_a_downloaded_file_is_decompressed(
     server: peer.FaultyServer, transport: JsonTransport, encoding: str
 ) -> None:
     content = b'{"fine": true}\n' * 100_000
@@ -108,10 +108,10 @@ def test_a_file_is_downloaded_unpacked(
         (packed(b"no gzip"), r"invalid compressed body"),
     ],
 )
-def test_a_file_is_bounded_however_it_is_packed(
+def test_the_size_of_a_download_is_limited_after_decompression(
     server: peer.FaultyServer, transport: JsonTransport, behavior: peer.Behavior, sentence: str
 ) -> None:
-    """A bomb writes no more to the disk than the bound."""
+    """A compression bomb writes no more than the limit to the disk."""
     server.play(behavior)
     target = io.BytesIO()
 
@@ -122,7 +122,7 @@ def test_a_file_is_bounded_however_it_is_packed(
 
 
 @pytest.mark.parametrize("theirs", ["own-id", "OWN-ID", None])
-def test_an_answer_with_the_id_of_its_request_is_taken(
+def test_an_answer_with_the_id_of_its_request_is_accepted(
     server: peer.FaultyServer, transport: JsonTransport, theirs: str | None
 ) -> None:
     server.play(peer.answer({"fine": True}, headers={CALL_HEADER: theirs} if theirs else {}))
@@ -132,10 +132,10 @@ def test_an_answer_with_the_id_of_its_request_is_taken(
     assert answer.body == {"fine": True}
 
 
-def test_an_answer_with_another_id_is_not_taken(
+def test_an_answer_with_another_id_is_rejected(
     server: peer.FaultyServer, transport: JsonTransport
 ) -> None:
-    """It is no answer of ours, whatever it says, and its connection is not used again."""
+    """Its connection is not used again."""
     mixed_up = peer.answer({"about": "another"}, headers={CALL_HEADER: "other-id"})
     server.play(mixed_up, peer.answer({"about": "ours"}))
 
@@ -148,10 +148,10 @@ def test_an_answer_with_another_id_is_not_taken(
 
 
 @pytest.mark.parametrize("share", [1.0, 0.8])
-def test_an_answer_to_another_request_is_not_taken(
+def test_an_unsolicited_answer_is_rejected(
     server: peer.FaultyServer, transport: JsonTransport, share: float
 ) -> None:
-    """What a server sends unasked after an answer is no answer to what is asked next."""
+    """What a server sends after an answer is not the answer to the next request."""
 
     def first_and_more(connection: peer.Connection) -> None:
         head = b"HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\n"
@@ -173,7 +173,7 @@ def test_an_answer_to_another_request_is_not_taken(
     assert server.connections == 2
 
 
-def test_a_login_page_is_named_by_its_title(
+def test_a_login_page_is_reported_with_its_title(
     server: peer.FaultyServer, transport: JsonTransport
 ) -> None:
     """A web page with status 200 means a wrong address, which a person has to correct."""
@@ -190,7 +190,7 @@ def test_a_login_page_is_named_by_its_title(
 def test_an_error_page_keeps_its_status(
     server: peer.FaultyServer, transport: JsonTransport
 ) -> None:
-    """A gateway's HTML error is returned with its title, for the status says what it means."""
+    """A gateway's HTML error is reported with its title, and the status decides its meaning."""
     page = b"<html><head><title>502 Bad Gateway</title></head></html>"
     server.play(peer.answer(page, status=502, content_type="text/html"))
 
@@ -212,8 +212,8 @@ def test_redirects_are_refused(
     assert len(server.received) == 1
 
 
-def test_a_closed_port_names_the_host(transport: JsonTransport) -> None:
-    """A closed port is an error with a hint, not a bare errno."""
+def test_the_error_of_a_closed_port_names_the_host(transport: JsonTransport) -> None:
+    """It has a hint instead of only an errno."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -224,10 +224,8 @@ def test_a_closed_port_names_the_host(transport: JsonTransport) -> None:
 
 
 @pytest.mark.skipif(OPENSSL_IS_ABSENT, reason="makes its certificate with openssl")
-def test_an_untrusted_certificate_waits_for_a_person(
-    transport: JsonTransport, tmp_path: Path
-) -> None:
-    """Asking again cannot make a certificate trusted, so the work pauses with a hint."""
+def test_an_untrusted_certificate_pauses_the_run(transport: JsonTransport, tmp_path: Path) -> None:
+    """A retry cannot make a certificate trusted, so the error has a hint for a person."""
     context = self_signed(tmp_path, "stranger").context()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         greeter = threading.Thread(target=greet_once, args=(listener, context))
@@ -242,16 +240,16 @@ def test_an_untrusted_certificate_waits_for_a_person(
 
 
 def greet_once(listener: socket.socket, context: ssl.SSLContext) -> None:
-    """Take one connection and begin its handshake, which the other side will break off."""
+    """Accept one connection and start a handshake that the client will abort."""
     accepted, _ = listener.accept()
     with accepted, suppress(OSError):
         context.wrap_socket(accepted, server_side=True).close()
 
 
-def test_a_thread_uses_its_connection_again(
+def test_a_thread_reuses_its_connection(
     server: peer.FaultyServer, transport: JsonTransport
 ) -> None:
-    """Calls in a row of one thread share a connection; another thread opens its own."""
+    """Consecutive calls of one thread share a connection; another thread opens a new one."""
     server.play(peer.answer({}))
 
     def call() -> None:
@@ -272,7 +270,7 @@ def test_a_thread_uses_its_connection_again(
 def test_proxies_of_the_environment_are_not_used(
     server: peer.FaultyServer, transport: JsonTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Documents go to the address in the settings, and the key is not replaced by a .netrc's."""
+    """Documents are sent to the configured address, and a .netrc does not replace the key."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     server.play(peer.answer({}))
@@ -282,7 +280,7 @@ def test_proxies_of_the_environment_are_not_used(
     assert server.received[0].headers["authorization"] == "Bearer k"
 
 
-def test_text_that_is_no_utf_8_is_sent_all_the_same(
+def test_text_with_lone_surrogates_is_sent(
     server: peer.FaultyServer, transport: JsonTransport
 ) -> None:
     """Half a surrogate pair becomes a question mark instead of an exception."""
@@ -297,12 +295,12 @@ WHOLE_SECONDS = 2.0
 TOLERANCE = 0.1
 
 
-# No socket's buffers take this much.
+# This is more than the buffers of any socket.
 LARGE = b'{"text": "' + b"a" * 40_000_000 + b'"}'
 _CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-# A handshake record of 16 kB, of which the greeting is never complete.
+# A handshake record of 16 kB whose greeting is never complete.
 _TLS_RECORD = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"
 
 
@@ -319,7 +317,7 @@ def body_of(status: bytes) -> peer.Behavior:
 
 
 def slow_reading(connection: peer.Connection) -> None:
-    """Take a kilobyte of the request now and then."""
+    """Read a kilobyte of the request now and then."""
     while not connection.stopped.wait(peer.DRIP_SECONDS) and connection.socket.recv(1_024):
         pass
 
@@ -347,7 +345,7 @@ BEFORE_THE_REQUEST: Mapping[str, tuple[str, peer.Behavior]] = {
 
 @pytest.fixture
 def addresses() -> Iterator[dict[str, str]]:
-    """Return the address of a server for each way to be slow."""
+    """Return the address of a server for each kind of slowness."""
     found = {}
     with ExitStack() as servers:
         for name, behavior in AFTER_THE_REQUEST.items():
@@ -361,10 +359,10 @@ def addresses() -> Iterator[dict[str, str]]:
         yield found
 
 
-def test_every_slowness_ends_at_the_deadline(addresses: dict[str, str]) -> None:
-    """Whatever comes drop by drop, the call ends at its deadline, give or take a tenth.
+def test_every_kind_of_slow_server_is_timed_out_at_the_deadline(addresses: dict[str, str]) -> None:
+    """Even if bytes arrive one by one, the call ends at its deadline within a tenth.
 
-    They are all slow at the same time, each towards a thread that has its connections ready.
+    All servers are slow at the same time, each for a thread with connected sockets.
     """
     transport = JsonTransport()
     ready = Barrier(len(addresses))
@@ -386,7 +384,7 @@ def test_every_slowness_ends_at_the_deadline(addresses: dict[str, str]) -> None:
     assert {name: each for name, each in shares.items() if abs(each - 1) > TOLERANCE} == {}
 
 
-# As the ledger gives them: UUIDv7.
+# UUIDv7, as created by the ledger.
 OWN_ID = "01a21236-8fe4-769e-a599-1bc2ea2fea46"
 OTHER_ID = "01a21236-8fe5-7a01-8c1d-0d5c2e6b7f10"
 
@@ -405,19 +403,19 @@ def ask(server: peer.FaultyServer, transport: JsonTransport, id_: str = OWN_ID) 
         {CALL_HEADER: f"gateway-4711, {OWN_ID}"},
     ],
 )
-def test_ids_of_a_gateway_break_no_call(
+def test_ids_of_a_gateway_are_accepted(
     server: peer.FaultyServer, transport: JsonTransport, theirs: Mapping[str, str]
 ) -> None:
-    """Its own have a form that ours never have; and it may add its own to ours, or ours twice."""
+    """They have another form than ours, may be added to ours, or may repeat ours."""
     server.play(peer.answer({"fine": True}, headers=theirs))
 
     assert [ask(server, transport).body for _ in range(2)] == [{"fine": True}] * 2
 
 
-def test_an_id_that_could_be_ours_is_never_taken(
+def test_another_id_in_our_form_is_always_rejected(
     server: peer.FaultyServer, transport: JsonTransport
 ) -> None:
-    """However often: so looks a gateway whose every answer is late by one request."""
+    """A gateway whose answers are all late by one request sends such ids."""
     server.play(peer.answer({"about": "another"}, headers={CALL_HEADER: OTHER_ID}))
 
     for _ in range(4):
@@ -425,10 +423,10 @@ def test_an_id_that_could_be_ours_is_never_taken(
             ask(server, transport)
 
 
-def test_who_sends_ours_back_writes_none_of_its_own(
+def test_a_gateway_that_returned_our_id_must_not_send_another(
     server: peer.FaultyServer, transport: JsonTransport
 ) -> None:
-    """An id of whatever form is then that of another customer's request."""
+    """An id of any form is then that of another customer's request."""
     server.play(peer.answer({"fine": True}, headers={CALL_HEADER: OWN_ID}))
     ask(server, transport)
     server.play(peer.answer({"about": "another"}, headers={CALL_HEADER: "customer-4711"}))

@@ -1,4 +1,4 @@
-"""The migrations make the tables that the code maps, and versions share a schema or refuse it."""
+"""Tests that migrations create the mapped tables, and that versions share a schema or refuse it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
 from tests.fakes.processes import wait_until
 
 
-def test_migrated_tables_are_the_mapped_ones(database_url: SecretStr) -> None:
+def test_migrated_tables_are_equal_to_the_mapped_tables(database_url: SecretStr) -> None:
     """Alembic finds no difference between the database and the classes."""
     engine = open_engine(database_url)
 
@@ -33,7 +33,7 @@ def test_migrated_tables_are_the_mapped_ones(database_url: SecretStr) -> None:
 
 
 def test_migrating_again_changes_nothing(database_url: SecretStr) -> None:
-    """The second migration finds the newest revision and leaves it."""
+    """The second migration finds the newest revision and keeps it."""
     engine = open_engine(database_url)
 
     before, after = migration.migrate(engine)
@@ -42,8 +42,8 @@ def test_migrating_again_changes_nothing(database_url: SecretStr) -> None:
     assert before == after == revisions.newest_revision()
 
 
-def test_every_migration_can_be_taken_back(database_url: SecretStr) -> None:
-    """Down to nothing and up again: no table or view is left behind or missing."""
+def test_every_migration_can_be_reverted(database_url: SecretStr) -> None:
+    """After a downgrade to nothing and an upgrade no table or view is left over or missing."""
     engine = open_engine(database_url)
     config = migration.configuration()
     with engine.connect() as connection:
@@ -64,15 +64,15 @@ def test_every_migration_can_be_taken_back(database_url: SecretStr) -> None:
 
 @pytest.fixture
 def engine(database_url: SecretStr) -> Engine:
-    """Return an engine over this test's database, which is at the newest revision."""
+    """Return an engine for this test's database, which is at the newest revision."""
     return open_engine(database_url)
 
 
 @pytest.mark.parametrize(("works_from", "suits"), [(NEWEST, True), (LATER, False)])
-def test_an_old_version_works_on_a_newer_schema_that_says_so(
+def test_an_old_version_works_on_a_newer_schema_that_permits_it(
     tmp_path: Path, engine: Engine, works_from: str, *, suits: bool
 ) -> None:
-    """It is the schema that knows whom it suits; an old version's migration leaves it alone."""
+    """The schema records which versions it supports; an old version does not migrate it."""
     with pytest.MonkeyPatch.context() as patch:
         newer_version(tmp_path, patch, works_from)
         migration.migrate(engine)
@@ -108,7 +108,7 @@ def test_a_newer_schema_without_a_note_is_refused(engine: Engine) -> None:
 def test_a_schema_of_an_unreleased_version_is_refused(
     engine: Engine, revision: str, noted: str
 ) -> None:
-    """Its migrations are no more, whatever number it is at: it has to be created from scratch."""
+    """Its migrations no longer exist: the schema has to be created from scratch."""
     with engine.begin() as connection:
         connection.execute(text(f"UPDATE alembic_version SET version_num = '{revision}'"))  # noqa: S608
         connection.execute(text(noted))
@@ -120,10 +120,10 @@ def test_a_schema_of_an_unreleased_version_is_refused(
     engine.dispose()
 
 
-def test_a_new_version_on_an_older_schema_is_told_to_migrate(
+def test_a_new_version_on_an_older_schema_requires_a_migration(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its code may use what is not there yet."""
+    """Its code may use tables or columns that do not exist yet."""
     newer_version(tmp_path, monkeypatch, NEWEST)
 
     with pytest.raises(ConfigurationError, match=f"needs {LATER}") as caught:
@@ -133,7 +133,7 @@ def test_a_new_version_on_an_older_schema_is_told_to_migrate(
     assert "chordwise migrate" in caught.value.hint
 
 
-def test_a_revision_that_is_taken_back_is_forgotten(
+def test_a_reverted_revision_is_removed_from_the_list(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     newer_version(tmp_path, monkeypatch, NEWEST)
@@ -151,10 +151,10 @@ def test_a_revision_that_is_taken_back_is_forgotten(
     assert after_down[-1] == NEWEST
 
 
-def test_a_migration_never_stops_the_work_for_long(
+def test_a_migration_never_blocks_work_for_long(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind a transaction that holds a table it steps aside, again and again, and then gets it."""
+    """While a transaction holds a table, it releases its lock request and tries again."""
     newer_version(tmp_path, monkeypatch, NEWEST)
     blocker = engine.connect()
     blocker.execute(text("SELECT count(*) FROM jobs"))
@@ -178,10 +178,10 @@ def test_a_migration_never_stops_the_work_for_long(
     assert "priority" in columns
 
 
-def test_a_migration_gives_up_at_last(
+def test_a_migration_gives_up_after_several_attempts(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A transaction that never ends is reported, and leaves schema and session as they were."""
+    """A transaction that never ends is reported; schema and session stay unchanged."""
     newer_version(tmp_path, monkeypatch, NEWEST)
     monkeypatch.setattr(migration, "_ATTEMPTS", 2)
     monkeypatch.setattr(migration, "_LOCK_MILLISECONDS", 50)

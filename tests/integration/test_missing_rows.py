@@ -1,4 +1,4 @@
-"""Lists of a document's content: all rows of the parts are joined, and missing ones are told."""
+"""Tests of lists in results: rows of all chunks are joined, and missing rows are reported."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def an_extraction_run(schema: JsonObject = SCHEMA, **options: object) -> RunOpti
 def worked(
     settings: Settings, *script: Line, text: str = ORDER, options: RunOptions | None = None
 ) -> tuple[Pipeline, Submission]:
-    """Analyze a text in one run, the last line of the script repeated."""
+    """Analyze a text in one run; the last line of the script repeats."""
     pipeline = a_pipeline(settings, *script, repeat_last=True)
     submission = pipeline.analyze(text, options=options or an_extraction_run())
     return pipeline, submission
@@ -59,7 +59,7 @@ def output_of(pipeline: Pipeline) -> JsonObject:
 
 
 def cut_off(request: CompletionRequest) -> str | Completion:
-    """Answer about chunks, and run into the output limit with every synthesis."""
+    """Answer about chunks, and exceed the output limit in every synthesis."""
     text = extracting()(request)
     if not request.task.answers:
         return text
@@ -71,10 +71,10 @@ def cut_off(request: CompletionRequest) -> str | Completion:
     [("small", SCHEMA), ("default", TITLED)],
     ids=["joined by rule", "title by a model"],
 )
-def test_every_row_is_a_row_of_the_table(
+def test_every_row_of_the_text_is_a_row_of_the_result(
     size: str, schema: JsonObject, settings: Settings, small_chunks: Settings
 ) -> None:
-    """With answers that are cut off at 2,048 tokens, and a synthesis of 30 rows; each in place."""
+    """Answers end at 2,048 tokens and a synthesis has at most 30 rows; each row has its place."""
     chosen = small_chunks if size == "small" else settings
     script = within_limits(extracting(at_most=30))
     pipeline, _ = worked(chosen, script, options=an_extraction_run(schema))
@@ -94,8 +94,8 @@ def test_every_row_is_a_row_of_the_table(
     assert bool(syntheses) == (schema is TITLED)
 
 
-def test_a_result_says_how_its_lists_came_about(small_chunks: Settings) -> None:
-    """How many rows each chunk has, how many of them were read twice, and where they stand."""
+def test_a_result_records_the_origin_of_its_lists(small_chunks: Settings) -> None:
+    """It has the rows of each chunk, the number of repeated ones, and their position."""
 
     def failing_first(request: CompletionRequest) -> str:
         is_first = request.task.text.startswith(ORDER[:30])
@@ -121,8 +121,10 @@ def test_a_result_says_how_its_lists_came_about(small_chunks: Settings) -> None:
     }
 
 
-def test_a_chunk_without_rows_amid_a_list_is_partial(small_chunks: Settings) -> None:
-    """The answer is valid; that records of the text have no row is reported all the same."""
+def test_a_chunk_without_rows_in_the_middle_of_a_list_makes_it_partial(
+    small_chunks: Settings,
+) -> None:
+    """The answer is valid, but records of the text without a row are reported."""
     middle = ORDER.splitlines()[ROW_COUNT // 2 + 1]
 
     def passing_over(request: CompletionRequest) -> str:
@@ -148,8 +150,8 @@ def test_a_chunk_without_rows_amid_a_list_is_partial(small_chunks: Settings) -> 
     )
 
 
-def test_the_header_of_a_table_travels_with_each_chunk(small_chunks: Settings) -> None:
-    """Beside the text; what is quoted of it stands where the table begins, and is one row."""
+def test_the_header_of_a_table_is_sent_with_each_chunk(small_chunks: Settings) -> None:
+    """A quote from it has the place where the table begins, and makes one row."""
     header = "| name | price 1 |\n|---|---|"
     rows = [f"| Part-{number} | {number} |" for number in range(200)]
     text = "\n".join(["About the parts.\n", header, *rows])
@@ -181,12 +183,12 @@ def test_the_header_of_a_table_travels_with_each_chunk(small_chunks: Settings) -
 
 
 @pytest.mark.usefixtures("addressed")
-def test_a_synthesis_that_drops_rows_is_partial_until_another_keeps_them(
+def test_a_synthesis_that_drops_rows_is_partial_until_a_retry_keeps_them(
     small_chunks: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """However many levels it takes, the rows of the chunks are what counts.
+    """With any number of levels, the rows of the chunks are the reference.
 
-    A partial result is not reused, nor is the completion that lost rows by the cache.
+    Neither the partial result nor the cached completion that lost rows is reused.
     """
     answers = [extracting(at_most=30)]
 
@@ -210,7 +212,7 @@ def test_a_synthesis_that_drops_rows_is_partial_until_another_keeps_them(
 
 
 def expect_partial(pipeline: Pipeline, submission: Submission) -> None:
-    """Check what is stored of a result that has 30 of all rows."""
+    """Check the stored values of a result that has 30 of all rows."""
     job = pipeline.job(submission)
     assert (job.status, job.error_code, job.error_message) == (
         JobStatus.PARTIAL,
@@ -235,7 +237,7 @@ def expect_partial(pipeline: Pipeline, submission: Submission) -> None:
 
 
 def look_for_missing_rows(run: str, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
-    """Check that they are reported wherever a result is: in commands, JSON, SQL and exports."""
+    """Check that missing rows are reported in commands, JSON, SQL and exports."""
     model = '[models.scripted]\nprovider = "openai"\nmodel = "scripted"\n'
     (folder / "chordwise.toml").write_text(f'{model}base_url = "http://127.0.0.1:9/v1"\n')
 
@@ -270,8 +272,8 @@ def test_one_missing_row_of_many_is_not_rounded_away(small_chunks: Settings) -> 
     assert coverage == pytest.approx((ROW_COUNT - 1) / ROW_COUNT)
 
 
-def test_a_synthesis_that_is_cut_off_loses_no_row_to_the_rule(small_chunks: Settings) -> None:
-    """Equal rows stay, each beside its quote; the result is partial and needs review."""
+def test_the_merge_after_a_truncated_synthesis_loses_no_row(small_chunks: Settings) -> None:
+    """Equal rows are kept, each with its quote; the result is partial and needs review."""
     pipeline, submission = worked(small_chunks, cut_off, options=an_extraction_run(TITLED))
 
     job = pipeline.job(submission)
@@ -306,7 +308,7 @@ def test_failed_chunks_and_missing_rows_are_both_named(small_chunks: Settings) -
 
 
 def test_a_repair_that_drops_rows_is_partial(settings: Settings) -> None:
-    """The invalid answer before it had them: of one chunk, too; one that keeps them succeeds."""
+    """The reference is the invalid answer, also of one chunk; a repair that keeps them succeeds."""
     text = "".join(ORDER.splitlines(keepends=True)[:20])
     rows = rows_in(text)
     invalid = an_extraction([*rows[:-1], {"name": "Part-19"}])
@@ -324,8 +326,8 @@ def test_a_repair_that_drops_rows_is_partial(settings: Settings) -> None:
     assert pipeline.rows(MEASURES) == [("succeeded", 0.8, 1.0, False)]
 
 
-def test_a_revision_that_drops_rows_is_not_taken(settings: Settings) -> None:
-    """The answer before it stays, and a person looks at the objection."""
+def test_a_revision_that_drops_rows_is_rejected(settings: Settings) -> None:
+    """The previous answer is kept, and the objection needs review."""
     text = "".join(ORDER.splitlines(keepends=True)[:20])
     rows = rows_in(text)
     violation = {"principle": 1, "path": "/data/line_items/3", "problem": "It is wrong."}
@@ -341,7 +343,7 @@ def test_a_revision_that_drops_rows_is_not_taken(settings: Settings) -> None:
 
 
 def test_each_mention_of_an_item_is_kept(small_chunks: Settings) -> None:
-    """Equal values at different places are different values, and no model joins them."""
+    """Equal values at different places are different rows, and no model joins them."""
 
     def naming(request: CompletionRequest) -> str:
         quotes = request.task.text.strip().splitlines()

@@ -1,4 +1,4 @@
-"""Work whose worker, database, message or provider fails or is slow."""
+"""Tests of work whose worker, database, message or provider fails or is slow."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def lose_worker(pipeline: Pipeline, *chunk_ids: uuid.UUID) -> None:
 
 
 def dispatch(pipeline: Pipeline) -> None:
-    """Send what is promised, without a worker that receives it."""
+    """Mark the pending messages as sent, without a worker that receives them."""
     pipeline.execute("UPDATE outbox SET sent_at = now() WHERE sent_at IS NULL")
 
 
 def ambiguous(pipeline: Pipeline, statement: str) -> Callable[[], None]:
-    """Have the next commit after a statement made, and reported as lost; return what ends it."""
+    """Report the next commit after a statement as lost although it was made; return a reset."""
     engine: Engine = pipeline.context.database.engine
     commit = engine.dialect.do_commit
     seen: list[str] = []
@@ -93,8 +93,8 @@ def ambiguous(pipeline: Pipeline, statement: str) -> Callable[[], None]:
     return end
 
 
-def test_a_finished_chunk_is_only_looked_at(settings: Settings) -> None:
-    """A replayed message asks nothing, takes no lock and writes nothing."""
+def test_a_finished_chunk_is_only_read(settings: Settings) -> None:
+    """A repeated message asks nothing, takes no lock and writes nothing."""
     pipeline = a_pipeline(settings, quoting_the_text)
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
     analyze_chunk(pipeline.context, chunk_id)
@@ -105,8 +105,8 @@ def test_a_finished_chunk_is_only_looked_at(settings: Settings) -> None:
     assert len(pipeline.model.requests) == 1
 
 
-def test_a_chunk_that_there_is_not_is_unknown(settings: Settings) -> None:
-    """A message with an id of no chunk claims nothing, and harms none that it names beside it."""
+def test_a_chunk_that_does_not_exist_is_unknown(settings: Settings) -> None:
+    """A message with its id claims nothing and does not affect other chunks."""
     pipeline = a_pipeline(settings, quoting_the_text)
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
 
@@ -115,8 +115,8 @@ def test_a_chunk_that_there_is_not_is_unknown(settings: Settings) -> None:
     assert outcomes == [ChunkOutcome.UNKNOWN, ChunkOutcome.ENDED]
 
 
-def test_a_fan_out_whose_commits_were_made_unseen_counts_once(settings: Settings) -> None:
-    """However often its first step is repeated, the document is not set aside for it."""
+def test_a_fan_out_with_unconfirmed_commits_counts_as_one_attempt(settings: Settings) -> None:
+    """However often its first step is repeated, the document is not quarantined."""
     pipeline = a_pipeline(settings, quoting_the_text)
     (job,) = pipeline.jobs(pipeline.submit(LONG))
     max_attempts = pipeline.context.settings.pipeline.max_attempts
@@ -130,10 +130,10 @@ def test_a_fan_out_whose_commits_were_made_unseen_counts_once(settings: Settings
     assert pipeline.value("SELECT status FROM jobs") == JobStatus.RUNNING
 
 
-def test_a_document_that_ends_every_worker_which_cuts_it_is_set_aside(
+def test_a_document_that_ends_every_worker_in_chunking_is_quarantined(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An attempt counts once the job has stood still since the last one."""
+    """An attempt counts if the job has made no progress since the last one."""
     pipeline = a_pipeline(settings, quoting_the_text)
     (job,) = pipeline.jobs(pipeline.submit(LONG))
     monkeypatch.setattr(chunking, "split", interrupted)
@@ -148,14 +148,14 @@ def test_a_document_that_ends_every_worker_which_cuts_it_is_set_aside(
 
 
 def interrupted(*_: object) -> object:
-    """End the worker while it cuts a document."""
+    """Interrupt the worker while it splits a document."""
     raise KeyboardInterrupt
 
 
-def test_a_slice_that_could_not_be_claimed_is_left_alone(
+def test_a_slice_that_could_not_be_claimed_is_not_claimed_later(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A database that is back meanwhile gives no chunk to a thread that has left."""
+    """Once the database is back, no chunk is claimed for a thread that has given up."""
     pipeline = a_pipeline(settings, quoting_the_text)
     ids = [chunk_id for _, chunk_id in pipeline.fan_out(PARAGRAPH, LONG)]
     claims = SliceClaims(pipeline.context, ids)
@@ -174,7 +174,7 @@ def is_away(*_: object) -> object:
     raise ServiceUnavailableError("PostgreSQL cannot be reached.", "Wait for it.")
 
 
-def test_a_claim_whose_commit_was_made_unseen_is_ours(settings: Settings) -> None:
+def test_a_claim_with_an_unconfirmed_commit_is_valid(settings: Settings) -> None:
     """The claim is repeated with the same token, found, and counted once."""
     pipeline = a_pipeline(settings, quoting_the_text)
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
@@ -188,8 +188,8 @@ def test_a_claim_whose_commit_was_made_unseen_is_ours(settings: Settings) -> Non
     assert len(pipeline.model.requests) == 1
 
 
-def test_an_answer_whose_commit_was_made_unseen_is_stored_once(settings: Settings) -> None:
-    """The write is repeated, found to be made, and nothing is asked again."""
+def test_an_answer_with_an_unconfirmed_commit_is_stored_once(settings: Settings) -> None:
+    """The write is repeated and found to be done, and no model is asked again."""
 
     def answer(request: CompletionRequest) -> str:
         ends.append(ambiguous(pipeline, "UPDATE chunks SET status"))
@@ -209,8 +209,8 @@ def test_an_answer_whose_commit_was_made_unseen_is_stored_once(settings: Setting
     assert pipeline.value("SELECT count(*) FROM result_history") == 0
 
 
-def test_a_result_whose_commit_was_made_unseen_has_no_history(settings: Settings) -> None:
-    """The repeated write of a synthesis finds the job ended and leaves it alone."""
+def test_a_result_with_an_unconfirmed_commit_has_no_history(settings: Settings) -> None:
+    """The repeated write of a synthesis finds the job ended and does not change it."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     job_id = pipeline.job(pipeline.submit(LONG)).id
     fan_out(pipeline.context, job_id)
@@ -226,8 +226,8 @@ def test_a_result_whose_commit_was_made_unseen_has_no_history(settings: Settings
     assert pipeline.value("SELECT count(*) FROM result_history") == 0
 
 
-def test_trouble_of_the_database_before_a_call_does_not_count(settings: Settings) -> None:
-    """Work that stopped because the database was away is given back, with its attempt."""
+def test_a_database_error_before_a_call_does_not_count_as_an_attempt(settings: Settings) -> None:
+    """The work is released, and its attempt is not counted."""
     pipeline = a_pipeline(settings, ServiceUnavailableError("PostgreSQL is away."))
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
     pipeline.execute("DELETE FROM outbox")
@@ -241,7 +241,7 @@ def test_trouble_of_the_database_before_a_call_does_not_count(settings: Settings
     assert pipeline.value("SELECT reason FROM outbox") == "database was away"
 
 
-def test_trouble_of_the_database_after_a_call_counts(settings: Settings) -> None:
+def test_a_database_error_after_a_call_counts_as_an_attempt(settings: Settings) -> None:
     """A model that keeps failing is not asked without end."""
     pipeline = a_pipeline(settings, ServiceUnavailableError("PostgreSQL is away."))
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
@@ -253,8 +253,8 @@ def test_trouble_of_the_database_after_a_call_counts(settings: Settings) -> None
     assert pipeline.value("SELECT status || attempts FROM chunks") == "pending1"
 
 
-def test_what_was_never_sent_is_sent_after_a_lease(settings: Settings) -> None:
-    """A worker that was killed while it sent a document's chunks loses none of them."""
+def test_chunks_that_were_never_sent_are_sent_after_a_lease(settings: Settings) -> None:
+    """A worker that was killed while it sent the chunks of a document loses none of them."""
     pipeline = a_pipeline(settings, quoting_the_text)
     pipeline.fan_out(PARAGRAPH)
     pipeline.execute("DELETE FROM outbox")
@@ -266,8 +266,8 @@ def test_what_was_never_sent_is_sent_after_a_lease(settings: Settings) -> None:
     assert pipeline.value("SELECT task FROM outbox") == "chordwise.analyze_slice"
 
 
-def test_a_fan_out_that_takes_long_is_left_alone(settings: Settings) -> None:
-    """Heartbeats show that a job is being fanned out, however slow the broker is."""
+def test_a_slow_fan_out_is_not_repeated(settings: Settings) -> None:
+    """Heartbeats show that it is in progress, however slow the broker is."""
     pipeline = a_pipeline(settings)
     ((job_id, _),) = pipeline.fan_out(PARAGRAPH)
     pipeline.execute("UPDATE chunks SET sent_at = NULL")
@@ -279,8 +279,8 @@ def test_a_fan_out_that_takes_long_is_left_alone(settings: Settings) -> None:
     assert "chunk_never_sent" not in recover(pipeline.context)
 
 
-def test_neighbours_of_a_poisonous_chunk_get_their_last_attempt_alone(settings: Settings) -> None:
-    """Of chunks that lost their worker twice together, one is sent at a time, and claimed alone."""
+def test_chunks_that_lost_workers_together_get_a_last_attempt_alone(settings: Settings) -> None:
+    """After two losses one chunk at a time is sent and claimed."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     work = pipeline.fan_out(*[f"{number}. {PARAGRAPH}" for number in range(3)])
     job_of = {chunk_id: job_id for job_id, chunk_id in work}
@@ -309,8 +309,8 @@ def sent_chunk(pipeline: Pipeline) -> uuid.UUID:
     return found
 
 
-def test_a_retry_waits_for_answers_in_flight(small_chunks: Settings) -> None:
-    """A chunk in work when its paused run is resumed is not asked twice."""
+def test_a_retry_does_not_repeat_calls_in_flight(small_chunks: Settings) -> None:
+    """A chunk that is in progress when its paused run is resumed is not asked twice."""
     pipeline = a_pipeline(small_chunks, ModelAccessError("The key is refused."))
     submission = pipeline.submit(LONG)
     job = pipeline.job(submission)
@@ -325,7 +325,7 @@ def test_a_retry_waits_for_answers_in_flight(small_chunks: Settings) -> None:
     assert pipeline.value("SELECT lease_token FROM chunks WHERE status = 'running'") == token
 
 
-def test_a_document_whose_commit_was_made_unseen_is_taken_in_once(settings: Settings) -> None:
+def test_a_document_with_an_unconfirmed_commit_is_taken_in_once(settings: Settings) -> None:
     """The intake is repeated and found; it does not become a duplicate of itself."""
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
@@ -339,7 +339,7 @@ def test_a_document_whose_commit_was_made_unseen_is_taken_in_once(settings: Sett
     assert pipeline.value("SELECT intakes_balance AND jobs_planned = 1 FROM run_accounts")
 
 
-def test_a_submitter_whose_lease_ran_out_may_go_on(settings: Settings) -> None:
+def test_a_submitter_with_an_expired_lease_may_continue(settings: Settings) -> None:
     pipeline = a_pipeline(settings, quoting_the_text)
     submission = open_run(pipeline.context, a_run(), NOW)
     submission.take_in(a_document(PARAGRAPH))
@@ -359,8 +359,8 @@ def test_a_submitter_whose_lease_ran_out_may_go_on(settings: Settings) -> None:
     assert pipeline.rows("SELECT accepted, intake_status FROM run_accounts") == [(2, "finished")]
 
 
-def test_leases_are_kept_in_one_statement(settings: Settings) -> None:
-    """A heartbeat tells which of many leases still hold."""
+def test_leases_are_extended_in_one_statement(settings: Settings) -> None:
+    """The heartbeat learns which of the leases are still held."""
     pipeline = a_pipeline(settings)
     work = pipeline.fan_out(PARAGRAPH, f"Another text. {PARAGRAPH}")
     tokens = [pipeline.claim(chunk_id) for _, chunk_id in work]
@@ -376,7 +376,7 @@ TIMES = 4
 
 @pytest.fixture
 def impatient(settings: Settings) -> Settings:
-    """Return settings under which a chunk may be postponed once, and is due again at once."""
+    """Return settings that allow one postponement of a chunk, which is due again at once."""
     return with_settings(
         settings,
         "pipeline",
@@ -388,7 +388,7 @@ def impatient(settings: Settings) -> Settings:
 
 
 def failing(error: Callable[[str], Answer], times: int, *, synthesis: bool) -> Line:
-    """Return a model that fails so often at the analysis or at the synthesis, then answers."""
+    """Return a model that fails a number of times in a stage and then answers."""
     left = [error(str(number)) for number in range(times)]
 
     def answer(request: CompletionRequest) -> Answer:
@@ -399,7 +399,7 @@ def failing(error: Callable[[str], Answer], times: int, *, synthesis: bool) -> L
 
 
 def work_until(pipeline: Pipeline, text: str, rounds: int) -> str:
-    """Let workers take a document up so often; return the status of its job."""
+    """Process a document the given number of times; return the status of its job."""
     submission = pipeline.submit(text)
     job_id = pipeline.job(submission).id
     fan_out(pipeline.context, job_id)
@@ -413,8 +413,8 @@ def work_until(pipeline: Pipeline, text: str, rounds: int) -> str:
 
 
 @pytest.mark.parametrize("synthesis", [False, True])
-def test_a_throttled_document_is_never_given_up(impatient: Settings, *, synthesis: bool) -> None:
-    """Refused again and again, at the analysis or the synthesis, it succeeds in the end."""
+def test_a_rate_limited_document_is_never_given_up(impatient: Settings, *, synthesis: bool) -> None:
+    """After repeated refusals, at the analysis or the synthesis, it finally succeeds."""
     script = failing(RateLimitedError, TIMES, synthesis=synthesis)
     pipeline = a_pipeline(impatient, script, repeat_last=True)
 
@@ -424,7 +424,7 @@ def test_a_throttled_document_is_never_given_up(impatient: Settings, *, synthesi
 
 
 @pytest.mark.nightly
-def test_a_broken_provider_is_given_up(impatient: Settings) -> None:
+def test_a_failing_provider_is_given_up(impatient: Settings) -> None:
     script = failing(ModelOverloadedError, 1_000, synthesis=False)
     pipeline = a_pipeline(impatient, script, repeat_last=True)
 
@@ -434,7 +434,7 @@ def test_a_broken_provider_is_given_up(impatient: Settings) -> None:
 DEADLINE_SECONDS = 1.6
 
 
-# Room for a second request, and not for one with as much time.
+# Enough for a second request, but not for one with the whole deadline.
 TOTAL_SECONDS = 3.0
 SLOW_SECONDS = 4.0
 _GRANTED = "SELECT error_code, error_message FROM model_calls ORDER BY started_at"
@@ -443,7 +443,7 @@ _CHUNK = "SELECT status, error_code, hint FROM chunks"
 
 @pytest.fixture
 def provider() -> Iterator[AnsweringServer]:
-    """Return a server that answers properly and too late."""
+    """Return a server that answers properly, but too late."""
     server = AnsweringServer(SLOW_SECONDS)
     with serving_in_a_thread(server):
         yield server
@@ -473,10 +473,10 @@ def pipeline_asking(provider: AnsweringServer, settings: Settings) -> Pipeline:
     return replace(opened, context=context)
 
 
-def test_every_request_has_the_whole_deadline_and_they_end(
+def test_every_request_has_the_whole_deadline_and_attempts_are_limited(
     settings: Settings, provider: AnsweringServer
 ) -> None:
-    """A chunk is postponed, not asked about again with less time, and then fails with a hint."""
+    """A chunk is postponed instead of asked with less time, and then fails with a hint."""
     pipeline = pipeline_asking(provider, settings)
     submission = pipeline.submit("The harbour of Lindau was rebuilt in 1856.")
 

@@ -1,4 +1,4 @@
-"""Runs with prompts of one's own: what workers read, and what is stored of the templates."""
+"""Tests of runs with the user's own prompts: what is asked, and what is stored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OWN = "system = 'In short. $instructions $schema'\nuser = '''$mark\n$text\n$mark
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder with a template of one's own."""
+    """Return a folder with a template of the user."""
     folder = tmp_path / "prompts"
     folder.mkdir()
     (folder / "summary.analyze@brief.toml").write_text(OWN, "utf-8")
@@ -32,8 +32,8 @@ def with_folder(settings: Settings, folder: Path) -> Settings:
     return settings.model_copy(update={"prompts": PromptSettings(folder=folder)})
 
 
-def test_workers_ask_with_the_text_that_was_stored(settings: Settings, folder: Path) -> None:
-    """The folder is gone when they ask; the version names the text, which stands in a table."""
+def test_workers_ask_with_the_stored_text(settings: Settings, folder: Path) -> None:
+    """The folder no longer exists then; the version identifies the text in a table."""
     own = with_folder(settings, folder)
     request = Request(paths=["x"], prompt="brief", model="scripted", run_name="short")
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"))
@@ -51,7 +51,7 @@ def test_workers_ask_with_the_text_that_was_stored(settings: Settings, folder: P
     assert pipeline.rows("SELECT * FROM stale_results") == []
 
 
-def test_an_edit_asks_anew(settings: Settings, folder: Path) -> None:
+def test_an_edited_template_is_asked_again(settings: Settings, folder: Path) -> None:
     """The same document is asked again with another text, and not with the same one."""
     own = with_folder(settings, folder)
     wanted = run_options(Request(paths=["x"], prompt="brief", model="scripted"), own)
@@ -68,7 +68,7 @@ def test_an_edit_asks_anew(settings: Settings, folder: Path) -> None:
     assert [each.system[:9] for each in pipeline.model.requests] == ["In short.", "In brief."]
 
 
-def test_a_variant_that_asks_nothing_is_refused(settings: Settings, folder: Path) -> None:
+def test_a_variant_without_a_template_is_refused(settings: Settings, folder: Path) -> None:
     own = with_folder(settings, folder)
 
     with pytest.raises(UsageError, match="no folder of prompts"):
@@ -80,7 +80,7 @@ def test_a_variant_that_asks_nothing_is_refused(settings: Settings, folder: Path
 
 
 def test_meanings_and_language_are_part_of_the_question(settings: Settings) -> None:
-    """Each of them makes another question; stored options are read back as they were."""
+    """A change of either makes another question; stored options are read back unchanged."""
     pipeline = a_pipeline(settings)
     plain = AnalysisOptions(labels=("a", "b"))
     described = replace(plain, label_descriptions={"b": "second", "a": "first"})
@@ -94,8 +94,8 @@ def test_meanings_and_language_are_part_of_the_question(settings: Settings) -> N
     assert options_from(pipeline.job(submission).options) == asked[-1]
 
 
-def test_a_pack_asks_all_of_its_types(settings: Settings) -> None:
-    """Also of the built-in model; each with its own template, and the labels of the pack."""
+def test_a_pack_asks_for_all_of_its_types(settings: Settings) -> None:
+    """This includes the built-in model; each type has its template, and labels are the pack's."""
     asked = Request(paths=["x"], pack="support", model="extractive", run_name="support")
     pipeline = a_pipeline(settings)
 
@@ -110,8 +110,8 @@ def test_a_pack_asks_all_of_its_types(settings: Settings) -> None:
     ]
 
 
-def test_an_example_that_leaks_is_refused_and_counted(settings: Settings) -> None:
-    """Its quote is not grounded, the result names the leak, and needs review."""
+def test_a_quote_from_a_template_example_is_refused_and_counted(settings: Settings) -> None:
+    """The quote is not grounded; the result reports it and needs review."""
     asked = Request(paths=["x"], pack="support", types=[AnalysisType.CLASSIFICATION])
     options = replace(run_options(asked, settings), model="scripted", name="leaking")
     (example,) = options.analysis.examples

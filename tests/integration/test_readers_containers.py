@@ -1,4 +1,4 @@
-"""One file gives many documents, each with its place, within bounds that no file can break."""
+"""Tests of files with many documents: each has its place, and no file exceeds the limits."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ WORD = docx(word_document(word_paragraph("three")))
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[Reader]:
-    """One reader for all, so that each file also shows that the one before did no harm."""
+    """Return a reader shared by all tests, so that each file is also read after a harmful one."""
     with Reader(ReaderSettings()) as opened:
         yield opened
 
 
 def listed(found: Iterator[ReadDocument | UnreadDocument]) -> list[tuple[str, str]]:
-    """Return source and text of each document; of what is unread, the reason."""
+    """Return source and text of each document, or the reason if it was not read."""
     return [(each.source, outcome(each)) for each in found]
 
 
@@ -59,8 +59,8 @@ def nested(levels: int, content: bytes) -> bytes:
     return content
 
 
-def test_files_in_files_are_documents_of_their_own(reader: Reader) -> None:
-    """A mailbox with a message with an archive with a document: every place is named."""
+def test_files_in_files_are_separate_documents(reader: Reader) -> None:
+    """In a mailbox with a message with an archive with a document, every level is named."""
     packed = archive({"b/three.docx": WORD, "four.txt": "four"})
     mailbox = FROM + a_mail("one", ("two.pdf", pdf([shown("two")])), ("c.zip", packed))
 
@@ -74,8 +74,8 @@ def test_files_in_files_are_documents_of_their_own(reader: Reader) -> None:
     ]
 
 
-def test_hashes_are_of_the_parts_own_bytes(reader: Reader) -> None:
-    """The message has the hash of the file, its attachment that of its content."""
+def test_each_part_has_the_hash_of_its_bytes(reader: Reader) -> None:
+    """The message has the hash of the file, and its attachment that of its content."""
     data = a_mail("one", ("a.txt", b"two"))
 
     whole, part = reader.documents_in(data, "a.eml")
@@ -84,8 +84,8 @@ def test_hashes_are_of_the_parts_own_bytes(reader: Reader) -> None:
     assert (part.sha256, part.byte_count) == (sha256(b"two").hexdigest(), 3)
 
 
-def test_names_in_an_archive_do_no_harm(reader: Reader, tmp_path: Path) -> None:
-    """They are shown with what is invisible escaped, and nothing is written anywhere."""
+def test_names_in_an_archive_are_escaped(reader: Reader, tmp_path: Path) -> None:
+    """Invisible characters are shown as escapes, and no file is written."""
     data = archive({"../../climbs.txt": "one", "a\nb\u202e.txt": "two", f"{tmp_path}/x": "three"})
     path = tmp_path / "a.zip"
     path.write_bytes(data)
@@ -100,8 +100,8 @@ def test_names_in_an_archive_do_no_harm(reader: Reader, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_rows_are_documents(reader: Reader, tmp_path: Path) -> None:
-    """A CSV in an archive, too; what is no table is read as ever, an empty row is named."""
+def test_rows_of_tables_are_documents(reader: Reader, tmp_path: Path) -> None:
+    """This includes a CSV in an archive; other files are read as usual, empty rows are named."""
     columns = Columns(text="review", identity="id")
     table = b"id,review\na,Fine.\nb, \n"
     path = tmp_path / "a.zip"
@@ -118,8 +118,8 @@ def test_rows_are_documents(reader: Reader, tmp_path: Path) -> None:
     assert listed(reader.documents_in(table, "r.csv")) == [("r.csv", table.decode())]
 
 
-def test_a_part_that_breaks_its_limits_costs_itself_only() -> None:
-    """Its neighbors are read, by a new process."""
+def test_a_part_that_exceeds_its_limits_does_not_affect_others() -> None:
+    """The other parts are read, by a new process."""
     bomb = b"<html>" + "ж".encode() * 40_000_000
     data = archive({"a.txt": "one", "bomb.html": bomb, "c.txt": "three"})
     with Reader(ReaderSettings(memory_megabytes=200)) as reader:
@@ -148,10 +148,10 @@ def test_a_part_that_breaks_its_limits_costs_itself_only() -> None:
         pytest.param(nested(9, b"x"), ReaderSettings(), 0, "nested_too_deep", id="depth"),
     ],
 )
-def test_what_a_file_may_give_is_bounded(
+def test_the_number_of_documents_in_a_file_is_limited(
     data: bytes, settings: ReaderSettings, read: int, reason: str
 ) -> None:
-    """What was read before stays; the last intake is of the file itself and says why."""
+    """Documents before the limit are kept; the last intake is of the file and has the reason."""
     with Reader(settings) as reader:
         found = list(reader.documents_in(data, "a.zip"))
 
@@ -160,8 +160,8 @@ def test_what_a_file_may_give_is_bounded(
         assert listed(reader.documents_in(data[:4], "stump.zip")) != []
 
 
-def test_the_time_of_a_file_is_bounded() -> None:
-    """However quick each of its parts is; what was read before stays."""
+def test_the_time_for_a_file_is_limited() -> None:
+    """This holds however quick each part is; documents before the limit are kept."""
     page = b"<html>" + b"<p hidden>x &amp; y</p>" * 40_000 + b"<p>seen"
     data = archive({f"{number}.html": page for number in range(120)})
     with Reader(ReaderSettings(file_timeout_seconds=4)) as reader:
@@ -176,8 +176,10 @@ def test_the_time_of_a_file_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_the_reading_process_holds_no_file(reader: Reader, tmp_path: Path, method: int) -> None:
-    """Neither an archive nor what is in it: both go from file to file."""
+def test_the_reading_process_holds_no_file_in_memory(
+    reader: Reader, tmp_path: Path, method: int
+) -> None:
+    """An archive and its content are passed on as open files."""
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", method) as packed:
         packed.writestr("a.bin", os.urandom(60 * MEGABYTE))
@@ -193,7 +195,7 @@ def test_the_reading_process_holds_no_file(reader: Reader, tmp_path: Path, metho
 
 
 def test_an_archive_that_begins_with_a_pdf_is_an_archive(reader: Reader) -> None:
-    """The first file in it lies as it is, right behind the archive's own head."""
+    """The first file in it is stored uncompressed, right after the header of the archive."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as packed:
         packed.writestr("a.pdf", pdf([shown("one")]))
@@ -204,8 +206,8 @@ def test_an_archive_that_begins_with_a_pdf_is_an_archive(reader: Reader) -> None
     assert found == [("a.zip#a.pdf", "one"), ("a.zip#b.txt", "two")]
 
 
-def test_many_costly_parts_end_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many workbooks that break their parser are enough, however many there are."""
+def test_many_failing_parts_end_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a number of workbooks that crash their parser the rest is not read."""
     monkeypatch.setattr(reading, "_COSTLY_PARTS", 4)
     data = archive({f"{number}.xlsx": SPARSE for number in range(6)})
     with Reader(ReaderSettings(memory_megabytes=200)) as reader:
@@ -214,7 +216,7 @@ def test_many_costly_parts_end_the_reading(monkeypatch: pytest.MonkeyPatch) -> N
     assert [reason for _, reason in found] == ["parser_crashed"] * 3 + ["too_many_failures"]
 
 
-def test_a_mailbox_of_many_messages_takes_little_memory(tmp_path: Path) -> None:
+def test_a_mailbox_of_many_messages_needs_little_memory(tmp_path: Path) -> None:
     """Documents are passed on one by one; neither process collects them."""
     path = tmp_path / "in.mbox"
     message_bytes = FROM + a_mail("one") + b"x" * 12_000 + b"\n\n"
@@ -232,12 +234,12 @@ def test_a_mailbox_of_many_messages_takes_little_memory(tmp_path: Path) -> None:
                 peak = max(peak, sum(process.memory_info().rss for process in of_reader))
 
     assert count == 2_000
-    # The file itself is held by both sides; its messages would be as much again, and more.
+    # Both processes hold the file itself; holding its messages would at least double that.
     assert peak - before < 350 * MEGABYTE
 
 
-def test_who_stops_reading_leaves_a_reader_that_works(reader: Reader) -> None:
-    """The rest of the file is given up, and its process with it."""
+def test_a_reader_works_after_its_caller_stops_early(reader: Reader) -> None:
+    """The rest of the file is dropped, and its process with it."""
     data = archive({f"{number}.txt": "x" for number in range(100)})
 
     found = reader.documents_in(data, "a.zip")
@@ -249,13 +251,13 @@ def test_who_stops_reading_leaves_a_reader_that_works(reader: Reader) -> None:
     assert outcome(reader.read_bytes(WORD, "c.docx")) == "three"
 
 
-def test_an_archive_of_nothing_is_empty(reader: Reader) -> None:
-    """A file is accounted for, whatever it holds."""
+def test_an_archive_without_files_is_empty(reader: Reader) -> None:
+    """It has an intake like any file."""
     assert listed(reader.documents_in(archive({"folder/": ""}), "a.zip")) == [("a.zip", "empty")]
 
 
-def test_a_mislabeled_file_is_told_from_a_binary_one(reader: Reader) -> None:
-    """A name that promises a format has its own reason; content that is known wins over it."""
+def test_a_mislabeled_file_is_distinguished_from_a_binary_one(reader: Reader) -> None:
+    """A file that is not what its name says has its own reason; known content decides."""
     noise = bytes(range(256)) * 20
 
     assert outcome(reader.read_bytes(noise, "a.docx")) == "mislabeled"
@@ -271,15 +273,15 @@ def test_a_mislabeled_file_is_told_from_a_binary_one(reader: Reader) -> None:
         (archive({"a.txt": "x"})[:-30], "a.zip", "truncated"),
     ],
 )
-def test_files_that_were_cut_off_say_so(
+def test_truncated_files_are_reported(
     reader: Reader, data: bytes, name: str, expected: str
 ) -> None:
-    """The reason tells a cut from other damage where the format shows it."""
+    """The reason distinguishes truncation from other damage if the format shows it."""
     assert outcome(reader.read_bytes(data, name)) == expected
 
 
-def test_an_archive_that_holds_itself_ends(reader: Reader) -> None:
-    """Archives in archives end at the bound of levels, with all that lies above it."""
+def test_an_archive_that_contains_itself_is_read_to_the_limit(reader: Reader) -> None:
+    """Archives in archives are read to the limit of levels; files above it are kept."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as written:
         written.writestr("a.txt", "one")
@@ -290,8 +292,8 @@ def test_an_archive_that_holds_itself_ends(reader: Reader) -> None:
     assert found == [("a.zip#a.txt", "one"), ("a.zip", "nested_too_deep")]
 
 
-def test_messages_and_attachments_are_places(reader: Reader) -> None:
-    """Each level of a mail is named; an archive is not, as the source has its name."""
+def test_messages_and_attachments_are_named_in_places(reader: Reader) -> None:
+    """Each level of a mail is named; an archive is not, because the source names it."""
     attached = a_mail("two", ("x.pdf", pdf([shown("none"), shown("Rent")])))
     mailbox = FROM + a_mail("one") + b"\n" + FROM + a_mail("1", ("b.eml", attached))
     archived = archive({"in.mbox": mailbox, "c.md": "# Fees\r\n\r\nNone\r\n", "d.txt": "Rent"})
@@ -316,8 +318,8 @@ def test_messages_and_attachments_are_places(reader: Reader) -> None:
     assert [each.label for each in single.content.places] == ["message"]
 
 
-def test_offsets_of_places_are_those_of_the_stored_text(reader: Reader) -> None:
-    """Line ends and invisible characters are gone there."""
+def test_offsets_of_places_refer_to_the_stored_text(reader: Reader) -> None:
+    """Line ends are normalized and invisible characters removed in it."""
     data = "\ufeffx;y\r\n\u200b1;2\r\n3;4\u200b\u200b\r\n5;6\r\n".encode()
 
     (found,) = reader.documents_in(data, "a.csv")

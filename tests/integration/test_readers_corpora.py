@@ -1,4 +1,4 @@
-"""Real files from elsewhere are read as what they are."""
+"""Tests that real files from other sources are read correctly."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ KINDS = {
     "error": ("unreadable", "encrypted", "unsupported"),
     "text-or-error": ("text", "empty", "unreadable", "encrypted", "unsupported"),
 }
-# Where we know better than the list: the picture has a caption in text; the “ODT” is plain text;
-# only one of the two files in the archive is encrypted.
+# Corrections of the list: the picture has a caption in text; the “ODT” is plain text; only one of
+# the two files in the archive is encrypted.
 EXCEPTIONS = {
     "tika/testOCR.docx": ("text",),
     "tika/testODTnotaZipFile.odt": ("text",),
@@ -74,12 +74,12 @@ def lines(path: str) -> list[JsonObject]:
 
 
 def kind(outcome: ReadDocument | UnreadDocument) -> str:
-    """Return `text`, or the outcome of what could not be read."""
+    """Return `text`, or the outcome of an unread file."""
     return "text" if isinstance(outcome, ReadDocument) else outcome.error.outcome
 
 
 def expected_kinds(entry: JsonObject) -> tuple[str, ...]:
-    """Return what may become of a file of `real_files`."""
+    """Return the permitted outcomes of a file of `real_files`."""
     path, form = text(entry["path"]), text(entry["format"])
     if path in EXCEPTIONS:
         return EXCEPTIONS[path]
@@ -91,8 +91,8 @@ def expected_kinds(entry: JsonObject) -> tuple[str, ...]:
 
 
 @pytest.mark.nightly
-def test_real_files_give_what_their_curator_expects(reader: Reader) -> None:
-    """Text, nothing, or the right kind of error for all files of 41 formats."""
+def test_real_files_have_the_outcome_that_their_curator_expects(reader: Reader) -> None:
+    """All files of 41 formats have text, are empty, or have the right kind of error."""
     surprises = {}
 
     for entry in lines("real_files/manifest.jsonl"):
@@ -103,8 +103,8 @@ def test_real_files_give_what_their_curator_expects(reader: Reader) -> None:
     assert surprises == {}
 
 
-def test_encrypted_files_are_told_apart_from_broken_ones(reader: Reader) -> None:
-    """A password in the list's remarks means that the outcome is `encrypted`."""
+def test_encrypted_files_are_distinguished_from_damaged_ones(reader: Reader) -> None:
+    """A password in the remarks of the list means that the outcome is `encrypted`."""
     locked = [
         text(entry["path"])
         for entry in lines("real_files/manifest.jsonl")
@@ -118,8 +118,8 @@ def test_encrypted_files_are_told_apart_from_broken_ones(reader: Reader) -> None
     assert len(locked) >= 5
 
 
-def test_scans_ask_for_ocr(reader: Reader) -> None:
-    """A PDF of pictures is not called empty."""
+def test_scans_need_ocr(reader: Reader) -> None:
+    """A PDF of pictures is not reported as empty."""
     scans = [
         text(entry["path"])
         for entry in lines("real_files/manifest.jsonl")
@@ -135,8 +135,8 @@ def test_scans_ask_for_ocr(reader: Reader) -> None:
 
 
 @pytest.mark.nightly
-def test_ordinary_files_hide_no_text(reader: Reader) -> None:
-    """The one with a hidden sentence is found, and a mark in white at a page's edge beside it."""
+def test_hidden_text_is_found_only_where_it_exists(reader: Reader) -> None:
+    """One file has a hidden sentence, and one a white mark at the edge of a page."""
     files = sorted(CORPORA.glob("**/*.pdf"))
     read = {file.name: reader.read(file) for file in files}
 
@@ -151,7 +151,7 @@ def test_ordinary_files_hide_no_text(reader: Reader) -> None:
 
 
 def test_court_documents_are_read(reader: Reader) -> None:
-    """All filings give text, and the file of zero bytes is empty."""
+    """All filings have text, except a file of zero bytes, which is empty."""
     outcomes = {
         text(entry["id"]): kind(reader.read(CORPORA / "court_docs" / text(entry["path"])))
         for entry in lines("court_docs/labels.jsonl")
@@ -162,7 +162,7 @@ def test_court_documents_are_read(reader: Reader) -> None:
 
 
 def test_old_encodings_are_recognised(reader: Reader) -> None:
-    """The Declaration of Human Rights is legible in every encoding that Python knows."""
+    """The Declaration of Human Rights is readable in every encoding that Python knows."""
     for name, probe in LANGUAGE_PROBES.items():
         outcome = reader.read(CORPORA / "udhr" / "docs" / name)
         assert isinstance(outcome, ReadDocument), name
@@ -170,8 +170,8 @@ def test_old_encodings_are_recognised(reader: Reader) -> None:
 
 
 @pytest.mark.nightly
-def test_every_translation_is_text_or_refused(reader: Reader) -> None:
-    """Nothing but encodings that Python does not know fails to become text."""
+def test_every_translation_is_text_or_rejected(reader: Reader) -> None:
+    """Only encodings that Python does not know are not read as text."""
     failed = [
         text(entry["encoding"])
         for entry in lines("udhr/labels.jsonl")
@@ -181,8 +181,8 @@ def test_every_translation_is_text_or_refused(reader: Reader) -> None:
     assert set(failed) <= set(FOREIGN_TO_PYTHON)
 
 
-def test_naughty_strings_are_kept_as_they_are(reader: Reader) -> None:
-    """Each string of the list comes back normalised and otherwise unchanged, or is not text."""
+def test_naughty_strings_are_unchanged(reader: Reader) -> None:
+    """Each string of the list is normalized and otherwise unchanged, or is not text."""
     strings = json.loads((CORPORA / "naughty_strings" / "blns.json").read_text(encoding="utf-8"))
     refused = []
 
@@ -195,14 +195,14 @@ def test_naughty_strings_are_kept_as_they_are(reader: Reader) -> None:
             assert "\0" not in outcome.content.text
             outcome.content.text.encode()
 
-    # Nothing, all the kinds of blanks, and a string of control characters only.
+    # These are empty, consist of blanks of all kinds, or have only control characters.
     assert not any(character.isprintable() and character != " " for character in "".join(refused))
     assert len(refused) <= 5
 
 
 @pytest.mark.nightly
 def test_real_texts_of_many_scripts_keep_their_spelling(reader: Reader) -> None:
-    """No real text is a reason to look for invisible characters; a collection of nasty ones is."""
+    """No real text needs review for invisible characters; a list of hostile strings does."""
     folders = ("udhr", "xquad", "prompt_injection_bipia", "cuad_contracts", "speeches")
     files = [file for folder in folders for file in sorted((CORPORA / folder / "docs").iterdir())]
     outcomes = [reader.read(file) for file in files]

@@ -1,4 +1,4 @@
-"""Arguments become files: each once, sorted, never out of the folder, nothing lost in silence."""
+"""Tests of discovery: files are found once, sorted, and never outside of their folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chordwise.settings import ReaderSettings
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with files at two depths, hidden and temporary ones among them; it is current."""
+    """Change to a folder with files at two depths, including hidden and temporary ones."""
     for name in (
         *("b.txt", "a.txt", "sub/c.txt", "sub/deep/d.md", "sub/e.md", "B.txt"),
         *(".hidden", ".git/config", "~$a.docx", "x.part", "y.tmp", ".DS_Store", "Thumbs.db"),
@@ -35,16 +35,16 @@ def sources(*arguments: str) -> list[str]:
 
 
 def failures(found: Sequence[FoundFile]) -> dict[str, str]:
-    """Return the reasons of the files that must not be read, by name."""
+    """Return the reasons for files that must not be read, by name."""
     return {file.path.name: file.failure.reason for file in found if file.failure and file.path}
 
 
 @pytest.mark.usefixtures("folder")
 class TestNames:
-    """What is found under which argument."""
+    """Tests of the files that each kind of argument finds."""
 
-    def test_a_folder_gives_its_files_sorted(self) -> None:
-        """Hidden, temporary and system files are left out, at every depth."""
+    def test_the_files_of_a_folder_are_sorted(self) -> None:
+        """Hidden, temporary and system files are omitted at every depth."""
         assert sources("docs") == [
             "docs/B.txt",
             "docs/a.txt",
@@ -63,30 +63,30 @@ class TestNames:
             ("d?cs/sub", ["./docs/sub/c.txt", "./docs/sub/deep/d.md", "./docs/sub/e.md"]),
         ],
     )
-    def test_a_pattern_gives_what_a_shell_would(self, pattern: str, expected: list[str]) -> None:
-        """`**` means any depth; a folder that matches gives its files."""
+    def test_a_pattern_matches_as_in_a_shell(self, pattern: str, expected: list[str]) -> None:
+        """`**` matches any depth; for a folder that matches, its files are found."""
         assert sources(pattern) == expected
 
     def test_the_same_file_is_found_once(self) -> None:
-        """Whatever names it: another spelling, its folder, a pattern."""
+        """Another spelling, its folder or a pattern may match it as well."""
         assert sources("docs/b.txt", "./docs/sub/../b.txt", "docs/*.txt") == [
             "docs/b.txt",
             "docs/B.txt",
             "docs/a.txt",
         ]
 
-    def test_a_file_that_is_named_is_found_even_if_hidden(self) -> None:
-        """Only files that were not named are ignored."""
+    def test_a_hidden_file_that_is_named_is_found(self) -> None:
+        """Only files that are not named are ignored."""
         assert sources("docs/.hidden") == ["docs/.hidden"]
 
-    def test_a_file_whose_name_looks_like_a_pattern_is_that_file(self) -> None:
-        """Brackets in a name are no pattern if the file exists."""
+    def test_an_existing_file_name_is_not_a_pattern(self) -> None:
+        """The brackets in the name are literal."""
         Path("report[1].txt").write_text("x")
 
         assert sources("report[1].txt") == ["report[1].txt"]
 
     def test_a_dash_is_standard_input(self) -> None:
-        """It comes in its place, once, and has no path."""
+        """It appears once, in the position of its first argument, and has no path."""
         found = list(discover(["-", "docs/a.txt", "-"]))
 
         assert [file.source for file in found] == ["stdin", "docs/a.txt"]
@@ -95,8 +95,8 @@ class TestNames:
     @pytest.mark.parametrize(
         "argument", ["nothing.txt", "docs/*.pdf", "no/**/such", "a\0b", "", "new"]
     )
-    def test_what_matches_nothing_is_named_before_anything_is_found(self, argument: str) -> None:
-        """A mistyped argument stops the command before the others have begun."""
+    def test_an_argument_without_files_is_refused_before_discovery(self, argument: str) -> None:
+        """A mistyped argument stops the command before any other argument is processed."""
         Path("new").mkdir()
 
         with pytest.raises(UsageError) as refusal:
@@ -105,8 +105,8 @@ class TestNames:
         assert argument.replace("\0", "\\u0000") in str(refusal.value)
 
 
-def test_links_never_lead_out_of_the_folder(folder: Path, tmp_path: Path) -> None:
-    """A link out is reported, a link inside counts once, a loop ends, a broken one is reported."""
+def test_links_out_of_the_folder_are_not_followed(folder: Path, tmp_path: Path) -> None:
+    """They and broken links are reported; a link inside counts once, and a loop ends."""
     (tmp_path / "outside.txt").write_text("secret")
     (folder / "out").symlink_to(tmp_path / "outside.txt")
     (folder / "up").symlink_to(tmp_path)
@@ -130,7 +130,7 @@ def test_links_never_lead_out_of_the_folder(folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_link_that_is_named_is_followed(folder: Path) -> None:
-    """Who names a link means its target, be it a file or a folder."""
+    """An explicit link means its target, which may be a file or a folder."""
     Path("link.txt").symlink_to(folder / "a.txt")
     Path("linked").symlink_to(folder / "sub")
 
@@ -145,8 +145,8 @@ def test_a_link_that_is_named_is_followed(folder: Path) -> None:
     assert found[0].follow_symlinks
 
 
-def test_what_is_no_file_is_found_and_refused(folder: Path) -> None:
-    """A pipe in a folder is accounted for, and reading it does not hang."""
+def test_a_special_file_is_found_and_refused(folder: Path) -> None:
+    """A named pipe in a folder has an outcome, and reading it does not block."""
     os.mkfifo(folder / "pipe")
 
     with Reader(ReaderSettings()) as reader:
@@ -162,8 +162,8 @@ def test_what_is_no_file_is_found_and_refused(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_any_name_is_shown_and_read() -> None:
-    """Newlines, raw bytes, overrides and formulas in names are escaped, and the file is read."""
+def test_a_file_with_any_name_is_read_and_its_name_escaped() -> None:
+    """This includes newlines, raw bytes, bidirectional overrides and formulas."""
     names = [b"new\nline.txt", b"raw\xff.txt", "rtl\u202eexe.txt".encode(), b"-rf", b"=cmd()"]
     Path("odd").mkdir()
     for name in names:
@@ -185,8 +185,8 @@ def test_any_name_is_shown_and_read() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_deep_tree_is_walked_to_the_bottom() -> None:
-    """Folders nested deeper than Python recurses are no problem."""
+def test_a_deep_folder_is_searched_completely() -> None:
+    """Folders may be nested deeper than Python's limit of recursion."""
     depth = 1_200
     start = Path.cwd()
     Path("deep").mkdir()
@@ -198,7 +198,7 @@ def test_a_deep_tree_is_walked_to_the_bottom() -> None:
     os.chdir(start)
 
     found = sources("deep")
-    # pytest's own cleaning up recurses.
+    # The cleanup of pytest is recursive.
     subprocess.run(["rm", "-r", "deep"], check=True)  # noqa: S607 - any rm will do
 
     assert [len(Path(source).parts) for source in found] == [depth + 2]

@@ -1,4 +1,4 @@
-"""Files made to hurt are named as what they are, in little time and memory."""
+"""Tests that hostile files are identified in little time and memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LONG_PDF = pdf([shown(f"page {number}") for number in range(300)])
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[Reader]:
-    """One reader for all, so that each file also shows that the one before did no harm."""
+    """Return a reader shared by all tests, so that each file is also read after a harmful one."""
     with Reader(ReaderSettings(timeout_seconds=10, memory_megabytes=256)) as opened:
         yield opened
 
@@ -238,12 +238,12 @@ def reader() -> Iterator[Reader]:
         ),
     ],
 )
-def test_hostile_files_do_no_harm(
+def test_hostile_files_are_read_within_the_limits(
     reader: Reader, data: Callable[[], bytes], name: str, outcome: str, reason: str
 ) -> None:
-    """Each ends within its limits, leaks nothing, and leaves the reader at work.
+    """Each leaks nothing, and the reader works afterwards.
 
-    Where damage can be repaired, text is as good as an error (`*`).
+    If damage can be repaired, text is accepted as well as an error (`*`).
     """
     content = data()
     started = time.monotonic()
@@ -264,7 +264,7 @@ def test_hostile_files_do_no_harm(
 
 
 def test_a_long_line_without_sentences_is_read(reader: Reader) -> None:
-    """Forty megabytes in one line are text like any other."""
+    """Forty megabytes in one line are read like any other text."""
     result = reader.read_bytes(b"word " * 8_000_000, "line.txt")
 
     assert isinstance(result, ReadDocument)

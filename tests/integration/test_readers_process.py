@@ -1,4 +1,4 @@
-"""Whatever a file does to its parser, the reader lives and the next file is read."""
+"""Tests that the reader and later files are unaffected by what a file does to its parser."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from chordwise.settings import ReaderSettings
 from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown
 
 PATIENCE_SECONDS = 20
-# A million elements: over a second of parsing in very little memory.
+# A million elements, which need over a second of parsing and very little memory.
 SLOW = b"<html>" + b"<p>x &amp; y</p>" * 4_000_000
 
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[Reader]:
-    """One reader for all, so that each file also shows that the one before did no harm."""
+    """Return a reader shared by all tests, so that each file is also read after a harmful one."""
     with Reader(ReaderSettings()) as opened:
         yield opened
 
@@ -40,7 +40,7 @@ def text_of(outcome: ReadDocument | UnreadDocument) -> str:
 
 
 def failure_of(outcome: ReadDocument | UnreadDocument) -> tuple[str, str]:
-    """Return outcome and reason of what could not be read."""
+    """Return outcome and reason of an unread file."""
     assert isinstance(outcome, UnreadDocument), outcome
     return outcome.error.outcome, outcome.error.reason
 
@@ -59,8 +59,8 @@ def child_of(reader: Reader) -> psutil.Process:
     return psutil.Process(process_id)
 
 
-def test_a_document_carries_the_hash_of_its_bytes(reader: Reader, tmp_path: Path) -> None:
-    """Text, hash, size and counts belong to the same bytes."""
+def test_a_document_has_the_hash_of_its_bytes(reader: Reader, tmp_path: Path) -> None:
+    """Text, hash, size and counts are of the same bytes."""
     data = b"\xef\xbb\xbfline\r\nnext\0\r\n"
     path = tmp_path / "a.txt"
     path.write_bytes(data)
@@ -81,7 +81,7 @@ def test_a_document_carries_the_hash_of_its_bytes(reader: Reader, tmp_path: Path
 
 
 def test_one_child_reads_many_files(reader: Reader) -> None:
-    """Files of all formats go through the same process."""
+    """Files of all formats are parsed in the same process."""
     assert text_of(reader.read_bytes(b"one", "a.txt")) == "one"
     first = child_of(reader).pid
 
@@ -93,7 +93,7 @@ def test_one_child_reads_many_files(reader: Reader) -> None:
 
 
 def test_no_process_starts_before_the_first_file(tmp_path: Path) -> None:
-    """Opening a reader costs nothing, and a file that is refused costs no process."""
+    """Neither opening a reader nor a refused file starts one."""
     with Reader(ReaderSettings()) as reader:
         assert failure_of(reader.read(tmp_path))[0] == "refused"
         assert failure_of(reader.read_bytes(b"", "empty"))[0] == "empty"
@@ -101,8 +101,8 @@ def test_no_process_starts_before_the_first_file(tmp_path: Path) -> None:
         assert reader._parsers.process_id is None
 
 
-def test_a_parse_that_takes_too_long_is_stopped() -> None:
-    """The file gets an error, the child is replaced, and the next file is read."""
+def test_parsing_is_stopped_at_the_time_limit() -> None:
+    """The file has an error, the child is replaced, and the next file is read."""
     with Reader(ReaderSettings(timeout_seconds=0.5)) as reader:
         assert text_of(reader.read_bytes(b"before", "a.txt")) == "before"
         slow_child = child_of(reader)
@@ -116,8 +116,8 @@ def test_a_parse_that_takes_too_long_is_stopped() -> None:
         assert text_of(reader.read_bytes(b"after", "a.txt")) == "after"
 
 
-def test_a_child_that_stands_still_is_replaced() -> None:
-    """A process that neither works nor ends is killed when the time is over."""
+def test_a_stopped_child_is_replaced() -> None:
+    """A process that neither works nor ends is killed at the time limit."""
     with Reader(ReaderSettings(timeout_seconds=0.5)) as reader:
         text_of(reader.read_bytes(b"before", "a.txt"))
         child_of(reader).suspend()
@@ -129,8 +129,8 @@ def test_a_child_that_stands_still_is_replaced() -> None:
 
 
 @pytest.mark.parametrize(("name", "memory_megabytes"), [("long.txt", 64), ("long.html", 200)])
-def test_memory_is_bounded(name: str, memory_megabytes: int) -> None:
-    """A file that needs more memory than allowed is too large, and the next one is read."""
+def test_memory_is_limited(name: str, memory_megabytes: int) -> None:
+    """A file that needs more memory is too large, and the next one is read."""
     data = b"<html>" + "ж".encode() * 30_000_000
     with Reader(ReaderSettings(memory_megabytes=memory_megabytes)) as reader:
         outcome = reader.read_bytes(data, name)
@@ -142,10 +142,10 @@ def test_memory_is_bounded(name: str, memory_megabytes: int) -> None:
 @pytest.mark.parametrize(
     ("number", "reason"), [(signal.SIGKILL, "parser_crashed"), (signal.SIGALRM, "timeout")]
 )
-def test_a_child_that_is_stopped_over_a_file_costs_this_file_only(
+def test_a_child_killed_during_a_file_affects_only_that_file(
     reader: Reader, number: signal.Signals, reason: str
 ) -> None:
-    """By the kernel's out-of-memory killer, or by the child's own timer, but not the reader."""
+    """The out-of-memory killer of the kernel or the child's own timer may end it."""
     text_of(reader.read_bytes(b"before", "a.txt"))
     child = child_of(reader)
     idle = child.cpu_times().user
@@ -163,8 +163,8 @@ def test_a_child_that_is_stopped_over_a_file_costs_this_file_only(
     assert text_of(reader.read_bytes(b"after", "a.txt")) == "after"
 
 
-def test_a_child_that_died_between_files_costs_no_file(reader: Reader) -> None:
-    """A dead child is noticed before the next file is given to it."""
+def test_a_child_that_died_between_files_affects_no_file(reader: Reader) -> None:
+    """Its death is noticed before it gets the next file."""
     text_of(reader.read_bytes(b"before", "a.txt"))
     child = child_of(reader)
     child.kill()
@@ -173,8 +173,8 @@ def test_a_child_that_died_between_files_costs_no_file(reader: Reader) -> None:
     assert text_of(reader.read_bytes(b"after", "a.txt")) == "after"
 
 
-def test_closing_leaves_no_process(reader: Reader) -> None:
-    """The child ends with the reader, and is waited for."""
+def test_closing_a_reader_leaves_no_process(reader: Reader) -> None:
+    """The child ends with the reader and is waited for."""
     text_of(reader.read_bytes(b"text", "a.txt"))
     child = child_of(reader)
 
@@ -196,7 +196,7 @@ sys.stdin.read()
 
 
 def test_the_child_ends_when_its_parent_is_killed() -> None:
-    """No process is left over after kill -9."""
+    """No process remains after kill -9."""
     with subprocess.Popen(
         [sys.executable, "-c", ORPHAN], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as parent:
@@ -209,10 +209,10 @@ def test_the_child_ends_when_its_parent_is_killed() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-def test_the_child_has_few_rights_and_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A parser that is taken over finds no keys, and writes neither files nor its memory.
+def test_the_child_has_no_secrets_and_minimal_rights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compromised parser finds no keys, and can write neither files nor its memory.
 
-    Whatever runs out of memory, the kernel ends it before the process that stores what was read.
+    If memory is exhausted, the kernel ends it before the process that stores documents.
     """
     monkeypatch.setenv("OPENAI_API_KEY", "planted-secret")
     with Reader(ReaderSettings()) as reader:
@@ -232,7 +232,7 @@ def test_the_child_has_few_rights_and_no_secrets(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_fifo_a_device_and_a_folder_are_refused(reader: Reader, tmp_path: Path) -> None:
-    """Only regular files are opened; a pipe without a writer does not hang the reader."""
+    """Only regular files are opened; a pipe without a writer does not block the reader."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
 
@@ -240,8 +240,8 @@ def test_a_fifo_a_device_and_a_folder_are_refused(reader: Reader, tmp_path: Path
         assert failure_of(reader.read(path)) == ("refused", "not_a_file")
 
 
-def test_a_link_is_followed_only_where_that_is_wanted(reader: Reader, tmp_path: Path) -> None:
-    """The caller decides; a loop is refused either way."""
+def test_a_link_is_followed_only_if_requested(reader: Reader, tmp_path: Path) -> None:
+    """The caller decides; a loop is refused in both cases."""
     target, link, loop = tmp_path / "target", tmp_path / "link", tmp_path / "loop"
     target.write_text("text")
     link.symlink_to(target)
@@ -252,8 +252,8 @@ def test_a_link_is_followed_only_where_that_is_wanted(reader: Reader, tmp_path: 
     assert failure_of(reader.read(loop)) == ("refused", "symlink")
 
 
-def test_missing_and_forbidden_files_say_so(reader: Reader, tmp_path: Path) -> None:
-    """A file that is gone, or that has an impossible name, is an outcome and not a traceback."""
+def test_missing_and_forbidden_files_are_reported(reader: Reader, tmp_path: Path) -> None:
+    """A missing file or an impossible name is an outcome, not an exception."""
     assert failure_of(reader.read(tmp_path / "gone")) == ("unreadable", "not_found")
     assert failure_of(reader.read(tmp_path / "a\0b")) == ("refused", "name")
     if os.geteuid() != 0:
@@ -262,8 +262,8 @@ def test_missing_and_forbidden_files_say_so(reader: Reader, tmp_path: Path) -> N
         assert failure_of(reader.read(locked)) == ("unreadable", "permission_denied")
 
 
-def test_limits_of_size_are_checked_before_reading(tmp_path: Path) -> None:
-    """A sparse file of ten gigabytes costs neither time nor memory."""
+def test_size_limits_are_checked_before_reading(tmp_path: Path) -> None:
+    """A sparse file of ten gigabytes needs neither time nor memory."""
     huge = tmp_path / "huge.txt"
     with huge.open("wb") as file:
         file.truncate(10 * 1024**3)
@@ -279,7 +279,7 @@ def test_limits_of_size_are_checked_before_reading(tmp_path: Path) -> None:
         assert text_of(reader.read_bytes(b"x" * 10, "a.txt")) == "x" * 10
 
 
-def test_a_file_that_changes_while_it_is_read_gives_no_text(tmp_path: Path) -> None:
+def test_a_file_that_changes_during_reading_has_no_text(tmp_path: Path) -> None:
     """Its hash would be that of other bytes."""
     path = tmp_path / "a.zip"
     path.write_bytes(archive({"a.txt": "one", "b.txt": "two"}))
@@ -292,10 +292,8 @@ def test_a_file_that_changes_while_it_is_read_gives_no_text(tmp_path: Path) -> N
         assert [failure_of(each) for each in found] == [("unreadable", "changed")]
 
 
-def test_text_beyond_what_memory_bears_is_refused_in_a_sentence(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Where a container has little memory, its limits are low and say so."""
+def test_text_too_large_for_the_memory_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container with little memory the limits are low, and the error names them."""
     monkeypatch.setattr(capacity, "memory_megabytes", lambda: 675)
     with Reader(ReaderSettings()) as reader:
         text = reader.read_bytes(b"words " * 3_200_000, "a.txt")
@@ -309,7 +307,7 @@ def test_text_beyond_what_memory_bears_is_refused_in_a_sentence(
 
 
 def test_a_failure_names_the_file_and_keeps_its_hash(reader: Reader) -> None:
-    """What could not be read is accounted for with name, reason, remedy, hash and size."""
+    """An unread file has name, reason, hint, hash and size."""
     data = b"\x89PNG\r\n\x1a\n"
 
     outcome = reader.read_bytes(data, "scan\n1.png")
@@ -321,8 +319,8 @@ def test_a_failure_names_the_file_and_keeps_its_hash(reader: Reader) -> None:
     assert (outcome.sha256, outcome.byte_count) == (sha256(data).hexdigest(), len(data))
 
 
-def test_a_page_is_a_picture(reader: Reader, tmp_path: Path) -> None:
-    """Of bounded size, dark where its words are; a page that is not there costs nothing else."""
+def test_a_page_is_rendered_as_a_picture(reader: Reader, tmp_path: Path) -> None:
+    """It has a limited size and dark words; a missing page does not affect others."""
     path = tmp_path / "a.pdf"
     path.write_bytes(pdf([shown("HHHH", x=20, y=200), shown("I", x=20, y=20)]))
     with path.open("rb") as file:
@@ -337,8 +335,8 @@ def test_a_page_is_a_picture(reader: Reader, tmp_path: Path) -> None:
     assert first.as_png().startswith(b"\x89PNG\r\n")
 
 
-def test_an_image_is_a_picture_in_color(reader: Reader, tmp_path: Path) -> None:
-    """Of bounded size, each page of a TIFF; one that is not there costs nothing else."""
+def test_an_image_is_rendered_in_color(reader: Reader, tmp_path: Path) -> None:
+    """Each page of a TIFF has a limited size; a missing page does not affect others."""
     path = tmp_path / "a.tif"
     red, blue = Image.new("RGB", (40, 20), "red"), Image.new("RGB", (4_000, 2_000), "blue")
     red.save(path, save_all=True, append_images=[blue])
@@ -353,7 +351,7 @@ def test_an_image_is_a_picture_in_color(reader: Reader, tmp_path: Path) -> None:
 
 
 def first_dark_row(picture: RenderedPage) -> int:
-    """Return the first row of pixels that has ink."""
+    """Return the number of the first row with dark pixels."""
     row = picture.width * 3
     return next(
         y for y in range(picture.height) if min(picture.pixels[y * row : (y + 1) * row]) < 100
@@ -361,8 +359,8 @@ def first_dark_row(picture: RenderedPage) -> int:
 
 
 @pytest.mark.parametrize("data", [b"%PDF-1.4 nothing", b"text", b""])
-def test_what_is_no_pdf_has_no_picture(reader: Reader, tmp_path: Path, data: bytes) -> None:
-    """The parser says so, and shows the next file."""
+def test_an_invalid_pdf_has_no_picture(reader: Reader, tmp_path: Path, data: bytes) -> None:
+    """The parser reports it, and renders the next file."""
     path, other = tmp_path / "a.pdf", tmp_path / "b.pdf"
     path.write_bytes(data)
     other.write_bytes(pdf([shown("x")]))

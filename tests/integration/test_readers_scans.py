@@ -1,4 +1,4 @@
-"""Scans and pictures are distinguished, and recognized where the settings ask for it."""
+"""Tests that scans and pictures are recognized by OCR if the settings enable it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _closing() -> Iterator[None]:
 
 
 def outcome(settings: ReaderSettings, data: bytes, name: str = "a.pdf") -> str:
-    """Return the text, or the reason why there is none; one reader reads all of some settings."""
+    """Return the text or the reason; files with the same settings share a reader."""
     reader = _opened.setdefault(settings, Reader(settings))
     each = reader.read_bytes(data, name)
     return each.content.text.strip() if isinstance(each, ReadDocument) else each.error.reason
@@ -55,7 +55,7 @@ def failure(settings: ReaderSettings, data: bytes, name: str = "a.pdf") -> ReadE
 
 
 def picture(*texts: str) -> Image.Image:
-    """Return a picture of a line of text for each one, black on white."""
+    """Return a picture with one line for each text, black on white."""
     image = Image.new("L", (1_000, 300 + 100 * len(texts)), 255)
     for number, text in enumerate(texts):
         font = ImageFont.load_default(50)
@@ -70,7 +70,7 @@ def saved(image: Image.Image, form: str, exif: Image.Exif | None = None) -> byte
 
 
 def test_scanned_pages_among_others_are_recognized() -> None:
-    """Pages with text keep it as it is; where OCR is off, the others are counted."""
+    """Other pages keep their text; without OCR, scanned pages are counted."""
     tiny = pdf([f"{shown('Typed, 1O1 and')} 1 g {shown('l0l.', x=110)}", "10 10 20 20 re f"])
     mixed = joined(tiny, scan(WORDS))
 
@@ -87,7 +87,7 @@ def test_scanned_pages_among_others_are_recognized() -> None:
 
 
 def test_a_scan_is_neither_empty_nor_damaged() -> None:
-    """Without the setting, it needs OCR, and how to get that is said; so does a picture."""
+    """Without OCR its reason is that it needs OCR, with a hint; so is that of a picture."""
     assert outcome(ReaderSettings(), scan(WORDS)) == "needs_ocr"
     assert outcome(RECOGNIZING, pdf([""])) == "empty"
     for form in ("PNG", "JPEG", "TIFF"):
@@ -99,7 +99,7 @@ def test_a_scan_is_neither_empty_nor_damaged() -> None:
 
 
 def test_a_scan_is_recognized() -> None:
-    """Its words are the text, inside of an archive, too."""
+    """Its words are the text, also inside an archive."""
     assert outcome(RECOGNIZING, scan(WORDS)) == WORDS
     assert outcome(RECOGNIZING, archive({"a.pdf": scan(WORDS)}), "a.zip") == WORDS
 
@@ -109,8 +109,8 @@ def test_a_picture_is_recognized(form: str) -> None:
     assert outcome(RECOGNIZING, saved(picture(WORDS), form), "a.dat") == WORDS
 
 
-def test_pages_that_lie_on_their_sides_are_read() -> None:
-    """Tesseract finds out where up is, and a camera says it."""
+def test_rotated_pages_are_read() -> None:
+    """Tesseract detects the orientation, and a camera records it."""
     lines = [f"{WORDS}. {OTHERS}."[:38]] * 12
     upright = picture(*lines)
     camera = Image.Exif()
@@ -128,15 +128,15 @@ def test_all_pages_of_a_tiff_are_read() -> None:
     assert outcome(RECOGNIZING, stream.getvalue(), "fax.tif") == f"{WORDS}\n\n{OTHERS}"
 
 
-def test_transparency_is_white_paper() -> None:
+def test_transparency_is_rendered_as_white() -> None:
     letters = Image.new("RGBA", (1_000, 400))
     letters.putalpha(picture(WORDS).point(lambda value: 255 - value))
 
     assert outcome(RECOGNIZING, saved(letters, "PNG")) == WORDS
 
 
-def test_a_damaged_picture_is_damaged() -> None:
-    """Its head alone is no picture; half of one is an OCR that failed."""
+def test_a_damaged_picture_is_reported() -> None:
+    """A mere header is malformed; half a picture is a failure of OCR."""
     whole = saved(picture(WORDS), "PNG")
 
     assert outcome(RECOGNIZING, whole[:8]) == "malformed"
@@ -144,14 +144,14 @@ def test_a_damaged_picture_is_damaged() -> None:
 
 
 def test_a_picture_that_claims_to_be_huge_is_refused() -> None:
-    """A few bytes do not take the memory of a billion pixels."""
+    """It does not allocate the memory of a billion pixels."""
     bomb = saved(Image.new("1", (40_000, 40_000)), "PNG")
 
     assert failure(RECOGNIZING, bomb).outcome == "too_large"
 
 
-def test_a_recognition_that_takes_too_long_is_stopped() -> None:
-    """OCR has a time limit of its own."""
+def test_ocr_is_stopped_at_its_time_limit() -> None:
+    """OCR has a separate time limit."""
     hasty = ReaderSettings(ocr=True, ocr_data=DATA, ocr_timeout_seconds=0.05)
 
     error = failure(hasty, scan(WORDS))
@@ -160,8 +160,8 @@ def test_a_recognition_that_takes_too_long_is_stopped() -> None:
     assert "readers.ocr_timeout_seconds" in error.hint
 
 
-def test_data_that_is_none_is_said(tmp_path: Path) -> None:
-    """A damaged file of a language is no empty scan."""
+def test_invalid_language_data_is_reported(tmp_path: Path) -> None:
+    """A damaged language file does not make a scan look empty."""
     (tmp_path / "eng.traineddata").write_bytes(b"no data")
 
     assert outcome(ReaderSettings(ocr=True, ocr_data=tmp_path), scan(WORDS)) == "ocr_failed"
@@ -180,7 +180,7 @@ def test_a_missing_language_is_named(tmp_path: Path) -> None:
     assert "readers.ocr_data" in error.hint
 
 
-def test_languages_are_found_where_they_usually_are() -> None:
+def test_languages_are_found_in_the_usual_folder() -> None:
     assert reading.folder(ReaderSettings()) == DATA
 
 
@@ -194,7 +194,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_recognized_words_have_boxes() -> None:
-    """Where they are on the page, in points: of a scan, and of a picture with a known density."""
+    """They are in points on the page, for scans and pictures of known density."""
     page_of_scan = pypdfium2.PdfDocument(scan(WORDS))[0].render(scale=4, grayscale=True).to_pil()
     for data, image, points in (
         (scan(WORDS), page_of_scan, 1 / 4),
@@ -214,7 +214,7 @@ def test_recognized_words_have_boxes() -> None:
 
 
 class Counting:
-    """Reads whatever it is shown, and keeps it."""
+    """Transcribes pictures and records them."""
 
     model = "eyes"
 
@@ -236,10 +236,10 @@ class Counting:
         ({}, "too_many_characters"),
     ],
 )
-def test_a_parser_that_was_taken_over_shows_no_more_than_was_asked_for(
+def test_a_compromised_parser_cannot_exceed_the_requested_pictures(
     header: JsonObject, reason: str
 ) -> None:
-    """Neither more pictures nor more text, and no picture of another size."""
+    """The number and size of pictures and the length of the text are limited."""
     settings = ReaderSettings(vision_max_pages=3, max_characters=2_500)
     pages = (
         Answer(header={"page": -1, "width": "x", **header}, text=bytearray(b"x" * 100))
@@ -259,7 +259,7 @@ def test_a_parser_that_was_taken_over_shows_no_more_than_was_asked_for(
     )
 
 
-def test_without_pillow_no_page_can_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pillow_no_page_can_be_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint is the command that installs it."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     stream = io.BytesIO(scan(WORDS))

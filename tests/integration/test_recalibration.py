@@ -1,4 +1,4 @@
-"""`chordwise recalibrate` learns what claims are worth, and the views say it of every result."""
+"""Tests of `chordwise recalibrate`, which calibrates reported confidence in all views."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pipeline(settings: Settings) -> Pipeline:
 
 
 def judged(pipeline: Pipeline, confidence: float, right: int, wrong: int) -> None:
-    """Add judgments of answers of other documents by the same model, with one claim."""
+    """Add judgments of other documents' answers by the same model, with one confidence."""
     pipeline.execute(
         "INSERT INTO judgments (id, document_id, result_id, options_hash, analysis_type, provider,"
         " model, prompt_version, judged_by, part, path, confidence, is_right)"
@@ -44,17 +44,17 @@ def judged(pipeline: Pipeline, confidence: float, right: int, wrong: int) -> Non
 
 
 def calibrated(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
-    """Return what the four results claim, and what that is worth."""
+    """Return the reported and the calibrated confidence of the four results."""
     return pipeline.rows(
         "SELECT confidence, calibrated_confidence, acceptable, judged FROM calibrated_results"
         " ORDER BY confidence"
     )
 
 
-def test_nothing_is_said_of_confidence_until_enough_is_known(
+def test_there_is_no_calibration_without_enough_judgments(
     pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither without judgments, nor with too few, nor where none of them is wrong."""
+    """There is none without judgments, with too few, or if none of them is wrong."""
     assert run(["recalibrate"]) == ExitCode.SUCCESS
     assert "There are no judged answers yet" in capsys.readouterr().err
     judged(pipeline, 0.9, 29, 0)
@@ -66,10 +66,10 @@ def test_nothing_is_said_of_confidence_until_enough_is_known(
     assert calibrated(pipeline) == [(claim, None, None, None) for claim in CLAIMS]
 
 
-def test_the_worth_stands_beside_the_claim(
+def test_the_calibrated_confidence_is_beside_the_reported_one(
     pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As the curve has it; the claim stays, and what keeps the bound of errors is acceptable."""
+    """The curve gives it; answers within the limit of errors are acceptable."""
     for claim, right, wrong in ((0.4, 10, 90), (0.6, 50, 50), (0.8, 100, 0)):
         judged(pipeline, claim, right, wrong)
     capsys.readouterr()
@@ -90,8 +90,8 @@ def test_the_worth_stands_beside_the_claim(
     assert [row[2:] for row in found] == [*[(False, 300)] * 3, (True, 300)]
 
 
-def test_what_has_not_changed_is_not_learnt_again(pipeline: Pipeline) -> None:
-    """Night after night there is one calibration, until there are new judgments."""
+def test_an_unchanged_calibration_is_not_stored_again(pipeline: Pipeline) -> None:
+    """There is one calibration until there are new judgments."""
     judged(pipeline, 0.8, 30, 20)
     for _ in range(2):
         assert run(["recalibrate"]) == ExitCode.SUCCESS
@@ -107,10 +107,10 @@ def test_what_has_not_changed_is_not_learnt_again(pipeline: Pipeline) -> None:
     assert {row[3] for row in calibrated(pipeline)} == {100}
 
 
-def test_without_scikit_learn_the_command_says_what_to_install(
+def test_without_scikit_learn_the_hint_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It ends as a configuration that lacks something, even if nothing has been judged yet."""
+    """It exits with a configuration error, even before there are judgments."""
     monkeypatch.setitem(sys.modules, "sklearn", None)
 
     assert run(["recalibrate"]) == ExitCode.CONFIGURATION
@@ -120,8 +120,8 @@ def test_without_scikit_learn_the_command_says_what_to_install(
     assert 'pip install "chordwise[learning]"' in said
 
 
-def test_an_answer_that_several_runs_have_counts_once(pipeline: Pipeline) -> None:
-    """And a person's word on it goes before that of a file."""
+def test_an_answer_shared_by_several_runs_counts_once(pipeline: Pipeline) -> None:
+    """Feedback takes precedence over a gold file."""
     judged(pipeline, 0.8, 1, 0)
     pipeline.execute(
         "INSERT INTO judgments SELECT (json_populate_record(j, json_build_object("

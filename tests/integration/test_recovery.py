@@ -1,4 +1,4 @@
-"""What becomes of work that is delivered twice, postponed, paused, lost or returned."""
+"""Tests of work that is delivered twice, postponed, paused, lost or returned."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from chordwise.settings import Settings
 from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline, a_pipeline, quoting_the_text
 
 
-def test_a_chunk_under_a_live_lease_is_left_alone(settings: Settings) -> None:
-    """A second worker does not count for the chord while the first is at it."""
+def test_a_chunk_under_a_valid_lease_is_not_claimed(settings: Settings) -> None:
+    """A second worker does not count for the chord during the lease of the first."""
     pipeline = a_pipeline(settings)
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
     pipeline.claim(chunk_id)
@@ -33,8 +33,8 @@ def test_a_chunk_under_a_live_lease_is_left_alone(settings: Settings) -> None:
     assert pipeline.model.requests == []
 
 
-def test_a_writer_who_lost_the_lease_is_fenced(settings: Settings) -> None:
-    """An answer that comes after another worker has taken over is not stored."""
+def test_a_writer_that_lost_its_lease_is_fenced(settings: Settings) -> None:
+    """An answer that arrives after another worker has claimed the chunk is not stored."""
 
     def lose_the_lease(request: CompletionRequest) -> str:
         pipeline.expire_leases()
@@ -49,8 +49,8 @@ def test_a_writer_who_lost_the_lease_is_fenced(settings: Settings) -> None:
     assert pipeline.value("SELECT answer IS NULL FROM chunks")
 
 
-def test_a_transient_error_puts_the_chunk_off_without_counting(settings: Settings) -> None:
-    """The chunk waits with a due-time; when it is due, recovery sends it and it succeeds."""
+def test_a_transient_error_postpones_a_chunk_without_an_attempt(settings: Settings) -> None:
+    """The chunk has a due time, at which recovery sends it again."""
     pipeline = a_pipeline(settings, ModelOverloadedError("Busy."), quoting_the_text)
     submission = pipeline.analyze(PARAGRAPH)
     job = pipeline.job(submission)
@@ -66,8 +66,8 @@ def test_a_transient_error_puts_the_chunk_off_without_counting(settings: Setting
     assert pipeline.job(submission).status == JobStatus.SUCCEEDED
 
 
-def test_throttling_counts_no_postponement(settings: Settings) -> None:
-    """Who only waits for a turn may wait as often as it takes."""
+def test_rate_limiting_does_not_count_as_a_postponement(settings: Settings) -> None:
+    """A chunk may wait for its turn any number of times."""
     pipeline = a_pipeline(settings, RateLimitedError("Too many requests."))
 
     pipeline.analyze(PARAGRAPH)
@@ -76,7 +76,7 @@ def test_throttling_counts_no_postponement(settings: Settings) -> None:
     assert pipeline.value("SELECT attempts = 0 AND postponements = 0 FROM chunks")
 
 
-def test_a_refused_key_pauses_the_run_and_retry_goes_on(settings: Settings) -> None:
+def test_a_rejected_key_pauses_the_run_until_a_retry(settings: Settings) -> None:
     pipeline = a_pipeline(
         settings, ModelAccessError("The key is refused."), quoting_the_text, quoting_the_text
     )
@@ -94,7 +94,7 @@ def test_a_refused_key_pauses_the_run_and_retry_goes_on(settings: Settings) -> N
 
 
 def test_a_chunk_that_kills_its_workers_is_quarantined(settings: Settings) -> None:
-    """After three claims without an end the chunk is set aside, and the job ends with it."""
+    """After three claims without an end the chunk and its job are quarantined."""
     pipeline = a_pipeline(settings)
     ((job_id, chunk_id),) = pipeline.fan_out(PARAGRAPH)
     for _ in range(3):
@@ -110,8 +110,8 @@ def test_a_chunk_that_kills_its_workers_is_quarantined(settings: Settings) -> No
     ]
 
 
-def test_recovery_fans_a_forgotten_job_out(settings: Settings) -> None:
-    """A queued job whose message is gone gets another one."""
+def test_recovery_sends_the_lost_message_of_a_queued_job(settings: Settings) -> None:
+    """The job is fanned out after all."""
     pipeline = a_pipeline(settings)
     pipeline.submit(LONG)
     pipeline.execute("DELETE FROM outbox")
@@ -123,7 +123,7 @@ def test_recovery_fans_a_forgotten_job_out(settings: Settings) -> None:
 
 
 def test_recovery_sends_a_lost_chunk_again(settings: Settings) -> None:
-    """With idle workers, a chunk in no queue is sent again; one that waits there is not."""
+    """With idle workers, a chunk in no queue is sent again, and one in a queue is not."""
     pipeline = a_pipeline(settings)
     pipeline.submit(PARAGRAPH)
     dispatch(pipeline.context)
@@ -140,8 +140,8 @@ def test_recovery_sends_a_lost_chunk_again(settings: Settings) -> None:
     assert pipeline.value("SELECT task FROM outbox") == "chordwise.analyze_slice"
 
 
-def test_what_is_due_and_unsent_has_lost_no_message(settings: Settings) -> None:
-    """Younger messages overtake nothing that was postponed: the rule for what is due sends it."""
+def test_a_due_chunk_counts_as_due_and_not_as_lost(settings: Settings) -> None:
+    """The rule for due work sends it, although later messages were processed."""
     pipeline = a_pipeline(settings)
     (_, late), (_, taken), *_ = pipeline.fan_out(LONG)
     pipeline.claim(taken)
@@ -158,8 +158,8 @@ def test_what_is_due_and_unsent_has_lost_no_message(settings: Settings) -> None:
     assert recover(pipeline.context)["due"] == 1
 
 
-def test_recovery_notices_a_broker_without_memory(settings: Settings) -> None:
-    """When the marker is gone, all unclaimed work is sent again at once."""
+def test_recovery_detects_a_broker_that_lost_its_data(settings: Settings) -> None:
+    """If the marker is missing, all unclaimed work is sent again at once."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
     recover(pipeline.context)
@@ -172,8 +172,8 @@ def test_recovery_notices_a_broker_without_memory(settings: Settings) -> None:
     assert "broker_data_lost" not in recover(pipeline.context)
 
 
-def test_a_new_leader_takes_up_what_a_stop_left_behind(settings: Settings) -> None:
-    """No worker is at work and nothing is promised: all unclaimed work is sent, once."""
+def test_a_new_leader_sends_unclaimed_work(settings: Settings) -> None:
+    """If no worker is active and no message is pending, it is sent once."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
     fan_out(pipeline.context, pipeline.jobs(submission)[0].id)
@@ -183,8 +183,8 @@ def test_a_new_leader_takes_up_what_a_stop_left_behind(settings: Settings) -> No
     assert pipeline.value("SELECT count(*) FROM outbox") == 2
 
 
-def test_a_new_leader_leaves_work_in_progress_alone(settings: Settings) -> None:
-    """As long as one lease lives, a worker is there to take the messages."""
+def test_a_new_leader_does_not_send_work_in_progress(settings: Settings) -> None:
+    """As long as one lease is valid, a worker exists to receive the messages."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
     job = pipeline.jobs(submission)[0]
@@ -196,8 +196,8 @@ def test_a_new_leader_leaves_work_in_progress_alone(settings: Settings) -> None:
     assert take_up_after_standstill(pipeline.context) == 0
 
 
-def test_only_one_synthesis_wins(settings: Settings) -> None:
-    """The chord's callback and the outbox's message may both arrive."""
+def test_only_one_synthesis_is_run(settings: Settings) -> None:
+    """Both the callback of the chord and the message of the outbox may arrive."""
     pipeline = a_pipeline(settings, quoting_the_text)
     submission = pipeline.analyze(PARAGRAPH)
     job = pipeline.job(submission)
@@ -209,7 +209,7 @@ def test_only_one_synthesis_wins(settings: Settings) -> None:
 
 
 def test_a_synthesis_waits_for_every_chunk(small_chunks: Settings) -> None:
-    """A callback that fires too early finds chunks open and does nothing."""
+    """A callback that fires too early finds open chunks and does nothing."""
     pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
     (job_id, chunk_id), *_ = pipeline.fan_out(LONG)
     analyze_chunk(pipeline.context, chunk_id)
@@ -220,8 +220,8 @@ def test_a_synthesis_waits_for_every_chunk(small_chunks: Settings) -> None:
     assert pipeline.value("SELECT count(*) FROM results") == 0
 
 
-def test_a_shutdown_hands_its_chunks_back(settings: Settings) -> None:
-    """Released leases are pending again at once, with a message, and the attempt is not counted."""
+def test_a_shutdown_releases_its_chunks(settings: Settings) -> None:
+    """They are pending again at once, with a message and without a counted attempt."""
 
     def shut_down(request: CompletionRequest) -> str:
         assert pipeline.context.leases.release_all() == 1
@@ -241,7 +241,7 @@ LONG_AGO = "UPDATE jobs SET last_progress_at = now() - interval '1 hour'"
 
 @pytest.fixture(name="pipeline")
 def _pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline whose model always answers the same."""
+    """Return a pipeline whose model always gives the same answer."""
     return a_pipeline(settings, quoting_the_text, repeat_last=True)
 
 
@@ -263,7 +263,7 @@ def occupy_a_worker(pipeline: Pipeline) -> None:
 
 @contextmanager
 def queued(pipeline: Pipeline, count: int) -> Iterator[None]:
-    """Let so many messages wait for a worker."""
+    """Keep this number of messages in the queue inside the block."""
     with pipeline.context.messenger._app.connection_for_write() as connection:
         channel = connection.default_channel
         channel.client.rpush(CONTROL_QUEUE, *["a message"] * count)
@@ -271,7 +271,7 @@ def queued(pipeline: Pipeline, count: int) -> Iterator[None]:
         channel.queue_purge(CONTROL_QUEUE)
 
 
-def test_recovery_finishes_what_the_chord_dropped(pipeline: Pipeline) -> None:
+def test_recovery_sends_a_synthesis_that_the_chord_lost(pipeline: Pipeline) -> None:
     without_synthesis(pipeline)
     pipeline.execute(LONG_AGO)
 
@@ -280,7 +280,7 @@ def test_recovery_finishes_what_the_chord_dropped(pipeline: Pipeline) -> None:
 
 
 def test_a_synthesis_in_a_long_queue_is_not_sent_again(pipeline: Pipeline) -> None:
-    """Thousands wait for it to be their turn: sent again they would only make it longer."""
+    """If thousands of messages wait before it, sending it again would only lengthen the queue."""
     without_synthesis(pipeline)
     occupy_a_worker(pipeline)
     pipeline.execute(LONG_AGO)
@@ -302,8 +302,10 @@ def test_a_synthesis_in_a_long_queue_is_not_sent_again(pipeline: Pipeline) -> No
     ],
     ids=["due", "abandoned"],
 )
-def test_a_synthesis_without_a_message_waits_for_no_queue(pipeline: Pipeline, state: str) -> None:
-    """Nothing is in the queue for who put it off, or took it up and died: it is sent, once."""
+def test_a_synthesis_without_a_message_is_sent_despite_the_queue(
+    pipeline: Pipeline, state: str
+) -> None:
+    """It was postponed, or its worker died: it is sent once."""
     job_id = without_synthesis(pipeline)
     occupy_a_worker(pipeline)
     pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '1 minute'")

@@ -1,4 +1,4 @@
-"""`chordwise refresh`: what is stale and why, what renewing it takes, samples, and corrections."""
+"""Tests of `chordwise refresh`: stale answers, their reasons, costs, samples, and corrections."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SHOWN = (
 
 @dataclass(slots=True, kw_only=True)
 class Desk:
-    """Letters that are classified under a profile, by a model whose answers a test can change."""
+    """Letters that are classified under a profile, by a model with changeable answers."""
 
     pipeline: Pipeline
     folder: Path
@@ -62,12 +62,12 @@ class Desk:
     answers: dict[str, str]
 
     def profile(self, *lines: str) -> None:
-        """Let the profile have these entries beside its types and its model."""
+        """Set these entries of the profile, beside its types and its model."""
         text = PROFILE + "".join(f"{line}\n" for line in lines or [THREE])
         (self.folder / "chordwise.toml").write_text(text, "utf-8")
 
     def classify(self, *names: str) -> Submission:
-        """Classify a letter of each name under the profile, each as the one named."""
+        """Classify a letter of each name under the profile, with the answer for that name."""
         analysis = AnalysisOptions(labels=LABELS)
         options = replace(a_run(AnalysisType.CLASSIFICATION, analysis=analysis), save_as="letters")
         submission = open_run(self.pipeline.context, options, NOW)
@@ -79,7 +79,7 @@ class Desk:
         return submission
 
     def age(self) -> None:
-        """Let a newer prompt be there by now."""
+        """Add a newer version of the prompt."""
         for statement in OLDER:
             self.pipeline.execute(statement)
 
@@ -92,14 +92,14 @@ class Desk:
         return json_values.as_object(json.loads(captured.out)) if captured.out else {}
 
     def said(self, *arguments: str) -> str:
-        """Return what is shown and told, in one line."""
+        """Return both outputs of the command in one line."""
         self.capsys.readouterr()
         run(["refresh", *arguments])
         captured = self.capsys.readouterr()
         return " ".join(f"{captured.out} {captured.err}".split())
 
     def reasons(self, *arguments: str) -> list[tuple[object, object]]:
-        """Return why answers are stale, and how many."""
+        """Return the reasons for stale answers, and their numbers."""
         stale = json_values.objects(self.call(*arguments, "--dry-run")["stale"])
         return [(each["reasons"], each["due"]) for each in stale]
 
@@ -110,7 +110,7 @@ class Desk:
         return refresh.target(self.pipeline.context, "letters", options)
 
     def take_in(self, submission: Submission) -> None:
-        """Take in what is on the list of a run."""
+        """Take in the rest of a run's list."""
         context = self.pipeline.context
         with Reader(context.settings.readers) as reader, (self.folder / "empty").open("rb") as none:
             source = FileSource(reader, none)
@@ -149,8 +149,8 @@ def desk(
     return made
 
 
-def test_what_is_asked_today_is_not_stale(desk: Desk) -> None:
-    """Neither of the run nor of the profile; nothing is asked."""
+def test_current_answers_are_not_stale(desk: Desk) -> None:
+    """Neither the run nor the profile has stale answers, and nothing is asked."""
     submission = desk.classify("a.txt", "b.txt")
 
     assert desk.reasons(submission.name) == desk.reasons("--profile", "letters") == []
@@ -169,10 +169,10 @@ def test_what_is_asked_today_is_not_stale(desk: Desk) -> None:
         ([THREE, f'model = "{GPT}"'], {"model": "openai/scripted"}),
     ],
 )
-def test_what_differs_is_the_reason(
+def test_the_difference_of_the_question_is_the_reason(
     desk: Desk, lines: Sequence[str], reasons: Mapping[str, str]
 ) -> None:
-    """Of the run's answers as well, since they are shown in the profile's table."""
+    """This includes answers of a run, since they are in the table of the profile."""
     submission = desk.classify("a.txt", "b.txt")
     text = PROFILE.replace(f'model = "{SCRIPTED}"\n', "") if "model" in reasons else PROFILE
     (desk.folder / "chordwise.toml").write_text(text + "\n".join(lines), "utf-8")
@@ -181,7 +181,7 @@ def test_what_differs_is_the_reason(
 
 
 def test_an_older_template_or_version_is_the_reason(desk: Desk) -> None:
-    """A run without a profile is asked again as it was, with today's template."""
+    """A run without a profile keeps its question, with the current template."""
     submission = desk.classify("a.txt", "b.txt")
     desk.pipeline.execute("UPDATE runs SET saved_as = NULL")
     desk.pipeline.execute("UPDATE jobs SET options_hash = 'of an older version'")
@@ -192,10 +192,10 @@ def test_an_older_template_or_version_is_the_reason(desk: Desk) -> None:
     assert "template (was classification.analyze@0)" in desk.said(submission.name, "--dry-run")
 
 
-def test_pages_that_another_model_read_are_counted(
+def test_pages_transcribed_by_another_model_are_counted(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their texts stay, and what was asked about them is not stale for that."""
+    """Their texts are kept, and answers about them are not stale for that reason."""
     desk.classify("a.txt", "b.txt")
     desk.pipeline.execute(
         "UPDATE documents SET transcribed_by = 'tesseract' WHERE source = 'a.txt'"
@@ -208,8 +208,8 @@ def test_pages_that_another_model_read_are_counted(
     assert "Another model read pages of 1 document" in desk.said("--profile", "letters")
 
 
-def test_a_price_is_said_online_and_in_batches(desk: Desk) -> None:
-    """Without a key, and without --yes nothing is asked; what the cache has is free."""
+def test_the_price_is_given_for_online_and_batches(desk: Desk) -> None:
+    """It needs no key; without --yes nothing is asked, and cached answers are free."""
     desk.classify("a.txt", "b.txt")
     desk.pipeline.execute("UPDATE jobs SET options_hash = 'of an older version'")
 
@@ -226,7 +226,7 @@ def test_a_price_is_said_online_and_in_batches(desk: Desk) -> None:
 
 
 def test_stored_texts_are_asked_again_once(desk: Desk) -> None:
-    """In its own run, in the table of the profile; what was renewed is not stale any more."""
+    """They form a separate run in the table of the profile, and are not stale afterwards."""
     submission = desk.classify("a.txt", "b.txt")
     desk.age()
     desk.answers["a.txt"] = "invoice"
@@ -246,8 +246,8 @@ def test_stored_texts_are_asked_again_once(desk: Desk) -> None:
     assert desk.pipeline.value("SELECT count(*) FROM documents") == 2
 
 
-def test_the_client_renews_what_is_stale(desk: Desk) -> None:
-    """Of a profile by its name; nothing is asked where nothing is stale."""
+def test_the_client_refreshes_stale_answers(desk: Desk) -> None:
+    """It takes the name of a profile, and asks nothing if nothing is stale."""
     desk.classify("a.txt", "b.txt")
     desk.age()
     with Client() as client:
@@ -262,8 +262,8 @@ def test_the_client_renews_what_is_stale(desk: Desk) -> None:
     assert nothing is None
 
 
-def test_a_person_agrees_to_the_price(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without agreement nothing is asked."""
+def test_the_price_needs_confirmation(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it nothing is asked."""
     desk.classify("a.txt")
     refreshed = ("--profile", "letters", "--model", GPT, "--no-wait")
 
@@ -277,7 +277,7 @@ def test_a_person_agrees_to_the_price(desk: Desk, monkeypatch: pytest.MonkeyPatc
 
 
 def renewed(desk: Desk) -> None:
-    """Do what the workers would do for all jobs."""
+    """Process all jobs as workers do."""
     queued = "SELECT id FROM jobs WHERE status IN ('queued', 'running') ORDER BY id"
     for (job_id,) in desk.pipeline.rows(queued):
         assert isinstance(job_id, UUID)
@@ -286,7 +286,7 @@ def renewed(desk: Desk) -> None:
 
 
 def test_corrections_are_kept_and_judge_the_new_answer(desk: Desk) -> None:
-    """Both values stay, with who said so, and the answer that it repeats counts as wrong."""
+    """Both values are kept with the author; a new answer is compared with the correction."""
     submission = desk.classify("a.txt", "b.txt")
     said = ("--correct", "label=invoice", "--author", "Ada")
     assert run(["feedback", submission.name, "--document", "a.txt", *said]) == ExitCode.SUCCESS
@@ -316,10 +316,10 @@ def test_corrections_are_kept_and_judge_the_new_answer(desk: Desk) -> None:
         (['labels = ["bill", "letter"]'], "letter"),
     ],
 )
-def test_corrections_are_kept_for_another_question_about_the_same(
+def test_corrections_are_kept_for_a_changed_question(
     desk: Desk, lines: Sequence[str], shown: str
 ) -> None:
-    """As long as their label is there."""
+    """They are kept as long as their label exists."""
     submission = desk.classify("a.txt")
     right = ["--correct", "label=invoice", "--author", "Ada"]
     assert run(["feedback", submission.name, *right]) == ExitCode.SUCCESS
@@ -341,7 +341,7 @@ def test_corrections_are_kept_for_another_question_about_the_same(
 
 @contextmanager
 def worked_on(desk: Desk) -> Iterator[None]:
-    """Do in a thread what a worker would do for the next run."""
+    """Process the next run in a thread as a worker does."""
 
     def work() -> None:
         taken = "SELECT count(*) FROM runs WHERE intake_finished_at IS NOT NULL"
@@ -354,8 +354,8 @@ def worked_on(desk: Desk) -> Iterator[None]:
     worker.join()
 
 
-def test_a_sample_says_what_would_change(desk: Desk) -> None:
-    """For better or worse where people spoke; a later refresh asks about the rest alone."""
+def test_a_sample_shows_what_would_change(desk: Desk) -> None:
+    """With feedback it counts better and worse answers; a later refresh asks only the rest."""
     names = [f"{place}.txt" for place in range(10)]
     submission = desk.classify(*names)
     for name, label in (("0.txt", "invoice"), ("1.txt", "letter"), ("2.txt", "invoice")):
@@ -381,8 +381,8 @@ def test_a_sample_says_what_would_change(desk: Desk) -> None:
     assert [due for _, due in desk.reasons("--profile", "letters")] == [1]
 
 
-def test_a_sample_is_the_same_each_time_and_has_its_share_of_each_label(desk: Desk) -> None:
-    """Until some of it is renewed."""
+def test_a_sample_is_reproducible_and_stratified_by_label(desk: Desk) -> None:
+    """It stays the same until some of it is refreshed."""
     desk.answers |= {f"is {place}.txt": "invoice" for place in range(6)}
     desk.classify(*(f"{place}.txt" for place in range(24)))
     context, target = desk.pipeline.context, desk.target()
@@ -400,8 +400,8 @@ def test_a_sample_is_the_same_each_time_and_has_its_share_of_each_label(desk: De
     assert (drawn.count("invoice"), drawn.count("letter")) == (2, 6)
 
 
-def test_what_failed_alone_is_asked_again(desk: Desk) -> None:
-    """Whatever else is stale."""
+def test_only_failed_answers_are_asked_again(desk: Desk) -> None:
+    """Other stale answers are not."""
     desk.answers["b.txt"] = "failure"
     submission = desk.classify("a.txt", "b.txt")
     desk.age()
@@ -418,8 +418,8 @@ def test_what_failed_alone_is_asked_again(desk: Desk) -> None:
     assert desk.reasons("--profile", "letters", "--failed") == []
 
 
-def test_a_text_that_is_deleted_meanwhile_is_named(desk: Desk) -> None:
-    """It is left out, and the others are asked."""
+def test_a_text_deleted_during_the_refresh_is_named(desk: Desk) -> None:
+    """It is omitted, and the others are asked."""
     pruned = desk.classify("a.txt")
     desk.classify("b.txt")
     submission = refresh.begin(desk.pipeline.context, desk.target(), NOW)
@@ -435,10 +435,10 @@ def test_a_text_that_is_deleted_meanwhile_is_named(desk: Desk) -> None:
     ]
 
 
-def test_the_number_of_statements_grows_with_pages_and_not_with_documents(
+def test_the_number_of_statements_grows_with_pages_not_documents(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is looked up document by document."""
+    """No statement is run for each document."""
     for module in (found_files, refresh):
         monkeypatch.setattr(module, "STORED_AT_ONCE", 6)
     desk.classify(*(f"{place}.txt" for place in range(6)))
@@ -447,13 +447,13 @@ def test_the_number_of_statements_grows_with_pages_and_not_with_documents(
     counts.append(statements(desk))
 
     (looked, taken), (looked_later, taken_later) = counts
-    # A statement for each further page of texts.
+    # There is a statement for each further page of texts.
     assert looked_later - looked <= 2
     assert taken_later - taken <= 2
 
 
 def statements(desk: Desk) -> tuple[int, int]:
-    """Return how many statements quoting and taking in take, and leave nothing of it."""
+    """Return the number of statements for a quote and for an intake, and undo both."""
     context, target = desk.pipeline.context, desk.target()
     with counted(context.database.engine) as looked:
         refresh.survey(context, target)
@@ -481,8 +481,8 @@ def counted(engine: Engine) -> Iterator[list[str]]:
     "arguments",
     [(), ("latest", "--try", "5", "--failed"), ("latest", "--try", "5", "--no-wait"), ("gone",)],
 )
-def test_what_makes_no_sense_is_refused(desk: Desk, arguments: Sequence[str]) -> None:
-    """Before anything is stored."""
+def test_invalid_options_are_refused(desk: Desk, arguments: Sequence[str]) -> None:
+    """They are refused before anything is stored."""
     desk.classify("a.txt")
 
     assert run(["refresh", *arguments]) == ExitCode.USAGE

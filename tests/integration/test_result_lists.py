@@ -1,4 +1,4 @@
-"""Lists of results: filters, search, order and pages; the SQL says the same and reads indexes."""
+"""Tests of lists of results: filters, search, order, pages, equivalent SQL, and indexes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LETTER = "Dear Anna, the rent is late again. It's the third time: C:\\letters\\3
 
 
 def answering(request: CompletionRequest) -> str:
-    """Answer surely about the lease only, and quote the letter wrongly."""
+    """Answer confidently only about the lease, and quote the letter wrongly."""
     task, is_lease = request.task, "tenant" in request.task.text
     if task.analysis_type is AnalysisType.CLASSIFICATION:
         label, quote = ("lease", "due at the first") if is_lease else ("letter", "Dear Bernard")
@@ -44,7 +44,7 @@ def answering(request: CompletionRequest) -> str:
 
 @pytest.fixture
 def answered(settings: Settings) -> Pipeline:
-    """Return a pipeline with two runs: a summary of one document, two classified ones."""
+    """Return a pipeline with two runs: one summary, and two classifications."""
     pipeline = a_pipeline(settings, answering, repeat_last=True)
     labels = AnalysisOptions(labels=("lease", "letter"), votes=1)
     classified = replace(
@@ -60,7 +60,7 @@ def answered(settings: Settings) -> Pipeline:
 
 
 def listed(pipeline: Pipeline, wanted: ResultFilter) -> list[str]:
-    """Return the documents of a list, after a look that its SQL brings the same to a reader."""
+    """Return the documents of a list, and check that its SQL has the same result."""
     database_url = pipeline.context.settings.database_url
     assert isinstance(database_url, SecretStr)
     with pipeline.context.database.read() as session:
@@ -94,14 +94,14 @@ LISTS: tuple[tuple[ResultFilter, list[str]], ...] = (
 
 
 def test_results_are_filtered_and_sorted(answered: Pipeline) -> None:
-    """A search finds words of documents and of answers; all others compare columns of the view."""
+    """A search finds words of documents and answers; other filters compare columns of the view."""
     for wanted, sources in LISTS:
         assert listed(answered, wanted) == sources, wanted
 
 
 @pytest.mark.parametrize("order", ResultOrder)
 def test_pages_have_each_result_once(answered: Pipeline, order: ResultOrder) -> None:
-    """The next page begins after the last row of the one before, of equal confidence or not."""
+    """A page begins after the last row of the previous one, even with equal confidence."""
     answered.execute("UPDATE results SET confidence = 0.7 WHERE confidence > 0.5")
     wanted, read = ResultFilter(order=order), list[ListedResult]()
 
@@ -119,8 +119,8 @@ def test_pages_have_each_result_once(answered: Pipeline, order: ResultOrder) -> 
 _LARGE = {"documents", "intakes", "jobs", "results", "facts"}
 
 
-def test_the_lists_of_many_documents_read_indexes(settings: Settings) -> None:
-    """The first page and a later one, in each order and filtered: no large table is read whole."""
+def test_lists_of_many_documents_use_indexes(settings: Settings) -> None:
+    """This holds for the first and a later page, in each order and filtered."""
     pipeline = a_pipeline(settings)
     fill(pipeline, many=20_000)
     middle = "SELECT id FROM results ORDER BY id OFFSET 10000 LIMIT 1"
@@ -138,8 +138,8 @@ def test_the_lists_of_many_documents_read_indexes(settings: Settings) -> None:
         for mark in (None, later):
             assert not tables_read_whole(pipeline, each, mark), (each, mark)
 
-    # Every document has these words: an index says so, and phrases are looked at until a page is
-    # full. A run that begins has no result yet.
+    # Every document has these words: an index finds them, and phrases are checked until a page is
+    # full. A new run has no result yet.
     assert rows_read(pipeline, "documents", ResultFilter(words="number"), "tsvector") == 0
     phrase = ResultFilter(words='"doc number"')
     assert rows_read(pipeline, "documents", phrase, "tsvector") <= 51
@@ -148,7 +148,7 @@ def test_the_lists_of_many_documents_read_indexes(settings: Settings) -> None:
 
 
 def scans(pipeline: Pipeline, wanted: ResultFilter, after: Mark | None = None) -> list[JsonObject]:
-    """Return the scans of large tables of a page, as PostgreSQL explains them."""
+    """Return the scans of large tables in the plan of a page."""
     with pipeline.context.database.read() as session:
         page = result_lists.page(session, wanted, 51, after)
         assert page is not None
@@ -159,13 +159,13 @@ def scans(pipeline: Pipeline, wanted: ResultFilter, after: Mark | None = None) -
 
 
 def tables_read_whole(pipeline: Pipeline, wanted: ResultFilter, after: Mark | None) -> list[str]:
-    """Return the large tables that the plan of a page reads from one end to the other."""
+    """Return the large tables that the plan of a page scans sequentially."""
     found = scans(pipeline, wanted, after)
     return [str(each["Relation Name"]) for each in found if each["Node Type"] == "Seq Scan"]
 
 
 def rows_read(pipeline: Pipeline, table: str, wanted: ResultFilter, condition: str = "") -> float:
-    """Return how many rows of a table the first page reads, those with a condition only."""
+    """Return the number of rows of a table that the first page reads with a condition."""
     read = 0.0
     for each in scans(pipeline, wanted):
         if each["Relation Name"] != table or condition not in str(each.get("Filter", "")):
@@ -190,8 +190,8 @@ _WIDE = "\U00020000"
     ],
     ids=["short words", "hyphens", "addresses"],
 )
-def test_no_text_has_too_many_words(settings: Settings, long: str) -> None:
-    """What would be more than a `tsvector` holds is cut: the document is taken in all the same."""
+def test_a_text_with_too_many_words_is_taken_in(settings: Settings, long: str) -> None:
+    """Only the part that fits into a `tsvector` is indexed."""
     pipeline = a_pipeline(settings)
 
     with pipeline.context.database.write() as session:

@@ -1,4 +1,4 @@
-"""The queue of the review: what is in it, in which order, and how its first page is found."""
+"""Tests of the review queue: its content, its order, and the statements that read it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ WHERE NOT EXISTS (SELECT FROM facts WHERE facts.job_id = results.job_id)
 
 
 def queue(pipeline: Pipeline, scope: Scope) -> Iterator[Question]:
-    """Yield what a person is asked who skips everything."""
+    """Yield the questions to a person who skips all of them."""
     after = None
     while True:
         with pipeline.context.database.read() as session:
@@ -54,8 +54,8 @@ def queue(pipeline: Pipeline, scope: Scope) -> Iterator[Question]:
         after = found.place
 
 
-def test_the_queue_begins_with_what_is_most_doubtful(pipeline: Pipeline) -> None:
-    """Results that need review first, of each its most doubtful value; what is sure is left out."""
+def test_the_queue_begins_with_the_most_doubtful_results(pipeline: Pipeline) -> None:
+    """Results that need review come first, by their most doubtful value; others are omitted."""
     extracted(
         pipeline,
         {
@@ -82,8 +82,8 @@ def test_the_queue_begins_with_what_is_most_doubtful(pipeline: Pipeline) -> None
     assert [q.source for q in queue(pipeline, Scope(analysis_type="classification"))] == ["d.txt"]
 
 
-def test_a_calibrated_claim_counts_for_what_it_is_worth(pipeline: Pipeline) -> None:
-    """What the calibration accepts is not asked about, and what it distrusts is."""
+def test_the_queue_uses_calibrated_confidence(pipeline: Pipeline) -> None:
+    """Values that the calibration accepts are omitted, and values that it rejects are asked."""
     extracted(pipeline, {"a.txt": {"buyer": ("Miller", 4), "price": ("12", 3)}})
     pipeline.execute("UPDATE results SET needs_review = false")
     pipeline.execute(
@@ -100,8 +100,8 @@ def test_a_calibrated_claim_counts_for_what_it_is_worth(pipeline: Pipeline) -> N
     assert found.calibrated_confidence == pytest.approx(0.34)
 
 
-def test_a_whole_answer_is_decided_on_once(settings: Settings) -> None:
-    """A summary has no single value that would be right or wrong."""
+def test_an_answer_as_a_whole_is_decided_once(settings: Settings) -> None:
+    """A summary has no single value that could be right or wrong."""
     pipeline = a_pipeline(settings, a_summary("The harbour", confidence=3), repeat_last=True)
     pipeline.analyze("The harbour of Lindau was rebuilt in 1856.")
     (asked,) = queue(pipeline, Scope())
@@ -120,8 +120,8 @@ def test_a_whole_answer_is_decided_on_once(settings: Settings) -> None:
     assert [each.path for each in queue(pipeline, Scope())] == [""]
 
 
-def test_a_decision_about_an_answer_that_was_replaced_is_refused(pipeline: Pipeline) -> None:
-    """What the person saw is not what the result says now."""
+def test_a_decision_about_a_replaced_answer_is_refused(pipeline: Pipeline) -> None:
+    """The person saw another answer than the current one."""
     classified(pipeline, {"a.txt": ("letter", 0.2)})
     (asked,) = queue(pipeline, Scope())
     pipeline.execute("UPDATE results SET id = gen_random_uuid()")
@@ -134,8 +134,8 @@ def test_a_decision_about_an_answer_that_was_replaced_is_refused(pipeline: Pipel
         review.decide(session, asked.job_id, asked.result_id, accepted)
 
 
-def test_what_is_selected_outside_the_document_is_refused(pipeline: Pipeline) -> None:
-    """And of white space alone; nothing is stored."""
+def test_a_selection_outside_the_document_is_refused(pipeline: Pipeline) -> None:
+    """A selection of white space is refused, too, and nothing is stored."""
     submission = extracted(pipeline, {"a.txt": {"price": ("12 EUR", 4)}})
     job_id = pipeline.job(submission).id
     result_id = pipeline.value("SELECT id FROM results")
@@ -152,8 +152,8 @@ def test_what_is_selected_outside_the_document_is_refused(pipeline: Pipeline) ->
     assert pipeline.value("SELECT count(*) FROM feedback") == 0
 
 
-def test_the_first_pages_come_out_of_an_index(pipeline: Pipeline) -> None:
-    """However many results there are, only some of them are read, at any place of the queue."""
+def test_the_queue_is_read_from_an_index(pipeline: Pipeline) -> None:
+    """At any place of the queue only a part of the results is read."""
     extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9)}})
     pipeline.execute(_COPIES.replace(":size", str(DOCUMENTS)))
     pipeline.execute(_RESULTS)

@@ -1,4 +1,4 @@
-"""Runs with the model `auto` or a fallback: who answers, what the ledger says, what it saved."""
+"""Tests of runs with `auto` or a fallback: who answers, the ledger, and the savings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DOUBTFUL = "80. The harbour"
 
 
 def named(tier: str) -> ModelSettings:
-    """Return a model that charges by the token: a dollar a million when small, ten when large."""
+    """Return a model priced per million tokens: a dollar if small, ten if large."""
     return ModelSettings(
         provider="openai",
         model=f"{tier}-1",
@@ -54,7 +54,7 @@ def named(tier: str) -> ModelSettings:
 
 
 def a_tier(name: str, line: Line) -> ScriptedModel:
-    """Return a tier's model, which answers everything alike."""
+    """Return a tier's model, which gives the same answer to all questions."""
     profile = ModelProfile(
         provider="openai", model=f"{name}-1", context_tokens=32_768, max_output_tokens=2_048
     )
@@ -79,14 +79,14 @@ def a_routed_run(model: str = AUTO) -> RunOptions:
 
 
 def unsure_of_one_part(request: CompletionRequest) -> Answer:
-    """Answer well, but for the part with a doubtful line."""
+    """Answer well, except about the part with a doubtful line."""
     if DOUBTFUL in request.task.text:
         return a_summary("The harbour of Lindau was rebuilt", confidence=2)
     return quoting_the_text(request)
 
 
 def documented() -> tuple[str, list[str]]:
-    """Return the statement of docs/routing.md and the columns that the page promises."""
+    """Return the statement of docs/routing.md and the columns that the page lists."""
     page = (ROOT / "docs" / "routing.md").read_text("utf-8")
     found = re.search(r"```sql\n(.*?)```\n\nColumns: ([^\n]+)\.\n", page, re.DOTALL)
     assert found is not None
@@ -94,16 +94,16 @@ def documented() -> tuple[str, list[str]]:
 
 
 def statistics(address: SecretStr) -> dict[str, dict[str, object]]:
-    """Return what the view says of each tier, as a reader sees it."""
+    """Return the statistics of each tier in the view, read as a read-only user."""
     with user_sql.answer(address, "SELECT * FROM tier_statistics") as answer:
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
     return {str(row["tier"]): row for row in rows}
 
 
-def test_weak_parts_are_answered_by_the_larger_tier(
+def test_chunks_with_weak_answers_go_to_the_larger_tier(
     small_chunks: Settings, database_url: SecretStr
 ) -> None:
-    """Every call stands in the ledger with its tier; the chunk says who answered it."""
+    """Every call is in the ledger with its tier; the chunk has the model that answered."""
     pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
 
     submission = pipeline.analyze(LONG, options=a_routed_run())
@@ -121,12 +121,12 @@ def test_weak_parts_are_answered_by_the_larger_tier(
     assert (found["large"]["calls"], found["large"]["escalated_calls"]) == (1, 1)
 
 
-def test_what_routing_saved_is_what_the_large_tier_would_have_charged(
+def test_savings_are_relative_to_the_price_of_the_large_tier(
     small_chunks: Settings, database_url: SecretStr
 ) -> None:
-    """Each question counts once at the large tier's price, and everything paid goes off.
+    """Each question counts once at the large tier's price, minus all that was paid.
 
-    With an unknown price what was saved is unknown; the calls are counted all the same.
+    With an unknown price the savings are unknown; the calls are counted nevertheless.
     """
     pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
     pipeline.analyze(LONG, options=a_routed_run())
@@ -151,8 +151,8 @@ def test_what_routing_saved_is_what_the_large_tier_would_have_charged(
     assert unknown["large"]["unpriced_calls"] == unknown["large"]["calls"]
 
 
-def test_a_pinned_tier_is_asked_alone(settings: Settings, database_url: SecretStr) -> None:
-    """The model of the tier, however weak its answers; the ledger names the tier."""
+def test_only_a_pinned_tier_is_asked(settings: Settings, database_url: SecretStr) -> None:
+    """Weak answers do not change that; the ledger has the tier."""
     pipeline = routed(settings, a_summary("The harbour of Lindau", confidence=1), quoting_the_text)
 
     submission = pipeline.analyze("The harbour of Lindau is old.", options=a_routed_run("small"))
@@ -162,7 +162,7 @@ def test_a_pinned_tier_is_asked_alone(settings: Settings, database_url: SecretSt
     assert set(statistics(database_url)) == {"small"}
 
 
-def test_a_tier_whose_key_is_refused_does_not_pause_the_run(settings: Settings) -> None:
+def test_a_tier_with_a_rejected_key_does_not_pause_the_run(settings: Settings) -> None:
     refused = ModelAccessError("The key is refused.")
     half, none = (routed(settings, refused, line) for line in (quoting_the_text, refused))
     text = "The harbour of Lindau is old."
@@ -178,7 +178,7 @@ def test_a_tier_whose_key_is_refused_does_not_pause_the_run(settings: Settings) 
 
 
 def test_other_thresholds_make_another_result(settings: Settings) -> None:
-    """A stored result is reused for the same policy only."""
+    """A stored result is reused only for the same policy."""
     pipeline = routed(settings, quoting_the_text, quoting_the_text)
     pipeline.analyze("The harbour of Lindau is old.", options=a_routed_run())
     stricter = with_settings(pipeline.context.settings, "routing", accept_confidence=0.65)
@@ -219,7 +219,7 @@ class Pair:
         return self.pipeline.analyze(TEXT, options=a_run())
 
     def calls(self) -> list[tuple[object, ...]]:
-        """Return who was asked, in order, and what came of it."""
+        """Return the models that were asked, in order, with the outcomes."""
         return self.pipeline.rows(
             "SELECT provider, model, error_code, valid, cost_usd > 0 AS paid"
             " FROM model_calls ORDER BY started_at"
@@ -249,8 +249,8 @@ def a_pair(settings: Settings, first: Line, *second: Line) -> Pair:
         ModelAccessError("No such model."),
     ],
 )
-def test_the_ledger_says_who_failed_and_who_answered(settings: Settings, error: ModelError) -> None:
-    """A row for each model that was asked, in order; only who answered has a verdict."""
+def test_the_ledger_has_failed_and_answering_models(settings: Settings, error: ModelError) -> None:
+    """Each model asked has a row, in order; only the answering one has a validity."""
     pair = a_pair(settings, error, SUMMARY)
 
     submission = pair.work()
@@ -265,7 +265,7 @@ def test_the_ledger_says_who_failed_and_who_answered(settings: Settings, error: 
     assert result.model == "second-1"
 
 
-def test_a_fallback_is_not_asked_where_the_first_model_answers(settings: Settings) -> None:
+def test_a_fallback_is_not_asked_if_the_first_model_answers(settings: Settings) -> None:
     pair = a_pair(settings, SUMMARY)
 
     pair.work()
@@ -273,10 +273,8 @@ def test_a_fallback_is_not_asked_where_the_first_model_answers(settings: Setting
     assert pair.calls() == [("scripted", "script-1", None, True, False)]
 
 
-def test_answers_that_stay_invalid_stand_in_the_ledger_with_their_verdict(
-    settings: Settings,
-) -> None:
-    """The first model was asked again and failed no request; its answers were no good."""
+def test_invalid_answers_are_in_the_ledger_as_invalid(settings: Settings) -> None:
+    """The first model was asked again; its requests succeeded, but its answers were invalid."""
     pair = a_pair(settings, "This is no JSON.", SUMMARY)
 
     submission = pair.work()
@@ -287,8 +285,8 @@ def test_answers_that_stay_invalid_stand_in_the_ledger_with_their_verdict(
     assert pair.pipeline.job(submission).status == JobStatus.SUCCEEDED
 
 
-def test_where_all_fail_each_has_its_row(settings: Settings) -> None:
-    """What the run waits for is the error of the model that may answer later."""
+def test_if_all_models_fail_each_has_a_row(settings: Settings) -> None:
+    """The error of the job is that of the model that may answer later."""
     pair = a_pair(settings, ModelAccessError("No such model."), ModelOverloadedError("Busy."))
 
     submission = pair.work()

@@ -1,4 +1,4 @@
-"""Schedules that analyze and ask again: their lanes, and what they wait for."""
+"""Tests of schedules that analyze or refresh: their lanes, and what they wait for."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def reanalysis(**values: object) -> ScheduleSettings:
-    """Return a schedule that asks again what is stale, at half past two in Berlin."""
+    """Return a schedule that refreshes stale results, at half past two in Berlin."""
     return at_night(kind="reanalyze", **values)
 
 
 def a_stale_night(
     settings: Settings, provider: BatchProvider, schedule: ScheduleSettings, *lanes: Lane
 ) -> Night:
-    """Return a night after a run in each of these lanes, whose prompts have become old."""
+    """Return a night after a run in each of these lanes, with outdated prompts."""
     night = a_night_over(opened(settings, provider), nightly=schedule)
     for lane, text in zip(lanes, TEXTS, strict=False):
         options = in_batches() if lane is Lane.BATCH else a_run()
@@ -64,7 +64,7 @@ def a_stale_night(
 
 
 def work_in_batches(night: Night) -> None:
-    """Work and let the batches come back, until nothing waits any more."""
+    """Work and return batches until nothing waits any more."""
     for _ in range(4):
         for (job_id,) in night.rows("SELECT id FROM jobs WHERE finished_at IS NULL ORDER BY id"):
             night.pipeline.work_on(job_id)  # type: ignore[arg-type]  # a UUID, says the table
@@ -72,7 +72,7 @@ def work_in_batches(night: Night) -> None:
 
 
 def let_it_be_due(night: Night) -> None:
-    """Do what is due at half past two, to its end."""
+    """Complete the occurrence of half past two."""
     night.start_at("2026-03-28T02:30:05")
     assert night.carry_out()
     work_in_batches(night)
@@ -80,10 +80,10 @@ def let_it_be_due(night: Night) -> None:
     assert night.history() == [("28 02:30", "clock", "succeeded")]
 
 
-def test_an_analysis_goes_through_batches(
+def test_a_scheduled_analysis_uses_batches(
     settings: Settings, provider: BatchProvider, folder: Path
 ) -> None:
-    """Although its profile says nothing of them: all questions in one batch, at half the price."""
+    """Its profile sets no lane: all questions are in one batch, at half the price."""
     night = a_night_over(opened(settings, provider), nightly=nightly(folder, lane="batch"))
 
     let_it_be_due(night)
@@ -103,7 +103,7 @@ def test_an_analysis_goes_through_batches(
         ("batch", "online", "batch"),
     ],
 )
-def test_the_schedule_goes_before_the_profile(
+def test_the_lane_of_a_schedule_overrides_the_profile(
     settings: Settings,
     provider: BatchProvider,
     folder: Path,
@@ -111,7 +111,7 @@ def test_the_schedule_goes_before_the_profile(
     of_profile: str,
     expected: str,
 ) -> None:
-    """In both directions; without its own lane the profile's holds."""
+    """A schedule without a lane uses that of the profile."""
     profile = ProfileSettings.model_validate({"lane": of_profile})
     named = settings.model_copy(update={"profiles": {"letters": profile}})
     schedule = nightly(folder, profile="letters", lane=of_schedule)
@@ -123,7 +123,9 @@ def test_the_schedule_goes_before_the_profile(
     assert len(handed_in(provider)) == (3 if expected == "batch" else 0)
 
 
-def test_what_is_stale_goes_through_batches(settings: Settings, provider: BatchProvider) -> None:
+def test_stale_results_are_refreshed_in_batches(
+    settings: Settings, provider: BatchProvider
+) -> None:
     schedule = reanalysis(lane="batch")
     night = a_stale_night(settings, provider, schedule, Lane.ONLINE, Lane.BATCH, Lane.ONLINE)
     asked_online = len(night.pipeline.model.requests)
@@ -135,8 +137,8 @@ def test_what_is_stale_goes_through_batches(settings: Settings, provider: BatchP
     assert len(night.pipeline.model.requests) == asked_online
 
 
-def test_what_is_stale_goes_as_it_went_before(settings: Settings, provider: BatchProvider) -> None:
-    """Without a lane of the schedule: a run for each, and a night in batches stays one."""
+def test_stale_results_keep_their_lane(settings: Settings, provider: BatchProvider) -> None:
+    """If the schedule has no lane, there is one run for each lane."""
     night = a_stale_night(settings, provider, reanalysis(), Lane.ONLINE, Lane.BATCH, Lane.BATCH)
 
     let_it_be_due(night)
@@ -144,7 +146,7 @@ def test_what_is_stale_goes_as_it_went_before(settings: Settings, provider: Batc
     assert night.rows(RUNS) == [("batch", "nightly", 2), ("online", "nightly", 1)]
 
 
-def test_what_is_stale_may_be_asked_online(settings: Settings, provider: BatchProvider) -> None:
+def test_stale_results_may_be_refreshed_online(settings: Settings, provider: BatchProvider) -> None:
     schedule = reanalysis(lane="online")
     night = a_stale_night(settings, provider, schedule, Lane.ONLINE, Lane.BATCH)
 
@@ -162,7 +164,7 @@ OUTCOME = "SELECT status, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 
 
 
 def a_night_of_stale_results(settings: Settings) -> Night:
-    """Return a night after two runs whose prompts have become old."""
+    """Return a night after two runs with outdated prompts."""
     night = a_night(settings, quoting_the_text, repeat_last=True, again=WANTED)
     other = a_run(analysis=AnalysisOptions(instructions="Look for carts."))
     for texts, options in ((TEXTS, a_run()), (TEXTS[:1], other)):
@@ -173,8 +175,8 @@ def a_night_of_stale_results(settings: Settings) -> Night:
     return night
 
 
-def test_what_is_stale_is_asked_anew(settings: Settings) -> None:
-    """A run for each question, with its options; the account of each balances."""
+def test_stale_results_are_refreshed(settings: Settings) -> None:
+    """Each question has a run with its options; the account of each balances."""
     night = a_night_of_stale_results(settings)
 
     night.carry_out()
@@ -194,8 +196,8 @@ def test_what_is_stale_is_asked_anew(settings: Settings) -> None:
     assert night.rows("SELECT count(*) FROM documents") == [(3,)]
 
 
-def test_the_next_night_does_not_ask_again(settings: Settings) -> None:
-    """Old results stay stale in the view; asking again once is enough, even if it fails."""
+def test_the_next_night_does_not_refresh_again(settings: Settings) -> None:
+    """Old results stay stale in the view; one refresh is enough, even if it fails."""
     night = a_night_of_stale_results(settings)
     night.carry_out()
     night.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE status = 'running'")
@@ -209,8 +211,8 @@ def test_the_next_night_does_not_ask_again(settings: Settings) -> None:
     assert night.rows(OUTCOME) == [("succeeded", expected)]
 
 
-def test_a_model_that_is_gone_is_counted(settings: Settings) -> None:
-    """The other questions are asked all the same."""
+def test_a_removed_model_is_counted(settings: Settings) -> None:
+    """The other questions are asked nevertheless."""
     night = a_night_of_stale_results(settings)
     night.pipeline.execute(
         "UPDATE jobs SET model = 'gone' WHERE options ->> 'instructions' = 'Look for carts.'"
@@ -222,8 +224,8 @@ def test_a_model_that_is_gone_is_counted(settings: Settings) -> None:
     assert night.rows(OUTCOME) == [("waiting", expected)]
 
 
-def test_one_that_was_stopped_goes_on_where_it_was(settings: Settings) -> None:
-    """What was asked before the kill is not asked twice, and the account balances."""
+def test_an_interrupted_refresh_continues(settings: Settings) -> None:
+    """Questions asked before the kill are not repeated, and the account balances."""
     night = a_night_of_stale_results(settings)
     looks = iter([False, False, True])
     work = night.runner()
@@ -243,7 +245,7 @@ def test_one_that_was_stopped_goes_on_where_it_was(settings: Settings) -> None:
     ]
 
 
-def test_nothing_stale_is_nothing_to_do(settings: Settings) -> None:
+def test_without_stale_results_there_is_nothing_to_do(settings: Settings) -> None:
     night = a_night(settings, quoting_the_text, repeat_last=True, again=WANTED)
     options = replace(a_run(), types=(AnalysisType.SUMMARY,))
     night.pipeline.analyze(*TEXTS, options=options)
@@ -262,7 +264,7 @@ WHY = "The budget of the run is spent."
 
 @pytest.fixture
 def paused(settings: Settings, tmp_path: Path) -> Night:
-    """Return a night whose run was paused because its budget is spent."""
+    """Return a night whose run was paused because its budget is used up."""
     (tmp_path / "letter.txt").write_text("The bridge was opened in May 1902.", "utf-8")
     script = (BudgetExceededError(WHY, "Raise it."), quoting_the_text)
     night = a_night(settings, *script, repeat_last=True, nightly=nightly(tmp_path))
@@ -274,8 +276,8 @@ def paused(settings: Settings, tmp_path: Path) -> Night:
     return night
 
 
-def test_history_says_what_is_paused_and_why(paused: Night) -> None:
-    """Long before it expires as paused, after which its run can still be taken up."""
+def test_the_history_shows_a_paused_run_and_the_reason(paused: Night) -> None:
+    """It does so long before the occurrence expires; its run can still be retried then."""
     ((status, code, message, hint),) = paused.rows(STATE)
     ((run,),) = paused.rows("SELECT name FROM runs")
     assert (status, code) == ("waiting", "paused")
@@ -292,7 +294,7 @@ def test_history_says_what_is_paused_and_why(paused: Night) -> None:
     assert paused.rows("SELECT status FROM runs") == [("paused",)]
 
 
-def test_once_it_is_taken_up_it_ends_as_any_other(paused: Night) -> None:
+def test_a_resumed_occurrence_ends_like_any_other(paused: Night) -> None:
     ((run_id,),) = paused.rows("SELECT id FROM runs")
     retry(paused.pipeline.context, UUID(str(run_id)))
     paused.tick()
@@ -304,8 +306,8 @@ def test_once_it_is_taken_up_it_ends_as_any_other(paused: Night) -> None:
     assert paused.rows(STATE) == [("succeeded", None, None, None)]
 
 
-def test_one_that_ends_with_its_time_has_succeeded(paused: Night) -> None:
-    """A late look does not take finished work for expired."""
+def test_an_occurrence_that_ends_just_in_time_has_succeeded(paused: Night) -> None:
+    """A late check does not treat finished work as expired."""
     ((run_id,),) = paused.rows("SELECT id FROM runs")
     retry(paused.pipeline.context, UUID(str(run_id)))
     paused.work()
@@ -316,8 +318,8 @@ def test_one_that_ends_with_its_time_has_succeeded(paused: Night) -> None:
     assert [status for *_, status in paused.history()] == ["succeeded", "due"]
 
 
-def test_a_run_that_goes_on_at_this_very_moment_holds_up_no_schedule(paused: Night) -> None:
-    """Its job is not paused any more, its run still is: nothing is said, and others start."""
+def test_a_run_that_is_just_resuming_does_not_block_schedules(paused: Night) -> None:
+    """Its job is not paused any more, but its run still is: no reason is recorded."""
     pipeline = paused.pipeline
     pipeline.execute("UPDATE schedule_runs SET error_code = NULL, error_message = NULL")
     pipeline.execute("UPDATE jobs SET status = 'synthesizing'")

@@ -1,4 +1,4 @@
-"""A scheduled export is one new file for each due time, also after kills and beside others."""
+"""Tests that a scheduled export writes one file for each due time, also after kills."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = "morning-20260328-0500"
 
 
 class KilledError(BaseException):
-    """Ends a thread as a kill would: nothing is cleaned up in the database."""
+    """Ends a thread like a kill, without cleaning up in the database."""
 
 
 def exporting(folder: Path, **values: object) -> ScheduleSettings:
@@ -36,8 +36,8 @@ def a_morning(settings: Settings, wanted: ScheduleSettings) -> Night:
     return night
 
 
-def test_a_view_is_exported_at_its_time(settings: Settings, tmp_path: Path) -> None:
-    """Under the name of the schedule and the time at which it was due, as CSV."""
+def test_a_view_is_exported_at_its_due_time(settings: Settings, tmp_path: Path) -> None:
+    """The CSV file has the name of the schedule and the due time."""
     night = a_morning(settings, exporting(tmp_path, view="document_results"))
     night.pipeline.analyze("The bridge was opened in May 1902. It stands.")
 
@@ -51,7 +51,7 @@ def test_a_view_is_exported_at_its_time(settings: Settings, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("values", "text"), [({}, "'=1+1"), ({"raw": True}, "=1+1")])
-def test_formulas_are_neutralized_unless_they_are_wanted(
+def test_formulas_are_escaped_unless_raw_output_is_configured(
     settings: Settings, tmp_path: Path, values: dict[str, object], text: str
 ) -> None:
     night = a_morning(settings, exporting(tmp_path, sql=FORMULA, **values))
@@ -69,8 +69,8 @@ def test_the_format_of_the_schedule_is_written(settings: Settings, tmp_path: Pat
     assert [file.name for file in tmp_path.iterdir()] == [f"{NAME}.parquet"]
 
 
-def test_nothing_is_overwritten(settings: Settings, tmp_path: Path) -> None:
-    """What has the name already stays, even a link that leads nowhere."""
+def test_no_exported_file_is_overwritten(settings: Settings, tmp_path: Path) -> None:
+    """An existing file of that name is kept, even a broken link."""
     night = a_morning(settings, exporting(tmp_path, sql=FORMULA))
     (tmp_path / f"{NAME}.csv").write_text("mine", "utf-8")
     (tmp_path / f"{NAME}-2.csv").symlink_to("nowhere")
@@ -86,7 +86,7 @@ def test_nothing_is_overwritten(settings: Settings, tmp_path: Path) -> None:
 def test_a_killed_scheduler_leaves_one_file(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """Killed before or after the file was written: the next scheduler finds what there is."""
+    """If it was killed before or after writing, the next scheduler uses what exists."""
     night = a_morning(settings, exporting(tmp_path, sql=FORMULA))
     write = exports._write
 
@@ -119,7 +119,7 @@ def test_a_killed_scheduler_leaves_one_file(
         ({"sql": "SELECT 1 / 0 AS nothing"}, "division by zero"),
     ],
 )
-def test_what_cannot_be_exported_is_said(
+def test_a_failed_export_is_reported_with_the_reason(
     settings: Settings, tmp_path: Path, values: dict[str, object], reason: str
 ) -> None:
     night = a_morning(settings, exporting(tmp_path, **values))
@@ -133,8 +133,8 @@ def test_what_cannot_be_exported_is_said(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_folder_is_a_mistake(settings: Settings, tmp_path: Path) -> None:
-    """It is not made: a share that is not mounted would be filled beside its place."""
+def test_a_missing_folder_is_an_error(settings: Settings, tmp_path: Path) -> None:
+    """It is not created, because it may be a share that is not mounted."""
     night = a_morning(settings, exporting(tmp_path / "share", sql=FORMULA))
 
     night.carry_out()
@@ -143,8 +143,8 @@ def test_a_missing_folder_is_a_mistake(settings: Settings, tmp_path: Path) -> No
     assert night.rows("SELECT status, error_message FROM schedule_runs") == [("failed", message)]
 
 
-def test_a_scheduler_that_leaves_hands_the_export_back(settings: Settings, tmp_path: Path) -> None:
-    """Between two batches of rows; half a file is never seen."""
+def test_a_scheduler_that_stops_releases_the_export(settings: Settings, tmp_path: Path) -> None:
+    """It stops between two batches of rows; no partial file is visible."""
     many = "SELECT n FROM generate_series(1, 5000) AS n"
     night = a_morning(settings, exporting(tmp_path, sql=many))
     night.stopped = True

@@ -1,4 +1,4 @@
-"""Schedules that evaluate, recalibrate and certify do at night what the commands do."""
+"""Tests of schedules that evaluate, recalibrate and certify as the commands do."""
 
 from __future__ import annotations
 
@@ -40,17 +40,15 @@ def classify(settings: Settings) -> Submission:
 
 
 def a_morning(settings: Settings, **schedules: ScheduleSettings) -> Night:
-    """Return the morning after that run, before what is due is done."""
+    """Return the morning after that run, before due work is done."""
     night = a_night(settings, obeying, repeat_last=True, **schedules)
     night.sleep_until("2026-03-28T06:01")
     night.tick()
     return night
 
 
-def test_results_are_evaluated_claims_recalibrated_and_answers_certified(
-    settings: Settings, tmp_path: Path
-) -> None:
-    """One after the other, with what came of it in the history."""
+def test_schedules_evaluate_recalibrate_and_certify(settings: Settings, tmp_path: Path) -> None:
+    """They run one after the other, with the outcome in the history."""
     truth = [{"document": name, "label": "report"} for name in [*CHOICES, "gone.txt"]]
     gold = written(tmp_path / "truth.jsonl", *truth)
     night = a_morning(
@@ -80,7 +78,9 @@ def test_results_are_evaluated_claims_recalibrated_and_answers_certified(
     assert night.rows("SELECT DISTINCT max_error, risk FROM certifications") == [(0.9, 0.2)]
 
 
-def test_only_what_a_profile_asks_is_evaluated(settings: Settings, tmp_path: Path) -> None:
+def test_only_answers_to_the_question_of_a_profile_are_evaluated(
+    settings: Settings, tmp_path: Path
+) -> None:
     """Another question about the same documents is not affected."""
     gold = written(tmp_path / "truth.jsonl", *({"document": n, "label": "letter"} for n in CHOICES))
     profile = ProfileSettings(labels=LABELS)
@@ -96,8 +96,10 @@ def test_only_what_a_profile_asks_is_evaluated(settings: Settings, tmp_path: Pat
     assert night.rows("SELECT profile FROM evaluations") == [("letters",)]
 
 
-def test_a_drop_fails_the_night_and_is_told(settings: Settings, tmp_path: Path) -> None:
-    """Once: a scheduler that is killed after it tells of the same, and the next night of none."""
+def test_a_drop_in_quality_fails_the_occurrence_and_is_delivered(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """It is delivered once, even if the scheduler is killed afterwards, and not the next night."""
     gold = tmp_path / "truth.jsonl"
     written(gold, *({"document": name, "label": label} for name, (label, _) in CHOICES.items()))
     night = a_morning(settings, measure=at_six(kind="evaluate", gold=str(gold)))
@@ -128,15 +130,15 @@ def test_a_drop_fails_the_night_and_is_told(settings: Settings, tmp_path: Path) 
 
 
 def say(night: Night, verdict: Verdict, names: Iterable[str]) -> None:
-    """Say the same of the newest result of each document."""
+    """Record the same verdict on the newest result of each document."""
     signed = Signed(saying=Saying(verdict=verdict))
     lines = [Line(number=1, document=each, analysis_type=None, signed=signed) for each in names]
     with night.pipeline.context.database.write() as session:
         assert feedback.give_all(session, Wanted(), lines).stored == len(lines)
 
 
-def test_a_certificate_that_is_withdrawn_fails_the_night(settings: Settings) -> None:
-    """A scheduler that is killed after it tells of the same, once."""
+def test_a_withdrawn_certificate_fails_the_occurrence(settings: Settings) -> None:
+    """It is delivered once, even if the scheduler is killed afterwards."""
     night = a_morning(settings, accept=at_six(kind="certify", max_error_rate=0.3))
     say(night, Verdict.APPROVED, CHOICES)
     assert night.carry_out()
@@ -173,10 +175,10 @@ def test_a_certificate_that_is_withdrawn_fails_the_night(settings: Settings) -> 
         (ProfileSettings(votes=3, model="extractive"), {}),
     ],
 )
-def test_a_profile_asks_what_its_runs_ask(
+def test_the_question_of_a_profile_is_that_of_its_runs(
     settings: Settings, profile: ProfileSettings, asked: dict[str, object]
 ) -> None:
-    """With the principles of the settings; without votes where no language model gives any."""
+    """It has the configured principles, and no votes if no language model supports them."""
     critique = settings.critique.model_copy(update={"principles": ("Be right.",)})
     known = {"profiles": {"letters": profile}, "critique": critique}
 
@@ -188,7 +190,7 @@ def test_a_profile_asks_what_its_runs_ask(
 
 
 def test_without_feedback_nothing_is_evaluated(settings: Settings) -> None:
-    """Which is no failure, for it may be said tomorrow."""
+    """This is not a failure, because feedback may follow later."""
     night = a_morning(settings, measure=at_six(kind="evaluate"))
 
     assert night.carry_out()
@@ -196,7 +198,7 @@ def test_without_feedback_nothing_is_evaluated(settings: Settings) -> None:
     assert night.rows(ENDS) == [("succeeded", {"judged": 0, "missing": 0}, None)]
 
 
-def test_a_gold_file_that_is_gone_is_a_failure(settings: Settings, tmp_path: Path) -> None:
+def test_a_missing_gold_file_is_a_failure(settings: Settings, tmp_path: Path) -> None:
     night = a_morning(settings, measure=at_six(kind="evaluate", gold=str(tmp_path / "gone.csv")))
 
     assert night.carry_out()

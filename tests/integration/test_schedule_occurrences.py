@@ -1,4 +1,4 @@
-"""What is due is started once, by several schedulers, after downtimes, on days of 25 hours."""
+"""Tests that each due time starts one occurrence, also after downtimes and clock changes."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def start_now(night: Night, name: str = "nightly") -> None:
         occurrences.start_now(session, name, night.now)
 
 
-def test_nothing_is_due_before_its_time(settings: Settings, folder: Path) -> None:
-    """A scheduler that begins in the evening waits for the night."""
+def test_nothing_is_started_before_its_due_time(settings: Settings, folder: Path) -> None:
+    """A scheduler that starts in the evening waits for the night."""
     night = a_night(settings, nightly=nightly(folder))
     night.sleep_until("2026-03-28T02:29:59")
 
@@ -45,7 +45,9 @@ def test_nothing_is_due_before_its_time(settings: Settings, folder: Path) -> Non
     assert night.rows(NEXT) == [("28 02:30",)]
 
 
-def test_two_schedulers_that_tick_at_once_start_it_once(settings: Settings, folder: Path) -> None:
+def test_two_concurrent_schedulers_start_an_occurrence_once(
+    settings: Settings, folder: Path
+) -> None:
     night = a_night(settings, nightly=nightly(folder, cron="30 * * * *"))
     barrier = threading.Barrier(4)
     started: list[int] = []
@@ -68,7 +70,9 @@ def test_two_schedulers_that_tick_at_once_start_it_once(settings: Settings, fold
     assert night.rows("SELECT count(*), count(DISTINCT due_at) FROM schedule_runs") == [(6, 6)]
 
 
-def test_the_night_without_half_past_two_has_its_run(settings: Settings, folder: Path) -> None:
+def test_the_night_without_half_past_two_has_an_occurrence(
+    settings: Settings, folder: Path
+) -> None:
     """On 29 March 2026 it is due at three, and on the days around at its usual time."""
     night = a_night(settings, nightly=nightly(folder))
 
@@ -81,10 +85,10 @@ def test_the_night_without_half_past_two_has_its_run(settings: Settings, folder:
     assert night.history() == expected
 
 
-def test_the_night_with_two_times_half_past_two_has_one_run(
+def test_the_night_with_half_past_two_twice_has_one_occurrence(
     settings: Settings, folder: Path
 ) -> None:
-    """On 25 October 2026, by a clock that ticks every ten minutes."""
+    """The night is that of 25 October 2026, with a tick every ten minutes."""
     night = a_night(settings, nightly=nightly(folder))
     night.sleep_until("2026-10-24T12:00")
     night.pipeline.execute("UPDATE schedules SET next_due_at = '2026-10-25T02:30+02'")
@@ -98,7 +102,7 @@ def test_the_night_with_two_times_half_past_two_has_one_run(
 
 
 def test_missed_nights_are_caught_up_once(settings: Settings, folder: Path) -> None:
-    """After five days without a scheduler the latest is done, and the others are not."""
+    """After five days without a scheduler only the latest is run."""
     night = a_night(settings, nightly=nightly(folder))
     night.sleep_until("2026-04-02T09:00")
     night.synchronize()
@@ -109,8 +113,8 @@ def test_missed_nights_are_caught_up_once(settings: Settings, folder: Path) -> N
     assert night.rows(NEXT) == [("03 02:30",)]
 
 
-def test_missed_nights_may_stay_missed(settings: Settings, folder: Path) -> None:
-    """It is written down that one was, and the next night is as any other."""
+def test_missed_nights_may_be_skipped(settings: Settings, folder: Path) -> None:
+    """The history has the missed one, and the next night is as usual."""
     night = a_night(settings, nightly=nightly(folder, catch_up="none"))
     night.sleep_until("2026-04-02T09:00")
 
@@ -123,8 +127,8 @@ def test_missed_nights_may_stay_missed(settings: Settings, folder: Path) -> None
     ]
 
 
-def test_none_starts_while_one_runs(settings: Settings, folder: Path) -> None:
-    """Neither by the clock nor by hand; the one that was left out says why."""
+def test_no_occurrence_starts_while_another_is_running(settings: Settings, folder: Path) -> None:
+    """This holds for the clock and for manual starts; the skipped one has the reason."""
     night = a_night(settings, nightly=nightly(folder, expires_after_hours=72))
     night.sleep_until("2026-03-28T02:31")
     night.tick()
@@ -140,8 +144,8 @@ def test_none_starts_while_one_runs(settings: Settings, folder: Path) -> None:
     ]
 
 
-def test_one_that_has_expired_does_not_block(settings: Settings, folder: Path) -> None:
-    """The next night starts, and who is still at the old one has lost it."""
+def test_an_expired_occurrence_does_not_block_the_next(settings: Settings, folder: Path) -> None:
+    """The scheduler that still runs the expired one has lost its lease."""
     night = a_night(settings, nightly=nightly(folder, expires_after_hours=20))
     night.sleep_until("2026-03-28T02:31")
     night.tick()
@@ -157,8 +161,8 @@ def test_one_that_has_expired_does_not_block(settings: Settings, folder: Path) -
     ]
 
 
-def test_a_schedule_that_changes_counts_from_then_on(settings: Settings, folder: Path) -> None:
-    """One that stays the same keeps its due time; one that is gone is not kept any more."""
+def test_a_changed_schedule_applies_from_then_on(settings: Settings, folder: Path) -> None:
+    """Its due time is computed again, and a removed schedule is disabled."""
     night = a_night(settings, nightly=nightly(folder), other=nightly(folder))
     later = night.pipeline.context.settings
     changed = {"nightly": nightly(folder, cron="0 5 * * *"), "third": pruning(keep_runs_days=9)}
@@ -179,8 +183,8 @@ def test_a_schedule_that_changes_counts_from_then_on(settings: Settings, folder:
     ]
 
 
-def test_other_changes_do_not_forget_what_was_missed(settings: Settings, folder: Path) -> None:
-    """Such as a new path, or a setting that a new version has: the times are the same."""
+def test_other_changes_keep_missed_due_times(settings: Settings, folder: Path) -> None:
+    """A new path, or a setting of a new version, does not change the times."""
     night = a_night(settings, nightly=nightly(folder))
     night.sleep_until("2026-03-28T08:00")
     changed = {"nightly": nightly(folder, expires_after_hours=9)}
@@ -196,7 +200,7 @@ def test_other_changes_do_not_forget_what_was_missed(settings: Settings, folder:
 def test_schedules_of_the_database_stay_when_the_configuration_changes(
     settings: Settings, folder: Path
 ) -> None:
-    """Only who wrote a schedule takes it away, and its history stays."""
+    """Only its owner removes a schedule, and its history is kept."""
     night = a_night(settings, ours=nightly(folder))
     database = night.pipeline.context.database
     wanted = nightly(folder)
@@ -224,10 +228,8 @@ def test_schedules_of_the_database_stay_when_the_configuration_changes(
         assert [each.trigger for each in found] == ["command"]
 
 
-def test_a_row_that_cannot_be_read_does_not_stop_the_others(
-    settings: Settings, folder: Path
-) -> None:
-    """Such as one that a newer version wrote."""
+def test_an_unreadable_schedule_does_not_stop_the_others(settings: Settings, folder: Path) -> None:
+    """A newer version may have written it."""
     night = a_night(settings, broken=nightly(folder), good=nightly(folder))
     night.pipeline.execute(
         "UPDATE schedules SET options = '{\"kind\": \"dance\"}' WHERE name = 'broken'"
@@ -238,8 +240,8 @@ def test_a_row_that_cannot_be_read_does_not_stop_the_others(
     assert night.rows("SELECT schedule FROM schedule_runs") == [("good",)]
 
 
-def test_a_row_that_cannot_be_read_is_told_of_once(settings: Settings, folder: Path) -> None:
-    """Until something else is wrong with it, or it is corrected; by hand it is refused."""
+def test_an_unreadable_schedule_is_reported_once(settings: Settings, folder: Path) -> None:
+    """It is reported again if the error changes; a manual start is refused."""
     night = a_night(settings, broken=nightly(folder))
     told: list[object] = []
     for options in ('{"kind": "dance"}', '{"kind": "dance"}', '{"cron": "0 2 * *"}'):

@@ -1,4 +1,4 @@
-"""Pruning deletes what is older than its age, and nothing that is still needed."""
+"""Tests that pruning deletes what is older than its age, and nothing that is still needed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TABLES = ("runs", "intakes", "jobs", "results", "chunks", "facts", "documents", 
 
 
 def aged(pipeline: Pipeline, run: str) -> None:
-    """Let a run with all that belongs to it lie back forty days."""
+    """Move a run with everything that belongs to it forty days into the past."""
     pipeline.execute(
         "UPDATE jobs SET finished_at = jobs.finished_at - interval '40 days'"
         " FROM runs WHERE runs.id = run_id AND runs.name = :run",
@@ -76,8 +76,8 @@ def counts(night: Night) -> dict[str, object]:
     }
 
 
-def test_old_runs_go_and_what_newer_ones_use_stays(settings: Settings) -> None:
-    """The next run pays again only for what went."""
+def test_old_runs_are_deleted_except_what_newer_runs_use(settings: Settings) -> None:
+    """The next run pays again only for what was deleted."""
     night = a_past(settings, pruned_after(keep_runs_days=30))
 
     assert night.carry_out()
@@ -93,8 +93,8 @@ def test_old_runs_go_and_what_newer_ones_use_stays(settings: Settings) -> None:
     assert reused == [False, True, True]
 
 
-def test_the_calls_of_an_intake_stay_without_their_run(settings: Settings) -> None:
-    """What reading its pages did cost was spent."""
+def test_the_calls_of_an_intake_are_kept_without_their_run(settings: Settings) -> None:
+    """The cost of transcribing its pages was spent."""
     night = a_past(settings, pruned_after(keep_runs_days=30))
     oldest = "(SELECT id FROM runs ORDER BY id LIMIT 1)"
     changed = f"run_id = {oldest}, job_id = NULL, chunk_id = NULL"
@@ -105,8 +105,8 @@ def test_the_calls_of_an_intake_stay_without_their_run(settings: Settings) -> No
     assert night.rows("SELECT count(*), count(run_id), count(run) FROM model_calls") == [(3, 0, 3)]
 
 
-def test_an_interrupted_run_goes_when_it_is_old(settings: Settings) -> None:
-    """With its list; a younger one stays, and one that is being taken in."""
+def test_an_old_interrupted_run_is_deleted(settings: Settings) -> None:
+    """Its list is deleted, too; a younger run and a run that is being taken in are kept."""
     night = a_past(settings, pruned_after(keep_runs_days=30))
     listed = [Entry(source=f"{number}.txt", raw_path=b"/nowhere") for number in range(3)]
     names = []
@@ -128,8 +128,8 @@ def test_an_interrupted_run_goes_when_it_is_old(settings: Settings) -> None:
     assert night.rows("SELECT count(*) FROM listed_files") == [(6,)]
 
 
-def test_feedback_goes_with_its_job_and_what_it_taught_stays(settings: Settings) -> None:
-    """Evaluations keep the run's name, and judgments the claim and the verdict, but no text."""
+def test_feedback_is_deleted_with_its_job_and_judgments_are_kept(settings: Settings) -> None:
+    """Evaluations keep the run's name; judgments keep confidence and verdict, but no text."""
     night = a_past(settings, pruned_after(keep_runs_days=30))
     said = [
         Line(
@@ -173,10 +173,10 @@ SELECT intakes.id, file.id, 0 FROM file JOIN intakes USING (run_id) LIMIT 1
 
 
 @pytest.mark.parametrize(("status", "left"), [("done", 1), ("delivering", 2)])
-def test_a_run_goes_with_its_inbox_files_and_deliveries(
+def test_a_run_is_deleted_with_its_inbox_files_and_deliveries(
     settings: Settings, status: str, left: int
 ) -> None:
-    """But not while one of its files still waits to be given back."""
+    """It is kept while one of its files has not been delivered."""
     night = a_past(settings, pruned_after(keep_runs_days=30))
     night.pipeline.execute(_INBOX_FILE, status=status)
 
@@ -187,10 +187,10 @@ def test_a_run_goes_with_its_inbox_files_and_deliveries(
     assert night.rows("SELECT count(DISTINCT run_id) FROM deliveries") == [(left,)]
 
 
-def test_a_run_that_is_retried_while_it_is_pruned_stays(
+def test_a_run_retried_during_pruning_is_kept(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each step looks again: what the retry has taken up is not deleted, nor is the run."""
+    """Each step checks again: neither the retried jobs nor the run are deleted."""
     monkeypatch.setattr(pruning, "STEP", 1)
     night = a_past(settings, pruned_after(keep_runs_days=30))
     night.pipeline.execute(FAIL_THE_OLD)
@@ -211,8 +211,8 @@ def test_a_run_that_is_retried_while_it_is_pruned_stays(
     assert night.rows(OUTCOME) == [("succeeded", {"runs": 0, "jobs": 1, "documents": 0})]
 
 
-def test_a_run_that_is_just_being_retried_stays(settings: Settings) -> None:
-    """The retry is not committed yet: pruning waits for it, and sees it then."""
+def test_a_run_with_an_uncommitted_retry_is_kept(settings: Settings) -> None:
+    """Pruning waits for the commit of the retry, and then sees it."""
     night = a_past(settings, pruned_after(keep_runs_days=30))
     night.pipeline.execute(FAIL_THE_OLD)
     ((run_id,),) = night.rows(THE_OLD)
@@ -220,7 +220,7 @@ def test_a_run_that_is_just_being_retried_stays(settings: Settings) -> None:
     context = night.pipeline.context
 
     with ThreadPoolExecutor(2) as threads:
-        # The retry has its jobs, and waits for the run.
+        # The retry has locked its jobs, and waits for the run.
         with context.database.write() as session:
             session.execute(text("SELECT FROM runs WHERE id = :id FOR UPDATE"), {"id": run_id})
             retried = threads.submit(retry.retry, context, run_id)
@@ -234,10 +234,10 @@ def test_a_run_that_is_just_being_retried_stays(settings: Settings) -> None:
     assert night.rows("SELECT count(*) FROM jobs") == [(4,)]
 
 
-def test_a_run_that_ended_again_meanwhile_is_young(
+def test_a_run_that_finished_again_during_pruning_is_kept(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Retried and finished between two steps, it is over, but not for long."""
+    """Retried and finished between two steps, it ended only recently."""
     monkeypatch.setattr(pruning, "STEP", 1)
     night = a_past(settings, pruned_after(keep_runs_days=30))
     steps: list[int] = []
@@ -254,7 +254,7 @@ def test_a_run_that_ended_again_meanwhile_is_young(
     assert night.rows("SELECT count(*) FROM jobs") == [(3,)]
 
 
-def test_a_run_that_is_not_over_stays(settings: Settings) -> None:
+def test_an_unfinished_run_is_kept(settings: Settings) -> None:
     night = a_night(
         settings, quoting_the_text, repeat_last=True, tidy=pruned_after(keep_runs_days=1)
     )
@@ -269,8 +269,8 @@ def test_a_run_that_is_not_over_stays(settings: Settings) -> None:
     assert counts(night)["jobs"] == 1
 
 
-def test_the_cache_loses_what_is_old(settings: Settings) -> None:
-    """It keeps what is not, and claims of those who ask right now; nothing else goes."""
+def test_old_cache_entries_are_deleted(settings: Settings) -> None:
+    """Newer entries and active claims are kept, and nothing else is deleted."""
     night = a_past(settings, pruned_after(keep_cache_days=30))
     before = counts(night)
     for key, age, completion in (("old", 31, "{}"), ("new", 29, "{}"), ("asked", 31, None)):
@@ -293,8 +293,8 @@ def test_the_cache_loses_what_is_old(settings: Settings) -> None:
     assert night.rows(OUTCOME) == [("succeeded", {"completions": 1})]
 
 
-def test_answers_go_only_where_a_result_stands(settings: Settings) -> None:
-    """The result stays as it was; what has not succeeded keeps its answers for a retry."""
+def test_answers_are_deleted_only_for_successful_jobs(settings: Settings) -> None:
+    """The result is unchanged; other jobs keep their answers for a retry."""
     night = a_past(settings, pruned_after(keep_answers_days=30))
     night.pipeline.execute(
         "UPDATE jobs SET status = 'partial' WHERE id = (SELECT max(id::text) FROM jobs"
@@ -309,7 +309,7 @@ def test_answers_go_only_where_a_result_stands(settings: Settings) -> None:
     assert night.rows("SELECT count(*), count(answer) FROM chunks") == [(3, 2)]
 
 
-def test_replaced_results_go_with_the_answers(settings: Settings) -> None:
+def test_replaced_results_are_deleted_with_the_answers(settings: Settings) -> None:
     night = a_past(settings, pruned_after(keep_answers_days=30))
     night.pipeline.execute(into_history("now() - interval '31 days'"))
 
@@ -320,7 +320,7 @@ def test_replaced_results_go_with_the_answers(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 2])
-def test_pruning_in_small_steps_ends(
+def test_pruning_in_small_steps_is_complete(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     monkeypatch.setattr(pruning, "STEP", step)
@@ -332,8 +332,8 @@ def test_pruning_in_small_steps_ends(
     assert (found["runs"], found["jobs"], found["documents"]) == (1, 2, 2)
 
 
-def test_a_document_that_is_taken_in_meanwhile_is_not_lost(settings: Settings) -> None:
-    """An intake that stores it while it is being deleted waits, and stores it again."""
+def test_a_document_taken_in_during_its_deletion_is_not_lost(settings: Settings) -> None:
+    """The intake waits for the deletion, and stores the document again."""
     night = a_night(settings, tidy=pruned_after(keep_runs_days=30))
     database = night.pipeline.context.database
     again = threading.Event()
@@ -361,8 +361,8 @@ def test_a_document_that_is_taken_in_meanwhile_is_not_lost(settings: Settings) -
     assert night.rows("SELECT id FROM documents") == [(stored[0],)]
 
 
-def test_a_document_that_was_just_taken_in_stays(settings: Settings) -> None:
-    """Its run is not committed yet, and holds it."""
+def test_a_document_of_an_uncommitted_intake_is_kept(settings: Settings) -> None:
+    """The open transaction of the intake locks the document."""
     night = a_night(settings, tidy=pruned_after(keep_runs_days=30))
     database = night.pipeline.context.database
     night.pipeline.submit(OLD, options=a_run())

@@ -1,4 +1,4 @@
-"""The report of the night says what was done, what it cost, and what failed."""
+"""Tests of scheduled reports of what was done, what it cost, and what failed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def report_of(night: Night, hour: str, folder: Path) -> str:
 
 
 def section(written: str, heading: str) -> str:
-    """Return what stands below a heading of a report."""
+    """Return the text below a heading of a report."""
     return written.partition(f"## {heading}\n\n")[2].partition("\n\n")[0]
 
 
@@ -75,9 +75,7 @@ def test_a_report_has_every_section(settings: Settings, tmp_path: Path) -> None:
     assert [file.suffix for file in tmp_path.glob("morning-*")] == [".md"]
 
 
-def test_the_next_report_begins_where_the_last_one_ended(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_a_report_begins_at_the_end_of_the_previous_one(settings: Settings, tmp_path: Path) -> None:
     night = a_night_with_a_run(settings, tmp_path)
     night.carry_out()
 
@@ -88,8 +86,8 @@ def test_the_next_report_begins_where_the_last_one_ended(
 
 
 @pytest.mark.parametrize("end", ["finished", "cancelled"])
-def test_the_end_of_a_run_is_told_once(settings: Settings, tmp_path: Path, end: str) -> None:
-    """By the report in whose time it is, with what failed; until then the run is open."""
+def test_the_end_of_a_run_is_in_one_report(settings: Settings, tmp_path: Path, end: str) -> None:
+    """It is the report of its time, with failures; before that the run is shown as open."""
     night = a_night_with_a_run(settings, tmp_path)
     night.pipeline.execute("UPDATE runs SET status = 'open', finished_at = NULL")
     first = report_of(night, "06", tmp_path)
@@ -104,10 +102,10 @@ def test_the_end_of_a_run_is_told_once(settings: Settings, tmp_path: Path, end: 
     assert section(third, "Runs") == section(third, "What failed") == "Nothing."
 
 
-def test_an_end_after_the_due_time_is_left_to_the_next_report(
+def test_an_end_after_the_due_time_is_in_the_next_report(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """Where one is written late, and so are the calls that were made after it."""
+    """This applies to a report that is written late, and also to calls after the due time."""
     night = a_night_with_a_run(settings, tmp_path)
     night.pipeline.execute("UPDATE runs SET finished_at = '2026-03-28T05:00:30Z'")
     night.pipeline.execute("UPDATE model_calls SET started_at = '2026-03-28T05:00:30Z'")
@@ -121,8 +119,8 @@ def test_an_end_after_the_due_time_is_left_to_the_next_report(
     assert "| scripted |" in section(second, "What it cost")
 
 
-def test_the_end_of_an_occurrence_is_told_once(settings: Settings, tmp_path: Path) -> None:
-    """However long ago it was due; the next report does not count the report itself."""
+def test_the_end_of_an_occurrence_is_in_one_report(settings: Settings, tmp_path: Path) -> None:
+    """This holds however long ago it was due; reports do not count themselves."""
     tidy = pruning(keep_cache_days=30)
     night = a_night(settings, morning=reporting(tmp_path), tidy=tidy)
     night.sleep_until("2026-03-28T02:31")
@@ -146,8 +144,8 @@ def test_the_end_of_an_occurrence_is_told_once(settings: Settings, tmp_path: Pat
     assert section(third, done) == "Nothing."
 
 
-def test_what_failed_is_named_with_its_own_hint(settings: Settings, tmp_path: Path) -> None:
-    """The first twenty, with some of each code among them, and how many more there are."""
+def test_failures_are_listed_with_their_hints(settings: Settings, tmp_path: Path) -> None:
+    """The first twenty are listed, including some of each code, with the number of others."""
     night = a_night(settings, morning=reporting(tmp_path))
     errors = {
         f"{number:02}.pdf": ReadError(f"No {number}.", f"Fix {number}.", "unreadable", "broken")
@@ -166,8 +164,8 @@ def test_what_failed_is_named_with_its_own_hint(settings: Settings, tmp_path: Pa
     assert "| unreadable | broken | 25 |" in section(written, "What failed")
 
 
-def test_files_of_an_inbox_without_a_run_are_told(settings: Settings, tmp_path: Path) -> None:
-    """Such as one with a broken side-car; only by the report in whose time it was put aside."""
+def test_failed_inbox_files_without_a_run_are_listed(settings: Settings, tmp_path: Path) -> None:
+    """A file with a broken side-car is listed only in the report of its time."""
     night = a_night(settings, morning=reporting(tmp_path))
     file = InboxFile(
         store_id=uuid.uuid4(),
@@ -194,8 +192,8 @@ def test_files_of_an_inbox_without_a_run_are_told(settings: Settings, tmp_path: 
     assert section(second, "Files of an inbox that could not be taken in") == "Nothing."
 
 
-def test_deliveries_that_failed_are_told(settings: Settings, tmp_path: Path) -> None:
-    """With the reason of the last attempt; those that arrived or were rejected for good are not."""
+def test_failed_deliveries_are_listed(settings: Settings, tmp_path: Path) -> None:
+    """They have the reason of the last attempt; other deliveries are not listed."""
     night = a_night_with_a_run(settings, tmp_path)
     night.pipeline.execute(
         "UPDATE deliveries SET finished_at = '2026-03-28T01:00Z', attempts = 9,"
@@ -220,10 +218,10 @@ def test_deliveries_that_failed_are_told(settings: Settings, tmp_path: Path) -> 
         (None, "unknown | 1"),
     ],
 )
-def test_costs_are_shown_as_elsewhere(
+def test_costs_are_formatted_as_in_other_outputs(
     settings: Settings, tmp_path: Path, usd: str | None, shown: str
 ) -> None:
-    """No sum is written with an exponent, and an unknown cost is no nothing."""
+    """No sum has an exponent, and an unknown cost is not shown as zero."""
     night = a_night_with_a_run(settings, tmp_path)
     night.pipeline.execute("UPDATE model_calls SET cost_usd = CAST(:usd AS numeric)", usd=usd)
 
@@ -241,7 +239,7 @@ def test_a_report_that_cannot_be_written_is_a_failure(settings: Settings, tmp_pa
     assert "No such file" in str(message)
 
 
-def test_plots_are_written_at_night(settings: Settings, tmp_path: Path) -> None:
+def test_plots_are_written_by_a_schedule(settings: Settings, tmp_path: Path) -> None:
     """The outcome has the file and the sums, for programs that are notified of it."""
     plotting = {"cron": "0 * * * *", "kind": "insight", "folder": str(tmp_path), "days": 7}
     night = a_night(

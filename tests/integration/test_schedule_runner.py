@@ -1,4 +1,4 @@
-"""What a schedule has started is carried out, ends with its runs, and continues after a kill."""
+"""Tests of occurrences: they run, end with their runs, and continue after a kill."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXPIRE = "UPDATE schedule_runs SET lease_until = now() - interval '1 second'"
 
 
 class KilledError(BaseException):
-    """Ends a thread as a kill would: nothing is cleaned up in the database."""
+    """Ends a thread like a kill, without cleaning up in the database."""
 
 
 @pytest.fixture
@@ -46,12 +46,12 @@ def a_due_night(settings: Settings, wanted: ScheduleSettings) -> Night:
 
 
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Store each document in its own transaction."""
+    """Store each document in a separate transaction."""
     monkeypatch.setattr(batches, "MAX_DOCUMENTS", 1)
 
 
 def killed_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[[], None]:
-    """Let the process that takes letters in be killed after so many; return what stops that."""
+    """Kill the process after it has taken in this number of letters; return a reset."""
     wrapped, close = Submission.take_in_all, Submission.close
     taken: list[object] = []
     one_by_one(monkeypatch)
@@ -78,7 +78,7 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[[], No
 def test_a_folder_is_analyzed_and_the_occurrence_ends_with_its_run(
     settings: Settings, folder: Path
 ) -> None:
-    """It waits while the workers work; the run is a nightly one, and says what started it."""
+    """It waits for the workers; the run is a nightly one, and refers to the schedule."""
     night = a_due_night(settings, nightly(folder))
 
     assert night.carry_out()
@@ -97,7 +97,7 @@ def test_a_folder_is_analyzed_and_the_occurrence_ends_with_its_run(
     ) == [("nightly", True)]
 
 
-def test_the_next_night_pays_for_new_letters_only(settings: Settings, folder: Path) -> None:
+def test_the_next_night_pays_only_for_new_letters(settings: Settings, folder: Path) -> None:
     night = a_due_night(settings, nightly(folder))
     night.carry_out()
     night.work()
@@ -115,10 +115,10 @@ def test_the_next_night_pays_for_new_letters_only(settings: Settings, folder: Pa
 
 
 @pytest.mark.parametrize("count", [0, 2, 5])
-def test_a_killed_scheduler_is_no_letter_lost_or_doubled(
+def test_a_killed_scheduler_loses_or_duplicates_no_letter(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    """Another one continues in the same run, and the account balances."""
+    """Another one continues the same run, and the account balances."""
     night = a_due_night(settings, nightly(folder))
     stop_killing = killed_after(monkeypatch, count)
     with pytest.raises(KilledError):
@@ -142,10 +142,10 @@ def test_a_killed_scheduler_is_no_letter_lost_or_doubled(
     assert night.rows("SELECT count(*) FROM runs") == [(1,)]
 
 
-def test_a_frozen_scheduler_writes_nothing_after_it_was_replaced(
+def test_a_suspended_scheduler_writes_nothing_once_replaced(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It wakes up between two letters, when another has taken over and finished."""
+    """It resumes between two letters, after another one has taken over and finished."""
     night = a_due_night(settings, nightly(folder))
     frozen, thawed = threading.Event(), threading.Event()
     wrapped = Submission.take_in_all
@@ -175,7 +175,7 @@ def test_a_frozen_scheduler_writes_nothing_after_it_was_replaced(
     assert night.rows("SELECT status, attempts FROM schedule_runs") == [("succeeded", 2)]
 
 
-def test_a_scheduler_that_leaves_hands_it_back(settings: Settings, folder: Path) -> None:
+def test_a_scheduler_that_stops_releases_its_occurrence(settings: Settings, folder: Path) -> None:
     """The next one need not wait for a lease, and the attempt does not count."""
     night = a_due_night(settings, nightly(folder))
     night.stopped = True
@@ -188,10 +188,10 @@ def test_a_scheduler_that_leaves_hands_it_back(settings: Settings, folder: Path)
     assert night.rows("SELECT status, attempts FROM schedule_runs") == [("waiting", 1)]
 
 
-def test_a_heartbeat_keeps_it(
+def test_a_heartbeat_keeps_the_lease_of_an_occurrence(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a long file is read, no other scheduler takes the occurrence."""
+    """While a long file is read, no other scheduler claims the occurrence."""
     night = a_due_night(settings, nightly(folder))
     runner = night.runner()
     seen: list[object] = []
@@ -211,7 +211,9 @@ def test_a_heartbeat_keeps_it(
     assert night.rows("SELECT status, attempts FROM schedule_runs") == [("waiting", 1)]
 
 
-def test_one_over_which_schedulers_are_lost_is_given_up(settings: Settings, folder: Path) -> None:
+def test_an_occurrence_that_ended_several_schedulers_is_given_up(
+    settings: Settings, folder: Path
+) -> None:
     night = a_due_night(settings, nightly(folder))
     night.pipeline.execute(
         "UPDATE schedule_runs SET status = 'running', attempts = :attempts,"
@@ -224,8 +226,8 @@ def test_one_over_which_schedulers_are_lost_is_given_up(settings: Settings, fold
     assert night.rows("SELECT status, error_code FROM schedule_runs") == [("failed", "quarantined")]
 
 
-def test_one_that_has_expired_is_not_gone_on_with(settings: Settings, folder: Path) -> None:
-    """The scheduler that carries it out notices before the next letter."""
+def test_an_expired_occurrence_is_not_continued(settings: Settings, folder: Path) -> None:
+    """The scheduler that runs it notices before the next letter."""
     night = a_due_night(settings, nightly(folder))
     night.sleep_until("2026-03-29T01:00")
     night.tick()
@@ -234,8 +236,8 @@ def test_one_that_has_expired_is_not_gone_on_with(settings: Settings, folder: Pa
     assert night.rows("SELECT status FROM schedule_runs") == [("expired",)]
 
 
-def test_an_empty_folder_is_no_mistake(settings: Settings, tmp_path: Path) -> None:
-    """It makes no run; the same holds for a pattern that nothing fits."""
+def test_an_empty_folder_is_no_error(settings: Settings, tmp_path: Path) -> None:
+    """It makes no run; neither does a pattern that matches nothing."""
     (tmp_path / "empty").mkdir()
     paths = (str(tmp_path / "empty"), str(tmp_path / "empty" / "*.pdf"))
     night = a_due_night(settings, nightly(tmp_path, paths=paths))
@@ -247,8 +249,8 @@ def test_an_empty_folder_is_no_mistake(settings: Settings, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("path", ["gone", "gone/*.pdf"])
-def test_a_missing_folder_is_a_mistake(settings: Settings, tmp_path: Path, path: str) -> None:
-    """Such as that of a share which is not mounted; the next night tries again."""
+def test_a_missing_folder_is_an_error(settings: Settings, tmp_path: Path, path: str) -> None:
+    """It may be a share that is not mounted; the next night tries again."""
     night = a_due_night(settings, nightly(tmp_path, paths=(str(tmp_path / path),)))
 
     night.carry_out()
@@ -257,8 +259,10 @@ def test_a_missing_folder_is_a_mistake(settings: Settings, tmp_path: Path, path:
     night.start_at("2026-03-29T03:01")
 
 
-def test_what_could_not_be_read_makes_it_incomplete(settings: Settings, folder: Path) -> None:
-    """The occurrence is marked for attention, and its run names the file."""
+def test_an_unreadable_file_makes_an_occurrence_incomplete(
+    settings: Settings, folder: Path
+) -> None:
+    """The occurrence needs attention, and its run names the file."""
     (folder / "broken.pdf").write_bytes(b"%PDF-1.7 and nothing else")
     night = a_due_night(settings, nightly(folder))
 
@@ -271,7 +275,7 @@ def test_what_could_not_be_read_makes_it_incomplete(settings: Settings, folder: 
     assert outcome == {"found": 6, "jobs": {"succeeded": 5}}
 
 
-def test_a_profile_says_what_is_asked(settings: Settings, folder: Path) -> None:
+def test_a_profile_defines_the_questions_of_a_schedule(settings: Settings, folder: Path) -> None:
     profile = ProfileSettings.model_validate({"types": ["summary", "sentiment"], "model": SCRIPTED})
     with_profile = settings.model_copy(update={"profiles": {"letters": profile}})
     night = a_due_night(with_profile, nightly(folder, profile="letters"))
@@ -284,7 +288,7 @@ def test_a_profile_says_what_is_asked(settings: Settings, folder: Path) -> None:
     ]
 
 
-def test_a_profile_that_is_gone_is_said(settings: Settings, folder: Path) -> None:
+def test_a_removed_profile_is_reported(settings: Settings, folder: Path) -> None:
     """A schedule of the database may outlive it."""
     night = a_due_night(settings, nightly(folder, profile="gone"))
 
@@ -295,10 +299,10 @@ def test_a_profile_that_is_gone_is_said(settings: Settings, folder: Path) -> Non
     ]
 
 
-def test_a_defect_is_met_once(
+def test_a_programming_error_fails_the_occurrence_once(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The occurrence fails, and the thread continues."""
+    """The thread continues."""
     night = a_due_night(settings, nightly(folder))
 
     def broken(*_: object) -> None:

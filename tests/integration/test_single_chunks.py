@@ -1,4 +1,4 @@
-"""Documents of one chunk: no fan-out, no synthesis, and the result with the end of the chunk."""
+"""Tests of documents of one chunk: no fan-out, no synthesis, a result at the chunk's end."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ FROM jobs j LEFT JOIN results r ON r.job_id = j.id
 
 
 class Messages:
-    """Keeps what is sent."""
+    """Records the messages that are sent."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, list[str]]] = []
@@ -78,12 +78,12 @@ def pending(pipeline: Pipeline) -> list[uuid.UUID]:
 
 
 def promising_the_synthesis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every job go the way of those whose result takes a question."""
+    """Make every job use a synthesis, like those whose result needs a question."""
     monkeypatch.setattr(job_results, "of_only_chunk", lambda *_: None)
 
 
 def test_small_documents_share_messages(settings: Settings) -> None:
-    """A message for up to 16 of them, and none for the fan-out or the synthesis."""
+    """Up to 16 of them share one, and fan-out and synthesis need none."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     messages = Messages()
     context = replace(pipeline.context, messenger=cast("Messenger", messages))
@@ -105,7 +105,7 @@ def test_small_documents_share_messages(settings: Settings) -> None:
 
 
 def test_documents_of_a_message_share_their_statements(settings: Settings) -> None:
-    """Claims, calls, ends and results of 16 documents take a few statements for each of them."""
+    """Claims, calls, ends and results of 16 documents each need a few statements."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     pipeline.submit(*TEXTS, options=replace(a_run(), use_cache=False))
     chunk_ids = pending(pipeline)
@@ -129,10 +129,10 @@ def test_documents_of_a_message_share_their_statements(settings: Settings) -> No
     ],
     ids=["succeeds", "is unsure", "fails", "is odd", "lacks rows"],
 )
-def test_the_result_is_the_one_of_a_synthesis(
+def test_the_result_is_equal_to_that_of_a_synthesis(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, text: str, script: list[Line]
 ) -> None:
-    """The same rows, whether the end of the chunk or a synthesis has written them."""
+    """The end of the chunk writes the same rows."""
     pipeline = a_pipeline(settings, *script, *script)
     kind = AnalysisType.EXTRACTION if text == SOME_ROWS else AnalysisType.SUMMARY
     schema = SCHEMA if text == SOME_ROWS else None
@@ -150,8 +150,8 @@ def test_the_result_is_the_one_of_a_synthesis(
     assert pipeline.value(TASKS) == [ANALYZE_SLICE, SYNTHESIZE]
 
 
-def test_a_text_that_does_not_fit_is_fanned_out(settings: Settings) -> None:
-    """Beside one that does, of which nothing is left for the fan-out to do."""
+def test_only_a_text_that_does_not_fit_is_fanned_out(settings: Settings) -> None:
+    """For a text that fits, the fan-out has nothing left to do."""
     pipeline = a_pipeline(with_settings(settings, "pipeline", chunk_tokens=100))
 
     submission = pipeline.submit(PARAGRAPH, LONG)
@@ -166,8 +166,10 @@ def test_a_text_that_does_not_fit_is_fanned_out(settings: Settings) -> None:
     assert fan_out(pipeline.context, small.id) == 0
 
 
-def test_a_model_that_cannot_be_opened_here_is_left_to_the_workers(settings: Settings) -> None:
-    """They have its key, say; the fan-out writes the chunk then."""
+def test_with_a_model_that_cannot_be_opened_the_fan_out_writes_the_chunk(
+    settings: Settings,
+) -> None:
+    """Only the workers may have its key."""
     keyless = ModelSettings(provider="openai", model="gpt-4o-mini", api_key_env="MISSING_API_KEY")
     named = settings.model_copy(update={"models": {**settings.models, "keyless": keyless}})
     pipeline = a_pipeline(named)
@@ -181,7 +183,7 @@ def test_a_model_that_cannot_be_opened_here_is_left_to_the_workers(settings: Set
 def changing(
     pipeline: Callable[[], Pipeline], statement: str
 ) -> Callable[[CompletionRequest], str]:
-    """Return an answer before which a statement is executed."""
+    """Return a function that executes a statement before it answers."""
 
     def answer(request: CompletionRequest) -> str:
         pipeline().execute(statement)
@@ -193,8 +195,10 @@ def changing(
 @pytest.mark.parametrize(
     "statement", ["UPDATE jobs SET status = 'paused'", "UPDATE runs SET status = 'cancelled'"]
 )
-def test_a_job_that_may_not_end_keeps_its_answer(settings: Settings, statement: str) -> None:
-    """It was paused, or its run cancelled, during the call: there is no result until a retry."""
+def test_a_job_paused_or_cancelled_during_a_call_keeps_its_answer(
+    settings: Settings, statement: str
+) -> None:
+    """It has no result until a retry."""
     answer = changing(lambda: pipeline, statement)
     pipeline = a_pipeline(settings, answer)
     submission = pipeline.submit(PARAGRAPH)
@@ -209,8 +213,8 @@ def test_a_job_that_may_not_end_keeps_its_answer(settings: Settings, statement: 
     assert len(pipeline.model.requests) == 1
 
 
-def test_a_retried_job_has_its_former_result_in_the_history(settings: Settings) -> None:
-    """The only chunk of a job writes its result again, as the synthesis did."""
+def test_a_retried_job_has_its_previous_result_in_the_history(settings: Settings) -> None:
+    """The only chunk of the job replaces the result, as a synthesis does."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     submission = pipeline.analyze(PARAGRAPH)
     facts = pipeline.value("SELECT count(*) FROM facts")
@@ -225,10 +229,10 @@ def test_a_retried_job_has_its_former_result_in_the_history(settings: Settings) 
     assert pipeline.value("SELECT count(*) FROM facts") == facts
 
 
-def test_a_result_that_cannot_be_stored_harms_no_other(
+def test_a_result_that_cannot_be_stored_does_not_affect_others(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that end at the same moment have theirs, and the answer of the bad one is kept."""
+    """Jobs that end at the same moment have results, and the answer of the failed one is kept."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     submission = pipeline.submit(*TEXTS)
     bad = pipeline.jobs(submission)[7].id
@@ -248,8 +252,8 @@ def test_a_result_that_cannot_be_stored_harms_no_other(
     assert promised == str(bad)
 
 
-def test_recovery_promises_the_synthesis_of_an_ended_chunk(settings: Settings) -> None:
-    """A job whose only chunk has ended without a result, by a worker of an older version, say."""
+def test_recovery_sends_the_synthesis_of_an_ended_chunk(settings: Settings) -> None:
+    """A worker of an older version may have ended the only chunk without a result."""
     pipeline = a_pipeline(settings, quoting_the_text)
     submission = pipeline.submit(PARAGRAPH)
     pipeline.execute("UPDATE chunks SET status = 'failed', error_code = 'x', error_message = 'y'")
@@ -263,8 +267,8 @@ def test_recovery_promises_the_synthesis_of_an_ended_chunk(settings: Settings) -
     assert pipeline.job(submission).status == JobStatus.FAILED
 
 
-def test_a_critique_is_left_to_the_synthesis(settings: Settings) -> None:
-    """A model has to be asked for it: the end of the chunk promises it."""
+def test_a_critique_is_asked_by_the_synthesis(settings: Settings) -> None:
+    """It needs a call to a model, so the end of the chunk sends the synthesis."""
     pipeline = a_pipeline(settings, quoting_the_text)
     options = a_run(analysis=AnalysisOptions(critique=True))
     submission = pipeline.submit(PARAGRAPH, options=options)

@@ -1,4 +1,4 @@
-"""Every statement in the documents answers what the text says, asked as a reader may ask it."""
+"""Tests of every statement in the documentation, run as a read-only user."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ CONTRACT = "The laws of Texas govern it, from May 1, 2024 on. The fee is 500 EUR
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """What a statement brought."""
+    """The result of a statement."""
 
     columns: list[str]
     rows: list[dict[str, object]]
@@ -83,7 +83,7 @@ class Table:
 
 
 class Reader:
-    """Asks the statements of the cookbook, by the number of their question."""
+    """Runs the statements of the cookbook, by the number of their question."""
 
     def __init__(self, address: SecretStr) -> None:
         self._address = address
@@ -101,7 +101,7 @@ class Reader:
 
 
 def blocks(name: str) -> list[dict[str, str]]:
-    """Return the SQL blocks of a document, each with the columns that the text promises."""
+    """Return the SQL blocks of a document, each with the columns that the text lists."""
     text = (ROOT / name).read_text("utf-8")
     return [match.groupdict("") for match in BLOCK.finditer(text)]
 
@@ -112,7 +112,7 @@ def cookbook() -> list[dict[str, str]]:
 
 
 def answering(request: CompletionRequest) -> Answer:
-    """Answer surely, unsurely, not at all, or with invented quotes."""
+    """Answer with high or low confidence, fail, or invent quotes."""
     text = request.task.text
     if DECLINED in text:
         return RefusedError("The model declined to answer.")
@@ -126,7 +126,7 @@ def answering(request: CompletionRequest) -> Answer:
 
 
 def fill(pipeline: Pipeline) -> None:
-    """Run the pipeline over documents of every fate, and add what only time brings."""
+    """Run the pipeline over documents with all outcomes, and add events of other times."""
     options = a_run(analysis=AnalysisOptions(confidence_threshold=0.5))
     texts = {"sure": SURE, "unsure": UNSURE, "declined": DECLINED, "long": LONG}
     documents = [a_document(text, f"{source}.txt") for source, text in texts.items()]
@@ -156,7 +156,7 @@ def fill(pipeline: Pipeline) -> None:
 
 
 def experiment(pipeline: Pipeline) -> None:
-    """Let the control of an experiment have answered all documents."""
+    """Create an experiment whose control has answered all documents."""
     pipeline.execute(
         "INSERT INTO experiments (id, name, profile, outcome, control, share, paired, risk,"
         " max_invalid, max_cost, max_latency) VALUES"
@@ -170,7 +170,7 @@ def experiment(pipeline: Pipeline) -> None:
 
 
 def learn(pipeline: Pipeline) -> None:
-    """Say of two results whether they are right, and evaluate them all by that."""
+    """Add judgments on two results, and evaluate them all."""
     database = pipeline.context.database
     for name, verdict, path in (
         ("sure", Verdict.APPROVED, ""),
@@ -201,7 +201,7 @@ def learn(pipeline: Pipeline) -> None:
 
 @pytest.fixture
 def pipeline(small_chunks: Settings) -> Pipeline:
-    """Return a pipeline whose long document makes several chunks."""
+    """Return a pipeline whose long document has several chunks."""
     return a_pipeline(small_chunks, answering, repeat_last=True)
 
 
@@ -221,8 +221,8 @@ def reader(database_url: SecretStr) -> Reader:
     return Reader(database_url)
 
 
-def test_there_are_questions_with_one_statement_each() -> None:
-    """Each statement stands below its question and says which columns it brings."""
+def test_each_question_has_one_statement() -> None:
+    """Each statement is below its question and lists its columns."""
     text = (ROOT / "docs/sql-cookbook.md").read_text("utf-8")
 
     numbers = [int(number) for number, _ in QUESTION.findall(text)]
@@ -234,8 +234,8 @@ def test_there_are_questions_with_one_statement_each() -> None:
     assert all(block["columns"] for block in cookbook())
 
 
-def test_every_statement_brings_rows_with_the_columns_that_the_text_names(reader: Reader) -> None:
-    """Every question has an answer here, in the order of columns that is promised."""
+def test_every_statement_returns_rows_with_the_listed_columns(reader: Reader) -> None:
+    """Every question has an answer here, with the columns in the listed order."""
     promised = [re.findall(r"`(\w+)`", block["columns"]) for block in cookbook()]
 
     tables = [reader.question(number) for number in range(1, len(promised) + 1)]
@@ -245,7 +245,7 @@ def test_every_statement_brings_rows_with_the_columns_that_the_text_names(reader
 
 
 def test_the_statement_of_the_readme(pipeline: Pipeline, database_url: SecretStr) -> None:
-    """It asks the table of a profile that is called contracts."""
+    """It reads the table of a profile named contracts."""
     items = AnalysisOptions(instructions="governing law, effective date, annual fee")
     options = a_run(AnalysisType.EXTRACTION, analysis=items)
     pipeline.analyze(CONTRACT, options=replace(options, save_as="contracts"))
@@ -257,7 +257,7 @@ def test_the_statement_of_the_readme(pipeline: Pipeline, database_url: SecretStr
 
 
 def test_the_statement_about_classifications(pipeline: Pipeline, database_url: SecretStr) -> None:
-    """The page about analyses shows how labels are asked for."""
+    """It is on the page about analyses, where labels are explained."""
     pipeline.analyze(SURE, options=a_run(AnalysisType.CLASSIFICATION))
 
     asked = Reader(database_url)
@@ -267,7 +267,7 @@ def test_the_statement_about_classifications(pipeline: Pipeline, database_url: S
 
 
 def test_results_and_facts(reader: Reader) -> None:
-    """Questions 1 and 2: counts by type and day, and quotes that stand in their documents."""
+    """Questions 1 and 2: counts by type and day, and quotes that occur in their documents."""
     by_day, found = reader.question(1), reader.question(2)
 
     (day,) = by_day.rows
@@ -277,7 +277,7 @@ def test_results_and_facts(reader: Reader) -> None:
 
 
 def test_calls_and_their_failures(reader: Reader) -> None:
-    """Questions 3 to 6: cost, refusals, slow calls, and the classes of what failed."""
+    """Questions 3 to 6: cost, refusals, slow calls, and classes of failures."""
     cost, quality, slow, failed = (reader.question(number) for number in (3, 4, 5, 6))
 
     assert cost.rows[0]["calls"] == quality.rows[0]["calls"]
@@ -288,8 +288,8 @@ def test_calls_and_their_failures(reader: Reader) -> None:
     assert failed.row_of("what", "intake")["hint"] == "Run it through OCR."
 
 
-def test_what_is_missing_stale_or_doubtful(reader: Reader) -> None:
-    """Questions 7 to 10: coverage, newer prompts, the account, and what to look at."""
+def test_missing_stale_and_doubtful_results(reader: Reader) -> None:
+    """Questions 7 to 10: coverage, newer prompts, the account, and the review queue."""
     covered, stale, account, doubtful = (reader.question(number) for number in (7, 8, 9, 10))
 
     uncovered = covered.row_of("source", "long.txt")["uncovered"]
@@ -301,8 +301,8 @@ def test_what_is_missing_stale_or_doubtful(reader: Reader) -> None:
     assert {row["source"] for row in doubtful.rows} == {"unsure.txt", "long.txt"}
 
 
-def test_how_good_the_results_are(reader: Reader) -> None:
-    """Questions 12 to 15: accuracy, mistakes, what a claim is worth, and what is not known yet."""
+def test_the_quality_of_results(reader: Reader) -> None:
+    """Questions 12 to 15: accuracy, errors, calibration, and missing judgments."""
     history, wrong, curve, results = (reader.question(number) for number in (13, 14, 15, 16))
 
     accuracy = history.row_of("metric", "accuracy")
@@ -312,8 +312,8 @@ def test_how_good_the_results_are(reader: Reader) -> None:
     assert {row["calibrated_confidence"] for row in results.rows} == {None}
 
 
-def test_what_to_check_and_what_was_saved(reader: Reader) -> None:
-    """Questions 18 to 20: an answer of which one value was judged, and classes of failures."""
+def test_the_review_queue_and_classes_of_failures(reader: Reader) -> None:
+    """Questions 18 to 20: an answer with one judged value, and classes of failures."""
     queued, _, failed = (reader.question(number) for number in (18, 19, 20))
 
     (row,) = queued.rows
@@ -324,23 +324,23 @@ def test_what_to_check_and_what_was_saved(reader: Reader) -> None:
     assert classes["call", "refused"] == classes["chunk", "refused"] == 1
 
 
-def test_what_was_done_by_itself(reader: Reader) -> None:
-    """Question 11: the due time with what became of the run that it began."""
+def test_scheduled_runs(reader: Reader) -> None:
+    """Question 11: the due time with the outcome of the run that it started."""
     (row,) = reader.question(11).rows
 
     assert (row["schedule"], row["status"], row["accepted"]) == ("nightly", "incomplete", 4)
     assert (row["succeeded"], row["failed"]) == (2, 1)
 
 
-def test_where_samples_disagree(reader: Reader) -> None:
-    """Question 12: the result with what it took."""
+def test_samples_that_disagree(reader: Reader) -> None:
+    """Question 12: the result with the number of its calls."""
     (row,) = reader.question(12).rows
 
     assert (row["source"], row["agreement"], row["calls"]) == ("unsure.txt", 0.6, 1)
 
 
-def test_what_a_critique_objects_to(reader: Reader, pipeline: Pipeline) -> None:
-    """The statement beside the critique brings a row for each objection that stands."""
+def test_the_objections_of_a_critique(reader: Reader, pipeline: Pipeline) -> None:
+    """The statement about critiques returns a row for each remaining objection."""
     pipeline.execute(
         """UPDATE results SET critique = '{"outcome": "kept", "violations":
         [{"path": "/main_topic", "problem": "Too short."}, {"path": "/a", "problem": "b"}]}'

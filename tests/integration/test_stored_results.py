@@ -1,4 +1,4 @@
-"""Stored results are found by run, type and name; without a run the newest answers count."""
+"""Tests of stored results, found by run, type and name, or as the newest answers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def answered(pipeline: Pipeline, source: str, text: str = PARAGRAPH) -> uuid.UUI
 
 
 def found(pipeline: Pipeline, wanted: Wanted) -> Sequence[tuple[str, str]]:
-    """Return sources and types of what is read, after a look that it is counted and listed too."""
+    """Return sources and types of the results, and check that they are counted and listed."""
     with pipeline.context.database.read() as session:
         results = stored_results.read(session, wanted)
         assert stored_results.count(session, wanted) == len(results)
@@ -41,8 +41,8 @@ def found(pipeline: Pipeline, wanted: Wanted) -> Sequence[tuple[str, str]]:
         return [(each.source, each.analysis_type) for each in results]
 
 
-def test_the_newest_answers_count(settings: Settings) -> None:
-    """Of several to the same question about the same document, the newest first."""
+def test_only_the_newest_answers_are_found(settings: Settings) -> None:
+    """Of several answers to a question about a document it is the newest; order is by time."""
     pipeline = a_pipeline(settings)
     answered(pipeline, "old.txt")
     answered(pipeline, "other.txt", "Another text. It is short.")
@@ -60,7 +60,7 @@ def test_the_newest_answers_count(settings: Settings) -> None:
 
 
 def test_a_document_is_found_by_each_of_its_names(settings: Settings) -> None:
-    """Also by the older one, under which the newest answer was not given."""
+    """This includes an older name that is not that of the newest answer."""
     pipeline = a_pipeline(settings)
     answered(pipeline, "old.txt")
     answered(pipeline, "old-copy.txt")
@@ -69,8 +69,8 @@ def test_a_document_is_found_by_each_of_its_names(settings: Settings) -> None:
     assert [source for source, _ in found(pipeline, Wanted(document="old"))] == ["old-copy.txt"] * 2
 
 
-def test_a_run_has_all_of_its_results(settings: Settings) -> None:
-    """In the order of its intake, whether or not there are newer ones."""
+def test_all_results_of_a_run_are_found(settings: Settings) -> None:
+    """They are in the order of intake, whether or not there are newer ones."""
     pipeline = a_pipeline(settings)
     run_id = answered(pipeline, "old.txt")
     answered(pipeline, "new.txt")
@@ -91,7 +91,7 @@ ADDING_UP: JsonObject = {
 }
 
 
-def test_a_failed_check_stands_beside_the_result(settings: Settings) -> None:
+def test_a_failed_check_is_stored_with_the_result(settings: Settings) -> None:
     """The job succeeds; its quality is lowered, and it needs review."""
     written = json.dumps({"data": {"parts": [5, 6], "total": 12}, "evidence": []})
     pipeline = a_pipeline(settings, written, repeat_last=True)

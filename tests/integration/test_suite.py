@@ -1,4 +1,4 @@
-"""Suites: a model is asked about labelled documents and measured beside the built-in one."""
+"""Tests of suites: a model is measured on labelled documents beside the built-in model."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def answered(pipeline: Pipeline, folder: Path, limit: int | None = None) -> list
 
 
 def values(found: Answered) -> Mapping[tuple[str, str], float]:
-    """Return the numbers of the whole by metric and label."""
+    """Return the overall measures by metric and label."""
     (evaluated,) = found.evaluated
     return {(each.metric, each.label): each.value for each in evaluated.measured[0].measures}
 
@@ -82,7 +82,7 @@ def values(found: Answered) -> Mapping[tuple[str, str], float]:
 def test_labelled_documents_are_answered_by_both_models(
     settings: Settings, tmp_path: Path, layout: str
 ) -> None:
-    """However the documents are kept; the numbers are stored, with what it cost and took."""
+    """All layouts of documents work; measures, cost and duration are stored."""
     pipeline, folder = a_learner(settings), tmp_path / "letters"
     question = {"types": ["classification"], "labels": LABELS}
     if layout == "files":
@@ -113,7 +113,7 @@ def test_labelled_documents_are_answered_by_both_models(
 
 
 def test_the_pages_of_facts_are_compared(settings: Settings, tmp_path: Path) -> None:
-    """Where the gold file names pages and the document has them; and its dates are American."""
+    """This applies where the gold file has pages and the document has them; dates are American."""
     folder = a_suite(
         tmp_path / "leases",
         types=["extraction"],
@@ -155,8 +155,8 @@ def path_of(name: str) -> dict[str, str]:
     return {"path": f"texts/{name}.txt"}
 
 
-def test_a_limit_takes_documents_evenly(settings: Settings, tmp_path: Path) -> None:
-    """So that a file that is sorted by label has all of them; the others are not missing."""
+def test_a_limit_selects_documents_evenly(settings: Settings, tmp_path: Path) -> None:
+    """A file sorted by label contributes all labels; omitted documents are not missing."""
     pipeline, folder = a_learner(settings), tmp_path / "letters"
     a_suite(folder, types=["classification"], labels=LABELS, layout="records", label="/label")
     records = ({"id": n, "text": words(n), "label": TRUE[n]} for n in TRUE)
@@ -170,10 +170,10 @@ def test_a_limit_takes_documents_evenly(settings: Settings, tmp_path: Path) -> N
     assert values(scripted)["accuracy", ""] == 0.5
 
 
-def test_schemas_with_gold_beside_their_documents_are_parts(
+def test_schemas_with_gold_files_beside_documents_are_parts(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """Each row counts as often as it should be there, and a number counts within its tolerance."""
+    """Each row counts as often as it should exist, and numbers have a tolerance."""
     folder = a_suite(tmp_path / "bench", layout="extractbench", documents=".")
     bills = folder / "bills"
     bills.mkdir()
@@ -198,8 +198,8 @@ def test_schemas_with_gold_beside_their_documents_are_parts(
 
 
 @pytest.mark.usefixtures("addressed")
-def test_a_suite_that_makes_no_sense_is_a_usage_error(settings: Settings, tmp_path: Path) -> None:
-    """Its entries are named, and options that contradict it are refused, before a run begins."""
+def test_an_invalid_suite_is_a_usage_error(settings: Settings, tmp_path: Path) -> None:
+    """Invalid entries are named, and contradicting options refused, before a run begins."""
     folder = a_suite(tmp_path / "odd", layout="columns")
     empty = a_suite(tmp_path / "empty", layout="records")
     (empty / "gold.jsonl").write_text('{"id": "a", "text": "a"}\n', "utf-8")
@@ -213,10 +213,10 @@ def test_a_suite_that_makes_no_sense_is_a_usage_error(settings: Settings, tmp_pa
     assert a_pipeline(settings).value("SELECT count(*) FROM runs") == 0
 
 
-def test_a_folder_of_a_published_corpus_needs_no_file_of_its_own(
+def test_a_folder_of_a_published_corpus_needs_no_suite_file(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """Its name says what is asked, and which label says that none of the others fits."""
+    """Its name determines the question, and the label that stands for none of the others."""
     folder = tmp_path / "clinc_oos"
     folder.mkdir()
     records = (("pay my bill", "banking"), ("how old is the sun", "out_of_scope"))

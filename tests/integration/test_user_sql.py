@@ -1,4 +1,4 @@
-"""SQL of a user reads what it may, and can do nothing else."""
+"""Tests that SQL of a user can read what it may, and do nothing else."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def owner(database_url: SecretStr) -> Iterator[psycopg.Connection[Row]]:
         yield connection
 
 
-def test_whatever_does_more_than_read_is_refused(
+def test_a_statement_that_does_more_than_read_is_refused(
     database_url: SecretStr, owner: psycopg.Connection[Row]
 ) -> None:
-    """By its first word, by the transaction, or by the role: each of them alone would do."""
+    """The first word, the transaction and the role each refuse it independently."""
     for statement in REFUSED:
         with pytest.raises(UsageError):
             ask(database_url, statement)
@@ -97,8 +97,8 @@ READING: list[str] = [
 ]
 
 
-def test_what_reads_is_answered(database_url: SecretStr) -> None:
-    """Comments and parentheses may stand before the first word."""
+def test_a_statement_that_reads_is_answered(database_url: SecretStr) -> None:
+    """Comments and parentheses may precede the first word."""
     for statement in READING:
         assert ask(database_url, statement) == [(1,)]
 
@@ -106,7 +106,7 @@ def test_what_reads_is_answered(database_url: SecretStr) -> None:
 @pytest.mark.parametrize(
     ("statement", "hint"), [("SELEC 1", "Did you mean SELECT?"), ("EXPLIAN SELECT 1", "EXPLAIN?")]
 )
-def test_a_slip_of_the_finger_is_a_syntax_error(
+def test_a_typing_error_is_a_syntax_error(
     statement: str, hint: str, database_url: SecretStr
 ) -> None:
     with pytest.raises(UsageError, match="Syntax error") as refused:
@@ -115,8 +115,8 @@ def test_a_slip_of_the_finger_is_a_syntax_error(
     assert refused.value.hint.endswith(hint)
 
 
-def test_a_percent_sign_is_nothing_special(database_url: SecretStr) -> None:
-    """Statements are sent as they are: patterns of LIKE work."""
+def test_a_percent_sign_is_not_a_placeholder(database_url: SecretStr) -> None:
+    """Statements are sent unchanged: patterns of LIKE work."""
     assert ask(database_url, "SELECT 'a%sb' LIKE '%s%'") == [(True,)]
 
 
@@ -127,7 +127,7 @@ def test_an_empty_answer_has_its_columns(database_url: SecretStr) -> None:
 
 
 def test_every_view_and_table_for_users_can_be_read(database_url: SecretStr) -> None:
-    """The hint of an error lists them, and each of them answers."""
+    """The hint of an error lists them, and each of them can be queried."""
     with pytest.raises(UsageError) as caught:
         ask(database_url, "SELECT * FROM nothing")
 
@@ -146,7 +146,7 @@ def test_every_view_and_table_for_users_can_be_read(database_url: SecretStr) -> 
         ("SELECT 1 / 0", "docs/sql-cookbook.md has statements to begin with."),
     ],
 )
-def test_names_are_listed_where_a_name_is_wrong_only(
+def test_names_are_listed_only_if_a_name_is_wrong(
     database_url: SecretStr, statement: str, hint: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -155,8 +155,8 @@ def test_names_are_listed_where_a_name_is_wrong_only(
     assert caught.value.hint == hint
 
 
-def test_the_session_is_the_readers_own(database_url: SecretStr) -> None:
-    """There is no way back to the owner: the session itself belongs to the reader."""
+def test_the_session_belongs_to_the_reader(database_url: SecretStr) -> None:
+    """The session user is the reader, so that it cannot switch back to the owner."""
     found = ask(
         database_url,
         "SELECT session_user::text, current_user::text, current_setting('transaction_read_only'),"
@@ -166,8 +166,8 @@ def test_the_session_is_the_readers_own(database_url: SecretStr) -> None:
     assert found == [(READER, READER, "on", "30s", "public")]
 
 
-def test_the_rows_need_not_be_read_to_the_end(database_url: SecretStr) -> None:
-    """A large answer is cut off where the reader has enough, at once."""
+def test_a_large_answer_need_not_be_read_to_the_end(database_url: SecretStr) -> None:
+    """It is cancelled at once when the caller stops."""
     endless = "SELECT generate_series(1, 1000000000)"
 
     with user_sql.answer(database_url, endless) as answer:
@@ -176,8 +176,8 @@ def test_the_rows_need_not_be_read_to_the_end(database_url: SecretStr) -> None:
     assert found == [(1,), (2,), (3,)]
 
 
-def test_an_error_after_some_rows_is_told(database_url: SecretStr) -> None:
-    """What came before it stays; the message is PostgreSQL's own."""
+def test_an_error_after_some_rows_is_reported(database_url: SecretStr) -> None:
+    """Rows before it are kept; the message is PostgreSQL's own."""
     statement = "SELECT 10 / (3 - n) FROM generate_series(1, 5) AS n"
 
     with user_sql.answer(database_url, statement) as answer:
@@ -198,7 +198,7 @@ def test_a_statement_that_takes_too_long_is_ended(database_url: SecretStr) -> No
 def test_a_statement_without_rows_runs_once(
     database_url: SecretStr, owner: psycopg.Connection[Row]
 ) -> None:
-    """A second run would be under settings that the first one has changed."""
+    """A second execution would use settings that the first one has changed."""
     owner.execute("GRANT EXECUTE ON FUNCTION set_config TO PUBLIC")
     statement = """
         WITH earlier AS MATERIALIZED (SELECT current_setting('statement_timeout') AS setting),
@@ -210,10 +210,10 @@ def test_a_statement_without_rows_runs_once(
         assert list(answer.rows) == []
 
 
-def test_a_limit_that_was_switched_off_is_kept_by_the_client(
+def test_the_client_enforces_a_disabled_statement_timeout(
     database_url: SecretStr, owner: psycopg.Connection[Row]
 ) -> None:
-    """The client cancels the statement by its own clock, and nothing runs on."""
+    """It cancels the statement by its own clock, and no query remains on the server."""
     owner.execute("GRANT EXECUTE ON FUNCTION set_config TO PUBLIC")
 
     with user_sql.reader(database_url, statement_seconds=1) as connection:
@@ -239,15 +239,15 @@ HARMFUL: list[str] = [
 ]
 
 
-def test_functions_that_could_do_harm_are_refused(database_url: SecretStr) -> None:
-    """Readers take no lock, write nothing to the log of the database, and raise no limit."""
+def test_harmful_functions_are_refused(database_url: SecretStr) -> None:
+    """Readers take no locks, write nothing to the server's log, and raise no limits."""
     for call in HARMFUL:
         with pytest.raises(UsageError, match="permission denied for function"):
             ask(database_url, f"SELECT {call}")
 
 
-def test_the_locks_of_the_processes_cannot_be_taken(database_url: SecretStr) -> None:
-    """They are views that readers have no right to, and are not listed as readable."""
+def test_readers_cannot_take_the_locks_of_the_processes(database_url: SecretStr) -> None:
+    """Readers have no right to these views, which are not listed as readable."""
     with user_sql.reader(database_url) as connection:
         assert not {*Lock} & {*user_sql.readable_names(connection)}
         for lock in Lock:
@@ -257,10 +257,10 @@ def test_the_locks_of_the_processes_cannot_be_taken(database_url: SecretStr) -> 
                 connection.rollback()
 
 
-def test_temporary_files_are_bounded(
+def test_temporary_files_are_limited(
     database_url: SecretStr, owner: psycopg.Connection[Row]
 ) -> None:
-    """The embedded server has a limit, and the message of a statement above it says what to do."""
+    """The embedded server has a limit, and the error of a larger statement has a hint."""
     assert ask(database_url, "SELECT current_setting('temp_file_limit')") == [("2GB",)]
     name = sql.Identifier(owner.info.dbname)
     owner.execute(sql.SQL("ALTER DATABASE {} SET temp_file_limit = '1MB'").format(name))
@@ -271,15 +271,15 @@ def test_temporary_files_are_bounded(
     assert "LIMIT" in caught.value.hint
 
 
-def test_several_at_once_do_not_lock_each_other_out(database_url: SecretStr) -> None:
-    """Each sets its own password; a lock keeps them apart until they have logged in."""
+def test_concurrent_readers_do_not_lock_each_other_out(database_url: SecretStr) -> None:
+    """Each sets its own password; a lock separates them until they have logged in."""
     with ThreadPoolExecutor(6) as threads:
         found = list(threads.map(ask, [database_url] * 6, ["SELECT 1"] * 6))
 
     assert found == [[(1,)]] * 6
 
 
-def test_the_password_is_good_for_minutes_only(
+def test_the_password_is_valid_only_for_minutes(
     database_url: SecretStr, owner: psycopg.Connection[Row]
 ) -> None:
     ask(database_url, "SELECT 1")
@@ -321,8 +321,8 @@ def test_a_reader_that_is_a_superuser_is_refused(
         owner.execute(sql.SQL("ALTER ROLE {} NOSUPERUSER").format(role))
 
 
-def test_a_server_that_is_not_there_is_unavailable(servers: Servers) -> None:
-    """A wrong address is the service's fault, not the statement's."""
+def test_an_unreachable_server_is_unavailable(servers: Servers) -> None:
+    """A wrong address is a failure of the service, not of the statement."""
     url = make_url(servers.postgres.url()).update_query_dict({"port": "5433"})
 
     with pytest.raises(ServiceUnavailableError):

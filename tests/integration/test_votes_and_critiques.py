@@ -1,4 +1,4 @@
-"""Runs with votes or a critique, through the whole pipeline and a real database."""
+"""Tests of runs with votes or a critique, with a real database."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STAGES = "SELECT string_agg(stage, ' ' ORDER BY id) FROM model_calls WHERE NOT c
 
 
 def with_critique(*principles: str, votes: int = 1) -> RunOptions:
-    """Return options of a run that has its answers examined."""
+    """Return options of a run whose answers are examined."""
     return a_run(analysis=AnalysisOptions(critique=True, principles=principles, votes=votes))
 
 
@@ -55,10 +55,8 @@ def failing_once(stage: Stage, error: ChordwiseError) -> Line:
     return answer
 
 
-def test_an_answer_is_examined_mended_and_stored_with_what_was_objected_to(
-    settings: Settings,
-) -> None:
-    """Three calls in the ledger, one result, its facts grounded, and the objection beside it."""
+def test_an_answer_is_examined_revised_and_stored_with_the_objection(settings: Settings) -> None:
+    """There are three calls in the ledger, and one result with grounded facts."""
     pipeline = a_pipeline(settings, objecting, repeat_last=True)
 
     submission = pipeline.analyze(PARAGRAPH, options=with_critique("Name the place.", "Be brief."))
@@ -78,8 +76,8 @@ def test_an_answer_is_examined_mended_and_stored_with_what_was_objected_to(
     assert pipeline.value("SELECT critique_outcome FROM document_results") == "revised"
 
 
-def test_a_synthesis_is_examined_by_what_it_has_read(small_chunks: Settings) -> None:
-    """Once for the document, with the answers of its chunks in place of its text."""
+def test_a_synthesis_is_examined_with_the_answers_of_its_chunks(small_chunks: Settings) -> None:
+    """There is one critique for the document, which has them instead of the text."""
     pipeline = a_pipeline(small_chunks, objecting, repeat_last=True)
 
     submission = pipeline.analyze(LONG, options=with_critique(votes=3))
@@ -98,10 +96,10 @@ def test_a_synthesis_is_examined_by_what_it_has_read(small_chunks: Settings) -> 
 
 
 @pytest.mark.parametrize("stage", [Stage.CRITIQUE, Stage.REVISE])
-def test_an_outage_puts_the_critique_off_and_nothing_is_asked_twice(
+def test_an_outage_postpones_the_critique_without_repeated_questions(
     settings: Settings, stage: Stage
 ) -> None:
-    """The job waits, and continues with the questions that were not answered."""
+    """The job waits, and continues with the unanswered questions."""
     failing = failing_once(stage, ModelOverloadedError("Not now."))
     pipeline = a_pipeline(settings, failing, repeat_last=True)
     submission = pipeline.analyze(PARAGRAPH, options=with_critique())
@@ -117,8 +115,8 @@ def test_an_outage_puts_the_critique_off_and_nothing_is_asked_twice(
     assert len(asked) == 4
 
 
-def test_an_outage_without_an_end_does_not_lose_the_answer(settings: Settings) -> None:
-    """After the last postponement it is stored as it was, and is marked as not examined."""
+def test_a_permanent_outage_does_not_lose_the_answer(settings: Settings) -> None:
+    """After the last postponement it is stored unchanged, and marked as not examined."""
     impatient = with_settings(settings, "pipeline", max_postponements=0)
     failing = failing_once(Stage.CRITIQUE, ModelOverloadedError("Not now."))
     pipeline = a_pipeline(impatient, failing, repeat_last=True)
@@ -132,8 +130,8 @@ def test_an_outage_without_an_end_does_not_lose_the_answer(settings: Settings) -
     assert result.needs_review
 
 
-def test_a_run_without_money_pauses_before_the_critique_and_goes_on(settings: Settings) -> None:
-    """The answer that is paid for waits in its chunk."""
+def test_a_run_without_quota_pauses_before_the_critique_and_continues(settings: Settings) -> None:
+    """The paid answer is kept in its chunk."""
     failing = failing_once(Stage.CRITIQUE, QuotaExceededError("No money."))
     pipeline = a_pipeline(settings, failing, repeat_last=True)
     submission = pipeline.analyze(PARAGRAPH, options=with_critique())
@@ -148,8 +146,8 @@ def test_a_run_without_money_pauses_before_the_critique_and_goes_on(settings: Se
     assert asked == [Stage.ANALYZE, Stage.CRITIQUE, Stage.CRITIQUE, Stage.REVISE]
 
 
-def test_principles_are_part_of_a_results_identity_and_off_they_are_not(settings: Settings) -> None:
-    """The same ones reuse the result; those of the settings hold where a run has none."""
+def test_principles_are_part_of_a_results_identity_unless_disabled(settings: Settings) -> None:
+    """A run with the same ones reuses the result; those of the settings are the default."""
     own = with_settings(settings, "critique", principles=("Say less.",))
     pipeline = a_pipeline(own, objecting, repeat_last=True)
     first = pipeline.analyze(PARAGRAPH, options=with_critique())
@@ -168,8 +166,8 @@ def test_principles_are_part_of_a_results_identity_and_off_they_are_not(settings
     assert "critique" not in pipeline.job(pipeline.submit(LONG, options=off)).options
 
 
-def test_the_built_in_model_is_not_examined_and_has_no_votes(settings: Settings) -> None:
-    """Nothing in the run, the job or its identity speaks of them, so results are reused."""
+def test_the_built_in_model_has_neither_critique_nor_votes(settings: Settings) -> None:
+    """Run, job and identity do not contain them, so results are reused."""
     pipeline = a_pipeline(settings)
     options = a_run(analysis=AnalysisOptions(votes=5, critique=True))
 
@@ -186,13 +184,13 @@ LABELS = {1: "history", 2: "money", 3: "history", 4: "money", 5: "history"}
 
 
 def with_votes(votes: int, *, fresh: bool = False) -> RunOptions:
-    """Return options of a run that classifies with so many votes."""
+    """Return options of a run that classifies with this number of votes."""
     options = AnalysisOptions(labels=("history", "money"), votes=votes)
     return a_run(AnalysisType.CLASSIFICATION, analysis=options, fresh=fresh)
 
 
 def voting(request: CompletionRequest) -> str:
-    """Say what the sample of this number says; a synthesis is unanimous."""
+    """Answer with the label of the sample's number; syntheses are unanimous."""
     return a_label("history" if request.task.answers else LABELS[request.task.sample])
 
 
@@ -202,8 +200,8 @@ def voted(pipeline: Pipeline, text: str, options: RunOptions) -> Submission:
     return submission
 
 
-def test_a_vote_is_a_result_with_an_agreement_and_a_row_for_each_sample(settings: Settings) -> None:
-    """Three of five: what won is stored, what it is worth, and every call that it took."""
+def test_a_vote_has_a_result_an_agreement_and_a_call_for_each_sample(settings: Settings) -> None:
+    """Three of five samples win: result, agreement and calls are stored."""
     pipeline = a_pipeline(settings, voting, repeat_last=True)
 
     submission = voted(pipeline, PARAGRAPH, with_votes(5))
@@ -221,8 +219,8 @@ def test_a_vote_is_a_result_with_an_agreement_and_a_row_for_each_sample(settings
     assert pipeline.value("SELECT options ->> 'votes' FROM runs") == "5"
 
 
-def test_a_synthesis_is_voted_on_and_no_surer_than_its_chunks(small_chunks: Settings) -> None:
-    """Unanimous itself, it has the mean of its chunks; all samples are in the ledger."""
+def test_the_agreement_of_a_synthesis_is_at_most_that_of_its_chunks(small_chunks: Settings) -> None:
+    """A unanimous synthesis has the mean of its chunks; all samples are in the ledger."""
     pipeline = a_pipeline(small_chunks, voting, repeat_last=True)
 
     submission = voted(pipeline, LONG, with_votes(3))
@@ -239,8 +237,8 @@ def test_a_synthesis_is_voted_on_and_no_surer_than_its_chunks(small_chunks: Sett
     ]
 
 
-def test_votes_are_part_of_a_results_identity_and_off_they_are_not(settings: Settings) -> None:
-    """The same number is reused without a call; without votes the identity is that of before."""
+def test_votes_are_part_of_a_results_identity_unless_disabled(settings: Settings) -> None:
+    """A run with the same number reuses the result; without votes the identity is unchanged."""
     pipeline = a_pipeline(settings, voting, repeat_last=True)
     voted(pipeline, PARAGRAPH, with_votes(3))
     asked = len(pipeline.model.requests)
@@ -258,8 +256,8 @@ def test_votes_are_part_of_a_results_identity_and_off_they_are_not(settings: Set
     assert "votes" not in pipeline.job(pipeline.submit(LONG, options=with_votes(1))).options
 
 
-def test_a_vote_that_was_put_off_goes_on_with_the_samples_it_has(settings: Settings) -> None:
-    """The cache has them: a restart asks for what is missing alone."""
+def test_a_postponed_vote_continues_with_the_samples_it_has(settings: Settings) -> None:
+    """The cache has them: only missing samples are requested."""
     pipeline = a_pipeline(settings, voting, repeat_last=True)
     submission = pipeline.analyze(PARAGRAPH, options=with_votes(3))
     pipeline.execute("DELETE FROM facts")
@@ -274,7 +272,7 @@ def test_a_vote_that_was_put_off_goes_on_with_the_samples_it_has(settings: Setti
     assert pipeline.value("SELECT count(*) FROM model_calls WHERE cache_hit") == 3
 
 
-def test_a_worker_that_has_lost_its_work_asks_for_no_further_sample(settings: Settings) -> None:
+def test_a_worker_that_lost_its_lease_requests_no_further_sample(settings: Settings) -> None:
     """The request in flight is its last one; the next worker continues from there."""
     leaves = [True]
 

@@ -1,4 +1,4 @@
-"""A worker consumes, or says why it does not, or is replaced: against its own broker."""
+"""Tests that a worker consumes, reports why it does not, or is replaced."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Scene:
         return self.worker
 
     def supervise(self) -> None:
-        """Do what Docker and the embedded stack do about a worker that ended."""
+        """Replace an ended worker, as Docker and the embedded stack do."""
         assert self.worker is not None
         code = self.worker.poll()
         if code is not None:
@@ -66,7 +66,7 @@ class Scene:
         return found
 
     def wait_for(self, query: str, seconds: float = 90) -> None:
-        """Wait until a query finds true, while the worker is restarted when it ends."""
+        """Wait until a query returns true, and restart the worker when it ends."""
 
         def is_true() -> bool:
             self.supervise()
@@ -83,7 +83,7 @@ class Scene:
         assert done.returncode == 0, done.stderr
 
     def health(self) -> tuple[int, str]:
-        """Ask as a health check does; return exit code and sentence."""
+        """Run the health check; return its exit code and message."""
         environment = {**os.environ, **self.processes.environment, "PYTHONPATH": str(ROOT)}  # noqa: TID251 - the process needs a PATH
         command = [sys.executable, "-P", "-m", "worker", "health"]
         done = subprocess.run(
@@ -92,12 +92,12 @@ class Scene:
         return done.returncode, done.stdout.strip()
 
     def wait_for_health(self, sentence: str, seconds: float = 60) -> int:
-        """Wait until the health check says something; return its exit code."""
+        """Wait until the health check has this message; return its exit code."""
         wait_until(lambda: self.health()[1] == sentence, seconds, sentence)
         return self.health()[0]
 
     def judge(self) -> None:
-        """Check that nothing is lost, neither in the database nor in the broker."""
+        """Check that neither the database nor the broker has lost anything."""
         assert self.value("SELECT bool_and(status = 'succeeded') FROM jobs")
         assert self.value("SELECT coverage = 1 FROM results")
         assert self.value("SELECT max(attempts) <= 2 FROM chunks")
@@ -108,7 +108,7 @@ class Scene:
 def open_scene(
     folder: Path, database_url: SecretStr, consumer_timeout_seconds: float
 ) -> Iterator[Scene]:
-    """Set everything up; the test starts the worker."""
+    """Set up everything except the worker, which the test starts."""
     with (
         tempfile.TemporaryDirectory(prefix="cw-") as short,
         own_broker(Path(short)) as valkey,
@@ -145,7 +145,7 @@ def open_scene(
 
 @contextmanager
 def own_broker(folder: Path) -> Iterator[EmbeddedValkey]:
-    """Run a broker that may be filled up."""
+    """Run a broker that the test may fill."""
     valkey = EmbeddedValkey(folder / "valkey", folder)
     valkey.start()
     yield valkey
@@ -154,21 +154,21 @@ def own_broker(folder: Path) -> Iterator[EmbeddedValkey]:
 
 @pytest.fixture
 def scene(tmp_path: Path, database_url: SecretStr) -> Iterator[Scene]:
-    """Set the scene for a worker that is patient with itself."""
+    """Return a scene with a worker whose consumer timeout is long."""
     with open_scene(tmp_path, database_url, consumer_timeout_seconds=45) as opened:
         yield opened
 
 
 @pytest.fixture
 def impatient_scene(tmp_path: Path, database_url: SecretStr) -> Iterator[Scene]:
-    """Set the scene for a worker that leaves sooner than a connection is given up."""
+    """Return a scene whose worker exits before a dead connection is given up."""
     with open_scene(tmp_path, database_url, consumer_timeout_seconds=3) as opened:
         yield opened
 
 
 @pytest.mark.nightly
 def test_a_worker_that_does_not_consume_is_replaced(impatient_scene: Scene) -> None:
-    """With a dead connection to a broker that is well it leaves, and hands its work back."""
+    """With a dead connection to a healthy broker it exits and releases its work."""
     scene = impatient_scene
     worker = scene.start_worker()
     scene.provider.delay_seconds = 60.0
@@ -191,8 +191,8 @@ def test_a_worker_that_does_not_consume_is_replaced(impatient_scene: Scene) -> N
 
 
 @pytest.mark.nightly
-def test_a_worker_that_leaves_keeps_no_message(scene: Scene) -> None:
-    """What it has taken and not finished is in its queue again, not hidden for half an hour."""
+def test_a_worker_that_stops_returns_its_messages(scene: Scene) -> None:
+    """Unfinished messages are in the queue again, not invisible for half an hour."""
     worker = scene.start_worker()
     scene.provider.delay_seconds = 60.0
     scene.submit(years=400)
