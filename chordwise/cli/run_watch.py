@@ -193,7 +193,7 @@ class Watch:
 
     def _note(self, found: Progress) -> None:
         now = self._clock()
-        self._pace.note(now, found)
+        self._pace.record(now, found)
         if found != self._last:
             self._last, self._moved_at, self._changed_at = found, now, now
         elif now - self._moved_at > _STILL_SECONDS:

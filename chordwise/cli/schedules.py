@@ -24,7 +24,7 @@ from chordwise.domain.states import Lane, ScheduleRunStatus
 from chordwise.embedded.home import Level
 from chordwise.errors import UsageError
 from chordwise.pipeline.diagnosis.checks import CheckStatus
-from chordwise.pipeline.diagnosis.schedules import judged
+from chordwise.pipeline.diagnosis.schedules import schedule_check
 from chordwise.pipeline.schedules import occurrences
 from chordwise.pipeline.schedules.occurrences import PastLine, ScheduleLine
 from chordwise.settings import ScheduleSettings, Settings
@@ -174,7 +174,7 @@ def add(invocation: Invocation, name: Name, options: ScheduleOptions) -> None:
     settings = access.reach(invocation, settings)
     with access.write(settings) as session:
         occurrences.define(session, name, wanted, Origin.DATABASE, clock.read(session))
-    check = judged(settings, name, wanted)
+    check = schedule_check(settings, name, wanted)
     finding = check.finding.removesuffix(".")
     screen.tell(f"Stored the schedule {name}: {finding}. A scheduler must be running then.")
     if check.verdict is CheckStatus.WARN:

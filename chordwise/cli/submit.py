@@ -186,7 +186,7 @@ def _open(
         screen.tell(f"Resuming the interrupted run {submission.name}.")
     if submission.lane is not options.lane:
         screen.tell(f"{options.model} has no Batch API; the run uses the online lane.")
-    if submission.asks_once(options):
+    if submission.has_dropped_options(options):
         screen.tell(_ASKED_ONCE)
     if submission.example_count:
         limit = context.settings.prompts.learned_examples

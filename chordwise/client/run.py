@@ -314,7 +314,7 @@ class Run:
         pace = Pace()
         while True:
             found = self.progress()  # before the results, so that none is missed
-            pace.note(time.monotonic(), found)
+            pace.record(time.monotonic(), found)
             view.progress(found, pace)
             for result_id, job_id in self._newer(after):
                 after = max(after, result_id)

@@ -50,7 +50,7 @@ def test_the_remaining_time_follows_from_the_open_chunks_and_the_speed(
 ) -> None:
     pace = Pace()
     for moment, progress in seen:
-        pace.note(moment, progress)
+        pace.record(moment, progress)
 
     assert pace.remaining() == (None if seconds is None else timedelta(seconds=seconds))
     assert seconds != 45 or pace.documents_per_minute() == 12.0

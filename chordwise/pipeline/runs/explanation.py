@@ -515,8 +515,13 @@ def _chunk(chunk: Chunk, asked: _Asked | None) -> ExplainedChunk:
         completion, samples = asked.completion(request), asked.samples(request)
         prompt = Prompt(system=request.system, user=request.user)
         changes = _changes(AnalysisType(asked.job.analysis_type), completion, chunk.answer)
-    asked_of = {"prompt": prompt, "completion": completion, "samples": samples, "changes": changes}
-    return copied(ExplainedChunk, chunk, **asked_of)
+    experiment_key = {
+        "prompt": prompt,
+        "completion": completion,
+        "samples": samples,
+        "changes": changes,
+    }
+    return copied(ExplainedChunk, chunk, **experiment_key)
 
 
 def _changes(kind: AnalysisType, completion: str | None, answer: JsonObject | None) -> list[str]:
