@@ -532,7 +532,7 @@ def test_an_inbox_is_made_before_the_listener_starts(settings: Settings, tmp_pat
     stop = Event()
     stop.set()
 
-    a_watcher(settings, tmp_path / "deep" / "inbox", stop)._watch_on()
+    a_watcher(settings, tmp_path / "deep" / "inbox", stop)._watch_until_stopped()
 
     assert (tmp_path / "deep" / "inbox").is_dir()
 
@@ -549,7 +549,7 @@ def test_a_new_listener_has_the_folder_looked_at(
         yield from told
 
     monkeypatch.setattr(watchfiles, "watch", watch)
-    watcher._hand_on(tmp_path)
+    watcher._forward_events(tmp_path)
 
     events = watcher._watch._events
     assert [events.get() for _ in range(events.qsize())] == [tmp_path, tmp_path / "a.txt"]
