@@ -113,10 +113,10 @@ def test_following_logs_starts_at_their_end(tmp_path: Path) -> None:
         log.write("today\nhalf")
     (tmp_path / "scheduler.log").write_text("started\n", "utf-8")
     (tmp_path / "postgres.log").write_text("chatter\n", "utf-8")
-    logs.look()
+    logs.forward()
     with worker.open("a", encoding="utf-8") as log:
         log.write(" done\n")
-    logs.look()
+    logs.forward()
 
     assert [line.split() for line in said] == [
         ["scheduler", "started"],
@@ -132,6 +132,6 @@ def test_a_log_that_was_rotated_is_read_from_its_beginning(tmp_path: Path) -> No
     logs = LogLines(tmp_path, said.append)
 
     log.write_text("new\n", "utf-8")
-    logs.look()
+    logs.forward()
 
     assert [line.split() for line in said] == [["worker", "new"]]
