@@ -48,7 +48,7 @@ class InboxWatcher(Thread):
         self._context = context
         self._stop_event = stop
         self._store = Store(context.settings.home)
-        self._told = ""
+        self._last_reason = ""
         self._watch = Watch(
             context,
             self._store,
@@ -60,19 +60,19 @@ class InboxWatcher(Thread):
         """Wait for the turn, then watch until `stop` is set."""
         while not self._stop_event.is_set():
             if self._has_turn():
-                self._watch_on()
+                self._watch_until_stopped()
             self._stop_event.wait(_PAUSE_SECONDS)
 
     def _has_turn(self) -> bool:
         try:
             return self._store.acquire()
         except (ChordwiseError, OSError) as error:
-            if str(error) != self._told:
-                self._told = str(error)
-                log.warning("inbox.store", reason=self._told)
+            if str(error) != self._last_reason:
+                self._last_reason = str(error)
+                log.warning("inbox.store", reason=self._last_reason)
             return False
 
-    def _watch_on(self) -> None:
+    def _watch_until_stopped(self) -> None:
         self._watch.make_folders()  # for what is not there tells nothing
         log.info("inbox.watching", folders=[str(each) for each in self._watch.folders])
         if not self._context.settings.inbox.polling:
@@ -102,31 +102,31 @@ class InboxWatcher(Thread):
 
     def _listen(self, folder: Path) -> None:
         """Forward the system's events of a folder; poll the folder while there are none."""
-        told = ""
+        last_reason = ""
         while not self._stop_event.is_set():
             try:
-                self._hand_on(folder)
+                self._forward_events(folder)
             except (OSError, RuntimeError) as error:
                 reason = printable(str(error))
-                if reason != told:
-                    told = reason
+                if reason != last_reason:
+                    last_reason = reason
                     log.warning("inbox.no_events", folder=printable(str(folder)), reason=reason)
                 # A name that is no UTF-8 is more than the library can tell of: a RuntimeError.
-                self._poll_for_a_while(folder, _RETRY_SECONDS * isinstance(error, OSError))
+                self._poll_until_retry(folder, _RETRY_SECONDS * isinstance(error, OSError))
 
-    def _poll_for_a_while(self, folder: Path, seconds: float) -> None:
+    def _poll_until_retry(self, folder: Path, seconds: float) -> None:
         pause = min(self._context.settings.inbox.polling_seconds, _LONGEST_PAUSE_SECONDS)
         for _ in range(1 + int(seconds / pause)):
             self._watch.disturb([folder])
             if self._stop_event.wait(pause):
                 return
 
-    def _hand_on(self, folder: Path) -> None:
+    def _forward_events(self, folder: Path) -> None:
         """Forward every event to the watch, after a first scan for earlier files.
 
         Ends when another folder is in its place, because the system keeps reporting the old one.
         """
-        listened_to = _identity(folder)
+        identity = _identity(folder)
         is_listening = False
         for changes in watchfiles.watch(
             folder,
@@ -143,7 +143,7 @@ class InboxWatcher(Thread):
                 self._watch.disturb([folder])
                 is_listening = True
             self._watch.disturb(Path(path) for _, path in changes)
-            if _identity(folder) != listened_to:
+            if _identity(folder) != identity:
                 return
 
 

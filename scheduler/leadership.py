@@ -33,10 +33,10 @@ class Leadership:
             try:
                 return self._try()
             except DBAPIError:
-                self.give_up()
+                self.release()
                 raise
 
-    def give_up(self) -> None:
+    def release(self) -> None:
         """Release the leadership."""
         if self._connection is not None:
             self._connection.invalidate()

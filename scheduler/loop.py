@@ -15,7 +15,7 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.batches import exchange
 from chordwise.pipeline.deliveries import run_ends
 from chordwise.pipeline.jobs import dispatch
-from chordwise.pipeline.recovery.recover import Waiting, recover, take_up_after_standstill, waiting
+from chordwise.pipeline.recovery.recover import Waiting, recover, resume_after_standstill, waiting
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.schedules import occurrences
 from chordwise.telemetry import liveness
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 _FORGET_SECONDS = 3_600.0
 _OUTAGE_SECONDS = 1.0
 _DISPATCH_SECONDS = 2.0
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 _SCHEDULES_SECONDS = 10.0
 # The longest interval of polling the outbox without a notification, since one may be lost.
 _QUIET_SECONDS = 2.0
@@ -75,7 +75,7 @@ class Loop:
             # First of all: what is still promised when it looks was never lost.
             Chore("recover", settings.recovery_interval_seconds, self._recover),
             self._dispatching,
-            Chore("look", _LOOK_SECONDS, self._look),
+            Chore("look", _POLL_SECONDS, self._read_waiting),
             Chore("schedules", _SCHEDULES_SECONDS, self._start_schedules),
             Chore("show", liveness.INTERVAL_SECONDS, self._show),
             Chore("forget", _FORGET_SECONDS, self._forget),
@@ -95,7 +95,7 @@ class Loop:
         self._listener.stop()
         self._deliveries.stop()
         self._batching.stop()
-        self._leadership.give_up()
+        self._leadership.release()
 
     def _wake_at(self, stop: Event) -> None:
         stop.wait()
@@ -123,7 +123,7 @@ class Loop:
         chore.done_at = time.monotonic()
         chore.due_at = chore.done_at + max(pause, chore.every_seconds)
 
-    def _look(self) -> None:
+    def _read_waiting(self) -> None:
         """Read what waits for the parts, in one statement for all of them."""
         with self._context.database.read() as session:
             self.waiting = waiting(session)
@@ -150,18 +150,18 @@ class Loop:
         less and less often.
         """
         every_seconds = self._context.settings.pipeline.dispatch_interval_seconds
-        seldom = max(every_seconds, min(_QUIET_SECONDS, 2 * self._dispatching.every_seconds))
+        longer = max(every_seconds, min(_QUIET_SECONDS, 2 * self._dispatching.every_seconds))
         self._dispatching.every_seconds = every_seconds
         ends_at = time.monotonic() + _DISPATCH_SECONDS
         sent = dispatch.dispatch(self._context)
         if not sent and self._listener.hears:
-            self._dispatching.every_seconds = seldom
+            self._dispatching.every_seconds = longer
         while sent == dispatch.BATCH and time.monotonic() < ends_at:
             sent = dispatch.dispatch(self._context)
 
     def _recover(self) -> None:
         try:
-            self._acts = self._takes_the_lead()
+            self._acts = self._acquire_leadership()
             self._lead()
             if self._acts:
                 recover(self._context)
@@ -172,13 +172,13 @@ class Loop:
             self._recovers_from = time.monotonic() + _AFTER_OUTAGE_SECONDS
             raise
 
-    def _takes_the_lead(self) -> bool:
+    def _acquire_leadership(self) -> bool:
         leads = self._leadership.hold()
         if not leads or time.monotonic() < self._recovers_from:
             self._led = self._led and leads
             return False
         if not self._led:
-            take_up_after_standstill(self._context)
+            resume_after_standstill(self._context)
         self._led = True
         return True
 

@@ -56,7 +56,7 @@ def main() -> int:
 def _run(settings: Settings) -> int:
     logging.configure(settings.logging, "scheduler")
     part = _PARTS.get(sys.argv[1]) if sys.argv[1:] else None
-    return take_part(settings, part) if part else schedule(settings)
+    return run_part(settings, part) if part else schedule(settings)
 
 
 def schedule(settings: Settings) -> int:
@@ -76,7 +76,7 @@ def schedule(settings: Settings) -> int:
     return ExitCode.SUCCESS
 
 
-def take_part(settings: Settings, do: Callable[[Context, Event], None]) -> int:
+def run_part(settings: Settings, do: Callable[[Context, Event], None]) -> int:
     """Run a part of the scheduler's work in this process, which the kernel ends before the first.
 
     Raises:
@@ -90,9 +90,9 @@ def take_part(settings: Settings, do: Callable[[Context, Event], None]) -> int:
     return ExitCode.SUCCESS
 
 
-def carry_out(context: Context, stop: Event) -> None:
+def run_schedules(context: Context, stop: Event) -> None:
     """Carry out schedules until there is nothing to do, or `stop` is set."""
-    Carrying(context, stop).run()
+    ScheduleThread(context, stop).run()
 
 
 def run(settings: Settings, context: Context, stop: Event) -> None:
@@ -138,14 +138,14 @@ def _stopped_by_signals() -> Event:
 
 def _leader_seconds(pipeline: PipelineSettings) -> float:
     """Return how long a leader may be silent; after twice that, the server admits another."""
-    most = min(_LEADER_SECONDS, pipeline.lease_seconds / 2)
-    return max(most, 2 * pipeline.recovery_interval_seconds)
+    at_least = min(_LEADER_SECONDS, pipeline.lease_seconds / 2)
+    return max(at_least, 2 * pipeline.recovery_interval_seconds)
 
 
-_PARTS = {"inbox": inbox.watch, "schedules": carry_out}
+_PARTS = {"inbox": inbox.watch, "schedules": run_schedules}
 
 
-_LOOK_SECONDS = 2.0
+_POLL_SECONDS = 2.0
 _OUTAGE_SECONDS = 5.0
 _LEAVING_SECONDS = 5.0
 _IDLE_SECONDS = 30.0
@@ -158,7 +158,7 @@ def _write_insight(work: Work) -> JsonObject:
     return write_scheduled(work)
 
 
-class Carrying:
+class ScheduleThread:
     """Works in a thread, while another one keeps the lease of what is being worked on."""
 
     def __init__(self, context: Context, stop: Event) -> None:
@@ -194,7 +194,7 @@ class Carrying:
     def _work(self) -> float:
         """Carry out one occurrence; return how long to wait before the next look."""
         try:
-            return 0.0 if self._runner.work() else _LOOK_SECONDS
+            return 0.0 if self._runner.work() else _POLL_SECONDS
         except ServiceUnavailableError as error:
             log.warning("schedule.postponed", reason=error.what)
         except Exception:  # the thread has to outlive a defect

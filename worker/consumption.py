@@ -54,7 +54,7 @@ class Consumption:
             self._occupy(-1)
 
     @contextmanager
-    def noting(self) -> Iterator[None]:
+    def recording(self) -> Iterator[None]:
         """Report to the broker inside the block; the slot does not count as busy."""
         self._occupy(-1)
         try:
@@ -100,7 +100,7 @@ class CountedThreads(TaskPool):  # type: ignore[misc]  # Celery ships no types
         self, target: Callable[Arguments, object], *args: object, **options: object
     ) -> object:
         """Run a task in a thread."""
-        self.slots.take()
+        self.slots.count_message()
         return super().on_apply(self._watched(target), *args, **options)
 
     def _watched(self, target: Callable[Arguments, object]) -> Callable[Arguments, object]:
@@ -119,8 +119,8 @@ class CountedThreads(TaskPool):  # type: ignore[misc]  # Celery ships no types
 # What Celery's tracer returns: no failure, no value, no seconds.
 _ENDED = (0, None, 0.0)
 
-_FIRST_LOOK_SECONDS = 1.0
-_LOOKS = 3
+_FIRST_CHECK_SECONDS = 1.0
+_CHECKS = 3
 
 
 class Watchdog:
@@ -136,17 +136,17 @@ class Watchdog:
         consumption: Consumption,
         *,
         patience_seconds: float,
-        ask: Callable[[], None],
+        ping: Callable[[], None],
         show: Callable[[State], None],
         leave: Callable[[str], None],
     ) -> None:
         self._consumption = consumption
-        self._interval_seconds = min(INTERVAL_SECONDS, patience_seconds / _LOOKS)
-        # Looks are counted instead of time: the time in which a process was stopped does not count.
-        self._most_in_vain = round(patience_seconds / self._interval_seconds)
-        self._in_vain = 0
+        self._interval_seconds = min(INTERVAL_SECONDS, patience_seconds / _CHECKS)
+        # Checks are counted instead of time, so that the time of a stopped process does not count.
+        self._max_failed_checks = round(patience_seconds / self._interval_seconds)
+        self._failed_checks = 0
         self._shown: State | None = None
-        self._ask = ask
+        self._ping_broker = ping
         self._show = show
         self._leave = leave
 
@@ -160,29 +160,29 @@ class Watchdog:
         self._shown = State.CONSUMING
         self._show(State.CONSUMING)
 
-    def look(self) -> State | None:
+    def check(self) -> State | None:
         """Check once; return what the worker does, or `None` if it should consume and does not."""
-        state = self._observed() or self._asked()
+        state = self._observed() or self._ping()
         if state is not None:
-            self._in_vain = 0
+            self._failed_checks = 0
             if self._consumption.has_begun or state is State.WAITING:
                 self._shown = state
                 self._show(state)
             return state
-        self._in_vain += 1
-        if self._in_vain >= self._most_in_vain:
+        self._failed_checks += 1
+        if self._failed_checks >= self._max_failed_checks:
             self._leave("the broker is well, but nothing is consumed")
         return None
 
     def _observed(self) -> State | None:
         if self._consumption.is_busy:
             return State.BUSY
-        lately = self._consumption.quiet_seconds < 2 * self._interval_seconds
-        return State.CONSUMING if lately else None
+        is_recent = self._consumption.quiet_seconds < 2 * self._interval_seconds
+        return State.CONSUMING if is_recent else None
 
-    def _asked(self) -> State | None:
+    def _ping(self) -> State | None:
         try:
-            self._ask()
+            self._ping_broker()
         except ServiceUnavailableError as error:
             if self._shown is not State.WAITING:
                 log.warning("worker.waiting", reason=error.what)
@@ -190,10 +190,10 @@ class Watchdog:
         return None
 
     def _run(self) -> None:
-        pause, seconds = threading.Event(), min(_FIRST_LOOK_SECONDS, self._interval_seconds)
+        pause, seconds = threading.Event(), min(_FIRST_CHECK_SECONDS, self._interval_seconds)
         while not pause.wait(seconds):
             seconds = self._interval_seconds
             try:
-                self.look()
+                self.check()
             except Exception:  # a home on a full disk, say, must not end the watch
                 log.exception("watchdog.defect")

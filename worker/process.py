@@ -37,7 +37,7 @@ from worker.consumption import Consumption, CountedThreads, Watchdog
 from worker.rejections import Rejections
 from worker.shutdown import Shutdown, Siblings, shares_of
 from worker.slots import Slots
-from worker.transport import forgive
+from worker.transport import use_tolerant_results
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +61,7 @@ def main() -> int:
 
 def _run(settings: Settings) -> int:
     name = sys.argv[1] if sys.argv[1:] else "worker"
-    logging.configure(settings.logging, name, expected=transport.TROUBLE)
+    logging.configure(settings.logging, name, expected=transport.BROKER_ERRORS)
     check(settings, name)
     return work(settings, name)
 
@@ -90,7 +90,7 @@ def check(settings: Settings, name: str) -> None:
     """
     # Until Celery listens to the signal; a wait for the database can be long.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.SUCCESS))
-    processes.watch_parent(stop_at_once)
+    processes.watch_parent(terminate)
     require_broker(settings)
     files = _FILES + _FILES_OF_A_SLOT * settings.worker.concurrency
     require_files(files, f"worker.concurrency = {settings.worker.concurrency}")
@@ -115,7 +115,7 @@ def work(settings: Settings, name: str) -> int:
     CountedThreads.consumption = Consumption(messages_at_once, has_room=lambda: slots.has_room)
     CountedThreads.slots = slots
     transport.observe(app, CountedThreads.consumption, rejections, slots)
-    forgive(app, CountedThreads.consumption)
+    use_tolerant_results(app, CountedThreads.consumption)
     shutdown = Shutdown(context.leases, settings.worker.shutdown_grace_seconds)
     shutdown.install(app)
     siblings = Siblings(context, shares[1:], shutdown.seconds)
@@ -144,7 +144,7 @@ def watch(settings: Settings, name: str, consumption: Consumption, shutdown: Shu
     watchdog = Watchdog(
         consumption,
         patience_seconds=settings.worker.consumer_timeout_seconds,
-        ask=partial(broker.require_working, settings.broker_url or SecretStr("")),
+        ping=partial(broker.require_working, settings.broker_url or SecretStr("")),
         show=partial(liveness.show, settings.home, name),
         leave=shutdown.leave_broken,
     )
@@ -152,6 +152,6 @@ def watch(settings: Settings, name: str, consumption: Consumption, shutdown: Shu
     watchdog.start()
 
 
-def stop_at_once() -> None:
+def terminate() -> None:
     """Stop in order when the supervisor is gone: its successor starts another worker."""
     os.kill(os.getpid(), signal.SIGTERM)

@@ -21,7 +21,7 @@ from worker import transport
 
 log = structlog.get_logger(__name__)
 
-_GIVE_BACK_SECONDS = 5.0
+_RETURN_SECONDS = 5.0
 
 
 class Shutdown:
@@ -42,7 +42,7 @@ class Shutdown:
     @property
     def seconds(self) -> float:
         """The maximum duration of the shutdown."""
-        return self._grace_seconds + 2 * _GIVE_BACK_SECONDS
+        return self._grace_seconds + 2 * _RETURN_SECONDS
 
     @property
     def has_begun(self) -> bool:
@@ -76,19 +76,19 @@ class Shutdown:
     def leave(self) -> None:
         """Return all work and end this process."""
         try:
-            self._hand_back()
+            self._return_work()
             self.wait_for_siblings()
         finally:
             os._exit(self.exit_code)
 
-    def _hand_back(self) -> None:
+    def _return_work(self) -> None:
         try:
             released = self._leases.release_all()
             log.info("worker.work_released", count=released)
         except ChordwiseError as error:
             log.warning("worker.work_not_released", reason=error.what)
         # Those that no lease was held for yet would wait for the visibility timeout.
-        if transport.give_back(_GIVE_BACK_SECONDS) is None:
+        if transport.return_messages(_RETURN_SECONDS) is None:
             log.warning("worker.messages_not_returned")
 
 

@@ -45,7 +45,7 @@ class Slots:
         """Return whether the worker should take another message: no slice waits for a thread."""
         return self._chunks + self._not_begun * min(self.count, MAX_SLICE) < self._size
 
-    def take(self) -> None:
+    def count_message(self) -> None:
         """Count a message that was taken from the broker; `message` ends it."""
         with self._changed:
             self._not_begun += 1
@@ -57,9 +57,9 @@ class Slots:
         try:
             yield
         finally:
-            self.note_begun()
+            self.mark_begun()
 
-    def note_begun(self) -> None:
+    def mark_begun(self) -> None:
         """Stop counting the message of this thread: its chunks have begun, or it has none."""
         if not getattr(self._of_thread, "has_not_begun", False):
             return
@@ -73,7 +73,7 @@ class Slots:
         """Start the work for each argument as soon as a thread is free, in order of arrival."""
         with self._changed:
             self._chunks += len(arguments)
-        self.note_begun()
+        self.mark_begun()
         with self._turn:
             return [self._begin(work, argument) for argument in arguments]
 

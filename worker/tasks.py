@@ -46,7 +46,7 @@ def register(app: Celery, context: Context, rejections: Rejections, slots: Slots
             raise Ignore
 
     def synthesize_task(job_id: str) -> None:
-        slots.note_begun()
+        slots.mark_begun()
         if not synthesize(context, UUID(job_id)):
             rejections.add(Rejection.UNKNOWN_WORK, messages.CONTROL_QUEUE)
 

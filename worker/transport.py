@@ -25,17 +25,17 @@ from worker.consumption import Consumption
 from worker.rejections import UNREADABLE, Rejection, Rejections, reason_against
 from worker.slots import Slots
 
-TROUBLE = (OperationalError, RedisError, OSError)
+BROKER_ERRORS = (OperationalError, RedisError, OSError)
 """What is raised where the broker is away, full, or in no state to answer."""
 
 log = structlog.get_logger(__name__)
 
 _LONGEST_PAUSE_SECONDS = 5.0
-_GIVING_TRIES = 2
+_RETURN_ATTEMPTS = 2
 _PIPE_BYTES = 4_096
 
 
-class PatientReceipts(redis.QoS):
+class TolerantReceipts(redis.QoS):
     """The broker's record of messages that were received and not yet acknowledged.
 
     A full broker delivers messages, which frees its memory, but cannot record them. Kombu would
@@ -43,7 +43,7 @@ class PatientReceipts(redis.QoS):
     process dies, PostgreSQL has the unfinished work.
     """
 
-    in_use: ClassVar[WeakSet[PatientReceipts]] = WeakSet()
+    in_use: ClassVar[WeakSet[TolerantReceipts]] = WeakSet()
     unsettled: ClassVar[set[str]] = set()
     """Finished messages that the broker does not know to be, whatever connection they came by."""
 
@@ -65,7 +65,7 @@ class PatientReceipts(redis.QoS):
             super().append(message, delivery_tag)  # type: ignore[no-untyped-call]
             self._was_full = False
         except OutOfMemoryError:
-            self._note_full()
+            self._log_full()
             super(redis.QoS, self).append(message, delivery_tag)  # type: ignore[no-untyped-call]
 
     def ack(self, delivery_tag: str) -> None:
@@ -86,7 +86,7 @@ class PatientReceipts(redis.QoS):
         try:
             super().restore_visible(*args, **options)  # type: ignore[no-untyped-call]
         except OutOfMemoryError:
-            self._note_full()
+            self._log_full()
 
     def _settle(self) -> None:
         tags = list(self.unsettled)
@@ -95,17 +95,17 @@ class PatientReceipts(redis.QoS):
         try:
             with self.pipe_or_acquire() as pipe:
                 pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
-        except TROUBLE as error:
+        except BROKER_ERRORS as error:
             log.warning("worker.not_acknowledged", count=len(tags), reason=type(error).__name__)
         else:
             self.unsettled.difference_update(tags)
 
-    def _note_full(self) -> None:
+    def _log_full(self) -> None:
         if not self._was_full:
             log.warning("worker.broker_full")
         self._was_full = True
 
-    def give_back(self) -> int:
+    def return_messages(self) -> int:
         """Return all unacknowledged messages to their queues; return the count."""
         held = [tag for tag in list(self._delivered) if tag not in self._dirty]
         for tag in held:
@@ -119,7 +119,7 @@ class ObservedChannel(redis.Channel):
     Tolerates messages without an envelope, on which kombu would end the worker.
     """
 
-    QoS = PatientReceipts
+    QoS = TolerantReceipts
     from_transport_options = (  # type: ignore[assignment]  # one more than kombu's
         *redis.Channel.from_transport_options,
         "consumption",
@@ -195,7 +195,7 @@ def observe(app: Celery, consumption: Consumption, rejections: Rejections, slots
     A connection requests messages while the slots have room, and as soon as they have room again.
     """
     ObservedTransport.rejections = rejections
-    PatientReceipts.slots = slots
+    TolerantReceipts.slots = slots
     app.steps["consumer"].add(Waking)
     slots.on_room = Waking.wake
     app.amqp.Connection = ObservedConnection
@@ -235,34 +235,34 @@ class _Consumer(Protocol):
     def hub(self) -> _Hub: ...
 
 
-def give_back(seconds: float) -> int | None:
+def return_messages(seconds: float) -> int | None:
     """Return the unfinished messages of this process to the broker; return their number.
 
     `None` if that was not possible in time; recovery then sends the rest again.
     """
-    given: list[int | None] = [None]
+    returned: list[int | None] = [None]
 
-    def give() -> None:
-        given[0] = _give_all_back()
+    def return_all() -> None:
+        returned[0] = _return_all()
 
-    thread = threading.Thread(target=give, daemon=True)
+    thread = threading.Thread(target=return_all, daemon=True)
     thread.start()
     thread.join(seconds)
-    return given[0]
+    return returned[0]
 
 
-def _give_all_back() -> int | None:
+def _return_all() -> int | None:
     """Return the messages, a second time if Celery closes the connection meanwhile."""
-    receipts = list(PatientReceipts.in_use)
-    for _ in range(_GIVING_TRIES):
+    receipts = list(TolerantReceipts.in_use)
+    for _ in range(_RETURN_ATTEMPTS):
         try:
-            return sum(each.give_back() for each in receipts)
-        except TROUBLE as error:
+            return sum(each.return_messages() for each in receipts)
+        except BROKER_ERRORS as error:
             log.info("worker.connection_lost", reason=type(error).__name__)
     return None
 
 
-class PatientResults(RedisBackend):  # type: ignore[misc]  # Celery ships no types
+class TolerantResults(RedisBackend):  # type: ignore[misc]  # Celery ships no types
     """A result store that tolerates a full or unavailable broker; PostgreSQL has the state.
 
     Celery would treat a success that cannot be stored as a failure of its task, and report that to
@@ -277,35 +277,35 @@ class PatientResults(RedisBackend):  # type: ignore[misc]  # Celery ships no typ
     ) -> object:
         """Store how a task ended, if there is room."""
         try:
-            with self.consumption.noting():
-                noted: object = super().store_result(task_id, result, *args, **options)
+            with self.consumption.recording():
+                stored: object = super().store_result(task_id, result, *args, **options)
         except OutOfMemoryError:
-            self._note_full()
+            self._log_full()
             return result
-        PatientResults.was_full = False
-        return noted
+        TolerantResults.was_full = False
+        return stored
 
     def on_chord_part_return(self, *args: object, **options: object) -> None:
         """Count a task of a chord; the job's own countdown is in PostgreSQL."""
         try:
-            with self.consumption.noting():
+            with self.consumption.recording():
                 super().on_chord_part_return(*args, **options)
         except OutOfMemoryError:
-            self._note_full()
-        except TROUBLE as error:
+            self._log_full()
+        except BROKER_ERRORS as error:
             log.warning("task.end_not_recorded", reason=type(error).__name__)
 
     def on_task_call(self, producer: object, task_id: str) -> None:
         """Do nothing: no caller waits for a result, and subscribing needs the broker."""
 
-    def _note_full(self) -> None:
+    def _log_full(self) -> None:
         if not self.was_full:
             log.warning("task.end_not_recorded", reason="the broker is full")
-        PatientResults.was_full = True
+        TolerantResults.was_full = True
 
 
-def forgive(app: Celery, consumption: Consumption) -> None:
+def use_tolerant_results(app: Celery, consumption: Consumption) -> None:
     """Let an application go on where a result finds no room, and tell who waits to note one."""
-    PatientResults.consumption = consumption
-    path = f"{__name__}:{PatientResults.__name__}"
+    TolerantResults.consumption = consumption
+    path = f"{__name__}:{TolerantResults.__name__}"
     app.loader.override_backends = {"redis": path, "rediss": path}

@@ -74,7 +74,7 @@ def write(settings: Settings) -> Iterator[Session]:
         yield session
 
 
-def require_own_database(settings: Settings) -> None:
+def require_external_database(settings: Settings) -> None:
     """Check a database that is not embedded, before any service is started.
 
     Otherwise a wrong address would replace running workers by workers that cannot work.

@@ -193,7 +193,7 @@ def explain(error: BaseException, invocation: Invocation) -> int:
             code = error.code or ExitCode.SUCCESS
             return code if isinstance(code, int) else ExitCode.INTERNAL
         case KeyboardInterrupt():
-            say("Interrupted.")
+            write_error("Interrupted.")
             return ExitCode.DETACHED
         case ChordwiseError():
             _explain(error, invocation)
@@ -205,20 +205,20 @@ def explain(error: BaseException, invocation: Invocation) -> int:
 
 def _explain(error: ChordwiseError, invocation: Invocation) -> None:
     if invocation.is_debug:
-        say(visible(_traceback(error)).rstrip("\n"))
-    say(f"Error: {one_line(error.what)}")
+        write_error(visible(_traceback(error)).rstrip("\n"))
+    write_error(f"Error: {one_line(error.what)}")
     if error.hint:
-        say(f"Hint: {one_line(error.hint)}")
+        write_error(f"Hint: {one_line(error.hint)}")
 
 
 def _explain_defect(error: BaseException, invocation: Invocation) -> None:
     if invocation.is_debug:
-        say(visible(_traceback(error)).rstrip("\n"))
+        write_error(visible(_traceback(error)).rstrip("\n"))
         return
-    say(f"Error: unexpected {type(error).__name__}. This is a bug in Chordwise.")
+    write_error(f"Error: unexpected {type(error).__name__}. This is a bug in Chordwise.")
     log = _append_to_log(error, invocation)
     details = f"The traceback is in {log}. " if log else ""
-    say(f"Hint: {details}Run the command again with --debug to see the traceback.")
+    write_error(f"Hint: {details}Run the command again with --debug to see the traceback.")
 
 
 def _append_to_log(error: BaseException, invocation: Invocation) -> Path | None:
@@ -238,7 +238,7 @@ def _traceback(error: BaseException) -> str:
     return without_secrets("".join(traceback.format_exception(error)))
 
 
-def say(text: str) -> None:
+def write_error(text: str) -> None:
     """Write a line to standard error, ignoring a closed stream."""
     with suppress(OSError, ValueError):
         sys.stderr.write(f"{text}\n")

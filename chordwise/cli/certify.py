@@ -59,7 +59,7 @@ def certify(  # noqa: PLR0913 - the options of a command
     elif found:
         invocation.screen.show(laid_out(found, scope, bounds.risk))
     else:
-        invocation.screen.tell("No results match. `chordwise runs` lists the runs.")
+        invocation.screen.info("No results match. `chordwise runs` lists the runs.")
     is_withdrawn = any(each.certificate.verdict is Verdict.WITHDRAWN for each in found)
     return ExitCode.INCOMPLETE if is_withdrawn else ExitCode.SUCCESS
 

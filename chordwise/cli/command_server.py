@@ -83,7 +83,7 @@ def run(arguments: list[str]) -> int | None:
             connection.connect(str(_address(_home(arguments))))
             if _user_of(connection) != os.geteuid():
                 return None
-            body = json.dumps(_own_state()).encode()
+            body = json.dumps(_process_state()).encode()
             connection.sendall(len(body).to_bytes(_LENGTH_BYTES) + body)
             if connection.recv(1) != _READY:
                 return None
@@ -118,7 +118,7 @@ def _follow(connection: socket.socket) -> int:
     return 1
 
 
-def _own_state() -> _State:
+def _process_state() -> _State:
     """Return the state of this process."""
     umask = os.umask(0o077)
     os.umask(umask)
@@ -244,7 +244,7 @@ class _Fork:
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         try:
-            if _user_of(connection) != os.geteuid() or not _take_over(connection):
+            if _user_of(connection) != os.geteuid() or not _adopt_state(connection):
                 return
         except (OSError, ValueError):
             return  # the client runs the command itself
@@ -279,7 +279,7 @@ class _Fork:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _take_over(connection: socket.socket) -> bool:
+def _adopt_state(connection: socket.socket) -> bool:
     """Take over the state of the client; return whether the client lets this process start.
 
     Raises:

@@ -55,7 +55,7 @@ def config(invocation: Invocation, *, as_json: AsJson = False) -> None:
     flags = {"home": str(invocation.home)} if invocation.home is not None else {}
     variables = EnvSettingsSource(Settings)()
     found = list(entries(settings, flags, variables, written, secret_values()))
-    notes = list(key_notes(settings))
+    notes = list(missing_keys(settings))
     if as_json:
         screen.write_json(file=str(file) if file else None, settings=found, notes=notes)
         return
@@ -87,12 +87,12 @@ def entries(
         yield Entry(
             section=".".join(path[:-1]),
             name=path[-1],
-            value=_shown(path[-1], value),
+            value=_without_secrets(path[-1], value),
             origin=origins[0] if origins else Origin.DEFAULT,
         )
 
 
-def key_notes(settings: Settings) -> Iterator[str]:
+def missing_keys(settings: Settings) -> Iterator[str]:
     """Yield a sentence for each configured model that has no key."""
     for name in settings.models:
         if keyless := without_key(settings, name):
@@ -133,7 +133,7 @@ def _has(source: Mapping[str, object], path: tuple[str, ...]) -> bool:
     return True
 
 
-def _shown(name: str, value: object) -> JsonValue:
+def _without_secrets(name: str, value: object) -> JsonValue:
     """Return a value without secrets; the path of a webhook and any query are secret."""
     if isinstance(value, SecretStr):
         secret = value.get_secret_value()

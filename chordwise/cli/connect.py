@@ -95,15 +95,15 @@ def connect(
             "--listen is for the embedded database only, and database_url is set.",
             "Run `chordwise connect` without it to see the address.",
         )
-    _show(invocation, _own(settings), as_json=as_json)
+    _show(invocation, _external_address(settings), as_json=as_json)
     if settings.reader_url is None and not as_json:
-        invocation.screen.tell(
+        invocation.screen.info(
             "`chordwise migrate --print-roles` prints the SQL that creates this login. Set "
             "CHORDWISE_READER_URL to its address to use it for `chordwise sql` as well."
         )
 
 
-def _own(settings: Settings) -> URL:
+def _external_address(settings: Settings) -> URL:
     """Return the address of an external server with a read-only login."""
     if settings.reader_url is not None:
         return make_url(settings.reader_url.get_secret_value())
@@ -153,7 +153,7 @@ async def _serve(
             reader = own.set(username=login.role, password=login.password)
             _show(invocation, reader, as_json=as_json)
             if not as_json:
-                invocation.screen.tell(
+                invocation.screen.info(
                     "The port is open until you press Ctrl-C. The password is valid until then."
                 )
             await _stopped(settings, url, login)
@@ -202,5 +202,5 @@ def _show(invocation: Invocation, url: URL, *, as_json: bool) -> None:
         return
     screen.write(f"{plain}\n")
     for name, recipe in recipes.items():
-        screen.tell_laid_out(Text(name, style="bold"))
-        screen.tell_whole(recipe)
+        screen.info_renderables(Text(name, style="bold"))
+        screen.info_verbatim(recipe)

@@ -84,7 +84,7 @@ def _unwatched(settings: Settings) -> Iterator[Check]:
     """Yield a warning if the running stack has other settings."""
     found = stack.find(settings.home)
     is_ready = found is not None and found.level is Level.ALL
-    if is_ready and autostart_fingerprint(settings) and stack.keeps_watch(settings) is False:
+    if is_ready and autostart_fingerprint(settings) and stack.is_watching(settings) is False:
         yield Check(
             name="stack",
             verdict=CheckStatus.WARN,

@@ -99,15 +99,15 @@ def _evaluate_suite(
     model, screen = truths.model or settings.model, invocation.screen
     settings = access.with_model(invocation, settings, model)
     parts = suites.read(settings, truths.suite or Path(), truths.limit)
-    access.require_own_database(settings)
+    access.require_external_database(settings)
     settings = access.reach(invocation, settings, Level.ALL)
     now = datetime.now(UTC)  # noqa: TID251 - the clock
     done: list[Sequence[Answered]] = []
     with access.working_context(settings) as context, live.display(screen) as display:
-        watch = Watch(settings, context.database, screen.tell)
-        wait = partial(watch.until_over, display=display)
+        watch = Watch(settings, context.database, screen.info)
+        wait = partial(watch.wait_until_over, display=display)
         done.extend(suites.both(context, parts, model, now, wait))
-    answered = [each for together in done for each in together]
+    answered = [each for models in done for each in models]
     if as_json:
         screen.write_json(
             evaluations=[
@@ -117,8 +117,8 @@ def _evaluate_suite(
             ]
         )
     else:
-        for together in done:
-            screen.show(*beside(together))
+        for models in done:
+            screen.show(*side_by_side(models))
     return _code([evaluated for each in answered for evaluated in each.evaluated])
 
 
@@ -190,11 +190,11 @@ def laid_out(evaluated: Evaluated) -> Iterator[RenderableType]:
     yield from _missing(evaluated.comparison)
 
 
-def beside(together: Sequence[Answered]) -> Iterator[RenderableType]:
+def side_by_side(answered: Sequence[Answered]) -> Iterator[RenderableType]:
     """Return the measures of several models on the same documents, a column for each."""
-    for kinds in zip(*(each.evaluated for each in together), strict=False):
+    for kinds in zip(*(each.evaluated for each in answered), strict=False):
         wholes = [each.measured[0] for each in kinds]
-        heading = f"{together[0].part}: {kinds[0].comparison.kind}"
+        heading = f"{answered[0].part}: {kinds[0].comparison.kind}"
         yield Text(one_line(heading), style="bold")
         by_name: dict[tuple[str, str], dict[int, Measure]] = {}
         for column, whole in enumerate(wholes):
@@ -207,7 +207,7 @@ def beside(together: Sequence[Answered]) -> Iterator[RenderableType]:
             cells = [_cell(measures.get(column)) for column in range(len(wholes))]
             of = max(each.count for each in measures.values())
             rows.append((f"  {_named(metric, label)}", *cells, f"{of:,}"))
-        yield layouts.numbers(("", *(one_line(each.model) for each in together), "Of"), rows)
+        yield layouts.numbers(("", *(one_line(each.model) for each in answered), "Of"), rows)
         for each in kinds:
             yield from _missing(each.comparison)
 

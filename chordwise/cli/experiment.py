@@ -131,7 +131,7 @@ def start(invocation: Invocation, name: Name, options: ExperimentOptions) -> Non
         begun = experiments.start(context, plan)
     pairs = f"{begun.paired:.0%} are answered by all variants" if begun.paired else ""
     shares = f"{begun.share:.0%}{' of the rest' if pairs else ''} by each variant alone"
-    invocation.screen.tell(
+    invocation.screen.info(
         f"Started the experiment {name}. Of the documents of the profile {begun.profile}, "
         f"{' and '.join(filter(None, (pairs, shares if begun.share else '')))}."
     )
@@ -177,7 +177,7 @@ def status(
         names = ("Experiment", "Profile", "Outcome", "Documents", "Began", "State")
         screen.show(layouts.folded(names, list(map(_line, statuses)), right=("Documents",)))
     else:
-        screen.tell("There are no experiments. See `chordwise experiment start --help`.")
+        screen.info("There are no experiments. See `chordwise experiment start --help`.")
 
 
 def conclude(
@@ -207,15 +207,15 @@ def conclude(
         change = None
         if promote:
             for note in _notes(found):
-                screen.tell(note)
+                screen.info(note)
             change = _agreed_change(screen, settings, found.profile, changes[promote], yes=yes)
         with database.write() as session:
             experiment = experiments.find_running(session, name, lock=True)
             if promote and not (change and _is_written(screen, change)):
-                screen.tell("Make this change in the settings of the profile:")
-                screen.tell_whole(experiments.lines(found.profile, changes[promote]))
+                screen.info("Make this change in the settings of the profile:")
+                screen.info_verbatim(experiments.lines(found.profile, changes[promote]))
             experiments.conclude(session, experiment, found, promote or None)
-    screen.tell(f"Concluded the experiment {name}. Its answers are kept.")
+    screen.info(f"Concluded the experiment {name}. Its answers are kept.")
 
 
 class _Change(NamedTuple):
@@ -260,9 +260,9 @@ def _is_written(screen: Screen, change: _Change) -> bool:
             )
         _replace(path, change.after)
     except OSError as error:
-        screen.tell(f"{path} cannot be written: {error.strerror or type(error).__name__}.")
+        screen.info(f"{path} cannot be written: {error.strerror or type(error).__name__}.")
         return False
-    screen.tell(f"Changed {path}.")
+    screen.info(f"Changed {path}.")
     return True
 
 

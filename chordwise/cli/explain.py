@@ -51,7 +51,7 @@ def explain(
     settings = access.reach(invocation)
     with access.read(settings) as session:
         job_id = explanation.find(session, name)
-        parts = None if as_json else _parts_shown(chunk)
+        parts = None if as_json else _chunk_range(chunk)
         found = explanation.explain(session, settings, job_id, parts)
         steps = explanation.steps(session, settings, job_id)
     if as_json:
@@ -60,7 +60,7 @@ def explain(
     invocation.screen.show(*_laid_out(found, chunk), *(() if chunk else _later(steps)))
 
 
-def _parts_shown(chunk: int | None) -> range:
+def _chunk_range(chunk: int | None) -> range:
     return range(_MAX_CHUNKS) if chunk is None else range(chunk - 1, chunk)
 
 
@@ -68,14 +68,14 @@ def _laid_out(found: Explanation, chunk: int | None) -> Iterator[RenderableType]
     heading = f"{found.analysis_type} by {found.model} · {found.status} · job {found.job_id}"
     yield Text(one_line(heading), style="bold")
     yield Text(f"  {_described(found)}", style="dim")
-    for said in filter(None, (found.error_message, found.hint)):
-        yield Text(f"  {one_line(said)}", style="yellow")
+    for sentence in filter(None, (found.error_message, found.hint)):
+        yield Text(f"  {one_line(sentence)}", style="yellow")
     yield from _corrections(found)
     if found.result is not None:
         yield from rendered_results.laid_out([found.result])
     if found.reused_from is not None and not found.calls:
-        said = f"Uses the answer of another job: chordwise explain {found.reused_from}"
-        yield Text(f"  {said}", style="dim")
+        sentence = f"Uses the answer of another job: chordwise explain {found.reused_from}"
+        yield Text(f"  {sentence}", style="dim")
     else:
         yield _chunks(found.chunks)
         yield from _critique(found)
@@ -84,7 +84,7 @@ def _laid_out(found: Explanation, chunk: int | None) -> Iterator[RenderableType]
         cost = money(found.cost_usd, found.unpriced_calls, len(found.calls))
         yield Text(f"  Total: {cost}", style="dim")
     count = len(found.chunks)
-    for position in _parts_shown(chunk):
+    for position in _chunk_range(chunk):
         if position < count:
             width = None if chunk else _TEXT_CHARACTERS
             yield from _part(found.chunks[position], count, width)
@@ -103,12 +103,12 @@ def _described(found: Explanation) -> str:
 def _corrections(found: Explanation) -> Iterator[RenderableType]:
     """Show the feedback, with the corrected value before the judged value."""
     for remark in found.remarks:
-        said = f"{remark.verdict} {remark.field or remark.path or 'the whole answer'}"
+        sentence = f"{remark.verdict} {remark.field or remark.path or 'the whole answer'}"
         if remark.corrected is not None:
-            said += f": {encoded(remark.corrected)} (was {encoded(remark.judged)})"
+            sentence += f": {encoded(remark.corrected)} (was {encoded(remark.judged)})"
         whose = f" · {remark.author or 'no author'}, {moment(remark.created_at)}"
         note = f" · {remark.note}" if remark.note else ""
-        yield Text(f"  Feedback: {one_line(said + whose + note, _LINE)}", style="green")
+        yield Text(f"  Feedback: {one_line(sentence + whose + note, _LINE)}", style="green")
 
 
 def _chunks(chunks: Sequence[ExplainedChunk]) -> RenderableType:
@@ -135,8 +135,8 @@ def _critique(found: Explanation) -> Iterator[RenderableType]:
     if critique.get("outcome") != CritiqueOutcome.REVISED:
         return
     for each in objects(critique.get("violations")):
-        said = f"{text(each.get('path')) or '/'}: {text(each.get('problem'))}"
-        yield Text(f"  Objection: {one_line(said, _LINE)}", style="dim")
+        sentence = f"{text(each.get('path')) or '/'}: {text(each.get('problem'))}"
+        yield Text(f"  Objection: {one_line(sentence, _LINE)}", style="dim")
     if found.revised:
         changed = one_line(", ".join(found.revised[:_MAX_PATHS]), _LINE)
         yield Text(f"  Changed by the revision: {changed}", style="dim")
@@ -145,8 +145,10 @@ def _critique(found: Explanation) -> Iterator[RenderableType]:
 def _examples(found: Explanation) -> Iterator[RenderableType]:
     """Show the learned examples in the prompts, the most similar document last."""
     for each in found.examples:
-        said = f"{each.source}, version {each.version}, {counted(len(each.feedback_ids), 'remark')}"
-        yield Text(f"  Example in the prompt: {one_line(said, _LINE)}", style="dim")
+        sentence = (
+            f"{each.source}, version {each.version}, {counted(len(each.feedback_ids), 'remark')}"
+        )
+        yield Text(f"  Example in the prompt: {one_line(sentence, _LINE)}", style="dim")
 
 
 def _other_jobs(found: Explanation) -> Iterator[RenderableType]:

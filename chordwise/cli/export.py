@@ -83,7 +83,7 @@ def export(invocation: Invocation, options: ExportOptions) -> None:
         with selection.opened(address, wanted) as table, _opened(options) as sink:
             count = writers.write(sink, table, chosen, raw=options.raw)
     if options.output != STDOUT:
-        invocation.screen.tell(f"Wrote {counted(count, 'row')} to {options.output}.")
+        invocation.screen.info(f"Wrote {counted(count, 'row')} to {options.output}.")
 
 
 def _views_of(settings: Settings, name: str) -> Sequence[str]:

@@ -70,12 +70,12 @@ def feedback(
         )
     results = Wanted(types=tuple(options.types or ()), document=options.document)
     lines = remarks.read(options.file) if options.file else []
-    said = [Signed(saying=each, note=options.note, author=options.author) for each in sayings]
+    signed = [Signed(saying=each, note=options.note, author=options.author) for each in sayings]
     with access.write(access.reach(invocation)) as session:
         if options.withdraw:
             given = _withdrawn(session, remarks.one(session, options.target, results), options)
-        elif said:
-            given = remarks.give(session, remarks.one(session, options.target, results), said)
+        elif signed:
+            given = remarks.give(session, remarks.one(session, options.target, results), signed)
         else:
             wanted = remarks.wanted(session, options.target, results)
             given = remarks.give_all(session, wanted, lines)
@@ -100,14 +100,14 @@ def _report(screen: Screen, given: Given, *, as_json: bool) -> None:
         )
         return
     if given.withdrawn:
-        screen.tell(f"{counted(given.withdrawn, 'remark')} withdrawn.")
+        screen.info(f"{counted(given.withdrawn, 'remark')} withdrawn.")
         return
     known = f"; {given.known:,} already stored" if given.known else ""
-    screen.tell(f"{counted(given.stored, 'remark')} stored{known}.")
+    screen.info(f"{counted(given.stored, 'remark')} stored{known}.")
     for each in given.unmatched[:_MAX_SHOWN]:
-        screen.tell(f"Line {each.line}, {each.document}: {each.reason}")
+        screen.info(f"Line {each.line}, {each.document}: {each.reason}")
     if len(given.unmatched) > _MAX_SHOWN:
-        screen.tell(f"… and {len(given.unmatched) - _MAX_SHOWN:,} more; use --json for all.")
+        screen.info(f"… and {len(given.unmatched) - _MAX_SHOWN:,} more; use --json for all.")
 
 
 def _sayings(options: FeedbackOptions) -> list[Saying]:

@@ -46,15 +46,15 @@ def inbox(
     reached = access.reach(invocation, settings)
     with access.read(reached) as session:
         found = accounts.accounts(session, reached, limit)
-    watched = settings.inbox.enabled and stack.keeps_watch(settings)
+    watched = settings.inbox.enabled and stack.is_watching(settings)
     if as_json:
         screen.write_json(enabled=settings.inbox.enabled, watched=watched, inboxes=found)
         return
     screen.show(*inbox_tables(found))
     if not settings.inbox.enabled:
-        screen.tell("The inboxes are not watched: inbox.enabled is false.")
+        screen.info("The inboxes are not watched: inbox.enabled is false.")
     elif watched is False:
-        screen.tell("No scheduler watches the inboxes. Files wait until `chordwise up` runs.")
+        screen.info("No scheduler watches the inboxes. Files wait until `chordwise up` runs.")
 
 
 _MESSAGE_WIDTH = 300

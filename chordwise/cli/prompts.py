@@ -65,7 +65,7 @@ def list_prompts(invocation: Invocation, *, as_json: AsJson = False) -> ExitCode
     named = [(each.name, each.title) for each in packs.every().values()]
     screen.show(layouts.folded(("Pack", "Description"), named, ("Pack",)))
     for each in wrong:
-        screen.tell(f"{each.what} {each.hint}")
+        screen.info(f"{each.what} {each.hint}")
     return code
 
 
@@ -153,7 +153,7 @@ command.add(prompts, "render", render_prompt)
 command.add(prompts, "diff", diff)
 
 
-def _own(settings: Settings) -> Sequence[PromptTemplate]:
+def _user_templates(settings: Settings) -> Sequence[PromptTemplate]:
     folder = settings.prompts.folder
     return () if folder is None else library.own(settings.base_folder / folder)
 
@@ -167,7 +167,7 @@ def _find(settings: Settings, name: str) -> PromptTemplate:
     """
     released = library.released().values()
     if "@" in name:
-        known = {each.title: each for each in (*released, *_own(settings))}
+        known = {each.title: each for each in (*released, *_user_templates(settings))}
     else:
         known = {each.name: library.latest(each.name) for each in released}
     if name not in known:

@@ -98,7 +98,7 @@ def _made(invocation: Invocation, request: Request, sample: int) -> Quote:
         made = quoting.priced(quoter, tally)
         if not sample or not made.lines:
             return made
-        invocation.screen.tell(of_sample(tally, expected_cost(made, tally)))
+        invocation.screen.info(of_sample(tally, expected_cost(made, tally)))
         ask_sample(quoter, tally, fresh=options.fresh)
         return quoting.priced(quoter, tally)
 
@@ -139,9 +139,9 @@ def announce(
     settings = context.settings
     read = read_all(settings, discover(paths), options.columns, assumed_pages(settings))
     made = quoting.estimate(context, read, options)
-    screen.tell_laid_out(*in_brief(made))
+    screen.info_renderables(*in_brief(made))
     for sentence in sentences(made, budget_usd):
-        screen.tell(sentence)
+        screen.info(sentence)
 
 
 def sentences(made: Quote, budget_usd: Decimal) -> Iterator[str]:

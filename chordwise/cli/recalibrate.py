@@ -50,7 +50,7 @@ def recalibrate(
     elif lessons:
         screen.show(*laid_out(lessons, max_error_rate))
     else:
-        screen.tell(
+        screen.info(
             "There are no judged answers yet. Use `chordwise feedback` or `chordwise evaluate`."
         )
 

@@ -94,7 +94,7 @@ def refresh(invocation: Invocation, options: Renewing, *, as_json: AsJson = Fals
         work.show(made)
     ends = options.dry_run or not made.documents
     if not ends and not _is_agreed(options, made):
-        invocation.screen.tell("Cancelled. No answer was renewed.")
+        invocation.screen.info("Cancelled. No answer was renewed.")
         ends = True
     if ends:
         if as_json:
@@ -167,12 +167,12 @@ class _Work:
         """Show the stale answers and the cost of renewing them."""
         screen = self._invocation.screen
         if self._others:
-            screen.tell(
+            screen.info(
                 f"Another model read pages of {counted(self._others, 'document')}. Their "
                 "texts are kept; submit the files again to read them with the current model."
             )
         if not self.stale:
-            screen.tell(f"There are no {'failed' if self._options.failed else 'stale'} answers.")
+            screen.info(f"There are no {'failed' if self._options.failed else 'stale'} answers.")
             return
         screen.show(_table(self.stale, "Failed" if self._options.failed else "Stale"))
         if self._sample is None:
@@ -188,7 +188,7 @@ class _Work:
         with access.working_context(settings) as context:
             now = datetime.now(UTC)  # noqa: TID251 - the clock
             submission = refreshing.begin(context, self._first, now, only)
-            intake.screen.tell(f"Renewing the answers in run {submission.name}.")
+            intake.screen.info(f"Renewing the answers in run {submission.name}.")
             account = intake.take_in(context, submission)
         if self._sample is None or account.is_interrupted:
             return intake.conclude(account, waits=not self._options.no_wait, as_json=as_json)
@@ -201,9 +201,9 @@ class _Work:
         with access.database(settings) as database:
             context = ReadingContext(settings=settings, database=database, models=Models(settings))
             try:
-                run_watch.await_end(self._invocation, settings, database, run_id)
+                run_watch.wait_with_progress(self._invocation, settings, database, run_id)
             except KeyboardInterrupt:
-                return run_watch.let_go(
+                return run_watch.report_detached(
                     self._invocation, settings, str(run_id), was_interrupted=True
                 )
             trials = refreshing.compare(database, sample, run_id)
@@ -221,7 +221,7 @@ class _Work:
                 due[each.analysis_type] += each.due
             screen.show(*compared(trials, due))
             screen.show(Text("The rest:"), *quote.laid_out(rest, self._options.lane, ""))
-            screen.tell("Show the new answers, or renew the rest, with:")
+            screen.info("Show the new answers, or renew the rest, with:")
             suggest(self._invocation, settings, "results", "--run", account.run)
             suggest(self._invocation, settings, "refresh", *_named(self._options))
         return ExitCode.SUCCESS if account.is_complete else ExitCode.INCOMPLETE
@@ -248,13 +248,13 @@ def target_of(options: Renewing, context: ReadingContext, note: Callable[[str], 
     if options.run:
         with context.database.read() as session:
             run = runs.find(session, options.run)
-    asked = _asked(options, settings, run, note)
+    asked = _renewal_options(options, settings, run, note)
     name = options.profile if run is None else run.name
     run_id = None if run is None else run.id
     return refreshing.target(context, name, asked, run_id, of_failed=options.failed)
 
 
-def _asked(
+def _renewal_options(
     options: Renewing, settings: Settings, run: Run | None, note: Callable[[str], None]
 ) -> RunOptions:
     budget_usd = budget_of(options.budget)

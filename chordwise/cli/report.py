@@ -36,4 +36,4 @@ def report(
     if as_json:
         invocation.screen.write_json(file=str(out), totals=totals)
     else:
-        invocation.screen.tell(f"Wrote the report of the last {days} days to {out}.")
+        invocation.screen.info(f"Wrote the report of the last {days} days to {out}.")

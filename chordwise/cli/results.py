@@ -48,6 +48,6 @@ def results(
         words = stored_results.count_in_words(session, wanted) if len(found) == most else ""
     screen.show(*rendered_results.laid_out(found))
     if not found:
-        screen.tell("No results match. `chordwise runs` lists the runs.")
+        screen.info("No results match. `chordwise runs` lists the runs.")
     elif words not in ("", f"{len(found):,}"):
-        screen.tell(f"Showing {len(found)} of {words} results; use --limit N for more.")
+        screen.info(f"Showing {len(found)} of {words} results; use --limit N for more.")

@@ -54,11 +54,11 @@ def review(  # noqa: PLR0913 - the options of a command
         if as_json:
             invocation.screen.write_json(**_as_json(found))
             return
-        done = _go_through(database, invocation.screen, found, author)
-    _tell(invocation.screen, found, done)
+        done = _review_all(database, invocation.screen, found, author)
+    _print_summary(invocation.screen, found, done)
 
 
-def _go_through(
+def _review_all(
     database: Database, screen: Screen, found: Queue, author: str
 ) -> Counter[Verdict | None]:
     """Ask about each answer in turn; count the verdicts, with `None` for skipped answers."""
@@ -68,28 +68,28 @@ def _go_through(
             with database.read() as session:
                 question = reviewing.question(session, candidate.job_id, candidate.path)
         except UsageError as error:
-            screen.tell(f"{candidate.source}: {error.what}")
+            screen.info(f"{candidate.source}: {error.what}")
             continue
         screen.show(*laid_out(question, f"{place:,} of {len(found.candidates):,}"))
-        key = _decided(database, screen, candidate, question, author)
+        key = _ask_verdict(database, screen, candidate, question, author)
         if key == _QUIT:
             break
         done[_KEYS.get(key)] += 1
     return done
 
 
-def _decided(
+def _ask_verdict(
     database: Database, screen: Screen, candidate: Candidate, question: Question, author: str
 ) -> str:
     """Ask until a verdict is stored or the answer is skipped; return the key."""
     while True:
-        typed = screen.ask(_ASK)
+        typed = screen.prompt(_ASK)
         key = _QUIT if typed is None else typed.strip().casefold()
         if key in (_SKIP, _QUIT):
             return key
         if key not in _KEYS:
             continue
-        written = screen.ask(_wanted(question)) if key == "c" else ""
+        written = screen.prompt(_prompt_text(question)) if key == "c" else ""
         if written is None:
             return _QUIT
         value = parsed(written) if key == "c" else None
@@ -99,12 +99,12 @@ def _decided(
                 signed = Signed(saying=saying, author=author)
                 reviewing.decide(session, candidate.job_id, question.result_id, signed)
         except UsageError as error:
-            screen.tell(f"{error.what} {error.hint}")
+            screen.info(f"{error.what} {error.hint}")
             continue
         return key
 
 
-def _wanted(question: Question) -> str:
+def _prompt_text(question: Question) -> str:
     if question.choices:
         return f"The right label ({', '.join(question.choices)}): "
     return "The right value (leave empty for none): "
@@ -115,9 +115,9 @@ def laid_out(question: Question, place: str) -> Iterator[RenderableType]:
     yield Text(f"\n{place} · {one_line(question.source)}", style="bold")
     value = question.value
     if value is None:
-        for name, said in question.output.items():
-            if isinstance(said, str) and said:
-                yield indented(Text(one_line(f"{name}: {said}")), 2)
+        for name, text in question.output.items():
+            if isinstance(text, str) and text:
+                yield indented(Text(one_line(f"{name}: {text}")), 2)
     else:
         yield indented(Text(one_line(f"{value.item}: {value.shown}")), 2)
     notes = [f"confidence {question.confidence:.2f}"]
@@ -132,12 +132,12 @@ def laid_out(question: Question, place: str) -> Iterator[RenderableType]:
     yield indented(shown, 2)
 
 
-def _tell(screen: Screen, found: Queue, done: Counter[Verdict | None]) -> None:
+def _print_summary(screen: Screen, found: Queue, done: Counter[Verdict | None]) -> None:
     checked = done.total() - done[None]
     left = len(found.candidates) - checked
-    screen.tell(f"{checked:,} reviewed, {left:,} left.")
+    screen.info(f"{checked:,} reviewed, {left:,} left.")
     if done[None]:
-        screen.tell("Certification stops counting at a skipped answer. These come first next time.")
+        screen.info("Certification stops counting at a skipped answer. These come first next time.")
     parts = [found.run] if found.run else []
     parts += ["--profile", found.profile] if found.profile else []
     if found.bounds != Bounds():

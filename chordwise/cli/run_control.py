@@ -31,12 +31,12 @@ def retry(
     found = run_watch.find(settings, run)
     with access.working_context(settings) as working:
         count = retrying.retry(working, found.id, budget_usd)
-    invocation.screen.tell(f"{counted(count, 'analysis')} retried.")
+    invocation.screen.info(f"{counted(count, 'analysis')} retried.")
     if not no_wait:
         return run_watch.follow(invocation, settings, found.id, found.name, as_json=as_json)
     if as_json:
         invocation.screen.write_json(run_id=found.id, run=found.name, retried=count)
-    return run_watch.let_go(invocation, settings, found.name, was_interrupted=False)
+    return run_watch.report_detached(invocation, settings, found.name, was_interrupted=False)
 
 
 def cancel(invocation: Invocation, run: RunArgument, *, as_json: AsJson = False) -> None:
@@ -51,4 +51,4 @@ def cancel(invocation: Invocation, run: RunArgument, *, as_json: AsJson = False)
     if as_json:
         invocation.screen.write_json(run_id=found.id, run=found.name, cancelled=count)
     else:
-        invocation.screen.tell(f"{counted(count, 'analysis')} of {found.name} cancelled.")
+        invocation.screen.info(f"{counted(count, 'analysis')} of {found.name} cancelled.")

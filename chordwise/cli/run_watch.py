@@ -50,7 +50,7 @@ def wait(
     chordwise wait latest --json
     """
     settings = invocation.settings()
-    if stack.watches_for_others(settings):  # leave the running stack unchanged
+    if stack.is_watching_for_others(settings):  # leave the running stack unchanged
         settings = access.reach(invocation, settings)
     else:
         settings = access.for_run(invocation, run, settings)
@@ -80,16 +80,16 @@ def follow(
     """
     with access.database(settings) as database:
         try:
-            await_end(invocation, settings, database, run_id)
+            wait_with_progress(invocation, settings, database, run_id)
         except KeyboardInterrupt:
-            return let_go(invocation, settings, name, was_interrupted=True)
+            return report_detached(invocation, settings, name, was_interrupted=True)
         with database.read() as session:
             account = accounts.of_run(session, run_id)
             report(invocation, settings, session, account, as_json=as_json)
     return ExitCode.SUCCESS if account.is_complete else ExitCode.INCOMPLETE
 
 
-def await_end(
+def wait_with_progress(
     invocation: Invocation, settings: Settings, database: Database, run_id: uuid.UUID
 ) -> None:
     """Show the progress of a run until it finishes or needs intervention.
@@ -99,18 +99,20 @@ def await_end(
         ServiceUnavailableError: The database stays unavailable.
     """
     screen = invocation.screen
-    with noted() as interruption, live.display(screen) as display:
-        Watch(settings, database, screen.tell, pause=interruption.wait).until_over(run_id, display)
+    with interruptible() as interruption, live.display(screen) as display:
+        Watch(settings, database, screen.info, pause=interruption.wait).wait_until_over(
+            run_id, display
+        )
 
 
-def let_go(
+def report_detached(
     invocation: Invocation, settings: Settings, name: str, *, was_interrupted: bool
 ) -> ExitCode:
     """Report that the run continues and how to wait for it; return the exit code."""
     if was_interrupted:
-        invocation.screen.tell("Detached. The run continues in the background. Wait for it with:")
+        invocation.screen.info("Detached. The run continues in the background. Wait for it with:")
     else:
-        invocation.screen.tell("The run continues in the background. Wait for it with:")
+        invocation.screen.info("The run continues in the background. Wait for it with:")
     suggest(invocation, settings, "wait", name)
     return ExitCode.DETACHED if was_interrupted else ExitCode.SUCCESS
 
@@ -156,7 +158,7 @@ class Watch:
         self._last: Progress | None = None
         self._warned = ""
 
-    def until_over(self, run_id: uuid.UUID, display: Display) -> Progress:
+    def wait_until_over(self, run_id: uuid.UUID, display: Display) -> Progress:
         """Show the progress of a run until it finishes or needs intervention.
 
         Raises:
@@ -168,7 +170,7 @@ class Watch:
             began = self._clock()
             found = self._read_progress(run_id)
             if found is not None:
-                self._note(found)
+                self._record(found)
                 display.progress(found, self._pace)
                 if found.is_over:
                     return found
@@ -191,9 +193,9 @@ class Watch:
         self._reached_at = self._clock()
         return found
 
-    def _note(self, found: Progress) -> None:
+    def _record(self, found: Progress) -> None:
         now = self._clock()
-        self._pace.note(now, found)
+        self._pace.record(now, found)
         if found != self._last:
             self._last, self._moved_at, self._changed_at = found, now, now
         elif now - self._moved_at > _STILL_SECONDS:
@@ -258,30 +260,30 @@ def report(
     screen.show(*rendered_accounts.budget_lines(caps))
     unsure = stored_results.count(session, replace(wanted, needs_review=True))
     review = f" {counted(unsure, 'answer')} marked for review." if unsure else ""
-    screen.tell(f"{rendered_accounts.in_words(account)}{review} {live.spent(usage)}.")
+    screen.info(f"{rendered_accounts.in_words(account)}{review} {live.spent(usage)}.")
     _suggest_next_steps(invocation, settings, account)
     saved_as = session.get_one(Run, account.run_id).saved_as or ""
     _suggest_queries(invocation, settings, account.run, saved_as, has_results=bool(found))
 
 
 def _suggest_next_steps(invocation: Invocation, settings: Settings, account: Account) -> None:
-    tell = invocation.screen.tell
+    info = invocation.screen.info
     ended_badly = account.states[JobStatus.SUCCEEDED] < sum(account.states.values())
     if account.states[JobStatus.PAUSED]:
-        tell("The run is paused. Resolve the error above, then continue it with:")
+        info("The run is paused. Resolve the error above, then continue it with:")
     elif ended_badly:
-        tell("Retry the unsuccessful analyses with:")
+        info("Retry the unsuccessful analyses with:")
     if ended_badly:
         suggest(invocation, settings, "retry", account.run)
     if account.is_interrupted:
-        tell("The intake was interrupted. Resume it with:")
+        info("The intake was interrupted. Resume it with:")
         suggest(invocation, settings, "resume", account.run)
 
 
 def _suggest_queries(
     invocation: Invocation, settings: Settings, run: str, saved_as: str, *, has_results: bool
 ) -> None:
-    invocation.screen.tell("For details, run:")
+    invocation.screen.info("For details, run:")
     suggest(invocation, settings, "runs", run)
     if has_results:
         suggest(invocation, settings, "results", "--run", run)
@@ -303,20 +305,20 @@ def suggest(invocation: Invocation, settings: Settings, *words: str) -> None:
     if invocation.config is not None:
         parts += ["--config", str(invocation.config)]
     if settings.home.expanduser().resolve() != Path(platformdirs.user_data_dir("chordwise")):
-        parts += ["--home", _near(settings.home)]
+        parts += ["--home", _relative(settings.home)]
     invocation.screen.suggest(" ".join(map(_quoted, [*parts, *words[1:]])))
 
 
 def _program() -> list[str]:
     called = Path(sys.argv[0])
     if called.name != "chordwise":
-        return [_near(Path(sys.executable)), "-m", "chordwise"]
+        return [_relative(Path(sys.executable)), "-m", "chordwise"]
     found = shutil.which("chordwise")
     is_on_path = found is not None and Path(found).resolve() == called.resolve()
-    return ["chordwise"] if is_on_path else [_near(called)]
+    return ["chordwise"] if is_on_path else [_relative(called)]
 
 
-def _near(path: Path) -> str:
+def _relative(path: Path) -> str:
     """Return a path relative to the current folder if it is below that folder."""
     absolute = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() leaves .venv
     here = Path.cwd()
@@ -345,7 +347,7 @@ def deferred(on_press: Callable[[], None]) -> Iterator[Event]:
 
 
 @contextmanager
-def noted() -> Iterator[Event]:
+def interruptible() -> Iterator[Event]:
     """Let Ctrl-C interrupt and set the event.
 
     Python drops an exception that is raised in a finalizer, so a loop must check the event.

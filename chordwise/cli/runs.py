@@ -52,7 +52,7 @@ def runs(
     elif found:
         invocation.screen.show(rendered_accounts.table(found))
     else:
-        invocation.screen.tell("There are no runs yet. Start one with: chordwise analyze PATH")
+        invocation.screen.info("There are no runs yet. Start one with: chordwise analyze PATH")
 
 
 MAX_JOBS = 50

@@ -24,7 +24,7 @@ from chordwise.domain.states import Lane, ScheduleRunStatus
 from chordwise.embedded.home import Level
 from chordwise.errors import UsageError
 from chordwise.pipeline.diagnosis.checks import CheckStatus
-from chordwise.pipeline.diagnosis.schedules import judged
+from chordwise.pipeline.diagnosis.schedules import schedule_check
 from chordwise.pipeline.schedules import occurrences
 from chordwise.pipeline.schedules.occurrences import PastLine, ScheduleLine
 from chordwise.settings import ScheduleSettings, Settings
@@ -117,9 +117,9 @@ def list_schedules(invocation: Invocation, *, as_json: AsJson = False) -> None:
     elif found:
         screen.show(table(found), *defects(found))
     if missing := sorted(settings.schedules.keys() - {line.name for line in found}):
-        screen.tell(f"Not yet loaded by a scheduler: {', '.join(missing)}.")
+        screen.info(f"Not yet loaded by a scheduler: {', '.join(missing)}.")
     elif not found:
-        screen.tell(
+        screen.info(
             "There are no schedules. Add one with `chordwise schedules add`, or in chordwise.toml."
         )
 
@@ -134,7 +134,7 @@ def run(invocation: Invocation, name: Name, *, as_json: AsJson = False) -> None:
         now = occurrences.run_now(session, settings, name)
     if as_json:
         screen.write_json(schedule=name, due_at=now)
-    screen.tell(f"A scheduler will start {name} within seconds.")
+    screen.info(f"A scheduler will start {name} within seconds.")
     screen.suggest(f"chordwise schedules history {name}")
 
 
@@ -159,7 +159,7 @@ def history(
     elif found:
         screen.show(past_table(found), *reasons(found))
     else:
-        screen.tell(
+        screen.info(
             "No schedule has been due yet. `chordwise schedules list` shows the next due times."
         )
 
@@ -174,11 +174,11 @@ def add(invocation: Invocation, name: Name, options: ScheduleOptions) -> None:
     settings = access.reach(invocation, settings)
     with access.write(settings) as session:
         occurrences.define(session, name, wanted, Origin.DATABASE, clock.read(session))
-    check = judged(settings, name, wanted)
+    check = schedule_check(settings, name, wanted)
     finding = check.finding.removesuffix(".")
-    screen.tell(f"Stored the schedule {name}: {finding}. A scheduler must be running then.")
+    screen.info(f"Stored the schedule {name}: {finding}. A scheduler must be running then.")
     if check.verdict is CheckStatus.WARN:
-        screen.tell(f"Warning: {check.hint}")
+        screen.info(f"Warning: {check.hint}")
 
 
 def remove(invocation: Invocation, name: Name) -> None:
@@ -188,7 +188,7 @@ def remove(invocation: Invocation, name: Name) -> None:
     """
     with access.write(access.reach(invocation)) as session:
         occurrences.remove(session, name)
-    invocation.screen.tell(f"Removed the schedule {name}.")
+    invocation.screen.info(f"Removed the schedule {name}.")
 
 
 schedules = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP, epilog=EPILOG)

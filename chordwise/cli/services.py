@@ -35,33 +35,33 @@ def up(invocation: Invocation, *, model: Model = None) -> None:
     settings, screen = invocation.settings(model=model), invocation.screen
 
     def ready(reached: Settings) -> None:
-        screen.tell(f"Ready. Data folder: {reached.home}. Press Ctrl-C to stop.")
-        threading.Thread(target=_tell_link, args=(screen, reached.home), daemon=True).start()
+        screen.info(f"Ready. Data folder: {reached.home}. Press Ctrl-C to stop.")
+        threading.Thread(target=_print_link, args=(screen, reached.home), daemon=True).start()
 
     # The logs of the servers are shown with --verbose only.
     wanted = ("*",) if invocation.is_verbose else ("worker", "scheduler", "web", "llama*")
     logs = LogLines(settings.home.expanduser() / "logs", screen.note, *wanted)
     with logs.followed():
-        stack.hold(
+        stack.run_in_foreground(
             settings,
             config=invocation.config,
             on_progress=screen.note,
             on_ready=ready,
             serves_pages=True,
         )
-    screen.tell("Stopped.")
+    screen.info("Stopped.")
 
 
 _LINK_SECONDS = 30.0
 
 
-def _tell_link(screen: Screen, folder: Path) -> None:
+def _print_link(screen: Screen, folder: Path) -> None:
     """Print the link to the pages once they are served."""
     home = home_at(folder)
     file = home.web_link_file
     if processes.wait_until(lambda: read_address(file) is not None, _LINK_SECONDS, every=0.2):
         found = read_address(file)
-        screen.tell_whole(f"Web pages: {found.url}" if found else "The web server stopped.")
+        screen.info_verbatim(f"Web pages: {found.url}" if found else "The web server stopped.")
     else:
         screen.note(f"The web server has not started yet. See {home.log('web')}.")
 
@@ -76,7 +76,7 @@ def down(invocation: Invocation, *, as_json: AsJson = False) -> None:
     if as_json:
         invocation.screen.write_json(stopped=was_up)
     else:
-        invocation.screen.tell("Stopped." if was_up else f"No services are running for {home}.")
+        invocation.screen.info("Stopped." if was_up else f"No services are running for {home}.")
 
 
 def _home(invocation: Invocation) -> Path:
@@ -126,9 +126,9 @@ def migrate(
     if as_json:
         screen.write_json(before=before, after=after)
     elif before == after:
-        screen.tell(f"The schema is up to date ({after}).")
+        screen.info(f"The schema is up to date ({after}).")
     else:
-        screen.tell(f"Updated the schema from {before or 'empty'} to {after}.")
+        screen.info(f"Updated the schema from {before or 'empty'} to {after}.")
 
 
 def _migrate(url: SecretStr) -> tuple[str | None, str]:
@@ -152,14 +152,14 @@ _LONGEST_READ = 200_000
 
 
 class LogLines:
-    """Follows the log files in a folder and passes their lines to `say`, from a separate thread.
+    """Follows the log files in a folder; a thread passes new lines to `print_line`.
 
     `patterns` select the names of the files.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None], *patterns: str) -> None:
+    def __init__(self, folder: Path, print_line: Callable[[str], None], *patterns: str) -> None:
         self._folder = folder
-        self._say = say
+        self._print_line = print_line
         self._patterns = patterns or ("*",)
         self._read: dict[Path, int] = {file: file.stat().st_size for file in self._files()}
         self._rest: dict[Path, str] = {}
@@ -168,12 +168,12 @@ class LogLines:
     def followed(self) -> Iterator[None]:
         """Pass on new lines until the end of the block."""
         try:
-            with processes.repeating(self.look, _INTERVAL_SECONDS):
+            with processes.repeating(self.forward, _INTERVAL_SECONDS):
                 yield
         finally:
-            self.look()
+            self.forward()
 
-    def look(self) -> None:
+    def forward(self) -> None:
         """Pass on the lines written since the last call."""
         for file in self._files():
             try:
@@ -197,4 +197,4 @@ class LogLines:
         text = self._rest.pop(file, "") + written.decode("utf-8", "replace")
         *lines, self._rest[file] = text.split("\n")
         for line in lines:
-            self._say(f"{file.stem:<{_NAME_WIDTH}} {line}")
+            self._print_line(f"{file.stem:<{_NAME_WIDTH}} {line}")

@@ -73,9 +73,9 @@ def _show_table(screen: Screen, answer: Answer, limit: int) -> None:
     laid_out = layouts.table(names, cells, _PROSE_WIDTH)
     screen.show(layouts.FirstThatFits(laid_out, layouts.records(names, cells)))
     if len(rows) > limit:
-        screen.tell(f"Showing the first {limit} rows. Use --limit N, --csv or --json for more.")
+        screen.info(f"Showing the first {limit} rows. Use --limit N, --csv or --json for more.")
     elif not rows:
-        screen.tell("No rows.")
+        screen.info("No rows.")
 
 
 def _cell(value: object) -> Text:

@@ -37,7 +37,7 @@ from chordwise.readers.reading import Reader
 from chordwise.settings import Settings
 from chordwise.storage import runs
 
-_ASKED_ONCE = "Votes and critique have no effect on the built-in extractive model."
+_NO_VOTES = "Votes and critique have no effect on the built-in extractive model."
 _STOPPING = "Stopping after the current document. Press Ctrl-C again to stop at once."
 
 
@@ -51,10 +51,12 @@ def submit(
 
     RUN=$(chordwise submit reports/) && chordwise wait $RUN
     """
-    return begin(invocation, request, waits=False, as_json=as_json)
+    return run_request(invocation, request, waits=False, as_json=as_json)
 
 
-def begin(invocation: Invocation, request: Request, *, waits: bool, as_json: bool) -> ExitCode:
+def run_request(
+    invocation: Invocation, request: Request, *, waits: bool, as_json: bool
+) -> ExitCode:
     """Take in all documents; then wait for the answers and show them, or print the run's id.
 
     Raises:
@@ -64,14 +66,14 @@ def begin(invocation: Invocation, request: Request, *, waits: bool, as_json: boo
     options = run_options(request, settings)
     table = answer_tables.table_of(options)
     if table and table != options.save_as:
-        invocation.screen.tell(
+        invocation.screen.info(
             f"The answers of “{options.save_as}” are in the table answers.{table}."
         )
-    found = _found(invocation, request.paths)
+    found = _find_files(invocation, request.paths)
     settings = access.with_model(invocation, settings, options.model)
     # Check the budget before the stack is started.
     budgets.cap_for(settings, options.model, options.budget_usd)
-    access.require_own_database(settings)
+    access.require_external_database(settings)
     intake = Intake(invocation, access.reach(invocation, settings, Level.ALL))
     with access.working_context(intake.settings) as context:
         if options.budget_usd is not None:
@@ -91,7 +93,7 @@ class Intake:
 
     def resume(self, context: Context) -> Resume:
         """Return the object that claims an interrupted run."""
-        return Resume(context, self.screen.tell, time.sleep)  # noqa: TID251 - waits in real time
+        return Resume(context, self.screen.info, time.sleep)  # noqa: TID251 - waits in real time
 
     def take_in(self, context: Context, submission: Submission) -> Account:
         """Take in the remaining documents of a run, until Ctrl-C; return the account of the run.
@@ -133,9 +135,9 @@ class Intake:
             )
         elif not waits:
             self.screen.write(f"{account.run_id}\n")
-        code = run_watch.let_go(invocation, settings, run, was_interrupted=is_interrupted)
+        code = run_watch.report_detached(invocation, settings, run, was_interrupted=is_interrupted)
         if is_interrupted:
-            taken = rendered_accounts.taken_of_found(account)
+            taken = rendered_accounts.intake_progress(account)
             self._suggest_resume(run, f"Intake interrupted: {taken}.")
         return code
 
@@ -145,7 +147,7 @@ class Intake:
         with (
             Reader(self.settings.readers) as reader,
             live.display(self.screen) as display,
-            run_watch.deferred(lambda: self.screen.tell(_STOPPING)) as stopped,
+            run_watch.deferred(lambda: self.screen.info(_STOPPING)) as stopped,
         ):
             counts = itertools.count(account.taken + 1)
 
@@ -158,11 +160,11 @@ class Intake:
             )
 
     def _suggest_resume(self, name: str, sentence: str) -> None:
-        self.screen.tell(f"{sentence} Resume it with:")
+        self.screen.info(f"{sentence} Resume it with:")
         suggest(self._invocation, self.settings, "resume", name)
 
 
-def _found(invocation: Invocation, paths: Sequence[str]) -> Sequence[FoundFile]:
+def _find_files(invocation: Invocation, paths: Sequence[str]) -> Sequence[FoundFile]:
     """Find all files that the arguments name, before the first one is read."""
     found: list[FoundFile] = []
     with live.display(invocation.screen) as display:
@@ -183,18 +185,18 @@ def _open(
     submission = open_or_resume(context, options, now, entries, intake.resume(context))
     screen.note(f"Run {submission.name} ({submission.run_id})")
     if submission.is_resumed:
-        screen.tell(f"Resuming the interrupted run {submission.name}.")
+        screen.info(f"Resuming the interrupted run {submission.name}.")
     if submission.lane is not options.lane:
-        screen.tell(f"{options.model} has no Batch API; the run uses the online lane.")
-    if submission.asks_once(options):
-        screen.tell(_ASKED_ONCE)
+        screen.info(f"{options.model} has no Batch API; the run uses the online lane.")
+    if submission.has_dropped_options(options):
+        screen.info(_NO_VOTES)
     if submission.example_count:
         limit = context.settings.prompts.learned_examples
         learned = counted(submission.example_count, "corrected or approved answer")
-        screen.tell(f"Each prompt contains up to {limit} of {learned} as examples.")
+        screen.info(f"Each prompt contains up to {limit} of {learned} as examples.")
     is_typed = any(file.path is None for file in found) and sys.stdin.isatty()
     if is_typed and not submission.is_resumed:
-        screen.tell("Reading from the keyboard. Press Ctrl-D to end the input.")
+        screen.info("Reading from the keyboard. Press Ctrl-D to end the input.")
     return submission
 
 
@@ -212,7 +214,7 @@ def analyze(invocation: Invocation, request: Request, *, as_json: AsJson = False
     Ctrl-C detaches: the run continues in the background, and `chordwise wait RUN` waits for it.
     Ctrl-C while files are read interrupts the intake: `chordwise resume RUN` continues it.
     """
-    return begin(invocation, request, waits=not request.no_wait, as_json=as_json)
+    return run_request(invocation, request, waits=not request.no_wait, as_json=as_json)
 
 
 def resume(

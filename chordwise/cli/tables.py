@@ -53,7 +53,7 @@ def tables(
         raise UsageError("--prune and --drop cannot be used together.")
     settings = access.reach(invocation)
     if name is not None and (prune or drop):
-        invocation.screen.tell(_change(settings, name, drop=drop))
+        invocation.screen.info(_change(settings, name, drop=drop))
         return
     with access.read(settings) as session:
         found = [answer_tables.get(session, name)] if name else answer_tables.gather(session)
@@ -62,11 +62,11 @@ def tables(
         invocation.screen.write_json(tables=columns)
         return
     if not columns:
-        invocation.screen.tell(
+        invocation.screen.info(
             "There are no answer tables yet. Analyze with --profile NAME or --save-as NAME."
         )
     for table, described in columns.items():
-        invocation.screen.show(*_shown(table, described, in_full=name is not None))
+        invocation.screen.show(*_views_of(table, described, in_full=name is not None))
 
 
 def _change(settings: Settings, name: str, *, drop: bool) -> str:
@@ -81,7 +81,9 @@ def _change(settings: Settings, name: str, *, drop: bool) -> str:
     return f"Dropped {counted(len(dropped), 'column')}: {', '.join(dropped)}."
 
 
-def _shown(table: str, columns: Sequence[ViewColumn], *, in_full: bool) -> Iterator[RenderableType]:
+def _views_of(
+    table: str, columns: Sequence[ViewColumn], *, in_full: bool
+) -> Iterator[RenderableType]:
     """Return the views of a table: their columns and example queries."""
     views = dict.fromkeys(column.view for column in columns)
     for view in views:
@@ -92,18 +94,18 @@ def _shown(table: str, columns: Sequence[ViewColumn], *, in_full: bool) -> Itera
             )
             continue
         own = [column for column in columns if column.view == view]
-        asked = [column for column in own if column.name not in BASE_COLUMNS]
+        requested = [column for column in own if column.name not in BASE_COLUMNS]
         yield Text(f"{SCHEMA}.{view}", style="bold")
         if in_full:
             rows = [
                 (column.name, column.type, one_line(column.description, _DESCRIPTION_WIDTH))
-                for column in (own if view == table else asked)
+                for column in (own if view == table else requested)
             ]
             yield layouts.folded(("Column", "Type", "Description"), rows, ("Column",), indent=2)
         else:
-            names = ", ".join(f"{column.name} {column.type}" for column in asked)
+            names = ", ".join(f"{column.name} {column.type}" for column in requested)
             yield indented(Text(one_line(names, _LIST_WIDTH), style="dim"), 2)
-        yield from (hint(query, columns=2) for query in _queries(view, asked))
+        yield from (hint(query, columns=2) for query in _queries(view, requested))
 
 
 _QUERIES = {

@@ -54,7 +54,7 @@ def web(
         screen.note(f"The web server is process {running.server.pid}.")
         return
     _serve(invocation, settings, port)
-    screen.tell("Stopped.")
+    screen.info("Stopped.")
 
 
 def _serve(invocation: Invocation, settings: Settings, port: int | None) -> None:
@@ -69,7 +69,7 @@ def _serve(invocation: Invocation, settings: Settings, port: int | None) -> None
     def ready(served: server.Served) -> None:
         processes.watch_parent(served.stop)
         screen.write(f"{served.link}\n")
-        screen.tell("Serving the web pages at this address. Press Ctrl-C to stop.")
+        screen.info("Serving the web pages at this address. Press Ctrl-C to stop.")
 
     server.serve(reached, ready)
 
@@ -78,7 +78,7 @@ def _print_hash(screen: Screen) -> None:
     from chordwise.web.access import hashed  # noqa: PLC0415 - as above
 
     screen.write(f"{hashed(_password())}\n")
-    screen.tell('Set it as password_hash = "…" in [web], or as CHORDWISE_WEB__PASSWORD_HASH.')
+    screen.info('Set it as password_hash = "…" in [web], or as CHORDWISE_WEB__PASSWORD_HASH.')
 
 
 def _password() -> str:

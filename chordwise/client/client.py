@@ -173,7 +173,7 @@ class Client:
         _refuse_unknown(arguments, AnalysisArguments, RunArguments)
         given = _listed(paths)
         options = replace(self._options(arguments), paths=tuple(map(absolute, given)))
-        known = self._known(options)
+        known = self._existing_run(options)
         if known is not None:
             return known
         entries = [found_files.entry_of(file) for file in discover(given)]
@@ -279,12 +279,12 @@ class Client:
             UsageError: The answer was replaced in the meantime, or the value is not valid for the
                 question.
         """
-        said_so = _member(Verdict, verdict, "verdict")
-        saying = Saying(verdict=said_so, path=question.path, value=value)
+        given = _member(Verdict, verdict, "verdict")
+        saying = Saying(verdict=given, path=question.path, value=value)
         signed = Signed(saying=saying, author=author)
         with self._connection.database.write() as session:
-            said = review.decide(session, question.job_id, question.result_id, signed)
-        return said is not None
+            decision = review.decide(session, question.job_id, question.result_id, signed)
+        return decision is not None
 
     def stale(
         self, name: str | None = None, **arguments: Unpack[RefreshArguments]
@@ -450,7 +450,7 @@ class Client:
             use_cache=not arguments.get("no_cache", False),
         )
 
-    def _known(self, options: RunOptions) -> Run | None:
+    def _existing_run(self, options: RunOptions) -> Run | None:
         """Return the run of this name; `None` if there is none, or if its intake was interrupted.
 
         Raises:

@@ -180,10 +180,10 @@ class Run:
         with ExitStack() as shown:
             screen, connection = Screen(), self._connection
             view = shown.enter_context(display(screen)) if progress else Display()
-            warn = screen.tell if progress else lambda _sentence: None
+            warn = screen.info if progress else lambda _sentence: None
             pause = _until(timeout, self.name)
             watch = Watch(connection.settings, connection.database, warn, pause=pause)
-            watch.until_over(self.id, view)
+            watch.wait_until_over(self.id, view)
         return self.account()
 
     def results(
@@ -234,18 +234,18 @@ class Run:
             UsageError: No result or several results match, or a value is not valid for the
                 question.
         """
-        said = [
+        remarks = [
             Saying(verdict=Verdict.CORRECTED, path=path, value=value)
             for path, value in (correct or {}).items()
         ]
-        said += [Saying(verdict=Verdict.APPROVED)] if approve else []
-        said += [Saying(verdict=Verdict.REJECTED)] if reject else []
-        if not said:
+        remarks += [Saying(verdict=Verdict.APPROVED)] if approve else []
+        remarks += [Saying(verdict=Verdict.REJECTED)] if reject else []
+        if not remarks:
             raise UsageError(
                 "No judgment is given.", "Give correct={…}, approve=True or reject=True."
             )
         wanted = Wanted(document=document)
-        signed = [Signed(saying=each, note=note, author=author) for each in said]
+        signed = [Signed(saying=each, note=note, author=author) for each in remarks]
         with self._connection.database.write() as session:
             return feedback.give(session, feedback.one(session, self.name, wanted), signed).stored
 
@@ -314,7 +314,7 @@ class Run:
         pace = Pace()
         while True:
             found = self.progress()  # before the results, so that none is missed
-            pace.note(time.monotonic(), found)
+            pace.record(time.monotonic(), found)
             view.progress(found, pace)
             for result_id, job_id in self._newer(after):
                 after = max(after, result_id)

@@ -44,7 +44,7 @@ _NOT_UNDERSTOOD = Message(
 )
 
 
-def ask(path: Path, plan: Plan, deadline: float) -> Iterator[Message]:
+def request(path: Path, plan: Plan, deadline: float) -> Iterator[Message]:
     """Send a plan and yield the supervisor's messages until `deadline` of the monotonic clock.
 
     The first message acknowledges the request; there is none if no supervisor listens.

@@ -135,7 +135,7 @@ def local_models(settings: Settings) -> tuple[LocalModel, ...]:
     Raises:
         ConfigurationError: A file is missing, or the library that serves it.
     """
-    wanted = [model for model in _asked(settings) if is_served_here(model)]
+    wanted = [model for model in _used_models(settings) if is_served_here(model)]
     if wanted:
         check_installed()
     models = {
@@ -150,7 +150,7 @@ def local_models(settings: Settings) -> tuple[LocalModel, ...]:
     return tuple(models.values())
 
 
-def _asked(settings: Settings) -> list[ModelSettings]:
+def _used_models(settings: Settings) -> list[ModelSettings]:
     names = (*settings.names_asked(settings.model), *settings.fallback)
     return [settings.model_named(name) for name in names]
 
@@ -181,8 +181,8 @@ def worker_concurrency(settings: Settings) -> int | None:
     The number is that of the models' slots, because other chunks would wait while their time runs.
     `None` if the settings define it, or if another model may be asked.
     """
-    asked = (model for model in _asked(settings) if model.provider != "extractive")
-    served = [is_served_here(model) for model in asked]
+    used = (model for model in _used_models(settings) if model.provider != "extractive")
+    served = [is_served_here(model) for model in used]
     if not served or not all(served) or "concurrency" in settings.worker.model_fields_set:
         return None
     return slots(settings)

@@ -84,7 +84,7 @@ class Plan(BaseModel):
             return True
         return found.level is Level.ALL and found.fingerprint == self.fingerprint
 
-    def would_end(self, running: Plan) -> bool:
+    def conflicts_with(self, running: Plan) -> bool:
         """Return whether folders and schedules of other settings would go unwatched by this plan.
 
         A command with a changed settings file, or one that watches the same folders, may replace
@@ -142,7 +142,7 @@ def autostart_fingerprint(settings: Settings) -> str:
 
 
 def _hash(values: dict[str, object]) -> str:
-    text = json.dumps(values, default=_plain, sort_keys=True)
+    text = json.dumps(values, default=_json_default, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -156,7 +156,7 @@ def _environment(settings: Settings, config: Path | None) -> dict[str, str]:
     return child_environment(settings.home, config) | home | python_path()
 
 
-def _plain(value: object) -> object:
+def _json_default(value: object) -> object:
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 

@@ -112,17 +112,17 @@ class EmbeddedPostgres:
     def _initialize(self) -> None:
         if self._data.exists():
             self._check_data()
-            account_for(self._data).take(self._data)
+            account_for(self._data).chown(self._data)
             return
         # A folder that no other user can enter: for root, initdb runs as a user that others share.
         closed = self._data.with_name(f"{self._data.name}.new")
         # A crash in the middle of an earlier initialization leaves this one behind.
         shutil.rmtree(closed, ignore_errors=True)
         fresh = home.make_folder(home.make_folder(closed) / "data")
-        named_account().take(fresh)
+        named_account().chown(fresh)
         password_in(self._password_file)
         self._run_initdb(fresh)
-        account_for(self._data).take(fresh)
+        account_for(self._data).chown(fresh)
         fresh.rename(self._data)
         closed.rmdir()
 
@@ -273,8 +273,8 @@ class Account:
         launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(self.uid), str(self.gid)]
         return [*launcher, *command]
 
-    def take(self, folder: Path) -> None:
-        """Create a folder and give it, with its contents, to the account."""
+    def chown(self, folder: Path) -> None:
+        """Change the owner of a folder and of its contents to the account."""
         if not self.is_other or folder.stat().st_uid == self.uid:
             return
         for place, folders, files in os.walk(folder):

@@ -27,7 +27,7 @@ LONGEST_PAUSE_SECONDS = 10.0
 # A child that lived this long did not die of its start.
 _HEALTHY_SECONDS = 30.0
 _MAX_DOUBLINGS = 10
-_LAST_WORDS = 3
+_LAST_LOG_LINES = 3
 
 
 class Service(Protocol):
@@ -95,15 +95,15 @@ class BackgroundProcess:
         """Return the process while it runs."""
         return self._identity if processes.is_alive(self._identity) else None
 
-    def last_words(self) -> str:
+    def last_log_lines(self) -> str:
         """Return the last lines that it has logged since it was started."""
-        return processes.tail(self._log, _LAST_WORDS, self._log_begins)
+        return processes.tail(self._log, _LAST_LOG_LINES, self._log_begins)
 
 
 class Watched:
     """A service that is restarted when it dies, after pauses that double from 0.5 to 10 seconds.
 
-    `identity` is its process as of the last start or `tend`.
+    `identity` is its process as of the last start or `check`.
     """
 
     def __init__(self, service: Service, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -125,7 +125,7 @@ class Watched:
         self.service.start()
         self.identity = self.service.identity()
 
-    def tend(self) -> ChordwiseError | None:
+    def check(self) -> ChordwiseError | None:
         """Restart the service if it is dead and its pause is over.
 
         Returns what to report: that it died, or why it does not start again.
@@ -155,7 +155,7 @@ class Watched:
         return pause
 
 
-def run_to_end(
+def run_and_wait(
     command: Sequence[str], *, environment: Mapping[str, str], log: Path, seconds: float
 ) -> None:
     """Run a command of Chordwise and wait for it.
@@ -232,15 +232,15 @@ _POLL_SECONDS = 0.03
 class Children:
     """What the supervisor runs; later ones need the earlier ones, so they stop in reverse order.
 
-    `tell` is called with progress messages for the user; `is_stopped` says when nothing needs
+    `report` is called with progress messages for the user; `is_stopped` says when nothing needs
     them any more, and ends a wait.
     """
 
     def __init__(
-        self, home: Home, tell: Callable[[str], None], is_stopped: Callable[[], bool]
+        self, home: Home, report: Callable[[str], None], is_stopped: Callable[[], bool]
     ) -> None:
         self._home = home
-        self._tell = tell
+        self._report = report
         self._is_stopped = is_stopped
         self._watched: dict[str, Watched] = {}
         self._serves_pages = False  # once asked for, whatever a later plan says
@@ -269,9 +269,9 @@ class Children:
         if plan.serves_commands and not is_served and fits_socket(self._home.run):
             self._start(COMMAND_SERVER, self._process(plan, COMMAND_SERVER))
 
-    def tend(self) -> dict[str, ChordwiseError]:
+    def check(self) -> dict[str, ChordwiseError]:
         """Restart dead services; return what to report."""
-        problems = {name: watched.tend() for name, watched in self._watched.items()}
+        problems = {name: watched.check() for name, watched in self._watched.items()}
         return {name: problem for name, problem in problems.items() if problem is not None}
 
     def stop_all(self) -> None:
@@ -293,8 +293,8 @@ class Children:
         return (self.plan.database_url if self.plan else None) or self.database_url
 
     def _apply_all(self, plan: Plan) -> None:
-        if self.plan is not None and plan.would_end(self.plan):
-            raise _would_end(self.plan)
+        if self.plan is not None and plan.conflicts_with(self.plan):
+            raise _conflict(self.plan)
         if plan.is_broker_embedded and VALKEY not in self._watched:
             self._start_valkey()
         if self.plan is None or self.plan.fingerprint != plan.fingerprint:
@@ -312,9 +312,9 @@ class Children:
         self.database_url = server.url()
 
     def _migrate(self, plan: Plan, database_url: str) -> None:
-        self._tell("Updating the database schema")
+        self._report("Updating the database schema")
         environment = plan.environment | {"CHORDWISE_DATABASE_URL": database_url}
-        run_to_end(
+        run_and_wait(
             plan.commands.migrate,
             environment=environment,
             log=self._home.log("migrate"),
@@ -365,12 +365,12 @@ class Children:
         processes.wait_until(is_decided, _WORKER_SECONDS, _POLL_SECONDS)
         if worker.identity() is None and not self._is_stopped():
             self._stop([name for name in self._watched if name not in _KEPT_UNDER_OTHER_SETTINGS])
-            what = f"The worker exited at its start: {worker.last_words()}"
+            what = f"The worker exited at its start: {worker.last_log_lines()}"
             raise ServiceUnavailableError(what, f"See {self._home.log(WORKER)}.")
         sign = liveness.last_sign(self._home.path, WORKER)
         if not sign.is_at_work:
             LOGGER.warning("the worker is not ready yet: %s", sign)
-            self._tell(f"The worker is not ready yet. {sign}")
+            self._report(f"The worker is not ready yet. {sign}")
 
     def _process(self, plan: Plan, name: str) -> BackgroundProcess:
         programs = plan.commands
@@ -399,14 +399,14 @@ class Children:
 
     def _start(self, name: str, service: Service, activity: str = "") -> None:
         if activity:
-            self._tell(activity)
+            self._report(activity)
         watched = Watched(service)
         watched.start()
         self._watched[name] = watched
 
     def _stop(self, names: Sequence[str]) -> None:
         for name in reversed(names):
-            self._tell(f"Stopping {name}")
+            self._report(f"Stopping {name}")
             self._watched.pop(name).service.stop()
 
 
@@ -422,14 +422,14 @@ def _variables(plan: Plan, name: str) -> dict[str, str]:
     return {"CHORDWISE_WORKER__CONCURRENCY": str(plan.worker_concurrency)}
 
 
-def _would_end(running: Plan) -> ConfigurationError:
+def _conflict(running: Plan) -> ConfigurationError:
     file = running.settings_file
     source = f"of {file}" if file else "of its environment variables"
-    same = f"Add --config {file} to use its settings" if file else "Set the same variables"
+    advice = f"Add --config {file} to use its settings" if file else "Set the same variables"
     return ConfigurationError(
         f"The running stack serves the inboxes and schedules {source}; "
         "a restart with the settings of this command would stop that.",
-        f"{same}, use another home with --home, or stop that stack with chordwise down.",
+        f"{advice}, use another home with --home, or stop that stack with chordwise down.",
     )
 
 

@@ -68,7 +68,7 @@ def ensure(
     plan = plan_for(settings, level, config=config, commands=commands)
     found = current_state(home)
     if found is None or not plan.is_met_by(found):
-        found = _granted(home, plan, on_progress)
+        found = _request_plan(home, plan, on_progress)
     return with_addresses(settings, found)
 
 
@@ -83,7 +83,7 @@ def with_addresses(settings: Settings, found: StackState) -> Settings:
     return settings.model_copy(update=addresses)
 
 
-def hold(
+def run_in_foreground(
     settings: Settings,
     *,
     config: Path | None = None,
@@ -113,7 +113,7 @@ def find(home: Path) -> StackState | None:
     return current_state(home_at(home))
 
 
-def keeps_watch(settings: Settings) -> bool | None:
+def is_watching(settings: Settings) -> bool | None:
     """Return whether the stack here watches the folders and runs the schedules of these settings.
 
     `None` if processes outside the stack do that.
@@ -128,7 +128,7 @@ def keeps_watch(settings: Settings) -> bool | None:
     )
 
 
-def watches_for_others(settings: Settings) -> bool:
+def is_watching_for_others(settings: Settings) -> bool:
     """Return whether the stack here watches folders or runs schedules of other settings."""
     found = find(settings.home) if settings.embedded.start else None
     return found is not None and found.autostart_fingerprint not in {
@@ -153,19 +153,19 @@ def stop(home: Path) -> bool:
     place = home_at(home)
     if not place.run.is_dir():
         return False
-    was_up = processes.stop(lock_holder(place), (Signals.SIGTERM, _STOP_SECONDS))
+    was_running = processes.stop(lock_holder(place), (Signals.SIGTERM, _STOP_SECONDS))
     with locked(place):
-        return services.stop(place) or was_up
+        return services.stop(place) or was_running
 
 
-def _granted(home: Home, plan: Plan, on_progress: Callable[[str], None] | None) -> StackState:
+def _request_plan(home: Home, plan: Plan, on_progress: Callable[[str], None] | None) -> StackState:
     """Ask the supervisor for a plan, and start one, or another one, where none runs."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     started: list[ProcessIdentity | None] = []
     while time.monotonic() < deadline:
         found = current_state(home)
         last: Message | None = None
-        for last in control.ask(found.control_socket, plan, deadline) if found else ():
+        for last in control.request(found.control_socket, plan, deadline) if found else ():
             if last.activity and on_progress is not None:
                 on_progress(last.activity)
         if last is not None and last.state is not None:

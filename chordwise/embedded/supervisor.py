@@ -21,7 +21,7 @@ from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavaila
 
 LOGGER = logging.getLogger("chordwise.embedded")
 
-_TEND_SECONDS = 0.5
+_CHECK_SECONDS = 0.5
 _IDLE_CHECK_SECONDS = 2.0
 # How long a supervisor without any request waits for the first one.
 _PATIENCE_SECONDS = 10.0
@@ -53,10 +53,10 @@ class Supervisor:
         self._phase = Phase.STARTING
         self._control_socket = Path()
         self._client: socket.socket | None = None
-        self._children = Children(home, self._tell, self._stopped.is_set)
+        self._children = Children(home, self._report_activity, self._stopped.is_set)
         self._idle_seconds = plan.idle_seconds if plan else _PATIENCE_SECONDS
         self._idle_check_at = 0.0
-        self._tend_at = 0.0
+        self._check_at = 0.0
         self._published: StackState | None = None
         self._identity = processes.own_identity()
 
@@ -117,10 +117,10 @@ class Supervisor:
         request = control.next_request(listener)
         if request is not None:
             self._serve(*request)
-        if time.monotonic() < self._tend_at:
+        if time.monotonic() < self._check_at:
             return
-        self._tend_at = time.monotonic() + _TEND_SECONDS
-        for name, problem in self._children.tend().items():
+        self._check_at = time.monotonic() + _CHECK_SECONDS
+        for name, problem in self._children.check().items():
             LOGGER.warning("%s: %s", name, problem)
         self._publish()
         if self._leaves_when_idle and self._is_idle():
@@ -173,12 +173,12 @@ class Supervisor:
 
     def _leave(self) -> None:
         self._phase = Phase.LEAVING
-        self._tell("Stopping")
+        self._report_activity("Stopping")
         self._children.stop_all()
         self._home.state_file.unlink(missing_ok=True)
         self._home.discard_sockets()
 
-    def _tell(self, activity: str) -> None:
+    def _report_activity(self, activity: str) -> None:
         self._publish()
         LOGGER.info(activity)
         self._on_progress(activity)

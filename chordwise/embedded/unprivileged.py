@@ -69,11 +69,11 @@ def _change_user_on_linux(uid: int, gid: int) -> None:
     may_keep_any = libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0) == 0
     _change_user(uid, gid)
     if may_keep_any:
-        _keep_passing_folders(libc)
+        _keep_dac_override(libc)
     _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
-def _keep_passing_folders(libc: ctypes.CDLL) -> None:
+def _keep_dac_override(libc: ctypes.CDLL) -> None:
     mask = 1 << _CAP_DAC_OVERRIDE
     sets = (_Sets * 2)(_Sets(mask, mask, mask), _Sets(0, 0, 0))
     _check(libc.capset(ctypes.byref(_Header(_CAPABILITY_VERSION_3, 0)), sets))

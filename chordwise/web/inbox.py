@@ -22,7 +22,7 @@ def _inbox(request: Request) -> Response:
         "inbox.html",
         inboxes=found,
         is_enabled=site.settings.inbox.enabled,
-        is_watched=stack.keeps_watch(site.settings),
+        is_watched=stack.is_watching(site.settings),
     )
 
 

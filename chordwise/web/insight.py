@@ -27,7 +27,9 @@ def _insight(request: Request) -> Response:
         request,
         "insight.html",
         figures=insight.FIGURES,
-        leading={figure.key for figure in insight.FIGURES if insight.together(figure.key)},
+        leading={
+            figure.key for figure in insight.FIGURES if insight.figures_sharing_query(figure.key)
+        },
         heads=report.HEADS,
         days=_days(request),
         spans=_SPANS,
@@ -39,7 +41,7 @@ def _figures(request: Request) -> Response:
 
     The page requests the first figure; the others replace their placeholders by id.
     """
-    wanted = insight.together(request.path_params["key"])
+    wanted = insight.figures_sharing_query(request.path_params["key"])
     if not wanted:
         raise UsageError("There is no such figure.", "Load the page again.")
     with site_of(request).database.read() as session:

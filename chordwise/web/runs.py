@@ -132,7 +132,7 @@ def _standing(
     session: Session, run_id: uuid.UUID, pace: Pace, *, is_counted: bool = True
 ) -> Standing:
     found = (progress.read if is_counted else progress.read_jobs)(session, run_id)
-    pace.note(time.monotonic(), found)
+    pace.record(time.monotonic(), found)
     return Standing(
         progress=found,
         is_counted=is_counted,

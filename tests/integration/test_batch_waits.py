@@ -161,7 +161,7 @@ def test_a_wait_shows_its_reason_and_prints_the_explanation_once(pipeline: Pipel
         clock=lambda: now[0],
         pause=pass_a_while,
     )
-    watch.until_over(submission.run_id, Lines(said.append, lambda: now[0]))
+    watch.wait_until_over(submission.run_id, Lines(said.append, lambda: now[0]))
 
     assert len(warned) == 1
     assert warned[0].startswith("Batches are answered within a day")

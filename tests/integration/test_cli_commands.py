@@ -348,7 +348,7 @@ def test_a_wait_ends_with_the_run(desk: Desk) -> None:
         said.append,
         pause=cancel_meanwhile,
     )
-    assert watch.until_over(waiting.run_id, Lines(said.append)).status is RunStatus.FINISHED
+    assert watch.wait_until_over(waiting.run_id, Lines(said.append)).status is RunStatus.FINISHED
     assert [line.split(" · ")[0] for line in said] == ["0/1 documents", "1/1 documents"]
 
 
@@ -371,7 +371,7 @@ def test_a_wait_reports_a_lack_of_progress(desk: Desk) -> None:
         clock=lambda: now[0],
         pause=pass_time,
     )
-    watch.until_over(waiting.run_id, Lines(lambda _line: None))
+    watch.wait_until_over(waiting.run_id, Lines(lambda _line: None))
 
     assert len(warned) == 2
     assert all("no worker is connected to the database" in line for line in warned)
@@ -408,7 +408,7 @@ def test_a_wait_survives_a_short_outage_of_the_database(desk: Desk) -> None:
     )
 
     with pytest.raises(ServiceUnavailableError):
-        watch.until_over(uuid.uuid4(), Lines(lambda _line: None))
+        watch.wait_until_over(uuid.uuid4(), Lines(lambda _line: None))
 
     assert now[0] >= 60
     with database.read() as session:

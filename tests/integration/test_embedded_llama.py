@@ -16,7 +16,7 @@ from chordwise.embedded.llama import EmbeddedLlama, LocalModel
 from chordwise.embedded.plan import Commands, python_path
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.llm.middleware.metered import CallId, CallStart, NullLedger
-from chordwise.pipeline.models.client import Asking, Models
+from chordwise.pipeline.models.client import CallContext, Models
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.completion_requests import a_request
 from tests.peers import tiny_gguf
@@ -157,7 +157,7 @@ def test_the_deadline_is_extended_on_a_slow_machine(
     assert found is not None
     models = Models(settings, local_server=lambda _model: (found[0], SecretStr(found[1])))
     ledger = Attempts()
-    asked = models.asked_by(Asking(ledger=ledger), "tiny")
+    asked = models.model_for(CallContext(ledger=ledger), "tiny")
 
     first = asked.complete(a_request(max_output_tokens=16))
     second = asked.complete(a_request(max_output_tokens=16))

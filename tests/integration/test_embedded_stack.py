@@ -103,10 +103,10 @@ def test_inboxes_of_a_stack_are_not_ended_from_another_folder(home: Path, tmp_pa
             stack.ensure(elsewhere, Level.ALL, commands=COMMANDS)
         assert str(file) in refused.value.hint
         stack.ensure(elsewhere, Level.DATABASE, commands=COMMANDS)
-        assert not stack.keeps_watch(elsewhere)
+        assert not stack.is_watching(elsewhere)
 
     assert running(home).children == before.children
-    assert stack.keeps_watch(settings_for(home, file=file, inbox=inbox))
+    assert stack.is_watching(settings_for(home, file=file, inbox=inbox))
     stack.ensure(settings_for(home, file=file), Level.ALL, commands=COMMANDS)
     assert nobody_left([before.children["scheduler"]])
 
@@ -190,7 +190,9 @@ def test_concurrent_commands_share_one_stack(home: Path) -> None:
     with pytest.raises(
         ServiceUnavailableError, match=f"already running in process {pid}"
     ) as refusal:
-        stack.hold(settings_for(home), on_progress=print, on_ready=print, commands=COMMANDS)
+        stack.run_in_foreground(
+            settings_for(home), on_progress=print, on_ready=print, commands=COMMANDS
+        )
 
     assert len({each.result().database_url for each in asked}) == 1
     assert running(home).level is Level.ALL
@@ -364,7 +366,7 @@ from pathlib import Path
 from chordwise.embedded import stack
 from chordwise.embedded.plan import Commands
 from chordwise.settings import Settings
-stack.hold(
+stack.run_in_foreground(
     Settings(home=Path(sys.argv[1])),
     on_progress=lambda text: print(text, file=sys.stderr),
     on_ready=lambda reached: print("ready", reached, flush=True),

@@ -538,7 +538,7 @@ def test_an_inbox_is_created_before_the_listener_starts(settings: Settings, tmp_
     stop = Event()
     stop.set()
 
-    a_watcher(settings, tmp_path / "deep" / "inbox", stop)._watch_on()
+    a_watcher(settings, tmp_path / "deep" / "inbox", stop)._watch_until_stopped()
 
     assert (tmp_path / "deep" / "inbox").is_dir()
 
@@ -555,7 +555,7 @@ def test_a_new_listener_requests_one_scan_of_the_folder(
         yield from told
 
     monkeypatch.setattr(watchfiles, "watch", watch)
-    watcher._hand_on(tmp_path)
+    watcher._forward_events(tmp_path)
 
     events = watcher._watch._events
     assert [events.get() for _ in range(events.qsize())] == [tmp_path, tmp_path / "a.txt"]

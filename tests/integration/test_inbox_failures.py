@@ -214,8 +214,8 @@ def test_a_file_that_cannot_be_recovered_yet_does_not_block_others(
     with inbox.pipeline.context.database.write() as session:
         session.add(file)
         session.flush()
-        inbox.store.begin(file.id, path)
-        path.rename(folders.mark_beside(path, file.id.hex))
+        inbox.store.create(file.id, path)
+        path.rename(folders.hidden_path(path, file.id.hex))
     inbox.begin_anew()
     with monkeypatch.context() as full, structlog.testing.capture_logs() as logs:
         full.setattr(folders, "copy", no_space)

@@ -17,7 +17,7 @@ from chordwise.pipeline.jobs.dispatch import dispatch
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.recovery.chunks import lost_messages
-from chordwise.pipeline.recovery.recover import recover, take_up_after_standstill
+from chordwise.pipeline.recovery.recover import recover, resume_after_standstill
 from chordwise.pipeline.runtime.messages import CHUNK_QUEUE, CONTROL_QUEUE
 from chordwise.settings import Settings
 from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline, a_pipeline, quoting_the_text
@@ -179,7 +179,7 @@ def test_a_new_leader_sends_unclaimed_work(settings: Settings) -> None:
     fan_out(pipeline.context, pipeline.jobs(submission)[0].id)
     pipeline.execute("DELETE FROM outbox")
 
-    assert [take_up_after_standstill(pipeline.context) for _ in range(2)] == [2, 0]
+    assert [resume_after_standstill(pipeline.context) for _ in range(2)] == [2, 0]
     assert pipeline.value("SELECT count(*) FROM outbox") == 2
 
 
@@ -193,7 +193,7 @@ def test_a_new_leader_does_not_send_work_in_progress(settings: Settings) -> None
     pipeline.claim(chunk_id)
     pipeline.execute("DELETE FROM outbox")
 
-    assert take_up_after_standstill(pipeline.context) == 0
+    assert resume_after_standstill(pipeline.context) == 0
 
 
 def test_only_one_synthesis_is_run(settings: Settings) -> None:

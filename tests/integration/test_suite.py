@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from chordwise.cli.evaluate import beside
+from chordwise.cli.evaluate import side_by_side
 from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.errors import ExitCode, UsageError
 from chordwise.llm.model import CompletionRequest
@@ -106,7 +106,7 @@ def test_labelled_documents_are_answered_by_both_models(
     stored = "SELECT run, provider, judged FROM evaluations ORDER BY id"
     assert pipeline.rows(stored) == [(scripted.run, "scripted", 3), (built_in.run, "extractive", 3)]
     screen = Console(width=120, file=io.StringIO(), record=True)
-    screen.print(*beside([scripted, built_in]))
+    screen.print(*side_by_side([scripted, built_in]))
     shown = screen.export_text()
     assert "letters: classification" in shown
     assert "0.667 (0.208 – 0.939)" in shown

@@ -214,7 +214,7 @@ def test_an_unavailable_model_interrupts_the_intake(
     asked = len(pipeline.model.requests)
 
     answers.append(transcription(SECOND))
-    resume = Resume(pipeline.context, tell=lambda _: None, pause=lambda _: None)
+    resume = Resume(pipeline.context, report=lambda _: None, pause=lambda _: None)
     read_in(pipeline, resume.resume(submission.run_id))
 
     assert len(pipeline.model.requests) == asked + 1

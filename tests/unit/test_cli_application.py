@@ -13,7 +13,7 @@ import pytest
 from chordwise.cli import application
 from chordwise.cli.application import MODULES, explain, hoist, named_in, wants_listing
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.run_watch import deferred, noted
+from chordwise.cli.run_watch import deferred, interruptible
 from chordwise.errors import ConfigurationError, ExitCode
 from tests.fakes.commands import run
 from tests.fakes.processes import completed
@@ -227,9 +227,9 @@ def test_ctrl_c_raises_keyboard_interrupt() -> None:
     """The previous handler is restored afterwards."""
     before = signal.getsignal(signal.SIGINT)
 
-    with noted():
+    with interruptible():
         assert signal.getsignal(signal.SIGINT) is not before
-    with pytest.raises(KeyboardInterrupt), noted():
+    with pytest.raises(KeyboardInterrupt), interruptible():
         signal.raise_signal(signal.SIGINT)
 
     assert signal.getsignal(signal.SIGINT) is before
@@ -245,7 +245,7 @@ def test_ctrl_c_in_a_finalizer_is_not_lost() -> None:
     freed = Freed()
     weakref.finalize(freed, signal.raise_signal, signal.SIGINT)
 
-    with noted() as interruption:
+    with interruptible() as interruption:
         assert not interruption.wait(0)
         del freed
         assert interruption.wait(60)

@@ -50,7 +50,7 @@ def test_the_remaining_time_follows_from_the_open_chunks_and_the_speed(
 ) -> None:
     pace = Pace()
     for moment, progress in seen:
-        pace.note(moment, progress)
+        pace.record(moment, progress)
 
     assert pace.remaining() == (None if seconds is None else timedelta(seconds=seconds))
     assert seconds != 45 or pace.documents_per_minute() == 12.0
@@ -113,10 +113,10 @@ def test_following_logs_starts_at_their_end(tmp_path: Path) -> None:
         log.write("today\nhalf")
     (tmp_path / "scheduler.log").write_text("started\n", "utf-8")
     (tmp_path / "postgres.log").write_text("chatter\n", "utf-8")
-    logs.look()
+    logs.forward()
     with worker.open("a", encoding="utf-8") as log:
         log.write(" done\n")
-    logs.look()
+    logs.forward()
 
     assert [line.split() for line in said] == [
         ["scheduler", "started"],
@@ -132,6 +132,6 @@ def test_a_log_that_was_rotated_is_read_from_its_beginning(tmp_path: Path) -> No
     logs = LogLines(tmp_path, said.append)
 
     log.write_text("new\n", "utf-8")
-    logs.look()
+    logs.forward()
 
     assert [line.split() for line in said] == [["worker", "new"]]

@@ -59,16 +59,16 @@ def test_a_dead_service_is_restarted_after_half_a_second(
     """Nothing is reported or started while it is alive."""
     watched = Watched(service, clock=clock)
     watched.start()
-    assert watched.tend() is None
+    assert watched.check() is None
     assert service.starts == 1
     service.is_alive = False
 
-    died = watched.tend()
+    died = watched.check()
     clock.now += 0.4
-    early = watched.tend()
+    early = watched.check()
     starts_before_the_pause_ended = service.starts
     clock.now += 0.2
-    watched.tend()
+    watched.check()
 
     assert str(died) == "it exited and restarts in 0.5 s"
     assert early is None
@@ -81,13 +81,13 @@ def test_restart_delays_double_up_to_ten_seconds(
 ) -> None:
     service.is_broken = True
     watched = Watched(service, clock=clock)
-    watched.tend()
+    watched.check()
     tried_at = []
 
     for _ in range(600):
         clock.now += 0.1
         starts = service.starts
-        watched.tend()
+        watched.check()
         if service.starts > starts:
             tried_at.append(clock.now)
 
@@ -100,14 +100,14 @@ def test_a_long_uptime_resets_the_restart_delay(service: FragileService, clock: 
     watched.start()
     for _ in range(3):
         service.is_alive = False
-        watched.tend()
+        watched.check()
         clock.now += 10
-        watched.tend()
+        watched.check()
 
     clock.now += 60
     service.is_alive = False
 
-    assert str(watched.tend()) == "it exited and restarts in 0.5 s"
+    assert str(watched.check()) == "it exited and restarts in 0.5 s"
 
 
 def test_a_fingerprint_distinguishes_keys() -> None:

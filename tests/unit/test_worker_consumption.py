@@ -26,7 +26,7 @@ class World:
     reasons: list[str] = field(default_factory=list)
     questions: int = 0
 
-    def ask(self) -> None:
+    def ping(self) -> None:
         self.questions += 1
         if not self.broker_is_well:
             raise ServiceUnavailableError("The broker is full.")
@@ -38,7 +38,7 @@ def watched(world: World) -> tuple[Consumption, Watchdog]:
     watchdog = Watchdog(
         consumption,
         patience_seconds=15,
-        ask=world.ask,
+        ping=world.ping,
         show=world.shown.append,
         leave=world.reasons.append,
     )
@@ -53,7 +53,7 @@ def test_a_worker_that_receives_messages_is_consuming() -> None:
     world.now = 60
     consumption.answered()
     world.now = 65
-    assert watchdog.look() is State.CONSUMING
+    assert watchdog.check() is State.CONSUMING
     assert world.shown == [State.CONSUMING]
     assert world.questions == 0
 
@@ -65,10 +65,10 @@ def test_a_worker_without_a_free_slot_is_busy_without_a_time_limit() -> None:
 
     with consumption.working(), consumption.working():
         world.now = 3_600
-        states = [watchdog.look() for _ in range(10)]
+        states = [watchdog.check() for _ in range(10)]
 
     assert states == [State.BUSY] * 10
-    assert watchdog.look() is State.CONSUMING  # a slot has just become free
+    assert watchdog.check() is State.CONSUMING  # a slot has just become free
     assert world.reasons == []
 
 
@@ -79,7 +79,7 @@ def test_a_worker_with_a_free_slot_must_request_messages() -> None:
 
     with consumption.working():
         world.now = 60
-        states = [watchdog.look() for _ in range(3)]
+        states = [watchdog.check() for _ in range(3)]
 
     assert states == [None] * 3
     assert len(world.reasons) == 1
@@ -91,7 +91,7 @@ def test_a_worker_waits_for_an_unavailable_broker() -> None:
     _, watchdog = watched(world)
 
     world.now = 60
-    assert [watchdog.look() for _ in range(20)] == [State.WAITING] * 20
+    assert [watchdog.check() for _ in range(20)] == [State.WAITING] * 20
     assert world.shown == [State.WAITING] * 20
     assert world.reasons == []
 
@@ -102,12 +102,12 @@ def test_the_timeout_restarts_when_the_broker_is_available_again() -> None:
     consumption, watchdog = watched(world)
     world.now = 60
     for _ in range(20):
-        watchdog.look()
+        watchdog.check()
 
     world.broker_is_well = True
-    first_looks = [watchdog.look() for _ in range(2)]
+    first_looks = [watchdog.check() for _ in range(2)]
     consumption.answered()
-    after_an_answer = watchdog.look()
+    after_an_answer = watchdog.check()
 
     assert first_looks == [None, None]
     assert after_an_answer is State.CONSUMING
@@ -120,10 +120,10 @@ def test_a_worker_that_does_not_consume_from_a_healthy_broker_exits() -> None:
     _, watchdog = watched(world)
 
     world.now = 3_600
-    watchdog.look()
-    watchdog.look()
+    watchdog.check()
+    watchdog.check()
     reasons_before = list(world.reasons)
-    watchdog.look()
+    watchdog.check()
 
     assert reasons_before == []
     assert world.reasons == ["the broker is well, but nothing is consumed"]
@@ -136,7 +136,7 @@ def test_consuming_is_reported_only_after_it_has_begun() -> None:
     _, watchdog = watched(world)
 
     world.now = 1
-    first = watchdog.look()
+    first = watchdog.check()
     before = list(world.shown)
     watchdog.begin(sender="Celery")
 

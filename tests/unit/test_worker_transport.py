@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from worker import transport
-from worker.transport import PatientReceipts
+from worker.transport import TolerantReceipts
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,9 +44,9 @@ class Broker:
         """End the transaction."""
 
 
-def receipts_of(broker: Broker, *tags: str, most: int) -> PatientReceipts:
+def receipts_of(broker: Broker, *tags: str, most: int) -> TolerantReceipts:
     """Return receipts with these messages and a limit of `most`."""
-    receipts = PatientReceipts(broker, most)
+    receipts = TolerantReceipts(broker, most)
     for tag in tags:
         broker.unacked.add(tag)
         receipts._delivered[tag] = tag
@@ -56,7 +56,7 @@ def receipts_of(broker: Broker, *tags: str, most: int) -> PatientReceipts:
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     yield
-    PatientReceipts.unsettled.clear()
+    TolerantReceipts.unsettled.clear()
 
 
 def test_a_finished_message_makes_room_while_the_broker_does_not_answer() -> None:
@@ -91,7 +91,7 @@ class Receipts:
     def __init__(self, closed: int) -> None:
         self.closed = closed
 
-    def give_back(self) -> int:
+    def return_messages(self) -> int:
         """Return the messages unless the connection is closed."""
         self.closed -= 1
         if self.closed >= 0:
@@ -104,6 +104,6 @@ def test_messages_are_returned_after_one_closed_connection(
     monkeypatch: pytest.MonkeyPatch, closed: int, given: int | None
 ) -> None:
     """There is one retry; then the failure is reported without an error."""
-    monkeypatch.setattr(transport.PatientReceipts, "in_use", {Receipts(closed)})
+    monkeypatch.setattr(transport.TolerantReceipts, "in_use", {Receipts(closed)})
 
-    assert transport.give_back(5) == given
+    assert transport.return_messages(5) == given

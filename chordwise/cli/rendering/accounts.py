@@ -29,7 +29,7 @@ _REASON = attrgetter("what", "analysis_type", "state", "error_code", "error_mess
 
 def laid_out(account: Account) -> Iterator[RenderableType]:
     """Return the lines of intakes and jobs, each with whether it balances."""
-    yield Text(f"Intakes  {_found(account)} = {_sum(account.outcomes)}{_intake(account)}")
+    yield Text(f"Intakes  {_found_in_words(account)} = {_sum(account.outcomes)}{_intake(account)}")
     if account.is_interrupted:
         name = shlex.quote(one_line(account.run))
         yield Text(f"         → Resume with: chordwise resume {name}", style="dim")
@@ -79,10 +79,10 @@ def _status(account: Account) -> Text:
     if not account.is_interrupted and not account.not_taken:
         return Text(account.status)
     status = "interrupted" if account.is_interrupted else account.status
-    return Text(f"{status}, {taken_of_found(account)}", style="yellow")
+    return Text(f"{status}, {intake_progress(account)}", style="yellow")
 
 
-def _found(account: Account) -> str:
+def _found_in_words(account: Account) -> str:
     if account.intakes_found is None:
         is_over = account.is_interrupted or account.finished_at is not None
         return "an unknown number found" if is_over else "still being counted"
@@ -94,7 +94,7 @@ def _sum(counts: Mapping[str, int]) -> str:
     return " + ".join(parts) or "0"
 
 
-def taken_of_found(account: Account) -> str:
+def intake_progress(account: Account) -> str:
     """Return the progress of the intake."""
     if account.intakes_found is None:
         return f"{account.taken:,} taken in of an unknown number"
@@ -104,9 +104,9 @@ def taken_of_found(account: Account) -> str:
 def _intake(account: Account) -> str:
     """Return whether the intake is complete and balances."""
     if account.is_interrupted:
-        return f" ✗ interrupted, {taken_of_found(account)}"
+        return f" ✗ interrupted, {intake_progress(account)}"
     if account.not_taken:
-        return f" · {taken_of_found(account)}"
+        return f" · {intake_progress(account)}"
     return _balance(account.intakes_balance)
 
 
@@ -124,12 +124,12 @@ def _group(group: Sequence[Failure]) -> Iterator[RenderableType]:
     yield from _explained(group[0].error_message, group[0].hint)
 
 
-def _explained(message: str | None, to_do: str | None) -> Iterator[RenderableType]:
+def _explained(message: str | None, advice: str | None) -> Iterator[RenderableType]:
     """Return a message and its hint."""
     if message:
         yield indented(Text(one_line(message, _MESSAGE_WIDTH)), 4)
-    if to_do:
-        yield hint(to_do, _MESSAGE_WIDTH)
+    if advice:
+        yield hint(advice, _MESSAGE_WIDTH)
 
 
 def _line(failure: Failure) -> Text:
@@ -171,7 +171,7 @@ def in_words(account: Account) -> str:
         problems.append(f"{counted(account.not_accepted, 'document')} not accepted")
     sentence = f"{succeeded:,} of {counted(total, 'analysis')} succeeded"
     if account.is_interrupted or account.not_taken:
-        sentence = f"{taken_of_found(account)}; {sentence}"
+        sentence = f"{intake_progress(account)}; {sentence}"
     return f"{sentence}{'; ' if problems else ''}{', '.join(problems)}."
 
 

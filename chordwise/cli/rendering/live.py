@@ -40,9 +40,9 @@ class Display:
 def display(screen: Screen) -> Iterator[Display]:
     """Open the display that suits standard error, and clear it at the end."""
     if not screen.is_interactive:
-        yield Lines(screen.tell)
+        yield Lines(screen.info)
         return
-    with Live(console=screen.talk, transient=True, refresh_per_second=8) as live:
+    with Live(console=screen.error_console, transient=True, refresh_per_second=8) as live:
         yield Bars(live.update)
 
 
@@ -50,9 +50,9 @@ class Lines(Display):
     """Prints the first and the last line, and one every few seconds in between."""
 
     def __init__(
-        self, tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+        self, print_line: Callable[[str], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._tell = tell
+        self._print_line = print_line
         self._clock = clock
         self._due_at = 0.0
         self._last = ""
@@ -60,11 +60,13 @@ class Lines(Display):
     def finding(self, count: int) -> None:
         """Print the number of files found, if the search takes long."""
         self._due_at = self._due_at or self._clock() + _LINE_SECONDS
-        self._say(f"Found {counted(count, 'file')} so far", is_last=False)
+        self._print(f"Found {counted(count, 'file')} so far", is_last=False)
 
     def taking_in(self, count: int, found: int, source: str) -> None:
         """Print the progress of the intake."""
-        self._say(f"Reading documents: {of_found(count, found)}, last: {source}", is_last=False)
+        self._print(
+            f"Reading documents: {count_of_found(count, found)}, last: {source}", is_last=False
+        )
 
     def progress(self, progress: Progress, pace: Pace) -> None:
         """Print the progress of a run."""
@@ -74,14 +76,14 @@ class Lines(Display):
             f"{progress.chunks_done:,}/{progress.chunks:,} chunks"
         )
         line = f"{done} · {spent(progress)}{_speed(progress, pace)}"
-        self._say(line, is_last=progress.is_over)
+        self._print(line, is_last=progress.is_over)
 
-    def _say(self, line: str, *, is_last: bool) -> None:
+    def _print(self, line: str, *, is_last: bool) -> None:
         if line == self._last or (not is_last and self._clock() < self._due_at):
             return
         self._due_at = self._clock() + _LINE_SECONDS
         self._last = line
-        self._tell(line)
+        self._print_line(line)
 
 
 class Bars(Display):
@@ -97,7 +99,7 @@ class Bars(Display):
 
     def taking_in(self, count: int, found: int, source: str) -> None:
         """Show the progress of the intake."""
-        self._spin(f"Reading documents: {of_found(count, found)} · {one_line(source, 60)}")
+        self._spin(f"Reading documents: {count_of_found(count, found)} · {one_line(source, 60)}")
 
     def progress(self, progress: Progress, pace: Pace) -> None:
         """Show the progress of a run."""
@@ -105,16 +107,16 @@ class Bars(Display):
         jobs = progress.jobs
         table.add_row("Documents", *_bar(jobs.documents_done, jobs.documents))
         table.add_row("Chunks", *_bar(progress.chunks_done, progress.chunks))
-        talk = Text(f"{spent(progress)}{_speed(progress, pace)}", style="dim")
+        summary = Text(f"{spent(progress)}{_speed(progress, pace)}", style="dim")
         lines = [Text(EXTRACTIVE, style="yellow")] if progress.calls.extractive else []
-        self._update(Group(table, talk, *lines))
+        self._update(Group(table, summary, *lines))
 
     def _spin(self, text: str) -> None:
         self._spinner.update(text=Text(text))
         self._update(self._spinner)
 
 
-def of_found(count: int, found: int) -> str:
+def count_of_found(count: int, found: int) -> str:
     """Return the progress of the intake; a file counts as one document until it is read."""
     return f"{count:,} of {max(count, found):,}"
 

@@ -70,9 +70,9 @@ def _in_full(result: StoredResult) -> Iterator[RenderableType]:
 def _check(check: JsonObject) -> str:
     """Return the place, the problem and the values of a failed check."""
     values = [(name, check.get(name)) for name in ("found", "expected")]
-    said = ", ".join(f"{name} {text(value)}" for name, value in values if value is not None)
+    listed = ", ".join(f"{name} {text(value)}" for name, value in values if value is not None)
     where = f"{text(check.get('path'))}: {text(check.get('problem'))}"
-    return one_line(f"{where} ({said})" if said else where, _HEADLINE_WIDTH)
+    return one_line(f"{where} ({listed})" if listed else where, _HEADLINE_WIDTH)
 
 
 def _suspicious(stored: JsonValue) -> Iterator[RenderableType]:
@@ -80,8 +80,8 @@ def _suspicious(stored: JsonValue) -> Iterator[RenderableType]:
     found = document_flags.from_json(stored)
     for flag in found[:_MAX_FLAGS]:
         kind, place = flag.kind.replace("_", " "), f"characters {flag.start_char}–{flag.end_char}"
-        said = f": “{one_line(flag.excerpt)}”" if flag.excerpt else ""
-        yield Text(f"  Suspicious: {kind}, {place}{said}", style="yellow")
+        excerpt = f": “{one_line(flag.excerpt)}”" if flag.excerpt else ""
+        yield Text(f"  Suspicious: {kind}, {place}{excerpt}", style="yellow")
     if len(found) > _MAX_FLAGS:
         rest = f"  {len(found) - _MAX_FLAGS} more suspicious passages; use --json for all."
         yield Text(rest, style="yellow")
@@ -149,8 +149,8 @@ def _answer(result: StoredResult) -> Text:
     shown = Text(one_line(answer, 140))
     if result.status != JobStatus.SUCCEEDED:
         lost = missing_rows.losses(missing_rows.from_json(result.missing_rows))
-        why = "".join(f": {one_line(said)}" for said in missing_rows.sentences(lost))
-        shown.append(f" ({result.status}{why.removesuffix('.')})", style="yellow")
+        reason = "".join(f": {one_line(each)}" for each in missing_rows.sentences(lost))
+        shown.append(f" ({result.status}{reason.removesuffix('.')})", style="yellow")
     for mark in _marks(result):
         shown.append(f" ({mark})", style="yellow")
     return shown
@@ -209,8 +209,8 @@ def _values(output: JsonObject, name: str) -> Text:
     if isinstance(listed, list) and any(isinstance(row, dict) for row in listed):
         return Text(counted(len(listed), "row"), style="dim")
     found = [entry.value for entry in fields.entries(output, name) if entry.key]
-    said = "; ".join(text_of(value) or "" for value in found)
-    return Text(one_line(said, _VALUE_WIDTH)) if said else Text("∅", style="dim")
+    values = "; ".join(text_of(value) or "" for value in found)
+    return Text(one_line(values, _VALUE_WIDTH)) if values else Text("∅", style="dim")
 
 
 Rows: TypeAlias = Iterator[tuple[str, RenderableType]]

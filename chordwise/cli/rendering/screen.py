@@ -27,12 +27,12 @@ class Screen:
 
     def __init__(self) -> None:
         self._out = _console(sys.stdout)
-        self.talk = _console(sys.stderr)
+        self.error_console = _console(sys.stderr)
 
     @property
     def is_interactive(self) -> bool:
         """Whether standard error is a terminal that can show moving progress."""
-        return self.talk.is_terminal and not self.talk.is_dumb_terminal
+        return self.error_console.is_terminal and not self.error_console.is_dumb_terminal
 
     def show(self, *renderables: RenderableType) -> None:
         """Print to standard output, laid out for reading."""
@@ -49,33 +49,33 @@ class Screen:
         """Write one JSON document with these members."""
         self.write(document(**members))
 
-    def tell_laid_out(self, *renderables: RenderableType) -> None:
+    def info_renderables(self, *renderables: RenderableType) -> None:
         """Print to standard error, laid out for reading."""
         for renderable in renderables:
-            self.talk.print(renderable)
+            self.error_console.print(renderable)
 
-    def tell(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Print a sentence to standard error."""
-        self.talk.print(Text(one_line(text)), soft_wrap=True)
+        self.error_console.print(Text(one_line(text)), soft_wrap=True)
 
-    def tell_whole(self, text: str) -> None:
+    def info_verbatim(self, text: str) -> None:
         """Print lines to standard error without wrapping, so that they can be copied."""
-        self.talk.print(Text(text), soft_wrap=True)
+        self.error_console.print(Text(text), soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Print a less important sentence to standard error."""
-        self.talk.print(Text(one_line(text), style="dim"), soft_wrap=True)
+        self.error_console.print(Text(one_line(text), style="dim"), soft_wrap=True)
 
-    def ask(self, text: str) -> str | None:
+    def prompt(self, text: str) -> str | None:
         """Prompt on standard error and return the typed line; `None` at the end of input."""
         try:
-            return self.talk.input(Text(text))
+            return self.error_console.input(Text(text))
         except EOFError:
             return None
 
     def suggest(self, command: str) -> None:
         """Show a command to run next, without wrapping."""
-        self.talk.print(Text(f"  {command}", style="cyan"), soft_wrap=True)
+        self.error_console.print(Text(f"  {command}", style="cyan"), soft_wrap=True)
 
 
 def indented(text: Text, columns: int) -> RenderableType:

@@ -80,21 +80,21 @@ def ask_model(question: Question) -> Answer:
     """
     ends_at = question.policy.clock() + question.policy.seconds
     splits = _MAX_SPLITS if question.task.draft is None else 0
-    return _whole_or_halves(question, ends_at, splits)
+    return _answer_or_split(question, ends_at, splits)
 
 
-def _whole_or_halves(question: Question, ends_at: float, splits: int) -> Answer:
+def _answer_or_split(question: Question, ends_at: float, splits: int) -> Answer:
     """Return the answer about a text, or about its halves if the text or the answer is too long."""
     try:
         return _Attempts(question=question, ends_at=ends_at).answer()
     except (ContextTooLongError, TruncatedError) as error:
-        is_worth = isinstance(error, ContextTooLongError) or _may_fill_the_limit(question)
-        halves = _halves(question) if splits and is_worth else ()
+        can_split = isinstance(error, ContextTooLongError) or _may_fill_the_limit(question)
+        halves = _halves(question) if splits and can_split else ()
         if not halves:
             raise
         log.info("question.split", model=question.model.profile.model, reason=error.what)
-    asked = [partial(_whole_or_halves, half, ends_at, splits - 1) for half in halves]
-    return merged(gather(asked), question.task)
+    calls = [partial(_answer_or_split, half, ends_at, splits - 1) for half in halves]
+    return merged(gather(calls), question.task)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,25 +109,25 @@ class _Attempts:
             ModelError: No attempt has given one.
         """
         errors: list[ModelError] = []
-        for model, template in self._ways():
-            if errors and self._left() <= seconds_not_enough(errors):
+        for model, template in self._models_and_prompts():
+            if errors and self._seconds_left() <= seconds_not_enough(errors):
                 break
             try:
                 return self._attempt(request_for(model, self.question.task, template), model)
             except ModelError as error:
-                if not self._goes_on_after(error, model):
+                if not self._continues_after(error, model):
                     raise
                 errors.append(error)
                 log.info("question.failed", prompt=template.version, code=error.code)
         raise first_transient_or_first(errors)
 
-    def _ways(self) -> Iterator[tuple[ChatModel, PromptTemplate]]:
+    def _models_and_prompts(self) -> Iterator[tuple[ChatModel, PromptTemplate]]:
         first, prompts = self.question.model, self.question.policy.prompts
         for model in (first, *further_models(first)):
             for template in library.templates_for(self.question.task, prompts):
                 yield model, template
 
-    def _goes_on_after(self, error: ModelError, model: ChatModel) -> bool:
+    def _continues_after(self, error: ModelError, model: ChatModel) -> bool:
         """Return whether to try the next prompt or model.
 
         The error of a further model must not hide that the first one gave an answer, even a bad
@@ -143,16 +143,16 @@ class _Attempts:
         request, completion = self._completed(request, model)
         try:
             answer = checked(completion, request, source, record_check, repaired=False)
-            return self._passing(answer, request, model)
+            return self._rechecked(answer, request, model)
         except InvalidAnswerError as error:
-            if self._left() < SHORTEST_REQUEST_SECONDS:
+            if self._seconds_left() < SHORTEST_REQUEST_SECONDS:
                 raise
             request = with_problems(request, error, model.profile)
         request, repaired = self._completed(request, model)
         answer = checked(repaired, request, source, record_check, repaired=True)
         return with_dropped_rows(answer, completion, request)
 
-    def _passing(self, answer: Answer, request: CompletionRequest, model: ChatModel) -> Answer:
+    def _rechecked(self, answer: Answer, request: CompletionRequest, model: ChatModel) -> Answer:
         """Return the answer, or a repeated one that has fewer flaws and loses no rows.
 
         Cross-field checks need the values of the whole document. The answer about one chunk of
@@ -161,10 +161,10 @@ class _Attempts:
         """
         task, flaws = request.task, _flaws_of(answer, request.task, self.question.source)
         is_built_in = model.profile.provider == EXTRACTIVE
-        if not flaws or is_built_in or self._left() < SHORTEST_REQUEST_SECONDS:
+        if not flaws or is_built_in or self._seconds_left() < SHORTEST_REQUEST_SECONDS:
             return answer
-        said = "; ".join(list(flaws)[:MAX_PROBLEMS])
-        again = with_problems(request, InvalidAnswerError(said), model.profile)
+        problem = "; ".join(list(flaws)[:MAX_PROBLEMS])
+        again = with_problems(request, InvalidAnswerError(problem), model.profile)
         try:
             again, completion = self._completed(again, model)
             source, record_check = self.question.source, self.question.record_check
@@ -183,18 +183,18 @@ class _Attempts:
         if completion.finish_reason is not FinishReason.LENGTH:
             return request, completion
         raised = with_raised_limit(request, model.profile)
-        if raised is None or self._left() < SHORTEST_REQUEST_SECONDS:
+        if raised is None or self._seconds_left() < SHORTEST_REQUEST_SECONDS:
             return request, completion
         self.question.record_check(completion, INVALID)
         return raised, self._complete(raised, model)
 
     def _complete(self, request: CompletionRequest, model: ChatModel) -> Completion:
         self.question.policy.require()
-        left = max(SHORTEST_REQUEST_SECONDS, self._left())
+        left = max(SHORTEST_REQUEST_SECONDS, self._seconds_left())
         bounded = replace(request, timeout_seconds=left) if left < math.inf else request
         return model.complete(bounded)
 
-    def _left(self) -> float:
+    def _seconds_left(self) -> float:
         return self.ends_at - self.question.policy.clock()
 
 
@@ -204,8 +204,10 @@ def _flaws_of(answer: Answer, task: AnalysisTask, source: Source) -> Counter[str
     failed = fails(answer.output, task.options, task.examples)
     flaws = Counter(f"{each.path}: {each.problem}" for each in failed)
     for each in missing_rows.losses(unread(answer, task, source)):
-        said = f"{each.path}: has no row for some {each.records} records of the text; give them all"
-        flaws[said] = each.records
+        problem = (
+            f"{each.path}: has no row for some {each.records} records of the text; give them all"
+        )
+        flaws[problem] = each.records
     return flaws
 
 

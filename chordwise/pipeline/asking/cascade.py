@@ -66,7 +66,7 @@ class _Cascade:
         try:
             answer = ask_model(question)
         except ModelError as error:
-            if not self._goes_on_after(error):
+            if not self._continues_after(error):
                 raise
             self.errors.append(error)
             self.reason = error.code
@@ -107,7 +107,7 @@ class _Cascade:
             and answer.confidence >= policy.accept_confidence
         )
 
-    def _goes_on_after(self, error: ModelError) -> bool:
+    def _continues_after(self, error: ModelError) -> bool:
         """Return whether to ask another tier.
 
         After a rate limit or a spent budget, a larger model would only be more expensive.

@@ -104,7 +104,7 @@ def _draft(completion: Completion) -> JsonObject | None:
 def _check(
     completion: Completion, request: CompletionRequest, source: Source, *, repaired: bool
 ) -> Answer:
-    require_whole(completion)
+    require_complete(completion)
     task = request.task
     clean = completion.finish_reason is FinishReason.STOP
     parsed = validation.parse(completion.text, lenient=clean)
@@ -134,7 +134,7 @@ def _check(
     )
 
 
-def require_whole(completion: Completion) -> None:
+def require_complete(completion: Completion) -> None:
     """Require a completion that the model has ended by itself.
 
     Raises:

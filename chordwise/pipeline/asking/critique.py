@@ -83,16 +83,16 @@ class Examined:
         """Yield the parts of the output that contradict the text or the schema."""
         output, analysis = self.answer.output, analysis_for(task.analysis_type)
         if failed := self.failed_checks(task):
-            said = (f"{each.check} {each.path}: {each.problem}" for each in failed)
-            yield f"Checks failed: {_few(said, '; ')}."
+            problems = (f"{each.check} {each.path}: {each.problem}" for each in failed)
+            yield f"Checks failed: {_first_few(problems, '; ')}."
         quotes = grounding.quotes(output)
         if lost := [each for each in quotes if each.get("grounded") is not True]:
-            named = _few(_shortened(json_values.text(each.get("quote"))) for each in lost)
+            named = _first_few(_shortened(json_values.text(each.get("quote"))) for each in lost)
             yield f"{len(lost):,} of {len(quotes):,} quotes are not in the text: {named}."
         if outside := value_in_quote.outside(output):
-            yield f"Values that are not in their quotes: {_few(outside)}."
+            yield f"Values that are not in their quotes: {_first_few(outside)}."
         if without := analysis.without_evidence(output, task.options):
-            yield f"Values without a quote: {_few(without)}."
+            yield f"Values without a quote: {_first_few(without)}."
         if not analysis.has_findings(output):
             yield "Nothing was found of what was asked for."
 
@@ -117,7 +117,7 @@ def _shortened(quote: str) -> str:
     return f"“{whole if len(whole) <= _QUOTE_CHARACTERS else f'{whole[:_QUOTE_CHARACTERS]}…'}”"
 
 
-def _few(names: Iterable[str], mark: str = ", ") -> str:
+def _first_few(names: Iterable[str], mark: str = ", ") -> str:
     """Return the first few names, and the number of the others."""
     every = list(dict.fromkeys(names))
     more = f" and {len(every) - _FEW} more" if len(every) > _FEW else ""
@@ -157,7 +157,7 @@ def examine_answer(answer: Answer, question: Question) -> Examined:
     try:
         found = _violations(answer, question)
     except ModelError as error:
-        _require_the_end(error)
+        _raise_unless_final(error)
         return unexamined(answer, task, error)
     if not found:
         return _examined(answer, task, CritiqueOutcome.PASSED)
@@ -177,14 +177,14 @@ def _revise(answer: Answer, question: Question) -> Examined:
     try:
         revised = ask(question)
     except ModelError as error:
-        _require_the_end(error)
+        _raise_unless_final(error)
         return _examined(answer, task, CritiqueOutcome.KEPT, error.what)
     objection = critique.objection_to(revised, answer, task)
     if revised.provider == EXTRACTIVE:
         objection = "Only the built-in model was there to revise it."
     if objection:
         return _examined(answer, task, CritiqueOutcome.KEPT, objection)
-    return _examined(_mended(revised, answer, task), task, CritiqueOutcome.REVISED)
+    return _examined(_with_unrevised(revised, answer, task), task, CritiqueOutcome.REVISED)
 
 
 def unexamined(answer: Answer, task: AnalysisTask, error: ModelError) -> Examined:
@@ -200,7 +200,7 @@ def _merged_by_rule(answer: Answer, task: AnalysisTask) -> Examined:
     return replace(found, is_merged_by_rule=True)
 
 
-def _mended(revised: Answer, before: Answer, task: AnalysisTask) -> Answer:
+def _with_unrevised(revised: Answer, before: Answer, task: AnalysisTask) -> Answer:
     """Return a revision with the agreement of the earlier answer and the rows that both lack."""
     kept = analysis_for(task.analysis_type).row_counts([revised.output], task.options)
     missing = missing_rows.recounted(before.missing_rows, kept)
@@ -226,7 +226,7 @@ def _examined(
     return Examined(answer=answer, critique=found)
 
 
-def _require_the_end(error: ModelError) -> None:
+def _raise_unless_final(error: ModelError) -> None:
     """Raise the error again if it is transient or pausing."""
     if isinstance(error, TransientError | PausingError):
         raise error

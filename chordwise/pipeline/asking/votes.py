@@ -73,7 +73,7 @@ class _Poll:
                 log.info("vote.timed_out", samples=number - 1, votes=task.options.votes)
                 return
             sample, limited = replace(task, sample=number), replace(policy, seconds=left)
-            self._ask_once(replace(self.question, task=sample, policy=limited))
+            self._ask_sample(replace(self.question, task=sample, policy=limited))
 
     def outcome(self) -> Answer:
         """Return the result of the vote.
@@ -91,20 +91,20 @@ class _Poll:
         task = self.question.task
         return self_consistency.elected(voters, task.analysis_type, task.options)
 
-    def _ask_once(self, sample: Question) -> None:
+    def _ask_sample(self, sample: Question) -> None:
         try:
             answer = ask_tiers(sample)
         except AwaitingBatchError as error:
             self.waiting.append(error)
         except ModelError as error:
-            if self._ends_after(error):
+            if self._ends_vote(error):
                 raise
             self.errors.append(error)
             log.info("vote.sample_failed", sample=sample.task.sample, code=error.code)
         else:
             self.answers.append(answer)
 
-    def _ends_after(self, error: ModelError) -> bool:
+    def _ends_vote(self, error: ModelError) -> bool:
         """Return whether to stop requesting samples.
 
         The vote ends if a person has to act, if the question has to wait (the samples so far are in

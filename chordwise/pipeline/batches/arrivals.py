@@ -36,8 +36,8 @@ class Arrivals:
     """Stores the outcomes of one batch; `reference` is the price of the largest tier.
 
     `uses_cache` is the setting of the cache. A question with a transient error is due again after
-    `delay`. The batch counts as an attempt if `was_taken`; this is false for a batch that was too
-    large, or that a cancellation stopped.
+    `delay`. `counts_as_attempt` is false for a batch that was too large, or that a cancellation
+    stopped.
     """
 
     batch_id: uuid.UUID
@@ -45,7 +45,7 @@ class Arrivals:
     reference: Price | None
     uses_cache: bool
     delay: timedelta
-    was_taken: bool = True
+    counts_as_attempt: bool = True
 
     def store(self, session: Session, outcomes: Sequence[LineOutcome]) -> int:
         """Store the new outcomes of these lines, in any order; return how many were new."""
@@ -65,9 +65,9 @@ class Arrivals:
         costs: dict[uuid.UUID, Decimal | None] = {}
         for row, outcome in found.items():
             if isinstance(outcome, ModelError):
-                cost = self._take_error(session, row, outcome)
+                cost = self._store_error(session, row, outcome)
             else:
-                cost = self._take_answer(session, row, outcome)
+                cost = self._store_answer(session, row, outcome)
             if row.finished_at is not None and row.reservation_id is not None:
                 costs[row.reservation_id] = cost
         share(session, list(found))
@@ -75,23 +75,25 @@ class Arrivals:
         budgets.settle_all(session, costs)
         return len(found)
 
-    def _take_answer(
+    def _store_answer(
         self, session: Session, row: BatchRequest, completion: Completion
     ) -> Decimal | None:
         answer = replace(completion, service_tier=BATCH)
         cost = booked_cost(self.price, answer)
         basis = None if cost.basis is None else cost.basis.value
-        values = {**_known_of(answer), "cost_usd": cost.usd, "cost_basis": basis}
+        values = {**_usage_values(answer), "cost_usd": cost.usd, "cost_basis": basis}
         if row.is_compared and self.reference is not None:
             values["reference_cost_usd"] = self.reference.cost_usd(replace(answer, model=""))
         _finish_call(session, row, values)
         row.answer, row.finished_at = to_json(answer), clock.read(session)
         if row.status == BatchRequestStatus.SUBMITTED:
             row.status = BatchRequestStatus.ANSWERED
-        self._keep(session, row, answer)
+        self._cache(session, row, answer)
         return cost.usd
 
-    def _take_error(self, session: Session, row: BatchRequest, error: ModelError) -> Decimal | None:
+    def _store_error(
+        self, session: Session, row: BatchRequest, error: ModelError
+    ) -> Decimal | None:
         """Store an error; its cost is zero, or unknown if the answer was lost."""
         cost = None if isinstance(error, ModelTransportError) else Decimal(0)
         values: dict[str, object] = {
@@ -105,7 +107,7 @@ class Arrivals:
         _finish_call(session, row, values)
         row.error_code, row.error_message, row.hint = error.code, error.what, error.hint or None
         again = isinstance(error, TransientError) and row.status == BatchRequestStatus.SUBMITTED
-        if again and not self.was_taken:
+        if again and not self.counts_as_attempt:
             row.attempts -= 1
         if again and row.attempts < MAX_ATTEMPTS:
             row.status, row.batch_id, row.call_id = BatchRequestStatus.PENDING, None, None
@@ -118,7 +120,7 @@ class Arrivals:
             row.status = BatchRequestStatus.FAILED
         return cost
 
-    def _keep(self, session: Session, row: BatchRequest, completion: Completion) -> None:
+    def _cache(self, session: Session, row: BatchRequest, completion: Completion) -> None:
         if not self.uses_cache or not is_worth_keeping(completion):
             return
         of_job = select(Run.use_cache).join(Job, Job.run_id == Run.id).where(Job.id == row.job_id)
@@ -133,7 +135,7 @@ class Arrivals:
             cached_completions.put(session, values)
 
 
-def _known_of(completion: Completion) -> dict[str, object]:
+def _usage_values(completion: Completion) -> dict[str, object]:
     usage = completion.usage
     return {
         "input_tokens": usage.input_tokens,
@@ -163,12 +165,12 @@ def share(session: Session, rows: Sequence[BatchRequest]) -> None:
     ended = {row.key: row for row in rows if row.leads and row.finished_at is not None}
     followers = batch_requests.lock_followers(session, ended)
     if followers:
-        _give(session, ended, followers)
+        _copy_outcomes(session, ended, followers)
     for row in ended.values():
         row.leads = False
 
 
-def _give(
+def _copy_outcomes(
     session: Session, leaders: Mapping[str, BatchRequest], followers: Sequence[BatchRequest]
 ) -> None:
     """Copy the outcomes; the ledger is written in bulk, because one question may lead thousands."""

@@ -83,36 +83,36 @@ class _Batches:
     def _advance(self, batch: Batch) -> None:
         api = self._context.models.batch_api(batch.model_name)
         if batch.provider_id is None:
-            self._hand_in(api, batch)
+            self._submit(api, batch)
         else:
             self._follow(api, batch, api.look(batch.provider_id))
 
-    def _hand_in(self, api: BatchApi, batch: Batch) -> None:
+    def _submit(self, api: BatchApi, batch: Batch) -> None:
         """Create the batch, unless an earlier attempt did so and its response was lost.
 
         While the outcome of an earlier attempt is unknown, the batch is not rejected.
         """
         prepared = self._prepared(batch)
-        state = self._found(api, batch, prepared)
-        if state is None and not self._is_wanted(batch):
-            self._turn_away(batch, ModelOverloadedError("No job waits for this batch now."))
+        state = self._find_submitted(api, batch, prepared)
+        if state is None and not self._is_needed(batch):
+            self._reject(batch, ModelOverloadedError("No job waits for this batch now."))
             return
         try:
-            state = state or self._created(api, batch, prepared)
+            state = state or self._create(api, batch, prepared)
         except ModelError as error:
             is_cancelled = isinstance(error, _CancelledQuestionsError)
             if isinstance(error, TransientError) and not is_cancelled:
                 raise
-            self._turn_away(batch, error)
+            self._reject(batch, error)
             return
         if state is None:
             # Another leader is creating it; it cannot be found until that is done.
             longest = timedelta(seconds=self._settings.poll_max_seconds)
             self._commit(lambda s: batches.postpone(s, batch.id, longest))
             return
-        self._note_submitted(batch, state)
+        self._record_submitted(batch, state)
 
-    def _note_submitted(self, batch: Batch, state: BatchState) -> None:
+    def _record_submitted(self, batch: Batch, state: BatchState) -> None:
         self._commit(
             lambda s: batches.postpone(
                 s,
@@ -129,12 +129,14 @@ class _Batches:
         )
         log.info("batch.submitted", batch_id=str(batch.id), provider_id=state.provider_id)
 
-    def _found(self, api: BatchApi, batch: Batch, prepared: PreparedBatch) -> BatchState | None:
+    def _find_submitted(
+        self, api: BatchApi, batch: Batch, prepared: PreparedBatch
+    ) -> BatchState | None:
         if batch.attempted_at is None:
             return None
         return api.find(prepared, self._commit(batches.provider_ids))
 
-    def _created(self, api: BatchApi, batch: Batch, prepared: PreparedBatch) -> BatchState | None:
+    def _create(self, api: BatchApi, batch: Batch, prepared: PreparedBatch) -> BatchState | None:
         """Create the batch; `None` if another leader is creating it."""
         self._commit(lambda s: _require_no_cancelled(s, batch))
         upload = prepared.upload or api.upload(prepared)
@@ -148,7 +150,7 @@ class _Batches:
             return None
         return api.create(replace(prepared, upload=upload))
 
-    def _is_wanted(self, batch: Batch) -> bool:
+    def _is_needed(self, batch: Batch) -> bool:
         return self._commit(lambda s: batch_requests.is_wanted(s, batch.id))
 
     def _prepared(self, batch: Batch) -> PreparedBatch:
@@ -166,14 +168,14 @@ class _Batches:
                 self._wait_for(api, batch, state)
             case Phase.FAILED:
                 error = state.error or ModelOverloadedError("The provider rejected the batch.")
-                self._turn_away(batch, error)
+                self._reject(batch, error)
             case Phase.ENDED:
                 self._fetch(api, batch, state)
 
     def _wait_for(self, api: BatchApi, batch: Batch, state: BatchState) -> None:
         """Postpone the next poll; cancel an unneeded batch, and give up one that does not end."""
         if self._is_lost(batch):
-            self._give_up(batch, "The provider has not ended it in days.")
+            self._abandon(batch, "The provider has not ended it in days.")
             return
         values: dict[str, object] = {
             "provider_status": state.status,
@@ -181,7 +183,7 @@ class _Batches:
             "error_code": None,
             "error_message": None,
         }
-        if not self._is_wanted(batch) and batch.cancel_asked_at is None:
+        if not self._is_needed(batch) and batch.cancel_asked_at is None:
             api.cancel(state.provider_id)
             values["cancel_asked_at"] = clock.database_now()
             log.info("batch.cancelled", batch_id=str(batch.id), provider_id=state.provider_id)
@@ -199,7 +201,7 @@ class _Batches:
         self._end(batch, BatchStatus.ENDED, state)
         log.info("batch.ended", batch_id=str(batch.id), stored=stored, missing=lacking)
 
-    def _turn_away(self, batch: Batch, error: ModelError) -> None:
+    def _reject(self, batch: Batch, error: ModelError) -> None:
         """End a batch that the provider did not accept.
 
         Errors that a person has to resolve pause the jobs, as they do online. After any other error
@@ -238,17 +240,17 @@ class _Batches:
     def _postpone(self, batch: Batch, error: ModelError | ConfigurationError) -> None:
         """Postpone the next poll after an error, or give the batch up if it is too old."""
         if self._is_lost(batch):
-            self._give_up(batch, error.what)
+            self._abandon(batch, error.what)
             return
         log.warning("batch.postponed", batch_id=str(batch.id), code=error.code, what=error.what)
         known = {"error_code": error.code, "error_message": error.what}
-        pause = max(self._pause(batch.polls), _asked_for(error))
+        pause = max(self._pause(batch.polls), _requested_wait(error))
         self._commit(lambda s: batches.postpone(s, batch.id, pause, **known))
 
     def _is_lost(self, batch: Batch) -> bool:
         return self._commit(lambda s: batches.is_older(s, batch.id, _LONGEST))
 
-    def _give_up(self, batch: Batch, reason: str) -> None:
+    def _abandon(self, batch: Batch, reason: str) -> None:
         lost = ModelTransportError(f"The batch is lost: {reason}")
         self._store_for_all(self._arrivals(batch), lost)
         self._end(batch, BatchStatus.FAILED, None, lost)
@@ -265,12 +267,12 @@ class _Batches:
         """
         arrivals = self._arrivals(batch)
         if isinstance(error, _CancelledQuestionsError):
-            return replace(arrivals, was_taken=False)
+            return replace(arrivals, counts_as_attempt=False)
         too_long = isinstance(error, ContextTooLongError) and batch.request_count > 1
         if not (too_long or isinstance(error, RateLimitedError)):
             return arrivals
         times = len(self._commit(lambda s: refused(s, batch.model_name)))
-        return replace(arrivals, delay=self._pause(times), was_taken=False)
+        return replace(arrivals, delay=self._pause(times), counts_as_attempt=False)
 
     def _arrivals(self, batch: Batch) -> Arrivals:
         price, reference = self._context.models.batch_prices(batch.model_name)
@@ -291,7 +293,7 @@ def _require_no_cancelled(session: Session, batch: Batch) -> None:
         )
 
 
-def _asked_for(error: ChordwiseError) -> timedelta:
+def _requested_wait(error: ChordwiseError) -> timedelta:
     """Return the wait that the provider requests, up to a limit."""
     seconds = error.retry_after_seconds if isinstance(error, TransientError) else None
     return timedelta(seconds=min(seconds or 0, _LONGEST_WAIT_SECONDS))
@@ -311,13 +313,13 @@ _REMEMBERED = timedelta(days=1)
 def prepare(context: Context) -> None:
     """Combine the questions that are ready into batches, one transaction each; nothing is sent."""
     settings = context.settings.batch
-    gather, most = timedelta(seconds=settings.gather_seconds), settings.max_requests
+    gather, max_requests = timedelta(seconds=settings.gather_seconds), settings.max_requests
     with context.database.write() as session:
-        ready = batch_requests.ready_models(session, gather, most, MAX_BYTES)
+        ready = batch_requests.ready_models(session, gather, max_requests, MAX_BYTES)
     for name in ready:
         with context.database.write() as session:
-            if size := _size(session, name, most):
-                _put_together(session, name, size)
+            if size := _size(session, name, max_requests):
+                _create_batch(session, name, size)
 
 
 def refused(session: Session, name: str) -> Sequence[int]:
@@ -325,7 +327,7 @@ def refused(session: Session, name: str) -> Sequence[int]:
     return batches.refused_sizes(session, name, _TOO_MUCH, _REMEMBERED)
 
 
-def _size(session: Session, name: str, most: int) -> int:
+def _size(session: Session, name: str, max_requests: int) -> int:
     """Return how many questions a batch may have now; 0 if no batch may be prepared.
 
     After a batch was too large for the provider, the next one has half of its size, and is prepared
@@ -333,11 +335,11 @@ def _size(session: Session, name: str, most: int) -> int:
     """
     too_large = refused(session, name)
     if not too_large:
-        return most
-    return 0 if batches.is_open(session, name) else min(most, max(1, too_large[0] // 2))
+        return max_requests
+    return 0 if batches.is_open(session, name) else min(max_requests, max(1, too_large[0] // 2))
 
 
-def _put_together(session: Session, name: str, size: int) -> None:
+def _create_batch(session: Session, name: str, size: int) -> None:
     rows = batch_requests.take(session, name, size, MAX_BYTES)
     if not rows:
         return

@@ -59,7 +59,7 @@ def deliver_next(context: Context) -> bool:
     Raises:
         ServiceUnavailableError: The database cannot be reached; no data is lost.
     """
-    delivery, timestamp = _begin(context)
+    delivery, timestamp = _claim_due(context)
     if delivery is None:
         return False
     try:
@@ -70,41 +70,41 @@ def deliver_next(context: Context) -> bool:
         _record_failure(context, delivery, error)
     else:
         _end(context, delivery, DeliveryStatus.DELIVERED)
-        log.info("delivery.done", **_named(delivery))
+        log.info("delivery.done", **_log_fields(delivery))
     return True
 
 
 def skip_unwanted(context: Context) -> None:
     """Skip deliveries without a receiver: no address or no folder is configured for their kind."""
     with context.database.write() as session:
-        for kind in set(DeliveryKind) - _wanted(context):
+        for kind in set(DeliveryKind) - _configured_kinds(context):
             deliveries.skip(session, kind)
 
 
-def _wanted(context: Context) -> set[DeliveryKind]:
+def _configured_kinds(context: Context) -> set[DeliveryKind]:
     settings = context.settings.delivery
-    wanted = {
+    kinds = {
         DeliveryKind.WEBHOOK: bool(settings.webhook_url.get_secret_value()),
         DeliveryKind.FILE: settings.folder is not None,
     }
-    return {kind for kind, is_wanted in wanted.items() if is_wanted}
+    return {kind for kind, is_configured in kinds.items() if is_configured}
 
 
-def _begin(context: Context) -> tuple[Delivery | None, int]:
+def _claim_due(context: Context) -> tuple[Delivery | None, int]:
     """Claim a due delivery; return it with the time of this attempt, in seconds."""
     with context.database.write() as session:
-        delivery = deliveries.take_due(session, _wanted(context))
+        delivery = deliveries.take_due(session, _configured_kinds(context))
         if delivery is None:
             return None, 0
         if delivery.content is None and delivery.run_id is not None:
             delivery.content = _content(session, delivery, delivery.run_id)
         delivery.attempts += 1  # counted before the attempt, so that a killed one counts
         now = clock.read(session)
-        delivery.due_at = now + _time_given(context, delivery)  # reserves it meanwhile
+        delivery.due_at = now + _attempt_timeout(context, delivery)  # reserves it meanwhile
         return delivery, int(now.timestamp())
 
 
-def _time_given(context: Context, delivery: Delivery) -> timedelta:
+def _attempt_timeout(context: Context, delivery: Delivery) -> timedelta:
     if delivery.kind == DeliveryKind.FILE:
         return timedelta(seconds=_FILE_SECONDS)
     return timedelta(seconds=context.settings.delivery.timeout_seconds + _MARGIN_SECONDS)
@@ -133,7 +133,7 @@ def _attempt(context: Context, delivery: Delivery, timestamp: int) -> None:
     if delivery.kind == DeliveryKind.WEBHOOK:
         Webhook(settings).post(identity(delivery), timestamp, _body(delivery))
     else:
-        _drop(context, delivery)
+        _write_files(context, delivery)
 
 
 def _body(delivery: Delivery) -> bytes:
@@ -149,15 +149,15 @@ def _body(delivery: Delivery) -> bytes:
     return text.encode()
 
 
-def _drop(context: Context, delivery: Delivery) -> None:
+def _write_files(context: Context, delivery: Delivery) -> None:
     settings = context.settings
     address = settings.require_database_url()
     folder = folder_of(settings)
     writers.require(settings.delivery.format)
-    wanted = Selection(name=_WHAT_HOLDS_THE_RESULTS, run_id=delivery.run_id)
+    results = Selection(name=_WHAT_HOLDS_THE_RESULTS, run_id=delivery.run_id)
 
     def write(sink: BinaryIO) -> None:
-        with selection.opened(address, wanted) as table:
+        with selection.opened(address, results) as table:
             writers.write(sink, table, settings.delivery.format)
 
     content: JsonObject = {"schema_version": SCHEMA_VERSION, **(delivery.content or {})}
@@ -180,14 +180,14 @@ def _record_failure(context: Context, delivery: Delivery, error: ChordwiseError)
     is_last = delivery.attempts >= settings.max_attempts
     if is_last or isinstance(error, DeliveryRefusedError):
         _end(context, delivery, DeliveryStatus.FAILED, error.what)
-        log.error("delivery.failed", reason=error.what, **_named(delivery))
+        log.error("delivery.failed", reason=error.what, **_log_fields(delivery))
         return
     doubled = settings.first_wait_seconds * 2.0 ** min(delivery.attempts - 1, 30)
     seconds = min(settings.max_wait_seconds, doubled) * context.random.uniform(0.8, 1.2)
     delay = timedelta(seconds=seconds)
     with context.database.write() as session:
         deliveries.postpone(session, delivery, delay, error.what)
-    log.warning("delivery.postponed", reason=error.what, **_named(delivery))
+    log.warning("delivery.postponed", reason=error.what, **_log_fields(delivery))
 
 
 def _end(
@@ -199,7 +199,7 @@ def _end(
             incidents.count(session, IncidentKind.DELIVERY_FAILED, delivery.kind)
 
 
-def _named(delivery: Delivery) -> Mapping[str, object]:
+def _log_fields(delivery: Delivery) -> Mapping[str, object]:
     return {
         "kind": delivery.kind,
         "run_id": str(delivery.run_id) if delivery.run_id else None,
@@ -214,7 +214,10 @@ _ACCOUNT_MEGABYTES = 1
 
 
 def drop(
-    folder: Path, wanted: ExportFormat, content: JsonObject, write: Callable[[BinaryIO], object]
+    folder: Path,
+    file_format: ExportFormat,
+    content: JsonObject,
+    write: Callable[[BinaryIO], object],
 ) -> Path:
     """Write the account of a run and its answers into a folder, once; return the answers' path.
 
@@ -226,9 +229,9 @@ def drop(
     """
     if not folder.is_dir():
         raise DeliveryError(f"There is no folder {folder}.", "Create it, or set delivery.folder.")
-    for stem in _stems(_safe(json_values.text(content["run"]))):
-        path = folder / f"{stem}.{wanted}"
-        if _claim(folder / f"{stem}.account.json", path, content):
+    for stem in _numbered_names(_safe_name(json_values.text(content["run"]))):
+        path = folder / f"{stem}.{file_format}"
+        if _write_account(folder / f"{stem}.account.json", path, content):
             if not os.path.lexists(path):
                 with new_file(path) as sink:
                     write(sink)
@@ -236,7 +239,7 @@ def drop(
     raise DeliveryError(f"{folder} has too many files of the same name.", "Move them away.")
 
 
-def _claim(account: Path, path: Path, content: JsonObject) -> bool:
+def _write_account(account: Path, path: Path, content: JsonObject) -> bool:
     """Write the account unless the names are taken; return whether it is of this delivery."""
     if not os.path.lexists(account) and not os.path.lexists(path):
         try:
@@ -258,12 +261,12 @@ def _delivery_of(account: Path) -> object:
     return found.get("delivery_id") if isinstance(found, dict) else None
 
 
-def _safe(run: str) -> str:
+def _safe_name(run: str) -> str:
     """Return a file name for a run's name: it stays in the folder and is not hidden."""
     bare = _UNSAFE.sub("_", run).strip("._-")
     return bare.encode()[:_MAX_BYTES].decode(errors="ignore") or "run"
 
 
-def _stems(name: str) -> Iterator[str]:
+def _numbered_names(name: str) -> Iterator[str]:
     yield name
     yield from (f"{name}-{number}" for number in itertools.islice(itertools.count(2), _MAX_NAMES))

@@ -47,7 +47,7 @@ class Webhook:
             **webhook_signatures.signed_headers(key, identity, timestamp, body),
         }
         with _translated(host, self._settings.timeout_seconds):
-            _judge(host, self._status(url, headers, body))
+            _raise_for_status(host, self._status(url, headers, body))
 
     def _status(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
         """Return the status code of the response, even if its body cannot be read."""
@@ -59,11 +59,11 @@ class Webhook:
             httpcore.ConnectionPool(ssl_context=certificates(), network_backend=network) as pool,
             pool.stream("POST", url, headers=list(headers.items()), content=body) as answer,
         ):
-            _read_politely(answer)
+            _drain(answer)
             return answer.status
 
 
-def _read_politely(answer: httpcore.Response) -> None:
+def _drain(answer: httpcore.Response) -> None:
     """Read a short response completely, so that the receiver sees no broken connection."""
     length = 0
     with suppress(httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError):
@@ -73,7 +73,7 @@ def _read_politely(answer: httpcore.Response) -> None:
                 return
 
 
-def _judge(host: str, status: int) -> None:
+def _raise_for_status(host: str, status: int) -> None:
     if status in _SUCCESSES:
         return
     if status == HTTPStatus.GONE:

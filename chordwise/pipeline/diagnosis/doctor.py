@@ -113,7 +113,7 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
 
 
 def _database(engine: Engine) -> Check:
-    with _reaching(), engine.connect() as connection:
+    with _with_hint(), engine.connect() as connection:
         version = int(connection.scalar(text("SHOW server_version_num")) or 0)
         name = connection.scalar(text("SHOW server_version"))
     if version < _LEAST_SERVER_VERSION:
@@ -124,7 +124,7 @@ def _database(engine: Engine) -> Check:
 
 
 @contextmanager
-def _reaching() -> Iterator[None]:
+def _with_hint() -> Iterator[None]:
     try:
         with translate_errors():
             yield
@@ -238,7 +238,7 @@ def check_processes(settings: Settings, elsewhere: Mapping[str, ConnectedProcess
         return Check(
             name="processes", finding=f"connected to the database from another machine: {seen}"
         )
-    return _judged(settings, signs)
+    return _processes_check(settings, signs)
 
 
 def _sign_of(home: Path, name: str, running: ProcessIdentity | None) -> Sign:
@@ -256,7 +256,7 @@ def _sign_of(home: Path, name: str, running: ProcessIdentity | None) -> Sign:
     return liveness.last_sign(home, name)
 
 
-def _judged(settings: Settings, signs: list[Sign]) -> Check:
+def _processes_check(settings: Settings, signs: list[Sign]) -> Check:
     finding = " ".join(str(sign) for sign in signs)
     unhealthy = [sign.process for sign in signs if not sign.is_healthy]
     if not unhealthy:

@@ -21,7 +21,7 @@ from chordwise.pipeline.inbox.folders import places
 from chordwise.pipeline.learning import gold
 from chordwise.pipeline.models.client import lane_for
 from chordwise.pipeline.schedules import occurrences
-from chordwise.pipeline.schedules.analyses import holds_something
+from chordwise.pipeline.schedules.analyses import matches_any_file
 from chordwise.pipeline.schedules.exports import format_of, selection_of
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
 from chordwise.settings.schedules import ScheduleKind
@@ -33,9 +33,9 @@ from chordwise.storage.schedules import Origin, Schedule
 def configured(settings: Settings) -> Iterator[Check]:
     """Yield the checks of the schedules in the settings."""
     folder = occurrences.folder_of(settings)
-    for name, wanted in settings.schedules.items():
-        anchored = occurrences.anchor(settings, wanted, folder)
-        yield judged(settings, name, anchored)
+    for name, schedule in settings.schedules.items():
+        anchored = occurrences.anchor(settings, schedule, folder)
+        yield schedule_check(settings, name, anchored)
 
 
 def added(settings: Settings, engine: Engine) -> Iterator[Check]:
@@ -54,56 +54,56 @@ def _of_row(settings: Settings, row: Schedule) -> Check:
     if defect := occurrences.defect_of(row):
         what = f"{row.name} is invalid: {defect}."
         raise ConfigurationError(what, occurrences.WHOSE_DEFECT)
-    return judged(settings, row.name, ScheduleSettings.model_validate(row.options))
+    return schedule_check(settings, row.name, ScheduleSettings.model_validate(row.options))
 
 
-def judged(settings: Settings, name: str, wanted: ScheduleSettings) -> Check:
+def schedule_check(settings: Settings, name: str, schedule: ScheduleSettings) -> Check:
     """Return when a schedule is due next, with a warning if it would fail now.
 
     It is only a warning, as a share may be mounted later, for example.
     """
     try:
-        if wanted.kind in _NEEDS:
-            _NEEDS[wanted.kind](settings, wanted)
+        if schedule.kind in _NEEDS:
+            _NEEDS[schedule.kind](settings, schedule)
     except ChordwiseError as error:
         verdict, hint, what = CheckStatus.WARN, error.hint, f"; {error.what}"
     else:
         verdict, hint, what = CheckStatus.OK, "", ""
     now = datetime.now(UTC)  # noqa: TID251 - the clock
-    due_at = due_times.next_due(wanted.cron, wanted.zone, now).astimezone(wanted.zone)
-    finding = f"{wanted.kind}, due {due_at:%Y-%m-%d %H:%M} {wanted.time_zone}{what}"
+    due_at = due_times.next_due(schedule.cron, schedule.zone, now).astimezone(schedule.zone)
+    finding = f"{schedule.kind}, due {due_at:%Y-%m-%d %H:%M} {schedule.time_zone}{what}"
     return Check(name=f"schedule {name}", verdict=verdict, finding=finding, hint=hint)
 
 
-def _analysis(settings: Settings, wanted: ScheduleSettings) -> None:
-    _require_profile(settings, wanted)
-    for path in wanted.paths:
+def _analysis(settings: Settings, schedule: ScheduleSettings) -> None:
+    _require_profile(settings, schedule)
+    for path in schedule.paths:
         if settings.inbox.is_watched and places(settings).holding(Path(path)) is not None:
             what = f"{path} is in a watched inbox, which takes its files at once."
             raise ConfigurationError(what, "Use another folder, or set inbox.enabled = false.")
-        holds_something(path)
-    profile = settings.profiles.get(wanted.profile, ProfileSettings())
-    if (wanted.lane or profile.lane) is Lane.BATCH:
+        matches_any_file(path)
+    profile = settings.profiles.get(schedule.profile, ProfileSettings())
+    if (schedule.lane or profile.lane) is Lane.BATCH:
         model = profile.model or settings.model
         if lane_for(settings, model, Lane.BATCH) is Lane.ONLINE:
             what = f"the lane is batch, but {model} has no Batch API and uses the online lane."
             raise ConfigurationError(what, "See docs/batch-lane.md for models with a Batch API.")
-        _require_time_for_the_rest(settings, wanted)
+        _require_time_after_spill_over(settings, schedule)
 
 
-def _reanalysis(settings: Settings, wanted: ScheduleSettings) -> None:
+def _reanalysis(settings: Settings, schedule: ScheduleSettings) -> None:
     lanes_of_runs = {
         *(each.lane for each in settings.profiles.values()),
         *(each.lane for each in settings.schedules.values()),
     }
     # Without a lane, each analysis uses the lane of its earlier run.
-    if wanted.lane is Lane.BATCH or (wanted.lane is None and Lane.BATCH in lanes_of_runs):
-        _require_time_for_the_rest(settings, wanted)
+    if schedule.lane is Lane.BATCH or (schedule.lane is None and Lane.BATCH in lanes_of_runs):
+        _require_time_after_spill_over(settings, schedule)
 
 
-def _require_time_for_the_rest(settings: Settings, wanted: ScheduleSettings) -> None:
+def _require_time_after_spill_over(settings: Settings, schedule: ScheduleSettings) -> None:
     """Check that a schedule in the batch lane expires after the switch to the online lane."""
-    expiry, spill_over = wanted.expires_after_hours, settings.batch.spill_over_hours
+    expiry, spill_over = schedule.expires_after_hours, settings.batch.spill_over_hours
     if expiry <= spill_over:
         what = (
             f"it expires after {expiry:g} hours, before unanswered questions are asked online, "
@@ -112,28 +112,28 @@ def _require_time_for_the_rest(settings: Settings, wanted: ScheduleSettings) -> 
         raise ConfigurationError(what, "Raise expires_after_hours, or lower spill_over_hours.")
 
 
-def _require_profile(settings: Settings, wanted: ScheduleSettings) -> None:
-    if wanted.profile not in {"", *settings.profiles}:
-        what = f"There is no profile “{wanted.profile}”."
+def _require_profile(settings: Settings, schedule: ScheduleSettings) -> None:
+    if schedule.profile not in {"", *settings.profiles}:
+        what = f"There is no profile “{schedule.profile}”."
         raise ConfigurationError(what, "Change the schedule, or chordwise.toml.")
 
 
-def _report(_settings: Settings, wanted: ScheduleSettings) -> None:
-    require_writable(Path(wanted.folder), "folder")
+def _report(_settings: Settings, schedule: ScheduleSettings) -> None:
+    require_writable(Path(schedule.folder), "folder")
 
 
-def _export(settings: Settings, wanted: ScheduleSettings) -> None:
-    require_writable(Path(wanted.folder), "folder")
-    writers.require(format_of(wanted))
+def _export(settings: Settings, schedule: ScheduleSettings) -> None:
+    require_writable(Path(schedule.folder), "folder")
+    writers.require(format_of(schedule))
     if address := settings.reader_url or settings.database_url:
-        with selection.opened(address, selection_of(wanted)):
+        with selection.opened(address, selection_of(schedule)):
             return
 
 
-def _evaluation(settings: Settings, wanted: ScheduleSettings) -> None:
-    _require_profile(settings, wanted)
-    if wanted.gold:
-        gold.read(Path(wanted.gold))
+def _evaluation(settings: Settings, schedule: ScheduleSettings) -> None:
+    _require_profile(settings, schedule)
+    if schedule.gold:
+        gold.read(Path(schedule.gold))
 
 
 _NEEDS: Mapping[ScheduleKind, Callable[[Settings, ScheduleSettings], None]] = {
@@ -143,6 +143,6 @@ _NEEDS: Mapping[ScheduleKind, Callable[[Settings, ScheduleSettings], None]] = {
     ScheduleKind.INSIGHT: _report,
     ScheduleKind.EXPORT: _export,
     ScheduleKind.EVALUATE: _evaluation,
-    ScheduleKind.RECALIBRATE: lambda _settings, _wanted: calibration.require(),
+    ScheduleKind.RECALIBRATE: lambda _settings, _schedule: calibration.require(),
     ScheduleKind.CERTIFY: _require_profile,
 }

@@ -48,7 +48,7 @@ def write(sink: BinaryIO, table: Table) -> int:
         UsageError: A value does not fit the type of its column.
     """
     with TemporaryFile() as file:
-        return _write(sink, _measured(table, file))
+        return _write(sink, _with_measured_decimals(table, file))
 
 
 def arrow_table(columns: Sequence[Column], rows: Sequence[Row]) -> pa.Table:
@@ -94,7 +94,7 @@ _Digits: TypeAlias = tuple[int, int]
 """The number of digits of decimals before and after the decimal point."""
 
 
-def _measured(table: Table, file: IO[bytes]) -> Table:
+def _with_measured_decimals(table: Table, file: IO[bytes]) -> Table:
     """Return a table whose decimal columns all have digits; its rows are buffered in a file."""
     if all(column.kind is not Kind.DECIMAL or _has_digits(column) for column in table.columns):
         return table
@@ -103,23 +103,23 @@ def _measured(table: Table, file: IO[bytes]) -> Table:
         pickle.dump(rows, file)
         for number, column in enumerate(table.columns):
             found = _digits(column, [row[number] for row in rows])
-            digits[number] = _most([digits[number], found])
+            digits[number] = _maximum([digits[number], found])
     file.seek(0)
     columns = [_fitting(*each) for each in zip(table.columns, digits, strict=True)]
-    return Table(columns=columns, batches=_kept(file))
+    return Table(columns=columns, batches=_read_back(file))
 
 
-def _kept(file: IO[bytes]) -> Iterator[Sequence[Row]]:
+def _read_back(file: IO[bytes]) -> Iterator[Sequence[Row]]:
     with suppress(EOFError):
         while True:
-            yield pickle.load(file)  # noqa: S301 - written by `_measured`
+            yield pickle.load(file)  # noqa: S301 - written by `_with_measured_decimals`
 
 
 def _digits(column: Column, values: Sequence[object]) -> _Digits:
     """Return the digits that the values of a decimal column without declared precision need."""
     if column.kind is not Kind.DECIMAL or _has_digits(column):
         return 0, 0
-    return _most([_digits_of(value) for value in values if isinstance(value, Decimal)])
+    return _maximum([_digits_of(value) for value in values if isinstance(value, Decimal)])
 
 
 def _digits_of(value: Decimal) -> _Digits:
@@ -129,7 +129,7 @@ def _digits_of(value: Decimal) -> _Digits:
     return max(0, len(digits) + exponent), max(0, -exponent)
 
 
-def _most(digits: Sequence[_Digits]) -> _Digits:
+def _maximum(digits: Sequence[_Digits]) -> _Digits:
     return max((each for each, _ in digits), default=0), max(
         (each for _, each in digits), default=0
     )

@@ -72,13 +72,13 @@ def opened(database_url: SecretStr, wanted: Selection | str) -> Iterator[Table]:
         UsageError: The table, view or column does not exist, or PostgreSQL rejects the statement.
         ConfigurationError: The reader role is missing, or cannot log in.
     """
-    with opened_together(database_url, [wanted]) as (table,):
+    with opened_in_one_snapshot(database_url, [wanted]) as (table,):
         yield table
 
 
 @contextmanager
-def opened_together(
-    database_url: SecretStr, wanted: Sequence[Selection | str]
+def opened_in_one_snapshot(
+    database_url: SecretStr, selections: Sequence[Selection | str]
 ) -> Iterator[Sequence[Table]]:
     """Open several selections in one snapshot of the database.
 
@@ -86,7 +86,7 @@ def opened_together(
         UsageError: A table, view or column does not exist, or PostgreSQL rejects a statement.
         ConfigurationError: The reader role is missing, or cannot log in.
     """
-    for each in wanted:
+    for each in selections:
         if isinstance(each, str):
             user_sql.check_reading(each)
     with (
@@ -97,7 +97,7 @@ def opened_together(
         readable = f"Tables and views: {', '.join(names)}."
         statements = [
             each if isinstance(each, str) else _statement(connection, each, names)
-            for each in wanted
+            for each in selections
         ]
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         yield [

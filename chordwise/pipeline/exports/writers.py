@@ -70,7 +70,7 @@ def write_answers(
     statements = [
         ordered.format(view, ", row_index" if view in views[_FIRST_LIST:] else "") for view in views
     ]
-    with selection.opened_together(database_url, statements) as tables:
+    with selection.opened_in_one_snapshot(database_url, statements) as tables:
         return workbook.write_answers(sink, dict(zip(titles, tables, strict=True)), raw=raw)
 
 
@@ -106,7 +106,7 @@ def new_file(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            _give_name(name, path, overwrite=overwrite)
+            _rename_into_place(name, path, overwrite=overwrite)
             sync_folder(path.parent)
     except FileExistsError as error:
         raise _exists(path) from error
@@ -128,7 +128,7 @@ def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
             name.unlink(missing_ok=True)
 
 
-def _give_name(name: Path, path: Path, *, overwrite: bool) -> None:
+def _rename_into_place(name: Path, path: Path, *, overwrite: bool) -> None:
     """Rename the file in one step, which fails if the target exists, unless `overwrite` is set."""
     if overwrite:
         name.replace(path)

@@ -80,24 +80,26 @@ class Delivering:
             return [self.deliver([file])[0] for file in files]
 
     def _deliver(self, files: Sequence[InboxFile]) -> list[Path | Exception]:
-        brought: list[Path | Exception] = []
+        moved: list[Path | Exception] = []
         ended: dict[uuid.UUID, Mapping[str, object]] = {}
-        with self._judged(files) as found:
-            self._note_destinations(files, found)
+        with self._written_notes(files) as found:
+            self._record_destinations(files, found)
             for file in files:
                 try:
-                    destination = self._brought(file, found[file.id])
+                    destination = self._moved(file, found[file.id])
                 except OSError as error:
-                    brought.append(error)
+                    moved.append(error)
                 else:
-                    brought.append(destination)
-                    ended[file.id] = _end(file, destination, found[file.id])
+                    moved.append(destination)
+                    ended[file.id] = _final_values(file, destination, found[file.id])
             with self._context.database.write() as session:
                 inbox_files.write_each(session, ended, {"delivered_at": clock.database_now()})
-        return brought
+        return moved
 
     @contextmanager
-    def _judged(self, files: Sequence[InboxFile]) -> Iterator[Mapping[uuid.UUID, FileOutcome]]:
+    def _written_notes(
+        self, files: Sequence[InboxFile]
+    ) -> Iterator[Mapping[uuid.UUID, FileOutcome]]:
         """Write the notes of files in one transaction, which sees one snapshot of the database."""
         found: dict[uuid.UUID, FileOutcome] = {}
         ids = [file.id for file in files]
@@ -112,31 +114,31 @@ class Delivering:
                     is_done = file.reason is None and file.id in done
                     run = None if file.run_id is None else session.get_one(Run, file.run_id)
                     write(note, file, run, outcomes, now, is_done=is_done)
-                    is_told = is_done or file.reason is not None
-                    trouble = {} if is_told else inbox_files.first_trouble(session, file.id)
+                    has_reason = is_done or file.reason is not None
+                    trouble = {} if has_reason else inbox_files.first_trouble(session, file.id)
                     found[file.id] = FileOutcome(is_done=is_done, note=note, trouble=trouble)
             yield found
 
-    def _note_destinations(
+    def _record_destinations(
         self, files: Sequence[InboxFile], found: Mapping[uuid.UUID, FileOutcome]
     ) -> None:
         """Choose and record free names for the files that are not moved yet, in one transaction."""
         chosen: set[Path] = set()
-        noted: dict[uuid.UUID, Mapping[str, object]] = {}
+        values: dict[uuid.UUID, Mapping[str, object]] = {}
         for file in files:
             if self._resumed(file, self._stored(file)) is None:
                 place = _free_place(file, found[file.id], chosen)
                 file.raw_destination = os.fsencode(place)
-                noted[file.id] = {"raw_destination": file.raw_destination}
+                values[file.id] = {"raw_destination": file.raw_destination}
         with self._context.database.write() as session:
-            inbox_files.write_each(session, noted, {"status": InboxStatus.DELIVERING})
+            inbox_files.write_each(session, values, {"status": InboxStatus.DELIVERING})
 
-    def _brought(self, file: InboxFile, found: FileOutcome) -> Path:
+    def _moved(self, file: InboxFile, found: FileOutcome) -> Path:
         stored = self._stored(file)
         destination = self._resumed(file, stored) or self._placed(file, stored, found)
         self._add_side_car(file, destination)
         self._add_note(file, destination, found)
-        self._store.end(file.id)
+        self._store.remove(file.id)
         return destination
 
     def _stored(self, file: InboxFile) -> Path:
@@ -148,7 +150,7 @@ class Delivering:
             return None
         destination = Path(os.fsdecode(file.raw_destination))
         if os.path.lexists(stored) and folders.is_copy(stored, destination):
-            folders.mark_beside(destination, file.id.hex).unlink(missing_ok=True)
+            folders.hidden_path(destination, file.id.hex).unlink(missing_ok=True)
             stored.unlink()
         is_there = not os.path.lexists(stored) and os.path.lexists(destination)
         return destination if is_there else None
@@ -160,7 +162,7 @@ class Delivering:
             try:
                 folders.place(stored, destination, file.id.hex)
             except FileExistsError:
-                self._note_destinations([file], {file.id: found})
+                self._record_destinations([file], {file.id: found})
             else:
                 return destination
 
@@ -168,18 +170,18 @@ class Delivering:
         side_car = self._store.side_car_of(file.id, file.relative.name)
         if os.path.lexists(side_car):
             beside = destination.with_name(side_car_name(destination.name))
-            folders.place_freely(side_car, beside, f"{file.id.hex}-side-car")
+            folders.place_numbered(side_car, beside, f"{file.id.hex}-side-car")
 
     def _add_note(self, file: InboxFile, destination: Path, found: FileOutcome) -> None:
         note = destination.with_name(note_name(destination.name))
-        mark = folders.mark_beside(note, f"{file.id.hex}-note")
+        mark = folders.hidden_path(note, f"{file.id.hex}-note")
         if os.path.lexists(note):  # written before a kill; its name was free when chosen
             mark.unlink(missing_ok=True)
             return
         found.note.seek(0)
         with mark.open("w", encoding="utf-8") as written:
             shutil.copyfileobj(found.note, written)
-        folders.place_freely(mark, note, f"{file.id.hex}-note-again")
+        folders.place_numbered(mark, note, f"{file.id.hex}-note-again")
 
 
 def _by_file(
@@ -209,7 +211,7 @@ def _free_place(file: InboxFile, found: FileOutcome, chosen: set[Path]) -> Path:
     raise AssertionError("there is always another name")
 
 
-def _end(file: InboxFile, destination: Path, found: FileOutcome) -> Mapping[str, object]:
+def _final_values(file: InboxFile, destination: Path, found: FileOutcome) -> Mapping[str, object]:
     return {
         "status": InboxStatus.DONE if found.is_done else InboxStatus.FAILED,
         "delivered_path": printable(str(destination)),

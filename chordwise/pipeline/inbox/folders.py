@@ -28,7 +28,7 @@ _SLICE = 1024 * 1024
 _NO_LINKS = (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 
-def mark_beside(path: Path, token: str) -> Path:
+def hidden_path(path: Path, token: str) -> Path:
     """Return the hidden name of a file while it is copied."""
     return path.with_name(f"{MARK}{token}")
 
@@ -45,7 +45,7 @@ def take(source: Path, target: Path, token: str, rename: Rename = os.rename) -> 
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        mark = mark_beside(source, token)
+        mark = hidden_path(source, token)
         os.rename(source, mark)  # noqa: PTH104 - atomic, within the folder
         finish_taking(mark, target)
 
@@ -75,7 +75,7 @@ def place(source: Path, target: Path, token: str) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        mark = mark_beside(target, token)
+        mark = hidden_path(target, token)
         mark.unlink(missing_ok=True)  # left by an interrupted attempt
         try:
             copy(source, mark)
@@ -86,7 +86,7 @@ def place(source: Path, target: Path, token: str) -> None:
         source.unlink()
 
 
-def place_freely(source: Path, target: Path, token: str) -> None:
+def place_numbered(source: Path, target: Path, token: str) -> None:
     """Move a file to a name, or to a numbered variant of it if it is taken."""
     for name in names_like(target.name):
         try:
@@ -287,7 +287,7 @@ class Store:
         """Return the path of the side-car of a file; it may not exist."""
         return self.folder_of(file_id) / side_car_name(name)
 
-    def begin(self, file_id: uuid.UUID, source: Path) -> None:
+    def create(self, file_id: uuid.UUID, source: Path) -> None:
         """Create the sub-folder of a file, and record the origin of the file in it.
 
         Raises:
@@ -304,7 +304,7 @@ class Store:
         except OSError:
             return None
 
-    def end(self, file_id: uuid.UUID) -> None:
+    def remove(self, file_id: uuid.UUID) -> None:
         """Remove the sub-folder of a file that was moved out.
 
         Raises:

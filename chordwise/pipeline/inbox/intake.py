@@ -26,7 +26,7 @@ from chordwise.storage.record import new_id
 
 log = structlog.get_logger(__name__)
 
-CutOff: TypeAlias = tuple[uuid.UUID, Callable[[], None]]
+InterruptedMove: TypeAlias = tuple[uuid.UUID, Callable[[], None]]
 """The id of a file whose move was interrupted, and a function that completes or undoes the move.
 
 The function may raise OSError if the file cannot be moved; no file is lost, and a later call
@@ -52,17 +52,17 @@ class Taking:
         self._commit = context.database.commit
         self._store = store
         self._rename = rename
-        self._left_behind: list[CutOff] = []
+        self._failed_undos: list[InterruptedMove] = []
 
     def take(self, wanted: Sequence[Wanted]) -> list[InboxFile | OSError | None]:
         """Move files with their side-cars into the store.
 
         The result contains, for each file, its row, `None` if the file differs from the scanned
         one, or the error that prevented the move. After an error the file is back in its inbox, or
-        is returned by `left_behind`.
+        is returned by `take_failed_undos`.
 
         Raises:
-            ServiceUnavailableError: The database cannot be reached; see `cut_off`.
+            ServiceUnavailableError: The database cannot be reached; see `interrupted_moves`.
         """
         files = [self._row(each) for each in wanted]
         self._commit(lambda session: session.add_all(files))
@@ -77,7 +77,7 @@ class Taking:
 
     def _moved(self, file: InboxFile, wanted: Wanted) -> InboxFile | OSError | None:
         try:
-            self._store.begin(file.id, wanted.path)
+            self._store.create(file.id, wanted.path)
             for source, stored, token in self._parts(file):
                 if os.path.lexists(source):
                     folders.take(source, stored, token, self._rename)
@@ -85,28 +85,28 @@ class Taking:
         except FileNotFoundError:
             is_good = False  # another process took it, or it was removed
         except OSError as error:
-            self._undo_now_or_later(file)
+            self._try_undo(file)
             return error
         if not is_good:
-            self._undo_now_or_later(file)
+            self._try_undo(file)
             return None
         return file
 
-    def left_behind(self) -> list[CutOff]:
-        """Return, once, the files that could neither be taken nor put back."""
-        found, self._left_behind = self._left_behind, []
+    def take_failed_undos(self) -> list[InterruptedMove]:
+        """Return, once, the files that could neither be taken nor restored."""
+        found, self._failed_undos = self._failed_undos, []
         return found
 
-    def cut_off(self) -> list[CutOff]:
-        """Return all moves that a kill interrupted, including those of `left_behind`."""
-        self._left_behind = []
+    def interrupted_moves(self) -> list[InterruptedMove]:
+        """Return all moves that a kill interrupted, including those of `take_failed_undos`."""
+        self._failed_undos = []
         orphans = set(self._store.ids())  # read before the rows: a row precedes its sub-folder
         with self._context.database.read() as session:
             files = inbox_files.in_status(session, self._store.id, InboxStatus.TAKING, None)
             orphans -= inbox_files.known_ids(session, list(orphans))
         return [
-            *((file.id, partial(self._settle, file)) for file in files),
-            *((file_id, partial(self._put_orphan_back, file_id)) for file_id in orphans),
+            *((file.id, partial(self._finish, file)) for file in files),
+            *((file_id, partial(self._restore_orphan, file_id)) for file_id in orphans),
         ]
 
     def _row(self, wanted: Wanted) -> InboxFile:
@@ -142,9 +142,9 @@ class Taking:
             for now, seen in zip(found, prints, strict=True)
         )
 
-    def _settle(self, file: InboxFile) -> None:
+    def _finish(self, file: InboxFile) -> None:
         for source, stored, token in self._parts(file):
-            mark = folders.mark_beside(source, token)
+            mark = folders.hidden_path(source, token)
             if os.path.lexists(mark):
                 folders.finish_taking(mark, stored)
         stored = self._store.path_of(file.id, file.relative.name)
@@ -157,48 +157,48 @@ class Taking:
             self._undo(file)
         log.warning("inbox.recovered", file=file.name, folder=file.folder)
 
-    def _undo_now_or_later(self, file: InboxFile) -> None:
+    def _try_undo(self, file: InboxFile) -> None:
         try:
             self._undo(file)
         except OSError:
-            self._left_behind.append((file.id, partial(self._undo, file)))
+            self._failed_undos.append((file.id, partial(self._undo, file)))
 
     def _undo(self, file: InboxFile) -> None:
         for source, stored, token in self._parts(file):
-            _put_back(source, stored, token)
-        self._store.end(file.id)
+            _restore(source, stored, token)
+        self._store.remove(file.id)
         self._commit(
             lambda session: session.execute(delete(InboxFile).where(InboxFile.id == file.id))
         )
 
-    def _put_orphan_back(self, file_id: uuid.UUID) -> None:
+    def _restore_orphan(self, file_id: uuid.UUID) -> None:
         """Move a file without a row in the database back to its inbox, to be taken again."""
         if not self._store.folder_of(file_id).exists():
             return
         origin = self._store.origin(file_id)
         if origin is None:
             if not any(self._store.folder_of(file_id).iterdir()):
-                self._store.end(file_id)
+                self._store.remove(file_id)
             return
         origin.parent.mkdir(parents=True, exist_ok=True)
         name, token = origin.name, file_id.hex
         beside = origin.with_name(side_car_name(name))
-        _put_back(beside, self._store.side_car_of(file_id, name), f"{token}-side-car")
-        _put_back(origin, self._store.path_of(file_id, name), token)
-        self._store.end(file_id)
+        _restore(beside, self._store.side_car_of(file_id, name), f"{token}-side-car")
+        _restore(origin, self._store.path_of(file_id, name), token)
+        self._store.remove(file_id)
         log.warning("inbox.restored", file=printable(str(origin)))
 
 
-def _put_back(source: Path, stored: Path, token: str) -> None:
+def _restore(source: Path, stored: Path, token: str) -> None:
     """Move a file back to its original path, or beside it if that path is taken now."""
-    mark = folders.mark_beside(source, token)
+    mark = folders.hidden_path(source, token)
     if os.path.lexists(mark) and os.path.lexists(stored):
         mark.unlink()  # the copy is complete
     moved = stored if os.path.lexists(stored) else mark
     if not os.path.lexists(moved):
         return
     if folders.is_copy(moved, source):  # moved back before a kill
-        folders.mark_beside(source, f"{token}-back").unlink(missing_ok=True)
+        folders.hidden_path(source, f"{token}-back").unlink(missing_ok=True)
         moved.unlink()
         return
-    folders.place_freely(moved, source, f"{token}-back")
+    folders.place_numbered(moved, source, f"{token}-back")

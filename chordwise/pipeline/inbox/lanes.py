@@ -45,29 +45,29 @@ class Task:
         self._monotonic = monotonic
         self._submit = submit
         self._current: InboxFile | None = None
-        self._gives_back = False
+        self._is_stopping = False
         self._lock = Lock()
         self._thread = Thread(target=self._run, name="reading", daemon=True)
         self._thread.start()
 
     def begin(self, file: InboxFile) -> bool:
-        """Return whether a file may be read now; false after `give_back`."""
+        """Return whether a file may be read now; false after `stop_after_current`."""
         with self._lock:
-            if self._gives_back:
+            if self._is_stopping:
                 return False
             self._current, self.begun_at = file, self._monotonic()
             return True
 
-    def give_back(self) -> InboxFile | None:
+    def stop_after_current(self) -> InboxFile | None:
         """Stop the task from beginning further files; return the current one."""
         with self._lock:
-            self._gives_back = True
+            self._is_stopping = True
             return self._current
 
     @property
     def held(self) -> set[uuid.UUID]:
-        """The ids of the files of this task; after `give_back` only those that it has begun."""
-        if not self._gives_back:
+        """The ids of the files of this task; once it is stopping, only those that it has begun."""
+        if not self._is_stopping:
             return {file.id for file in self.files}
         through = list(self.outcomes)  # a copy, because the task's thread adds to it
         return {*through, *([] if self._current is None else [self._current.id])}
@@ -84,7 +84,7 @@ class Task:
 
     def interrupt(self) -> None:
         """Interrupt the reader; the task ends soon after."""
-        self.give_back()
+        self.stop_after_current()
         self.is_interrupted = True
         self.reader.interrupt()
 
@@ -159,7 +159,7 @@ class Lanes:
 
     def ended(self) -> Iterator[tuple[InboxFile, bool | BaseException]]:
         """Yield the finished files, once each; postponed files are begun again later."""
-        self._sort_out()
+        self._move_slow()
         for task in self.tasks:
             if not task.ended.is_set():
                 continue
@@ -183,7 +183,7 @@ class Lanes:
         for reader in (*self._idle_readers, *(task.reader for task in self.tasks)):
             reader.close()
 
-    def _sort_out(self) -> None:
+    def _move_slow(self) -> None:
         task = self._quick
         if task is None or task.alone or task.ended.is_set() or task.is_interrupted:
             return
@@ -191,9 +191,9 @@ class Lanes:
             return
         if self._slow is None:
             self._slow, self._quick = task, None
-            file, told = task.give_back(), "inbox.slow"
+            file, event = task.stop_after_current(), "inbox.slow"
         else:
-            file, told = task.give_back(), "inbox.slow_queued"
+            file, event = task.stop_after_current(), "inbox.slow_queued"
             task.interrupt()
         if file is not None:
-            log.info(told, file=file.name, folder=file.folder)
+            log.info(event, file=file.name, folder=file.folder)

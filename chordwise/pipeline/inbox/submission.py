@@ -102,7 +102,7 @@ class Submitting:
             taken = InboxStatus.TAKEN
             return list(inbox_files.in_status(session, self._store.id, taken, limit))
 
-    def needs_to_be_alone(self, file: InboxFile) -> bool:
+    def is_last_attempt(self, file: InboxFile) -> bool:
         """Return whether no other file may be read at the same time: this is its last attempt."""
         return file.id not in self._begun and file.attempts == MAX_ATTEMPTS - 1
 
@@ -142,7 +142,7 @@ class Submitting:
         if ended:
             with self._context.database.write() as session:
                 inbox_files.note_submitted(session, ended)
-            self._note_outcomes(task, ended)
+            self._record_outcomes(task, ended)
 
     def close_quiet(self, *, everything: bool = False) -> None:
         """Close the runs that received no file for a while, or all of them."""
@@ -167,7 +167,7 @@ class Submitting:
             is_abandoned = inbox_files.is_submitted_to(self._store.id) & Run.id.not_in(ours)
             intakes.finish_all(session, is_abandoned)
 
-    def take_attempts_back(self) -> None:
+    def subtract_attempts(self) -> None:
         """Subtract the attempts of this process, which is stopping normally."""
         with self._context.database.write() as session:
             inbox_files.take_attempts_back(session, self._begun)
@@ -209,7 +209,7 @@ class Submitting:
             try:
                 if stored.exists():
                     file.sha256, file.byte_count = folders.sha256_of(stored), stored.stat().st_size
-                found = self._found_run(file, stored, leased)
+                found = self._with_run(file, stored, leased)
             except (LeaseLostError, ServiceUnavailableError):
                 raise
             except ChordwiseError as error:
@@ -218,7 +218,7 @@ class Submitting:
             if found is not None:
                 placed.append(found)
 
-    def _found_run(self, file: InboxFile, stored: Path, leased: set[str]) -> _Placed | None:
+    def _with_run(self, file: InboxFile, stored: Path, leased: set[str]) -> _Placed | None:
         """Return a file with its run; `None` if it was completely taken in before a kill.
 
         `leased` contains the keys of the runs that are known to be open.
@@ -259,7 +259,7 @@ class Submitting:
     def _read(self, task: Task, placed: Sequence[_Placed], reader: Reader) -> None:
         source = FileSource(reader, io.BytesIO())
         batches = _Batches()
-        with BatchWriter(lambda batch: self._note_outcomes(task, batches.store(batch))) as writer:
+        with BatchWriter(lambda batch: self._record_outcomes(task, batches.store(batch))) as writer:
             for each in placed:
                 if not task.begin(each.file):
                     return
@@ -270,7 +270,7 @@ class Submitting:
                     task.outcomes[each.file.id] = error
                     return
 
-    def _note_outcomes(self, task: Task, files: Sequence[InboxFile]) -> None:
+    def _record_outcomes(self, task: Task, files: Sequence[InboxFile]) -> None:
         for file in files:
             task.outcomes[file.id] = True
             self._begun.discard(file.id)
@@ -361,7 +361,7 @@ class _Batches:
             offered = list(part)
             submission = self._placed(offered[0]).run.submission
             try:
-                submission.take_in_all(offered, partial(self._note, submission.run_id))
+                submission.take_in_all(offered, partial(self._link_files, submission.run_id))
             except RunCancelledError as error:
                 for each in offered:
                     _refuse(self._placed(each).file, error)
@@ -371,7 +371,7 @@ class _Batches:
                 del self._places[each.intake_id]
         return through
 
-    def _note(self, run_id: uuid.UUID, session: Session, offered: Sequence[Offered]) -> None:
+    def _link_files(self, run_id: uuid.UUID, session: Session, offered: Sequence[Offered]) -> None:
         links = []
         for each in offered:
             placed, position = self._places[each.intake_id]

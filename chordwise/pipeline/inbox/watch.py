@@ -19,7 +19,7 @@ from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.inbox import scan
 from chordwise.pipeline.inbox.delivery import Delivering
 from chordwise.pipeline.inbox.folders import Store, places
-from chordwise.pipeline.inbox.intake import CutOff, Taking, Wanted
+from chordwise.pipeline.inbox.intake import InterruptedMove, Taking, Wanted
 from chordwise.pipeline.inbox.lanes import Lanes
 from chordwise.pipeline.inbox.scan import Refused, check, profile_named
 from chordwise.pipeline.inbox.submission import Submitting
@@ -67,11 +67,11 @@ class Watch:
         self._reading_turn_seconds = reading_turn_seconds
         self._delivering = Delivering(context, store)
         self._waiting = Sightings(self._settings.stability_seconds, MAX_WAITING)
-        self._troubles = FailureBackoff()
+        self._failures = FailureBackoff()
         self._events: SimpleQueue[Path] = SimpleQueue()
         self._refused: set[Refused] = set()
         self._must_recover = True
-        self._cut_off: list[CutOff] = []
+        self._interrupted_moves: list[InterruptedMove] = []
         self._scan_at = self._pending_at = self._deliver_at = 0.0
         self._earliest_scan_at = 0.0
         self._left_out = 0
@@ -109,9 +109,9 @@ class Watch:
         try:
             if self._must_recover:
                 self._recover()
-            self._settle_cut_off()
+            self._finish_interrupted_moves()
             self._collect()
-            self._hear()
+            self._read_events()
             self._scan_if_due()
             is_behind = self._take_ripe()
             self._submit_pending()
@@ -130,14 +130,14 @@ class Watch:
             ServiceUnavailableError: The database cannot be reached; the next watch closes the runs.
         """
         self.stop_reading()
-        self._submitting.take_attempts_back()
+        self._submitting.subtract_attempts()
         self._submitting.close_quiet(everything=True)
 
     def stop_reading(self) -> None:
         """Interrupt the reading of files immediately, and end the reader processes."""
         self._lanes.close()
 
-    def _hear(self) -> None:
+    def _read_events(self) -> None:
         now = self._monotonic()
         while not self._events.empty():
             path = self._events.get()
@@ -147,20 +147,22 @@ class Watch:
 
     def _recover(self) -> None:
         self.make_folders()
-        self._cut_off = self._taking.cut_off()
+        self._interrupted_moves = self._taking.interrupted_moves()
         self._submitting.close_quiet(everything=True)
         self._submitting.close_abandoned()
         self._must_recover = False
 
-    def _settle_cut_off(self) -> None:
+    def _finish_interrupted_moves(self) -> None:
         """Complete or undo each interrupted move, and retry the failed ones later."""
         now = self._monotonic()
-        self._cut_off += self._taking.left_behind()
-        for file_id, settle in self._cut_off:
-            if not self._troubles.is_waiting(file_id, now):
-                with self._trying(file_id, "recover"):
-                    settle()
-        self._cut_off = [each for each in self._cut_off if self._troubles.is_waiting(each[0], now)]
+        self._interrupted_moves += self._taking.take_failed_undos()
+        for file_id, finish in self._interrupted_moves:
+            if not self._failures.is_waiting(file_id, now):
+                with self._logging_errors(file_id, "recover"):
+                    finish()
+        self._interrupted_moves = [
+            each for each in self._interrupted_moves if self._failures.is_waiting(each[0], now)
+        ]
 
     def _scan_if_due(self) -> None:
         now = self._monotonic()
@@ -191,7 +193,7 @@ class Watch:
         for each in sorted(refused - self._refused, key=lambda each: bytes(each.path)):
             log.warning("inbox.refused", file=printable(str(each.path)), reason=each.reason)
         self._refused = refused
-        self._troubles.keep_only({file[0] for file in found}, of=PurePath)
+        self._failures.keep_only({file[0] for file in found}, of=PurePath)
 
     def _take_ripe(self) -> bool:
         """Take files for one turn; return whether some are left."""
@@ -199,7 +201,7 @@ class Watch:
         ripe = (
             each
             for each in self._waiting.ripe(now)
-            if not self._troubles.is_waiting(each.path, now)
+            if not self._failures.is_waiting(each.path, now)
         )
         while self._monotonic() <= now + _TURN_SECONDS and self._lanes.is_free:
             some = list(itertools.islice(ripe, _BATCH))
@@ -207,12 +209,12 @@ class Watch:
                 return False
             wanted: list[Wanted] = []
             for sighting in some:
-                with self._trying(sighting.path, "take", is_whole=False):
-                    self._want(sighting, wanted)
+                with self._logging_errors(sighting.path, "take", is_whole=False):
+                    self._add_if_complete(sighting, wanted)
             self._take(wanted)
         return self._lanes.is_free
 
-    def _want(self, sighting: Sighting, wanted: list[Wanted]) -> None:
+    def _add_if_complete(self, sighting: Sighting, wanted: list[Wanted]) -> None:
         """Add a file to those that are to be taken, unless it is still being written."""
         path, now = Path(sighting.path), self._monotonic()
         inbox = self._places.holding(path)
@@ -230,7 +232,7 @@ class Watch:
     def _take(self, wanted: Sequence[Wanted]) -> None:
         files = []
         for each, file in zip(wanted, self._taking.take(wanted), strict=True):
-            with self._trying(each.path, "take"):
+            with self._logging_errors(each.path, "take"):
                 if isinstance(file, OSError):
                     raise file
                 self._waiting.forget(each.path)
@@ -244,21 +246,21 @@ class Watch:
             return
         held = self._lanes.held
         waiting = self._submitting.waiting(_BATCH + len(held))
-        self._read([file for file in waiting if not self._troubles.is_waiting(file.id, now)])
+        self._read([file for file in waiting if not self._failures.is_waiting(file.id, now)])
         is_behind = len(waiting) > _BATCH
         self._pending_at = self._monotonic() + (0 if is_behind else _PENDING_SECONDS)
 
     def _read(self, files: Iterable[InboxFile]) -> None:
         """Begin to read files whose lanes are free, and wait briefly for each task to end."""
-        together: list[InboxFile] = []
+        others: list[InboxFile] = []
         for file in files:
-            alone = self._submitting.needs_to_be_alone(file)
+            alone = self._submitting.is_last_attempt(file)
             if alone or self._lanes.is_slow(file):
                 self._begin([file], alone=alone)
             else:
-                together.append(file)
-        if together:
-            self._begin(together, alone=False)
+                others.append(file)
+        if others:
+            self._begin(others, alone=False)
 
     def _begin(self, files: Sequence[InboxFile], *, alone: bool) -> None:
         task = self._lanes.begin(files, alone=alone)
@@ -268,7 +270,7 @@ class Watch:
 
     def _collect(self) -> None:
         for file, outcome in self._lanes.ended():
-            with self._trying(file.id, "submit"):
+            with self._logging_errors(file.id, "submit"):
                 if isinstance(outcome, BaseException):
                     raise outcome
                 if outcome:
@@ -282,21 +284,21 @@ class Watch:
         due = self._delivering.ready(_MAX_DELIVERED)
         # With thousands of open files the query takes longer, and is run less often.
         pause = max(_DELIVER_SECONDS, _SHARE * (self._monotonic() - now))
-        ready = (each for each in due if not self._troubles.is_waiting(each.id, now))
+        ready = (each for each in due if not self._failures.is_waiting(each.id, now))
         until = self._monotonic() + _TURN_SECONDS
         while self._monotonic() <= until:
             files = list(itertools.islice(ready, _DELIVERED_TOGETHER))
             if not files:
                 break
-            for file, brought in zip(files, self._delivering.deliver(files), strict=True):
-                with self._trying(file.id, "deliver"):
-                    if isinstance(brought, Exception):
-                        raise brought
-                    log.info("inbox.delivered", file=file.name, to=printable(str(brought)))
+            for file, moved in zip(files, self._delivering.deliver(files), strict=True):
+                with self._logging_errors(file.id, "deliver"):
+                    if isinstance(moved, Exception):
+                        raise moved
+                    log.info("inbox.delivered", file=file.name, to=printable(str(moved)))
         self._deliver_at = self._monotonic() + pause
 
     @contextlib.contextmanager
-    def _trying(self, key: Hashable, what: str, *, is_whole: bool = True) -> Iterator[None]:
+    def _logging_errors(self, key: Hashable, what: str, *, is_whole: bool = True) -> Iterator[None]:
         """Log an error of one file in the block once; the file is retried later.
 
         If `is_whole`, success in the block clears the failures of the file.
@@ -307,11 +309,11 @@ class Watch:
             raise
         except (OSError, ChordwiseError) as error:
             reason = error.what if isinstance(error, ChordwiseError) else str(error.strerror)
-            if self._troubles.note(key, reason, self._monotonic()):
+            if self._failures.note(key, reason, self._monotonic()):
                 log.warning("inbox.postponed", what=what, file=printable(str(key)), reason=reason)
         except Exception:  # a defect with one file must not block the others
-            if self._troubles.note(key, "defect", self._monotonic()):
+            if self._failures.note(key, "defect", self._monotonic()):
                 log.exception("inbox.defect", what=what, file=printable(str(key)))
         else:
             if is_whole:
-                self._troubles.clear(key)
+                self._failures.clear(key)

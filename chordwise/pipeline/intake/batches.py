@@ -89,7 +89,7 @@ Shown: TypeAlias = Mapping[tuple[str, AnalysisType], Sequence[LearnedExample]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class RunQuestions:
     """What a run asks of each document; `hashes` are the identities of the results by type.
 
     `budgets` are the limits of the text of a chunk in tokens, by type; empty if only a worker can
@@ -103,7 +103,7 @@ class Asked:
     examples: Examples = field(default_factory=dict)
 
     @classmethod
-    def by(cls, context: Context, run: Run, options: RunOptions) -> Self:
+    def of(cls, context: Context, run: Run, options: RunOptions) -> Self:
         """Return what a run asks with the given options.
 
         Raises:
@@ -116,14 +116,14 @@ class Asked:
             budgets=_text_budgets(context, options),
         )
 
-    def is_whole(self, job: _NewJob) -> bool:
+    def fits_one_chunk(self, job: _NewJob) -> bool:
         """Return whether the document of a job fits into a single chunk with its examples."""
         budget = self.budgets.get(job.analysis_type)
         if budget is None or not job.text:
             return False
         return chunking.fits(job.text, budget - sum(each.token_count for each in job.shown))
 
-    def shown(self, offered: Sequence[Offered]) -> Shown:
+    def choose_examples(self, offered: Sequence[Offered]) -> Shown:
         """Choose the learned examples for each document; the database is not changed.
 
         Raises:
@@ -151,7 +151,7 @@ class NewDocument(NamedTuple):
 class Group:
     """Documents by intake id, of which the same is asked."""
 
-    asked: Asked
+    asked: RunQuestions
     documents: Mapping[uuid.UUID, NewDocument]
 
 
@@ -208,7 +208,7 @@ def unstorable(offered: Offered, error: Exception) -> Offered:
 def store(
     session: Session,
     settings: Settings,
-    asked: Asked,
+    asked: RunQuestions,
     offered: Sequence[Offered],
     shown: Shown,
     divide: Divide,
@@ -227,7 +227,7 @@ def store(
     reused = Counter[uuid.UUID]()
     for group in divide(session, new):
         reused += _add_jobs(session, settings, group.asked, group.documents, shown)
-    _take_off_list(session, asked.run.id, offered)
+    _remove_from_list(session, asked.run.id, offered)
     jobs = len(asked.options.types)
     return [
         TakenIn(
@@ -273,7 +273,7 @@ def _documents(session: Session, offered: Sequence[Offered]) -> dict[uuid.UUID, 
 def _add_jobs(
     session: Session,
     settings: Settings,
-    asked: Asked,
+    asked: RunQuestions,
     new: Mapping[uuid.UUID, NewDocument],
     shown: Shown,
 ) -> Counter[uuid.UUID]:
@@ -291,7 +291,7 @@ def _add_jobs(
     asking = [each for each in jobs if each.question not in {*stored, *leaders}]
     unanswered = [each for each in jobs if each.question not in stored]
     learned_examples.keep(session, [one for each in unanswered for one in each.shown])
-    whole = {each.id: len(each.text) for each in asking if asked.is_whole(each)}
+    whole = {each.id: len(each.text) for each in asking if asked.fits_one_chunk(each)}
     now = clock.read(session) if stored else None
     insert_all(
         session,
@@ -312,7 +312,11 @@ def _add_jobs(
 
 
 def _new_job(
-    asked: Asked, intake_id: uuid.UUID, document: NewDocument, kind: AnalysisType, shown: Shown
+    asked: RunQuestions,
+    intake_id: uuid.UUID,
+    document: NewDocument,
+    kind: AnalysisType,
+    shown: Shown,
 ) -> _NewJob:
     question = document.id, asked.hashes[kind]
     own = shown.get((documents.hash_of(document.text), kind), ()) if shown else ()
@@ -320,7 +324,7 @@ def _new_job(
 
 
 def _answers(
-    session: Session, asked: Asked, jobs: Sequence[_NewJob]
+    session: Session, asked: RunQuestions, jobs: Sequence[_NewJob]
 ) -> tuple[Mapping[ResultKey, uuid.UUID], Mapping[ResultKey, uuid.UUID]]:
     """Return the jobs that have answered the questions of new jobs, and the jobs to follow."""
     if not jobs or asked.options.fresh:
@@ -364,7 +368,7 @@ def _batch_until(settings: Settings, run: Run) -> ColumnElement[datetime] | Null
     return null() if until is None else until
 
 
-def _take_off_list(session: Session, run_id: uuid.UUID, offered: Sequence[Offered]) -> None:
+def _remove_from_list(session: Session, run_id: uuid.UUID, offered: Sequence[Offered]) -> None:
     counts = Counter(each.of for each in offered if each.of is not None)
     ended = {each.of for each in offered if each.is_last}
     intakes.note_taken(session, {of: counts[of] for of in counts if of not in ended})

@@ -17,7 +17,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.experiments import CONTROL, Guarded, Outcome, assign, exceeds
 from chordwise.domain.tasks import options_to_json
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline.intake.batches import Asked, Group, NewDocument
+from chordwise.pipeline.intake.batches import Group, NewDocument, RunQuestions
 from chordwise.pipeline.intake.run_options import RunOptions, from_json
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import deliveries, experiments, intakes
@@ -34,7 +34,7 @@ Write: TypeAlias = Callable[[Callable[[Session], int]], int]
 """Runs a function in a transaction."""
 
 
-def asked_of(options: RunOptions) -> JsonObject:
+def experiment_key(options: RunOptions) -> JsonObject:
     """Return what identifies the experiment of a run: its questions and its table of answers.
 
     A run belongs to an experiment if this value equals the control of the experiment.
@@ -50,16 +50,16 @@ def asked_of(options: RunOptions) -> JsonObject:
 class Trial:
     """Assigns the documents of a run to the variants of the experiment on its options, if any."""
 
-    def __init__(self, context: Context, asked: Asked) -> None:
+    def __init__(self, context: Context, asked: RunQuestions) -> None:
         self._context = context
         self._asked = asked
-        self._own = asked_of(asked.options)
-        self._of_variants: dict[tuple[uuid.UUID, str, uuid.UUID], Asked | None] = {}
-        self._is_on = False
+        self._key = experiment_key(asked.options)
+        self._of_variants: dict[tuple[uuid.UUID, str, uuid.UUID], RunQuestions | None] = {}
+        self._has_experiment = False
 
     def check(self) -> None:
         """Check the guardrails periodically if documents were assigned to an experiment."""
-        if self._is_on:
+        if self._has_experiment:
             check(self._context.database, CHECK_INTERVAL)
 
     def groups(
@@ -70,12 +70,12 @@ class Trial:
         The additional answers for paired documents have separate intakes in the run of the
         experiment.
         """
-        running = (each for each in experiments.running(session) if each.control == self._own)
+        running = (each for each in experiments.running(session) if each.control == self._key)
         experiment = next(running, None)
-        self._is_on = experiment is not None
+        self._has_experiment = experiment is not None
         if experiment is None or not documents:
             return [Group(asked=self._asked, documents=documents)]
-        asked: dict[int, Asked] = {}
+        asked: dict[int, RunQuestions] = {}
         divided: dict[int, dict[uuid.UUID, NewDocument]] = defaultdict(dict)
         for place in self._places(session, experiment, documents):
             asked[id(place.asked)] = place.asked
@@ -93,7 +93,7 @@ class Trial:
         usable = {
             each.name: asked
             for each in variants
-            if not each.stopped_at and (asked := self._asked_by(each, self._asked.run))
+            if not each.stopped_at and (asked := self._questions_of(each, self._asked.run))
         }
         known = experiments.documents_in(
             session, experiment.id, {each.id for each in documents.values()}
@@ -139,14 +139,14 @@ class Trial:
         further = [
             (place, replace(place, intake_id=new_id(), variant=each.name, asked=asked))
             for each in variants
-            if (asked := self._asked_by(each, run))
+            if (asked := self._questions_of(each, run))
             for place in paired
         ]
         copies = {copy.intake_id: place.intake_id for place, copy in further}
         intakes.copy_all(session, run.id, copies)
         return [*places, *(copy for _, copy in further)]
 
-    def _asked_by(self, variant: ExperimentVariant, run: Run) -> Asked | None:
+    def _questions_of(self, variant: ExperimentVariant, run: Run) -> RunQuestions | None:
         """Return what a variant asks in a run; `None` if the settings lack its model."""
         key = (variant.experiment_id, variant.name, run.id)
         if key not in self._of_variants:
@@ -155,7 +155,7 @@ class Trial:
                 self._asked.options, analysis=stored.analysis, model=stored.model, name=run.name
             )
             try:
-                self._of_variants[key] = Asked.by(self._context, run, options)
+                self._of_variants[key] = RunQuestions.of(self._context, run, options)
             except ConfigurationError as error:
                 log.warning("experiment.variant_unknown", variant=variant.name, reason=error.what)
                 self._of_variants[key] = None
@@ -169,7 +169,7 @@ class _Place:
     intake_id: uuid.UUID
     document: NewDocument
     variant: str
-    asked: Asked
+    asked: RunQuestions
     is_new: bool
     is_paired: bool
 
@@ -215,10 +215,10 @@ def _broken(
         for name in names:
             found = summed.get((name, outcome))
             if found is not None and exceeds(found, outcome, bound, risk, is_paired=is_paired):
-                yield name, _SAID[outcome].format(found.variant.mean, found.control.mean)
+                yield name, _REASONS[outcome].format(found.variant.mean, found.control.mean)
 
 
-_SAID = {
+_REASONS = {
     Outcome.VALID: "{:.1%} of its answers are valid, and {:.1%} of the control's.",
     Outcome.COST: "A document costs ${:.6f}, and ${:.6f} by the control.",
     Outcome.LATENCY: "A document takes {:.2f} seconds, and {:.2f} by the control.",

@@ -112,7 +112,7 @@ def take_in(
 
     try:
         with BatchWriter(store) as writer:
-            for listed, stored in _with_stored(context, submission.untaken()):
+            for listed, stored in _with_stored(context, submission.remaining_entries()):
                 if is_stopped():
                     return False
                 documents = _documents(submission, source, listed, stored)
@@ -154,10 +154,10 @@ def _documents(
         yield stored
         return
     is_gone = listed.raw_path is None and listed.source != STDIN_SOURCE
-    reason = _why_not(listed) if submission.is_resumed or is_gone else None
+    reason = _refusal(listed) if submission.is_resumed or is_gone else None
     if reason is None:
         documents = source.read(
-            _found(listed), submission.columns, listed.source, submission.transcriber
+            _found_file(listed), submission.columns, listed.source, submission.transcriber
         )
         first = next(rest := islice(documents, listed.documents_taken, None), None)
         if first is not None:
@@ -168,12 +168,12 @@ def _documents(
     yield UnreadDocument(source=listed.source, error=failures.named(listed.source, reason))
 
 
-def _found(listed: ListedFile) -> FoundFile:
+def _found_file(listed: ListedFile) -> FoundFile:
     path = None if listed.raw_path is None else Path(os.fsdecode(listed.raw_path))
     return FoundFile(source=listed.source, path=path, follow_symlinks=listed.follow_symlinks)
 
 
-def _why_not(listed: ListedFile) -> ReadError | None:
+def _refusal(listed: ListedFile) -> ReadError | None:
     """Return the reason that an entry of an interrupted run can no longer be taken in."""
     if listed.raw_path is None:
         return failures.unreadable(
@@ -217,12 +217,12 @@ def _with_stored(
     for each in listed:
         waiting.append(each)
         if each.job_id is None or len(waiting) == STORED_AT_ONCE:
-            yield from _found_together(context, waiting)
+            yield from _with_documents(context, waiting)
             waiting = []
-    yield from _found_together(context, waiting)
+    yield from _with_documents(context, waiting)
 
 
-def _found_together(
+def _with_documents(
     context: Context, listed: Sequence[ListedFile]
 ) -> Iterator[tuple[ListedFile, ReadDocument | None]]:
     job_ids = [each.job_id for each in listed if each.job_id is not None]

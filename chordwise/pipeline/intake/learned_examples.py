@@ -85,21 +85,25 @@ def _learned(
         texts = select(Document.id, Document.text).where(among(Document.id, some))
         for attempt in context.database.attempts(PATIENCE):
             with attempt as session:
-                said = judgments.of_documents(session, some)
+                feedback = judgments.of_documents(session, some)
                 found = session.execute(texts).all()
         for document_id, text in found:
-            about = [each for each in said if each.document_id == document_id]
+            own_feedback = [each for each in feedback if each.document_id == document_id]
             own = by_document[document_id]
-            made = (learned(_judged(each, text, kind, about), max_tokens) for each in own)
+            made = (
+                learned(_judged_answer(each, text, kind, own_feedback), max_tokens) for each in own
+            )
             if (example := next(filter(None, made), None)) is not None:
                 yield example
 
 
-def _judged(
-    result: JudgedResult, text: str, kind: AnalysisType, said: Sequence[Feedback]
+def _judged_answer(
+    result: JudgedResult, text: str, kind: AnalysisType, feedback: Sequence[Feedback]
 ) -> JudgedAnswer:
     question = question_of(result.options)
-    about = [each for each in said if (each.analysis_type, each.question) == (kind, question)]
+    own_feedback = [
+        each for each in feedback if (each.analysis_type, each.question) == (kind, question)
+    ]
     return JudgedAnswer(
         document_id=result.document_id,
         sha256=result.sha256,
@@ -107,8 +111,8 @@ def _judged(
         analysis_type=kind,
         options=options_from(result.options),
         output=result.output,
-        remarks=[judgments.remark(each) for each in about],
-        feedback_ids=[each.id for each in about],
+        remarks=[judgments.remark(each) for each in own_feedback],
+        feedback_ids=[each.id for each in own_feedback],
     )
 
 

@@ -211,7 +211,7 @@ def run_options(
     analysis = _analysis_options(profile, types, settings.base_folder)
     if profile.pack:
         types, analysis = packs.completed(packs.named(profile.pack), profile.types, analysis)
-    templates = own_templates(settings, profile.prompt, types)
+    templates = user_templates(settings, profile.prompt, types)
     options = RunOptions(
         types=types,
         analysis=replace(analysis, templates=templates),
@@ -231,7 +231,7 @@ def run_options(
     return replace(options, analysis=replace(options.analysis, examples=own))
 
 
-def own_templates(
+def user_templates(
     settings: Settings, variant: str, types: Sequence[AnalysisType]
 ) -> tuple[PromptTemplate, ...]:
     """Return the user's templates of a prompt variant; empty if `variant` is empty.

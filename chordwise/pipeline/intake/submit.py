@@ -18,7 +18,7 @@ from chordwise.domain.states import InboxStatus, Lane, RunStatus
 from chordwise.errors import LeaseLostError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline.intake import answer_tables, batches, learned_examples, transcription
-from chordwise.pipeline.intake.batches import Asked, Offered, TakenIn
+from chordwise.pipeline.intake.batches import Offered, RunQuestions, TakenIn
 from chordwise.pipeline.intake.experiments import Trial
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
@@ -72,7 +72,7 @@ class Submission:
         self._token = token
         self._guard = guard
         self.options = answerable(context.settings, from_json(run.options, run.name))
-        asked = Asked.by(context, run, self.options)
+        asked = RunQuestions.of(context, run, self.options)
         examples = learned_examples.of_run(context, self.options, asked.budgets)
         self._asked = replace(asked, examples=examples)
         self._trial = Trial(context, self._asked)
@@ -92,7 +92,7 @@ class Submission:
         """The columns that are read from tables."""
         return self.options.columns
 
-    def asks_once(self, wanted: RunOptions) -> bool:
+    def has_dropped_options(self, wanted: RunOptions) -> bool:
         """Return whether requested votes or a critique were dropped for the built-in model."""
         given = self.options.analysis
         return (given.votes, given.critique) != (wanted.analysis.votes, wanted.analysis.critique)
@@ -119,7 +119,7 @@ class Submission:
                         also(session)
         return stored
 
-    def untaken(self) -> Iterator[ListedFile]:
+    def remaining_entries(self) -> Iterator[ListedFile]:
         """Yield the remaining entries of the list, in order."""
         after = -1
         while True:
@@ -193,7 +193,7 @@ class Submission:
     def _store(self, offered: Sequence[Offered], also: AlsoOfBatch | None) -> Sequence[TakenIn]:
         taken: Sequence[TakenIn] = ()
         try:
-            shown = self._asked.shown(offered)
+            shown = self._asked.choose_examples(offered)
             for attempt in self._context.database.attempts(PATIENCE):
                 with attempt as session:
                     if taken and intakes.exists(session, offered[0].intake_id):
@@ -206,7 +206,11 @@ class Submission:
                     # Last, because ends of jobs wait for this lock.
                     self._require_lease(session)
         except (DataError, UnicodeError) as error:
-            return [each for part in _apart(offered, error) for each in self._store(part, also)]
+            return [
+                each
+                for part in _split_or_replace(offered, error)
+                for each in self._store(part, also)
+            ]
         self._unlisted += sum(each.of is None for each in offered)
         self._trial.check()
         return taken
@@ -277,7 +281,7 @@ def _run(context: Context, run_id: uuid.UUID, name: str, options: RunOptions) ->
     )
 
 
-def _apart(offered: Sequence[Offered], error: Exception) -> list[Sequence[Offered]]:
+def _split_or_replace(offered: Sequence[Offered], error: Exception) -> list[Sequence[Offered]]:
     """Return two halves of a rejected batch, or the replacement of a single rejected document."""
     if len(offered) > 1:
         middle = len(offered) // 2
@@ -288,17 +292,17 @@ def _apart(offered: Sequence[Offered], error: Exception) -> list[Sequence[Offere
     return [[batches.unstorable(alone, error)]]
 
 
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
 class Resume:
-    """Claims interrupted runs; `tell` receives progress messages, `pause` sleeps for seconds."""
+    """Claims interrupted runs; `report` receives progress messages, `pause` sleeps for seconds."""
 
     def __init__(
-        self, context: Context, tell: Callable[[str], None], pause: Callable[[float], object]
+        self, context: Context, report: Callable[[str], None], pause: Callable[[float], object]
     ) -> None:
         self._context = context
-        self._tell = tell
+        self._report = report
         self._pause = pause
 
     def resume(self, run_id: uuid.UUID) -> Submission:
@@ -312,7 +316,7 @@ class Resume:
             UsageError: The run is not interrupted, or another process still holds its intake.
         """
         name = self._require_interrupted(run_id)
-        submission = claim(self._context, run_id) if self._is_given_up(run_id) else None
+        submission = claim(self._context, run_id) if self._wait_for_lease_end(run_id) else None
         if submission is None:
             raise UsageError(
                 "Another process reads the files of this run.",
@@ -345,23 +349,23 @@ class Resume:
             )
         return run.name
 
-    def _is_given_up(self, run_id: uuid.UUID) -> bool:
+    def _wait_for_lease_end(self, run_id: uuid.UUID) -> bool:
         """Wait for the end of a lease; return false if it was renewed in the meantime."""
-        first = self._held_until(run_id)
+        first = self._lease_end(run_id)
         if first is None:
             return True
         seconds = self._context.settings.pipeline.lease_seconds
-        self._tell(
+        self._report(
             "Another process was taking in for this run until just now. Waiting for up to "
             f"{seconds:.0f} seconds to see whether it is gone."
         )
-        while (until := self._held_until(run_id)) is not None:
+        while (until := self._lease_end(run_id)) is not None:
             if until != first:
                 return False
-            self._pause(_LOOK_SECONDS)
+            self._pause(_POLL_SECONDS)
         return True
 
-    def _held_until(self, run_id: uuid.UUID) -> datetime | None:
+    def _lease_end(self, run_id: uuid.UUID) -> datetime | None:
         with self._context.database.read() as session:
             return intakes.held_until(session, run_id)
 

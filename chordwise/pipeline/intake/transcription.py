@@ -22,11 +22,11 @@ from chordwise.errors import (
 )
 from chordwise.llm.limits.permits import Priority
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
-from chordwise.pipeline.asking.check import INVALID, CheckResult, RecordCheck, require_whole
+from chordwise.pipeline.asking.check import INVALID, CheckResult, RecordCheck, require_complete
 from chordwise.pipeline.asking.question import with_problems
 from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.budgets import JobBudget
-from chordwise.pipeline.models.client import Asking, Models
+from chordwise.pipeline.models.client import CallContext, Models
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.context import Context
 from chordwise.prompts import library
@@ -48,16 +48,16 @@ _NOT_LEGIBLE = RefusedError(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PageAsking:
+class PageContext:
     """The caller on whose behalf a page is read, and the record of the check of its answer."""
 
-    asking: Asking
+    call_context: CallContext
     record_check: RecordCheck
 
 
-def unrecorded(_source: str) -> PageAsking:
-    """Return the page asking of a library call without a database."""
-    return PageAsking(asking=Asking(), record_check=lambda _completion, _result: None)
+def unrecorded(_source: str) -> PageContext:
+    """Return the page context of a library call without a database."""
+    return PageContext(call_context=CallContext(), record_check=lambda _completion, _result: None)
 
 
 def for_run(context: Context, run: Run, require: Callable[[], None]) -> Transcriber | None:
@@ -70,7 +70,7 @@ def for_run(context: Context, run: Run, require: Callable[[], None]) -> Transcri
     if not settings.readers.vision:
         return None
 
-    def asked_for(source: str) -> PageAsking:
+    def context_for(source: str) -> PageContext:
         ledger = Ledger(
             enter=context.stores.chunks.enter,
             patience=context.outage,
@@ -78,21 +78,21 @@ def for_run(context: Context, run: Run, require: Callable[[], None]) -> Transcri
             source=source,
             discard=partial(answer_cache.discard, database),
         )
-        asking = Asking(
+        call_context = CallContext(
             ledger=ledger,
             budget=JobBudget(reservations=context.stores.reservations, job_id=run.id),
             priority=Priority(run.priority),
             cache=answer_cache.stored_completions(settings, database, run.id),
         )
-        return PageAsking(asking=asking, record_check=ledger.check)
+        return PageContext(call_context=call_context, record_check=ledger.check)
 
-    return ModelTranscriber(settings, context.models, asked_for, require)
+    return ModelTranscriber(settings, context.models, context_for, require)
 
 
 class ModelTranscriber:
     """Reads pages with the vision model, several concurrently; a `Transcriber` of the readers.
 
-    `asked_for` returns the page asking for the source of a document, and is called for each page,
+    `context_for` returns the page context for the source of a document. It is called for each page,
     because a ledger belongs to one thread. `require` is called before each page, and raises if the
     document is no longer wanted.
     """
@@ -101,14 +101,14 @@ class ModelTranscriber:
         self,
         settings: Settings,
         models: Models,
-        asked_for: Callable[[str], PageAsking] = unrecorded,
+        context_for: Callable[[str], PageContext] = unrecorded,
         require: Callable[[], None] = lambda: None,
     ) -> None:
         self._name = settings.readers.vision
         named = settings.model_named(self._name)
         self._label = f"{named.provider}/{named.model}"
         self._models = models
-        self._asked_for = asked_for
+        self._context_for = context_for
         self._require = require
         self._at_once = min(_PAGES_AT_ONCE, settings.worker.concurrency)
 
@@ -137,10 +137,10 @@ class ModelTranscriber:
 
     def _read(self, source: str, picture: Picture) -> str:
         self._require()
-        page = self._asked_for(source)
-        model = self._models.asked_by(page.asking, self._name)
+        context = self._context_for(source)
+        model = self._models.model_for(context.call_context, self._name)
         try:
-            answer = _answer(model, request_for(model.profile, picture), page.record_check)
+            answer = _answer(model, request_for(model.profile, picture), context.record_check)
         except ModelError as error:
             if isinstance(error, TransientError | PausingError):
                 raise
@@ -180,7 +180,7 @@ def _answer(model: ChatModel, request: CompletionRequest, record_check: RecordCh
 
 def _checked(completion: Completion, record_check: RecordCheck) -> JsonObject:
     try:
-        require_whole(completion)
+        require_complete(completion)
         # Lenient parsing could truncate the text.
         answer = validation.parse(completion.text, lenient=False).answer
         if problems := validation.problems(answer, SCHEMA):

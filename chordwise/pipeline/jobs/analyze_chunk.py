@@ -27,7 +27,7 @@ from chordwise.llm.middleware.concurrency_limited import Turn
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.question import about_part, policy_of
 from chordwise.pipeline.jobs import backoff, job_results
-from chordwise.pipeline.jobs.job_results import asked_job, task_of
+from chordwise.pipeline.jobs.job_results import job_input, task_of
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.leases import Lease
@@ -158,7 +158,7 @@ def _work_on(context: Context, work: _Work) -> ChunkOutcome:
     try:
         return _analyze(context, work)
     except LeaseLostError:
-        context.leases.note_lost(work.lease, "answer")
+        context.leases.record_loss(work.lease, "answer")
         return ChunkOutcome.NOT_ENDED
     except ServiceUnavailableError:
         raise
@@ -188,9 +188,9 @@ def _work(context: Context, lease: Lease, chunk: ClaimedChunk, claims: SliceClai
 
 def _analyze(context: Context, work: _Work) -> ChunkOutcome:
     try:
-        asking = context.asking(work.chunk, work.ledger, work.turn)
+        call_context = context.call_context(work.chunk, work.ledger, work.turn)
         question = Question(
-            model=context.models.open(work.chunk.model, asking),
+            model=context.models.open(work.chunk.model, call_context),
             task=work.task,
             source=work.source,
             record_check=work.ledger.check,
@@ -229,7 +229,7 @@ def _postpone(context: Context, work: _Work, error: TransientError) -> ChunkOutc
                 jobs.note_progress(session, chunk.job_id)
                 jobs.mark_waiting(session, chunk.job_id)
             elif chunks.left(session, [chunk.id]).get(chunk.id) != work.lease.token:
-                raise _taken_over()
+                raise _lease_lost()
     log.info("chunk.postponed", chunk_id=str(chunk.id), code=error.code, delay=str(delay))
     return ChunkOutcome.NOT_ENDED
 
@@ -256,7 +256,7 @@ def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
         chunk_id=chunk.id,
         token=work.lease.token,
         ended=ended,
-        calls=work.ledger.take_ended(),
+        calls=work.ledger.pop_ended(),
     )
     stores, patience = context.stores.chunks, context.outage
     try:
@@ -265,21 +265,21 @@ def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
         raise
     except Exception:  # the answer is kept, and the synthesis says what is wrong with the result
         log.exception("result.defect", job_id=str(chunk.job_id))
-        stored = _end_alone(context, work, end)
+        stored = _end_without_job(context, work, end)
     if stored is Stored.LOST:
-        raise _taken_over()
+        raise _lease_lost()
     if stored is Stored.LAST and chunk.chunk_count <= slice_size(context.settings):
         work.claims.finished_jobs.append(chunk.job_id)
 
 
-def _end_alone(context: Context, work: _Work, end: ChunkEnd) -> Stored:
+def _end_without_job(context: Context, work: _Work, end: ChunkEnd) -> Stored:
     """Store the end of a chunk without its job's end; keep its calls if that is refused."""
     try:
         return context.stores.chunks.end(end, context.outage)
     except ServiceUnavailableError:
         raise
     except Exception:
-        work.ledger.put_back(end.calls)
+        work.ledger.restore_ended(end.calls)
         raise
 
 
@@ -288,10 +288,10 @@ def _job_end(context: Context, work: _Work, ended: EndedChunk) -> JobEnd | None:
     chunk = work.chunk
     if chunk.chunk_count != 1:
         return None
-    asked = asked_job(context, chunk, work.task, work.source.text)
+    job = job_input(context, chunk, work.task, work.source.text)
     part = replace(ended, start_char=chunk.start_char, end_char=chunk.end_char)
-    return job_results.of_only_chunk(asked, part)
+    return job_results.of_only_chunk(job, part)
 
 
-def _taken_over() -> LeaseLostError:
+def _lease_lost() -> LeaseLostError:
     return LeaseLostError("Another worker has claimed the chunk.")

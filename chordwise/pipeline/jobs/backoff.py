@@ -47,8 +47,8 @@ def postponement(
         settings.postponement_max_seconds, settings.postponement_base_seconds * 2.0**before
     )
     wait = random.uniform(ceiling / 2, ceiling)
-    asked_for = error.retry_after_seconds if isinstance(error, TransientError) else None
-    return timedelta(seconds=max(wait, asked_for or 0.0))
+    requested_seconds = error.retry_after_seconds if isinstance(error, TransientError) else None
+    return timedelta(seconds=max(wait, requested_seconds or 0.0))
 
 
 def pause(context: Context, job_id: uuid.UUID, error: ChordwiseError) -> None:
@@ -88,14 +88,14 @@ def resume(settings: Settings, names: Iterable[str]) -> None:
     """
     if settings.broker_url is None:
         return
-    asked = list(_models(settings, names))
+    models = list(_models(settings, names))
 
-    def is_asked(pause: Pause) -> bool:
-        return any(pause.holds_for(each.provider, each.base_url, each.model) for each in asked)
+    def applies(pause: Pause) -> bool:
+        return any(pause.holds_for(each.provider, each.base_url, each.model) for each in models)
 
     try:
         with open_client(settings.broker_url) as client:
-            pauses.resume(client, is_asked)
+            pauses.resume(client, applies)
     except (redis.RedisError, OSError) as error:
         log.warning("pauses.not_resumed", error=type(error).__name__)
 

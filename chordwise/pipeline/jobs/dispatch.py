@@ -32,7 +32,7 @@ def dispatch(context: Context) -> int:
     """
     with context.database.write() as session:
         ends_at = time.monotonic() + min(_MAX_SECONDS, context.lease.total_seconds() / 4)
-        wanted, sent = _apart(session, outbox.take(session, BATCH))
+        wanted, sent = _separate_overtaken(session, outbox.take(session, BATCH))
         for group in _packed(wanted, slice_size(context.settings)):
             ids = [id_ for each in group for id_ in json_values.strings(each.arguments)]
             context.messenger.send(group[0].task, ids)
@@ -44,7 +44,7 @@ def dispatch(context: Context) -> int:
         return len(sent)
 
 
-def _apart(
+def _separate_overtaken(
     session: Session, messages: Sequence[OutboxMessage]
 ) -> tuple[list[OutboxMessage], list[OutboxMessage]]:
     """Separate messages that are still needed from syntheses that a chord has started meanwhile."""

@@ -29,7 +29,7 @@ from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AskedJob:
+class JobInput:
     """What a result needs of its job: the question, and the document's text.
 
     `places` reads the places of the document.
@@ -52,12 +52,12 @@ def task_of(claimed: ClaimedChunk | ClaimedSynthesis | FanOut) -> AnalysisTask:
     )
 
 
-def asked_job(
+def job_input(
     context: Context, claimed: ClaimedChunk | ClaimedSynthesis, task: AnalysisTask, text: str
-) -> AskedJob:
+) -> JobInput:
     """Return the job of claimed work; the places of its document are read on demand."""
     read = partial(places_of, context.database, claimed.document_id, context.outage)
-    return AskedJob(
+    return JobInput(
         id=claimed.job_id,
         document_id=claimed.document_id,
         task=task,
@@ -67,42 +67,42 @@ def asked_job(
 
 
 def with_result(
-    asked: AskedJob, parts: Sequence[EndedChunk], synthesis: Synthesis, examined: Examined
+    job: JobInput, parts: Sequence[EndedChunk], synthesis: Synthesis, examined: Examined
 ) -> JobEnd:
     """Return the end of a job with an answer that joins those of the chunks `parts`."""
-    examined = _with_unread_records(asked, parts, examined)
-    status, failure = _standing(parts, synthesis, examined)
-    result = _result(asked, parts, examined)
-    return JobEnd(job_id=asked.id, status=status, failure=failure, result=result)
+    examined = _with_unread_records(job, parts, examined)
+    status, failure = _status_of(parts, synthesis, examined)
+    result = _result(job, parts, examined)
+    return JobEnd(job_id=job.id, status=status, failure=failure, result=result)
 
 
 def _with_unread_records(
-    asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined
+    job: JobInput, parts: Sequence[EndedChunk], examined: Examined
 ) -> Examined:
     """Count the records in the answered spans of the text that have no row in the answer."""
     spans = [(part.start_char, part.end_char) for part in parts]
     answered = [(p.start_char, p.end_char) for p in parts if p.status == ChunkStatus.SUCCEEDED]
-    place = missing_rows.naming(asked.places, spans)
-    return examined.with_unread_records(asked.text, asked.task, answered, place)
+    place = missing_rows.naming(job.places, spans)
+    return examined.with_unread_records(job.text, job.task, answered, place)
 
 
 def without_result(job_id: uuid.UUID, parts: Sequence[EndedChunk]) -> JobEnd:
     """Return the end of a job if none of its chunks has an answer."""
-    status, failure = _verdict(parts)
+    status, failure = _failure_of(parts)
     return JobEnd(job_id=job_id, status=status, failure=failure)
 
 
-def of_only_chunk(asked: AskedJob, part: EndedChunk) -> JobEnd | None:
+def of_only_chunk(job: JobInput, part: EndedChunk) -> JobEnd | None:
     """Return the end of a job whose only chunk has just ended.
 
     `None` if its answer has to be examined first, for which a model is asked.
     """
     if part.status != ChunkStatus.SUCCEEDED:
-        return without_result(asked.id, [part])
-    if asked.task.options.critique:
+        return without_result(job.id, [part])
+    if job.task.options.critique:
         return None
     synthesis = Synthesis(answer=chunks.answer_of(part))
-    return with_result(asked, [part], synthesis, Examined(answer=synthesis.answer))
+    return with_result(job, [part], synthesis, Examined(answer=synthesis.answer))
 
 
 _NO_CHUNKS = JobFailure(
@@ -112,7 +112,7 @@ _NO_CHUNKS = JobFailure(
 )
 
 
-def _verdict(parts: Sequence[EndedChunk]) -> tuple[JobStatus, JobFailure]:
+def _failure_of(parts: Sequence[EndedChunk]) -> tuple[JobStatus, JobFailure]:
     """Return the failure of a job some or all of whose chunks failed: the most common reason."""
     if not parts:
         return JobStatus.FAILED, _NO_CHUNKS
@@ -121,7 +121,7 @@ def _verdict(parts: Sequence[EndedChunk]) -> tuple[JobStatus, JobFailure]:
     example = next(part for part in failed if part.error_code == code)
     failure = JobFailure(
         code=code or "internal",
-        message=f"{_how_many(len(failed), len(parts), count)}{example.error_message}",
+        message=f"{_count_in_words(len(failed), len(parts), count)}{example.error_message}",
         hint=example.hint or "",
     )
     if len(failed) < len(parts):
@@ -130,7 +130,7 @@ def _verdict(parts: Sequence[EndedChunk]) -> tuple[JobStatus, JobFailure]:
     return (JobStatus.QUARANTINED if quarantined else JobStatus.FAILED), failure
 
 
-def _how_many(failed: int, chunks: int, alike: int) -> str:
+def _count_in_words(failed: int, chunks: int, alike: int) -> str:
     """Return how many chunks failed, and how many of them for the reason that follows."""
     if chunks == 1:
         return ""
@@ -138,21 +138,21 @@ def _how_many(failed: int, chunks: int, alike: int) -> str:
     return f"{failed} of {chunks} chunks failed{so}: "
 
 
-def _standing(
+def _status_of(
     parts: Sequence[EndedChunk], synthesis: Synthesis, examined: Examined
 ) -> tuple[JobStatus, JobFailure | None]:
     """Return the status of a job that has a result: `partial` if anything is missing in it."""
     reasons: list[JobFailure] = []
     if any(part.status != ChunkStatus.SUCCEEDED for part in parts):
-        reasons.append(_verdict(parts)[1])
+        reasons.append(_failure_of(parts)[1])
     elif synthesis.error is not None:
         error = synthesis.error
         message = f"The parts were merged by rule, since the synthesis failed: {error.what}"
         reasons.append(JobFailure(code=error.code, message=message, hint=error.hint))
     if lost := missing_rows.losses(examined.answer.missing_rows):
-        said = " ".join(missing_rows.sentences(lost))
+        message = " ".join(missing_rows.sentences(lost))
         hint = missing_rows.hint(lost, len(parts))
-        failure = JobFailure(code=missing_rows.CODE, message=said, hint=hint)
+        failure = JobFailure(code=missing_rows.CODE, message=message, hint=hint)
         reasons.append(failure)
     if not reasons:
         return JobStatus.SUCCEEDED, None
@@ -160,10 +160,10 @@ def _standing(
     return JobStatus.PARTIAL, replace(reasons[0], message=message)
 
 
-def _result(asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined) -> Result:
-    task, answer = asked.task, examined.answer
+def _result(job: JobInput, parts: Sequence[EndedChunk], examined: Examined) -> Result:
+    task, answer = job.task, examined.answer
     analysis = analysis_for(task.analysis_type)
-    output = located(analysis.complete(answer.output, task.options), asked.places())
+    output = located(analysis.complete(answer.output, task.options), job.places())
     agreement = answer.agreement
     confidence = self_consistency.tempered(answer.confidence, agreement, task.analysis_type)
     outputs = [part.answer for part in parts]
@@ -172,15 +172,14 @@ def _result(asked: AskedJob, parts: Sequence[EndedChunk], examined: Examined) ->
     reason = " ".join(filter(None, reasons))
     covered = [(p.start_char, p.end_char) for p in parts if p.status == ChunkStatus.SUCCEEDED]
     return Result(
-        job_id=asked.id,
-        document_id=asked.document_id,
+        job_id=job.id,
+        document_id=job.document_id,
         analysis_type=task.analysis_type,
         output=output,
         nothing_found=not analysis.has_findings(output),
         confidence=confidence,
         quality=examined.quality(task),
-        coverage=answers.coverage(len(asked.text), covered)
-        * missing_rows.share(answer.missing_rows),
+        coverage=answers.coverage(len(job.text), covered) * missing_rows.share(answer.missing_rows),
         agreement=agreement,
         critique=examined.critique.to_json() if examined.critique else None,
         needs_review=bool(reason),

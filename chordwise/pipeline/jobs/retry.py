@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.states import RETRYABLE_JOBS, ChunkStatus, JobStatus, RunStatus
 from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.models import budgets
-from chordwise.pipeline.models.client import spill_over
+from chordwise.pipeline.models.client import spill_over_time
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.pipeline.runtime.messages import FAN_OUT
 from chordwise.storage import batch_requests, clock, jobs, outbox, runs
@@ -151,7 +151,7 @@ def _reopen(context: Context, session: Session, job_ids: Sequence[uuid.UUID]) ->
     # Found by their job and not by their state.
     is_open = (Chunk.job_id == Job.id) & Chunk.finished_at.is_(None)
     open_chunks = select(func.count()).select_from(Chunk).where(is_open)
-    waited_for_batches, until = Job.batch_until.is_not(None), spill_over(context.settings)
+    waited_for_batches, until = Job.batch_until.is_not(None), spill_over_time(context.settings)
     session.execute(
         update(Chunk)
         .where(among(Chunk.job_id, job_ids), is_left)

@@ -30,7 +30,7 @@ from chordwise.pipeline.asking.critique import Examined, examine, unexamined
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from chordwise.pipeline.asking.question import policy_of
 from chordwise.pipeline.jobs import backoff, job_results
-from chordwise.pipeline.jobs.job_results import asked_job, task_of
+from chordwise.pipeline.jobs.job_results import job_input, task_of
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.leases import Lease
@@ -79,7 +79,7 @@ def _work_on(context: Context, work: _Work) -> None:
         try:
             _synthesize(context, work)
         except LeaseLostError:
-            context.leases.note_lost(work.lease, "answer")
+            context.leases.record_loss(work.lease, "answer")
         except ServiceUnavailableError:
             raise
         except Exception as error:  # a defect ends the job visibly
@@ -131,10 +131,10 @@ def _synthesize_document(context: Context, work: _Work) -> None:
     job, parts = work.job, work.job.parts
     answers = [chunks.answer_of(part) for part in parts if part.status == ChunkStatus.SUCCEEDED]
     text = context.stores.texts.of(job.document_id, within=context.lease)
-    asking = context.asking(job, work.ledger, work.turn)
+    call_context = context.call_context(job, work.ledger, work.turn)
     try:
         document = Question(
-            model=context.models.open(job.model, asking),
+            model=context.models.open(job.model, call_context),
             task=task_of(job),
             source=Source(text),
             record_check=work.ledger.check,
@@ -151,7 +151,7 @@ def _synthesize_document(context: Context, work: _Work) -> None:
     except (ModelError, AwaitingBatchError) as error:
         _postpone(context, work, error)
     else:
-        asked = asked_job(context, job, synthesizer.task, text)
+        asked = job_input(context, job, synthesizer.task, text)
         _end(context, work, job_results.with_result(asked, parts, synthesis, examined))
 
 
@@ -198,14 +198,14 @@ def _end(context: Context, work: _Work, end: JobEnd) -> None:
     lease = work.lease
     lease.require()
     work.turn.finish()
-    calls = work.ledger.take_ended()
+    calls = work.ledger.pop_ended()
     ended = replace(end, token=lease.token, calls=calls)
     try:
         stored = context.stores.chunks.end(ended, context.outage)
     except ServiceUnavailableError:
         raise
     except Exception:
-        work.ledger.put_back(calls)
+        work.ledger.restore_ended(calls)
         raise
     if stored is Stored.LOST:
         raise LeaseLostError("Another worker has claimed the synthesis.")

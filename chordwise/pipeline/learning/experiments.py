@@ -27,7 +27,7 @@ from chordwise.domain.states import Lane, RunStatus
 from chordwise.domain.tasks import options_from, options_to_json, question_of
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.llm.limits.permits import Priority
-from chordwise.pipeline.intake.experiments import asked_of
+from chordwise.pipeline.intake.experiments import experiment_key
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
     answerable,
@@ -168,7 +168,7 @@ def start(context: ReadingContext, plan: Plan) -> Experiment:
         name=plan.name,
         profile=plan.profile,
         outcome=plan.outcome,
-        control=asked_of(control),
+        control=experiment_key(control),
         share=plan.share or (1 - plan.paired and 1 / (len(plan.variants) + 1)),
         **{each: getattr(plan, each) for each in _BOUNDS},
     )
@@ -342,7 +342,7 @@ def _is_current(settings: Settings, experiment: Experiment) -> bool:
     if profile is None:
         return False
     asked = answerable(settings, run_options(settings, profile))
-    return plain(asked_of(asked)) == experiment.control
+    return plain(experiment_key(asked)) == experiment.control
 
 
 def _statuses(

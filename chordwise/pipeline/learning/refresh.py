@@ -33,7 +33,7 @@ from chordwise.pipeline.intake.run_options import (
     answerable,
     from_json,
     identity,
-    own_templates,
+    user_templates,
 )
 from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.pipeline.learning import judgeable
@@ -147,7 +147,7 @@ def options_of(settings: Settings, run: Run) -> RunOptions:
     if not options.analysis.templates:
         return options
     variant = options.analysis.templates[0].variant
-    templates = own_templates(settings, variant, options.types)
+    templates = user_templates(settings, variant, options.types)
     return replace(options, analysis=replace(options.analysis, templates=templates))
 
 

@@ -53,7 +53,7 @@ class StoredCompletions:
     def store(self, entry: CacheEntry, completion: Completion) -> None:
         """Store the completion of a request that the owner has claimed."""
         claim, content = self._claim(entry), to_json(completion)
-        with _doing_without():
+        with _ignoring_outages():
             for attempt in self.database.attempts(_PATIENCE):
                 with attempt as session:
                     cached_completions.store(session, claim, content)
@@ -61,7 +61,7 @@ class StoredCompletions:
     def release(self, entry: CacheEntry) -> None:
         """Release the claim of a request that gave no completion to store."""
         claim = self._claim(entry)
-        with _doing_without():
+        with _ignoring_outages():
             for attempt in self.database.attempts(_PATIENCE):
                 with attempt as session:
                     cached_completions.release(session, claim)
@@ -106,7 +106,7 @@ def discard(database: Database, completion: Completion) -> None:
     """Delete a completion that its check found invalid from the cache."""
     if not completion.cache_key:
         return
-    with _doing_without():
+    with _ignoring_outages():
         for attempt in database.attempts(_PATIENCE):
             with attempt as session:
                 cached_completions.discard(session, completion.cache_key)
@@ -144,7 +144,7 @@ def _count(value: JsonValue) -> int | None:
 
 
 @contextmanager
-def _doing_without() -> Iterator[None]:
+def _ignoring_outages() -> Iterator[None]:
     """Continue without the cache if the database is unavailable."""
     try:
         yield

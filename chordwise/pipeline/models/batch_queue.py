@@ -66,7 +66,7 @@ class JobBatches:
         """
         for attempt in self.database.attempts(_PATIENCE):
             with attempt as session:
-                found = self._look(session, question)
+                found = self._check(session, question)
         if isinstance(found, ChordwiseError):
             raise found
         return found
@@ -75,7 +75,7 @@ class JobBatches:
     def _owner_id(self) -> uuid.UUID:
         return self.chunk_id or self.job_id
 
-    def _look(
+    def _check(
         self, session: Session, question: BatchQuestion
     ) -> Completion | ChordwiseError | None:
         left = batch_requests.seconds_left(session, self.job_id)
@@ -86,7 +86,7 @@ class JobBatches:
             kind = _KINDS.get(row.error_code or "", ModelError)
             return kind(row.error_message or "The question failed in its batch.", row.hint or "")
         if left is None or left <= 0 or batch_requests.has_given_up(session, self._owner_id):
-            self._give_up(session, row)
+            self._withdraw(session, row)
             return None
         if row is None:
             age = self.max_age
@@ -95,7 +95,7 @@ class JobBatches:
             self._add(session, question, timedelta(seconds=left))
         return _awaiting(question, left)
 
-    def _give_up(self, session: Session, row: BatchRequest | None) -> None:
+    def _withdraw(self, session: Session, row: BatchRequest | None) -> None:
         """Take a question that is now asked online out of its batch, or leave its late answer."""
         if row is None:
             return

@@ -38,7 +38,7 @@ PRICE_HINT = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Wanted:
+class _Request:
     reservation_id: uuid.UUID
     job_id: uuid.UUID
     max_usd: Decimal | None
@@ -60,10 +60,10 @@ class Reservations:
         self.reserved = GroupCommit(database.write, self._reserve_all)
         self.settled = GroupCommit(database.write, _settle_all)
 
-    def reserve_in(self, session: Session, wanted: _Wanted) -> bool:
+    def reserve_in(self, session: Session, request: _Request) -> bool:
         """Reserve for a request in the caller's transaction, as `JobBudget.reserve_in`."""
-        spendings = self._spendings(session, [wanted.job_id])
-        return self._reserve(session, wanted, spendings.get(wanted.job_id))
+        spendings = self._spendings(session, [request.job_id])
+        return self._reserve(session, request, spendings.get(request.job_id))
 
     def _spendings(
         self, session: Session, job_ids: Collection[uuid.UUID]
@@ -71,31 +71,31 @@ class Reservations:
         return budgets.spendings_of(session, job_ids, self.settings.budget.usd_per_day)
 
     def _reserve_all(
-        self, session: Session, group: Sequence[_Wanted]
+        self, session: Session, group: Sequence[_Request]
     ) -> Sequence[bool | ChordwiseError]:
-        spendings = self._spendings(session, {wanted.job_id for wanted in group})
+        spendings = self._spendings(session, {request.job_id for request in group})
         made: set[uuid.UUID] = set()
         if any(spending.is_limited for spending in spendings.values()):
             # Of a commit whose answer was lost the reservations are found to be made.
-            ids = [wanted.reservation_id for wanted in group]
+            ids = [request.reservation_id for request in group]
             made = budgets.reserved(session, ids)
         outcomes: list[bool | ChordwiseError] = []
-        for wanted in group:
-            is_made, spending = wanted.reservation_id in made, spendings.get(wanted.job_id)
+        for request in group:
+            is_made, spending = request.reservation_id in made, spendings.get(request.job_id)
             try:
-                outcomes.append(is_made or self._reserve(session, wanted, spending))
+                outcomes.append(is_made or self._reserve(session, request, spending))
             except _REFUSALS as refusal:
                 outcomes.append(refusal)
         return outcomes
 
-    def _reserve(self, session: Session, wanted: _Wanted, spending: Spending | None) -> bool:
+    def _reserve(self, session: Session, request: _Request, spending: Spending | None) -> bool:
         if spending is None or not spending.is_limited:
             return False
-        amount_usd = _amount(self.settings.budget, wanted.max_usd)
+        amount_usd = _amount(self.settings.budget, request.max_usd)
         accounts = budgets.lock_accounts(session, spending)
-        if wanted.max_usd != 0:
+        if request.max_usd != 0:
             require(accounts, amount_usd)
-        budgets.reserve(session, wanted.reservation_id, spending, amount_usd, wanted.lasts)
+        budgets.reserve(session, request.reservation_id, spending, amount_usd, request.lasts)
         return True
 
 
@@ -130,11 +130,13 @@ class JobBudget:
         settings = self.reservations.settings
         seconds = timeout_seconds or settings.retries.total_seconds
         lasts = timedelta(seconds=seconds + settings.pipeline.lease_seconds)
-        wanted = _Wanted(reservation_id=new_id(), job_id=self.job_id, max_usd=max_usd, lasts=lasts)
-        outcome = self.reservations.reserved.commit(wanted, _RESERVE_PATIENCE)
+        request = _Request(
+            reservation_id=new_id(), job_id=self.job_id, max_usd=max_usd, lasts=lasts
+        )
+        outcome = self.reservations.reserved.commit(request, _RESERVE_PATIENCE)
         if isinstance(outcome, ChordwiseError):
             raise outcome
-        return wanted.reservation_id if outcome else None
+        return request.reservation_id if outcome else None
 
     def reserve_in(
         self, session: Session, reservation_id: uuid.UUID, max_usd: Decimal | None, lasts: timedelta
@@ -144,10 +146,10 @@ class JobBudget:
         Raises:
             ChordwiseError: As `reserve` does.
         """
-        wanted = _Wanted(
+        request = _Request(
             reservation_id=reservation_id, job_id=self.job_id, max_usd=max_usd, lasts=lasts
         )
-        return self.reservations.reserve_in(session, wanted)
+        return self.reservations.reserve_in(session, request)
 
     def settle(self, reservation_id: uuid.UUID, cost_usd: Decimal | None) -> None:
         """Release what a request did not cost; if the cost is unknown, all of it counts as spent.
@@ -219,8 +221,8 @@ def change_cap(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> None:
     account = budgets.cap_run(session, run_id, cap_usd)
     if cap_usd < account.spent_usd:
         raise UsageError(
-            f"The run has spent ${_shown(account.spent_usd)} already, "
-            f"and a budget of ${_shown(cap_usd)} is less.",
+            f"The run has spent ${_dollars(account.spent_usd)} already, "
+            f"and a budget of ${_dollars(cap_usd)} is less.",
             "Give a larger amount: --budget limits the total cost of the run.",
         )
 
@@ -250,16 +252,16 @@ def require(accounts: Sequence[Budget], amount_usd: Decimal) -> None:
     for account, cap_usd in capped:
         if account.spent_usd + account.reserved_usd + amount_usd > cap_usd:
             raise BudgetReservedError(
-                f"The rest of the {_whose(account)}'s budget of ${_shown(cap_usd)} is reserved "
-                "for calls in flight."
+                f"The rest of the {_scope_name(account)}'s budget of ${_dollars(cap_usd)} is "
+                "reserved for calls in flight."
             )
 
 
 def _exceeded(account: Budget, cap_usd: Decimal, amount_usd: Decimal) -> BudgetExceededError:
-    following = f"may cost up to ${_shown(amount_usd)}" if amount_usd else "has an unknown price"
+    following = f"may cost up to ${_dollars(amount_usd)}" if amount_usd else "has an unknown price"
     what = (
-        f"The {_whose(account)}'s budget of ${_shown(cap_usd)} is used up: "
-        f"${_shown(account.spent_usd)} are spent, and the next call {following}."
+        f"The {_scope_name(account)}'s budget of ${_dollars(cap_usd)} is used up: "
+        f"${_dollars(account.spent_usd)} are spent, and the next call {following}."
     )
     if account.run_id is not None:
         return BudgetExceededError(what, "Raise the budget: chordwise retry RUN --budget USD")
@@ -269,11 +271,11 @@ def _exceeded(account: Budget, cap_usd: Decimal, amount_usd: Decimal) -> BudgetE
     )
 
 
-def _whose(account: Budget) -> str:
+def _scope_name(account: Budget) -> str:
     return "day" if account.run_id is None else "run"
 
 
-def _shown(usd: Decimal) -> str:
+def _dollars(usd: Decimal) -> str:
     """Return an amount with all of its digits, at least two after the point."""
     plain = f"{usd.normalize():f}"
     whole, _, cents = plain.partition(".")

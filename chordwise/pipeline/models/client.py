@@ -1,4 +1,4 @@
-"""The model client: one expression in `Models.asked_by`, read from the inside out."""
+"""The model client: one expression in `Models.model_for`, read from the inside out."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class KeptLedger(CallLedger, HitLedger, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
+class CallContext:
     """On whose behalf a model is asked; the defaults are for a library without a database.
 
     `turn` is held from the first call to the end of the work; without it, a slot is taken for each
@@ -116,8 +116,8 @@ class Models:
         self._limits_by_name: dict[str, Limits] = {}
         self._pressures: defaultdict[str, Pressure] = defaultdict(Pressure)
 
-    def open(self, name: str, asking: Asking | None = None) -> ChatModel:
-        """Return the model or the tiers of this name, with fallbacks, asked as `asking` says.
+    def open(self, name: str, call_context: CallContext | None = None) -> ChatModel:
+        """Return the model or the tiers of this name, with fallbacks, asked as `call_context` says.
 
         Only the largest tier has the fallbacks of the settings: a question that a smaller tier
         cannot answer goes to the next tier.
@@ -125,25 +125,27 @@ class Models:
         Raises:
             ConfigurationError: A model or tier is unknown or cannot be used as configured.
         """
-        asking = asking or Asking()
+        call_context = call_context or CallContext()
         tiers, fallback = self._settings.tiers.behind(name), self._settings.fallback
         if not tiers:
-            return self._falling_back(asking, name, *fallback)
+            return self._with_fallbacks(call_context, name, *fallback)
         largest = list(tiers)[-1]
         models = {
-            tier: self._falling_back(asking, named, *(fallback if tier is largest else ()))
+            tier: self._with_fallbacks(call_context, named, *(fallback if tier is largest else ()))
             for tier, named in tiers.items()
         }
         return Tiered(models, self._settings.routing, _log_fallback)
 
-    def asked_by(self, asking: Asking, name: str) -> ChatModel:
+    def model_for(self, call_context: CallContext, name: str) -> ChatModel:
         """Return one model; models on this machine have no rate limit and no budget.
 
         Raises:
             ConfigurationError: It is unknown, or cannot be used as configured.
         """
-        named, settings, turn = self._named(name), self._settings, asking.turn
-        metered = Metered(named.connection, asking.ledger, named.price, reference=self._reference)
+        named, settings, turn = self._named(name), self._settings, call_context.turn
+        metered = Metered(
+            named.connection, call_context.ledger, named.price, reference=self._reference
+        )
         if named.settings.provider == "extractive":
             return metered
         if llama.is_served_here(named.settings):
@@ -151,22 +153,22 @@ class Models:
             seconds = {"total_seconds": settings.worker.chunk_seconds}
             policy = settings.retries.model_copy(update=seconds)
             retrying = Retrying(metered, policy, _sleep, self._random)
-            return ConcurrencyLimited(self._cached(named, asking, retrying), self._turns)
+            return ConcurrencyLimited(self._cached(named, call_context, retrying), self._turns)
         limits, longest = self._limits(named), settings.limits.longest_wait_seconds
         gate = Gate(limits, turn, self._pressures[name]) if turn else None
         if gate:
             metered.wait = gate.enter
         paid: ChatModel = metered
-        if asking.budget is not None:
-            paid = Budgeted(metered, asking.budget, named.price, _sleep, self._random)
-        limited = RateLimited(paid, limits, asking.priority, longest, _sleep, gate=gate)
+        if call_context.budget is not None:
+            paid = Budgeted(metered, call_context.budget, named.price, _sleep, self._random)
+        limited = RateLimited(paid, limits, call_context.priority, longest, _sleep, gate=gate)
         queued = ConcurrencyLimited(limited, turn or self._slots.sent)
         retrying = Retrying(queued, settings.retries, _sleep, self._random)
-        cached = self._cached(named, asking, retrying)
-        if asking.batches is None or not has_batches(named.settings):
+        cached = self._cached(named, call_context, retrying)
+        if call_context.batches is None or not has_batches(named.settings):
             return cached
         body = self.batch_api(name).body
-        return Batched(cached, asking.batches(name), body, named.price, named.facts)
+        return Batched(cached, call_context.batches(name), body, named.price, named.facts)
 
     def turn(self) -> Turn:
         """Return a turn at the slots of this process; the caller closes it."""
@@ -192,12 +194,12 @@ class Models:
         """
         return price_of(self._settings.model_named(name)), self._reference
 
-    def _falling_back(self, asking: Asking, *names: str) -> ChatModel:
-        models = [self.asked_by(asking, name) for name in dict.fromkeys(names)]
+    def _with_fallbacks(self, call_context: CallContext, *names: str) -> ChatModel:
+        models = [self.model_for(call_context, name) for name in dict.fromkeys(names)]
         return models[0] if len(models) == 1 else Fallback(models, _log_fallback)
 
-    def _cached(self, named: _Named, asking: Asking, model: ChatModel) -> ChatModel:
-        cache, turn = asking.cache, asking.turn
+    def _cached(self, named: _Named, call_context: CallContext, model: ChatModel) -> ChatModel:
+        cache, turn = call_context.cache, call_context.turn
         if cache is None:
             return model
         longest = self._settings.retries.total_seconds
@@ -207,7 +209,7 @@ class Models:
                 turn.close()  # the thread whose answer this one waits for may need it
             _sleep(seconds)
 
-        return Cached(model, cache, asking.ledger, named.facts, longest, sleep)
+        return Cached(model, cache, call_context.ledger, named.facts, longest, sleep)
 
     def _limits(self, named: _Named) -> Limits:
         """Return the limits of a model, which all of its callers share."""
@@ -275,13 +277,15 @@ def identity(settings: Settings, name: str) -> list[str]:
     tiers = settings.tiers.behind(name)
     names = dict.fromkeys((*(tiers.values() or (name,)), *settings.fallback))
     found = [settings.model_named(each) for each in names]
-    models = [f"{each.provider}/{each.model}@{each.base_url}{_warmth(each)}" for each in found]
+    models = [
+        f"{each.provider}/{each.model}@{each.base_url}{_temperature_suffix(each)}" for each in found
+    ]
     if len(tiers) < 2:  # noqa: PLR2004 - one tier is asked whatever the policy says
         return models
     return [*models, f"tiers {' '.join(tiers)}", settings.routing.model_dump_json()]
 
 
-def _warmth(model: ModelSettings) -> str:
+def _temperature_suffix(model: ModelSettings) -> str:
     return "" if model.temperature is None else f" at temperature {model.temperature}"
 
 
@@ -303,9 +307,9 @@ def lane_for(settings: Settings, model: str, wanted: Lane) -> Lane:
 
 def batch_until(settings: Settings, lane: Lane) -> ColumnElement[datetime] | None:
     """Return the deadline until which questions of a job wait for batches; `None` online."""
-    return spill_over(settings) if lane is Lane.BATCH else None
+    return spill_over_time(settings) if lane is Lane.BATCH else None
 
 
-def spill_over(settings: Settings) -> ColumnElement[datetime]:
+def spill_over_time(settings: Settings) -> ColumnElement[datetime]:
     """Return the time after which unanswered questions are asked online."""
     return clock.after(timedelta(hours=settings.batch.spill_over_hours))

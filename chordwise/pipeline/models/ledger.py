@@ -29,7 +29,7 @@ class Ledger:
     Calls that read a page of a document have its `source` and the run that takes it in.
 
     A call is committed before it is made. Its end is stored with the next entry or with the end of
-    the work, which takes it (`take_ended`); an error is stored at once. The end of an answered call
+    the work, which takes it (`pop_ended`); an error is stored at once. The end of an answered call
     waits `patience` for an unavailable database. With the `token` of a claim, no call starts once
     the claim is lost. `discard` deletes a completion from the cache that is invalid or incomplete.
     `enter` stores an entry and waits for the database up to the given time. A ledger belongs to one
@@ -54,12 +54,12 @@ class Ledger:
         """
         call_id = new_id()
         begun = self._row(call_id, start)
-        ended = self.take_ended()
+        ended = self.pop_ended()
         entry = CallEntry(begun=begun, token=self.token, ended=ended)
         try:
             begins = self.enter(entry, _BEGIN_PATIENCE)
         except BaseException:
-            self.put_back(ended)
+            self.restore_ended(ended)
             raise
         if not begins:
             raise LeaseLostError("The run was cancelled, or the work was taken over.")
@@ -96,19 +96,19 @@ class Ledger:
             checked = {"id": completion.call_id, "valid": verdict.valid, "quality": verdict.quality}
             self.enter(CallEntry(checked=(checked,)), self.patience)
 
-    def take_ended(self) -> list[dict[str, object]]:
+    def pop_ended(self) -> list[dict[str, object]]:
         """Return the ends of calls that are not stored yet; the caller stores them."""
         ended, self._ended = list(self._ended.values()), {}
         return ended
 
-    def put_back(self, ended: Sequence[Mapping[str, object]]) -> None:
-        """Return ends of calls that could not be stored to the ledger."""
+    def restore_ended(self, ended: Sequence[Mapping[str, object]]) -> None:
+        """Put ends of calls that could not be stored back into the ledger."""
         self._ended = {str(each["id"]): dict(each) for each in ended} | self._ended
 
     def flush(self) -> None:
         """Store the ends of calls that are not stored yet."""
         if self._ended:
-            self.enter(CallEntry(ended=self.take_ended()), self.patience)
+            self.enter(CallEntry(ended=self.pop_ended()), self.patience)
 
     def _row(self, call_id: uuid.UUID, start: CallStart) -> dict[str, object]:
         ids = (call_id, self.run_id, self.job_id, self.chunk_id)

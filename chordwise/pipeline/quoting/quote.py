@@ -19,9 +19,9 @@ from chordwise.pipeline.intake import transcription
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.budgets import DayBudget
-from chordwise.pipeline.models.client import Asking
+from chordwise.pipeline.models.client import CallContext
 from chordwise.pipeline.models.ledger import Ledger
-from chordwise.pipeline.quoting.tally import Tally, Tallying, UnaskedModel, WorkKind
+from chordwise.pipeline.quoting.tally import Tally, TallyBuilder, UnaskedModel, WorkKind
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.settings import Settings
@@ -78,10 +78,10 @@ def gather(
     Raises:
         ConfigurationError: The model is unknown, or its context is too small for any text.
     """
-    tallying = Tallying(context, options, sample)
+    builder = TallyBuilder(context, options, sample)
     for each in found:
-        tallying.add(each)
-    return tallying.finish()
+        builder.add(each)
+    return builder.finish()
 
 
 def priced(context: ReadingContext, tally: Tally) -> Quote:
@@ -351,16 +351,16 @@ def ask_sample(context: ReadingContext, tally: Tally, *, fresh: bool) -> None:
         ConfigurationError: A model cannot be used as configured, or its price is unknown and there
             is a budget.
     """
-    asking = _asking(context, fresh=fresh)
+    call_context = _call_context(context, fresh=fresh)
     for kind in tally.kinds.values():
-        model = context.models.asked_by(asking, kind.model.name)
+        model = context.models.model_for(call_context, kind.model.name)
         kind.observed = list(_ask(model, kind))
 
 
-def _asking(context: ReadingContext, *, fresh: bool) -> Asking:
+def _call_context(context: ReadingContext, *, fresh: bool) -> CallContext:
     settings, database = context.settings, context.database
     patience = timedelta(seconds=settings.pipeline.database_outage_timeout_seconds)
-    return Asking(
+    return CallContext(
         ledger=Ledger(
             enter=GroupCommit(database.transaction, store_entries).commit, patience=patience
         ),

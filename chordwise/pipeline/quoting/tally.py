@@ -153,7 +153,7 @@ class _Counted:
     keys: Sequence[str]
 
 
-class Tallying:
+class TallyBuilder:
     """Counts documents, and keeps a uniform sample of the requests of each kind.
 
     Stored results and completions are looked up for many documents and questions at a time.
@@ -305,7 +305,7 @@ class Tallying:
             kind.sample[place] = request
 
     def _kind(self, task: AnalysisTask) -> WorkKind:
-        model = self._asked_first(task)
+        model = self._first_model(task)
         key = (task.analysis_type, model.name)
         if key not in self._tally.kinds:
             joining = replace(self._task(task.analysis_type), stage=Stage.SYNTHESIZE)
@@ -318,7 +318,7 @@ class Tallying:
             )
         return self._tally.kinds[key]
 
-    def _asked_first(self, task: AnalysisTask) -> UnaskedModel:
+    def _first_model(self, task: AnalysisTask) -> UnaskedModel:
         """Return the model that a question is sent to first; escalations are not estimated."""
         if isinstance(self._model, Tiered):
             return self._models.tiers[self._model.steps(task)[0].tier]

@@ -274,7 +274,7 @@ def recover(context: Context) -> dict[str, int]:
     return found
 
 
-def take_up_after_standstill(context: Context) -> int:
+def resume_after_standstill(context: Context) -> int:
     """Send all unclaimed work if no chunk lease is held; return the number of messages.
 
     The scheduler calls this when it becomes leader: after a stop of the whole stack, messages that

@@ -389,8 +389,8 @@ def _facts(session: Session, job_id: uuid.UUID) -> Sequence[ExplainedFact]:
 def _remarks(session: Session, job: Job) -> Sequence[Remark]:
     """Return the feedback on all answers to the question of a job, latest first."""
     kind, question = AnalysisType(job.analysis_type), question_of(job.options)
-    said = judgments.of_documents(session, [job.document_id])
-    return [copied(Remark, each) for each in reversed(judgments.about(said, kind, question))]
+    feedback = judgments.of_documents(session, [job.document_id])
+    return [copied(Remark, each) for each in reversed(judgments.about(feedback, kind, question))]
 
 
 def _examples(session: Session, job: Job) -> Sequence[ShownExample]:
@@ -515,8 +515,13 @@ def _chunk(chunk: Chunk, asked: _Asked | None) -> ExplainedChunk:
         completion, samples = asked.completion(request), asked.samples(request)
         prompt = Prompt(system=request.system, user=request.user)
         changes = _changes(AnalysisType(asked.job.analysis_type), completion, chunk.answer)
-    asked_of = {"prompt": prompt, "completion": completion, "samples": samples, "changes": changes}
-    return copied(ExplainedChunk, chunk, **asked_of)
+    experiment_key = {
+        "prompt": prompt,
+        "completion": completion,
+        "samples": samples,
+        "changes": changes,
+    }
+    return copied(ExplainedChunk, chunk, **experiment_key)
 
 
 def _changes(kind: AnalysisType, completion: str | None, answer: JsonObject | None) -> list[str]:

@@ -219,7 +219,7 @@ _TOTALS = (
 )
 
 
-def together(key: str) -> Sequence[Figure]:
+def figures_sharing_query(key: str) -> Sequence[Figure]:
     """Return the figures that share one execution of a statement, led by the one with this key.
 
     Returns none if this figure is not the first of `FIGURES` with its statement.

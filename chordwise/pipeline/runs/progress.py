@@ -106,7 +106,7 @@ class Pace:
     def __init__(self) -> None:
         self._seen: deque[tuple[float, Progress]] = deque()
 
-    def note(self, seconds: float, progress: Progress) -> None:
+    def record(self, seconds: float, progress: Progress) -> None:
         """Record a progress; `seconds` are those of a monotonic clock."""
         self._seen.append((seconds, progress))
         while seconds - self._seen[0][0] > _WINDOW_SECONDS:

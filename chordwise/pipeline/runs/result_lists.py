@@ -135,8 +135,8 @@ def page(
         return None
     _plan_for_few(session, wanted)
     follows = () if after is None else (_follows(wanted.order, after),)
-    asked = (*_asked(session, wanted), *follows, *written)
-    return _columns().where(*asked).order_by(*_order(wanted.order)).limit(limit)
+    conditions = (*_filters(session, wanted), *follows, *written)
+    return _columns().where(*conditions).order_by(*_order(wanted.order)).limit(limit)
 
 
 def read(
@@ -155,8 +155,8 @@ def count(session: Session, wanted: ResultFilter, limit: int) -> int:
     if written is None:
         return 0
     _plan_for_few(session, wanted)
-    asked = (*_asked(session, wanted), *written)
-    found = select(_OF_VIEW.result_id).where(*asked).limit(limit)
+    conditions = (*_filters(session, wanted), *written)
+    found = select(_OF_VIEW.result_id).where(*conditions).limit(limit)
     return session.scalar(select(func.count()).select_from(found.subquery())) or 0
 
 
@@ -171,7 +171,7 @@ def _plan_for_few(session: Session, wanted: ResultFilter) -> None:
 _MAX_RARE = 1_000
 
 
-def _asked(session: Session, wanted: ResultFilter) -> Iterator[ColumnElement[bool]]:
+def _filters(session: Session, wanted: ResultFilter) -> Iterator[ColumnElement[bool]]:
     """Yield the conditions for a part of a list.
 
     If few documents and values contain the words, their results are listed by id. Otherwise
@@ -262,13 +262,13 @@ def _mentions(words: str) -> Iterator[_Mention]:
     facts = table("facts", column("job_id")).alias("f")
     sought = func.websearch_to_tsquery(literal_column("'simple'"), words)
     is_phrase = '"' in words and "-" not in words
-    apart = func.replace(cast(sought, Text), "<->", "&")
+    without_order = func.replace(cast(sought, Text), "<->", "&")
     for name, key, searched in (
         ("document_id", documents.c.id, "d.text"),
         ("job_id", facts.c.job_id, "f.final_value"),
     ):
         matches = literal_column(words_of(searched)).op("@@", is_comparison=True)
-        ids = select(key).where(matches(cast(apart, TSQUERY) if is_phrase else sought))
+        ids = select(key).where(matches(cast(without_order, TSQUERY) if is_phrase else sought))
         # As a part of the condition it would be evaluated again for each result.
         having = ids.cte(f"having_{name}").prefix_with("MATERIALIZED")
         is_so: ColumnElement[bool] = _OF_VIEW[name].in_(select(having))

@@ -15,7 +15,7 @@ from chordwise.llm.middleware.concurrency_limited import Turn
 from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.batch_queue import JobBatches
 from chordwise.pipeline.models.budgets import JobBudget, Reservations
-from chordwise.pipeline.models.client import Asking, Models
+from chordwise.pipeline.models.client import CallContext, Models
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.leases import Lease, LeaseKeeper
 from chordwise.pipeline.runtime.messages import SYNTHESIZE, Messenger
@@ -100,9 +100,9 @@ class Context(ReadingContext):
             discard=partial(answer_cache.discard, self.database),
         )
 
-    def asking(
+    def call_context(
         self, claimed: ClaimedChunk | ClaimedSynthesis, ledger: Ledger, turn: Turn
-    ) -> Asking:
+    ) -> CallContext:
         """Return how models are asked for a chunk or synthesis: its budget, priority and cache."""
         job_id, chunk_id = claimed.job_id, ledger.chunk_id
         budget = JobBudget(reservations=self.stores.reservations, job_id=job_id)
@@ -120,7 +120,7 @@ class Context(ReadingContext):
                 max_age=cache.max_age if cache else None,
             )
 
-        return Asking(
+        return CallContext(
             ledger=ledger,
             budget=budget if is_limited else None,
             priority=Priority(claimed.priority),

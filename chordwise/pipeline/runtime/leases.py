@@ -56,7 +56,7 @@ class LeaseKeeper:
         self._duration = duration
         self._heartbeat = heartbeat
         self._held: dict[uuid.UUID, Lease] = {}
-        self._given_up: dict[uuid.UUID, Lease] = {}
+        self._abandoned: dict[uuid.UUID, Lease] = {}
         self._fanning_out: set[uuid.UUID] = set()
         self._intakes: set[uuid.UUID] = set()
         self._losses: Counter[str] = Counter()
@@ -92,7 +92,7 @@ class LeaseKeeper:
         try:
             yield lease
         except ServiceUnavailableError:
-            self._given_up[lease.token] = lease
+            self._abandoned[lease.token] = lease
             raise
         finally:
             with self._lock:
@@ -137,7 +137,7 @@ class LeaseKeeper:
                 incidents.count(session, IncidentKind.RELEASED, "shutdown", released)
         return released
 
-    def note_lost(self, lease: Lease, noticed_by: str) -> None:
+    def record_loss(self, lease: Lease, noticed_by: str) -> None:
         """Mark a lease as lost and count it among the incidents, once."""
         with self._lock:
             if lease.lost:
@@ -158,15 +158,15 @@ class LeaseKeeper:
         """
         held, fanning_out = self._snapshot(), set(self._fanning_out)
         taking_in = set(self._intakes)
-        if not (held or fanning_out or taking_in or self._given_up or self._losses):
+        if not (held or fanning_out or taking_in or self._abandoned or self._losses):
             return True
         try:
             with self._database.write() as session:
                 for job_id in sorted(fanning_out):  # jobs before chunks, as everywhere
                     jobs.note_progress(session, job_id)
                 for lease in self._lost(session, held):
-                    self.note_lost(lease, "heartbeat")
-                self._give_up(session)
+                    self.record_loss(lease, "heartbeat")
+                self._release_abandoned(session)
                 counted = self._count_losses(session)
                 intakes.extend(session, taking_in, self._duration)  # runs after their jobs
         except ServiceUnavailableError as error:
@@ -201,12 +201,12 @@ class LeaseKeeper:
         kept = chunk_leases.extend(session, of_chunks, self._duration) if of_chunks else set()
         return kept | (jobs.extend(session, syntheses, self._duration) if syntheses else set())
 
-    def _give_up(self, session: Session) -> None:
-        for token, lease in list(self._given_up.items()):
+    def _release_abandoned(self, session: Session) -> None:
+        for token, lease in list(self._abandoned.items()):
             if _free(session, lease, is_leaving=False):
                 log.info("lease.released", job_id=str(lease.job_id), chunk_id=str(lease.chunk_id))
             # Where the commit fails, the lease runs out, and recovery finds it.
-            self._given_up.pop(token, None)
+            self._abandoned.pop(token, None)
 
     def _snapshot(self) -> list[Lease]:
         with self._lock:

@@ -20,7 +20,7 @@ from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.intake.found_files import FileSource, entry_of
 from chordwise.pipeline.intake.run_options import RunOptions, run_options
 from chordwise.pipeline.intake.run_options import identity as identity_of
-from chordwise.pipeline.schedules.work import Work, take_all_in
+from chordwise.pipeline.schedules.work import Work, take_in_all
 from chordwise.readers import discovery
 from chordwise.readers.discovery import discover
 from chordwise.readers.reading import Reader
@@ -49,7 +49,7 @@ class StaleQuestion:
     saved_as: str = ""
     profile: str = ""
 
-    def asked_anew(self, name: str) -> RunOptions:
+    def run_options(self, name: str) -> RunOptions:
         """Return the options of a run that asks this question again."""
         return RunOptions(
             types=(self.analysis_type,),
@@ -88,13 +88,13 @@ def analyze(work: Work) -> JsonObject:
     asked = run_options(settings, profile, work.run_name(), work.settings.profile)
     options = replace(asked, nightly=True, lane=lane)
 
-    def found() -> list[Entry]:
-        paths = [path for path in work.settings.paths if holds_something(path)]
+    def find_entries() -> list[Entry]:
+        paths = [path for path in work.settings.paths if matches_any_file(path)]
         return [entry_of(file) for file in discover(paths)]
 
     with Reader(settings.readers) as reader:
         source = FileSource(reader, io.BytesIO())
-        return {"found": take_all_in(work, options, source, found)}
+        return {"found": take_in_all(work, options, source, find_entries)}
 
 
 def reanalyze(work: Work) -> JsonObject:
@@ -109,17 +109,17 @@ def reanalyze(work: Work) -> JsonObject:
     with work.context.database.read() as session:
         questions = _stale_questions(session, _lane(work))
     for question in questions:
-        options = question.asked_anew(work.run_name(str(question)))
+        options = question.run_options(work.run_name(str(question)))
         try:
             identity = identity_of(work.context, question.analysis_type, options)
         except ConfigurationError:
             unknown += 1  # its model is no longer configured
         else:
-            found += _ask_anew(work, question, options, identity)
+            found += _ask_again(work, question, options, identity)
     return {"found": found, "questions": len(questions), "unknown_models": unknown}
 
 
-def holds_something(path: str) -> bool:
+def matches_any_file(path: str) -> bool:
     """Return whether a path matches any file; false for an existing but empty folder.
 
     Raises:
@@ -164,15 +164,15 @@ def _stale_questions(session: Session, lane: ColumnElement[str]) -> Sequence[Sta
     ]
 
 
-def _ask_anew(work: Work, question: StaleQuestion, options: RunOptions, identity: str) -> int:
-    def found() -> list[Entry]:
+def _ask_again(work: Work, question: StaleQuestion, options: RunOptions, identity: str) -> int:
+    def find_entries() -> list[Entry]:
         with work.context.database.read() as session:
             jobs = _stale_jobs(session, question, identity, _lane(work))
         return [Entry(source=source, job_id=job_id) for job_id, source in jobs]
 
     settings = work.context.settings.readers
     with Reader(settings) as reader:  # starts no process, as there is no file
-        return take_all_in(work, options, FileSource(reader, io.BytesIO()), found)
+        return take_in_all(work, options, FileSource(reader, io.BytesIO()), find_entries)
 
 
 def _stale_jobs(

@@ -52,26 +52,26 @@ def selection_of(wanted: ScheduleSettings) -> Selection | str:
 def _write(work: Work, path: Path) -> int:
     address = work.context.settings.require_sql_url()
     with selection.opened(address, selection_of(work.settings)) as table, new_file(path) as sink:
-        watched = replace(table, batches=_while_allowed(work, table.batches))
+        watched = replace(table, batches=_until_stopped(work, table.batches))
         return writers.write(sink, watched, format_of(work.settings), raw=work.settings.raw)
 
 
-def _while_allowed(work: Work, batches: Iterator[Sequence[Row]]) -> Iterator[Sequence[Row]]:
+def _until_stopped(work: Work, batches: Iterator[Sequence[Row]]) -> Iterator[Sequence[Row]]:
     for batch in batches:
-        work.go_on()
+        work.require_running()
         yield batch
 
 
 def _path_of(work: Work) -> Path:
     """Return the file of this occurrence: the stored name, or a new one that does not exist yet."""
 
-    def note(session: Session) -> int:
+    def record_path(session: Session) -> int:
         row = session.get_one(ScheduleRun, work.schedule_run_id)
         if row.outcome is None:
             row.outcome = {"writing": str(_free_path(work))}
         return 1
 
-    work.write(note)
+    work.write(record_path)
     with work.context.database.read() as session:
         row = session.get_one(ScheduleRun, work.schedule_run_id)
         return Path(str((row.outcome or {})["writing"]))

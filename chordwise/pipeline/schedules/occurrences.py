@@ -70,7 +70,7 @@ def tick(
             if schedule is None:
                 return started
             try:
-                started += _take_up(session, schedule, now)
+                started += _start_due(session, schedule, now)
             except ValueError as error:  # a row of another version, or an unknown time zone
                 broken.add(schedule.id)
                 if troubles is None or troubles.note(schedule.id, reason(error), now.timestamp()):
@@ -221,7 +221,7 @@ def run_now(session: Session, settings: Settings, name: str) -> datetime:
     return now
 
 
-def _take_up(session: Session, schedule: Schedule, now: datetime) -> bool:
+def _start_due(session: Session, schedule: Schedule, now: datetime) -> bool:
     """Store the occurrence and the next due time of a locked, due schedule."""
     wanted = ScheduleSettings.model_validate(schedule.options)
     first = schedule.next_due_at or now
@@ -284,21 +284,21 @@ def settle(session: Session) -> None:
     """
     for waiting in schedules.waiting(session):
         is_over = Run.status.in_(_OVER) & Run.finished_at.is_not(None)
-        going_on = set(
+        statuses = set(
             session.scalars(select(Run.status).where(Run.schedule_run_id == waiting.id, ~is_over))
         )
-        if not going_on:
-            end = _end(session, waiting)
+        if not statuses:
+            end = _end_of(session, waiting)
             schedules.settle(session, waiting.id, end)
             log.info("schedule.ended", schedule=waiting.schedule, status=end.status)
-        elif going_on != {RunStatus.PAUSED}:
+        elif statuses != {RunStatus.PAUSED}:
             if waiting.error_code == _PAUSED:
                 schedules.settle(session, waiting.id, End(status=ScheduleRunStatus.WAITING))
         elif waiting.error_code is None:
-            _note_pause(session, waiting)
+            _record_pause(session, waiting)
 
 
-def _note_pause(session: Session, waiting: ScheduleRun) -> None:
+def _record_pause(session: Session, waiting: ScheduleRun) -> None:
     found = session.execute(
         select(Run.name, Job.error_message)
         .join(Job, Job.run_id == Run.id)
@@ -318,7 +318,7 @@ def _note_pause(session: Session, waiting: ScheduleRun) -> None:
     log.warning("schedule.paused", schedule=waiting.schedule, run=run)
 
 
-def _end(session: Session, waiting: ScheduleRun) -> End:
+def _end_of(session: Session, waiting: ScheduleRun) -> End:
     ids = select(Run.id).where(Run.schedule_run_id == waiting.id)
     jobs = session.execute(
         select(Job.status, func.count()).where(Job.run_id.in_(ids)).group_by(Job.status)

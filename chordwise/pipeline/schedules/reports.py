@@ -90,10 +90,10 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[s
     yield _row([name.replace("_", " ") for name in names])
     yield _row(["---"] * len(names))
     for row in rows:
-        yield _row([_shown(name, value) for name, value in zip(names, row, strict=False)])
+        yield _row([_cell_value(name, value) for name, value in zip(names, row, strict=False)])
 
 
-def _shown(name: str, value: object) -> object:
+def _cell_value(name: str, value: object) -> object:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if name != "usd":

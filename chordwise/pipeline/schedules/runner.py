@@ -76,7 +76,7 @@ def _all_of(work: Work, step: Callable[[Session], int]) -> int:
     """Repeat a step until it finds fewer rows than its limit; return the total."""
     total = 0
     while True:
-        work.go_on()
+        work.require_running()
         found = work.write(step)
         total += found
         if found < pruning.STEP:
@@ -95,24 +95,24 @@ def evaluate(work: Work) -> JsonObject:
         ConfigurationError: The profile no longer exists.
         LeaseLostError: Another process continues the occurrence.
     """
-    outcome = _noted(work)
+    outcome = _stored_outcome(work)
     if outcome is None:
         truth = gold.read(Path(work.settings.gold)) if work.settings.gold else None
         scope = evaluation.of(work.context.settings, None, work.settings.profile)
-        note = partial(_note_evaluation, work)
-        evaluation.evaluate(work.context.database, scope, truth, work.write, note)
-        outcome = _noted(work) or {}
+        record = partial(_record_evaluation, work)
+        evaluation.evaluate(work.context.database, scope, truth, work.write, record)
+        outcome = _stored_outcome(work) or {}
     if fell := json_values.strings(outcome.get("fell")):
         raise RegressionError(f"Answers are worse than before: {'; '.join(fell)}.")
     return outcome
 
 
-def _noted(work: Work) -> JsonObject | None:
+def _stored_outcome(work: Work) -> JsonObject | None:
     with work.context.database.read() as session:
         return session.get_one(ScheduleRun, work.schedule_run_id).outcome
 
 
-def _note_evaluation(work: Work, session: Session, found: Sequence[Evaluated]) -> None:
+def _record_evaluation(work: Work, session: Session, found: Sequence[Evaluated]) -> None:
     outcome: JsonObject = {
         "judged": sum(len(each.comparison.compared) for each in found),
         "missing": sum(len(each.comparison.missing) for each in found),
@@ -124,9 +124,9 @@ def _note_evaluation(work: Work, session: Session, found: Sequence[Evaluated]) -
 
 
 def _announce_regression(work: Work, session: Session, outcome: JsonObject) -> None:
-    told = {"schedule": work.schedule, "profile": work.settings.profile, **outcome}
+    content = {"schedule": work.schedule, "profile": work.settings.profile, **outcome}
     event = deliveries.ANSWERS_REGRESSED
-    deliveries.announce_occurrence(session, work.schedule_run_id, event, told)
+    deliveries.announce_occurrence(session, work.schedule_run_id, event, content)
 
 
 def recalibrate(work: Work) -> JsonObject:
@@ -160,9 +160,9 @@ def certify(work: Work) -> JsonObject:
     named = {"max_error": work.settings.max_error_rate, "risk": work.settings.risk}
     bounds = Bounds(**{name: each for name, each in named.items() if each is not None})
     scope = evaluation.of(work.context.settings, None, work.settings.profile)
-    note = partial(_note_certification, work) if _noted(work) is None else None
-    certification.certify(work.context.database, scope, bounds, work.write, note)
-    outcome = _noted(work) or {}
+    record = partial(_record_certification, work) if _stored_outcome(work) is None else None
+    certification.certify(work.context.database, scope, bounds, work.write, record)
+    outcome = _stored_outcome(work) or {}
     if withdrawn := json_values.strings(outcome.get("withdrawn")):
         raise RegressionError(
             f"Later checks have withdrawn the certificate of {', '.join(withdrawn)}.",
@@ -171,7 +171,7 @@ def certify(work: Work) -> JsonObject:
     return outcome
 
 
-def _note_certification(work: Work, session: Session, found: Sequence[Certified]) -> None:
+def _record_certification(work: Work, session: Session, found: Sequence[Certified]) -> None:
     verdicts = Counter(each.certificate.verdict for each in found)
     outcome: JsonObject = {verdict: verdicts[verdict] for verdict in Verdict}
     if verdicts[Verdict.WITHDRAWN]:
@@ -199,7 +199,7 @@ log = structlog.get_logger(__name__)
 MAX_ATTEMPTS = 5
 """The number of attempts, each ended by the loss of its scheduler, before quarantine."""
 _LEAST_LEASE = timedelta(seconds=10)
-_LOST_AGAIN = End(
+_QUARANTINED = End(
     status=ScheduleRunStatus.FAILED,
     code="quarantined",
     message=f"{MAX_ATTEMPTS} schedulers were lost over it.",
@@ -256,7 +256,7 @@ class ScheduleRunner:
             return False
         self._current = work
         try:
-            self._carry_out(work)
+            self._execute(work)
         finally:
             self._current = None
         return True
@@ -278,7 +278,7 @@ class ScheduleRunner:
             if claimed is None:
                 return None
             if claimed.attempts > MAX_ATTEMPTS:
-                schedules.finish(session, claimed.id, token, _LOST_AGAIN)
+                schedules.finish(session, claimed.id, token, _QUARANTINED)
                 log.error("schedule.abandoned", schedule=claimed.schedule)
                 return None
             return self._work(session, claimed, token)
@@ -303,7 +303,7 @@ class ScheduleRunner:
             is_stopped=self._is_stopped,
         )
 
-    def _carry_out(self, work: Work) -> None:
+    def _execute(self, work: Work) -> None:
         try:
             self._finish(work, self._outcome(work, self._kinds[work.settings.kind](work)))
         except InterruptedWorkError:

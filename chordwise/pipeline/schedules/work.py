@@ -40,7 +40,7 @@ class Work:
     token: uuid.UUID
     is_stopped: Callable[[], bool]
 
-    def go_on(self) -> None:
+    def require_running(self) -> None:
         """Check that this process is not stopping.
 
         Raises:
@@ -76,8 +76,8 @@ class Work:
         return f"{name}-{hashlib.sha256(part.encode()).hexdigest()[:6]}" if part else name
 
 
-def take_all_in(
-    work: Work, options: RunOptions, source: FileSource, found: Callable[[], Sequence[Entry]]
+def take_in_all(
+    work: Work, options: RunOptions, source: FileSource, find: Callable[[], Sequence[Entry]]
 ) -> int:
     """Take in all found items as the run that `options` name; return their number.
 
@@ -91,7 +91,7 @@ def take_all_in(
     """
     known = _run_named(work, options.name)
     if known is None:
-        entries = found()
+        entries = find()
         if not entries:
             return 0
         submission: Submission | None = open_run(
