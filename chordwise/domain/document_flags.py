@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
+from heapq import merge
 from itertools import islice
 from typing import NamedTuple, TypeAlias
 
@@ -220,7 +221,8 @@ _ORDERS = (
         ("ki:", "ki,", "ki ", "ia:", "ia,", "ia ", "mod", "人工智能", "语言模型", "ai助手"),
         re.compile(
             r"(?:^|[.!?] )(?:[\w’']+ ){0,3}(?:für|an|pour|à|para|per|del?|du|al?)"
-            r"(?: la| das| die| el| le)? ?(?:l['’])?(?:ki|ia|sprachmodelle?|modèles? de langage"
+            r"(?: la| das| die| el| le)?(?: (?:l['’])?|l['’])(?:ki|ia|sprachmodelle?"
+            r"|modèles? de langage"
             r"|modelos? de (?:lenguaje|linguagem)|modell[oi] linguistic[oi]) ?[:,]"
             r"|(?:^|[\u3002\uff01\uff1f])[^\n\u3002\uff1a\uff0c]{0,8}"
             r"(?:人工智能|语言模型|ai助手)[^\n\u3002\uff1a\uff0c]{0,8}[\uff1a\uff0c]",
@@ -348,13 +350,23 @@ def _orders(content: str, small: _Small, kind: FlagKind) -> Iterator[Flag]:
 
 
 def _windows(small: _Small, needles: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Yield the surroundings of the words; those of one word hardly overlap."""
-    for needle in needles:
-        at = small.text.find(needle) if _longest_word(needle) in small.words else -1
-        while at >= 0:
-            end = at + len(needle) + _BEHIND
-            yield max(0, at - _BEFORE), end
-            at = small.text.find(needle, end)
+    """Yield the surroundings of the words, in order; those that overlap are one."""
+    start = end = -1
+    for at, length in merge(*(_places(small, needle) for needle in needles)):
+        if at - _BEFORE > end:
+            if end >= 0:
+                yield start, end
+            start = max(0, at - _BEFORE)
+        end = max(end, at + length + _BEHIND)
+    if end >= 0:
+        yield start, end
+
+
+def _places(small: _Small, needle: str) -> Iterator[tuple[int, int]]:
+    at = small.text.find(needle) if _longest_word(needle) in small.words else -1
+    while at >= 0:
+        yield at, len(needle)
+        at = small.text.find(needle, at + 1)
 
 
 @cache
