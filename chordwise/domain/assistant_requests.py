@@ -29,10 +29,14 @@ WEIGHTS: Mapping[str, float] = _DATA.get("weights", {})
 _ASK = frozenset(_DATA["words"]["ask"].split())
 _ASK_IF = frozenset(_DATA["words"]["ask_if"].split())
 _MIN_SENTENCE, _MAX_SENTENCE = 8, 400
-_SENTENCE = re.compile(r"[^\n.?!|]+(?:[.?!](?=[^\s.?!])[^\n.?!|]*)*+[.?!\"'”’)]*+")
 _BULLET = " \t-*•#\"'“”(>0123456789.)"
 _PLAIN_BULLET = f"{_BULLET}|"
-_FIRST_WORD = re.compile(rf"[{re.escape(_BULLET)}]*+([^\W\d_]+)")
+# A sentence, with its first word as group 1 if only bullets are before it. A full stop, also one of
+# a bullet, does not end a sentence if a character follows.
+_SENTENCE = re.compile(
+    rf"(?:(?!\.)(?:[{re.escape(_BULLET.replace('.', ''))}]|\.(?=[^\s.?!]))*+([^\W\d_]++)[^\n.?!|]*+"
+    r"|[^\n.?!|]++)(?:[.?!](?=[^\s.?!])[^\n.?!|]*)*+[.?!\"'”’)]*+"
+)
 _POLITE = re.compile(
     r"(?:(?:please|kindly|now|also|then|and|next|finally|first|instead|hey|hi|ok|okay|so|but|just"
     r"|only|always|(?:can|could|would|will) you|(?:i(?:'d| would) like|i want|i need)(?: you)? to"
@@ -52,21 +56,18 @@ _NO_VERB_ENDINGS = ("ing", "ed", "ly", "tion", "ness", "ment", "s", "er")
 _VERB_ENDINGS = ("ise", "ize", "ify", "ate")
 # The text after the first word.
 _OBJECTS = {
-    name: re.compile(pattern, re.IGNORECASE)
-    for name, pattern in {
-        "possessive": r" (?:my|our|his|her|their|its)\b| [a-z]+['’]s\b",
-        "your": r" your\b",
-        "noun": r" (?:(?:and|or|of|is|was|were|are|has|had|have|will|would|shall|may|can|by)\b"
-        r"|[-–—&/=+:(])",
-        "determiner": r" (?:an?|the|this|these|those|each|every|all|any|some|no)\b",
-        "pronoun": r" (?:me|us|it|them|him|her)\b",
-        "quote": r" [\"“'‘]",
-        "foreign": r"(?:-moi)? (?:eine?n?|der|die|das|den|deine?|mir|une?|la|les?|ta|ton|tes|el|los"
-        r"|las|una|tus?)\b",
-        "number": r" (?:two|three|four|five|six|seven|eight|nine|ten|\d+)\b",
-        "particle": r" (?:how|what|who|why|when|where|whether|which|if|that|to|like|as|only|with"
-        r"|about|for|in|on|up|out|down|at|from)\b",
-    }.items()
+    "possessive": r" (?:my|our|his|her|their|its)\b| [a-z]+['’]s\b",
+    "your": r" your\b",
+    "noun": r" (?:(?:and|or|of|is|was|were|are|has|had|have|will|would|shall|may|can|by)\b"
+    r"|[-–—&/=+:(])",
+    "determiner": r" (?:an?|the|this|these|those|each|every|all|any|some|no)\b",
+    "pronoun": r" (?:me|us|it|them|him|her)\b",
+    "quote": r" [\"“'‘]",
+    "foreign": r"(?:-moi)? (?:eine?n?|der|die|das|den|deine?|mir|une?|la|les?|ta|ton|tes|el|los"
+    r"|las|una|tus?)\b",
+    "number": r" (?:two|three|four|five|six|seven|eight|nine|ten|\d+)\b",
+    "particle": r" (?:how|what|who|why|when|where|whether|which|if|that|to|like|as|only|with"
+    r"|about|for|in|on|up|out|down|at|from)\b",
 }
 _OF_NOUN = re.compile(
     r" (?:of|dated|\d{3,} (?:of|from|dated)|is|was|were|are|has|had|have)\b", re.IGNORECASE
@@ -80,24 +81,27 @@ _TITLE = re.compile(
 """Nouns with their prepositions, without a mark at the end, as in “Report on the accounts”."""
 OF_VERBS = ("possessive", "your", "determiner", "pronoun", "quote")
 """The kinds of text that only follow verbs."""
-_OBJECT_OF_VERB = re.compile("|".join(_OBJECTS[name].pattern for name in OF_VERBS), re.IGNORECASE)
-# Counted in the sentence, up to twice; lower case is faster to search than ignoring case.
-_COUNTED = {
-    name: re.compile(pattern)
-    for name, pattern in {
-        "pointing": r"\b(?:it|its|he|she|they|them|him|her|his|their|that|those|these|this|we|our"
-        r"|there|such|section|above|below|herein|following)\b",
-        "to_me": r"\b(?:me|my|i|us)\b",
-        "text": r"\b(?:answers?|responses?|repl(?:y|ies)|outputs?|summar(?:y|ies)|texts?"
-        r"|sentences?|paragraphs?|words?|letters?|alphabet|messages?|phrases?|poems?|haikus?"
-        r"|stor(?:y|ies)|jokes?|riddles?|essays?|songs?|emojis?|emoticons?|ciphers?|base ?-?\d+"
-        r"|binary|hex(?:adecimal)?|morse|rot13|code|scripts?|function|program|snippet|tweets?"
-        r"|slogans?|sentiment|tone|emotions?|prompts?|instructions?|json|language|english|french"
-        r"|spanish|german|italian|chinese|japanese|russian|arabic|dutch|korean|latin)\b",
-        "user": r"\b(?:users?|readers?|people|everyone|everybody|the (?:public|audience|victim))\b",
-        "quoted": r"[\"“'‘][^\"”’'\n]{2,}[\"”’']",
-    }.items()
+_OBJECT_OF_VERB = re.compile("|".join(_OBJECTS[name] for name in OF_VERBS), re.IGNORECASE)
+_OBJECT = re.compile(
+    "|".join(f"(?P<{name}>{each})" for name, each in _OBJECTS.items()), re.IGNORECASE
+)
+# Words counted in the sentence, up to twice; lower case is faster to search than ignoring case.
+_WORDS = {
+    "pointing": "it|its|he|she|they|them|him|her|his|their|that|those|these|this|we|our|there|such"
+    "|section|above|below|herein|following",
+    "to_me": "me|my|i|us",
+    "text": r"answers?|responses?|repl(?:y|ies)|outputs?|summar(?:y|ies)|texts?"
+    r"|sentences?|paragraphs?|words?|letters?|alphabet|messages?|phrases?|poems?|haikus?"
+    r"|stor(?:y|ies)|jokes?|riddles?|essays?|songs?|emojis?|emoticons?|ciphers?|base ?-?\d+"
+    r"|binary|hex(?:adecimal)?|morse|rot13|code|scripts?|function|program|snippet|tweets?"
+    r"|slogans?|sentiment|tone|emotions?|prompts?|instructions?|json|language|english|french"
+    r"|spanish|german|italian|chinese|japanese|russian|arabic|dutch|korean|latin",
+    "user": "users?|readers?|people|everyone|everybody|the (?:public|audience|victim)",
 }
+_COUNTED = re.compile(
+    rf"\b(?:{'|'.join(f'(?P<{name}>{words})' for name, words in _WORDS.items())})\b"
+)
+_QUOTED = re.compile(r"[\"“'‘][^\"”’'\n]{2,}[\"”’']")
 _NAME = re.compile(r" [A-Z][a-z]+")
 _GENERIC = re.compile(
     r"how (?:(?:can|do|should|could|to|would) (?:i|we|you|one)|long|many|much|far|old|does|did|is"
@@ -139,12 +143,17 @@ def candidates(content: str) -> list[Request]:
     """
     sentences, requests = 0, []
     has_cells = "|" in content
+    opening = len(content) - len(content.lstrip(f"{_BULLET}\n"))
     for match in _SENTENCE.finditer(content):
         start, end = match.span()
         if end - start > _MIN_SENTENCE:
             sentences += 1
+            word = match[1]
+            following = word and (_following(word) if len(word) <= _LONGEST_WORD else _ANYTHING)
+            if not following or not following.match(content, match.end(1), end):
+                continue
             is_cell = has_cells and "|" in (content[start - 1 : start], content[end : end + 1])
-            if request := None if is_cell else _request(content, start, end):
+            if request := None if is_cell else _request(content, match, opening):
                 requests.append(request)
     first, _, _ = content.lstrip().partition("\n")
     usual = {
@@ -217,29 +226,34 @@ _MAX_STRANGENESS = sum(max(0.0, WEIGHTS.get(name, 0.0)) for name in _STRANGE) + 
 )
 
 
+# Longer words are not kept in the cache.
+_LONGEST_WORD = 30
+_ANYTHING = re.compile("")
+
+
 @lru_cache(maxsize=10_000)
-def _begins_no_request(word: str) -> bool:
-    """Return whether no request begins with this word; most sentences are excluded here."""
+def _following(word: str) -> re.Pattern[str] | None:
+    """Return what must follow this word at the beginning of a request; `None` if none begins so."""
     if _POLITE_WORD.match(word):
-        return False
+        return _ANYTHING
     word = word.lower()
-    may_be = word in _VERBS or word in _ASK or word in _ASK_IF
-    return not may_be and (word in _NO_VERBS or word.endswith(_NO_VERB_ENDINGS))
-
-
-def _request(content: str, start: int, end: int) -> Request | None:
-    first = _FIRST_WORD.match(content, start, end)
-    if first is None or _begins_no_request(first[1]):
+    if word in _VERBS or word in _ASK or word in _ASK_IF:
+        return _ANYTHING
+    if word in _NO_VERBS or word.endswith(_NO_VERB_ENDINGS):
         return None
-    sentence = content[start : min(end, start + _MAX_SENTENCE)].rstrip()
-    body = sentence.lstrip(_BULLET)
+    return _ANYTHING if word.endswith(_VERB_ENDINGS) else _OBJECT_OF_VERB
+
+
+def _request(content: str, sentence: re.Match[str], opening: int) -> Request | None:
+    start, end = sentence.span()
+    begins = sentence.start(1)
+    body = content[begins : min(end, start + _MAX_SENTENCE)].rstrip()
     polite = _POLITE.match(body) if _POLITE_WORD.match(body) else None
     begin = polite.end() if polite else 0
     head = _HEAD.match(body, begin) or _HEAD.match(body)
     kind = _kind(body, head) if head and not body.isupper() else ""
     if not head or not kind:
         return None
-    begins = start + len(sentence) - len(body)
     features = {
         kind: 1.0,
         "polite": float(0 < begin <= head.start()),
@@ -247,8 +261,8 @@ def _request(content: str, start: int, end: int) -> Request | None:
         **_place(content, begins, end),
     }
     if kind.startswith("ask"):
-        features["first_question"] = float(not content[:begins].strip(f"{_BULLET}\n"))
-    return Request(begins, start + len(sentence), body[head.end() :], features)
+        features["first_question"] = float(begins == opening)
+    return Request(begins, begins + len(body), body[head.end() :], features)
 
 
 def _kind(body: str, head: re.Match[str]) -> str:
@@ -258,7 +272,7 @@ def _kind(body: str, head: re.Match[str]) -> str:
         is_noun = _OF_NOUN.match(body, head.end()) or _TITLE.fullmatch(body, head.start())
         return "" if is_noun else _VERBS[word]
     if word in _ASK or word in _ASK_IF:
-        is_question = body.rstrip("\"'”’)").endswith("?") or _COUNTED["quoted"].search(body)
+        is_question = body.rstrip("\"'”’)").endswith("?") or _QUOTED.search(body)
         return ("ask" if word in _ASK else "ask_if") if is_question else ""
     if word in _NO_VERBS or word.endswith(_NO_VERB_ENDINGS):
         return ""
@@ -270,9 +284,15 @@ def _form(body: str, head: re.Match[str]) -> dict[str, float]:
     """Return the object and addressee of a sentence as features."""
     behind = body[head.end() :]
     words = len(body.split())
-    following = next((name for name, each in _OBJECTS.items() if each.match(behind)), "nothing")
-    features = {
-        f"then_{following}": 1.0,
+    following = _OBJECT.match(behind)
+    small = behind.lower()
+    counts = dict.fromkeys(_WORDS, 0)
+    for word in _COUNTED.finditer(small):
+        counts[str(word.lastgroup)] += 1
+    counts["quoted"] = len(_QUOTED.findall(small))
+    counts["name"] = len(_NAME.findall(behind))
+    return {
+        f"then_{following.lastgroup if following else 'nothing'}": 1.0,
         "capital": float(body[0].isupper()),
         "all_capitals": float(head[0].isupper() and len(head[0]) > 1),
         "ends": float(body.endswith((".", "?", "!", '"', "”", "'", ")"))),
@@ -280,11 +300,8 @@ def _form(body: str, head: re.Match[str]) -> dict[str, float]:
         "generic": float(bool(_GENERIC.match(body, head.start()))),
         "short": float(words < _SHORT),
         "long": float(words > _LONG),
+        **{name: float(min(2, count)) for name, count in counts.items()},
     }
-    small = behind.lower()
-    counts = {name: len(pattern.findall(small)) for name, pattern in _COUNTED.items()}
-    counts["name"] = len(_NAME.findall(behind))
-    return features | {name: float(min(2, count)) for name, count in counts.items()}
 
 
 _SHORT, _LONG = 4, 25

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cache
 from heapq import merge
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
+from string import ascii_letters, ascii_lowercase, digits
 from typing import NamedTuple, TypeAlias
 
 from chordwise.domain import assistant_requests, json_values
@@ -88,7 +90,7 @@ def flags(
             for start, end in assistant_requests.found(content)
             if not any(each.start_char < end and start < each.end_char for each in orders)
         ),
-        _encoded(content),
+        _encoded(content, small),
         _hidden(content, unseen),
         (
             Flag(kind=FlagKind.HIDDEN_TEXT, start_char=0, end_char=0, excerpt=_shortened(passage))
@@ -150,9 +152,11 @@ _MACHINE = (
 )
 _MODEL = rf"(?:{_MACHINE}|assistants?)"
 _MODEL_WORDS = (
-    *("gpt", "llm", "claude", "gemini", "copilot", "language model", "bot", "assistant"),
+    *("gpt", "chatgpt", "llm", "claude", "gemini", "copilot", "language model"),
+    *("bot", "chatbot", "assistant"),
     *("automated ", "ai ", "ai,", "ai.", "ai:", "ai\n", "a.i."),
 )
+_CHINESE_MODEL = ("人工智能", "语言模型", "ai助手")
 _EARLIER = (
     r"(?:(?:all|any|every|everything|each|of|the|these|those|this|that|your|my|our|other|and|or"
     r"|previous(?:ly)?|prior|above|preceding|earlier|former|foregoing|initial|original|system"
@@ -162,7 +166,7 @@ _IGNORE = (
     *("ignore", "disregard", "forget", "override", "bypass", "leave out", "stop what"),
     *("not follow", "n't follow", "stop follow", "not obey", "n't obey", "stop obey"),
 )
-_START = r"(?:^|(?<=[.!?:;>]) |(?<=[.!?:;>]))"
+_START = r"(?:^|(?<=[.!?:;>]) ?)"
 _ANSWER = r"(?:answer|respond|reply|output|return|report|say|state|print|write)"
 _ALWAYS = r"(?:please |always |only |simply |just |never |you (?:must|should) |do not ){0,3}"
 # Orders that name a model, its instructions or its answer, at any position.
@@ -202,23 +206,34 @@ _ORDERS = (
     (
         _MODEL_WORDS,
         re.compile(
-            rf"\byou are (?:now |hereby )?(?:an? |the )?(?:\w+,? ){{0,3}}{_MODEL}\b(?!'s)"
-            rf"|\bas an? (?:\w+ )?{_MODEL}, (?:you|i|please|do|your)\b"
-            rf"|\bif you are an? (?:\w+ )?{_MODEL}\b"
-            rf"|{_START}(?:attention|note (?:to|for)|dear|hey|hello|message (?:to|for)"
+            rf"\b(?:you are (?:now |hereby )?(?:an? |the )?(?:\w+,? ){{0,3}}{_MODEL}\b(?!'s)"
+            rf"|as an? (?:\w+ )?{_MODEL}, (?:you|i|please|do|your)\b"
+            rf"|if you are an? (?:\w+ )?{_MODEL}\b"
+            rf"|{_MODEL} (?:(?:that|which|who) )?(?:is |are )?(?:reading|processing|analy[sz]ing"
+            r"|summari[sz]ing|reviewing|evaluating) this\b"
+            rf"|{_MACHINE} (?:must|should) {_ALWAYS}{_ANSWER}\b"
+            rf"|for {_MODEL}[,:] ?(?:is|{_ANSWER}|set|use|put|give|the)\b)"
+            rf"|{_START}(?:(?:attention|note (?:to|for)|dear|hey|hello|message (?:to|for)"
             rf"|instructions? (?:to|for)) (?:the |any |all )?{_MODEL}\b"
             r"(?= *[:,!\n]| (?:reading|processing))"
-            rf"|\b{_MODEL} (?:(?:that|which|who) )?(?:is |are )?(?:reading|processing|analy[sz]ing"
-            r"|summari[sz]ing|reviewing|evaluating) this\b"
-            rf"|{_START}{_MODEL}[,:] ?{_ALWAYS}(?:{_ANSWER}|set|use|put|give|rate|treat|leave|omit"
-            r"|add|include|translate|tell|stop)\b"
-            rf"|\b{_MACHINE} (?:must|should) {_ALWAYS}{_ANSWER}\b"
-            rf"|\bfor {_MODEL}[,:] ?(?:is|{_ANSWER}|set|use|put|give|the)\b",
+            rf"|{_MODEL}[,:] ?{_ALWAYS}(?:{_ANSWER}|set|use|put|give|rate|treat|leave|omit"
+            r"|add|include|translate|tell|stop)\b)",
             _WRITTEN,
         ),
     ),
     (
-        ("ki:", "ki,", "ki ", "ia:", "ia,", "ia ", "mod", "人工智能", "语言模型", "ai助手"),
+        (
+            "ki:",
+            "ki,",
+            "ki ",
+            "ia:",
+            "ia,",
+            "ia ",
+            "modell",
+            "sprachmodell",
+            *("modelo", "modèle"),
+            *_CHINESE_MODEL,
+        ),
         re.compile(
             r"(?:^|[.!?] )(?:[\w’']+ ){0,3}(?:für|an|pour|à|para|per|del?|du|al?)"
             r"(?: la| das| die| el| le)?(?: (?:l['’])?|l['’])(?:ki|ia|sprachmodelle?"
@@ -339,6 +354,7 @@ def _orders(content: str, small: _Small, kind: FlagKind) -> Iterator[Flag]:
     spans = {
         match.span()
         for needles, pattern in _CUES[kind]
+        if not small.needles.isdisjoint(needles)
         for start, end in _windows(small, needles)
         for match in pattern.finditer(content, start, end)
     }
@@ -352,7 +368,8 @@ def _orders(content: str, small: _Small, kind: FlagKind) -> Iterator[Flag]:
 def _windows(small: _Small, needles: Iterable[str]) -> Iterator[tuple[int, int]]:
     """Yield the surroundings of the words, in order; those that overlap are one."""
     start = end = -1
-    for at, length in merge(*(_places(small, needle) for needle in needles)):
+    places = (_places(small.text, each) for each in small.needles.intersection(needles))
+    for at, length in merge(*places):
         if at - _BEFORE > end:
             if end >= 0:
                 yield start, end
@@ -362,43 +379,78 @@ def _windows(small: _Small, needles: Iterable[str]) -> Iterator[tuple[int, int]]
         yield start, end
 
 
-def _places(small: _Small, needle: str) -> Iterator[tuple[int, int]]:
-    at = small.text.find(needle) if _longest_word(needle) in small.words else -1
+def _places(small: str, needle: str) -> Iterator[tuple[int, int]]:
+    at = small.find(needle)
     while at >= 0:
         yield at, len(needle)
-        at = small.text.find(needle, at + 1)
-
-
-@cache
-def _longest_word(needle: str) -> str:
-    return max(needle.split(), key=len)
+        at = small.find(needle, at + 1)
 
 
 class _Small(NamedTuple):
-    """A text in lower case with unchanged offsets, and its distinct words as a shorter text."""
+    """A text in lower case with unchanged offsets, its ASCII characters, and the cues in it."""
 
     text: str
-    words: str
+    ascii: bytes
+    needles: frozenset[str]
 
 
 def _in_small_letters(content: str) -> _Small:
     small = content.lower()
     if len(small) != len(content):
         small = "".join(each.lower() if len(each.lower()) == 1 else each for each in content)
-    return _Small(small, " ".join(set(small.split())))
+    written = small.encode("ascii", "replace")
+    words = f" {written.translate(_BLANKED).decode('ascii')} "
+    beginnings = {"", *_BEGINNING.findall(words)}
+    needles = (needle for each in beginnings for needle in _NEEDLES[each] if needle in small)
+    return _Small(small, written, frozenset(needles))
+
+
+def _beginning(needle: str) -> str:
+    """Return the beginning of the longest word; empty if it has no word of English letters."""
+    words = _ENGLISH.findall(needle) if needle.isascii() else ()
+    return max(words, key=len, default="")[:_BEGINNING_LETTERS]
+
+
+_ENGLISH = re.compile(r"[a-z]{2,}")
+_BEGINNING_LETTERS = 4
+_NEEDLES: dict[str, list[str]] = defaultdict(list)
+for _needle in (each for cues in _CUES.values() for needles, _ in cues for each in needles):
+    _NEEDLES[_beginning(_needle)].append(_needle)
+# Replaces every character except small letters by a blank.
+_BLANKED = bytes(code if chr(code) in ascii_lowercase else ord(" ") for code in range(256))
+
+
+def _rest(beginning: str) -> str:
+    is_whole = len(beginning) < _BEGINNING_LETTERS
+    return f"{beginning[1:]}(?=s? )" if is_whole else beginning[1:]
+
+
+# Shorter words must be whole. The grouping by first letters makes the search twice as fast.
+_BEGINNING = re.compile(
+    " ("
+    + "|".join(
+        rf"{first}(?:{'|'.join(_rest(each) for each in group)})"
+        for first, group in groupby(sorted(filter(None, _NEEDLES)), key=itemgetter(0))
+    )
+    + ")"
+)
 
 
 _BASE64 = re.compile(
     r"(?<![\w+/])(?:[A-Za-z0-9+/]{4}){10,}+(?:[A-Za-z0-9+/]{2,3})?={0,2}(?![\w+/])"
 )
 _SHORTEST_ENCODED, _MAX_ENCODED = 40, 4_000
+# The characters of Base64 are replaced by x, others by blanks.
+_AS_BASE64 = bytes(
+    ord("x") if chr(code) in f"{ascii_letters}{digits}+/" else ord(" ") for code in range(256)
+)
 _READABLE = re.compile(r"[ -~\n]+")
 _MIN_WORDS_ENCODED = 4
 
 
-def _encoded(content: str) -> Iterator[Flag]:
+def _encoded(content: str, small: _Small) -> Iterator[Flag]:
     """Yield words encoded as Base64, which a person does not read and a model may."""
-    if max(map(len, content.split()), default=0) < _SHORTEST_ENCODED:
+    if b"x" * _SHORTEST_ENCODED not in small.ascii.translate(_AS_BASE64):
         return
     for match in _BASE64.finditer(content):
         written = match[0].rstrip("=")[:_MAX_ENCODED]
