@@ -15,7 +15,7 @@ from chordwise.domain.stability import Fingerprint
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox import folders, scan
 from chordwise.pipeline.inbox.folders import Place
-from chordwise.pipeline.inbox.intake import Taking, Wanted
+from chordwise.pipeline.inbox.intake import FileTaker, Wanted
 from chordwise.pipeline.intake import batches
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.recovery.recover import recover
@@ -174,7 +174,7 @@ def test_across_file_systems_a_file_is_copied_and_then_removed(
     inbox.drop("a.txt", LETTER)
     prints = scan.fingerprints(path)
     assert prints is not None
-    taking = Taking(inbox.pipeline.context, inbox.store, rename=another_file_system)
+    taking = FileTaker(inbox.pipeline.context, inbox.store, rename=another_file_system)
 
     (file,) = taking.take([a_wanted(path, prints)])
 
@@ -191,7 +191,7 @@ def test_a_full_disk_leaves_the_file_where_it_is(
 ) -> None:
     """F09: a copy that breaks off is undone; the file is taken once there is room."""
     path = inbox.drop("a.txt", LETTER)
-    monkeypatch.setattr(inbox.watch._taking, "_rename", another_file_system)
+    monkeypatch.setattr(inbox.watch._taker, "_rename", another_file_system)
     with monkeypatch.context() as full:
         full.setattr(folders, "copy", no_space)
         inbox.take()
@@ -212,7 +212,7 @@ def test_what_cannot_be_recovered_yet_holds_up_no_other_file(
 ) -> None:
     """F09: a copy that a kill cut off waits for room on the disk; it is told once, others go on."""
     path = inbox.drop("a.txt", LETTER)
-    file = inbox.watch._taking._row(a_wanted(path, ()))
+    file = inbox.watch._taker._row(a_wanted(path, ()))
     with inbox.pipeline.context.database.write() as session:
         session.add(file)
         session.flush()
@@ -240,7 +240,7 @@ def test_what_can_neither_be_taken_nor_put_back_is_put_back_later(
 ) -> None:
     """F09: the inbox fails in the middle of a copy; once it works again no restart is needed."""
     path = inbox.drop("a.txt", LETTER)
-    monkeypatch.setattr(inbox.watch._taking, "_rename", another_file_system)
+    monkeypatch.setattr(inbox.watch._taker, "_rename", another_file_system)
     with monkeypatch.context() as away:
         away.setattr(folders, "copy", no_space)
         away.setattr(folders, "place", out_of_reach)
