@@ -87,11 +87,11 @@ class Loop:
         Thread(target=self._wake_at, args=(stop,), name="stop", daemon=True).start()
         while not stop.is_set():
             for chore in self._chores:
-                self._do(chore)
+                self._run_if_due(chore)
             next_due = min(chore.due_at for chore in self._chores)
             if self._wake.wait(max(0.01, next_due - time.monotonic())):
                 self._wake.clear()
-                self._hurry()
+                self._make_dispatch_due()
         self._listener.stop()
         self._deliveries.stop()
         self._batching.stop()
@@ -101,13 +101,13 @@ class Loop:
         stop.wait()
         self._wake.set()
 
-    def _hurry(self) -> None:
+    def _make_dispatch_due(self) -> None:
         """Make the outbox due now, but no more often than it is sent."""
         chore = self._dispatching
         chore.every_seconds = self._context.settings.pipeline.dispatch_interval_seconds
         chore.due_at = min(chore.due_at, chore.done_at + chore.every_seconds)
 
-    def _do(self, chore: Chore) -> None:
+    def _run_if_due(self, chore: Chore) -> None:
         if time.monotonic() < chore.due_at:
             return
         pause = 0.0

@@ -109,7 +109,7 @@ class Rejection(StrEnum):
     UNKNOWN_WORK = "unknown_work"
 
 
-def reason_against(message: object) -> Rejection | None:
+def rejection_of(message: object) -> Rejection | None:
     """Return why a message from the broker is foreign; `None` if it is Chordwise's."""
     if not isinstance(message, dict):
         return Rejection.ENVELOPE
@@ -122,14 +122,14 @@ def reason_against(message: object) -> Rejection | None:
         return Rejection.TOO_LARGE
     if (message.get("content-type"), message.get("content-encoding")) != _CONTENT:
         return Rejection.CONTENT_TYPE
-    return _reason_against_task(headers, body)
+    return _rejection_of_task(headers, body)
 
 
-def _reason_against_task(headers: dict[str, object], body: str) -> Rejection | None:
+def _rejection_of_task(headers: dict[str, object], body: str) -> Rejection | None:
     task = headers.get("task")
     if not isinstance(task, str) or task not in _MAX_IDS:
         return Rejection.UNKNOWN_TASK
-    if not _are_ours(headers):
+    if not _are_supported(headers):
         return Rejection.OPTIONS
     try:
         decoded: object = json.loads(  # type: ignore[no-untyped-call]  # kombu names no types
@@ -139,13 +139,13 @@ def _reason_against_task(headers: dict[str, object], body: str) -> Rejection | N
         return Rejection.BODY
     if not isinstance(decoded, list) or len(decoded) != len(("args", "kwargs", "options")):
         return Rejection.BODY
-    return _reason_against_call(task, *decoded)
+    return _rejection_of_call(task, *decoded)
 
 
-def _reason_against_call(
+def _rejection_of_call(
     task: str, arguments: object, named: object, options: object
 ) -> Rejection | None:
-    if named != {} or not isinstance(options, dict) or not _lead_to_synthesis(options):
+    if named != {} or not isinstance(options, dict) or not _are_chord_options(options):
         return Rejection.OPTIONS
     if not isinstance(arguments, list) or not 1 <= len(arguments) <= _MAX_IDS[task]:
         return Rejection.ARGUMENTS
@@ -171,7 +171,7 @@ def _is_too_large(body: str, headers: dict[str, object]) -> bool:
         return True
 
 
-def _are_ours(headers: dict[str, object]) -> bool:
+def _are_supported(headers: dict[str, object]) -> bool:
     """Return whether the headers make Celery neither wait nor fail."""
     return (
         _is_id(headers.get("id"))
@@ -188,7 +188,7 @@ def _are_ours(headers: dict[str, object]) -> bool:
     )
 
 
-def _lead_to_synthesis(options: dict[str, object]) -> bool:
+def _are_chord_options(options: dict[str, object]) -> bool:
     """Return whether only the synthesis follows; a chord of one header becomes a chain."""
     chain = options.get("chain") or []
     if any(options.get(name) for name in _UNUSED_OPTIONS) or not isinstance(chain, list):

@@ -22,7 +22,7 @@ from kombu.transport.virtual import Empty
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from worker.consumption import Consumption
-from worker.rejections import UNREADABLE, Rejection, Rejections, reason_against
+from worker.rejections import UNREADABLE, Rejection, Rejections, rejection_of
 from worker.slots import Slots
 
 BROKER_ERRORS = (OperationalError, RedisError, OSError)
@@ -168,7 +168,7 @@ class ObservedTransport(redis.Transport):
 
     def _deliver(self, message: object, queue: str) -> None:
         self.is_readable = True
-        reason = reason_against(message)
+        reason = rejection_of(message)
         if reason is None:
             super()._deliver(message, queue)  # type: ignore[no-untyped-call]  # kombu's
         else:

@@ -57,14 +57,14 @@ def certify(  # noqa: PLR0913 - the options of a command
     if as_json:
         invocation.screen.write_json(bounds=bounds, certified=[_as_json(each) for each in found])
     elif found:
-        invocation.screen.show(laid_out(found, scope, bounds.risk))
+        invocation.screen.show(render(found, scope, bounds.risk))
     else:
         invocation.screen.info("No results match. `chordwise runs` lists the runs.")
     is_withdrawn = any(each.certificate.verdict is Verdict.WITHDRAWN for each in found)
     return ExitCode.INCOMPLETE if is_withdrawn else ExitCode.SUCCESS
 
 
-def laid_out(found: Sequence[Certified], scope: Scope, risk: float) -> RenderableType:
+def render(found: Sequence[Certified], scope: Scope, risk: float) -> RenderableType:
     """Return a row for each field or label, with the command for the missing reviews.
 
     A narrow terminal shows the commands below the table.

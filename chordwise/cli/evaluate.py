@@ -86,7 +86,7 @@ def evaluate(
         invocation.screen.write_json(evaluations=[_as_json(each) for each in found])
     else:
         for each in found:
-            invocation.screen.show(*laid_out(each))
+            invocation.screen.show(*render(each))
     return _code(found)
 
 
@@ -176,7 +176,7 @@ _WORDS = {
 }
 
 
-def laid_out(evaluated: Evaluated) -> Iterator[RenderableType]:
+def render(evaluated: Evaluated) -> Iterator[RenderableType]:
     """Return the measures of an analysis type: overall, by model and label, and confusions."""
     for each in evaluated.measured:
         yield Text(one_line(_heading(each)), style="bold")

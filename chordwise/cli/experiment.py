@@ -172,7 +172,7 @@ def status(
     if as_json:
         screen.write_json(experiments=statuses)
     elif name:
-        screen.show(*laid_out(statuses[0]))
+        screen.show(*render(statuses[0]))
     elif statuses:
         names = ("Experiment", "Profile", "Outcome", "Documents", "Began", "State")
         screen.show(layouts.folded(names, list(map(_line, statuses)), right=("Documents",)))
@@ -306,7 +306,7 @@ def _line(found: Status) -> Sequence[str]:
     return *names, found.outcome, f"{documents:,}", began, state
 
 
-def laid_out(found: Status) -> Iterator[RenderableType]:
+def render(found: Status) -> Iterator[RenderableType]:
     """Return a table of the outcome, a table of the other measures, and notes."""
     level = f"Difference ({1 - found.risk:.0%})"
     names = ("Variant", "Documents", "With outcome", found.outcome.capitalize(), level, "Verdict")

@@ -57,14 +57,14 @@ def explain(
     if as_json:
         invocation.screen.write_json(explanation=found, steps=steps)
         return
-    invocation.screen.show(*_laid_out(found, chunk), *(() if chunk else _later(steps)))
+    invocation.screen.show(*_render(found, chunk), *(() if chunk else _later(steps)))
 
 
 def _chunk_range(chunk: int | None) -> range:
     return range(_MAX_CHUNKS) if chunk is None else range(chunk - 1, chunk)
 
 
-def _laid_out(found: Explanation, chunk: int | None) -> Iterator[RenderableType]:
+def _render(found: Explanation, chunk: int | None) -> Iterator[RenderableType]:
     heading = f"{found.analysis_type} by {found.model} · {found.status} · job {found.job_id}"
     yield Text(one_line(heading), style="bold")
     yield Text(f"  {_described(found)}", style="dim")
@@ -72,7 +72,7 @@ def _laid_out(found: Explanation, chunk: int | None) -> Iterator[RenderableType]
         yield Text(f"  {one_line(sentence)}", style="yellow")
     yield from _corrections(found)
     if found.result is not None:
-        yield from rendered_results.laid_out([found.result])
+        yield from rendered_results.render([found.result])
     if found.reused_from is not None and not found.calls:
         sentence = f"Uses the answer of another job: chordwise explain {found.reused_from}"
         yield Text(f"  {sentence}", style="dim")

@@ -84,7 +84,7 @@ def plan(invocation: Invocation, options: PlanOptions, *, as_json: AsJson = Fals
         values = {field.name: getattr(made, field.name) for field in fields(made)}
         invocation.screen.write_json(**values, assumptions=list(assumptions(made)))
     else:
-        invocation.screen.show(*laid_out(made))
+        invocation.screen.show(*render(made))
 
 
 def _model(options: PlanOptions) -> Model:
@@ -147,7 +147,7 @@ class Plan:
     max_parallel: int | None
 
 
-def laid_out(plan: Plan) -> Iterator[RenderableType]:
+def render(plan: Plan) -> Iterator[RenderableType]:
     """Return the estimate, followed by every assumption."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column()

@@ -77,7 +77,7 @@ def quote(
     if as_json:
         invocation.screen.write_json(**members(made))
     else:
-        invocation.screen.show(*laid_out(made, request.lane))
+        invocation.screen.show(*render(made, request.lane))
     return ExitCode.INCOMPLETE if made.unread else ExitCode.SUCCESS
 
 
@@ -165,7 +165,7 @@ _MAX_UNREAD = 5
 _SAMPLE = "--sample 10"
 
 
-def laid_out(made: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterator[RenderableType]:
+def render(made: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterator[RenderableType]:
     """Return the table, the totals, and the assumptions behind the numbers.
 
     Without a lane, the costs of all available lanes are shown. `sample` is the option that sends

@@ -48,14 +48,14 @@ def recalibrate(
     if as_json:
         screen.write_json(lessons=lessons, max_error_rate=max_error_rate, changed=changed)
     elif lessons:
-        screen.show(*laid_out(lessons, max_error_rate))
+        screen.show(*render(lessons, max_error_rate))
     else:
         screen.info(
             "There are no judged answers yet. Use `chordwise feedback` or `chordwise evaluate`."
         )
 
 
-def laid_out(found: Sequence[Lesson], max_error_rate: float) -> Iterator[RenderableType]:
+def render(found: Sequence[Lesson], max_error_rate: float) -> Iterator[RenderableType]:
     """Return a row for each model and analysis type, with notes about the columns."""
     yield layouts.numbers(
         ("Type", "Part", "Model", "Judged", "Right", "Method", "Error", "Accept"), map(_row, found)

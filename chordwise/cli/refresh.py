@@ -176,10 +176,10 @@ class _Work:
             return
         screen.show(_table(self.stale, "Failed" if self._options.failed else "Stale"))
         if self._sample is None:
-            screen.show(*quote.laid_out(made, self._options.lane, _SAMPLE))
+            screen.show(*quote.render(made, self._options.lane, _SAMPLE))
             return
         screen.show(Text(f"A sample of {counted(made.documents, 'document')}, asked online:"))
-        screen.show(*quote.laid_out(made, Lane.ONLINE, ""))
+        screen.show(*quote.render(made, Lane.ONLINE, ""))
 
     def carry_out(self, settings: Settings, *, as_json: bool) -> ExitCode:
         """Take the stored documents in as a new run; wait for it and show its results."""
@@ -220,7 +220,7 @@ class _Work:
             for each in self.stale:
                 due[each.analysis_type] += each.due
             screen.show(*compared(trials, due))
-            screen.show(Text("The rest:"), *quote.laid_out(rest, self._options.lane, ""))
+            screen.show(Text("The rest:"), *quote.render(rest, self._options.lane, ""))
             screen.info("Show the new answers, or renew the rest, with:")
             suggest(self._invocation, settings, "results", "--run", account.run)
             suggest(self._invocation, settings, "refresh", *_named(self._options))

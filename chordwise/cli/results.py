@@ -46,7 +46,7 @@ def results(
             screen.write_json(total=total, results=found)
             return
         words = stored_results.count_in_words(session, wanted) if len(found) == most else ""
-    screen.show(*rendered_results.laid_out(found))
+    screen.show(*rendered_results.render(found))
     if not found:
         screen.info("No results match. `chordwise runs` lists the runs.")
     elif words not in ("", f"{len(found):,}"):

@@ -70,7 +70,7 @@ def _review_all(
         except UsageError as error:
             screen.info(f"{candidate.source}: {error.what}")
             continue
-        screen.show(*laid_out(question, f"{place:,} of {len(found.candidates):,}"))
+        screen.show(*render(question, f"{place:,} of {len(found.candidates):,}"))
         key = _ask_verdict(database, screen, candidate, question, author)
         if key == _QUIT:
             break
@@ -110,7 +110,7 @@ def _prompt_text(question: Question) -> str:
     return "The right value (leave empty for none): "
 
 
-def laid_out(question: Question, place: str) -> Iterator[RenderableType]:
+def render(question: Question, place: str) -> Iterator[RenderableType]:
     """Return the answer under review and its quote with the surrounding text."""
     yield Text(f"\n{place} · {one_line(question.source)}", style="bold")
     value = question.value

@@ -252,11 +252,11 @@ def report(
             run=account, usage=usage.calls, budgets=caps, results=found, failures=failed
         )
         return
-    screen.show(*rendered_results.laid_out(found))
+    screen.show(*rendered_results.render(found))
     if len(found) == most:
         words = stored_results.count_in_words(session, wanted)
         screen.note(f"Showing the first {len(found)} of {words} results.")
-    screen.show(*rendered_accounts.failures(failed), *rendered_accounts.laid_out(account))
+    screen.show(*rendered_accounts.failures(failed), *rendered_accounts.render(account))
     screen.show(*rendered_accounts.budget_lines(caps))
     unsure = stored_results.count(session, replace(wanted, needs_review=True))
     review = f" {counted(unsure, 'answer')} marked for review." if unsure else ""

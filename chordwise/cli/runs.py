@@ -81,7 +81,7 @@ def _show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None
             deliveries=owed,
         )
         return
-    screen.show(rendered_accounts.heading(account), *rendered_accounts.laid_out(account))
+    screen.show(rendered_accounts.heading(account), *rendered_accounts.render(account))
     screen.show(usage(counts), *rendered_accounts.budget_lines(caps))
     screen.show(*live.batch_lines(counts.batches), job_table(listed, counts.jobs.total))
     screen.show(*delivery_lines(owed), *rendered_accounts.failures(failed))

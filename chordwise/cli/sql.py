@@ -70,8 +70,8 @@ def _show_table(screen: Screen, answer: Answer, limit: int) -> None:
     rows = list(itertools.islice(answer.rows, limit + 1))
     names = [one_line(column) for column in answer.columns]
     cells = [[_cell(value) for value in row] for row in rows[:limit]]
-    laid_out = layouts.table(names, cells, _PROSE_WIDTH)
-    screen.show(layouts.FirstThatFits(laid_out, layouts.records(names, cells)))
+    table = layouts.table(names, cells, _PROSE_WIDTH)
+    screen.show(layouts.FirstThatFits(table, layouts.records(names, cells)))
     if len(rows) > limit:
         screen.info(f"Showing the first {limit} rows. Use --limit N, --csv or --json for more.")
     elif not rows:

@@ -98,8 +98,8 @@ def schedule(pipeline: Pipeline) -> None:
     """Do the part of the scheduler's work that is due now."""
     exchange.tick(pipeline.context)
     with pipeline.context.database.write() as session:
-        recover.unwanted(pipeline.context, session)
-        recover.answered(pipeline.context, session)
+        recover.delete_unwanted(pipeline.context, session)
+        recover.resend_answered(pipeline.context, session)
 
 
 def pass_hours(pipeline: Pipeline, hours: float) -> None:

@@ -86,7 +86,7 @@ class WatchedInbox:
         for job_id in found if isinstance(found, list) else ():
             self.pipeline.work_on(job_id)
         with self.pipeline.context.database.write() as session:
-            shared_jobs.served(self.pipeline.context, session)
+            shared_jobs.end_followers(self.pipeline.context, session)
 
     def deliver(self) -> None:
         self.take()

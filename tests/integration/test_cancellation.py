@@ -311,7 +311,7 @@ def test_a_follower_of_a_cancelled_job_asks_the_question_itself(settings: Settin
 
     retry.cancel(pipeline.context.database, first.run_id)
     with pipeline.context.database.write() as session:
-        shared_jobs.served(pipeline.context, session)
+        shared_jobs.end_followers(pipeline.context, session)
     pipeline.work(second)
 
     assert pipeline.job(first).status == JobStatus.CANCELLED

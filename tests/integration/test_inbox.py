@@ -445,7 +445,7 @@ def test_ten_thousand_files_are_scanned_in_bounded_memory(tmp_path: Path) -> Non
         os.utime(path, ns=(0, (number * 7919) % 10_000))
     refused: list[Refused] = []
 
-    found = scan.oldest(tmp_path, 500, refused.append)
+    found = scan.oldest_files(tmp_path, 500, refused.append)
 
     assert [each[1][0].modified_ns for each in found] == list(range(500))
     assert refused == []

@@ -15,7 +15,7 @@ from chordwise.domain.stability import Fingerprint
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox import folders, scan
 from chordwise.pipeline.inbox.folders import Place
-from chordwise.pipeline.inbox.intake import Taking, Wanted
+from chordwise.pipeline.inbox.intake import FileTaker, Wanted
 from chordwise.pipeline.intake import batches
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.recovery.recover import recover
@@ -172,7 +172,7 @@ def test_across_file_systems_a_file_is_copied_and_then_removed(
     inbox.drop("a.txt", LETTER)
     prints = scan.fingerprints(path)
     assert prints is not None
-    taking = Taking(inbox.pipeline.context, inbox.store, rename=another_file_system)
+    taking = FileTaker(inbox.pipeline.context, inbox.store, rename=another_file_system)
 
     (file,) = taking.take([a_wanted(path, prints)])
 
@@ -189,7 +189,7 @@ def test_a_full_disk_leaves_the_file_where_it_is(
 ) -> None:
     """F09: an interrupted copy is undone; the file is taken once there is room."""
     path = inbox.drop("a.txt", LETTER)
-    monkeypatch.setattr(inbox.watch._taking, "_rename", another_file_system)
+    monkeypatch.setattr(inbox.watch._taker, "_rename", another_file_system)
     with monkeypatch.context() as full:
         full.setattr(folders, "copy", no_space)
         inbox.take()
@@ -210,7 +210,7 @@ def test_a_file_that_cannot_be_recovered_yet_does_not_block_others(
 ) -> None:
     """F09: a copy interrupted by a kill waits for room on the disk and is reported once."""
     path = inbox.drop("a.txt", LETTER)
-    file = inbox.watch._taking._row(a_wanted(path, ()))
+    file = inbox.watch._taker._row(a_wanted(path, ()))
     with inbox.pipeline.context.database.write() as session:
         session.add(file)
         session.flush()
@@ -238,7 +238,7 @@ def test_a_file_that_can_neither_be_taken_nor_moved_back_is_kept(
 ) -> None:
     """F09: the inbox fails during a copy; once it works again no restart is needed."""
     path = inbox.drop("a.txt", LETTER)
-    monkeypatch.setattr(inbox.watch._taking, "_rename", another_file_system)
+    monkeypatch.setattr(inbox.watch._taker, "_rename", another_file_system)
     with monkeypatch.context() as away:
         away.setattr(folders, "copy", no_space)
         away.setattr(folders, "place", out_of_reach)

@@ -16,7 +16,7 @@ from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, analyze_chunk
 from chordwise.pipeline.jobs.dispatch import dispatch
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize
-from chordwise.pipeline.recovery.chunks import lost_messages
+from chordwise.pipeline.recovery.chunks import resend_lost
 from chordwise.pipeline.recovery.recover import recover, resume_after_standstill
 from chordwise.pipeline.runtime.messages import CHUNK_QUEUE, CONTROL_QUEUE
 from chordwise.settings import Settings
@@ -152,7 +152,7 @@ def test_a_due_chunk_counts_as_due_and_not_as_lost(settings: Settings) -> None:
     )
 
     with pipeline.context.database.write() as session:
-        lost = lost_messages(pipeline.context, session)
+        lost = resend_lost(pipeline.context, session)
 
     assert lost == 0
     assert recover(pipeline.context)["due"] == 1

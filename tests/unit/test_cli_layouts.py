@@ -140,9 +140,9 @@ def test_a_folder_that_all_results_share_is_not_shown() -> None:
     long = [a_result(source=f"{INBOX}/{number}.txt") for number in range(11)]
     short = [a_result(source=f"letters/{number}.txt") for number in range(11)]
 
-    assert "…/10.txt " in shown(*results.laid_out(long), width=NARROW)
-    assert INBOX not in shown(*results.laid_out(long), width=NARROW)
-    assert "letters/10.txt " in shown(*results.laid_out(short), width=NARROW)
+    assert "…/10.txt " in shown(*results.render(long), width=NARROW)
+    assert INBOX not in shown(*results.render(long), width=NARROW)
+    assert "letters/10.txt " in shown(*results.render(short), width=NARROW)
 
 
 @pytest.mark.parametrize("name", ["nightly", LONG])

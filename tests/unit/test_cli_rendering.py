@@ -207,7 +207,7 @@ def test_markup_and_escapes_of_documents_are_text() -> None:
     """Rich markup is shown literally, and escape sequences are removed."""
     output: JsonObject = {"main_topic": "[red]x[/red] \x1b]0;owned\x07[link=http://a]y[/link]"}
 
-    text = shown(*rendered_results.laid_out([a_result(output=output, source="[b]\x1b[2Jname")]))
+    text = shown(*rendered_results.render([a_result(output=output, source="[b]\x1b[2Jname")]))
 
     assert "[red]x[/red] [link=http://a]y[/link]" in text
     assert "[b]name" in text
@@ -218,7 +218,7 @@ def test_markup_and_escapes_of_documents_are_text() -> None:
 def test_many_results_are_shown_as_a_table() -> None:
     many = [a_result(source=f"/{'folder/' * 12}{number}.txt") for number in range(11)]
 
-    lines = shown(*rendered_results.laid_out(many)).splitlines()
+    lines = shown(*rendered_results.render(many)).splitlines()
 
     assert len(lines) == 12
     assert lines[3].startswith("…")
@@ -229,16 +229,16 @@ def test_many_results_are_shown_as_a_table() -> None:
 def test_the_built_in_model_is_named_wherever_it_answered() -> None:
     built_in = replace(a_result(), language_model=False)
 
-    assert EXTRACTIVE in shown(*rendered_results.laid_out([built_in]))
-    assert EXTRACTIVE in shown(*rendered_results.laid_out([built_in] * 11))
-    assert EXTRACTIVE not in shown(*rendered_results.laid_out([a_result()]))
+    assert EXTRACTIVE in shown(*rendered_results.render([built_in]))
+    assert EXTRACTIVE in shown(*rendered_results.render([built_in] * 11))
+    assert EXTRACTIVE not in shown(*rendered_results.render([a_result()]))
 
 
 def test_a_partial_result_names_the_uncovered_characters() -> None:
     chunk: JsonObject = {"start_char": 10, "end_char": 20, "error_code": "refused"}
     partial = replace(a_result(), status=JobStatus.PARTIAL, failed_chunks=[chunk])
 
-    text = shown(*rendered_results.laid_out([partial]))
+    text = shown(*rendered_results.render([partial]))
 
     assert "partial" in text
     assert "characters 10–20 (refused)" in text
@@ -249,7 +249,7 @@ def test_a_text_that_no_label_fits_is_shown_without_a_label() -> None:
     result = a_result(AnalysisType.CLASSIFICATION, output)
 
     assert headline(AnalysisType.CLASSIFICATION, output) == "no label fits"
-    assert "no label fits" in shown(*rendered_results.laid_out([result]))
+    assert "no label fits" in shown(*rendered_results.render([result]))
 
 
 def test_an_extraction_on_one_line_has_each_name_once() -> None:
@@ -268,8 +268,8 @@ def test_missing_rows_are_reported() -> None:
     partial = replace(a_result(), status=JobStatus.PARTIAL, missing_rows=[rows, limited])
     partial = replace(partial, quality=0.999, coverage=0.9999)
 
-    text = shown(*rendered_results.laid_out([partial]))
-    table = shown(*rendered_results.laid_out([partial] * 11))
+    text = shown(*rendered_results.render([partial]))
+    table = shown(*rendered_results.render([partial] * 11))
 
     assert "30 of 1,200 rows of `lines` are in the result." in text
     assert "quality 0.99 · coverage 99.9 %" in text
@@ -279,7 +279,7 @@ def test_missing_rows_are_reported() -> None:
 
 def test_an_account_that_does_not_balance_is_reported() -> None:
     """The end of a run is described in one sentence."""
-    text = shown(*rendered_accounts.laid_out(an_account(succeeded=2, failed=1)))
+    text = shown(*rendered_accounts.render(an_account(succeeded=2, failed=1)))
     sentence = rendered_accounts.in_words(an_account(succeeded=2, failed=1, paused=1))
 
     assert "3 found = 1 accepted ✗ does not balance" in text
@@ -344,14 +344,14 @@ def test_agreement_and_unresolved_objections_are_shown() -> None:
     result = replace(a_result(), agreement=0.6, critique=kept)
     revised = replace(result, critique={**kept, "outcome": "revised"})
 
-    text = shown(*rendered_results.laid_out([result]))
+    text = shown(*rendered_results.render([result]))
 
     assert f"agreement {share(0.6)}" in text
     assert "Critique kept: It declined." in text
     assert "/main_topic: Too [b]short[/b]." in text
-    assert "Critique" not in shown(*rendered_results.laid_out([revised]))
-    assert "critique revised" in shown(*rendered_results.laid_out([revised]))
-    assert "agreement" not in shown(*rendered_results.laid_out([a_result()]))
+    assert "Critique" not in shown(*rendered_results.render([revised]))
+    assert "critique revised" in shown(*rendered_results.render([revised]))
+    assert "agreement" not in shown(*rendered_results.render([a_result()]))
 
 
 def test_the_name_of_a_run_is_not_wrapped() -> None:

@@ -85,7 +85,7 @@ def test_raw_text_is_exported_unchanged(rows: list[tuple[str, str]]) -> None:
 )
 def test_values_are_converted_to_cells(value: object, cell: str) -> None:
     """Numbers keep all digits, timestamps their zone, and JSON is JSON."""
-    assert table.shown(value) == cell
+    assert table.cell_text(value) == cell
 
 
 def test_csv_quotes_cells_only_where_necessary() -> None:

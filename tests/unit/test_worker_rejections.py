@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.forged_messages import bent
-from worker.rejections import MAX_CHARACTERS, Rejection, reason_against
+from worker.rejections import MAX_CHARACTERS, Rejection, rejection_of
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -48,8 +48,8 @@ def test_a_header_of_a_chord_passes() -> None:
     """It has the synthesis of its job as its chord, also as the only task of the header."""
     ids = [str(uuid.uuid4()), str(uuid.uuid4())]
 
-    assert reason_against(a_message()) is None
-    assert reason_against(a_message([ids, {}, {"chain": [SYNTHESIS]}])) is None
+    assert rejection_of(a_message()) is None
+    assert rejection_of(a_message([ids, {}, {"chain": [SYNTHESIS]}])) is None
 
 
 def test_messages_that_call_other_tasks_are_rejected() -> None:
@@ -58,14 +58,14 @@ def test_messages_that_call_other_tasks_are_rejected() -> None:
     options = [{"chain": [other]}, {"chain": [SYNTHESIS, SYNTHESIS]}, {"chord": other}]
     options += [{"callbacks": [SYNTHESIS]}, {"errbacks": [SYNTHESIS]}, {"chain": other}]
 
-    assert {reason_against(a_message([ids, {}, each])) for each in options} == {Rejection.OPTIONS}
+    assert {rejection_of(a_message([ids, {}, each])) for each in options} == {Rejection.OPTIONS}
 
 
 def test_messages_with_valid_ids_and_other_options_are_rejected() -> None:
     """These are options that make Celery fail or call other tasks."""
     messages = list(bent(str(uuid.uuid4()), str(uuid.uuid4())))
 
-    passed = [each for each in messages if reason_against(each) is not Rejection.OPTIONS]
+    passed = [each for each in messages if rejection_of(each) is not Rejection.OPTIONS]
 
     assert len(messages) > 20
     assert passed == []
@@ -76,8 +76,8 @@ def test_the_size_limit_is_checked_before_decoding() -> None:
     large = {**a_message(), "body": "*" * (MAX_CHARACTERS + 1)}
     just_fits = {**a_message(), "body": "*" * MAX_CHARACTERS}
 
-    assert reason_against(large) is Rejection.TOO_LARGE
-    assert reason_against(just_fits) is Rejection.BODY
+    assert rejection_of(large) is Rejection.TOO_LARGE
+    assert rejection_of(just_fits) is Rejection.BODY
 
 
 MEMBERS = ("body", "headers", "properties", "content-type", "content-encoding")
@@ -89,7 +89,7 @@ def test_any_other_json_is_rejected_without_an_error(name: str, value: object) -
     whole = a_message()
     body = base64.b64encode(json.dumps(value).encode()).decode()
 
-    assert reason_against(value) is not None
-    assert reason_against({**whole, "body": body}) is not None
+    assert rejection_of(value) is not None
+    assert rejection_of({**whole, "body": body}) is not None
     if value != whole[name]:
-        assert reason_against({**whole, name: value}) is not None
+        assert rejection_of({**whole, name: value}) is not None

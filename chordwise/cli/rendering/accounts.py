@@ -27,7 +27,7 @@ _MAX_OF_A_REASON = 3
 _REASON = attrgetter("what", "analysis_type", "state", "error_code", "error_message", "hint")
 
 
-def laid_out(account: Account) -> Iterator[RenderableType]:
+def render(account: Account) -> Iterator[RenderableType]:
     """Return the lines of intakes and jobs, each with whether it balances."""
     yield Text(f"Intakes  {_found_in_words(account)} = {_sum(account.outcomes)}{_intake(account)}")
     if account.is_interrupted:

@@ -30,7 +30,7 @@ _MAX_FLAGS = 5
 _HEADLINE_WIDTH = 300
 
 
-def laid_out(results: Sequence[StoredResult]) -> Iterator[RenderableType]:
+def render(results: Sequence[StoredResult]) -> Iterator[RenderableType]:
     """Return few results in full and many as a table, with a note about the built-in model.
 
     Several extractions of the same fields come first, as a table with a column for each field.

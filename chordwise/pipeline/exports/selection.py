@@ -65,14 +65,14 @@ class Selection:
 
 
 @contextmanager
-def opened(database_url: SecretStr, wanted: Selection | str) -> Iterator[Table]:
+def opened(database_url: SecretStr, selection: Selection | str) -> Iterator[Table]:
     """Open a selection or an SQL statement of the user; rows can be read until the block ends.
 
     Raises:
         UsageError: The table, view or column does not exist, or PostgreSQL rejects the statement.
         ConfigurationError: The reader role is missing, or cannot log in.
     """
-    with opened_in_one_snapshot(database_url, [wanted]) as (table,):
+    with opened_in_one_snapshot(database_url, [selection]) as (table,):
         yield table
 
 
@@ -142,25 +142,27 @@ def _size(value: object) -> int:
     return len(value) if isinstance(value, str | bytes) else 8
 
 
-def _statement(connection: Connection, wanted: Selection, names: Sequence[str]) -> sql.Composed:
-    if wanted.name not in names:
+def _statement(connection: Connection, selection: Selection, names: Sequence[str]) -> sql.Composed:
+    if selection.name not in names:
         raise UsageError(
-            f"There is no table or view “{wanted.name}” to export.",
+            f"There is no table or view “{selection.name}” to export.",
             f"Tables and views: {', '.join(names)}.",
         )
-    name = sql.Identifier(*wanted.name.split("."))
+    name = sql.Identifier(*selection.name.split("."))
     columns = [str(row[0]) for row in connection.execute(_COLUMNS, (name.as_string(connection),))]
     connection.rollback()
-    unknown = [column for column in wanted.columns if column not in columns]
+    unknown = [column for column in selection.columns if column not in columns]
     if unknown:
         raise UsageError(
-            f"{wanted.name} has no column “{unknown[0]}”.", f"Columns: {', '.join(columns)}."
+            f"{selection.name} has no column “{unknown[0]}”.", f"Columns: {', '.join(columns)}."
         )
     return sql.SQL("SELECT {} FROM {} WHERE {}{}").format(
-        sql.SQL(", ").join(map(sql.Identifier, wanted.columns or columns)),
+        sql.SQL(", ").join(map(sql.Identifier, selection.columns or columns)),
         name,
-        sql.SQL("true") if wanted.run_id is None else _of_run(wanted.name, columns, wanted.run_id),
-        _ordered(wanted.name, columns),
+        sql.SQL("true")
+        if selection.run_id is None
+        else _of_run(selection.name, columns, selection.run_id),
+        _ordered(selection.name, columns),
     )
 
 

@@ -103,7 +103,7 @@ def neutralized(text: str) -> str:
     return f"{MARK}{text}" if is_risky(text) else text
 
 
-def shown(value: object, *, raw: bool = False) -> str:
+def cell_text(value: object, *, raw: bool = False) -> str:
     """Return the text of a value in a cell; unless `raw`, texts like formulas are neutralized.
 
     NULL is the empty text. Numbers are never neutralized, not even negative ones.
@@ -186,7 +186,7 @@ def _encoded(rows: Iterable[Sequence[object]], *, raw: bool) -> str:
     # The module quotes the characters of its line end. A carriage return must be quoted as well,
     # because a spreadsheet begins a new row after it.
     writer = csv.writer(lines, lineterminator=_QUOTED)
-    writer.writerows([shown(value, raw=raw) for value in row] for row in rows)
+    writer.writerows([cell_text(value, raw=raw) for value in row] for row in rows)
     return "".join(lines.written)
 
 

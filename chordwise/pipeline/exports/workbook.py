@@ -148,7 +148,7 @@ class _Cells:
             self._write_text(sheet, row, column, value)
 
     def _write_text(self, sheet: Worksheet, row: int, column: int, value: object) -> None:
-        text = table.shown(value, raw=self._raw)
+        text = table.cell_text(value, raw=self._raw)
         if len(text.encode("utf-16-le")) // 2 > MAX_CHARACTERS:
             raise UsageError(
                 f"A text in {self._names[column]} is longer than the {MAX_CHARACTERS:,} "

@@ -17,17 +17,17 @@ from chordwise.pipeline.exports import parquet, selection
 from chordwise.pipeline.exports.table import Table, write_csv, write_json_lines
 
 
-def require(wanted: ExportFormat) -> None:
+def require(file_format: ExportFormat) -> None:
     """Check that a format can be written.
 
     Raises:
         ConfigurationError: The library of the format is not installed.
     """
-    if wanted is ExportFormat.PARQUET:
+    if file_format is ExportFormat.PARQUET:
         parquet.require()
 
 
-def write(sink: BinaryIO, table: Table, wanted: ExportFormat, *, raw: bool = False) -> int:
+def write(sink: BinaryIO, table: Table, file_format: ExportFormat, *, raw: bool = False) -> int:
     """Write a table in a format; return the number of rows.
 
     `raw` leaves texts that begin like formulas unchanged in CSV and XLSX; the other formats never
@@ -36,7 +36,7 @@ def write(sink: BinaryIO, table: Table, wanted: ExportFormat, *, raw: bool = Fal
     Raises:
         UsageError: The format cannot represent a value.
     """
-    match wanted:
+    match file_format:
         case ExportFormat.CSV:
             return write_csv(sink, table, raw=raw)
         case ExportFormat.JSONL:
@@ -49,7 +49,7 @@ def write(sink: BinaryIO, table: Table, wanted: ExportFormat, *, raw: bool = Fal
 
             return workbook.write(sink, table, raw=raw)
         case _:
-            assert_never(wanted)
+            assert_never(file_format)
 
 
 def write_answers(

@@ -103,10 +103,10 @@ def _account(
         if len(refused) < _MAX_REFUSED:
             refused.append(RefusedFile(path=printable(str(each.path)), reason=each.reason))
 
-    waiting = Counter(map(known.profile_of, scan.every(inbox.folder, refuse)))
+    waiting = Counter(map(known.profile_of, scan.files(inbox.folder, refuse)))
     counts = inbox_files.counts(session, str(inbox.folder), _DAY)
     done, failed = counts.pop(InboxStatus.DONE, 0), counts.pop(InboxStatus.FAILED, 0)
-    orphans = sorted(printable(str(each)) for each in scan.orphans(inbox.folder))
+    orphans = sorted(printable(str(each)) for each in scan.orphaned_side_cars(inbox.folder))
     bound = {name for at, name in known.bindings.items() if at.is_relative_to(inbox.folder)}
     return InboxAccount(
         folder=printable(str(inbox.folder)),

@@ -48,7 +48,7 @@ class FileOutcome:
     trouble: Mapping[str, str | None]
 
 
-class Delivering:
+class FileDeliverer:
     """Moves files out of the store; records each destination first, to resume interrupted moves."""
 
     def __init__(self, context: Context, store: Store) -> None:
@@ -267,15 +267,15 @@ def write(
         "run": run.name if run else None,
         "run_id": str(run.id) if run else None,
     }
-    note.write(_laid_out(head).removesuffix("\n}") + ',\n  "intakes": [')
+    note.write(_indented_json(head).removesuffix("\n}") + ',\n  "intakes": [')
     before = ""
     for intake in _intakes(outcomes):
-        note.write(f"{before}\n{_laid_out(intake, 2 * _INDENT)}")
+        note.write(f"{before}\n{_indented_json(intake, 2 * _INDENT)}")
         before = ","
     note.write("\n  ]\n}\n" if before else "]\n}\n")
 
 
-def _laid_out(value: JsonObject, indent: int = 0) -> str:
+def _indented_json(value: JsonObject, indent: int = 0) -> str:
     text = json.dumps(value, ensure_ascii=False, indent=_INDENT)
     return " " * indent + text.replace("\n", "\n" + " " * indent)
 

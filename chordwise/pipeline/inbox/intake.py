@@ -44,7 +44,7 @@ class Wanted:
     prints: tuple[Fingerprint, ...]
 
 
-class Taking:
+class FileTaker:
     """Moves files from the inboxes of one home into its store, and recovers interrupted moves."""
 
     def __init__(self, context: Context, store: Store, rename: folders.Rename = os.rename) -> None:

@@ -42,7 +42,7 @@ class Refused:
     reason: str
 
 
-def oldest(folder: Path, most: int, refuse: Callable[[Refused], None]) -> list[Found]:
+def oldest_files(folder: Path, most: int, refuse: Callable[[Refused], None]) -> list[Found]:
     """Return at most `most` files of an inbox that can be taken, the oldest first.
 
     Sub-folders are scanned, links are not followed. `refuse` is called with each refused entry.
@@ -52,12 +52,12 @@ def oldest(folder: Path, most: int, refuse: Callable[[Refused], None]) -> list[F
     )
 
 
-def every(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[Path]:
-    """Yield the files of an inbox that can be taken, unordered; `refuse` is as in `oldest`."""
+def files(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[Path]:
+    """Yield the files of an inbox that can be taken, unordered, as `oldest_files` does."""
     return (Path(path) for path, _ in _files(folder, refuse))
 
 
-def orphans(folder: Path) -> Iterator[Path]:
+def orphaned_side_cars(folder: Path) -> Iterator[Path]:
     """Yield the side-cars of an inbox whose file is missing, unordered; it may still arrive."""
     for entry in _entries(folder, lambda _: None):
         owner, path = side_car_owner(entry.name), Path(entry.path)
@@ -218,20 +218,20 @@ def with_side_car(profile: ProfileSettings, side_car: Path, base: Path) -> Profi
         "examples": wanted.examples_file,
     }
     for name, file in files.items():
-        if file is not None and not _may_be_named(file, base.resolve()):
+        if file is not None and not _is_reference_allowed(file, base.resolve()):
             raise UsageError(
                 f"The side-car's {name} is not a TOML or JSON file below the folder of "
                 "chordwise.toml, or is hidden.",
                 "Name it relative to that folder.",
             )
     own = profile.model_dump(exclude_unset=True, by_alias=True)
-    kept = {name: own[name] for name in own.keys() - _left_out(given, wanted)}
+    kept = {name: own[name] for name in own.keys() - _ignored_entries(given, wanted)}
     merged = ProfileSettings.model_validate(kept | given)
     _require_types(given, merged)
     return merged
 
 
-def _may_be_named(file: Path, base: Path) -> bool:
+def _is_reference_allowed(file: Path, base: Path) -> bool:
     """Return whether a side-car may name a file: not hidden, of a known type, and below `base`."""
     target = (base / file).resolve()
     if file.is_absolute() or not target.is_relative_to(base):
@@ -252,7 +252,7 @@ def check(settings: Settings, profile: ProfileSettings) -> None:
     budgets.cap_for(settings, options.model, options.budget_usd)
 
 
-def _left_out(given: Collection[str], wanted: ProfileSettings) -> set[str]:
+def _ignored_entries(given: Collection[str], wanted: ProfileSettings) -> set[str]:
     """Return the entries of the profile that do not apply beside those of the side-car."""
     found = {name for name, needed, _ in _FOR_TYPES if wanted.types and needed not in wanted.types}
     if "text_column" in given and not wanted.text_column:

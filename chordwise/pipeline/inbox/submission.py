@@ -72,7 +72,7 @@ class _Placed:
     of: uuid.UUID | None
 
 
-class Submitting:
+class FileSubmitter:
     """Opens runs, takes files into them, and closes them when no more files arrive.
 
     Several threads may call `submit`, each with its own reader; all other methods are for one

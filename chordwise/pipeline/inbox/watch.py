@@ -17,12 +17,12 @@ from chordwise.domain.stability import Sighting, Sightings
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.inbox import scan
-from chordwise.pipeline.inbox.delivery import Delivering
+from chordwise.pipeline.inbox.delivery import FileDeliverer
 from chordwise.pipeline.inbox.folders import Store, places
-from chordwise.pipeline.inbox.intake import InterruptedMove, Taking, Wanted
+from chordwise.pipeline.inbox.intake import FileTaker, InterruptedMove, Wanted
 from chordwise.pipeline.inbox.lanes import Lanes
 from chordwise.pipeline.inbox.scan import Refused, check, profile_named
-from chordwise.pipeline.inbox.submission import Submitting
+from chordwise.pipeline.inbox.submission import FileSubmitter
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage.inbox_files import InboxFile
 
@@ -61,11 +61,11 @@ class Watch:
         self._settings = context.settings.inbox
         self._places = places(context.settings)
         self._monotonic = monotonic
-        self._taking = Taking(context, store)
-        self._submitting = Submitting(context, store, monotonic=monotonic, now=now)
-        self._lanes = Lanes(self._submitting.submit, context.settings.readers, monotonic)
+        self._taker = FileTaker(context, store)
+        self._submitter = FileSubmitter(context, store, monotonic=monotonic, now=now)
+        self._lanes = Lanes(self._submitter.submit, context.settings.readers, monotonic)
         self._reading_turn_seconds = reading_turn_seconds
-        self._delivering = Delivering(context, store)
+        self._deliverer = FileDeliverer(context, store)
         self._waiting = Sightings(self._settings.stability_seconds, MAX_WAITING)
         self._failures = FailureBackoff()
         self._events: SimpleQueue[Path] = SimpleQueue()
@@ -116,7 +116,7 @@ class Watch:
             is_behind = self._take_ripe()
             self._submit_pending()
             self._deliver_due()
-            self._submitting.close_quiet()
+            self._submitter.close_quiet()
         except ServiceUnavailableError:
             # It is unknown whether the last statement was executed: recover and scan again.
             self._must_recover = True
@@ -130,8 +130,8 @@ class Watch:
             ServiceUnavailableError: The database cannot be reached; the next watch closes the runs.
         """
         self.stop_reading()
-        self._submitting.subtract_attempts()
-        self._submitting.close_quiet(everything=True)
+        self._submitter.subtract_attempts()
+        self._submitter.close_quiet(everything=True)
 
     def stop_reading(self) -> None:
         """Interrupt the reading of files immediately, and end the reader processes."""
@@ -147,15 +147,15 @@ class Watch:
 
     def _recover(self) -> None:
         self.make_folders()
-        self._interrupted_moves = self._taking.interrupted_moves()
-        self._submitting.close_quiet(everything=True)
-        self._submitting.close_abandoned()
+        self._interrupted_moves = self._taker.interrupted_moves()
+        self._submitter.close_quiet(everything=True)
+        self._submitter.close_abandoned()
         self._must_recover = False
 
     def _finish_interrupted_moves(self) -> None:
         """Complete or undo each interrupted move, and retry the failed ones later."""
         now = self._monotonic()
-        self._interrupted_moves += self._taking.take_failed_undos()
+        self._interrupted_moves += self._taker.take_failed_undos()
         for file_id, finish in self._interrupted_moves:
             if not self._failures.is_waiting(file_id, now):
                 with self._logging_errors(file_id, "recover"):
@@ -186,7 +186,7 @@ class Watch:
         found = [
             file
             for inbox in self._places.inboxes
-            for file in scan.oldest(inbox.folder, MAX_WAITING + 1, refuse)
+            for file in scan.oldest_files(inbox.folder, MAX_WAITING + 1, refuse)
         ]
         found.sort(key=lambda file: (file[1][0].modified_ns, bytes(file[0])))
         self._left_out = self._waiting.replace(found, now)
@@ -231,7 +231,7 @@ class Watch:
 
     def _take(self, wanted: Sequence[Wanted]) -> None:
         files = []
-        for each, file in zip(wanted, self._taking.take(wanted), strict=True):
+        for each, file in zip(wanted, self._taker.take(wanted), strict=True):
             with self._logging_errors(each.path, "take"):
                 if isinstance(file, OSError):
                     raise file
@@ -245,7 +245,7 @@ class Watch:
         if now < self._pending_at:
             return
         held = self._lanes.held
-        waiting = self._submitting.waiting(_BATCH + len(held))
+        waiting = self._submitter.waiting(_BATCH + len(held))
         self._read([file for file in waiting if not self._failures.is_waiting(file.id, now)])
         is_behind = len(waiting) > _BATCH
         self._pending_at = self._monotonic() + (0 if is_behind else _PENDING_SECONDS)
@@ -254,7 +254,7 @@ class Watch:
         """Begin to read files whose lanes are free, and wait briefly for each task to end."""
         others: list[InboxFile] = []
         for file in files:
-            alone = self._submitting.is_last_attempt(file)
+            alone = self._submitter.is_last_attempt(file)
             if alone or self._lanes.is_slow(file):
                 self._begin([file], alone=alone)
             else:
@@ -281,7 +281,7 @@ class Watch:
         now = self._monotonic()
         if now < self._deliver_at:
             return
-        due = self._delivering.ready(_MAX_DELIVERED)
+        due = self._deliverer.ready(_MAX_DELIVERED)
         # With thousands of open files the query takes longer, and is run less often.
         pause = max(_DELIVER_SECONDS, _SHARE * (self._monotonic() - now))
         ready = (each for each in due if not self._failures.is_waiting(each.id, now))
@@ -290,7 +290,7 @@ class Watch:
             files = list(itertools.islice(ready, _DELIVERED_TOGETHER))
             if not files:
                 break
-            for file, moved in zip(files, self._delivering.deliver(files), strict=True):
+            for file, moved in zip(files, self._deliverer.deliver(files), strict=True):
                 with self._logging_errors(file.id, "deliver"):
                     if isinstance(moved, Exception):
                         raise moved

@@ -151,7 +151,7 @@ class NewDocument(NamedTuple):
 class Group:
     """Documents by intake id, of which the same is asked."""
 
-    asked: RunQuestions
+    run_questions: RunQuestions
     documents: Mapping[uuid.UUID, NewDocument]
 
 
@@ -208,7 +208,7 @@ def unstorable(offered: Offered, error: Exception) -> Offered:
 def store(
     session: Session,
     settings: Settings,
-    asked: RunQuestions,
+    run_questions: RunQuestions,
     offered: Sequence[Offered],
     shown: Shown,
     divide: Divide,
@@ -221,14 +221,14 @@ def store(
         LeaseLostError: Another process has taken in the file of one of them.
     """
     document_ids = _documents(session, offered)
-    seen = intakes.documents_in(session, asked.run.id, list(document_ids.values()))
+    seen = intakes.documents_in(session, run_questions.run.id, list(document_ids.values()))
     rows, new = _rows(offered, document_ids, seen)
-    insert_all(session, Intake, rows, run_id=asked.run.id)
+    insert_all(session, Intake, rows, run_id=run_questions.run.id)
     reused = Counter[uuid.UUID]()
     for group in divide(session, new):
-        reused += _add_jobs(session, settings, group.asked, group.documents, shown)
-    _remove_from_list(session, asked.run.id, offered)
-    jobs = len(asked.options.types)
+        reused += _add_jobs(session, settings, group.run_questions, group.documents, shown)
+    _remove_from_list(session, run_questions.run.id, offered)
+    jobs = len(run_questions.options.types)
     return [
         TakenIn(
             outcome=IntakeOutcome(str(row["outcome"])),
@@ -273,7 +273,7 @@ def _documents(session: Session, offered: Sequence[Offered]) -> dict[uuid.UUID, 
 def _add_jobs(
     session: Session,
     settings: Settings,
-    asked: RunQuestions,
+    run_questions: RunQuestions,
     new: Mapping[uuid.UUID, NewDocument],
     shown: Shown,
 ) -> Counter[uuid.UUID]:
@@ -283,24 +283,24 @@ def _add_jobs(
     a message: for its only chunk, which is written here, or for its fan-out.
     """
     jobs = [
-        _new_job(asked, intake_id, document, each, shown)
+        _new_job(run_questions, intake_id, document, each, shown)
         for intake_id, document in new.items()
-        for each in asked.options.types
+        for each in run_questions.options.types
     ]
-    stored, leaders = _answers(session, asked, jobs)
+    stored, leaders = _answers(session, run_questions, jobs)
     asking = [each for each in jobs if each.question not in {*stored, *leaders}]
     unanswered = [each for each in jobs if each.question not in stored]
     learned_examples.keep(session, [one for each in unanswered for one in each.shown])
-    whole = {each.id: len(each.text) for each in asking if asked.fits_one_chunk(each)}
+    whole = {each.id: len(each.text) for each in asking if run_questions.fits_one_chunk(each)}
     now = clock.read(session) if stored else None
     insert_all(
         session,
         Job,
         [_job(each, stored, leaders, now, whole) for each in jobs],
-        run_id=asked.run.id,
-        options=options_to_json(asked.options.analysis),
-        model=asked.options.model,
-        batch_until=_batch_until(settings, asked.run),
+        run_id=run_questions.run.id,
+        options=options_to_json(run_questions.options.analysis),
+        model=run_questions.options.model,
+        batch_until=_batch_until(settings, run_questions.run),
     )
     ended = [each for each in jobs if each.question in stored]
     results.copy_all(session, {each.id: stored[each.question] for each in ended})
@@ -312,28 +312,28 @@ def _add_jobs(
 
 
 def _new_job(
-    asked: RunQuestions,
+    run_questions: RunQuestions,
     intake_id: uuid.UUID,
     document: NewDocument,
     kind: AnalysisType,
     shown: Shown,
 ) -> _NewJob:
-    question = document.id, asked.hashes[kind]
+    question = document.id, run_questions.hashes[kind]
     own = shown.get((documents.hash_of(document.text), kind), ()) if shown else ()
     return _NewJob(new_id(), intake_id, question, kind, document.text, own)
 
 
 def _answers(
-    session: Session, asked: RunQuestions, jobs: Sequence[_NewJob]
+    session: Session, run_questions: RunQuestions, jobs: Sequence[_NewJob]
 ) -> tuple[Mapping[ResultKey, uuid.UUID], Mapping[ResultKey, uuid.UUID]]:
     """Return the jobs that have answered the questions of new jobs, and the jobs to follow."""
-    if not jobs or asked.options.fresh:
+    if not jobs or run_questions.options.fresh:
         return {}, {}
     questions = [each.question for each in jobs]
     leaders: Mapping[ResultKey, uuid.UUID] = {}
-    if asked.options.follows:
+    if run_questions.options.follows:
         # Queried first: a leader that ends between the two queries has its answer in the second.
-        leaders = shared_jobs.leaders(session, asked.run, questions, jobs[0].id)
+        leaders = shared_jobs.leaders(session, run_questions.run, questions, jobs[0].id)
     return results.reusable_all(session, questions), leaders
 
 

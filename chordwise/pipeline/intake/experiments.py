@@ -50,10 +50,10 @@ def experiment_key(options: RunOptions) -> JsonObject:
 class Trial:
     """Assigns the documents of a run to the variants of the experiment on its options, if any."""
 
-    def __init__(self, context: Context, asked: RunQuestions) -> None:
+    def __init__(self, context: Context, run_questions: RunQuestions) -> None:
         self._context = context
-        self._asked = asked
-        self._key = experiment_key(asked.options)
+        self._run_questions = run_questions
+        self._key = experiment_key(run_questions.options)
         self._of_variants: dict[tuple[uuid.UUID, str, uuid.UUID], RunQuestions | None] = {}
         self._has_experiment = False
 
@@ -74,13 +74,15 @@ class Trial:
         experiment = next(running, None)
         self._has_experiment = experiment is not None
         if experiment is None or not documents:
-            return [Group(asked=self._asked, documents=documents)]
-        asked: dict[int, RunQuestions] = {}
+            return [Group(run_questions=self._run_questions, documents=documents)]
+        run_questions: dict[int, RunQuestions] = {}
         divided: dict[int, dict[uuid.UUID, NewDocument]] = defaultdict(dict)
         for place in self._places(session, experiment, documents):
-            asked[id(place.asked)] = place.asked
-            divided[id(place.asked)][place.intake_id] = place.document
-        return [Group(asked=asked[key], documents=each) for key, each in divided.items()]
+            run_questions[id(place.run_questions)] = place.run_questions
+            divided[id(place.run_questions)][place.intake_id] = place.document
+        return [
+            Group(run_questions=run_questions[key], documents=each) for key, each in divided.items()
+        ]
 
     def _places(
         self,
@@ -90,10 +92,11 @@ class Trial:
     ) -> Sequence[_Place]:
         """Assign documents to the variants of an experiment, and record the new ones."""
         variants = experiments.variants(session, experiment.id)
+        run = self._run_questions.run
         usable = {
             each.name: asked
             for each in variants
-            if not each.stopped_at and (asked := self._questions_of(each, self._asked.run))
+            if not each.stopped_at and (asked := self._questions_of(each, run))
         }
         known = experiments.documents_in(
             session, experiment.id, {each.id for each in documents.values()}
@@ -112,7 +115,7 @@ class Trial:
                 intake_id=intake_id,
                 document=document,
                 variant=given.variant if given.variant in usable else CONTROL,
-                asked=usable.get(given.variant, self._asked),
+                run_questions=usable.get(given.variant, self._run_questions),
                 is_new=is_new,
                 is_paired=given.is_paired and is_new and bool(usable),
             )
@@ -137,7 +140,7 @@ class Trial:
             return [replace(each, is_paired=False) for each in places]
         run = session.get_one(Run, experiment.run_id)
         further = [
-            (place, replace(place, intake_id=new_id(), variant=each.name, asked=asked))
+            (place, replace(place, intake_id=new_id(), variant=each.name, run_questions=asked))
             for each in variants
             if (asked := self._questions_of(each, run))
             for place in paired
@@ -152,7 +155,10 @@ class Trial:
         if key not in self._of_variants:
             stored = from_json(variant.options, run.name)
             options = replace(
-                self._asked.options, analysis=stored.analysis, model=stored.model, name=run.name
+                self._run_questions.options,
+                analysis=stored.analysis,
+                model=stored.model,
+                name=run.name,
             )
             try:
                 self._of_variants[key] = RunQuestions.of(self._context, run, options)
@@ -169,7 +175,7 @@ class _Place:
     intake_id: uuid.UUID
     document: NewDocument
     variant: str
-    asked: RunQuestions
+    run_questions: RunQuestions
     is_new: bool
     is_paired: bool
 

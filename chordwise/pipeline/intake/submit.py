@@ -72,10 +72,10 @@ class Submission:
         self._token = token
         self._guard = guard
         self.options = answerable(context.settings, from_json(run.options, run.name))
-        asked = RunQuestions.of(context, run, self.options)
-        examples = learned_examples.of_run(context, self.options, asked.budgets)
-        self._asked = replace(asked, examples=examples)
-        self._trial = Trial(context, self._asked)
+        run_questions = RunQuestions.of(context, run, self.options)
+        examples = learned_examples.of_run(context, self.options, run_questions.budgets)
+        self._run_questions = replace(run_questions, examples=examples)
+        self._trial = Trial(context, self._run_questions)
         self.lane = Lane(run.lane)
         self.transcriber = transcription.for_run(context, run, self._require_open)
         self._unlisted = 0
@@ -85,7 +85,7 @@ class Submission:
     @property
     def example_count(self) -> int:
         """The number of learned examples to choose from, over all analysis types."""
-        return sum(map(len, self._asked.examples.values()))
+        return sum(map(len, self._run_questions.examples.values()))
 
     @property
     def columns(self) -> Columns:
@@ -193,14 +193,16 @@ class Submission:
     def _store(self, offered: Sequence[Offered], also: AlsoOfBatch | None) -> Sequence[TakenIn]:
         taken: Sequence[TakenIn] = ()
         try:
-            shown = self._asked.choose_examples(offered)
+            shown = self._run_questions.choose_examples(offered)
             for attempt in self._context.database.attempts(PATIENCE):
                 with attempt as session:
                     if taken and intakes.exists(session, offered[0].intake_id):
                         continue  # an earlier attempt was committed; only its response was lost
                     self._guard(session)
                     settings, divide = self._context.settings, self._trial.groups
-                    taken = batches.store(session, settings, self._asked, offered, shown, divide)
+                    taken = batches.store(
+                        session, settings, self._run_questions, offered, shown, divide
+                    )
                     if also is not None:
                         also(session, offered)
                     # Last, because ends of jobs wait for this lock.
@@ -383,8 +385,8 @@ def open_or_resume(
         known = session.scalars(select(Run).where(Run.name == options.name)).one_or_none()
     if known is None or known.intake_finished_at or known.status == RunStatus.CANCELLED:
         return open_run(context, options, now, found)
-    asked = to_json(answerable(context.settings, options))
-    differing = sorted(name for name in asked if asked[name] != known.options.get(name))
+    requested = to_json(answerable(context.settings, options))
+    differing = sorted(name for name in requested if requested[name] != known.options.get(name))
     if differing:
         raise UsageError(
             f"There is a run named “{known.name}” already. It was interrupted, and this command "

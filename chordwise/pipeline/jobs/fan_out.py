@@ -39,7 +39,7 @@ def fan_out(
     fan_outs = context.stores.fan_outs
     begun = fan_outs.begin(job_id)
     if begun is None:
-        return _set_aside(context, job_id)
+        return _quarantine(context, job_id)
     with context.leases.fanning_out(job_id):
         try:
             parts = _cut(context, begun) if begun.chunk_count is None else ()
@@ -63,7 +63,7 @@ _LOST = JobFailure(
 )
 
 
-def _set_aside(context: Context, job_id: uuid.UUID) -> Literal[0] | None:
+def _quarantine(context: Context, job_id: uuid.UUID) -> Literal[0] | None:
     """Quarantine a job that was not started because it has had all its attempts.
 
     An attempt is counted before the work starts, so that a killed worker counts. A job that

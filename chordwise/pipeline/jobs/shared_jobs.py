@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 _MAX_AT_ONCE = 500
 
 
-def is_answered(session: Session, job: Job, *, follows: bool) -> bool:
+def end_if_answered(session: Session, job: Job, *, follows: bool) -> bool:
     """Return whether the answer of a queued job is stored, and end it; else let it follow."""
     # Looked for first: one that ends between the two has its answer then.
     question = job.document_id, job.options_hash
@@ -74,7 +74,7 @@ def leaders(
     return {(document_id, options_hash): job_id for document_id, options_hash, job_id in found}
 
 
-def served(context: Context, session: Session) -> int:
+def end_followers(context: Context, session: Session) -> int:
     """End the jobs whose leader has an answer, and dispatch those whose leader will have none.
 
     A follower that was paused with its run receives the answer as well, since it asks no model.
@@ -96,15 +96,15 @@ def served(context: Context, session: Session) -> int:
         .with_for_update(key_share=True, skip_locked=True)
     ).all()
     for job in found:
-        _serve(context, session, job)
+        _end_or_dispatch(context, session, job)
     session.flush()
     for run_id in sorted({job.run_id for job in found if job.status == JobStatus.SUCCEEDED}):
         runs.settle(session, run_id)
     return len(found)
 
 
-def _serve(context: Context, session: Session, job: Job) -> None:
-    if is_answered(session, job, follows=True):
+def _end_or_dispatch(context: Context, session: Session, job: Job) -> None:
+    if end_if_answered(session, job, follows=True):
         log.info("job.ended", job_id=str(job.id), status=job.status)
     elif job.reused_from is None:
         run = session.get_one(Run, job.run_id)

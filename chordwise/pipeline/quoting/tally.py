@@ -291,10 +291,10 @@ class TallyBuilder:
             kind.input_tokens += (kind.votes - cached) * each.input_tokens
             kind.text_tokens += (kind.votes - cached) * each.text_tokens
             if each.request is not None and cached < kind.votes:
-                self._draw(kind, each.request)
+                self._sample_request(kind, each.request)
         self._counted.clear()
 
-    def _draw(self, kind: WorkKind, request: CompletionRequest) -> None:
+    def _sample_request(self, kind: WorkKind, request: CompletionRequest) -> None:
         """Sample each request with equal probability (Vitter, Random Sampling with a Reservoir)."""
         kind.offered += 1
         if len(kind.sample) < self._sample:

@@ -37,7 +37,7 @@ ANALYZING = (JobStatus.RUNNING, JobStatus.WAITING)
 """Jobs whose chunks are to be analyzed."""
 
 
-def expired_leases(context: Context, session: Session) -> int:
+def resend_expired(context: Context, session: Session) -> int:
     """Send chunks again whose lease has expired; quarantine those that have no attempts left."""
     if not session.scalar(select(clock.holders_have_come())):
         return 0
@@ -61,7 +61,7 @@ def expired_leases(context: Context, session: Session) -> int:
 def _reopen(session: Session, chunk_ids: Sequence[uuid.UUID], max_attempts: int) -> None:
     """Release and send chunks whose lease has expired; the attempt remains counted.
 
-    Chunks with one attempt left are not sent: `last_attempts_in_turn` sends them one at a time.
+    Chunks with one attempt left are not sent: `send_last_attempts` sends them one at a time.
     """
     freed = session.execute(
         update(Chunk)
@@ -83,7 +83,7 @@ def _reopen(session: Session, chunk_ids: Sequence[uuid.UUID], max_attempts: int)
     send_again(session, again, "lease expired")
 
 
-def last_attempts_in_turn(context: Context, session: Session) -> int:
+def send_last_attempts(context: Context, session: Session) -> int:
     """Send the next chunk that has one attempt left, if no other such chunk is sent or running."""
     max_attempts = context.settings.pipeline.max_attempts
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
@@ -108,7 +108,7 @@ def last_attempts_in_turn(context: Context, session: Session) -> int:
     return send_again(session, ids, outbox.LAST_ATTEMPT)
 
 
-def never_sent(context: Context, session: Session) -> int:
+def send_unsent(context: Context, session: Session) -> int:
     """Send chunks that were never sent to the broker, of jobs whose fan-out is not in progress."""
     max_attempts = context.settings.pipeline.max_attempts
     ids = session.scalars(
@@ -129,7 +129,7 @@ def never_sent(context: Context, session: Session) -> int:
     return send_again(session, ids, "never sent")
 
 
-def due(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
+def send_due(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
     """Send chunks that are due; `sent_at` after `due_at` records that this was done."""
     ids = session.scalars(
         select(Chunk.id)
@@ -145,7 +145,7 @@ def due(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape 
     return send_again(session, ids, "due")
 
 
-def lost_messages(context: Context, session: Session) -> int:
+def resend_lost(context: Context, session: Session) -> int:
     """Send chunks again whose message was overtaken, or is in no queue any more.
 
     The queue is first in, first out: a chunk that was sent well before a message that has been

@@ -64,7 +64,7 @@ _STEP = 400
 """The number of jobs that each walk checks in one call."""
 
 
-def answered(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
+def resend_answered(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
     """Send chunks and syntheses again when none of their batch requests is awaited any more.
 
     The rule reads their own rows, so it does not matter whether the answer arrived before or after
@@ -73,7 +73,7 @@ def answered(context: Context, session: Session) -> int:  # noqa: ARG001 - one s
     return _chunks(session) + _syntheses(session)
 
 
-def unwanted(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
+def delete_unwanted(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
     """Delete questions not yet sent to a provider that are not needed or cannot be answered.
 
     These are questions of cancelled jobs, questions of paused jobs that other jobs follow, and
@@ -122,7 +122,7 @@ def _syntheses(session: Session) -> int:
     return len(ids)
 
 
-def lost_messages(context: Context, session: Session) -> int:
+def resend_lost_fan_outs(context: Context, session: Session) -> int:
     """Send queued jobs again whose fan-out message was overtaken, or is in no queue any more."""
     stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
     newest_begun = (
@@ -144,7 +144,7 @@ def lost_messages(context: Context, session: Session) -> int:
     )
 
 
-def missing_syntheses(context: Context, session: Session) -> int:
+def send_missing_syntheses(context: Context, session: Session) -> int:
     """Send the synthesis of jobs whose chunks have all ended and that no worker is finishing.
 
     A job that became due, or was abandoned, after it was last sent has no message and gets one at
@@ -177,7 +177,7 @@ def missing_syntheses(context: Context, session: Session) -> int:
     return sum(_send_jobs(session, SYNTHESIZE, each & has_ended) for each in wanted)
 
 
-def abandoned_intakes(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
+def finish_abandoned_intakes(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
     """Finish the intake of runs whose submitter was lost after everything was taken in.
 
     A run with entries left on its list stays interrupted: `chordwise resume` continues it.
@@ -185,7 +185,7 @@ def abandoned_intakes(context: Context, session: Session) -> int:  # noqa: ARG00
     return intakes.finish_all(session, intakes.is_interrupted())
 
 
-def cancelled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
+def finish_cancellations(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
     """Cancel the jobs of runs that a killed `cancel` left unfinished; return their number."""
     unfinished = exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
     ids = session.scalars(
@@ -196,7 +196,7 @@ def cancelled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 -
     return sum(runs.cancel_jobs(session, run_id, BATCH) for run_id in ids)
 
 
-def unsettled_runs(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
+def finish_runs(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
     """Finish runs whose jobs have all ended; the last job does this unless its worker is killed."""
     unfinished = exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
     ids = session.scalars(
@@ -232,26 +232,26 @@ Rule: TypeAlias = Callable[[Context, Session], int]
 """Sends work again that stopped for one reason; returns the number of its items."""
 
 
-def abandoned_reservations(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
+def settle_abandoned_reservations(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
     """Settle the reservations of requests that were not settled in time as spent."""
     return budgets.settle_abandoned(session, BATCH)
 
 
 RULES: tuple[tuple[str, Rule], ...] = (
-    ("run_cancelled", cancelled_runs),
-    ("lease_expired", chunks.expired_leases),
-    ("last_attempt", chunks.last_attempts_in_turn),
-    ("due", chunks.due),
-    ("batch_answered", answered),
-    ("batch_unwanted", unwanted),
-    ("chunk_never_sent", chunks.never_sent),
-    ("chunk_message_lost", chunks.lost_messages),
-    ("job_message_lost", lost_messages),
-    ("synthesis_missing", missing_syntheses),
-    ("followed", shared_jobs.served),
-    ("intake_abandoned", abandoned_intakes),
-    ("run_unsettled", unsettled_runs),
-    ("reservation_abandoned", abandoned_reservations),
+    ("run_cancelled", finish_cancellations),
+    ("lease_expired", chunks.resend_expired),
+    ("last_attempt", chunks.send_last_attempts),
+    ("due", chunks.send_due),
+    ("batch_answered", resend_answered),
+    ("batch_unwanted", delete_unwanted),
+    ("chunk_never_sent", chunks.send_unsent),
+    ("chunk_message_lost", chunks.resend_lost),
+    ("job_message_lost", resend_lost_fan_outs),
+    ("synthesis_missing", send_missing_syntheses),
+    ("followed", shared_jobs.end_followers),
+    ("intake_abandoned", finish_abandoned_intakes),
+    ("run_unsettled", finish_runs),
+    ("reservation_abandoned", settle_abandoned_reservations),
 )
 # Work that was postponed on purpose is not counted as an incident.
 _PLANNED = ("run_cancelled", "due", "batch_answered", "batch_unwanted", "followed")
@@ -265,7 +265,7 @@ def recover(context: Context) -> dict[str, int]:
     """
     rescues = {"broker_data_lost": _broker_data_lost(context)}
     with context.database.read() as session:
-        may_find_something = may_stop_moving(session)
+        may_find_something = has_unfinished_work(session)
     for reason, rule in RULES if may_find_something else ():
         rescues[reason] = _in_transaction(context, reason, rule)
     found = {reason: count for reason, count in rescues.items() if count}
@@ -379,7 +379,7 @@ def waiting(session: Session) -> Waiting:
     return Waiting(deliveries=row[0], batches=row[1], schedules=row[2])
 
 
-def may_stop_moving(session: Session) -> bool:
+def has_unfinished_work(session: Session) -> bool:
     """Return whether there is any unfinished work that a rule of recovery could find.
 
     This is an unfinished job, chunk, run, batch request or reservation.

@@ -113,9 +113,9 @@ def _columns() -> Select[*tuple[object, ...]]:
     return select(*(_OF_VIEW[name] for name in ListedResult.__dataclass_fields__))
 
 
-def as_sql(wanted: ResultFilter) -> str:
+def as_sql(filters: ResultFilter) -> str:
     """Return the complete statement with its values, for `chordwise sql` and exports."""
-    return literal_sql(_columns().where(*_conditions(wanted)).order_by(*_order(wanted.order)))
+    return literal_sql(_columns().where(*_conditions(filters)).order_by(*_order(filters.order)))
 
 
 def literal_sql(found: Select[*tuple[object, ...]]) -> str:
@@ -124,65 +124,65 @@ def literal_sql(found: Select[*tuple[object, ...]]) -> str:
 
 
 def page(
-    session: Session, wanted: ResultFilter, limit: int, after: Mark | None = None
+    session: Session, filters: ResultFilter, limit: int, after: Mark | None = None
 ) -> Select[*tuple[object, ...]] | None:
     """Return the statement for the first results of a list, or for those after a row.
 
     It sets planner options for this transaction. Returns `None` if there is no matching run.
     """
-    written = _written(session, wanted)
+    written = _written(session, filters)
     if written is None:
         return None
-    _plan_for_few(session, wanted)
-    follows = () if after is None else (_follows(wanted.order, after),)
-    conditions = (*_filters(session, wanted), *follows, *written)
-    return _columns().where(*conditions).order_by(*_order(wanted.order)).limit(limit)
+    _plan_for_few(session, filters)
+    follows = () if after is None else (_follows(filters.order, after),)
+    conditions = (*_filter_conditions(session, filters), *follows, *written)
+    return _columns().where(*conditions).order_by(*_order(filters.order)).limit(limit)
 
 
 def read(
-    session: Session, wanted: ResultFilter, limit: int, after: Mark | None = None
+    session: Session, filters: ResultFilter, limit: int, after: Mark | None = None
 ) -> Sequence[ListedResult]:
     """Return the first results of a list, or the first ones after a row."""
-    found = page(session, wanted, limit, after)
+    found = page(session, filters, limit, after)
     if found is None:
         return []
     return [ListedResult(**row) for row in session.execute(found).mappings()]
 
 
-def count(session: Session, wanted: ResultFilter, limit: int) -> int:
+def count(session: Session, filters: ResultFilter, limit: int) -> int:
     """Return the number of results, at most `limit`."""
-    written = _written(session, wanted)
+    written = _written(session, filters)
     if written is None:
         return 0
-    _plan_for_few(session, wanted)
-    conditions = (*_filters(session, wanted), *written)
+    _plan_for_few(session, filters)
+    conditions = (*_filter_conditions(session, filters), *written)
     found = select(_OF_VIEW.result_id).where(*conditions).limit(limit)
     return session.scalar(select(func.count()).select_from(found.subquery())) or 0
 
 
-def _plan_for_few(session: Session, wanted: ResultFilter) -> None:
+def _plan_for_few(session: Session, filters: ResultFilter) -> None:
     """Set planner options that favor the first few rows, until the end of the transaction."""
     # Parallel workers would read more rows than the few that are needed.
     session.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
-    if wanted.words:  # the planner would read and sort all results
+    if filters.words:  # the planner would read and sort all results
         session.execute(text("SET LOCAL enable_seqscan = off"))
 
 
 _MAX_RARE = 1_000
 
 
-def _filters(session: Session, wanted: ResultFilter) -> Iterator[ColumnElement[bool]]:
+def _filter_conditions(session: Session, filters: ResultFilter) -> Iterator[ColumnElement[bool]]:
     """Yield the conditions for a part of a list.
 
     If few documents and values contain the words, their results are listed by id. Otherwise
     PostgreSQL would read the other results too, in the order of the list.
     """
-    yield from _conditions(wanted)
-    if not wanted.words:
+    yield from _conditions(filters)
+    if not filters.words:
         return
     results = table("results", *map(column, ("id", "job_id", "document_id"))).c
     found = set[uuid.UUID]()
-    for name, ids, _ in _mentions(wanted.words):
+    for name, ids, _ in _mentions(filters.words):
         few = session.scalars(ids.limit(_MAX_RARE + 1)).all()
         if len(few) > _MAX_RARE:
             return
@@ -194,17 +194,17 @@ def _filters(session: Session, wanted: ResultFilter) -> Iterator[ColumnElement[b
 _CLOCKS_DIFFER = timedelta(hours=1)
 
 
-def _written(session: Session, wanted: ResultFilter) -> Sequence[ColumnElement[bool]] | None:
+def _written(session: Session, filters: ResultFilter) -> Sequence[ColumnElement[bool]] | None:
     """Return the conditions that limit results to the time span of the matching runs.
 
     The ids of results ascend with time. Without these conditions, the results of all other runs
     would be read to find those of one. Returns `None` if there is no such run.
     """
-    if not wanted.run and not wanted.saved_as:
+    if not filters.run and not filters.saved_as:
         return ()
     of_runs = [
         getattr(Run, name) == value
-        for name, value in (("name", wanted.run), ("saved_as", wanted.saved_as))
+        for name, value in (("name", filters.run), ("saved_as", filters.saved_as))
         if value
     ]
     is_over = func.bool_and(Run.finished_at.is_not(None))
@@ -231,20 +231,20 @@ def choices(session: Session) -> dict[str, list[str]]:
     }
 
 
-def _conditions(wanted: ResultFilter) -> Iterator[ColumnElement[bool]]:
+def _conditions(filters: ResultFilter) -> Iterator[ColumnElement[bool]]:
     for name in ("run", "saved_as", "analysis_type", "status", "label"):
-        if value := getattr(wanted, name):
+        if value := getattr(filters, name):
             yield _OF_VIEW[name] == str(value)
     for name in ("grounded", "needs_review"):
-        if (is_so := getattr(wanted, name)) is not None:
+        if (is_so := getattr(filters, name)) is not None:
             yield _OF_VIEW[name] if is_so else not_(_OF_VIEW[name])
-    if wanted.min_confidence is not None or wanted.max_confidence is not None:
-        low, high = wanted.min_confidence or 0.0, wanted.max_confidence
+    if filters.min_confidence is not None or filters.max_confidence is not None:
+        low, high = filters.min_confidence or 0.0, filters.max_confidence
         yield _OF_VIEW.confidence.between(low, 1.0 if high is None else high)
-    if wanted.document:
-        yield _OF_VIEW.source.icontains(wanted.document, autoescape=True)
-    if wanted.words:
-        yield or_(*(is_so for _, _, is_so in _mentions(wanted.words)))
+    if filters.document:
+        yield _OF_VIEW.source.icontains(filters.document, autoescape=True)
+    if filters.words:
+        yield or_(*(is_so for _, _, is_so in _mentions(filters.words)))
 
 
 _Mention: TypeAlias = tuple[str, Select[uuid.UUID], ColumnElement[bool]]

@@ -14,7 +14,7 @@ from psycopg import sql
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from chordwise.pipeline.runs.user_sql import in_ten_minutes, verifier
+from chordwise.pipeline.runs.user_sql import password_expiry, verifier
 
 LOGIN = "chordwise_tools"
 """The role of other programs on an external server, and the prefix of embedded roles' names."""
@@ -62,7 +62,7 @@ def prolong(database_url: SecretStr, login: Login) -> None:
     """Extend a login by another ten minutes from now."""
     with _owner(database_url) as owner:
         change = sql.SQL("ALTER ROLE {} VALID UNTIL {}")
-        owner.execute(change.format(sql.Identifier(login.role), in_ten_minutes(owner)))
+        owner.execute(change.format(sql.Identifier(login.role), password_expiry(owner)))
 
 
 def forbid(database_url: SecretStr, login: Login) -> None:

@@ -180,7 +180,7 @@ def reader(
         f"-c statement_timeout={statement_seconds}s -c lock_timeout=5s "
         f"-c idle_in_transaction_session_timeout={idle_seconds}s"
     )
-    with _reaching(), _opened(url, options) as connection:
+    with _translating_errors(), _opened(url, options) as connection:
         connection.answer_seconds = statement_seconds + _CLIENT_MARGIN_SECONDS
         connection.cancels = True
         yield connection
@@ -206,10 +206,10 @@ def _opened(url: URL, options: str) -> Connection:
     try:
         return _login(url, options)
     except errors.InsufficientPrivilege:
-        return _as_member(url, options)
+        return _open_as_reader(url, options)
 
 
-def _as_member(url: URL, options: str) -> Connection:
+def _open_as_reader(url: URL, options: str) -> Connection:
     """Return a session of the owner after `SET ROLE` to the reader role."""
     session = _connect(url, options, autocommit=False)
     try:
@@ -290,7 +290,7 @@ def _set_password(owner: Connection, password: str) -> None:
         )
     owner.execute(
         sql.SQL("ALTER ROLE {} LOGIN PASSWORD {} VALID UNTIL {}").format(
-            sql.Identifier(READER), verifier(owner, READER, password), in_ten_minutes(owner)
+            sql.Identifier(READER), verifier(owner, READER, password), password_expiry(owner)
         )
     )
 
@@ -301,7 +301,7 @@ def verifier(owner: psycopg.Connection[Row], role: str, password: str) -> str:
     return owner.pgconn.encrypt_password(*content).decode()
 
 
-def in_ten_minutes(owner: psycopg.Connection[Row]) -> str:
+def password_expiry(owner: psycopg.Connection[Row]) -> str:
     """Return the expiry of a password, ten minutes from now on the server's clock."""
     until = owner.execute("SELECT (now() + interval '10 minutes')::text").fetchone()
     return str(until[0]) if until else ""
@@ -357,7 +357,7 @@ ORDER BY n.nspname, c.relkind DESC, c.relname, a.attnum
 
 
 @contextmanager
-def _reaching() -> Iterator[None]:
+def _translating_errors() -> Iterator[None]:
     """Translate the errors of connecting and logging in."""
     try:
         yield

@@ -39,14 +39,14 @@ def export(work: Work) -> JsonObject:
     return {"file": str(path), "rows": _write(work, path)}
 
 
-def format_of(wanted: ScheduleSettings) -> ExportFormat:
+def format_of(schedule: ScheduleSettings) -> ExportFormat:
     """Return the format of a schedule's files; CSV by default."""
-    return wanted.format or ExportFormat.CSV
+    return schedule.format or ExportFormat.CSV
 
 
-def selection_of(wanted: ScheduleSettings) -> Selection | str:
+def selection_of(schedule: ScheduleSettings) -> Selection | str:
     """Return the query or the view that a schedule exports."""
-    return wanted.sql or Selection(name=wanted.view)
+    return schedule.sql or Selection(name=schedule.view)
 
 
 def _write(work: Work, path: Path) -> int:
