@@ -107,6 +107,7 @@ def test_what_is_skipped_comes_again(pipeline: Pipeline, visit: Visit) -> None:
     label = page.locator("#correction select")
     label.select_option("invoice")
     label.press("Enter")
+    expect(page.locator(".history a")).to_have_text(["label"])
     visit.follow(page.get_by_role("link", name="Begin again"))
 
     expect(page.locator(".value")).to_have_text("letter")
@@ -163,3 +164,7 @@ def test_a_cell_is_decided_on_in_the_table(pipeline: Pipeline, visit: Visit) -> 
     visit.look("review-table")
     assert pipeline.rows(FACTS.format("price")) == [("13 EUR", "12 EUR", "corrected")]
     assert pipeline.rows(FACTS.format("buyer")) == [("Miller", "Miller", "approved")]
+    page.locator("td.cell").last.focus()
+    page.keyboard.press("u")
+    expect(page.locator("td.cell ins")).to_have_count(0)
+    assert pipeline.rows(FACTS.format("price")) == [("12 EUR", "12 EUR", None)]
