@@ -31,6 +31,7 @@ _PLACE = re.compile(r"[0-9]{1,9}")
 _FILTERS = ("run", "analysis_type", "queue", "profile")
 _MAX_RUNS = 50
 _TABLE_ROWS = 25
+_WITHDRAWN = "withdrawn"
 _SAID = {
     Verdict.APPROVED: "Accepted",
     Verdict.CORRECTED: "Corrected",
@@ -130,9 +131,14 @@ def _decide(request: Request) -> Response:
 
 
 def _decide_cell(request: Request) -> Response:
-    """Store a decision of the table and return its updated cell."""
+    """Store or withdraw a decision of the table and return its updated cell."""
     with site_of(request).database.write() as session:
-        _stored(request, session, _signed(request))
+        if text_in(request, "verdict") == _WITHDRAWN:
+            target = feedback.one(session, str(_id(text_in(request, "job"))))
+            last = feedback.last(session, target, text_in(request, "path"))
+            feedback.withdraw(session, last.id, user_of(request))
+        else:
+            _stored(request, session, _signed(request))
     with site_of(request).database.read() as session:
         values = review.cell(session, _id(text_in(request, "job")), text_in(request, "name"))
     cell = fragment(

@@ -9,6 +9,9 @@ from tests.fakes.pipeline import Pipeline
 DOCUMENTS = 100_000
 _FILLED = (
     """
+    UPDATE runs SET created_at = created_at - interval '2 days'
+    """,
+    """
     INSERT INTO documents (id, sha256, source, media_type, text, character_count, normalization)
     SELECT uuidv7(), n::text, 'doc ' || n, 'text/plain', 'doc number ' || n, 16, '{}'
     FROM generate_series(1, :many) AS n
@@ -57,10 +60,10 @@ CALLS = (
     """,
     """
     UPDATE jobs SET status = 'failed', error_code = 'refused', chunk_count = 2
-    WHERE id IN (SELECT id FROM jobs ORDER BY id LIMIT 200)
+    WHERE id IN (SELECT id FROM jobs ORDER BY id LIMIT 40000)
     """,
 )
-"""A chunk and two calls for each job, over a hundred days; two hundred jobs have failed."""
+"""A chunk and two calls for each job, over a hundred days; 40,000 jobs have failed."""
 
 
 def fill(pipeline: Pipeline, *further: str, many: int = DOCUMENTS) -> None:

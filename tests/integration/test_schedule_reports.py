@@ -262,6 +262,7 @@ def test_plots_are_written_by_a_schedule(settings: Settings, tmp_path: Path) -> 
     assert isinstance(outcome, dict)
     assert outcome["file"] == str(written)
     assert outcome["totals"]["results"] == 1
+    assert isinstance(outcome["totals"]["results"], int)
     assert '<h2 id="throughput">' in written.read_text("utf-8")
     told = night.rows("SELECT event, content FROM deliveries WHERE run_id IS NULL")
     assert told == [("report.written", {"schedule": "plots", **outcome})]

@@ -20,6 +20,7 @@ Statement: TypeAlias = tuple[str, Mapping[str, object]]
 LARGE = {"documents", "intakes", "jobs", "results", "facts", "model_calls", "chunks"}
 # Blocks of 8 kB. A thousand results are counted, each by lookups in six indexes.
 MAX_BLOCKS = 30_000
+MAX_ROWS = 1_000
 LISTS = (
     *("/runs", "/runs?status=open", "/runs/{run}", "/results", "/results?run={run}"),
     *("/results?sort=confidence", "/review", "/review/table", "/documents/{document}"),
@@ -42,7 +43,7 @@ def test_the_first_page_of_each_list_uses_indexes(settings: Settings) -> None:
         client.get(served.link)
         for page in LISTS:
             scans, blocks = looked_at(pipeline, client, base + page.format(**known))
-            whole = [each["Relation Name"] for each in scans if each["Node Type"] == "Seq Scan"]
+            whole = [each["Relation Name"] for each in scans if is_whole(each)]
             assert not LARGE.intersection(map(str, whole)), page
             if not page.startswith("/documents"):
                 assert "model_calls" not in {each["Relation Name"] for each in scans}, page
@@ -77,6 +78,11 @@ def looked_at(pipeline: Pipeline, client: httpx.Client, url: str) -> tuple[list[
                 json_values.number(top[f"Shared {kind} Blocks"]) or 0 for kind in ("Hit", "Read")
             )
     return scans, blocks
+
+
+def is_whole(scan: JsonObject) -> bool:
+    """Return whether a scan reads a table from one end on, unless a limit ends it early."""
+    return scan["Node Type"] == "Seq Scan" and rows_read(scan) > MAX_ROWS
 
 
 def rows_read(scan: JsonObject) -> float:

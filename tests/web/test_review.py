@@ -107,6 +107,7 @@ def test_a_skipped_value_is_shown_again(pipeline: Pipeline, visit: Visit) -> Non
     label = page.locator("#correction select")
     label.select_option("invoice")
     label.press("Enter")
+    expect(page.locator(".history a")).to_have_text(["label"])
     visit.follow(page.get_by_role("link", name="Begin again"))
 
     expect(page.locator(".value")).to_have_text("letter")
@@ -161,3 +162,7 @@ def test_a_cell_is_reviewed_in_the_table(pipeline: Pipeline, visit: Visit) -> No
     visit.look("review-table")
     assert pipeline.rows(FACTS.format("price")) == [("13 EUR", "12 EUR", "corrected")]
     assert pipeline.rows(FACTS.format("buyer")) == [("Miller", "Miller", "approved")]
+    page.locator("td.cell").last.focus()
+    page.keyboard.press("u")
+    expect(page.locator("td.cell ins")).to_have_count(0)
+    assert pipeline.rows(FACTS.format("price")) == [("12 EUR", "12 EUR", None)]

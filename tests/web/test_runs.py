@@ -59,6 +59,9 @@ def test_the_page_follows_a_run_to_its_end(pipeline: Pipeline, visit: Visit) -> 
 
     pipeline.work_on(first.id)
     expect(documents).to_have_text("1 of 3")
+    states = page.locator(".columns .panel").nth(1).locator("tbody tr")
+    expect(states).to_have_text(["running2", "succeeded1"])
+    expect(page.locator("td .state")).to_have_text(["succeeded", "running", "running"])
     streams: list[str] = []
     page.on("request", lambda each: streams.append(each.resource_type))
     show_tab(page, is_shown=False)

@@ -273,7 +273,8 @@ def decide(
 
 _DECISIONS = text("""
     SELECT b.id AS feedback_id, b.job_id, b.path, run.name AS run, i.source,
-        coalesce(b.field, nullif(b.path, ''), b.analysis_type) AS name,
+        CASE WHEN b.path = ANY(:labels) THEN 'label'
+            ELSE coalesce(b.field, nullif(b.path, ''), b.analysis_type) END AS name,
         b.verdict, b.judged, b.corrected, b.quote, b.author, b.created_at,
         w.author AS withdrawn_by, w.created_at AS withdrawn_at
     FROM feedback AS b
@@ -288,7 +289,8 @@ _DECISIONS = text("""
 
 def decisions(session: Session) -> Sequence[Decision]:
     """Return the last ten decisions, the latest first, including withdrawn ones."""
-    rows = session.execute(_DECISIONS, {"most": _HISTORY}).mappings()
+    known = {"most": _HISTORY, "labels": list(LABEL_PATHS.values())}
+    rows = session.execute(_DECISIONS, known).mappings()
     return [
         Decision(
             **{**row, "judged": _written(row["judged"]), "corrected": _written(row["corrected"])}

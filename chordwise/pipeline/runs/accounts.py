@@ -29,9 +29,8 @@ FROM run_accounts AS a INNER JOIN runs AS r ON r.id = a.run_id
 """
 _FAILURES = """
 SELECT what, source, analysis_type, state, error_code, error_message, hint, start_char, end_char
-FROM failures WHERE run = :run
+FROM (SELECT * FROM failures WHERE run = :run LIMIT :limit) AS first
 ORDER BY what = 'intake' DESC, source, analysis_type, start_char NULLS FIRST
-LIMIT :limit
 """
 _NOTICES = """
 SELECT source, reason, message, hint FROM intakes
@@ -223,9 +222,20 @@ _COSTS = f"SELECT run_id, {', '.join(_COST_COLUMNS)} FROM run_costs WHERE run_id
 
 
 def failures(session: Session, run: str, limit: int) -> Sequence[Failure]:
-    """Return the failures of the run with this name, intakes first."""
-    rows = session.execute(text(_FAILURES), {"run": run, "limit": limit})
-    return [Failure(**row) for row in rows.mappings()]
+    """Return failures of the run with this name, intakes first.
+
+    They are limited before they are sorted, as a run may have a hundred thousand.
+    """
+    _set_reading(session, "off")
+    rows = session.execute(text(_FAILURES), {"run": run, "limit": limit}).mappings().all()
+    _set_reading(session, "DEFAULT")
+    return [Failure(**row) for row in rows]
+
+
+def _set_reading(session: Session, value: str) -> None:
+    """Set whether the planner may choose what reads a table before the first row is known."""
+    for method in ("seqscan", "hashjoin", "mergejoin"):
+        session.execute(text(f"SET LOCAL enable_{method} = {value}"))
 
 
 def notices(session: Session, run_id: uuid.UUID, limit: int) -> Sequence[Notice]:

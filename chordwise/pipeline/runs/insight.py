@@ -249,7 +249,8 @@ def totals(found: Sequence[Plot]) -> dict[str, float]:
             continue
         plot = by_key[key]
         place = plot.columns.index(column)
-        sums[name] = sum(_number(row[place]) or 0.0 for row in plot.rows)
+        added = sum(_number(row[place]) or 0.0 for row in plot.rows)
+        sums[name] = added if column.endswith("_usd") else round(added)
     return sums
 
 

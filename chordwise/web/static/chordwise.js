@@ -69,8 +69,9 @@
     }, true);
   }
 
-  // An element with data-live="ADDRESS" shows the newest event of that stream, until its end. A page
-  // that is not seen has no stream: browsers have few connections to a server for all their tabs.
+  // An element with data-live="ADDRESS" shows the newest event of that stream, until its end, and
+  // loads the element that data-beside="SELECTOR" names again after it. A page that is not seen has
+  // no stream: browsers have few connections to a server for all their tabs.
   function setUpLiveParts() {
     for (const part of document.querySelectorAll("[data-live]")) {
       let stream = null;
@@ -83,8 +84,28 @@
     }
   }
 
+  const BESIDE_MS = 3000;
+
+  // Returns a function that loads an element of the page again, a slow page less often. The element
+  // that has the focus stays as it is.
+  function loaderOf(selector) {
+    let at = performance.now() + BESIDE_MS, timer = 0;
+    async function load() {
+      const part = document.querySelector(selector);
+      if (!window.htmx || part.contains(document.activeElement)) return;
+      const begun = performance.now();
+      await htmx.ajax("GET", location.href, { target: selector, select: selector, swap: "outerHTML" });
+      at = performance.now() + Math.max(BESIDE_MS, 20 * (performance.now() - begun));
+    }
+    return () => {
+      clearTimeout(timer);
+      timer = setTimeout(load, at - performance.now());
+    };
+  }
+
   function followed(part) {
     const stream = new EventSource(part.dataset.live);
+    const loadBeside = part.dataset.beside ? loaderOf(part.dataset.beside) : () => {};
     stream.addEventListener("part", (event) => {
       part.innerHTML = event.data;
       showTimes(part);
@@ -92,6 +113,7 @@
       const words = part.firstElementChild ? part.firstElementChild.dataset.status : "";
       if (status && words && status.textContent !== words) status.textContent = words;
       if (window.htmx) window.htmx.process(part);
+      loadBeside();
     });
     stream.addEventListener("end", () => {
       stream.close();
