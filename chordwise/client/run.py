@@ -40,7 +40,7 @@ from chordwise.pipeline.runs.user_sql import Row
 from chordwise.storage import answer_tables as stored_tables
 from chordwise.storage.answer_tables import AnswerTable
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import among, copied
+from chordwise.storage.record import copied, in_ids
 from chordwise.storage.results import Fact
 from chordwise.storage.results import Result as ResultRow
 from chordwise.storage.runs import Run as StoredRun
@@ -355,7 +355,7 @@ def _until(timeout: float | None, name: str) -> Callable[[float], None]:
 
 def _read(connection: Connection, wanted: Wanted, job_ids: Sequence[uuid.UUID]) -> Iterator[Result]:
     some = Wanted(run_id=wanted.run_id, types=wanted.types, job_ids=tuple(job_ids))
-    of_jobs = select(Fact).where(among(Fact.job_id, job_ids)).order_by(Fact.id)
+    of_jobs = select(Fact).where(in_ids(Fact.job_id, job_ids)).order_by(Fact.id)
     with connection.database.read() as session:
         found = {result.job_id: result for result in stored_results.read(session, some)}
         facts: dict[uuid.UUID, list[FactValue]] = {}

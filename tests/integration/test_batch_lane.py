@@ -141,7 +141,7 @@ def test_a_batch_has_no_more_bytes_than_it_may(pipeline: Pipeline, provider: Bat
 
     with pipeline.context.database.write() as session:
         taken = [
-            len(batch_requests.take(session, SCRIPTED, 1_000, most))
+            len(batch_requests.lock_next(session, SCRIPTED, 1_000, most))
             for most in (1, first, first + second, 10 * (first + second))
         ]
 

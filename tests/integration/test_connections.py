@@ -15,8 +15,8 @@ from chordwise.storage import database
 from chordwise.storage.database import (
     BoundedConnection,
     open_engine,
-    taking_its_time,
     translate_errors,
+    without_statement_timeout,
 )
 from tests.conftest import Servers
 from tests.faults.proxy import Proxy, Target, proxy_to
@@ -107,7 +107,7 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(engine: Engine) 
 def test_a_migration_takes_its_time(engine: Engine) -> None:
     """Inside the block no statement is bounded, and afterwards every one is again."""
     with engine.connect() as connection:
-        with taking_its_time(connection):
+        with without_statement_timeout(connection):
             slept = connection.execute(select(func.pg_sleep(BOUND + 0.5))).all()
         bounded = connection.scalar(text("SELECT current_setting('statement_timeout')"))
         raw: object = connection.connection.dbapi_connection

@@ -130,7 +130,7 @@ class Arrivals:
                 "prompt_version": json_values.text(row.call.get("prompt_version")),
                 "completion": answer_cache.to_json(completion),
             }
-            cached_completions.put(session, values)
+            cached_completions.store_unclaimed(session, values)
 
 
 def _known_of(completion: Completion) -> dict[str, object]:

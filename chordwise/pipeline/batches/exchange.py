@@ -149,7 +149,7 @@ class _Batches:
         return api.create(replace(prepared, upload=upload))
 
     def _is_wanted(self, batch: Batch) -> bool:
-        return self._commit(lambda s: batch_requests.is_wanted(s, batch.id))
+        return self._commit(lambda s: batch_requests.has_waiting_jobs(s, batch.id))
 
     def _prepared(self, batch: Batch) -> PreparedBatch:
         rows = self._commit(lambda s: batch_requests.of_batch(s, batch.id))
@@ -338,7 +338,7 @@ def _size(session: Session, name: str, most: int) -> int:
 
 
 def _put_together(session: Session, name: str, size: int) -> None:
-    rows = batch_requests.take(session, name, size, MAX_BYTES)
+    rows = batch_requests.lock_next(session, name, size, MAX_BYTES)
     if not rows:
         return
     batch = Batch(

@@ -93,7 +93,7 @@ def _wanted(context: Context) -> set[DeliveryKind]:
 def _begin(context: Context) -> tuple[Delivery | None, int]:
     """Claim a due delivery; return it with the time of this attempt, in seconds."""
     with context.database.write() as session:
-        delivery = deliveries.take_due(session, _wanted(context))
+        delivery = deliveries.lock_due(session, _wanted(context))
         if delivery is None:
             return None, 0
         if delivery.content is None and delivery.run_id is not None:

@@ -113,7 +113,7 @@ class Delivering:
                     run = None if file.run_id is None else session.get_one(Run, file.run_id)
                     write(note, file, run, outcomes, now, is_done=is_done)
                     is_told = is_done or file.reason is not None
-                    trouble = {} if is_told else inbox_files.first_trouble(session, file.id)
+                    trouble = {} if is_told else inbox_files.first_failure(session, file.id)
                     found[file.id] = FileOutcome(is_done=is_done, note=note, trouble=trouble)
             yield found
 

@@ -221,7 +221,7 @@ def _apply(session: Session, target: Judgeable) -> None:
     judged = judge(target.answer, truths.from_remarks(kind, remarks))
     judgments.store(session, [(target.result, judged.judgments)], JudgedBy.FEEDBACK)
     about = target.listed.document_id, target.listed.analysis_type
-    results.correct(session, results.jobs_asked(session, *about))
+    results.correct(session, results.jobs_with_result(session, *about))
 
 
 def _line(file: RecordFile, number: int, record: JsonObject) -> Line:

@@ -42,7 +42,7 @@ from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.learned_examples import LearnedExample
 from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.record import among, copied, id_in
+from chordwise.storage.record import copied, id_in, in_ids
 from chordwise.storage.results import Fact, Result
 from chordwise.storage.runs import Run
 
@@ -398,7 +398,7 @@ def _examples(session: Session, job: Job) -> Sequence[ShownExample]:
     statement = (
         select(LearnedExample, Document.source)
         .join(Document, Document.id == LearnedExample.document_id)
-        .where(among(LearnedExample.id, ids))
+        .where(in_ids(LearnedExample.id, ids))
     )
     found = {
         row.id: copied(ShownExample, row, source=source)
