@@ -121,7 +121,7 @@ def test_a_provider_that_cannot_be_asked_is_named_with_its_words(
     """A wrong key is shown although the batch is out."""
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     schedule(pipeline)
-    provider.statuses = {"look": 401}
+    provider.statuses = {"retrieve": 401}
     pass_hours(pipeline, 1)
     schedule(pipeline)
 

@@ -93,7 +93,7 @@ def test_nor_does_it_by_the_batch_api(folder: Path, server: FaultyServer, provid
     model = settings.model_named("house")
 
     with pytest.raises(ChordwiseError):
-        batching.connect(model, settings.api_key_for(model)).look("batch_1")
+        batching.connect(model, settings.api_key_for(model)).retrieve("batch_1")
 
     assert SECRET not in sent(server)
     assert not {"authorization", "x-api-key"} & set(server.received[-1].headers)

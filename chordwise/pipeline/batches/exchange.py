@@ -85,7 +85,7 @@ class _Batches:
         if batch.provider_id is None:
             self._hand_in(api, batch)
         else:
-            self._follow(api, batch, api.look(batch.provider_id))
+            self._follow(api, batch, api.retrieve(batch.provider_id))
 
     def _hand_in(self, api: BatchApi, batch: Batch) -> None:
         """Create the batch, unless an earlier attempt did so and its response was lost.
