@@ -22,7 +22,7 @@ from chordwise.cli.run_watch import Watch
 from chordwise.client.connection import Connection
 from chordwise.domain import answer_tables
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.learning.remarks import Saying
+from chordwise.domain.learning.remarks import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.exports import parquet
@@ -235,11 +235,11 @@ class Run:
                 question.
         """
         said = [
-            Saying(verdict=Verdict.CORRECTED, path=path, value=value)
+            FeedbackInput(verdict=Verdict.CORRECTED, path=path, value=value)
             for path, value in (correct or {}).items()
         ]
-        said += [Saying(verdict=Verdict.APPROVED)] if approve else []
-        said += [Saying(verdict=Verdict.REJECTED)] if reject else []
+        said += [FeedbackInput(verdict=Verdict.APPROVED)] if approve else []
+        said += [FeedbackInput(verdict=Verdict.REJECTED)] if reject else []
         if not said:
             raise UsageError(
                 "No judgment is given.", "Give correct={…}, approve=True or reject=True."

@@ -295,7 +295,7 @@ def _redirected(response: httpx.Response) -> str:
     if location is None:
         return "nowhere"
     with suppress(ValueError):
-        return addresses.shown(urljoin(str(response.url), location))
+        return addresses.redacted(urljoin(str(response.url), location))
     return addresses.HIDDEN
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain import answer_tables, identifiers, json_values
 from chordwise.domain.answer_tables import AnswerColumn, ColumnKind
-from chordwise.domain.json_values import JsonValue, plain
+from chordwise.domain.json_values import JsonValue, as_json
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.storage.clock import database_now
@@ -62,7 +62,7 @@ def renew(session: Session, name: str, kind: AnalysisType, wanted: Sequence[Answ
         found = AnswerTable(name=name, analysis_type=kind, columns=[])
         session.add(found)
     columns = answer_tables.widened(columns_of(found), wanted)
-    found.columns = plain(columns)
+    found.columns = as_json(columns)
     found.changed_at = database_now()
     session.flush()
     _execute(session, *_statements(found, columns))
@@ -78,7 +78,7 @@ def prune(session: Session, name: str, wanted: Sequence[AnswerColumn]) -> Sequen
     kept = answer_tables.widened([], wanted)
     dropped = {c.name for c in columns_of(found)} - {c.name for c in kept}
     views = view_names(found)
-    found.columns = plain(kept)
+    found.columns = as_json(kept)
     session.flush()
     _execute(session, *(_drop(view) for view in reversed(views)), *_statements(found, kept))
     return sorted(dropped)
@@ -155,7 +155,7 @@ def _list_names(table: str, columns: Sequence[AnswerColumn]) -> dict[str, str]:
     """Return a unique view name for each list of objects."""
     names: dict[str, str] = {}
     for rows in dict.fromkeys(column.rows for column in columns if column.rows):
-        name = f"{table}_{identifiers.plain(rows) or 'rows'}"
+        name = f"{table}_{identifiers.sql_identifier(rows) or 'rows'}"
         taken = {*names.values(), f"{table}{EVIDENCE}"}
         numbered = (f"{name}_{number}" for number in range(2, len(taken) + 3))
         names[rows] = next(each for each in (name, *numbered) if each not in taken)

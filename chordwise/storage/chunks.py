@@ -22,7 +22,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain import missing_rows
 from chordwise.domain.answers import Answer
-from chordwise.domain.json_values import JsonObject, JsonValue, plain
+from chordwise.domain.json_values import JsonObject, JsonValue, as_json
 from chordwise.domain.states import FAILED_CHUNKS, OPEN_CHUNKS, ChunkStatus
 from chordwise.errors import ChordwiseError
 from chordwise.storage import clock
@@ -142,7 +142,7 @@ def answered(answer: Answer) -> EndedChunk:
         confidence=answer.confidence,
         quality=answer.quality,
         agreement=answer.agreement,
-        missing_rows=plain(answer.missing_rows),
+        missing_rows=as_json(answer.missing_rows),
         provider=answer.provider,
         model=answer.model,
         prompt_version=answer.prompt_version,

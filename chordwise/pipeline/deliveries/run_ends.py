@@ -121,8 +121,8 @@ def _content(session: Session, delivery: Delivery, run_id: uuid.UUID) -> JsonObj
     return {
         "run": account.run,
         "delivery_id": identity(delivery),
-        "account": json_values.plain(account),
-        "usage": json_values.plain(progress.read(session, run_id).calls),
+        "account": json_values.as_json(account),
+        "usage": json_values.as_json(progress.read(session, run_id).calls),
     }
 
 

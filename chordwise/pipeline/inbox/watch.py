@@ -307,10 +307,10 @@ class Watch:
             raise
         except (OSError, ChordwiseError) as error:
             reason = error.what if isinstance(error, ChordwiseError) else str(error.strerror)
-            if self._troubles.note(key, reason, self._monotonic()):
+            if self._troubles.record(key, reason, self._monotonic()):
                 log.warning("inbox.postponed", what=what, file=printable(str(key)), reason=reason)
         except Exception:  # a defect with one file must not block the others
-            if self._troubles.note(key, "defect", self._monotonic()):
+            if self._troubles.record(key, "defect", self._monotonic()):
                 log.exception("inbox.defect", what=what, file=printable(str(key)))
         else:
             if is_whole:

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Null, null
 from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking, document_flags, places, text_normalization
-from chordwise.domain.json_values import plain
+from chordwise.domain.json_values import as_json
 from chordwise.domain.learning.learned_examples import LearnedExample
 from chordwise.domain.states import IntakeOutcome, JobStatus, Lane
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_to_json
@@ -412,7 +412,7 @@ def _document(found: ReadDocument) -> Document:
         title=content.title or None,
         transcribed_by=content.transcribed_by or None,
         text=content.text,
-        flags=plain(content.flags),
+        flags=as_json(content.flags),
         normalization={
             **{name: getattr(content, name) for name in _NORMALIZATION},
             "invisible_characters": content.invisible_characters + content.invisible_removed,

@@ -139,7 +139,7 @@ def _addresses(settings: Settings, model: str) -> frozenset[tuple[str, str]]:
     Empty for the built-in model, and for a model that is no longer configured.
     """
     try:
-        asked = [settings.model_named(name) for name in settings.names_asked(model)]
+        asked = [settings.model_named(name) for name in settings.selected_names(model)]
     except ConfigurationError:
         return frozenset()
     return frozenset(

@@ -131,7 +131,7 @@ def profile_of(settings: Settings, run: Run) -> str:
     found = [
         name
         for name, profile in settings.profiles.items()
-        if identifiers.plain(profile.save_as) == run.saved_as
+        if identifiers.sql_identifier(profile.save_as) == run.saved_as
     ]
     return found[0] if len(found) == 1 else ""
 
@@ -205,7 +205,7 @@ def _reasons(
 
 def _of_answer(settings: Settings, of: Target, group: AnswerGroup) -> Iterator[tuple[Reason, str]]:
     answered_by = f"{group.provider}/{group.model}"
-    names = [*settings.names_asked(of.options.model), *settings.fallback]
+    names = [*settings.selected_names(of.options.model), *settings.fallback]
     today = [settings.model_named(name) for name in names]
     # Providers append a date to the requested model name.
     if not any(answered_by.startswith(f"{each.provider}/{each.model}") for each in today):
