@@ -273,8 +273,8 @@ def judged(texts: Sequence[str]) -> tuple[Hits, Hits]:
     """Return whether right values were accepted and wrong ones refused, by kind."""
     right, wrong = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
     for kind, (is_right, value, quote) in (found for text in texts for found in values(text)):
-        stands = value_in_quote.stands_in(value, quote)
-        (right if is_right else wrong)[kind].append(float(stands is is_right))
+        occurs = value_in_quote.occurs_in(value, quote)
+        (right if is_right else wrong)[kind].append(float(occurs is is_right))
     return right, wrong
 
 

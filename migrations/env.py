@@ -37,7 +37,7 @@ def _note(*, ctx, step, **_) -> None:  # noqa: ANN001, ANN003 - Alembic's own ty
     """Record the code that a revision works with, in the same transaction (decision 0011)."""
     script = step.up_revision
     if step.is_upgrade:
-        revisions.note(ctx.connection, script.revision, script.module.works_from)
+        revisions.record(ctx.connection, script.revision, script.module.works_from)
     else:
         revisions.forget(ctx.connection, script.revision)
 

@@ -117,7 +117,7 @@ def with_model(invocation: Invocation, settings: Settings, model: str) -> Settin
     Raises:
         ConfigurationError: The model is unknown.
     """
-    named = [settings.model_named(each) for each in settings.names_asked(model)]
+    named = [settings.model_named(each) for each in settings.selected_names(model)]
     if model == settings.model or not any(map(llama.is_served_here, named)):
         return settings
     return invocation.settings(model=model)

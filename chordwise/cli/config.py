@@ -14,8 +14,8 @@ from pydantic_settings import EnvSettingsSource
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering.plain_text import one_line
-from chordwise.domain import addresses
-from chordwise.domain.json_values import JsonValue, plain
+from chordwise.domain import addresses, json_values
+from chordwise.domain.json_values import JsonValue
 from chordwise.settings import Settings, secret_values
 from chordwise.settings.environment import without_key
 
@@ -139,5 +139,9 @@ def _without_secrets(name: str, value: object) -> JsonValue:
         secret = value.get_secret_value()
         if "://" not in secret:
             return addresses.HIDDEN if secret else ""
-        return addresses.shown(secret, hide_path=name == "webhook_url")
-    return addresses.shown(value) if name == "base_url" and isinstance(value, str) else plain(value)
+        return addresses.redacted(secret, hide_path=name == "webhook_url")
+    return (
+        addresses.redacted(value)
+        if name == "base_url" and isinstance(value, str)
+        else json_values.as_json(value)
+    )

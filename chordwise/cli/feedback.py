@@ -13,7 +13,7 @@ from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Author, OnlyDocument, OnlyTypes
 from chordwise.cli.rendering.screen import Screen
-from chordwise.domain.learning.remarks import Saying, parsed
+from chordwise.domain.learning.remarks import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.wording import counted
 from chordwise.errors import ExitCode, UsageError
@@ -110,7 +110,7 @@ def _report(screen: Screen, given: Given, *, as_json: bool) -> None:
         screen.info(f"… and {len(given.unmatched) - _MAX_SHOWN:,} more; use --json for all.")
 
 
-def _sayings(options: FeedbackOptions) -> list[Saying]:
+def _sayings(options: FeedbackOptions) -> list[FeedbackInput]:
     """Return the feedback that the options give.
 
     Raises:
@@ -126,12 +126,12 @@ def _sayings(options: FeedbackOptions) -> list[Saying]:
     found = [_correction(text) for text in options.correct or ()]
     if approve or reject:
         verdict = Verdict.APPROVED if approve else Verdict.REJECTED
-        found += [Saying(verdict=verdict, path=path) for path in paths or [""]]
+        found += [FeedbackInput(verdict=verdict, path=path) for path in paths or [""]]
     return found
 
 
-def _correction(text: str) -> Saying:
+def _correction(text: str) -> FeedbackInput:
     place, separator, value = text.partition("=")
     if not separator or not place.strip():
         raise UsageError(f"“{text}” is not PATH=VALUE.", "Example: --correct label=negative")
-    return Saying(verdict=Verdict.CORRECTED, path=place.strip(), value=parsed(value))
+    return FeedbackInput(verdict=Verdict.CORRECTED, path=place.strip(), value=parsed(value))

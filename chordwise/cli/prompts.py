@@ -155,7 +155,7 @@ command.add(prompts, "diff", diff)
 
 def _user_templates(settings: Settings) -> Sequence[PromptTemplate]:
     folder = settings.prompts.folder
-    return () if folder is None else library.own(settings.base_folder / folder)
+    return () if folder is None else library.templates_in(settings.base_folder / folder)
 
 
 def _find(settings: Settings, name: str) -> PromptTemplate:

@@ -16,7 +16,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Author, OnlyProfile, OnlyTypes, RunOrProfile
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen, indented
-from chordwise.domain.learning.remarks import Saying, parsed
+from chordwise.domain.learning.remarks import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import certification, evaluation
@@ -93,7 +93,7 @@ def _ask_verdict(
         if written is None:
             return _QUIT
         value = parsed(written) if key == "c" else None
-        saying = Saying(verdict=_KEYS[key], path=candidate.path, value=value)
+        saying = FeedbackInput(verdict=_KEYS[key], path=candidate.path, value=value)
         try:
             with database.write() as session:
                 signed = Signed(saying=saying, author=author)

@@ -25,7 +25,7 @@ from chordwise.client.connection import Connection
 from chordwise.client.run import Result, Run
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.experiments import Outcome
-from chordwise.domain.learning.remarks import Saying
+from chordwise.domain.learning.remarks import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.states import Lane, RunStatus
 from chordwise.domain.tasks import AnalysisType, implied_types
@@ -280,7 +280,7 @@ class Client:
                 question.
         """
         given = _member(Verdict, verdict, "verdict")
-        saying = Saying(verdict=given, path=question.path, value=value)
+        saying = FeedbackInput(verdict=given, path=question.path, value=value)
         signed = Signed(saying=saying, author=author)
         with self._connection.database.write() as session:
             decision = review.decide(session, question.job_id, question.result_id, signed)

@@ -22,7 +22,7 @@ from chordwise.cli.run_watch import Watch
 from chordwise.client.connection import Connection
 from chordwise.domain import answer_tables
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.learning.remarks import Saying
+from chordwise.domain.learning.remarks import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.exports import parquet
@@ -40,7 +40,7 @@ from chordwise.pipeline.runs.user_sql import Row
 from chordwise.storage import answer_tables as stored_tables
 from chordwise.storage.answer_tables import AnswerTable
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import among, copied
+from chordwise.storage.record import copied, in_ids
 from chordwise.storage.results import Fact
 from chordwise.storage.results import Result as ResultRow
 from chordwise.storage.runs import Run as StoredRun
@@ -235,11 +235,11 @@ class Run:
                 question.
         """
         remarks = [
-            Saying(verdict=Verdict.CORRECTED, path=path, value=value)
+            FeedbackInput(verdict=Verdict.CORRECTED, path=path, value=value)
             for path, value in (correct or {}).items()
         ]
-        remarks += [Saying(verdict=Verdict.APPROVED)] if approve else []
-        remarks += [Saying(verdict=Verdict.REJECTED)] if reject else []
+        remarks += [FeedbackInput(verdict=Verdict.APPROVED)] if approve else []
+        remarks += [FeedbackInput(verdict=Verdict.REJECTED)] if reject else []
         if not remarks:
             raise UsageError(
                 "No judgment is given.", "Give correct={…}, approve=True or reject=True."
@@ -355,7 +355,7 @@ def _until(timeout: float | None, name: str) -> Callable[[float], None]:
 
 def _read(connection: Connection, wanted: Wanted, job_ids: Sequence[uuid.UUID]) -> Iterator[Result]:
     some = Wanted(run_id=wanted.run_id, types=wanted.types, job_ids=tuple(job_ids))
-    of_jobs = select(Fact).where(among(Fact.job_id, job_ids)).order_by(Fact.id)
+    of_jobs = select(Fact).where(in_ids(Fact.job_id, job_ids)).order_by(Fact.id)
     with connection.database.read() as session:
         found = {result.job_id: result for result in stored_results.read(session, some)}
         facts: dict[uuid.UUID, list[FactValue]] = {}

@@ -71,7 +71,7 @@ def has_user(address: str) -> bool:
     return parts is not None and "@" in parts.netloc
 
 
-def shown(address: str, *, hide_path: bool = False) -> str:
+def redacted(address: str, *, hide_path: bool = False) -> str:
     """Return an address with all possible secrets hidden.
 
     Hidden are the password, the user if it may be a token, the query, the fragment, keys in the

@@ -238,7 +238,7 @@ def _named(
 
 
 def _renamed(column: AnswerColumn, taken: Collection[str]) -> AnswerColumn:
-    name = identifiers.plain(column.name) or "value"
+    name = identifiers.sql_identifier(column.name) or "value"
     names = chain((name, f"{name}_{column.kind}"), (f"{name}_{n}" for n in count(2)))
     renamed = (replace(column, name=each) for each in names)
     return next(each for each in renamed if not {*sql_names(each)} & {*taken})

@@ -259,11 +259,11 @@ def _required(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
     for row in _rows(data, max(field, condition, key=_depth)):
         path, value = _at(data, field, row)
         given = _at(data, condition, row)[1]
-        holds = json_values.is_said(given)
+        holds = json_values.is_filled(given)
         if "equals" in declared:
             equals = declared["equals"]
             holds = _difference(given, equals) == 0 or _text_difference(given, equals) == 0
-        if holds and not json_values.is_said(value):
+        if holds and not json_values.is_filled(value):
             yield _failed(declared, path, f"{field} is missing beside {condition}")
 
 

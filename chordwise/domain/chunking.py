@@ -164,7 +164,7 @@ def _fields_before(text: str, place: int) -> Sequence[Span]:
 Found = TypeVar("Found")
 
 
-def _once(find: Callable[[str, str], Found]) -> Callable[[str, str], Found]:
+def _cached(find: Callable[[str, str], Found]) -> Callable[[str, str], Found]:
     """Return a function that caches its results for the last long texts.
 
     Each chunk of a long text needs the same result; for a short text it is computed quickly.
@@ -173,14 +173,14 @@ def _once(find: Callable[[str, str], Found]) -> Callable[[str, str], Found]:
     return lambda text, mark: (kept if len(text) > _LONG_CHARACTERS else find)(text, mark)
 
 
-@_once
+@_cached
 def _fields(text: str, mark: str) -> Sequence[Span]:
     """Return the quoted fields of a text that span several lines."""
     found = QUOTED_FIELD.finditer(text) if mark in text else ()
     return [each.span() for each in found if "\n" in each[0]]
 
 
-@_once
+@_cached
 def _lines_without(text: str, mark: str) -> Sequence[Span]:
     """Return the lines of a text without this mark."""
     return [each.span() for each in _WITHOUT_MARK[mark].finditer(text)]
@@ -276,7 +276,7 @@ def split(text: str, max_tokens: int) -> list[Chunk]:
 
 def fits(text: str, max_tokens: int) -> bool:
     """Return whether `split` leaves a text whole; a long text is not read."""
-    return tokens.least(len(text)) <= max_tokens and tokens.weigh(text) <= max_tokens
+    return tokens.min_weight(len(text)) <= max_tokens and tokens.weigh(text) <= max_tokens
 
 
 def halfway(text: str) -> int | None:

@@ -161,7 +161,7 @@ def objection_to(revised: Answer, original: Answer, task: AnalysisTask) -> str:
     found, kept = (analysis.row_counts([a.output], task.options) for a in (original, revised))
     lost = missing_rows.losses(missing_rows.compare(found, kept))
     spare = [_ungrounded(each) + _repeated(each, task) for each in (original, revised)]
-    if sum(each.wanted - each.kept for each in lost) > spare[0] - spare[1]:
+    if sum(each.expected - each.kept for each in lost) > spare[0] - spare[1]:
         return " ".join(["The revision has lost rows.", *missing_rows.sentences(lost)])
     return ""
 

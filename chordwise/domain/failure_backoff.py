@@ -10,7 +10,7 @@ _LONGEST_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Trouble:
+class _Failure:
     reason: str
     pause_seconds: float
     retry_at: float
@@ -20,13 +20,13 @@ class FailureBackoff:
     """Remembers failures, their reasons, and the times of the next attempts."""
 
     def __init__(self) -> None:
-        self._known: dict[Hashable, _Trouble] = {}
+        self._known: dict[Hashable, _Failure] = {}
 
-    def note(self, key: Hashable, reason: str, now: float) -> bool:
+    def record(self, key: Hashable, reason: str, now: float) -> bool:
         """Record a failure; return whether it is new or has a new reason, and should be logged."""
         known = self._known.get(key)
         pause = min(2 * known.pause_seconds, _LONGEST_SECONDS) if known else _FIRST_SECONDS
-        self._known[key] = _Trouble(reason=reason, pause_seconds=pause, retry_at=now + pause)
+        self._known[key] = _Failure(reason=reason, pause_seconds=pause, retry_at=now + pause)
         return known is None or known.reason != reason
 
     def is_waiting(self, key: Hashable, now: float) -> bool:

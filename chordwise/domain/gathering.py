@@ -97,16 +97,16 @@ class Gathering(Generic[Item, Outcome]):
             if self._is_led or self._is_lingering:
                 return
             self._is_lingering = True
-        Timer(self._linger_seconds, self._act_on_left).start()
+        Timer(self._linger_seconds, self._process_left).start()
 
-    def _act_on_left(self) -> None:
+    def _process_left(self) -> None:
         """Process the items left to others if no leader has come."""
         with self._lock:
             self._is_lingering = False
             if self._is_led or not self._waiting:
                 return
             self._is_led = True
-        self._hand_over()
+        self._pass_lead()
 
     def outcome(self, item: Item) -> Outcome:
         """Return the outcome of an item.
@@ -134,7 +134,7 @@ class Gathering(Generic[Item, Outcome]):
             while not entry.is_settled:
                 self._act_once()
         finally:
-            self._hand_over()
+            self._pass_lead()
 
     def _wait_for_others(self) -> None:
         for _ in range(_MAX_WAITS):
@@ -158,13 +158,13 @@ class Gathering(Generic[Item, Outcome]):
         with self._lock:
             self._waiting[:0] = again
 
-    def _hand_over(self) -> None:
+    def _pass_lead(self) -> None:
         """Process the items left to this leader, and pass the lead on despite errors."""
-        while not self._hands_over():
+        while not self._wake_next_leader():
             with suppress(Exception):  # no thread waits for left items
                 self._act_once()
 
-    def _hands_over(self) -> bool:
+    def _wake_next_leader(self) -> bool:
         """Make the first waiting thread the leader; return false while only left items wait."""
         with self._lock:
             following = next((each for each in self._waiting if not each.is_left), None)

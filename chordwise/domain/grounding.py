@@ -107,7 +107,7 @@ class Source:
         """Yield the results of each way of matching a quote, the strictest first."""
         if not quote.strip():
             return
-        yield Grounding.EXACT, whole(self.text, _occurrences(quote, self.text))
+        yield Grounding.EXACT, whole_words(self.text, _occurrences(quote, self.text))
         if not self._may_hold(quote):
             return
         for reading in self._readings:
@@ -186,7 +186,7 @@ class _Reading:
         yield from self._origins_of(sorted(starts.items()))
 
     def _origins_of(self, places: Iterable[Place]) -> Iterator[Place]:
-        return (self._plain.origin(*place) for place in whole(self.text, places))
+        return (self._plain.origin(*place) for place in whole_words(self.text, places))
 
     def _places_of_part(self, part: str) -> list[Place]:
         """Return the places of a part that consist of whole words."""
@@ -413,10 +413,10 @@ def ground(answer: JsonObject, source: Source) -> JsonObject:
     def located(finding: JsonObject) -> JsonObject:
         quote, mention = json_values.text(finding["quote"]), next(meant)
         if mention is not None:
-            return finding | _found(quote, spans[quote][mention], source)
+            return finding | _grounded_item(quote, spans[quote][mention], source)
         span = source.header.locate(quote) if source.header else None
         if span is not None and source.header is not None:
-            return finding | _found(quote, span, source.header)
+            return finding | _grounded_item(quote, span, source.header)
         grounded, how = (False, Grounding.NONE.value) if finding["quote"] else (None, None)
         nowhere: JsonObject = {"start_char": None, "end_char": None}
         return finding | nowhere | {"grounded": grounded, "grounding": how}
@@ -424,7 +424,7 @@ def ground(answer: JsonObject, source: Source) -> JsonObject:
     return json_values.as_object(json_values.with_findings(answer, located))
 
 
-def _found(quote: str, span: Span, source: Source) -> JsonObject:
+def _grounded_item(quote: str, span: Span, source: Source) -> JsonObject:
     return {
         "quote": source.wording(span) or quote,
         "start_char": span.start_char,
@@ -453,7 +453,7 @@ def grounded_share(answer: JsonObject) -> float:
     return sum(item.get("grounded") is True for item in found) / len(found)
 
 
-def known_spans(answers: tuple[JsonObject, ...]) -> dict[str, list[Span]]:
+def spans_by_quote(answers: tuple[JsonObject, ...]) -> dict[str, list[Span]]:
     """Return the spans of the grounded quotes of earlier answers, each span once, in order."""
     spans: dict[str, list[Span]] = {}
     for answer in answers:
@@ -488,7 +488,7 @@ _NUMBER = re.compile(
 )
 
 
-def whole(text: str, places: Iterable[Place]) -> Iterator[Place]:
+def whole_words(text: str, places: Iterable[Place]) -> Iterator[Place]:
     """Yield the non-overlapping places that consist of whole words, otherwise those within words.
 
     No place splits a number. Within words of scripts with spaces only the first place counts.

@@ -21,7 +21,7 @@ _WORD = re.compile(r"[a-z0-9]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
-def plain(name: str) -> str:
+def sql_identifier(name: str) -> str:
     """Convert a name to an unquoted SQL identifier: ASCII letters, digits and underscores.
 
     The result is empty if no character of the name remains.

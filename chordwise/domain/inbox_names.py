@@ -26,7 +26,7 @@ def side_car_owner(name: str) -> str | None:
     return (name[: -len(SIDE_CAR)] or None) if name.lower().endswith(SIDE_CAR) else None
 
 
-def note_name(name: str) -> str:
+def name_of_note(name: str) -> str:
     """Return the name of the note beside a file; a very long name is shortened."""
     return f"{_cut(name, len(NOTE))}{NOTE}"
 

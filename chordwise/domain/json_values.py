@@ -101,7 +101,7 @@ def at(value: JsonValue, path: str) -> JsonValue:
     return value
 
 
-def is_said(value: JsonValue) -> bool:
+def is_filled(value: JsonValue) -> bool:
     """Return whether a value is not empty: null, `""`, `[]` and `{}` are empty."""
     return value not in (None, "", [], {})
 
@@ -152,10 +152,10 @@ def as_object(value: object) -> JsonObject:
 
 def encoded(value: object) -> str:
     """Return a value as JSON text on one line."""
-    return json.dumps(plain(value), ensure_ascii=False)
+    return json.dumps(as_json(value), ensure_ascii=False)
 
 
-def plain(value: object) -> JsonValue:
+def as_json(value: object) -> JsonValue:
     """Return the JSON form of a value: numbers stay numbers, dates and times become ISO 8601."""
     match value:
         case None | bool() | int() | str():
@@ -177,11 +177,11 @@ def plain(value: object) -> JsonValue:
 def _composed(value: object) -> JsonValue:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [field.name for field in dataclasses.fields(value)]
-        return {name: plain(getattr(value, name)) for name in fields}
+        return {name: as_json(getattr(value, name)) for name in fields}
     if isinstance(value, Mapping):
-        return {str(name): plain(member) for name, member in value.items()}
+        return {str(name): as_json(member) for name, member in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, PurePath):
-        return [plain(member) for member in value]
+        return [as_json(member) for member in value]
     return str(value)
 
 

@@ -61,14 +61,14 @@ class MissingRows:
     where: tuple[str, ...] = ()
 
     @property
-    def wanted(self) -> int:
+    def expected(self) -> int:
         """Return the number of rows that the answer should have, limited by the schema."""
         return self.found if self.max_items is None else min(self.found, self.max_items)
 
     @property
     def is_loss(self) -> bool:
         """Return whether rows are missing that the schema would allow."""
-        return self.kept < self.wanted
+        return self.kept < self.expected
 
     def __str__(self) -> str:
         prefix = next((each for each in _PREFIXES if self.path.startswith(each)), "")
@@ -121,7 +121,7 @@ def share(missing: Iterable[MissingRows]) -> float:
     lost = losses(missing)
     if not lost:
         return 1.0
-    return sum(each.kept for each in lost) / sum(each.wanted for each in lost)
+    return sum(each.kept for each in lost) / sum(each.expected for each in lost)
 
 
 def sentences(missing: Iterable[MissingRows]) -> list[str]:
@@ -323,7 +323,7 @@ def hint(lost: Sequence[MissingRows], parts: int) -> str:
     return _HINT if parts > 1 else _HINT_OF_ONE_CHUNK
 
 
-def together(one: Iterable[MissingRows], other: Iterable[MissingRows]) -> tuple[MissingRows, ...]:
+def union(one: Iterable[MissingRows], other: Iterable[MissingRows]) -> tuple[MissingRows, ...]:
     """Return the union of two counts of one output; for a list in both, the larger one."""
     largest: dict[str, MissingRows] = {}
     for each in (*one, *other):

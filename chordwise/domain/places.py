@@ -320,9 +320,9 @@ def from_json(stored: JsonValue, layouts: Sequence[bytes] = ()) -> list[Place]:
         Place(
             kind=PlaceKind(json_values.text(each.get("kind"))),
             label=json_values.text(each.get("label")),
-            start_char=_whole(each.get("start_char")) or 0,
-            end_char=_whole(each.get("end_char")) or 0,
-            number=_whole(each.get("number")),
+            start_char=_integer(each.get("start_char")) or 0,
+            end_char=_integer(each.get("end_char")) or 0,
+            number=_integer(each.get("number")),
             width=json_values.number(each.get("width")),
             height=json_values.number(each.get("height")),
             layout=layout,
@@ -331,5 +331,5 @@ def from_json(stored: JsonValue, layouts: Sequence[bytes] = ()) -> list[Place]:
     ]
 
 
-def _whole(value: JsonValue) -> int | None:
+def _integer(value: JsonValue) -> int | None:
     return value if isinstance(value, int) else None

@@ -34,7 +34,7 @@ def weigh(text: str) -> float:
     )
 
 
-def least(characters: int) -> float:
+def min_weight(characters: int) -> float:
     """Return the lowest value of `weigh` for any text with this number of characters."""
     return characters / _LETTERS_PER_TOKEN
 

@@ -172,7 +172,7 @@ class Lines:
             records = self._of_shape(shape, taken, count, elsewhere - taken)
             if _is_line(shape) and count < _FEWEST_ROWS_OF_LINES and not records.is_clear:
                 break
-            if records.runs or not (found or _are_apart(shape)):
+            if records.runs or not (found or _may_be_outside_list(shape)):
                 found += [records] if not found or records.is_clear else []
             left = [own for own in left if taken.isdisjoint(own)]
         return found
@@ -216,7 +216,7 @@ class Lines:
             if len(taken) < max(DENSE, _LEAST_CLEAR_SHARE * len(rows)):
                 continue
             begin = self._begin_parts(rows, parts, taken)
-            end = self._end_of_list(parts, taken, are_apart=begin and division is self._cuts)
+            end = self._end_of_list(parts, taken, are_outside=begin and division is self._cuts)
             left = _left(parts[:end], taken, elsewhere)
             number = sum(map(len, left))
             share = len(taken) / (len(taken) + number)
@@ -229,17 +229,17 @@ class Lines:
         return []
 
     def _end_of_list(
-        self, parts: Sequence[Span], taken: Collection[int], *, are_apart: bool
+        self, parts: Sequence[Span], taken: Collection[int], *, are_outside: bool
     ) -> int:
         """Return the number of parts up to the end of the list.
 
         Parts after the last taken one belong to the list if they begin and end like taken ones and
-        follow without a blank line. With `are_apart`, several may also follow after one.
+        follow without a blank line. With `are_outside`, several may also follow after one.
         """
         forms = {self._form(parts[each]) for each in taken}
         start = max(taken) + 1
         own = list(itertools.takewhile(lambda each: self._form(each) in forms, parts[start:]))
-        if are_apart and len(own) >= DENSE:
+        if are_outside and len(own) >= DENSE:
             return start + len(own)
         lasts = itertools.pairwise([parts[start - 1], *own])
         return start + sum(
@@ -288,7 +288,11 @@ class Lines:
             for is_taken, run in itertools.groupby(block, taken.__contains__)
             if not is_taken
             and (left := [each for each in run if self._is_record(each, headers, own)])
-            and (own[0] < left[0] < own[-1] or len(left) >= DENSE or not self._is_apart(left[0]))
+            and (
+                own[0] < left[0] < own[-1]
+                or len(left) >= DENSE
+                or not self._is_outside_list(left[0])
+            )
         ]
         is_named = (
             _is_table(shape)
@@ -328,11 +332,11 @@ class Lines:
         kinds = {_kind(self._line(each)) for each in taken}
         return len(distances) <= 1 and all(_kind(self._line(each)) in kinds for each in left)
 
-    def _is_apart(self, number: int) -> bool:
+    def _is_outside_list(self, number: int) -> bool:
         """Return whether a line is a heading, a name before a value, or a name in a paragraph."""
         shape = self._shapes[number]
         is_alone = bool(self._gap(number) and self._gap(number + 1))
-        return _are_apart(shape) and (shape != _LINE_OF_NAMES or is_alone)
+        return _may_be_outside_list(shape) and (shape != _LINE_OF_NAMES or is_alone)
 
     def _is_amid(self, number: int, taken: Sequence[int]) -> bool:
         """Return whether a name is between other names, with equal distances to them.
@@ -466,7 +470,7 @@ def _is_named(shape: str) -> bool:
     return shape.startswith(_NAMED)
 
 
-def _are_apart(shape: str) -> bool:
+def _may_be_outside_list(shape: str) -> bool:
     """Return whether lines of a shape may also stand alone, before and after a list."""
     return shape == _LINE_OF_NAMES or shape.startswith((_HEADING, _NAMED_NUMBER))
 

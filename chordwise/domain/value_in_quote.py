@@ -36,7 +36,7 @@ from chordwise.domain.typed_values import (
 )
 
 MARK = "value_in_quote"
-"""The member of an object with a quote that holds the result of `stands_in` for its value.
+"""The member of an object with a quote that holds the result of `occurs_in` for its value.
 
 If the evidence supports an object or a list, the member is an object: it maps the JSON Pointer of
 each judged value, relative to the object or list, to the result.
@@ -89,34 +89,34 @@ _SPELLED_OUT = str.maketrans(
 """Letters that names have as two where a keyboard lacks them: Müller and Mueller."""
 
 
-def stands_in(value: JsonValue, quote: str, said: str = "") -> bool | None:
+def occurs_in(value: JsonValue, quote: str, question: str = "") -> bool | None:
     """Return whether a value occurs in a quote; `None` if it cannot be judged.
 
     A number must have the same sign, scale, currency and unit as in the quote, as far as both name
-    them. `said` is the wording of the question: a summary, a category or a calculation need not
+    them. `question` is the wording of the question: a summary, a category or a calculation need not
     occur, and a number may be requested in millions, or in months.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return None if _COMPUTED.search(said) else _has_number(value, quote, said)
+        return None if _COMPUTED.search(question) else _has_number(value, quote, question)
     text = json_values.text(value).strip()
-    is_free = not text or len(text.split()) > _MAX_WORDS or _FREE.search(said) is not None
+    is_free = not text or len(text.split()) > _MAX_WORDS or _FREE.search(question) is not None
     if is_free or text.casefold() in _UNNAMED.split():
         return None
     if dates := dates_in(text):
         stated = dates_in(quote)
-        return bool(dates & stated) or (not stated and _has_words(text, quote, said) is True)
+        return bool(dates & stated) or (not stated and _has_words(text, quote, question) is True)
     if month := month_of(text):
         return month in months_in(quote) or (
-            not text[0].isdecimal() and _has_words(text, quote, said) is True
+            not text[0].isdecimal() and _has_words(text, quote, question) is True
         )
     if (currencies := currencies_of(text)) and (stated_in := currencies_in(quote)):
         return bool(currencies & stated_in)
     if is_time(text) and (stated_times := times_in(quote)):
         return times_in(text) <= stated_times
-    found = _has_words(text, quote, said)
+    found = _has_words(text, quote, question)
     spelled, other = text.translate(_SPELLED_OUT), quote.translate(_SPELLED_OUT)
     if found is False and (spelled != text or other != quote):
-        return _has_words(spelled, other, said)
+        return _has_words(spelled, other, question)
     return found
 
 
@@ -137,9 +137,9 @@ def measured(number: Decimal, quote: str) -> Quantity | None:
 # Numbers
 
 
-def _has_number(value: float, quote: str, said: str) -> bool:
+def _has_number(value: float, quote: str, question: str) -> bool:
     number = typed(value).number
-    return number is not None and _Stated(quote, said).has(Quantity(number=number))
+    return number is not None and _Stated(quote, question).has(Quantity(number=number))
 
 
 def _all_in(quote: str) -> Iterator[Quantity]:
@@ -149,11 +149,11 @@ def _all_in(quote: str) -> Iterator[Quantity]:
 
 
 class _Stated:
-    """The numbers stated in a quote; `said` is the wording of the question."""
+    """The numbers stated in a quote; `question` is the wording of the question."""
 
-    def __init__(self, quote: str, said: str) -> None:
-        self._quote, self._said = quote, said
-        powers = powers_in(said)
+    def __init__(self, quote: str, question: str) -> None:
+        self._quote, self._question = quote, question
+        powers = powers_in(question)
         found = list(_all_in(quote))
         asked = (each for each in found if each.power in powers)
         unscaled = [replace(each, number=each.number.scaleb(-each.power)) for each in asked]
@@ -164,14 +164,14 @@ class _Stated:
         if self._has(wanted):
             return True
         if wanted.number < 0:
-            is_known = _LOSS.search(f"{self._said} {self._quote}")
+            is_known = _LOSS.search(f"{self._question} {self._quote}")
         else:
-            is_known = _LOSS.search(self._said) or _COST.search(self._said)
-        is_open = is_known and not _PROFIT_OR_LOSS.search(self._said)
+            is_known = _LOSS.search(self._question) or _COST.search(self._question)
+        is_open = is_known and not _PROFIT_OR_LOSS.search(self._question)
         return bool(is_open) and self._has(replace(wanted, number=wanted.number.copy_negate()))
 
     def _has(self, wanted: Quantity) -> bool:
-        asked = units_in(self._said) if not (wanted.unit or wanted.currency) else {}
+        asked = units_in(self._question) if not (wanted.unit or wanted.currency) else {}
         if len(asked) == 1:
             found = self._compared(replace(wanted, unit=next(iter(asked.values()))))
             if True in found or (
@@ -227,10 +227,10 @@ def _kind(quantity: Quantity) -> frozenset[str]:
 # Names and codes
 
 
-def _has_words(text: str, quote: str, said: str) -> bool | None:
+def _has_words(text: str, quote: str, question: str) -> bool | None:
     """Return whether the numbers and names in a text occur; `None` if it has neither."""
-    plain, other = _plain(text), _plain(quote)
-    stated = _Stated(quote, said)
+    plain, other = _unaccented(text), _unaccented(quote)
+    stated = _Stated(quote, question)
     if _has_no_case(plain):
         is_short = len(_PUNCTUATION.sub("", plain)) <= _MAX_IDEOGRAPHS
         number = sole(text)
@@ -241,7 +241,7 @@ def _has_words(text: str, quote: str, said: str) -> bool | None:
     words = {word.casefold() for word in _TOKEN.findall(other)}
     numbers = list(quantities(text))
     if (
-        all(_is_among(name, words) for name in _names(tokens, numbers))
+        all(_matches_any(name, words) for name in _names(tokens, numbers))
         and all(any(map(stated.has, each)) for each in numbers)
         and all(token in words or any(quantities(token)) for token in tokens if token[0].isdigit())
     ):
@@ -293,9 +293,9 @@ def _is_one_name(text: str, quote: str) -> bool:
 
 def _is_part_of_one(group: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     """Return whether a name of the quote has all of these words, or is completely among them."""
-    sharing = [other for other in others if any(_is_among(word, other) for word in group)]
+    sharing = [other for other in others if any(_matches_any(word, other) for word in group)]
     return len(sharing) < 2 or any(  # noqa: PLR2004 - parts of two names
-        all(_is_among(word, other) for word in group) or all(word in group for word in other)
+        all(_matches_any(word, other) for word in group) or all(word in group for word in other)
         for other in sharing
     )
 
@@ -336,7 +336,7 @@ def _names_and_numbers(text: str) -> Iterator[str]:
             yield token
 
 
-def _is_among(token: str, words: Collection[str]) -> bool:
+def _matches_any(token: str, words: Collection[str]) -> bool:
     """Return whether a word occurs, possibly with an ending, or as the initial of another word."""
     word = token.casefold()
     if word in words:
@@ -347,7 +347,7 @@ def _is_among(token: str, words: Collection[str]) -> bool:
     return any(each.startswith(word) and len(each) <= longest for each in words)
 
 
-def _plain(text: str) -> str:
+def _unaccented(text: str) -> str:
     """Return a text in compatibility decomposition, without combining marks."""
     decomposed = unicodedata.normalize("NFKD", text)
     return "".join(char for char in decomposed if not unicodedata.combining(char))
@@ -366,22 +366,22 @@ def outside(output: JsonObject) -> list[str]:
     found: list[str] = []
     for entry in grounding.quotes(output):
         name = json_values.text(entry.get("item")) or json_values.text(entry.get("path"))
-        found += [f"{name}{path}" for path, stands in _judged(entry).items() if not stands]
+        found += [f"{name}{path}" for path, occurs in _marks_by_path(entry).items() if not occurs]
     return list(dict.fromkeys(found))
 
 
 def share(entry: JsonObject) -> float:
     """Return the share of the judged values that occur in their quotes; 1 if none was judged."""
-    judged = _judged(entry)
+    judged = _marks_by_path(entry)
     return sum(judged.values()) / len(judged) if judged else 1.0
 
 
 def mark_at(entry: JsonObject, path: str) -> bool | None:
     """Return the mark of one value; `path` is relative to the place of the evidence."""
-    return _judged(entry).get(path)
+    return _marks_by_path(entry).get(path)
 
 
-def _judged(entry: JsonObject) -> Mapping[str, bool]:
+def _marks_by_path(entry: JsonObject) -> Mapping[str, bool]:
     mark = entry.get(MARK)
     marks = mark if isinstance(mark, dict) else {"": mark}
-    return {path: stands for path, stands in marks.items() if isinstance(stands, bool)}
+    return {path: occurs for path, occurs in marks.items() if isinstance(occurs, bool)}

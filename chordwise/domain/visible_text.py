@@ -11,7 +11,7 @@ _UNSAFE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _JOINERS = "\u200c\u200d"
 
 
-def is_shown(character: str) -> bool:
+def is_displayable(character: str) -> bool:
     """Return whether a terminal displays a character and does not interpret it."""
     return character in _JOINERS or unicodedata.category(character) not in _UNSAFE
 
@@ -29,7 +29,7 @@ _NOT_ASCII_TEXT = re.compile(r"[^\n\t -~]")
 
 @lru_cache(maxsize=10_000)
 def _visible(character: str) -> str:
-    return character if is_shown(character) else _escaped(character)
+    return character if is_displayable(character) else _escaped(character)
 
 
 # Except NUL, which PostgreSQL cannot store, and surrogates.
@@ -41,7 +41,7 @@ def restored(text: str) -> str:
 
     def character(match: re.Match[str]) -> str:
         found = chr(int(match[1], 16))
-        return match[0] if is_shown(found) else found
+        return match[0] if is_displayable(found) else found
 
     return _ESCAPE.sub(character, text)
 
@@ -72,6 +72,6 @@ def _escaped_in_name(character: str) -> str:
     code = ord(character)
     if code in _RAW_BYTES:
         return f"\\x{code - 0xDC00:02x}"
-    if not is_shown(character):
+    if not is_displayable(character):
         return f"\\u{code:04x}" if code <= _LAST_OF_FOUR_DIGITS else f"\\U{code:08x}"
     return character

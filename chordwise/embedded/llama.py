@@ -151,7 +151,7 @@ def local_models(settings: Settings) -> tuple[LocalModel, ...]:
 
 
 def _used_models(settings: Settings) -> list[ModelSettings]:
-    names = (*settings.names_asked(settings.model), *settings.fallback)
+    names = (*settings.selected_names(settings.model), *settings.fallback)
     return [settings.model_named(name) for name in names]
 
 

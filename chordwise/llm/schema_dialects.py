@@ -115,7 +115,7 @@ def _translated(schema: JsonObject, dialect: _Dialect) -> JsonObject | None:
 
 
 def _schema(value: JsonValue, dialect: _Dialect) -> JsonObject:
-    source = _plain(value)
+    source = _simplified(value)
     if "$ref" in source:
         return _reference(source)
     result = {key: source[key] for key in ("title", "description") if text(source.get(key))}
@@ -138,7 +138,7 @@ def _schema(value: JsonValue, dialect: _Dialect) -> JsonObject:
     return _constrained(result, source, dialect)
 
 
-def _plain(value: JsonValue) -> JsonObject:
+def _simplified(value: JsonValue) -> JsonObject:
     """Return the schema with `oneOf` as `anyOf` and an `allOf` of one part merged."""
     if not isinstance(value, dict) or _UNTRANSLATABLE & value.keys():
         raise _UntranslatableError
@@ -147,7 +147,7 @@ def _plain(value: JsonValue) -> JsonObject:
         parts = objects(source.pop("allOf"))
         if len(parts) != 1 or parts[0].keys() & source.keys() - {"title", "description"}:
             raise _UntranslatableError
-        return _plain(parts[0] | source)
+        return _simplified(parts[0] | source)
     if "oneOf" in source:
         if "anyOf" in source:
             raise _UntranslatableError
@@ -236,7 +236,7 @@ def _constrained(result: JsonObject, source: JsonObject, dialect: _Dialect) -> J
     """Keep the constraints that the dialect supports and put the others into the description."""
     spoken: list[str] = []
     for key in sorted(_SPEAKABLE & source.keys()):
-        if _known(key, source[key], dialect):
+        if _is_supported(key, source[key], dialect):
             result[key] = source[key]
         else:
             spoken.append(f"{key}: {json.dumps(source[key], ensure_ascii=False)}")
@@ -246,7 +246,7 @@ def _constrained(result: JsonObject, source: JsonObject, dialect: _Dialect) -> J
     return result
 
 
-def _known(key: str, value: JsonValue, dialect: _Dialect) -> bool:
+def _is_supported(key: str, value: JsonValue, dialect: _Dialect) -> bool:
     if key == "format":
         return value in dialect.formats
     if key == "minItems" and value in (0, 1):

@@ -148,8 +148,8 @@ class JsonTransport:
             closing(channel.transport.handle_request(request)) as response,
         ):
             yield response
-        self._require_later_answer(channel, response)
-        self._require_own_answer(channel, response, headers)
+        self._require_fresh_answer(channel, response)
+        self._require_matching_id(channel, response, headers)
 
     def _channel(self) -> Channel:
         channel = cast("Channel | None", getattr(self._local, "channel", None))
@@ -177,7 +177,7 @@ class JsonTransport:
         except zlib.error as error:
             raise ModelTransportError(f"{host} sent an invalid compressed body.") from error
 
-    def _require_later_answer(self, channel: Channel, response: httpx.Response) -> None:
+    def _require_fresh_answer(self, channel: Channel, response: httpx.Response) -> None:
         """Reject an answer of which a part arrived before its request was sent.
 
         A server that answers twice leaves one answer in the connection's buffer, where the next
@@ -191,7 +191,7 @@ class JsonTransport:
             f"{response.url.host} sent a response before the request: that of another request."
         )
 
-    def _require_own_answer(
+    def _require_matching_id(
         self, channel: Channel, response: httpx.Response, headers: Mapping[str, str]
     ) -> None:
         """Reject an answer that has the id of another request.
@@ -295,7 +295,7 @@ def _redirected(response: httpx.Response) -> str:
     if location is None:
         return "nowhere"
     with suppress(ValueError):
-        return addresses.shown(urljoin(str(response.url), location))
+        return addresses.redacted(urljoin(str(response.url), location))
     return addresses.HIDDEN
 
 

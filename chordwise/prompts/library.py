@@ -44,7 +44,7 @@ def latest(name: str) -> PromptTemplate:
     return max(versions, key=lambda template: template.number)
 
 
-def own(folder: Path, variant: str = "") -> tuple[PromptTemplate, ...]:
+def templates_in(folder: Path, variant: str = "") -> tuple[PromptTemplate, ...]:
     """Return the templates in a user's folder, by file name; `variant` selects those of a variant.
 
     Raises:

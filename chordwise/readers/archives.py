@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from chordwise.readers import failures
 from chordwise.readers.contents import SLICE_BYTES
 from chordwise.readers.discovery import is_ignored
-from chordwise.readers.extracted import Extraction, Naming, Part, Source, Unread, Wanted
+from chordwise.readers.extracted import Extraction, Naming, Part, ReadOptions, Source, Unread
 
 _ENCRYPTED_FLAG = 1
 _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
 
 
-def documents(source: Source, wanted: Wanted) -> Iterator[Extraction]:
+def documents(source: Source, wanted: ReadOptions) -> Iterator[Extraction]:
     """Yield the files in the order of the archive, without hidden and temporary ones.
 
     Nothing is written to disk, so that a name such as `../../etc/passwd` is only a name.
@@ -45,7 +45,7 @@ def _is_ignored(name: str) -> bool:
 
 
 def _part(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str, wanted: Wanted
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str, wanted: ReadOptions
 ) -> Extraction:
     if member.flag_bits & _ENCRYPTED_FLAG:
         return Unread(place=place, error=failures.encrypted())

@@ -22,9 +22,9 @@ from chordwise.readers.extracted import (
     Ocr,
     PageText,
     Part,
-    Shown,
+    PictureLimits,
+    ReadOptions,
     Unread,
-    Wanted,
     encoded_places,
 )
 from chordwise.readers.extraction import extract
@@ -68,7 +68,7 @@ def _answers(request: JsonObject, file: BinaryIO) -> Iterator[tuple[JsonObject, 
             yield _picture(file.read(), page)
             return
         max_bytes = int(number(request["max_text_bytes"]) or 0)
-        found = extract(file, text(request["name"]), _wanted(request))
+        found = extract(file, text(request["name"]), _options_of(request))
         if isinstance(found, Extracted):
             header, body = _success(found, max_bytes)
             yield {**header, "last": True}, body
@@ -91,12 +91,12 @@ def _picture(data: bytes, page: int) -> tuple[JsonObject, bytes]:
     return {"width": found.width, "height": found.height, "last": True}, bytes(found.pixels)
 
 
-def _wanted(request: JsonObject) -> Wanted:
+def _options_of(request: JsonObject) -> ReadOptions:
     folder, pages = text(request["ocr_data"]), int(number(request["shown_pages"]) or 0)
     edge = int(number(request["edge_pixels"]) or 0)
-    return Wanted(
+    return ReadOptions(
         ocr=Ocr(data=folder, languages=text(request["ocr_languages"])) if folder else None,
-        shown=Shown(max_pages=pages, max_edge_pixels=edge) if pages else None,
+        shown=PictureLimits(max_pages=pages, max_edge_pixels=edge) if pages else None,
         max_characters=int(number(request["max_characters"]) or 0),
         max_part_bytes=int(number(request["max_part_bytes"]) or 0),
         columns=Columns(text=text(request["text_column"]), identity=text(request["id_column"])),

@@ -39,21 +39,21 @@ def discover(arguments: Sequence[str]) -> Iterator[FoundFile]:
     Raises:
         UsageError: An argument matches nothing; raised before the first file is returned.
     """
-    found = [_first_of(_found(argument), argument) for argument in arguments]
-    return _once(itertools.chain.from_iterable(found))
+    found = [_first_of(_files_of(argument), argument) for argument in arguments]
+    return _deduplicated(itertools.chain.from_iterable(found))
 
 
 def _first_of(found: Iterator[FoundFile], argument: str) -> Iterator[FoundFile]:
     first = next(found, None)
     if first is None:
         raise UsageError(
-            _why_nothing(argument),
+            _no_match_message(argument),
             "Name files, folders, patterns in quotes, or - for standard input.",
         )
     return itertools.chain([first], found)
 
 
-def _why_nothing(argument: str) -> str:
+def _no_match_message(argument: str) -> str:
     if has_wildcard(argument):
         folder, _ = split(argument)
         if not Path(folder).is_dir():
@@ -61,7 +61,7 @@ def _why_nothing(argument: str) -> str:
     return f"{printable(argument)} matches no file."
 
 
-def _once(found: Iterator[FoundFile]) -> Iterator[FoundFile]:
+def _deduplicated(found: Iterator[FoundFile]) -> Iterator[FoundFile]:
     seen: set[str] = set()
     for file in found:
         identity = STDIN if file.path is None else os.path.realpath(file.path)
@@ -70,7 +70,7 @@ def _once(found: Iterator[FoundFile]) -> Iterator[FoundFile]:
             yield file
 
 
-def _found(argument: str) -> Iterator[FoundFile]:
+def _files_of(argument: str) -> Iterator[FoundFile]:
     if argument == STDIN:
         return iter([FoundFile(source=STDIN_SOURCE)])
     if "\0" in argument or not argument:

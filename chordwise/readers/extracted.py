@@ -36,7 +36,7 @@ class Ocr:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class PictureLimits:
     """The limits on pictures of pages for a model: their number and their size."""
 
     max_pages: int
@@ -62,7 +62,7 @@ class Transcriber(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ReadOptions:
     """What to read of a file, with limits on the characters of a text and the bytes of a part.
 
     `ocr` or `shown` is set for a file that is known to be a scan or a picture.
@@ -72,7 +72,7 @@ class Wanted:
     max_part_bytes: int
     columns: Columns = field(default=WHOLE)
     ocr: Ocr | None = None
-    shown: Shown | None = None
+    shown: PictureLimits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,9 +40,9 @@ from chordwise.readers.extracted import (
     Extracted,
     Extraction,
     PageText,
+    ReadOptions,
     Source,
     Unread,
-    Wanted,
 )
 from chordwise.readers.mail import SEPARATOR, mailbox_documents
 from chordwise.readers.plain import read_markdown
@@ -275,7 +275,7 @@ _SCANS: Mapping[Format, Callable[[bytes], scans.Scan]] = {
     Format.PDF: scans.of_pdf,
     Format.PICTURE: scans.of_picture,
 }
-_CONTAINERS: Mapping[Format, Callable[[bytes, Wanted], Iterator[Extraction]]] = {
+_CONTAINERS: Mapping[Format, Callable[[bytes, ReadOptions], Iterator[Extraction]]] = {
     Format.EMAIL: mail.documents,
     Format.OUTLOOK: outlook.documents,
     Format.SHEETS: sheets.documents,
@@ -286,7 +286,7 @@ _BLANK = " \t\r\n\f\v\0\ufeff\u00a0\u200b\u3000"
 
 
 def extract(
-    file: BinaryIO, name: str, wanted: Wanted
+    file: BinaryIO, name: str, wanted: ReadOptions
 ) -> Extracted | Iterator[Extraction | PageText]:
     """Return the text of a file, or its items if it contains several texts or files.
 
@@ -305,35 +305,35 @@ def extract(
         kind = _zip_format(file)
         file.seek(0)
         if kind is Format.ZIP:
-            return _judged(archives.documents(file, wanted), wanted.max_characters)
+            return _checked(archives.documents(file, wanted), wanted.max_characters)
         if kind in _PACKED:
             extracted = _PACKED[kind](file, wanted.max_characters)
             _require_text(extracted, wanted.max_characters)
             return extracted
     elif _is_mailbox(head, name):
         mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-        return _judged(mailbox_documents(mapped, wanted), wanted.max_characters)
+        return _checked(mailbox_documents(mapped, wanted), wanted.max_characters)
     data = file.read()
     return _of_bytes(data, detect(data, name), name, wanted)
 
 
 def _of_bytes(
-    data: bytes, kind: Format, name: str, wanted: Wanted
+    data: bytes, kind: Format, name: str, wanted: ReadOptions
 ) -> Extracted | Iterator[Extraction | PageText]:
     if kind in _SCANS and wanted.shown is not None:
-        return scans.shown(_SCANS[kind](data), wanted.shown)
+        return scans.rendered(_SCANS[kind](data), wanted.shown)
     if kind in _SCANS and wanted.ocr is not None:
         recognized = ocr.read(_SCANS[kind](data), wanted.max_characters, wanted.ocr)
         _require_text(recognized, wanted.max_characters)
         return recognized
     if kind in _CONTAINERS:
-        return _judged(_CONTAINERS[kind](data, wanted), wanted.max_characters)
+        return _checked(_CONTAINERS[kind](data, wanted), wanted.max_characters)
     if kind in _TEXTUAL and len(data) > wanted.max_characters * _BYTES_PER_CHARACTER:
         raise failures.too_many_characters(wanted.max_characters)
     if kind is Format.PLAIN and wanted.columns.text:
         found = documents_of_rows(data, name, wanted)
         if found is not None:
-            return _judged(found, wanted.max_characters)
+            return _checked(found, wanted.max_characters)
     extracted = _one(data, kind, name, wanted.max_characters)
     _require_text(extracted, wanted.max_characters)
     return extracted
@@ -351,7 +351,7 @@ def _one(data: bytes, kind: Format, name: str, max_characters: int) -> Extracted
         raise
 
 
-def _judged(found: Iterator[Extraction], max_characters: int) -> Iterator[Extraction]:
+def _checked(found: Iterator[Extraction], max_characters: int) -> Iterator[Extraction]:
     """Yield the items of a file, and replace items without text by errors.
 
     Raises:

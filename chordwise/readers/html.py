@@ -45,7 +45,7 @@ _GROUND = re.compile(
     r"background(?:-color)?\s*:\s*(?!#fff(?:fff)?\b|white\b|transparent\b|none\b|inherit\b)\S",
     re.IGNORECASE,
 )
-_AWAY = re.compile(
+_OFF_PAGE = re.compile(
     r"\b(?:left|top|right|text-indent)\s*:\s*-\d{4}|\bopacity\s*:\s*0(?:\.0+)?\s*(?:[;!]|$)",
     re.IGNORECASE,
 )
@@ -85,21 +85,21 @@ def extracted(page: Page, encoding: str | None = None) -> Extracted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Formatting:
     """The formatting of the text of an element, as declared by it and its parents."""
 
     has_size: bool = True
     is_tiny: bool = False
-    is_away: bool = False
+    is_off_page: bool = False
     is_white: bool = False
     has_ground: bool = False
 
     @property
     def is_unseen(self) -> bool:
         """Return whether the text is tiny, outside of the page, or white without a background."""
-        return self.is_tiny or self.is_away or (self.is_white and not self.has_ground)
+        return self.is_tiny or self.is_off_page or (self.is_white and not self.has_ground)
 
-    def within(self, attributes: Mapping[str, str], *, may_be_styled: bool) -> _Look:
+    def within(self, attributes: Mapping[str, str], *, may_be_styled: bool) -> _Formatting:
         """Return the formatting of a nested element; style sheets may color classes."""
         style = attributes.get("style", "")
         size, color = _FONT_SIZE.search(style), _COLOR.search(style)
@@ -107,11 +107,11 @@ class _Look:
         has_color = color is not None or bool(named)
         own_ground = attributes.get("bgcolor", "").lower()
         has_ground = bool(_GROUND.search(style)) or (own_ground and own_ground not in _WHITES)
-        return _Look(
+        return _Formatting(
             has_size=size[1] is None if size else self.has_size,
             is_tiny=bool(_TINY.search(style)) if size else self.is_tiny,
             is_white=(bool(color and color[1]) or named in _WHITES) if has_color else self.is_white,
-            is_away=self.is_away or bool(_AWAY.search(style)),
+            is_off_page=self.is_off_page or bool(_OFF_PAGE.search(style)),
             has_ground=self.has_ground
             or bool(has_ground)
             or "background" in attributes
@@ -135,7 +135,7 @@ class Page:
         self._unshown = 0
         self._is_hidden = False
         self._has_sheet = False
-        self._looks = [_Look()]
+        self._formats = [_Formatting()]
         self._preformatted = 0
         self._in_title = False
 
@@ -149,7 +149,7 @@ class Page:
             self._unshown += 1
             return
         self._preformatted += tag == "pre"
-        self._looks.append(self._looks[-1].within(attributes, may_be_styled=self._has_sheet))
+        self._formats.append(self._formats[-1].within(attributes, may_be_styled=self._has_sheet))
         if tag in _HEADINGS:
             self._heading = []
             self.headings.append((self.text.length, ""))
@@ -162,8 +162,8 @@ class Page:
             self._unshown -= 1
             return
         self._preformatted -= tag == "pre"
-        if len(self._looks) > 1:
-            self._looks.pop()
+        if len(self._formats) > 1:
+            self._formats.pop()
         if tag in _HEADINGS and self._heading is not None:
             self.headings[-1] = self.headings[-1][0], "".join(self._heading)
             self._heading = None
@@ -173,11 +173,11 @@ class Page:
         """Handle a piece of text; the parser may split text anywhere."""
         if self._in_title and len(self.title) < _TITLE_CHARACTERS:
             self.title += text
-        if self._unshown or not self._looks[-1].has_size:
+        if self._unshown or not self._formats[-1].has_size:
             if self._is_hidden or not self._unshown:
                 self.left_out.append(text)
             return
-        if self._looks[-1].is_unseen and text.strip():
+        if self._formats[-1].is_unseen and text.strip():
             self.unseen.append(" ".join(text.split()))
         if self._heading is not None:
             self._heading.append(text)

@@ -15,7 +15,7 @@ from chordwise.domain import places
 from chordwise.domain.places import MESSAGE
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, failures, html
-from chordwise.readers.extracted import Extracted, Extraction, Naming, Part, Unread, Wanted
+from chordwise.readers.extracted import Extracted, Extraction, Naming, Part, ReadOptions, Unread
 
 MEDIA_TYPE = "message/rfc822"
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
@@ -27,7 +27,7 @@ _SIGNATURES = (
 )
 
 
-def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
+def documents(data: bytes, wanted: ReadOptions) -> Iterator[Extraction]:
     """Yield the text of the message, then its attachments.
 
     Raises:
@@ -48,7 +48,7 @@ def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
 
 def _text(message: Message, max_characters: int) -> Extracted:
     """Return the headers, the body and the names of attachments as text."""
-    parts = _shown(message, max_characters)
+    parts = _displayed_parts(message, max_characters)
     bodies = [each.text for each in parts if each.text.strip()]
     headers = [f"{name}: {value}" for name in _HEADERS if (value := _header(message, name))]
     names = [f"Attachment: {name}" for part in _attachments(message) if (name := _file_name(part))]
@@ -66,7 +66,7 @@ def _text(message: Message, max_characters: int) -> Extracted:
     )
 
 
-def _shown(message: Message, max_characters: int) -> list[Extracted]:
+def _displayed_parts(message: Message, max_characters: int) -> list[Extracted]:
     """Return the body parts that a mail program displays.
 
     Of alternatives that is the last one with text (RFC 2046, 5.1.4). The others are not visible to
@@ -78,7 +78,7 @@ def _shown(message: Message, max_characters: int) -> list[Extracted]:
     if not message.is_multipart():
         return [_body(message, max_characters)] if kind in ("text/plain", "text/html") else []
     step = -1 if kind == _ALTERNATIVES else 1
-    parts = (_shown(part, max_characters) for part in _children(message)[::step])
+    parts = (_displayed_parts(part, max_characters) for part in _children(message)[::step])
     if kind == _ALTERNATIVES:
         return next((part for part in parts if any(each.text.strip() for each in part)), [])
     return [each for part in parts for each in part]
@@ -107,7 +107,7 @@ def _is_attached(part: Message) -> bool:
     return bool(part.get_filename()) and not is_in_the_body
 
 
-def _attachment(part: Message, naming: Naming, wanted: Wanted) -> Extraction:
+def _attachment(part: Message, naming: Naming, wanted: ReadOptions) -> Extraction:
     extension = mimetypes.guess_extension(part.get_content_type()) or ""
     name = _file_name(part) or f"attachment{extension}"
     place = naming.place(name)
@@ -171,7 +171,7 @@ SEPARATOR = re.compile(
 _QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
 
 
-def mailbox_documents(data: bytes | mmap, wanted: Wanted) -> Iterator[Extraction]:
+def mailbox_documents(data: bytes | mmap, wanted: ReadOptions) -> Iterator[Extraction]:
     """Yield the messages of a mailbox, named by their number from 1."""
     openings = SEPARATOR.finditer(data)
     opening = next(openings, None)
@@ -184,7 +184,7 @@ def mailbox_documents(data: bytes | mmap, wanted: Wanted) -> Iterator[Extraction
         opening = following
 
 
-def _message(data: bytes, place: str, wanted: Wanted) -> Extraction:
+def _message(data: bytes, place: str, wanted: ReadOptions) -> Extraction:
     if len(data) > wanted.max_part_bytes:
         return Unread(place=place, error=failures.larger_than(wanted.max_part_bytes >> 20))
     return Part(

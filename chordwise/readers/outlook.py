@@ -13,7 +13,7 @@ from chordwise.domain import places
 from chordwise.domain.places import MESSAGE
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, failures, html, rich_text
-from chordwise.readers.extracted import Extracted, Extraction, Naming, Part, Unread, Wanted
+from chordwise.readers.extracted import Extracted, Extraction, Naming, Part, ReadOptions, Unread
 
 MEDIA_TYPE = "application/vnd.ms-outlook"
 PROPERTIES = "__properties_version1.0"
@@ -32,7 +32,7 @@ _NESTED = 8
 _DAMAGES = (OSError, ValueError, IndexError, struct.error, KeyError, AttributeError, TypeError)
 
 
-def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
+def documents(data: bytes, wanted: ReadOptions) -> Iterator[Extraction]:
     """Yield the text of the message, then its attachments.
 
     Raises:
@@ -49,7 +49,7 @@ class _Message:
     """A message: the whole container, or for an attached message a storage in it."""
 
     def __init__(
-        self, container: olefile.OleFileIO, folder: tuple[str, ...], place: str, wanted: Wanted
+        self, container: olefile.OleFileIO, folder: tuple[str, ...], place: str, wanted: ReadOptions
     ) -> None:
         self._container = container
         self._folder = folder

@@ -126,14 +126,14 @@ class _Words:
             return
         first, piece = start, list[Box]()
         for place, char in enumerate(word, start):
-            found = self._found(char)
+            found = self._next_box(char)
             if piece and found and not _is_in_line([piece[-1], found]):
                 self._add_piece((first, place), piece)
                 first, piece = place, []
             piece += [found] if found else []
         self._add_piece((first, start + len(word)), piece)
 
-    def _found(self, char: str) -> Box | None:
+    def _next_box(self, char: str) -> Box | None:
         place = self._characters.find(char, self._next, self._next + _MAX_SKIPPED)
         if place < 0:
             return None
@@ -346,7 +346,7 @@ class _Object:
         return ctypes.cast(self.found, ctypes.c_void_p).value or 0
 
     @property
-    def own_box(self) -> Box:
+    def bounds(self) -> Box:
         """Return the box on the page, or in its form: left, bottom, right, top."""
         left, bottom, right, top = (ctypes.c_float() for _ in range(4))
         raw.FPDFPageObj_GetBounds(self.found, left, bottom, right, top)
@@ -355,7 +355,7 @@ class _Object:
     @property
     def box(self) -> Box:
         """Return the box on the page."""
-        box: Box = self.matrix.on_rect(*self.own_box) if self.matrix else self.own_box
+        box: Box = self.matrix.on_rect(*self.bounds) if self.matrix else self.bounds
         return box
 
     @property
@@ -439,12 +439,12 @@ def _unreadable(
         text.address
         for text, reason in suspects
         if len(below[reason]) <= _MAX_GROUNDS
-        and not _lies(text.box, below[reason])
+        and not _is_on_background(text.box, below[reason])
         and not (reason is _Reason.WHITE and _is_colorful(page, text))
     }
 
 
-def _lies(box: Box, grounds: Sequence[Box]) -> bool:
+def _is_on_background(box: Box, grounds: Sequence[Box]) -> bool:
     """Return whether the center of a box is on a background."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     return any(left <= x <= right and bottom <= y <= top for left, bottom, right, top in grounds)
@@ -452,7 +452,7 @@ def _lies(box: Box, grounds: Sequence[Box]) -> bool:
 
 def _is_colorful(page: pypdfium2.PdfPage, text: _Object) -> bool:
     """Return whether a nominally white text is painted with a gradient or another pattern."""
-    left, bottom, right, top = text.own_box
+    left, bottom, right, top = text.bounds
     scale = min(1.0, _MAX_PIXELS / max(1.0, right - left, top - bottom))
     rendered = raw.FPDFTextObj_GetRenderedBitmap(page.pdf, page, text.found, scale)
     if not rendered:

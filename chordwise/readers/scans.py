@@ -16,7 +16,7 @@ import pypdfium2
 
 from chordwise.domain.pictures import Picture
 from chordwise.readers import failures, pdf
-from chordwise.readers.extracted import Extracted, PageText, RenderedPage, Shown
+from chordwise.readers.extracted import Extracted, PageText, PictureLimits, RenderedPage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -122,7 +122,7 @@ def picture_of(data: bytes, number: int) -> RenderedPage:
     return RenderedPage(width=frame.width, height=frame.height, pixels=frame.tobytes())
 
 
-def shown(scan: Scan, how: Shown) -> Iterator[PageText | Extracted]:
+def rendered(scan: Scan, how: PictureLimits) -> Iterator[PageText | Extracted]:
     """Yield each page, as a picture if it has no text, followed by an empty text with the metadata.
 
     An empty page has an empty text and no picture.
@@ -136,7 +136,7 @@ def shown(scan: Scan, how: Shown) -> Iterator[PageText | Extracted]:
             unread += 1
             yield PageText(number=number, text="", width=0, height=0)
             continue
-        found = page if isinstance(page, PageText) else _shown(page, number, how.max_edge_pixels)
+        found = page if isinstance(page, PageText) else _rendered(page, number, how.max_edge_pixels)
         pictures += found.picture is not None
         if pictures > how.max_pages:
             raise failures.too_many_pages(how.max_pages)
@@ -148,7 +148,7 @@ def shown(scan: Scan, how: Shown) -> Iterator[PageText | Extracted]:
     )
 
 
-def _shown(page: Image, number: int, max_edge_pixels: int) -> PageText:
+def _rendered(page: Image, number: int, max_edge_pixels: int) -> PageText:
     points = points_of_pixel(page)
     width, height = page.width * points, page.height * points
     grays = [gray for gray, pixels in enumerate(page.histogram()) if pixels]

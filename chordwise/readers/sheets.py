@@ -18,7 +18,7 @@ from chordwise.domain.json_values import JsonValue
 from chordwise.domain.places import Layout, Place, PlaceKind
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, extracted, failures
-from chordwise.readers.extracted import Columns, Extracted, Extraction, Naming, Unread, Wanted
+from chordwise.readers.extracted import Columns, Extracted, Extraction, Naming, ReadOptions, Unread
 from chordwise.readers.office_package import (
     OfficePackage,
     PartTarget,
@@ -53,7 +53,7 @@ class Sheet(NamedTuple):
     unseen: Sequence[str] = ()
 
 
-def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
+def documents(data: bytes, wanted: ReadOptions) -> Iterator[Extraction]:
     """Yield the workbook as one document, or its rows if columns are named.
 
     Raises:
@@ -70,7 +70,7 @@ def documents(data: bytes, wanted: Wanted) -> Iterator[Extraction]:
         raise failures.malformed("is a damaged workbook.") from error
     if wanted.columns.text:
         return of_tables(sheets, wanted.columns, _MEDIA_TYPES[kind])
-    return iter([_whole(sheets, kind, wanted.max_characters)])
+    return iter([_workbook_text(sheets, kind, wanted.max_characters)])
 
 
 def _checked(data: bytes) -> tuple[str, OfficePackage | None]:
@@ -88,7 +88,7 @@ def _sheets(workbook: CalamineWorkbook, hidden: Mapping[str, _HiddenCells]) -> I
     for sheet in workbook.sheets_metadata:
         if sheet.typ == SheetTypeEnum.WorkSheet:
             found = workbook.get_sheet_by_name(sheet.name)
-            rows = [[_shown(cell) for cell in row] for row in found.to_python()]
+            rows = [[_cell_text(cell) for cell in row] for row in found.to_python()]
             start = found.start or (0, 0)
             own: _HiddenCells | None = hidden.get(sheet.name, _NOTHING)
             if sheet.visible != SheetVisibleEnum.Visible:
@@ -136,15 +136,15 @@ def _hidden_cells(package: OfficePackage) -> dict[str, _HiddenCells]:
     main = package.main_part()
     if not main:
         return {}
-    names, looks = _Names(), _Looks()
+    names, formats = _Names(), _CellFormats()
     package.parse(main, names)
     related = package.relationships(main)
     for each in related.values():
         if each.kind == "styles" and each.target in package:
-            package.parse(each.target, looks)
+            package.parse(each.target, formats)
     parts = {name: related[key].target for key, name in names.by_id.items() if key in related}
     return {
-        name: _hidden_in(package.content(part), looks.unseen)
+        name: _hidden_in(package.content(part), formats.unseen)
         for name, part in parts.items()
         if part in package
     }
@@ -192,7 +192,7 @@ class _Names(PartTarget):
             self.by_id[value_of(attributes, "id")] = attributes.get("name", "")
 
 
-class _Looks(PartTarget):
+class _CellFormats(PartTarget):
     """Collects the numbers of the styles with tiny text, or white text without a fill."""
 
     def __init__(self) -> None:
@@ -208,13 +208,13 @@ class _Looks(PartTarget):
         if name in ("fonts", "fills", "borders", "cellStyleXfs", "cellXfs", "cellStyles", "dxfs"):
             self._section = name
         elif self._section == "fonts":
-            self._take_font(name, attributes)
+            self._read_font(name, attributes)
         elif self._section == "fills":
-            self._take_fill(name, attributes)
+            self._read_fill(name, attributes)
         elif self._section == "cellXfs" and name == "xf":
-            self._look(attributes)
+            self._read_format(attributes)
 
-    def _take_fill(self, name: str, attributes: Mapping[str, str]) -> None:
+    def _read_fill(self, name: str, attributes: Mapping[str, str]) -> None:
         if name == "fill":
             self._fill = str(len(self._fills))
             self._fills[self._fill] = False
@@ -222,7 +222,7 @@ class _Looks(PartTarget):
             pattern = attributes.get("patternType", "none" if name == "patternFill" else "")
             self._fills[self._fill] = pattern != "none"
 
-    def _take_font(self, name: str, attributes: Mapping[str, str]) -> None:
+    def _read_font(self, name: str, attributes: Mapping[str, str]) -> None:
         if name == "font":
             self._font = str(len(self._fonts))
             self._fonts[self._font] = set()
@@ -233,7 +233,7 @@ class _Looks(PartTarget):
         elif name == "sz" and attributes.get("val", "") in ("1", "2"):
             self._fonts.setdefault(self._font, set()).add("tiny")
 
-    def _look(self, attributes: Mapping[str, str]) -> None:
+    def _read_format(self, attributes: Mapping[str, str]) -> None:
         look = self._fonts.get(attributes.get("fontId", "0"), set())
         is_filled = self._fills.get(attributes.get("fillId", "0"), False)
         if "tiny" in look or ("white" in look and not is_filled):
@@ -241,7 +241,7 @@ class _Looks(PartTarget):
         self._count += 1
 
 
-def _whole(sheets: Sequence[Sheet], kind: str, max_characters: int) -> Extracted:
+def _workbook_text(sheets: Sequence[Sheet], kind: str, max_characters: int) -> Extracted:
     spend = Spending(max_characters)
     written = [(each, extracted.markdown_lines(each.rows, spend)) for each in sheets]
     tables = [(sheet, f"## {sheet.name}\n\n", lines) for sheet, lines in written if lines]
@@ -316,7 +316,7 @@ def rows_of_csv(decoded: str) -> list[Place]:
     ]
 
 
-def _shown(cell: Cell) -> str:
+def _cell_text(cell: Cell) -> str:
     """Return the text of a cell: integers and dates without trailing zeros."""
     match cell:
         case bool():
@@ -335,7 +335,7 @@ _DELIMITERS = ",;\t|"
 _COLUMNS_NAMED = 12
 
 
-def documents_of_rows(data: bytes, name: str, wanted: Wanted) -> Iterator[Extraction] | None:
+def documents_of_rows(data: bytes, name: str, wanted: ReadOptions) -> Iterator[Extraction] | None:
     """Return the rows of a CSV or JSON-lines file; `None` if it is no table with that column.
 
     Raises:
@@ -369,7 +369,7 @@ def of_tables(tables: Sequence[Sheet], columns: Columns, media_type: str) -> Ite
         yield from _documents(records, columns, media_type, (naming, prefix))
 
 
-def _of_csv(decoded: str, delimiter: str, wanted: Wanted) -> Iterator[Extraction]:
+def _of_csv(decoded: str, delimiter: str, wanted: ReadOptions) -> Iterator[Extraction]:
     csv.field_size_limit(max(wanted.max_characters, 1))
     reader = csv.DictReader(io.StringIO(decoded, newline=""), delimiter=delimiter)
     try:

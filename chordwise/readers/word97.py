@@ -51,7 +51,7 @@ def read(data: bytes, max_characters: int) -> Extracted:
             table = container.openstream("1Table" if flags & _SECOND_TABLE else "0Table").read()
             title = container.get_metadata().title
         text = _text(main, bytes(table), max_characters)
-        stories = [_shown(story) for story in _stories(main, text)]
+        stories = [_printed_text(story) for story in _stories(main, text)]
     except _DAMAGES as error:
         raise failures.malformed("is a damaged Word document.") from error
     return Extracted(
@@ -126,7 +126,7 @@ def _stories(main: bytes, text: str) -> Iterator[str]:
         position += length
 
 
-def _shown(story: str) -> str:
+def _printed_text(story: str) -> str:
     """Return the printed text: without marks and field instructions, with a bar between cells."""
     text = story
     for _ in range(_NESTED_FIELDS):

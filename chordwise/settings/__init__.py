@@ -186,7 +186,7 @@ class Settings(BaseSettings):
         return {
             name: each
             if each.save_as
-            else each.model_copy(update={"save_as": identifiers.plain(name)})
+            else each.model_copy(update={"save_as": identifiers.sql_identifier(name)})
             for name, each in found.items()
         }
 
@@ -280,7 +280,7 @@ class Settings(BaseSettings):
         """Whether the broker is embedded."""
         return self.broker_url is None
 
-    def names_asked(self, name: str) -> tuple[str, ...]:
+    def selected_names(self, name: str) -> tuple[str, ...]:
         """Return the names of the models that a name selects, without fallbacks.
 
         Raises:

@@ -79,7 +79,7 @@ def without_key(settings: Settings, name: str) -> tuple[str, str] | None:
         return None
     if settings.api_key_for(model).get_secret_value():
         return None
-    what = f"no key is sent to {addresses.shown(model.base_url)} (no Authorization header)"
+    what = f"no key is sent to {addresses.redacted(model.base_url)} (no Authorization header)"
     if model.api_key_env:
         return what, f"Set the variable {model.api_key_env}, which api_key_env names."
     variable = f"{_NO_NAME.sub('_', name.upper()).strip('_0123456789')}_API_KEY"

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain import answer_tables, identifiers, json_values
 from chordwise.domain.answer_tables import AnswerColumn, ColumnKind
-from chordwise.domain.json_values import JsonValue, plain
+from chordwise.domain.json_values import JsonValue, as_json
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.storage.clock import database_now
@@ -62,7 +62,7 @@ def renew(session: Session, name: str, kind: AnalysisType, wanted: Sequence[Answ
         found = AnswerTable(name=name, analysis_type=kind, columns=[])
         session.add(found)
     columns = answer_tables.widened(columns_of(found), wanted)
-    found.columns = plain(columns)
+    found.columns = as_json(columns)
     found.changed_at = database_now()
     session.flush()
     _execute(session, *_statements(found, columns))
@@ -78,7 +78,7 @@ def prune(session: Session, name: str, wanted: Sequence[AnswerColumn]) -> Sequen
     kept = answer_tables.widened([], wanted)
     dropped = {c.name for c in columns_of(found)} - {c.name for c in kept}
     views = view_names(found)
-    found.columns = plain(kept)
+    found.columns = as_json(kept)
     session.flush()
     _execute(session, *(_drop(view) for view in reversed(views)), *_statements(found, kept))
     return sorted(dropped)
@@ -155,7 +155,7 @@ def _list_names(table: str, columns: Sequence[AnswerColumn]) -> dict[str, str]:
     """Return a unique view name for each list of objects."""
     names: dict[str, str] = {}
     for rows in dict.fromkeys(column.rows for column in columns if column.rows):
-        name = f"{table}_{identifiers.plain(rows) or 'rows'}"
+        name = f"{table}_{identifiers.sql_identifier(rows) or 'rows'}"
         taken = {*names.values(), f"{table}{EVIDENCE}"}
         numbered = (f"{name}_{number}" for number in range(2, len(taken) + 3))
         names[rows] = next(each for each in (name, *numbered) if each not in taken)
@@ -280,7 +280,7 @@ def _identifier(view: str) -> sql.Identifier:
 
 
 def _document_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
-    shown = [each for column in columns for each in _shown(column, source)]
+    shown = [each for column in columns for each in _select_columns(column, source)]
     return sql.SQL(
         """
         SELECT n.document, n.source, n.status, n.needs_review, n.confidence, {unread} AS unread,
@@ -290,16 +290,16 @@ def _document_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Comp
     ).format(unread=_unread(columns), shown=_listed(shown), jobs=source.jobs)
 
 
-def _shown(column: AnswerColumn, source: _Source) -> Iterator[sql.Composed]:
+def _select_columns(column: AnswerColumn, source: _Source) -> Iterator[sql.Composed]:
     if column.kind in (ColumnKind.LABEL, ColumnKind.SCORE):
         yield _named(_of_output(column, source), column.name)
     elif column.kind is ColumnKind.JSON:
         yield _named(_json_at(column, sql.SQL("'{data}'::text[]")), column.name)
     elif column.kind.is_list:
-        listed = sql.SQL("NULLIF(ARRAY(SELECT {value} {of_item} AND {said} ORDER BY f.id), {no})")
+        listed = sql.SQL("NULLIF(ARRAY(SELECT {value} {of_item} AND {exists} ORDER BY f.id), {no})")
         yield _named(_formatted(listed, column, no=_NOTHING), column.name)
     else:
-        value = _formatted(sql.SQL("(SELECT {value} {of_item} AND {said} {surest})"), column)
+        value = _formatted(sql.SQL("(SELECT {value} {of_item} AND {exists} {surest})"), column)
         yield _named(value, column.name)
         if column.kind is ColumnKind.MONEY:
             code = sql.SQL("(SELECT f.currency {of_item} AND f.number IS NOT NULL {surest})")
@@ -326,9 +326,13 @@ _IS_TRUTH = sql.SQL("f.final_value IN ('true', 'false')")
 
 
 def _formatted(template: sql.SQL, column: AnswerColumn, **further: sql.Composable) -> sql.Composed:
-    value, said = _value(column)
+    value, exists = _value(column)
     return template.format(
-        value=value, said=said, of_item=_OF_ITEM.format(item=column.item), surest=_SUREST, **further
+        value=value,
+        exists=exists,
+        of_item=_OF_ITEM.format(item=column.item),
+        surest=_SUREST,
+        **further,
     )
 
 
@@ -337,22 +341,22 @@ def _value(column: AnswerColumn) -> tuple[sql.Composable, sql.Composable]:
     if column.kind is ColumnKind.BOOLEAN:
         return _TRUTH, _IS_TRUTH
     field = sql.SQL("f.{}").format(sql.Identifier(_FIELDS.get(column.kind, "final_value")))
-    said = sql.SQL("{} IS NOT NULL").format(field)
-    return (field if column.kind in _FIELDS else _ONE_LINE), said
+    exists = sql.SQL("{} IS NOT NULL").format(field)
+    return (field if column.kind in _FIELDS else _ONE_LINE), exists
 
 
 def _of_output(column: AnswerColumn, source: _Source) -> sql.Composed:
     """Return the expression that reads a column from the output of another job of the document."""
     value = "({})::numeric" if column.kind is ColumnKind.SCORE else "{}"
-    said = sql.SQL(value).format(sql.SQL("o.output ->> {}").format(column.item))
+    output = sql.SQL(value).format(sql.SQL("o.output ->> {}").format(column.item))
     return sql.SQL(
         "(SELECT {} FROM {} AND o.analysis_type = {} AND o.document_id = n.document_id LIMIT 1)"
-    ).format(said, source.others, column.analysis_type.value)
+    ).format(output, source.others, column.analysis_type.value)
 
 
 def _unread(columns: Sequence[AnswerColumn]) -> sql.Composed:
     """Return the expression that names the columns whose found value is not of their type."""
-    unlike = sql.SQL("EXISTS (SELECT {of_item} AND f.final_value IS NOT NULL AND NOT {said})")
+    unlike = sql.SQL("EXISTS (SELECT {of_item} AND f.final_value IS NOT NULL AND NOT {exists})")
     names = [
         sql.SQL("CASE WHEN {} THEN {} END").format(_formatted(unlike, column), column.name)
         for column in columns
@@ -402,7 +406,7 @@ def _evidence_of(column: AnswerColumn, names: Sequence[str], alias: sql.Identifi
         )
     else:
         surest = sql.SQL(
-            "{fields} {of_item} ORDER BY NOT {said}, f.confidence DESC NULLS LAST, f.id LIMIT 1"
+            "{fields} {of_item} ORDER BY NOT {exists}, f.confidence DESC NULLS LAST, f.id LIMIT 1"
         )
         picked = _formatted(surest, column, fields=fields)
     return sql.SQL("LEFT JOIN LATERAL (SELECT {}) AS {} ON true").format(picked, alias)
@@ -462,7 +466,7 @@ def _row_of_fact(columns: Sequence[AnswerColumn]) -> sql.Composed:
 
 def _cell(column: AnswerColumn) -> sql.Composed:
     """Return the value of a column in a row: an item has one fact in a row, or a list of facts."""
-    value, said = _value(column)
+    value, exists = _value(column)
     if column.kind.is_list:
         aggregate = sql.SQL("array_agg({} ORDER BY f.id)")
     elif column.kind is ColumnKind.BOOLEAN:
@@ -470,7 +474,7 @@ def _cell(column: AnswerColumn) -> sql.Composed:
     else:
         aggregate = sql.SQL("max({})")
     return sql.SQL("{} FILTER (WHERE f.item = {} AND {})").format(
-        aggregate.format(value), column.item, said
+        aggregate.format(value), column.item, exists
     )
 
 

@@ -41,7 +41,7 @@ from chordwise.storage import budgets, clock
 from chordwise.storage.batches import Batch
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job, of_cancelled_run
-from chordwise.storage.record import Identity, Record, among
+from chordwise.storage.record import Identity, Record, in_ids
 from chordwise.storage.runs import Run
 
 
@@ -119,7 +119,7 @@ def locked(session: Session, owner_id: uuid.UUID, key: str) -> BatchRequest | No
     ).one_or_none()
 
 
-def has_given_up(session: Session, owner_id: uuid.UUID) -> bool:
+def is_asked_online(session: Session, owner_id: uuid.UUID) -> bool:
     """Return whether a question of this chunk or synthesis is already asked online."""
     given_up = BatchRequest.status == BatchRequestStatus.GIVEN_UP
     found = exists().where(BatchRequest.owner_id == owner_id, given_up)
@@ -132,7 +132,7 @@ def add(session: Session, values: dict[str, object]) -> bool:
     return session.scalar(statement.returning(BatchRequest.id)) is not None
 
 
-def note_reservation(session: Session, id_: uuid.UUID) -> None:
+def record_reservation(session: Session, id_: uuid.UUID) -> None:
     """Record that a budget reservation exists for a question, under the id of the question."""
     session.execute(update(BatchRequest).where(BatchRequest.id == id_).values(reservation_id=id_))
 
@@ -156,7 +156,7 @@ def ready_models(
     return session.scalars(
         select(BatchRequest.model_name)
         .join(Job, Job.id == BatchRequest.job_id)
-        .where(_may_go())
+        .where(_is_submittable())
         .group_by(BatchRequest.model_name)
         .having(
             or_(
@@ -169,7 +169,7 @@ def ready_models(
     ).all()
 
 
-def take(
+def lock_next(
     session: Session, model_name: str, max_requests: int, max_bytes: int
 ) -> Sequence[BatchRequest]:
     """Return the oldest questions that fit into one batch, locked; at least one, if there is any.
@@ -179,7 +179,7 @@ def take(
     sizes = session.execute(
         select(BatchRequest.id, BatchRequest.body_bytes)
         .join(Job, Job.id == BatchRequest.job_id)
-        .where(BatchRequest.model_name == model_name, _may_go())
+        .where(BatchRequest.model_name == model_name, _is_submittable())
         .order_by(BatchRequest.created_at, BatchRequest.id)
         .limit(max_requests)
     ).all()
@@ -193,7 +193,7 @@ def take(
     return session.scalars(
         select(BatchRequest)
         .join(Job, Job.id == BatchRequest.job_id)
-        .where(BatchRequest.id.in_(ids), _may_go())
+        .where(BatchRequest.id.in_(ids), _is_submittable())
         .order_by(BatchRequest.id)
         .with_for_update(skip_locked=True, of=BatchRequest)
     ).all()
@@ -223,7 +223,7 @@ def with_lines(
     ).all()
 
 
-def is_wanted(session: Session, batch_id: uuid.UUID) -> bool:
+def has_waiting_jobs(session: Session, batch_id: uuid.UUID) -> bool:
     """Return whether a job still waits for an answer of a batch, directly or as a follower."""
     own = exists().where(
         BatchRequest.batch_id == batch_id,
@@ -237,12 +237,12 @@ def is_wanted(session: Session, batch_id: uuid.UUID) -> bool:
     return bool(session.scalar(select(own))) or bool(session.scalar(select(followed)))
 
 
-def drop_unwanted(session: Session, limit: int) -> int:
+def drop_obsolete(session: Session, limit: int) -> int:
     """Delete unsubmitted questions whose job or chunk has ended; release their reservations."""
     open_chunk = exists().where(Chunk.id == BatchRequest.chunk_id, Chunk.status.in_(OPEN_CHUNKS))
     open_job = exists().where(Job.id == BatchRequest.job_id, Job.status.in_(UNFINISHED_JOBS))
-    wanted = and_(open_job, or_(BatchRequest.chunk_id.is_(None), open_chunk))
-    return _remove_some(session, limit, BatchRequest.status.in_(UNASKED_REQUESTS), ~wanted)
+    needed = and_(open_job, or_(BatchRequest.chunk_id.is_(None), open_chunk))
+    return _remove_some(session, limit, BatchRequest.status.in_(UNASKED_REQUESTS), ~needed)
 
 
 def _remove_some(session: Session, limit: int, *conditions: ColumnElement[bool]) -> int:
@@ -280,7 +280,7 @@ def forget_failures(session: Session, job_ids: Collection[uuid.UUID]) -> None:
     )
     session.execute(
         delete(BatchRequest).where(
-            among(BatchRequest.job_id, job_ids), BatchRequest.finished_at.is_not(None), useless
+            in_ids(BatchRequest.job_id, job_ids), BatchRequest.finished_at.is_not(None), useless
         )
     )
 
@@ -295,7 +295,7 @@ def forget(session: Session, older_than: timedelta) -> None:
     )
 
 
-def _may_go() -> ColumnElement[bool]:
+def _is_submittable() -> ColumnElement[bool]:
     """Return the condition that a question waits for a batch and its job and run are active."""
     return and_(
         BatchRequest.status == BatchRequestStatus.PENDING,

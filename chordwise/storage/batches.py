@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import BatchStatus
 from chordwise.storage import clock
-from chordwise.storage.record import Identity, Record, status_among
+from chordwise.storage.record import Identity, Record, status_in
 
 _OPEN = (BatchStatus.PREPARING, BatchStatus.RUNNING)
 
@@ -27,7 +27,7 @@ class Batch(Record):
     """
 
     __tablename__ = "batches"
-    __table_args__ = (Index("ix_batches_open", "poll_at", postgresql_where=status_among(_OPEN)),)
+    __table_args__ = (Index("ix_batches_open", "poll_at", postgresql_where=status_in(_OPEN)),)
 
     id: Mapped[Identity]
     provider: Mapped[str]

@@ -33,7 +33,7 @@ from chordwise.domain import money
 from chordwise.storage import clock, jobs
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall, day_of_call
-from chordwise.storage.record import Record, among
+from chordwise.storage.record import Record, in_ids
 from chordwise.storage.runs import Run
 
 
@@ -57,7 +57,7 @@ class BudgetReservation(Record):
 
 def reserved(session: Session, reservation_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
     """Return those of the reservations that already exist."""
-    found = select(BudgetReservation.id).where(among(BudgetReservation.id, reservation_ids))
+    found = select(BudgetReservation.id).where(in_ids(BudgetReservation.id, reservation_ids))
     return set(session.scalars(found))
 
 
@@ -98,7 +98,7 @@ def _booking() -> Update:
     """Return a statement that locks the accounts in order and then updates them."""
     ordered = (
         select(Budget.scope)
-        .where(_is_meant())
+        .where(_is_in_scope())
         .order_by(Budget.scope)
         .with_for_update(key_share=True)
         .cte("ordered")
@@ -114,12 +114,14 @@ def _booking() -> Update:
     )
 
 
-def _is_meant() -> ColumnElement[bool]:
+def _is_in_scope() -> ColumnElement[bool]:
     return Budget.scope.in_([bindparam(name) for name in ("first_scope", "last_scope")])
 
 
 # Every call under a cap uses these statements, so they are built once.
-_LOCKED = select(Budget).where(_is_meant()).order_by(Budget.scope).with_for_update(key_share=True)
+_LOCKED = (
+    select(Budget).where(_is_in_scope()).order_by(Budget.scope).with_for_update(key_share=True)
+)
 _BOOK = _booking()
 _RESERVE = _booking().add_cte(
     insert(BudgetReservation)

@@ -84,7 +84,7 @@ def has(session: Session, key: str, max_age: timedelta) -> bool:
     return session.scalar(found) is not None
 
 
-def known(session: Session, keys: Collection[str], max_age: timedelta) -> set[str]:
+def cached_keys(session: Session, keys: Collection[str], max_age: timedelta) -> set[str]:
     """Return those of the requests for which `has` returns true."""
     if not keys:
         return set()
@@ -101,7 +101,7 @@ def _is_usable(max_age: timedelta) -> ColumnElement[bool]:
     return and_(CachedCompletion.completion.is_not(None), fresh)
 
 
-def put(session: Session, values: Mapping[str, object]) -> None:
+def store_unclaimed(session: Session, values: Mapping[str, object]) -> None:
     """Store a completion without a claim: one that was answered in a batch."""
     statement = insert(CachedCompletion).values(**values)
     kept = {

@@ -16,7 +16,7 @@ from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.errors import TransientError
 from chordwise.storage import clock, learned_examples
 from chordwise.storage.chunks import Chunk, held, leave
-from chordwise.storage.clock import HOLDERS_HAVE_COME
+from chordwise.storage.clock import LEASES_MAY_EXPIRE
 from chordwise.storage.database import Lock, Store
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
@@ -80,7 +80,7 @@ _NAMED = "c.id = ANY(CAST(:ids AS uuid[]))"
 _CLAIMABLE = f"""(
     c.status = 'pending'
     OR c.status = 'waiting' AND c.due_at <= clock_timestamp()
-    OR c.status = 'running' AND c.lease_until < clock_timestamp() AND {HOLDERS_HAVE_COME}
+    OR c.status = 'running' AND c.lease_until < clock_timestamp() AND {LEASES_MAY_EXPIRE}
 )"""
 _CLAIM = text(f"""
     WITH wanted AS MATERIALIZED (
@@ -113,7 +113,7 @@ _CLAIM = text(f"""
         coalesce(claimed.status, c.status), coalesce(claimed.attempts, c.attempts),
         coalesce(claimed.lease_token, c.lease_token)
     {_FROM_WANTED} LEFT JOIN claimed ON claimed.id = c.id WHERE {_NAMED}""")  # noqa: S608 - fixed names
-_LOOK = text(f"""
+_FIND = text(f"""
     WITH wanted AS (
         SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
     )
@@ -136,9 +136,9 @@ def claim_all(
     return {row[1]: ClaimedChunk(*row) for row in store.execute(_CLAIM, named)}
 
 
-def look(store: Store, claims: Claims) -> dict[uuid.UUID, ClaimedChunk]:
+def find_claimed(store: Store, claims: Claims) -> dict[uuid.UUID, ClaimedChunk]:
     """Return the current state of chunks, by the tokens of the attempts to claim them."""
-    return {row[1]: ClaimedChunk(*row) for row in store.execute(_LOOK, arrays_of(claims))}
+    return {row[1]: ClaimedChunk(*row) for row in store.execute(_FIND, arrays_of(claims))}
 
 
 def arrays_of(claims: Claims) -> dict[str, object]:
@@ -154,7 +154,7 @@ def claimable() -> ColumnElement[bool]:
         and_(
             Chunk.status == ChunkStatus.RUNNING,
             Chunk.lease_until < clock.database_now(),
-            clock.holders_have_come(),
+            clock.leases_may_expire(),
         ),
     )
 
@@ -168,10 +168,10 @@ def claim(
     since the message has been consumed.
     """
     claims = [(chunk_id, token)]
-    found = look(session, claims).get(token)
+    found = find_claimed(session, claims).get(token)
     if found is None or found.is_claimed:
         return found
-    if may_begin(session, found.attempts, max_attempts):
+    if may_claim(session, found.attempts, max_attempts):
         return claim_all(session, claims, lease, max_attempts).get(token)
     is_pending = and_(Chunk.id == chunk_id, Chunk.status == ChunkStatus.PENDING)
     session.execute(update(Chunk).where(is_pending).values(sent_at=None))
@@ -217,20 +217,20 @@ def postpone(
 
 def release(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
     """Release an unfinished chunk; the attempt does not count."""
-    return _give_back(session, chunk_id, token, Chunk.attempts - 1)
+    return _release(session, chunk_id, token, Chunk.attempts - 1)
 
 
-def give_up(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
+def abandon(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
     """Release a chunk that could not be finished; the attempt counts if a model was called.
 
     Otherwise a database that fails after each answer would cause unlimited paid calls.
     """
     asked = exists().where(ModelCall.chunk_id == Chunk.id, ModelCall.started_at >= Chunk.started_at)
     attempts = case((asked, Chunk.attempts), else_=Chunk.attempts - 1)
-    return _give_back(session, chunk_id, token, attempts)
+    return _release(session, chunk_id, token, attempts)
 
 
-def _give_back(
+def _release(
     session: Session, chunk_id: uuid.UUID, token: uuid.UUID, attempts: ColumnElement[int]
 ) -> bool:
     status = ChunkStatus.PENDING
@@ -253,15 +253,15 @@ def quarantine(session: Session, chunk_id: uuid.UUID, attempts: int) -> bool:
 
 def is_last(attempts: int, max_attempts: int) -> bool:
     """Return whether the next attempt is the last one; a first attempt never is."""
-    return attempts >= first_last(max_attempts)
+    return attempts >= attempts_before_last(max_attempts)
 
 
-def first_last(max_attempts: int) -> int:
+def attempts_before_last(max_attempts: int) -> int:
     """Return the number of attempts after which the next one is the last; at least one."""
     return max(1, max_attempts - 1)
 
 
-def may_begin(session: Session, attempts: int, max_attempts: int) -> bool:
+def may_claim(session: Session, attempts: int, max_attempts: int) -> bool:
     """Return whether work with this number of attempts may be claimed now.
 
     For a last attempt, a lock prevents other last attempts until the transaction ends.
@@ -269,10 +269,10 @@ def may_begin(session: Session, attempts: int, max_attempts: int) -> bool:
     if not is_last(attempts, max_attempts):
         return True
     session.execute(text(Lock.LAST_ATTEMPT.statement()))
-    return not session.scalar(select(one_is_at_work(max_attempts)))
+    return not session.scalar(select(is_last_attempt_running(max_attempts)))
 
 
-def one_is_at_work(max_attempts: int) -> ColumnElement[bool]:
+def is_last_attempt_running(max_attempts: int) -> ColumnElement[bool]:
     """Return the condition that a last attempt is in progress under a valid lease."""
     chunk, job = aliased(Chunk), aliased(Job)
     last = max(2, max_attempts)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from chordwise.storage import chunk_leases, chunks, jobs, model_calls, synthesis_claims
-from chordwise.storage.chunk_leases import ClaimedChunk, Claims, first_last
+from chordwise.storage.chunk_leases import ClaimedChunk, Claims, attempts_before_last
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.database import Database
 from chordwise.storage.group_commit import GroupCommit
@@ -135,13 +135,15 @@ class ChunkWork:
         self, store: Connection, group: Sequence[Claims]
     ) -> Sequence[Mapping[uuid.UUID, ClaimedChunk]]:
         claims = [claim for slice_ in group for claim in slice_]
-        found = chunk_leases.claim_all(store, claims, self._lease, first_last(self._max_attempts))
+        found = chunk_leases.claim_all(
+            store, claims, self._lease, attempts_before_last(self._max_attempts)
+        )
         return [{token: found[token] for _, token in slice_ if token in found} for slice_ in group]
 
     def _store_synthesis_claims(
         self, store: Connection, group: Claims
     ) -> Sequence[ClaimedSynthesis | None]:
-        below = first_last(self._max_attempts)
+        below = attempts_before_last(self._max_attempts)
         found = synthesis_claims.claim_all(store, group, self._lease, below)
         return [found.get(token) for _, token in group]
 
@@ -194,8 +196,8 @@ class ChunkWork:
         job_ids = [end.job_id for end in left_open]
         without = jobs.count_down(store, job_ids, self._synthesis, _SYNTHESIS_DELAY)
         late = [end for end in ends if end.chunk_id not in ended]
-        left = chunks.left(store, [end.chunk_id for end in late]) if late else {}
-        ended |= {end.chunk_id for end in late if left.get(end.chunk_id) == end.token}
+        tokens = chunks.last_tokens(store, [end.chunk_id for end in late]) if late else {}
+        ended |= {end.chunk_id for end in late if tokens.get(end.chunk_id) == end.token}
         last = {end.job_id: end.chunk_id for end in left_open if end.job_id in without}
         return dict.fromkeys(ended, Stored.STORED) | dict.fromkeys(last.values(), Stored.LAST)
 

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain import missing_rows
 from chordwise.domain.answers import Answer
-from chordwise.domain.json_values import JsonObject, JsonValue, plain
+from chordwise.domain.json_values import JsonObject, JsonValue, as_json
 from chordwise.domain.states import FAILED_CHUNKS, OPEN_CHUNKS, ChunkStatus
 from chordwise.errors import ChordwiseError
 from chordwise.storage import clock
@@ -30,11 +30,11 @@ from chordwise.storage.database import Store
 from chordwise.storage.record import (
     Identity,
     Record,
-    among,
     block_range_index,
+    in_ids,
     insert_all,
     new_id,
-    status_among,
+    status_in,
 )
 
 
@@ -55,9 +55,9 @@ class Chunk(Record):
             "ix_chunks_open_sent_at",
             "status",
             "sent_at",
-            postgresql_where=status_among(OPEN_CHUNKS),
+            postgresql_where=status_in(OPEN_CHUNKS),
         ),
-        Index("ix_chunks_failed", "job_id", postgresql_where=status_among(FAILED_CHUNKS)),
+        Index("ix_chunks_failed", "job_id", postgresql_where=status_in(FAILED_CHUNKS)),
         Index(
             "ix_chunks_waiting",
             "due_at",
@@ -118,7 +118,7 @@ class EndedChunk:
     end_char: int = 0
 
 
-def write_whole(session: Session, lengths: Mapping[uuid.UUID, int]) -> list[uuid.UUID]:
+def insert_single(session: Session, lengths: Mapping[uuid.UUID, int]) -> list[uuid.UUID]:
     """Insert one chunk for each job, by the length of its text, and return the ids of the chunks.
 
     The chunks are marked as sent: the caller promises their messages.
@@ -142,7 +142,7 @@ def answered(answer: Answer) -> EndedChunk:
         confidence=answer.confidence,
         quality=answer.quality,
         agreement=answer.agreement,
-        missing_rows=plain(answer.missing_rows),
+        missing_rows=as_json(answer.missing_rows),
         provider=answer.provider,
         model=answer.model,
         prompt_version=answer.prompt_version,
@@ -201,11 +201,11 @@ def end_all(
     return {row[0] for row in store.execute(_END, {"rows": content, "ids": ids})}
 
 
-def left(store: Store, chunk_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID | None]:
+def last_tokens(store: Store, chunk_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID | None]:
     """Return those of the chunks that are not running, with the token of their last lease."""
     rows = store.execute(
         select(Chunk.id, Chunk.lease_token).where(
-            among(Chunk.id, chunk_ids), Chunk.status != ChunkStatus.RUNNING
+            in_ids(Chunk.id, chunk_ids), Chunk.status != ChunkStatus.RUNNING
         )
     )
     return {row[0]: row[1] for row in rows}

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Boolean, ColumnElement, func, literal, literal_column, select
 from sqlalchemy.orm import Session
 
-HOLDERS_HAVE_COME = "pg_postmaster_start_time() < clock_timestamp() - interval '6 seconds'"
+LEASES_MAY_EXPIRE = "pg_postmaster_start_time() < clock_timestamp() - interval '6 seconds'"
 """The condition that an expired lease may be taken over.
 
 Leases cannot be renewed while the database is unavailable, so for six seconds after a restart of
@@ -34,9 +34,9 @@ def after(delay: timedelta) -> ColumnElement[datetime]:
     return func.clock_timestamp() + literal(delay)
 
 
-def holders_have_come() -> ColumnElement[bool]:
+def leases_may_expire() -> ColumnElement[bool]:
     """Return the condition that an expired lease may be taken over."""
-    return literal_column(HOLDERS_HAVE_COME, Boolean)
+    return literal_column(LEASES_MAY_EXPIRE, Boolean)
 
 
 def read(session: Session) -> datetime:

@@ -119,7 +119,7 @@ def ping_after_pauses(engine: Engine) -> None:
     The pool replaces lost connections.
     """
 
-    def note_use(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    def record_use(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         record.info["used_at"] = time.monotonic()
 
     def test(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
@@ -130,7 +130,7 @@ def ping_after_pauses(engine: Engine) -> None:
         except psycopg.Error as error:
             raise DisconnectionError from error
 
-    event.listen(engine, "checkin", note_use)
+    event.listen(engine, "checkin", record_use)
     event.listen(engine, "checkout", test)
 
 
@@ -336,13 +336,13 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
                         self.close()
                         raise psycopg.OperationalError(f"the server is silent for {seconds:g} s")
                     may_cancel, deadline = False, deadline + _CANCEL_SECONDS
-                    self._ask_to_cancel()
+                    self._request_cancellation()
                 wanted = gen.send(ready)
         except StopIteration as end:
             returned: Returned = end.value
             return returned
 
-    def _ask_to_cancel(self) -> None:
+    def _request_cancellation(self) -> None:
         with suppress(psycopg.Error):
             self.cancel_safe(timeout=_CANCEL_SECONDS)
 
@@ -400,7 +400,7 @@ def parameters(
 
 
 @contextmanager
-def taking_its_time(connection: Connection) -> Iterator[None]:
+def without_statement_timeout(connection: Connection) -> Iterator[None]:
     """Remove the time limit of statements for the block."""
     raw: object = connection.connection.dbapi_connection
     before = raw.answer_seconds if isinstance(raw, BoundedConnection) else None

@@ -125,7 +125,7 @@ def is_pending() -> ColumnElement[bool]:
     return exists().where(Delivery.status == DeliveryStatus.PENDING)
 
 
-def take_due(session: Session, kinds: Collection[DeliveryKind]) -> Delivery | None:
+def lock_due(session: Session, kinds: Collection[DeliveryKind]) -> Delivery | None:
     """Return, locked, the unlocked delivery of these kinds that has been due for longest."""
     return session.scalars(
         select(Delivery)

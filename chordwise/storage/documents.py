@@ -80,12 +80,12 @@ def store_all(session: Session, documents: Sequence[Document]) -> list[uuid.UUID
         stored = session.execute(returned, [rows[sha256] for sha256 in missing])
         ids |= {sha256: id_ for sha256, id_ in stored}  # noqa: C416 - rows are no pairs to mypy
         if others := sorted(rows.keys() - ids.keys()):
-            known = session.execute(_known(others))
+            known = session.execute(_select_existing(others))
             ids |= {sha256: id_ for sha256, id_ in known}  # noqa: C416 - rows are no pairs to mypy
     return [ids[sha256] for sha256 in hashes]
 
 
-def _known(hashes: Sequence[str]) -> Select[str, uuid.UUID]:
+def _select_existing(hashes: Sequence[str]) -> Select[str, uuid.UUID]:
     """Return a query for existing documents that protects them from pruning until the commit.
 
     Documents that were just pruned are not found; the caller stores them again.
@@ -176,10 +176,10 @@ class DocumentTexts:
             for attempt in self._database.attempts(within):
                 with attempt as session:
                     text = text_of(session, document_id)
-            self.keep(document_id, text)
+            self.add(document_id, text)
         return text
 
-    def keep(self, document_id: uuid.UUID, text: str) -> None:
+    def add(self, document_id: uuid.UUID, text: str) -> None:
         """Add a text to the cache."""
         with self._lock:
             self._texts[document_id] = text

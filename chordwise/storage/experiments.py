@@ -16,7 +16,7 @@ from chordwise.domain.learning.experiments import Guarded, Moments
 from chordwise.domain.states import RunStatus
 from chordwise.storage import budgets, clock
 from chordwise.storage.budgets import Budget
-from chordwise.storage.record import CreatedAt, Identity, Record, among, insert_all
+from chordwise.storage.record import CreatedAt, Identity, Record, in_ids, insert_all
 from chordwise.storage.runs import Run
 
 _WAIT = 0.02
@@ -149,7 +149,7 @@ def documents_in(
         session.scalars(
             select(ExperimentDocument.document_id).where(
                 ExperimentDocument.experiment_id == experiment_id,
-                among(ExperimentDocument.document_id, document_ids),
+                in_ids(ExperimentDocument.document_id, document_ids),
             )
         )
     )

@@ -33,9 +33,9 @@ from chordwise.storage.record import (
     CreatedAt,
     Identity,
     Record,
-    among,
+    in_ids,
     insert_all,
-    status_among,
+    status_in,
     unnested,
 )
 from chordwise.storage.runs import Run
@@ -58,7 +58,7 @@ class InboxFile(Record):
             "ix_inbox_files_undelivered",
             "store_id",
             "status",
-            postgresql_where=status_among(UNDELIVERED),
+            postgresql_where=status_in(UNDELIVERED),
         ),
     )
 
@@ -117,7 +117,7 @@ def change(session: Session, file_id: uuid.UUID, values: Mapping[str, object]) -
 def change_all(session: Session, ids: Collection[uuid.UUID], values: Mapping[str, object]) -> None:
     """Set columns of several files to the same values."""
     if ids:
-        session.execute(update(InboxFile).where(among(InboxFile.id, ids)).values(**values))
+        session.execute(update(InboxFile).where(in_ids(InboxFile.id, ids)).values(**values))
 
 
 def write_each(
@@ -133,7 +133,7 @@ def write_each(
     session.execute(update(InboxFile).where(InboxFile.id == found.c.id).values(**own, **same))
 
 
-def note_submitted(session: Session, files: Sequence[InboxFile]) -> None:
+def record_submitted(session: Session, files: Sequence[InboxFile]) -> None:
     """Record that files are completely taken in, or why nothing of them is."""
     names = ("sha256", "byte_count", "reason", "message", "hint")
     rows = {file.id: {name: getattr(file, name) for name in names} for file in files}
@@ -141,15 +141,15 @@ def note_submitted(session: Session, files: Sequence[InboxFile]) -> None:
     write_each(session, rows, {"status": InboxStatus.SUBMITTED, "submitted_at": now})
 
 
-def take_attempts_back(session: Session, ids: Iterable[uuid.UUID]) -> None:
+def undo_attempts(session: Session, ids: Iterable[uuid.UUID]) -> None:
     """Subtract the attempts of a process that stops regularly."""
-    statement = update(InboxFile).where(among(InboxFile.id, list(ids)), InboxFile.attempts > 0)
+    statement = update(InboxFile).where(in_ids(InboxFile.id, list(ids)), InboxFile.attempts > 0)
     session.execute(statement.values(attempts=InboxFile.attempts - 1))
 
 
-def known_ids(session: Session, ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+def undelivered_ids(session: Session, ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
     """Return those of the ids that are in the table and not delivered."""
-    condition = among(InboxFile.id, ids), InboxFile.status.in_(UNDELIVERED)
+    condition = in_ids(InboxFile.id, ids), InboxFile.status.in_(UNDELIVERED)
     return set(session.scalars(select(InboxFile.id).where(*condition)))
 
 
@@ -208,14 +208,14 @@ def done(session: Session, ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
         select(InboxIntake.inbox_file_id)
         .join(Intake, Intake.id == InboxIntake.intake_id)
         .join(Job, _of_intake(), isouter=True)
-        .where(among(InboxIntake.inbox_file_id, ids))
+        .where(in_ids(InboxIntake.inbox_file_id, ids))
         .group_by(InboxIntake.inbox_file_id)
         .having(taken_in & succeeded)
     )
     return set(session.scalars(statement))
 
 
-def first_trouble(session: Session, file_id: uuid.UUID) -> dict[str, str | None]:
+def first_failure(session: Session, file_id: uuid.UUID) -> dict[str, str | None]:
     """Return reason, message and hint of the first failed intake or job of a file."""
     is_out = Intake.outcome.not_in(TAKEN_IN)
     statement = (
@@ -261,7 +261,7 @@ def outcomes(
         .join(Intake, InboxIntake.intake_id == Intake.id)
         .join(Job, _of_intake(), isouter=True)
         .join(analyzed, has_answer & (analyzed.id == Job.reused_from), isouter=True)
-        .where(among(InboxIntake.inbox_file_id, ids))
+        .where(in_ids(InboxIntake.inbox_file_id, ids))
         .order_by(InboxIntake.inbox_file_id, InboxIntake.position, Job.id)
         .execution_options(yield_per=_AT_ONCE)
     )

@@ -31,7 +31,7 @@ from chordwise.storage.record import (
     CreatedAt,
     Identity,
     Record,
-    among,
+    in_ids,
     insert_all,
     new_id,
     unnested,
@@ -78,7 +78,7 @@ def documents_in(
 ) -> set[uuid.UUID]:
     """Return those of the documents that the run has already taken in."""
     statement = select(Intake.document_id).where(
-        Intake.run_id == run_id, among(Intake.document_id, document_ids)
+        Intake.run_id == run_id, in_ids(Intake.document_id, document_ids)
     )
     return {each for each in session.scalars(statement) if each is not None}
 
@@ -179,7 +179,7 @@ def listed_at(session: Session, run_id: uuid.UUID, raw_path: bytes) -> ListedFil
     return session.scalars(statement).one_or_none()
 
 
-def note_taken(session: Session, counts: Mapping[uuid.UUID, int]) -> None:
+def add_documents_taken(session: Session, counts: Mapping[uuid.UUID, int]) -> None:
     """Count documents taken in of files that hold more, by the intake ids of the files.
 
     Raises:
@@ -210,12 +210,12 @@ def unlist(session: Session, run_id: uuid.UUID, counts: Mapping[uuid.UUID, int])
         return
     statement = (
         delete(ListedFile)
-        .where(among(ListedFile.intake_id, counts))
+        .where(in_ids(ListedFile.intake_id, counts))
         .returning(ListedFile.intake_id, ListedFile.documents_taken)
     )
     removed = session.execute(statement).all()
     _require_all([intake_id for intake_id, _ in removed], counts)
-    session.execute(delete(Intake).where(among(Intake.id, counts)))
+    session.execute(delete(Intake).where(in_ids(Intake.id, counts)))
     others = sum(before + counts[intake_id] - 1 for intake_id, before in removed)
     if others:
         session.execute(
@@ -296,7 +296,7 @@ def extend(session: Session, tokens: Collection[uuid.UUID | None], lease: timede
     )
 
 
-def give_back(session: Session, run_id: uuid.UUID, token: uuid.UUID, unlisted: int) -> None:
+def release(session: Session, run_id: uuid.UUID, token: uuid.UUID, unlisted: int) -> None:
     """End the lease; the intake is finished unless entries remain on the list.
 
     `unlisted` is the number of items taken in that were not on the list. Nothing happens if the

@@ -36,7 +36,7 @@ from chordwise.storage import clock
 from chordwise.storage.database import Store
 from chordwise.storage.documents import Document
 from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.record import CreatedAt, Identity, Record, block_range_index, status_among
+from chordwise.storage.record import CreatedAt, Identity, Record, block_range_index, status_in
 
 STEP_CHUNKS = 20_000
 """The maximum number of chunks in a transaction that changes many jobs."""
@@ -61,9 +61,9 @@ class Job(Record):
         Index(
             "ix_jobs_following",
             "id",
-            postgresql_where=f"reused_from IS NOT NULL AND {status_among(FOLLOWING_JOBS)}",
+            postgresql_where=f"reused_from IS NOT NULL AND {status_in(FOLLOWING_JOBS)}",
         ),
-        Index("ix_jobs_retryable", "run_id", "id", postgresql_where=status_among(RETRYABLE_JOBS)),
+        Index("ix_jobs_retryable", "run_id", "id", postgresql_where=status_in(RETRYABLE_JOBS)),
         Index(
             "ix_jobs_waiting", "due_at", postgresql_where=f"status = '{JobStatus.WAITING.value}'"
         ),
@@ -72,7 +72,7 @@ class Job(Record):
             "status",
             "created_at",
             "id",
-            postgresql_where=status_among(UNFINISHED_JOBS),
+            postgresql_where=status_in(UNFINISHED_JOBS),
         ),
     )
 
@@ -135,7 +135,7 @@ class Walk:
         return [row[1] for row in rows]
 
 
-def hold(session: Session, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+def lock_existing(session: Session, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
     """Return those of the jobs that exist, protected from pruning until the commit."""
     statement = select(Job.id).where(Job.id.in_(job_ids))
     return set(session.scalars(statement.with_for_update(read=True, key_share=True)))
@@ -208,7 +208,7 @@ def calls_of(run_id: uuid.UUID) -> type[ModelCall]:
     return aliased(ModelCall, union_all(of_jobs, of_intake).subquery())
 
 
-def give_up(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:
+def abandon(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:
     """Release a synthesis that could not be finished; the attempt counts if a model was called."""
     asked = exists().where(
         ModelCall.job_id == Job.id,
@@ -242,7 +242,7 @@ def postpone(
     )
 
 
-def note_progress(session: Session, job_id: uuid.UUID) -> None:
+def record_progress(session: Session, job_id: uuid.UUID) -> None:
     """Record that the job has made progress."""
     session.execute(
         update(Job).where(Job.id == job_id).values(last_progress_at=clock.database_now())

@@ -31,7 +31,7 @@ from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.domain.tasks import AnalysisType
 from chordwise.storage import jobs
 from chordwise.storage.clock import database_now
-from chordwise.storage.record import Identity, Record, among, new_id
+from chordwise.storage.record import Identity, Record, in_ids, new_id
 from chordwise.storage.runs import Run
 
 
@@ -103,8 +103,10 @@ def store_feedback(session: Session, feedback: Feedback) -> bool:
         .order_by(Feedback.created_at.desc(), Feedback.id.desc())
         .limit(1)
     ).one_or_none()
-    said = ("verdict", "corrected", "note", "author", "start_char", "end_char")
-    if last is not None and all(getattr(last, name) == getattr(feedback, name) for name in said):
+    compared = ("verdict", "corrected", "note", "author", "start_char", "end_char")
+    if last is not None and all(
+        getattr(last, name) == getattr(feedback, name) for name in compared
+    ):
         return False
     session.add(feedback)
     session.flush()
@@ -135,16 +137,16 @@ def of_documents(session: Session, document_ids: Sequence[uuid.UUID]) -> Sequenc
     """Return the feedback in force on results of these documents, the latest last."""
     return session.scalars(
         select(Feedback)
-        .where(among(Feedback.document_id, document_ids), _counts())
+        .where(in_ids(Feedback.document_id, document_ids), _counts())
         .order_by(Feedback.created_at, Feedback.id)
     ).all()
 
 
-def about(said: Iterable[Feedback], kind: AnalysisType, question: JsonObject) -> Sequence[Feedback]:
+def about(rows: Iterable[Feedback], kind: AnalysisType, question: JsonObject) -> Sequence[Feedback]:
     """Return the feedback that applies to answers to a question (`truths.holds_for`)."""
     return [
         each
-        for each in said
+        for each in rows
         if each.analysis_type == kind
         and truths.holds_for(kind, remark(each), each.question, question)
     ]
@@ -337,7 +339,7 @@ def store(
             Judgment.judged_by == judged_by,
         )
         session.execute(earlier)
-        there = jobs.hold(session, [result.job_id for result, _ in some])
+        there = jobs.lock_existing(session, [result.job_id for result, _ in some])
         rows = [
             {"evaluation_id": evaluation_id, "judged_by": judged_by, **_row(result, each)}
             for result, own in some

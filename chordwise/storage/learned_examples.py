@@ -14,7 +14,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.learned_examples import LearnedExample as LearnedExampleValue
 from chordwise.domain.tasks import AnalysisType, Example, examples_from
-from chordwise.storage.record import CreatedAt, Record, among
+from chordwise.storage.record import CreatedAt, Record, in_ids
 
 
 class LearnedExample(Record):
@@ -46,12 +46,12 @@ OF_JOB = """CASE WHEN j.examples IS NOT NULL THEN (
 """The SQL for the examples of a job `j` as a list of objects; null if it has none."""
 
 
-def keep(session: Session, found: Collection[LearnedExampleValue]) -> None:
+def store(session: Session, examples: Collection[LearnedExampleValue]) -> None:
     """Store new examples, except those whose document was pruned meanwhile."""
-    by_id = {each.id: each for each in found}
+    by_id = {each.id: each for each in examples}
     if not by_id:
         return
-    known = select(LearnedExample.id).where(among(LearnedExample.id, by_id))
+    known = select(LearnedExample.id).where(in_ids(LearnedExample.id, by_id))
     for id_ in session.scalars(known):
         del by_id[id_]
     rows = [
@@ -66,10 +66,10 @@ def keep(session: Session, found: Collection[LearnedExampleValue]) -> None:
         for id_, each in sorted(by_id.items())
     ]
     if rows:
-        session.execute(_KEEP, {"rows": json.dumps(rows, default=str)})
+        session.execute(_INSERT, {"rows": json.dumps(rows, default=str)})
 
 
-_KEEP = text("""
+_INSERT = text("""
     INSERT INTO learned_examples
         (id, document_id, analysis_type, version, feedback_ids, text, answer)
     SELECT new.id, d.id, new.analysis_type, 1 + (
@@ -84,7 +84,7 @@ _KEEP = text("""
 
 def named(session: Session, ids: Sequence[uuid.UUID]) -> tuple[Example, ...]:
     """Return the examples with these ids, in this order; those of pruned documents are missing."""
-    found = session.scalars(select(LearnedExample).where(among(LearnedExample.id, ids)))
+    found = session.scalars(select(LearnedExample).where(in_ids(LearnedExample.id, ids)))
     rows = {each.id: each for each in found}
     return examples_from(
         {
@@ -112,28 +112,33 @@ class JudgedResult:
     models: Sequence[str]
 
 
-def judged(
-    session: Session, profile: str, kind: AnalysisType, question: JsonObject, most: int
+def results_with_feedback(
+    session: Session, profile: str, kind: AnalysisType, question: JsonObject, max_documents: int
 ) -> Sequence[JudgedResult]:
     """Return results of a profile whose documents have feedback on a question, newest first.
 
-    They cover at most `most` documents, those with the latest feedback. Documents with suspicious
-    passages and documents of a suite are left out.
+    They cover at most `max_documents` documents, those with the latest feedback. Documents with
+    suspicious passages and documents of a suite are left out.
     """
-    wanted = {"profile": profile, "type": kind, "question": json.dumps(question), "most": most}
+    wanted = {
+        "profile": profile,
+        "type": kind,
+        "question": json.dumps(question),
+        "max": max_documents,
+    }
     return [JudgedResult(*row) for row in session.execute(_JUDGED, wanted)]
 
 
 _JUDGED = text("""
-    WITH said AS (
+    WITH judged AS (
         SELECT document_id FROM feedback
         WHERE analysis_type = :type AND question = CAST(:question AS jsonb)
-        GROUP BY document_id ORDER BY max(created_at) DESC LIMIT :most
+        GROUP BY document_id ORDER BY max(created_at) DESC LIMIT :max
     )
     SELECT d.id, d.sha256, r.output, j.options,
         (SELECT array_agg(DISTINCT asked.model) FROM jobs asked WHERE asked.document_id = d.id)
-    FROM said
-    JOIN documents d ON d.id = said.document_id
+    FROM judged
+    JOIN documents d ON d.id = judged.document_id
     JOIN results r ON r.document_id = d.id AND r.analysis_type = :type
     JOIN jobs j ON j.id = r.job_id
     JOIN runs run ON run.id = j.run_id AND run.options ->> 'profile' = :profile

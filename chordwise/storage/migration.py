@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from chordwise.errors import ServiceUnavailableError
 from chordwise.storage import revisions
-from chordwise.storage.database import taking_its_time
+from chordwise.storage.database import without_statement_timeout
 
 _LOCK = 4_271_001  # an arbitrary number that must never change
 _ALONE_SECONDS = 60
@@ -49,7 +49,7 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
             unreleased version has created it.
         ServiceUnavailableError: Another session holds the lock of a table for too long.
     """
-    with engine.connect() as connection, _alone(connection):
+    with engine.connect() as connection, _exclusive(connection):
         before = revisions.current(connection)
         revisions.require_released(connection, before)
         if before is not None and before not in revisions.known():
@@ -58,14 +58,14 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
         try:
             _upgrade(connection)
         except OperationalError as error:
-            raise _lock_held(error) from error
+            raise _translated(error) from error
     return before, revisions.newest_revision()
 
 
 @contextmanager
-def _alone(connection: Connection) -> Iterator[None]:
+def _exclusive(connection: Connection) -> Iterator[None]:
     """Hold the migration lock, and limit each wait for the lock of a table."""
-    with taking_its_time(connection):
+    with without_statement_timeout(connection):
         connection.execute(text(f"SET lock_timeout = '{_ALONE_SECONDS}s'"))
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
         connection.execute(text(f"SET lock_timeout = '{_LOCK_MILLISECONDS}ms'"))
@@ -88,7 +88,7 @@ def _upgrade(connection: Connection) -> None:
     config = configuration()
     config.attributes["connection"] = connection
     attempts = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_is_lock_held),
+        retry=tenacity.retry_if_exception(_is_lock_timeout),
         wait=tenacity.wait_random(0.5, 1.5),
         stop=tenacity.stop_after_attempt(_ATTEMPTS),
         reraise=True,
@@ -100,12 +100,12 @@ def _upgrade(connection: Connection) -> None:
             connection.commit()
 
 
-def _is_lock_held(error: BaseException) -> bool:
+def _is_lock_timeout(error: BaseException) -> bool:
     return isinstance(error, OperationalError) and isinstance(error.orig, LockNotAvailable)
 
 
-def _lock_held(error: OperationalError) -> Exception:
-    if not _is_lock_held(error):
+def _translated(error: OperationalError) -> Exception:
+    if not _is_lock_timeout(error):
         return error
     return ServiceUnavailableError(
         f"The migration did not get a lock on a table in {_ATTEMPTS} attempts.",

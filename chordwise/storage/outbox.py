@@ -59,25 +59,25 @@ class OutboxMessage(Record):
     sent_at: Mapped[datetime | None]
 
     @property
-    def goes_alone(self) -> bool:
+    def is_sent_alone(self) -> bool:
         """Whether the chunk must not share a message with others."""
         return self.reason == LAST_ATTEMPT
 
 
-def put(session: Session, task: str, *ids: uuid.UUID, reason: str) -> None:
+def add(session: Session, task: str, *ids: uuid.UUID, reason: str) -> None:
     """Promise a message; it is sent after the transaction has been committed."""
     session.add(OutboxMessage(task=task, arguments=[str(id_) for id_ in ids], reason=reason))
 
 
-def put_all(
-    session: Session, task: str, of: Iterable[tuple[uuid.UUID, ...]], *, reason: str
+def add_all(
+    session: Session, task: str, ids_of_all: Iterable[tuple[uuid.UUID, ...]], *, reason: str
 ) -> None:
     """Promise a message for each id or pair of ids, in this order."""
-    rows = [{"arguments": list(map(str, ids))} for ids in of]
+    rows = [{"arguments": list(map(str, ids))} for ids in ids_of_all]
     insert_all(session, OutboxMessage, rows, task=task, reason=reason)
 
 
-def put_selected(
+def add_selected(
     session: Session, task: str, ids: Select[*tuple[uuid.UUID, ...]], *, reason: str
 ) -> int:
     """Promise a message for each row of ids that a query selects; return their number.
@@ -92,7 +92,7 @@ def put_selected(
     return session.scalar(select(func.count()).select_from(inserted)) or 0
 
 
-def take(session: Session, limit: int) -> Sequence[OutboxMessage]:
+def lock_due(session: Session, limit: int) -> Sequence[OutboxMessage]:
     """Return, locked, the oldest due unsent messages that no other dispatcher has locked."""
     return session.scalars(
         select(OutboxMessage)
@@ -148,7 +148,7 @@ def _named() -> ColumnElement[str]:
 
 
 _ONLY_ROW = 1
-_BEGINNING = "sending everything since "
+_RESENDING = "sending everything since "
 
 
 class BrokerMarker(Record):
@@ -167,16 +167,16 @@ def current(session: Session) -> str | None:
     return row.marker if row else None
 
 
-def of_beginning(moment: datetime) -> str:
+def resending_marker(moment: datetime) -> str:
     """Return the marker of a broker that receives all messages again since `moment`."""
-    return f"{_BEGINNING}{moment.isoformat()}"
+    return f"{_RESENDING}{moment.isoformat()}"
 
 
-def begun_at(marker: str | None) -> datetime | None:
+def resending_since(marker: str | None) -> datetime | None:
     """Return since when a broker with this marker receives all messages again, or `None`."""
-    if marker is None or not marker.startswith(_BEGINNING):
+    if marker is None or not marker.startswith(_RESENDING):
         return None
-    return datetime.fromisoformat(marker.removeprefix(_BEGINNING))
+    return datetime.fromisoformat(marker.removeprefix(_RESENDING))
 
 
 def remember(session: Session, marker: str) -> None:

@@ -112,7 +112,7 @@ def unnested(table: type[Record], columns: Mapping[str, Sequence[object]]) -> Ta
     return func.unnest(*arrays).table_valued(*columns).render_derived()
 
 
-def among(
+def in_ids(
     column: SQLColumnExpression[uuid.UUID] | SQLColumnExpression[uuid.UUID | None],
     ids: Collection[uuid.UUID],
 ) -> ColumnElement[bool]:
@@ -123,7 +123,7 @@ def among(
     return column == any_(literal(list(ids), ARRAY(UUID(as_uuid=True))))
 
 
-def status_among(states: Collection[StrEnum]) -> str:
+def status_in(states: Collection[StrEnum]) -> str:
     """Return the condition of a partial index that the status is one of these."""
     return f"status IN ({', '.join(repr(state.value) for state in states)})"
 

@@ -46,7 +46,7 @@ from chordwise.storage.record import (
     CreatedAt,
     Identity,
     Record,
-    among,
+    in_ids,
     new_id,
     unnested,
     words_index,
@@ -136,7 +136,7 @@ def save_all(session: Session, results: Sequence[Result]) -> None:
     if again := [each for each in results if each.job_id not in added]:
         job_ids = [each.job_id for each in again]
         session.execute(_TO_HISTORY, {"ids": job_ids})
-        session.execute(delete(Fact).where(among(Fact.job_id, job_ids)))
+        session.execute(delete(Fact).where(in_ids(Fact.job_id, job_ids)))
         _add(session, again)
 
 
@@ -158,7 +158,9 @@ def _add(session: Session, results: Sequence[Result]) -> set[uuid.UUID]:
     return {job_id for job_id, _ in added}
 
 
-def jobs_asked(session: Session, document_id: uuid.UUID, kind: AnalysisType) -> list[uuid.UUID]:
+def jobs_with_result(
+    session: Session, document_id: uuid.UUID, kind: AnalysisType
+) -> list[uuid.UUID]:
     """Return the jobs that have a result of this analysis type for a document."""
     about = Result.document_id == document_id, Result.analysis_type == kind
     return list(session.scalars(select(Result.job_id).where(*about)))
@@ -171,14 +173,14 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
     asked = session.execute(
         select(Result, Job.options)
         .join(Job, Job.id == Result.job_id)
-        .where(among(Result.job_id, job_ids))
+        .where(in_ids(Result.job_id, job_ids))
         .order_by(Result.id)
         .with_for_update(of=Result)
     ).all()
-    said = judgments.of_documents(session, [result.document_id for result, _ in asked])
+    feedback = judgments.of_documents(session, [result.document_id for result, _ in asked])
     for result, options in asked:
         kind, question = AnalysisType(result.analysis_type), question_of(options)
-        of_document = [each for each in said if each.document_id == result.document_id]
+        of_document = [each for each in feedback if each.document_id == result.document_id]
         about = judgments.about(of_document, kind, question)
         truth = truths.from_remarks(kind, [judgments.remark(each) for each in about])
         places = documents.places_in(session, result.document_id) if truth.quoted else None
@@ -202,7 +204,7 @@ def copy_all(session: Session, copies: Mapping[uuid.UUID, uuid.UUID]) -> None:
     """Copy the current results of other jobs to jobs; `copies` maps each job to its source job."""
     if not copies:
         return
-    found = session.scalars(select(Result).where(among(Result.job_id, set(copies.values()))))
+    found = session.scalars(select(Result).where(in_ids(Result.job_id, set(copies.values()))))
     originals = {each.job_id: each for each in found}
     save_all(
         session,
@@ -391,7 +393,7 @@ class _Newest:
 
     def __init__(self, of: Renewal, only: Collection[uuid.UUID] | None = None) -> None:
         self._of, self._only = of, only
-        about = [] if only is None else [among(Job.document_id, only)]
+        about = [] if only is None else [in_ids(Job.document_id, only)]
         has_none = [] if of.of_failed else [Result.id.is_(None)]
         newest = (
             select(
@@ -427,7 +429,7 @@ class _Newest:
             other.status.not_in([*_WITHOUT_ANSWER, JobStatus.CANCELLED]),
         )
         if self._only is not None:  # uses the index on documents instead of all jobs
-            is_asked = is_asked.where(among(other.document_id, self._only))
+            is_asked = is_asked.where(in_ids(other.document_id, self._only))
         if of.saved_as is not None:
             run = aliased(Run)
             is_asked = is_asked.where(run.id == other.run_id, run.saved_as == of.saved_as)

@@ -97,7 +97,7 @@ class SchemaVersion(Record):
     applied_at: Mapped[CreatedAt]
 
 
-def note(connection: Connection, revision: str, oldest: str) -> None:
+def record(connection: Connection, revision: str, oldest: str) -> None:
     """Record a revision that has just been applied."""
     row = insert(SchemaVersion).values(revision=revision, works_from=oldest)
     connection.execute(row.on_conflict_do_nothing())

@@ -23,7 +23,7 @@ from chordwise.errors import UsageError
 from chordwise.storage import clock, deliveries, jobs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import CreatedAt, Identity, Record, among, id_in, status_among
+from chordwise.storage.record import CreatedAt, Identity, Record, id_in, in_ids, status_in
 from chordwise.storage.schedules import ScheduleRun
 
 
@@ -86,7 +86,7 @@ def is_cancelled(session: Session, run_id: uuid.UUID) -> bool:
     return session.scalar(select(Run.status).where(Run.id == run_id)) == RunStatus.CANCELLED
 
 
-def begin_cancelling(session: Session, run_id: uuid.UUID) -> None:
+def mark_cancelled(session: Session, run_id: uuid.UUID) -> None:
     """Mark an open or paused run as cancelled: after the commit, none of its work begins."""
     session.execute(
         update(Run)
@@ -125,7 +125,7 @@ def cancel_jobs(session: Session, run_id: uuid.UUID, limit: int) -> int:
 def _cancel(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
     session.execute(
         update(Job)
-        .where(among(Job.id, job_ids))
+        .where(in_ids(Job.id, job_ids))
         .values(
             status=JobStatus.CANCELLED,
             error_code="cancelled",
@@ -138,7 +138,7 @@ def _cancel(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
     )
     session.execute(
         update(Chunk)
-        .where(among(Chunk.job_id, job_ids), Chunk.status.in_(OPEN_CHUNKS))
+        .where(in_ids(Chunk.job_id, job_ids), Chunk.status.in_(OPEN_CHUNKS))
         .values(status=ChunkStatus.CANCELLED, lease_token=None, lease_until=None)
     )
 
@@ -181,7 +181,7 @@ def _locked(session: Session, run_id: uuid.UUID) -> Run:
 
 # Every job uses these statements, so they are built once.
 _STANDING = text(f"""
-    SELECT EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND {status_among(WORKING_JOBS)}),
+    SELECT EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND {status_in(WORKING_JOBS)}),
         EXISTS (SELECT FROM jobs WHERE run_id = :run_id AND status = 'paused')""")  # noqa: S608
 _IS_OF_PAIRS = text("SELECT EXISTS (SELECT FROM experiments WHERE run_id = :run_id)")
 _HAS_JOBS = text(

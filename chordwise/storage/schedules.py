@@ -26,7 +26,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import UNFINISHED_SCHEDULE_RUNS, ScheduleRunStatus
 from chordwise.storage import clock
-from chordwise.storage.record import CreatedAt, Identity, Record, new_id, status_among
+from chordwise.storage.record import CreatedAt, Identity, Record, new_id, status_in
 
 
 def waiting(session: Session) -> Sequence[ScheduleRun]:
@@ -144,7 +144,7 @@ class ScheduleRun(Record):
             "ix_schedule_runs_unfinished",
             "schedule_id",
             unique=True,
-            postgresql_where=status_among(UNFINISHED_SCHEDULE_RUNS),
+            postgresql_where=status_in(UNFINISHED_SCHEDULE_RUNS),
         ),
     )
 

@@ -15,7 +15,7 @@ from chordwise.domain.states import JobStatus
 from chordwise.storage import chunks, jobs, learned_examples, results, runs
 from chordwise.storage.chunk_leases import Claims, arrays_of
 from chordwise.storage.chunks import EndedChunk
-from chordwise.storage.clock import HOLDERS_HAVE_COME
+from chordwise.storage.clock import LEASES_MAY_EXPIRE
 from chordwise.storage.database import Store
 from chordwise.storage.jobs import JobFailure
 from chordwise.storage.results import Result
@@ -74,7 +74,7 @@ _CLAIM = text(f"""
                 j.status = 'running'
                 OR j.status = 'waiting' AND (j.due_at IS NULL OR j.due_at <= clock_timestamp())
                 OR j.status = 'synthesizing' AND j.lease_until < clock_timestamp()
-                    AND {HOLDERS_HAVE_COME}
+                    AND {LEASES_MAY_EXPIRE}
             )
         ORDER BY j.id
         FOR NO KEY UPDATE OF j
@@ -87,7 +87,7 @@ _CLAIM = text(f"""
     )
     {_SELECT} FROM wanted JOIN claimed j ON j.id = wanted.id
     JOIN runs r ON r.id = j.run_id""")  # noqa: S608 - fixed names
-_LOOK = text(f"""
+_FIND = text(f"""
     WITH {_WANTED}
     {_SELECT} FROM wanted JOIN jobs j ON j.id = wanted.id AND j.lease_token = wanted.token
     JOIN runs r ON r.id = j.run_id WHERE j.status = 'synthesizing'""")
@@ -102,15 +102,15 @@ def claim_all(
     run is cancelled, or if its synthesis has been attempted `below` times.
     """
     named = {**arrays_of(claims), "lease": lease, "below": below}
-    return _found(store, _CLAIM, named)
+    return _by_token(store, _CLAIM, named)
 
 
-def look(store: Store, job_id: uuid.UUID, token: uuid.UUID) -> ClaimedSynthesis | None:
+def find_claimed(store: Store, job_id: uuid.UUID, token: uuid.UUID) -> ClaimedSynthesis | None:
     """Return a job if its synthesis is claimed with this token, else `None`."""
-    return _found(store, _LOOK, arrays_of([(job_id, token)])).get(token)
+    return _by_token(store, _FIND, arrays_of([(job_id, token)])).get(token)
 
 
-def _found(
+def _by_token(
     store: Store, statement: TextClause, named: Mapping[str, object]
 ) -> Mapping[uuid.UUID, ClaimedSynthesis]:
     found = {}

@@ -46,7 +46,7 @@ def configure(
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[_telling_briefly(expected), *_shared(process)],
+            foreign_pre_chain=[_without_tracebacks(expected), *_shared(process)],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 redact,
@@ -85,17 +85,17 @@ def _redacting(render: structlog.typing.Processor) -> structlog.typing.Processor
     return clean
 
 
-def _telling_briefly(expected: tuple[type[Exception], ...]) -> structlog.typing.Processor:
+def _without_tracebacks(expected: tuple[type[Exception], ...]) -> structlog.typing.Processor:
     """Replace the traceback of an expected error by its message."""
 
-    def tell(logger: object, method: str, event: Event) -> Event:  # noqa: ARG001
+    def shorten(logger: object, method: str, event: Event) -> Event:  # noqa: ARG001
         raised = event.get("exc_info")
         if isinstance(raised, tuple) and isinstance(error := raised[1], expected):
             event["error"] = f"{type(error).__name__}: {error}"
             del event["exc_info"]
         return event
 
-    return tell
+    return shorten
 
 
 def _shared(process: str) -> list[structlog.typing.Processor]:

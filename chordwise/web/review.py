@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.learning.remarks import Saying, parsed
+from chordwise.domain.learning.remarks import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.tasks import AnalysisType
 from chordwise.domain.visible_text import restored
@@ -181,7 +181,7 @@ def _signed(request: Request) -> Signed:
         value = parsed(restored(text_in(request, "value")))
     edges = [text_in(request, name) for name in ("start_char", "end_char")]
     span = (int(edges[0]), int(edges[1])) if all(map(_PLACE.fullmatch, edges)) else None
-    saying = Saying(verdict=verdict, path=text_in(request, "path"), value=value, span=span)
+    saying = FeedbackInput(verdict=verdict, path=text_in(request, "path"), value=value, span=span)
     return Signed(saying=saying, author=user_of(request))
 
 

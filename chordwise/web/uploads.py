@@ -18,7 +18,7 @@ from chordwise.embedded.home import Home, make_folder
 from chordwise.errors import ServiceUnavailableError
 from chordwise.readers.discovery import FoundFile
 from chordwise.storage.database import Database
-from chordwise.storage.record import among, id_in, new_id
+from chordwise.storage.record import id_in, in_ids, new_id
 from chordwise.storage.runs import Run
 
 # The run is stored after its files, so young folders may have no run yet.
@@ -59,7 +59,7 @@ def forget(home: Home, database: Database, least_age: timedelta = _LEAST_AGE) ->
     if not old:
         return
     with suppress(ServiceUnavailableError), database.read() as session:
-        kept = set(session.scalars(select(Run.id).where(among(Run.id, list(old)))))
+        kept = set(session.scalars(select(Run.id).where(in_ids(Run.id, list(old)))))
         for run_id in old.keys() - kept:
             shutil.rmtree(old[run_id], ignore_errors=True)
 

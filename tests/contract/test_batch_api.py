@@ -75,7 +75,7 @@ def outcomes(api: BatchApi, state: BatchState) -> dict[str, Completion | ModelEr
 
 
 def test_results_have_the_ids_of_their_lines(api: BatchApi) -> None:
-    state = api.look(handed_in(api, a_batch(api, "one", "two", "three")).provider_id)
+    state = api.retrieve(handed_in(api, a_batch(api, "one", "two", "three")).provider_id)
 
     assert state.phase is Phase.ENDED
     found = outcomes(api, state)
@@ -91,17 +91,17 @@ def test_a_batch_runs_until_the_provider_ends_it(api: BatchApi, server: BatchSer
     server.holds = True
     provider_id = handed_in(api, a_batch(api, "one")).provider_id
 
-    assert api.look(provider_id).phase is Phase.RUNNING
+    assert api.retrieve(provider_id).phase is Phase.RUNNING
 
     server.holds = False
-    assert api.look(provider_id).phase is Phase.ENDED
+    assert api.retrieve(provider_id).phase is Phase.ENDED
 
 
 def test_expired_lines_are_reported_as_overload(api: BatchApi, server: BatchServer) -> None:
     """Lines that were answered in time have their answers."""
     server.fate = lambda question, _: EXPIRED if "two" in question else "answered"
 
-    found = outcomes(api, api.look(handed_in(api, a_batch(api, "one", "two")).provider_id))
+    found = outcomes(api, api.retrieve(handed_in(api, a_batch(api, "one", "two")).provider_id))
 
     assert isinstance(found["one"], Completion)
     assert isinstance(found["two"], ModelOverloadedError)
@@ -110,7 +110,7 @@ def test_expired_lines_are_reported_as_overload(api: BatchApi, server: BatchServ
 def test_a_batch_without_answers_reports_its_errors(api: BatchApi, server: BatchServer) -> None:
     server.fate = lambda _question, _: "400"
 
-    found = outcomes(api, api.look(handed_in(api, a_batch(api, "one", "two")).provider_id))
+    found = outcomes(api, api.retrieve(handed_in(api, a_batch(api, "one", "two")).provider_id))
 
     assert set(found) == {"one", "two"}
     for error in found.values():
@@ -122,7 +122,7 @@ def test_a_batch_without_answers_reports_its_errors(api: BatchApi, server: Batch
 def test_unreadable_results_are_skipped(api: BatchApi, server: BatchServer, fate: str) -> None:
     server.fate = lambda question, _: fate if "two" in question else "answered"
 
-    found = outcomes(api, api.look(handed_in(api, a_batch(api, "one", "two")).provider_id))
+    found = outcomes(api, api.retrieve(handed_in(api, a_batch(api, "one", "two")).provider_id))
 
     assert set(found) == {"one"}
 
@@ -165,7 +165,7 @@ def test_a_cancelled_batch_ends(api: BatchApi, server: BatchServer) -> None:
 
     api.cancel(provider_id)
 
-    state = api.look(provider_id)
+    state = api.retrieve(provider_id)
     assert state.phase is Phase.ENDED
     assert isinstance(outcomes(api, state)["one"], ModelOverloadedError)
 
@@ -175,7 +175,7 @@ def test_a_cancelled_batch_keeps_the_answers_it_has(api: BatchApi, server: Batch
     provider_id = handed_in(api, a_batch(api, "one", "two")).provider_id
     api.cancel(provider_id)
 
-    found = outcomes(api, api.look(provider_id))
+    found = outcomes(api, api.retrieve(provider_id))
 
     assert isinstance(found["one"], Completion)
     assert isinstance(found["two"], TransientError)
@@ -187,13 +187,13 @@ def test_a_batch_has_not_ended_before_its_output_file_exists(server: BatchServer
     api = batching.connect(settings, SecretStr("key"))
     answered = handed_in(api, a_batch(api, "one")).provider_id
     server.lags = True
-    assert api.look(answered).phase is Phase.RUNNING
+    assert api.retrieve(answered).phase is Phase.RUNNING
 
     server.fate = lambda _question, _: "400"
-    assert api.look(handed_in(api, a_batch(api, "two")).provider_id).phase is Phase.ENDED
+    assert api.retrieve(handed_in(api, a_batch(api, "two")).provider_id).phase is Phase.ENDED
 
     server.lags = False
-    assert set(outcomes(api, api.look(answered))) == {"one"}
+    assert set(outcomes(api, api.retrieve(answered))) == {"one"}
 
 
 def test_requests_match_the_types_of_the_official_packages(
@@ -227,16 +227,16 @@ def test_requests_match_the_types_of_the_official_packages(
     ("status", "expected"),
     [(401, ModelAccessError), (413, ContextTooLongError), (503, ModelOverloadedError)],
 )
-@pytest.mark.parametrize("operation", ["begin", "find", "look", "results", "cancel"])
+@pytest.mark.parametrize("operation", ["begin", "find", "retrieve", "results", "cancel"])
 def test_every_operation_reports_why_it_was_rejected(
     api: BatchApi, server: BatchServer, operation: str, status: int, expected: type[ModelError]
 ) -> None:
     batch = a_batch(api, "one")
-    state = api.look(handed_in(api, batch).provider_id)
+    state = api.retrieve(handed_in(api, batch).provider_id)
     deeds: dict[str, Callable[[], object]] = {
         "begin": lambda: handed_in(api, batch),
         "find": lambda: api.find(batch, ()),
-        "look": lambda: api.look(state.provider_id),
+        "retrieve": lambda: api.retrieve(state.provider_id),
         "results": lambda: list(api.results(state)),
         "cancel": lambda: api.cancel(state.provider_id),
     }
@@ -251,10 +251,10 @@ def test_every_operation_reports_why_it_was_rejected(
 
 def test_the_retry_after_header_is_reported(api: BatchApi, server: BatchServer) -> None:
     provider_id = handed_in(api, a_batch(api, "one")).provider_id
-    server.statuses, server.retry_after = {"look": 429}, 90
+    server.statuses, server.retry_after = {"retrieve": 429}, 90
 
     with pytest.raises(RateLimitedError) as raised:
-        api.look(provider_id)
+        api.retrieve(provider_id)
 
     assert raised.value.retry_after_seconds == 90
 
@@ -278,7 +278,7 @@ def test_a_rejected_batch_reports_the_reason(server: BatchServer) -> None:
     server.refuses = "token_limit_exceeded"
     provider_id = handed_in(api, a_batch(api, "one")).provider_id
 
-    state = api.look(provider_id)
+    state = api.retrieve(provider_id)
 
     assert state.phase is Phase.FAILED
     assert isinstance(state.error, RateLimitedError)

@@ -55,8 +55,8 @@ def grounded_answers(
 ) -> list[JsonObject]:
     """Draw the grounded answers of consecutive chunks; the text of each chunk is `TEXT`."""
     count = draw(st.integers(1, at_most))
-    kept = analysis_for(analysis_type).kept
-    found = [kept(draw(answers(analysis_type))) for _ in range(count)]
+    without_reasoning = analysis_for(analysis_type).without_reasoning
+    found = [without_reasoning(draw(answers(analysis_type))) for _ in range(count)]
     offsets = [place * (len(TEXT) + 1) for place in range(count)]
     return [
         grounding.ground(answer, Source(TEXT, offset=offset))

@@ -92,9 +92,9 @@ class InMemoryBatches:
             None,
         )
 
-    def look(self, provider_id: str) -> BatchState:
+    def retrieve(self, provider_id: str) -> BatchState:
         """Return the state of the batch; it has ended if it was released or cancelled."""
-        self._begin("look")
+        self._begin("retrieve")
         batch = self._batch(provider_id)
         self._provider.settle(batch)
         return self._state(batch)
@@ -109,7 +109,7 @@ class InMemoryBatches:
                 yield LineOutcome(custom_id=custom_id, outcome=self._outcome(line, fate))
 
     def cancel(self, provider_id: str) -> None:
-        """Make the batch end at the next `look`."""
+        """Make the batch end at the next `retrieve`."""
         self._begin("cancel")
         self._batch(provider_id).is_cancelled = True
 

@@ -165,7 +165,7 @@ class Simulation:
         self._take(limits, wanted, self.now)
 
     def _take(self, limits: Limits, wanted: PermitRequest, since: float) -> None:
-        answer = limits.take(wanted)
+        answer = limits.acquire(wanted)
         self.tally.questions += 1
         if not isinstance(answer, Permit):
             assert isinstance(answer, Wait), "no limiter of a simulation denies calls"

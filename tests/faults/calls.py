@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from chordwise.llm.middleware.concurrency_limited import most_unstored
+from chordwise.llm.middleware.concurrency_limited import max_unstored_calls
 from tests.fakes.configuration import CONCURRENCY
 from tests.faults.allowance import Allowance
 from tests.faults.cluster import Cluster
@@ -34,7 +34,7 @@ def ledger_is_journal(cluster: Cluster, _: Allowance) -> Iterator[str]:
 def unfinished_rows(cluster: Cluster, _: Allowance) -> Iterator[str]:
     """Only a kill leaves an unfinished row: of a lost call, or of a prepared one."""
     unfinished = cluster.count("SELECT count(*) FROM model_calls WHERE finished_at IS NULL")
-    allowed = cluster.members.abandoned * 2 * most_unstored(CONCURRENCY)
+    allowed = cluster.members.abandoned * 2 * max_unstored_calls(CONCURRENCY)
     if unfinished > allowed:
         yield f"{unfinished} rows of the ledger have no end, {allowed} may"
 
@@ -42,6 +42,6 @@ def unfinished_rows(cluster: Cluster, _: Allowance) -> Iterator[str]:
 def extra_calls(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
     """No question is repeated more often than kills and planned retries explain."""
     extra = cluster.provider.extra_calls
-    allowed = cluster.members.abandoned * most_unstored(CONCURRENCY) + allowance.extra_calls
+    allowed = cluster.members.abandoned * max_unstored_calls(CONCURRENCY) + allowance.extra_calls
     if extra > allowed:
         yield f"{extra} questions were asked again, {allowed} may be"

@@ -28,7 +28,7 @@ def test_a_block_can_be_copied(block: str, tmp_path: Path, monkeypatch: pytest.M
 
     loaded = settings.load()
 
-    for name in loaded.names_asked(loaded.model):
+    for name in loaded.selected_names(loaded.model):
         model = loaded.model_named(name)
         if not llama.is_served_here(model):
             assert connect(model, SecretStr("sk-test")).profile.context_tokens

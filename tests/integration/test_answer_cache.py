@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from chordwise.domain.tasks import AnalysisOptions
 from chordwise.errors import ModelOverloadedError
-from chordwise.llm.middleware.cached import Cached, CacheEntry, Standing, facts_about
+from chordwise.llm.middleware.cached import Cached, CacheEntry, ClaimStatus, facts_about
 from chordwise.llm.middleware.metered import CallStart
 from chordwise.llm.model import ChatModel, Completion
 from chordwise.llm.providers import connect
@@ -46,7 +46,7 @@ class NoLedger:
         self._lock = threading.Lock()
         self.hits = 0
 
-    def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> uuid.UUID:
+    def record_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> uuid.UUID:
         assert start.provider
         assert completion.text
         assert latency_ms >= 0
@@ -131,52 +131,55 @@ def test_fifty_identical_questions_make_one_request(
 
 def test_no_lock_is_held_during_a_model_call(database: Database) -> None:
     """Another lookup returns at once and reports that a request is running."""
-    seen: list[Completion | Standing] = []
+    seen: list[Completion | ClaimStatus] = []
     busy: list[object] = []
     query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
 
     def look(_: object) -> str:
         (key,) = (value(database, "SELECT key FROM cached_completions"),)
-        seen.append(cache_of(database).take(replace(ENTRY, key=str(key))))
+        seen.append(cache_of(database).find_or_claim(replace(ENTRY, key=str(key))))
         busy.append(value(database, query))
         return "{}"
 
     wrapped(ScriptedModel([look]), cache_of(database)).complete(a_request())
 
-    assert seen == [Standing.OTHERS]
+    assert seen == [ClaimStatus.OTHERS]
     assert busy == [0]
 
 
 def test_a_claim_of_a_killed_worker_is_taken_over(database: Database) -> None:
-    assert cache_of(database, claim_lasts=timedelta(seconds=1)).take(ENTRY) is Standing.OURS
+    assert (
+        cache_of(database, claim_lasts=timedelta(seconds=1)).find_or_claim(ENTRY)
+        is ClaimStatus.OURS
+    )
 
     others = [cache_of(database) for _ in range(5)]
-    at_first = [each.take(ENTRY) for each in others]
+    at_first = [each.find_or_claim(ENTRY) for each in others]
     expired = "SELECT claimed_until < clock_timestamp() FROM cached_completions"
     wait_until(lambda: value(database, expired) is True, 10, expired)
-    afterwards = [each.take(ENTRY) for each in others]
+    afterwards = [each.find_or_claim(ENTRY) for each in others]
 
-    assert at_first == [Standing.OTHERS] * 5
-    assert afterwards == [Standing.OURS, *[Standing.OTHERS] * 4]
+    assert at_first == [ClaimStatus.OTHERS] * 5
+    assert afterwards == [ClaimStatus.OURS, *[ClaimStatus.OTHERS] * 4]
 
 
 def test_the_new_owner_of_a_chunk_also_takes_over_its_cache_claim(database: Database) -> None:
     """Its lease shows that the previous worker is gone, so the claim is not waited for."""
     chunk = uuid.uuid4()
-    assert cache_of(database, chunk).take(ENTRY) is Standing.OURS
+    assert cache_of(database, chunk).find_or_claim(ENTRY) is ClaimStatus.OURS
 
-    assert cache_of(database, chunk).take(ENTRY) is Standing.OURS
+    assert cache_of(database, chunk).find_or_claim(ENTRY) is ClaimStatus.OURS
 
 
 def test_a_worker_that_lost_its_claim_stores_nothing(database: Database) -> None:
     late = cache_of(database, claim_lasts=timedelta(0))
-    assert late.take(ENTRY) is Standing.OURS
-    assert cache_of(database).take(ENTRY) is Standing.OURS
+    assert late.find_or_claim(ENTRY) is ClaimStatus.OURS
+    assert cache_of(database).find_or_claim(ENTRY) is ClaimStatus.OURS
 
     late.store(ENTRY, a_completion())
     late.release(ENTRY)
 
-    assert cache_of(database).take(ENTRY) is Standing.OTHERS
+    assert cache_of(database).find_or_claim(ENTRY) is ClaimStatus.OTHERS
 
 
 def test_after_a_failure_the_next_caller_asks_the_model(database: Database) -> None:
@@ -191,11 +194,11 @@ def test_after_a_failure_the_next_caller_asks_the_model(database: Database) -> N
 def test_an_expired_entry_is_asked_again(database: Database) -> None:
     """The row is claimed again and its count of uses restarts at zero."""
     cache = cache_of(database)
-    assert cache.take(ENTRY) is Standing.OURS
+    assert cache.find_or_claim(ENTRY) is ClaimStatus.OURS
     cache.store(ENTRY, a_completion('{"a": 1}'))
-    assert cache.take(ENTRY) == a_completion('{"a": 1}')
+    assert cache.find_or_claim(ENTRY) == a_completion('{"a": 1}')
 
-    assert cache_of(database, max_age=timedelta(0)).take(ENTRY) is Standing.OURS
+    assert cache_of(database, max_age=timedelta(0)).find_or_claim(ENTRY) is ClaimStatus.OURS
     assert value(database, "SELECT uses FROM cached_completions") == 0
 
 
@@ -228,7 +231,7 @@ def test_old_completions_are_deleted(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     database = pipeline.context.database
     for key in ("old", "new", "claimed"):
-        cache_of(database).take(replace(ENTRY, key=key))
+        cache_of(database).find_or_claim(replace(ENTRY, key=key))
     pipeline.execute(
         "UPDATE cached_completions SET completion = '{}', claimed_until = NULL "
         "WHERE key IN ('old', 'new')"

@@ -46,7 +46,7 @@ def seconds_to_the_next_look(pipeline: Pipeline) -> float:
 
 
 @pytest.mark.parametrize(
-    ("operation", "status"), [("upload", 429), ("create", 503), ("look", 429), ("results", 503)]
+    ("operation", "status"), [("upload", 429), ("create", 503), ("retrieve", 429), ("results", 503)]
 )
 def test_a_busy_provider_is_retried_after_growing_pauses(
     pipeline: Pipeline, provider: BatchProvider, operation: str, status: int
@@ -73,7 +73,7 @@ def test_a_busy_provider_is_retried_after_growing_pauses(
 
 
 def test_without_retry_after_the_pauses_grow(pipeline: Pipeline, provider: BatchProvider) -> None:
-    provider.statuses = {"look": 500}
+    provider.statuses = {"retrieve": 500}
     pipeline.analyze(PARAGRAPH, options=in_batches())
     pauses = []
     for _ in range(12):
@@ -116,7 +116,7 @@ def test_a_key_changed_while_a_batch_is_running_loses_nothing(
     """The batch exists and is paid for; it is polled again once the key is corrected."""
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     schedule(pipeline)
-    provider.statuses = {"look": 401, "results": 401}
+    provider.statuses = {"retrieve": 401, "results": 401}
     for _ in range(5):
         pass_time(pipeline)
     assert pipeline.value(RUNNING)
@@ -165,9 +165,9 @@ def test_an_unreadable_batch_does_not_block_other_batches(
         pass_time(pipeline)
     for _ in range(2):
         pass_time(pipeline)
-    asked = provider.asked["look"]
+    asked = provider.asked["retrieve"]
     schedule(pipeline)
-    assert provider.asked["look"] == asked
+    assert provider.asked["retrieve"] == asked
     found = pipeline.rows("SELECT status, error_code FROM batches ORDER BY id")
     assert found == [("running", "model_transport"), ("ended", None)]
 
@@ -311,7 +311,7 @@ def test_the_deadline_applies_while_a_provider_takes_a_day(
         for _ in range(3):
             schedule(pipeline)
         pipeline.work(submission)
-        assert provider.asked["look"] == hour
+        assert provider.asked["retrieve"] == hour
     assert pipeline.model.requests == []
     assert provider.asked["cancel"] == 0
 

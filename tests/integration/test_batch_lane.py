@@ -145,7 +145,7 @@ def test_a_batch_stays_within_the_limit_of_bytes(
 
     with pipeline.context.database.write() as session:
         taken = [
-            len(batch_requests.take(session, SCRIPTED, 1_000, most))
+            len(batch_requests.lock_next(session, SCRIPTED, 1_000, most))
             for most in (1, first, first + second, 10 * (first + second))
         ]
 

@@ -121,7 +121,7 @@ def test_a_provider_error_is_shown_with_its_message(
     """A wrong key is reported even while the batch is running."""
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     schedule(pipeline)
-    provider.statuses = {"look": 401}
+    provider.statuses = {"retrieve": 401}
     pass_hours(pipeline, 1)
     schedule(pipeline)
 

@@ -15,8 +15,8 @@ from chordwise.storage import database
 from chordwise.storage.database import (
     BoundedConnection,
     open_engine,
-    taking_its_time,
     translate_errors,
+    without_statement_timeout,
 )
 from tests.conftest import Servers
 from tests.faults.proxy import Proxy, Target, proxy_to
@@ -109,7 +109,7 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(engine: Engine) 
 def test_a_migration_has_no_statement_timeout(engine: Engine) -> None:
     """After the block the timeout applies again."""
     with engine.connect() as connection:
-        with taking_its_time(connection):
+        with without_statement_timeout(connection):
             slept = connection.execute(select(func.pg_sleep(BOUND + 0.5))).all()
         bounded = connection.scalar(text("SELECT current_setting('statement_timeout')"))
         raw: object = connection.connection.dbapi_connection

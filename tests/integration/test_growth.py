@@ -259,19 +259,19 @@ def test_a_kill_during_the_resend_of_all_messages(
     monkeypatch.setattr(chunks, "MAX_PROMISED", size // 6)
     pipeline, _ = a_large_run(settings, size, "queued", "running")
     flush(pipeline)
-    put, calls = outbox.put_selected, iter(range(100))
+    put, calls = outbox.add_selected, iter(range(100))
 
     def until_killed(*arguments: object, **named: object) -> int:
         if next(calls) in {2, 6}:
             raise KilledError
         return put(*arguments, **named)  # type: ignore[arg-type]  # passed on unchanged
 
-    monkeypatch.setattr(outbox, "put_selected", until_killed)
+    monkeypatch.setattr(outbox, "add_selected", until_killed)
     for _ in range(2):
         with pytest.raises(KilledError):
             recover(pipeline.context)
         marker = pipeline.context.messenger.marker()
-        assert outbox.begun_at(marker) is not None
+        assert outbox.resending_since(marker) is not None
         pipeline.execute("UPDATE outbox SET sent_at = now()")
 
     assert 0 < recover(pipeline.context)["broker_data_lost"] < size
@@ -388,7 +388,7 @@ def test_frequent_updates_are_heap_only(settings: Settings) -> None:
     with pipeline.context.database.write() as session:
         before = updated(session)
         for job_id in moved:
-            jobs.note_progress(session, uuid.UUID(str(job_id)))
+            jobs.record_progress(session, uuid.UUID(str(job_id)))
         chunk_leases.extend(session, [uuid.UUID(str(token)) for token in tokens], lease)
         session.execute(text(_ENDED))
         after = updated(session)

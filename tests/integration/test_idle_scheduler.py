@@ -59,7 +59,7 @@ def running(pipeline: Pipeline) -> Iterator[Listener]:
 
 def promise(pipeline: Pipeline) -> None:
     with pipeline.context.database.write() as session:
-        outbox.put(session, FAN_OUT, uuid.uuid4(), reason="a test")
+        outbox.add(session, FAN_OUT, uuid.uuid4(), reason="a test")
 
 
 def is_sent(pipeline: Pipeline) -> bool:

@@ -53,7 +53,7 @@ class Worker:
     def ask(self) -> Permit | Wait | Denial:
         self.asked.append("")
         name = f"permit-{len(self.asked)}"
-        return self._limits().take(
+        return self._limits().acquire(
             PermitRequest(permit=name, priority=Priority.INTERACTIVE, cost={QuotaKind.REQUESTS: 1})
         )
 
@@ -275,7 +275,7 @@ def test_a_pause_is_listed_and_can_be_ended(valkey: redis.Redis) -> None:
     wanted = [
         PermitRequest(permit=str(n), priority=Priority.INTERACTIVE, cost={}) for n in range(4)
     ]
-    permits = [real.take(each) for each in wanted[:2]]
+    permits = [real.acquire(each) for each in wanted[:2]]
     assert isinstance(permits[0], Permit)
     assert isinstance(permits[1], Permit)
     real.settle(permits[0], CallReport(result=CallResult.DENIED, denial=KEY_DENIED))
@@ -289,8 +289,8 @@ def test_a_pause_is_listed_and_can_be_ended(valkey: redis.Redis) -> None:
 
     # This call was sent before the resume, so its result does not concern the corrected key.
     real.settle(permits[1], CallReport(result=CallResult.DENIED, denial=KEY_DENIED))
-    assert isinstance(real.take(wanted[2]), Permit)
-    assert isinstance(real.take(wanted[3]), Wait)
+    assert isinstance(real.acquire(wanted[2]), Permit)
+    assert isinstance(real.acquire(wanted[3]), Wait)
 
 
 def test_pauses_of_unused_keys_are_deleted(worker: Worker) -> None:
@@ -308,7 +308,7 @@ def test_a_pause_contains_neither_address_nor_key(valkey: redis.Redis) -> None:
     url = "https://me:hunter2@peer/v1"
     place = Place.of("openai", url, "small", SecretStr(KEY))
     limits = SharedLimits(valkey, "endpoint", LimitPolicy(), place=place)
-    permit = limits.take(PermitRequest(permit="1", priority=Priority.INTERACTIVE, cost={}))
+    permit = limits.acquire(PermitRequest(permit="1", priority=Priority.INTERACTIVE, cost={}))
     assert isinstance(permit, Permit)
 
     limits.settle(permit, CallReport(result=CallResult.DENIED, denial=KEY_DENIED))

@@ -59,7 +59,7 @@ class Fleet:
         self._asked += 1
         cost = {QuotaKind.REQUESTS: 1, QuotaKind.TOKENS: tokens}
         name = f"permit-{self._asked}"
-        return self.limits().take(PermitRequest(permit=name, priority=priority, cost=cost))
+        return self.limits().acquire(PermitRequest(permit=name, priority=priority, cost=cost))
 
     def granted(self, priority: Priority = Priority.INTERACTIVE, tokens: int = 10) -> Permit:
         """Request a permit that must be granted."""
@@ -112,7 +112,7 @@ def test_the_bound_holds_with_many_threads(valkey: redis.Redis) -> None:
 
     def ask(number: int) -> Permit | Wait | Denial:
         cost = {QuotaKind.REQUESTS: 1}
-        return limits.take(
+        return limits.acquire(
             PermitRequest(permit=str(number), priority=Priority.INTERACTIVE, cost=cost)
         )
 
@@ -310,7 +310,7 @@ def test_valkey_does_not_contain_the_key(valkey: redis.Redis) -> None:
     limits = open_limits(LimitSettings(), model, secret, valkey)
     cost = {QuotaKind.REQUESTS: 1}
 
-    limits.take(PermitRequest(permit="p", priority=Priority.INTERACTIVE, cost=cost))
+    limits.acquire(PermitRequest(permit="p", priority=Priority.INTERACTIVE, cost=cost))
 
     endpoint = endpoint_id("openai", "", "m", secret)
     assert valkey.exists(keys(endpoint)[0])

@@ -95,7 +95,7 @@ def test_a_key_of_the_environment_is_not_sent_to_another_batch_api(
     model = settings.model_named("house")
 
     with pytest.raises(ChordwiseError):
-        batching.connect(model, settings.api_key_for(model)).look("batch_1")
+        batching.connect(model, settings.api_key_for(model)).retrieve("batch_1")
 
     assert SECRET not in sent(server)
     assert not {"authorization", "x-api-key"} & set(server.received[-1].headers)

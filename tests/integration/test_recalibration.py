@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from chordwise.domain.learning.calibration import worth
+from chordwise.domain.learning.calibration import calibrate
 from chordwise.errors import ExitCode
 from chordwise.settings import Settings
 from tests.fakes.commands import run
@@ -85,7 +85,9 @@ def test_the_calibrated_confidence_is_beside_the_reported_one(
     assert lesson["acceptance"] == {"accept_from": 0.8, "share": pytest.approx(1 / 3)}
     found = calibrated(pipeline)
     assert [row[0] for row in found] == list(CLAIMS)
-    assert [row[1] for row in found] == pytest.approx([worth(points, claim) for claim in CLAIMS])
+    assert [row[1] for row in found] == pytest.approx(
+        [calibrate(points, claim) for claim in CLAIMS]
+    )
     assert [row[1] for row in found] == pytest.approx([0.1, 0.3, 0.75, 1.0])
     assert [row[2:] for row in found] == [*[(False, 300)] * 3, (True, 300)]
 

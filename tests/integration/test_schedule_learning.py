@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.domain.learning.remarks import Saying
+from chordwise.domain.learning.remarks import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.learning import evaluation, feedback
@@ -131,7 +131,7 @@ def test_a_drop_in_quality_fails_the_occurrence_and_is_delivered(
 
 def say(night: Night, verdict: Verdict, names: Iterable[str]) -> None:
     """Record the same verdict on the newest result of each document."""
-    signed = Signed(saying=Saying(verdict=verdict))
+    signed = Signed(saying=FeedbackInput(verdict=verdict))
     lines = [Line(number=1, document=each, analysis_type=None, signed=signed) for each in names]
     with night.pipeline.context.database.write() as session:
         assert feedback.give_all(session, Wanted(), lines).stored == len(lines)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import text
 
-from chordwise.domain.learning.remarks import Saying
+from chordwise.domain.learning.remarks import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.jobs import retry
@@ -136,7 +136,7 @@ def test_feedback_is_deleted_with_its_job_and_judgments_are_kept(settings: Setti
             number=number,
             document=hash_of(text),
             analysis_type=None,
-            signed=Signed(saying=Saying(verdict=Verdict.APPROVED)),
+            signed=Signed(saying=FeedbackInput(verdict=Verdict.APPROVED)),
         )
         for number, text in enumerate((OLD, NEW))
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from chordwise.domain.learning.remarks import Saying
+from chordwise.domain.learning.remarks import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ModelRequestError, RefusedError
@@ -180,7 +180,7 @@ def learn(pipeline: Pipeline) -> None:
             number=1,
             document=f"{name}.txt",
             analysis_type=None,
-            signed=Signed(saying=Saying(verdict=verdict, path=path)),
+            signed=Signed(saying=FeedbackInput(verdict=verdict, path=path)),
         )
         with database.write() as session:
             assert feedback.give_all(session, Wanted(), [line]).stored == 1

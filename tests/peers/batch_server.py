@@ -67,7 +67,7 @@ class BatchHandler(AnsweringHandler):
         path = self.path.partition("?")[0].removeprefix("/v1")
         steps = path.strip("/").split("/")
         names = {"content": "results", "results": "results", "batches": "find"}
-        if self._is_refused(names.get(steps[-1], "look")):
+        if self._is_refused(names.get(steps[-1], "retrieve")):
             return
         if self.server.is_forgetful:
             self._json(404, {"error": {"message": "There is no such batch.", "code": None}})

@@ -12,7 +12,7 @@ import pytest
 
 from chordwise.cli.config import Entry, Origin, entries, toml_lines
 from chordwise.cli.rendering.plain_text import document
-from chordwise.domain.json_values import plain
+from chordwise.domain.json_values import as_json
 from chordwise.errors import ExitCode
 from chordwise.settings import Settings, load
 from tests.fakes.commands import run
@@ -168,7 +168,7 @@ def test_a_setting_without_a_value_is_a_comment() -> None:
 )
 def test_every_database_value_is_converted_to_json(value: object, expected: object) -> None:
     """A number stays a number unless precision would be lost; other values become text."""
-    assert plain(value) == expected
+    assert as_json(value) == expected
 
 
 def test_a_json_document_has_its_schema_version() -> None:

@@ -37,7 +37,7 @@ def test_every_schema_is_valid_and_closed(analysis_type: AnalysisType) -> None:
         if isinstance(value, dict) and value.get("type") == "object":
             assert value["additionalProperties"] is False
             asked = json_values.as_object(value["properties"])
-            assert value["required"] == list(analysis.kept(asked))
+            assert value["required"] == list(analysis.without_reasoning(asked))
     assert schema_dialects.for_openai_strict(schema) is not None
 
 
@@ -48,7 +48,7 @@ def test_an_analysis_of_reasoning_begins_with_considerations() -> None:
     properties = json_values.as_object(analysis.schema(AnalysisOptions())["properties"])
 
     assert next(iter(properties)) == "considerations"
-    assert analysis.kept({"considerations": "hm", "gaps": []}) == {"gaps": []}
+    assert analysis.without_reasoning({"considerations": "hm", "gaps": []}) == {"gaps": []}
 
 
 @EVERY_TYPE
@@ -235,7 +235,7 @@ def test_items_are_taken_from_the_lists_in_turn(lists: list[list[int]], limit: i
     """No list contributes a second item before every list has contributed its first."""
     tagged = [[(place, rank) for rank in range(len(items))] for place, items in enumerate(lists)]
 
-    chosen = analyses.take_turns(tagged, limit)
+    chosen = analyses.round_robin(tagged, limit)
 
     assert len(chosen) == min(limit, sum(map(len, lists)))
     assert chosen == sorted(set(chosen))

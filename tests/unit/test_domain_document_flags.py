@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chordwise.domain import document_flags
 from chordwise.domain.document_flags import Flag, FlagKind, flags
-from chordwise.domain.json_values import plain
+from chordwise.domain.json_values import as_json
 from chordwise.domain.text_normalization import normalize
 
 LETTER = """Dear members,
@@ -190,7 +190,7 @@ def test_the_reason_names_the_first_order_and_counts_the_others() -> None:
         "“Ignore all previous instructions” (characters 0–32) and 1 more."
     )
     assert document_flags.review_reason(()) == ""
-    assert document_flags.from_json(plain(found)) == found
+    assert document_flags.from_json(as_json(found)) == found
 
 
 @given(st.lists(st.sampled_from([*REQUESTS, *LETTER.split("\n"), "<|x|>", "é\u0130ß", "|"])))

@@ -197,7 +197,7 @@ def test_equal_quotes_have_successive_places() -> None:
     rows: list[JsonValue] = [{"quote": quote} for quote in said]
 
     answer = grounding.ground({"rows": rows}, Source(text))
-    spans = grounding.known_spans((answer, grounding.ground({"rows": rows[:2]}, Source(text))))
+    spans = grounding.spans_by_quote((answer, grounding.ground({"rows": rows[:2]}, Source(text))))
     again = grounding.ground({"rows": rows[2:5]}, Source(text, known=spans))
     later = Source(text, known={"Coffee 3.": [Span(start_char=27, end_char=36)]})
 
@@ -281,7 +281,7 @@ def test_a_whole_number_is_found_next_to_signs_and_letters(quote: str, text: str
 def test_whole_words_are_preferred(quote: str, text: str, before: str) -> None:
     """A name is located as a word, not inside an earlier longer word."""
     assert found(quote, text) in (before, text[: text.rindex(quote)])
-    assert list(grounding.whole(text, [(len(before), len(before) + len(quote))]))
+    assert list(grounding.whole_words(text, [(len(before), len(before) + len(quote))]))
 
 
 def test_every_mention_is_found_in_scripts_without_spaces() -> None:
@@ -510,7 +510,7 @@ def test_the_kind_of_grounding_is_kept_in_a_synthesis() -> None:
     answer = grounding.ground({"found": findings}, Source(text))
 
     bare = json_values.as_object(grounding.without_spans(answer))
-    again = grounding.ground(bare, Source(text, known=grounding.known_spans((answer,))))
+    again = grounding.ground(bare, Source(text, known=grounding.spans_by_quote((answer,))))
 
     assert again == answer
     first, second = grounding.quotes(again)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from chordwise.domain.failure_backoff import FailureBackoff
 from chordwise.domain.inbox_names import (
     is_inside,
+    name_of_note,
     names_like,
-    note_name,
     profile_of,
     side_car_name,
     side_car_owner,
@@ -63,7 +63,7 @@ def test_alternative_names_are_unique_and_fit(name: str) -> None:
 
     assert found[0] == cut
     assert len(set(found)) == 12
-    assert all(len(os.fsencode(each)) <= 255 for each in [*found, note_name(cut)])
+    assert all(len(os.fsencode(each)) <= 255 for each in [*found, name_of_note(cut)])
     extension = os.path.splitext(cut)[1]  # noqa: PTH122 - of a name
     assert all(each.endswith(extension) for each in found)
 
@@ -72,7 +72,7 @@ def test_the_note_of_a_very_long_name_fits() -> None:
     """255 bytes leave no room for an extension, so whole characters are dropped."""
     name = "ü" * 127 + "x"
 
-    assert note_name(name) == "ü" * 125 + ".json"
+    assert name_of_note(name) == "ü" * 125 + ".json"
 
 
 def test_the_deepest_folder_determines_the_profile() -> None:
@@ -138,17 +138,17 @@ def test_a_failure_is_reported_once_and_retried_with_growing_delays() -> None:
     """A different reason is reported again; the delays double."""
     troubles = FailureBackoff()
 
-    news = [troubles.note("a", reason, now=0) for reason in ("full", "full", "gone")]
+    news = [troubles.record("a", reason, now=0) for reason in ("full", "full", "gone")]
 
     assert news == [True, False, True]
     assert troubles.is_waiting("a", now=3.9)
     assert not troubles.is_waiting("a", now=4)
     troubles.clear("a")
     assert not troubles.is_waiting("a", now=0)
-    assert troubles.note("a", "gone", now=0)
+    assert troubles.record("a", "gone", now=0)
 
     # Only keys of the given type are removed.
     for key in ("there", 7):
-        troubles.note(key, "why", now=0)
+        troubles.record(key, "why", now=0)
     troubles.keep_only({"there"}, of=str)
     assert [troubles.is_waiting(key, now=0) for key in ("a", "there", 7)] == [False, True, True]

@@ -18,12 +18,12 @@ from chordwise.domain.learning.calibration import (
     Method,
     Points,
     acceptance,
+    calibrate,
     is_enough,
     isotonic,
     learn,
     platt,
     require,
-    worth,
 )
 from chordwise.domain.learning.measures import calibration_error, wilson
 from chordwise.errors import ConfigurationError, ExitCode
@@ -67,7 +67,9 @@ def drawn(count: int, seed: int, power: float) -> list[Claim]:
 
 def error(points: Points, judged: list[Claim]) -> float:
     """Return the calibration error of a curve."""
-    return calibration_error([(worth(points, each.confidence), each.is_right) for each in judged])
+    return calibration_error(
+        [(calibrate(points, each.confidence), each.is_right) for each in judged]
+    )
 
 
 def test_neighbors_that_violate_the_order_are_pooled() -> None:
@@ -85,7 +87,7 @@ def test_nearly_equal_claims_have_a_curve(fit: Callable[[list[Claim]], Points]) 
     for step in (0.0, 1e-16, 1e-12, 1e-6):
         judged = [a_claim(0.7 + step * n, is_right=n % 2 == 0) for n in range(40)]
 
-        worths = [worth(fit(judged), each.confidence) for each in judged]
+        worths = [calibrate(fit(judged), each.confidence) for each in judged]
 
         assert sum(worths) / len(judged) == pytest.approx(0.5, abs=0.03)
 
@@ -100,7 +102,7 @@ def test_an_isotonic_curve_is_monotonic_and_keeps_the_mean(judged: list[Claim]) 
     """No two points have the same claim, so that the curve can be interpolated."""
     points = isotonic(judged)
 
-    worths = [worth(points, each.confidence) for each in judged]
+    worths = [calibrate(points, each.confidence) for each in judged]
     assert [y for _, y in points] == sorted(y for _, y in points)
     assert all(left < right for (left, _), (right, _) in pairwise(points))
     assert sum(worths) == pytest.approx(sum(each.is_right for each in judged))
@@ -112,7 +114,7 @@ def test_no_monotonic_curve_is_closer_than_the_isotonic_one(judged: list[Claim])
     mean = sum(each.is_right for each in judged) / len(judged)
 
     def distance(of: Points) -> float:
-        return sum((worth(of, each.confidence) - each.is_right) ** 2 for each in judged)
+        return sum((calibrate(of, each.confidence) - each.is_right) ** 2 for each in judged)
 
     assert distance(points) <= distance(((0.0, mean),)) + 1e-9
     assert distance(points) <= distance(((0.0, 0.0), (1.0, 1.0))) + 1e-9
@@ -135,14 +137,14 @@ def test_a_logistic_curve_fits_logistic_data() -> None:
     """It gives the shares at two claims, apart from the smoothing of Platt's targets."""
     points = platt(claims((0.25, 300, 700), (0.75, 800, 200)))
 
-    assert worth(points, 0.25) == pytest.approx(0.3, abs=0.005)
-    assert worth(points, 0.75) == pytest.approx(0.8, abs=0.005)
+    assert calibrate(points, 0.25) == pytest.approx(0.3, abs=0.005)
+    assert calibrate(points, 0.75) == pytest.approx(0.8, abs=0.005)
 
 
 def test_a_curve_is_constant_beyond_its_ends_and_linear_between_points() -> None:
     points = ((0.2, 0.1), (0.6, 0.5))
 
-    assert [worth(points, c) for c in (0.0, 0.2, 0.3, 0.6, 1.0)] == pytest.approx(
+    assert [calibrate(points, c) for c in (0.0, 0.2, 0.3, 0.6, 1.0)] == pytest.approx(
         [0.1, 0.1, 0.2, 0.5, 0.5]
     )
 
@@ -178,7 +180,7 @@ def test_accurate_claims_are_not_changed() -> None:
 
     assert curve.method in (Method.CLAIMED, Method.ISOTONIC)
     assert curve.error_before == pytest.approx(0, abs=1e-9)
-    assert worth(curve.points, 0.5) == pytest.approx(0.5)
+    assert calibrate(curve.points, 0.5) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("seed", range(5))

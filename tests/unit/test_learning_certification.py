@@ -17,8 +17,8 @@ from chordwise.domain.learning.certification import (
     certify,
     further_checks,
     is_above,
-    least_wrong,
-    most_wrong,
+    max_wrong,
+    min_wrong,
     scored,
     trust,
 )
@@ -157,9 +157,9 @@ def test_only_checks_before_the_first_missing_one_count() -> None:
 
 def test_the_bounds_enclose_the_observed_rate() -> None:
     """After all checks they are exact; without checks they are zero and the size of the set."""
-    assert (most_wrong(50, 50, 3, RISK), least_wrong(50, 50, 3, RISK)) == (3, 3)
-    assert (most_wrong(50, 0, 0, RISK), least_wrong(50, 0, 0, RISK)) == (50, 0)
-    assert least_wrong(480, 92, 10, RISK) < 10 / 92 * 480 < most_wrong(480, 92, 10, RISK)
+    assert (max_wrong(50, 50, 3, RISK), min_wrong(50, 50, 3, RISK)) == (3, 3)
+    assert (max_wrong(50, 0, 0, RISK), min_wrong(50, 0, 0, RISK)) == (50, 0)
+    assert min_wrong(480, 92, 10, RISK) < 10 / 92 * 480 < max_wrong(480, 92, 10, RISK)
 
 
 def test_a_drift_is_detected_without_false_alarms() -> None:

@@ -9,8 +9,14 @@ import pytest
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields, truths
 from chordwise.domain.learning.fields import Rule
-from chordwise.domain.learning.judging import Answer, Difference, difference, judge, known
-from chordwise.domain.learning.remarks import Saying, parsed, understand
+from chordwise.domain.learning.judging import (
+    Answer,
+    Difference,
+    correct_by_field,
+    difference,
+    judge,
+)
+from chordwise.domain.learning.remarks import FeedbackInput, parsed, understand
 from chordwise.domain.learning.truths import Remark, Truth, Verdict
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType, options_to_json
 from chordwise.domain.typed_values import DateOrder
@@ -49,7 +55,7 @@ def a_summary(topic: str, confidence: float = 0.6) -> Answer:
     return Answer(analysis_type=AnalysisType.SUMMARY, output=output, confidence=confidence)
 
 
-APPROVAL, REJECTION = (Saying(verdict=each) for each in (Verdict.APPROVED, Verdict.REJECTED))
+APPROVAL, REJECTION = (FeedbackInput(verdict=each) for each in (Verdict.APPROVED, Verdict.REJECTED))
 
 
 def verdicts(answer: Answer, truth: Truth) -> list[tuple[str, float | None, bool]]:
@@ -58,7 +64,7 @@ def verdicts(answer: Answer, truth: Truth) -> list[tuple[str, float | None, bool
     return [(each.path, each.confidence, each.is_right) for each in judged]
 
 
-def said(answer: Answer, *sayings: Saying) -> Truth:
+def said(answer: Answer, *sayings: FeedbackInput) -> Truth:
     """Return the truth that follows from a user's remarks on an answer."""
     remarks = [understand(answer, saying).remark for saying in sayings]
     return truths.from_remarks(answer.analysis_type, remarks)
@@ -140,7 +146,7 @@ def test_only_fields_of_the_question_are_accepted(
     """The spelling is ignored; an open schema may have any field."""
     options = AnalysisOptions(instructions="buyer, price", schema=schema)
 
-    assert fields.asked(name, options) == field
+    assert fields.requested_field(name, options) == field
 
 
 def test_data_of_a_schema_is_compared_by_pointers() -> None:
@@ -165,14 +171,18 @@ def test_data_of_a_schema_is_compared_by_pointers() -> None:
         ([APPROVAL], "neutral", False),
         ([REJECTION], "mixed", False),
         ([REJECTION], "neutral", None),
-        ([Saying(verdict=Verdict.CORRECTED, path="label", value="Neutral")], "neutral", True),
+        (
+            [FeedbackInput(verdict=Verdict.CORRECTED, path="label", value="Neutral")],
+            "neutral",
+            True,
+        ),
         ([REJECTION, APPROVAL], "mixed", True),
         ([APPROVAL, REJECTION], "mixed", False),
-        ([Saying(verdict=Verdict.REJECTED, path="/score")], "mixed", None),
+        ([FeedbackInput(verdict=Verdict.REJECTED, path="/score")], "mixed", None),
     ],
 )
 def test_remarks_on_one_answer_judge_another(
-    before: list[Saying],
+    before: list[FeedbackInput],
     now: str,
     expected: bool | None,  # noqa: FBT001 - the expectation
 ) -> None:
@@ -189,7 +199,7 @@ def test_an_approved_extraction_approves_every_field() -> None:
     """
     answer = an_extraction(FIELDS)
     approved, rejected = said(answer, APPROVAL), said(answer, REJECTION)
-    value = said(answer, Saying(verdict=Verdict.REJECTED, path="penalty"))
+    value = said(answer, FeedbackInput(verdict=Verdict.REJECTED, path="penalty"))
     changed = an_extraction({"fields": [a_field("penalty", "5 %", 3)]})
 
     assert [right for _, _, right in verdicts(answer, approved)] == [True] * 4
@@ -200,7 +210,7 @@ def test_an_approved_extraction_approves_every_field() -> None:
 
 
 def test_one_of_several_values_is_corrected() -> None:
-    saying = Saying(verdict=Verdict.CORRECTED, path="/fields/1", value="Smith")
+    saying = FeedbackInput(verdict=Verdict.CORRECTED, path="/fields/1", value="Smith")
 
     understood = understand(an_extraction(FIELDS), saying)
 
@@ -216,7 +226,7 @@ def test_one_of_several_values_is_corrected() -> None:
 
 @pytest.mark.parametrize("path", ["penalty", "Penalty", "/fields/2", "/fields/2/value"])
 def test_a_field_is_addressed_by_name_or_pointer(path: str) -> None:
-    saying = Saying(verdict=Verdict.CORRECTED, path=path, value="5 %")
+    saying = FeedbackInput(verdict=Verdict.CORRECTED, path=path, value="5 %")
 
     understood = understand(an_extraction(FIELDS), saying)
 
@@ -227,7 +237,9 @@ def test_a_field_is_addressed_by_name_or_pointer(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["total", "/total", "/data/total"])
 def test_a_member_of_the_data_is_addressed_by_name_or_pointer(path: str) -> None:
-    remark = understand(an_extraction(DATA), Saying(verdict=Verdict.APPROVED, path=path)).remark
+    remark = understand(
+        an_extraction(DATA), FeedbackInput(verdict=Verdict.APPROVED, path=path)
+    ).remark
 
     assert (remark.name, remark.path, remark.judged) == ("/total", "/data/total", [1200.0])
 
@@ -236,24 +248,24 @@ def test_a_member_of_the_data_is_addressed_by_name_or_pointer(path: str) -> None
 def test_approved_rows_and_objects_are_right(path: str) -> None:
     """They are right while an answer has the same values; rejected ones are wrong."""
     answer = an_extraction(DATA)
-    approved = said(answer, Saying(verdict=Verdict.APPROVED, path=path))
-    rejected = said(answer, Saying(verdict=Verdict.REJECTED, path=path))
+    approved = said(answer, FeedbackInput(verdict=Verdict.APPROVED, path=path))
+    rejected = said(answer, FeedbackInput(verdict=Verdict.REJECTED, path=path))
     names = [path] if path else ["/total", "/lines", "/buyer"]
 
-    assert known(answer, approved) == dict.fromkeys(names, True)
+    assert correct_by_field(answer, approved) == dict.fromkeys(names, True)
     assert all(right for _, _, right in verdicts(answer, approved))
-    assert known(answer, rejected) == (dict.fromkeys(names, False) if path else {})
+    assert correct_by_field(answer, rejected) == (dict.fromkeys(names, False) if path else {})
 
 
 def test_a_list_with_a_corrected_value_is_wrong() -> None:
     """The approval of a single value does not concern the list."""
     answer = an_extraction(DATA)
-    approval = Saying(verdict=Verdict.APPROVED, path="/lines/0/sku")
-    correction = Saying(verdict=Verdict.CORRECTED, path="/lines/1/sku", value="B-3")
+    approval = FeedbackInput(verdict=Verdict.APPROVED, path="/lines/0/sku")
+    correction = FeedbackInput(verdict=Verdict.CORRECTED, path="/lines/1/sku", value="B-3")
 
-    assert known(answer, said(answer, approval)) == {"/lines/0/sku": True}
-    assert known(answer, said(answer, correction)) == {"/lines": False}
-    assert known(answer, said(answer, APPROVAL, correction)) == {
+    assert correct_by_field(answer, said(answer, approval)) == {"/lines/0/sku": True}
+    assert correct_by_field(answer, said(answer, correction)) == {"/lines": False}
+    assert correct_by_field(answer, said(answer, APPROVAL, correction)) == {
         "/total": True,
         "/lines": False,
         "/buyer": True,
@@ -263,7 +275,7 @@ def test_a_list_with_a_corrected_value_is_wrong() -> None:
 def test_a_summary_is_judged_while_its_values_are_the_same() -> None:
     """Any correction makes the whole wrong; the latest remark on a value counts."""
     answer = a_summary("A bridge.")
-    correction = Saying(verdict=Verdict.CORRECTED, path="/main_topic", value="A dam.")
+    correction = FeedbackInput(verdict=Verdict.CORRECTED, path="/main_topic", value="A dam.")
 
     assert verdicts(answer, said(answer, APPROVAL)) == [("", 0.6, True)]
     assert verdicts(answer, said(answer, APPROVAL, correction)) == [("", 0.6, False)]
@@ -285,7 +297,7 @@ def test_an_invalid_path_or_value_is_reported(
     answer: Answer, path: str, value: str | None, what: str
 ) -> None:
     with pytest.raises(UsageError, match=what) as refused:
-        understand(answer, Saying(verdict=Verdict.CORRECTED, path=path, value=value))
+        understand(answer, FeedbackInput(verdict=Verdict.CORRECTED, path=path, value=value))
 
     assert refused.value.hint
 
@@ -296,7 +308,7 @@ def test_a_hint_names_the_values_at_the_top_level_first() -> None:
     answer = replace(a_sentiment("mixed"), output={"evidence": evidence, "topic": "tea"})
 
     with pytest.raises(UsageError) as refused:
-        understand(answer, Saying(verdict=Verdict.APPROVED, path="/nothing"))
+        understand(answer, FeedbackInput(verdict=Verdict.APPROVED, path="/nothing"))
 
     assert refused.value.hint.startswith("It has /topic, ")
     assert refused.value.hint.endswith(" more.")

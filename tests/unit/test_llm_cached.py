@@ -14,9 +14,9 @@ from chordwise.errors import ModelOverloadedError
 from chordwise.llm.middleware.cached import (
     Cached,
     CacheEntry,
-    Standing,
+    ClaimStatus,
     facts_about,
-    is_worth_keeping,
+    is_cacheable,
     key_of,
 )
 from chordwise.llm.middleware.metered import CallStart
@@ -32,15 +32,15 @@ ABOUT = facts_about(ModelSettings(provider="openai", model="gpt"))
 class MemoryCache:
     """A cache in memory whose first results can be scripted."""
 
-    def __init__(self, first: Iterable[Standing] = ()) -> None:
+    def __init__(self, first: Iterable[ClaimStatus] = ()) -> None:
         self.kept: dict[str, Completion] = {}
         self.released: list[str] = []
         self._first = list(first)
 
-    def take(self, entry: CacheEntry) -> Completion | Standing:
+    def find_or_claim(self, entry: CacheEntry) -> Completion | ClaimStatus:
         if self._first:
             return self._first.pop(0)
-        return self.kept.get(entry.key, Standing.OURS)
+        return self.kept.get(entry.key, ClaimStatus.OURS)
 
     def store(self, entry: CacheEntry, completion: Completion) -> None:
         self.kept[entry.key] = completion
@@ -56,7 +56,7 @@ class Hits:
         self.rows: dict[UUID, CallStart] = {}
         self.slept: list[float] = []
 
-    def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> UUID:
+    def record_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> UUID:
         assert completion.text
         assert latency_ms >= 0
         call_id = uuid4()
@@ -143,7 +143,7 @@ def test_only_complete_answers_are_cached(completion: Completion) -> None:
     assert model.complete(a_request()).cache_key == ""
     model.complete(a_request())
 
-    assert not is_worth_keeping(completion)
+    assert not is_cacheable(completion)
     assert len(behind.requests) == 2
     assert cache.released == [key_of(a_request(), ABOUT)]
 
@@ -162,7 +162,7 @@ def test_an_error_is_not_cached() -> None:
 
 def test_a_concurrent_caller_polls_with_growing_delays() -> None:
     hits = Hits()
-    model, behind = cached("{}", cache=MemoryCache([Standing.OTHERS] * 12), hits=hits)
+    model, behind = cached("{}", cache=MemoryCache([ClaimStatus.OTHERS] * 12), hits=hits)
 
     model.complete(a_request())
 
@@ -171,8 +171,8 @@ def test_a_concurrent_caller_polls_with_growing_delays() -> None:
     assert (hits.slept[0], hits.slept[-1]) == (0.05, 1.0)
 
 
-@pytest.mark.parametrize("standing", [Standing.OTHERS, Standing.UNKNOWN])
-def test_a_blocked_or_unreachable_cache_is_bypassed(standing: Standing) -> None:
+@pytest.mark.parametrize("standing", [ClaimStatus.OTHERS, ClaimStatus.UNKNOWN])
+def test_a_blocked_or_unreachable_cache_is_bypassed(standing: ClaimStatus) -> None:
     """This happens after the longest wait or immediately; nothing is stored then."""
     hits, cache = Hits(), MemoryCache([standing] * 100)
     model, behind = cached("{}", cache=cache, hits=hits)
@@ -181,12 +181,12 @@ def test_a_blocked_or_unreachable_cache_is_bypassed(standing: Standing) -> None:
 
     assert len(behind.requests) == 1
     assert (completion.cache_key, cache.kept, cache.released) == ("", {}, [])
-    assert sum(hits.slept) <= (0 if standing is Standing.UNKNOWN else 11)
+    assert sum(hits.slept) <= (0 if standing is ClaimStatus.UNKNOWN else 11)
 
 
 def test_waiting_for_others_counts_toward_the_timeout() -> None:
     hits = Hits()
-    model, behind = cached("{}", cache=MemoryCache([Standing.OTHERS] * 100), hits=hits)
+    model, behind = cached("{}", cache=MemoryCache([ClaimStatus.OTHERS] * 100), hits=hits)
 
     model.complete(a_request(timeout_seconds=2.0))
 

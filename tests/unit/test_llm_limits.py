@@ -39,7 +39,7 @@ class BrokenLimits:
     error: redis.RedisError | None = None
     asked: int = 0
 
-    def take(self, request: PermitRequest) -> Permit | Wait:
+    def acquire(self, request: PermitRequest) -> Permit | Wait:
         """Grant, or fail as the client library does."""
         self.asked += 1
         if self.error is not None:
@@ -54,13 +54,13 @@ class BrokenLimits:
 
 
 def granted(limits: ProcessLimits | ResilientLimits) -> Permit:
-    answer = limits.take(REQUEST)
+    answer = limits.acquire(REQUEST)
     assert isinstance(answer, Permit), answer
     return answer
 
 
 def refused(limits: ProcessLimits | ResilientLimits) -> Wait:
-    answer = limits.take(REQUEST)
+    answer = limits.acquire(REQUEST)
     assert isinstance(answer, Wait)
     return answer
 
@@ -93,7 +93,7 @@ def test_process_local_limits_bound_the_rate(state: LimitState, seconds: float) 
     begun_at, calls = clock.now, 0
 
     while clock.now < begun_at + 60:
-        answer = limits.take(REQUEST)
+        answer = limits.acquire(REQUEST)
         calls += isinstance(answer, Permit)
         clock.now += answer.seconds if isinstance(answer, Wait) else 0.0
 

@@ -52,7 +52,7 @@ class ScriptedLimits:
         self.reports: list[CallReport] = []
         self._waits = list(waits)
 
-    def take(self, request: PermitRequest) -> Permit | Wait | Denial:
+    def acquire(self, request: PermitRequest) -> Permit | Wait | Denial:
         self.requests.append(request)
         return self._waits.pop(0) if self._waits else Permit(request=request, granted_at=0.0)
 

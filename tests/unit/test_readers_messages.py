@@ -9,12 +9,12 @@ import pytest
 
 from chordwise.errors import ReadError
 from chordwise.readers import archives, mail, outlook
-from chordwise.readers.extracted import Extracted, Extraction, Part, Unread, Wanted
+from chordwise.readers.extracted import Extracted, Extraction, Part, ReadOptions, Unread
 from chordwise.readers.mail import mailbox_documents
 from tests.fakes.compound_files import attached, compound_file, message
 from tests.fakes.office_files import archive
 
-WANTED = Wanted(max_characters=10_000, max_part_bytes=10_000)
+WANTED = ReadOptions(max_characters=10_000, max_part_bytes=10_000)
 HEADERS = b"From: a@b.example\nMIME-Version: 1.0\n"
 NOTE = {"0037001F": "Tides", "0C1A001F": "Zoë", "0E04001F": "me", "1000001F": "High at six."}
 
@@ -286,7 +286,7 @@ def test_malformed_headers_are_unchanged() -> None:
     ],
 )
 def test_protected_and_truncated_messages_are_not_read_as_text(
-    read: Callable[[bytes, Wanted], Iterable[Extraction]], data: bytes, outcome: str
+    read: Callable[[bytes, ReadOptions], Iterable[Extraction]], data: bytes, outcome: str
 ) -> None:
     """These are rights management, S/MIME, and a truncated archive."""
     with pytest.raises(ReadError) as failure:

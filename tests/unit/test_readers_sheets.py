@@ -12,15 +12,15 @@ from openpyxl.styles import Font, PatternFill
 from chordwise.domain.places import Places
 from chordwise.errors import ReadError
 from chordwise.readers import extracted, plain, sheets
-from chordwise.readers.extracted import Columns, Extracted, Extraction, Unread, Wanted
+from chordwise.readers.extracted import Columns, Extracted, Extraction, ReadOptions, Unread
 from chordwise.readers.sheets import documents_of_rows
 from tests.fakes.office_files import workbook
 
-WHOLE = Wanted(max_characters=10_000, max_part_bytes=10_000)
-BY_ROW = Wanted(
+WHOLE = ReadOptions(max_characters=10_000, max_part_bytes=10_000)
+BY_ROW = ReadOptions(
     max_characters=10_000, max_part_bytes=10_000, columns=Columns(text="review", identity="id")
 )
-NUMBERED = Wanted(max_characters=10_000, max_part_bytes=10_000, columns=Columns(text="review"))
+NUMBERED = ReadOptions(max_characters=10_000, max_part_bytes=10_000, columns=Columns(text="review"))
 REVIEWS = workbook(
     {"Spring": [["id", "review"], ["a", "Fine."], ["b", "Poor."]], "Notes": [["who"], ["me"]]}
 )

@@ -432,9 +432,9 @@ def test_auto_selects_the_tiers_and_a_tier_its_model() -> None:
     found = given()
 
     assert found.tiers.behind(AUTO) == {Tier.SMALL: "tiny", Tier.LARGE: TIERS["large"]}
-    assert found.names_asked(AUTO) == ("tiny", TIERS["large"])
-    assert found.names_asked("small") == ("tiny",)
-    assert found.names_asked("tiny") == ("tiny",)
+    assert found.selected_names(AUTO) == ("tiny", TIERS["large"])
+    assert found.selected_names("small") == ("tiny",)
+    assert found.selected_names("tiny") == ("tiny",)
     assert found.model_named("small") == found.model_named("tiny")
 
 

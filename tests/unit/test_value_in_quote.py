@@ -85,7 +85,7 @@ EXTRACTION = analysis_for(AnalysisType.EXTRACTION)
 )
 def test_a_value_is_in_its_quote_in_another_format(value: JsonValue, quote: str) -> None:
     """Separators, scales, units and names of the same quantity, date or name may differ."""
-    assert value_in_quote.stands_in(value, quote) is True
+    assert value_in_quote.occurs_in(value, quote) is True
 
 
 @pytest.mark.parametrize(
@@ -143,11 +143,11 @@ def test_a_value_is_in_its_quote_in_another_format(value: JsonValue, quote: str)
 )
 def test_a_value_that_is_not_in_its_quote_is_detected(value: JsonValue, quote: str) -> None:
     """Its sign, scale, currency or unit differs, or it joins halves of two names."""
-    assert value_in_quote.stands_in(value, quote) is False
+    assert value_in_quote.occurs_in(value, quote) is False
 
 
 @pytest.mark.parametrize(
-    ("value", "quote", "said", "stands"),
+    ("value", "quote", "question", "expected"),
     [
         (5, "5 million EUR", "revenue in millions", True),
         (24, "for two years", "term in months", True),
@@ -160,14 +160,14 @@ def test_a_value_that_is_not_in_its_quote_is_detected(value: JsonValue, quote: s
 def test_the_name_of_an_item_supplies_scale_unit_and_sign(
     value: JsonValue,
     quote: str,
-    said: str,
-    stands: bool,  # noqa: FBT001 - a parameter of the test
+    question: str,
+    expected: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    assert value_in_quote.stands_in(value, quote, said) is stands
+    assert value_in_quote.occurs_in(value, quote, question) is expected
 
 
 @pytest.mark.parametrize(
-    ("value", "quote", "said"),
+    ("value", "quote", "question"),
     [
         (None, "x", ""),
         (True, "x", ""),
@@ -181,16 +181,16 @@ def test_the_name_of_an_item_supplies_scale_unit_and_sign(
     ],
 )
 def test_values_that_cannot_be_compared_are_not_judged(
-    value: JsonValue, quote: str, said: str
+    value: JsonValue, quote: str, question: str
 ) -> None:
     """These are booleans, synonyms, categories, summaries and calculations."""
-    assert value_in_quote.stands_in(value, quote, said) is None
+    assert value_in_quote.occurs_in(value, quote, question) is None
 
 
 @given(st.text(max_size=60), st.text(max_size=80))
 def test_any_value_is_compared_without_an_error(value: str, quote: str) -> None:
-    value_in_quote.stands_in(value, quote)
-    assert value_in_quote.stands_in(value, f"{value} {quote}") is not False
+    value_in_quote.occurs_in(value, quote)
+    assert value_in_quote.occurs_in(value, f"{value} {quote}") is not False
 
 
 SCHEMA: JsonObject = {

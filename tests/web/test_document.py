@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning.remarks import Saying
+from chordwise.domain.learning.remarks import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ModelRequestError
@@ -151,7 +151,9 @@ def test_a_correction_is_shown_before_the_value_of_the_model(
     pipeline, path = lease
     start = str(pipeline.value("SELECT text FROM documents")).index("paid by")
     span = (start, start + len("paid by"))
-    corrected = Saying(verdict=Verdict.CORRECTED, path="annual fee", value="600 EUR", span=span)
+    corrected = FeedbackInput(
+        verdict=Verdict.CORRECTED, path="annual fee", value="600 EUR", span=span
+    )
     line = Line(
         number=1,
         document="lease.pdf",
@@ -252,7 +254,7 @@ def test_hostile_documents_and_answers_are_inert(settings: Settings, visit: Visi
     submission.close()
     pipeline.work(submission)
 
-    rejected = Saying(verdict=Verdict.REJECTED, path="/main_topic")
+    rejected = FeedbackInput(verdict=Verdict.REJECTED, path="/main_topic")
     said = Signed(saying=rejected, note=SCRIPT, author=SCRIPT)
     line = Line(number=1, document=name, analysis_type=None, signed=said)
     with pipeline.context.database.write() as session:

@@ -6,8 +6,8 @@ import json
 import re
 from datetime import datetime
 
-from chordwise.domain.json_values import plain
-from chordwise.domain.visible_text import is_shown, visible
+from chordwise.domain.json_values import as_json
+from chordwise.domain.visible_text import is_displayable, visible
 
 # ECMA-48: control sequences; operating system commands and their like up to their terminator.
 _ESCAPES = re.compile(
@@ -22,7 +22,9 @@ def safe(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     bare = _ESCAPES.sub("", text.replace("\r\n", "\n").replace("\t", " "))
-    return "".join(character for character in bare if character == "\n" or is_shown(character))
+    return "".join(
+        character for character in bare if character == "\n" or is_displayable(character)
+    )
 
 
 def one_line(text: str, width: int | None = None) -> str:
@@ -54,4 +56,4 @@ def document(**members: object) -> str:
 
 def encoded(value: object, indent: int | None = None) -> str:
     """Return a value as JSON text that is safe for a terminal."""
-    return visible(json.dumps(plain(value), ensure_ascii=False, indent=indent))
+    return visible(json.dumps(as_json(value), ensure_ascii=False, indent=indent))

@@ -60,7 +60,7 @@ class Analysis(ABC):
     def schema(self, options: AnalysisOptions) -> JsonObject:
         """Return the JSON Schema of an answer under these options."""
 
-    def kept(self, answer: JsonObject) -> JsonObject:
+    def without_reasoning(self, answer: JsonObject) -> JsonObject:
         """Return an answer without the members that only serve the model's reasoning."""
         return answer
 
@@ -182,7 +182,7 @@ def _identity(item: object) -> Hashable:
     return str(item)
 
 
-def take_turns(lists: Sequence[Sequence[Item]], limit: int) -> list[Item]:
+def round_robin(lists: Sequence[Sequence[Item]], limit: int) -> list[Item]:
     """Return up to `limit` items, chosen round-robin: the first of every list, then the seconds.
 
     The result has the order of the lists. If a round does not fit, its lists are chosen evenly, so
@@ -214,11 +214,11 @@ def gather_objects(answers: Sequence[JsonObject], name: str) -> list[list[JsonOb
 
 def gather_findings(answers: Sequence[JsonObject], name: str, limit: int) -> list[JsonValue]:
     """Return the distinct objects under `name`, chosen round-robin from the answers."""
-    return list(unique(take_turns(gather_objects(answers, name), limit)))
+    return list(unique(round_robin(gather_objects(answers, name), limit)))
 
 
 def gather_strings(answers: Sequence[JsonObject], name: str, limit: int) -> list[JsonValue]:
     """Return the distinct strings under `name`, chosen round-robin from the answers."""
     lists = [json_values.strings(answer.get(name)) for answer in answers]
     total = sum(len(items) for items in lists)
-    return list(unique(take_turns(lists, total))[:limit])
+    return list(unique(round_robin(lists, total))[:limit])

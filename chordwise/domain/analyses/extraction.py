@@ -98,7 +98,7 @@ class Extraction(Analysis):
         """Join by rule; only contradictory single values of the user's data are left to a model."""
         if options.schema is not None:
             return schema_data.join(answers, options.schema)
-        fields = _once(answers)
+        fields = _deduplicated(answers)
         return Joining(
             output={"fields": [field for item in items(options) for field in _all_of(item, fields)]}
         )
@@ -127,7 +127,7 @@ class Extraction(Analysis):
         if options.schema is not None:
             counts = schema_data.row_counts(answers, options.schema)
             return {f"/data{path}": count for path, count in counts.items()}
-        found = [field for field in _once(answers) if field.get("status") == FOUND]
+        found = [field for field in _deduplicated(answers) if field.get("status") == FOUND]
         numbers = Counter(_list_of(field) for field in found)
         return {path: RowCount(number=number) for path, number in numbers.items()}
 
@@ -197,7 +197,7 @@ def _list_of(field: JsonObject) -> str:
     return json_values.pointer("/fields", json_values.text(field.get("item")))
 
 
-def _once(answers: Sequence[JsonObject]) -> list[JsonObject]:
+def _deduplicated(answers: Sequence[JsonObject]) -> list[JsonObject]:
     """Return the fields of consecutive answers; a mention that two of them have counts once."""
     kept: list[JsonObject] = []
     seen: Counter[Hashable] = Counter()
@@ -223,5 +223,5 @@ def _all_of(item: str, fields: Sequence[JsonObject]) -> list[JsonValue]:
 
 def _marked_field(field: JsonObject) -> JsonObject:
     quote, item = json_values.text(field.get("quote")), json_values.text(field.get("item"))
-    stands = value_in_quote.stands_in(field.get("value"), quote, item) if quote else None
-    return {**field, value_in_quote.MARK: stands}
+    occurs = value_in_quote.occurs_in(field.get("value"), quote, item) if quote else None
+    return {**field, value_in_quote.MARK: occurs}

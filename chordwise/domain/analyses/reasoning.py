@@ -55,7 +55,7 @@ class Reasoning(Analysis):
         first: JsonObject = {_CONSIDERATIONS: schemas.optional(schemas.string(_THINK))}
         return {**answer, "properties": first | json_values.as_object(answer["properties"])}
 
-    def kept(self, answer: JsonObject) -> JsonObject:
+    def without_reasoning(self, answer: JsonObject) -> JsonObject:
         """Return the answer without the considerations."""
         return {name: value for name, value in answer.items() if name != _CONSIDERATIONS}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from chordwise.domain import json_values, value_in_quote
-from chordwise.domain.analyses.analysis import Joining, RowCount, span_of, take_turns
+from chordwise.domain.analyses.analysis import Joining, RowCount, round_robin, span_of
 from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.facts import text_of
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -124,9 +124,9 @@ def _continued_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set
 
 def _is_rest(row: JsonValue, node: SchemaNode) -> bool:
     values = row.values() if isinstance(row, dict) else ()
-    said = [value for value in values if json_values.is_said(value)]
+    filled = [value for value in values if json_values.is_filled(value)]
     is_known = bool(node.items.properties) and node.items.has_single_values
-    is_open = bool(said) and all(isinstance(value, list) for value in said)
+    is_open = bool(filled) and all(isinstance(value, list) for value in filled)
     return is_open and is_known and not node.is_unique
 
 
@@ -261,7 +261,7 @@ def decided(joining: Joining, answer: JsonObject) -> JsonObject:
     data, evidence = joining.output["data"], json_values.objects(joining.output["evidence"])
     for path in joining.contested:
         value = _at(answer.get("data"), path)
-        if not json_values.is_said(value):
+        if not json_values.is_filled(value):
             continue
         data = _with(data, json_values.steps(path), value)
         agreeing = (each for each in joining.parts if _same(_at(each.get("data"), path), value))
@@ -369,16 +369,16 @@ class _Merge:
 
     def join(self, values: Sequence[_Value], node: SchemaNode, place: str) -> JsonValue:
         """Return the merged value for `place`."""
-        said = [value for value in values if json_values.is_said(value.content)] or list(values)
-        if all(isinstance(value.content, dict) for value in said):
-            return self._join_objects(said, node, place)
-        if all(isinstance(value.content, list) for value in said) and not node.is_tuple:
-            self._note(self.joined, values, place)
-            return self._join_lists(said, node, place)
-        first = said[0].content
-        agreeing = [each for each in said if _same(each.content, first)]
-        self._note(self.moved, agreeing, place)
-        if len(agreeing) < len(said):
+        filled = [value for value in values if json_values.is_filled(value.content)] or list(values)
+        if all(isinstance(value.content, dict) for value in filled):
+            return self._join_objects(filled, node, place)
+        if all(isinstance(value.content, list) for value in filled) and not node.is_tuple:
+            self._record(self.joined, values, place)
+            return self._join_lists(filled, node, place)
+        first = filled[0].content
+        agreeing = [each for each in filled if _same(each.content, first)]
+        self._record(self.moved, agreeing, place)
+        if len(agreeing) < len(filled):
             self.contested.append(place)
         return first
 
@@ -392,9 +392,9 @@ class _Merge:
                 if followed is not None:
                     yield {**entry, "path": followed}
 
-    def _join_objects(self, said: Sequence[_Value], node: SchemaNode, place: str) -> JsonValue:
-        self._note(self.joined, said, place)
-        objects = [value.members() for value in said]
+    def _join_objects(self, filled: Sequence[_Value], node: SchemaNode, place: str) -> JsonValue:
+        self._record(self.joined, filled, place)
+        objects = [value.members() for value in filled]
         names = dict.fromkeys(name for members in objects for name in members)
         return {
             name: self.join(
@@ -405,25 +405,25 @@ class _Merge:
             for name in names
         }
 
-    def _join_lists(self, said: Sequence[_Value], node: SchemaNode, place: str) -> JsonValue:
-        lists = self._rows_of(said)
+    def _join_lists(self, filled: Sequence[_Value], node: SchemaNode, place: str) -> JsonValue:
+        lists = self._rows_of(filled)
         rows = _first_of_each(lists) if node.is_unique else lists
         if node.max_items is not None:
-            kept = take_turns(rows, node.max_items)
+            kept = round_robin(rows, node.max_items)
         else:
             kept = [row for each in rows for row in each]
         if node.is_unique:
-            self._note_repetitions(kept, lists, place)
+            self._record_repetitions(kept, lists, place)
         return [
             self._joined_row(parts, node.items, json_values.pointer(place, position))
             for position, parts in enumerate(kept)
         ]
 
-    def _rows_of(self, said: Sequence[_Value]) -> list[list[_Row]]:
+    def _rows_of(self, filled: Sequence[_Value]) -> list[list[_Row]]:
         """Return the rows of each list, joined with their continuations in later lists."""
         lists: list[list[_Row]] = []
         last: _Row = []
-        for value in said:
+        for value in filled:
             lists.append([])
             for item in value.items():
                 if item.path in self.continued[item.part] and last:
@@ -436,19 +436,19 @@ class _Merge:
     def _joined_row(self, parts: _Row, node: SchemaNode, place: str) -> JsonValue:
         if len(parts) > 1:
             return self.join(parts, node, place)
-        self._note(self.moved, parts, place)
+        self._record(self.moved, parts, place)
         return parts[0].content
 
-    def _note_repetitions(
+    def _record_repetitions(
         self, kept: Sequence[_Row], lists: Sequence[Sequence[_Row]], place: str
     ) -> None:
         positions = {identity(row[0].content): position for position, row in enumerate(kept)}
         for row in (row for each in lists for row in each):
             position = positions.get(identity(row[0].content))
             if position is not None:
-                self._note(self.moved, row, json_values.pointer(place, position))
+                self._record(self.moved, row, json_values.pointer(place, position))
 
-    def _note(
+    def _record(
         self, where: dict[tuple[int, str], str], values: Sequence[_Value], place: str
     ) -> None:
         where.update({(value.part, value.path): place for value in values})
@@ -500,7 +500,7 @@ def without_evidence(answer: JsonObject, schema: JsonObject) -> list[str]:
         if value is not None
         and not isinstance(value, dict | list | bool)
         and covered.isdisjoint(json_values.upward(path))
-        and _inside(data, root, json_values.steps(path))[1].stands_in(value, "", [path]) is not None
+        and _inside(data, root, json_values.steps(path))[1].occurs_in(value, "", [path]) is not None
     ]
 
 
@@ -512,13 +512,13 @@ def _marked(entry: JsonObject, data: JsonValue, root: SchemaNode) -> JsonObject:
     names = json_values.steps(exact)
     value, node = _inside(data, root, names)
     if not isinstance(value, dict | list):
-        return {**entry, value_in_quote.MARK: node.stands_in(value, quote, names)}
+        return {**entry, value_in_quote.MARK: node.occurs_in(value, quote, names)}
     marks: JsonObject = {}
     for below, leaf in json_values.walk(value):
         if not isinstance(leaf, dict | list):
             steps = json_values.steps(below)
-            stands = _inside(value, node, steps)[1].stands_in(leaf, quote, [*names, *steps])
-            marks |= {} if stands is None else {below: stands}
+            occurs = _inside(value, node, steps)[1].occurs_in(leaf, quote, [*names, *steps])
+            marks |= {} if occurs is None else {below: occurs}
     return {**entry, value_in_quote.MARK: marks}
 
 

@@ -81,10 +81,10 @@ class SchemaNode:
     @property
     def types(self) -> set[str]:
         """Return the allowed types, as far as the schema names them."""
-        said = [form.get("type") for form in self._forms]
+        declared = [form.get("type") for form in self._forms]
         return {
             name
-            for each in said
+            for each in declared
             for name in ([each] if isinstance(each, str) else json_values.strings(each))
         }
 
@@ -108,12 +108,12 @@ class SchemaNode:
         """Return whether a list is declared to hold only some of the records of a text."""
         return any(form.get(schemas.SELECTION) is True for form in self._forms)
 
-    def stands_in(self, value: JsonValue, quote: str, names: Sequence[str]) -> bool | None:
+    def occurs_in(self, value: JsonValue, quote: str, names: Sequence[str]) -> bool | None:
         """Return whether a value here occurs in a quote; `None` for choices and for free text."""
         if self.choices:
             return None
         name = next((name for name in reversed(names) if not name.isdecimal()), "")
-        return value_in_quote.stands_in(value, quote, f"{name} {self.description}")
+        return value_in_quote.occurs_in(value, quote, f"{name} {self.description}")
 
     @property
     def is_tuple(self) -> bool:
@@ -165,12 +165,12 @@ class SchemaNode:
         return sum(node.member(name).count_values(depth + 1) for name in node.properties)
 
     def _numbers(self, keyword: str) -> list[float]:
-        said = (json_values.number(form.get(keyword)) for form in self._forms)
-        return [number for number in said if number is not None]
+        declared = (json_values.number(form.get(keyword)) for form in self._forms)
+        return [number for number in declared if number is not None]
 
     def _first_text(self, keyword: str) -> str:
-        said = (json_values.text(form.get(keyword)) for form in self._forms)
-        return next((text for text in said if text), "")
+        declared = (json_values.text(form.get(keyword)) for form in self._forms)
+        return next((text for text in declared if text), "")
 
     @cached_property
     def _forms(self) -> tuple[JsonObject, ...]:

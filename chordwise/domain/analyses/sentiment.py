@@ -11,7 +11,7 @@ from chordwise.domain.analyses.analysis import (
     gather_objects,
     gather_strings,
     mean,
-    take_turns,
+    round_robin,
     unique,
 )
 from chordwise.domain.json_values import JsonObject
@@ -58,7 +58,7 @@ class Sentiment(Analysis):
         score = sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
         lists = gather_objects(answers, "sentences")
         strongest = [sorted(each, key=lambda s: -abs(claimed(s, "score"))) for each in lists]
-        sentences = unique(take_turns(strongest, MAX_SENTENCES))
+        sentences = unique(round_robin(strongest, MAX_SENTENCES))
         return {
             "label": label_for(score, scores),
             "score": round(score, 3),

@@ -387,7 +387,7 @@ class _Walk:
         wanted = item_of(name, node.description)
         wanted = replace(wanted, is_list=is_list or wanted.is_list)
         limit = node.max_items if is_list else 1
-        found = self._found(wanted, node.items if is_list else node, limit)
+        found = self._valid_matches(wanted, node.items if is_list else node, limit)
         for place, (_, match) in enumerate(found):
             at = json_values.pointer(path, place) if is_list else path
             self.evidence.append({"path": at, "quote": match.quote, "confidence": match.confidence})
@@ -396,7 +396,7 @@ class _Walk:
             return filled if is_list else filled[0]
         return "" if kind == "string" and self._is_valid("", node) else None
 
-    def _found(
+    def _valid_matches(
         self, wanted: Item, node: SchemaNode, limit: int | None
     ) -> list[tuple[JsonValue, Match]]:
         """Return the first valid reading of each match, each value once; none for nested types."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from chordwise.domain import grounding, json_values
-from chordwise.domain.analyses.analysis import claimed, gather_objects, take_turns
+from chordwise.domain.analyses.analysis import claimed, gather_objects, round_robin
 from chordwise.domain.analyses.summary import MAX_FINDINGS, Summary
 from chordwise.domain.extractive import ranking, words
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence, sentences
@@ -78,7 +78,7 @@ def _topic(found: Sequence[Sentence], instructions: str) -> str:
 
 
 def _grounded_findings(answers: Sequence[JsonObject]) -> list[JsonObject]:
-    found = take_turns(gather_objects(answers, "key_findings"), _MAX_CANDIDATES)
+    found = round_robin(gather_objects(answers, "key_findings"), _MAX_CANDIDATES)
     by_quote = {json_values.text(item.get("quote")): item for item in reversed(found)}
     return [item for item in reversed(by_quote.values()) if item.get("grounded") is not False]
 

@@ -113,7 +113,7 @@ def learn(claims: Sequence[Claim]) -> Curve:
     )
 
 
-def worth(points: Points, confidence: float) -> float:
+def calibrate(points: Points, confidence: float) -> float:
     """Return the calibrated value of a claim on a curve."""
     place = bisect_right(points, confidence, key=lambda point: point[0])
     if place == 0:
@@ -212,7 +212,7 @@ def _cross_validated(
         for others, own in GroupKFold(folds).split(groups, groups=groups):
             points = fit([claims[place] for place in others])
             for place in own:
-                found[place] = worth(points, claims[place].confidence)
+                found[place] = calibrate(points, claims[place].confidence)
     return found
 
 

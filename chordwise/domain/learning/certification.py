@@ -202,7 +202,7 @@ def further_checks(
     )
 
 
-def most_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
+def max_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
     """Return the upper bound on wrong answers in a population, with probability 1 - `risk`."""
     return wrong + bisect_left(
         range(wrong, population - checks + wrong),
@@ -211,7 +211,7 @@ def most_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
     )
 
 
-def least_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
+def min_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
     """Return the lower bound on wrong answers in a population, with probability 1 - `risk`."""
     if not checks:
         return 0
@@ -275,11 +275,11 @@ def _verdict(certified: object, nearest: object) -> Verdict:
 
 
 def _bound(tested: _Set, risk: float) -> float:
-    return most_wrong(tested.population, tested.checks, tested.wrong, risk) / tested.population
+    return max_wrong(tested.population, tested.checks, tested.wrong, risk) / tested.population
 
 
 def _is_hopeless(tested: _Set, max_error: float, risk: float) -> bool:
-    least = least_wrong(tested.population, tested.checks, tested.wrong, risk)
+    least = min_wrong(tested.population, tested.checks, tested.wrong, risk)
     return least > max_error * tested.population
 
 

@@ -88,11 +88,11 @@ class _Work:
         """Judge the fact at a path."""
         if path not in self.facts:
             return
-        self.facts[path] = _judged(self.facts[path], verdict, corrected)
+        self.facts[path] = _with_verdict(self.facts[path], verdict, corrected)
         if verdict is Verdict.CORRECTED and not isinstance(
             json_values.at(self.output, path), dict | list
         ):
-            _put(self.output, path, corrected)
+            _set_at(self.output, path, corrected)
 
     def correct_field(self, name: str, right: Sequence[JsonValue]) -> None:
         if name.startswith("/"):
@@ -114,12 +114,12 @@ class _Work:
                 self._replace(path, [])
         elif isinstance(current, list):
             self._pair(self._below(path), right, lambda place: f"{path}/{len(current) + place}")
-            _put(self.output, path, list(right))
+            _set_at(self.output, path, list(right))
         else:
             self._pair(self._below(path) or [self._missing(path)], right[:1], lambda _: path)
             first = right[0] if right else None
             if not _is_same(first, text_of(current)):
-                _put(self.output, path, first)
+                _set_at(self.output, path, first)
 
     def reject_field(self, name: str, wrong: JsonValue) -> None:
         """Reject the values of a field if they are the ones that were judged."""
@@ -132,7 +132,7 @@ class _Work:
         self._judge_below(path, Verdict.REJECTED)
         current = json_values.at(self.output, path)
         if not _is_structure(current):
-            _put(self.output, path, [] if isinstance(current, list) else None)
+            _set_at(self.output, path, [] if isinstance(current, list) else None)
 
     def quote(self, remark: Remark, places: Places) -> None:
         """Set the quote of a remark's right value to the selected text."""
@@ -149,7 +149,7 @@ class _Work:
                 start_char=remark.span[0],
                 end_char=remark.span[1],
                 grounding=Grounding.EXACT,
-                value_in_quote=value_in_quote.stands_in(said, remark.quote, fact.item),
+                value_in_quote=value_in_quote.occurs_in(said, remark.quote, fact.item),
                 page=where.page,
                 place=where.place,
                 boxes=where.boxes,
@@ -203,10 +203,10 @@ class _Work:
                 wrong.append(fact)
         for fact in wrong:
             verdict = Verdict.CORRECTED if left else Verdict.REJECTED
-            self.facts[fact.path] = _judged(fact, verdict, left.pop(0) if left else None)
+            self.facts[fact.path] = _with_verdict(fact, verdict, left.pop(0) if left else None)
         for place, value in enumerate(left):
             fact = Fact(path=path_of(place), item=own[0].item, row_index=_row(own, place))
-            self.facts[fact.path] = _judged(fact, Verdict.CORRECTED, value)
+            self.facts[fact.path] = _with_verdict(fact, Verdict.CORRECTED, value)
 
     def _replace(self, path: str, right: JsonValue) -> None:
         """Replace rows or an object, and judge each value."""
@@ -215,19 +215,19 @@ class _Work:
         there = {each.path: (each, value) for each, value in leaves(right, place)}
         for fact in self._below(path):
             if fact.path not in there:
-                self.facts[fact.path] = _judged(fact, Verdict.REJECTED, None)
+                self.facts[fact.path] = _with_verdict(fact, Verdict.REJECTED, None)
                 continue
             _, value = there.pop(fact.path)
             verdict = Verdict.APPROVED if _is_same(value, fact.value) else Verdict.CORRECTED
-            self.facts[fact.path] = _judged(fact, verdict, value)
+            self.facts[fact.path] = _with_verdict(fact, verdict, value)
         for each, value in there.values():
             fact = replace(scalar_fact(each, value), value=None)
-            self.facts[fact.path] = _judged(fact, Verdict.CORRECTED, value)
-        _put(self.output, path, right)
+            self.facts[fact.path] = _with_verdict(fact, Verdict.CORRECTED, value)
+        _set_at(self.output, path, right)
 
     def _judge_below(self, path: str, verdict: Verdict) -> None:
         for fact in self._below(path):
-            self.facts[fact.path] = _judged(fact, verdict, None)
+            self.facts[fact.path] = _with_verdict(fact, verdict, None)
 
     def _below(self, path: str) -> list[Fact]:
         return [f for f in self.facts.values() if f"{f.path}/".startswith(f"{path}/")]
@@ -237,7 +237,7 @@ class _Work:
         return Fact(path=path, item=".".join(name for name in names if not name.isdecimal()))
 
 
-def _judged(fact: Fact, verdict: Verdict, corrected: JsonValue) -> Fact:
+def _with_verdict(fact: Fact, verdict: Verdict, corrected: JsonValue) -> Fact:
     """Return a fact with a verdict; its typed columns are those of the final value."""
     if verdict is Verdict.APPROVED and fact.corrected_value is not None:
         fact = replace(typed_fact(fact, fact.value), corrected_value=None)
@@ -281,7 +281,7 @@ def _stem(item: str, path: str, longer: str) -> str:
     return item.removesuffix("." + ".".join(names)) if names else item
 
 
-def _put(value: JsonValue, path: str, new: JsonValue) -> None:
+def _set_at(value: JsonValue, path: str, new: JsonValue) -> None:
     """Set the value at a JSON Pointer; a missing member is added to its object."""
     *way, last = json_values.steps(path)
     for step in way:

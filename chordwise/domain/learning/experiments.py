@@ -216,11 +216,11 @@ def share(found: Moments, risk: float) -> Interval:
     """Return the interval of a mean of numbers from 0 to 1, computed from their sum alone."""
     ones = found.count * found.mean
     noughts = max(0.0, found.count - ones)
-    low, high = _least(ones, noughts, risk), 1 - _least(noughts, ones, risk)
+    low, high = _min_rate(ones, noughts, risk), 1 - _min_rate(noughts, ones, risk)
     return Interval(count=found.count, mean=found.mean, low=low, high=high)
 
 
-def _least(ones: float, noughts: float, risk: float) -> float:
+def _min_rate(ones: float, noughts: float, risk: float) -> float:
     """Return the smallest rate of ones that the numbers of ones and zeros do not refute."""
     if not ones:
         return 0.0

@@ -58,7 +58,7 @@ def aligned(entry: Entry, expected: JsonValue, rule: Rule, dates: DateOrder | No
     if rule is Rule.EQUAL or entry.key is None:
         return entry
     for path, leaf in _leaves(expected):
-        if path == entry.key[0] and _stands_for(entry.value, leaf, rule, dates):
+        if path == entry.key[0] and _is_equivalent(entry.value, leaf, rule, dates):
             return replace(entry, key=_key(path, leaf))
     return entry
 
@@ -66,7 +66,7 @@ def aligned(entry: Entry, expected: JsonValue, rule: Rule, dates: DateOrder | No
 _TOLERANCE = Decimal("0.001")
 
 
-def _stands_for(found: JsonValue, right: JsonValue, rule: Rule, dates: DateOrder | None) -> bool:
+def _is_equivalent(found: JsonValue, right: JsonValue, rule: Rule, dates: DateOrder | None) -> bool:
     if rule is Rule.CONTAINS:
         return bool(normalized(right)) and f" {normalized(right)} " in f" {normalized(found)} "
     one, other = typed(found, dates), typed(right, dates)
@@ -92,7 +92,7 @@ def top(name: str) -> str:
     return f"/{name.split('/')[1]}" if name.startswith("/") else name
 
 
-def asked(name: str, options: AnalysisOptions) -> str | None:
+def requested_field(name: str, options: AnalysisOptions) -> str | None:
     """Return the field with a name that a person gives, `None` if the question does not ask for it.
 
     A user's own schema lacks the field if it lists its members exhaustively without this one.
@@ -107,7 +107,7 @@ def asked(name: str, options: AnalysisOptions) -> str | None:
     return name if step in members else None
 
 
-def is_asked_alike(name: str, one: AnalysisOptions, other: AnalysisOptions) -> bool:
+def is_same_field(name: str, one: AnalysisOptions, other: AnalysisOptions) -> bool:
     """Return whether two questions ask for a field of this name, with the same schema if any."""
     if one.schema is None and other.schema is None:
         return name in extraction.items(one) and name in extraction.items(other)

@@ -102,7 +102,7 @@ def judge(answer: Answer, truth: Truth) -> Judged:
     return _judge_by_remarks(answer, truth)
 
 
-def known(answer: Answer, truth: Truth) -> dict[str, bool]:
+def correct_by_field(answer: Answer, truth: Truth) -> dict[str, bool]:
     """Return whether each field is right, or the whole answer under the empty name.
 
     Fields that the truth does not cover are left out. A list or an object is wrong if a value in it
@@ -112,7 +112,9 @@ def known(answer: Answer, truth: Truth) -> dict[str, bool]:
     if answer.analysis_type is not AnalysisType.EXTRACTION:
         verdicts = [each.is_right for each in judged.judgments]
         return {"": all(verdicts)} if verdicts else {}
-    refuted = [name for name, value in truth.wrong_fields.items() if _says(answer, name, value)]
+    refuted = [
+        name for name, value in truth.wrong_fields.items() if _has_value(answer, name, value)
+    ]
     wrong = [*refuted, *(score.name for score in judged.scores if not score.is_right)]
     right = [score.name for score in judged.scores if score.is_right]
     return dict.fromkeys(right, True) | dict.fromkeys(map(fields.top, wrong), False)
@@ -122,7 +124,7 @@ def is_refuted(answer: Answer, truth: Truth) -> bool:
     """Return whether an answer without fields is known to be wrong, without a known right one."""
     if answer.analysis_type is AnalysisType.EXTRACTION or truth.label is not None:
         return False
-    return known(answer, truth).get("") is False
+    return correct_by_field(answer, truth).get("") is False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +146,7 @@ def difference(before: Answer, after: Answer, truth: Truth) -> Difference:
     """Compare two answers about one document with each other and with the truth, field by field."""
     old, new = _by_field(before), _by_field(after)
     names = {*old, *new}
-    was_right, is_right = known(before, truth), known(after, truth)
+    was_right, is_right = correct_by_field(before, truth), correct_by_field(after, truth)
     checked = was_right.keys() & is_right.keys()
     return Difference(
         fields=len(names),
@@ -159,7 +161,7 @@ _NOTHING: frozenset[fields.Key] = frozenset()
 
 
 def _by_field(answer: Answer) -> dict[str, frozenset[fields.Key]]:
-    """Return the keys of an answer by field, or under the empty name, as in `known`."""
+    """Return the keys of an answer by field, or under the empty name, as in `correct_by_field`."""
     if answer.analysis_type is AnalysisType.EXTRACTION:
         names = fields.names(answer.output)
         return {name: fields.keys(fields.values(answer.output, name)) for name in names}
@@ -198,7 +200,9 @@ def _judge_fields(answer: Answer, truth: Truth) -> Judged:
         pages = truth.pages.get(name, frozenset())
         named = {page_at.get(entry.path) for entry in entries if entry.key}
         scores.append(replace(score, pages=len(pages), pages_found=len(pages & named)))
-    refuted = [name for name, value in truth.wrong_fields.items() if _says(answer, name, value)]
+    refuted = [
+        name for name, value in truth.wrong_fields.items() if _has_value(answer, name, value)
+    ]
     for name in refuted:
         judgments += _of_refuted(answer, name)
     verdicts = [score.is_right for score in scores] + [False] * len(refuted)
@@ -271,7 +275,7 @@ def _of_refuted(answer: Answer, name: str) -> Iterator[Judgment]:
         yield replace(_of_entry(entries[0], None), is_right=False)
 
 
-def _says(answer: Answer, name: str, value: JsonValue) -> bool:
+def _has_value(answer: Answer, name: str, value: JsonValue) -> bool:
     entries = fields.entries(answer.output, name)
     return bool(entries) and _keys(entries) == fields.keys(value)
 

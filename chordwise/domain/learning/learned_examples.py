@@ -214,7 +214,7 @@ def _requoted(entry: JsonObject, answer: JsonObject, source: Source) -> JsonObje
             return {**entry, "value": None, "quote": None}
     if isinstance(value, dict | list):
         return entry
-    if quote and value_in_quote.stands_in(value, quote, item) is not False:
+    if quote and value_in_quote.occurs_in(value, quote, item) is not False:
         return entry
     span = source.locate(text_of(value) or "")
     return {**entry, "quote": source.wording(span) if span else None}

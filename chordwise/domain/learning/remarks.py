@@ -25,7 +25,7 @@ _MAX_NAMED = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Saying:
+class FeedbackInput:
     """A person's input: `path` is a JSON Pointer, a field's name, or empty for the whole answer.
 
     `span` is the start and end of the right value in the text, if it was selected there.
@@ -64,7 +64,7 @@ def parsed(text: str) -> JsonValue:
 
 def understand(
     answer: Answer,
-    saying: Saying,
+    saying: FeedbackInput,
     labels: Sequence[str] = (),
     schema: JsonObject | None = None,
 ) -> Understood:
@@ -83,7 +83,7 @@ def understand(
     return _of_anything(answer, saying)
 
 
-def _of_label(answer: Answer, saying: Saying, labels: Sequence[str]) -> Understood:
+def _of_label(answer: Answer, saying: FeedbackInput, labels: Sequence[str]) -> Understood:
     path = LABEL_PATHS[answer.analysis_type]
     if saying.path not in ("", "label", path, path.removeprefix("/")):
         return _of_anything(answer, saying)
@@ -110,8 +110,8 @@ def _of_label(answer: Answer, saying: Saying, labels: Sequence[str]) -> Understo
     return Understood(remark=remark, confidence=answer.confidence)
 
 
-def _of_field(answer: Answer, saying: Saying, schema: JsonObject | None) -> Understood:
-    name = _field_meant(answer.output, saying.path, schema)
+def _of_field(answer: Answer, saying: FeedbackInput, schema: JsonObject | None) -> Understood:
+    name = _field_at(answer.output, saying.path, schema)
     entries = fields.entries(answer.output, name)
     own = [e for e in entries if saying.path in (e.path, f"{e.path}/value")]
     path = (own or entries)[0].path if entries else f"{DATA.path}{name}"
@@ -139,7 +139,7 @@ def _of_field(answer: Answer, saying: Saying, schema: JsonObject | None) -> Unde
 
 
 def _corrected(
-    output: JsonObject, name: str, path: str, saying: Saying, *, is_one: bool
+    output: JsonObject, name: str, path: str, saying: FeedbackInput, *, is_one: bool
 ) -> JsonValue:
     """Return the right values of a field; correcting one value by its path keeps the others."""
     if saying.verdict is not Verdict.CORRECTED:
@@ -163,7 +163,7 @@ def _refuse_unread_date(value: JsonValue) -> None:
         )
 
 
-def _field_meant(output: JsonObject, path: str, schema: JsonObject | None) -> str:
+def _field_at(output: JsonObject, path: str, schema: JsonObject | None) -> str:
     """Return the name of the field at a JSON Pointer, or with this name.
 
     A field that the answer left out is known if the schema has it.
@@ -246,7 +246,7 @@ def _fields_there_are(path: str, known: Sequence[str]) -> str:
     return f"It has {', '.join(known[:_MAX_NAMED])}."
 
 
-def _of_anything(answer: Answer, saying: Saying) -> Understood:
+def _of_anything(answer: Answer, saying: FeedbackInput) -> Understood:
     """Return the remark on a whole answer, or on a value of an answer without fields.
 
     Raises:

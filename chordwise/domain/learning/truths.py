@@ -81,7 +81,7 @@ def holds_for(kind: AnalysisType, remark: Remark, asked: JsonObject, question: J
         return True
     if kind is AnalysisType.EXTRACTION:
         options = options_from(asked), options_from(question)
-        return bool(remark.name) and fields.is_asked_alike(remark.name, *options)
+        return bool(remark.name) and fields.is_same_field(remark.name, *options)
     if kind is not AnalysisType.CLASSIFICATION:
         return remark.path == LABEL_PATHS.get(kind)
     said = remark.corrected if remark.verdict is Verdict.CORRECTED else remark.judged

@@ -84,7 +84,7 @@ class AnthropicBatches:
                 found = state
         return found
 
-    def look(self, provider_id: str) -> BatchState:
+    def retrieve(self, provider_id: str) -> BatchState:
         """Return the state of the batch."""
         return self._state(self._http.get(f"{PATH}/{provider_id}"))
 

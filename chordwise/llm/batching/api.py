@@ -88,7 +88,7 @@ class BatchApi(Protocol):
     def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:
         """Return a batch whose creation was never confirmed; `known` are ids of other batches."""
 
-    def look(self, provider_id: str) -> BatchState:
+    def retrieve(self, provider_id: str) -> BatchState:
         """Return the state of a batch."""
 
     def results(self, state: BatchState) -> Iterator[LineOutcome]:

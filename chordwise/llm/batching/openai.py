@@ -102,7 +102,7 @@ class OpenAIBatches:
                 return self._state(found)
         return None
 
-    def look(self, provider_id: str) -> BatchState:
+    def retrieve(self, provider_id: str) -> BatchState:
         """Return the state of the batch."""
         return self._state(self._http.get(f"/batches/{provider_id}"))
 

@@ -132,7 +132,7 @@ class LimitPolicy:
 class Limits(Protocol):
     """Grants permits for one endpoint; safe to share between threads. Never raises."""
 
-    def take(self, request: PermitRequest) -> Permit | Wait | Denial:
+    def acquire(self, request: PermitRequest) -> Permit | Wait | Denial:
         """Return a permit, a wait before asking again, or the denial that stops requests."""
 
     def settle(self, permit: Permit, report: CallReport) -> None:
@@ -199,32 +199,32 @@ class ResilientLimits:
         self._read = read
         self._clock = clock
         self._lock = threading.Lock()
-        self._away_until = 0.0
-        self._is_away = False
+        self._shared_retry_at = 0.0
+        self._uses_fallback = False
         self._read_at = float("-inf")
 
-    def take(self, request: PermitRequest) -> Permit | Wait | Denial:
+    def acquire(self, request: PermitRequest) -> Permit | Wait | Denial:
         """Return a permit, a wait with its reason, or the denial that stops requests."""
-        if self._clock() >= self._away_until:
+        if self._clock() >= self._shared_retry_at:
             try:
-                answer = self._shared.take(request)
+                answer = self._shared.acquire(request)
                 self._remember()
             except (redis.RedisError, OSError) as error:
-                self._note_away(error)
+                self._start_fallback(error)
             else:
-                self._note_back()
+                self._end_fallback()
                 return answer
-        return self._process.take(request)
+        return self._process.acquire(request)
 
     def settle(self, permit: Permit, report: CallReport) -> None:
         """Return a permit to the limiter that granted it."""
         if not permit.is_shared:
             self._process.settle(permit, report)
-        elif self._clock() >= self._away_until:
+        elif self._clock() >= self._shared_retry_at:
             try:
                 self._shared.settle(permit, report)
             except (redis.RedisError, OSError) as error:
-                self._note_away(error)
+                self._start_fallback(error)
 
     def _remember(self) -> None:
         with self._lock:
@@ -233,18 +233,18 @@ class ResilientLimits:
             self._read_at = self._clock()
         self._process.remember(self._read())
 
-    def _note_away(self, error: Exception) -> None:
+    def _start_fallback(self, error: Exception) -> None:
         with self._lock:
-            self._away_until = self._clock() + PAUSE_SECONDS
-            if not self._is_away:
+            self._shared_retry_at = self._clock() + PAUSE_SECONDS
+            if not self._uses_fallback:
                 log.warning("limits.fallback_started", error=type(error).__name__)
-            self._is_away = True
+            self._uses_fallback = True
 
-    def _note_back(self) -> None:
+    def _end_fallback(self) -> None:
         with self._lock:
-            if self._is_away:
+            if self._uses_fallback:
                 log.info("limits.fallback_ended")
-            self._is_away = False
+            self._uses_fallback = False
 
 
 LONGEST_PAUSE_SECONDS = 300.0
@@ -274,7 +274,7 @@ class ProcessLimits:
         with self._lock:
             self._state = state
 
-    def take(self, request: PermitRequest) -> Permit | Wait:
+    def acquire(self, request: PermitRequest) -> Permit | Wait:
         """Return a permit, or a wait with its reason."""
         with self._lock:
             now = self._clock()

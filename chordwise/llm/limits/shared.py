@@ -64,7 +64,9 @@ class SharedLimits:
         self._keys = [*keys(endpoint), pauses.KEY]
         self._place = place
         self._policy = policy
-        self._known = json.dumps(_known(policy) | {"pauses": list(place.names) if place else []})
+        self._known = json.dumps(
+            _policy_values(policy) | {"pauses": list(place.names) if place else []}
+        )
         self._clock = clock
         self._questions: Gathering[str, JsonObject] = Gathering(
             self._answer_all,
@@ -73,7 +75,7 @@ class SharedLimits:
             0.0 if clock else _LINGER_SECONDS,
         )
 
-    def take(self, request: PermitRequest) -> Permit | Wait | Denial:
+    def acquire(self, request: PermitRequest) -> Permit | Wait | Denial:
         """Return a permit, a wait with its reason, or the denial that stops requests.
 
         Raises:
@@ -86,7 +88,7 @@ class SharedLimits:
             "cost": {kind.value: request.cost.get(kind, 0) for kind in QuotaKind},
             "lease_seconds": self._policy.lease_seconds,
         }
-        answer = self._questions.outcome(self._said(question))
+        answer = self._questions.outcome(self._to_json(question))
         if answer["granted"]:
             return Permit(request=request, granted_at=float(str(answer["granted_at"])))
         if "denied" in answer:
@@ -118,9 +120,9 @@ class SharedLimits:
             "left": {kind: count for kind, count in left.items() if count is not None},
         }
         is_news = report.result not in (CallResult.ANSWERED, CallResult.UNSENT)
-        self._questions.leave(self._said(question), at_once=is_news)
+        self._questions.leave(self._to_json(question), at_once=is_news)
 
-    def _said(self, question: dict[str, object]) -> str:
+    def _to_json(self, question: dict[str, object]) -> str:
         if self._clock is not None:
             question["now"] = self._clock()
         return json.dumps(question)
@@ -154,7 +156,7 @@ def refund(permit: Permit, report: CallReport) -> dict[str, int]:
     return {kind.value: cost.get(kind, 0) - used for kind, used in report.used.items()}
 
 
-def _known(policy: LimitPolicy) -> JsonObject:
+def _policy_values(policy: LimitPolicy) -> JsonObject:
     configured: JsonObject = {kind.value: 0 for kind in QuotaKind}
     configured[QuotaKind.REQUESTS.value] = policy.requests_per_minute or 0
     configured[QuotaKind.TOKENS.value] = policy.tokens_per_minute or 0

@@ -21,7 +21,7 @@ _LONGEST_WAIT_SECONDS = 1.0
 _GROWTH = 1.5
 
 
-class Standing(Enum):
+class ClaimStatus(Enum):
     """The state of a request without a cached completion.
 
     Claimed by this caller; claimed by another; or unknown, as the cache is unavailable.
@@ -45,7 +45,7 @@ class CacheEntry:
 class CompletionCache(Protocol):
     """Stores completions; it never raises while it is unavailable."""
 
-    def take(self, entry: CacheEntry) -> Completion | Standing:
+    def find_or_claim(self, entry: CacheEntry) -> Completion | ClaimStatus:
         """Return the completion, or claim the request for this caller if it is free."""
 
     def store(self, entry: CacheEntry, completion: Completion) -> None:
@@ -58,7 +58,7 @@ class CompletionCache(Protocol):
 class HitLedger(Protocol):
     """Records the questions that were answered without a request."""
 
-    def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> CallId:
+    def record_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> CallId:
         """Write a separate row, without a cost."""
 
 
@@ -86,40 +86,40 @@ class Cached(Middleware):
         """
         started = time.monotonic()
         entry = self._entry(request)
-        found = self._take(entry, request.within(self.longest_wait_seconds))
+        found = self._poll(entry, request.within(self.longest_wait_seconds))
         waited = time.monotonic() - started
         match found:
-            case Standing.OURS:
-                return self._ask_and_keep(request.after(waited), entry)
-            case Standing.OTHERS | Standing.UNKNOWN:
+            case ClaimStatus.OURS:
+                return self._ask_and_store(request.after(waited), entry)
+            case ClaimStatus.OTHERS | ClaimStatus.UNKNOWN:
                 return self.model.complete(request.after(waited))
             case _:
                 start = call_start(self.profile, request)
-                call_id = self.ledger.note_hit(start, found, round(waited * 1000))
+                call_id = self.ledger.record_hit(start, found, round(waited * 1000))
                 return replace(found, call_id=str(call_id), cache_key=entry.key)
 
-    def _take(self, entry: CacheEntry, patience_seconds: float) -> Completion | Standing:
+    def _poll(self, entry: CacheEntry, patience_seconds: float) -> Completion | ClaimStatus:
         """Poll the cache while another caller holds the claim, with growing waits."""
         waited, wait = 0.0, _FIRST_WAIT_SECONDS
         while True:
-            found = self.cache.take(entry)
-            if found is not Standing.OTHERS or waited >= patience_seconds:
+            found = self.cache.find_or_claim(entry)
+            if found is not ClaimStatus.OTHERS or waited >= patience_seconds:
                 return found
             self.sleep(wait)
             waited += wait
             wait = min(wait * _GROWTH, _LONGEST_WAIT_SECONDS)
 
-    def _ask_and_keep(self, request: CompletionRequest, entry: CacheEntry) -> Completion:
-        kept = False
+    def _ask_and_store(self, request: CompletionRequest, entry: CacheEntry) -> Completion:
+        is_stored = False
         try:
             completion = self.model.complete(request)
-            if is_worth_keeping(completion):
+            if is_cacheable(completion):
                 self.cache.store(entry, completion)
-                kept = True
+                is_stored = True
         finally:
-            if not kept:
+            if not is_stored:
                 self.cache.release(entry)
-        return replace(completion, cache_key=entry.key) if kept else completion
+        return replace(completion, cache_key=entry.key) if is_stored else completion
 
     def _entry(self, request: CompletionRequest) -> CacheEntry:
         return CacheEntry(
@@ -164,7 +164,7 @@ def key_of(request: CompletionRequest, about: JsonObject) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def is_worth_keeping(completion: Completion) -> bool:
+def is_cacheable(completion: Completion) -> bool:
     """Return whether a completion ended cleanly and is not empty."""
     clean = completion.finish_reason is FinishReason.STOP and not completion.refusal
     return clean and bool(completion.text.strip())

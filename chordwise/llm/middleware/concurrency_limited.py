@@ -8,25 +8,25 @@ from threading import Semaphore
 
 from chordwise.llm.model import Completion, CompletionRequest, Middleware
 
-_PART_BESIDE = 4
+_SLOTS_PER_EXTRA_CALL = 4
 
 
-def most_unstored(slots: int) -> int:
+def max_unstored_calls(slots: int) -> int:
     """Return the maximum number of calls in flight, or answered and not stored, with these slots.
 
     A process that is killed can lose this many answers: one per slot, and one more for each fourth
     slot.
     """
-    return slots + slots // _PART_BESIDE
+    return slots + slots // _SLOTS_PER_EXTRA_CALL
 
 
 class Slots:
-    """The slots of a process, which bound its calls in flight; see also `most_unstored`."""
+    """The slots of a process, which bound its calls in flight; see also `max_unstored_calls`."""
 
     def __init__(self, count: int) -> None:
-        self.asking = Semaphore(most_unstored(count))
+        self.asking = Semaphore(max_unstored_calls(count))
         self.sent = Semaphore(count)
-        self.unstored = Semaphore(most_unstored(count))
+        self.unstored = Semaphore(max_unstored_calls(count))
 
 
 class Turn:

@@ -93,7 +93,7 @@ class Fallback:
         started = self._clock()
         for model in self._models:
             remaining = request.after(self._clock() - started)
-            if errors and _is_passed_over(remaining, model, errors):
+            if errors and _is_skipped(remaining, model, errors):
                 continue
             if errors:
                 self._on_fallback(asked[-1].profile, model.profile, errors[-1])
@@ -105,9 +105,7 @@ class Fallback:
         raise first_transient_or_first(errors)
 
 
-def _is_passed_over(
-    request: CompletionRequest, model: ChatModel, errors: Sequence[ModelError]
-) -> bool:
+def _is_skipped(request: CompletionRequest, model: ChatModel, errors: Sequence[ModelError]) -> bool:
     if not model.profile.understands_language:
         return request.task.analysis_type in UNANSWERED_BY_EXTRACTIVE
     if request.timeout_seconds is None:

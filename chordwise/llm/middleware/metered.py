@@ -95,7 +95,7 @@ class NullLedger:
     def withdraw(self, call_id: CallId) -> None:
         """Do nothing."""
 
-    def note_hit(
+    def record_hit(
         self,
         start: CallStart,  # noqa: ARG002 - the signature is the port's
         completion: Completion,  # noqa: ARG002 - as above

@@ -25,7 +25,7 @@ class Speed:
         self._last: deque[Timings] = deque(maxlen=_REMEMBERED)
         self._lock = threading.Lock()
 
-    def note(self, timings: Timings) -> None:
+    def record(self, timings: Timings) -> None:
         """Record the server's measurements of an answer."""
         with self._lock:
             self._last.append(timings)
@@ -50,13 +50,13 @@ class Speed:
 class Paced(Middleware):
     """Limits a request to twice the time that its prompt and longest answer need, plus a second.
 
-    The limit is at least `least_seconds`. Before the first measured answer, and again after a
+    The limit is at least `min_seconds`. Before the first measured answer, and again after a
     timeout, a request may use all the time of its question, or `max_seconds`.
     """
 
-    def __init__(self, model: ChatModel, least_seconds: float, max_seconds: float) -> None:
+    def __init__(self, model: ChatModel, min_seconds: float, max_seconds: float) -> None:
         super().__init__(model)
-        self._least_seconds = least_seconds
+        self._min_seconds = min_seconds
         self._max_seconds = max_seconds
         self._speed = Speed()
 
@@ -70,7 +70,7 @@ class Paced(Middleware):
             self._speed.forget()
             raise
         if completion.timings is not None:
-            self._speed.note(completion.timings)
+            self._speed.record(completion.timings)
         return completion
 
     def _seconds_for(self, request: CompletionRequest) -> float:
@@ -79,4 +79,4 @@ class Paced(Middleware):
         needed = self._speed.seconds_for(prompt, request.max_output_tokens)
         if needed is None:
             return left
-        return min(left, max(self._least_seconds, MARGIN * needed + OVERHEAD_SECONDS))
+        return min(left, max(self._min_seconds, MARGIN * needed + OVERHEAD_SECONDS))

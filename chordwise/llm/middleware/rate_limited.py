@@ -56,15 +56,15 @@ class Gate:
     """Takes the permit of a request last: after the request is recorded, and within its turn.
 
     A permit is therefore held no longer than its call. A gate belongs to one thread and holds the
-    state of its current request: the `wanted` permit, the granted one, and the time at which it
-    entered.
+    state of its current request: the request for a permit, the granted permit, and the time at
+    which it entered.
     """
 
     limits: Limits
     turn: Turn | None = None
     pressure: Pressure = field(default_factory=Pressure)
     clock: Callable[[], float] = time.monotonic
-    wanted: PermitRequest | None = None
+    permit_request: PermitRequest | None = None
     permit: Permit | None = None
     entered_at: float = 0.0
 
@@ -76,8 +76,8 @@ class Gate:
         """
         if self.turn:
             self.turn.send()
-        if self.permit is None and self.wanted is not None:
-            answer = self.limits.take(self.wanted)
+        if self.permit is None and self.permit_request is not None:
+            answer = self.limits.acquire(self.permit_request)
             self.pressure.is_high = not isinstance(answer, Permit)
             if not isinstance(answer, Permit):
                 if self.turn:
@@ -115,23 +115,23 @@ class RateLimited(Middleware):
             ModelOverloadedError: The provider failed too often; the circuit breaker is open.
             ModelError: The error of the wrapped model.
         """
-        wanted = PermitRequest(
+        permit_request = PermitRequest(
             permit=uuid4().hex, priority=self.priority, cost=cost_of(request, self.profile)
         )
         answer: Wait | Denial | None = None
         if self.gate and not self.gate.pressure.is_high:
             try:
-                return self._asked(request, wanted, None)
+                return self._send(request, permit_request, None)
             except NoPermitError as error:
                 answer = error.answer
-        return self._asked(request, wanted, self._permit(wanted, answer))
+        return self._send(request, permit_request, self._permit(permit_request, answer))
 
-    def _asked(
-        self, request: CompletionRequest, wanted: PermitRequest, permit: Permit | None
+    def _send(
+        self, request: CompletionRequest, permit_request: PermitRequest, permit: Permit | None
     ) -> Completion:
         """Send one request; report its outcome to the limits if it had a permit."""
         gate = self.gate or Gate(self.limits)
-        gate.wanted, gate.permit, gate.entered_at = wanted, permit, self.clock()
+        gate.permit_request, gate.permit, gate.entered_at = permit_request, permit, self.clock()
         report = CallReport(result=CallResult.UNSENT)
         try:
             completion = self.model.complete(request)
@@ -149,23 +149,23 @@ class RateLimited(Middleware):
                 self.limits.settle(gate.permit, report)
         return completion
 
-    def _permit(self, wanted: PermitRequest, answer: Wait | Denial | None) -> Permit:
+    def _permit(self, permit_request: PermitRequest, answer: Wait | Denial | None) -> Permit:
         """Wait for a permit; `answer` is the limits' answer to an earlier request for it."""
         ends_at = self.clock() + self.longest_wait_seconds
         pressure = self.gate.pressure if self.gate else Pressure()
         pressure.is_high = answer is not None
         while True:
-            found = answer or self.limits.take(wanted)
+            found = answer or self.limits.acquire(permit_request)
             if isinstance(found, Permit):
                 return found
             if isinstance(found, Denial):
                 raise denied(found)
             answer, pressure.is_high = None, True
             if self.clock() + found.seconds > ends_at:
-                self._give_up(found)
+                self._raise_unavailable(found)
             self.sleep(found.seconds)
 
-    def _give_up(self, wait: Wait) -> NoReturn:
+    def _raise_unavailable(self, wait: Wait) -> NoReturn:
         model = f"{self.profile.provider}/{self.profile.model}"
         error: TransientError
         if wait.reason is Reason.BREAKER:

@@ -25,7 +25,7 @@ class _Deadline:
     """The end of a question's time, and the least time left with which a request may start."""
 
     ends_at: float
-    least_seconds: float = SHORTEST_REQUEST_SECONDS
+    min_seconds: float = SHORTEST_REQUEST_SECONDS
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +59,7 @@ class Retrying(Middleware):
                     replace(request, attempt=next(numbers), timeout_seconds=left)
                 )
             except ModelTimeoutError as error:
-                deadline.least_seconds = max(deadline.least_seconds, error.granted_seconds)
+                deadline.min_seconds = max(deadline.min_seconds, error.granted_seconds)
                 raise
 
         try:
@@ -76,7 +76,7 @@ class Retrying(Middleware):
 
     def _attempts(self, deadline: _Deadline) -> tenacity.Retrying:
         return tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_is_worth_repeating),
+            retry=tenacity.retry_if_exception(_is_retryable),
             wait=self._wait_seconds,
             stop=lambda state: self._exhausted(state, deadline),
             sleep=self.sleep,
@@ -86,20 +86,20 @@ class Retrying(Middleware):
     def _wait_seconds(self, state: tenacity.RetryCallState) -> float:
         doubled = self.policy.base_seconds * 2 ** (state.attempt_number - 1)
         jitter = self.random.uniform(0, min(doubled, self.policy.max_wait_seconds))
-        return max(jitter, _asked_for(state))
+        return max(jitter, _requested_seconds(state))
 
     def _exhausted(self, state: tenacity.RetryCallState, deadline: _Deadline) -> bool:
         wait = state.upcoming_sleep
-        too_late = self.clock() + wait + deadline.least_seconds > deadline.ends_at
+        too_late = self.clock() + wait + deadline.min_seconds > deadline.ends_at
         too_often = state.attempt_number >= self.policy.attempts
         return too_often or too_late or wait > self.policy.max_wait_seconds
 
 
-def _is_worth_repeating(error: BaseException) -> bool:
+def _is_retryable(error: BaseException) -> bool:
     return isinstance(error, TransientError) and not error.has_waited
 
 
-def _asked_for(state: tenacity.RetryCallState) -> float:
+def _requested_seconds(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     seconds = error.retry_after_seconds if isinstance(error, TransientError) else None
     return seconds or 0.0

@@ -8,7 +8,7 @@ from chordwise.domain.addresses import is_at_provider
 from chordwise.errors import ConfigurationError
 from chordwise.llm.model import ChatModel
 from chordwise.llm.providers.anthropic import AnthropicModel
-from chordwise.llm.providers.ollama import kept_loaded, require_keep_alive
+from chordwise.llm.providers.ollama import require_keep_alive, with_keep_alive
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
@@ -34,7 +34,7 @@ def connect(
         case "openai":
             _require_key(settings, api_key, "OPENAI_API_KEY")
             model = OpenAIModel(settings, api_key, transport)
-            return kept_loaded(model, settings, api_key, transport)
+            return with_keep_alive(model, settings, api_key, transport)
         case "anthropic":
             _require_key(settings, api_key, "ANTHROPIC_API_KEY")
             return AnthropicModel(settings, api_key, transport)

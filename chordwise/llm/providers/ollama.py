@@ -30,13 +30,15 @@ _LONGEST_INTERVAL_SECONDS = 60.0
 _SECONDS: Mapping[str, int] = MappingProxyType({"s": 1, "m": 60, "h": 3_600})
 
 
-def kept_loaded(
+def with_keep_alive(
     model: ChatModel, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
 ) -> ChatModel:
     """Return the model, wrapped to send `keep_alive` to its server if the settings have it."""
     if not settings.keep_alive:
         return model
-    return KeptLoaded(model, _keeper(settings, api_key, transport), interval_seconds(settings))
+    return KeptLoaded(
+        model, _keep_alive_request(settings, api_key, transport), interval_seconds(settings)
+    )
 
 
 def require_keep_alive(settings: ModelSettings) -> None:
@@ -62,7 +64,7 @@ def interval_seconds(settings: ModelSettings) -> float:
     return min(_LONGEST_INTERVAL_SECONDS, length / 2)
 
 
-def _keeper(
+def _keep_alive_request(
     settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
 ) -> Callable[[], None]:
     url = endpoint(settings.base_url.rstrip("/").removesuffix("/v1"), "/api/generate")
@@ -73,7 +75,7 @@ def _keeper(
     if key:
         headers["authorization"] = f"Bearer {key}"
 
-    def keep() -> None:
+    def send() -> None:
         body = {"model": settings.model, "keep_alive": duration}
         response = transport.post_json(url, headers, body, _TIMEOUT_SECONDS)
         if response.status >= LOWEST_ERROR_STATUS:
@@ -82,26 +84,26 @@ def _keeper(
                 "keep_alive is for Ollama; remove it for other servers.",
             )
 
-    return keep
+    return send
 
 
 class KeptLoaded(Middleware):
-    """Calls `keep` after an answer, at most once per `interval_seconds`.
+    """Calls `send` after an answer, at most once per `interval_seconds`.
 
-    The call follows the answer because the model is certainly loaded then; before it, `keep` would
-    wait for the model to load. The first failure of `keep` is logged; failures never affect the
+    The call follows the answer because the model is certainly loaded then; before it, `send` would
+    wait for the model to load. The first failure of `send` is logged; failures never affect the
     answer.
     """
 
     def __init__(
         self,
         model: ChatModel,
-        keep: Callable[[], None],
+        send: Callable[[], None],
         interval_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(model)
-        self._keep = keep
+        self._send = send
         self._interval_seconds = interval_seconds
         self._clock = clock
         self._lock = threading.Lock()
@@ -109,10 +111,10 @@ class KeptLoaded(Middleware):
         self._has_failed = False
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Return the answer of the model; then call `keep` if it is due."""
+        """Return the answer of the model; then call `send` if it is due."""
         completion = self.model.complete(request)
         if self._is_due():
-            self._tell()
+            self._send_if_possible()
         return completion
 
     def _is_due(self) -> bool:
@@ -123,9 +125,9 @@ class KeptLoaded(Middleware):
             self._due_at = now + self._interval_seconds
             return True
 
-    def _tell(self) -> None:
+    def _send_if_possible(self) -> None:
         try:
-            self._keep()
+            self._send()
         except ModelError as error:
             if not self._has_failed:
                 log.warning("model.keep_alive_failed", model=self.profile.model, reason=error.what)

@@ -88,7 +88,7 @@ def unread(answer: Answer, task: AnalysisTask, source: Source) -> tuple[MissingR
 
 def with_missing_rows(answer: Answer, missing: Sequence[MissingRows]) -> Answer:
     """Return an answer with further missing rows, and its quality lowered accordingly."""
-    every = missing_rows.together(answer.missing_rows, missing)
+    every = missing_rows.union(answer.missing_rows, missing)
     before, after = (missing_rows.share(each) for each in (answer.missing_rows, every))
     lowered = lowered_by(answer.quality, after / before if before else 1.0)
     return replace(answer, missing_rows=every, quality=lowered)
@@ -116,7 +116,7 @@ def _check(
     if found := analysis.problems(parsed.answer, task):
         raise InvalidAnswerError("; ".join(found[: validation.MAX_PROBLEMS]))
     # Values are looked for in the quotes as the model wrote them: a joined one spans more.
-    marked = analysis.with_marks(analysis.kept(parsed.answer), task.options)
+    marked = analysis.with_marks(analysis.without_reasoning(parsed.answer), task.options)
     output = grounding.ground(marked, source)
     mended = repaired or parsed.repaired
     missing = missing_rows.compare(

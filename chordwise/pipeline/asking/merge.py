@@ -65,7 +65,7 @@ class Synthesizer:
         """Return the question that joins answers."""
         outputs = tuple(answer.output for answer in answers)
         task = replace(self.task, stage=Stage.SYNTHESIZE, answers=outputs)
-        source = Source(self.document.source.text, known=grounding.known_spans(outputs))
+        source = Source(self.document.source.text, known=grounding.spans_by_quote(outputs))
         return replace(self.document, task=task, source=source)
 
     def synthesize(self, answers: Sequence[Answer]) -> Synthesis:

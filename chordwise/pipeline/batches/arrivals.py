@@ -15,7 +15,7 @@ from chordwise.domain import json_values
 from chordwise.domain.states import BatchRequestStatus
 from chordwise.errors import ModelError, ModelTransportError, RefusedError, TransientError
 from chordwise.llm.batching.api import LineOutcome
-from chordwise.llm.middleware.cached import is_worth_keeping
+from chordwise.llm.middleware.cached import is_cacheable
 from chordwise.llm.model import Completion, FinishReason
 from chordwise.llm.pricing import BATCH, CostBasis, Price, booked_cost
 from chordwise.pipeline.models import answer_cache
@@ -121,7 +121,7 @@ class Arrivals:
         return cost
 
     def _cache(self, session: Session, row: BatchRequest, completion: Completion) -> None:
-        if not self.uses_cache or not is_worth_keeping(completion):
+        if not self.uses_cache or not is_cacheable(completion):
             return
         of_job = select(Run.use_cache).join(Job, Job.run_id == Run.id).where(Job.id == row.job_id)
         if session.scalar(of_job):
@@ -132,7 +132,7 @@ class Arrivals:
                 "prompt_version": json_values.text(row.call.get("prompt_version")),
                 "completion": answer_cache.to_json(completion),
             }
-            cached_completions.put(session, values)
+            cached_completions.store_unclaimed(session, values)
 
 
 def _usage_values(completion: Completion) -> dict[str, object]:

@@ -85,7 +85,7 @@ class _Batches:
         if batch.provider_id is None:
             self._submit(api, batch)
         else:
-            self._follow(api, batch, api.look(batch.provider_id))
+            self._follow(api, batch, api.retrieve(batch.provider_id))
 
     def _submit(self, api: BatchApi, batch: Batch) -> None:
         """Create the batch, unless an earlier attempt did so and its response was lost.
@@ -151,7 +151,7 @@ class _Batches:
         return api.create(replace(prepared, upload=upload))
 
     def _is_needed(self, batch: Batch) -> bool:
-        return self._commit(lambda s: batch_requests.is_wanted(s, batch.id))
+        return self._commit(lambda s: batch_requests.has_waiting_jobs(s, batch.id))
 
     def _prepared(self, batch: Batch) -> PreparedBatch:
         rows = self._commit(lambda s: batch_requests.of_batch(s, batch.id))
@@ -340,7 +340,7 @@ def _size(session: Session, name: str, max_requests: int) -> int:
 
 
 def _create_batch(session: Session, name: str, size: int) -> None:
-    rows = batch_requests.take(session, name, size, MAX_BYTES)
+    rows = batch_requests.lock_next(session, name, size, MAX_BYTES)
     if not rows:
         return
     batch = Batch(

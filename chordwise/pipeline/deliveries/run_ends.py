@@ -93,7 +93,7 @@ def _configured_kinds(context: Context) -> set[DeliveryKind]:
 def _claim_due(context: Context) -> tuple[Delivery | None, int]:
     """Claim a due delivery; return it with the time of this attempt, in seconds."""
     with context.database.write() as session:
-        delivery = deliveries.take_due(session, _configured_kinds(context))
+        delivery = deliveries.lock_due(session, _configured_kinds(context))
         if delivery is None:
             return None, 0
         if delivery.content is None and delivery.run_id is not None:
@@ -121,8 +121,8 @@ def _content(session: Session, delivery: Delivery, run_id: uuid.UUID) -> JsonObj
     return {
         "run": account.run,
         "delivery_id": identity(delivery),
-        "account": json_values.plain(account),
-        "usage": json_values.plain(progress.read(session, run_id).calls),
+        "account": json_values.as_json(account),
+        "usage": json_values.as_json(progress.read(session, run_id).calls),
     }
 
 

@@ -65,7 +65,7 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
 
 def _names(settings: Settings) -> Iterable[str]:
     try:
-        asked = settings.names_asked(settings.model)
+        asked = settings.selected_names(settings.model)
     except ConfigurationError:
         asked = (settings.model,)  # the check of the model reports the problem
     vision = [settings.readers.vision] if settings.readers.vision else []

@@ -56,7 +56,7 @@ def _profile(settings: Settings, name: str) -> Check:
         options = run_options(settings, profile)
     except UsageError as error:
         raise ConfigurationError(error.what, error.hint) from error
-    for model in settings.names_asked(options.model):
+    for model in settings.selected_names(options.model):
         settings.model_named(model)
     asked = ", ".join(options.types)
     return Check(name=f"profile {name}", finding=f"asks {options.model} for {asked}")

@@ -141,7 +141,7 @@ def text_of(value: object) -> str:
         case dict() | list():
             return json_values.encoded(value)
         case _:
-            plain = json_values.plain(value)
+            plain = json_values.as_json(value)
             return plain if isinstance(plain, str) else repr(plain)
 
 

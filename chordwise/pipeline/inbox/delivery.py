@@ -18,7 +18,7 @@ from typing import IO, TypeAlias
 
 from sqlalchemy import Row
 
-from chordwise.domain.inbox_names import is_inside, names_like, note_name, side_car_name
+from chordwise.domain.inbox_names import is_inside, name_of_note, names_like, side_car_name
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import InboxStatus, JobStatus
 from chordwise.domain.visible_text import printable
@@ -115,7 +115,7 @@ class FileDeliverer:
                     run = None if file.run_id is None else session.get_one(Run, file.run_id)
                     write(note, file, run, outcomes, now, is_done=is_done)
                     has_reason = is_done or file.reason is not None
-                    trouble = {} if has_reason else inbox_files.first_trouble(session, file.id)
+                    trouble = {} if has_reason else inbox_files.first_failure(session, file.id)
                     found[file.id] = FileOutcome(is_done=is_done, note=note, trouble=trouble)
             yield found
 
@@ -173,7 +173,7 @@ class FileDeliverer:
             folders.place_numbered(side_car, beside, f"{file.id.hex}-side-car")
 
     def _add_note(self, file: InboxFile, destination: Path, found: FileOutcome) -> None:
-        note = destination.with_name(note_name(destination.name))
+        note = destination.with_name(name_of_note(destination.name))
         mark = folders.hidden_path(note, f"{file.id.hex}-note")
         if os.path.lexists(note):  # written before a kill; its name was free when chosen
             mark.unlink(missing_ok=True)
@@ -204,7 +204,7 @@ def _free_place(file: InboxFile, found: FileOutcome, chosen: set[Path]) -> Path:
     folder = _folder_for(file, found)
     folder.mkdir(parents=True, exist_ok=True)
     for name in names_like(file.relative.name):
-        beside = {folder / each for each in (name, note_name(name), side_car_name(name))}
+        beside = {folder / each for each in (name, name_of_note(name), side_car_name(name))}
         if not chosen & beside and not any(map(os.path.lexists, beside)):
             chosen |= beside
             return folder / name

@@ -103,7 +103,7 @@ class FileTaker:
         orphans = set(self._store.ids())  # read before the rows: a row precedes its sub-folder
         with self._context.database.read() as session:
             files = inbox_files.in_status(session, self._store.id, InboxStatus.TAKING, None)
-            orphans -= inbox_files.known_ids(session, list(orphans))
+            orphans -= inbox_files.undelivered_ids(session, list(orphans))
         return [
             *((file.id, partial(self._finish, file)) for file in files),
             *((file_id, partial(self._restore_orphan, file_id)) for file_id in orphans),

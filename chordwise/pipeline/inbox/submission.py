@@ -141,7 +141,7 @@ class FileSubmitter:
         ]
         if ended:
             with self._context.database.write() as session:
-                inbox_files.note_submitted(session, ended)
+                inbox_files.record_submitted(session, ended)
             self._record_outcomes(task, ended)
 
     def close_quiet(self, *, everything: bool = False) -> None:
@@ -170,7 +170,7 @@ class FileSubmitter:
     def subtract_attempts(self) -> None:
         """Subtract the attempts of this process, which is stopping normally."""
         with self._context.database.write() as session:
-            inbox_files.take_attempts_back(session, self._begun)
+            inbox_files.undo_attempts(session, self._begun)
 
     def _stored(self, file: InboxFile) -> Path:
         return self._store.path_of(file.id, file.relative.name)
@@ -377,7 +377,7 @@ class _Batches:
             placed, position = self._places[each.intake_id]
             links.append((placed.file.id, each.intake_id, position))
         inbox_files.link_all(session, run_id, links)
-        inbox_files.note_submitted(session, self._ended(offered))
+        inbox_files.record_submitted(session, self._ended(offered))
 
     def _ended(self, offered: Sequence[Offered]) -> list[InboxFile]:
         return [self._placed(each).file for each in offered if each.is_last]

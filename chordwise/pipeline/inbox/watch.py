@@ -309,10 +309,10 @@ class Watch:
             raise
         except (OSError, ChordwiseError) as error:
             reason = error.what if isinstance(error, ChordwiseError) else str(error.strerror)
-            if self._failures.note(key, reason, self._monotonic()):
+            if self._failures.record(key, reason, self._monotonic()):
                 log.warning("inbox.postponed", what=what, file=printable(str(key)), reason=reason)
         except Exception:  # a defect with one file must not block the others
-            if self._failures.note(key, "defect", self._monotonic()):
+            if self._failures.record(key, "defect", self._monotonic()):
                 log.exception("inbox.defect", what=what, file=printable(str(key)))
         else:
             if is_whole:

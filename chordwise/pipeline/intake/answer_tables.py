@@ -23,7 +23,7 @@ def table_of(options: RunOptions) -> str | None:
     """
     if not options.save_as:
         return None
-    name = identifiers.plain(options.save_as)
+    name = identifiers.sql_identifier(options.save_as)
     if not name:
         raise UsageError(
             f"A table cannot be named “{options.save_as}”.",

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Null, null
 from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking, document_flags, places, text_normalization
-from chordwise.domain.json_values import plain
+from chordwise.domain.json_values import as_json
 from chordwise.domain.learning.learned_examples import LearnedExample
 from chordwise.domain.states import IntakeOutcome, JobStatus, Lane
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_to_json
@@ -290,7 +290,7 @@ def _add_jobs(
     stored, leaders = _answers(session, run_questions, jobs)
     asking = [each for each in jobs if each.question not in {*stored, *leaders}]
     unanswered = [each for each in jobs if each.question not in stored]
-    learned_examples.keep(session, [one for each in unanswered for one in each.shown])
+    learned_examples.store(session, [one for each in unanswered for one in each.shown])
     whole = {each.id: len(each.text) for each in asking if run_questions.fits_one_chunk(each)}
     now = clock.read(session) if stored else None
     insert_all(
@@ -304,10 +304,10 @@ def _add_jobs(
     )
     ended = [each for each in jobs if each.question in stored]
     results.copy_all(session, {each.id: stored[each.question] for each in ended})
-    chunk_ids = chunks.write_whole(session, whole)
-    outbox.put_all(session, ANALYZE_SLICE, ((id_,) for id_ in chunk_ids), reason="submitted")
+    chunk_ids = chunks.insert_single(session, whole)
+    outbox.add_all(session, ANALYZE_SLICE, ((id_,) for id_ in chunk_ids), reason="submitted")
     cut = ((each.id,) for each in asking if each.id not in whole)
-    outbox.put_all(session, FAN_OUT, cut, reason="submitted")
+    outbox.add_all(session, FAN_OUT, cut, reason="submitted")
     return Counter(each.intake_id for each in ended)
 
 
@@ -371,7 +371,7 @@ def _batch_until(settings: Settings, run: Run) -> ColumnElement[datetime] | Null
 def _remove_from_list(session: Session, run_id: uuid.UUID, offered: Sequence[Offered]) -> None:
     counts = Counter(each.of for each in offered if each.of is not None)
     ended = {each.of for each in offered if each.is_last}
-    intakes.note_taken(session, {of: counts[of] for of in counts if of not in ended})
+    intakes.add_documents_taken(session, {of: counts[of] for of in counts if of not in ended})
     intakes.unlist(session, run_id, {of: counts[of] for of in counts if of in ended})
 
 
@@ -416,7 +416,7 @@ def _document(found: ReadDocument) -> Document:
         title=content.title or None,
         transcribed_by=content.transcribed_by or None,
         text=content.text,
-        flags=plain(content.flags),
+        flags=as_json(content.flags),
         normalization={
             **{name: getattr(content, name) for name in _NORMALIZATION},
             "invisible_characters": content.invisible_characters + content.invisible_removed,

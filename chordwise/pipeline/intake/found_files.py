@@ -32,7 +32,7 @@ from chordwise.readers.reading import (
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Entry, Intake, ListedFile
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import among
+from chordwise.storage.record import in_ids
 
 Found: TypeAlias = ReadDocument | UnreadDocument
 
@@ -242,7 +242,7 @@ def stored_documents(
         select(Job.id, Intake, Document)
         .join(Intake, Intake.id == Job.intake_id)
         .join(Document, Document.id == Job.document_id)
-        .where(among(Job.id, job_ids))
+        .where(in_ids(Job.id, job_ids))
         .options(undefer(Document.text))
     )
     return {job_id: _as_read(intake, document) for job_id, intake, document in found}

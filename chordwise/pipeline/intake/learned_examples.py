@@ -32,7 +32,7 @@ from chordwise.storage import judgments, learned_examples
 from chordwise.storage.documents import Document
 from chordwise.storage.judgments import Feedback
 from chordwise.storage.learned_examples import JudgedResult
-from chordwise.storage.record import among
+from chordwise.storage.record import in_ids
 
 _MAX_DOCUMENTS = 1_000
 _AT_ONCE = 50
@@ -82,7 +82,7 @@ def _learned(
         by_document[result.document_id].append(result)
     ids = list(by_document)
     for some in (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)):
-        texts = select(Document.id, Document.text).where(among(Document.id, some))
+        texts = select(Document.id, Document.text).where(in_ids(Document.id, some))
         for attempt in context.database.attempts(PATIENCE):
             with attempt as session:
                 feedback = judgments.of_documents(session, some)
@@ -122,7 +122,9 @@ def _usable(
     question = question_of(options_to_json(options.analysis))
     addresses = _addresses(settings, options.model)
     variants = _variants(options.analysis)
-    found = learned_examples.judged(session, options.profile, kind, question, _MAX_DOCUMENTS)
+    found = learned_examples.results_with_feedback(
+        session, options.profile, kind, question, _MAX_DOCUMENTS
+    )
     for each in found:
         is_same = question_of(each.options) == question
         is_same = is_same and _variants(options_from(each.options)) == variants
@@ -141,7 +143,7 @@ def _addresses(settings: Settings, model: str) -> frozenset[tuple[str, str]]:
     Empty for the built-in model, and for a model that is no longer configured.
     """
     try:
-        asked = [settings.model_named(name) for name in settings.names_asked(model)]
+        asked = [settings.model_named(name) for name in settings.selected_names(model)]
     except ConfigurationError:
         return frozenset()
     return frozenset(

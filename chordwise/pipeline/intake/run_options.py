@@ -87,7 +87,7 @@ def answerable(settings: Settings, options: RunOptions) -> RunOptions:
         UsageError: Only the built-in model is asked, and it does not support an analysis type.
     """
     wanted = options.analysis
-    asked = (settings.model_named(name) for name in settings.names_asked(options.model))
+    asked = (settings.model_named(name) for name in settings.selected_names(options.model))
     if all(model.provider == EXTRACTIVE for model in asked):
         if unanswered := UNANSWERED_BY_EXTRACTIVE.intersection(options.types):
             raise UsageError(
@@ -246,7 +246,7 @@ def user_templates(
     if folder is None:
         what = f"There is no prompt “{variant}”: no folder of prompts is set."
         raise UsageError(what, 'Set [prompts] folder = "prompts" (docs/prompts.md).')
-    found = library.own(settings.base_folder / folder, variant)
+    found = library.templates_in(settings.base_folder / folder, variant)
     if not any(each.name.partition(".")[0] in types for each in found):
         asked = " and ".join(types)
         raise UsageError(

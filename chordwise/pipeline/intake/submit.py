@@ -162,7 +162,7 @@ class Submission:
         self._context.leases.drop_intake(self._token)
         for attempt in self._context.database.attempts(PATIENCE):
             with attempt as session:
-                intakes.give_back(session, self.run_id, self._token, self._unlisted)
+                intakes.release(session, self.run_id, self._token, self._unlisted)
 
     def has_lease(self) -> bool:
         """Return whether this submission still holds the intake of a run that is not cancelled."""

@@ -148,7 +148,7 @@ def _claim_last(context: Context, chunk: ClaimedChunk) -> ClaimedChunk | None:
             jobs.lock(session, chunk.job_id)
             if chunk_leases.quarantine(session, chunk.id, max_attempts):
                 jobs.count_down(session, [chunk.job_id], SYNTHESIZE)
-                found = chunk_leases.look(session, [(chunk.id, token)]).get(token)
+                found = chunk_leases.find_claimed(session, [(chunk.id, token)]).get(token)
             else:
                 found = chunk_leases.claim(session, chunk.id, token, context.lease, max_attempts)
     return found
@@ -226,9 +226,9 @@ def _postpone(context: Context, work: _Work, error: TransientError) -> ChunkOutc
         with attempt as session:
             jobs.lock(session, chunk.job_id)
             if chunk_leases.postpone(session, chunk.id, work.lease.token, delay, error):
-                jobs.note_progress(session, chunk.job_id)
+                jobs.record_progress(session, chunk.job_id)
                 jobs.mark_waiting(session, chunk.job_id)
-            elif chunks.left(session, [chunk.id]).get(chunk.id) != work.lease.token:
+            elif chunks.last_tokens(session, [chunk.id]).get(chunk.id) != work.lease.token:
                 raise _lease_lost()
     log.info("chunk.postponed", chunk_id=str(chunk.id), code=error.code, delay=str(delay))
     return ChunkOutcome.NOT_ENDED

@@ -128,4 +128,4 @@ def _models(settings: Settings, names: Iterable[str]) -> Iterator[ModelSettings]
     """Yield the models that may answer for each name; unknown names are skipped."""
     for name in (*names, *settings.fallback):
         with suppress(ConfigurationError):
-            yield from [settings.model_named(each) for each in settings.names_asked(name)]
+            yield from [settings.model_named(each) for each in settings.selected_names(name)]

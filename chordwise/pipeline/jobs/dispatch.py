@@ -32,7 +32,7 @@ def dispatch(context: Context) -> int:
     """
     with context.database.write() as session:
         ends_at = time.monotonic() + min(_MAX_SECONDS, context.lease.total_seconds() / 4)
-        wanted, sent = _separate_overtaken(session, outbox.take(session, BATCH))
+        wanted, sent = _separate_overtaken(session, outbox.lock_due(session, BATCH))
         for group in _packed(wanted, slice_size(context.settings)):
             ids = [id_ for each in group for id_ in json_values.strings(each.arguments)]
             context.messenger.send(group[0].task, ids)
@@ -66,9 +66,9 @@ def _packed(messages: Sequence[OutboxMessage], size: int) -> Iterator[Sequence[O
 
     A chunk on its last attempt is sent alone.
     """
-    shared = [each for each in messages if each.task == ANALYZE_SLICE and not each.goes_alone]
+    shared = [each for each in messages if each.task == ANALYZE_SLICE and not each.is_sent_alone]
     yield from sliced(shared, size)
-    yield from ([each] for each in messages if each.task != ANALYZE_SLICE or each.goes_alone)
+    yield from ([each] for each in messages if each.task != ANALYZE_SLICE or each.is_sent_alone)
 
 
 def forget(context: Context) -> None:

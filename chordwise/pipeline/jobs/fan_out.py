@@ -86,7 +86,7 @@ def _quarantine(context: Context, job_id: uuid.UUID) -> Literal[0] | None:
 def _cut(context: Context, begun: FanOut) -> Sequence[chunking.Chunk]:
     texts = context.stores.texts
     if begun.text is not None:
-        texts.keep(begun.document_id, begun.text)
+        texts.add(begun.document_id, begun.text)
     text = begun.text or texts.of(begun.document_id, within=context.lease)
     model, most = context.models.open(begun.model), context.settings.pipeline.chunk_tokens
     return chunking.split(text, text_budget(model, task_of(begun), most))

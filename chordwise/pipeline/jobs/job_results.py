@@ -10,7 +10,7 @@ from functools import partial
 
 from chordwise.domain import answers, missing_rows, self_consistency
 from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.json_values import JsonValue, plain
+from chordwise.domain.json_values import JsonValue, as_json
 from chordwise.domain.places import Places, located
 from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, examples_from, options_of
@@ -184,9 +184,9 @@ def _result(job: JobInput, parts: Sequence[EndedChunk], examined: Examined) -> R
         critique=examined.critique.to_json() if examined.critique else None,
         needs_review=bool(reason),
         review_reason=reason or None,
-        missing_rows=plain(answer.missing_rows),
+        missing_rows=as_json(answer.missing_rows),
         row_counts=counts,
-        failed_checks=plain(examined.failed_checks(task)),
+        failed_checks=as_json(examined.failed_checks(task)),
         failed_chunks=[_named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED],
         provider=answer.provider,
         model=answer.model,

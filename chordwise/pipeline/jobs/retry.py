@@ -21,7 +21,7 @@ from chordwise.storage import batch_requests, clock, jobs, outbox, runs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.database import Database
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import among
+from chordwise.storage.record import in_ids
 from chordwise.storage.runs import Run
 
 
@@ -69,7 +69,7 @@ def cancel(database: Database, run_id: uuid.UUID) -> int:
     begun_at = _now(database)
     for attempt in database.attempts(PATIENCE):
         with attempt as session:
-            runs.begin_cancelling(session, run_id)
+            runs.mark_cancelled(session, run_id)
     _cancel_jobs(database, run_id)
     for attempt in database.attempts(PATIENCE):
         with attempt as session:
@@ -154,12 +154,12 @@ def _reopen(context: Context, session: Session, job_ids: Sequence[uuid.UUID]) ->
     waited_for_batches, until = Job.batch_until.is_not(None), spill_over_time(context.settings)
     session.execute(
         update(Chunk)
-        .where(among(Chunk.job_id, job_ids), is_left)
+        .where(in_ids(Chunk.job_id, job_ids), is_left)
         .values(status=ChunkStatus.PENDING, sent_at=None, finished_at=None, **cleared)
     )
     session.execute(
         update(Job)
-        .where(among(Job.id, job_ids))
+        .where(in_ids(Job.id, job_ids))
         .values(
             status=JobStatus.QUEUED,
             finished_at=None,
@@ -180,4 +180,4 @@ def _send(session: Session, run_id: uuid.UUID, step: _Step, begun_at: datetime) 
         Job.reused_from.is_(None),
         Job.last_progress_at >= begun_at,
     )
-    outbox.put_selected(session, FAN_OUT, queued.order_by(Job.id), reason="retry")
+    outbox.add_selected(session, FAN_OUT, queued.order_by(Job.id), reason="retry")

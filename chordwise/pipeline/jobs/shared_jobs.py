@@ -21,7 +21,7 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import FAN_OUT
 from chordwise.storage import clock, jobs, outbox, results, runs
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import among
+from chordwise.storage.record import in_ids
 from chordwise.storage.results import ResultKey
 from chordwise.storage.runs import Run
 
@@ -58,7 +58,7 @@ def leaders(
         .ext(distinct_on(Job.document_id, Job.options_hash))
         .join(Run, Run.id == Job.run_id)
         .where(
-            among(Job.document_id, {document_id for document_id, _ in questions}),
+            in_ids(Job.document_id, {document_id for document_id, _ in questions}),
             Job.options_hash.in_({options_hash for _, options_hash in questions}),
             Job.status.in_(WORKING_JOBS),
             Run.status != RunStatus.CANCELLED,
@@ -111,4 +111,4 @@ def _end_or_dispatch(context: Context, session: Session, job: Job) -> None:
         until = batch_until(context.settings, Lane(run.lane))
         job.batch_until = None if until is None else session.scalar(select(until))
         job.last_progress_at = clock.read(session)
-        outbox.put(session, FAN_OUT, job.id, reason="no job to follow")
+        outbox.add(session, FAN_OUT, job.id, reason="no job to follow")

@@ -106,11 +106,11 @@ def _claim_last(
     if found is None:
         return None
     if found.lease_token == lease.token:
-        return synthesis_claims.look(session, lease.job_id, lease.token) or False
+        return synthesis_claims.find_claimed(session, lease.job_id, lease.token) or False
     max_attempts = context.settings.pipeline.max_attempts
     if not chunk_leases.is_last(found.attempts, max_attempts):
         return False
-    if not chunk_leases.may_begin(session, found.attempts, max_attempts):
+    if not chunk_leases.may_claim(session, found.attempts, max_attempts):
         return False
     claims, below = [(lease.job_id, lease.token)], found.attempts + 1
     claimed = synthesis_claims.claim_all(session, claims, context.lease, below)

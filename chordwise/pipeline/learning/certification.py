@@ -21,7 +21,7 @@ from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning import calibration, certification, truths
 from chordwise.domain.learning.calibration import Points
 from chordwise.domain.learning.certification import Answer, Certificate, Verdict, Worth
-from chordwise.domain.learning.judging import Part, is_refuted, known
+from chordwise.domain.learning.judging import Part, correct_by_field, is_refuted
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import evaluation, judgeable
@@ -274,7 +274,7 @@ class _Draw:
                 model=result.model,
             )
             points = self.curves.get(key)
-            return claim if points is None else calibration.worth(points, claim)
+            return claim if points is None else calibration.calibrate(points, claim)
 
         return worth
 
@@ -298,7 +298,7 @@ def _of_result(result: Judgeable, said: Sequence[Feedback], draw: _Draw) -> Iter
     about_it = judgments.about(said, kind, result.listed.question)
     remarks = [judgments.remark(each) for each in about_it]
     truth = truths.from_remarks(kind, remarks)
-    is_right = known(result.answer, truth) if remarks else {}
+    is_right = correct_by_field(result.answer, truth) if remarks else {}
     is_wrong = bool(remarks) and is_refuted(result.answer, truth)
     is_of_fields = kind is AnalysisType.EXTRACTION
     worth = draw.worth(result.result)

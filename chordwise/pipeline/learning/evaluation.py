@@ -419,7 +419,9 @@ def _asked(result: Listed, truth: Truth) -> Truth:
     if result.analysis_type is not AnalysisType.EXTRACTION:
         return truth
     options = options_from(result.question)
-    named = {name: asked for name in truth.fields if (asked := fields.asked(name, options))}
+    named = {
+        name: asked for name in truth.fields if (asked := fields.requested_field(name, options))
+    }
     return replace(
         truth,
         fields={asked: truth.fields[name] for name, asked in named.items()},
@@ -432,7 +434,7 @@ def _unasked(results: Sequence[Listed], gold: Gold) -> Iterator[Missing]:
     """Yield the fields of a gold file that no question asks for."""
     questions = {repr(r.question): options_from(r.question) for r in results}.values()
     for name in dict.fromkeys(name for truth in gold.truths.values() for name in truth.fields):
-        if not any(fields.asked(name, options) for options in questions):
+        if not any(fields.requested_field(name, options) for options in questions):
             yield Missing(document=name, reason=_UNASKED)
 
 

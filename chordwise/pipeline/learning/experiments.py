@@ -18,11 +18,11 @@ from sqlalchemy.orm import Session
 from tomlkit.exceptions import TOMLKitError
 
 from chordwise.domain import json_values
-from chordwise.domain.json_values import JsonObject, plain
+from chordwise.domain.json_values import JsonObject, as_json
 from chordwise.domain.learning import experiments as statistics
 from chordwise.domain.learning import truths
 from chordwise.domain.learning.experiments import CONTROL, Interval, Observation, Outcome, Verdict
-from chordwise.domain.learning.judging import known
+from chordwise.domain.learning.judging import correct_by_field
 from chordwise.domain.states import Lane, RunStatus
 from chordwise.domain.tasks import options_from, options_to_json, question_of
 from chordwise.errors import ConfigurationError, UsageError
@@ -342,7 +342,7 @@ def _is_current(settings: Settings, experiment: Experiment) -> bool:
     if profile is None:
         return False
     asked = answerable(settings, run_options(settings, profile))
-    return plain(experiment_key(asked)) == experiment.control
+    return as_json(experiment_key(asked)) == experiment.control
 
 
 def _statuses(
@@ -433,7 +433,7 @@ def _judged(
     """
     said: dict[tuple[uuid.UUID, str], list[Feedback]] = defaultdict(list)
     asked = [experiment.control, *(each.options for each in variants)]
-    questions = [plain(question_of(options_to_json(options_from(each)))) for each in asked]
+    questions = [as_json(question_of(options_to_json(options_from(each)))) for each in asked]
     for each in judgments.of_documents(session, sorted({one.document_id for one in jobs})):
         if each.question in questions:
             said[each.document_id, each.analysis_type].append(each)
@@ -445,7 +445,7 @@ def _judged(
             kind, document_id = result.listed.analysis_type, result.listed.document_id
             remarks = said[document_id, kind]
             truth = truths.from_remarks(kind, [judgments.remark(one) for one in remarks])
-            if is_right := known(result.answer, truth):
+            if is_right := correct_by_field(result.answer, truth):
                 share = sum(is_right.values()) / len(is_right)
                 known_at = max(result.created_at, *(one.created_at for one in remarks))
                 found[result.listed.job_id] = share, known_at
@@ -509,7 +509,7 @@ def conclude(session: Session, experiment: Experiment, found: Status, promoted: 
     """End an experiment and store its status; `promoted` names the promoted variant, if any."""
     experiment.concluded_at = clock.read(session)
     experiment.promoted = promoted
-    experiment.conclusion = json_values.as_object(plain(found))
+    experiment.conclusion = json_values.as_object(as_json(found))
 
 
 def promoted(content: str, profile: str, changes: JsonObject) -> str | None:

@@ -13,7 +13,7 @@ from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import truths
 from chordwise.domain.learning.judging import judge
-from chordwise.domain.learning.remarks import Saying, Understood, parsed, understand
+from chordwise.domain.learning.remarks import FeedbackInput, Understood, parsed, understand
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
@@ -32,7 +32,7 @@ _COLUMNS = ("document", "type", "path", "verdict", "value", "note", "author")
 class Signed:
     """A verdict with its note and its author."""
 
-    saying: Saying
+    saying: FeedbackInput
     note: str = ""
     author: str = ""
 
@@ -98,7 +98,7 @@ def last(session: Session, target: Judgeable, path: str = "") -> Feedback:
     """
     said = _said(session, target)
     if path:
-        saying = Saying(verdict=Verdict.APPROVED, path=path)
+        saying = FeedbackInput(verdict=Verdict.APPROVED, path=path)
         remark = _understood(target, saying).remark
         about = remark.path, remark.name or None
         said = [each for each in said if (each.path, each.field) == about]
@@ -155,7 +155,7 @@ def _target(
     return only(session, found)
 
 
-def _understood(target: Judgeable, saying: Saying) -> Understood:
+def _understood(target: Judgeable, saying: FeedbackInput) -> Understood:
     question = target.listed.question
     labels, schema = json_values.strings(question.get("labels")), question.get("schema")
     asked = schema if isinstance(schema, dict) else None
@@ -190,7 +190,7 @@ def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
 
 
 def _selected(
-    session: Session, target: Judgeable, saying: Saying
+    session: Session, target: Judgeable, saying: FeedbackInput
 ) -> tuple[str, int, int] | tuple[None, None, None]:
     """Return the text selected for a right value, stripped of white space, and its span.
 
@@ -221,7 +221,7 @@ def _apply(session: Session, target: Judgeable) -> None:
     judged = judge(target.answer, truths.from_remarks(kind, remarks))
     judgments.store(session, [(target.result, judged.judgments)], JudgedBy.FEEDBACK)
     about = target.listed.document_id, target.listed.analysis_type
-    results.correct(session, results.jobs_asked(session, *about))
+    results.correct(session, results.jobs_with_result(session, *about))
 
 
 def _line(file: RecordFile, number: int, record: JsonObject) -> Line:
@@ -247,7 +247,9 @@ def _type(file: RecordFile, number: int, name: str) -> AnalysisType | None:
         raise file.wrong(number, f"there is no analysis type “{name}”.") from error
 
 
-def _saying(file: RecordFile, number: int, record: JsonObject, said: dict[str, str]) -> Saying:
+def _saying(
+    file: RecordFile, number: int, record: JsonObject, said: dict[str, str]
+) -> FeedbackInput:
     """Return the verdict of a line; a value without a verdict is a correction."""
     value = record.get("value")
     value = parsed(value) if file.is_csv and isinstance(value, str) else value
@@ -257,7 +259,7 @@ def _saying(file: RecordFile, number: int, record: JsonObject, said: dict[str, s
     except ValueError as error:
         known = ", ".join(Verdict)
         raise file.wrong(number, f"“{said['verdict']}” is none of {known}.") from error
-    return Saying(verdict=verdict, path=said["path"], value=value)
+    return FeedbackInput(verdict=verdict, path=said["path"], value=value)
 
 
 _MAX_SHOWN = 5

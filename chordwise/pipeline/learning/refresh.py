@@ -46,7 +46,7 @@ from chordwise.storage.database import Database
 from chordwise.storage.intakes import Entry
 from chordwise.storage.jobs import Job
 from chordwise.storage.judgments import Feedback
-from chordwise.storage.record import among
+from chordwise.storage.record import in_ids
 from chordwise.storage.results import AnswerGroup, Renewal, Result
 from chordwise.storage.runs import Run
 
@@ -131,7 +131,7 @@ def profile_of(settings: Settings, run: Run) -> str:
     found = [
         name
         for name, profile in settings.profiles.items()
-        if identifiers.plain(profile.save_as) == run.saved_as
+        if identifiers.sql_identifier(profile.save_as) == run.saved_as
     ]
     return found[0] if len(found) == 1 else ""
 
@@ -156,7 +156,7 @@ def survey(context: ReadingContext, of: Target) -> Sequence[Stale]:
     with context.database.read() as session:
         groups = results.answer_groups(session, of.renewal)
         examples = [group.job_id for group in groups if group.is_due]
-        asked = select(Job.id, Job.options).where(among(Job.id, examples))
+        asked = select(Job.id, Job.options).where(in_ids(Job.id, examples))
         options = {job_id: stored for job_id, stored in session.execute(asked)}  # noqa: C416 - rows are no pairs to mypy
     documents: dict[str, int] = defaultdict(int)
     answered: dict[str, int] = defaultdict(int)
@@ -205,7 +205,7 @@ def _reasons(
 
 def _of_answer(settings: Settings, of: Target, group: AnswerGroup) -> Iterator[tuple[Reason, str]]:
     answered_by = f"{group.provider}/{group.model}"
-    names = [*settings.names_asked(of.options.model), *settings.fallback]
+    names = [*settings.selected_names(of.options.model), *settings.fallback]
     today = [settings.model_named(name) for name in names]
     # Providers append a date to the requested model name.
     if not any(answered_by.startswith(f"{each.provider}/{each.model}") for each in today):
@@ -374,8 +374,8 @@ def _differences(
     session: Session, jobs: Sequence[tuple[uuid.UUID, str, uuid.UUID]], run_id: uuid.UUID
 ) -> Iterator[tuple[str, Difference | None]]:
     document_ids = [document_id for document_id, _, _ in jobs]
-    is_new = (Job.run_id == run_id) & among(Job.document_id, document_ids)
-    is_old = among(Job.id, [job_id for _, _, job_id in jobs])
+    is_new = (Job.run_id == run_id) & in_ids(Job.document_id, document_ids)
+    is_old = in_ids(Job.id, [job_id for _, _, job_id in jobs])
     answers = select(Result, Job.options).join(Job, Job.id == Result.job_id).where(is_new | is_old)
     rows = session.execute(answers).all()
     old = {result.job_id: result for result, _ in rows}

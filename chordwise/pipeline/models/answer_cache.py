@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.errors import ServiceUnavailableError
-from chordwise.llm.middleware.cached import CacheEntry, Standing
+from chordwise.llm.middleware.cached import CacheEntry, ClaimStatus
 from chordwise.llm.model import Completion, FinishReason, Usage
 from chordwise.settings import Settings
 from chordwise.storage import cached_completions
@@ -41,14 +41,14 @@ class StoredCompletions:
     claim_lasts: timedelta
     max_age: timedelta
 
-    def take(self, entry: CacheEntry) -> Completion | Standing:
+    def find_or_claim(self, entry: CacheEntry) -> Completion | ClaimStatus:
         """Return the completion, or claim the request for the owner."""
         try:
             with self.database.write() as session:
-                return self._take(session, entry)
+                return self._find_or_claim(session, entry)
         except ServiceUnavailableError as error:
             log.warning("cache.unreachable", reason=error.what)
-            return Standing.UNKNOWN
+            return ClaimStatus.UNKNOWN
 
     def store(self, entry: CacheEntry, completion: Completion) -> None:
         """Store the completion of a request that the owner has claimed."""
@@ -66,12 +66,12 @@ class StoredCompletions:
                 with attempt as session:
                     cached_completions.release(session, claim)
 
-    def _take(self, session: Session, entry: CacheEntry) -> Completion | Standing:
+    def _find_or_claim(self, session: Session, entry: CacheEntry) -> Completion | ClaimStatus:
         found = cached_completions.find(session, entry.key, self.max_age)
         if found is not None:
             return from_json(found)
         ours = cached_completions.claim(session, self._claim(entry), self.max_age)
-        return Standing.OURS if ours else Standing.OTHERS
+        return ClaimStatus.OURS if ours else ClaimStatus.OTHERS
 
     def _claim(self, entry: CacheEntry) -> Claim:
         return Claim(

@@ -85,7 +85,7 @@ class JobBatches:
         if row is not None and row.status == BatchRequestStatus.FAILED:
             kind = _KINDS.get(row.error_code or "", ModelError)
             return kind(row.error_message or "The question failed in its batch.", row.hint or "")
-        if left is None or left <= 0 or batch_requests.has_given_up(session, self._owner_id):
+        if left is None or left <= 0 or batch_requests.is_asked_online(session, self._owner_id):
             self._withdraw(session, row)
             return None
         if row is None:
@@ -131,7 +131,7 @@ class JobBatches:
         if batch_requests.add(session, values):
             lasts = left + _WINDOW
             if self.budget.reserve_in(session, id_, question.max_usd, lasts):
-                batch_requests.note_reservation(session, id_)
+                batch_requests.record_reservation(session, id_)
         elif self.max_age is not None:
             follows = {"status": BatchRequestStatus.FOLLOWING, "leads": False}
             # It is never handed in itself.

@@ -189,7 +189,7 @@ def require_known_prices(settings: Settings, models: Iterable[str]) -> None:
     """
     if settings.budget.allow_unknown_prices:
         return
-    asked = dict.fromkeys(name for model in models for name in settings.names_asked(model))
+    asked = dict.fromkeys(name for model in models for name in settings.selected_names(model))
     names = dict.fromkeys((*asked, *settings.fallback))
     unknown = [name for name in names if not price_of(settings.model_named(name)).is_known()]
     if unknown:

@@ -299,7 +299,7 @@ def lane_for(settings: Settings, model: str, wanted: Lane) -> Lane:
     Raises:
         ConfigurationError: A model is unknown.
     """
-    names = settings.names_asked(model)
+    names = settings.selected_names(model)
     if wanted is Lane.BATCH and any(has_batches(settings.model_named(name)) for name in names):
         return Lane.BATCH
     return Lane.ONLINE

@@ -69,7 +69,7 @@ class Ledger:
         """Delete the row of a call that was not made."""
         self.enter(CallEntry(withdrawn=(call_id,)), self.patience)
 
-    def note_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> uuid.UUID:
+    def record_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> uuid.UUID:
         """Record a cache hit: no request, no tokens, no cost."""
         call_id = new_id()
         begun = self._row(call_id, start) | {"cache_hit": True}

@@ -283,7 +283,7 @@ class TallyBuilder:
         found: Collection[str] = ()
         if keys and self._max_age is not None:
             with self._context.database.read() as session:
-                found = cached_completions.known(session, keys, self._max_age)
+                found = cached_completions.cached_keys(session, keys, self._max_age)
         for each in self._counted:
             kind, cached = each.kind, sum(key in found for key in each.keys)
             self._tally.cached += cached

@@ -29,7 +29,7 @@ from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, CHUNK_QUEUE, FAN_
 from chordwise.storage import chunk_leases, chunks, clock, jobs, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import among
+from chordwise.storage.record import in_ids
 
 BATCH = 500
 OVERTAKEN = timedelta(seconds=10)
@@ -39,7 +39,7 @@ ANALYZING = (JobStatus.RUNNING, JobStatus.WAITING)
 
 def resend_expired(context: Context, session: Session) -> int:
     """Send chunks again whose lease has expired; quarantine those that have no attempts left."""
-    if not session.scalar(select(clock.holders_have_come())):
+    if not session.scalar(select(clock.leases_may_expire())):
         return 0
     rows = session.execute(
         select(Chunk.id, Chunk.job_id, Chunk.attempts)
@@ -66,7 +66,7 @@ def _reopen(session: Session, chunk_ids: Sequence[uuid.UUID], max_attempts: int)
     freed = session.execute(
         update(Chunk)
         .where(
-            among(Chunk.id, chunk_ids),
+            in_ids(Chunk.id, chunk_ids),
             Chunk.status == ChunkStatus.RUNNING,
             Chunk.lease_until < clock.database_now(),
         )
@@ -99,7 +99,7 @@ def send_last_attempts(context: Context, session: Session) -> int:
             Chunk.sent_at.is_(None),
             ~outbox.is_promised(ANALYZE_SLICE, of=Chunk.id),
             ~on_its_way.exists(),
-            ~chunk_leases.one_is_at_work(max_attempts),
+            ~chunk_leases.is_last_attempt_running(max_attempts),
         )
         .order_by(Chunk.id)
         .limit(1)
@@ -235,7 +235,7 @@ def lost_since(
 def send_again(session: Session, chunk_ids: Sequence[uuid.UUID], reason: str) -> int:
     """Put messages for chunks into the outbox; return their number."""
     if chunk_ids:
-        outbox.put_all(session, ANALYZE_SLICE, ((id_,) for id_ in chunk_ids), reason=reason)
+        outbox.add_all(session, ANALYZE_SLICE, ((id_,) for id_ in chunk_ids), reason=reason)
         chunks.mark_sent(session, chunk_ids)
     return len(chunk_ids)
 
@@ -290,14 +290,14 @@ def _send_chunks(session: Session, condition: ColumnElement[bool]) -> tuple[int,
         .with_for_update(key_share=True, skip_locked=True)
     ).all()
     chunks.mark_sent(session, ids)
-    is_wanted = among(Chunk.id, outbox.unpromised(session, ANALYZE_SLICE, ids))
+    is_wanted = in_ids(Chunk.id, outbox.unpromised(session, ANALYZE_SLICE, ids))
     wanted = (
         select(Chunk.id)
         .join(Job, Job.id == Chunk.job_id)
         .where(is_wanted, Job.status.in_(ANALYZING))
         .order_by(Chunk.id)
     )
-    return len(ids), outbox.put_selected(session, ANALYZE_SLICE, wanted, reason="everything")
+    return len(ids), outbox.add_selected(session, ANALYZE_SLICE, wanted, reason="everything")
 
 
 def _send_queued(
@@ -316,9 +316,9 @@ def _send_queued(
     ).all()
     ids = [row[1] for row in rows]
     session.execute(
-        update(Job).where(among(Job.id, ids)).values(last_progress_at=clock.database_now())
+        update(Job).where(in_ids(Job.id, ids)).values(last_progress_at=clock.database_now())
     )
-    is_wanted = among(Job.id, outbox.unpromised(session, FAN_OUT, ids))
+    is_wanted = in_ids(Job.id, outbox.unpromised(session, FAN_OUT, ids))
     wanted = select(Job.id).where(is_wanted).order_by(Job.id)
-    promised = outbox.put_selected(session, FAN_OUT, wanted, reason="everything")
+    promised = outbox.add_selected(session, FAN_OUT, wanted, reason="everything")
     return ((rows[-1][0], rows[-1][1]) if len(rows) == MAX_PROMISED else None), promised

@@ -57,7 +57,7 @@ from chordwise.storage.budgets import BudgetReservation
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.incidents import IncidentKind
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import among, new_id
+from chordwise.storage.record import in_ids, new_id
 from chordwise.storage.runs import Run
 
 _STEP = 400
@@ -79,7 +79,7 @@ def delete_unwanted(context: Context, session: Session) -> int:  # noqa: ARG001 
     These are questions of cancelled jobs, questions of paused jobs that other jobs follow, and
     questions that follow a job which no longer asks them.
     """
-    dropped = batch_requests.drop_unwanted(session, BATCH)
+    dropped = batch_requests.drop_obsolete(session, BATCH)
     dropped += batch_requests.drop_idle_leaders(session, BATCH)
     return dropped + batch_requests.drop_lost(session, BATCH)
 
@@ -116,7 +116,7 @@ def _syntheses(session: Session) -> int:
         .limit(BATCH)
         .with_for_update(key_share=True, skip_locked=True)
     ).all()
-    outbox.put_all(session, SYNTHESIZE, ((job_id,) for job_id in ids), reason="batch answered")
+    outbox.add_all(session, SYNTHESIZE, ((job_id,) for job_id in ids), reason="batch answered")
     now = clock.database_now()
     session.execute(update(Job).where(Job.id.in_(ids)).values(due_at=now, last_progress_at=now))
     return len(ids)
@@ -165,14 +165,14 @@ def send_missing_syntheses(context: Context, session: Session) -> int:
     waiting = (Job.status == JobStatus.WAITING) & or_(
         Job.due_at.is_(None), Job.due_at <= clock.database_now()
     )
-    ran_out = (Job.lease_until < clock.database_now()) & clock.holders_have_come()
+    ran_out = (Job.lease_until < clock.database_now()) & clock.leases_may_expire()
     abandoned = (Job.status == JobStatus.SYNTHESIZING) & ran_out
     idle = (Job.status == JobStatus.RUNNING) & Job.chunk_count.is_not(None)
     looked_at = [job_id for walk in context.walks for job_id in walk.step(session, _STEP)]
     wanted = (
         waiting & (Job.last_progress_at < Job.due_at),
         abandoned & (Job.last_progress_at < Job.lease_until),
-        among(Job.id, looked_at) & or_(waiting, abandoned, idle) & overdue,
+        in_ids(Job.id, looked_at) & or_(waiting, abandoned, idle) & overdue,
     )
     return sum(_send_jobs(session, SYNTHESIZE, each & has_ended) for each in wanted)
 
@@ -219,7 +219,7 @@ def _send_jobs(session: Session, task: str, condition: ColumnElement[bool]) -> i
     ).all()
     if not ids:
         return 0
-    outbox.put_all(session, task, ((job_id,) for job_id in ids), reason="recovery")
+    outbox.add_all(session, task, ((job_id,) for job_id in ids), reason="recovery")
     session.execute(
         update(Job).where(Job.id.in_(ids)).values(last_progress_at=clock.database_now())
     )
@@ -332,9 +332,9 @@ def _broker_data_lost(context: Context) -> int:
         now = clock.read(session)
     if found is not None and found == known:
         return 0
-    begun_at = outbox.begun_at(found) or now
+    begun_at = outbox.resending_since(found) or now
     # The broker comes first: if it accepts no marker, it accepts no messages either.
-    if not _leave_marker(context, outbox.of_beginning(begun_at)):
+    if not _leave_marker(context, outbox.resending_marker(begun_at)):
         return 0
     sent = 0 if known is None else send_everything(context, begun_at)
     marker = str(new_id())

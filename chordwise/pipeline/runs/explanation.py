@@ -42,7 +42,7 @@ from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.learned_examples import LearnedExample
 from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.record import among, copied, id_in
+from chordwise.storage.record import copied, id_in, in_ids
 from chordwise.storage.results import Fact, Result
 from chordwise.storage.runs import Run
 
@@ -398,7 +398,7 @@ def _examples(session: Session, job: Job) -> Sequence[ShownExample]:
     statement = (
         select(LearnedExample, Document.source)
         .join(Document, Document.id == LearnedExample.document_id)
-        .where(among(LearnedExample.id, ids))
+        .where(in_ids(LearnedExample.id, ids))
     )
     found = {
         row.id: copied(ShownExample, row, source=source)
@@ -491,7 +491,7 @@ class _Asked:
     def completion(self, request: CompletionRequest) -> str | None:
         """Return the text of the completion, or `None` if it is not in the cache."""
         with suppress(ChordwiseError):
-            for name in self.settings.names_asked(self.job.model):
+            for name in self.settings.selected_names(self.job.model):
                 key = key_of(request, facts_about(self.settings.model_named(name)))
                 kept = self.session.get(CachedCompletion, key)
                 if kept is not None and kept.completion is not None:
@@ -529,7 +529,7 @@ def _changes(kind: AnalysisType, completion: str | None, answer: JsonObject | No
     if completion is None or answer is None:
         return []
     try:
-        parsed = analysis_for(kind).kept(validation.parse(completion).answer)
+        parsed = analysis_for(kind).without_reasoning(validation.parse(completion).answer)
     except InvalidAnswerError as error:
         return [error.what]
     return _differences(parsed, answer)

@@ -16,7 +16,7 @@ from chordwise.storage.documents import Document
 from chordwise.storage.experiments import Experiment
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import among
+from chordwise.storage.record import in_ids
 from chordwise.storage.results import Result
 from chordwise.storage.runs import Run
 
@@ -149,7 +149,7 @@ def _narrowing(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
     if wanted.needs_review:
         yield Result.needs_review.is_(True)
     if wanted.job_ids is not None:
-        yield among(Result.job_id, wanted.job_ids)
+        yield in_ids(Result.job_id, wanted.job_ids)
     if wanted.types:
         yield Result.analysis_type.in_([each.value for each in wanted.types])
     if wanted.document:

@@ -131,7 +131,7 @@ class LeaseKeeper:
         for attempt in self._database.attempts(_LEAVING_PATIENCE):
             with attempt as session:
                 for job_id in fanning_out:
-                    outbox.put(session, FAN_OUT, job_id, reason="shutdown")
+                    outbox.add(session, FAN_OUT, job_id, reason="shutdown")
                 freed = [_free(session, lease, is_leaving=True) for lease in held]
                 released = sum(freed) + len(fanning_out)
                 incidents.count(session, IncidentKind.RELEASED, "shutdown", released)
@@ -163,7 +163,7 @@ class LeaseKeeper:
         try:
             with self._database.write() as session:
                 for job_id in sorted(fanning_out):  # jobs before chunks, as everywhere
-                    jobs.note_progress(session, job_id)
+                    jobs.record_progress(session, job_id)
                 for lease in self._lost(session, held):
                     self.record_loss(lease, "heartbeat")
                 self._release_abandoned(session)
@@ -231,7 +231,7 @@ class LeaseKeeper:
 def _has_ended(session: Session, lease: Lease) -> bool:
     """Return whether the work has just ended under this lease."""
     if lease.chunk_id is not None:
-        return chunks.left(session, [lease.chunk_id]).get(lease.chunk_id) == lease.token
+        return chunks.last_tokens(session, [lease.chunk_id]).get(lease.chunk_id) == lease.token
     job = jobs.get(session, lease.job_id)
     return job is not None and job.lease_token == lease.token
 
@@ -240,12 +240,12 @@ def _free(session: Session, lease: Lease, *, is_leaving: bool) -> bool:
     """Release work and write its next message, as stopped unharmed or by the database."""
     free: Callable[[Session, uuid.UUID, uuid.UUID], bool]
     if lease.chunk_id is None:
-        free = jobs.release if is_leaving else jobs.give_up
+        free = jobs.release if is_leaving else jobs.abandon
     else:
-        free = chunk_leases.release if is_leaving else chunk_leases.give_up
+        free = chunk_leases.release if is_leaving else chunk_leases.abandon
     freed = free(session, lease.chunk_id or lease.job_id, lease.token)
     if freed:
         task = SYNTHESIZE if lease.chunk_id is None else ANALYZE_SLICE
         reason = "shutdown" if is_leaving else "database was away"
-        outbox.put(session, task, lease.chunk_id or lease.job_id, reason=reason)
+        outbox.add(session, task, lease.chunk_id or lease.job_id, reason=reason)
     return freed

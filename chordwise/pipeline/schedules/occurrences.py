@@ -73,7 +73,7 @@ def tick(
                 started += _start_due(session, schedule, now)
             except ValueError as error:  # a row of another version, or an unknown time zone
                 broken.add(schedule.id)
-                if troubles is None or troubles.note(schedule.id, reason(error), now.timestamp()):
+                if troubles is None or troubles.record(schedule.id, reason(error), now.timestamp()):
                     log.error("schedule.defect", schedule=schedule.name, reason=reason(error))  # noqa: TRY400 - the reason suffices
 
 
