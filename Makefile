@@ -11,6 +11,9 @@ ROWS ?=
 SCALE ?= 1
 CORPORA ?=
 
+# The tests start many processes, and without bytecode each of them compiles every module.
+unexport PYTHONDONTWRITEBYTECODE
+
 python := $(VENV)/bin/python
 chordwise := $(VENV)/bin/chordwise
 quiet_pip := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(python) -m pip install --quiet
@@ -145,7 +148,7 @@ quality: $(dev) $(package) ## measure the built-in model on documents with a tru
 
 check: lint types contracts house lock-check ## everything but the tests: what CI asks first
 
-lint: $(dev) ## check style and format
+lint: $(dev) $(package) ## check style and format
 	@$(VENV)/bin/ruff check --quiet
 	@$(VENV)/bin/ruff format --check --quiet
 	@echo "lint: clean"

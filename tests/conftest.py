@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,6 +42,7 @@ _TEMPLATE = "template_chordwise"
 _MOMENT_SECONDS = 0.02
 # Fault experiments share a measurement of work without faults; web tests share a browser.
 _FOLDERS = {"tests/faults", "tests/web"}
+_GROUP = re.compile(r"mark\.xdist_group\(\"(\w+)\"\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +232,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--redis", type=_absolute, help="the Redis or Valkey server program to use")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Exempt what is collected, which stays until the end, from garbage collection."""
+    gc.disable()
+    collected = yield
+    gc.freeze()
+    gc.enable()
+    return collected
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In parallel runs, mix tests that wait for processes with tests that compute."""
@@ -248,7 +261,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class _ByGroup(LoadGroupScheduling):  # type: ignore[misc]  # an untyped library
-    """Keeps the tests of a module with a group, and of some folders, in one process.
+    """Keeps the tests of the modules of a group, and of some folders, in one process.
 
     pytest-xdist 3.8 marks them by a suffix of their names, which pytest 9.2 does not preserve.
     """
@@ -258,12 +271,13 @@ class _ByGroup(LoadGroupScheduling):  # type: ignore[misc]  # an untyped library
         folder = module.rpartition("/")[0]
         if folder in _FOLDERS:
             return folder
-        return module if _has_group(self.config.rootpath / module) else nodeid
+        return _group_of(self.config.rootpath / module) or nodeid
 
 
 @cache
-def _has_group(module: Path) -> bool:
-    return "mark.xdist_group(" in module.read_text("utf-8")
+def _group_of(module: Path) -> str:
+    found = _GROUP.search(module.read_text("utf-8"))
+    return found[1] if found else ""
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:

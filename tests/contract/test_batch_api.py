@@ -8,10 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from anthropic.types.messages.batch_create_params import BatchCreateParams as AnthropicParams
-from openai.types.batch_create_params import BatchCreateParams as OpenAIParams
-from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
-from pydantic import SecretStr, TypeAdapter
+from pydantic import SecretStr
 
 from chordwise.domain import json_values
 from chordwise.errors import (
@@ -31,11 +28,16 @@ from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
 from tests.fakes.in_memory_batches import InMemoryBatches
+from tests.fakes.official_types import OPENAI, adapter
 from tests.peers.batch_provider import EXPIRED, GARBLED, MISSING, OVERLONG
 from tests.peers.batch_server import BatchServer, serving_batches
 
+pytestmark = pytest.mark.xdist_group("official_types")
+
 MEMORY = "memory"
 PROVIDERS = ("openai", "anthropic", MEMORY)
+OPENAI_BATCH = ("openai.types.batch_create_params", "BatchCreateParams")
+ANTHROPIC_BATCH = ("anthropic.types.messages.batch_create_params", "BatchCreateParams")
 
 
 @pytest.fixture
@@ -205,7 +207,7 @@ def test_requests_match_the_types_of_the_official_packages(
     lines = server.batches[0].lines
 
     if "params" in lines[0]:
-        TypeAdapter(AnthropicParams).validate_python({"requests": lines})
+        adapter(*ANTHROPIC_BATCH).validate_python({"requests": lines})
     else:
         sent = {
             "input_file_id": "file-1",
@@ -213,13 +215,13 @@ def test_requests_match_the_types_of_the_official_packages(
             "completion_window": "24h",
             "metadata": server.batches[0].metadata,
         }
-        TypeAdapter(OpenAIParams).validate_python(sent)
+        adapter(*OPENAI_BATCH).validate_python(sent)
         assert {json.dumps([line["method"], line["url"]]) for line in lines} == {
             '["POST", "/v1/chat/completions"]'
         }
         for line in lines:
             body = json_values.as_object(line["body"])
-            TypeAdapter(CompletionCreateParamsNonStreaming).validate_python(body)
+            adapter(*OPENAI).validate_python(body)
     assert [line["custom_id"] for line in lines] == ["one", "two"]
 
 

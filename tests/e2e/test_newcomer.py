@@ -18,7 +18,6 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import duckdb
-import pandas as pd
 import pytest
 import sqlalchemy as sa
 
@@ -287,6 +286,8 @@ def by_psql(day: Day, query: str) -> list[tuple[object, ...]]:
 def by_pandas(day: Day, query: str) -> list[tuple[object, ...]]:
     engine = sa.create_engine(day.url.replace("postgresql://", "postgresql+psycopg://"))
     try:
+        import pandas as pd  # noqa: PLC0415 - slow to load, and one process needs it
+
         return list(pd.read_sql(query, engine).itertuples(index=False, name=None))
     finally:
         engine.dispose()

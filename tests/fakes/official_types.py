@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import import_module
 
-from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
-from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 from pydantic import TypeAdapter
 
 from chordwise.domain.json_values import JsonObject
 
-_OPENAI = TypeAdapter(CompletionCreateParamsNonStreaming)
-_ANTHROPIC = TypeAdapter(MessageCreateParamsNonStreaming)
+OPENAI = ("openai.types.chat.completion_create_params", "CompletionCreateParamsNonStreaming")
+ANTHROPIC = ("anthropic.types.message_create_params", "MessageCreateParamsNonStreaming")
+
+
+@cache
+def adapter(module: str, name: str) -> TypeAdapter[object]:
+    """Return the adapter of a type; importing these packages takes seconds."""
+    return TypeAdapter(getattr(import_module(module), name))
 
 
 def require_openai(body: JsonObject) -> None:
     """Assert that a body is a valid Chat Completions request without unknown members."""
-    assert _whole(_OPENAI.validate_python(body)) == body
+    assert _whole(adapter(*OPENAI).validate_python(body)) == body
 
 
 def require_anthropic(body: JsonObject) -> None:
     """Assert that a body is a valid Messages request without unknown members."""
-    assert _whole(_ANTHROPIC.validate_python(body)) == body
+    assert _whole(adapter(*ANTHROPIC).validate_python(body)) == body
 
 
 def _whole(validated: object) -> object:

@@ -24,6 +24,7 @@ def tracked_files() -> tuple[Path, ...]:
     return tuple(path for name in sorted(set(names)) if name and (path := ROOT / name).is_file())
 
 
+@cache
 def modules(*folders: str) -> tuple[Path, ...]:
     """Return the Python files below the folders."""
     return tuple(sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py")))

@@ -18,6 +18,8 @@ from tests.fakes.completion_requests import a_request
 from tests.fakes.official_types import require_anthropic
 from tests.peers.faulty_server import FaultyServer, answer, faulty_server
 
+pytestmark = pytest.mark.xdist_group("official_types")
+
 
 @pytest.fixture
 def server() -> Iterator[FaultyServer]:

@@ -30,6 +30,8 @@ from tests.peers.answering_server import AnsweringHandler, AnsweringServer
 from tests.peers.faulty_server import FaultyServer, answer, faulty_server, silence
 from tests.peers.serving import serving_in_a_thread
 
+pytestmark = pytest.mark.xdist_group("official_types")
+
 FREE_FORM: JsonObject = {"type": "object", "additionalProperties": {"type": "string"}}
 
 

@@ -51,6 +51,8 @@ from tests.fakes.scripted_model import Answer, Line, ScriptedModel
 from tests.peers.faulty_server import answer, faulty_server
 
 TYPED, FIRST, SECOND = "Typed on a machine", "The bridge opened in May", "It closed in June"
+pytestmark = pytest.mark.xdist_group("official_types")
+
 READ_BY = f"openai/{SCRIPTED}"
 CALLS = (
     "SELECT stage, source, run = (SELECT name FROM runs), cache_hit FROM model_calls ORDER BY id"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from importlib import import_module
 from importlib.metadata import version
 
 import pytest
-from anthropic._constants import ANTHROPIC_API_VERSION
 from packaging.version import Version
 from pydantic import SecretStr, ValidationError
 
@@ -32,6 +32,8 @@ from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_page, a_request, a_task
 from tests.fakes.official_types import require_anthropic, require_openai
 from tests.fakes.scripted_model import ScriptedModel
+
+pytestmark = pytest.mark.xdist_group("official_types")
 
 NO_KEY, KEY = SecretStr(""), SecretStr("sk-test")
 
@@ -412,7 +414,9 @@ def test_requests_for_messages_are_valid(form: str) -> None:
 
 
 def test_the_official_package_has_the_api_version_of_our_requests() -> None:
-    assert API_VERSION == ANTHROPIC_API_VERSION == "2026-10-21"
+    official = import_module("anthropic._constants").ANTHROPIC_API_VERSION
+
+    assert API_VERSION == official == "2026-10-21"
     assert Version(version("openai")) >= Version("3")
     assert Version(version("anthropic")) >= Version("2")
 
