@@ -91,8 +91,7 @@ class Trial:
         documents: Mapping[uuid.UUID, NewDocument],
     ) -> Sequence[_Place]:
         """Assign documents to the variants of an experiment, and record the new ones."""
-        variants = experiments.variants(session, experiment.id)
-        run = self._run_questions.run
+        run, variants = self._run_questions.run, experiments.variants(session, experiment.id)
         usable = {
             each.name: asked
             for each in variants
