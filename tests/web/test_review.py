@@ -115,6 +115,23 @@ def test_what_is_skipped_comes_again(pipeline: Pipeline, visit: Visit) -> None:
     assert pipeline.rows(labels) == [("letter",), ("invoice",)]
 
 
+def test_a_corrected_label_is_no_missing_one(pipeline: Pipeline, visit: Visit) -> None:
+    """The list of results shows the correction, and not that the model found no label."""
+    classified(pipeline, {"a.txt": ("none", 0.2)}, threshold=0.9)
+    visit.open("/results")
+    states = visit.page.locator("td .state")
+    expect(states).to_have_text(["nothing found", "needs review"])
+    page = visit.open("/review")
+    page.keyboard.press("c")
+    label = page.locator("#correction select")
+    label.select_option("invoice")
+    label.press("Enter")
+    expect(page.locator(".empty")).to_be_visible()
+
+    visit.open("/results")
+    expect(states).to_have_text(["corrected", "needs review"])
+
+
 def test_the_page_of_a_run_leads_to_the_checks_that_are_missing(
     pipeline: Pipeline, visit: Visit
 ) -> None:
