@@ -115,6 +115,25 @@ def test_a_skipped_value_is_shown_again(pipeline: Pipeline, visit: Visit) -> Non
     assert pipeline.rows(labels) == [("letter",), ("invoice",)]
 
 
+def test_a_corrected_label_replaces_the_state_nothing_found(
+    pipeline: Pipeline, visit: Visit
+) -> None:
+    """The list of results shows the correction, and not that the model found no label."""
+    classified(pipeline, {"a.txt": ("none", 0.2)}, threshold=0.9)
+    visit.open("/results")
+    states = visit.page.locator("td .state")
+    expect(states).to_have_text(["nothing found", "needs review"])
+    page = visit.open("/review")
+    page.keyboard.press("c")
+    label = page.locator("#correction select")
+    label.select_option("invoice")
+    label.press("Enter")
+    expect(page.locator(".empty")).to_be_visible()
+
+    visit.open("/results")
+    expect(states).to_have_text(["corrected", "needs review"])
+
+
 def test_the_page_of_a_run_links_to_the_missing_checks(pipeline: Pipeline, visit: Visit) -> None:
     """All answers of a field are shown in their random order, and a skipped one again."""
     submission = extracted(

@@ -188,6 +188,23 @@ def test_dropped_files_start_a_run(settings: Settings, pipeline: Pipeline, visit
     assert stored == ["file.bin", "file.txt"]
 
 
+def test_a_dropped_folder_is_refused(pipeline: Pipeline, visit: Visit) -> None:
+    """The page says so: browsers pass a folder as a file that cannot be read."""
+    page = visit.open("/runs")
+    page.evaluate(
+        """() => {
+            const folder = {webkitGetAsEntry: () => ({isDirectory: true})};
+            const drop = new Event("drop", {cancelable: true});
+            drop.dataTransfer = {types: ["Files"], items: [folder], files: []};
+            document.dispatchEvent(drop);
+        }"""
+    )
+    expect(page.locator(".sending")).to_have_text(
+        "A folder cannot be dropped. Drop the files in it."
+    )
+    assert pipeline.value("SELECT count(*) FROM runs") == 0
+
+
 def test_an_interrupted_intake_is_resumed(tmp_path: Path, pipeline: Pipeline, visit: Visit) -> None:
     """Files that another process has not taken in are taken in."""
     (tmp_path / "left.txt").write_text(TEXT, "utf-8")

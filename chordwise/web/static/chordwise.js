@@ -141,6 +141,12 @@
       if (!hasFiles(event)) return;
       event.preventDefault();
       form.classList.remove("over");
+      // Browsers pass a folder as a file that cannot be read.
+      const entries = [...event.dataTransfer.items].map((each) => each.webkitGetAsEntry());
+      if (entries.some((each) => each && each.isDirectory)) {
+        form.querySelector(".sending").textContent = "A folder cannot be dropped. Drop the files in it.";
+        return;
+      }
       input.files = event.dataTransfer.files;
       form.requestSubmit();
     });
