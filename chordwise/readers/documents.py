@@ -149,7 +149,9 @@ def with_places(content: ReadText, encoded: bytes, within: str) -> ReadText:
 
 def line(value: JsonValue) -> str:
     """Return a name or a title on one line, in characters that a database accepts."""
-    return " ".join(normalize(text(value)).text.split())
+    found = text(value)
+    is_plain = found.isascii() and found.isprintable()
+    return " ".join((found if is_plain else normalize(found).text).split())
 
 
 def decoded(body: bytes | bytearray) -> str:

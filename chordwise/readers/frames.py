@@ -16,6 +16,7 @@ from chordwise.domain.json_values import JsonObject, as_object
 
 _LENGTHS = struct.Struct("!IQ")
 _HEADER_BYTES = 1024 * 1024
+_SHORT_BODY_BYTES = 64 * 1024
 _FILE = b"F"
 
 
@@ -29,10 +30,12 @@ def send(
         ConnectionError: The peer is gone.
     """
     encoded = json.dumps(header).encode()
-    _limit(channel, deadline)
-    channel.sendall(_LENGTHS.pack(len(encoded), len(body)) + encoded)
-    _limit(channel, deadline)
-    channel.sendall(body)
+    start = _LENGTHS.pack(len(encoded), len(body)) + encoded
+    # A short body is sent with its header; a long one is not copied for this.
+    pieces = (start + body,) if len(body) <= _SHORT_BODY_BYTES else (start, body)
+    for piece in pieces:
+        _limit(channel, deadline)
+        channel.sendall(piece)
 
 
 def send_file(channel: socket.socket, descriptor: int, deadline: float) -> None:
