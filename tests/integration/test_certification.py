@@ -91,7 +91,7 @@ def accepted(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
 def test_checks_in_random_order_certify_a_field(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its values are marked, a result once all of its fields are, and a remark leaves the mark."""
+    """Its values are marked, a result once all its fields are; a rejected value loses its mark."""
     found = certified(capsys)
     check(tmp_path, found["party"], ["approved"] * 20)
     found = certified(capsys)
@@ -106,8 +106,12 @@ def test_checks_in_random_order_certify_a_field(
 
     assert f"{DOCUMENTS} of {DOCUMENTS}" in capsys.readouterr().out
     assert accepted(pipeline) == [("party", DOCUMENTS), ("results", DOCUMENTS), ("term", DOCUMENTS)]
-    assert run(["feedback", "latest", "--document", "first-7.txt", "--approve"]) == 0
+    remark = ["feedback", "latest", "--document", "first-7.txt"]
+    assert run([*remark, "--approve"]) == ExitCode.SUCCESS
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
+    assert run([*remark, "--reject", "--path", "party"]) == ExitCode.SUCCESS
+    left = DOCUMENTS - 1
+    assert accepted(pipeline) == [("party", left), ("results", left), ("term", DOCUMENTS)]
 
 
 def test_a_field_with_many_errors_says_how_much_must_be_reviewed(

@@ -9,7 +9,14 @@ import pytest
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields, truths
 from chordwise.domain.learning.fields import Rule
-from chordwise.domain.learning.judging import Answer, Difference, difference, judge, known
+from chordwise.domain.learning.judging import (
+    Answer,
+    Difference,
+    difference,
+    is_refuted,
+    judge,
+    known,
+)
 from chordwise.domain.learning.remarks import Saying, parsed, understand
 from chordwise.domain.learning.truths import Remark, Truth, Verdict
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType, options_to_json
@@ -197,6 +204,12 @@ def test_an_approved_extraction_approves_every_field() -> None:
     assert verdicts(an_extraction({"fields": []}), rejected) == []
     assert verdicts(answer, value) == [("", 0.7, False), ("/fields/2", 0.6, False)]
     assert verdicts(changed, value) == []
+    assert is_refuted(answer, rejected, "parties")
+    assert is_refuted(answer, value)
+    assert is_refuted(answer, value, "penalty")
+    assert not is_refuted(answer, value, "parties")
+    assert not is_refuted(changed, value)
+    assert not is_refuted(answer, said(answer, REJECTION, APPROVAL))
 
 
 def test_one_of_several_values_is_corrected() -> None:

@@ -299,7 +299,6 @@ def _of_result(result: Judgeable, said: Sequence[Feedback], draw: _Draw) -> Iter
     remarks = [judgments.remark(each) for each in about_it]
     truth = truths.from_remarks(kind, remarks)
     is_right = known(result.answer, truth) if remarks else {}
-    is_wrong = bool(remarks) and is_refuted(result.answer, truth)
     is_of_fields = kind is AnalysisType.EXTRACTION
     worth = draw.worth(result.result)
     for each in certification.scored(result.answer, result.agreement, worth):
@@ -314,7 +313,7 @@ def _of_result(result: Judgeable, said: Sequence[Feedback], draw: _Draw) -> Iter
             created_at=result.created_at,
             order=hashlib.sha256(f"{draw.seed} {about}".encode()).hexdigest(),
             answer=Answer(each.score, is_right.get(each.name if is_of_fields else "")),
-            is_refuted=is_wrong,
+            is_refuted=is_refuted(result.answer, truth, each.name if is_of_fields else ""),
         )
 
 
