@@ -57,11 +57,11 @@ class Renewing:
         bool, typer.Option("--dry-run", help="Only show what is stale and the cost of renewing it.")
     ] = False
     tries: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--try", min=0, metavar="N", help="Renew a sample of N documents and show what changes."
+            "--try", min=1, metavar="N", help="Renew a sample of N documents and show what changes."
         ),
-    ] = 0
+    ] = None
     failed: Annotated[
         bool, typer.Option("--failed", help="Renew only failed analyses, stale or not.")
     ] = False

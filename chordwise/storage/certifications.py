@@ -22,7 +22,8 @@ class Certification(Record):
     The newest row of each scope, type and name is in force. The scope is the results of `run`, or
     the current results that answer the question of `profile`, or without either all current
     results. `name` is that of a field or label; it is empty if answers are judged as a whole.
-    `seed` determines the random order of the checks; it is drawn when a scope is first certified.
+    `seed` determines the random order of the checks; it is drawn when a scope is first certified,
+    and for a profile again when another model, prompt or version answers its question.
     At or above the score `accept_from`, `accepted` of `population` answers may be accepted. The
     share of wrong answers among them is at most `error_bound`, except with the probability `risk`,
     which holds for all fields and labels of the scope together. `checks` and `wrong` count the
@@ -96,10 +97,31 @@ def in_force(session: Session, run: str, profile: str) -> Sequence[Certification
     ).all()
 
 
-def drawn_at(session: Session, run: str, profile: str) -> datetime | None:
-    """Return when the order of the checks of a scope was drawn, or `None` if it was not yet."""
-    of_scope = (Certification.run == run, Certification.profile == profile)
-    return session.scalar(select(func.min(Certification.certified_at)).where(*of_scope))
+def draws(session: Session, run: str, profile: str) -> Sequence[tuple[str, datetime]]:
+    """Return the seeds of a scope and when they were drawn, the latest used first."""
+    at = Certification.certified_at
+    found = session.execute(
+        select(Certification.seed, func.min(at))
+        .where(Certification.run == run, Certification.profile == profile)
+        .group_by(Certification.seed)
+        .order_by(func.max(at).desc(), Certification.seed)
+    )
+    return [(seed, drawn_at) for seed, drawn_at in found]
+
+
+def first_certified(session: Session, seed: str) -> Sequence[Certification]:
+    """Return the first certificate of each field and label in an order of checks."""
+    return session.scalars(
+        select(Certification)
+        .where(Certification.seed == seed, Certification.verdict == "certified")
+        .ext(distinct_on(Certification.analysis_type, Certification.name))
+        .order_by(
+            Certification.analysis_type,
+            Certification.name,
+            Certification.certified_at,
+            Certification.id,
+        )
+    ).all()
 
 
 def accept(session: Session, mark: Mark, *, may_add: bool) -> int:

@@ -36,7 +36,13 @@ from chordwise.storage import clock
 from chordwise.storage.database import Store
 from chordwise.storage.documents import Document
 from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.record import CreatedAt, Identity, Record, block_range_index, status_in
+from chordwise.storage.record import (
+    CreatedAt,
+    Identity,
+    Record,
+    block_range_index,
+    status_in,
+)
 
 STEP_CHUNKS = 20_000
 """The maximum number of chunks in a transaction that changes many jobs."""
@@ -154,6 +160,12 @@ def of_one_step(rows: Iterable[tuple[uuid.UUID, int | None]]) -> list[uuid.UUID]
             break
         ids.append(job_id)
     return ids
+
+
+def hashes(session: Session, job_ids: Collection[uuid.UUID]) -> Mapping[uuid.UUID, str]:
+    """Return the `options_hash` of each job."""
+    found = session.execute(select(Job.id, Job.options_hash).where(in_ids(Job.id, job_ids)))
+    return {job_id: options_hash for job_id, options_hash in found}  # noqa: C416 - rows are no pairs to mypy
 
 
 def status_of(session: Session, job_id: uuid.UUID) -> str | None:

@@ -188,9 +188,12 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
         result.corrected_output = corrected.output
         of_result = Fact.job_id == result.job_id
         answer = Answer(analysis_type=kind, output=result.output, confidence=result.confidence)
-        result.accepted = result.accepted and not is_refuted(answer, truth)
-        kept = select(Fact.path).where(of_result, Fact.accepted)
-        accepted = () if is_refuted(answer, truth) else session.scalars(kept).all()
+        is_wrong = is_refuted(answer, truth)
+        is_of_fields = kind is AnalysisType.EXTRACTION
+        result.accepted = result.accepted and not is_wrong
+        kept = session.scalars(select(Fact.path).where(of_result, Fact.accepted)).all()
+        refused = {each.path for each in corrected.facts if each.verdict == truths.Verdict.REJECTED}
+        accepted = [path for path in kept if not is_wrong or (is_of_fields and path not in refused)]
         session.execute(delete(Fact).where(of_result))
         rows = _rows_of(result.job_id, corrected.facts)
         session.execute(_STATE, {"facts": _as_json(rows)})

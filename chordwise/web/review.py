@@ -80,11 +80,12 @@ def _queued(session: Session, listing: Listing) -> tuple[Question | None, str]:
     scope = evaluation.Scope(run=filters.get("run"), profile=filters.get("profile"), types=types)
     queue = certification.queue(session, scope, filters["queue"])
     after = str(listing.after[0]) if listing.after else ""
-    left = [each for each in queue.candidates if each.order > after]
+    orders = {job_id: f"{place:04}" for job_id, place in queue.places.items()}
+    left = [each for each in queue.candidates if orders[each.job_id] > after]
     if not left:
         return None, listing.address() if queue.candidates else ""
     question = review.question(session, left[0].job_id, left[0].path)
-    return replace(question, left=len(left)), listing.next_page((left[0].order,))
+    return replace(question, left=len(left)), listing.next_page((orders[left[0].job_id],))
 
 
 def _table(request: Request) -> Response:

@@ -57,13 +57,16 @@ def classified(
 
 
 def extracted(
-    pipeline: Pipeline, values: Mapping[str, Mapping[str, tuple[str | None, int]]]
+    pipeline: Pipeline,
+    values: Mapping[str, Mapping[str, tuple[str | None, int]]],
+    *,
+    fresh: bool = False,
 ) -> Submission:
     """Extract from documents with these names; each item has a value and a confidence in points."""
     items = dict.fromkeys(item for each in values.values() for item in each)
     texts = {name: f"{name}: VALUES {json.dumps(each)}" for name, each in values.items()}
     options = AnalysisOptions(instructions=", ".join(items))
-    return _worked(pipeline, AnalysisType.EXTRACTION, options, texts)
+    return _worked(pipeline, AnalysisType.EXTRACTION, options, texts, fresh=fresh)
 
 
 def written(path: Path, *records: Mapping[str, object]) -> Path:
@@ -84,9 +87,14 @@ def _field(item: str, said: Sequence[object]) -> dict[str, object]:
 
 
 def _worked(
-    pipeline: Pipeline, kind: AnalysisType, options: AnalysisOptions, texts: Mapping[str, str]
+    pipeline: Pipeline,
+    kind: AnalysisType,
+    options: AnalysisOptions,
+    texts: Mapping[str, str],
+    *,
+    fresh: bool = False,
 ) -> Submission:
-    submission = open_run(pipeline.context, a_run(kind, analysis=options), NOW)
+    submission = open_run(pipeline.context, a_run(kind, fresh=fresh, analysis=options), NOW)
     for name, text in texts.items():
         submission.take_in(a_document(text, name))
     submission.close()

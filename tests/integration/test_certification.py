@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,19 +22,21 @@ from chordwise.domain.learning import certification as domain
 from chordwise.domain.learning.certification import Answer
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode, UsageError
-from chordwise.pipeline.learning.certification import Bounds, certify
+from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.learning.certification import Bounds, Certified, certify
 from chordwise.pipeline.learning.evaluation import Scope
 from chordwise.settings import Settings
 from chordwise.storage import pruning
 from chordwise.storage.calibrations import Calibration
 from tests.fakes.commands import run
-from tests.fakes.learning import a_learner, classified, extracted, written
-from tests.fakes.pipeline import Pipeline
+from tests.fakes.learning import a_learner, classified, extracted, obeying, written
+from tests.fakes.pipeline import Pipeline, a_pipeline
 
 pytestmark = pytest.mark.usefixtures("addressed")
 DOCUMENTS = 30
 BOUNDS = ("--max-error", "10%", "--risk", "20%")
 LOOSE = Bounds(max_error=0.1, risk=0.2)
+_EVEN_FIRM = re.compile(r'"Company \d?[02468]"')
 STATES = "SELECT name, verdict, accepted, population FROM certified_answers ORDER BY 1"
 
 
@@ -91,7 +94,7 @@ def accepted(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
 def test_checks_in_random_order_certify_a_field(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its values are marked, and a result once all its fields are; a remark keeps the mark."""
+    """Its values are marked, a result once all its fields are; a rejected value loses its mark."""
     found = certified(capsys)
     check(tmp_path, found["party"], ["approved"] * 20)
     found = certified(capsys)
@@ -106,8 +109,12 @@ def test_checks_in_random_order_certify_a_field(
 
     assert f"{DOCUMENTS} of {DOCUMENTS}" in capsys.readouterr().out
     assert accepted(pipeline) == [("party", DOCUMENTS), ("results", DOCUMENTS), ("term", DOCUMENTS)]
-    assert run(["feedback", "latest", "--document", "first-7.txt", "--approve"]) == 0
+    remark = ["feedback", "latest", "--document", "first-7.txt"]
+    assert run([*remark, "--approve"]) == ExitCode.SUCCESS
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
+    assert run([*remark, "--reject", "--path", "party"]) == ExitCode.SUCCESS
+    left = DOCUMENTS - 1
+    assert accepted(pipeline) == [("party", left), ("results", left), ("term", DOCUMENTS)]
 
 
 def test_a_field_with_many_errors_reports_how_much_must_be_reviewed(
@@ -395,8 +402,8 @@ def count_accepted(pipeline: Pipeline) -> tuple[object, object]:
 
 def test_labels_not_chosen_yet_reserve_their_share_of_the_risk(pipeline: Pipeline) -> None:
     """With three labels and none, the first label chosen gets a quarter of the risk."""
-    classified(pipeline, {f"{place}.txt": ("letter", 0.5) for place in range(DOCUMENTS)})
-    scope = Scope(types=(AnalysisType.CLASSIFICATION,))
+    choices = {f"{place}.txt": ("letter", 0.5) for place in range(DOCUMENTS)}
+    scope = Scope(run=classified(pipeline, choices).name)
 
     (found,) = certify(pipeline.context.database, scope, LOOSE)
 
@@ -477,3 +484,113 @@ def test_an_invalid_share_is_refused(share: str, capsys: pytest.CaptureFixture[s
     """It is refused before anything is read."""
     assert run(["certify", "--max-error", share]) == ExitCode.USAGE
     assert "is not a valid share" in capsys.readouterr().err
+
+
+PROFILE = '[profiles.deals]\ntypes = ["extraction"]\ninstructions = "party, term"\n'
+
+
+def certified_by_profile(capsys: pytest.CaptureFixture[str]) -> JsonObject:
+    """Certify the field `party` of the profile, and return what is said of it."""
+    capsys.readouterr()
+    run(["certify", "deals", *BOUNDS, "--json"])
+    found = objects(json.loads(capsys.readouterr().out)["certified"])
+    return next(each for each in found if each["name"] == "party")
+
+
+def test_answers_of_another_version_are_certified_by_their_own_checks(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are neither accepted by the earlier certificate nor counted with its answers."""
+    (tmp_path / "chordwise.toml").write_text(PROFILE, "utf-8")
+    check(tmp_path, certified_by_profile(capsys), ["approved"] * 20)
+    certified_by_profile(capsys)
+    assert accepted(pipeline)[0] == ("party", DOCUMENTS)
+    first = pipeline.value("SELECT DISTINCT options_hash FROM jobs")
+
+    settings = pipeline.context.settings
+    chunks = settings.pipeline.model_copy(update={"chunk_tokens": 2_000})
+    later = a_learner(settings.model_copy(update={"pipeline": chunks}))
+    extract(later, "later", DOCUMENTS)
+    found = certified_by_profile(capsys)
+
+    certificate = found["certificate"]
+    assert isinstance(certificate, dict)
+    assert (certificate["verdict"], certificate["population"]) == ("open", DOCUMENTS)
+    assert accepted(pipeline)[0] == ("party", DOCUMENTS)
+
+    check(tmp_path, found, ["approved"] * 20)
+    certified_by_profile(capsys)
+    assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
+    assert first != pipeline.value("SELECT options_hash FROM jobs ORDER BY id DESC LIMIT 1")
+
+
+def test_the_risk_is_divided_among_all_types_though_one_is_asked_for(pipeline: Pipeline) -> None:
+    classified(pipeline, {f"{place}.txt": ("letter", 0.5) for place in range(DOCUMENTS)})
+    database = pipeline.context.database
+    together = certify(database, Scope(), LOOSE)
+
+    apart = [
+        one
+        for kind in (AnalysisType.CLASSIFICATION, AnalysisType.EXTRACTION)
+        for one in certify(database, Scope(types=(kind,)), LOOSE)
+    ]
+
+    assert len(together) == len(apart) == 3
+    needed = [
+        sorted(each.certificate.more_checks or 0 for each in one) for one in (together, apart)
+    ]
+    assert needed[0] == needed[1]
+
+
+def often_wrong(request: CompletionRequest) -> str:
+    """Return half of the name of every other firm."""
+    return _EVEN_FIRM.sub('"Company"', obeying(request))
+
+
+def test_answers_that_were_wrong_and_asked_again_alone_do_not_certify_the_others(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """The order is drawn again, so the checks are a random sample of the current answers."""
+    firms = {f"{place}.txt": f"Company {place}" for place in range(DOCUMENTS)}
+    values = {name: {"firm": (firm, 9)} for name, firm in firms.items()}
+    pipeline = a_pipeline(settings, often_wrong, repeat_last=True)
+    extracted(pipeline, values)
+
+    def of_firms() -> Certified:
+        bounds = Bounds(max_error=0.1, risk=0.3)
+        found = certify(pipeline.context.database, Scope(), bounds)
+        return next(each for each in found if each.unit.name == "firm")
+
+    checked = [each.source for each in of_firms().to_check][:20]
+    said = [{"document": name, "path": "firm", "value": firms[name]} for name in checked]
+    assert run(["feedback", "--file", str(written(tmp_path / "said.jsonl", *said))]) == 0
+    assert of_firms().certificate.wrong
+
+    extracted(a_learner(settings), {name: values[name] for name in checked}, fresh=True)
+
+    certificate = of_firms().certificate
+    assert (certificate.wrong, certificate.verdict) == (0, domain.Verdict.OPEN)
+    assert pipeline.value("SELECT count(*) FROM facts WHERE item = 'firm' AND accepted") == 0
+
+
+def test_what_later_checks_have_refuted_is_not_certified_again(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even if all answers together are within the bound; the queue begins with later answers."""
+    extract(pipeline, "second", 4 * DOCUMENTS)
+    documents: JsonValue = [{"source": f"first-{place}.txt"} for place in range(DOCUMENTS)]
+    more: JsonValue = [{"source": f"second-{place}.txt"} for place in range(4 * DOCUMENTS)]
+    certified(capsys)
+    check(tmp_path, {"name": "party", "to_check": documents}, ["approved"] * DOCUMENTS)
+    check(tmp_path, {"name": "party", "to_check": more}, ["approved"] * 4 * DOCUMENTS)
+    certified(capsys)
+    extract(pipeline, "later", 6)
+    to_check = objects(certified(capsys)["party"]["to_check"])
+    assert [str(each["source"])[:5] for each in to_check] == ["later"] * 6
+
+    check(tmp_path, {"name": "party", "to_check": [*to_check]}, ["rejected"] * 6)
+    certified(capsys, ExitCode.INCOMPLETE)
+    assert accepted(pipeline)[0] == ("party", 0)
+
+    assert certified(capsys, ExitCode.INCOMPLETE)["party"]["later_wrong"] == 6
+    assert accepted(pipeline)[0] == ("party", 0)

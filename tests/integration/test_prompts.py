@@ -87,7 +87,9 @@ def test_meanings_and_language_are_part_of_the_question(settings: Settings) -> N
     asked = [plain, described, replace(described, answer_language="de")]
 
     kind = AnalysisType.CLASSIFICATION
-    hashes = {identity(pipeline.context, kind, a_run(kind, analysis=each)) for each in asked}
+    hashes = {
+        identity(pipeline.context.settings, kind, a_run(kind, analysis=each)) for each in asked
+    }
     submission = pipeline.submit(PARAGRAPH, options=a_run(kind, analysis=asked[-1]))
 
     assert len(hashes) == len(asked)

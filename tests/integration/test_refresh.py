@@ -479,11 +479,17 @@ def counted(engine: Engine) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("latest", "--try", "5", "--failed"), ("latest", "--try", "5", "--no-wait"), ("gone",)],
+    [
+        (),
+        ("latest", "--try", "0"),
+        ("latest", "--try", "5", "--failed"),
+        ("latest", "--try", "5", "--no-wait"),
+        ("gone",),
+    ],
 )
 def test_invalid_options_are_refused(desk: Desk, arguments: Sequence[str]) -> None:
     """They are refused before anything is stored."""
     desk.classify("a.txt")
 
-    assert run(["refresh", *arguments]) == ExitCode.USAGE
+    assert run(["refresh", *arguments, "--yes"]) == ExitCode.USAGE
     assert desk.pipeline.value("SELECT count(*) FROM runs") == 1

@@ -154,7 +154,7 @@ def test_principles_are_part_of_a_results_identity_unless_disabled(settings: Set
 
     again = pipeline.submit(PARAGRAPH, options=with_critique("Say less."))
     hashes = {
-        identity(pipeline.context, AnalysisType.SUMMARY, options)
+        identity(pipeline.context.settings, AnalysisType.SUMMARY, options)
         for options in (with_critique(), with_critique("Say more."), a_run())
     }
     off = a_run(analysis=AnalysisOptions(principles=("Say more.",)))
@@ -162,7 +162,7 @@ def test_principles_are_part_of_a_results_identity_unless_disabled(settings: Set
     assert pipeline.job(again).reused_from == pipeline.job(first).id
     assert pipeline.job(first).options["principles"] == ["Say less."]
     assert len(hashes) == 3
-    assert identity(pipeline.context, AnalysisType.SUMMARY, off) in hashes
+    assert identity(pipeline.context.settings, AnalysisType.SUMMARY, off) in hashes
     assert "critique" not in pipeline.job(pipeline.submit(LONG, options=off)).options
 
 
@@ -245,7 +245,7 @@ def test_votes_are_part_of_a_results_identity_unless_disabled(settings: Settings
 
     again = pipeline.submit(PARAGRAPH, options=with_votes(3))
     hashes = {
-        identity(pipeline.context, AnalysisType.CLASSIFICATION, with_votes(votes))
+        identity(pipeline.context.settings, AnalysisType.CLASSIFICATION, with_votes(votes))
         for votes in (1, 3, 5)
     }
 

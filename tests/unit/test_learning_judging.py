@@ -14,6 +14,7 @@ from chordwise.domain.learning.judging import (
     Difference,
     correct_by_field,
     difference,
+    is_refuted,
     judge,
 )
 from chordwise.domain.learning.remarks import FeedbackInput, parsed, understand
@@ -207,6 +208,12 @@ def test_an_approved_extraction_approves_every_field() -> None:
     assert verdicts(an_extraction({"fields": []}), rejected) == []
     assert verdicts(answer, value) == [("", 0.7, False), ("/fields/2", 0.6, False)]
     assert verdicts(changed, value) == []
+    assert is_refuted(answer, rejected, "parties")
+    assert is_refuted(answer, value)
+    assert is_refuted(answer, value, "penalty")
+    assert not is_refuted(answer, value, "parties")
+    assert not is_refuted(changed, value)
+    assert not is_refuted(answer, said(answer, REJECTION, APPROVAL))
 
 
 def test_one_of_several_values_is_corrected() -> None:

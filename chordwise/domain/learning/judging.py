@@ -120,11 +120,19 @@ def correct_by_field(answer: Answer, truth: Truth) -> dict[str, bool]:
     return dict.fromkeys(right, True) | dict.fromkeys(map(fields.top, wrong), False)
 
 
-def is_refuted(answer: Answer, truth: Truth) -> bool:
-    """Return whether an answer without fields is known to be wrong, without a known right one."""
-    if answer.analysis_type is AnalysisType.EXTRACTION or truth.label is not None:
-        return False
-    return correct_by_field(answer, truth).get("") is False
+def is_refuted(answer: Answer, truth: Truth, field: str = "") -> bool:
+    """Return whether an answer is known to be wrong, without a known right one.
+
+    Of an extraction, only the given field is considered, otherwise all of them.
+    """
+    if answer.analysis_type is AnalysisType.EXTRACTION:
+        remarks = [each for each in truth.remarks if not each.path and each.judged == answer.output]
+        return any(each.verdict is Verdict.REJECTED for each in remarks[-1:]) or any(
+            field in {"", fields.top(name)} and _has_value(answer, name, value)
+            for name, value in truth.wrong_fields.items()
+            if fields.top(name) not in truth.fields
+        )
+    return truth.label is None and correct_by_field(answer, truth).get("") is False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,7 +112,7 @@ class RunQuestions:
         return cls(
             run=run,
             options=options,
-            hashes={each: identity(context, each, options) for each in options.types},
+            hashes={each: identity(context.settings, each, options) for each in options.types},
             budgets=_text_budgets(context, options),
         )
 

@@ -30,7 +30,6 @@ from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import UsageError
 from chordwise.llm.model import EXTRACTIVE, UNANSWERED_BY_EXTRACTIVE
 from chordwise.pipeline.models import client
-from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.prompts import library, packs
 from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.settings import CritiqueSettings, ProfileSettings, Settings
@@ -99,7 +98,7 @@ def answerable(settings: Settings, options: RunOptions) -> RunOptions:
     return replace(options, analysis=replace(wanted, principles=principles))
 
 
-def identity(context: ReadingContext, analysis_type: AnalysisType, options: RunOptions) -> str:
+def identity(settings: Settings, analysis_type: AnalysisType, options: RunOptions) -> str:
     """Return the hash of everything except the document that a result depends on."""
     task = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options.analysis)
     synthesis = replace(task, stage=Stage.SYNTHESIZE)
@@ -109,10 +108,10 @@ def identity(context: ReadingContext, analysis_type: AnalysisType, options: RunO
         "prompts": [
             template.version
             for each in (task, synthesis)
-            for template in library.templates_for(each, context.settings.prompts.fallback)
+            for template in library.templates_for(each, settings.prompts.fallback)
         ],
-        "models": client.identity(context.settings, options.model),
-        "chunk_tokens": context.settings.pipeline.chunk_tokens,
+        "models": client.identity(settings, options.model),
+        "chunk_tokens": settings.pipeline.chunk_tokens,
         "pipeline": PIPELINE_VERSION,
         **_critique(analysis_type, options.analysis),
     }

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain import json_values
 from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.learning import calibration, certification, truths
+from chordwise.domain.learning import calibration, certification, fields, truths
 from chordwise.domain.learning.calibration import Points
 from chordwise.domain.learning.certification import Answer, Certificate, Verdict, Worth
 from chordwise.domain.learning.judging import Part, correct_by_field, is_refuted
@@ -27,7 +27,7 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.learning import evaluation, judgeable
 from chordwise.pipeline.learning.evaluation import Scope, Write
 from chordwise.pipeline.learning.judgeable import Judgeable
-from chordwise.storage import calibrations, certifications, clock, judgments
+from chordwise.storage import calibrations, certifications, clock, jobs, judgments
 from chordwise.storage.calibrations import Key
 from chordwise.storage.certifications import Certification, Mark
 from chordwise.storage.database import Database
@@ -36,6 +36,7 @@ from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
 _MAX_TO_CHECK = 500
+_APPROVED = truths.Verdict.APPROVED
 
 
 OnStored: TypeAlias = "Callable[[Session, Sequence[Certified]], None]"
@@ -62,9 +63,10 @@ class Unit:
 class Candidate:
     """An answer of a unit about one document.
 
-    `path` is where a person judges it, and `paths` are its facts in the job's output. `order` is
-    its position in the random order of the checks. An answer that `is_refuted` is not accepted,
-    whatever its score.
+    `path` is where a person judges it, and `paths` are its facts in the job's output. The random
+    order of the checks depends on `about`: the document, the question and the unit. An answer that
+    `is_refuted` is not accepted, whatever its score. One that `is_replaced` is right, and an
+    earlier answer to the same question was wrong.
     """
 
     unit: Unit
@@ -74,18 +76,19 @@ class Candidate:
     path: str
     paths: Sequence[str]
     created_at: datetime
-    order: str
+    about: str
     answer: Answer
     is_refuted: bool
+    is_replaced: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certified:
     """The certificate of a unit, and the answers to check next, in order.
 
-    `further` and `further_wrong` count the checks of answers that were created after the
-    certification. `is_kept` is set if an earlier certificate stays in force because only such
-    answers lack checks.
+    `further` and `further_wrong` count the checks of answers that were created after the first
+    certification, so that renewing a certificate loses none of them. `is_kept` is set if an earlier
+    certificate stays in force because only such answers lack checks.
     """
 
     unit: Unit
@@ -135,13 +138,17 @@ def certify(
 class _Basis:
     """The answers of a scope in the order of their checks, and the certifications in force.
 
-    `parts` is the number of units that share the risk. New certifications have the other columns in
-    common.
+    `parts` is the number of units that share the risk, including those of other analysis types.
+    `before` are the certifications in force that have the same order of checks, and `since` the
+    first certificates in this order. `in_force` are the ids of all certifications in force. New
+    certifications have the other columns in common.
     """
 
     units: Mapping[Unit, Sequence[Candidate]]
     parts: int
     before: Mapping[Unit, Certification]
+    since: Mapping[Unit, Certification]
+    in_force: Mapping[Unit, uuid.UUID]
     run_id: uuid.UUID | None
     run: str
     profile: str
@@ -153,17 +160,28 @@ class _Basis:
 def _read(session: Session, scope: Scope, risk: float) -> _Basis:
     wanted, found_run = evaluation.wanted(session, scope)
     run, profile = found_run or "", scope.profile or ""
-    before = certifications.in_force(session, run, profile)
-    draw = _Draw.of(session, run, profile, before[0].seed if before else "")
     certified_at = clock.read(session)
-    listed = judgeable.listed(session, wanted, scope.question)
-    units: dict[Unit, list[Candidate]] = defaultdict(list)
-    for each in sorted(_candidates(session, listed, draw), key=lambda each: each.order):
-        units[each.unit].append(each)
+    every = replace(wanted, types=tuple(scope.identities))
+    listed = judgeable.listed(session, every, scope.question)
+    asked = {} if run else _asked(listed, scope.identities)
+    listed = [
+        each
+        for each in listed
+        if asked.get(each.analysis_type, each.options_hash) == each.options_hash
+    ]
+    draw = _Draw.of(session, run, profile, asked.values())
+    units = _in_order(_candidates(session, listed, draw), draw.seed)
+    in_force = _by_unit(certifications.in_force(session, run, profile))
     return _Basis(
-        units=units,
+        units={
+            unit: candidates
+            for unit, candidates in units.items()
+            if not scope.types or unit.analysis_type in scope.types
+        },
         parts=len(units.keys() | set(_labels(listed))),
-        before={Unit(AnalysisType(one.analysis_type), one.name): one for one in before},
+        before={unit: each for unit, each in in_force.items() if each.seed == draw.seed},
+        since=_by_unit(certifications.first_certified(session, draw.seed)),
+        in_force={unit: each.id for unit, each in in_force.items()},
         run_id=wanted.run_id,
         run=run,
         profile=profile,
@@ -171,6 +189,42 @@ def _read(session: Session, scope: Scope, risk: float) -> _Basis:
         risk=risk,
         certified_at=certified_at,
     )
+
+
+def _by_unit(found: Sequence[Certification]) -> Mapping[Unit, Certification]:
+    return {Unit(AnalysisType(each.analysis_type), each.name): each for each in found}
+
+
+def _asked(
+    listed: Sequence[judgeable.Listed], today: Mapping[AnalysisType, str]
+) -> Mapping[AnalysisType, str]:
+    """Return today's question of each type, or the last one if today's has no answers.
+
+    Answers of another model, prompt or version are certified separately: their errors and scores
+    say nothing about these.
+    """
+    last = {each.analysis_type: each.options_hash for each in listed}
+    answered = {each.options_hash for each in listed}
+    return {k: own if own in answered else last.get(k, own) for k, own in today.items()}
+
+
+def _in_order(candidates: Sequence[Candidate], seed: str) -> Mapping[Unit, Sequence[Candidate]]:
+    """Return the answers of each unit in the random order of their checks.
+
+    The order is another one after answers that were wrong have been replaced by right ones. As only
+    checked answers are known to be wrong, the checks would not be a random sample any more.
+    """
+    units: dict[Unit, list[Candidate]] = defaultdict(list)
+    for each in candidates:
+        units[each.unit].append(each)
+    for own in units.values():
+        drawn = " ".join([seed, *sorted(each.about for each in own if each.is_replaced)])
+        own.sort(key=partial(_place, drawn))
+    return units
+
+
+def _place(drawn: str, candidate: Candidate) -> bytes:
+    return hashlib.sha256(f"{drawn} {candidate.about}".encode()).digest()
 
 
 def _labels(listed: Sequence[judgeable.Listed]) -> Iterator[Unit]:
@@ -187,15 +241,15 @@ def _labels(listed: Sequence[judgeable.Listed]) -> Iterator[Unit]:
 class Queue:
     """The answers of a field or label to check next, in order.
 
-    `run` and `profile` are the scope that was certified within `bounds`. `stored` is the length of
-    the queue at that time.
+    `run` and `profile` are the scope that was certified within `bounds`. `places` are the positions
+    in the queue at that time, by job.
     """
 
     unit: Unit
     run: str
     profile: str
     bounds: Bounds
-    stored: int
+    places: Mapping[uuid.UUID, int]
     candidates: Sequence[Candidate]
 
 
@@ -220,10 +274,11 @@ def queue(session: Session, scope: Scope, name: str) -> Queue:
     of = found[0]
     unit = Unit(AnalysisType(of.analysis_type), of.name)
     stored = [uuid.UUID(each) for each in json_values.strings(of.to_check)]
+    places = {job_id: place for place, job_id in enumerate(stored)}
     named = judgeable.listed(session, replace(wanted, job_ids=tuple(stored)), scope.question)
     candidates = [
         each
-        for each in _candidates(session, named, _Draw.of(session, of.run, of.profile, of.seed))
+        for each in _candidates(session, named, _Draw(seed=of.seed, curves={}))
         if each.unit == unit and not _is_checked(each)
     ]
     return Queue(
@@ -231,8 +286,8 @@ def queue(session: Session, scope: Scope, name: str) -> Queue:
         run=of.run,
         profile=of.profile,
         bounds=Bounds(max_error=of.max_error, risk=of.risk),
-        stored=len(stored),
-        candidates=sorted(candidates, key=lambda each: each.order),
+        places=places,
+        candidates=sorted(candidates, key=lambda each: places[each.job_id]),
     )
 
 
@@ -257,11 +312,14 @@ class _Draw:
     curves: Mapping[Key, Points]
 
     @classmethod
-    def of(cls, session: Session, run: str, profile: str, seed: str = "") -> _Draw:
-        """Return the draw of a scope; without a seed, a new one."""
-        drawn_at = certifications.drawn_at(session, run, profile) or clock.read(session)
-        curves = calibrations.curves(session, drawn_at)
-        return cls(seed=seed or secrets.token_hex(16), curves=curves)
+    def of(cls, session: Session, run: str, profile: str, asked: Collection[str]) -> _Draw:
+        """Return the last draw of a scope in which the same was `asked`, or a new one."""
+        digest = hashlib.sha256(" ".join(sorted(asked)).encode()).hexdigest()[:16]
+        suffix = f"-{digest}" if asked else ""
+        new = f"{secrets.token_hex(16)}{suffix}", clock.read(session)
+        known = certifications.draws(session, run, profile)
+        seed, drawn_at = next((each for each in known if each[0].endswith(suffix)), new)
+        return cls(seed=seed, curves=calibrations.curves(session, drawn_at))
 
     def worth(self, result: JudgedResult) -> Worth:
         """Return a function that calibrates the confidences of a result."""
@@ -286,24 +344,36 @@ def _candidates(
     said: dict[uuid.UUID, list[Feedback]] = defaultdict(list)
     for each in judgments.of_documents(session, sorted({one.document_id for one in listed})):
         said[each.document_id].append(each)
+    wrong = [each.job_id for some in said.values() for each in some if each.verdict != _APPROVED]
+    asked = jobs.hashes(session, wrong)
     return [
         candidate
         for result in judgeable.read(session, listed)
-        for candidate in _of_result(result, said.get(result.listed.document_id, ()), draw)
+        for candidate in _of_result(result, said.get(result.listed.document_id, ()), draw, asked)
     ]
 
 
-def _of_result(result: Judgeable, said: Sequence[Feedback], draw: _Draw) -> Iterator[Candidate]:
+def _of_result(
+    result: Judgeable, said: Sequence[Feedback], draw: _Draw, asked: Mapping[uuid.UUID, str]
+) -> Iterator[Candidate]:
+    """Yield the parts of an answer; `asked` are the identities of the questions of some jobs."""
     kind = result.listed.analysis_type
     about_it = judgments.about(said, kind, result.listed.question)
     remarks = [judgments.remark(each) for each in about_it]
     truth = truths.from_remarks(kind, remarks)
     is_right = correct_by_field(result.answer, truth) if remarks else {}
-    is_wrong = bool(remarks) and is_refuted(result.answer, truth)
     is_of_fields = kind is AnalysisType.EXTRACTION
+    were_wrong = {
+        fields.top(remark.field or "") if is_of_fields else ""
+        for remark in about_it
+        if asked.get(remark.job_id) == result.listed.options_hash
+        and remark.verdict != _APPROVED
+        and remark.judged != remark.corrected
+        and remark.result_id != result.listed.result_id
+    }
     worth = draw.worth(result.result)
     for each in certification.scored(result.answer, result.agreement, worth):
-        about = f"{result.listed.document_id} {result.result.options_hash} {each.name}"
+        judged = is_right.get(each.name if is_of_fields else "")
         yield Candidate(
             unit=Unit(kind, each.name),
             job_id=result.listed.job_id,
@@ -312,31 +382,31 @@ def _of_result(result: Judgeable, said: Sequence[Feedback], draw: _Draw) -> Iter
             path=each.path,
             paths=each.paths,
             created_at=result.created_at,
-            order=hashlib.sha256(f"{draw.seed} {about}".encode()).hexdigest(),
-            answer=Answer(each.score, is_right.get(each.name if is_of_fields else "")),
-            is_refuted=is_wrong,
+            about=f"{result.listed.document_id} {result.listed.options_hash} {each.name}",
+            answer=Answer(each.score, judged),
+            is_refuted=is_refuted(result.answer, truth, each.name if is_of_fields else ""),
+            is_replaced=judged is True and not were_wrong.isdisjoint({"", each.name}),
         )
 
 
-def _certified(
-    unit: Unit,
-    candidates: Sequence[Candidate],
-    before: Certification | None,
-    bounds: Bounds,
-    risk: float,
-) -> Certified:
+def _certified(unit: Unit, basis: _Basis, bounds: Bounds, risk: float) -> Certified:
     """Certify a unit again, or keep its certificate if only later answers lack checks.
 
-    `risk` is the part of the total risk that the unit gets.
+    What the checks of later answers have refuted is not certified again, although the rate of
+    errors among all answers may be within the bound. `risk` is the part of the total risk that the
+    unit gets.
     """
+    candidates, before = basis.units[unit], basis.before.get(unit)
     answers = [each.answer for each in candidates]
     certificate = certification.certify(answers, bounds.max_error, risk)
-    later = _later(candidates, before)
+    is_certified = before is not None and before.verdict == Verdict.CERTIFIED
+    accept_from = before.accept_from if before and is_certified else certificate.accept_from
+    later = _later(candidates, basis.since.get(unit), accept_from)
     checked = list(takewhile(_is_checked, later))
     wrong = sum(each.answer.is_right is False for each in checked)
     if certification.is_above(len(checked), wrong, bounds.max_error, risk):
         certificate = replace(certificate, verdict=Verdict.WITHDRAWN, accepted=0, accept_from=None)
-    is_open = bool(later) and certificate.verdict is Verdict.OPEN
+    is_open = is_certified and bool(later) and certificate.verdict is Verdict.OPEN
     is_kept = before is not None and is_open and _holds(candidates, before, bounds, risk)
     if before is not None and is_kept:
         accepted = sum(each.answer.score >= (before.accept_from or 0) for each in candidates)
@@ -347,17 +417,27 @@ def _certified(
             accept_from=before.accept_from,
             error_bound=before.error_bound,
         )
-    start = certificate.check_from
-    unchecked = [each for each in candidates if not _is_checked(each)]
-    to_check = [each for each in unchecked if start is None or each.answer.score >= start]
     return Certified(
         unit=unit,
         certificate=certificate,
         is_kept=is_kept,
         further=len(checked),
         further_wrong=wrong,
-        to_check=to_check[:_MAX_TO_CHECK],
+        to_check=_to_check(candidates, certificate, later)[:_MAX_TO_CHECK],
     )
+
+
+def _to_check(
+    candidates: Sequence[Candidate], certificate: Certificate, later: Sequence[Candidate]
+) -> Sequence[Candidate]:
+    """Return the answers that lack checks, in order; of a certified unit, later ones come first."""
+    start = certificate.check_from
+    unchecked = [each for each in candidates if not _is_checked(each)]
+    to_check = [each for each in unchecked if start is None or each.answer.score >= start]
+    if certificate.verdict in {Verdict.CERTIFIED, Verdict.WITHDRAWN}:
+        of_later = {each.about for each in later}
+        to_check.sort(key=lambda each: each.about not in of_later)
+    return to_check
 
 
 def _holds(
@@ -383,15 +463,16 @@ def _holds(
     return wrong <= before.wrong or further == 0
 
 
-def _later(candidates: Sequence[Candidate], before: Certification | None) -> list[Candidate]:
-    """Return the accepted answers that were created after their unit was certified."""
-    if before is None or before.verdict != Verdict.CERTIFIED:
+def _later(
+    candidates: Sequence[Candidate], since: Certification | None, accept_from: float | None
+) -> list[Candidate]:
+    """Return the answers from a score on that were created after their unit was first certified."""
+    if since is None or accept_from is None:
         return []
-    accept_from = before.accept_from or 0
     return [
         each
         for each in candidates
-        if each.created_at > before.certified_at and each.answer.score >= accept_from
+        if each.created_at > since.certified_at and each.answer.score >= accept_from
     ]
 
 
@@ -417,14 +498,11 @@ class _Round:
             hold = {"read": True, "key_share": True}
             if session.get(Run, run_id, with_for_update=hold) is None:
                 return False
-        return self._in_force(session) == set(self._ids_before().values())
+        return self._in_force(session) == set(self.basis.in_force.values())
 
     def is_in_force(self, session: Session) -> bool:
         """Return whether the certifications of this round are the newest."""
-        return self._in_force(session) == set({**self._ids_before(), **self.ids}.values())
-
-    def _ids_before(self) -> Mapping[Unit, uuid.UUID]:
-        return {unit: each.id for unit, each in self.basis.before.items()}
+        return self._in_force(session) == set({**self.basis.in_force, **self.ids}.values())
 
     def _in_force(self, session: Session) -> set[uuid.UUID]:
         certifications.lock(session)
@@ -434,10 +512,7 @@ class _Round:
 
 def _round(basis: _Basis, bounds: Bounds) -> _Round:
     risk = bounds.risk / max(1, basis.parts)
-    done = [
-        _certified(unit, candidates, basis.before.get(unit), bounds, risk)
-        for unit, candidates in sorted(basis.units.items())
-    ]
+    done = [_certified(unit, basis, bounds, risk) for unit in sorted(basis.units)]
     ids = {e.unit: basis.before[e.unit].id if e.is_kept else new_id() for e in done}
     return _Round(basis=basis, done=done, marks=list(_marks(done, basis)), ids=ids)
 

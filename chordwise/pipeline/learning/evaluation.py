@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TypeAlias
 
@@ -19,7 +19,7 @@ from chordwise.domain.learning.measures import Measure
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth
 from chordwise.domain.tasks import AnalysisType, options_from, options_to_json
 from chordwise.errors import ConfigurationError, UsageError
-from chordwise.pipeline.intake.run_options import answerable, run_options
+from chordwise.pipeline.intake.run_options import answerable, identity, run_options
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.gold import Gold, says
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
@@ -191,12 +191,16 @@ def _measures(found: Sequence[Compared], random: Random) -> Iterator[Measure]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What the user selected; `question` is the question of the profile, as in `jobs.options`."""
+    """What the user selected; `question` is the question of the profile, as in `jobs.options`.
+
+    `identities` are those of the questions that the profile asks today, as in `jobs.options_hash`.
+    """
 
     run: str | None = None
     profile: str | None = None
     types: tuple[AnalysisType, ...] = ()
     question: JsonObject | None = None
+    identities: Mapping[AnalysisType, str] = field(default_factory=dict)
 
 
 def of(
@@ -220,6 +224,7 @@ def of(
         profile=profile,
         types=tuple(types) or asked.types,
         question=options_to_json(asked.analysis),
+        identities={each: identity(settings, each, asked) for each in asked.types},
     )
 
 

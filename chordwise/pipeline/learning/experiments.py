@@ -253,7 +253,8 @@ def _with_changes(
     if options.types != control.types:
         raise UsageError(f"The variant {variant.name} changes the analysis types.")
     hashes = [
-        [identity(context, each, asked) for each in control.types] for asked in (control, options)
+        [identity(context.settings, each, asked) for each in control.types]
+        for asked in (control, options)
     ]
     if hashes[0] == hashes[1]:
         raise UsageError(

@@ -33,7 +33,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """The ids of a result; `question` is the part of the options that defines the question."""
+    """The ids of a result; `question` is the part of the options that defines the question.
+
+    `options_hash` also identifies the model, the prompt and the version that answered it.
+    """
 
     result_id: uuid.UUID
     job_id: uuid.UUID
@@ -41,6 +44,7 @@ class Listed:
     analysis_type: AnalysisType
     source: str
     question: JsonObject
+    options_hash: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +98,7 @@ def listed(
             Result.analysis_type,
             Intake.source,
             Job.options,
+            Job.options_hash,
         )
         .join(Job, Job.id == Result.job_id)
         .join(Intake, Intake.id == Job.intake_id)
@@ -102,6 +107,7 @@ def listed(
     )
     if question is not None:
         statement = statement.where(Job.options == question)
+    found = session.execute(statement)
     return [
         Listed(
             result_id=result_id,
@@ -110,8 +116,9 @@ def listed(
             analysis_type=AnalysisType(kind),
             source=source,
             question=question_of(options),
+            options_hash=options_hash,
         )
-        for result_id, job_id, document_id, kind, source, options in session.execute(statement)
+        for result_id, job_id, document_id, kind, source, options, options_hash in found
     ]
 
 
@@ -173,7 +180,7 @@ def _judgeable(
             job_id=result.job_id,
             document_id=result.document_id,
             result_id=result.id,
-            options_hash=job.options_hash,
+            options_hash=of.options_hash,
             analysis_type=result.analysis_type,
             provider=result.provider,
             model=result.model,

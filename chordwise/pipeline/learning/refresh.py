@@ -118,7 +118,7 @@ def target(
     """
     asked = answerable(context.settings, options)
     renewal = Renewal(
-        hashes={each.value: identity(context, each, asked) for each in asked.types},
+        hashes={each.value: identity(context.settings, each, asked) for each in asked.types},
         run_id=run_id,
         saved_as=table_of(asked),
         of_failed=of_failed,

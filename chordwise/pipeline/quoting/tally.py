@@ -171,7 +171,9 @@ class TallyBuilder:
         self._sample = sample
         self._models = opened(context.settings, options.model, options.lane)
         self._model = self._models.asked
-        self._hashes = {each: identity(context, each, self._options) for each in options.types}
+        self._hashes = {
+            each: identity(context.settings, each, self._options) for each in options.types
+        }
         most = context.settings.pipeline.chunk_tokens
         self._budgets = {
             each: text_budget(self._model, self._task(each), most) for each in options.types

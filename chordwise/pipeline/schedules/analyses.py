@@ -111,7 +111,7 @@ def reanalyze(work: Work) -> JsonObject:
     for question in questions:
         options = question.run_options(work.run_name(str(question)))
         try:
-            identity = identity_of(work.context, question.analysis_type, options)
+            identity = identity_of(work.context.settings, question.analysis_type, options)
         except ConfigurationError:
             unknown += 1  # its model is no longer configured
         else:
