@@ -41,6 +41,7 @@ from chordwise.storage.record import (
     Identity,
     Record,
     block_range_index,
+    in_ids,
     status_in,
 )
 
