@@ -214,9 +214,7 @@ def test_forbidden_statements_of_a_reader_are_refused(
 ) -> None:
     """S05: by the command and by its own login, while a document is analyzed."""
     statements = [each.replace("{file}", f"{tmp_path}/mine") for each in STATEMENTS]
-    experiment.begin(
-        "S05", f"{len(statements)} statements of the reader role, over each of two interfaces"
-    )
+    experiment.begin("S05", f"{len(statements)} statements of the reader role, by two interfaces")
     # Bypasses the proxy, which runs in this process and is blocked while libpq waits.
     url = SecretStr(cluster.database.postgres.connection_string(cluster.name))
     cluster.start_both()
