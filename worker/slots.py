@@ -24,13 +24,14 @@ class Slots:
     threads to prepare another slice meanwhile, so that calls do not wait for it. `on_room` is
     called when a message can be taken again.
 
-    A message that was taken counts as a whole slice until its chunks begin: a process that took
-    more messages than it can work on would keep them from the other processes.
+    Until its chunks begin, a message that was taken counts as the chunks that these threads can
+    prepare: a process that took more messages than it can work on would keep them from the others.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._size = count + min(count, _MAX_PREPARING)
+        self._preparing = min(count, _MAX_PREPARING)
+        self._size = count + self._preparing
         self._threads = ThreadPoolExecutor(self._size, thread_name_prefix="slot")
         self._free = self._size
         self._chunks = 0
@@ -43,7 +44,7 @@ class Slots:
     @property
     def has_room(self) -> bool:
         """Return whether the worker should take another message: no slice waits for a thread."""
-        return self._chunks + self._not_begun * min(self.count, MAX_SLICE) < self._size
+        return self._chunks + self._not_begun * self._preparing < self._size
 
     def count_message(self) -> None:
         """Count a message that was taken from the broker; `message` ends it."""

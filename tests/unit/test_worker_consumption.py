@@ -186,7 +186,7 @@ def test_a_task_frees_its_slot_if_its_end_cannot_be_recorded(pool: CountedThread
 
 
 def test_messages_are_taken_only_for_free_slots_and_one_slice_ahead(pool: CountedThreads) -> None:
-    """A message counts as a slice until its chunks begin; after that, its chunks count."""
+    """A message counts as chunks until its own begin; after that, its chunks count."""
     answers: SimpleQueue[object] = SimpleQueue()
     cut, asked = threading.Event(), threading.Event()
     rooms: list[bool] = []
