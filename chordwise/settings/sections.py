@@ -532,6 +532,9 @@ class DeliverySettings(Section):
     allow_private_addresses: bool = Field(
         default=False, description="Allow a webhook_url on this machine or its network."
     )
+    webhook_report: bool = Field(
+        default=False, description="Send the file of an insight schedule with the webhook."
+    )
     folder: Path | None = Field(
         default=None,
         description="Folder for the answers of finished runs, relative to chordwise.toml.",

@@ -469,3 +469,23 @@ def test_a_report_is_announced_once(pipeline: Pipeline) -> None:
     message = json.loads(receiver.received[0].body)
     assert (message["type"], message["data"]) == ("report.written", content)
     assert receiver.received[0].headers["webhook-id"] == f"report_{occurrence.hex}"
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_report_is_sent_with_its_webhook(
+    pipeline: Pipeline, tmp_path: Path, *, is_kept: bool
+) -> None:
+    """The receiver gets the file as text, or null if the file is gone by then."""
+    file = tmp_path / "plots.html"
+    if is_kept:
+        file.write_text("<!doctype html><title>Kosten in €</title>", "utf-8")
+    content: JsonObject = {"schedule": "plots", "file": str(file)}
+    with pipeline.context.database.write() as session:
+        event = deliveries.REPORT_WRITTEN
+        deliveries.announce_occurrence(session, uuid.uuid4(), event, content)
+
+    with receiving(200) as receiver:
+        assert deliver(told_by(pipeline, receiver, webhook_report=True)) == 1
+
+    html = file.read_text("utf-8") if is_kept else None
+    assert json.loads(receiver.received[0].body)["data"] == {**content, "html": html}

@@ -111,6 +111,7 @@ def test_a_batch_schedule_expires_after_the_spill_over(tmp_path: Path) -> None:
         ('paths = ["in/*.pdf", "/srv/all"]', "paths", ["{0}/in/*.pdf", "/srv/all"]),
         ('profile = "contracts"', "paths", ["/srv/contracts"]),
         ('kind = "report"\nfolder = "out"', "folder", ["{0}/out"]),
+        ('kind = "insight"\nfolder = "out"', "folder", ["{0}/out"]),
         ('kind = "export"\nview = "runs"\nfolder = "out"', "folder", ["{0}/out"]),
         ('kind = "evaluate"\ngold = "truth.csv"', "gold", ["{0}/truth.csv"]),
         ('kind = "evaluate"\nprofile = "letters"', "gold", [""]),

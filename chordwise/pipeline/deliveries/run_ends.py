@@ -131,13 +131,15 @@ def _attempt(context: Context, delivery: Delivery, timestamp: int) -> None:
     if delivery.attempts > settings.max_attempts:
         raise DeliveryError("The scheduler crashed repeatedly during this delivery.")
     if delivery.kind == DeliveryKind.WEBHOOK:
-        Webhook(settings).post(identity(delivery), timestamp, _body(delivery))
+        Webhook(settings).post(identity(delivery), timestamp, _body(context, delivery))
     else:
         _write_files(context, delivery)
 
 
-def _body(delivery: Delivery) -> bytes:
+def _body(context: Context, delivery: Delivery) -> bytes:
     content = delivery.content or {}
+    if delivery.event == deliveries.REPORT_WRITTEN and context.settings.delivery.webhook_report:
+        content = {**content, "html": _file_text(json_values.text(content.get("file")))}
     message = {
         "type": delivery.event,
         "timestamp": delivery.created_at.isoformat(),
@@ -147,6 +149,15 @@ def _body(delivery: Delivery) -> bytes:
     # PostgreSQL reorders the members; sorted keys give every attempt the same bytes.
     text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return text.encode()
+
+
+def _file_text(path: str) -> str | None:
+    """Return the text of a report; `None` if the file is gone."""
+    try:
+        return Path(path).read_text("utf-8")
+    except OSError as error:
+        log.warning("delivery.report_missing", path=path, error=type(error).__name__)
+        return None
 
 
 def _write_files(context: Context, delivery: Delivery) -> None:

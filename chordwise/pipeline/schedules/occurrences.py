@@ -92,7 +92,7 @@ def synchronize(context: Context, read_clock: Clock = clock.read) -> None:
 
 def anchor(settings: Settings, wanted: ScheduleSettings, folder: Path) -> ScheduleSettings:
     """Return a schedule with absolute paths, with `folder` as the base of relative ones."""
-    if wanted.kind in (ScheduleKind.REPORT, ScheduleKind.EXPORT):
+    if wanted.kind in (ScheduleKind.REPORT, ScheduleKind.INSIGHT, ScheduleKind.EXPORT):
         written_to = folder / Path(wanted.folder).expanduser()
         return wanted.model_copy(update={"folder": str(written_to)})
     if wanted.kind is ScheduleKind.EVALUATE and wanted.gold:
