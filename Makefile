@@ -267,7 +267,8 @@ $(runtime): | $(made)
 $(dev): | $(made)
 	@echo "Installing the libraries and tools of development, once …"
 	@$(locked_pip) requirements-build.lock
-	@$(locked_pip) requirements-dev.lock
+	@$(locked_pip) requirements-dev.lock --no-compile
+	@$(python) -m compileall -q -j 0 $(VENV)/lib >/dev/null || true # pip compiles on one core
 	@touch $(runtime) $@
 
 $(bench): | $(dev)

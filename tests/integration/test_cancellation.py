@@ -5,22 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from sqlalchemy.orm import Session
 
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake import batches
-from chordwise.pipeline.intake.batches import Offered
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.pipeline.jobs import retry, shared_jobs
@@ -62,11 +58,7 @@ UNFINISHED = (
 )
 OPEN_CHUNKS = "SELECT count(*) FROM chunks WHERE status IN ('pending', 'running', 'waiting')"
 STATUSES = "SELECT array_agg(DISTINCT status ORDER BY status) FROM jobs"
-WAITING_FOR_LOCK = (
-    "SELECT count(*) > 0 FROM pg_stat_activity"
-    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-)
-# Cancels each run in the transaction that stores its second document.
+# Cancels each run at the commit that stores its second document.
 CANCEL_AT_THE_SECOND = """
 CREATE FUNCTION cancel_at_the_second() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -77,24 +69,14 @@ BEGIN
 END $$
 """
 ON_INTAKES = """
-CREATE TRIGGER cancel_at_the_second AFTER INSERT ON intakes
-FOR EACH ROW EXECUTE FUNCTION cancel_at_the_second()
+CREATE CONSTRAINT TRIGGER cancel_at_the_second AFTER INSERT ON intakes
+DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION cancel_at_the_second()
 """
 MORE_JOBS = """
 INSERT INTO jobs
 SELECT (jsonb_populate_record(j, jsonb_build_object('id', gen_random_uuid(), 'options_hash', n))).*
 FROM jobs AS j, generate_series(1, :more) AS n
 """
-
-
-@contextmanager
-def cancelling(pipeline: Pipeline, run_id: uuid.UUID) -> Iterator[threading.Thread]:
-    """Cancel a run in a separate session while the block runs."""
-    thread = threading.Thread(target=retry.cancel, args=(pipeline.context.database, run_id))
-    thread.start()
-    yield thread
-    thread.join(30)
-    assert not thread.is_alive()
 
 
 def a_half_cancelled_run(pipeline: Pipeline, *texts: str) -> Submission:
@@ -138,28 +120,6 @@ def submitting(settings: Settings, folder: Path, files: int) -> Processes:
         "CHORDWISE_BROKER_URL": settings.broker_url.get_secret_value(),
     }
     return Processes(folder=folder, environment=environment)
-
-
-def test_a_document_stored_during_the_cancellation_is_cancelled_too(settings: Settings) -> None:
-    """Its transaction began before the cancellation and is committed during it."""
-    pipeline = a_pipeline(settings)
-    submission = open_run(pipeline.context, a_run(), NOW)
-    is_stored, may_commit = threading.Event(), threading.Event()
-
-    def hold(_session: Session, _stored: Sequence[Offered]) -> None:
-        is_stored.set()
-        assert may_commit.wait(30)
-
-    taking_in = threading.Thread(target=submission.take_in, args=(a_document(PARAGRAPH), hold))
-    taking_in.start()
-    assert is_stored.wait(30)
-    with cancelling(pipeline, submission.run_id):
-        wait_until(lambda: pipeline.value(WAITING_FOR_LOCK) is True, 30, WAITING_FOR_LOCK)
-        may_commit.set()
-        taking_in.join(30)
-
-    assert pipeline.value("SELECT count(*) FROM intakes WHERE outcome <> 'not_taken'") == 1
-    assert pipeline.value(STATUSES) == ["cancelled"]
 
 
 def test_no_call_begins_after_the_cancellation(settings: Settings) -> None:

@@ -208,7 +208,7 @@ def test_a_batch_is_not_stored_if_its_run_is_cancelled_meanwhile(settings: Setti
     submission = open_run(pipeline.context, a_run(), NOW)
 
     def cancel_the_run(_session: Session, _batch: Sequence[Offered]) -> None:
-        pipeline.execute("UPDATE runs SET status = 'cancelled', finished_at = now()")
+        retry.cancel(pipeline.context.database, submission.run_id)
 
     with pytest.raises(RunCancelledError):
         submission.take_in_all(offered(a_letter(1)), cancel_the_run)
